@@ -1,0 +1,88 @@
+"""What several tests share: the checkpoints of the demo, made once and kept."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from quantchat import paths
+from quantchat.profile import library
+from quantchat.profile.load import load
+from quantchat.quantize.store import Workshop
+
+# A busy machine is no fault of the code: properties are checked for truth, not for speed. And the
+# same code gets the same verdict each time; `--hypothesis-profile explore` looks for new examples.
+_quiet = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quantchat", _quiet, derandomize=True)
+settings.register_profile("explore", _quiet, max_examples=2000)
+settings.load_profile("quantchat")
+
+MAKING_S = 1800
+"""Time for a test that may have to make the checkpoints first, on two busy cores."""
+
+
+@pytest.fixture
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the user's folders below `tmp_path`, so that a test meets none of the real ones."""
+    for name in ("CONFIG", "CACHE", "SNAPSHOTS", "LOGS"):
+        monkeypatch.setenv(f"QUANTCHAT_{name}", str(tmp_path / name.lower()))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "_demo_made" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(MAKING_S))
+
+
+@pytest.fixture(scope="session")
+def _demo_made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Path]]]:
+    named = os.environ.get("QUANTCHAT_TEST_CACHE")
+    cache = Path(named).absolute() if named else paths.cache_dir()
+    variants = load(library.find("demo")).variants
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QUANTCHAT_CACHE", str(cache))
+        patch.setenv("QUANTCHAT_LOGS", str(cache / "logs"))
+
+        async def make() -> dict[str, Path]:
+            workshop = Workshop()
+            making = (workshop.prepare(variant, lambda progress: None) for variant in variants)
+            made = await asyncio.gather(*making)
+            return {v.engine: Path(p.model) for v, p in zip(variants, made, strict=True)}
+
+        # A thread of its own: its event loop must not meet pytest-asyncio's.
+        with pytest.MonkeyPatch.context() as moved, ThreadPoolExecutor(1) as thread:
+            moved.chdir(elsewhere)
+            made = thread.submit(lambda: asyncio.run(make())).result()
+        assert list(elsewhere.iterdir()) == [], "making wrote into the current folder"
+        yield cache, made
+
+
+@pytest.fixture(scope="session")
+def demo_cache(_demo_made: tuple[Path, dict[str, Path]]) -> Path:
+    """A cache folder with all checkpoints of the shipped demo, and `QUANTCHAT_CACHE` set to it.
+
+    `QUANTCHAT_TEST_CACHE` names it; by default it is the user's own, so that
+    tests and `quantchat demo` share what was made.
+    """
+    return _demo_made[0]
+
+
+@pytest.fixture(scope="session")
+def demo_base(_demo_made: tuple[Path, dict[str, Path]]) -> Path:
+    """The folder of the demo's base in bf16."""
+    return _demo_made[1]["transformers"]
+
+
+@pytest.fixture(scope="session")
+def demo_gptq(_demo_made: tuple[Path, dict[str, Path]]) -> Path:
+    """The folder of the demo's GPTQ checkpoint."""
+    return _demo_made[1]["gptq"]

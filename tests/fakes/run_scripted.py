@@ -1,0 +1,65 @@
+"""Runs the real screen in this process' terminal, over scripted workers.
+
+Arguments: a folder, for the logs and for `report.json`, which says how it ended; `--deaf` to be
+deaf to signals; `--broken` for a screen with a mistake under Ctrl+T.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import quantchat.app
+from quantchat.app import terminal
+
+terminal.quieten_textual()
+
+import quantchat.app.app  # noqa: E402
+from fakes.scripted_app import LEFT, RIGHT, profile  # noqa: E402
+from fakes.scripted_machine import ScriptedMachine  # noqa: E402
+from fakes.scripted_worker import Script, ScriptedMaker, starter  # noqa: E402
+from quantchat.app.screens.comparison import ComparisonScreen  # noqa: E402
+from quantchat.bench.comparison import Comparison  # noqa: E402
+from quantchat.profile.model import Profile  # noqa: E402
+
+folder = Path(sys.argv[1])
+if "--deaf" in sys.argv:
+    terminal.SIGNALS = ()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+scripts = {LEFT: Script(), RIGHT: Script()}
+
+
+def noisy(request: object) -> str:
+    os.write(2, b"native noise")  # as a library's C code does
+    return "The capital of France is Paris."
+
+
+scripts[LEFT].answer = noisy
+
+
+def compare(profile: Profile) -> Comparison:
+    return Comparison(profile, maker=ScriptedMaker(scripts), start=starter(scripts, folder))
+
+
+def broken(self: object) -> None:
+    raise RuntimeError("a mistake of ours")
+
+
+if "--broken" in sys.argv:
+    ComparisonScreen.action_order = broken  # type: ignore[method-assign]
+
+quantchat.app.app.QuantchatApp = functools.partial(  # type: ignore[misc,assignment]
+    quantchat.app.app.QuantchatApp, make_comparison=compare, make_sampler=ScriptedMachine
+)
+status = quantchat.app.run(profile(), snapshots=folder)
+report = {
+    "status": status,
+    "closed": [script.closed for script in scripts.values()],
+    "modules": sorted(sys.modules),
+}
+(folder / "report.json").write_text(json.dumps(report))
+sys.exit(status)

@@ -1,0 +1,61 @@
+"""Reading the screen as its user does, and waiting for what should come."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from textual.app import App
+from textual.pilot import Pilot
+
+PATIENCE_S = 30.0
+"""Far longer than anything takes: only a test that fails waits for it."""
+
+
+def lines(app: App[Any]) -> list[str]:
+    """What the topmost screen draws, a string for each line of the terminal."""
+    return [strip.text for strip in app.screen._compositor.render_strips()]
+
+
+def text(app: App[Any]) -> str:
+    """What the topmost screen draws, with runs of blanks and line ends as one blank."""
+    return _prose(lines(app))
+
+
+def column(app: App[Any], index: int) -> str:
+    """The left (0) or the right (1) half of the screen."""
+    middle = app.size.width // 2
+    return _prose([line[:middle] if index == 0 else line[middle:] for line in lines(app)])
+
+
+def _prose(drawn: list[str]) -> str:
+    # Borders would stand between the words of a line that wraps.
+    return " ".join(" ".join(drawn).translate(dict.fromkeys(map(ord, "▏▌│"), " ")).split())
+
+
+async def wait_until(pilot: Pilot[Any], true: Callable[[], object], what: str = "") -> None:
+    """Let the app go on until `true()`; fails with the screen's text after `PATIENCE_S`."""
+    end = time.monotonic() + PATIENCE_S
+    while not true():
+        if time.monotonic() > end:
+            raise AssertionError(f"never happened: {what}\n" + "\n".join(lines(pilot.app)))
+        await asyncio.sleep(0.02)
+
+
+async def see(pilot: Pilot[Any], expected: str) -> None:
+    """Wait until `expected` can be read on the screen."""
+    await wait_until(pilot, lambda: expected in text(pilot.app), f"{expected!r} on the screen")
+
+
+async def see_in(pilot: Pilot[Any], side: int, *expected: str) -> None:
+    """Wait until each of `expected` can be read in the left (0) or the right (1) half."""
+    for one in expected:
+        what = f"{one!r} in the {('left', 'right')[side]} half"
+        await wait_until(pilot, lambda one=one: one in column(pilot.app, side), what)  # type: ignore[misc]
+
+
+async def see_gone(pilot: Pilot[Any], gone: str) -> None:
+    """Wait until `gone` can no longer be read on the screen."""
+    await wait_until(pilot, lambda: gone not in text(pilot.app), f"{gone!r} leaves the screen")

@@ -1,0 +1,141 @@
+"""The real screen and the real comparison, over scripted workers on a scripted machine."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from textual.pilot import Pilot
+
+from fakes.screen_reader import see, wait_until
+from fakes.scripted_machine import ScriptedMachine
+from fakes.scripted_worker import MIB, Script, ScriptedMaker, resolved, starter
+from quantchat.app.app import QuantchatApp
+from quantchat.app.screens.comparison import ComparisonScreen
+from quantchat.app.widgets.turn_view import TurnView
+from quantchat.bench.comparison import Comparison
+from quantchat.bench.live_variant import State
+from quantchat.metrics.gpus import GpuSample
+from quantchat.profile.model import Profile
+
+LEFT, RIGHT, THIRD = "GPTQ 4-bit", "NF4 double", "bf16"
+DEMO = "demo:smollm2-135m-instruct"
+SIZES = [(80, 24), (120, 40), (200, 50)]
+
+
+def profile(**more: object) -> Profile:
+    return Profile.model_validate(
+        {
+            "name": "a comparison",
+            "variants": [
+                {"label": LEFT, "engine": "gptq", "model": DEMO},
+                {"label": RIGHT, "engine": "bitsandbytes", "model": DEMO},
+                {"label": THIRD, "engine": "transformers", "model": DEMO},
+            ],
+            **more,
+        }
+    )
+
+
+@dataclass
+class Running:
+    """A running app, with what drives it."""
+
+    app: QuantchatApp
+    pilot: Pilot[None]
+    left: Script
+    right: Script
+    third: Script
+    folder: Path
+    machine: ScriptedMachine
+
+    @property
+    def screen(self) -> ComparisonScreen:
+        return next(s for s in self.app.screen_stack if isinstance(s, ComparisonScreen))
+
+    @property
+    def comparison(self) -> Comparison:
+        return self.screen.comparison
+
+    async def ready(self) -> None:
+        """Wait until both sides are loaded, and seen to be."""
+        await wait_until(
+            self.pilot,
+            lambda: all(v.state is State.READY for v in self.comparison.sides),
+            "both variants ready",
+        )
+        await see(self.pilot, "● ready")
+
+    async def ask(self, prompt: str = "Where is Paris?") -> None:
+        """Type `prompt` and send it."""
+        self.screen.prompt.put(prompt)
+        await self.pilot.press("enter")
+        await wait_until(self.pilot, lambda: self.comparison.last_turn, "a turn")
+
+    async def answered(self, prompt: str = "Where is Paris?") -> None:
+        """Ask, and wait until both answers are over and drawn."""
+        turns = len(self.comparison.conversation.turns)
+        await self.ask(prompt)
+        await wait_until(
+            self.pilot,
+            lambda: (
+                len(self.comparison.conversation.turns) > turns
+                and self.comparison.conversation.turns[-1].over
+                and not self.comparison.busy
+            ),
+            "both answers",
+        )
+        await self.settled()
+
+    async def settled(self) -> None:
+        """Wait until each answer is drawn to its end."""
+        await wait_until(
+            self.pilot,
+            lambda: all(view.settled for view in self.screen.query(TurnView)),
+            "all answers drawn",
+        )
+
+
+@dataclass
+class Setup:
+    """What a run begins with; to be changed before `running`."""
+
+    folder: Path
+    profile: Profile
+    left: Script
+    right: Script
+    third: Script
+    gpus: tuple[GpuSample, ...] = ()
+
+    @classmethod
+    def usual(cls, folder: Path) -> Setup:
+        return cls(
+            folder,
+            profile(),
+            Script(resolved=resolved("TorchLinear 4-bit", engine="gptq"), process=498 * MIB),
+            Script(token_ms=30.0, process=611 * MIB),
+            Script(resolved=resolved("Linear", engine="transformers"), process=900 * MIB),
+        )
+
+    @contextlib.asynccontextmanager
+    async def running(self, size: tuple[int, int] = (120, 40)) -> AsyncIterator[Running]:
+        """Start the app on a terminal of `size`."""
+        variants = [variant.label for variant in self.profile.variants]
+        scripts = dict(zip(variants, (self.left, self.right, self.third), strict=False))
+        machine = ScriptedMachine(*self.gpus)
+
+        def compare(profile: Profile) -> Comparison:
+            return Comparison(
+                profile, maker=ScriptedMaker(scripts), start=starter(scripts, self.folder)
+            )
+
+        app = QuantchatApp(
+            self.profile,
+            snapshots=self.folder / "snapshots",
+            make_comparison=compare,
+            make_sampler=lambda: machine,
+        )
+        async with app.run_test(size=size, notifications=True) as pilot:
+            yield Running(app, pilot, self.left, self.right, self.third, self.folder, machine)

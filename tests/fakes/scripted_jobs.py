@@ -1,0 +1,115 @@
+"""Workers that do the jobs of `quantchat.worker.jobs` from a script: no model, only their files."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from quantchat.host.worker_process import Place, Worker, WorkerEnded
+from quantchat.worker.protocol import (
+    Command,
+    Done,
+    Event,
+    Failed,
+    Hello,
+    Prepare,
+    Progress,
+)
+
+WRITES = {
+    "dequantize": ("model.safetensors", b"bf16" * 64),
+    "calibrate": ("chats.jsonl", b'{"messages": []}\n'),
+    "quantize_gptq": ("model.safetensors", b"int4" * 16),
+}
+"""The file each job leaves in its output folder."""
+
+
+@dataclass
+class Jobs:
+    """What the jobs do, by name. Anything can be changed while they run."""
+
+    folder: Path
+    """For the workers' logs."""
+    gates: dict[str, asyncio.Event] = field(default_factory=dict)
+    """A job waits here, half of its file written, if it is named."""
+    fails: dict[str, Failed] = field(default_factory=dict)
+    dies: dict[str, int] = field(default_factory=dict)
+    """Exit status with which the worker ends in place of its result."""
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    begun: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    """Jobs begun, with their options."""
+    halfway: list[str] = field(default_factory=list)
+    """Jobs that have written half of their file."""
+    closed: list[str] = field(default_factory=list)
+    """Places whose worker was closed."""
+
+    def names(self) -> list[str]:
+        """The jobs begun, in order."""
+        return [name for name, _ in self.begun]
+
+    async def start(self, place: Place) -> Worker:
+        """Implements `StartWorker`."""
+        return _JobWorker(self, place)
+
+
+class _JobWorker:
+    """Implements `host.worker_process.Worker` for one job."""
+
+    def __init__(self, jobs: Jobs, place: Place) -> None:
+        self._jobs = jobs
+        self._place = place
+        self._events: asyncio.Queue[Event | int] = asyncio.Queue()
+        self._task: asyncio.Task[None] | None = None
+        self._events.put_nowait(Hello(1, self.pid, "3.11"))
+
+    @property
+    def pid(self) -> int:
+        return 2**30
+
+    @property
+    def log(self) -> Path:
+        return self._jobs.folder / f"{self._place.label}.log"
+
+    def send(self, command: Command) -> None:
+        assert isinstance(command, Prepare)
+        self._task = asyncio.ensure_future(self._do(command))
+
+    async def events(self) -> AsyncIterator[Event]:
+        while True:
+            event = await self._events.get()
+            if isinstance(event, int):
+                raise WorkerEnded(event, self.log)
+            yield event
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._jobs.closed.append(self._place.label)
+
+    async def _do(self, command: Prepare) -> None:
+        jobs, job, put = self._jobs, command.job, self._events.put_nowait
+        jobs.begun.append((job, command.options))
+        _write(command.options, job, whole=False)
+        put(Progress(job, 1, 2, "half"))
+        jobs.halfway.append(job)
+        if job in jobs.gates:
+            await jobs.gates[job].wait()
+        if job in jobs.fails:
+            put(jobs.fails[job])
+        elif job in jobs.dies:
+            put(jobs.dies[job])
+        else:
+            _write(command.options, job, whole=True)
+            put(Done(job, jobs.results.get(job, {})))
+
+
+def _write(options: dict[str, Any], job: str, *, whole: bool) -> None:
+    if job not in WRITES:  # a job that only looks
+        return
+    name, body = WRITES[job]
+    Path(options["output"], name).write_bytes(body if whole else body[: len(body) // 2])
+    Path(options["scratch"], "left").write_bytes(b"scratch")

@@ -1,0 +1,286 @@
+"""Workers that speak the real protocol from a script, and a maker that has nothing to make.
+
+Their clock is the script's own, so that figures are the same on each machine; they go on only when
+the event loop lets them, and wait for `gate` where a test wants to look in the middle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from quantchat.host.worker_process import Place, StartWorker, Worker, WorkerEnded
+from quantchat.profile.model import BitsAndBytes, Gptq, Transformers
+from quantchat.quantize.maker import MakeFailed, Prepared
+from quantchat.worker.protocol import (
+    Command,
+    Event,
+    Failed,
+    Finished,
+    Generate,
+    Hello,
+    Ledger,
+    Load,
+    Memory,
+    Prefilled,
+    Progress,
+    Ready,
+    Resolved,
+    Shutdown,
+    Started,
+    Stop,
+    Tokens,
+)
+
+MIB = 2**20
+
+
+def ledger(process: int = 512 * MIB, kv_cache: int = 12 * MIB, device: str = "cpu") -> Ledger:
+    on_gpu = device.startswith("cuda")
+    return Ledger(
+        device=device,
+        weights=102 * MIB,
+        weights_by_dtype={"uint8": 90 * MIB, "bfloat16": 12 * MIB},
+        kv_cache=kv_cache,
+        other_live=8 * MIB if on_gpu else -1,
+        slack=20 * MIB if on_gpu else -1,
+        non_torch=-1,
+        process=process,
+        peak=process,
+        at_ns=1,
+        overhead={"scales": 3 * MIB, "codebook": 13_440},
+        peak_at_ns=1,
+    )
+
+
+def resolved(
+    kernel: str = "Linear4bit nf4, double quant",
+    *,
+    engine: str = "bitsandbytes",
+    chat_template: bool = True,
+    tokenizer: str = "one",
+    context_length: int = 8192,
+) -> Resolved:
+    return Resolved(
+        engine=engine,
+        model="demo:smollm2-135m-instruct",
+        architecture="LlamaForCausalLM",
+        kernel=kernel,
+        dtype="bfloat16",
+        device="cpu",
+        device_name="Some processor",
+        attention="sdpa",
+        decode="own loop",
+        context_length=context_length,
+        chat_template=chat_template,
+        tokenizer_hash=hashlib.sha256(tokenizer.encode()).hexdigest(),
+        threads=2,
+    )
+
+
+def words(text: str) -> list[str]:
+    """Cut `text` into pieces as a tokenizer would: each word with the space before it."""
+    pieces: list[str] = []
+    for character in text:
+        if not pieces or (character.isspace() and not pieces[-1].isspace()):
+            pieces.append("")
+        pieces[-1] += character
+    return pieces
+
+
+@dataclass
+class Script:
+    """What one worker does. Anything can be changed while it runs."""
+
+    resolved: Resolved = field(default_factory=resolved)
+    note: str = ""
+    making: list[Progress] = field(default_factory=list)
+    """Stages of the maker, before any worker is started."""
+    loading: list[Progress] = field(default_factory=list)
+    making_fails: Failed | None = None
+    loading_fails: Failed | None = None
+    start_fails: Exception | None = None
+    dies_loading: int | None = None
+    """Exit status with which the worker ends in place of becoming ready."""
+    answer: Callable[[Generate], str] = lambda request: "The capital of France is **Paris**."
+    token_ms: float = 20.0
+    ttft_ms: float = 150.0
+    batch: int = 1
+    """Tokens in one event."""
+    reason: str = "eos"
+    prompt_tokens: int = 40
+    answer_fails: Failed | None = None
+    fails_after: int = 0
+    """Tokens before `answer_fails`."""
+    dies_after: int | None = None
+    """Tokens after which the worker is gone."""
+    died_with: int = -9
+    holds_after: int | None = None
+    """Tokens after which the answer waits for `gate` (or to be stopped)."""
+    process: int = 512 * MIB
+    device: str = "cpu"
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    making_gate: asyncio.Event | None = None
+    """The maker waits here after its last stage, if there is one."""
+    loading_gate: asyncio.Event | None = None
+    commands: list[Command] = field(default_factory=list)
+    """All commands that were sent, for the test to look at."""
+    closed: bool = False
+    lives: int = 0
+    """How many workers were started."""
+
+
+class ScriptedWorker:
+    """Implements `host.worker_process.Worker` from a `Script`."""
+
+    def __init__(self, script: Script, log: Path, pid: int) -> None:
+        self._script = script
+        self._log = log
+        self._pid = pid
+        self._events: asyncio.Queue[Event | int] = asyncio.Queue()
+        self._stopped: set[int] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._now_ns = 1_000_000_000
+        self._events.put_nowait(Hello(1, pid, "3.11"))
+
+    @property
+    def pid(self) -> int:
+        return self._pid
+
+    @property
+    def log(self) -> Path:
+        return self._log
+
+    def send(self, command: Command) -> None:
+        self._script.commands.append(command)
+        if isinstance(command, Load):
+            self._tasks.append(asyncio.ensure_future(self._load()))
+        elif isinstance(command, Generate):
+            self._tasks.append(asyncio.ensure_future(self._generate(command)))
+        elif isinstance(command, Stop):
+            self._stopped.add(command.turn)
+            self._script.gate.set()
+        elif isinstance(command, Shutdown):
+            self._events.put_nowait(0)
+
+    async def events(self) -> AsyncIterator[Event]:
+        while True:
+            event = await self._events.get()
+            if isinstance(event, int):
+                raise WorkerEnded(event, self._log)
+            yield event
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._script.closed = True
+
+    async def _load(self) -> None:
+        script = self._script
+        for progress in script.loading:
+            self._events.put_nowait(progress)
+            await asyncio.sleep(0)
+        if script.loading_gate is not None:
+            await script.loading_gate.wait()
+        if script.dies_loading is not None:
+            self._events.put_nowait(script.dies_loading)
+        elif script.loading_fails is not None:
+            self._events.put_nowait(script.loading_fails)
+        else:
+            self._events.put_nowait(
+                Ready(
+                    script.resolved,
+                    ledger(script.process, device=script.device),
+                    2.1,
+                    1.0,
+                    0.3,
+                    script.note,
+                )
+            )
+
+    def _ledger(self, said: int = 0) -> Ledger:
+        return ledger(self._script.process, (12 + said // 10) * MIB, self._script.device)
+
+    async def _generate(self, request: Generate) -> None:
+        script, turn, put = self._script, request.turn, self._events.put_nowait
+        self._now_ns += 1_000_000_000
+        put(Started(turn, self._now_ns, script.prompt_tokens, 0))
+        put(Prefilled(turn, script.prompt_tokens, script.prompt_tokens, self._now_ns + 100_000_000))
+        self._now_ns += int((script.ttft_ms - script.token_ms) * 1e6)
+        text = script.answer(request)
+        pieces = words(text)[: request.max_new_tokens]
+        reason, said = script.reason, 0
+        while said < len(pieces):
+            if script.holds_after is not None and said >= script.holds_after:
+                await script.gate.wait()
+            if turn in self._stopped:
+                reason = "stop"
+                break
+            if script.dies_after is not None and said >= script.dies_after:
+                put(script.died_with)
+                return
+            if script.answer_fails is not None and said >= script.fails_after:
+                break
+            batch = pieces[said : said + script.batch]
+            times = []
+            for _ in batch:
+                self._now_ns += int(script.token_ms * 1e6)
+                times.append(self._now_ns)
+            ids = [
+                int(hashlib.sha256(p.encode("utf-8", "replace")).hexdigest()[:4], 16) for p in batch
+            ]
+            put(Tokens(turn, ids, batch, times))
+            said += len(batch)
+            await asyncio.sleep(0)
+        if script.answer_fails is not None:
+            failure = script.answer_fails
+            put(
+                Failed(
+                    failure.kind, failure.reason, failure.mend, turn, failure.needed, failure.free
+                )
+            )
+            return
+        put(Memory(self._ledger(said)))
+        put(Finished(turn, reason, said, "", "".join(pieces[:said]), self._now_ns))
+
+
+@dataclass
+class ScriptedMaker:
+    """Implements `quantize.maker.Maker`: plays each script's stages of making."""
+
+    scripts: dict[str, Script]
+
+    async def prepare(
+        self, spec: BitsAndBytes | Gptq | Transformers, on_progress: Callable[[Progress], None]
+    ) -> Prepared:
+        script = self.scripts[spec.label]
+        for progress in script.making:
+            on_progress(progress)
+            await asyncio.sleep(0)
+        if script.making_gate is not None:
+            await script.making_gate.wait()
+        if script.making_fails is not None:
+            raise MakeFailed(script.making_fails)
+        return Prepared(spec.model)
+
+
+def starter(scripts: dict[str, Script], folder: Path) -> StartWorker:
+    """Starts a scripted worker for each label of `scripts`; their logs lie in `folder`."""
+
+    async def start(place: Place) -> Worker:
+        script = scripts[place.label]
+        if script.start_fails is not None:
+            raise script.start_fails
+        script.lives += 1
+        script.closed = False
+        slug = re.sub(r"[^a-z0-9]+", "-", place.label.lower())
+        log = folder / f"{slug}-{script.lives}.log"
+        log.write_text(f"loading {place.label}\n")
+        return ScriptedWorker(script, log, pid=2**30 + script.lives)
+
+    return start

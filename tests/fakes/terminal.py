@@ -1,0 +1,116 @@
+"""A real pseudo-terminal with a program in it, and a screen (pyte) that can be read."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pyte
+
+# What Textual asks of a terminal beyond what pyte's parser knows: CSI with a private prefix and
+# final letters pyte gives another meaning (kitty keyboard `CSI > 1 u`, XTVERSION `CSI > q`).
+_UNKNOWN = re.compile(rb"\x1b\[[<>=][0-9;]*[a-zA-Z]|\x1b\[\?[0-9;]*\$p|\x1b_[^\x1b]*\x1b\\")
+
+
+class Terminal:
+    """Runs `command` under a pseudo-terminal of `columns` x `rows` cells."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        columns: int = 120,
+        rows: int = 40,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
+        self.screen = pyte.Screen(columns, rows)
+        self._stream = pyte.ByteStream(self.screen)
+        self.received = bytearray()
+        self._fd, child = pty.openpty()
+        self._size(columns, rows)
+        self.process = subprocess.Popen(
+            list(command),
+            stdin=child,
+            stdout=child,
+            stderr=child,
+            env={**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", **(env or {})},
+            cwd=cwd,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(child)
+
+    def _size(self, columns: int, rows: int) -> None:
+        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Change the size, as a user who drags the window's corner does."""
+        self.screen.resize(rows, columns)
+        self._size(columns, rows)
+        os.killpg(self.process.pid, signal.SIGWINCH)
+
+    def type(self, text: str) -> None:
+        """Type `text`, control characters included."""
+        os.write(self._fd, text.encode())
+
+    def read(self, timeout_s: float = 0.05) -> bool:
+        """Take in what the program wrote; False once it has closed the terminal."""
+        ready, _, _ = select.select([self._fd], [], [], timeout_s)
+        if not ready:
+            return True
+        try:
+            data = os.read(self._fd, 65536)
+        except OSError:  # EIO: the other end is gone
+            return False
+        self.received += data
+        self._stream.feed(_UNKNOWN.sub(b"", data))
+        return bool(data)
+
+    @property
+    def lines(self) -> list[str]:
+        """The screen's rows as text."""
+        return list(self.screen.display)
+
+    @property
+    def text(self) -> str:
+        """The screen as text."""
+        return "\n".join(self.lines)
+
+    def wait_for(self, condition: Callable[[], bool], what: str, most_s: float = 120) -> None:
+        """Read until `condition` holds; fails with the screen where it does not."""
+        deadline = time.monotonic() + most_s
+        while not condition():
+            alive = self.read()
+            if not alive and not condition():
+                raise AssertionError(f"the program ended before {what}:\n{self.text}")
+            assert time.monotonic() < deadline, f"waited in vain for {what}:\n{self.text}"
+
+    def wait_for_text(self, *texts: str, most_s: float = 120) -> None:
+        """Read until each of `texts` stands on the screen."""
+        self.wait_for(lambda: all(text in self.text for text in texts), f"{texts}", most_s)
+
+    def wait_for_exit(self, most_s: float = 30) -> int:
+        """Read until the program is gone; its exit status."""
+        deadline = time.monotonic() + most_s
+        while self.process.poll() is None:
+            self.read()
+            assert time.monotonic() < deadline, f"it did not end:\n{self.text}"
+        return self.process.returncode
+
+    def close(self) -> None:
+        """Hang up, and end what is left."""
+        os.close(self._fd)
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()

@@ -1,0 +1,10 @@
+"""What may reach a terminal as one line."""
+
+from __future__ import annotations
+
+import unicodedata
+
+
+def is_clean(line: str) -> bool:
+    """Whether `line` is one line without control characters, and can be encoded."""
+    return not any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in line)

