@@ -1,0 +1,63 @@
+"""Exceptions of the libraries, told as one line."""
+
+from __future__ import annotations
+
+import pytest
+
+from quantchat.worker.failures import Refused, describe
+
+
+def test_the_cpu_allocator_says_what_was_needed() -> None:
+    error = RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate "
+        "memory: you tried to allocate 4194304 bytes. Error code 12 (Cannot allocate memory)"
+    )
+    failure = describe(error, turn=3)
+    assert (failure.kind, failure.needed, failure.turn) == ("out_of_memory", 4194304, 3)
+    assert "4 MiB more were needed" in failure.reason
+
+
+def test_cuda_says_what_was_needed_and_free() -> None:
+    # The words of torch 2.8 to 2.13, c10/cuda/CUDACachingAllocator.cpp.
+    error = RuntimeError(
+        "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of "
+        "79.11 GiB of which 512.00 MiB is free. Process 7 has 78.60 GiB memory in use."
+    )
+    failure = describe(error)
+    assert failure.kind == "out_of_memory"
+    assert failure.needed == int(2.5 * 2**30)
+    assert failure.free == 512 * 2**20
+
+
+def test_cuda_without_sizes_is_still_out_of_memory() -> None:
+    assert describe(RuntimeError("CUDA out of memory.")).kind == "out_of_memory"
+
+
+def test_a_missing_library_is_named() -> None:
+    failure = describe(ModuleNotFoundError("No module named 'bitsandbytes'", name="bitsandbytes"))
+    assert failure.kind == "missing_library"
+    assert "bitsandbytes" in failure.reason
+
+
+def test_what_a_checkpoint_wants_is_passed_on() -> None:
+    error = ImportError("Loading a GPTQ quantized model requires optimum (`pip install optimum`)")
+    failure = describe(error, loading="m")
+    assert failure.kind == "missing_library"
+    assert failure.reason.startswith("cannot load m: Loading a GPTQ")
+
+
+@pytest.mark.parametrize("error", [OSError("no\nfile"), ValueError(""), KeyError("x")])
+def test_while_loading_the_model_is_named_on_one_line(error: Exception) -> None:
+    failure = describe(error, loading="/models/m")
+    assert failure.kind == "bad_checkpoint"
+    assert "/models/m" in failure.reason
+    assert "\n" not in failure.reason
+
+
+def test_a_refusal_keeps_its_words() -> None:
+    failure = describe(Refused("context_full", "the context is full", "new chat"), turn=5)
+    assert (failure.kind, failure.mend, failure.turn) == ("context_full", "new chat", 5)
+
+
+def test_a_long_message_is_cut() -> None:
+    assert len(describe(RuntimeError("x" * 5000)).reason) <= 300

@@ -1,0 +1,116 @@
+"""What the jobs do without a model: prompts, batches, the spellings of older libraries."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quantchat.worker.failures import Refused
+from quantchat.worker.jobs.calibrate import BATCH, _batches
+from quantchat.worker.jobs.spellings import write_both
+from quantchat.worker.jobs.workplace import local_folder
+
+
+def test_the_shipped_prompts() -> None:
+    text = (importlib.resources.files("quantchat.quantize") / "prompts.txt").read_text("utf-8")
+    prompts = text.splitlines()
+    assert len(prompts) == len(set(prompts)) == 64
+    assert all(prompt == prompt.strip() != "" for prompt in prompts)
+    # The demo is judged by this one: it must not have been calibrated on it.
+    assert not any("France" in prompt for prompt in prompts)
+
+
+@given(st.integers(1, 100), st.integers(1, 500))
+def test_batches_are_enough_and_end(count: int, samples: int) -> None:
+    prompts = [str(n) for n in range(count)]
+    batches = list(_batches(prompts, samples))
+    assert all(0 < len(batch) <= BATCH for batch, _ in batches)
+    asked = [prompt for batch, _ in batches for prompt in batch]
+    assert len(asked) >= samples + count  # more than wanted, lest some repeat themselves
+    greedy = [prompt for batch, sampled in batches for prompt in batch if not sampled]
+    assert greedy == prompts
+
+
+def written(folder: Path, name: str, body: dict[str, Any]) -> dict[str, Any]:
+    (folder / name).write_text(json.dumps(body))
+    write_both(folder)
+    after: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
+    assert {key: after[key] for key in body if key != "tokenizer_class"} == {
+        key: body[key] for key in body if key != "tokenizer_class"
+    }
+    return after
+
+
+def test_rotary_settings_are_written_in_both_spellings(tmp_path: Path) -> None:
+    plain = {"rope_parameters": {"rope_theta": 1e5, "rope_type": "default"}, "name": "é"}
+    after = written(tmp_path, "config.json", plain)
+    assert after["rope_theta"] == 1e5
+    assert "rope_scaling" not in after
+
+    scaled = {"rope_theta": 5e5, "rope_type": "llama3", "factor": 8.0}
+    after = written(tmp_path, "config.json", {"rope_parameters": scaled})
+    assert after["rope_theta"] == 5e5
+    assert after["rope_scaling"] == {"rope_type": "llama3", "factor": 8.0}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"rope_parameters": None},
+        {"rope_parameters": {"sliding": {"rope_theta": 1.0}, "full": {"rope_theta": 2.0}}},
+    ],
+)
+def test_what_has_no_older_spelling_is_left(tmp_path: Path, body: dict[str, Any]) -> None:
+    assert written(tmp_path, "config.json", body) == body
+
+
+def test_the_tokenizers_class_has_a_name_both_know(tmp_path: Path) -> None:
+    for named, expected in {
+        "TokenizersBackend": "PreTrainedTokenizerFast",
+        "LlamaTokenizer": "LlamaTokenizer",
+    }.items():
+        after = written(tmp_path, "tokenizer_config.json", {"tokenizer_class": named})
+        assert after["tokenizer_class"] == expected
+
+
+def test_a_folder_without_configs_stays_empty(tmp_path: Path) -> None:
+    write_both(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_taken_where_it_lies(tmp_path: Path) -> None:
+    assert local_folder({"model": str(tmp_path), "revision": None}) == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (LocalEntryNotFoundError("Got: ConnectError\nAn error happened"), "Got: ConnectError"),
+        (HFValidationError("\n bad name"), "bad name"),
+    ],
+)
+def test_a_hub_that_does_not_give_the_model(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, why: str
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def refuse(model: str, *, revision: str, ignore_patterns: list[str]) -> str:
+        asked.append((model, revision))
+        assert "*.bin" in ignore_patterns
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(Refused) as caught:
+        local_folder({"model": "org/name", "revision": "v1"})
+    assert asked == [("org/name", "v1")]
+    assert caught.value.failure.kind == "fetch_failed"
+    assert caught.value.failure.reason == f"cannot fetch org/name from the hub: {why}"

@@ -1,0 +1,1 @@
+"""Decode loops: how the next token is found, and timed."""

@@ -1,0 +1,57 @@
+"""The choice of the next token, by transformers' own logits processors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quantchat.worker.protocol import Sampling
+
+
+class Sampler:
+    """Chooses tokens for one answer. Seeded: the same logits give the same tokens.
+
+    The processors and their order are those of `transformers.GenerationMixin`: repetition penalty
+    (over prompt and answer), temperature, top-k, top-p. A temperature of 0 takes the likeliest.
+    """
+
+    def __init__(self, sampling: Sampling, device: Any, prompt_ids: list[int]) -> None:
+        import torch
+        from transformers import (
+            LogitsProcessorList,
+            RepetitionPenaltyLogitsProcessor,
+            TemperatureLogitsWarper,
+            TopKLogitsWarper,
+            TopPLogitsWarper,
+        )
+
+        self._greedy = sampling.temperature == 0
+        self._processors = LogitsProcessorList()
+        if sampling.repetition_penalty != 1.0:
+            self._processors.append(RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
+        if not self._greedy:
+            if sampling.temperature != 1.0:
+                self._processors.append(TemperatureLogitsWarper(sampling.temperature))
+            if sampling.top_k:
+                self._processors.append(TopKLogitsWarper(sampling.top_k))
+            if sampling.top_p < 1.0:
+                self._processors.append(TopPLogitsWarper(sampling.top_p))
+            self._generator = torch.Generator(device=device).manual_seed(sampling.seed)
+        # Only the repetition penalty looks back; without it the list need not grow.
+        self._looks_back = sampling.repetition_penalty != 1.0
+        self._seen = torch.tensor([prompt_ids if self._looks_back else []], device=device)
+
+    def choose(self, logits: Any) -> Any:
+        """Return the next token's id, shape (1, 1), for `logits` of shape (1, vocabulary)."""
+        import torch
+
+        if self._processors:
+            # float32, as generate does: the warpers' softmax and sums are too coarse in bf16.
+            logits = self._processors(self._seen, logits.float())
+        if self._greedy:
+            token = logits.argmax(dim=-1, keepdim=True)
+        else:
+            chances = torch.softmax(logits.float(), dim=-1)
+            token = torch.multinomial(chances, 1, generator=self._generator)
+        if self._looks_back:
+            self._seen = torch.cat([self._seen, token], dim=-1)
+        return token

@@ -1,0 +1,30 @@
+"""Engines: each loads one kind of quantized model. A new one is a module with `load`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+
+from quantchat.worker.engines.loaded import Loaded
+from quantchat.worker.failures import Refused
+from quantchat.worker.protocol import Load
+
+_MODULES = {
+    "bitsandbytes": "quantchat.worker.engines.bitsandbytes_engine",
+    "gptq": "quantchat.worker.engines.gptq_engine",
+    "transformers": "quantchat.worker.engines.transformers_engine",
+}
+
+
+def load(command: Load, stage: Callable[[str], None]) -> Loaded:
+    """Load what `command` names; `stage` is told when the weights' turn comes.
+
+    Raises Refused for what the engine does not do, and whatever the libraries raise.
+    """
+    import torch
+
+    if command.engine not in _MODULES:
+        raise Refused("unsupported", f"no engine is named {command.engine!r}")
+    if command.threads:
+        torch.set_num_threads(command.threads)
+    return importlib.import_module(_MODULES[command.engine]).load(command, stage)  # type: ignore[no-any-return]

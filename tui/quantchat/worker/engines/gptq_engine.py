@@ -1,0 +1,82 @@
+"""GPTQ (Frantar et al. 2022) through GPTQModel: finished checkpoints, and its kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from quantchat.worker.engines.loaded import (
+    Loaded,
+    choose_device,
+    choose_dtype,
+    commonest_class,
+    load_tokenizer,
+)
+from quantchat.worker.failures import Refused
+from quantchat.worker.protocol import Load
+
+
+def load(command: Load, stage: Callable[[str], None]) -> Loaded:
+    """Load a GPTQ checkpoint made by GPTQModel, auto-gptq or transformers.
+
+    `options`: `kernel`, `auto` or a name of GPTQModel's `BACKEND`, with or without its `gptq_`.
+    """
+    # First, so that its import is counted as importing and not as loading.
+    from gptqmodel import BACKEND, GPTQModel
+    from gptqmodel.nn_modules.qlinear import BaseQuantLinear
+
+    device = choose_device(command.device)
+    backend = _backend(command.options.get("kernel", "auto"), BACKEND)
+    stage("loading weights")
+    _refuse_pickle(command.model)
+    more: dict[str, Any] = {}
+    if command.revision:
+        more["revision"] = command.revision
+    if command.attention != "auto":
+        more["attn_implementation"] = command.attention
+    model = GPTQModel.load(
+        command.model,
+        device=device,
+        backend=backend,
+        dtype=choose_dtype(command.dtype),
+        trust_remote_code=command.trust_remote_code,
+        **more,
+    ).model
+    layer = next((m for m in model.modules() if isinstance(m, BaseQuantLinear)), None)
+    if layer is None:
+        raise Refused(
+            "bad_checkpoint",
+            "the checkpoint has no GPTQ layers",
+            "name a GPTQ checkpoint, or add [variants.quantize] to have one made here",
+        )
+    group = f"g{layer.group_size}" if layer.group_size > 0 else "no groups"
+    kernel = f"{commonest_class(model, BaseQuantLinear)} {layer.bits}-bit {group}"
+    return Loaded(command, model, load_tokenizer(command), kernel=kernel)
+
+
+def _backend(kernel: str, backends: Any) -> Any:
+    names = {backend.value: backend for backend in backends}
+    for name in (kernel, f"gptq_{kernel}"):
+        if name in names:
+            return names[name]
+    known = sorted(n.removeprefix("gptq_") for n in names if n.startswith("gptq_"))
+    raise Refused(
+        "unsupported",
+        f"GPTQModel has no kernel {kernel!r}",
+        f"one of: auto, {', '.join(known)}",
+    )
+
+
+def _refuse_pickle(model: str) -> None:
+    """Refuse a folder whose weights are pickled: opening them would run what code they hold."""
+    folder = Path(model)
+    if not folder.is_dir() or any(folder.glob("*.safetensors")):
+        return
+    pickled = next((f for f in folder.iterdir() if f.suffix in {".bin", ".pt", ".pth"}), None)
+    if pickled is not None:
+        raise Refused(
+            "bad_checkpoint",
+            f"the weights are pickled ({pickled.name}), which could run any code",
+            "convert them to safetensors",
+        )

@@ -1,0 +1,217 @@
+"""What an engine hands over: a model ready to decode, and what it really is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections import Counter
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from quantchat.worker.failures import Refused
+from quantchat.worker.protocol import Load, Resolved
+from quantchat.worker.versions import versions
+
+_LIBRARIES = ("torch", "transformers", "tokenizers", "bitsandbytes", "gptqmodel", "accelerate")
+
+NO_LIMIT = 1 << 20
+"""Context length of models that state none."""
+
+
+class Loaded:
+    """A model in memory with its tokenizer.
+
+    `model` is a transformers causal language model (a `torch.nn.Module`), `kernel` says in words
+    what computes its quantized layers.
+    """
+
+    def __init__(self, command: Load, model: Any, tokenizer: Any, *, kernel: str) -> None:
+        self.command = command
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.kernel = kernel
+        if getattr(tokenizer, "backend_tokenizer", None) is None:
+            raise Refused(
+                "unsupported",
+                "the model has no fast tokenizer (tokenizer.json)",
+                "convert it: AutoTokenizer.from_pretrained(…).save_pretrained(…)",
+            )
+        self.tokenizer_backend = tokenizer.backend_tokenizer
+
+    @cached_property
+    def device(self) -> str:
+        """Device of the weights, e.g. `cuda:0`; the first one where there are several."""
+        return str(next(self.model.parameters()).device)
+
+    @property
+    def input_device(self) -> Any:
+        """Where token ids must lie."""
+        return self.model.get_input_embeddings().weight.device
+
+    @cached_property
+    def context_length(self) -> int:
+        """Most tokens of prompt and answer together."""
+        config = self.model.config.get_text_config()
+        return int(getattr(config, "max_position_embeddings", 0) or NO_LIMIT)
+
+    @property
+    def chat_template(self) -> bool:
+        """Whether the model brings a chat template; without one it only continues text."""
+        return bool(getattr(self.tokenizer, "chat_template", None))
+
+    @cached_property
+    def end_tokens(self) -> frozenset[int]:
+        """Ids that end an answer: the generation config's, and the tokenizer's own."""
+        named = getattr(self.model.generation_config, "eos_token_id", None)
+        ids = named if isinstance(named, list) else [named]
+        return frozenset(i for i in [*ids, self.tokenizer.eos_token_id] if i is not None)
+
+    def resolved(self) -> Resolved:
+        """Return what really runs."""
+        import torch
+
+        model, command = self.model, self.command
+        config = model.config
+        return Resolved(
+            engine=command.engine,
+            model=command.model + (f"@{command.revision}" if command.revision else ""),
+            architecture=type(model).__name__,
+            kernel=self.kernel,
+            dtype=str(model.dtype).removeprefix("torch."),
+            device=self.device,
+            device_name=_device_name(self.device),
+            attention=str(getattr(config, "_attn_implementation", "") or "unknown"),
+            decode="eager",
+            context_length=self.context_length,
+            chat_template=self.chat_template,
+            tokenizer_hash=_tokenizer_hash(self.tokenizer_backend),
+            threads=torch.get_num_threads(),
+            libraries=versions(_LIBRARIES),
+            parameters=_parameters(model),
+            checkpoint_hash=_checkpoint_hash(command.model),
+            trusted_code=command.trust_remote_code,
+        )
+
+
+def choose_device(wish: str) -> str:
+    """Return the torch device for a profile's `device`. Raises Refused where it is not there."""
+    import torch
+
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wish == "auto":
+        return "cuda:0" if there else "cpu"
+    if wish == "cpu":
+        return "cpu"
+    index = int(wish.partition(":")[2] or 0)
+    if index >= there:
+        found = f"{there} CUDA device{'s' if there != 1 else ''} found"
+        raise Refused("unsupported", f"no device {wish}: {found}", 'use device = "auto"')
+    return f"cuda:{index}"
+
+
+def choose_dtype(wish: str) -> Any:
+    """Return transformers' `dtype` argument for a profile's `dtype`."""
+    import torch
+
+    return "auto" if wish == "auto" else getattr(torch, wish)
+
+
+def load_tokenizer(command: Load, **more: Any) -> Any:
+    """Load the tokenizer that lies with the model."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(
+        command.model,
+        revision=command.revision,
+        trust_remote_code=command.trust_remote_code,
+        **more,
+    )
+
+
+def load_model(command: Load, device: str, **more: Any) -> Any:
+    """Load a transformers model straight onto `device`, from safetensors only.
+
+    Pickled checkpoints are refused: opening one runs whatever code it holds.
+    """
+    from transformers import AutoModelForCausalLM
+
+    if command.attention != "auto":
+        more["attn_implementation"] = command.attention
+    return AutoModelForCausalLM.from_pretrained(
+        command.model,
+        revision=command.revision,
+        trust_remote_code=command.trust_remote_code,
+        device_map={"": device},
+        use_safetensors=True,
+        **more,
+    )
+
+
+def commonest_class(model: Any, base: type) -> str:
+    """Name of the class that most modules derived from `base` have: the kernel in use."""
+    names = Counter(type(m).__name__ for m in model.modules() if isinstance(m, base))
+    return names.most_common(1)[0][0] if names else "none"
+
+
+def _device_name(device: str) -> str:
+    if device.startswith("cuda"):
+        import torch
+
+        return str(torch.cuda.get_device_name(device))
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _parameters(model: Any) -> int:
+    """Count of parameters as trained.
+
+    transformers counts through bitsandbytes' packing; GPTQ and AWQ layers keep their weights in
+    buffers, which it does not see, but know their shape.
+    """
+    try:
+        count = int(model.num_parameters())
+    except (AttributeError, NotImplementedError, ValueError):
+        return 0
+    packed = (m for m in model.modules() if hasattr(m, "qweight") and hasattr(m, "in_features"))
+    return count + sum(int(m.in_features * m.out_features) for m in packed)
+
+
+def _tokenizer_hash(backend: Any) -> str:
+    """SHA-256 over vocabulary, merges and added tokens, in an order that files do not change."""
+    state = json.loads(backend.to_str())
+    model = state["model"]
+    vocabulary = model.get("vocab")
+    if isinstance(vocabulary, dict):
+        vocabulary = sorted(vocabulary.items())
+    added = sorted((token["id"], token["content"]) for token in state.get("added_tokens") or [])
+    body = json.dumps([vocabulary, model.get("merges"), added])
+    return hashlib.sha256(body.encode()).hexdigest()
+
+
+def _checkpoint_hash(model: str) -> str:
+    """SHA-256 over names, sizes and safetensors headers of a folder's weight files.
+
+    The headers hold every tensor's name, dtype, shape and place; reading gigabytes of weights at
+    each start would cost more than it tells. Empty for an id of a hub.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        return ""
+    digest = hashlib.sha256()
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.gguf")]):
+        digest.update(f"{file.name}:{file.stat().st_size}:".encode())
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            digest.update(stream.read(min(length, 64 * 2**20)))
+    config = folder / "config.json"
+    if config.is_file():
+        digest.update(config.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,41 @@
+"""Plain transformers: bf16 and fp16 baselines, and each checkpoint it can load by itself.
+
+That takes in GGUF, AWQ, HQQ, compressed-tensors, torchao and fp8 checkpoints, which name their
+quantization in their own config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from quantchat.worker.engines.loaded import (
+    Loaded,
+    choose_device,
+    choose_dtype,
+    commonest_class,
+    load_model,
+    load_tokenizer,
+)
+from quantchat.worker.protocol import Load
+
+
+def load(command: Load, stage: Callable[[str], None]) -> Loaded:
+    """Load a transformers checkpoint. `options`: `gguf_file`, a file name beside the config."""
+    import torch
+    import transformers  # noqa: F401 - so that importing it counts as importing, not as loading
+
+    device = choose_device(command.device)
+    stage("loading weights")
+    more: dict[str, Any] = {}
+    if gguf := command.options.get("gguf_file"):
+        more["gguf_file"] = gguf
+    model = load_model(command, device, dtype=choose_dtype(command.dtype), **more)
+    tokenizer = load_tokenizer(command, **more)
+    method = getattr(getattr(model, "hf_quantizer", None), "quantization_config", None)
+    if method is None:
+        kernel = "not quantized"
+    else:
+        kind = getattr(method.quant_method, "value", str(method.quant_method))
+        kernel = f"{kind} {commonest_class(model, torch.nn.Module)}"
+    return Loaded(command, model, tokenizer, kernel=kernel)

@@ -1,0 +1,85 @@
+"""An exception, told as one line: what kind, why, and what to try."""
+
+from __future__ import annotations
+
+import re
+
+from quantchat.worker.protocol import Failed
+
+
+class Refused(Exception):
+    """Raised in the worker for what it will not or cannot do; carries the failure to send."""
+
+    def __init__(self, kind: str, reason: str, mend: str = "") -> None:
+        super().__init__(reason)
+        self.failure = Failed(kind, reason, mend)
+
+
+_CPU_ALLOCATOR = re.compile(r"can't allocate memory: you tried to allocate (\d+) bytes")
+_CUDA_SIZES = re.compile(
+    r"Tried to allocate ([\d.]+) (\w+)\..*?(?:of which|capacity of) .*?([\d.]+) (\w+) is free", re.S
+)
+_UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_SMALLER = (
+    "try a shorter context, fewer bits, double quantization, or end what else uses the device"
+)
+
+
+def describe(error: BaseException, *, turn: int = -1, loading: str = "") -> Failed:
+    """Return what to tell the user of `error`; `loading` names the model while it is loaded."""
+    if isinstance(error, Refused):
+        failure = error.failure
+        return Failed(
+            failure.kind, failure.reason, failure.mend, turn, failure.needed, failure.free
+        )
+    text = " ".join(str(error).split())
+    if (sizes := _out_of_memory(error)) is not None:
+        needed, free = sizes
+        asked = f": {needed / 2**20:,.0f} MiB more were needed" if needed >= 0 else ""
+        had = f", {free / 2**20:,.0f} MiB were free" if free >= 0 else ""
+        return Failed("out_of_memory", f"out of memory{asked}{had}", _SMALLER, turn, needed, free)
+    if isinstance(error, ModuleNotFoundError):
+        return Failed(
+            "missing_library",
+            f"the library {error.name} is not installed for this interpreter",
+            f"install {error.name} there, or name another `python` in the variant",
+            turn,
+        )
+    if isinstance(error, ImportError):  # transformers says in words what a checkpoint wants
+        return Failed(
+            "missing_library",
+            _shortened(f"cannot load {loading}: {text}" if loading else text),
+            "install it for this interpreter, or use the engine made for this checkpoint",
+            turn,
+        )
+    what = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    if loading:
+        return Failed(
+            "bad_checkpoint",
+            f"cannot load {loading}: {_shortened(what)}",
+            "look at the worker's log; check that the model is whole and of the engine's kind",
+            turn,
+        )
+    return Failed("internal", _shortened(what), "look at the worker's log, then retry", turn)
+
+
+def _shortened(text: str, most: int = 300) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _out_of_memory(error: BaseException) -> tuple[int, int] | None:
+    """(needed, free) in bytes, -1 where the message does not say; None for other errors.
+
+    torch has no exception of its own for the CPU's allocator, so its words must do.
+    """
+    text = str(error)
+    if found := _CPU_ALLOCATOR.search(text):
+        return int(found[1]), -1
+    if type(error).__name__ == "OutOfMemoryError" or "CUDA out of memory" in text:
+        if sizes := _CUDA_SIZES.search(text):
+            needed = int(float(sizes[1]) * _UNITS.get(sizes[2], 0)) or -1
+            return needed, int(float(sizes[3]) * _UNITS.get(sizes[4], 0))
+        return -1, -1
+    if isinstance(error, MemoryError) or "Cannot allocate memory" in text:  # ENOMEM, of mmap say
+        return -1, -1
+    return None

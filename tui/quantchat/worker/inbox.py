@@ -1,0 +1,53 @@
+"""Commands come in through a thread of their own, so that a stop is seen between two tokens."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+
+from quantchat.worker.lifeline import end_now
+from quantchat.worker.protocol import (
+    Command,
+    ProtocolError,
+    Shutdown,
+    Stop,
+    decode_command,
+)
+
+
+class Inbox:
+    """Reads commands from descriptor `fd`. Its end, or Shutdown, ends the process at once."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._queue: queue.SimpleQueue[Command | ProtocolError] = queue.SimpleQueue()
+        self._stopped = -1
+        threading.Thread(target=self._run, name="inbox", daemon=True).start()
+
+    def next(self) -> Command:
+        """Wait for the next command. Raises ProtocolError for a line that is none."""
+        item = self._queue.get()
+        if isinstance(item, ProtocolError):
+            raise item
+        return item
+
+    def stopped(self, turn: int) -> bool:
+        """Whether a stop for `turn` has come. Cheap: asked between any two tokens."""
+        return self._stopped >= turn
+
+    def _run(self) -> None:
+        with os.fdopen(self._fd, "rb") as lines:
+            for line in lines:
+                try:
+                    command = decode_command(line)
+                except ProtocolError as error:
+                    self._queue.put(error)
+                    continue
+                if isinstance(command, Stop):
+                    self._stopped = max(self._stopped, command.turn)
+                elif isinstance(command, Shutdown):
+                    break
+                else:
+                    self._queue.put(command)
+        end_now()

@@ -1,0 +1,147 @@
+"""Calibration text in the model's own words: its answers to varied prompts, in its template.
+
+GPTQ keeps best what calibration shows it, and chats by the model itself are nearer to its use than
+any general text (the idea of data-free quantization: LLM-QAT, Liu et al. 2023).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from quantchat.worker.engines.loaded import choose_device, choose_dtype, load_model, load_tokenizer
+from quantchat.worker.failures import Refused
+from quantchat.worker.jobs import CHATS, Report
+from quantchat.worker.jobs.workplace import local_folder, settle
+from quantchat.worker.protocol import Load
+
+TEMPERATURE = 0.8
+"""Of each answer to a prompt but the first, which is greedy."""
+
+BATCH = 16
+"""Prompts answered at a time."""
+
+
+def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Let `model` answer `prompts`, and write `chats.jsonl` into the folder `output`.
+
+    `samples` chats of at most `sample_tokens` answer tokens each: every prompt is answered
+    greedily, then again with sampling (from `seed` on) until there are enough. What was said
+    before to the same prompt is not kept twice, nor is silence. A line is `{"messages": [...]}`,
+    or `{"text": ...}` of a model without a chat template. `device`, `dtype`, `revision` and
+    `trusted` (to run the model's own code) are as in a profile.
+
+    Result: `chats` and `tokens` (of the answers) written, and the model's `weight_bytes`.
+    """
+    report(0, 0, "importing libraries")
+    settle(options)
+    import torch
+
+    report(0, 0, "loading the model")
+    author = _Author(options)
+    torch.manual_seed(options["seed"])
+    samples: int = options["samples"]
+    chats: dict[str, int] = {}
+
+    def tell(more: int) -> None:
+        report(min(samples, len(chats) + more), samples, "")
+
+    for prompts, sampled in _batches(options["prompts"], samples):
+        missing = samples - len(chats)
+        if not missing:
+            break
+        for line, tokens in author.answer(prompts[:missing], sampled, tell):
+            if tokens:
+                chats.setdefault(line, tokens)
+    if not chats:
+        raise Refused("unsupported", "the model said nothing to any calibration prompt")
+    body = "".join(f"{line}\n" for line in chats)
+    Path(options["output"], CHATS).write_text(body, encoding="utf-8")
+    return {
+        "chats": len(chats),
+        "tokens": sum(chats.values()),
+        "weight_bytes": author.model.get_memory_footprint(),
+    }
+
+
+def _batches(prompts: list[str], samples: int) -> Iterator[tuple[list[str], bool]]:
+    """Yield prompts to answer, and whether by sampling; ends, even if the answers all repeat."""
+    rounds = -(-samples // len(prompts)) + 2
+    for turn in range(rounds):
+        for start in range(0, len(prompts), BATCH):
+            yield prompts[start : start + BATCH], turn > 0
+
+
+class _Author:
+    """The model, as the writer of chats."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        load = Load("transformers", local_folder(options), {}, trust_remote_code=options["trusted"])
+        device, dtype = choose_device(options["device"]), choose_dtype(options["dtype"])
+        self.model = load_model(load, device, dtype=dtype).eval()
+        self._tokenizer = load_tokenizer(load, padding_side="left")
+        if self._tokenizer.pad_token is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token
+        self._most = options["sample_tokens"]
+        ends = self.model.generation_config.eos_token_id
+        self._ends: list[int] = ends if isinstance(ends, list) else [] if ends is None else [ends]
+
+    def answer(
+        self, prompts: list[str], sampled: bool, tell: Callable[[int], None]
+    ) -> list[tuple[str, int]]:
+        """Return a line of JSON and the number of answer tokens for each of `prompts`.
+
+        `tell` is called with the number of answers that have ended, each time it grows.
+        """
+        import torch
+
+        plain = not self._tokenizer.chat_template
+        texts = prompts
+        if not plain:
+            chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
+            texts = self._tokenizer.apply_chat_template(
+                chats, tokenize=False, add_generation_prompt=True
+            )
+        batch = self._tokenizer(
+            texts,
+            add_special_tokens=plain,  # a template writes them itself
+            padding=True,
+            return_tensors="pt",
+        ).to(self.model.device)
+        asked = batch["input_ids"].shape[1]
+        ends = torch.tensor(self._ends)
+        ended = 0
+
+        def watch(ids: Any, _scores: Any, **_more: Any) -> Any:
+            nonlocal ended
+            over = int(torch.isin(ids[:, asked:].cpu(), ends).any(dim=1).sum())
+            if over > ended:
+                ended = over
+                tell(ended)
+            return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+
+        how = {"temperature": TEMPERATURE, "top_p": 1.0, "top_k": 0} if sampled else {}
+        with torch.inference_mode():
+            written = self.model.generate(
+                **batch,
+                **how,
+                do_sample=sampled,
+                max_new_tokens=self._most,
+                stopping_criteria=[watch],
+            )[:, asked:]
+        tell(len(prompts))
+        answers = self._tokenizer.batch_decode(written, skip_special_tokens=True)
+        lengths = (written != self._tokenizer.pad_token_id).sum(dim=1).tolist()
+        return [
+            (_line(prompt, answer, plain), length if answer.strip() else 0)
+            for prompt, answer, length in zip(prompts, answers, lengths, strict=True)
+        ]
+
+
+def _line(prompt: str, answer: str, plain: bool) -> str:
+    if plain:
+        return json.dumps({"text": prompt + answer})
+    chat = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+    return json.dumps({"messages": chat})

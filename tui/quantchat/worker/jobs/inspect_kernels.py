@@ -1,0 +1,106 @@
+"""Which kernels of bitsandbytes and GPTQModel run on this machine, tried where that is quick.
+
+No job of making a checkpoint: it only looks. Nothing is compiled for it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+from typing import Any
+
+from quantchat.worker.jobs import Report
+from quantchat.worker.jobs.probes import UNUSABLE, Kernel, gptq_kernels, probe_bitsandbytes
+
+
+def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Look, with `scratch` as the current folder: GPTQModel may write into that.
+
+    Result: `torch` (version, the CUDA it was built for, whether CUDA is available, devices),
+    `tools` (nvcc, its release, a C++ compiler, ninja, Triton; empty where missing), `libraries`
+    that cannot be imported, with the reason, and `kernels`: library, name, state (`ready`,
+    `compiles first` or `cannot run`), a word on it, and whether it is what `auto` takes.
+    """
+    os.chdir(options["scratch"])
+    report(0, 3, "importing torch")
+    import torch
+
+    device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    tools = _tools()
+    kernels: list[Kernel] = []
+    broken: dict[str, str] = {}
+    report(1, 3, "trying bitsandbytes")
+    try:
+        kernels += probe_bitsandbytes(device)
+    except Exception as error:  # noqa: BLE001 - whatever a broken installation raises is asked for
+        broken["bitsandbytes"] = _one_line(error)
+    report(2, 3, "trying GPTQModel")
+    try:
+        kernels += gptq_kernels(device, tools)
+    except Exception as error:  # noqa: BLE001
+        broken["gptqmodel"] = _one_line(error)
+    _mark_auto(kernels)
+    return {
+        "torch": _torch(torch),
+        "tools": tools,
+        "libraries": broken,
+        "kernels": [vars(kernel) for kernel in kernels],
+    }
+
+
+def _torch(torch: Any) -> dict[str, Any]:
+    available = bool(torch.cuda.is_available())
+    devices = []
+    for index in range(torch.cuda.device_count() if available else 0):
+        major, minor = torch.cuda.get_device_capability(index)
+        name = str(torch.cuda.get_device_name(index))
+        devices.append({"name": name, "capability": f"{major}.{minor}"})
+    return {
+        "version": str(torch.__version__),
+        "cuda": str(torch.version.cuda or ""),
+        "available": available,
+        "devices": devices,
+    }
+
+
+def _tools() -> dict[str, str]:
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    found = os.path.join(CUDA_HOME, "bin", "nvcc") if CUDA_HOME else ""  # noqa: PTH118
+    nvcc = shutil.which(found or "nvcc") or ""
+    try:
+        triton = importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        triton = ""
+    return {
+        "nvcc": nvcc,
+        "nvcc_release": _release(nvcc),
+        "c++": shutil.which(os.environ.get("CXX", "c++")) or "",
+        "ninja": shutil.which("ninja") or "",
+        "triton": triton,
+    }
+
+
+def _release(nvcc: str) -> str:
+    """`13.0`, of what `nvcc --version` says."""
+    if not nvcc:
+        return ""
+    try:
+        said = subprocess.run([nvcc, "--version"], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return said.stdout.partition("release ")[2].partition(",")[0]
+
+
+def _mark_auto(kernels: list[Kernel]) -> None:
+    """GPTQModel takes the first in its order that can run, and compiles it if it must."""
+    for kernel in kernels:
+        if kernel.library == "gptqmodel" and kernel.by_itself and kernel.state != UNUSABLE:
+            kernel.auto = True
+            return
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -1,0 +1,193 @@
+"""Kernels, one by one: built small and run once, or asked whether they could be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+READY = "ready"
+COMPILES = "compiles first"
+UNUSABLE = "cannot run"
+MUST_COMPILE = "must be compiled"
+"""How the detail begins of a kernel that cannot run since there is nothing to compile it with."""
+
+WIDTH = 256
+"""Inputs and outputs of a tried layer: every kernel's tiles and groups divide it."""
+
+_EXTENSIONS = {
+    "gptq_machete": "machete",
+    "gptq_marlin": "marlin_bf16",
+    "gptq_exllama_v2": "exllamav2",
+    "gptq_swordfish": "swordfish",
+}
+"""Backends of GPTQModel that are compiled on first use, and the extension that is."""
+
+
+@dataclass
+class Kernel:
+    """A kernel and whether it runs here."""
+
+    library: str
+    name: str
+    state: str
+    detail: str = ""
+    auto: bool = False
+    """What `kernel = "auto"` takes for 4 bits in groups of 128."""
+    by_itself: bool = True
+    """Whether `auto` considers it at all."""
+
+
+# ------------------------------------------------------------ bitsandbytes
+
+
+def probe_bitsandbytes(device: str) -> list[Kernel]:
+    """Run a layer of each type on `device`. Raises what importing the library raises."""
+    import bitsandbytes
+    from bitsandbytes.functional import has_avx512bf16
+
+    library = type(bitsandbytes.cextension.lib).__name__
+    how = "CUDA library" if device.startswith("cuda") else "processor, without AVX512-BF16"
+    if device == "cpu" and has_avx512bf16():
+        how = "processor, AVX512-BF16"
+    if "ErrorHandler" in library:
+        how = "its native library cannot be loaded"
+    return [_bitsandbytes(kind, device, how) for kind in ("nf4", "fp4", "int8")]
+
+
+def _bitsandbytes(kind: str, device: str, how: str) -> Kernel:
+    import torch
+    from bitsandbytes import nn
+
+    dtype = _dtype(device)
+    try:
+        layer = (
+            nn.Linear8bitLt(WIDTH, WIDTH, bias=False, has_fp16_weights=False)
+            if kind == "int8"
+            else nn.Linear4bit(WIDTH, WIDTH, bias=False, compute_dtype=dtype, quant_type=kind)
+        )
+        layer = layer.to(dtype).to(device).eval()
+        with torch.inference_mode():
+            _check(layer(torch.ones(1, WIDTH, dtype=dtype, device=device)))
+    except Exception as error:  # noqa: BLE001 - the probe's very question
+        return Kernel("bitsandbytes", kind, UNUSABLE, f"{how}: {_short(error)}")
+    return Kernel("bitsandbytes", kind, READY, how)
+
+
+# ------------------------------------------------------------ GPTQModel
+
+
+def gptq_kernels(device: str, tools: dict[str, str]) -> list[Kernel]:
+    """Each kernel for GPTQ checkpoints, in the order in which `auto` looks at them.
+
+    `tools` says what there is to compile with. Raises what importing the library raises.
+    """
+    from gptqmodel.quantization.config import FORMAT, METHOD
+    from gptqmodel.utils import importer
+
+    chosen_from = importer.AUTO_BACKEND_KERNEL_MAPPING[METHOD.GPTQ][FORMAT.GPTQ]
+    order = importer.BACKEND_TO_METHOD_FORMAT_MAPPING[METHOD.GPTQ][FORMAT.GPTQ]
+    kernels = []
+    for backend in order:
+        kernel_class = importer.get_kernel_for_backend(backend, METHOD.GPTQ, FORMAT.GPTQ)
+        name = backend.value.removeprefix("gptq_")
+        state, detail = _gptq(kernel_class, backend.value, device, tools)
+        kernels.append(Kernel("gptqmodel", name, state, detail, by_itself=backend in chosen_from))
+    return kernels
+
+
+def _gptq(kernel_class: Any, backend: str, device: str, tools: dict[str, str]) -> tuple[str, str]:
+    import torch
+    from gptqmodel.models._const import DEVICE
+
+    family = DEVICE.CUDA if device.startswith("cuda") else DEVICE.CPU
+    supported = kernel_class.SUPPORTS_DEVICES
+    if DEVICE.ALL not in supported and family not in supported:
+        return UNUSABLE, f"for {' and '.join(one.value for one in supported)} only"
+    question = {
+        "bits": 4,
+        "group_size": 128,
+        "desc_act": False,
+        "sym": True,
+        "pack_dtype": torch.int32,
+        "dtype": _dtype(device),
+        "device": family,
+    }
+    extension = _EXTENSIONS.get(backend)
+    try:
+        # `validate` would compile an extension to see whether it can be loaded.
+        ask = kernel_class._validate if extension else kernel_class.validate
+        fine, error = ask(**question)
+        if not fine:
+            return UNUSABLE, _short(error)
+        if extension:
+            return _compiled(extension, tools)
+        _run_gptq(kernel_class, device)
+    except Exception as error:  # noqa: BLE001 - the probe's very question
+        return UNUSABLE, _short(error)
+    return READY, ""
+
+
+def _compiled(name: str, tools: dict[str, str]) -> tuple[str, str]:
+    """Whether an extension was compiled before; if not, whether it can be.
+
+    Its exact folder is not asked for: working that out generates sources, or fetches them.
+    """
+    from gptqmodel import extension as extensions
+
+    extension = extensions._EXTENSION_SPECS_BY_NAME[name].resolve()
+    if any(extension.base_build_root().glob(f"*/{extension.name}*.so")):
+        return READY, "compiled before; anew if torch or the GPU changed since"
+    missing = [tool for tool in ("nvcc", "c++", "ninja") if not tools[tool]]
+    if missing:
+        return UNUSABLE, f"{MUST_COMPILE}, and there is no {' and no '.join(missing)}"
+    needs = ", and CUTLASS from the network" if name in ("machete", "swordfish") else ""
+    return COMPILES, f"with nvcc {tools['nvcc_release']}{needs}"
+
+
+def _run_gptq(kernel_class: Any, device: str) -> None:
+    """Build a layer of made-up weights, as loading does, and run it."""
+    import torch
+
+    dtype = _dtype(device)
+    layer = kernel_class(
+        bits=4,
+        group_size=128,
+        desc_act=False,
+        sym=True,
+        in_features=WIDTH,
+        out_features=WIDTH,
+        bias=False,
+        pack_dtype=torch.int32,
+        register_buffers=True,
+        dtype=dtype,
+    )
+    with torch.no_grad():
+        for name, tensor in [*layer.named_buffers(), *layer.named_parameters()]:
+            if tensor.dtype.is_floating_point:
+                tensor.fill_(0.01)
+            elif name in ("qweight", "qzeros"):
+                tensor.fill_(0x77777777)
+    layer = layer.to(device).eval()
+    layer.post_init()
+    with torch.inference_mode():
+        _check(layer(torch.ones(1, WIDTH, dtype=dtype, device=device)))
+
+
+# ------------------------------------------------------------
+
+
+def _dtype(device: str) -> Any:
+    import torch
+
+    modern = device == "cpu" or torch.cuda.get_device_capability(device)[0] >= 8
+    return torch.bfloat16 if modern else torch.float16
+
+
+def _check(output: Any) -> None:
+    if output.shape != (1, WIDTH) or not bool(output.isfinite().all()):
+        raise ArithmeticError("it ran, and gave what is no number")
+
+
+def _short(error: BaseException | None) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:199] + "…"

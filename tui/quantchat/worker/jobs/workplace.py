@@ -1,0 +1,55 @@
+"""What each job does first: the place to write, the threads, the model's files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from quantchat.worker.failures import Refused
+
+_NOT_FETCHED = ["*.bin", "*.pt", "*.pth", "*.gguf", "*.onnx", "*.msgpack", "*.h5"]
+
+NICENESS = 10
+"""A chat with a variant that is ready comes before the making of the next one."""
+
+
+def settle(options: dict[str, Any]) -> None:
+    """Take up `options["threads"]`, and make `options["scratch"]` the current folder.
+
+    GPTQModel writes `logs/` into the current folder, whatever that is.
+    """
+    import torch
+
+    os.nice(NICENESS)
+    os.chdir(options["scratch"])
+    if threads := options.get("threads", 0):
+        torch.set_num_threads(threads)
+
+
+def local_folder(options: dict[str, Any]) -> str:
+    """Folder with the files of `options["model"]`, fetched from the hub where it is an id.
+
+    Pickled weights are not even fetched: opening them would run what code they hold. Raises
+    Refused where the hub does not give it.
+    """
+    model: str = options["model"]
+    if Path(model).is_dir():
+        return model
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    try:
+        return str(
+            huggingface_hub.snapshot_download(
+                model, revision=options["revision"], ignore_patterns=_NOT_FETCHED
+            )
+        )
+    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.HFValidationError) as e:
+        why = next((line.strip() for line in str(e).splitlines() if line.strip()), type(e).__name__)
+        raise Refused(
+            "fetch_failed",
+            f"cannot fetch {model} from the hub: {why}",
+            "check its name, the network, and for a gated model that you are logged in"
+            " (`hf auth login`); or name a folder that holds it",
+        ) from e

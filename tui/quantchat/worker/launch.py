@@ -1,0 +1,15 @@
+"""How a worker is started under any interpreter: the one thing both sides agree on beforehand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
+
+
+def command_line(python: str, commands: int, events: int, parent: int) -> list[str]:
+    """Arguments that start a worker: `commands` and `events` are inherited pipe descriptors.
+
+    `parent` is the process id whose death ends the worker.
+    """
+    return [python, str(BOOTSTRAP), str(commands), str(events), str(parent)]

@@ -1,0 +1,118 @@
+"""The worker's main loop: one command after the other, in the one thread that runs torch."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import time
+from typing import TYPE_CHECKING, Any
+
+from quantchat.worker import lifeline
+from quantchat.worker.failures import Refused, describe
+from quantchat.worker.inbox import Inbox
+from quantchat.worker.outbox import Outbox
+from quantchat.worker.protocol import (
+    VERSION,
+    Done,
+    Generate,
+    Hello,
+    Load,
+    Memory,
+    Prepare,
+    Progress,
+    ProtocolError,
+    Ready,
+)
+
+if TYPE_CHECKING:
+    from quantchat.worker.decode.loop import Decoder
+
+
+def main(commands: int, events: int, parent: int) -> int:
+    """Serve commands from descriptor `commands`, answer on `events`, until `parent` is gone."""
+    began = time.perf_counter()
+    lifeline.die_with(parent)
+    for fd in (commands, events):
+        os.set_inheritable(fd, False)  # a compiler started by a library must not hold them open
+    outbox = Outbox(events)
+    outbox.send(Hello(VERSION, os.getpid(), platform.python_version()))
+    _Server(Inbox(commands), outbox, began).run()
+    return 0
+
+
+class _Server:
+    def __init__(self, inbox: Inbox, outbox: Outbox, began: float) -> None:
+        self._inbox = inbox
+        self._outbox = outbox
+        self._began = began
+        self._decoder: Decoder | None = None
+
+    def run(self) -> None:
+        while True:
+            try:
+                command = self._inbox.next()
+            except ProtocolError as error:
+                self._outbox.send(describe(error))
+                continue
+            turn = command.turn if isinstance(command, Generate) else -1
+            loading = command.model if isinstance(command, Load) else ""
+            try:
+                self._do(command)
+            except BaseException as error:  # noqa: BLE001 - whatever it was, it must be told
+                import traceback
+
+                traceback.print_exc()  # to the log
+                self._outbox.send(describe(error, turn=turn, loading=loading))
+                if self._decoder is not None:
+                    self._decoder.forget()
+
+    def _do(self, command: Any) -> None:
+        if isinstance(command, Load):
+            self._load(command)
+        elif isinstance(command, Prepare):
+            self._prepare(command)
+        elif isinstance(command, Generate):
+            if self._decoder is None:
+                raise Refused("internal", "asked to generate before a model was loaded")
+            received = time.perf_counter_ns()
+            self._decoder.answer(command, received, self._outbox, self._inbox.stopped)
+
+    def _load(self, command: Load) -> None:
+        from quantchat.worker.decode.loop import Decoder
+        from quantchat.worker.engines import load
+
+        def stage(name: str) -> None:
+            self._outbox.send(Progress(name))
+            marks.append(time.perf_counter())
+
+        marks = [self._began]
+        stage("importing libraries")
+        loaded = load(command, stage)
+        decoder = Decoder(loaded)
+        stage("warming up")
+        decoder.warm_up()
+        marks.append(time.perf_counter())
+        self._decoder = decoder
+        self._outbox.serve(loaded.tokenizer_backend, lambda: Memory(decoder.ledger()))
+        imported, weights = marks[2], marks[3]
+        self._outbox.send(
+            Ready(
+                resolved=loaded.resolved(),
+                ledger=decoder.ledger(),
+                import_s=imported - self._began,
+                weights_s=weights - imported,
+                warmup_s=marks[4] - weights,
+            )
+        )
+
+    def _prepare(self, command: Prepare) -> None:
+        if not command.job.isidentifier():
+            raise Refused("internal", f"no job is named {command.job!r}")
+        job = importlib.import_module(f"quantchat.worker.jobs.{command.job}")
+
+        def report(done: int, total: int, detail: str) -> None:
+            self._outbox.send(Progress(command.job, done, total, detail))
+
+        result = job.run(command.options, report)
+        self._outbox.send(Done(command.job, result))

@@ -1,0 +1,146 @@
+"""What a loaded model holds: weights from the tensors themselves, KV cache from its shapes."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from quantchat.worker.protocol import Ledger
+
+_OVERHEAD = {
+    "scales": ("absmax", "offset", "scales", "SCB", "weight_scale", "weight_scale_inv"),
+    "zeros": ("qzeros", "_zeros_cache", "weight_zero_point"),
+    "codebook": ("code",),
+    "indices": ("g_idx", "_g_idx_long_cache", "g_idx_sort_indices", "ret_idx", "input_perm"),
+}
+"""What a quantization keeps beside the weights, and how bitsandbytes, GPTQModel and
+compressed-tensors name the tensors that hold it."""
+
+_KINDS = {name: kind for kind, names in _OVERHEAD.items() for name in names}
+
+
+@dataclass
+class Holdings:
+    """Bytes of every tensor a `torch.nn.Module` keeps; a shared one counts once.
+
+    Besides parameters and buffers this takes in what bitsandbytes hangs on its parameters
+    (`quant_state`: scales, codebook, and with double quantization the scales' own scales; `SCB`:
+    the scales of int8) and the plain tensor attributes that GPTQ kernels repack their weights into.
+    """
+
+    by_dtype: Counter[str] = field(default_factory=Counter)
+    overhead: Counter[str] = field(default_factory=Counter)
+    """What of that is the quantization's own: scales, zeros, codebook, indices."""
+    _seen: set[int] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, model: Any) -> Holdings:
+        """Count `model`."""
+        found = cls()
+        for module in model.modules():
+            for named in (module._parameters, module._buffers, vars(module)):
+                for name, value in named.items():
+                    found._count(name, value)
+            # bitsandbytes moves int8's weights and scales there at the first use.
+            found._count_parts(vars(module).get("state"), ("CB", "SCB"))
+        return found
+
+    def _count(self, name: str, value: Any) -> None:
+        import torch
+
+        if not isinstance(value, torch.Tensor):
+            return
+        # Storages, not views: a repacked weight may be seen through several shapes.
+        storage = value.untyped_storage()
+        if storage.data_ptr() not in self._seen and storage.nbytes():
+            self._seen.add(storage.data_ptr())
+            self.by_dtype[str(value.dtype).removeprefix("torch.")] += storage.nbytes()
+            self._name(name, storage.nbytes())
+        self._count_parts(value, ("CB", "SCB"))
+        state = getattr(value, "quant_state", None)
+        while state is not None:
+            self._count_parts(state, tuple(vars(state)))
+            state = getattr(state, "state2", None)
+
+    def _count_parts(self, holder: Any, names: tuple[str, ...]) -> None:
+        for name in names:
+            self._count(name, getattr(holder, name, None))
+
+    def _name(self, name: str, size: int) -> None:
+        if name == "scales_and_zeros":  # side by side, for the processor's kernel
+            self.overhead["scales"] += size // 2
+            self.overhead["zeros"] += size // 2
+        elif name in _KINDS:
+            self.overhead[_KINDS[name]] += size
+
+
+def kv_cache_bytes(cache: Any) -> int:
+    """Bytes of a transformers `Cache`: 2 (K, V) x layers x heads x tokens x head size x dtype."""
+    total = 0
+    for layer in getattr(cache, "layers", None) or []:
+        for name in ("keys", "values"):
+            tensor = getattr(layer, name, None)
+            if tensor is not None:
+                total += tensor.numel() * tensor.element_size()
+    return total
+
+
+class LedgerReader:
+    """Reads the ledger of one loaded model; cheap enough for twice a second."""
+
+    def __init__(self, model: Any, device: str) -> None:
+        self._device = device
+        self._held = Holdings.of(model)
+        self._peak = -1
+        self._peak_at_ns = -1
+
+    def read(self, kv_cache: int) -> Ledger:
+        """Return the ledger now, with `kv_cache` bytes held by the cache."""
+        now = time.perf_counter_ns()
+        weights = self._held.by_dtype.total()
+        if self._device.startswith("cuda"):
+            import torch
+
+            allocated = torch.cuda.memory_allocated(self._device)
+            reserved = torch.cuda.memory_reserved(self._device)
+            other, slack = max(0, allocated - weights - kv_cache), reserved - allocated
+            non_torch = process = -1  # NVML knows; this process does not
+            highest = torch.cuda.max_memory_reserved(self._device)
+        else:
+            other = slack = non_torch = -1
+            process, highest = resident_bytes()
+        if highest > self._peak:
+            self._peak, self._peak_at_ns = highest, now
+        return Ledger(
+            device=self._device,
+            weights=weights,
+            weights_by_dtype=dict(self._held.by_dtype),
+            overhead=dict(self._held.overhead),
+            kv_cache=kv_cache,
+            other_live=other,
+            slack=slack,
+            non_torch=non_torch,
+            process=process,
+            peak=self._peak,
+            peak_at_ns=self._peak_at_ns,
+            at_ns=now,
+        )
+
+
+def resident_bytes() -> tuple[int, int]:
+    """Resident memory of this process and its highest so far, in bytes; -1 where not known.
+
+    Linux: VmRSS and VmHWM of proc(5). Elsewhere only the highest, from getrusage(2).
+    """
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as status:  # noqa: PTH123
+            fields = dict(line.split(":", 1) for line in status if line.startswith("Vm"))
+        return tuple(int(fields[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))  # type: ignore[return-value]
+    except (OSError, KeyError, ValueError):
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        return -1, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,364 @@
+"""The messages between quantchat and a worker: JSON, one object a line, UTF-8.
+
+The one module both sides import. Commands go to the worker, events come from it, each over a pipe
+descriptor of its own: stdout and stderr belong to the libraries, which print. Every message is a
+frozen dataclass below; its class name is the `type` on the wire. Times are nanoseconds of the
+worker's monotonic clock (`time.perf_counter_ns`), sizes are bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+VERSION = 1
+
+
+class ProtocolError(ValueError):
+    """A line that is no message of this protocol."""
+
+
+# ---------------------------------------------------------------- what is loaded and generated
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 are off."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message of a chat: `role` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What really runs, read off the loaded model and not off the wish."""
+
+    engine: str
+    model: str
+    """Folder or id it was loaded from."""
+    architecture: str
+    kernel: str
+    """Class (and format) of the quantized linear layers, e.g. `Linear4bit nf4, double quant`."""
+    dtype: str
+    device: str
+    device_name: str
+    attention: str
+    decode: str
+    context_length: int
+    chat_template: bool
+    tokenizer_hash: str
+    """SHA-256 over the vocabulary and merges: equal hashes make token ids comparable."""
+    threads: int
+    libraries: dict[str, str] = field(default_factory=dict)
+    parameters: int = 0
+    checkpoint_hash: str = ""
+    """SHA-256 over the names, sizes and headers of the checkpoint's files; empty for an id."""
+    trusted_code: bool = False
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Memory of one worker, split as far as it is known; -1 is "not known", never 0.
+
+    On CUDA the parts are device memory and `process` is filled in by NVML, outside the worker.
+    On the CPU `process` is resident memory and the allocator's figures are not known.
+    `other_live` is allocated minus weights minus KV cache; `slack` reserved minus allocated.
+    `overhead` is what of the weights is the quantization's own, by kind: scales, zeros, codebook,
+    indices. `peak` is the highest `process` (on CUDA: reserved) so far, `peak_at_ns` when it was
+    first seen: it may have been anywhere since the reading before.
+    """
+
+    device: str
+    weights: int
+    weights_by_dtype: dict[str, int]
+    kv_cache: int
+    other_live: int
+    slack: int
+    non_torch: int
+    process: int
+    peak: int
+    at_ns: int
+    overhead: dict[str, int] = field(default_factory=dict)
+    peak_at_ns: int = -1
+
+
+# ---------------------------------------------------------------- commands
+
+
+@dataclass(frozen=True)
+class Load:
+    """Load a variant. `options` are the engine's own, as the profile names them."""
+
+    engine: str
+    model: str
+    options: dict[str, Any]
+    revision: str | None = None
+    dtype: str = "auto"
+    device: str = "auto"
+    attention: str = "auto"
+    trust_remote_code: bool = False
+    threads: int = 0
+    """CPU threads while loading; 0 leaves torch's own choice."""
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Answer a chat, or continue `prompt` where the model has no chat template."""
+
+    turn: int
+    messages: list[Message]
+    sampling: Sampling
+    max_new_tokens: int
+    threads: int = 0
+    ignore_eos: bool = False
+    fresh: bool = False
+    """Begin with an empty KV cache and keep nothing: in a measurement each prompt stands alone."""
+    prompt_tokens: int = 0
+    """Repeat or cut the encoded prompt to this many tokens; 0 leaves it as it is."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Stop decoding turn `turn` between two tokens; what was said is kept."""
+
+    turn: int
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Do one stage of making a checkpoint: `job` names a module in `worker/jobs`."""
+
+    job: str
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Shutdown:
+    """End in good order. The end of the command pipe means the same, at once."""
+
+
+# ---------------------------------------------------------------- events
+
+
+@dataclass(frozen=True)
+class Hello:
+    """First message: the process is up, before any ML import."""
+
+    protocol: int
+    pid: int
+    python: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage is. `total` 0 means that it cannot be counted."""
+
+    stage: str
+    done: int = 0
+    total: int = 0
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The variant is loaded. Seconds since the process began, split as DESIGN names them."""
+
+    resolved: Resolved
+    ledger: Ledger
+    import_s: float
+    weights_s: float
+    warmup_s: float
+    note: str = ""
+    """What the user must know of this model, e.g. that its base was itself dequantized."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """The prompt is tokenized; prefill begins. `cached_tokens` come from the kept KV cache."""
+
+    turn: int
+    received_ns: int
+    prompt_tokens: int
+    cached_tokens: int
+
+
+@dataclass(frozen=True)
+class Prefilled:
+    """Prefill went on: `done` of `total` prompt tokens that must be computed."""
+
+    turn: int
+    done: int
+    total: int
+    at_ns: int
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Output tokens in order. `pieces[i]` is the text token i made final, often "".
+
+    `times_ns[i]` is when token i was known on the host.
+    """
+
+    turn: int
+    ids: list[int]
+    pieces: list[str]
+    times_ns: list[int]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A ledger, sent at most twice a second while decoding and after each turn."""
+
+    ledger: Ledger
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A turn is over. `reason`: eos, length, stop (asked for) or context (the context is full).
+
+    `text` is the whole answer decoded at once: the authority over the pieces. `rest` is the text
+    held back at the end, as of a character cut in the middle.
+    """
+
+    turn: int
+    reason: str
+    output_tokens: int
+    rest: str
+    text: str
+    finished_ns: int
+
+
+@dataclass(frozen=True)
+class Done:
+    """A `Prepare` has succeeded, with what it has to say of its result."""
+
+    job: str
+    result: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Something did not work; `turn` is -1 unless it ended a turn. The worker lives on.
+
+    `kind`: out_of_memory, context_full, bad_checkpoint, missing_library, unsupported,
+    fetch_failed, internal; the near side adds worker_ended, no_space and cannot_write.
+    `reason` is one line, `mend` what to try. Sizes for out_of_memory, -1 where not known.
+    """
+
+    kind: str
+    reason: str
+    mend: str = ""
+    turn: int = -1
+    needed: int = -1
+    free: int = -1
+
+
+Command = Load | Generate | Stop | Prepare | Shutdown
+Event = Hello | Progress | Ready | Started | Prefilled | Tokens | Memory | Finished | Done | Failed
+
+_COMMANDS: dict[str, type[Any]] = {c.__name__: c for c in typing.get_args(Command)}
+_EVENTS: dict[str, type[Any]] = {c.__name__: c for c in typing.get_args(Event)}
+
+# ---------------------------------------------------------------- to and from the wire
+
+
+def encode(message: Command | Event) -> bytes:
+    """Return `message` as one JSON line, with its newline."""
+    body = {"type": type(message).__name__, **dataclasses.asdict(message)}
+    # ASCII escapes keep U+2028 and lone surrogates of a model's text from ever breaking a line.
+    return json.dumps(body, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def decode_command(line: bytes) -> Command:
+    """Return the command on `line`. Raises ProtocolError."""
+    return typing.cast("Command", _decode(line, _COMMANDS))
+
+
+def decode_event(line: bytes) -> Event:
+    """Return the event on `line`. Raises ProtocolError."""
+    return typing.cast("Event", _decode(line, _EVENTS))
+
+
+def _decode(line: bytes, known: dict[str, type[Any]]) -> Any:
+    try:
+        body = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"not JSON: {line[:80]!r}") from error
+    if not isinstance(body, dict):
+        raise ProtocolError(f"not an object: {line[:80]!r}")
+    name = body.pop("type", None)
+    if not isinstance(name, str) or name not in known:
+        raise ProtocolError(f"unknown message type: {str(name)[:80]!r}")
+    return from_json(known[name], body)
+
+
+_T = TypeVar("_T")
+
+
+def from_json(cls: type[_T], body: Any) -> _T:
+    """Build the dataclass `cls` (and those nested in it) from parsed JSON. Raises ProtocolError."""
+    if not isinstance(body, dict):
+        raise ProtocolError(f"{cls.__name__}: not an object")
+    hints = _hints(cls)
+    values = {}
+    for name, hint in hints.items():
+        if name in body:
+            values[name] = _value(f"{cls.__name__}.{name}", hint, body[name])
+    unknown = body.keys() - hints.keys()
+    if unknown:
+        raise ProtocolError(f"{cls.__name__}: unknown field {sorted(unknown)[0]!r}")
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise ProtocolError(f"{cls.__name__}: {error}") from error
+
+
+_HINTS: dict[type[Any], dict[str, Any]] = {}
+
+
+def _hints(cls: type[Any]) -> dict[str, Any]:
+    if cls not in _HINTS:
+        _HINTS[cls] = typing.get_type_hints(cls, vars(sys.modules[cls.__module__]))
+    return _HINTS[cls]
+
+
+def _value(where: str, hint: Any, value: Any) -> Any:
+    """Check `value` against the few forms of type the messages use; convert nested dataclasses."""
+    if hint is Any:
+        return value
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        (hint,) = (a for a in arguments if a is not type(None))
+        return _value(where, hint, value)
+    if origin is list and isinstance(value, list):
+        (item,) = arguments
+        if item in (int, str) and all(type(v) is item for v in value):
+            return value  # token batches: the hot path
+        return [_value(where, item, v) for v in value]
+    if origin is dict and isinstance(value, dict):
+        return {key: _value(where, arguments[1], v) for key, v in value.items()}
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return from_json(hint, value)
+    if hint is float and type(value) is int:
+        return float(value)
+    if isinstance(hint, type) and type(value) is hint:
+        return value
+    raise ProtocolError(f"{where}: {str(value)[:80]!r} is no {getattr(hint, '__name__', hint)}")
