@@ -1,0 +1,218 @@
+"""A worker as its owner sees it: commands in, events out, and an end that is certain.
+
+The process gets two pipes of its own for messages; its stdout and stderr go to a private log file.
+It leads its own process group, so that Ctrl+C in the terminal does not reach it and so that all
+it started (compilers, say) can be ended with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from quantchat import paths
+from quantchat.errors import UserError
+from quantchat.worker import launch
+from quantchat.worker.protocol import (
+    Command,
+    Event,
+    ProtocolError,
+    Shutdown,
+    decode_event,
+    encode,
+)
+
+LINE_LIMIT = 16 * 2**20
+"""Longest message line, in bytes: a whole answer of a long context fits many times over."""
+
+_QUIET = {
+    # Two libraries with thread pools that spin would starve each other on few cores.
+    "GOMP_SPINCOUNT": "10000",
+    "GPTQMODEL_CPU_WORKERS": "2",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TQDM_DISABLE": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TORCH_LOGS": "-all",
+    "TORCHAO_FORCE_SKIP_LOADING_SO_FILES": "1",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a worker runs: `label` names its log, `python` another interpreter than ours."""
+
+    label: str
+    python: str | None = None
+
+
+class WorkerEnded(Exception):
+    """The worker is gone. `returncode` is negative for a signal, as subprocess has it."""
+
+    def __init__(self, returncode: int, log: Path) -> None:
+        super().__init__(returncode)
+        self.returncode = returncode
+        self.log = log
+
+    @property
+    def reason(self) -> str:
+        """One line on how it ended."""
+        if self.returncode == -signal.SIGKILL:
+            return "the worker was killed (signal 9), as the system does when memory runs out"
+        if self.returncode < 0:
+            try:
+                name = signal.Signals(-self.returncode).name
+            except ValueError:
+                name = f"signal {-self.returncode}"
+            return f"the worker died of {name}"
+        return f"the worker ended unexpectedly (exit status {self.returncode})"
+
+
+class Worker(Protocol):
+    """What the comparison needs of a worker. The seam at which tests put a scripted one."""
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+
+    @property
+    def log(self) -> Path:
+        """File with what the worker's libraries printed."""
+
+    def send(self, command: Command) -> None:
+        """Queue a command; never blocks. To a worker that is gone it does nothing."""
+
+    def events(self) -> AsyncIterator[Event]:
+        """Yield events in order, to one reader.
+
+        Raises WorkerEnded at the end, ProtocolError for a line that is no message.
+        """
+
+    async def close(self) -> None:
+        """End the worker and all it started; returns when it is gone. May be called twice."""
+
+
+StartWorker = Callable[[Place], Awaitable[Worker]]
+
+
+class WorkerProcess:
+    """A real worker process (see the module). Made by `start_worker`."""
+
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        commands: asyncio.WriteTransport,
+        reader: asyncio.StreamReader,
+        log: Path,
+    ) -> None:
+        self._process = process
+        self._commands = commands
+        self._reader = reader
+        self._log = log
+
+    @property
+    def pid(self) -> int:
+        """Process id, also its group's."""
+        return self._process.pid
+
+    @property
+    def log(self) -> Path:
+        """File with what the worker's libraries printed."""
+        return self._log
+
+    def send(self, command: Command) -> None:
+        """Queue a command; never blocks. To a worker that is gone it does nothing."""
+        if not self._commands.is_closing():
+            self._commands.write(encode(command))
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Yield events in order. Raises WorkerEnded at the end, ProtocolError for rubbish."""
+        while True:
+            try:
+                line = await self._reader.readline()
+            except ValueError as error:  # longer than LINE_LIMIT
+                raise ProtocolError(f"a line of over {LINE_LIMIT} bytes") from error
+            if not line.endswith(b"\n"):
+                # The pipe ended, perhaps in the middle of a line: that is an end, not rubbish.
+                raise WorkerEnded(await self._process.wait(), self._log)
+            yield decode_event(line)
+
+    async def close(self, grace_s: float = 0.5) -> None:
+        """Ask the worker to end, then make it, with its whole group. Safe to call twice."""
+        self.send(Shutdown())
+        self._commands.close()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._process.wait(), grace_s)
+        self.kill()
+        await self._process.wait()
+
+    def kill(self) -> None:
+        """SIGKILL the whole group at once: also what a dead worker may have left behind."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+
+async def start_worker(place: Place) -> Worker:
+    """Start a worker process. Raises UserError where its interpreter cannot be run."""
+    log = new_log(place.label)
+    command_read, command_write = os.pipe()
+    event_read, event_write = os.pipe()
+    python, environment = _interpreter(place)
+    try:
+        with log.open("ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                *launch.command_line(python, command_read, event_write, os.getpid()),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=(command_read, event_write),
+                start_new_session=True,
+                env=environment,
+            )
+    except OSError as error:
+        os.close(command_write)
+        os.close(event_read)
+        raise UserError(
+            f"cannot run the interpreter: {error.strerror or error}",
+            where=python,
+            mend="name a Python executable in the variant's `python`",
+        ) from error
+    finally:
+        os.close(command_read)
+        os.close(event_write)
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=LINE_LIMIT)
+    await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(event_read, "rb", 0)
+    )
+    commands, _ = await loop.connect_write_pipe(asyncio.Protocol, os.fdopen(command_write, "wb", 0))
+    return WorkerProcess(process, commands, reader, log)
+
+
+def _interpreter(place: Place) -> tuple[str, dict[str, str]]:
+    """The executable and its environment; another interpreter gets none of our module paths."""
+    environment = {**_QUIET, **os.environ}
+    if place.python is None:
+        return sys.executable, environment
+    for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
+        environment.pop(name, None)
+    return str(Path(place.python).expanduser()), environment
+
+
+def new_log(label: str) -> Path:
+    """Make a log file, private to the user, with a name that cannot leave its folder."""
+    folder = paths.private(paths.logs_dir())
+    slug = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")[:40] or "worker"
+    log = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{slug}-{os.getpid()}.log"
+    log.touch(mode=0o600)
+    return log
