@@ -1,0 +1,66 @@
+"""What editors and beginners get: the template and the JSON Schema, both made from the models."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from quantchat.profile.load import loads
+from quantchat.profile.mistakes import TABLES
+from quantchat.profile.model import Profile
+from quantchat.profile.schema import json_schema
+from quantchat.profile.template import template
+
+
+def read(text: str) -> Profile:
+    return loads(text, where="template", folder=Path("/"))
+
+
+def test_the_template_is_a_profile() -> None:
+    assert [variant.engine for variant in read(template()).variants] == ["gptq", "bitsandbytes"]
+
+
+def test_what_it_comments_out_is_the_default() -> None:
+    text, count = re.subn(r"(?m)^#(?=\w+ = )", "", template())
+    whole = read(text)
+    first = whole.variants[0]
+    assert count > 20
+    assert first.python is not None  # has no default to show, but an example
+    shown = whole.model_copy(
+        update={"variants": [first.model_copy(update={"python": None}), whole.variants[1]]}
+    )
+    assert shown == read(template())
+
+
+def test_it_names_every_key() -> None:
+    for name, definition in objects():
+        if name in ("Transformers", "Profile"):
+            continue
+        for key in definition["properties"]:
+            assert re.search(rf"(?m)^(#?{key} = |\[variants\.{key}\])", template()), key
+
+
+def objects() -> Iterator[tuple[str, dict[str, Any]]]:
+    schema = json_schema()
+    yield "Profile", schema
+    yield from schema["$defs"].items()
+
+
+def test_the_schema_knows_its_dialect_and_refuses_unknown_keys() -> None:
+    assert json_schema()["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert json_schema()["required"] == ["name", "variants"]
+    for _, definition in objects():
+        assert definition["additionalProperties"] is False
+
+
+def test_the_schema_describes_every_key() -> None:
+    for name, definition in objects():
+        for key, value in definition["properties"].items():
+            assert value.get("description"), f"{name}.{key}"
+
+
+def test_mistakes_know_every_table() -> None:
+    known = {model.__name__ for model, _ in TABLES.values()} - {"VariantBase"}
+    assert {name for name, _ in objects()} == known

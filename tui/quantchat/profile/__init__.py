@@ -1,0 +1,1 @@
+"""What to compare: a TOML file in, validated models out."""

@@ -1,0 +1,112 @@
+"""The profiles at hand: looked up by name, and listed.
+
+A name is looked up in `./profiles`, then in `profiles` of the user's config folder, then among the
+shipped ones; the first hit wins. Something with a slash in it, or that ends in `.toml`, is no name
+but the path of a file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+import quantchat
+from quantchat import paths
+from quantchat.errors import UserError
+from quantchat.profile.load import ProfileError, load
+from quantchat.profile.model import Profile
+from quantchat.profile.nearest import did_you_mean
+
+
+class Origin(Enum):
+    """Where a profile was found, in the order of looking."""
+
+    HERE = "./profiles"
+    OWN = "your own"
+    SHIPPED = "shipped"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A profile of the library: read, or with the reason why it cannot be."""
+
+    name: str
+    """What opens it: the file's name without `.toml`."""
+    path: Path
+    origin: Origin
+    profile: Profile | None
+    error: ProfileError | None
+
+
+def folder(origin: Origin) -> Path:
+    """The folder of an origin, which need not exist.
+
+    The shipped profiles are `quantchat/shipped` in an installed wheel; in a checkout, installed as
+    editable, they are `profiles` at the root of the repository.
+    """
+    if origin is Origin.HERE:
+        return Path("profiles")
+    if origin is Origin.OWN:
+        return paths.config_dir() / "profiles"
+    package = Path(quantchat.__file__).parent
+    installed = package / "shipped"
+    return installed if installed.is_dir() else package.parent.parent / "profiles"
+
+
+def entries() -> list[Entry]:
+    """Each profile that a name opens, read. Broken ones are there too, with their error."""
+    listed = []
+    for name, (origin, path) in _files().items():
+        try:
+            listed.append(Entry(name, path, origin, load(path), None))
+        except ProfileError as error:
+            listed.append(Entry(name, path, origin, None, error))
+    return listed
+
+
+def names() -> list[str]:
+    """Each name that opens a profile, without reading any."""
+    return list(_files())
+
+
+def find(word: str, *, others: Sequence[str] = ()) -> Path:
+    """The file that `word` means, a name or a path. A path is not looked at here.
+
+    `others` are words that could have stood in its place, for the hint at a typo. Raises UserError.
+    """
+    if "/" in word or word.endswith(".toml") or word == "~":
+        try:
+            return Path(word).expanduser()
+        except RuntimeError:
+            raise UserError("~ names a user who is unknown here", where=word) from None
+    # Only names that were listed are ever opened: none can lead out of the folders.
+    files = _files()
+    if word in files:
+        return files[word][1]
+    also = " or command" if others else ""
+    if os.path.lexists(word):  # also of a word too long for a name
+        mend = f"there is a file of this name: ./{word}"
+    else:
+        mend = did_you_mean(word, [*files, *others], limit=3)
+    raise UserError(
+        f'no profile{also} is called "{word}"', mend=mend or "`quantchat profiles` lists them"
+    )
+
+
+def _files() -> dict[str, tuple[Origin, Path]]:
+    """Name to origin and file, the names that win alone, by origin and name."""
+    found: dict[str, tuple[Origin, Path]] = {}
+    for origin in Origin:
+        for path in _listed(folder(origin)):
+            found.setdefault(path.stem, (origin, path))
+    return found
+
+
+def _listed(directory: Path) -> Iterator[Path]:
+    try:
+        yield from sorted(p for p in directory.glob("*.toml") if not p.name.startswith("."))
+    except OSError:  # it is not there, or not for us to read
+        return

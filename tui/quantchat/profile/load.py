@@ -1,0 +1,140 @@
+"""Read a profile: a TOML file in, a validated `Profile` or its mistakes out."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from quantchat.errors import UserError
+from quantchat.profile.mistakes import Mistake, mistakes, written
+from quantchat.profile.model import BitsAndBytes, Gptq, Profile, Transformers, is_path
+from quantchat.profile.toml_text import KeyLines, TomlError, parse
+from quantchat.text import one_line
+
+MAX_BYTES = 256 * 1024
+"""Largest profile that is read. A long one has a few kilobytes."""
+
+MAX_MISTAKES = 20
+"""How many mistakes of one file are told in full."""
+
+
+class ProfileError(UserError):
+    """A file that is no profile: its first mistake as the text, all of them in `lines`.
+
+    `more` counts the mistakes beyond those that are told.
+    """
+
+    def __init__(self, told: Sequence[UserError], more: int = 0) -> None:
+        first = told[0]
+        super().__init__(first.what, where=first.where, mend=first.mend)
+        self._lines = tuple(str(mistake) for mistake in told)
+        self._more = more
+
+    def __str__(self) -> str:
+        more = len(self._lines) - 1 + self._more
+        return self._lines[0] + (f" … and {more} more" if more else "")
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Each mistake as `file:line: key: what is wrong (what would be right)`."""
+        return (*self._lines, f"… and {self._more} more") if self._more else self._lines
+
+
+def load(path: Path) -> Profile:
+    """Read the profile at `path`. Folders in it are made absolute, seen from its own folder.
+
+    Raises ProfileError.
+    """
+    return loads(read(path), where=str(path), folder=path.absolute().parent)
+
+
+def read(path: Path) -> str:
+    """The text of the file at `path`, as a profile may have it. Raises ProfileError."""
+    where = str(path)
+    try:
+        # Looked at before it is opened: opening a FIFO would wait for its writer.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise _single(where, "is a folder" if path.is_dir() else "is no regular file")
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise _single(where, f"cannot be read: {reason or error}") from error
+    if len(data) > MAX_BYTES:
+        raise _single(where, f"is larger than a profile may be, {MAX_BYTES // 1024} KiB")
+    try:
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise _single(f"{where}:{line}", "is not UTF-8", "save the file as UTF-8") from None
+
+
+def loads(text: str, *, where: str, folder: Path) -> Profile:
+    """Return the profile that `text` holds. `where` names it in complaints.
+
+    Relative folders in it are seen from `folder`. Raises ProfileError.
+    """
+    try:
+        data = parse(text)
+    except TomlError as error:
+        place = f"{where}:{error.line}" if error.line else where
+        raise _single(place, error.what, error.mend) from None
+    if not data:
+        raise _single(where, "is empty", "`quantchat profiles new` writes a starting point")
+    try:
+        profile = Profile.model_validate(data)
+    except ValidationError as error:
+        raise _placed(list(mistakes(error)), where, text) from None
+    return _from_folder(profile, folder, where, text)
+
+
+def _from_folder(profile: Profile, folder: Path, where: str, text: str) -> Profile:
+    """`profile` with each path in it absolute, seen from `folder`."""
+    variants, found = [], list[Mistake]()
+    for index, variant in enumerate(profile.variants):
+        try:
+            variants.append(_located(variant, folder))
+        except RuntimeError:  # a `~name` that is no user here
+            found.append(Mistake(("variants", index), "~ names a user who is unknown here", ""))
+    if found:
+        raise _placed(found, where, text)
+    return profile.model_copy(update={"variants": variants})
+
+
+def _located(
+    variant: BitsAndBytes | Gptq | Transformers, folder: Path
+) -> BitsAndBytes | Gptq | Transformers:
+    paths = {}
+    if is_path(variant.model):
+        paths["model"] = _absolute(variant.model, folder)
+    if variant.python and ("/" in variant.python or variant.python.startswith("~")):
+        # Links are kept: a virtual environment is known by where its interpreter's link lies.
+        paths["python"] = _absolute(variant.python, folder)
+    return variant.model_copy(update=paths)
+
+
+def _absolute(text: str, folder: Path) -> str:
+    return str(folder / Path(text).expanduser())
+
+
+def _single(where: str, what: str, mend: str = "") -> ProfileError:
+    return ProfileError([_line(where, what, mend)])
+
+
+def _placed(found: Sequence[Mistake], where: str, text: str) -> ProfileError:
+    """The first mistakes that were found, in the order of the file's lines."""
+    keys = KeyLines(text)
+    placed = [(keys.find(m.path), m) for m in found[:MAX_MISTAKES]]
+    placed.sort(key=lambda pair: (pair[0] is None, pair[0]))  # those without a line come last
+    lines = [
+        _line(f"{where}:{line}" if line else where, f"{written(m.path)}: {m.what}", m.mend)
+        for line, m in placed
+    ]
+    return ProfileError(lines, len(found) - len(lines))
+
+
+def _line(where: str, what: str, mend: str) -> UserError:
+    return UserError(one_line(what), where=one_line(where), mend=one_line(mend))

@@ -1,0 +1,164 @@
+"""The mistakes pydantic finds in a profile, in plain words."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from quantchat.profile.model import (
+    BitsAndBytes,
+    Generation,
+    Gptq,
+    Profile,
+    Quantize,
+    Run,
+    Transformers,
+    VariantBase,
+)
+from quantchat.profile.nearest import did_you_mean
+from quantchat.profile.toml_text import KeyPath
+
+_ENGINES = ("bitsandbytes", "gptq", "transformers")
+
+TABLES: dict[tuple[str, ...], tuple[type[BaseModel], str]] = {
+    (): (Profile, "at the top of the file"),
+    ("generation",): (Generation, "in [generation]"),
+    ("run",): (Run, "in [run]"),
+    ("variants",): (VariantBase, "in [[variants]]"),
+    ("variants", "bitsandbytes"): (BitsAndBytes, 'in a variant with engine = "bitsandbytes"'),
+    ("variants", "gptq"): (Gptq, 'in a variant with engine = "gptq"'),
+    ("variants", "gptq", "quantize"): (Quantize, "in [variants.quantize]"),
+    ("variants", "transformers"): (Transformers, 'in a variant with engine = "transformers"'),
+}
+"""Each table of the format, by pydantic's path to it without indexes, and where that is."""
+
+_KINDS = {
+    "string_type": "text in quotes",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "model_type": "a table",
+    "model_attributes_type": "a table",
+}
+
+
+class Mistake(NamedTuple):
+    """One mistake: the path of its key in the TOML, `what` is wrong, and the `mend` or ""."""
+
+    path: KeyPath
+    what: str
+    mend: str
+
+
+def mistakes(error: ValidationError) -> Iterator[Mistake]:
+    """Each mistake that `error` holds."""
+    for details in error.errors(include_url=False):
+        yield _mistake(details)
+
+
+def written(path: KeyPath) -> str:
+    """A path as people write it: `variants[2].quantize.bits`, counted from 1."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part + 1}]"
+        else:
+            key = part if re.fullmatch(r"[A-Za-z0-9_-]{1,60}", part) else shown(part)
+            text += f".{key}" if text else key
+    return text
+
+
+def shown(value: Any) -> str:
+    """A value as TOML writes it, cut short where it is long."""
+    match value:
+        case str():
+            return json.dumps(value if len(value) <= 40 else value[:40] + "…", ensure_ascii=False)
+        case bool():
+            return "true" if value else "false"
+        case int():
+            # Python refuses to write out a number of thousands of digits.
+            return str(value) if value.bit_length() <= 64 else "so large a number"
+        case dict():
+            return "a table"
+        case list():
+            return "a list"
+        case _:
+            return str(value)
+
+
+def _mistake(details: ErrorDetails) -> Mistake:
+    # The discriminator's value stands in pydantic's path after the index, but not in the file.
+    inside_variant = len(details["loc"]) > 2 and details["loc"][0] == "variants"
+    path = details["loc"][:2] + details["loc"][3:] if inside_variant else details["loc"]
+    kind, context, value = details["type"], details.get("ctx", {}), details["input"]
+    match kind:
+        case "extra_forbidden":
+            return Mistake(path, "unknown key", _where_it_belongs(details["loc"]))
+        case "missing":
+            return Mistake(path, "is missing", _purpose(details["loc"]))
+        case "union_tag_not_found":
+            return Mistake((*path, "engine"), "is missing", f"one of {', '.join(_ENGINES)}")
+        case "union_tag_invalid":
+            tag = value["engine"] if isinstance(value, dict) else value
+            return _not_one_of((*path, "engine"), tag, _ENGINES)
+        case "literal_error":
+            known = [a or b for a, b in re.findall(r"'([^']*)'|(-?\d+)", context["expected"])]
+            return _not_one_of(path, value, known)
+        case "value_error":
+            return Mistake(path, str(context["error"]), "")
+        case "too_short":
+            least = context["min_length"]
+            return Mistake(path, f"needs {least} or more, has {context['actual_length']}", "")
+        case "too_long":
+            most = context["max_length"]
+            return Mistake(path, f"may hold {most}, has {context['actual_length']}", "")
+        case "string_too_short":
+            return Mistake(path, "must not be empty", "")
+        case "string_too_long":
+            return Mistake(path, f"is longer than {context['max_length']} characters", "")
+        case "string_pattern_mismatch":
+            return Mistake(path, f"{shown(value)} does not fit", _examples(details["loc"]))
+        case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
+            bound = re.sub(r"^Input should be ", "", details["msg"])
+            return Mistake(path, f"{shown(value)} is out of range", f"must be {bound}")
+        case _ if kind in _KINDS:
+            return Mistake(path, f"must be {_KINDS[kind]}, not {shown(value)}", "")
+        case _:
+            return Mistake(path, details["msg"], "")
+
+
+def _not_one_of(path: KeyPath, value: Any, known: list[str] | tuple[str, ...]) -> Mistake:
+    near = did_you_mean(value, known) if isinstance(value, str) else ""
+    return Mistake(path, f"{shown(value)} is not one of {', '.join(known)}", near)
+
+
+def _table(loc: KeyPath) -> tuple[str, ...]:
+    """Key into TABLES of the table in which the last part of `loc` stands."""
+    return tuple(part for part in loc[:-1] if isinstance(part, str))
+
+
+def _where_it_belongs(loc: KeyPath) -> str:
+    key, here = str(loc[-1]), _table(loc)
+    model, _ = TABLES[here]
+    for table, place in TABLES.values():
+        if key in table.model_fields:
+            return f"it belongs {place}"
+    return did_you_mean(key, model.model_fields) or f"known: {', '.join(model.model_fields)}"
+
+
+def _purpose(loc: KeyPath) -> str:
+    model, _ = TABLES[_table(loc)]
+    description = model.model_fields[str(loc[-1])].description or ""
+    return description.split(". ")[0].rstrip(".")
+
+
+def _examples(loc: KeyPath) -> str:
+    model, _ = TABLES[_table(loc)]
+    examples = model.model_fields[str(loc[-1])].examples or []
+    return f"such as {', '.join(map(str, examples))}" if examples else ""

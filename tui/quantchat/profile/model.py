@@ -1,0 +1,202 @@
+"""The profile: which variants to compare, how to generate, how to run.
+
+These pydantic models are the one description of the file format: the checks, the JSON Schema for
+editors and the documentation of each key come from here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+DEMO_MODEL = "demo:smollm2-135m-instruct"
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w./-]+)?", re.ASCII)
+
+Line = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+"""Text on one line, without control characters."""
+
+
+def is_path(text: str) -> bool:
+    """Whether `text` names a file or folder, and not a Hugging Face id or a command's name."""
+    return text.startswith(("/", "./", "../", "~")) or text in (".", "..")
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+    )
+
+
+class Generation(_Table):
+    """How answers are generated. Greedy by default, so that differences are the variants' own."""
+
+    system: str = ""
+    """System prompt; empty sends none."""
+    max_new_tokens: int = Field(512, ge=1, le=2**20)
+    """Longest answer, in tokens."""
+    temperature: float = Field(0.0, ge=0, le=10)
+    """0 is greedy: always the likeliest token."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Sample from the likeliest tokens that hold this share of probability; 1 is off."""
+    top_k: int = Field(0, ge=0)
+    """Sample from this many likeliest tokens; 0 is off."""
+    repetition_penalty: float = Field(1.0, gt=0, le=10)
+    """Divide the logits of tokens already seen by this (CTRL, Keskar et al. 2019); 1 is off."""
+    seed: int = Field(0, ge=0, lt=2**63)
+    """Seed of the sampling, the same for each variant."""
+
+
+class Run(_Table):
+    """How the variants share the machine, and how often a measurement is repeated."""
+
+    order: Literal["together", "in-turn"] = "together"
+    """`together`: both decode at once (contended). `in-turn`: one at a time (may be quoted)."""
+    warmup: int = Field(1, ge=0, le=100)
+    """Prompts answered and thrown away before measuring."""
+    rounds: int = Field(5, ge=1, le=10_000)
+    """How often each prompt is measured."""
+
+
+class Quantize(_Table):
+    """Ask for a GPTQ checkpoint to be made here first, from the model the variant names."""
+
+    bits: Literal[2, 3, 4, 8] = 4
+    """Bits per weight."""
+    group_size: int = Field(128, ge=-1, le=2**16)
+    """Weights that share one scale; -1 is a whole row. It must divide the layers' widths."""
+    desc_act: bool = False
+    """Quantize columns in order of falling activation (act-order)."""
+    sym: bool = True
+    """Symmetric quantization, which the fast kernels want."""
+    damp_percent: float = Field(0.05, gt=0, lt=1)
+    """Damping added to the Hessian's diagonal, as a share of its mean."""
+    samples: int = Field(32, ge=1, le=4096)
+    """Calibration chats: the model's own answers to varied prompts, in its template."""
+    sample_tokens: int = Field(160, ge=16, le=8192)
+    """Longest calibration answer, in tokens."""
+    seed: int = Field(0, ge=0, lt=2**63)
+    """Seed of the choice of calibration prompts."""
+
+    @field_validator("group_size")
+    @classmethod
+    def _group_size(cls, value: int) -> int:
+        if value == 0:
+            raise ValueError("must be -1 (a whole row) or a positive number such as 128")
+        return value
+
+
+DType = Literal["auto", "bfloat16", "float16", "float32"]
+
+
+class VariantBase(_Table):
+    """What each variant has, whatever its engine."""
+
+    label: Line = Field(max_length=60)
+    """Name of the column; each variant its own."""
+    model: Line
+    """A folder (`./…`, `../…`, `~/…` or `/…`, seen from the profile's own folder), a Hugging Face
+    id (`org/name` or `org/name@revision`), or the demo's source."""
+    dtype: DType = "auto"
+    """Of the weights that are not quantized and of activations; `auto` is the checkpoint's."""
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$", examples=["auto", "cpu", "cuda:0"]
+    )
+    """`auto` takes CUDA where there is one; `cuda:1` names a GPU; `cpu` keeps off it."""
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flex_attention"] = "auto"
+    """Attention implementation, as transformers names it."""
+    python: Line | None = Field(None, examples=["~/venvs/other/bin/python"])
+    """Another Python interpreter to run this variant under, with other library versions. With a
+    slash it is seen from the profile's own folder; without one it is looked up on PATH."""
+    trust_remote_code: bool = False
+    """Let the model's repository run its own Python code. Off: it could do anything you can."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the engine alone understands, as plain JSON values."""
+        shared = {*VariantBase.model_fields, "engine", "quantize"}
+        return self.model_dump(exclude=shared)
+
+    @field_validator("model")
+    @classmethod
+    def _folder_or_id(cls, value: str) -> str:
+        if value.startswith("demo:"):
+            if value != DEMO_MODEL:
+                raise ValueError(f'the one source of this kind is "{DEMO_MODEL}"')
+        elif not is_path(value) and not _HUB_ID.fullmatch(value):
+            raise ValueError(
+                "must be a folder, which begins with ./, ../, ~ or /, or a Hugging Face id, "
+                "org/name or org/name@revision"
+            )
+        return value
+
+
+class BitsAndBytes(VariantBase):
+    """bitsandbytes: quantized while loading, no calibration."""
+
+    engine: Literal["bitsandbytes"]
+    """What loads the model."""
+    quant_type: Literal["nf4", "fp4", "int8"] = "nf4"
+    """`nf4` and `fp4` are 4-bit (QLoRA, Dettmers et al. 2023), `int8` is LLM.int8()."""
+    double_quant: bool = True
+    """Quantize the 4-bit scales too: about 0.4 bits per weight less."""
+    compute_dtype: DType = "auto"
+    """Dtype of the matrix products; `auto` is the variant's dtype."""
+
+
+class Gptq(VariantBase):
+    """GPTQ through GPTQModel: a finished checkpoint, or one made here first (`quantize`)."""
+
+    engine: Literal["gptq"]
+    """What loads the model."""
+    kernel: str = Field(
+        "auto",
+        pattern=r"^[a-z0-9_]+$",
+        examples=["auto", "marlin", "exllama_v2", "triton", "torch"],
+    )
+    """`auto`, or a kernel by GPTQModel's name: marlin, exllama_v2, triton, torch, …"""
+    quantize: Quantize | None = None
+    """Present: the model is quantized first, and the checkpoint kept in the cache."""
+
+
+class Transformers(VariantBase):
+    """Plain transformers: the fp16/bf16 baseline, and each checkpoint it loads by itself."""
+
+    engine: Literal["transformers"]
+    """What loads the model."""
+    gguf_file: Line | None = Field(None, examples=["model-q4_1.gguf"])
+    """Name of the GGUF file inside the model's folder or repository."""
+
+
+Variant = Annotated[BitsAndBytes | Gptq | Transformers, Field(discriminator="engine")]
+
+
+class Profile(_Table):
+    """A comparison: two variants or more, of one model as a rule."""
+
+    name: Line = Field(max_length=80)
+    """What the start screen and the snapshots call it."""
+    description: str = ""
+    """A sentence on what is compared, and why."""
+    variants: list[Variant] = Field(min_length=2, max_length=32)
+    """What is compared, two or more. The screen shows two at a time and can switch which."""
+    generation: Generation = Generation()
+    """How answers are generated."""
+    run: Run = Run()
+    """How the variants share the machine."""
+
+    @field_validator("variants")
+    @classmethod
+    def _labels_differ(cls, variants: list[Variant]) -> list[Variant]:
+        labels = Counter(variant.label for variant in variants)
+        for label, count in labels.items():
+            if count > 1:
+                raise ValueError(f'{count} variants have the label "{label}"; each needs its own')
+        return variants

@@ -1,0 +1,20 @@
+"""The nearest known name to a mistyped one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(word: str, known: Iterable[str], limit: int = 1) -> list[str]:
+    """At most `limit` of `known` that `word` may have meant, the likeliest first."""
+    by_lower = {name.lower(): name for name in known}
+    # Comparing is quadratic in the length, and no known name is as long as this.
+    close = difflib.get_close_matches(word.lower()[:80], by_lower, n=limit, cutoff=0.6)
+    return [by_lower[name] for name in close]
+
+
+def did_you_mean(word: str, known: Iterable[str], limit: int = 1) -> str:
+    """`did you mean …?` with the names in double quotes, or empty."""
+    names = [f'"{name}"' for name in nearest(word, known, limit)]
+    return f"did you mean {' or '.join(names)}?" if names else ""

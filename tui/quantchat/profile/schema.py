@@ -1,0 +1,14 @@
+"""The JSON Schema of a profile, for editors to complete and check with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quantchat.profile.model import Profile
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a profile, draft 2020-12, with a description for each key."""
+    return {"$schema": DIALECT, **Profile.model_json_schema(), "title": "quantchat profile"}

@@ -1,0 +1,195 @@
+"""TOML as text: parsed, with plain words for its mistakes, and the line each key stands on.
+
+The parser is the standard library's (tomli before Python 3.11). It says on which line the syntax
+breaks, but not where a parsed key stood; `KeyLines` finds that with the same parser, statement by
+statement, so that there is no second grammar to keep true. Format: TOML 1.0, https://toml.io/.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+KeyPath = tuple[str | int, ...]
+"""From the top of the file to a value: keys, and 0-based indexes into lists."""
+
+MAX_DOTS = 2000
+"""Dots a line may have: the parser's time and memory are quadratic in the depth of a dotted key."""
+
+MAX_EFFORT = 1_000_000
+"""Characters parsed to split one text into statements; what lies beyond has no known line."""
+
+# What the parser says (a regular expression), in plain words, and what would be right.
+_SYNTAX: tuple[tuple[str, str, str], ...] = (
+    ("Invalid value", "this value is no TOML", "text stands in quotes; write true, not True"),
+    ("Invalid statement", "this line is no TOML", "write key = value, or [table]"),
+    ("Expected '=' after a key", "a key without a value", "write key = value"),
+    ("Expected newline or end of doc", "something follows the value", "write one key on each line"),
+    ("Cannot overwrite a value", "this key is given a second time", "leave one of them"),
+    ("Cannot (declare|mutate|redefine)", "this table is given a second time", "leave one of them"),
+    ("Unclosed|Expected '\\]", "a bracket is not closed, or a comma is missing", ""),
+    (
+        "Illegal character '\\\\n'|Unterminated string|Expected (\"'+\"|'\"+')",
+        "a quote is not closed",
+        'text over several lines stands in """ and """',
+    ),
+    (
+        "Unescaped '",
+        "a backslash in double quotes begins an escape",
+        "write \\\\, or single quotes",
+    ),
+)
+
+
+class TomlError(ValueError):
+    """Text that is no TOML: `what` is wrong, on `line` (1-based) where known, and its `mend`."""
+
+    def __init__(self, what: str, mend: str = "", line: int | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.mend = mend
+        self.line = line
+
+
+def parse(text: str) -> dict[str, Any]:
+    """Return the parsed `text`. Raises TomlError, and nothing else."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.count(".") > MAX_DOTS:
+            raise TomlError(f"more than {MAX_DOTS} dots on one line", line=number)
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _in_plain_words(str(error), text) from None
+    except RecursionError:
+        raise TomlError("lists or tables are nested too deeply") from None
+    except ValueError as error:  # a number longer than Python converts
+        raise TomlError("a number is too long") from error
+
+
+def _in_plain_words(message: str, text: str) -> TomlError:
+    found = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", message)
+    line = None
+    if found:
+        message = message[: found.start()]
+        # Of what is never closed, the place that matters is where it began.
+        unclosed = not found[1] or message.startswith("Unclosed")
+        line = _last_statement(text) if unclosed else int(found[1])
+    for pattern, what, mend in _SYNTAX:
+        if re.match(pattern, message):
+            return TomlError(what, mend, line)
+    return TomlError(message[:1].lower() + message[1:], "", line)
+
+
+class _Statement(NamedTuple):
+    line: int
+    """1-based line on which it begins."""
+    tree: dict[str, Any] | None
+    """It parsed by itself; None for a rest that does not parse."""
+    header: bool
+    """Whether it is a `[table]` or `[[table]]`."""
+
+
+def _statements(text: str) -> Iterator[_Statement]:
+    """The statements of `text` in order, without blank lines and comments.
+
+    A statement is the least number of lines that parse by themselves. The first one that never
+    does is the last one that comes.
+    """
+    begin, held, effort = 1, "", 0
+    for number, line in enumerate(text.split("\n"), start=1):
+        held = f"{held}\n{line}" if held else line
+        effort += len(held)
+        if effort > MAX_EFFORT:
+            break
+        try:
+            tree = tomllib.loads(held)
+        except (ValueError, RecursionError):
+            continue
+        if tree:
+            yield _Statement(begin, tree, held.lstrip().startswith("["))
+        begin, held = number + 1, ""
+    if held.strip():
+        yield _Statement(begin, None, header=False)
+
+
+def _last_statement(text: str) -> int | None:
+    line = None
+    for statement in _statements(text):
+        line = statement.line
+    return line
+
+
+class KeyLines:
+    """On which line each key of a valid TOML text stands."""
+
+    def __init__(self, text: str) -> None:
+        self._placed = list(_placed(text))
+
+    def find(self, path: KeyPath) -> int | None:
+        """The 1-based line of `path`, or of the nearest table around it that has one, or None."""
+        best, line = 0, None
+        for where, prefix, tree in self._placed:
+            depth = _shared(path, prefix, tree)
+            if depth > best:
+                best, line = depth, where
+        return line
+
+
+def _placed(text: str) -> Iterator[tuple[int, KeyPath, dict[str, Any]]]:
+    """Each statement's line, the table it stands in (or opens), and its parsed keys."""
+    counts: dict[tuple[str, ...], int] = {}
+    table: KeyPath = ()
+    for line, tree, header in _statements(text):
+        if tree is None:
+            return
+        if not header:
+            yield line, table, tree
+            continue
+        names, repeated = _header(tree)
+        if repeated:
+            count = counts.get(names, -1) + 1
+            # Lists inside a new entry are counted from the start.
+            counts = {key: n for key, n in counts.items() if key[: len(names)] != names}
+            counts[names] = count
+        path: list[str | int] = []
+        for end, name in enumerate(names, start=1):
+            path.append(name)
+            if names[:end] in counts:
+                path.append(counts[names[:end]])
+        table = tuple(path)
+        yield line, table, {}
+
+
+def _header(tree: dict[str, Any]) -> tuple[tuple[str, ...], bool]:
+    """The names of a header parsed by itself, and whether it is one of several (`[[…]]`)."""
+    names: list[str] = []
+    inner: Any = tree
+    while isinstance(inner, dict) and inner:
+        ((name, inner),) = inner.items()
+        names.append(name)
+    return tuple(names), isinstance(inner, list)
+
+
+def _shared(path: KeyPath, prefix: KeyPath, tree: Any) -> int:
+    """How many parts of `path` lie in a statement: first in its table's path, then in its keys."""
+    depth = 0
+    for part, own in zip(path, prefix, strict=False):
+        if part != own:
+            return depth
+        depth += 1
+    if depth < len(prefix):
+        return depth
+    for part in path[depth:]:
+        try:
+            tree = tree[part]
+        except (KeyError, IndexError, TypeError):
+            break
+        depth += 1
+    return depth
