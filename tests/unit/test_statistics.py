@@ -1,0 +1,230 @@
+"""The ratio with its interval: right on average, honest about what it does not know."""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+import numpy
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quantchat.metrics.statistics import (
+    Pair,
+    Row,
+    describe,
+    exact_ratio,
+    interval_of,
+    ratio_of,
+    single_ratio,
+    variation,
+)
+
+figures = st.floats(0.01, 1e6)
+pair_lists = st.lists(
+    st.builds(Pair, prompt=st.integers(0, 4), round=st.integers(0, 3), a=figures, b=figures),
+    min_size=1,
+    max_size=20,
+)
+
+
+@settings(deadline=None)  # the first one imports SciPy
+@given(pair_lists)
+def test_swapping_sides_inverts_everything(pairs: list[Pair]) -> None:
+    there = ratio_of(pairs)
+    back = ratio_of([Pair(pair.prompt, pair.round, pair.b, pair.a) for pair in pairs])
+    assert there is not None
+    assert back is not None
+    assert there.value == pytest.approx(1 / back.value)
+    assert there.shown == back.shown
+    if there.low is not None and back.high is not None:
+        assert there.low == pytest.approx(1 / back.high)
+
+
+@settings(deadline=None)  # the first one imports SciPy
+@given(pair_lists, st.floats(0.1, 10))
+def test_a_factor_on_b_is_a_factor_on_the_ratio(pairs: list[Pair], factor: float) -> None:
+    before = ratio_of(pairs)
+    after = ratio_of([Pair(pair.prompt, pair.round, pair.a, pair.b * factor) for pair in pairs])
+    assert before is not None
+    assert after is not None
+    assert after.value == pytest.approx(before.value * factor)
+
+
+@settings(deadline=None)  # the first one imports SciPy
+@given(pair_lists)
+def test_the_interval_holds_the_value(pairs: list[Pair]) -> None:
+    ratio = ratio_of(pairs)
+    assert ratio is not None
+    if ratio.low is not None and ratio.high is not None:
+        assert ratio.low <= ratio.value * 1.0000001
+        assert ratio.value <= ratio.high * 1.0000001
+
+
+def test_one_pair_has_no_interval_and_shows_nothing() -> None:
+    ratio = ratio_of([Pair("p", 1, 1, 2)])
+    assert ratio is not None
+    assert ratio.value == pytest.approx(2)
+    assert ratio.low is None
+    assert not ratio.shown
+
+
+def test_no_pairs_no_ratio() -> None:
+    assert ratio_of([]) is None
+
+
+@pytest.mark.parametrize("figure", [0.0, -1.0, math.nan, math.inf])
+def test_a_figure_that_is_no_measurement_is_refused(figure: float) -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        ratio_of([Pair("p", 1, 1, figure)])
+
+
+def test_with_one_prompt_the_rounds_are_the_units() -> None:
+    ratio = ratio_of([Pair("p", n, 1, b) for n, b in enumerate([2, 2.1, 1.9])])
+    assert ratio is not None
+    assert (ratio.clustered_by, ratio.clusters) == ("round", 3)
+    assert ratio.shown
+
+
+def test_many_rounds_of_few_prompts_do_not_feign_certainty() -> None:
+    """Three prompts that disagree stay three prompts, however often each is measured."""
+    effect = {"x": 0.8, "y": 1.0, "z": 1.3}
+    few = ratio_of([Pair(p, 1, 1, e) for p, e in effect.items()])
+    many = ratio_of([Pair(p, n, 1, e) for p, e in effect.items() for n in range(50)])
+    assert few is not None
+    assert many is not None
+    assert few.low is not None
+    assert many.low == pytest.approx(few.low)
+
+
+@pytest.mark.parametrize("prompts", [3, 5, 12])
+def test_coverage(prompts: int) -> None:
+    """Of 300 comparisons without a difference, about 5 % show one: the interval keeps its word.
+
+    Binomial: with a true 5 % more than 30 of 300 would happen once in 10,000 times; the generator
+    is seeded, so it does not happen here.
+    """
+    generator = numpy.random.default_rng(7)
+    shown = 0
+    for _ in range(300):
+        pairs = []
+        for prompt in range(prompts):
+            own = generator.normal(0, 0.03)
+            for number in range(4):
+                noise = generator.normal(0, 0.02)
+                pairs.append(Pair(prompt, number, 10.0, 10.0 * math.exp(own + noise)))
+        ratio = ratio_of(pairs)
+        assert ratio is not None
+        shown += ratio.shown
+    assert 3 <= shown <= 30
+
+
+def test_an_interval_of_a_statistic_is_that_of_its_ratio() -> None:
+    """The mean of log ratios is one statistic; both ways to it agree."""
+    generator = numpy.random.default_rng(3)
+    sides = [
+        (p, r, generator.uniform(1, 2), generator.uniform(1, 2)) for p in range(4) for r in range(2)
+    ]
+    ratio = ratio_of([Pair(*side) for side in sides])
+    logs = [Row(p, r, (math.log(a), math.log(b))) for p, r, a, b in sides]
+    found = interval_of(lambda means: means[1] - means[0], logs)
+    assert ratio is not None
+    assert ratio.low is not None
+    assert (found.clusters, found.clustered_by) == (ratio.clusters, ratio.clustered_by)
+    assert math.exp(found.value) == pytest.approx(ratio.value)
+    assert found.low == pytest.approx(math.log(ratio.low))
+
+
+def test_an_interval_takes_the_mean_over_prompts_not_over_rounds() -> None:
+    rows = [*(Row("x", n, (1.0,)) for n in range(3)), Row("y", 0, (3.0,))]
+    assert interval_of(lambda means: means[0], rows).value == pytest.approx(2)
+
+
+@pytest.mark.parametrize("prompts", [4, 8])
+def test_coverage_of_a_difference(prompts: int) -> None:
+    """Of 300 intervals of x - 2 y, whose true value is 0, about 95 % hold it."""
+    generator = numpy.random.default_rng(11)
+    missed = 0
+    for _ in range(300):
+        rows = [
+            Row(prompt, number, (x + generator.normal(0, 1), y + generator.normal(0, 1)))
+            for prompt in range(prompts)
+            for x, y in [(20 + generator.normal(0, 4), 10 + generator.normal(0, 2))]
+            for number in range(3)
+        ]
+        found = interval_of(lambda means: means[0] - 2 * means[1], rows)
+        assert found.low is not None
+        assert found.high is not None
+        missed += not found.low <= 0 <= found.high
+    assert 3 <= missed <= 30
+
+
+@pytest.mark.parametrize(("by_prompt", "by_round"), [(0, 0), (0.05, 0), (0, 0.05), (0.05, 0.05)])
+def test_coverage_where_whole_rounds_are_slow(by_prompt: float, by_round: float) -> None:
+    """A machine that is slow for a minute is slow for all prompts of the round."""
+    generator = numpy.random.default_rng(5)
+    shown = by_prompts_alone = 0
+    for _ in range(300):
+        prompts = generator.normal(0, by_prompt, 5)
+        rounds = generator.normal(0, by_round, 5)
+        pairs = [
+            Pair(p, r, 10.0, 10 * math.exp(prompts[p] + rounds[r] + generator.normal(0, 0.05)))
+            for p in range(5)
+            for r in range(5)
+        ]
+        ratio = ratio_of(pairs)
+        blind = ratio_of([Pair(pair.prompt, 0, pair.a, pair.b) for pair in pairs])
+        assert ratio is not None
+        assert blind is not None
+        shown += ratio.shown
+        by_prompts_alone += blind.shown
+    assert shown <= 30
+    if by_round > by_prompt:
+        assert by_prompts_alone > 60, "clustering by prompt alone would not have been enough"
+
+
+def test_the_wider_interval_is_given() -> None:
+    by_round = ratio_of([Pair(p, r, 1, 1 + r + p / 100) for p in range(3) for r in range(3)])
+    by_prompt = ratio_of([Pair(p, r, 1, 1 + p + r / 100) for p in range(3) for r in range(4)])
+    assert by_round is not None
+    assert by_prompt is not None
+    assert (by_round.clustered_by, by_round.clusters, by_round.prompts) == ("round", 3, 3)
+    assert (by_prompt.clustered_by, by_prompt.clusters) == ("prompt", 3)
+
+
+def test_no_interval_without_a_finite_value_in_each_resample() -> None:
+    # 2 - 1 - 1 is one of the resamples.
+    rows = [Row("x", 1, (2.0,)), Row("y", 1, (-1.0,)), Row("z", 1, (5.0,))]
+    found = interval_of(lambda means: 1 / means[0], rows)
+    assert (found.low, found.high) == (None, None)
+    with pytest.raises(ValueError, match="nothing"):
+        interval_of(lambda means: means[0], [])
+
+
+def test_what_is_no_sample_has_no_interval_of_its_own() -> None:
+    counted, read = exact_ratio(4, 5), single_ratio(4, 5)
+    assert (counted.value, counted.low, counted.high, counted.shown) == (1.25, 1.25, 1.25, True)
+    assert not exact_ratio(4, 4).shown
+    assert (read.value, read.low, read.high, read.shown) == (1.25, None, None, False)
+
+
+def test_variation() -> None:
+    values = [9.0, 10.0, 11.0]
+    assert variation(values) == pytest.approx(statistics.stdev(values) / 10)
+    assert variation([1.0]) is None
+    assert variation([0.0, 0.0]) is None
+
+
+def test_words() -> None:
+    faster = ratio_of([Pair(n, 1, 1.62, 1 + n / 1000) for n in range(5)])
+    assert describe(faster, more="slower", less="faster").startswith(
+        "1.62 times faster (95 % CI 1.6"
+    )
+    same = ratio_of([Pair(n, 1, 1, 1 + (-1) ** n / 100) for n in range(6)])
+    assert describe(same, more="slower", less="faster").startswith(
+        "no difference shown (95 % CI 0.99"
+    )
+    one = ratio_of([Pair(0, 1, 1, 2)])
+    assert describe(one, more="slower", less="faster") == "ratio 2.00, from one pair: no interval"
+    assert describe(None, more="", less="") == "not measured"

@@ -1,0 +1,1 @@
+"""What is measured: latency, throughput, memory, the machine. Nothing here starts a process."""

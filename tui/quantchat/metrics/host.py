@@ -1,0 +1,122 @@
+"""The machine without its GPUs: processor, main memory, resident memory of a worker."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+RESCAN_S = 5.0
+"""How long a worker's list of child processes is believed: finding them reads all of /proc."""
+
+
+@dataclass(frozen=True)
+class HostSample:
+    """Processor and main memory at one moment."""
+
+    cpu: str
+    """Model name."""
+    cores: int
+    """Logical cores this process may run on."""
+    cpu_percent: float | None
+    """Busy share of all logical cores since the sample before; None in the first."""
+    ram_used: int
+    """Bytes that programs could not get without swapping: total minus available."""
+    ram_total: int
+
+
+class Host:
+    """Reads `HostSample`s."""
+
+    def __init__(self) -> None:
+        self._cpu = cpu_name()
+        self._cores = available_cores()
+        self._last: tuple[float, float] | None = None
+
+    def sample(self) -> HostSample:
+        """The host now. The busy share is worked out here: psutil keeps one for each thread."""
+        now = _cpu_seconds()
+        busy_percent = None
+        if self._last is not None and now[1] > self._last[1]:
+            busy, total = now[0] - self._last[0], now[1] - self._last[1]
+            busy_percent = min(100.0, max(0.0, 100 * busy / total))
+        self._last = now
+        memory = psutil.virtual_memory()
+        return HostSample(
+            cpu=self._cpu,
+            cores=self._cores,
+            cpu_percent=busy_percent,
+            ram_used=memory.total - memory.available,
+            ram_total=memory.total,
+        )
+
+
+def _cpu_seconds() -> tuple[float, float]:
+    """Busy seconds and all seconds of all cores since the machine began."""
+    times = psutil.cpu_times()
+    # proc(5): a guest's time is counted in `user` already.
+    total = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
+    return total - times.idle - getattr(times, "iowait", 0.0), total
+
+
+def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Model name of the processor; on machines whose kernel does not tell, the architecture."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip() == "model name" and value.strip():
+            return " ".join(value.split())
+    return platform.processor() or platform.machine() or "unknown processor"
+
+
+def cpu_has(flag: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the processor has the feature that Linux calls `flag`; False where nothing tells."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    flags = (line.partition(":")[2].split() for line in lines if line.startswith("flags"))
+    return flag in next(flags, [])
+
+
+def available_cores() -> int:
+    """Logical cores this process may run on: fewer than the machine has where it is confined."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class ProcessTree:
+    """Resident memory of a process and all it started.
+
+    Pages they share count once for each of them; a worker seldom has children while it decodes.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._scanned = float("-inf")
+        self._processes: list[psutil.Process] = []
+
+    def resident(self) -> int | None:
+        """Bytes, or None once the process is gone."""
+        try:
+            if time.monotonic() - self._scanned > RESCAN_S:
+                parent = psutil.Process(self._pid)
+                self._processes = [parent, *parent.children(recursive=True)]
+                self._scanned = time.monotonic()
+            total: int = self._processes[0].memory_info().rss
+        except psutil.Error:
+            return None
+        for child in self._processes[1:]:
+            try:
+                total += child.memory_info().rss
+            except psutil.Error:  # it has ended; the next scan forgets it
+                continue
+        return total or None

@@ -1,0 +1,132 @@
+# ruff: noqa: N802, N815 - the names are NVML's own
+"""The seam to NVIDIA's management library (NVML): what of it is used, and its errors in words.
+
+Source: NVML API reference; `pynvml` is the module that the package nvidia-ml-py provides.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, cast
+
+
+class Nvml(Protocol):
+    """The part of the `pynvml` module that is used. The seam at which tests put their own driver.
+
+    Each function raises `NVMLError` or one of its subclasses, named after NVML's error codes.
+    """
+
+    NVMLError: type[Exception]
+    NVMLLibraryMismatchError: type[Exception]
+    nvmlMemory_v2: int
+
+    def nvmlInit(self) -> None:
+        """Load the driver's library; on a GPU without persistence mode this takes seconds."""
+
+    def nvmlShutdown(self) -> None:
+        """Undo one `nvmlInit`."""
+
+    def nvmlSystemGetDriverVersion(self) -> str:
+        """Driver version, as nvidia-smi shows it."""
+
+    def nvmlSystemGetCudaDriverVersion_v2(self) -> int:
+        """Newest CUDA the driver takes: 1000 × major + 10 × minor."""
+
+    def nvmlDeviceGetCount(self) -> int:
+        """GPUs (boards, not MIG instances)."""
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> Any:
+        """Handle of the GPU, in PCI order."""
+
+    def nvmlDeviceGetMigMode(self, handle: Any) -> list[int]:
+        """Current and pending MIG mode, 1 for on."""
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, handle: Any) -> int:
+        """Most MIG instances the GPU can have."""
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: Any, index: int) -> Any:
+        """Handle of a MIG instance; NotFound where there is none of that index."""
+
+    def nvmlDeviceGetName(self, handle: Any) -> str:
+        """Product name."""
+
+    def nvmlDeviceGetUUID(self, handle: Any) -> str:
+        """`GPU-…` or `MIG-…`."""
+
+    def nvmlDeviceGetMemoryInfo(self, handle: Any, version: int) -> Any:
+        """`.used` (without what the driver keeps for itself) and `.total`, bytes."""
+
+    def nvmlDeviceGetUtilizationRates(self, handle: Any) -> Any:
+        """`.gpu`: percent of the last sample period in which a kernel ran."""
+
+    def nvmlDeviceGetTemperature(self, handle: Any, sensor: int) -> int:
+        """Degrees Celsius."""
+
+    def nvmlDeviceGetPowerUsage(self, handle: Any) -> int:
+        """Milliwatts, of the whole board."""
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: Any) -> int:
+        """Millijoules since the driver was loaded, of the whole board; Volta and newer."""
+
+    def nvmlDeviceGetEnforcedPowerLimit(self, handle: Any) -> int:
+        """Milliwatts."""
+
+    def nvmlDeviceGetClockInfo(self, handle: Any, clock: int) -> int:
+        """MHz."""
+
+    def nvmlDeviceGetPerformanceState(self, handle: Any) -> int:
+        """0 (fastest) to 15; 32 is unknown."""
+
+    def nvmlDeviceGetCurrentClocksEventReasons(self, handle: Any) -> int:
+        """Bit mask of what holds the clocks down."""
+
+    def nvmlDeviceGetCurrPcieLinkGeneration(self, handle: Any) -> int:
+        """PCIe generation of the link now: it falls while the GPU idles."""
+
+    def nvmlDeviceGetCurrPcieLinkWidth(self, handle: Any) -> int:
+        """Lanes of the link now."""
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: Any) -> list[Any]:
+        """Processes with a compute context: `.pid`, `.usedGpuMemory` (bytes or None)."""
+
+
+def load_nvml() -> Nvml:
+    """Import pynvml, which loads no driver yet. Raises ImportError."""
+    import pynvml
+
+    return cast("Nvml", pynvml)
+
+
+# Values of nvml.h.
+TEMPERATURE_GPU = 0
+CLOCK_SM = 1
+CLOCK_MEMORY = 2
+PSTATE_UNKNOWN = 32
+CLOCK_EVENTS = {
+    0x02: "application clocks",
+    0x04: "power cap",
+    0x08: "hardware slowdown",
+    0x10: "sync boost",
+    0x20: "software thermal slowdown",
+    0x40: "hardware thermal slowdown",
+    0x80: "power brake",
+    0x100: "display clocks",
+}
+
+NO_DRIVER = "no NVIDIA driver is installed"
+
+_REASONS = {
+    "NVMLError_LibraryNotFound": NO_DRIVER,
+    "NVMLError_DriverNotLoaded": "the NVIDIA driver is not loaded",
+    "NVMLError_LibRmVersionMismatch": "the NVIDIA driver was replaced: restart the machine",
+    "NVMLError_NoPermission": "no permission to ask the NVIDIA driver for it",
+    "NVMLError_GpuIsLost": "the GPU is lost: it no longer answers the driver",
+    "NVMLError_ResetRequired": "the GPU must be reset",
+    "NVMLError_NotSupported": "this GPU or driver does not tell",
+    "NVMLError_FunctionNotFound": "this driver is too old to tell",
+    "NVMLLibraryMismatchError": "this driver is too old to tell",
+}
+
+
+def reason_of(error: Exception) -> str:
+    """One line on why NVML refused."""
+    return _REASONS.get(type(error).__name__) or f"NVML: {error}"

@@ -1,0 +1,82 @@
+"""The sampler: GPUs, processor and memory at one moment, cheap enough for twice a second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from quantchat.metrics.gpus import Gpus, GpuSample
+from quantchat.metrics.host import Host, HostSample, ProcessTree
+from quantchat.metrics.memory import (
+    ProcessMemory,
+    gpu_memory,
+    on_gpu,
+    resident_memory,
+)
+from quantchat.worker.protocol import Ledger
+
+
+@dataclass(frozen=True)
+class DeviceSample:
+    """The machine at one moment."""
+
+    at_s: float
+    """This process' monotonic clock, seconds."""
+    host: HostSample
+    gpus: list[GpuSample]
+    no_gpu: str = ""
+    """Why `gpus` is empty."""
+    driver: str | None = None
+    """Version of the NVIDIA driver."""
+    cuda: str | None = None
+    """Newest CUDA version that driver takes."""
+
+
+class DeviceSampler:
+    """Samples the machine. Made at once; the first sample opens the driver, which may take seconds.
+
+    May be called from any thread, from one at a time.
+    """
+
+    def __init__(self, gpus: Gpus | None = None) -> None:
+        self._gpus = gpus or Gpus()
+        self._host = Host()
+        self._trees: dict[int, ProcessTree] = {}
+
+    def sample(self) -> DeviceSample:
+        """The machine now."""
+        gpus = self._gpus.sample()
+        return DeviceSample(
+            at_s=time.monotonic(),
+            host=self._host.sample(),
+            gpus=gpus,
+            no_gpu=self._gpus.reason,
+            driver=self._gpus.driver,
+            cuda=self._gpus.cuda,
+        )
+
+    def process_memory(
+        self, pid: int, ledger: Ledger, device_change: int | None = None
+    ) -> ProcessMemory:
+        """What the worker `pid` holds, where its `ledger` says it runs (see `gpu_memory`)."""
+        if on_gpu(ledger):
+            return gpu_memory(self._gpus.process_memory(pid), ledger, device_change)
+        tree = self._trees.setdefault(pid, ProcessTree(pid))
+        resident = tree.resident()
+        if resident is None:
+            del self._trees[pid]
+        return resident_memory(resident)
+
+    def energy_mj(self, device: str) -> int | None:
+        """Energy counter of a worker's `device`, millijoules; None where there is none."""
+        kind, _, number = device.partition(":")
+        return self._gpus.energy_mj(int(number or 0)) if kind == "cuda" else None
+
+    def strangers(self, gpu: GpuSample, own: Collection[int]) -> int:
+        """How many processes are on `gpu` beside `own` (see `Gpus.strangers`)."""
+        return self._gpus.strangers(gpu, own)
+
+    def close(self) -> None:
+        """Let go of the driver. Safe to call twice."""
+        self._gpus.close()

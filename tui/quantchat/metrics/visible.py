@@ -1,0 +1,39 @@
+"""Which GPU a worker means by `cuda:0`: CUDA numbers those it is shown, NVML all there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+
+class _Gpu(Protocol):
+    @property
+    def index(self) -> int: ...
+    @property
+    def uuid(self) -> str: ...
+    @property
+    def mig(self) -> bool: ...
+
+
+_G = TypeVar("_G", bound=_Gpu)
+
+
+def visible_gpus(gpus: Sequence[_G], shown: str | None) -> list[_G]:
+    """The GPUs of `gpus` in CUDA's order, where CUDA_VISIBLE_DEVICES is `shown` (None: not set).
+
+    Its entries are indices or the beginnings of UUIDs; the first that names no GPU ends the list
+    (CUDA programming guide, environment variables). GPUs of different models may stand in another
+    order unless CUDA_DEVICE_ORDER is PCI_BUS_ID.
+    """
+    if shown is None:
+        return list(gpus)
+    found: list[_G] = []
+    for entry in (part.strip() for part in shown.split(",")):
+        if entry.isdecimal():
+            named = [gpu for gpu in gpus if gpu.index == int(entry) and not gpu.mig]
+        else:
+            named = [gpu for gpu in gpus if entry and gpu.uuid.startswith(entry)]
+        if not named or named[0] in found:
+            break
+        found.append(named[0])
+    return found
