@@ -1,0 +1,49 @@
+"""Several runs side by side: every ratio that can be told, and what differed between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from quantchat.snapshot.columns import Column, Run, between, columns, within
+from quantchat.snapshot.ratios import Compared, compare
+from quantchat.snapshot.setups import Difference, NotComparable, differences, obstacles
+
+
+@dataclass(frozen=True)
+class PairCompared:
+    """Column `b` against column `a`."""
+
+    kind: Literal["within a run", "between runs"]
+    a: Column
+    b: Column
+    figures: list[Compared]
+
+
+@dataclass(frozen=True)
+class RunsCompared:
+    """What a comparison of runs comes to."""
+
+    runs: list[Run]
+    columns: list[Column]
+    pairs: list[PairCompared]
+    differences: list[Difference]
+    obstacles: list[str]
+    """Why they cannot be compared, where it was done all the same."""
+
+
+def compare_runs(runs: Sequence[Run], *, force: bool = False) -> RunsCompared:
+    """Compare the sides of each run, and each variant with the first run that has it.
+
+    Raises NotComparable where model, token counts or order differ, unless `force`.
+    """
+    sides = columns(runs)
+    against = obstacles(runs, sides)
+    if against and not force:
+        raise NotComparable(against)
+    pairs = [
+        *(PairCompared("within a run", a, b, compare(a, b)) for a, b in within(sides)),
+        *(PairCompared("between runs", a, b, compare(a, b)) for a, b in between(sides)),
+    ]
+    return RunsCompared(list(runs), sides, pairs, differences(sides), against)

@@ -1,0 +1,59 @@
+"""Two kinds of field that a snapshot needs and pydantic has not.
+
+Text of a model or of a file name may hold lone surrogates, which pydantic's own strings refuse.
+And what a snapshot keeps is described once already, by the frozen dataclasses of the worker's
+messages and of the metrics: those are taken as they are, checked as the messages are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any, TypeVar
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, PlainValidator, TypeAdapter
+from pydantic.json_schema import JsonSchemaValue, WithJsonSchema
+from pydantic_core import CoreSchema, core_schema
+
+from quantchat.worker.protocol import from_json
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{str(value)[:80]!r} is no text")
+    return value
+
+
+Text = Annotated[str, PlainValidator(_text), WithJsonSchema({"type": "string"})]
+"""Any text, raw.
+
+Two lone surrogates that follow each other as a pair come back from a file as the one character
+they stand for: JSON writes both alike (RFC 8259, section 8.2).
+"""
+
+
+class _AsObject:
+    """The annotated dataclass is a JSON object of its fields."""
+
+    def __get_pydantic_core_schema__(
+        self, source: type[Any], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        def validate(value: Any) -> Any:
+            return value if isinstance(value, source) else from_json(source, value)
+
+        return core_schema.no_info_plain_validator_function(
+            validate,
+            serialization=core_schema.plain_serializer_function_ser_schema(dataclasses.asdict),
+            metadata={"source": source},
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        source = schema["metadata"]["source"]
+        return handler(TypeAdapter(source).core_schema)
+
+
+_T = TypeVar("_T")
+
+AsObject = Annotated[_T, _AsObject()]
+"""`AsObject[SomeDataclass]`: kept as a JSON object, read back by the rules of the protocol."""

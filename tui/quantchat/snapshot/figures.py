@@ -1,0 +1,72 @@
+"""The figures that are compared, each under the one name that gates, JSON and CSV know it by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from quantchat.snapshot.schema import AnswerRecord, VariantRecord
+from quantchat.worker.protocol import Ledger
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A figure of every answer: it scatters, and is given with an interval."""
+
+    name: str
+    title: str
+    unit: str
+    less_is_better: bool
+    read: Callable[[AnswerRecord], float | None]
+    """Above 0, or None where the answer does not have it."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """Memory of a variant's process: one figure for a run, however many answers were given.
+
+    An exact one is counted; another one is read once, and nothing tells how far it scatters.
+    Reading it after every answer would not help: it is the same process each time.
+    """
+
+    name: str
+    title: str
+    unit: str
+    less_is_better: bool
+    exact: bool
+    read: Callable[[VariantRecord, Ledger | None], float | None]
+    """Of the variant and its newest ledger: above 0, or None where it is not known."""
+
+
+def _end_to_end_ms(answer: AnswerRecord) -> float | None:
+    if not answer.times_ns or not answer.received_ns:
+        return None
+    return (answer.times_ns[-1] - answer.received_ns) / 1e6
+
+
+def _energy(answer: AnswerRecord) -> float | None:
+    return answer.energy.per_token(len(answer.ids)) if answer.energy else None
+
+
+def _weights(variant: VariantRecord, ledger: Ledger | None) -> float | None:
+    return ledger.weights if ledger and ledger.weights > 0 else None
+
+
+def _process(variant: VariantRecord, ledger: Ledger | None) -> float | None:
+    # Where NVML does not tell of the process, its memory has another source, and it is labelled.
+    if variant.memory is not None and variant.memory.bytes:
+        return variant.memory.bytes
+    return ledger.process if ledger and ledger.process > 0 else None
+
+
+FIGURES: tuple[Sampled | Held, ...] = (
+    Sampled("ttft_ms", "TTFT", "ms", True, lambda a: a.timing.ttft_ms),
+    Sampled("tpot_ms", "TPOT", "ms", True, lambda a: a.timing.tpot_ms),
+    Sampled("decode_tps", "decode throughput", "tok/s", False, lambda a: a.timing.decode_tok_s),
+    Sampled("end_to_end_ms", "end to end", "ms", True, _end_to_end_ms),
+    Sampled("j_per_token", "energy", "J/token", True, _energy),
+    Held("weights_bytes", "memory, weights", "B", True, True, _weights),
+    Held("process_bytes", "memory, process", "B", True, False, _process),
+)
+
+BY_NAME = {figure.name: figure for figure in FIGURES}

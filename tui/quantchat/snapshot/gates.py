@@ -1,0 +1,217 @@
+"""Gates: conditions that fail a comparison, and only where its intervals bear them out.
+
+A gate between the same figure of two columns, as `b.decode_tps < 0.95 * a.decode_tps`, is judged on
+their ratio, paired by task and round, with the interval of `metrics.statistics.ratio_of`. Any other
+gate is judged on left minus right, each figure being its mean over the prompts, bootstrapped over
+the prompts. It fails where the whole interval lies on the failing side. Memory is no sample: it
+enters as the one figure it is, and decides only where another process would show the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from quantchat.errors import UserError
+from quantchat.metrics.statistics import Row, interval_of
+from quantchat.snapshot.columns import Column, TaskKey
+from quantchat.snapshot.expression import (
+    Binary,
+    Expression,
+    Gate,
+    Name,
+    Negative,
+    Number,
+    Relation,
+    evaluate,
+)
+from quantchat.snapshot.figures import BY_NAME, Held, Sampled
+from quantchat.snapshot.ratios import compare
+
+Status = Literal["failed", "not shown", "passed", "undecided"]
+"""`failed`: met, and the whole interval on that side. `not shown`: met, but the interval holds the
+threshold. `passed`: not met. `undecided`: there is no interval, as of what was measured once."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one gate: `quantity` was held against `threshold`."""
+
+    gate: Gate
+    status: Status
+    quantity: str
+    """`b ÷ a` of one figure, or `left − right`."""
+    value: float
+    low: float | None
+    high: float | None
+    threshold: float
+    sampled: bool
+    """False where only memory enters, which is no sample and has no interval."""
+
+
+class _Quantity(NamedTuple):
+    what: str
+    value: float
+    low: float | None
+    high: float | None
+    threshold: float
+    sampled: bool
+
+
+def judge(gate: Gate, columns: Sequence[Column]) -> Verdict:
+    """Judge `gate` on these columns, to which each of its names belongs.
+
+    Raises UserError where a figure of it was not measured, or where it divides by zero.
+    """
+    by_letter = {column.letter: column for column in columns}
+    quantity = _ratio(gate, by_letter) or _difference(gate, by_letter)
+    return Verdict(gate, _status(gate.relation, quantity), *quantity)
+
+
+def _status(relation: Relation, of: _Quantity) -> Status:
+    if of.low is None or of.high is None:
+        return "undecided"
+    if not _holds(of.value, relation, of.threshold):
+        return "passed"
+    whole = all(_holds(end, relation, of.threshold) for end in (of.low, of.high))
+    return "failed" if whole else "not shown"
+
+
+def _holds(value: float, relation: Relation, threshold: float) -> bool:
+    if relation == "<":
+        return value < threshold
+    if relation == "<=":
+        return value <= threshold
+    return value > threshold if relation == ">" else value >= threshold
+
+
+# ------------------------------------------------------------ one figure of two columns
+
+
+def _ratio(gate: Gate, by_letter: dict[str, Column]) -> _Quantity | None:
+    """The gate as a ratio of one figure in two columns against a number, if it is one."""
+    left, right = _monomial(gate.left), _monomial(gate.right)
+    if left is None or right is None:
+        return None
+    if not (0 < left.factor < math.inf and 0 < right.factor < math.inf):
+        return None
+    left.powers.subtract(right.powers)
+    powers = {name: power for name, power in left.powers.items() if power}
+    if sorted(powers.values()) != [-1, 1]:
+        return None
+    a, b = sorted(powers, key=powers.__getitem__)
+    if a.figure != b.figure:
+        return None
+    found = {one.name: one for one in compare(by_letter[a.column], by_letter[b.column])}
+    if a.figure not in found:
+        raise _missing(gate, [a, b], by_letter)
+    ratio = found[a.figure].ratio
+    figure = BY_NAME[a.figure]
+    threshold = right.factor / left.factor
+    what = f"{b.column} ÷ {a.column}, {figure.title}"
+    if isinstance(figure, Held):
+        end = ratio.value if _settled([a, b], by_letter) else None
+        return _Quantity(what, ratio.value, end, end, threshold, False)
+    return _Quantity(what, ratio.value, ratio.low, ratio.high, threshold, True)
+
+
+class _Monomial(NamedTuple):
+    factor: float
+    powers: Counter[Name]
+
+
+def _monomial(tree: Expression) -> _Monomial | None:
+    """`tree` as a number times powers of names; None where it is a sum, or divides by zero."""
+    if isinstance(tree, Number):
+        return _Monomial(tree.value, Counter())
+    if isinstance(tree, Name):
+        return _Monomial(1.0, Counter([tree]))
+    if isinstance(tree, Negative):
+        of = _monomial(tree.of)
+        return of and of._replace(factor=-of.factor)
+    left, right = _monomial(tree.left), _monomial(tree.right)
+    if left is None or right is None or (tree.sign == "/" and right.factor == 0):
+        return None
+    if tree.sign in ("+", "-"):
+        if left.powers or right.powers:
+            return None
+        less = right.factor if tree.sign == "+" else -right.factor
+        return _Monomial(left.factor + less, Counter())
+    times = tree.sign == "*"
+    powers = Counter(left.powers)
+    (powers.update if times else powers.subtract)(right.powers)
+    factor = left.factor * right.factor if times else left.factor / right.factor
+    return _Monomial(factor, powers)
+
+
+# ------------------------------------------------------------ anything else
+
+
+def _difference(gate: Gate, by_letter: dict[str, Column]) -> _Quantity:
+    """Left minus right, bootstrapped over the prompts that each of its figures was measured on."""
+    tree = Binary("-", gate.left, gate.right)
+    sampled = [name for name in gate.names if isinstance(BY_NAME[name.figure], Sampled)]
+    held = {name: _held(gate, name, by_letter) for name in gate.names if name not in sampled}
+
+    def statistic(means: Sequence[Any]) -> Any:
+        return evaluate(tree, {**held, **dict(zip(sampled, means, strict=True))})
+
+    try:
+        if sampled:
+            interval = interval_of(statistic, _rows(gate, sampled, by_letter))
+            value, low, high = interval.value, interval.low, interval.high
+        else:
+            value = low = high = float(statistic([]))
+    except (ZeroDivisionError, OverflowError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise UserError("comes to no finite number: it divides by zero", where=_where(gate))
+    if not _settled(held, by_letter):
+        low = high = None
+    return _Quantity("left − right", value, low, high, 0.0, bool(sampled))
+
+
+def _settled(names: Iterable[Name], by_letter: dict[str, Column]) -> bool:
+    """Whether what is no sample, of these names, is at least the same in each process."""
+    figures = ((BY_NAME[name.figure], by_letter[name.column]) for name in names)
+    return all(column.settled(figure) for figure, column in figures if isinstance(figure, Held))
+
+
+def _held(gate: Gate, name: Name, by_letter: dict[str, Column]) -> float:
+    value = by_letter[name.column].mean(BY_NAME[name.figure])
+    if value is None:
+        raise _missing(gate, [name], by_letter)
+    return value
+
+
+def _rows(gate: Gate, sampled: Sequence[Name], by_letter: dict[str, Column]) -> list[Row]:
+    """What each name was measured at in each task and round that all of them have."""
+    measured = [_samples(name, by_letter) for name in sampled]
+    shared = [key for key in measured[0] if all(key in one for one in measured)]
+    if not shared:
+        raise _missing(gate, sampled, by_letter)
+    return [Row(*key, tuple(one[key] for one in measured)) for key in shared]
+
+
+def _samples(name: Name, by_letter: dict[str, Column]) -> dict[tuple[TaskKey, int], float]:
+    figure = BY_NAME[name.figure]
+    assert isinstance(figure, Sampled)  # noqa: S101  # what is held is no sample
+    return by_letter[name.column].samples(figure)
+
+
+def _missing(gate: Gate, names: Sequence[Name], by_letter: dict[str, Column]) -> UserError:
+    for name in names:
+        if by_letter[name.column].mean(BY_NAME[name.figure]) is None:
+            return UserError(f"{name} was not measured", where=_where(gate))
+    return UserError(
+        "no prompt was measured in each of its columns",
+        where=_where(gate),
+        mend="compare runs of the same prompts",
+    )
+
+
+def _where(gate: Gate) -> str:
+    return f"--fail-if '{gate}'"

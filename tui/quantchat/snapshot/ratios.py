@@ -1,0 +1,93 @@
+"""One column of a comparison against another, from the measured turns of their snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from quantchat.metrics.latency import Percentiles, itl_ms
+from quantchat.metrics.statistics import Pair, Ratio, exact_ratio, ratio_of, single_ratio
+from quantchat.snapshot.columns import Column, Run, columns, measured_turns
+from quantchat.snapshot.figures import FIGURES, Held, Sampled
+from quantchat.snapshot.schema import Snapshot
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One figure of two columns: its mean in the one (`a`) and the other (`b`), and b against a."""
+
+    name: str
+    figure: str
+    unit: str
+    a: float
+    b: float
+    ratio: Ratio
+    less_is_better: bool
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """Inter-token latencies of one variant, pooled over all measured answers."""
+
+    variant: str
+    itl_ms: Percentiles
+    tokens: int
+    """How many gaps were pooled."""
+
+
+def compare_sides(snapshot: Snapshot) -> list[Compared]:
+    """Right against left within one snapshot. Raises UserError where it holds no measurement."""
+    left, right = columns([Run("", snapshot)])
+    return compare(left, right)
+
+
+def compare(a: Column, b: Column) -> list[Compared]:
+    """Each figure that both columns have, b against a.
+
+    What was sampled is paired by task and round and clustered by task, and the means are over those
+    pairs alone: prompts that only one run has do not enter.
+    """
+    return [one for figure in FIGURES if (one := _compared(figure, a, b)) is not None]
+
+
+def _compared(figure: Sampled | Held, a: Column, b: Column) -> Compared | None:
+    if isinstance(figure, Held):
+        of_a, of_b = a.held(figure), b.held(figure)
+        if of_a is None or of_b is None:
+            return None
+        ratio = exact_ratio(of_a, of_b) if figure.exact else single_ratio(of_a, of_b)
+    else:
+        pairs = list(_pairs(figure, a, b))
+        found = ratio_of(pairs)
+        if found is None:
+            return None
+        ratio = found
+        of_a = sum(pair.a for pair in pairs) / len(pairs)
+        of_b = sum(pair.b for pair in pairs) / len(pairs)
+    return Compared(
+        figure.name, figure.title, figure.unit, of_a, of_b, ratio, figure.less_is_better
+    )
+
+
+def _pairs(figure: Sampled, a: Column, b: Column) -> Iterator[Pair]:
+    others = b.samples(figure)
+    for (task, round_), value in a.samples(figure).items():
+        if (task, round_) in others:
+            yield Pair(task, round_, value, others[task, round_])
+
+
+def pooled_gaps(snapshot: Snapshot) -> list[Gaps]:
+    """Percentiles of ITL of each side over all its measured answers."""
+    pooled = []
+    for label in snapshot.shown:
+        gaps = [
+            gap
+            for turn in measured_turns(snapshot)
+            for answer in turn.answers
+            if answer.variant == label and answer.state == "done"
+            for gap in itl_ms(answer.times_ns)
+        ]
+        percentiles = Percentiles.of(gaps)
+        if percentiles is not None:
+            pooled.append(Gaps(label, percentiles, len(gaps)))
+    return pooled

@@ -1,0 +1,217 @@
+"""The folder of snapshots: save one, load one, list the newest."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
+
+from quantchat import paths
+from quantchat.errors import UserError
+from quantchat.files import write_new
+from quantchat.snapshot.schema import SCHEMA_VERSION, Snapshot
+from quantchat.text import one_line
+
+LIST_BYTES = 32 * 2**20
+"""A file larger than this is listed by its name alone: reading it would hold up the list."""
+
+_SUFFIX = ".json"
+
+
+def save(snapshot: Snapshot, folder: Path | None = None) -> Path:
+    """Write `snapshot` into `folder` (by default the user's) and return the new file.
+
+    The file is private, complete or not there at all, and never takes another's place. Raises
+    UserError where it cannot be written.
+    """
+    return save_file(folder, f"{_stem(snapshot)}{_SUFFIX}", dumps(snapshot), what="the snapshot")
+
+
+def save_file(folder: Path | None, name: str, data: bytes, *, what: str) -> Path:
+    """Write `data` among the snapshots, as `save` does; `what` it is, for a complaint."""
+    folder = folder or paths.snapshots_dir()
+    try:
+        paths.private(folder)
+        return write_new(folder / name, data)
+    except OSError as error:
+        raise UserError(
+            f"cannot save {what}: {error.strerror or error}",
+            where=str(folder),
+            mend="name another folder with --snapshots",
+        ) from error
+
+
+def dumps(snapshot: Snapshot) -> bytes:
+    """The file's content: one line of JSON.
+
+    Pure ASCII, so that raw text of a model in it survives and does nothing to a terminal that the
+    file is sent to.
+    """
+    body = snapshot.model_dump()
+    return (
+        json.dumps(body, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii")
+        + b"\n"
+    )
+
+
+def load(path: Path) -> Snapshot:
+    """Read the snapshot at `path`. Raises UserError, one line on what is wrong with the file."""
+    return loads(_read(path), where=str(path))
+
+
+def loads(data: bytes, *, where: str) -> Snapshot:
+    """The snapshot in `data`. `where` names it in complaints. Raises UserError."""
+    body = _parsed(data, where)
+    version = body.get("schema_version")
+    if type(version) is int and version > SCHEMA_VERSION:
+        raise UserError(
+            f"written by a newer quantchat (schema {version}, this one reads {SCHEMA_VERSION})",
+            where=where,
+            mend="update quantchat",
+        )
+    try:
+        return Snapshot.model_validate(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        problem = first["msg"].removeprefix("Value error, ")
+        raise UserError(
+            one_line(f"is no snapshot: {key}: {problem}" if key else f"is no snapshot: {problem}"),
+            where=where,
+        ) from None
+    except RecursionError:
+        raise UserError("is no snapshot: nested too deeply", where=where) from None
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A line of the list: what a snapshot file says of itself, or why it cannot be read."""
+
+    path: Path
+    created: str = ""
+    """ISO 8601, with its zone."""
+    name: str = ""
+    """Name of the profile."""
+    variants: tuple[str, ...] = ()
+    """Labels of the two on show."""
+    turns: int = 0
+    problem: str = ""
+
+
+def recent(folder: Path | None = None, count: int | None = None) -> list[Listed]:
+    """The `count` newest snapshots of `folder` (all by default), the newest first.
+
+    Newest by file name, which begins with the time. Only the listed files are read, and only as
+    far as the list needs; a broken one is listed with its problem.
+    """
+    folder = folder or paths.snapshots_dir()
+    newest = sorted(_names(folder), key=lambda name: (Path(name).stem, name), reverse=True)
+    return [_listed(folder / name) for name in newest[:count]]
+
+
+def _names(folder: Path) -> Iterator[str]:
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.endswith(_SUFFIX) and not entry.name.startswith("."):
+                    yield entry.name
+    except OSError:  # not there yet, or not ours: no snapshots
+        return
+
+
+def _listed(path: Path) -> Listed:
+    try:
+        if path.stat().st_size > LIST_BYTES:
+            return Listed(path, problem="very large, not read for the list")
+        body = _parsed(_read(path), str(path))
+    except UserError as error:
+        return Listed(path, problem=error.what)
+    except OSError as error:
+        return Listed(path, problem=error.strerror or str(error))
+    created, name = body.get("created"), body.get("name")
+    shown, turns = body.get("shown"), body.get("turns")
+    if not (
+        isinstance(created, str)
+        and isinstance(name, str)
+        and isinstance(shown, list)
+        and isinstance(turns, list)
+    ):
+        return Listed(path, problem="is no snapshot")
+    return Listed(path, created, name, tuple(str(label) for label in shown), len(turns))
+
+
+# ------------------------------------------------------------ reading
+
+
+def _read(path: Path) -> bytes:
+    try:
+        # Looked at before it is opened: opening a FIFO would wait for its writer.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UserError(
+                "is a folder" if path.is_dir() else "is no regular file", where=str(path)
+            )
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise UserError(f"cannot be read: {reason or error}", where=str(path)) from error
+
+
+def _parsed(data: bytes, where: str) -> dict[str, Any]:
+    """The JSON object in `data`. Raises UserError."""
+    if not data.strip():
+        raise UserError("is empty", where=where)
+    try:
+        body = json.loads(data, parse_constant=_no_number, parse_float=_finite, parse_int=_sized)
+    except json.JSONDecodeError as error:
+        if error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated"):
+            what = "is cut short: the end of the JSON is missing"
+        else:
+            what = f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        raise UserError(what, where=where) from None
+    except UnicodeDecodeError:
+        raise UserError("is not JSON: no Unicode text", where=where) from None
+    except ValueError as error:
+        raise UserError(f"is not JSON: {error}", where=where) from None
+    except RecursionError:
+        raise UserError("is no snapshot: nested too deeply", where=where) from None
+    if not isinstance(body, dict):
+        raise UserError("is no snapshot: not a JSON object", where=where)
+    return body
+
+
+def _no_number(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{digits[:40]} is too large a number")
+    return value
+
+
+def _sized(digits: str) -> int:
+    # Nothing that is counted here needs more than 64 bits, and no figure copes with any number.
+    value = int(digits[:21])
+    if abs(value) >= 2**63:
+        raise ValueError(f"{digits[:40]} is too large a number")
+    return value
+
+
+# ------------------------------------------------------------ writing
+
+
+def _stem(snapshot: Snapshot) -> str:
+    """Time (UTC, so that names sort by it in any zone) and profile, safe as a file's name."""
+    created = datetime.fromisoformat(snapshot.created).astimezone(timezone.utc)
+    slug = re.sub(r"[^a-z0-9]+", "-", snapshot.name.lower()).strip("-")[:40] or "snapshot"
+    return f"{created:%Y%m%dT%H%M%SZ}-{slug}"
