@@ -1,0 +1,216 @@
+"""The cache of made checkpoints: each artifact a folder that is whole, or not there.
+
+An artifact is built aside, described by its `made.json`, and renamed into place. A lock for each
+name keeps two processes from making the same thing; who comes second finds it made. Nothing here
+knows what is being made.
+
+    checkpoints/<name>/            the artifact, with its made.json
+    checkpoints/.parts/<name>.*/   one under way, or what a dead maker left
+    checkpoints/.locks/<name>.lock
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from quantchat import paths
+
+MADE = "made.json"
+SCHEMA = 1
+
+LOCK_POLL_S = 0.2
+"""How often a lock that another process holds is tried again."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What `made.json` tells of an artifact."""
+
+    schema: int
+    inputs: dict[str, Any]
+    """What went in, and so what the name's hash stands for."""
+    result: dict[str, Any]
+    """What the maker had to say of it."""
+    versions: dict[str, str]
+    """Of the libraries, by name."""
+    files: dict[str, dict[str, Any]]
+    """`bytes` and `sha256` of each file, by its path inside the artifact."""
+    seconds: float
+    """What it took."""
+    finished: str
+    """When, as ISO 8601 in UTC."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where an artifact is built: what lies in `output` at the end is the artifact."""
+
+    output: Path
+    scratch: Path
+
+
+class CheckpointCache:
+    """Artifacts in `folder`, which is made when the first one is."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._parts = folder / ".parts"
+        self._locks = folder / ".locks"
+
+    def find(self, name: str) -> Path | None:
+        """Return the artifact's folder if it is there and whole.
+
+        Whole is judged by its `made.json` and the sizes in it: reading gigabytes again at each
+        start would cost more than it tells.
+        """
+        folder = self.folder / name
+        made = read_made(folder)
+        if made is None:
+            return None
+        try:
+            whole = all(
+                (folder / file).stat().st_size == told["bytes"] for file, told in made.files.items()
+            )
+        except (OSError, LookupError, TypeError):  # a file is gone, or made.json was meddled with
+            return None
+        return folder if whole else None
+
+    async def make(
+        self,
+        name: str,
+        build: Callable[[Site], Awaitable[dict[str, Any]]],
+        *,
+        inputs: dict[str, Any],
+        versions: dict[str, str],
+        on_wait: Callable[[], None],
+    ) -> Path:
+        """Return the artifact `name`, which `build` makes unless it is there.
+
+        `build` returns what is to be remembered of it. `on_wait` is called once if another process
+        is making it. Cancelling, and whatever `build` raises, leave no trace. Raises OSError where
+        the folder cannot be written.
+        """
+        for folder in (self.folder, self._parts, self._locks):
+            paths.private(folder)
+        async with self._locked(name, on_wait):
+            if (found := self.find(name)) is not None:
+                return found
+            await self._clear_leftovers(name)
+            part = paths.private(self._parts / f"{name}.{uuid.uuid4().hex[:8]}")
+            try:
+                site = Site(paths.private(part / "output"), paths.private(part / "scratch"))
+                began = time.monotonic()
+                result = await build(site)
+                files = await asyncio.to_thread(_settle, site.output)
+                made = Made(
+                    schema=SCHEMA,
+                    inputs=inputs,
+                    result=result,
+                    versions=versions,
+                    files=files,
+                    seconds=round(time.monotonic() - began, 1),
+                    finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                )
+                _write(site.output / MADE, json.dumps(asdict(made), indent=1) + "\n")
+                return self._publish(site.output, part, name)
+            finally:
+                await asyncio.to_thread(shutil.rmtree, part, ignore_errors=True)
+
+    def _publish(self, output: Path, part: Path, name: str) -> Path:
+        final = self.folder / name
+        if final.exists():  # damaged, or `find` had found it
+            final.rename(part / "damaged")
+        output.rename(final)
+        _sync(self.folder)
+        return final
+
+    @contextlib.asynccontextmanager
+    async def _locked(self, name: str, on_wait: Callable[[], None]) -> AsyncIterator[None]:
+        """Hold the lock of `name`; the event loop goes on while it is another's."""
+        lock = self._lock(name)
+        waiting = False
+        while True:
+            try:
+                lock.acquire(blocking=False)
+                break
+            except Timeout:
+                if not waiting:
+                    waiting = True
+                    on_wait()
+                await asyncio.sleep(LOCK_POLL_S)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    async def _clear_leftovers(self, held: str) -> None:
+        """Remove what makers left that died: the parts whose lock is ours (`held`) or nobody's."""
+        for part in list(self._parts.iterdir()):
+            name = part.name.rpartition(".")[0]
+            lock = self._lock(name)
+            with contextlib.suppress(Timeout):
+                if name != held:
+                    lock.acquire(blocking=False)
+                try:
+                    await asyncio.to_thread(shutil.rmtree, part, ignore_errors=True)
+                finally:
+                    lock.release()
+
+    def _lock(self, name: str) -> FileLock:
+        return FileLock(self._locks / f"{name}.lock", mode=0o600)
+
+
+def read_made(folder: Path) -> Made | None:
+    """Return what `folder`'s `made.json` tells, or None where it is missing or not understood."""
+    try:
+        body = json.loads((folder / MADE).read_bytes())
+        made = Made(**body)
+    except (OSError, ValueError, TypeError):
+        return None
+    return made if made.schema == SCHEMA else None
+
+
+def _settle(folder: Path) -> dict[str, dict[str, Any]]:
+    """Make the files below `folder` private and put them on the disk; return sizes and hashes."""
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir():
+            path.chmod(0o700)
+            continue
+        path.chmod(0o600)
+        digest = hashlib.sha256()
+        with path.open("rb") as stream:
+            while block := stream.read(2**20):
+                digest.update(block)
+            os.fsync(stream.fileno())
+        size = path.stat().st_size
+        files[path.relative_to(folder).as_posix()] = {"bytes": size, "sha256": digest.hexdigest()}
+    return files
+
+
+def _write(file: Path, text: str) -> None:
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

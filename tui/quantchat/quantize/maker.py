@@ -1,0 +1,41 @@
+"""The maker: turns what a variant names into something an engine can load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from quantchat.profile.model import BitsAndBytes, Gptq, Transformers
+from quantchat.worker.protocol import Failed, Progress
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the engine loads: a folder or a Hugging Face id, with its revision if one was named."""
+
+    model: str
+    revision: str | None = None
+    note: str = ""
+    """What the user must know of it, e.g. that the base was itself dequantized from Q4_1."""
+
+
+class MakeFailed(Exception):
+    """A stage did not work; `failure` is the one-line reason with what to try."""
+
+    def __init__(self, failure: Failed) -> None:
+        super().__init__(failure.reason)
+        self.failure = failure
+
+
+class Maker(Protocol):
+    """The seam between a comparison and the making of checkpoints."""
+
+    async def prepare(
+        self, spec: BitsAndBytes | Gptq | Transformers, on_progress: Callable[[Progress], None]
+    ) -> Prepared:
+        """Make what `spec` needs, or find it made. Raises MakeFailed or UserError.
+
+        Two variants that need the same stage at once share it. Cancelling ends the stage under
+        way with its processes; finished stages are kept.
+        """

@@ -1,0 +1,84 @@
+"""What a profile's `model` names: a folder, an id on the hub, or the demo's model."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantchat.errors import UserError
+from quantchat.profile.model import is_path
+from quantchat.text import one_line
+
+_SMALL = 2**20
+"""Files up to this many bytes are told apart by what they hold."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """A model the user names: `model` is an absolute folder or a hub's id."""
+
+    model: str
+    revision: str | None = None
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder, if it is one."""
+        return Path(self.model) if Path(self.model).is_absolute() else None
+
+    @property
+    def slug(self) -> str:
+        """A short name for people."""
+        return (
+            re.sub(r"[^a-z0-9.]+", "-", Path(self.model).name.lower()).strip("-.")[:60] or "model"
+        )
+
+    def identity(self) -> str:
+        """What tells these weights from others, without reading them all.
+
+        An id with its revision; or a hash over a folder's file names, what its small files hold,
+        and the size and time of change of its large ones. Raises UserError.
+        """
+        if self.folder is None:
+            return f"{self.model}@{self.revision or 'main'}"
+        try:
+            return f"sha256:{_folder_hash(self.folder)}"
+        except OSError as error:
+            raise UserError(
+                f"cannot be read: {error.strerror}",
+                where=one_line(str(error.filename or self.model)),
+                mend="let yourself read it, or name another folder",
+            ) from error
+
+
+def _folder_hash(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(f for f in folder.iterdir() if f.is_file()):
+        about = file.stat()
+        digest.update(f"{file.name}:{about.st_size}:".encode())
+        small = about.st_size <= _SMALL
+        digest.update(file.read_bytes() if small else str(about.st_mtime_ns).encode())
+    return digest.hexdigest()
+
+
+def resolve(model: str) -> Named:
+    """Return what a profile's `model` names, the demo's source aside.
+
+    Raises UserError for a folder that is not there.
+    """
+    if not is_path(model):
+        name, _, revision = model.partition("@")
+        return Named(name, revision or None)
+    try:
+        path = Path(model).expanduser().absolute()
+        if path.is_dir():
+            return Named(str(path))
+        what = "is a file, and a model is a folder" if path.is_file() else "no such folder"
+    except (OSError, RuntimeError) as error:  # too long for a path; `~` of nobody
+        what = str(error)
+    raise UserError(
+        one_line(what),
+        where=one_line(model),
+        mend="name a folder that holds a model (config.json and *.safetensors)",
+    )

