@@ -1,0 +1,328 @@
+"""`quantchat doctor`: what it finds, what it makes of it, and how that is said."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import importlib.metadata
+import json
+import os
+import sys
+from collections import namedtuple
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from fakes.fake_nvml import FakeGpu, FakeNvml, nvml_error
+from fakes.scripted_jobs import Jobs
+from fakes.terminal_text import is_clean
+from quantchat.bench import doctor
+from quantchat.bench.doctor import Diagnosis, examine
+from quantchat.bench.problems import problems, usable
+from quantchat.bench.surroundings import Folder, Terminal
+from quantchat.cli import main
+from quantchat.host.worker_process import Place, Worker
+from quantchat.metrics.gpus import Gpus
+from quantchat.metrics.sampler import DeviceSampler
+from quantchat.report.doctor import render
+from quantchat.worker.jobs.probes import COMPILES, READY, UNUSABLE, Kernel
+from quantchat.worker.protocol import Failed
+
+TOOLS = {"nvcc": "/cuda/bin/nvcc", "nvcc_release": "12.8", "c++": "c++", "ninja": "ninja"}
+
+
+def kernel(
+    library: str, name: str, state: str = READY, detail: str = "", auto: bool = False
+) -> Any:
+    return asdict(Kernel(library, name, state, detail, auto))
+
+
+WORKER: dict[str, Any] = {
+    "torch": {
+        "version": "2.13.0",
+        "cuda": "12.8",
+        "available": True,
+        "devices": [{"name": "NVIDIA H100", "capability": "9.0"}],
+    },
+    "tools": {**TOOLS, "triton": "3.7"},
+    "libraries": {},
+    "kernels": [
+        kernel("bitsandbytes", "nf4"),
+        kernel("gptqmodel", "marlin", READY, "compiled before", auto=True),
+        kernel("gptqmodel", "triton"),
+    ],
+}
+
+
+def with_gpu() -> DeviceSampler:
+    return DeviceSampler(Gpus(lambda: FakeNvml(FakeGpu()), lambda pid: False))
+
+
+async def found(
+    tmp_path: Path, worker: dict[str, Any] | None = None, sampler: DeviceSampler | None = None
+) -> Diagnosis:
+    jobs = Jobs(tmp_path, results={"inspect_kernels": copy.deepcopy(worker or WORKER)})
+    diagnosis = await examine(sampler=sampler or with_gpu(), start=jobs.start)
+    assert jobs.closed == ["inspect kernels"]
+    return diagnosis
+
+
+@pytest.fixture(autouse=True)
+def _usable(own_folders: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.0")
+    monkeypatch.setattr("quantchat.bench.problems.LITTLE_DISK", 0)
+
+
+# ------------------------------------------------------------ what is found
+
+
+async def test_a_sound_machine(tmp_path: Path) -> None:
+    diagnosis = await found(tmp_path)
+    assert diagnosis.worker == WORKER
+    assert diagnosis.device.cuda == "13.0"
+    assert problems(diagnosis) == []
+    assert usable(diagnosis)
+
+
+async def test_the_worker_has_a_scratch_folder_that_goes(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path, results={"inspect_kernels": WORKER})
+    told: list[str] = []
+    await examine(sampler=with_gpu(), start=jobs.start, tell=told.append)
+    ((job, options),) = jobs.begun
+    assert job == "inspect_kernels"
+    assert not os.path.exists(options["scratch"])  # noqa: ASYNC240, PTH110
+    assert told == ["half"]
+
+
+async def test_another_interpreter_is_the_workers_alone(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path, results={"inspect_kernels": WORKER})
+    places: list[Place] = []
+
+    async def start(place: Place) -> Worker:
+        places.append(place)
+        return await jobs.start(place)
+
+    diagnosis = await examine("/venv/bin/python", sampler=with_gpu(), start=start)
+    assert places[0].python == "/venv/bin/python"
+    assert diagnosis.interpreter.executable == sys.executable
+
+
+# ------------------------------------------------------------ what is made of it
+
+SOUND = Terminal(True, "xterm-256color", "true colour", True, 120, 40, "", False)
+
+Change = Callable[[Diagnosis], Diagnosis]
+
+
+def of_worker(**changes: Any) -> Change:
+    def change(found: Diagnosis) -> Diagnosis:
+        return replace(found, worker={**found.worker, **changes})
+
+    return change
+
+
+def of_terminal(**changes: Any) -> Change:
+    return lambda found: replace(found, terminal=replace(SOUND, **changes))
+
+
+def of_kernels(*kernels: Any) -> Change:
+    return of_worker(kernels=[kernel("bitsandbytes", "nf4"), *kernels])
+
+
+def of_folder(name: str, **changes: Any) -> Change:
+    folder = Folder(name, "/some\x1b/where", True, True, 0, 10**12)
+    return lambda found: replace(found, folders=[replace(folder, **changes)])
+
+
+CPU_BUILD = {"version": "2.13.0+cpu", "cuda": "", "available": False, "devices": []}
+
+
+@pytest.mark.parametrize(
+    ("change", "what", "cure", "grave"),
+    [
+        (
+            lambda found: replace(found, worker={}, failure="it died"),
+            "no worker could try the libraries: it died",
+            "torch",
+            True,
+        ),
+        (
+            of_worker(libraries={"gptqmodel": "ImportError: no"}),
+            "gptqmodel cannot be imported: ImportError: no",
+            "pip install --force-reinstall --no-deps gptqmodel",
+            True,
+        ),
+        (
+            of_worker(kernels=[kernel("bitsandbytes", "nf4", UNUSABLE, "no library")]),
+            "no kernel of bitsandbytes runs here: nf4: no library",
+            "compare its version",
+            True,
+        ),
+        (
+            of_kernels(
+                kernel("gptqmodel", "machete", COMPILES, "with nvcc 12.8", auto=True),
+                kernel("gptqmodel", "triton"),
+            ),
+            "waits until machete is compiled (with nvcc 12.8)",
+            'kernel = "triton"',
+            False,
+        ),
+        (
+            of_kernels(
+                kernel("gptqmodel", "marlin", UNUSABLE, "must be compiled, and there is no nvcc"),
+                kernel("gptqmodel", "triton", auto=True),
+            ),
+            "faster GPTQ kernels (marlin) cannot be compiled",
+            "CUDA toolkit 12.8",
+            False,
+        ),
+        (of_worker(torch=CPU_BUILD), "built without CUDA", "install torch with CUDA", False),
+        (
+            of_worker(torch={**CPU_BUILD, "cuda": "13.2"}),
+            "built for CUDA 13.2 and finds no GPU; the driver takes CUDA 13.0",
+            "update the driver",
+            False,
+        ),
+        (
+            lambda found: replace(found, libraries={"textual": "", "torch": "1"}),
+            "not installed: textual",
+            "pip install quantchat",
+            False,
+        ),
+        (of_folder("logs", writable=False), "logs cannot be written", "QUANTCHAT_LOGS", True),
+        (of_folder("snapshots", writable=False), "cannot be written", "QUANTCHAT_SNAP", False),
+        (of_folder("checkpoints", free=-1), "GiB are free for checkpoints", "make room", False),
+        (of_terminal(term="dumb"), 'TERM is "dumb"', "quantchat run", False),
+        (of_terminal(colours="few"), "few colours", "COLORTERM=truecolor", False),
+        (of_terminal(unicode=False), "not UTF-8", "LANG", False),
+        (of_terminal(columns=60), "60 columns", "widen it", False),
+    ],
+)
+async def test_each_problem_has_its_cure(
+    change: Change, what: str, cure: str, grave: bool, tmp_path: Path
+) -> None:
+    diagnosis = change(await found(tmp_path))
+    (problem,) = problems(diagnosis)
+    assert what in problem.what
+    assert cure in problem.cure
+    assert problem.grave is grave
+    assert usable(diagnosis) is not grave
+    text = shown(diagnosis, tmp_path)
+    assert ("✗" in text) is grave
+    assert ("not usable until" in text) is grave
+
+
+async def test_a_pipe_is_no_bad_terminal(tmp_path: Path) -> None:
+    diagnosis = replace(
+        await found(tmp_path), terminal=Terminal(False, "", "none", False, 0, 0, "", False)
+    )
+    assert problems(diagnosis) == []
+
+
+async def test_an_interpreter_that_is_not_tested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    diagnosis = await found(tmp_path)
+    version = namedtuple("version", "major minor micro")
+    monkeypatch.setattr(sys, "version_info", version(3, 14, 0))
+    (problem,) = problems(diagnosis)
+    assert "3.10 to 3.13" in problem.cure
+
+
+async def test_a_driver_that_is_broken_is_a_problem_and_none_is_not(tmp_path: Path) -> None:
+    def without(error: str) -> DeviceSampler:
+        return DeviceSampler(Gpus(lambda: FakeNvml(init_error=nvml_error(error))))
+
+    assert problems(await found(tmp_path, sampler=without("LIBRARY_NOT_FOUND"))) == []
+    (problem,) = problems(await found(tmp_path, sampler=without("LIB_RM_VERSION_MISMATCH")))
+    assert "restart" in problem.what
+
+
+@pytest.mark.parametrize("how", ["fails", "dies", "hangs", "no such interpreter"])
+async def test_whatever_befalls_the_worker_is_a_finding(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = Jobs(tmp_path)
+    start = jobs.start
+    if how == "fails":
+        reason = "the library torch is not installed for this interpreter"
+        jobs.fails["inspect_kernels"] = Failed("missing_library", reason, "install torch there")
+    elif how == "dies":
+        jobs.dies["inspect_kernels"] = -11
+    elif how == "hangs":
+        jobs.gates["inspect_kernels"] = asyncio.Event()
+        monkeypatch.setattr(doctor, "PATIENCE_S", 0.01)
+    else:
+        from quantchat.host.worker_process import start_worker
+
+        start = start_worker
+    python = "/nowhere/python" if how == "no such interpreter" else None
+    diagnosis = await examine(python, sampler=with_gpu(), start=start)
+    expected = {
+        "fails": "torch is not installed",
+        "dies": "SIGSEGV",
+        "hangs": "did not answer",
+        "no such interpreter": "cannot run the interpreter",
+    }
+    assert expected[how] in diagnosis.failure
+    assert diagnosis.worker == {}
+    assert not usable(diagnosis)
+    assert "\n" not in problems(diagnosis)[0].what
+
+
+# ------------------------------------------------------------ how it is said
+
+
+def shown(diagnosis: Diagnosis, tmp_path: Path) -> str:
+    console = Console(width=120, record=True, file=(tmp_path / "out").open("w"))
+    console.print(render(diagnosis))
+    return console.export_text()
+
+
+async def test_as_tables(tmp_path: Path) -> None:
+    diagnosis = await found(tmp_path)
+    hostile = {**diagnosis.libraries, "\x1b[2Jevil": "[red]1"}
+    text = shown(replace(diagnosis, libraries=hostile, terminal=SOUND), tmp_path)
+    assert all(is_clean(line) for line in text.splitlines())
+    assert "[red]1" in text
+    for part in (
+        "NVIDIA H100 80GB HBM3, 70.0 GiB of 80.0 GiB free",
+        "580.95.05, CUDA 13.0",
+        "2.13.0, built for CUDA 12.8, uses NVIDIA H100 (sm 9.0)",
+        "nvcc 12.8, c++, ninja, Triton 3.7",
+        "xterm-256color, 120 × 40, colours: true colour, Unicode",
+        "what auto takes, compiled before",
+    ):
+        assert part in text
+    assert text.rstrip().endswith("usable")
+
+
+@pytest.mark.parametrize("sound", [True, False])
+def test_the_command(
+    sound: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    jobs = Jobs(tmp_path, results={"inspect_kernels": WORKER})
+    if not sound:
+        jobs.dies["inspect_kernels"] = 1
+    real = doctor.examine
+
+    async def examined(python: str | None, *, tell: Callable[[str], None]) -> Diagnosis:
+        return await real(python, sampler=with_gpu(), start=jobs.start, tell=tell)
+
+    monkeypatch.setattr(doctor, "examine", examined)
+    assert main(["doctor", "--json"]) == (0 if sound else 1)
+    out, err = capsys.readouterr()
+    body = json.loads(out)
+    assert err == ""
+    assert body["usable"] is sound
+    assert [problem["grave"] for problem in body["problems"]] == ([] if sound else [True])
+    assert body["worker"] == (WORKER if sound else {})
+    assert main(["doctor"]) == (0 if sound else 1)
+    assert ("not usable" in capsys.readouterr().out) is not sound

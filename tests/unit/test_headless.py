@@ -1,0 +1,143 @@
+"""A measurement without a screen: from loading to a snapshot with its ratios and doubts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from fakes.scripted_worker import Script, ScriptedMaker, resolved, starter
+from quantchat.bench.comparison import Comparison
+from quantchat.bench.headless import LoadFailed, measure
+from quantchat.bench.rounds import Plan, Task
+from quantchat.profile.model import Profile
+from quantchat.report import measurement as report
+from quantchat.snapshot import store
+from quantchat.snapshot.ratios import compare_sides, pooled_gaps
+from quantchat.worker.protocol import Failed
+
+PLAN = Plan((Task("one"), Task("two"), Task("three")), rounds=2, warmup=1)
+
+
+def comparison(folder: Path, **scripts: Script) -> Comparison:
+    variants = [{"label": s, "engine": "bitsandbytes", "model": "m"} for s in scripts]
+    profile = Profile.model_validate({"name": "test", "variants": variants})
+    return Comparison(profile, maker=ScriptedMaker(scripts), start=starter(scripts, folder))
+
+
+def pair(folder: Path, b_token_ms: float = 10.0) -> Comparison:
+    text = "one two three four five six seven eight"
+    return comparison(
+        folder,
+        A=Script(answer=lambda request: text, token_ms=20.0),
+        B=Script(answer=lambda request: text, token_ms=b_token_ms, resolved=resolved("other")),
+    )
+
+
+async def test_from_loading_to_ratios(tmp_path: Path) -> None:
+    steps: list[str] = []
+    snapshot = await measure(
+        pair(tmp_path), PLAN, on_step=lambda done, total, detail: steps.append(detail)
+    )
+    assert snapshot.measurement is not None
+    assert not snapshot.measurement.stopped
+    assert len(snapshot.turns) == 6
+    assert {(turn.task, turn.round) for turn in snapshot.turns} == {
+        (task, number) for task in (1, 2, 3) for number in (1, 2)
+    }
+    assert steps[0].startswith("warming up")
+    # Before each round, and at the end.
+    assert len(snapshot.measurement.samples) == 3
+
+    found = {one.figure: one for one in compare_sides(snapshot)}
+    tpot = found["TPOT"]
+    assert tpot.a == pytest.approx(20.0)
+    assert tpot.b == pytest.approx(10.0)
+    assert tpot.ratio is not None
+    assert tpot.ratio.value == pytest.approx(0.5)
+    assert tpot.ratio.shown
+    assert (tpot.ratio.pairs, tpot.ratio.clusters) == (6, 3)
+    assert found["decode throughput"].b == pytest.approx(100.0)
+    memory = found["memory, process"].ratio
+    assert memory is not None
+    assert not memory.shown
+    (gaps_a, _) = pooled_gaps(snapshot)
+    assert gaps_a.tokens == 6 * 7
+
+    assert store.load(store.save(snapshot, tmp_path / "saved")) == snapshot
+    console = Console(width=120, record=True, file=(tmp_path / "out").open("w"))
+    console.print(report.render(snapshot))
+    text = console.export_text()
+    assert "in turn: 6 turns, 3 prompts, 2 rounds, 1 warm-up" in text
+    assert "0.500" in text
+    assert "no difference shown" in text
+    assert "over 42 gaps" in text
+
+
+async def test_a_side_against_itself_shows_no_difference(tmp_path: Path) -> None:
+    snapshot = await measure(pair(tmp_path, b_token_ms=20.0), PLAN)
+    for one in compare_sides(snapshot):
+        assert one.ratio is not None
+        assert not one.ratio.shown, one
+
+
+async def test_together_is_marked_contended(tmp_path: Path) -> None:
+    plan = Plan((Task("one"),), rounds=1, warmup=0, order="together")
+    snapshot = await measure(pair(tmp_path), plan)
+    console = Console(width=120, record=True, file=(tmp_path / "out").open("w"))
+    console.print(report.render(snapshot))
+    text = console.export_text()
+    assert "Measured contended" in text
+    assert "not to be quoted" in text
+    assert "none: measured once" in text
+
+
+async def test_unequal_and_unsteady_answers_are_flagged(tmp_path: Path) -> None:
+    sides = pair(tmp_path)
+    script = Script(answer=lambda request: "a shorter one of five")
+    speeds = iter([20.0, 40.0, 20.0, 40.0])
+
+    def answer(request: object) -> str:
+        script.token_ms = next(speeds)
+        return "a shorter one of five"
+
+    script.answer = answer
+    sides = comparison(tmp_path, A=Script(), B=script)
+    snapshot = await measure(sides, Plan((Task("one"),), rounds=4, warmup=0))
+    assert snapshot.measurement is not None
+    flags = snapshot.measurement.flags
+    assert any("B, prompt 1: decode throughput varied" in flag for flag in flags)
+    assert any("different length" in flag for flag in flags)
+
+
+async def test_a_variant_that_does_not_load_ends_it(tmp_path: Path) -> None:
+    broken = Script(loading_fails=Failed("bad_checkpoint", "no such folder", "look"))
+    sides = comparison(tmp_path, A=Script(), B=broken)
+    with pytest.raises(LoadFailed, match="B: no such folder"):
+        await measure(sides, PLAN)
+    assert sides.variants[0].pid is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_keeps_what_was_measured(tmp_path: Path, number: signal.Signals) -> None:
+    def step(done: int, total: int, detail: str) -> None:
+        if done == 3:
+            os.kill(os.getpid(), number)
+
+    snapshot = await measure(pair(tmp_path), PLAN, on_step=step)
+    assert snapshot.measurement is not None
+    assert snapshot.measurement.stopped
+    assert 2 <= len(snapshot.turns) < 6
+
+
+async def test_a_signal_while_loading_ends_it(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    sides = comparison(tmp_path, A=Script(), B=Script(loading_gate=gate))
+    asyncio.get_running_loop().call_later(0, os.kill, os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        await measure(sides, PLAN)
+    assert all(variant.pid is None for variant in sides.variants)

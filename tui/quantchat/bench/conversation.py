@@ -1,0 +1,137 @@
+"""What was said: one prompt for all variants, one answer from each. Pure data, no processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal
+
+from quantchat.metrics.energy import Energy
+from quantchat.worker.protocol import Failed, Generate, Ledger, Message, Ready
+
+Order = Literal["together", "in-turn"]
+
+
+class AnswerState(Enum):
+    """Where an answer is. The last two are final."""
+
+    WAITING = "waiting"
+    PREFILL = "prefill"
+    STREAMING = "streaming"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass
+class Answer:
+    """One variant's answer, growing while it streams. Times are the worker's own clock, ns."""
+
+    variant: str
+    order: Order
+    """How it was decoded; `together` where the other variant decoded, or was made, meanwhile."""
+    state: AnswerState = AnswerState.WAITING
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    """Prompt tokens taken from the kept KV cache, not computed."""
+    prefill_done: int = 0
+    prefill_total: int = 0
+    received_ns: int = 0
+    prefilled_ns: int = 0
+    """When the last prompt token was computed."""
+    ids: list[int] = field(default_factory=list)
+    pieces: list[str] = field(default_factory=list)
+    times_ns: list[int] = field(default_factory=list)
+    text: str = ""
+    """What was said so far, raw; the pieces joined, until the worker's whole decoding comes."""
+    reason: str = ""
+    """Why it ended: eos, length, stop, context, failed; empty while it goes on."""
+    failure: Failed | None = None
+    ledger: Ledger | None = None
+    """Memory at the end of the answer."""
+    energy: Energy | None = None
+    """What it took of the GPU's energy, if that was measured."""
+    request: Generate | None = None
+    """What was sent to the worker; None while it waits for its turn."""
+    ready: Ready | None = None
+    """What it runs on: the variant may be ended or loaded anew before a snapshot is taken."""
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will come."""
+        return self.state in (AnswerState.DONE, AnswerState.FAILED)
+
+
+@dataclass
+class Turn:
+    """One prompt and the answers to it, by variant label."""
+
+    number: int
+    prompt: str
+    answers: dict[str, Answer] = field(default_factory=dict)
+
+    @property
+    def over(self) -> bool:
+        """Whether each answer is over."""
+        return all(answer.over for answer in self.answers.values())
+
+
+@dataclass
+class Conversation:
+    """The turns so far. `system` is sent first where it is not empty."""
+
+    system: str = ""
+    turns: list[Turn] = field(default_factory=list)
+    _last_number: int = 0
+
+    def begin(self, prompt: str, answers: list[Answer]) -> Turn:
+        """Add a turn for `prompt` with the (waiting) `answers`. Numbers are never used twice."""
+        self._last_number += 1
+        turn = Turn(self._last_number, prompt, {answer.variant: answer for answer in answers})
+        self.turns.append(turn)
+        return turn
+
+    def messages_for(self, variant: str, turn: Turn) -> list[Message]:
+        """The chat `variant` gets for `turn`: what itself said before, and the new prompt.
+
+        Turns it did not answer (it was not on the screen, or it failed) are left out: no model is
+        made to own words it did not say.
+        """
+        messages = [Message("system", self.system)] if self.system else []
+        for earlier in self.turns:
+            if earlier is turn:
+                break
+            answer = earlier.answers.get(variant)
+            if answer is not None and answer.text:
+                messages.append(Message("user", earlier.prompt))
+                messages.append(Message("assistant", answer.text))
+        messages.append(Message("user", turn.prompt))
+        return messages
+
+    def drop_last(self) -> Turn | None:
+        """Take the last turn away (to ask it again) and return it."""
+        return self.turns.pop() if self.turns else None
+
+    def drop_oldest(self) -> Turn | None:
+        """Take the first turn away: the way on when the context is full."""
+        return self.turns.pop(0) if self.turns else None
+
+
+def same_tokenizer(first: Answer, second: Answer) -> bool:
+    """Whether the token ids of two answers mean the same; not where one's tokenizer is unknown."""
+    hashes = [a.ready.resolved.tokenizer_hash if a.ready else "" for a in (first, second)]
+    return hashes[0] == hashes[1] != ""
+
+
+def divergence_point(first: Answer, second: Answer) -> int | None:
+    """Index of the first output token at which two answers differ, or None.
+
+    Also where one ends and the other goes on, once the shorter is over. Token ids are compared:
+    meaningful only where `same_tokenizer`.
+    """
+    for index, (a, b) in enumerate(zip(first.ids, second.ids, strict=False)):
+        if a != b:
+            return index
+    shorter, longer = sorted((first, second), key=lambda answer: len(answer.ids))
+    if len(shorter.ids) < len(longer.ids) and shorter.over:
+        return len(shorter.ids)
+    return None

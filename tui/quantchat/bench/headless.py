@@ -1,0 +1,89 @@
+"""A comparison without a screen: load the pair, measure, record, end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+
+from quantchat.bench.comparison import Change, Comparison, VariantChanged
+from quantchat.bench.live_variant import LiveVariant, State
+from quantchat.bench.measurement import Measurement
+from quantchat.bench.record import record
+from quantchat.bench.rounds import Plan
+from quantchat.errors import UserError
+from quantchat.metrics.sampler import DeviceSampler
+from quantchat.snapshot.schema import Snapshot
+
+
+class LoadFailed(UserError):
+    """A variant could not be loaded."""
+
+
+async def measure(
+    comparison: Comparison,
+    plan: Plan,
+    *,
+    on_variant: Callable[[LiveVariant], None] = lambda variant: None,
+    on_step: Callable[[int, int, str], None] = lambda done, total, detail: None,
+) -> Snapshot:
+    """Load the shown pair of `comparison`, measure `plan` on it, end it; the snapshot of it all.
+
+    Ctrl+C and SIGTERM stop the measurement; what was measured until then is in the snapshot. Raises
+    LoadFailed where a variant does not load, KeyboardInterrupt where it is stopped before
+    anything was measured.
+    """
+    changed = asyncio.Event()
+
+    def heard(change: Change) -> None:
+        changed.set()
+        if isinstance(change, VariantChanged):
+            on_variant(change.variant)
+
+    comparison.on_change = heard
+    sampler = DeviceSampler()
+    measurement = Measurement(comparison, plan, sampler, on_step)
+    stopped = asyncio.Event()
+
+    def stop() -> None:
+        stopped.set()
+        changed.set()
+        measurement.stop()
+
+    try:
+        with _on_signals(stop):
+            comparison.open()
+            await _loaded(comparison, changed, stopped)
+            await measurement.run()
+        if not measurement.measured and stopped.is_set():
+            raise KeyboardInterrupt
+        return record(comparison, sampler, measurement)
+    finally:
+        sampler.close()
+        await comparison.close()
+
+
+async def _loaded(comparison: Comparison, changed: asyncio.Event, stopped: asyncio.Event) -> None:
+    while not all(variant.state is State.READY for variant in comparison.sides):
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        for variant in comparison.sides:
+            if variant.state is State.FAILED and variant.failure is not None:
+                failure = variant.failure
+                raise LoadFailed(failure.reason, where=variant.label, mend=failure.mend)
+        changed.clear()
+        await changed.wait()
+
+
+@contextlib.contextmanager
+def _on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    for number in signals:
+        loop.add_signal_handler(number, stop)
+    try:
+        yield
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)

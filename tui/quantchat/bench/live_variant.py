@@ -1,0 +1,280 @@
+"""A variant that lives: prepared, loaded, answering, or failed with its reason."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import signal
+import time
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+
+from quantchat.bench.conversation import Answer, AnswerState
+from quantchat.errors import UserError
+from quantchat.host.worker_process import Place, StartWorker, Worker, WorkerEnded
+from quantchat.profile.model import BitsAndBytes, Gptq, Transformers
+from quantchat.quantize.maker import MakeFailed, Maker, Prepared
+from quantchat.worker.protocol import (
+    Event,
+    Failed,
+    Finished,
+    Generate,
+    Ledger,
+    Load,
+    Memory,
+    Prefilled,
+    Progress,
+    ProtocolError,
+    Ready,
+    Resolved,
+    Started,
+    Stop,
+    Tokens,
+)
+
+AnyVariant = BitsAndBytes | Gptq | Transformers
+
+
+class State(Enum):
+    """Where a variant is in its life."""
+
+    IDLE = "idle"
+    PREPARING = "preparing"
+    LOADING = "loading"
+    READY = "ready"
+    ANSWERING = "answering"
+    FAILED = "failed"
+
+
+class LiveVariant:
+    """One variant of a comparison with its worker, if it has one. All state is for reading."""
+
+    def __init__(
+        self,
+        spec: AnyVariant,
+        *,
+        maker: Maker,
+        start: StartWorker,
+        on_change: Callable[[LiveVariant], None],
+    ) -> None:
+        self.spec = spec
+        self.label = spec.label
+        self.state = State.IDLE
+        self.progress: Progress | None = None
+        """The stage under way while PREPARING or LOADING."""
+        self.ready: Ready | None = None
+        """What really runs, and what loading cost, once READY."""
+        self.load_s = 0.0
+        """Seconds from the worker's start until it was ready."""
+        self.ledger: Ledger | None = None
+        self.failure: Failed | None = None
+        """The reason while FAILED."""
+        self._maker = maker
+        self._start = start
+        self._on_change = on_change
+        self._life: asyncio.Task[None] | None = None
+        self._ending = False
+        self._worker: Worker | None = None
+        self._log: Path | None = None
+        self._turn: int | None = None
+        self._answer: Answer | None = None
+        self._answered: asyncio.Event = asyncio.Event()
+
+    # ------------------------------------------------------------ what others read
+
+    @property
+    def resolved(self) -> Resolved | None:
+        """What really runs, once loaded."""
+        return self.ready.resolved if self.ready else None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the worker process, while there is one."""
+        return self._worker.pid if self._worker else None
+
+    @property
+    def log(self) -> Path | None:
+        """File with what the libraries printed; it outlives the worker."""
+        return self._log
+
+    # ------------------------------------------------------------ life
+
+    def begin(self) -> None:
+        """Prepare and load, unless that is done or under way. Returns at once."""
+        before = self._life
+        over = before is None or before.done() or self._ending or self.state is State.FAILED
+        if not over:
+            return
+        self._ending = False
+        self.failure = None
+        self._life = asyncio.ensure_future(self._live(before))
+
+    retry = begin
+
+    def end(self) -> None:
+        """End the worker and give its memory back; `begin` loads it again. Returns at once."""
+        if self._life is not None:
+            self._ending = True
+            self._life.cancel()
+
+    async def close(self) -> None:
+        """End the worker; returns when it is gone."""
+        self.end()
+        if self._life is not None:
+            await asyncio.gather(self._life, return_exceptions=True)
+
+    async def _live(self, before: asyncio.Task[None] | None) -> None:
+        """From preparing to the end of the worker, in one task that can be cancelled anywhere.
+
+        `before` is the life before this one, whose memory must be free first.
+        """
+        if before is not None:
+            await asyncio.wait([before])
+        try:
+            self._become(State.PREPARING)
+            prepared = await self._maker.prepare(self.spec, self._progressed)
+            self._become(State.LOADING)
+            began = time.monotonic()
+            self._worker = await self._start(Place(self.label, self.spec.python))
+            self._log = self._worker.log
+            self._worker.send(self._load(prepared))
+            async for event in self._worker.events():
+                if isinstance(event, Ready):
+                    self.load_s = time.monotonic() - began
+                    # What the maker knows of the base no worker can see.
+                    self.ready = dataclasses.replace(event, note=prepared.note or event.note)
+                    self.ledger = event.ledger
+                    self._become(State.READY)
+                elif isinstance(event, Failed) and event.turn < 0:
+                    self._fail(event)
+                    return
+                else:
+                    self._heard(event)
+        except MakeFailed as error:
+            self._fail(error.failure)
+        except UserError as error:
+            self._fail(Failed("unsupported", str(error)))
+        except OSError as error:
+            place = f": {error.filename}" if error.filename else ""
+            self._fail(Failed("internal", f"{error.strerror or error}{place}"))
+        except WorkerEnded as error:
+            kind = "out_of_memory" if error.returncode == -signal.SIGKILL else "worker_ended"
+            self._fail(Failed(kind, error.reason, "look at the worker's log, then retry"))
+        except ProtocolError as error:
+            self._fail(Failed("internal", f"the worker sent what is no message: {error}", "retry"))
+        finally:
+            worker, self._worker = self._worker, None
+            if worker is not None:
+                await asyncio.shield(worker.close())
+            self.ready = None
+            self.ledger = None
+            self.progress = None
+            if self.state is not State.FAILED:
+                self._become(State.IDLE)
+            self._finish_answer(Failed("worker_ended", "the variant was ended"))
+
+    def _load(self, prepared: Prepared) -> Load:
+        spec = self.spec
+        return Load(
+            engine=spec.engine,
+            model=prepared.model,
+            revision=prepared.revision,
+            options=spec.options,
+            dtype=spec.dtype,
+            device=spec.device,
+            attention=spec.attention,
+            trust_remote_code=spec.trust_remote_code,
+        )
+
+    def _become(self, state: State) -> None:
+        self.state = state
+        if state not in (State.PREPARING, State.LOADING):
+            self.progress = None
+        self._on_change(self)
+
+    def _progressed(self, progress: Progress) -> None:
+        self.progress = progress
+        self._on_change(self)
+
+    def _fail(self, failure: Failed) -> None:
+        self.failure = failure
+        self.state = State.FAILED  # first, lest the end of the answer shows as READY
+        self._finish_answer(failure)
+        self._become(State.FAILED)
+
+    # ------------------------------------------------------------ answers
+
+    async def answer(self, request: Generate, answer: Answer) -> None:
+        """Send `request` and fill `answer` until it is over. The variant must be READY."""
+        worker = self._worker
+        if worker is None or self.state is not State.READY:
+            self._answer, self._answered = answer, asyncio.Event()
+            self._finish_answer(self.failure or Failed("worker_ended", "the variant is not loaded"))
+            return
+        self._answer, self._answered = answer, asyncio.Event()
+        answer.request, answer.ready = request, self.ready
+        self._turn = request.turn
+        self._become(State.ANSWERING)
+        worker.send(request)
+        await self._answered.wait()
+
+    def never_asked(self, answer: Answer) -> None:
+        """Mark an answer that was stopped before its turn came."""
+        answer.state, answer.reason = AnswerState.DONE, "stop"
+
+    def stop(self) -> None:
+        """Ask the worker to stop decoding; the answer ends with reason `stop`."""
+        if self._worker is not None and self.state is State.ANSWERING and self._turn is not None:
+            self._worker.send(Stop(self._turn))
+
+    def _heard(self, event: Event) -> None:
+        if isinstance(event, Progress):
+            self._progressed(event)
+            return
+        if isinstance(event, Memory):
+            self.ledger = event.ledger
+            return
+        answer = self._answer
+        if answer is None or answer.over:
+            return
+        if isinstance(event, Started):
+            answer.state = AnswerState.PREFILL
+            answer.received_ns = event.received_ns
+            answer.prompt_tokens = event.prompt_tokens
+            answer.cached_tokens = event.cached_tokens
+            answer.prefill_total = event.prompt_tokens - event.cached_tokens
+        elif isinstance(event, Prefilled):
+            answer.prefill_done, answer.prefill_total = event.done, event.total
+            if event.done >= event.total:
+                answer.prefilled_ns = event.at_ns
+        elif isinstance(event, Tokens):
+            answer.state = AnswerState.STREAMING
+            answer.ids += event.ids
+            answer.pieces += event.pieces
+            answer.times_ns += event.times_ns
+            answer.text += "".join(event.pieces)
+        elif isinstance(event, Finished):
+            answer.text = event.text
+            answer.reason = event.reason
+            answer.state = AnswerState.DONE
+            self._answer_over()
+        elif isinstance(event, Failed):
+            self._finish_answer(event)
+
+    def _finish_answer(self, failure: Failed) -> None:
+        """End the answer under way, if there is one, with `failure`; what was said is kept."""
+        answer = self._answer
+        if answer is not None and not answer.over:
+            answer.failure = failure
+            answer.reason = "failed"
+            answer.state = AnswerState.FAILED
+            self._answer_over()
+
+    def _answer_over(self) -> None:
+        if self._answer is not None:
+            self._answer.ledger = self.ledger
+        self._answer = None
+        self._answered.set()
+        if self.state is State.ANSWERING:
+            self._become(State.READY)

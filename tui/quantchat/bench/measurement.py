@@ -1,0 +1,162 @@
+"""A measurement: rounds with the machine watched meanwhile, and what casts doubt on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import monotonic
+
+from quantchat.bench.comparison import Comparison
+from quantchat.bench.conversation import Answer
+from quantchat.bench.live_variant import LiveVariant
+from quantchat.bench.rounds import Measured, Plan, Rounds
+from quantchat.metrics.energy import Energy
+from quantchat.metrics.gpus import GpuSample
+from quantchat.metrics.latency import decode_throughput
+from quantchat.metrics.sampler import DeviceSample, DeviceSampler
+from quantchat.metrics.statistics import variation
+
+MOST_VARIATION = 0.05
+"""Coefficient of variation of the decode throughput of one task above which it is flagged."""
+
+MOST_CLOCK_CHANGE = 0.05
+MOST_TEMPERATURE_CHANGE_C = 10
+
+
+@dataclass
+class Measurement:
+    """Runs `plan` on the pair `comparison` shows, and keeps what it takes to judge the result."""
+
+    comparison: Comparison
+    plan: Plan
+    sampler: DeviceSampler
+    on_step: Callable[[int, int, str], None] = lambda done, total, detail: None
+    samples: list[DeviceSample] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._rounds = Rounds(self.comparison, self.plan, self._step, self._metered)
+        self._strangers: dict[str, int] = {}
+        """Most processes of others that were seen on a GPU, by its name."""
+
+    @property
+    def measured(self) -> list[Measured]:
+        """What was measured so far."""
+        return self._rounds.measured
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it ended before its time."""
+        return self._rounds.stopped
+
+    async def run(self) -> None:
+        """Measure to the end, or until `stop`."""
+        await self._rounds.run()
+
+    def stop(self) -> None:
+        """End soon; what was measured is kept."""
+        self._rounds.stop()
+
+    def _step(self, done: int, total: int, detail: str) -> None:
+        # Before each round and at the end: often enough to see a clock that falls, and seldom
+        # enough not to disturb what is measured.
+        after_warmup = done - self.plan.warmup
+        if after_warmup >= 0 and (after_warmup % len(self.plan.tasks) == 0 or done == total):
+            sample = self.sampler.sample()
+            self.samples.append(sample)
+            self._look_for_strangers(sample)
+        self.on_step(done, total, detail)
+
+    def _look_for_strangers(self, sample: DeviceSample) -> None:
+        own = [variant.pid for variant in self.comparison.variants if variant.pid is not None]
+        for gpu in sample.gpus:
+            seen, name = self.sampler.strangers(gpu, own), f"GPU {gpu.index}"
+            if seen > self._strangers.get(name, 0):
+                self._strangers[name] = seen
+
+    @contextmanager
+    def _metered(self, variant: LiveVariant, answer: Answer) -> Iterator[None]:
+        """Give `answer` the energy that its GPU takes meanwhile, where that is counted."""
+        device = variant.ledger.device if variant.ledger else ""
+        before, began = self.sampler.energy_mj(device), monotonic()
+        yield
+        seconds, after = monotonic() - began, self.sampler.energy_mj(device)
+        if before is not None and after is not None and after > before:
+            answer.energy = Energy((after - before) / 1000, seconds)
+
+    @property
+    def flags(self) -> list[str]:
+        """Doubts, one line each; empty where nothing speaks against the figures."""
+        return [
+            *_unsteady(self.measured),
+            *_unequal(self.measured),
+            *_restless(self.samples),
+            *_shared(self._strangers),
+        ]
+
+
+def _unsteady(measured: Sequence[Measured]) -> list[str]:
+    """Tasks whose throughput varied more between rounds than a steady machine's does."""
+    rates: dict[tuple[str, int], list[float]] = {}
+    for one in measured:
+        for label, answer in one.turn.answers.items():
+            rate = decode_throughput(answer.times_ns)
+            if rate is not None:
+                rates.setdefault((label, one.task), []).append(rate)
+    flags = []
+    for (label, task), values in rates.items():
+        spread = variation(values)
+        if spread is not None and spread > MOST_VARIATION:
+            flags.append(
+                f"{label}, prompt {task + 1}: decode throughput varied by {spread:.0%} "
+                f"between rounds (coefficient of variation over {MOST_VARIATION:.0%})"
+            )
+    return flags
+
+
+def _unequal(measured: Sequence[Measured]) -> list[str]:
+    """Tasks that one side answered at another length: their end-to-end times say little."""
+    tasks = sorted(
+        {
+            one.task + 1
+            for one in measured
+            if len({len(answer.ids) for answer in one.turn.answers.values()}) > 1
+        }
+    )
+    if not tasks:
+        return []
+    which = ", ".join(map(str, tasks))
+    return [
+        f"prompt {which}: the sides gave answers of different length; "
+        "end-to-end times are not for the same work (--ignore-eos makes them)"
+    ]
+
+
+def _restless(samples: Sequence[DeviceSample]) -> list[str]:
+    """What the GPUs did meanwhile that they should not have done."""
+    flags = []
+    for index in range(min((len(sample.gpus) for sample in samples), default=0)):
+        gpus = [sample.gpus[index] for sample in samples]
+        name = f"GPU {gpus[0].index}"
+        clocks = _known(gpus, "sm_clock_mhz")
+        if clocks and max(clocks) > min(clocks) * (1 + MOST_CLOCK_CHANGE):
+            flags.append(f"{name}: SM clock between {min(clocks):.0f} and {max(clocks):.0f} MHz")
+        heat = _known(gpus, "temperature_c")
+        if heat and max(heat) - min(heat) > MOST_TEMPERATURE_CHANGE_C:
+            flags.append(f"{name}: temperature between {min(heat):.0f} and {max(heat):.0f} °C")
+        held = sorted({reason for gpu in gpus for reason in gpu.throttle or []})
+        if held:
+            flags.append(f"{name}: clocks held down by {', '.join(held)}")
+    return flags
+
+
+def _shared(strangers: Mapping[str, int]) -> list[str]:
+    """GPUs that others' processes were on: whatever they did took part of the machine."""
+    return [
+        f"{name}: {count} other process{'es were' if count > 1 else ' was'} on it meanwhile"
+        for name, count in strangers.items()
+    ]
+
+
+def _known(gpus: Sequence[GpuSample], figure: str) -> list[float]:
+    return [value for gpu in gpus if (value := getattr(gpu, figure)) is not None]

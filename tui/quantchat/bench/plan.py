@@ -1,0 +1,218 @@
+"""The plan: what a profile's variants will need, and whether the pair fits beside what is there.
+
+Nothing is loaded for it, and no ML library imported: it is reckoned from the models' headers.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from dataclasses import dataclass, field
+from typing import Literal
+
+from quantchat.bench.live_variant import AnyVariant
+from quantchat.errors import UserError
+from quantchat.metrics.estimate import Estimate, estimate, notes
+from quantchat.metrics.host import cpu_has
+from quantchat.metrics.model_files import ModelFiles
+from quantchat.metrics.sampler import DeviceSample
+from quantchat.metrics.visible import visible_gpus
+from quantchat.profile.model import DEMO_MODEL, Gptq, Profile, Transformers
+from quantchat.quantize.demo_shape import demo_files
+from quantchat.quantize.headers import read
+from quantchat.quantize.sources import Named, resolve
+from quantchat.quantize.store import Workshop
+from quantchat.text import one_line
+from quantchat.worker.protocol import Resolved
+
+PROMPT_TOKENS = 512
+"""Tokens of prompt that a context is reckoned with, beside the longest answer."""
+
+Fit = Literal["fits", "tight", "does not fit", "not known"]
+
+
+@dataclass(frozen=True)
+class Room:
+    """A device with the memory that is free on it now, in bytes; None where nothing tells."""
+
+    name: str
+    cuda: bool
+    free: int | None
+    total: int | None
+
+
+@dataclass(frozen=True)
+class VariantPlan:
+    """What one variant will need, or the `problem` why that cannot be told."""
+
+    label: str
+    room: Room
+    estimate: Estimate | None
+    problem: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class RoomPlan:
+    """What the variants of the pair that share one device need of it together, in bytes."""
+
+    room: Room
+    labels: list[str]
+    total: int | None
+    """Loaded, with full contexts; None where a variant's need is not known."""
+    peak: int | None
+    """At most, both loading at once."""
+
+    @property
+    def fit(self) -> Fit:
+        """`tight`: the variants fit once loaded, and perhaps not while both are loading."""
+        if self.total is None or self.peak is None or self.room.free is None:
+            return "not known"
+        if self.total > self.room.free:
+            return "does not fit"
+        return "fits" if self.peak <= self.room.free else "tight"
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """The plan of a profile: each variant, and each device the pair would use."""
+
+    name: str
+    variants: list[VariantPlan]
+    rooms: list[RoomPlan]
+
+    @property
+    def fit(self) -> Fit:
+        """The worst of the devices'."""
+        order: tuple[Fit, ...] = ("does not fit", "not known", "tight", "fits")
+        return min((one.fit for one in self.rooms), key=order.index)
+
+
+def make_plan(
+    profile: Profile,
+    sample: DeviceSample,
+    *,
+    tokens: int | None = None,
+    pair: tuple[int, int] = (0, 1),
+    fetch: bool = False,
+) -> MemoryPlan:
+    """What each variant of `profile` needs, and what the `pair` does to the machine in `sample`.
+
+    `tokens` of prompt and answer, by default the profile's longest answer and `PROMPT_TOKENS`.
+    `fetch`: a hub may be asked for the headers of models that are not here.
+    """
+    tokens = tokens or profile.generation.max_new_tokens + PROMPT_TOKENS
+    variants = [_variant(spec, sample, tokens, fetch) for spec in profile.variants]
+    chosen = [variants[index] for index in pair]
+    rooms = list(dict.fromkeys(variant.room for variant in chosen))
+    return MemoryPlan(
+        profile.name,
+        variants,
+        [_room_plan(room, [v for v in chosen if v.room == room]) for room in rooms],
+    )
+
+
+def warning(profile: Profile, sample: DeviceSample, pair: tuple[int, int] = (0, 1)) -> str | None:
+    """One line where the `pair` will not fit, or only tightly; None where it does or nobody knows.
+
+    Reads files, and asks no hub: a matter of milliseconds, but for the first id of a hub, which
+    imports its library.
+    """
+    found = []
+    for one in make_plan(profile, sample, pair=pair).rooms:
+        if one.fit in ("does not fit", "tight") and one.total is not None:
+            needed = one.total if one.fit == "does not fit" else one.peak
+            when = "" if one.fit == "does not fit" else " while loading"
+            found.append(
+                f"{' and '.join(one.labels)} need about {_gib(needed)}{when}, "
+                f"{_gib(one.room.free)} are free on {one.room.name}"
+            )
+    return "; ".join(found) or None
+
+
+def predicted(spec: AnyVariant, resolved: Resolved, tokens: int) -> Estimate | None:
+    """What would have been said of `spec` before it was loaded as `resolved` tells.
+
+    None where the files do not tell. Cheap: a few milliseconds for files that were just read.
+    """
+    try:
+        _refuse_gguf(spec)
+        files = read(resolve(resolved.model), fetch=False)
+    except UserError:
+        return None
+    return _estimate(spec, files, resolved.device.startswith("cuda"), tokens)
+
+
+def _variant(spec: AnyVariant, sample: DeviceSample, tokens: int, fetch: bool) -> VariantPlan:
+    room = _room(spec, sample)
+    try:
+        files, told = _files(spec, fetch)
+    except UserError as error:
+        return VariantPlan(spec.label, room, None, str(error))
+    reckoned = _estimate(spec, files, room.cuda, tokens)
+    return VariantPlan(spec.label, room, reckoned, notes=[*told, *notes(spec, files)])
+
+
+def _estimate(spec: AnyVariant, files: ModelFiles, cuda: bool, tokens: int) -> Estimate:
+    return estimate(spec, files, cuda=cuda, tokens=tokens, repacked=cpu_has("avx512_bf16"))
+
+
+def _files(spec: AnyVariant, fetch: bool) -> tuple[ModelFiles, list[str]]:
+    """The headers of what `spec` loads, or of the base it is made from, and what to say of that."""
+    _refuse_gguf(spec)
+    made = Workshop().find(spec)
+    if made is not None:
+        files = read(Named(made.model, made.revision), fetch=fetch)
+        if isinstance(spec, Gptq) and files.quantization is None:
+            raise UserError(
+                "is not quantized", where=made.model, mend="add [variants.quantize] to have it made"
+            )
+        return files, []
+    if spec.model == DEMO_MODEL:
+        return demo_files(), ["not made yet: reckoned from the demo's known shape"]
+    return read(resolve(spec.model), fetch=fetch), []
+
+
+def _refuse_gguf(spec: AnyVariant) -> None:
+    if isinstance(spec, Transformers) and spec.gguf_file:
+        raise UserError(
+            "the sizes in a GGUF file are not read",
+            where=one_line(spec.gguf_file),
+            mend="loaded, it takes 4 bytes a weight, or 2 where the variant names a dtype",
+        )
+
+
+def _room(spec: AnyVariant, sample: DeviceSample) -> Room:
+    """The device the worker of `spec` will choose (`choose_device` there)."""
+    gpus = visible_gpus(sample.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    index = int(spec.device.partition(":")[2] or 0)
+    auto_cpu = spec.device == "auto" and (not gpus or (not spec.python and _torch_without_cuda()))
+    if spec.device == "cpu" or auto_cpu:
+        host = sample.host
+        return Room("RAM", False, host.ram_total - host.ram_used, host.ram_total)
+    if index >= len(gpus):
+        return Room(f"cuda:{index}, which is not there", True, None, None)
+    gpu = gpus[index]
+    return Room(f"GPU {gpu.index} ({gpu.name})", True, gpu.memory_free, gpu.memory_total)
+
+
+def _torch_without_cuda() -> bool:
+    try:
+        return importlib.metadata.version("torch").endswith("+cpu")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+def _room_plan(room: Room, variants: list[VariantPlan]) -> RoomPlan:
+    known = [variant.estimate for variant in variants if variant.estimate is not None]
+    whole = len(known) == len(variants)
+    return RoomPlan(
+        room,
+        [variant.label for variant in variants],
+        sum(one.total for one in known) if whole else None,
+        sum(one.peak for one in known) if whole else None,
+    )
+
+
+def _gib(count: int | None) -> str:
+    return "–" if count is None else f"{count / 2**30:.1f} GiB"

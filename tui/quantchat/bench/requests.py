@@ -1,0 +1,29 @@
+"""What a worker is sent for an answer, the same for a chat and for a measurement."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from quantchat.profile.model import Generation
+from quantchat.worker.protocol import Generate, Message, Sampling
+
+
+def chat_request(
+    turn: int, messages: list[Message], settings: Generation, *, threads: int, **more: Any
+) -> Generate:
+    """Return the request for `messages` under `settings`; `more` are other fields of Generate."""
+    fields: dict[str, Any] = {"max_new_tokens": settings.max_new_tokens, **more}
+    sampling = Sampling(
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        top_k=settings.top_k,
+        repetition_penalty=settings.repetition_penalty,
+        seed=settings.seed,
+    )
+    return Generate(turn=turn, messages=messages, sampling=sampling, threads=threads, **fields)
+
+
+def threads_for(decoding: int) -> int:
+    """CPU threads for each of `decoding` workers at once: more threads than cores collapse."""
+    return max(1, (os.cpu_count() or 1) // decoding)
