@@ -1,0 +1,223 @@
+"""A snapshot as tables: the right figures, labelled, and nothing in them that a terminal obeys."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console, RenderableType
+
+from fakes.saved import (
+    LEDGER,
+    MIB,
+    RESOLVED,
+    answer,
+    hostile_snapshots,
+    hostile_text,
+    snapshot,
+    variant,
+)
+from fakes.terminal_text import is_clean
+from quantchat.metrics.latency import TurnTiming
+from quantchat.metrics.memory import ProcessMemory
+from quantchat.report import figures, tables
+from quantchat.snapshot.schema import Snapshot, TurnRecord
+from quantchat.snapshot.store import Listed
+from quantchat.worker.protocol import Failed
+
+
+def drawn(renderable: RenderableType, width: int = 200) -> str:
+    file = io.StringIO()
+    Console(file=file, width=width, color_system=None, emoji=False).print(renderable)
+    return file.getvalue()
+
+
+def row(text: str, name: str) -> str:
+    """The line of the table that begins with `name`."""
+    (line,) = [line for line in text.splitlines() if line.strip().startswith(name)]
+    return " ".join(line.split())
+
+
+# ------------------------------------------------------------ what is told
+
+
+def test_each_figure_says_whether_it_was_contended() -> None:
+    (turn,) = snapshot().turns
+    text = drawn(tables.turn_table(turn))
+    assert row(text, "TTFT") == "TTFT 100 ms contended 100 ms in turn"
+    assert row(text, "decode throughput").endswith("50.0 tok/s contended 50.0 tok/s in turn")
+    assert row(text, "prefill").endswith("356 tok/s contended 356 tok/s in turn")
+    assert "20.0 · 20.0 · 20.0 ms contended" in row(text, "ITL")
+    assert "21.4 tok/s in turn" in row(text, "end-to-end")
+    assert "40 tokens, 8 of them from the KV cache" in row(text, "prompt")
+    assert row(text, "CPU threads") == "CPU threads 1 1"
+    assert "end of the answer" in row(text, "ended by")
+
+
+def test_what_is_not_defined_is_a_dash_without_a_label() -> None:
+    waiting = answer(
+        "GPTQ", state="waiting", reason="", ids=[], pieces=[], times_ns=[], text="",
+        timing=TurnTiming.of(received_ns=0, times_ns=[]),
+    )  # fmt: skip
+    turn = TurnRecord(number=3, prompt="", answers=[waiting], divergence_point=None)
+    text = drawn(tables.turn_table(turn))
+    assert row(text, "decode throughput") == "decode throughput –"
+    assert row(text, "TTFT") == "TTFT –"
+    assert row(text, "ended by") == "ended by not over (waiting)"
+
+
+def test_threads_are_told_only_of_the_cpu() -> None:
+    on_gpu = answer("A", ledger=replace(LEDGER, device="cuda:0"))
+    turn = TurnRecord(number=1, prompt="", answers=[on_gpu], divergence_point=None)
+    assert "CPU threads" not in drawn(tables.turn_table(turn))
+
+
+def test_the_divergence_is_counted_from_one() -> None:
+    turn = TurnRecord(number=2, prompt="", answers=[answer("A"), answer("B")], divergence_point=4)
+    assert "Turn 2: the answers part at token 5" in drawn(tables.turn_table(turn))
+
+
+def test_what_ran_is_told() -> None:
+    failed = variant(
+        "NF4", resolved=None, load=None, ledger=None, memory=None,
+        failure=Failed("out_of_memory", "8 GiB were needed, 2 were free"),
+    )  # fmt: skip
+    never = variant("Third", resolved=None, load=None, ledger=None, memory=None)
+    text = drawn(tables.variants_table(snapshot(variants=[variant("GPTQ"), failed, never])))
+    assert "TorchQuantLinear gptq 4 bits" in row(text, "kernel")
+    assert "134.5 M" in row(text, "parameters")
+    assert "cpu (A Processor, 2 threads)" in row(text, "device")
+    assert "5.5 s (import 3.0 s, weights 2.0 s, warm-up 0.5 s)" in row(text, "load time")
+    assert "8 GiB were needed" in row(text, "failure")
+    assert "Third" not in text
+    assert "\n note" not in text  # nothing to say, no row
+
+
+def test_the_source_of_a_memory_figure_is_named() -> None:
+    on_gpu = replace(LEDGER, device="cuda:0", other_live=0, slack=MIB, process=-1)
+    torch = variant("A", ledger=on_gpu, memory=ProcessMemory(104 * MIB, "torch", "a container"))
+    whole = variant(
+        "B",
+        ledger=replace(on_gpu, process=600 * MIB, non_torch=496 * MIB),
+        memory=ProcessMemory(600 * MIB, "nvml"),
+    )
+    text = drawn(tables.memory_table(snapshot(variants=[torch, whole])))
+    assert row(text, "weights") == "weights 100 MiB 100 MiB"
+    assert row(text, "non-torch") == "non-torch – 496 MiB"
+    assert row(text, "process total") == "process total – 600 MiB"
+    assert row(text, "worker holds") == "worker holds 104 MiB"
+    assert "reserved by torch, without the CUDA context: a container" in row(text, "measured")
+    assert "of the process, from NVML" in row(text, "measured")
+
+
+def test_the_weights_are_told_by_dtype_and_the_quantizations_own_by_kind() -> None:
+    text = drawn(tables.memory_table(snapshot()))
+    assert "int32 60.0 MiB, bfloat16 40.0 MiB" in row(text, "by dtype")
+    assert "scales 6.0 MiB, zeros 2.0 MiB, indices 1.0 MiB" in row(text, "the quantization's own")
+    assert "predicted" not in text  # nothing is, no row
+
+
+def test_the_peak_is_told_with_when_it_was() -> None:
+    def told(peak_at_ns: int) -> str:
+        ledger = replace(LEDGER, peak_at_ns=peak_at_ns)
+        saved = snapshot(variants=[variant("GPTQ", ledger=ledger)])
+        return row(drawn(tables.memory_table(saved)), "peak")
+
+    assert told(-1) == "peak 900 MiB"
+    assert told(999 * 10**6) == "peak 900 MiB, while loading"
+    assert told(1_000 * 10**6) == "peak 900 MiB, in turn 1"
+    ledger = replace(LEDGER, peak_at_ns=2**62)
+    turn = snapshot().turns[0].model_copy(update={"number": 1_000_007, "task": 3, "round": 2})
+    measured = snapshot(variants=[variant("GPTQ", ledger=ledger)], turns=[turn])
+    assert "in round 2, prompt 3" in row(drawn(tables.memory_table(measured)), "peak")
+
+
+def test_the_whole_snapshot_holds_what_was_said() -> None:
+    text = drawn(tables.render(snapshot()))
+    for said in (
+        "Demo: GPTQ / NF4", "2026-11-03 14:25 +0100", "quantchat 0.1.0", "NVIDIA H100",
+        "driver 580.95.05", "held down by power cap", "What is the capital of France?", "Paris.",
+    ):  # fmt: skip
+        assert said in text
+
+
+def test_without_a_gpu_the_reason_stands() -> None:
+    saved = snapshot()
+    device = replace(saved.environment.device, gpus=[], no_gpu="no NVIDIA driver is installed")
+    environment = saved.environment.model_copy(update={"device": device})
+    text = drawn(tables.header(snapshot(environment=environment)))
+    assert "no GPU: no NVIDIA driver is installed" in text
+
+
+# ------------------------------------------------------------ what a terminal would obey
+
+
+@given(hostile_snapshots, st.sampled_from([20, 80, 200]))
+@settings(max_examples=60, deadline=None)
+def test_nothing_hostile_reaches_the_terminal(saved: Snapshot, width: int) -> None:
+    assert all(is_clean(line) for line in drawn(tables.render(saved), width).split("\n"))
+
+
+@given(hostile_text, hostile_text, hostile_text)
+@settings(max_examples=60, deadline=None)
+def test_nothing_hostile_reaches_the_list(name: str, created: str, problem: str) -> None:
+    listed = [
+        Listed(Path(f"{name}.json"), created, name, (name,), 1),
+        Listed(Path(name), problem=problem),
+    ]
+    assert all(is_clean(line) for line in drawn(tables.list_table(listed)).split("\n"))
+
+
+def test_markup_is_not_parsed() -> None:
+    text = "[bold]x[/bold] :smile: [link=file:///]y"
+    shown = answer("[red]A", text=text, failure=Failed("internal", text))
+    turn = TurnRecord(number=1, prompt=text, answers=[shown], divergence_point=None)
+    saved = snapshot(
+        name=text,
+        turns=[turn],
+        variants=[variant("[red]A", note=text, resolved=replace(RESOLVED, kernel=text))],
+    )
+    drawn_text = drawn(tables.render(saved))
+    assert drawn_text.count(text) == 6
+    assert "[red]A" in drawn_text
+    listed = drawn(tables.list_table([Listed(Path("[b]f.json"), "", text, ("[i]v",), 1)]))
+    assert "[b]f.json" in listed
+    assert "[i]v" in listed
+
+
+# ------------------------------------------------------------ figures
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [
+        (None, "–"), (-1, "–"), (0, "0 B"), (999, "999 B"), (1000, "0.98 KiB"),
+        (1536, "1.5 KiB"), (3 * 2**30, "3.0 GiB"), (2**63, "8388608 TiB"),
+    ],
+)  # fmt: skip
+def test_sizes(count: int | None, shown: str) -> None:
+    assert figures.size(count) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "–"), (float("inf"), "–"), (float("nan"), "–"), (0.421, "0.42"), (0.999, "1.0"),
+        (42.12, "42.1"), (99.96, "100"), (421.4, "421"),
+    ],
+)  # fmt: skip
+def test_numbers(value: float | None, shown: str) -> None:
+    assert figures.number(value) == shown
+
+
+def test_durations() -> None:
+    assert figures.milliseconds(None) == "–"
+    assert figures.milliseconds(42.12) == "42.1 ms"
+    assert figures.milliseconds(12_000) == "12.0 s"
+    assert [figures.seconds(s) for s in (0.42, 9.96, 42, 187)] == [
+        "0.4 s", "10 s", "42 s", "3:07 min",
+    ]  # fmt: skip

@@ -1,0 +1,1 @@
+"""Snapshots for people: tables in a terminal."""

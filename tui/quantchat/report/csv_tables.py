@@ -1,0 +1,99 @@
+"""Snapshots as two tidy tables (RFC 4180, UTF-8): a row for each answer, a row for each token.
+
+An empty cell is "not known". Text is neutral, and where a spreadsheet would take it for a formula
+it begins with an apostrophe (OWASP, "CSV Injection"); the raw text is in the snapshot.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
+from typing import Any
+
+from quantchat.metrics.latency import itl_ms
+from quantchat.snapshot.schema import AnswerRecord, Snapshot, TurnRecord
+from quantchat.text import neutralise
+from quantchat.worker.protocol import Ledger
+
+# The wide ones are those of Japanese and Chinese keyboards, which some spreadsheets take as well.
+_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+
+_KEYS = ("snapshot", "turn", "task", "round", "variant", "order")
+_ANSWERS = (
+    *_KEYS,
+    "state", "reason", "prompt_tokens", "cached_tokens", "output_tokens",
+    "ttft_ms", "tpot_ms", "itl_p50_ms", "itl_p95_ms", "itl_p99_ms",
+    "prefill_tok_s", "decode_tok_s", "end_to_end_tok_s",
+    "weights_bytes", "kv_cache_bytes", "process_bytes", "peak_bytes",
+    "threads", "max_new_tokens", "temperature", "divergence_point",
+    "prompt", "answer", "failure",
+)  # fmt: skip
+_TOKENS = (*_KEYS, "index", "id", "since_prompt_ms", "itl_ms", "piece")
+
+_Named = Sequence[tuple[str, Snapshot]]
+
+
+def tables(snapshots: _Named) -> dict[str, bytes]:
+    """Both tables of `snapshots`, each with the name of its file, by the name of the table's."""
+    return {
+        "answers.csv": _written(_ANSWERS, _answers(snapshots)),
+        "tokens.csv": _written(_TOKENS, _tokens(snapshots)),
+    }
+
+
+def _written(head: Sequence[str], rows: Iterable[Iterable[Any]]) -> bytes:
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows([_cell(value) for value in row] for row in rows)
+    return file.getvalue().encode()
+
+
+def _cell(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value  # a number, or None, which is written as an empty cell
+    text = neutralise(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _each(snapshots: _Named) -> Iterator[tuple[tuple[Any, ...], TurnRecord, AnswerRecord]]:
+    for file, snapshot in snapshots:
+        for turn in snapshot.turns:
+            for answer in turn.answers:
+                key = (file, turn.number, turn.task, turn.round, answer.variant, answer.order)
+                yield key, turn, answer
+
+
+def _answers(snapshots: _Named) -> Iterator[tuple[Any, ...]]:
+    for key, turn, answer in _each(snapshots):
+        timing, itl, request = answer.timing, answer.timing.itl_ms, answer.request
+        yield (
+            *key,
+            answer.state, answer.reason, answer.prompt_tokens, answer.cached_tokens,
+            timing.output_tokens, timing.ttft_ms, timing.tpot_ms,
+            *((itl.p50, itl.p95, itl.p99) if itl else (None,) * 3),
+            timing.prefill_tok_s, timing.decode_tok_s, timing.end_to_end_tok_s,
+            *_bytes(answer.ledger),
+            *((request.threads, request.max_new_tokens, request.sampling.temperature)
+              if request else (None,) * 3),
+            turn.divergence_point,
+            turn.prompt, answer.text, answer.failure.reason if answer.failure else None,
+        )  # fmt: skip
+
+
+def _bytes(ledger: Ledger | None) -> tuple[int | None, ...]:
+    if ledger is None:
+        return (None,) * 4
+    parts = (ledger.weights, ledger.kv_cache, ledger.process, ledger.peak)
+    return tuple(part if part >= 0 else None for part in parts)
+
+
+def _tokens(snapshots: _Named) -> Iterator[tuple[Any, ...]]:
+    for key, _, answer in _each(snapshots):
+        gaps = [None, *itl_ms(answer.times_ns)]
+        tokens = zip_longest(answer.ids, answer.pieces, answer.times_ns, gaps[: len(answer.ids)])
+        for index, (token, piece, at_ns, gap) in enumerate(tokens):
+            since = (at_ns - answer.received_ns) / 1e6 if answer.received_ns else None
+            yield (*key, index, token, since, gap, piece)

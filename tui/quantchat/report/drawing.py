@@ -1,0 +1,207 @@
+"""How plots look, and what they become: SVG for a page that is light or dark, or a PNG.
+
+Matplotlib draws, without pyplot and whatever the user's matplotlibrc says. Two variants are told
+apart by colour, by line and by marker; the colours are those of Okabe and Ito, "Color Universal
+Design" (2008), which all kinds of colour vision tell apart.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+INK = "#1b1f24"
+_QUIET = "#59636e"
+PAPER = "#ffffff"
+_LINE = "#d1d9e0"
+_SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+_DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)))
+_MARKERS = ("o", "s", "^", "D", "v")
+
+PARTS = ("#56b4e9", "#e69f00", "#009e73", "#f0e442", "#cc79a7", "#bbbbbb")
+HATCHES = ("", "//", "..", "\\\\", "xx", "")
+"""Fill and hatch of the parts of a whole, in turn."""
+
+# A page sets these to other colours in the dark.
+_VARIABLES = {
+    INK: "var(--ink)",
+    _QUIET: "var(--quiet)",
+    _LINE: "var(--line)",
+    PAPER: "var(--paper)",
+    **{colour: f"var(--series-{place})" for place, colour in enumerate(_SERIES)},
+}
+_COLOUR = re.compile("|".join(_VARIABLES))
+
+_STYLE: Any = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": _QUIET,
+    "axes.grid": True,
+    "axes.labelcolor": INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.facecolor": PAPER,
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "grid.color": _LINE,
+    "grid.linewidth": 0.6,
+    "hatch.color": INK,
+    "hatch.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.handlelength": 3.2,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
+    "svg.fonttype": "none",  # text stays text: to be read aloud, searched and copied
+    "svg.hashsalt": "quantchat",  # the same snapshot gives the same file
+    "text.color": INK,
+    "text.parse_math": False,  # a label may hold a $
+    "xtick.color": _QUIET,
+    "xtick.labelcolor": INK,
+    "ytick.color": _QUIET,
+    "ytick.labelcolor": INK,
+}
+
+_SIZE_IN = (6.0, 3.1)
+_PNG_DPI = 160
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One plot: what it shows, how it is to be read, and how it is drawn."""
+
+    name: str
+    """Stem of a file."""
+    title: str
+    note: str
+    draw: Callable[[Figure], None]
+    height: float = 1.0
+    """Of the usual one."""
+
+
+def look(place: int, order: str = "in-turn") -> dict[str, Any]:
+    """Colour, line and marker of the variant at `place`, as arguments for Matplotlib.
+
+    The markers of answers given `together` are hollow: a chat may hold both kinds.
+    """
+    colour = _SERIES[place % len(_SERIES)]
+    return {
+        "color": colour,
+        "linestyle": _DASHES[place % len(_DASHES)],
+        "marker": _MARKERS[place % len(_MARKERS)],
+        "markerfacecolor": PAPER if order == "together" else colour,
+    }
+
+
+def png(plot: Plot) -> bytes:
+    """Return `plot` as a picture that stands alone: on white, with its title."""
+    return _saved(plot, "png", title=True)
+
+
+def svg(plot: Plot) -> str:
+    """Return `plot` as an SVG element for a page of HTML, which names its colours and its font.
+
+    It needs no namespace there, and nothing in it refers to anything outside.
+    """
+    # Matplotlib's own output, in which labels are escaped.
+    root = ElementTree.fromstring(_saved(plot, "svg", title=False))  # noqa: S314
+    for element in root.iter():
+        element.tag = _local(element.tag)
+        kept = {_local(name): value for name, value in element.attrib.items()}
+        if element.tag == "g":
+            kept.pop("id", None)  # never referred to, and the same in each plot
+        for name in kept.keys() & {"style", "fill", "stroke"}:
+            kept[name] = _COLOUR.sub(lambda match: _VARIABLES[match[0]], kept[name])
+        if element.tag == "text":
+            kept["style"] = re.sub(r"font-family: [^;]*;? ?", "", kept.get("style", ""))
+        element.attrib = kept
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag in ("metadata", "style"):
+                parent.remove(child)
+    for name in ("width", "height", "version"):
+        root.attrib.pop(name, None)
+    root.attrib.update({"role": "img", "aria-label": plot.title})
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _local(name: str) -> str:
+    return name.rpartition("}")[2]
+
+
+def _saved(plot: Plot, kind: str, *, title: bool) -> bytes:
+    from matplotlib.figure import Figure
+    from matplotlib.font_manager import FontProperties
+
+    with _styled():
+        width, height = _SIZE_IN
+        figure = Figure(figsize=(width, height * plot.height), layout="constrained")
+        plot.draw(figure)
+        if title and figure.legends:
+            figure.legends[0].set_title(plot.title, prop=FontProperties(weight="bold"))
+        elif title:
+            figure.suptitle(plot.title, x=0.01, ha="left", weight="bold", size="medium")
+        file = io.BytesIO()
+        metadata = {"Date": None} if kind == "svg" else {"Software": None}
+        figure.savefig(file, format=kind, dpi=_PNG_DPI, metadata=metadata)
+    return file.getvalue()
+
+
+@contextmanager
+def _styled() -> Iterator[None]:
+    import matplotlib as mpl
+
+    with mpl.rc_context(), warnings.catch_warnings():
+        # A label in letters the font has not: a page shows it, a picture shows boxes.
+        warnings.filterwarnings("ignore", message=r"Glyph \d+")
+        mpl.rcdefaults()
+        mpl.rcParams.update(_STYLE)
+        yield
+
+
+# ------------------------------------------------------------ axes
+
+
+def legend(figure: Figure, columns: int = 1) -> None:
+    """Put the legend of the first axes above them all, where it hides nothing."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=columns, alignment="left")
+
+
+def from_zero(axes: Axes, highest: float) -> None:
+    """Let the vertical axis begin at 0, so that heights compare as the figures do."""
+    axes.set_ylim(0, 1.08 * highest or 1)
+
+
+def logarithmic(axes: Axes) -> None:
+    """Make the horizontal axis logarithmic, its ticks plain numbers and not too many."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+    axes.set_xscale("log", nonpositive="clip")
+    low, high = axes.get_xlim()
+    if high < _WIDE * low:
+        axes.xaxis.set_major_locator(MaxNLocator(8, steps=(1, 2, 2.5, 5, 10)))
+    else:
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+_WIDE = 6
+"""High to low from which a logarithmic axis has its ticks at powers of ten and between."""
+
+
+def whole_ticks(axis: Axis) -> None:
+    """Only whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(integer=True))

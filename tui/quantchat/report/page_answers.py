@@ -1,0 +1,118 @@
+"""The answers to one prompt, cut where they part, and what is said above them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from quantchat.report.figures import UNKNOWN, number
+from quantchat.report.page_tables import Grid, grid
+from quantchat.report.series import letter, named, places, told_turns
+from quantchat.report.tables import ORDERS, turn_table
+from quantchat.snapshot.schema import AnswerRecord, Snapshot, TurnRecord
+from quantchat.text import neutralise
+
+
+@dataclass(frozen=True)
+class Said:
+    """One answer as neutral text: what both said, the token it parts with, and the rest."""
+
+    place: int
+    who: str
+    before: str
+    parting: str | None
+    """None where it does not part; empty where it ends while the other goes on."""
+    after: str
+
+
+@dataclass(frozen=True)
+class ToldTurn:
+    """One prompt and its answers."""
+
+    title: str
+    speeds: str
+    parting: str
+    """Where the answers part, or that they do not; empty where there are no two."""
+    prompt: str
+    figures: Grid
+    answers: list[Said]
+    repeats: str
+    """Which turn had the same prompt and the same answers, word for word; `answers` is empty."""
+
+
+def turns(snapshot: Snapshot) -> list[ToldTurn]:
+    """The turns a report tells of, each set of answers once."""
+    return list(_turns(snapshot))
+
+
+def _turns(snapshot: Snapshot) -> Iterator[ToldTurn]:
+    known = places(snapshot)
+    first: dict[tuple[object, ...], str] = {}
+    for turn in told_turns(snapshot):
+        title = _title(turn)
+        said = (turn.prompt, *((a.variant, a.text, a.reason) for a in turn.answers))
+        repeats = first.setdefault(said, title) if any(a.text for a in turn.answers) else title
+        yield ToldTurn(
+            title=title,
+            speeds=_speeds(turn, known),
+            parting=_parting(turn),
+            prompt=neutralise(turn.prompt),
+            figures=grid(turn_table(turn), ""),
+            answers=[] if repeats != title else _said(turn, known),
+            repeats="" if repeats == title else repeats,
+        )
+
+
+def _title(turn: TurnRecord) -> str:
+    if turn.round is None:
+        return f"Turn {turn.number}"
+    return f"Prompt {UNKNOWN if turn.task is None else turn.task}, round {turn.round}"
+
+
+def _speeds(turn: TurnRecord, known: dict[str, int]) -> str:
+    return " · ".join(
+        f"{letter(known[a.variant])} {number(a.timing.decode_tok_s)} tok/s {ORDERS[a.order]}"
+        for a in turn.answers
+        if a.timing.decode_tok_s is not None
+    )
+
+
+def _parting(turn: TurnRecord) -> str:
+    if turn.divergence_point is not None:
+        return f"the answers part at token {turn.divergence_point + 1}"
+    if len(turn.answers) < 2 or not (turn.answers[0].ids and turn.answers[1].ids):
+        return ""
+    first, second = turn.answers[:2]
+    if first.ids == second.ids:
+        return "the same answer"
+    shorter = min(len(first.ids), len(second.ids))
+    if first.ids[:shorter] == second.ids[:shorter]:
+        return "no difference so far"
+    return "the tokenizers differ, so that tokens cannot be compared"
+
+
+def _said(turn: TurnRecord, known: dict[str, int]) -> list[Said]:
+    return [
+        cut(answer, known[answer.variant], turn.divergence_point if index < 2 else None)
+        for index, answer in enumerate(turn.answers)
+    ]
+
+
+def cut(answer: AnswerRecord, place: int, point: int | None) -> Said:
+    """Cut `answer` at output token `point`.
+
+    A token that makes no text final, as the first bytes of a character do not, parts with the next
+    one that does. Nothing is cut where the pieces are not the text.
+    """
+    who = named(place, answer.variant)
+    whole = Said(place, who, neutralise(answer.text), None, "")
+    if point is None or point > len(answer.pieces):
+        return whole
+    before = "".join(answer.pieces[:point])
+    parting = next((piece for piece in answer.pieces[point:] if piece), "")
+    if not answer.text.startswith(before + parting):
+        return whole
+    after = answer.text[len(before) + len(parting) :]
+    if not parting and after:  # held back to the end, as an unfinished character is
+        parting, after = after, ""
+    return Said(place, who, neutralise(before), neutralise(parting), neutralise(after))

@@ -1,0 +1,127 @@
+"""What a report says, before it is HTML or Markdown: all text neutral, none of it escaped yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from quantchat.report.drawing import Plot
+from quantchat.report.measurement import CONTENDED, failures, flags, gap_lines, how, ratios_table
+from quantchat.report.page_answers import ToldTurn, turns
+from quantchat.report.page_tables import Grid, differences, grid, overview, per_prompt
+from quantchat.report.plots import plots
+from quantchat.report.series import has_two_sides, told_turns
+from quantchat.report.tables import ORDERS, header, memory_table, variants_table
+from quantchat.snapshot.columns import Run
+from quantchat.snapshot.compare import compare_runs
+from quantchat.snapshot.schema import RequestRecord, Snapshot
+from quantchat.text import one_line
+
+_CHAT = "a chat: each figure is of one answer, not of rounds, and has no interval"
+
+
+@dataclass(frozen=True)
+class Section:
+    """One snapshot."""
+
+    anchor: str
+    title: str
+    file: str
+    facts: list[str]
+    doubts: list[str]
+    """What speaks against the figures."""
+    results: list[Grid]
+    """B against A, and each prompt; none of a chat."""
+    gaps: list[str]
+    """Percentiles of the pooled ITL, a line a side."""
+    plots: list[Plot]
+    ran: list[Grid]
+    """What ran, and its memory."""
+    turns: list[ToldTurn]
+
+
+@dataclass(frozen=True)
+class Report:
+    """The whole report."""
+
+    title: str
+    overview: list[Grid]
+    """Of several snapshots: a line for each, and what differed between them."""
+    doubts: list[str]
+    """Why they cannot be compared with each other."""
+    sections: list[Section]
+
+
+def content(snapshots: Sequence[tuple[str, Snapshot]]) -> Report:
+    """Return what is to be said of `snapshots`, each with the name of its file."""
+    sections = [_section(number, *each) for number, each in enumerate(snapshots, start=1)]
+    if len(sections) == 1:
+        return Report(sections[0].title, [], [], sections)
+    tables, doubts = [overview(snapshots)], []
+    if all(has_two_sides(snapshot) for _, snapshot in snapshots):
+        compared = compare_runs([Run(*each) for each in snapshots], force=True)
+        doubts = [f"not comparable: {one_line(reason)}" for reason in compared.obstacles]
+        tables += [differences(compared)] if compared.differences else []
+    return Report(f"{len(sections)} comparisons", tables, doubts, sections)
+
+
+def _section(number: int, file: str, snapshot: Snapshot) -> Section:
+    title, *facts = header(snapshot).plain.split("\n")
+    return Section(
+        anchor=f"snapshot-{number}",
+        title=title or "(no name)",
+        file=one_line(file),
+        facts=[*facts, *_asked(snapshot)],
+        doubts=_doubts(snapshot),
+        results=_results(snapshot),
+        gaps=gap_lines(snapshot) if snapshot.measurement else [],
+        plots=plots(snapshot),
+        ran=[
+            one
+            for one in (grid(variants_table(snapshot)), grid(memory_table(snapshot)))
+            if one.rows
+        ],
+        turns=turns(snapshot),
+    )
+
+
+def _results(snapshot: Snapshot) -> list[Grid]:
+    found = [per_prompt(snapshot)]
+    if snapshot.measurement is not None and has_two_sides(snapshot):
+        title = f"B against A, {ORDERS[snapshot.measurement.order]}"
+        found.insert(0, grid(ratios_table(snapshot), title))
+    return [table for table in found if table is not None]
+
+
+def _doubts(snapshot: Snapshot) -> list[str]:
+    measurement = snapshot.measurement
+    if measurement is None:
+        return [_CHAT]
+    return [
+        *([CONTENDED] if measurement.order == "together" else []),
+        *(["stopped before the end"] if measurement.stopped else []),
+        *flags(snapshot),
+        *filter(None, [failures(snapshot)]),
+    ]
+
+
+def _asked(snapshot: Snapshot) -> list[str]:
+    """How it was measured, and how each answer was asked for."""
+    requests = [a.request for t in told_turns(snapshot) for a in t.answers if a.request]
+    lines = [f"measured {how(snapshot)}"] if snapshot.measurement else []
+    asked = ", or ".join(dict.fromkeys(map(_request, requests)))
+    if asked:
+        past_end = snapshot.measurement is not None and snapshot.measurement.ignore_eos
+        lines.append(f"asked for: {asked}{', on past the end of the answer' if past_end else ''}")
+    systems = dict.fromkeys(request.system for request in requests if request.system)
+    return lines + [f"system prompt: {one_line(system)}" for system in systems]
+
+
+def _request(request: RequestRecord) -> str:
+    sampling, limit = request.sampling, f"at most {request.max_new_tokens} tokens"
+    if sampling.temperature == 0:
+        return f"greedy, {limit}"
+    return (
+        f"temperature {sampling.temperature:g}, top-p {sampling.top_p:g}, top-k {sampling.top_k}, "
+        f"seed {sampling.seed}, {limit}"
+    )

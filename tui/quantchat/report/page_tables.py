@@ -1,0 +1,148 @@
+"""Tables for a page: those of the terminal, cell by cell, and two that only a report has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from rich.table import Table
+from rich.text import Text
+
+from quantchat.report.figures import UNKNOWN, milliseconds, number
+from quantchat.report.measurement import ratio_cells
+from quantchat.report.series import Series, all_series, has_two_sides, letter, told_turns
+from quantchat.report.tables import ORDERS, when
+from quantchat.snapshot.columns import measured_turns
+from quantchat.snapshot.compare import RunsCompared
+from quantchat.snapshot.ratios import compare_sides
+from quantchat.snapshot.schema import AnswerRecord, Snapshot
+from quantchat.text import one_line
+
+_EXCERPT = 70
+"""Characters of a prompt in a table."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Neutral text on one line, and what is said of it more quietly."""
+
+    text: str
+    aside: str = ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table as plain text. The first column names the rows."""
+
+    title: str
+    columns: list[str]
+    right: list[bool]
+    """Whether a column holds figures, to be set flush right."""
+    rows: list[list[Cell]]
+
+
+def grid(table: Table, title: str | None = None) -> Grid:
+    """Return what `table` shows; its own title unless another is given."""
+    columns = [[_cell(cell) for cell in column.cells] for column in table.columns]
+    return Grid(
+        title=_plain(table.title) if title is None else title,
+        columns=[_plain(column.header) for column in table.columns],
+        right=[column.justify == "right" for column in table.columns],
+        rows=[list(row) for row in zip(*columns, strict=True)],
+    )
+
+
+def _plain(content: object) -> str:
+    return content.plain if isinstance(content, Text) else str(content or "")
+
+
+def _cell(content: object) -> Cell:
+    """How a figure came about is what the terminal shows dimmed behind it."""
+    text = _plain(content)
+    dim = [s.start for s in content.spans if s.style == "dim"] if isinstance(content, Text) else []
+    return Cell(text[: dim[0]].rstrip(), text[dim[0] :].strip()) if dim else Cell(text)
+
+
+def per_prompt(snapshot: Snapshot) -> Grid | None:
+    """Mean throughput and TTFT of each prompt over its rounds; None without a measurement."""
+    if snapshot.measurement is None or not measured_turns(snapshot):
+        return None
+    series = all_series(snapshot)
+    answers = [_by_task(snapshot, one) for one in series]
+    rows = []
+    for number_, task in enumerate(snapshot.measurement.tasks, start=1):
+        of_task = [by_task.get(number_, []) for by_task in answers]
+        lengths = sorted({answer.prompt_tokens for group in of_task for answer in group})
+        rates = [_mean(answer.timing.decode_tok_s for answer in group) for group in of_task]
+        waits = [_mean(answer.timing.ttft_ms for answer in group) for group in of_task]
+        cells = [
+            f"{number_}. {_excerpt(task.prompt)}",
+            " / ".join(map(str, lengths)) or UNKNOWN,
+            *(UNKNOWN if rate is None else f"{number(rate)} tok/s" for rate in rates),
+            *map(milliseconds, waits),
+        ]
+        rows.append([Cell(text) for text in cells])
+    columns = ["prompt", "prompt tokens"]
+    for figure in ("decode throughput", "TTFT"):
+        columns += [f"{letter(one.place)}: {figure}" for one in series]
+    title = f"Mean of each prompt, {ORDERS[snapshot.measurement.order]}"
+    return Grid(title, columns, [False, *[True] * (len(columns) - 1)], rows)
+
+
+def _by_task(snapshot: Snapshot, series: Series) -> dict[int | None, list[AnswerRecord]]:
+    told = told_turns(snapshot)
+    found: dict[int | None, list[AnswerRecord]] = {}
+    for turn, answer in zip(series.turns, series.answers, strict=True):
+        found.setdefault(told[turn - 1].task, []).append(answer)
+    return found
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def _excerpt(text: str) -> str:
+    short = one_line(text)
+    return short if len(short) <= _EXCERPT else short[: _EXCERPT - 1] + "…"
+
+
+def overview(snapshots: Sequence[tuple[str, Snapshot]]) -> Grid:
+    """A line for each snapshot, by its file's name: its sides, their speed, B against A."""
+    rows = [
+        [
+            Cell(f"{number_}. {one_line(snapshot.name)}", one_line(file)),
+            Cell(one_line(when(snapshot.created))),
+            *_decoding(snapshot),
+        ]
+        for number_, (file, snapshot) in enumerate(snapshots, start=1)
+    ]
+    columns = ["snapshot", "saved", "how", "A", "B", "B ÷ A", "95 % interval"]
+    return Grid("Decode throughput", columns, [False] * 3 + [True] * 3 + [False], rows)
+
+
+def _decoding(snapshot: Snapshot) -> list[Cell]:
+    labels = [*map(one_line, snapshot.shown), UNKNOWN, UNKNOWN][:2]
+    how, *cells = "a chat", *[UNKNOWN] * 4
+    if snapshot.measurement is not None:
+        how = ORDERS[snapshot.measurement.order]
+        for row in compare_sides(snapshot) if has_two_sides(snapshot) else []:
+            if row.name == _DECODE:
+                sides = (f"{number(side)} {row.unit}" for side in (row.a, row.b))
+                cells = [*sides, *ratio_cells(row.ratio)]
+    return [Cell(how), *map(Cell, cells[:2], labels), *map(Cell, cells[2:])]
+
+
+_DECODE = "decode_tps"
+"""Of the figures in `snapshot.figures`."""
+
+
+def differences(compared: RunsCompared) -> Grid:
+    """What differed in how the sides of several runs ran."""
+    sides = [f"{column.number}: {one_line(column.label)}" for column in compared.columns]
+    rows = [
+        [Cell(one_line(one.what)), *(Cell(one_line(text) or UNKNOWN) for text in one.values)]
+        for one in compared.differences
+    ]
+    return Grid("What differed in how they ran", ["", *sides], [False] * (len(sides) + 1), rows)

@@ -1,0 +1,71 @@
+"""Every plot of a snapshot. One without data is left out; what an axis cuts off is told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from quantchat.report.drawing import INK, PAPER, Plot, logarithmic, look
+from quantchat.report.plots_latency import against_context, itl_distribution, itl_over_answer
+from quantchat.report.plots_memory import device_memory, ledgers, memory_by_turn
+from quantchat.report.series import all_series, has_two_sides, named
+from quantchat.report.tables import ORDERS
+from quantchat.snapshot.ratios import Compared, compare_sides
+from quantchat.snapshot.schema import Snapshot
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def plots(snapshot: Snapshot) -> list[Plot]:
+    """Every plot there is data for, in the order they are read in."""
+    series = all_series(snapshot)
+    return [
+        *_ratios(snapshot),
+        *itl_over_answer(series),
+        *itl_distribution(series),
+        *against_context(series),
+        *ledgers(snapshot),
+        *memory_by_turn(series),
+        *device_memory(snapshot),
+    ]
+
+
+def _ratios(snapshot: Snapshot) -> list[Plot]:
+    if snapshot.measurement is None or not has_two_sides(snapshot):
+        return []
+    rows = [(row, row.ratio) for row in reversed(compare_sides(snapshot))]
+    if not rows:
+        return []
+    left, right = snapshot.shown
+    order = ORDERS[snapshot.measurement.order]
+    note = (
+        f"B ÷ A, {order}, with its 95 % interval. Filled: a difference is shown. Hollow: the "
+        "interval holds 1, or there is none."
+    )
+
+    bounds = [x for _, ratio in rows for x in (ratio.low, ratio.value, ratio.high) if x]
+    reach = 1.1 * max(1.02, *(max(bound, 1 / bound) for bound in bounds))
+    colour = look(1)["color"]
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        axes.axvline(1, color=INK, linewidth=1)
+        for height, (_, ratio) in enumerate(rows):
+            if ratio.low is not None and ratio.high is not None:
+                axes.plot([ratio.low, ratio.high], [height, height], color=colour)
+            axes.plot(
+                [ratio.value], [height], "s", color=colour, markersize=6,
+                markerfacecolor=colour if ratio.shown else PAPER,
+            )  # fmt: skip
+        axes.set_yticks(range(len(rows)), [_better(row) for row, _ in rows])
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.set_xlim(1 / reach, reach)  # twice and half as much are equally far from 1
+        logarithmic(axes)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel(f"{named(1, right)}\n÷ {named(0, left)}")
+
+    return [Plot("ratios", "B against A", note, draw, height=0.8)]
+
+
+def _better(row: Compared) -> str:
+    return f"{row.figure} ({'less' if row.less_is_better else 'more'} is better)"
