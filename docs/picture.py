@@ -1,0 +1,47 @@
+"""Make `docs/screen.svg`: the real screen, with the real model's answers on it.
+
+Run it from anywhere: `python docs/picture.py`. It uses the checkpoints of the user's cache folder
+and makes them first where they are missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+
+from quantchat.app.app import QuantchatApp
+from quantchat.app.screens.comparison import ComparisonScreen
+from quantchat.bench.live_variant import State
+from quantchat.profile import library, load
+
+SIZE = (120, 40)
+PROMPT = "What is the capital of France? Name three sights there."
+TARGET = Path(__file__).with_name("screen.svg")
+
+
+async def picture() -> str:
+    """Load the demo, ask, wait for both answers; the screen as SVG."""
+    app = QuantchatApp(load.load(library.find("demo")))
+    async with app.run_test(size=SIZE) as pilot:
+        screen = app.screen
+        assert isinstance(screen, ComparisonScreen)
+        comparison = screen.comparison
+        while not all(variant.state is State.READY for variant in comparison.sides):
+            failed = [v.failure for v in comparison.sides if v.failure]
+            if failed:
+                raise SystemExit(f"a variant does not load: {failed[0].reason}")
+            await pilot.pause(0.2)
+        screen.prompt.text = PROMPT
+        await pilot.press("enter")
+        while not (comparison.last_turn and comparison.last_turn.over):
+            await pilot.pause(0.2)
+        await pilot.pause(1)
+        svg = app.export_screenshot(title="quantchat demo")
+    # The fonts it would fetch from the network are not needed: every viewer has a monospaced one.
+    return re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    TARGET.write_text(asyncio.run(picture()), encoding="utf-8")
+    print(f"wrote {TARGET}")

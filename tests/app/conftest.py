@@ -1,0 +1,24 @@
+"""What each test of the screen begins with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from quantchat.app import terminal
+
+terminal.quieten_textual()  # before anything imports Textual
+
+from fakes.scripted_app import Setup  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def no_multiplexer(monkeypatch: pytest.MonkeyPatch, own_folders: None) -> None:
+    for name in ("TMUX", "STY", "SSH_CONNECTION", "SSH_TTY", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def setup(tmp_path: Path) -> Setup:
+    return Setup.usual(tmp_path)

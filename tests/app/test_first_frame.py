@@ -1,0 +1,50 @@
+"""The screen comes up without the ML libraries: a static contract does not see late imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("torch", "transformers", "bitsandbytes", "gptqmodel", "accelerate", "numpy", "scipy")
+
+FIRST_FRAME = """
+import asyncio, sys
+from quantchat.app.app import QuantchatApp
+from quantchat.bench.comparison import Comparison
+from quantchat.profile import library, load
+
+class NothingIsMade:
+    async def prepare(self, spec, on_progress):
+        await asyncio.Event().wait()
+
+def comparison(profile):
+    return Comparison(profile, maker=NothingIsMade())
+
+async def main(name):
+    profile = load.load(library.find(name)) if name else None
+    app = QuantchatApp(profile, make_comparison=comparison)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.pause()
+        assert "quantchat" in app.export_screenshot()
+
+asyncio.run(main(sys.argv[1]))
+print(*sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+
+
+@pytest.mark.parametrize("profile", ["demo", ""])
+def test_the_first_frame_imports_nothing_heavy(profile: str, tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", FIRST_FRAME, profile],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    imported = set(result.stdout.split())
+    assert "textual" in imported
+    assert not imported & set(HEAVY)

@@ -1,0 +1,146 @@
+"""What the screen looks like: the device line, colours that can be read, none where unwanted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from textual.color import Color
+from textual.theme import Theme
+
+from fakes.screen_reader import lines, see, see_in, wait_until
+from fakes.scripted_app import SIZES, Setup
+from fakes.scripted_machine import GPU, HOST
+from quantchat.app import themes
+from quantchat.app.widgets.device_line import machine, used_of
+from quantchat.metrics.sampler import DeviceSample
+
+
+def sample(*gpus: object) -> DeviceSample:
+    return DeviceSample(0.0, HOST, list(gpus), "" if gpus else "no driver")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (100, "NVIDIA GeForce RTX 4090  VRAM 9.8 of 24.0 GiB  use 97 %  62 °C  311 of 450 W"),
+        (61, "RTX 4090  9.8/24.0 GiB  97 %  62 °C  311 W"),
+    ],
+)
+def test_a_gpu_has_name_memory_use_heat_and_power(width: int, expected: str) -> None:
+    assert machine(sample(GPU), width).plain == expected
+
+
+def test_what_a_gpu_does_not_tell_is_unknown() -> None:
+    silent = replace(
+        GPU, memory_used=None, utilisation=None, temperature_c=None, power_w=None, throttle=None
+    )
+    line = machine(sample(silent), 100).plain
+    assert line == "NVIDIA GeForce RTX 4090  VRAM – of 24.0 GiB  use –  –  –"
+    assert used_of(None, None) == "– of –"
+
+
+def test_a_throttled_gpu_says_so() -> None:
+    assert "throttled: power" in machine(sample(replace(GPU, throttle=["power"])), 120).plain
+
+
+def test_several_gpus_stand_beside_each_other_as_far_as_they_fit() -> None:
+    both = sample(GPU, replace(GPU, index=1, name="NVIDIA H100"))
+    assert "0 RTX 4090" in machine(both, 120).plain and "1 NVIDIA" not in machine(both, 120).plain
+    assert "1 H100  9.8/24.0 GiB" in machine(both, 120).plain
+    assert "H100" not in machine(both, 60).plain
+
+
+@pytest.mark.parametrize("width", [40, 61, 120])
+def test_without_a_gpu_the_processor_and_its_memory_are_shown(width: int) -> None:
+    line = machine(sample(), width)
+    assert line.cell_length <= width
+    assert "RAM 3.1 of 7.8 GiB" in line.plain or width < 45
+    assert "no GPU" in line.plain
+    if width > 100:
+        assert line.plain.startswith("AMD EPYC 7B13 64-Core Processor")
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_the_device_line_is_whole_at_each_size(setup: Setup, size: tuple[int, int]) -> None:
+    setup.gpus = (GPU,)
+    async with setup.running(size) as run:
+        await see(run.pilot, "RTX 4090")
+        line = lines(run.app)[0]
+        assert "24.0 GiB" in line and "97 %" in line and "62 °C" in line and "311" in line
+        assert "…" not in line
+
+
+async def test_device_memory_is_called_vram_with_its_whole_ledger(setup: Setup) -> None:
+    setup.gpus = (GPU,)
+    for script in (setup.left, setup.right):
+        script.device = "cuda:0"
+    async with setup.running() as run:
+        await run.ready()
+        await see_in(run.pilot, 0, "VRAM 498 MiB weights 102 MiB KV 12.0 MiB")
+        await see_in(run.pilot, 0, "other 8.0 MiB slack 20.0 MiB non-torch 356 MiB")
+
+
+def contrast(one: str, other: str) -> float:
+    """Contrast ratio of two colours (WCAG 2.1, relative luminance)."""
+
+    def luminance(colour: str) -> float:
+        parts = [c / 255 for c in Color.parse(colour).rgb]
+        r, g, b = (c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("theme", themes.THEMES, ids=lambda theme: theme.name)
+def test_text_can_be_read_on_each_ground(theme: Theme) -> None:
+    least = 7.0 if theme.name == "high contrast" else 4.5  # WCAG AAA and AA
+    for ground in (theme.background, theme.surface, theme.panel):
+        for text in (
+            theme.foreground,
+            theme.primary,
+            theme.success,
+            theme.warning,
+            theme.error,
+            *(theme.variables[name] for name in ("side-left", "side-right", "quiet")),
+        ):
+            assert text and ground
+            assert contrast(text, ground) >= least, (text, ground)
+
+
+async def test_no_color_is_honoured(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    setup.left.answer = lambda request: "# Title\n\n`code` [link](x)\n\n```python\nx = 1\n```"
+    async with setup.running() as run:
+        await run.ready()
+        await run.answered()
+        await see_in(run.pilot, 0, "x = 1")
+        for strip in run.app.screen._compositor.render_strips():
+            for segment in strip:
+                style = segment.style
+                for colour in (style.color, style.bgcolor) if style else ():
+                    if colour is not None and colour.triplet is not None:
+                        red, green, blue = colour.triplet
+                        assert red == green == blue, segment
+
+
+async def test_both_columns_have_one_scale(setup: Setup) -> None:
+    setup.left.token_ms, setup.right.token_ms = 10.0, 40.0
+    text = " ".join(["word"] * 200)
+    setup.left.answer = setup.right.answer = lambda request: text
+    async with setup.running((120, 40)) as run:
+        await run.ready()
+        await run.answered()
+        left, right = run.screen.columns.pair
+
+        def strip(index: int) -> str:
+            middle = 60
+            rows = [line[:middle] if index == 0 else line[middle:] for line in lines(run.app)]
+            (first,) = [row for row in rows if "tok/s" in row and row.rstrip().endswith("100")]
+            return first
+
+        await wait_until(run.pilot, lambda: "▏100" in lines(run.app)[33], "the scale")
+        # 100 tok/s fill the two lines of the strip, 25 tok/s half of the lower one.
+        assert "█" in strip(0) and "█" not in strip(1)
+        assert left.panel.size == right.panel.size

@@ -1,0 +1,185 @@
+"""The real program in a real terminal: its first frame, and each way in which it can end."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import quantchat.app
+from fakes.terminal import Terminal
+from quantchat import paths
+from quantchat.app import terminal
+from quantchat.errors import UserError
+
+Start = Callable[..., "Session"]
+
+TESTS = Path(__file__).parent.parent
+PROGRAM = TESTS / "fakes" / "run_scripted.py"
+QUIT, CTRL_C, ENTER = "\x11", "\x03", "\r"
+LEFT_ALTERNATE_SCREEN = b"\x1b[?1049l"
+
+
+@dataclass
+class Session:
+    """The program in its terminal, and the folder in which it says how it ended."""
+
+    terminal: Terminal
+    folder: Path
+
+    def end(self) -> dict[str, Any]:
+        self.terminal.wait_for_exit()
+        return self.report()
+
+    def hang_up(self) -> None:
+        """Close the terminal's other side."""
+        os.dup2(os.open(os.devnull, os.O_RDWR), self.terminal._fd)
+
+    def report(self) -> dict[str, Any]:
+        self.terminal.process.wait(30)
+        report: dict[str, Any] = json.loads((self.folder / "report.json").read_text())
+        return report
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts the program, with further arguments if need be, and waits until it is ready."""
+    sessions: list[Session] = []
+
+    def start(*more: str) -> Session:
+        terminal = Terminal(
+            [sys.executable, str(PROGRAM), str(tmp_path), *more],
+            columns=100,
+            rows=30,
+            env={
+                "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path]),
+                "QUANTCHAT_LOGS": str(tmp_path / "logs"),
+            },
+        )
+        sessions.append(Session(terminal, tmp_path))
+        terminal.wait_for(lambda: terminal.text.count("● ready") == 2, "both variants")
+        return sessions[-1]
+
+    yield start
+    for session in sessions:
+        session.terminal.close()
+
+
+def test_quit_leaves_the_terminal_as_it_was(start: Start) -> None:
+    session = start()
+    session.terminal.type(QUIT)
+    report = session.end()
+    assert report["status"] == 0 and report["closed"] == [True, True]
+    assert LEFT_ALTERNATE_SCREEN in session.terminal.received
+    # Not even loading and quitting needed one of the ML libraries.
+    heavy = {"torch", "transformers", "bitsandbytes", "gptqmodel", "tokenizers", "numpy"}
+    assert not heavy & set(report["modules"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_a_clean_end(start: Start, number: signal.Signals) -> None:
+    session = start()
+    session.terminal.process.send_signal(number)
+    report = session.end()
+    assert report["status"] == 128 + number and report["closed"] == [True, True]
+    assert LEFT_ALTERNATE_SCREEN in session.terminal.received
+
+
+@pytest.mark.parametrize("how", ["", "--deaf"])
+def test_a_terminal_that_goes_away_takes_the_workers_with_it(start: Start, how: str) -> None:
+    """With SIGHUP, as a rule; to a process that is deaf to it, as under nohup, without."""
+    session = start(how)
+    session.terminal.type("Where?" + ENTER)
+    session.terminal.wait_for_text("capital")
+    session.hang_up()
+    report = session.report()
+    assert report["status"] in (1, 128 + signal.SIGHUP) and report["closed"] == [True, True]
+
+
+def test_what_is_written_to_descriptor_2_does_not_reach_the_screen(start: Start) -> None:
+    session = start()
+    session.terminal.type("Where?" + ENTER)
+    session.terminal.wait_for_text("Paris.")
+    session.terminal.type(QUIT)
+    session.end()
+    assert b"native noise" not in session.terminal.received
+    (log,) = (session.folder / "logs").glob("*-screen-*.log")
+    assert "native noise" in log.read_text()
+
+
+def test_a_mistake_of_ours_is_told_and_leaves_no_worker(start: Start) -> None:
+    session = start("--broken")
+    session.terminal.type("\x14")  # Ctrl+T
+    report = session.end()
+    assert report["status"] == quantchat.app.CRASHED and report["closed"] == [True, True]
+    (log,) = (session.folder / "logs").glob("*-screen-*.log")
+    assert "a mistake of ours" in log.read_text()
+    said = b"the screen ended with an error; " + str(log).encode()
+    assert said in session.terminal.received.replace(b"\r\n", b"")
+
+
+def test_ctrl_c_ends_nothing(start: Start) -> None:
+    session = start()
+    session.terminal.type(CTRL_C)
+    session.terminal.type("Where?" + ENTER)
+    session.terminal.wait_for_text("Paris.")
+    session.terminal.type(QUIT)
+    assert session.end()["status"] == 0
+
+
+def test_without_a_terminal_it_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", open(os.devnull))  # noqa: SIM115, PTH123
+    with pytest.raises(UserError, match="needs a terminal"):
+        quantchat.app.run(None, snapshots=None)
+
+
+def test_hung_up_is_told_from_quiet() -> None:
+    master, slave = pty.openpty()
+    assert not terminal.hung_up(slave)
+    os.close(master)
+    assert terminal.hung_up(slave)
+    os.close(slave)
+    assert terminal.hung_up(slave)
+    assert terminal.hung_up(-1)
+
+
+def test_the_guard_gives_the_descriptor_back() -> None:
+    before = os.fstat(2).st_ino
+    with terminal.guarded_stderr() as log:
+        assert os.fstat(2).st_ino == log.stat().st_ino
+        assert log.stat().st_mode & 0o077 == 0
+        assert sys.__stderr__ is not None
+        assert os.fstat(sys.__stderr__.fileno()).st_ino == before
+    assert os.fstat(2).st_ino == before
+    assert list(paths.logs_dir().iterdir()) == []  # nothing was written
+
+
+def test_a_log_that_cannot_be_written_is_one_clear_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "logs").write_text("a file is in the way")
+    for stream in ("stdin", "stderr"):
+        monkeypatch.setattr(f"sys.{stream}.isatty", lambda: True, raising=False)
+    with pytest.raises(UserError, match="log cannot be written"):
+        quantchat.app.run(None, snapshots=None)
+
+
+@pytest.mark.parametrize("variable", ["SSH_CONNECTION", "SSH_TTY"])
+def test_over_ssh_there_are_fewer_frames(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    for name in ("TEXTUAL_FPS", "TEXTUAL_ANIMATIONS"):
+        monkeypatch.delenv(name, raising=False)
+    assert not terminal.over_ssh()
+    terminal.quieten_textual()
+    assert os.environ["TEXTUAL_FPS"] == "30"
+    monkeypatch.delenv("TEXTUAL_FPS")
+    monkeypatch.setenv(variable, "x")
+    terminal.quieten_textual()
+    assert os.environ["TEXTUAL_FPS"] == "15"

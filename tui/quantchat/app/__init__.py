@@ -1,0 +1,49 @@
+"""The screen. Importing this is cheap: Textual comes with the first call of `run`."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantchat.errors import UserError
+
+if TYPE_CHECKING:
+    from quantchat.profile.model import Profile
+
+CRASHED = 1
+"""What Textual returns after an exception that nobody caught."""
+
+
+def run(profile: Profile | None, *, snapshots: Path | None) -> int:
+    """Show `profile`, or the start screen for None, until the user leaves. Returns the exit status.
+
+    `snapshots` is the folder to save into, None for the user's own. Raises UserError where there
+    is no terminal, or no log can be written.
+    """
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UserError(
+            "the screen needs a terminal on standard input and standard error",
+            mend="run quantchat without redirecting them, or see quantchat --help",
+        )
+    from quantchat.app import terminal
+
+    terminal.quieten_textual()
+    from quantchat.app.app import QuantchatApp
+
+    app = QuantchatApp(profile, snapshots=snapshots)
+    with contextlib.ExitStack() as stack:
+        try:
+            log = stack.enter_context(terminal.guarded_stderr())
+        except OSError as error:
+            raise UserError(
+                f"the screen's log cannot be written: {error.strerror or error}",
+                where=str(error.filename or ""),
+                mend="set QUANTCHAT_LOGS to a folder of your own",
+            ) from error
+        app.run()
+    status = app.return_code or 0
+    if status == CRASHED:
+        sys.stderr.write(f"quantchat: the screen ended with an error; {log} tells more\n")
+    return status

@@ -1,0 +1,135 @@
+"""The Textual application: its theme, its keys, its end."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual.app import App, SystemCommand
+from textual.binding import BindingType
+from textual.filter import LineFilter
+from textual.screen import Screen
+
+from quantchat.app import clipboard, terminal, themes
+from quantchat.app.commands import COMMANDS
+from quantchat.app.screens.comparison import ComparisonScreen
+from quantchat.app.textual_workarounds import ControlGuard, tell_alt_enter, write_to_terminal
+from quantchat.bench.comparison import Comparison
+from quantchat.metrics.sampler import DeviceSampler
+from quantchat.profile.model import Profile
+
+if TYPE_CHECKING:
+    from quantchat.app.screens.start import StartScreen
+
+MakeComparison = Callable[[Profile], Comparison]
+"""The seam for tests: a comparison with scripted workers."""
+
+
+def real_comparison(profile: Profile) -> Comparison:
+    """A comparison of real worker processes on checkpoints of the user's cache."""
+    from quantchat.quantize.store import Workshop
+
+    return Comparison(profile, maker=Workshop())
+
+
+class QuantchatApp(App[None]):
+    """Opens `profile`, or the start screen where there is none."""
+
+    TITLE = "quantchat"
+    CSS_PATH = "app.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        one.binding()
+        for one in COMMANDS
+        if one.group == "Program" and one.id not in ("quit", "command_palette")
+    ]
+
+    def __init__(
+        self,
+        profile: Profile | None = None,
+        *,
+        snapshots: Path | None = None,
+        make_comparison: MakeComparison = real_comparison,
+        make_sampler: Callable[[], DeviceSampler] = DeviceSampler,
+    ) -> None:
+        """`snapshots` is the folder to save into, None for the user's own."""
+        tell_alt_enter()
+        super().__init__()
+        self._profile = profile
+        self._snapshots = snapshots
+        self._make_comparison = make_comparison
+        self._make_sampler = make_sampler
+        self._guard = ControlGuard()
+        for theme in themes.THEMES:
+            self.register_theme(theme)
+        self.theme = themes.THEMES[0].name
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """Our colours, for themes that do not name them."""
+        return themes.VARIABLES
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """No control character is drawn, wherever it comes from."""
+        return [*super().get_line_filters(), self._guard]
+
+    def _first_screen(self) -> Screen[None]:
+        if self._profile is not None:
+            return self.comparison_screen(self._profile)
+        from quantchat.app.screens.start import StartScreen
+
+        return StartScreen(self._snapshots, self._make_sampler)
+
+    def comparison_screen(self, profile: Profile) -> ComparisonScreen:
+        """A new comparison of `profile`."""
+        return ComparisonScreen(self._make_comparison(profile), self._snapshots, self._make_sampler)
+
+    def on_start_screen_chosen(self, event: StartScreen.Chosen) -> None:
+        """Go from the start to the comparison."""
+        self.switch_screen(self.comparison_screen(event.profile))
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """The palette: each command of the screen that it was opened from."""
+        at_comparison = isinstance(screen, ComparisonScreen)
+        for one in COMMANDS:
+            if one.in_prompt or one.id == "command_palette":
+                continue
+            program = one.group == "Program"
+            if program or at_comparison:
+                node = self if program else screen
+
+                async def run(action: str = one.id, node: App[None] | Screen[Any] = node) -> None:
+                    await node.run_action(action)
+
+                yield SystemCommand(f"{one.label.capitalize()} ({one.key})", one.help, run)
+
+    def on_mount(self) -> None:
+        """Open the first screen; leave in good order when the terminal or the system says so."""
+        self.push_screen(self._first_screen())
+        terminal.on_signals(self._leave)
+        if not self.is_headless:
+            self.set_interval(2, self._leave_with_the_terminal)
+
+    def _leave(self, signal_number: int) -> None:
+        self.exit(return_code=128 + signal_number)
+
+    def _leave_with_the_terminal(self) -> None:
+        if terminal.hung_up(sys.__stdin__.fileno() if sys.__stdin__ else -1):
+            self._leave(signal.SIGHUP)
+
+    def action_theme(self) -> None:
+        """The next theme."""
+        self.theme = themes.after(self.theme)
+
+    def action_help(self) -> None:
+        """Keys and words."""
+        from quantchat.app.screens.help import HelpScreen
+
+        if not isinstance(self.screen, HelpScreen):
+            self.push_screen(HelpScreen())
+
+    def copy_to_clipboard(self, text: str) -> None:
+        """Copy `text`, also from within tmux and GNU screen."""
+        self._clipboard = text
+        clipboard.copy(text, write_to_terminal(self))

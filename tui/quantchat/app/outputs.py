@@ -1,0 +1,45 @@
+"""What leaves the screen: answers as a text file, snapshots."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+
+from quantchat.app.widgets.column_header import what_runs
+from quantchat.bench.comparison import Comparison
+from quantchat.bench.conversation import Answer, Turn
+from quantchat.metrics.sampler import DeviceSampler
+from quantchat.text import neutralise
+
+
+def context_is_full(answer: Answer) -> bool:
+    """Whether the answer ended, or never began, for want of context."""
+    return answer.reason == "context" or (
+        answer.failure is not None and answer.failure.kind == "context_full"
+    )
+
+
+def save_snapshot(comparison: Comparison, folder: Path | None, sampler: DeviceSampler) -> Path:
+    """Save `comparison` into `folder` (None: the user's own). Raises UserError."""
+    from quantchat.bench.record import record
+    from quantchat.snapshot import store
+
+    return store.save(record(comparison, sampler), folder)
+
+
+def save_answers(turn: Turn, comparison: Comparison, folder: Path | None) -> Path:
+    """Save the prompt and the answers of `turn` as Markdown. Raises UserError."""
+    from quantchat.snapshot import store
+
+    text = answers_as_markdown(turn, comparison)
+    stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    return store.save_file(folder, f"{stamp}-answers.md", text.encode(), what="the answers")
+
+
+def answers_as_markdown(turn: Turn, comparison: Comparison) -> str:
+    """Prompt and answers, neutral: people will send the file to a terminal."""
+    running = {v.label: what_runs(v.resolved) for v in comparison.variants if v.resolved}
+    parts = ["# Prompt", turn.prompt]
+    for label, answer in turn.answers.items():
+        parts += [f"# {label}", *([f"*{running[label]}*"] if label in running else []), answer.text]
+    return neutralise("\n\n".join(part.strip("\n") for part in parts)) + "\n"

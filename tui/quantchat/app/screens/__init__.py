@@ -1,0 +1,1 @@
+"""The screens: start, comparison, and what opens over it."""

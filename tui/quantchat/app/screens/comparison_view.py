@@ -1,0 +1,192 @@
+"""The comparison as it is drawn: two columns, one prompt, and what changes by itself."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from textual import on
+from textual.app import ComposeResult
+from textual.content import Content
+from textual.events import Resize
+from textual.notifications import SeverityLevel
+from textual.screen import Screen
+
+from quantchat.app import outputs, terminal
+from quantchat.app.device_watch import DeviceWatch, Measured, WorkerToMeasure
+from quantchat.app.messages import ComparisonChanged
+from quantchat.app.widgets.columns import Columns
+from quantchat.app.widgets.device_line import DeviceLine
+from quantchat.app.widgets.difference_line import DifferenceLine
+from quantchat.app.widgets.key_line import KeyLine
+from quantchat.app.widgets.prompt_box import PromptBox
+from quantchat.app.widgets.turn_view import ORDERS
+from quantchat.bench.comparison import Change, Comparison, VariantChanged
+from quantchat.bench.conversation import Answer
+from quantchat.bench.live_variant import State
+from quantchat.errors import UserError
+from quantchat.metrics.sampler import DeviceSampler
+from quantchat.text import one_line
+
+DRAWS_PER_SECOND = 8
+DRAWS_PER_SECOND_OVER_SSH = 5
+SAMPLE_EVERY_S = 1.0
+NARROW = 72
+"""Below this many columns of the terminal there is one column of ours, with tabs."""
+
+
+class ComparisonView(Screen[None]):
+    """Shows `comparison`: loads it once it is on the screen, ends its workers when it goes."""
+
+    AUTO_FOCUS = "PromptBox"
+
+    def __init__(
+        self,
+        comparison: Comparison,
+        snapshots: Path | None = None,
+        make_sampler: Callable[[], DeviceSampler] = DeviceSampler,
+    ) -> None:
+        """`snapshots` is the folder to save into, None for the user's own."""
+        super().__init__()
+        self.comparison = comparison
+        self.snapshots = snapshots
+        self._make_sampler = make_sampler
+        self._device_line = DeviceLine(comparison.profile.name)
+        self.columns = Columns(comparison)
+        self._difference = DifferenceLine()
+        self.prompt = PromptBox()
+        self._keys = KeyLine()
+        self.device_watch: DeviceWatch | None = None
+        self.stale = True
+        comparison.on_change = self._changed
+
+    def compose(self) -> ComposeResult:
+        """From top to bottom."""
+        yield self._device_line
+        yield self.columns
+        yield self._difference
+        yield self.prompt
+        yield self._keys
+
+    def on_mount(self) -> None:
+        """Draw the first frame, then begin to load."""
+        self.prompt.placeholder = Content("Ask both variants")
+        self.name_order()
+        self.call_after_refresh(self._begin)
+
+    def _begin(self) -> None:
+        self.comparison.open()
+        rate = DRAWS_PER_SECOND_OVER_SSH if terminal.over_ssh() else DRAWS_PER_SECOND
+        self.set_interval(1 / rate, self._tick)
+        self.device_watch = DeviceWatch(self._measured, self._make_sampler)
+        self._sample()
+        self.set_interval(SAMPLE_EVERY_S, self._sample)
+
+    async def on_unmount(self) -> None:
+        """Leave no worker behind."""
+        if self.device_watch is not None:
+            self.device_watch.close()
+        await self.comparison.close()
+
+    def on_resize(self, event: Resize) -> None:
+        """Tabs on a narrow terminal, taller strips on a high one."""
+        width, height = event.size
+        self.columns.fit(
+            tabs=width < NARROW, strip_height=1 if height < 34 else 2 if height < 46 else 3
+        )
+        self.stale = True
+
+    # ------------------------------------------------------------ what changes by itself
+
+    async def _tick(self) -> None:
+        """Draw what came since the last tick; on a quiet screen nothing is done."""
+        comparison = self.comparison
+        at_work = comparison.busy or any(
+            variant.state in (State.PREPARING, State.LOADING) for variant in comparison.sides
+        )
+        if not (at_work or self.stale):
+            return
+        self.stale = False
+        await self.columns.tick()
+        pair = self.columns.pair
+        if len(pair) < 2:
+            return
+        left, right = pair
+        held = [column.memory.latest.bytes if column.memory.latest else None for column in pair]
+        self._difference.observe(
+            (left.variant, right.variant), self.last_answers(), (held[0], held[1])
+        )
+
+    def last_answers(self) -> tuple[Answer | None, Answer | None]:
+        """The answers to the last prompt, left and right, as far as there are any."""
+        turn = self.comparison.last_turn
+        left, right = self.comparison.sides
+        return (
+            (turn.answers.get(left.label), turn.answers.get(right.label)) if turn else (None, None)
+        )
+
+    def _changed(self, change: Change) -> None:
+        self.post_message(ComparisonChanged(change))
+
+    @on(ComparisonChanged)
+    async def _follow_change(self, event: ComparisonChanged) -> None:
+        change = event.change
+        if isinstance(change, VariantChanged):
+            self.columns.show_state(change.variant)
+        else:
+            await self.columns.sync()
+        self._point_at_keys()
+        self._sample()
+        self.stale = True
+
+    def _point_at_keys(self) -> None:
+        """Let the key line begin with what the moment asks for."""
+        last = [answer for answer in self.last_answers() if answer is not None]
+        if self.comparison.busy:
+            self._keys.put_first("stop")
+        elif any(variant.state is State.FAILED for variant in self.comparison.sides):
+            self._keys.put_first("retry", "log")
+        elif any(outputs.context_is_full(answer) for answer in last):
+            self._keys.put_first("forget", "new_chat")
+        else:
+            self._keys.put_first()
+
+    def name_order(self) -> None:
+        """Let the key line say how the next prompt runs."""
+        self._keys.call("order", ORDERS[self.comparison.order])
+
+    def _sample(self) -> None:
+        if self.device_watch is not None:
+            self.device_watch.ask(
+                {
+                    variant.label: WorkerToMeasure(variant.pid, variant.ledger)
+                    for variant in self.comparison.sides
+                    if variant.pid is not None and variant.ledger is not None
+                }
+            )
+
+    def _measured(self, measured: Measured) -> None:
+        self._device_line.show(measured.device)
+        for column in self.columns.pair:
+            found = measured.workers.get(column.variant.label)
+            if found is not None:
+                worker, memory = found
+                column.memory.note(measured.device.at_s, worker.pid, worker.ledger, memory)
+        self.stale = True
+
+    # ------------------------------------------------------------ saying
+
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """Show as a notification what the comparison will not do now, and why."""
+        try:
+            yield
+        except (ValueError, UserError) as error:
+            self.say(str(error), severity="warning")
+
+    def say(
+        self, text: str, *, title: str = "", severity: SeverityLevel = "information", s: float = 6
+    ) -> None:
+        """Show `text` for `s` seconds."""
+        self.notify(one_line(text), title=title, severity=severity, timeout=s, markup=False)

@@ -1,0 +1,74 @@
+"""Help: each key, and what the words mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Grid, Vertical, VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widget import Widget
+from textual.widgets import Static
+
+from quantchat.app.commands import COMMANDS
+from quantchat.app.widgets.lines import quiet
+
+_WORDS = (
+    ("tok/s", "decode throughput: 1000 ÷ TPOT; now is over the last second, avg over the answer"),
+    ("TTFT", "prompt received by the worker → first output token; loading is never in it"),
+    ("ITL", "gap between one output token and the next, with its 50th, 95th, 99th percentile"),
+    ("together", "both decode at once and share the machine: what chatting feels like; contended"),
+    ("in turn", "one decodes at a time, the order balanced from turn to turn: what may be quoted"),
+    ("KV", "the KV cache: keys and values kept of the prompt and the answer so far"),
+    ("part at", "first output token at which the two answers differ"),
+    ("–", "not known: never 0"),
+)
+_NOTE = (
+    "A terminal may keep a function key for itself (F1, F10, F11 often): ^P finds every command by "
+    "its name. Ctrl+C copies what is selected with the mouse; it never quits."
+)
+
+
+class HelpScreen(ModalScreen[None]):
+    """Closed by Esc, or by the key that opened it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [("escape,f1,q", "close", "Close")]
+    DEFAULT_CSS = """
+    HelpScreen {
+        .dialog { height: 90%; padding: 0 1; }
+        Grid {
+            grid-size: 2; grid-columns: 11 1fr; grid-rows: auto; height: auto; margin-bottom: 1;
+        }
+        Static { height: auto; }
+        .title { color: $primary; text-style: bold; }
+        .key { text-style: bold; padding: 0 0 0 2; }
+    }
+    """
+
+    def compose(self) -> ComposeResult:
+        """Keys by group, then words."""
+        with Vertical(classes="dialog") as dialog:
+            dialog.border_title = "Help"
+            dialog.border_subtitle = "↑↓ scroll · Esc closes"
+            with VerticalScroll():
+                for group in dict.fromkeys(one.group for one in COMMANDS):
+                    yield from _table(
+                        group, [(one.key, one.help) for one in COMMANDS if one.group == group]
+                    )
+                yield from _table("Words", _WORDS)
+                yield Static(quiet(_NOTE))
+
+    def action_close(self) -> None:
+        """Back to where it was opened."""
+        self.dismiss(None)
+
+
+def _table(title: str, rows: Iterable[tuple[str, str]]) -> Iterator[Widget]:
+    yield Static(title, classes="title")
+    with Grid():
+        for left, right in rows:
+            yield Static(Content(left), classes="key")
+            yield Static(Content(right))

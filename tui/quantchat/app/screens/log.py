@@ -1,0 +1,97 @@
+"""What a worker's libraries printed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Log
+
+from quantchat.bench.live_variant import LiveVariant
+from quantchat.text import neutralise, one_line
+
+TAIL = 256 * 1024
+"""Bytes read from the end of a log: libraries print half a megabyte while they quantize."""
+_REREAD_S = 1.0
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class LogScreen(ModalScreen[None]):
+    """The end of the log, followed while it is open; Tab turns to the other variant's."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        ("escape,ctrl+l,q", "close", "Close"),
+        ("tab,shift+tab", "other", "The other worker"),
+    ]
+    DEFAULT_CSS = """
+    LogScreen {
+        .dialog { width: 96%; max-width: 200; height: 90%; padding: 0 1; }
+        Log { background: $surface; scrollbar-size-vertical: 1; }
+    }
+    """
+
+    def __init__(self, variants: tuple[LiveVariant, LiveVariant]) -> None:
+        super().__init__()
+        self._variants = variants
+        self._shown = 0
+        self._text: str | None = None
+
+    def compose(self) -> ComposeResult:
+        """The log in a frame that names it."""
+        with Vertical(classes="dialog") as dialog:
+            dialog.border_subtitle = "Tab other worker · arrows scroll · Esc closes"
+            yield Log()
+
+    def on_mount(self) -> None:
+        """Begin with the left variant, but with one that failed before all."""
+        self._shown = 1 if self._variants[1].failure and not self._variants[0].failure else 0
+        self._read()
+        self.set_interval(_REREAD_S, self._read)
+
+    def _read(self) -> None:
+        variant = self._variants[self._shown]
+        text = tail(variant.log) if variant.log else "(no worker was started yet)"
+        if text == self._text:
+            return
+        self._text = text
+        place = f" · {variant.log}" if variant.log else ""
+        self.query_one(".dialog").border_title = _plain(f"{variant.label}{place}")
+        log = self.query_one(Log)
+        log.clear()
+        log.write(text)
+
+    def action_other(self) -> None:
+        """Turn to the other variant's log."""
+        self._shown = 1 - self._shown
+        self._text = None
+        self._read()
+
+    def action_close(self) -> None:
+        """Back to the comparison."""
+        self.dismiss(None)
+
+
+def tail(log: Path) -> str:
+    """The last `TAIL` bytes of `log`, neutral, without colour codes; a progress bar's every step.
+
+    A log that cannot be read is its own explanation.
+    """
+    try:
+        with log.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - TAIL))
+            data = file.read()
+    except OSError as error:
+        return neutralise(f"cannot be read: {error.strerror or error}")
+    text = data.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
+    return neutralise(_COLOURS.sub("", text)) or "(nothing was printed)"
+
+
+def _plain(title: str) -> str:
+    # A border's title is parsed as markup.
+    return one_line(title).replace("[", r"\[")

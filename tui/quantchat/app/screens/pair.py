@@ -1,0 +1,87 @@
+"""Choosing which two variants are shown."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Horizontal, Vertical
+from textual.screen import ModalScreen
+from textual.widgets import OptionList, Static
+from textual.widgets.option_list import Option
+
+from quantchat.app.widgets.lines import outside
+from quantchat.bench.comparison import Comparison
+from quantchat.bench.live_variant import LiveVariant
+
+
+class PairScreen(ModalScreen["tuple[int, int] | None"]):
+    """Returns the indices of the left and the right variant, or None."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        ("escape", "cancel", "Leave as it is"),
+        ("left,right", "other_list", "Other side"),
+    ]
+    DEFAULT_CSS = """
+    PairScreen {
+        .dialog { height: auto; }
+        Horizontal { height: auto; }
+        Vertical.side { width: 1fr; height: auto; }
+        OptionList { height: auto; max-height: 16; }
+        .left { color: $side-left; text-style: bold; padding: 0 1; }
+        .right { color: $side-right; text-style: bold; padding: 0 1; }
+        #complaint { color: $error; height: 1; padding: 0 1; }
+    }
+    """
+
+    def __init__(self, comparison: Comparison) -> None:
+        super().__init__()
+        self._variants = comparison.variants
+        self._pair = comparison.pair
+
+    def compose(self) -> ComposeResult:
+        """A list for each side."""
+        with Vertical(classes="dialog") as dialog:
+            dialog.border_title = "Which two variants"
+            dialog.border_subtitle = "↑↓ choose · ←→ other side · Enter shows them · Esc leaves"
+            with Horizontal():
+                for side in ("left", "right"):
+                    with Vertical(classes="side"):
+                        yield Static(side, classes=side)
+                        yield OptionList(*map(_option, self._variants), id=side)
+            yield Static(id="complaint")
+
+    def on_mount(self) -> None:
+        """Begin with the pair that is shown."""
+        for side, index in zip(("left", "right"), self._pair, strict=True):
+            self.query_one(f"#{side}", OptionList).highlighted = index
+        self.query_one("#left").focus()
+
+    @on(OptionList.OptionSelected)
+    def _choose(self) -> None:
+        left, right = (
+            self.query_one(f"#{side}", OptionList).highlighted for side in ("left", "right")
+        )
+        if left is None or right is None or left == right:
+            self.query_one("#complaint", Static).update("choose two different variants")
+            return
+        self.dismiss((left, right))
+
+    def action_other_list(self) -> None:
+        """Go to the other list."""
+        self.focus_next(OptionList)
+
+    def action_cancel(self) -> None:
+        """Leave the pair as it is."""
+        self.dismiss(None)
+
+
+def _option(variant: LiveVariant) -> Option:
+    spec = variant.spec
+    return Option(
+        outside(variant.label, "bold")
+        + "\n"
+        + outside(f"{variant.state.value} · {spec.engine} · {spec.model}", "$quiet")
+    )

@@ -1,0 +1,177 @@
+"""The start: which comparison, what was saved lately, what machine this is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.message import Message
+from textual.screen import Screen
+from textual.widgets import OptionList, Static
+from textual.widgets.option_list import Option
+
+from quantchat.app.device_watch import DeviceWatch, Measured
+from quantchat.app.widgets.device_line import DeviceLine
+from quantchat.app.widgets.lines import outside, quiet
+from quantchat.errors import UserError
+from quantchat.metrics.sampler import DeviceSampler
+from quantchat.profile import library
+from quantchat.profile.model import Profile
+from quantchat.snapshot import store
+from quantchat.text import neutralise, one_line
+
+RECENT = 20
+"""Snapshots listed, the newest."""
+SAMPLE_EVERY_S = 2.0
+
+
+class StartScreen(Screen[None]):
+    """Posts `Chosen` for a profile; shows a snapshot by itself."""
+
+    DEFAULT_CSS = """
+    StartScreen {
+        .part { height: 1fr; }
+        .title { height: 1; padding: 0 1; color: $primary; text-style: bold; background: $surface; }
+        OptionList { height: 1fr; }
+        #profiles { width: 2fr; max-width: 44; }
+        #about { width: 3fr; height: 1fr; padding: 0 2; border-left: vkey $rule; }
+        #lower { height: auto; max-height: 45%; }
+        #snapshots { height: auto; max-height: 12; }
+        #hint { height: 1; padding: 0 1; background: $panel; }
+    }
+    """
+
+    class Chosen(Message):
+        """A profile is to be opened."""
+
+        def __init__(self, profile: Profile) -> None:
+            super().__init__()
+            self.profile = profile
+
+    def __init__(
+        self,
+        snapshots: Path | None = None,
+        make_sampler: Callable[[], DeviceSampler] = DeviceSampler,
+    ) -> None:
+        """`snapshots` is the folder to look in, None for the user's own."""
+        super().__init__()
+        self._snapshots = snapshots
+        self._make_sampler = make_sampler
+        self._device_line = DeviceLine("")
+        self._watch: DeviceWatch | None = None
+        self._entries: list[library.Entry] = []
+        self._listed: list[store.Listed] = []
+
+    def compose(self) -> ComposeResult:
+        """Profiles with what they say of themselves, snapshots below."""
+        yield self._device_line
+        yield Static("Profiles", classes="title")
+        with Horizontal(classes="part"):
+            yield OptionList(id="profiles")
+            yield Static(id="about")
+        with Vertical(id="lower"):
+            yield Static("Recent snapshots", classes="title")
+            yield OptionList(id="snapshots")
+        keys = (("Enter", "open"), ("Tab", "other list"), ("F1", "help"), ("^Q", "quit"))
+        yield Static(
+            Content("  ").join(
+                Content.styled(k, "bold $primary") + quiet(f" {d}") for k, d in keys
+            ),
+            id="hint",
+        )
+
+    def on_mount(self) -> None:
+        """Draw the first frame, then look around."""
+        self.call_after_refresh(self._look_around)
+
+    def _look_around(self) -> None:
+        self._watch = DeviceWatch(self._measured, self._make_sampler)
+        self._sample()
+        self.set_interval(SAMPLE_EVERY_S, self._sample)
+        self._entries = library.entries()
+        profiles = self.query_one("#profiles", OptionList)
+        profiles.add_options(_profile_option(entry) for entry in self._entries)
+        self._listed = store.recent(self._snapshots, RECENT)
+        snapshots = self.query_one("#snapshots", OptionList)
+        if self._listed:
+            snapshots.add_options(_snapshot_option(listed) for listed in self._listed)
+            snapshots.highlighted = 0
+        else:
+            snapshots.add_option(
+                Option(quiet("none yet: ^S in a comparison saves one"), disabled=True)
+            )
+        profiles.highlighted = 0 if self._entries else None
+        profiles.focus()
+
+    def on_unmount(self) -> None:
+        """The next screen has its own."""
+        if self._watch is not None:
+            self._watch.close()
+
+    def _sample(self) -> None:
+        if self._watch is not None:
+            self._watch.ask({})
+
+    def _measured(self, measured: Measured) -> None:
+        self._device_line.show(measured.device)
+
+    @on(OptionList.OptionHighlighted, "#profiles")
+    def _describe(self, event: OptionList.OptionHighlighted) -> None:
+        self.query_one("#about", Static).update(_about(self._entries[event.option_index]))
+
+    @on(OptionList.OptionSelected, "#profiles")
+    def _open(self, event: OptionList.OptionSelected) -> None:
+        entry = self._entries[event.option_index]
+        if entry.profile is not None:
+            self.post_message(self.Chosen(entry.profile))
+        else:
+            self._complain(str(entry.error))
+
+    @on(OptionList.OptionSelected, "#snapshots")
+    def _show(self, event: OptionList.OptionSelected) -> None:
+        from quantchat.app.screens.snapshot import SnapshotScreen
+
+        try:
+            snapshot = store.load(self._listed[event.option_index].path)
+        except UserError as error:
+            self._complain(str(error))
+        else:
+            self.app.push_screen(SnapshotScreen(snapshot))
+
+    def _complain(self, text: str) -> None:
+        self.notify(one_line(text), severity="error", timeout=15, markup=False)
+
+
+def _profile_option(entry: library.Entry) -> Option:
+    if entry.profile is None:
+        return Option(outside(entry.name) + Content.styled("  broken", "$error"))
+    return Option(outside(entry.name, "bold") + quiet(f"  {entry.origin.value}"))
+
+
+def _about(entry: library.Entry) -> Content:
+    """Name, description, variants; what is wrong with a broken one."""
+    if entry.profile is None:
+        mistakes = entry.error.lines if entry.error else ()
+        return Content.styled(neutralise("\n\n".join(mistakes)), "$error")
+    profile = entry.profile
+    lines = [outside(profile.name, "bold"), Content(neutralise(profile.description)), Content()]
+    for variant in profile.variants:
+        lines.append(outside(variant.label, "$primary"))
+        lines.append(quiet("  ") + outside(f"{variant.engine} · {variant.model}", "$quiet"))
+    return Content("\n").join(lines)
+
+
+def _snapshot_option(listed: store.Listed) -> Option:
+    if listed.problem:
+        return Option(
+            outside(listed.path.name) + Content.styled(f"  {one_line(listed.problem)}", "$error")
+        )
+    turns = f"{listed.turns} turn" + ("s" if listed.turns != 1 else "")
+    when = listed.created[:16].replace("T", " ")
+    pair = " | ".join(listed.variants)
+    parts = [outside(when, "bold"), outside(listed.name), outside(pair, "$quiet"), quiet(turns)]
+    return Option(Content("  ").join(parts))

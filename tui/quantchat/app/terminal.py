@@ -1,0 +1,119 @@
+"""The terminal itself: who may write to it, and what happens when it goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+from quantchat import paths
+
+SIGNALS: tuple[signal.Signals, ...] = (signal.SIGHUP, signal.SIGTERM)
+
+
+def over_ssh() -> bool:
+    """Whether the screen is drawn over a network: fewer frames and no animation then."""
+    return bool(os.environ.get("SSH_CONNECTION") or os.environ.get("SSH_TTY"))
+
+
+def quieten_textual() -> None:
+    """Set what Textual reads from the environment; to be called before its first import.
+
+    60 frames a second gain nothing for text. The wait that tells Esc from the start of an escape
+    sequence comes off the time in which Esc must stop the decoding.
+    """
+    remote = over_ssh()
+    os.environ.setdefault("TEXTUAL_FPS", "15" if remote else "30")
+    os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
+    os.environ.setdefault("TEXTUAL_SMOOTH_SCROLL", "0")
+    os.environ.setdefault("ESCDELAY", "50")
+
+
+class _SteadyFile:
+    """A terminal to write to that may vanish: what cannot be written is dropped.
+
+    Textual's writer thread dies of the first failed write, after which its bounded queue fills
+    and blocks the event loop for ever, with the workers still holding the GPU.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            return self._file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._file.flush()
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+    def isatty(self) -> bool:
+        return self._file.isatty()
+
+
+@contextlib.contextmanager
+def guarded_stderr() -> Iterator[Path]:
+    """Keep descriptor 2 away from the screen, which Textual draws through `sys.__stderr__`.
+
+    Native libraries and child processes write to descriptor 2; within this context it is a log
+    file, which is yielded, and Textual draws through a copy of the terminal's descriptor. Raises
+    OSError where the log cannot be made. One in which nothing was written is taken away again.
+    """
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-screen-{os.getpid()}.log"
+    log = paths.private(paths.logs_dir()) / name
+    before = sys.__stderr__
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(log_fd, 2)
+    os.close(log_fd)
+    file = os.fdopen(terminal, "w", encoding="utf-8", errors="replace", closefd=False)
+    sys.__stderr__ = cast("Any", _SteadyFile(file))  # type: ignore[misc]
+    try:
+        yield log
+    finally:
+        sys.__stderr__ = before  # type: ignore[misc]
+        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            file.flush()
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        with contextlib.suppress(OSError):
+            if log.stat().st_size == 0:
+                log.unlink()
+
+
+def hung_up(descriptor: int) -> bool:
+    """Whether the terminal at `descriptor` is gone.
+
+    A process that ignores SIGHUP (under nohup, say) is told in no other way.
+    """
+    poll = select.poll()
+    try:
+        poll.register(descriptor, 0)  # POLLHUP and POLLERR are always reported
+        return any(event & (select.POLLHUP | select.POLLNVAL) for _, event in poll.poll(0))
+    except (OSError, ValueError):
+        return True
+
+
+def on_signals(leave: Callable[[int], None]) -> None:
+    """Call `leave(signal number)` on the running loop for SIGHUP and SIGTERM.
+
+    By default both end the process at once, before anything could be cleaned up.
+    """
+    loop = asyncio.get_running_loop()
+    for number in SIGNALS:
+        # Not in the main thread (as in some tests) there are no signal handlers.
+        with contextlib.suppress(ValueError, RuntimeError):
+            loop.add_signal_handler(number, leave, int(number))

@@ -1,0 +1,74 @@
+"""The head of a column: the variant's label and state, and what really runs."""
+
+from __future__ import annotations
+
+from textual.content import Content
+from textual.widget import Widget
+
+from quantchat.app.widgets.lines import outside, quiet, spread
+from quantchat.bench.live_variant import LiveVariant, State
+from quantchat.worker.protocol import Resolved
+
+BADGES = {
+    State.IDLE: ("○ not loaded", "$quiet"),
+    State.PREPARING: ("◌ preparing", "$warning"),
+    State.LOADING: ("◌ loading", "$warning"),
+    State.READY: ("● ready", "$success"),
+    State.ANSWERING: ("▶ answering", "$success"),
+    State.FAILED: ("✖ failed", "bold $error"),
+}
+
+_DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+
+
+class ColumnHeader(Widget):
+    """Two lines, drawn from the variant whenever it is refreshed."""
+
+    DEFAULT_CSS = """
+    ColumnHeader { height: 2; padding: 0 1; background: $surface; text-wrap: nowrap; }
+    """
+
+    def __init__(self, variant: LiveVariant) -> None:
+        super().__init__()
+        self._variant = variant
+        self.side = "$side-left"
+        """Colour of the side the column is on."""
+        self.away = False
+        """Whether the conversation goes on below what is seen."""
+
+    def render(self) -> Content:
+        """Label and state, what runs."""
+        variant, width = self._variant, self.size.width
+        badge, style = BADGES[variant.state]
+        right = Content.styled(badge, style)
+        if self.away:
+            right = Content.styled("↓ more ^G  ", "$warning") + right
+        first = spread(outside(variant.label, f"bold {self.side}"), right, width)
+        second = self._what_runs(width).truncate(width, ellipsis=True)
+        return Content("\n").join([first, second])
+
+    def _what_runs(self, width: int) -> Content:
+        resolved = self._variant.resolved
+        if resolved is None:
+            spec = self._variant.spec
+            return quiet("wanted: ") + outside(f"{spec.engine} · {spec.model}", "$quiet")
+        # Dtype and device are short and always seen; a long kernel's name gives way.
+        right = outside(
+            f"{_DTYPES.get(resolved.dtype, resolved.dtype)} · {resolved.device}", "$quiet"
+        )
+        left = outside(" · ".join([resolved.kernel, *_the_rest(resolved)]), "$quiet")
+        return spread(left, right, width)
+
+
+def what_runs(resolved: Resolved) -> str:
+    """All that really runs, on one line."""
+    return " · ".join([resolved.kernel, resolved.dtype, resolved.device, *_the_rest(resolved)])
+
+
+def _the_rest(resolved: Resolved) -> list[str]:
+    parts = [
+        f"context {resolved.context_length}" if resolved.context_length > 0 else "",
+        resolved.attention,
+        resolved.decode,
+    ]
+    return [part for part in parts if part]

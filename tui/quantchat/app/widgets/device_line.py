@@ -1,0 +1,112 @@
+"""The top line: what is compared, and the machine it runs on."""
+
+from __future__ import annotations
+
+from textual.content import Content
+from textual.widget import Widget
+
+from quantchat.app.widgets.lines import fitted, outside, quiet, spread
+from quantchat.metrics.gpus import GpuSample
+from quantchat.metrics.host import HostSample
+from quantchat.metrics.sampler import DeviceSample
+from quantchat.report import figures
+
+_LEAST_NAME = 12
+"""Cells a device's name keeps before figures give way."""
+
+
+class DeviceLine(Widget):
+    """GPUs with their figures; processor and main memory where there is none."""
+
+    DEFAULT_CSS = """
+    DeviceLine { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; }
+    """
+
+    def __init__(self, title: str) -> None:
+        super().__init__()
+        self._title = title
+        self._sample: DeviceSample | None = None
+
+    def show(self, sample: DeviceSample) -> None:
+        """Draw another sample."""
+        self._sample = sample
+        self.refresh()
+
+    def render(self) -> Content:
+        """Title at the left, the machine at the right."""
+        width = self.size.width
+        title = Content.styled("quantchat ", "bold") + outside(self._title, "$quiet")
+        room = max(width - title.cell_length - 3, width * 3 // 5)
+        if self._sample is None:
+            return spread(title, quiet("looking for GPUs"), width)
+        return spread(title, machine(self._sample, room), width)
+
+
+def machine(sample: DeviceSample, width: int) -> Content:
+    """The machine in at most `width` cells."""
+    if not sample.gpus:
+        return _host(sample.host, width)
+    if len(sample.gpus) == 1:
+        return _gpu(sample.gpus[0], width)
+    numbered = (quiet(f"{gpu.index} ") + _short(gpu) for gpu in sample.gpus)
+    return fitted(numbered, width, gap=" │ ")
+
+
+def _percent(value: float | None) -> str:
+    return figures.UNKNOWN if value is None else f"{value:.0f} %"
+
+
+def used_of(used: int | None, total: int | None, *, between: str = " of ") -> str:
+    """Used and total in the unit of the total: `9.8 of 24.0 GiB`."""
+    whole = figures.size(total)
+    if used is None or total is None:
+        return f"{figures.UNKNOWN}{between}{whole}"
+    unit = 1024 ** ("B", "KiB", "MiB", "GiB", "TiB").index(whole.split()[-1])
+    return f"{used / unit:.1f}{between}{whole}"
+
+
+def _gpu(gpu: GpuSample, width: int) -> Content:
+    power = figures.UNKNOWN if gpu.power_w is None else f"{gpu.power_w:.0f} W"
+    if gpu.power_w is not None and gpu.power_limit_w is not None:
+        power = f"{gpu.power_w:.0f} of {gpu.power_limit_w:.0f} W"
+    numbers = [
+        quiet("VRAM ") + Content(used_of(gpu.memory_used, gpu.memory_total)),
+        quiet("use ") + Content(_percent(gpu.utilisation)),
+        Content(_heat(gpu)),
+        Content(power),
+    ]
+    if gpu.throttle:
+        numbers.append(Content.styled("throttled: ", "$warning") + outside(gpu.throttle[0]))
+    line = _named(gpu.name + (" (MIG)" if gpu.mig else ""), numbers)
+    return line if line.cell_length <= width else _short(gpu)
+
+
+def _heat(gpu: GpuSample) -> str:
+    return figures.UNKNOWN if gpu.temperature_c is None else f"{gpu.temperature_c} °C"
+
+
+def _short(gpu: GpuSample) -> Content:
+    name = gpu.name.removeprefix("NVIDIA ").removeprefix("GeForce ")
+    power = figures.UNKNOWN if gpu.power_w is None else f"{gpu.power_w:.0f} W"
+    memory = used_of(gpu.memory_used, gpu.memory_total, between="/")
+    return _named(
+        name, [Content(t) for t in (memory, _percent(gpu.utilisation), _heat(gpu), power)]
+    )
+
+
+def _named(name: str, numbers: list[Content]) -> Content:
+    return Content("  ").join([outside(name), *numbers])
+
+
+def _host(host: HostSample, width: int) -> Content:
+    cores = f"{host.cores} core" + ("s" if host.cores != 1 else "")
+    numbers = [
+        quiet("no GPU"),
+        Content(cores) + quiet(" use ") + Content(_percent(host.cpu_percent)),
+        quiet("RAM ") + Content(used_of(host.ram_used, host.ram_total)),
+    ]
+    line = fitted(numbers, width)
+    room = width - line.cell_length - 2
+    if room < _LEAST_NAME:
+        return line
+    return outside(host.cpu).truncate(room, ellipsis=True) + "  " + line

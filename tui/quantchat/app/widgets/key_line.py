@@ -1,0 +1,70 @@
+"""The keys, as many as fit, the most useful ones first."""
+
+from __future__ import annotations
+
+from textual.content import Content
+from textual.events import Click
+from textual.widget import Widget
+
+from quantchat.app.commands import COMMANDS, Command
+from quantchat.app.messages import CommandChosen
+from quantchat.app.widgets.lines import quiet
+
+_GAP = "  "
+
+
+class KeyLine(Widget):
+    """One line; a click does what the key does."""
+
+    DEFAULT_CSS = """
+    KeyLine { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; }
+    """
+    ALLOW_SELECT = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._urgent: tuple[str, ...] = ()
+        self._labels: dict[str, str] = {}
+
+    def call(self, id_: str, label: str) -> None:
+        """Show `label` for the command `id_`, as where its state is what matters."""
+        self._labels[id_] = label
+        self.refresh()
+
+    def put_first(self, *ids: str) -> None:
+        """Show the commands `ids` before all others: what the moment asks for."""
+        if ids != self._urgent:
+            self._urgent = ids
+            self.refresh()
+
+    def render(self) -> Content:
+        """Whole entries only: nothing is cut in the middle."""
+        return Content(_GAP).join(
+            Content.styled(one.key, "bold $primary") + quiet(f" {self._label(one)}")
+            for one in self._shown()
+        )
+
+    def _shown(self) -> list[Command]:
+        urgent = [one for id_ in self._urgent for one in COMMANDS if one.id == id_]
+        others = sorted((c for c in COMMANDS if c.rank < 99), key=lambda one: one.rank)
+        room, shown = self.size.width, []
+        for one in [*urgent, *(other for other in others if other not in urgent)]:
+            cells = self._cells(one)
+            if cells <= room:
+                shown.append(one)
+                room -= cells + len(_GAP)
+        return shown
+
+    def on_click(self, event: Click) -> None:
+        """Find the entry under the pointer."""
+        left = 1
+        for one in self._shown():
+            if left <= event.x < left + self._cells(one):
+                self.post_message(CommandChosen(one.id))
+            left += self._cells(one) + len(_GAP)
+
+    def _label(self, one: Command) -> str:
+        return self._labels.get(one.id, one.label)
+
+    def _cells(self, one: Command) -> int:
+        return Content(f"{one.key} {self._label(one)}").cell_length

@@ -1,0 +1,213 @@
+"""The live panel under a column: throughput, latency, memory, each also over time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from textual.content import Content
+from textual.geometry import Size
+from textual.widget import Widget
+
+from quantchat.app.memory_track import MemoryTrack
+from quantchat.app.widgets.lines import fitted, quiet, spread
+from quantchat.app.widgets.strip_chart import at_intervals, strip_chart
+from quantchat.bench.conversation import Answer
+from quantchat.metrics.latency import TurnTiming, throughput_now, throughput_series
+from quantchat.report import figures
+from quantchat.worker.protocol import Ledger
+
+INTERVAL_S = 0.5
+"""Seconds a cell of the throughput strip stands for."""
+MEMORY_INTERVAL_S = 1.0
+"""Seconds a cell of the memory strip stands for: the sampler's own rhythm."""
+_LABEL = 7
+"""Cells of the labels at the left."""
+_SCALE = 9
+"""Cells of the scales at the right of the strips."""
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Tops of the strips, the same for both columns; 0 where there is nothing to draw."""
+
+    tok_s: float = 0.0
+    memory: int = 0
+
+
+@dataclass(frozen=True)
+class _Timing:
+    """What is worked out of an answer, once for each state of it."""
+
+    answer: Answer
+    state: tuple[int, int, int]
+    turn: TurnTiming
+    series: list[float]
+    now: float | None
+
+
+class LivePanel(Widget):
+    """Figures of the newest answer of one variant, and its memory."""
+
+    DEFAULT_CSS = """
+    LivePanel { height: auto; padding: 0 1; background: $surface; text-wrap: nowrap; }
+    """
+
+    def __init__(self, memory: MemoryTrack) -> None:
+        super().__init__()
+        self.side = "$side-left"
+        """Colour of the side the column is on."""
+        self._memory = memory
+        self._answer: Answer | None = None
+        self._timing: _Timing | None = None
+        self._scales = Scales()
+        self.strip_height = 1
+
+    def observe(self, answer: Answer | None) -> None:
+        """Take the figures of `answer`, the newest of this variant."""
+        self._answer = answer
+        if answer is None:
+            self._timing = None
+            return
+        state = (len(answer.times_ns), answer.prompt_tokens, answer.prefilled_ns)
+        known = self._timing
+        if known is None or known.answer is not answer or known.state != state:
+            self._timing = _Timing(
+                answer,
+                state,
+                TurnTiming.of(
+                    received_ns=answer.received_ns,
+                    times_ns=answer.times_ns,
+                    prompt_tokens=answer.prompt_tokens,
+                    cached_tokens=answer.cached_tokens,
+                    prefilled_ns=answer.prefilled_ns,
+                ),
+                throughput_series(answer.times_ns, INTERVAL_S),
+                throughput_now(answer.times_ns),
+            )
+
+    @property
+    def peaks(self) -> tuple[float, int]:
+        """Highest throughput (tok/s) and memory (bytes) to be drawn."""
+        series = self._timing.series if self._timing else []
+        return max(series, default=0.0), max((b for _, b in self._memory.history), default=0)
+
+    def draw(self, scales: Scales) -> None:
+        """Draw what was observed, the strips on `scales`."""
+        self._scales = scales
+        self.refresh()
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        """Five lines of figures and the two strips."""
+        del container, viewport, width
+        return 5 + 2 * self.strip_height
+
+    def render(self) -> Content:
+        """The figures, then the strips."""
+        width = self.size.width
+        lines = [
+            self._throughput(width),
+            self._first_token(width),
+            self._between_tokens(width),
+            *self._ledger(width),
+            *self._strip("tok/s", self._timing.series if self._timing else [], width),
+            *self._memory_strip(width),
+        ]
+        return Content("\n").join(line.truncate(width, ellipsis=True) for line in lines)
+
+    # ------------------------------------------------------------ lines of figures
+
+    def _throughput(self, width: int) -> Content:
+        answer, timing = self._answer, self._timing
+        live = answer is not None and not answer.over
+        now = figures.number(timing.now if timing and live else None)
+        average = figures.number(timing.turn.decode_tok_s if timing else None)
+        left = _label("tok/s") + Content.assemble(
+            (now, f"bold {self.side}"), (" now  ", "$quiet"), (average, "bold"), (" avg", "$quiet")
+        )
+        order = ""
+        if answer is not None and answer.order == "together":
+            order = "together, contended" if left.cell_length + 20 <= width else "contended"
+        elif answer is not None:
+            order = "in turn"
+        return spread(left, quiet(order), width)
+
+    def _first_token(self, width: int) -> Content:
+        turn = self._timing.turn if self._timing else None
+        prompt = ""
+        if turn and turn.prompt_tokens:
+            kept = f", {turn.cached_tokens} kept" if turn.cached_tokens else ""
+            prompt = f"prompt {turn.prompt_tokens} tok{kept}"
+        parts = [
+            Content(figures.milliseconds(turn.ttft_ms if turn else None)),
+            quiet(prompt),
+            quiet(f"prefill {figures.number(turn.prefill_tok_s)} tok/s") if turn else Content(),
+        ]
+        return _label("TTFT") + fitted(parts, width - _LABEL)
+
+    def _between_tokens(self, width: int) -> Content:
+        itl = self._timing.turn.itl_ms if self._timing else None
+        values = (itl.p50, itl.p95, itl.p99) if itl else (None, None, None)
+        line = Content()
+        for name, value in zip(("p50", "p95", "p99"), values, strict=True):
+            line = line + quiet(f"{name} ") + Content(f"{figures.number(value)}  ")
+        return (_label("ITL") + line + quiet("ms")).truncate(width)
+
+    def _ledger(self, width: int) -> list[Content]:
+        """The total, then the parts in the order in which they matter, over two lines."""
+        memory, ledger = self._memory.latest, self._memory.ledger
+        total = figures.size(memory.bytes if memory else None)
+        first = _label(self._memory.kind) + Content.styled(total, "bold")
+        parts = [quiet(f"{name} ") + Content(figures.size(b)) for name, b in ledger_parts(ledger)]
+        room = width - first.cell_length - 2
+        head: list[Content] = []
+        while parts and sum(p.cell_length + 2 for p in [*head, parts[0]]) <= room + 2:
+            head.append(parts.pop(0))
+        source = Content() if parts else quiet(self._memory.source)
+        return [
+            fitted([first, *head], width),
+            Content(" " * _LABEL) + fitted([*parts, source], width - _LABEL),
+        ]
+
+    # ------------------------------------------------------------ strips
+
+    def _strip(self, name: str, values: list[float], width: int) -> list[Content]:
+        top = self._scales.tok_s
+        return self._drawn(name, values, top, figures.number(top or None), width)
+
+    def _memory_strip(self, width: int) -> list[Content]:
+        top = self._scales.memory
+        values = at_intervals(self._memory.history, MEMORY_INTERVAL_S)
+        return self._drawn(self._memory.kind, values, top, figures.size(top or None), width)
+
+    def _drawn(
+        self, name: str, values: list[float], top: float, scale: str, width: int
+    ) -> list[Content]:
+        room = max(0, width - _LABEL - _SCALE)
+        rows = strip_chart(values, top, room, self.strip_height)
+        return [
+            _label("" if index else name)
+            + Content.styled(row, self.side)
+            + quiet("▏" if index else f"▏{scale}")
+            for index, row in enumerate(rows)
+        ]
+
+
+def _label(name: str) -> Content:
+    return quiet(name.ljust(_LABEL))
+
+
+def ledger_parts(ledger: Ledger | None) -> list[tuple[str, int]]:
+    """Names and bytes of the ledger's parts; on the CPU the allocator's own are not known."""
+    if ledger is None:
+        return [("weights", -1), ("KV", -1)]
+    parts = [("weights", ledger.weights), ("KV", ledger.kv_cache)]
+    if ledger.device.startswith("cuda"):
+        return [
+            *parts,
+            ("other", ledger.other_live),
+            ("slack", ledger.slack),
+            ("non-torch", ledger.non_torch),
+        ]
+    held = ledger.process - ledger.weights - ledger.kv_cache
+    known = min(ledger.process, ledger.weights, ledger.kv_cache) >= 0 and held >= 0
+    return [*parts, ("rest", held if known else -1)]

@@ -1,0 +1,106 @@
+"""The prompt: one box for both variants, with recall of what was asked before."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual import events
+from textual.binding import BindingType
+from textual.widgets import TextArea
+
+from quantchat.app.commands import COMMANDS
+from quantchat.app.messages import PromptSent, ScrollAsked
+from quantchat.app.textual_workarounds import XTERM_SHIFT_ENTER
+from quantchat.text import neutralise
+
+_TAKEN = ("f6", "f7")
+"""Keys by which TextArea selects a line or all, and which we need more."""
+
+
+class PromptBox(TextArea):
+    """Enter sends. ↑ on the first line and ↓ on the last walk through what was sent before."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *(one.binding() for one in COMMANDS if one.in_prompt and one.id != "send"),
+        *(one.binding("screen.") for one in COMMANDS if one.keys in _TAKEN),
+    ]
+
+    DEFAULT_CSS = """
+    PromptBox {
+        height: auto; min-height: 1; max-height: 8; padding: 0 1;
+        border: none; border-left: outer $primary; background: $surface;
+        &:focus { border: none; border-left: outer $primary; }
+        &.-editing { border-left: outer $warning; }
+        & .text-area--cursor-line { background: transparent; }
+        & .text-area--placeholder { color: $quiet; }
+    }
+    """
+
+    def __init__(self) -> None:
+        super().__init__(soft_wrap=True, show_line_numbers=False, id="prompt")
+        self._sent: list[str] = []
+        self._place = 0
+        """Index into what was sent; its length is the draft."""
+        self._draft = ""
+
+    def remember(self, text: str) -> None:
+        """Add `text` to what can be recalled, and begin with an empty draft."""
+        if not self._sent or self._sent[-1] != text:
+            self._sent.append(text)
+        self._place, self._draft = len(self._sent), ""
+        self.text = ""
+
+    def put(self, text: str) -> None:
+        """Show `text` with the cursor at its end."""
+        self.text = text
+        self.move_cursor(self.document.end)
+
+    async def _on_key(self, event: events.Key) -> None:
+        # TextArea inserts a newline for Enter before bindings are looked at.
+        if event.key == "enter":
+            event.stop()
+            event.prevent_default()
+            self.post_message(PromptSent(self.text))
+        elif event.key == XTERM_SHIFT_ENTER:
+            event.stop()
+            event.prevent_default()
+            self.action_newline()
+
+    async def _on_paste(self, event: events.Paste) -> None:
+        # What is pasted is drawn by this widget: neutral, and then sent as it is seen.
+        event.text = neutralise(event.text.replace("\r\n", "\n").replace("\r", "\n"))
+
+    def action_newline(self) -> None:
+        """Start a new line."""
+        self.insert("\n")
+        self.scroll_cursor_visible()
+
+    def action_conversation_up(self) -> None:
+        """Scroll the conversation up, not the prompt."""
+        self.post_message(ScrollAsked(-1))
+
+    def action_conversation_down(self) -> None:
+        """Scroll the conversation down, not the prompt."""
+        self.post_message(ScrollAsked(1))
+
+    def action_recall_older(self) -> None:
+        """On the first line as it is wrapped, the prompt before; else the line above."""
+        if self.navigator.is_first_wrapped_line(self.cursor_location):
+            self._recall(self._place - 1)
+        else:
+            self.action_cursor_up()
+
+    def action_recall_newer(self) -> None:
+        """On the last line as it is wrapped, the next prompt; else the line below."""
+        if self.navigator.is_last_wrapped_line(self.cursor_location):
+            self._recall(self._place + 1)
+        else:
+            self.action_cursor_down()
+
+    def _recall(self, place: int) -> None:
+        if not 0 <= place <= len(self._sent) or place == self._place:
+            return
+        if self._place == len(self._sent):
+            self._draft = self.text
+        self._place = place
+        self.put(self._draft if place == len(self._sent) else self._sent[place])

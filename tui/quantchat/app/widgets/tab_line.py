@@ -1,0 +1,53 @@
+"""Both labels on one line, where there is room for one column only."""
+
+from __future__ import annotations
+
+from textual.content import Content
+from textual.events import Click
+from textual.message import Message
+from textual.widget import Widget
+
+from quantchat.app.commands import command
+from quantchat.app.widgets.column_header import BADGES
+from quantchat.app.widgets.lines import outside, quiet, spread
+from quantchat.bench.live_variant import LiveVariant
+
+
+class TabLine(Widget):
+    """Two tabs; a click, or the key it names, turns to the other one."""
+
+    DEFAULT_CSS = """
+    TabLine { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; display: none; }
+    """
+
+    class Clicked(Message):
+        """The line was clicked: show the other column."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._variants: tuple[LiveVariant, ...] = ()
+        self._shown = 0
+
+    def show(self, variants: tuple[LiveVariant, LiveVariant], shown: int) -> None:
+        """Name the tabs; `shown` is 0 for the left one."""
+        self._variants, self._shown = variants, shown
+        self.refresh()
+
+    def render(self) -> Content:
+        """The tab that is shown stands out; each has the sign of its variant's state."""
+        width = self.size.width
+        hint = quiet(f"{command('maximise').key} other")
+        room = max(4, (width - hint.cell_length - 12) // 2)
+        tabs = []
+        for index, variant in enumerate(self._variants):
+            side = ("$side-left", "$side-right")[index]
+            style = f"bold reverse {side}" if index == self._shown else side
+            sign = BADGES[variant.state][0][0]
+            label = outside(variant.label, style).truncate(room, ellipsis=True)
+            tabs.append(Content.styled(f" {sign} ", style) + label + Content.styled(" ", style))
+        return spread(Content(" ").join(tabs), hint, width)
+
+    def on_click(self, event: Click) -> None:
+        """Turn to the other tab."""
+        event.stop()
+        self.post_message(self.Clicked())

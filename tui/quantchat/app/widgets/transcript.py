@@ -1,0 +1,146 @@
+"""The conversation with one variant, following its end until the reader scrolls away."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.widgets import Static
+
+from quantchat.app.widgets.failure_note import FailureNote
+from quantchat.app.widgets.lines import outside, quiet
+from quantchat.app.widgets.stages import Stages
+from quantchat.app.widgets.turn_view import TurnView
+from quantchat.bench.conversation import Conversation
+from quantchat.bench.live_variant import LiveVariant
+from quantchat.report import figures
+
+
+class Transcript(VerticalScroll, can_focus=False):
+    """The turns of the conversation, as this variant knows them."""
+
+    DEFAULT_CSS = """
+    Transcript {
+        height: 1fr; scrollbar-size-vertical: 1;
+        #note { height: auto; padding: 0 1; margin-bottom: 1; color: $quiet; }
+    }
+    """
+
+    def __init__(self, variant: LiveVariant) -> None:
+        super().__init__()
+        self._variant = variant
+        self._note = Static(id="note")
+        self._note.display = False
+        self._stages = Stages(variant)
+        self._failure = FailureNote()
+
+        self._follows = True
+        self._views: dict[int, TurnView] = {}
+
+    def compose(self) -> ComposeResult:
+        """What was loaded, what is being loaded, why it failed; turns come in between."""
+        yield self._note
+        yield self._stages
+        yield self._failure
+
+    def on_mount(self) -> None:
+        """Hold the end whenever the text grows."""
+        self.watch(self, "virtual_size", self._hold_end, init=False)
+
+    def on_resize(self) -> None:
+        """Hold the end when the place for the text shrinks, too."""
+        self._hold_end()
+
+    async def sync(self, conversation: Conversation) -> None:
+        """Show exactly the turns of `conversation`; those that are there already stay."""
+        # A new chat counts its turns anew: it is the turn that is compared, not its number.
+        wanted = {turn.number: turn for turn in conversation.turns}
+        for number, view in list(self._views.items()):
+            if wanted.get(number) is not view.turn:
+                await self._views.pop(number).remove()
+        new = [
+            TurnView(turn, self._variant.label)
+            for turn in conversation.turns
+            if turn.number not in self._views
+        ]
+        if new:
+            await self.mount_all(new, before=self._stages)
+            self._views.update((view.turn.number, view) for view in new)
+            self.follow(True)
+
+    async def tick(self) -> None:
+        """Draw what came since the last tick."""
+        for view in self._views.values():
+            await view.tick()
+        self._stages.tick()
+
+    def show_state(self) -> None:
+        """Draw the variant's state anew: what was loaded, the stages, the failure."""
+        self._stages.observe()
+        self._failure.show(self._variant.failure)
+        self._describe()
+
+    def _describe(self) -> None:
+        """Say above the turns what must be known of the variant as it was loaded."""
+        ready = self._variant.ready
+        self._note.display = ready is not None
+        if ready is None:
+            return
+        parts = (
+            ("import", ready.import_s),
+            ("weights", ready.weights_s),
+            ("warm-up", ready.warmup_s),
+        )
+        split = " + ".join(f"{name} {figures.number(s)}" for name, s in parts)
+        lines = [quiet(f"loaded in {figures.seconds(self._variant.load_s)} ({split})")]
+        if not ready.resolved.chat_template:
+            lines.append(
+                Content.styled(
+                    "Base model without a chat template: it continues the prompt as plain text.",
+                    "$warning",
+                )
+            )
+        if ready.note:
+            lines.append(outside(ready.note))
+        self._note.update(Content("\n").join(lines))
+
+    # ------------------------------------------------------------ following the end
+
+    @property
+    def following(self) -> bool:
+        """Whether new text keeps the end in sight."""
+        return self._follows and not (self.is_anchored and self._anchor_released)
+
+    @property
+    def away(self) -> bool:
+        """Whether there is more below than is seen, and it will not come by itself."""
+        return not self.following and self.scroll_y < self.max_scroll_y
+
+    def follow(self, follow: bool) -> None:
+        """Go to the end and stay with it, or stay here."""
+        self._follows = follow
+        if not follow:
+            self.anchor(False)
+        elif self.is_anchored:
+            self.anchor()
+        self._hold_end()
+
+    def _hold_end(self) -> None:
+        """Anchor to the end while there is more than fits.
+
+        An anchored container that is not full would push its text down to its bottom.
+        """
+        overfull = self.max_scroll_y > 0
+        if self._follows and overfull and not self.is_anchored:
+            self.anchor()
+        elif self.is_anchored and not overfull:
+            self.anchor(False)
+            self.scroll_to(y=0, animate=False, force=True)
+
+    def scroll_pages(self, pages: int) -> None:
+        """Scroll by `pages`; reaching the end, follow it again."""
+        step = pages * max(1, self.size.height - 2)
+        if self.scroll_y + step >= self.max_scroll_y:
+            self.follow(True)
+        else:
+            self.scroll_relative(y=step, animate=False)

@@ -1,0 +1,138 @@
+"""One turn in one column: the prompt, the answer as it grows, and how it ended."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.content import Content
+from textual.widget import Widget
+from textual.widgets import Static
+
+from quantchat.app.commands import command
+from quantchat.app.widgets.answer_markdown import AnswerMarkdown
+from quantchat.app.widgets.failure_note import explained, title_of
+from quantchat.app.widgets.lines import fitted, quiet
+from quantchat.bench.conversation import Answer, AnswerState, Turn
+from quantchat.metrics.latency import TurnTiming
+from quantchat.report import figures
+from quantchat.text import neutralise
+
+ORDERS = {"together": "together", "in-turn": "in turn"}
+
+
+class TurnView(Vertical):
+    """Reads its answer at each `tick`; knows by itself when the answer is over."""
+
+    DEFAULT_CSS = """
+    TurnView {
+        height: auto; padding: 0 1; margin-bottom: 1;
+        .prompt { height: auto; padding: 0 0 0 1; border-left: outer $quiet; text-style: bold; }
+        AnswerMarkdown { padding: 0 0 0 2; margin-top: 1; }
+        .end { height: auto; padding: 0 0 0 2; }
+        Summary { height: 1; padding: 0 0 0 2; text-wrap: nowrap; }
+    }
+    """
+
+    def __init__(self, turn: Turn, variant: str) -> None:
+        super().__init__()
+        self.turn = turn
+        self.answer: Answer | None = turn.answers.get(variant)
+        self._written = 0
+        self.settled = self.answer is None
+        """Whether the whole answer is drawn, and nothing more will come."""
+        self._end = Static(id="end", classes="end")
+        self._markdown = AnswerMarkdown()
+        self._shown_end: Content | None = None
+        self._summary = Summary()
+
+    def compose(self) -> ComposeResult:
+        """Prompt, answer, end."""
+        yield Static(Content(neutralise(self.turn.prompt)), classes="prompt")
+        yield self._markdown
+        yield self._end
+        yield self._summary
+
+    async def tick(self) -> None:
+        """Draw what came since the last tick; once the answer is over, all of it anew."""
+        answer = self.answer
+        if self.settled and self._shown_end is not None:
+            return
+        if answer is not None:
+            if answer.over:
+                await self._markdown.settle(answer.text)
+                self.settled = True
+            else:
+                new = answer.pieces[self._written :]
+                self._written += len(new)
+                await self._markdown.write("".join(new))
+        end = _end_of(answer)
+        if end != self._shown_end:
+            self._shown_end = end
+            self._end.update(end)
+            self._summary.show(answer)
+        self._end.display = bool(end)
+        self._markdown.display = bool(answer and answer.text)
+
+
+def _end_of(answer: Answer | None) -> Content:
+    """The line under an answer: why there is nothing yet, or how it ended."""
+    if answer is None:
+        return quiet("not asked: it was not ready")
+    if answer.state is AnswerState.WAITING:
+        return quiet("waits for its turn" if answer.order == "in-turn" else "waiting")
+    if answer.state is AnswerState.PREFILL:
+        share = f" {answer.prefill_done} of {answer.prefill_total}" if answer.prefill_done else ""
+        return quiet(f"reading the prompt{share}, {answer.prompt_tokens} tokens")
+    if answer.state is AnswerState.STREAMING:
+        return quiet("▍")
+    lines: list[Content] = []
+    failure = answer.failure
+    if failure is not None and failure.turn < 0:  # the variant's own: explained below the turns
+        lines = [Content.styled(f"■ broken off: {title_of(failure)}", "$error")]
+    elif failure is not None:
+        lines = [Content.styled(title_of(failure), "bold $error"), *explained(failure)]
+    if answer.reason in _MARKS:
+        lines.append(Content.styled(_MARKS[answer.reason], "$warning"))
+    if answer.reason == "context" or (failure and failure.kind == "context_full"):
+        lines.append(
+            Content(
+                f"{command('forget').key} forgets the oldest turn, "
+                f"{command('new_chat').key} begins a new chat"
+            )
+        )
+    return Content("\n").join(lines)
+
+
+_MARKS = {
+    "stop": "■ stopped",
+    "length": "■ cut off at the longest answer allowed (settings: max new tokens)",
+    "context": "■ the context is full",
+}
+
+
+class Summary(Widget):
+    """The figures of an answer that is over, on one line: what fits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parts: list[Content] = []
+        self.display = False
+
+    def show(self, answer: Answer | None) -> None:
+        """Show the figures of `answer`, once it is over."""
+        self.display = answer is not None and answer.over and bool(answer.times_ns)
+        if answer is None or not self.display:
+            return
+        timing = TurnTiming.of(received_ns=answer.received_ns, times_ns=answer.times_ns)
+        texts = (
+            "1 token" if timing.output_tokens == 1 else f"{timing.output_tokens} tokens",
+            f"{figures.number(timing.decode_tok_s)} tok/s",
+            ORDERS[answer.order],
+            f"TTFT {figures.milliseconds(timing.ttft_ms)}",
+        )
+        self._parts = [quiet(text) for text in texts]
+        self.refresh()
+
+    def render(self) -> Content:
+        """The most telling figures first."""
+        return fitted(self._parts, self.size.width, gap=" · ")

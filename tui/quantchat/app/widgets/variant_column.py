@@ -1,0 +1,72 @@
+"""One column: a variant from top to bottom."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.containers import Vertical
+
+from quantchat.app.memory_track import MemoryTrack
+from quantchat.app.widgets.column_header import ColumnHeader
+from quantchat.app.widgets.live_panel import LivePanel
+from quantchat.app.widgets.transcript import Transcript
+from quantchat.bench.conversation import Answer, Conversation
+from quantchat.bench.live_variant import LiveVariant
+
+
+class VariantColumn(Vertical):
+    """Header, conversation, live panel."""
+
+    DEFAULT_CSS = """
+    VariantColumn { width: 1fr; height: 1fr; }
+    VariantColumn.-left { border-left: vkey $side-left; }
+    VariantColumn.-right { border-left: vkey $side-right; }
+    """
+
+    def __init__(self, variant: LiveVariant) -> None:
+        super().__init__()
+        self.variant = variant
+        self.memory = MemoryTrack()
+        self.header = ColumnHeader(variant)
+        self.transcript = Transcript(variant)
+        self.panel = LivePanel(self.memory)
+
+    def compose(self) -> ComposeResult:
+        """From top to bottom."""
+        yield self.header
+        yield self.transcript
+        yield self.panel
+
+    def on_mount(self) -> None:
+        """Draw the variant as it is."""
+        self.show_state()
+
+    def put(self, *, left: bool) -> None:
+        """Be the left column, or the right one."""
+        self.set_class(left, "-left").set_class(not left, "-right")
+        self.header.side = self.panel.side = "$side-left" if left else "$side-right"
+        self.header.refresh()
+        self.panel.refresh()
+
+    def show_state(self) -> None:
+        """Draw the variant's state anew."""
+        self.transcript.show_state()
+        self.header.refresh()
+        if self.variant.pid is None:
+            self.memory.forget()
+
+    async def tick(self, conversation: Conversation) -> None:
+        """Draw what came since the last tick."""
+        await self.transcript.tick()
+        self.panel.observe(self.newest_answer(conversation))
+        away = self.transcript.away
+        if away != self.header.away:
+            self.header.away = away
+            self.header.refresh()
+
+    def newest_answer(self, conversation: Conversation) -> Answer | None:
+        """The last answer this variant gave or is giving."""
+        for turn in reversed(conversation.turns):
+            answer = turn.answers.get(self.variant.label)
+            if answer is not None:
+                return answer
+        return None
