@@ -1,0 +1,147 @@
+"""The command line. Each command imports what it needs when it runs; `--help` needs only click."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import click.shell_completion
+
+import quantchat
+from quantchat.cli.lazy import Lazy, LazyGroup
+from quantchat.errors import UserError
+from quantchat.text import one_line
+
+BAD_INPUT = 2
+"""Exit status for what the user can mend; 1 is for a check that failed."""
+
+INTERRUPTED = 130
+"""Exit status after Ctrl+C, as shells have it: 128 + SIGINT."""
+
+_COMMANDS = {
+    "profiles": Lazy("quantchat.cli.profiles:profiles", "List, show, check or begin profiles."),
+    "run": Lazy("quantchat.cli.run:run", "Measure a comparison in rounds, without the screen."),
+    "plan": Lazy("quantchat.cli.plan:plan", "Estimate the memory a comparison will need."),
+    "doctor": Lazy("quantchat.cli.doctor:doctor", "Name what will not work here, and the cure."),
+    "compare": Lazy("quantchat.cli.compare:compare", "Compare runs, and fail on a condition."),
+    "rerun": Lazy("quantchat.cli.rerun:rerun", "Measure again what a snapshot records."),
+    "snapshots": Lazy("quantchat.cli.snapshots:snapshots", "List or show saved snapshots."),
+    "report": Lazy("quantchat.cli.report:report", "Write snapshots as a page, as Markdown or CSV."),
+    "schema": Lazy("quantchat.cli.schema:schema", "Print the JSON Schema of a file format."),
+}
+
+_snapshots_option = click.option(
+    "--snapshots",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Save snapshots in this folder.",
+)
+
+
+class _Root(LazyGroup):
+    """Takes a first word that is no command as the profile to open."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] in self.lazy:
+            return super().resolve_command(ctx, args)
+        return "open", _open, args
+
+    def shell_complete(
+        self, ctx: click.Context, incomplete: str
+    ) -> list[click.shell_completion.CompletionItem]:
+        """Complete commands, options and the names of profiles."""
+        from quantchat.profile import library
+
+        known = [name for name in library.names() if name.startswith(incomplete)]
+        return [
+            *super().shell_complete(ctx, incomplete),
+            *map(click.shell_completion.CompletionItem, known),
+        ]
+
+
+class _Open(click.Command):
+    """Has no help of its own: it is what the root does."""
+
+    def get_help(self, ctx: click.Context) -> str:
+        return ctx.find_root().get_help()
+
+
+@click.group(
+    cls=_Root,
+    lazy=_COMMANDS,
+    invoke_without_command=True,
+    subcommand_metavar="[PROFILE | COMMAND]",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(quantchat.__version__, message="%(prog)s %(version)s")
+@_snapshots_option
+@click.pass_context
+def root(ctx: click.Context, snapshots: Path | None) -> int | None:
+    """Two quantizations of one language model answer side by side in the terminal.
+
+    PROFILE names a comparison, or is the path of its TOML file. Without one, quantchat opens on
+    the profiles there are and the snapshots saved last.
+    """
+    ctx.obj = snapshots
+    return None if ctx.invoked_subcommand else _run(None, snapshots)
+
+
+@click.command(cls=_Open)
+@click.argument("profile")
+@_snapshots_option
+@click.pass_obj
+def _open(obj: Path | None, profile: str, snapshots: Path | None) -> int:
+    """Open the comparison of a profile."""
+    return _run(profile, snapshots or obj)
+
+
+def _run(word: str | None, snapshots: Path | None) -> int:
+    profile = None
+    if word is not None:
+        from quantchat.profile import library, load
+
+        profile = load.load(library.find(word, others=tuple(_COMMANDS)))
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UserError(
+            "the screen needs a terminal for its input and output",
+            mend="`quantchat run` measures without a screen",
+        )
+    from quantchat.app import run
+
+    return run(profile, snapshots=snapshots)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run quantchat with `args`, the process' own by default; return its exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names may hold what the terminal's encoding lacks; stderr escapes it by default.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        status = root.main(args, prog_name="quantchat", standalone_mode=False)
+    except UserError as error:
+        for line in error.lines:
+            _complain(line)
+        return BAD_INPUT
+    except click.ClickException as error:
+        _complain(error.format_message() + _see(error))
+        return BAD_INPUT
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    return status if isinstance(status, int) else 0
+
+
+def _see(error: click.ClickException) -> str:
+    """Where the help on a mistaken call is."""
+    if not isinstance(error, click.UsageError) or error.ctx is None:
+        return ""
+    ctx = error.ctx.find_root() if error.ctx.command is _open else error.ctx
+    return f" (see `{ctx.command_path} --help`)"
+
+
+def _complain(line: str) -> None:
+    click.echo(f"quantchat: {one_line(line)}", err=True)

@@ -1,0 +1,92 @@
+"""`quantchat compare`: several runs in one table, and gates that fail a build."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from quantchat.snapshot.compare import RunsCompared
+    from quantchat.snapshot.gates import Verdict
+
+_GATE_FAILED = 1
+_GATE_UNDECIDED = 2
+
+
+@click.command()
+@click.argument("snapshots", nargs=-1, required=True, metavar="SNAPSHOT…")
+@click.option(
+    "--fail-if",
+    "conditions",
+    multiple=True,
+    metavar="GATE",
+    help="Exit 1 if this is so, beyond doubt; may be repeated.",
+)
+@click.option("--force", is_flag=True, help="Compare also what is not comparable.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, nothing else.")
+@click.pass_obj
+def compare(
+    obj: Path | None,
+    snapshots: tuple[str, ...],
+    conditions: tuple[str, ...],
+    force: bool,
+    as_json: bool,
+) -> int:
+    """Compare the runs in SNAPSHOT…, names of `quantchat snapshots` or files.
+
+    Each run has two columns, left and right: of the first run a and b, of the second c and d, and
+    so on. Right is compared with left in each run, and each variant with the first run that has one
+    of the same label, paired by prompt and round. Refused (exit 2) where order, model, checkpoint
+    or token counts differ between runs.
+
+    \b
+    A GATE compares sums and products of numbers and figures of columns:
+      quantchat compare new.json --fail-if 'b.decode_tps < 0.95 * a.decode_tps'
+      quantchat compare old.json new.json --fail-if 'd.ttft_ms > b.ttft_ms + 20'
+    Signs: + - * / ( ) and one of < <= > >=
+    Figures: ttft_ms, tpot_ms, decode_tps, end_to_end_ms,
+             j_per_token, weights_bytes, process_bytes
+
+    A gate fails, and the exit status is 1, only if it is met on the whole 95 % interval: of the
+    ratio where it is one figure in two columns, otherwise of left minus right, bootstrapped over
+    the prompts. Met by the mean but not by the whole interval is "not shown" and does not fail.
+    Memory is no sample: weights and what a GPU holds are taken as they stand. A gate that cannot be
+    decided makes the exit status 2: what was measured only once, and process_bytes on a CPU, where
+    resident memory differs from process to process.
+    """  # noqa: D301  # \\b keeps click from wrapping what follows
+    from quantchat import paths
+    from quantchat.cli.snapshots import found
+    from quantchat.snapshot import store
+    from quantchat.snapshot.columns import Run
+    from quantchat.snapshot.compare import compare_runs
+    from quantchat.snapshot.expression import parse
+    from quantchat.snapshot.gates import judge
+
+    files = [found(obj or paths.snapshots_dir(), name) for name in snapshots]
+    runs = [Run(str(file), store.load(file)) for file in files]
+    result = compare_runs(runs, force=force)
+    letters = [column.letter for column in result.columns]
+    gates = [parse(condition, letters) for condition in conditions]
+    verdicts = [judge(gate, result.columns) for gate in gates]
+    _print(result, verdicts, as_json=as_json)
+    statuses = {verdict.status for verdict in verdicts}
+    if "failed" in statuses:
+        return _GATE_FAILED
+    return _GATE_UNDECIDED if "undecided" in statuses else 0
+
+
+def _print(result: RunsCompared, verdicts: Sequence[Verdict], *, as_json: bool) -> None:
+    from quantchat.cli.console import console
+    from quantchat.report import comparison
+
+    if as_json:
+        body = comparison.document(result, verdicts)
+        # Pure ASCII: raw text of a profile in it does nothing to a terminal.
+        sys.stdout.write(json.dumps(body, ensure_ascii=True, allow_nan=False) + "\n")
+    else:
+        console().print(comparison.render(result, verdicts))

@@ -1,0 +1,72 @@
+"""What `run` and `rerun` share: measure with progress shown, save, print."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from quantchat.bench.comparison import Comparison
+    from quantchat.bench.rounds import Plan
+    from quantchat.snapshot.schema import Snapshot
+
+_FAILED = 1
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def output_options(command: _Command) -> _Command:
+    """Add `--save` and `--json`, passed as `folder` and `as_json`."""
+    as_json = click.option(
+        "--json", "as_json", is_flag=True, help="Print the snapshot as JSON, and nothing else."
+    )
+    save = click.option(
+        "--save",
+        "folder",
+        type=click.Path(file_okay=False, path_type=Path),
+        metavar="DIR",
+        help="Save the snapshot in this folder.",
+    )
+    return save(as_json(command))
+
+
+def measured(comparison: Comparison, plan: Plan, folder: Path | None, *, as_json: bool) -> int:
+    """Measure `plan` on `comparison`; the exit status, 1 where anything failed.
+
+    The snapshot goes into `folder`, by default the user's, and tables or JSON to stdout.
+    """
+    from quantchat.bench.headless import LoadFailed, measure
+    from quantchat.cli.progress import progress_display
+    from quantchat.snapshot import store
+
+    try:
+        with progress_display() as display:
+            snapshot = asyncio.run(
+                measure(comparison, plan, on_variant=display.on_variant, on_step=display.on_step)
+            )
+    except LoadFailed as error:
+        click.echo(f"quantchat: {error}", err=True)
+        return _FAILED
+    path = store.save(snapshot, folder)
+    if as_json:
+        sys.stdout.write(store.dumps(snapshot).decode("ascii"))
+    else:
+        _print_tables(snapshot)
+    click.echo(f"saved {path}", err=True)
+    failed = any(answer.failure for turn in snapshot.turns for answer in turn.answers)
+    return _FAILED if failed else 0
+
+
+def _print_tables(snapshot: Snapshot) -> None:
+    from quantchat.cli.console import console
+    from quantchat.report import measurement, tables
+
+    out = console()
+    out.print(tables.header(snapshot))
+    out.print(tables.variants_table(snapshot))
+    out.print(measurement.render(snapshot))

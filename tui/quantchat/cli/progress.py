@@ -1,0 +1,103 @@
+"""Progress of a run on stderr: bars in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from quantchat.bench.live_variant import LiveVariant, State
+from quantchat.text import one_line
+
+
+class Display(Protocol):
+    """Told what goes on; never in the way of it."""
+
+    def on_variant(self, variant: LiveVariant) -> None:
+        """Show the stage a variant is at while it is prepared and loaded."""
+
+    def on_step(self, done: int, total: int, detail: str) -> None:
+        """Show how far the rounds are."""
+
+
+@contextlib.contextmanager
+def progress_display() -> Iterator[Display]:
+    """Show progress for as long as the context lasts; stdout is left alone."""
+    console = Console(stderr=True, markup=False, emoji=False, highlight=False)
+    if not console.is_terminal:
+        yield _Lines()
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, refresh_per_second=5) as progress:
+        yield _Bars(progress)
+
+
+def _stage(variant: LiveVariant) -> str:
+    if variant.progress is None:
+        return variant.state.value
+    return one_line(f"{variant.progress.stage} {variant.progress.detail}")
+
+
+class _Bars:
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+
+    def _task(self, key: str) -> TaskID:
+        if key not in self._tasks:
+            self._tasks[key] = self._progress.add_task(key, total=None)
+        return self._tasks[key]
+
+    def on_variant(self, variant: LiveVariant) -> None:
+        task = self._task(variant.label)
+        if variant.state not in (State.PREPARING, State.LOADING):
+            self._progress.update(task, visible=False)
+            return
+        stage = variant.progress
+        self._progress.update(
+            task,
+            visible=True,
+            description=f"{one_line(variant.label)}: {_stage(variant)}",
+            total=stage.total if stage and stage.total else None,
+            completed=stage.done if stage else 0,
+        )
+
+    def on_step(self, done: int, total: int, detail: str) -> None:
+        task = self._task("rounds")
+        self._progress.update(task, description=detail, completed=done, total=total)
+
+
+class _Lines:
+    """One line for each new stage and each turn; counts within a stage are passed over."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, str] = {}
+
+    def on_variant(self, variant: LiveVariant) -> None:
+        stage = variant.progress.stage if variant.progress else variant.state.value
+        if variant.state in (State.READY, State.PREPARING, State.LOADING):
+            self._say(variant.label, stage)
+
+    def on_step(self, done: int, total: int, detail: str) -> None:
+        self._say("rounds", f"{detail} ({done} of {total})")
+
+    def _say(self, key: str, text: str) -> None:
+        if self._last.get(key) != text:
+            self._last[key] = text
+            print(one_line(f"{key}: {text}"), file=sys.stderr, flush=True)  # noqa: T201

@@ -1,0 +1,46 @@
+"""`quantchat rerun`: do the same again here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from quantchat.cli.measuring import measured, output_options
+
+
+@click.command()
+@click.argument("snapshot")
+@click.option(
+    "--trust",
+    is_flag=True,
+    help="Run what else the snapshot names: other interpreters, a model's own code.",
+)
+@output_options
+@click.pass_obj
+def rerun(obj: Path | None, snapshot: str, trust: bool, folder: Path | None, as_json: bool) -> int:
+    """Measure again, here, what SNAPSHOT records, a name of `quantchat snapshots` or a file.
+
+    The same variants, prompts, rounds, order and settings. Of a chat the prompts are measured, each
+    alone. `quantchat compare` then tells the two runs apart.
+    """
+    from quantchat import paths
+    from quantchat.bench.again import again
+    from quantchat.bench.comparison import Comparison
+    from quantchat.cli.snapshots import found
+    from quantchat.errors import UserError
+    from quantchat.quantize.store import Workshop
+    from quantchat.snapshot import store
+    from quantchat.text import one_line
+
+    file = found(obj or paths.snapshots_dir(), snapshot)
+    same = again(store.load(file), where=str(file))
+    if same.trusted and not trust:
+        raise UserError(
+            "; ".join(same.trusted), where=str(file), mend="--trust, if you know where it is from"
+        )
+    for note in same.notes:
+        click.echo(f"note: {one_line(note)}", err=True)
+    comparison = Comparison(same.profile, maker=Workshop())
+    comparison.pair = same.pair
+    return measured(comparison, same.plan, folder or obj, as_json=as_json)

@@ -1,0 +1,20 @@
+"""`quantchat schema`: the JSON Schema of a file format, for editors."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+
+@click.group(no_args_is_help=False)
+def schema() -> None:
+    """Print the JSON Schema of a file format."""
+
+
+@schema.command()
+def profile() -> None:
+    """Print the schema of a profile, draft 2020-12."""
+    from quantchat.profile.schema import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
