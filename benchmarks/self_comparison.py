@@ -1,0 +1,228 @@
+"""Does comparing a variant with itself say "no difference shown"?
+
+`record` measures one variant against itself again and again, under two labels and so in two
+processes, each time from a fresh start, and writes every answer's times to
+`benchmarks/results/self_comparison.json`. `check` reads them and compares, seeded:
+
+- sides swapped: 100 times one of the runs, with left and right changed in rounds drawn by lot; the
+  prompts of a round together, as they were slow together;
+- rounds split: 100 times as many rounds of one variant as two runs have, drawn by lot from all
+  runs and split in two halves: like two runs, whose rounds were not measured side by side;
+- as recorded: each run as it was, one process against another of the same variant;
+- in their order: each variant against itself in the run before.
+
+The first two make two sides that are equal by construction, from real times: the property is that
+at most 7 of their 100 show a difference, in any figure. The last two are printed and not judged:
+two processes may really differ, and a machine may really change between two runs.
+
+Beside each count stand the one of intervals from prompts alone, which is why rounds are resampled,
+and the one where the right side is made to take twice the time: within a run no caution may hide
+that, so at least 90 of the 100 must show it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from quantchat.metrics.statistics import Pair, ratio_of
+from quantchat.snapshot import store
+from quantchat.snapshot.columns import Column, Run, columns
+from quantchat.snapshot.figures import FIGURES, Sampled
+
+RESULTS = Path(__file__).parent / "results" / "self_comparison.json"
+REPETITIONS = 100
+MOST_SHOWN = 7
+FEWEST_FOUND = 90
+SEED = 20261123
+FIGURE_NAMES = ("ttft_ms", "tpot_ms", "end_to_end_ms")  # decode_tps is 1000 / tpot_ms
+
+PROFILE = """
+name = "NF4 against itself"
+
+[[variants]]
+label = "one"
+engine = "bitsandbytes"
+model = "demo:smollm2-135m-instruct"
+
+[[variants]]
+label = "two"
+engine = "bitsandbytes"
+model = "demo:smollm2-135m-instruct"
+"""
+PROMPTS = """
+Explain step by step how a bicycle stays upright.
+Write a Python function that returns the n-th Fibonacci number.
+Summarise the causes of the French Revolution in one paragraph.
+Write a short letter to a neighbour about watering the plants.
+What are the differences between a list and a tuple in Python?
+Name three rivers of Europe and say where each of them ends.
+"""
+OPTIONS = ("--ignore-eos", "--max-new-tokens", "24", "--rounds", "5")
+
+Round = list[float]
+"""One figure of each prompt, in one round."""
+
+Side = Mapping[str, Sequence[Round]]
+"""By figure, the rounds of one side of one run."""
+
+# ------------------------------------------------------------ recording
+
+
+def record(count: int, note: str) -> None:
+    """Measure `count` runs and write their times; `note` says what the machine did besides."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "same.toml").write_text(PROFILE)
+        (folder / "prompts.txt").write_text(PROMPTS)
+        command = ["run", "same.toml", "--prompts", "prompts.txt", *OPTIONS, "--save", "saved"]
+        for _ in range(count):
+            subprocess.run([sys.executable, "-m", "quantchat", *command], cwd=folder, check=True)
+        write(sorted((folder / "saved").glob("*.json")), " ".join(["quantchat", *command]), note)
+
+
+def write(snapshots: Sequence[Path], command: str, note: str) -> None:
+    """Keep of the snapshots what is needed here."""
+    runs = [Run(str(file), store.load(file)) for file in snapshots]
+    environment = runs[0].snapshot.environment
+    resolved = columns(runs)[0].resolved
+    body = {
+        "what": "times in ms of each answer, by figure, round and prompt; process memory in bytes",
+        "command": command,
+        "note": note,
+        "machine": f"{environment.device.host.cpu}, {environment.device.host.cores} cores, shared",
+        "python": platform.python_version(),
+        "kernel": resolved.kernel if resolved else "",
+        "libraries": resolved.libraries if resolved else {},
+        "runs": [
+            {"created": run.snapshot.created, **{c.label: _side(c) for c in columns([run])}}
+            for run in runs
+        ],
+    }
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(
+        json.dumps(body, separators=(",", ":")).replace('{"created"', '\n{"created"')
+    )
+
+
+def _side(column: Column) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for figure in FIGURES:
+        if isinstance(figure, Sampled) and figure.name in FIGURE_NAMES:
+            samples = column.samples(figure)
+            rounds = sorted({round_ for _, round_ in samples})
+            tasks = column.run.tasks.values()
+            found[figure.name] = [[round(samples[t, r], 2) for t in tasks] for r in rounds]
+        elif figure.name == "process_bytes":
+            found[figure.name] = column.mean(figure)
+    return found
+
+
+# ------------------------------------------------------------ checking
+
+Sides = tuple[Sequence[Round], Sequence[Round]]
+
+
+def as_recorded(runs: Sequence[Mapping[str, Side]], figure: str) -> Iterator[Sides]:
+    for run in runs:
+        yield run["one"][figure], run["two"][figure]
+
+
+def in_their_order(runs: Sequence[Mapping[str, Side]], figure: str) -> Iterator[Sides]:
+    for before, after in itertools.pairwise(runs):
+        for label in ("one", "two"):
+            yield before[label][figure], after[label][figure]
+
+
+def sides_swapped(runs: Sequence[Mapping[str, Side]], figure: str) -> Iterator[Sides]:
+    lot = random.Random(SEED)
+    for _ in range(REPETITIONS):
+        run = lot.choice(runs)
+        both = zip(run["one"][figure], run["two"][figure], strict=True)
+        dealt = [lot.sample(sides, 2) for sides in both]
+        yield [left for left, _ in dealt], [right for _, right in dealt]
+
+
+def rounds_split(runs: Sequence[Mapping[str, Side]], figure: str) -> Iterator[Sides]:
+    lot = random.Random(SEED)
+    half = len(runs[0]["one"][figure])
+    for _ in range(REPETITIONS):
+        label = lot.choice(("one", "two"))
+        drawn = lot.sample([one for run in runs for one in run[label][figure]], 2 * half)
+        yield drawn[:half], drawn[half:]
+
+
+WAYS = {
+    "sides swapped": sides_swapped,
+    "rounds split": rounds_split,
+    "as recorded": as_recorded,
+    "in their order": in_their_order,
+}
+JUDGED = ("sides swapped", "rounds split")
+
+
+def shown(sides: Sides, *, blind: bool = False, slower: float = 1) -> bool:
+    """Whether a difference is shown, with the right side made so many times `slower`.
+
+    `blind` takes all as measured in a single round, which leaves the prompts alone.
+    """
+    pairs = [
+        Pair(prompt, 0 if blind else number, a, b * slower)
+        for number, (left, right) in enumerate(zip(*sides, strict=True))
+        for prompt, (a, b) in enumerate(zip(left, right, strict=True))
+    ]
+    ratio = ratio_of(pairs)
+    assert ratio is not None
+    return ratio.shown
+
+
+def check() -> bool:
+    """Print a JSON document of how often a difference was shown; whether the property holds."""
+    runs = json.loads(RESULTS.read_text())["runs"]
+    holds = True
+    body: dict[str, dict[str, dict[str, int]]] = {name: {} for name in WAYS}
+    for (name, way), figure in itertools.product(WAYS.items(), FIGURE_NAMES):
+        cases = list(way(runs, figure))
+        count = sum(map(shown, cases))
+        twice = sum(shown(sides, slower=2) for sides in cases)
+        body[name][figure] = {
+            "of": len(cases),
+            "shown": count,
+            "by prompts alone": sum(shown(sides, blind=True) for sides in cases),
+            "if twice as slow": twice,
+        }
+        if name in JUDGED:
+            holds = holds and count <= MOST_SHOWN
+        if way is sides_swapped:
+            holds = holds and twice >= FEWEST_FOUND
+    print(json.dumps({"holds": holds, "differences": body}, indent=2))
+    return holds
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    recording = commands.add_parser("record")
+    recording.add_argument("--runs", type=int, default=12)
+    recording.add_argument("--note", default="", help="what else the machine did")
+    commands.add_parser("check")
+    given = parser.parse_args()
+    if given.command == "record":
+        record(given.runs, given.note)
+        return 0
+    return 0 if check() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
