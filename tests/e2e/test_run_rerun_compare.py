@@ -33,13 +33,27 @@ def snapshot_in(folder: Path) -> Path:
     return file
 
 
+PROTOCOL = """
+name = "Our protocol"
+variants = [
+    { label = "one", engine = "transformers", model = "not/loaded" },
+    { label = "other", engine = "transformers", model = "not/loaded" },
+]
+generation.max_new_tokens = 6
+run = { rounds = 2, warmup = 1, prompts = ["Name a colour.", "Count to ten."] }
+"""
+
+
 def test_a_run_is_done_again_and_compared(demo_cache: Path, tmp_path: Path) -> None:
-    plan = ["--prompt", "Name a colour.", "--prompt", "Count to ten.", "--rounds", "2"]
-    short = ["--warmup", "1", "--max-new-tokens", "6", "--ignore-eos"]
+    protocol = tmp_path / "protocol.toml"
+    protocol.write_text(PROTOCOL)
+    plan = ["--settings-of", str(protocol), "--ignore-eos"]
     first, second = tmp_path / "first", tmp_path / "second"
-    ran = program("run", "demo", *plan, *short, "--save", str(first), cache=demo_cache)
+    ran = program("run", "demo", *plan, "--save", str(first), cache=demo_cache)
     assert ran.returncode == 0, ran.stderr
     assert "B ÷ A" in ran.stdout
+    assert "Mean of each prompt, in turn" in ran.stdout
+    assert "2. Count to ten." in ran.stdout
     old = snapshot_in(first)
 
     again = program("rerun", str(old), "--json", "--save", str(second), cache=demo_cache)

@@ -14,6 +14,7 @@ from quantchat.cli import main
 from quantchat.profile.load import load
 from quantchat.profile.schema import json_schema
 from quantchat.profile.template import template
+from quantchat.snapshot.schema import json_schema as snapshot_schema
 
 
 @pytest.fixture(autouse=True)
@@ -117,3 +118,4 @@ def test_new_leaves_nothing_half_written(
 
 def test_schema_is_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(said(["schema", "profile"], capsys)) == json_schema()
+    assert json.loads(said(["schema", "snapshot"], capsys)) == snapshot_schema()

@@ -17,6 +17,7 @@ SHIPPED = sorted(folder(Origin.SHIPPED).glob("*.toml"))
 
 def test_these_are_shipped() -> None:
     assert {file.stem for file in SHIPPED} >= {
+        "article",
         "demo",
         "llama-2-7b-chat",
         "llama-2-13b-chat",
@@ -43,6 +44,16 @@ def test_the_demo_compares_gptq_made_here_with_nf4() -> None:
     assert isinstance(nf4, BitsAndBytes)
     assert (nf4.quant_type, nf4.double_quant) == ("nf4", True)
     assert gptq.model == nf4.model == DEMO_MODEL
+
+
+def test_the_article_s_protocol() -> None:
+    article = load(folder(Origin.SHIPPED) / "article.toml")
+    gptq, nf4 = article.variants
+    assert isinstance(gptq, Gptq)
+    assert isinstance(nf4, BitsAndBytes)
+    assert (nf4.quant_type, nf4.double_quant) == ("nf4", True)
+    assert article.generation.max_new_tokens == 1000
+    assert (article.run.order, len(article.run.prompts)) == ("in-turn", 5)
 
 
 # What the comments say of memory, in the form that all of them keep to.

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from quantchat.errors import UserError
+from quantchat.profile.model import Run
 
 DEFAULT = (
     "Explain step by step how a bicycle stays upright.",
@@ -17,6 +18,11 @@ DEFAULT = (
 """Five of different kinds, as many as the article's protocol has."""
 
 MOST_BYTES = 16 * 2**20
+
+
+def of(run: Run) -> tuple[str, ...]:
+    """The prompts that a profile names to be measured, by default our own."""
+    return tuple(run.prompts) or DEFAULT
 
 
 def read(path: Path) -> tuple[str, ...]:

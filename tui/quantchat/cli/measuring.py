@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 _FAILED = 1
 
+MOST_PROMPTS = 20
+"""Prompts whose own means are printed; a report has all of them."""
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -65,8 +68,12 @@ def measured(comparison: Comparison, plan: Plan, folder: Path | None, *, as_json
 def _print_tables(snapshot: Snapshot) -> None:
     from quantchat.cli.console import console
     from quantchat.report import measurement, tables
+    from quantchat.report.prompts_table import per_prompt
 
     out = console()
     out.print(tables.header(snapshot))
     out.print(tables.variants_table(snapshot))
     out.print(measurement.render(snapshot))
+    prompts = per_prompt(snapshot, MOST_PROMPTS)
+    if prompts is not None:
+        out.print(prompts)

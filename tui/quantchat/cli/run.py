@@ -36,6 +36,12 @@ def _counts(
     metavar="FILE",
     help="Prompts from a file: one a line, or JSONL.",
 )
+@click.option(
+    "--settings-of",
+    "protocol",
+    metavar="PROFILE",
+    help="Take prompts, rounds, order and generation settings from this other profile.",
+)
 @click.option("--rounds", type=click.IntRange(1, 10_000), help="How often each prompt is measured.")
 @click.option(
     "--warmup", type=click.IntRange(0, 100), help="Prompts answered and thrown away first."
@@ -68,6 +74,7 @@ def run(
     profile: str,
     given: tuple[str, ...],
     file: Path | None,
+    protocol: str | None,
     rounds: int | None,
     warmup: int | None,
     order: str | None,
@@ -90,7 +97,10 @@ def run(
     from quantchat.quantize.store import Workshop
 
     asked = load.load(library.find(profile))
-    texts = (*given, *(prompts.read(file) if file else ())) or prompts.DEFAULT
+    if protocol is not None:
+        other = load.load(library.find(protocol))
+        asked = asked.model_copy(update={"run": other.run, "generation": other.generation})
+    texts = (*given, *(prompts.read(file) if file else ())) or prompts.of(asked.run)
     tasks = tuple(
         Task(text, length, output)
         for length in prompt_tokens or (0,)

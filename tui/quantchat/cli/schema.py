@@ -18,3 +18,11 @@ def profile() -> None:
     from quantchat.profile.schema import json_schema
 
     click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+
+
+@schema.command()
+def snapshot() -> None:
+    """Print the schema of a snapshot, draft 2020-12."""
+    from quantchat.snapshot.schema import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))

@@ -63,6 +63,8 @@ class Run(_Table):
     """Prompts answered and thrown away before measuring."""
     rounds: int = Field(5, ge=1, le=10_000)
     """How often each prompt is measured."""
+    prompts: list[Annotated[str, Field(pattern=r"\S")]] = Field([], max_length=10_000)
+    """What is asked when measuring; empty asks five of quantchat's own."""
 
 
 class Quantize(_Table):

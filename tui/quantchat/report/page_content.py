@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from quantchat.report.drawing import Plot
 from quantchat.report.measurement import CONTENDED, failures, flags, gap_lines, how, ratios_table
 from quantchat.report.page_answers import ToldTurn, turns
-from quantchat.report.page_tables import Grid, differences, grid, overview, per_prompt
+from quantchat.report.page_tables import Grid, differences, grid, overview
 from quantchat.report.plots import plots
+from quantchat.report.prompts_table import per_prompt
 from quantchat.report.series import has_two_sides, told_turns
 from quantchat.report.tables import ORDERS, header, memory_table, variants_table
 from quantchat.snapshot.columns import Run
@@ -86,11 +87,12 @@ def _section(number: int, file: str, snapshot: Snapshot) -> Section:
 
 
 def _results(snapshot: Snapshot) -> list[Grid]:
-    found = [per_prompt(snapshot)]
+    found = []
     if snapshot.measurement is not None and has_two_sides(snapshot):
         title = f"B against A, {ORDERS[snapshot.measurement.order]}"
-        found.insert(0, grid(ratios_table(snapshot), title))
-    return [table for table in found if table is not None]
+        found.append(grid(ratios_table(snapshot), title))
+    prompts = per_prompt(snapshot)
+    return [*found, *([grid(prompts)] if prompts else [])]
 
 
 def _doubts(snapshot: Snapshot) -> list[str]:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 from rich.table import Table
 from rich.text import Text
 
-from quantchat.report.figures import UNKNOWN, milliseconds, number
+from quantchat.report.figures import UNKNOWN, number
 from quantchat.report.measurement import ratio_cells
-from quantchat.report.series import Series, all_series, has_two_sides, letter, told_turns
+from quantchat.report.series import has_two_sides
 from quantchat.report.tables import ORDERS, when
-from quantchat.snapshot.columns import measured_turns
 from quantchat.snapshot.compare import RunsCompared
 from quantchat.snapshot.ratios import compare_sides
-from quantchat.snapshot.schema import AnswerRecord, Snapshot
+from quantchat.snapshot.schema import Snapshot
 from quantchat.text import one_line
-
-_EXCERPT = 70
-"""Characters of a prompt in a table."""
 
 
 @dataclass(frozen=True)
@@ -62,50 +57,6 @@ def _cell(content: object) -> Cell:
     text = _plain(content)
     dim = [s.start for s in content.spans if s.style == "dim"] if isinstance(content, Text) else []
     return Cell(text[: dim[0]].rstrip(), text[dim[0] :].strip()) if dim else Cell(text)
-
-
-def per_prompt(snapshot: Snapshot) -> Grid | None:
-    """Mean throughput and TTFT of each prompt over its rounds; None without a measurement."""
-    if snapshot.measurement is None or not measured_turns(snapshot):
-        return None
-    series = all_series(snapshot)
-    answers = [_by_task(snapshot, one) for one in series]
-    rows = []
-    for number_, task in enumerate(snapshot.measurement.tasks, start=1):
-        of_task = [by_task.get(number_, []) for by_task in answers]
-        lengths = sorted({answer.prompt_tokens for group in of_task for answer in group})
-        rates = [_mean(answer.timing.decode_tok_s for answer in group) for group in of_task]
-        waits = [_mean(answer.timing.ttft_ms for answer in group) for group in of_task]
-        cells = [
-            f"{number_}. {_excerpt(task.prompt)}",
-            " / ".join(map(str, lengths)) or UNKNOWN,
-            *(UNKNOWN if rate is None else f"{number(rate)} tok/s" for rate in rates),
-            *map(milliseconds, waits),
-        ]
-        rows.append([Cell(text) for text in cells])
-    columns = ["prompt", "prompt tokens"]
-    for figure in ("decode throughput", "TTFT"):
-        columns += [f"{letter(one.place)}: {figure}" for one in series]
-    title = f"Mean of each prompt, {ORDERS[snapshot.measurement.order]}"
-    return Grid(title, columns, [False, *[True] * (len(columns) - 1)], rows)
-
-
-def _by_task(snapshot: Snapshot, series: Series) -> dict[int | None, list[AnswerRecord]]:
-    told = told_turns(snapshot)
-    found: dict[int | None, list[AnswerRecord]] = {}
-    for turn, answer in zip(series.turns, series.answers, strict=True):
-        found.setdefault(told[turn - 1].task, []).append(answer)
-    return found
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None
-
-
-def _excerpt(text: str) -> str:
-    short = one_line(text)
-    return short if len(short) <= _EXCERPT else short[: _EXCERPT - 1] + "…"
 
 
 def overview(snapshots: Sequence[tuple[str, Snapshot]]) -> Grid:
