@@ -254,7 +254,7 @@ async def test_themes_go_round(setup: Setup) -> None:
         seen = []
         for _ in range(4):
             seen.append(run.app.theme)
-            await run.pilot.press("f12")
+            await run.pilot.press("f11")
         assert seen == ["dark", "light", "high contrast", "dark"]
 
 

@@ -115,4 +115,8 @@ async def test_pages_scroll_the_conversation_from_within_the_prompt(setup: Setup
         assert run.app.focused is run.screen.prompt
         await run.pilot.press(*["pagedown"] * 3)
         await see(run.pilot, "99")
-        assert all(column.transcript.following for column in run.screen.columns.pair)
+        await wait_until(
+            run.pilot,
+            lambda: all(column.transcript.following for column in run.screen.columns.pair),
+            "both follow the end again",
+        )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from quantchat.bench.conversation import Answer, Conversation, Order, Turn
@@ -75,6 +75,7 @@ class Comparison:
         self.pair: tuple[int, int] = (0, 1)
         self._asking: asyncio.Task[None] | None = None
         self._stopping = False
+        self._occupied = False
 
     # ------------------------------------------------------------ which variants
 
@@ -123,8 +124,8 @@ class Comparison:
 
     @property
     def busy(self) -> bool:
-        """Whether a turn is under way."""
-        return self._asking is not None and not self._asking.done()
+        """Whether a turn is under way, or other work that occupies the pair."""
+        return self._occupied or (self._asking is not None and not self._asking.done())
 
     @property
     def last_turn(self) -> Turn | None:
@@ -148,6 +149,26 @@ class Comparison:
         at_work = len(ready) + len(making) if order == "together" else 1
         self._asking = asyncio.ensure_future(self._run(turn, ready, order, threads_for(at_work)))
         return turn
+
+    def unless_pair_idle(self) -> None:
+        """Raises ValueError unless both shown variants are ready, and nothing is under way."""
+        self._unless_busy()
+        waiting = [one.label for one in self.sides if one.state is not State.READY]
+        if waiting:
+            raise ValueError(f"not ready yet: {', '.join(waiting)}")
+
+    @contextlib.contextmanager
+    def occupied(self) -> Iterator[None]:
+        """Keep the shown pair for other work than turns, which are refused meanwhile.
+
+        Raises ValueError as `unless_pair_idle` does.
+        """
+        self.unless_pair_idle()
+        self._occupied = True
+        try:
+            yield
+        finally:
+            self._occupied = False
 
     async def wait(self) -> None:
         """Wait until the turn under way, if any, is over."""

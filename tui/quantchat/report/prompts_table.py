@@ -21,7 +21,7 @@ _EXCERPT = 70
 
 
 def per_prompt(snapshot: Snapshot, most: int | None = None) -> Table | None:
-    """Mean throughput and TTFT of each prompt over its rounds; None without a measurement.
+    """Mean decode throughput and TTFT of each prompt over its rounds; None without a measurement.
 
     Of the first `most` prompts, where that is given.
     """
@@ -36,11 +36,11 @@ def per_prompt(snapshot: Snapshot, most: int | None = None) -> Table | None:
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
-    table.add_column("prompt", overflow="ellipsis", no_wrap=True)
-    table.add_column("prompt tokens", justify="right")
-    for figure in ("decode throughput", "TTFT"):
+    table.add_column("prompt", overflow="fold")
+    table.add_column("tokens", justify="right", no_wrap=True)
+    for figure in ("tok/s", "TTFT"):
         for one in series:
-            table.add_column(f"{letter(one.place)}: {figure}", justify="right")
+            table.add_column(f"{letter(one.place)}: {figure}", justify="right", no_wrap=True)
     answers = [_by_task(snapshot, one) for one in series]
     for number_, task in enumerate(tasks[:most], start=1):
         of_task = [by_task.get(number_, []) for by_task in answers]
@@ -50,7 +50,7 @@ def per_prompt(snapshot: Snapshot, most: int | None = None) -> Table | None:
         table.add_row(
             Text(f"{number_}. {_excerpt(task.prompt)}"),
             " / ".join(map(str, lengths)) or UNKNOWN,
-            *(UNKNOWN if rate is None else f"{number(rate)} tok/s" for rate in rates),
+            *map(number, rates),
             *map(milliseconds, waits),
         )
     return table

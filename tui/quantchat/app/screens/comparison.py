@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
 from textual.binding import BindingType
@@ -15,6 +15,9 @@ from quantchat.app.screens.comparison_view import ComparisonView
 from quantchat.app.textual_workarounds import write_to_terminal
 from quantchat.bench.live_variant import State
 from quantchat.profile.model import Generation
+
+if TYPE_CHECKING:
+    from quantchat.bench.rounds import Plan
 
 LONG_S = 15.0
 """Seconds a notification stays that names a file."""
@@ -171,6 +174,22 @@ class ComparisonScreen(ComparisonView):
         with self.explained():
             path = outputs.save_answers(turn, self.comparison, self.snapshots)
             self.say(str(path), title="Answers saved", s=LONG_S)
+
+    def action_measure(self) -> None:
+        """Measure the pair in rounds."""
+        from quantchat.app.screens.measure_plan import MeasurePlanScreen
+
+        def begin(plan: Plan | None) -> None:
+            from quantchat.app.screens.measure import MeasuringScreen
+
+            if plan is not None:
+                self.app.push_screen(
+                    MeasuringScreen(self.comparison, plan, self.make_sampler, self.snapshots)
+                )
+
+        with self.explained():
+            self.comparison.unless_pair_idle()
+            self.app.push_screen(MeasurePlanScreen(self.comparison), begin)
 
     def action_save(self) -> None:
         """Save a snapshot."""

@@ -51,7 +51,7 @@ class ComparisonView(Screen[None]):
         super().__init__()
         self.comparison = comparison
         self.snapshots = snapshots
-        self._make_sampler = make_sampler
+        self.make_sampler = make_sampler
         self._device_line = DeviceLine(comparison.profile.name)
         self.columns = Columns(comparison)
         self._difference = DifferenceLine()
@@ -79,7 +79,7 @@ class ComparisonView(Screen[None]):
         self.comparison.open()
         rate = DRAWS_PER_SECOND_OVER_SSH if terminal.over_ssh() else DRAWS_PER_SECOND
         self.set_interval(1 / rate, self._tick)
-        self.device_watch = DeviceWatch(self._measured, self._make_sampler)
+        self.device_watch = DeviceWatch(self._measured, self.make_sampler)
         self._sample()
         self.set_interval(SAMPLE_EVERY_S, self._sample)
 

@@ -1,0 +1,111 @@
+"""Measuring in rounds from the screen: begun, stopped, shown and saved."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from fakes.screen_reader import see, see_gone, text, wait_until
+from fakes.scripted_app import SIZES, Running, Setup
+from quantchat.app.screens.measure import MeasuringScreen
+from quantchat.app.screens.measure_plan import MeasurePlanScreen
+from quantchat.snapshot import store
+from quantchat.snapshot.schema import Snapshot
+from quantchat.worker.protocol import Generate
+
+
+def saved(run: Running) -> list[Snapshot]:
+    return [store.load(file) for file in sorted(Path(run.folder, "snapshots").glob("*.json"))]
+
+
+async def begin(run: Running) -> None:
+    await run.pilot.press("f12")
+    await wait_until(run.pilot, lambda: isinstance(run.app.screen, MeasurePlanScreen), "the plan")
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_rounds_end_in_a_table_and_a_snapshot(setup: Setup, size: tuple[int, int]) -> None:
+    async with setup.running(size) as run:
+        await run.ready()
+        await run.answered("Why?")
+        await begin(run)
+        await see(run.pilot, "may be quoted")
+        await run.pilot.press("backspace", "3", "enter")
+        await see(run.pilot, "Measured in turn: 15 turns, 5 prompts, 3 rounds, 1 warm-up")
+        await see(run.pilot, "1.500")
+        (snapshot,) = saved(run)
+        assert snapshot.measurement is not None
+        assert (snapshot.measurement.rounds, snapshot.measurement.order) == (3, "in-turn")
+        assert [turn.prompt for turn in snapshot.turns if turn.task is None] == ["Why?"]
+        await run.pilot.press("escape")
+        await see_gone(run.pilot, "95 % interval")
+        # The conversation is as it was, and goes on.
+        await run.answered("And now?")
+        assert [turn.prompt for turn in run.comparison.conversation.turns] == ["Why?", "And now?"]
+
+
+async def test_the_prompts_of_the_conversation_can_be_measured(setup: Setup) -> None:
+    async with setup.running() as run:
+        await run.ready()
+        await run.answered("Why?")
+        await begin(run)
+        await run.pilot.press("shift+tab", "shift+tab", "down", "space", "tab", "tab", "enter")
+        await see(run.pilot, "Measured in turn: 5 turns, 1 prompts, 5 rounds")
+        (snapshot,) = saved(run)
+        assert {turn.prompt for turn in snapshot.turns} == {"Why?"}
+
+
+async def test_stopped_early_it_keeps_what_was_measured(setup: Setup) -> None:
+    async with setup.running() as run:
+        await run.ready()
+
+        def hold_in_round_two(request: Generate) -> str:
+            if len([c for c in run.left.commands if isinstance(c, Generate)]) == 9:
+                run.left.holds_after = 1
+            return "Paris it is."
+
+        setup.left.answer = hold_in_round_two
+        await begin(run)
+        await run.pilot.press("enter")
+        await wait_until(run.pilot, lambda: run.left.holds_after, "round two")
+        with pytest.raises(ValueError, match="stop it first"):
+            run.comparison.ask("in between")
+        await run.pilot.press("escape")
+        await see(run.pilot, "stopped before the end")
+        assert not run.comparison.busy
+        (snapshot,) = saved(run)
+        assert snapshot.measurement is not None and snapshot.measurement.stopped
+        assert len(snapshot.turns) == 7
+
+
+async def test_it_waits_for_both_sides(setup: Setup) -> None:
+    setup.left.loading_gate = asyncio.Event()
+    async with setup.running() as run:
+        await run.pilot.press("f12")
+        await see(run.pilot, "not ready yet: GPTQ 4-bit")
+        assert not isinstance(run.app.screen, MeasurePlanScreen)
+
+
+async def test_a_mistaken_number_is_told(setup: Setup) -> None:
+    async with setup.running() as run:
+        await run.ready()
+        await begin(run)
+        await run.pilot.press("backspace", "0", "enter")
+        await see(run.pilot, "rounds: Input should be greater than or equal to 1")
+        await run.pilot.press("escape")
+        await wait_until(run.pilot, lambda: run.app.screen is run.screen)
+
+
+async def test_a_program_that_ends_meanwhile_ends(setup: Setup) -> None:
+    setup.left.holds_after = 1
+    async with setup.running() as run:
+        await run.ready()
+        await begin(run)
+        await run.pilot.press("enter")
+        await wait_until(run.pilot, lambda: isinstance(run.app.screen, MeasuringScreen))
+        await see(run.pilot, "warming up")
+        assert "Esc stops" in text(run.app)
+        await run.pilot.press("ctrl+q")
+    assert setup.left.closed and setup.right.closed

@@ -1,0 +1,144 @@
+"""Measuring the pair in rounds: what is to be measured, the progress, and the result."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+from rich.console import Group, RenderableType
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Vertical, VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import ProgressBar, Static
+
+from quantchat.app.widgets.lines import outside, quiet
+from quantchat.bench.comparison import Comparison
+from quantchat.bench.measurement import Measurement
+from quantchat.bench.record import record
+from quantchat.bench.rounds import Plan
+from quantchat.errors import UserError
+from quantchat.metrics.sampler import DeviceSampler
+from quantchat.report.measurement import render
+from quantchat.report.prompts_table import per_prompt
+from quantchat.snapshot import store
+from quantchat.snapshot.schema import Snapshot
+
+
+class MeasuringScreen(ModalScreen[None]):
+    """Measures `plan` on the pair that `comparison` shows, saves a snapshot, shows the result.
+
+    Esc stops, and what was measured until then is kept; at the end it closes.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [("escape,q", "leave", "Stop, then close")]
+    DEFAULT_CSS = """
+    MeasuringScreen {
+        .dialog { padding: 0 1; width: 100%; max-width: 110; }
+        VerticalScroll { height: auto; max-height: 100%; }
+        ProgressBar { margin: 1 0; width: 100%; }
+        ProgressBar Bar { width: 1fr; }
+        Static { height: auto; }
+    }
+    """
+
+    def __init__(
+        self,
+        comparison: Comparison,
+        plan: Plan,
+        make_sampler: Callable[[], DeviceSampler],
+        snapshots: Path | None,
+    ) -> None:
+        """`snapshots` is the folder to save into, None for the user's own."""
+        super().__init__()
+        self._comparison = comparison
+        self._plan = plan
+        self._make_sampler = make_sampler
+        self._snapshots = snapshots
+        self._measurement: Measurement | None = None
+        self._stopping = False
+        self._over = False
+
+    def compose(self) -> ComposeResult:
+        """Progress; the result takes its place."""
+        with Vertical(classes="dialog") as dialog:
+            dialog.border_title = "Measuring"
+            dialog.border_subtitle = "Esc stops; what was measured is kept"
+            with VerticalScroll():
+                yield Static(quiet("opening the device"), id="step")
+                yield ProgressBar(self._plan.total, show_eta=True)
+                yield Static(id="result")
+
+    def on_mount(self) -> None:
+        """Begin."""
+        self.run_worker(self._measure())
+        self.query_one(VerticalScroll).focus()
+
+    def action_leave(self) -> None:
+        """Stop while it measures, close afterwards."""
+        if self._over:
+            self.dismiss(None)
+            return
+        self._stopping = True
+        self.query_one("#step", Static).update(quiet("stopping"))
+        if self._measurement is not None:
+            self._measurement.stop()
+
+    async def _measure(self) -> None:
+        try:
+            with self._comparison.occupied():
+                snapshot = await self._measured()
+        except ValueError as error:  # a variant ended while the plan was made
+            self._end("Not measured", outside(str(error), "$error"))
+            return
+        if snapshot is None:
+            self._end("Not measured", quiet("stopped before anything was measured"))
+            return
+        self.query_one("#step", Static).update(quiet("working out the intervals"))
+        result = await asyncio.to_thread(_result, snapshot)
+        self._end("Measured", self._saved(snapshot), result)
+
+    async def _measured(self) -> Snapshot | None:
+        sampler = self._make_sampler()
+        try:
+            # The first sample opens the driver, which may take seconds.
+            await asyncio.to_thread(sampler.sample)
+            measurement = Measurement(self._comparison, self._plan, sampler, self._step)
+            self._measurement = measurement
+            if self._stopping:
+                measurement.stop()
+            await measurement.run()
+            if not measurement.measured:
+                return None
+            return record(self._comparison, sampler, measurement)
+        finally:
+            sampler.close()
+
+    def _saved(self, snapshot: Snapshot) -> Content:
+        try:
+            return outside(f"saved {store.save(snapshot, self._snapshots)}", "$quiet")
+        except UserError as error:
+            return outside(f"not saved: {error}", "$error")
+
+    def _step(self, done: int, total: int, detail: str) -> None:
+        self.query_one("#step", Static).update(quiet("stopping" if self._stopping else detail))
+        self.query_one(ProgressBar).update(total=total, progress=done)
+
+    def _end(self, title: str, step: Content, result: RenderableType | None = None) -> None:
+        self._over = True
+        dialog = self.query_one(".dialog", Vertical)
+        dialog.border_title = title
+        dialog.border_subtitle = "↑↓ scroll · Esc closes"
+        self.query_one(ProgressBar).display = False
+        self.query_one("#step", Static).update(step)
+        if result is not None:
+            self.query_one("#result", Static).update(result)
+
+
+def _result(snapshot: Snapshot) -> Group:
+    """What is shown of it. Works out intervals: a matter of seconds, and not the loop's."""
+    prompts = per_prompt(snapshot)
+    return Group(render(snapshot), *([prompts] if prompts else []))

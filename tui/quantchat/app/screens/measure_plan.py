@@ -1,0 +1,128 @@
+"""What is to be measured: prompts, rounds, order. The beginning of a measurement."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import ValidationError
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Grid, Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Checkbox, Input, Label, RadioButton, RadioSet, Static
+
+from quantchat.app.commands import command
+from quantchat.app.widgets.lines import quiet
+from quantchat.bench import prompts
+from quantchat.bench.comparison import Comparison
+from quantchat.bench.rounds import Plan, Task
+from quantchat.profile.model import Run
+from quantchat.text import one_line
+
+_NUMBERS = ("rounds", "warmup")
+
+
+class MeasurePlanScreen(ModalScreen["Plan | None"]):
+    """Returns the plan, or None where nothing is to be measured."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        ("escape", "cancel", "Leave"),
+        ("ctrl+s", "begin", "Measure"),
+    ]
+    DEFAULT_CSS = """
+    MeasurePlanScreen {
+        .dialog { width: 76; padding: 1 2 0 2; }
+        RadioSet { border: none; padding: 0; width: 1fr; background: transparent; }
+        RadioButton, Checkbox { border: none; padding: 0; background: transparent; height: 1; }
+        Checkbox:focus { background: $primary 20%; }
+        Grid { grid-size: 2; grid-columns: 10 1fr; grid-rows: auto; height: auto; }
+        Input { border: none; height: 1; padding: 0 1; background: $panel; width: 12; }
+        Input:focus { background: $primary 20%; border: none; }
+        #about { height: auto; margin-top: 1; color: $quiet; }
+        #complaint { height: auto; min-height: 1; color: $error; }
+    }
+    """
+
+    def __init__(self, comparison: Comparison) -> None:
+        super().__init__()
+        self._run = comparison.profile.run
+        self._given = prompts.of(self._run)
+        turns = comparison.conversation.turns
+        self._asked = tuple(dict.fromkeys(turn.prompt for turn in turns))
+        self._longest = comparison.generation.max_new_tokens
+
+    def compose(self) -> ComposeResult:
+        """The choices, most of them made already."""
+        whose = "the profile's" if self._run.prompts else "of quantchat's own, each of another kind"
+        with Vertical(classes="dialog") as dialog:
+            dialog.border_title = "Measure both in rounds"
+            dialog.border_subtitle = "Enter measures · Tab next · Space chooses · Esc leaves"
+            with Grid():
+                yield Label("prompts")
+                with RadioSet(id="prompts"):
+                    yield RadioButton(f"{len(self._given)} {whose}", value=True)
+                    yield RadioButton(
+                        f"the {len(self._asked)} of this conversation, each alone",
+                        disabled=not self._asked,
+                    )
+                yield Label("order")
+                with RadioSet(id="order"):
+                    yield RadioButton("in turn: one decodes at a time; may be quoted", value=True)
+                    yield RadioButton("together: both at once, contended")
+                yield Label("rounds")
+                yield Input(str(self._run.rounds), id="rounds")
+                yield Label("warm-up")
+                yield Input(str(self._run.warmup), id="warmup")
+                yield Label("length")
+                yield Checkbox("equal: go on past the end of an answer", id="ignore_eos")
+            yield Static(
+                quiet(
+                    f"Answers of up to {self._longest} tokens, as {command('settings').key} has "
+                    "it; each with an empty KV cache. The conversation stays as it is."
+                ),
+                id="about",
+            )
+            yield Static(id="complaint")
+
+    def on_mount(self) -> None:
+        """Where most will change something."""
+        self.query_one("#rounds").focus()
+
+    @on(Input.Submitted)
+    def action_begin(self) -> None:
+        """Check, and return the plan; else say what is wrong."""
+        values: dict[str, object] = {}
+        for name in _NUMBERS:
+            text = self.query_one(f"#{name}", Input).value.strip()
+            # In a profile a number in quotes is a mistake; here everything is typed as text.
+            values[name] = int(text) if text.isascii() and text.isdigit() else text
+        try:
+            run = Run.model_validate(values)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            self._complain(str(first["loc"][0]), first["msg"])
+            return
+        texts = self._asked if self.query_one("#prompts", RadioSet).pressed_index else self._given
+        order: Literal["together", "in-turn"] = (
+            "together" if self.query_one("#order", RadioSet).pressed_index else "in-turn"
+        )
+        self.dismiss(
+            Plan(
+                tasks=tuple(map(Task, texts)),
+                rounds=run.rounds,
+                warmup=run.warmup,
+                order=order,
+                ignore_eos=self.query_one("#ignore_eos", Checkbox).value,
+            )
+        )
+
+    def _complain(self, name: str, complaint: str) -> None:
+        text = one_line(f"{name.replace('warmup', 'warm-up')}: {complaint}")
+        self.query_one("#complaint", Static).update(Content(text))
+        self.query_one(f"#{name}").focus()
+
+    def action_cancel(self) -> None:
+        """Measure nothing."""
+        self.dismiss(None)
