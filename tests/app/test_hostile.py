@@ -7,6 +7,7 @@ import unicodedata
 
 import pytest
 from rich.segment import Segment
+from rich.style import Style
 from textual.color import Color
 
 from fakes.screen_reader import lines, see, see_in
@@ -45,6 +46,18 @@ async def test_an_answer(setup: Setup) -> None:
         assert (
             run.comparison.conversation.turns[0].answers[run.comparison.sides[0].label].text == evil
         )
+
+
+async def test_controls_that_markdown_itself_would_make(setup: Setup) -> None:
+    # An entity, and what a bare address has encoded, are characters only once they are parsed.
+    said = "1 &#x202E;a &#13;b &#8203;c http://d.example/%1B%07 ![&rlm;e](f) [&shy;g](h) end"
+    setup.left.answer = lambda request: said
+    async with setup.running((200, 50)) as run:
+        await run.ready()
+        await run.answered()
+        await see_in(run.pilot, 0, "1 ⟨202E⟩a ␍b ⟨200B⟩c http://d.example/␛␇")
+        await see_in(run.pilot, 0, "⟨200F⟩e ⟨00AD⟩g end")
+        clean(run)
 
 
 async def test_a_control_cut_in_two_by_the_tokens(setup: Setup) -> None:
@@ -118,6 +131,9 @@ def test_the_last_guard_takes_controls_out_and_keeps_the_width() -> None:
     evil = [Segment("a\x1b]0;t\x07"), Segment("\u202eb"), Segment("c")]
     guarded = ControlGuard().apply(evil, Color(0, 0, 0))
     assert [segment.text for segment in guarded] == ["a]0;t", "b", "c"]
+    linked = [Segment("d", Style(link="https://e.example/", bold=True))]
+    (bare,) = ControlGuard().apply(linked, Color(0, 0, 0))
+    assert bare.style == Style(bold=True)
     good = [Segment("日本 👩‍👩‍👧 ok")]
     assert ControlGuard().apply(good, Color(0, 0, 0)) is good
 

@@ -45,7 +45,14 @@ def private(folder: Path) -> Path:
     A folder that exists keeps its mode: it may be one the user shares on purpose.
     Raises OSError where it cannot be made.
     """
-    if not folder.is_dir():
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder.chmod(0o700)
+    missing, place = list[Path](), folder
+    while not place.is_dir() and place != place.parent:
+        missing.append(place)
+        place = place.parent
+    for place in reversed(missing):
+        try:
+            place.mkdir(mode=0o700)
+        except FileExistsError:
+            if not place.is_dir():  # else another process was quicker
+                raise
     return folder

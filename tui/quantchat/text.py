@@ -2,44 +2,59 @@
 
 A model, a file name or an exception may carry control characters. Sent raw, they would move the
 cursor, write the clipboard (OSC 52) or change the window's title (OSC 0); bidirectional controls
-would reorder what is read. Each such character becomes a visible mark here, one by one, so that
-the result does not depend on how the text was cut into chunks.
+would reorder what is read, and characters that nobody sees would hide what is said. Each becomes a
+visible mark here, one by one, so that the result does not depend on how the text was cut into
+chunks.
 
-Sources: ECMA-48 (C0 and C1 controls), Unicode UAX #9 (bidirectional formatting).
+Sources: ECMA-48 (C0 and C1 controls), Unicode UAX #9 (bidirectional formatting) and UAX #44
+(Default_Ignorable_Code_Point and the general category Cf, of Unicode 16).
 """
 
 from __future__ import annotations
 
-_KEPT = {0x09, 0x0A}  # tab and newline
+import functools
+from collections.abc import Iterator
 
-# U+2400 + n is the "symbol for" each C0 control: ␀ ␁ … ␛ … ␟, and U+2421 ␡ for DEL.
-_MARKS: dict[int, str] = {code: chr(0x2400 + code) for code in range(0x20) if code not in _KEPT}
-_MARKS[0x7F] = "\u2421"
-_MARKS.update({code: f"⟨{code:02X}⟩" for code in range(0x80, 0xA0)})
-_MARKS.update(
-    {
-        code: f"⟨{code:04X}⟩"
-        for code in (
-            0x061C,  # Arabic letter mark
-            0x200E,  # left-to-right and right-to-left marks
-            0x200F,
-            0x2028,  # line and paragraph separators
-            0x2029,
-            *range(0x202A, 0x202F),  # embeddings and overrides
-            *range(0x2066, 0x206A),  # isolates
-            *range(0xD800, 0xE000),  # a lone surrogate cannot be written at all
-        )
-    }
+_UNSEEN = (
+    *(0x00AD, 0x034F, 0x061C),  # soft hyphen, combining grapheme joiner, Arabic letter mark
+    *(0x115F, 0x1160, 0x3164, 0xFFA0),  # Hangul fillers
+    *(0x17B4, 0x17B5, *range(0x180B, 0x1810)),  # Khmer and Mongolian signs that nobody writes
+    *(0x200B, 0x200E, 0x200F),  # zero-width space, left-to-right and right-to-left marks
+    *range(0x2028, 0x202F),  # line and paragraph separators; embeddings and overrides
+    *range(0x2060, 0x2070),  # word joiner, invisible operators, isolates, deprecated ones
+    *range(0xD800, 0xE000),  # a lone surrogate cannot be written at all
+    *(*range(0xFE00, 0xFE0E), 0xFEFF),  # variation selectors, byte order mark
+    *range(0xFFF0, 0xFFFC),  # interlinear annotation, and places kept for more of the kind
+    *range(0x13430, 0x13440),  # joiners of hieroglyphs
+    *range(0x1BCA0, 0x1BCA4),  # shorthand format controls
+    *range(0x1D173, 0x1D17B),  # musical format controls
+    *range(0xE0000, 0xE1000),  # tags, more variation selectors, places kept for more of the kind
 )
 
 
 def neutralise(text: str) -> str:
-    """Return `text` with every C0, C1, DEL and bidi control as a visible mark.
+    """Return `text` with every C0, C1, DEL, bidi control and invisible character as a visible mark.
 
-    Newline, tab and the joiner that emoji need (U+200D) stay. `neutralise(a + b)` equals
-    `neutralise(a) + neutralise(b)`.
+    Newline and tab stay, and what spelling needs: the joiners U+200C and U+200D (Persian, Hindi,
+    emoji) and the choice between a sign and its emoji, U+FE0E and U+FE0F.
+    `neutralise(a + b)` equals `neutralise(a) + neutralise(b)`.
     """
-    return text.translate(_MARKS)
+    if text.isascii() and text.isprintable():
+        return text
+    return text.translate(_marks())
+
+
+@functools.cache
+def _marks() -> dict[int, str]:
+    return dict(_each_mark())
+
+
+def _each_mark() -> Iterator[tuple[int, str]]:
+    # U+2400 + n is the "symbol for" each C0 control: ␀ ␁ … ␛ … ␟, and U+2421 ␡ for DEL.
+    yield from ((code, chr(0x2400 + code)) for code in range(0x20) if chr(code) not in "\t\n")
+    yield 0x7F, "\u2421"
+    yield from ((code, f"⟨{code:02X}⟩") for code in range(0x80, 0xA0))
+    yield from ((code, f"⟨{code:04X}⟩") for code in _UNSEEN)
 
 
 def one_line(text: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantchat.errors import UserError
+from quantchat.text import one_line
 
 if TYPE_CHECKING:
     from quantchat.profile.model import Profile
@@ -45,5 +46,6 @@ def run(profile: Profile | None, *, snapshots: Path | None) -> int:
         app.run()
     status = app.return_code or 0
     if status == CRASHED:
-        sys.stderr.write(f"quantchat: the screen ended with an error; {log} tells more\n")
+        where = one_line(str(log))
+        sys.stderr.write(f"quantchat: the screen ended with an error; {where} tells more\n")
     return status

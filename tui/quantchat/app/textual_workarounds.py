@@ -41,17 +41,27 @@ class ControlGuard(LineFilter):
 
     Textual passes them on: a model's ESC would reach the terminal through any widget. They are
     removed and not marked here, since a mark would be wider than the layout has reckoned with.
+    The address of a link, which Textual would send as an OSC 8, goes too: nothing here needs one.
     Can go when Textual strips them itself.
     """
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
         """Return `segments`, each without controls; all but always the very same list."""
-        if all(neutralise(text) == text for text, _, _ in segments):
+        if all(map(_harmless, segments)):
             return segments
         return [
-            Segment("".join(c for c in text if neutralise(c) == c), style, control)
+            Segment(
+                "".join(c for c in text if neutralise(c) == c),
+                style.update_link(None) if style and style.link else style,
+                control,
+            )
             for text, style, control in segments
         ]
+
+
+def _harmless(segment: Segment) -> bool:
+    linked = segment.style is not None and segment.style.link
+    return not linked and neutralise(segment.text) == segment.text
 
 
 async def stop_stream(stream: MarkdownStream) -> None:

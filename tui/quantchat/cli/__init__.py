@@ -12,6 +12,7 @@ import click.shell_completion
 
 import quantchat
 from quantchat.cli.lazy import Lazy, LazyGroup
+from quantchat.cli.streams import neutral_output
 from quantchat.errors import UserError
 from quantchat.text import one_line
 
@@ -57,7 +58,9 @@ class _Root(LazyGroup):
         """Complete commands, options and the names of profiles."""
         from quantchat.profile import library
 
-        known = [name for name in library.names() if name.startswith(incomplete)]
+        # A shell writes them to the terminal as they are: a name with controls is left out.
+        names = (name for name in library.names() if one_line(name) == name)
+        known = [name for name in names if name.startswith(incomplete)]
         return [
             *super().shell_complete(ctx, incomplete),
             *map(click.shell_completion.CompletionItem, known),
@@ -121,6 +124,11 @@ def main(args: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Names may hold what the terminal's encoding lacks; stderr escapes it by default.
         sys.stdout.reconfigure(errors="backslashreplace")
+    with neutral_output():
+        return _main(args)
+
+
+def _main(args: Sequence[str] | None) -> int:
     try:
         status = root.main(args, prog_name="quantchat", standalone_mode=False)
     except UserError as error:

@@ -46,6 +46,7 @@ def measured(comparison: Comparison, plan: Plan, folder: Path | None, *, as_json
     from quantchat.bench.headless import LoadFailed, measure
     from quantchat.cli.progress import progress_display
     from quantchat.snapshot import store
+    from quantchat.text import one_line
 
     try:
         with progress_display() as display:
@@ -53,14 +54,14 @@ def measured(comparison: Comparison, plan: Plan, folder: Path | None, *, as_json
                 measure(comparison, plan, on_variant=display.on_variant, on_step=display.on_step)
             )
     except LoadFailed as error:
-        click.echo(f"quantchat: {error}", err=True)
+        click.echo(f"quantchat: {one_line(str(error))}", err=True)
         return _FAILED
     path = store.save(snapshot, folder)
     if as_json:
         sys.stdout.write(store.dumps(snapshot).decode("ascii"))
     else:
         _print_tables(snapshot)
-    click.echo(f"saved {path}", err=True)
+    click.echo(f"saved {one_line(str(path))}", err=True)
     failed = any(answer.failure for turn in snapshot.turns for answer in turn.answers)
     return _FAILED if failed else 0
 

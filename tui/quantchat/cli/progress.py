@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from typing import Protocol
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,6 +17,7 @@ from rich.progress import (
 )
 
 from quantchat.bench.live_variant import LiveVariant, State
+from quantchat.cli.console import console
 from quantchat.text import one_line
 
 
@@ -34,8 +34,8 @@ class Display(Protocol):
 @contextlib.contextmanager
 def progress_display() -> Iterator[Display]:
     """Show progress for as long as the context lasts; stdout is left alone."""
-    console = Console(stderr=True, markup=False, emoji=False, highlight=False)
-    if not console.is_terminal:
+    out = console(stderr=True)
+    if not out.is_terminal:
         yield _Lines()
         return
     columns = (
@@ -44,7 +44,7 @@ def progress_display() -> Iterator[Display]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=True, refresh_per_second=5) as progress:
+    with Progress(*columns, console=out, transient=True, refresh_per_second=5) as progress:
         yield _Bars(progress)
 
 
@@ -61,7 +61,7 @@ class _Bars:
 
     def _task(self, key: str) -> TaskID:
         if key not in self._tasks:
-            self._tasks[key] = self._progress.add_task(key, total=None)
+            self._tasks[key] = self._progress.add_task(one_line(key), total=None)
         return self._tasks[key]
 
     def on_variant(self, variant: LiveVariant) -> None:
@@ -80,7 +80,7 @@ class _Bars:
 
     def on_step(self, done: int, total: int, detail: str) -> None:
         task = self._task("rounds")
-        self._progress.update(task, description=detail, completed=done, total=total)
+        self._progress.update(task, description=one_line(detail), completed=done, total=total)
 
 
 class _Lines:

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 DEMO_MODEL = "demo:smollm2-135m-instruct"
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w./-]+)?", re.ASCII)
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@(?!/|.*\.\.)[\w./-]+)?", re.ASCII)
+"""A revision is a place in the hub's cache as well, and never leads out of it."""
 
 Line = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 """Text on one line, without control characters."""
@@ -175,6 +176,13 @@ class Transformers(VariantBase):
     """What loads the model."""
     gguf_file: Line | None = Field(None, examples=["model-q4_1.gguf"])
     """Name of the GGUF file inside the model's folder or repository."""
+
+    @field_validator("gguf_file")
+    @classmethod
+    def _inside(cls, value: str | None) -> str | None:
+        if value is not None and (value.startswith("/") or ".." in value.split("/")):
+            raise ValueError("must be a file inside the model's folder, such as model-q4_1.gguf")
+        return value
 
 
 Variant = Annotated[BitsAndBytes | Gptq | Transformers, Field(discriminator="engine")]

@@ -135,7 +135,8 @@ _WHY_NONE = "measured once, or with resident memory, or divided by what may be z
 
 def _verdict(verdict: Verdict) -> Text:
     return Text.assemble(
-        (verdict.status, _STYLES[verdict.status]), f"  {verdict.gate}: {_found(verdict)}"
+        (verdict.status, _STYLES[verdict.status]),
+        f"  {one_line(str(verdict.gate))}: {_found(verdict)}",
     )
 
 

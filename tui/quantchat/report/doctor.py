@@ -123,9 +123,9 @@ def _kernels(worker: dict[str, Any]) -> Table:
         if kernel["auto"]:
             detail = ", ".join(filter(None, ("what auto takes", detail)))
         table.add_row(
-            Text(kernel["library"]),
+            Text(one_line(kernel["library"])),
             Text(one_line(kernel["name"])),
-            Text(kernel["state"], style=_STATES.get(kernel["state"], "")),
+            Text(one_line(kernel["state"]), style=_STATES.get(kernel["state"], "")),
             Text(one_line(detail)),
         )
     return table

@@ -12,8 +12,9 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Log
 
+from quantchat.app.widgets.lines import outside
 from quantchat.bench.live_variant import LiveVariant
-from quantchat.text import neutralise, one_line
+from quantchat.text import neutralise
 
 TAIL = 256 * 1024
 """Bytes read from the end of a log: libraries print half a megabyte while they quantize."""
@@ -60,7 +61,7 @@ class LogScreen(ModalScreen[None]):
             return
         self._text = text
         place = f" · {variant.log}" if variant.log else ""
-        self.query_one(".dialog").border_title = _plain(f"{variant.label}{place}")
+        self.query_one(".dialog").border_title = outside(f"{variant.label}{place}")
         log = self.query_one(Log)
         log.clear()
         log.write(text)
@@ -90,8 +91,3 @@ def tail(log: Path) -> str:
         return neutralise(f"cannot be read: {error.strerror or error}")
     text = data.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
     return neutralise(_COLOURS.sub("", text)) or "(nothing was printed)"
-
-
-def _plain(title: str) -> str:
-    # A border's title is parsed as markup.
-    return one_line(title).replace("[", r"\[")

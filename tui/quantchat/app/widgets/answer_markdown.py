@@ -20,9 +20,19 @@ def _keep_line_breaks(state: StateCore) -> None:
                 child.type = "hardbreak"
 
 
+def _neutralise(state: StateCore) -> None:
+    """Mark what entities stood for: `&#x202E;` is a control only once it is parsed."""
+    for token in state.tokens:
+        for part in (token, *(token.children or ())):
+            part.content = neutralise(part.content)
+            for grandchild in part.children or ():  # of an image's description
+                grandchild.content = neutralise(grandchild.content)
+
+
 def model_markdown() -> MarkdownIt:
     """A parser that keeps line breaks, and shows tags (`<think>`, HTML), which others drop."""
     parser = MarkdownIt("gfm-like", {"html": False})
+    parser.core.ruler.push("neutralise", _neutralise)
     parser.core.ruler.push("keep_line_breaks", _keep_line_breaks)
     return parser
 

@@ -1,0 +1,74 @@
+"""What is printed past the consoles: neutral, whoever prints it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import traceback
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import TextIO, cast
+
+from quantchat.text import neutralise
+
+
+class NeutralStream:
+    """A text stream that marks control characters: of a warning, a log line, a library's print.
+
+    It has no `buffer`, by which a library could get past it. `raw` is for who writes styles.
+    """
+
+    def __init__(self, raw: TextIO) -> None:
+        self.raw = raw
+
+    def write(self, text: str) -> int:
+        """Write `text` with its controls marked."""
+        self.raw.write(neutralise(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write each of `lines`."""
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """Pass on what is held back."""
+        self.raw.flush()
+
+    def fileno(self) -> int:
+        """The descriptor below. Raises OSError where there is none."""
+        return self.raw.fileno()
+
+    def isatty(self) -> bool:
+        """Whether it ends in a terminal."""
+        return self.raw.isatty()
+
+    @property
+    def encoding(self) -> str:
+        """As of the stream below."""
+        return self.raw.encoding
+
+    @property
+    def errors(self) -> str | None:
+        """As of the stream below."""
+        return self.raw.errors
+
+
+@contextlib.contextmanager
+def neutral_output() -> Iterator[None]:
+    """Within this context stdout and stderr let no control character through.
+
+    Who prints text from outside puts in marks where they are laid out; this is the last guard. A
+    traceback of what nobody foresaw is neutral too, also after the context.
+    """
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (cast("TextIO", NeutralStream(stream)) for stream in before)
+    sys.excepthook = _tell
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    sys.stderr.write(neutralise("".join(traceback.format_exception(kind, error, trace))))
