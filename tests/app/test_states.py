@@ -93,6 +93,20 @@ async def test_answers_stream_with_their_figures(setup: Setup, size: Size) -> No
         await see(run.pilot, "same answer")
 
 
+async def test_a_worker_that_hangs_is_told_of_and_ended_by_a_key(setup: Setup, size: Size) -> None:
+    async with setup.running(size) as run:
+        await run.ready()
+        left, _ = run.comparison.sides
+        left._heard_s -= 1000
+        await see_in(run.pilot, 0, "✖ no response", "The worker does not respond")
+        await see_in(run.pilot, 0, "no sign of life", "F9 loads it again")
+        assert "no response" not in column(run.app, 1)
+        await run.pilot.press("f9")
+        await see_gone(run.pilot, "does not respond")
+        await run.ready()
+        assert (setup.left.lives, setup.right.lives) == (2, 1)
+
+
 async def test_stop_keeps_what_was_said(setup: Setup, size: Size) -> None:
     setup.left.holds_after = setup.right.holds_after = 2
     async with setup.running(size) as run:

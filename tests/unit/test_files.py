@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,3 +38,29 @@ def test_a_full_disk_leaves_nothing(
     with pytest.raises(OSError, match="No space"):
         write(tmp_path / "a.json", b"x")  # type: ignore[operator]
     assert not list(tmp_path.iterdir())
+
+
+def test_without_hard_links_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(self: Path, target: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")  # as FAT and some shares have it
+
+    monkeypatch.setattr(Path, "hardlink_to", none)
+    names = [write_new(tmp_path / "a.json", b"x").name for _ in range(2)]
+    assert names == ["a.json", "a-2.json"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a-2.json", "a.json"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from quantchat.files import write_new
+
+os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
+write_new(Path(sys.argv[1]), b"x" * 100_000)
+"""
+
+
+def test_killed_in_the_middle_no_name_is_seen(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "a.json")]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert not list(tmp_path.glob("[!.]*"))

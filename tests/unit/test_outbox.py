@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -11,6 +13,7 @@ from tokenizers import Tokenizer, decoders, models
 
 from quantchat.worker.outbox import Outbox
 from quantchat.worker.protocol import (
+    Alive,
     Event,
     Finished,
     Ledger,
@@ -54,6 +57,25 @@ def tokens_of(events: list[Event]) -> tuple[list[int], str]:
     batches = [event for event in events if isinstance(event, Tokens)]
     assert all(len(b.ids) == len(b.pieces) == len(b.times_ns) for b in batches)
     return [i for b in batches for i in b.ids], "".join(p for b in batches for p in b.pieces)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_sign_of_life_when_there_is_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Who writes to nobody ends the process: here, only the thread.
+    monkeypatch.setattr("quantchat.worker.outbox.end_now", sys.exit)
+    before = set(threading.enumerate())
+    read, write = os.pipe()
+    outbox = Outbox(write, alive_s=0.01)
+    with os.fdopen(read, "rb") as reader:
+        assert decode_event(reader.readline()) == Alive()
+        outbox.send(Progress("importing"))
+        while (event := decode_event(reader.readline())) == Alive():
+            pass
+        assert event == Progress("importing")
+    for thread in set(threading.enumerate()) - before:
+        thread.join(30)
+        assert not thread.is_alive()
+    os.close(write)
 
 
 @pytest.mark.parametrize("text", ["plain", "naïve 日本 👩\u200d💻 end", ""])

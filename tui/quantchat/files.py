@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -13,41 +15,54 @@ def write_whole(path: Path, data: bytes) -> Path:
     The file is private (0600), on the disk before it has its name, and nothing is left behind where
     that fails. Raises OSError.
     """
-    descriptor, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)  # mode 0600
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+    with _written(path.parent, data) as temporary:
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     return path
 
 
 def write_new(path: Path, data: bytes) -> Path:
     """Write `data` to `path` or, where that is taken, to the first free `name-2` and so on.
 
-    Returns the path it has. Two that save at once never meet. Raises OSError.
+    Returns the path it has. Two that save at once never meet, and a name is never seen before its
+    file is whole, not even where this process is killed in the middle. Raises OSError.
     """
-    place = _reserve(path)
+    with _written(path.parent, data) as temporary:
+        number, place = 1, path
+        while True:
+            try:
+                _name(temporary, place)
+            except FileExistsError:
+                number += 1
+                place = path.with_name(f"{path.stem}-{number}{path.suffix}")
+            else:
+                return place
+
+
+@contextlib.contextmanager
+def _written(folder: Path, data: bytes) -> Iterator[Path]:
+    """A hidden file in `folder` that holds `data`, for as long as it has no other name."""
+    descriptor, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=folder)  # mode 0600
+    temporary = Path(name)
     try:
-        return write_whole(place, data)
-    except BaseException:
-        place.unlink(missing_ok=True)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _name(temporary: Path, place: Path) -> None:
+    """Give the file `temporary` the name `place` too. Raises FileExistsError where it is taken."""
+    try:
+        place.hardlink_to(temporary)
+    except FileExistsError:
         raise
-
-
-def _reserve(path: Path) -> Path:
-    """Make an empty file of a name that is free."""
-    number, place = 1, path
-    while True:
+    except OSError:  # a file system without hard links: the name is taken first, then filled
+        os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         try:
-            os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        except FileExistsError:
-            number += 1
-            place = path.with_name(f"{path.stem}-{number}{path.suffix}")
-        else:
-            return place
+            temporary.replace(place)
+        except BaseException:
+            place.unlink(missing_ok=True)
+            raise

@@ -138,7 +138,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command("swap", "f10", "swap", "Let left and right change places", "Columns", 13),
     Command("pair", "ctrl+o", "pair", "Choose which two variants to show", "Columns", 11),
-    Command("retry", "f9", "retry", "Load again what failed", "Columns", 16),
+    Command("retry", "f9", "retry", "Load again what failed or hangs", "Columns", 16),
     Command(
         "measure",
         "f12",

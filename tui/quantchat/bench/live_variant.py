@@ -6,16 +6,20 @@ import asyncio
 import dataclasses
 import signal
 import time
+import traceback
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 
+from quantchat import paths
 from quantchat.bench.conversation import Answer, AnswerState
 from quantchat.errors import UserError
 from quantchat.host.worker_process import Place, StartWorker, Worker, WorkerEnded
 from quantchat.profile.model import BitsAndBytes, Gptq, Transformers
 from quantchat.quantize.maker import MakeFailed, Maker, Prepared
+from quantchat.text import one_line
 from quantchat.worker.protocol import (
+    Alive,
     Event,
     Failed,
     Finished,
@@ -45,6 +49,17 @@ class State(Enum):
     READY = "ready"
     ANSWERING = "answering"
     FAILED = "failed"
+
+
+SILENT_S = 20.0
+"""A worker that sends no sign of life for this long is said not to respond.
+
+Ten times the rate of the signs: a library may hold the interpreter for long, so nothing is ended on
+a suspicion. It is told, and the user decides.
+"""
+
+STUCK_S = 60.0
+"""An answer that did not grow for this long, though its worker lives: a device may hang."""
 
 
 class LiveVariant:
@@ -80,6 +95,10 @@ class LiveVariant:
         self._turn: int | None = None
         self._answer: Answer | None = None
         self._answered: asyncio.Event = asyncio.Event()
+        self._heard_s = 0.0
+        """When the worker last sent anything, by our monotonic clock."""
+        self._grew_s = 0.0
+        """When the answer under way last grew."""
 
     # ------------------------------------------------------------ what others read
 
@@ -98,6 +117,19 @@ class LiveVariant:
         """File with what the libraries printed; it outlives the worker."""
         return self._log
 
+    def silence(self, now_s: float) -> Failed | None:
+        """What to say of a worker that seems to hang, at `now_s` of the monotonic clock."""
+        if self._worker is None:
+            return None
+        silent, stuck = now_s - self._heard_s, now_s - self._grew_s
+        if silent > SILENT_S:
+            reason = f"no sign of life from the worker for {silent:.0f} s"
+        elif self.state is State.ANSWERING and stuck > STUCK_S:
+            reason = f"the answer has not grown for {stuck:.0f} s"
+        else:
+            return None
+        return Failed("not_responding", reason, "wait if it may be busy, or end it and load anew")
+
     # ------------------------------------------------------------ life
 
     def begin(self) -> None:
@@ -110,7 +142,11 @@ class LiveVariant:
         self.failure = None
         self._life = asyncio.ensure_future(self._live(before))
 
-    retry = begin
+    def retry(self) -> None:
+        """Load anew what has failed, or end what does not respond and load it anew."""
+        if self.silence(time.monotonic()) is not None:
+            self.end()
+        self.begin()
 
     def end(self) -> None:
         """End the worker and give its memory back; `begin` loads it again. Returns at once."""
@@ -138,8 +174,10 @@ class LiveVariant:
             began = time.monotonic()
             self._worker = await self._start(Place(self.label, self.spec.python))
             self._log = self._worker.log
+            self._heard_s = time.monotonic()
             self._worker.send(self._load(prepared))
             async for event in self._worker.events():
+                self._heard_s = time.monotonic()
                 if isinstance(event, Ready):
                     self.load_s = time.monotonic() - began
                     # What the maker knows of the base no worker can see.
@@ -163,6 +201,9 @@ class LiveVariant:
             self._fail(Failed(kind, error.reason, "look at the worker's log, then retry"))
         except ProtocolError as error:
             self._fail(Failed("internal", f"the worker sent what is no message: {error}", "retry"))
+        except Exception as error:  # noqa: BLE001 - whatever it was, the column must say so
+            traceback.print_exc()  # to the screen's log
+            self._fail(_unforeseen(error))
         finally:
             worker, self._worker = self._worker, None
             if worker is not None:
@@ -215,6 +256,7 @@ class LiveVariant:
         self._answer, self._answered = answer, asyncio.Event()
         answer.request, answer.ready = request, self.ready
         self._turn = request.turn
+        self._grew_s = time.monotonic()
         self._become(State.ANSWERING)
         worker.send(request)
         await self._answered.wait()
@@ -238,6 +280,8 @@ class LiveVariant:
         answer = self._answer
         if answer is None or answer.over:
             return
+        if not isinstance(event, Alive):
+            self._grew_s = self._heard_s
         if isinstance(event, Started):
             answer.state = AnswerState.PREFILL
             answer.received_ns = event.received_ns
@@ -278,3 +322,9 @@ class LiveVariant:
         self._answered.set()
         if self.state is State.ANSWERING:
             self._become(State.READY)
+
+
+def _unforeseen(error: Exception) -> Failed:
+    """What to tell of an exception that none of ours should have raised."""
+    what = one_line(f"{type(error).__name__}: {error}").rstrip(" :")
+    return Failed("internal", what, f"retry; the logs in {paths.logs_dir()} tell more")

@@ -158,45 +158,54 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """SIGKILL the whole group at once: also what a dead worker may have left behind."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        kill_group(self._process.pid)
 
 
 async def start_worker(place: Place) -> Worker:
     """Start a worker process. Raises UserError where its interpreter cannot be run."""
     log = new_log(place.label)
+    python, environment = _interpreter(place)
     command_read, command_write = os.pipe()
     event_read, event_write = os.pipe()
-    python, environment = _interpreter(place)
-    try:
-        with log.open("ab") as output:
-            process = await asyncio.create_subprocess_exec(
-                *launch.command_line(python, command_read, event_write, os.getpid()),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=(command_read, event_write),
-                start_new_session=True,
-                env=environment,
-            )
-    except OSError as error:
-        os.close(command_write)
-        os.close(event_read)
-        raise UserError(
-            f"cannot run the interpreter: {error.strerror or error}",
-            where=python,
-            mend="name a Python executable in the variant's `python`",
-        ) from error
-    finally:
-        os.close(command_read)
-        os.close(event_write)
-    loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=LINE_LIMIT)
-    await loop.connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(event_read, "rb", 0)
-    )
-    commands, _ = await loop.connect_write_pipe(asyncio.Protocol, os.fdopen(command_write, "wb", 0))
+    loop = asyncio.get_running_loop()
+    with contextlib.ExitStack() as near, contextlib.ExitStack() as far:
+        far.callback(os.close, command_read)
+        far.callback(os.close, event_write)
+        event_file = near.enter_context(os.fdopen(event_read, "rb", 0))
+        command_file = near.enter_context(os.fdopen(command_write, "wb", 0))
+        # The pipes first: once there is a process, nothing is waited for before it has an owner.
+        events, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), event_file
+        )
+        near.callback(events.close)
+        commands, _ = await loop.connect_write_pipe(asyncio.Protocol, command_file)
+        near.callback(commands.close)
+        try:
+            with log.open("ab") as output:
+                process = await asyncio.create_subprocess_exec(
+                    *launch.command_line(python, command_read, event_write, os.getpid()),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    pass_fds=(command_read, event_write),
+                    start_new_session=True,
+                    env=environment,
+                )
+        except OSError as error:
+            raise UserError(
+                f"cannot run the interpreter: {error.strerror or error}",
+                where=python,
+                mend="name a Python executable in the variant's `python`",
+            ) from error
+        near.pop_all()
     return WorkerProcess(process, commands, reader, log)
+
+
+def kill_group(leader: int) -> None:
+    """SIGKILL the process `leader` and all of its group."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 def _interpreter(place: Place) -> tuple[str, dict[str, str]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from quantchat.worker import lifeline
 from quantchat.worker.failures import Refused, describe
 from quantchat.worker.inbox import Inbox
-from quantchat.worker.outbox import Outbox
+from quantchat.worker.outbox import ALIVE_S, Outbox
 from quantchat.worker.protocol import (
     VERSION,
     Done,
@@ -35,7 +35,7 @@ def main(commands: int, events: int, parent: int) -> int:
     lifeline.die_with(parent)
     for fd in (commands, events):
         os.set_inheritable(fd, False)  # a compiler started by a library must not hold them open
-    outbox = Outbox(events)
+    outbox = Outbox(events, ALIVE_S)
     outbox.send(Hello(VERSION, os.getpid(), platform.python_version()))
     _Server(Inbox(commands), outbox, began).run()
     return 0

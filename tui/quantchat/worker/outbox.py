@@ -15,13 +15,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from quantchat.worker.lifeline import end_now
-from quantchat.worker.protocol import Event, Finished, Memory, Tokens, encode
+from quantchat.worker.protocol import Alive, Event, Finished, Memory, Tokens, encode
 
 BATCH_S = 0.03
 """Tokens wait this long for company. A screen draws ten times a second at most."""
 
 MEMORY_S = 0.5
 """Least time between two memory ledgers while decoding."""
+
+ALIVE_S = 2.0
+"""A worker gives a sign of life after this long without another event."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,14 @@ class _End:
 
 
 class Outbox:
-    """Writes events to descriptor `fd` in the order they were put in."""
+    """Writes events to descriptor `fd` in the order they were put in.
 
-    def __init__(self, fd: int) -> None:
+    `alive_s`: say `Alive` after so many seconds without another event; None says nothing.
+    """
+
+    def __init__(self, fd: int, alive_s: float | None = None) -> None:
         self._fd = fd
+        self._alive_s = alive_s
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._held: list[Any] = []
         self._tokenizer: Any = None
@@ -127,7 +134,11 @@ class Outbox:
     def _next(self) -> Any:
         if self._held:
             return self._held.pop()
-        return self._queue.get()
+        while True:
+            try:
+                return self._queue.get(timeout=self._alive_s)
+            except queue.Empty:
+                self._write(Alive())
 
     def _write(self, event: Event) -> None:
         line = memoryview(encode(event))

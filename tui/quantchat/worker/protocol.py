@@ -166,6 +166,11 @@ class Hello:
 
 
 @dataclass(frozen=True)
+class Alive:
+    """Nothing else was to be said for a while: the process runs, and so does its interpreter."""
+
+
+@dataclass(frozen=True)
 class Progress:
     """How far a stage is. `total` 0 means that it cannot be counted."""
 
@@ -257,7 +262,8 @@ class Failed:
     """Something did not work; `turn` is -1 unless it ended a turn. The worker lives on.
 
     `kind`: out_of_memory, context_full, bad_checkpoint, missing_library, unsupported,
-    fetch_failed, internal; the near side adds worker_ended, no_space and cannot_write.
+    fetch_failed, internal; the near side adds worker_ended, not_responding, no_space and
+    cannot_write.
     `reason` is one line, `mend` what to try. Sizes for out_of_memory, -1 where not known.
     """
 
@@ -270,7 +276,19 @@ class Failed:
 
 
 Command = Load | Generate | Stop | Prepare | Shutdown
-Event = Hello | Progress | Ready | Started | Prefilled | Tokens | Memory | Finished | Done | Failed
+Event = (
+    Hello
+    | Alive
+    | Progress
+    | Ready
+    | Started
+    | Prefilled
+    | Tokens
+    | Memory
+    | Finished
+    | Done
+    | Failed
+)
 
 _COMMANDS: dict[str, type[Any]] = {c.__name__: c for c in typing.get_args(Command)}
 _EVENTS: dict[str, type[Any]] = {c.__name__: c for c in typing.get_args(Event)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
@@ -133,11 +134,16 @@ class ComparisonScreen(ComparisonView):
         self.app.push_screen(PairScreen(self.comparison), done)
 
     def action_retry(self) -> None:
-        """Load again what failed."""
-        failed = [variant for variant in self.comparison.sides if variant.state is State.FAILED]
-        if not failed:
+        """Load again what failed, and what does not respond."""
+        now = time.monotonic()
+        troubled = [
+            variant
+            for variant in self.comparison.sides
+            if variant.state is State.FAILED or variant.silence(now) is not None
+        ]
+        if not troubled:
             self.say("nothing has failed", severity="warning")
-        for variant in failed:
+        for variant in troubled:
             variant.retry()
 
     def action_follow(self) -> None:

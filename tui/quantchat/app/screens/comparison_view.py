@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -59,6 +60,10 @@ class ComparisonView(Screen[None]):
         self._keys = KeyLine()
         self.device_watch: DeviceWatch | None = None
         self.stale = True
+        self._looked_s = 0.0
+        """When the workers were last looked at, by the monotonic clock."""
+        self._silent = False
+        """Whether one of them seems to hang."""
         comparison.on_change = self._changed
 
     def compose(self) -> ComposeResult:
@@ -143,7 +148,9 @@ class ComparisonView(Screen[None]):
     def _point_at_keys(self) -> None:
         """Let the key line begin with what the moment asks for."""
         last = [answer for answer in self.last_answers() if answer is not None]
-        if self.comparison.busy:
+        if self._silent:
+            self._keys.put_first("retry", "log")
+        elif self.comparison.busy:
             self._keys.put_first("stop")
         elif any(variant.state is State.FAILED for variant in self.comparison.sides):
             self._keys.put_first("retry", "log")
@@ -157,6 +164,14 @@ class ComparisonView(Screen[None]):
         self._keys.call("order", ORDERS[self.comparison.order])
 
     def _sample(self) -> None:
+        now = time.monotonic()
+        # After a pause of our own (the program was suspended, say) all workers seem silent.
+        if now - self._looked_s < 5 * SAMPLE_EVERY_S:
+            silent = [column.show_silence(now) for column in self.columns.pair]
+            if any(silent) != self._silent:
+                self._silent = any(silent)
+                self._point_at_keys()
+        self._looked_s = now
         if self.device_watch is not None:
             self.device_watch.ask(
                 {

@@ -17,6 +17,7 @@ BADGES = {
     State.ANSWERING: ("▶ answering", "$success"),
     State.FAILED: ("✖ failed", "bold $error"),
 }
+_SILENT = ("✖ no response", "bold $error")
 
 _DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
@@ -33,13 +34,15 @@ class ColumnHeader(Widget):
         self._variant = variant
         self.side = "$side-left"
         """Colour of the side the column is on."""
+        self.silent = False
+        """Whether the worker seems to hang."""
         self.away = False
         """Whether the conversation goes on below what is seen."""
 
     def render(self) -> Content:
         """Label and state, what runs."""
         variant, width = self._variant, self.size.width
-        badge, style = BADGES[variant.state]
+        badge, style = _SILENT if self.silent else BADGES[variant.state]
         right = Content.styled(badge, style)
         if self.away:
             right = Content.styled("↓ more ^G  ", "$warning") + right

@@ -16,6 +16,7 @@ TITLES = {
     "bad_checkpoint": "Not a checkpoint this engine can load",
     "missing_library": "A library is missing",
     "unsupported": "Not supported here",
+    "not_responding": "The worker does not respond",
     "worker_ended": "The worker is gone",
     "internal": "Something went wrong inside",
 }
@@ -38,7 +39,7 @@ def explained(failure: Failed) -> list[Content]:
 
 
 class FailureNote(Static):
-    """Shown in place of the stages while the variant has failed."""
+    """Shown below the stages while the variant has failed, or does not respond."""
 
     DEFAULT_CSS = """
     FailureNote {

@@ -14,6 +14,7 @@ from quantchat.app.widgets.turn_view import TurnView
 from quantchat.bench.conversation import Conversation
 from quantchat.bench.live_variant import LiveVariant
 from quantchat.report import figures
+from quantchat.worker.protocol import Failed
 
 
 class Transcript(VerticalScroll, can_focus=False):
@@ -77,8 +78,12 @@ class Transcript(VerticalScroll, can_focus=False):
     def show_state(self) -> None:
         """Draw the variant's state anew: what was loaded, the stages, the failure."""
         self._stages.observe()
-        self._failure.show(self._variant.failure)
+        self.show_trouble(self._variant.failure)
         self._describe()
+
+    def show_trouble(self, trouble: Failed | None) -> None:
+        """Explain what is wrong with the variant, if anything is."""
+        self._failure.show(trouble)
 
     def _describe(self) -> None:
         """Say above the turns what must be known of the variant as it was loaded."""
@@ -143,4 +148,5 @@ class Transcript(VerticalScroll, can_focus=False):
         if self.scroll_y + step >= self.max_scroll_y:
             self.follow(True)
         else:
-            self.scroll_relative(y=step, animate=False)
+            # At once: the next key may come before the next refresh, and counts from here.
+            self.scroll_relative(y=step, animate=False, immediate=True)

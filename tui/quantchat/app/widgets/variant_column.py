@@ -54,6 +54,15 @@ class VariantColumn(Vertical):
         if self.variant.pid is None:
             self.memory.forget()
 
+    def show_silence(self, now_s: float) -> bool:
+        """Say so where the worker seems to hang at `now_s`, and unsay it; whether it does."""
+        silence = self.variant.silence(now_s)
+        if silence is not None or self.header.silent:
+            self.header.silent = silence is not None
+            self.header.refresh()
+            self.transcript.show_trouble(silence or self.variant.failure)
+        return silence is not None
+
     async def tick(self, conversation: Conversation) -> None:
         """Draw what came since the last tick."""
         await self.transcript.tick()

@@ -1,0 +1,185 @@
+"""A column whose worker misbehaves says so in one line, and the other column goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fakes.scripted_worker import Script, ScriptedMaker, starter
+from quantchat.bench.comparison import Comparison
+from quantchat.bench.live_variant import SILENT_S, STUCK_S, LiveVariant, State
+from quantchat.host.worker_process import Place, Worker, start_worker
+from quantchat.profile.model import Profile
+from quantchat.worker.protocol import Failed
+
+pytestmark = pytest.mark.usefixtures("own_folders")
+
+HELLO = 'b\'{"type":"Hello","protocol":1,"pid":1,"python":"3.11"}\\n\''
+WORKER = f"""#!{sys.executable}
+import os, signal, sys, time
+
+def say(data):
+    os.write(int(sys.argv[3]), data)
+
+"""
+
+
+class Bench:
+    """Left is a real process that runs some lines of Python, right is a scripted worker."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.scripts = {"A": Script(), "B": Script()}
+        self._program: Path | None = None
+        variants = [{"label": s, "engine": "bitsandbytes", "model": "m"} for s in self.scripts]
+        self.comparison = Comparison(
+            Profile.model_validate({"name": "test", "variants": variants}),
+            maker=ScriptedMaker(self.scripts),
+            start=self._start,
+        )
+
+    async def _start(self, place: Place) -> Worker:
+        if place.label == "A" and self._program is not None:
+            return await start_worker(Place(place.label, str(self._program)))
+        return await starter(self.scripts, self._folder)(place)
+
+    def runs(self, program: str) -> None:
+        """Let the left worker be `program`."""
+        self._program = self._folder / "worker"
+        self._program.write_text(WORKER + program)
+        self._program.chmod(0o700)
+
+    def runs_well(self) -> None:
+        """Let the left worker be one that works."""
+        self._program = None
+
+    @property
+    def left(self) -> LiveVariant:
+        return self.comparison.sides[0]
+
+    async def both(self, left: State) -> None:
+        self.comparison.open()
+        right = self.comparison.sides[1]
+        await until(lambda: self.left.state is left and right.state is State.READY)
+
+    async def the_other_answers(self) -> None:
+        turn = self.comparison.ask("hello")
+        await self.comparison.wait()
+        assert [a.text for a in turn.answers.values()] == ["The capital of France is **Paris**."]
+
+
+async def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to be"
+        await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ("say(b'what?\\n')", "the worker sent what is no message: not JSON"),
+        ("say(b'\\xff\\xfe\\x1b]0;t\\x07\\n')", "the worker sent what is no message: not JSON"),
+        ("say(b'[1]\\n')", "not an object"),
+        ('say(b\'{"type":"Rm","path":"/"}\\n\')', "unknown message type"),
+        ("say(b'{' * 100_000 + b'\\n')", "not JSON"),
+        ("say(b'x' * (17 * 2**20))", "a line of over 16777216 bytes"),
+        (f"say({HELLO}[:20])", "the worker ended unexpectedly (exit status 0)"),
+        (f"say({HELLO}); sys.exit(3)", "the worker ended unexpectedly (exit status 3)"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "the worker died of SIGSEGV"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "killed (signal 9)"),
+    ],
+)
+async def test_a_worker_that_misbehaves(bench: Bench, program: str, reason: str) -> None:
+    bench.runs(program)
+    await bench.both(State.FAILED)
+    failure = bench.left.failure
+    assert failure is not None
+    assert reason in failure.reason
+    assert len(failure.reason.splitlines()) == 1 and failure.reason.isprintable()
+    assert failure.mend
+    await bench.the_other_answers()
+    # It can be tried again.
+    bench.runs_well()
+    bench.left.retry()
+    await until(lambda: bench.left.state is State.READY)
+    await bench.comparison.close()
+
+
+async def test_what_nobody_foresaw_is_a_reason_too(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench.scripts["A"].start_fails = RuntimeError("a mistake\nof ours \x1b[2J")
+    await bench.both(State.FAILED)
+    failure = bench.left.failure
+    assert failure is not None
+    assert failure.reason == "RuntimeError: a mistake of ours ␛[2J"
+    assert "log" in failure.mend
+    assert "a mistake" in capsys.readouterr().err  # which is the screen's log
+    await bench.the_other_answers()
+    await bench.comparison.close()
+
+
+async def test_a_worker_that_hangs_is_told_of_and_can_be_ended(bench: Bench) -> None:
+    """Stopped for real: it answers to nothing, and is ended all the same."""
+    bench.runs(f"say({HELLO})\ntime.sleep(600)")
+    bench.comparison.open()
+    await until(lambda: bench.left.pid is not None and bench.left.log)
+    pid = bench.left.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    now = time.monotonic()
+    assert bench.left.silence(now) is None
+    silence = bench.left.silence(now + SILENT_S + 3)
+    assert silence is not None and silence.kind == "not_responding"
+    assert "no sign of life" in silence.reason and silence.mend
+    assert bench.left.state is State.LOADING  # told, and not acted upon
+
+    bench.left._heard_s -= SILENT_S + 3
+    bench.runs_well()
+    bench.left.retry()
+    await until(lambda: bench.left.state is State.READY)
+    assert not psutil.pid_exists(pid)
+    assert bench.left.silence(time.monotonic()) is None
+    await bench.comparison.close()
+
+
+async def test_an_answer_that_does_not_grow_is_told_of(bench: Bench) -> None:
+    bench.scripts["A"].holds_after = 2
+    await bench.both(State.READY)
+    turn = bench.comparison.ask("hello")
+    await until(lambda: len(turn.answers["A"].ids) == 2)
+    bench.left._heard_s = now = time.monotonic() + STUCK_S + 1  # it says that it lives
+    silence = bench.left.silence(now)
+    assert silence is not None and "has not grown" in silence.reason
+    bench.scripts["A"].gate.set()
+    await bench.comparison.wait()
+    assert bench.left.silence(time.monotonic()) is None
+    await bench.comparison.close()
+
+
+async def test_out_of_memory_in_the_middle_of_an_answer(bench: Bench) -> None:
+    script = bench.scripts["A"]
+    script.answer_fails, script.fails_after = Failed("out_of_memory", "no room", "less"), 3
+    await bench.both(State.READY)
+    turn = bench.comparison.ask("hello")
+    await bench.comparison.wait()
+    left, right = turn.answers.values()
+    assert left.failure is not None and left.failure.kind == "out_of_memory"
+    assert left.text == "The capital of"  # what was said is kept
+    assert right.text.endswith("Paris**.")
+    assert bench.left.state is State.READY
+    await bench.comparison.close()

@@ -1,0 +1,69 @@
+"""Starting a worker: whoever is interrupted in the middle of it leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from quantchat.host.worker_process import Place, WorkerEnded, start_worker
+from quantchat.worker.protocol import Hello
+
+pytestmark = pytest.mark.usefixtures("own_folders")
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to be"
+        await asyncio.sleep(0.01)
+
+
+def children() -> list[psutil.Process]:
+    return [
+        child
+        for child in psutil.Process().children()
+        if child.is_running() and child.status() != psutil.STATUS_ZOMBIE
+    ]
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_cancelled_while_it_starts(steps: int) -> None:
+    """However far it came: no process, no pipe."""
+    before = open_files()
+    starting = asyncio.ensure_future(start_worker(Place("test")))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    if not starting.done():
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        await until(lambda: not children())
+    else:
+        await starting.result().close()
+    await until(lambda: open_files() <= before)
+
+
+async def test_closed_at_once() -> None:
+    worker = await start_worker(Place("test"))
+    await worker.close()
+    await worker.close()
+    assert not psutil.pid_exists(worker.pid)
+
+
+async def test_it_says_hello_first() -> None:
+    worker = await start_worker(Place("test"))
+    events = worker.events()
+    assert isinstance(await anext(events), Hello)
+    await worker.close()
+    with pytest.raises(WorkerEnded):
+        while True:
+            await anext(events)
