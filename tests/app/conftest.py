@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from quantchat.app import terminal
+from quantchat.bench import live_variant
 
 terminal.quieten_textual()  # before anything imports Textual
 
@@ -17,6 +18,13 @@ from fakes.scripted_app import Setup  # noqa: E402
 def no_multiplexer(monkeypatch: pytest.MonkeyPatch, own_folders: None) -> None:
     for name in ("TMUX", "STY", "SSH_CONNECTION", "SSH_TTY", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scripted workers send no sign of life, and on a busy machine a test may take its time."""
+    monkeypatch.setattr(live_variant, "SILENT_S", 500.0)
+    monkeypatch.setattr(live_variant, "STUCK_S", 500.0)
 
 
 @pytest.fixture
