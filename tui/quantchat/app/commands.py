@@ -145,7 +145,7 @@ COMMANDS: tuple[Command, ...] = (
         "measure",
         "Measure both in rounds: B against A, with an interval that may be quoted",
         "Output",
-        3,
+        5,
     ),
     Command("save", "ctrl+s", "save", "Save a snapshot of this comparison", "Output", 3),
     Command("copy_left", "f5", "copy left", "Copy the left answer", "Output", 14),
