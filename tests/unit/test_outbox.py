@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 import pytest
@@ -138,3 +139,18 @@ def test_order_is_kept_and_many_tokens_are_batched(channel: tuple[Outbox, Any]) 
     times = [t for event in events if isinstance(event, Tokens) for t in event.times_ns]
     assert times == list(range(5000))
     assert len(events) < 1000
+
+
+def test_the_memory_of_an_answer_is_read_before_its_cache_is_forgotten(
+    channel: tuple[Outbox, Any],
+) -> None:
+    outbox, reader = channel
+    now = [replace(LEDGER, kv_cache=512)]
+    outbox.serve(byte_tokenizer(), lambda: Memory(now[0]))
+    outbox.send(Progress("x" * 2**17))  # more than a pipe takes: the thread waits for the reader
+    outbox.begin(1)
+    outbox.end(1, "length", 0)
+    now[0] = replace(LEDGER, kv_cache=0)
+    memory = until_finished(reader)[-2]
+    assert isinstance(memory, Memory)
+    assert memory.ledger.kv_cache == 512

@@ -43,6 +43,7 @@ class _End:
     turn: int
     reason: str
     finished_ns: int
+    memory: Memory | None
 
 
 class Outbox:
@@ -78,8 +79,12 @@ class Outbox:
         self._queue.put(_Token(token_id, time_ns))
 
     def end(self, turn: int, reason: str, finished_ns: int) -> None:
-        """Queue the end of `turn`: sends what is left of its text, then Finished."""
-        self._queue.put(_End(turn, reason, finished_ns))
+        """Queue the end of `turn`: sends what is left of its text, its memory, then Finished.
+
+        The memory is read here and now: the caller may forget the KV cache right after.
+        """
+        memory = self._read_memory() if self._read_memory is not None else None
+        self._queue.put(_End(turn, reason, finished_ns, memory))
 
     # ------------------------------------------------------------ the thread
 
@@ -109,8 +114,8 @@ class Outbox:
             elif isinstance(item, _End):
                 text = self._tokenizer.decode(ids, skip_special_tokens=True)
                 rest = text[len(said) :] if text.startswith(said) else ""
-                if self._read_memory is not None:
-                    self._write(self._read_memory())
+                if item.memory is not None:
+                    self._write(item.memory)
                 end = Finished(item.turn, item.reason, len(ids), rest, text, item.finished_ns)
                 self._write(end)
             else:
