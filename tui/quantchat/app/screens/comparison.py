@@ -12,16 +12,13 @@ from textual.widgets import Markdown
 from quantchat.app import clipboard, outputs
 from quantchat.app.commands import COMMANDS, command
 from quantchat.app.messages import CommandChosen, PromptSent, ScrollAsked
-from quantchat.app.screens.comparison_view import ComparisonView
+from quantchat.app.screens.comparison_view import LONG_S, ComparisonView
 from quantchat.app.textual_workarounds import write_to_terminal
 from quantchat.bench.live_variant import State
 from quantchat.profile.model import Generation
 
 if TYPE_CHECKING:
     from quantchat.bench.rounds import Plan
-
-LONG_S = 15.0
-"""Seconds a notification stays that names a file."""
 
 
 class ComparisonScreen(ComparisonView):

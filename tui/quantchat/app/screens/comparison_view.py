@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ from quantchat.bench.comparison import Change, Comparison, VariantChanged
 from quantchat.bench.conversation import Answer
 from quantchat.bench.live_variant import State
 from quantchat.errors import UserError
-from quantchat.metrics.sampler import DeviceSampler
+from quantchat.metrics.sampler import DeviceSample, DeviceSampler
 from quantchat.text import one_line
 
 DRAWS_PER_SECOND = 8
@@ -35,6 +36,8 @@ DRAWS_PER_SECOND_OVER_SSH = 5
 SAMPLE_EVERY_S = 1.0
 NARROW = 72
 """Below this many columns of the terminal there is one column of ours, with tabs."""
+LONG_S = 15.0
+"""Seconds a notification stays that is to be read at leisure, or copied from."""
 
 
 class ComparisonView(Screen[None]):
@@ -59,6 +62,8 @@ class ComparisonView(Screen[None]):
         self.prompt = PromptBox()
         self._keys = KeyLine()
         self.device_watch: DeviceWatch | None = None
+        self.device: DeviceSample | None = None
+        """The machine as it was last seen."""
         self.stale = True
         self._looked_s = 0.0
         """When the workers were last looked at, by the monotonic clock."""
@@ -182,6 +187,9 @@ class ComparisonView(Screen[None]):
             )
 
     def _measured(self, measured: Measured) -> None:
+        if self.device is None:  # the pair has only begun to load: what is held is others'
+            self.run_worker(self._warn_of_plan(measured.device), exit_on_error=False)
+        self.device = measured.device
         self._device_line.show(measured.device)
         for column in self.columns.pair:
             found = measured.workers.get(column.variant.label)
@@ -189,6 +197,15 @@ class ComparisonView(Screen[None]):
                 worker, memory = found
                 column.memory.note(measured.device.at_s, worker.pid, worker.ledger, memory)
         self.stale = True
+
+    async def _warn_of_plan(self, sample: DeviceSample) -> None:
+        """Say it before the memory runs out, in the figures of `quantchat plan`."""
+        from quantchat.bench import plan
+
+        comparison = self.comparison
+        found = await asyncio.to_thread(plan.warning, comparison.profile, sample, comparison.pair)
+        if found:
+            self.say(found, title="The pair may not fit", severity="warning", s=LONG_S)
 
     # ------------------------------------------------------------ saying
 
