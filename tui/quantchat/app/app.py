@@ -123,11 +123,13 @@ class QuantchatApp(App[None]):
         self.theme = themes.after(self.theme)
 
     def action_help(self) -> None:
-        """Keys and words."""
+        """Keys, words, and why a figure is not known."""
         from quantchat.app.screens.help import HelpScreen
 
         if not isinstance(self.screen, HelpScreen):
-            self.push_screen(HelpScreen())
+            shown = (one for one in self.screen_stack if isinstance(one, ComparisonScreen))
+            unknown = [row for one in shown for row in one.unknown_figures()]
+            self.push_screen(HelpScreen(unknown))
 
     def copy_to_clipboard(self, text: str) -> None:
         """Copy `text`, also from within tmux and GNU screen."""

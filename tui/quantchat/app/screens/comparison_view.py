@@ -29,6 +29,7 @@ from quantchat.bench.conversation import Answer
 from quantchat.bench.live_variant import State
 from quantchat.errors import UserError
 from quantchat.metrics.sampler import DeviceSample, DeviceSampler
+from quantchat.metrics.unknown import unknown_figures
 from quantchat.text import one_line
 
 DRAWS_PER_SECOND = 8
@@ -197,6 +198,13 @@ class ComparisonView(Screen[None]):
                 worker, memory = found
                 column.memory.note(measured.device.at_s, worker.pid, worker.ledger, memory)
         self.stale = True
+
+    def unknown_figures(self) -> list[tuple[str, str]]:
+        """What is shown as "–" for lack of a reading, and why; empty before the first one."""
+        if self.device is None:
+            return []
+        workers = [(one.variant.label, one.memory.latest) for one in self.columns.pair]
+        return unknown_figures(self.device, workers)
 
     async def _warn_of_plan(self, sample: DeviceSample) -> None:
         """Say it before the memory runs out, in the figures of `quantchat plan`."""

@@ -1,8 +1,8 @@
-"""Help: each key, and what the words mean."""
+"""Help: each key, what the words mean, and why a figure is not known."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -14,7 +14,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from quantchat.app.commands import COMMANDS
-from quantchat.app.widgets.lines import quiet
+from quantchat.app.widgets.lines import outside, quiet
 
 _WORDS = (
     ("tok/s", "decode throughput: 1000 ÷ TPOT; now is over the last second, avg over the answer"),
@@ -48,8 +48,13 @@ class HelpScreen(ModalScreen[None]):
     }
     """
 
+    def __init__(self, unknown: Sequence[tuple[str, str]] = ()) -> None:
+        """`unknown`: whose figure is not known, and why."""
+        super().__init__()
+        self._unknown = unknown
+
     def compose(self) -> ComposeResult:
-        """Keys by group, then words."""
+        """Keys by group, then words, then what is not known here."""
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = "Help"
             dialog.border_subtitle = "↑↓ scroll · Esc closes"
@@ -59,6 +64,8 @@ class HelpScreen(ModalScreen[None]):
                         group, [(one.key, one.help) for one in COMMANDS if one.group == group]
                     )
                 yield from _table("Words", _WORDS)
+                if self._unknown:
+                    yield from _table("Not known here", self._unknown)
                 yield Static(quiet(_NOTE))
 
     def action_close(self) -> None:
@@ -71,4 +78,4 @@ def _table(title: str, rows: Iterable[tuple[str, str]]) -> Iterator[Widget]:
     with Grid():
         for left, right in rows:
             yield Static(Content(left), classes="key")
-            yield Static(Content(right))
+            yield Static(outside(right))
