@@ -12,6 +12,9 @@ import psutil
 
 RESCAN_S = 5.0
 """How long a worker's list of child processes is believed: finding them reads all of /proc."""
+RESCAN_SHARE = 1 / 400
+"""Most of a core that looking for them may take; on a machine with many processes it is believed
+for longer."""
 
 
 @dataclass(frozen=True)
@@ -101,16 +104,14 @@ class ProcessTree:
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        self._scanned = float("-inf")
+        self._rescan_at = float("-inf")
         self._processes: list[psutil.Process] = []
 
     def resident(self) -> int | None:
         """Bytes, or None once the process is gone."""
         try:
-            if time.monotonic() - self._scanned > RESCAN_S:
-                parent = psutil.Process(self._pid)
-                self._processes = [parent, *parent.children(recursive=True)]
-                self._scanned = time.monotonic()
+            if time.monotonic() >= self._rescan_at:
+                self._scan()
             total: int = self._processes[0].memory_info().rss
         except psutil.Error:
             return None
@@ -120,3 +121,10 @@ class ProcessTree:
             except psutil.Error:  # it has ended; the next scan forgets it
                 continue
         return total or None
+
+    def _scan(self) -> None:
+        began = time.thread_time()
+        parent = psutil.Process(self._pid)
+        self._processes = [parent, *parent.children(recursive=True)]
+        cost_s = time.thread_time() - began
+        self._rescan_at = time.monotonic() + max(RESCAN_S, cost_s / RESCAN_SHARE)

@@ -1,0 +1,164 @@
+"""Do the worker's own times agree with a clock that is not the worker's?
+
+`python benchmarks/clock.py` measures the demo pair in turn, and stamps beside it, in the process
+that owns the workers, when each request left and each batch of tokens came, by a clock that nobody
+slews (CLOCK_MONOTONIC_RAW). Of each answer it compares, worker against outside:
+
+- end to end: the request to the last token;
+- TPOT: over the tokens after the first batch, from the last token of that batch to the last of all.
+
+Outside holds the pipe and the batching of tokens too, up to 30 ms an answer: of an answer of 2 s
+that is 1.5 %. The exit status is 1 if a median is further than 2 % from 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from quantchat.bench.comparison import Comparison
+from quantchat.bench.headless import measure
+from quantchat.bench.rounds import Plan, Task
+from quantchat.host.worker_process import Place, Worker, start_worker
+from quantchat.metrics.latency import tpot_ms
+from quantchat.profile.library import find
+from quantchat.profile.load import load
+from quantchat.quantize.store import Workshop
+from quantchat.worker.protocol import Command, Event, Generate, Tokens
+
+RESULTS = Path(__file__).parent / "results" / "clock.json"
+TOLERANCE = 0.02
+PROMPTS = (
+    "Explain step by step how a bicycle stays upright.",
+    "Summarise the causes of the French Revolution in one paragraph.",
+)
+
+
+def outside_ns() -> int:
+    """A clock of the kernel's that is not the one the worker reads."""
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
+
+
+@dataclass
+class Stamps:
+    """What was seen of one answer from outside, ns."""
+
+    sent_ns: int
+    batches: list[tuple[int, int]] = field(default_factory=list)
+    """Of each batch of tokens, when it came and how many there were in all by then."""
+
+
+class WatchedWorker:
+    """A worker whose traffic is stamped as it passes."""
+
+    def __init__(self, worker: Worker, stamps: dict[tuple[int, int], Stamps]) -> None:
+        self._worker = worker
+        self._stamps = stamps
+
+    @property
+    def pid(self) -> int:
+        return self._worker.pid
+
+    @property
+    def log(self) -> Path:
+        return self._worker.log
+
+    def send(self, command: Command) -> None:
+        if isinstance(command, Generate):
+            self._stamps[self.pid, command.turn] = Stamps(outside_ns())
+        self._worker.send(command)
+
+    async def events(self) -> AsyncIterator[Event]:
+        async for event in self._worker.events():
+            if isinstance(event, Tokens):
+                batches = self._stamps[self.pid, event.turn].batches
+                before = batches[-1][1] if batches else 0
+                batches.append((outside_ns(), before + len(event.ids)))
+            yield event
+
+    async def close(self) -> None:
+        await self._worker.close()
+
+
+def ratios(stamps: Stamps, received_ns: int, times_ns: list[int]) -> dict[str, float]:
+    """Worker's figure over outside's, for one answer."""
+    (first_ns, in_first), (last_ns, count) = stamps.batches[0], stamps.batches[-1]
+    assert count == len(times_ns), "a token was lost"
+    own_tpot = tpot_ms(times_ns[in_first - 1 :])
+    assert own_tpot is not None, "an answer of one batch"
+    return {
+        "end_to_end": (times_ns[-1] - received_ns) / (last_ns - stamps.sent_ns),
+        "tpot": own_tpot / ((last_ns - first_ns) / (count - in_first) / 1e6),
+    }
+
+
+async def compare(rounds: int, tokens: int) -> dict[str, list[dict[str, float]]]:
+    """The ratios of every answer, by variant."""
+    stamps: dict[tuple[int, int], Stamps] = {}
+    pids: dict[str, int] = {}
+
+    async def start(place: Place) -> Worker:
+        worker = WatchedWorker(await start_worker(place), stamps)
+        pids[place.label] = worker.pid
+        return worker
+
+    comparison = Comparison(load(find("demo")), maker=Workshop(), start=start)
+    tasks = tuple(Task(prompt, output_tokens=tokens) for prompt in PROMPTS)
+    saved = await measure(comparison, Plan(tasks, rounds=rounds, ignore_eos=True))
+    found: dict[str, list[dict[str, float]]] = {}
+    for turn in saved.turns:
+        for answer in turn.answers:
+            seen = stamps[pids[answer.variant], turn.number]
+            found.setdefault(answer.variant, []).append(
+                ratios(seen, answer.received_ns, answer.times_ns)
+            )
+    return found
+
+
+def main() -> int:
+    """Measure, write the result; 0 if the clocks agree."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=128)
+    given = parser.parse_args()
+    found = asyncio.run(compare(given.rounds, given.tokens))
+    medians = {
+        variant: {
+            figure: round(statistics.median(one[figure] for one in answers), 4)
+            for figure in answers[0]
+        }
+        for variant, answers in found.items()
+    }
+    result = {
+        "what": "worker's own figure over the one timed from outside, median and each answer",
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": f"python benchmarks/clock.py --rounds {given.rounds} --tokens {given.tokens}",
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "load_before": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "median": medians,
+        "answers": {
+            variant: {figure: [round(one[figure], 4) for one in answers] for figure in answers[0]}
+            for variant, answers in found.items()
+        },
+    }
+    RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(medians, indent=2))
+    off = [ratio for one in medians.values() for ratio in one.values()]
+    return 0 if all(abs(ratio - 1) <= TOLERANCE for ratio in off) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
