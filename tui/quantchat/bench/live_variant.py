@@ -181,7 +181,8 @@ class LiveVariant:
                 if isinstance(event, Ready):
                     self.load_s = time.monotonic() - began
                     # What the maker knows of the base no worker can see.
-                    self.ready = dataclasses.replace(event, note=prepared.note or event.note)
+                    note = "; ".join(part for part in (prepared.note, event.note) if part)
+                    self.ready = dataclasses.replace(event, note=note)
                     self.ledger = event.ledger
                     self._become(State.READY)
                 elif isinstance(event, Failed) and event.turn < 0:
@@ -225,6 +226,7 @@ class LiveVariant:
             dtype=spec.dtype,
             device=spec.device,
             attention=spec.attention,
+            decode=spec.decode,
             trust_remote_code=spec.trust_remote_code,
         )
 

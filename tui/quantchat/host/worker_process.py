@@ -210,7 +210,9 @@ def kill_group(leader: int) -> None:
 
 def _interpreter(place: Place) -> tuple[str, dict[str, str]]:
     """The executable and its environment; another interpreter gets none of our module paths."""
-    environment = {**_QUIET, **os.environ}
+    # What torch.compile makes is kept with the checkpoints: a second start finds it.
+    compiled = {"TORCHINDUCTOR_CACHE_DIR": str(paths.cache_dir() / "compiled")}
+    environment = {**_QUIET, **compiled, **os.environ}
     if place.python is None:
         return sys.executable, environment
     for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):

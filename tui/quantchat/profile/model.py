@@ -115,6 +115,10 @@ class VariantBase(_Table):
     """`auto` takes CUDA where there is one; `cuda:1` names a GPU; `cpu` keeps off it."""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flex_attention"] = "auto"
     """Attention implementation, as transformers names it."""
+    decode: Literal["auto", "generate", "eager", "compile", "graph"] = "auto"
+    """How tokens are decoded. `generate`: transformers' own loop. `eager`: quantchat's, step by
+    step. `compile`: its step through torch.compile. `graph`: its step captured as a CUDA graph.
+    `auto`: the fastest that computes the same here, a graph on a GPU and eager on a CPU."""
     python: Line | None = Field(None, examples=["~/venvs/other/bin/python"])
     """Another Python interpreter to run this variant under, with other library versions. With a
     slash it is seen from the profile's own folder; without one it is looked up on PATH."""

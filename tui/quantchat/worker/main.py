@@ -26,7 +26,7 @@ from quantchat.worker.protocol import (
 )
 
 if TYPE_CHECKING:
-    from quantchat.worker.decode.loop import Decoder
+    from quantchat.worker.decode.decoder import Decoder
 
 
 def main(commands: int, events: int, parent: int) -> int:
@@ -79,7 +79,7 @@ class _Server:
             self._decoder.answer(command, received, self._outbox, self._inbox.stopped)
 
     def _load(self, command: Load) -> None:
-        from quantchat.worker.decode.loop import Decoder
+        from quantchat.worker.decode.decoder import Decoder
         from quantchat.worker.engines import load
 
         def stage(name: str) -> None:
@@ -89,20 +89,20 @@ class _Server:
         marks = [self._began]
         stage("importing libraries")
         loaded = load(command, stage)
-        decoder = Decoder(loaded)
         stage("warming up")
-        decoder.warm_up()
+        decoder = Decoder(loaded, command.decode, lambda name: self._outbox.send(Progress(name)))
         marks.append(time.perf_counter())
         self._decoder = decoder
         self._outbox.serve(loaded.tokenizer_backend, lambda: Memory(decoder.ledger()))
         imported, weights = marks[2], marks[3]
         self._outbox.send(
             Ready(
-                resolved=loaded.resolved(),
+                resolved=loaded.resolved(decoder.chosen.name),
                 ledger=decoder.ledger(),
                 import_s=imported - self._began,
                 weights_s=weights - imported,
                 warmup_s=marks[4] - weights,
+                note=decoder.chosen.note,
             )
         )
 

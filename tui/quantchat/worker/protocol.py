@@ -112,6 +112,8 @@ class Load:
     dtype: str = "auto"
     device: str = "auto"
     attention: str = "auto"
+    decode: str = "auto"
+    """Decode mode; `quantchat.worker.decode.modes` knows them."""
     trust_remote_code: bool = False
     threads: int = 0
     """CPU threads while loading; 0 leaves torch's own choice."""
@@ -190,7 +192,7 @@ class Ready:
     weights_s: float
     warmup_s: float
     note: str = ""
-    """What the user must know of this model, e.g. that its base was itself dequantized."""
+    """What the user must know of it, e.g. why it does not decode in a faster mode."""
 
 
 @dataclass(frozen=True)

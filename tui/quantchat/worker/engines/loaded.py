@@ -68,8 +68,8 @@ class Loaded:
         ids = named if isinstance(named, list) else [named]
         return frozenset(i for i in [*ids, self.tokenizer.eos_token_id] if i is not None)
 
-    def resolved(self) -> Resolved:
-        """Return what really runs."""
+    def resolved(self, decode: str) -> Resolved:
+        """Return what really runs; `decode` says how it decodes."""
         import torch
 
         model, command = self.model, self.command
@@ -83,7 +83,7 @@ class Loaded:
             device=self.device,
             device_name=_device_name(self.device),
             attention=str(getattr(config, "_attn_implementation", "") or "unknown"),
-            decode="eager",
+            decode=decode,
             context_length=self.context_length,
             chat_template=self.chat_template,
             tokenizer_hash=_tokenizer_hash(self.tokenizer_backend),

@@ -1,0 +1,19 @@
+"""The lengths a KV cache is allocated in; both sides of the worker know them."""
+
+from __future__ import annotations
+
+SMALL, LARGE = 256, 1024
+"""Tokens a step adds: small ones up to `FINE` tokens, large ones above."""
+
+FINE = 2048
+
+
+def bucket(tokens: int) -> int:
+    """Tokens that are allocated for a KV cache of `tokens`; 0 for none.
+
+    Steps rather than the exact length, so that a token seldom moves the cache and a compiled or
+    captured decode step serves many lengths; steps rather than the whole context, so that a short
+    answer never pays for a long context.
+    """
+    step = SMALL if tokens <= FINE else LARGE
+    return -(-tokens // step) * step

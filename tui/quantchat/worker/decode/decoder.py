@@ -1,0 +1,99 @@
+"""The decoder: one loaded model that answers prompts, one at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cached_property
+
+from quantchat.worker.decode.modes import Tell, choose
+from quantchat.worker.decode.prompt import encode_prompt
+from quantchat.worker.decode.turn import Turn
+from quantchat.worker.engines.loaded import Loaded
+from quantchat.worker.failures import Refused
+from quantchat.worker.memory import LedgerReader
+from quantchat.worker.outbox import Outbox
+from quantchat.worker.protocol import Generate, Ledger, Started
+
+WARM_UP_TOKENS = 32
+WARM_UP_STEPS = 4
+
+
+class Decoder:
+    """Answers prompts with a loaded model, by the loop that `mode` names (see `modes.choose`).
+
+    Making one warms the loop up: first calls repack weights, compile kernels and fill caches, and
+    TTFT must not pay for it. `tell` hears of stages that take long. Raises Refused for a mode that
+    is not possible here.
+    """
+
+    def __init__(self, loaded: Loaded, mode: str, tell: Tell) -> None:
+        self._loaded = loaded
+        self.chosen = choose(loaded, mode, tell)
+        self._loop = self.chosen.loop
+        ids = list(range(min(WARM_UP_TOKENS, loaded.context_length - 2 * WARM_UP_STEPS)))
+        self._loop.warm_up(ids, WARM_UP_STEPS)
+        self._loop.forget()
+
+    def answer(
+        self,
+        request: Generate,
+        received_ns: int,
+        outbox: Outbox,
+        stopped: Callable[[int], bool],
+    ) -> None:
+        """Decode one answer, telling `outbox` each token, until it ends or `stopped(turn)`.
+
+        Raises Refused(context_full) where the prompt leaves no room for an answer.
+        """
+        self._set_threads(request.threads)
+        prompt = encode_prompt(self._loaded, request.messages)
+        if request.prompt_tokens:
+            repeats = -(-request.prompt_tokens // len(prompt))
+            prompt = (prompt * repeats)[: request.prompt_tokens]
+        if request.fresh:
+            self.forget()
+        room = self._loaded.context_length - len(prompt)
+        if room < 1:
+            raise Refused(
+                "context_full",
+                f"the context is full: the chat has {len(prompt)} tokens, "
+                f"the model takes {self._loaded.context_length}",
+                "drop the oldest turn, begin a new chat, or send something shorter",
+            )
+        cached = self._loop.rewind(prompt)
+        outbox.send(Started(request.turn, received_ns, len(prompt), cached))
+        outbox.begin(request.turn)
+        turn = Turn(
+            number=request.turn,
+            sampling=request.sampling,
+            most=min(request.max_new_tokens, room),
+            end_tokens=frozenset() if request.ignore_eos else self._loaded.end_tokens,
+            outbox=outbox,
+            asked_to_stop=stopped,
+        )
+        reason = self._loop.answer(prompt, turn)
+        if reason == "length" and turn.most < request.max_new_tokens:
+            reason = "context"
+        outbox.end(request.turn, reason, time.perf_counter_ns())
+        if request.fresh:
+            self.forget()
+
+    def forget(self) -> None:
+        """Drop the KV cache and give its memory back."""
+        self._loop.forget()
+
+    @cached_property
+    def _memory(self) -> LedgerReader:
+        # Not before it is asked for: kernels that repack at the first call change what is held.
+        return LedgerReader(self._loaded.model, self._loaded.device)
+
+    def ledger(self) -> Ledger:
+        """Memory now."""
+        return self._memory.read(self._loop.kv_bytes())
+
+    def _set_threads(self, threads: int) -> None:
+        import torch
+
+        if threads and torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)

@@ -1,0 +1,120 @@
+"""Which loop decodes: the one that was wished for, or the fastest that passes its check here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from quantchat.worker.decode.check import Check
+from quantchat.worker.decode.loop import Loop
+from quantchat.worker.decode.own import OwnLoop
+from quantchat.worker.decode.steps import Step
+from quantchat.worker.decode.steps.eager import EagerStep
+from quantchat.worker.engines.loaded import Loaded
+from quantchat.worker.failures import Refused
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The loop that decodes."""
+
+    loop: Loop
+    name: str
+    """The mode, and what of it runs where it has several forms."""
+    note: str = ""
+    """Why not a faster one."""
+
+
+def choose(loaded: Loaded, wish: str, tell: Tell) -> Chosen:
+    """The loop for `wish`: auto, generate, eager, compile or graph. `tell` hears of long work.
+
+    `auto` is a captured graph on a GPU, and the eager loop on a CPU, where it calls the kernels
+    directly; there a compiled step is slower and takes a minute to make. Raises Refused where a
+    mode is wished for by name and cannot be had.
+    """
+    if wish == "generate":
+        from quantchat.worker.decode.plain import PlainLoop
+
+        return Chosen(PlainLoop(loaded.model, loaded.input_device), "generate")
+    if wish not in ("auto", *_STEPS):
+        raise Refused("unsupported", f"no decode mode is named {wish!r}")
+    check = Check(loaded)  # also the first forward pass, in which kernels repack their weights
+    if wish != "auto":
+        return _chosen(_STEPS[wish](loaded.model, check, tell), loaded)
+    modes = ("graph", "eager") if loaded.device.startswith("cuda") else ("eager",)
+    problems: list[str] = []
+    for mode in modes:
+        try:
+            return _chosen(_STEPS[mode](loaded.model, check, tell), loaded, "; ".join(problems))
+        except Exception as error:  # of whatever kind: the next mode may do without
+            if mode == modes[-1]:
+                raise
+            problems.append(f"not {mode}: {error}")
+    raise AssertionError("unreachable: the last mode is returned or raises")
+
+
+def _chosen(step: Step, loaded: Loaded, note: str = "") -> Chosen:
+    return Chosen(OwnLoop(step, loaded.input_device), step.name, note)
+
+
+# ------------------------------------------------------------ each mode, checked
+
+
+def _eager(model: Any, check: Check, _tell: Tell) -> Step:
+    """The fastest form that computes the same: fused, direct, or the modules as they are."""
+    if model.device.type == "cpu":
+        from quantchat.worker.decode import kernels
+        from quantchat.worker.decode.steps.llama import llama_step
+
+        fused = llama_step(model)
+        if fused is not None and not check.fault(fused):
+            return fused
+        kernels.part(model)
+        if kernels.call_directly(model):
+            direct = EagerStep(model, "eager, direct kernel calls")
+            if not check.fault(direct):
+                return direct
+            kernels.call_as_before(model)
+    return EagerStep(model)
+
+
+def _compiled(model: Any, check: Check, tell: Tell) -> Step:
+    from quantchat.worker.decode.steps.compiled import CompiledStep, missing_compiler
+
+    missing = missing_compiler(model.device)
+    if missing:
+        raise Refused(
+            "unsupported", f'decode = "compile" is not possible: {missing}', "install one: g++"
+        )
+    step = CompiledStep(model)
+    tell("compiling the decode step")
+    return _passed(step, check)
+
+
+def _graph(model: Any, check: Check, tell: Tell) -> Step:
+    from quantchat.worker.decode.steps.graph import GraphStep
+
+    step = GraphStep(model)
+    tell("capturing the decode step")
+    return _passed(step, check)
+
+
+def _passed(step: Step, check: Check) -> Step:
+    fault = check.fault(step)
+    if fault:
+        raise Refused(
+            "unsupported",
+            f'decode = "{step.name}" computes something else here: {fault}',
+            'use decode = "eager"',
+        )
+    return step
+
+
+_STEPS: dict[str, Callable[[Any, Check, Tell], Step]] = {
+    "eager": _eager,
+    "compile": _compiled,
+    "graph": _graph,
+}

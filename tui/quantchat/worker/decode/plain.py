@@ -1,0 +1,169 @@
+"""transformers' own `generate`, as it comes: what the other loops are compared with.
+
+It runs in the thread of its caller. The usual way to watch it, a thread of its own behind a
+streamer's queue, has two threads run torch and halves its speed on a CPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from transformers import DynamicCache, GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+
+from quantchat.worker.decode.cache import can_roll_back
+from quantchat.worker.decode.loop import common_prefix
+from quantchat.worker.decode.steps.eager import release
+from quantchat.worker.decode.turn import Turn
+from quantchat.worker.memory import kv_cache_bytes
+from quantchat.worker.protocol import Sampling
+
+_NO_TOKEN = -1
+"""An end token that no model says. None would mean the model's own."""
+
+
+class PlainLoop:
+    """Decodes with `model.generate`: whole prompt at once, then a token at a time."""
+
+    def __init__(self, model: Any, device: Any) -> None:
+        self._model = model
+        self._device = device
+        self._ids: list[int] = []
+        self._cache = DynamicCache(config=model.config)
+
+    def rewind(self, prompt: list[int]) -> int:
+        """Keep of the cache what `prompt` begins with; return how many tokens that is."""
+        same = common_prefix(self._ids, prompt)
+        surplus = len(self._ids) - same
+        if same == 0 or (surplus and not can_roll_back(self._cache)):
+            self.forget()
+        elif surplus:
+            self._cache.crop(-surplus)
+            del self._ids[same:]
+        return len(self._ids)
+
+    def answer(self, prompt: list[int], turn: Turn) -> str:
+        """Answer `prompt` after what is cached of it; return why it ended."""
+        listener = _Listener(turn, len(prompt) - len(self._ids))
+        ids = torch.tensor([prompt], device=self._device)
+        torch.manual_seed(turn.sampling.seed)
+        try:
+            with torch.inference_mode(), _interruptible(self._model, turn, listener):
+                said = self._model.generate(
+                    input_ids=ids,
+                    attention_mask=torch.ones_like(ids),
+                    past_key_values=self._cache,
+                    generation_config=_settings(turn.sampling, turn.most, turn.end_tokens),
+                    streamer=listener,
+                    stopping_criteria=StoppingCriteriaList([_Stop(turn)]),
+                )
+        except _Stopped:
+            self.forget()  # layers before the stop have tokens that those after it lack
+            return "stop"
+        # The last token is said and never computed.
+        self._ids = said[0, : self._cache.get_seq_length()].tolist()
+        return listener.reason or ("stop" if turn.stopped else "length")
+
+    def warm_up(self, prompt: list[int], steps: int) -> None:
+        """Answer `prompt` with `steps` tokens that nobody hears."""
+        ids = torch.tensor([prompt], device=self._device)
+        with torch.inference_mode():
+            self._model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                generation_config=_settings(Sampling(), steps, frozenset()),
+            )
+
+    def forget(self) -> None:
+        """Drop the KV cache and give its memory back."""
+        self._ids = []
+        self._cache = DynamicCache(config=self._model.config)
+        release(self._device)
+
+    def kv_bytes(self) -> int:
+        """Bytes of the KV cache, which is as long as what it holds."""
+        return kv_cache_bytes(self._cache)
+
+
+def _settings(sampling: Sampling, most: int, end_tokens: frozenset[int]) -> Any:
+    """All that matters is said: transformers fills in the checkpoint's own wishes for the rest."""
+    chosen = (
+        {
+            "do_sample": True,
+            "temperature": sampling.temperature,
+            "top_k": sampling.top_k,
+            "top_p": sampling.top_p,
+        }
+        if sampling.temperature
+        else {"do_sample": False}
+    )
+    return GenerationConfig(
+        max_new_tokens=most,
+        repetition_penalty=sampling.repetition_penalty,
+        eos_token_id=sorted(end_tokens) or [_NO_TOKEN],
+        pad_token_id=0,
+        use_cache=True,
+        **chosen,
+    )
+
+
+class _Listener(BaseStreamer):  # type: ignore[misc]
+    """Hears each token in the loop's own thread, at the moment it is known."""
+
+    def __init__(self, turn: Turn, to_prefill: int) -> None:
+        self._turn = turn
+        self._to_prefill = to_prefill
+        self._heard = -1
+        self.reason = ""
+
+    @property
+    def prefilling(self) -> bool:
+        return self._heard < 1
+
+    def put(self, value: Any) -> None:
+        self._heard += 1
+        if self._heard == 0:  # the prompt itself
+            return
+        if self._heard == 1:
+            self._turn.prefilled(self._to_prefill, self._to_prefill)
+        if not self._turn.heard(int(value.item())):
+            self.reason = "eos"
+
+    def end(self) -> None:
+        pass
+
+
+class _Stop(StoppingCriteria):  # type: ignore[misc]
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+
+    def __call__(self, input_ids: Any, _scores: Any, **_: Any) -> Any:
+        return torch.full((1,), self._turn.stopped, dtype=torch.bool, device=input_ids.device)
+
+
+class _Stopped(Exception):
+    """Leaves `generate` in the middle of a prompt."""
+
+
+@contextlib.contextmanager
+def _interruptible(model: Any, turn: Turn, listener: _Listener) -> Iterator[None]:
+    """Look for a stop before each of the model's blocks while the prompt is computed.
+
+    `generate` takes a prompt in one piece, which may be minutes on a CPU.
+    """
+
+    def look(*_: Any) -> None:
+        if listener.prefilling and turn.stopped:
+            raise _Stopped
+
+    lists = (m for m in model.modules() if isinstance(m, torch.nn.ModuleList))
+    blocks = max(lists, key=len, default=())
+    hooks = [block.register_forward_pre_hook(look) for block in blocks]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,30 @@
+"""Steps: each runs tokens through the model after what is cached, in its own way.
+
+All of them keep the same promise, so that the loop above them, and the tests, know only this.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+
+class Step(Protocol):
+    """A model with its KV cache."""
+
+    name: str
+    """What `Resolved.decode` says of it."""
+
+    def run(self, tokens: Any) -> Any:
+        """Append `tokens`, ids of shape (1, n); return the last one's logits, (1, vocabulary).
+
+        On a GPU the work is only queued. The logits hold until the next call.
+        """
+
+    def cut(self, tokens: int) -> bool:
+        """Take the last `tokens` off the cache; False, and nothing done, where it cannot be."""
+
+    def forget(self) -> None:
+        """Drop the KV cache and give its memory back."""
+
+    def kv_bytes(self) -> int:
+        """Bytes allocated for the KV cache."""

@@ -1,0 +1,43 @@
+"""The decode step through torch.compile.
+
+Inductor keeps what it made in the folder that `TORCHINDUCTOR_CACHE_DIR` names.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from quantchat.worker.decode.steps.slot import SlotStep
+
+
+class CompiledStep(SlotStep):
+    """One compilation serves all lengths of the cache: the length is left open in it."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model, "compile")
+        self._compiled = torch.compile(self._forward, dynamic=None)
+
+    def _decode(self, window: int) -> Any:
+        layers = self.cache.layers
+        places = torch.arange(layers[0].keys.shape[-2], device=self._position.device)
+        torch._dynamo.maybe_mark_dynamic(places, 0)
+        for layer in layers:
+            for buffer in (layer.keys, layer.values):
+                if not hasattr(buffer, "_dynamo_weak_dynamic_indices"):
+                    torch._dynamo.maybe_mark_dynamic(buffer, 2)
+        return self._compiled(places)
+
+
+def missing_compiler(device: Any) -> str:
+    """Why nothing can be compiled for `device` here; empty where it can."""
+    if device.type != "cpu":
+        return ""
+    from torch._inductor import cpp_builder, exc
+
+    try:
+        cpp_builder.get_cpp_compiler()
+    except exc.InvalidCxxCompiler:
+        return "no C++ compiler (g++ or clang++) was found"
+    return ""

@@ -1,0 +1,81 @@
+"""A decode step whose every size and address is fixed: what can be compiled or captured.
+
+The token, its position and the KV cache lie in buffers; the position says where the token goes
+and how far attention may look. Prefill stays eager.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from quantchat.worker.decode.buckets import bucket
+from quantchat.worker.decode.cache import GrowingLayer
+from quantchat.worker.decode.steps.eager import EagerStep
+from quantchat.worker.failures import Refused
+
+
+class SlotStep(EagerStep):
+    """The fixed step, run as it is. `CompiledStep` and `GraphStep` make it fast.
+
+    Raises Refused for a model whose cache or attention does not allow it.
+    """
+
+    def __init__(self, model: Any, name: str) -> None:
+        super().__init__(model, name)
+        config = model.config
+        if not all(isinstance(layer, GrowingLayer) for layer in self.cache.layers):
+            _refuse(name, "the model has sliding windows or recurrent states")
+        if not self.cache.layers or config._attn_implementation != "sdpa":
+            _refuse(name, f"its attention is {config._attn_implementation}, not sdpa")
+        self._token = torch.zeros((1, 1), dtype=torch.long, device=model.device)
+        self._position = torch.zeros((1,), dtype=torch.long, device=model.device)
+
+    def run(self, tokens: Any) -> Any:
+        """Append `tokens`, ids of shape (1, n); return the last one's logits, (1, vocabulary)."""
+        layers = self.cache.layers
+        length = layers[0].length
+        if tokens.shape[1] > 1 or not layers[0].is_initialized:
+            return super().run(tokens)
+        with torch.inference_mode():
+            moved = [layer.reserve(length + 1) for layer in layers]
+            if any(moved):
+                self._moved()
+            self._token.copy_(tokens)
+            self._position.fill_(length)
+            for layer in layers:
+                layer.slot = self._position
+            try:
+                logits = self._decode(bucket(length + 1))
+            finally:
+                for layer in layers:
+                    layer.slot = None
+        for layer in layers:
+            layer.length = length + 1
+        return logits
+
+    def _decode(self, window: int) -> Any:
+        """The step over the first `window` places of the cache."""
+        for layer in self.cache.layers:
+            layer.window = window
+        places = torch.arange(window, device=self._position.device)
+        return self._forward(places)
+
+    def _moved(self) -> None:
+        """The cache's buffers lie elsewhere now, or are longer."""
+
+    def _forward(self, places: Any) -> Any:
+        output = self._model(
+            input_ids=self._token,
+            attention_mask=(places <= self._position).view(1, 1, 1, -1),
+            position_ids=self._position.unsqueeze(0),
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return output.logits[:, -1]
+
+
+def _refuse(name: str, why: str) -> None:
+    raise Refused("unsupported", f'decode = "{name}" is not possible: {why}', 'use decode = "auto"')
