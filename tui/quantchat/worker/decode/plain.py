@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from transformers import DynamicCache, GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers import DynamicCache, GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
 from quantchat.worker.decode.cache import can_roll_back
@@ -52,20 +52,27 @@ class PlainLoop:
         torch.manual_seed(turn.sampling.seed)
         try:
             with torch.inference_mode(), _interruptible(self._model, turn, listener):
-                said = self._model.generate(
+                self._model.generate(
                     input_ids=ids,
                     attention_mask=torch.ones_like(ids),
                     past_key_values=self._cache,
                     generation_config=_settings(turn.sampling, turn.most, turn.end_tokens),
                     streamer=listener,
-                    stopping_criteria=StoppingCriteriaList([_Stop(turn)]),
                 )
         except _Stopped:
-            self.forget()  # layers before the stop have tokens that those after it lack
-            return "stop"
-        # The last token is said and never computed.
-        self._ids = said[0, : self._cache.get_seq_length()].tolist()
-        return listener.reason or ("stop" if turn.stopped else "length")
+            if not listener.said:
+                self.forget()  # layers before the stop have tokens that those after it lack
+                return "stop"
+            listener.reason = "stop"
+        self._remember([*prompt, *listener.said])
+        return listener.reason
+
+    def _remember(self, ids: list[int]) -> None:
+        """Note that the cache holds `ids`: without the last one, which is said and not computed."""
+        surplus = self._cache.get_seq_length() - len(ids)
+        if surplus > 0:  # a GPU is a step ahead of what was heard
+            self._cache.crop(-surplus)
+        self._ids = ids[: self._cache.get_seq_length()]
 
     def warm_up(self, prompt: list[int], steps: int) -> None:
         """Answer `prompt` with `steps` tokens that nobody hears."""
@@ -116,36 +123,29 @@ class _Listener(BaseStreamer):  # type: ignore[misc]
     def __init__(self, turn: Turn, to_prefill: int) -> None:
         self._turn = turn
         self._to_prefill = to_prefill
-        self._heard = -1
-        self.reason = ""
-
-    @property
-    def prefilling(self) -> bool:
-        return self._heard < 1
+        self._has_prompt = False
+        self.said: list[int] = []
+        """Tokens that were chosen, an end token among them."""
+        self.reason = "length"
 
     def put(self, value: Any) -> None:
-        self._heard += 1
-        if self._heard == 0:  # the prompt itself
+        if not self._has_prompt:
+            self._has_prompt = True
             return
-        if self._heard == 1:
+        if not self.said:
             self._turn.prefilled(self._to_prefill, self._to_prefill)
-        if not self._turn.heard(int(value.item())):
+        self.said.append(int(value.item()))
+        if not self._turn.heard(self.said[-1]):
             self.reason = "eos"
+        elif self._turn.stopped:
+            raise _Stopped  # a stopping criterion is asked before the token is told
 
     def end(self) -> None:
         pass
 
 
-class _Stop(StoppingCriteria):  # type: ignore[misc]
-    def __init__(self, turn: Turn) -> None:
-        self._turn = turn
-
-    def __call__(self, input_ids: Any, _scores: Any, **_: Any) -> Any:
-        return torch.full((1,), self._turn.stopped, dtype=torch.bool, device=input_ids.device)
-
-
 class _Stopped(Exception):
-    """Leaves `generate` in the middle of a prompt."""
+    """Leaves `generate`."""
 
 
 @contextlib.contextmanager
@@ -156,7 +156,7 @@ def _interruptible(model: Any, turn: Turn, listener: _Listener) -> Iterator[None
     """
 
     def look(*_: Any) -> None:
-        if listener.prefilling and turn.stopped:
+        if not listener.said and turn.stopped:
             raise _Stopped
 
     lists = (m for m in model.modules() if isinstance(m, torch.nn.ModuleList))

@@ -1,0 +1,190 @@
+"""The loops: what they say, when they stop, and what they keep for the next turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fakes.tiny_llama import VOCABULARY, tiny_llama
+from quantchat.worker.decode.loop import Loop, common_prefix
+from quantchat.worker.decode.own import CHUNK, OwnLoop
+from quantchat.worker.decode.plain import PlainLoop
+from quantchat.worker.decode.steps.eager import EagerStep
+from quantchat.worker.decode.steps.llama import llama_step
+from quantchat.worker.decode.turn import Turn
+from quantchat.worker.protocol import Prefilled, Sampling
+
+CPU = torch.device("cpu")
+
+
+def fused(model: Any) -> Loop:
+    step = llama_step(model)
+    assert step is not None
+    return OwnLoop(step, CPU)
+
+
+LOOPS: dict[str, Callable[[Any], Loop]] = {
+    "generate": lambda model: PlainLoop(model, CPU),
+    "eager": lambda model: OwnLoop(EagerStep(model), CPU),
+    "fused": fused,
+}
+each_loop = pytest.mark.parametrize("make", LOOPS.values(), ids=LOOPS.keys())
+
+
+@dataclass
+class Listener:
+    """Hears what a loop says, in place of the outbox, and asks it to stop."""
+
+    stop_after: int = -1
+    """Tokens after which a stop is asked for; 0: before the first."""
+    stop_at_chunk: int = -1
+    ids: list[int] = field(default_factory=list)
+    chunks: list[tuple[int, int]] = field(default_factory=list)
+
+    def send(self, event: Any) -> None:
+        assert isinstance(event, Prefilled)
+        self.chunks.append((event.done, event.total))
+
+    def token(self, token: int, _time_ns: int) -> None:
+        self.ids.append(token)
+
+    def stopped(self, _turn: int) -> bool:
+        return 0 <= self.stop_after <= len(self.ids) or 0 <= self.stop_at_chunk <= len(self.chunks)
+
+
+def answer(
+    loop: Loop,
+    prompt: list[int],
+    most: int = 16,
+    sampling: Sampling | None = None,
+    end_tokens: frozenset[int] = frozenset(),
+    listener: Listener | None = None,
+) -> tuple[list[int], str, int]:
+    """The tokens said, why it ended, and how many tokens of the prompt were kept from before."""
+    heard = listener or Listener()
+    kept = loop.rewind(prompt)
+    turn = Turn(1, sampling or Sampling(), most, end_tokens, heard, heard.stopped)  # type: ignore[arg-type]
+    reason = loop.answer(prompt, turn)
+    return heard.ids, reason, kept
+
+
+def prompt_of(length: int, seed: int = 1) -> list[int]:
+    return [(seed * 31 + 7 * n * n) % VOCABULARY for n in range(length)]
+
+
+prompts = st.lists(st.integers(0, VOCABULARY - 1), min_size=2, max_size=80)
+samplings = st.builds(
+    Sampling,
+    temperature=st.sampled_from([0.0, 0.3, 1.0, 1.7]),
+    top_p=st.sampled_from([1.0, 0.9, 0.3]),
+    top_k=st.sampled_from([0, 1, 5, 50]),
+    repetition_penalty=st.sampled_from([1.0, 1.3]),
+    seed=st.integers(0, 2**32),
+)
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return tiny_llama()
+
+
+@given(prompts, samplings)
+@settings(max_examples=40, deadline=None)
+def test_each_loop_says_what_generate_says(prompt: list[int], sampling: Sampling) -> None:
+    """Greedy or sampled: the same logits, processors and seed give the same tokens."""
+    model = tiny_llama()
+    expected, reason, _ = answer(LOOPS["generate"](model), prompt, 64, sampling)
+    assert len(expected) == 64
+    assert reason == "length"
+    for name in ("eager", "fused"):
+        assert answer(LOOPS[name](model), prompt, 64, sampling) == (expected, "length", 0), name
+
+
+@each_loop
+def test_an_end_token_ends_it_and_is_not_said(make: Callable[[Any], Loop], model: Any) -> None:
+    said, _, _ = answer(make(model), prompt_of(9), 12)
+    end = said[7]
+    first = said.index(end)
+    found = answer(make(model), prompt_of(9), 12, end_tokens=frozenset({end}))
+    assert found == (said[:first], "eos", 0)
+
+
+@each_loop
+@pytest.mark.parametrize("stop_after", [1, 5])
+def test_a_stop_between_two_tokens(
+    make: Callable[[Any], Loop], model: Any, stop_after: int
+) -> None:
+    whole, _, _ = answer(make(model), prompt_of(9), 12)
+    loop = make(model)
+    listener = Listener(stop_after=stop_after)
+    said, reason, _ = answer(loop, prompt_of(9), 12, listener=listener)
+    assert (said, reason) == (whole[:stop_after], "stop")
+    assert answer(loop, prompt_of(9), 12)[:2] == (whole, "length")  # and the cache is sound
+
+
+@each_loop
+def test_a_stop_while_the_prompt_is_computed(make: Callable[[Any], Loop], model: Any) -> None:
+    loop = make(model)
+    prompt = prompt_of(3 * CHUNK["cpu"])
+    whole, _, _ = answer(make(model), prompt, 5)
+    at_once = Listener(stop_after=0)
+    assert answer(loop, prompt, 5, listener=at_once)[:2] == ([], "stop")
+    assert answer(loop, prompt, 5)[:2] == (whole, "length")
+
+
+def test_a_stop_between_two_chunks_keeps_what_was_computed(model: Any) -> None:
+    loop = LOOPS["fused"](model)
+    prompt = prompt_of(3 * CHUNK["cpu"] + 4)
+    assert answer(loop, prompt, 5, listener=Listener(stop_at_chunk=2))[:2] == ([], "stop")
+    listener = Listener()
+    assert answer(loop, prompt, 5, listener=listener)[2] == 2 * CHUNK["cpu"]
+    assert listener.chunks == [(CHUNK["cpu"], CHUNK["cpu"] + 4), (CHUNK["cpu"] + 4,) * 2]
+
+
+@each_loop
+def test_only_what_is_new_is_computed(make: Callable[[Any], Loop], model: Any) -> None:
+    """The next turn, an edited one and the same again, each as if it stood alone."""
+    loop = make(model)
+    first = prompt_of(20)
+    said, _, _ = answer(loop, first, 8)
+    following = [*first, *said, *prompt_of(6, seed=2)]
+    edited = [*first[:12], *prompt_of(9, seed=3)]
+    for prompt, least in [(following, 27), (following, 33), (edited, 12), (first, 12)]:
+        expected, _, _ = answer(make(model), prompt, 8)
+        listener = Listener()
+        found, _, kept = answer(loop, prompt, 8, listener=listener)
+        assert found == expected
+        assert least <= kept < len(prompt)
+        assert listener.chunks[-1] == (len(prompt) - kept,) * 2
+
+
+@each_loop
+def test_what_is_forgotten_takes_no_memory(make: Callable[[Any], Loop], model: Any) -> None:
+    loop = make(model)
+    answer(loop, prompt_of(20), 4)
+    assert loop.kv_bytes() > 0
+    loop.forget()
+    assert loop.kv_bytes() == 0
+    assert loop.rewind(prompt_of(20)) == 0
+
+
+@each_loop
+def test_warming_up_says_nothing(make: Callable[[Any], Loop], model: Any) -> None:
+    loop = make(model)
+    loop.warm_up(prompt_of(8), 3)
+    loop.forget()
+    assert answer(loop, prompt_of(9), 6) == answer(make(model), prompt_of(9), 6)
+
+
+@given(st.lists(st.integers(0, 3)), st.lists(st.integers(0, 3), min_size=1))
+def test_the_common_prefix_leaves_a_token_to_compute(old: list[int], new: list[int]) -> None:
+    same = common_prefix(old, new)
+    assert same < len(new)
+    assert old[:same] == new[:same]
+    assert same == len(new) - 1 or same == len(old) or old[same] != new[same]

@@ -1,0 +1,129 @@
+"""Which loop is taken, and that one which computes something else is not."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from fakes.tiny_llama import VOCABULARY, tiny_llama
+from quantchat.worker.decode.check import STEPS, Check
+from quantchat.worker.decode.modes import choose
+from quantchat.worker.decode.steps import compiled
+from quantchat.worker.decode.steps.eager import EagerStep
+from quantchat.worker.decode.steps.llama import LlamaStep, llama_step
+from quantchat.worker.failures import Refused
+
+
+class Letters:
+    """Stands in for a tokenizer: a token a letter."""
+
+    def encode(self, text: str) -> Any:
+        return SimpleNamespace(ids=[ord(letter) % VOCABULARY for letter in text])
+
+
+def loaded(model: Any = None, **more: Any) -> Any:
+    """What the modes need of an engine's `Loaded`."""
+    return SimpleNamespace(
+        model=model or tiny_llama(),
+        device="cpu",
+        input_device=torch.device("cpu"),
+        tokenizer_backend=Letters(),
+        context_length=1024,
+        **more,
+    )
+
+
+def nothing(_stage: str) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("wish", "name"),
+    [
+        ("auto", "eager, fused Llama steps"),
+        ("eager", "eager, fused Llama steps"),
+        ("generate", "generate"),
+    ],
+)
+def test_what_is_taken_is_named(wish: str, name: str) -> None:
+    chosen = choose(loaded(), wish, nothing)
+    assert (chosen.name, chosen.note) == (name, "")
+
+
+def test_a_model_of_another_family_calls_its_kernels_directly() -> None:
+    chosen = choose(loaded(tiny_llama(hidden_act="gelu")), "auto", nothing)
+    assert chosen.name == "eager, direct kernel calls"
+
+
+def test_a_fused_step_that_is_wrong_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LlamaStep, "_normed", lambda self, x, weight: x * weight)
+    assert choose(loaded(), "auto", nothing).name == "eager, direct kernel calls"
+
+
+def test_each_way_to_be_wrong_is_seen() -> None:
+    model = tiny_llama()
+    check = Check(loaded(model))
+    assert check.fault(EagerStep(model)) == ""
+
+    class Off(EagerStep):
+        def run(self, tokens: Any) -> Any:
+            return super().run(tokens) * 1.01
+
+    class Lost(EagerStep):
+        def run(self, tokens: Any) -> Any:
+            return super().run(tokens) * float("nan")
+
+    class Stuck(EagerStep):
+        def cut(self, tokens: int) -> bool:
+            return True
+
+    class LateWrong(EagerStep):
+        def run(self, tokens: Any) -> Any:
+            logits = super().run(tokens)
+            self.count = getattr(self, "count", 0) + 1
+            return logits.roll(1, -1) if self.count == STEPS else logits
+
+    for wrong in (Off, Lost, Stuck, LateWrong):
+        assert "logits are off by" in check.fault(wrong(model)), wrong.__name__
+    rounded = llama_step(model)
+    assert rounded is not None
+    assert check.fault(rounded) == ""
+
+
+@pytest.mark.parametrize("wish", ["graph", "warp"])
+def test_what_cannot_be_had_is_refused(wish: str) -> None:
+    with pytest.raises(Refused) as caught:
+        choose(loaded(), wish, nothing)
+    assert caught.value.failure.kind == "unsupported"
+    assert wish in caught.value.failure.reason
+
+
+def test_compiling_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "missing_compiler", lambda device: "no C++ compiler")
+    with pytest.raises(Refused, match='decode = "compile" is not possible: no C\\+\\+ compiler'):
+        choose(loaded(), "compile", nothing)
+
+
+def test_a_compiled_step_that_is_wrong_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wrong(EagerStep):
+        def run(self, tokens: Any) -> Any:
+            return -super().run(tokens)
+
+    monkeypatch.setattr(compiled, "missing_compiler", lambda device: "")
+    monkeypatch.setattr(compiled, "CompiledStep", lambda model: Wrong(model, "compile"))
+    told: list[str] = []
+    with pytest.raises(Refused, match='"compile" computes something else here'):
+        choose(loaded(), "compile", told.append)
+    assert told == ["compiling the decode step"]
+
+
+def test_auto_falls_back_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, where the graph cannot be captured; the model itself stays here."""
+    on_gpu = loaded()
+    on_gpu.device = "cuda:0"
+    chosen = choose(on_gpu, "auto", nothing)
+    assert chosen.name == "eager, fused Llama steps"
+    assert chosen.note.startswith('not graph: decode = "graph" needs a CUDA device')
