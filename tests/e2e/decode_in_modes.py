@@ -1,0 +1,102 @@
+"""A program: decode the same prompts in several modes, and tell where they part from `generate`.
+
+    python decode_in_modes.py '{"engine": …}' TOKENS MODE…
+
+The first argument is a `Load` command. Prints a JSON list with an object for each mode and prompt:
+`same`, how many tokens are generate's; where that is not all, `gap`, by how much the model's own
+modules prefer generate's token to the mode's, and `ulp`, the spacing of the dtype's numbers there.
+It is a program of its own because the libraries print, and because a process loads one variant.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from typing import Any
+
+from quantchat.worker.protocol import Generate, Load, Message, Sampling
+
+PROMPTS = (
+    "What is the capital of France?",
+    "Explain step by step how a bicycle stays upright.",
+    "Write a Python function that returns the n-th Fibonacci number.",
+    "Name three rivers of Europe.",
+    "Tell me a story about a lighthouse keeper.",
+    "Translate 'good morning' into German.",
+)
+
+
+class Listener:
+    """Hears the tokens in place of the outbox."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+
+    def send(self, event: Any) -> None:
+        pass
+
+    def begin(self, turn: int) -> None:
+        pass
+
+    def token(self, token: int, time_ns: int) -> None:
+        self.ids.append(token)
+
+    def end(self, turn: int, reason: str, finished_ns: int) -> None:
+        pass
+
+
+def decode(decoder: Any, prompt: str, tokens: int) -> list[int]:
+    listener = Listener()
+    messages = [Message("user", prompt)]
+    request = Generate(0, messages, Sampling(), tokens, ignore_eos=True, fresh=True)
+    decoder.answer(request, 0, listener, lambda turn: False)
+    return listener.ids
+
+
+def logits_of(loaded: Any, prompt: str, said: list[int]) -> Any:
+    """The modules' own logits at each place of `said`, (tokens, vocabulary), teacher-forced."""
+    import torch
+
+    from quantchat.worker.decode.prompt import encode_prompt
+    from quantchat.worker.decode.steps.eager import EagerStep
+
+    step = EagerStep(loaded.model)
+    device = loaded.input_device
+    found = [step.run(torch.tensor([encode_prompt(loaded, [Message("user", prompt)])]).to(device))]
+    found += [step.run(torch.tensor([[token]]).to(device)) for token in said[:-1]]
+    return torch.cat(found).float().cpu()
+
+
+def main(load_json: str, tokens: int, modes: list[str]) -> list[dict[str, Any]]:
+    import torch
+
+    from quantchat.worker.decode.decoder import Decoder
+    from quantchat.worker.engines import load
+
+    loaded = load(Load(**json.loads(load_json)), lambda stage: None)
+    plain = Decoder(loaded, "generate", lambda stage: None)
+    expected = {prompt: decode(plain, prompt, tokens) for prompt in PROMPTS}
+    logits = {prompt: logits_of(loaded, prompt, said) for prompt, said in expected.items()}
+    found = []
+    for mode in modes:
+        decoder = Decoder(loaded, mode, lambda stage: None)
+        for prompt, right in expected.items():
+            said = decode(decoder, prompt, tokens)
+            same = next((n for n in range(tokens) if said[n] != right[n]), tokens)
+            told = {"mode": mode, "decode": decoder.chosen.name, "prompt": prompt, "same": same}
+            if same < tokens:
+                here = logits[prompt][same]
+                told["gap"] = float(here[right[same]] - here[said[same]])
+                exponent = math.floor(math.log2(abs(float(here.max()))))
+                told["ulp"] = torch.finfo(loaded.model.dtype).eps * 2.0**exponent
+            found.append(told)
+    return found
+
+
+if __name__ == "__main__":
+    said_aloud = os.dup(1)
+    os.dup2(2, 1)  # the libraries print on standard output
+    result = main(sys.argv[1], int(sys.argv[2]), sys.argv[3:])
+    os.write(said_aloud, json.dumps(result).encode())

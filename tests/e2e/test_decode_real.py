@@ -1,0 +1,48 @@
+"""The real model, in each decode mode: the tokens of `generate`, or a tie that rounding decided."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes.decoding import ENVIRONMENT
+from quantchat.worker.protocol import Load
+
+pytestmark = pytest.mark.model
+
+PROGRAM = Path(__file__).with_name("decode_in_modes.py")
+TOKENS = 64
+TIE_ULPS = 2
+"""Logits no further apart, in units of the dtype's rounding, are a tie: each was rounded once."""
+
+
+def decoded(load: Load, *modes: str) -> list[dict[str, Any]]:
+    command = [sys.executable, str(PROGRAM), json.dumps(asdict(load)), str(TOKENS), *modes]
+    run = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-3000:]
+    found: list[dict[str, Any]] = json.loads(run.stdout)
+    return found
+
+
+def assert_generates_tokens(found: list[dict[str, Any]], decode: str) -> None:
+    assert {told["decode"] for told in found} == {decode}
+    for told in found:
+        if told["same"] < TOKENS:
+            assert told["gap"] <= TIE_ULPS * told["ulp"], told
+
+
+def test_gptq(demo_gptq: Path) -> None:
+    load = Load("gptq", str(demo_gptq), {"kernel": "auto"}, threads=2)
+    assert_generates_tokens(decoded(load, "eager"), "eager, fused Llama steps")
+
+
+def test_nf4(demo_base: Path) -> None:
+    options = {"quant_type": "nf4", "double_quant": True, "compute_dtype": "auto"}
+    load = Load("bitsandbytes", str(demo_base), options, threads=2)
+    assert_generates_tokens(decoded(load, "auto"), "eager, fused Llama steps")
