@@ -155,8 +155,9 @@ TOKENS = 40
 def test_other_makes(make: str, tmp_path: Path) -> None:
     """Random weights, saved, loaded with and without quantization, and counted."""
     torch = pytest.importorskip("torch")
-    from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, DynamicCache
+    from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
+    from quantchat.worker.decode.cache import growing_cache
     from quantchat.worker.memory import Holdings, kv_cache_bytes
 
     config = AutoConfig.for_model(make, dtype="bfloat16", **MAKES[make])
@@ -173,7 +174,7 @@ def test_other_makes(make: str, tmp_path: Path) -> None:
 
     plain = Transformers(label="t", engine="transformers", model="m/m")
     model, expected = counted(plain)
-    cache = DynamicCache(config=model.config)
+    cache = growing_cache(model.config)
     with torch.inference_mode():
         for token in range(TOKENS):
             model(input_ids=torch.tensor([[token % 7]]), past_key_values=cache, use_cache=True)

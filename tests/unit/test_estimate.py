@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fakes.model_folder import LLAMA_2_7B, gptq_tensors, llama_tensors, write_model
-from quantchat.metrics.estimate import CUDA_CONTEXT, Estimate, estimate, notes
+from quantchat.metrics.estimate import CUDA_CONTEXT, PREFILL_TOKENS, Estimate, estimate, notes
 from quantchat.metrics.model_files import ModelFiles, TensorInfo
 from quantchat.profile.model import BitsAndBytes, Gptq, Quantize, Transformers
 from quantchat.quantize.headers import read_folder
@@ -153,7 +153,7 @@ def test_totals() -> None:
     assert found.peak >= found.total
     assert estimate(bnb(), BASE, cuda=True, tokens=10**6).context_tokens == 4096
     eager = estimate(bnb(attention="eager"), BASE, cuda=True, tokens=2048)
-    assert eager.activations - found.activations == 2 * 2 * 32 * 2048 * 2048
+    assert eager.activations - found.activations == 2 * 2 * 32 * PREFILL_TOKENS * 2048
 
 
 def test_a_config_that_tells_nothing_is_said_so(tmp_path: Path) -> None:

@@ -45,12 +45,14 @@ class Architecture:
     windows: tuple[int | None, ...]
     """For each layer how many tokens it keeps: None for all, 0 for one without a KV cache."""
 
-    def kv_cache(self, tokens: int) -> int:
+    def kv_cache(self, tokens: int, allocated: int = 0) -> int:
         """Elements of the KV cache of one sequence of `tokens`.
 
-        2 (K, V) × layers × KV heads × tokens × head size; a sliding window of w keeps w − 1.
+        2 (K, V) × layers × KV heads × tokens × head size; a sliding window of w keeps w − 1. Layers
+        without a window have room for `allocated` tokens, where that is more.
         """
-        kept = sum(tokens if window is None else min(tokens, window) for window in self.windows)
+        whole = max(tokens, allocated)
+        kept = sum(whole if window is None else min(tokens, window) for window in self.windows)
         return self.kv_width * kept
 
     def activations(self, tokens: int) -> int:

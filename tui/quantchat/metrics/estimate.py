@@ -12,6 +12,7 @@ from quantchat.metrics.architecture import Architecture, read_architecture
 from quantchat.metrics.model_files import DTYPE_BYTES, ModelFiles
 from quantchat.metrics.weights import Weights, keeps_experts, loaded_dtype, weights
 from quantchat.profile.model import BitsAndBytes, Gptq, Transformers
+from quantchat.worker.decode.buckets import bucket
 
 CUDA_CONTEXT = 500_000_000
 """Bytes a process holds on a GPU for context and kernels, about: differs by driver and GPU."""
@@ -20,8 +21,8 @@ LIBRARIES = {"transformers": 460_000_000, "bitsandbytes": 500_000_000, "gptq": 6
 """Resident bytes of a worker that has loaded an engine's libraries and nothing else: measured on
 Linux with torch 2.13, transformers 5.23, bitsandbytes 0.50 and gptqmodel 7.6."""
 
-PREFILL_TOKENS = 2048
-"""Prompt tokens computed at once, at most: `worker/decode/loop.py`."""
+PREFILL_TOKENS = 512
+"""Prompt tokens computed at once, at most, but by `generate`: `CHUNK` of `worker/decode/own.py`."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def estimate(
         overhead=held.overhead,
         unquantized=held.plain,
         context_tokens=tokens,
-        kv_cache=shape.kv_cache(tokens) * size if shape else -1,
+        kv_cache=shape.kv_cache(tokens, _allocated(spec, tokens)) * size if shape else -1,
         activations=_activations(spec, shape, held, tokens, size),
         runtime=CUDA_CONTEXT if cuda else LIBRARIES[spec.engine],
         loading=_loading(spec, files, held, cuda, size),
@@ -108,6 +109,11 @@ def notes(spec: BitsAndBytes | Gptq | Transformers, files: ModelFiles) -> list[s
     return found
 
 
+def _allocated(spec: BitsAndBytes | Gptq | Transformers, tokens: int) -> int:
+    """Tokens that the KV cache is allocated for; `generate` has transformers' own, an exact one."""
+    return tokens if spec.decode == "generate" else bucket(tokens)
+
+
 def _activations(
     spec: BitsAndBytes | Gptq | Transformers,
     shape: Architecture | None,
@@ -119,7 +125,7 @@ def _activations(
     dense = held.largest * size if held.packed else 0
     if shape is None:
         return dense
-    chunk = min(tokens, PREFILL_TOKENS)
+    chunk = tokens if spec.decode == "generate" else min(tokens, PREFILL_TOKENS)
     # Eager attention writes its scores out, and the softmax of them; the others do not.
     scores = 2 * shape.heads * chunk * tokens if spec.attention == "eager" else 0
     return dense + (shape.activations(chunk) + scores) * size
