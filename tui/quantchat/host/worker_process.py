@@ -17,10 +17,11 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 from quantchat import paths
 from quantchat.errors import UserError
+from quantchat.host.leash import kill_group
 from quantchat.worker import launch
 from quantchat.worker.protocol import (
     Command,
@@ -113,11 +114,14 @@ class WorkerProcess:
         process: asyncio.subprocess.Process,
         commands: asyncio.WriteTransport,
         reader: asyncio.StreamReader,
+        life: IO[bytes],
         log: Path,
     ) -> None:
         self._process = process
         self._commands = commands
         self._reader = reader
+        self._life = life
+        """Never written to: its end, also that of this process, ends the worker's whole group."""
         self._log = log
 
     @property
@@ -155,6 +159,7 @@ class WorkerProcess:
             await asyncio.wait_for(self._process.wait(), grace_s)
         self.kill()
         await self._process.wait()
+        self._life.close()
 
     def kill(self) -> None:
         """SIGKILL the whole group at once: also what a dead worker may have left behind."""
@@ -167,13 +172,16 @@ async def start_worker(place: Place) -> Worker:
     python, environment = _interpreter(place)
     command_read, command_write = os.pipe()
     event_read, event_write = os.pipe()
+    life_read, life_write = os.pipe()
     reader = asyncio.StreamReader(limit=LINE_LIMIT)
     loop = asyncio.get_running_loop()
     with contextlib.ExitStack() as near, contextlib.ExitStack() as far:
         far.callback(os.close, command_read)
         far.callback(os.close, event_write)
+        far.callback(os.close, life_read)
         event_file = near.enter_context(os.fdopen(event_read, "rb", 0))
         command_file = near.enter_context(os.fdopen(command_write, "wb", 0))
+        life = near.enter_context(os.fdopen(life_write, "wb", 0))
         # The pipes first: once there is a process, nothing is waited for before it has an owner.
         events, _ = await loop.connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), event_file
@@ -184,11 +192,11 @@ async def start_worker(place: Place) -> Worker:
         try:
             with log.open("ab") as output:
                 process = await asyncio.create_subprocess_exec(
-                    *launch.command_line(python, command_read, event_write, os.getpid()),
+                    *launch.command_line(python, command_read, event_write, life_read, os.getpid()),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
-                    pass_fds=(command_read, event_write),
+                    pass_fds=(command_read, event_write, life_read),
                     start_new_session=True,
                     env=environment,
                 )
@@ -199,13 +207,7 @@ async def start_worker(place: Place) -> Worker:
                 mend="name a Python executable in the variant's `python`",
             ) from error
         near.pop_all()
-    return WorkerProcess(process, commands, reader, log)
-
-
-def kill_group(leader: int) -> None:
-    """SIGKILL the process `leader` and all of its group."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(leader, signal.SIGKILL)
+    return WorkerProcess(process, commands, reader, life, log)
 
 
 def _interpreter(place: Place) -> tuple[str, dict[str, str]]:

@@ -11,13 +11,13 @@ import contextlib
 import hashlib
 import os
 import re
-import signal
 import sys
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from quantchat.host.leash import kill_group, leash, leashed
 from quantchat.host.worker_process import new_log
 from quantchat.quantize.maker import MakeFailed
 from quantchat.text import one_line
@@ -100,26 +100,25 @@ async def fetch(
 
 
 async def _run(command: list[str], scratch: Path, log: Path, poll: Callable[[], None]) -> int:
-    """Run `command` in a process group of its own; return its exit status."""
-    with log.open("ab") as output:
+    """Run `command` in a process group that ends with this process; return its exit status."""
+    with leash() as held, log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
+            *leashed(command),
+            stdin=held,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=output,
             start_new_session=True,
             env={**os.environ, "TMPDIR": str(scratch)},  # where the download can be watched
         )
-    ended = asyncio.ensure_future(process.wait())
-    try:
-        while not ended.done():
-            poll()
-            await asyncio.wait([ended], timeout=POLL_S)
-        return ended.result()
-    finally:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await asyncio.shield(ended)
+        ended = asyncio.ensure_future(process.wait())
+        try:
+            while not ended.done():
+                poll()
+                await asyncio.wait([ended], timeout=POLL_S)
+            return ended.result()
+        finally:
+            kill_group(process.pid)
+            await asyncio.shield(ended)
 
 
 def _largest(folder: Path) -> int:

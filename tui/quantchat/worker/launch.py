@@ -7,9 +7,9 @@ from pathlib import Path
 BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 
 
-def command_line(python: str, commands: int, events: int, parent: int) -> list[str]:
-    """Arguments that start a worker: `commands` and `events` are inherited pipe descriptors.
+def command_line(python: str, commands: int, events: int, life: int, parent: int) -> list[str]:
+    """Arguments that start a worker: `commands`, `events`, `life` are inherited pipe descriptors.
 
-    `parent` is the process id whose death ends the worker.
+    `parent` is the process id whose death ends the worker, and the pipe `life` with it.
     """
-    return [python, str(BOOTSTRAP), str(commands), str(events), str(parent)]
+    return [python, str(BOOTSTRAP), *map(str, (commands, events, life, parent))]

@@ -1,4 +1,9 @@
-"""A worker ends when its parent is gone, however the parent went."""
+"""A worker ends when its parent is gone, however the parent went, and with it all it started.
+
+The kernel kills the worker at once, and the worker alone. What it started (a compiler, say) lives
+in its process group; a shell of a megabyte stands there too, and does nothing but wait for the end
+of a pipe that only the parent holds open, to kill the group.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +12,13 @@ import ctypes
 import os
 import signal
 import sys
+from typing import Any
 
 _PR_SET_PDEATHSIG = 1
+
+SHELL = "/bin/sh"
+WAIT_AND_KILL = "read -r _; kill -KILL 0"
+"""For the shell, at the read end of the parent's pipe: nothing is ever written to it."""
 
 
 def die_with(parent: int) -> None:
@@ -22,6 +32,22 @@ def die_with(parent: int) -> None:
             ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before we asked
         end_now()
+
+
+def watch(lifeline: int) -> None:
+    """Start the watcher at the pipe `lifeline`, and let go of it here.
+
+    To be called while this process has no thread and no child, and while no descriptor above 2 but
+    `lifeline` would be inherited: what the watcher held open would never seem to end.
+    """
+    actions: list[tuple[Any, ...]] = [
+        (os.POSIX_SPAWN_DUP2, lifeline, 0),
+        (os.POSIX_SPAWN_CLOSE, lifeline),
+        *((os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_WRONLY, 0) for fd in (1, 2)),
+    ]
+    with contextlib.suppress(OSError):  # no shell: the kernel's way has to do
+        os.posix_spawn(SHELL, [SHELL, "-c", WAIT_AND_KILL], {}, file_actions=actions)
+    os.close(lifeline)
 
 
 def end_now() -> None:

@@ -29,12 +29,16 @@ if TYPE_CHECKING:
     from quantchat.worker.decode.decoder import Decoder
 
 
-def main(commands: int, events: int, parent: int) -> int:
-    """Serve commands from descriptor `commands`, answer on `events`, until `parent` is gone."""
+def main(commands: int, events: int, life: int, parent: int) -> int:
+    """Serve commands from descriptor `commands`, answer on `events`, until `parent` is gone.
+
+    `life` is a pipe that ends with the parent.
+    """
     began = time.perf_counter()
-    lifeline.die_with(parent)
     for fd in (commands, events):
         os.set_inheritable(fd, False)  # a compiler started by a library must not hold them open
+    lifeline.watch(life)
+    lifeline.die_with(parent)
     outbox = Outbox(events, ALIVE_S)
     outbox.send(Hello(VERSION, os.getpid(), platform.python_version()))
     _Server(Inbox(commands), outbox, began).run()

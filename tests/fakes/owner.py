@@ -1,0 +1,41 @@
+"""A program that owns a process group, to be killed: what it owns must not outlive it.
+
+    python owner.py worker PYTHON      a worker under the interpreter PYTHON
+    python owner.py leashed COMMAND…   a command on a leash
+
+Says the group's leader once it runs, then waits to be killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from quantchat.host.leash import leash, leashed
+from quantchat.host.worker_process import Place, start_worker
+
+
+def say(pid: int) -> None:
+    sys.stdout.write(f"{pid}\n")
+    sys.stdout.flush()
+
+
+async def own_worker(python: str) -> None:
+    worker = await start_worker(Place("owned", python))
+    await anext(worker.events())
+    say(worker.pid)
+    await asyncio.Event().wait()
+
+
+async def own_leashed(command: list[str]) -> None:
+    with leash() as held:
+        process = await asyncio.create_subprocess_exec(
+            *leashed(command), stdin=held, start_new_session=True
+        )
+        say(process.pid)
+        sys.exit(await process.wait())
+
+
+if __name__ == "__main__":
+    kind, *rest = sys.argv[1:]
+    asyncio.run(own_worker(rest[0]) if kind == "worker" else own_leashed(rest))
