@@ -108,7 +108,8 @@ def test_a_session(demo_cache: Path, tmp_path: Path) -> None:
 
         terminal.type(CTRL_Q)
         assert terminal.wait_for_exit() == 0
-        assert not [worker for worker in workers if worker.is_running()]
+        _, alive = psutil.wait_procs(workers, timeout=10)
+        assert not alive
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGKILL])
