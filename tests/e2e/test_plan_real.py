@@ -15,7 +15,7 @@ from quantchat.metrics.estimate import estimate
 from quantchat.metrics.sampler import DeviceSampler
 from quantchat.profile import library
 from quantchat.profile.load import load
-from quantchat.profile.model import BitsAndBytes, Gptq, Profile, Transformers
+from quantchat.profile.model import AnyVariant, BitsAndBytes, Profile, Transformers
 from quantchat.quantize.headers import read_folder
 from quantchat.quantize.store import Workshop
 from quantchat.worker.protocol import (
@@ -164,7 +164,7 @@ def test_other_makes(make: str, tmp_path: Path) -> None:
     AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(tmp_path)
     files = read_folder(tmp_path)
 
-    def counted(spec: BitsAndBytes | Gptq | Transformers, **more: Any) -> Any:
+    def counted(spec: AnyVariant, **more: Any) -> Any:
         model = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16, **more).eval()
         expected = estimate(spec, files, cuda=False, tokens=TOKENS)
         held = Holdings.of(model)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from quantchat.host.worker_process import Place, StartWorker, Worker, WorkerEnded
-from quantchat.profile.model import BitsAndBytes, Gptq, Transformers
+from quantchat.profile.model import AnyVariant
 from quantchat.quantize.maker import MakeFailed, Prepared
 from quantchat.worker.protocol import (
     Command,
@@ -255,9 +255,7 @@ class ScriptedMaker:
 
     scripts: dict[str, Script]
 
-    async def prepare(
-        self, spec: BitsAndBytes | Gptq | Transformers, on_progress: Callable[[Progress], None]
-    ) -> Prepared:
+    async def prepare(self, spec: AnyVariant, on_progress: Callable[[Progress], None]) -> Prepared:
         script = self.scripts[spec.label]
         for progress in script.making:
             on_progress(progress)

@@ -10,7 +10,7 @@ import pytest
 from fakes.model_folder import LLAMA_2_7B, gptq_tensors, llama_tensors, write_model
 from quantchat.metrics.estimate import CUDA_CONTEXT, PREFILL_TOKENS, Estimate, estimate, notes
 from quantchat.metrics.model_files import ModelFiles, TensorInfo
-from quantchat.profile.model import BitsAndBytes, Gptq, Quantize, Transformers
+from quantchat.profile.model import AnyVariant, BitsAndBytes, Gptq, Quantize, Transformers
 from quantchat.quantize.headers import read_folder
 
 LINEAR = 32 * (4 * 4096 * 4096 + 3 * 4096 * 11008)
@@ -39,7 +39,7 @@ def gptq(**options: Any) -> Gptq:
 PLAIN = Transformers(label="t", engine="transformers", model="m")
 
 
-def on_gpu(spec: BitsAndBytes | Gptq | Transformers, of: ModelFiles = BASE) -> Estimate:
+def on_gpu(spec: AnyVariant, of: ModelFiles = BASE) -> Estimate:
     return estimate(spec, of, cuda=True, tokens=2048)
 
 

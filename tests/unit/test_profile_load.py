@@ -105,13 +105,20 @@ def test_good() -> None:
         (
             'engine = "gptq"',
             'engine = "gtpq"',
-            'p.toml:5: variants[1].engine: "gtpq" is not one of bitsandbytes, gptq, transformers'
-            ' (did you mean "gptq"?)',
+            'p.toml:5: variants[1].engine: "gtpq" is not one of auto-gptq, bitsandbytes, gptq,'
+            ' transformers (did you mean "gptq"?)',
         ),
         (
             'engine = "gptq"\n',
             "",
-            "p.toml:3: variants[1].engine: is missing (one of bitsandbytes, gptq, transformers)",
+            "p.toml:3: variants[1].engine: is missing (one of auto-gptq, bitsandbytes, gptq, "
+            "transformers)",
+        ),
+        (
+            'engine = "gptq"',
+            'engine = "auto-gptq"',
+            "p.toml:3: variants[1].python: is missing (The interpreter of a virtual environment that "
+            "has auto-gptq 0.7 and transformers 4)",
         ),
         (
             'label = "NF4"\n',

@@ -15,7 +15,7 @@ from quantchat import paths
 from quantchat.bench.conversation import Answer, AnswerState
 from quantchat.errors import UserError
 from quantchat.host.worker_process import Place, StartWorker, Worker, WorkerEnded
-from quantchat.profile.model import BitsAndBytes, Gptq, Transformers
+from quantchat.profile.model import AnyVariant
 from quantchat.quantize.maker import MakeFailed, Maker, Prepared
 from quantchat.text import one_line
 from quantchat.worker.protocol import (
@@ -36,8 +36,6 @@ from quantchat.worker.protocol import (
     Stop,
     Tokens,
 )
-
-AnyVariant = BitsAndBytes | Gptq | Transformers
 
 
 class State(Enum):

@@ -10,14 +10,13 @@ import os
 from dataclasses import dataclass, field
 from typing import Literal
 
-from quantchat.bench.live_variant import AnyVariant
 from quantchat.errors import UserError
 from quantchat.metrics.estimate import Estimate, estimate, notes
 from quantchat.metrics.host import cpu_has
 from quantchat.metrics.model_files import ModelFiles
 from quantchat.metrics.sampler import DeviceSample
 from quantchat.metrics.visible import visible_gpus
-from quantchat.profile.model import DEMO_MODEL, Gptq, Profile, Transformers
+from quantchat.profile.model import DEMO_MODEL, AnyVariant, AutoGptq, Gptq, Profile, Transformers
 from quantchat.quantize.demo_shape import demo_files
 from quantchat.quantize.headers import read
 from quantchat.quantize.sources import Named, resolve
@@ -163,7 +162,7 @@ def _files(spec: AnyVariant, fetch: bool) -> tuple[ModelFiles, list[str]]:
     made = Workshop().find(spec)
     if made is not None:
         files = read(Named(made.model, made.revision), fetch=fetch)
-        if isinstance(spec, Gptq) and files.quantization is None:
+        if isinstance(spec, Gptq | AutoGptq) and files.quantization is None:
             raise UserError(
                 "is not quantized", where=made.model, mend="add [variants.quantize] to have it made"
             )

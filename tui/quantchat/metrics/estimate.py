@@ -11,13 +11,18 @@ from dataclasses import dataclass
 from quantchat.metrics.architecture import Architecture, read_architecture
 from quantchat.metrics.model_files import DTYPE_BYTES, ModelFiles
 from quantchat.metrics.weights import Weights, keeps_experts, loaded_dtype, weights
-from quantchat.profile.model import BitsAndBytes, Gptq, Transformers
+from quantchat.profile.model import AnyVariant, AutoGptq, BitsAndBytes, Gptq, Transformers
 from quantchat.worker.decode.buckets import bucket
 
 CUDA_CONTEXT = 500_000_000
 """Bytes a process holds on a GPU for context and kernels, about: differs by driver and GPU."""
 
-LIBRARIES = {"transformers": 460_000_000, "bitsandbytes": 500_000_000, "gptq": 650_000_000}
+LIBRARIES = {
+    "transformers": 460_000_000,
+    "bitsandbytes": 500_000_000,
+    "gptq": 650_000_000,
+    "auto-gptq": 410_000_000,
+}
 """Resident bytes of a worker that has loaded an engine's libraries and nothing else: measured on
 Linux with torch 2.13, transformers 5.23, bitsandbytes 0.50 and gptqmodel 7.6."""
 
@@ -60,7 +65,7 @@ class Estimate:
 
 
 def estimate(
-    spec: BitsAndBytes | Gptq | Transformers,
+    spec: AnyVariant,
     files: ModelFiles,
     *,
     cuda: bool,
@@ -92,7 +97,7 @@ def estimate(
     )
 
 
-def notes(spec: BitsAndBytes | Gptq | Transformers, files: ModelFiles) -> list[str]:
+def notes(spec: AnyVariant, files: ModelFiles) -> list[str]:
     """What must be known of an estimate from these files, one line each."""
     found = []
     if read_architecture(files.config) is None:
@@ -100,7 +105,7 @@ def notes(spec: BitsAndBytes | Gptq | Transformers, files: ModelFiles) -> list[s
     made = files.quantization is not None
     if isinstance(spec, BitsAndBytes) and not made and keeps_experts(files):
         found.append("a mixture of experts: bitsandbytes leaves the experts as they are")
-    if isinstance(spec, Gptq) and spec.quantize and not made:
+    if isinstance(spec, Gptq | AutoGptq) and spec.quantize and not made:
         base = sum(tensor.elements for tensor in files.tensors.values())
         size = DTYPE_BYTES[loaded_dtype(spec, files, cuda=True)] * base
         found.append(
@@ -109,13 +114,14 @@ def notes(spec: BitsAndBytes | Gptq | Transformers, files: ModelFiles) -> list[s
     return found
 
 
-def _allocated(spec: BitsAndBytes | Gptq | Transformers, tokens: int) -> int:
-    """Tokens that the KV cache is allocated for; `generate` has transformers' own, an exact one."""
-    return tokens if spec.decode == "generate" else bucket(tokens)
+def _allocated(spec: AnyVariant, tokens: int) -> int:
+    """Tokens the KV cache is allocated for: with `generate`, and transformers 4, what it holds."""
+    plain = spec.decode == "generate" or isinstance(spec, AutoGptq)
+    return tokens if plain else bucket(tokens)
 
 
 def _activations(
-    spec: BitsAndBytes | Gptq | Transformers,
+    spec: AnyVariant,
     shape: Architecture | None,
     held: Weights,
     tokens: int,
@@ -132,7 +138,7 @@ def _activations(
 
 
 def _loading(
-    spec: BitsAndBytes | Gptq | Transformers,
+    spec: AnyVariant,
     files: ModelFiles,
     held: Weights,
     cuda: bool,

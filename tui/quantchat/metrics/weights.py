@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quantchat.metrics.model_files import DTYPE_BYTES, FLOATS, ModelFiles, TensorInfo
-from quantchat.profile.model import BitsAndBytes, Gptq, Transformers
+from quantchat.profile.model import AnyVariant, AutoGptq, BitsAndBytes, Gptq, Transformers
 
 _EMBEDDING = re.compile(r"(?:^|\.)(?:embed\w*|word_embeddings|wte|wpe|tok_embeddings)\.weight$")
 _HEAD = re.compile(r"(?:^|\.)(?:lm_head|embed_out)\.weight$")
@@ -59,20 +59,20 @@ class Weights:
         return self.packed + self.plain + sum(self.overhead.values())
 
 
-def loaded_dtype(spec: BitsAndBytes | Gptq | Transformers, files: ModelFiles, cuda: bool) -> str:
+def loaded_dtype(spec: AnyVariant, files: ModelFiles, cuda: bool) -> str:
     """The dtype of what is not quantized, as the engine chooses it for `dtype = "auto"`."""
     if spec.dtype != "auto":
         return spec.dtype
     if isinstance(spec, Transformers):
         return files.dtype or files.commonest_float
+    if isinstance(spec, AutoGptq):  # its kernels know no bfloat16
+        return "float16" if cuda else "float32"
     if isinstance(spec, Gptq) and not cuda:
         return "bfloat16"
     return "float16" if files.dtype == "float16" else "bfloat16"
 
 
-def weights(
-    spec: BitsAndBytes | Gptq | Transformers, files: ModelFiles, *, cuda: bool, repacked: bool
-) -> Weights:
+def weights(spec: AnyVariant, files: ModelFiles, *, cuda: bool, repacked: bool) -> Weights:
     """The weights of `spec`, made from `files`, on a GPU or (`cuda` False) on the CPU.
 
     `repacked`: bitsandbytes repacks 4-bit weights at their first use on this processor, which

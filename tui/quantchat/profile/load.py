@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from quantchat.errors import UserError
 from quantchat.profile.mistakes import Mistake, mistakes, written
-from quantchat.profile.model import BitsAndBytes, Gptq, Profile, Transformers, is_path
+from quantchat.profile.model import AnyVariant, Profile, is_path
 from quantchat.profile.toml_text import KeyLines, TomlError, parse
 from quantchat.text import one_line
 
@@ -104,9 +104,7 @@ def _from_folder(profile: Profile, folder: Path, where: str, text: str) -> Profi
     return profile.model_copy(update={"variants": variants})
 
 
-def _located(
-    variant: BitsAndBytes | Gptq | Transformers, folder: Path
-) -> BitsAndBytes | Gptq | Transformers:
+def _located(variant: AnyVariant, folder: Path) -> AnyVariant:
     paths = {}
     if is_path(variant.model):
         paths["model"] = _absolute(variant.model, folder)

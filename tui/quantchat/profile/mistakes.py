@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from quantchat.profile.model import (
+    AutoGptq,
     BitsAndBytes,
     Generation,
     Gptq,
@@ -23,13 +24,15 @@ from quantchat.profile.model import (
 from quantchat.profile.nearest import did_you_mean
 from quantchat.profile.toml_text import KeyPath
 
-_ENGINES = ("bitsandbytes", "gptq", "transformers")
+_ENGINES = ("auto-gptq", "bitsandbytes", "gptq", "transformers")
 
 TABLES: dict[tuple[str, ...], tuple[type[BaseModel], str]] = {
     (): (Profile, "at the top of the file"),
     ("generation",): (Generation, "in [generation]"),
     ("run",): (Run, "in [run]"),
     ("variants",): (VariantBase, "in [[variants]]"),
+    ("variants", "auto-gptq"): (AutoGptq, 'in a variant with engine = "auto-gptq"'),
+    ("variants", "auto-gptq", "quantize"): (Quantize, "in [variants.quantize]"),
     ("variants", "bitsandbytes"): (BitsAndBytes, 'in a variant with engine = "bitsandbytes"'),
     ("variants", "gptq"): (Gptq, 'in a variant with engine = "gptq"'),
     ("variants", "gptq", "quantize"): (Quantize, "in [variants.quantize]"),

@@ -173,6 +173,19 @@ class Gptq(VariantBase):
     """Present: the model is quantized first, and the checkpoint kept in the cache."""
 
 
+class AutoGptq(VariantBase):
+    """GPTQ through auto-gptq, which is archived and wants transformers 4: an environment apart."""
+
+    engine: Literal["auto-gptq"]
+    """What loads the model."""
+    python: Line = Field(examples=["~/venvs/auto-gptq/bin/python"])
+    """The interpreter of a virtual environment that has auto-gptq 0.7 and transformers 4."""
+    kernel: Literal["auto", "cuda", "exllama", "exllama_v2", "marlin", "triton"] = "auto"
+    """`auto`, or a kernel by auto-gptq's name; on a CPU there is one only."""
+    quantize: Quantize | None = None
+    """Present: the model is quantized first, by GPTQModel here, and kept in the cache."""
+
+
 class Transformers(VariantBase):
     """Plain transformers: the fp16/bf16 baseline, and each checkpoint it loads by itself."""
 
@@ -189,7 +202,9 @@ class Transformers(VariantBase):
         return value
 
 
-Variant = Annotated[BitsAndBytes | Gptq | Transformers, Field(discriminator="engine")]
+AnyVariant = BitsAndBytes | Gptq | AutoGptq | Transformers
+
+Variant = Annotated[AnyVariant, Field(discriminator="engine")]
 
 
 class Profile(_Table):

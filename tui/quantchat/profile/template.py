@@ -41,6 +41,7 @@ _VARIANTS = """\
 # A [[variants]] for each. The engines:
 #   bitsandbytes  quantized while loading, without calibration
 #   gptq          a finished GPTQ checkpoint, or one made here first
+#   auto-gptq     the same through auto-gptq, under an interpreter that has it (python = "…")
 #   transformers  not quantized, or any other checkpoint that transformers loads by itself
 """
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantchat.profile.model import Gptq, Quantize
+from quantchat.profile.model import AutoGptq, Gptq, Quantize
 from quantchat.quantize.cache import read_made
 from quantchat.quantize.sources import Named
 from quantchat.quantize.stages import MIB, Dequantize, Stage, Work
@@ -27,7 +27,7 @@ class Weights:
     trusted: bool
 
     @classmethod
-    def of(cls, spec: Gptq, source: Named | Dequantize) -> Weights:
+    def of(cls, spec: Gptq | AutoGptq, source: Named | Dequantize) -> Weights:
         """The weights of `source`, loaded as `spec` has it."""
         return cls(source, spec.dtype, spec.device, spec.trust_remote_code)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from quantchat.profile.model import BitsAndBytes, Gptq, Transformers
+from quantchat.profile.model import AnyVariant
 from quantchat.worker.protocol import Failed, Progress
 
 
@@ -31,9 +31,7 @@ class MakeFailed(Exception):
 class Maker(Protocol):
     """The seam between a comparison and the making of checkpoints."""
 
-    async def prepare(
-        self, spec: BitsAndBytes | Gptq | Transformers, on_progress: Callable[[Progress], None]
-    ) -> Prepared:
+    async def prepare(self, spec: AnyVariant, on_progress: Callable[[Progress], None]) -> Prepared:
         """Make what `spec` needs, or find it made. Raises MakeFailed or UserError.
 
         Two variants that need the same stage at once share it. Cancelling ends the stage under

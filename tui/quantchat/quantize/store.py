@@ -11,7 +11,7 @@ from typing import Any
 from quantchat import paths
 from quantchat.errors import UserError
 from quantchat.host.worker_process import StartWorker, start_worker
-from quantchat.profile.model import DEMO_MODEL, BitsAndBytes, Gptq, Transformers
+from quantchat.profile.model import DEMO_MODEL, AnyVariant, AutoGptq, Gptq, Transformers
 from quantchat.quantize import fetch
 from quantchat.quantize.cache import CheckpointCache, Site
 from quantchat.quantize.fetch import SMOLLM2, Wheel
@@ -54,9 +54,7 @@ class Workshop:
         self._threads = threads
         self._sharing: Sharing[Path] = Sharing()
 
-    async def prepare(
-        self, spec: BitsAndBytes | Gptq | Transformers, on_progress: OnProgress
-    ) -> Prepared:
+    async def prepare(self, spec: AnyVariant, on_progress: OnProgress) -> Prepared:
         """Make what `spec` needs, or find it made. Raises MakeFailed or UserError.
 
         Two variants that need the same stage at once share it. Cancelling ends the stage under
@@ -66,7 +64,7 @@ class Workshop:
         made = await self._have(stage, on_progress) if stage else None
         return _prepared(spec, made)
 
-    def find(self, spec: BitsAndBytes | Gptq | Transformers) -> Prepared | None:
+    def find(self, spec: AnyVariant) -> Prepared | None:
         """What `prepare` would return at once; None where something must be made first.
 
         Raises UserError.
@@ -75,18 +73,18 @@ class Workshop:
         made = self._cache.find(stage.name) if stage else None
         return None if stage and not made else _prepared(spec, made)
 
-    def _stage(self, spec: BitsAndBytes | Gptq | Transformers) -> Stage | None:
+    def _stage(self, spec: AnyVariant) -> Stage | None:
         """The stage whose artifact `spec` loads; None where it loads what the user has."""
         if spec.model == DEMO_MODEL:
             return self._demo_stage(spec)
-        if isinstance(spec, Gptq) and spec.quantize:
+        if isinstance(spec, Gptq | AutoGptq) and spec.quantize:
             return QuantizeGptq(Weights.of(spec, resolve(spec.model)), spec.quantize)
         return None
 
-    def _demo_stage(self, spec: BitsAndBytes | Gptq | Transformers) -> Stage:
+    def _demo_stage(self, spec: AnyVariant) -> Stage:
         if isinstance(spec, Transformers) and spec.gguf_file:
             return self._demo.source
-        if not isinstance(spec, Gptq):
+        if not isinstance(spec, Gptq | AutoGptq):
             return self._demo
         if spec.quantize:
             return QuantizeGptq(Weights.of(spec, self._demo), spec.quantize)
@@ -135,7 +133,7 @@ class Workshop:
             raise MakeFailed(Failed("no_space", reason, MORE_ROOM, needed=needed, free=free))
 
 
-def _prepared(spec: BitsAndBytes | Gptq | Transformers, made: Path | None) -> Prepared:
+def _prepared(spec: AnyVariant, made: Path | None) -> Prepared:
     if made is not None:
         return Prepared(str(made), note=DEMO_NOTE if spec.model == DEMO_MODEL else "")
     named = resolve(spec.model)

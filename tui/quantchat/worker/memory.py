@@ -80,6 +80,8 @@ class Holdings:
 def kv_cache_bytes(cache: Any) -> int:
     """Bytes of a transformers `Cache`: 2 (K, V) x layers x heads x tokens x head size x dtype."""
     total = 0
+    for name in ("key_cache", "value_cache"):  # of transformers 4
+        total += sum(t.numel() * t.element_size() for t in getattr(cache, name, None) or [])
     for layer in getattr(cache, "layers", None) or []:
         for name in ("keys", "values"):
             tensor = getattr(layer, name, None)

@@ -82,8 +82,3 @@ def growing_cache(config: Any) -> Any:
     if not cache.layers:  # a config that does not tell its layers
         cache.layer_class_to_replicate = GrowingLayer
     return cache
-
-
-def can_roll_back(cache: Any) -> bool:
-    """Whether tokens can be taken off the end; sliding windows and recurrent states cannot."""
-    return not any(getattr(layer, "is_sliding", True) for layer in cache.layers)

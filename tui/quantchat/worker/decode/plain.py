@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from transformers import DynamicCache, GenerationConfig
+from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
-from quantchat.worker.decode.cache import can_roll_back
+from quantchat.worker.decode.caches import can_roll_back, plain_cache
 from quantchat.worker.decode.loop import common_prefix
 from quantchat.worker.decode.steps.eager import release
 from quantchat.worker.decode.turn import Turn
@@ -32,7 +32,7 @@ class PlainLoop:
         self._model = model
         self._device = device
         self._ids: list[int] = []
-        self._cache = DynamicCache(config=model.config)
+        self._cache = plain_cache(model.config)
 
     def rewind(self, prompt: list[int]) -> int:
         """Keep of the cache what `prompt` begins with; return how many tokens that is."""
@@ -87,7 +87,7 @@ class PlainLoop:
     def forget(self) -> None:
         """Drop the KV cache and give its memory back."""
         self._ids = []
-        self._cache = DynamicCache(config=self._model.config)
+        self._cache = plain_cache(self._model.config)
         release(self._device)
 
     def kv_bytes(self) -> int:

@@ -10,6 +10,7 @@ from quantchat.worker.failures import Refused
 from quantchat.worker.protocol import Load
 
 _MODULES = {
+    "auto-gptq": "quantchat.worker.engines.auto_gptq_engine",
     "bitsandbytes": "quantchat.worker.engines.bitsandbytes_engine",
     "gptq": "quantchat.worker.engines.gptq_engine",
     "transformers": "quantchat.worker.engines.transformers_engine",

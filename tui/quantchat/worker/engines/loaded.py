@@ -14,7 +14,15 @@ from quantchat.worker.failures import Refused
 from quantchat.worker.protocol import Load, Resolved
 from quantchat.worker.versions import versions
 
-_LIBRARIES = ("torch", "transformers", "tokenizers", "bitsandbytes", "gptqmodel", "accelerate")
+_LIBRARIES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "bitsandbytes",
+    "gptqmodel",
+    "auto-gptq",
+    "accelerate",
+)
 
 NO_LIMIT = 1 << 20
 """Context length of models that state none."""
@@ -180,8 +188,11 @@ def _parameters(model: Any) -> int:
         count = int(model.num_parameters())
     except (AttributeError, NotImplementedError, ValueError):
         return 0
-    packed = (m for m in model.modules() if hasattr(m, "qweight") and hasattr(m, "in_features"))
-    return count + sum(int(m.in_features * m.out_features) for m in packed)
+    for layer in model.modules():
+        if hasattr(layer, "qweight"):
+            for wide, high in (("in_features", "out_features"), ("infeatures", "outfeatures")):
+                count += int(getattr(layer, wide, 0) * getattr(layer, high, 0))
+    return count
 
 
 def _tokenizer_hash(backend: Any) -> str:

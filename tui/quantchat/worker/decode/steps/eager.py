@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from quantchat.worker.decode.cache import can_roll_back, growing_cache
+from quantchat.worker.decode.caches import can_roll_back, growing_cache
 from quantchat.worker.memory import kv_cache_bytes
 
 

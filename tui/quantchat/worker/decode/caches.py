@@ -1,0 +1,34 @@
+"""KV caches of whichever transformers there is.
+
+A worker may run under another interpreter with an older one. transformers 4 knows no layers of a
+cache that could be replaced, and keeps sliding windows like everything else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def growing_cache(config: Any) -> Any:
+    """A cache that grows in steps for a model of `config`; with transformers 4 its own one."""
+    try:
+        from quantchat.worker.decode import cache
+    except ImportError:
+        return plain_cache(config)
+    return cache.growing_cache(config)
+
+
+def plain_cache(config: Any) -> Any:
+    """Transformers' own cache, which copies all it holds to append a token."""
+    from transformers import DynamicCache
+
+    try:
+        return DynamicCache(config=config)
+    except TypeError:
+        return DynamicCache()
+
+
+def can_roll_back(cache: Any) -> bool:
+    """Whether tokens can be taken off the end; sliding windows and recurrent states cannot."""
+    layers = getattr(cache, "layers", None) or []
+    return not any(getattr(layer, "is_sliding", True) for layer in layers)
