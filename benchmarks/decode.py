@@ -135,7 +135,7 @@ def table(result: dict[str, Any]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for label, modes in result["variants"].items():
-        for mode, one in modes.items():
+        for mode, one in ((mode, modes[mode]) for mode in MODES):
             rate = statistics.median(one["tok_s"])
             mbu = one["bytes_per_token"] * rate / result["bandwidth_bytes_s"]
             ttft = " / ".join(f"{statistics.median(v):.0f}" for v in one["ttft_ms"].values())
