@@ -1,0 +1,181 @@
+"""How fast each variant of the demo decodes, by each mode that runs here.
+
+`python benchmarks/decode.py` loads a variant once for each mode, each in a worker of its own, and
+asks them by turns, one at a time, so that a slow minute of the machine meets all modes. Ratios are
+to `generate` in the same round. It writes `benchmarks/results/decode.json`, from which
+`python benchmarks/decode.py --table` prints the README's table.
+
+MBU is (weights + KV cache) × decode throughput ÷ the bandwidth at which this machine reads memory,
+measured before. On a processor whose cache holds much of the weights it can pass 100 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from driving import Answer, ask, circumstances, demo_loads, loaded
+
+from quantchat.host.worker_process import Worker
+from quantchat.worker.protocol import Generate, Load, Message, Ready, Sampling
+
+RESULTS = Path(__file__).parent / "results" / "decode.json"
+MODES = ("generate", "eager", "compile")
+PROMPT_TOKENS = (32, 512, 2048)
+QUESTION = [Message("user", "Explain step by step how a bicycle stays upright.")]
+
+BANDWIDTH = """
+import sys, time, torch
+torch.set_num_threads(int(sys.argv[1]))
+block = torch.ones(2**29)  # 2 GiB: more than any cache holds
+times = []
+for _ in range(7):
+    began = time.perf_counter()
+    block.sum()
+    times.append(time.perf_counter() - began)
+print(block.nbytes / sorted(times)[3])
+"""
+
+
+def bandwidth(threads: int) -> float:
+    """Bytes a second at which `threads` read memory: the median of seven sums over 2 GiB."""
+    script = [sys.executable, "-c", BANDWIDTH, str(threads)]
+    return float(subprocess.run(script, check=True, capture_output=True, text=True).stdout)
+
+
+async def variant(label: str, command: Load, given: argparse.Namespace) -> dict[str, Any]:
+    """The figures of one variant, by mode."""
+    workers: dict[str, Worker] = {}
+    readies: dict[str, Ready] = {}
+    figures: dict[str, Any] = {}
+    before = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    try:
+        with tempfile.TemporaryDirectory() as empty:
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = empty  # workers inherit it
+            for mode in MODES:
+                wish = replace(command, decode=mode, threads=given.threads)
+                if mode == "compile":  # twice: what the first one made, the second one finds
+                    first, cold = await loaded(label, wish)
+                    await first.close()
+                    figures[mode] = {"warmup_cold_s": round(cold.warmup_s, 2)}
+                workers[mode], readies[mode] = await loaded(label, wish)
+            answers = await rounds(workers, given)
+    finally:
+        if before is None:
+            os.environ.pop("TORCHINDUCTOR_CACHE_DIR", None)
+        else:
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = before
+        for worker in workers.values():
+            await worker.close()
+    plain = [answer.tok_s or 0.0 for answer in answers["generate"][0]]
+    for mode in MODES:
+        said = answers[mode][0]
+        rates = [answer.tok_s or 0.0 for answer in said]
+        ledger = said[-1].ledger or readies[mode].ledger
+        read = ledger.weights + ledger.kv_cache
+        figures[mode] = {
+            "resolved": readies[mode].resolved.decode,
+            "kernel": readies[mode].resolved.kernel,
+            "warmup_s": round(readies[mode].warmup_s, 2),
+            **figures.get(mode, {}),
+            "tok_s": [round(rate, 2) for rate in rates],
+            "ratio": [round(a / b, 3) for a, b in zip(rates, plain, strict=True)],
+            "bytes_per_token": read,
+            "ttft_ms": {
+                str(length): [round(answer.ttft_ms, 1) for answer in answers[mode][length]]
+                for length in PROMPT_TOKENS
+            },
+        }
+    return figures
+
+
+async def rounds(
+    workers: dict[str, Worker], given: argparse.Namespace
+) -> dict[str, dict[int, list[Answer]]]:
+    """Answers by mode, and by length of the prompt; 0 is the question as it is, answered long."""
+    found: dict[str, dict[int, list[Answer]]] = {mode: {} for mode in workers}
+    turn = 0
+    for number in range(given.rounds + 1):  # the first one warms up
+        for length in (0, *PROMPT_TOKENS):
+            modes = list(workers) if number % 2 else list(reversed(workers))
+            for mode in modes:
+                turn += 1
+                request = Generate(
+                    turn,
+                    QUESTION,
+                    Sampling(),
+                    1 if length else given.tokens,
+                    threads=given.threads,
+                    ignore_eos=True,
+                    fresh=True,
+                    prompt_tokens=length,
+                )
+                if number == 0 and length == max(PROMPT_TOKENS):
+                    continue  # dear, and the shorter ones have warmed all there is
+                answer = await ask(workers[mode], request)
+                if number:
+                    found[mode].setdefault(length, []).append(answer)
+    return found
+
+
+def table(result: dict[str, Any]) -> str:
+    """The README's table: medians, in Markdown."""
+    lengths = " / ".join(str(length) for length in PROMPT_TOKENS)
+    lines = [
+        f"| variant | decode | tok/s | × generate | MBU | TTFT ms at {lengths} | warm-up s |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for label, modes in result["variants"].items():
+        for mode, one in ((mode, modes[mode]) for mode in MODES):
+            rate = statistics.median(one["tok_s"])
+            mbu = one["bytes_per_token"] * rate / result["bandwidth_bytes_s"]
+            ttft = " / ".join(f"{statistics.median(v):.0f}" for v in one["ttft_ms"].values())
+            warm = f"{one['warmup_s']:.1f}"
+            if "warmup_cold_s" in one:
+                warm = f"{one['warmup_cold_s']:.1f}, then {warm}"
+            ratio = statistics.median(one["ratio"])
+            lines.append(
+                f"| {label} | {mode} | {rate:.1f} | {ratio:.2f} | {mbu:.0%} | {ttft} | {warm} |"
+            )
+    return "\n".join(lines)
+
+
+async def measure(given: argparse.Namespace) -> dict[str, Any]:
+    """Measure all variants."""
+    options = f"--rounds {given.rounds} --tokens {given.tokens} --threads {given.threads}"
+    result = circumstances(f"decode.py {options}")
+    result["bandwidth_bytes_s"] = round(bandwidth(given.threads))
+    result["variants"] = {}
+    for label, command in (await demo_loads()).items():
+        result["variants"][label] = await variant(label, command, given)
+        print(label, "done", flush=True)
+    return result
+
+
+def main() -> None:
+    """Measure and write the result, or print the table of the kept one."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--table", action="store_true", help="print the kept result")
+    given = parser.parse_args()
+    if not given.table:
+        result = asyncio.run(measure(given))
+        RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(table(json.loads(RESULTS.read_text(encoding="utf-8"))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""What the benchmarks of decoding share: real workers on the demo's models, asked by turns."""
+
+from __future__ import annotations
+
+import os
+import platform
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from quantchat.host.worker_process import Place, Worker, start_worker
+from quantchat.metrics.latency import decode_throughput
+from quantchat.profile.library import find
+from quantchat.profile.load import load
+from quantchat.profile.model import BitsAndBytes, Gptq, Transformers
+from quantchat.quantize.store import Workshop
+from quantchat.worker.protocol import (
+    Failed,
+    Finished,
+    Generate,
+    Ledger,
+    Load,
+    Memory,
+    Ready,
+    Started,
+    Tokens,
+)
+
+
+class Answer(NamedTuple):
+    """One answer, timed by the worker's clock."""
+
+    text: str
+    ids: list[int]
+    ttft_ms: float
+    tok_s: float | None
+    """Decode throughput; None below two tokens."""
+    cached_tokens: int
+    ledger: Ledger | None
+    """Memory at its end."""
+
+
+async def demo_loads() -> dict[str, Load]:
+    """What loads each variant of the demo, by label; makes the checkpoints where they are not."""
+    loads = {}
+    for spec in load(find("demo")).variants:
+        loads[spec.label] = await _load_of(spec)
+    return loads
+
+
+async def _load_of(spec: BitsAndBytes | Gptq | Transformers) -> Load:
+    made = await Workshop().prepare(spec, lambda progress: None)
+    return Load(spec.engine, made.model, spec.options, made.revision, dtype=spec.dtype)
+
+
+async def loaded(label: str, command: Load) -> tuple[Worker, Ready]:
+    """A worker that has loaded `command`. Raises SystemExit with the reason where it cannot."""
+    worker = await start_worker(Place(label))
+    worker.send(command)
+    async for event in worker.events():
+        if isinstance(event, Ready):
+            return worker, event
+        if isinstance(event, Failed):
+            await worker.close()
+            raise SystemExit(f"{label}: {event.reason}; {event.mend}")
+    raise AssertionError("unreachable: the events end with an exception")
+
+
+async def ask(worker: Worker, request: Generate) -> Answer:
+    """Send `request` and wait for its end. Raises SystemExit where it fails."""
+    worker.send(request)
+    ids: list[int] = []
+    times: list[int] = []
+    received = cached = 0
+    ledger = None
+    async for event in worker.events():
+        if isinstance(event, Started):
+            received, cached = event.received_ns, event.cached_tokens
+        elif isinstance(event, Tokens):
+            ids += event.ids
+            times += event.times_ns
+        elif isinstance(event, Memory):
+            ledger = event.ledger
+        elif isinstance(event, Failed):
+            raise SystemExit(event.reason)
+        elif isinstance(event, Finished):
+            ttft = (times[0] - received) / 1e6
+            return Answer(event.text, ids, ttft, decode_throughput(times), cached, ledger)
+    raise AssertionError("unreachable: the events end with an exception")
+
+
+def circumstances(command: str) -> dict[str, Any]:
+    """When, where and how; taken before the measuring, for the load of the machine."""
+    return {
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": f"python benchmarks/{command}",
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "load_before": os.getloadavg()[0],
+        "python": platform.python_version(),
+    }
