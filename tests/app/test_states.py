@@ -162,7 +162,7 @@ async def test_a_worker_that_dies_leaves_the_other_alone(setup: Setup, size: Siz
         await see(run.pilot, "✖ failed")
         await see_in(run.pilot, 0, "(signal 9)")
         await run.pilot.press("pageup")
-        await see_in(run.pilot, 0, "■ broken off: Out of memory", "The capital of")
+        await see_in(run.pilot, 0, "■ broken off: The worker is gone", "The capital of")
         await see_in(run.pilot, 1, "The capital of France is Paris.")
         assert run.comparison.sides[1].state is State.READY
 

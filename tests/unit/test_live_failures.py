@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from fakes.scripted_worker import Script, ScriptedMaker, starter
+from quantchat.bench import live_variant
 from quantchat.bench.comparison import Comparison
 from quantchat.bench.live_variant import SILENT_S, STUCK_S, LiveVariant, State
 from quantchat.host.worker_process import Place, Worker, start_worker
@@ -116,6 +117,34 @@ async def test_a_worker_that_misbehaves(bench: Bench, program: str, reason: str)
     bench.runs_well()
     bench.left.retry()
     await until(lambda: bench.left.state is State.READY)
+    await bench.comparison.close()
+
+
+@pytest.mark.parametrize(
+    ("counts", "kind", "said"),
+    [
+        ([4, 5], "out_of_memory", "killed (signal 9) as the machine ran out of memory"),
+        ([4, 4], "worker_ended", "killed (signal 9)"),
+        ([None, None], "worker_ended", "killed (signal 9)"),
+    ],
+)
+async def test_only_the_kernel_knows_that_memory_ran_out(
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    counts: list[int | None],
+    kind: str,
+    said: str,
+) -> None:
+    """`counts`: the kernel's, when the worker starts and when it is gone."""
+    before, after = counts
+    told = iter([before, before])  # both variants ask when they start
+    monkeypatch.setattr(live_variant, "oom_kills", lambda: next(told, after))
+    bench.runs("os.kill(os.getpid(), signal.SIGKILL)")
+    await bench.both(State.FAILED)
+    failure = bench.left.failure
+    assert failure is not None
+    assert failure.kind == kind
+    assert failure.reason.endswith(said)
     await bench.comparison.close()
 
 

@@ -17,7 +17,7 @@ from fakes.fake_nvml import GIB, FakeGpu, FakeNvml, nvml_error
 from quantchat.metrics import gpus as gpus_module
 from quantchat.metrics import host as host_module
 from quantchat.metrics.gpus import Gpus, ProcessReading
-from quantchat.metrics.host import Host, ProcessTree, cpu_name
+from quantchat.metrics.host import Host, ProcessTree, cpu_name, oom_kills
 from quantchat.metrics.memory import ProcessMemory, complete, gpu_memory
 from quantchat.metrics.sampler import DeviceSampler
 from quantchat.worker.protocol import Ledger
@@ -320,6 +320,15 @@ def test_the_processors_name_is_read(tmp_path: Path) -> None:
     cpuinfo.write_text("processor\t: 0\nBogoMIPS\t: 50.00\n")
     assert cpu_name(cpuinfo)
     assert cpu_name(tmp_path / "nowhere")
+
+
+def test_what_the_kernel_killed_for_memory_is_counted(tmp_path: Path) -> None:
+    vmstat = tmp_path / "vmstat"
+    vmstat.write_text("pgfault 12\noom_kill 3\nswap_ra 0\n")
+    assert oom_kills(vmstat) == 3
+    vmstat.write_text("pgfault 12\n")  # an older kernel
+    assert oom_kills(vmstat) is None
+    assert oom_kills(tmp_path / "nowhere") is None
 
 
 def test_a_tree_counts_its_children_and_ends_as_none() -> None:

@@ -15,6 +15,7 @@ from quantchat import paths
 from quantchat.bench.conversation import Answer, AnswerState
 from quantchat.errors import UserError
 from quantchat.host.worker_process import Place, StartWorker, Worker, WorkerEnded
+from quantchat.metrics.host import oom_kills
 from quantchat.profile.model import AnyVariant
 from quantchat.quantize.maker import MakeFailed, Maker, Prepared
 from quantchat.text import one_line
@@ -165,6 +166,7 @@ class LiveVariant:
         """
         if before is not None:
             await asyncio.wait([before])
+        killed_before = oom_kills()
         try:
             self._become(State.PREPARING)
             prepared = await self._maker.prepare(self.spec, self._progressed)
@@ -196,8 +198,7 @@ class LiveVariant:
             place = f": {error.filename}" if error.filename else ""
             self._fail(Failed("internal", f"{error.strerror or error}{place}"))
         except WorkerEnded as error:
-            kind = "out_of_memory" if error.returncode == -signal.SIGKILL else "worker_ended"
-            self._fail(Failed(kind, error.reason, "look at the worker's log, then retry"))
+            self._fail(_ended(error, killed_before))
         except ProtocolError as error:
             self._fail(Failed("internal", f"the worker sent what is no message: {error}", "retry"))
         except Exception as error:  # noqa: BLE001 - whatever it was, the column must say so
@@ -322,6 +323,17 @@ class LiveVariant:
         self._answered.set()
         if self.state is State.ANSWERING:
             self._become(State.READY)
+
+
+def _ended(error: WorkerEnded, killed_before: int | None) -> Failed:
+    """What to say of a worker that is gone. Only the kernel knows whether memory was the reason."""
+    if error.returncode == -signal.SIGKILL and oom_kills() != killed_before:
+        return Failed(
+            "out_of_memory",
+            f"{error.reason} as the machine ran out of memory",
+            "end what else holds memory, or load one variant at a time",
+        )
+    return Failed("worker_ended", error.reason, "look at the worker's log, then retry")
 
 
 def _unforeseen(error: Exception) -> Failed:

@@ -69,7 +69,7 @@ class WorkerEnded(Exception):
     def reason(self) -> str:
         """One line on how it ended."""
         if self.returncode == -signal.SIGKILL:
-            return "the worker was killed (signal 9), as the system does when memory runs out"
+            return "the worker was killed (signal 9)"
         if self.returncode < 0:
             try:
                 name = signal.Signals(-self.returncode).name

@@ -10,7 +10,7 @@ from quantchat.worker.decode.steps import Step
 from quantchat.worker.decode.turn import Turn
 from quantchat.worker.protocol import Sampling
 
-CHUNK = {"cpu": 32, "cuda": 512}
+CHUNK = {"cpu": 64, "cuda": 512}
 """Prompt tokens in one prefill step, by kind of device: a stop is answered between two steps.
 
 Fixed, and not fitted to the speed: how a prompt is cut decides its rounding, so a greedy answer
