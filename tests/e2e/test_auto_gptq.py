@@ -1,0 +1,89 @@
+"""auto-gptq itself, in an environment of its own, beside GPTQModel: one checkpoint, one answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+pytestmark = [pytest.mark.model, pytest.mark.timeout(900)]
+
+REQUIREMENTS = (
+    "auto-gptq==0.7.1",
+    "transformers==4.49.0",
+    "datasets<4",
+    "peft<0.15",
+    "accelerate<1.4",
+    "numpy<2.3",
+    "torch>=2.8,<2.14",
+)
+PROFILE = """
+name = "GPTQModel beside auto-gptq"
+
+[[variants]]
+label = "GPTQModel"
+engine = "gptq"
+model = "{model}"
+
+[[variants]]
+label = "auto-gptq"
+engine = "auto-gptq"
+model = "{model}"
+python = "{python}"
+"""
+
+
+@pytest.fixture(scope="session")
+def auto_gptq_python(_demo_made: tuple[Path, dict[str, Path]]) -> Path:
+    """An interpreter with auto-gptq, made once and kept beside the checkpoints."""
+    folder = _demo_made[0] / "test-environments" / "auto-gptq"
+    folder.parent.mkdir(mode=0o700, exist_ok=True)
+    python, made = folder / "bin" / "python", folder / "made.json"
+    with FileLock(f"{folder}.lock"):
+        if not (made.is_file() and json.loads(made.read_text()) == list(REQUIREMENTS)):
+            create = [sys.executable, "-m", "venv", "--clear", "--without-pip", str(folder)]
+            subprocess.run(create, check=True)
+            pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-input"]
+            run = subprocess.run([*pip, *REQUIREMENTS], capture_output=True, text=True, check=False)
+            if run.returncode:
+                pytest.skip(f"auto-gptq cannot be installed here: {run.stderr.strip()[-200:]}")
+            made.write_text(json.dumps(REQUIREMENTS))
+    return python
+
+
+def test_it_answers_as_gptqmodel_does(
+    demo_gptq: Path, auto_gptq_python: Path, tmp_path: Path
+) -> None:
+    profile = tmp_path / "p.toml"
+    profile.write_text(PROFILE.format(model=demo_gptq, python=auto_gptq_python))
+    command = [sys.executable, "-m", "quantchat", "run", str(profile), "--json"]
+    command += ["--prompt", "What is the capital of France?", "--max-new-tokens", "8"]
+    command += ["--rounds", "1", "--warmup", "0", "--order", "in-turn", "--save", str(tmp_path)]
+    logs = str(tmp_path / "logs")
+    run = subprocess.run(
+        command,
+        env={**os.environ, "QUANTCHAT_LOGS": logs},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    snapshot = json.loads(next(tmp_path.glob("2*.json")).read_text())
+    theirs, own = (variant["resolved"] for variant in reversed(snapshot["variants"]))
+    assert theirs["kernel"].startswith("auto-gptq qlinear_")
+    assert theirs["libraries"]["transformers"] == "4.49.0"
+    assert theirs["libraries"]["auto-gptq"] == "0.7.1"
+    assert "gptqmodel" not in theirs["libraries"]  # nothing of this environment is seen there
+    assert own["libraries"]["transformers"].startswith("5.")
+    assert theirs["tokenizer_hash"] == own["tokenizer_hash"]
+    assert theirs["checkpoint_hash"] == own["checkpoint_hash"]
+    assert theirs["parameters"] == own["parameters"]
+    ours, other = snapshot["turns"][0]["answers"]
+    assert ours["text"] == other["text"] == "The capital of France is Paris."
+    assert ours["ids"] == other["ids"]
+    assert all(b > a for a, b in zip(other["times_ns"], other["times_ns"][1:], strict=False))
