@@ -62,6 +62,18 @@ class Site:
     scratch: Path
 
 
+@dataclass(frozen=True)
+class Entry:
+    """An artifact that lies in the cache."""
+
+    name: str
+    bytes: int
+    used_s: float
+    """When it was last made or loaded, seconds since the epoch."""
+    whole: bool
+    """Else it is damaged, and will be made anew when it is wanted."""
+
+
 class CheckpointCache:
     """Artifacts in `folder`, which is made when the first one is."""
 
@@ -129,6 +141,35 @@ class CheckpointCache:
             finally:
                 await asyncio.to_thread(shutil.rmtree, part, ignore_errors=True)
 
+    def entries(self) -> list[Entry]:
+        """What lies here, the one used last first."""
+        try:
+            folders = [f for f in self.folder.iterdir() if f.is_dir() and f.name[0] != "."]
+        except OSError:
+            return []
+        found = [
+            Entry(folder.name, _bytes(folder), _used(folder), self.find(folder.name) is not None)
+            for folder in folders
+        ]
+        return sorted(found, key=lambda entry: entry.used_s, reverse=True)
+
+    def note_use(self, name: str) -> None:
+        """Remember that the artifact `name` is used now, where the folder can be written."""
+        with contextlib.suppress(OSError):
+            os.utime(self.folder / name / MADE)
+
+    def remove(self, name: str) -> None:
+        """Remove the artifact `name`, at once and whole.
+
+        Raises Timeout (of filelock) while a process makes it, OSError where it cannot be removed.
+        """
+        for folder in (self._parts, self._locks):
+            paths.private(folder)
+        with self._lock(name).acquire(blocking=False):
+            part = paths.private(self._parts / f"{name}.{uuid.uuid4().hex[:8]}")
+            (self.folder / name).rename(part / "removed")
+            shutil.rmtree(part)
+
     def _publish(self, output: Path, part: Path, name: str) -> Path:
         final = self.folder / name
         if final.exists():  # damaged, or `find` had found it
@@ -181,6 +222,22 @@ def read_made(folder: Path) -> Made | None:
     except (OSError, ValueError, TypeError):
         return None
     return made if made.schema == SCHEMA else None
+
+
+def _bytes(folder: Path) -> int:
+    total = 0
+    for place, _, files in os.walk(folder):
+        for file in files:
+            with contextlib.suppress(OSError):
+                total += Path(place, file).stat().st_size
+    return total
+
+
+def _used(folder: Path) -> float:
+    for file in (folder / MADE, folder):
+        with contextlib.suppress(OSError):
+            return file.stat().st_mtime
+    return 0.0
 
 
 def _settle(folder: Path) -> dict[str, dict[str, Any]]:

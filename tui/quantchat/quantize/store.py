@@ -62,6 +62,8 @@ class Workshop:
         """
         stage = self._stage(spec)
         made = await self._have(stage, on_progress) if stage else None
+        if stage:
+            self._cache.note_use(stage.name)
         return _prepared(spec, made)
 
     def find(self, spec: AnyVariant) -> Prepared | None:

@@ -1,0 +1,124 @@
+"""`quantchat cache`: what lies there, and that it goes whole or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from quantchat.cli import main
+from quantchat.quantize.cache import CheckpointCache, Site
+
+Capture = pytest.CaptureFixture[str]
+DAY_S = 24 * 3600
+
+
+@pytest.fixture
+def folder(own_folders: None, tmp_path: Path) -> Path:
+    """Three checkpoints: of today, of ten days ago, and one that lost a file."""
+    folder = tmp_path / "cache" / "checkpoints"
+    cache = CheckpointCache(folder)
+
+    async def build(site: Site) -> dict[str, Any]:
+        (site.output / "model.safetensors").write_bytes(b"w" * 5000)
+        return {}
+
+    async def make(name: str) -> Path:
+        return await cache.make(name, build, inputs={}, versions={}, on_wait=lambda: None)
+
+    for name, days in (("today-1", 0), ("older-2", 10), ("broken-3", 20)):
+        made = asyncio.run(make(name))
+        used_s = time.time() - days * DAY_S
+        os.utime(made / "made.json", (used_s, used_s))
+    (folder / "broken-3" / "model.safetensors").unlink()
+    return folder
+
+
+def test_nothing_made_yet(own_folders: None, tmp_path: Path, capsys: Capture) -> None:
+    assert main(["cache"]) == 0
+    assert "no checkpoints in" in capsys.readouterr().out
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("command", [["cache"], ["cache", "list"]])
+def test_listing(folder: Path, capsys: Capture, command: list[str]) -> None:
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    words = shown.split()
+    order = [word for word in words if word in ("today-1", "older-2", "broken-3")]
+    assert order == ["today-1", "older-2", "broken-3"]
+    assert "damaged: made anew when wanted" in shown
+    assert "together" in shown
+
+
+def test_listing_as_json(folder: Path, capsys: Capture) -> None:
+    assert main(["cache", "list", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["folder"] == str(folder)
+    assert [(one["name"], one["whole"]) for one in told["entries"]] == [
+        ("today-1", True),
+        ("older-2", True),
+        ("broken-3", False),
+    ]
+    assert told["entries"][0]["bytes"] > 5000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "left"),
+    [
+        (["today-1"], {"older-2", "broken-3"}),
+        (["older-2", "broken-3"], {"today-1"}),
+        (["--unused-for", "5"], {"today-1"}),
+        (["--unused-for", "15"], {"today-1", "older-2"}),
+        (["--unused-for", "5", "today-1", "broken-3"], {"today-1", "older-2"}),
+        (["--unused-for", "50"], {"today-1", "older-2", "broken-3"}),
+    ],
+)
+def test_removing(folder: Path, capsys: Capture, arguments: list[str], left: set[str]) -> None:
+    assert main(["cache", "remove", *arguments]) == 0
+    assert {f.name for f in folder.iterdir() if f.name[0] != "."} == left
+    assert not list((folder / ".parts").iterdir())
+    said = capsys.readouterr().out
+    assert said.count("removed ") == 3 - len(left)
+    assert left != {"today-1", "older-2", "broken-3"} or said == "nothing to remove\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "nothing is named"),
+        (["../elsewhere"], "../elsewhere: no such checkpoint"),
+        ([".parts"], ".parts: no such checkpoint"),
+        (["today-1", "gone"], "gone: no such checkpoint"),
+        (["--unused-for", "soon"], "--unused-for"),
+    ],
+)
+def test_what_cannot_be_removed(
+    folder: Path, capsys: Capture, arguments: list[str], complaint: str
+) -> None:
+    assert main(["cache", "remove", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert complaint in said
+    assert said.count("\n") == 1
+    assert len([f for f in folder.iterdir() if f.name[0] != "."]) == 3
+
+
+def test_what_another_process_makes_stays(folder: Path, capsys: Capture) -> None:
+    with FileLock(folder / ".locks" / "today-1.lock"):
+        assert main(["cache", "remove", "today-1"]) == 2
+    assert "today-1: is being made by another quantchat" in capsys.readouterr().err
+    assert (folder / "today-1" / "model.safetensors").exists()
+
+
+def test_a_use_is_remembered(folder: Path) -> None:
+    cache = CheckpointCache(folder)
+    cache.note_use("older-2")
+    assert [entry.name for entry in cache.entries()][:1] == ["older-2"]
+    assert cache.find("older-2")
+    cache.note_use("gone")  # nothing happens

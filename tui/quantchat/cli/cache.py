@@ -1,0 +1,81 @@
+"""`quantchat cache`: the checkpoints that were fetched and made here."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime
+
+import click
+from filelock import Timeout
+
+from quantchat import paths
+from quantchat.cli.console import console
+from quantchat.errors import UserError
+from quantchat.quantize.cache import CheckpointCache, Entry
+from quantchat.report.cache import cache_table
+from quantchat.text import one_line
+
+_DAY_S = 24 * 3600
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def cache(ctx: click.Context) -> None:
+    """List or remove the checkpoints made here. Without a command, list them."""
+    ctx.obj = CheckpointCache(paths.cache_dir() / "checkpoints")
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(list_)
+
+
+@cache.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
+@click.pass_obj
+def list_(found: CheckpointCache, as_json: bool = False) -> None:
+    """List the checkpoints with size and last use, the one used last first."""
+    entries = found.entries()
+    if as_json:
+        click.echo(json.dumps({"folder": str(found.folder), "entries": [*map(_told, entries)]}))
+    elif entries:
+        console().print(cache_table(entries))
+    else:
+        click.echo(f"no checkpoints in {one_line(str(found.folder))}")
+
+
+@cache.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option(
+    "--unused-for",
+    metavar="DAYS",
+    type=click.FloatRange(min=0),
+    help="Remove what was last used longer ago.",
+)
+@click.pass_obj
+def remove(found: CheckpointCache, names: tuple[str, ...], unused_for: float | None) -> None:
+    """Remove checkpoints by NAME or by age; what is wanted again is made again."""
+    entries = {entry.name: entry for entry in found.entries()}
+    for name in names:
+        if name not in entries:
+            raise UserError("no such checkpoint", where=name, mend="`quantchat cache` lists them")
+    if not names and unused_for is None:
+        raise UserError("nothing is named", mend="name a checkpoint, or give --unused-for DAYS")
+    chosen = [entries[name] for name in dict.fromkeys(names)]
+    if unused_for is not None:
+        oldest_s = time.time() - unused_for * _DAY_S
+        pool = chosen if names else [*entries.values()]
+        chosen = [entry for entry in pool if entry.used_s <= oldest_s]
+    for entry in chosen:
+        try:
+            found.remove(entry.name)
+        except Timeout:
+            raise UserError("is being made by another quantchat", where=entry.name) from None
+        except OSError as error:
+            raise UserError(f"cannot be removed: {error.strerror}", where=entry.name) from None
+        click.echo(f"removed {one_line(entry.name)}")
+    if not chosen:
+        click.echo("nothing to remove")
+
+
+def _told(entry: Entry) -> dict[str, object]:
+    used = datetime.fromtimestamp(entry.used_s, UTC).isoformat(timespec="seconds")
+    return {"name": entry.name, "bytes": entry.bytes, "used": used, "whole": entry.whole}
