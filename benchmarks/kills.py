@@ -1,0 +1,213 @@
+"""What is left when quantchat, or one of its workers, is ended at a random moment.
+
+`python benchmarks/kills.py` starts the demo in a pseudo-terminal again and again, types prompts and
+saves snapshots once it is ready, and at a moment drawn by lot kills the program or a worker, hangs
+up, or closes the terminal. Some runs have an empty cache, so that fetching and making are hit
+too. Then every process that was started must be gone within 2 s, every snapshot must be whole, and
+no half-made checkpoint may pass for one. Writes `benchmarks/results/kills.json`; the exit status is
+1 if anything was left or lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import random
+import signal
+import sys
+import tempfile
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import psutil
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "tests"))
+
+from fakes.terminal import Terminal  # noqa: E402 - the tests' pseudo-terminal
+from quantchat.errors import UserError  # noqa: E402
+from quantchat.quantize.cache import CheckpointCache  # noqa: E402
+from quantchat.snapshot import store  # noqa: E402
+
+RESULTS = HERE / "results" / "kills.json"
+WAYS = ("SIGKILL", "SIGTERM", "SIGHUP", "terminal closed", "worker SIGKILL")
+MARK = "QUANTCHAT_KILLS"
+GOAL_S = 2.0
+PATIENCE_S = 15.0
+STARTING_S = 12.0
+"""Three of five lives end within this time, while variants are fetched, made or loaded."""
+CHATTING_S = 4.0
+"""The others end within this time after both sides are ready, while they answer and are saved."""
+READY = "● ready"
+
+
+def family(process: psutil.Process) -> list[psutil.Process]:
+    """`process` and all it started, as far as they live."""
+    with contextlib.suppress(psutil.Error):
+        return [process, *process.children(recursive=True)]
+    return []
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """Processes that inherited `mark`, whoever their parent is now."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(MARK) == mark and alive(process):
+                found.append(process)
+    return found
+
+
+def alive(process: psutil.Process) -> bool:
+    """Whether it runs; a zombie holds nothing any more."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def use(terminal: Terminal, until_s: float, chatting: bool) -> None:
+    """Watch, or type and save, until the moment has come."""
+    asked = 1
+    while time.monotonic() < until_s and terminal.process.poll() is None:
+        terminal.read()
+        if chatting:
+            with contextlib.suppress(OSError):
+                terminal.type("Count to twenty.\r" if asked % 4 == 0 else "\x13")
+            asked += 1
+            next_s = min(until_s, time.monotonic() + 0.2)
+            while time.monotonic() < next_s:
+                terminal.read()
+
+
+def end(terminal: Terminal, way: str, lot: random.Random) -> None:
+    """End it that way; where a worker is killed, the program is asked to quit after it."""
+    program = psutil.Process(terminal.process.pid)
+    if way == "worker SIGKILL":
+        workers = [p for p in family(program)[1:] if os.getpgid(p.pid) == p.pid]
+        if workers:
+            lot.choice(workers).kill()
+        terminal.type("\x11")
+    elif way == "terminal closed":
+        os.close(terminal._fd)
+        terminal._fd = os.open(os.devnull, os.O_RDONLY)
+    else:
+        program.send_signal(signal.Signals[way])
+
+
+def wait_until_gone(terminal: Terminal, processes: list[psutil.Process], mark: str) -> float:
+    """Seconds until nothing of it runs; `PATIENCE_S` if that never came."""
+    began = time.monotonic()
+    while (took := time.monotonic() - began) < PATIENCE_S:
+        with contextlib.suppress(OSError):
+            terminal.read(0.02)
+        terminal.process.poll()
+        if not any(map(alive, processes)) and not marked(mark):
+            return took
+    return PATIENCE_S
+
+
+def broken_files(folder: Path, cache: Path | None) -> Iterator[str]:
+    """Each file that is not whole."""
+    snapshots = folder / "snapshots"
+    for file in snapshots.iterdir() if snapshots.is_dir() else ():
+        if file.suffix == ".json" and not file.name.startswith("."):
+            try:
+                store.load(file)
+            except UserError as error:
+                yield f"snapshot: {error}"
+    if cache is not None and (cache / "checkpoints").is_dir():
+        checkpoints = CheckpointCache(cache / "checkpoints")
+        for made in checkpoints.folder.iterdir():
+            if not made.name.startswith(".") and checkpoints.find(made.name) is None:
+                yield f"checkpoint: {made.name}"
+
+
+def one(number: int, lot: random.Random) -> dict[str, object]:
+    """One life and its end."""
+    mark, way = uuid.uuid4().hex, WAYS[number % len(WAYS)]
+    chatting = lot.random() < 0.4
+    fresh = not chatting and lot.random() < 0.3
+    after_s = lot.uniform(0.05, CHATTING_S if chatting else STARTING_S)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        cache = folder / "cache" if fresh else None
+        terminal = Terminal(
+            [sys.executable, "-m", "quantchat", "demo", "--snapshots", str(folder / "snapshots")],
+            cwd=folder,
+            env={MARK: mark, "QUANTCHAT_LOGS": str(folder / "logs")}
+            | ({"QUANTCHAT_CACHE": str(cache)} if cache else {}),
+        )
+        try:
+            if chatting:
+                terminal.wait_for(lambda: terminal.text.count(READY) == 2, "both sides ready")
+                terminal.type("Count to twenty.\r")
+            use(terminal, time.monotonic() + after_s, chatting)
+            processes = family(psutil.Process(terminal.process.pid))
+            end(terminal, way, lot)
+            gone_s = wait_until_gone(terminal, processes, mark)
+            left = [p for p in {*processes, *marked(mark)} if alive(p)]
+            broken = list(broken_files(folder, cache))
+        finally:
+            terminal.close()
+        for process in left:
+            process.kill()
+        count = len(list((folder / "snapshots").glob("*.json")))
+    return {
+        "way": way,
+        "while": "chatting" if chatting else "starting",
+        "after_s": round(after_s, 2),
+        "empty_cache": fresh,
+        "processes": len(processes),
+        "gone_s": round(gone_s, 2),
+        "left": len(left),
+        "snapshots": count,
+        "broken": broken,
+    }
+
+
+def main() -> int:
+    """Kill, count, write the result; 0 if nothing was left or lost."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--times", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=20261124)
+    given = parser.parse_args()
+    lot = random.Random(given.seed)
+    runs = []
+    for number in range(given.times):
+        runs.append(one(number, lot))
+        print(json.dumps(runs[-1]), file=sys.stderr, flush=True)
+    slowest = max(run["gone_s"] for run in runs)  # type: ignore[type-var]
+    summary = {
+        "ended": dict(Counter(run["way"] for run in runs)),
+        "processes_that_ran": sum(run["processes"] for run in runs),  # type: ignore[misc]
+        "processes_left": sum(run["left"] for run in runs),  # type: ignore[misc]
+        "snapshots_written": sum(run["snapshots"] for run in runs),  # type: ignore[misc]
+        "files_broken": sum(len(run["broken"]) for run in runs),  # type: ignore[misc,arg-type]
+        "slowest_end_s": slowest,
+        "within_2_s": sum(run["gone_s"] <= GOAL_S for run in runs),  # type: ignore[operator]
+    }
+    result = {
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": f"python benchmarks/kills.py --times {given.times} --seed {given.seed}",
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        "summary": summary,
+        "runs": runs,
+    }
+    RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(summary, indent=2))
+    return 0 if not summary["processes_left"] and not summary["files_broken"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
