@@ -60,6 +60,7 @@ async def test_ready_says_what_really_runs(setup: Setup, size: Size) -> None:
         await run.ready()
         await see_in(run.pilot, 0, LEFT, "TorchLinear 4-bit", "bf16 · cpu")
         await see_in(run.pilot, 1, RIGHT, "Linear4bit", "bf16 · cpu", "dequantized from Q4_1")
+        await see_in(run.pilot, 0, "decodes: own loop")
         # Nothing was measured yet: unknown, and not 0.
         await see_in(run.pilot, 0, "– now – avg", "TTFT –", "p50 – p95 – p99 –")
         await see_in(run.pilot, 0, "RAM 498 MiB weights 102 MiB")

@@ -98,6 +98,7 @@ class Transcript(VerticalScroll, can_focus=False):
         )
         split = " + ".join(f"{name} {figures.number(s)}" for name, s in parts)
         lines = [quiet(f"loaded in {figures.seconds(self._variant.load_s)} ({split})")]
+        lines.append(quiet("decodes: ") + outside(ready.resolved.decode, "$quiet"))
         if not ready.resolved.chat_template:
             lines.append(
                 Content.styled(
