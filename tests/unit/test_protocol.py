@@ -18,13 +18,13 @@ from quantchat.worker.protocol import (
     Load,
     Memory,
     Message,
-    ProtocolError,
     Sampling,
     Tokens,
     decode_command,
     decode_event,
     encode,
 )
+from quantchat.worker.strict_json import ProtocolError
 
 # Any code point at all, lone surrogates too: a model's text may hold anything.
 text = st.text(st.characters(), max_size=40)

@@ -30,13 +30,13 @@ from quantchat.worker.protocol import (
     Memory,
     Prefilled,
     Progress,
-    ProtocolError,
     Ready,
     Resolved,
     Started,
     Stop,
     Tokens,
 )
+from quantchat.worker.strict_json import ProtocolError
 
 
 class State(Enum):

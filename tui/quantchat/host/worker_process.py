@@ -26,11 +26,11 @@ from quantchat.worker import launch
 from quantchat.worker.protocol import (
     Command,
     Event,
-    ProtocolError,
     Shutdown,
     decode_event,
     encode,
 )
+from quantchat.worker.strict_json import ProtocolError
 
 LINE_LIMIT = 16 * 2**20
 """Longest message line, in bytes: a whole answer of a long context fits many times over."""

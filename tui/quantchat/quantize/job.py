@@ -10,7 +10,8 @@ from typing import Any
 
 from quantchat.host.worker_process import Place, StartWorker, WorkerEnded
 from quantchat.quantize.maker import MakeFailed
-from quantchat.worker.protocol import Done, Failed, Prepare, Progress, ProtocolError
+from quantchat.worker.protocol import Done, Failed, Prepare, Progress
+from quantchat.worker.strict_json import ProtocolError
 
 MORE_ROOM = "make room, or set QUANTCHAT_CACHE to a folder on another disk"
 

@@ -14,7 +14,7 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, PlainValidator,
 from pydantic.json_schema import JsonSchemaValue, WithJsonSchema
 from pydantic_core import CoreSchema, core_schema
 
-from quantchat.worker.protocol import from_json
+from quantchat.worker.strict_json import from_json
 
 
 def _text(value: Any) -> str:

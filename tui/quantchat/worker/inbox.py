@@ -9,11 +9,11 @@ import threading
 from quantchat.worker.lifeline import end_now
 from quantchat.worker.protocol import (
     Command,
-    ProtocolError,
     Shutdown,
     Stop,
     decode_command,
 )
+from quantchat.worker.strict_json import ProtocolError
 
 
 class Inbox:

@@ -21,9 +21,9 @@ from quantchat.worker.protocol import (
     Memory,
     Prepare,
     Progress,
-    ProtocolError,
     Ready,
 )
+from quantchat.worker.strict_json import ProtocolError
 
 if TYPE_CHECKING:
     from quantchat.worker.decode.decoder import Decoder

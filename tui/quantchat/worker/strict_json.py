@@ -1,0 +1,69 @@
+"""Dataclasses from parsed JSON, strictly: each field of the type it names, and no other field."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import types
+import typing
+from typing import Any, TypeVar
+
+
+class ProtocolError(ValueError):
+    """A line that is no message of the protocol, or JSON that is not the dataclass it should be."""
+
+
+_T = TypeVar("_T")
+
+
+def from_json(cls: type[_T], body: Any) -> _T:
+    """Build the dataclass `cls` (and those nested in it) from parsed JSON. Raises ProtocolError."""
+    if not isinstance(body, dict):
+        raise ProtocolError(f"{cls.__name__}: not an object")
+    hints = _hints(cls)
+    values = {}
+    for name, hint in hints.items():
+        if name in body:
+            values[name] = _value(f"{cls.__name__}.{name}", hint, body[name])
+    unknown = body.keys() - hints.keys()
+    if unknown:
+        raise ProtocolError(f"{cls.__name__}: unknown field {sorted(unknown)[0]!r}")
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise ProtocolError(f"{cls.__name__}: {error}") from error
+
+
+_HINTS: dict[type[Any], dict[str, Any]] = {}
+
+
+def _hints(cls: type[Any]) -> dict[str, Any]:
+    if cls not in _HINTS:
+        _HINTS[cls] = typing.get_type_hints(cls, vars(sys.modules[cls.__module__]))
+    return _HINTS[cls]
+
+
+def _value(where: str, hint: Any, value: Any) -> Any:
+    """Check `value` against the few forms of type the messages use; convert nested dataclasses."""
+    if hint is Any:
+        return value
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        (hint,) = (a for a in arguments if a is not type(None))
+        return _value(where, hint, value)
+    if origin is list and isinstance(value, list):
+        (item,) = arguments
+        if item in (int, str) and all(type(v) is item for v in value):
+            return value  # token batches: the hot path
+        return [_value(where, item, v) for v in value]
+    if origin is dict and isinstance(value, dict):
+        return {key: _value(where, arguments[1], v) for key, v in value.items()}
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return from_json(hint, value)
+    if hint is float and type(value) is int:
+        return float(value)
+    if isinstance(hint, type) and type(value) is hint:
+        return value
+    raise ProtocolError(f"{where}: {str(value)[:80]!r} is no {getattr(hint, '__name__', hint)}")
