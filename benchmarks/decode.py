@@ -16,13 +16,12 @@ import asyncio
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bandwidth import bandwidth
 from driving import Answer, ask, circumstances, demo_loads, loaded
 
 from quantchat.host.worker_process import Worker
@@ -32,24 +31,6 @@ RESULTS = Path(__file__).parent / "results" / "decode.json"
 MODES = ("generate", "eager", "compile")
 PROMPT_TOKENS = (32, 512, 2048)
 QUESTION = [Message("user", "Explain step by step how a bicycle stays upright.")]
-
-BANDWIDTH = """
-import sys, time, torch
-torch.set_num_threads(int(sys.argv[1]))
-block = torch.ones(2**29)  # 2 GiB: more than any cache holds
-times = []
-for _ in range(7):
-    began = time.perf_counter()
-    block.sum()
-    times.append(time.perf_counter() - began)
-print(block.nbytes / sorted(times)[3])
-"""
-
-
-def bandwidth(threads: int) -> float:
-    """Bytes a second at which `threads` read memory: the median of seven sums over 2 GiB."""
-    script = [sys.executable, "-c", BANDWIDTH, str(threads)]
-    return float(subprocess.run(script, check=True, capture_output=True, text=True).stdout)
 
 
 async def variant(label: str, command: Load, given: argparse.Namespace) -> dict[str, Any]:

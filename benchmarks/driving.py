@@ -26,6 +26,10 @@ from quantchat.worker.protocol import (
 )
 
 
+class NotRun(SystemExit):
+    """A worker could not do what was asked; its text is the reason. Ends a benchmark by default."""
+
+
 class Answer(NamedTuple):
     """One answer, timed by the worker's clock."""
 
@@ -53,7 +57,7 @@ async def _load_of(spec: BitsAndBytes | Gptq | Transformers) -> Load:
 
 
 async def loaded(label: str, command: Load) -> tuple[Worker, Ready]:
-    """A worker that has loaded `command`. Raises SystemExit with the reason where it cannot."""
+    """A worker that has loaded `command`. Raises NotRun where it cannot."""
     worker = await start_worker(Place(label))
     worker.send(command)
     async for event in worker.events():
@@ -61,12 +65,12 @@ async def loaded(label: str, command: Load) -> tuple[Worker, Ready]:
             return worker, event
         if isinstance(event, Failed):
             await worker.close()
-            raise SystemExit(f"{label}: {event.reason}; {event.mend}")
+            raise NotRun(f"{label}: {event.reason}; {event.mend}")
     raise AssertionError("unreachable: the events end with an exception")
 
 
 async def ask(worker: Worker, request: Generate) -> Answer:
-    """Send `request` and wait for its end. Raises SystemExit where it fails."""
+    """Send `request` and wait for its end. Raises NotRun where it fails."""
     worker.send(request)
     ids: list[int] = []
     times: list[int] = []
@@ -81,7 +85,7 @@ async def ask(worker: Worker, request: Generate) -> Answer:
         elif isinstance(event, Memory):
             ledger = event.ledger
         elif isinstance(event, Failed):
-            raise SystemExit(event.reason)
+            raise NotRun(event.reason)
         elif isinstance(event, Finished):
             ttft = (times[0] - received) / 1e6
             return Answer(event.text, ids, ttft, decode_throughput(times), cached, ledger)

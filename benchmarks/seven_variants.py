@@ -1,0 +1,59 @@
+"""The variants that `seven` measures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quantchat.worker.protocol import Load
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint with random weights: GPTQ of `bits` bits in groups, or bfloat16 where 0."""
+
+    bits: int = 0
+    group: int = 128
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"gptq-{self.bits}-bit-g{self.group}" if self.bits else "bf16"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is loaded from which checkpoint."""
+
+    engine: str
+    options: dict[str, Any]
+    source: Source = Source()
+
+    def load(self, folder: Path, device: str) -> Load:
+        """The command that loads it from `folder`."""
+        return Load(self.engine, str(folder), self.options, device=device)
+
+
+def _gptq(kernel: str, bits: int = 4) -> Variant:
+    return Variant("gptq", {"kernel": kernel}, Source(bits))
+
+
+def _bitsandbytes(kind: str, double: bool = False) -> Variant:
+    options = {"quant_type": kind, "double_quant": double, "compute_dtype": "auto"}
+    return Variant("bitsandbytes", options)
+
+
+VARIANTS = {
+    "GPTQ 4-bit, Marlin": _gptq("marlin"),
+    "GPTQ 4-bit, ExLlamaV2": _gptq("exllama_v2"),
+    "GPTQ 4-bit, Triton": _gptq("triton"),
+    "GPTQ 4-bit, Torch": _gptq("torch"),
+    "GPTQ 4-bit, automatic": _gptq("auto"),
+    "GPTQ 3-bit, automatic": _gptq("auto", 3),
+    "NF4": _bitsandbytes("nf4"),
+    "NF4, double quant": _bitsandbytes("nf4", True),
+    "FP4": _bitsandbytes("fp4"),
+    "int8": _bitsandbytes("int8"),
+    "bf16": Variant("transformers", {}),
+}

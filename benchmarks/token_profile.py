@@ -1,0 +1,100 @@
+"""Where the time of one token goes: kernels, gaps between them, bytes.
+
+`python benchmarks/token_profile.py --shape llama-2-7b --variant "NF4, double quant"` loads the
+variant with random weights, decodes some tokens under torch's profiler and prints, for one token:
+its time, how long the device was busy, how many kernels ran, which took longest, and what share of
+the memory bandwidth its bytes came to. On a CPU the kernels are torch's operators.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from bandwidth import bandwidth
+from seven import checkpoint
+from seven_variants import VARIANTS
+from shapes import SHAPES
+from torch.profiler import ProfilerActivity, profile
+
+from quantchat.worker.decode.modes import choose
+from quantchat.worker.engines import load
+
+CONTEXT = 128
+STEPS = 8
+LONGEST = 12
+"""Kernels that are printed."""
+
+
+def main() -> None:
+    """Load, decode, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    on_gpu = torch.cuda.is_available()
+    parser.add_argument(
+        "--shape", choices=list(SHAPES), default="llama-2-7b" if on_gpu else "small"
+    )
+    parser.add_argument("--variant", choices=list(VARIANTS), default="NF4, double quant")
+    parser.add_argument("--mode", default="auto")
+    parser.add_argument("--folder", help="where the checkpoint is made")
+    given = parser.parse_args()
+    device = "cuda" if on_gpu else "cpu"
+    one = VARIANTS[given.variant]
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+        made = checkpoint(Path(folder), given.shape, one.source)
+        loaded = load(one.load(made, device), lambda stage: None)
+    chosen = choose(loaded, given.mode, lambda stage: None)
+    step = chosen.loop._step  # type: ignore[attr-defined]
+    token = torch.zeros((1, 1), dtype=torch.long, device=loaded.input_device)
+    step.run(token.expand(1, CONTEXT).contiguous())
+    wait = torch.cuda.synchronize if on_gpu else lambda: None
+    seconds = statistics.median(_timed(step, token, wait) for _ in range(STEPS))
+    kinds = [ProfilerActivity.CUDA] if on_gpu else []
+    with profile(activities=[ProfilerActivity.CPU, *kinds]) as trace:
+        for _ in range(STEPS):
+            step.run(token)
+        wait()
+    print(f"{given.variant}, {given.shape}, {loaded.kernel}, {chosen.name}, {loaded.device}")
+    _print(trace, seconds, _bytes(loaded, step), bandwidth(0, device), on_gpu)
+
+
+def _timed(step: Any, token: Any, wait: Any) -> float:
+    wait()
+    began = time.perf_counter()
+    step.run(token)
+    wait()
+    return time.perf_counter() - began
+
+
+def _bytes(loaded: Any, step: Any) -> int:
+    """What a token reads: all weights but the input embedding, and the KV cache."""
+    model = loaded.model
+    held = [*model.parameters(), *model.buffers()]
+    total = sum(tensor.nbytes for tensor in {id(t): t for t in held}.values())
+    return total - int(model.get_input_embeddings().weight.nbytes) + int(step.kv_bytes())
+
+
+def _print(trace: Any, seconds: float, read: int, bandwidth_s: float, on_gpu: bool) -> None:
+    times: dict[str, tuple[float, int]] = {}
+    for event in trace.key_averages():
+        spent = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        if spent:
+            times[event.key] = (spent / STEPS, event.count // STEPS)
+    busy_us = sum(spent for spent, _ in times.values())
+    kernels = sum(count for _, count in times.values())
+    print(f"one token     {seconds * 1e6:10.0f} us, not profiled")
+    print(f"busy          {busy_us:10.0f} us in {kernels} kernels, profiled")
+    print(f"not busy      {max(0.0, seconds * 1e6 - busy_us):10.0f} us")
+    print(f"bytes         {read / 1e6:10.1f} MB, {read / seconds / bandwidth_s:.0%} of bandwidth")
+    for name, (spent, count) in sorted(times.items(), key=lambda item: -item[1][0])[:LONGEST]:
+        print(f"{spent:10.1f} us {count:5d} x  {name[:80]}")
+
+
+if __name__ == "__main__":
+    main()
