@@ -14,8 +14,11 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @contextlib.contextmanager
-def serving(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Serve the repositories `org/name` below `folder`; the address, and what was asked for."""
+def serving(folder: Path, kind: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Serve the repositories `org/name` below `folder`; the address, and what was asked for.
+
+    `kind` is what stands before their names, `datasets/` for those of data.
+    """
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -30,7 +33,8 @@ def serving(folder: Path) -> Iterator[tuple[str, list[str]]]:
 
         def _answer(self, with_body: bool) -> None:
             asked.append(f"{self.command} {self.path} {self.headers.get('Range', '')}".strip())
-            found = re.fullmatch(r"/([\w.-]+/[\w.-]+)/resolve/[\w.-]+/([\w.-]+)", self.path)
+            place = rf"/{kind}([\w.-]+/[\w.-]+)/resolve/[\w.-]+/([\w.-]+)"
+            found = re.fullmatch(place, self.path)
             file = folder / found[1] / found[2] if found else None
             if file is None or not file.is_file():
                 self.send_response(404)

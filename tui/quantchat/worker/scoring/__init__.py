@@ -1,0 +1,1 @@
+"""Scoring: how well a loaded model foretells a text, and how far it is from another's forecast."""
