@@ -19,6 +19,7 @@ from fakes.terminal import Terminal
 from quantchat import paths
 from quantchat.app import terminal
 from quantchat.errors import UserError
+from quantchat.snapshot import recovered, store
 
 Start = Callable[..., "Session"]
 
@@ -43,6 +44,9 @@ class Session:
         """Close the terminal's other side."""
         os.dup2(os.open(os.devnull, os.O_RDWR), self.terminal._fd)
 
+    def kept(self) -> list[Path]:
+        return recovered.waiting(self.folder)
+
     def report(self) -> dict[str, Any]:
         self.terminal.process.wait(30)
         report: dict[str, Any] = json.loads((self.folder / "report.json").read_text())
@@ -54,7 +58,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Starts the program, with further arguments if need be, and waits until it is ready."""
     sessions: list[Session] = []
 
-    def start(*more: str) -> Session:
+    def start(*more: str, ready: bool = True) -> Session:
         terminal = Terminal(
             [sys.executable, str(PROGRAM), str(tmp_path), *more],
             columns=100,
@@ -65,7 +69,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
             },
         )
         sessions.append(Session(terminal, tmp_path))
-        terminal.wait_for(lambda: terminal.text.count("● ready") == 2, "both variants")
+        if ready:
+            terminal.wait_for(lambda: terminal.text.count("● ready") == 2, "both variants")
         return sessions[-1]
 
     yield start
@@ -84,13 +89,51 @@ def test_quit_leaves_the_terminal_as_it_was(start: Start) -> None:
     assert not heavy & set(report["modules"])
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_is_a_clean_end(start: Start, number: signal.Signals) -> None:
     session = start()
     session.terminal.process.send_signal(number)
     report = session.end()
     assert report["status"] == 128 + number and report["closed"] == [True, True]
     assert LEFT_ALTERNATE_SCREEN in session.terminal.received
+    assert session.kept() == []  # nothing was said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_what_nobody_saved_is_kept_and_offered(start: Start, number: signal.Signals) -> None:
+    session = start("--slow")
+    session.terminal.type("Where?" + ENTER)
+    session.terminal.wait_for_text("Paris.", "The sea is wide.")
+    session.terminal.process.send_signal(number)  # in the middle of an answer
+    session.end()
+    (kept,) = session.kept()
+    assert f"is kept in {kept}".encode() in session.terminal.received.replace(b"\r\n", b"")
+    (turn,) = store.load(kept).turns
+    assert turn.prompt == "Where?"
+    assert turn.answers[0].text == "The capital of France is Paris."
+    assert turn.answers[1].text.startswith("The sea is wide.")
+    again = start(ready=False)
+    again.terminal.wait_for_text("nobody saved this")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_loop_that_is_stuck_is_ended_and_loses_nothing(
+    start: Start, number: signal.Signals
+) -> None:
+    session = start("--stuck")
+    session.terminal.type("Where?" + ENTER)
+    session.terminal.wait_for_text("Paris.")
+    session.terminal.type("\x14")  # Ctrl+T
+    session.terminal.wait_for(lambda: asleep_reading(session.terminal.process.pid), "it is stuck")
+    session.terminal.process.send_signal(number)
+    assert session.terminal.wait_for_exit() == 128 + number
+    (kept,) = session.kept()
+    assert store.load(kept).turns[0].prompt == "Where?"
+
+
+def asleep_reading(pid: int) -> bool:
+    """Whether the main thread waits for a pipe that is read, and not for events."""
+    return "pipe" in Path(f"/proc/{pid}/wchan").read_text()
 
 
 @pytest.mark.parametrize("how", ["", "--deaf"])
@@ -101,7 +144,17 @@ def test_a_terminal_that_goes_away_takes_the_workers_with_it(start: Start, how: 
     session.terminal.wait_for_text("capital")
     session.hang_up()
     report = session.report()
-    assert report["status"] in (1, 128 + signal.SIGHUP) and report["closed"] == [True, True]
+    assert report["status"] == 128 + signal.SIGHUP and report["closed"] == [True, True]
+    assert len(session.kept()) == 1
+
+
+def test_deaf_to_sighup_it_stays_while_its_terminal_does(start: Start) -> None:
+    session = start("--deaf")
+    session.terminal.process.send_signal(signal.SIGHUP)
+    session.terminal.type("Where?" + ENTER)
+    session.terminal.wait_for_text("Paris.")
+    session.terminal.type(QUIT)
+    assert session.end()["status"] == 0
 
 
 def test_what_is_written_to_descriptor_2_does_not_reach_the_screen(start: Start) -> None:
@@ -115,13 +168,18 @@ def test_what_is_written_to_descriptor_2_does_not_reach_the_screen(start: Start)
     assert "native noise" in log.read_text()
 
 
-def test_a_mistake_of_ours_is_told_and_leaves_no_worker(start: Start) -> None:
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_mistake_of_ours_is_told_and_leaves_no_worker(start: Start, asked: bool) -> None:
     session = start("--broken")
+    if asked:
+        session.terminal.type("Where?" + ENTER)
+        session.terminal.wait_for_text("Paris.")
     session.terminal.type("\x14")  # Ctrl+T
     report = session.end()
     assert report["status"] == quantchat.app.CRASHED and report["closed"] == [True, True]
     (log,) = (session.folder / "logs").glob("*-screen-*.log")
     assert "a mistake of ours" in log.read_text()
+    assert len(session.kept()) == (1 if asked else 0)
     said = b"the screen ended with an error; " + str(log).encode()
     assert said in session.terminal.received.replace(b"\r\n", b"")
 

@@ -1,7 +1,8 @@
 """Runs the real screen in this process' terminal, over scripted workers.
 
 Arguments: a folder, for the logs and for `report.json`, which says how it ended; `--deaf` to be
-deaf to signals; `--broken` for a screen with a mistake under Ctrl+T.
+deaf to SIGHUP, as under nohup; `--broken` for a screen with a mistake under Ctrl+T, `--stuck` for
+one that never comes back from it; `--slow` for answers that go on.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from quantchat.profile.model import Profile  # noqa: E402
 
 folder = Path(sys.argv[1])
 if "--deaf" in sys.argv:
-    terminal.SIGNALS = ()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 scripts = {LEFT: Script(), RIGHT: Script()}
 
@@ -39,6 +39,8 @@ def noisy(request: object) -> str:
 
 
 scripts[LEFT].answer = noisy
+if "--slow" in sys.argv:
+    scripts[RIGHT].answer = lambda request: "The sea is wide. " * 100_000
 
 
 def compare(profile: Profile) -> Comparison:
@@ -49,6 +51,12 @@ def broken(self: object) -> None:
     raise RuntimeError("a mistake of ours")
 
 
+def stuck(self: object) -> None:
+    os.read(os.pipe()[0], 1)  # nothing is ever written there
+
+
+if "--stuck" in sys.argv:
+    ComparisonScreen.action_order = stuck  # type: ignore[method-assign]
 if "--broken" in sys.argv:
     ComparisonScreen.action_order = broken  # type: ignore[method-assign]
 

@@ -149,7 +149,7 @@ async def test_only_the_kernel_knows_that_memory_ran_out(
 
 
 async def test_what_nobody_foresaw_is_a_reason_too(
-    bench: Bench, capsys: pytest.CaptureFixture[str]
+    bench: Bench, capfd: pytest.CaptureFixture[str]
 ) -> None:
     bench.scripts["A"].start_fails = RuntimeError("a mistake\nof ours \x1b[2J")
     await bench.both(State.FAILED)
@@ -157,7 +157,7 @@ async def test_what_nobody_foresaw_is_a_reason_too(
     assert failure is not None
     assert failure.reason == "RuntimeError: a mistake of ours ␛[2J"
     assert "log" in failure.mend
-    assert "a mistake" in capsys.readouterr().err  # which is the screen's log
+    assert "a mistake" in capfd.readouterr().err  # which is the screen's log
     await bench.the_other_answers()
     await bench.comparison.close()
 

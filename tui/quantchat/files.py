@@ -27,15 +27,17 @@ def write_new(path: Path, data: bytes) -> Path:
     file is whole, not even where this process is killed in the middle. Raises OSError.
     """
     with _written(path.parent, data) as temporary:
-        number, place = 1, path
-        while True:
-            try:
-                _name(temporary, place)
-            except FileExistsError:
-                number += 1
-                place = path.with_name(f"{path.stem}-{number}{path.suffix}")
-            else:
-                return place
+        return _named(temporary, path)
+
+
+def move_new(file: Path, path: Path) -> Path:
+    """Give `file` the name `path`, in the same folder, or the first free one as `write_new` does.
+
+    Returns the name it has. Raises OSError.
+    """
+    place = _named(file, path)
+    file.unlink(missing_ok=True)
+    return place
 
 
 @contextlib.contextmanager
@@ -51,6 +53,19 @@ def _written(folder: Path, data: bytes) -> Iterator[Path]:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _named(file: Path, path: Path) -> Path:
+    """Give `file` the name `path` too, or the first free one after it; return that."""
+    number, place = 1, path
+    while True:
+        try:
+            _name(file, place)
+        except FileExistsError:
+            number += 1
+            place = path.with_name(f"{path.stem}-{number}{path.suffix}")
+        else:
+            return place
 
 
 def _name(temporary: Path, place: Path) -> None:

@@ -46,6 +46,14 @@ def run(profile: Profile | None, *, snapshots: Path | None) -> int:
         app.run()
     status = app.return_code or 0
     if status == CRASHED:
-        where = one_line(str(log))
-        sys.stderr.write(f"quantchat: the screen ended with an error; {where} tells more\n")
+        app.keep()
+    if app.kept is not None:
+        _say(f"what nobody had saved is kept in {app.kept}; the next start offers it")
+    if status == CRASHED:
+        _say(f"the screen ended with an error; {log} tells more")
     return status
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        sys.stderr.write(f"quantchat: {one_line(text)}\n")

@@ -15,6 +15,7 @@ from textual.screen import Screen
 
 from quantchat.app import clipboard, terminal, themes
 from quantchat.app.commands import COMMANDS
+from quantchat.app.keeping import Keeps
 from quantchat.app.screens.comparison import ComparisonScreen
 from quantchat.app.textual_workarounds import ControlGuard, tell_alt_enter, write_to_terminal
 from quantchat.bench.comparison import Comparison
@@ -23,6 +24,9 @@ from quantchat.profile.model import Profile
 
 if TYPE_CHECKING:
     from quantchat.app.screens.start import StartScreen
+
+LOOK_S = 0.5
+"""How often it is looked whether the terminal is still there."""
 
 MakeComparison = Callable[[Profile], Comparison]
 """The seam for tests: a comparison with scripted workers."""
@@ -62,6 +66,9 @@ class QuantchatApp(App[None]):
         self._make_comparison = make_comparison
         self._make_sampler = make_sampler
         self._guard = ControlGuard()
+        self._comparing: ComparisonScreen | None = None
+        self.kept: Path | None = None
+        """The file of what nobody had saved when the program had to leave."""
         for theme in themes.THEMES:
             self.register_theme(theme)
         self.theme = themes.THEMES[0].name
@@ -83,7 +90,9 @@ class QuantchatApp(App[None]):
 
     def comparison_screen(self, profile: Profile) -> ComparisonScreen:
         """A new comparison of `profile`."""
-        return ComparisonScreen(self._make_comparison(profile), self._snapshots, self._make_sampler)
+        comparison = self._make_comparison(profile)
+        self._comparing = ComparisonScreen(comparison, self._snapshots, self._make_sampler)
+        return self._comparing
 
     def on_start_screen_chosen(self, event: StartScreen.Chosen) -> None:
         """Go from the start to the comparison."""
@@ -107,16 +116,24 @@ class QuantchatApp(App[None]):
     def on_mount(self) -> None:
         """Open the first screen; leave in good order when the terminal or the system says so."""
         self.push_screen(self._first_screen())
-        terminal.on_signals(self._leave)
         if not self.is_headless:
-            self.set_interval(2, self._leave_with_the_terminal)
+            terminal.on_signals(self._leave, self.keep)
+            self.set_interval(LOOK_S, self._leave_with_the_terminal)
 
     def _leave(self, signal_number: int) -> None:
+        self.keep()
         self.exit(return_code=128 + signal_number)
+
+    def keep(self) -> None:
+        """Keep what nobody saved, for the next start to offer. Raises nothing."""
+        for holder in (*reversed(self.screen_stack), self._comparing):
+            if isinstance(holder, Keeps) and (path := holder.keep()):
+                self.kept = path
 
     def _leave_with_the_terminal(self) -> None:
         if terminal.hung_up(sys.__stdin__.fileno() if sys.__stdin__ else -1):
             self._leave(signal.SIGHUP)
+            terminal.end_for_sure(128 + signal.SIGHUP, self.keep)
 
     def action_theme(self) -> None:
         """The next theme."""

@@ -8,14 +8,20 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any, TextIO, cast
 
 from quantchat import paths
 
-SIGNALS: tuple[signal.Signals, ...] = (signal.SIGHUP, signal.SIGTERM)
+SIGNALS: tuple[signal.Signals, ...] = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
+"""Upon which the program leaves in good order. Ctrl+C is a key on the screen, and no signal."""
+
+LAST_S = 1.4
+"""An end that takes longer than this is ended: the whole of it must be over within 2 s."""
 
 
 def over_ssh() -> bool:
@@ -107,13 +113,41 @@ def hung_up(descriptor: int) -> bool:
         return True
 
 
-def on_signals(leave: Callable[[int], None]) -> None:
-    """Call `leave(signal number)` on the running loop for SIGHUP and SIGTERM.
+def on_signals(leave: Callable[[int], None], last: Callable[[], object]) -> None:
+    """Call `leave(signal number)` on the running loop for each of `SIGNALS` that is not ignored.
 
-    By default both end the process at once, before anything could be cleaned up.
+    `last` is for an end that takes too long (see `end_for_sure`).
+
+    By default they end the process at once, before anything could be cleaned up. What is ignored
+    was ignored on purpose, as nohup does: `hung_up` tells then when the terminal really goes.
     """
     loop = asyncio.get_running_loop()
+
+    def heard(number: int, frame: FrameType | None) -> None:
+        del frame
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the end is near anyway
+            loop.call_soon_threadsafe(leave, number)
+        end_for_sure(128 + number, last)
+
     for number in SIGNALS:
-        # Not in the main thread (as in some tests) there are no signal handlers.
-        with contextlib.suppress(ValueError, RuntimeError):
-            loop.add_signal_handler(number, leave, int(number))
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            # Not in the main thread (as in some tests) there are no signal handlers.
+            with contextlib.suppress(ValueError):
+                signal.signal(number, heard)
+
+
+def end_for_sure(status: int, last: Callable[[], object]) -> None:
+    """End this process with `status` after `LAST_S`, if it has not ended by then.
+
+    The event loop may be stuck: behind a terminal that does not read, a driver that hangs. The
+    workers end with this process. `last` is called before.
+    """
+
+    def end() -> None:
+        with contextlib.suppress(Exception):
+            last()
+        os._exit(status)
+
+    timer = threading.Timer(LAST_S, end)
+    timer.daemon = True
+    timer.start()

@@ -107,6 +107,15 @@ class Conversation:
         messages.append(Message("user", turn.prompt))
         return messages
 
+    @property
+    def extent(self) -> tuple[tuple[int, int, bool], ...]:
+        """How far it has come: another value means that something was said since."""
+        return tuple(
+            (turn.number, len(answer.ids), answer.over)
+            for turn in self.turns
+            for answer in turn.answers.values()
+        )
+
     def drop_last(self) -> Turn | None:
         """Take the last turn away (to ask it again) and return it."""
         return self.turns.pop() if self.turns else None

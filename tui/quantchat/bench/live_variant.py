@@ -6,14 +6,13 @@ import asyncio
 import dataclasses
 import signal
 import time
-import traceback
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 
 from quantchat import paths
 from quantchat.bench.conversation import Answer, AnswerState
-from quantchat.errors import UserError
+from quantchat.errors import UserError, log_exception
 from quantchat.host.worker_process import Place, StartWorker, Worker, WorkerEnded
 from quantchat.metrics.host import oom_kills
 from quantchat.profile.model import AnyVariant
@@ -202,7 +201,7 @@ class LiveVariant:
         except ProtocolError as error:
             self._fail(Failed("internal", f"the worker sent what is no message: {error}", "retry"))
         except Exception as error:  # noqa: BLE001 - whatever it was, the column must say so
-            traceback.print_exc()  # to the screen's log
+            log_exception()
             self._fail(_unforeseen(error))
         finally:
             worker, self._worker = self._worker, None

@@ -11,7 +11,7 @@ from quantchat import paths
 from quantchat.cli.console import console
 from quantchat.errors import UserError
 from quantchat.report import tables
-from quantchat.snapshot import store
+from quantchat.snapshot import recovered, store
 from quantchat.text import one_line
 
 
@@ -25,7 +25,7 @@ from quantchat.text import one_line
 )
 @click.pass_context
 def snapshots(ctx: click.Context, folder: Path | None) -> None:
-    """List or show saved snapshots. Without a command, list them."""
+    """List or show saved snapshots, decide on recovered ones. Without a command, list them."""
     # `quantchat --snapshots DIR snapshots` has left the folder with the context.
     ctx.obj = folder or ctx.obj or paths.snapshots_dir()
     if ctx.invoked_subcommand is None:
@@ -39,6 +39,8 @@ def list_(folder: Path) -> None:
     listed = store.recent(folder)
     if listed:
         console().print(tables.list_table(listed))
+        if any(recovered.is_recovered(line.path) for line in listed):
+            click.echo("recovered: `quantchat snapshots keep NAME`, or `… discard NAME`")
     else:
         click.echo(f"no snapshots in {one_line(str(folder))} yet; Ctrl+S in a comparison saves one")
 
@@ -49,6 +51,24 @@ def list_(folder: Path) -> None:
 def show(folder: Path, name: str) -> None:
     """Print the snapshot NAME (of the list), or the file NAME, as tables."""
     console().print(tables.render(store.load(found(folder, name))))
+
+
+@snapshots.command()
+@click.argument("name")
+@click.pass_obj
+def keep(folder: Path, name: str) -> None:
+    """Make the recovered conversation NAME a snapshot like any other."""
+    click.echo(one_line(f"kept as {recovered.keep(found(folder, name))}"))
+
+
+@snapshots.command()
+@click.argument("name")
+@click.pass_obj
+def discard(folder: Path, name: str) -> None:
+    """Remove the recovered conversation NAME."""
+    path = found(folder, name)
+    recovered.discard(path)
+    click.echo(one_line(f"discarded {path}"))
 
 
 def found(folder: Path, name: str) -> Path:

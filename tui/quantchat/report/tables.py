@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from pathlib import Path
 from typing import TypeVar
 
 from rich import box
@@ -18,6 +19,7 @@ from rich.text import Text
 from quantchat.metrics.gpus import GpuSample
 from quantchat.metrics.memory import SOURCES
 from quantchat.report.figures import UNKNOWN, milliseconds, number, seconds, size
+from quantchat.snapshot.recovered import is_recovered
 from quantchat.snapshot.schema import AnswerRecord, Snapshot, TurnRecord, VariantRecord
 from quantchat.snapshot.store import Listed
 from quantchat.text import neutralise, one_line
@@ -156,11 +158,16 @@ def list_table(listed: Iterable[Listed]) -> Table:
         table.add_row(
             file,
             Text(one_line(when(line.created))),
-            Text(one_line(line.name)),
+            Text(one_line(line.name)) + recovered_mark(line.path),
             Text(shown),
             Text(str(line.turns)),
         )
     return table
+
+
+def recovered_mark(path: Path) -> Text:
+    """What tells a conversation that was never saved by its user."""
+    return Text("  recovered", style="yellow") if is_recovered(path) else Text()
 
 
 def when(created: str) -> str:

@@ -27,13 +27,14 @@ LIST_BYTES = 32 * 2**20
 _SUFFIX = ".json"
 
 
-def save(snapshot: Snapshot, folder: Path | None = None) -> Path:
+def save(snapshot: Snapshot, folder: Path | None = None, *, mark: str = "") -> Path:
     """Write `snapshot` into `folder` (by default the user's) and return the new file.
 
-    The file is private, complete or not there at all, and never takes another's place. Raises
-    UserError where it cannot be written.
+    The file is private, complete or not there at all, and never takes another's place; `mark` ends
+    its name. Raises UserError where it cannot be written.
     """
-    return save_file(folder, f"{_stem(snapshot)}{_SUFFIX}", dumps(snapshot), what="the snapshot")
+    name = f"{_stem(snapshot)}{mark}{_SUFFIX}"
+    return save_file(folder, name, dumps(snapshot), what="the snapshot")
 
 
 def save_file(folder: Path | None, name: str, data: bytes, *, what: str) -> Path:
@@ -113,9 +114,14 @@ def recent(folder: Path | None = None, count: int | None = None) -> list[Listed]
     Newest by file name, which begins with the time. Only the listed files are read, and only as
     far as the list needs; a broken one is listed with its problem.
     """
+    return [_listed(path) for path in newest(folder)[:count]]
+
+
+def newest(folder: Path | None = None) -> list[Path]:
+    """The snapshot files of `folder` (by default the user's), by name, the newest first."""
     folder = folder or paths.snapshots_dir()
-    newest = sorted(_names(folder), key=lambda name: (Path(name).stem, name), reverse=True)
-    return [_listed(folder / name) for name in newest[:count]]
+    names = sorted(_names(folder), key=lambda name: (Path(name).stem, name), reverse=True)
+    return [folder / name for name in names]
 
 
 def _names(folder: Path) -> Iterator[str]:

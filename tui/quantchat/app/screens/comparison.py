@@ -187,7 +187,9 @@ class ComparisonScreen(ComparisonView):
 
             if plan is not None:
                 self.app.push_screen(
-                    MeasuringScreen(self.comparison, plan, self.make_sampler, self.snapshots)
+                    MeasuringScreen(
+                        self.comparison, plan, self.make_sampler, self.snapshots, self.keeper
+                    )
                 )
 
         with self.explained():
@@ -200,6 +202,7 @@ class ComparisonScreen(ComparisonView):
             return
         with self.explained(), self.device_watch.borrowed() as sampler:
             path = outputs.save_snapshot(self.comparison, self.snapshots, sampler)
+            self.keeper.note_saved()
             self.say(str(path), title="Snapshot saved", s=LONG_S)
 
     def action_log(self) -> None:

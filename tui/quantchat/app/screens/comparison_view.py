@@ -17,6 +17,7 @@ from textual.screen import Screen
 
 from quantchat.app import outputs, terminal
 from quantchat.app.device_watch import DeviceWatch, Measured, WorkerToMeasure
+from quantchat.app.keeping import Keeper
 from quantchat.app.messages import ComparisonChanged
 from quantchat.app.widgets.columns import Columns
 from quantchat.app.widgets.device_line import DeviceLine
@@ -63,6 +64,7 @@ class ComparisonView(Screen[None]):
         self.prompt = PromptBox()
         self._keys = KeyLine()
         self.device_watch: DeviceWatch | None = None
+        self.keeper = Keeper(comparison, snapshots)
         self.device: DeviceSample | None = None
         """The machine as it was last seen."""
         self.stale = True
@@ -93,6 +95,19 @@ class ComparisonView(Screen[None]):
         self.device_watch = DeviceWatch(self._measured, self.make_sampler)
         self._sample()
         self.set_interval(SAMPLE_EVERY_S, self._sample)
+        self._offer_recovered()
+
+    def _offer_recovered(self) -> None:
+        from quantchat.snapshot import recovered
+
+        if recovered.waiting(self.snapshots):
+            from quantchat.app.screens.recovered import offer
+
+            offer(self, self.snapshots)
+
+    def keep(self) -> Path | None:
+        """Keep what nobody saved (see `keeping.Keeps`)."""
+        return self.keeper.keep()
 
     async def on_unmount(self) -> None:
         """Leave no worker behind."""
@@ -191,6 +206,7 @@ class ComparisonView(Screen[None]):
         if self.device is None:  # the pair has only begun to load: what is held is others'
             self.run_worker(self._warn_of_plan(measured.device), exit_on_error=False)
         self.device = measured.device
+        self.keeper.measured = measured
         self._device_line.show(measured.device)
         for column in self.columns.pair:
             found = measured.workers.get(column.variant.label)

@@ -15,6 +15,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import ProgressBar, Static
 
+from quantchat.app.keeping import Keeper
 from quantchat.app.widgets.lines import outside, quiet
 from quantchat.bench.comparison import Comparison
 from quantchat.bench.measurement import Measurement
@@ -51,6 +52,7 @@ class MeasuringScreen(ModalScreen[None]):
         plan: Plan,
         make_sampler: Callable[[], DeviceSampler],
         snapshots: Path | None,
+        keeper: Keeper,
     ) -> None:
         """`snapshots` is the folder to save into, None for the user's own."""
         super().__init__()
@@ -58,6 +60,7 @@ class MeasuringScreen(ModalScreen[None]):
         self._plan = plan
         self._make_sampler = make_sampler
         self._snapshots = snapshots
+        self._keeper = keeper
         self._measurement: Measurement | None = None
         self._stopping = False
         self._over = False
@@ -86,6 +89,10 @@ class MeasuringScreen(ModalScreen[None]):
         self.query_one("#step", Static).update(quiet("stopping"))
         if self._measurement is not None:
             self._measurement.stop()
+
+    def keep(self) -> Path | None:
+        """Keep what was measured, and the conversation with it (see `keeping.Keeps`)."""
+        return self._keeper.keep(None if self._over else self._measurement)
 
     async def _measure(self) -> None:
         try:
@@ -119,9 +126,11 @@ class MeasuringScreen(ModalScreen[None]):
 
     def _saved(self, snapshot: Snapshot) -> Content:
         try:
-            return outside(f"saved {store.save(snapshot, self._snapshots)}", "$quiet")
+            path = store.save(snapshot, self._snapshots)
         except UserError as error:
             return outside(f"not saved: {error}", "$error")
+        self._keeper.note_saved()
+        return outside(f"saved {path}", "$quiet")
 
     def _step(self, done: int, total: int, detail: str) -> None:
         self.query_one("#step", Static).update(quiet("stopping" if self._stopping else detail))

@@ -14,7 +14,7 @@ from quantchat.report import tables
 from quantchat.snapshot.schema import Snapshot
 
 
-class SnapshotScreen(ModalScreen[None]):
+class SnapshotScreen(ModalScreen[bool]):
     """What `quantchat snapshots show` prints."""
 
     BINDINGS: ClassVar[list[BindingType]] = [("escape,enter,q", "close", "Close")]
@@ -25,6 +25,9 @@ class SnapshotScreen(ModalScreen[None]):
     }
     """
 
+    WHAT = "Snapshot"
+    KEYS = "↑↓ scroll · Esc closes"
+
     def __init__(self, snapshot: Snapshot) -> None:
         super().__init__()
         self._snapshot = snapshot
@@ -32,11 +35,11 @@ class SnapshotScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         """The tables, to be scrolled."""
         with Vertical(classes="dialog") as dialog:
-            dialog.border_title = "Snapshot"
-            dialog.border_subtitle = "↑↓ scroll · Esc closes"
+            dialog.border_title = self.WHAT
+            dialog.border_subtitle = self.KEYS
             with VerticalScroll():
                 yield Static(tables.render(self._snapshot))
 
     def action_close(self) -> None:
         """Back to the start."""
-        self.dismiss(None)
+        self.dismiss(False)

@@ -21,7 +21,7 @@ from quantchat.errors import UserError
 from quantchat.metrics.sampler import DeviceSampler
 from quantchat.profile import library
 from quantchat.profile.model import Profile
-from quantchat.snapshot import store
+from quantchat.snapshot import recovered, store
 from quantchat.text import neutralise, one_line
 
 RECENT = 20
@@ -95,8 +95,18 @@ class StartScreen(Screen[None]):
         self._entries = library.entries()
         profiles = self.query_one("#profiles", OptionList)
         profiles.add_options(_profile_option(entry) for entry in self._entries)
+        profiles.highlighted = 0 if self._entries else None
+        profiles.focus()
+        self._list_snapshots()
+        if recovered.waiting(self._snapshots):
+            from quantchat.app.screens.recovered import offer
+
+            offer(self, self._snapshots, self._list_snapshots)
+
+    def _list_snapshots(self) -> None:
         self._listed = store.recent(self._snapshots, RECENT)
         snapshots = self.query_one("#snapshots", OptionList)
+        snapshots.clear_options()
         if self._listed:
             snapshots.add_options(_snapshot_option(listed) for listed in self._listed)
             snapshots.highlighted = 0
@@ -104,8 +114,6 @@ class StartScreen(Screen[None]):
             snapshots.add_option(
                 Option(quiet("none yet: ^S in a comparison saves one"), disabled=True)
             )
-        profiles.highlighted = 0 if self._entries else None
-        profiles.focus()
 
     def on_unmount(self) -> None:
         """The next screen has its own."""
@@ -133,14 +141,21 @@ class StartScreen(Screen[None]):
 
     @on(OptionList.OptionSelected, "#snapshots")
     def _show(self, event: OptionList.OptionSelected) -> None:
+        from quantchat.app.screens.recovered import RecoveredScreen
         from quantchat.app.screens.snapshot import SnapshotScreen
 
+        path = self._listed[event.option_index].path
         try:
-            snapshot = store.load(self._listed[event.option_index].path)
+            snapshot = store.load(path)
         except UserError as error:
             self._complain(str(error))
-        else:
-            self.app.push_screen(SnapshotScreen(snapshot))
+            return
+        self.app.push_screen(
+            RecoveredScreen(path, snapshot)
+            if recovered.is_recovered(path)
+            else SnapshotScreen(snapshot),
+            lambda decided: self._list_snapshots() if decided else None,
+        )
 
     def _complain(self, text: str) -> None:
         self.notify(one_line(text), severity="error", timeout=15, markup=False)
@@ -174,4 +189,6 @@ def _snapshot_option(listed: store.Listed) -> Option:
     when = listed.created[:16].replace("T", " ")
     pair = " | ".join(listed.variants)
     parts = [outside(when, "bold"), outside(listed.name), outside(pair, "$quiet"), quiet(turns)]
+    if recovered.is_recovered(listed.path):
+        parts.insert(1, Content.styled("recovered", "$warning"))
     return Option(Content("  ").join(parts))

@@ -1,0 +1,93 @@
+"""What is kept of a conversation that nobody saved when the program has to leave."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from quantchat.app.device_watch import Measured
+from quantchat.bench.comparison import Comparison
+from quantchat.bench.conversation import Conversation
+from quantchat.bench.measurement import Measurement
+from quantchat.errors import log_exception
+from quantchat.metrics.host import Host
+from quantchat.metrics.memory import ProcessMemory, resident_memory
+from quantchat.metrics.sampler import DeviceSample, DeviceSampler
+from quantchat.worker.protocol import Ledger
+
+
+@runtime_checkable
+class Keeps(Protocol):
+    """A screen that may hold what nobody saved."""
+
+    def keep(self) -> Path | None:
+        """Save it, and return the file; None where there is nothing, or it could not be written.
+
+        Raises nothing: the end must go on. Called a second time it has nothing left to keep.
+        """
+
+
+class Keeper:
+    """Keeps `comparison`'s conversation in `folder` (None: the user's own) unless it is saved.
+
+    May be called from any thread: the loop may be stuck when the program has to leave.
+    """
+
+    def __init__(self, comparison: Comparison, folder: Path | None) -> None:
+        self._comparison = comparison
+        self._folder = folder
+        self._saved: tuple[Conversation, object] | None = None
+        self._at_it = threading.Lock()
+        self.measured: Measured | None = None
+        """The machine as it was last seen: at the end no driver is asked, which may hang."""
+
+    def note_saved(self) -> None:
+        """All that was said until now is saved."""
+        conversation = self._comparison.conversation
+        self._saved = conversation, conversation.extent
+
+    def keep(self, measurement: Measurement | None = None) -> Path | None:
+        """As `Keeps.keep`; what was measured until now goes with it."""
+        with self._at_it:
+            conversation = self._comparison.conversation
+            saved, extent = self._saved or (None, None)
+            said = bool(conversation.turns) and not (
+                saved is conversation and extent == conversation.extent
+            )
+            if not said and not (measurement and measurement.measured):
+                return None
+            self.note_saved()
+            try:
+                return self._write(measurement)
+            except Exception:  # noqa: BLE001 - the end must go on
+                log_exception()
+                return None
+
+    def _write(self, measurement: Measurement | None) -> Path:
+        from quantchat.bench.record import record
+        from quantchat.snapshot import recovered
+
+        snapshot = record(self._comparison, _LastMeasured(self.measured), measurement)
+        return recovered.save(snapshot, self._folder)
+
+
+class _LastMeasured(DeviceSampler):
+    """Says again what was measured last."""
+
+    def __init__(self, measured: Measured | None) -> None:
+        super().__init__()
+        self._last = measured
+
+    def sample(self) -> DeviceSample:
+        if self._last is not None:
+            return self._last.device
+        return DeviceSample(time.monotonic(), Host().sample(), [], no_gpu="not looked for yet")
+
+    def process_memory(
+        self, pid: int, ledger: Ledger, device_change: int | None = None
+    ) -> ProcessMemory:
+        known = self._last.workers.values() if self._last is not None else ()
+        found = (memory for worker, memory in known if worker.pid == pid)
+        return next(found, None) or resident_memory(None)
