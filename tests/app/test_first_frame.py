@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("torch", "transformers", "bitsandbytes", "gptqmodel", "accelerate", "numpy", "scipy")
+HEAVY = {
+    *("torch", "transformers", "bitsandbytes", "gptqmodel", "accelerate", "numpy", "scipy"),
+    *("markdown_it", "linkify_it", "pygments", "jinja2", "matplotlib"),
+}
 
 FIRST_FRAME = """
 import asyncio, sys
@@ -47,4 +50,4 @@ def test_the_first_frame_imports_nothing_heavy(profile: str, tmp_path: Path) -> 
     assert result.returncode == 0, result.stderr
     imported = set(result.stdout.split())
     assert "textual" in imported
-    assert not imported & set(HEAVY)
+    assert not imported & HEAVY

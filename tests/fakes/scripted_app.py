@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -96,6 +97,9 @@ class Running:
             lambda: all(view.settled for view in self.screen.query(TurnView)),
             "all answers drawn",
         )
+        on_screen = asyncio.Event()
+        self.screen.call_after_refresh(on_screen.set)
+        await on_screen.wait()
 
 
 @dataclass

@@ -80,7 +80,9 @@ class Terminal:
     @property
     def lines(self) -> list[str]:
         """The screen's rows as text."""
-        return list(self.screen.display)
+        # `Screen.display` stumbles over half of a wide character, and over joined ones.
+        rows, columns = range(self.screen.lines), range(self.screen.columns)
+        return ["".join(self.screen.buffer[y][x].data for x in columns) for y in rows]
 
     @property
     def text(self) -> str:

@@ -55,6 +55,7 @@ def test_divergence() -> None:
     assert divergence_point(said("A", ids=[1, 2, 3]), said("B", ids=[1, 9, 3])) == 1
     assert divergence_point(said("A", ids=[1, 2]), said("B", ids=[1, 2])) is None
     assert divergence_point(said("A"), said("B")) is None
+    assert divergence_point(said("A", ids=[9, 2, 3]), said("B", ids=[1, 2, 4]), same=2) == 2
 
 
 def test_a_shorter_answer_parts_where_it_ends_but_only_once_it_is_over() -> None:

@@ -31,6 +31,13 @@ class ScrollAsked(Message):
 
 
 @dataclass
+class LinkClicked(Message):
+    """A link in an answer was clicked: it is named, and never opened."""
+
+    href: str
+
+
+@dataclass
 class CommandChosen(Message):
     """A command of the key line was clicked."""
 

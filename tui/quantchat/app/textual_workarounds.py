@@ -5,7 +5,6 @@ Read again whenever the pin in pyproject.toml moves.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, MutableMapping
 from typing import Any, cast
 
@@ -15,7 +14,6 @@ from textual.app import App
 from textual.color import Color
 from textual.filter import LineFilter
 from textual.keys import Keys
-from textual.widgets.markdown import MarkdownStream
 
 from quantchat.text import neutralise
 
@@ -62,19 +60,6 @@ class ControlGuard(LineFilter):
 def _harmless(segment: Segment) -> bool:
     linked = segment.style is not None and segment.style.link
     return not linked and neutralise(segment.text) == segment.text
-
-
-async def stop_stream(stream: MarkdownStream) -> None:
-    """Stop `stream`, whatever became of it.
-
-    Its task dies with the first append that raises, and `stop` then raises that. What was said is
-    drawn from the whole text afterwards anyway. Can go when `MarkdownStream` survives an error.
-    """
-    stopping = asyncio.ensure_future(stream.stop())
-    # Waited for and not awaited: an end of our own task must not be taken for the stream's.
-    await asyncio.wait([stopping])
-    if not stopping.cancelled():
-        stopping.exception()
 
 
 def write_to_terminal(app: App[Any]) -> Callable[[str], None]:

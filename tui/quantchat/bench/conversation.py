@@ -131,14 +131,16 @@ def same_tokenizer(first: Answer, second: Answer) -> bool:
     return hashes[0] == hashes[1] != ""
 
 
-def divergence_point(first: Answer, second: Answer) -> int | None:
+def divergence_point(first: Answer, second: Answer, *, same: int = 0) -> int | None:
     """Index of the first output token at which two answers differ, or None.
+
+    The first `same` tokens are known to be equal.
 
     Also where one ends and the other goes on, once the shorter is over. Token ids are compared:
     meaningful only where `same_tokenizer`.
     """
-    for index, (a, b) in enumerate(zip(first.ids, second.ids, strict=False)):
-        if a != b:
+    for index in range(same, min(len(first.ids), len(second.ids))):
+        if first.ids[index] != second.ids[index]:
             return index
     shorter, longer = sorted((first, second), key=lambda answer: len(answer.ids))
     if len(shorter.ids) < len(longer.ids) and shorter.over:

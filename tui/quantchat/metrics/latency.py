@@ -12,7 +12,7 @@ so: ITL is every single gap, TPOT their mean over one answer. AIPerf's ITL is ou
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -91,12 +91,21 @@ def throughput_series(
     the decode throughput of the same stretch. The unfinished last interval is left out, and
     so are those before the last `limit`.
     """
-    span_ns = _span_ns(times_ns)
-    if span_ns is None:
+    whole = whole_intervals(times_ns, interval_s)
+    return series_between(times_ns, interval_s, max(0, whole - limit), whole)
+
+
+def whole_intervals(times_ns: Sequence[int], interval_s: float) -> int:
+    """How many whole intervals of `interval_s` there are since the first token."""
+    return int((_span_ns(times_ns) or 0) / (interval_s * _NS_PER_S))
+
+
+def series_between(times_ns: Sequence[int], interval_s: float, first: int, end: int) -> list[float]:
+    """The part of `throughput_series` from interval `first` on, up to `end`, which is left out."""
+    if end <= first:
         return []
     step_ns = interval_s * _NS_PER_S
-    last = int(span_ns / step_ns)
-    edges = range(max(0, last - limit), last + 1)
+    edges = range(first, end + 1)
     known = [_tokens_by(times_ns, times_ns[0] + edge * step_ns) for edge in edges]
     return [(b - a) / interval_s for a, b in pairwise(known)]
 
@@ -106,7 +115,8 @@ def percentile(values: Sequence[float], percent: float) -> float | None:
 
     Hyndman & Fan (1996), definition 7. None for no values.
     """
-    return _percentile_of_sorted(sorted(values), percent)
+    ordered = sorted(values)
+    return _percentile(len(ordered), ordered.__getitem__, percent)
 
 
 @dataclass(frozen=True)
@@ -121,7 +131,12 @@ class Percentiles:
     def of(cls, values: Sequence[float]) -> Percentiles | None:
         """The percentiles of `values`; None where there are none."""
         ordered = sorted(values)
-        p50, p95, p99 = (_percentile_of_sorted(ordered, percent) for percent in (50, 95, 99))
+        return cls.by_rank(len(ordered), ordered.__getitem__)
+
+    @classmethod
+    def by_rank(cls, count: int, ranked: Callable[[int], float]) -> Percentiles | None:
+        """The same, of `count` values of which `ranked(i)` is the i-th smallest, from 0."""
+        p50, p95, p99 = (_percentile(count, ranked, percent) for percent in (50, 95, 99))
         if p50 is None or p95 is None or p99 is None:
             return None
         return cls(p50, p95, p99)
@@ -151,14 +166,18 @@ class TurnTiming:
         prompt_tokens: int = 0,
         cached_tokens: int = 0,
         prefilled_ns: int = 0,
+        itl: Percentiles | None = None,
     ) -> TurnTiming:
-        """Work them out. `prefilled_ns` is when the last prompt token was computed (0: not yet)."""
+        """Work them out. `prefilled_ns` is when the last prompt token was computed (0: not yet).
+
+        `itl` is for who knows the percentiles of the inter-token latency already.
+        """
         return cls(
             output_tokens=len(times_ns),
             prompt_tokens=prompt_tokens,
             cached_tokens=cached_tokens,
             ttft_ms=ttft_ms(received_ns, times_ns),
-            itl_ms=Percentiles.of(itl_ms(times_ns)),
+            itl_ms=itl or Percentiles.of(itl_ms(times_ns)),
             tpot_ms=tpot_ms(times_ns),
             decode_tok_s=decode_throughput(times_ns),
             end_to_end_tok_s=end_to_end_throughput(received_ns, times_ns),
@@ -184,10 +203,10 @@ def _tokens_by(times_ns: Sequence[int], at_ns: float) -> float:
     return after - 1 + (at_ns - times_ns[after - 1]) / gap_ns
 
 
-def _percentile_of_sorted(ordered: Sequence[float], percent: float) -> float | None:
-    if not ordered:
+def _percentile(count: int, ranked: Callable[[int], float], percent: float) -> float | None:
+    if not count:
         return None
-    below, fraction = divmod((len(ordered) - 1) * percent / 100, 1)
-    low = ordered[int(below)]
-    high = ordered[min(int(below) + 1, len(ordered) - 1)]
+    below, fraction = divmod((count - 1) * percent / 100, 1)
+    low = ranked(int(below))
+    high = ranked(min(int(below) + 1, count - 1))
     return low + (high - low) * fraction

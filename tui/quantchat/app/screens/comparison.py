@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
 from textual.binding import BindingType
-from textual.widgets import Markdown
 
 from quantchat.app import clipboard, outputs
 from quantchat.app.commands import COMMANDS, command
-from quantchat.app.messages import CommandChosen, PromptSent, ScrollAsked
+from quantchat.app.messages import CommandChosen, LinkClicked, PromptSent, ScrollAsked
 from quantchat.app.screens.comparison_view import LONG_S, ComparisonView
 from quantchat.app.textual_workarounds import write_to_terminal
 from quantchat.bench.live_variant import State
@@ -221,7 +220,7 @@ class ComparisonScreen(ComparisonView):
         where = "app." if command(event.id).group == "Program" else "screen."
         await self.run_action(where + event.id)
 
-    @on(Markdown.LinkClicked)
-    def _name_link(self, event: Markdown.LinkClicked) -> None:
+    @on(LinkClicked)
+    def _name_link(self, event: LinkClicked) -> None:
         # Opened on this machine it would be of no use: the reader sits at another one.
         self.say(event.href, title="Link", s=LONG_S)

@@ -23,8 +23,8 @@ from quantchat.app.widgets.columns import Columns
 from quantchat.app.widgets.device_line import DeviceLine
 from quantchat.app.widgets.difference_line import DifferenceLine
 from quantchat.app.widgets.key_line import KeyLine
+from quantchat.app.widgets.lines import ORDERS
 from quantchat.app.widgets.prompt_box import PromptBox
-from quantchat.app.widgets.turn_view import ORDERS
 from quantchat.bench.comparison import Change, Comparison, VariantChanged
 from quantchat.bench.conversation import Answer
 from quantchat.bench.live_variant import State
@@ -33,8 +33,8 @@ from quantchat.metrics.sampler import DeviceSample, DeviceSampler
 from quantchat.metrics.unknown import unknown_figures
 from quantchat.text import one_line
 
-DRAWS_PER_SECOND = 8
-DRAWS_PER_SECOND_OVER_SSH = 5
+DRAWS_PER_SECOND = 6
+DRAWS_PER_SECOND_OVER_SSH = 4
 SAMPLE_EVERY_S = 1.0
 NARROW = 72
 """Below this many columns of the terminal there is one column of ours, with tabs."""

@@ -126,12 +126,12 @@ class Columns(Vertical):
     async def tick(self) -> None:
         """Draw what came since the last tick, the strips of both columns on the same scales."""
         async with self._changing:
-            await self._draw()
+            self._draw()
 
-    async def _draw(self) -> None:
+    def _draw(self) -> None:
         pair = self.pair
         for column in pair:
-            await column.tick(self._comparison.conversation)
+            column.tick(self._comparison.conversation)
         peaks = [column.panel.peaks for column in pair]
         scales = Scales(
             tok_s=ceiling(max((tok_s for tok_s, _ in peaks), default=0.0)),

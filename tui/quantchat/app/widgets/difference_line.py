@@ -31,6 +31,8 @@ class DifferenceLine(Widget):
         self._variants: tuple[LiveVariant, LiveVariant] | None = None
         self._answers: tuple[Answer | None, Answer | None] = (None, None)
         self._memory: tuple[int | None, int | None] = (None, None)
+        self._same = 0
+        """Tokens that both answers are known to begin with: they are not compared again."""
 
     def observe(
         self,
@@ -39,6 +41,8 @@ class DifferenceLine(Widget):
         memory: tuple[int | None, int | None],
     ) -> None:
         """Draw the difference of the newest answers to one prompt; `memory` in bytes."""
+        if any(a is not b for a, b in zip(answers, self._answers, strict=True)):
+            self._same = 0
         self._variants, self._answers, self._memory = variants, answers, memory
         self.refresh()
 
@@ -54,10 +58,31 @@ class DifferenceLine(Widget):
         parts = [_speed_and_memory(names, _speed(*self._answers), _memory(*self._memory))]
         first, second = self._answers
         if first is not None and second is not None:
-            excerpt, point = _divergence(first, second)
+            excerpt, point = self._divergence(first, second)
             room = width - parts[0].cell_length - len(_GAP)
             parts.append(excerpt if excerpt.cell_length <= room else point)
         return fitted(parts, width, gap=_GAP) or quiet("no difference to show yet")
+
+    def _divergence(self, first: Answer, second: Answer) -> tuple[Content, Content]:
+        """Where the answers part: with an excerpt of each from there on, and without."""
+        if not first.ids or not second.ids:
+            text = Content()
+        elif not same_tokenizer(first, second):
+            text = quiet("tokenizers differ")
+        elif (point := divergence_point(first, second, same=self._same)) is not None:
+            short = Content(f"part at token {point + 1}")
+            left, right = (
+                outside(_from(a, point), s) for a, s in zip((first, second), SIDES, strict=True)
+            )
+            return short + ": " + left + quiet(" / ") + right, short
+        else:
+            self._same = min(len(first.ids), len(second.ids))
+            text = (
+                Content("same answer")
+                if first.over and second.over
+                else quiet("no difference so far")
+            )
+        return text, text
 
 
 def _speed(first: Answer | None, second: Answer | None) -> tuple[int, Content] | None:
@@ -87,25 +112,6 @@ def _speed_and_memory(
     if speed and memory and speed[0] == memory[0]:
         return names[speed[0]] + speed[1] + "," + memory[1]
     return Content(_GAP).join(names[side] + text for side, text in filter(None, (speed, memory)))
-
-
-def _divergence(first: Answer, second: Answer) -> tuple[Content, Content]:
-    """Where the answers part: with an excerpt of each from there on, and without."""
-    if not first.ids or not second.ids:
-        text = Content()
-    elif not same_tokenizer(first, second):
-        text = quiet("tokenizers differ")
-    elif (point := divergence_point(first, second)) is not None:
-        short = Content(f"part at token {point + 1}")
-        left, right = (
-            outside(_from(a, point), s) for a, s in zip((first, second), SIDES, strict=True)
-        )
-        return short + ": " + left + quiet(" / ") + right, short
-    else:
-        text = (
-            Content("same answer") if first.over and second.over else quiet("no difference so far")
-        )
-    return text, text
 
 
 def _from(answer: Answer, point: int) -> str:

@@ -10,6 +10,9 @@ from quantchat.text import one_line
 
 QUIET = "$quiet"
 
+ORDERS = {"together": "together", "in-turn": "in turn"}
+"""What is said of an answer's order."""
+
 
 def quiet(text: str) -> Content:
     """Text that stands back."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from textual.content import Content
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.widget import Widget
 
 from quantchat.app.memory_track import MemoryTrack
 from quantchat.app.widgets.lines import fitted, quiet, spread
 from quantchat.app.widgets.strip_chart import at_intervals, strip_chart
 from quantchat.bench.conversation import Answer
-from quantchat.metrics.latency import TurnTiming, throughput_now, throughput_series
+from quantchat.metrics.growing import GrowingTiming
+from quantchat.metrics.latency import TurnTiming, throughput_now
 from quantchat.report import figures
 from quantchat.worker.protocol import Ledger
 
@@ -41,7 +42,6 @@ class _Timing:
     answer: Answer
     state: tuple[int, int, int]
     turn: TurnTiming
-    series: list[float]
     now: float | None
 
 
@@ -59,11 +59,15 @@ class LivePanel(Widget):
         self._memory = memory
         self._answer: Answer | None = None
         self._timing: _Timing | None = None
+        self._growing = GrowingTiming(INTERVAL_S)
         self._scales = Scales()
+        self._drawn_lines: list[Content] = []
         self.strip_height = 1
 
     def observe(self, answer: Answer | None) -> None:
         """Take the figures of `answer`, the newest of this variant."""
+        if answer is not self._answer:
+            self._growing = GrowingTiming(INTERVAL_S)
         self._answer = answer
         if answer is None:
             self._timing = None
@@ -80,21 +84,26 @@ class LivePanel(Widget):
                     prompt_tokens=answer.prompt_tokens,
                     cached_tokens=answer.cached_tokens,
                     prefilled_ns=answer.prefilled_ns,
+                    itl=self._growing.follow(answer.times_ns),
                 ),
-                throughput_series(answer.times_ns, INTERVAL_S),
                 throughput_now(answer.times_ns),
             )
 
     @property
     def peaks(self) -> tuple[float, int]:
         """Highest throughput (tok/s) and memory (bytes) to be drawn."""
-        series = self._timing.series if self._timing else []
-        return max(series, default=0.0), max((b for _, b in self._memory.history), default=0)
+        held = (b for _, b in self._memory.history)
+        return max(self._growing.series, default=0.0), max(held, default=0)
 
     def draw(self, scales: Scales) -> None:
-        """Draw what was observed, the strips on `scales`."""
+        """Draw what was observed, the strips on `scales`: those lines that changed."""
         self._scales = scales
-        self.refresh()
+        lines = self._lines(self.size.width)
+        for y, (line, drawn) in enumerate(zip(lines, self._drawn_lines, strict=False)):
+            if not line.is_same(drawn):
+                self.refresh(Region(0, y, self.size.width, 1))
+        if len(lines) != len(self._drawn_lines):
+            self.refresh()
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
         """Five lines of figures and the two strips."""
@@ -103,16 +112,19 @@ class LivePanel(Widget):
 
     def render(self) -> Content:
         """The figures, then the strips."""
-        width = self.size.width
+        self._drawn_lines = self._lines(self.size.width)
+        return Content("\n").join(self._drawn_lines)
+
+    def _lines(self, width: int) -> list[Content]:
         lines = [
             self._throughput(width),
             self._first_token(width),
             self._between_tokens(width),
             *self._ledger(width),
-            *self._strip("tok/s", self._timing.series if self._timing else [], width),
+            *self._strip("tok/s", self._growing.series, width),
             *self._memory_strip(width),
         ]
-        return Content("\n").join(line.truncate(width, ellipsis=True) for line in lines)
+        return [line.truncate(width, ellipsis=True) for line in lines]
 
     # ------------------------------------------------------------ lines of figures
 

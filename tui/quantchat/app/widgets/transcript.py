@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.content import Content
+from textual.geometry import Region
+from textual.strip import Strip
 from textual.widgets import Static
 
 from quantchat.app.widgets.failure_note import FailureNote
+from quantchat.app.widgets.ground import ground
 from quantchat.app.widgets.lines import outside, quiet
 from quantchat.app.widgets.stages import Stages
-from quantchat.app.widgets.turn_view import TurnView
 from quantchat.bench.conversation import Conversation
 from quantchat.bench.live_variant import LiveVariant
 from quantchat.report import figures
 from quantchat.worker.protocol import Failed
+
+if TYPE_CHECKING:
+    from quantchat.app.widgets.turn_view import TurnView
 
 
 class Transcript(VerticalScroll, can_focus=False):
@@ -52,6 +59,10 @@ class Transcript(VerticalScroll, can_focus=False):
         """Hold the end when the place for the text shrinks, too."""
         self._hold_end()
 
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """The background alone."""
+        return ground(self, crop)
+
     async def sync(self, conversation: Conversation) -> None:
         """Show exactly the turns of `conversation`; those that are there already stay."""
         # A new chat counts its turns anew: it is the turn that is compared, not its number.
@@ -59,20 +70,20 @@ class Transcript(VerticalScroll, can_focus=False):
         for number, view in list(self._views.items()):
             if wanted.get(number) is not view.turn:
                 await self._views.pop(number).remove()
-        new = [
-            TurnView(turn, self._variant.label)
-            for turn in conversation.turns
-            if turn.number not in self._views
-        ]
+        new = [turn for turn in conversation.turns if turn.number not in self._views]
         if new:
-            await self.mount_all(new, before=self._stages)
-            self._views.update((view.turn.number, view) for view in new)
+            # Not before there is a turn: the parser of Markdown is no part of the first frame.
+            from quantchat.app.widgets.turn_view import TurnView
+
+            views = [TurnView(turn, self._variant.label) for turn in new]
+            await self.mount_all(views, before=self._stages)
+            self._views.update((view.turn.number, view) for view in views)
             self.follow(True)
 
-    async def tick(self) -> None:
+    def tick(self) -> None:
         """Draw what came since the last tick."""
         for view in self._views.values():
-            await view.tick()
+            view.tick()
         self._stages.tick()
 
     def show_state(self) -> None:

@@ -5,19 +5,24 @@ from __future__ import annotations
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
+from textual.geometry import Region
+from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Static
 
+from quantchat.app import terminal
 from quantchat.app.commands import command
-from quantchat.app.widgets.answer_markdown import AnswerMarkdown
+from quantchat.app.widgets.answer_view import AnswerView
 from quantchat.app.widgets.failure_note import explained, title_of
-from quantchat.app.widgets.lines import fitted, quiet
+from quantchat.app.widgets.ground import ground
+from quantchat.app.widgets.lines import ORDERS, fitted, quiet
 from quantchat.bench.conversation import Answer, AnswerState, Turn
 from quantchat.metrics.latency import TurnTiming
 from quantchat.report import figures
 from quantchat.text import neutralise
 
-ORDERS = {"together": "together", "in-turn": "in turn"}
+STEP_OVER_SSH = 4
+"""Lines by which a streamed answer moves up at a time, over a network."""
 
 
 class TurnView(Vertical):
@@ -27,7 +32,7 @@ class TurnView(Vertical):
     TurnView {
         height: auto; padding: 0 1; margin-bottom: 1;
         .prompt { height: auto; padding: 0 0 0 1; border-left: outer $quiet; text-style: bold; }
-        AnswerMarkdown { padding: 0 0 0 2; margin-top: 1; }
+        AnswerView { margin-top: 1; }
         .end { height: auto; padding: 0 0 0 2; }
         Summary { height: 1; padding: 0 0 0 2; text-wrap: nowrap; }
     }
@@ -41,37 +46,41 @@ class TurnView(Vertical):
         self.settled = self.answer is None
         """Whether the whole answer is drawn, and nothing more will come."""
         self._end = Static(id="end", classes="end")
-        self._markdown = AnswerMarkdown()
+        self._text = AnswerView(step=STEP_OVER_SSH if terminal.over_ssh() else 1)
         self._shown_end: Content | None = None
         self._summary = Summary()
 
     def compose(self) -> ComposeResult:
         """Prompt, answer, end."""
         yield Static(Content(neutralise(self.turn.prompt)), classes="prompt")
-        yield self._markdown
+        yield self._text
         yield self._end
         yield self._summary
 
-    async def tick(self) -> None:
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """The background alone."""
+        return ground(self, crop)
+
+    def tick(self) -> None:
         """Draw what came since the last tick; once the answer is over, all of it anew."""
         answer = self.answer
         if self.settled and self._shown_end is not None:
             return
         if answer is not None:
             if answer.over:
-                await self._markdown.settle(answer.text)
+                self._text.settle(answer.text)
                 self.settled = True
             else:
                 new = answer.pieces[self._written :]
                 self._written += len(new)
-                await self._markdown.write("".join(new))
+                self._text.write("".join(new))
         end = _end_of(answer)
         if end != self._shown_end:
             self._shown_end = end
             self._end.update(end)
             self._summary.show(answer)
         self._end.display = bool(end)
-        self._markdown.display = bool(answer and answer.text)
+        self._text.display = bool(answer and answer.text)
 
 
 def _end_of(answer: Answer | None) -> Content:

@@ -63,9 +63,9 @@ class VariantColumn(Vertical):
             self.transcript.show_trouble(silence or self.variant.failure)
         return silence is not None
 
-    async def tick(self, conversation: Conversation) -> None:
+    def tick(self, conversation: Conversation) -> None:
         """Draw what came since the last tick."""
-        await self.transcript.tick()
+        self.transcript.tick()
         self.panel.observe(self.newest_answer(conversation))
         away = self.transcript.away
         if away != self.header.away:

@@ -1,0 +1,205 @@
+"""An answer that grows: however it is cut into chunks and blocks, all of it can be read."""
+
+from __future__ import annotations
+
+import pytest
+import textual.highlight
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fakes.synthetic_text import KINDS, tokens
+from quantchat.app import growing_text
+from quantchat.app.growing_text import GrowingText
+from quantchat.app.markdown import Block, blocks
+from quantchat.app.markdown_table import column_widths, table_lines
+
+WIDTH = 56
+
+
+def drawn(text: GrowingText) -> list[str]:
+    return [text.line(number).plain.rstrip() for number in range(text.height)]
+
+
+def grown(pieces: list[str], at_once: int, width: int = WIDTH) -> GrowingText:
+    text = GrowingText()
+    text.fit(width)
+    for first in range(0, len(pieces), at_once):
+        text.feed("".join(pieces[first : first + at_once]))
+    return text
+
+
+def letters(lines: list[str]) -> str:
+    """All that is no white space, and no mark or line that drawing adds or takes away."""
+    return "".join(c for line in lines for c in line if c.isalnum())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_lost_where_a_long_block_is_cut(kind: str) -> None:
+    pieces = tokens(kind, 3000)
+    text = grown(pieces, 37)
+    assert text.settled > text.height * 0.9  # or each token would cost more than the one before
+    said = letters(pieces).replace("python", "", 1 if kind == "code" else 0)
+    assert letters(drawn(text)) == said
+    text.settle("".join(pieces))
+    assert letters(drawn(text)) == said
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_parsed_again_does_not_grow_with_the_answer(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = 0
+
+    def counted(source: str) -> list[Block]:
+        nonlocal longest
+        longest = max(longest, len(source))
+        return blocks(source)
+
+    monkeypatch.setattr(growing_text, "blocks", counted)
+    chunk = 40
+    pieces = tokens(kind, 6000)
+    grown(pieces, chunk)
+    most = max(len("".join(pieces[n : n + chunk])) for n in range(0, len(pieces), chunk))
+    assert longest <= growing_text.LONG + most + 100  # and the head of a table or fence
+
+
+SAMPLE = """# Head
+Some **bold** `code` and a [link](https://example.org/a).
+
+- one
+- two
+  - nested, and long enough that it has to go on in the next line of the screen
+
+  a paragraph of two
+- three
+
+3. third
+4. fourth
+
+> quoted
+> - in the quote
+
+```python
+print("x")
+
+	tabbed
+```
+
+| number | word |
+|-------:|:----:|
+| 1 | one |
+| 22 | *two* |
+
+---
+
+<think>kept</think>
+line
+break"""
+
+
+def test_each_kind_of_block_is_drawn() -> None:
+    text = GrowingText()
+    text.fit(40)
+    text.settle(SAMPLE)
+    assert drawn(text) == [
+        "Head",
+        "",
+        "Some bold code and a link.",
+        "",
+        "• one",
+        "• two",
+        "  ◦ nested, and long enough that it has",
+        "    to go on in the next line of the",
+        "    screen",
+        "",
+        "  a paragraph of two",
+        "• three",
+        "",
+        "3. third",
+        "4. fourth",
+        "",
+        "▌ quoted",
+        "▌ • in the quote",
+        "",
+        ' print("x")',
+        "",
+        "     tabbed",
+        "",
+        "number │ word",
+        "───────┼─────",
+        "     1 │ one",
+        "    22 │ two",
+        "",
+        "─" * 40,
+        "",
+        "<think>kept</think>",
+        "line",
+        "break",
+    ]
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=40))
+def test_chunks_make_no_difference_in_the_end(cuts: list[int]) -> None:
+    text, first = GrowingText(), 0
+    text.fit(40)
+    for cut in cuts:
+        text.feed(SAMPLE[first : first + cut])
+        first += cut
+    text.feed(SAMPLE[first:])
+    text.settle(SAMPLE)
+    whole = GrowingText()
+    whole.fit(40)
+    whole.settle(SAMPLE)
+    assert drawn(text) == drawn(whole)
+
+
+@settings(max_examples=200)
+@given(
+    st.text(alphabet="ab \n`~|-#>*1.[]()_\\\t😀語", max_size=300),
+    st.integers(1, 30),
+    st.integers(1, 30),
+)
+def test_any_text_is_drawn_within_its_width(source: str, chunk: int, width: int) -> None:
+    text = grown(list(source), chunk, width)
+    for _ in range(2):
+        lines = [text.line(number) for number in range(text.height)]
+        assert all(line.cell_length <= max(width, 40) for line in lines)
+        assert text.settled <= text.height
+        text.settle(source)
+
+
+def test_another_width_draws_all_anew() -> None:
+    text = grown(tokens("prose", 900), 50)
+    assert text.fit(30) and not text.fit(30)
+    assert drawn(text) == drawn(grown(tokens("prose", 900), 50, 30))
+    assert max(map(len, drawn(text))) <= 30
+
+
+def test_controls_are_marked() -> None:
+    text = grown(list("a\x1b]0;x\x07b"), 1)
+    assert drawn(text) == ["a␛]0;x␇b"]
+
+
+def test_long_code_is_coloured_as_one_when_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    coloured: list[int] = []
+    plain = textual.highlight.highlight
+
+    def counted(code: str, **more: object) -> object:
+        coloured.append(len(code.splitlines()))
+        return plain(code, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("textual.highlight.highlight", counted)
+    body = "".join(f"x{n} = {n}\n" for n in range(400))
+    text = grown(["```python\n", *body.splitlines(keepends=True)], 3)
+    assert coloured == []
+    text.feed("```\n\nAnd so on.")
+    assert coloured == [400]
+    assert drawn(text)[:2] == [" x0 = 0", " x1 = 1"] and drawn(text)[-2:] == ["", "And so on."]
+
+
+def test_a_wide_table_gives_way_where_it_is_widest() -> None:
+    rows = [[c for b in blocks(f"{'w' * n}") for c in b.lines(200)] for n in (4, 30, 90)]
+    cells = [[row[0] for row in rows]]
+    assert column_widths(cells, 60) == [4, 25, 25]
+    assert column_widths(cells, 200) == [4, 30, 90]
+    assert all(line.cell_length <= 60 for line in table_lines(cells, ["", "", ""], 60))

@@ -1,0 +1,266 @@
+"""Markdown as language models write it, as lines of styled text for any width.
+
+Not Textual's `Markdown`, which makes a widget of each paragraph, item and cell: what one more
+token costs would grow with the answer, and a table's would grow with its square.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from markdown_it import MarkdownIt
+from markdown_it.rules_core import StateCore
+from markdown_it.token import Token
+from textual.content import Content, Span
+from textual.style import Style
+
+from quantchat.app.markdown_table import table_lines
+from quantchat.text import neutralise
+
+_QUIET = "$quiet"
+_HEADINGS = {"h1": "bold underline $primary", "h2": "bold underline $primary"}
+_HEADING = "bold $primary"
+_INLINE = {"strong_open": "bold", "em_open": "italic", "s_open": "strike"}
+_CODE_INLINE = "on $panel"
+_LINK = "underline"
+_LEAST_ROOM = 8
+"""Cells that nested lists and quotes leave to their text, however deep they are."""
+
+COLOURED = 32_000
+"""Longest code, in characters, that is coloured: Pygments needs a tenth of a second for it."""
+
+
+def _keep_line_breaks(state: StateCore) -> None:
+    """Make each newline of the source a line break: a model that ends a line means it."""
+    for token in state.tokens:
+        for child in token.children or ():
+            if child.type == "softbreak":
+                child.type = "hardbreak"
+
+
+def _neutralise(state: StateCore) -> None:
+    """Mark what entities stood for: `&#x202E;` is a control only once it is parsed."""
+    for token in state.tokens:
+        for part in (token, *(token.children or ())):
+            part.content = neutralise(part.content)
+            for grandchild in part.children or ():  # of an image's description
+                grandchild.content = neutralise(grandchild.content)
+
+
+@lru_cache(maxsize=1)
+def parser() -> MarkdownIt:
+    """A parser that keeps line breaks, and shows tags (`<think>`, HTML), which others drop."""
+    made = MarkdownIt("gfm-like", {"html": False})
+    made.core.ruler.push("neutralise", _neutralise)
+    made.core.ruler.push("keep_line_breaks", _keep_line_breaks)
+    return made
+
+
+@dataclass(frozen=True)
+class Block:
+    """A top-level block: its tokens, and the lines of the source that it was made of."""
+
+    tokens: tuple[Token, ...]
+    first_line: int
+
+    @property
+    def kind(self) -> str:
+        """The type of its first token, such as `paragraph_open`, `fence` or `table_open`."""
+        return self.tokens[0].type
+
+    @property
+    def code(self) -> str | None:
+        """What a block of code holds; None for another block."""
+        return self.tokens[0].content if self.kind in ("fence", "code_block") else None
+
+    def lines(self, width: int, *, headless: bool = False) -> list[Content]:
+        """The block drawn in `width` cells. `headless` leaves the head of a table out."""
+        return _Drawing(width, headless).draw(self.tokens)
+
+
+def blocks(source: str) -> list[Block]:
+    """The top-level blocks of neutral Markdown `source`."""
+    found: list[Block] = []
+    begun: list[Token] = []
+    for token in parser().parse(source):
+        begun.append(token)
+        if token.level == 0 and token.nesting <= 0:
+            first = begun[0].map
+            found.append(Block(tuple(begun), first[0] if first else 0))
+            begun = []
+    return found
+
+
+def code_text(code: str) -> Content:
+    """Code as it is."""
+    return Content(code.rstrip("\n").expandtabs(4))
+
+
+def coloured_code(code: str, language: str) -> Content:
+    """Code in the colours of its language, if it is not longer than `COLOURED`."""
+    plain = code_text(code)
+    if len(plain) > COLOURED:
+        return plain
+    from textual.highlight import highlight
+
+    return highlight(plain.plain, language=language.split(" ")[0] or None)
+
+
+def code_lines(code: Content, width: int) -> list[Content]:
+    """Code with its background; long lines go on in the next: no key scrolls sideways."""
+    room = max(2, width - 2)
+    cut = [part for line in code.split(allow_blank=True) for part in line.fold(room)]
+    return [
+        part.pad_left(1).pad_right(width - 1 - part.cell_length).stylize_before("on $surface")
+        for part in cut
+    ]
+
+
+def inline(token: Token) -> Content:
+    """Styled text of an inline token."""
+    text: list[str] = []
+    spans: list[Span] = []
+    open_: list[tuple[Style | str, int]] = []
+    position = 0
+
+    def add(part: str) -> None:
+        nonlocal position
+        text.append(part)
+        position += len(part)
+
+    def close() -> None:
+        style, start = open_.pop()
+        spans.append(Span(start, position, style))
+
+    for child in token.children or ():
+        kind = child.type
+        if kind == "text":
+            add(re.sub(r"\s+", " ", child.content))
+        elif kind == "hardbreak":
+            add("\n")
+        elif kind == "code_inline":
+            open_.append((_CODE_INLINE, position))
+            add(child.content)
+            close()
+        elif kind in _INLINE:
+            open_.append((_INLINE[kind], position))
+        elif kind == "link_open":
+            open_.append((_link(child.attrs.get("href", "")), position))
+        elif kind == "image":
+            open_.append((_link(child.attrs.get("src", "")), position))
+            add("🖼  " + "".join(part.content for part in child.children or ()))
+            close()
+        elif kind.endswith("_close"):
+            close()
+        else:
+            add(child.content)
+    return Content("".join(text), spans)
+
+
+def _link(href: object) -> Style:
+    """Clicked, a link runs the widget's own `action_link`."""
+    return Style.from_meta({"@click": f"link({str(href)!r})"}) + Style(underline=True)
+
+
+class _Drawing:
+    """Draws tokens from left to right, top to bottom, within the prefixes of lists and quotes."""
+
+    def __init__(self, width: int, headless: bool) -> None:
+        self._width = width
+        self._headless = headless
+        self._lines: list[Content] = []
+        self._prefixes: list[Content] = []
+        self._bullet: Content | None = None
+        """Stands in place of the innermost prefix on the next line."""
+        self._numbers: list[int | None] = []
+        """The next number of each list we are in; None where it has bullets."""
+
+    def draw(self, tokens: Sequence[Token]) -> list[Content]:
+        index = 0
+        while index < len(tokens):
+            token = tokens[index]
+            kind = token.type
+            if kind == "table_open":
+                end = next(i for i in range(index, len(tokens)) if tokens[i].type == "table_close")
+                self._add(table_lines(*_cells(tokens[index:end]), self._room, self._headless))
+                index = end
+            elif kind in ("fence", "code_block"):
+                self._add(code_lines(code_text(token.content), self._room))
+            elif kind == "hr":
+                self._add([Content.styled("─" * self._room, _QUIET)])
+            elif kind == "inline":
+                style = self._heading(tokens, index)
+                content = inline(token).stylize_before(style) if style else inline(token)
+                self._add(content.wrap(self._room))
+            elif kind in ("bullet_list_open", "ordered_list_open"):
+                self._open_list(token)
+            elif kind in ("bullet_list_close", "ordered_list_close"):
+                self._numbers.pop()
+            elif kind == "list_item_open":
+                self._open_item()
+            elif kind == "blockquote_open":
+                self._prefixes.append(Content.styled("▌ ", _QUIET))
+            elif kind in ("list_item_close", "blockquote_close"):
+                self._prefixes.pop()
+                self._bullet = None
+            elif kind == "paragraph_open" and self._apart(tokens, index):
+                self._add([Content()])
+            index += 1
+        return self._lines
+
+    @property
+    def _room(self) -> int:
+        used = sum(prefix.cell_length for prefix in self._prefixes)
+        return max(_LEAST_ROOM, self._width - used)
+
+    def _add(self, lines: Iterable[Content]) -> None:
+        for line in lines:
+            bullet, self._bullet = self._bullet, None
+            prefixes = self._prefixes if bullet is None else [*self._prefixes[:-1], bullet]
+            self._lines.append(Content("").join([*prefixes, line]) if prefixes else line)
+
+    @staticmethod
+    def _heading(tokens: Sequence[Token], index: int) -> str:
+        before = tokens[index - 1] if index else None
+        if before is None or before.type != "heading_open":
+            return ""
+        return _HEADINGS.get(before.tag, _HEADING)
+
+    def _apart(self, tokens: Sequence[Token], index: int) -> bool:
+        """Whether a blank line stands before this paragraph: between two of one item or quote."""
+        inside = self._lines and self._prefixes and self._bullet is None
+        before = tokens[index - 1].type if index else ""
+        after_another = before in ("fence", "code_block") or before.endswith("_close")
+        return bool(inside and after_another and not tokens[index].hidden)
+
+    def _open_list(self, token: Token) -> None:
+        start = token.attrs.get("start", 1)
+        self._numbers.append(int(start) if token.type == "ordered_list_open" else None)
+
+    def _open_item(self) -> None:
+        number = self._numbers[-1]
+        depth = len(self._numbers) - 1
+        bullet = f"{'•◦▪'[depth % 3]} " if number is None else f"{number}. "
+        if number is not None:
+            self._numbers[-1] = number + 1
+        if self._bullet is not None:  # an item that begins with a list
+            self._add([Content()])
+        self._bullet = Content.styled(bullet, _QUIET)
+        self._prefixes.append(Content(" " * len(bullet)))
+
+
+def _cells(tokens: Sequence[Token]) -> tuple[list[list[Content]], list[str]]:
+    """Rows of a table, the head first, and how each column is aligned."""
+    rows: list[list[Content]] = []
+    aligned: list[str] = []
+    for index, token in enumerate(tokens):
+        if token.type == "tr_open":
+            rows.append([])
+        elif token.type in ("th_open", "td_open"):
+            rows[-1].append(inline(tokens[index + 1]))
+            if len(rows) == 1:
+                aligned.append(str(token.attrs.get("style", "")).rpartition(":")[2])
+    return rows, aligned
