@@ -17,7 +17,12 @@ from quantchat.app import clipboard, terminal, themes
 from quantchat.app.commands import COMMANDS
 from quantchat.app.keeping import Keeps
 from quantchat.app.screens.comparison import ComparisonScreen
-from quantchat.app.textual_workarounds import ControlGuard, tell_alt_enter, write_to_terminal
+from quantchat.app.textual_workarounds import (
+    ControlGuard,
+    PacedApp,
+    tell_alt_enter,
+    write_to_terminal,
+)
 from quantchat.bench.comparison import Comparison
 from quantchat.metrics.sampler import DeviceSampler
 from quantchat.profile.model import Profile
@@ -39,7 +44,7 @@ def real_comparison(profile: Profile) -> Comparison:
     return Comparison(profile, maker=Workshop())
 
 
-class QuantchatApp(App[None]):
+class QuantchatApp(PacedApp):
     """Opens `profile`, or the start screen where there is none."""
 
     TITLE = "quantchat"

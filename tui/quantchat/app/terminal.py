@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO, cast
+from typing import Any, cast
 
 from quantchat import paths
+from quantchat.app.terminal_output import TerminalOutput
 
 SIGNALS: tuple[signal.Signals, ...] = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 """Upon which the program leaves in good order. Ctrl+C is a key on the screen, and no signal."""
@@ -42,32 +43,6 @@ def quieten_textual() -> None:
     os.environ.setdefault("ESCDELAY", "50")
 
 
-class _SteadyFile:
-    """A terminal to write to that may vanish: what cannot be written is dropped.
-
-    Textual's writer thread dies of the first failed write, after which its bounded queue fills
-    and blocks the event loop for ever, with the workers still holding the GPU.
-    """
-
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
-
-    def write(self, text: str) -> int:
-        with contextlib.suppress(OSError, ValueError):
-            return self._file.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            self._file.flush()
-
-    def fileno(self) -> int:
-        return self._file.fileno()
-
-    def isatty(self) -> bool:
-        return self._file.isatty()
-
-
 @contextlib.contextmanager
 def guarded_stderr() -> Iterator[Path]:
     """Keep descriptor 2 away from the screen, which Textual draws through `sys.__stderr__`.
@@ -84,15 +59,14 @@ def guarded_stderr() -> Iterator[Path]:
     log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log_fd, 2)
     os.close(log_fd)
-    file = os.fdopen(terminal, "w", encoding="utf-8", errors="replace", closefd=False)
-    sys.__stderr__ = cast("Any", _SteadyFile(file))  # type: ignore[misc]
+    output = TerminalOutput(terminal)
+    sys.__stderr__ = cast("Any", output)  # type: ignore[misc]
     try:
         yield log
     finally:
         sys.__stderr__ = before  # type: ignore[misc]
         sys.stderr.flush()
-        with contextlib.suppress(OSError):
-            file.flush()
+        output.close()
         os.dup2(terminal, 2)
         os.close(terminal)
         with contextlib.suppress(OSError):

@@ -5,16 +5,24 @@ Read again whenever the pin in pyproject.toml moves.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import threading
 from collections.abc import Callable, MutableMapping
 from typing import Any, cast
 
+from rich.console import RenderableType
 from rich.segment import Segment
 from textual import _ansi_sequences
 from textual.app import App
 from textual.color import Color
+from textual.driver import Driver
+from textual.drivers.linux_driver import LinuxDriver
 from textual.filter import LineFilter
 from textual.keys import Keys
+from textual.screen import Screen
 
+from quantchat.app.terminal_output import TerminalOutput
 from quantchat.text import neutralise
 
 
@@ -75,3 +83,113 @@ def write_to_terminal(app: App[Any]) -> Callable[[str], None]:
             driver.write(sequence)
 
     return write
+
+
+class PacedDriver(LinuxDriver):
+    """Knows whether the terminal has taken all that was written to it.
+
+    Textual writes in a thread, through a queue of thirty pieces that blocks the event loop when it
+    is full: a terminal that is slow or stops reading would stop the whole program. Here the queue
+    has no end, and `PacedApp` draws no frame while there is something in it.
+    Can go when Textual drops frames by itself.
+    """
+
+    def __init__(self, app: App[Any], **more: Any) -> None:
+        super().__init__(app, **more)
+        self._terminal: Any = self._file
+        self._file = cast("Any", _Tap(self._terminal, self._one_taken))
+        self._lock = threading.Lock()
+        self._untaken = 0
+        self._awaited: Callable[[], None] | None = None
+
+    def start_application_mode(self) -> None:
+        """Begin, with a queue that has no end."""
+        super().start_application_mode()  # type: ignore[no-untyped-call]
+        if self._writer_thread is not None:
+            self._writer_thread._queue.maxsize = 0
+
+    def write(self, data: str) -> None:
+        """Write `data` soon. Never blocks."""
+        with self._lock:
+            self._untaken += 1
+        super().write(data)
+
+    def when_taken(self, call: Callable[[], None]) -> bool:
+        """Have `call` made, in the writer's thread, once all is taken; False if that is so."""
+        with self._lock:
+            if self._untaken:
+                self._awaited = call
+            return bool(self._untaken)
+
+    def _one_taken(self) -> None:
+        with self._lock:
+            self._untaken -= 1
+            call = None
+            if not self._untaken:
+                call, self._awaited = self._awaited, None
+        if call is not None:
+            call()
+
+    def close(self) -> None:
+        """Wait for what is still to be written, but not for ever."""
+        if isinstance(self._terminal, TerminalOutput):
+            self._terminal.leave()
+        super().close()
+
+
+class _Tap:
+    """A text file that tells of each write that is over."""
+
+    def __init__(self, file: Any, written: Callable[[], None]) -> None:
+        self._file = file
+        self._written = written
+
+    def write(self, text: str) -> None:
+        self._file.write(text)
+        self._written()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+class PacedApp(App[None]):
+    """Draws a frame only when the terminal has taken the last one; what changed meanwhile is in it.
+
+    In Textual's words, there is a batch update from one frame until it is taken.
+    """
+
+    _waits = False
+    _owed = False
+    """Whether something was to be drawn meanwhile that Textual believes to be on the screen."""
+
+    def get_driver_class(self) -> type[Driver]:
+        """Ours for a terminal; another where TEXTUAL_DRIVER names it."""
+        usual = super().get_driver_class()
+        return PacedDriver if usual is LinuxDriver else usual
+
+    def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
+        self._owed |= self._waits and renderable is not None
+        super()._display(screen, renderable)
+
+    def _end_update(self) -> None:
+        super()._end_update()
+        loop = asyncio.get_running_loop()
+
+        def taken() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: there is no frame to come
+                loop.call_soon_threadsafe(self._frame_taken)
+
+        driver = self._driver
+        if isinstance(driver, PacedDriver) and not self._waits and driver.when_taken(taken):
+            self._waits = True
+            self._begin_batch()
+
+    def _frame_taken(self) -> None:
+        self._waits = False
+        self._end_batch()
+        if not self._running:
+            return
+        if self._owed:
+            self._owed = False
+            self.screen.refresh()
+        self.screen.check_idle()
