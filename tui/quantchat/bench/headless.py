@@ -52,7 +52,7 @@ async def measure(
         measurement.stop()
 
     try:
-        with _on_signals(stop):
+        with on_signals(stop):
             comparison.open()
             await _loaded(comparison, changed, stopped)
             await measurement.run()
@@ -77,7 +77,8 @@ async def _loaded(comparison: Comparison, changed: asyncio.Event, stopped: async
 
 
 @contextlib.contextmanager
-def _on_signals(stop: Callable[[], None]) -> Iterator[None]:
+def on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` on Ctrl+C, SIGTERM and SIGHUP, for as long as the context lasts."""
     loop = asyncio.get_running_loop()
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     for number in signals:

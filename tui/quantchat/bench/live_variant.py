@@ -12,11 +12,12 @@ from pathlib import Path
 
 from quantchat import paths
 from quantchat.bench.conversation import Answer, AnswerState
+from quantchat.bench.requests import load_request
 from quantchat.errors import UserError, log_exception
 from quantchat.host.worker_process import Place, StartWorker, Worker, WorkerEnded
 from quantchat.metrics.host import oom_kills
 from quantchat.profile.model import AnyVariant
-from quantchat.quantize.maker import MakeFailed, Maker, Prepared
+from quantchat.quantize.maker import MakeFailed, Maker
 from quantchat.text import one_line
 from quantchat.worker.protocol import (
     Alive,
@@ -25,7 +26,6 @@ from quantchat.worker.protocol import (
     Finished,
     Generate,
     Ledger,
-    Load,
     Memory,
     Prefilled,
     Progress,
@@ -174,7 +174,7 @@ class LiveVariant:
             self._worker = await self._start(Place(self.label, self.spec.python))
             self._log = self._worker.log
             self._heard_s = time.monotonic()
-            self._worker.send(self._load(prepared))
+            self._worker.send(load_request(self.spec, prepared))
             async for event in self._worker.events():
                 self._heard_s = time.monotonic()
                 if isinstance(event, Ready):
@@ -213,20 +213,6 @@ class LiveVariant:
             if self.state is not State.FAILED:
                 self._become(State.IDLE)
             self._finish_answer(Failed("worker_ended", "the variant was ended"))
-
-    def _load(self, prepared: Prepared) -> Load:
-        spec = self.spec
-        return Load(
-            engine=spec.engine,
-            model=prepared.model,
-            revision=prepared.revision,
-            options=spec.options,
-            dtype=spec.dtype,
-            device=spec.device,
-            attention=spec.attention,
-            decode=spec.decode,
-            trust_remote_code=spec.trust_remote_code,
-        )
 
     def _become(self, state: State) -> None:
         self.state = state

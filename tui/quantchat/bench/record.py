@@ -69,12 +69,17 @@ def record(
             *(_turn(one.turn, ran, one.task + 1, one.round) for one in measured),
         ],
         measurement=_measurement(measurement) if measurement else None,
-        environment=Environment(
-            python=f"{platform.python_implementation()} {platform.python_version()}",
-            os=platform.platform(),
-            libraries=versions(_LIBRARIES),
-            device=sampler.sample(),
-        ),
+        environment=environment(sampler),
+    )
+
+
+def environment(sampler: DeviceSampler) -> Environment:
+    """The machine and the software, now."""
+    return Environment(
+        python=f"{platform.python_implementation()} {platform.python_version()}",
+        os=platform.platform(),
+        libraries=versions(_LIBRARIES),
+        device=sampler.sample(),
     )
 
 

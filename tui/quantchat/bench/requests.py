@@ -1,12 +1,28 @@
-"""What a worker is sent for an answer, the same for a chat and for a measurement."""
+"""What a worker is sent to load and to answer, the same for a chat and for a measurement."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
-from quantchat.profile.model import Generation
-from quantchat.worker.protocol import Generate, Message, Sampling
+from quantchat.profile.model import AnyVariant, Generation
+from quantchat.quantize.maker import Prepared
+from quantchat.worker.protocol import Generate, Load, Message, Sampling
+
+
+def load_request(spec: AnyVariant, prepared: Prepared) -> Load:
+    """Return the request to load `spec`, of which `prepared` is what the engine loads."""
+    return Load(
+        engine=spec.engine,
+        model=prepared.model,
+        revision=prepared.revision,
+        options=spec.options,
+        dtype=spec.dtype,
+        device=spec.device,
+        attention=spec.attention,
+        decode=spec.decode,
+        trust_remote_code=spec.trust_remote_code,
+    )
 
 
 def chat_request(

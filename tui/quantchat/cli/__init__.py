@@ -27,6 +27,7 @@ _COMMANDS = {
     "run": Lazy("quantchat.cli.run:run", "Measure a comparison in rounds, without the screen."),
     "plan": Lazy("quantchat.cli.plan:plan", "Estimate the memory a comparison will need."),
     "doctor": Lazy("quantchat.cli.doctor:doctor", "Name what will not work here, and the cure."),
+    "score": Lazy("quantchat.cli.score:score", "Tell how far variants are from their base."),
     "compare": Lazy("quantchat.cli.compare:compare", "Compare runs, and fail on a condition."),
     "rerun": Lazy("quantchat.cli.rerun:rerun", "Measure again what a snapshot records."),
     "snapshots": Lazy("quantchat.cli.snapshots:snapshots", "List or show saved snapshots."),

@@ -6,13 +6,14 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from quantchat.snapshot.compare import RunsCompared
     from quantchat.snapshot.gates import Verdict
+    from quantchat.snapshot.schema import Snapshot
 
 _GATE_FAILED = 1
 _GATE_UNDECIDED = 2
@@ -58,6 +59,9 @@ def compare(
     Memory is no sample: weights and what a GPU holds are taken as they stand. A gate that cannot be
     decided makes the exit status 2: what was measured only once, and process_bytes on a CPU, where
     resident memory differs from process to process.
+
+    Snapshots of `quantchat score` are laid side by side, without gates. Refused where text,
+    windows, BOS, tokenizer, token count or reference differ.
     """  # noqa: D301  # \\b keeps click from wrapping what follows
     from quantchat import paths
     from quantchat.cli.snapshots import found
@@ -68,7 +72,11 @@ def compare(
     from quantchat.snapshot.gates import judge
 
     files = [found(obj or paths.snapshots_dir(), name) for name in snapshots]
-    runs = [Run(str(file), store.load(file)) for file in files]
+    saved = [(str(file), store.load(file)) for file in files]
+    if all(snapshot.score and not snapshot.measurement for _, snapshot in saved):
+        _compare_scores(saved, conditions, force=force, as_json=as_json)
+        return 0
+    runs = [Run(*one) for one in saved]
     result = compare_runs(runs, force=force)
     letters = [column.letter for column in result.columns]
     gates = [parse(condition, letters) for condition in conditions]
@@ -80,13 +88,43 @@ def compare(
     return _GATE_UNDECIDED if "undecided" in statuses else 0
 
 
+def _compare_scores(
+    saved: Sequence[tuple[str, Snapshot]],
+    conditions: Sequence[str],
+    *,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Lay scores side by side. Raises UserError where that cannot be."""
+    from quantchat.errors import UserError
+    from quantchat.report import scores as report
+    from quantchat.snapshot.score import obstacles
+    from quantchat.snapshot.setups import NotComparable
+
+    if conditions:
+        raise UserError("scores have no gates: --fail-if is for runs", where=conditions[0])
+    scores = [report.Scored(file, one, one.score) for file, one in saved if one.score]
+    against = obstacles([one.score for one in scores])
+    if against and not force:
+        raise NotComparable(against)
+    if as_json:
+        _print_json(report.document(scores, against))
+    else:
+        from quantchat.cli.console import console
+
+        console().print(report.render(scores, against))
+
+
 def _print(result: RunsCompared, verdicts: Sequence[Verdict], *, as_json: bool) -> None:
     from quantchat.cli.console import console
     from quantchat.report import comparison
 
     if as_json:
-        body = comparison.document(result, verdicts)
-        # Pure ASCII: raw text of a profile in it does nothing to a terminal.
-        sys.stdout.write(json.dumps(body, ensure_ascii=True, allow_nan=False) + "\n")
+        _print_json(comparison.document(result, verdicts))
     else:
         console().print(comparison.render(result, verdicts))
+
+
+def _print_json(body: dict[str, Any]) -> None:
+    # Pure ASCII: raw text of a profile in it does nothing to a terminal.
+    sys.stdout.write(json.dumps(body, ensure_ascii=True, allow_nan=False) + "\n")

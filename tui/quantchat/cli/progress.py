@@ -19,6 +19,7 @@ from rich.progress import (
 from quantchat.bench.live_variant import LiveVariant, State
 from quantchat.cli.console import console
 from quantchat.text import one_line
+from quantchat.worker import protocol
 
 
 class Display(Protocol):
@@ -26,6 +27,9 @@ class Display(Protocol):
 
     def on_variant(self, variant: LiveVariant) -> None:
         """Show the stage a variant is at while it is prepared and loaded."""
+
+    def on_model(self, label: str, stage: protocol.Progress | None) -> None:
+        """Show the stage the model `label` is at; None: it is done."""
 
     def on_step(self, done: int, total: int, detail: str) -> None:
         """Show how far the rounds are."""
@@ -48,10 +52,11 @@ def progress_display() -> Iterator[Display]:
         yield _Bars(progress)
 
 
-def _stage(variant: LiveVariant) -> str:
-    if variant.progress is None:
-        return variant.state.value
-    return one_line(f"{variant.progress.stage} {variant.progress.detail}")
+def _stage(variant: LiveVariant) -> protocol.Progress | None:
+    """The stage of a variant that is prepared or loaded, None of any other."""
+    if variant.state not in (State.PREPARING, State.LOADING):
+        return None
+    return variant.progress or protocol.Progress(variant.state.value)
 
 
 class _Bars:
@@ -65,17 +70,19 @@ class _Bars:
         return self._tasks[key]
 
     def on_variant(self, variant: LiveVariant) -> None:
-        task = self._task(variant.label)
-        if variant.state not in (State.PREPARING, State.LOADING):
+        self.on_model(variant.label, _stage(variant))
+
+    def on_model(self, label: str, stage: protocol.Progress | None) -> None:
+        task = self._task(label)
+        if stage is None:
             self._progress.update(task, visible=False)
             return
-        stage = variant.progress
         self._progress.update(
             task,
             visible=True,
-            description=f"{one_line(variant.label)}: {_stage(variant)}",
-            total=stage.total if stage and stage.total else None,
-            completed=stage.done if stage else 0,
+            description=one_line(f"{label}: {stage.stage} {stage.detail}".rstrip()),
+            total=stage.total or None,
+            completed=stage.done,
         )
 
     def on_step(self, done: int, total: int, detail: str) -> None:
@@ -90,9 +97,13 @@ class _Lines:
         self._last: dict[str, str] = {}
 
     def on_variant(self, variant: LiveVariant) -> None:
-        stage = variant.progress.stage if variant.progress else variant.state.value
-        if variant.state in (State.READY, State.PREPARING, State.LOADING):
-            self._say(variant.label, stage)
+        if variant.state is State.READY:
+            self._say(variant.label, variant.state.value)
+        elif (stage := _stage(variant)) is not None:
+            self._say(variant.label, stage.stage)
+
+    def on_model(self, label: str, stage: protocol.Progress | None) -> None:
+        self._say(label, "done" if stage is None else stage.stage)
 
     def on_step(self, done: int, total: int, detail: str) -> None:
         self._say("rounds", f"{detail} ({done} of {total})")

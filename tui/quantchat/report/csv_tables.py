@@ -1,4 +1,4 @@
-"""Snapshots as two tidy tables (RFC 4180, UTF-8): a row for each answer, a row for each token.
+"""Snapshots as tidy tables (RFC 4180, UTF-8): a row an answer, a token, a figure of a score.
 
 An empty cell is "not known". Text is neutral, and where a spreadsheet would take it for a formula
 it begins with an apostrophe (OWASP, "CSV Injection"); the raw text is in the snapshot.
@@ -13,6 +13,7 @@ from itertools import zip_longest
 from typing import Any
 
 from quantchat.metrics.latency import itl_ms
+from quantchat.metrics.quality import Divergence, Quantity
 from quantchat.snapshot.schema import AnswerRecord, Snapshot, TurnRecord
 from quantchat.text import neutralise
 from quantchat.worker.protocol import Ledger
@@ -32,14 +33,20 @@ _ANSWERS = (
 )  # fmt: skip
 _TOKENS = (*_KEYS, "index", "id", "since_prompt_ms", "itl_ms", "piece")
 
+_SCORES = (
+    "snapshot", "model", "role", "figure", "percent", "value", "error", "clustered_error",
+)  # fmt: skip
+
 _Named = Sequence[tuple[str, Snapshot]]
 
 
 def tables(snapshots: _Named) -> dict[str, bytes]:
-    """Both tables of `snapshots`, each with the name of its file, by the name of the table's."""
+    """The tables of `snapshots`, each with the name of its file, by the name of the table's."""
+    scores = list(_scores(snapshots))
     return {
         "answers.csv": _written(_ANSWERS, _answers(snapshots)),
         "tokens.csv": _written(_TOKENS, _tokens(snapshots)),
+        **({"scores.csv": _written(_SCORES, scores)} if scores else {}),
     }
 
 
@@ -97,3 +104,28 @@ def _tokens(snapshots: _Named) -> Iterator[tuple[Any, ...]]:
         for index, (token, piece, at_ns, gap) in enumerate(tokens):
             since = (at_ns - answer.received_ns) / 1e6 if answer.received_ns else None
             yield (*key, index, token, since, gap, piece)
+
+
+def _scores(snapshots: _Named) -> Iterator[tuple[Any, ...]]:
+    """Each figure against the reference; `percent` is that of a percentile."""
+    for file, snapshot in snapshots:
+        for model in snapshot.score.models if snapshot.score else ():
+            key = (file, model.label, model.role)
+            if model.perplexity is not None:
+                yield (*key, "perplexity", None, *_quantity(model.perplexity))
+            if model.divergence is not None:
+                yield from ((*key, *row) for row in _seen(model.divergence))
+
+
+def _seen(seen: Divergence) -> Iterator[tuple[Any, ...]]:
+    for name in ("log_ratio", "perplexity_difference", "kld_mean", "delta_p_mean", "delta_p_rms"):
+        yield (name, None, *_quantity(getattr(seen, name)))
+    yield ("same_top", None, *_quantity(seen.same_top))
+    yield ("kld_max", None, seen.kld_max, None, None)
+    for name, percentiles in (("kld", seen.kld_percentiles), ("delta_p", seen.delta_p_percentiles)):
+        for one in percentiles:
+            yield (name, one.percent, *_quantity(one.figure))
+
+
+def _quantity(quantity: Quantity) -> tuple[float | None, ...]:
+    return quantity.value, quantity.error, quantity.clustered

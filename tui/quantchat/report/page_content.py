@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from quantchat.report import score
 from quantchat.report.drawing import Plot
 from quantchat.report.measurement import CONTENDED, failures, flags, gap_lines, how, ratios_table
 from quantchat.report.page_answers import ToldTurn, turns
@@ -32,7 +33,7 @@ class Section:
     doubts: list[str]
     """What speaks against the figures."""
     results: list[Grid]
-    """B against A, and each prompt; none of a chat."""
+    """B against A, each prompt, and a score's tables; none of a chat."""
     gaps: list[str]
     """Percentiles of the pooled ITL, a line a side."""
     plots: list[Plot]
@@ -72,7 +73,7 @@ def _section(number: int, file: str, snapshot: Snapshot) -> Section:
         anchor=f"snapshot-{number}",
         title=title or "(no name)",
         file=one_line(file),
-        facts=[*facts, *_asked(snapshot)],
+        facts=[*facts, *_asked(snapshot), *(score.facts(snapshot.score) if snapshot.score else [])],
         doubts=_doubts(snapshot),
         results=_results(snapshot),
         gaps=gap_lines(snapshot) if snapshot.measurement else [],
@@ -92,14 +93,17 @@ def _results(snapshot: Snapshot) -> list[Grid]:
         title = f"B against A, {ORDERS[snapshot.measurement.order]}"
         found.append(grid(ratios_table(snapshot), title))
     prompts = per_prompt(snapshot)
-    return [*found, *([grid(prompts)] if prompts else [])]
+    scored = score.tables(snapshot.score) if snapshot.score else ()
+    return [*found, *([grid(prompts)] if prompts else []), *map(grid, scored)]
 
 
 def _doubts(snapshot: Snapshot) -> list[str]:
     measurement = snapshot.measurement
+    scored = score.doubts(snapshot.score) if snapshot.score else []
     if measurement is None:
-        return [_CHAT]
+        return [*([_CHAT] if snapshot.turns or not snapshot.score else []), *scored]
     return [
+        *scored,
         *([CONTENDED] if measurement.order == "together" else []),
         *(["stopped before the end"] if measurement.stopped else []),
         *flags(snapshot),

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from quantchat.metrics.gpus import GpuSample
 from quantchat.metrics.memory import SOURCES
+from quantchat.report import score
 from quantchat.report.figures import UNKNOWN, milliseconds, number, seconds, size
 from quantchat.snapshot.recovered import is_recovered
 from quantchat.snapshot.schema import AnswerRecord, Snapshot, TurnRecord, VariantRecord
@@ -40,9 +41,12 @@ _T = TypeVar("_T")
 
 
 def render(snapshot: Snapshot) -> Group:
-    """The whole snapshot: where, what ran, memory, and each turn with its figures and answers."""
+    """All of it: where, what ran, memory, the score, each turn with its figures and answers."""
     parts: list[RenderableType] = [header(snapshot), variants_table(snapshot)]
-    parts.append(memory_table(snapshot))
+    if any(variant.ledger for variant in snapshot.variants):
+        parts.append(memory_table(snapshot))
+    if snapshot.score is not None:
+        parts.append(score.render(snapshot.score))
     for turn in snapshot.turns:
         parts += [Text(), turn_table(turn), answers(turn)]
     return Group(*parts)
@@ -160,7 +164,7 @@ def list_table(listed: Iterable[Listed]) -> Table:
             Text(one_line(when(line.created))),
             Text(one_line(line.name)) + recovered_mark(line.path),
             Text(shown),
-            Text(str(line.turns)),
+            Text("score" if line.scored and not line.turns else str(line.turns)),
         )
     return table
 

@@ -40,6 +40,12 @@ class Run:
 
     def __post_init__(self) -> None:
         if self.snapshot.measurement is None:
+            if self.snapshot.score is not None:
+                raise UserError(
+                    "holds a score and no measurement: the two cannot be compared",
+                    where=self.file,
+                    mend="give scores alone, or measurements alone",
+                )
             raise UserError(
                 "holds no measurement, only a chat",
                 where=self.file,

@@ -1,4 +1,4 @@
-"""Two kinds of field that a snapshot needs and pydantic has not.
+"""What each record of a snapshot is, and two kinds of field that pydantic has not.
 
 Text of a model or of a file name may hold lone surrogates, which pydantic's own strings refuse.
 And what a snapshot keeps is described once already, by the frozen dataclasses of the worker's
@@ -10,11 +10,30 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Any, TypeVar
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, PlainValidator, TypeAdapter
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainValidator,
+    TypeAdapter,
+)
 from pydantic.json_schema import JsonSchemaValue, WithJsonSchema
 from pydantic_core import CoreSchema, core_schema
 
 from quantchat.worker.strict_json import from_json
+
+
+class Record(BaseModel):
+    """Part of a snapshot: strict, and with no key that it does not know."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
 
 
 def _text(value: Any) -> str:

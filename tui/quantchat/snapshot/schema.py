@@ -13,7 +13,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from quantchat.metrics.energy import Energy
 from quantchat.metrics.estimate import Estimate
@@ -21,23 +21,14 @@ from quantchat.metrics.latency import TurnTiming
 from quantchat.metrics.memory import ProcessMemory
 from quantchat.metrics.sampler import DeviceSample
 from quantchat.profile.schema import DIALECT
-from quantchat.snapshot.fields import AsObject, Text
+from quantchat.snapshot.fields import AsObject, Record, Text
+from quantchat.snapshot.score import ScoreRecord
 from quantchat.worker.protocol import Failed, Ledger, Resolved, Sampling
 
 SCHEMA_VERSION: Final = 1
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-    )
-
-
-class RequestRecord(_Record):
+class RequestRecord(Record):
     """How an answer was asked for."""
 
     system: Text
@@ -50,7 +41,7 @@ class RequestRecord(_Record):
     """CPU threads it was decoded with; 0 is torch's own choice."""
 
 
-class LoadRecord(_Record):
+class LoadRecord(Record):
     """What loading cost, in seconds."""
 
     total_s: float
@@ -60,7 +51,7 @@ class LoadRecord(_Record):
     warmup_s: float
 
 
-class AnswerRecord(_Record):
+class AnswerRecord(Record):
     """One variant's answer, token by token. `ids`, `pieces` and `times_ns` run in parallel."""
 
     variant: Text
@@ -106,7 +97,7 @@ class AnswerRecord(_Record):
         return self
 
 
-class TurnRecord(_Record):
+class TurnRecord(Record):
     """One prompt and the answers to it."""
 
     number: int
@@ -123,7 +114,7 @@ class TurnRecord(_Record):
     """
 
 
-class VariantRecord(_Record):
+class VariantRecord(Record):
     """One variant: what really ran, what it took to load and what it holds."""
 
     label: Text
@@ -142,7 +133,7 @@ class VariantRecord(_Record):
     failure: AsObject[Failed] | None
 
 
-class TaskRecord(_Record):
+class TaskRecord(Record):
     """One prompt of a measurement."""
 
     prompt: Text
@@ -152,7 +143,7 @@ class TaskRecord(_Record):
     """Longest answer, in tokens; 0: as the generation settings say."""
 
 
-class MeasurementRecord(_Record):
+class MeasurementRecord(Record):
     """How the turns with a `round` were measured."""
 
     tasks: list[TaskRecord]
@@ -169,7 +160,7 @@ class MeasurementRecord(_Record):
     """What casts doubt on the figures, e.g. a clock that changed meanwhile."""
 
 
-class Environment(_Record):
+class Environment(Record):
     """The machine and the software, without anything of the user's environment variables."""
 
     python: Text
@@ -186,7 +177,7 @@ def _with_zone(value: str) -> str:
     return value
 
 
-class Snapshot(_Record):
+class Snapshot(Record):
     """A comparison as it stood at one moment."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -206,6 +197,8 @@ class Snapshot(_Record):
     turns: list[TurnRecord]
     """Of the chat, then those of a measurement."""
     measurement: MeasurementRecord | None = None
+    score: ScoreRecord | None = None
+    """How far the variants are from the model they were made from; None where it was not asked."""
     environment: Environment
 
 

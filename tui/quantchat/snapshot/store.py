@@ -105,6 +105,8 @@ class Listed:
     variants: tuple[str, ...] = ()
     """Labels of the two on show."""
     turns: int = 0
+    scored: bool = False
+    """Whether it holds a score."""
     problem: str = ""
 
 
@@ -152,7 +154,8 @@ def _listed(path: Path) -> Listed:
         and isinstance(turns, list)
     ):
         return Listed(path, problem="is no snapshot")
-    return Listed(path, created, name, tuple(str(label) for label in shown), len(turns))
+    labels, scored = tuple(str(label) for label in shown), body.get("score") is not None
+    return Listed(path, created, name, labels, len(turns), scored)
 
 
 # ------------------------------------------------------------ reading

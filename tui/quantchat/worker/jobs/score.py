@@ -16,6 +16,7 @@ from typing import Any
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.workplace import settle
+from quantchat.worker.memory import Holdings
 from quantchat.worker.scoring.kept import BYTES, KeptReader, KeptWriter, divergence
 from quantchat.worker.scoring.reading import Reading, begin, surprise
 
@@ -35,7 +36,7 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     `<name>.forward`, KL(other ‖ this), and `<name>.backward`, KL(this ‖ other), nats; and with
     `keep` `kept`, the KL divergence of what was kept from what the model said.
 
-    Result: what `Reading.about` says, and `seconds` of reading.
+    Result: what `Reading.about` says, `seconds` of reading, and `weights`, the bytes of those.
     """
     report(0, 0, "importing libraries")
     settle(options)
@@ -50,7 +51,13 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
         )
     began = time.monotonic()
     _Scoring(reading, options).run(report)
-    return {**about, "seconds": round(time.monotonic() - began, 2)}
+    seconds = round(time.monotonic() - began, 2)
+    # Last: some kernels repack their weights when they are first used.
+    return {
+        **about,
+        "seconds": seconds,
+        "weights": Holdings.of(reading.loaded.model).by_dtype.total(),
+    }
 
 
 class _Scoring:

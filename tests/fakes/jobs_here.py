@@ -1,0 +1,77 @@
+"""Workers that really do their job, in a thread of this process: no start, no imports anew."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+from quantchat.host.worker_process import Place, Worker
+from quantchat.worker.failures import describe
+from quantchat.worker.protocol import Command, Done, Event, Hello, Prepare, Progress
+
+
+class JobsHere:
+    """Implements `StartWorker`. `told` hears each step, and may raise or wait for it."""
+
+    def __init__(self, told: Callable[[str, Progress], None] = lambda label, step: None) -> None:
+        self.told = told
+        self.places: list[Place] = []
+        self.options: list[dict[str, Any]] = []
+
+    async def start(self, place: Place) -> Worker:
+        self.places.append(place)
+        return _WorkerHere(self, place)
+
+
+class _WorkerHere:
+    """Implements `host.worker_process.Worker` for one job."""
+
+    def __init__(self, jobs: JobsHere, place: Place) -> None:
+        self._jobs, self._place = jobs, place
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._task: asyncio.Task[None] | None = None
+        self._events.put_nowait(Hello(1, self.pid, "3.11"))
+
+    @property
+    def pid(self) -> int:
+        return 2**30
+
+    @property
+    def log(self) -> Path:
+        return Path("worker.log")
+
+    def send(self, command: Command) -> None:
+        assert isinstance(command, Prepare)
+        self._jobs.options.append(command.options)
+        self._task = asyncio.ensure_future(self._do(command))
+
+    async def events(self) -> AsyncIterator[Event]:
+        while True:
+            event = await self._events.get()
+            if isinstance(event, Progress):
+                self._jobs.told(self._place.label, event)
+            yield event
+
+    async def close(self) -> None:
+        if self._task is not None:  # a thread cannot be ended: it is short
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _do(self, command: Prepare) -> None:
+        loop = asyncio.get_running_loop()
+        job = importlib.import_module(f"quantchat.worker.jobs.{command.job}")
+
+        def put(event: Event) -> None:
+            loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+        def run() -> None:
+            try:
+                result = job.run(command.options, lambda *step: put(Progress(command.job, *step)))
+            except Exception as error:  # noqa: BLE001 - told as a worker tells it
+                put(describe(error))
+            else:
+                put(Done(command.job, result))
+
+        await asyncio.to_thread(run)

@@ -1,0 +1,130 @@
+"""What is to be scored: the text, the windows, the reference, and the reference's floor."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import ValidationError
+
+from quantchat.corpus import Corpus
+from quantchat.errors import UserError
+from quantchat.profile.model import (
+    DEMO_MODEL,
+    AnyVariant,
+    AutoGptq,
+    BitsAndBytes,
+    Gptq,
+    Profile,
+    Transformers,
+    is_path,
+)
+from quantchat.profile.nearest import did_you_mean
+from quantchat.text import one_line
+from quantchat.worker.protocol import Resolved
+
+QUICK = 8192
+"""Tokens read where nothing else is said."""
+
+WINDOW = 512
+"""Tokens of a window where nothing else is said, as in llama.cpp."""
+
+Floor = Literal["attention", "dtype", "none"]
+
+
+@dataclass(frozen=True)
+class ScorePlan:
+    """What each model reads, and against what."""
+
+    corpus: Corpus
+    reference: AnyVariant
+    tokens: int = QUICK
+    """Tokens of the text that are read; 0: all."""
+    window: int = WINDOW
+    stride: int = WINDOW
+    floor: Floor = "attention"
+    """What of the reference is changed to see how far it is from itself."""
+
+
+def reference_of(profile: Profile, word: str | None) -> AnyVariant:
+    """The model that the variants are held against: the one that `word` names, or their base.
+
+    `word` is a variant's label, or a model as a profile names it. Without one it is the model that
+    the variants are quantized from, as the profile's own variant if it has one of it, in the dtype
+    of its checkpoint otherwise. Raises UserError where that cannot be told.
+    """
+    if word is not None:
+        labels = {variant.label: variant for variant in profile.variants}
+        return labels[word] if word in labels else _model(profile, word)
+    plain = [v for v in profile.variants if isinstance(v, Transformers) and not v.gguf_file]
+    for variant in profile.variants:
+        if not _quantized_here(variant):
+            continue
+        own = [one for one in plain if one.model == variant.model]
+        return own[0] if own else _base(variant.model, variant, profile)
+    if plain:
+        return plain[0]
+    raise UserError(
+        "no variant tells which model it was made from",
+        where=one_line(profile.name),
+        mend="name the reference: --reference VARIANT or MODEL",
+    )
+
+
+def _quantized_here(variant: AnyVariant) -> bool:
+    """Whether the variant's `model` is the base, and not a finished checkpoint."""
+    if isinstance(variant, Gptq | AutoGptq):
+        return variant.quantize is not None
+    return isinstance(variant, BitsAndBytes)
+
+
+def _base(model: str, like: AnyVariant, profile: Profile) -> Transformers:
+    """`model` as it comes, on the device of `like`."""
+    return Transformers(
+        label=_label(model, {variant.label for variant in profile.variants}),
+        engine="transformers",
+        model=model,
+        device=like.device,
+        trust_remote_code=like.trust_remote_code and like.model == model,
+    )
+
+
+def _label(model: str, taken: Set[str]) -> str:
+    """The end of the model's name, unless a variant is called so."""
+    end = model.removeprefix("demo:").rstrip("/").rsplit("/", 1)[-1][:48] or "base"
+    return f"{end}, reference" if end in taken else end
+
+
+def _model(profile: Profile, word: str) -> AnyVariant:
+    """The model `word`, which is no label. Raises UserError where it is no model either."""
+    if not (is_path(word) or "/" in word or word == DEMO_MODEL):
+        labels = [variant.label for variant in profile.variants]
+        raise UserError(
+            "no variant has this label",
+            where=one_line(word),
+            mend=did_you_mean(word, labels, limit=3)
+            or f"one of: {one_line(', '.join(labels))}; or a model: a folder, or org/name",
+        )
+    try:
+        return _base(word, profile.variants[0], profile)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        raise UserError(one_line(problem), where=one_line(word)) from None
+
+
+def floor_of(reference: AnyVariant, ran: Resolved, floor: Floor) -> AnyVariant | None:
+    """The reference with another attention implementation or dtype; None where none is wanted.
+
+    `ran` is what the reference turned out to be. auto-gptq has no choice of attention.
+    """
+    if floor == "none" or (floor == "attention" and isinstance(reference, AutoGptq)):
+        return None
+    if floor == "attention":
+        other = "sdpa" if ran.attention == "eager" else "eager"
+        change, name = {"attention": other}, f"{other} attention"
+    else:
+        other = "bfloat16" if ran.dtype == "float32" else "float32"
+        change, name = {"dtype": other}, other
+    label = f"{reference.label[: 58 - len(name)]}, {name}"
+    return reference.model_copy(update={**change, "label": label})
