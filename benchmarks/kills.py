@@ -96,8 +96,7 @@ def end(terminal: Terminal, way: str, lot: random.Random) -> None:
             lot.choice(workers).kill()
         terminal.type("\x11")
     elif way == "terminal closed":
-        os.close(terminal._fd)
-        terminal._fd = os.open(os.devnull, os.O_RDONLY)
+        terminal.hang_up()
     else:
         program.send_signal(signal.Signals[way])
 

@@ -40,10 +40,6 @@ class Session:
         self.terminal.wait_for_exit()
         return self.report()
 
-    def hang_up(self) -> None:
-        """Close the terminal's other side."""
-        os.dup2(os.open(os.devnull, os.O_RDWR), self.terminal._fd)
-
     def kept(self) -> list[Path]:
         return recovered.waiting(self.folder)
 
@@ -142,7 +138,7 @@ def test_a_terminal_that_goes_away_takes_the_workers_with_it(start: Start, how: 
     session = start(how)
     session.terminal.type("Where?" + ENTER)
     session.terminal.wait_for_text("capital")
-    session.hang_up()
+    session.terminal.hang_up()
     report = session.report()
     assert report["status"] == 128 + signal.SIGHUP and report["closed"] == [True, True]
     assert len(session.kept()) == 1

@@ -128,8 +128,7 @@ def test_the_terminal_is_closed(demo_cache: Path, tmp_path: Path) -> None:
     with demo(demo_cache, tmp_path) as terminal:
         terminal.wait_for(lambda: len(workers_of(terminal)) >= 2, "the workers")
         workers = workers_of(terminal)
-        os.close(terminal._fd)
-        terminal._fd = os.open(os.devnull, os.O_RDONLY)
+        terminal.hang_up()
         assert terminal.process.wait(30) != 0
         _, alive = psutil.wait_procs(workers, timeout=10)
         assert not alive

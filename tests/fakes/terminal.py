@@ -110,6 +110,12 @@ class Terminal:
             assert time.monotonic() < deadline, f"it did not end:\n{self.text}"
         return self.process.returncode
 
+    def hang_up(self) -> None:
+        """Close the terminal, as a window that is closed or a connection that drops does."""
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nowhere, self._fd)
+        os.close(nowhere)
+
     def close(self) -> None:
         """Hang up, and end what is left."""
         os.close(self._fd)

@@ -122,7 +122,7 @@ async def test_a_variant_that_does_not_load_ends_it(tmp_path: Path) -> None:
     assert sides.variants[0].pid is None
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_a_signal_keeps_what_was_measured(tmp_path: Path, number: signal.Signals) -> None:
     def step(done: int, total: int, detail: str) -> None:
         if done == 3:
@@ -132,6 +132,19 @@ async def test_a_signal_keeps_what_was_measured(tmp_path: Path, number: signal.S
     assert snapshot.measurement is not None
     assert snapshot.measurement.stopped
     assert 2 <= len(snapshot.turns) < 6
+
+
+async def test_a_signal_that_is_ignored_stays_so(tmp_path: Path) -> None:
+    def step(done: int, total: int, detail: str) -> None:
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup leaves it
+    try:
+        snapshot = await measure(pair(tmp_path), PLAN, on_step=step)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert snapshot.measurement is not None
+    assert not snapshot.measurement.stopped
 
 
 async def test_a_signal_while_loading_ends_it(tmp_path: Path) -> None:

@@ -30,9 +30,10 @@ async def measure(
 ) -> Snapshot:
     """Load the shown pair of `comparison`, measure `plan` on it, end it; the snapshot of it all.
 
-    Ctrl+C and SIGTERM stop the measurement; what was measured until then is in the snapshot. Raises
-    LoadFailed where a variant does not load, KeyboardInterrupt where it is stopped before
-    anything was measured.
+    Ctrl+C, SIGTERM and the end of the terminal stop the measurement; what was measured until then
+    is in the snapshot. A signal that is ignored stays so, as nohup wants it. Raises LoadFailed
+    where a variant does not load, KeyboardInterrupt where it is stopped before anything was
+    measured.
     """
     changed = asyncio.Event()
 
@@ -80,7 +81,8 @@ async def _loaded(comparison: Comparison, changed: asyncio.Event, stopped: async
 def on_signals(stop: Callable[[], None]) -> Iterator[None]:
     """Call `stop` on Ctrl+C, SIGTERM and SIGHUP, for as long as the context lasts."""
     loop = asyncio.get_running_loop()
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    every = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    signals = [number for number in every if signal.getsignal(number) is not signal.SIG_IGN]
     for number in signals:
         loop.add_signal_handler(number, stop)
     try:

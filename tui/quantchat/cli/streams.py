@@ -3,13 +3,45 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 from quantchat.text import neutralise
+
+
+class _Steady:
+    """A stream into a terminal that may go away: what nobody can read any more is dropped.
+
+    A measurement goes on without its reader, or is stopped and saved.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with _while_there():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with _while_there():
+            self._stream.flush()
+
+
+@contextlib.contextmanager
+def _while_there() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:  # a terminal's; a pipe that is closed is another matter
+            raise
 
 
 class NeutralStream:
@@ -62,7 +94,9 @@ def neutral_output() -> Iterator[None]:
     traceback of what nobody foresaw is neutral too, also after the context.
     """
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (cast("TextIO", NeutralStream(stream)) for stream in before)
+    sys.stdout, sys.stderr = (
+        cast("TextIO", NeutralStream(cast("TextIO", _Steady(stream)))) for stream in before
+    )
     sys.excepthook = _tell
     try:
         yield

@@ -1,0 +1,67 @@
+"""`quantchat run` in a real terminal that goes away: what was measured is saved."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fakes.terminal import Terminal
+from quantchat.snapshot import store
+from quantchat.snapshot.schema import MeasurementRecord, Snapshot
+
+TESTS = Path(__file__).parent.parent
+PROGRAM = [sys.executable, str(TESTS / "fakes" / "run_measured.py")]
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to be"
+        time.sleep(0.01)
+
+
+def saved(folder: Path) -> tuple[Snapshot, MeasurementRecord]:
+    (path,) = (folder / "saved").glob("*.json")
+    snapshot = store.load(path)
+    assert snapshot.measurement is not None
+    return snapshot, snapshot.measurement
+
+
+@pytest.mark.parametrize("before", [[], ["nohup"]])
+def test_the_terminal_goes_away(tmp_path: Path, before: list[str]) -> None:
+    """It stops and saves; under nohup it goes on to its end."""
+    terminal = Terminal(
+        [*before, *PROGRAM, str(tmp_path)],
+        env={"PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])},
+        cwd=tmp_path,
+    )
+    try:
+        until(lambda: (terminal.read(), (tmp_path / "waits").exists())[1])
+        terminal.hang_up()
+        if before:
+            (tmp_path / "go").touch()
+        terminal.process.wait(60)
+        snapshot, measurement = saved(tmp_path)
+        assert measurement.stopped == (not before)
+        assert len(snapshot.turns) == (3 if before else 1)
+    finally:
+        terminal.close()
+    if before:
+        assert terminal.process.returncode == 0
+        assert "B ÷ A" in (tmp_path / "nohup.out").read_text()
+
+
+def test_the_screen_does_not_run_under_nohup(tmp_path: Path) -> None:
+    """It takes standard input away, without which there is no screen: one line says so."""
+    terminal = Terminal(["nohup", sys.executable, "-m", "quantchat", "demo"], cwd=tmp_path)
+    try:
+        assert terminal.wait_for_exit() == 2
+    finally:
+        terminal.close()
+    (line,) = (tmp_path / "nohup.out").read_text().splitlines()
+    assert "the screen needs a terminal" in line and "`quantchat run`" in line
