@@ -10,6 +10,7 @@ from fakes.screen_reader import column, lines, see, see_gone, see_in, text, wait
 from fakes.scripted_app import LEFT, RIGHT, SIZES, Setup, profile
 from fakes.scripted_worker import resolved
 from quantchat.bench.live_variant import State
+from quantchat.profile.model import Profile
 from quantchat.worker.protocol import Failed, Progress
 
 pytestmark = pytest.mark.parametrize("size", SIZES)
@@ -216,3 +217,13 @@ async def test_a_repeatable_profile_may_begin_in_turn(setup: Setup, size: Size) 
             await see_in(run.pilot, side, "in turn")
             assert "contended" not in column(run.app, side)
         await see(run.pilot, "faster (in turn)")
+
+
+async def test_what_could_run_any_code_shouts_in_its_column(setup: Setup, size: Size) -> None:
+    body = setup.profile.model_dump()
+    body["variants"][1] |= {"trust_remote_code": True, "allow_pickle": True}
+    setup.profile = Profile.model_validate(body)
+    async with setup.running(size) as run:
+        await run.ready()
+        await see_in(run.pilot, 1, "⚠ runs the model's own code")
+        assert "⚠" not in column(run.app, 0)

@@ -89,7 +89,7 @@ class Terminal:
         """The screen as text."""
         return "\n".join(self.lines)
 
-    def wait_for(self, condition: Callable[[], bool], what: str, most_s: float = 120) -> None:
+    def wait_for(self, condition: Callable[[], object], what: str, most_s: float = 120) -> None:
         """Read until `condition` holds; fails with the screen where it does not."""
         deadline = time.monotonic() + most_s
         while not condition():

@@ -184,7 +184,7 @@ def test_rerun(called: Called, tmp_path: Path, capsys: pytest.CaptureFixture[str
     ("risk", "said"),
     [
         ({"python": "/other/python"}, '"NF4" runs under /other/python'),
-        ({"trust_remote_code": True}, "lets the model's repository run its own code"),
+        ({"trust_remote_code": True}, "runs the model's own code"),
     ],
 )
 def test_a_snapshot_runs_no_other_code_untrusted(

@@ -35,8 +35,7 @@ class Again:
         for variant in (self.profile.variants[index] for index in self.pair):
             if variant.python:
                 found.append(f'"{variant.label}" runs under {variant.python}')
-            if variant.trust_remote_code:
-                found.append(f'"{variant.label}" lets the model\'s repository run its own code')
+            found += [f'"{variant.label}" {danger}' for danger in variant.dangers]
         return found
 
 

@@ -144,12 +144,13 @@ def predicted(spec: AnyVariant, resolved: Resolved, tokens: int) -> Estimate | N
 
 def _variant(spec: AnyVariant, sample: DeviceSample, tokens: int, fetch: bool) -> VariantPlan:
     room = _room(spec, sample)
+    risks = [f"CAUTION: {danger}, which could do anything you can" for danger in spec.dangers]
     try:
         files, told = _files(spec, fetch)
     except UserError as error:
-        return VariantPlan(spec.label, room, None, str(error))
+        return VariantPlan(spec.label, room, None, str(error), notes=risks)
     reckoned = _estimate(spec, files, room.cuda, tokens)
-    return VariantPlan(spec.label, room, reckoned, notes=[*told, *notes(spec, files)])
+    return VariantPlan(spec.label, room, reckoned, notes=[*risks, *told, *notes(spec, files)])
 
 
 def _estimate(spec: AnyVariant, files: ModelFiles, cuda: bool, tokens: int) -> Estimate:

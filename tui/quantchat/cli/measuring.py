@@ -48,6 +48,10 @@ def measured(comparison: Comparison, plan: Plan, folder: Path | None, *, as_json
     from quantchat.snapshot import store
     from quantchat.text import one_line
 
+    for side in comparison.sides:
+        for danger in side.spec.dangers:
+            told = f"CAUTION: {side.label} {danger}, which could do anything you can"
+            click.echo(one_line(told), err=True)
     try:
         with progress_display() as display:
             snapshot = asyncio.run(

@@ -131,6 +131,16 @@ class VariantBase(_Table):
         shared = {*VariantBase.model_fields, "engine", "quantize"}
         return self.model_dump(exclude=shared)
 
+    @property
+    def dangers(self) -> list[str]:
+        """What it is allowed to do that could run any code, in words: never to be overlooked."""
+        found = []
+        if self.trust_remote_code:
+            found.append("runs the model's own code")
+        if getattr(self, "allow_pickle", False):
+            found.append("opens pickled weights")
+        return found
+
     @field_validator("model")
     @classmethod
     def _folder_or_id(cls, value: str) -> str:
@@ -145,7 +155,15 @@ class VariantBase(_Table):
         return value
 
 
-class BitsAndBytes(VariantBase):
+class _OpensPickles(VariantBase):
+    """An engine that loads through transformers, which opens pickled weights too."""
+
+    allow_pickle: bool = False
+    """Open weights in `.bin` or `.pt` files where there are no safetensors. Off: opening a pickle
+    can run any code, so convert them, or trust where they are from."""
+
+
+class BitsAndBytes(_OpensPickles):
     """bitsandbytes: quantized while loading, no calibration."""
 
     engine: Literal["bitsandbytes"]
@@ -186,7 +204,7 @@ class AutoGptq(VariantBase):
     """Present: the model is quantized first, by GPTQModel here, and kept in the cache."""
 
 
-class Transformers(VariantBase):
+class Transformers(_OpensPickles):
     """Plain transformers: the fp16/bf16 baseline, and each checkpoint it loads by itself."""
 
     engine: Literal["transformers"]

@@ -82,6 +82,7 @@ def variants_table(snapshot: Snapshot) -> Table:
         _row("dtype", variants, lambda v: v.resolved and v.resolved.dtype),
         _row("device", variants, _device),
         _row("attention", variants, lambda v: v.resolved and v.resolved.attention),
+        _row("caution", variants, _caution),
         _row("decoding", variants, lambda v: v.resolved and v.resolved.decode),
         _row("parameters", variants, lambda v: v.resolved and _count(v.resolved.parameters)),
         _row("context", variants, lambda v: v.resolved and f"{v.resolved.context_length} tokens"),
@@ -225,6 +226,16 @@ def _gpu(gpu: GpuSample, driver: str | None) -> str:
     if gpu.throttle:
         parts.append(f"held down by {', '.join(gpu.throttle)}")
     return ", ".join(parts)
+
+
+def _caution(variant: VariantRecord) -> str:
+    """What could have run any code; said in words, for it is never to be overlooked."""
+    ran = variant.resolved
+    allowed = [
+        ("THE MODEL'S OWN CODE RAN (trust_remote_code)", ran is not None and ran.trusted_code),
+        ("PICKLED WEIGHTS WERE ALLOWED (allow_pickle)", ran is not None and ran.pickle_allowed),
+    ]
+    return ", ".join(words for words, true in allowed if true)
 
 
 def _device(variant: VariantRecord) -> str:

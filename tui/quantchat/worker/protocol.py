@@ -66,6 +66,8 @@ class Resolved:
     parameters: int = 0
     checkpoint_hash: str = ""
     """SHA-256 over the names, sizes and headers of the checkpoint's files; empty for an id."""
+    pickle_allowed: bool = False
+    """Whether weights that are pickled would have been opened."""
     trusted_code: bool = False
 
 

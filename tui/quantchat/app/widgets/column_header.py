@@ -47,7 +47,10 @@ class ColumnHeader(Widget):
         if self.away:
             right = Content.styled("↓ more ^G  ", "$warning") + right
         first = spread(outside(variant.label, f"bold {self.side}"), right, width)
-        second = self._what_runs(width).truncate(width, ellipsis=True)
+        warned = Content.styled(
+            "".join(f"⚠ {danger} " for danger in variant.spec.dangers), "bold $error"
+        )
+        second = (warned + self._what_runs(width)).truncate(width, ellipsis=True)
         return Content("\n").join([first, second])
 
     def _what_runs(self, width: int) -> Content:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from quantchat.worker.engines.loaded import Loaded, choose_device, load_tokenizer
+from quantchat.worker.engines.pickles import refuse_pickled
 from quantchat.worker.failures import Refused
 from quantchat.worker.protocol import Load
 
@@ -45,6 +46,7 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     if wish == "bfloat16":
         raise Refused("unsupported", "auto-gptq's kernels know no bfloat16", 'use dtype = "auto"')
     stage("loading weights")
+    refuse_pickled(command.model, switch=False)
     with _tied_again():
         model = AutoGPTQForCausalLM.from_quantized(
             command.model,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from quantchat.worker.engines.loaded import (
@@ -13,6 +12,7 @@ from quantchat.worker.engines.loaded import (
     commonest_class,
     load_tokenizer,
 )
+from quantchat.worker.engines.pickles import refuse_pickled
 from quantchat.worker.failures import Refused
 from quantchat.worker.protocol import Load
 
@@ -29,7 +29,7 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     device = choose_device(command.device)
     backend = _backend(command.options.get("kernel", "auto"), BACKEND)
     stage("loading weights")
-    _refuse_pickle(command.model)
+    refuse_pickled(command.model, switch=False)
     more: dict[str, Any] = {}
     if command.revision:
         more["revision"] = command.revision
@@ -66,17 +66,3 @@ def _backend(kernel: str, backends: Any) -> Any:
         f"GPTQModel has no kernel {kernel!r}",
         f"one of: auto, {', '.join(known)}",
     )
-
-
-def _refuse_pickle(model: str) -> None:
-    """Refuse a folder whose weights are pickled: opening them would run what code they hold."""
-    folder = Path(model)
-    if not folder.is_dir() or any(folder.glob("*.safetensors")):
-        return
-    pickled = next((f for f in folder.iterdir() if f.suffix in {".bin", ".pt", ".pth"}), None)
-    if pickled is not None:
-        raise Refused(
-            "bad_checkpoint",
-            f"the weights are pickled ({pickled.name}), which could run any code",
-            "convert them to safetensors",
-        )

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from quantchat.worker.engines.pickles import only_safetensors, refuse_pickled
 from quantchat.worker.failures import Refused
 from quantchat.worker.protocol import Load, Resolved
 from quantchat.worker.versions import versions
@@ -99,6 +100,7 @@ class Loaded:
             libraries=versions(_LIBRARIES),
             parameters=_parameters(model),
             checkpoint_hash=_checkpoint_hash(command.model),
+            pickle_allowed=bool(command.options.get("allow_pickle")),
             trusted_code=command.trust_remote_code,
         )
 
@@ -139,22 +141,26 @@ def load_tokenizer(command: Load, **more: Any) -> Any:
 
 
 def load_model(command: Load, device: str, **more: Any) -> Any:
-    """Load a transformers model straight onto `device`, from safetensors only.
+    """Load a transformers model straight onto `device`, from safetensors (or GGUF).
 
-    Pickled checkpoints are refused: opening one runs whatever code it holds.
+    Raises Refused for pickled weights, unless the variant's option `allow_pickle` is on.
     """
     from transformers import AutoModelForCausalLM
 
+    pickles = bool(command.options.get("allow_pickle"))
+    if not pickles and "gguf_file" not in more:
+        refuse_pickled(command.model, switch=True)
     if command.attention != "auto":
         more["attn_implementation"] = command.attention
-    return AutoModelForCausalLM.from_pretrained(
-        command.model,
-        revision=command.revision,
-        trust_remote_code=command.trust_remote_code,
-        device_map={"": device},
-        use_safetensors=True,
-        **more,
-    )
+    with only_safetensors(command.model):
+        return AutoModelForCausalLM.from_pretrained(
+            command.model,
+            revision=command.revision,
+            trust_remote_code=command.trust_remote_code,
+            device_map={"": device},
+            use_safetensors=None if pickles else True,
+            **more,
+        )
 
 
 def commonest_class(model: Any, base: type) -> str:

@@ -1,0 +1,99 @@
+"""What could run any code is off, and shouts where it is on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from fakes.scripted_worker import Script, ScriptedMaker, starter
+from fakes.scripted_worker import resolved as resolved_as
+from quantchat.bench.comparison import Comparison
+from quantchat.bench.rounds import Plan, Task
+from quantchat.cli import main
+from quantchat.cli.measuring import measured
+from quantchat.profile.model import Profile
+from quantchat.report.tables import variants_table
+from quantchat.snapshot import store
+from quantchat.worker.engines.pickles import only_safetensors, refuse_pickled
+from quantchat.worker.failures import Refused
+
+Capture = pytest.CaptureFixture[str]
+
+BOTH = {"trust_remote_code": True, "allow_pickle": True}
+DO_WHAT = ["runs the model's own code", "opens pickled weights"]
+
+
+def profile(**danger: bool) -> Profile:
+    plain: dict[str, Any] = {"engine": "transformers", "model": "not/loaded"}
+    variants = [{**plain, "label": "safe"}, {**plain, "label": "daring", **danger}]
+    return Profile.model_validate({"name": "Two", "variants": variants})
+
+
+def test_off_by_default() -> None:
+    for variant in profile().variants:
+        assert variant.dangers == []
+        assert variant.options["allow_pickle"] is False
+    assert profile(**BOTH).variants[1].dangers == DO_WHAT
+
+
+def test_the_plan_says_so(tmp_path: Path, capsys: Capture) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        'name = "Two"\n[[variants]]\nlabel = "safe"\nengine = "transformers"\nmodel = "./nowhere"\n'
+        '[[variants]]\nlabel = "daring"\nengine = "transformers"\nmodel = "./nowhere"\n'
+        "trust_remote_code = true\nallow_pickle = true\n"
+    )
+    main(["plan", str(file)])
+    shown = " ".join(capsys.readouterr().out.split())
+    for words in DO_WHAT:
+        assert f"daring: CAUTION: {words}" in shown
+    assert "safe: CAUTION" not in shown
+
+
+def test_a_run_says_so_before_and_after(tmp_path: Path, capsys: Capture) -> None:
+    daring = Script()
+    daring.resolved = replace(resolved_as(), trusted_code=True, pickle_allowed=True)
+    scripts = {"safe": Script(), "daring": daring}
+    sides = Comparison(
+        profile(**BOTH), maker=ScriptedMaker(scripts), start=starter(scripts, tmp_path)
+    )
+    assert measured(sides, Plan((Task("one"),), rounds=2, warmup=0), tmp_path, as_json=False) == 0
+    captured = capsys.readouterr()
+    first, second = captured.err.splitlines()[:2]
+    assert [first, second] == [
+        f"CAUTION: daring {words}, which could do anything you can" for words in DO_WHAT
+    ]
+    (file,) = tmp_path.glob("*.json")
+    out = Console(width=200, record=True)
+    out.print(variants_table(store.load(file)))
+    shown = out.export_text()
+    assert "THE MODEL'S OWN CODE RAN" in shown and "PICKLED WEIGHTS WERE ALLOWED" in shown
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.pth", "x.ckpt"])
+@pytest.mark.parametrize("switch", [True, False])
+def test_a_folder_of_pickles_is_refused_with_the_cure(
+    tmp_path: Path, name: str, switch: bool
+) -> None:
+    (tmp_path / name).write_bytes(b"cos\nsystem\n")
+    with pytest.raises(Refused) as caught:
+        refuse_pickled(str(tmp_path), switch=switch)
+    failure = caught.value.failure
+    assert failure.kind == "bad_checkpoint"
+    assert f"pickled ({name})" in failure.reason and "any code" in failure.reason
+    assert "save_pretrained" in failure.mend
+    assert ("allow_pickle = true" in failure.mend) == switch
+    # Beside safetensors they are not looked at, and so do no harm.
+    (tmp_path / "model.safetensors").touch()
+    refuse_pickled(str(tmp_path), switch=switch)
+
+
+def test_so_is_a_hubs_model_without_safetensors() -> None:
+    with pytest.raises(Refused, match="org/old has no safetensors"), only_safetensors("org/old"):
+        raise OSError("… and thus cannot be loaded with `safetensors`. Please do not set it.")
+    with pytest.raises(OSError, match="another"), only_safetensors("org/old"):
+        raise OSError("another")

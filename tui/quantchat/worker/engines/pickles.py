@@ -1,0 +1,47 @@
+"""Pickled weights are refused: opening a pickle runs whatever code it holds."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from quantchat.worker.failures import Refused
+
+SUFFIXES = frozenset({".bin", ".ckpt", ".pkl", ".pt", ".pth"})
+"""Of files that torch and transformers write with pickle."""
+
+CONVERT = (
+    "convert them where that is safe: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…)"
+)
+SWITCH = "or, if you trust where they are from, add allow_pickle = true to the variant"
+
+
+def refuse_pickled(model: str, *, switch: bool) -> None:
+    """Refuse a folder whose weights are pickled, and name the cure.
+
+    `switch`: whether the engine can open them at all. An id of a hub is let pass. Raises Refused.
+    """
+    folder = Path(model)
+    if not folder.is_dir() or any(folder.glob("*.safetensors")):
+        return
+    pickled = next((f for f in sorted(folder.iterdir()) if f.suffix in SUFFIXES), None)
+    if pickled is not None:
+        raise _refused(f"the weights are pickled ({pickled.name})", switch=switch)
+
+
+@contextlib.contextmanager
+def only_safetensors(model: str) -> Iterator[None]:
+    """Say it in the same words where transformers finds nothing but pickles of `model` on a hub."""
+    try:
+        yield
+    except OSError as error:
+        if "cannot be loaded with `safetensors`" not in str(error):
+            raise
+        what = f"{model} has no safetensors, and other weights are pickled"
+        raise _refused(what, switch=True) from error
+
+
+def _refused(what: str, *, switch: bool) -> Refused:
+    mend = f"{CONVERT}; {SWITCH}" if switch else CONVERT
+    return Refused("bad_checkpoint", f"{what}: opening them could run any code", mend)
