@@ -22,7 +22,9 @@ from quantchat.worker.protocol import (
 WRITES = {
     "dequantize": ("model.safetensors", b"bf16" * 64),
     "calibrate": ("chats.jsonl", b'{"messages": []}\n'),
+    "collect": ("chats.jsonl", b'{"text": "t"}\n'),
     "quantize_gptq": ("model.safetensors", b"int4" * 16),
+    "quantize_bitsandbytes": ("model.safetensors", b"nf4." * 16),
 }
 """The file each job leaves in its output folder."""
 

@@ -61,10 +61,10 @@ def test_listing_as_json(folder: Path, capsys: Capture) -> None:
     assert main(["cache", "list", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["folder"] == str(folder)
-    assert [(one["name"], one["whole"]) for one in told["entries"]] == [
-        ("today-1", True),
-        ("older-2", True),
-        ("broken-3", False),
+    assert [(one["name"], one["state"]) for one in told["entries"]] == [
+        ("today-1", "whole"),
+        ("older-2", "whole"),
+        ("broken-3", "damaged"),
     ]
     assert told["entries"][0]["bytes"] > 5000
 
@@ -122,3 +122,39 @@ def test_a_use_is_remembered(folder: Path) -> None:
     assert [entry.name for entry in cache.entries()][:1] == ["older-2"]
     assert cache.find("older-2")
     cache.note_use("gone")  # nothing happens
+
+
+def test_what_was_stopped_is_kept_listed_and_removed(folder: Path, capsys: Capture) -> None:
+    cache = CheckpointCache(folder)
+    found: list[list[str]] = []
+
+    async def build(site: Site) -> dict[str, Any]:
+        found.append([f.name for f in site.unfinished.iterdir()])
+        (site.output / "model.safetensors").write_bytes(b"w" * 5000)
+        (site.unfinished / "layer-1").write_bytes(b"half" * 2000)
+        if len(found) == 1:
+            raise RuntimeError("stopped")
+        return {}
+
+    async def make() -> Path:
+        return await cache.make("new-4", build, inputs={}, versions={}, on_wait=lambda: None)
+
+    with pytest.raises(RuntimeError):
+        asyncio.run(make())
+    assert main(["cache"]) == 0
+    assert "unfinished: goes on when wanted" in capsys.readouterr().out
+    assert cache.entries()[0].bytes == 8000
+    assert cache.find("new-4") is None
+
+    asyncio.run(make())  # goes on from what is there, and clears it away when it is whole
+    assert found == [[], ["layer-1"]]
+    assert cache.entries()[0].bytes < 8000
+    assert not list((folder / ".unfinished").iterdir())
+
+    found.clear()
+    (folder / "new-4" / "made.json").unlink()
+    with pytest.raises(RuntimeError):
+        asyncio.run(make())
+    assert main(["cache", "remove", "new-4"]) == 0
+    assert "new-4" not in [entry.name for entry in cache.entries()]
+    assert not list((folder / ".unfinished").iterdir())

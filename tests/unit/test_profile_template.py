@@ -9,7 +9,7 @@ from typing import Any
 
 from quantchat.profile.load import loads
 from quantchat.profile.mistakes import TABLES
-from quantchat.profile.model import Profile
+from quantchat.profile.model import Gptq, Profile
 from quantchat.profile.schema import json_schema
 from quantchat.profile.template import template
 
@@ -27,10 +27,14 @@ def test_what_it_comments_out_is_the_default() -> None:
     whole = read(text)
     first = whole.variants[0]
     assert count > 20
-    assert first.python is not None  # has no default to show, but an example
-    shown = whole.model_copy(
-        update={"variants": [first.model_copy(update={"python": None}), whole.variants[1]]}
-    )
+    assert isinstance(first, Gptq)
+    assert first.quantize is not None
+    # These have no default to show, but an example.
+    assert first.python is not None
+    assert first.quantize.calibration is not None
+    without = first.quantize.model_copy(update={"calibration": None})
+    first = first.model_copy(update={"python": None, "quantize": without})
+    shown = whole.model_copy(update={"variants": [first, whole.variants[1]]})
     assert shown == read(template())
 
 

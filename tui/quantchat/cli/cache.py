@@ -78,4 +78,4 @@ def remove(found: CheckpointCache, names: tuple[str, ...], unused_for: float | N
 
 def _told(entry: Entry) -> dict[str, object]:
     used = datetime.fromtimestamp(entry.used_s, UTC).isoformat(timespec="seconds")
-    return {"name": entry.name, "bytes": entry.bytes, "used": used, "whole": entry.whole}
+    return {"name": entry.name, "bytes": entry.bytes, "used": used, "state": entry.state.value}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from quantchat.errors import UserError
 from quantchat.profile.mistakes import Mistake, mistakes, written
-from quantchat.profile.model import AnyVariant, Profile, is_path
+from quantchat.profile.model import AnyVariant, AutoGptq, Gptq, Profile, is_path
 from quantchat.profile.toml_text import KeyLines, TomlError, parse
 from quantchat.text import one_line
 
@@ -105,12 +106,19 @@ def _from_folder(profile: Profile, folder: Path, where: str, text: str) -> Profi
 
 
 def _located(variant: AnyVariant, folder: Path) -> AnyVariant:
-    paths = {}
+    paths: dict[str, Any] = {}
     if is_path(variant.model):
         paths["model"] = _absolute(variant.model, folder)
     if variant.python and ("/" in variant.python or variant.python.startswith("~")):
         # Links are kept: a virtual environment is known by where its interpreter's link lies.
         paths["python"] = _absolute(variant.python, folder)
+    if (
+        isinstance(variant, Gptq | AutoGptq)
+        and (made := variant.quantize)
+        and made.calibration_file
+    ):
+        calibration = _absolute(made.calibration_file, folder)
+        paths["quantize"] = made.model_copy(update={"calibration": calibration})
     return variant.model_copy(update=paths)
 
 

@@ -17,6 +17,10 @@ DEMO_MODEL = "demo:smollm2-135m-instruct"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@(?!/|.*\.\.)[\w./-]+)?", re.ASCII)
 """A revision is a place in the hub's cache as well, and never leads out of it."""
 
+_DATA_SET = re.compile(
+    r"hub:[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(:[\w.+\[\]%-]+){0,2}", re.ASCII
+)
+
 Line = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 """Text on one line, without control characters."""
 
@@ -77,16 +81,26 @@ class Quantize(_Table):
     """Weights that share one scale; -1 is a whole row. It must divide the layers' widths."""
     desc_act: bool = False
     """Quantize columns in order of falling activation (act-order)."""
+    act_group_aware: bool = True
+    """Order columns by activation inside what the groups allow, which costs nothing when it runs;
+    without effect where `desc_act` is on."""
     sym: bool = True
     """Symmetric quantization, which the fast kernels want."""
     damp_percent: float = Field(0.05, gt=0, lt=1)
     """Damping added to the Hessian's diagonal, as a share of its mean."""
+    true_sequential: bool = True
+    """Quantize the modules of a layer one after the other, each on what those before it give.
+    Off: all at once, and nothing to go on from when it is stopped."""
+    calibration: Line | None = Field(None, examples=["./chats.jsonl", "hub:org/name:train:text"])
+    """What to calibrate on: a file, plain text or JSONL (`{"messages": […]}` or `{"text": …}` a
+    line), or a data set on the Hugging Face hub, `hub:org/name[:split[:column]]`. Without it, the
+    model's own chats: its answers to varied prompts, in its template."""
     samples: int = Field(32, ge=1, le=4096)
-    """Calibration chats: the model's own answers to varied prompts, in its template."""
+    """Calibration chats, or pieces of text."""
     sample_tokens: int = Field(160, ge=16, le=8192)
-    """Longest calibration answer, in tokens."""
+    """Longest calibration answer, or piece of text, in tokens."""
     seed: int = Field(0, ge=0, lt=2**63)
-    """Seed of the choice of calibration prompts."""
+    """Seed of the choice of calibration prompts, or pieces of text."""
 
     @field_validator("group_size")
     @classmethod
@@ -94,6 +108,21 @@ class Quantize(_Table):
         if value == 0:
             raise ValueError("must be -1 (a whole row) or a positive number such as 128")
         return value
+
+    @field_validator("calibration")
+    @classmethod
+    def _file_or_data_set(cls, value: str | None) -> str | None:
+        if value is not None and not is_path(value) and not _DATA_SET.fullmatch(value):
+            raise ValueError(
+                "must be a file, which begins with ./, ../, ~ or /, or a data set, "
+                "hub:org/name[:split[:column]]"
+            )
+        return value
+
+    @property
+    def calibration_file(self) -> str | None:
+        """The file to calibrate on, if it is one."""
+        return self.calibration if self.calibration and is_path(self.calibration) else None
 
 
 DType = Literal["auto", "bfloat16", "float16", "float32"]
@@ -128,7 +157,7 @@ class VariantBase(_Table):
     @property
     def options(self) -> dict[str, Any]:
         """What the engine alone understands, as plain JSON values."""
-        shared = {*VariantBase.model_fields, "engine", "quantize"}
+        shared = {*VariantBase.model_fields, "engine", "quantize", "save_quantized"}
         return self.model_dump(exclude=shared)
 
     @property
@@ -174,6 +203,9 @@ class BitsAndBytes(_OpensPickles):
     """Quantize the 4-bit scales too: about 0.4 bits per weight less."""
     compute_dtype: DType = "auto"
     """Dtype of the matrix products; `auto` is the variant's dtype."""
+    save_quantized: bool = False
+    """Save the quantized checkpoint in the cache, and load that from then on: a start reads a
+    quarter of the bytes, and quantizes nothing."""
 
 
 class Gptq(VariantBase):

@@ -6,6 +6,7 @@ knows what is being made.
 
     checkpoints/<name>/            the artifact, with its made.json
     checkpoints/.parts/<name>.*/   one under way, or what a dead maker left
+    checkpoints/.unfinished/<name>/  what a later try can go on from
     checkpoints/.locks/<name>.lock
 """
 
@@ -21,6 +22,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,18 @@ class Site:
 
     output: Path
     scratch: Path
+    unfinished: Path
+    """What lies here outlives a build that fails or is stopped, until one of that name is whole."""
+
+
+class State(str, Enum):
+    """What is there of an artifact."""
+
+    WHOLE = "whole"
+    DAMAGED = "damaged"
+    """It will be made anew when it is wanted."""
+    UNFINISHED = "unfinished"
+    """Making it was stopped; what is here is where the next try goes on."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +84,7 @@ class Entry:
     bytes: int
     used_s: float
     """When it was last made or loaded, seconds since the epoch."""
-    whole: bool
-    """Else it is damaged, and will be made anew when it is wanted."""
+    state: State
 
 
 class CheckpointCache:
@@ -81,6 +94,7 @@ class CheckpointCache:
         self.folder = folder
         self._parts = folder / ".parts"
         self._locks = folder / ".locks"
+        self._unfinished = folder / ".unfinished"
 
     def find(self, name: str) -> Path | None:
         """Return the artifact's folder if it is there and whole.
@@ -112,18 +126,21 @@ class CheckpointCache:
         """Return the artifact `name`, which `build` makes unless it is there.
 
         `build` returns what is to be remembered of it. `on_wait` is called once if another process
-        is making it. Cancelling, and whatever `build` raises, leave no trace. Raises OSError where
-        the folder cannot be written.
+        is making it. Cancelling, and whatever `build` raises, leave no trace but what it put into
+        `unfinished`. Raises OSError where the folder cannot be written.
         """
-        for folder in (self.folder, self._parts, self._locks):
+        for folder in (self.folder, self._parts, self._locks, self._unfinished):
             paths.private(folder)
         async with self._locked(name, on_wait):
             if (found := self.find(name)) is not None:
                 return found
             await self._clear_leftovers(name)
             part = paths.private(self._parts / f"{name}.{uuid.uuid4().hex[:8]}")
+            unfinished = paths.private(self._unfinished / name)
             try:
-                site = Site(paths.private(part / "output"), paths.private(part / "scratch"))
+                site = Site(
+                    paths.private(part / "output"), paths.private(part / "scratch"), unfinished
+                )
                 began = time.monotonic()
                 result = await build(site)
                 files = await asyncio.to_thread(_settle, site.output)
@@ -137,21 +154,25 @@ class CheckpointCache:
                     finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 )
                 _write(site.output / MADE, json.dumps(asdict(made), indent=1) + "\n")
-                return self._publish(site.output, part, name)
+                made_at = self._publish(site.output, part, name)
+                unfinished.rename(part / "unfinished")
+                return made_at
             finally:
                 await asyncio.to_thread(shutil.rmtree, part, ignore_errors=True)
+                with contextlib.suppress(OSError):  # there is something in it
+                    unfinished.rmdir()
 
     def entries(self) -> list[Entry]:
         """What lies here, the one used last first."""
-        try:
-            folders = [f for f in self.folder.iterdir() if f.is_dir() and f.name[0] != "."]
-        except OSError:
-            return []
-        found = [
-            Entry(folder.name, _bytes(folder), _used(folder), self.find(folder.name) is not None)
-            for folder in folders
-        ]
-        return sorted(found, key=lambda entry: entry.used_s, reverse=True)
+        names = {*_folders(self.folder), *_folders(self._unfinished)}
+        return sorted(map(self._entry, names), key=lambda entry: entry.used_s, reverse=True)
+
+    def _entry(self, name: str) -> Entry:
+        places = [f for f in (self.folder / name, self._unfinished / name) if f.is_dir()]
+        state = State.WHOLE if self.find(name) else State.DAMAGED
+        if places == [self._unfinished / name]:
+            state = State.UNFINISHED
+        return Entry(name, sum(map(_bytes, places)), max(map(_used, places), default=0.0), state)
 
     def note_use(self, name: str) -> None:
         """Remember that the artifact `name` is used now, where the folder can be written."""
@@ -167,7 +188,9 @@ class CheckpointCache:
             paths.private(folder)
         with self._lock(name).acquire(blocking=False):
             part = paths.private(self._parts / f"{name}.{uuid.uuid4().hex[:8]}")
-            (self.folder / name).rename(part / "removed")
+            for number, folder in enumerate((self.folder, self._unfinished)):
+                with contextlib.suppress(FileNotFoundError):
+                    (folder / name).rename(part / str(number))
             shutil.rmtree(part)
 
     def _publish(self, output: Path, part: Path, name: str) -> Path:
@@ -222,6 +245,14 @@ def read_made(folder: Path) -> Made | None:
     except (OSError, ValueError, TypeError):
         return None
     return made if made.schema == SCHEMA else None
+
+
+def _folders(folder: Path) -> list[str]:
+    """Names of the folders in `folder` that are artifacts' own."""
+    try:
+        return [f.name for f in folder.iterdir() if f.is_dir() and f.name[0] != "."]
+    except OSError:
+        return []
 
 
 def _bytes(folder: Path) -> int:

@@ -33,6 +33,8 @@ class Work:
     """Empty; what lies here at the end is the artifact."""
     scratch: Path
     """For files that are not kept."""
+    unfinished: Path
+    """What lies here outlives a build that is stopped: the next one can go on from it."""
     tell: Callable[[int, int, str], None]
     """How far it is: done, total (0: not countable), and a word."""
     start: StartWorker
@@ -41,7 +43,12 @@ class Work:
 
     async def job(self, name: str, options: dict[str, Any]) -> dict[str, Any]:
         """Run the worker's job `name` here; return its result. Raises MakeFailed or UserError."""
-        place = {"output": str(self.output), "scratch": str(self.scratch), "threads": self.threads}
+        place = {
+            "output": str(self.output),
+            "scratch": str(self.scratch),
+            "unfinished": str(self.unfinished),
+            "threads": self.threads,
+        }
         return await run_job(self.start, name, {**options, **place}, self.tell)
 
 

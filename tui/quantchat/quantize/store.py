@@ -11,21 +11,33 @@ from typing import Any
 from quantchat import paths
 from quantchat.errors import UserError
 from quantchat.host.worker_process import StartWorker, start_worker
-from quantchat.profile.model import DEMO_MODEL, AnyVariant, AutoGptq, Gptq, Transformers
+from quantchat.profile.model import (
+    DEMO_MODEL,
+    AnyVariant,
+    AutoGptq,
+    BitsAndBytes,
+    Gptq,
+    Quantize,
+    Transformers,
+)
 from quantchat.quantize import fetch
+from quantchat.quantize.bitsandbytes_stage import QuantizeBitsAndBytes
 from quantchat.quantize.cache import CheckpointCache, Site
+from quantchat.quantize.calibration_stages import gather
 from quantchat.quantize.fetch import SMOLLM2, Wheel
-from quantchat.quantize.gptq_stages import QuantizeGptq, Weights
+from quantchat.quantize.gptq_stages import QuantizeGptq
 from quantchat.quantize.job import MORE_ROOM
 from quantchat.quantize.maker import MakeFailed, Prepared
 from quantchat.quantize.sharing import OnProgress, Sharing
 from quantchat.quantize.sources import resolve
 from quantchat.quantize.stages import MIB, Dequantize, Fetch, Stage, Work
+from quantchat.quantize.weights import Weights
 from quantchat.text import one_line
+from quantchat.worker.jobs import CHATS
 from quantchat.worker.protocol import Failed, Progress
 from quantchat.worker.versions import versions
 
-_MAKERS = ("quantchat", "torch", "transformers", "gptqmodel")
+_MAKERS = ("quantchat", "torch", "transformers", "gptqmodel", "bitsandbytes")
 """Libraries that have a hand in making checkpoints."""
 
 DEMO_NOTE = "the base was itself dequantized from a Q4_1 GGUF"
@@ -75,21 +87,32 @@ class Workshop:
         made = self._cache.find(stage.name) if stage else None
         return None if stage and not made else _prepared(spec, made)
 
+    async def held_out(self, spec: AnyVariant, quantize: Quantize, on_progress: OnProgress) -> Path:
+        """The file with the part of the calibration of `quantize` that nothing was calibrated on.
+
+        Empty where the calibration is too short for one. Raises MakeFailed or UserError.
+        """
+        stage = gather(self._weights(spec), quantize, "held out")
+        return await self._have(stage, on_progress) / CHATS
+
+    def _weights(self, spec: AnyVariant) -> Weights:
+        return Weights.of(spec, self._demo if spec.model == DEMO_MODEL else resolve(spec.model))
+
     def _stage(self, spec: AnyVariant) -> Stage | None:
         """The stage whose artifact `spec` loads; None where it loads what the user has."""
-        if spec.model == DEMO_MODEL:
-            return self._demo_stage(spec)
         if isinstance(spec, Gptq | AutoGptq) and spec.quantize:
-            return QuantizeGptq(Weights.of(spec, resolve(spec.model)), spec.quantize)
-        return None
+            return QuantizeGptq(self._weights(spec), spec.quantize)
+        if isinstance(spec, BitsAndBytes) and spec.save_quantized:
+            return QuantizeBitsAndBytes(
+                self._weights(spec), spec.quant_type, spec.double_quant, spec.compute_dtype
+            )
+        return self._demo_stage(spec) if spec.model == DEMO_MODEL else None
 
     def _demo_stage(self, spec: AnyVariant) -> Stage:
         if isinstance(spec, Transformers) and spec.gguf_file:
             return self._demo.source
         if not isinstance(spec, Gptq | AutoGptq):
             return self._demo
-        if spec.quantize:
-            return QuantizeGptq(Weights.of(spec, self._demo), spec.quantize)
         raise UserError(
             "the demo's model is no GPTQ checkpoint",
             where=one_line(spec.label),
@@ -112,7 +135,15 @@ class Workshop:
             self._check_room(stage.room(needs))
             tell(0, 0, "")
             return await stage.build(
-                Work(needs, site.output, site.scratch, tell, self._start, self._threads)
+                Work(
+                    needs,
+                    site.output,
+                    site.scratch,
+                    site.unfinished,
+                    tell,
+                    self._start,
+                    self._threads,
+                )
             )
 
         try:

@@ -9,10 +9,16 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from quantchat.quantize.cache import Entry
+from quantchat.quantize.cache import Entry, State
 from quantchat.report.figures import size
 from quantchat.report.tables import when
 from quantchat.text import one_line
+
+_NOTES = {
+    State.WHOLE: "",
+    State.DAMAGED: "damaged: made anew when wanted",
+    State.UNFINISHED: "unfinished: goes on when wanted",
+}
 
 
 def cache_table(entries: Sequence[Entry]) -> Table:
@@ -24,6 +30,6 @@ def cache_table(entries: Sequence[Entry]) -> Table:
     table.add_column("")
     for entry in entries:
         used = datetime.fromtimestamp(entry.used_s).astimezone().isoformat()
-        note = Text("" if entry.whole else "damaged: made anew when wanted", style="red")
+        note = Text(_NOTES[entry.state], style="red" if entry.state is State.DAMAGED else "")
         table.add_row(Text(one_line(entry.name)), size(entry.bytes), when(used), note)
     return table

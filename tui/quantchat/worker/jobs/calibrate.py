@@ -14,7 +14,7 @@ from typing import Any
 from quantchat.worker.engines.loaded import choose_device, choose_dtype, load_model, load_tokenizer
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import CHATS, Report
-from quantchat.worker.jobs.workplace import local_folder, settle
+from quantchat.worker.jobs.workplace import local_folder, refuse_quantized, settle
 from quantchat.worker.protocol import Load
 
 TEMPERATURE = 0.8
@@ -33,13 +33,15 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     or `{"text": ...}` of a model without a chat template. `device`, `dtype`, `revision` and
     `trusted` (to run the model's own code) are as in a profile.
 
-    Result: `chats` and `tokens` (of the answers) written, and the model's `weight_bytes`.
+    Result: `samples` and `tokens` (of the answers) written.
     """
     report(0, 0, "importing libraries")
     settle(options)
     import torch
 
     report(0, 0, "loading the model")
+    options["model"] = local_folder(options)
+    refuse_quantized(options["model"])
     author = _Author(options)
     torch.manual_seed(options["seed"])
     samples: int = options["samples"]
@@ -59,11 +61,7 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
         raise Refused("unsupported", "the model said nothing to any calibration prompt")
     body = "".join(f"{line}\n" for line in chats)
     Path(options["output"], CHATS).write_text(body, encoding="utf-8")
-    return {
-        "chats": len(chats),
-        "tokens": sum(chats.values()),
-        "weight_bytes": author.model.get_memory_footprint(),
-    }
+    return {"samples": len(chats), "tokens": sum(chats.values())}
 
 
 def _batches(prompts: list[str], samples: int) -> Iterator[tuple[list[str], bool]]:
@@ -78,7 +76,7 @@ class _Author:
     """The model, as the writer of chats."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        load = Load("transformers", local_folder(options), {}, trust_remote_code=options["trusted"])
+        load = Load("transformers", options["model"], {}, trust_remote_code=options["trusted"])
         device, dtype = choose_device(options["device"]), choose_dtype(options["dtype"])
         self.model = load_model(load, device, dtype=dtype).eval()
         self._tokenizer = load_tokenizer(load, padding_side="left")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -53,3 +54,21 @@ def local_folder(options: dict[str, Any]) -> str:
             "check its name, the network, and for a gated model that you are logged in"
             " (`hf auth login`); or name a folder that holds it",
         ) from e
+
+
+def refuse_quantized(folder: str) -> None:
+    """Raise Refused where the model in `folder` is quantized already, or is none."""
+    try:
+        config = json.loads(Path(folder, "config.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise Refused(
+            "bad_checkpoint",
+            f"{folder} has no config.json that can be read",
+            "name a folder that holds a model (config.json and *.safetensors)",
+        ) from error
+    if told := config.get("quantization_config"):
+        raise Refused(
+            "unsupported",
+            f"the model is already quantized ({told.get('quant_method', 'bitsandbytes')})",
+            "name the model in full precision that it was made from",
+        )

@@ -1,0 +1,141 @@
+"""The stages that gather calibration: the model's own chats, or what the user names.
+
+Each has two parts, of which the second is held out: nothing is calibrated on it, so that
+perplexity over it says what was lost.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from quantchat.errors import UserError
+from quantchat.profile.model import Quantize
+from quantchat.quantize.stages import Stage, Work
+from quantchat.quantize.weights import Weights
+from quantchat.text import one_line
+from quantchat.worker.jobs.calibration_text import SHAPE, Unreadable, read
+from quantchat.worker.versions import versions
+
+Part = Literal["calibration", "held out"]
+
+HELD_OUT = 16
+"""Samples held out, of the shipped prompts always the same ones for a seed."""
+
+_AUTHORS = ("torch", "transformers")
+
+
+def gather(weights: Weights, quantize: Quantize, part: Part = "calibration") -> Stage:
+    """The stage that gathers `part` of the calibration that `quantize` asks for.
+
+    Raises UserError where it names a file that cannot be read.
+    """
+    return (Collect if quantize.calibration else Calibrate)(weights, quantize, part)
+
+
+@dataclass(frozen=True)
+class Calibrate(Stage):
+    """Calibration chats: the model's own answers to varied prompts."""
+
+    weights: Weights
+    quantize: Quantize
+    part: Part = "calibration"
+    title = "writing calibration chats"
+
+    @property
+    def slug(self) -> str:
+        """The model's name."""
+        return f"{self.weights.source.slug}-chats"
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """The weights, the prompts, how they are answered, and by which libraries."""
+        held = self.part == "held out"
+        return {
+            **self.weights.inputs,
+            "prompts": self.prompts,
+            "samples": HELD_OUT if held else self.quantize.samples,
+            "sample_tokens": self.quantize.sample_tokens,
+            "seed": self.quantize.seed,
+            "versions": versions(_AUTHORS),
+            "recipe": 2,
+        }
+
+    @property
+    def needs(self) -> Sequence[Stage]:
+        """The weights, if they are made here."""
+        return self.weights.needs
+
+    @property
+    def prompts(self) -> list[str]:
+        """As many of the shipped prompts as there are to be samples, chosen by the seed.
+
+        The last ones in its order are for the part that is held out.
+        """
+        shipped = importlib.resources.files("quantchat.quantize") / "prompts.txt"
+        prompts = shipped.read_text(encoding="utf-8").splitlines()
+        prompts = random.Random(self.quantize.seed).sample(prompts, len(prompts))  # noqa: S311
+        if self.part == "held out":
+            return prompts[-HELD_OUT:]
+        return prompts[:-HELD_OUT][: self.quantize.samples]
+
+    async def build(self, work: Work) -> dict[str, Any]:
+        """Let the model answer the prompts, in a worker."""
+        return await work.job("calibrate", {**self.inputs, **self.weights.options(work)})
+
+
+@dataclass(frozen=True)
+class Collect(Stage):
+    """Samples out of a file of the user's, or of a data set on the hub."""
+
+    weights: Weights
+    quantize: Quantize
+    part: Part = "calibration"
+    title = "reading the calibration"
+
+    @property
+    def slug(self) -> str:
+        """The model's name, whose tokens are counted."""
+        return f"{self.weights.source.slug}-calibration"
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What is read, by what it holds, and how it is cut. Raises UserError."""
+        file, named = self.quantize.calibration_file, self.quantize.calibration
+        return {
+            **self.weights.inputs,
+            **({"sha256": _sha256(Path(file))} if file else {"dataset": named}),
+            "part": self.part,
+            "samples": self.quantize.samples,
+            "held_out": HELD_OUT,
+            "sample_tokens": self.quantize.sample_tokens,
+            "seed": self.quantize.seed,
+            "recipe": 1,
+        }
+
+    @property
+    def needs(self) -> Sequence[Stage]:
+        """The weights, if they are made here: their tokenizer lies with them."""
+        return self.weights.needs
+
+    async def build(self, work: Work) -> dict[str, Any]:
+        """Read and cut it, in a worker that has the tokenizer."""
+        file = {"file": self.quantize.calibration_file}
+        return await work.job("collect", {**self.inputs, **self.weights.options(work), **file})
+
+
+def _sha256(file: Path) -> str:
+    """The hash of a calibration file. Raises UserError where it cannot be read, or holds none."""
+    try:
+        return read(file.expanduser())[1]
+    except OSError as error:
+        raise UserError(
+            f"cannot read the calibration: {error.strerror or error}", where=one_line(str(file))
+        ) from error
+    except Unreadable as error:
+        line = f":{error.line}" if error.line else ""
+        raise UserError(str(error), where=one_line(f"{file}{line}"), mend=SHAPE) from error

@@ -1,0 +1,62 @@
+"""A model in full precision, as the stages that quantize it need it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quantchat.errors import UserError
+from quantchat.profile.model import AnyVariant
+from quantchat.quantize import headers
+from quantchat.quantize.sources import Named
+from quantchat.quantize.stages import Dequantize, Stage, Work
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A model in full precision, made here or named by the user, and how it is loaded."""
+
+    source: Named | Dequantize
+    dtype: str
+    device: str
+    trusted: bool
+
+    @classmethod
+    def of(cls, spec: AnyVariant, source: Named | Dequantize) -> Weights:
+        """The weights of `source`, loaded as `spec` has it."""
+        return cls(source, spec.dtype, spec.device, spec.trust_remote_code)
+
+    @property
+    def needs(self) -> Sequence[Stage]:
+        """The stage that makes it, if one does."""
+        return (self.source,) if isinstance(self.source, Dequantize) else ()
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What tells it from other weights, beyond the stage that makes it."""
+        named = {"model": self.source.identity()} if isinstance(self.source, Named) else {}
+        return {**named, "dtype": self.dtype}
+
+    def options(self, work: Work) -> dict[str, Any]:
+        """How a job loads it."""
+        if isinstance(self.source, Named):
+            model, revision = self.source.model, self.source.revision
+        else:
+            model, revision = str(work.needs[0]), None
+        return {
+            "model": model,
+            "revision": revision,
+            "dtype": self.dtype,
+            "device": self.device,
+            "trusted": self.trusted,
+        }
+
+    def bytes(self, needs: Sequence[Path]) -> int:
+        """What it takes on the disk; 0 where that is not known yet."""
+        source = self.source if isinstance(self.source, Named) else Named(str(needs[0]))
+        try:
+            return headers.read(source, fetch=False).bytes
+        except UserError:
+            return 0

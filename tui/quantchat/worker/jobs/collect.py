@@ -1,0 +1,121 @@
+"""Calibration text that the user names: a file, or a data set on the Hugging Face hub."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from quantchat.worker.engines.loaded import load_tokenizer
+from quantchat.worker.failures import Refused
+from quantchat.worker.jobs import CHATS, Report
+from quantchat.worker.jobs.calibration_text import Record, Unreadable, read, record
+from quantchat.worker.jobs.workplace import local_folder, settle
+from quantchat.worker.protocol import Load
+
+ROWS = 20
+"""Rows of a data set that are looked at for each sample that is wanted."""
+
+
+def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Take samples out of `file` or `dataset`, and write `chats.jsonl` into the folder `output`.
+
+    A chat is one sample; longer text is cut into pieces of `sample_tokens` tokens of `model`'s
+    tokenizer. They are shuffled by `seed`. The first `held_out` are held apart, and so a quarter at
+    most of what there is: with `part` "held out" these are written, else up to `samples` of the
+    others. `file` must still have the hash `sha256`; `dataset` is `hub:name[:split[:column]]`.
+
+    Result: `samples` written, and how many there were (`found`). Raises Refused.
+    """
+    report(0, 0, "reading")
+    settle(options)
+    folder = local_folder(options)
+    tokenizer = load_tokenizer(Load("", folder, {}, trust_remote_code=options["trusted"]))
+    wanted = options["samples"] + options["held_out"]
+    records = _of_file(options) if options.get("file") else _of_dataset(options, wanted)
+    pieces = [piece for one in records for piece in _cut(one, tokenizer, options["sample_tokens"])]
+    random.Random(options["seed"]).shuffle(pieces)  # noqa: S311
+    held_out = min(options["held_out"], len(pieces) // 4)
+    held, rest = pieces[:held_out], pieces[held_out : held_out + options["samples"]]
+    chosen = held if options["part"] == "held out" else rest
+    body = "".join(json.dumps(piece) + "\n" for piece in chosen)
+    Path(options["output"], CHATS).write_text(body, encoding="utf-8")
+    return {"samples": len(chosen), "found": len(pieces)}
+
+
+def _of_file(options: dict[str, Any]) -> list[Record]:
+    try:
+        records, sha256 = read(Path(options["file"]))
+    except (OSError, Unreadable) as error:
+        raise Refused("bad_calibration", f"{options['file']}: {error}") from error
+    if sha256 != options["sha256"]:
+        raise Refused("bad_calibration", f"{options['file']} has just changed", "start again")
+    return records
+
+
+def _of_dataset(options: dict[str, Any], wanted: int) -> list[Record]:
+    import datasets
+
+    _, name, split, column = (*options["dataset"].split(":"), "", "")[:4]
+    try:
+        rows: Iterator[dict[str, Any]] = iter(
+            datasets.load_dataset(name, split=split or "train", streaming=True).shuffle(
+                seed=options["seed"], buffer_size=1000
+            )
+        )
+        first = next(rows, {})
+        column = column or _column(first)
+        if column not in first:
+            raise Refused(
+                "bad_calibration",
+                f"the data set {name} has no column {column!r}",
+                f"one of: {', '.join(map(str, first))}",
+            )
+        taken = itertools.islice(itertools.chain([first], rows), ROWS * wanted)
+        return list(_records(row[column] for row in taken))
+    except Refused:
+        raise
+    except Exception as error:
+        why = next((x.strip() for x in str(error).splitlines() if x.strip()), type(error).__name__)
+        raise Refused(
+            "fetch_failed",
+            f"cannot read the data set {name}: {why}",
+            "check its name, split and the network; for a gated one `hf auth login`; or calibrate"
+            " on a file",
+        ) from error
+
+
+def _column(row: dict[str, Any]) -> str:
+    """The column to take where none is named: chats first, then text."""
+    return next((name for name in ("messages", "conversation", "text") if name in row), "text")
+
+
+def _records(cells: Iterator[Any]) -> Iterator[Record]:
+    """The cells that hold something: data sets have empty rows."""
+    for cell in cells:
+        try:
+            yield record(cell)
+        except Unreadable:
+            continue
+
+
+def _cut(one: Record, tokenizer: Any, tokens: int) -> Iterator[Record]:
+    """A chat as it is; a text in pieces of `tokens` tokens, the last one shorter."""
+    if "messages" in one:
+        if not tokenizer.chat_template:
+            raise Refused(
+                "bad_calibration",
+                "the calibration holds chats, and the model has no chat template",
+                "calibrate such a model on plain text",
+            )
+        yield one
+        return
+    text = one["text"]
+    spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    for start in range(0, len(spans), tokens):
+        piece = spans[start : start + tokens]
+        if text[piece[0][0] : piece[-1][1]].strip():
+            yield {"text": text[piece[0][0] : piece[-1][1]]}
