@@ -307,8 +307,17 @@ async def test_what_goes_in_makes_the_name(bench: Bench) -> None:
 
     assert await again() == []
     # GPTQ's settings leave the chats as they are; the chats' settings change both.
-    for settings in ({"bits": 3}, {"desc_act": True}, {"sym": False}, {"damp_percent": 0.1}):
+    for settings in (
+        {"bits": 3},
+        {"desc_act": True},
+        {"act_group_aware": False},
+        {"sym": False},
+        {"damp_percent": 0.1},
+        {"true_sequential": False},
+    ):
         assert await again(**settings) == ["quantize_gptq"]
+    # One order or the other: with act-order the other has no say.
+    assert await again(desc_act=True, act_group_aware=False) == []
     for settings in ({"samples": 8}, {"sample_tokens": 64}, {"seed": 1}):
         assert await again(**settings) == ["calibrate", "quantize_gptq"]
 

@@ -33,7 +33,7 @@ from quantchat.quantize.sources import resolve
 from quantchat.quantize.stages import MIB, Dequantize, Fetch, Stage, Work
 from quantchat.quantize.weights import Weights
 from quantchat.text import one_line
-from quantchat.worker.jobs import CHATS
+from quantchat.worker.jobs import CHATS_TEXT
 from quantchat.worker.protocol import Failed, Progress
 from quantchat.worker.versions import versions
 
@@ -93,7 +93,7 @@ class Workshop:
         Empty where the calibration is too short for one. Raises MakeFailed or UserError.
         """
         stage = gather(self._weights(spec), quantize, "held out")
-        return await self._have(stage, on_progress) / CHATS
+        return await self._have(stage, on_progress) / CHATS_TEXT
 
     def _weights(self, spec: AnyVariant) -> Weights:
         return Weights.of(spec, self._demo if spec.model == DEMO_MODEL else resolve(spec.model))

@@ -15,3 +15,6 @@ Report = Callable[[int, int, str], None]
 
 CHATS = "chats.jsonl"
 """The calibration chats' file, in the folder they are written into."""
+
+CHATS_TEXT = "chats.txt"
+"""The same as the text a model reads, one after the other."""

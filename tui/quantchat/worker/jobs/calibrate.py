@@ -13,7 +13,8 @@ from typing import Any
 
 from quantchat.worker.engines.loaded import choose_device, choose_dtype, load_model, load_tokenizer
 from quantchat.worker.failures import Refused
-from quantchat.worker.jobs import CHATS, Report
+from quantchat.worker.jobs import Report
+from quantchat.worker.jobs.chats import write
 from quantchat.worker.jobs.workplace import local_folder, refuse_quantized, settle
 from quantchat.worker.protocol import Load
 
@@ -33,7 +34,7 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     or `{"text": ...}` of a model without a chat template. `device`, `dtype`, `revision` and
     `trusted` (to run the model's own code) are as in a profile.
 
-    Result: `samples` and `tokens` (of the answers) written.
+    Result: `samples` written, and their `tokens`.
     """
     report(0, 0, "importing libraries")
     settle(options)
@@ -45,7 +46,7 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     author = _Author(options)
     torch.manual_seed(options["seed"])
     samples: int = options["samples"]
-    chats: dict[str, int] = {}
+    chats: dict[str, None] = {}  # keeps their order
 
     def tell(more: int) -> None:
         report(min(samples, len(chats) + more), samples, "")
@@ -54,14 +55,10 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
         missing = samples - len(chats)
         if not missing:
             break
-        for line, tokens in author.answer(prompts[:missing], sampled, tell):
-            if tokens:
-                chats.setdefault(line, tokens)
+        chats |= dict.fromkeys(author.answer(prompts[:missing], sampled, tell))
     if not chats:
         raise Refused("unsupported", "the model said nothing to any calibration prompt")
-    body = "".join(f"{line}\n" for line in chats)
-    Path(options["output"], CHATS).write_text(body, encoding="utf-8")
-    return {"samples": len(chats), "tokens": sum(chats.values())}
+    return write(map(json.loads, chats), author.tokenizer, Path(options["output"]))
 
 
 def _batches(prompts: list[str], samples: int) -> Iterator[tuple[list[str], bool]]:
@@ -79,30 +76,28 @@ class _Author:
         load = Load("transformers", options["model"], {}, trust_remote_code=options["trusted"])
         device, dtype = choose_device(options["device"]), choose_dtype(options["dtype"])
         self.model = load_model(load, device, dtype=dtype).eval()
-        self._tokenizer = load_tokenizer(load, padding_side="left")
-        if self._tokenizer.pad_token is None:
-            self._tokenizer.pad_token = self._tokenizer.eos_token
+        self.tokenizer = load_tokenizer(load, padding_side="left")
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
         self._most = options["sample_tokens"]
         ends = self.model.generation_config.eos_token_id
         self._ends: list[int] = ends if isinstance(ends, list) else [] if ends is None else [ends]
 
-    def answer(
-        self, prompts: list[str], sampled: bool, tell: Callable[[int], None]
-    ) -> list[tuple[str, int]]:
-        """Return a line of JSON and the number of answer tokens for each of `prompts`.
+    def answer(self, prompts: list[str], sampled: bool, tell: Callable[[int], None]) -> list[str]:
+        """Return a line of JSON for each of `prompts` that the model had something to say to.
 
         `tell` is called with the number of answers that have ended, each time it grows.
         """
         import torch
 
-        plain = not self._tokenizer.chat_template
+        plain = not self.tokenizer.chat_template
         texts = prompts
         if not plain:
             chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
-            texts = self._tokenizer.apply_chat_template(
+            texts = self.tokenizer.apply_chat_template(
                 chats, tokenize=False, add_generation_prompt=True
             )
-        batch = self._tokenizer(
+        batch = self.tokenizer(
             texts,
             add_special_tokens=plain,  # a template writes them itself
             padding=True,
@@ -130,11 +125,11 @@ class _Author:
                 stopping_criteria=[watch],
             )[:, asked:]
         tell(len(prompts))
-        answers = self._tokenizer.batch_decode(written, skip_special_tokens=True)
-        lengths = (written != self._tokenizer.pad_token_id).sum(dim=1).tolist()
+        answers = self.tokenizer.batch_decode(written, skip_special_tokens=True)
         return [
-            (_line(prompt, answer, plain), length if answer.strip() else 0)
-            for prompt, answer, length in zip(prompts, answers, lengths, strict=True)
+            _line(prompt, answer, plain)
+            for prompt, answer in zip(prompts, answers, strict=True)
+            if answer.strip()
         ]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 
 from quantchat.worker.engines.loaded import load_tokenizer
 from quantchat.worker.failures import Refused
-from quantchat.worker.jobs import CHATS, Report
+from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.calibration_text import Record, Unreadable, read, record
+from quantchat.worker.jobs.chats import write
 from quantchat.worker.jobs.workplace import local_folder, settle
 from quantchat.worker.protocol import Load
 
@@ -28,7 +28,7 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     most of what there is: with `part` "held out" these are written, else up to `samples` of the
     others. `file` must still have the hash `sha256`; `dataset` is `hub:name[:split[:column]]`.
 
-    Result: `samples` written, and how many there were (`found`). Raises Refused.
+    Result: `samples` written, their `tokens`, and how many there were (`found`). Raises Refused.
     """
     report(0, 0, "reading")
     settle(options)
@@ -41,9 +41,7 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     held_out = min(options["held_out"], len(pieces) // 4)
     held, rest = pieces[:held_out], pieces[held_out : held_out + options["samples"]]
     chosen = held if options["part"] == "held out" else rest
-    body = "".join(json.dumps(piece) + "\n" for piece in chosen)
-    Path(options["output"], CHATS).write_text(body, encoding="utf-8")
-    return {"samples": len(chosen), "found": len(pieces)}
+    return {**write(chosen, tokenizer, Path(options["output"])), "found": len(pieces)}
 
 
 def _of_file(options: dict[str, Any]) -> list[Record]:

@@ -12,6 +12,7 @@ from typing import Any
 from quantchat.worker.engines.loaded import choose_device, choose_dtype, load_tokenizer
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import Report
+from quantchat.worker.jobs.chats import ids
 from quantchat.worker.jobs.spellings import write_both
 from quantchat.worker.jobs.workplace import local_folder, refuse_quantized, settle
 from quantchat.worker.protocol import Load
@@ -75,7 +76,7 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     layers = model.model.config.get_text_config().num_hidden_layers
     calibration = Path(options["calibration"]).read_bytes()
     chats = [
-        _ids(tokenizer, json.loads(chat), options.get("most_tokens"))
+        {"input_ids": ids(json.loads(chat), tokenizer, options.get("most_tokens"))}
         for chat in calibration.decode().split("\n")
         if chat
     ]
@@ -194,14 +195,6 @@ def _check_groups(model: Any, group_size: int) -> None:
                 f"group_size {group_size} does not divide the width {width} of {name}",
                 f"use group_size = {fitting[0] if fitting else -1}",
             )
-
-
-def _ids(tokenizer: Any, chat: dict[str, Any], most: int | None) -> dict[str, list[int]]:
-    """Token ids of one line of calibration: a chat in the model's template, or plain text."""
-    if "messages" not in chat:
-        return {"input_ids": tokenizer(chat["text"])["input_ids"][:most]}
-    text = tokenizer.apply_chat_template(chat["messages"], tokenize=False)
-    return {"input_ids": tokenizer(text, add_special_tokens=False)["input_ids"][:most]}
 
 
 def _number(text: str) -> float | None:

@@ -1,0 +1,98 @@
+"""The workshop, calibrating on what the user names, and saving what is quantized on loading."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes.scripted_jobs import Jobs
+from quantchat.errors import UserError
+from quantchat.profile.model import BitsAndBytes, Gptq, Quantize
+from quantchat.quantize.store import Workshop
+from quantchat.worker.protocol import Progress
+
+
+def silent(progress: Progress) -> None:
+    pass
+
+
+@pytest.fixture
+def jobs(tmp_path: Path, own_folders: None) -> Jobs:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    return Jobs(tmp_path)
+
+
+def gptq(folder: Path, **settings: Any) -> Gptq:
+    quantize = Quantize.model_validate(settings)
+    return Gptq(label="GPTQ", engine="gptq", model=str(folder / "model"), quantize=quantize)
+
+
+async def test_a_calibration_file_is_known_by_what_it_holds(tmp_path: Path, jobs: Jobs) -> None:
+    file, other = tmp_path / "text.txt", tmp_path / "the same.txt"
+    file.write_text("some words")
+    other.write_text("some words")
+    workshop = Workshop(jobs.start)
+    await workshop.prepare(gptq(tmp_path, calibration=str(file)), silent)
+    assert jobs.names() == ["collect", "quantize_gptq"]
+    read, quantized = (options for _, options in jobs.begun)
+    assert read["file"] == str(file)
+    assert read["part"] == "calibration"
+    assert quantized["most_tokens"] == read["sample_tokens"] == 160
+
+    await workshop.prepare(gptq(tmp_path, calibration=str(other)), silent)
+    assert len(jobs.begun) == 2
+    file.write_text("other words")
+    await workshop.prepare(gptq(tmp_path, calibration=str(file)), silent)
+    assert jobs.names()[2:] == ["collect", "quantize_gptq"]
+
+
+async def test_nothing_is_begun_on_a_file_that_cannot_be_read(tmp_path: Path, jobs: Jobs) -> None:
+    (file := tmp_path / "chats.jsonl").write_text('{"text": "fine"}\n{"text": 7}\n')
+    spec = gptq(tmp_path, calibration=str(file))
+    with pytest.raises(UserError, match="neither a text nor messages") as caught:
+        await Workshop(jobs.start).prepare(spec, silent)
+    assert caught.value.where == f"{file}:2"
+    file.unlink()
+    with pytest.raises(UserError, match="No such file"):
+        await Workshop(jobs.start).prepare(spec, silent)
+    assert jobs.begun == []
+
+
+async def test_a_data_set_is_known_by_its_name(tmp_path: Path, jobs: Jobs) -> None:
+    spec = gptq(tmp_path, calibration="hub:org/name:train:text")
+    await Workshop(jobs.start).prepare(spec, silent)
+    (_, options), _ = jobs.begun
+    assert options["dataset"] == "hub:org/name:train:text"
+    assert options["file"] is None
+
+
+async def test_what_is_held_out_is_not_calibrated_on(tmp_path: Path, jobs: Jobs) -> None:
+    spec, workshop = gptq(tmp_path, samples=64), Workshop(jobs.start)
+    await workshop.prepare(spec, silent)
+    assert spec.quantize
+    held = await workshop.held_out(spec, spec.quantize, silent)
+    assert held.name == "chats.txt"
+    used, apart = (o["prompts"] for name, o in jobs.begun if name == "calibrate")
+    assert len(apart) == 16
+    assert not set(used) & set(apart)
+
+
+async def test_bitsandbytes_checkpoints_are_kept_where_that_is_wished(
+    tmp_path: Path, jobs: Jobs
+) -> None:
+    spec = BitsAndBytes(label="NF4", engine="bitsandbytes", model=str(tmp_path / "model"))
+    workshop = Workshop(jobs.start)
+    assert (await workshop.prepare(spec, silent)).model == spec.model
+    assert "save_quantized" not in spec.options
+    saving = spec.model_copy(update={"save_quantized": True})
+    made = Path((await workshop.prepare(saving, silent)).model)
+    assert made.name.startswith("model-nf4-")
+    assert jobs.names() == ["quantize_bitsandbytes"]
+    for change in ({"double_quant": False}, {"quant_type": "fp4"}, {"compute_dtype": "float32"}):
+        again = await workshop.prepare(saving.model_copy(update=change), silent)
+        assert Path(again.model) != made
+    assert await workshop.prepare(saving, silent)
+    assert len(jobs.begun) == 4
