@@ -32,6 +32,7 @@ _COMMANDS = {
     "rerun": Lazy("quantchat.cli.rerun:rerun", "Measure again what a snapshot records."),
     "snapshots": Lazy("quantchat.cli.snapshots:snapshots", "List or show saved snapshots."),
     "report": Lazy("quantchat.cli.report:report", "Write snapshots as a page, as Markdown or CSV."),
+    "quantize": Lazy("quantchat.cli.quantize:quantize", "Make a quantized checkpoint of a model."),
     "cache": Lazy("quantchat.cli.cache:cache", "List or remove the checkpoints made here."),
     "schema": Lazy("quantchat.cli.schema:schema", "Print the JSON Schema of a file format."),
 }

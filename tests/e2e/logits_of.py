@@ -1,0 +1,54 @@
+"""Prints a checkpoint's logits as JSON: `python logits_of.py LIBRARY FOLDER IDS`.
+
+It knows nothing of quantchat, since it stands for whoever loads the checkpoint elsewhere. GPTQModel
+and transformers 4 print as they are imported, so the logits go to descriptor 3.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+
+def load(library: str, folder: str) -> Any:
+    """The model, on the CPU, and in float32 where its kernels have that."""
+    import torch
+
+    torch.set_num_threads(1)
+    if library == "gptqmodel":
+        from gptqmodel import GPTQModel
+
+        return GPTQModel.load(folder, device="cpu", dtype=torch.float32).model
+    if library == "auto-gptq":
+        from auto_gptq import AutoGPTQForCausalLM
+
+        return AutoGPTQForCausalLM.from_quantized(
+            folder, device="cpu", torch_dtype=torch.float32, use_safetensors=True
+        ).model
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    more: dict[str, Any] = {"dtype": torch.float32}
+    if library.startswith("bitsandbytes"):  # its 4-bit kernels have no float32
+        more["dtype"] = torch.bfloat16
+    if library == "bitsandbytes, on loading":
+        more["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True
+        )
+    return AutoModelForCausalLM.from_pretrained(folder, device_map="cpu", **more)
+
+
+def main() -> None:
+    library, folder, ids = sys.argv[1:]
+    import torch
+
+    model = load(library, folder)
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor([json.loads(ids)])).logits
+    with os.fdopen(3, "w") as output:
+        json.dump(logits[0].float().tolist(), output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+"""`quantchat quantize`: make a quantized checkpoint of a model."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+_FAILED = 1
+_STOPPED = 130
+
+_GPTQ_ONLY = {
+    "bits": "--bits",
+    "group_size": "--group-size",
+    "desc_act": "--act-order",
+    "act_group_aware": "--no-act-group-aware",
+    "sym": "--asymmetric",
+    "damp_percent": "--damp",
+    "true_sequential": "--no-true-sequential",
+}
+"""Settings of GPTQ by the profile's name, and the option of each."""
+
+_CALIBRATION = {
+    "calibration": "--calibration, --calibration-dataset",
+    "samples": "--samples",
+    "sample_tokens": "--sample-tokens",
+    "seed": "--seed",
+}
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Copy the checkpoint here. Without it, it stays in the cache alone.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["gptq", "nf4", "fp4", "int8"]),
+    default="gptq",
+    show_default=True,
+    help="GPTQ by GPTQModel; the others by bitsandbytes, without calibration.",
+)
+@click.option("--bits", type=click.Choice(["2", "3", "4", "8"]), help="GPTQ: bits. Default: 4.")
+@click.option("--group-size", type=int, help="GPTQ: weights that share a scale. Default: 128.")
+@click.option(
+    "--act-order",
+    "desc_act",
+    flag_value=True,
+    default=None,
+    help="GPTQ: columns in order of falling activation (desc_act).",
+)
+@click.option(
+    "--no-act-group-aware",
+    "act_group_aware",
+    flag_value=False,
+    default=None,
+    help="GPTQ: keep the columns' order inside the groups too.",
+)
+@click.option(
+    "--asymmetric",
+    "sym",
+    flag_value=False,
+    default=None,
+    help="GPTQ: a zero point of its own for each group.",
+)
+@click.option(
+    "--damp",
+    "damp_percent",
+    type=float,
+    metavar="SHARE",
+    help="GPTQ: added to the Hessian's diagonal, as a share of its mean. Default: 0.05.",
+)
+@click.option(
+    "--no-true-sequential",
+    "true_sequential",
+    flag_value=False,
+    default=None,
+    help="GPTQ: the modules of a layer all at once.",
+)
+@click.option(
+    "--no-double-quant", is_flag=True, help="nf4, fp4: keep the scales as they are, unquantized."
+)
+@click.option(
+    "--calibration",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Text, or JSONL of texts or chats. Default: chats the model itself writes.",
+)
+@click.option(
+    "--calibration-dataset",
+    metavar="NAME[:SPLIT[:COLUMN]]",
+    help="A data set on the Hugging Face hub.",
+)
+@click.option("--samples", type=int, help="Calibration samples. Default: 32.")
+@click.option("--sample-tokens", type=int, help="Longest sample, in tokens. Default: 160.")
+@click.option("--seed", type=int, help="Of the choice of samples. Default: 0.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "bfloat16", "float16", "float32"]),
+    default="auto",
+    help="Of what is not quantized. Default: the checkpoint's.",
+)
+@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
+@click.option("--trust-remote-code", is_flag=True, help="Let the model run its own Python code.")
+@click.option("--no-perplexity", is_flag=True, help="Leave out perplexity before and after.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
+def quantize(
+    model: str,
+    output: Path | None,
+    method: str,
+    no_double_quant: bool,
+    calibration: Path | None,
+    calibration_dataset: str | None,
+    dtype: str,
+    device: str,
+    trust_remote_code: bool,
+    no_perplexity: bool,
+    as_json: bool,
+    **settings: Any,
+) -> int:
+    """Make a quantized checkpoint of MODEL.
+
+    MODEL is a folder, an id of the Hugging Face hub, or demo:smollm2-135m-instruct. What it is
+    made of is kept in the cache, and what is the same is not made again. After Ctrl+C the same
+    command goes on where it was stopped.
+    """
+    if calibration is not None and calibration_dataset is not None:
+        raise click.UsageError("--calibration or --calibration-dataset, not both")
+    settings["calibration"] = f"hub:{calibration_dataset}" if calibration_dataset else None
+    if calibration is not None:
+        settings["calibration"] = str(calibration.expanduser().absolute())
+    given = {name: value for name, value in settings.items() if value is not None}
+    if "bits" in given:
+        given["bits"] = int(given["bits"])
+    if method == "gptq" and no_double_quant:
+        raise click.UsageError("--no-double-quant is for nf4 and fp4")
+    if method != "gptq" and (wrong := [_GPTQ_ONLY[name] for name in given if name in _GPTQ_ONLY]):
+        raise click.UsageError(f"{', '.join(wrong)}: for --method gptq only")
+    common = {
+        "model": _named(model),
+        "dtype": dtype,
+        "device": device,
+        "trust_remote_code": trust_remote_code,
+    }
+    return _make(method, common, given, no_double_quant, output, no_perplexity, as_json)
+
+
+def _make(
+    method: str,
+    common: dict[str, Any],
+    given: dict[str, Any],
+    no_double_quant: bool,
+    output: Path | None,
+    no_perplexity: bool,
+    as_json: bool,
+) -> int:
+    from quantchat.cli.stages import stage_display
+    from quantchat.quantize import export
+    from quantchat.quantize.maker import MakeFailed
+    from quantchat.quantize.outcome import make
+    from quantchat.text import one_line
+
+    base, gptq, *others = _asked(method, common, given, not no_double_quant).variants
+    spec = others[0] if others else gptq
+    if output is not None:
+        export.check(output)
+    try:
+        with stage_display() as display:
+            held_out = None if no_perplexity else gptq.quantize
+            outcome = asyncio.run(make(base, spec, held_out, display))
+    except MakeFailed as error:
+        mend = f" ({error.failure.mend})" if error.failure.mend else ""
+        click.echo(f"quantchat: {one_line(f'{error}{mend}')}", err=True)
+        return _FAILED
+    except KeyboardInterrupt:
+        click.echo("quantchat: stopped; the same command goes on from here", err=True)
+        return _STOPPED
+    if output is not None:
+        export.export(outcome.folder, output)
+    where = output or outcome.folder
+    if as_json:
+        click.echo(json.dumps({**dataclasses.asdict(outcome), "folder": str(where)}, indent=2))
+        return 0
+    from quantchat.cli.console import console
+    from quantchat.report.quantizing import render
+
+    console().print(render(outcome))
+    click.echo(f"the checkpoint is in {one_line(str(where))}")
+    return 0
+
+
+def _named(model: str) -> str:
+    """`model` as a profile has it: here a bare name of a folder will do as well."""
+    path = Path(model)
+    return f"./{model}" if not model.startswith((".", "/", "~")) and path.is_dir() else model
+
+
+def _asked(method: str, common: dict[str, Any], given: dict[str, Any], double: bool) -> Any:
+    """What is asked for, as a profile has it: the base, GPTQ of it, and bitsandbytes' of it.
+
+    One description of the settings serves both, with its checks. Raises UserError.
+    """
+    from pydantic import ValidationError
+
+    from quantchat.errors import UserError
+    from quantchat.profile.mistakes import mistakes, written
+    from quantchat.profile.model import Profile
+
+    variants: list[dict[str, Any]] = [
+        {"label": "base", "engine": "transformers", **common},
+        {"label": "gptq", "engine": "gptq", "quantize": given, **common},
+    ]
+    if method != "gptq":
+        told = {"quant_type": method, "double_quant": double, "save_quantized": True}
+        variants.append({"label": method, "engine": "bitsandbytes", **told, **common})
+    try:
+        return Profile.model_validate({"name": "quantize", "variants": variants})
+    except ValidationError as error:
+        first = next(mistakes(error))
+        name = str(first.path[-1])
+        option = {**_GPTQ_ONLY, **_CALIBRATION, "device": "--device", "model": "MODEL"}.get(name)
+        raise UserError(first.what, where=option or written(first.path), mend=first.mend) from None

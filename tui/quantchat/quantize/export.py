@@ -1,0 +1,59 @@
+"""A checkpoint out of the cache, into a folder of the user's: whole, or not there."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from pathlib import Path
+
+from quantchat.errors import UserError
+from quantchat.text import one_line
+
+MIB = 2**20
+
+
+def check(target: Path, least: int = 0) -> None:
+    """Raise UserError where `target` could not take a checkpoint of `least` bytes.
+
+    It must not exist, or be an empty folder.
+    """
+    where = one_line(str(target))
+    try:
+        taken = target.exists() and (not target.is_dir() or any(target.iterdir()))
+        free = shutil.disk_usage(_nearest(target)).free
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    if taken:
+        raise UserError("is there already", where=where, mend="name a folder that is new or empty")
+    if free < least:
+        raise UserError(
+            f"the disk is too full: {least // MIB} MiB are needed, {free // MIB} are free",
+            where=where,
+            mend="make room, or name a folder on another disk",
+        )
+
+
+def export(folder: Path, target: Path) -> None:
+    """Copy what lies in `folder` to `target`. Raises UserError."""
+    check(target, sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()))
+    part = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.part"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(folder, part)
+        part.replace(target)  # an empty folder gives way
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _nearest(target: Path) -> Path:
+    """The nearest folder above `target` that is there."""
+    return next(place for place in (target, *target.absolute().parents) if place.is_dir())
+
+
+def _cannot_write(target: Path, error: OSError) -> UserError:
+    return UserError(
+        f"cannot be written: {error.strerror or error}",
+        where=one_line(str(error.filename or target)),
+    )

@@ -1,0 +1,66 @@
+"""What a checkpoint made on command came to, as a short table (Rich)."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from quantchat.quantize.outcome import Outcome, Side
+from quantchat.report.figures import UNKNOWN, number, seconds, size
+from quantchat.text import one_line
+
+WORST = 5
+"""Modules that are named, those with the largest loss."""
+
+
+def render(outcome: Outcome) -> Group:
+    """Before and after, the worst modules, and what must be known of it."""
+    parts: list[RenderableType] = [_sides(outcome)]
+    worst = sorted(
+        (row for row in outcome.losses if row["loss"] is not None), key=lambda row: -row["loss"]
+    )[:WORST]
+    if worst:
+        table = Table("worst modules", box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("loss", justify="right")
+        for row in worst:
+            name = one_line(f"layer {row['layer']} {row['module']}")
+            table.add_row(Text(name), f"{row['loss']:.3g}")
+        parts.append(table)
+    return Group(*parts, *(Text(line) for line in _notes(outcome)))
+
+
+def _sides(outcome: Outcome) -> Table:
+    table = Table("", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("before", "after"):
+        table.add_column(name, justify="right")
+    sides = (outcome.before, outcome.after)
+    table.add_row("size", *(size(side.bytes) for side in sides))
+    table.add_row("bits per weight", *(number(outcome.bits_per_weight(side)) for side in sides))
+    table.add_row("perplexity, held out", *map(_perplexity, sides))
+    table.add_row("time to quantize", "", seconds(outcome.seconds))
+    return table
+
+
+def _perplexity(side: Side) -> str:
+    found = side.perplexity
+    return f"{found.value:.3f} ± {found.error:.3f}" if found else UNKNOWN
+
+
+def _notes(outcome: Outcome) -> list[str]:
+    notes = []
+    if told := outcome.calibration:
+        notes.append(
+            f"calibrated on {told['samples']} samples, {told['tokens']} tokens"
+            f" (calibration.jsonl, SHA-256 {told['sha256'][:12]}…)"
+        )
+    rounded = sum(row["loss"] is None for row in outcome.losses)
+    if rounded:
+        notes.append(f"{rounded} modules were only rounded: too little of the calibration met them")
+    if found := outcome.after.perplexity:
+        notes.append(
+            f"perplexity over {found.positions} tokens of calibration text that was held out,"
+            " ± its standard error"
+        )
+    return [*notes, *([one_line(outcome.note)] if outcome.note else [])]
