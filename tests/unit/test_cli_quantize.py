@@ -1,0 +1,231 @@
+"""`quantchat quantize`: what it is asked, what it makes of that, and what it prints."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fakes.scripted_jobs import Jobs
+from quantchat.cli import main
+from quantchat.cli.quantize import _GPTQ_ONLY
+from quantchat.cli.stages import stage_display
+from quantchat.errors import UserError
+from quantchat.profile.model import Quantize
+from quantchat.quantize import export, outcome
+from quantchat.quantize.outcome import Outcome, Perplexity, Side
+from quantchat.quantize.store import Workshop
+from quantchat.report.quantizing import render
+from quantchat.worker.protocol import Failed, Progress
+
+Capture = pytest.CaptureFixture[str]
+LOSSES = [
+    {"layer": 0, "module": "mlp.down_proj", "loss": 0.5},
+    {"layer": 1, "module": "mlp.up_proj", "loss": 0.25},
+    {"layer": 1, "module": "mlp.down_proj", "loss": None},
+]
+CALIBRATION = {"samples": 32, "tokens": 5000, "sha256": "ab" * 32}
+
+
+@pytest.fixture
+def jobs(tmp_path: Path, own_folders: None, monkeypatch: pytest.MonkeyPatch) -> Jobs:
+    """Scripted workers, and a model in `tmp_path/model`."""
+    jobs = Jobs(tmp_path)
+    jobs.results["calibrate"] = {"tokens": 900}
+    jobs.results["quantize_gptq"] = {"losses": LOSSES, "calibration": CALIBRATION}
+    jobs.results["perplexity"] = {"perplexity": 12.345, "error": 0.5, "positions": 700}
+    workshop = Workshop(jobs.start, tmp_path / "made")
+    scripted = functools.partial(outcome.make, workshop=workshop, start=jobs.start)
+    monkeypatch.setattr(outcome, "make", scripted)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    return jobs
+
+
+def test_from_the_model_to_a_folder(tmp_path: Path, jobs: Jobs, capsys: Capture) -> None:
+    assert main(["quantize", "model", "-o", "out", "--bits", "3", "--act-order"]) == 0
+    assert jobs.names() == [
+        "calibrate",
+        "quantize_gptq",
+        "calibrate",  # what is held out
+        "perplexity",
+        "perplexity",
+    ]
+    options = dict(jobs.begun)["quantize_gptq"]
+    assert options["model"] == str(tmp_path / "model")
+    assert (options["bits"], options["desc_act"], options["act_group_aware"]) == (3, True, False)
+    read = [options for name, options in jobs.begun if name == "perplexity"]
+    assert [one["load"]["engine"] for one in read] == ["transformers", "gptq"]
+    assert {one["window"] for one in read} == {512}
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == b"int4" * 16
+    assert not list(tmp_path.glob(".out*"))
+    said = capsys.readouterr()
+    assert "12.345 ± 0.500" in said.out
+    assert "layer 0 mlp.down_proj" in said.out
+    assert "1 modules were only rounded" in said.out
+    assert "calibrated on 32 samples, 5000 tokens" in said.out
+    assert "the checkpoint is in out" in said.out
+    assert "quantizing layer 1 of 2: half" in said.err
+
+    # The second time all is found; a folder that is taken is left alone.
+    assert main(["quantize", "model", "-o", "out", "--bits", "3", "--act-order"]) == 2
+    assert "out: is there already" in capsys.readouterr().err
+    assert main(["quantize", "model", "--bits", "3", "--act-order", "--no-perplexity"]) == 0
+    assert len(jobs.begun) == 5
+    assert "made/model-gptq-3bit-g128-" in capsys.readouterr().out
+
+
+def test_bitsandbytes(tmp_path: Path, jobs: Jobs, capsys: Capture) -> None:
+    assert main(["quantize", "./model", "--method", "fp4", "--no-double-quant", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert jobs.names()[0] == "quantize_bitsandbytes"
+    assert jobs.begun[0][1]["double_quant"] is False
+    assert jobs.begun[-1][1]["load"]["options"]["quant_type"] == "fp4"
+    assert told["after"]["perplexity"]["value"] == 12.345
+    assert told["losses"] == []
+    assert told["parameters"] is None  # there is no weight file to tell
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["no where"], "MODEL: must be a folder, which begins with ./"),
+        (["./nowhere"], "./nowhere: no such folder"),
+        (["demo:other"], "MODEL: the one source of this kind"),
+        (["model", "--bits", "5"], "--bits"),
+        (["model", "--group-size", "0"], "--group-size: must be -1"),
+        (["model", "--damp", "1"], "--damp: 1.0 is out of range"),
+        (["model", "--samples", "0"], "--samples: 0 is out of range"),
+        (["model", "--device", "gpu"], '--device: "gpu" does not fit'),
+        (["model", "--method", "nf4", "--bits", "4"], "--bits: for --method gptq only"),
+        (["model", "--no-double-quant"], "--no-double-quant is for nf4 and fp4"),
+        (["model", "--calibration", "gone.txt"], "cannot read the calibration: No such file"),
+        (["model", "--calibration", "a", "--calibration-dataset", "b"], "not both"),
+        (["model", "--calibration-dataset", "a:b:c:d"], "hub:org/name[:split[:column]]"),
+        (["model", "-o", "model"], "model: is there already"),
+        (["model", "-o", "model/config.json"], "is there already"),
+    ],
+)
+def test_what_it_cannot_be_asked(
+    jobs: Jobs, capsys: Capture, options: list[str], complaint: str
+) -> None:
+    assert main(["quantize", *options]) == 2
+    said = capsys.readouterr().err
+    assert complaint in said
+    assert said.count("\n") == 1
+    assert jobs.begun == []
+
+
+def test_every_setting_of_gptq_has_its_option() -> None:
+    elsewhere = {"calibration", "samples", "sample_tokens", "seed"}
+    assert set(_GPTQ_ONLY) == set(Quantize.model_fields) - elsewhere
+
+
+def test_what_fails_is_one_line(jobs: Jobs, tmp_path: Path, capsys: Capture) -> None:
+    jobs.fails["quantize_gptq"] = Failed("unsupported", "128 does not divide 96", "use 32")
+    assert main(["quantize", "model", "-o", "out"]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("quantchat: 128 does not divide 96 (use 32; look at the worker's log")
+    assert not (tmp_path / "out").exists()
+
+
+def test_stopping_says_that_it_goes_on(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def interrupt(task: Any) -> None:
+        task.close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(asyncio, "run", interrupt)
+    assert main(["quantize", "model"]) == 130
+    assert "the same command goes on from here" in capsys.readouterr().err
+
+
+def test_a_short_calibration_gives_no_perplexity(jobs: Jobs, capsys: Capture) -> None:
+    jobs.results["calibrate"] = {"tokens": outcome.FEWEST - 1}
+    assert main(["quantize", "model"]) == 0
+    assert "perplexity" not in jobs.names()
+    row = next(x for x in capsys.readouterr().out.splitlines() if "held out" in x)
+    assert row.split()[-2:] == ["–", "–"]
+
+
+# ------------------------------------------------------------ out of the cache
+
+
+def test_a_full_disk_is_seen_before_copying(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder := tmp_path / "made").mkdir()
+    (folder / "model.safetensors").write_bytes(b"w" * 5000)
+    real = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=4000))
+    with pytest.raises(UserError, match="too full"):
+        export.export(folder, tmp_path / "new" / "out")
+    assert [f.name for f in tmp_path.iterdir()] == ["made"]
+
+
+def test_what_cannot_be_copied_whole_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder := tmp_path / "made").mkdir()
+    (folder / "model.safetensors").write_bytes(b"w")
+
+    def half(source: Path, target: Path) -> None:
+        target.mkdir()
+        (target / "half").write_bytes(b"")
+        raise OSError(5, "Input/output error", str(target))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copytree", half)
+        with pytest.raises(UserError, match="Input/output error"):
+            export.export(folder, tmp_path / "out")
+    assert [f.name for f in tmp_path.iterdir()] == ["made"]
+    (tmp_path / "out").mkdir()  # an empty folder is taken
+    export.export(folder, tmp_path / "out")
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == b"w"
+
+
+# ------------------------------------------------------------ what is shown
+
+
+def an_outcome(losses: list[dict[str, Any]], note: str = "") -> Outcome:
+    side = Side(1000, Perplexity(10, 1, 50))
+    return Outcome(Path("/x"), side, Side(None, None), 500, 1.0, losses, {}, note)
+
+
+def test_bits_per_weight() -> None:
+    told = an_outcome([])
+    assert told.bits_per_weight(told.before) == 16
+    assert told.bits_per_weight(told.after) is None
+
+
+rows = st.fixed_dictionaries(
+    {
+        "layer": st.integers(0, 99),
+        "module": st.text(),
+        "loss": st.none() | st.floats(allow_nan=False),
+    }
+)
+
+
+@given(st.lists(rows), st.text())
+def test_any_outcome_can_be_shown(losses: list[dict[str, Any]], note: str) -> None:
+    assert render(an_outcome(losses, note)).renderables
+
+
+def test_progress_without_a_terminal_is_lines(capsys: Capture) -> None:
+    with stage_display() as display:
+        display(Progress("loading"))
+        display(Progress("loading"))
+        display(Progress("layer", 1, 2, "q_proj"))
+        display(Progress("layer", 1, 2, "loss of q_proj 0.1"))
+        display(Progress("bytes", 5, 100_000, "5 of 100000"))
+    assert capsys.readouterr().err.splitlines() == ["loading", "layer 1 of 2: q_proj", "bytes"]
