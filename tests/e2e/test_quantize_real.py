@@ -119,15 +119,15 @@ async def test_what_was_stopped_goes_on_and_loads_in_each_library(
     assert made.files["calibration.jsonl"]["sha256"] == told["calibration"]["sha256"]
     assert calibration.count(b"\n") == told["calibration"]["samples"] == 8
 
-    # The same numbers wherever it is loaded, near to the base's.
+    # The same numbers wherever it is loaded, but for the rounding of each one's kernels, which is
+    # small beside what quantizing lost; and near to the base's.
     base = logits(sys.executable, "transformers", place / "tiny")
     ours = logits(sys.executable, "gptqmodel", folder)
-    spread = base.std()
+    lost = abs(ours - base).mean()
+    assert 0.01 * base.std() < lost < 0.3 * base.std()
     for python, library in ((sys.executable, "transformers"), (auto_gptq_python, "auto-gptq")):
         theirs = logits(python, library, folder)
-        assert abs(theirs - ours).max() < 0.02 * spread, library
-    lost = abs(ours - base).mean()
-    assert 0.001 * spread < lost < 0.3 * spread
+        assert abs(theirs - ours).mean() < 0.1 * lost, library
 
 
 def test_a_bitsandbytes_checkpoint_loads_again_as_it_was(place: Path) -> None:

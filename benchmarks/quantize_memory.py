@@ -1,0 +1,189 @@
+"""What memory GPTQ takes against the model it quantizes: does it hold the whole of it?
+
+`python benchmarks/quantize_memory.py` quantizes models of Llama's kind with random weights, of
+equal layers and more and more of them, and then the demo's model; each in a worker, as `quantchat
+quantize` does, on the text that ships. It reads the worker's memory from the kernel meanwhile and
+writes `benchmarks/results/quantize_memory.json`; `--table` prints what is kept as Markdown.
+
+Counted is what is the worker's own (RssAnon of /proc/PID/status) above what the libraries take once
+they are imported. Pages of the checkpoint's file (RssFile) are the kernel's cache: it takes them
+back when it needs them. On the CPU this is main memory; of a GPU nothing was measured yet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.resources
+import json
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from driving import circumstances
+
+from quantchat.host.worker_process import Place, Worker, start_worker
+from quantchat.profile.model import DEMO_MODEL, Gptq, Quantize, Transformers
+from quantchat.quantize import headers
+from quantchat.quantize.cache import read_made
+from quantchat.quantize.store import Workshop
+from quantchat.worker.protocol import Progress
+
+RESULTS = Path(__file__).parent / "results" / "quantize_memory.json"
+MIB = 2**20
+EVERY_S = 0.02
+SHAPE = {
+    "hidden_size": 1024,
+    "intermediate_size": 2816,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+    "tie_word_embeddings": True,
+}
+
+
+class Watch:
+    """The most a worker has taken, from when it has imported its libraries."""
+
+    def __init__(self) -> None:
+        self.pid: int | None = None
+        self.base = 0
+        self.peak = 0
+        self.peak_file = 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    async def start(self, place: Place) -> Worker:
+        """Implements `StartWorker`; the one that quantizes is watched."""
+        worker = await start_worker(place)
+        if place.label == "quantize gptq":
+            self.pid = worker.pid
+        return worker
+
+    def heard(self, progress: Progress) -> None:
+        """Take note when the libraries are there."""
+        if self.pid is not None and progress.detail == "loading the model":
+            self.base = _status(self.pid).get("RssAnon", 0)
+
+    def end(self) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.wait(EVERY_S):
+            if self.pid is not None and self.base:
+                found = _status(self.pid)
+                self.peak = max(self.peak, found.get("RssAnon", 0))
+                self.peak_file = max(self.peak_file, found.get("RssFile", 0))
+
+
+def _status(pid: int) -> dict[str, int]:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    except OSError:  # it has ended
+        return {}
+    pairs = (line.split(":", 1) for line in lines if line.startswith("Rss"))
+    return {name: int(value.split()[0]) * 1024 for name, value in pairs}
+
+
+def random_llama(folder: Path, base: Path, layers: int) -> None:
+    """A Llama with random bf16 weights, and the tokenizer that lies in `base`."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    config = LlamaConfig(**SHAPE, num_hidden_layers=layers, vocab_size=len(tokenizer))
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+async def measure(model: str, folder: Path, text: Path, given: argparse.Namespace) -> Any:
+    """Quantize `model` to 4 bits, and return what it took."""
+    watch = Watch()
+    quantize = Quantize(
+        group_size=64,
+        samples=given.samples,
+        sample_tokens=given.tokens,
+        calibration=str(text),
+    )
+    spec = Gptq(label="GPTQ", engine="gptq", model=model, quantize=quantize, device="cpu")
+    workshop = Workshop(watch.start, folder, threads=given.threads)
+    base = Transformers(label="base", engine="transformers", model=model)
+    size = headers.read_folder(Path((await workshop.prepare(base, watch.heard)).model)).bytes
+    began = time.monotonic()
+    try:
+        made = Path((await workshop.prepare(spec, watch.heard)).model)
+    finally:
+        watch.end()
+    told = read_made(made)
+    assert told
+    return {
+        "layers": told.result["layers"],
+        "bf16_mib": round(size / MIB),
+        "checkpoint_mib": round(headers.read_folder(made).bytes / MIB),
+        "libraries_mib": round(watch.base / MIB),
+        "peak_above_libraries_mib": round((watch.peak - watch.base) / MIB),
+        "peak_of_bf16": round((watch.peak - watch.base) / size, 3),
+        "mapped_file_peak_mib": round(watch.peak_file / MIB),
+        "calibration_tokens": told.result["calibration"]["tokens"],
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+async def run(given: argparse.Namespace) -> dict[str, Any]:
+    text = Path(str(importlib.resources.files("quantchat.corpus") / "own.txt"))
+    demo = Transformers(label="base", engine="transformers", model=DEMO_MODEL)
+    found = {}
+    base = Path((await Workshop().prepare(demo, lambda progress: None)).model)
+    for layers in given.layers:
+        with tempfile.TemporaryDirectory() as scratch:
+            place = Path(scratch)
+            random_llama(place / "model", base, layers)
+            name = f"random Llama, {layers} layers"
+            found[name] = await measure(str(place / "model"), place / "cache", text, given)
+            print(name, json.dumps(found[name]), flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        name = "SmolLM2-135M-Instruct"
+        found[name] = await measure(str(base), Path(scratch), text, given)
+        print(name, json.dumps(found[name]), flush=True)
+    return found
+
+
+def table(kept: dict[str, Any]) -> str:
+    """What is kept, as Markdown."""
+    lines = [
+        "| model | layers | bf16 MiB | 4-bit MiB | peak above the libraries, MiB | ÷ bf16 |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, one in kept["models"].items():
+        lines.append(
+            f"| {name} | {one['layers']} | {one['bf16_mib']} | {one['checkpoint_mib']} |"
+            f" {one['peak_above_libraries_mib']} | {one['peak_of_bf16']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--layers", type=int, nargs="*", default=[4, 16, 32])
+    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--table", action="store_true", help="print the kept result, run nothing")
+    given = parser.parse_args()
+    if not given.table:
+        layers = " ".join(map(str, given.layers))
+        command = (
+            f"quantize_memory.py --layers {layers} --samples {given.samples}"
+            f" --tokens {given.tokens} --threads {given.threads}"
+        )
+        body = {**circumstances(command), "models": asyncio.run(run(given))}
+        RESULTS.write_text(json.dumps(body, indent=1) + "\n")
+    print(table(json.loads(RESULTS.read_text())))
+
+
+if __name__ == "__main__":
+    main()
