@@ -73,7 +73,7 @@ async def test_code_is_coloured_once_at_the_end(
 
 def read(run: Running) -> list[str]:
     """The conversation in both columns, without their scroll bars."""
-    return [line[:39] + line[40:79] for line in lines(run.app)[3:14]]
+    return [line[:39] + line[40:79] for line in lines(run.app)[3:13]]
 
 
 async def test_reading_above_is_not_disturbed_until_asked(setup: Setup) -> None:
@@ -92,7 +92,7 @@ async def test_reading_above_is_not_disturbed_until_asked(setup: Setup) -> None:
 
         # Both say the same and are scrolled alike: once both are drawn, they show the same lines.
         def drawn() -> bool:
-            halves = [(line[1:39], line[41:79]) for line in lines(run.app)[3:14]]
+            halves = [(line[1:39], line[41:79]) for line in lines(run.app)[3:13]]
             return any("line" in left for left, _ in halves) and all(
                 left == right for left, right in halves
             )

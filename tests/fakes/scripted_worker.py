@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from quantchat.worker.protocol import (
     Event,
     Failed,
     Finished,
+    Force,
+    Forced,
     Generate,
     Hello,
     Ledger,
@@ -92,6 +95,21 @@ def words(text: str) -> list[str]:
     return pieces
 
 
+def likely(request: Force, own: float = 0.61, other: float = 0.3) -> Forced:
+    """Each token asked of with probability `own`, those asked of beside it with `other`."""
+    asked = request.ids[request.first :]
+    return Forced(
+        request.number,
+        logprobs=[math.log(own)] * len(asked),
+        pieces=[f"<{token}>" for token in asked],
+        ranks=[0] * len(asked),
+        best=list(asked),
+        best_pieces=[f"<{token}>" for token in asked],
+        best_logprobs=[math.log(own)] * len(asked),
+        also=[math.log(other)] * len(request.also),
+    )
+
+
 @dataclass
 class Script:
     """What one worker does. Anything can be changed while it runs."""
@@ -111,6 +129,9 @@ class Script:
     ttft_ms: float = 150.0
     batch: int = 1
     """Tokens in one event."""
+    forced: Callable[[Force], Forced] = lambda request: likely(request)
+    forcing_gate: asyncio.Event | None = None
+    """A forcing waits here, or until another command comes, if there is one."""
     reason: str = "eos"
     prompt_tokens: int = 40
     answer_fails: Failed | None = None
@@ -144,6 +165,7 @@ class ScriptedWorker:
         self._events: asyncio.Queue[Event | int] = asyncio.Queue()
         self._stopped: set[int] = set()
         self._tasks: list[asyncio.Task[None]] = []
+        self._overtaken = asyncio.Event()
         self._now_ns = 1_000_000_000
         self._events.put_nowait(Hello(1, pid, "3.11"))
 
@@ -157,6 +179,10 @@ class ScriptedWorker:
 
     def send(self, command: Command) -> None:
         self._script.commands.append(command)
+        self._overtaken.set()
+        if isinstance(command, Force):
+            self._overtaken = asyncio.Event()
+            self._tasks.append(asyncio.ensure_future(self._force(command, self._overtaken)))
         if isinstance(command, Load):
             self._tasks.append(asyncio.ensure_future(self._load()))
         elif isinstance(command, Generate):
@@ -202,6 +228,19 @@ class ScriptedWorker:
                     script.note,
                 )
             )
+
+    async def _force(self, request: Force, overtaken: asyncio.Event) -> None:
+        if self._script.forcing_gate is not None:
+            waits = [
+                asyncio.ensure_future(e.wait()) for e in (self._script.forcing_gate, overtaken)
+            ]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+        forced = self._script.forced(request)
+        if overtaken.is_set():
+            forced = Forced(request.number, problem="it gave way to the next command")
+        self._events.put_nowait(forced)
 
     def _ledger(self, said: int = 0) -> Ledger:
         return ledger(self._script.process, (12 + said // 10) * MIB, self._script.device)

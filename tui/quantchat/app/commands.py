@@ -21,6 +21,7 @@ _NAMES = {
     "down": "↓",
     "pageup": "PgUp",
     "pagedown": "PgDn",
+    "ctrl+right_square_bracket": "^]",
 }
 
 
@@ -44,7 +45,7 @@ class Command:
     def key(self) -> str:
         """The key as people write it: `^S`, `F3`, `Esc`."""
         first = self.keys.split(",")[0]
-        if first.startswith("ctrl+"):
+        if first.startswith("ctrl+") and first not in _NAMES:
             return f"^{first[len('ctrl+') :].upper()}"
         return _NAMES.get(first, first.upper())
 
@@ -124,6 +125,14 @@ COMMANDS: tuple[Command, ...] = (
         "Go to the end and follow it, or stay where you are",
         "Columns",
         10,
+    ),
+    Command(
+        "parting",
+        "ctrl+right_square_bracket",
+        "where they part",
+        "Go to the first token at which the greedy answers part",
+        "Columns",
+        11,
     ),
     Command(
         "conversation_up", "pageup", "up", "Scroll the conversation up", "Columns", in_prompt=True

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from quantchat.bench.conversation import Answer, Conversation, Order, Turn
+from quantchat.bench.forcing import greedy_parting, parting
 from quantchat.bench.live_variant import LiveVariant, State
 from quantchat.bench.requests import chat_request, threads_for
 from quantchat.host.worker_process import StartWorker, start_worker
@@ -42,11 +43,18 @@ class TurnEnded:
 
 
 @dataclass(frozen=True)
+class TurnParted:
+    """The variants were asked where the answers of the turn part: `turn.parting` is known."""
+
+    turn: Turn
+
+
+@dataclass(frozen=True)
 class ConversationChanged:
     """Turns were taken away (new chat, edit, regenerate): draw the conversation anew."""
 
 
-Change = VariantChanged | TurnStarted | TurnEnded | ConversationChanged
+Change = VariantChanged | TurnStarted | TurnEnded | TurnParted | ConversationChanged
 
 
 class Comparison:
@@ -74,6 +82,7 @@ class Comparison:
         ]
         self.pair: tuple[int, int] = (0, 1)
         self._asking: asyncio.Task[None] | None = None
+        self._forcing: asyncio.Task[None] | None = None
         self._stopping = False
         self._occupied = False
 
@@ -111,10 +120,10 @@ class Comparison:
 
     async def close(self) -> None:
         """Stop everything; returns when no worker process is left."""
-        if self._asking is not None:
-            self._asking.cancel()
+        for task in filter(None, (self._asking, self._forcing)):
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._asking
+                await task
         await asyncio.gather(*(variant.close() for variant in self.variants))
 
     def _variant_changed(self, variant: LiveVariant) -> None:
@@ -224,6 +233,7 @@ class Comparison:
 
     async def _run(self, turn: Turn, ready: list[LiveVariant], order: Order, threads: int) -> None:
         try:
+            await self.quiet()
             if order == "together":
                 await asyncio.gather(*(self._answer(turn, v, threads) for v in ready))
             else:
@@ -233,6 +243,20 @@ class Comparison:
                     await self._answer(turn, variant, threads)
         finally:
             self.on_change(TurnEnded(turn))
+        if greedy_parting(turn) is not None:
+            self._forcing = asyncio.ensure_future(self._part(turn, ready))
+
+    async def _part(self, turn: Turn, variants: list[LiveVariant]) -> None:
+        turn.parting = await parting(turn, variants)
+        self.on_change(TurnParted(turn))
+
+    async def quiet(self) -> None:
+        """Have forcing give way, and wait until no worker is at it: it would disturb a timing."""
+        while self._forcing is not None and not self._forcing.done():
+            for variant in self.variants:
+                variant.give_way()
+            # Not for ever: one that has not sent its request yet was not reached.
+            await asyncio.wait([self._forcing], timeout=0.05)
 
     async def _answer(self, turn: Turn, variant: LiveVariant, threads: int) -> None:
         answer = turn.answers[variant.label]

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Literal
 
 from quantchat.metrics.energy import Energy
+from quantchat.metrics.parting import Parting
 from quantchat.worker.protocol import Failed, Generate, Ledger, Message, Ready
 
 Order = Literal["together", "in-turn"]
@@ -68,6 +69,8 @@ class Turn:
     number: int
     prompt: str
     answers: dict[str, Answer] = field(default_factory=dict)
+    parting: Parting | None = None
+    """How likely either way on was where the answers part, once the variants were asked."""
 
     @property
     def over(self) -> bool:

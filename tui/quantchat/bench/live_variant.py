@@ -24,6 +24,8 @@ from quantchat.worker.protocol import (
     Event,
     Failed,
     Finished,
+    Force,
+    Forced,
     Generate,
     Ledger,
     Memory,
@@ -93,6 +95,8 @@ class LiveVariant:
         self._turn: int | None = None
         self._answer: Answer | None = None
         self._answered: asyncio.Event = asyncio.Event()
+        self._forcing: asyncio.Future[Forced] | None = None
+        self._gives_way = False
         self._heard_s = 0.0
         """When the worker last sent anything, by our monotonic clock."""
         self._grew_s = 0.0
@@ -213,6 +217,7 @@ class LiveVariant:
             if self.state is not State.FAILED:
                 self._become(State.IDLE)
             self._finish_answer(Failed("worker_ended", "the variant was ended"))
+            self._forced(Forced(0, problem="the variant was ended"))
 
     def _become(self, state: State) -> None:
         self.state = state
@@ -256,12 +261,39 @@ class LiveVariant:
         if self._worker is not None and self.state is State.ANSWERING and self._turn is not None:
             self._worker.send(Stop(self._turn))
 
+    # ------------------------------------------------------------ forcing
+
+    async def force(self, request: Force) -> Forced:
+        """Have the worker tell how likely tokens are. It stays READY meanwhile; see `give_way`."""
+        worker = self._worker
+        if worker is None or self.state is not State.READY:
+            return Forced(request.number, problem="the variant is not ready")
+        self._forcing = asyncio.get_running_loop().create_future()
+        self._gives_way = False
+        worker.send(request)
+        return await self._forcing
+
+    def give_way(self) -> None:
+        """Have the forcing under way, if any, end soon and without a result."""
+        if self._worker is None or self._forcing is None or self._forcing.done():
+            return
+        if not self._gives_way:
+            self._gives_way = True
+            self._worker.send(Stop(-1))  # of no turn: any command at all ends a forcing
+
+    def _forced(self, event: Forced) -> None:
+        if self._forcing is not None and not self._forcing.done():
+            self._forcing.set_result(event)
+
     def _heard(self, event: Event) -> None:
         if isinstance(event, Progress):
             self._progressed(event)
             return
         if isinstance(event, Memory):
             self.ledger = event.ledger
+            return
+        if isinstance(event, Forced):
+            self._forced(event)
             return
         answer = self._answer
         if answer is None or answer.over:

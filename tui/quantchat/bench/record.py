@@ -154,6 +154,7 @@ def _turn(
         round=round_,
         answers=[_answer(answer, ran.get(answer.variant)) for answer in turn.answers.values()],
         divergence_point=_divergence(turn),
+        parting=turn.parting,
     )
 
 

@@ -86,6 +86,7 @@ class Rounds:
         """Measure; returns what was measured, also after `stop`. A failed answer stays in it."""
         plan, total = self.plan, self.plan.total
         done = 0
+        await self.comparison.quiet()
         for task, round_number in self._steps():
             if self.stopped:
                 break

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from quantchat.report.figures import UNKNOWN, number
 from quantchat.report.page_tables import Grid, grid
+from quantchat.report.parting import parts_at
 from quantchat.report.series import letter, named, places, told_turns
 from quantchat.report.tables import ORDERS, turn_table
 from quantchat.snapshot.schema import AnswerRecord, Snapshot, TurnRecord
@@ -79,7 +80,7 @@ def _speeds(turn: TurnRecord, known: dict[str, int]) -> str:
 
 def _parting(turn: TurnRecord) -> str:
     if turn.divergence_point is not None:
-        return f"the answers part at token {turn.divergence_point + 1}"
+        return parts_at(turn)
     if len(turn.answers) < 2 or not (turn.answers[0].ids and turn.answers[1].ids):
         return ""
     first, second = turn.answers[:2]

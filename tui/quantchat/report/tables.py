@@ -20,6 +20,7 @@ from quantchat.metrics.gpus import GpuSample
 from quantchat.metrics.memory import SOURCES
 from quantchat.report import score
 from quantchat.report.figures import UNKNOWN, milliseconds, number, seconds, size
+from quantchat.report.parting import parts_at
 from quantchat.snapshot.recovered import is_recovered
 from quantchat.snapshot.schema import AnswerRecord, Snapshot, TurnRecord, VariantRecord
 from quantchat.snapshot.store import Listed
@@ -136,7 +137,7 @@ def turn_table(turn: TurnRecord) -> Table:
     ]
     title = f"Turn {turn.number}"
     if turn.divergence_point is not None:
-        title += f": the answers part at token {turn.divergence_point + 1}"
+        title += f": {parts_at(turn)}"
     return _table(title, [answer.variant for answer in given], rows)
 
 

@@ -19,6 +19,7 @@ from quantchat.metrics.energy import Energy
 from quantchat.metrics.estimate import Estimate
 from quantchat.metrics.latency import TurnTiming
 from quantchat.metrics.memory import ProcessMemory
+from quantchat.metrics.parting import Parting
 from quantchat.metrics.sampler import DeviceSample
 from quantchat.profile.schema import DIALECT
 from quantchat.snapshot.fields import AsObject, Record, Text
@@ -112,6 +113,8 @@ class TurnRecord(Record):
 
     None where they do not, and where their tokenizers do, so that ids cannot be compared.
     """
+    parting: AsObject[Parting] | None = None
+    """How likely each of the two held either token there; None where they were not asked."""
 
 
 class VariantRecord(Record):

@@ -21,13 +21,17 @@ class Inbox:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._queue: queue.SimpleQueue[Command | ProtocolError] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[int, Command | ProtocolError]] = queue.SimpleQueue()
         self._stopped = -1
+        self._came = 0
+        """Commands that came so far."""
+        self._current = 0
+        """Which of them was taken last."""
         threading.Thread(target=self._run, name="inbox", daemon=True).start()
 
     def next(self) -> Command:
         """Wait for the next command. Raises ProtocolError for a line that is none."""
-        item = self._queue.get()
+        self._current, item = self._queue.get()
         if isinstance(item, ProtocolError):
             raise item
         return item
@@ -36,18 +40,23 @@ class Inbox:
         """Whether a stop for `turn` has come. Cheap: asked between any two tokens."""
         return self._stopped >= turn
 
+    def overtaken(self) -> bool:
+        """Whether any command, a stop among them, came after the one that was taken last."""
+        return self._came > self._current
+
     def _run(self) -> None:
         with os.fdopen(self._fd, "rb") as lines:
             for line in lines:
+                self._came += 1
                 try:
                     command = decode_command(line)
                 except ProtocolError as error:
-                    self._queue.put(error)
+                    self._queue.put((self._came, error))
                     continue
                 if isinstance(command, Stop):
                     self._stopped = max(self._stopped, command.turn)
                 elif isinstance(command, Shutdown):
                     break
                 else:
-                    self._queue.put(command)
+                    self._queue.put((self._came, command))
         end_now()

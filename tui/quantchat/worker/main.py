@@ -15,6 +15,8 @@ from quantchat.worker.outbox import ALIVE_S, Outbox
 from quantchat.worker.protocol import (
     VERSION,
     Done,
+    Force,
+    Forced,
     Generate,
     Hello,
     Load,
@@ -81,6 +83,18 @@ class _Server:
                 raise Refused("internal", "asked to generate before a model was loaded")
             received = time.perf_counter_ns()
             self._decoder.answer(command, received, self._outbox, self._inbox.stopped)
+
+        elif isinstance(command, Force):
+            self._force(command)
+
+    def _force(self, command: Force) -> None:
+        try:
+            if self._decoder is None:
+                raise Refused("internal", "asked about tokens before a model was loaded")
+            forced = self._decoder.force(command, self._inbox.overtaken)
+        except Exception as error:  # noqa: BLE001 - what was answered stands, whatever it was
+            forced = Forced(command.number, problem=describe(error).reason)
+        self._outbox.send(forced)
 
     def _load(self, command: Load) -> None:
         from quantchat.worker.decode.decoder import Decoder

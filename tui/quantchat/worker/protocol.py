@@ -134,6 +134,33 @@ class Generate:
     """Repeat or cut the encoded prompt to this many tokens; 0 leaves it as it is."""
 
 
+END = -1
+"""In place of a token id: the answer ends here, by whichever of the model's end tokens."""
+
+
+@dataclass(frozen=True)
+class Force:
+    """Tell how likely the output tokens `ids` are, each after those before it (teacher forcing).
+
+    Nothing is said and nothing kept. It gives way, unfinished, to any command that comes after it.
+    """
+
+    number: int
+    messages: list[Message]
+    """The chat that `ids` answer."""
+    ids: list[int]
+    """`END` may stand for the last one."""
+    first: int = 0
+    """Index of the first one to tell of; those before are only context."""
+    also: list[int] = field(default_factory=list)
+    """Tokens to tell of in the place of the last one."""
+    prompt_tokens: int = 0
+    """As in the request that was answered."""
+    batch: int = 1
+    """Rows computed at once, all alike."""
+    threads: int = 0
+
+
 @dataclass(frozen=True)
 class Stop:
     """Stop decoding turn `turn` between two tokens; what was said is kept."""
@@ -251,6 +278,29 @@ class Finished:
 
 
 @dataclass(frozen=True)
+class Forced:
+    """What `Force` asked for: natural logarithms of probabilities, without any sampling settings.
+
+    The lists but `also` run in parallel with `ids[first:]`.
+    """
+
+    number: int
+    logprobs: list[float] = field(default_factory=list)
+    pieces: list[str] = field(default_factory=list)
+    """Text of each token, decoded alone; empty for `END`."""
+    ranks: list[int] = field(default_factory=list)
+    """How many tokens were likelier: 0 is what a greedy answer says."""
+    best: list[int] = field(default_factory=list)
+    """The likeliest token."""
+    best_pieces: list[str] = field(default_factory=list)
+    """Its text, decoded alone."""
+    best_logprobs: list[float] = field(default_factory=list)
+    also: list[float] = field(default_factory=list)
+    problem: str = ""
+    """Why there are no figures, in words; empty where there are."""
+
+
+@dataclass(frozen=True)
 class Done:
     """A `Prepare` has succeeded, with what it has to say of its result."""
 
@@ -276,7 +326,7 @@ class Failed:
     free: int = -1
 
 
-Command = Load | Generate | Stop | Prepare | Shutdown
+Command = Load | Generate | Force | Stop | Prepare | Shutdown
 Event = (
     Hello
     | Alive
@@ -287,6 +337,7 @@ Event = (
     | Tokens
     | Memory
     | Finished
+    | Forced
     | Done
     | Failed
 )

@@ -148,6 +148,12 @@ class ComparisonScreen(ComparisonView):
         self.say("following the end" if follows else "staying here", s=2)
         self.stale = True
 
+    def action_parting(self) -> None:
+        """Go to where the answers part."""
+        if not self.columns.to_parting():
+            self.say("no greedy answers part here", severity="warning")
+        self.stale = True
+
     # ------------------------------------------------------------ output
 
     def action_copy_left(self) -> None:

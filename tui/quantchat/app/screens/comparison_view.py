@@ -24,6 +24,7 @@ from quantchat.app.widgets.device_line import DeviceLine
 from quantchat.app.widgets.difference_line import DifferenceLine
 from quantchat.app.widgets.key_line import KeyLine
 from quantchat.app.widgets.lines import ORDERS
+from quantchat.app.widgets.parting_line import PartingLine
 from quantchat.app.widgets.prompt_box import PromptBox
 from quantchat.bench.comparison import Change, Comparison, VariantChanged
 from quantchat.bench.conversation import Answer
@@ -60,6 +61,7 @@ class ComparisonView(Screen[None]):
         self.make_sampler = make_sampler
         self._device_line = DeviceLine(comparison.profile.name)
         self.columns = Columns(comparison)
+        self._parting = PartingLine()
         self._difference = DifferenceLine()
         self.prompt = PromptBox()
         self._keys = KeyLine()
@@ -78,6 +80,7 @@ class ComparisonView(Screen[None]):
         """From top to bottom."""
         yield self._device_line
         yield self.columns
+        yield self._parting
         yield self._difference
         yield self.prompt
         yield self._keys
@@ -143,6 +146,7 @@ class ComparisonView(Screen[None]):
         self._difference.observe(
             (left.variant, right.variant), self.last_answers(), (held[0], held[1])
         )
+        self._parting.observe(comparison.last_turn, (left.variant.label, right.variant.label))
 
     def last_answers(self) -> tuple[Answer | None, Answer | None]:
         """The answers to the last prompt, left and right, as far as there are any."""

@@ -23,7 +23,11 @@ _WORDS = (
     ("together", "both decode at once and share the machine: what chatting feels like; contended"),
     ("in turn", "one decodes at a time, the order balanced from turn to turn: what may be quoted"),
     ("KV", "the KV cache: keys and values kept of the prompt and the answer so far"),
-    ("part at", "first output token at which the two answers differ"),
+    (
+        "same for",
+        "output tokens that both answers begin with; then the token each goes on with, its",
+    ),
+    ("", "probability, and in brackets the one that this variant gave the other's token"),
     ("–", "not known: never 0"),
 )
 _NOTE = (

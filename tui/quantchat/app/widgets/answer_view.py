@@ -14,6 +14,7 @@ from textual.widget import Widget
 from quantchat.app.growing_text import GrowingText
 from quantchat.app.messages import LinkClicked
 from quantchat.app.widgets.ground import filtered
+from quantchat.app.widgets.parting_mark import PartingMark
 
 _STRIPS = 400
 """Lines kept ready to be drawn: those that are seen, and some around them."""
@@ -28,13 +29,14 @@ class AnswerView(Widget):
     INDENT = 2
     """Cells at the left; a part of the lines, since padding would draw each one anew."""
 
-    def __init__(self, *, step: int = 1) -> None:
-        """`step` is how many lines the text moves up at a time while it is streamed.
+    def __init__(self, mark: PartingMark, *, step: int = 1) -> None:
+        """`mark` is drawn into the text. While that is streamed it moves up `step` lines at a time.
 
         Where it moves, all that is seen is sent to the terminal anew.
         """
         super().__init__()
         self._text = GrowingText()
+        self._mark = mark
         self._step = step
         self._streams = True
         self._strips: dict[int, Strip] = {}
@@ -57,6 +59,7 @@ class AnswerView(Widget):
         self._changed_from(0, height)
 
     def _changed_from(self, first: int, height: int) -> None:
+        self._mark.moved(first)
         for number in [number for number in self._strips if number >= first]:
             del self._strips[number]
         if self._drawn_height != height:
@@ -76,6 +79,7 @@ class AnswerView(Widget):
         del container, viewport
         if self._text.fit(max(1, width - self.INDENT)):
             self._strips.clear()
+            self._mark.moved(0)
         return self._drawn_height
 
     def notify_style_update(self) -> None:
@@ -102,7 +106,7 @@ class AnswerView(Widget):
         width = self.size.width
         if y >= self._text.height:
             return Strip.blank(width, self.rich_style)
-        line = self._text.line(y).pad_left(self.INDENT)
+        line = self._mark.draw(self._text, y, self._text.line(y)).pad_left(self.INDENT)
         line = line.pad_right(max(0, width - line.cell_length))
         selection = self.text_selection
         span = selection.get_span(y) if selection is not None else None
@@ -112,6 +116,21 @@ class AnswerView(Widget):
             line = line.stylize(style, start, len(line.plain) if end == -1 else end)
         strips = Visual.to_strips(self, line, width, 1, self.visual_style, apply_selection=False)
         return strips[0].apply_offsets(0, y) if strips else Strip.blank(width, self.rich_style)
+
+    # ------------------------------------------------------------ the mark
+
+    def show_mark(self) -> None:
+        """Draw the mark, which is known now."""
+        place = self._mark.place(self._text)
+        if place is not None:
+            self._strips.pop(place.line, None)
+            self.refresh(Region(0, place.line, self.size.width, 1))
+
+    @property
+    def marked_line(self) -> int:
+        """Line that is marked; behind the last one where the answer parts by its end."""
+        place = self._mark.place(self._text)
+        return place.line if place is not None else self._text.height
 
     # ------------------------------------------------------------ selecting and links
 

@@ -147,6 +147,11 @@ class Columns(Vertical):
         for column in self.shown:
             column.transcript.scroll_pages(pages)
 
+    def to_parting(self) -> bool:
+        """Go in each column to where the newest answers part; whether there is such a place."""
+        found = [column.transcript.to_parting() for column in self.pair]
+        return any(found)
+
     def toggle_follow(self) -> bool:
         """Follow the end in each column, or stay if each follows already; returns which."""
         follow = not all(column.transcript.following for column in self.shown)

@@ -1,18 +1,15 @@
-"""One line that says how the two answers, and the two variants, differ."""
+"""One line that says how the two variants differ in speed and memory."""
 
 from __future__ import annotations
 
 from textual.content import Content
 from textual.widget import Widget
 
-from quantchat.app.widgets.lines import fitted, outside, quiet
-from quantchat.bench.conversation import Answer, divergence_point, same_tokenizer
+from quantchat.app.widgets.lines import outside, quiet
+from quantchat.bench.conversation import Answer
 from quantchat.bench.live_variant import LiveVariant
 from quantchat.metrics.latency import decode_throughput
 from quantchat.report import figures
-
-_EXCERPT = 14
-"""Characters shown of each answer where they part."""
 
 _GAP = " · "
 
@@ -20,7 +17,7 @@ SIDES = ("$side-left", "$side-right")
 
 
 class DifferenceLine(Widget):
-    """Speed ratio, memory difference, divergence point."""
+    """Speed ratio, memory difference."""
 
     DEFAULT_CSS = """
     DifferenceLine { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; }
@@ -31,8 +28,6 @@ class DifferenceLine(Widget):
         self._variants: tuple[LiveVariant, LiveVariant] | None = None
         self._answers: tuple[Answer | None, Answer | None] = (None, None)
         self._memory: tuple[int | None, int | None] = (None, None)
-        self._same = 0
-        """Tokens that both answers are known to begin with: they are not compared again."""
 
     def observe(
         self,
@@ -41,13 +36,11 @@ class DifferenceLine(Widget):
         memory: tuple[int | None, int | None],
     ) -> None:
         """Draw the difference of the newest answers to one prompt; `memory` in bytes."""
-        if any(a is not b for a, b in zip(answers, self._answers, strict=True)):
-            self._same = 0
         self._variants, self._answers, self._memory = variants, answers, memory
         self.refresh()
 
     def render(self) -> Content:
-        """What fits: the excerpts of the answers give way first."""
+        """Both, as far as they are known."""
         width = self.size.width
         if self._variants is None:
             return Content()
@@ -55,34 +48,8 @@ class DifferenceLine(Widget):
             outside(variant.label).truncate(max(8, width // 6), ellipsis=True).stylize(side)
             for variant, side in zip(self._variants, SIDES, strict=True)
         ]
-        parts = [_speed_and_memory(names, _speed(*self._answers), _memory(*self._memory))]
-        first, second = self._answers
-        if first is not None and second is not None:
-            excerpt, point = self._divergence(first, second)
-            room = width - parts[0].cell_length - len(_GAP)
-            parts.append(excerpt if excerpt.cell_length <= room else point)
-        return fitted(parts, width, gap=_GAP) or quiet("no difference to show yet")
-
-    def _divergence(self, first: Answer, second: Answer) -> tuple[Content, Content]:
-        """Where the answers part: with an excerpt of each from there on, and without."""
-        if not first.ids or not second.ids:
-            text = Content()
-        elif not same_tokenizer(first, second):
-            text = quiet("tokenizers differ")
-        elif (point := divergence_point(first, second, same=self._same)) is not None:
-            short = Content(f"part at token {point + 1}")
-            left, right = (
-                outside(_from(a, point), s) for a, s in zip((first, second), SIDES, strict=True)
-            )
-            return short + ": " + left + quiet(" / ") + right, short
-        else:
-            self._same = min(len(first.ids), len(second.ids))
-            text = (
-                Content("same answer")
-                if first.over and second.over
-                else quiet("no difference so far")
-            )
-        return text, text
+        line = _speed_and_memory(names, _speed(*self._answers), _memory(*self._memory))
+        return line.truncate(width, ellipsis=True) or quiet("no difference to show yet")
 
 
 def _speed(first: Answer | None, second: Answer | None) -> tuple[int, Content] | None:
@@ -112,11 +79,3 @@ def _speed_and_memory(
     if speed and memory and speed[0] == memory[0]:
         return names[speed[0]] + speed[1] + "," + memory[1]
     return Content(_GAP).join(names[side] + text for side, text in filter(None, (speed, memory)))
-
-
-def _from(answer: Answer, point: int) -> str:
-    """The first words of `answer` from token `point` on; `end` where there are none."""
-    text = "".join(answer.pieces[point : point + _EXCERPT]).strip()
-    if not text:
-        return "end" if answer.over else "…"
-    return f"“{text if len(text) <= _EXCERPT else text[: _EXCERPT - 1] + '…'}”"

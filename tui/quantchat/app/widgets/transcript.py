@@ -154,6 +154,17 @@ class Transcript(VerticalScroll, can_focus=False):
             self.anchor(False)
             self.scroll_to(y=0, animate=False, force=True)
 
+    def to_parting(self) -> bool:
+        """Go to the newest place where the answers part; whether there is one."""
+        for view in reversed(self._views.values()):
+            if view.parting.known:
+                self.follow(False)
+                row = view.parting_y - self.region.y + self.scroll_y
+                above = self.size.height // 3
+                self.scroll_to(y=max(0, row - above), animate=False, immediate=True)
+                return True
+        return False
+
     def scroll_pages(self, pages: int) -> None:
         """Scroll by `pages`; reaching the end, follow it again."""
         step = pages * max(1, self.size.height - 2)

@@ -16,6 +16,7 @@ from quantchat.app.widgets.answer_view import AnswerView
 from quantchat.app.widgets.failure_note import explained, title_of
 from quantchat.app.widgets.ground import ground
 from quantchat.app.widgets.lines import ORDERS, fitted, quiet
+from quantchat.app.widgets.parting_mark import STYLE, PartingMark
 from quantchat.bench.conversation import Answer, AnswerState, Turn
 from quantchat.metrics.latency import TurnTiming
 from quantchat.report import figures
@@ -46,7 +47,8 @@ class TurnView(Vertical):
         self.settled = self.answer is None
         """Whether the whole answer is drawn, and nothing more will come."""
         self._end = Static(id="end", classes="end")
-        self._text = AnswerView(step=STEP_OVER_SSH if terminal.over_ssh() else 1)
+        self.parting = PartingMark(turn, variant)
+        self._text = AnswerView(self.parting, step=STEP_OVER_SSH if terminal.over_ssh() else 1)
         self._shown_end: Content | None = None
         self._summary = Summary()
 
@@ -61,12 +63,17 @@ class TurnView(Vertical):
         """The background alone."""
         return ground(self, crop)
 
+    @property
+    def parting_y(self) -> int:
+        """Row of the screen where the answers part."""
+        return self._text.region.y + self._text.marked_line
+
     def tick(self) -> None:
         """Draw what came since the last tick; once the answer is over, all of it anew."""
         answer = self.answer
-        if self.settled and self._shown_end is not None:
+        if self.settled and self._shown_end is not None and self.parting.over:
             return
-        if answer is not None:
+        if answer is not None and not self.settled:
             if answer.over:
                 self._text.settle(answer.text)
                 self.settled = True
@@ -74,13 +81,20 @@ class TurnView(Vertical):
                 new = answer.pieces[self._written :]
                 self._written += len(new)
                 self._text.write("".join(new))
+        if self.parting.look():
+            self._text.show_mark()
         end = _end_of(answer)
+        if self.parting.ends:
+            end = Content("\n").join([*([end] if end else []), Content.styled(_ENDS, STYLE)])
         if end != self._shown_end:
             self._shown_end = end
             self._end.update(end)
             self._summary.show(answer)
         self._end.display = bool(end)
         self._text.display = bool(answer and answer.text)
+
+
+_ENDS = " ends here, the other goes on "
 
 
 def _end_of(answer: Answer | None) -> Content:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from functools import cached_property
 
+from quantchat.worker.decode.force import force
 from quantchat.worker.decode.modes import Tell, choose
 from quantchat.worker.decode.prompt import encode_prompt
 from quantchat.worker.decode.turn import Turn
@@ -13,7 +14,7 @@ from quantchat.worker.engines.loaded import Loaded
 from quantchat.worker.failures import Refused
 from quantchat.worker.memory import LedgerReader
 from quantchat.worker.outbox import Outbox
-from quantchat.worker.protocol import Generate, Ledger, Started
+from quantchat.worker.protocol import Force, Forced, Generate, Ledger, Message, Started
 
 WARM_UP_TOKENS = 32
 WARM_UP_STEPS = 4
@@ -47,10 +48,7 @@ class Decoder:
         Raises Refused(context_full) where the prompt leaves no room for an answer.
         """
         self._set_threads(request.threads)
-        prompt = encode_prompt(self._loaded, request.messages)
-        if request.prompt_tokens:
-            repeats = -(-request.prompt_tokens // len(prompt))
-            prompt = (prompt * repeats)[: request.prompt_tokens]
+        prompt = self._prompt(request.messages, request.prompt_tokens)
         if request.fresh:
             self.forget()
         room = self._loaded.context_length - len(prompt)
@@ -78,6 +76,16 @@ class Decoder:
         outbox.end(request.turn, reason, time.perf_counter_ns())
         if request.fresh:
             self.forget()
+
+    def force(self, request: Force, overtaken: Callable[[], bool]) -> Forced:
+        """How likely given output tokens are. The kept KV cache stays as it is. Raises Refused."""
+        self._set_threads(request.threads)
+        prompt = self._prompt(request.messages, request.prompt_tokens)
+        return force(self._loaded, prompt, request, overtaken)
+
+    def _prompt(self, messages: list[Message], tokens: int) -> list[int]:
+        prompt = encode_prompt(self._loaded, messages)
+        return (prompt * -(-tokens // len(prompt)))[:tokens] if tokens else prompt
 
     def forget(self) -> None:
         """Drop the KV cache and give its memory back."""

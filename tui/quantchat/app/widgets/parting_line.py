@@ -1,0 +1,133 @@
+"""One line that says where the two answers part, and how likely either way on was."""
+
+from __future__ import annotations
+
+from textual.content import Content
+from textual.widget import Widget
+
+from quantchat.app.widgets.difference_line import SIDES
+from quantchat.app.widgets.lines import outside, quiet
+from quantchat.bench.conversation import Answer, Turn, divergence_point, same_tokenizer
+from quantchat.bench.forcing import is_greedy
+from quantchat.text import one_line
+
+_LONGEST = 18
+"""Characters shown of a token, or of the words that begin with it."""
+
+
+class PartingLine(Widget):
+    """Where the answers to the newest prompt part; not there before two were given."""
+
+    DEFAULT_CSS = """
+    PartingLine { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._turn: Turn | None = None
+        self._labels: tuple[str, str] = ("", "")
+        self.display = False
+        self._same = 0
+        """Tokens that both answers are known to begin with: they are not compared again."""
+
+    def observe(self, turn: Turn | None, labels: tuple[str, str]) -> None:
+        """Draw where the answers of `turn` part; `labels` are of the variants, left and right."""
+        if turn is not self._turn or labels != self._labels:
+            self._same = 0
+        self._turn, self._labels = turn, labels
+        answers = self._answers()
+        # Once it is there it stays, lest the columns jump at each prompt.
+        self.display = self.display or answers is not None
+        self.refresh()
+
+    def _answers(self) -> tuple[Answer, Answer] | None:
+        if self._turn is None or not all(label in self._turn.answers for label in self._labels):
+            return None
+        return self._turn.answers[self._labels[0]], self._turn.answers[self._labels[1]]
+
+    def render(self) -> Content:
+        """The longest form that fits."""
+        answers = self._answers()
+        if self._turn is None or answers is None:
+            return Content()
+        width = self.size.width
+        first, second = answers
+        point = divergence_point(first, second, same=self._same)
+        if point is None:
+            self._same = min(len(first.ids), len(second.ids))
+        forms = _forms(self._turn, first, second, point)
+        fits = (form for form in forms if form.cell_length <= width)
+        return next(fits, forms[-1].truncate(width, ellipsis=True))
+
+
+def _forms(turn: Turn, first: Answer, second: Answer, point: int | None) -> list[Content]:
+    """What is to be said of answers that part at token `point`, the longest form first."""
+    if not first.ids or not second.ids:
+        return [Content()]
+    if not same_tokenizer(first, second):
+        return [quiet("tokenizers differ: the answers cannot be compared token by token")]
+    if point is None:
+        over = first.over and second.over
+        said = _count(min(len(first.ids), len(second.ids)))
+        return [Content(f"same answer, {said}") if over else quiet(f"same for {said} so far")]
+    start = Content(f"same for {_count(point)}, then " if point else "part at once: ")
+    if not (is_greedy(first) and is_greedy(second)):
+        excerpts = start + _excerpts(first, second, point)
+        return [excerpts + quiet(" (sampled: chance parts them too)"), excerpts]
+    ways = {way.variant: way for way in turn.parting.ways} if turn.parting else {}
+    told = [ways.get(first.variant), ways.get(second.variant)]
+    known = [way for way in told if way is not None and way.own is not None]
+    if len(known) < 2:
+        excerpts = start + _excerpts(first, second, point)
+        problem = next((way.problem for way in told if way is not None and way.problem), "")
+        more = quiet(f" (probabilities not known: {one_line(problem)})" if problem else "")
+        return [excerpts + more, excerpts]
+    tokens = [_quoted(way.token) for way in known]
+    short = [
+        outside(f"{token} {_chance(way.own)}", side)
+        for way, token, side in zip(known, tokens, SIDES, strict=True)
+    ]
+    full = [
+        own + quiet(f" ({one_line(other)} {_chance(way.other)})")
+        for own, other, way in zip(short, reversed(tokens), known, strict=True)
+    ]
+    return [start + _joined(full), start + _joined(short)]
+
+
+def _count(tokens: int) -> str:
+    return "1 token" if tokens == 1 else f"{tokens} tokens"
+
+
+def _joined(parts: list[Content]) -> Content:
+    return quiet(" / ").join(parts)
+
+
+def _quoted(token: str) -> str:
+    if not token:
+        return "end"
+    return f"‘{_cut(token.replace(chr(10), '↵').strip() or '␣')}’"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def _chance(probability: float | None) -> str:
+    if probability is None:
+        return ""
+    return f"{probability:.2f}" if probability >= 0.005 else "<0.01"
+
+
+def _excerpts(first: Answer, second: Answer, point: int) -> Content:
+    """The first words of both from token `point` on; `end` where there are none."""
+    return _joined(
+        [
+            outside(_words(answer, point), side)
+            for answer, side in zip((first, second), SIDES, strict=True)
+        ]
+    )
+
+
+def _words(answer: Answer, point: int) -> str:
+    text = "".join(answer.pieces[point : point + _LONGEST]).strip()
+    return f"“{_cut(text)}”" if text else "end" if answer.over else "…"

@@ -1,0 +1,34 @@
+"""Where two answers part, in words."""
+
+from __future__ import annotations
+
+from quantchat.metrics.parting import Parting, Way
+from quantchat.snapshot.schema import TurnRecord
+from quantchat.text import one_line
+
+
+def parts_at(turn: TurnRecord) -> str:
+    """`the answers part at token 24`, with each variant's probabilities where they are known."""
+    if turn.divergence_point is None:
+        return ""
+    text = f"the answers part at token {turn.divergence_point + 1}"
+    return text + (f": {_ways(turn.parting)}" if turn.parting else "")
+
+
+def _ways(parting: Parting) -> str:
+    names = [_name(way) for way in parting.ways]
+    return "; ".join(
+        f"{one_line(way.variant)} {own}"
+        + (
+            f" {way.own:.3f}, {other} {way.other:.3f}"
+            if way.own is not None and way.other is not None
+            else f", probability not known: {one_line(way.problem)}"
+        )
+        for way, own, other in zip(parting.ways, names, reversed(names), strict=True)
+    )
+
+
+def _name(way: Way) -> str:
+    if not way.token:
+        return "ends"
+    return f"‘{one_line(way.token) or '␣'}’"
