@@ -13,10 +13,12 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fakes.tiny_llama import tiny_llama
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs.calibrate import BATCH, _batches
+from quantchat.worker.jobs.groups import check_groups
 from quantchat.worker.jobs.spellings import write_both
-from quantchat.worker.jobs.workplace import local_folder
+from quantchat.worker.jobs.workplace import local_folder, refuse_quantized
 
 
 def test_the_shipped_prompts() -> None:
@@ -114,3 +116,26 @@ def test_a_hub_that_does_not_give_the_model(
     assert asked == [("org/name", "v1")]
     assert caught.value.failure.kind == "fetch_failed"
     assert caught.value.failure.reason == f"cannot fetch org/name from the hub: {why}"
+
+
+@pytest.mark.parametrize("group_size", [-1, 16, 32, 96, 64])
+def test_groups_that_do_not_fit_are_told_with_some_that_do(group_size: int) -> None:
+    model = tiny_llama()  # of widths 64 and 96
+    if group_size in (-1, 16, 32):
+        check_groups(model, group_size)
+        return
+    with pytest.raises(Refused, match=f"group_size {group_size} does not divide the width") as told:
+        check_groups(model, group_size)
+    fitting = {96: 64, 64: 32}[group_size]  # of the first layer that it does not fit
+    assert f"use group_size = {fitting}" in told.value.failure.mend
+
+
+def test_a_model_that_is_quantized_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match=r"no config\.json that can be read"):
+        refuse_quantized(str(tmp_path))
+    config = tmp_path / "config.json"
+    config.write_text('{"quantization_config": {"quant_method": "gptq"}}')
+    with pytest.raises(Refused, match=r"already quantized \(gptq\)"):
+        refuse_quantized(str(tmp_path))
+    config.write_text("{}")
+    refuse_quantized(str(tmp_path))

@@ -85,7 +85,9 @@ class Calibrate(Stage):
 
     async def build(self, work: Work) -> dict[str, Any]:
         """Let the model answer the prompts, in a worker."""
-        return await work.job("calibrate", {**self.inputs, **self.weights.options(work)})
+        # No input: chats are the same whatever is quantized on them.
+        groups = {"group_size": self.quantize.group_size} if self.part == "calibration" else {}
+        return await work.job("calibrate", {**self.inputs, **self.weights.options(work), **groups})
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from quantchat.worker.engines.loaded import choose_device, choose_dtype, load_mo
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.chats import write
+from quantchat.worker.jobs.groups import check_groups
 from quantchat.worker.jobs.workplace import local_folder, refuse_quantized, settle
 from quantchat.worker.protocol import Load
 
@@ -32,7 +33,8 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     greedily, then again with sampling (from `seed` on) until there are enough. What was said
     before to the same prompt is not kept twice, nor is silence. A line is `{"messages": [...]}`,
     or `{"text": ...}` of a model without a chat template. `device`, `dtype`, `revision` and
-    `trusted` (to run the model's own code) are as in a profile.
+    `trusted` (to run the model's own code) are as in a profile. Refused at once where the
+    `group_size` that the chats are for does not fit the model.
 
     Result: `samples` written, and their `tokens`.
     """
@@ -44,6 +46,7 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     options["model"] = local_folder(options)
     refuse_quantized(options["model"])
     author = _Author(options)
+    check_groups(author.model, options.get("group_size", -1))
     torch.manual_seed(options["seed"])
     samples: int = options["samples"]
     chats: dict[str, None] = {}  # keeps their order

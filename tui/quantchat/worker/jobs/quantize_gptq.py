@@ -13,6 +13,7 @@ from quantchat.worker.engines.loaded import choose_device, choose_dtype, load_to
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.chats import ids
+from quantchat.worker.jobs.groups import check_groups
 from quantchat.worker.jobs.spellings import write_both
 from quantchat.worker.jobs.workplace import local_folder, refuse_quantized, settle
 from quantchat.worker.protocol import Load
@@ -71,7 +72,7 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
         dtype=choose_dtype(options["dtype"]),
         trust_remote_code=options["trusted"],
     )
-    _check_groups(model.model, options["group_size"])
+    check_groups(model.model, options["group_size"])
     tokenizer = load_tokenizer(Load("gptq", folder, {}, trust_remote_code=options["trusted"]))
     layers = model.model.config.get_text_config().num_hidden_layers
     calibration = Path(options["calibration"]).read_bytes()
@@ -178,23 +179,6 @@ class _Watch:
 
 def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
-
-
-def _check_groups(model: Any, group_size: int) -> None:
-    import torch
-
-    if group_size < 0:
-        return
-    head = model.get_output_embeddings()
-    for name, module in model.named_modules():
-        width = getattr(module, "in_features", 0)
-        if isinstance(module, torch.nn.Linear) and module is not head and width % group_size:
-            fitting = [size for size in (128, 64, 32, 16) if width % size == 0]
-            raise Refused(
-                "unsupported",
-                f"group_size {group_size} does not divide the width {width} of {name}",
-                f"use group_size = {fitting[0] if fitting else -1}",
-            )
 
 
 def _number(text: str) -> float | None:
