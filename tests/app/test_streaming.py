@@ -10,7 +10,9 @@ from textual.content import Content
 
 from fakes.screen_reader import column, lines, see, see_gone, see_in, text, wait_until
 from fakes.scripted_app import Running, Setup, profile
+from quantchat.app.widgets.transcript import AT_ONCE
 from quantchat.app.widgets.turn_view import TurnView
+from quantchat.bench.conversation import Answer, AnswerState
 
 
 async def test_the_whole_text_is_the_authority(setup: Setup) -> None:
@@ -199,3 +201,56 @@ async def test_forgetting_and_asking_keep_the_columns_in_step(setup: Setup) -> N
         for side in (0, 1):
             shown = column(run.app, side)
             assert shown.index("two?") < shown.index("three?")
+
+
+def remember(run: Running, count: int) -> None:
+    """Let there have been `count` turns already."""
+    for number in range(count):
+        answers = [Answer(v.label, "together", AnswerState.DONE) for v in run.comparison.sides]
+        for answer in answers:
+            answer.text = f"answer {number}\n\nits end"
+        run.comparison.conversation.begin(f"prompt {number}?", answers)
+
+
+async def test_of_a_long_conversation_the_end_is_drawn_and_more_when_asked_for(
+    setup: Setup,
+) -> None:
+    async with setup.running((80, 24)) as run:
+        await run.ready()
+        remember(run, 40)
+        await run.answered("the newest?")
+        left = run.screen.columns.pair[0].transcript
+
+        def numbers() -> list[int]:
+            return [view.turn.number for view in left.query(TurnView)]
+
+        first = 42 - AT_ONCE
+        assert numbers() == list(range(first, 42))
+        while left.scroll_y > 0:
+            await run.pilot.press("pageup")
+        await see(run.pilot, f"↑ {first - 1} earlier turns")
+        await run.pilot.press("pageup")
+        await wait_until(run.pilot, lambda: numbers() == list(range(first - AT_ONCE, 42)))
+        # Nothing is jumped over: what comes in sight ends where the first turn began.
+        await see_in(run.pilot, 0, f"prompt {first - 1}?")
+        while "prompt 0?" not in text(run.app):
+            await run.pilot.press("pageup")
+        await see_in(run.pilot, 0, "prompt 0?")
+        assert "further up" not in text(run.app)
+        # The next prompt goes to the end again, and the oldest are let go.
+        await run.answered("and now?")
+        await wait_until(run.pilot, lambda: numbers() == list(range(42 - AT_ONCE + 1, 43)))
+        await see_in(run.pilot, 0, "and now?")
+
+
+async def test_the_last_turn_asked_anew_stays_the_last(setup: Setup) -> None:
+    async with setup.running((80, 24)) as run:
+        await run.ready()
+        remember(run, 20)
+        await run.answered("the newest?")
+        await run.pilot.press("ctrl+r")
+        await wait_until(run.pilot, lambda: run.comparison.conversation.turns[-1].number == 22)
+        await wait_until(run.pilot, lambda: not run.comparison.busy)
+        await run.settled()
+        numbers = [view.turn.number for view in run.screen.columns.pair[0].query(TurnView)]
+        assert numbers == [*range(10, 21), 22]

@@ -1,7 +1,8 @@
 """Runs the real screen in this process' terminal, over real processes that only play a model.
 
-Arguments: a folder, for logs, snapshots and `report.json`; options of `quantchat` may follow. The
-report says, for each answer, whether text and order came whole and how late tokens were.
+Arguments: a folder, for logs, snapshots and `report.json`, and perhaps `--history TOKENS`, for a
+conversation that holds so many tokens of each side already. The report says, for each answer,
+whether text and order came whole and how late tokens were.
 """
 
 from __future__ import annotations
@@ -21,31 +22,57 @@ terminal.quieten_textual()
 import quantchat.app.app  # noqa: E402
 from fakes.scripted_app import LEFT, RIGHT, profile  # noqa: E402
 from fakes.scripted_worker import Script, ScriptedMaker  # noqa: E402
-from fakes.synthetic_text import text  # noqa: E402
+from fakes.synthetic_text import text, tokens  # noqa: E402
 from fakes.synthetic_worker import start_synthetic  # noqa: E402
 from quantchat.bench.comparison import Comparison  # noqa: E402
-from quantchat.bench.conversation import Answer, Turn  # noqa: E402
+from quantchat.bench.conversation import Answer, AnswerState, Conversation, Turn  # noqa: E402
 from quantchat.profile.model import Profile  # noqa: E402
 
+PER_TURN = 250
 folder = Path(sys.argv[1])
 turns: list[Turn] = []
-"""All that were begun: a new chat forgets its own."""
+"""Those that were begun and not yet looked at: a new chat forgets its own."""
+answers: list[dict[str, Any]] = []
+"""What came of the others. No turn is kept for it: a soak would find that memory grows."""
+
+
+def look_at_turns() -> None:
+    answers.extend(found(turn.prompt, one) for turn in turns for one in turn.answers.values())
+    turns.clear()
 
 
 class Remembering(Comparison):
     def ask(self, prompt: str) -> Turn:
-        turns.append(super().ask(prompt))
-        return turns[-1]
+        turn = super().ask(prompt)
+        look_at_turns()
+        turns.append(turn)
+        return turn
 
 
 def compare(profile: Profile) -> Comparison:
     scripts = {LEFT: Script(), RIGHT: Script()}
-    return Remembering(profile, maker=ScriptedMaker(scripts), start=start_synthetic(folder))
+    comparison = Remembering(profile, maker=ScriptedMaker(scripts), start=start_synthetic(folder))
+    if "--history" in sys.argv:
+        remember(comparison.conversation, int(sys.argv[sys.argv.index("--history") + 1]))
+    return comparison
+
+
+def remember(conversation: Conversation, count: int) -> None:
+    """Let `conversation` hold turns of `PER_TURN` tokens, `count` in all of each side."""
+    for _ in range(count // PER_TURN):
+        answers = [Answer(label, "together", AnswerState.DONE) for label in (LEFT, RIGHT)]
+        for answer in answers:
+            answer.ids = list(range(PER_TURN))
+            answer.pieces = tokens("prose", PER_TURN)
+            answer.text = "".join(answer.pieces)
+            answer.times_ns = [10**9 + 3 * 10**6 * n for n in range(PER_TURN)]
+            answer.received_ns, answer.reason = 10**9 - 10**8, "eos"
+        conversation.begin(f"prose 300 {PER_TURN}", answers)
 
 
 def found(prompt: str, answer: Answer) -> dict[str, Any]:
     """What came of one answer, beside what was sent."""
-    kind, _, count = prompt.split()
+    kind, _, count = prompt.split()[:3]
     gaps_ms = [(b - a) / 1e6 for a, b in pairwise(answer.times_ns)]
     said = len(answer.ids)
     return {
@@ -67,6 +94,6 @@ quantchat.app.app.QuantchatApp = functools.partial(  # type: ignore[misc,assignm
 status = quantchat.app.run(
     profile(generation={"max_new_tokens": 10**6}), snapshots=folder / "snapshots"
 )
-answers = [found(turn.prompt, answer) for turn in turns for answer in turn.answers.values()]
+look_at_turns()
 (folder / "report.json").write_text(json.dumps({"status": status, "answers": answers}))
 sys.exit(status)

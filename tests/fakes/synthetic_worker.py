@@ -1,6 +1,7 @@
 """A worker process without a model: the real pipes, inbox and outbox, and tokens at a given rate.
 
-The prompt says what to answer: `prose 300 2000` is 2000 tokens of prose at 300 a second. The
+The prompt says what to answer: `prose 300 2000` is 2000 tokens of prose at 300 a second, and
+`prose 300 2000 1500` the same with the first 1500 at once. The
 decoding thread does nothing but wait for the next token's time, put it into the outbox and note
 when; so whatever holds it up can be seen in the times that arrive. See `start_synthetic`.
 """
@@ -70,21 +71,21 @@ def main(commands: int, events: int, life: int, parent: int) -> None:
             outbox.send(Ready(what, ledger(), 0.1, 0.1, 0.1))
         elif isinstance(command, Generate):
             received = time.perf_counter_ns()
-            kind, rate, count = command.messages[-1].content.split()
+            kind, rate, count, at_once = (*command.messages[-1].content.split(), "0")[:4]
             tokenizer = _tokenizer(kind, int(count))
             outbox.serve(tokenizer, lambda: Memory(ledger()))
             outbox.send(Started(command.turn, received, 10, 0))
             outbox.send(Prefilled(command.turn, 10, 10, time.perf_counter_ns()))
             outbox.begin(command.turn)
-            reason = _decode(command.turn, float(rate), int(count), inbox, outbox)
+            reason = _decode(command.turn, float(rate), int(count), int(at_once), inbox, outbox)
             outbox.end(command.turn, reason, time.perf_counter_ns())
 
 
-def _decode(turn: int, rate: float, count: int, inbox: Any, outbox: Any) -> str:
-    """Put `count` tokens at `rate` a second; returns why it ended."""
+def _decode(turn: int, rate: float, count: int, at_once: int, inbox: Any, outbox: Any) -> str:
+    """Put `count` tokens at `rate` a second, but for the first; returns why it ended."""
     due = time.perf_counter()
     for number in range(count):
-        due += 1 / rate
+        due += 0 if number < at_once else 1 / rate
         left = due - time.perf_counter()
         if left > 0:
             time.sleep(left)

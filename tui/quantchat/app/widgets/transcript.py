@@ -15,7 +15,7 @@ from quantchat.app.widgets.failure_note import FailureNote
 from quantchat.app.widgets.ground import ground
 from quantchat.app.widgets.lines import outside, quiet
 from quantchat.app.widgets.stages import Stages
-from quantchat.bench.conversation import Conversation
+from quantchat.bench.conversation import Conversation, Turn
 from quantchat.bench.live_variant import LiveVariant
 from quantchat.report import figures
 from quantchat.worker.protocol import Failed
@@ -24,13 +24,20 @@ if TYPE_CHECKING:
     from quantchat.app.widgets.turn_view import TurnView
 
 
+AT_ONCE = 12
+"""Turns that are drawn, and so many more each time the reader goes up beyond the first of them:
+what one more token costs grows with what Textual has to lay out."""
+WHEEL_ROWS = 5
+"""Rows of them that come in sight when it was the mouse wheel."""
+
+
 class Transcript(VerticalScroll, can_focus=False):
-    """The turns of the conversation, as this variant knows them."""
+    """The turns of the conversation, as this variant knows them: the newest ones."""
 
     DEFAULT_CSS = """
     Transcript {
         height: 1fr; scrollbar-size-vertical: 1;
-        #note { height: auto; padding: 0 1; margin-bottom: 1; color: $quiet; }
+        #note, #earlier { height: auto; padding: 0 1; margin-bottom: 1; color: $quiet; }
     }
     """
 
@@ -39,15 +46,20 @@ class Transcript(VerticalScroll, can_focus=False):
         self._variant = variant
         self._note = Static(id="note")
         self._note.display = False
+        self._earlier = Static(id="earlier")
+        self._earlier.display = False
         self._stages = Stages(variant)
         self._failure = FailureNote()
 
         self._follows = True
+        self._turns: list[Turn] = []
         self._views: dict[int, TurnView] = {}
+        """Of the last turns, by number, the oldest first."""
 
     def compose(self) -> ComposeResult:
         """What was loaded, what is being loaded, why it failed; turns come in between."""
         yield self._note
+        yield self._earlier
         yield self._stages
         yield self._failure
 
@@ -64,21 +76,73 @@ class Transcript(VerticalScroll, can_focus=False):
         return ground(self, crop)
 
     async def sync(self, conversation: Conversation) -> None:
-        """Show exactly the turns of `conversation`; those that are there already stay."""
+        """Show the turns of `conversation`, the newest at least; those that are there stay."""
+        self._turns = conversation.turns
         # A new chat counts its turns anew: it is the turn that is compared, not its number.
-        wanted = {turn.number: turn for turn in conversation.turns}
+        shown = [index for index, turn in enumerate(self._turns) if self._shows(turn)]
+        new = self._turns[shown[-1] + 1 if shown else 0 :][-AT_ONCE:]
+        kept = self._turns[-AT_ONCE:] if new else [self._turns[index] for index in shown]
+        wanted = {turn.number: turn for turn in kept}
         for number, view in list(self._views.items()):
             if wanted.get(number) is not view.turn:
                 await self._views.pop(number).remove()
-        new = [turn for turn in conversation.turns if turn.number not in self._views]
         if new:
-            # Not before there is a turn: the parser of Markdown is no part of the first frame.
-            from quantchat.app.widgets.turn_view import TurnView
-
-            views = [TurnView(turn, self._variant.label) for turn in new]
-            await self.mount_all(views, before=self._stages)
-            self._views.update((view.turn.number, view) for view in views)
+            views = self._made(new)
+            await self.mount_all(views.values(), before=self._stages)
+            self._views.update(views)
             self.follow(True)
+        self._count_earlier()
+
+    def _shows(self, turn: Turn) -> bool:
+        view = self._views.get(turn.number)
+        return view is not None and view.turn is turn
+
+    def _made(self, turns: list[Turn]) -> dict[int, TurnView]:
+        # Not before there is a turn: the parser of Markdown is no part of the first frame.
+        from quantchat.app.widgets.turn_view import TurnView
+
+        return {turn.number: TurnView(turn, self._variant.label) for turn in turns}
+
+    def _count_earlier(self) -> None:
+        earlier = len(self._turns) - len(self._views)
+        self._earlier.display = earlier > 0
+        if earlier > 0:
+            turns = "1 earlier turn" if earlier == 1 else f"{earlier} earlier turns"
+            self._earlier.update(quiet(f"↑ {turns}, further up"))
+
+    @property
+    def _more_above(self) -> bool:
+        """Whether the reader is at the top, and not of the conversation."""
+        return self.scroll_y <= 0 and len(self._views) < len(self._turns)
+
+    async def _show_earlier(self, rows: int) -> None:
+        """Draw some turns before the first, and go up so that `rows` of them come in sight."""
+        end = len(self._turns) - len(self._views)
+        views = self._made(self._turns[max(0, end - AT_ONCE) : end])
+        first = next(iter(self._views.values()), self._stages)
+        self._views = {**views, **self._views}
+        self._count_earlier()
+        await self.mount_all(views.values(), before=first)
+        for view in views.values():
+            view.tick()
+
+        def go_up() -> None:
+            y = max(0, first.virtual_region.y - rows)
+            self.scroll_to(y=y, animate=False, immediate=True)
+
+        self.call_after_refresh(go_up)
+
+    def on_mouse_scroll_up(self) -> None:
+        """The wheel, too, goes beyond the first turn that is drawn."""
+        self._go_beyond(WHEEL_ROWS)
+
+    def _go_beyond(self, rows: int) -> bool:
+        """Draw what is further up, if the reader is at the top and there is more."""
+        more = self._more_above
+        if more:
+            self.follow(False)
+            self.run_worker(self._show_earlier(rows), exclusive=True)
+        return more
 
     def tick(self) -> None:
         """Draw what came since the last tick."""
@@ -168,6 +232,8 @@ class Transcript(VerticalScroll, can_focus=False):
     def scroll_pages(self, pages: int) -> None:
         """Scroll by `pages`; reaching the end, follow it again."""
         step = pages * max(1, self.size.height - 2)
+        if step < 0 and self._go_beyond(-step):
+            return
         if self.scroll_y + step >= self.max_scroll_y:
             self.follow(True)
         else:
