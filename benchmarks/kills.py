@@ -1,11 +1,12 @@
 """What is left when quantchat, or one of its workers, is ended at a random moment.
 
 `python benchmarks/kills.py` starts the demo in a pseudo-terminal again and again, types prompts and
-saves snapshots once it is ready, and at a moment drawn by lot kills the program or a worker, hangs
-up, or closes the terminal. Some runs have an empty cache, so that fetching and making are hit
-too. Then every process that was started must be gone within 2 s, every snapshot must be whole, and
-no half-made checkpoint may pass for one. Writes `benchmarks/results/kills.json`; the exit status is
-1 if anything was left or lost.
+saves snapshots once a side is ready, and at a moment drawn by lot kills the program or a worker,
+hangs up, or closes the terminal. Some runs have an empty cache, so that fetching and making are hit
+too, and some one without the quantized checkpoint, so that quantizing is. Then every process that
+was started must be gone within 2 s, every snapshot must be whole, no half-made checkpoint may pass
+for one, and what was said must be in a snapshot, where a signal gave the time. Writes
+`benchmarks/results/kills.json`; the exit status is 1 if anything was left or lost.
 """
 
 from __future__ import annotations
@@ -32,20 +33,23 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
 from fakes.terminal import Terminal  # noqa: E402 - the tests' pseudo-terminal
+from quantchat import paths  # noqa: E402
 from quantchat.errors import UserError  # noqa: E402
 from quantchat.quantize.cache import CheckpointCache  # noqa: E402
-from quantchat.snapshot import store  # noqa: E402
+from quantchat.snapshot import recovered, store  # noqa: E402
 
 RESULTS = HERE / "results" / "kills.json"
 WAYS = ("SIGKILL", "SIGTERM", "SIGHUP", "terminal closed", "worker SIGKILL")
+IN_GOOD_ORDER = ("SIGTERM", "SIGHUP", "terminal closed")
+"""Ends that leave the time to keep what nobody saved."""
 MARK = "QUANTCHAT_KILLS"
 GOAL_S = 2.0
 PATIENCE_S = 15.0
 STARTING_S = 12.0
-"""Three of five lives end within this time, while variants are fetched, made or loaded."""
+"""Most lives end within this time, while variants are fetched, made, quantized or loaded."""
 CHATTING_S = 4.0
-"""The others end within this time after both sides are ready, while they answer and are saved."""
-READY = "● ready"
+"""The others end within this time after a side is ready, while they answer and are saved."""
+READY, ANSWERING = "● ready", "▶ answering"
 
 
 def family(process: psutil.Process) -> list[psutil.Process]:
@@ -73,11 +77,24 @@ def alive(process: psutil.Process) -> bool:
         return False
 
 
-def use(terminal: Terminal, until_s: float, chatting: bool) -> None:
-    """Watch, or type and save, until the moment has come."""
-    asked = 1
+def without_quantized(cache: Path) -> None:
+    """Fill `cache` with the user's checkpoints but for the quantized ones."""
+    for made in (paths.cache_dir() / "checkpoints").iterdir():
+        if "-gptq-" in made.name or made.name.startswith("."):
+            continue
+        place = paths.private(cache / "checkpoints" / made.name)
+        for file in made.rglob("*"):
+            if file.is_file():
+                linked = paths.private((place / file.relative_to(made)).parent) / file.name
+                linked.hardlink_to(file)
+
+
+def use(terminal: Terminal, until_s: float, chatting: bool) -> bool:
+    """Watch, or type and save, until the moment has come; whether an answer was seen."""
+    asked, answered = 1, False
     while time.monotonic() < until_s and terminal.process.poll() is None:
         terminal.read()
+        answered = answered or (chatting and ANSWERING in terminal.text)
         if chatting:
             with contextlib.suppress(OSError):
                 terminal.type("Count to twenty.\r" if asked % 4 == 0 else "\x13")
@@ -85,6 +102,7 @@ def use(terminal: Terminal, until_s: float, chatting: bool) -> None:
             next_s = min(until_s, time.monotonic() + 0.2)
             while time.monotonic() < next_s:
                 terminal.read()
+    return answered
 
 
 def end(terminal: Terminal, way: str, lot: random.Random) -> None:
@@ -132,12 +150,14 @@ def broken_files(folder: Path, cache: Path | None) -> Iterator[str]:
 def one(number: int, lot: random.Random) -> dict[str, object]:
     """One life and its end."""
     mark, way = uuid.uuid4().hex, WAYS[number % len(WAYS)]
-    chatting = lot.random() < 0.4
-    fresh = not chatting and lot.random() < 0.3
+    doing = lot.choices(("chatting", "starting", "fetching", "quantizing"), (40, 30, 15, 15))[0]
+    chatting, fresh = doing == "chatting", doing in ("fetching", "quantizing")
     after_s = lot.uniform(0.05, CHATTING_S if chatting else STARTING_S)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
         cache = folder / "cache" if fresh else None
+        if cache and doing == "quantizing":
+            without_quantized(cache)
         terminal = Terminal(
             [sys.executable, "-m", "quantchat", "demo", "--snapshots", str(folder / "snapshots")],
             cwd=folder,
@@ -146,9 +166,9 @@ def one(number: int, lot: random.Random) -> dict[str, object]:
         )
         try:
             if chatting:
-                terminal.wait_for(lambda: terminal.text.count(READY) == 2, "both sides ready")
+                terminal.wait_for_text(READY)  # the other side may still load
                 terminal.type("Count to twenty.\r")
-            use(terminal, time.monotonic() + after_s, chatting)
+            answered = use(terminal, time.monotonic() + after_s, chatting)
             processes = family(psutil.Process(terminal.process.pid))
             end(terminal, way, lot)
             gone_s = wait_until_gone(terminal, processes, mark)
@@ -159,15 +179,17 @@ def one(number: int, lot: random.Random) -> dict[str, object]:
         for process in left:
             process.kill()
         count = len(list((folder / "snapshots").glob("*.json")))
+        kept = len(recovered.waiting(folder / "snapshots"))
     return {
         "way": way,
-        "while": "chatting" if chatting else "starting",
+        "while": doing,
         "after_s": round(after_s, 2),
-        "empty_cache": fresh,
         "processes": len(processes),
         "gone_s": round(gone_s, 2),
         "left": len(left),
         "snapshots": count,
+        "recovered": kept,
+        "lost": int(answered and way in IN_GOOD_ORDER and not count),
         "broken": broken,
     }
 
@@ -191,6 +213,8 @@ def main() -> int:
         "processes_that_ran": sum(run["processes"] for run in runs),  # type: ignore[misc]
         "processes_left": sum(run["left"] for run in runs),  # type: ignore[misc]
         "snapshots_written": sum(run["snapshots"] for run in runs),  # type: ignore[misc]
+        "conversations_recovered": sum(run["recovered"] for run in runs),  # type: ignore[misc]
+        "conversations_lost": sum(run["lost"] for run in runs),  # type: ignore[misc]
         "files_broken": sum(len(run["broken"]) for run in runs),  # type: ignore[misc,arg-type]
         "slowest_end_s": slowest,
         "within_2_s": sum(run["gone_s"] <= GOAL_S for run in runs),  # type: ignore[operator]
@@ -205,7 +229,8 @@ def main() -> int:
     }
     RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(summary, indent=2))
-    return 0 if not summary["processes_left"] and not summary["files_broken"] else 1
+    failures = ("processes_left", "files_broken", "conversations_lost")
+    return 1 if any(summary[what] for what in failures) else 0
 
 
 if __name__ == "__main__":
