@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 
+from quantchat.worker.engines.files_check import check_files
 from quantchat.worker.engines.loaded import Loaded
 from quantchat.worker.failures import Refused
 from quantchat.worker.protocol import Load
@@ -26,6 +27,7 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
 
     if command.engine not in _MODULES:
         raise Refused("unsupported", f"no engine is named {command.engine!r}")
+    check_files(command.model, gguf=bool(command.options.get("gguf_file")))
     if command.threads:
         torch.set_num_threads(command.threads)
     return importlib.import_module(_MODULES[command.engine]).load(command, stage)  # type: ignore[no-any-return]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import platform
 from collections import Counter
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -152,15 +154,39 @@ def load_model(command: Load, device: str, **more: Any) -> Any:
         refuse_pickled(command.model, switch=True)
     if command.attention != "auto":
         more["attn_implementation"] = command.attention
-    with only_safetensors(command.model):
-        return AutoModelForCausalLM.from_pretrained(
+    with only_safetensors(command.model), _shapes_as_configured():
+        model, told = AutoModelForCausalLM.from_pretrained(
             command.model,
             revision=command.revision,
             trust_remote_code=command.trust_remote_code,
             device_map={"": device},
             use_safetensors=None if pickles else True,
+            output_loading_info=True,
             **more,
         )
+    if absent := sorted(told["missing_keys"]):
+        # transformers would fill them with random numbers, and say so in its log alone.
+        raise Refused(
+            "bad_checkpoint",
+            f"{len(absent)} tensors are missing in the checkpoint, {absent[0]} the first of them",
+            "look whether config.json belongs to these weights, and fetch them again",
+        )
+    return model
+
+
+@contextlib.contextmanager
+def _shapes_as_configured() -> Iterator[None]:
+    """Transformers names its option where tensors do not fit the config: say what is wrong."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        raise Refused(
+            "bad_checkpoint",
+            "tensors in the checkpoint have other shapes than config.json says",
+            "look whether config.json belongs to these weights, and fetch them again",
+        ) from error
 
 
 def commonest_class(model: Any, base: type) -> str:

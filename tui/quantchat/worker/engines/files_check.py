@@ -1,0 +1,105 @@
+"""A checkpoint's files, looked over before a library opens them: which is damaged is said by name.
+
+Costs milliseconds: JSON is parsed, of safetensors only the headers are read.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from quantchat.worker.failures import Refused
+
+_INDEX = "model.safetensors.index.json"
+_JSON = (
+    "config.json",
+    "generation_config.json",
+    "quantize_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    _INDEX,
+)
+_TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt")
+_MODELS = (".model", ".tiktoken")
+"""Of SentencePiece's and tiktoken's files, whatever their names."""
+_SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
+_LONGEST_HEADER = 100_000_000
+"""Bytes; the safetensors library takes no longer one (its MAX_HEADER_SIZE)."""
+_AGAIN = "fetch or copy that file again; what was made here, `quantchat cache remove` makes anew"
+
+
+def check_files(model: str, *, gguf: bool = False) -> None:
+    """Refuse a folder in which a file is missing, cut short or not what it should be.
+
+    `gguf`: the weights and the tokenizer come from a GGUF file, which is not looked at. An id of a
+    hub is let pass. Raises Refused.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        return
+    bodies = {name: _object(folder / name) for name in _JSON if (folder / name).exists()}
+    if gguf:
+        return
+    if "config.json" not in bodies:
+        raise _damaged(folder, "config.json", "is missing")
+    held = {file.name: _tensors(file) for file in sorted(folder.glob("*.safetensors"))}
+    if _INDEX in bodies:
+        _check_index(folder, bodies[_INDEX], held)
+    elif held and "model.safetensors" not in held and all(map(_SHARD.fullmatch, held)):
+        raise _damaged(folder, _INDEX, "is missing")
+    if not any(f.name in _TOKENIZERS or f.suffix in _MODELS for f in folder.iterdir()):
+        raise _damaged(folder, "tokenizer.json", "is missing")
+
+
+def _check_index(folder: Path, index: dict[str, Any], held: dict[str, set[str]]) -> None:
+    places = index.get("weight_map")
+    if not isinstance(places, dict):
+        raise _damaged(folder, _INDEX, "has no weight_map")
+    for tensor, file in places.items():
+        if file not in held:
+            raise _damaged(folder, str(file), f"is missing, and {_INDEX} names it")
+        if tensor not in held[file]:
+            raise _damaged(folder, file, f"lacks the tensor {tensor}, which {_INDEX} names")
+
+
+def _object(file: Path) -> dict[str, Any]:
+    """The JSON object in `file`."""
+    try:
+        body = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise _damaged(file.parent, file.name, "is no JSON, or cut short") from error
+    if not isinstance(body, dict):
+        raise _damaged(file.parent, file.name, "is not what it should be: no JSON object")
+    return body
+
+
+def _tensors(file: Path) -> set[str]:
+    """Names of the tensors in the safetensors `file`, which must be as long as its header says.
+
+    The format: 8 bytes with the header's length, little-endian; the header, JSON; the data.
+    """
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if size < 8 or length > min(_LONGEST_HEADER, size - 8):
+            raise _damaged(file.parent, file.name, "is cut short, or its header is damaged")
+        try:
+            header = json.loads(stream.read(length))
+            ends = {
+                name: int(told["data_offsets"][1])
+                for name, told in header.items()
+                if name != "__metadata__"
+            }
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise _damaged(file.parent, file.name, "has a damaged header") from error
+    there, wanted = size - 8 - length, max(ends.values(), default=0)
+    if there != wanted:
+        what = f"is cut short: {there} of {wanted} bytes" if there < wanted else "is too long"
+        raise _damaged(file.parent, file.name, what)
+    return set(ends)
+
+
+def _damaged(folder: Path, file: str, what: str) -> Refused:
+    return Refused("bad_checkpoint", f"cannot load {folder}: {file} {what}", _AGAIN)
