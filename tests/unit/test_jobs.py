@@ -17,6 +17,7 @@ from fakes.tiny_llama import tiny_llama
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs.calibrate import BATCH, _batches
 from quantchat.worker.jobs.groups import check_groups
+from quantchat.worker.jobs.quantize_gptq import _Watch
 from quantchat.worker.jobs.spellings import write_both
 from quantchat.worker.jobs.workplace import local_folder, refuse_quantized
 
@@ -139,3 +140,53 @@ def test_a_model_that_is_quantized_is_refused(tmp_path: Path) -> None:
         refuse_quantized(str(tmp_path))
     config.write_text("{}")
     refuse_quantized(str(tmp_path))
+
+
+class Processor:
+    """What GPTQModel hands to its callback: the bound method `name`, of a processor with a log."""
+
+    def __init__(self) -> None:
+        self.log: list[dict[str, Any]] = []
+
+    def name(self) -> str:
+        return "gptq"
+
+
+def test_progress_names_layers_losses_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, int, str]] = []
+    clock = iter(range(100, 1000, 10))
+    monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
+    watch = _Watch(4, lambda done, total, detail: told.append((done, total, detail)))
+    processor = Processor()
+    names = ["self_attn.q_proj", "self_attn.k_proj"]
+
+    def heard(stage: str, layer: int, subset: int) -> None:
+        watch(
+            stage=stage,
+            layer_idx=layer,
+            subset_index=subset,
+            subset_total=2,
+            module_names=names,
+            processor=processor.name,
+            more="of a later version",
+        )
+
+    heard("forward_start", 2, 0)  # gone on with at the third layer
+    assert told == [(3, 4, "self_attn.q_proj, self_attn.k_proj")]
+    assert watch.first == 2
+    processor.log += [
+        {"layer": 1, "module": names[0], "loss": "9.0"},
+        {"layer": 2, "module": names[0], "loss": "0.00123"},
+        {"layer": 2, "module": names[1], "loss": "rtn"},  # it was only rounded
+    ]
+    heard("quant_complete", 2, 0)  # 10 s for one of the four groups of modules
+    assert told[-1] == (3, 4, "loss of q_proj 0.0012 · 30 s left")
+    heard("quant_complete", 2, 1)
+    assert told[-1] == (3, 4, "loss of q_proj 0.0012 · 20 s left")
+    processor.log.clear()
+    heard("quant_complete", 3, 0)
+    assert told[-1] == (4, 4, "self_attn.q_proj, self_attn.k_proj · 10 s left")
+    watch_long = _Watch(1000, lambda done, total, detail: told.append((done, total, detail)))
+    watch = watch_long
+    heard("quant_complete", 0, 0)
+    assert told[-1][2].endswith("333 min left")

@@ -23,6 +23,8 @@ from quantchat.worker.versions import versions
 
 Part = Literal["calibration", "held out"]
 
+_SUFFIX: dict[Part, str] = {"calibration": "", "held out": "-held-out"}
+
 HELD_OUT = 16
 """Samples held out, of the shipped prompts always the same ones for a seed."""
 
@@ -49,7 +51,7 @@ class Calibrate(Stage):
     @property
     def slug(self) -> str:
         """The model's name."""
-        return f"{self.weights.source.slug}-chats"
+        return f"{self.weights.source.slug}-chats{_SUFFIX[self.part]}"
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -102,7 +104,7 @@ class Collect(Stage):
     @property
     def slug(self) -> str:
         """The model's name, whose tokens are counted."""
-        return f"{self.weights.source.slug}-calibration"
+        return f"{self.weights.source.slug}-calibration{_SUFFIX[self.part]}"
 
     @property
     def inputs(self) -> dict[str, Any]:
