@@ -8,6 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from fakes.scored import hostile_scores, score_record
 from quantchat.metrics.gpus import GpuSample
 from quantchat.metrics.host import HostSample
 from quantchat.metrics.latency import TurnTiming
@@ -145,6 +146,12 @@ def snapshot(**changes: Any) -> Snapshot:
     return Snapshot(**{**fields, **changes})
 
 
+def scored(**changes: Any) -> Snapshot:
+    """What `quantchat score` saves; `changes` are of the score."""
+    variants = [variant(label, ledger=None, memory=None) for label in ("GPTQ", "NF4")]
+    return snapshot(variants=variants, turns=[], score=score_record(RESOLVED, **changes))
+
+
 # ------------------------------------------------------------ hostile ones
 
 # Any code point, lone surrogates and controls among them; pairs as JSON has them, joined.
@@ -228,4 +235,5 @@ hostile_snapshots = st.builds(
     shown=st.lists(hostile_text, max_size=2),
     variants=st.lists(hostile_variants(), max_size=2),
     turns=st.lists(hostile_turns, max_size=2),
+    score=st.none() | hostile_scores(hostile_text, RESOLVED),
 )

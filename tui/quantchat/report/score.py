@@ -17,6 +17,9 @@ from quantchat.text import one_line
 
 MOST_DECIMALS = 5
 
+LARGE = 1e5
+"""From here on a figure is written with an exponent."""
+
 _ROLES = {"reference": " reference", "floor": " floor", "variant": ""}
 
 _DELTA_P_SHOWN = (1.0, 5.0, 50.0, 95.0, 99.0)
@@ -170,11 +173,14 @@ def with_error(
     """A figure and its error, to two digits of the error; `least` decimals in any case."""
     value, sign = quantity.value * times, "+" if signed else ""
     error = None if quantity.wider is None else quantity.wider * times
-    scale = error or abs(value)
-    needed = 1 - math.floor(math.log10(scale)) if scale else 0
-    decimals = max(least, min(MOST_DECIMALS, needed))
-    told = f"{value:{sign}.{decimals}f}"
-    return told if error is None else f"{told} ± {error:.{decimals}f}"
+    if abs(value) >= LARGE:
+        form = f"{sign}.3g"
+    else:
+        scale = error or abs(value)
+        needed = 1 - math.floor(math.log10(scale)) if scale else 0
+        form = f"{sign}.{max(least, min(MOST_DECIMALS, needed))}f"
+    told = f"{value:{form}}"
+    return told if error is None else f"{told} ± {error:{form.lstrip('+')}}"
 
 
 def named(model: ScoredRecord) -> Text:
