@@ -158,3 +158,15 @@ def test_what_was_stopped_is_kept_listed_and_removed(folder: Path, capsys: Captu
     assert main(["cache", "remove", "new-4"]) == 0
     assert "new-4" not in [entry.name for entry in cache.entries()]
     assert not list((folder / ".unfinished").iterdir())
+
+
+def test_verifying(folder: Path, capsys: Capture) -> None:
+    assert main(["cache", "verify", "today-1", "older-2"]) == 0
+    assert capsys.readouterr().out.count(": as it was made") == 2
+    (folder / "today-1" / "model.safetensors").write_bytes(b"w" * 4999 + b"v")
+    assert main(["cache", "verify"]) == 1
+    said = {line.partition(":")[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "as it was made" in said["older-2"]
+    assert "model.safetensors differs" in said["today-1"] and "cache remove" in said["today-1"]
+    assert "a file is missing" in said["broken-3"]
+    assert main(["cache", "verify", "../x"]) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ _DAY_S = 24 * 3600
 @click.group(invoke_without_command=True)
 @click.pass_context
 def cache(ctx: click.Context) -> None:
-    """List or remove the checkpoints made here. Without a command, list them."""
+    """List, verify or remove the checkpoints made here. Without a command, list them."""
     ctx.obj = CheckpointCache(paths.cache_dir() / "checkpoints")
     if ctx.invoked_subcommand is None:
         ctx.invoke(list_)
@@ -74,6 +75,30 @@ def remove(found: CheckpointCache, names: tuple[str, ...], unused_for: float | N
         click.echo(f"removed {one_line(entry.name)}")
     if not chosen:
         click.echo("nothing to remove")
+
+
+@cache.command("verify")
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.pass_obj
+def verify_(found: CheckpointCache, names: tuple[str, ...]) -> int:
+    """Read checkpoints (all by default) and compare them with what was made; 1 if any differs."""
+    from quantchat.quantize import verify
+    from quantchat.quantize.cache import read_made
+
+    known = {entry.name for entry in found.entries()}
+    status = 0
+    for name in names or sorted(known):
+        folder = found.find(name) if name in known else None
+        made = read_made(folder) if folder else None
+        if folder is None or made is None:
+            said: str | None = "a file is missing, or it was never finished"
+        else:
+            damaged = asyncio.run(verify.first_damaged(folder, made))
+            said = f"{damaged} differs" if damaged else None
+        cure = f"DAMAGED: {said} (`quantchat cache remove {name}`; it is made anew when wanted)"
+        click.echo(one_line(f"{name}: {cure if said else 'as it was made'}"))
+        status = 1 if said else status
+    return status
 
 
 def _told(entry: Entry) -> dict[str, object]:

