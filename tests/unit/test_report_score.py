@@ -92,6 +92,16 @@ def test_a_report_has_its_tables_and_doubts(tmp_path: Path, name: str) -> None:
     assert "a chat: each figure" not in text
 
 
+def test_a_report_of_two_scores_says_where_they_cannot_be_compared(tmp_path: Path) -> None:
+    out = tmp_path / "report.md"
+    one, same, other = saved(tmp_path, scored(), scored(), scored(setting=setting(tokens=9)))
+    assert main(["report", one, same, "-o", str(out)]) == 0
+    assert "not comparable" not in out.read_text("utf-8")
+    assert "a score" in out.read_text("utf-8")
+    assert main(["report", one, other, "-o", str(out)]) == 0
+    assert "scores not comparable: token count differs: 512, 9" in out.read_text("utf-8")
+
+
 def test_a_row_for_each_figure_in_csv() -> None:
     data = tables([("s.json", scored()), ("chat.json", snapshot())])["scores.csv"].decode()
     rows = list(csv.DictReader(io.StringIO(data)))

@@ -45,7 +45,6 @@ def measured(comparison: Comparison, plan: Plan, folder: Path | None, *, as_json
     """
     from quantchat.bench.headless import LoadFailed, measure
     from quantchat.cli.progress import progress_display
-    from quantchat.snapshot import store
     from quantchat.text import one_line
 
     for side in comparison.sides:
@@ -60,14 +59,24 @@ def measured(comparison: Comparison, plan: Plan, folder: Path | None, *, as_json
     except LoadFailed as error:
         click.echo(f"quantchat: {one_line(str(error))}", err=True)
         return _FAILED
-    path = store.save(snapshot, folder)
-    if as_json:
-        sys.stdout.write(store.dumps(snapshot).decode("ascii"))
-    else:
-        _print_tables(snapshot)
-    click.echo(f"saved {one_line(str(path))}", err=True)
+    publish(snapshot, folder, None if as_json else _print_tables)
     failed = any(answer.failure for turn in snapshot.turns for answer in turn.answers)
     return _FAILED if failed else 0
+
+
+def publish(
+    snapshot: Snapshot, folder: Path | None, show: Callable[[Snapshot], None] | None
+) -> None:
+    """Save `snapshot` into `folder`, by default the user's; `show` it, or print it as JSON."""
+    from quantchat.snapshot import store
+    from quantchat.text import one_line
+
+    path = store.save(snapshot, folder)
+    if show is None:
+        sys.stdout.write(store.dumps(snapshot).decode("ascii"))
+    else:
+        show(snapshot)
+    click.echo(f"saved {one_line(str(path))}", err=True)
 
 
 def _print_tables(snapshot: Snapshot) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import click
 
-from quantchat.cli.measuring import output_options
+from quantchat.cli.measuring import output_options, publish
 
 if TYPE_CHECKING:
     from quantchat.bench.score_plan import Floor, ScorePlan
     from quantchat.profile.model import Profile
+    from quantchat.snapshot.schema import Snapshot
+    from quantchat.snapshot.score import ScoreRecord
 
 _FAILED = 1
 
@@ -114,7 +115,6 @@ def _scored(profile: Profile, plan: ScorePlan, folder: Path | None, *, as_json: 
     from quantchat.bench.scoring import NothingScored, score
     from quantchat.cli.progress import progress_display
     from quantchat.quantize.store import Workshop
-    from quantchat.snapshot import store
     from quantchat.text import one_line
 
     try:
@@ -125,14 +125,13 @@ def _scored(profile: Profile, plan: ScorePlan, folder: Path | None, *, as_json: 
     except NothingScored as error:
         click.echo(f"quantchat: {one_line(str(error))}", err=True)
         return _FAILED
-    path = store.save(snapshot, folder)
-    if as_json:
-        sys.stdout.write(store.dumps(snapshot).decode("ascii"))
-    else:
-        from quantchat.cli.console import console
-        from quantchat.report import score as report
-        from quantchat.report.tables import header
-
-        console().print(header(snapshot), "", report.render(found), sep="\n")
-    click.echo(f"saved {one_line(str(path))}", err=True)
+    publish(snapshot, folder, None if as_json else lambda saved: _print_tables(saved, found))
     return _FAILED if any(model.failure for model in found.models) else 0
+
+
+def _print_tables(snapshot: Snapshot, found: ScoreRecord) -> None:
+    from quantchat.cli.console import console
+    from quantchat.report import score as report
+    from quantchat.report.tables import header
+
+    console().print(header(snapshot), "", report.render(found), sep="\n")

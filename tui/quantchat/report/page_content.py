@@ -17,6 +17,7 @@ from quantchat.report.tables import ORDERS, header, memory_table, variants_table
 from quantchat.snapshot.columns import Run
 from quantchat.snapshot.compare import compare_runs
 from quantchat.snapshot.schema import RequestRecord, Snapshot
+from quantchat.snapshot.score import obstacles
 from quantchat.text import one_line
 
 _CHAT = "a chat: each figure is of one answer, not of rounds, and has no interval"
@@ -64,6 +65,8 @@ def content(snapshots: Sequence[tuple[str, Snapshot]]) -> Report:
         compared = compare_runs([Run(*each) for each in snapshots], force=True)
         doubts = [f"not comparable: {one_line(reason)}" for reason in compared.obstacles]
         tables += [differences(compared)] if compared.differences else []
+    scores = [snapshot.score for _, snapshot in snapshots if snapshot.score]
+    doubts += [f"scores not comparable: {one_line(reason)}" for reason in obstacles(scores)]
     return Report(f"{len(sections)} comparisons", tables, doubts, sections)
 
 

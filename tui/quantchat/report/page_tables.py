@@ -75,7 +75,8 @@ def overview(snapshots: Sequence[tuple[str, Snapshot]]) -> Grid:
 
 def _decoding(snapshot: Snapshot) -> list[Cell]:
     labels = [*map(one_line, snapshot.shown), UNKNOWN, UNKNOWN][:2]
-    how, *cells = "a chat", *[UNKNOWN] * 4
+    how = "a score" if snapshot.score and not snapshot.turns else "a chat"
+    cells = [UNKNOWN] * 4
     if snapshot.measurement is not None:
         how = ORDERS[snapshot.measurement.order]
         for row in compare_sides(snapshot) if has_two_sides(snapshot) else []:
