@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fakes.model_folder import LLAMA_2_7B, write_model
 from fakes.scripted_jobs import Jobs
 from quantchat.errors import UserError
 from quantchat.profile.model import BitsAndBytes, Gptq, Quantize
+from quantchat.quantize.maker import MakeFailed
 from quantchat.quantize.store import Workshop
 from quantchat.worker.protocol import Progress
 
@@ -96,3 +99,18 @@ async def test_bitsandbytes_checkpoints_are_kept_where_that_is_wished(
         assert Path(again.model) != made
     assert await workshop.prepare(saving, silent)
     assert len(jobs.begun) == 4
+
+
+async def test_room_for_quantizing_is_looked_for_before(
+    tmp_path: Path, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(tmp_path / "model", LLAMA_2_7B, {"one.weight": ("F16", (2**29, 2))})  # 2 GiB
+    workshop, spec = Workshop(jobs.start, tmp_path / "made"), gptq(tmp_path)
+    real = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=2 * 2**30))
+    with pytest.raises(MakeFailed, match="4160 MiB are needed, 2048 are free"):
+        await workshop.prepare(spec, silent)
+    assert jobs.names() == ["calibrate"]  # which is kept, and takes next to nothing
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=5 * 2**30))
+    await workshop.prepare(spec, silent)
+    assert jobs.names() == ["calibrate", "quantize_gptq"]
