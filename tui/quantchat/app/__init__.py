@@ -11,14 +11,17 @@ from quantchat.errors import UserError
 from quantchat.text import one_line
 
 if TYPE_CHECKING:
+    from quantchat.bench.voting import VotePlan
     from quantchat.profile.model import Profile
 
 CRASHED = 1
 """What Textual returns after an exception that nobody caught."""
 
 
-def run(profile: Profile | None, *, snapshots: Path | None) -> int:
+def run(profile: Profile | None, *, snapshots: Path | None, votes: VotePlan | None = None) -> int:
     """Show `profile`, or the start screen for None, until the user leaves. Returns the exit status.
+
+    With `votes` its answers are voted on, blindly.
 
     `snapshots` is the folder to save into, None for the user's own. Raises UserError where there
     is no terminal, or no log can be written.
@@ -33,7 +36,7 @@ def run(profile: Profile | None, *, snapshots: Path | None) -> int:
     terminal.quieten_textual()
     from quantchat.app.app import QuantchatApp
 
-    app = QuantchatApp(profile, snapshots=snapshots)
+    app = QuantchatApp(profile, snapshots=snapshots, votes=votes)
     with contextlib.ExitStack() as stack:
         try:
             log = stack.enter_context(terminal.guarded_stderr())

@@ -24,6 +24,7 @@ from quantchat.app.textual_workarounds import (
     write_to_terminal,
 )
 from quantchat.bench.comparison import Comparison
+from quantchat.bench.voting import VotePlan, Voting
 from quantchat.metrics.sampler import DeviceSampler
 from quantchat.profile.model import Profile
 
@@ -60,13 +61,18 @@ class QuantchatApp(PacedApp):
         profile: Profile | None = None,
         *,
         snapshots: Path | None = None,
+        votes: VotePlan | None = None,
         make_comparison: MakeComparison = real_comparison,
         make_sampler: Callable[[], DeviceSampler] = DeviceSampler,
     ) -> None:
-        """`snapshots` is the folder to save into, None for the user's own."""
+        """`snapshots` is the folder to save into, None for the user's own.
+
+        With `votes` the answers of `profile` are voted on, blindly.
+        """
         tell_alt_enter()
         super().__init__()
         self._profile = profile
+        self._votes = votes
         self._snapshots = snapshots
         self._make_comparison = make_comparison
         self._make_sampler = make_sampler
@@ -87,6 +93,11 @@ class QuantchatApp(PacedApp):
         return [*super().get_line_filters(), self._guard]
 
     def _first_screen(self) -> Screen[None]:
+        if self._profile is not None and self._votes is not None:
+            from quantchat.app.screens.vote import VoteScreen
+
+            voting = Voting(self._make_comparison(self._profile), self._votes)
+            return VoteScreen(voting, self._snapshots, self._make_sampler, alone=True)
         if self._profile is not None:
             return self.comparison_screen(self._profile)
         from quantchat.app.screens.start import StartScreen

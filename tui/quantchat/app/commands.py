@@ -22,6 +22,7 @@ _NAMES = {
     "pageup": "PgUp",
     "pagedown": "PgDn",
     "ctrl+right_square_bracket": "^]",
+    "ctrl+backslash": "^\\",
 }
 
 
@@ -155,6 +156,14 @@ COMMANDS: tuple[Command, ...] = (
         "Measure both in rounds: B against A, with an interval that may be quoted",
         "Output",
         5,
+    ),
+    Command(
+        "blind",
+        "ctrl+backslash",
+        "blind",
+        "Vote blindly on which answers better: the prompts of this conversation, or the profile's",
+        "Output",
+        16,
     ),
     Command("save", "ctrl+s", "save", "Save a snapshot of this comparison", "Output", 3),
     Command("copy_left", "f5", "copy left", "Copy the left answer", "Output", 14),

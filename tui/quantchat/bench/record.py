@@ -12,6 +12,7 @@ from quantchat.bench.conversation import Answer, Turn, divergence_point, same_to
 from quantchat.bench.live_variant import LiveVariant
 from quantchat.bench.measurement import Measurement
 from quantchat.bench.plan import PROMPT_TOKENS, predicted
+from quantchat.bench.voting import Voting
 from quantchat.metrics.latency import TurnTiming
 from quantchat.metrics.memory import ProcessMemory, complete
 from quantchat.metrics.sampler import DeviceSampler
@@ -26,6 +27,7 @@ from quantchat.snapshot.schema import (
     TurnRecord,
     VariantRecord,
 )
+from quantchat.snapshot.votes import VoteRecord, VotingRecord
 from quantchat.worker.protocol import Generate, Ready
 from quantchat.worker.versions import versions
 
@@ -46,15 +48,18 @@ def record(
     comparison: Comparison,
     sampler: DeviceSampler | None = None,
     measurement: Measurement | None = None,
+    voting: Voting | None = None,
 ) -> Snapshot:
     """Return `comparison` as it stands now, in the middle of an answer too.
 
-    `sampler` spares opening the driver anew; a `measurement` joins the turns of the chat. To be
-    called on the comparison's own event loop.
+    `sampler` spares opening the driver anew; the turns of a `measurement` or a `voting` join
+    those of the chat. To be called on the comparison's own event loop.
     """
     sampler = sampler or DeviceSampler()
     measured = measurement.measured if measurement else []
-    turns = [*comparison.conversation.turns, *(one.turn for one in measured)]
+    chat = list(comparison.conversation.turns)
+    chat += [ballot.turn for ballot in voting.voted] if voting else []
+    turns = [*chat, *(one.turn for one in measured)]
     ran = {variant.label: _ran(variant, turns) for variant in comparison.variants}
     tokens = comparison.generation.max_new_tokens + PROMPT_TOKENS
     return Snapshot(
@@ -65,10 +70,11 @@ def record(
         shown=[variant.label for variant in comparison.sides],
         variants=[_variant(v, ran[v.label], sampler, tokens) for v in comparison.variants],
         turns=[
-            *(_turn(turn, ran) for turn in comparison.conversation.turns),
+            *(_turn(turn, ran) for turn in chat),
             *(_turn(one.turn, ran, one.task + 1, one.round) for one in measured),
         ],
         measurement=_measurement(measurement) if measurement else None,
+        voting=_voting(voting) if voting else None,
         environment=environment(sampler),
     )
 
@@ -128,6 +134,21 @@ def _memory(variant: LiveVariant, sampler: DeviceSampler) -> ProcessMemory | Non
     if variant.pid is None or variant.ledger is None:
         return None
     return sampler.process_memory(variant.pid, variant.ledger)
+
+
+def _voting(voting: Voting) -> VotingRecord:
+    votes = [
+        VoteRecord(
+            turn=ballot.turn.number,
+            left=ballot.left,
+            right=ballot.right,
+            choice=ballot.choice,
+            seen=ballot.seen,
+        )
+        for ballot in voting.ballots
+        if ballot.choice is not None
+    ]
+    return VotingRecord(seed=voting.plan.seed, paced=voting.paced, votes=votes)
 
 
 def _measurement(measurement: Measurement) -> MeasurementRecord:

@@ -30,6 +30,7 @@ _COMMANDS = {
     "score": Lazy("quantchat.cli.score:score", "Tell how far variants are from their base."),
     "compare": Lazy("quantchat.cli.compare:compare", "Compare runs, and fail on a condition."),
     "rerun": Lazy("quantchat.cli.rerun:rerun", "Measure again what a snapshot records."),
+    "vote": Lazy("quantchat.cli.vote:vote", "Vote blindly on which variant answers better."),
     "snapshots": Lazy("quantchat.cli.snapshots:snapshots", "List or show saved snapshots."),
     "report": Lazy("quantchat.cli.report:report", "Write snapshots as a page, as Markdown or CSV."),
     "quantize": Lazy("quantchat.cli.quantize:quantize", "Make a quantized checkpoint of a model."),

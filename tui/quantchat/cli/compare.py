@@ -60,6 +60,8 @@ def compare(
     decided makes the exit status 2: what was measured only once, and process_bytes on a CPU, where
     resident memory differs from process to process.
 
+    Sessions of `quantchat vote` on the same two variants are counted together.
+
     Snapshots of `quantchat score` are laid side by side, without gates. Refused where text,
     windows, BOS, tokenizer, token count or reference differ.
     """  # noqa: D301  # \\b keeps click from wrapping what follows
@@ -75,6 +77,9 @@ def compare(
     saved = [(str(file), store.load(file)) for file in files]
     if all(snapshot.score and not snapshot.measurement for _, snapshot in saved):
         _compare_scores(saved, conditions, force=force, as_json=as_json)
+        return 0
+    if any(snapshot.voting and not snapshot.measurement for _, snapshot in saved):
+        _pool_votes(saved, conditions, as_json=as_json)
         return 0
     runs = [Run(*one) for one in saved]
     result = compare_runs(runs, force=force)
@@ -128,3 +133,21 @@ def _print(result: RunsCompared, verdicts: Sequence[Verdict], *, as_json: bool) 
 def _print_json(body: dict[str, Any]) -> None:
     # Pure ASCII: raw text of a profile in it does nothing to a terminal.
     sys.stdout.write(json.dumps(body, ensure_ascii=True, allow_nan=False) + "\n")
+
+
+def _pool_votes(
+    saved: Sequence[tuple[str, Snapshot]], conditions: Sequence[str], *, as_json: bool
+) -> None:
+    """Count sessions of blind votes together. Raises UserError where that cannot be."""
+    from quantchat.cli.console import console
+    from quantchat.errors import UserError
+    from quantchat.report import votes
+    from quantchat.snapshot.votes import pooled
+
+    if conditions:
+        raise UserError("votes have no gates: --fail-if is for runs", where=conditions[0])
+    result = pooled(saved)
+    if as_json:
+        _print_json(votes.document(result))
+    else:
+        console().print(votes.render_pooled(result))

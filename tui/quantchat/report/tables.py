@@ -18,7 +18,7 @@ from rich.text import Text
 
 from quantchat.metrics.gpus import GpuSample
 from quantchat.metrics.memory import SOURCES
-from quantchat.report import score
+from quantchat.report import score, votes
 from quantchat.report.figures import UNKNOWN, milliseconds, number, seconds, size
 from quantchat.report.parting import parts_at
 from quantchat.snapshot.recovered import is_recovered
@@ -46,6 +46,8 @@ def render(snapshot: Snapshot) -> Group:
     parts: list[RenderableType] = [header(snapshot), variants_table(snapshot)]
     if any(variant.ledger for variant in snapshot.variants):
         parts.append(memory_table(snapshot))
+    if snapshot.voting is not None:
+        parts.append(votes.render(snapshot))
     if snapshot.score is not None:
         parts.append(score.render(snapshot.score))
     for turn in snapshot.turns:

@@ -24,6 +24,7 @@ from quantchat.metrics.sampler import DeviceSample
 from quantchat.profile.schema import DIALECT
 from quantchat.snapshot.fields import AsObject, Record, Text
 from quantchat.snapshot.score import ScoreRecord
+from quantchat.snapshot.votes import VotingRecord
 from quantchat.worker.protocol import Failed, Ledger, Resolved, Sampling
 
 SCHEMA_VERSION: Final = 1
@@ -200,6 +201,8 @@ class Snapshot(Record):
     turns: list[TurnRecord]
     """Of the chat, then those of a measurement."""
     measurement: MeasurementRecord | None = None
+    voting: VotingRecord | None = None
+    """Blind votes on turns of the chat; None where there were none."""
     score: ScoreRecord | None = None
     """How far the variants are from the model they were made from; None where it was not asked."""
     environment: Environment

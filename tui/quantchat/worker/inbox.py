@@ -38,7 +38,7 @@ class Inbox:
 
     def stopped(self, turn: int) -> bool:
         """Whether a stop for `turn` has come. Cheap: asked between any two tokens."""
-        return self._stopped >= turn
+        return self._stopped == turn
 
     def overtaken(self) -> bool:
         """Whether any command, a stop among them, came after the one that was taken last."""
@@ -54,7 +54,8 @@ class Inbox:
                     self._queue.put((self._came, error))
                     continue
                 if isinstance(command, Stop):
-                    self._stopped = max(self._stopped, command.turn)
+                    # This very turn: those of a measurement have other numbers than a chat's.
+                    self._stopped = command.turn
                 elif isinstance(command, Shutdown):
                     break
                 else:

@@ -201,6 +201,22 @@ class ComparisonScreen(ComparisonView):
             self.comparison.unless_pair_idle()
             self.app.push_screen(MeasurePlanScreen(self.comparison), begin)
 
+    def action_blind(self) -> None:
+        """Vote blindly on this conversation's prompts, or on the profile's."""
+        import secrets
+
+        from quantchat.app.screens.vote import VoteScreen
+        from quantchat.bench import prompts
+        from quantchat.bench.voting import VotePlan, Voting
+
+        asked = dict.fromkeys(turn.prompt for turn in self.comparison.conversation.turns)
+        texts = tuple(asked) or prompts.of(self.comparison.profile.run)
+        with self.explained():
+            self.comparison.unless_pair_idle()
+            voting = Voting(self.comparison, VotePlan(texts, secrets.randbits(32)))
+            screen = VoteScreen(voting, self.snapshots, self.make_sampler, alone=False)
+            self.app.push_screen(screen)
+
     def action_save(self) -> None:
         """Save a snapshot."""
         if self.device_watch is None:

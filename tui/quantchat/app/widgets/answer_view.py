@@ -29,7 +29,7 @@ class AnswerView(Widget):
     INDENT = 2
     """Cells at the left; a part of the lines, since padding would draw each one anew."""
 
-    def __init__(self, mark: PartingMark, *, step: int = 1) -> None:
+    def __init__(self, mark: PartingMark | None = None, *, step: int = 1) -> None:
         """`mark` is drawn into the text. While that is streamed it moves up `step` lines at a time.
 
         Where it moves, all that is seen is sent to the terminal anew.
@@ -59,7 +59,8 @@ class AnswerView(Widget):
         self._changed_from(0, height)
 
     def _changed_from(self, first: int, height: int) -> None:
-        self._mark.moved(first)
+        if self._mark is not None:
+            self._mark.moved(first)
         for number in [number for number in self._strips if number >= first]:
             del self._strips[number]
         if self._drawn_height != height:
@@ -79,7 +80,8 @@ class AnswerView(Widget):
         del container, viewport
         if self._text.fit(max(1, width - self.INDENT)):
             self._strips.clear()
-            self._mark.moved(0)
+            if self._mark is not None:
+                self._mark.moved(0)
         return self._drawn_height
 
     def notify_style_update(self) -> None:
@@ -106,7 +108,10 @@ class AnswerView(Widget):
         width = self.size.width
         if y >= self._text.height:
             return Strip.blank(width, self.rich_style)
-        line = self._mark.draw(self._text, y, self._text.line(y)).pad_left(self.INDENT)
+        line = self._text.line(y)
+        if self._mark is not None:
+            line = self._mark.draw(self._text, y, line)
+        line = line.pad_left(self.INDENT)
         line = line.pad_right(max(0, width - line.cell_length))
         selection = self.text_selection
         span = selection.get_span(y) if selection is not None else None
@@ -121,7 +126,7 @@ class AnswerView(Widget):
 
     def show_mark(self) -> None:
         """Draw the mark, which is known now."""
-        place = self._mark.place(self._text)
+        place = self._mark.place(self._text) if self._mark is not None else None
         if place is not None:
             self._strips.pop(place.line, None)
             self.refresh(Region(0, place.line, self.size.width, 1))
@@ -129,7 +134,7 @@ class AnswerView(Widget):
     @property
     def marked_line(self) -> int:
         """Line that is marked; behind the last one where the answer parts by its end."""
-        place = self._mark.place(self._text)
+        place = self._mark.place(self._text) if self._mark is not None else None
         return place.line if place is not None else self._text.height
 
     # ------------------------------------------------------------ selecting and links

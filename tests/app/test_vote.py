@@ -1,0 +1,121 @@
+"""Blind votes on the screen: sides by lot, one key a vote, and no word of who is who."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from fakes.screen_reader import see, see_gone, text, wait_until
+from fakes.scripted_app import LEFT, RIGHT, SIZES, Running, Setup
+from quantchat.app.screens.vote import VoteScreen
+
+TELLTALE = (LEFT, RIGHT, "GPTQ", "NF4", "Linear", "tok/s", "TTFT", "MiB", "ms", "faster")
+ENDS = "both answers are over"
+
+
+async def begin(run: Running, *prompts: str) -> VoteScreen:
+    await run.ready()
+    for prompt in prompts:
+        await run.answered(prompt)
+    await run.pilot.press("ctrl+backslash")
+    await wait_until(run.pilot, lambda: isinstance(run.app.screen, VoteScreen), "the screen")
+    screen = run.app.screen
+    assert isinstance(screen, VoteScreen)
+    return screen
+
+
+def saved(run: Running) -> dict[str, Any]:
+    (file,) = (run.folder / "snapshots").glob("*.json")
+    body: dict[str, Any] = json.loads(file.read_text())
+    return body
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_session(setup: Setup, size: tuple[int, int]) -> None:
+    setup.left.answer = lambda request: "said by one"
+    setup.right.answer = lambda request: "said by two"
+    async with setup.running(size) as run:
+        screen = await begin(run, "First?", "Second?", "Third?")
+        chosen = []
+        for number, key in enumerate(("a", "b", "t"), 1):
+            await see(run.pilot, f"prompt {number} of 3")
+            await see(run.pilot, ENDS)
+            await see(run.pilot, "said by one")
+            await see(run.pilot, "said by two")
+            shown = text(run.app)
+            assert not [word for word in TELLTALE if word in shown]
+            ballot = screen.voting.ballots[-1]
+            one_first = shown.index("said by one") < shown.index("said by two")
+            assert (ballot.left == LEFT) == one_first
+            chosen.append({"a": ballot.left, "b": ballot.right, "t": None}[key])
+            await run.pilot.press(key)
+        await see(run.pilot, "blind votes: ")
+        await see(run.pilot, f"{LEFT} {chosen.count(LEFT)}, {RIGHT} {chosen.count(RIGHT)}, ties 1")
+        voting = saved(run)["voting"]
+        assert [vote["choice"] for vote in voting["votes"]] == ["left", "right", "tie"]
+        turns = {turn["number"]: turn["prompt"] for turn in saved(run)["turns"]}
+        asked = [turns[vote["turn"]] for vote in voting["votes"]]
+        assert asked == ["First?", "Second?", "Third?"]
+        await run.pilot.press("escape")
+        await see(run.pilot, LEFT)
+
+
+async def test_the_faster_side_is_not_told_by_its_stream(setup: Setup) -> None:
+    setup.left.answer = setup.right.answer = lambda request: "one two three four"
+    async with setup.running() as run:
+        await run.ready()
+        await run.answered("First?")
+        setup.right.holds_after = 2
+        screen = await begin(run)
+        await wait_until(run.pilot, lambda: screen.voting.ballots, "a ballot")
+        ballot = screen.voting.ballots[0]
+        await wait_until(run.pilot, lambda: ballot.turn.answers[LEFT].over, "one side over")
+        await wait_until(run.pilot, lambda: len(ballot.turn.answers[RIGHT].ids) == 2, "the other")
+        await wait_until(run.pilot, lambda: text(run.app).count("one two") == 2, "both at one pace")
+        assert "three" not in text(run.app)
+        await run.pilot.press("a")
+        assert ballot.choice is None  # not before both are over
+        await run.pilot.press("p")
+        await see(run.pilot, "shown when both are over")
+        run.right.gate.set()
+        await see(run.pilot, ENDS)
+        await wait_until(run.pilot, lambda: text(run.app).count("three four") == 2, "both whole")
+
+
+async def test_what_was_revealed_is_not_counted(setup: Setup) -> None:
+    async with setup.running() as run:
+        await begin(run, "First?")
+        await see(run.pilot, ENDS)
+        await run.pilot.press("r")
+        await see(run.pilot, f"{LEFT} (not counted)")
+        await run.pilot.press("a")
+        await see(run.pilot, "not counted: 1 given with the names shown")
+
+
+async def test_it_may_be_ended_before_its_time(setup: Setup) -> None:
+    async with setup.running() as run:
+        screen = await begin(run, "First?", "Second?")
+        await see(run.pilot, ENDS)
+        await run.pilot.press("x")
+        await see(run.pilot, "prompt 2 of 2")
+        await run.pilot.press("escape")
+        await see(run.pilot, "both bad 1")
+        assert [vote["choice"] for vote in saved(run)["voting"]["votes"]] == ["bad"]
+        assert not run.comparison.busy
+        await run.pilot.press("escape")
+        await see_gone(run.pilot, "both bad 1")
+        assert screen.voting.plan.seed == saved(run)["voting"]["seed"]
+
+
+async def test_a_failed_answer_is_passed_over_and_nobody_named(setup: Setup) -> None:
+    async with setup.running() as run:
+        await run.ready()
+        await run.answered("First?")
+        setup.left.dies_after = 1
+        await begin(run)
+        await see(run.pilot, "an answer failed")
+        assert LEFT not in text(run.app)
+        await run.pilot.press("a")
+        await see(run.pilot, "no votes were given; nothing is saved")

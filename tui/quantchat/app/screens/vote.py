@@ -1,0 +1,291 @@
+"""Blind votes: two answers without names, kernels or speeds, and one key for the better one.
+
+A screen of its own, and not the comparison with things hidden: what is not here cannot leak. It
+has no log, no snapshot and no copying, and it tells of a failure without telling whose it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, VerticalScroll
+from textual.content import Content
+from textual.screen import Screen
+from textual.widgets import Static
+
+from quantchat.app.widgets.answer_view import AnswerView
+from quantchat.app.widgets.lines import outside, quiet
+from quantchat.bench.live_variant import State
+from quantchat.bench.record import record
+from quantchat.bench.voting import Ballot, Voting
+from quantchat.errors import UserError
+from quantchat.metrics.sampler import DeviceSampler
+from quantchat.metrics.votes import Choice
+from quantchat.report import votes
+from quantchat.snapshot import store
+from quantchat.text import neutralise
+
+DRAWS_PER_SECOND = 5
+_KEYS = (
+    ("a", "A is better"),
+    ("b", "B is better"),
+    ("t", "tie"),
+    ("x", "both bad"),
+    ("r", "reveal"),
+    ("p", "pace"),
+    ("Esc", "end"),
+)
+_PACES = {True: "shown at one pace", False: "shown when both are over"}
+
+
+class VoteScreen(Screen[None]):
+    """Runs `voting` and saves what was voted, at the end and wherever it is left.
+
+    `alone`: the comparison was made for it, so it loads the variants and ends them.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("a,1", "vote('left')", show=False),
+        Binding("b,2", "vote('right')", show=False),
+        Binding("t,0", "vote('tie')", show=False),
+        Binding("x", "vote('bad')", show=False),
+        Binding("r", "reveal", show=False),
+        Binding("p", "pace", show=False),
+        Binding("escape", "leave", show=False),
+        Binding("ctrl+q", "app.quit", show=False),
+        Binding("down,j", "scroll_both(1)", show=False),
+        Binding("up,k", "scroll_both(-1)", show=False),
+        Binding("pagedown,space", "scroll_both(8)", show=False),
+        Binding("pageup", "scroll_both(-8)", show=False),
+    ]
+    DEFAULT_CSS = """
+    VoteScreen {
+        #top, #keys { height: 1; padding: 0 1; background: $panel; }
+        #asked { height: auto; max-height: 6; padding: 0 1; text-style: bold; }
+        #asked { border-left: outer $quiet; margin: 1 1; }
+        .side { width: 1fr; height: 1fr; padding: 0 1; }
+        .side.-first { border-left: vkey $side-left; }
+        .side.-second { border-left: vkey $side-right; }
+        .name { height: 1; text-style: bold; }
+        #result { height: auto; padding: 1 2; }
+        #results { display: none; height: 1fr; }
+        &.-over #results { display: block; }
+        &.-over #asked { display: none; }
+        &.-over Horizontal { display: none; }
+    }
+    """
+
+    def __init__(
+        self,
+        voting: Voting,
+        snapshots: Path | None,
+        make_sampler: Callable[[], DeviceSampler],
+        *,
+        alone: bool,
+    ) -> None:
+        super().__init__()
+        self.voting = voting
+        self._snapshots = snapshots
+        self._make_sampler = make_sampler
+        self._alone = alone
+        self._top = Static(id="top")
+        self._asked = Static(id="asked", markup=False)
+        self._names = (Static(classes="name"), Static(classes="name"))
+        self._texts: tuple[AnswerView, AnswerView] = (AnswerView(), AnswerView())
+        self._written = ["", ""]
+        self._ballot: Ballot | None = None
+        self._decided = asyncio.Event()
+        self._over = False
+        self._saved = False
+
+    def compose(self) -> ComposeResult:
+        """Prompt, two answers, keys; at the end the result in their place."""
+        yield self._top
+        yield self._asked
+        with Horizontal():
+            for name, text, side in zip(
+                self._names, self._texts, ("-first", "-second"), strict=True
+            ):
+                with VerticalScroll(classes=f"side {side}", can_focus=False):
+                    yield name
+                    yield text
+        with VerticalScroll(id="results"):
+            yield Static(id="result")
+        yield Static(id="keys")
+
+    def on_mount(self) -> None:
+        """Begin."""
+        self.set_interval(1 / DRAWS_PER_SECOND, self._draw)
+        self.run_worker(self._session(), exit_on_error=False)
+        self._draw()
+
+    async def on_unmount(self) -> None:
+        """Keep what was voted; end the workers that were started for this."""
+        self.keep()
+        if self._alone:
+            await self.voting.comparison.close()
+
+    # ------------------------------------------------------------ the session
+
+    async def _session(self) -> None:
+        comparison = self.voting.comparison
+        if self._alone:
+            comparison.open()
+        while any(one.state is not State.READY for one in comparison.sides):
+            failed = [one.failure for one in comparison.sides if one.state is State.FAILED]
+            if failed:
+                self._end(Content.styled("not begun: a variant could not be loaded", "$error"))
+                return
+            await asyncio.sleep(1 / DRAWS_PER_SECOND)
+        try:
+            with comparison.occupied():
+                while not self.voting.done and not self._over:
+                    await self._one()
+                await self.voting.close()
+        except ValueError as error:
+            self._end(outside(str(error), "$error"))
+            return
+        await self._finish()
+
+    async def _one(self) -> None:
+        self._decided.clear()
+        ballot = self.voting.put()
+        for number, old in enumerate(self._texts):
+            fresh = AnswerView()
+            await old.parent.mount(fresh)  # type: ignore[union-attr]
+            await old.remove()
+            self._texts = (fresh, self._texts[1]) if number == 0 else (self._texts[0], fresh)
+        self._written = ["", ""]
+        self._ballot = ballot
+        self._asked.update(Content(neutralise(ballot.turn.prompt)))
+        await self._decided.wait()
+
+    async def _finish(self) -> None:
+        if not self.voting.voted:
+            self._end(quiet("no votes were given; nothing is saved"))
+            return
+        path = await asyncio.to_thread(self._save)
+        sampler = self._make_sampler()
+        try:
+            result = votes.render(record(self.voting.comparison, sampler, voting=self.voting))
+        finally:
+            sampler.close()
+        self._end(path)
+        self.query_one("#result", Static).update(result)
+
+    def _save(self) -> Content:
+        sampler = self._make_sampler()
+        try:
+            snapshot = record(self.voting.comparison, sampler, voting=self.voting)
+            path = store.save(snapshot, self._snapshots)
+        except UserError as error:
+            return outside(f"not saved: {error}", "$error")
+        finally:
+            sampler.close()
+        self._saved = True
+        return outside(f"saved {path}", "$quiet")
+
+    def keep(self) -> Path | None:
+        """Save votes that nobody saved, when the program has to leave."""
+        if not self._saved and self.voting.voted:
+            self._save()
+        return None
+
+    def _end(self, note: Content) -> None:
+        self._over = True
+        self._ballot = None
+        self.add_class("-over")
+        self._top.update(note)
+        self.query_one("#keys", Static).update(Content.styled("Esc", "bold $primary") + " leaves")
+
+    # ------------------------------------------------------------ what can be done
+
+    def action_vote(self, choice: Choice) -> None:
+        """Choose, once both answers are over."""
+        ballot = self._ballot
+        if ballot is None or not ballot.turn.over or ballot.choice is not None:
+            return
+        if not ballot.failed:
+            ballot.choice = choice
+        self._decided.set()
+
+    def action_reveal(self) -> None:
+        """Show which variant is on which side; the vote does not count then."""
+        if self._ballot is not None:
+            self._ballot.seen = True
+            self._draw()
+
+    def action_pace(self) -> None:
+        """Stream both at one pace, or show them when both are over."""
+        self.voting.paced = not self.voting.paced
+        self._draw()
+
+    def action_leave(self) -> None:
+        """End the session with what was voted; once it is over, leave."""
+        if self._over:
+            if self._alone:
+                self.app.exit()
+            else:
+                self.dismiss(None)
+            return
+        self._over = True
+        if self._ballot is None:
+            self._end(quiet("ended before anything was voted"))
+        self._decided.set()
+
+    def action_scroll_both(self, lines: int) -> None:
+        """Scroll both answers alike."""
+        for side in self.query(".side"):
+            side.scroll_relative(y=lines, animate=False)
+
+    # ------------------------------------------------------------ drawing
+
+    def _draw(self) -> None:
+        if self.has_class("-over"):
+            return
+        voting, ballot = self.voting, self._ballot
+        total = len(voting.plan.prompts)
+        if ballot is None:
+            loaded = sum(one.state is State.READY for one in voting.comparison.sides)
+            self._top.update(
+                quiet(f"blind votes on {total} prompts · loading, {loaded} of 2 ready")
+            )
+            return
+        for view, text, number in zip(
+            self._texts, ballot.shown(paced=voting.paced), (0, 1), strict=True
+        ):
+            if text.startswith(self._written[number]):
+                view.write(text[len(self._written[number]) :])
+            else:
+                view.settle(text)
+            self._written[number] = text
+        self._draw_lines(ballot, total)
+
+    def _draw_lines(self, ballot: Ballot, total: int) -> None:
+        state = "both answers are over: which one is better?"
+        if ballot.failed and ballot.turn.over:
+            state = "an answer failed: any choice goes on, none is counted"
+        elif not ballot.turn.over:
+            state = f"answering, {_PACES[self.voting.paced]}"
+        number = len(self.voting.ballots)
+        self._top.update(
+            Content.styled(f"prompt {number} of {total}", "bold") + quiet(f" · {state}")
+        )
+        for name, letter, label, colour in zip(
+            self._names,
+            "AB",
+            (ballot.left, ballot.right),
+            ("$side-left", "$side-right"),
+            strict=True,
+        ):
+            told = Content.styled(letter, colour)
+            name.update(told + outside(f"  {label} (not counted)") if ballot.seen else told)
+        keys = Content("  ").join(
+            Content.styled(key, "bold $primary") + quiet(f" {what}") for key, what in _KEYS
+        )
+        self.query_one("#keys", Static).update(keys)

@@ -1,0 +1,73 @@
+"""`quantchat vote`: which variant answers better, judged without knowing which is which."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from pathlib import Path
+
+import click
+
+from quantchat.errors import UserError
+
+
+@click.command()
+@click.argument("profile")
+@click.option("--prompt", "given", multiple=True, metavar="TEXT", help="A prompt; may be repeated.")
+@click.option(
+    "--prompts",
+    "file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Prompts from a file: one a line, or JSONL.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    metavar="N",
+    help="Draw the sides by this seed, by default a new one; it is saved.",
+)
+@click.option(
+    "--at-the-end",
+    is_flag=True,
+    help="Show the answers when both are over, in place of streaming both at one pace.",
+)
+@click.option(
+    "--save",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Save the snapshot in this folder.",
+)
+@click.pass_obj
+def vote(
+    obj: Path | None,
+    profile: str,
+    given: tuple[str, ...],
+    file: Path | None,
+    seed: int | None,
+    at_the_end: bool,
+    folder: Path | None,
+) -> int:
+    """Vote blindly on the answers of the first two variants of PROFILE.
+
+    Each prompt stands alone. Names, kernels and speeds are hidden, and the sides are drawn by lot
+    for each prompt. a, b, t or x: A is better, B is better, tie, both bad. At the end come the
+    wins, an exact sign test and how many more votes would be wanted; all of it is saved as a
+    snapshot. `quantchat compare` counts several sessions together.
+
+    Decide beforehand how many prompts there will be: votes that are added until a difference is
+    shown show one too often.
+    """
+    from quantchat.bench import prompts
+    from quantchat.bench.voting import VotePlan
+    from quantchat.profile import library, load
+
+    asked = load.load(library.find(profile))
+    texts = (*given, *(prompts.read(file) if file else ())) or prompts.of(asked.run)
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UserError("votes are given on the screen, which needs a terminal")
+    from quantchat.app import run
+
+    plan = VotePlan(texts, secrets.randbits(32) if seed is None else seed, not at_the_end)
+    return run(asked, snapshots=folder or obj, votes=plan)

@@ -1,0 +1,82 @@
+"""Blind votes as they are saved, and several sessions taken together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from quantchat.errors import UserError
+from quantchat.metrics.votes import Tally, tally
+from quantchat.snapshot.fields import Record, Text
+
+if TYPE_CHECKING:
+    from quantchat.snapshot.schema import Snapshot
+
+
+class VoteRecord(Record):
+    """One vote: which variant stood on which side, and what was chosen."""
+
+    turn: int
+    """Number of the turn that was voted on."""
+    left: Text
+    right: Text
+    choice: Literal["left", "right", "tie", "bad"]
+    """`bad`: both were."""
+    seen: bool = False
+    """Whether the labels were shown before the choice, so that it was not blind."""
+
+
+class VotingRecord(Record):
+    """A session of blind votes on the turns that `votes` name."""
+
+    seed: int
+    """Decided by lot which variant stood on which side."""
+    paced: bool
+    """Both streams were shown at the pace of the slower; else only when both were over."""
+    votes: list[VoteRecord]
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Sessions on the same two variants, counted together."""
+
+    a: str
+    b: str
+    sessions: list[Tally]
+    total: Tally
+
+
+def counted(voting: VotingRecord, a: str) -> Tally:
+    """The votes of one session, `a` being the variant whose wins come first."""
+    return tally(((v.left, v.right, v.choice, v.seen) for v in voting.votes), a)
+
+
+def pooled(snapshots: Sequence[tuple[str, Snapshot]]) -> Pooled:
+    """Count the sessions in `snapshots`, each with the name of its file, together.
+
+    Raises UserError where one holds no votes, shows other variants or ran another checkpoint, and
+    where a file is given twice: its votes would count double.
+    """
+    (first_file, first), *_ = snapshots
+    a, b = first.shown
+    sessions, seen = [], set[tuple[str, int, str]]()
+    for file, snapshot in snapshots:
+        if snapshot.voting is None:
+            raise UserError("holds no votes", where=file, mend="give sessions of votes alone")
+        if set(snapshot.shown) != {a, b}:
+            raise UserError(f"is not about {a} and {b}, as {first_file} is", where=file)
+        for label in (a, b):
+            if _checkpoint(snapshot, label) != _checkpoint(first, label):
+                raise UserError(f"{label} is another checkpoint than in {first_file}", where=file)
+        identity = (snapshot.created, snapshot.voting.seed, str(snapshot.voting.votes))
+        if identity in seen:
+            raise UserError("is given twice: its votes would count double", where=file)
+        seen.add(identity)
+        sessions.append(counted(snapshot.voting, a))
+    return Pooled(a, b, sessions, sum(sessions, Tally()))
+
+
+def _checkpoint(snapshot: Snapshot, label: str) -> str:
+    ran = (one.resolved for one in snapshot.variants if one.label == label)
+    return next((found.checkpoint_hash for found in ran if found is not None), "")
