@@ -44,6 +44,9 @@ class Listener:
     stop_after: int = -1
     """Tokens after which a stop is asked for; 0: before the first."""
     stop_at_chunk: int = -1
+    stop_when_asked: int = -1
+    """How often it is asked until it says so."""
+    asked: int = 0
     ids: list[int] = field(default_factory=list)
     chunks: list[tuple[int, int]] = field(default_factory=list)
 
@@ -55,7 +58,12 @@ class Listener:
         self.ids.append(token)
 
     def stopped(self, _turn: int) -> bool:
-        return 0 <= self.stop_after <= len(self.ids) or 0 <= self.stop_at_chunk <= len(self.chunks)
+        self.asked += 1
+        return (
+            0 <= self.stop_after <= len(self.ids)
+            or 0 <= self.stop_at_chunk <= len(self.chunks)
+            or 0 <= self.stop_when_asked <= self.asked
+        )
 
 
 def answer(
@@ -131,7 +139,7 @@ def test_a_stop_between_two_tokens(
 @each_loop
 def test_a_stop_while_the_prompt_is_computed(make: Callable[[Any], Loop], model: Any) -> None:
     loop = make(model)
-    prompt = prompt_of(3 * CHUNK["cpu"])
+    prompt = prompt_of(CHUNK + 40)
     whole, _, _ = answer(make(model), prompt, 5)
     at_once = Listener(stop_after=0)
     assert answer(loop, prompt, 5, listener=at_once)[:2] == ([], "stop")
@@ -140,11 +148,23 @@ def test_a_stop_while_the_prompt_is_computed(make: Callable[[Any], Loop], model:
 
 def test_a_stop_between_two_chunks_keeps_what_was_computed(model: Any) -> None:
     loop = LOOPS["fused"](model)
-    prompt = prompt_of(3 * CHUNK["cpu"] + 4)
-    assert answer(loop, prompt, 5, listener=Listener(stop_at_chunk=2))[:2] == ([], "stop")
+    prompt = prompt_of(CHUNK + 4)
+    assert answer(loop, prompt, 5, listener=Listener(stop_at_chunk=1))[:2] == ([], "stop")
     listener = Listener()
-    assert answer(loop, prompt, 5, listener=listener)[2] == 2 * CHUNK["cpu"]
-    assert listener.chunks == [(CHUNK["cpu"], CHUNK["cpu"] + 4), (CHUNK["cpu"] + 4,) * 2]
+    assert answer(loop, prompt, 5, listener=listener)[2] == CHUNK
+    assert listener.chunks == [(4, 4)]
+
+
+@pytest.mark.parametrize("name", ["eager", "fused"])
+def test_a_stop_between_two_blocks_keeps_what_was_there(name: str, model: Any) -> None:
+    prompt = prompt_of(40)
+    expected = answer(LOOPS[name](model), [*prompt, *prompt_of(30, seed=2)], 5)[0]
+    loop = LOOPS[name](model)
+    answer(loop, prompt, 1)
+    longer = [*prompt, *prompt_of(30, seed=2)]
+    listener = Listener(stop_when_asked=3)  # before the chunk, before block 1, before block 2
+    assert answer(loop, longer, 5, listener=listener)[:2] == ([], "stop")
+    assert answer(loop, longer, 5) == (expected, "length", len(prompt))
 
 
 @each_loop

@@ -69,20 +69,20 @@ def test_each_way_to_be_wrong_is_seen() -> None:
     assert check.fault(EagerStep(model)) == ""
 
     class Off(EagerStep):
-        def run(self, tokens: Any) -> Any:
-            return super().run(tokens) * 1.01
+        def run(self, tokens: Any, stopped: Any = None) -> Any:
+            return super().run(tokens, stopped) * 1.01
 
     class Lost(EagerStep):
-        def run(self, tokens: Any) -> Any:
-            return super().run(tokens) * float("nan")
+        def run(self, tokens: Any, stopped: Any = None) -> Any:
+            return super().run(tokens, stopped) * float("nan")
 
     class Stuck(EagerStep):
         def cut(self, tokens: int) -> bool:
             return True
 
     class LateWrong(EagerStep):
-        def run(self, tokens: Any) -> Any:
-            logits = super().run(tokens)
+        def run(self, tokens: Any, stopped: Any = None) -> Any:
+            logits = super().run(tokens, stopped)
             self.count = getattr(self, "count", 0) + 1
             return logits.roll(1, -1) if self.count == STEPS else logits
 
@@ -109,8 +109,8 @@ def test_compiling_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch
 
 def test_a_compiled_step_that_is_wrong_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     class Wrong(EagerStep):
-        def run(self, tokens: Any) -> Any:
-            return -super().run(tokens)
+        def run(self, tokens: Any, stopped: Any = None) -> Any:
+            return -super().run(tokens, stopped)
 
     monkeypatch.setattr(compiled, "missing_compiler", lambda device: "")
     monkeypatch.setattr(compiled, "CompiledStep", lambda model: Wrong(model, "compile"))

@@ -32,3 +32,19 @@ def can_roll_back(cache: Any) -> bool:
     """Whether tokens can be taken off the end; sliding windows and recurrent states cannot."""
     layers = getattr(cache, "layers", None) or []
     return not any(getattr(layer, "is_sliding", True) for layer in layers)
+
+
+def roll_back_to(cache: Any, tokens: int) -> bool:
+    """Keep the first `tokens`, more than 0, of each layer; False, and nothing done, if it cannot.
+
+    A forward pass that was left in the middle has appended to some of the layers only.
+    """
+    if not can_roll_back(cache):
+        return False
+    layers = getattr(cache, "layers", None)
+    if layers is None:  # transformers 4
+        cache.crop(tokens)
+        return True
+    for layer in layers:
+        layer.crop(tokens - layer.get_seq_length())
+    return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from quantchat.worker.decode.blocks import before_each_block
 from quantchat.worker.decode.caches import growing_cache
 from quantchat.worker.decode.own import CHUNK
 from quantchat.worker.decode.steps.eager import release
@@ -26,7 +27,7 @@ _LEAST = -1000.0
 def force(
     loaded: Loaded, prompt: list[int], request: Force, overtaken: Callable[[], bool]
 ) -> Forced:
-    """Return how likely `request.ids` are after `prompt`; `overtaken` is asked between two chunks.
+    """Return how likely `request.ids` are after `prompt`; `overtaken` is asked before each block.
 
     Raises Refused where that does not fit the context, or where it was overtaken.
     """
@@ -40,12 +41,15 @@ def force(
     cache = growing_cache(loaded.model.config)
     rows = _Rows(loaded, request)
     at = 0
+
+    def give_way() -> None:
+        if overtaken():
+            raise Refused("stopped", "it gave way to the next command")
+
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), before_each_block(loaded.model, give_way):
             while at < len(given):
-                if overtaken():
-                    raise Refused("stopped", "it gave way to the next command")
-                end = min(at + CHUNK[device.type], need) if at < need else at + _ROWS
+                end = min(at + CHUNK, need) if at < need else at + _ROWS
                 tokens = torch.tensor([given[at:end]], device=device)
                 output = loaded.model(
                     input_ids=tokens.expand(request.batch, -1),

@@ -14,8 +14,16 @@ from typing import Any, Protocol
 import torch
 from torch.nn import functional
 
+from quantchat.worker.decode import unfold
+
 _ROWS = 8
 """From this many rows on a product is worth a conversion of its weights to float32."""
+
+_UNFOLD_ROWS = 256
+"""From this many rows on a product is worth unfolding torch's packed 4-bit weights."""
+
+_SLAB = 2**20
+"""Weights unfolded at a time: what is multiplied at once must not have left the cache."""
 
 _BLOCK = 64
 """Output rows that the packed 4-bit layouts keep together; what is fused is a multiple of it."""
@@ -84,6 +92,7 @@ class _Int4:
         in_order = torch.equal(order, torch.arange(len(order)))
         self._order = None if in_order else order
         self._bias = _bias(layers)
+        self._width = unfold.int4_width(self._weight, self._scales, self._group)
 
     @classmethod
     def of(cls, layers: Sequence[Any]) -> Product | None:
@@ -103,10 +112,25 @@ class _Int4:
         if self._order is not None:
             rows = rows.index_select(1, self._order)
         rows = rows.to(torch.bfloat16).contiguous()
-        out = torch.ops.aten._weight_int4pack_mm_for_cpu(
-            rows, self._weight, self._group, self._scales
-        ).to(dtype)
+        if self._width and _NATIVE_BF16 and rows.shape[0] >= _UNFOLD_ROWS:
+            out = self._unfolded(rows)
+        else:
+            out = torch.ops.aten._weight_int4pack_mm_for_cpu(
+                rows, self._weight, self._group, self._scales
+            )
+        out = out.to(dtype)
         return out if self._bias is None else out.add_(self._bias)
+
+    def _unfolded(self, rows: Any) -> Any:
+        out = rows.new_empty((rows.shape[0], self._weight.shape[0]))
+        slab = max(_BLOCK, _SLAB // rows.shape[1] // _BLOCK * _BLOCK)
+        for start in range(0, out.shape[1], slab):
+            part = slice(start, start + slab)
+            weight = unfold.int4(
+                self._weight[part], self._scales[:, part], self._group, self._width
+            )
+            out[:, part] = rows @ weight
+        return out
 
 
 class _Packed4Bit:

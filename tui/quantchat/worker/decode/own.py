@@ -6,12 +6,13 @@ from typing import Any
 
 from quantchat.worker.decode.loop import common_prefix
 from quantchat.worker.decode.sampling import Sampler
-from quantchat.worker.decode.steps import Step
+from quantchat.worker.decode.steps import Interrupted, Step, Stopped
 from quantchat.worker.decode.turn import Turn
 from quantchat.worker.protocol import Sampling
 
-CHUNK = {"cpu": 64, "cuda": 512}
-"""Prompt tokens in one prefill step, by kind of device: a stop is answered between two steps.
+CHUNK = 512
+"""Prompt tokens in one prefill step: long enough to unfold a weight for, short enough to tell how
+far it is. A stop is answered between two steps, and on a CPU between two blocks of the model.
 
 Fixed, and not fitted to the speed: how a prompt is cut decides its rounding, so a greedy answer
 would else differ from run to run with the load of the machine.
@@ -24,7 +25,6 @@ class OwnLoop:
     def __init__(self, step: Step, device: Any) -> None:
         self._step = step
         self._device = device
-        self._chunk = CHUNK[device.type]
         self._ids: list[int] = []
         """Tokens whose keys and values are in the cache, in order."""
 
@@ -64,8 +64,8 @@ class OwnLoop:
     def warm_up(self, prompt: list[int], steps: int) -> None:
         """Answer `prompt` with `steps` tokens that nobody hears."""
         sampler = Sampler(Sampling(), self._device, prompt)
-        for start in range(0, len(prompt), self._chunk):
-            logits = self._run(prompt[start : start + self._chunk])
+        for start in range(0, len(prompt), CHUNK):
+            logits = self._run(prompt[start : start + CHUNK])
         for _ in range(steps):
             token = sampler.choose(logits)
             logits = self._step.run(token)
@@ -82,21 +82,27 @@ class OwnLoop:
 
     # ------------------------------------------------------------ steps
 
-    def _run(self, ids: list[int]) -> Any:
+    def _run(self, ids: list[int], stopped: Stopped | None = None) -> Any:
         import torch
 
-        logits = self._step.run(torch.tensor([ids], device=self._device))
+        logits = self._step.run(torch.tensor([ids], device=self._device), stopped)
         self._ids += ids
         return logits
 
     def _prefill(self, ids: list[int], turn: Turn) -> Any:
         """Compute `ids` in chunks; the last token's logits, or None where it was stopped."""
         logits = None
-        for start in range(0, len(ids), self._chunk):
+        stopped = (lambda: turn.stopped) if self._device.type == "cpu" else None
+        for start in range(0, len(ids), CHUNK):
             if turn.stopped:
                 return None
-            chunk = ids[start : start + self._chunk]
-            logits = self._run(chunk)
+            chunk = ids[start : start + CHUNK]
+            try:
+                logits = self._run(chunk, stopped)
+            except Interrupted as interrupted:
+                if not interrupted.kept:
+                    self._ids = []
+                return None
             self._synchronise()  # lest a stop wait for all the chunks that are queued
             turn.prefilled(start + len(chunk), len(ids))
         return logits

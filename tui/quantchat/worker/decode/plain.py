@@ -6,14 +6,13 @@ streamer's queue, has two threads run torch and halves its speed on a CPU.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
+from quantchat.worker.decode.blocks import before_each_block
 from quantchat.worker.decode.caches import can_roll_back, plain_cache
 from quantchat.worker.decode.loop import common_prefix
 from quantchat.worker.decode.steps.eager import release
@@ -148,22 +147,14 @@ class _Stopped(Exception):
     """Leaves `generate`."""
 
 
-@contextlib.contextmanager
-def _interruptible(model: Any, turn: Turn, listener: _Listener) -> Iterator[None]:
+def _interruptible(model: Any, turn: Turn, listener: _Listener) -> Any:
     """Look for a stop before each of the model's blocks while the prompt is computed.
 
     `generate` takes a prompt in one piece, which may be minutes on a CPU.
     """
 
-    def look(*_: Any) -> None:
+    def look() -> None:
         if not listener.said and turn.stopped:
             raise _Stopped
 
-    lists = (m for m in model.modules() if isinstance(m, torch.nn.ModuleList))
-    blocks = max(lists, key=len, default=())
-    hooks = [block.register_forward_pre_hook(look) for block in blocks]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+    return before_each_block(model, look)

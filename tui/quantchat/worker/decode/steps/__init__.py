@@ -5,7 +5,22 @@ All of them keep the same promise, so that the loop above them, and the tests, k
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
+
+Stopped = Callable[[], bool]
+"""Whether to stop. Cheap: asked between any two blocks of a model."""
+
+
+class Interrupted(Exception):
+    """A step was stopped in the middle.
+
+    `kept` tells that the cache is as it was before; else it is empty.
+    """
+
+    def __init__(self, *, kept: bool) -> None:
+        super().__init__("stopped in the middle of a step")
+        self.kept = kept
 
 
 class Step(Protocol):
@@ -14,10 +29,11 @@ class Step(Protocol):
     name: str
     """What `Resolved.decode` says of it."""
 
-    def run(self, tokens: Any) -> Any:
+    def run(self, tokens: Any, stopped: Stopped | None = None) -> Any:
         """Append `tokens`, ids of shape (1, n); return the last one's logits, (1, vocabulary).
 
-        On a GPU the work is only queued. The logits hold until the next call.
+        On a GPU the work is only queued. The logits hold until the next call. With `stopped`, for
+        long work on a CPU, raises Interrupted between two blocks where it says so.
         """
 
     def cut(self, tokens: int) -> bool:

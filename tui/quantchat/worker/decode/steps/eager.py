@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from quantchat.worker.decode.caches import can_roll_back, growing_cache
+from quantchat.worker.decode.caches import can_roll_back, growing_cache, roll_back_to
+from quantchat.worker.decode.steps import Interrupted, Stopped
 from quantchat.worker.memory import kv_cache_bytes
 
 
@@ -16,14 +18,21 @@ class EagerStep:
         self._model = model
         self.cache = growing_cache(model.config)
 
-    def run(self, tokens: Any) -> Any:
+    def run(self, tokens: Any, stopped: Stopped | None = None) -> Any:
         """Append `tokens`, ids of shape (1, n); return the last one's logits, (1, vocabulary)."""
         import torch
 
-        with torch.inference_mode():
-            output = self._model(
-                input_ids=tokens, past_key_values=self.cache, use_cache=True, logits_to_keep=1
-            )
+        before = self.cache.get_seq_length()
+        try:
+            with torch.inference_mode(), _asked_between_blocks(self._model, stopped):
+                output = self._model(
+                    input_ids=tokens, past_key_values=self.cache, use_cache=True, logits_to_keep=1
+                )
+        except _Stop:
+            kept = bool(before) and roll_back_to(self.cache, before)
+            if not kept:
+                self.forget()
+            raise Interrupted(kept=kept) from None
         return output.logits[:, -1]
 
     def cut(self, tokens: int) -> bool:
@@ -41,6 +50,25 @@ class EagerStep:
     def kv_bytes(self) -> int:
         """Bytes allocated for the KV cache."""
         return kv_cache_bytes(self.cache)
+
+
+class _Stop(Exception):
+    """Leaves a model's forward pass."""
+
+
+def _asked_between_blocks(model: Any, stopped: Stopped | None) -> AbstractContextManager[None]:
+    """Have each block of `model` ask `stopped` before it begins; _Stop leaves the forward pass."""
+    if stopped is None:
+        return nullcontext()
+    from quantchat.worker.decode.blocks import before_each_block
+
+    asked = stopped
+
+    def ask() -> None:
+        if asked():
+            raise _Stop
+
+    return before_each_block(model, ask)
 
 
 def release(device: Any) -> None:

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from quantchat.worker.decode.buckets import bucket
 from quantchat.worker.decode.kernels import Product, product
+from quantchat.worker.decode.steps import Interrupted, Stopped
 
 _FAMILY = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
 
@@ -56,10 +57,10 @@ class LlamaStep:
 
     # ------------------------------------------------------------ what the loop asks
 
-    def run(self, tokens: Any) -> Any:
+    def run(self, tokens: Any, stopped: Stopped | None = None) -> Any:
         """Append `tokens`, ids of shape (1, n); return the last one's logits, (1, vocabulary)."""
         with torch.inference_mode():
-            return self._run(tokens[0])
+            return self._run(tokens[0], stopped)
 
     def cut(self, tokens: int) -> bool:
         """Take the last `tokens` off the cache; the buffers stay."""
@@ -77,7 +78,7 @@ class LlamaStep:
 
     # ------------------------------------------------------------ the step
 
-    def _run(self, ids: Any) -> Any:
+    def _run(self, ids: Any, stopped: Stopped | None) -> Any:
         count, start = len(ids), self._length
         end = start + count
         if end > self._capacity:
@@ -87,6 +88,8 @@ class LlamaStep:
         rotated = self._heads + self._kv_heads
         x = functional.embedding(ids, self._embedding)
         for block, keys, values in zip(self._blocks, self._keys, self._values, strict=True):
+            if stopped is not None and stopped():
+                raise Interrupted(kept=True)  # what lies beyond the length does not count
             qkv = block.qkv(self._normed(x, block.before))
             qkv = qkv.view(count, rotated + self._kv_heads, self._size)
             turned = qkv[:, :rotated]

@@ -12,6 +12,7 @@ import torch
 
 from quantchat.worker.decode.buckets import bucket
 from quantchat.worker.decode.cache import GrowingLayer
+from quantchat.worker.decode.steps import Stopped
 from quantchat.worker.decode.steps.eager import EagerStep
 from quantchat.worker.failures import Refused
 
@@ -32,12 +33,12 @@ class SlotStep(EagerStep):
         self._token = torch.zeros((1, 1), dtype=torch.long, device=model.device)
         self._position = torch.zeros((1,), dtype=torch.long, device=model.device)
 
-    def run(self, tokens: Any) -> Any:
+    def run(self, tokens: Any, stopped: Stopped | None = None) -> Any:
         """Append `tokens`, ids of shape (1, n); return the last one's logits, (1, vocabulary)."""
         layers = self.cache.layers
         length = layers[0].length
         if tokens.shape[1] > 1 or not layers[0].is_initialized:
-            return super().run(tokens)
+            return super().run(tokens, stopped)
         with torch.inference_mode():
             moved = [layer.reserve(length + 1) for layer in layers]
             if any(moved):

@@ -1,0 +1,53 @@
+"""Torch's packed 4-bit weights, unfolded to a dense matrix again.
+
+The packed product unfolds the weight for every few rows: the fastest way for one row, and a slow
+one for a prompt. The layout is torch's own, not documented, and depends on the processor: so it is
+compared with what the kernel multiplies by, and one that is not understood is left to the kernel.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+_WIDTHS = (64, 32)
+"""Output rows that lie in one block, by the width of the processor's vectors
+(`weight_to_int4pack_kernel` in ATen/native/cpu/int4mm_kernel.cpp)."""
+
+_PROBES = 8
+"""Inputs whose weights are compared with the kernel's."""
+
+
+def int4(packed: Any, scales_and_zeros: Any, group: int, width: int) -> Any:
+    """The weight of `_weight_int4pack_mm_for_cpu`, (in, out), in the scales' dtype.
+
+    `packed` is uint8, (out, in / 2), `scales_and_zeros` (in / group, out, 2). A block of `width`
+    output rows has for each input `width` / 2 bytes: the first rows lie in their low halves, the
+    others in their high ones.
+    """
+    out = packed.shape[0]
+    blocks = packed.view(out // width, -1, width // 2).transpose(0, 1)
+    codes = torch.empty((len(blocks), out // width, 2, width // 2), dtype=scales_and_zeros.dtype)
+    codes[:, :, 0] = (blocks & 15).view(torch.int8) - 8
+    codes[:, :, 1] = (blocks >> 4).view(torch.int8) - 8
+    scales, zeros = scales_and_zeros.unsqueeze(1).unbind(-1)
+    return torch.addcmul(zeros, codes.view(-1, group, out), scales).view(-1, out)
+
+
+def int4_width(packed: Any, scales_and_zeros: Any, group: int) -> int:
+    """The `width` with which `int4` gives what the kernel multiplies by here; 0 if there is none.
+
+    Exactly that: one input at a time, nothing is summed and so nothing rounded.
+    """
+    inputs = 2 * packed.shape[1]
+    places = torch.linspace(0, inputs - 1, _PROBES).long()
+    single = torch.zeros((_PROBES, inputs), dtype=torch.bfloat16)
+    single[torch.arange(_PROBES), places] = 1
+    expected = torch.ops.aten._weight_int4pack_mm_for_cpu(single, packed, group, scales_and_zeros)
+    for width in _WIDTHS:
+        if packed.shape[0] % width == 0:
+            found = int4(packed, scales_and_zeros, group, width)[places]
+            if torch.equal(found, expected):
+                return width
+    return 0
