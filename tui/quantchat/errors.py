@@ -6,6 +6,8 @@ import contextlib
 import os
 import traceback
 
+from quantchat.worker.redaction import redacted
+
 
 class UserError(Exception):
     """Something the user can mend. Shown as one line, never with a traceback.
@@ -36,4 +38,4 @@ def log_exception() -> None:
     Not to `sys.stderr`, which Textual takes away meanwhile, and swallows.
     """
     with contextlib.suppress(OSError):
-        os.write(2, traceback.format_exc().encode("utf-8", "replace"))
+        os.write(2, redacted(traceback.format_exc()).encode("utf-8", "replace"))

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, TextIO, cast
 
 from quantchat.text import neutralise
+from quantchat.worker.redaction import redacted
 
 
 class _Steady:
@@ -105,4 +106,5 @@ def neutral_output() -> Iterator[None]:
 
 
 def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    sys.stderr.write(neutralise("".join(traceback.format_exception(kind, error, trace))))
+    said = redacted("".join(traceback.format_exception(kind, error, trace)))
+    sys.stderr.write(neutralise(said))

@@ -20,6 +20,7 @@ from quantchat.errors import UserError
 from quantchat.files import write_new
 from quantchat.snapshot.schema import SCHEMA_VERSION, Snapshot
 from quantchat.text import one_line
+from quantchat.worker.redaction import redacted
 
 LIST_BYTES = 32 * 2**20
 """A file larger than this is listed by its name alone: reading it would hold up the list."""
@@ -55,13 +56,11 @@ def dumps(snapshot: Snapshot) -> bytes:
     """The file's content: one line of JSON.
 
     Pure ASCII, so that raw text of a model in it survives and does nothing to a terminal that the
-    file is sent to.
+    file is sent to. Without the secrets of the environment, whoever quoted them.
     """
     body = snapshot.model_dump()
-    return (
-        json.dumps(body, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii")
-        + b"\n"
-    )
+    text = json.dumps(body, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return redacted(text).encode("ascii") + b"\n"
 
 
 def load(path: Path) -> Snapshot:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from quantchat.worker.protocol import Failed
+from quantchat.worker.redaction import redacted
 
 
 class Refused(Exception):
@@ -29,10 +30,9 @@ def describe(error: BaseException, *, turn: int = -1, loading: str = "") -> Fail
     """Return what to tell the user of `error`; `loading` names the model while it is loaded."""
     if isinstance(error, Refused):
         failure = error.failure
-        return Failed(
-            failure.kind, failure.reason, failure.mend, turn, failure.needed, failure.free
-        )
-    text = " ".join(str(error).split())
+        reason, mend = redacted(failure.reason), redacted(failure.mend)
+        return Failed(failure.kind, reason, mend, turn, failure.needed, failure.free)
+    text = redacted(" ".join(str(error).split()))
     if (sizes := _out_of_memory(error)) is not None:
         needed, free = sizes
         asked = f": {needed / 2**20:,.0f} MiB more were needed" if needed >= 0 else ""

@@ -25,6 +25,7 @@ from quantchat.worker.protocol import (
     Progress,
     Ready,
 )
+from quantchat.worker.redaction import guard_streams
 from quantchat.worker.strict_json import ProtocolError
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def main(commands: int, events: int, life: int, parent: int) -> int:
         os.set_inheritable(fd, False)  # a compiler started by a library must not hold them open
     lifeline.watch(life)
     lifeline.die_with(parent)
+    guard_streams()
     outbox = Outbox(events, ALIVE_S)
     outbox.send(Hello(VERSION, os.getpid(), platform.python_version()))
     _Server(Inbox(commands), outbox, began).run()
