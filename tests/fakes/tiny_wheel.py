@@ -10,6 +10,12 @@ from pathlib import Path
 from quantchat.quantize.fetch import Wheel
 
 _PIP = Path(__file__).with_name("fake_pip.py")
+_ABOUT = {
+    "METADATA": "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n",
+    "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    "RECORD": "",
+}
+"""What a real pip wants of a wheel."""
 _GGUF = "tiny_model/Tiny-1M-Instruct.Q4_1.gguf"
 
 
@@ -24,6 +30,8 @@ class TinyIndex:
             with zipfile.ZipFile(file, "w") as archive:
                 archive.writestr(_GGUF, b"GGUF" + bytes(2000))
                 archive.writestr("tiny_model/LICENSE", b"Apache-2.0")
+                for name, text in _ABOUT.items():
+                    archive.writestr(f"tiny_model-1.0.dist-info/{name}", text)
         self.wheel = Wheel(
             name="tiny-model",
             version="1.0",

@@ -200,15 +200,18 @@ async def test_an_answer_that_does_not_grow_is_told_of(bench: Bench) -> None:
     await bench.comparison.close()
 
 
-async def test_out_of_memory_in_the_middle_of_an_answer(bench: Bench) -> None:
+@pytest.mark.parametrize(("after", "said"), [(0, ""), (3, "The capital of")])
+async def test_out_of_memory_in_prefill_or_in_the_middle_of_an_answer(
+    bench: Bench, after: int, said: str
+) -> None:
     script = bench.scripts["A"]
-    script.answer_fails, script.fails_after = Failed("out_of_memory", "no room", "less"), 3
+    script.answer_fails, script.fails_after = Failed("out_of_memory", "no room", "less"), after
     await bench.both(State.READY)
     turn = bench.comparison.ask("hello")
     await bench.comparison.wait()
     left, right = turn.answers.values()
     assert left.failure is not None and left.failure.kind == "out_of_memory"
-    assert left.text == "The capital of"  # what was said is kept
+    assert left.text == said  # it is kept
     assert right.text.endswith("Paris**.")
     assert bench.left.state is State.READY
     await bench.comparison.close()

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import traceback
-
-from quantchat.worker.redaction import redacted
-
 
 class UserError(Exception):
     """Something the user can mend. Shown as one line, never with a traceback.
@@ -30,12 +24,3 @@ class UserError(Exception):
     def lines(self) -> tuple[str, ...]:
         """What to print, a line each; several where one file holds several mistakes."""
         return (str(self),)
-
-
-def log_exception() -> None:
-    """Write the exception being handled to descriptor 2: while a screen is drawn, its log.
-
-    Not to `sys.stderr`, which Textual takes away meanwhile, and swallows.
-    """
-    with contextlib.suppress(OSError):
-        os.write(2, redacted(traceback.format_exc()).encode("utf-8", "replace"))

@@ -11,7 +11,7 @@ from quantchat.app.device_watch import Measured
 from quantchat.bench.comparison import Comparison
 from quantchat.bench.conversation import Conversation
 from quantchat.bench.measurement import Measurement
-from quantchat.errors import log_exception
+from quantchat.host.screen_log import log_exception
 from quantchat.metrics.host import Host
 from quantchat.metrics.memory import ProcessMemory, resident_memory
 from quantchat.metrics.sampler import DeviceSample, DeviceSampler

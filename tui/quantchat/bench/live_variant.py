@@ -13,7 +13,8 @@ from pathlib import Path
 from quantchat import paths
 from quantchat.bench.conversation import Answer, AnswerState
 from quantchat.bench.requests import load_request
-from quantchat.errors import UserError, log_exception
+from quantchat.errors import UserError
+from quantchat.host.screen_log import log_exception
 from quantchat.host.worker_process import Place, StartWorker, Worker, WorkerEnded
 from quantchat.metrics.host import oom_kills
 from quantchat.profile.model import AnyVariant

@@ -182,6 +182,12 @@ _REASONS: list[tuple[str, str, str, str]] = [
         _INDEX,
     ),
     (
+        r"IncompleteRead|incomplete-download|located at .* is invalid|has an invalid wheel",
+        "fetch_failed",
+        "the download was cut short or is damaged",
+        _NETWORK,
+    ),
+    (
         r"NewConnectionError|NameResolutionError|Failed to establish a new connection"
         r"|Network is unreachable|[Tt]imed? ?out|Connection (?:broken|reset|aborted)"
         r"|\b5\d\d Server Error",
