@@ -33,10 +33,10 @@ def drawn(what: object, width: int = 160) -> str:
 @pytest.mark.parametrize(
     ("value", "error", "shown"),
     [
-        (24.697, 2.09, "24.7 ± 2.1"),
-        (0.24573, 0.0102, "0.246 ± 0.010"),
-        (0.000001, 0.000263, "0.00000 ± 0.00026"),
-        (4070608.3, 1103481.0, "4.07e+06 ± 1.1e+06"),
+        (24.697, 2.09, "24.7 ±2.1"),
+        (0.24573, 0.0102, "0.246 ±0.010"),
+        (0.000001, 0.000263, "0.00000 ±0.00026"),
+        (4070608.3, 1103481.0, "4.07e+06 ±1.1e+06"),
         (0.0, 0.0, "0"),
         (12.5, None, "12"),
         (0.0123, None, "0.012"),
@@ -49,8 +49,8 @@ def test_a_figure_has_the_digits_that_its_error_leaves(
 
 
 def test_the_wider_error_is_shown_with_sign_and_scale() -> None:
-    assert report.with_error(Quantity(0.5, 0.01, 0.05), times=100, signed=True) == "+50.0 ± 5.0"
-    assert report.with_error(Quantity(20.0, 5.0, 1.0), least=2) == "20.00 ± 5.00"
+    assert report.with_error(Quantity(0.5, 0.01, 0.05), times=100, signed=True) == "+50.0 ±5.0"
+    assert report.with_error(Quantity(20.0, 5.0, 1.0), least=2) == "20.00 ±5.00"
 
 
 def test_the_whole_score_says_what_was_read_and_what_is_in_doubt() -> None:

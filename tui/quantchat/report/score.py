@@ -26,8 +26,8 @@ _DELTA_P_SHOWN = (1.0, 5.0, 50.0, 95.0, 99.0)
 """Percentiles of Δp that fit beside each other; a snapshot and a CSV file have more."""
 
 ERRORS = (
-    "± is one standard error, with tokens or with windows as units, whichever is wider; "
-    "differences are paired by token."
+    "PPL is perplexity; ± is one standard error, with tokens or with windows as units, whichever "
+    "is wider; differences are paired by token."
 )
 
 
@@ -102,7 +102,7 @@ def tables(score: ScoreRecord) -> Iterator[Table]:
 
 def reference_table(score: ScoreRecord) -> Table:
     """Each model against the reference."""
-    table = new_table("Against the reference", "", "weights", "perplexity", *DIVERGENCES)
+    table = new_table("Against the reference", "", "weights", "PPL", *DIVERGENCES)
     for model in score.models:
         cells = divergence_cells(model.divergence)
         table.add_row(named(model), size(model.weights), perplexity_cell(model), *cells)
@@ -119,7 +119,7 @@ def pair_table(score: ScoreRecord) -> Table:
     return table
 
 
-DIVERGENCES = ("perplexity more", "KLD, nats", "RMS Δp, %", "same top, %")
+DIVERGENCES = ("PPL more", "KLD, nats", "RMS Δp, %", "same top, %")
 
 
 def perplexity_cell(model: ScoredRecord) -> str:
@@ -170,7 +170,10 @@ def _head(one: Percentile) -> str:
 def with_error(
     quantity: Quantity, *, times: float = 1.0, signed: bool = False, least: int = 0
 ) -> str:
-    """A figure and its error, to two digits of the error; `least` decimals in any case."""
+    """A figure and its error, to two digits of the error; `least` decimals in any case.
+
+    Nothing stands between ± and the error, so that a narrow table breaks before it.
+    """
     value, sign = quantity.value * times, "+" if signed else ""
     error = None if quantity.wider is None else quantity.wider * times
     if abs(value) >= LARGE:
@@ -180,7 +183,7 @@ def with_error(
         needed = 1 - math.floor(math.log10(scale)) if scale else 0
         form = f"{sign}.{max(least, min(MOST_DECIMALS, needed))}f"
     told = f"{value:{form}}"
-    return told if error is None else f"{told} ± {error:{form.lstrip('+')}}"
+    return told if error is None else f"{told} ±{error:{form.lstrip('+')}}"
 
 
 def named(model: ScoredRecord) -> Text:

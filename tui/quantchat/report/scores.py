@@ -53,7 +53,7 @@ def _run(number: int, one: Scored) -> Text:
 
 def _table(scores: Sequence[Scored]) -> Table:
     """The same model of each run beneath each other, in the order in which they first stand."""
-    table = new_table("Against the reference", "", "run", "perplexity", *DIVERGENCES)
+    table = new_table("Against the reference", "", "run", "PPL", *DIVERGENCES)
     labels = dict.fromkeys(model.label for one in scores for model in one.score.models)
     for label in labels:
         for number, one in enumerate(scores, 1):
