@@ -1,4 +1,4 @@
-"""The README's table of decoding is the one that the kept result gives."""
+"""The tables in the documentation are those that the kept results give."""
 
 from __future__ import annotations
 
@@ -6,18 +6,27 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import quantchat
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_readme_shows_the_kept_result() -> None:
+@pytest.mark.parametrize(
+    ("benchmark", "page"),
+    [
+        ("decode.py", "README.md"),
+        ("quality.py", "docs/scoring.md"),
+    ],
+)
+def test_a_page_shows_the_kept_result(benchmark: str, page: str) -> None:
     printed = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "decode.py"), "--table"],
+        [sys.executable, str(ROOT / "benchmarks" / benchmark), "--table"],
         env={"PYTHONPATH": str(Path(quantchat.__file__).parents[1])},
         capture_output=True,
         text=True,
         check=True,
     ).stdout
     assert printed.count("\n") > 3
-    assert printed in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert printed in (ROOT / page).read_text(encoding="utf-8")

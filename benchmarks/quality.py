@@ -1,0 +1,100 @@
+"""How far each quantization of the demo's model is from its bf16 base, in one table.
+
+`python benchmarks/quality.py` scores what `benchmarks/quality.toml` names (GPTQ in 8, 4, 3 and 2
+bits; NF4 with and without double quantization, FP4, int8), which are made first where they are not
+yet, on the text that ships with quantchat. It writes `benchmarks/results/quality.json`, from which
+`python benchmarks/quality.py --table` prints the table of `docs/scoring.md`. No figure is a time:
+another load of the machine changes none of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from quantchat.cli import main as quantchat
+from quantchat.report.figures import size
+from quantchat.report.score import divergence_cells, perplexity_cell, with_error
+from quantchat.snapshot.score import ScoredRecord, ScoreRecord
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "quality.json"
+
+
+def measure() -> dict[str, Any]:
+    """What `quantchat score` saves, as far as it is kept. Ends the benchmark where it fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        if quantchat(["score", str(HERE / "quality.toml"), "--save", folder]):
+            raise SystemExit("not every variant could be scored")
+        (saved,) = Path(folder).iterdir()
+        return kept(json.loads(saved.read_bytes()))
+
+
+def kept(snapshot: dict[str, Any]) -> dict[str, Any]:
+    """The score with its circumstances, without this machine's folders."""
+    environment, score = snapshot["environment"], snapshot["score"]
+    for model in score["models"]:
+        model["resolved"]["model"] = Path(model["resolved"]["model"]).name
+    host = environment["device"]["host"]
+    return {
+        "date": snapshot["created"],
+        "command": "quantchat score benchmarks/quality.toml",
+        "machine": f"{host['cpu']}, {host['cores']} cores",
+        "python": environment["python"],
+        "libraries": environment["libraries"],
+        "score": score,
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result as Markdown, what is closest to the reference first."""
+    found = ScoreRecord.model_validate(result["score"])
+    heads = (
+        "model", "weights", "perplexity", "perplexity more", "KLD, nats", "KLD 99 %", "RMS Δp, %",
+        "same top, %",
+    )  # fmt: skip
+    lines = [f"| {' | '.join(heads)} |", "| --- |" + " --: |" * (len(heads) - 1)]
+    lines += [f"| {' | '.join(_row(model))} |" for model in sorted(found.models, key=_distance)]
+    setting = found.setting
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{setting.tokens} tokens of quantchat's own text, {setting.positions} of them scored "
+            f"in windows of {setting.window}; ± is one standard error.",
+        ]
+    )
+
+
+def _distance(model: ScoredRecord) -> float:
+    return model.divergence.kld_mean.value if model.divergence else -1.0
+
+
+def _row(model: ScoredRecord) -> list[str]:
+    name = model.label if model.role == "variant" else f"{model.label} ({model.role})"
+    more, kld, rms, top = divergence_cells(model.divergence)
+    seen = model.divergence
+    tail = next((p.figure for p in seen.kld_percentiles if p.percent == 99), None) if seen else None
+    return [
+        name, size(model.weights), perplexity_cell(model), more, kld,
+        with_error(tail) if tail else "–", rms, top,
+    ]  # fmt: skip
+
+
+def main() -> None:
+    """Measure and write the result, or print the table of the kept one."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--table", action="store_true", help="print the kept result")
+    given = parser.parse_args()
+    if not given.table:
+        RESULTS.write_text(json.dumps(measure(), indent=1) + "\n", encoding="utf-8")
+    print(table(json.loads(RESULTS.read_text(encoding="utf-8"))))
+
+
+if __name__ == "__main__":
+    main()
