@@ -77,7 +77,7 @@ def test_a_terminal_that_stops_reading_stops_nothing_else(
     wait(all_saved, "whole answers, saved")
     # It reads again: what is on the screen is what there is now.
     session.resize(120, 40)
-    session.wait_for(lambda: session.text.count(f"{TOKENS} tokens") == 2, "both ends")
+    session.wait_for(lambda: session.text.count(f"{TOKENS} tokens ·") == 2, "both ends")
     for answer in ended(session, tmp_path):
         assert answer["whole"] and answer["in_order"] and answer["tokens"] == TOKENS, answer
 
@@ -89,7 +89,7 @@ def test_five_hundred_sizes_while_streaming(session: Terminal, tmp_path: Path) -
         session.resize(30 + number * 7 % 170, 8 + number % 50)
         session.read(0.002)
     session.resize(120, 40)
-    session.wait_for(lambda: session.text.count(f"{TOKENS} tokens") == 2, "both ends")
+    session.wait_for(lambda: session.text.count(f"{TOKENS} tokens ·") == 2, "both ends")
     for answer in ended(session, tmp_path):
         assert answer["whole"] and answer["in_order"] and answer["tokens"] == TOKENS, answer
 

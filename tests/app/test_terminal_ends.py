@@ -237,3 +237,18 @@ def test_over_ssh_there_are_fewer_frames(monkeypatch: pytest.MonkeyPatch, variab
     monkeypatch.setenv(variable, "x")
     terminal.quieten_textual()
     assert os.environ["TEXTUAL_FPS"] == "15"
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_few_bytes_are_chosen_or_refused(monkeypatch: pytest.MonkeyPatch, remote: bool) -> None:
+    monkeypatch.setattr(terminal, "_chosen", None)
+    if remote:
+        monkeypatch.setenv("SSH_CONNECTION", "x")
+    assert terminal.pace() == (terminal.REMOTE if remote else terminal.LOCAL)
+    for few, expected in ((True, terminal.FEW_BYTES), (False, terminal.LOCAL)):
+        monkeypatch.delenv("TEXTUAL_FPS", raising=False)
+        terminal.quieten_textual(few)
+        assert terminal.pace() == expected
+        assert os.environ["TEXTUAL_FPS"] == str(expected.frames_per_second)
+    terminal.quieten_textual()
+    assert terminal.pace() == (terminal.REMOTE if remote else terminal.LOCAL)

@@ -22,7 +22,7 @@ terminal.quieten_textual()
 import quantchat.app.app  # noqa: E402
 from fakes.scripted_app import LEFT, RIGHT, profile  # noqa: E402
 from fakes.scripted_worker import Script, ScriptedMaker  # noqa: E402
-from fakes.synthetic_text import text, tokens  # noqa: E402
+from fakes.synthetic_text import text, tokens, wanted  # noqa: E402
 from fakes.synthetic_worker import start_synthetic  # noqa: E402
 from quantchat.bench.comparison import Comparison  # noqa: E402
 from quantchat.bench.conversation import Answer, AnswerState, Conversation, Turn  # noqa: E402
@@ -72,7 +72,7 @@ def remember(conversation: Conversation, count: int) -> None:
 
 def found(prompt: str, answer: Answer) -> dict[str, Any]:
     """What came of one answer, beside what was sent."""
-    kind, _, count = prompt.split()[:3]
+    kind, _, count, _ = wanted(prompt)
     gaps_ms = [(b - a) / 1e6 for a, b in pairwise(answer.times_ns)]
     said = len(answer.ids)
     return {
@@ -81,8 +81,8 @@ def found(prompt: str, answer: Answer) -> dict[str, Any]:
         "tokens": said,
         "in_order": answer.ids == list(range(said)),
         "whole": "".join(answer.pieces) == answer.text
-        and answer.text == text(kind, int(count))[: len(answer.text)]
-        and (answer.reason != "eos" or said == int(count)),
+        and answer.text == text(kind, count)[: len(answer.text)]
+        and (answer.reason != "eos" or said == count),
         "rate": round((said - 1) / (sum(gaps_ms) / 1000), 1) if said > 1 else None,
         "longest_gap_ms": round(max(gaps_ms, default=0), 1),
     }

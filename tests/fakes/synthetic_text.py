@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 KINDS = ("prose", "paragraph", "code", "table", "cjk", "emoji")
 
 _TEXT = "the weights are kept in groups and each group has a scale of its own so that few"
@@ -20,6 +22,15 @@ def tokens(kind: str, count: int) -> list[str]:
     if kind == "code":
         made[-1] = "\n```"
     return made
+
+
+def wanted(prompt: str) -> tuple[str, int, int, int]:
+    """What `prompt` asks for: a kind, a rate, how many tokens, and how many of them at once.
+
+    The last of what was asked, if two prompts were typed into one.
+    """
+    kind, rate, count, at_once = re.findall(r"([a-z]+) (\d+) (\d+)(?: (\d+))?", prompt)[-1]
+    return kind, int(rate), int(count), int(at_once or 0)
 
 
 def text(kind: str, count: int) -> str:

@@ -44,6 +44,7 @@ def start_synthetic(folder: Path) -> StartWorker:
 def main(commands: int, events: int, life: int, parent: int) -> None:
     """Serve commands until the parent is gone."""
     from fakes.scripted_worker import ledger, resolved
+    from fakes.synthetic_text import wanted
     from quantchat.worker import lifeline
     from quantchat.worker.inbox import Inbox
     from quantchat.worker.outbox import ALIVE_S, Outbox
@@ -71,13 +72,13 @@ def main(commands: int, events: int, life: int, parent: int) -> None:
             outbox.send(Ready(what, ledger(), 0.1, 0.1, 0.1))
         elif isinstance(command, Generate):
             received = time.perf_counter_ns()
-            kind, rate, count, at_once = (*command.messages[-1].content.split(), "0")[:4]
-            tokenizer = _tokenizer(kind, int(count))
+            kind, rate, count, at_once = wanted(command.messages[-1].content)
+            tokenizer = _tokenizer(kind, count)
             outbox.serve(tokenizer, lambda: Memory(ledger()))
             outbox.send(Started(command.turn, received, 10, 0))
             outbox.send(Prefilled(command.turn, 10, 10, time.perf_counter_ns()))
             outbox.begin(command.turn)
-            reason = _decode(command.turn, float(rate), int(count), int(at_once), inbox, outbox)
+            reason = _decode(command.turn, rate, count, at_once, inbox, outbox)
             outbox.end(command.turn, reason, time.perf_counter_ns())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -49,7 +50,9 @@ def opened(
     """
     calls: list[tuple[Profile | None, Path | None]] = []
 
-    def run(profile: Profile | None, *, snapshots: Path | None) -> int:
+    def run(
+        profile: Profile | None, *, snapshots: Path | None, few_bytes: bool | None = None
+    ) -> int:
         calls.append((profile, snapshots))
         return 0
 
@@ -63,6 +66,37 @@ def opened(
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("QUANTCHAT_CONFIG", str(tmp_path / "config"))
+
+
+@pytest.mark.parametrize(
+    ("args", "env", "expected"),
+    [
+        (["demo"], None, None),
+        (["--few-bytes", "demo"], None, True),
+        (["demo", "--no-few-bytes"], "1", False),
+        ([], "1", True),
+    ],
+)
+def test_few_bytes(
+    args: list[str],
+    env: str | None,
+    expected: bool | None,
+    opened: list[tuple[Profile | None, Path | None]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[bool | None] = []
+
+    def run(profile: object, *, snapshots: object, few_bytes: bool | None) -> int:
+        said.append(few_bytes)
+        return 0
+
+    monkeypatch.setattr(sys.modules["quantchat.app"], "run", run)
+    monkeypatch.delenv("QUANTCHAT_FEW_BYTES", raising=False)
+    if env is not None:
+        monkeypatch.setenv("QUANTCHAT_FEW_BYTES", env)
+    assert main(args) == 0
+    assert said == [expected]
+    assert gc.isenabled()
 
 
 def complaint(capsys: pytest.CaptureFixture[str]) -> str:

@@ -18,13 +18,20 @@ CRASHED = 1
 """What Textual returns after an exception that nobody caught."""
 
 
-def run(profile: Profile | None, *, snapshots: Path | None, votes: VotePlan | None = None) -> int:
+def run(
+    profile: Profile | None,
+    *,
+    snapshots: Path | None,
+    votes: VotePlan | None = None,
+    few_bytes: bool | None = None,
+) -> int:
     """Show `profile`, or the start screen for None, until the user leaves. Returns the exit status.
 
     With `votes` its answers are voted on, blindly.
 
-    `snapshots` is the folder to save into, None for the user's own. Raises UserError where there
-    is no terminal, or no log can be written.
+    `snapshots` is the folder to save into, None for the user's own. `few_bytes` spares a slow
+    connection, or spares it nothing; None goes by whether there is a network. Raises UserError
+    where there is no terminal, or no log can be written.
     """
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UserError(
@@ -33,7 +40,7 @@ def run(profile: Profile | None, *, snapshots: Path | None, votes: VotePlan | No
         )
     from quantchat.app import terminal
 
-    terminal.quieten_textual()
+    terminal.quieten_textual(few_bytes)
     from quantchat.app.app import QuantchatApp
 
     app = QuantchatApp(profile, snapshots=snapshots, votes=votes)
@@ -46,7 +53,7 @@ def run(profile: Profile | None, *, snapshots: Path | None, votes: VotePlan | No
                 where=str(error.filename or ""),
                 mend="set QUANTCHAT_LOGS to a folder of your own",
             ) from error
-        app.run()
+        app.run(mouse=terminal.pace().mouse)
     status = app.return_code or 0
     if status == CRASHED:
         app.keep()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -26,7 +27,9 @@ from quantchat.app.textual_workarounds import (
 from quantchat.bench.comparison import Comparison
 from quantchat.bench.voting import VotePlan, Voting
 from quantchat.metrics.sampler import DeviceSampler
-from quantchat.profile.model import Profile
+from quantchat.profile.model import AnyVariant, Profile
+from quantchat.quantize.maker import Maker, Prepared
+from quantchat.worker.protocol import Progress
 
 if TYPE_CHECKING:
     from quantchat.app.screens.start import StartScreen
@@ -38,11 +41,31 @@ MakeComparison = Callable[[Profile], Comparison]
 """The seam for tests: a comparison with scripted workers."""
 
 
+class _LaterWorkshop:
+    """The workshop, imported when something is to be made: it is no part of the first frame."""
+
+    def __init__(self) -> None:
+        self._workshop: Maker | None = None
+
+    async def prepare(self, spec: AnyVariant, on_progress: Callable[[Progress], None]) -> Prepared:
+        """As `Maker.prepare`."""
+        if self._workshop is None:
+            from quantchat.quantize.store import Workshop
+
+            self._workshop = Workshop()
+        return await self._workshop.prepare(spec, on_progress)
+
+
 def real_comparison(profile: Profile) -> Comparison:
     """A comparison of real worker processes on checkpoints of the user's cache."""
-    from quantchat.quantize.store import Workshop
+    return Comparison(profile, maker=_LaterWorkshop())
 
-    return Comparison(profile, maker=Workshop())
+
+def _collect_garbage_again() -> None:
+    """Undo what `cli.quick.quick_start` did; what was imported is never looked at again."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
 
 
 class QuantchatApp(PacedApp):
@@ -92,17 +115,11 @@ class QuantchatApp(PacedApp):
         """No control character is drawn, wherever it comes from."""
         return [*super().get_line_filters(), self._guard]
 
-    def _first_screen(self) -> Screen[None]:
-        if self._profile is not None and self._votes is not None:
-            from quantchat.app.screens.vote import VoteScreen
-
-            voting = Voting(self._make_comparison(self._profile), self._votes)
-            return VoteScreen(voting, self._snapshots, self._make_sampler, alone=True)
-        if self._profile is not None:
+    def get_default_screen(self) -> Screen[None]:
+        """The comparison, if there is one: Textual would draw an empty screen before it."""
+        if self._profile is not None and self._votes is None:
             return self.comparison_screen(self._profile)
-        from quantchat.app.screens.start import StartScreen
-
-        return StartScreen(self._snapshots, self._make_sampler)
+        return super().get_default_screen()
 
     def comparison_screen(self, profile: Profile) -> ComparisonScreen:
         """A new comparison of `profile`."""
@@ -131,7 +148,16 @@ class QuantchatApp(PacedApp):
 
     def on_mount(self) -> None:
         """Open the first screen; leave in good order when the terminal or the system says so."""
-        self.push_screen(self._first_screen())
+        if self._profile is None:
+            from quantchat.app.screens.start import StartScreen
+
+            self.push_screen(StartScreen(self._snapshots, self._make_sampler))
+        elif self._votes is not None:
+            from quantchat.app.screens.vote import VoteScreen
+
+            voting = Voting(self._make_comparison(self._profile), self._votes)
+            self.push_screen(VoteScreen(voting, self._snapshots, self._make_sampler, alone=True))
+        self.call_after_refresh(_collect_garbage_again)
         if not self.is_headless:
             terminal.on_signals(self._leave, self.keep)
             self.set_interval(LOOK_S, self._leave_with_the_terminal)

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -25,19 +26,49 @@ LAST_S = 1.4
 """An end that takes longer than this is ended: the whole of it must be over within 2 s."""
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How much is sent to the terminal."""
+
+    frames_per_second: int
+    """Most frames, as when keys are typed."""
+    draws_per_second: float
+    """How often what streams in is drawn."""
+    step: int
+    """Lines by which a streamed answer moves up at a time: where it moves, all that is seen is
+    sent anew."""
+    mouse: bool
+    """Whether the terminal reports the mouse, each move of it included."""
+
+
+LOCAL = Pace(frames_per_second=30, draws_per_second=6, step=1, mouse=True)
+REMOTE = Pace(frames_per_second=15, draws_per_second=4, step=4, mouse=True)
+FEW_BYTES = Pace(frames_per_second=8, draws_per_second=1, step=8, mouse=False)
+
+_chosen: Pace | None = None
+
+
+def pace(few_bytes: bool | None = None) -> Pace:
+    """What was chosen by `quieten_textual`; else what suits: less over a network."""
+    if few_bytes is not None:
+        return FEW_BYTES if few_bytes else LOCAL
+    return _chosen or (REMOTE if over_ssh() else LOCAL)
+
+
 def over_ssh() -> bool:
-    """Whether the screen is drawn over a network: fewer frames and no animation then."""
+    """Whether the screen is drawn over a network."""
     return bool(os.environ.get("SSH_CONNECTION") or os.environ.get("SSH_TTY"))
 
 
-def quieten_textual() -> None:
+def quieten_textual(few_bytes: bool | None = None) -> None:
     """Set what Textual reads from the environment; to be called before its first import.
 
     60 frames a second gain nothing for text. The wait that tells Esc from the start of an escape
-    sequence comes off the time in which Esc must stop the decoding.
+    sequence comes off the time in which Esc must stop the decoding. `few_bytes` chooses the pace.
     """
-    remote = over_ssh()
-    os.environ.setdefault("TEXTUAL_FPS", "15" if remote else "30")
+    global _chosen
+    _chosen = None if few_bytes is None else pace(few_bytes)
+    os.environ.setdefault("TEXTUAL_FPS", str(pace().frames_per_second))
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
     os.environ.setdefault("TEXTUAL_SMOOTH_SCROLL", "0")
     os.environ.setdefault("ESCDELAY", "50")

@@ -7,7 +7,7 @@ import os
 import select
 import time
 
-LEAVING_S = 2.0
+LEAVING_S = 1.0
 """Seconds that a terminal which takes nothing is waited for once the program leaves."""
 _LOOK_AGAIN_MS = 100
 

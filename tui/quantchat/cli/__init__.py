@@ -12,6 +12,7 @@ import click.shell_completion
 
 import quantchat
 from quantchat.cli.lazy import Lazy, LazyGroup
+from quantchat.cli.quick import quick_start
 from quantchat.cli.streams import neutral_output
 from quantchat.errors import UserError
 from quantchat.text import one_line
@@ -43,6 +44,12 @@ _snapshots_option = click.option(
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
     help="Save snapshots in this folder.",
+)
+_few_bytes_option = click.option(
+    "--few-bytes/--no-few-bytes",
+    default=None,
+    envvar="QUANTCHAT_FEW_BYTES",
+    help="Spare a slow connection: draw seldom, no mouse. Over SSH something in between.",
 )
 
 
@@ -87,40 +94,50 @@ class _Open(click.Command):
 )
 @click.version_option(quantchat.__version__, message="%(prog)s %(version)s")
 @_snapshots_option
+@_few_bytes_option
 @click.pass_context
-def root(ctx: click.Context, snapshots: Path | None) -> int | None:
+def root(ctx: click.Context, snapshots: Path | None, few_bytes: bool | None) -> int | None:
     """Two quantizations of one language model answer side by side in the terminal.
 
     PROFILE names a comparison, or is the path of its TOML file. Without one, quantchat opens on
     the profiles there are and the snapshots saved last.
     """
     ctx.obj = snapshots
-    return None if ctx.invoked_subcommand else _run(None, snapshots)
+    ctx.meta[_FEW_BYTES] = few_bytes
+    return None if ctx.invoked_subcommand else _run(None, snapshots, few_bytes)
 
 
 @click.command(cls=_Open)
 @click.argument("profile")
 @_snapshots_option
-@click.pass_obj
-def _open(obj: Path | None, profile: str, snapshots: Path | None) -> int:
+@_few_bytes_option
+@click.pass_context
+def _open(ctx: click.Context, profile: str, snapshots: Path | None, few_bytes: bool | None) -> int:
     """Open the comparison of a profile."""
-    return _run(profile, snapshots or obj)
+    if few_bytes is None:
+        few_bytes = ctx.meta[_FEW_BYTES]
+    return _run(profile, snapshots or ctx.obj, few_bytes)
 
 
-def _run(word: str | None, snapshots: Path | None) -> int:
-    profile = None
-    if word is not None:
-        from quantchat.profile import library, load
+_FEW_BYTES = "quantchat.few_bytes"
+"""Where the option before the profile's name is kept for the one after it."""
 
-        profile = load.load(library.find(word, others=tuple(_COMMANDS)))
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UserError(
-            "the screen needs a terminal for its input and output",
-            mend="`quantchat run` measures without a screen",
-        )
+
+def _run(word: str | None, snapshots: Path | None, few_bytes: bool | None) -> int:
     from quantchat.app import run
 
-    return run(profile, snapshots=snapshots)
+    with quick_start():
+        profile = None
+        if word is not None:
+            from quantchat.profile import library, load
+
+            profile = load.load(library.find(word, others=tuple(_COMMANDS)))
+        if not (sys.stdin.isatty() and sys.stdout.isatty()):
+            raise UserError(
+                "the screen needs a terminal for its input and output",
+                mend="`quantchat run` measures without a screen",
+            )
+        return run(profile, snapshots=snapshots, few_bytes=few_bytes)
 
 
 def main(args: Sequence[str] | None = None) -> int:

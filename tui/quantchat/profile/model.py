@@ -36,6 +36,7 @@ class _Table(BaseModel):
         frozen=True,
         strict=True,
         use_attribute_docstrings=True,
+        defer_build=True,  # each is built as a part of the profile, and most of them nowhere else
         protected_namespaces=(),
     )
 

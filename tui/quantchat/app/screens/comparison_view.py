@@ -34,8 +34,6 @@ from quantchat.metrics.sampler import DeviceSample, DeviceSampler
 from quantchat.metrics.unknown import unknown_figures
 from quantchat.text import one_line
 
-DRAWS_PER_SECOND = 6
-DRAWS_PER_SECOND_OVER_SSH = 4
 SAMPLE_EVERY_S = 1.0
 NARROW = 72
 """Below this many columns of the terminal there is one column of ours, with tabs."""
@@ -93,17 +91,14 @@ class ComparisonView(Screen[None]):
 
     def _begin(self) -> None:
         self.comparison.open()
-        rate = DRAWS_PER_SECOND_OVER_SSH if terminal.over_ssh() else DRAWS_PER_SECOND
-        self.set_interval(1 / rate, self._tick)
+        self.set_interval(1 / terminal.pace().draws_per_second, self._tick)
         self.device_watch = DeviceWatch(self._measured, self.make_sampler)
         self._sample()
         self.set_interval(SAMPLE_EVERY_S, self._sample)
-        self._offer_recovered()
+        self.run_worker(self._offer_recovered())
 
-    def _offer_recovered(self) -> None:
-        from quantchat.snapshot import recovered
-
-        if recovered.waiting(self.snapshots):
+    async def _offer_recovered(self) -> None:
+        if await asyncio.to_thread(_anything_recovered, self.snapshots):
             from quantchat.app.screens.recovered import offer
 
             offer(self, self.snapshots)
@@ -250,3 +245,10 @@ class ComparisonView(Screen[None]):
     ) -> None:
         """Show `text` for `s` seconds."""
         self.notify(one_line(text), title=title, severity=severity, timeout=s, markup=False)
+
+
+def _anything_recovered(snapshots: Path | None) -> bool:
+    # To import the schema of snapshots takes longer than a frame may.
+    from quantchat.snapshot import recovered
+
+    return bool(recovered.waiting(snapshots))

@@ -22,9 +22,6 @@ from quantchat.metrics.latency import TurnTiming
 from quantchat.report import figures
 from quantchat.text import neutralise
 
-STEP_OVER_SSH = 4
-"""Lines by which a streamed answer moves up at a time, over a network."""
-
 
 class TurnView(Vertical):
     """Reads its answer at each `tick`; knows by itself when the answer is over."""
@@ -48,7 +45,7 @@ class TurnView(Vertical):
         """Whether the whole answer is drawn, and nothing more will come."""
         self._end = Static(id="end", classes="end")
         self.parting = PartingMark(turn, variant)
-        self._text = AnswerView(self.parting, step=STEP_OVER_SSH if terminal.over_ssh() else 1)
+        self._text = AnswerView(self.parting, step=terminal.pace().step)
         self._shown_end: Content | None = None
         self._summary = Summary()
 
