@@ -22,6 +22,7 @@ _NAMES = {
     "pageup": "PgUp",
     "pagedown": "PgDn",
     "ctrl+right_square_bracket": "^]",
+    "ctrl+underscore": "^_",
     "ctrl+backslash": "^\\",
 }
 
@@ -156,6 +157,14 @@ COMMANDS: tuple[Command, ...] = (
         "Measure both in rounds: B against A, with an interval that may be quoted",
         "Output",
         5,
+    ),
+    Command(
+        "force",
+        "ctrl+underscore",
+        "surprise",
+        "Each answer as the other variant reads it: its perplexity, and which tokens surprise it",
+        "Output",
+        16,
     ),
     Command(
         "blind",

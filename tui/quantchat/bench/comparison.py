@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from quantchat.bench.conversation import Answer, Conversation, Order, Turn
-from quantchat.bench.forcing import greedy_parting, parting
+from quantchat.bench.forcing import greedy_parting, parting, surprises
 from quantchat.bench.live_variant import LiveVariant, State
 from quantchat.bench.requests import chat_request, threads_for
 from quantchat.host.worker_process import StartWorker, start_worker
@@ -249,6 +249,18 @@ class Comparison:
     async def _part(self, turn: Turn, variants: list[LiveVariant]) -> None:
         turn.parting = await parting(turn, variants)
         self.on_change(TurnParted(turn))
+
+    async def force(self, turn: Turn) -> None:
+        """Have each shown variant read both answers of `turn`: see `Answer.surprises`.
+
+        Raises ValueError while a turn is under way, or where a variant is not ready.
+        """
+        self.unless_pair_idle()
+        if self._forcing is not None:
+            await asyncio.wait([self._forcing])
+        variants = [v for label in turn.answers for v in self.sides if v.label == label]
+        self._forcing = asyncio.ensure_future(surprises(turn, variants))
+        await asyncio.wait([self._forcing])
 
     async def quiet(self) -> None:
         """Have forcing give way, and wait until no worker is at it: it would disturb a timing."""

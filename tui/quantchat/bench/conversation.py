@@ -8,6 +8,7 @@ from typing import Literal
 
 from quantchat.metrics.energy import Energy
 from quantchat.metrics.parting import Parting
+from quantchat.metrics.surprise import Surprise
 from quantchat.worker.protocol import Failed, Generate, Ledger, Message, Ready
 
 Order = Literal["together", "in-turn"]
@@ -51,6 +52,8 @@ class Answer:
     """Memory at the end of the answer."""
     energy: Energy | None = None
     """What it took of the GPU's energy, if that was measured."""
+    surprises: list[Surprise] = field(default_factory=list)
+    """What each variant thinks of it, once they were asked."""
     request: Generate | None = None
     """What was sent to the worker; None while it waits for its turn."""
     ready: Ready | None = None

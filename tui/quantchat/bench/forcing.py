@@ -10,6 +10,7 @@ from quantchat.bench.conversation import Answer, Turn, divergence_point, same_to
 from quantchat.bench.live_variant import LiveVariant
 from quantchat.bench.requests import threads_for
 from quantchat.metrics.parting import Parting, Way
+from quantchat.metrics.surprise import Surprise
 from quantchat.worker.protocol import END, Force
 
 _numbers = itertools.count(1)
@@ -48,6 +49,25 @@ async def parting(turn: Turn, variants: list[LiveVariant]) -> Parting | None:
         _way(variants[0], first, second, point), _way(variants[1], second, first, point)
     )
     return Parting(point, list(ways))
+
+
+async def surprises(turn: Turn, variants: list[LiveVariant]) -> None:
+    """Have each of `variants` read each of the first two answers of `turn`, and note it there."""
+    answers = [one for one in list(turn.answers.values())[:2] if one.ids]
+    for answer in answers:
+        found = await asyncio.gather(*(_read(variant, answer) for variant in variants))
+        answer.surprises = list(found)
+
+
+async def _read(variant: LiveVariant, answer: Answer) -> Surprise:
+    ready = variant.ready
+    if ready is None or answer.ready is None:
+        return Surprise(variant.label, problem="it is not loaded")
+    if ready.resolved.tokenizer_hash != answer.ready.resolved.tokenizer_hash:
+        return Surprise(variant.label, problem="its tokenizer is another one")
+    said = [*answer.ids, *([END] if answer.reason == "eos" else [])]
+    asked = await variant.force(force_request(answer, said))
+    return Surprise(variant.label, asked.logprobs, asked.problem)
 
 
 async def _way(variant: LiveVariant, answer: Answer, other: Answer, point: int) -> Way:

@@ -206,6 +206,7 @@ def _answer(answer: Answer, ran: Ready | None) -> AnswerRecord:
         timing=timing(answer),
         ledger=answer.ledger,
         energy=answer.energy,
+        surprises=list(answer.surprises),
         failure=answer.failure,
     )
 

@@ -9,6 +9,7 @@ from quantchat.report.figures import UNKNOWN, number
 from quantchat.report.page_tables import Grid, grid
 from quantchat.report.parting import parts_at
 from quantchat.report.series import letter, named, places, told_turns
+from quantchat.report.surprise import forced
 from quantchat.report.tables import ORDERS, turn_table
 from quantchat.snapshot.schema import AnswerRecord, Snapshot, TurnRecord
 from quantchat.text import neutralise
@@ -56,7 +57,7 @@ def _turns(snapshot: Snapshot) -> Iterator[ToldTurn]:
         yield ToldTurn(
             title=title,
             speeds=_speeds(turn, known),
-            parting=_parting(turn),
+            parting="; ".join(filter(None, (_parting(turn), forced(turn)))),
             prompt=neutralise(turn.prompt),
             figures=grid(turn_table(turn), ""),
             answers=[] if repeats != title else _said(turn, known),

@@ -21,6 +21,7 @@ from quantchat.metrics.memory import SOURCES
 from quantchat.report import score, votes
 from quantchat.report.figures import UNKNOWN, milliseconds, number, seconds, size
 from quantchat.report.parting import parts_at
+from quantchat.report.surprise import forced
 from quantchat.snapshot.recovered import is_recovered
 from quantchat.snapshot.schema import AnswerRecord, Snapshot, TurnRecord, VariantRecord
 from quantchat.snapshot.store import Listed
@@ -140,6 +141,8 @@ def turn_table(turn: TurnRecord) -> Table:
     title = f"Turn {turn.number}"
     if turn.divergence_point is not None:
         title += f": {parts_at(turn)}"
+    if read := forced(turn):
+        title += f"\n{read}"
     return _table(title, [answer.variant for answer in given], rows)
 
 

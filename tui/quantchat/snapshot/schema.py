@@ -21,6 +21,7 @@ from quantchat.metrics.latency import TurnTiming
 from quantchat.metrics.memory import ProcessMemory
 from quantchat.metrics.parting import Parting
 from quantchat.metrics.sampler import DeviceSample
+from quantchat.metrics.surprise import Surprise
 from quantchat.profile.schema import DIALECT
 from quantchat.snapshot.fields import AsObject, Record, Text
 from quantchat.snapshot.score import ScoreRecord
@@ -88,6 +89,8 @@ class AnswerRecord(Record):
     """Memory at the end of the answer."""
     energy: AsObject[Energy] | None = None
     """What it took of the GPU; None where it did not run alone or nothing counts it."""
+    surprises: list[AsObject[Surprise]] = Field(default_factory=list)
+    """What each variant thinks of it, token by token; empty where they were not asked."""
     failure: AsObject[Failed] | None
 
     @model_validator(mode="after")

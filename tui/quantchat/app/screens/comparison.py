@@ -201,6 +201,17 @@ class ComparisonScreen(ComparisonView):
             self.comparison.unless_pair_idle()
             self.app.push_screen(MeasurePlanScreen(self.comparison), begin)
 
+    def action_force(self) -> None:
+        """Show each answer as the other variant reads it."""
+        from quantchat.app.screens.force import ForceScreen
+
+        turn = self.comparison.last_turn
+        with self.explained():
+            self.comparison.unless_pair_idle()
+            if turn is None or sum(bool(answer.ids) for answer in turn.answers.values()) < 2:
+                raise ValueError("there are no two answers to be read")
+            self.app.push_screen(ForceScreen(self.comparison, turn))
+
     def action_blind(self) -> None:
         """Vote blindly on this conversation's prompts, or on the profile's."""
         import secrets
