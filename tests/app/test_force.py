@@ -89,3 +89,15 @@ def test_the_text_is_whole_and_no_surprise_is_lost(tokens: list[tuple[str, float
 def test_perplexity() -> None:
     assert Surprise("B").perplexity is None
     assert Surprise("B", [math.log(0.5), math.log(0.125)]).perplexity == pytest.approx(4)
+
+
+async def test_a_against_a_on_the_screen(setup: Setup) -> None:
+    async with setup.running() as run:
+        await run.ready()
+        await run.answered()
+        await run.pilot.press("ctrl+circumflex_accent")
+        await see(run.pilot, "together with the other")
+        await see(run.pilot, "nowhere")
+        await run.pilot.press("escape")
+        await see_gone(run.pilot, "nowhere")
+        assert not run.comparison.busy

@@ -23,6 +23,7 @@ _NAMES = {
     "pagedown": "PgDn",
     "ctrl+right_square_bracket": "^]",
     "ctrl+underscore": "^_",
+    "ctrl+circumflex_accent": "^^",
     "ctrl+backslash": "^\\",
 }
 
@@ -165,6 +166,14 @@ COMMANDS: tuple[Command, ...] = (
         "Each answer as the other variant reads it: its perplexity, and which tokens surprise it",
         "Output",
         16,
+    ),
+    Command(
+        "self_check",
+        "ctrl+circumflex_accent",
+        "A against A",
+        "How early each variant parts from itself: in turn, together, with another cache and batch",
+        "Output",
+        17,
     ),
     Command(
         "blind",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TypeVar
 
 from quantchat.bench.comparison import Change, Comparison, VariantChanged
 from quantchat.bench.live_variant import LiveVariant, State
@@ -15,6 +16,8 @@ from quantchat.bench.rounds import Plan
 from quantchat.errors import UserError
 from quantchat.metrics.sampler import DeviceSampler
 from quantchat.snapshot.schema import Snapshot
+
+_Result = TypeVar("_Result")
 
 
 class LoadFailed(UserError):
@@ -35,33 +38,52 @@ async def measure(
     where a variant does not load, KeyboardInterrupt where it is stopped before anything was
     measured.
     """
+    sampler = DeviceSampler()
+    measurement = Measurement(comparison, plan, sampler, on_step)
+
+    async def work() -> Snapshot:
+        await measurement.run()
+        if not measurement.measured and measurement.stopped:
+            raise KeyboardInterrupt
+        return record(comparison, sampler, measurement)
+
+    try:
+        return await with_pair(comparison, work, stop=measurement.stop, on_variant=on_variant)
+    finally:
+        sampler.close()
+
+
+async def with_pair(
+    comparison: Comparison,
+    work: Callable[[], Awaitable[_Result]],
+    *,
+    stop: Callable[[], None],
+    on_variant: Callable[[LiveVariant], None] = lambda variant: None,
+) -> _Result:
+    """Load the shown pair of `comparison`, do `work`, end the pair; what the work returned.
+
+    `stop` is called on signals, and shall make the work end soon. Raises as `measure` does.
+    """
     changed = asyncio.Event()
+    stopped = asyncio.Event()
 
     def heard(change: Change) -> None:
         changed.set()
         if isinstance(change, VariantChanged):
             on_variant(change.variant)
 
-    comparison.on_change = heard
-    sampler = DeviceSampler()
-    measurement = Measurement(comparison, plan, sampler, on_step)
-    stopped = asyncio.Event()
-
-    def stop() -> None:
+    def halt() -> None:
         stopped.set()
         changed.set()
-        measurement.stop()
+        stop()
 
+    comparison.on_change = heard
     try:
-        with on_signals(stop):
+        with on_signals(halt):
             comparison.open()
             await _loaded(comparison, changed, stopped)
-            await measurement.run()
-        if not measurement.measured and stopped.is_set():
-            raise KeyboardInterrupt
-        return record(comparison, sampler, measurement)
+            return await work()
     finally:
-        sampler.close()
         await comparison.close()
 
 

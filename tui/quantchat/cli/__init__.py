@@ -32,6 +32,9 @@ _COMMANDS = {
     "compare": Lazy("quantchat.cli.compare:compare", "Compare runs, and fail on a condition."),
     "rerun": Lazy("quantchat.cli.rerun:rerun", "Measure again what a snapshot records."),
     "vote": Lazy("quantchat.cli.vote:vote", "Vote blindly on which variant answers better."),
+    "self-check": Lazy(
+        "quantchat.cli.self_check:self_check", "See how early a variant parts from itself."
+    ),
     "snapshots": Lazy("quantchat.cli.snapshots:snapshots", "List or show saved snapshots."),
     "report": Lazy("quantchat.cli.report:report", "Write snapshots as a page, as Markdown or CSV."),
     "quantize": Lazy("quantchat.cli.quantize:quantize", "Make a quantized checkpoint of a model."),

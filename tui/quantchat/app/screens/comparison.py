@@ -212,19 +212,31 @@ class ComparisonScreen(ComparisonView):
                 raise ValueError("there are no two answers to be read")
             self.app.push_screen(ForceScreen(self.comparison, turn))
 
+    def action_self_check(self) -> None:
+        """See how early each variant parts from itself."""
+        from quantchat.app.screens.self_check import SelfCheckScreen
+
+        with self.explained():
+            self.comparison.unless_pair_idle()
+            self.app.push_screen(SelfCheckScreen(self.comparison, self._prompts()))
+
+    def _prompts(self) -> tuple[str, ...]:
+        """Those of this conversation, else the profile's."""
+        from quantchat.bench import prompts
+
+        asked = dict.fromkeys(turn.prompt for turn in self.comparison.conversation.turns)
+        return tuple(asked) or prompts.of(self.comparison.profile.run)
+
     def action_blind(self) -> None:
         """Vote blindly on this conversation's prompts, or on the profile's."""
         import secrets
 
         from quantchat.app.screens.vote import VoteScreen
-        from quantchat.bench import prompts
         from quantchat.bench.voting import VotePlan, Voting
 
-        asked = dict.fromkeys(turn.prompt for turn in self.comparison.conversation.turns)
-        texts = tuple(asked) or prompts.of(self.comparison.profile.run)
         with self.explained():
             self.comparison.unless_pair_idle()
-            voting = Voting(self.comparison, VotePlan(texts, secrets.randbits(32)))
+            voting = Voting(self.comparison, VotePlan(self._prompts(), secrets.randbits(32)))
             screen = VoteScreen(voting, self.snapshots, self.make_sampler, alone=False)
             self.app.push_screen(screen)
 

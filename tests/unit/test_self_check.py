@@ -1,0 +1,89 @@
+"""A against A: what is asked under each condition, and where answers part."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from fakes.scripted_app import LEFT, RIGHT, profile
+from fakes.scripted_worker import Script, ScriptedMaker, likely, starter
+from quantchat.bench.comparison import Comparison
+from quantchat.bench.headless import with_pair
+from quantchat.bench.self_check import (
+    AGAIN,
+    AT_ONCE,
+    BATCH,
+    CACHED,
+    CONDITIONS,
+    TOGETHER,
+    Found,
+    SelfCheck,
+)
+from quantchat.report import self_check as report
+from quantchat.worker.protocol import END, Force, Forced, Generate
+
+
+async def checked(folder: Path, left: Script, right: Script, *prompts: str) -> SelfCheck:
+    scripts = {LEFT: left, RIGHT: right}
+    comparison = Comparison(
+        profile(generation={"temperature": 0.7}),
+        maker=ScriptedMaker(scripts),
+        start=starter(scripts, folder),
+    )
+    steps: list[tuple[int, int, str]] = []
+    check = SelfCheck(comparison, prompts, lambda *step: steps.append(step))
+    await with_pair(comparison, check.run, stop=check.stop)
+    assert steps[-1][0] == steps[-1][1] == len(prompts) * (len(CONDITIONS) + 1)
+    return check
+
+
+def points(check: SelfCheck, variant: str) -> dict[str, int | None]:
+    return {one.condition: one.point for one in check.found if one.variant == variant}
+
+
+async def test_each_condition_is_asked_for_as_it_says(tmp_path: Path) -> None:
+    left, right = Script(), Script()
+    check = await checked(tmp_path, left, right, "One?", "Two?")
+    assert len(check.found) == 2 * 2 * len(CONDITIONS)
+    assert set(points(check, LEFT).values()) == {None}
+    asked = [c for c in left.commands if isinstance(c, Generate)][:5]
+    in_turn, again, together, fill, cached = asked
+    assert [one.fresh for one in asked] == [True, True, True, False, False]
+    assert fill.max_new_tokens == 1 and cached.max_new_tokens > 1
+    assert in_turn.threads == again.threads == cached.threads >= together.threads
+    assert {one.sampling.temperature for one in asked} == {0.0}
+    read = [c for c in left.commands if isinstance(c, Force)]
+    assert [one.batch for one in read] == [1, 2, 1, 2]
+    assert all(one.ids[-1] == END for one in read)
+
+
+async def test_where_it_parts(tmp_path: Path) -> None:
+    count = 0
+
+    def answer(request: Generate) -> str:
+        nonlocal count
+        count += 1
+        return "one two three" if count != 3 else "one two four"
+
+    def read(request: Force) -> Forced:
+        told = likely(request)
+        return dataclasses.replace(told, ranks=[0, 1, 0, 0]) if request.batch == 2 else told
+
+    check = await checked(tmp_path, Script(answer=answer, forced=read), Script(), "One?")
+    assert points(check, LEFT) == {AGAIN: None, TOGETHER: 2, CACHED: None, AT_ONCE: None, BATCH: 1}
+    told = list(report.rows(check.found))
+    assert (LEFT, TOGETHER, "0 of 1", "token 3 of 3") in told
+    assert (RIGHT, TOGETHER, "1 of 1", "nowhere") in told
+
+
+async def test_one_that_cannot_be_forced_says_why(tmp_path: Path) -> None:
+    mute: Any = Script(forced=lambda request: Forced(request.number, problem="it does not tell"))
+    check = await checked(tmp_path, mute, Script(), "One?")
+    assert (LEFT, BATCH, "–", "it does not tell") in list(report.rows(check.found))
+
+
+def test_what_was_not_reached_is_told() -> None:
+    rows = list(report.rows([Found("A", AGAIN, 0, 5, None)]))
+    assert rows[0] == ("A", AGAIN, "1 of 1", "nowhere")
+    assert rows[1][2:] == ("–", "not reached")

@@ -1,0 +1,45 @@
+"""A against A, as a table and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+from rich.table import Table
+from rich.text import Text
+
+from quantchat.bench.self_check import CONDITIONS, Found
+from quantchat.text import one_line
+
+
+def render(found: Sequence[Found]) -> Table:
+    """How many answers stayed the same, and the earliest difference, by variant and condition."""
+    table = Table(title="Against itself, in turn with an empty cache", title_justify="left")
+    table.add_column("variant", overflow="fold")
+    table.add_column("the same prompts", overflow="fold")
+    table.add_column("same answer", justify="right")
+    table.add_column("parts earliest at", justify="right")
+    for variant, condition, same, earliest in rows(found):
+        table.add_row(Text(one_line(variant)), condition, same, earliest)
+    return table
+
+
+def rows(found: Sequence[Found]) -> Iterator[tuple[str, str, str, str]]:
+    """Variant, condition, `3 of 5`, `token 17 of 64`."""
+    for variant in dict.fromkeys(one.variant for one in found):
+        for condition in CONDITIONS:
+            own = [one for one in found if (one.variant, one.condition) == (variant, condition)]
+            known = [one for one in own if not one.problem]
+            if not known:
+                problem = next((one.problem for one in own), "not reached")
+                yield variant, condition, "–", one_line(problem)
+                continue
+            parted = [one for one in known if one.point is not None]
+            first = min(parted, key=lambda one: one.point or 0, default=None)
+            place = f"token {(first.point or 0) + 1} of {first.tokens}" if first else "nowhere"
+            yield variant, condition, f"{len(known) - len(parted)} of {len(known)}", place
+
+
+def document(found: Sequence[Found]) -> list[dict[str, object]]:
+    """Each finding; tokens are counted from 0."""
+    return [asdict(one) for one in found]
