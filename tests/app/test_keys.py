@@ -259,7 +259,7 @@ async def test_themes_go_round(setup: Setup) -> None:
 
 
 async def test_help_names_each_key(setup: Setup) -> None:
-    async with setup.running((200, 50)) as run:
+    async with setup.running((200, 70)) as run:  # as high as it takes to see them all
         await run.pilot.press("f1")
         await see(run.pilot, "Keys and words")
         for one in COMMANDS:
