@@ -180,13 +180,13 @@ def test_progress_names_layers_losses_and_the_time_left(monkeypatch: pytest.Monk
         {"layer": 2, "module": names[1], "loss": "rtn"},  # it was only rounded
     ]
     heard("quant_complete", 2, 0)  # 10 s for one of the four groups of modules
-    assert told[-1] == (3, 4, "loss of q_proj 0.0012 · 30 s left")
+    assert told[-1] == (3, 4, "30 s left · loss of q_proj 0.0012")
     heard("quant_complete", 2, 1)
-    assert told[-1] == (3, 4, "loss of q_proj 0.0012 · 20 s left")
+    assert told[-1] == (3, 4, "20 s left · loss of q_proj 0.0012")
     processor.log.clear()
     heard("quant_complete", 3, 0)
-    assert told[-1] == (4, 4, "self_attn.q_proj, self_attn.k_proj · 10 s left")
+    assert told[-1] == (4, 4, "10 s left · self_attn.q_proj, self_attn.k_proj")
     watch_long = _Watch(1000, lambda done, total, detail: told.append((done, total, detail)))
     watch = watch_long
     heard("quant_complete", 0, 0)
-    assert told[-1][2].endswith("333 min left")
+    assert told[-1][2].startswith("333 min left · ")

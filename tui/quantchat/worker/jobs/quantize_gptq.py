@@ -161,7 +161,8 @@ class _Watch:
             detail = self._losses(layer_idx, module_names, processor) or detail
             left = self._layers * subset_total - (layer_idx * subset_total + subset_index + 1)
             each_s = (time.monotonic() - self._began) / self._groups_done
-            detail += f" · {_duration(left * each_s)} left"
+            # First, since a narrow column cuts off the end.
+            detail = f"{_duration(left * each_s)} left · {detail}"
         self._report(layer_idx + 1, self._layers, detail)
 
     def _losses(self, layer: int, modules: list[str], processor: Any) -> str:
