@@ -16,6 +16,7 @@ from rich.progress import (
 from rich.progress import (
     Progress as Bar,
 )
+from rich.table import Column
 
 from quantchat.cli.console import console
 from quantchat.text import one_line
@@ -29,14 +30,16 @@ def stage_display() -> Iterator[Callable[[Progress], None]]:
     if not out.is_terminal:
         yield _Lines()
         return
+    # The detail gets what the others leave, and is cut off there.
+    rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[detail]}", markup=False),
+        TextColumn("{task.fields[detail]}", markup=False, table_column=rest),
     )
-    with Bar(*columns, console=out, refresh_per_second=5) as bar:
+    with Bar(*columns, console=out, refresh_per_second=5, expand=True) as bar:
         yield _Bars(bar)
 
 
