@@ -166,7 +166,7 @@ def one(number: int, lot: random.Random) -> dict[str, object]:
         )
         try:
             if chatting:
-                terminal.wait_for_text(READY)  # the other side may still load
+                terminal.wait_for_text(READY, most_s=600)  # the other side may still load
                 terminal.type("Count to twenty.\r")
             answered = use(terminal, time.monotonic() + after_s, chatting)
             processes = family(psutil.Process(terminal.process.pid))

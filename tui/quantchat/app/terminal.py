@@ -22,7 +22,7 @@ from quantchat.app.terminal_output import TerminalOutput
 SIGNALS: tuple[signal.Signals, ...] = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 """Upon which the program leaves in good order. Ctrl+C is a key on the screen, and no signal."""
 
-LAST_S = 1.4
+LAST_S = 1.0
 """An end that takes longer than this is ended: the whole of it must be over within 2 s."""
 
 
