@@ -1,0 +1,90 @@
+"""Sampling against what `generate` makes of the same settings, on the same logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import GenerationConfig
+
+from fakes.tiny_llama import VOCABULARY, tiny_llama
+from quantchat.worker.decode.sampling import Sampler
+from quantchat.worker.protocol import Sampling
+
+CPU = torch.device("cpu")
+MODEL = tiny_llama(num_hidden_layers=1)
+
+samplings = st.builds(
+    Sampling,
+    temperature=st.one_of(st.just(1.0), st.floats(0.05, 3.0)),
+    top_p=st.one_of(st.just(1.0), st.floats(0.05, 0.99)),
+    top_k=st.integers(0, 2 * VOCABULARY),
+    repetition_penalty=st.one_of(st.just(1.0), st.floats(0.5, 2.0)),
+    seed=st.integers(0, 2**63 - 1),
+)
+prompts = st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=20)
+dtypes = st.sampled_from([torch.float32, torch.bfloat16, torch.float16])
+
+
+def processors_of_generate(sampling: Sampling, prompt: list[int]) -> Any:
+    """The processors that transformers' `generate` builds for the same settings, in its order."""
+    config = GenerationConfig(
+        do_sample=True,
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        repetition_penalty=sampling.repetition_penalty,
+    )
+    return MODEL._get_logits_processor(config, input_ids_seq_length=len(prompt))
+
+
+def rows(seed: int, count: int, dtype: torch.dtype) -> torch.Tensor:
+    """Logits of `count` steps, (count, vocabulary), spread as a model's are."""
+    made = torch.Generator().manual_seed(seed)
+    return (4 * torch.randn(count, VOCABULARY, generator=made)).to(dtype)
+
+
+@given(samplings, prompts, st.integers(0, 2**32), dtypes)
+@settings(max_examples=60, deadline=None)
+def test_sampled_tokens_are_generates(
+    sampling: Sampling, prompt: list[int], seed: int, dtype: torch.dtype
+) -> None:
+    processors = processors_of_generate(sampling, prompt)
+    generator = torch.Generator().manual_seed(sampling.seed)
+    sampler = Sampler(sampling, CPU, prompt)
+    seen = torch.tensor([prompt])
+    for logits in rows(seed, 6, dtype).split(1):
+        chances = torch.softmax(processors(seen, logits.float()), dim=-1)
+        expected = torch.multinomial(chances, 1, generator=generator)
+        assert torch.equal(sampler.choose(logits), expected)
+        seen = torch.cat([seen, expected], dim=-1)
+
+
+@given(prompts, st.floats(0.5, 2.0), st.integers(0, 2**32))
+@settings(max_examples=40, deadline=None)
+def test_the_penalty_counts_without_sampling_too(
+    prompt: list[int], penalty: float, seed: int
+) -> None:
+    config = GenerationConfig(do_sample=False, repetition_penalty=penalty)
+    processors: Any = MODEL._get_logits_processor(config, input_ids_seq_length=len(prompt))
+    sampler = Sampler(Sampling(repetition_penalty=penalty), CPU, prompt)
+    seen = torch.tensor([prompt])
+    for logits in rows(seed, 6, torch.float32).split(1):
+        expected = processors(seen, logits).argmax(dim=-1, keepdim=True)
+        assert torch.equal(sampler.choose(logits), expected)
+        seen = torch.cat([seen, expected], dim=-1)
+
+
+@given(samplings, st.integers(0, 2**32))
+@settings(max_examples=20, deadline=None)
+def test_a_seed_gives_the_same_tokens_whatever_was_drawn_before(
+    sampling: Sampling, seed: int
+) -> None:
+    steps = rows(seed, 8, torch.float32).split(1)
+    first = Sampler(sampling, CPU, [1])
+    said = [int(first.choose(logits)) for logits in steps]
+    torch.rand(3)  # the library's own generator is not asked
+    again = Sampler(sampling, CPU, [1])
+    assert [int(again.choose(logits)) for logits in steps] == said
