@@ -7,6 +7,9 @@ to `generate` in the same round. It writes `benchmarks/results/decode.json`, fro
 
 MBU is (weights + KV cache) × decode throughput ÷ the bandwidth at which this machine reads memory,
 measured before. On a processor whose cache holds much of the weights it can pass 100 %.
+
+`--llama-bench FILE` names llama.cpp's own benchmark program, which is then run beside them on the
+GGUF that the demo's variants were made from. Its TTFT is the prompt's time alone.
 """
 
 from __future__ import annotations
@@ -21,8 +24,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import llama_bench
 from bandwidth import bandwidth
-from driving import Answer, ask, circumstances, demo_loads, loaded
+from driving import Answer, ask, circumstances, demo_gguf, demo_loads, loaded
 
 from quantchat.host.worker_process import Worker
 from quantchat.worker.protocol import Generate, Load, Message, Ready, Sampling
@@ -127,18 +131,38 @@ def table(result: dict[str, Any]) -> str:
             lines.append(
                 f"| {label} | {mode} | {rate:.1f} | {ratio:.2f} | {mbu:.0%} | {ttft} | {warm} |"
             )
+    if "llama.cpp" in result:
+        lines.append(_peer(result["llama.cpp"], result["bandwidth_bytes_s"]))
     return "\n".join(lines)
+
+
+def _peer(one: dict[str, Any], bandwidth_bytes_s: float) -> str:
+    rate = statistics.median(one["tok_s"])
+    mbu = one["bytes_per_token"] * rate / bandwidth_bytes_s
+    ttft = " / ".join(f"{statistics.median(v):.0f}" for v in one["ttft_ms"].values())
+    return f"| {one['kernel']} | llama.cpp | {rate:.1f} | – | {mbu:.0%} | {ttft} | – |"
 
 
 async def measure(given: argparse.Namespace) -> dict[str, Any]:
     """Measure all variants."""
     options = f"--rounds {given.rounds} --tokens {given.tokens} --threads {given.threads}"
+    if given.llama_bench:
+        options += " --llama-bench FILE"
     result = circumstances(f"decode.py {options}")
     result["bandwidth_bytes_s"] = round(bandwidth(given.threads))
     result["variants"] = {}
     for label, command in (await demo_loads()).items():
         result["variants"][label] = await variant(label, command, given)
         print(label, "done", flush=True)
+    if given.llama_bench:
+        result["llama.cpp"] = llama_bench.measure(
+            given.llama_bench,
+            await demo_gguf(),
+            PROMPT_TOKENS,
+            given.tokens,
+            given.rounds,
+            given.threads,
+        )
     return result
 
 
@@ -150,6 +174,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--llama-bench", type=Path, metavar="FILE", help="measure llama.cpp too")
     parser.add_argument("--table", action="store_true", help="print the kept result")
     given = parser.parse_args()
     if not given.table:

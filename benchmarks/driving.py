@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import platform
 from datetime import datetime
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from quantchat.host.worker_process import Place, Worker, start_worker
 from quantchat.metrics.latency import decode_throughput
 from quantchat.profile.library import find
 from quantchat.profile.load import load
-from quantchat.profile.model import BitsAndBytes, Gptq, Transformers
+from quantchat.profile.model import DEMO_MODEL, BitsAndBytes, Gptq, Transformers
 from quantchat.quantize.store import Workshop
 from quantchat.worker.protocol import (
     Failed,
@@ -49,6 +50,13 @@ async def demo_loads() -> dict[str, Load]:
     for spec in load(find("demo")).variants:
         loads[spec.label] = await _load_of(spec)
     return loads
+
+
+async def demo_gguf() -> Path:
+    """The GGUF that the demo's checkpoints are made from; fetched where it is not there."""
+    name = "SmolLM2-135M-Instruct.Q4_1.gguf"
+    spec = Transformers(label="GGUF", engine="transformers", model=DEMO_MODEL, gguf_file=name)
+    return Path((await Workshop().prepare(spec, lambda progress: None)).model) / name
 
 
 async def _load_of(spec: BitsAndBytes | Gptq | Transformers) -> Load:
