@@ -126,3 +126,14 @@ async def test_what_is_selected_is_copied_the_same_way(
         run.screen.prompt.select_all()
         await run.pilot.press("ctrl+c")
     assert written == [clipboard.for_screen(osc52("some words"))]
+
+
+@pytest.mark.parametrize("key", ["ctrl+c", "ctrl+x"])
+async def test_where_nothing_is_written_no_clipboard_is_cleared(
+    setup: Setup, written: list[str], key: str
+) -> None:
+    async with setup.running() as run:
+        await run.ready()
+        await run.pilot.press(key)
+        await run.pilot.pause()
+    assert written == []

@@ -127,6 +127,8 @@ class Script:
     answer: Callable[[Generate], str] = lambda request: "The capital of France is **Paris**."
     token_ms: float = 20.0
     ttft_ms: float = 150.0
+    cut: Callable[[str], list[str]] = words
+    """How an answer becomes tokens."""
     batch: int = 1
     """Tokens in one event."""
     forced: Callable[[Force], Forced] = lambda request: likely(request)
@@ -150,6 +152,8 @@ class Script:
     loading_gate: asyncio.Event | None = None
     commands: list[Command] = field(default_factory=list)
     """All commands that were sent, for the test to look at."""
+    log: str = ""
+    """What its libraries print."""
     closed: bool = False
     lives: int = 0
     """How many workers were started."""
@@ -252,7 +256,7 @@ class ScriptedWorker:
         put(Prefilled(turn, script.prompt_tokens, script.prompt_tokens, self._now_ns + 100_000_000))
         self._now_ns += int((script.ttft_ms - script.token_ms) * 1e6)
         text = script.answer(request)
-        pieces = words(text)[: request.max_new_tokens]
+        pieces = script.cut(text)[: request.max_new_tokens]
         reason, said = script.reason, 0
         while said < len(pieces):
             if script.holds_after is not None and said >= script.holds_after:
@@ -317,7 +321,7 @@ def starter(scripts: dict[str, Script], folder: Path) -> StartWorker:
         script.closed = False
         slug = re.sub(r"[^a-z0-9]+", "-", place.label.lower())
         log = folder / f"{slug}-{script.lives}.log"
-        log.write_text(f"loading {place.label}\n")
+        log.write_text(f"loading {place.label}\n{script.log}", errors="surrogatepass")
         return ScriptedWorker(script, log, pid=2**30 + script.lives)
 
     return start

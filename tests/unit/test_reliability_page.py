@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from fakes.hostile_text import COUNT, SAMPLE
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
 
@@ -40,6 +42,11 @@ def test_how_much_the_kills_met() -> None:
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert f"Ended {sum(summary['ended'].values())} times at a random moment" in readme
     assert f"the slowest end took {summary['slowest_end_s']} s." in readme
+
+
+def test_how_many_payloads_were_tried() -> None:
+    assert f"| {COUNT:,} payloads" in PAGE
+    assert f"and {len(SAMPLE):,} payloads |" in PAGE
 
 
 def test_each_proof_named_is_there() -> None:

@@ -191,6 +191,8 @@ class QuantchatApp(PacedApp):
             self.push_screen(HelpScreen(unknown))
 
     def copy_to_clipboard(self, text: str) -> None:
-        """Copy `text`, also from within tmux and GNU screen."""
+        """Copy `text`, also from within tmux and GNU screen; what is empty clears no clipboard."""
+        if not text:
+            return
         self._clipboard = text
         clipboard.copy(text, write_to_terminal(self))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,9 @@ BAD_INPUT = 2
 
 INTERRUPTED = 130
 """Exit status after Ctrl+C, as shells have it: 128 + SIGINT."""
+
+_COMPLETING = "_QUANTCHAT_COMPLETE"
+"""Set by a shell that asks for completions (click, "Shell Completion")."""
 
 _COMMANDS = {
     "profiles": Lazy("quantchat.cli.profiles:profiles", "List, show, check or begin profiles."),
@@ -148,6 +152,10 @@ def main(args: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Names may hold what the terminal's encoding lacks; stderr escapes it by default.
         sys.stdout.reconfigure(errors="backslashreplace")
+    if _COMPLETING in os.environ:
+        # click echoes bytes then, which a neutral stream does not take; all that is offered are
+        # words of ours and the names that `shell_complete` lets through.
+        return _main(args)
     with neutral_output():
         return _main(args)
 

@@ -1,0 +1,125 @@
+"""What comes out of a real terminal's other end while models say what would act on it."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fakes.hostile_markdown import PLACES
+from fakes.hostile_text import COPIES, COUNT, CUT, name, payload
+from fakes.listener import SYNCHRONIZED, Listener
+from quantchat.snapshot import store
+from quantchat.text import neutralise
+
+TESTS = Path(__file__).parent.parent
+PROGRAM = TESTS / "fakes" / "run_hostile.py"
+
+TALKING = {"\x1b[m", "\x1b[H", "\r\n", "\x1b[?2026h", "\x1b[?2026l", "\x1b]22;default\x07"}
+"""Colours, places, where a frame begins and ends, and the pointer's shape: once it is there, the
+screen needs no more."""
+
+STARTING = TALKING | {
+    SYNCHRONIZED, "\x1b[?1049h", "\x1b[?25l", "\x1b[?1000h", "\x1b[?1003h", "\x1b[?1015h",
+    "\x1b[?1006h", "\x1b[?1004h", "\x1b[?2004h", "\x1b[?2048$p", "\x1b[>25u", "\x1b[?7l",
+}  # fmt: skip
+"""The alternate screen, no cursor, mouse, focus, paste, size and keyboard."""
+
+ENDING = TALKING | {
+    "\x1b[?1049l", "\x1b[?25h", "\x1b[?1000l", "\x1b[?1003l", "\x1b[?1015l", "\x1b[?1006l",
+    "\x1b[?1004l", "\x1b[?2004l", "\x1b[<u", "\x1b[?7h",
+}  # fmt: skip
+"""All of it taken back."""
+
+BATCH = 277
+"""Payloads of one answer: a column of `ROWS` rows shows them all at once."""
+ROWS = 200
+
+ENTER, NEW_CHAT, LOG, ESC, SAVE, QUIT = "\r", "\x0e", "\x0c", "\x1b", "\x13", "\x11"
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Listener]:
+    listener = Listener(
+        [sys.executable, str(PROGRAM), str(tmp_path)],
+        allowed=STARTING,
+        columns=400,
+        rows=ROWS,
+        env={
+            "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path]),
+            "QUANTCHAT_LOGS": str(tmp_path / "logs"),
+        },
+    )
+    yield listener
+    listener.close()
+
+
+def test_ten_thousand_payloads_are_text(terminal: Listener, tmp_path: Path) -> None:
+    assert COUNT >= 10_000
+    terminal.wait_for(lambda: terminal.drawn.count("● ready") >= 2, "both variants")
+    terminal.allowed = TALKING
+    copy = COUNT // COPIES
+    for first in range(0, copy, BATCH):
+        numbers = range(first, min(first + BATCH, copy))
+        wanted = {name(n + side * copy) for n in numbers for side in range(COPIES)}
+        terminal.forget()
+        terminal.type(f"say {numbers.start} {numbers.stop}{ENTER}")
+        terminal.wait_for_payloads(wanted, lambda: over(terminal))
+        shown_as_they_are(terminal, numbers)
+        terminal.type(NEW_CHAT)
+
+    terminal.forget()
+    terminal.type(LOG)
+    terminal.wait_for(lambda: len(terminal.seen) > 50, "the log")
+    terminal.forget()
+    terminal.type(ESC)
+    terminal.wait_for(lambda: "Ask both variants" in terminal.drawn, "the end of the log")
+    terminal.forget()
+    terminal.type(f"fail{ENTER}")
+    terminal.wait_for(lambda: len(terminal.seen) > 100, "both failures")
+    terminal.type(NEW_CHAT)
+
+    pasted = "".join(payload(number) for number in range(0, COUNT, 53)).replace(CUT, "")
+    # A terminal sends no half of a surrogate pair, and takes C0 controls out of what is pasted.
+    pasted = re.sub(r"[\x00-\x1f\x7f\ud800-\udfff]", "", pasted)
+    terminal.forget()
+    terminal.type(f"\x1b[200~say 0 50 {pasted}\x1b[201~")
+    terminal.wait_for(lambda: len(terminal.seen) > 100, "what was pasted")
+    terminal.type(ENTER)
+    terminal.wait_for(lambda: over(terminal), "the answers to it")
+    terminal.type(SAVE)
+    terminal.wait_for(lambda: list(tmp_path.glob("snapshots/*.json")), "a snapshot")
+    terminal.allowed = ENDING
+    terminal.type(QUIT)
+    assert terminal.wait_for_exit() == 0
+    assert not terminal.pending
+    kept_raw(tmp_path)
+
+
+def over(terminal: Listener) -> bool:
+    """Whether both answers are over, and drawn for the last time."""
+    return terminal.drawn.count(" · together · TTFT") >= 2
+
+
+def shown_as_they_are(terminal: Listener, numbers: range) -> None:
+    """Blocks of code show each character of a payload, or its mark."""
+    for number in numbers:
+        if PLACES[number % len(PLACES)] == "fence":
+            assert neutralise(payload(number).replace(CUT, "")) in terminal.drawn
+
+
+def kept_raw(folder: Path) -> None:
+    """The snapshot holds what the models said, and its file nothing but ASCII."""
+    (file,) = folder.glob("snapshots/*.json")
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.parent.stat().st_mode & 0o777 == 0o700
+    assert all(0x20 <= byte < 0x7F for byte in file.read_bytes().rstrip(b"\n"))
+    answers = store.load(file).turns[-1].answers
+    assert len(answers) == COPIES
+    for side, answer in enumerate(answers):
+        for number in range(50):
+            assert payload(number + side * (COUNT // COPIES)).replace(CUT, "") in answer.text

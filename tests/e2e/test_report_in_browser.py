@@ -1,0 +1,129 @@
+"""A report of hostile snapshots in a real browser: nothing runs in it, and nothing is fetched."""
+
+from __future__ import annotations
+
+import http.server
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from fakes.hostile_text import CUT, SAMPLE, name, named, payload
+from fakes.saved import RESOLVED, answer, snapshot, variant
+from quantchat.report.page import html
+from quantchat.report.page_content import content
+from quantchat.snapshot.schema import Snapshot, TurnRecord
+from quantchat.worker.protocol import Failed
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed here")
+
+RAN = "data-ran"
+"""The attribute that each attack gives to the page's root, if it runs."""
+
+SCRIPT = f"document.documentElement.setAttribute('{RAN}','yes')"
+
+ATTACKS = (
+    "<script>{script}</script>",
+    "</pre></style></title></script><script>{script}</script>",
+    "<img src='{server}/image' onerror=\"{script}\">",
+    "<svg onload=\"{script}\"><image href='{server}/svg'/></svg>",
+    "</text></svg><img src='{server}/out' onerror=\"{script}\">",
+    '<details open ontoggle="{script}">',
+    '<input autofocus onfocus="{script}">',
+    '" autofocus onfocus="{script}" x="',
+    "<iframe src='{server}/frame'></iframe>",
+    "<iframe srcdoc=\"<script src='{server}/inner'></script>\"></iframe>",
+    "<link rel=stylesheet href='{server}/style'>",
+    "<style>@import '{server}/import'; body {{ background: url({server}/ground) }}</style>",
+    "<object data='{server}/object'></object><embed src='{server}/embed'>",
+    "<meta http-equiv=refresh content='0; url={server}/away'>",
+    "<base href='{server}/base/'><script src='x'></script>",
+    "<video src='{server}/video' onerror=\"{script}\"></video>",
+    "url({server}/css) \\27 ; }} @import '{server}/css2';",
+)
+
+
+@dataclass
+class Server:
+    """Listens on this machine's loopback and writes down what is asked of it."""
+
+    asked: list[str] = field(default_factory=list)
+    address: str = ""
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    noted = Server()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            noted.asked.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *args: object) -> None:
+            """Prints nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as serving:
+        noted.address = f"http://127.0.0.1:{serving.server_port}"
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        yield noted
+        serving.shutdown()
+
+
+def opened(page: bytes, folder: Path) -> str:
+    """The document as the browser has it once it has loaded `page`."""
+    file = folder / "page.html"
+    file.write_bytes(page)
+    done = subprocess.run(
+        [
+            str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+            "--disable-background-networking", "--disable-component-update", "--disable-sync",
+            "--no-first-run", "--no-proxy-server", f"--user-data-dir={folder / 'browser'}",
+            "--virtual-time-budget=3000", "--dump-dom", file.as_uri(),
+        ],
+        capture_output=True, check=True, timeout=180, encoding="utf-8",
+    )  # fmt: skip
+    return done.stdout
+
+
+def attacks(server: Server) -> list[str]:
+    return [attack.format(script=SCRIPT, server=server.address) for attack in ATTACKS]
+
+
+def hostile(text: str) -> Snapshot:
+    """A snapshot with `text` wherever text goes."""
+    said = answer(text, text=text, pieces=[text, "", ""], failure=Failed("internal", text, text))
+    ran = replace(RESOLVED, model=text, kernel=text, device_name=text, engine=text, dtype=text)
+    return snapshot(
+        name=text,
+        quantchat=text,
+        shown=[text, "other"],
+        variants=[variant(text, note=text, resolved=ran), variant("other")],
+        turns=[TurnRecord(number=1, prompt=text, answers=[said], divergence_point=0)],
+    )
+
+
+def test_no_script_runs_and_nothing_is_fetched(server: Server, tmp_path: Path) -> None:
+    told = attacks(server)
+    told.append(" ".join(payload(number) for number in SAMPLE).replace(CUT, ""))
+    page = html(content([(f"{one}.json", hostile(one)) for one in told]))
+    document = opened(page, tmp_path)
+    assert f"{RAN}=" not in document.partition("<head")[0]
+    assert not server.asked
+    assert document.count("<article") == len(told)  # it was read to its end
+    assert named(document) >= {name(number) for number in SAMPLE}
+
+
+def test_the_browser_would_have_told(server: Server, tmp_path: Path) -> None:
+    # The same attacks, not escaped: what the test above looks for is what happens then.
+    staying = [attack for attack in attacks(server) if "refresh" not in attack]
+    page = "<html><head></head><body>" + "".join(staying[2:]) + "</body></html>"
+    document = opened(page.encode(), tmp_path)
+    assert f'{RAN}="yes"' in document.partition("<head")[0]
+    assert server.asked

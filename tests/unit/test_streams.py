@@ -1,0 +1,181 @@
+"""The last guards before a terminal: of stdout and stderr, of the consoles, of completion."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.markup import render
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+import quantchat
+from fakes.escapes import Tokens
+from fakes.hostile_text import CUT, SAMPLE, named, payload
+from quantchat.cli import root
+from quantchat.cli.console import console
+from quantchat.cli.streams import NeutralStream, neutral_output
+from quantchat.text import neutralise
+
+EVIL = "".join(payload(number) for number in SAMPLE).replace(CUT, "")
+EVIL_UTF8 = EVIL.encode("utf-8", "ignore").decode()
+
+
+class Tty(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def controls(text: str) -> set[str]:
+    """The controls in `text`, whole and broken ones."""
+    tokens = Tokens()
+    found = {token.raw for token in tokens.feed(text.encode()) if token.kind != "text"}
+    return found | ({tokens.pending} if tokens.pending else set())
+
+
+def test_there_is_something_to_guard_against() -> None:
+    assert len(controls(EVIL_UTF8)) > 200
+
+
+# ---------------------------------------------------------------- stdout and stderr
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8"))))
+def test_a_stream_marks_whatever_is_written(pieces: list[str]) -> None:
+    raw = io.StringIO()
+    stream = NeutralStream(raw)
+    for piece in pieces:
+        assert stream.write(piece) == len(piece)  # as TextIO says: of what was given
+    stream.writelines(pieces)
+    assert raw.getvalue() == neutralise("".join(pieces)) * 2
+
+
+def test_a_stream_has_no_way_round_it() -> None:
+    with pytest.raises(AttributeError):
+        NeutralStream(sys.stdout).buffer  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_a_stream_is_as_the_one_below(tmp_path: Path) -> None:
+    with (tmp_path / "f").open("w", encoding="utf-8", errors="replace") as raw:
+        stream = NeutralStream(raw)
+        assert (stream.encoding, stream.errors) == ("utf-8", "replace")
+        assert stream.fileno() == raw.fileno()
+        assert not stream.isatty()
+        stream.write("a")
+        stream.flush()
+        assert (tmp_path / "f").read_text() == "a"
+    assert NeutralStream(Tty()).isatty()
+    with pytest.raises(OSError):
+        NeutralStream(io.StringIO()).fileno()
+
+
+def test_within_the_context_both_are_guarded(capsys: pytest.CaptureFixture[str]) -> None:
+    before = sys.stdout, sys.stderr, sys.excepthook
+    try:
+        with neutral_output():
+            print(EVIL)  # noqa: T201 - as a library would
+            sys.stderr.write(EVIL)
+    finally:
+        sys.excepthook = before[2]
+    assert (sys.stdout, sys.stderr) == before[:2]
+    printed = capsys.readouterr()
+    assert printed.out == neutralise(EVIL) + "\n"
+    assert printed.err == neutralise(EVIL)
+
+
+@pytest.mark.parametrize(
+    "guarded", ["with neutral_output():\n    {}", "with neutral_output(): pass\n{}"]
+)
+def test_a_traceback_is_neutral_within_and_after(guarded: str) -> None:
+    raising = r"raise RuntimeError('a \x1b]52;c;eA==\x07 b \u202e')"
+    code = "from quantchat.cli.streams import neutral_output\n" + guarded.format(raising)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": str(Path(quantchat.__file__).parents[1]), "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.endswith("RuntimeError: a ␛]52;c;eA==␇ b ⟨202E⟩\n")
+    assert controls(done.stderr) == {"\n"}
+
+
+# ---------------------------------------------------------------- the consoles
+
+
+def test_a_console_lets_only_its_own_controls_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Tty()
+    monkeypatch.setattr(sys, "stdout", NeutralStream(terminal))
+    monkeypatch.setenv("TERM", "xterm-256color")
+    table = Table(title=EVIL)
+    table.add_column(EVIL, style="bold")
+    table.add_row(EVIL)
+    out = console()
+    linked = Text(EVIL, style="link http://h/")
+    out.print(EVIL, table, Text("plain", style="green"), linked, width=200)
+    printed = terminal.getvalue()
+    assert {"\x1b[1m", "\x1b[32m"} <= controls(printed)  # its styles
+    ours = {"\n", "\x1b[0m", "\x1b[1m", "\x1b[3m", "\x1b[32m"}
+    assert not {c for c in controls(printed) - ours if not c.startswith("\x1b]8;")}
+    assert not {c for c in controls(printed) if named(c)}
+
+
+def test_a_console_parses_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    assert render("[red]x[/]").plain == "x"  # which it would be
+    console().print("[red]x[/] [link=http://h/]y[/link] :smile:")
+    assert capsys.readouterr().out == "[red]x[/] [link=http://h/]y[/link] :smile:\n"
+
+
+def test_a_progress_bar_moves_the_cursor_and_its_words_do_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    terminal = Tty()
+    monkeypatch.setattr(sys, "stderr", NeutralStream(terminal))
+    monkeypatch.setenv("TERM", "xterm-256color")
+    with Progress(console=console(stderr=True), auto_refresh=False) as progress:
+        progress.add_task("a \x1b]0;q00001q\x07\x9b2J\u202e", total=2, completed=1)
+        progress.refresh()
+    printed = terminal.getvalue()
+    assert "␛]0;q00001q" in printed
+    assert "\x1b[?25l" in controls(printed)  # the bar's own
+    assert not {c for c in controls(printed) if named(c) or c == "\x9b2J"}
+
+
+# ---------------------------------------------------------------- completion
+
+
+def test_completion_offers_no_name_that_would_act(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUANTCHAT_CONFIG", str(tmp_path))
+    folder = tmp_path / "profiles"
+    folder.mkdir()
+    for name in ("mine", "a\x1b[2J", "b\x9b2J", "c\u202e", "d\ne", "f\x07"):
+        (folder / f"{name}.toml").touch()
+    done = subprocess.run(
+        [sys.executable, "-c", "from quantchat.cli import main; main()"],
+        env={
+            "PYTHONPATH": str(Path(quantchat.__file__).parents[1]),
+            "QUANTCHAT_CONFIG": str(tmp_path),
+            "_QUANTCHAT_COMPLETE": "bash_complete",
+            "COMP_WORDS": "quantchat ",
+            "COMP_CWORD": "1",
+        },
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    offered = {line.partition(",")[2] for line in done.stdout.splitlines()}
+    assert {"mine", "demo", *root.list_commands(None)} <= offered  # type: ignore[arg-type]
+    assert controls(done.stdout) <= {"\n"}
+    assert neutralise(done.stdout) == done.stdout
+    assert not offered & {"a␛[2J", "b⟨9B⟩2J", "c⟨202E⟩", "d", "f␇"}
