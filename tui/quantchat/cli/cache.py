@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 
 import click
 from filelock import Timeout
@@ -102,5 +102,5 @@ def verify_(found: CheckpointCache, names: tuple[str, ...]) -> int:
 
 
 def _told(entry: Entry) -> dict[str, object]:
-    used = datetime.fromtimestamp(entry.used_s, UTC).isoformat(timespec="seconds")
+    used = datetime.fromtimestamp(entry.used_s, timezone.utc).isoformat(timespec="seconds")
     return {"name": entry.name, "bytes": entry.bytes, "used": used, "state": entry.state.value}

@@ -8,7 +8,7 @@ import platform
 import time
 from typing import TYPE_CHECKING, Any
 
-from quantchat.worker import lifeline
+from quantchat.worker import lifeline, unneeded
 from quantchat.worker.failures import Refused, describe
 from quantchat.worker.inbox import Inbox
 from quantchat.worker.outbox import ALIVE_S, Outbox
@@ -99,6 +99,7 @@ class _Server:
         self._outbox.send(forced)
 
     def _load(self, command: Load) -> None:
+        unneeded.hide(command)
         from quantchat.worker.decode.decoder import Decoder
         from quantchat.worker.engines import load
 

@@ -1,0 +1,102 @@
+"""What the libraries of each engine cost to import, with and without those that no answer needs.
+
+`python benchmarks/imports.py` imports each in fresh processes, by turns, and writes
+`benchmarks/results/imports.json`: processor seconds, resident memory, count of modules, and which
+packages the most modules are of.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from driving import circumstances
+
+RESULTS = Path(__file__).parent / "results" / "imports.json"
+ENGINES = {
+    "transformers": "from transformers import AutoModelForCausalLM, AutoTokenizer; "
+    "from transformers.models.llama import modeling_llama",
+    "bitsandbytes": "import bitsandbytes, torch; "
+    "from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig; "
+    "from transformers.models.llama import modeling_llama",
+    "gptq": "from gptqmodel import BACKEND, GPTQModel; "
+    "from transformers.models.llama import modeling_llama",
+}
+MOST_NAMED = 12
+_PROGRAM = """
+import collections, json, sys, time
+from quantchat.worker import unneeded
+from quantchat.worker.memory import resident_bytes
+from quantchat.worker.protocol import Load
+before = set(sys.modules)
+if sys.argv[3] == "hidden":
+    unneeded.hide(Load(sys.argv[1], "", {}))
+began = time.process_time()
+exec(sys.argv[2])
+spent = time.process_time() - began
+new = [name for name in sys.modules if name not in before and sys.modules[name] is not None]
+by_package = collections.Counter(name.partition(".")[0] for name in new)
+print(json.dumps({
+    "cpu_s": round(spent, 2),
+    "resident_mib": round(resident_bytes()[0] / 2**20),
+    "modules": len(new),
+    "packages": dict(by_package.most_common(int(sys.argv[4]))),
+}), file=sys.stderr)
+"""
+
+
+def once(engine: str, how: str) -> dict[str, Any]:
+    """Import an engine's libraries in a fresh process."""
+    run = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, engine, ENGINES[engine], how, str(MOST_NAMED)],
+        env={**os.environ, "GPTQMODEL_CPU_WORKERS": "2"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found: dict[str, Any] = json.loads(run.stderr.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    """Measure, write and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    rounds = parser.parse_args().rounds
+    result = circumstances(f"imports.py --rounds {rounds}")
+    runs: dict[str, dict[str, list[dict[str, Any]]]] = {
+        engine: {"as they are": [], "hidden": []} for engine in ENGINES
+    }
+    for _ in range(rounds):
+        for engine, ways in runs.items():
+            for how, found in ways.items():
+                found.append(once(engine, how))
+    result["engines"] = {
+        engine: {how: _middle(found) for how, found in ways.items()}
+        for engine, ways in runs.items()
+    }
+    RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    for engine, ways in result["engines"].items():
+        for how, one in ways.items():
+            print(
+                f"{engine}, {how}: {one['cpu_s']:.2f} s, {one['resident_mib']} MiB, "
+                f"{one['modules']} modules"
+            )
+
+
+def _middle(found: list[dict[str, Any]]) -> dict[str, Any]:
+    figures = ("cpu_s", "resident_mib", "modules")
+    middle = {name: statistics.median(one[name] for one in found) for name in figures}
+    return {**middle, "packages": found[-1]["packages"]}
+
+
+if __name__ == "__main__":
+    main()
