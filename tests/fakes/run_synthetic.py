@@ -1,8 +1,8 @@
 """Runs the real screen in this process' terminal, over real processes that only play a model.
 
-Arguments: a folder, for logs, snapshots and `report.json`, and perhaps `--history TOKENS`, for a
-conversation that holds so many tokens of each side already. The report says, for each answer,
-whether text and order came whole and how late tokens were.
+Arguments: a folder, for logs, snapshots and `report.json`; perhaps `--few-bytes`, and perhaps
+`--history TOKENS`, for a conversation that holds so many tokens of each side already. The report
+says, for each answer, whether text and order came whole and how late tokens were.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any
 import quantchat.app
 from quantchat.app import terminal
 
-terminal.quieten_textual()
+FEW_BYTES = True if "--few-bytes" in sys.argv else None
+terminal.quieten_textual(FEW_BYTES)
 
 import quantchat.app.app  # noqa: E402
 from fakes.scripted_app import LEFT, RIGHT, profile  # noqa: E402
@@ -92,7 +93,9 @@ quantchat.app.app.QuantchatApp = functools.partial(  # type: ignore[misc,assignm
     quantchat.app.app.QuantchatApp, make_comparison=compare
 )
 status = quantchat.app.run(
-    profile(generation={"max_new_tokens": 10**6}), snapshots=folder / "snapshots"
+    profile(generation={"max_new_tokens": 10**6}),
+    snapshots=folder / "snapshots",
+    few_bytes=FEW_BYTES,
 )
 look_at_turns()
 (folder / "report.json").write_text(json.dumps({"status": status, "answers": answers}))

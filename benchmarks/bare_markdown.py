@@ -1,0 +1,60 @@
+"""Two of Textual's own Markdown widgets that stream a text: what `screen.py` measures beside ours.
+
+`python benchmarks/bare_markdown.py KIND RATE` streams until it is killed. It is done as Textual's
+documentation says: `Markdown.get_stream`, in a container that is anchored to its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from textual.app import App, ComposeResult
+from textual.containers import Horizontal, VerticalScroll
+from textual.widgets import Footer, Markdown
+
+from fakes.synthetic_text import tokens
+
+MOST = 100_000
+
+
+class Bare(App[None]):
+    """Two columns."""
+
+    CSS = "VerticalScroll { width: 1fr; }"
+
+    def compose(self) -> ComposeResult:
+        """Side by side."""
+        with Horizontal():
+            for _ in range(2):
+                with VerticalScroll():
+                    yield Markdown()
+        yield Footer()
+
+    def on_mount(self) -> None:
+        """Begin to stream."""
+        self.title = "streams"
+        kind, rate = sys.argv[1], float(sys.argv[2])
+        for column in self.query(VerticalScroll):
+            column.anchor()
+        for widget in self.query(Markdown):
+            self.run_worker(self.stream(widget, tokens(kind, MOST), rate))
+
+    async def stream(self, widget: Markdown, pieces: list[str], rate: float) -> None:
+        """Append what is due, as it comes from a worker: in batches."""
+        stream = Markdown.get_stream(widget)
+        began, done = time.perf_counter(), 0
+        await stream.write("streams\n\n")
+        while done < MOST:
+            await asyncio.sleep(0.03)
+            due = min(MOST, int((time.perf_counter() - began) * rate))
+            await stream.write("".join(pieces[done:due]))
+            done = due
+
+
+if __name__ == "__main__":
+    Bare().run()

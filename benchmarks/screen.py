@@ -1,0 +1,178 @@
+"""What the screen costs while two sides stream, and whether anything is lost or held up.
+
+`python benchmarks/screen.py` streams texts from processes that only play a model into the real
+screen of 120 x 40 cells, whose reader only counts bytes; rates are tokens a second of each side:
+
+- each kind of text at 300, 1000 and 3000: processor, bytes, memory, keys, whether all came;
+- at 300: over SSH, with `--few-bytes`, and with transcripts of 1k, 10k and 100k tokens;
+- a terminal that reads 4 kB/s, one that reads nothing for 30 s, 500 sizes while it streams;
+- the same stream in two bare `Markdown` widgets of Textual's, which is what most clients use.
+
+Writes `benchmarks/results/screen.json`; the exit status is 1 if anything was lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from typing import Any
+
+from driving import circumstances
+from session import (
+    HERE,
+    TESTS,
+    Session,
+    Synthetic,
+    keep,
+    key_latencies_ms,
+    percentile,
+)
+
+sys.path.insert(0, str(TESTS))
+
+from fakes.synthetic_text import KINDS
+
+RATES = (300, 1000, 3000)
+TRANSCRIPTS = (1_000, 10_000, 100_000)
+SETTLING_S = 1.5
+QUIET_S = 4.0
+"""In which nothing is typed: processor and bytes are measured."""
+TYPING_S = 3.0
+OVER_SSH = {"SSH_CONNECTION": "192.0.2.1 1 192.0.2.2 22"}
+SLOW = 4000
+"""Bytes a second of a slow terminal."""
+DEAF_S = 30.0
+
+
+def measured(session: Session, rate: int) -> dict[str, Any]:
+    """What a session costs that streams at `rate` on both sides now."""
+    received, cpu_s, began = session.received, session.cpu_s(), time.perf_counter()
+    time.sleep(QUIET_S)
+    wall_s = time.perf_counter() - began
+    cpu = session.cpu_s() - cpu_s
+    written = session.received - received
+    return {
+        "tok_s_each_side": rate,
+        "cpu_share_of_a_core": round(cpu / wall_s, 3),
+        "cpu_us_per_token": round(1e6 * cpu / (2 * rate * wall_s)),
+        "bytes_per_token": round(written / (2 * rate * wall_s), 1),
+        "screen_process_mb": session.resident_mb(),
+    }
+
+
+def outcome(answers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Whether all came, and how the worker was held up."""
+    return {
+        "whole_and_in_order": bool(answers) and all(a["whole"] and a["in_order"] for a in answers),
+        "tokens": sum(a["tokens"] for a in answers),
+        "decoded_tok_s": [a["rate"] for a in answers],
+        "longest_gap_ms": max((a["longest_gap_ms"] for a in answers), default=None),
+    }
+
+
+def streamed(
+    kind: str,
+    rate: int,
+    *more: str,
+    env: dict[str, str] | None = None,
+    history: int = 0,
+) -> dict[str, Any]:
+    """Stream `kind` at `rate`; what it cost, how keys were answered, what came."""
+    session = Synthetic(*more, *(("--history", str(history)) if history else ()), env=env)
+    try:
+        session.ask(kind, rate, int(rate * (SETTLING_S + QUIET_S + TYPING_S + 2)))
+        time.sleep(SETTLING_S + history / 50_000)
+        found = measured(session, rate)
+        keys = key_latencies_ms(session, TYPING_S)
+        session.forget()
+        session.wait_for("● ready", most_s=60)
+        time.sleep(1)  # the other side
+        answers = session.report()
+    finally:
+        session.close()
+    latencies = {f"p{p}": round(percentile(keys, p), 1) for p in (50, 95)}
+    return {"kind": kind, **found, "key_to_echo_ms": latencies, "keys": len(keys)} | outcome(
+        answers
+    )
+
+
+def hindered(how: str) -> dict[str, Any]:
+    """Stream prose at 300 to a terminal that hinders it; the answers, as the workers timed them."""
+    session = Synthetic()
+    try:
+        session.ask("prose", 300, int(300 * (DEAF_S + 5)))
+        time.sleep(SETTLING_S)
+        if how == "500 sizes":
+            for number in range(500):
+                session.resize(30 + number * 7 % 170, 8 + number % 50)
+                time.sleep(DEAF_S / 500)
+        else:
+            session.pace = 0 if how == "reads nothing" else SLOW
+            time.sleep(DEAF_S)
+        session.pace = None
+        session.resize(120, 40)
+        session.forget()
+        began = time.perf_counter()
+        session.type("Ж")
+        caught_up_s = session.wait_for("Ж", most_s=60) - began
+        time.sleep(8)
+        answers = session.report()
+    finally:
+        session.close()
+    return {"terminal": how, "key_to_echo_after_s": round(caught_up_s, 2)} | outcome(answers)
+
+
+def started(env: dict[str, str] | None = None) -> float:
+    """Seconds from the start of `quantchat demo` until its first frame is written."""
+    began = time.perf_counter()
+    session = Session([sys.executable, "-m", "quantchat", "demo"], env=env)
+    try:
+        return round(session.wait_for("Ask both variants") - began, 3)
+    finally:
+        session.close()
+
+
+def bare(kind: str, rate: int) -> dict[str, Any]:
+    """The same stream in bare Markdown widgets."""
+    session = Session([sys.executable, str(HERE / "bare_markdown.py"), kind, str(rate)])
+    try:
+        session.wait_for("streams")
+        time.sleep(SETTLING_S)
+        early = measured(session, rate)
+        time.sleep(10)
+        late = measured(session, rate)
+    finally:
+        session.close()
+    return {"kind": kind, "at_once": early, "after_14_s": late}
+
+
+def main() -> int:
+    """Measure, write the result; 0 if nothing was lost."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--rates", nargs="+", type=int, default=list(RATES))
+    asked = parser.parse_args()
+    result = circumstances(" ".join(["screen.py", *sys.argv[1:]]))
+    starts = [started() for _ in range(6)][1:]
+    result["first_frame_s"] = {"median": statistics.median(starts), "all": starts}
+    result["streams"] = [streamed(kind, rate) for rate in asked.rates for kind in asked.kinds]
+    result["over_ssh"] = streamed("prose", 300, env=OVER_SSH)
+    result["few_bytes"] = streamed("prose", 300, "--few-bytes")
+    result["transcripts"] = [
+        {"transcript_tokens": tokens} | streamed("prose", 300, history=tokens)
+        for tokens in TRANSCRIPTS
+    ]
+    result["hindered"] = [hindered(how) for how in ("reads 4 kB/s", "reads nothing", "500 sizes")]
+    result["bare_markdown"] = [bare(kind, 300) for kind in ("prose", "code")]
+    runs = [*result["streams"], result["over_ssh"], result["few_bytes"], *result["transcripts"]]
+    result["nothing_lost"] = all(one["whole_and_in_order"] for one in [*runs, *result["hindered"]])
+    keep("screen", result)
+    return 0 if result["nothing_lost"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

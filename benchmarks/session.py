@@ -1,0 +1,190 @@
+"""The real screen in a pseudo-terminal whose reader is cheap, slow or deaf.
+
+What the benchmarks of the screen share. Nothing is drawn on this side: bytes are counted and
+searched, so that the reader takes next to nothing from the cores that the program is measured on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+HERE = Path(__file__).parent
+TESTS = HERE.parent / "tests"
+SYNTHETIC = (sys.executable, str(TESTS / "fakes" / "run_synthetic.py"))
+ENTER, QUIT, NEW_CHAT, SAVE = "\r", "\x11", "\x0e", "\x13"
+SIZE = (120, 40)
+_TAIL = 200_000
+"""Bytes that are searched; of what came before, only the number is known."""
+_BREATHS = 20
+"""Reads a second at a given pace."""
+
+
+class Session:
+    """`command` in a pseudo-terminal of its own."""
+
+    def __init__(self, command: Sequence[str], *, env: Mapping[str, str] | None = None) -> None:
+        self.pace: int | None = None
+        """Bytes a second that are read; None is as fast as they come, 0 is none."""
+        self.received = 0
+        """Bytes so far."""
+        self._tail = b""
+        self._seen = threading.Condition()
+        self._fd, child = pty.openpty()
+        self._size(*SIZE)
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("SSH_", "TMUX", "STY"))}
+        path = os.pathsep.join([str(HERE.parent / "tui"), str(TESTS)])
+        self.process = subprocess.Popen(
+            list(command),
+            stdin=child,
+            stdout=child,
+            stderr=child,
+            env={
+                **kept,
+                "PYTHONPATH": path,
+                "TERM": "xterm-256color",
+                "COLORTERM": "truecolor",
+                **(env or {}),
+            },
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(child)
+        self.ps = psutil.Process(self.process.pid)
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        while True:
+            pace = self.pace
+            if pace == 0:
+                time.sleep(1 / _BREATHS)
+                continue
+            try:
+                data = os.read(self._fd, 65536 if pace is None else max(1, pace // _BREATHS))
+            except OSError:
+                return
+            with self._seen:
+                self.received += len(data)
+                self._tail = (self._tail + data)[-_TAIL:]
+                self._seen.notify_all()
+            if pace is not None:
+                time.sleep(1 / _BREATHS)
+
+    def forget(self) -> None:
+        """Search only what comes from here on."""
+        with self._seen:
+            self._tail = b""
+
+    def wait_for(self, text: str, times: int = 1, most_s: float = 120) -> float:
+        """Wait until `text` is written so often; the clock then. Raises TimeoutError."""
+        wanted = text.encode()
+        with self._seen:
+            if not self._seen.wait_for(lambda: self._tail.count(wanted) >= times, most_s):
+                raise TimeoutError(f"{text!r} never came: …{self._tail[-2000:]!r}")
+        return time.perf_counter()
+
+    def type(self, text: str) -> None:
+        """Type `text`, control characters included."""
+        os.write(self._fd, text.encode())
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Change the size, as a user who drags the window's corner does."""
+        self._size(columns, rows)
+        os.killpg(self.process.pid, signal.SIGWINCH)
+
+    def _size(self, columns: int, rows: int) -> None:
+        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def cpu_s(self) -> float:
+        """Processor seconds of the screen process so far."""
+        times = self.ps.cpu_times()
+        return float(times.user + times.system)
+
+    def resident_mb(self) -> float:
+        """Of the screen process, in MB of 10^6 bytes."""
+        return round(self.ps.memory_info().rss / 1e6, 1)
+
+    def end(self, most_s: float = 60) -> int:
+        """Quit and wait; the exit status."""
+        self.pace = None
+        self.type(QUIT)
+        try:
+            return self.process.wait(most_s)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Make an end of it."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+class Synthetic(Session):
+    """The screen over processes that only play a model; both sides are ready when it is made."""
+
+    def __init__(self, *options: str, env: Mapping[str, str] | None = None) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="quantchat-"))
+        logs = {"QUANTCHAT_LOGS": str(self.folder / "logs")}
+        super().__init__([*SYNTHETIC, str(self.folder), *options], env={**logs, **(env or {})})
+        self.wait_for("● ready", times=2)
+
+    def ask(self, kind: str, rate: int, count: int) -> None:
+        """Have both sides answer with `count` tokens of `kind` at `rate` a second."""
+        self.type(f"{kind} {rate} {count}{ENTER}")
+
+    def report(self) -> list[dict[str, Any]]:
+        """End; for each answer, whether it came whole and in order, and how it was timed."""
+        self.end()
+        found = json.loads((self.folder / "report.json").read_text())
+        return list(found["answers"])
+
+
+KEYS = "БГДЖЗИЛПФЦЧШЩЭЮЯ"
+"""Letters that no text and no widget here has, so that their echo is found among the bytes."""
+
+
+def key_latencies_ms(session: Session, seconds: float) -> list[float]:
+    """Type a letter now and again for `seconds`; from each key to its echo, ms."""
+    found: list[float] = []
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        key = KEYS[len(found) % len(KEYS)]
+        session.forget()
+        began = time.perf_counter()
+        session.type(key)
+        found.append((session.wait_for(key, most_s=30) - began) * 1000)
+        if len(found) % 12 == 0:  # keep the prompt on one line
+            session.type("\x7f" * 12)
+        time.sleep(0.15)
+    session.type("\x7f" * (len(found) % 12))
+    return found
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The nearest rank."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+
+
+def keep(name: str, result: dict[str, Any]) -> None:
+    """Write `result` to `benchmarks/results/<name>.json`, and print where."""
+    target = HERE / "results" / f"{name}.json"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"wrote {target}")

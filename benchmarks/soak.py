@@ -1,0 +1,202 @@
+"""Whether anything grows that should not while two variants talk for half an hour.
+
+`python benchmarks/soak.py` runs two screens at once, each in a pseudo-terminal of its own: the demo
+with its real variants, at the lowest priority, and one over processes that only play a model and
+talk nearly all the time. Each begins a new chat now and again, as on a long day. Every few seconds
+the resident memory, file descriptors and threads of every process are read. Writes
+`benchmarks/results/soak.json`; the exit status is 1 if something grew or was lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import psutil
+from driving import circumstances
+from session import ENTER, NEW_CHAT, SAVE, Session, Synthetic, keep
+
+EVERY_S = 10.0
+SETTLING = 1 / 5
+"""Share of the time after which nothing may grow any more: caches are filled by then."""
+MOST_GROWTH = 0.02
+"""Of the resident memory, over all the time that is judged."""
+TURNS = 8
+"""After so many there is a new chat."""
+PROMPTS = (
+    "Tell me of a lighthouse and its keeper.",
+    "Explain how bread is baked, step by step.",
+    "Write ten sentences about the sea.",
+    "List the planets with one fact about each.",
+    "What should one know before climbing a mountain?",
+)
+SYNTHETIC_ASKS = ("prose 60 2400", "code 60 2400", "table 60 2400", "cjk 60 2400", "emoji 60 2400")
+SYNTHETIC_EVERY_S = 55.0
+REAL_EVERY_S = 30.0
+
+
+class Talker:
+    """Types one prompt after the other into `session`, and begins a new chat now and again."""
+
+    def __init__(self, session: Session, prompts: tuple[str, ...], every_s: float) -> None:
+        self.session = session
+        self.asked = 0
+        self._prompts = itertools.cycle(prompts)
+        self._every_s = every_s
+        self._due = time.monotonic()
+
+    def go_on(self) -> None:
+        """Ask, if it is time."""
+        if time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + self._every_s
+        if self.asked and self.asked % TURNS == 0:
+            self.session.type(SAVE)
+            time.sleep(1)
+            self.session.type(NEW_CHAT)
+            time.sleep(1)
+        self.session.type(next(self._prompts) + ENTER)
+        self.asked += 1
+
+
+def processes(session: Session) -> dict[str, psutil.Process]:
+    """The screen and its workers, by name; the watchers, a shell each, are left out."""
+    found = {"screen": session.ps}
+    for child in session.ps.children():
+        with contextlib.suppress(psutil.Error):
+            if child.num_threads() > 1:  # a worker reads and writes in threads
+                found[f"worker {len(found)}"] = child
+    return found
+
+
+def look(named: dict[str, psutil.Process], at_s: float) -> list[dict[str, Any]]:
+    """One sample of each process."""
+    samples = []
+    for name, process in named.items():
+        if not process.is_running():
+            raise SystemExit(f"{name} is gone after {at_s:.0f} s")
+        with process.oneshot():
+            samples.append(
+                {
+                    "process": name,
+                    "at_s": round(at_s, 1),
+                    "resident_mb": round(process.memory_info().rss / 1e6, 2),
+                    "descriptors": process.num_fds(),
+                    "threads": process.num_threads(),
+                }
+            )
+    return samples
+
+
+def judged(samples: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
+    """What one process held, and whether it stayed flat once it had settled."""
+    later = [one for one in samples if one["at_s"] >= seconds * SETTLING]
+    memory = [one["resident_mb"] for one in later]
+    times = [one["at_s"] for one in later]
+    slope = statistics.linear_regression(times, memory).slope
+    third = max(1, len(later) // 3)
+    before, after = (statistics.median(part) for part in (memory[:third], memory[-third:]))
+    steady = {
+        name: (max(one[name] for one in later[:third]), max(one[name] for one in later[-third:]))
+        for name in ("descriptors", "threads")
+    }
+    growth = after / before - 1
+    return {
+        "resident_mb": {"first": samples[0]["resident_mb"], "last": samples[-1]["resident_mb"]},
+        "resident_mb_most": max(one["resident_mb"] for one in samples),
+        "growth_percent": round(100 * growth, 2),
+        "slope_mb_per_hour": round(slope * 3600, 2),
+        "descriptors": {"first_third": steady["descriptors"][0], "last": steady["descriptors"][1]},
+        "threads": {"first_third": steady["threads"][0], "last": steady["threads"][1]},
+        "flat": growth <= MOST_GROWTH and all(last <= first for first, last in steady.values()),
+    }
+
+
+def said(folder: Path) -> dict[str, int]:
+    """What the real variants said, by label, as far as it was saved."""
+    tokens: dict[str, int] = defaultdict(int)
+    for file in folder.glob("*.json"):
+        for turn in json.loads(file.read_text())["turns"]:
+            for answer in turn["answers"]:
+                tokens[answer["variant"]] += len(answer["ids"])
+    return dict(tokens)
+
+
+def soak(seconds: float) -> dict[str, Any]:
+    """Talk for `seconds`; what was seen."""
+    snapshots = Path(tempfile.mkdtemp(prefix="quantchat-"))
+    program = [sys.executable, "-m", "quantchat", "demo", "--snapshots", str(snapshots)]
+    demo = Session(["nice", "-n", "19", *program], env={"QUANTCHAT_LOGS": str(snapshots / "logs")})
+    synthetic = Synthetic()
+    try:
+        demo.wait_for("● ready", times=2, most_s=1800)
+        time.sleep(5)
+        talkers = {
+            "demo": Talker(demo, PROMPTS, REAL_EVERY_S),
+            "synthetic": Talker(synthetic, SYNTHETIC_ASKS, SYNTHETIC_EVERY_S),
+        }
+        named = {
+            f"{which}: {name}": process
+            for which, talker in talkers.items()
+            for name, process in processes(talker.session).items()
+        }
+        samples: list[dict[str, Any]] = []
+        began = time.monotonic()
+        while (gone := time.monotonic() - began) < seconds:
+            for talker in talkers.values():
+                talker.go_on()
+            samples += look(named, gone)
+            time.sleep(max(0.0, EVERY_S - (time.monotonic() - began - gone)))
+        demo.type(SAVE)
+        time.sleep(3)
+        status = demo.end()
+        answers = synthetic.report()
+    finally:
+        demo.close()
+        synthetic.close()
+    found = {
+        name: judged([one for one in samples if one["process"] == name], seconds) for name in named
+    }
+    whole = [a for a in answers if a["whole"] and a["in_order"]]
+    return {
+        "seconds": round(seconds),
+        "every_s": EVERY_S,
+        "processes": found,
+        "demo": {"exit_status": status, "asked": talkers["demo"].asked, "tokens": said(snapshots)},
+        "synthetic": {
+            "asked": talkers["synthetic"].asked,
+            "answers": len(answers),
+            "whole_and_in_order": len(whole),
+            "tokens": sum(a["tokens"] for a in answers),
+        },
+        "nothing_grew": all(one["flat"] for one in found.values()),
+        "nothing_lost": len(whole) == len(answers) > 0,
+        "samples": samples,
+    }
+
+
+def main() -> int:
+    """Soak, write the result; 0 if nothing grew and nothing was lost."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=30)
+    minutes = parser.parse_args().minutes
+    result = circumstances(f"soak.py --minutes {minutes:g}")
+    result |= soak(minutes * 60)
+    keep("soak", result)
+    print(json.dumps({**result, "samples": len(result["samples"])}, indent=2))
+    return 0 if result["nothing_grew"] and result["nothing_lost"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
