@@ -26,6 +26,7 @@ from session import (
     Session,
     Synthetic,
     keep,
+    kept,
     key_latencies_ms,
     percentile,
 )
@@ -148,6 +149,48 @@ def bare(kind: str, rate: int) -> dict[str, Any]:
     return {"kind": kind, "at_once": early, "after_14_s": late}
 
 
+def table(result: dict[str, Any]) -> list[str]:
+    """The kept result as Markdown, for docs/screen.md."""
+    named = [(one["kind"], one) for one in result["streams"]]
+    named += [("prose, over SSH", result["over_ssh"]), ("prose, --few-bytes", result["few_bytes"])]
+    for one in result["transcripts"]:
+        named.append((f"prose after {one['transcript_tokens']:,} tokens", one))
+    lines = [
+        "| what streams | tok/s a side | µs a token | of a core | bytes a token | MB "
+        "| key p50 / p95 ms | lost |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, one in named:
+        keys = one["key_to_echo_ms"]
+        lost = "nothing" if one["whole_and_in_order"] else "SOME"
+        lines.append(
+            f"| {name} | {one['tok_s_each_side']} | {one['cpu_us_per_token']} "
+            f"| {one['cpu_share_of_a_core']:.0%} | {one['bytes_per_token']:.0f} "
+            f"| {one['screen_process_mb']:.0f} | {keys['p50']:.0f} / {keys['p95']:.0f} | {lost} |"
+        )
+    for one in result["bare_markdown"]:
+        for when, cost in (("first", one["at_once"]), ("14 s later", one["after_14_s"])):
+            lines.append(
+                f"| {one['kind']} in bare Markdown widgets, {when} | {cost['tok_s_each_side']} "
+                f"| {cost['cpu_us_per_token']} | {cost['cpu_share_of_a_core']:.0%} "
+                f"| {cost['bytes_per_token']:.0f} | {cost['screen_process_mb']:.0f} | | |"
+            )
+    lines += [
+        "",
+        "| the terminal, for 30 s at 300 tok/s a side | decoded tok/s | longest gap ms | a key "
+        "after it, s | lost |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for one in result["hindered"]:
+        lost = "nothing" if one["whole_and_in_order"] else "SOME"
+        rates = " and ".join(f"{rate:.0f}" for rate in one["decoded_tok_s"])
+        lines.append(
+            f"| {one['terminal']} | {rates} | {one['longest_gap_ms']:.0f} "
+            f"| {one['key_to_echo_after_s']} | {lost} |"
+        )
+    return lines
+
+
 def main() -> int:
     """Measure, write the result; 0 if nothing was lost."""
     parser = argparse.ArgumentParser(
@@ -155,7 +198,13 @@ def main() -> int:
     )
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--rates", nargs="+", type=int, default=list(RATES))
+    parser.add_argument(
+        "--table", action="store_true", help="print the kept result, measure nothing"
+    )
     asked = parser.parse_args()
+    if asked.table:
+        print("\n".join(table(kept("screen"))))
+        return 0
     result = circumstances(" ".join(["screen.py", *sys.argv[1:]]))
     starts = [started() for _ in range(6)][1:]
     result["first_frame_s"] = {"median": statistics.median(starts), "all": starts}

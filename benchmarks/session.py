@@ -188,3 +188,10 @@ def keep(name: str, result: dict[str, Any]) -> None:
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"wrote {target}")
+
+
+def kept(name: str) -> dict[str, Any]:
+    """The result in `benchmarks/results/<name>.json`."""
+    text = (HERE / "results" / f"{name}.json").read_text(encoding="utf-8")
+    result: dict[str, Any] = json.loads(text)
+    return result

@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 from driving import circumstances
-from session import ENTER, NEW_CHAT, SAVE, Session, Synthetic, keep
+from session import ENTER, NEW_CHAT, SAVE, Session, Synthetic, keep, kept
 
 EVERY_S = 10.0
 SETTLING = 1 / 5
@@ -184,13 +184,35 @@ def soak(seconds: float) -> dict[str, Any]:
     }
 
 
+def table(result: dict[str, Any]) -> list[str]:
+    """The kept result as Markdown, for docs/screen.md."""
+    lines = [
+        "| process | MB at first, last, most | growth once settled | descriptors | threads |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, one in result["processes"].items():
+        memory = one["resident_mb"]
+        held, ran = one["descriptors"], one["threads"]
+        lines.append(
+            f"| {name} | {memory['first']:.0f}, {memory['last']:.0f}, {one['resident_mb_most']:.0f}"
+            f" | {one['growth_percent']} % | {held['first_third']} → {held['last']} "
+            f"| {ran['first_third']} → {ran['last']} |"
+        )
+    return lines
+
+
 def main() -> int:
     """Soak, write the result; 0 if nothing grew and nothing was lost."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--minutes", type=float, default=30)
-    minutes = parser.parse_args().minutes
+    parser.add_argument("--table", action="store_true", help="print the kept result, soak nothing")
+    asked = parser.parse_args()
+    if asked.table:
+        print("\n".join(table(kept("soak"))))
+        return 0
+    minutes = asked.minutes
     result = circumstances(f"soak.py --minutes {minutes:g}")
     result |= soak(minutes * 60)
     keep("soak", result)
