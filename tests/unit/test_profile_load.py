@@ -106,13 +106,13 @@ def test_good() -> None:
             'engine = "gptq"',
             'engine = "gtpq"',
             'p.toml:5: variants[1].engine: "gtpq" is not one of auto-gptq, bitsandbytes, gptq,'
-            ' transformers (did you mean "gptq"?)',
+            ' openai, transformers (did you mean "gptq"?)',
         ),
         (
             'engine = "gptq"\n',
             "",
             "p.toml:3: variants[1].engine: is missing (one of auto-gptq, bitsandbytes, gptq, "
-            "transformers)",
+            "openai, transformers)",
         ),
         (
             'engine = "gptq"',

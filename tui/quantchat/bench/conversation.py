@@ -43,6 +43,9 @@ class Answer:
     ids: list[int] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)
     times_ns: list[int] = field(default_factory=list)
+    counted: int | None = None
+    """Output tokens by a server's count, once it is over: `ids` are its chunks then. -1: it does
+    not count. None where each token came by itself."""
     text: str = ""
     """What was said so far, raw; the pieces joined, until the worker's whole decoding comes."""
     reason: str = ""

@@ -320,6 +320,10 @@ class LiveVariant:
         elif isinstance(event, Finished):
             answer.text = event.text
             answer.reason = event.reason
+            if event.chunks >= 0:
+                answer.counted = event.output_tokens
+                answer.prompt_tokens = max(0, event.prompt_tokens)
+                answer.cached_tokens = event.cached_tokens
             answer.state = AnswerState.DONE
             self._answer_over()
         elif isinstance(event, Failed):

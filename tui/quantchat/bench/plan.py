@@ -16,7 +16,15 @@ from quantchat.metrics.host import cpu_has
 from quantchat.metrics.model_files import ModelFiles
 from quantchat.metrics.sampler import DeviceSample
 from quantchat.metrics.visible import visible_gpus
-from quantchat.profile.model import DEMO_MODEL, AnyVariant, AutoGptq, Gptq, Profile, Transformers
+from quantchat.profile.model import (
+    DEMO_MODEL,
+    AnyVariant,
+    AutoGptq,
+    Gptq,
+    OpenAI,
+    Profile,
+    Transformers,
+)
 from quantchat.quantize.demo_shape import demo_files
 from quantchat.quantize.headers import read
 from quantchat.quantize.sources import Named, resolve
@@ -134,6 +142,8 @@ def predicted(spec: AnyVariant, resolved: Resolved, tokens: int) -> Estimate | N
 
     None where the files do not tell. Cheap: a few milliseconds for files that were just read.
     """
+    if isinstance(spec, OpenAI):
+        return None
     try:
         _refuse_gguf(spec)
         files = read(resolve(resolved.model), fetch=False)
@@ -144,6 +154,8 @@ def predicted(spec: AnyVariant, resolved: Resolved, tokens: int) -> Estimate | N
 
 def _variant(spec: AnyVariant, sample: DeviceSample, tokens: int, fetch: bool) -> VariantPlan:
     room = _room(spec, sample)
+    if isinstance(spec, OpenAI):
+        return VariantPlan(spec.label, room, None, "what a server holds is not known from here")
     risks = [f"CAUTION: {danger}, which could do anything you can" for danger in spec.dangers]
     try:
         files, told = _files(spec, fetch)
@@ -183,7 +195,9 @@ def _refuse_gguf(spec: AnyVariant) -> None:
 
 
 def _room(spec: AnyVariant, sample: DeviceSample) -> Room:
-    """The device the worker of `spec` will choose (`choose_device` there)."""
+    """The device the worker of `spec` will choose (`choose_device` there), or its server."""
+    if isinstance(spec, OpenAI):
+        return Room(one_line(spec.base_url), False, None, None)
     gpus = visible_gpus(sample.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
     index = int(spec.device.partition(":")[2] or 0)
     auto_cpu = spec.device == "auto" and (not gpus or (not spec.python and _torch_without_cuda()))

@@ -97,6 +97,7 @@ def timing(answer: Answer) -> TurnTiming:
         prompt_tokens=answer.prompt_tokens,
         cached_tokens=answer.cached_tokens,
         prefilled_ns=answer.prefilled_ns,
+        tokens=answer.counted,
     )
 
 

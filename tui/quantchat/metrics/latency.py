@@ -41,23 +41,29 @@ def itl_ms(times_ns: Sequence[int]) -> list[float]:
     return [(b - a) / _NS_PER_MS for a, b in pairwise(times_ns)]
 
 
-def tpot_ms(times_ns: Sequence[int]) -> float | None:
-    """Time per output token, ms: (last token − first token) ÷ (n − 1)."""
-    span_ns = _span_ns(times_ns)
-    return span_ns / (len(times_ns) - 1) / _NS_PER_MS if span_ns else None
+def tpot_ms(times_ns: Sequence[int], tokens: int | None = None) -> float | None:
+    """Time per output token, ms: (last token − first token) ÷ (n − 1).
+
+    n is `tokens` where the times are those of a server's chunks (so has it `vllm bench serve`).
+    """
+    span_ns, gaps = _span_ns(times_ns), (len(times_ns) if tokens is None else tokens) - 1
+    return span_ns / gaps / _NS_PER_MS if span_ns and gaps > 0 else None
 
 
-def decode_throughput(times_ns: Sequence[int]) -> float | None:
+def decode_throughput(times_ns: Sequence[int], tokens: int | None = None) -> float | None:
     """Decode throughput, tok/s: 1000 ÷ TPOT. The first token, which prefill made, is not in it."""
-    tpot = tpot_ms(times_ns)
+    tpot = tpot_ms(times_ns, tokens)
     return 1000 / tpot if tpot else None
 
 
-def end_to_end_throughput(received_ns: int, times_ns: Sequence[int]) -> float | None:
+def end_to_end_throughput(
+    received_ns: int, times_ns: Sequence[int], tokens: int | None = None
+) -> float | None:
     """End-to-end throughput, tok/s: n ÷ (prompt received → last token)."""
     if not received_ns or not times_ns or times_ns[-1] <= received_ns:
         return None
-    return len(times_ns) * _NS_PER_S / (times_ns[-1] - received_ns)
+    count = len(times_ns) if tokens is None else tokens
+    return count * _NS_PER_S / (times_ns[-1] - received_ns) if count > 0 else None
 
 
 def prefill_throughput(received_ns: int, prefilled_ns: int, computed_tokens: int) -> float | None:
@@ -147,6 +153,7 @@ class TurnTiming:
     """Every latency and throughput figure of one answer, finished or growing."""
 
     output_tokens: int
+    """-1 where a server sent chunks and did not count."""
     prompt_tokens: int
     cached_tokens: int
     """Prompt tokens taken from the kept KV cache, counted apart from those computed."""
@@ -167,20 +174,22 @@ class TurnTiming:
         cached_tokens: int = 0,
         prefilled_ns: int = 0,
         itl: Percentiles | None = None,
+        tokens: int | None = None,
     ) -> TurnTiming:
         """Work them out. `prefilled_ns` is when the last prompt token was computed (0: not yet).
 
-        `itl` is for who knows the percentiles of the inter-token latency already.
+        `itl` is for who knows the percentiles of the inter-token latency already. `tokens` is the
+        server's count where the times are those of chunks, -1 where it does not count.
         """
         return cls(
-            output_tokens=len(times_ns),
+            output_tokens=len(times_ns) if tokens is None else tokens,
             prompt_tokens=prompt_tokens,
             cached_tokens=cached_tokens,
             ttft_ms=ttft_ms(received_ns, times_ns),
             itl_ms=itl or Percentiles.of(itl_ms(times_ns)),
-            tpot_ms=tpot_ms(times_ns),
-            decode_tok_s=decode_throughput(times_ns),
-            end_to_end_tok_s=end_to_end_throughput(received_ns, times_ns),
+            tpot_ms=tpot_ms(times_ns, tokens),
+            decode_tok_s=decode_throughput(times_ns, tokens),
+            end_to_end_tok_s=end_to_end_throughput(received_ns, times_ns, tokens),
             prefill_tok_s=prefill_throughput(
                 received_ns, prefilled_ns, prompt_tokens - cached_tokens
             ),

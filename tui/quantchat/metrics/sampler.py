@@ -14,7 +14,7 @@ from quantchat.metrics.memory import (
     on_gpu,
     resident_memory,
 )
-from quantchat.worker.protocol import Ledger
+from quantchat.worker.protocol import SERVER, Ledger
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,8 @@ class DeviceSampler:
         self, pid: int, ledger: Ledger, device_change: int | None = None
     ) -> ProcessMemory:
         """What the worker `pid` holds, where its `ledger` says it runs (see `gpu_memory`)."""
+        if ledger.device == SERVER:
+            return ProcessMemory(None, "unknown", "the server does not tell what it holds")
         if on_gpu(ledger):
             return gpu_memory(self._gpus.process_memory(pid), ledger, device_change)
         tree = self._trees.setdefault(pid, ProcessTree(pid))

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from quantchat.errors import UserError
 from quantchat.profile.mistakes import Mistake, mistakes, written
-from quantchat.profile.model import AnyVariant, AutoGptq, Gptq, Profile, is_path
+from quantchat.profile.model import AnyVariant, AutoGptq, Gptq, OpenAI, Profile, is_path
 from quantchat.profile.toml_text import KeyLines, TomlError, parse
 from quantchat.text import one_line
 
@@ -107,7 +107,7 @@ def _from_folder(profile: Profile, folder: Path, where: str, text: str) -> Profi
 
 def _located(variant: AnyVariant, folder: Path) -> AnyVariant:
     paths: dict[str, Any] = {}
-    if is_path(variant.model):
+    if is_path(variant.model) and not isinstance(variant, OpenAI):
         paths["model"] = _absolute(variant.model, folder)
     if variant.python and ("/" in variant.python or variant.python.startswith("~")):
         # Links are kept: a virtual environment is known by where its interpreter's link lies.

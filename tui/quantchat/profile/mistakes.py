@@ -15,6 +15,7 @@ from quantchat.profile.model import (
     BitsAndBytes,
     Generation,
     Gptq,
+    OpenAI,
     Profile,
     Quantize,
     Run,
@@ -24,7 +25,7 @@ from quantchat.profile.model import (
 from quantchat.profile.nearest import did_you_mean
 from quantchat.profile.toml_text import KeyPath
 
-_ENGINES = ("auto-gptq", "bitsandbytes", "gptq", "transformers")
+_ENGINES = ("auto-gptq", "bitsandbytes", "gptq", "openai", "transformers")
 
 TABLES: dict[tuple[str, ...], tuple[type[BaseModel], str]] = {
     (): (Profile, "at the top of the file"),
@@ -36,6 +37,7 @@ TABLES: dict[tuple[str, ...], tuple[type[BaseModel], str]] = {
     ("variants", "bitsandbytes"): (BitsAndBytes, 'in a variant with engine = "bitsandbytes"'),
     ("variants", "gptq"): (Gptq, 'in a variant with engine = "gptq"'),
     ("variants", "gptq", "quantize"): (Quantize, "in [variants.quantize]"),
+    ("variants", "openai"): (OpenAI, 'in a variant with engine = "openai"'),
     ("variants", "transformers"): (Transformers, 'in a variant with engine = "transformers"'),
 }
 """Each table of the format, by pydantic's path to it without indexes, and where that is."""

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 DEMO_MODEL = "demo:smollm2-135m-instruct"
 
@@ -253,7 +253,41 @@ class Transformers(_OpensPickles):
         return value
 
 
-AnyVariant = BitsAndBytes | Gptq | AutoGptq | Transformers
+class OpenAI(VariantBase):
+    """A server that speaks OpenAI's protocol: vLLM, SGLang, llama.cpp, Ollama."""
+
+    engine: Literal["openai"]
+    """What runs the model: a server, here or elsewhere."""
+    model: Line
+    """The model's name, as the server knows it."""
+    base_url: str = Field(
+        pattern=r"^https?://[^\s@]+$", max_length=2000, examples=["http://127.0.0.1:8000/v1"]
+    )
+    """Where it answers, up to the path's `/v1`. A key is never part of it: see `key_env`."""
+    key_env: str | None = Field(
+        None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=100, examples=["VLLM_API_KEY"]
+    )
+    """Name of the environment variable that holds the server's key, if it wants one."""
+    api: Literal["chat", "completion"] = "chat"
+    """`chat`: the server applies the chat template. `completion`: it continues the plain text."""
+    timeout_s: float = Field(120.0, gt=0, le=3600)
+    """Longest silence, in seconds, before or in the middle of an answer."""
+
+    @field_validator("model")
+    @classmethod
+    def _folder_or_id(cls, value: str) -> str:
+        return value  # whatever the server calls it
+
+    @model_validator(mode="after")
+    def _nothing_of_the_servers(self) -> OpenAI:
+        its_own = ("dtype", "device", "attention", "decode", "trust_remote_code")
+        for name in its_own:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is the server's own matter: tell it there")
+        return self
+
+
+AnyVariant = BitsAndBytes | Gptq | AutoGptq | Transformers | OpenAI
 
 Variant = Annotated[AnyVariant, Field(discriminator="engine")]
 

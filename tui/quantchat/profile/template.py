@@ -43,6 +43,7 @@ _VARIANTS = """\
 #   gptq          a finished GPTQ checkpoint, or one made here first
 #   auto-gptq     the same through auto-gptq, under an interpreter that has it (python = "…")
 #   transformers  not quantized, or any other checkpoint that transformers loads by itself
+#   openai        a server that runs it, at base_url = "http://…/v1" (docs/servers.md)
 """
 
 

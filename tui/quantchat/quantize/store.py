@@ -17,6 +17,7 @@ from quantchat.profile.model import (
     AutoGptq,
     BitsAndBytes,
     Gptq,
+    OpenAI,
     Quantize,
     Transformers,
 )
@@ -107,6 +108,8 @@ class Workshop:
             return QuantizeBitsAndBytes(
                 self._weights(spec), spec.quant_type, spec.double_quant, spec.compute_dtype
             )
+        if isinstance(spec, OpenAI):
+            return None
         return self._demo_stage(spec) if spec.model == DEMO_MODEL else None
 
     def _demo_stage(self, spec: AnyVariant) -> Stage:
@@ -199,6 +202,8 @@ class Workshop:
 def _prepared(spec: AnyVariant, made: Path | None) -> Prepared:
     if made is not None:
         return Prepared(str(made), note=DEMO_NOTE if spec.model == DEMO_MODEL else "")
+    if isinstance(spec, OpenAI):
+        return Prepared(spec.model)
     named = resolve(spec.model)
     return Prepared(named.model, named.revision)
 

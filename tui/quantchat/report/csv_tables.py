@@ -79,7 +79,8 @@ def _answers(snapshots: _Named) -> Iterator[tuple[Any, ...]]:
         yield (
             *key,
             answer.state, answer.reason, answer.prompt_tokens, answer.cached_tokens,
-            timing.output_tokens, timing.ttft_ms, timing.tpot_ms,
+            None if timing.output_tokens < 0 else timing.output_tokens,
+            timing.ttft_ms, timing.tpot_ms,
             *((itl.p50, itl.p95, itl.p99) if itl else (None,) * 3),
             timing.prefill_tok_s, timing.decode_tok_s, timing.end_to_end_tok_s,
             *_bytes(answer.ledger),

@@ -26,6 +26,7 @@ from quantchat.snapshot.recovered import is_recovered
 from quantchat.snapshot.schema import AnswerRecord, Snapshot, TurnRecord, VariantRecord
 from quantchat.snapshot.store import Listed
 from quantchat.text import neutralise, one_line
+from quantchat.worker.protocol import NO_ID
 
 ORDERS = {"together": "contended", "in-turn": "in turn"}
 """How a figure came about, to stand beside it."""
@@ -89,7 +90,7 @@ def variants_table(snapshot: Snapshot) -> Table:
         _row("caution", variants, _caution),
         _row("decoding", variants, lambda v: v.resolved and v.resolved.decode),
         _row("parameters", variants, lambda v: v.resolved and _count(v.resolved.parameters)),
-        _row("context", variants, lambda v: v.resolved and f"{v.resolved.context_length} tokens"),
+        _row("context", variants, _context),
         _row("prompts", variants, _prompts),
         _row("checkpoint", variants, lambda v: v.resolved and v.resolved.checkpoint_hash[:12]),
         _row("libraries", variants, _libraries),
@@ -122,12 +123,24 @@ def memory_table(snapshot: Snapshot) -> Table:
     return _table("Memory", [variant.label for variant in variants], rows)
 
 
+def _context(variant: VariantRecord) -> str | None:
+    length = variant.resolved.context_length if variant.resolved else 0
+    return f"{length} tokens" if length > 0 else None
+
+
+def _output(answer: AnswerRecord) -> str:
+    tokens, arrived = answer.timing.output_tokens, len(answer.times_ns)
+    if tokens < 0:
+        return f"{arrived} chunks, tokens not counted"
+    return f"{tokens} tokens" + (f" in {arrived} chunks" if NO_ID in answer.ids else "")
+
+
 def turn_table(turn: TurnRecord) -> Table:
     """Latency and throughput of one turn, with how it ran beside each figure."""
     given = turn.answers
     rows = [
         _row("prompt", given, _prompt_tokens),
-        _row("output", given, lambda a: f"{a.timing.output_tokens} tokens"),
+        _row("output", given, _output),
         _timed("TTFT", given, lambda a: milliseconds(a.timing.ttft_ms)),
         _timed("prefill throughput", given, lambda a: _rate(a.timing.prefill_tok_s)),
         _timed("ITL p50 · p95 · p99", given, _itl),

@@ -30,6 +30,7 @@ from quantchat.worker.strict_json import ProtocolError
 
 if TYPE_CHECKING:
     from quantchat.worker.decode.decoder import Decoder
+    from quantchat.worker.servers.remote import RemoteDecoder
 
 
 def main(commands: int, events: int, life: int, parent: int) -> int:
@@ -54,7 +55,7 @@ class _Server:
         self._inbox = inbox
         self._outbox = outbox
         self._began = began
-        self._decoder: Decoder | None = None
+        self._decoder: Decoder | RemoteDecoder | None = None
 
     def run(self) -> None:
         while True:
@@ -77,7 +78,7 @@ class _Server:
 
     def _do(self, command: Any) -> None:
         if isinstance(command, Load):
-            self._load(command)
+            (self._connect if command.engine == "openai" else self._load)(command)
         elif isinstance(command, Prepare):
             self._prepare(command)
         elif isinstance(command, Generate):
@@ -97,6 +98,26 @@ class _Server:
         except Exception as error:  # noqa: BLE001 - what was answered stands, whatever it was
             forced = Forced(command.number, problem=describe(error).reason)
         self._outbox.send(forced)
+
+    def _connect(self, command: Load) -> None:
+        from quantchat.worker.servers.remote import RemoteDecoder
+
+        self._outbox.send(Progress("connecting"))
+        server = RemoteDecoder(command)
+        imported = time.perf_counter()
+        server.connect()
+        self._decoder = server
+        ready = time.perf_counter()
+        self._outbox.send(
+            Ready(
+                resolved=server.resolved(),
+                ledger=server.ledger(),
+                import_s=imported - self._began,
+                weights_s=0.0,
+                warmup_s=ready - imported,
+                note=server.note,
+            )
+        )
 
     def _load(self, command: Load) -> None:
         unneeded.hide(command)

@@ -19,6 +19,12 @@ from quantchat.worker.strict_json import ProtocolError, from_json
 
 VERSION = 1
 
+NO_ID = -1
+"""In place of a token's id where a server streams text: there, one entry is one chunk."""
+
+SERVER = "server"
+"""The `device` of a variant that another program runs; what it holds is not known."""
+
 
 # ---------------------------------------------------------------- what is loaded and generated
 
@@ -266,7 +272,8 @@ class Finished:
     """A turn is over. `reason`: eos, length, stop (asked for) or context (the context is full).
 
     `text` is the whole answer decoded at once: the authority over the pieces. `rest` is the text
-    held back at the end, as of a character cut in the middle.
+    held back at the end, as of a character cut in the middle. A server sends chunks: it says how
+    many, and its own counts of tokens, -1 where it does not count.
     """
 
     turn: int
@@ -275,6 +282,12 @@ class Finished:
     rest: str
     text: str
     finished_ns: int
+    chunks: int = -1
+    """How many chunks carried the tokens; -1: each token came by itself."""
+    prompt_tokens: int = -1
+    """As counted by a server, which does so at the end."""
+    cached_tokens: int = 0
+    """Of those, taken from a server's own prompt cache."""
 
 
 @dataclass(frozen=True)
@@ -313,8 +326,9 @@ class Failed:
     """Something did not work; `turn` is -1 unless it ended a turn. The worker lives on.
 
     `kind`: out_of_memory, context_full, bad_checkpoint, missing_library, unsupported,
-    fetch_failed, internal; the near side adds worker_ended, not_responding, no_space and
-    cannot_write.
+    fetch_failed, internal; of a server server_unreachable, server_silent, server_denied,
+    server_refused, server_busy, stream_cut; the near side adds worker_ended,
+    not_responding, no_space and cannot_write.
     `reason` is one line, `mend` what to try. Sizes for out_of_memory, -1 where not known.
     """
 

@@ -17,6 +17,12 @@ TITLES = {
     "missing_library": "A library is missing",
     "unsupported": "Not supported here",
     "not_responding": "The worker does not respond",
+    "server_unreachable": "No server there",
+    "server_silent": "The server does not answer",
+    "server_denied": "The server wants a key",
+    "server_refused": "The server refused",
+    "server_busy": "The server is busy",
+    "stream_cut": "The stream was cut",
     "worker_ended": "The worker is gone",
     "internal": "Something went wrong inside",
 }

@@ -40,7 +40,7 @@ class _Timing:
     """What is worked out of an answer, once for each state of it."""
 
     answer: Answer
-    state: tuple[int, int, int]
+    state: tuple[int, int, int, int | None]
     turn: TurnTiming
     now: float | None
 
@@ -72,7 +72,12 @@ class LivePanel(Widget):
         if answer is None:
             self._timing = None
             return
-        state = (len(answer.times_ns), answer.prompt_tokens, answer.prefilled_ns)
+        state = (
+            len(answer.times_ns),
+            answer.prompt_tokens,
+            answer.prefilled_ns,
+            answer.counted,
+        )
         known = self._timing
         if known is None or known.answer is not answer or known.state != state:
             self._timing = _Timing(
@@ -84,6 +89,7 @@ class LivePanel(Widget):
                     prompt_tokens=answer.prompt_tokens,
                     cached_tokens=answer.cached_tokens,
                     prefilled_ns=answer.prefilled_ns,
+                    tokens=answer.counted,
                     itl=self._growing.follow(answer.times_ns),
                 ),
                 throughput_now(answer.times_ns),

@@ -143,9 +143,16 @@ class Summary(Widget):
         self.display = answer is not None and answer.over and bool(answer.times_ns)
         if answer is None or not self.display:
             return
-        timing = TurnTiming.of(received_ns=answer.received_ns, times_ns=answer.times_ns)
+        timing = TurnTiming.of(
+            received_ns=answer.received_ns, times_ns=answer.times_ns, tokens=answer.counted
+        )
+        count = timing.output_tokens
         texts = (
-            "1 token" if timing.output_tokens == 1 else f"{timing.output_tokens} tokens",
+            f"{len(answer.times_ns)} chunks"
+            if count < 0
+            else "1 token"
+            if count == 1
+            else f"{count} tokens",
             f"{figures.number(timing.decode_tok_s)} tok/s",
             ORDERS[answer.order],
             f"TTFT {figures.milliseconds(timing.ttft_ms)}",

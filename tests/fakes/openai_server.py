@@ -1,0 +1,121 @@
+"""A loopback server that speaks OpenAI's streaming protocol, well or badly, as it is told."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+CHUNKS = ("The ", "capital is", " Paris.")
+TOKENS = 7
+"""What the server counts: more than there are chunks."""
+
+
+class FakeServer(ThreadingHTTPServer):
+    """`behaviour`: ok, uncounted, 401, 404, 429, cut or endless."""
+
+    daemon_threads = True
+    behaviour = "ok"
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.requests: list[dict[str, Any]] = []
+        self.keys: list[str] = []
+        self.hung_up = threading.Event()
+        """Set when a client closed its stream before the end."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: FakeServer
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        listed = {"id": "tiny", "object": "model", "created": 0, "owned_by": "fake"}
+        self._json(200, {"object": "list", "data": [{**listed, "max_model_len": 4096}]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.server.requests.append(body)
+        self.server.keys.append(self.headers["authorization"])
+        behaviour = self.server.behaviour
+        if behaviour.isdecimal():
+            self._json(int(behaviour), {"error": {"message": f"it says {behaviour}"}})
+        elif behaviour == "uncounted" and "stream_options" in body:
+            self._json(400, {"error": {"message": "unknown field stream_options"}})
+        else:
+            self._stream(body, behaviour)
+
+    def _json(self, status: int, body: dict[str, Any]) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        if status == 429:
+            self.send_header("retry-after", "3")
+        self.end_headers()
+        self.wfile.write(data)
+
+    def _stream(self, body: dict[str, Any], behaviour: str) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        chat = "messages" in body
+        try:
+            self._event(_choice(chat, "", None))  # the role comes first, without text
+            for piece in CHUNKS:
+                self._event(_choice(chat, piece, None))
+            if behaviour == "cut":
+                self.connection.close()
+                self.close_connection = True
+                return
+            while behaviour == "endless":
+                self._event(_choice(chat, "on ", None))
+                self.server.hung_up.wait(0.01)
+            self._event(_choice(chat, "", "stop"))
+            if "stream_options" in body:
+                usage = {"prompt_tokens": 11, "completion_tokens": TOKENS, "total_tokens": 18}
+                cached = {"prompt_tokens_details": {"cached_tokens": 4}}
+                self._event({"choices": [], "usage": {**usage, **cached}})
+            self._write(b"data: [DONE]\n\n")
+            self._write(b"")
+        except OSError:
+            self.server.hung_up.set()
+            self.close_connection = True
+
+    def _event(self, body: dict[str, Any]) -> None:
+        about = {"id": "1", "object": "chunk", "created": 0, "model": "tiny"}
+        self._write(b"data: " + json.dumps({**about, **body}).encode() + b"\n\n")
+
+    def _write(self, data: bytes) -> None:
+        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+        self.wfile.flush()
+
+
+def _choice(chat: bool, piece: str, reason: str | None) -> dict[str, Any]:
+    said: dict[str, Any] = {"delta": {"content": piece}} if chat else {"text": piece}
+    return {"choices": [{"index": 0, "finish_reason": reason, **said}]}
+
+
+@contextmanager
+def serving() -> Iterator[FakeServer]:
+    """A server on a free port of loopback, gone at the end."""
+    with FakeServer() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.hung_up.set()
+            server.shutdown()
+            thread.join()

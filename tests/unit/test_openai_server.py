@@ -1,0 +1,248 @@
+"""A variant that a server runs: real workers, over HTTP, against a server on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes.openai_server import CHUNKS, TOKENS, FakeServer, serving
+from quantchat.bench.comparison import Comparison
+from quantchat.bench.conversation import Answer, Turn
+from quantchat.bench.live_variant import LiveVariant, State
+from quantchat.bench.plan import make_plan
+from quantchat.bench.record import record, timing
+from quantchat.errors import UserError
+from quantchat.host.worker_process import start_worker
+from quantchat.metrics.sampler import DeviceSampler
+from quantchat.profile.load import loads
+from quantchat.profile.model import Profile
+from quantchat.quantize.store import Workshop
+from quantchat.worker.protocol import NO_ID
+
+pytestmark = pytest.mark.usefixtures("own_folders")
+
+TOML = """
+name = "servers"
+[[variants]]
+label = "one"
+engine = "openai"
+model = "tiny"
+base_url = "{url}"
+{more}
+[[variants]]
+label = "other"
+engine = "openai"
+model = "tiny"
+base_url = "{url}"
+api = "completion"
+"""
+
+
+def profile(url: str, more: str = "") -> Profile:
+    return loads(TOML.format(url=url, more=more), where="p.toml", folder=Path())
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    with serving() as one:
+        yield one
+
+
+async def until(condition: Any) -> None:
+    async def poll() -> None:
+        while not condition():
+            await asyncio.sleep(0.01)
+
+    await asyncio.wait_for(poll(), 60)
+
+
+class Opened:
+    """A comparison of the server with itself, as the screen has it."""
+
+    def __init__(self, spec: Profile) -> None:
+        self.comparison = Comparison(
+            spec, maker=Workshop(start_worker), start=start_worker, on_change=lambda _: None
+        )
+        self.one, self.other = self.comparison.sides
+
+    async def load(self) -> LiveVariant:
+        self.comparison.open()
+        settled = (State.READY, State.FAILED)
+        await until(lambda: all(v.state in settled for v in self.comparison.sides))
+        return self.one
+
+    async def ask(self) -> Turn:
+        turn = self.comparison.ask("What is the capital of France?")
+        await self.comparison.wait()
+        return turn
+
+
+@pytest.fixture
+async def opened(server: FakeServer) -> AsyncIterator[Opened]:
+    made = Opened(profile(server.url))
+    yield made
+    await made.comparison.close()
+
+
+async def test_chunks_are_told_from_tokens(opened: Opened, server: FakeServer) -> None:
+    one = await opened.load()
+    assert one.state is State.READY, one.failure
+    turn = await opened.ask()
+    for answer in turn.answers.values():
+        assert answer.text == "".join(CHUNKS)
+        assert (answer.reason, answer.ids) == ("eos", [NO_ID] * len(CHUNKS))
+        assert (answer.counted, answer.prompt_tokens, answer.cached_tokens) == (TOKENS, 11, 4)
+        told = timing(answer)
+        assert told.output_tokens == TOKENS
+        assert told.ttft_ms is not None
+        assert told.tpot_ms == pytest.approx(span_ms(answer) / (TOKENS - 1))
+    assert server.requests[-1]["stream_options"] == {"include_usage": True}
+    assert {"messages" in r for r in server.requests} == {True, False}  # chat and completion
+
+
+def span_ms(answer: Answer) -> float:
+    return (answer.times_ns[-1] - answer.times_ns[0]) / 1e6
+
+
+async def test_without_a_count_no_speed_is_claimed(opened: Opened, server: FakeServer) -> None:
+    server.behaviour = "uncounted"
+    one = await opened.load()
+    assert one.ready is not None
+    assert "counts no tokens" in one.ready.note
+    answer = (await opened.ask()).answers["one"]
+    told = timing(answer)
+    assert answer.counted == told.output_tokens == -1
+    assert told.tpot_ms is told.decode_tok_s is told.end_to_end_tok_s is None
+    assert told.ttft_ms is not None
+
+
+async def test_recorded_without_divergence_and_memory(opened: Opened) -> None:
+    await opened.load()
+    await opened.ask()
+    snapshot = record(opened.comparison)
+    assert snapshot.turns[0].divergence_point is None
+    variant = snapshot.variants[0]
+    assert variant.predicted is None
+    assert variant.memory is not None
+    assert (variant.memory.bytes, variant.memory.source) == (None, "unknown")
+    assert "does not tell" in variant.memory.reason
+    assert variant.ledger is not None
+    assert variant.ledger.weights == variant.ledger.process == -1
+    assert variant.resolved is not None
+    assert variant.resolved.context_length == 4096
+    assert variant.resolved.tokenizer_hash == ""
+
+
+REFUSALS = [
+    ("401", "server_denied", "wants a key"),
+    ("404", "server_refused", "does not know tiny"),
+    ("429", "server_busy", "it says 429"),
+    ("500", "server_refused", "it says 500"),
+]
+
+
+async def test_refused_while_asking_and_while_loading(opened: Opened, server: FakeServer) -> None:
+    await opened.load()
+    for status, kind, word in REFUSALS:
+        server.behaviour = status
+        answer = (await opened.ask()).answers["one"]
+        assert answer.failure is not None
+        assert (answer.failure.kind, word in answer.failure.reason) == (kind, True)
+        assert opened.one.state is State.READY
+    server.behaviour = "404"
+    opened.one.end()
+    await until(lambda: opened.one.state is State.IDLE)
+    opened.one.begin()
+    await until(lambda: opened.one.state is State.FAILED)
+    assert opened.one.failure is not None
+    assert opened.one.failure.kind == "server_refused"
+
+
+async def test_a_cut_stream_keeps_what_came_and_the_next_prompt_connects_anew(
+    opened: Opened, server: FakeServer
+) -> None:
+    await opened.load()
+    server.behaviour = "cut"
+    answer = (await opened.ask()).answers["one"]
+    assert answer.failure is not None
+    assert answer.failure.kind == "stream_cut"
+    assert answer.text == "".join(CHUNKS)
+    server.behaviour = "ok"
+    assert (await opened.ask()).answers["one"].reason == "eos"
+
+
+async def test_stop_closes_the_stream(opened: Opened, server: FakeServer) -> None:
+    await opened.load()
+    server.behaviour = "endless"
+    turn = opened.comparison.ask("Go on")
+    await until(lambda: all(len(a.ids) > len(CHUNKS) for a in turn.answers.values()))
+    opened.comparison.stop()
+    await opened.comparison.wait()
+    assert {answer.reason for answer in turn.answers.values()} == {"stop"}
+    await asyncio.to_thread(server.hung_up.wait, 30)
+    assert server.hung_up.is_set()
+
+
+async def test_nobody_listens() -> None:
+    with serving() as gone:
+        url = gone.url
+    opened = Opened(profile(url))
+    try:
+        one = await opened.load()
+        assert one.failure is not None
+        assert one.failure.kind == "server_unreachable"
+        assert url.split("/")[2] in one.failure.reason
+    finally:
+        await opened.comparison.close()
+
+
+async def test_the_key_is_taken_from_the_environment(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = profile(server.url, 'key_env = "FAKE_API_KEY"')
+    opened = Opened(spec)
+    try:
+        one = await opened.load()
+        assert one.failure is not None
+        assert "FAKE_API_KEY is not set" in one.failure.reason
+        monkeypatch.setenv("FAKE_API_KEY", "sk-something-secret")
+        one.retry()
+        await until(lambda: one.state is State.READY)
+        assert "Bearer sk-something-secret" in server.keys
+        assert "sk-something" not in record(opened.comparison).model_dump_json()
+    finally:
+        await opened.comparison.close()
+
+
+def test_the_plan_says_that_it_does_not_know(server: FakeServer) -> None:
+    sampler = DeviceSampler()
+    plan = make_plan(profile(server.url), sampler.sample())
+    sampler.close()
+    assert {variant.problem for variant in plan.variants} == {
+        "what a server holds is not known from here"
+    }
+    assert plan.fit == "not known"
+
+
+@pytest.mark.parametrize(
+    ("more", "word"),
+    [
+        ('device = "cuda:1"', "the server's own matter"),
+        ('key_env = "sk-123"', "key_env"),
+        ("timeout_s = 0", "timeout_s"),
+        ('kernel = "marlin"', "kernel"),
+    ],
+)
+def test_mistakes_in_the_profile(more: str, word: str) -> None:
+    with pytest.raises(UserError) as caught:
+        profile("http://127.0.0.1:1/v1", more)
+    assert word in "".join(caught.value.lines)
+
+
+def test_a_login_has_no_place_in_the_address() -> None:
+    with pytest.raises(UserError, match="base_url"):
+        profile("http://me:secret@127.0.0.1:1/v1")

@@ -1,0 +1,1 @@
+"""Variants that another program runs: an OpenAI-compatible server, asked over HTTP. No torch."""

@@ -1,0 +1,97 @@
+"""What a server or the network refused, told as one line with what to try."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quantchat.worker.failures import Refused
+
+_TRANSPORT = {"httpx", "httpx2", "httpcore", "httpcore2", "anyio"}
+"""Packages whose exceptions come through the client while a stream is read."""
+
+
+def is_transport(error: BaseException) -> bool:
+    """Whether the connection failed, and not what was asked over it."""
+    import openai
+
+    if isinstance(error, openai.APIConnectionError):
+        return True
+    return type(error).__module__.partition(".")[0] in _TRANSPORT
+
+
+def refusal(error: Exception, *, where: str, model: str, key_env: str) -> Refused | None:
+    """`error` of a request to `where` as a Refused; None for an error of another kind."""
+    import openai
+
+    if isinstance(error, openai.APITimeoutError) or "Timeout" in type(error).__name__:
+        return Refused(
+            "server_silent",
+            f"the server at {where} did not answer in time",
+            "look at its own log, or give it longer: timeout_s in the variant",
+        )
+    if is_transport(error):
+        cause = error.__cause__ or error
+        return Refused(
+            "server_unreachable",
+            f"no connection to the server at {where}: {_line(cause)}",
+            "start the server, or mend base_url in the variant; then retry",
+        )
+    if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
+        held = f"the key in {key_env} is not taken" if key_env else "it wants a key"
+        return Refused(
+            "server_denied",
+            f"the server at {where} refused ({error.status_code}): {held}",
+            'put a key into an environment variable and name it: key_env = "…_API_KEY"',
+        )
+    if isinstance(error, openai.NotFoundError):
+        return Refused(
+            "server_refused",
+            f"the server at {where} does not know {model} (404): {_said(error)}",
+            "mend `model`, or base_url, which as a rule ends with /v1",
+        )
+    if isinstance(error, openai.RateLimitError):
+        wait = error.response.headers.get("retry-after", "")
+        return Refused(
+            "server_busy",
+            f"the server at {where} takes no more requests now (429): {_said(error)}",
+            f"wait {wait} s and ask again" if wait.isdecimal() else "wait, and ask again",
+        )
+    if isinstance(error, openai.APIStatusError):
+        return Refused(
+            "server_refused",
+            f"the server at {where} answered with {error.status_code}: {_said(error)}",
+            "look at the server's log",
+        )
+    if isinstance(error, openai.APIError):  # told in the middle of a stream
+        return Refused(
+            "server_refused",
+            f"the server at {where} broke off: {_line(error)}",
+            "look at the server's log",
+        )
+    return None
+
+
+def cut_off(where: str, reason: str) -> Refused:
+    """An answer that ended without its end."""
+    return Refused(
+        "stream_cut",
+        f"the stream from {where} was cut: {reason}",
+        "what had come is kept; ask again, the next prompt connects anew",
+    )
+
+
+def _said(error: Any) -> str:
+    """The message in the body of an answer, where it has one."""
+    body = error.body
+    if isinstance(body, dict):
+        body = body.get("message") or body.get("detail") or body.get("error")
+    return _shortened(str(body)) if body else _line(error)
+
+
+def _line(error: BaseException) -> str:
+    return _shortened(str(error) or type(error).__name__)
+
+
+def _shortened(text: str, most: int = 200) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= most else text[: most - 1] + "…"

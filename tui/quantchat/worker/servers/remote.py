@@ -1,0 +1,312 @@
+"""Answers of an OpenAI-compatible server, streamed, with the times of their arrival.
+
+The protocol: https://platform.openai.com/docs/api-reference/chat/create-streaming. A server sends
+chunks of text, as a rule a token each, and no token ids. Times are those of the chunks; how many
+tokens they held is known only where the server counts them (`usage`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from quantchat.worker.failures import Refused
+from quantchat.worker.outbox import Outbox
+from quantchat.worker.protocol import (
+    NO_ID,
+    SERVER,
+    Finished,
+    Force,
+    Forced,
+    Generate,
+    Ledger,
+    Load,
+    Message,
+    Prefilled,
+    Resolved,
+    Sampling,
+    Started,
+    Tokens,
+)
+from quantchat.worker.servers.refusals import cut_off, is_transport, refusal
+from quantchat.worker.versions import versions
+
+STOP_S = 0.02
+"""How often a stop is looked for while nothing arrives."""
+
+CONNECT_S = 5.0
+
+_REASONS = {"stop": "eos", "length": "length"}
+
+
+@dataclass
+class _Stream:
+    """One answer as it arrives."""
+
+    text: str = ""
+    chunks: int = 0
+    reason: str = ""
+    usage: Any = None
+
+
+class RemoteDecoder:
+    """Stands where a `Decoder` stands, and asks a server instead of a model."""
+
+    def __init__(self, command: Load) -> None:
+        import openai
+
+        options = command.options
+        self._model = command.model
+        self._url = str(options["base_url"])
+        self._where = urlsplit(self._url).netloc
+        self._chat = options["api"] == "chat"
+        self._key_env = str(options.get("key_env") or "")
+        timeout = openai.Timeout(float(options["timeout_s"]), connect=CONNECT_S)
+        # Retries would wait, unseen, inside a TTFT: this class tries again where that is right.
+        self._client = openai.AsyncOpenAI(
+            base_url=self._url, api_key=self._key(), timeout=timeout, max_retries=0
+        )
+        self._loop = asyncio.new_event_loop()
+        self._counts = True
+        """Whether the server takes `include_usage`."""
+        self._told: Any = None
+        """What it lists of the model."""
+
+    def _key(self) -> str:
+        if not self._key_env:
+            return "none"  # the client insists on one; servers without keys look at none
+        key = os.environ.get(self._key_env, "")
+        if not key:
+            raise Refused(
+                "server_denied",
+                f"the environment variable {self._key_env} is not set",
+                "set it to the server's key before quantchat starts, or take key_env away",
+            )
+        return key
+
+    # ------------------------------------------------------------ loading
+
+    def connect(self) -> None:
+        """Ask what the server has, and for one token. Raises Refused."""
+        self._run(self._list())
+        self._run(self._warm_up())
+
+    async def _list(self) -> None:
+        import openai
+
+        try:
+            listed = [model async for model in self._client.models.list()]
+        except (openai.NotFoundError, openai.APIResponseValidationError):
+            return  # not every server lists; the first request will tell
+        self._told = next((model for model in listed if model.id == self._model), None)
+
+    async def _warm_up(self) -> None:
+        import openai
+
+        request = Generate(-1, [Message("user", "Hi")], Sampling(), max_new_tokens=1)
+        try:
+            await self._drain(request)
+        except (openai.BadRequestError, openai.UnprocessableEntityError):
+            self._counts = False
+            await self._drain(request)
+
+    async def _drain(self, request: Generate) -> None:
+        async for _ in await self._open(request):
+            pass
+
+    def resolved(self) -> Resolved:
+        """What is known of it, which is what the server tells."""
+        extra = (self._told.model_extra or {}) if self._told is not None else {}
+        meta: Any = extra.get("meta")
+        trained = meta.get("n_ctx_train") if isinstance(meta, dict) else 0
+        length = extra.get("max_model_len") or trained or 0  # vLLM; llama.cpp
+        owner = getattr(self._told, "owned_by", "") or "unknown"
+        return Resolved(
+            engine="openai",
+            model=self._model,
+            architecture="not told by the server",
+            kernel=f"server ({owner})",
+            dtype="not told",
+            device=SERVER,
+            device_name=self._where,
+            attention="not told",
+            decode="server, " + ("chat" if self._chat else "completion"),
+            context_length=int(length) if isinstance(length, int) else 0,
+            chat_template=self._chat,
+            tokenizer_hash="",
+            threads=0,
+            libraries=versions(("openai",)),
+        )
+
+    @property
+    def note(self) -> str:
+        """What must be known of the figures."""
+        counted = (
+            "tok/s and TPOT by the server's count of tokens"
+            if self._counts
+            else "the server counts no tokens, so tok/s and TPOT are not known"
+        )
+        return (
+            "a server: times are of arrival here, ITL from chunk to chunk; "
+            f"{counted}; it may answer from a prompt cache of its own"
+        )
+
+    def ledger(self) -> Ledger:
+        """Nothing of a server's memory is known to who asks it."""
+        now = time.perf_counter_ns()
+        return Ledger(SERVER, -1, {}, -1, -1, -1, -1, -1, -1, now)
+
+    def forget(self) -> None:
+        """Nothing to forget: each request carries the whole chat."""
+
+    def force(self, request: Force, overtaken: Callable[[], bool]) -> Forced:
+        """Not possible: there are no token ids."""
+        del overtaken
+        return Forced(request.number, problem="a server tells no token ids")
+
+    # ------------------------------------------------------------ answering
+
+    def answer(
+        self,
+        request: Generate,
+        received_ns: int,
+        outbox: Outbox,
+        stopped: Callable[[int], bool],
+    ) -> None:
+        """Stream one answer to `outbox` until it ends or `stopped(turn)`. Raises Refused."""
+        if request.prompt_tokens:
+            raise Refused(
+                "unsupported",
+                "a prompt cannot be cut to a number of tokens: a server tells no token ids",
+                "measure without --prompt-tokens",
+            )
+        outbox.send(Started(request.turn, received_ns, 0, 0))
+        stream = _Stream()
+        whole = self._run(self._until_stopped(request, outbox, stream, stopped))
+        reason = _REASONS.get(stream.reason, stream.reason or "eos") if whole else "stop"
+        usage = stream.usage
+        details = getattr(usage, "prompt_tokens_details", None)
+        outbox.send(
+            Finished(
+                turn=request.turn,
+                reason=reason,
+                output_tokens=usage.completion_tokens if usage else -1,
+                rest="",
+                text=stream.text,
+                finished_ns=time.perf_counter_ns(),
+                chunks=stream.chunks,
+                prompt_tokens=usage.prompt_tokens if usage else -1,
+                cached_tokens=getattr(details, "cached_tokens", None) or 0,
+            )
+        )
+
+    async def _until_stopped(
+        self,
+        request: Generate,
+        outbox: Outbox,
+        stream: _Stream,
+        stopped: Callable[[int], bool],
+    ) -> bool:
+        """Whether the answer came to its own end."""
+        reading = asyncio.ensure_future(self._read(request, outbox, stream))
+        while not reading.done():
+            if stopped(request.turn):
+                reading.cancel()  # closes the stream, by which the server learns of it
+                await asyncio.wait([reading])
+                if reading.cancelled():
+                    return False
+                break
+            await asyncio.wait([reading], timeout=STOP_S)
+        await reading
+        return True
+
+    async def _read(self, request: Generate, outbox: Outbox, stream: _Stream) -> None:
+        try:
+            chunks = await self._open(request)
+        except Exception as error:
+            if not is_transport(error):
+                raise
+            chunks = await self._open(request)  # a kept connection may have died of age
+        try:
+            async for chunk in chunks:
+                self._take(chunk, request.turn, outbox, stream)
+        except Exception as error:
+            if not is_transport(error):
+                raise
+            raise cut_off(self._where, str(error) or type(error).__name__) from error
+        if not stream.reason:
+            raise cut_off(self._where, "it ended in the middle of the answer")
+
+    def _take(self, chunk: Any, turn: int, outbox: Outbox, stream: _Stream) -> None:
+        now = time.perf_counter_ns()
+        stream.usage = getattr(chunk, "usage", None) or stream.usage
+        if not chunk.choices:
+            return
+        choice = chunk.choices[0]
+        stream.reason = choice.finish_reason or stream.reason
+        piece = _said(choice.delta) if self._chat else choice.text
+        if not piece:
+            return
+        if not stream.chunks:
+            outbox.send(Prefilled(turn, 0, 0, now))
+        stream.chunks += 1
+        stream.text += piece
+        outbox.send(Tokens(turn, [NO_ID], [piece], [now]))
+
+    async def _open(self, request: Generate) -> AsyncIterator[Any]:
+        sampling = request.sampling
+        more: dict[str, Any] = {}  # beyond OpenAI's own; vLLM, SGLang and llama.cpp know these
+        if sampling.top_k:
+            more["top_k"] = sampling.top_k
+        if sampling.repetition_penalty != 1:
+            more["repetition_penalty"] = more["repeat_penalty"] = sampling.repetition_penalty
+        if request.ignore_eos:
+            more["ignore_eos"] = True
+        asked: dict[str, Any] = {
+            "model": self._model,
+            "max_tokens": request.max_new_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "seed": sampling.seed,
+            "stream": True,
+            "extra_body": more or None,
+        }
+        if self._counts:
+            asked["stream_options"] = {"include_usage": True}
+        if self._chat:
+            messages = [{"role": m.role, "content": m.content} for m in request.messages]
+            opened: Any = await self._client.chat.completions.create(messages=messages, **asked)
+        else:
+            prompt = "\n".join(message.content for message in request.messages)
+            opened = await self._client.completions.create(prompt=prompt, **asked)
+        return _closing(opened)
+
+    def _run(self, work: Any) -> Any:
+        """The result of the coroutine `work`. Raises Refused for what the server refuses."""
+        try:
+            return self._loop.run_until_complete(work)
+        except Refused:
+            raise
+        except Exception as error:
+            told = refusal(error, where=self._where, model=self._model, key_env=self._key_env)
+            if told is None:
+                raise
+            raise told from error
+
+
+async def _closing(stream: Any) -> AsyncIterator[Any]:
+    """The chunks of `stream`, which is closed however reading them ends."""
+    async with stream:
+        async for chunk in stream:
+            yield chunk
+
+
+def _said(delta: Any) -> str:
+    """The text of a chat chunk; a thinking model's thoughts are output as well."""
+    thought = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None)
+    return (thought or "") + (delta.content or "")
