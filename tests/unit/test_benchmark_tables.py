@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
         ("decode.py", "README.md"),
         ("quality.py", "docs/scoring.md"),
         ("quantize_memory.py", "docs/quantizing.md"),
+        ("llama_cpp.py", "docs/scoring.md"),
     ],
 )
 def test_a_page_shows_the_kept_result(benchmark: str, page: str) -> None:
