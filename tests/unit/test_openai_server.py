@@ -97,7 +97,8 @@ async def test_chunks_are_told_from_tokens(opened: Opened, server: FakeServer) -
         assert (answer.reason, answer.ids) == ("eos", [NO_ID] * len(CHUNKS))
         assert (answer.counted, answer.prompt_tokens, answer.cached_tokens) == (TOKENS, 11, 4)
         told = timing(answer)
-        assert told.output_tokens == TOKENS
+        assert told.output_tokens == answer.output_tokens == TOKENS
+        assert told.prefill_tok_s is None  # nobody tells when a server had read the prompt
         assert told.ttft_ms is not None
         assert told.tpot_ms == pytest.approx(span_ms(answer) / (TOKENS - 1))
     assert server.requests[-1]["stream_options"] == {"include_usage": True}

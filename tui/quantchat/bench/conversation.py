@@ -63,6 +63,11 @@ class Answer:
     """What it runs on: the variant may be ended or loaded anew before a snapshot is taken."""
 
     @property
+    def output_tokens(self) -> int:
+        """Tokens said so far, by a server's count where there is one; -1: not counted."""
+        return len(self.ids) if self.counted is None else self.counted
+
+    @property
     def over(self) -> bool:
         """Whether nothing more will come."""
         return self.state in (AnswerState.DONE, AnswerState.FAILED)

@@ -74,7 +74,7 @@ def _told(column: Column, first: Run) -> dict[str, str]:
         "prompts": str(len({task for task, _ in column.answers})),
         "prompts of run 1": str(len(set(run.tasks.values()) & set(first.tasks.values()))),
         "prompt tokens": _counts(column, lambda answer: answer.prompt_tokens),
-        "output tokens": _counts(column, lambda answer: len(answer.ids)),
+        "output tokens": _counts(column, lambda answer: answer.timing.output_tokens),
         "memory is": _source(column),
     }
     libraries = resolved.libraries if resolved else {}
@@ -204,7 +204,7 @@ def _other_tokens(base: Column, column: Column) -> Iterator[str]:
     shared = [key for key in base.answers if key in column.answers]
     counts: tuple[tuple[str, Callable[[AnswerRecord], int], str], ...] = (
         ("prompt", lambda answer: answer.prompt_tokens, ""),
-        ("output", lambda answer: len(answer.ids), "; --ignore-eos makes them equal"),
+        ("output", lambda answer: answer.timing.output_tokens, "; --ignore-eos makes them equal"),
     )
     for what, count, cure in counts:
         for key in shared:

@@ -27,7 +27,6 @@ from quantchat.worker.protocol import (
     Ledger,
     Load,
     Message,
-    Prefilled,
     Resolved,
     Sampling,
     Started,
@@ -252,8 +251,6 @@ class RemoteDecoder:
         piece = _said(choice.delta) if self._chat else choice.text
         if not piece:
             return
-        if not stream.chunks:
-            outbox.send(Prefilled(turn, 0, 0, now))
         stream.chunks += 1
         stream.text += piece
         outbox.send(Tokens(turn, [NO_ID], [piece], [now]))
