@@ -22,6 +22,8 @@ OTHER = {"label": "AWQ", "engine": "transformers", "model": "org/base-awq"}
 GGUF = {"label": "Q4", "engine": "transformers", "model": "org/base", "gguf_file": "q4.gguf"}
 OLD = {"label": "old", "engine": "auto-gptq", "model": "org/old", "python": "python3"}
 
+SERVER = {"label": "vLLM", "engine": "openai", "model": "m", "base_url": "http://127.0.0.1:1/v1"}
+
 
 def profile(*variants: dict[str, Any]) -> Profile:
     return Profile.model_validate({"name": "test", "variants": list(variants)})
@@ -93,3 +95,10 @@ def test_a_long_label_stays_within_its_bounds() -> None:
     assert changed is not None
     assert len(changed.label) <= 60
     assert changed.label.endswith(", float32")
+
+
+@pytest.mark.parametrize("word", [None, "bf16"])
+def test_a_server_cannot_be_scored(word: str | None) -> None:
+    with pytest.raises(UserError, match="does not tell the probabilities") as refused:
+        reference_of(profile(PLAIN, SERVER), word)
+    assert refused.value.where == "vLLM"

@@ -16,6 +16,7 @@ from quantchat.profile.model import (
     AutoGptq,
     BitsAndBytes,
     Gptq,
+    OpenAI,
     Profile,
     Transformers,
     is_path,
@@ -52,8 +53,14 @@ def reference_of(profile: Profile, word: str | None) -> AnyVariant:
 
     `word` is a variant's label, or a model as a profile names it. Without one it is the model that
     the variants are quantized from, as the profile's own variant if it has one of it, in the dtype
-    of its checkpoint otherwise. Raises UserError where that cannot be told.
+    of its checkpoint otherwise. Raises UserError where that cannot be told, or for a server.
     """
+    if served := [variant.label for variant in profile.variants if isinstance(variant, OpenAI)]:
+        raise UserError(
+            "a server does not tell the probabilities that a score needs",
+            where=one_line(served[0]),
+            mend='score a profile without engine = "openai"',
+        )
     if word is not None:
         labels = {variant.label: variant for variant in profile.variants}
         return labels[word] if word in labels else _model(profile, word)
