@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +13,12 @@ from typing import Any
 import pytest
 
 from fakes.terminal import Terminal
+from quantchat.profile import library
 
 pytestmark = pytest.mark.model
 
-ENTER, ESC, CTRL_S, CTRL_Q, WHERE_THEY_PART = "\r", "\x1b", "\x13", "\x11", "\x1d"
+ENTER, ESC, CTRL_S, CTRL_Q = "\r", "\x1b", "\x13", "\x11"
+WHERE_THEY_PART, SURPRISE, BLIND = "\x1d", "\x1f", "\x1c"
 TIE = 0.02
 """Probabilities this close, of two tokens under one model, may be one rounding apart."""
 
@@ -35,44 +38,57 @@ def quantchat(cache: Path, folder: Path, *words: str) -> Iterator[Terminal]:
         terminal.close()
 
 
-def saved(folder: Path) -> dict[str, Any]:
-    (path,) = (folder / "snapshots").glob("*.json")
-    body: dict[str, Any] = json.loads(path.read_text())
-    return body
+def short_demo(folder: Path) -> str:
+    """The demo with short answers, as a profile of its own."""
+    text = Path(library.find("demo")).read_text()
+    assert "max_new_tokens = 256" in text
+    path = folder / "short.toml"
+    path.write_text(text.replace("max_new_tokens = 256", "max_new_tokens = 32"))
+    return str(path)
 
 
-def test_where_greedy_answers_part(demo_cache: Path, tmp_path: Path) -> None:
-    with quantchat(demo_cache, tmp_path, "demo") as terminal:
+def saved(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted((folder / "snapshots").glob("*.json"))]
+
+
+def test_where_they_part_what_surprises_and_a_blind_vote(demo_cache: Path, tmp_path: Path) -> None:
+    with quantchat(demo_cache, tmp_path, short_demo(tmp_path)) as terminal:
         terminal.wait_for(lambda: terminal.text.count("● ready") == 2, "both sides ready")
         terminal.type("Name three rivers of Europe." + ENTER)
         terminal.wait_for_text("same for ", ", then ‘", " 0.")
         terminal.type(WHERE_THEY_PART)
+        terminal.type(SURPRISE)
+        terminal.wait_for(lambda: terminal.text.count("under itself") == 2, "both perplexities")
+        terminal.type(ESC)
+        terminal.wait_for(lambda: "under itself" not in terminal.text, "the comparison")
         terminal.type(CTRL_S)
         terminal.wait_for_text("Snapshot saved")
-        turn = saved(tmp_path)["turns"][0]
-        parting = turn["parting"]
-        assert parting["point"] == turn["divergence_point"]
-        for way, answer in zip(parting["ways"], turn["answers"], strict=True):
-            # Greedy: its own token was the likeliest, but for a tie; and both are real chances.
-            assert 0 < way["own"] <= 1 and 0 <= way["other"] <= 1
-            assert way["own"] >= way["other"] - TIE
-            assert way["token"].strip() in answer["text"]
+
+        terminal.type(BLIND)
+        terminal.wait_for_text("prompt 1 of 1", "both answers are over")
+        assert not [word for word in ("GPTQ", "NF4", "tok/s", "MiB") if word in terminal.text]
+        terminal.type("a")
+        terminal.wait_for_text("exact sign test p = 1.000", "no preference shown")
+        terminal.type(ESC)
+        terminal.wait_for(lambda: terminal.text.count("● ready") == 2, "the comparison")
         terminal.type(CTRL_Q)
         assert terminal.wait_for_exit() == 0
 
-
-def test_blind_votes(demo_cache: Path, tmp_path: Path) -> None:
-    prompts = ("What is 2 + 2?", "What is the capital of France?")
-    words = [word for prompt in prompts for word in ("--prompt", prompt)]
-    with quantchat(demo_cache, tmp_path, "vote", "demo", "--seed", "7", *words) as terminal:
-        for number, key in ((1, "a"), (2, "t")):
-            terminal.wait_for_text(f"prompt {number} of 2", "both answers are over")
-            assert not [word for word in ("GPTQ", "NF4", "tok/s", "MiB") if word in terminal.text]
-            terminal.type(key)
-        terminal.wait_for_text("ties 1", "exact sign test p = 1.000")
-        body = saved(tmp_path)
-        assert body["voting"]["seed"] == 7
-        assert [vote["choice"] for vote in body["voting"]["votes"]] == ["left", "tie"]
-        assert all(answer["text"] for turn in body["turns"] for answer in turn["answers"])
-        terminal.type(ESC)
-        assert terminal.wait_for_exit() == 0
+    chat, voted = saved(tmp_path)
+    turn = chat["turns"][0]
+    assert turn["parting"]["point"] == turn["divergence_point"]
+    for way, answer in zip(turn["parting"]["ways"], turn["answers"], strict=True):
+        # Greedy: its own token was the likeliest, but for a tie; and both are real chances.
+        assert 0 < way["own"] <= 1 and 0 <= way["other"] <= 1
+        assert way["own"] >= way["other"] - TIE
+        assert way["token"].strip() in answer["text"]
+        own, other = sorted(answer["surprises"], key=lambda one: one["by"] != answer["variant"])
+        ended = answer["reason"] == "eos"
+        assert len(own["logprobs"]) == len(other["logprobs"]) == len(answer["ids"]) + ended
+        point = turn["parting"]["point"]
+        if point < len(answer["ids"]):  # asked twice, and computed in other chunks
+            assert math.exp(own["logprobs"][point]) == pytest.approx(way["own"], abs=TIE)
+    (vote,) = voted["voting"]["votes"]
+    assert vote["choice"] == "left"
+    last = voted["turns"][-1]
+    assert last["number"] == vote["turn"] and all(answer["text"] for answer in last["answers"])

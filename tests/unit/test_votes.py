@@ -142,3 +142,12 @@ def test_every_result_can_be_told(votes: Tally) -> None:
     told = report.lines("left\x1b[31m", "right", votes)
     assert told[0].startswith("blind votes: left")
     assert all("\x1b" not in line and "\n" not in line for line in told)
+
+
+def test_votes_need_a_terminal_and_prompts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["vote", "demo"]) == 2
+    assert "needs a terminal" in capsys.readouterr().err
+    assert main(["vote", "demo", "--prompts", str(tmp_path / "none.txt")]) == 2
+    assert "none.txt" in capsys.readouterr().err

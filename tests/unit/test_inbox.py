@@ -1,0 +1,70 @@
+"""Commands as they come in: which turn a stop is for, and what a command overtakes."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from quantchat.worker.inbox import Inbox
+from quantchat.worker.protocol import Command, Force, Stop, encode
+
+PATIENCE_S = 20
+FORCE = Force(1, [], [5])
+
+
+@pytest.fixture
+def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Inbox, Callable[[Command], None]]]:
+    # At the end of its pipe a worker ends: here that would be the test.
+    monkeypatch.setattr("quantchat.worker.inbox.end_now", lambda: None)
+    read, write = os.pipe()
+    inbox = Inbox(read)
+    yield inbox, lambda command: void(os.write(write, encode(command)))
+    os.close(write)
+
+
+def void(_: object) -> None:
+    return None
+
+
+def wait_for(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def test_a_stop_is_for_its_own_turn(pipe: tuple[Inbox, Callable[[Command], None]]) -> None:
+    inbox, send = pipe
+    send(Stop(1_000_003))  # of a measurement, which numbers its turns from a million
+    wait_for(lambda: inbox.stopped(1_000_003))
+    assert not inbox.stopped(2)  # the chat's next turn is not stopped by it
+    send(Stop(2))
+    wait_for(lambda: inbox.stopped(2))
+
+
+def test_whatever_comes_after_a_command_overtakes_it(
+    pipe: tuple[Inbox, Callable[[Command], None]],
+) -> None:
+    inbox, send = pipe
+    send(FORCE)
+    assert inbox.next() == FORCE
+    assert not inbox.overtaken()
+    send(Stop(-1))
+    wait_for(inbox.overtaken)
+    send(FORCE)
+    assert inbox.next() == FORCE
+    wait_for(lambda: not inbox.overtaken())
+
+
+def test_a_command_that_waits_behind_another_overtakes_it(
+    pipe: tuple[Inbox, Callable[[Command], None]],
+) -> None:
+    inbox, send = pipe
+    send(FORCE)
+    send(FORCE)
+    wait_for(lambda: inbox._came == 2)
+    inbox.next()
+    assert inbox.overtaken()
