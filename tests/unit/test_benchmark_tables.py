@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[2]
         ("quality.py", "docs/scoring.md"),
         ("quantize_memory.py", "docs/quantizing.md"),
         ("llama_cpp.py", "docs/scoring.md"),
+        ("screen.py", "docs/screen.md"),
+        ("soak.py", "docs/screen.md"),
     ],
 )
 def test_a_page_shows_the_kept_result(benchmark: str, page: str) -> None:
