@@ -12,7 +12,9 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 from quantchat.quantize.cache import Made
 
@@ -20,7 +22,10 @@ SMALL = 2**30
 EVERY_S = 7 * 24 * 3600.0
 STAMP = ".verified"
 """An empty file in the artifact, last changed when it was last verified."""
-_BLOCK = 16 * 2**20
+_STRETCH = 16 * 2**20
+"""Bytes read between two looks at whether to go on."""
+_BUFFER = 2**18
+"""Bytes held: memory that a thread has once had is not given back to the system."""
 
 
 def size(made: Made) -> int:
@@ -49,13 +54,22 @@ async def first_damaged(
     for name, told in made.files.items():
         digest = hashlib.sha256()
         with (folder / name).open("rb") as stream:
-            # Block by block, each in a thread: an end of the program waits for no more than one.
-            while block := await asyncio.to_thread(stream.read, _BLOCK):
-                await asyncio.to_thread(digest.update, block)
-                done += len(block)
+            # By stretches, each in a thread: an end of the program waits for no more than one.
+            while read := await asyncio.to_thread(_take, stream, digest):
+                done += read
                 tell(done)
         if digest.hexdigest() != told["sha256"]:
             return name
     with contextlib.suppress(OSError):  # a cache that is read only is verified each time
         (folder / STAMP).touch(mode=0o600)
     return None
+
+
+def _take(stream: BufferedReader, digest: Any) -> int:
+    """Put the next stretch of `stream` into `digest`; return its bytes, 0 at the end."""
+    buffer = memoryview(bytearray(_BUFFER))
+    done = 0
+    while done < _STRETCH and (read := stream.readinto(buffer)):
+        digest.update(buffer[:read])
+        done += read
+    return done
