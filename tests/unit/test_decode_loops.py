@@ -103,7 +103,7 @@ def model() -> Any:
 
 
 @given(prompts, samplings)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_each_loop_says_what_generate_says(prompt: list[int], sampling: Sampling) -> None:
     """Greedy or sampled: the same logits, processors and seed give the same tokens."""
     model = tiny_llama()
