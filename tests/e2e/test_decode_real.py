@@ -38,11 +38,11 @@ def assert_generates_tokens(found: list[dict[str, Any]], decode: str) -> None:
 
 
 def test_gptq(demo_gptq: Path) -> None:
-    load = Load("gptq", str(demo_gptq), {"kernel": "auto"}, threads=2)
+    load = Load("gptq", str(demo_gptq), {"kernel": "auto"}, threads=1)
     assert_generates_tokens(decoded(load, "eager"), "eager, fused Llama steps")
 
 
 def test_nf4(demo_base: Path) -> None:
     options = {"quant_type": "nf4", "double_quant": True, "compute_dtype": "auto"}
-    load = Load("bitsandbytes", str(demo_base), options, threads=2)
+    load = Load("bitsandbytes", str(demo_base), options, threads=1)
     assert_generates_tokens(decoded(load, "auto"), "eager, fused Llama steps")
