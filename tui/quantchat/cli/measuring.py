@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from quantchat.cli.options import save_option
+
 if TYPE_CHECKING:
     from quantchat.bench.comparison import Comparison
     from quantchat.bench.rounds import Plan
@@ -28,14 +30,7 @@ def output_options(command: _Command) -> _Command:
     as_json = click.option(
         "--json", "as_json", is_flag=True, help="Print the snapshot as JSON, and nothing else."
     )
-    save = click.option(
-        "--save",
-        "folder",
-        type=click.Path(file_okay=False, path_type=Path),
-        metavar="DIR",
-        help="Save the snapshot in this folder.",
-    )
-    return save(as_json(command))
+    return save_option(as_json(command))
 
 
 def measured(comparison: Comparison, plan: Plan, folder: Path | None, *, as_json: bool) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from quantchat.cli.measuring import measured, output_options
+from quantchat.cli.options import prompt_options
 
 
 def _counts(
@@ -28,14 +29,7 @@ def _counts(
 
 @click.command()
 @click.argument("profile")
-@click.option("--prompt", "given", multiple=True, metavar="TEXT", help="A prompt; may be repeated.")
-@click.option(
-    "--prompts",
-    "file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Prompts from a file: one a line, or JSONL.",
-)
+@prompt_options
 @click.option(
     "--settings-of",
     "protocol",

@@ -9,19 +9,14 @@ from pathlib import Path
 
 import click
 
+from quantchat.cli.options import prompt_options
+
 _FAILED = 1
 
 
 @click.command("self-check")
 @click.argument("profile")
-@click.option("--prompt", "given", multiple=True, metavar="TEXT", help="A prompt; may be repeated.")
-@click.option(
-    "--prompts",
-    "file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Prompts from a file: one a line, or JSONL.",
-)
+@prompt_options
 @click.option(
     "--max-new-tokens",
     type=click.IntRange(min=1),

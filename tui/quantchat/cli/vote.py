@@ -8,19 +8,13 @@ from pathlib import Path
 
 import click
 
+from quantchat.cli.options import prompt_options, save_option
 from quantchat.errors import UserError
 
 
 @click.command()
 @click.argument("profile")
-@click.option("--prompt", "given", multiple=True, metavar="TEXT", help="A prompt; may be repeated.")
-@click.option(
-    "--prompts",
-    "file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Prompts from a file: one a line, or JSONL.",
-)
+@prompt_options
 @click.option(
     "--seed",
     type=click.IntRange(0, 2**63 - 1),
@@ -32,13 +26,7 @@ from quantchat.errors import UserError
     is_flag=True,
     help="Show the answers when both are over, in place of streaming both at one pace.",
 )
-@click.option(
-    "--save",
-    "folder",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Save the snapshot in this folder.",
-)
+@save_option
 @click.pass_obj
 def vote(
     obj: Path | None,
