@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from fakes.openai_server import CHUNKS, TOKENS, FakeServer, serving
 from quantchat.bench.comparison import Comparison
@@ -21,6 +23,7 @@ from quantchat.metrics.sampler import DeviceSampler
 from quantchat.profile.load import loads
 from quantchat.profile.model import Profile
 from quantchat.quantize.store import Workshop
+from quantchat.report.plan import render
 from quantchat.worker.protocol import NO_ID
 
 pytestmark = pytest.mark.usefixtures("own_folders")
@@ -227,6 +230,9 @@ def test_the_plan_says_that_it_does_not_know(server: FakeServer) -> None:
         "what a server holds is not known from here"
     }
     assert plan.fit == "not known"
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(render(plan))
+    assert f"nothing tells what is free on {server.url}" in console.export_text()
 
 
 @pytest.mark.parametrize(
