@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -17,12 +18,14 @@ FORCE = Force(1, [], [5])
 
 @pytest.fixture
 def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Inbox, Callable[[Command], None]]]:
-    # At the end of its pipe a worker ends: here that would be the test.
-    monkeypatch.setattr("quantchat.worker.inbox.end_now", lambda: None)
+    # At the end of its pipe a worker ends: here that would be the whole test run, with status 0.
+    ended = threading.Event()
+    monkeypatch.setattr("quantchat.worker.inbox.end_now", ended.set)
     read, write = os.pipe()
     inbox = Inbox(read)
     yield inbox, lambda command: void(os.write(write, encode(command)))
     os.close(write)
+    assert ended.wait(PATIENCE_S)  # before the real one is put back
 
 
 def void(_: object) -> None:
