@@ -10,7 +10,7 @@ from textual.content import Content
 
 from fakes.screen_reader import column, lines, see, see_gone, see_in, text, wait_until
 from fakes.scripted_app import Running, Setup, profile
-from quantchat.app.widgets.transcript import AT_ONCE
+from quantchat.app.widgets.transcript import AT_ONCE, Transcript
 from quantchat.app.widgets.turn_view import TurnView
 from quantchat.bench.conversation import Answer, AnswerState
 
@@ -113,6 +113,29 @@ async def test_reading_above_is_not_disturbed_until_asked(setup: Setup) -> None:
         # The next answer is followed again.
         await run.answered()
         await see_in(run.pilot, 0, "line 199")
+
+
+async def test_a_window_that_is_dragged_stays_at_the_end(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup.left.answer = setup.right.answer = lambda request: "\n\n".join(map(str, range(500, 520)))
+    async with setup.running((80, 24)) as run:
+        await run.ready()
+        await run.answered()
+        await see(run.pilot, "519")
+        transcripts = [column.transcript for column in run.screen.columns.pair]
+        # Tall enough for all of it, and small again before the next frame.
+        with monkeypatch.context() as tall:
+            tall.setattr(Transcript, "max_scroll_y", property(lambda self: 0))
+            for transcript in transcripts:
+                transcript.on_resize()
+        for transcript in transcripts:
+            transcript.on_resize()
+        await run.pilot.pause()
+        await run.settled()
+        assert all(transcript.following for transcript in transcripts)
+        for side in (0, 1):
+            await see_in(run.pilot, side, "519")
 
 
 async def test_follow_can_be_turned_off(setup: Setup) -> None:

@@ -21,6 +21,7 @@ from quantchat.app.screens.comparison import ComparisonScreen
 from quantchat.app.textual_workarounds import (
     ControlGuard,
     PacedApp,
+    take_pastes_for_text,
     tell_alt_enter,
     write_to_terminal,
 )
@@ -93,6 +94,7 @@ class QuantchatApp(PacedApp):
         With `votes` the answers of `profile` are voted on, blindly.
         """
         tell_alt_enter()
+        take_pastes_for_text()
         super().__init__()
         self._profile = profile
         self._votes = votes

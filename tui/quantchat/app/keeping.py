@@ -13,7 +13,7 @@ from quantchat.bench.conversation import Conversation
 from quantchat.bench.measurement import Measurement
 from quantchat.host.screen_log import log_exception
 from quantchat.metrics.host import Host
-from quantchat.metrics.memory import ProcessMemory, resident_memory
+from quantchat.metrics.memory import ProcessMemory
 from quantchat.metrics.sampler import DeviceSample, DeviceSampler
 from quantchat.worker.protocol import Ledger
 
@@ -90,4 +90,4 @@ class _LastMeasured(DeviceSampler):
     ) -> ProcessMemory:
         known = self._last.workers.values() if self._last is not None else ()
         found = (memory for worker, memory in known if worker.pid == pid)
-        return next(found, None) or resident_memory(None)
+        return next(found, None) or ProcessMemory(None, "unknown", "it was not measured yet")

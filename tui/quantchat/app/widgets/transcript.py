@@ -216,7 +216,8 @@ class Transcript(VerticalScroll, can_focus=False):
             self.anchor()
         elif self.is_anchored and not overfull:
             self.anchor(False)
-            self.scroll_to(y=0, animate=False, force=True)
+            # At once: put off, it would let go of an anchor that was set in the meantime.
+            self.scroll_to(y=0, animate=False, force=True, immediate=True)
 
     def to_parting(self) -> bool:
         """Go to the newest place where the answers part; whether there is one."""
