@@ -93,6 +93,21 @@ async def test_an_empty_prompt_is_not_sent(setup: Setup) -> None:
         assert sent(run) == []
 
 
+async def test_what_is_typed_right_after_enter_is_the_next_prompt(setup: Setup) -> None:
+    setup.left.holds_after = setup.right.holds_after = 1
+    async with setup.running() as run:
+        await run.ready()
+        box = run.screen.prompt
+        # All of it is there before the screen hears of the first Enter.
+        for key, character in (("a", "a"), ("enter", "\r"), ("b", "b"), ("enter", "\r")):
+            box.post_message(events.Key(key, character))
+        box.post_message(events.Key("c", "c"))
+        # Nothing is lost either where the second cannot be sent: the first is being answered.
+        await wait_until(run.pilot, lambda: box.text == "bc", "what was not sent")
+        assert sent(run) == ["a"]
+        assert box.cursor_location == (0, 2)
+
+
 async def test_what_is_pasted_is_seen_as_it_is_sent(setup: Setup) -> None:
     async with setup.running() as run:
         await run.ready()

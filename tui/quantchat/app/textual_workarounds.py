@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from rich.console import RenderableType
 from rich.segment import Segment
-from textual import _ansi_sequences, events
+from textual import _ansi_sequences
 from textual._xterm_parser import BRACKETED_PASTE_END, BRACKETED_PASTE_START, XTermParser
 from textual.app import App
 from textual.color import Color

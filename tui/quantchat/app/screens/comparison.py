@@ -33,15 +33,18 @@ class ComparisonScreen(ComparisonView):
 
     @on(PromptSent)
     def _send(self, event: PromptSent) -> None:
-        if not event.text.strip():
-            return
+        sent = False
         with self.explained():
             if self._draft is not None:
                 self.comparison.again(event.text)
             else:
                 self.comparison.ask(event.text)
+            sent = True
+        if sent:
             self._leave_editing()
             self.prompt.remember(event.text)
+        else:
+            self.prompt.give_back(event.text)
 
     @on(ScrollAsked)
     def _scroll(self, event: ScrollAsked) -> None:
@@ -260,7 +263,7 @@ class ComparisonScreen(ComparisonView):
     @on(CommandChosen)
     async def _run_command(self, event: CommandChosen) -> None:
         if event.id == "send":
-            self.prompt.post_message(PromptSent(self.prompt.text))
+            self.prompt.send()
             return
         where = "app." if command(event.id).group == "Program" else "screen."
         await self.run_action(where + event.id)

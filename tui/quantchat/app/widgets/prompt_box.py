@@ -43,12 +43,22 @@ class PromptBox(TextArea):
         """Index into what was sent; its length is the draft."""
         self._draft = ""
 
+    def send(self) -> None:
+        """Send what is in the box, and empty it: what is typed from now on is the next prompt."""
+        text = self.text
+        if text.strip():
+            self.text = ""
+            self.post_message(PromptSent(text))
+
+    def give_back(self, text: str) -> None:
+        """Put `text`, which could not be sent, before what was typed since."""
+        self.put(text + self.text)
+
     def remember(self, text: str) -> None:
         """Add `text` to what can be recalled, and begin with an empty draft."""
         if not self._sent or self._sent[-1] != text:
             self._sent.append(text)
         self._place, self._draft = len(self._sent), ""
-        self.text = ""
 
     def put(self, text: str) -> None:
         """Show `text` with the cursor at its end."""
@@ -60,7 +70,7 @@ class PromptBox(TextArea):
         if event.key == "enter":
             event.stop()
             event.prevent_default()
-            self.post_message(PromptSent(self.text))
+            self.send()
         elif event.key == XTERM_SHIFT_ENTER:
             event.stop()
             event.prevent_default()
