@@ -29,7 +29,13 @@ def session(own_folders: None, tmp_path: Path) -> Iterator[Terminal]:
     path = os.pathsep.join([str(TESTS), *sys.path])
     terminal = Terminal(
         [sys.executable, str(PROGRAM), str(tmp_path)],
-        env={"PYTHONPATH": path, "QUANTCHAT_LOGS": str(tmp_path / "logs")},
+        env={
+            "PYTHONPATH": path,
+            "QUANTCHAT_LOGS": str(tmp_path / "logs"),
+            # Exported by something around it, and stale: the terminal's own size is what counts.
+            "COLUMNS": "40",
+            "LINES": "10",
+        },
     )
     terminal.wait_for(lambda: terminal.text.count("● ready") == 2, "both ready")
     yield terminal

@@ -72,6 +72,9 @@ def quieten_textual(few_bytes: bool | None = None) -> None:
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
     os.environ.setdefault("TEXTUAL_SMOOTH_SCROLL", "0")
     os.environ.setdefault("ESCDELAY", "50")
+    # A size that something around exported is believed before the terminal, and never changes.
+    for stale in ("COLUMNS", "LINES"):
+        os.environ.pop(stale, None)
 
 
 @contextlib.contextmanager

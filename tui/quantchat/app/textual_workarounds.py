@@ -131,7 +131,7 @@ class PasteParser(XTermParser):
 
 def take_pastes_for_text() -> None:
     """Have the driver read the terminal with `PasteParser`."""
-    linux_driver.XTermParser = PasteParser  # type: ignore[misc]
+    linux_driver.XTermParser = PasteParser  # type: ignore[attr-defined]
 
 
 class PacedDriver(LinuxDriver):
