@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import signal
 import subprocess
@@ -9,8 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from quantchat.files import write_new, write_whole
+from quantchat.files import _BUFFER, sha256, take, write_new, write_whole
 
 
 def test_private_whole_and_replaced(tmp_path: Path) -> None:
@@ -64,3 +68,21 @@ def test_killed_in_the_middle_no_name_is_seen(tmp_path: Path) -> None:
     command = [sys.executable, "-c", KILLED, str(tmp_path / "a.json")]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     assert not list(tmp_path.glob("[!.]*"))
+
+
+@given(st.binary(max_size=3 * _BUFFER), st.one_of(st.none(), st.integers(1, 4 * _BUFFER)))
+@settings(max_examples=30)
+def test_a_hash_is_of_all_that_was_read(data: bytes, most: int | None) -> None:
+    digest = hashlib.sha256()
+    stream = io.BytesIO(data)
+    lengths = list(iter(lambda: take(stream, digest, most), 0))
+    assert sum(lengths) == len(data)
+    assert all(most is None or length < most + _BUFFER for length in lengths)
+    assert digest.hexdigest() == hashlib.sha256(data).hexdigest()
+
+
+def test_the_hash_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"abc")
+    # FIPS 180-2, appendix B.1
+    assert sha256(file).startswith("ba7816bf") and sha256(file).endswith("f20015ad")

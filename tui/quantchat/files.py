@@ -3,10 +3,44 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
+from io import BufferedIOBase
 from pathlib import Path
+from typing import Protocol
+
+_BUFFER = 2**18
+"""Bytes held: memory that a thread has once had is not given back to the system."""
+
+
+class Digest(Protocol):
+    """What takes bytes to make a hash of, as hashlib's do."""
+
+    def update(self, data: memoryview, /) -> None:
+        """Take `data` too."""
+
+
+def take(stream: BufferedIOBase, digest: Digest, most: int | None = None) -> int:
+    """Put what follows in `stream` into `digest`; return its bytes, 0 at the end.
+
+    It takes all, or little more than `most` bytes. Raises OSError.
+    """
+    buffer = memoryview(bytearray(_BUFFER))
+    done = 0
+    while (most is None or done < most) and (read := stream.readinto(buffer)):
+        digest.update(buffer[:read])
+        done += read
+    return done
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of what `path` holds, in hexadecimal. Raises OSError."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        take(stream, digest)
+    return digest.hexdigest()
 
 
 def write_whole(path: Path, data: bytes) -> Path:

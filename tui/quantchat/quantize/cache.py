@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -29,6 +28,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from quantchat import paths
+from quantchat.files import sha256
 
 MADE = "made.json"
 SCHEMA = 1
@@ -279,13 +279,10 @@ def _settle(folder: Path) -> dict[str, dict[str, Any]]:
             path.chmod(0o700)
             continue
         path.chmod(0o600)
-        digest = hashlib.sha256()
         with path.open("rb") as stream:
-            while block := stream.read(2**20):
-                digest.update(block)
             os.fsync(stream.fileno())
-        size = path.stat().st_size
-        files[path.relative_to(folder).as_posix()] = {"bytes": size, "sha256": digest.hexdigest()}
+        told = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        files[path.relative_to(folder).as_posix()] = told
     return files
 
 

