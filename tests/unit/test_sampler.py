@@ -17,8 +17,9 @@ from fakes.fake_nvml import GIB, FakeGpu, FakeNvml, nvml_error
 from quantchat.metrics import gpus as gpus_module
 from quantchat.metrics import host as host_module
 from quantchat.metrics.gpus import Gpus, ProcessReading
-from quantchat.metrics.host import Host, ProcessTree, cpu_name, oom_kills
+from quantchat.metrics.host import Host, ProcessTree, cpu_name
 from quantchat.metrics.memory import ProcessMemory, complete, gpu_memory
+from quantchat.metrics.oom import oom_kills
 from quantchat.metrics.sampler import DeviceSampler
 from quantchat.worker.protocol import Ledger
 

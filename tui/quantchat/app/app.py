@@ -16,6 +16,7 @@ from textual.screen import Screen
 
 from quantchat.app import clipboard, terminal, themes
 from quantchat.app.commands import COMMANDS
+from quantchat.app.device_watch import MakeSampler, real_sampler
 from quantchat.app.keeping import Keeps
 from quantchat.app.screens.comparison import ComparisonScreen
 from quantchat.app.textual_workarounds import (
@@ -26,14 +27,13 @@ from quantchat.app.textual_workarounds import (
     write_to_terminal,
 )
 from quantchat.bench.comparison import Comparison
-from quantchat.bench.voting import VotePlan, Voting
-from quantchat.metrics.sampler import DeviceSampler
 from quantchat.profile.model import AnyVariant, Profile
 from quantchat.quantize.maker import Maker, Prepared
 from quantchat.worker.protocol import Progress
 
 if TYPE_CHECKING:
     from quantchat.app.screens.start import StartScreen
+    from quantchat.bench.voting import VotePlan
 
 LOOK_S = 0.5
 """How often it is looked whether the terminal is still there."""
@@ -87,7 +87,7 @@ class QuantchatApp(PacedApp):
         snapshots: Path | None = None,
         votes: VotePlan | None = None,
         make_comparison: MakeComparison = real_comparison,
-        make_sampler: Callable[[], DeviceSampler] = DeviceSampler,
+        make_sampler: MakeSampler = real_sampler,
     ) -> None:
         """`snapshots` is the folder to save into, None for the user's own.
 
@@ -156,6 +156,7 @@ class QuantchatApp(PacedApp):
             self.push_screen(StartScreen(self._snapshots, self._make_sampler))
         elif self._votes is not None:
             from quantchat.app.screens.vote import VoteScreen
+            from quantchat.bench.voting import Voting
 
             voting = Voting(self._make_comparison(self._profile), self._votes)
             self.push_screen(VoteScreen(voting, self._snapshots, self._make_sampler, alone=True))

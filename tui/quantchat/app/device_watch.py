@@ -12,14 +12,27 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from quantchat.errors import UserError
-from quantchat.metrics.memory import ProcessMemory
-from quantchat.metrics.sampler import DeviceSample, DeviceSampler
 from quantchat.worker.protocol import Ledger
+
+if TYPE_CHECKING:
+    from quantchat.metrics.memory import ProcessMemory
+    from quantchat.metrics.sampler import DeviceSample, DeviceSampler
 
 PATIENCE_S = 1.0
 """How long the loop waits for the sampler, which is in use for milliseconds but while it opens."""
+
+MakeSampler = Callable[[], "DeviceSampler"]
+"""The seam for tests: a sampler of a scripted machine."""
+
+
+def real_sampler() -> DeviceSampler:
+    """A sampler of this machine, imported when one is made: it is no part of the first frame."""
+    from quantchat.metrics.sampler import DeviceSampler
+
+    return DeviceSampler()
 
 
 @dataclass(frozen=True)
@@ -44,7 +57,7 @@ class DeviceWatch:
     def __init__(
         self,
         on_measured: Callable[[Measured], None],
-        make_sampler: Callable[[], DeviceSampler] = DeviceSampler,
+        make_sampler: MakeSampler = real_sampler,
     ) -> None:
         self._on_measured = on_measured
         self._sampler = make_sampler()

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from quantchat.app.device_watch import Measured
 from quantchat.bench.comparison import Comparison
 from quantchat.bench.conversation import Conversation
-from quantchat.bench.measurement import Measurement
 from quantchat.host.screen_log import log_exception
-from quantchat.metrics.host import Host
-from quantchat.metrics.memory import ProcessMemory
-from quantchat.metrics.sampler import DeviceSample, DeviceSampler
-from quantchat.worker.protocol import Ledger
+
+if TYPE_CHECKING:
+    from quantchat.bench.measurement import Measurement
 
 
 @runtime_checkable
@@ -66,28 +63,9 @@ class Keeper:
                 return None
 
     def _write(self, measurement: Measurement | None) -> Path:
+        from quantchat.app.last_measured import LastMeasured
         from quantchat.bench.record import record
         from quantchat.snapshot import recovered
 
-        snapshot = record(self._comparison, _LastMeasured(self.measured), measurement)
+        snapshot = record(self._comparison, LastMeasured(self.measured), measurement)
         return recovered.save(snapshot, self._folder)
-
-
-class _LastMeasured(DeviceSampler):
-    """Says again what was measured last."""
-
-    def __init__(self, measured: Measured | None) -> None:
-        super().__init__()
-        self._last = measured
-
-    def sample(self) -> DeviceSample:
-        if self._last is not None:
-            return self._last.device
-        return DeviceSample(time.monotonic(), Host().sample(), [], no_gpu="not looked for yet")
-
-    def process_memory(
-        self, pid: int, ledger: Ledger, device_change: int | None = None
-    ) -> ProcessMemory:
-        known = self._last.workers.values() if self._last is not None else ()
-        found = (memory for worker, memory in known if worker.pid == pid)
-        return next(found, None) or ProcessMemory(None, "unknown", "it was not measured yet")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from quantchat.app.widgets.column_header import what_runs
 from quantchat.bench.comparison import Comparison
 from quantchat.bench.conversation import Answer, Turn
-from quantchat.metrics.sampler import DeviceSampler
 from quantchat.text import neutralise
+
+if TYPE_CHECKING:
+    from quantchat.metrics.sampler import DeviceSampler
 
 
 def context_is_full(answer: Answer) -> bool:

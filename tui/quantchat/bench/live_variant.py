@@ -16,7 +16,7 @@ from quantchat.bench.requests import load_request
 from quantchat.errors import UserError
 from quantchat.host.screen_log import log_exception
 from quantchat.host.worker_process import Place, StartWorker, Worker, WorkerEnded
-from quantchat.metrics.host import oom_kills
+from quantchat.metrics.oom import oom_kills
 from quantchat.profile.model import AnyVariant
 from quantchat.quantize.maker import MakeFailed, Maker
 from quantchat.text import one_line

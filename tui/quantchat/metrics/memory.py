@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from quantchat.metrics.gpus import ProcessReading
 from quantchat.worker.protocol import Ledger
+
+if TYPE_CHECKING:
+    from quantchat.metrics.gpus import ProcessReading
 
 SOURCES = {
     "nvml": "of the process, from NVML",

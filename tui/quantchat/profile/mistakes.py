@@ -24,6 +24,7 @@ from quantchat.profile.model import (
 )
 from quantchat.profile.nearest import did_you_mean
 from quantchat.profile.toml_text import KeyPath
+from quantchat.profile.words import meanings
 
 _ENGINES = ("auto-gptq", "bitsandbytes", "gptq", "openai", "transformers")
 
@@ -159,8 +160,7 @@ def _where_it_belongs(loc: KeyPath) -> str:
 
 def _purpose(loc: KeyPath) -> str:
     model, _ = TABLES[_table(loc)]
-    description = model.model_fields[str(loc[-1])].description or ""
-    return description.split(". ")[0].rstrip(".")
+    return meanings(model).get(str(loc[-1]), "").split(". ")[0].rstrip(".")
 
 
 def _examples(loc: KeyPath) -> str:

@@ -35,7 +35,6 @@ class _Table(BaseModel):
         extra="forbid",
         frozen=True,
         strict=True,
-        use_attribute_docstrings=True,
         defer_build=True,  # each is built as a part of the profile, and most of them nowhere else
         protected_namespaces=(),
     )
@@ -301,9 +300,9 @@ class Profile(_Table):
     """A sentence on what is compared, and why."""
     variants: list[Variant] = Field(min_length=2, max_length=32)
     """What is compared, two or more. The screen shows two at a time and can switch which."""
-    generation: Generation = Generation()
+    generation: Generation = Generation.model_construct()
     """How answers are generated."""
-    run: Run = Run()
+    run: Run = Run.model_construct()
     """How the variants share the machine."""
 
     @field_validator("variants")

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from quantchat.profile.model import Profile
+from quantchat.profile.words import DescribedSchema
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema of a profile, draft 2020-12, with a description for each key."""
-    return {"$schema": DIALECT, **Profile.model_json_schema(), "title": "quantchat profile"}
+    described = Profile.model_json_schema(schema_generator=DescribedSchema)
+    return {"$schema": DIALECT, **described, "title": "quantchat profile"}

@@ -23,6 +23,7 @@ from quantchat.profile.model import (
     Run,
     VariantBase,
 )
+from quantchat.profile.words import meanings
 
 _WIDTH = 96
 
@@ -82,12 +83,13 @@ def _table(
     """
     lines = [header] if header else []
     lines += _comment(inspect.getdoc(model) or "")
+    means = meanings(model)
     for name in dict.fromkeys((*values, *model.model_fields)):
         field = model.model_fields[name]
         if name not in values and (name in told or name in _TABLES):
             continue
         if name not in told:
-            lines += ["", *_comment(field.description or "")]
+            lines += ["", *_comment(means.get(name, ""))]
         if name in values:
             lines.append(f"{name} = {json.dumps(values[name])}")
         else:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from textual import on
 from textual.app import ComposeResult
@@ -16,7 +17,13 @@ from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
 from quantchat.app import outputs, terminal
-from quantchat.app.device_watch import DeviceWatch, Measured, WorkerToMeasure
+from quantchat.app.device_watch import (
+    DeviceWatch,
+    MakeSampler,
+    Measured,
+    WorkerToMeasure,
+    real_sampler,
+)
 from quantchat.app.keeping import Keeper
 from quantchat.app.messages import ComparisonChanged
 from quantchat.app.widgets.columns import Columns
@@ -30,9 +37,10 @@ from quantchat.bench.comparison import Change, Comparison, VariantChanged
 from quantchat.bench.conversation import Answer
 from quantchat.bench.live_variant import State
 from quantchat.errors import UserError
-from quantchat.metrics.sampler import DeviceSample, DeviceSampler
-from quantchat.metrics.unknown import unknown_figures
 from quantchat.text import one_line
+
+if TYPE_CHECKING:
+    from quantchat.metrics.sampler import DeviceSample
 
 SAMPLE_EVERY_S = 1.0
 NARROW = 72
@@ -50,7 +58,7 @@ class ComparisonView(Screen[None]):
         self,
         comparison: Comparison,
         snapshots: Path | None = None,
-        make_sampler: Callable[[], DeviceSampler] = DeviceSampler,
+        make_sampler: MakeSampler = real_sampler,
     ) -> None:
         """`snapshots` is the folder to save into, None for the user's own."""
         super().__init__()
@@ -216,6 +224,8 @@ class ComparisonView(Screen[None]):
 
     def unknown_figures(self) -> list[tuple[str, str]]:
         """What is shown as "–" for lack of a reading, and why; empty before the first one."""
+        from quantchat.metrics.unknown import unknown_figures
+
         if self.device is None:
             return []
         workers = [(one.variant.label, one.memory.latest) for one in self.columns.pair]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,6 +14,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import ProgressBar, Static
 
+from quantchat.app.device_watch import MakeSampler
 from quantchat.app.keeping import Keeper
 from quantchat.app.widgets.lines import outside, quiet
 from quantchat.bench.comparison import Comparison
@@ -22,7 +22,6 @@ from quantchat.bench.measurement import Measurement
 from quantchat.bench.record import record
 from quantchat.bench.rounds import Plan
 from quantchat.errors import UserError
-from quantchat.metrics.sampler import DeviceSampler
 from quantchat.report.measurement import render
 from quantchat.report.prompts_table import per_prompt
 from quantchat.snapshot import store
@@ -50,7 +49,7 @@ class MeasuringScreen(ModalScreen[None]):
         self,
         comparison: Comparison,
         plan: Plan,
-        make_sampler: Callable[[], DeviceSampler],
+        make_sampler: MakeSampler,
         snapshots: Path | None,
         keeper: Keeper,
     ) -> None:

@@ -15,6 +15,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Label, Static, TextArea
 
 from quantchat.profile.model import Generation
+from quantchat.profile.words import meanings
 from quantchat.text import neutralise, one_line
 
 _NUMBERS = [name for name in Generation.model_fields if name != "system"]
@@ -46,6 +47,7 @@ class SettingsScreen(ModalScreen["Generation | None"]):
     def __init__(self, generation: Generation) -> None:
         super().__init__()
         self._generation = generation
+        self._meanings = meanings(Generation)
 
     def compose(self) -> ComposeResult:
         """A field for each of the model's; below, what the one in focus means."""
@@ -65,9 +67,9 @@ class SettingsScreen(ModalScreen["Generation | None"]):
 
     def on_descendant_focus(self, event: DescendantFocus) -> None:
         """Describe the field, in the words of the profile's schema."""
-        field = Generation.model_fields.get(event.widget.id or "")
-        if field is not None:
-            self.query_one("#about", Static).update(Content(field.description or ""))
+        meaning = self._meanings.get(event.widget.id or "")
+        if meaning is not None:
+            self.query_one("#about", Static).update(Content(meaning))
 
     @on(Input.Submitted)
     def action_apply(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from textual import on
@@ -14,11 +13,10 @@ from textual.screen import Screen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
-from quantchat.app.device_watch import DeviceWatch, Measured
+from quantchat.app.device_watch import DeviceWatch, MakeSampler, Measured, real_sampler
 from quantchat.app.widgets.device_line import DeviceLine
 from quantchat.app.widgets.lines import outside, quiet
 from quantchat.errors import UserError
-from quantchat.metrics.sampler import DeviceSampler
 from quantchat.profile import library
 from quantchat.profile.model import Profile
 from quantchat.snapshot import recovered, store
@@ -55,7 +53,7 @@ class StartScreen(Screen[None]):
     def __init__(
         self,
         snapshots: Path | None = None,
-        make_sampler: Callable[[], DeviceSampler] = DeviceSampler,
+        make_sampler: MakeSampler = real_sampler,
     ) -> None:
         """`snapshots` is the folder to look in, None for the user's own."""
         super().__init__()

@@ -7,7 +7,6 @@ has no log, no snapshot and no copying, and it tells of a failure without tellin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,13 +17,13 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Static
 
+from quantchat.app.device_watch import MakeSampler
 from quantchat.app.widgets.answer_view import AnswerView
 from quantchat.app.widgets.lines import outside, quiet
 from quantchat.bench.live_variant import State
 from quantchat.bench.record import record
 from quantchat.bench.voting import Ballot, Voting
 from quantchat.errors import UserError
-from quantchat.metrics.sampler import DeviceSampler
 from quantchat.metrics.votes import Choice
 from quantchat.report import votes
 from quantchat.snapshot import store
@@ -84,7 +83,7 @@ class VoteScreen(Screen[None]):
         self,
         voting: Voting,
         snapshots: Path | None,
-        make_sampler: Callable[[], DeviceSampler],
+        make_sampler: MakeSampler,
         *,
         alone: bool,
     ) -> None:

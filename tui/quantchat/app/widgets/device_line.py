@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from textual.content import Content
 from textual.widget import Widget
 
 from quantchat.app.widgets.lines import fitted, outside, quiet, spread
-from quantchat.metrics.gpus import GpuSample
-from quantchat.metrics.host import HostSample
-from quantchat.metrics.sampler import DeviceSample
 from quantchat.report import figures
+
+if TYPE_CHECKING:
+    from quantchat.metrics.gpus import GpuSample
+    from quantchat.metrics.host import HostSample
+    from quantchat.metrics.sampler import DeviceSample
 
 _LEAST_NAME = 12
 """Cells a device's name keeps before figures give way."""
