@@ -2,40 +2,55 @@
 
 `python benchmarks/startup.py` starts `quantchat demo` in a pseudo-terminal, on checkpoints that
 are made already (it makes them first where they are not), and writes what it measured to
-`benchmarks/results/startup.json`.
+`benchmarks/results/startup.json`. First frames are timed by turns with those of a bare Textual app,
+which is what no program on Textual comes below; `--table` prints what the documentation shows.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
 import sys
 import time
 from datetime import datetime
-from pathlib import Path
+from typing import Any
 
 import psutil
+from session import HERE, TESTS, Session, keep, kept
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "tests"))
+sys.path.insert(0, str(TESTS))
 
-from fakes.terminal import Terminal  # noqa: E402 - the tests' pseudo-terminal
+from fakes.terminal import Terminal
 
-FIRST_FRAME = "GPTQ 4-bit"
 READY = "● ready"
 MAKING_S = 1800
+QUANTCHAT = (sys.executable, "-m", "quantchat")
+BARE = "a bare Textual app"
+FIRST = {
+    BARE: ((sys.executable, str(HERE / "bare_app.py")), "the first frame"),
+    "`quantchat demo`": ((*QUANTCHAT, "demo"), "GPTQ 4-bit"),
+    "`quantchat`": (QUANTCHAT, "Profiles"),
+}
+"""What is started, and the text that its first frame has."""
 
 
-def one_start() -> dict[str, float]:
+def first_frame(command: tuple[str, ...], text: str) -> float:
+    """Seconds from the start of the process until the terminal has the frame with `text`."""
+    began = time.perf_counter()
+    session = Session(command)
+    try:
+        return round(session.wait_for(text) - began, 3)
+    finally:
+        session.close()
+
+
+def whole_start() -> dict[str, float]:
     """Start, wait, quit; seconds from the start of the process, and the screen's memory."""
     began = time.perf_counter()
-    terminal = Terminal([sys.executable, "-m", "quantchat", "demo"])
+    terminal = Terminal([*QUANTCHAT, "demo"])
     try:
-        terminal.wait_for_text(FIRST_FRAME, most_s=MAKING_S)
-        frame = time.perf_counter() - began
         terminal.wait_for(lambda: READY in terminal.text, "one side ready", MAKING_S)
         first = time.perf_counter() - began
         terminal.wait_for(lambda: terminal.text.count(READY) == 2, "both ready", MAKING_S)
@@ -46,33 +61,55 @@ def one_start() -> dict[str, float]:
     finally:
         terminal.close()
     return {
-        "first_frame_s": round(frame, 2),
         "first_side_ready_s": round(first, 2),
         "both_ready_s": round(both, 2),
         "screen_process_mb": round(resident / 1e6, 1),
     }
 
 
+def table(result: dict[str, Any]) -> list[str]:
+    """First frames as Markdown."""
+    lines = ["| first frame of | s | fastest, slowest | × bare |", "| --- | --- | --- | --- |"]
+    bare = result["first_frame_s"][BARE]
+    for name, times in result["first_frame_s"].items():
+        ratio = statistics.median(s / floor for s, floor in zip(times, bare, strict=True))
+        median, least, most = statistics.median(times), min(times), max(times)
+        lines.append(f"| {name} | {median:.2f} | {least:.2f}, {most:.2f} | {ratio:.1f} |")
+    return lines
+
+
 def main() -> None:
     """Measure and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5)
-    repeats = parser.parse_args().repeats
-    one_start()  # makes what is missing, and fills the file cache
-    runs = [one_start() for _ in range(repeats)]
+    parser.add_argument("--frames", type=int, default=21, help="first frames of each")
+    parser.add_argument("--repeats", type=int, default=3, help="starts until both sides are ready")
+    parser.add_argument("--table", action="store_true", help="print the kept result")
+    asked = parser.parse_args()
+    if asked.table:
+        print("\n".join(table(kept("startup"))))
+        return
+    load = os.getloadavg()[0]
+    whole_start()  # makes what is missing, and fills the file cache
+    for start in FIRST.values():
+        first_frame(*start)
+    frames: dict[str, list[float]] = {name: [] for name in FIRST}
+    for _ in range(asked.frames):
+        for name, start in FIRST.items():
+            frames[name].append(first_frame(*start))
+    runs = [whole_start() for _ in range(asked.repeats)]
     result = {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "command": f"python benchmarks/startup.py --repeats {repeats}",
+        "command": f"python benchmarks/startup.py --frames {asked.frames} "
+        f"--repeats {asked.repeats}",
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "load_before": os.getloadavg()[0],
+        "load_before": load,
         "python": platform.python_version(),
+        "first_frame_s": frames,
         "median": {name: statistics.median(run[name] for run in runs) for name in runs[0]},
         "runs": runs,
     }
-    target = HERE / "results" / "startup.json"
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(result["median"], indent=2))
+    keep("startup", result)
+    print("\n".join(table(result)))
 
 
 if __name__ == "__main__":

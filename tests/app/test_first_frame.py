@@ -38,6 +38,46 @@ print(*sorted({name.partition(".")[0] for name in sys.modules}))
 """
 
 
+LATER = {
+    *("psutil", "quantchat.metrics.sampler", "quantchat.snapshot.schema"),
+    *("quantchat.bench.record", "quantchat.bench.rounds", "quantchat.bench.voting"),
+}
+"""What is imported after the first frame, or when it is asked for: each costs milliseconds."""
+
+UNTIL_THE_FRAME = """
+import asyncio, sys
+from quantchat.app.app import QuantchatApp
+from quantchat.bench.comparison import Comparison
+from quantchat.profile import library, load
+
+class OpensNothing(Comparison):
+    def open(self):
+        print(*sorted(sys.modules))
+
+async def main():
+    compare = lambda profile: OpensNothing(profile, maker=None)
+    app = QuantchatApp(load.load(library.find("demo")), make_comparison=compare)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.pause()
+
+asyncio.run(main())
+"""
+
+
+def test_until_the_first_frame_only_what_it_shows_is_imported(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", UNTIL_THE_FRAME],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    imported = set(result.stdout.split())
+    assert "quantchat.app.screens.comparison" in imported
+    assert not imported & LATER
+
+
 @pytest.mark.parametrize("profile", ["demo", ""])
 def test_the_first_frame_imports_nothing_heavy(profile: str, tmp_path: Path) -> None:
     result = subprocess.run(

@@ -118,10 +118,16 @@ class QuantchatApp(PacedApp):
         return [*super().get_line_filters(), self._guard]
 
     def get_default_screen(self) -> Screen[None]:
-        """The comparison, if there is one: Textual would draw an empty screen before it."""
-        if self._profile is not None and self._votes is None:
-            return self.comparison_screen(self._profile)
-        return super().get_default_screen()
+        """The comparison, or the vote: Textual would draw an empty screen before it."""
+        if self._profile is None:
+            return super().get_default_screen()
+        if self._votes is not None:
+            from quantchat.app.screens.vote import VoteScreen
+            from quantchat.bench.voting import Voting
+
+            voting = Voting(self._make_comparison(self._profile), self._votes)
+            return VoteScreen(voting, self._snapshots, self._make_sampler, alone=True)
+        return self.comparison_screen(self._profile)
 
     def comparison_screen(self, profile: Profile) -> ComparisonScreen:
         """A new comparison of `profile`."""
@@ -149,17 +155,12 @@ class QuantchatApp(PacedApp):
                 yield SystemCommand(f"{one.label.capitalize()} ({one.key})", one.help, run)
 
     def on_mount(self) -> None:
-        """Open the first screen; leave in good order when the terminal or the system says so."""
+        """Begin at the start; leave in good order when the terminal or the system says so."""
         if self._profile is None:
             from quantchat.app.screens.start import StartScreen
 
+            # Pushed, since only what was pushed can be switched for the comparison.
             self.push_screen(StartScreen(self._snapshots, self._make_sampler))
-        elif self._votes is not None:
-            from quantchat.app.screens.vote import VoteScreen
-            from quantchat.bench.voting import Voting
-
-            voting = Voting(self._make_comparison(self._profile), self._votes)
-            self.push_screen(VoteScreen(voting, self._snapshots, self._make_sampler, alone=True))
         self.call_after_refresh(_collect_garbage_again)
         if not self.is_headless:
             terminal.on_signals(self._leave, self.keep)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from textual import on
 from textual.app import ComposeResult
@@ -19,8 +20,10 @@ from quantchat.app.widgets.lines import outside, quiet
 from quantchat.errors import UserError
 from quantchat.profile import library
 from quantchat.profile.model import Profile
-from quantchat.snapshot import recovered, store
 from quantchat.text import neutralise, one_line
+
+if TYPE_CHECKING:  # what reads snapshots is imported once the first frame is drawn
+    from quantchat.snapshot import store
 
 RECENT = 20
 """Snapshots listed, the newest."""
@@ -87,6 +90,8 @@ class StartScreen(Screen[None]):
         self.call_after_refresh(self._look_around)
 
     def _look_around(self) -> None:
+        from quantchat.snapshot import recovered
+
         self._watch = DeviceWatch(self._measured, self._make_sampler)
         self._sample()
         self.set_interval(SAMPLE_EVERY_S, self._sample)
@@ -102,6 +107,8 @@ class StartScreen(Screen[None]):
             offer(self, self._snapshots, self._list_snapshots)
 
     def _list_snapshots(self) -> None:
+        from quantchat.snapshot import store
+
         self._listed = store.recent(self._snapshots, RECENT)
         snapshots = self.query_one("#snapshots", OptionList)
         snapshots.clear_options()
@@ -141,6 +148,7 @@ class StartScreen(Screen[None]):
     def _show(self, event: OptionList.OptionSelected) -> None:
         from quantchat.app.screens.recovered import RecoveredScreen
         from quantchat.app.screens.snapshot import SnapshotScreen
+        from quantchat.snapshot import recovered, store
 
         path = self._listed[event.option_index].path
         try:
@@ -179,6 +187,8 @@ def _about(entry: library.Entry) -> Content:
 
 
 def _snapshot_option(listed: store.Listed) -> Option:
+    from quantchat.snapshot.recovered import is_recovered
+
     if listed.problem:
         return Option(
             outside(listed.path.name) + Content.styled(f"  {one_line(listed.problem)}", "$error")
@@ -187,6 +197,6 @@ def _snapshot_option(listed: store.Listed) -> Option:
     when = listed.created[:16].replace("T", " ")
     pair = " | ".join(listed.variants)
     parts = [outside(when, "bold"), outside(listed.name), outside(pair, "$quiet"), quiet(turns)]
-    if recovered.is_recovered(listed.path):
+    if is_recovered(listed.path):
         parts.insert(1, Content.styled("recovered", "$warning"))
     return Option(Content("  ").join(parts))
