@@ -12,10 +12,7 @@ Sources: ECMA-48 (C0 and C1 controls), Unicode UAX #9 (bidirectional formatting)
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator
-
-_UNSEEN = (
+_UNSEEN = {
     *(0x00AD, 0x034F, 0x061C),  # soft hyphen, combining grapheme joiner, Arabic letter mark
     *(0x115F, 0x1160, 0x3164, 0xFFA0),  # Hangul fillers
     *(0x17B4, 0x17B5, *range(0x180B, 0x1810)),  # Khmer and Mongolian signs that nobody writes
@@ -29,7 +26,7 @@ _UNSEEN = (
     *range(0x1BCA0, 0x1BCA4),  # shorthand format controls
     *range(0x1D173, 0x1D17B),  # musical format controls
     *range(0xE0000, 0xE1000),  # tags, more variation selectors, places kept for more of the kind
-)
+}
 
 
 def neutralise(text: str) -> str:
@@ -41,20 +38,29 @@ def neutralise(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return text.translate(_marks())
+    return text.translate(_marks)
 
 
-@functools.cache
-def _marks() -> dict[int, str]:
-    return dict(_each_mark())
+class _Marks(dict[int, str]):
+    """What is written for a code point, worked out when it is first met: most never are."""
+
+    def __missing__(self, code: int) -> str:
+        self[code] = mark = _mark(code)
+        return mark
 
 
-def _each_mark() -> Iterator[tuple[int, str]]:
+def _mark(code: int) -> str:
     # U+2400 + n is the "symbol for" each C0 control: ␀ ␁ … ␛ … ␟, and U+2421 ␡ for DEL.
-    yield from ((code, chr(0x2400 + code)) for code in range(0x20) if chr(code) not in "\t\n")
-    yield 0x7F, "\u2421"
-    yield from ((code, f"⟨{code:02X}⟩") for code in range(0x80, 0xA0))
-    yield from ((code, f"⟨{code:04X}⟩") for code in _UNSEEN)
+    if code < 0x20 and chr(code) not in "\t\n":
+        return chr(0x2400 + code)
+    if code == 0x7F:
+        return "\u2421"
+    if 0x80 <= code < 0xA0:
+        return f"⟨{code:02X}⟩"
+    return f"⟨{code:04X}⟩" if code in _UNSEEN else chr(code)
+
+
+_marks = _Marks()
 
 
 def one_line(text: str) -> str:

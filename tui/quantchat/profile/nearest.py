@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
 def nearest(word: str, known: Iterable[str], limit: int = 1) -> list[str]:
     """At most `limit` of `known` that `word` may have meant, the likeliest first."""
+    import difflib  # seldom needed, and never for the first frame
+
     by_lower = {name.lower(): name for name in known}
     # Comparing is quadratic in the length, and no known name is as long as this.
     close = difflib.get_close_matches(word.lower()[:80], by_lower, n=limit, cutoff=0.6)
