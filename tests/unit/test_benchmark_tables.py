@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
         ("llama_cpp.py", "docs/scoring.md"),
         ("screen.py", "docs/screen.md"),
         ("soak.py", "docs/screen.md"),
+        ("startup.py", "docs/screen.md"),
     ],
 )
 def test_a_page_shows_the_kept_result(benchmark: str, page: str) -> None:
