@@ -1,0 +1,235 @@
+"""What being watched costs a decoding: the screen, its panels and its sampler on, or not.
+
+`python benchmarks/watching.py` opens the demo on the real screen in a pseudo-terminal, in turn and
+with one decoding thread, so that a core is to spare. While an answer is decoded the screen's
+process is stopped (SIGSTOP) and let go on, in windows of a second, watched, alone, alone, watched:
+neither the length of the context nor a machine that grows slower favours one of them. Windows in
+which anything else ran on the machine do not count: there was no core to spare. Tokens are counted
+by the worker's clock, from the snapshot. The ratio of the throughputs of such four windows,
+with its interval over the answers, goes to `benchmarks/results/watching.json`; `--table` prints
+what the documentation shows of it. The exit status is 1 where 1 % or more is lost.
+
+What stays on in both is what the worker does to be measured: it reads its clock and writes each
+token into a pipe, which holds what is decoded while nobody reads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import math
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+from driving import circumstances
+from session import ENTER, NEW_CHAT, SAVE, Session, keep, kept
+
+from quantchat.metrics.statistics import Pair, ratio_of
+from quantchat.snapshot import store
+from quantchat.snapshot.schema import AnswerRecord, TurnRecord
+
+GOAL_PERCENT = 1.0
+ORDER = (True, False, False, True)
+"""Whether each of four windows is watched."""
+WINDOW_S = 1.0
+SETTLING_S = 0.2
+"""Of a window's beginning nothing counts: a screen that goes on first draws what it missed."""
+MOST_OTHERS = 0.1
+"""Share of a core that others may take in a window that counts."""
+LEAST_TOKENS = 10
+"""In a window, below which it does not count."""
+TOKENS = 768
+PROMPT = "Tell a long story of a journey, with all that was seen on the way."
+MOST_S = 600
+
+
+class Window(NamedTuple):
+    """A stretch of time, by the clock that all processes of the machine share."""
+
+    watched: bool
+    from_ns: int
+    to_ns: int
+    others: float
+    """Share of a core that was busy with what is neither the screen nor a worker."""
+
+
+def show(folder: Path) -> int:
+    """The demo on the screen of this process' terminal, with answers that all are long."""
+    # As on a machine of one core: one decoding thread, which leaves the other core to spare.
+    os.cpu_count = lambda: 1
+    import quantchat.bench.comparison as asks
+    from quantchat.app import run
+    from quantchat.profile import library, load
+
+    asks.chat_request = functools.partial(asks.chat_request, ignore_eos=True)
+    demo = load.load(library.find("demo"))
+    changes = {
+        "generation": demo.generation.model_copy(update={"max_new_tokens": TOKENS}),
+        "run": demo.run.model_copy(update={"order": "in-turn"}),
+    }
+    return run(demo.model_copy(update=changes), snapshots=folder)
+
+
+def workers_cpu_s(session: Session) -> float:
+    """Processor seconds of all that the screen started."""
+    found = 0.0
+    for child in session.ps.children(recursive=True):
+        times = child.cpu_times()
+        found += times.user + times.system
+    return found
+
+
+def others_cpu_s(session: Session) -> float:
+    """Busy processor seconds of the machine that are not the session's."""
+    times = psutil.cpu_times()
+    busy = sum(times) - times.idle - times.iowait - times.guest - times.guest_nice
+    return float(busy) - session.cpu_s() - workers_cpu_s(session)
+
+
+def wait_until_idle(session: Session) -> None:
+    """Wait until no worker computes."""
+    deadline, before = time.monotonic() + MOST_S, -math.inf
+    while (now := workers_cpu_s(session)) - before > 0.2:
+        if time.monotonic() > deadline:
+            raise TimeoutError("the workers are never idle")
+        before = now
+        time.sleep(2)
+
+
+def windows_of(session: Session) -> Iterator[Window]:
+    """Stop the screen and let it go on until nothing is decoded any more."""
+    while True:
+        decoded_s = workers_cpu_s(session)
+        for watched in ORDER:
+            os.kill(session.process.pid, signal.SIGCONT if watched else signal.SIGSTOP)
+            began, before_s = time.perf_counter_ns(), others_cpu_s(session)
+            time.sleep(WINDOW_S)
+            others = (others_cpu_s(session) - before_s) / WINDOW_S
+            yield Window(watched, began + int(SETTLING_S * 1e9), time.perf_counter_ns(), others)
+        if workers_cpu_s(session) - decoded_s < WINDOW_S:
+            return
+
+
+def turn(session: Session, folder: Path) -> tuple[TurnRecord, list[Window], float]:
+    """One prompt answered in windows; the screen's share of a core while it was watched."""
+    session.type(PROMPT + ENTER)
+    cpu_s, windows = session.cpu_s(), list(windows_of(session))
+    watched_s = WINDOW_S * sum(window.watched for window in windows)
+    share = (session.cpu_s() - cpu_s) / watched_s
+    wait_until_idle(session)
+    before = set(folder.glob("*.json"))
+    session.type(SAVE)
+    deadline = time.monotonic() + MOST_S
+    while not (new := set(folder.glob("*.json")) - before):
+        if time.monotonic() > deadline:
+            raise TimeoutError("no snapshot was saved")
+        time.sleep(0.2)
+    session.type(NEW_CHAT)
+    time.sleep(1)
+    return store.load(new.pop()).turns[-1], windows, share
+
+
+def throughput(answer: AnswerRecord, window: Window) -> float | None:
+    """Tokens a second decoded in `window`; None where it holds something else too."""
+    times = answer.times_ns
+    if window.others > MOST_OTHERS:
+        return None
+    if not times or not times[0] < window.from_ns < window.to_ns < times[-1]:
+        return None
+    inside = [at for at in times if window.from_ns <= at <= window.to_ns]
+    if len(inside) < LEAST_TOKENS:
+        return None
+    return (len(inside) - 1) * 1e9 / (inside[-1] - inside[0])
+
+
+def pairs(number: int, answer: AnswerRecord, windows: list[Window]) -> Iterator[Pair]:
+    """Alone and watched throughput of each four windows that lie within `answer`."""
+    for first in range(0, len(windows), len(ORDER)):
+        found = [(w.watched, throughput(answer, w)) for w in windows[first : first + len(ORDER)]]
+        rates: dict[bool, list[float]] = {True: [], False: []}
+        for watched, rate in found:
+            if rate is not None:
+                rates[watched].append(rate)
+        if len(rates[True]) == len(rates[False]) == len(ORDER) // 2:
+            alone, seen = (math.sqrt(math.prod(rates[one])) for one in (False, True))
+            yield Pair((number, answer.variant), number, alone, seen)
+
+
+def measure(turns: int) -> dict[str, Any]:
+    """The pairs of `turns` prompts, by variant, and what they say."""
+    found: dict[str, list[Pair]] = {}
+    shares, counted, disturbed = [], 0, 0
+    with tempfile.TemporaryDirectory(prefix="quantchat-") as name:
+        folder = Path(name)
+        session = Session([sys.executable, __file__, "--screen", name])
+        try:
+            session.wait_for("● ready", times=2, most_s=MOST_S)
+            wait_until_idle(session)
+            for number in range(1, turns + 1):
+                record, windows, share = turn(session, folder)
+                shares.append(share)
+                disturbed += sum(window.others > MOST_OTHERS for window in windows)
+                for answer in record.answers:
+                    counted += len(answer.ids)
+                    found.setdefault(answer.variant, []).extend(pairs(number, answer, windows))
+        finally:
+            session.close()
+    every = [pair for some in found.values() for pair in some]
+    ratios = {label: ratio_of(some) for label, some in {**found, "both": every}.items()}
+    return {
+        "turns": turns,
+        "tokens": counted,
+        "screen_share_of_a_core": round(sum(shares) / len(shares), 4),
+        "tok_s_alone": {
+            label: round(math.exp(sum(math.log(p.a) for p in some) / len(some)), 2)
+            for label, some in found.items()
+            if some
+        },
+        "windows_disturbed": disturbed,
+        "watched_to_alone": {label: asdict(one) for label, one in ratios.items() if one},
+    }
+
+
+def table(result: dict[str, Any]) -> list[str]:
+    """What was lost, as Markdown."""
+    lines = [
+        "| decoded by | tok/s alone | lost while watched (95 % CI) | windows, by four |",
+        "| --- | --- | --- | --- |",
+    ]
+    for label, ratio in result["watched_to_alone"].items():
+        alone = result["tok_s_alone"].get(label)
+        lost, least, most = ((1 - ratio[key]) * 100 for key in ("value", "high", "low"))
+        lines.append(
+            f"| {label} | {'' if alone is None else f'{alone:.1f}'} "
+            f"| {lost:.2f} % ({least:.2f} to {most:.2f}) | {ratio['pairs']} |"
+        )
+    return lines
+
+
+def main() -> int:
+    """Measure and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--turns", type=int, default=6)
+    parser.add_argument("--screen", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--table", action="store_true", help="print the kept result")
+    asked = parser.parse_args()
+    if asked.screen:
+        return show(asked.screen)
+    if not asked.table:
+        about = circumstances(f"python benchmarks/watching.py --turns {asked.turns}")
+        keep("watching", {**about, **measure(asked.turns)})
+    result = kept("watching")
+    print("\n".join(table(result)))
+    return int(1 - result["watched_to_alone"]["both"]["value"] >= GOAL_PERCENT / 100)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
