@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.hostile_html import ATTACKS
 from fakes.hostile_text import CUT, SAMPLE, name, named, payload
 from fakes.saved import RESOLVED, answer, snapshot, variant
 from quantchat.report.page import html
@@ -27,26 +28,6 @@ RAN = "data-ran"
 """The attribute that each attack gives to the page's root, if it runs."""
 
 SCRIPT = f"document.documentElement.setAttribute('{RAN}','yes')"
-
-ATTACKS = (
-    "<script>{script}</script>",
-    "</pre></style></title></script><script>{script}</script>",
-    "<img src='{server}/image' onerror=\"{script}\">",
-    "<svg onload=\"{script}\"><image href='{server}/svg'/></svg>",
-    "</text></svg><img src='{server}/out' onerror=\"{script}\">",
-    '<details open ontoggle="{script}">',
-    '<input autofocus onfocus="{script}">',
-    '" autofocus onfocus="{script}" x="',
-    "<iframe src='{server}/frame'></iframe>",
-    "<iframe srcdoc=\"<script src='{server}/inner'></script>\"></iframe>",
-    "<link rel=stylesheet href='{server}/style'>",
-    "<style>@import '{server}/import'; body {{ background: url({server}/ground) }}</style>",
-    "<object data='{server}/object'></object><embed src='{server}/embed'>",
-    "<meta http-equiv=refresh content='0; url={server}/away'>",
-    "<base href='{server}/base/'><script src='x'></script>",
-    "<video src='{server}/video' onerror=\"{script}\"></video>",
-    "url({server}/css) \\27 ; }} @import '{server}/css2';",
-)
 
 
 @dataclass

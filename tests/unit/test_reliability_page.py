@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
+from fakes.hostile_html import ATTACKS
 from fakes.hostile_text import COUNT, SAMPLE
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +49,8 @@ def test_how_much_the_kills_met() -> None:
 def test_how_many_payloads_were_tried() -> None:
     assert f"| {COUNT:,} payloads" in PAGE
     assert f"and {len(SAMPLE):,} payloads |" in PAGE
+    assert f"| each of {len(ATTACKS)} attacks, and {len(SAMPLE):,} payloads |" in PAGE
+    assert f"| {settings().max_examples} generated ones each |" in PAGE
 
 
 def test_each_proof_named_is_there() -> None:

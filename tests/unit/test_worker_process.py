@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from quantchat import paths
 from quantchat.host.worker_process import Place, WorkerEnded, start_worker
 from quantchat.worker.protocol import Hello
 
@@ -57,6 +59,19 @@ async def test_closed_at_once() -> None:
     await worker.close()
     await worker.close()
     assert not psutil.pid_exists(worker.pid)
+
+
+async def test_what_it_writes_is_its_users_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    before = os.umask(0)  # of a user whose files anybody may write
+    try:
+        worker = await start_worker(Place("test"))
+        await worker.close()
+    finally:
+        os.umask(before)
+    assert worker.log.stat().st_mode & 0o777 == 0o600
+    for folder in (paths.logs_dir(), paths.cache_dir(), paths.cache_dir() / "compiled"):
+        assert folder.stat().st_mode & 0o777 == 0o700, folder
 
 
 async def test_it_says_hello_first() -> None:

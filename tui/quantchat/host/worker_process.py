@@ -212,9 +212,12 @@ async def start_worker(place: Place) -> Worker:
 
 def _interpreter(place: Place) -> tuple[str, dict[str, str]]:
     """The executable and its environment; another interpreter gets none of our module paths."""
-    # What torch.compile makes is kept with the checkpoints: a second start finds it.
-    compiled = {"TORCHINDUCTOR_CACHE_DIR": str(paths.cache_dir() / "compiled")}
-    environment = {**_QUIET, **compiled, **os.environ}
+    # What torch.compile makes is kept with the checkpoints: a second start finds it. It is code that
+    # will be run, and its folder is made here, since Inductor would let the umask decide on it.
+    compiled = paths.cache_dir() / "compiled"
+    with contextlib.suppress(OSError):  # a cache that is read only: Inductor has its say when asked
+        paths.private(compiled)
+    environment = {**_QUIET, "TORCHINDUCTOR_CACHE_DIR": str(compiled), **os.environ}
     if place.python is None:
         return sys.executable, environment
     for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
