@@ -206,10 +206,13 @@ def table(result: dict[str, Any]) -> list[str]:
     ]
     for label, ratio in result["watched_to_alone"].items():
         alone = result["tok_s_alone"].get(label)
-        lost, least, most = ((1 - ratio[key]) * 100 for key in ("value", "high", "low"))
+        lost, within = (1 - ratio["value"]) * 100, ""
+        if ratio["low"] is not None:
+            least, most = ((1 - ratio[bound]) * 100 for bound in ("high", "low"))
+            within = f" ({least:.2f} to {most:.2f})"
         lines.append(
             f"| {label} | {'' if alone is None else f'{alone:.1f}'} "
-            f"| {lost:.2f} % ({least:.2f} to {most:.2f}) | {ratio['pairs']} |"
+            f"| {lost:.2f} %{within} | {ratio['pairs']} |"
         )
     return lines
 

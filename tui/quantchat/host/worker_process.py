@@ -212,8 +212,8 @@ async def start_worker(place: Place) -> Worker:
 
 def _interpreter(place: Place) -> tuple[str, dict[str, str]]:
     """The executable and its environment; another interpreter gets none of our module paths."""
-    # What torch.compile makes is kept with the checkpoints: a second start finds it. It is code that
-    # will be run, and its folder is made here, since Inductor would let the umask decide on it.
+    # What torch.compile makes is kept with the checkpoints: a second start finds it. It is code
+    # that will be run, so its folder is made here: Inductor would let the umask decide on it.
     compiled = paths.cache_dir() / "compiled"
     with contextlib.suppress(OSError):  # a cache that is read only: Inductor has its say when asked
         paths.private(compiled)
