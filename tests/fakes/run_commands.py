@@ -1,0 +1,189 @@
+"""Runs each command in this process' terminal on what would act on it, one after the other.
+
+Argument: a folder, for all that the commands read and write. In it lie snapshots, profiles and
+checkpoints whose names and contents are payloads of `hostile_text`; workers, that only play, say
+some too. After each command stands `=== ` with its name and its exit status.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import sys
+from pathlib import Path
+from typing import Any
+
+import quantchat.bench.comparison
+import quantchat.bench.doctor
+from fakes.hostile_text import CUT, SAMPLE, payload
+from fakes.measured import measured
+from fakes.saved import LEDGER, RESOLVED, answer, scored, snapshot, variant
+from fakes.scored import read, setting
+from fakes.scripted_worker import Script, resolved, starter
+from quantchat import paths
+from quantchat.cli import main
+from quantchat.errors import UserError
+from quantchat.host.worker_process import Place, StartWorker, Worker
+from quantchat.metrics.memory import ProcessMemory
+from quantchat.snapshot import store
+from quantchat.snapshot.schema import Snapshot, TurnRecord
+from quantchat.worker.protocol import Failed, Generate
+
+PROFILE = """
+name = "Run"
+variants = [
+    { label = "A", engine = "transformers", model = "not/loaded" },
+    { label = "B", engine = "transformers", model = "not/loaded" },
+]
+run = { rounds = 1, warmup = 0, prompts = ["Name a colour.", "And one more."] }
+"""
+_numbers = itertools.cycle(SAMPLE)
+
+
+def evil(count: int = 12) -> str:
+    """The next payloads, and none of them twice until all were."""
+    return " ".join(payload(next(_numbers)).replace(CUT, "") for _ in range(count))
+
+
+def file_name(ending: str) -> str:
+    """A name of payloads that a file may have."""
+    bare = evil(3).replace("/", "").replace("\0", "").encode("utf-8", "ignore")[:150]
+    return bare.decode("utf-8", "ignore") + ending
+
+
+def word() -> str:
+    """Payloads as a word of a command line, which holds no NUL."""
+    return evil().replace("\0", "").encode("utf-8", "ignore").decode()
+
+
+def failed() -> Failed:
+    return Failed("internal", evil(), evil())
+
+
+def hostile_snapshot() -> Snapshot:
+    labels = (evil(4), evil(4))
+    told: dict[str, Any] = {
+        each.name: evil(3) for each in dataclasses.fields(RESOLVED) if each.type == "str"
+    }
+    runs = dataclasses.replace(RESOLVED, libraries={evil(2): evil(2)}, **told)
+    return snapshot(
+        name=evil(),
+        quantchat=evil(1),
+        shown=list(labels),
+        variants=[
+            variant(labels[0], resolved=runs, note=evil(), ledger=LEDGER),
+            variant(labels[1], memory=ProcessMemory(None, evil(1), evil()), failure=failed()),
+        ],
+        turns=[
+            TurnRecord(
+                number=1,
+                prompt=evil(),
+                answers=[
+                    answer(labels[0], text=evil(), pieces=[evil(2), "", evil(2)], reason=evil(1)),
+                    answer(labels[1], state="failed", failure=failed()),
+                ],
+                divergence_point=1,
+            )
+        ],
+    )
+
+
+def hostile_score() -> Snapshot:
+    return scored(
+        setting=setting(text=evil(2), begin=evil(1), tokenizer_hash=evil(1)),
+        models=[
+            read(evil(2), "reference", RESOLVED, 0.001, note=evil()),
+            read(evil(2), "variant", RESOLVED, 0.2, note=evil()),
+            read(evil(2), "variant", None, 0.2).failed(evil(2), "variant", failed()),
+        ],
+        pair=[],
+        unread=[evil(2)],
+    )
+
+
+def furnish(folder: Path) -> dict[str, str]:
+    """Lay out what the commands are to find; the files by what they are."""
+    saved = paths.private(paths.snapshots_dir())
+    files = {
+        "chat": store.save(hostile_snapshot()),
+        "score": store.save(hostile_score()),
+        "runs": store.save(measured(folder, labels=("A", "B")).model_copy(update={"name": evil()})),
+    }
+    (saved / file_name(".json")).write_text('{"schema_version":')
+    profiles = paths.private(paths.config_dir() / "profiles")
+    (profiles / file_name(".toml")).write_text(PROFILE)
+    text = word().replace("'", "")
+    broken = profiles / "broken.toml"
+    broken.write_text(f"name = '{text}'\n")  # which TOML has no place for
+    key = "".join(c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08x}" for c in text)
+    unknown = profiles / "unknown.toml"
+    unknown.write_text(f'"{key}" = 1\n{PROFILE}')
+    (folder / "run.toml").write_text(PROFILE)
+    checkpoints = paths.private(paths.cache_dir() / "checkpoints")
+    for _ in range(3):
+        (checkpoints / file_name("")).mkdir()
+    return {kind: str(path) for kind, path in files.items()} | {
+        "broken": str(broken),
+        "unknown": str(unknown),
+        "run": str(folder / "run.toml"),
+        "out": str(folder / file_name(".md")),
+    }
+
+
+def say(request: Generate) -> str:
+    return evil()
+
+
+def workers(folder: Path) -> StartWorker:
+    scripts = {
+        label: Script(answer=say, resolved=resolved(kernel=evil()), note=evil(), log=evil())
+        for label in "AB"
+    }
+    scripts["B"].answer_fails = failed()
+    return starter(scripts, folder)
+
+
+async def no_worker(place: Place) -> Worker:
+    raise UserError(evil(), where=evil(), mend=evil())
+
+
+def all_commands(folder: Path) -> None:
+    quantchat.bench.comparison.Comparison = functools.partial(  # type: ignore[misc,assignment]
+        quantchat.bench.comparison.Comparison, start=workers(folder)
+    )
+    quantchat.bench.doctor.examine = functools.partial(
+        quantchat.bench.doctor.examine, start=no_worker
+    )
+    at = furnish(folder)
+    for words in (
+        ["snapshots", "list"],
+        ["snapshots", "show", at["chat"]],
+        ["snapshots", "show", at["score"]],
+        ["snapshots", "show", word()],
+        ["compare", at["runs"], at["runs"]],
+        ["compare", at["chat"], at["runs"], "--force"],
+        ["compare", at["runs"], at["runs"], "--fail-if", word()],
+        ["report", at["chat"], at["score"], at["runs"], "-o", at["out"]],
+        ["profiles", "list"],
+        ["profiles", "check", at["broken"], at["unknown"], word()],
+        ["profiles", "show", at["broken"]],
+        ["run", at["run"]],
+        ["doctor"],
+        ["doctor", "--python", word()],
+        ["cache", "list"],
+        ["cache", "verify", word()],
+        ["cache", "remove", "--", word()],
+        ["plan", word()],
+        ["score", word()],
+        ["vote", word()],
+        ["rerun", word()],
+        ["quantize", word(), "-o", at["out"]],
+        [word()],
+    ):
+        status = main(words)
+        print(f"=== {words[0] if words[0].isalpha() else 'unknown'}: {status}", flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    all_commands(Path(sys.argv[1]))
