@@ -227,7 +227,7 @@ def main() -> int:
     if asked.screen:
         return show(asked.screen)
     if not asked.table:
-        about = circumstances(f"python benchmarks/watching.py --turns {asked.turns}")
+        about = circumstances(f"watching.py --turns {asked.turns}")
         keep("watching", {**about, **measure(asked.turns)})
     result = kept("watching")
     print("\n".join(table(result)))

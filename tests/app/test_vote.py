@@ -9,6 +9,8 @@ import pytest
 
 from fakes.screen_reader import see, see_gone, text, wait_until
 from fakes.scripted_app import LEFT, RIGHT, SIZES, Running, Setup
+from quantchat.app import terminal
+from quantchat.app.screens import vote
 from quantchat.app.screens.vote import VoteScreen
 
 TELLTALE = (LEFT, RIGHT, "GPTQ", "NF4", "Linear", "tok/s", "TTFT", "MiB", "ms", "faster")
@@ -119,3 +121,13 @@ async def test_a_failed_answer_is_passed_over_and_nobody_named(setup: Setup) -> 
         assert LEFT not in text(run.app)
         await run.pilot.press("a")
         await see(run.pilot, "no votes were given; nothing is saved")
+
+
+@pytest.mark.parametrize(
+    ("pace", "draws"), [(terminal.LOCAL, 5), (terminal.REMOTE, 4), (terminal.FEW_BYTES, 1)]
+)
+def test_a_slow_connection_is_spared(
+    monkeypatch: pytest.MonkeyPatch, pace: terminal.Pace, draws: int
+) -> None:
+    monkeypatch.setattr(terminal, "_chosen", pace)
+    assert 1 / vote.draw_every_s() == draws

@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
         ("screen.py", "docs/screen.md"),
         ("soak.py", "docs/screen.md"),
         ("startup.py", "docs/screen.md"),
+        ("watching.py", "docs/screen.md"),
     ],
 )
 def test_a_page_shows_the_kept_result(benchmark: str, page: str) -> None:

@@ -75,6 +75,10 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--few-bytes", "demo"], None, True),
         (["demo", "--no-few-bytes"], "1", False),
         ([], "1", True),
+        (["--few-bytes", "vote", "demo"], None, True),
+        (["--few-bytes", "vote", "--no-few-bytes", "demo"], None, False),
+        (["vote", "demo"], "1", True),
+        (["vote", "demo"], None, None),
     ],
 )
 def test_few_bytes(
@@ -86,7 +90,9 @@ def test_few_bytes(
 ) -> None:
     said: list[bool | None] = []
 
-    def run(profile: object, *, snapshots: object, few_bytes: bool | None) -> int:
+    def run(
+        profile: object, *, snapshots: object, few_bytes: bool | None, votes: object = None
+    ) -> int:
         said.append(few_bytes)
         return 0
 

@@ -13,6 +13,7 @@ import click.shell_completion
 
 import quantchat
 from quantchat.cli.lazy import Lazy, LazyGroup
+from quantchat.cli.options import FEW_BYTES, few_bytes_of, few_bytes_option
 from quantchat.cli.quick import quick_start
 from quantchat.cli.streams import neutral_output
 from quantchat.errors import UserError
@@ -51,12 +52,6 @@ _snapshots_option = click.option(
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
     help="Save snapshots in this folder.",
-)
-_few_bytes_option = click.option(
-    "--few-bytes/--no-few-bytes",
-    default=None,
-    envvar="QUANTCHAT_FEW_BYTES",
-    help="Spare a slow connection: draw seldom, no mouse. Over SSH something in between.",
 )
 
 
@@ -101,7 +96,7 @@ class _Open(click.Command):
 )
 @click.version_option(quantchat.__version__, message="%(prog)s %(version)s")
 @_snapshots_option
-@_few_bytes_option
+@few_bytes_option
 @click.pass_context
 def root(ctx: click.Context, snapshots: Path | None, few_bytes: bool | None) -> int | None:
     """Two quantizations of one language model answer side by side in the terminal.
@@ -110,24 +105,18 @@ def root(ctx: click.Context, snapshots: Path | None, few_bytes: bool | None) -> 
     the profiles there are and the snapshots saved last.
     """
     ctx.obj = snapshots
-    ctx.meta[_FEW_BYTES] = few_bytes
+    ctx.meta[FEW_BYTES] = few_bytes
     return None if ctx.invoked_subcommand else _run(None, snapshots, few_bytes)
 
 
 @click.command(cls=_Open)
 @click.argument("profile")
 @_snapshots_option
-@_few_bytes_option
+@few_bytes_option
 @click.pass_context
 def _open(ctx: click.Context, profile: str, snapshots: Path | None, few_bytes: bool | None) -> int:
     """Open the comparison of a profile."""
-    if few_bytes is None:
-        few_bytes = ctx.meta[_FEW_BYTES]
-    return _run(profile, snapshots or ctx.obj, few_bytes)
-
-
-_FEW_BYTES = "quantchat.few_bytes"
-"""Where the option before the profile's name is kept for the one after it."""
+    return _run(profile, snapshots or ctx.obj, few_bytes_of(ctx, few_bytes))
 
 
 def _run(word: str | None, snapshots: Path | None, few_bytes: bool | None) -> int:

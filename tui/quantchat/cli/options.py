@@ -35,3 +35,22 @@ def save_option(command: _Command) -> _Command:
         metavar="DIR",
         help="Save the snapshot in this folder.",
     )(command)
+
+
+FEW_BYTES = "quantchat.few_bytes"
+"""Where a context keeps the option before a command's name for the one after it."""
+
+
+def few_bytes_option(command: _Command) -> _Command:
+    """Add `--few-bytes`, passed as `few_bytes`; None where it is not given (see `few_bytes_of`)."""
+    return click.option(
+        "--few-bytes/--no-few-bytes",
+        default=None,
+        envvar="QUANTCHAT_FEW_BYTES",
+        help="Spare a slow connection: draw seldom, no mouse. Over SSH something in between.",
+    )(command)
+
+
+def few_bytes_of(ctx: click.Context, few_bytes: bool | None) -> bool | None:
+    """The option as given after a command's name, else as before it."""
+    return ctx.meta.get(FEW_BYTES) if few_bytes is None else few_bytes

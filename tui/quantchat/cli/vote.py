@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from quantchat.cli.options import prompt_options, save_option
+from quantchat.cli.options import few_bytes_of, few_bytes_option, prompt_options, save_option
 from quantchat.errors import UserError
 
 
@@ -27,15 +27,17 @@ from quantchat.errors import UserError
     help="Show the answers when both are over, in place of streaming both at one pace.",
 )
 @save_option
-@click.pass_obj
+@few_bytes_option
+@click.pass_context
 def vote(
-    obj: Path | None,
+    ctx: click.Context,
     profile: str,
     given: tuple[str, ...],
     file: Path | None,
     seed: int | None,
     at_the_end: bool,
     folder: Path | None,
+    few_bytes: bool | None,
 ) -> int:
     """Vote blindly on the answers of the first two variants of PROFILE.
 
@@ -58,4 +60,5 @@ def vote(
     from quantchat.app import run
 
     plan = VotePlan(texts, secrets.randbits(32) if seed is None else seed, not at_the_end)
-    return run(asked, snapshots=folder or obj, votes=plan)
+    sparing = few_bytes_of(ctx, few_bytes)
+    return run(asked, snapshots=folder or ctx.obj, votes=plan, few_bytes=sparing)

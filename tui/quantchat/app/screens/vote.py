@@ -17,6 +17,7 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Static
 
+from quantchat.app import terminal
 from quantchat.app.device_watch import MakeSampler
 from quantchat.app.widgets.answer_view import AnswerView
 from quantchat.app.widgets.lines import outside, quiet
@@ -29,7 +30,7 @@ from quantchat.report import votes
 from quantchat.snapshot import store
 from quantchat.text import neutralise
 
-DRAWS_PER_SECOND = 5
+MOST_DRAWS_PER_SECOND = 5
 _KEYS = (
     ("a", "A is better"),
     ("b", "B is better"),
@@ -40,6 +41,11 @@ _KEYS = (
     ("Esc", "end"),
 )
 _PACES = {True: "shown at one pace", False: "shown when both are over"}
+
+
+def draw_every_s() -> float:
+    """Seconds from one draw of the answers to the next."""
+    return 1 / min(MOST_DRAWS_PER_SECOND, terminal.pace().draws_per_second)
 
 
 class VoteScreen(Screen[None]):
@@ -119,7 +125,7 @@ class VoteScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """Begin."""
-        self.set_interval(1 / DRAWS_PER_SECOND, self._draw)
+        self.set_interval(draw_every_s(), self._draw)
         self.run_worker(self._session(), exit_on_error=False)
         self._draw()
 
@@ -140,7 +146,7 @@ class VoteScreen(Screen[None]):
             if failed:
                 self._end(Content.styled("not begun: a variant could not be loaded", "$error"))
                 return
-            await asyncio.sleep(1 / DRAWS_PER_SECOND)
+            await asyncio.sleep(draw_every_s())
         try:
             with comparison.occupied():
                 while not self.voting.done and not self._over:
