@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import threading
 from collections.abc import Callable, Iterable, MutableMapping
 from typing import Any, cast
@@ -156,6 +157,18 @@ class PacedDriver(LinuxDriver):
         super().start_application_mode()  # type: ignore[no-untyped-call]
         if self._writer_thread is not None:
             self._writer_thread._queue.maxsize = 0
+
+    def run_input_thread(self) -> None:
+        """Read keys until the program ends, or the terminal does.
+
+        A terminal that is closed while it is read gives an error for a moment, before it is at its
+        end. Textual would take that for a mistake of ours; SIGHUP and `terminal.hung_up` tell it.
+        """
+        try:
+            super().run_input_thread()
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
 
     def write(self, data: str) -> None:
         """Write `data` soon. Never blocks."""
