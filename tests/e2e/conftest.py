@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,30 +9,24 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-REQUIREMENTS = (
-    "auto-gptq==0.7.1",
-    "transformers==4.49.0",
-    "datasets<4",
-    "peft<0.15",
-    "accelerate<1.4",
-    "numpy<2.3",
-    "torch>=2.8,<2.14",
-)
+
+@pytest.fixture(scope="session")
+def auto_gptq_env(_demo_made: tuple[Path, dict[str, Path]]) -> str:
+    """The name of an environment with auto-gptq, made by the command and kept in the cache."""
+    cache = _demo_made[0]
+    with FileLock(cache / ".tests-auto-gptq.lock"):  # another test process may be at it
+        run = subprocess.run(
+            [sys.executable, "-m", "quantchat", "env", "create", "auto-gptq"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if run.returncode:
+        pytest.skip(f"auto-gptq cannot be installed here: {run.stderr.strip()[-200:]}")
+    return "auto-gptq"
 
 
 @pytest.fixture(scope="session")
-def auto_gptq_python(_demo_made: tuple[Path, dict[str, Path]]) -> Path:
-    """An interpreter with auto-gptq, made once and kept beside the checkpoints."""
-    folder = _demo_made[0] / "test-environments" / "auto-gptq"
-    folder.parent.mkdir(mode=0o700, exist_ok=True)
-    python, made = folder / "bin" / "python", folder / "made.json"
-    with FileLock(f"{folder}.lock"):
-        if not (made.is_file() and json.loads(made.read_text()) == list(REQUIREMENTS)):
-            create = [sys.executable, "-m", "venv", "--clear", "--without-pip", str(folder)]
-            subprocess.run(create, check=True)
-            pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-input"]
-            run = subprocess.run([*pip, *REQUIREMENTS], capture_output=True, text=True, check=False)
-            if run.returncode:
-                pytest.skip(f"auto-gptq cannot be installed here: {run.stderr.strip()[-200:]}")
-            made.write_text(json.dumps(REQUIREMENTS))
-    return python
+def auto_gptq_python(auto_gptq_env: str, _demo_made: tuple[Path, dict[str, Path]]) -> Path:
+    """The interpreter of that environment."""
+    return _demo_made[0] / "environments" / auto_gptq_env / "bin" / "python"

@@ -24,15 +24,13 @@ model = "{model}"
 label = "auto-gptq"
 engine = "auto-gptq"
 model = "{model}"
-python = "{python}"
+env = "{env}"
 """
 
 
-def test_it_answers_as_gptqmodel_does(
-    demo_gptq: Path, auto_gptq_python: Path, tmp_path: Path
-) -> None:
+def test_it_answers_as_gptqmodel_does(demo_gptq: Path, auto_gptq_env: str, tmp_path: Path) -> None:
     profile = tmp_path / "p.toml"
-    profile.write_text(PROFILE.format(model=demo_gptq, python=auto_gptq_python))
+    profile.write_text(PROFILE.format(model=demo_gptq, env=auto_gptq_env))
     command = [sys.executable, "-m", "quantchat", "run", str(profile), "--json"]
     command += ["--prompt", "What is the capital of France?", "--max-new-tokens", "8"]
     command += ["--rounds", "1", "--warmup", "0", "--order", "in-turn", "--save", str(tmp_path)]

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from fakes.tiny_wheel import TinyIndex
-from quantchat.quantize.fetch import PIP, fetch
+from quantchat.host.pip import PIP
+from quantchat.quantize.fetch import fetch
 from quantchat.quantize.maker import MakeFailed
 from quantchat.worker.protocol import Failed
 

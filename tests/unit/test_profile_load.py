@@ -117,8 +117,8 @@ def test_good() -> None:
         (
             'engine = "gptq"',
             'engine = "auto-gptq"',
-            "p.toml:3: variants[1].python: is missing (The interpreter of a virtual environment "
-            "that has auto-gptq 0.7 and transformers 4)",
+            "p.toml:3: variants[1]: auto-gptq needs an environment of its own: "
+            '`quantchat env create auto-gptq`, and env = "auto-gptq" here',
         ),
         (
             'label = "NF4"\n',

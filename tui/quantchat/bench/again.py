@@ -35,6 +35,8 @@ class Again:
         for variant in (self.profile.variants[index] for index in self.pair):
             if variant.python:
                 found.append(f'"{variant.label}" runs under {variant.python}')
+            if variant.env:
+                found.append(f'"{variant.label}" runs in the environment {variant.env}')
             found += [f'"{variant.label}" {danger}' for danger in variant.dangers]
         return found
 

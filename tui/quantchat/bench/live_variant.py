@@ -14,6 +14,7 @@ from quantchat import paths
 from quantchat.bench.conversation import Answer, AnswerState
 from quantchat.bench.requests import load_request
 from quantchat.errors import UserError
+from quantchat.host.environments import interpreter
 from quantchat.host.screen_log import log_exception
 from quantchat.host.worker_process import Place, StartWorker, Worker, WorkerEnded
 from quantchat.metrics.oom import oom_kills
@@ -173,10 +174,11 @@ class LiveVariant:
         killed_before = oom_kills()
         try:
             self._become(State.PREPARING)
+            python = interpreter(self.spec.python, self.spec.env)
             prepared = await self._maker.prepare(self.spec, self._progressed)
             self._become(State.LOADING)
             began = time.monotonic()
-            self._worker = await self._start(Place(self.label, self.spec.python))
+            self._worker = await self._start(Place(self.label, python))
             self._log = self._worker.log
             self._heard_s = time.monotonic()
             self._worker.send(load_request(self.spec, prepared))

@@ -200,7 +200,9 @@ def _room(spec: AnyVariant, sample: DeviceSample) -> Room:
         return Room(one_line(spec.base_url), False, None, None)
     gpus = visible_gpus(sample.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
     index = int(spec.device.partition(":")[2] or 0)
-    auto_cpu = spec.device == "auto" and (not gpus or (not spec.python and _torch_without_cuda()))
+    auto_cpu = spec.device == "auto" and (
+        not gpus or (not (spec.python or spec.env) and _torch_without_cuda())
+    )
     if spec.device == "cpu" or auto_cpu:
         host = sample.host
         return Room("RAM", False, host.ram_total - host.ram_used, host.ram_total)

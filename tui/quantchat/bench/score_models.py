@@ -13,6 +13,7 @@ from quantchat.bench.requests import load_request, threads_for
 from quantchat.bench.score_figures import Figures
 from quantchat.bench.score_plan import ScorePlan, floor_of
 from quantchat.errors import UserError
+from quantchat.host.environments import interpreter
 from quantchat.host.worker_process import Place, StartWorker, Worker
 from quantchat.profile.model import AnyVariant, Profile
 from quantchat.quantize.job import run_job
@@ -163,7 +164,7 @@ class Scoring:
 
     def _starter(self, spec: AnyVariant) -> StartWorker:
         async def start_there(_: Place) -> Worker:
-            return await self._start(Place(spec.label, spec.python))
+            return await self._start(Place(spec.label, interpreter(spec.python, spec.env)))
 
         return start_there
 

@@ -43,6 +43,7 @@ _COMMANDS = {
     "snapshots": Lazy("quantchat.cli.snapshots:snapshots", "List or show saved snapshots."),
     "report": Lazy("quantchat.cli.report:report", "Write snapshots as a page, as Markdown or CSV."),
     "quantize": Lazy("quantchat.cli.quantize:quantize", "Make a quantized checkpoint of a model."),
+    "env": Lazy("quantchat.cli.env:env", "Make environments with other library versions."),
     "cache": Lazy("quantchat.cli.cache:cache", "List or remove the checkpoints made here."),
     "schema": Lazy("quantchat.cli.schema:schema", "Print the JSON Schema of a file format."),
 }

@@ -18,8 +18,9 @@ _NOT_USABLE = 1
     metavar="PYTHON",
     help="Try the libraries of this interpreter, as a variant may name one.",
 )
+@click.option("--env", metavar="NAME", help="The same of an environment of `quantchat env`.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
-def doctor(python: str | None, as_json: bool) -> int:
+def doctor(python: str | None, env: str | None, as_json: bool) -> int:
     """Look at the machine, the libraries and the terminal; name each problem with its cure.
 
     The kernels of bitsandbytes and GPTQModel are tried in a worker process. The exit status is 1
@@ -27,13 +28,18 @@ def doctor(python: str | None, as_json: bool) -> int:
     """
     from quantchat.bench.doctor import examine
     from quantchat.bench.problems import problems, usable
+    from quantchat.errors import UserError
+    from quantchat.host.environments import interpreter
     from quantchat.text import one_line
+
+    if python and env:
+        raise UserError("--python and --env both name an interpreter", mend="leave one out")
 
     def tell(step: str) -> None:
         if sys.stderr.isatty():
             click.echo(one_line(f"{step} …"), err=True)
 
-    found = asyncio.run(examine(python, tell=tell))
+    found = asyncio.run(examine(interpreter(python, env), tell=tell))
     if as_json:
         body = dataclasses.asdict(found)
         body["problems"] = [dataclasses.asdict(problem) for problem in problems(found)]

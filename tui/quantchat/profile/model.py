@@ -151,8 +151,18 @@ class VariantBase(_Table):
     python: Line | None = Field(None, examples=["~/venvs/other/bin/python"])
     """Another Python interpreter to run this variant under, with other library versions. With a
     slash it is seen from the profile's own folder; without one it is looked up on PATH."""
+    env: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,59}$", examples=["auto-gptq"]
+    )
+    """In place of `python`: an environment that `quantchat env create` made."""
     trust_remote_code: bool = False
     """Let the model's repository run its own Python code. Off: it could do anything you can."""
+
+    @model_validator(mode="after")
+    def _one_interpreter(self) -> VariantBase:
+        if self.python and self.env:
+            raise ValueError("`python` and `env` both name an interpreter; leave one out")
+        return self
 
     @property
     def options(self) -> dict[str, Any]:
@@ -228,12 +238,19 @@ class AutoGptq(VariantBase):
 
     engine: Literal["auto-gptq"]
     """What loads the model."""
-    python: Line = Field(examples=["~/venvs/auto-gptq/bin/python"])
-    """The interpreter of a virtual environment that has auto-gptq 0.7 and transformers 4."""
     kernel: Literal["auto", "cuda", "exllama", "exllama_v2", "marlin", "triton"] = "auto"
     """`auto`, or a kernel by auto-gptq's name; on a CPU there is one only."""
     quantize: Quantize | None = None
     """Present: the model is quantized first, by GPTQModel here, and kept in the cache."""
+
+    @model_validator(mode="after")
+    def _elsewhere(self) -> AutoGptq:
+        if not (self.python or self.env):
+            raise ValueError(
+                "auto-gptq needs an environment of its own: `quantchat env create auto-gptq`,"
+                ' and env = "auto-gptq" here'
+            )
+        return self
 
 
 class Transformers(_OpensPickles):

@@ -42,7 +42,7 @@ _VARIANTS = """\
 # A [[variants]] for each. The engines:
 #   bitsandbytes  quantized while loading, without calibration
 #   gptq          a finished GPTQ checkpoint, or one made here first
-#   auto-gptq     the same through auto-gptq, under an interpreter that has it (python = "…")
+#   auto-gptq     the same through auto-gptq, in an environment that has it (env = "auto-gptq")
 #   transformers  not quantized, or any other checkpoint that transformers loads by itself
 #   openai        a server that runs it, at base_url = "http://…/v1" (docs/servers.md)
 """

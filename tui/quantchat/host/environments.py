@@ -1,0 +1,237 @@
+"""Virtual environments with other library versions, made by pip and kept in the cache folder.
+
+A variant that names one runs under its interpreter. It counts once its `made.json` is written,
+which is done last: what was stopped in the middle is no environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from quantchat import paths
+from quantchat.errors import UserError
+from quantchat.files import write_whole
+from quantchat.host.pip import PIP, QUIET, failure, run
+from quantchat.host.worker_process import new_log
+from quantchat.text import one_line
+from quantchat.worker.protocol import Progress
+
+RECIPES: dict[str, tuple[str, ...]] = {
+    "auto-gptq": (
+        "auto-gptq==0.7.1",
+        "transformers==4.49.0",
+        "datasets<4",
+        "peft<0.15",
+        "accelerate<1.4",
+        "numpy<2.3",
+        "torch>=2.8,<2.14",
+    )
+}
+"""Requirements that are known to work together, by the name of the environment."""
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}"
+"""What an environment may be called: its folder has this name."""
+
+_MADE = "made.json"
+_ABOUT = """
+import importlib.metadata, json, platform
+found = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
+print(json.dumps([platform.python_version(), found]))
+"""
+_TAIL = 4096
+_STEPS = re.compile(r"(?:Collecting|Downloading|Building wheel for|Installing collected) .*")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment; `packages` has the version of each library in it, by its name."""
+
+    name: str
+    folder: Path
+    python: str
+    """Version of its Python; empty where it was never finished."""
+    requirements: tuple[str, ...]
+    packages: dict[str, str]
+
+    @property
+    def interpreter(self) -> Path:
+        """Its Python."""
+        return self.folder / "bin" / "python"
+
+    @property
+    def bytes(self) -> int:
+        """What it takes on the disk, links not followed."""
+        files = (file for file in self.folder.rglob("*") if not file.is_dir())
+        return sum(file.lstat().st_size for file in files)
+
+
+class Environments:
+    """Those in `folder`, by default in the user's cache."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or paths.cache_dir() / "environments"
+
+    def entries(self) -> list[Environment]:
+        """All of them, by name; also what was never finished."""
+        with contextlib.suppress(FileNotFoundError):
+            folders = sorted(one for one in self.folder.iterdir() if one.is_dir())
+            return [_read(one) for one in folders if re.fullmatch(NAME, one.name)]
+        return []
+
+    def find(self, name: str) -> Environment:
+        """The one called `name`. Raises UserError where there is none."""
+        folder = self.folder / name
+        found = _read(folder) if re.fullmatch(NAME, name) and folder.is_dir() else None
+        if found is None or not (found.python and found.interpreter.exists()):
+            known = name in RECIPES
+            mend = f"quantchat env create {name}{'' if known else ' --requirements FILE'}"
+            what = "there is no such environment" if found is None else "it was never finished"
+            raise UserError(what, where=f"env {name}", mend=mend)
+        return found
+
+    def remove(self, name: str) -> None:
+        """Delete it. Raises UserError where it is being made, OSError."""
+        with self._alone(name):
+            shutil.rmtree(self.folder / name)
+
+    async def create(
+        self,
+        name: str,
+        requirements: Sequence[str],
+        tell: Callable[[Progress], None],
+        *,
+        file: Path | None = None,
+        python: str = sys.executable,
+        pip: Sequence[str] = PIP,
+    ) -> Environment:
+        """Make it for the interpreter `python`, or return it where it is there as it is wanted.
+
+        `requirements` is what is recorded; pip reads them from `file` where there is one. What it
+        does is told of with `tell`. Raises UserError where it cannot be made, or one with other
+        requirements is there, and OSError. Cancelling leaves nothing.
+        """
+        paths.private(self.folder)
+        with self._alone(name):
+            folder = self.folder / name
+            there = _read(folder) if folder.is_dir() else None
+            if there is not None and there.python:
+                if there.requirements == tuple(requirements):
+                    return there
+                raise UserError(
+                    "is there with other requirements",
+                    where=f"env {name}",
+                    mend=f"quantchat env remove {name}, or take another name",
+                )
+            wanted = ("-r", str(file)) if file else tuple(requirements)
+            made = Environment(name, folder, "", tuple(requirements), {})
+            scratch = paths.private(self.folder / f".{name}.tmp")
+            try:
+                return await _make(made, wanted, scratch, tell, python, pip)
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        from filelock import FileLock, Timeout
+
+        try:
+            with FileLock(self.folder / f".{name}.lock", timeout=0):
+                yield
+        except Timeout:
+            raise UserError("is being made by another quantchat", where=f"env {name}") from None
+
+
+def interpreter(python: str | None, env: str | None) -> str | None:
+    """The interpreter of a variant that names `python`, or the environment `env`, or neither.
+
+    Raises UserError where the environment is not there.
+    """
+    return str(Environments().find(env).interpreter) if env else python
+
+
+def read_requirements(file: Path) -> tuple[str, ...]:
+    """The lines of `file` that ask for something. Raises UserError."""
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise UserError(f"cannot be read: {why}", where=one_line(str(file))) from error
+    except UnicodeDecodeError as error:
+        raise UserError("is no text file", where=one_line(str(file))) from error
+    found = tuple(line for line in lines if line and not line.startswith("#"))
+    if not found:
+        mend = "name a package in each line, such as bitsandbytes==0.49.2"
+        raise UserError("asks for nothing", where=one_line(str(file)), mend=mend)
+    return found
+
+
+async def _make(
+    made: Environment,
+    wanted: Sequence[str],
+    scratch: Path,
+    tell: Callable[[Progress], None],
+    python: str,
+    pip: Sequence[str],
+) -> Environment:
+    log = new_log(f"env {made.name}")
+    what = f"cannot make the environment {made.name}"
+    tell(Progress("making the environment"))
+    # Without pip: ours installs into it, and some systems ship Python without what brings one.
+    create = [python, "-m", "venv", "--clear", "--without-pip", str(made.folder)]
+    if await run(create, scratch, log, lambda: None):
+        raise UserError(f"{what}: {python} cannot make one", mend=f"look at the log {log}")
+    made.folder.chmod(0o700)
+    path = str(made.interpreter)
+    install = [*pip, "--python", path, "install", *QUIET, f"--log={log}", *wanted]
+
+    def poll() -> None:
+        tell(Progress("installing libraries", detail=_last_step(log)))
+
+    status = await run(install, scratch, log, poll)
+    if status:
+        failed = failure(what, status, log)
+        raise UserError(failed.reason, mend=failed.mend)
+    asked = await asyncio.create_subprocess_exec(
+        path, "-I", "-c", _ABOUT, stdout=asyncio.subprocess.PIPE
+    )
+    said, _ = await asked.communicate()
+    version, packages = json.loads(said)
+    made = replace(made, python=version, packages=dict(sorted(packages.items())))
+    body = {key: value for key, value in asdict(made).items() if key not in ("name", "folder")}
+    write_whole(made.folder / _MADE, json.dumps(body, indent=1).encode())
+    return made
+
+
+def _read(folder: Path) -> Environment:
+    """What is known of the environment in `folder`."""
+    try:
+        told = json.loads((folder / _MADE).read_bytes())
+        return Environment(
+            folder.name,
+            folder,
+            str(told["python"]),
+            tuple(map(str, told["requirements"])),
+            {str(name): str(version) for name, version in told["packages"].items()},
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Environment(folder.name, folder, "", (), {})
+
+
+def _last_step(log: Path) -> str:
+    """What pip does, by the end of its log."""
+    with contextlib.suppress(OSError), log.open("rb") as file:
+        file.seek(max(0, file.seek(0, 2) - _TAIL))
+        steps = _STEPS.findall(file.read().decode("utf-8", "replace"))
+        return one_line(steps[-1]) if steps else ""
+    return ""

@@ -1,0 +1,121 @@
+"""The user's own pip, run so that it ends with this process, and why it failed.
+
+Going through pip, the index, proxy, certificates and cache are those the user has set up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from quantchat.host.leash import kill_group, leash, leashed
+from quantchat.text import one_line
+from quantchat.worker.protocol import Failed
+
+PIP = (sys.executable, "-m", "pip")
+
+QUIET = ("--no-input", "--disable-pip-version-check", "--progress-bar=off")
+"""Asks nothing, and tells its log alone."""
+
+POLL_S = 0.25
+"""How often it is looked at how far it is."""
+
+
+async def run(command: Sequence[str], scratch: Path, log: Path, poll: Callable[[], None]) -> int:
+    """Run `command` in a process group that ends with this process; return its exit status.
+
+    What it prints to stderr goes to the end of `log`; `scratch` is its folder for temporary files,
+    where a download can be watched. `poll` is called every `POLL_S`. Cancelling ends the command
+    with all it started. Raises OSError.
+    """
+    with leash() as held, log.open("ab") as output:
+        process = await asyncio.create_subprocess_exec(
+            *leashed(command),
+            stdin=held,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=output,
+            start_new_session=True,
+            env={**os.environ, "TMPDIR": str(scratch)},
+        )
+        ended = asyncio.ensure_future(process.wait())
+        try:
+            while not ended.done():
+                poll()
+                await asyncio.wait([ended], timeout=POLL_S)
+            return ended.result()
+        finally:
+            kill_group(process.pid)
+            await asyncio.shield(ended)
+
+
+_NETWORK = "check the network and the proxy, then retry; what is finished is kept"
+_INDEX = "check which index, proxy and credentials pip uses (`pip config list`)"
+
+_REASONS: list[tuple[str, str, str, str]] = [
+    (
+        r"No module named pip",
+        "missing_library",
+        "pip is not installed for this Python",
+        "install it: python -m ensurepip",
+    ),
+    (
+        r"No space left on device",
+        "no_space",
+        "the disk is full",
+        "make room, or set QUANTCHAT_CACHE to a folder on another disk",
+    ),
+    (
+        r"ProxyError|Tunnel connection failed",
+        "fetch_failed",
+        "the proxy does not let pip through",
+        _INDEX,
+    ),
+    (
+        r"CERTIFICATE_VERIFY_FAILED|SSLError",
+        "fetch_failed",
+        "the package index's certificate is not trusted",
+        "name your CA bundle to pip (PIP_CERT, or `pip config set global.cert FILE`)",
+    ),
+    (
+        r"\b(?:401|403|407) Client Error|HTTP error (?:401|403|407)",
+        "fetch_failed",
+        "the package index refused the download",
+        _INDEX,
+    ),
+    (
+        r"IncompleteRead|incomplete-download|located at .* is invalid|has an invalid wheel",
+        "fetch_failed",
+        "the download was cut short or is damaged",
+        _NETWORK,
+    ),
+    (
+        r"NewConnectionError|NameResolutionError|Failed to establish a new connection"
+        r"|Network is unreachable|[Tt]imed? ?out|Connection (?:broken|reset|aborted)"
+        r"|\b5\d\d Server Error",
+        "fetch_failed",
+        "the package index cannot be reached",
+        _NETWORK,
+    ),
+    (
+        r"No matching distribution found",
+        "fetch_failed",
+        "the package index pip uses does not have it",
+        "name one that does to pip (PIP_INDEX_URL), then retry",
+    ),
+]
+"""What pip's log holds, most telling first, with the failure's kind, reason and mend."""
+
+
+def failure(what: str, status: int, log: Path) -> Failed:
+    """Why pip, that ended with `status`, could not do `what`, read from its log."""
+    text = log.read_text(encoding="utf-8", errors="replace")
+    for pattern, kind, reason, mend in _REASONS:
+        if re.search(pattern, text):
+            return Failed(kind, f"{what}: {reason}", f"{mend}; pip's log is {log}")
+    errors = re.findall(r"ERROR: (.+)", text)
+    reason = one_line(errors[-1]) if errors else f"pip ended with status {status}"
+    return Failed("fetch_failed", f"{what}: {reason}", f"look at pip's log {log}, then retry")

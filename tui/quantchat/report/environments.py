@@ -1,0 +1,32 @@
+"""Environments with other library versions as a table (Rich)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from quantchat.host.environments import Environment
+from quantchat.report.figures import size
+from quantchat.text import one_line
+
+TOLD = ("torch", "transformers", "auto-gptq", "gptqmodel", "bitsandbytes")
+"""Libraries whose version is shown."""
+
+
+def environments_table(entries: Sequence[Environment]) -> Table:
+    """Each environment, and what they take together."""
+    sizes = [entry.bytes for entry in entries]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_footer=True)
+    table.add_column("environment", "together", overflow="fold")
+    table.add_column("size", size(sum(sizes)), justify="right")
+    table.add_column("Python")
+    table.add_column("libraries", overflow="fold")
+    for entry, taken in zip(entries, sizes, strict=True):
+        known = {name.lower().replace("_", "-"): at for name, at in entry.packages.items()}
+        told = ", ".join(f"{name} {known[name]}" for name in TOLD if name in known)
+        libraries = Text(one_line(told)) if entry.python else Text("never finished", style="red")
+        table.add_row(Text(one_line(entry.name)), size(taken), one_line(entry.python), libraries)
+    return table
