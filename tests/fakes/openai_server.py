@@ -20,8 +20,8 @@ class FakeServer(ThreadingHTTPServer):
     daemon_threads = True
     behaviour = "ok"
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str] = []
         self.hung_up = threading.Event()
@@ -79,7 +79,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.connection.close()
                 self.close_connection = True
                 return
-            while behaviour == "endless":
+            asked = body.get("max_tokens") or body.get("max_completion_tokens")
+            while behaviour == "endless" and asked != 1:
                 self._event(_choice(chat, "on ", None))
                 self.server.hung_up.wait(0.01)
             self._event(_choice(chat, "", "stop"))

@@ -184,6 +184,7 @@ def test_rerun(called: Called, tmp_path: Path, capsys: pytest.CaptureFixture[str
     ("risk", "said"),
     [
         ({"python": "/other/python"}, '"NF4" runs under /other/python'),
+        ({"env": "bnb-0.49"}, '"NF4" runs in the environment bnb-0.49'),
         ({"trust_remote_code": True}, "runs the model's own code"),
     ],
 )

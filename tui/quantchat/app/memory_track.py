@@ -40,7 +40,11 @@ class MemoryTrack:
         """Whether the figures are device memory or main memory."""
         if self.ledger is None:
             return "memory"
-        return "VRAM" if on_gpu(self.ledger) else "RAM"
+        # A server's own ledger does not tell: where its memory was found does.
+        on_device = on_gpu(self.ledger) or (
+            self.latest is not None and self.latest.source == "nvml"
+        )
+        return "VRAM" if on_device else "RAM"
 
     @property
     def source(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from quantchat.bench.rounds import MOST_TOKENS, Plan, Task
 from quantchat.errors import UserError
 from quantchat.profile.mistakes import mistakes, written
-from quantchat.profile.model import Generation, Profile, Run
+from quantchat.profile.model import Generation, OpenAI, Profile, Run
 from quantchat.snapshot.schema import RequestRecord, Snapshot, TurnRecord
 
 
@@ -37,6 +38,9 @@ class Again:
                 found.append(f'"{variant.label}" runs under {variant.python}')
             if variant.env:
                 found.append(f'"{variant.label}" runs in the environment {variant.env}')
+            if isinstance(variant, OpenAI) and variant.server:
+                command = shlex.join(variant.server.command)
+                found.append(f'"{variant.label}" starts a server: {command}')
             found += [f'"{variant.label}" {danger}' for danger in variant.dangers]
         return found
 

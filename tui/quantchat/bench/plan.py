@@ -155,7 +155,8 @@ def predicted(spec: AnyVariant, resolved: Resolved, tokens: int) -> Estimate | N
 def _variant(spec: AnyVariant, sample: DeviceSample, tokens: int, fetch: bool) -> VariantPlan:
     room = _room(spec, sample)
     if isinstance(spec, OpenAI):
-        return VariantPlan(spec.label, room, None, "what a server holds is not known from here")
+        seen = "is seen once it runs" if spec.server else "is not known from here"
+        return VariantPlan(spec.label, room, None, f"what a server holds {seen}")
     risks = [f"CAUTION: {danger}, which could do anything you can" for danger in spec.dangers]
     try:
         files, told = _files(spec, fetch)

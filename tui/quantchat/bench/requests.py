@@ -5,18 +5,26 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from quantchat.profile.model import AnyVariant, Generation
+from quantchat.host.environments import Environments
+from quantchat.profile.model import AnyVariant, Generation, OpenAI
 from quantchat.quantize.maker import Prepared
 from quantchat.worker.protocol import Generate, Load, Message, Sampling
 
 
 def load_request(spec: AnyVariant, prepared: Prepared) -> Load:
-    """Return the request to load `spec`, of which `prepared` is what the engine loads."""
+    """Return the request to load `spec`, of which `prepared` is what the engine loads.
+
+    Raises UserError where an environment that it names is not there.
+    """
+    options = spec.options
+    if isinstance(spec, OpenAI) and spec.server is not None and spec.server.env:
+        programs = Environments().find(spec.server.env).interpreter.parent
+        options["server"]["path"] = str(programs)
     return Load(
         engine=spec.engine,
         model=prepared.model,
         revision=prepared.revision,
-        options=spec.options,
+        options=options,
         dtype=spec.dtype,
         device=spec.device,
         attention=spec.attention,

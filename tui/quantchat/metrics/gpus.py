@@ -133,8 +133,8 @@ class Gpus:
         driver = self._opened()
         return [driver.sample(gpu) for gpu in driver.gpus] if driver else []
 
-    def process_memory(self, pid: int) -> ProcessReading:
-        """Device memory of process `pid`, on all GPUs together."""
+    def process_memory(self, *pids: int) -> ProcessReading:
+        """Device memory of the processes `pids`, on all GPUs together."""
         driver = self._opened()
         if driver is None or not driver.gpus:
             return ProcessReading(None, self._reason)
@@ -142,7 +142,7 @@ class Gpus:
         if any(self._foreign(process.pid) for process in listed):
             # An equal number would be a coincidence, and another's memory.
             return ProcessReading(None, HOST_PIDS)
-        held = [process.usedGpuMemory for process in listed if process.pid == pid]
+        held = [process.usedGpuMemory for process in listed if process.pid in pids]
         if not held:
             return ProcessReading(None, refusal or NOT_LISTED)
         if None in held:

@@ -122,6 +122,11 @@ class ProcessTree:
                 continue
         return total or None
 
+    @property
+    def pids(self) -> list[int]:
+        """Its processes, as they were last seen."""
+        return [process.pid for process in self._processes]
+
     def _scan(self) -> None:
         began = time.thread_time()
         parent = psutil.Process(self._pid)

@@ -14,7 +14,7 @@ from quantchat.metrics.memory import (
     on_gpu,
     resident_memory,
 )
-from quantchat.worker.protocol import SERVER, Ledger
+from quantchat.worker.protocol import SERVER, STARTED_SERVER, Ledger
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,10 @@ class DeviceSampler:
         resident = tree.resident()
         if resident is None:
             del self._trees[pid]
+        elif ledger.device == STARTED_SERVER:
+            held = self._gpus.process_memory(*tree.pids)
+            if held.bytes:
+                return ProcessMemory(held.bytes, "nvml")
         return resident_memory(resident)
 
     def energy_mj(self, device: str) -> int | None:

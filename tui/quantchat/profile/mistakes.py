@@ -19,6 +19,7 @@ from quantchat.profile.model import (
     Profile,
     Quantize,
     Run,
+    Server,
     Transformers,
     VariantBase,
 )
@@ -39,6 +40,7 @@ TABLES: dict[tuple[str, ...], tuple[type[BaseModel], str]] = {
     ("variants", "gptq"): (Gptq, 'in a variant with engine = "gptq"'),
     ("variants", "gptq", "quantize"): (Quantize, "in [variants.quantize]"),
     ("variants", "openai"): (OpenAI, 'in a variant with engine = "openai"'),
+    ("variants", "openai", "server"): (Server, "in [variants.server]"),
     ("variants", "transformers"): (Transformers, 'in a variant with engine = "transformers"'),
 }
 """Each table of the format, by pydantic's path to it without indexes, and where that is."""

@@ -269,6 +269,25 @@ class Transformers(_OpensPickles):
         return value
 
 
+class Server(_Table):
+    """A server that quantchat starts for this variant, and ends with it."""
+
+    command: list[Line] = Field(min_length=1, examples=[["vllm", "serve", "org/name"]])
+    """The program and its arguments; no shell reads them. `{port}` is a free port of this machine,
+    here, in `ready` and in the variant's `base_url`."""
+    ready: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s@]+$",
+        max_length=2000,
+        examples=["http://127.0.0.1:8000/health"],
+    )
+    """An address that answers once it is ready; by default `/models` below `base_url`."""
+    timeout_s: float = Field(600.0, gt=0, le=86400)
+    """Longest start, in seconds."""
+    env: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,59}$", examples=["vllm"])
+    """An environment that `quantchat env create` made: its programs are found first."""
+
+
 class OpenAI(VariantBase):
     """A server that speaks OpenAI's protocol: vLLM, SGLang, llama.cpp, Ollama."""
 
@@ -288,6 +307,8 @@ class OpenAI(VariantBase):
     """`chat`: the server applies the chat template. `completion`: it continues the plain text."""
     timeout_s: float = Field(120.0, gt=0, le=3600)
     """Longest silence, in seconds, before or in the middle of an answer."""
+    server: Server | None = None
+    """Present: quantchat starts the server itself."""
 
     @field_validator("model")
     @classmethod
@@ -300,6 +321,8 @@ class OpenAI(VariantBase):
         for name in its_own:
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} is the server's own matter: tell it there")
+        if self.server is None and "{port}" in self.base_url:
+            raise ValueError("{port} in base_url is for a server started here, [variants.server]")
         return self
 
 

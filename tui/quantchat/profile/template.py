@@ -27,7 +27,7 @@ from quantchat.profile.words import meanings
 
 _WIDTH = 96
 
-_TABLES = {"variants", "generation", "run", "quantize"}
+_TABLES = {"variants", "generation", "run", "quantize", "server"}
 """Keys that are written as tables of their own."""
 
 _HEAD = """\

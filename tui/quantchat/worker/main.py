@@ -6,6 +6,7 @@ import importlib
 import os
 import platform
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from quantchat.worker import lifeline, unneeded
@@ -101,13 +102,24 @@ class _Server:
 
     def _connect(self, command: Load) -> None:
         from quantchat.worker.servers.remote import RemoteDecoder
+        from quantchat.worker.servers.started import StartedServer, with_port
 
+        started = None
+        if command.options.get("server"):
+            command = replace(command, options=with_port(command.options))
+            own = command.options["server"]
+            self._outbox.send(Progress("starting the server", detail=own["command"][0]))
+            started = StartedServer(own, command.options["base_url"])
+            started.wait()
         self._outbox.send(Progress("connecting"))
         server = RemoteDecoder(command)
         imported = time.perf_counter()
         server.connect()
         self._decoder = server
         ready = time.perf_counter()
+        if started is not None:
+            # Of no turn: it is the variant that is gone, and an answer with it.
+            started.watch(lambda *told: self._outbox.send(describe(Refused(*told))))
         self._outbox.send(
             Ready(
                 resolved=server.resolved(),

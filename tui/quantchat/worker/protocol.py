@@ -25,6 +25,9 @@ NO_ID = -1
 SERVER = "server"
 """The `device` of a variant that another program runs; what it holds is not known."""
 
+STARTED_SERVER = "server started here"
+"""The same, of a program that the worker started: its memory is the worker's process tree's."""
+
 
 # ---------------------------------------------------------------- what is loaded and generated
 
@@ -327,7 +330,7 @@ class Failed:
 
     `kind`: out_of_memory, context_full, bad_checkpoint, missing_library, unsupported,
     fetch_failed, internal; of a server server_unreachable, server_silent, server_denied,
-    server_refused, server_busy, stream_cut; the near side adds worker_ended,
+    server_ended, server_refused, server_busy, stream_cut; the near side adds worker_ended,
     not_responding, no_space and cannot_write.
     `reason` is one line, `mend` what to try. Sizes for out_of_memory, -1 where not known.
     """

@@ -18,6 +18,7 @@ TITLES = {
     "unsupported": "Not supported here",
     "not_responding": "The worker does not respond",
     "server_unreachable": "No server there",
+    "server_ended": "The server ended",
     "server_silent": "The server does not answer",
     "server_denied": "The server wants a key",
     "server_refused": "The server refused",

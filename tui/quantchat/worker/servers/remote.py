@@ -20,6 +20,7 @@ from quantchat.worker.outbox import Outbox
 from quantchat.worker.protocol import (
     NO_ID,
     SERVER,
+    STARTED_SERVER,
     Finished,
     Force,
     Forced,
@@ -70,6 +71,7 @@ class RemoteDecoder:
         self._client = openai.AsyncOpenAI(
             base_url=self._url, api_key=self._key(), timeout=timeout, max_retries=0
         )
+        self._device = SERVER if not options.get("server") else STARTED_SERVER
         self._loop = asyncio.new_event_loop()
         self._counts = True
         """Whether the server takes `include_usage`."""
@@ -131,7 +133,7 @@ class RemoteDecoder:
             architecture="not told by the server",
             kernel=f"server ({owner})",
             dtype="not told",
-            device=SERVER,
+            device=self._device,
             device_name=self._where,
             attention="not told",
             decode="server, " + ("chat" if self._chat else "completion"),
@@ -156,9 +158,9 @@ class RemoteDecoder:
         )
 
     def ledger(self) -> Ledger:
-        """Nothing of a server's memory is known to who asks it."""
+        """Nothing of a server's memory is known to who asks it; its processes may tell."""
         now = time.perf_counter_ns()
-        return Ledger(SERVER, -1, {}, -1, -1, -1, -1, -1, -1, now)
+        return Ledger(self._device, -1, {}, -1, -1, -1, -1, -1, -1, now)
 
     def forget(self) -> None:
         """Nothing to forget: each request carries the whole chat."""

@@ -1,0 +1,43 @@
+"""The loopback server of `openai_server` as a program of its own, as a user's command starts one.
+
+Arguments: the port, and how it behaves: `ok`; `slow`, not ready at first; `dies`, with status 3 and
+some words; `never`, that never listens; `leaves`, which starts a process of its own first, whose
+number it prints. Its own environment says where its PATH begins.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+from fakes.openai_server import FakeServer
+
+
+def say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def main(port: int, behaviour: str) -> int:
+    say(f"PATH begins with {os.environ['PATH'].split(os.pathsep)[0]}")
+    say(f"the key is {os.environ.get('CANARY_API_KEY')}")
+    if behaviour == "dies":
+        say("no such model: tiny")
+        return 3
+    if behaviour == "never":
+        time.sleep(600)
+    if behaviour == "slow":
+        time.sleep(0.5)
+    if behaviour == "leaves":
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        say(f"child {child.pid}")
+    with FakeServer(port) as server:
+        server.behaviour = "endless" if behaviour == "endless" else "ok"
+        server.serve_forever(poll_interval=0.01)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), sys.argv[2]))

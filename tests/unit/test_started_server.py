@@ -1,0 +1,211 @@
+"""A server that is started here: real workers, and a real process that speaks the protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from quantchat.bench.again import Again
+from quantchat.bench.comparison import Comparison
+from quantchat.bench.conversation import Answer
+from quantchat.bench.live_variant import LiveVariant, State
+from quantchat.bench.rounds import Plan
+from quantchat.host.worker_process import start_worker
+from quantchat.metrics.sampler import DeviceSampler
+from quantchat.profile.load import loads
+from quantchat.profile.model import Profile
+from quantchat.quantize.store import Workshop
+
+PROGRAM = Path(__file__).parents[1] / "fakes" / "run_openai_server.py"
+TOML = """
+name = "servers"
+[[variants]]
+label = "one"
+engine = "openai"
+model = "tiny"
+base_url = "http://127.0.0.1:{{port}}/v1"
+[variants.server]
+command = {command}
+timeout_s = {timeout_s}
+[[variants]]
+label = "other"
+engine = "openai"
+model = "tiny"
+base_url = "http://127.0.0.1:9/v1"
+"""
+
+
+@pytest.fixture(autouse=True)
+def surroundings(own_folders: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(PROGRAM.parents[1]))
+    monkeypatch.setenv("CANARY_API_KEY", "canary-of-the-server")
+
+
+def profile(behaviour: str, *, program: str = "", timeout_s: float = 60) -> Profile:
+    command = json.dumps([program or sys.executable, str(PROGRAM), "{port}", behaviour])
+    return loads(TOML.format(command=command, timeout_s=timeout_s), where="p.toml", folder=Path())
+
+
+async def until(condition: Any, most_s: float = 60) -> None:
+    async def poll() -> None:
+        while not condition():
+            await asyncio.sleep(0.01)
+
+    await asyncio.wait_for(poll(), most_s)
+
+
+class Opened:
+    def __init__(self, spec: Profile) -> None:
+        self.comparison = Comparison(
+            spec, maker=Workshop(start_worker), start=start_worker, on_change=lambda _: None
+        )
+        self.stages: list[str] = []
+        self.one = self.comparison.sides[0]
+
+    async def load(self) -> LiveVariant:
+        self.comparison.open()
+
+        def settled() -> bool:
+            if self.one.progress and self.one.progress.stage not in self.stages:
+                self.stages.append(self.one.progress.stage)
+            return self.one.state in (State.READY, State.FAILED)
+
+        await until(settled)
+        return self.one
+
+    def processes(self) -> list[psutil.Process]:
+        """The worker's own child, and what that started."""
+        assert self.one.pid is not None
+        found = psutil.Process(self.one.pid).children(recursive=True)
+        return [one for one in found if "python" in one.name()]
+
+    @property
+    def log(self) -> str:
+        assert self.one.log is not None
+        return self.one.log.read_text()
+
+
+@pytest.fixture
+async def opened() -> AsyncIterator[Any]:
+    made: list[Opened] = []
+
+    async def open_(spec: Profile) -> Opened:
+        made.append(Opened(spec))
+        await made[-1].load()
+        return made[-1]
+
+    yield open_
+    for one in made:
+        await one.comparison.close()
+
+
+async def test_it_is_started_asked_measured_and_ended(opened: Any) -> None:
+    run = await opened(profile("leaves"))
+    assert run.one.state is State.READY, run.one.failure
+    assert "starting the server" in run.stages
+    turn = run.comparison.ask("Where?")
+    answer: Answer = turn.answers["one"]
+    await until(lambda: answer.over)
+    assert answer.text == "The capital is Paris."
+    # What it prints is the worker's log, without the secrets of the environment.
+    assert "child" in run.log and "canary" not in run.log and "[CANARY_API_KEY]" in run.log
+
+    processes = run.processes()
+    assert len(processes) == 2
+    sampler = DeviceSampler()
+    sampler.sample()
+    memory = sampler.process_memory(run.one.pid, run.one.ledger)
+    sampler.close()
+    own = psutil.Process(run.one.pid).memory_info().rss
+    assert memory.bytes is not None and memory.bytes > own
+    assert memory.source == "resident"
+
+    await run.comparison.close()
+    _, alive = psutil.wait_procs(processes, timeout=5)
+    assert not alive
+
+
+async def test_a_worker_that_is_killed_takes_it_along(opened: Any) -> None:
+    run = await opened(profile("leaves"))
+    processes = run.processes()
+    os.kill(run.one.pid, signal.SIGKILL)
+    await until(lambda: run.one.state is State.FAILED)
+    _, alive = psutil.wait_procs(processes, timeout=5)
+    assert not alive
+
+
+async def test_it_may_take_a_while(opened: Any) -> None:
+    run = await opened(profile("slow"))
+    assert run.one.state is State.READY
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "said"),
+    [
+        (
+            {"behaviour": "dies"},
+            "server_ended",
+            r"ended with status 3 before it was ready: no such",
+        ),
+        (
+            {"behaviour": "never", "timeout_s": 0.5},
+            "server_silent",
+            r"not ready at http.* within 0\.5 s",
+        ),
+        (
+            {"behaviour": "ok", "program": "no-such-program"},
+            "missing_library",
+            "cannot start no-such",
+        ),
+    ],
+)
+async def test_what_does_not_start_is_one_line(
+    opened: Any, how: dict[str, Any], kind: str, said: str
+) -> None:
+    run = await opened(profile(**how))
+    assert run.one.state is State.FAILED
+    failure = run.one.failure
+    assert failure.kind == kind and failure.mend
+    assert re.search(said, failure.reason), failure.reason
+
+
+async def test_one_that_dies_in_the_middle_ends_the_variant_alone(opened: Any) -> None:
+    run = await opened(profile("endless"))
+    assert run.one.ready is not None, run.one.failure
+    turn = run.comparison.ask("Where?")
+    answer: Answer = turn.answers["one"]
+    await until(lambda: len(answer.pieces) > 5)
+    (server,) = run.processes()
+    server.kill()
+    await until(lambda: run.one.state is State.FAILED)
+    assert run.one.failure.kind == "server_ended"
+    assert "died of signal 9 by itself" in run.one.failure.reason
+    assert answer.over and answer.text.startswith("The capital is")
+    # And it can be had again.
+    run.one.retry()
+    await until(lambda: run.one.ready is not None)
+
+
+def test_a_snapshot_starts_nothing_untrusted() -> None:
+    again = Again(profile("ok"), (0, 1), Plan(()), ())
+    (line,) = again.trusted
+    assert line.startswith('"one" starts a server: ') and line.endswith("{port}' ok")
+
+
+def test_a_port_is_for_a_server_started_here() -> None:
+    with pytest.raises(Exception, match=r"\{port\} in base_url is for a server started here"):
+        loads(
+            TOML.format(command='["x"]', timeout_s=1).replace(":9/", ":{port}/"),
+            where="p.toml",
+            folder=Path(),
+        )

@@ -1,0 +1,126 @@
+"""A server that is started here, for one variant, and ends with it.
+
+It is a child of the worker and stays in its process group: what ends the worker ends the server,
+with all it started, however quantchat went. What it prints goes to the worker's log.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+from quantchat.worker.failures import Refused
+
+POLL_S = 0.1
+"""How often it is asked whether it is ready."""
+_TOLD = 5
+"""Lines of what it printed that are kept, to tell why it ended."""
+
+
+def with_port(options: dict[str, Any]) -> dict[str, Any]:
+    """`options` with a free port for each `{port}` in the addresses and the command."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+
+    def put(value: Any) -> Any:
+        if isinstance(value, str):
+            return value.replace("{port}", port)
+        if isinstance(value, dict):
+            return {key: put(inner) for key, inner in value.items()}
+        return [put(inner) for inner in value] if isinstance(value, list) else value
+
+    return {key: put(value) for key, value in options.items()}
+
+
+class StartedServer:
+    """Runs `server["command"]`: no shell reads it. `server["path"]` comes first on its PATH."""
+
+    def __init__(self, server: dict[str, Any], base_url: str) -> None:
+        self._command = [str(word) for word in server["command"]]
+        self._ready = str(server.get("ready") or f"{base_url.rstrip('/')}/models")
+        self._timeout_s = float(server["timeout_s"])
+        self._last = collections.deque[str](maxlen=_TOLD)
+        environment = dict(os.environ)
+        if server.get("path"):
+            environment["PATH"] = f"{server['path']}{os.pathsep}{environment.get('PATH', '')}"
+        try:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                encoding="utf-8",
+                errors="replace",
+            )
+        except OSError as error:
+            raise Refused(
+                "missing_library",
+                f"cannot start {self._command[0]}: {error.strerror or error}",
+                "install it, or name its path in [variants.server] command",
+            ) from error
+        self._log = threading.Thread(target=self._read, name="server-log", daemon=True)
+        self._log.start()
+
+    def wait(self) -> None:
+        """Return once it answers at its ready address. Raises Refused."""
+        # Asked directly: a proxy of the user's has nothing to do with a server of ours.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        deadline = time.monotonic() + self._timeout_s
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise Refused(*self._end("before it was ready"))
+            try:
+                with opener.open(self._ready, timeout=max(POLL_S, deadline - time.monotonic())):
+                    return
+            except urllib.error.HTTPError as error:
+                if error.code in (401, 403):  # it is there, and wants the key
+                    return
+            except OSError:
+                pass
+            time.sleep(POLL_S)
+        raise Refused(
+            "server_silent",
+            f"{self._command[0]} was not ready at {self._ready} within {self._timeout_s:g} s",
+            "look at the log, or give it longer: timeout_s in [variants.server]",
+        )
+
+    def watch(self, ended: Callable[[str, str, str], None]) -> None:
+        """Call `ended(kind, reason, mend)` from a thread should it end by itself."""
+
+        def wait() -> None:
+            self._process.wait()
+            ended(*self._end("by itself"))
+
+        threading.Thread(target=wait, name="server-watch", daemon=True).start()
+
+    def _end(self, when: str) -> tuple[str, str, str]:
+        self._log.join(1.0)  # its last words are the reason
+        status = self._process.returncode
+        how = f"died of signal {-status}" if status < 0 else f"ended with status {status}"
+        said = f": {self._last[-1][:200]}" if self._last else ""
+        return (
+            "server_ended",
+            f"{self._command[0]} {how} {when}{said}",
+            "look at the log for what it said, then retry",
+        )
+
+    def _read(self) -> None:
+        with contextlib.suppress(ValueError, OSError):
+            for line in self._process.stdout or ():
+                # Python's stream, and not the descriptor: it takes secrets out.
+                sys.stderr.write(line)
+                sys.stderr.flush()
+                if line.strip():
+                    self._last.append(" ".join(line.split()))
