@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes.tiny_llama import VOCABULARY, tiny_llama
+from quantchat.worker.decode import plain
 from quantchat.worker.decode.loop import Loop, common_prefix
 from quantchat.worker.decode.own import CHUNK, OwnLoop
 from quantchat.worker.decode.plain import PlainLoop
@@ -112,6 +113,30 @@ def test_each_loop_says_what_generate_says(prompt: list[int], sampling: Sampling
     assert reason == "length"
     for name in ("eager", "fused"):
         assert answer(LOOPS[name](model), prompt, 64, sampling) == (expected, "length", 0), name
+
+
+@pytest.mark.parametrize("kept", [0, 5, 600])
+def test_generate_takes_a_long_prompt_in_pieces(
+    model: Any, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = prompt_of(2 * CHUNK + 100)
+    widths: list[int] = []
+    watch = model.model.embed_tokens.register_forward_pre_hook(
+        lambda _, inputs: widths.append(inputs[0].shape[1])
+    )
+    found = []
+    for most in (CHUNK, 10**9):
+        monkeypatch.setattr(plain, "CHUNK", most)
+        loop = PlainLoop(model, CPU)
+        if kept:
+            answer(loop, prompt[:kept], 1)
+        widths.clear()
+        found.append(answer(loop, prompt, 24))
+        assert max(widths) == min(most, len(prompt) - kept)
+        assert sum(widths) == len(prompt) - kept + 23
+    watch.remove()
+    assert found[0] == found[1]
+    assert (len(found[0][0]), found[0][2]) == (24, kept)
 
 
 @each_loop

@@ -1,5 +1,8 @@
 """transformers' own `generate`, as it comes: what the other loops are compared with.
 
+A long prompt is computed in pieces of the same length as in the other loops, by its own option
+`prefill_chunk_size`: in one piece nothing could stop it for seconds on a CPU.
+
 It runs in the thread of its caller. The usual way to watch it, a thread of its own behind a
 streamer's queue, has two threads run torch and halves its speed on a CPU.
 """
@@ -15,6 +18,7 @@ from transformers.generation.streamers import BaseStreamer
 from quantchat.worker.decode.blocks import before_each_block
 from quantchat.worker.decode.caches import can_roll_back, plain_cache
 from quantchat.worker.decode.loop import common_prefix
+from quantchat.worker.decode.own import CHUNK
 from quantchat.worker.decode.steps.eager import release
 from quantchat.worker.decode.turn import Turn
 from quantchat.worker.memory import kv_cache_bytes
@@ -25,7 +29,7 @@ _NO_TOKEN = -1
 
 
 class PlainLoop:
-    """Decodes with `model.generate`: whole prompt at once, then a token at a time."""
+    """Decodes with `model.generate`: the prompt, then a token at a time."""
 
     def __init__(self, model: Any, device: Any) -> None:
         self._model = model
@@ -46,7 +50,8 @@ class PlainLoop:
 
     def answer(self, prompt: list[int], turn: Turn) -> str:
         """Answer `prompt` after what is cached of it; return why it ended."""
-        listener = _Listener(turn, len(prompt) - len(self._ids))
+        new = len(prompt) - len(self._ids)
+        listener = _Listener(turn, new)
         ids = torch.tensor([prompt], device=self._device)
         torch.manual_seed(turn.sampling.seed)
         try:
@@ -55,7 +60,9 @@ class PlainLoop:
                     input_ids=ids,
                     attention_mask=torch.ones_like(ids),
                     past_key_values=self._cache,
-                    generation_config=_settings(turn.sampling, turn.most, turn.end_tokens),
+                    generation_config=_settings(
+                        turn.sampling, turn.most, turn.end_tokens, CHUNK if new > CHUNK else None
+                    ),
                     streamer=listener,
                 )
         except _Stopped:
@@ -94,7 +101,9 @@ class PlainLoop:
         return kv_cache_bytes(self._cache)
 
 
-def _settings(sampling: Sampling, most: int, end_tokens: frozenset[int]) -> Any:
+def _settings(
+    sampling: Sampling, most: int, end_tokens: frozenset[int], chunk: int | None = None
+) -> Any:
     """All that matters is said: transformers fills in the checkpoint's own wishes for the rest."""
     chosen = (
         {
@@ -112,6 +121,7 @@ def _settings(sampling: Sampling, most: int, end_tokens: frozenset[int]) -> Any:
         eos_token_id=sorted(end_tokens) or [_NO_TOKEN],
         pad_token_id=0,
         use_cache=True,
+        prefill_chunk_size=chunk,
         **chosen,
     )
 
@@ -148,10 +158,7 @@ class _Stopped(Exception):
 
 
 def _interruptible(model: Any, turn: Turn, listener: _Listener) -> Any:
-    """Look for a stop before each of the model's blocks while the prompt is computed.
-
-    `generate` takes a prompt in one piece, which may be minutes on a CPU.
-    """
+    """Look for a stop before each of the model's blocks while the prompt is computed."""
 
     def look() -> None:
         if not listener.said and turn.stopped:
