@@ -112,6 +112,9 @@ def _located(variant: AnyVariant, folder: Path) -> AnyVariant:
     if variant.python and ("/" in variant.python or variant.python.startswith("~")):
         # Links are kept: a virtual environment is known by where its interpreter's link lies.
         paths["python"] = _absolute(variant.python, folder)
+    adapter = getattr(variant, "adapter", None)
+    if adapter is not None and is_path(adapter):
+        paths["adapter"] = _absolute(adapter, folder)
     if (
         isinstance(variant, Gptq | AutoGptq)
         and (made := variant.quantize)

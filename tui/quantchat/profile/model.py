@@ -25,6 +25,12 @@ Line = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 """Text on one line, without control characters."""
 
 
+_FOLDER_OR_ID = (
+    "must be a folder, which begins with ./, ../, ~ or /, or a Hugging Face id, "
+    "org/name or org/name@revision"
+)
+
+
 def is_path(text: str) -> bool:
     """Whether `text` names a file or folder, and not a Hugging Face id or a command's name."""
     return text.startswith(("/", "./", "../", "~")) or text in (".", "..")
@@ -187,14 +193,26 @@ class VariantBase(_Table):
             if value != DEMO_MODEL:
                 raise ValueError(f'the one source of this kind is "{DEMO_MODEL}"')
         elif not is_path(value) and not _HUB_ID.fullmatch(value):
-            raise ValueError(
-                "must be a folder, which begins with ./, ../, ~ or /, or a Hugging Face id, "
-                "org/name or org/name@revision"
-            )
+            raise ValueError(_FOLDER_OR_ID)
         return value
 
 
-class _OpensPickles(VariantBase):
+class _TakesAdapter(VariantBase):
+    """An engine whose models take a LoRA adapter."""
+
+    adapter: Line | None = Field(None, examples=["org/my-qlora-adapter"])
+    """A LoRA adapter to put on the model, through PEFT: a folder or a Hugging Face id, named as
+    `model` is. It is not merged: the quantized weights stay as they are."""
+
+    @field_validator("adapter")
+    @classmethod
+    def _adapter_folder_or_id(cls, value: str | None) -> str | None:
+        if value is not None and not is_path(value) and not _HUB_ID.fullmatch(value):
+            raise ValueError(_FOLDER_OR_ID)
+        return value
+
+
+class _OpensPickles(_TakesAdapter):
     """An engine that loads through transformers, which opens pickled weights too."""
 
     allow_pickle: bool = False
@@ -218,7 +236,7 @@ class BitsAndBytes(_OpensPickles):
     quarter of the bytes, and quantizes nothing."""
 
 
-class Gptq(VariantBase):
+class Gptq(_TakesAdapter):
     """GPTQ through GPTQModel: a finished checkpoint, or one made here first (`quantize`)."""
 
     engine: Literal["gptq"]

@@ -93,6 +93,7 @@ def variants_table(snapshot: Snapshot) -> Table:
         _row("context", variants, _context),
         _row("prompts", variants, _prompts),
         _row("checkpoint", variants, lambda v: v.resolved and v.resolved.checkpoint_hash[:12]),
+        _row("adapter", variants, _adapter),
         _row("libraries", variants, _libraries),
         _row("load time", variants, _load),
         _row("note", variants, lambda v: v.note),
@@ -245,6 +246,11 @@ def _gpu(gpu: GpuSample, driver: str | None) -> str:
     if gpu.throttle:
         parts.append(f"held down by {', '.join(gpu.throttle)}")
     return ", ".join(parts)
+
+
+def _adapter(variant: VariantRecord) -> str | None:
+    ran = variant.resolved
+    return f"{ran.adapter} ({ran.adapter_hash[:12]})" if ran is not None and ran.adapter else None
 
 
 def _caution(variant: VariantRecord) -> str:

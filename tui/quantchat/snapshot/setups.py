@@ -84,6 +84,7 @@ def _told(column: Column, first: Run) -> dict[str, str]:
 _RESOLVED: dict[str, Callable[[Resolved], str]] = {
     "model": lambda r: r.model,
     "checkpoint": lambda r: r.checkpoint_hash[:_HASH_SHOWN],
+    "adapter": lambda r: r.adapter_hash[:_HASH_SHOWN],
     "tokenizer": lambda r: r.tokenizer_hash[:_HASH_SHOWN],
     "architecture": lambda r: r.architecture,
     "engine": lambda r: r.engine,

@@ -78,6 +78,10 @@ class Resolved:
     pickle_allowed: bool = False
     """Whether weights that are pickled would have been opened."""
     trusted_code: bool = False
+    adapter: str = ""
+    """Folder or id of the LoRA adapter on the model; empty where there is none."""
+    adapter_hash: str = ""
+    """SHA-256 over its config and its weights."""
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,8 @@ def product(layers: Sequence[Any]) -> Product | None:
     first = layers[0]
     if any(type(layer) is not type(first) or layer.training for layer in layers):
         return None
+    if any(hasattr(layer, "base_layer") for layer in layers):
+        return None  # an adapter's wrapper, which shows the weights of what it wraps as its own
     if type(first) is torch.nn.Linear:
         return _Dense(layers)
     name = type(first).__name__

@@ -30,4 +30,9 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     check_files(command.model, gguf=bool(command.options.get("gguf_file")))
     if command.threads:
         torch.set_num_threads(command.threads)
-    return importlib.import_module(_MODULES[command.engine]).load(command, stage)  # type: ignore[no-any-return]
+    loaded: Loaded = importlib.import_module(_MODULES[command.engine]).load(command, stage)
+    if adapter := command.options.get("adapter"):
+        from quantchat.worker.engines.adapter import attach
+
+        loaded.wear(*attach(loaded.model, adapter))
+    return loaded

@@ -39,12 +39,12 @@ def check_files(model: str, *, gguf: bool = False) -> None:
     folder = Path(model)
     if not folder.is_dir():
         return
-    bodies = {name: _object(folder / name) for name in _JSON if (folder / name).exists()}
+    bodies = {name: json_object(folder / name) for name in _JSON if (folder / name).exists()}
     if gguf:
         return
     if "config.json" not in bodies:
         raise _damaged(folder, "config.json", "is missing")
-    held = {file.name: _tensors(file) for file in sorted(folder.glob("*.safetensors"))}
+    held = {file.name: tensor_names(file) for file in sorted(folder.glob("*.safetensors"))}
     if _INDEX in bodies:
         _check_index(folder, bodies[_INDEX], held)
     elif held and "model.safetensors" not in held and all(map(_SHARD.fullmatch, held)):
@@ -64,8 +64,8 @@ def _check_index(folder: Path, index: dict[str, Any], held: dict[str, set[str]])
             raise _damaged(folder, file, f"lacks the tensor {tensor}, which {_INDEX} names")
 
 
-def _object(file: Path) -> dict[str, Any]:
-    """The JSON object in `file`."""
+def json_object(file: Path) -> dict[str, Any]:
+    """The JSON object in `file`. Raises Refused."""
     try:
         body = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -75,10 +75,11 @@ def _object(file: Path) -> dict[str, Any]:
     return body
 
 
-def _tensors(file: Path) -> set[str]:
+def tensor_names(file: Path) -> set[str]:
     """Names of the tensors in the safetensors `file`, which must be as long as its header says.
 
     The format: 8 bytes with the header's length, little-endian; the header, JSON; the data.
+    Raises Refused.
     """
     size = file.stat().st_size
     with file.open("rb") as stream:

@@ -25,6 +25,7 @@ _LIBRARIES = (
     "gptqmodel",
     "auto-gptq",
     "accelerate",
+    "peft",
 )
 
 NO_LIMIT = 1 << 20
@@ -43,6 +44,7 @@ class Loaded:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.kernel = kernel
+        self._adapter_hash = ""
         if getattr(tokenizer, "backend_tokenizer", None) is None:
             raise Refused(
                 "unsupported",
@@ -50,6 +52,11 @@ class Loaded:
                 "convert it: AutoTokenizer.from_pretrained(…).save_pretrained(…)",
             )
         self.tokenizer_backend = tokenizer.backend_tokenizer
+
+    def wear(self, adapter: str, hashed: str) -> None:
+        """Note that the model has an adapter: what it is in words, and its hash."""
+        self.kernel += f" + {adapter}"
+        self._adapter_hash = hashed
 
     @cached_property
     def device(self) -> str:
@@ -102,6 +109,8 @@ class Loaded:
             libraries=versions(_LIBRARIES),
             parameters=_parameters(model),
             checkpoint_hash=_checkpoint_hash(command.model),
+            adapter=str(command.options.get("adapter") or ""),
+            adapter_hash=self._adapter_hash,
             pickle_allowed=bool(command.options.get("allow_pickle")),
             trusted_code=command.trust_remote_code,
         )

@@ -186,6 +186,8 @@ def _known(model: Any) -> bool:
         return False
     rope = getattr(config, "rope_parameters", None) or {}
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if any(hasattr(module, "base_layer") for module in model.modules()):
+        return False  # an adapter: its sums are its own modules'
     attention = model.model.layers[0].self_attn
     size = getattr(attention, "head_dim", 0)
     return (
