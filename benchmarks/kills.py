@@ -2,7 +2,7 @@
 
 `python benchmarks/kills.py` starts the demo in a pseudo-terminal again and again, types prompts and
 saves snapshots once a side is ready, and at a moment drawn by lot kills the program or a worker,
-hangs up, or closes the terminal. Some runs have an empty cache, so that fetching and making are hit
+hangs up, closes the terminal, or quits. Some runs have an empty cache, so that fetching and making are hit
 too, and some one without the quantized checkpoint, so that quantizing is. Then every process that
 was started must be gone within 2 s, every snapshot must be whole, no half-made checkpoint may pass
 for one, and what was said must be in a snapshot, where a signal gave the time. Writes
@@ -39,7 +39,7 @@ from quantchat.quantize.cache import CheckpointCache  # noqa: E402
 from quantchat.snapshot import recovered, store  # noqa: E402
 
 RESULTS = HERE / "results" / "kills.json"
-WAYS = ("SIGKILL", "SIGTERM", "SIGHUP", "terminal closed", "worker SIGKILL")
+WAYS = ("SIGKILL", "SIGTERM", "SIGHUP", "terminal closed", "worker SIGKILL", "Ctrl+Q")
 IN_GOOD_ORDER = ("SIGTERM", "SIGHUP", "terminal closed")
 """Ends that leave the time to keep what nobody saved."""
 MARK = "QUANTCHAT_KILLS"
@@ -49,6 +49,7 @@ STARTING_S = 12.0
 """Most lives end within this time, while variants are fetched, made, quantized or loaded."""
 CHATTING_S = 4.0
 """The others end within this time after a side is ready, while they answer and are saved."""
+QUIT = "\x11"
 READY, ANSWERING = "● ready", "▶ answering"
 
 
@@ -112,17 +113,29 @@ def end(terminal: Terminal, way: str, lot: random.Random) -> None:
         workers = [p for p in family(program)[1:] if os.getpgid(p.pid) == p.pid]
         if workers:
             lot.choice(workers).kill()
-        terminal.type("\x11")
+        terminal.type(QUIT)
     elif way == "terminal closed":
         terminal.hang_up()
+    elif way == "Ctrl+Q":
+        terminal.type(QUIT)
     else:
         program.send_signal(signal.Signals[way])
 
 
-def wait_until_gone(terminal: Terminal, processes: list[psutil.Process], mark: str) -> float:
-    """Seconds until nothing of it runs; `PATIENCE_S` if that never came."""
+def wait_until_gone(
+    terminal: Terminal, processes: list[psutil.Process], mark: str, press: str
+) -> float:
+    """Seconds until nothing of it runs; `PATIENCE_S` if that never came.
+
+    `press` is typed again each second, as a user does: before the screen is there no key is heard.
+    """
     began = time.monotonic()
+    pressed = 0
     while (took := time.monotonic() - began) < PATIENCE_S:
+        if press and took > pressed + 1:
+            pressed += 1
+            with contextlib.suppress(OSError):
+                terminal.type(press)
         with contextlib.suppress(OSError):
             terminal.read(0.02)
         terminal.process.poll()
@@ -171,7 +184,8 @@ def one(number: int, lot: random.Random) -> dict[str, object]:
             answered = use(terminal, time.monotonic() + after_s, chatting)
             processes = family(psutil.Process(terminal.process.pid))
             end(terminal, way, lot)
-            gone_s = wait_until_gone(terminal, processes, mark)
+            press = QUIT if way == "Ctrl+Q" else ""
+            gone_s = wait_until_gone(terminal, processes, mark, press)
             left = [p for p in {*processes, *marked(mark)} if alive(p)]
             broken = list(broken_files(folder, cache))
         finally:
@@ -199,7 +213,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--times", type=int, default=100)
+    parser.add_argument("--times", type=int, default=120)
     parser.add_argument("--seed", type=int, default=20261124)
     given = parser.parse_args()
     lot = random.Random(given.seed)
