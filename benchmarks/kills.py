@@ -2,10 +2,10 @@
 
 `python benchmarks/kills.py` starts the demo in a pseudo-terminal again and again, types prompts and
 saves snapshots once a side is ready, and at a moment drawn by lot kills the program or a worker,
-hangs up, closes the terminal, or quits. Some runs have an empty cache, so that fetching and making are hit
-too, and some one without the quantized checkpoint, so that quantizing is. Then every process that
-was started must be gone within 2 s, every snapshot must be whole, no half-made checkpoint may pass
-for one, and what was said must be in a snapshot, where a signal gave the time. Writes
+hangs up, closes the terminal, or quits. Some runs have an empty cache, so that fetching and making
+are hit too, and some one without the quantized checkpoint, so that quantizing is. Then each process
+that was started must be gone within 2 s, every snapshot must be whole, no half-made checkpoint may
+pass for one, and what was said must be in a snapshot, where a signal gave the time. Writes
 `benchmarks/results/kills.json`; the exit status is 1 if anything was left or lost.
 """
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -36,3 +38,10 @@ def test_a_page_shows_the_kept_result(benchmark: str, page: str) -> None:
     ).stdout
     assert printed.count("\n") > 3
     assert printed in (ROOT / page).read_text(encoding="utf-8")
+
+
+def test_the_readme_tells_how_soon_a_stop_is_answered() -> None:
+    kept = json.loads((ROOT / "benchmarks" / "results" / "stopping.json").read_text())
+    slowest = max(stop["ms"] for stops in kept["variants"].values() for stop in stops)
+    told = f"answered within {math.ceil(slowest)} ms in a prompt of 8000 tokens"
+    assert "--tokens 8000" in kept["command"] and told in (ROOT / "README.md").read_text()
