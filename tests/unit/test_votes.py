@@ -16,6 +16,9 @@ from quantchat.cli import main
 from quantchat.errors import UserError
 from quantchat.metrics.votes import LEVEL, POWER, Tally, sign_test, tally, votes_wanted
 from quantchat.report import votes as report
+from quantchat.report.markdown import markdown
+from quantchat.report.page import html
+from quantchat.report.page_content import content
 from quantchat.snapshot import store
 from quantchat.snapshot.schema import Snapshot
 from quantchat.snapshot.votes import VoteRecord, VotingRecord, pooled
@@ -152,3 +155,15 @@ def test_votes_need_a_terminal_and_prompts(
     assert "needs a terminal" in capsys.readouterr().err
     assert main(["vote", "demo", "--prompts", str(tmp_path / "none.txt")]) == 2
     assert "none.txt" in capsys.readouterr().err
+
+
+def test_a_report_tells_them() -> None:
+    voted = session("2026-11-25T03:00:00+00:00", "left", "tie", "left")
+    said = content([("votes.json", voted)])
+    (section,) = said.sections
+    assert section.facts[-len(report.result(voted)) :] == report.result(voted)
+    (grid,) = [one for one in section.results if one.title == "Votes"]
+    assert grid.columns == ["prompt", "left", "right", "chosen"] and len(grid.rows) == 3
+    for text in (html(said).decode(), markdown(said, "files").decode()):
+        assert "exact sign test p" in text and "chosen" in text
+    assert report.result(snapshot()) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from quantchat.report import score
+from quantchat.report import score, votes
 from quantchat.report.drawing import Plot
 from quantchat.report.measurement import CONTENDED, failures, flags, gap_lines, how, ratios_table
 from quantchat.report.page_answers import ToldTurn, turns
@@ -34,7 +34,7 @@ class Section:
     doubts: list[str]
     """What speaks against the figures."""
     results: list[Grid]
-    """B against A, each prompt, and a score's tables; none of a chat."""
+    """B against A, each prompt, a score's tables and the votes; none of a chat."""
     gaps: list[str]
     """Percentiles of the pooled ITL, a line a side."""
     plots: list[Plot]
@@ -76,7 +76,12 @@ def _section(number: int, file: str, snapshot: Snapshot) -> Section:
         anchor=f"snapshot-{number}",
         title=title or "(no name)",
         file=one_line(file),
-        facts=[*facts, *_asked(snapshot), *(score.facts(snapshot.score) if snapshot.score else [])],
+        facts=[
+            *facts,
+            *_asked(snapshot),
+            *(score.facts(snapshot.score) if snapshot.score else []),
+            *votes.result(snapshot),
+        ],
         doubts=_doubts(snapshot),
         results=_results(snapshot),
         gaps=gap_lines(snapshot) if snapshot.measurement else [],
@@ -97,7 +102,8 @@ def _results(snapshot: Snapshot) -> list[Grid]:
         found.append(grid(ratios_table(snapshot), title))
     prompts = per_prompt(snapshot)
     scored = score.tables(snapshot.score) if snapshot.score else ()
-    return [*found, *([grid(prompts)] if prompts else []), *map(grid, scored)]
+    voted = [votes.table(snapshot)] if snapshot.voting else []
+    return [*found, *([grid(prompts)] if prompts else []), *map(grid, (*scored, *voted))]
 
 
 def _doubts(snapshot: Snapshot) -> list[str]:

@@ -49,14 +49,25 @@ def _p(value: float) -> str:
 
 def render(snapshot: Snapshot) -> Group:
     """The result of one session, and each vote with who stood where."""
-    assert snapshot.voting is not None  # noqa: S101  # callers look first
+    return Group(*map(Text, result(snapshot)), table(snapshot))
+
+
+def result(snapshot: Snapshot) -> list[str]:
+    """What the votes of one session come to, a sentence a line; nothing where there were none."""
+    if snapshot.voting is None:
+        return []
     a, b = snapshot.shown
+    return lines(a, b, counted(snapshot.voting, a))
+
+
+def table(snapshot: Snapshot) -> Table:
+    """Each vote with who stood where."""
     table = Table(title="Votes", title_justify="left")
     for head in ("prompt", "left", "right", "chosen"):
         table.add_column(head, overflow="fold")
     for row in rows(snapshot):
         table.add_row(*map(Text, row))
-    return Group(*map(Text, lines(a, b, counted(snapshot.voting, a))), table)
+    return table
 
 
 def rows(snapshot: Snapshot) -> Iterator[tuple[str, str, str, str]]:
