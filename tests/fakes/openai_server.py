@@ -15,7 +15,7 @@ TOKENS = 7
 
 
 class FakeServer(ThreadingHTTPServer):
-    """`behaviour`: ok, uncounted, 401, 404, 429, cut or endless."""
+    """`behaviour`: ok, uncounted, counts the end, 401, 404, 429, cut or endless."""
 
     daemon_threads = True
     behaviour = "ok"
@@ -85,7 +85,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.server.hung_up.wait(0.01)
             self._event(_choice(chat, "", "stop"))
             if "stream_options" in body:
-                usage = {"prompt_tokens": 11, "completion_tokens": TOKENS, "total_tokens": 18}
+                said = len(CHUNKS) + 1 if behaviour == "counts the end" else TOKENS
+                usage = {"prompt_tokens": 11, "completion_tokens": said, "total_tokens": 18}
                 cached = {"prompt_tokens_details": {"cached_tokens": 4}}
                 self._event({"choices": [], "usage": {**usage, **cached}})
             self._write(b"data: [DONE]\n\n")

@@ -124,6 +124,17 @@ async def test_without_a_count_no_speed_is_claimed(opened: Opened, server: FakeS
     assert told.ttft_ms is not None
 
 
+async def test_an_end_token_that_is_not_sent_is_not_counted(
+    opened: Opened, server: FakeServer
+) -> None:
+    server.behaviour = "counts the end"
+    await opened.load()
+    answer = (await opened.ask()).answers["one"]
+    told = timing(answer)
+    assert answer.reason == "eos" and told.output_tokens == len(CHUNKS)
+    assert told.tpot_ms == pytest.approx(span_ms(answer) / (len(CHUNKS) - 1))
+
+
 async def test_recorded_without_divergence_and_memory(opened: Opened) -> None:
     await opened.load()
     await opened.ask()

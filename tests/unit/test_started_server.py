@@ -149,6 +149,14 @@ async def test_it_may_take_a_while(opened: Any) -> None:
     assert run.one.state is State.READY
 
 
+async def test_a_program_beside_this_python_is_found(
+    opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    run = await opened(profile("ok", program=Path(sys.executable).name))
+    assert run.one.state is State.READY, run.one.failure
+
+
 @pytest.mark.parametrize(
     ("how", "kind", "said"),
     [

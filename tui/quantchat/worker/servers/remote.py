@@ -191,12 +191,16 @@ class RemoteDecoder:
         whole = self._run(self._until_stopped(request, outbox, stream, stopped))
         reason = _REASONS.get(stream.reason, stream.reason or "eos") if whole else "stop"
         usage = stream.usage
+        counted = usage.completion_tokens if usage else -1
+        if reason == "eos" and counted == stream.chunks + 1:
+            # It counts the end token, which it does not send: no variant's answer has it.
+            counted = stream.chunks
         details = getattr(usage, "prompt_tokens_details", None)
         outbox.send(
             Finished(
                 turn=request.turn,
                 reason=reason,
-                output_tokens=usage.completion_tokens if usage else -1,
+                output_tokens=counted,
                 rest="",
                 text=stream.text,
                 finished_ns=time.perf_counter_ns(),

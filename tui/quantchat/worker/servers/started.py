@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import http.client
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -17,6 +19,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from quantchat.worker.failures import Refused
@@ -51,12 +54,13 @@ class StartedServer:
         self._ready = str(server.get("ready") or f"{base_url.rstrip('/')}/models")
         self._timeout_s = float(server["timeout_s"])
         self._last = collections.deque[str](maxlen=_TOLD)
-        environment = dict(os.environ)
-        if server.get("path"):
-            environment["PATH"] = f"{server['path']}{os.pathsep}{environment.get('PATH', '')}"
+        # Last of all the programs of this environment: it need not be an activated one.
+        places = [server.get("path"), os.environ.get("PATH"), str(Path(sys.executable).parent)]
+        environment = {**os.environ, "PATH": os.pathsep.join(filter(None, places))}
+        program, *arguments = self._command
         try:
             self._process = subprocess.Popen(
-                self._command,
+                [shutil.which(program, path=environment["PATH"]) or program, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -87,7 +91,7 @@ class StartedServer:
             except urllib.error.HTTPError as error:
                 if error.code in (401, 403):  # it is there, and wants the key
                     return
-            except OSError:
+            except (OSError, http.client.HTTPException):  # not there yet, or no HTTP yet
                 pass
             time.sleep(POLL_S)
         raise Refused(
