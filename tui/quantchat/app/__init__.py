@@ -38,9 +38,10 @@ def run(
             "the screen needs a terminal on standard input and standard error",
             mend="run quantchat without redirecting them, or see quantchat --help",
         )
-    from quantchat.app import terminal
+    from quantchat.app import collector, terminal
 
     terminal.quieten_textual(few_bytes)
+    collector.take_over()
     from quantchat.app.app import QuantchatApp
 
     app = QuantchatApp(profile, snapshots=snapshots, votes=votes)

@@ -16,7 +16,7 @@ from textual.events import Resize
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
-from quantchat.app import outputs, terminal
+from quantchat.app import collector, outputs, terminal
 from quantchat.app.device_watch import (
     DeviceWatch,
     MakeSampler,
@@ -76,6 +76,8 @@ class ComparisonView(Screen[None]):
         self.device: DeviceSample | None = None
         """The machine as it was last seen."""
         self.stale = True
+        self._at_work = True
+        """Whether something loaded or streamed at the last tick, or there was none yet."""
         self._looked_s = 0.0
         """When the workers were last looked at, by the monotonic clock."""
         self._silent = False
@@ -137,6 +139,9 @@ class ComparisonView(Screen[None]):
         at_work = comparison.busy or any(
             variant.state in (State.PREPARING, State.LOADING) for variant in comparison.sides
         )
+        if self._at_work and not at_work:
+            collector.settle()
+        self._at_work = at_work
         if not (at_work or self.stale):
             return
         self.stale = False
