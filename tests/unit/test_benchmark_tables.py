@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
         ("quantize_memory.py", "docs/quantizing.md"),
         ("llama_cpp.py", "docs/scoring.md"),
         ("screen.py", "docs/screen.md"),
+        ("peer.py", "docs/screen.md"),
         ("soak.py", "docs/screen.md"),
         ("startup.py", "docs/screen.md"),
         ("watching.py", "docs/screen.md"),

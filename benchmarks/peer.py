@@ -1,0 +1,227 @@
+"""What another Textual chat client takes to show the same stream.
+
+`python benchmarks/peer.py` makes an environment with Elia (github.com/darrenburns/elia), a client
+for one model at a time, and serves texts on loopback as an OpenAI-compatible server does, at 300
+tokens a second. Elia shows one such stream; quantchat two, as two variants of the engine `openai`,
+which come through the same HTTP. Processor seconds of the process that draws, the same with the
+processes it started (Elia reads HTTP in its own, quantchat in its workers), and bytes to the
+terminal are told for each token that was served meanwhile. Writes `benchmarks/results/peer.json`;
+`--table` prints what the documentation shows of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from driving import circumstances
+from session import TESTS, Session, keep, kept
+
+sys.path.insert(0, str(TESTS))
+
+from fakes.synthetic_text import tokens
+from quantchat.host.environments import Environment, Environments
+
+ELIA = ("elia-chat==1.10.0",)
+KINDS = ("prose", "code")
+RATE = 300
+"""Tokens a second of each stream."""
+MOST = 100_000
+SETTLING_S = 4.0
+MEASURED_S = 8.0
+PROFILE = """
+name = "the same stream, twice"
+generation = {{ max_new_tokens = 100000 }}
+[[variants]]
+label = "one"
+engine = "openai"
+model = "tiny"
+base_url = "{url}"
+[[variants]]
+label = "other"
+engine = "openai"
+model = "tiny"
+base_url = "{url}"
+"""
+
+
+class Streams(ThreadingHTTPServer):
+    """Answers each chat with the text that its last message names, token by token."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.served = 0
+        """Tokens so far, of all streams."""
+        self.lock = threading.Lock()
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Streams
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        self._begin("application/json")
+        self.wfile.write(json.dumps({"object": "list", "data": []}).encode())
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        kind = str(body["messages"][-1]["content"]).split()[-1]
+        most = MOST if kind in KINDS else 1
+        self._begin("text/event-stream")
+        due = time.perf_counter()
+        try:
+            for piece in tokens(kind if kind in KINDS else KINDS[0], most):
+                due += 1 / RATE
+                time.sleep(max(0.0, due - time.perf_counter()))
+                self._event({"delta": {"content": piece}, "finish_reason": None})
+                with self.server.lock:
+                    self.server.served += most > 1
+            self._event({"delta": {}, "finish_reason": "stop"})
+            self.wfile.write(b"data: [DONE]\n\n")
+        except OSError:
+            return
+
+    def _begin(self, kind: str) -> None:
+        self.send_response(200)
+        self.send_header("content-type", kind)
+        self.send_header("connection", "close")
+        self.end_headers()
+        self.close_connection = True
+
+    def _event(self, choice: dict[str, Any]) -> None:
+        about = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "tiny"}
+        body = json.dumps({**about, "choices": [{"index": 0, **choice}]})
+        self.wfile.write(f"data: {body}\n\n".encode())
+        self.wfile.flush()
+
+
+def measured(session: Session, streams: Streams) -> dict[str, Any]:
+    """What a token takes while a stream runs."""
+    began_with = streams.served
+    while streams.served < began_with + RATE // 10:
+        time.sleep(0.01)
+        if session.process.poll() is not None:
+            raise SystemExit("it ended before it streamed")
+    time.sleep(SETTLING_S)
+    cpu_s, received, served = session.cpu_s(), session.received, streams.served
+    started_s = children_s(session)
+    began = time.perf_counter()
+    time.sleep(MEASURED_S)
+    wall_s, shown = time.perf_counter() - began, streams.served - served
+    cpu = session.cpu_s() - cpu_s
+    whole = cpu + children_s(session) - started_s
+    return {
+        "tokens_s": round(shown / wall_s, 1),
+        "cpu_share_of_a_core": round(cpu / wall_s, 3),
+        "cpu_us_per_token": round(1e6 * cpu / shown),
+        "cpu_us_per_token_with_workers": round(1e6 * whole / shown),
+        "bytes_per_token": round((session.received - received) / shown),
+        "resident_mb": session.resident_mb(),
+    }
+
+
+def children_s(session: Session) -> float:
+    """Processor seconds so far of the processes that it started."""
+    times = [child.cpu_times() for child in session.ps.children(recursive=True)]
+    return float(sum(one.user + one.system for one in times))
+
+
+def elia(environment: Environment, streams: Streams, kind: str) -> dict[str, Any]:
+    """Elia on one stream."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        home = Path(name)
+        (home / "elia").mkdir()
+        model = {"name": "openai/tiny", "api_base": streams.url, "api_key": "none"}
+        lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in model.items())
+        (home / "elia" / "config.toml").write_text(f"[[models]]\n{lines}\n")
+        session = Session(
+            [str(environment.folder / "bin" / "elia"), "-m", "openai/tiny", kind],
+            env={
+                "PYTHONPATH": "",
+                "XDG_CONFIG_HOME": name,
+                "XDG_DATA_HOME": name,
+                "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # no call home
+            },
+        )
+        try:
+            return measured(session, streams)
+        finally:
+            session.close()
+
+
+def quantchat(streams: Streams, kind: str) -> dict[str, Any]:
+    """quantchat on two."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        profile = Path(name) / "peer.toml"
+        profile.write_text(PROFILE.format(url=streams.url))
+        program = [sys.executable, "-m", "quantchat", str(profile), "--snapshots", name]
+        session = Session(program, env={"QUANTCHAT_LOGS": name})
+        try:
+            session.wait_for("● ready", times=2)
+            session.type(f"{kind}\r")
+            return measured(session, streams)
+        finally:
+            session.end()
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result as the documentation shows it."""
+    lines = [
+        "| client | what streams | tok/s shown | µs a token | with workers | bytes a token | MB |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {one['client']} | {one['kind']} | {one['tokens_s']:.0f} | {one['cpu_us_per_token']} "
+        f"| {one['cpu_us_per_token_with_workers']} | {one['bytes_per_token']} "
+        f"| {one['resident_mb']:.0f} |"
+        for one in result["streams"]
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure both by turns, and keep it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--table", action="store_true", help="print the kept result's table")
+    if parser.parse_args().table:
+        print(table(kept("peer")))
+        return
+    result = circumstances("peer.py")
+    making = Environments().create("elia", ELIA, lambda told: None)
+    environment = asyncio.run(making)
+    versions = environment.packages
+    result["elia"] = {name: versions[name] for name in ("elia_chat", "textual") if name in versions}
+    streams = Streams()
+    result["streams"] = []
+    for kind in KINDS:
+        for client, run in (
+            ("Elia, one stream", lambda: elia(environment, streams, kind)),  # noqa: B023
+            ("quantchat, two streams", lambda: quantchat(streams, kind)),  # noqa: B023
+        ):
+            result["streams"].append({"client": client, "kind": kind, **run()})
+            print(json.dumps(result["streams"][-1]), file=sys.stderr, flush=True)
+    keep("peer", result)
+    print(table(result))
+
+
+if __name__ == "__main__":
+    main()
