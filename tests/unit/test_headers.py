@@ -119,8 +119,9 @@ except UserError as error:
 
 def read_in_a_process(model: str, how: str, home: Path, endpoint: str) -> str:
     """The library reads its settings at import, hence a process of its own."""
+    # None of the settings that another test, or a library in its process, may have left there.
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
         "PYTHONPATH": str(Path(quantchat.__file__).parents[1]),
         "HF_HOME": str(home),
         "HF_ENDPOINT": endpoint,
