@@ -30,8 +30,6 @@ SETTLING = 1 / 5
 """Share of the time after which nothing may grow any more: caches are filled by then."""
 MOST_GROWTH = 0.02
 """Of the resident memory, over all the time that is judged."""
-TURNS = 8
-"""After so many there is a new chat."""
 PROMPTS = (
     "Tell me of a lighthouse and its keeper.",
     "Explain how bread is baked, step by step.",
@@ -42,6 +40,8 @@ PROMPTS = (
 SYNTHETIC_ASKS = ("prose 60 2400", "code 60 2400", "table 60 2400", "cjk 60 2400", "emoji 60 2400")
 SYNTHETIC_EVERY_S = 55.0
 REAL_EVERY_S = 30.0
+TURNS = len(PROMPTS)
+"""After so many there is a new chat, so that each holds the same: only then do they compare."""
 
 
 class Talker:
