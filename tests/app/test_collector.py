@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fakes.screen_reader import wait_until
+from fakes.screen_reader import see, wait_until
 from fakes.scripted_app import Setup
 from quantchat.app import collector
 
@@ -31,7 +31,7 @@ async def test_what_is_there_is_passed_over_from_quiet_moments_on(setup: Setup, 
         gc.unfreeze()
         setup.left.holds_after = setup.right.holds_after = 2
         await run.ask()
-        await wait_until(run.pilot, lambda: run.comparison.busy, "an answer")
+        await see(run.pilot, "The capital")  # so that the screen has seen it stream
         assert gc.get_freeze_count() == 0
         setup.left.gate.set()
         setup.right.gate.set()
