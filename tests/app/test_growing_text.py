@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fakes.synthetic_text import KINDS, tokens
 from quantchat.app import growing_text
 from quantchat.app.growing_text import GrowingText
-from quantchat.app.markdown import Block, blocks
+from quantchat.app.markdown import Block, blocks, code_lines, code_text
 from quantchat.app.markdown_table import column_widths, table_lines
 
 WIDTH = 56
@@ -166,6 +166,20 @@ def test_any_text_is_drawn_within_its_width(source: str, chunk: int, width: int)
         assert all(line.cell_length <= max(width, 40) for line in lines)
         assert text.settled <= text.height
         text.settle(source)
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.sampled_from(["a", " ", "語", "e\u0301", "क्षि", "👩\u200d💻", "🇫🇷"])),
+    st.integers(4, 30),
+)
+def test_code_keeps_each_character_that_takes_no_cell_of_its_own(
+    said: list[str], width: int
+) -> None:
+    code = "".join(said).rstrip()
+    lines = code_lines(code_text(code), width)
+    assert "".join(line.plain[1:] for line in lines).replace(" ", "") == code.replace(" ", "")
+    assert all(line.cell_length <= width for line in lines)
 
 
 def test_another_width_draws_all_anew() -> None:

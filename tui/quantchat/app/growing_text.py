@@ -180,9 +180,14 @@ class GrowingText:
             at = self._last_drawn_line(last)
         else:
             at = max((m.end() for m in re.finditer(r"\n(?=\S)", self._tail)), default=0)
-        at = at if 0 < at < len(self._tail) else self._tail.rfind(" ") + 1 or len(self._tail)
-        for block in blocks(self._opener + self._tail[:at]):
-            self._close(block, whole=False)
+        if last.kind == "table_open" and at:  # parsed already, which costs as much as drawing it
+            self._close(
+                last.rows_before(source.count("\n", 0, len(self._opener) + at)), whole=False
+            )
+        else:
+            at = at if 0 < at < len(self._tail) else self._tail.rfind(" ") + 1 or len(self._tail)
+            for block in blocks(self._opener + self._tail[:at]):
+                self._close(block, whole=False)
         self._tail, self._opener, self._glued = self._tail[at:], opener, True
 
     def _last_drawn_line(self, paragraph: Block) -> int:

@@ -14,6 +14,7 @@ from functools import lru_cache
 from markdown_it import MarkdownIt
 from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
+from rich.cells import chop_cells
 from textual.content import Content, Span
 from textual.style import Style
 
@@ -76,6 +77,18 @@ class Block:
         """What a block of code holds; None for another block."""
         return self.tokens[0].content if self.kind in ("fence", "code_block") else None
 
+    def rows_before(self, line: int) -> Block:
+        """A table's block with the rows alone that begin before `line` of the source."""
+        kept: list[Token] = []
+        keeps = True
+        for token in self.tokens:
+            if token.type == "tr_open":
+                keeps = token.map is None or token.map[0] < line
+            if keeps:
+                kept.append(token)
+            keeps = keeps or token.type == "tr_close"
+        return Block(tuple(kept), self.first_line)
+
     def lines(self, width: int, *, headless: bool = False) -> list[Content]:
         """The block drawn in `width` cells. `headless` leaves the head of a table out."""
         return _Drawing(width, headless).draw(self.tokens)
@@ -112,11 +125,31 @@ def coloured_code(code: str, language: str) -> Content:
 def code_lines(code: Content, width: int) -> list[Content]:
     """Code with its background; long lines go on in the next: no key scrolls sideways."""
     room = max(2, width - 2)
-    cut = [part for line in code.split(allow_blank=True) for part in line.fold(room)]
-    return [
-        part.pad_left(1).pad_right(width - 1 - part.cell_length).stylize_before("on $surface")
-        for part in cut
-    ]
+    split = code.split(allow_blank=True) if code.spans else map(Content, code.plain.split("\n"))
+    drawn: list[Content] = []
+    for line in split:
+        for part in _folded(line, room):
+            # At once: padding and styling each make a new line, and a fence may have thousands.
+            text = f" {part.plain}{' ' * (width - 1 - part.cell_length)}"
+            ground = Span(0, len(text), "on $surface")
+            spans = [Span(start + 1, end + 1, style) for start, end, style in part.spans]
+            drawn.append(Content(text, [ground, *spans]))
+    return drawn
+
+
+def _folded(line: Content, room: int) -> list[Content]:
+    """`line` cut into parts of at most `room` cells.
+
+    Textual's `Content.fold` counts characters where it should count cells: it drops what comes
+    after combining ones.
+    """
+    if line.cell_length <= room:
+        return [line]
+    parts, start = [], 0
+    for text in chop_cells(line.plain, room):
+        parts.append(line[start : start + len(text)])
+        start += len(text)
+    return parts
 
 
 def inline(token: Token) -> Content:

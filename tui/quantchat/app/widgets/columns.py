@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
@@ -13,6 +14,11 @@ from quantchat.app.widgets.tab_line import TabLine
 from quantchat.app.widgets.variant_column import VariantColumn
 from quantchat.bench.comparison import Comparison
 from quantchat.bench.live_variant import LiveVariant
+
+LONG_S = 0.015
+"""A column that took longer to draw, as a long table in one go does, lets keys come next."""
+BREATH_S = 0.04
+"""Long enough for a key to be heard, and for the frame that shows it."""
 
 
 class Columns(Vertical):
@@ -125,13 +131,18 @@ class Columns(Vertical):
 
     async def tick(self) -> None:
         """Draw what came since the last tick, the strips of both columns on the same scales."""
+        for column in self.pair:
+            async with self._changing:
+                began = time.perf_counter()
+                if column.is_attached:
+                    column.tick(self._comparison.conversation)
+            if time.perf_counter() - began > LONG_S:
+                await asyncio.sleep(BREATH_S)
         async with self._changing:
-            self._draw()
+            self._draw_panels()
 
-    def _draw(self) -> None:
+    def _draw_panels(self) -> None:
         pair = self.pair
-        for column in pair:
-            column.tick(self._comparison.conversation)
         peaks = [column.panel.peaks for column in pair]
         scales = Scales(
             tok_s=ceiling(max((tok_s for tok_s, _ in peaks), default=0.0)),
