@@ -121,12 +121,12 @@ def measured(session: Session, streams: Streams) -> dict[str, Any]:
             raise SystemExit("it ended before it streamed")
     time.sleep(SETTLING_S)
     cpu_s, received, served = session.cpu_s(), session.received, streams.served
-    started_s = children_s(session)
+    started_s = session.started_cpu_s()
     began = time.perf_counter()
     time.sleep(MEASURED_S)
     wall_s, shown = time.perf_counter() - began, streams.served - served
     cpu = session.cpu_s() - cpu_s
-    whole = cpu + children_s(session) - started_s
+    whole = cpu + session.started_cpu_s() - started_s
     return {
         "tokens_s": round(shown / wall_s, 1),
         "cpu_share_of_a_core": round(cpu / wall_s, 3),
@@ -135,12 +135,6 @@ def measured(session: Session, streams: Streams) -> dict[str, Any]:
         "bytes_per_token": round((session.received - received) / shown),
         "resident_mb": session.resident_mb(),
     }
-
-
-def children_s(session: Session) -> float:
-    """Processor seconds so far of the processes that it started."""
-    times = [child.cpu_times() for child in session.ps.children(recursive=True)]
-    return float(sum(one.user + one.system for one in times))
 
 
 def elia(environment: Environment, streams: Streams, kind: str) -> dict[str, Any]:

@@ -115,6 +115,11 @@ class Session:
         times = self.ps.cpu_times()
         return float(times.user + times.system)
 
+    def started_cpu_s(self) -> float:
+        """Processor seconds so far of the processes that it started."""
+        times = [child.cpu_times() for child in self.ps.children(recursive=True)]
+        return float(sum(one.user + one.system for one in times))
+
     def resident_mb(self) -> float:
         """Of the screen process, in MB of 10^6 bytes."""
         return round(self.ps.memory_info().rss / 1e6, 1)

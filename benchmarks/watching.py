@@ -78,26 +78,17 @@ def show(folder: Path) -> int:
     return run(demo.model_copy(update=changes), snapshots=folder)
 
 
-def workers_cpu_s(session: Session) -> float:
-    """Processor seconds of all that the screen started."""
-    found = 0.0
-    for child in session.ps.children(recursive=True):
-        times = child.cpu_times()
-        found += times.user + times.system
-    return found
-
-
 def others_cpu_s(session: Session) -> float:
     """Busy processor seconds of the machine that are not the session's."""
     times = psutil.cpu_times()
     busy = sum(times) - times.idle - times.iowait - times.guest - times.guest_nice
-    return float(busy) - session.cpu_s() - workers_cpu_s(session)
+    return float(busy) - session.cpu_s() - session.started_cpu_s()
 
 
 def wait_until_idle(session: Session) -> None:
     """Wait until no worker computes."""
     deadline, before = time.monotonic() + MOST_S, -math.inf
-    while (now := workers_cpu_s(session)) - before > 0.2:
+    while (now := session.started_cpu_s()) - before > 0.2:
         if time.monotonic() > deadline:
             raise TimeoutError("the workers are never idle")
         before = now
@@ -107,14 +98,14 @@ def wait_until_idle(session: Session) -> None:
 def windows_of(session: Session) -> Iterator[Window]:
     """Stop the screen and let it go on until nothing is decoded any more."""
     while True:
-        decoded_s = workers_cpu_s(session)
+        decoded_s = session.started_cpu_s()
         for watched in ORDER:
             os.kill(session.process.pid, signal.SIGCONT if watched else signal.SIGSTOP)
             began, before_s = time.perf_counter_ns(), others_cpu_s(session)
             time.sleep(WINDOW_S)
             others = (others_cpu_s(session) - before_s) / WINDOW_S
             yield Window(watched, began + int(SETTLING_S * 1e9), time.perf_counter_ns(), others)
-        if workers_cpu_s(session) - decoded_s < WINDOW_S:
+        if session.started_cpu_s() - decoded_s < WINDOW_S:
             return
 
 

@@ -41,6 +41,7 @@ print(*sorted({name.partition(".")[0] for name in sys.modules}))
 LATER = {
     *("psutil", "quantchat.metrics.sampler", "quantchat.snapshot.schema"),
     *("quantchat.bench.record", "quantchat.bench.rounds", "quantchat.bench.voting"),
+    *("quantchat.host.environments", "quantchat.host.pip"),
 }
 """What is imported after the first frame, or when it is asked for: each costs milliseconds."""
 
@@ -64,30 +65,27 @@ asyncio.run(main())
 """
 
 
-def test_until_the_first_frame_only_what_it_shows_is_imported(tmp_path: Path) -> None:
+def imported(program: str, *arguments: str, cwd: Path) -> set[str]:
+    """What `program` prints, in a process of its own: names of modules."""
     result = subprocess.run(
-        [sys.executable, "-c", UNTIL_THE_FRAME],
+        [sys.executable, "-c", program, *arguments],
         capture_output=True,
         text=True,
         check=False,
-        cwd=tmp_path,
+        cwd=cwd,
     )
     assert result.returncode == 0, result.stderr
-    imported = set(result.stdout.split())
-    assert "quantchat.app.screens.comparison" in imported
-    assert not imported & LATER
+    return set(result.stdout.split())
+
+
+def test_until_the_first_frame_only_what_it_shows_is_imported(tmp_path: Path) -> None:
+    found = imported(UNTIL_THE_FRAME, cwd=tmp_path)
+    assert "quantchat.app.screens.comparison" in found
+    assert not found & LATER
 
 
 @pytest.mark.parametrize("profile", ["demo", ""])
 def test_the_first_frame_imports_nothing_heavy(profile: str, tmp_path: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, "-c", FIRST_FRAME, profile],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-    )
-    assert result.returncode == 0, result.stderr
-    imported = set(result.stdout.split())
-    assert "textual" in imported
-    assert not imported & HEAVY
+    found = imported(FIRST_FRAME, profile, cwd=tmp_path)
+    assert "textual" in found
+    assert not found & HEAVY

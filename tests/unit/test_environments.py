@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from quantchat import cli
 from quantchat.errors import UserError
 from quantchat.host import pip as pips
-from quantchat.host.environments import Environments, interpreter, read_requirements
+from quantchat.host.environments import Environments, read_requirements
+from quantchat.host.worker_process import interpreter
 from quantchat.profile.model import Profile
 from quantchat.worker.protocol import Progress
 

@@ -6,23 +6,20 @@ import asyncio
 import io
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
 
 from fakes.openai_server import CHUNKS, TOKENS, FakeServer, serving
-from quantchat.bench.comparison import Comparison
-from quantchat.bench.conversation import Answer, Turn
-from quantchat.bench.live_variant import LiveVariant, State
+from fakes.opened import Opened, until
+from quantchat.bench.conversation import Answer
+from quantchat.bench.live_variant import State
 from quantchat.bench.plan import make_plan
 from quantchat.bench.record import record, timing
 from quantchat.errors import UserError
-from quantchat.host.worker_process import start_worker
 from quantchat.metrics.sampler import DeviceSampler
 from quantchat.profile.load import loads
 from quantchat.profile.model import Profile
-from quantchat.quantize.store import Workshop
 from quantchat.report.plan import render
 from quantchat.worker.protocol import NO_ID
 
@@ -53,35 +50,6 @@ def profile(url: str, more: str = "") -> Profile:
 def server() -> Iterator[FakeServer]:
     with serving() as one:
         yield one
-
-
-async def until(condition: Any) -> None:
-    async def poll() -> None:
-        while not condition():
-            await asyncio.sleep(0.01)
-
-    await asyncio.wait_for(poll(), 60)
-
-
-class Opened:
-    """A comparison of the server with itself, as the screen has it."""
-
-    def __init__(self, spec: Profile) -> None:
-        self.comparison = Comparison(
-            spec, maker=Workshop(start_worker), start=start_worker, on_change=lambda _: None
-        )
-        self.one, self.other = self.comparison.sides
-
-    async def load(self) -> LiveVariant:
-        self.comparison.open()
-        settled = (State.READY, State.FAILED)
-        await until(lambda: all(v.state in settled for v in self.comparison.sides))
-        return self.one
-
-    async def ask(self) -> Turn:
-        turn = self.comparison.ask("What is the capital of France?")
-        await self.comparison.wait()
-        return turn
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
@@ -15,16 +14,14 @@ from typing import Any
 import psutil
 import pytest
 
+from fakes.opened import Opened, until
 from quantchat.bench.again import Again
-from quantchat.bench.comparison import Comparison
 from quantchat.bench.conversation import Answer
-from quantchat.bench.live_variant import LiveVariant, State
+from quantchat.bench.live_variant import State
 from quantchat.bench.rounds import Plan
-from quantchat.host.worker_process import start_worker
 from quantchat.metrics.sampler import DeviceSampler
 from quantchat.profile.load import loads
 from quantchat.profile.model import Profile
-from quantchat.quantize.store import Workshop
 
 PROGRAM = Path(__file__).parents[1] / "fakes" / "run_openai_server.py"
 TOML = """
@@ -56,32 +53,8 @@ def profile(behaviour: str, *, program: str = "", timeout_s: float = 60) -> Prof
     return loads(TOML.format(command=command, timeout_s=timeout_s), where="p.toml", folder=Path())
 
 
-async def until(condition: Any, most_s: float = 60) -> None:
-    async def poll() -> None:
-        while not condition():
-            await asyncio.sleep(0.01)
-
-    await asyncio.wait_for(poll(), most_s)
-
-
-class Opened:
-    def __init__(self, spec: Profile) -> None:
-        self.comparison = Comparison(
-            spec, maker=Workshop(start_worker), start=start_worker, on_change=lambda _: None
-        )
-        self.stages: list[str] = []
-        self.one = self.comparison.sides[0]
-
-    async def load(self) -> LiveVariant:
-        self.comparison.open()
-
-        def settled() -> bool:
-            if self.one.progress and self.one.progress.stage not in self.stages:
-                self.stages.append(self.one.progress.stage)
-            return self.one.state in (State.READY, State.FAILED)
-
-        await until(settled)
-        return self.one
+class Started(Opened):
+    """Looks at the server that the first variant started."""
 
     def processes(self) -> list[psutil.Process]:
         """The worker's own child, and what that started."""
@@ -97,11 +70,11 @@ class Opened:
 
 @pytest.fixture
 async def opened() -> AsyncIterator[Any]:
-    made: list[Opened] = []
+    made: list[Started] = []
 
-    async def open_(spec: Profile) -> Opened:
-        made.append(Opened(spec))
-        await made[-1].load()
+    async def open_(spec: Profile) -> Started:
+        made.append(Started(spec))
+        await made[-1].load(made[-1].one)
         return made[-1]
 
     yield open_

@@ -13,6 +13,9 @@ import platformdirs
 
 _APP = "quantchat"
 
+ENVIRONMENT = r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}"
+"""What an environment may be called: its folder has this name."""
+
 
 def _folder(variable: str, default: str) -> Path:
     named = os.environ.get(variable)

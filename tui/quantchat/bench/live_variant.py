@@ -14,9 +14,8 @@ from quantchat import paths
 from quantchat.bench.conversation import Answer, AnswerState
 from quantchat.bench.requests import load_request
 from quantchat.errors import UserError
-from quantchat.host.environments import interpreter
 from quantchat.host.screen_log import log_exception
-from quantchat.host.worker_process import Place, StartWorker, Worker, WorkerEnded
+from quantchat.host.worker_process import Place, StartWorker, Worker, WorkerEnded, interpreter
 from quantchat.metrics.oom import oom_kills
 from quantchat.profile.model import AnyVariant
 from quantchat.quantize.maker import MakeFailed, Maker

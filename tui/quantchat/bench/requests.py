@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
-from quantchat.host.environments import Environments
+from quantchat.host.worker_process import interpreter
 from quantchat.profile.model import AnyVariant, Generation, OpenAI
 from quantchat.quantize.maker import Prepared
 from quantchat.worker.protocol import Generate, Load, Message, Sampling
@@ -17,9 +18,9 @@ def load_request(spec: AnyVariant, prepared: Prepared) -> Load:
     Raises UserError where an environment that it names is not there.
     """
     options = spec.options
-    if isinstance(spec, OpenAI) and spec.server is not None and spec.server.env:
-        programs = Environments().find(spec.server.env).interpreter.parent
-        options["server"]["path"] = str(programs)
+    if isinstance(spec, OpenAI) and spec.server is not None:
+        python = interpreter(None, spec.server.env)
+        options["server"]["path"] = python and str(Path(python).parent)
     return Load(
         engine=spec.engine,
         model=prepared.model,

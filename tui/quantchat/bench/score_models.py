@@ -13,8 +13,7 @@ from quantchat.bench.requests import load_request, threads_for
 from quantchat.bench.score_figures import Figures
 from quantchat.bench.score_plan import ScorePlan, floor_of
 from quantchat.errors import UserError
-from quantchat.host.environments import interpreter
-from quantchat.host.worker_process import Place, StartWorker, Worker
+from quantchat.host.worker_process import Place, StartWorker, Worker, interpreter
 from quantchat.profile.model import AnyVariant, Profile
 from quantchat.quantize.job import run_job
 from quantchat.quantize.maker import MakeFailed, Maker

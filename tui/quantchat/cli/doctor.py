@@ -29,7 +29,7 @@ def doctor(python: str | None, env: str | None, as_json: bool) -> int:
     from quantchat.bench.doctor import examine
     from quantchat.bench.problems import problems, usable
     from quantchat.errors import UserError
-    from quantchat.host.environments import interpreter
+    from quantchat.host.worker_process import interpreter
     from quantchat.text import one_line
 
     if python and env:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import click
 
+from quantchat import paths
 from quantchat.errors import UserError
-from quantchat.host.environments import NAME, RECIPES, Environments, read_requirements
+from quantchat.host.environments import RECIPES, Environments, read_requirements
 from quantchat.text import one_line
 
 
@@ -47,7 +48,7 @@ def create(found: Environments, name: str, requirements: Path | None, python: st
     """Make the environment NAME with pip; `auto-gptq` is one that is known to work."""
     from quantchat.cli.stages import stage_display
 
-    if not re.fullmatch(NAME, name):
+    if not re.fullmatch(paths.ENVIRONMENT, name):
         raise UserError(
             "cannot be a name", where=name, mend="letters, digits, dots and dashes, as in bnb-0.49"
         )

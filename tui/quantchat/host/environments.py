@@ -37,9 +37,6 @@ RECIPES: dict[str, tuple[str, ...]] = {
 }
 """Requirements that are known to work together, by the name of the environment."""
 
-NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}"
-"""What an environment may be called: its folder has this name."""
-
 _MADE = "made.json"
 _ABOUT = """
 import importlib.metadata, json, platform
@@ -83,13 +80,13 @@ class Environments:
         """All of them, by name; also what was never finished."""
         with contextlib.suppress(FileNotFoundError):
             folders = sorted(one for one in self.folder.iterdir() if one.is_dir())
-            return [_read(one) for one in folders if re.fullmatch(NAME, one.name)]
+            return [_read(one) for one in folders if re.fullmatch(paths.ENVIRONMENT, one.name)]
         return []
 
     def find(self, name: str) -> Environment:
         """The one called `name`. Raises UserError where there is none."""
         folder = self.folder / name
-        found = _read(folder) if re.fullmatch(NAME, name) and folder.is_dir() else None
+        found = _read(folder) if re.fullmatch(paths.ENVIRONMENT, name) and folder.is_dir() else None
         if found is None or not (found.python and found.interpreter.exists()):
             known = name in RECIPES
             mend = f"quantchat env create {name}{'' if known else ' --requirements FILE'}"
@@ -150,14 +147,6 @@ class Environments:
                 yield
         except Timeout:
             raise UserError("is being made by another quantchat", where=f"env {name}") from None
-
-
-def interpreter(python: str | None, env: str | None) -> str | None:
-    """The interpreter of a variant that names `python`, or the environment `env`, or neither.
-
-    Raises UserError where the environment is not there.
-    """
-    return str(Environments().find(env).interpreter) if env else python
 
 
 def read_requirements(file: Path) -> tuple[str, ...]:

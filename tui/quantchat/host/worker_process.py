@@ -169,7 +169,7 @@ class WorkerProcess:
 async def start_worker(place: Place) -> Worker:
     """Start a worker process. Raises UserError where its interpreter cannot be run."""
     log = new_log(place.label)
-    python, environment = _interpreter(place)
+    python, environment = _executable(place)
     command_read, command_write = os.pipe()
     event_read, event_write = os.pipe()
     life_read, life_write = os.pipe()
@@ -210,7 +210,21 @@ async def start_worker(place: Place) -> Worker:
     return WorkerProcess(process, commands, reader, life, log)
 
 
-def _interpreter(place: Place) -> tuple[str, dict[str, str]]:
+def interpreter(python: str | None, env: str | None) -> str | None:
+    """The interpreter of a variant that names `python`, or the environment `env`, or neither.
+
+    Raises UserError where the environment is not there.
+    """
+    if not env:
+        return python
+    from quantchat.host.environments import (
+        Environments,  # few name one, and no first frame needs it
+    )
+
+    return str(Environments().find(env).interpreter)
+
+
+def _executable(place: Place) -> tuple[str, dict[str, str]]:
     """The executable and its environment; another interpreter gets none of our module paths."""
     # What torch.compile makes is kept with the checkpoints: a second start finds it. It is code
     # that will be run, so its folder is made here: Inductor would let the umask decide on it.

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from quantchat import paths
+
 DEMO_MODEL = "demo:smollm2-135m-instruct"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@(?!/|.*\.\.)[\w./-]+)?", re.ASCII)
@@ -24,16 +26,24 @@ _DATA_SET = re.compile(
 Line = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 """Text on one line, without control characters."""
 
+Address = Annotated[str, Field(pattern=r"^https?://[^\s@]+$", max_length=2000)]
+"""Of a server, without a login."""
 
-_FOLDER_OR_ID = (
-    "must be a folder, which begins with ./, ../, ~ or /, or a Hugging Face id, "
-    "org/name or org/name@revision"
-)
+EnvironmentName = Annotated[str, Field(pattern=f"^{paths.ENVIRONMENT}$")]
 
 
 def is_path(text: str) -> bool:
     """Whether `text` names a file or folder, and not a Hugging Face id or a command's name."""
     return text.startswith(("/", "./", "../", "~")) or text in (".", "..")
+
+
+def _folder_or_hub_id(value: str) -> str:
+    if not is_path(value) and not _HUB_ID.fullmatch(value):
+        raise ValueError(
+            "must be a folder, which begins with ./, ../, ~ or /, or a Hugging Face id, "
+            "org/name or org/name@revision"
+        )
+    return value
 
 
 class _Table(BaseModel):
@@ -157,9 +167,7 @@ class VariantBase(_Table):
     python: Line | None = Field(None, examples=["~/venvs/other/bin/python"])
     """Another Python interpreter to run this variant under, with other library versions. With a
     slash it is seen from the profile's own folder; without one it is looked up on PATH."""
-    env: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,59}$", examples=["auto-gptq"]
-    )
+    env: EnvironmentName | None = Field(None, examples=["auto-gptq"])
     """In place of `python`: an environment that `quantchat env create` made."""
     trust_remote_code: bool = False
     """Let the model's repository run its own Python code. Off: it could do anything you can."""
@@ -192,9 +200,8 @@ class VariantBase(_Table):
         if value.startswith("demo:"):
             if value != DEMO_MODEL:
                 raise ValueError(f'the one source of this kind is "{DEMO_MODEL}"')
-        elif not is_path(value) and not _HUB_ID.fullmatch(value):
-            raise ValueError(_FOLDER_OR_ID)
-        return value
+            return value
+        return _folder_or_hub_id(value)
 
 
 class _TakesAdapter(VariantBase):
@@ -207,9 +214,7 @@ class _TakesAdapter(VariantBase):
     @field_validator("adapter")
     @classmethod
     def _adapter_folder_or_id(cls, value: str | None) -> str | None:
-        if value is not None and not is_path(value) and not _HUB_ID.fullmatch(value):
-            raise ValueError(_FOLDER_OR_ID)
-        return value
+        return value and _folder_or_hub_id(value)
 
 
 class _OpensPickles(_TakesAdapter):
@@ -293,16 +298,11 @@ class Server(_Table):
     command: list[Line] = Field(min_length=1, examples=[["vllm", "serve", "org/name"]])
     """The program and its arguments; no shell reads them. `{port}` is a free port of this machine,
     here, in `ready` and in the variant's `base_url`."""
-    ready: str | None = Field(
-        None,
-        pattern=r"^https?://[^\s@]+$",
-        max_length=2000,
-        examples=["http://127.0.0.1:8000/health"],
-    )
+    ready: Address | None = Field(None, examples=["http://127.0.0.1:8000/health"])
     """An address that answers once it is ready; by default `/models` below `base_url`."""
     timeout_s: float = Field(600.0, gt=0, le=86400)
     """Longest start, in seconds."""
-    env: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,59}$", examples=["vllm"])
+    env: EnvironmentName | None = Field(None, examples=["vllm"])
     """An environment that `quantchat env create` made: its programs are found first."""
 
 
@@ -313,9 +313,7 @@ class OpenAI(VariantBase):
     """What runs the model: a server, here or elsewhere."""
     model: Line
     """The model's name, as the server knows it."""
-    base_url: str = Field(
-        pattern=r"^https?://[^\s@]+$", max_length=2000, examples=["http://127.0.0.1:8000/v1"]
-    )
+    base_url: Address = Field(examples=["http://127.0.0.1:8000/v1"])
     """Where it answers, up to the path's `/v1`. A key is never part of it: see `key_env`."""
     key_env: str | None = Field(
         None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=100, examples=["VLLM_API_KEY"]

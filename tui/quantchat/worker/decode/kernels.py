@@ -48,8 +48,8 @@ def product(layers: Sequence[Any]) -> Product | None:
     first = layers[0]
     if any(type(layer) is not type(first) or layer.training for layer in layers):
         return None
-    if any(hasattr(layer, "base_layer") for layer in layers):
-        return None  # an adapter's wrapper, which shows the weights of what it wraps as its own
+    if any(map(adapted, layers)):
+        return None
     if type(first) is torch.nn.Linear:
         return _Dense(layers)
     name = type(first).__name__
@@ -58,6 +58,11 @@ def product(layers: Sequence[Any]) -> Product | None:
     if name in ("Linear4bit", "LinearNF4", "LinearFP4"):
         return _packed_4bit(layers) or _Unpacked4Bit.of(layers)
     return None
+
+
+def adapted(module: Any) -> bool:
+    """Whether `module` is an adapter's: PEFT's wrappers show the weights they wrap as their own."""
+    return hasattr(module, "base_layer")
 
 
 class _Dense:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.worker.engines.files_check import json_object, tensor_names
-from quantchat.worker.engines.pickles import SUFFIXES
+from quantchat.worker.engines.pickles import pickled_file
 from quantchat.worker.failures import Refused
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -42,9 +42,9 @@ def attach(model: Any, adapter: str) -> tuple[str, str]:
     if there != len(wanted):
         what = f"{len(wanted)} of its tensors, {there} have a place in the model"
         raise _misfit(adapter, config, what)
-    parts = ", ".join(sorted(map(str, config["target_modules"])))
-    rank = config.get("r")
-    return f"LoRA r{rank} on {parts}", _hash(folder)
+    targets = config.get("target_modules")  # names, or one pattern for them
+    parts = ", ".join(sorted(map(str, targets))) if isinstance(targets, list) else targets
+    return f"LoRA r{config.get('r')} on {parts}", _hash(folder)
 
 
 def _folder(adapter: str) -> Path:
@@ -62,8 +62,7 @@ def _config(folder: Path, adapter: str) -> dict[str, Any]:
     if not (folder / CONFIG).is_file():
         raise _unusable(adapter, f"there is no {CONFIG}", "name a folder that PEFT saved")
     if not (folder / WEIGHTS).is_file():
-        pickled = folder.is_dir() and any(f.suffix in SUFFIXES for f in folder.iterdir())
-        if pickled:
+        if pickled_file(folder):
             what = "its weights are pickled: opening them could run any code"
             raise _unusable(adapter, what, "save it anew as safetensors: PeftModel.save_pretrained")
         raise _unusable(adapter, f"there is no {WEIGHTS}", "name a folder that PEFT saved")
@@ -71,23 +70,20 @@ def _config(folder: Path, adapter: str) -> dict[str, Any]:
     if config.get("peft_type") != "LORA":
         kind = str(config.get("peft_type"))[:40]
         raise _unusable(adapter, f"it is of the kind {kind}", "a variant takes LoRA adapters")
-    targets = config.get("target_modules")
-    if not isinstance(targets, list) or not targets:
-        config["target_modules"] = [str(targets)]
     return config
 
 
 def _misfit(adapter: str, config: dict[str, Any], why: str) -> Refused:
     base = str(config.get("base_model_name_or_path") or "a model that it does not name")
-    return _unusable(adapter, f"it does not fit this model, it was made for {base}: {why}", "")
+    return _unusable(adapter, f"it does not fit this model, it was made for {base}: {why}")
 
 
-def _unusable(adapter: str, what: str, mend: str) -> Refused:
-    return Refused(
-        "bad_checkpoint",
-        f"cannot use the adapter {adapter}: {what}",
-        mend or "name the model that it was made for, or another adapter",
-    )
+def _unusable(
+    adapter: str,
+    what: str,
+    mend: str = "name the model that it was made for, or another adapter",
+) -> Refused:
+    return Refused("bad_checkpoint", f"cannot use the adapter {adapter}: {what}", mend)
 
 
 def _hash(folder: Path) -> str:

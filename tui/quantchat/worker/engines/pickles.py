@@ -17,6 +17,11 @@ CONVERT = (
 SWITCH = "or, if you trust where they are from, add allow_pickle = true to the variant"
 
 
+def pickled_file(folder: Path) -> Path | None:
+    """The first file in `folder` that is a pickle by its name, if there is one."""
+    return next((f for f in sorted(folder.iterdir()) if f.suffix in SUFFIXES), None)
+
+
 def refuse_pickled(model: str, *, switch: bool) -> None:
     """Refuse a folder whose weights are pickled, and name the cure.
 
@@ -25,7 +30,7 @@ def refuse_pickled(model: str, *, switch: bool) -> None:
     folder = Path(model)
     if not folder.is_dir() or any(folder.glob("*.safetensors")):
         return
-    pickled = next((f for f in sorted(folder.iterdir()) if f.suffix in SUFFIXES), None)
+    pickled = pickled_file(folder)
     if pickled is not None:
         raise _refused(f"the weights are pickled ({pickled.name})", switch=switch)
 

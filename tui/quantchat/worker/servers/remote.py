@@ -71,7 +71,7 @@ class RemoteDecoder:
         self._client = openai.AsyncOpenAI(
             base_url=self._url, api_key=self._key(), timeout=timeout, max_retries=0
         )
-        self._device = SERVER if not options.get("server") else STARTED_SERVER
+        self._device = STARTED_SERVER if options.get("server") else SERVER
         self._loop = asyncio.new_event_loop()
         self._counts = True
         """Whether the server takes `include_usage`."""

@@ -6,7 +6,6 @@ with all it started, however quantchat went. What it prints goes to the worker's
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import http.client
 import os
@@ -26,8 +25,6 @@ from quantchat.worker.failures import Refused
 
 POLL_S = 0.1
 """How often it is asked whether it is ready."""
-_TOLD = 5
-"""Lines of what it printed that are kept, to tell why it ended."""
 
 
 def with_port(options: dict[str, Any]) -> dict[str, Any]:
@@ -53,7 +50,8 @@ class StartedServer:
         self._command = [str(word) for word in server["command"]]
         self._ready = str(server.get("ready") or f"{base_url.rstrip('/')}/models")
         self._timeout_s = float(server["timeout_s"])
-        self._last = collections.deque[str](maxlen=_TOLD)
+        self._last = ""
+        """The last line it printed, to tell why it ended."""
         # Last of all the programs of this environment: it need not be an activated one.
         places = [server.get("path"), os.environ.get("PATH"), str(Path(sys.executable).parent)]
         environment = {**os.environ, "PATH": os.pathsep.join(filter(None, places))}
@@ -71,7 +69,7 @@ class StartedServer:
         except OSError as error:
             raise Refused(
                 "missing_library",
-                f"cannot start {self._command[0]}: {error.strerror or error}",
+                f"cannot start {program}: {error.strerror or error}",
                 "install it, or name its path in [variants.server] command",
             ) from error
         self._log = threading.Thread(target=self._read, name="server-log", daemon=True)
@@ -113,7 +111,7 @@ class StartedServer:
         self._log.join(1.0)  # its last words are the reason
         status = self._process.returncode
         how = f"died of signal {-status}" if status < 0 else f"ended with status {status}"
-        said = f": {self._last[-1][:200]}" if self._last else ""
+        said = f": {self._last[:200]}" if self._last else ""
         return (
             "server_ended",
             f"{self._command[0]} {how} {when}{said}",
@@ -127,4 +125,4 @@ class StartedServer:
                 sys.stderr.write(line)
                 sys.stderr.flush()
                 if line.strip():
-                    self._last.append(" ".join(line.split()))
+                    self._last = " ".join(line.split())

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from quantchat.worker.decode.buckets import bucket
-from quantchat.worker.decode.kernels import Product, product
+from quantchat.worker.decode.kernels import Product, adapted, product
 from quantchat.worker.decode.steps import Interrupted, Stopped
 
 _FAMILY = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
@@ -186,12 +186,11 @@ def _known(model: Any) -> bool:
         return False
     rope = getattr(config, "rope_parameters", None) or {}
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if any(hasattr(module, "base_layer") for module in model.modules()):
-        return False  # an adapter: its sums are its own modules'
     attention = model.model.layers[0].self_attn
     size = getattr(attention, "head_dim", 0)
     return (
-        config._attn_implementation == "sdpa"
+        not any(map(adapted, model.modules()))  # the embedding and the head among them
+        and config._attn_implementation == "sdpa"
         and config.hidden_act == "silu"
         and rope.get("rope_type", "default") in _FIXED_ROPES
         and kinds == {"full_attention"}
