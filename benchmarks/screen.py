@@ -23,6 +23,7 @@ from typing import Any
 from driving import circumstances
 from session import (
     HERE,
+    SIZE,
     TESTS,
     Session,
     Synthetic,
@@ -41,7 +42,7 @@ TRANSCRIPTS = (1_000, 10_000, 100_000)
 SETTLING_S = 1.5
 QUIET_S = 4.0
 """In which nothing is typed: processor and bytes are measured."""
-TYPING_S = 3.0
+TYPING_S = 12.0
 OVER_SSH = {"SSH_CONNECTION": "192.0.2.1 1 192.0.2.2 22"}
 SLOW = 4000
 """Bytes a second of a slow terminal."""
@@ -89,8 +90,8 @@ def streamed(
         found = measured(session, rate)
         keys = key_latencies_ms(session, TYPING_S)
         session.forget()
-        session.wait_for("● ready", most_s=60)
-        time.sleep(1)  # the other side
+        session.resize(SIZE[0] + 1, SIZE[1])  # all is drawn again: an answer may be over already
+        session.wait_for("● ready", times=2, most_s=60)
         answers = session.report()
     finally:
         session.close()
@@ -114,7 +115,7 @@ def hindered(how: str) -> dict[str, Any]:
             session.pace = 0 if how == "reads nothing" else SLOW
             time.sleep(DEAF_S)
         session.pace = None
-        session.resize(120, 40)
+        session.resize(*SIZE)
         session.forget()
         began = time.perf_counter()
         session.type("Ж")

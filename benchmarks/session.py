@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import pty
+import random
 import signal
 import struct
 import subprocess
@@ -165,8 +166,12 @@ KEYS = "БГДЖЗИЛПФЦЧШЩЭЮЯ"
 
 
 def key_latencies_ms(session: Session, seconds: float) -> list[float]:
-    """Type a letter now and again for `seconds`; from each key to its echo, ms."""
+    """Type a letter now and again for `seconds`; from each key to its echo, ms.
+
+    At uneven times, or keys would fall into step with the frames.
+    """
     found: list[float] = []
+    uneven = random.Random(0)
     until = time.perf_counter() + seconds
     while time.perf_counter() < until:
         key = KEYS[len(found) % len(KEYS)]
@@ -176,7 +181,7 @@ def key_latencies_ms(session: Session, seconds: float) -> list[float]:
         found.append((session.wait_for(key, most_s=30) - began) * 1000)
         if len(found) % 12 == 0:  # keep the prompt on one line
             session.type("\x7f" * 12)
-        time.sleep(0.15)
+        time.sleep(uneven.uniform(0.05, 0.25))
     session.type("\x7f" * (len(found) % 12))
     return found
 

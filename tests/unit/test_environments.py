@@ -65,6 +65,7 @@ def test_one_is_made_listed_used_and_removed(main: Main, tmp_path: Path) -> None
     folder = tmp_path / "cache" / "environments" / "tiny"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert {one.name for one in folder.parent.iterdir()} == {"tiny", ".tiny.lock"}
+    assert stat.S_IMODE((folder.parent / ".tiny.lock").stat().st_mode) == 0o600
 
     (told,) = json.loads(main("list", "--json")[1])["entries"]
     assert told["packages"] == {"tiny_thing": "1.0"}

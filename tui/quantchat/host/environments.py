@@ -143,7 +143,7 @@ class Environments:
         from filelock import FileLock, Timeout
 
         try:
-            with FileLock(self.folder / f".{name}.lock", timeout=0):
+            with FileLock(self.folder / f".{name}.lock", timeout=0, mode=0o600):
                 yield
         except Timeout:
             raise UserError("is being made by another quantchat", where=f"env {name}") from None
