@@ -15,7 +15,11 @@ TOKENS = 7
 
 
 class FakeServer(ThreadingHTTPServer):
-    """`behaviour`: ok, uncounted, counts the end, 401, 404, 429, cut or endless."""
+    """`behaviour`: ok, uncounted, silent on usage, strict, counts the end, 401, 404, 429, cut or
+    endless. A strict one takes no parameter that is not OpenAI's.
+
+    An endless stream goes on until it is something else: cut, or well.
+    """
 
     daemon_threads = True
     behaviour = "ok"
@@ -50,6 +54,8 @@ class _Handler(BaseHTTPRequestHandler):
         behaviour = self.server.behaviour
         if behaviour.isdecimal():
             self._json(int(behaviour), {"error": {"message": f"it says {behaviour}"}})
+        elif behaviour == "strict" and "repeat_penalty" in body:
+            self._json(422, {"detail": "Unexpected fields in the request: {'repeat_penalty'}"})
         elif behaviour == "uncounted" and "stream_options" in body:
             self._json(400, {"error": {"message": "unknown field stream_options"}})
         else:
@@ -75,16 +81,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._event(_choice(chat, "", None))  # the role comes first, without text
             for piece in CHUNKS:
                 self._event(_choice(chat, piece, None))
-            if behaviour == "cut":
+            asked = body.get("max_tokens") or body.get("max_completion_tokens")
+            while self.server.behaviour == "endless" and asked != 1:
+                self._event(_choice(chat, "on ", None))
+                self.server.hung_up.wait(0.01)
+            if self.server.behaviour == "cut":
                 self.connection.close()
                 self.close_connection = True
                 return
-            asked = body.get("max_tokens") or body.get("max_completion_tokens")
-            while behaviour == "endless" and asked != 1:
-                self._event(_choice(chat, "on ", None))
-                self.server.hung_up.wait(0.01)
             self._event(_choice(chat, "", "stop"))
-            if "stream_options" in body:
+            if "stream_options" in body and behaviour != "silent on usage":
                 said = len(CHUNKS) + 1 if behaviour == "counts the end" else TOKENS
                 usage = {"prompt_tokens": 11, "completion_tokens": said, "total_tokens": 18}
                 cached = {"prompt_tokens_details": {"cached_tokens": 4}}

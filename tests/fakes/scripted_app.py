@@ -18,6 +18,7 @@ from quantchat.app.screens.comparison import ComparisonScreen
 from quantchat.app.widgets.turn_view import TurnView
 from quantchat.bench.comparison import Comparison
 from quantchat.bench.live_variant import State
+from quantchat.host.worker_process import Place, Worker, start_worker
 from quantchat.metrics.gpus import GpuSample
 from quantchat.profile.model import Profile
 
@@ -112,6 +113,8 @@ class Setup:
     right: Script
     third: Script
     gpus: tuple[GpuSample, ...] = ()
+    real: tuple[str, ...] = ()
+    """Labels of the variants that run in a worker of their own, and by no script."""
 
     @classmethod
     def usual(cls, folder: Path) -> Setup:
@@ -129,11 +132,13 @@ class Setup:
         variants = [variant.label for variant in self.profile.variants]
         scripts = dict(zip(variants, (self.left, self.right, self.third), strict=False))
         machine = ScriptedMachine(*self.gpus)
+        scripted = starter(scripts, self.folder)
+
+        async def start(place: Place) -> Worker:
+            return await (start_worker if place.label in self.real else scripted)(place)
 
         def compare(profile: Profile) -> Comparison:
-            return Comparison(
-                profile, maker=ScriptedMaker(scripts), start=starter(scripts, self.folder)
-            )
+            return Comparison(profile, maker=ScriptedMaker(scripts), start=start)
 
         app = QuantchatApp(
             self.profile,

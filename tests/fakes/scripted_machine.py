@@ -10,7 +10,7 @@ from quantchat.metrics.gpus import GpuSample
 from quantchat.metrics.host import HostSample
 from quantchat.metrics.memory import ProcessMemory
 from quantchat.metrics.sampler import DeviceSample, DeviceSampler
-from quantchat.worker.protocol import Ledger
+from quantchat.worker.protocol import SERVER, STARTED_SERVER, Ledger
 
 GIB = 2**30
 
@@ -36,7 +36,10 @@ HOST = HostSample(
 
 
 class ScriptedMachine(DeviceSampler):
-    """A sampler that reads nothing: each worker holds what its own ledger says."""
+    """A sampler that reads nothing: each worker holds what its own ledger says.
+
+    But for a server, whose real processes tell.
+    """
 
     def __init__(self, *gpus: GpuSample) -> None:
         super().__init__()
@@ -57,6 +60,8 @@ class ScriptedMachine(DeviceSampler):
     def process_memory(
         self, pid: int, ledger: Ledger, device_change: int | None = None
     ) -> ProcessMemory:
+        if ledger.device in (SERVER, STARTED_SERVER):
+            return super().process_memory(pid, ledger)
         if ledger.process < 0:
             return ProcessMemory(None, "unknown", "not scripted")
         return ProcessMemory(ledger.process, "nvml" if self.gpus else "resident")

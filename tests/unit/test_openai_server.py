@@ -19,7 +19,7 @@ from quantchat.bench.record import record, timing
 from quantchat.errors import UserError
 from quantchat.metrics.sampler import DeviceSampler
 from quantchat.profile.load import loads
-from quantchat.profile.model import Profile
+from quantchat.profile.model import Generation, Profile
 from quantchat.report.plan import render
 from quantchat.worker.protocol import NO_ID
 
@@ -80,8 +80,11 @@ def span_ms(answer: Answer) -> float:
     return (answer.times_ns[-1] - answer.times_ns[0]) / 1e6
 
 
-async def test_without_a_count_no_speed_is_claimed(opened: Opened, server: FakeServer) -> None:
-    server.behaviour = "uncounted"
+@pytest.mark.parametrize("behaviour", ["uncounted", "silent on usage"])
+async def test_without_a_count_no_speed_is_claimed(
+    opened: Opened, server: FakeServer, behaviour: str
+) -> None:
+    server.behaviour = behaviour
     one = await opened.load()
     assert one.ready is not None
     assert "counts no tokens" in one.ready.note
@@ -90,6 +93,38 @@ async def test_without_a_count_no_speed_is_claimed(opened: Opened, server: FakeS
     assert answer.counted == told.output_tokens == -1
     assert told.tpot_ms is told.decode_tok_s is told.end_to_end_tok_s is None
     assert told.ttft_ms is not None
+
+
+async def test_greedy_means_no_penalty_of_the_server_s_own(
+    opened: Opened, server: FakeServer
+) -> None:
+    one = await opened.load()
+    await opened.ask()
+    sent = server.requests[-1]
+    assert (sent["temperature"], sent["repeat_penalty"], sent["repetition_penalty"]) == (0, 1, 1)
+    assert "top_k" not in sent
+    assert one.ready is not None and "of its own" in one.ready.note
+    assert "repetition penalty" not in one.ready.note
+    opened.comparison.set_generation(Generation(temperature=0.7, top_k=0))
+    await opened.ask()
+    assert server.requests[-1]["top_k"] > 1_000_000 and server.requests[-1]["min_p"] == 0
+
+
+async def test_what_a_strict_server_does_not_take_is_left_out_and_told(
+    opened: Opened, server: FakeServer
+) -> None:
+    server.behaviour = "strict"
+    one = await opened.load()
+    assert one.ready is not None, one.failure
+    assert "by a top-k and repetition penalty of its own" in one.ready.note
+    answer = (await opened.ask()).answers["one"]
+    assert (answer.reason, answer.counted) == ("eos", TOKENS)
+    assert "repeat_penalty" not in server.requests[-1]
+    # What was wished for is not left out in silence.
+    opened.comparison.set_generation(Generation(repetition_penalty=1.3))
+    answer = (await opened.ask()).answers["one"]
+    assert answer.failure is not None
+    assert "422: Unexpected fields" in answer.failure.reason
 
 
 async def test_an_end_token_that_is_not_sent_is_not_counted(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from quantchat.metrics.memory import SOURCES, ProcessMemory, complete, on_gpu
-from quantchat.worker.protocol import Ledger
+from quantchat.worker.protocol import SERVER, Ledger
 
 HISTORY = 600
 """Samples kept, one a second."""
@@ -38,8 +38,8 @@ class MemoryTrack:
     @property
     def kind(self) -> str:
         """Whether the figures are device memory or main memory."""
-        if self.ledger is None:
-            return "memory"
+        if self.ledger is None or self.ledger.device == SERVER:
+            return "memory"  # nobody tells which
         # A server's own ledger does not tell: where its memory was found does.
         on_device = on_gpu(self.ledger) or (
             self.latest is not None and self.latest.source == "nvml"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
@@ -44,8 +45,8 @@ class Answer:
     pieces: list[str] = field(default_factory=list)
     times_ns: list[int] = field(default_factory=list)
     counted: int | None = None
-    """Output tokens by a server's count, once it is over: `ids` are its chunks then. -1: it does
-    not count. None where each token came by itself."""
+    """Output tokens by a server's count, which comes at the end: `ids` are its chunks. -1: not
+    counted, or not yet. None where each token came by itself."""
     text: str = ""
     """What was said so far, raw; the pieces joined, until the worker's whole decoding comes."""
     reason: str = ""
@@ -66,6 +67,11 @@ class Answer:
     def output_tokens(self) -> int:
         """Tokens said so far, by a server's count where there is one; -1: not counted."""
         return len(self.ids) if self.counted is None else self.counted
+
+    @property
+    def in_chunks(self) -> bool:
+        """Whether a server sent it, whose chunks may hold several tokens and have no ids."""
+        return self.counted is not None
 
     @property
     def over(self) -> bool:
@@ -153,10 +159,21 @@ def divergence_point(first: Answer, second: Answer, *, same: int = 0) -> int | N
     Also where one ends and the other goes on, once the shorter is over. Token ids are compared:
     meaningful only where `same_tokenizer`.
     """
-    for index in range(same, min(len(first.ids), len(second.ids))):
-        if first.ids[index] != second.ids[index]:
+    return _parting((first, first.ids), (second, second.ids), same)
+
+
+def text_divergence(first: Answer, second: Answer, *, same: int = 0) -> int | None:
+    """The same by characters of the texts, for answers whose token ids cannot be compared."""
+    return _parting((first, first.text), (second, second.text), same)
+
+
+def _parting(
+    first: tuple[Answer, Sequence[object]], second: tuple[Answer, Sequence[object]], same: int
+) -> int | None:
+    """Index of the first part in which what two answers say differs."""
+    (_, one), (_, other) = first, second
+    for index in range(same, min(len(one), len(other))):
+        if one[index] != other[index]:
             return index
-    shorter, longer = sorted((first, second), key=lambda answer: len(answer.ids))
-    if len(shorter.ids) < len(longer.ids) and shorter.over:
-        return len(shorter.ids)
-    return None
+    (answer, shorter), (_, longer) = sorted((first, second), key=lambda each: len(each[1]))
+    return len(shorter) if len(shorter) < len(longer) and answer.over else None

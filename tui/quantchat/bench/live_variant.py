@@ -17,7 +17,7 @@ from quantchat.errors import UserError
 from quantchat.host.screen_log import log_exception
 from quantchat.host.worker_process import Place, StartWorker, Worker, WorkerEnded, interpreter
 from quantchat.metrics.oom import oom_kills
-from quantchat.profile.model import AnyVariant
+from quantchat.profile.model import AnyVariant, OpenAI
 from quantchat.quantize.maker import MakeFailed, Maker
 from quantchat.text import one_line
 from quantchat.worker.protocol import (
@@ -304,6 +304,8 @@ class LiveVariant:
             self._grew_s = self._heard_s
         if isinstance(event, Started):
             answer.state = AnswerState.PREFILL
+            # From the beginning: what is cut off before the end was never counted.
+            answer.counted = -1 if isinstance(self.spec, OpenAI) else None
             answer.received_ns = event.received_ns
             answer.prompt_tokens = event.prompt_tokens
             answer.cached_tokens = event.cached_tokens

@@ -100,7 +100,7 @@ def _unsteady(measured: Sequence[Measured]) -> list[str]:
     rates: dict[tuple[str, int], list[float]] = {}
     for one in measured:
         for label, answer in one.turn.answers.items():
-            rate = decode_throughput(answer.times_ns)
+            rate = decode_throughput(answer.times_ns, answer.counted)
             if rate is not None:
                 rates.setdefault((label, one.task), []).append(rate)
     flags = []

@@ -87,7 +87,10 @@ def _workplace() -> Iterator[Path]:
     """A private folder for the forecasts, gone at the end, as is what a killed run has left."""
     home = paths.private(paths.cache_dir() / "scoring")
     for lock in home.glob("*.lock"):
-        with contextlib.suppress(Timeout, OSError), FileLock(lock, mode=0o600).acquire(blocking=False):
+        with (
+            contextlib.suppress(Timeout, OSError),
+            FileLock(lock, mode=0o600).acquire(blocking=False),
+        ):
             shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
             lock.unlink(missing_ok=True)
     lock = home / f"{uuid.uuid4().hex[:12]}.lock"

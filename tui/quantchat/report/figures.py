@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from quantchat.worker.protocol import SERVERS, STARTED_SERVER
+
 UNKNOWN = "–"
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -31,6 +33,16 @@ def seconds(value: float) -> str:
         minutes, rest = divmod(round(value), 60)
         return f"{minutes}:{rest:02} min"
     return f"{value:.1f} s" if value < 9.95 else f"{value:.0f} s"
+
+
+def load_parts(
+    device: str, import_s: float, weights_s: float, warmup_s: float
+) -> list[tuple[str, float]]:
+    """What the load time of a variant on `device` was spent on, in seconds, by name."""
+    if device not in SERVERS:
+        return [("import", import_s), ("weights", weights_s), ("warm-up", warmup_s)]
+    start = [("server's start", weights_s)] if device == STARTED_SERVER else []
+    return [("import", import_s), *start, ("first answer", warmup_s)]
 
 
 def size(count: int | None) -> str:

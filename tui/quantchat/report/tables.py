@@ -19,7 +19,7 @@ from rich.text import Text
 from quantchat.metrics.gpus import GpuSample
 from quantchat.metrics.memory import SOURCES
 from quantchat.report import score, votes
-from quantchat.report.figures import UNKNOWN, milliseconds, number, seconds, size
+from quantchat.report.figures import UNKNOWN, load_parts, milliseconds, number, seconds, size
 from quantchat.report.parting import parts_at
 from quantchat.report.surprise import forced
 from quantchat.snapshot.recovered import is_recovered
@@ -286,8 +286,10 @@ def _load(variant: VariantRecord) -> str:
     load = variant.load
     if load is None:
         return ""
-    parts = f"import {seconds(load.import_s)}, weights {seconds(load.weights_s)}"
-    return f"{seconds(load.total_s)} ({parts}, warm-up {seconds(load.warmup_s)})"
+    device = variant.resolved.device if variant.resolved else ""
+    parts = load_parts(device, load.import_s, load.weights_s, load.warmup_s)
+    split = ", ".join(f"{name} {seconds(took)}" for name, took in parts)
+    return f"{seconds(load.total_s)} ({split})"
 
 
 def _sizes(parts: dict[str, int]) -> str:

@@ -32,6 +32,7 @@ from quantchat.worker.strict_json import ProtocolError
 if TYPE_CHECKING:
     from quantchat.worker.decode.decoder import Decoder
     from quantchat.worker.servers.remote import RemoteDecoder
+    from quantchat.worker.servers.started import StartedServer
 
 
 def main(commands: int, events: int, life: int, parent: int) -> int:
@@ -57,6 +58,7 @@ class _Server:
         self._outbox = outbox
         self._began = began
         self._decoder: Decoder | RemoteDecoder | None = None
+        self._started: StartedServer | None = None
 
     def run(self) -> None:
         while True:
@@ -70,6 +72,8 @@ class _Server:
             try:
                 self._do(command)
             except BaseException as error:  # noqa: BLE001 - whatever it was, it must be told
+                if self._started is not None and self._started.explains(error):
+                    continue  # who watches it tells that
                 import traceback
 
                 traceback.print_exc()  # to the log
@@ -104,29 +108,30 @@ class _Server:
         from quantchat.worker.servers.remote import RemoteDecoder
         from quantchat.worker.servers.started import StartedServer, with_port
 
-        started = None
-        if command.options.get("server"):
+        own = bool(command.options.get("server"))
+        if own:
             command = replace(command, options=with_port(command.options))
-            own = command.options["server"]
-            self._outbox.send(Progress("starting the server", detail=own["command"][0]))
-            started = StartedServer(own, command.options["base_url"])
-            started.wait()
-        self._outbox.send(Progress("connecting"))
         server = RemoteDecoder(command)
         imported = time.perf_counter()
+        if own:
+            how = command.options["server"]
+            self._outbox.send(Progress("starting the server", detail=how["command"][0]))
+            self._started = StartedServer(how, command.options["base_url"])
+            self._started.wait()
+            # Of no turn: it is the variant that is gone, and an answer with it.
+            self._started.watch(lambda *told: self._outbox.send(describe(Refused(*told))))
+        there = time.perf_counter()
+        self._outbox.send(Progress("connecting"))
         server.connect()
         self._decoder = server
         ready = time.perf_counter()
-        if started is not None:
-            # Of no turn: it is the variant that is gone, and an answer with it.
-            started.watch(lambda *told: self._outbox.send(describe(Refused(*told))))
         self._outbox.send(
             Ready(
                 resolved=server.resolved(),
                 ledger=server.ledger(),
                 import_s=imported - self._began,
-                weights_s=0.0,
-                warmup_s=ready - imported,
+                weights_s=there - imported,
+                warmup_s=ready - there,
                 note=server.note,
             )
         )

@@ -24,9 +24,9 @@ NO_ID = -1
 
 SERVER = "server"
 """The `device` of a variant that another program runs; what it holds is not known."""
-
 STARTED_SERVER = "server started here"
 """The same, of a program that the worker started: its memory is the worker's process tree's."""
+SERVERS = (SERVER, STARTED_SERVER)
 
 
 # ---------------------------------------------------------------- what is loaded and generated

@@ -7,7 +7,7 @@ from textual.widget import Widget
 
 from quantchat.app.widgets.lines import outside, quiet, spread
 from quantchat.bench.live_variant import LiveVariant, State
-from quantchat.worker.protocol import Resolved
+from quantchat.worker.protocol import SERVERS, Resolved
 
 BADGES = {
     State.IDLE: ("○ not loaded", "$quiet"),
@@ -59,22 +59,28 @@ class ColumnHeader(Widget):
             spec = self._variant.spec
             return quiet("wanted: ") + outside(f"{spec.engine} · {spec.model}", "$quiet")
         # Dtype and device are short and always seen; a long kernel's name gives way.
-        right = outside(
-            f"{_DTYPES.get(resolved.dtype, resolved.dtype)} · {resolved.device}", "$quiet"
-        )
+        dtype = _DTYPES.get(resolved.dtype, resolved.dtype)
+        where = resolved.device_name if _served(resolved) else f"{dtype} · {resolved.device}"
+        right = outside(where, "$quiet")
         left = outside(" · ".join([resolved.kernel, *_the_rest(resolved)]), "$quiet")
         return spread(left, right, width)
 
 
 def what_runs(resolved: Resolved) -> str:
     """All that really runs, on one line."""
-    return " · ".join([resolved.kernel, resolved.dtype, resolved.device, *_the_rest(resolved)])
+    where = [resolved.device_name] if _served(resolved) else [resolved.dtype, resolved.device]
+    return " · ".join([resolved.kernel, *where, *_the_rest(resolved)])
+
+
+def _served(resolved: Resolved) -> bool:
+    """Whether a server runs it, which tells neither its dtype nor its device."""
+    return resolved.device in SERVERS
 
 
 def _the_rest(resolved: Resolved) -> list[str]:
     parts = [
         f"context {resolved.context_length}" if resolved.context_length > 0 else "",
-        resolved.attention,
-        resolved.decode,
+        "" if _served(resolved) else resolved.attention,
+        resolved.decode.removeprefix("server, "),  # the kernel says that already
     ]
     return [part for part in parts if part]

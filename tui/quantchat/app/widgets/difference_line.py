@@ -56,7 +56,7 @@ def _speed(first: Answer | None, second: Answer | None) -> tuple[int, Content] |
     """Which side is faster, and by how much."""
     if first is None or second is None:
         return None
-    rates = decode_throughput(first.times_ns), decode_throughput(second.times_ns)
+    rates = [decode_throughput(one.times_ns, one.counted) for one in (first, second)]
     if rates[0] is None or rates[1] is None:
         return None
     ratio = max(rates[0], rates[1]) / min(rates[0], rates[1])

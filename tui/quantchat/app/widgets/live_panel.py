@@ -13,9 +13,9 @@ from quantchat.app.widgets.lines import fitted, quiet, spread
 from quantchat.app.widgets.strip_chart import at_intervals, strip_chart
 from quantchat.bench.conversation import Answer
 from quantchat.metrics.growing import GrowingTiming
-from quantchat.metrics.latency import TurnTiming, throughput_now
+from quantchat.metrics.latency import TurnTiming, decode_throughput, throughput_now
 from quantchat.report import figures
-from quantchat.worker.protocol import Ledger
+from quantchat.worker.protocol import SERVER, SERVERS, Ledger
 
 INTERVAL_S = 0.5
 """Seconds a cell of the throughput strip stands for."""
@@ -43,6 +43,11 @@ class _Timing:
     state: tuple[int, int, int, int | None]
     turn: TurnTiming
     now: float | None
+    """Of tokens, or of a server's chunks."""
+    average: float | None
+    """The same, over the whole answer."""
+    counts_chunks: bool
+    """Whether the two are of chunks: the server has not counted its tokens."""
 
 
 class LivePanel(Widget):
@@ -80,20 +85,19 @@ class LivePanel(Widget):
         )
         known = self._timing
         if known is None or known.answer is not answer or known.state != state:
-            self._timing = _Timing(
-                answer,
-                state,
-                TurnTiming.of(
-                    received_ns=answer.received_ns,
-                    times_ns=answer.times_ns,
-                    prompt_tokens=answer.prompt_tokens,
-                    cached_tokens=answer.cached_tokens,
-                    prefilled_ns=answer.prefilled_ns,
-                    tokens=answer.counted,
-                    itl=self._growing.follow(answer.times_ns),
-                ),
-                throughput_now(answer.times_ns),
+            chunks = answer.counted is not None and answer.counted < 0
+            turn = TurnTiming.of(
+                received_ns=answer.received_ns,
+                times_ns=answer.times_ns,
+                prompt_tokens=answer.prompt_tokens,
+                cached_tokens=answer.cached_tokens,
+                prefilled_ns=answer.prefilled_ns,
+                tokens=answer.counted,
+                itl=self._growing.follow(answer.times_ns),
             )
+            average = decode_throughput(answer.times_ns) if chunks else turn.decode_tok_s
+            now = throughput_now(answer.times_ns)
+            self._timing = _Timing(answer, state, turn, now, average, chunks)
 
     @property
     def peaks(self) -> tuple[float, int]:
@@ -127,7 +131,7 @@ class LivePanel(Widget):
             self._first_token(width),
             self._between_tokens(width),
             *self._ledger(width),
-            *self._strip("tok/s", self._growing.series, width),
+            *self._strip(self._growing.series, width),
             *self._memory_strip(width),
         ]
         return [line.truncate(width, ellipsis=True) for line in lines]
@@ -138,9 +142,13 @@ class LivePanel(Widget):
         answer, timing = self._answer, self._timing
         live = answer is not None and not answer.over
         now = figures.number(timing.now if timing and live else None)
-        average = figures.number(timing.turn.decode_tok_s if timing else None)
-        left = _label("tok/s") + Content.assemble(
-            (now, f"bold {self.side}"), (" now  ", "$quiet"), (average, "bold"), (" avg", "$quiet")
+        average = figures.number(timing.average if timing else None)
+        chunks = timing is not None and timing.counts_chunks
+        left = _label("chunks" if chunks else "tok/s") + Content.assemble(
+            (now, f"bold {self.side}"),
+            ("/s now  " if chunks else " now  ", "$quiet"),
+            (average, "bold"),
+            ("/s avg" if chunks else " avg", "$quiet"),
         )
         order = ""
         if answer is not None and answer.order == "together":
@@ -151,6 +159,7 @@ class LivePanel(Widget):
 
     def _first_token(self, width: int) -> Content:
         turn = self._timing.turn if self._timing else None
+        served = self._answer is not None and self._answer.in_chunks
         prompt = ""
         if turn and turn.prompt_tokens:
             kept = f", {turn.cached_tokens} kept" if turn.cached_tokens else ""
@@ -158,7 +167,9 @@ class LivePanel(Widget):
         parts = [
             Content(figures.milliseconds(turn.ttft_ms if turn else None)),
             quiet(prompt),
-            quiet(f"prefill {figures.number(turn.prefill_tok_s)} tok/s") if turn else Content(),
+            quiet("by arrival" if served else f"prefill {figures.number(turn.prefill_tok_s)} tok/s")
+            if turn
+            else Content(),
         ]
         return _label("TTFT") + fitted(parts, width - _LABEL)
 
@@ -173,6 +184,8 @@ class LivePanel(Widget):
     def _ledger(self, width: int) -> list[Content]:
         """The total, then the parts in the order in which they matter, over two lines."""
         memory, ledger = self._memory.latest, self._memory.ledger
+        if ledger is not None and ledger.device == SERVER:
+            return [_label(self._memory.kind) + quiet("the server does not tell"), Content()]
         total = figures.size(memory.bytes if memory else None)
         first = _label(self._memory.kind) + Content.styled(total, "bold")
         parts = [quiet(f"{name} ") + Content(figures.size(b)) for name, b in ledger_parts(ledger)]
@@ -188,8 +201,9 @@ class LivePanel(Widget):
 
     # ------------------------------------------------------------ strips
 
-    def _strip(self, name: str, values: list[float], width: int) -> list[Content]:
-        top = self._scales.tok_s
+    def _strip(self, values: list[float], width: int) -> list[Content]:
+        served = self._answer is not None and self._answer.in_chunks
+        name, top = "chunks" if served else "tok/s", self._scales.tok_s
         return self._drawn(name, values, top, figures.number(top or None), width)
 
     def _memory_strip(self, width: int) -> list[Content]:
@@ -218,6 +232,8 @@ def ledger_parts(ledger: Ledger | None) -> list[tuple[str, int]]:
     """Names and bytes of the ledger's parts; on the CPU the allocator's own are not known."""
     if ledger is None:
         return [("weights", -1), ("KV", -1)]
+    if ledger.device in SERVERS:
+        return []
     parts = [("weights", ledger.weights), ("KV", ledger.kv_cache)]
     if ledger.device.startswith("cuda"):
         return [

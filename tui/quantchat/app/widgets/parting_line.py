@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from textual.content import Content
 from textual.widget import Widget
 
 from quantchat.app.widgets.difference_line import SIDES
 from quantchat.app.widgets.lines import outside, quiet
-from quantchat.bench.conversation import Answer, Turn, divergence_point, same_tokenizer
+from quantchat.bench.conversation import (
+    Answer,
+    Turn,
+    divergence_point,
+    same_tokenizer,
+    text_divergence,
+)
 from quantchat.bench.forcing import is_greedy
 from quantchat.text import one_line
 
@@ -28,7 +36,8 @@ class PartingLine(Widget):
         self._labels: tuple[str, str] = ("", "")
         self.display = False
         self._same = 0
-        """Tokens that both answers are known to begin with: they are not compared again."""
+        """Tokens, or characters, that both answers are known to begin with: they are not compared
+        again."""
 
     def observe(self, turn: Turn | None, labels: tuple[str, str]) -> None:
         """Draw where the answers of `turn` part; `labels` are of the variants, left and right."""
@@ -51,34 +60,57 @@ class PartingLine(Widget):
         if self._turn is None or answers is None:
             return Content()
         width = self.size.width
-        first, second = answers
-        point = divergence_point(first, second, same=self._same)
-        if point is None:
-            self._same = min(len(first.ids), len(second.ids))
-        forms = _forms(self._turn, first, second, point)
+        forms = self._forms(self._turn, *answers)
         fits = (form for form in forms if form.cell_length <= width)
         return next(fits, forms[-1].truncate(width, ellipsis=True))
 
+    def _forms(self, turn: Turn, first: Answer, second: Answer) -> list[Content]:
+        """What is to be said, the longest form first."""
+        if not first.ids or not second.ids:
+            return [Content()]
+        if not same_tokenizer(first, second):
+            point = text_divergence(first, second, same=self._same)
+            if point is None:
+                self._same = min(len(first.text), len(second.text))
+            return _text_forms(first, second, point)
+        point = divergence_point(first, second, same=self._same)
+        if point is None:
+            self._same = min(len(first.ids), len(second.ids))
+        return _token_forms(turn, first, second, point)
 
-def _forms(turn: Turn, first: Answer, second: Answer, point: int | None) -> list[Content]:
-    """What is to be said of answers that part at token `point`, the longest form first."""
-    if not first.ids or not second.ids:
-        return [Content()]
-    if not same_tokenizer(first, second):
-        return [quiet("tokenizers differ: the answers cannot be compared token by token")]
+
+def _text_forms(first: Answer, second: Answer, point: int | None) -> list[Content]:
+    """The same of answers whose texts part at character `point`, and whose tokens say nothing."""
+    server = first.in_chunks or second.in_chunks
+    why = quiet(" (a server tells no token ids)" if server else " (tokenizers differ)")
+    if point is None:
+        said = _count(min(len(first.text), len(second.text)), "character")
+        if not (first.over and second.over):
+            return [quiet(f"same text for {said} so far")]
+        told = Content(f"same text, {said}")
+    else:
+        count = _count(point, "character")
+        start = Content(f"same text for {count}, then " if point else "part at once: ")
+        texts = (answer.text[point : point + _LONGEST + 1] for answer in (first, second))
+        told = start + _excerpts(first, second, texts)
+    return [told + why, told]
+
+
+def _token_forms(turn: Turn, first: Answer, second: Answer, point: int | None) -> list[Content]:
+    """The same of answers that part at token `point`."""
     if point is None:
         over = first.over and second.over
         said = _count(min(len(first.ids), len(second.ids)))
         return [Content(f"same answer, {said}") if over else quiet(f"same for {said} so far")]
     start = Content(f"same for {_count(point)}, then " if point else "part at once: ")
     if not (is_greedy(first) and is_greedy(second)):
-        excerpts = start + _excerpts(first, second, point)
+        excerpts = start + _excerpts(first, second, _from_token(first, second, point))
         return [excerpts + quiet(" (sampled: chance parts them too)"), excerpts]
     ways = {way.variant: way for way in turn.parting.ways} if turn.parting else {}
     told = [ways.get(first.variant), ways.get(second.variant)]
     known = [way for way in told if way is not None and way.own is not None]
     if len(known) < 2:
-        excerpts = start + _excerpts(first, second, point)
+        excerpts = start + _excerpts(first, second, _from_token(first, second, point))
         problem = next((way.problem for way in told if way is not None and way.problem), "")
         more = quiet(f" (probabilities not known: {one_line(problem)})" if problem else "")
         return [excerpts + more, excerpts]
@@ -94,8 +126,8 @@ def _forms(turn: Turn, first: Answer, second: Answer, point: int | None) -> list
     return [start + _joined(full), start + _joined(short)]
 
 
-def _count(tokens: int) -> str:
-    return "1 token" if tokens == 1 else f"{tokens} tokens"
+def _count(count: int, what: str = "token") -> str:
+    return f"1 {what}" if count == 1 else f"{count} {what}s"
 
 
 def _joined(parts: list[Content]) -> Content:
@@ -118,16 +150,16 @@ def _chance(probability: float | None) -> str:
     return f"{probability:.2f}" if probability >= 0.005 else "<0.01"
 
 
-def _excerpts(first: Answer, second: Answer, point: int) -> Content:
-    """The first words of both from token `point` on; `end` where there are none."""
-    return _joined(
-        [
-            outside(_words(answer, point), side)
-            for answer, side in zip((first, second), SIDES, strict=True)
-        ]
-    )
+def _excerpts(first: Answer, second: Answer, texts: Iterable[str]) -> Content:
+    """The first words of what each goes on with; `end` where there are none."""
+    each = zip((first, second), texts, SIDES, strict=True)
+    return _joined([outside(_words(answer, text.strip()), side) for answer, text, side in each])
 
 
-def _words(answer: Answer, point: int) -> str:
-    text = "".join(answer.pieces[point : point + _LONGEST]).strip()
+def _from_token(first: Answer, second: Answer, point: int) -> Iterable[str]:
+    """What each says from token `point` on."""
+    return ("".join(answer.pieces[point : point + _LONGEST]) for answer in (first, second))
+
+
+def _words(answer: Answer, text: str) -> str:
     return f"“{_cut(text)}”" if text else "end" if answer.over else "…"

@@ -18,7 +18,7 @@ from quantchat.app.widgets.stages import Stages
 from quantchat.bench.conversation import Conversation, Turn
 from quantchat.bench.live_variant import LiveVariant
 from quantchat.report import figures
-from quantchat.worker.protocol import Failed
+from quantchat.worker.protocol import SERVERS, Failed
 
 if TYPE_CHECKING:
     from quantchat.app.widgets.turn_view import TurnView
@@ -166,15 +166,15 @@ class Transcript(VerticalScroll, can_focus=False):
         self._note.display = ready is not None
         if ready is None:
             return
-        parts = (
-            ("import", ready.import_s),
-            ("weights", ready.weights_s),
-            ("warm-up", ready.warmup_s),
-        )
+        resolved = ready.resolved
+        parts = figures.load_parts(resolved.device, ready.import_s, ready.weights_s, ready.warmup_s)
         split = " + ".join(f"{name} {figures.number(s)}" for name, s in parts)
         lines = [quiet(f"loaded in {figures.seconds(self._variant.load_s)} ({split})")]
-        lines.append(quiet("decodes: ") + outside(ready.resolved.decode, "$quiet"))
-        if not ready.resolved.chat_template:
+        if resolved.device in SERVERS:
+            lines.append(quiet("asks for: ") + outside(resolved.model, "$quiet"))
+        else:
+            lines.append(quiet("decodes: ") + outside(resolved.decode, "$quiet"))
+        if not resolved.chat_template:
             lines.append(
                 Content.styled(
                     "Base model without a chat template: it continues the prompt as plain text.",

@@ -100,6 +100,8 @@ def _end_of(answer: Answer | None) -> Content:
         return quiet("not asked: it was not ready")
     if answer.state is AnswerState.WAITING:
         return quiet("waits for its turn" if answer.order == "in-turn" else "waiting")
+    if answer.state is AnswerState.PREFILL and answer.in_chunks:
+        return quiet("waiting for the server's first words")
     if answer.state is AnswerState.PREFILL:
         share = f" {answer.prefill_done} of {answer.prefill_total}" if answer.prefill_done else ""
         return quiet(f"reading the prompt{share}, {answer.prompt_tokens} tokens")
@@ -147,17 +149,16 @@ class Summary(Widget):
             received_ns=answer.received_ns, times_ns=answer.times_ns, tokens=answer.counted
         )
         count = timing.output_tokens
+        chunks = len(answer.times_ns)
         texts = (
-            f"{len(answer.times_ns)} chunks"
+            ("1 chunk" if chunks == 1 else f"{chunks} chunks")
             if count < 0
-            else "1 token"
-            if count == 1
-            else f"{count} tokens",
-            f"{figures.number(timing.decode_tok_s)} tok/s",
+            else ("1 token" if count == 1 else f"{count} tokens"),
+            "" if count < 0 else f"{figures.number(timing.decode_tok_s)} tok/s",
             ORDERS[answer.order],
             f"TTFT {figures.milliseconds(timing.ttft_ms)}",
         )
-        self._parts = [quiet(text) for text in texts]
+        self._parts = [quiet(text) for text in texts if text]
         self.refresh()
 
     def render(self) -> Content:

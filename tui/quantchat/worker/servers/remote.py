@@ -33,6 +33,7 @@ from quantchat.worker.protocol import (
     Started,
     Tokens,
 )
+from quantchat.worker.servers.asking import DIALECTS, asked
 from quantchat.worker.servers.refusals import cut_off, is_transport, refusal
 from quantchat.worker.versions import versions
 
@@ -73,8 +74,9 @@ class RemoteDecoder:
         )
         self._device = STARTED_SERVER if options.get("server") else SERVER
         self._loop = asyncio.new_event_loop()
-        self._counts = True
-        """Whether the server takes `include_usage`."""
+        self._dialect = DIALECTS[0]
+        self._counts = False
+        """Whether the server was seen to count its tokens."""
         self._told: Any = None
         """What it lists of the model."""
 
@@ -109,16 +111,17 @@ class RemoteDecoder:
     async def _warm_up(self) -> None:
         import openai
 
-        request = Generate(-1, [Message("user", "Hi")], Sampling(), max_new_tokens=1)
-        try:
-            await self._drain(request)
-        except (openai.BadRequestError, openai.UnprocessableEntityError):
-            self._counts = False
-            await self._drain(request)
-
-    async def _drain(self, request: Generate) -> None:
-        async for _ in await self._open(request):
-            pass
+        # Warm, so that it is also asked what only sampling needs.
+        sampling = Sampling(temperature=1.0)
+        request = Generate(-1, [Message("user", "Hi")], sampling, max_new_tokens=1)
+        for self._dialect in DIALECTS:
+            try:
+                async for chunk in await self._open(request):
+                    self._counts = self._counts or getattr(chunk, "usage", None) is not None
+                return
+            except (openai.BadRequestError, openai.UnprocessableEntityError):
+                if self._dialect == DIALECTS[-1]:
+                    raise
 
     def resolved(self) -> Resolved:
         """What is known of it, which is what the server tells."""
@@ -126,12 +129,12 @@ class RemoteDecoder:
         meta: Any = extra.get("meta")
         trained = meta.get("n_ctx_train") if isinstance(meta, dict) else 0
         length = extra.get("max_model_len") or trained or 0  # vLLM; llama.cpp
-        owner = getattr(self._told, "owned_by", "") or "unknown"
+        owner = getattr(self._told, "owned_by", "")
         return Resolved(
             engine="openai",
             model=self._model,
             architecture="not told by the server",
-            kernel=f"server ({owner})",
+            kernel=f"server ({owner})" if owner else "server",
             dtype="not told",
             device=self._device,
             device_name=self._where,
@@ -152,9 +155,12 @@ class RemoteDecoder:
             if self._counts
             else "the server counts no tokens, so tok/s and TPOT are not known"
         )
+        own = "a prompt cache of its own"
+        if not self._dialect.sampling:
+            own += ", and by a top-k and repetition penalty of its own"
         return (
             "a server: times are of arrival here, ITL from chunk to chunk; "
-            f"{counted}; it may answer from a prompt cache of its own"
+            f"{counted}; it may answer from {own}"
         )
 
     def ledger(self) -> Ledger:
@@ -262,31 +268,9 @@ class RemoteDecoder:
         outbox.send(Tokens(turn, [NO_ID], [piece], [now]))
 
     async def _open(self, request: Generate) -> AsyncIterator[Any]:
-        sampling = request.sampling
-        more: dict[str, Any] = {}  # beyond OpenAI's own; vLLM, SGLang and llama.cpp know these
-        if sampling.top_k:
-            more["top_k"] = sampling.top_k
-        if sampling.repetition_penalty != 1:
-            more["repetition_penalty"] = more["repeat_penalty"] = sampling.repetition_penalty
-        if request.ignore_eos:
-            more["ignore_eos"] = True
-        asked: dict[str, Any] = {
-            "model": self._model,
-            "max_tokens": request.max_new_tokens,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "seed": sampling.seed,
-            "stream": True,
-            "extra_body": more or None,
-        }
-        if self._counts:
-            asked["stream_options"] = {"include_usage": True}
-        if self._chat:
-            messages = [{"role": m.role, "content": m.content} for m in request.messages]
-            opened: Any = await self._client.chat.completions.create(messages=messages, **asked)
-        else:
-            prompt = "\n".join(message.content for message in request.messages)
-            opened = await self._client.completions.create(prompt=prompt, **asked)
+        arguments = asked(request, model=self._model, chat=self._chat, dialect=self._dialect)
+        ways = self._client.chat.completions if self._chat else self._client.completions
+        opened: Any = await ways.create(**arguments)
         return _closing(opened)
 
     def _run(self, work: Any) -> Any:

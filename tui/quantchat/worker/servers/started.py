@@ -25,6 +25,9 @@ from quantchat.worker.failures import Refused
 
 POLL_S = 0.1
 """How often it is asked whether it is ready."""
+_CONNECTION_GONE = ("server_unreachable", "stream_cut")
+_DYING_S = 0.5
+"""How long the system may take to tell that a process is gone whose connection is."""
 
 
 def with_port(options: dict[str, Any]) -> dict[str, Any]:
@@ -98,6 +101,14 @@ class StartedServer:
             "look at the log, or give it longer: timeout_s in [variants.server]",
         )
 
+    def explains(self, error: BaseException) -> bool:
+        """Whether `error` is but a connection that it took along when it ended."""
+        if not isinstance(error, Refused) or error.failure.kind not in _CONNECTION_GONE:
+            return False
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_DYING_S)
+        return self._process.returncode is not None
+
     def watch(self, ended: Callable[[str, str, str], None]) -> None:
         """Call `ended(kind, reason, mend)` from a thread should it end by itself."""
 
@@ -110,11 +121,14 @@ class StartedServer:
     def _end(self, when: str) -> tuple[str, str, str]:
         self._log.join(1.0)  # its last words are the reason
         status = self._process.returncode
-        how = f"died of signal {-status}" if status < 0 else f"ended with status {status}"
-        said = f": {self._last[:200]}" if self._last else ""
+        if status < 0:  # whoever did that left it no last word
+            how = f"was ended by signal {-status}"
+        else:
+            said = f": {self._last[:200]}" if self._last else ""
+            how = f"ended with status {status} {when}{said}"
         return (
             "server_ended",
-            f"{self._command[0]} {how} {when}{said}",
+            f"{Path(self._command[0]).name} {how}",
             "look at the log for what it said, then retry",
         )
 

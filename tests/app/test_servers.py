@@ -1,0 +1,158 @@
+"""A server's column beside a local one: real workers and connections, at three sizes.
+
+The left variant is scripted; what the right one shows comes over HTTP from a server on loopback.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fakes.openai_server import CHUNKS, FakeServer, serving
+from fakes.screen_reader import column, see, see_in, text, wait_until
+from fakes.scripted_app import DEMO, LEFT, SIZES, Running, Setup
+from quantchat.bench.live_variant import State
+from quantchat.profile.model import Profile
+
+pytestmark = pytest.mark.parametrize("size", SIZES)
+
+SERVED = "served"
+PROGRAM = Path(__file__).parents[1] / "fakes" / "run_openai_server.py"
+SAID = "".join(CHUNKS)
+Size = tuple[int, int]
+
+
+def beside_a_server(setup: Setup, base_url: str, **more: object) -> None:
+    """Let `setup` have the variant of a server on the right."""
+    served = {"label": SERVED, "engine": "openai", "model": "tiny", "base_url": base_url, **more}
+    local = {"label": LEFT, "engine": "gptq", "model": DEMO}
+    setup.profile = Profile.model_validate({"name": "a server", "variants": [local, served]})
+    setup.real = (SERVED,)
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    with serving() as one:
+        yield one
+
+
+async def chunks(run: Running, least: int) -> None:
+    """Wait until so many of the newest answer have come."""
+
+    def come() -> bool:
+        turn = run.comparison.last_turn
+        return turn is not None and len(turn.answers[SERVED].pieces) >= least
+
+    await wait_until(run.pilot, come, f"{least} chunks")
+
+
+async def see_like(run: Running, pattern: str) -> None:
+    """Wait until the server's column holds what `pattern` matches."""
+    await wait_until(run.pilot, lambda: re.search(pattern, column(run.app, 1)), pattern)
+
+
+async def test_a_remote_server(setup: Setup, size: Size, server: FakeServer) -> None:
+    beside_a_server(setup, server.url)
+    async with setup.running(size) as run:
+        await run.ready()
+        where = server.url.split("/")[2]
+        await see_in(
+            run.pilot, 1, f"server (fake) · {'context 4096' if size[0] > 80 else ''}", where
+        )
+        await see_in(run.pilot, 1, "+ first answer", "asks for: tiny", "times are of arrival here")
+        # Nothing of this machine's memory is said to be its own.
+        await see_in(run.pilot, 1, "memory the server does not tell")
+        assert "not told" not in text(run.app) and "smaller" not in text(run.app)
+
+        # While it streams nobody counts tokens, so no speed in tokens is claimed.
+        server.behaviour = "endless"
+        await run.ask("Where?")
+        await chunks(run, 20)
+        await see_in(run.pilot, 1, f"{SAID}on on", "by arrival")
+        await see_like(run, r"chunks [\d.]+/s now [\d.]+/s avg")
+        assert "faster" not in text(run.app)
+        server.behaviour = "ok"
+        await run.settled()
+        await see_in(run.pilot, 1, "7 tokens · ", "tok/s – now", "prompt 11 tok, 4 kept")
+        assert "faster" in text(run.app)
+        await see(run.pilot, "same text for 12 characters, then “of France is")
+
+        # It is stopped: what came is counted as what it is.
+        server.behaviour = "endless"
+        await run.ask("Where?")
+        await chunks(run, 5)
+        await run.pilot.press("escape")
+        await run.settled()
+        await see_like(run, r"■ stopped \d+ chunks · together")
+
+
+async def test_a_cut_connection_and_a_refusal_are_the_column_s_own(
+    setup: Setup, size: Size, server: FakeServer
+) -> None:
+    beside_a_server(setup, server.url)
+    setup.left.holds_after = 3
+    async with setup.running(size) as run:
+        await run.ready()
+        server.behaviour = "endless"
+        await run.ask("Where?")
+        await chunks(run, 5)
+        server.behaviour = "cut"
+        await see_in(run.pilot, 1, "The stream was cut", "try: what had come is kept; ask")
+        assert run.comparison.sides[0].state is State.ANSWERING
+        setup.left.gate.set()
+        await run.settled()
+        await see_in(run.pilot, 0, "The capital of France is Paris.")
+        # It was never counted, and no speed is made up.
+        await see_like(run, r"\d+ chunks · together")
+        assert "faster" not in text(run.app)
+
+        server.behaviour = "429"
+        await run.answered("And now?")
+        await see_in(run.pilot, 1, "The server is busy", "it says 429", "wait 3 s and ask again")
+        server.behaviour = "ok"
+        await run.answered("And now?")
+        await see_in(run.pilot, 1, SAID, "7 tokens")
+
+
+async def test_a_started_server_that_is_killed_is_had_again_by_a_key(
+    setup: Setup, size: Size, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(PROGRAM.parents[1]))
+    command = [sys.executable, str(PROGRAM), "{port}", "endless"]
+    beside_a_server(setup, "http://127.0.0.1:{port}/v1", server={"command": command})
+    setup.left.holds_after = 3
+    async with setup.running(size) as run:
+        await run.ready()
+        served = run.comparison.sides[1]
+        await see_in(run.pilot, 1, "server's start", "RAM")
+        await see_like(run, r"RAM [\d.]+ MiB")
+        assert "weights" not in column(run.app, 1)
+
+        await run.ask("Where?")
+        await chunks(run, 5)
+        assert served.pid is not None
+        (process,) = (
+            child
+            for child in psutil.Process(served.pid).children()
+            if str(PROGRAM) in child.cmdline()
+        )
+        process.kill()
+        await see_in(run.pilot, 1, "✖ failed", "The server ended", "was ended by signal 9")
+        await see_in(run.pilot, 1, "F9 loads it again")
+        answer = run.comparison.conversation.turns[-1].answers[SERVED]
+        assert answer.text.startswith(SAID)
+        assert run.comparison.sides[0].state is State.ANSWERING
+        setup.left.gate.set()
+        await run.settled()
+        await see_in(run.pilot, 0, "The capital of France is Paris.", "6 tokens")
+
+        await run.pilot.press("f9")
+        await run.ready()
+        await run.ask("Once more?")
+        await chunks(run, 5)
+        await see_in(run.pilot, 1, SAID)

@@ -1,0 +1,57 @@
+"""What a server is asked for: OpenAI's parameters, and what servers add to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from quantchat.worker.protocol import Generate
+
+_ALL = 1 << 30
+"""A `top_k` that leaves nothing out. 0 says that to some servers, and others refuse it."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What a server takes that is not OpenAI's own."""
+
+    sampling: bool
+    """That no top-k and no penalty are wished: left unsaid, some servers have their own (a
+    repetition penalty of 1.1 in llama-cpp-python; vLLM reads the model's `generation_config`)."""
+    usage: bool
+    """`stream_options.include_usage`."""
+
+
+DIALECTS = tuple(Dialect(*takes) for takes in product((True, False), repeat=2))
+"""The richest first: a server that knows one part of it not refuses all."""
+
+
+def asked(request: Generate, *, model: str, chat: bool, dialect: Dialect) -> dict[str, Any]:
+    """The arguments for the client. What was wished for is asked of each server, come what may."""
+    sampling = request.sampling
+    more: dict[str, Any] = {}  # vLLM, SGLang and llama.cpp know these
+    if sampling.top_k:
+        more["top_k"] = sampling.top_k
+    elif dialect.sampling and sampling.temperature:
+        more |= {"top_k": _ALL, "min_p": 0.0}
+    if dialect.sampling or sampling.repetition_penalty != 1:
+        more["repetition_penalty"] = more["repeat_penalty"] = sampling.repetition_penalty
+    if request.ignore_eos:
+        more["ignore_eos"] = True
+    arguments: dict[str, Any] = {
+        "model": model,
+        "max_tokens": request.max_new_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "seed": sampling.seed,
+        "stream": True,
+        "extra_body": more or None,
+    }
+    if dialect.usage:
+        arguments["stream_options"] = {"include_usage": True}
+    if chat:
+        arguments["messages"] = [{"role": m.role, "content": m.content} for m in request.messages]
+    else:
+        arguments["prompt"] = "\n".join(message.content for message in request.messages)
+    return arguments
