@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -12,6 +13,8 @@ from fakes.scripted_app import LEFT, RIGHT, SIZES, Running, Setup
 from quantchat.app import terminal
 from quantchat.app.screens import vote
 from quantchat.app.screens.vote import VoteScreen
+from quantchat.bench.voting import VotePlan
+from quantchat.worker.protocol import Failed, Progress
 
 TELLTALE = (LEFT, RIGHT, "GPTQ", "NF4", "Linear", "tok/s", "TTFT", "MiB", "ms", "faster")
 ENDS = "both answers are over"
@@ -88,10 +91,11 @@ async def test_the_faster_side_is_not_told_by_its_stream(setup: Setup) -> None:
 
 async def test_what_was_revealed_is_not_counted(setup: Setup) -> None:
     async with setup.running() as run:
-        await begin(run, "First?")
+        screen = await begin(run, "First?")
         await see(run.pilot, ENDS)
         await run.pilot.press("r")
-        await see(run.pilot, f"{LEFT} (not counted)")
+        side = "AB"[screen.voting.ballots[0].right == LEFT]
+        await see(run.pilot, f"{side} {LEFT} (not counted)")
         await run.pilot.press("a")
         await see(run.pilot, "not counted: 1 given with the names shown")
 
@@ -121,6 +125,47 @@ async def test_a_failed_answer_is_passed_over_and_nobody_named(setup: Setup) -> 
         assert LEFT not in text(run.app)
         await run.pilot.press("a")
         await see(run.pilot, "no votes were given; nothing is saved")
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_while_they_are_made_and_loaded_the_stages_are_told(
+    setup: Setup, size: tuple[int, int]
+) -> None:
+    setup.votes = VotePlan(("First?",), seed=1)
+    setup.left.making = [Progress("quantizing layer", 7, 30, "q_proj")]
+    gate = setup.left.making_gate = asyncio.Event()
+    async with setup.running(size) as run:
+        await see(run.pilot, "loading, 1 of 2 ready")
+        await see(run.pilot, "quantizing layer 7 of 30")
+        shown = text(run.app)
+        assert "Esc end" in shown
+        assert not [word for word in (LEFT, RIGHT, "A is better") if word in shown]
+        gate.set()
+        await see(run.pilot, "A is better")
+        await see_gone(run.pilot, "quantizing layer")
+
+
+async def test_why_it_cannot_begin_is_told(setup: Setup) -> None:
+    setup.votes = VotePlan(("First?",), seed=1)
+    setup.right.making_fails = Failed("no_space", "the disk is too full", "make room")
+    async with setup.running((80, 24)) as run:
+        await see(run.pilot, "not begun: a variant could not be loaded")
+        await see(run.pilot, RIGHT)
+        await see(run.pilot, "the disk is too full")
+        await see(run.pilot, "try: make room")
+        assert LEFT not in text(run.app)
+
+
+async def test_quitting_in_the_middle_says_where_the_votes_are(setup: Setup) -> None:
+    setup.votes = VotePlan(("First?", "Second?"), seed=1)
+    async with setup.running() as run:
+        await see(run.pilot, ENDS)
+        await run.pilot.press("b")
+        await see(run.pilot, "prompt 2 of 2")
+        await run.pilot.press("ctrl+q")
+    (file,) = (run.folder / "snapshots").glob("*.json")
+    assert run.app.votes_saved == file
+    assert [vote["choice"] for vote in saved(run)["voting"]["votes"]] == ["right"]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from quantchat.app.widgets.turn_view import TurnView
 from quantchat.bench.comparison import Comparison
 from quantchat.bench.live_variant import State
 from quantchat.host.worker_process import Place, Worker, start_worker
+from quantchat.bench.voting import VotePlan
 from quantchat.metrics.gpus import GpuSample
 from quantchat.profile.model import Profile
 
@@ -115,6 +116,7 @@ class Setup:
     gpus: tuple[GpuSample, ...] = ()
     real: tuple[str, ...] = ()
     """Labels of the variants that run in a worker of their own, and by no script."""
+    votes: VotePlan | None = None
 
     @classmethod
     def usual(cls, folder: Path) -> Setup:
@@ -143,6 +145,7 @@ class Setup:
         app = QuantchatApp(
             self.profile,
             snapshots=self.folder / "snapshots",
+            votes=self.votes,
             make_comparison=compare,
             make_sampler=lambda: machine,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import io
 import json
 import shutil
 from pathlib import Path
@@ -12,9 +13,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
 
 from fakes.scripted_jobs import Jobs
-from quantchat.cli import main
+from quantchat.cli import bars, main
 from quantchat.cli.quantize import _GPTQ_ONLY
 from quantchat.cli.stages import stage_display
 from quantchat.errors import UserError
@@ -74,6 +78,8 @@ def test_from_the_model_to_a_folder(tmp_path: Path, jobs: Jobs, capsys: Capture)
     assert "calibrated on 32 samples, 5000 tokens" in said.out
     assert "the checkpoint is in out" in said.out
     assert "quantizing layer 1 of 2: half" in said.err
+    assert said.err.count("writing calibration chats 1 of 2") == 1
+    assert said.err.count("writing held-out chats 1 of 2") == 1
 
     # The second time all is found; a folder that is taken is left alone.
     assert main(["quantize", "model", "-o", "out", "--bits", "3", "--act-order"]) == 2
@@ -229,3 +235,21 @@ def test_progress_without_a_terminal_is_lines(capsys: Capture) -> None:
         display(Progress("layer", 1, 2, "loss of q_proj 0.1"))
         display(Progress("bytes", 5, 100_000, "5 of 100000"))
     assert capsys.readouterr().err.splitlines() == ["loading", "layer 1 of 2: q_proj", "bytes"]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 160])
+def test_bars_in_a_terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    out = Console(file=io.StringIO(), force_terminal=True, width=width)
+    monkeypatch.setattr(bars, "console", lambda *, stderr: out)
+    bar = bars.bars(detail=True)
+    bar.add_task("loading", total=None, detail="")
+    bar.add_task("quantizing layer", total=30, completed=7, detail="67 s left · " + "q_proj, " * 30)
+    bar.add_task("over", total=1, completed=1, detail="")
+    with out.capture() as caught:
+        out.print(*bar.get_renderables())
+    lines = [line.rstrip() for line in Text.from_ansi(caught.get()).plain.splitlines()]
+    # A terminal writes `^C` at the end of the last line: it must not be the start of a new one.
+    assert max(map(cell_len, lines)) <= width - len("^C")
+    loading, layer, over = lines[:3]
+    assert "7/30" in layer and ("67 s left" in layer or width < 80)
+    assert "/" not in loading + over  # nothing to count

@@ -58,6 +58,8 @@ def run(
     status = app.return_code or 0
     if status == CRASHED:
         app.keep()
+    if app.votes_saved is not None:
+        _say(f"saved {app.votes_saved}")
     if app.kept is not None:
         _say(f"what nobody had saved is kept in {app.kept}; the next start offers it")
     if status == CRASHED:

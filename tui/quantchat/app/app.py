@@ -33,6 +33,7 @@ from quantchat.worker.protocol import Progress
 
 if TYPE_CHECKING:
     from quantchat.app.screens.start import StartScreen
+    from quantchat.app.screens.vote import VoteScreen
     from quantchat.bench.voting import VotePlan
 
 LOOK_S = 0.5
@@ -103,6 +104,7 @@ class QuantchatApp(PacedApp):
         self._make_sampler = make_sampler
         self._guard = ControlGuard()
         self._comparing: ComparisonScreen | None = None
+        self._vote: VoteScreen | None = None
         self.kept: Path | None = None
         """The file of what nobody had saved when the program had to leave."""
         for theme in themes.THEMES:
@@ -126,8 +128,14 @@ class QuantchatApp(PacedApp):
             from quantchat.bench.voting import Voting
 
             voting = Voting(self._make_comparison(self._profile), self._votes)
-            return VoteScreen(voting, self._snapshots, self._make_sampler, alone=True)
+            self._vote = VoteScreen(voting, self._snapshots, self._make_sampler, alone=True)
+            return self._vote
         return self.comparison_screen(self._profile)
+
+    @property
+    def votes_saved(self) -> Path | None:
+        """The snapshot of the votes that the program was started for, if there is one."""
+        return self._vote.saved if self._vote else None
 
     def comparison_screen(self, profile: Profile) -> ComparisonScreen:
         """A new comparison of `profile`."""

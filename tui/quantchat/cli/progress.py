@@ -7,16 +7,10 @@ import sys
 from collections.abc import Iterator
 from typing import Protocol
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
+from rich.progress import Progress, TaskID
 
 from quantchat.bench.live_variant import LiveVariant, State
+from quantchat.cli.bars import bars
 from quantchat.cli.console import console
 from quantchat.text import one_line
 from quantchat.worker import protocol
@@ -38,17 +32,10 @@ class Display(Protocol):
 @contextlib.contextmanager
 def progress_display() -> Iterator[Display]:
     """Show progress for as long as the context lasts; stdout is left alone."""
-    out = console(stderr=True)
-    if not out.is_terminal:
+    if not console(stderr=True).is_terminal:
         yield _Lines()
         return
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=out, transient=True, refresh_per_second=5) as progress:
+    with bars(transient=True) as progress:
         yield _Bars(progress)
 
 

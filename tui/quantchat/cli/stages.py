@@ -6,18 +6,10 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
-from rich.progress import (
-    Progress as Bar,
-)
-from rich.table import Column
+from rich.progress import Progress as Bar
+from rich.progress import TaskID
 
+from quantchat.cli.bars import bars
 from quantchat.cli.console import console
 from quantchat.text import one_line
 from quantchat.worker.protocol import Progress
@@ -26,20 +18,10 @@ from quantchat.worker.protocol import Progress
 @contextlib.contextmanager
 def stage_display() -> Iterator[Callable[[Progress], None]]:
     """Show the stage that is told of, for as long as the context lasts; stdout is left alone."""
-    out = console(stderr=True)
-    if not out.is_terminal:
+    if not console(stderr=True).is_terminal:
         yield _Lines()
         return
-    # The detail gets what the others leave, and is cut off there.
-    rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[detail]}", markup=False, table_column=rest),
-    )
-    with Bar(*columns, console=out, refresh_per_second=5, expand=True) as bar:
+    with bars(detail=True) as bar:
         yield _Bars(bar)
 
 

@@ -46,7 +46,11 @@ class Calibrate(Stage):
     weights: Weights
     quantize: Quantize
     part: Part = "calibration"
-    title = "writing calibration chats"
+
+    @property
+    def title(self) -> str:
+        """Which of the two parts is written."""
+        return f"writing {self.part.replace(' ', '-')} chats"
 
     @property
     def slug(self) -> str:
@@ -99,7 +103,13 @@ class Collect(Stage):
     weights: Weights
     quantize: Quantize
     part: Part = "calibration"
-    title = "reading the calibration"
+
+    @property
+    def title(self) -> str:
+        """Which of the two parts is read."""
+        return (
+            "reading the calibration" if self.part == "calibration" else "reading what is held out"
+        )
 
     @property
     def slug(self) -> str:

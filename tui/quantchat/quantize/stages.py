@@ -56,8 +56,10 @@ class Work:
 class Stage(ABC):
     """One artifact to be made."""
 
-    title: str
-    """What the screen calls it while it goes on, before `3 of 30` where it can be counted."""
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """What the screen calls it while it goes on, before `3 of 30` where it can be counted."""
 
     @property
     @abstractmethod

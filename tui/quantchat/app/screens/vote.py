@@ -7,6 +7,7 @@ has no log, no snapshot and no copying, and it tells of a failure without tellin
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,7 +21,9 @@ from textual.widgets import Static
 from quantchat.app import terminal
 from quantchat.app.device_watch import MakeSampler
 from quantchat.app.widgets.answer_view import AnswerView
+from quantchat.app.widgets.failure_note import explained
 from quantchat.app.widgets.lines import outside, quiet
+from quantchat.app.widgets.stages import counted
 from quantchat.bench.live_variant import State
 from quantchat.bench.record import record
 from quantchat.bench.voting import Ballot, Voting
@@ -77,11 +80,13 @@ class VoteScreen(Screen[None]):
         .side.-first { border-left: vkey $side-left; }
         .side.-second { border-left: vkey $side-right; }
         .name { height: 1; text-style: bold; }
+        #loading { display: none; height: auto; margin: 1; padding: 0 1; color: $quiet; }
         #result { height: auto; padding: 1 2; }
         #results { display: none; height: 1fr; }
         &.-over #results { display: block; }
-        &.-over #asked { display: none; }
-        &.-over Horizontal { display: none; }
+        &.-loading #loading { display: block; }
+        &.-loading #asked, &.-over #asked { display: none; }
+        &.-loading Horizontal, &.-over Horizontal { display: none; }
     }
     """
 
@@ -99,6 +104,7 @@ class VoteScreen(Screen[None]):
         self._make_sampler = make_sampler
         self._alone = alone
         self._top = Static(id="top")
+        self._loading = Static(id="loading", markup=False)
         self._asked = Static(id="asked", markup=False)
         self._names = (Static(classes="name"), Static(classes="name"))
         self._texts: tuple[AnswerView, AnswerView] = (AnswerView(), AnswerView())
@@ -106,11 +112,13 @@ class VoteScreen(Screen[None]):
         self._ballot: Ballot | None = None
         self._decided = asyncio.Event()
         self._over = False
-        self._saved = False
+        self.saved: Path | None = None
+        """The snapshot of the votes, once there is one."""
 
     def compose(self) -> ComposeResult:
         """Prompt, two answers, keys; at the end the result in their place."""
         yield self._top
+        yield self._loading
         yield self._asked
         with Horizontal():
             for name, text, side in zip(
@@ -142,9 +150,8 @@ class VoteScreen(Screen[None]):
         if self._alone:
             comparison.open()
         while any(one.state is not State.READY for one in comparison.sides):
-            failed = [one.failure for one in comparison.sides if one.state is State.FAILED]
-            if failed:
-                self._end(Content.styled("not begun: a variant could not be loaded", "$error"))
+            if any(one.state is State.FAILED for one in comparison.sides):
+                self._not_begun()
                 return
             await asyncio.sleep(draw_every_s())
         try:
@@ -156,6 +163,15 @@ class VoteScreen(Screen[None]):
             self._end(outside(str(error), "$error"))
             return
         await self._finish()
+
+    def _not_begun(self) -> None:
+        """Tell why; nothing was asked yet, so that there is nothing to be blind for."""
+        self._end(Content.styled("not begun: a variant could not be loaded", "$error"))
+        lines = []
+        for one in self.voting.comparison.sides:
+            if one.failure is not None:
+                lines += [outside(one.label, "bold"), *explained(one.failure), Content()]
+        self.query_one("#result", Static).update(Content("\n").join(lines))
 
     async def _one(self) -> None:
         self._decided.clear()
@@ -192,12 +208,12 @@ class VoteScreen(Screen[None]):
             return outside(f"not saved: {error}", "$error")
         finally:
             sampler.close()
-        self._saved = True
+        self.saved = path
         return outside(f"saved {path}", "$quiet")
 
     def keep(self) -> Path | None:
         """Save votes that nobody saved, when the program has to leave."""
-        if not self._saved and self.voting.voted:
+        if self.saved is None and self.voting.voted:
             self._save()
         return None
 
@@ -206,7 +222,7 @@ class VoteScreen(Screen[None]):
         self._ballot = None
         self.add_class("-over")
         self._top.update(note)
-        self.query_one("#keys", Static).update(Content.styled("Esc", "bold $primary") + " leaves")
+        self._draw_keys([("Esc", "leaves")])
 
     # ------------------------------------------------------------ what can be done
 
@@ -255,11 +271,9 @@ class VoteScreen(Screen[None]):
             return
         voting, ballot = self.voting, self._ballot
         total = len(voting.plan.prompts)
+        self.set_class(ballot is None, "-loading")
         if ballot is None:
-            loaded = sum(one.state is State.READY for one in voting.comparison.sides)
-            self._top.update(
-                quiet(f"blind votes on {total} prompts · loading, {loaded} of 2 ready")
-            )
+            self._draw_loading(total)
             return
         for view, text, number in zip(
             self._texts, ballot.shown(paced=voting.paced), (0, 1), strict=True
@@ -270,6 +284,19 @@ class VoteScreen(Screen[None]):
                 view.settle(text)
             self._written[number] = text
         self._draw_lines(ballot, total)
+
+    def _draw_loading(self, total: int) -> None:
+        """What both are at, without saying which one is at what."""
+        sides = self.voting.comparison.sides
+        loaded = sum(one.state is State.READY for one in sides)
+        self._top.update(quiet(f"blind votes on {total} prompts · loading, {loaded} of 2 ready"))
+        stages = sorted(counted(one.progress) for one in sides if one.progress is not None)
+        self._loading.update(outside(" · ".join(dict.fromkeys(stages))))
+        self._draw_keys(_KEYS[-1:])
+
+    def _draw_keys(self, keys: Sequence[tuple[str, str]]) -> None:
+        told = (Content.styled(key, "bold $primary") + quiet(f" {what}") for key, what in keys)
+        self.query_one("#keys", Static).update(Content("  ").join(told))
 
     def _draw_lines(self, ballot: Ballot, total: int) -> None:
         state = "both answers are over: which one is better?"
@@ -289,8 +316,7 @@ class VoteScreen(Screen[None]):
             strict=True,
         ):
             told = Content.styled(letter, colour)
-            name.update(told + outside(f"  {label} (not counted)") if ballot.seen else told)
-        keys = Content("  ").join(
-            Content.styled(key, "bold $primary") + quiet(f" {what}") for key, what in _KEYS
-        )
-        self.query_one("#keys", Static).update(keys)
+            if ballot.seen:
+                told += Content("  ") + outside(f"{label} (not counted)")
+            name.update(told)
+        self._draw_keys(_KEYS)

@@ -92,7 +92,7 @@ class Stages(Widget):
             sign = ("✖ ", "$error") if failed else ("✓ ", "$success")
             name = Content.assemble(sign) + outside(progress.stage, "$quiet")
             return [spread(name, quiet("" if failed else took), width)]
-        name = Content.styled("▸ ", "$warning") + outside(_counted(progress), "bold")
+        name = Content.styled("▸ ", "$warning") + outside(counted(progress), "bold")
         below = quiet("  ")
         if progress.total > 0:
             share = progress.done / progress.total
@@ -104,7 +104,7 @@ class Stages(Widget):
         return [spread(name, quiet(took), width), *([below] if below.plain.strip() else [])]
 
 
-def _counted(progress: Progress) -> str:
+def counted(progress: Progress) -> str:
     """`quantizing layer 7 of 30`; large totals, as bytes are, are left to the bar."""
     if 0 < progress.total <= 9_999:
         return f"{progress.stage} {progress.done} of {progress.total}"

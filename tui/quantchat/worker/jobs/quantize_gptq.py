@@ -133,13 +133,15 @@ def _quantize(model: Any, chats: list[dict[str, list[int]]], unfinished: Path) -
 
 
 class _Watch:
-    """Hears from GPTQModel after each group of modules, and tells how far it is."""
+    """Hears from GPTQModel before and after each group of modules, and tells how far it is."""
 
     def __init__(self, layers: int, report: Report) -> None:
         self._layers = layers
         self._report = report
         self._began = 0.0
         self._groups_done = 0
+        self._left = ""
+        self._losses = ""
         self.first = 0
 
     def __call__(
@@ -155,27 +157,33 @@ class _Watch:
     ) -> None:
         if not self._began:
             self._began, self.first = time.monotonic(), layer_idx
-        detail = ", ".join(module_names)
         if stage == "quant_complete":
             self._groups_done += 1
-            detail = self._losses(layer_idx, module_names, processor) or detail
+            self._losses = self._found(layer_idx, module_names, processor)
             left = self._layers * subset_total - (layer_idx * subset_total + subset_index + 1)
             each_s = (time.monotonic() - self._began) / self._groups_done
-            # First, since a narrow column cuts off the end.
-            detail = f"{_duration(left * each_s)} left · {detail}"
+            self._left = f"{_duration(left * each_s)} left"
+        # What is told last of time and losses stays while the next group is worked on. The time
+        # comes first, since a narrow column cuts off the end.
+        under_way = "" if stage == "quant_complete" else ", ".join(map(_short, module_names))
+        detail = " · ".join(filter(None, (self._left, under_way, self._losses)))
         self._report(layer_idx + 1, self._layers, detail)
 
-    def _losses(self, layer: int, modules: list[str], processor: Any) -> str:
+    def _found(self, layer: int, modules: list[str], processor: Any) -> str:
         """`loss of q_proj 0.012, k_proj 0.003`, as far as it is known."""
         # GPTQModel 7.6 hands over the bound method `processor.name` where it means the processor.
         rows = getattr(getattr(processor, "__self__", processor), "log", [])
         found = [
-            f"{row['module'].rpartition('.')[2]} {loss:.2g}"
+            f"{_short(row['module'])} {loss:.2g}"
             for row in list(rows)
             if row["layer"] == layer and row["module"] in modules
             if (loss := _number(row["loss"])) is not None
         ]
         return f"loss of {', '.join(found)}" if found else ""
+
+
+def _short(module: str) -> str:
+    return module.rpartition(".")[2]
 
 
 def _duration(seconds: float) -> str:
