@@ -3,8 +3,10 @@
     python decode_in_modes.py '{"engine": …}' TOKENS MODE…
 
 The first argument is a `Load` command. Prints a JSON list with an object for each mode and prompt:
-`same`, how many tokens are generate's; where that is not all, `gap`, by how much the model's own
-modules prefer generate's token to the mode's, and `ulp`, the spacing of the dtype's numbers there.
+`forced`, how far the decoder is from the model's own logarithms of the probabilities of generate's
+tokens, on average, when it is asked for them (teacher forcing); `same`, how many tokens are
+generate's; where that is not all, `gap`, by how much the model's own modules prefer generate's
+token to the mode's, and `ulp`, the spacing of the dtype's numbers there.
 It is a program of its own because the libraries print, and because a process loads one variant.
 """
 
@@ -16,7 +18,7 @@ import os
 import sys
 from typing import Any
 
-from quantchat.worker.protocol import Generate, Load, Message, Sampling
+from quantchat.worker.protocol import Force, Generate, Load, Message, Sampling
 
 PROMPTS = (
     "What is the capital of France?",
@@ -69,6 +71,14 @@ def logits_of(loaded: Any, prompt: str, said: list[int]) -> Any:
     return torch.cat(found).float().cpu()
 
 
+def forced_off(decoder: Any, prompt: str, said: list[int], logits: Any) -> float:
+    """Mean distance of what `decoder` says of `said` from `logits`, in nats."""
+    request = Force(0, [Message("user", prompt)], said)
+    told = decoder.force(request, lambda: False).logprobs
+    own = logits.log_softmax(-1)[range(len(said)), said].tolist()
+    return math.fsum(abs(one - other) for one, other in zip(told, own, strict=True)) / len(said)
+
+
 def main(load_json: str, tokens: int, modes: list[str]) -> list[dict[str, Any]]:
     import torch
 
@@ -86,6 +96,7 @@ def main(load_json: str, tokens: int, modes: list[str]) -> list[dict[str, Any]]:
             said = decode(decoder, prompt, tokens)
             same = next((n for n in range(tokens) if said[n] != right[n]), tokens)
             told = {"mode": mode, "decode": decoder.chosen.name, "prompt": prompt, "same": same}
+            told["forced"] = forced_off(decoder, prompt, right, logits[prompt])
             if same < tokens:
                 here = logits[prompt][same]
                 told["gap"] = float(here[right[same]] - here[said[same]])

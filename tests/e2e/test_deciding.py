@@ -21,6 +21,12 @@ ENTER, ESC, CTRL_S, CTRL_Q = "\r", "\x1b", "\x13", "\x11"
 WHERE_THEY_PART, SURPRISE, BLIND = "\x1d", "\x1f", "\x1c"
 TIE = 0.02
 """Probabilities this close, of two tokens under one model, may be one rounding apart."""
+SURE = 3.0
+"""Perplexity of a short greedy answer under its author, at most; 50,000 would be chance."""
+
+
+def perplexity(surprise: dict[str, Any]) -> float:
+    return math.exp(-sum(surprise["logprobs"]) / len(surprise["logprobs"]))
 
 
 @contextlib.contextmanager
@@ -85,6 +91,8 @@ def test_where_they_part_what_surprises_and_a_blind_vote(demo_cache: Path, tmp_p
         own, other = sorted(answer["surprises"], key=lambda one: one["by"] != answer["variant"])
         ended = answer["reason"] == "eos"
         assert len(own["logprobs"]) == len(other["logprobs"]) == len(answer["ids"]) + ended
+        # Its own greedy answer is no surprise to it, nor much of one to another 4-bit variant.
+        assert perplexity(own) < SURE and perplexity(other) < 4 * SURE
         point = turn["parting"]["point"]
         if point < len(answer["ids"]):  # asked twice, and computed in other chunks
             assert math.exp(own["logprobs"][point]) == pytest.approx(way["own"], abs=TIE)

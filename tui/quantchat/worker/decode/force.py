@@ -1,6 +1,7 @@
 """How likely given tokens are to a model, each after those before it: teacher forcing.
 
-It runs the model's own modules over a cache of its own. What the decode loop keeps is not touched:
+It runs the model's own modules, by `readable` where a fused product took their weights into a
+block, over a cache of its own. What the decode loop keeps is not touched:
 the next answer begins as it would have, and no token of it is timed with this in between.
 """
 
@@ -11,6 +12,7 @@ from typing import Any
 
 from quantchat.worker.decode.blocks import before_each_block
 from quantchat.worker.decode.caches import growing_cache
+from quantchat.worker.decode.columns import readable
 from quantchat.worker.decode.own import CHUNK
 from quantchat.worker.decode.steps.eager import release
 from quantchat.worker.engines.loaded import Loaded
@@ -47,7 +49,11 @@ def force(
             raise Refused("stopped", "it gave way to the next command")
 
     try:
-        with torch.inference_mode(), before_each_block(loaded.model, give_way):
+        with (
+            torch.inference_mode(),
+            before_each_block(loaded.model, give_way),
+            readable(loaded.model),
+        ):
             while at < len(given):
                 end = min(at + CHUNK, need) if at < need else at + _ROWS
                 tokens = torch.tensor([given[at:end]], device=device)

@@ -261,20 +261,6 @@ def call_as_before(model: Any) -> None:
         vars(layer).pop("forward", None)
 
 
-def part(model: Any) -> None:
-    """Give back to layers whose weights lie in one block what their own `forward` cannot read.
-
-    Rows of a block are as good as a weight of their own; columns are not, for the kernels want
-    them without gaps.
-    """
-    for layer in model.modules():
-        if isinstance(scales := getattr(layer, "scales_and_zeros", None), torch.Tensor):
-            layer.scales_and_zeros = scales.contiguous()
-        state = getattr(getattr(layer, "weight", None), "quant_state", None)
-        if state is not None:
-            state.absmax = state.absmax.contiguous()
-
-
 def _reshaped(direct: Product) -> Any:
     def forward(x: Any) -> Any:
         out = direct(x.reshape(-1, x.shape[-1]))

@@ -66,13 +66,13 @@ def _chosen(step: Step, loaded: Loaded, note: str = "") -> Chosen:
 def _eager(model: Any, check: Check, _tell: Tell) -> Step:
     """The fastest form that computes the same: fused, direct, or the modules as they are."""
     if model.device.type == "cpu":
-        from quantchat.worker.decode import kernels
+        from quantchat.worker.decode import columns, kernels
         from quantchat.worker.decode.steps.llama import llama_step
 
         fused = llama_step(model)
         if fused is not None and not check.fault(fused):
             return fused
-        kernels.part(model)
+        columns.part(model)
         if kernels.call_directly(model):
             direct = EagerStep(model, "eager, direct kernel calls")
             if not check.fault(direct):
