@@ -18,8 +18,8 @@ from quantchat.app.screens.comparison import ComparisonScreen
 from quantchat.app.widgets.turn_view import TurnView
 from quantchat.bench.comparison import Comparison
 from quantchat.bench.live_variant import State
-from quantchat.host.worker_process import Place, Worker, start_worker
 from quantchat.bench.voting import VotePlan
+from quantchat.host.worker_process import Place, Worker, start_worker
 from quantchat.metrics.gpus import GpuSample
 from quantchat.profile.model import Profile
 
