@@ -106,7 +106,7 @@ async def test_a_group_that_does_not_fit_is_told_with_one_that_does(
         await Workshop().prepare(spec, lambda progress: None)
     assert caught.value.failure.kind == "unsupported"
     assert "128 does not divide the width 576" in caught.value.failure.reason
-    assert "use group_size = 64" in caught.value.failure.mend
+    assert "use a group size of 64" in caught.value.failure.mend
 
 
 async def test_stopping_a_real_stage_leaves_nothing(demo_cache: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import io
 import json
@@ -18,9 +19,8 @@ from rich.console import Console
 from rich.text import Text
 
 from fakes.scripted_jobs import Jobs
-from quantchat.cli import bars, main
+from quantchat.cli import bars, main, stages
 from quantchat.cli.quantize import _GPTQ_ONLY
-from quantchat.cli.stages import stage_display
 from quantchat.errors import UserError
 from quantchat.profile.model import Quantize
 from quantchat.quantize import export, outcome
@@ -73,7 +73,7 @@ def test_from_the_model_to_a_folder(tmp_path: Path, jobs: Jobs, capsys: Capture)
     assert not list(tmp_path.glob(".out*"))
     said = capsys.readouterr()
     assert "12.345 ± 0.500" in said.out
-    assert "layer 0 mlp.down_proj" in said.out
+    assert "layers.0.mlp.down_proj" in said.out
     assert "1 modules were only rounded" in said.out
     assert "calibrated on 32 samples, 5000 tokens" in said.out
     assert "the checkpoint is in out" in said.out
@@ -213,6 +213,18 @@ def test_bits_per_weight() -> None:
     assert told.bits_per_weight(told.after) is None
 
 
+def test_what_was_quantized_before_is_not_in_the_time() -> None:
+    def said(resumed: int) -> str:
+        told = dataclasses.replace(an_outcome([]), resumed=resumed)
+        console = Console(file=io.StringIO(), width=120)
+        with console.capture() as caught:
+            console.print(render(told))
+        return caught.get()
+
+    assert "13 of the layers were kept from a try that was stopped" in said(13)
+    assert "were kept" not in said(0)
+
+
 rows = st.fixed_dictionaries(
     {
         "layer": st.integers(0, 99),
@@ -228,7 +240,7 @@ def test_any_outcome_can_be_shown(losses: list[dict[str, Any]], note: str) -> No
 
 
 def test_progress_without_a_terminal_is_lines(capsys: Capture) -> None:
-    with stage_display() as display:
+    with stages.stage_display() as display:
         display(Progress("loading"))
         display(Progress("loading"))
         display(Progress("layer", 1, 2, "q_proj"))
@@ -253,3 +265,13 @@ def test_bars_in_a_terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> None
     loading, layer, over = lines[:3]
     assert "7/30" in layer and ("67 s left" in layer or width < 80)
     assert "/" not in loading + over  # nothing to count
+
+
+def test_at_the_end_no_stage_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = Console(file=io.StringIO(), force_terminal=True, width=100)
+    for module in (bars, stages):
+        monkeypatch.setattr(module, "console", lambda *, stderr: out)
+    with out.capture() as caught, stages.stage_display() as display:
+        display(Progress("perplexity after", 2, 3, "windows read"))
+    last = Text.from_ansi(caught.get()).plain.rstrip().splitlines()[-1]
+    assert "3/3" in last and "windows read" not in last

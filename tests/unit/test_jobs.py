@@ -125,10 +125,10 @@ def test_groups_that_do_not_fit_are_told_with_some_that_do(group_size: int) -> N
     if group_size in (-1, 16, 32):
         check_groups(model, group_size)
         return
-    with pytest.raises(Refused, match=f"group_size {group_size} does not divide the width") as told:
+    with pytest.raises(Refused, match=f"group size {group_size} does not divide the width") as told:
         check_groups(model, group_size)
     fitting = {96: 64, 64: 32}[group_size]  # of the first layer that it does not fit
-    assert f"use group_size = {fitting}" in told.value.failure.mend
+    assert f"use a group size of {fitting}" in told.value.failure.mend
 
 
 def test_a_model_that_is_quantized_is_refused(tmp_path: Path) -> None:

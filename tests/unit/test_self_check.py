@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 from fakes.scripted_app import LEFT, RIGHT, profile
 from fakes.scripted_worker import Script, ScriptedMaker, likely, starter
@@ -87,3 +90,12 @@ def test_what_was_not_reached_is_told() -> None:
     rows = list(report.rows([Found("A", AGAIN, 0, 5, None)]))
     assert rows[0] == ("A", AGAIN, "1 of 1", "nowhere")
     assert rows[1][2:] == ("–", "not reached")
+
+
+def test_on_the_narrowest_screen_each_condition_keeps_to_its_line() -> None:
+    inside = Console(width=66, file=io.StringIO())  # of the dialog, on 80 columns
+    with inside.capture() as caught:
+        inside.print(report.render([Found("NF4", name, 0, 1000, 998) for name in CONDITIONS]))
+    lines = caught.get().splitlines()
+    found = [line.split(" 0 of 1 ")[0].strip() for line in lines if "token 999 of 1000" in line]
+    assert found == list(CONDITIONS)

@@ -22,7 +22,9 @@ def stage_display() -> Iterator[Callable[[Progress], None]]:
         yield _Lines()
         return
     with bars(detail=True) as bar:
-        yield _Bars(bar)
+        display = _Bars(bar)
+        yield display
+        display.end()
 
 
 class _Bars:
@@ -35,7 +37,7 @@ class _Bars:
 
     def __call__(self, told: Progress) -> None:
         if self._task is None or told.stage != self._stage:
-            self._end()
+            self.end()
             self._stage = told.stage
             self._task = self._bar.add_task(one_line(told.stage), total=None, detail="")
         self._bar.update(
@@ -45,7 +47,8 @@ class _Bars:
             detail=one_line(told.detail),
         )
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """The stage under way is over."""
         if self._task is not None:
             total = self._bar.tasks[self._task].total or 1
             self._bar.update(self._task, total=total, completed=total, detail="")

@@ -64,6 +64,8 @@ class Outcome:
     calibration: dict[str, Any]
     """Of GPTQ: `samples`, `tokens` and `sha256` of what it was calibrated on."""
     note: str = ""
+    resumed: int = 0
+    """Layers that were quantized by an earlier try, and are not in `seconds`."""
 
     def bits_per_weight(self, side: Side) -> float | None:
         """Bits in the files for each parameter of the model, whatever is quantized of it."""
@@ -111,6 +113,7 @@ async def make(
         losses=told.result.get("losses", []) if told else [],
         calibration=told.result.get("calibration", {}) if told else {},
         note=after.note,
+        resumed=told.result.get("resumed", 0) if told else 0,
     )
 
 

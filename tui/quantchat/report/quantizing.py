@@ -25,7 +25,7 @@ def render(outcome: Outcome) -> Group:
         table = Table("worst modules", box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("loss", justify="right")
         for row in worst:
-            name = one_line(f"layer {row['layer']} {row['module']}")
+            name = one_line(f"layers.{row['layer']}.{row['module']}")
             table.add_row(Text(name), f"{row['loss']:.3g}")
         parts.append(table)
     return Group(*parts, *(Text(line) for line in _notes(outcome)))
@@ -54,6 +54,11 @@ def _notes(outcome: Outcome) -> list[str]:
         notes.append(
             f"calibrated on {told['samples']} samples, {told['tokens']} tokens"
             f" (calibration.jsonl, SHA-256 {told['sha256'][:12]}…)"
+        )
+    if outcome.resumed:
+        notes.append(
+            f"{outcome.resumed} of the layers were kept from a try that was stopped:"
+            " the time is that of the rest"
         )
     rounded = sum(row["loss"] is None for row in outcome.losses)
     if rounded:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -14,13 +16,15 @@ from quantchat.text import one_line
 
 def render(found: Sequence[Found]) -> Table:
     """How many answers stayed the same, and the earliest difference, by variant and condition."""
-    table = Table(title="Against itself, in turn with an empty cache", title_justify="left")
-    table.add_column("variant", overflow="fold")
+    title = "Against itself, in turn with an empty cache"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("the same prompts", overflow="fold")
     table.add_column("same answer", justify="right")
     table.add_column("parts earliest at", justify="right")
-    for variant, condition, same, earliest in rows(found):
-        table.add_row(Text(one_line(variant)), condition, same, earliest)
+    for variant, own in itertools.groupby(rows(found), key=lambda row: row[0]):
+        table.add_row(Text(one_line(variant), style="bold"))
+        for _, condition, same, earliest in own:
+            table.add_row(f"  {condition}", same, earliest)
     return table
 
 

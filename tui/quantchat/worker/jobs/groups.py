@@ -20,6 +20,6 @@ def check_groups(model: Any, group_size: int) -> None:
             fitting = [size for size in (128, 64, 32, 16) if width % size == 0]
             raise Refused(
                 "unsupported",
-                f"group_size {group_size} does not divide the width {width} of {name}",
-                f"use group_size = {fitting[0] if fitting else -1}",
+                f"the group size {group_size} does not divide the width {width} of {name}",
+                f"use a group size of {fitting[0] if fitting else '-1, a whole row'}",
             )
