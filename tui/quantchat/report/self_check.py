@@ -17,7 +17,8 @@ from quantchat.text import one_line
 def render(found: Sequence[Found]) -> Table:
     """How many answers stayed the same, and the earliest difference, by variant and condition."""
     title = "Against itself, in turn with an empty cache"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.show_edge, table.padding = False, (0, 1, 0, 0)  # 65 columns, for the narrowest screen
     table.add_column("the same prompts", overflow="fold")
     table.add_column("same answer", justify="right")
     table.add_column("parts earliest at", justify="right")
