@@ -1,0 +1,235 @@
+"""Real servers beside a local variant: `transformers serve` and llama.cpp's, on the demo's model.
+
+`python benchmarks/servers.py` makes an environment with llama.cpp's server (built from source, some
+minutes, once), and has quantchat start both servers on loopback, each in turn beside bf16 loaded by
+quantchat itself, and beside each other. All have the same weights: the GGUF is what the demo's bf16
+base was unpacked from. They are asked the same prompts, greedy, one at a time.
+
+It writes `benchmarks/results/servers.json`: whether the texts are equal, TTFT and ITL by arrival,
+what each server counted, what its processes held, and how many of them were left at the end. Where
+a text parts from the local one, the local variant tells how likely it held either token there.
+`--table` prints the table of `docs/servers.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+from driving import circumstances, demo_gguf, loaded
+
+from quantchat.bench.comparison import Comparison
+from quantchat.bench.headless import measure
+from quantchat.bench.prompts import DEFAULT
+from quantchat.bench.requests import load_request
+from quantchat.bench.rounds import Plan, Task
+from quantchat.profile.model import DEMO_MODEL, Profile, Transformers
+from quantchat.quantize.store import Workshop
+from quantchat.snapshot.schema import AnswerRecord, Snapshot, TurnRecord
+from quantchat.worker.protocol import NO_ID, Force, Forced, Message
+
+RESULTS = Path(__file__).parent / "results" / "servers.json"
+REQUIREMENTS = Path(__file__).parent / "llama_server.txt"
+ENV = "llama-server"
+LOCAL, SERVE, LLAMA = "bf16, here", "transformers serve", "llama.cpp"
+PAIRS = ((0, 1), (0, 2), (1, 2))
+ADDRESS = "http://127.0.0.1:{port}"
+
+
+def profile(base: Path, gguf: Path, tokens: int) -> Profile:
+    """The three variants; the servers as their own documentation starts them."""
+    serve = ["transformers", "serve", str(base), "--host", "127.0.0.1", "--port", "{port}"]
+    llama = ["python", "-m", "llama_cpp.server", "--model", str(gguf), "--model_alias", gguf.stem]
+    llama += ["--n_ctx", "2048", "--host", "127.0.0.1", "--port", "{port}"]
+    served = {"engine": "openai", "base_url": f"{ADDRESS}/v1"}
+    variants = [
+        {"label": LOCAL, "engine": "transformers", "model": DEMO_MODEL, "decode": "generate"},
+        {
+            **served, "label": SERVE, "model": str(base),
+            "server": {"command": serve, "ready": f"{ADDRESS}/health", "timeout_s": 300},
+        },
+        {
+            **served, "label": LLAMA, "model": gguf.stem,
+            "server": {"command": llama, "env": ENV, "timeout_s": 300},
+        },
+    ]  # fmt: skip
+    return Profile.model_validate(
+        {"name": "servers", "variants": variants, "generation": {"max_new_tokens": tokens}}
+    )
+
+
+class Family:
+    """Processes that this one has started, and those they started."""
+
+    def __init__(self) -> None:
+        self.seen: dict[int, psutil.Process] = {}
+
+    def look(self) -> None:
+        """Note who is there now."""
+        for one in psutil.Process().children(recursive=True):
+            self.seen.setdefault(one.pid, one)
+
+    def left(self) -> int:
+        """How many of those that were seen still run, given a moment to end."""
+        _, alive = psutil.wait_procs(self.seen.values(), timeout=3)
+        return len(alive)
+
+
+async def explain(spec: Transformers, turn: TurnRecord, tokens: int) -> dict[str, Any] | None:
+    """Where the server's text of `turn` leaves the local one, by the local variant's own odds."""
+    from transformers import AutoTokenizer
+
+    made = await Workshop().prepare(spec, lambda progress: None)
+    own, other = turn.answers
+    if own.text == other.text:
+        return None
+    said = AutoTokenizer.from_pretrained(made.model)(other.text, add_special_tokens=False)
+    theirs = said["input_ids"][:tokens]
+    pairs = enumerate(zip(own.ids, theirs, strict=False))
+    point = next((index for index, (a, b) in pairs if a != b), None)
+    if point is None:
+        return {"token": min(len(own.ids), len(theirs)), "why": "one ends there"}
+    worker, _ = await loaded(spec.label, load_request(spec, made))
+    try:
+        wanted = own.ids[: point + 1]
+        messages = [Message("user", turn.prompt)]
+        worker.send(Force(1, messages, wanted, point, [theirs[point]], threads=2))
+        async for event in worker.events():
+            if isinstance(event, Forced):
+                return {
+                    "token": point,
+                    "own": own.pieces[point],
+                    "own_probability": round(math.exp(event.logprobs[0]), 4),
+                    "its_probability": round(math.exp(event.also[0]), 4),
+                }
+    finally:
+        await worker.close()
+    raise AssertionError("unreachable: the events end with an exception")
+
+
+def figures(snapshot: Snapshot, label: str) -> dict[str, Any]:
+    """Of one variant in one measurement: medians over its answers."""
+    variant = next(one for one in snapshot.variants if one.label == label)
+    answers = [a for t in snapshot.turns for a in t.answers if a.variant == label]
+    assert variant.memory is not None and variant.load is not None
+    assert variant.resolved is not None
+
+    def median(of: Any) -> float | None:
+        known = [value for value in map(of, answers) if value is not None]
+        return round(statistics.median(known), 2) if known else None
+
+    return {
+        "kernel": variant.resolved.kernel,
+        "load_s": {
+            "total": round(variant.load.total_s, 1),
+            "import": round(variant.load.import_s, 1),
+            "weights or the server's start": round(variant.load.weights_s, 1),
+            "first answer": round(variant.load.warmup_s, 1),
+        },
+        "ttft_ms": median(lambda a: a.timing.ttft_ms),
+        "itl_ms_p50": median(lambda a: a.timing.itl_ms and a.timing.itl_ms.p50),
+        "decode_tok_s": median(lambda a: a.timing.decode_tok_s),
+        "arrivals_s": median(_arrivals),
+        "counted": all(answer.timing.output_tokens >= 0 for answer in answers),
+        "output_tokens": [answer.timing.output_tokens for answer in answers],
+        "arrived": [len(answer.times_ns) for answer in answers],
+        "chunks": all(NO_ID in answer.ids for answer in answers),
+        "prompt_tokens": [answer.prompt_tokens for answer in answers],
+        "memory_bytes": variant.memory.bytes,
+        "memory_source": variant.memory.source,
+        "note": variant.note,
+    }
+
+
+def _arrivals(answer: AnswerRecord) -> float | None:
+    """Tokens or chunks a second, as they arrive."""
+    times = answer.times_ns
+    return (len(times) - 1) * 1e9 / (times[-1] - times[0]) if len(times) > 1 else None
+
+
+async def run(rounds: int, tokens: int) -> dict[str, Any]:
+    """Each pair in turn, and nothing of it left."""
+    base = Transformers(label=LOCAL, engine="transformers", model=DEMO_MODEL, decode="generate")
+    folder = Path((await Workshop().prepare(base, lambda progress: None)).model)
+    spec = profile(folder, await demo_gguf(), tokens)
+    family = Family()
+    result: dict[str, Any] = {"pairs": []}
+    for pair in PAIRS:
+        comparison = Comparison(spec, maker=Workshop())
+        comparison.pair = pair
+        plan = Plan(tuple(map(Task, DEFAULT)), rounds=rounds)
+        snapshot = await measure(
+            comparison, plan, on_step=lambda done, total, detail: family.look()
+        )
+        turns = [turn for turn in snapshot.turns if turn.round == 1]
+        same = [turn.answers[0].text == turn.answers[1].text for turn in turns]
+        one = {
+            "variants": {label: figures(snapshot, label) for label in snapshot.shown},
+            "equal_texts": sum(same),
+            "prompts": len(same),
+            "steady": _steady(snapshot),
+        }
+        if pair[0] == 0:
+            one["parted"] = [await explain(base, turn, tokens) for turn in turns]
+        result["pairs"].append(one)
+    result["processes_seen"] = len(family.seen)
+    result["processes_left"] = family.left()
+    return result
+
+
+def _steady(snapshot: Snapshot) -> bool:
+    """Whether each variant said the same in each round."""
+    said: dict[tuple[str, int | None], set[str]] = {}
+    for turn in snapshot.turns:
+        for answer in turn.answers:
+            said.setdefault((answer.variant, turn.task), set()).add(answer.text)
+    return all(len(texts) == 1 for texts in said.values())
+
+
+def table(result: dict[str, Any]) -> str:
+    """The kept result as Markdown."""
+    lines = [
+        "| pair | variant | TTFT ms | ITL p50 ms | arrivals/s | tok/s | memory | equal texts |",
+        "| --- | --- | --: | --: | --: | --: | --: | --: |",
+    ]
+    for number, pair in enumerate(result["pairs"], 1):
+        for label, one in pair["variants"].items():
+            rate = one["decode_tok_s"] if one["counted"] else None
+            cells = [one["ttft_ms"], one["itl_ms_p50"], one["arrivals_s"], rate]
+            told = " | ".join("–" if cell is None else f"{cell:.1f}" for cell in cells)
+            memory = f"{one['memory_bytes'] / 2**20:.0f} MiB"
+            equal = f"{pair['equal_texts']} of {pair['prompts']}"
+            lines.append(f"| {number} | {label} | {told} | {memory} | {equal} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Measure and write, or print what is kept; 0 if nothing was left running."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--table", action="store_true", help="print the kept result")
+    given = parser.parse_args()
+    if not given.table:
+        create = ["quantchat", "env", "create", ENV, "-r", str(REQUIREMENTS)]
+        subprocess.run([sys.executable, "-m", *create], check=True)
+        result = circumstances(f"servers.py --rounds {given.rounds} --tokens {given.tokens}")
+        result |= asyncio.run(run(given.rounds, given.tokens))
+        RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    kept = json.loads(RESULTS.read_text(encoding="utf-8"))
+    print(table(kept))
+    return 1 if kept["processes_left"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""Real servers that quantchat starts, beside the same weights loaded by itself: one answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from quantchat.bench.comparison import Comparison
+from quantchat.bench.conversation import Answer, Turn, text_divergence
+from quantchat.bench.live_variant import LiveVariant, State
+from quantchat.errors import UserError
+from quantchat.host.environments import Environments
+from quantchat.metrics.sampler import DeviceSampler
+from quantchat.profile.model import DEMO_MODEL, Profile, Transformers
+from quantchat.quantize.store import Workshop
+
+pytestmark = [pytest.mark.model, pytest.mark.timeout(600)]
+
+SERVER_ENV = "llama-server"
+"""As benchmarks/servers.py makes it: building it takes minutes, so that no test does."""
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+ADDRESS = "http://127.0.0.1:{port}"
+QUESTION, ANSWER = "What is the capital of France?", "The capital of France is Paris."
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async def poll() -> None:
+        while not condition():
+            await asyncio.sleep(0.02)
+
+    await asyncio.wait_for(poll(), 300)
+
+
+def profile(base: Path, model: str, command: list[str], **more: Any) -> Profile:
+    """bf16, loaded here, beside a server of `command`."""
+    address = ["--host", "127.0.0.1", "--port", "{port}"]
+    server = {"command": [*command, *address], "timeout_s": 300, **more}
+    local = {"label": "here", "engine": "transformers", "model": str(base), "decode": "generate"}
+    served = {"label": "served", "engine": "openai", "model": model, "server": server}
+    served["base_url"] = f"{ADDRESS}/v1"
+    return Profile.model_validate(
+        {
+            "name": "a real server",
+            "variants": [local, served],
+            "generation": {"max_new_tokens": 16},
+        }
+    )
+
+
+class Beside:
+    """The two, loaded."""
+
+    def __init__(self, spec: Profile) -> None:
+        self.comparison = Comparison(spec, maker=Workshop())
+        self.here, self.served = self.comparison.sides
+
+    async def ask(self, prompt: str) -> tuple[Answer, Answer]:
+        turn = self.comparison.ask(prompt)
+        await self.comparison.wait()
+        return self.answers(turn)
+
+    def answers(self, turn: Turn) -> tuple[Answer, Answer]:
+        return turn.answers["here"], turn.answers["served"]
+
+    def server(self) -> psutil.Process:
+        """The process that the worker started and that listens."""
+        assert self.served.pid is not None
+        for one in psutil.Process(self.served.pid).children(recursive=True):
+            if any(c.status == psutil.CONN_LISTEN for c in one.net_connections("tcp")):
+                return one
+        raise AssertionError("no process of the worker listens")
+
+
+@asynccontextmanager
+async def beside(spec: Profile) -> AsyncIterator[Beside]:
+    """Both loaded; and at the end nothing is left of what they started."""
+    run = Beside(spec)
+    family: list[psutil.Process] = []
+    try:
+        run.comparison.open()
+        settled = (State.READY, State.FAILED)
+        await until(lambda: all(v.state in settled for v in (run.here, run.served)))
+        assert run.served.state is State.READY, run.served.failure
+        assert run.here.state is State.READY, run.here.failure
+        family = psutil.Process().children(recursive=True)
+        assert run.server() in family
+        yield run
+    finally:
+        await run.comparison.close()
+        _, alive = psutil.wait_procs(family, timeout=10)
+        assert not alive
+
+
+def memory_of(variant: LiveVariant) -> int:
+    assert variant.pid is not None and variant.ledger is not None
+    sampler = DeviceSampler()
+    sampler.sample()
+    found = sampler.process_memory(variant.pid, variant.ledger)
+    sampler.close()
+    assert found.source == "resident" and found.bytes is not None
+    return found.bytes
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the server, too, shares the cores
+
+
+async def test_transformers_serve_says_the_same_and_is_killed(demo_base: Path) -> None:
+    pytest.importorskip("fastapi", reason="transformers[serving] is not installed")
+    spec = profile(demo_base, str(demo_base), ["transformers", "serve", str(demo_base)])
+    async with beside(spec) as run:
+        here, served = await run.ask(QUESTION)
+        assert here.text == served.text == ANSWER
+        assert (served.reason, served.prompt_tokens) == ("eos", here.prompt_tokens)
+        assert served.counted == len(here.ids) == len(served.pieces)
+        assert run.served.ready is not None
+        assert "repetition penalty of its own" in run.served.ready.note  # it refuses to be told
+        own = psutil.Process(run.served.pid).memory_info().rss
+        weights = (demo_base / "model.safetensors").stat().st_size
+        assert memory_of(run.served) > own + weights
+
+        turn = run.comparison.ask("Count from one to one hundred in words.")
+        here, served = run.answers(turn)
+        await until(lambda: len(served.pieces) > 5)
+        run.server().kill()
+        await until(lambda: run.served.state is State.FAILED)
+        assert run.served.failure is not None
+        assert run.served.failure.reason == "transformers was ended by signal 9"
+        assert served.over and served.text
+        await run.comparison.wait()  # the other side comes to its end
+        assert here.failure is None and here.reason in ("eos", "length")
+
+
+async def test_llama_cpp_begins_alike_on_the_weights_that_the_base_was_unpacked_from(
+    demo_base: Path, demo_cache: Path
+) -> None:
+    try:
+        Environments().find(SERVER_ENV)
+    except UserError as error:
+        pytest.skip(f"{error}: quantchat env create {SERVER_ENV} -r benchmarks/llama_server.txt")
+    gguf = Transformers(label="G", engine="transformers", model=DEMO_MODEL, gguf_file=GGUF)
+    wheel = await Workshop().prepare(gguf, lambda progress: None)
+    file = str(Path(wheel.model) / GGUF)
+    command = ["python", "-m", "llama_cpp.server", "--model", file, "--model_alias", "smollm2"]
+    command += ["--n_ctx", "1024", "--n_threads", "1"]
+    async with beside(profile(demo_base, "smollm2", command, env=SERVER_ENV)) as run:
+        here, served = await run.ask("Summarise the causes of the French Revolution.")
+        # It rounds activations to 8 bits, so that a text may part where two words are as likely.
+        assert (text_divergence(here, served) or len(here.text)) > 10
+        assert (served.reason, len(served.pieces)) == ("length", 16)
+        assert run.served.ready is not None
+        assert "counts no tokens" in run.served.ready.note and served.counted == -1
+        assert "penalty" not in run.served.ready.note
+        assert memory_of(run.served) > 2**20 * 150
