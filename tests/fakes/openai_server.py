@@ -15,8 +15,9 @@ TOKENS = 7
 
 
 class FakeServer(ThreadingHTTPServer):
-    """`behaviour`: ok, uncounted, silent on usage, strict, counts the end, 401, 404, 429, cut or
-    endless. A strict one takes no parameter that is not OpenAI's.
+    """`behaviour`: ok, uncounted, silent on usage, strict, fickle, counts the end, 401, 404, 429,
+    cut or endless. A strict one takes no parameter that is not OpenAI's, a fickle one never says
+    the same again.
 
     An endless stream goes on until it is something else: cut, or well.
     """
@@ -79,7 +80,8 @@ class _Handler(BaseHTTPRequestHandler):
         chat = "messages" in body
         try:
             self._event(_choice(chat, "", None))  # the role comes first, without text
-            for piece in CHUNKS:
+            new = f" {len(self.server.requests)}" if behaviour == "fickle" else ""
+            for piece in (*CHUNKS, new):
                 self._event(_choice(chat, piece, None))
             asked = body.get("max_tokens") or body.get("max_completion_tokens")
             while self.server.behaviour == "endless" and asked != 1:

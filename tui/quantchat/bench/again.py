@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -38,11 +38,19 @@ class Again:
                 found.append(f'"{variant.label}" runs under {variant.python}')
             if variant.env:
                 found.append(f'"{variant.label}" runs in the environment {variant.env}')
-            if isinstance(variant, OpenAI) and variant.server:
-                command = shlex.join(variant.server.command)
-                found.append(f'"{variant.label}" starts a server: {command}')
+            if isinstance(variant, OpenAI):
+                found += _of_a_server(variant)
             found += [f'"{variant.label}" {danger}' for danger in variant.dangers]
         return found
+
+
+def _of_a_server(variant: OpenAI) -> Iterator[str]:
+    """Whom `variant` starts, and who is told the prompts, and which secret."""
+    if variant.server:
+        yield f'"{variant.label}" starts a server: {shlex.join(variant.server.command)}'
+    if not variant.server or variant.key_env:
+        key = f", with the key in {variant.key_env}" if variant.key_env else ""
+        yield f'"{variant.label}" asks the server at {variant.base_url}{key}'
 
 
 def again(snapshot: Snapshot, *, where: str) -> Again:

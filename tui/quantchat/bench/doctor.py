@@ -12,6 +12,7 @@ from quantchat.bench.surroundings import (
     Folder,
     Interpreter,
     Terminal,
+    extras,
     folders,
     installed,
     terminal,
@@ -40,6 +41,8 @@ class Diagnosis:
     """What `worker/jobs/inspect_kernels.py` says; empty where no worker could."""
     failure: str = ""
     """Why it could not."""
+    extras: dict[str, str] = field(default_factory=dict)
+    """What each extra of the package brought; empty where it is not installed."""
 
 
 async def examine(
@@ -60,7 +63,7 @@ async def examine(
         sampler.close()
     worker, failure = await _inspect(python, start, tell)
     return Diagnosis(
-        Interpreter.this(), installed(), device, folders(), terminal(), worker, failure
+        Interpreter.this(), installed(), device, folders(), terminal(), worker, failure, extras()
     )
 
 

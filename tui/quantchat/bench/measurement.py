@@ -120,7 +120,7 @@ def _unequal(measured: Sequence[Measured]) -> list[str]:
         {
             one.task + 1
             for one in measured
-            if len({answer.output_tokens for answer in one.turn.answers.values()}) > 1
+            if len({n for a in one.turn.answers.values() if (n := a.output_tokens) >= 0}) > 1
         }
     )
     if not tasks:

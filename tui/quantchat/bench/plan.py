@@ -9,6 +9,7 @@ import importlib.metadata
 import os
 from dataclasses import dataclass, field
 from typing import Literal
+from urllib.parse import urlsplit
 
 from quantchat.errors import UserError
 from quantchat.metrics.estimate import Estimate, estimate, notes
@@ -200,7 +201,8 @@ def _refuse_gguf(spec: AnyVariant) -> None:
 def _room(spec: AnyVariant, sample: DeviceSample) -> Room:
     """The device the worker of `spec` will choose (`choose_device` there), or its server."""
     if isinstance(spec, OpenAI):
-        return Room(one_line(spec.base_url), False, None, None)
+        where = "a server started here" if spec.server else urlsplit(spec.base_url).netloc
+        return Room(one_line(where), False, None, None)
     gpus = visible_gpus(sample.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
     index = int(spec.device.partition(":")[2] or 0)
     auto_cpu = spec.device == "auto" and (

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from quantchat.bench.comparison import Comparison
-from quantchat.bench.conversation import Answer, Turn, divergence_point
+from quantchat.bench.conversation import Answer, Turn, divergence_point, text_divergence
 from quantchat.bench.forcing import force_request
 from quantchat.bench.live_variant import LiveVariant
 from quantchat.bench.requests import chat_request, threads_for
@@ -42,6 +42,8 @@ class Found:
     point: int | None
     """Index of the first token that is another one; None where none is."""
     problem: str = ""
+    unit: str = "token"
+    """What is counted: of a server, whose tokens are not known, `character`."""
 
 
 @dataclass
@@ -156,11 +158,14 @@ def _answers(turn: Turn) -> list[Answer]:
 
 def _compared(condition: str, prompt: int, base: Answer, answer: Answer) -> Found:
     failure = answer.failure or base.failure
+    served = base.in_chunks
+    apart = text_divergence if served else divergence_point
     return Found(
         answer.variant,
         condition,
         prompt,
-        len(base.ids),
-        None if failure else divergence_point(base, answer),
+        len(base.text if served else base.ids),
+        None if failure else apart(base, answer),
         failure.reason if failure else "",
+        "character" if served else "token",
     )

@@ -29,6 +29,9 @@ LIBRARIES = (
 )
 """Whose versions are told; each is a dependency."""
 
+EXTRAS = {"servers": "openai", "adapters": "peft"}
+"""The library that each extra of the package brings."""
+
 
 @dataclass(frozen=True)
 class Interpreter:
@@ -80,6 +83,12 @@ class Terminal:
 def installed() -> dict[str, str]:
     """Version of each library, without importing it; empty where it is not installed."""
     return {**dict.fromkeys(LIBRARIES, ""), **versions(LIBRARIES)}
+
+
+def extras() -> dict[str, str]:
+    """Name and version of what each extra brings, by the extra; empty where it is not installed."""
+    found = versions(tuple(EXTRAS.values()))
+    return {extra: f"{of} {found[of]}" if of in found else "" for extra, of in EXTRAS.items()}
 
 
 def folders(environ: Mapping[str, str] = os.environ) -> list[Folder]:

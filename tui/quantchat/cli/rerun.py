@@ -14,7 +14,7 @@ from quantchat.cli.measuring import measured, output_options
 @click.option(
     "--trust",
     is_flag=True,
-    help="Run what else the snapshot names: other interpreters, a model's own code.",
+    help="Run and ask what else the snapshot names: interpreters, servers, a model's own code.",
 )
 @output_options
 @click.pass_obj

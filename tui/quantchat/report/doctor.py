@@ -50,6 +50,8 @@ def _lines(found: Diagnosis) -> Iterator[tuple[str, str]]:
         "libraries",
         ", ".join(f"{name} {version or UNKNOWN}" for name, version in found.libraries.items()),
     )
+    for extra, brought in found.extras.items():
+        yield f"extra {extra}", brought or f"not installed: pip install 'quantchat[{extra}]'"
     host = found.device.host
     yield "processor", f"{host.cpu}, {host.cores} cores"
     yield "RAM", f"{size(host.ram_total - host.ram_used)} of {size(host.ram_total)} free"

@@ -86,7 +86,8 @@ def _room(one: RoomPlan) -> Text:
     if one.total is not None:
         text.append(f" need {size(one.total)}, {size(one.peak)} while loading;")
     if room.free is None:
-        return text.append(f" nothing tells what is free on {one_line(room.name)}")
+        colon = ":" if one.total is None else ""
+        return text.append(f"{colon} nothing tells what is free on {one_line(room.name)}")
     return text.append(
         f" {size(room.free)} of {size(room.total)} are free on {one_line(room.name)}"
     )

@@ -41,7 +41,9 @@ def rows(found: Sequence[Found]) -> Iterator[tuple[str, str, str, str]]:
                 continue
             parted = [one for one in known if one.point is not None]
             first = min(parted, key=lambda one: one.point or 0, default=None)
-            place = f"token {(first.point or 0) + 1} of {first.tokens}" if first else "nowhere"
+            place = (
+                f"{first.unit} {(first.point or 0) + 1} of {first.tokens}" if first else "nowhere"
+            )
             yield variant, condition, f"{len(known) - len(parted)} of {len(known)}", place
 
 

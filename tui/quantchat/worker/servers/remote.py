@@ -59,7 +59,14 @@ class RemoteDecoder:
     """Stands where a `Decoder` stands, and asks a server instead of a model."""
 
     def __init__(self, command: Load) -> None:
-        import openai
+        try:
+            import openai
+        except ModuleNotFoundError as error:
+            raise Refused(
+                "missing_library",
+                f"the client that asks servers is not installed: {error.name}",
+                "python -m pip install 'quantchat[servers]'",
+            ) from error
 
         options = command.options
         self._model = command.model
