@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
 import textual.highlight
+from textual._styles_cache import StylesCache
+from textual.color import Color
 from textual.content import Content
 
 from fakes.screen_reader import column, lines, see, see_gone, see_in, text, wait_until
 from fakes.scripted_app import Running, Setup, profile
+from quantchat.app.textual_workarounds import let_drawn_lines_go
 from quantchat.app.widgets.transcript import AT_ONCE, Transcript
 from quantchat.app.widgets.turn_view import TurnView
 from quantchat.bench.conversation import Answer, AnswerState
@@ -277,3 +282,15 @@ async def test_the_last_turn_asked_anew_stays_the_last(setup: Setup) -> None:
         await run.settled()
         numbers = [view.turn.number for view in run.screen.columns.pair[0].query(TurnView)]
         assert numbers == [*range(10, 21), 22]
+
+
+def test_drawn_lines_go_with_their_widget() -> None:
+    let_drawn_lines_go()
+    black, white = Color(0, 0, 0), Color(255, 255, 255)
+    drawn = StylesCache()
+    inner, outer = drawn.get_inner_outer(black, white)
+    assert (inner.background, outer.background) == (white, black)
+    seen = weakref.ref(drawn)
+    del drawn
+    gc.collect()
+    assert seen() is None

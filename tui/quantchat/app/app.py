@@ -22,6 +22,7 @@ from quantchat.app.screens.comparison import ComparisonScreen
 from quantchat.app.textual_workarounds import (
     ControlGuard,
     PacedApp,
+    let_drawn_lines_go,
     take_pastes_for_text,
     tell_alt_enter,
     write_to_terminal,
@@ -96,6 +97,7 @@ class QuantchatApp(PacedApp):
         """
         tell_alt_enter()
         take_pastes_for_text()
+        let_drawn_lines_go()
         super().__init__()
         self._profile = profile
         self._votes = votes

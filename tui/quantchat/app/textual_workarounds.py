@@ -10,11 +10,13 @@ import contextlib
 import errno
 import threading
 from collections.abc import Callable, Iterable, MutableMapping
+from functools import _lru_cache_wrapper, lru_cache, partial
 from typing import Any, cast
 
 from rich.console import RenderableType
 from rich.segment import Segment
 from textual import _ansi_sequences
+from textual._styles_cache import StylesCache
 from textual._xterm_parser import BRACKETED_PASTE_END, BRACKETED_PASTE_START, XTermParser
 from textual.app import App
 from textual.color import Color
@@ -133,6 +135,19 @@ class PasteParser(XTermParser):
 def take_pastes_for_text() -> None:
     """Have the driver read the terminal with `PasteParser`."""
     linux_driver.XTermParser = PasteParser  # type: ignore[attr-defined]
+
+
+def let_drawn_lines_go() -> None:
+    """Let what was drawn of a widget go with it.
+
+    `StylesCache.get_inner_outer` remembers colours under a key that holds the cache of the widget,
+    drawn lines and all: 1024 of them stay long after their widgets, which are days of new chats.
+    Can go when its key is the colours alone.
+    """
+    remembered = StylesCache.get_inner_outer
+    if isinstance(remembered, _lru_cache_wrapper):
+        colours = lru_cache(1024)(partial(remembered.__wrapped__, None))
+        StylesCache.get_inner_outer = lambda self, *two: colours(*two)  # type: ignore[assignment]
 
 
 class PacedDriver(LinuxDriver):
