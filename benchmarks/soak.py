@@ -26,7 +26,7 @@ from driving import circumstances
 from session import ENTER, NEW_CHAT, SAVE, Session, Synthetic, keep, kept
 
 EVERY_S = 10.0
-SETTLING = 1 / 5
+SETTLING = 1 / 4
 """Share of the time after which nothing may grow any more: caches are filled by then."""
 MOST_GROWTH = 0.02
 """Of the resident memory, over all the time that is judged."""
@@ -39,7 +39,8 @@ PROMPTS = (
 )
 SYNTHETIC_ASKS = ("prose 60 2400", "code 60 2400", "table 60 2400", "cjk 60 2400", "emoji 60 2400")
 SYNTHETIC_EVERY_S = 55.0
-REAL_EVERY_S = 30.0
+REAL_EVERY_S = 45.0
+"""Longer than an answer takes at the lowest priority: a prompt that must wait is not sent."""
 TURNS = len(PROMPTS)
 """After so many there is a new chat, so that each holds the same: only then do they compare."""
 
