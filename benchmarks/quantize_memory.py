@@ -24,7 +24,8 @@ from typing import Any
 from driving import circumstances
 
 from quantchat.host.worker_process import Place, Worker, start_worker
-from quantchat.profile.model import DEMO_MODEL, Gptq, Quantize, Transformers
+from quantchat.profile.model import DEMO_MODEL, Gptq, Transformers
+from quantchat.profile.quantize import Quantize
 from quantchat.quantize import headers
 from quantchat.quantize.cache import read_made
 from quantchat.quantize.store import Workshop

@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from quantchat.host.worker_process import Place, Worker, start_worker
-from quantchat.profile.model import DEMO_MODEL, BitsAndBytes, Gptq, Quantize
+from quantchat.profile.model import DEMO_MODEL, BitsAndBytes, Gptq
+from quantchat.profile.quantize import Quantize
 from quantchat.quantize.maker import MakeFailed
 from quantchat.quantize.store import Workshop
 from quantchat.quantize.verify import STAMP

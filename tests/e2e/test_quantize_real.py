@@ -13,9 +13,12 @@ from typing import Any
 
 import numpy
 import pytest
+import torch
 
+from fakes.tiny_adapter import adapter_in
 from fakes.tiny_folder import tiny_folder
-from quantchat.profile.model import Gptq, Quantize
+from quantchat.profile.model import Gptq
+from quantchat.profile.quantize import Quantize
 from quantchat.quantize.cache import CheckpointCache, State, read_made
 from quantchat.quantize.store import Workshop
 from quantchat.worker.protocol import Progress
@@ -128,6 +131,26 @@ async def test_what_was_stopped_goes_on_and_loads_in_each_library(
     for python, library in ((sys.executable, "transformers"), (auto_gptq_python, "auto-gptq")):
         theirs = logits(python, library, folder)
         assert abs(theirs - ours).mean() < 0.1 * lost, library
+
+
+def test_an_adapter_is_merged_before_quantizing(place: Path) -> None:
+    pytest.importorskip("peft", reason="peft is not installed")
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    adapter = adapter_in(place / "lora", intermediate_size=128)
+    options = ("--bits", "4", "--group-size", "32", "--no-perplexity")
+    quantize(place, "merged-gptq", *options, "--adapter", str(adapter))
+    made = read_made(place / "merged-gptq")
+    assert made and len(made.result["adapter"]["sha256"]) == 64
+
+    # Merged by PEFT alone, and not quantized: 4 bits are near to it, and far from the base.
+    base = AutoModelForCausalLM.from_pretrained(place / "tiny", dtype="bfloat16")
+    before = base(torch.tensor([IDS])).logits[0].detach().float().numpy()
+    merged = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
+    expected = merged(torch.tensor([IDS])).logits[0].detach().float().numpy()
+    found = logits(sys.executable, "gptqmodel", place / "merged-gptq")
+    assert abs(found - expected).mean() < 0.3 * abs(expected - before).mean()
 
 
 def test_a_bitsandbytes_checkpoint_loads_again_as_it_was(place: Path) -> None:

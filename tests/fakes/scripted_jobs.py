@@ -23,6 +23,7 @@ WRITES = {
     "dequantize": ("model.safetensors", b"bf16" * 64),
     "calibrate": ("chats.jsonl", b'{"messages": []}\n'),
     "collect": ("chats.jsonl", b'{"text": "t"}\n'),
+    "merge_adapter": ("model.safetensors", b"bf16" * 64),
     "quantize_gptq": ("model.safetensors", b"int4" * 16),
     "quantize_bitsandbytes": ("model.safetensors", b"nf4." * 16),
 }

@@ -9,38 +9,30 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
+from pydantic import ValidationError
 
+from fakes.tiny_adapter import adapter_in
 from fakes.tiny_folder import tiny_folder
 from fakes.tiny_llama import tiny_llama
 from quantchat.profile.load import loads
+from quantchat.profile.mistakes import mistakes
+from quantchat.profile.model import BitsAndBytes, Profile, merged_adapter
 from quantchat.worker.decode.kernels import product
 from quantchat.worker.decode.modes import choose
 from quantchat.worker.decode.steps.llama import llama_step
 from quantchat.worker.engines import load
-from quantchat.worker.engines.adapter import CONFIG, WEIGHTS, attach
+from quantchat.worker.engines.adapter import CONFIG, WEIGHTS, attach, merge, opened
 from quantchat.worker.engines.loaded import Loaded
 from quantchat.worker.failures import Refused
+from quantchat.worker.jobs import merge_adapter
 from quantchat.worker.protocol import Load
 
 peft = pytest.importorskip("peft", reason="peft is not installed")
 
-TARGETS = ["q_proj", "v_proj", "down_proj"]
-
-
-def adapter_in(folder: Path, *, scale: float = 1.0, targets: list[str] | None = None) -> Path:
-    """An adapter for the tiny Llama, trained on nothing: random weights in both of its factors."""
-    torch.manual_seed(1)
-    config = peft.LoraConfig(r=4, target_modules=targets or TARGETS, task_type="CAUSAL_LM")
-    model = peft.get_peft_model(tiny_llama(), config)
-    for name, weight in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=scale)
-    model.save_pretrained(folder)
-    return folder
-
 
 def merged(adapter: Path) -> Any:
-    """The tiny Llama with `adapter` merged into its weights, by PEFT."""
+    """The tiny Llama with `adapter` merged into its weights, by PEFT alone."""
     return peft.PeftModel.from_pretrained(tiny_llama(), str(adapter)).merge_and_unload()
 
 
@@ -111,7 +103,7 @@ def test_no_direct_call_leaves_it_out(tmp_path: Path) -> None:
     model = tiny_llama()
     assert llama_step(model) is not None
     model = tiny_llama()
-    attach(model, str(adapter_in(tmp_path, scale=1e-6, targets=["q_proj"])))
+    attach(model, opened(str(adapter_in(tmp_path, scale=1e-6, targets=["q_proj"]))))
     assert llama_step(model) is None
     assert product([model.model.layers[0].self_attn.q_proj]) is None
 
@@ -190,16 +182,91 @@ def test_what_cannot_be_used_is_one_line(
     tmp_path: Path, spoil: Callable[[Path], None], said: str
 ) -> None:
     spoil(adapter_in(tmp_path))
-    with pytest.raises(Refused) as refused:
-        attach(tiny_llama(), str(tmp_path))
-    failure = refused.value.failure
-    assert said in failure.reason and failure.mend
-    assert "\n" not in failure.reason
+    for put in (attach, merge):  # the same reasons, wherever it goes
+        with pytest.raises(Refused) as refused:
+            put(tiny_llama(), opened(str(tmp_path)))
+        failure = refused.value.failure
+        assert said in failure.reason and failure.mend
+        assert "\n" not in failure.reason and "ignore_mismatched_sizes" not in failure.reason
 
 
-def test_one_for_another_size_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("put", [attach, merge])
+def test_one_for_another_size_is_refused(tmp_path: Path, put: Callable[[Any, Any], Any]) -> None:
     with pytest.raises(Refused, match="it does not fit this model, it was made for"):
-        attach(tiny_llama(hidden_size=32), str(adapter_in(tmp_path)))
+        put(tiny_llama(hidden_size=32), opened(str(adapter_in(tmp_path))))
+
+
+def merge_job(model: Path, adapter: Path | str, place: Path) -> dict[str, Any]:
+    """Run the job in this process, which keeps its folder and its priority."""
+    (place / "output").mkdir(parents=True)
+    options: dict[str, Any] = {"model": str(model), "revision": None, "dtype": "auto"}
+    options |= {
+        "device": "cpu",
+        "adapter": str(adapter),
+        "trusted": False,
+        "output": str(place / "output"),
+    }
+    return merge_adapter.run(options, lambda *step: None)
+
+
+@pytest.fixture
+def unsettled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merge_adapter, "settle", lambda options: None)
+
+
+def test_merged_it_says_what_it_says_beside_the_weights(
+    folders: tuple[Path, Path], tmp_path: Path, unsettled: None
+) -> None:
+    model, adapter = folders
+    told = merge_job(model, adapter, tmp_path)["adapter"]
+    assert told["kind"] == "LoRA r4 on down_proj, q_proj, v_proj"
+    assert told["sha256"] == loaded(model, adapter).resolved("eager").adapter_hash
+    one = loaded(tmp_path / "output", None)
+    assert (
+        one.kernel == "not quantized"
+        and one.tokenizer.vocab_size == loaded(model, None).tokenizer.vocab_size
+    )
+    ids = torch.arange(40)[None] % 90
+    with torch.inference_mode():
+        found, expected = one.model(ids).logits, merged(adapter)(ids).logits
+        beside, base = (
+            loaded(model, adapter).model(ids).logits,
+            loaded(model, None).model(ids).logits,
+        )
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found, beside, rtol=1e-3, atol=1e-3)
+    assert (found - base).abs().mean() > 0.1  # and it is the adapter that makes the difference
+
+
+def test_what_is_quantized_takes_no_adapter(
+    folders: tuple[Path, Path], tmp_path: Path, unsettled: None
+) -> None:
+    model, adapter = folders
+    config = json.loads((model / "config.json").read_text())
+    quantized = {**config, "quantization_config": {"quant_method": "gptq"}}
+    (model / "config.json").write_text(json.dumps(quantized))
+    with pytest.raises(Refused, match=r"already quantized \(gptq\)"):
+        merge_job(model, adapter, tmp_path)
+
+
+def test_what_the_hub_does_not_give_is_one_line(
+    folders: tuple[Path, Path], tmp_path: Path, unsettled: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def nothing(*_: Any, **__: Any) -> str:
+        raise LocalEntryNotFoundError("no network\nand more")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", nothing)
+    for put in (
+        lambda: merge_job(folders[0], "org/lora@v1", tmp_path),
+        lambda: load(command(folders[0], Path("org/lora@v1")), lambda stage: None),
+    ):
+        with pytest.raises(Refused) as refused:
+            put()
+        failure = refused.value.failure
+        assert failure.reason == "cannot fetch the adapter org/lora from the hub: no network"
+        assert failure.mend
 
 
 def test_a_profile_names_it_from_its_own_folder(tmp_path: Path) -> None:
@@ -212,3 +279,43 @@ def test_a_profile_names_it_from_its_own_folder(tmp_path: Path) -> None:
     assert adapters == [str(tmp_path / "lora"), "org/lora@v1"]
     with pytest.raises(Exception, match=r"adapter: must be a folder, which begins with"):
         loads(text + variant.format("b", "gptq", "my lora"), where="p.toml", folder=tmp_path)
+
+
+def a_variant(**more: Any) -> list[str]:
+    """The mistakes of a profile with a variant of these keys, as lines."""
+    plain = {"label": "b", "engine": "transformers", "model": "org/m"}
+    try:
+        Profile.model_validate({"name": "p", "variants": [{"label": "a", **more}, plain]})
+    except ValidationError as error:
+        return [one.what for one in mistakes(error)]
+    return []
+
+
+def test_merged_or_beside_and_never_both() -> None:
+    beside = BitsAndBytes(label="a", engine="bitsandbytes", model="org/m", adapter="org/lora")
+    assert (beside.options["adapter"], merged_adapter(beside)) == ("org/lora", None)
+    inside = beside.model_copy(update={"merge_adapter": True})
+    assert merged_adapter(inside) == "org/lora"
+    assert not {"adapter", "merge_adapter"} & set(inside.options)  # the engine puts none on it
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"engine": "transformers"}, "merge_adapter needs an `adapter`"),
+        ({"engine": "gptq", "adapter": "org/l"}, "for a model that is quantized here"),
+        (
+            {"engine": "transformers", "adapter": "org/l", "gguf_file": "m.gguf"},
+            "and no gguf_file",
+        ),
+    ],
+)
+def test_what_cannot_be_merged_is_a_mistake(keys: dict[str, Any], said: str) -> None:
+    (mistake,) = a_variant(model="org/m", merge_adapter=True, **keys)
+    assert said in mistake
+    assert not a_variant(model="org/m", **keys)
+
+
+def test_what_is_quantized_here_may_have_it_merged_first() -> None:
+    keys = {"engine": "gptq", "adapter": "org/l", "quantize": {}, "merge_adapter": True}
+    assert not a_variant(model="org/m", **keys)

@@ -22,7 +22,7 @@ from fakes.scripted_jobs import Jobs
 from quantchat.cli import bars, main, stages
 from quantchat.cli.quantize import _GPTQ_ONLY
 from quantchat.errors import UserError
-from quantchat.profile.model import Quantize
+from quantchat.profile.quantize import Quantize
 from quantchat.quantize import export, outcome
 from quantchat.quantize.outcome import Outcome, Perplexity, Side
 from quantchat.quantize.store import Workshop
@@ -89,6 +89,30 @@ def test_from_the_model_to_a_folder(tmp_path: Path, jobs: Jobs, capsys: Capture)
     assert "made/model-gptq-3bit-g128-" in capsys.readouterr().out
 
 
+ADAPTER = {"name": "lora", "kind": "LoRA r8 on q_proj", "sha256": "cd" * 32}
+
+
+@pytest.mark.parametrize("method", ["gptq", "nf4"])
+def test_an_adapter_is_merged_first(
+    tmp_path: Path, jobs: Jobs, capsys: Capture, method: str
+) -> None:
+    (tmp_path / "lora").mkdir()
+    jobs.results["merge_adapter"] = {"adapter": ADAPTER}
+    assert main(["quantize", "model", "--adapter", "lora", "-o", "out", "--method", method]) == 0
+    (merge, given), *rest = jobs.begun
+    assert merge == "merge_adapter"
+    assert (given["model"], given["adapter"]) == (str(tmp_path / "model"), str(tmp_path / "lora"))
+    # All that comes after knows the merged model alone: its chats, and its perplexity before.
+    assert [name for name, _ in rest].count("perplexity") == 2
+    for name, options in rest:
+        load = options.get("load", {"model": options.get("model"), "options": {}})
+        assert Path(load["model"]).name.startswith("model-with-lora-"), name
+        assert "adapter" not in load["options"]
+    made = json.loads((tmp_path / "out" / "made.json").read_text())
+    assert made["result"]["adapter"] == ADAPTER
+    assert "lora is merged in (LoRA r8 on q_proj)" in capsys.readouterr().out.replace("\n", " ")
+
+
 def test_bitsandbytes(tmp_path: Path, jobs: Jobs, capsys: Capture) -> None:
     assert main(["quantize", "./model", "--method", "fp4", "--no-double-quant", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -108,6 +132,7 @@ def test_bitsandbytes(tmp_path: Path, jobs: Jobs, capsys: Capture) -> None:
         (["demo:other"], "MODEL: the one source of this kind"),
         (["model", "--bits", "5"], "--bits"),
         (["model", "--group-size", "0"], "--group-size: must be -1"),
+        (["model", "--adapter", "no where"], "--adapter: must be a folder, which begins with ./"),
         (["model", "--damp", "1"], "--damp: 1.0 is out of range"),
         (["model", "--samples", "0"], "--samples: 0 is out of range"),
         (["model", "--device", "gpu"], '--device: "gpu" does not fit'),

@@ -16,13 +16,8 @@ from fakes.scripted_jobs import Jobs
 from fakes.tiny_wheel import TinyIndex
 from quantchat.errors import UserError
 from quantchat.host.worker_process import Place, Worker
-from quantchat.profile.model import (
-    DEMO_MODEL,
-    BitsAndBytes,
-    Gptq,
-    Quantize,
-    Transformers,
-)
+from quantchat.profile.model import DEMO_MODEL, BitsAndBytes, Gptq, Transformers
+from quantchat.profile.quantize import Quantize
 from quantchat.quantize.maker import MakeFailed, Prepared
 from quantchat.quantize.store import Workshop
 from quantchat.worker.protocol import Failed, Progress

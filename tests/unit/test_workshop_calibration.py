@@ -11,7 +11,8 @@ import pytest
 from fakes.model_folder import LLAMA_2_7B, write_model
 from fakes.scripted_jobs import Jobs
 from quantchat.errors import UserError
-from quantchat.profile.model import BitsAndBytes, Gptq, Quantize
+from quantchat.profile.model import BitsAndBytes, Gptq, Transformers
+from quantchat.profile.quantize import Quantize
 from quantchat.quantize.maker import MakeFailed
 from quantchat.quantize.store import Workshop
 from quantchat.worker.protocol import Progress
@@ -114,3 +115,45 @@ async def test_room_for_quantizing_is_looked_for_before(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=5 * 2**30))
     await workshop.prepare(spec, silent)
     assert jobs.names() == ["calibrate", "quantize_gptq"]
+
+
+async def test_an_adapter_is_known_by_what_its_files_hold(tmp_path: Path, jobs: Jobs) -> None:
+    for name, body in (("lora", b"one"), ("other", b"one"), ("third", b"two")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter_config.json").write_text("{}")
+        (tmp_path / name / "adapter_model.safetensors").write_bytes(body)
+    workshop = Workshop(jobs.start)
+
+    async def begun(adapter: str, *, merged: bool = True, **more: Any) -> list[str]:
+        before = len(jobs.begun)
+        worn = {"adapter": adapter, "merge_adapter": merged}
+        await workshop.prepare(gptq(tmp_path, **more).model_copy(update=worn), silent)
+        return jobs.names()[before:]
+
+    everything = ["merge_adapter", "calibrate", "quantize_gptq"]
+    assert await begun(str(tmp_path / "lora")) == everything
+    assert await begun(str(tmp_path / "lora"), bits=3) == ["quantize_gptq"]
+    assert await begun(str(tmp_path / "third")) == everything
+    assert await begun("org/lora@v1") == everything
+    assert await begun("org/lora@v2") == everything
+    # Beside the weights: the base itself is quantized, whatever the adapter.
+    assert await begun(str(tmp_path / "lora"), merged=False) == everything[1:]
+    assert await begun(str(tmp_path / "third"), merged=False) == []
+    # A name is no content: this one holds what the first one does, under another name.
+    key = {"adapter_config.json", "adapter_model.safetensors"}
+    assert {f.name for f in (tmp_path / "other").iterdir()} == key
+    assert await begun(str(tmp_path / "other"), bits=3) == everything
+
+
+async def test_a_merged_model_may_be_loaded_as_it_is(tmp_path: Path, jobs: Jobs) -> None:
+    worn = {"model": str(tmp_path / "model"), "adapter": "org/lora", "merge_adapter": True}
+    plain = Transformers.model_validate({"label": "bf16", "engine": "transformers", **worn})
+    nf4 = BitsAndBytes.model_validate({"label": "NF4", "engine": "bitsandbytes", **worn})
+    jobs.results["merge_adapter"] = {"adapter": {"name": "org/lora", "kind": "LoRA r8 on q_proj"}}
+    workshop = Workshop(jobs.start)
+    assert workshop.find(plain) is None
+    prepared = await workshop.prepare(plain, silent)
+    assert prepared.note == "org/lora is merged in (LoRA r8 on q_proj)"
+    assert Path(prepared.model).name.startswith("model-with-lora-")
+    assert await workshop.prepare(nf4, silent) == prepared == workshop.find(plain)
+    assert jobs.names() == ["merge_adapter"]

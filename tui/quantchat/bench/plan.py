@@ -159,7 +159,7 @@ def _variant(spec: AnyVariant, sample: DeviceSample, tokens: int, fetch: bool) -
         seen = "is seen once it runs" if spec.server else "is not known from here"
         return VariantPlan(spec.label, room, None, f"what a server holds {seen}")
     risks = [f"CAUTION: {danger}, which could do anything you can" for danger in spec.dangers]
-    if adapter := getattr(spec, "adapter", None):
+    if adapter := spec.options.get("adapter"):
         risks.append(f"the adapter {adapter} comes on top")
     try:
         files, told = _files(spec, fetch)

@@ -19,9 +19,9 @@ from quantchat.profile.model import (
     OpenAI,
     Profile,
     Transformers,
-    is_path,
 )
 from quantchat.profile.nearest import did_you_mean
+from quantchat.profile.table import is_path
 from quantchat.text import one_line
 from quantchat.worker.protocol import Resolved
 

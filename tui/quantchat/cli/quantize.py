@@ -31,6 +31,8 @@ _CALIBRATION = {
     "seed": "--seed",
 }
 
+_COMMON = {"adapter": "--adapter", "device": "--device", "model": "MODEL"}
+
 
 @click.command()
 @click.argument("model")
@@ -47,6 +49,11 @@ _CALIBRATION = {
     default="gptq",
     show_default=True,
     help="GPTQ by GPTQModel; the others by bitsandbytes, without calibration.",
+)
+@click.option(
+    "--adapter",
+    metavar="PATH_OR_ID",
+    help="Merge this LoRA adapter into MODEL first, in full precision.",
 )
 @click.option("--bits", type=click.Choice(["2", "3", "4", "8"]), help="GPTQ: bits. Default: 4.")
 @click.option("--group-size", type=int, help="GPTQ: weights that share a scale. Default: 128.")
@@ -116,6 +123,7 @@ def quantize(
     model: str,
     output: Path | None,
     method: str,
+    adapter: str | None,
     no_double_quant: bool,
     calibration: Path | None,
     calibration_dataset: str | None,
@@ -150,6 +158,8 @@ def quantize(
         "device": device,
         "trust_remote_code": trust_remote_code,
     }
+    if adapter is not None:
+        common |= {"adapter": _from_here(_named(adapter)), "merge_adapter": True}
     return _make(method, common, given, no_double_quant, output, no_perplexity, as_json)
 
 
@@ -203,6 +213,13 @@ def _named(model: str) -> str:
     return f"./{model}" if not model.startswith((".", "/", "~")) and path.is_dir() else model
 
 
+def _from_here(named: str) -> str:
+    """`named` made absolute where it is a path, as a profile's are once they are read."""
+    from quantchat.profile.table import is_path
+
+    return str(Path(named).expanduser().absolute()) if is_path(named) else named
+
+
 def _asked(method: str, common: dict[str, Any], given: dict[str, Any], double: bool) -> Any:
     """What is asked for, as a profile has it: the base, GPTQ of it, and bitsandbytes' of it.
 
@@ -226,5 +243,5 @@ def _asked(method: str, common: dict[str, Any], given: dict[str, Any], double: b
     except ValidationError as error:
         first = next(mistakes(error))
         name = str(first.path[-1])
-        option = {**_GPTQ_ONLY, **_CALIBRATION, "device": "--device", "model": "MODEL"}.get(name)
+        option = {**_GPTQ_ONLY, **_CALIBRATION, **_COMMON}.get(name)
         raise UserError(first.what, where=option or written(first.path), mend=first.mend) from None

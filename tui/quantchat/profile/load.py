@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from quantchat.errors import UserError
 from quantchat.profile.mistakes import Mistake, mistakes, written
-from quantchat.profile.model import AnyVariant, AutoGptq, Gptq, OpenAI, Profile, is_path
+from quantchat.profile.model import AnyVariant, AutoGptq, Gptq, OpenAI, Profile
+from quantchat.profile.table import is_path
 from quantchat.profile.toml_text import KeyLines, TomlError, parse
 from quantchat.text import one_line
 

@@ -17,13 +17,13 @@ from quantchat.profile.model import (
     Gptq,
     OpenAI,
     Profile,
-    Quantize,
     Run,
     Server,
     Transformers,
     VariantBase,
 )
 from quantchat.profile.nearest import did_you_mean
+from quantchat.profile.quantize import Quantize
 from quantchat.profile.toml_text import KeyPath
 from quantchat.profile.words import meanings
 

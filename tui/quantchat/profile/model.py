@@ -6,25 +6,16 @@ editors and the documentation of each key come from here.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from quantchat import paths
+from quantchat.profile.quantize import Quantize
+from quantchat.profile.table import Line, Table, folder_or_hub_id
 
 DEMO_MODEL = "demo:smollm2-135m-instruct"
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@(?!/|.*\.\.)[\w./-]+)?", re.ASCII)
-"""A revision is a place in the hub's cache as well, and never leads out of it."""
-
-_DATA_SET = re.compile(
-    r"hub:[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(:[\w.+\[\]%-]+){0,2}", re.ASCII
-)
-
-Line = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
-"""Text on one line, without control characters."""
 
 Address = Annotated[str, Field(pattern=r"^https?://[^\s@]+$", max_length=2000)]
 """Of a server, without a login."""
@@ -32,31 +23,7 @@ Address = Annotated[str, Field(pattern=r"^https?://[^\s@]+$", max_length=2000)]
 EnvironmentName = Annotated[str, Field(pattern=f"^{paths.ENVIRONMENT}$")]
 
 
-def is_path(text: str) -> bool:
-    """Whether `text` names a file or folder, and not a Hugging Face id or a command's name."""
-    return text.startswith(("/", "./", "../", "~")) or text in (".", "..")
-
-
-def _folder_or_hub_id(value: str) -> str:
-    if not is_path(value) and not _HUB_ID.fullmatch(value):
-        raise ValueError(
-            "must be a folder, which begins with ./, ../, ~ or /, or a Hugging Face id, "
-            "org/name or org/name@revision"
-        )
-    return value
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        defer_build=True,  # each is built as a part of the profile, and most of them nowhere else
-        protected_namespaces=(),
-    )
-
-
-class Generation(_Table):
+class Generation(Table):
     """How answers are generated. Greedy by default, so that differences are the variants' own."""
 
     system: str = ""
@@ -75,7 +42,7 @@ class Generation(_Table):
     """Seed of the sampling, the same for each variant."""
 
 
-class Run(_Table):
+class Run(Table):
     """How the variants share the machine, and how often a measurement is repeated."""
 
     order: Literal["together", "in-turn"] = "together"
@@ -88,63 +55,10 @@ class Run(_Table):
     """What is asked when measuring; empty asks five of quantchat's own."""
 
 
-class Quantize(_Table):
-    """Ask for a GPTQ checkpoint to be made here first, from the model the variant names."""
-
-    bits: Literal[2, 3, 4, 8] = 4
-    """Bits per weight."""
-    group_size: int = Field(128, ge=-1, le=2**16)
-    """Weights that share one scale; -1 is a whole row. It must divide the layers' widths."""
-    desc_act: bool = False
-    """Quantize columns in order of falling activation (act-order)."""
-    act_group_aware: bool = True
-    """Order columns by activation inside what the groups allow, which costs nothing when it runs;
-    without effect where `desc_act` is on."""
-    sym: bool = True
-    """Symmetric quantization, which the fast kernels want."""
-    damp_percent: float = Field(0.05, gt=0, lt=1)
-    """Damping added to the Hessian's diagonal, as a share of its mean."""
-    true_sequential: bool = True
-    """Quantize the modules of a layer one after the other, each on what those before it give.
-    Off: all at once, and nothing to go on from when it is stopped."""
-    calibration: Line | None = Field(None, examples=["./chats.jsonl", "hub:org/name:train:text"])
-    """What to calibrate on: a file, plain text or JSONL (`{"messages": […]}` or `{"text": …}` a
-    line), or a data set on the Hugging Face hub, `hub:org/name[:split[:column]]`. Without it, the
-    model's own chats: its answers to varied prompts, in its template."""
-    samples: int = Field(32, ge=1, le=4096)
-    """Calibration chats, or pieces of text."""
-    sample_tokens: int = Field(160, ge=16, le=8192)
-    """Longest calibration answer, or piece of text, in tokens."""
-    seed: int = Field(0, ge=0, lt=2**63)
-    """Seed of the choice of calibration prompts, or pieces of text."""
-
-    @field_validator("group_size")
-    @classmethod
-    def _group_size(cls, value: int) -> int:
-        if value == 0:
-            raise ValueError("must be -1 (a whole row) or a positive number such as 128")
-        return value
-
-    @field_validator("calibration")
-    @classmethod
-    def _file_or_data_set(cls, value: str | None) -> str | None:
-        if value is not None and not is_path(value) and not _DATA_SET.fullmatch(value):
-            raise ValueError(
-                "must be a file, which begins with ./, ../, ~ or /, or a data set, "
-                "hub:org/name[:split[:column]]"
-            )
-        return value
-
-    @property
-    def calibration_file(self) -> str | None:
-        """The file to calibrate on, if it is one."""
-        return self.calibration if self.calibration and is_path(self.calibration) else None
-
-
 DType = Literal["auto", "bfloat16", "float16", "float32"]
 
 
-class VariantBase(_Table):
+class VariantBase(Table):
     """What each variant has, whatever its engine."""
 
     label: Line = Field(max_length=60)
@@ -182,7 +96,8 @@ class VariantBase(_Table):
     def options(self) -> dict[str, Any]:
         """What the engine alone understands, as plain JSON values."""
         shared = {*VariantBase.model_fields, "engine", "quantize", "save_quantized"}
-        return self.model_dump(exclude=shared)
+        merged = {"adapter"} if merged_adapter(self) else set()
+        return self.model_dump(exclude={*shared, "merge_adapter", *merged})
 
     @property
     def dangers(self) -> list[str]:
@@ -201,7 +116,7 @@ class VariantBase(_Table):
             if value != DEMO_MODEL:
                 raise ValueError(f'the one source of this kind is "{DEMO_MODEL}"')
             return value
-        return _folder_or_hub_id(value)
+        return folder_or_hub_id(value)
 
 
 class _TakesAdapter(VariantBase):
@@ -209,12 +124,20 @@ class _TakesAdapter(VariantBase):
 
     adapter: Line | None = Field(None, examples=["org/my-qlora-adapter"])
     """A LoRA adapter to put on the model, through PEFT: a folder or a Hugging Face id, named as
-    `model` is. It is not merged: the quantized weights stay as they are."""
+    `model` is. It is computed beside the weights: what is quantized stays as it is."""
+    merge_adapter: bool = False
+    """Merge the adapter into the weights in full precision instead, before they are quantized."""
 
     @field_validator("adapter")
     @classmethod
     def _adapter_folder_or_id(cls, value: str | None) -> str | None:
-        return value and _folder_or_hub_id(value)
+        return value and folder_or_hub_id(value)
+
+    @model_validator(mode="after")
+    def _something_to_merge(self) -> _TakesAdapter:
+        if self.merge_adapter and self.adapter is None:
+            raise ValueError("merge_adapter needs an `adapter`")
+        return self
 
 
 class _OpensPickles(_TakesAdapter):
@@ -223,6 +146,13 @@ class _OpensPickles(_TakesAdapter):
     allow_pickle: bool = False
     """Open weights in `.bin` or `.pt` files where there are no safetensors. Off: opening a pickle
     can run any code, so convert them, or trust where they are from."""
+
+
+def merged_adapter(variant: VariantBase) -> str | None:
+    """The adapter that is merged into the weights of `variant` before it is loaded, if one is."""
+    if isinstance(variant, _TakesAdapter) and variant.merge_adapter:
+        return variant.adapter
+    return None
 
 
 class BitsAndBytes(_OpensPickles):
@@ -254,6 +184,16 @@ class Gptq(_TakesAdapter):
     """`auto`, or a kernel by GPTQModel's name: marlin, exllama_v2, triton, torch, …"""
     quantize: Quantize | None = None
     """Present: the model is quantized first, and the checkpoint kept in the cache."""
+
+    @model_validator(mode="after")
+    def _merges_before_it_is_quantized(self) -> Gptq:
+        if self.merge_adapter and self.quantize is None:
+            raise ValueError(
+                "merge_adapter is for a model that is quantized here, [variants.quantize]: into"
+                " weights that are quantized already nothing can be merged; without it the adapter"
+                " is computed beside them"
+            )
+        return self
 
 
 class AutoGptq(VariantBase):
@@ -291,8 +231,14 @@ class Transformers(_OpensPickles):
             raise ValueError("must be a file inside the model's folder, such as model-q4_1.gguf")
         return value
 
+    @model_validator(mode="after")
+    def _merges_into_no_gguf(self) -> Transformers:
+        if self.merge_adapter and self.gguf_file:
+            raise ValueError("merge_adapter takes weights in full precision, and no gguf_file")
+        return self
 
-class Server(_Table):
+
+class Server(Table):
     """A server that quantchat starts for this variant, and ends with it."""
 
     command: list[Line] = Field(min_length=1, examples=[["vllm", "serve", "org/name"]])
@@ -347,7 +293,7 @@ AnyVariant = BitsAndBytes | Gptq | AutoGptq | Transformers | OpenAI
 Variant = Annotated[AnyVariant, Field(discriminator="engine")]
 
 
-class Profile(_Table):
+class Profile(Table):
     """A comparison: two variants or more, of one model as a rule."""
 
     name: Line = Field(max_length=80)

@@ -19,10 +19,10 @@ from quantchat.profile.model import (
     Generation,
     Gptq,
     Profile,
-    Quantize,
     Run,
     VariantBase,
 )
+from quantchat.profile.quantize import Quantize
 from quantchat.profile.words import meanings
 
 _WIDTH = 96

@@ -52,6 +52,7 @@ class QuantizeBitsAndBytes(Stage):
 
     async def build(self, work: Work) -> dict[str, Any]:
         """Load, which quantizes, and save, in a worker."""
-        return await work.job(
+        told = await work.job(
             "quantize_bitsandbytes", {**self.inputs, **self.weights.options(work)}
         )
+        return {**told, **self.weights.remembered(work)}

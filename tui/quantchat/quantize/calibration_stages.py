@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from quantchat.errors import UserError
-from quantchat.profile.model import Quantize
+from quantchat.profile.quantize import Quantize
 from quantchat.quantize.stages import Stage, Work
 from quantchat.quantize.weights import Weights
 from quantchat.text import one_line

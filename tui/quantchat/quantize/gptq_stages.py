@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantchat.profile.model import Quantize
+from quantchat.profile.quantize import Quantize
 from quantchat.quantize.calibration_stages import gather
 from quantchat.quantize.stages import MIB, Stage, Work
 from quantchat.quantize.weights import Weights
@@ -59,6 +59,7 @@ class QuantizeGptq(Stage):
             # The model's own answers have their length already, and their prompts besides.
             "most_tokens": self.quantize.sample_tokens if self.quantize.calibration else None,
         }
-        return await work.job(
+        told = await work.job(
             "quantize_gptq", {**self.inputs, **self.weights.options(work), **options}
         )
+        return {**told, **self.weights.remembered(work)}

@@ -12,7 +12,8 @@ from typing import Any
 from quantchat import paths
 from quantchat.errors import UserError
 from quantchat.host.worker_process import StartWorker, start_worker
-from quantchat.profile.model import AnyVariant, BitsAndBytes, Gptq, Quantize, Transformers
+from quantchat.profile.model import AnyVariant, BitsAndBytes, Gptq, Transformers
+from quantchat.profile.quantize import Quantize
 from quantchat.quantize import headers
 from quantchat.quantize.cache import read_made
 from quantchat.quantize.job import run_job

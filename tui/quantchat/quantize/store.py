@@ -19,9 +19,10 @@ from quantchat.profile.model import (
     BitsAndBytes,
     Gptq,
     OpenAI,
-    Quantize,
     Transformers,
+    merged_adapter,
 )
+from quantchat.profile.quantize import Quantize
 from quantchat.quantize import verify
 from quantchat.quantize.bitsandbytes_stage import QuantizeBitsAndBytes
 from quantchat.quantize.cache import MADE, CheckpointCache, Site, read_made
@@ -30,6 +31,7 @@ from quantchat.quantize.fetch import SMOLLM2, Wheel
 from quantchat.quantize.gptq_stages import QuantizeGptq
 from quantchat.quantize.job import MORE_ROOM
 from quantchat.quantize.maker import MakeFailed, Prepared
+from quantchat.quantize.merge_stage import Merge
 from quantchat.quantize.sharing import OnProgress, Sharing
 from quantchat.quantize.sources import resolve
 from quantchat.quantize.stages import MIB, Dequantize, Fetch, Stage, Work
@@ -39,7 +41,7 @@ from quantchat.worker.jobs import CHATS_TEXT
 from quantchat.worker.protocol import Failed, Progress
 from quantchat.worker.versions import versions
 
-_MAKERS = ("quantchat", "torch", "transformers", "gptqmodel", "bitsandbytes")
+_MAKERS = ("quantchat", "torch", "transformers", "gptqmodel", "bitsandbytes", "peft")
 """Libraries that have a hand in making checkpoints."""
 
 DEMO_NOTE = "the base was itself dequantized from a Q4_1 GGUF"
@@ -99,7 +101,9 @@ class Workshop:
         return await self._have(stage, on_progress) / CHATS_TEXT
 
     def _weights(self, spec: AnyVariant) -> Weights:
-        return Weights.of(spec, self._demo if spec.model == DEMO_MODEL else resolve(spec.model))
+        base = Weights.of(spec, self._demo if spec.model == DEMO_MODEL else resolve(spec.model))
+        adapter = merged_adapter(spec)
+        return base.made_by(Merge(base, adapter)) if adapter else base
 
     def _stage(self, spec: AnyVariant) -> Stage | None:
         """The stage whose artifact `spec` loads; None where it loads what the user has."""
@@ -111,6 +115,9 @@ class Workshop:
             )
         if isinstance(spec, OpenAI):
             return None
+        if merged_adapter(spec):
+            (merge,) = self._weights(spec).needs
+            return merge
         return self._demo_stage(spec) if spec.model == DEMO_MODEL else None
 
     def _demo_stage(self, spec: AnyVariant) -> Stage:
@@ -202,11 +209,19 @@ class Workshop:
 
 def _prepared(spec: AnyVariant, made: Path | None) -> Prepared:
     if made is not None:
-        return Prepared(str(made), note=DEMO_NOTE if spec.model == DEMO_MODEL else "")
+        return Prepared(str(made), note=_note(spec, made))
     if isinstance(spec, OpenAI):
         return Prepared(spec.model)
     named = resolve(spec.model)
     return Prepared(named.model, named.revision)
+
+
+def _note(spec: AnyVariant, made: Path) -> str:
+    told = read_made(made)
+    adapter = told.result.get("adapter") if told else None
+    merged = f"{adapter['name']} is merged in ({adapter['kind']})" if adapter else ""
+    demo = DEMO_NOTE if spec.model == DEMO_MODEL else ""
+    return "; ".join(filter(None, (merged, demo)))
 
 
 def _cannot_write(error: OSError) -> Failed:

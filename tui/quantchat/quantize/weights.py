@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,28 +11,33 @@ from typing import Any
 from quantchat.errors import UserError
 from quantchat.profile.model import AnyVariant
 from quantchat.quantize import headers
+from quantchat.quantize.cache import read_made
 from quantchat.quantize.sources import Named
-from quantchat.quantize.stages import Dequantize, Stage, Work
+from quantchat.quantize.stages import Stage, Work
 
 
 @dataclass(frozen=True)
 class Weights:
     """A model in full precision, made here or named by the user, and how it is loaded."""
 
-    source: Named | Dequantize
+    source: Named | Stage
     dtype: str
     device: str
     trusted: bool
 
     @classmethod
-    def of(cls, spec: AnyVariant, source: Named | Dequantize) -> Weights:
+    def of(cls, spec: AnyVariant, source: Named | Stage) -> Weights:
         """The weights of `source`, loaded as `spec` has it."""
         return cls(source, spec.dtype, spec.device, spec.trust_remote_code)
+
+    def made_by(self, stage: Stage) -> Weights:
+        """Those that `stage` makes of them, loaded in the same way."""
+        return dataclasses.replace(self, source=stage)
 
     @property
     def needs(self) -> Sequence[Stage]:
         """The stage that makes it, if one does."""
-        return (self.source,) if isinstance(self.source, Dequantize) else ()
+        return (self.source,) if isinstance(self.source, Stage) else ()
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -52,6 +58,12 @@ class Weights:
             "device": self.device,
             "trusted": self.trusted,
         }
+
+    def remembered(self, work: Work) -> dict[str, Any]:
+        """What is to be remembered of them with what is made of them: `adapter`, if one is in."""
+        made = read_made(work.needs[0]) if isinstance(self.source, Stage) else None
+        adapter = made.result.get("adapter") if made else None
+        return {"adapter": adapter} if adapter else {}
 
     def bytes(self, needs: Sequence[Path]) -> int:
         """What it takes on the disk; 0 where that is not known yet."""

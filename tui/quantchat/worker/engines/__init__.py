@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from quantchat.worker.engines.files_check import check_files
 from quantchat.worker.engines.loaded import Loaded
 from quantchat.worker.failures import Refused
 from quantchat.worker.protocol import Load
+
+if TYPE_CHECKING:
+    from quantchat.worker.engines.adapter import Adapter
 
 _MODULES = {
     "auto-gptq": "quantchat.worker.engines.auto_gptq_engine",
@@ -30,9 +34,20 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     check_files(command.model, gguf=bool(command.options.get("gguf_file")))
     if command.threads:
         torch.set_num_threads(command.threads)
+    adapter = _adapter(command.options.get("adapter"))
     loaded: Loaded = importlib.import_module(_MODULES[command.engine]).load(command, stage)
-    if adapter := command.options.get("adapter"):
-        from quantchat.worker.engines.adapter import attach
+    if adapter is not None:
+        from quantchat.worker.engines.adapter import attach, digest
 
-        loaded.wear(*attach(loaded.model, adapter))
+        attach(loaded.model, adapter)
+        loaded.wear(adapter.kind, digest(adapter.folder))
     return loaded
+
+
+def _adapter(name: str | None) -> Adapter | None:
+    """The adapter `name`, looked over before the model is loaded: that may take minutes."""
+    if not name:
+        return None
+    from quantchat.worker.engines.adapter import opened
+
+    return opened(name)

@@ -1,31 +1,53 @@
-"""A LoRA adapter on a loaded model (Hu et al. 2021), through PEFT, by transformers' own loader.
+"""A LoRA adapter (Hu et al. 2021) on a loaded model, through PEFT: beside its weights, or in them.
 
-The adapter stays beside the weights, as QLoRA has it, and is not merged into them: what is
-quantized stays as it was.
+Beside them, as QLoRA has it, what is quantized stays as it was. Into them it is merged before they
+are quantized: into weights that are quantized already it would be rounded anew.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from quantchat.worker.engines.files_check import json_object, tensor_names
+from quantchat.worker.engines.hub import fetched
 from quantchat.worker.engines.pickles import pickled_file
 from quantchat.worker.failures import Refused
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
-def attach(model: Any, adapter: str) -> tuple[str, str]:
-    """Put `adapter` on `model`: an absolute folder, or `org/name` or `org/name@revision` of a hub.
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter that was looked over: it is whole, and of the kind that can be used."""
 
-    Returns what it is in words, and the SHA-256 over its two files. Raises Refused where it is
-    damaged, pickled, of another kind, or does not fit the model to its last tensor.
+    name: str
+    """As the user names it."""
+    folder: Path
+    config: dict[str, Any]
+    tensors: int
+
+    @property
+    def kind(self) -> str:
+        """`LoRA r8 on q_proj, v_proj`."""
+        targets = self.config.get("target_modules")  # names, or one pattern for them
+        parts = ", ".join(sorted(map(str, targets))) if isinstance(targets, list) else targets
+        return f"LoRA r{self.config.get('r')} on {parts}"
+
+
+def opened(name: str) -> Adapter:
+    """Look over the adapter `name`: an absolute folder, or `org/name` or `org/name@revision`.
+
+    Loads nothing. Raises Refused where it cannot be had, is damaged, pickled, or of another kind,
+    and where PEFT is missing.
     """
-    folder = _folder(adapter)
-    config = _config(folder, adapter)
-    wanted = tensor_names(folder / WEIGHTS)
+    folder = Path(name) if Path(name).is_absolute() else _of_hub(name)
+    config = _config(folder, name)
+    tensors = len(tensor_names(folder / WEIGHTS))
     try:
         import peft  # noqa: F401 - transformers asks for it by a sentence that names pip alone
     except ImportError as error:
@@ -34,28 +56,59 @@ def attach(model: Any, adapter: str) -> tuple[str, str]:
             f"an adapter needs the library peft: {error}",
             "python -m pip install 'quantchat[adapters]'",
         ) from error
+    return Adapter(name, folder, config, tensors)
+
+
+def attach(model: Any, adapter: Adapter) -> None:
+    """Put `adapter` beside the weights of `model`. Raises Refused where it does not fit whole."""
+    with _fitting(adapter):
+        model.load_adapter(str(adapter.folder))
+    _look_for_all(model, adapter)
+
+
+def merge(model: Any, adapter: Adapter) -> Any:
+    """Merge `adapter` into the weights of `model`, which is used up; return the model it gives.
+
+    In full precision only: the weights keep their dtype. Raises Refused as `attach` does.
+    """
+    from peft import PeftModel
+
+    with _fitting(adapter):
+        worn = PeftModel.from_pretrained(model, str(adapter.folder))
+    _look_for_all(worn, adapter)
+    return worn.merge_and_unload()
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 over the hashes of an adapter's two files. Raises OSError."""
+    whole = hashlib.sha256()
+    for name in (CONFIG, WEIGHTS):
+        whole.update(hashlib.sha256((folder / name).read_bytes()).digest())
+    return whole.hexdigest()
+
+
+@contextlib.contextmanager
+def _fitting(adapter: Adapter) -> Iterator[None]:
     try:
-        model.load_adapter(str(folder))
+        yield
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise _misfit(adapter, config, " ".join(str(error).split())[:300]) from error
+        why = " ".join(str(error).split())[:300]
+        if "ignore_mismatched_sizes" in why:  # transformers names its option, and nothing else
+            why = "its tensors have other shapes than its config says, or than the model's"
+        raise _misfit(adapter, why) from error
+
+
+def _look_for_all(model: Any, adapter: Adapter) -> None:
+    """What finds no place is left out by PEFT, with a warning at most."""
     there = sum("lora_" in name for name, _ in model.named_parameters())
-    if there != len(wanted):
-        what = f"{len(wanted)} of its tensors, {there} have a place in the model"
-        raise _misfit(adapter, config, what)
-    targets = config.get("target_modules")  # names, or one pattern for them
-    parts = ", ".join(sorted(map(str, targets))) if isinstance(targets, list) else targets
-    return f"LoRA r{config.get('r')} on {parts}", _hash(folder)
+    if there != adapter.tensors:
+        what = f"{adapter.tensors} of its tensors, {there} have a place in the model"
+        raise _misfit(adapter, what)
 
 
-def _folder(adapter: str) -> Path:
-    if Path(adapter).is_absolute():
-        return Path(adapter)
-    from huggingface_hub import snapshot_download
-
-    name, _, revision = adapter.partition("@")
-    return Path(
-        snapshot_download(name, revision=revision or None, allow_patterns=[CONFIG, WEIGHTS])
-    )
+def _of_hub(name: str) -> Path:
+    repository, _, revision = name.partition("@")
+    return fetched(repository, revision or None, "the adapter", allow_patterns=[CONFIG, WEIGHTS])
 
 
 def _config(folder: Path, adapter: str) -> dict[str, Any]:
@@ -73,9 +126,10 @@ def _config(folder: Path, adapter: str) -> dict[str, Any]:
     return config
 
 
-def _misfit(adapter: str, config: dict[str, Any], why: str) -> Refused:
-    base = str(config.get("base_model_name_or_path") or "a model that it does not name")
-    return _unusable(adapter, f"it does not fit this model, it was made for {base}: {why}")
+def _misfit(adapter: Adapter, why: str) -> Refused:
+    base = adapter.config.get("base_model_name_or_path") or "a model that it does not name"
+    what = f"it does not fit this model, it was made for {base}: {why}"
+    return _unusable(adapter.name, what)
 
 
 def _unusable(
@@ -84,10 +138,3 @@ def _unusable(
     mend: str = "name the model that it was made for, or another adapter",
 ) -> Refused:
     return Refused("bad_checkpoint", f"cannot use the adapter {adapter}: {what}", mend)
-
-
-def _hash(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for name in (CONFIG, WEIGHTS):
-        digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
-    return digest.hexdigest()

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from quantchat.worker.engines.hub import fetched
 from quantchat.worker.failures import Refused
 
 _NOT_FETCHED = ["*.bin", "*.pt", "*.pth", "*.gguf", "*.onnx", "*.msgpack", "*.h5"]
@@ -37,23 +38,7 @@ def local_folder(options: dict[str, Any]) -> str:
     model: str = options["model"]
     if Path(model).is_dir():
         return model
-    import huggingface_hub
-    from huggingface_hub import errors
-
-    try:
-        return str(
-            huggingface_hub.snapshot_download(
-                model, revision=options["revision"], ignore_patterns=_NOT_FETCHED
-            )
-        )
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.HFValidationError) as e:
-        why = next((line.strip() for line in str(e).splitlines() if line.strip()), type(e).__name__)
-        raise Refused(
-            "fetch_failed",
-            f"cannot fetch {model} from the hub: {why}",
-            "check its name, the network, and for a gated model that you are logged in"
-            " (`hf auth login`); or name a folder that holds it",
-        ) from e
+    return str(fetched(model, options["revision"], "", ignore_patterns=_NOT_FETCHED))
 
 
 def refuse_quantized(folder: str) -> None:

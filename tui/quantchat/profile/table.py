@@ -1,0 +1,41 @@
+"""What each table of a profile is built on: its kind of model, its lines, its names of models."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@(?!/|.*\.\.)[\w./-]+)?", re.ASCII)
+"""A revision is a place in the hub's cache as well, and never leads out of it."""
+
+Line = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+"""Text on one line, without control characters."""
+
+
+def is_path(text: str) -> bool:
+    """Whether `text` names a file or folder, and not a Hugging Face id or a command's name."""
+    return text.startswith(("/", "./", "../", "~")) or text in (".", "..")
+
+
+def folder_or_hub_id(value: str) -> str:
+    """`value`, if it names a model or an adapter. Raises ValueError."""
+    if not is_path(value) and not _HUB_ID.fullmatch(value):
+        raise ValueError(
+            "must be a folder, which begins with ./, ../, ~ or /, or a Hugging Face id, "
+            "org/name or org/name@revision"
+        )
+    return value
+
+
+class Table(BaseModel):
+    """Checked to the letter, and never changed."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        defer_build=True,  # each is built as a part of the profile, and most of them nowhere else
+        protected_namespaces=(),
+    )
