@@ -25,27 +25,33 @@ RESULTS = HERE / "results" / "quality.json"
 
 
 def measure() -> dict[str, Any]:
-    """What `quantchat score` saves, as far as it is kept. Ends the benchmark where it fails."""
+    """What `quantchat score` saves, as far as it is kept."""
+    return kept("score", saved_by("score"))
+
+
+def saved_by(command: str) -> dict[str, Any]:
+    """The snapshot that `command` saves of `quality.toml`. Ends the benchmark where it fails."""
     with tempfile.TemporaryDirectory() as folder:
-        if quantchat(["score", str(HERE / "quality.toml"), "--save", folder]):
-            raise SystemExit("not every variant could be scored")
+        if quantchat([command, str(HERE / "quality.toml"), "--save", folder]):
+            raise SystemExit("not every variant could be measured")
         (saved,) = Path(folder).iterdir()
-        return kept(json.loads(saved.read_bytes()))
+        snapshot: dict[str, Any] = json.loads(saved.read_bytes())
+        return snapshot
 
 
-def kept(snapshot: dict[str, Any]) -> dict[str, Any]:
-    """The score with its circumstances, without this machine's folders."""
-    environment, score = snapshot["environment"], snapshot["score"]
-    for model in score["models"]:
+def kept(command: str, snapshot: dict[str, Any], part: str = "score") -> dict[str, Any]:
+    """A part of what `command` saved with its circumstances, without this machine's folders."""
+    environment, measured = snapshot["environment"], snapshot[part]
+    for model in measured["models"]:
         model["resolved"]["model"] = Path(model["resolved"]["model"]).name
     host = environment["device"]["host"]
     return {
         "date": snapshot["created"],
-        "command": "quantchat score benchmarks/quality.toml",
+        "command": f"quantchat {command} benchmarks/quality.toml",
         "machine": f"{host['cpu']}, {host['cores']} cores",
         "python": environment["python"],
         "libraries": environment["libraries"],
-        "score": score,
+        part: measured,
     }
 
 

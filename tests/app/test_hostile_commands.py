@@ -19,8 +19,8 @@ OURS = {
 }
 
 SAID = {
-    "snapshots": (0, 0, 0, 2),
-    "compare": (0, 2, 2),
+    "snapshots": (0, 0, 0, 0, 2),
+    "compare": (0, 2, 2, 0),
     "report": (0,),
     "profiles": (0, 1, 0),
     "run": (1,),
@@ -28,6 +28,7 @@ SAID = {
     "cache": (0, 1, 2),
     "plan": (2,),
     "score": (2,),
+    "eval": (2, 2),
     "vote": (2,),
     "rerun": (2,),
     "quantize": (2,),

@@ -16,6 +16,8 @@ from typing import Any
 
 import quantchat.bench.comparison
 import quantchat.bench.doctor
+from fakes.evaluated import done as evaluated
+from fakes.evaluated import evaluation, figure
 from fakes.hostile_text import CUT, SAMPLE, payload
 from fakes.measured import measured
 from fakes.saved import LEDGER, RESOLVED, answer, scored, snapshot, variant
@@ -102,12 +104,24 @@ def hostile_score() -> Snapshot:
     )
 
 
+def hostile_evaluation() -> Snapshot:
+    reference = evaluated(evil(2), "reference", figure("01", metric=evil(1)), task=evil(1))
+    found = evaluation(
+        reference.model_copy(update={"note": evil()}),
+        evaluated(evil(2), "variant", failure=failed()),
+        harness=evil(1),
+        undone=[evil(2)],
+    )
+    return scored().model_copy(update={"score": None, "evaluation": found, "name": evil()})
+
+
 def furnish(folder: Path) -> dict[str, str]:
     """Lay out what the commands are to find; the files by what they are."""
     saved = paths.private(paths.snapshots_dir())
     files = {
         "chat": store.save(hostile_snapshot()),
         "score": store.save(hostile_score()),
+        "tasks": store.save(hostile_evaluation()),
         "runs": store.save(measured(folder, labels=("A", "B")).model_copy(update={"name": evil()})),
     }
     (saved / file_name(".json")).write_text('{"schema_version":')
@@ -160,11 +174,13 @@ def all_commands(folder: Path) -> None:
         ["snapshots", "list"],
         ["snapshots", "show", at["chat"]],
         ["snapshots", "show", at["score"]],
+        ["snapshots", "show", at["tasks"]],
         ["snapshots", "show", word()],
         ["compare", at["runs"], at["runs"]],
         ["compare", at["chat"], at["runs"], "--force"],
         ["compare", at["runs"], at["runs"], "--fail-if", word()],
-        ["report", at["chat"], at["score"], at["runs"], "-o", at["out"]],
+        ["compare", at["tasks"], at["tasks"]],
+        ["report", at["chat"], at["score"], at["tasks"], at["runs"], "-o", at["out"]],
         ["profiles", "list"],
         ["profiles", "check", at["broken"], at["unknown"], word()],
         ["profiles", "show", at["broken"]],
@@ -176,6 +192,8 @@ def all_commands(folder: Path) -> None:
         ["cache", "remove", "--", word()],
         ["plan", word()],
         ["score", word()],
+        ["eval", word()],
+        ["eval", at["run"], "--tasks", f"{word()}.yaml"],
         ["vote", word()],
         ["rerun", word()],
         ["quantize", word(), "-o", at["out"]],

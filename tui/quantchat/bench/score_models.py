@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from quantchat import paths
-from quantchat.bench.requests import load_request, threads_for
+from quantchat.bench.model_jobs import ModelFailed, ModelJobs, failure_of
+from quantchat.bench.requests import threads_for
 from quantchat.bench.score_figures import Figures
 from quantchat.bench.score_plan import ScorePlan, floor_of
-from quantchat.errors import UserError
-from quantchat.host.worker_process import Place, StartWorker, Worker, interpreter
 from quantchat.profile.model import AnyVariant, Profile
-from quantchat.quantize.job import run_job
-from quantchat.quantize.maker import MakeFailed, Maker
 from quantchat.snapshot.score import (
     PairRecord,
     Role,
@@ -25,14 +20,11 @@ from quantchat.snapshot.score import (
     SettingRecord,
     StorageRecord,
 )
-from quantchat.worker.protocol import Failed, Progress, Resolved
+from quantchat.worker.protocol import Resolved
 from quantchat.worker.strict_json import from_json
 
 FORM = "half precision"
 """How forecasts are kept; see `worker/scoring/kept.py`."""
-
-OnModel = Callable[[str, Progress | None], None]
-"""Told what a model is at, by its label; None: it is done."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +47,10 @@ class Scoring:
         profile: Profile,
         plan: ScorePlan,
         folder: Path,
-        maker: Maker,
-        start: StartWorker,
-        on_model: OnModel,
+        jobs: ModelJobs,
     ) -> None:
         self._profile, self._plan, self._folder = profile, plan, folder
-        self._maker, self._start, self._on_model = maker, start, on_model
+        self._jobs = jobs
         self._first, self._second = (variant.label for variant in profile.variants[:2])
         self._others = [v for v in profile.variants if v is not plan.reference]
         self._unread = [plan.reference.label, *(variant.label for variant in self._others)]
@@ -99,17 +89,10 @@ class Scoring:
     async def _model(self, role: Role, spec: AnyVariant) -> Resolved | None:
         """Let `spec` read the text; what it turned out to be, None where it failed."""
         try:
-            prepared = await self._maker.prepare(spec, lambda one: self._on_model(spec.label, one))
             folder = paths.private(self._folder / str(len(self.models)))
-            load = dataclasses.asdict(load_request(spec, prepared))
-            about = await run_job(
-                self._starter(spec),
-                "score",
-                {**self._options(role, spec, folder), "load": load},
-                lambda *step: self._tell(spec.label, *step),
-            )
-        except (MakeFailed, UserError, OSError) as error:
-            self._over(role, spec, ScoredRecord.failed(spec.label, role, _failure(error)))
+            made, about = await self._jobs.do("score", spec, self._options(role, spec, folder))
+        except (ModelFailed, OSError) as error:
+            self._over(role, spec, ScoredRecord.failed(spec.label, role, failure_of(error)))
             return None
         ran = from_json(Resolved, about["resolved"])
         figures = Figures(folder, about["positions"] // (self._plan.window - about["context"]))
@@ -119,7 +102,7 @@ class Scoring:
             label=spec.label,
             role=role,
             resolved=ran,
-            note="; ".join(filter(None, (prepared.note, other))),
+            note="; ".join(filter(None, (made, other))),
             perplexity=figures.perplexity,
             divergence=figures.seen_from(before.figures, before.name) if before else None,
             weights=about["weights"],
@@ -135,7 +118,7 @@ class Scoring:
         self.models.append(scored)
         if role != "floor":
             self._unread.remove(spec.label)
-        self._on_model(spec.label, None)
+        self._jobs.on_model(spec.label, None)
 
     def _options(self, role: Role, spec: AnyVariant, folder: Path) -> dict[str, Any]:
         plan = self._plan
@@ -160,15 +143,6 @@ class Scoring:
         """Whether others are compared with it: the reference, and the pair's first."""
         first = spec.label == self._first and not self._is_pairs(self._plan.reference)
         return role == "reference" or (role == "variant" and first)
-
-    def _starter(self, spec: AnyVariant) -> StartWorker:
-        async def start_there(_: Place) -> Worker:
-            return await self._start(Place(spec.label, interpreter(spec.python, spec.env)))
-
-        return start_there
-
-    def _tell(self, label: str, done: int, total: int, detail: str) -> None:
-        self._on_model(label, Progress(detail, done, total))
 
     def _settle(self, about: dict[str, Any], ran: Resolved) -> str:
         """Take the setting from the first model that read; what of another's differs."""
@@ -213,12 +187,3 @@ class Scoring:
             seen_from=label, variant=other, divergence=figures.seeing(read.figures, read.name)
         )
         self._pair = [there, back] if other == self._first else [back, there]
-
-
-def _failure(error: MakeFailed | UserError | OSError) -> Failed:
-    if isinstance(error, MakeFailed):
-        return error.failure
-    if isinstance(error, UserError):
-        return Failed("unsupported", str(error))
-    place = f": {error.filename}" if error.filename else ""
-    return Failed("internal", f"{error.strerror or error}{place}")

@@ -57,9 +57,9 @@ def reference_of(profile: Profile, word: str | None) -> AnyVariant:
     """
     if served := [variant.label for variant in profile.variants if isinstance(variant, OpenAI)]:
         raise UserError(
-            "a server does not tell the probabilities that a score needs",
+            "a server does not tell the probabilities that this needs",
             where=one_line(served[0]),
-            mend='score a profile without engine = "openai"',
+            mend='take a profile without engine = "openai"',
         )
     if word is not None:
         labels = {variant.label: variant for variant in profile.variants}

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import shutil
 import uuid
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-import quantchat
 from quantchat import paths
-from quantchat.bench.headless import on_signals
-from quantchat.bench.live_variant import State
-from quantchat.bench.record import environment
-from quantchat.bench.score_models import OnModel, Scoring
+from quantchat.bench.model_jobs import ModelJobs, OnModel, jobs_snapshot, until_stopped
+from quantchat.bench.score_models import Scoring
 from quantchat.bench.score_plan import ScorePlan
 from quantchat.errors import UserError
 from quantchat.host.worker_process import StartWorker, start_worker
 from quantchat.metrics.sampler import DeviceSampler
 from quantchat.profile.model import Profile
 from quantchat.quantize.maker import Maker
-from quantchat.snapshot.schema import Snapshot, VariantRecord
-from quantchat.snapshot.score import ScoredRecord, ScoreRecord
+from quantchat.snapshot.schema import Snapshot
+from quantchat.snapshot.score import ScoreRecord
 from quantchat.worker.protocol import Failed
 
 
@@ -50,10 +45,11 @@ async def score(
     sampler = DeviceSampler()
     try:
         with _workplace() as folder:
-            scoring = Scoring(profile, plan, folder, maker, start, on_model)
-            stopped = await _until_stopped(scoring)
+            scoring = Scoring(profile, plan, folder, ModelJobs(maker, start, on_model))
+            stopped = await until_stopped(scoring.run())
         if (found := scoring.record) is not None:
-            return _snapshot(profile, found, sampler), found
+            read = {one.label: one for one in found.models if one.role != "floor"}
+            return jobs_snapshot(profile, read, sampler, score=found), found
         if stopped:
             raise KeyboardInterrupt
         first = scoring.models[0]
@@ -61,25 +57,6 @@ async def score(
         raise NothingScored(failure.reason, where=first.label, mend=failure.mend)
     finally:
         sampler.close()
-
-
-async def _until_stopped(scoring: Scoring) -> bool:
-    """Run it; whether a signal ended it."""
-    task = asyncio.ensure_future(scoring.run())
-    stopped = False
-
-    def stop() -> None:
-        nonlocal stopped
-        stopped = True
-        task.cancel()
-
-    with on_signals(stop):
-        try:
-            await task
-        except asyncio.CancelledError:
-            if not stopped:  # whoever waits for us was cancelled
-                raise
-    return stopped
 
 
 @contextlib.contextmanager
@@ -101,32 +78,3 @@ def _workplace() -> Iterator[Path]:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             lock.unlink(missing_ok=True)
-
-
-def _snapshot(profile: Profile, score: ScoreRecord, sampler: DeviceSampler) -> Snapshot:
-    read = {model.label: model for model in score.models if model.role != "floor"}
-    return Snapshot(
-        created=datetime.now().astimezone().isoformat(timespec="seconds"),
-        quantchat=quantchat.__version__,
-        name=profile.name,
-        profile=profile.model_dump(mode="json"),
-        shown=[variant.label for variant in profile.variants[:2]],
-        variants=[_variant(v.label, read.get(v.label)) for v in profile.variants],
-        turns=[],
-        score=score,
-        environment=environment(sampler),
-    )
-
-
-def _variant(label: str, read: ScoredRecord | None) -> VariantRecord:
-    failure = read.failure if read else None
-    return VariantRecord(
-        label=label,
-        state=(State.FAILED if failure else State.IDLE).value,
-        resolved=read.resolved if read else None,
-        load=None,
-        note=read.note if read else "",
-        ledger=None,
-        memory=None,
-        failure=failure,
-    )

@@ -34,6 +34,7 @@ _COMMANDS = {
     "plan": Lazy("quantchat.cli.plan:plan", "Estimate the memory a comparison will need."),
     "doctor": Lazy("quantchat.cli.doctor:doctor", "Name what will not work here, and the cure."),
     "score": Lazy("quantchat.cli.score:score", "Tell how far variants are from their base."),
+    "eval": Lazy("quantchat.cli.eval:evaluate", "Tell which answers of tasks changed."),
     "compare": Lazy("quantchat.cli.compare:compare", "Compare runs, and fail on a condition."),
     "rerun": Lazy("quantchat.cli.rerun:rerun", "Measure again what a snapshot records."),
     "vote": Lazy("quantchat.cli.vote:vote", "Vote blindly on which variant answers better."),

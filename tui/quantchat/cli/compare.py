@@ -63,7 +63,8 @@ def compare(
     Sessions of `quantchat vote` on the same two variants are counted together.
 
     Snapshots of `quantchat score` are laid side by side, without gates. Refused where text,
-    windows, BOS, tokenizer, token count or reference differ.
+    windows, BOS, tokenizer, token count or reference differ. So are those of `quantchat eval`:
+    refused where tasks, their documents or examples, or the harness differ.
     """  # noqa: D301  # \\b keeps click from wrapping what follows
     from quantchat import paths
     from quantchat.cli.snapshots import found
@@ -77,6 +78,9 @@ def compare(
     saved = [(str(file), store.load(file)) for file in files]
     if all(snapshot.score and not snapshot.measurement for _, snapshot in saved):
         _compare_scores(saved, conditions, force=force, as_json=as_json)
+        return 0
+    if all(snapshot.evaluation and not snapshot.measurement for _, snapshot in saved):
+        _compare_evaluations(saved, conditions, force=force, as_json=as_json)
         return 0
     if any(snapshot.voting and not snapshot.measurement for _, snapshot in saved):
         _pool_votes(saved, conditions, as_json=as_json)
@@ -118,6 +122,32 @@ def _compare_scores(
         from quantchat.cli.console import console
 
         console().print(report.render(scores, against))
+
+
+def _compare_evaluations(
+    saved: Sequence[tuple[str, Snapshot]],
+    conditions: Sequence[str],
+    *,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Lay evaluations side by side. Raises UserError where that cannot be."""
+    from quantchat.cli.console import console
+    from quantchat.errors import UserError
+    from quantchat.report import evaluation as report
+    from quantchat.snapshot.evaluation import obstacles
+    from quantchat.snapshot.setups import NotComparable
+
+    if conditions:
+        raise UserError("evaluations have no gates: --fail-if is for runs", where=conditions[0])
+    runs = [report.Evaluated(file, one, one.evaluation) for file, one in saved if one.evaluation]
+    against = obstacles([one.found for one in runs])
+    if against and not force:
+        raise NotComparable(against)
+    if as_json:
+        _print_json(report.document(runs, against))
+    else:
+        console().print(report.render_several(runs, against))
 
 
 def _print(result: RunsCompared, verdicts: Sequence[Verdict], *, as_json: bool) -> None:

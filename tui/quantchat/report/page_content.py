@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from quantchat.report import score, votes
+from quantchat.report import evaluation, score, votes
 from quantchat.report.drawing import Plot
 from quantchat.report.measurement import CONTENDED, failures, flags, gap_lines, how, ratios_table
 from quantchat.report.page_answers import ToldTurn, turns
@@ -16,6 +16,7 @@ from quantchat.report.series import has_two_sides, told_turns
 from quantchat.report.tables import ORDERS, header, memory_table, variants_table
 from quantchat.snapshot.columns import Run
 from quantchat.snapshot.compare import compare_runs
+from quantchat.snapshot.evaluation import obstacles as evaluation_obstacles
 from quantchat.snapshot.schema import RequestRecord, Snapshot
 from quantchat.snapshot.score import obstacles
 from quantchat.text import one_line
@@ -67,6 +68,9 @@ def content(snapshots: Sequence[tuple[str, Snapshot]]) -> Report:
         tables += [differences(compared)] if compared.differences else []
     scores = [snapshot.score for _, snapshot in snapshots if snapshot.score]
     doubts += [f"scores not comparable: {one_line(reason)}" for reason in obstacles(scores)]
+    done = [snapshot.evaluation for _, snapshot in snapshots if snapshot.evaluation]
+    against = evaluation_obstacles(done)
+    doubts += [f"evaluations not comparable: {one_line(reason)}" for reason in against]
     return Report(f"{len(sections)} comparisons", tables, doubts, sections)
 
 
@@ -80,6 +84,7 @@ def _section(number: int, file: str, snapshot: Snapshot) -> Section:
             *facts,
             *_asked(snapshot),
             *(score.facts(snapshot.score) if snapshot.score else []),
+            *(evaluation.facts(snapshot.evaluation) if snapshot.evaluation else []),
             *votes.result(snapshot),
         ],
         doubts=_doubts(snapshot),
@@ -102,15 +107,18 @@ def _results(snapshot: Snapshot) -> list[Grid]:
         found.append(grid(ratios_table(snapshot), title))
     prompts = per_prompt(snapshot)
     scored = score.tables(snapshot.score) if snapshot.score else ()
+    done = evaluation.tables(snapshot.evaluation) if snapshot.evaluation else ()
     voted = [votes.table(snapshot)] if snapshot.voting else []
-    return [*found, *([grid(prompts)] if prompts else []), *map(grid, (*scored, *voted))]
+    return [*found, *([grid(prompts)] if prompts else []), *map(grid, (*scored, *done, *voted))]
 
 
 def _doubts(snapshot: Snapshot) -> list[str]:
     measurement = snapshot.measurement
     scored = score.doubts(snapshot.score) if snapshot.score else []
+    scored += evaluation.doubts(snapshot.evaluation) if snapshot.evaluation else []
     if measurement is None:
-        return [*([_CHAT] if snapshot.turns or not snapshot.score else []), *scored]
+        chat = snapshot.turns or not (snapshot.score or snapshot.evaluation)
+        return [*([_CHAT] if chat else []), *scored]
     return [
         *scored,
         *([CONTENDED] if measurement.order == "together" else []),

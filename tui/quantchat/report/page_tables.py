@@ -75,7 +75,9 @@ def overview(snapshots: Sequence[tuple[str, Snapshot]]) -> Grid:
 
 def _decoding(snapshot: Snapshot) -> list[Cell]:
     labels = [*map(one_line, snapshot.shown), UNKNOWN, UNKNOWN][:2]
-    how = "a score" if snapshot.score and not snapshot.turns else "a chat"
+    how = "a chat"
+    if not snapshot.turns and (snapshot.score or snapshot.evaluation):
+        how = "a score" if snapshot.score else "an evaluation"
     cells = [UNKNOWN] * 4
     if snapshot.measurement is not None:
         how = ORDERS[snapshot.measurement.order]

@@ -52,6 +52,10 @@ def render(snapshot: Snapshot) -> Group:
         parts.append(votes.render(snapshot))
     if snapshot.score is not None:
         parts.append(score.render(snapshot.score))
+    if snapshot.evaluation is not None:
+        from quantchat.report import evaluation  # which takes its words from here
+
+        parts.append(evaluation.render(snapshot.evaluation))
     for turn in snapshot.turns:
         parts += [Text(), turn_table(turn), answers(turn)]
     return Group(*parts)
@@ -185,7 +189,7 @@ def list_table(listed: Iterable[Listed]) -> Table:
             Text(one_line(when(line.created))),
             Text(one_line(line.name)) + recovered_mark(line.path),
             Text(shown),
-            Text("score" if line.scored and not line.turns else str(line.turns)),
+            Text(line.without if line.without and not line.turns else str(line.turns)),
         )
     return table
 

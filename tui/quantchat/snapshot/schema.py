@@ -23,6 +23,7 @@ from quantchat.metrics.parting import Parting
 from quantchat.metrics.sampler import DeviceSample
 from quantchat.metrics.surprise import Surprise
 from quantchat.profile.schema import DIALECT
+from quantchat.snapshot.evaluation import EvaluationRecord
 from quantchat.snapshot.fields import AsObject, Record, Text
 from quantchat.snapshot.score import ScoreRecord
 from quantchat.snapshot.votes import VotingRecord
@@ -208,6 +209,8 @@ class Snapshot(Record):
     """Blind votes on turns of the chat; None where there were none."""
     score: ScoreRecord | None = None
     """How far the variants are from the model they were made from; None where it was not asked."""
+    evaluation: EvaluationRecord | None = None
+    """What the variants were right on in tasks; None where it was not asked."""
     environment: Environment
 
 

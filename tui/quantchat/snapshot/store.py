@@ -92,6 +92,10 @@ def loads(data: bytes, *, where: str) -> Snapshot:
         raise UserError("is no snapshot: nested too deeply", where=where) from None
 
 
+WITHOUT_TURNS = ("score", "evaluation")
+"""Keys of a snapshot for what is measured without a chat."""
+
+
 @dataclass(frozen=True)
 class Listed:
     """A line of the list: what a snapshot file says of itself, or why it cannot be read."""
@@ -104,8 +108,8 @@ class Listed:
     variants: tuple[str, ...] = ()
     """Labels of the two on show."""
     turns: int = 0
-    scored: bool = False
-    """Whether it holds a score."""
+    without: str = ""
+    """What it holds that has no turns, one of `WITHOUT_TURNS`; else empty."""
     problem: str = ""
 
 
@@ -153,8 +157,9 @@ def _listed(path: Path) -> Listed:
         and isinstance(turns, list)
     ):
         return Listed(path, problem="is no snapshot")
-    labels, scored = tuple(str(label) for label in shown), body.get("score") is not None
-    return Listed(path, created, name, labels, len(turns), scored)
+    labels = tuple(str(label) for label in shown)
+    without = next((name for name in WITHOUT_TURNS if body.get(name) is not None), "")
+    return Listed(path, created, name, labels, len(turns), without)
 
 
 # ------------------------------------------------------------ reading

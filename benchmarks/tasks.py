@@ -1,0 +1,58 @@
+"""Which answers each quantization of the demo's model changes, in one table.
+
+`python benchmarks/tasks.py` lets what `benchmarks/quality.toml` names do the questions that ship
+with quantchat (`quantchat eval`), and writes `benchmarks/results/tasks.json`, from which
+`python benchmarks/tasks.py --table` prints the table of `docs/tasks.md`. No figure is a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from quality import HERE, kept, saved_by
+from quantchat.report.evaluation import cells
+from quantchat.snapshot.evaluation import EvaluationRecord
+
+RESULTS = HERE / "results" / "tasks.json"
+METRIC = "acc"
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result as Markdown, in the order of the profile."""
+    found = EvaluationRecord.model_validate(result["evaluation"])
+    heads = ("model", "right, %", "Δ, %", "lost", "gained", "p")
+    lines = [f"| {' | '.join(heads)} |", "| --- |" + " --: |" * (len(heads) - 1)]
+    for model in found.models:
+        name = f"{model.label} ({model.role})" if model.role == "reference" else model.label
+        figures = [_figure(one) for one in (model, found.reference) if one]
+        lines.append(f"| {name} | {' | '.join(cells(*figures))} |")
+    documents = found.models[0].tasks[0].documents
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{documents} questions of four choices; ± is one standard error, Δ is paired.",
+        ]
+    )
+
+
+def _figure(model: Any) -> Any:
+    return next(one for one in model.tasks[0].figures if one.metric == METRIC)
+
+
+def main() -> None:
+    """Measure and write the result, or print the table of the kept one."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--table", action="store_true", help="print the kept result")
+    if not parser.parse_args().table:
+        result = kept("eval", saved_by("eval"), "evaluation")
+        RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(table(json.loads(RESULTS.read_text(encoding="utf-8"))))
+
+
+if __name__ == "__main__":
+    main()

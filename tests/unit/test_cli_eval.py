@@ -1,0 +1,97 @@
+"""`quantchat eval` and what comes after it: what is refused in one line, what is shown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes.evaluated import done, evaluation, figure
+from fakes.saved import scored
+from quantchat.cli import main
+from quantchat.report import writer
+from quantchat.snapshot import store
+from quantchat.snapshot.evaluation import EvaluationRecord
+
+Capture = pytest.CaptureFixture[str]
+
+pytestmark = pytest.mark.usefixtures("own_folders")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--tasks", "./gone.yaml"], "./gone.yaml: is no file (name a task, or its YAML file)"),
+        (["--tasks", "gone.yml"], "gone.yml: is no file"),
+        (["--tasks", "own,,"], "--tasks: is no task's name"),
+        (["--limit", "0"], "not in the range x>=1"),
+        (["--few-shot", "-1"], "not in the range 0<=x<=64"),
+        (["--batch", "0"], "not in the range 1<=x<=1024"),
+        (["--reference", "bf61"], 'bf61: no variant has this label (did you mean "bf16"?)'),
+    ],
+)
+def test_bad_input_is_one_line(options: list[str], said: str, capsys: Capture) -> None:
+    assert main(["eval", "demo", *options]) == 2
+    shown = capsys.readouterr()
+    assert not shown.out
+    assert shown.err.count("\n") == 1
+    assert said in shown.err
+
+
+def saved(folder: Path, name: str, **changes: Any) -> str:
+    found: EvaluationRecord = evaluation(
+        done("bf16", "reference", figure("11110000")),
+        done("GPTQ", "variant", figure("10110001"), note="made from another"),
+        done("NF4", "variant", figure("11110000")),
+        **changes,
+    )
+    snapshot = scored().model_copy(update={"score": None, "evaluation": found, "name": name})
+    return str(store.save(snapshot, folder))
+
+
+def test_the_table_says_which_answers_changed(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["snapshots", "show", saved(tmp_path, "Tasks", undone=["FP4"])]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = {line.split()[0]: line.split()[1:] for line in lines if line.strip()}
+    assert rows["GPTQ"] == ["50", "±10", "+0", "±18", "1", "1", "1"]
+    assert rows["NF4"][-3:] == ["0", "0", "1"]
+    assert rows["bf16"][:3] == ["reference", "50", "±10"]
+    assert "! GPTQ: made from another" in lines
+    assert "! stopped before the end, not asked: FP4" in lines
+
+
+def test_the_list_says_what_it_is(tmp_path: Path, capsys: Capture) -> None:
+    saved(tmp_path, "Tasks")
+    assert main(["--snapshots", str(tmp_path), "snapshots", "list"]) == 0
+    assert "evaluation" in capsys.readouterr().out
+
+
+def test_two_are_laid_side_by_side(tmp_path: Path, capsys: Capture) -> None:
+    files = [saved(tmp_path, "One"), saved(tmp_path, "Two")]
+    assert main(["compare", *files]) == 0
+    out = capsys.readouterr().out
+    assert "Run 1" in out and "Run 2" in out and out.count("letters: acc") == 2
+    assert main(["compare", *files, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["comparable"]
+    assert [run["name"] for run in told["runs"]] == ["One", "Two"]
+
+
+def test_what_was_asked_otherwise_is_not_compared(tmp_path: Path, capsys: Capture) -> None:
+    files = [saved(tmp_path, "One"), saved(tmp_path, "Two", chat_template=True)]
+    assert main(["compare", *files]) == 2
+    assert "chat template differs: False, True" in capsys.readouterr().err
+    assert main(["compare", *files, "--force"]) == 0
+    assert "! not comparable: chat template differs" in capsys.readouterr().out
+    assert main(["compare", files[0], "--fail-if", "b.ttft_ms > 1"]) == 2
+    assert "evaluations have no gates" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["report.html", "report.md"])
+def test_a_report_holds_it(tmp_path: Path, name: str) -> None:
+    file = Path(saved(tmp_path, "Tasks"))
+    written = writer.write([(file.name, store.load(file))], str(tmp_path / name)).read_text()
+    assert "letters: acc" in written
+    assert "exact test" in written

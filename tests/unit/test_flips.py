@@ -1,0 +1,48 @@
+"""Flips: the counts, the paired error and the exact test, against other ways to reach them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quantchat.metrics.flips import Flips
+
+PAIRS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
+
+
+@given(PAIRS)
+def test_against_the_definitions(pairs: list[tuple[bool, bool]]) -> None:
+    before, now = zip(*pairs, strict=True)
+    seen = Flips.between(before, now)
+    differences = [int(b) - int(a) for a, b in pairs]
+    count, mean = len(pairs), sum(differences) / len(pairs)
+    variance = sum((one - mean) ** 2 for one in differences) / count
+    assert seen.difference == pytest.approx(mean)
+    assert seen.error == pytest.approx(math.sqrt(variance / count))
+    changed = seen.lost + seen.gained
+    rarer = min(seen.lost, seen.gained)
+    tail = sum(math.comb(changed, n) for n in range(rarer + 1)) / 2**changed
+    assert seen.p == pytest.approx(min(1.0, 2 * tail))
+
+
+@given(PAIRS)
+def test_the_other_way_round(pairs: list[tuple[bool, bool]]) -> None:
+    before, now = zip(*pairs, strict=True)
+    there, back = Flips.between(before, now), Flips.between(now, before)
+    assert (there.lost, there.gained) == (back.gained, back.lost)
+    assert there.p == pytest.approx(back.p)
+    assert there.difference == -back.difference
+
+
+def test_words_of_noughts_and_ones() -> None:
+    assert Flips.between("0011", "0110") == Flips(4, lost=1, gained=1)
+    assert Flips(100, lost=0, gained=6).p == pytest.approx(2 / 2**6)
+
+
+@pytest.mark.parametrize(("before", "now"), [("", ""), ("01", "0")])
+def test_what_is_no_pair(before: str, now: str) -> None:
+    with pytest.raises(ValueError, match="are no pairs"):
+        Flips.between(before, now)

@@ -1,0 +1,147 @@
+"""`quantchat eval`: tasks that each variant does, and the answers that changed."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from quantchat.cli.measuring import output_options, publish
+
+if TYPE_CHECKING:
+    from quantchat.bench.evaluating import EvaluationPlan
+    from quantchat.profile.model import Profile
+    from quantchat.snapshot.evaluation import EvaluationRecord
+    from quantchat.snapshot.schema import Snapshot
+
+_FAILED = 1
+
+OWN = "own"
+
+
+@click.command(name="eval")
+@click.argument("profile")
+@click.option(
+    "--tasks",
+    "words",
+    metavar="TASK,…",
+    default=OWN,
+    show_default=True,
+    help="Tasks of lm-evaluation-harness by name, YAML files of tasks, or `own`, which ships with "
+    "quantchat and needs no hub.",
+)
+@click.option(
+    "--reference",
+    metavar="VARIANT|MODEL",
+    help="Hold the variants against this one, by its label, or against another model. "
+    "The model they are made from is the default.",
+)
+@click.option(
+    "--limit", type=click.IntRange(1), metavar="N", help="The first N documents of each task."
+)
+@click.option(
+    "--few-shot",
+    type=click.IntRange(0, 64),
+    metavar="N",
+    help="Examples before each question; as many as the task says unless said.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(1, 1024),
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="Documents that a model is asked at a time.",
+)
+@click.option("--chat-template", is_flag=True, help="Ask in the model's chat template.")
+@output_options
+@click.pass_obj
+def evaluate(
+    obj: Path | None,
+    profile: str,
+    words: str,
+    reference: str | None,
+    limit: int | None,
+    few_shot: int | None,
+    batch: int,
+    chat_template: bool,
+    folder: Path | None,
+    as_json: bool,
+) -> int:
+    """Let each variant of PROFILE, and their reference, do tasks; tell which answers changed.
+
+    Through lm-evaluation-harness (`pip install 'quantchat[eval]'`): accuracies with their standard
+    errors, and beside them the answers lost and gained against the reference, with McNemar's exact
+    test. One model is loaded at a time. Saves a snapshot. Ctrl+C ends it early and keeps the models
+    that are done; the exit status is 1 where one failed.
+
+    A YAML file of a task can run code of its own (`!function`): take such files from those you
+    would take a program from.
+    """
+    from quantchat.bench.evaluating import EvaluationPlan
+    from quantchat.bench.score_plan import reference_of
+    from quantchat.profile import library, load
+
+    asked = load.load(library.find(profile))
+    plan = EvaluationPlan(
+        tasks=tuple(dict.fromkeys(_task(word.strip()) for word in words.split(","))),
+        reference=reference_of(asked, reference),
+        limit=limit or 0,
+        few_shot=-1 if few_shot is None else few_shot,
+        batch=batch,
+        chat_template=chat_template,
+    )
+    return _evaluated(asked, plan, folder or obj, as_json=as_json)
+
+
+def _task(word: str) -> str:
+    """A task's name, or the path of its file. Raises UserError where there is none."""
+    from quantchat.errors import UserError
+    from quantchat.text import one_line
+
+    if not word:
+        raise UserError(
+            "is no task's name", where="--tasks", mend="name tasks, with commas between"
+        )
+    if word == OWN:
+        return str(importlib.resources.files("quantchat.corpus") / "tasks" / "own.yaml")
+    path = Path(word).expanduser()
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        if not path.is_file():
+            raise UserError(
+                "is no file", where=one_line(word), mend="name a task, or its YAML file"
+            )
+        return str(path.absolute())
+    return word
+
+
+def _evaluated(
+    profile: Profile, plan: EvaluationPlan, folder: Path | None, *, as_json: bool
+) -> int:
+    """Evaluate, save and print; the exit status."""
+    from quantchat.bench.evaluating import NothingEvaluated, evaluate
+    from quantchat.cli.progress import progress_display
+    from quantchat.quantize.store import Workshop
+    from quantchat.text import one_line
+
+    try:
+        with progress_display() as display:
+            snapshot, found = asyncio.run(
+                evaluate(profile, plan, maker=Workshop(), on_model=display.on_model)
+            )
+    except NothingEvaluated as error:
+        click.echo(f"quantchat: {one_line(str(error))}", err=True)
+        return _FAILED
+    publish(snapshot, folder, None if as_json else lambda saved: _print_tables(saved, found))
+    return _FAILED if any(model.failure for model in found.models) else 0
+
+
+def _print_tables(snapshot: Snapshot, found: EvaluationRecord) -> None:
+    from quantchat.cli.console import console
+    from quantchat.report import evaluation as report
+    from quantchat.report.tables import header
+
+    console().print(header(snapshot), "", report.render(found), sep="\n")

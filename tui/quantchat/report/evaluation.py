@@ -1,0 +1,179 @@
+"""An evaluation as tables (Rich): accuracies, the answers that changed, and what casts doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from quantchat.metrics.flips import Flips
+from quantchat.metrics.quality import Quantity
+from quantchat.report.figures import UNKNOWN
+from quantchat.report.score import new_table, with_error
+from quantchat.report.tables import when
+from quantchat.snapshot.evaluation import (
+    EvaluatedRecord,
+    EvaluationRecord,
+    FigureRecord,
+    TaskResultRecord,
+    figures,
+)
+from quantchat.snapshot.schema import Snapshot
+from quantchat.text import one_line
+
+FLIPS = ("Δ, %", "lost", "gained", "p")
+
+MEANING = (
+    "± is one standard error; Δ is paired by document. Lost and gained are answers that were right "
+    "in the reference and are not here, and the other way round; p is McNemar's exact test of them."
+)
+
+
+def render(found: EvaluationRecord) -> Group:
+    """The whole evaluation: what was asked and how, the tables, the doubts."""
+    return Group(
+        *(Text(one) for one in facts(found)),
+        *tables(found),
+        *(Text(f"! {doubt}", style="yellow") for doubt in doubts(found)),
+    )
+
+
+def facts(found: EvaluationRecord) -> list[str]:
+    """What was asked and how, and what the figures mean, a line each."""
+    tasks = {task.task: task for model in found.models for task in model.tasks}
+    asked = "in the model's chat template" if found.chat_template else "as plain text"
+    at_once = f", {found.batch} at a time" if found.batch > 1 else ""
+    return [
+        f"asked by lm-evaluation-harness {one_line(found.harness)}, {asked}{at_once}",
+        *(_task(task, found.limit) for task in tasks.values()),
+        MEANING,
+    ]
+
+
+def _task(task: TaskResultRecord, limit: int) -> str:
+    first = "the first " if 0 < limit == task.documents else ""
+    examples = f"{task.few_shot} examples before each" if task.few_shot else "no examples"
+    return (
+        f"{one_line(task.task)} (version {one_line(task.version)}): {first}{task.documents}"
+        f" documents (SHA-256 {one_line(task.documents_sha256[:12])}), {examples}"
+    )
+
+
+def doubts(found: EvaluationRecord) -> list[str]:
+    """What failed, what was not done, and what the models' checkpoints need known, a line each."""
+    lines = [
+        f"{one_line(model.label)} failed: {one_line(model.failure.reason)}"
+        for model in found.models
+        if model.failure
+    ]
+    if found.undone:
+        lines.append(f"stopped before the end, not asked: {one_line(', '.join(found.undone))}")
+    noted: dict[str, list[str]] = {}
+    for model in found.models:
+        if model.note:
+            noted.setdefault(model.note, []).append(model.label)
+    return lines + [f"{one_line(', '.join(who))}: {one_line(note)}" for note, who in noted.items()]
+
+
+def tables(found: EvaluationRecord) -> Iterator[Table]:
+    """A table for each task and metric: each model, against the reference."""
+    keys = dict.fromkeys(
+        (task.task, figure.metric, figure.filter)
+        for model in found.models
+        for task, figure in figures(model)
+    )
+    for task, metric, chosen in keys:
+        title = f"{task}: {metric}" + (f", {chosen}" if chosen != "none" else "")
+        table = new_table(one_line(title), "", "%", *FLIPS)
+        for model in found.models:
+            key = (task, metric, chosen)
+            table.add_row(_named(model), *cells(_figure(model, key), _figure(found.reference, key)))
+        yield table
+
+
+def _named(model: EvaluatedRecord) -> Text:
+    return Text.assemble(
+        one_line(model.label), (" reference" if model.role == "reference" else "", "dim")
+    )
+
+
+_Key = tuple[str, str, str]
+
+
+def _figure(model: EvaluatedRecord | None, key: _Key) -> FigureRecord | None:
+    for task, figure in figures(model) if model else ():
+        if (task.task, figure.metric, figure.filter) == key:
+            return figure
+    return None
+
+
+def cells(figure: FigureRecord | None, reference: FigureRecord | None) -> list[str]:
+    """A figure in percent, and what `FLIPS` head."""
+    if figure is None:
+        return [UNKNOWN] * (1 + len(FLIPS))
+    value = with_error(Quantity(figure.value, figure.error, None), times=100)
+    seen = flips(figure, reference)
+    if seen is None:
+        return [value, *[UNKNOWN] * len(FLIPS)]
+    difference = Quantity(seen.difference, seen.error, None)
+    told = with_error(difference, times=100, signed=True)
+    return [value, told, str(seen.lost), str(seen.gained), f"{seen.p:.2g}"]
+
+
+def flips(figure: FigureRecord, reference: FigureRecord | None) -> Flips | None:
+    """The answers that changed; None for the reference itself, and where none are told."""
+    if reference is None or reference is figure or not figure.right:
+        return None
+    if len(reference.right) != len(figure.right):
+        return None
+    return Flips.between(reference.right, figure.right)
+
+
+# ---------------------------------------------------------------- several
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A snapshot's evaluation, and the file it came from."""
+
+    file: str
+    snapshot: Snapshot
+    found: EvaluationRecord
+
+
+def render_several(runs: Sequence[Evaluated], obstacles: Sequence[str]) -> Group:
+    """Each run's tables beneath each other, and why they cannot be compared, if they cannot."""
+    parts: list[RenderableType] = []
+    for number, one in enumerate(runs, 1):
+        parts.append(
+            Text.assemble(
+                (f"Run {number}", "bold"),
+                f" {one_line(one.file)}\n  {one_line(one.snapshot.name)}, saved "
+                f"{one_line(when(one.snapshot.created))}",
+            )
+        )
+        parts += tables(one.found)
+    parts += [Text(f"! not comparable: {one_line(reason)}", style="red") for reason in obstacles]
+    return Group(*parts)
+
+
+def document(runs: Sequence[Evaluated], obstacles: Sequence[str]) -> dict[str, Any]:
+    """All that `render_several` shows, as plain JSON values; text is raw, as it was recorded."""
+    return {
+        "comparable": not obstacles,
+        "obstacles": list(obstacles),
+        "runs": [
+            {
+                "run": number,
+                "file": one.file,
+                "name": one.snapshot.name,
+                "created": one.snapshot.created,
+                "evaluation": one.found.model_dump(),
+            }
+            for number, one in enumerate(runs, 1)
+        ],
+    }
