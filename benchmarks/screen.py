@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import sys
 import time
 from typing import Any
@@ -127,16 +126,6 @@ def hindered(how: str) -> dict[str, Any]:
     return {"terminal": how, "key_to_echo_after_s": round(caught_up_s, 2)} | outcome(answers)
 
 
-def started(env: dict[str, str] | None = None) -> float:
-    """Seconds from the start of `quantchat demo` until its first frame is written."""
-    began = time.perf_counter()
-    session = Session([sys.executable, "-m", "quantchat", "demo"], env=env)
-    try:
-        return round(session.wait_for("Ask both variants") - began, 3)
-    finally:
-        session.close()
-
-
 def bare(kind: str, rate: int) -> dict[str, Any]:
     """The same stream in bare Markdown widgets."""
     session = Session([sys.executable, str(HERE / "bare_markdown.py"), kind, str(rate)])
@@ -202,8 +191,6 @@ def main() -> int:
         return 0
     result = circumstances(" ".join(["screen.py", *sys.argv[1:]]))
     result["cores"] = os.cpu_count()
-    starts = [started() for _ in range(6)][1:]
-    result["first_frame_s"] = {"median": statistics.median(starts), "all": starts}
     result["streams"] = [streamed(kind, rate) for rate in asked.rates for kind in asked.kinds]
     result["over_ssh"] = streamed("prose", 300, env=OVER_SSH)
     result["few_bytes"] = streamed("prose", 300, "--few-bytes")
