@@ -132,7 +132,7 @@ async def test_transformers_serve_says_the_same_and_is_killed(demo_base: Path) -
         run.server().kill()
         await until(lambda: run.served.state is State.FAILED)
         assert run.served.failure is not None
-        assert run.served.failure.reason == "transformers was ended by signal 9"
+        assert run.served.failure.reason == "the server (transformers) was ended by signal 9"
         assert served.over and served.text
         await run.comparison.wait()  # the other side comes to its end
         assert here.failure is None and here.reason in ("eos", "length")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +17,9 @@ TOKENS = 7
 
 
 class FakeServer(ThreadingHTTPServer):
-    """`behaviour`: ok, uncounted, silent on usage, strict, fickle, counts the end, 401, 404, 429,
-    cut or endless. A strict one takes no parameter that is not OpenAI's, a fickle one never says
-    the same again.
+    """`behaviour`: ok, uncounted, silent on usage, strict, fickle, mute, counts the end, 401, 404,
+    429, cut, breaks off or endless. A strict one takes no parameter that is not OpenAI's, a fickle
+    one never says the same again, one that breaks off says why in its stream.
 
     An endless stream goes on until it is something else: cut, or well.
     """
@@ -29,8 +31,20 @@ class FakeServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _Handler)
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str] = []
+        self._connections: list[socket.socket] = []
         self.hung_up = threading.Event()
         """Set when a client closed its stream before the end."""
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._connections.append(request)
+        super().process_request(request, client_address)
+
+    def server_close(self) -> None:
+        """Gone with its connections, as a process is."""
+        super().server_close()
+        for one in self._connections:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
 
     @property
     def url(self) -> str:
@@ -55,6 +69,8 @@ class _Handler(BaseHTTPRequestHandler):
         behaviour = self.server.behaviour
         if behaviour.isdecimal():
             self._json(int(behaviour), {"error": {"message": f"it says {behaviour}"}})
+        elif behaviour == "mute":
+            self.server.hung_up.wait()
         elif behaviour == "strict" and "repeat_penalty" in body:
             self._json(422, {"detail": "Unexpected fields in the request: {'repeat_penalty'}"})
         elif behaviour == "uncounted" and "stream_options" in body:
@@ -87,6 +103,8 @@ class _Handler(BaseHTTPRequestHandler):
             while self.server.behaviour == "endless" and asked != 1:
                 self._event(_choice(chat, "on ", None))
                 self.server.hung_up.wait(0.01)
+            if behaviour == "breaks off":
+                self._event({"error": {"message": "out of memory"}})
             if self.server.behaviour == "cut":
                 self.connection.close()
                 self.close_connection = True
@@ -118,9 +136,9 @@ def _choice(chat: bool, piece: str, reason: str | None) -> dict[str, Any]:
 
 
 @contextmanager
-def serving() -> Iterator[FakeServer]:
-    """A server on a free port of loopback, gone at the end."""
-    with FakeServer() as server:
+def serving(port: int = 0) -> Iterator[FakeServer]:
+    """A server on `port` of loopback, by default a free one, gone at the end."""
+    with FakeServer(port) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

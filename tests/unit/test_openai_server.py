@@ -193,6 +193,47 @@ async def test_a_cut_stream_keeps_what_came_and_the_next_prompt_connects_anew(
     assert (await opened.ask()).answers["one"].reason == "eos"
 
 
+async def test_why_a_server_breaks_off_is_told(opened: Opened, server: FakeServer) -> None:
+    await opened.load()
+    server.behaviour = "breaks off"
+    answer = (await opened.ask()).answers["one"]
+    assert answer.failure is not None
+    assert answer.failure.kind == "server_refused"
+    assert "broke off: out of memory" in answer.failure.reason
+    assert answer.text == "".join(CHUNKS) and answer.counted == -1
+
+
+async def test_silence_has_an_end(server: FakeServer) -> None:
+    opened = Opened(profile(server.url, "timeout_s = 0.3"))
+    try:
+        await opened.load()
+        server.behaviour = "mute"
+        answer = opened.comparison.ask("Where?").answers["one"]
+        await until(lambda: answer.over)
+        assert answer.failure is not None
+        assert answer.failure.kind == "server_silent"
+        assert "timeout_s" in answer.failure.mend
+        server.hung_up.set()
+    finally:
+        await opened.comparison.close()
+
+
+async def test_a_server_that_was_away_is_asked_again_without_loading() -> None:
+    with serving() as server:
+        opened = Opened(profile(server.url))
+        one = await opened.load()
+        assert (await opened.ask()).answers["one"].reason == "eos"
+    try:
+        answer = (await opened.ask()).answers["one"]
+        assert answer.failure is not None
+        assert answer.failure.kind == "server_unreachable"
+        assert one.state is State.READY
+        with serving(server.server_address[1]):
+            assert (await opened.ask()).answers["one"].reason == "eos"
+    finally:
+        await opened.comparison.close()
+
+
 async def test_stop_closes_the_stream(opened: Opened, server: FakeServer) -> None:
     await opened.load()
     server.behaviour = "endless"

@@ -21,7 +21,7 @@ SOURCES = {
     "nvml": "of the process, from NVML",
     "torch": "reserved by torch, without the CUDA context",
     "device": "the device's change around the load",
-    "resident": "resident, with the processes it started",
+    "resident": "resident, with all it started",
     "unknown": "not known",
 }
 """What each source measures, for a label beside the figure."""

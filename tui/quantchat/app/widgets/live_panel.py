@@ -148,7 +148,7 @@ class LivePanel(Widget):
             (now, f"bold {self.side}"),
             ("/s now  " if chunks else " now  ", "$quiet"),
             (average, "bold"),
-            ("/s avg" if chunks else " avg", "$quiet"),
+            (" avg", "$quiet"),
         )
         order = ""
         if answer is not None and answer.order == "together":

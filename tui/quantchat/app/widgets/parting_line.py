@@ -162,4 +162,6 @@ def _from_token(first: Answer, second: Answer, point: int) -> Iterable[str]:
 
 
 def _words(answer: Answer, text: str) -> str:
-    return f"“{_cut(text)}”" if text else "end" if answer.over else "…"
+    if text:
+        return f"“{_cut(text)}”"
+    return "…" if not answer.over else "end" if answer.reason == "eos" else "cut off"

@@ -51,6 +51,7 @@ class StartedServer:
 
     def __init__(self, server: dict[str, Any], base_url: str) -> None:
         self._command = [str(word) for word in server["command"]]
+        self._name = f"the server ({Path(self._command[0]).name})"
         self._ready = str(server.get("ready") or f"{base_url.rstrip('/')}/models")
         self._timeout_s = float(server["timeout_s"])
         self._last = ""
@@ -97,7 +98,7 @@ class StartedServer:
             time.sleep(POLL_S)
         raise Refused(
             "server_silent",
-            f"{self._command[0]} was not ready at {self._ready} within {self._timeout_s:g} s",
+            f"{self._name} was not ready at {self._ready} within {self._timeout_s:g} s",
             "look at the log, or give it longer: timeout_s in [variants.server]",
         )
 
@@ -128,7 +129,7 @@ class StartedServer:
             how = f"ended with status {status} {when}{said}"
         return (
             "server_ended",
-            f"{Path(self._command[0]).name} {how}",
+            f"{self._name} {how}",
             "look at the log for what it said, then retry",
         )
 
