@@ -12,6 +12,7 @@ from fakes.evaluated import done, evaluation, figure
 from fakes.saved import scored
 from quantchat.cli import main
 from quantchat.report import writer
+from quantchat.report.csv_tables import tables
 from quantchat.snapshot import store
 from quantchat.snapshot.evaluation import EvaluationRecord
 
@@ -95,3 +96,11 @@ def test_a_report_holds_it(tmp_path: Path, name: str) -> None:
     written = writer.write([(file.name, store.load(file))], str(tmp_path / name)).read_text()
     assert "letters: acc" in written
     assert "exact test" in written
+
+
+def test_a_folder_of_tables_has_one_of_tasks(tmp_path: Path) -> None:
+    snapshot = store.load(Path(saved(tmp_path, "=Tasks")))
+    rows = tables([("s.json", snapshot)])["tasks.csv"].decode().splitlines()
+    assert rows[1] == "s.json,bf16,reference,letters,1,0,8,acc,none,0.5,0.1,,,"
+    assert rows[2] == "s.json,GPTQ,variant,letters,1,0,8,acc,none,0.5,0.1,1,1,1.0"
+    assert "tasks.csv" not in tables([("s.json", scored())])

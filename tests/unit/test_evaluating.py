@@ -25,7 +25,7 @@ from quantchat.profile.model import Profile
 from quantchat.quantize.store import Workshop
 from quantchat.report import evaluation as report
 from quantchat.snapshot import store
-from quantchat.snapshot.evaluation import EvaluationRecord, obstacles
+from quantchat.snapshot.evaluation import EvaluationRecord, flips, obstacles
 from quantchat.snapshot.schema import Snapshot
 from quantchat.worker.jobs import evaluate as job
 
@@ -109,7 +109,7 @@ async def test_from_profile_to_snapshot(models: Path, task: Path, tmp_path: Path
 
     assert store.load(store.save(snapshot, tmp_path / "saved")) == snapshot
     assert [one.without for one in store.recent(tmp_path / "saved")] == ["evaluation"]
-    seen = report.flips(figure, theirs.figures[0])
+    seen = flips(figure, theirs.figures[0])
     assert seen == Flips.between(theirs.figures[0].right, figure.right)
 
 

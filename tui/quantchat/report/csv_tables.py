@@ -1,4 +1,4 @@
-"""Snapshots as tidy tables (RFC 4180, UTF-8): a row an answer, a token, a figure of a score.
+"""Snapshots as tidy tables (RFC 4180, UTF-8): a row an answer, a token, a figure of a measurement.
 
 An empty cell is "not known". Text is neutral, and where a spreadsheet would take it for a formula
 it begins with an apostrophe (OWASP, "CSV Injection"); the raw text is in the snapshot.
@@ -14,6 +14,7 @@ from typing import Any
 
 from quantchat.metrics.latency import itl_ms
 from quantchat.metrics.quality import Divergence, Quantity
+from quantchat.snapshot import evaluation
 from quantchat.snapshot.schema import AnswerRecord, Snapshot, TurnRecord
 from quantchat.text import neutralise
 from quantchat.worker.protocol import Ledger
@@ -37,16 +38,22 @@ _SCORES = (
     "snapshot", "model", "role", "figure", "percent", "value", "error", "clustered_error",
 )  # fmt: skip
 
+_TASKS = (
+    "snapshot", "model", "role", "task", "version", "few_shot", "documents", "metric", "filter",
+    "value", "error", "lost", "gained", "p",
+)  # fmt: skip
+
 _Named = Sequence[tuple[str, Snapshot]]
 
 
 def tables(snapshots: _Named) -> dict[str, bytes]:
     """The tables of `snapshots`, each with the name of its file, by the name of the table's."""
-    scores = list(_scores(snapshots))
+    scores, tasks = list(_scores(snapshots)), list(_tasks(snapshots))
     return {
         "answers.csv": _written(_ANSWERS, _answers(snapshots)),
         "tokens.csv": _written(_TOKENS, _tokens(snapshots)),
         **({"scores.csv": _written(_SCORES, scores)} if scores else {}),
+        **({"tasks.csv": _written(_TASKS, tasks)} if tasks else {}),
     }
 
 
@@ -130,3 +137,19 @@ def _seen(seen: Divergence) -> Iterator[tuple[Any, ...]]:
 
 def _quantity(quantity: Quantity) -> tuple[float | None, ...]:
     return quantity.value, quantity.error, quantity.clustered
+
+
+def _tasks(snapshots: _Named) -> Iterator[tuple[Any, ...]]:
+    """Each figure of each task; lost, gained and p are against the reference."""
+    for file, snapshot in snapshots:
+        found = snapshot.evaluation
+        for model in found.models if found else ():
+            for task, figure in evaluation.figures(model):
+                same = (task.task, figure.metric, figure.filter)
+                reference = evaluation.figure_of(found.reference if found else None, same)
+                seen = evaluation.flips(figure, reference)
+                yield (
+                    file, model.label, model.role, task.task, task.version, task.few_shot,
+                    task.documents, figure.metric, figure.filter, figure.value, figure.error,
+                    *((seen.lost, seen.gained, seen.p) if seen else (None,) * 3),
+                )  # fmt: skip

@@ -10,7 +10,6 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from quantchat.metrics.flips import Flips
 from quantchat.metrics.quality import Quantity
 from quantchat.report.figures import UNKNOWN
 from quantchat.report.score import new_table, with_error
@@ -20,7 +19,9 @@ from quantchat.snapshot.evaluation import (
     EvaluationRecord,
     FigureRecord,
     TaskResultRecord,
+    figure_of,
     figures,
+    flips,
 )
 from quantchat.snapshot.schema import Snapshot
 from quantchat.text import one_line
@@ -91,7 +92,9 @@ def tables(found: EvaluationRecord) -> Iterator[Table]:
         table = new_table(one_line(title), "", "%", *FLIPS)
         for model in found.models:
             key = (task, metric, chosen)
-            table.add_row(_named(model), *cells(_figure(model, key), _figure(found.reference, key)))
+            table.add_row(
+                _named(model), *cells(figure_of(model, key), figure_of(found.reference, key))
+            )
         yield table
 
 
@@ -99,16 +102,6 @@ def _named(model: EvaluatedRecord) -> Text:
     return Text.assemble(
         one_line(model.label), (" reference" if model.role == "reference" else "", "dim")
     )
-
-
-_Key = tuple[str, str, str]
-
-
-def _figure(model: EvaluatedRecord | None, key: _Key) -> FigureRecord | None:
-    for task, figure in figures(model) if model else ():
-        if (task.task, figure.metric, figure.filter) == key:
-            return figure
-    return None
 
 
 def cells(figure: FigureRecord | None, reference: FigureRecord | None) -> list[str]:
@@ -122,15 +115,6 @@ def cells(figure: FigureRecord | None, reference: FigureRecord | None) -> list[s
     difference = Quantity(seen.difference, seen.error, None)
     told = with_error(difference, times=100, signed=True)
     return [value, told, str(seen.lost), str(seen.gained), f"{seen.p:.2g}"]
-
-
-def flips(figure: FigureRecord, reference: FigureRecord | None) -> Flips | None:
-    """The answers that changed; None for the reference itself, and where none are told."""
-    if reference is None or reference is figure or not figure.right:
-        return None
-    if len(reference.right) != len(figure.right):
-        return None
-    return Flips.between(reference.right, figure.right)
 
 
 # ---------------------------------------------------------------- several

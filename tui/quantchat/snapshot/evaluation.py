@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from quantchat.metrics.flips import Flips
 from quantchat.snapshot.fields import AsObject, Record, Text
 from quantchat.worker.protocol import Failed, Resolved
 
@@ -84,6 +85,23 @@ class EvaluationRecord(Record):
 def figures(model: EvaluatedRecord) -> Iterator[tuple[TaskResultRecord, FigureRecord]]:
     """Each figure of `model`, with its task."""
     return ((task, figure) for task in model.tasks for figure in task.figures)
+
+
+def flips(figure: FigureRecord, reference: FigureRecord | None) -> Flips | None:
+    """The answers that changed; None for the reference itself, and where none are told."""
+    if reference is None or reference is figure or not figure.right:
+        return None
+    if len(reference.right) != len(figure.right):
+        return None
+    return Flips.between(reference.right, figure.right)
+
+
+def figure_of(model: EvaluatedRecord | None, key: tuple[str, str, str]) -> FigureRecord | None:
+    """The figure of `model` for `key`: a task, a metric and a filter."""
+    for task, figure in figures(model) if model else ():
+        if (task.task, figure.metric, figure.filter) == key:
+            return figure
+    return None
 
 
 def obstacles(found: Sequence[EvaluationRecord]) -> list[str]:
