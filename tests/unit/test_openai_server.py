@@ -16,6 +16,7 @@ from quantchat.bench.conversation import Answer
 from quantchat.bench.live_variant import State
 from quantchat.bench.plan import make_plan
 from quantchat.bench.record import record, timing
+from quantchat.bench.rounds import Plan, Rounds, Task
 from quantchat.errors import UserError
 from quantchat.metrics.sampler import DeviceSampler
 from quantchat.profile.load import loads
@@ -108,6 +109,19 @@ async def test_greedy_means_no_penalty_of_the_server_s_own(
     opened.comparison.set_generation(Generation(temperature=0.7, top_k=0))
     await opened.ask()
     assert server.requests[-1]["top_k"] > 1_000_000 and server.requests[-1]["min_p"] == 0
+
+
+async def test_what_is_measured_is_asked_to_come_from_no_prompt_cache(
+    opened: Opened, server: FakeServer
+) -> None:
+    await opened.load()
+    await opened.ask()
+    assert not {"cache_prompt", "cache_salt"} & set(server.requests[-1])  # a chat may be kept
+    before = len(server.requests)
+    await Rounds(opened.comparison, Plan((Task("Where?"),), rounds=2, warmup=0)).run()
+    measured = server.requests[before:]
+    assert [one["cache_prompt"] for one in measured] == [False] * 4
+    assert len({one["cache_salt"] for one in measured}) == 4
 
 
 async def test_what_a_strict_server_does_not_take_is_left_out_and_told(

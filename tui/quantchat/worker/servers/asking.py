@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -16,9 +17,10 @@ _ALL = 1 << 30
 class Dialect:
     """What a server takes that is not OpenAI's own."""
 
-    sampling: bool
-    """That no top-k and no penalty are wished: left unsaid, some servers have their own (a
-    repetition penalty of 1.1 in llama-cpp-python; vLLM reads the model's `generation_config`)."""
+    neutral: bool
+    """That no top-k, no penalty and, of a prompt to be measured, no prompt cache is wished. Left
+    unsaid, some servers have their own: a repetition penalty of 1.1 in llama-cpp-python; vLLM reads
+    the model's `generation_config`; both vLLM and llama.cpp keep prompts."""
     usage: bool
     """`stream_options.include_usage`."""
 
@@ -33,10 +35,13 @@ def asked(request: Generate, *, model: str, chat: bool, dialect: Dialect) -> dic
     more: dict[str, Any] = {}  # vLLM, SGLang and llama.cpp know these
     if sampling.top_k:
         more["top_k"] = sampling.top_k
-    elif dialect.sampling and sampling.temperature:
+    elif dialect.neutral and sampling.temperature:
         more |= {"top_k": _ALL, "min_p": 0.0}
-    if dialect.sampling or sampling.repetition_penalty != 1:
+    if dialect.neutral or sampling.repetition_penalty != 1:
         more["repetition_penalty"] = more["repeat_penalty"] = sampling.repetition_penalty
+    if dialect.neutral and request.fresh:
+        # llama.cpp's word for it; and vLLM's, to whom a salt makes it another prompt.
+        more |= {"cache_prompt": False, "cache_salt": secrets.token_hex(16)}
     if request.ignore_eos:
         more["ignore_eos"] = True
     arguments: dict[str, Any] = {

@@ -118,9 +118,9 @@ class RemoteDecoder:
     async def _warm_up(self) -> None:
         import openai
 
-        # Warm, so that it is also asked what only sampling needs.
+        # Warm and fresh, so that it is also asked what only sampling and measuring need.
         sampling = Sampling(temperature=1.0)
-        request = Generate(-1, [Message("user", "Hi")], sampling, max_new_tokens=1)
+        request = Generate(-1, [Message("user", "Hi")], sampling, max_new_tokens=1, fresh=True)
         for self._dialect in DIALECTS:
             try:
                 async for chunk in await self._open(request):
@@ -163,7 +163,7 @@ class RemoteDecoder:
             else "the server counts no tokens, so tok/s and TPOT are not known"
         )
         own = "a prompt cache of its own"
-        if not self._dialect.sampling:
+        if not self._dialect.neutral:
             own += ", and by a top-k and repetition penalty of its own"
         return (
             "a server: times are of arrival here, ITL from chunk to chunk; "
