@@ -15,7 +15,12 @@ from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.chats import ids
 from quantchat.worker.jobs.groups import check_groups
 from quantchat.worker.jobs.spellings import write_both
-from quantchat.worker.jobs.workplace import local_folder, refuse_quantized, settle
+from quantchat.worker.jobs.workplace import (
+    give_freed_memory_back,
+    local_folder,
+    refuse_quantized,
+    settle,
+)
 from quantchat.worker.protocol import Load
 
 BATCH = 4
@@ -54,6 +59,7 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     """
     report(0, 0, "importing libraries")
     settle(options)
+    give_freed_memory_back()  # of its layers no more is in use at a time than one
     from gptqmodel import GPTQModel, QuantizeConfig
 
     report(0, 0, "loading the model")
