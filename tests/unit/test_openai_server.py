@@ -13,6 +13,7 @@ from rich.console import Console
 from fakes.openai_server import CHUNKS, TOKENS, FakeServer, serving
 from fakes.opened import Opened, until
 from quantchat.bench.conversation import Answer
+from quantchat.bench.forcing import surprises
 from quantchat.bench.live_variant import State
 from quantchat.bench.plan import make_plan
 from quantchat.bench.record import record, timing
@@ -205,6 +206,14 @@ async def test_a_cut_stream_keeps_what_came_and_the_next_prompt_connects_anew(
     assert answer.text == "".join(CHUNKS)
     server.behaviour = "ok"
     assert (await opened.ask()).answers["one"].reason == "eos"
+
+
+async def test_nobody_reads_what_has_no_token_ids(opened: Opened) -> None:
+    await opened.load()
+    turn = await opened.ask()
+    await surprises(turn, list(opened.comparison.sides))
+    told = [one.problem for answer in turn.answers.values() for one in answer.surprises]
+    assert told == ["a server tells no token ids"] * 4
 
 
 async def test_why_a_server_breaks_off_is_told(opened: Opened, server: FakeServer) -> None:

@@ -11,7 +11,7 @@ from quantchat.bench.live_variant import LiveVariant
 from quantchat.bench.requests import threads_for
 from quantchat.metrics.parting import Parting, Way
 from quantchat.metrics.surprise import Surprise
-from quantchat.worker.protocol import END, Force
+from quantchat.worker.protocol import END, SERVERS, Force
 
 _numbers = itertools.count(1)
 
@@ -63,6 +63,8 @@ async def _read(variant: LiveVariant, answer: Answer) -> Surprise:
     ready = variant.ready
     if ready is None or answer.ready is None:
         return Surprise(variant.label, problem="it is not loaded")
+    if answer.in_chunks or ready.resolved.device in SERVERS:
+        return Surprise(variant.label, problem="a server tells no token ids")
     if ready.resolved.tokenizer_hash != answer.ready.resolved.tokenizer_hash:
         return Surprise(variant.label, problem="its tokenizer is another one")
     said = [*answer.ids, *([END] if answer.reason == "eos" else [])]

@@ -154,7 +154,7 @@ class ComparisonScreen(ComparisonView):
     def action_parting(self) -> None:
         """Go to where the answers part."""
         if not self.columns.to_parting():
-            self.say("no greedy answers part here", severity="warning")
+            self.say("no greedy answers part here, token by token", severity="warning")
         self.stale = True
 
     # ------------------------------------------------------------ output
