@@ -192,11 +192,16 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 
 
-def keep(name: str, result: dict[str, Any]) -> None:
-    """Write `result` to `benchmarks/results/<name>.json`, and print where."""
+def keep(name: str, result: dict[str, Any], *, indent: int | None = 2) -> None:
+    """Write `result` to `benchmarks/results/<name>.json`, and print where.
+
+    Without `indent` it is one line, as many samples are better kept.
+    """
     target = HERE / "results" / f"{name}.json"
     target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    target.write_text(
+        json.dumps(result, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     print(f"wrote {target}")
 
 

@@ -216,7 +216,7 @@ def main() -> int:
     minutes = asked.minutes
     result = circumstances(f"soak.py --minutes {minutes:g}")
     result |= soak(minutes * 60)
-    keep("soak", result)
+    keep("soak", result, indent=None)
     print(json.dumps({**result, "samples": len(result["samples"])}, indent=2))
     return 0 if result["nothing_grew"] and result["nothing_lost"] else 1
 
