@@ -32,6 +32,8 @@ from quantchat.quantize.store import Workshop
 from quantchat.worker.protocol import Progress
 
 RESULTS = Path(__file__).parent / "results" / "quantize_memory.json"
+BEFORE = RESULTS.with_name("quantize_memory_kept.json")
+"""The same before `give_freed_memory_back`, which the job now begins with."""
 MIB = 2**20
 EVERY_S = 0.02
 SHAPE = {
@@ -151,15 +153,18 @@ async def run(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def table(kept: dict[str, Any]) -> str:
-    """What is kept, as Markdown."""
+    """What is kept, as Markdown, beside what it was while glibc kept what was freed."""
+    before = json.loads(BEFORE.read_text())["models"]
     lines = [
-        "| model | layers | bf16 MiB | 4-bit MiB | peak above the libraries, MiB | ÷ bf16 |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| model | layers | bf16 MiB | 4-bit MiB | peak above the libraries, MiB | ÷ bf16"
+        " | ÷ bf16, freed blocks kept |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, one in kept["models"].items():
+        then = f"{before[name]['peak_of_bf16']:.2f}" if name in before else "–"
         lines.append(
             f"| {name} | {one['layers']} | {one['bf16_mib']} | {one['checkpoint_mib']} |"
-            f" {one['peak_above_libraries_mib']} | {one['peak_of_bf16']:.2f} |"
+            f" {one['peak_above_libraries_mib']} | {one['peak_of_bf16']:.2f} | {then} |"
         )
     return "\n".join(lines)
 
