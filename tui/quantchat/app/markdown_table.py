@@ -24,7 +24,7 @@ def table_lines(
     for number, row in enumerate(rows):
         if number == 0 and headless:
             continue
-        cells = [cell.wrap(room) for cell, room in zip(row, widths, strict=True)]
+        cells = [_wrapped(cell, room) for cell, room in zip(row, widths, strict=True)]
         for line in range(max(map(len, cells))):
             parts = [
                 _placed(cell[line] if line < len(cell) else Content(), room, where)
@@ -35,6 +35,12 @@ def table_lines(
         if number == 0:
             lines.append(Content.styled("─┼─".join("─" * room for room in widths), _QUIET))
     return [line.truncate(width) for line in lines]
+
+
+def _wrapped(cell: Content, room: int) -> list[Content]:
+    """`cell` in lines of `room` cells: most fit, and are not worked on."""
+    fits = cell.cell_length <= room and "\n" not in cell.plain
+    return [cell] if fits else list(cell.wrap(room))
 
 
 def column_widths(rows: Sequence[Sequence[Content]], width: int) -> list[int]:
