@@ -13,7 +13,7 @@ from typing import Any
 
 from quality import HERE, kept, saved_by
 from quantchat.report.evaluation import cells
-from quantchat.snapshot.evaluation import EvaluationRecord
+from quantchat.snapshot.evaluation import EvaluationRecord, flips
 
 RESULTS = HERE / "results" / "tasks.json"
 METRIC = "acc"
@@ -26,8 +26,10 @@ def table(result: dict[str, Any]) -> str:
     lines = [f"| {' | '.join(heads)} |", "| --- |" + " --: |" * (len(heads) - 1)]
     for model in found.models:
         name = f"{model.label} ({model.role})" if model.role == "reference" else model.label
-        figures = [_figure(one) for one in (model, found.reference) if one]
-        lines.append(f"| {name} | {' | '.join(cells(*figures))} |")
+        (task,) = model.tasks
+        figure = next(one for one in task.figures if one.metric == METRIC)
+        shown = cells(figure, flips(task, figure, found.reference))
+        lines.append(f"| {name} | {' | '.join(shown)} |")
     documents = found.models[0].tasks[0].documents
     return "\n".join(
         [
@@ -36,10 +38,6 @@ def table(result: dict[str, Any]) -> str:
             f"{documents} questions of four choices; ± is one standard error, Δ is paired.",
         ]
     )
-
-
-def _figure(model: Any) -> Any:
-    return next(one for one in model.tasks[0].figures if one.metric == METRIC)
 
 
 def main() -> None:

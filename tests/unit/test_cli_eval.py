@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from fakes.evaluated import done, evaluation, figure
-from fakes.saved import scored
+from fakes.saved import RESOLVED, scored
 from quantchat.cli import main
 from quantchat.report import writer
 from quantchat.report.csv_tables import tables
@@ -96,6 +97,41 @@ def test_a_report_holds_it(tmp_path: Path, name: str) -> None:
     written = writer.write([(file.name, store.load(file))], str(tmp_path / name)).read_text()
     assert "letters: acc" in written
     assert "exact test" in written
+
+
+def test_answers_to_other_questions_are_no_flips(tmp_path: Path, capsys: Capture) -> None:
+    other = done("GPTQ", "variant", figure("10110001"))
+    (task,) = other.tasks
+    moved = task.model_copy(update={"documents_sha256": "e" * 64})
+    found = evaluation(
+        done("bf16", "reference", figure("11110000")), other.model_copy(update={"tasks": [moved]})
+    )
+    snapshot = scored().model_copy(update={"score": None, "evaluation": found})
+    assert main(["snapshots", "show", str(store.save(snapshot, tmp_path))]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "GPTQ 50 ±10 – – – –" in out
+    assert "! GPTQ was asked otherwise in letters than the reference was" in out
+
+
+def test_another_reference_is_not_compared(tmp_path: Path, capsys: Capture) -> None:
+    files = []
+    for checkpoint in ("a" * 64, "b" * 64):
+        ran = dataclasses.replace(RESOLVED, checkpoint_hash=checkpoint)
+        found = evaluation(done("bf16", "reference", figure("1100"), resolved=ran))
+        snapshot = scored().model_copy(update={"score": None, "evaluation": found})
+        files.append(str(store.save(snapshot, tmp_path)))
+    assert main(["compare", *files]) == 2
+    assert "reference differs: aaaaaaaaaaaa in bfloat16, bbbb" in capsys.readouterr().err
+
+
+def test_without_the_harness_nothing_is_made(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["eval", "demo"]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "lm-evaluation-harness is not installed (python -m pip install" in told
 
 
 def test_a_folder_of_tables_has_one_of_tasks(tmp_path: Path) -> None:

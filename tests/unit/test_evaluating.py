@@ -109,7 +109,7 @@ async def test_from_profile_to_snapshot(models: Path, task: Path, tmp_path: Path
 
     assert store.load(store.save(snapshot, tmp_path / "saved")) == snapshot
     assert [one.without for one in store.recent(tmp_path / "saved")] == ["evaluation"]
-    seen = flips(figure, theirs.figures[0])
+    seen = flips(ours, figure, found.reference)
     assert seen == Flips.between(theirs.figures[0].right, figure.right)
 
 
@@ -169,6 +169,12 @@ async def test_a_bad_task_is_told_once(models: Path, task: Path, written: str, s
     assert told.value.where == ""  # it is not the model's
     assert len(jobs.places) == 1
     assert job.BAD_TASK == BAD_TASK
+
+
+async def test_a_task_that_the_harness_does_not_know(models: Path) -> None:
+    with pytest.raises(NothingEvaluated, match="the harness has no task arc_esay") as told:
+        await done(models, "arc_esay")
+    assert "arc_easy" in told.value.mend
 
 
 async def test_a_model_without_a_chat_template(models: Path, task: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib.resources
+import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,7 @@ from quantchat.cli.measuring import output_options, publish
 
 if TYPE_CHECKING:
     from quantchat.bench.evaluating import EvaluationPlan
-    from quantchat.profile.model import Profile
+    from quantchat.profile.model import AnyVariant, Profile
     from quantchat.snapshot.evaluation import EvaluationRecord
     from quantchat.snapshot.schema import Snapshot
 
@@ -46,7 +48,8 @@ OWN = "own"
     "--few-shot",
     type=click.IntRange(0, 64),
     metavar="N",
-    help="Examples before each question; as many as the task says unless said.",
+    help="Examples before each question; as many as the task says unless said. A task that says 0, "
+    "as `own` does, keeps to it.",
 )
 @click.option(
     "--batch",
@@ -94,7 +97,23 @@ def evaluate(
         batch=batch,
         chat_template=chat_template,
     )
+    _look_for_harness([plan.reference, *asked.variants])
     return _evaluated(asked, plan, folder or obj, as_json=as_json)
+
+
+def _look_for_harness(variants: Sequence[AnyVariant]) -> None:
+    """Raise UserError where lm-evaluation-harness is not there, before anything is made.
+
+    Whether it is in a variant's own interpreter only that one can tell.
+    """
+    from quantchat.errors import UserError
+
+    ours = [variant for variant in variants if not (variant.python or variant.env)]
+    if ours and importlib.util.find_spec("lm_eval") is None:
+        raise UserError(
+            "lm-evaluation-harness is not installed",
+            mend="python -m pip install 'quantchat[eval]'",
+        )
 
 
 def _task(word: str) -> str:

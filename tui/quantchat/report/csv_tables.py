@@ -145,9 +145,7 @@ def _tasks(snapshots: _Named) -> Iterator[tuple[Any, ...]]:
         found = snapshot.evaluation
         for model in found.models if found else ():
             for task, figure in evaluation.figures(model):
-                same = (task.task, figure.metric, figure.filter)
-                reference = evaluation.figure_of(found.reference if found else None, same)
-                seen = evaluation.flips(figure, reference)
+                seen = evaluation.flips(task, figure, found.reference if found else None)
                 yield (
                     file, model.label, model.role, task.task, task.version, task.few_shot,
                     task.documents, figure.metric, figure.filter, figure.value, figure.error,

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from quantchat.metrics.flips import Flips
 from quantchat.metrics.quality import Quantity
 from quantchat.report.figures import UNKNOWN
 from quantchat.report.score import new_table, with_error
@@ -19,7 +20,7 @@ from quantchat.snapshot.evaluation import (
     EvaluationRecord,
     FigureRecord,
     TaskResultRecord,
-    figure_of,
+    asked_otherwise,
     figures,
     flips,
 )
@@ -73,6 +74,11 @@ def doubts(found: EvaluationRecord) -> list[str]:
     ]
     if found.undone:
         lines.append(f"stopped before the end, not asked: {one_line(', '.join(found.undone))}")
+    lines += [
+        f"{one_line(label)} was asked otherwise in {one_line(task)} than the reference was: "
+        "their answers are not compared"
+        for label, task in asked_otherwise(found)
+    ]
     noted: dict[str, list[str]] = {}
     for model in found.models:
         if model.note:
@@ -91,10 +97,7 @@ def tables(found: EvaluationRecord) -> Iterator[Table]:
         title = f"{task}: {metric}" + (f", {chosen}" if chosen != "none" else "")
         table = new_table(one_line(title), "", "%", *FLIPS)
         for model in found.models:
-            key = (task, metric, chosen)
-            table.add_row(
-                _named(model), *cells(figure_of(model, key), figure_of(found.reference, key))
-            )
+            table.add_row(_named(model), *_cells(found, model, (task, metric, chosen)))
         yield table
 
 
@@ -104,12 +107,16 @@ def _named(model: EvaluatedRecord) -> Text:
     )
 
 
-def cells(figure: FigureRecord | None, reference: FigureRecord | None) -> list[str]:
+def _cells(found: EvaluationRecord, model: EvaluatedRecord, key: tuple[str, str, str]) -> list[str]:
+    for task, figure in figures(model):
+        if (task.task, figure.metric, figure.filter) == key:
+            return cells(figure, flips(task, figure, found.reference))
+    return [UNKNOWN] * (1 + len(FLIPS))
+
+
+def cells(figure: FigureRecord, seen: Flips | None) -> list[str]:
     """A figure in percent, and what `FLIPS` head."""
-    if figure is None:
-        return [UNKNOWN] * (1 + len(FLIPS))
     value = with_error(Quantity(figure.value, figure.error, None), times=100)
-    seen = flips(figure, reference)
     if seen is None:
         return [value, *[UNKNOWN] * len(FLIPS)]
     difference = Quantity(seen.difference, seen.error, None)

@@ -87,21 +87,39 @@ def figures(model: EvaluatedRecord) -> Iterator[tuple[TaskResultRecord, FigureRe
     return ((task, figure) for task in model.tasks for figure in task.figures)
 
 
-def flips(figure: FigureRecord, reference: FigureRecord | None) -> Flips | None:
-    """The answers that changed; None for the reference itself, and where none are told."""
-    if reference is None or reference is figure or not figure.right:
-        return None
-    if len(reference.right) != len(figure.right):
-        return None
-    return Flips.between(reference.right, figure.right)
+def asked(task: TaskResultRecord) -> tuple[str, int, str]:
+    """What tells a task from another of the same name."""
+    return task.version, task.few_shot, task.documents_sha256
 
 
-def figure_of(model: EvaluatedRecord | None, key: tuple[str, str, str]) -> FigureRecord | None:
-    """The figure of `model` for `key`: a task, a metric and a filter."""
-    for task, figure in figures(model) if model else ():
-        if (task.task, figure.metric, figure.filter) == key:
-            return figure
+def flips(
+    task: TaskResultRecord, figure: FigureRecord, reference: EvaluatedRecord | None
+) -> Flips | None:
+    """The answers of `figure` that changed.
+
+    None for the reference itself, and where it was asked otherwise or tells no single answers.
+    """
+    for there, theirs in figures(reference) if reference else ():
+        same = (there.task, theirs.metric, theirs.filter) == (
+            task.task,
+            figure.metric,
+            figure.filter,
+        )
+        if not same or theirs is figure:
+            continue
+        paired = asked(there) == asked(task) and len(theirs.right) == len(figure.right) > 0
+        return Flips.between(theirs.right, figure.right) if paired else None
     return None
+
+
+def asked_otherwise(found: EvaluationRecord) -> Iterator[tuple[str, str]]:
+    """Models that were not asked what the reference was, each with the task."""
+    reference = found.reference
+    theirs = {task.task: asked(task) for task in reference.tasks} if reference else {}
+    for model in found.models:
+        for task in model.tasks:
+            if theirs.get(task.task, asked(task)) != asked(task):
+                yield model.label, task.task
 
 
 def obstacles(found: Sequence[EvaluationRecord]) -> list[str]:
@@ -111,20 +129,29 @@ def obstacles(found: Sequence[EvaluationRecord]) -> list[str]:
         values = dict.fromkeys(str(getattr(one, field)) for one in found)
         if len(values) > 1:
             reasons.append(f"{name} differs: {', '.join(values)}")
+    references = dict.fromkeys(_reference(one) for one in found)
+    if len(references) > 1:
+        reasons.append(f"reference differs: {', '.join(references)}")
     tasks = [_tasks(one) for one in found]
     for name in dict.fromkeys(name for one in tasks for name in one):
         told = [one.get(name) for one in tasks]
         if None in told:
             reasons.append(f"{name} was not done by each")
-        elif len(set(told)) > 1:
+        elif any(one != told[0] for one in told):
             reasons.append(f"{name} differs: its version, examples or documents")
     return reasons
 
 
-def _tasks(one: EvaluationRecord) -> dict[str, tuple[str, int, str]]:
-    """What tells a task from another of the same name."""
-    return {
-        task.task: (task.version, task.few_shot, task.documents_sha256)
-        for model in one.models
-        for task in model.tasks
-    }
+def _tasks(one: EvaluationRecord) -> dict[str, set[tuple[str, int, str]]]:
+    """What was asked under each task's name."""
+    told: dict[str, set[tuple[str, int, str]]] = {}
+    for model in one.models:
+        for task in model.tasks:
+            told.setdefault(task.task, set()).add(asked(task))
+    return told
+
+
+def _reference(one: EvaluationRecord) -> str:
+    """What tells the reference from another: its checkpoint, or its name on the hub, and dtype."""
+    ran = one.reference.resolved if one.reference else None
+    return f"{ran.checkpoint_hash[:12] or ran.model} in {ran.dtype}" if ran else "none"
