@@ -232,11 +232,11 @@ def test_over_ssh_there_are_fewer_frames(monkeypatch: pytest.MonkeyPatch, variab
         monkeypatch.delenv(name, raising=False)
     assert not terminal.over_ssh()
     terminal.quieten_textual()
-    assert os.environ["TEXTUAL_FPS"] == "30"
+    assert os.environ["TEXTUAL_FPS"] == "60"
     monkeypatch.delenv("TEXTUAL_FPS")
     monkeypatch.setenv(variable, "x")
     terminal.quieten_textual()
-    assert os.environ["TEXTUAL_FPS"] == "15"
+    assert os.environ["TEXTUAL_FPS"] == "30"
 
 
 @pytest.mark.parametrize("remote", [False, True])

@@ -31,7 +31,8 @@ class Pace:
     """How much is sent to the terminal."""
 
     frames_per_second: int
-    """Most frames, as when keys are typed."""
+    """Most frames. They are what a key's echo waits for; what streams in is drawn far more seldom, so
+    more of them cost no bytes."""
     draws_per_second: float
     """How often what streams in is drawn."""
     step: int
@@ -41,9 +42,9 @@ class Pace:
     """Whether the terminal reports the mouse, each move of it included."""
 
 
-LOCAL = Pace(frames_per_second=30, draws_per_second=6, step=1, mouse=True)
-REMOTE = Pace(frames_per_second=15, draws_per_second=4, step=4, mouse=True)
-FEW_BYTES = Pace(frames_per_second=8, draws_per_second=1, step=8, mouse=False)
+LOCAL = Pace(frames_per_second=60, draws_per_second=6, step=1, mouse=True)
+REMOTE = Pace(frames_per_second=30, draws_per_second=4, step=4, mouse=True)
+FEW_BYTES = Pace(frames_per_second=15, draws_per_second=1, step=8, mouse=False)
 
 _chosen: Pace | None = None
 
@@ -63,8 +64,8 @@ def over_ssh() -> bool:
 def quieten_textual(few_bytes: bool | None = None) -> None:
     """Set what Textual reads from the environment; to be called before its first import.
 
-    60 frames a second gain nothing for text. The wait that tells Esc from the start of an escape
-    sequence comes off the time in which Esc must stop the decoding. `few_bytes` chooses the pace.
+    The wait that tells Esc from the start of an escape sequence comes off the time in which Esc
+    must stop the decoding. `few_bytes` chooses the pace.
     """
     global _chosen
     _chosen = None if few_bytes is None else pace(few_bytes)
