@@ -18,13 +18,13 @@ from quantchat.worker.protocol import (
     Failed,
     Finished,
     Generate,
-    Ledger,
     Load,
     Memory,
     Ready,
     Started,
     Tokens,
 )
+from quantchat.worker.variant import Ledger
 
 
 class NotRun(SystemExit):

@@ -24,7 +24,7 @@ import psutil
 
 from quantchat.app.screens.comparison_view import SAMPLE_EVERY_S
 from quantchat.metrics.sampler import DeviceSampler
-from quantchat.worker.protocol import Ledger
+from quantchat.worker.variant import Ledger
 
 RESULTS = Path(__file__).parent / "results" / "sampler.json"
 GOAL_PERCENT = 1.0

@@ -23,7 +23,8 @@ from quantchat.snapshot.schema import (
     TurnRecord,
     VariantRecord,
 )
-from quantchat.worker.protocol import Failed, Ledger, Resolved, Sampling
+from quantchat.worker.protocol import Failed, Sampling
+from quantchat.worker.variant import Ledger, Resolved
 
 MS = 1_000_000
 MIB = 2**20

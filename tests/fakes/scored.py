@@ -16,7 +16,8 @@ from quantchat.snapshot.score import (
     SettingRecord,
     StorageRecord,
 )
-from quantchat.worker.protocol import Failed, Resolved
+from quantchat.worker.protocol import Failed
+from quantchat.worker.variant import Resolved
 
 WINDOWS = 8
 

@@ -10,7 +10,7 @@ from quantchat.metrics.gpus import GpuSample
 from quantchat.metrics.host import HostSample
 from quantchat.metrics.memory import ProcessMemory
 from quantchat.metrics.sampler import DeviceSample, DeviceSampler
-from quantchat.worker.protocol import SERVER, STARTED_SERVER, Ledger
+from quantchat.worker.variant import SERVER, STARTED_SERVER, Ledger
 
 GIB = 2**30
 

@@ -26,18 +26,17 @@ from quantchat.worker.protocol import (
     Forced,
     Generate,
     Hello,
-    Ledger,
     Load,
     Memory,
     Prefilled,
     Progress,
     Ready,
-    Resolved,
     Shutdown,
     Started,
     Stop,
     Tokens,
 )
+from quantchat.worker.variant import Ledger, Resolved
 
 MIB = 2**20
 

@@ -33,7 +33,7 @@ def test_what_a_process_holds_is_at_least_what_it_allocated() -> None:
         pytest.skip("torch sees no CUDA device")
     import os
 
-    from quantchat.worker.protocol import Ledger
+    from quantchat.worker.variant import Ledger
 
     held = torch.empty(2**28, dtype=torch.uint8, device="cuda")
     reserved = torch.cuda.memory_reserved()

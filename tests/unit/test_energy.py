@@ -45,7 +45,10 @@ def _all_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_counter_of_the_gpu_that_cuda_means(monkeypatch: pytest.MonkeyPatch) -> None:
     sampler = sampler_of(FakeGpu(energy_mj=5), FakeGpu(uuid="GPU-1", energy_mj=7))
     assert [sampler.energy_mj(device) for device in ("cuda:0", "cuda:1", "cuda")] == [5, 7, 5]
+    assert sampler.energy_mj("cuda:0", "cuda:1") == 12
     assert sampler.energy_mj("cuda:2") is None
+    assert sampler.energy_mj("cuda:0", "cuda:2") is None
+    assert sampler.energy_mj() is None
     assert sampler.energy_mj("cpu") is None
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     assert sampler.energy_mj("cuda:0") == 7

@@ -13,16 +13,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models
 
 from quantchat.worker.outbox import Outbox
-from quantchat.worker.protocol import (
-    Alive,
-    Event,
-    Finished,
-    Ledger,
-    Memory,
-    Progress,
-    Tokens,
-    decode_event,
-)
+from quantchat.worker.protocol import Alive, Event, Finished, Memory, Progress, Tokens, decode_event
+from quantchat.worker.variant import Ledger
 
 LEDGER = Ledger("cpu", 1, {}, 0, -1, -1, -1, 2, 3, 4)
 

@@ -184,6 +184,23 @@ def test_the_shown_gpus_are_planned_for(profile: Profile, monkeypatch: pytest.Mo
     assert room.room.name.startswith("GPU 1 ")
 
 
+def test_what_is_too_large_for_the_first_gpu_is_planned_for_all(profile: Profile) -> None:
+    pair = (0, 2)  # GPTQ, which fits, and bf16, which does not
+    plan = make_plan(profile, machine(gpu(0, total=12), gpu(1, total=12, used=2)), pair=pair)
+    small, large = plan.rooms
+    assert small.room.name.startswith("GPU 0 ")
+    assert (large.labels, large.room.name) == (["bf16"], "GPUs 0, 1 together")
+    assert (large.room.free, large.room.total) == (22 * GIB, 24 * GIB)
+    assert large.fit == "fits"
+    # One that is named is the only one, and of a single one there is no next.
+    assert make_plan(on(profile, "cuda:0"), machine(gpu(0, total=12), gpu(1)), pair=pair).fit == (
+        "does not fit"
+    )
+    assert make_plan(profile, machine(gpu(total=12)), pair=pair).fit == "does not fit"
+    unknown = machine(gpu(0, total=12), replace(gpu(1), memory_used=None))
+    assert make_plan(profile, unknown, pair=pair).fit == "not known"
+
+
 # ------------------------------------------------------------ what is known, and what is not
 
 

@@ -14,7 +14,6 @@ from quantchat.worker.protocol import (
     Failed,
     Finished,
     Generate,
-    Ledger,
     Load,
     Memory,
     Message,
@@ -25,6 +24,7 @@ from quantchat.worker.protocol import (
     encode,
 )
 from quantchat.worker.strict_json import ProtocolError
+from quantchat.worker.variant import Ledger
 
 # Any code point at all, lone surrogates too: a model's text may hold anything.
 text = st.text(st.characters(), max_size=40)
@@ -41,6 +41,8 @@ ledgers = st.builds(
     process=size,
     peak=size,
     at_ns=size,
+    weights_by_device=st.dictionaries(text, size, max_size=3),
+    reserved_by_device=st.dictionaries(text, size, max_size=3),
 )
 events: st.SearchStrategy[Event] = st.one_of(
     st.builds(

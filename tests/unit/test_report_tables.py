@@ -114,6 +114,21 @@ def test_the_source_of_a_memory_figure_is_named() -> None:
     assert "of the process, from NVML" in row(text, "measured")
 
 
+def test_what_lies_on_several_gpus_is_told_for_each() -> None:
+    spread = replace(
+        LEDGER,
+        device="cuda:0",
+        weights_by_device={"cuda:0": 70 * MIB, "cuda:1": 30 * MIB},
+        reserved_by_device={"cuda:0": 80 * MIB, "cuda:1": 40 * MIB},
+    )
+    ran = replace(RESOLVED, device="cuda:0", devices=["cuda:0", "cuda:1"])
+    saved = snapshot(variants=[variant("A", ledger=spread, resolved=ran), variant("B")])
+    text = drawn(tables.memory_table(saved))
+    assert row(text, "by device") == "by device cuda:0 70.0 MiB, cuda:1 30.0 MiB"
+    assert row(text, "reserved, by device").endswith("cuda:0 80.0 MiB, cuda:1 40.0 MiB")
+    assert "cuda:0+1 (" in row(drawn(tables.variants_table(saved)), "device")
+
+
 def test_the_weights_are_told_by_dtype_and_the_quantizations_own_by_kind() -> None:
     text = drawn(tables.memory_table(snapshot()))
     assert "int32 60.0 MiB, bfloat16 40.0 MiB" in row(text, "by dtype")

@@ -21,7 +21,7 @@ from quantchat.metrics.host import Host, ProcessTree, cpu_name
 from quantchat.metrics.memory import ProcessMemory, complete, gpu_memory
 from quantchat.metrics.oom import oom_kills
 from quantchat.metrics.sampler import DeviceSampler
-from quantchat.worker.protocol import Ledger
+from quantchat.worker.variant import Ledger
 
 WORKER = 4242
 

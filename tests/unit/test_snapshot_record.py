@@ -21,7 +21,8 @@ from quantchat.metrics.gpus import Gpus
 from quantchat.metrics.sampler import DeviceSampler
 from quantchat.profile.model import Generation, Profile
 from quantchat.snapshot import store
-from quantchat.worker.protocol import Ledger, Sampling
+from quantchat.worker.protocol import Sampling
+from quantchat.worker.variant import Ledger
 
 MS = 1_000_000
 ON_GPU = Ledger("cuda:0", 3 * GIB, {}, GIB, 0, 0, -1, -1, 4 * GIB, 1)

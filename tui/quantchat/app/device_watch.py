@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from quantchat.errors import UserError
-from quantchat.worker.protocol import Ledger
+from quantchat.worker.variant import Ledger
 
 if TYPE_CHECKING:
     from quantchat.metrics.memory import ProcessMemory

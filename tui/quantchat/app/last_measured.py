@@ -8,7 +8,7 @@ from quantchat.app.device_watch import Measured
 from quantchat.metrics.host import Host
 from quantchat.metrics.memory import ProcessMemory
 from quantchat.metrics.sampler import DeviceSample, DeviceSampler
-from quantchat.worker.protocol import Ledger
+from quantchat.worker.variant import Ledger
 
 
 class LastMeasured(DeviceSampler):

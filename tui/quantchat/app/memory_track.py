@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from quantchat.metrics.memory import SOURCES, ProcessMemory, complete, on_gpu
-from quantchat.worker.protocol import SERVER, Ledger
+from quantchat.worker.variant import SERVER, Ledger
 
 HISTORY = 600
 """Samples kept, one a second."""

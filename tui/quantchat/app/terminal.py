@@ -31,7 +31,7 @@ class Pace:
     """How much is sent to the terminal."""
 
     frames_per_second: int
-    """Most frames. They are what a key's echo waits for; what streams in is drawn far more seldom, so
+    """Most frames. A key's echo waits for one; what streams in is drawn far more seldom, so that
     more of them cost no bytes."""
     draws_per_second: float
     """How often what streams in is drawn."""

@@ -10,7 +10,8 @@ from typing import Literal
 from quantchat.metrics.energy import Energy
 from quantchat.metrics.parting import Parting
 from quantchat.metrics.surprise import Surprise
-from quantchat.worker.protocol import Failed, Generate, Ledger, Message, Ready
+from quantchat.worker.protocol import Failed, Generate, Message, Ready
+from quantchat.worker.variant import Ledger
 
 Order = Literal["together", "in-turn"]
 

@@ -26,8 +26,9 @@ from quantchat.snapshot.evaluation import (
     TaskResultRecord,
 )
 from quantchat.snapshot.schema import Snapshot
-from quantchat.worker.protocol import Failed, Resolved
+from quantchat.worker.protocol import Failed
 from quantchat.worker.strict_json import from_json
+from quantchat.worker.variant import Resolved
 
 BAD_TASK = "bad_task"
 """Kind of a failure that is the task's (`worker/jobs/evaluate.py`): any model would have it."""

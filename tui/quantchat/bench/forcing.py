@@ -11,7 +11,8 @@ from quantchat.bench.live_variant import LiveVariant
 from quantchat.bench.requests import threads_for
 from quantchat.metrics.parting import Parting, Way
 from quantchat.metrics.surprise import Surprise
-from quantchat.worker.protocol import END, SERVERS, Force
+from quantchat.worker.protocol import END, Force
+from quantchat.worker.variant import SERVERS
 
 _numbers = itertools.count(1)
 

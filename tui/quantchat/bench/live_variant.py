@@ -28,17 +28,16 @@ from quantchat.worker.protocol import (
     Force,
     Forced,
     Generate,
-    Ledger,
     Memory,
     Prefilled,
     Progress,
     Ready,
-    Resolved,
     Started,
     Stop,
     Tokens,
 )
 from quantchat.worker.strict_json import ProtocolError
+from quantchat.worker.variant import Ledger, Resolved
 
 
 class State(Enum):

@@ -76,11 +76,11 @@ class Measurement:
 
     @contextmanager
     def _metered(self, variant: LiveVariant, answer: Answer) -> Iterator[None]:
-        """Give `answer` the energy that its GPU takes meanwhile, where that is counted."""
-        device = variant.ledger.device if variant.ledger else ""
-        before, began = self.sampler.energy_mj(device), monotonic()
+        """Give `answer` the energy that its GPUs take meanwhile, where that is counted."""
+        devices = variant.ledger.devices if variant.ledger else []
+        before, began = self.sampler.energy_mj(*devices), monotonic()
         yield
-        seconds, after = monotonic() - began, self.sampler.energy_mj(device)
+        seconds, after = monotonic() - began, self.sampler.energy_mj(*devices)
         if before is not None and after is not None and after > before:
             answer.energy = Energy((after - before) / 1000, seconds)
 

@@ -23,7 +23,8 @@ from quantchat.quantize.maker import MakeFailed, Maker
 from quantchat.snapshot.evaluation import EvaluationRecord
 from quantchat.snapshot.schema import Snapshot, VariantRecord
 from quantchat.snapshot.score import ScoreRecord
-from quantchat.worker.protocol import Failed, Progress, Resolved
+from quantchat.worker.protocol import Failed, Progress
+from quantchat.worker.variant import Resolved
 
 OnModel = Callable[[str, Progress | None], None]
 """Told what a model is at, by its label; None: it is done."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
@@ -31,7 +32,8 @@ from quantchat.quantize.headers import read
 from quantchat.quantize.sources import Named, resolve
 from quantchat.quantize.store import Workshop
 from quantchat.text import one_line
-from quantchat.worker.protocol import Resolved
+from quantchat.worker.engines.devices import SHARE
+from quantchat.worker.variant import Resolved
 
 PROMPT_TOKENS = 512
 """Tokens of prompt that a context is reckoned with, beside the longest answer."""
@@ -166,6 +168,7 @@ def _variant(spec: AnyVariant, sample: DeviceSample, tokens: int, fetch: bool) -
     except UserError as error:
         return VariantPlan(spec.label, room, None, str(error), notes=risks)
     reckoned = _estimate(spec, files, room.cuda, tokens)
+    room = _spread(spec, sample, reckoned) or room
     return VariantPlan(spec.label, room, reckoned, notes=[*risks, *told, *notes(spec, files)])
 
 
@@ -215,6 +218,28 @@ def _room(spec: AnyVariant, sample: DeviceSample) -> Room:
         return Room(f"cuda:{index}, which is not there", True, None, None)
     gpu = gpus[index]
     return Room(f"GPU {gpu.index} ({gpu.name})", True, gpu.memory_free, gpu.memory_total)
+
+
+def _spread(spec: AnyVariant, sample: DeviceSample, needed: Estimate) -> Room | None:
+    """All GPUs together, where the worker will spread the weights over them (`rooms` there)."""
+    gpus = visible_gpus(sample.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    if not needed.cuda or spec.device != "auto" or isinstance(spec, AutoGptq) or len(gpus) < 2:
+        return None
+    first = gpus[0].memory_free
+    if first is None or needed.weights <= SHARE * first:
+        return None
+    return Room(
+        f"GPUs {', '.join(str(gpu.index) for gpu in gpus)} together",
+        True,
+        _sum(gpu.memory_free for gpu in gpus),
+        _sum(gpu.memory_total for gpu in gpus),
+    )
+
+
+def _sum(counts: Iterable[int | None]) -> int | None:
+    """None where one is not known."""
+    known = list(counts)
+    return None if None in known else sum(filter(None, known))
 
 
 def _torch_without_cuda() -> bool:

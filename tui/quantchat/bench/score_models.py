@@ -20,8 +20,8 @@ from quantchat.snapshot.score import (
     SettingRecord,
     StorageRecord,
 )
-from quantchat.worker.protocol import Resolved
 from quantchat.worker.strict_json import from_json
+from quantchat.worker.variant import Resolved
 
 FORM = "half precision"
 """How forecasts are kept; see `worker/scoring/kept.py`."""

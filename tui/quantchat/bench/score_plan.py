@@ -23,7 +23,7 @@ from quantchat.profile.model import (
 from quantchat.profile.nearest import did_you_mean
 from quantchat.profile.table import is_path
 from quantchat.text import one_line
-from quantchat.worker.protocol import Resolved
+from quantchat.worker.variant import Resolved
 
 QUICK = 8192
 """Tokens read where nothing else is said."""

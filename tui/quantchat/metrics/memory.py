@@ -12,7 +12,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from quantchat.worker.protocol import Ledger
+from quantchat.worker.variant import Ledger
 
 if TYPE_CHECKING:
     from quantchat.metrics.gpus import ProcessReading

@@ -14,7 +14,7 @@ from quantchat.metrics.memory import (
     on_gpu,
     resident_memory,
 )
-from quantchat.worker.protocol import SERVER, STARTED_SERVER, Ledger
+from quantchat.worker.variant import SERVER, STARTED_SERVER, Ledger
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,13 @@ class DeviceSampler:
                 return ProcessMemory(held.bytes, "nvml")
         return resident_memory(resident)
 
-    def energy_mj(self, device: str) -> int | None:
-        """Energy counter of a worker's `device`, millijoules; None where there is none."""
+    def energy_mj(self, *devices: str) -> int | None:
+        """Energy counters of a worker's `devices` together, millijoules; None if one has none."""
+        found = [self._energy_mj(device) for device in devices]
+        known = [energy for energy in found if energy is not None]
+        return sum(known) if found and len(known) == len(found) else None
+
+    def _energy_mj(self, device: str) -> int | None:
         kind, _, number = device.partition(":")
         return self._gpus.energy_mj(int(number or 0)) if kind == "cuda" else None
 

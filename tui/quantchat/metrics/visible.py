@@ -22,8 +22,8 @@ def visible_gpus(gpus: Sequence[_G], shown: str | None) -> list[_G]:
     """The GPUs of `gpus` in CUDA's order, where CUDA_VISIBLE_DEVICES is `shown` (None: not set).
 
     Its entries are indices or the beginnings of UUIDs; the first that names no GPU ends the list
-    (CUDA programming guide, environment variables). GPUs of different models may stand in another
-    order unless CUDA_DEVICE_ORDER is PCI_BUS_ID.
+    (CUDA programming guide, environment variables). Indices are those of the bus, as workers are
+    told (CUDA_DEVICE_ORDER) unless the user has told them otherwise.
     """
     if shown is None:
         return list(gpus)

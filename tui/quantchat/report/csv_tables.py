@@ -17,7 +17,7 @@ from quantchat.metrics.quality import Divergence, Quantity
 from quantchat.snapshot import evaluation
 from quantchat.snapshot.schema import AnswerRecord, Snapshot, TurnRecord
 from quantchat.text import neutralise
-from quantchat.worker.protocol import Ledger
+from quantchat.worker.variant import Ledger
 
 # The wide ones are those of Japanese and Chinese keyboards, which some spreadsheets take as well.
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from quantchat.worker.protocol import SERVERS, STARTED_SERVER
+from quantchat.worker.variant import SERVERS, STARTED_SERVER
 
 UNKNOWN = "–"
 

@@ -115,10 +115,16 @@ def memory_table(snapshot: Snapshot) -> Table:
         _row(
             "  the quantization's own", variants, lambda v: v.ledger and _sizes(v.ledger.overhead)
         ),
+        _row("  by device", variants, lambda v: v.ledger and _sizes(v.ledger.weights_by_device)),
         _row("  predicted", variants, _predicted),
         _row("KV cache", variants, lambda v: v.ledger and size(v.ledger.kv_cache)),
         _row("other live tensors", variants, lambda v: v.ledger and size(v.ledger.other_live)),
         _row("allocator slack", variants, lambda v: v.ledger and size(v.ledger.slack)),
+        _row(
+            "reserved, by device",
+            variants,
+            lambda v: v.ledger and _sizes(v.ledger.reserved_by_device),
+        ),
         _row("non-torch", variants, lambda v: v.ledger and size(v.ledger.non_torch)),
         _row("process total", variants, lambda v: v.ledger and size(v.ledger.process)),
         _row("peak", variants, lambda v: _peak(v, snapshot.turns)),
@@ -271,7 +277,7 @@ def _device(variant: VariantRecord) -> str:
     if variant.resolved is None:
         return ""
     threads = f", {variant.resolved.threads} threads" if variant.resolved.device == "cpu" else ""
-    return f"{variant.resolved.device} ({variant.resolved.device_name}{threads})"
+    return f"{variant.resolved.where} ({variant.resolved.device_name}{threads})"
 
 
 def _prompts(variant: VariantRecord) -> str:

@@ -18,7 +18,7 @@ from quantchat.snapshot.schema import (
     TurnRecord,
     VariantRecord,
 )
-from quantchat.worker.protocol import Ledger, Resolved
+from quantchat.worker.variant import Ledger, Resolved
 
 
 class TaskKey(NamedTuple):

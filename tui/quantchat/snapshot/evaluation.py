@@ -13,7 +13,8 @@ from pydantic import Field
 
 from quantchat.metrics.flips import Flips
 from quantchat.snapshot.fields import AsObject, Record, Text
-from quantchat.worker.protocol import Failed, Resolved
+from quantchat.worker.protocol import Failed
+from quantchat.worker.variant import Resolved
 
 Role = Literal["reference", "variant"]
 

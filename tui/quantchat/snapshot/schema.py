@@ -27,7 +27,8 @@ from quantchat.snapshot.evaluation import EvaluationRecord
 from quantchat.snapshot.fields import AsObject, Record, Text
 from quantchat.snapshot.score import ScoreRecord
 from quantchat.snapshot.votes import VotingRecord
-from quantchat.worker.protocol import Failed, Ledger, Resolved, Sampling
+from quantchat.worker.protocol import Failed, Sampling
+from quantchat.worker.variant import Ledger, Resolved
 
 SCHEMA_VERSION: Final = 1
 

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from quantchat.metrics.quality import Divergence, Quantity
 from quantchat.snapshot.fields import AsObject, Record, Text
-from quantchat.worker.protocol import Failed, Resolved
+from quantchat.worker.protocol import Failed
+from quantchat.worker.variant import Resolved
 
 Role = Literal["reference", "floor", "variant"]
 

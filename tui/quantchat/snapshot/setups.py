@@ -9,7 +9,7 @@ from quantchat.errors import UserError
 from quantchat.metrics.memory import SOURCES
 from quantchat.snapshot.columns import Column, Run, TaskKey, between
 from quantchat.snapshot.schema import AnswerRecord, RequestRecord
-from quantchat.worker.protocol import Resolved
+from quantchat.worker.variant import Resolved
 
 _HASH_SHOWN = 12
 """Digits of a hash that are shown: enough to tell any two apart."""

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from quantchat.worker.protocol import Ledger
+from quantchat.worker.variant import Ledger
 
 _OVERHEAD = {
     "scales": ("absmax", "offset", "scales", "SCB", "weight_scale", "weight_scale_inv"),
@@ -32,6 +32,7 @@ class Holdings:
     """
 
     by_dtype: Counter[str] = field(default_factory=Counter)
+    by_device: Counter[str] = field(default_factory=Counter)
     overhead: Counter[str] = field(default_factory=Counter)
     """What of that is the quantization's own: scales, zeros, codebook, indices."""
     _seen: set[int] = field(default_factory=set)
@@ -58,6 +59,7 @@ class Holdings:
         if storage.data_ptr() not in self._seen and storage.nbytes():
             self._seen.add(storage.data_ptr())
             self.by_dtype[str(value.dtype).removeprefix("torch.")] += storage.nbytes()
+            self.by_device[str(value.device)] += storage.nbytes()
             self._name(name, storage.nbytes())
         self._count_parts(value, ("CB", "SCB"))
         state = getattr(value, "quant_state", None)
@@ -96,6 +98,8 @@ class LedgerReader:
     def __init__(self, model: Any, device: str) -> None:
         self._device = device
         self._held = Holdings.of(model)
+        gpus = sorted(gpu for gpu in self._held.by_device if gpu.startswith("cuda"))
+        self._gpus = gpus or [device]
         self._peak = -1
         self._peak_at_ns = -1
 
@@ -103,14 +107,16 @@ class LedgerReader:
         """Return the ledger now, with `kv_cache` bytes held by the cache."""
         now = time.perf_counter_ns()
         weights = self._held.by_dtype.total()
+        by_gpu: dict[str, int] = {}
         if self._device.startswith("cuda"):
             import torch
 
-            allocated = torch.cuda.memory_allocated(self._device)
-            reserved = torch.cuda.memory_reserved(self._device)
+            allocated = sum(torch.cuda.memory_allocated(gpu) for gpu in self._gpus)
+            by_gpu = {gpu: torch.cuda.memory_reserved(gpu) for gpu in self._gpus}
+            reserved = sum(by_gpu.values())
             other, slack = max(0, allocated - weights - kv_cache), reserved - allocated
             non_torch = process = -1  # NVML knows; this process does not
-            highest = torch.cuda.max_memory_reserved(self._device)
+            highest = sum(torch.cuda.max_memory_reserved(gpu) for gpu in self._gpus)
         else:
             other = slack = non_torch = -1
             process, highest = resident_bytes()
@@ -129,6 +135,8 @@ class LedgerReader:
             peak=self._peak,
             peak_at_ns=self._peak_at_ns,
             at_ns=now,
+            weights_by_device=dict(self._held.by_device) if len(by_gpu) > 1 else {},
+            reserved_by_device=by_gpu if len(by_gpu) > 1 else {},
         )
 
 

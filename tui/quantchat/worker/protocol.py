@@ -1,10 +1,10 @@
 """The messages between quantchat and a worker: JSON, one object a line, UTF-8.
 
-The one module (with `strict_json` under it) that both sides import. Commands go to the worker,
-events come from it, each over a pipe descriptor of its own: stdout and stderr belong to the
-libraries, which print. Every message is a frozen dataclass below; its class name is the `type` on
-the wire. Times are nanoseconds of the worker's monotonic clock (`time.perf_counter_ns`), sizes are
-bytes.
+The one module (with `variant` and `strict_json` under it) that both sides import. Commands go to
+the worker, events come from it, each over a pipe descriptor of its own: stdout and stderr belong to
+the libraries, which print. Every message is a frozen dataclass below; its class name is the `type`
+on the wire. Times are nanoseconds of the worker's monotonic clock (`time.perf_counter_ns`), sizes
+are bytes.
 """
 
 from __future__ import annotations
@@ -16,20 +16,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from quantchat.worker.strict_json import ProtocolError, from_json
+from quantchat.worker.variant import Ledger, Resolved
 
 VERSION = 1
 
 NO_ID = -1
 """In place of a token's id where a server streams text: there, one entry is one chunk."""
 
-SERVER = "server"
-"""The `device` of a variant that another program runs; what it holds is not known."""
-STARTED_SERVER = "server started here"
-"""The same, of a program that the worker started: its memory is the worker's process tree's."""
-SERVERS = (SERVER, STARTED_SERVER)
 
-
-# ---------------------------------------------------------------- what is loaded and generated
+# ---------------------------------------------------------------- what is generated
 
 
 @dataclass(frozen=True)
@@ -49,65 +44,6 @@ class Message:
 
     role: str
     content: str
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """What really runs, read off the loaded model and not off the wish."""
-
-    engine: str
-    model: str
-    """Folder or id it was loaded from."""
-    architecture: str
-    kernel: str
-    """Class (and format) of the quantized linear layers, e.g. `Linear4bit nf4, double quant`."""
-    dtype: str
-    device: str
-    device_name: str
-    attention: str
-    decode: str
-    context_length: int
-    chat_template: bool
-    tokenizer_hash: str
-    """SHA-256 over the vocabulary and merges: equal hashes make token ids comparable."""
-    threads: int
-    libraries: dict[str, str] = field(default_factory=dict)
-    parameters: int = 0
-    checkpoint_hash: str = ""
-    """SHA-256 over the names, sizes and headers of the checkpoint's files; empty for an id."""
-    pickle_allowed: bool = False
-    """Whether weights that are pickled would have been opened."""
-    trusted_code: bool = False
-    adapter: str = ""
-    """Folder or id of the LoRA adapter on the model; empty where there is none."""
-    adapter_hash: str = ""
-    """SHA-256 over its config and its weights."""
-
-
-@dataclass(frozen=True)
-class Ledger:
-    """Memory of one worker, split as far as it is known; -1 is "not known", never 0.
-
-    On CUDA the parts are device memory and `process` is filled in by NVML, outside the worker.
-    On the CPU `process` is resident memory and the allocator's figures are not known.
-    `other_live` is allocated minus weights minus KV cache; `slack` reserved minus allocated.
-    `overhead` is what of the weights is the quantization's own, by kind: scales, zeros, codebook,
-    indices. `peak` is the highest `process` (on CUDA: reserved) so far, `peak_at_ns` when it was
-    first seen: it may have been anywhere since the reading before.
-    """
-
-    device: str
-    weights: int
-    weights_by_dtype: dict[str, int]
-    kv_cache: int
-    other_live: int
-    slack: int
-    non_torch: int
-    process: int
-    peak: int
-    at_ns: int
-    overhead: dict[str, int] = field(default_factory=dict)
-    peak_at_ns: int = -1
 
 
 # ---------------------------------------------------------------- commands

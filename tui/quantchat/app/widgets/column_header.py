@@ -7,7 +7,7 @@ from textual.widget import Widget
 
 from quantchat.app.widgets.lines import outside, quiet, spread
 from quantchat.bench.live_variant import LiveVariant, State
-from quantchat.worker.protocol import SERVERS, Resolved
+from quantchat.worker.variant import SERVERS, Resolved
 
 BADGES = {
     State.IDLE: ("○ not loaded", "$quiet"),
@@ -60,7 +60,7 @@ class ColumnHeader(Widget):
             return quiet("wanted: ") + outside(f"{spec.engine} · {spec.model}", "$quiet")
         # Dtype and device are short and always seen; a long kernel's name gives way.
         dtype = _DTYPES.get(resolved.dtype, resolved.dtype)
-        where = resolved.device_name if _served(resolved) else f"{dtype} · {resolved.device}"
+        where = resolved.device_name if _served(resolved) else f"{dtype} · {resolved.where}"
         right = outside(where, "$quiet")
         left = outside(" · ".join([resolved.kernel, *_the_rest(resolved)]), "$quiet")
         return spread(left, right, width)
@@ -68,7 +68,7 @@ class ColumnHeader(Widget):
 
 def what_runs(resolved: Resolved) -> str:
     """All that really runs, on one line."""
-    where = [resolved.device_name] if _served(resolved) else [resolved.dtype, resolved.device]
+    where = [resolved.device_name] if _served(resolved) else [resolved.dtype, resolved.where]
     return " · ".join([resolved.kernel, *where, *_the_rest(resolved)])
 
 

@@ -15,7 +15,7 @@ from quantchat.bench.conversation import Answer
 from quantchat.metrics.growing import GrowingTiming
 from quantchat.metrics.latency import TurnTiming, decode_throughput, throughput_now
 from quantchat.report import figures
-from quantchat.worker.protocol import SERVER, SERVERS, Ledger
+from quantchat.worker.variant import SERVER, SERVERS, Ledger
 
 INTERVAL_S = 0.5
 """Seconds a cell of the throughput strip stands for."""
@@ -241,6 +241,7 @@ def ledger_parts(ledger: Ledger | None) -> list[tuple[str, int]]:
             ("other", ledger.other_live),
             ("slack", ledger.slack),
             ("non-torch", ledger.non_torch),
+            *ledger.reserved_by_device.items(),
         ]
     held = ledger.process - ledger.weights - ledger.kv_cache
     known = min(ledger.process, ledger.weights, ledger.kv_cache) >= 0 and held >= 0

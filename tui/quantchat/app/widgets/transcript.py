@@ -18,7 +18,8 @@ from quantchat.app.widgets.stages import Stages
 from quantchat.bench.conversation import Conversation, Turn
 from quantchat.bench.live_variant import LiveVariant
 from quantchat.report import figures
-from quantchat.worker.protocol import SERVERS, Failed
+from quantchat.worker.protocol import Failed
+from quantchat.worker.variant import SERVERS
 
 if TYPE_CHECKING:
     from quantchat.app.widgets.turn_view import TurnView

@@ -14,7 +14,8 @@ from quantchat.worker.engines.loaded import Loaded
 from quantchat.worker.failures import Refused
 from quantchat.worker.memory import LedgerReader
 from quantchat.worker.outbox import Outbox
-from quantchat.worker.protocol import Force, Forced, Generate, Ledger, Message, Started
+from quantchat.worker.protocol import Force, Forced, Generate, Message, Started
+from quantchat.worker.variant import Ledger
 
 WARM_UP_TOKENS = 32
 WARM_UP_STEPS = 4

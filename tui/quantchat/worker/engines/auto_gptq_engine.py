@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from quantchat.worker.engines.loaded import Loaded, choose_device, load_tokenizer
+from quantchat.worker.engines.devices import choose_device
+from quantchat.worker.engines.loaded import Loaded, load_tokenizer
 from quantchat.worker.engines.pickles import refuse_pickled
 from quantchat.worker.failures import Refused
 from quantchat.worker.protocol import Load

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from quantchat.worker.engines.devices import choose_device
 from quantchat.worker.engines.loaded import (
     Loaded,
-    choose_device,
     choose_dtype,
     load_model,
     load_tokenizer,

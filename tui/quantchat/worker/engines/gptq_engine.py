@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from quantchat.worker.engines.devices import choose_device, rooms, too_small, weights_on_disk
 from quantchat.worker.engines.loaded import (
     Loaded,
-    choose_device,
     choose_dtype,
     commonest_class,
     load_tokenizer,
@@ -37,7 +37,7 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
         more["attn_implementation"] = command.attention
     model = GPTQModel.load(
         command.model,
-        device=device,
+        device=_place(command, device),
         backend=backend,
         dtype=choose_dtype(command.dtype),
         trust_remote_code=command.trust_remote_code,
@@ -53,6 +53,17 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     group = f"g{layer.group_size}" if layer.group_size > 0 else "no groups"
     kernel = f"{commonest_class(model, BaseQuantLinear)} {layer.bits}-bit {group}"
     return Loaded(command, model, load_tokenizer(command), kernel=kernel)
+
+
+def _place(command: Load, device: str) -> str | None:
+    """`device`, or None where the layers must be dealt out to all GPUs, as GPTQModel then does."""
+    several = rooms(command.device)
+    if not several:
+        return device
+    needed = weights_on_disk(command.model, command.revision)
+    if needed > sum(several.values()):
+        raise too_small()
+    return device if needed <= several[0] else None
 
 
 def _backend(kernel: str, backends: Any) -> Any:

@@ -12,9 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from quantchat.worker.engines.devices import gpus_of, refuse_offloaded, rooms, too_small
 from quantchat.worker.engines.pickles import only_safetensors, refuse_pickled
 from quantchat.worker.failures import Refused
-from quantchat.worker.protocol import Load, Resolved
+from quantchat.worker.protocol import Load
+from quantchat.worker.variant import Resolved
 from quantchat.worker.versions import versions
 
 _LIBRARIES = (
@@ -63,6 +65,12 @@ class Loaded:
         """Device of the weights, e.g. `cuda:0`; the first one where there are several."""
         return str(next(self.model.parameters()).device)
 
+    @cached_property
+    def devices(self) -> list[str]:
+        """The GPUs that hold weights, where there are several; else empty."""
+        gpus = gpus_of(self.model)
+        return gpus if len(gpus) > 1 else []
+
     @property
     def input_device(self) -> Any:
         """Where token ids must lie."""
@@ -100,6 +108,7 @@ class Loaded:
             dtype=str(model.dtype).removeprefix("torch."),
             device=self.device,
             device_name=_device_name(self.device),
+            devices=self.devices,
             attention=str(getattr(config, "_attn_implementation", "") or "unknown"),
             decode=decode,
             context_length=self.context_length,
@@ -114,22 +123,6 @@ class Loaded:
             pickle_allowed=bool(command.options.get("allow_pickle")),
             trusted_code=command.trust_remote_code,
         )
-
-
-def choose_device(wish: str) -> str:
-    """Return the torch device for a profile's `device`. Raises Refused where it is not there."""
-    import torch
-
-    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if wish == "auto":
-        return "cuda:0" if there else "cpu"
-    if wish == "cpu":
-        return "cpu"
-    index = int(wish.partition(":")[2] or 0)
-    if index >= there:
-        found = f"{there} CUDA device{'s' if there != 1 else ''} found"
-        raise Refused("unsupported", f"no device {wish}: {found}", 'use device = "auto"')
-    return f"cuda:{index}"
 
 
 def choose_dtype(wish: str) -> Any:
@@ -154,7 +147,9 @@ def load_tokenizer(command: Load, **more: Any) -> Any:
 def load_model(command: Load, device: str, **more: Any) -> Any:
     """Load a transformers model straight onto `device`, from safetensors (or GGUF).
 
-    Raises Refused for pickled weights, unless the variant's option `allow_pickle` is on.
+    `auto` leaves it to transformers to go on to the next GPUs once the first one is full. Raises
+    Refused for pickled weights, unless the variant's option `allow_pickle` is on, and for weights
+    that do not fit on all GPUs together.
     """
     from transformers import AutoModelForCausalLM
 
@@ -163,12 +158,14 @@ def load_model(command: Load, device: str, **more: Any) -> Any:
         refuse_pickled(command.model, switch=True)
     if command.attention != "auto":
         more["attn_implementation"] = command.attention
-    with only_safetensors(command.model), _shapes_as_configured():
+    more["device_map"] = {"": device}
+    if several := rooms(command.device):
+        more |= {"device_map": "sequential", "max_memory": several}
+    with only_safetensors(command.model), _shapes_as_configured(), _on_gpus_alone():
         model, told = AutoModelForCausalLM.from_pretrained(
             command.model,
             revision=command.revision,
             trust_remote_code=command.trust_remote_code,
-            device_map={"": device},
             use_safetensors=None if pickles else True,
             output_loading_info=True,
             **more,
@@ -180,7 +177,20 @@ def load_model(command: Load, device: str, **more: Any) -> Any:
             f"{len(absent)} tensors are missing in the checkpoint, {absent[0]} the first of them",
             "look whether config.json belongs to these weights, and fetch them again",
         )
+    if several:
+        refuse_offloaded(model)
     return model
+
+
+@contextlib.contextmanager
+def _on_gpus_alone() -> Iterator[None]:
+    """Bitsandbytes refuses to be offloaded, and names options that nobody here has given."""
+    try:
+        yield
+    except ValueError as error:
+        if "dispatched on the CPU or the disk" not in str(error):
+            raise
+        raise too_small() from error
 
 
 @contextlib.contextmanager

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from quantchat.worker.engines.loaded import choose_device, choose_dtype, load_model, load_tokenizer
+from quantchat.worker.engines.devices import choose_device
+from quantchat.worker.engines.loaded import choose_dtype, load_model, load_tokenizer
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.chats import write

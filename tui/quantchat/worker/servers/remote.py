@@ -19,22 +19,19 @@ from quantchat.worker.failures import Refused
 from quantchat.worker.outbox import Outbox
 from quantchat.worker.protocol import (
     NO_ID,
-    SERVER,
-    STARTED_SERVER,
     Finished,
     Force,
     Forced,
     Generate,
-    Ledger,
     Load,
     Message,
-    Resolved,
     Sampling,
     Started,
     Tokens,
 )
 from quantchat.worker.servers.asking import DIALECTS, asked
 from quantchat.worker.servers.refusals import cut_off, is_transport, refusal
+from quantchat.worker.variant import SERVER, STARTED_SERVER, Ledger, Resolved
 from quantchat.worker.versions import versions
 
 STOP_S = 0.02

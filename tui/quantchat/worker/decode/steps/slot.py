@@ -14,6 +14,7 @@ from quantchat.worker.decode.buckets import bucket
 from quantchat.worker.decode.cache import GrowingLayer
 from quantchat.worker.decode.steps import Stopped
 from quantchat.worker.decode.steps.eager import EagerStep
+from quantchat.worker.engines.devices import gpus_of
 from quantchat.worker.failures import Refused
 
 
@@ -26,6 +27,8 @@ class SlotStep(EagerStep):
     def __init__(self, model: Any, name: str) -> None:
         super().__init__(model, name)
         config = model.config
+        if len(gpus_of(model)) > 1:
+            _refuse(name, "the weights lie on several GPUs")
         if not all(isinstance(layer, GrowingLayer) for layer in self.cache.layers):
             _refuse(name, "the model has sliding windows or recurrent states")
         if not self.cache.layers or config._attn_implementation != "sdpa":

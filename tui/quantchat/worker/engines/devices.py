@@ -1,0 +1,89 @@
+"""On which device the weights lie: one, or several GPUs where one is too small for them."""
+
+from __future__ import annotations
+
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from quantchat.worker.failures import Refused
+
+SHARE = 0.85
+"""Of a GPU's free memory, at most, for weights that may lie on several: KV cache, activations and
+the allocator's slack need the rest."""
+
+
+def choose_device(wish: str) -> str:
+    """Return the torch device for a profile's `device`, and make it the current one.
+
+    Streams, events and graphs are made for the current device unless they are told another one: a
+    token that is read after an event of GPU 0 would be read too early from GPU 1. Raises Refused
+    where the device is not there.
+    """
+    import torch
+
+    there = _gpus()
+    if wish == "cpu" or (wish == "auto" and not there):
+        return "cpu"
+    index = int(wish.partition(":")[2] or 0)
+    if index >= there:
+        found = f"{there} CUDA device{'s' if there != 1 else ''} found"
+        raise Refused("unsupported", f"no device {wish}: {found}", 'use device = "auto"')
+    torch.cuda.set_device(index)
+    return f"cuda:{index}"
+
+
+def rooms(wish: str) -> dict[int, int]:
+    """Bytes for weights on each GPU, by its number; empty where they may lie on one device only.
+
+    `auto` may use several: the first one alone where it is enough.
+    """
+    import torch
+
+    there = _gpus()
+    if wish != "auto" or there < 2:
+        return {}
+    return {index: int(SHARE * torch.cuda.mem_get_info(index)[0]) for index in range(there)}
+
+
+def gpus_of(model: Any) -> list[str]:
+    """The CUDA devices that hold parameters or buffers of `model`, a `torch.nn.Module`, sorted."""
+    tensors = chain(model.parameters(), model.buffers())
+    found = {tensor.device.index for tensor in tensors if tensor.device.type == "cuda"}
+    return [f"cuda:{index}" for index in sorted(found)]
+
+
+def refuse_offloaded(model: Any) -> None:
+    """Refuse a model that transformers has put in part elsewhere than on the GPUs.
+
+    It would decode at the speed of a disk. Raises Refused.
+    """
+    places = getattr(model, "hf_device_map", None) or {}
+    if {"cpu", "disk"} & {str(place) for place in places.values()}:
+        raise too_small()
+
+
+def too_small() -> Refused:
+    """What to raise where the weights fit on no GPU, and not on all of them together."""
+    return Refused(
+        "out_of_memory",
+        f"out of memory: the weights do not fit in {SHARE:.0%} of what all GPUs have free",
+        "try fewer bits, or end what else uses the GPUs",
+    )
+
+
+def weights_on_disk(model: str, revision: str | None) -> int:
+    """Bytes of a checkpoint's safetensors; an id of a hub is fetched for it, as loading would."""
+    folder = Path(model)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        kept = snapshot_download(model, revision=revision, allow_patterns="*.safetensors")
+        folder = Path(kept)
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
