@@ -29,8 +29,39 @@ def test_cuda_says_what_was_needed_and_free() -> None:
     assert failure.free == 512 * 2**20
 
 
-def test_cuda_without_sizes_is_still_out_of_memory() -> None:
-    assert describe(RuntimeError("CUDA out of memory.")).kind == "out_of_memory"
+ADVICE = "\nCUDA kernel errors might be asynchronously reported at some other API call."
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA out of memory.",
+        f"CUDA error: out of memory{ADVICE}",  # a context, or a graph, on a GPU that is full
+        "CUDA driver error: out of memory",
+        "Triton Error [CUDA]: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
+)
+@pytest.mark.parametrize("loading", ["", "/models/m"])
+def test_cuda_without_sizes_is_still_out_of_memory(words: str, loading: str) -> None:
+    failure = describe(RuntimeError(words), loading=loading)
+    assert (failure.kind, failure.needed, failure.free) == ("out_of_memory", -1, -1)
+    assert failure.reason == "out of memory"
+
+
+@pytest.mark.parametrize("words", ["all CUDA-capable devices are", "CUDA-capable device(s) is/are"])
+def test_a_gpu_that_another_process_has_to_itself(words: str) -> None:
+    error = RuntimeError(f"CUDA error: {words} busy or unavailable{ADVICE}")
+    failure = describe(error, turn=2, loading="/models/m")
+    assert (failure.kind, failure.turn) == ("device_busy", 2)
+    assert "exclusive mode" in failure.reason
+    assert "nvidia-smi -c" in failure.mend
+
+
+def test_another_error_of_cuda_is_told_as_it_is() -> None:
+    failure = describe(RuntimeError(f"CUDA error: an illegal memory access{ADVICE}"))
+    assert failure.kind == "internal"
+    assert "illegal memory access" in failure.reason
 
 
 def test_a_missing_library_is_named() -> None:

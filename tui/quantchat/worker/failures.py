@@ -20,6 +20,13 @@ _CPU_ALLOCATOR = re.compile(r"can't allocate memory: you tried to allocate (\d+)
 _CUDA_SIZES = re.compile(
     r"Tried to allocate ([\d.]+) (\w+)\..*?(?:of which|capacity of) .*?([\d.]+) (\w+) is free", re.S
 )
+_CUDA_FULL = re.compile(
+    r"CUDA out of memory|(?:CUDA (?:driver )?error|Triton Error \[CUDA\]): out of memory"
+    r"|CUBLAS_STATUS_ALLOC_FAILED"
+)
+"""torch's allocator; a context, a graph or a module that found no room; a cuBLAS handle."""
+_CUDA_BUSY = re.compile(r"CUDA-capable device(?:s|\(s\)) (?:are|is/are) busy or unavailable")
+"""`cudaErrorDevicesUnavailable` in the words of `cudaGetErrorString`, until CUDA 11 and since."""
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _SMALLER = (
     "try a shorter context, fewer bits, double quantization, or end what else uses the device"
@@ -38,6 +45,14 @@ def describe(error: BaseException, *, turn: int = -1, loading: str = "") -> Fail
         asked = f": {needed / 2**20:,.0f} MiB more were needed" if needed >= 0 else ""
         had = f", {free / 2**20:,.0f} MiB were free" if free >= 0 else ""
         return Failed("out_of_memory", f"out of memory{asked}{had}", _SMALLER, turn, needed, free)
+    if _CUDA_BUSY.search(text):
+        return Failed(
+            "device_busy",
+            "CUDA gives no access to the GPU: as a rule another process has it in exclusive mode",
+            "end that process (it may be the other variant), or let processes share the GPU: "
+            "nvidia-smi -c DEFAULT",
+            turn,
+        )
     if isinstance(error, ModuleNotFoundError):
         return Failed(
             "missing_library",
@@ -75,7 +90,7 @@ def _out_of_memory(error: BaseException) -> tuple[int, int] | None:
     text = str(error)
     if found := _CPU_ALLOCATOR.search(text):
         return int(found[1]), -1
-    if type(error).__name__ == "OutOfMemoryError" or "CUDA out of memory" in text:
+    if type(error).__name__ == "OutOfMemoryError" or _CUDA_FULL.search(text):
         if sizes := _CUDA_SIZES.search(text):
             needed = int(float(sizes[1]) * _UNITS.get(sizes[2], 0)) or -1
             return needed, int(float(sizes[3]) * _UNITS.get(sizes[4], 0))
