@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from dataclasses import replace
@@ -26,6 +27,7 @@ from quantchat.metrics.sampler import DeviceSample
 from quantchat.metrics.visible import visible_gpus
 from quantchat.profile.load import load
 from quantchat.profile.model import Profile
+from quantchat.report import plan as report
 from quantchat.report import tables
 from quantchat.snapshot import store
 
@@ -186,9 +188,11 @@ def test_the_shown_gpus_are_planned_for(profile: Profile, monkeypatch: pytest.Mo
 
 def test_what_is_too_large_for_the_first_gpu_is_planned_for_all(profile: Profile) -> None:
     pair = (0, 2)  # GPTQ, which fits, and bf16, which does not
-    plan = make_plan(profile, machine(gpu(0, total=12), gpu(1, total=12, used=2)), pair=pair)
+    apart = [profile.variants[0].model_copy(update={"device": "cpu"}), *profile.variants[1:]]
+    two = machine(gpu(0, total=12), gpu(1, total=12, used=2))
+    plan = make_plan(profile.model_copy(update={"variants": apart}), two, pair=pair)
     small, large = plan.rooms
-    assert small.room.name.startswith("GPU 0 ")
+    assert small.room.name == "RAM"
     assert (large.labels, large.room.name) == (["bf16"], "GPUs 0, 1 together")
     assert (large.room.free, large.room.total) == (22 * GIB, 24 * GIB)
     assert large.fit == "fits"
@@ -199,6 +203,50 @@ def test_what_is_too_large_for_the_first_gpu_is_planned_for_all(profile: Profile
     assert make_plan(profile, machine(gpu(total=12)), pair=pair).fit == "does not fit"
     unknown = machine(gpu(0, total=12), replace(gpu(1), memory_used=None))
     assert make_plan(profile, unknown, pair=pair).fit == "not known"
+
+
+@pytest.mark.parametrize("pair", [(0, 2), (2, 0)])
+@pytest.mark.parametrize(
+    ("device", "total", "free", "fit"),
+    # GPTQ, 4.7 GiB with its context, beside bf16's 14.0, which is spread.
+    [("auto", 12, 24, "tight"), ("cuda:1", 12, 24, "tight"), ("auto", 8, 16, "does not fit")],
+)
+def test_who_is_spread_shares_the_gpu_of_the_other(
+    profile: Profile, pair: tuple[int, int], device: str, total: int, free: int, fit: str
+) -> None:
+    changed = [profile.variants[0].model_copy(update={"device": device}), *profile.variants[1:]]
+    shared = profile.model_copy(update={"variants": changed})
+    two = machine(gpu(0, total=total), gpu(1, total=total))
+    plan = make_plan(shared, two, pair=pair)
+    (room,) = plan.rooms
+    assert room.labels == [shared.variants[index].label for index in pair]
+    estimates = [plan.variants[index].estimate for index in pair]
+    assert room.total == sum(one.total for one in estimates if one)
+    assert (room.room.name, room.room.free) == ("GPUs 0, 1 together", free * GIB)
+    assert (room.fit, plan.fit) == (fit, fit)
+    # Its own GPU is where the small one lies all the same.
+    assert plan.variants[0].room.name.startswith("GPU 1" if device == "cuda:1" else "GPU 0")
+    said = warning(shared, two, pair)
+    assert said is not None
+    assert said.endswith("GPUs 0, 1 together, where one of them may fill the GPU the other needs")
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(report.render(plan))
+    assert "where one of them may fill the GPU the other needs" in console.export_text()
+
+
+def test_two_that_are_spread_are_no_sure_fit_either(profile: Profile) -> None:
+    both = profile.model_copy(update={"variants": [profile.variants[2], profile.variants[2]]})
+    (room,) = make_plan(both, machine(*(gpu(n, total=12) for n in range(4)))).rooms
+    assert room.peak is not None
+    assert room.room.free is not None
+    assert room.peak < room.room.free
+    assert room.fit == "tight"
+
+
+def test_nothing_is_spread_over_mig_instances(profile: Profile) -> None:
+    two = machine(gpu(0, total=12, mig=True), gpu(0, total=12, mig=True, used=1))
+    (room,) = make_plan(profile, two, pair=(2, 2)).rooms
+    assert (room.room.free, room.fit) == (12 * GIB, "does not fit")
 
 
 # ------------------------------------------------------------ what is known, and what is not

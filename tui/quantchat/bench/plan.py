@@ -38,6 +38,9 @@ from quantchat.worker.variant import Resolved
 PROMPT_TOKENS = 512
 """Tokens of prompt that a context is reckoned with, beside the longest answer."""
 
+CONTESTED = "where one of them may fill the GPU the other needs"
+"""What to say of contested GPUs, behind what is free on them."""
+
 Fit = Literal["fits", "tight", "does not fit", "not known"]
 
 
@@ -49,6 +52,8 @@ class Room:
     cuda: bool
     free: int | None
     total: int | None
+    gpus: tuple[int, ...] = ()
+    """The boards' indices: several where weights are spread over them."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,10 @@ class VariantPlan:
 
 @dataclass(frozen=True)
 class RoomPlan:
-    """What the variants of the pair that share one device need of it together, in bytes."""
+    """What the variants of the pair that share one device need of it together, in bytes.
+
+    One that is spread over several GPUs shares them with the one that lies on any of these.
+    """
 
     room: Room
     labels: list[str]
@@ -74,13 +82,22 @@ class RoomPlan:
     """At most, both loading at once."""
 
     @property
+    def contested(self) -> bool:
+        """Whether one variant may fill a GPU that the other needs, however much they all have."""
+        return len(self.room.gpus) > 1 and len(self.labels) > 1
+
+    @property
     def fit(self) -> Fit:
-        """`tight`: the variants fit once loaded, and perhaps not while both are loading."""
+        """`tight`: the variants fit once loaded, and perhaps not while both are loading.
+
+        It is also the best that is said of contested GPUs: they are filled one after the other, so
+        that what is free on all of them promises nothing for a single one.
+        """
         if self.total is None or self.peak is None or self.room.free is None:
             return "not known"
         if self.total > self.room.free:
             return "does not fit"
-        return "fits" if self.peak <= self.room.free else "tight"
+        return "fits" if self.peak <= self.room.free and not self.contested else "tight"
 
 
 @dataclass(frozen=True)
@@ -114,11 +131,14 @@ def make_plan(
     tokens = tokens or profile.generation.max_new_tokens + PROMPT_TOKENS
     variants = [_variant(spec, sample, tokens, fetch) for spec in profile.variants]
     chosen = [variants[index] for index in pair]
-    rooms = list(dict.fromkeys(variant.room for variant in chosen))
+    rooms = [_widest(variant.room, chosen) for variant in chosen]
     return MemoryPlan(
         profile.name,
         variants,
-        [_room_plan(room, [v for v in chosen if v.room == room]) for room in rooms],
+        [
+            _room_plan(room, [v for v, its in zip(chosen, rooms, strict=True) if its == room])
+            for room in dict.fromkeys(rooms)
+        ],
     )
 
 
@@ -136,6 +156,7 @@ def warning(profile: Profile, sample: DeviceSample, pair: tuple[int, int] = (0, 
             found.append(
                 f"{' and '.join(one.labels)} need about {_gib(needed)}{when}, "
                 f"{_gib(one.room.free)} are free on {one.room.name}"
+                f"{f', {CONTESTED}' if one.contested else ''}"
             )
     return "; ".join(found) or None
 
@@ -217,13 +238,20 @@ def _room(spec: AnyVariant, sample: DeviceSample) -> Room:
     if index >= len(gpus):
         return Room(f"cuda:{index}, which is not there", True, None, None)
     gpu = gpus[index]
-    return Room(f"GPU {gpu.index} ({gpu.name})", True, gpu.memory_free, gpu.memory_total)
+    name = f"GPU {gpu.index} ({gpu.name})"
+    return Room(name, True, gpu.memory_free, gpu.memory_total, (gpu.index,))
 
 
 def _spread(spec: AnyVariant, sample: DeviceSample, needed: Estimate) -> Room | None:
-    """All GPUs together, where the worker will spread the weights over them (`rooms` there)."""
+    """All GPUs together, where the worker will spread the weights over them (`rooms` there).
+
+    Never over MIG instances: CUDA shows a process one of them, and no board beside it (MIG user
+    guide, CUDA device enumeration).
+    """
     gpus = visible_gpus(sample.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
-    if not needed.cuda or spec.device != "auto" or isinstance(spec, AutoGptq) or len(gpus) < 2:
+    if not needed.cuda or spec.device != "auto" or isinstance(spec, AutoGptq):
+        return None
+    if len(gpus) < 2 or any(gpu.mig for gpu in gpus):
         return None
     first = gpus[0].memory_free
     if first is None or needed.weights <= SHARE * first:
@@ -233,7 +261,14 @@ def _spread(spec: AnyVariant, sample: DeviceSample, needed: Estimate) -> Room | 
         True,
         _sum(gpu.memory_free for gpu in gpus),
         _sum(gpu.memory_total for gpu in gpus),
+        tuple(gpu.index for gpu in gpus),
     )
+
+
+def _widest(room: Room, pair: list[VariantPlan]) -> Room:
+    """`room`, or the GPUs of the pair's other variant where it is one of these."""
+    wider = (v.room for v in pair if room.gpus and set(room.gpus) < set(v.room.gpus))
+    return next(wider, room)
 
 
 def _sum(counts: Iterable[int | None]) -> int | None:

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from quantchat.bench.plan import Fit, MemoryPlan, RoomPlan, VariantPlan
+from quantchat.bench.plan import CONTESTED, Fit, MemoryPlan, RoomPlan, VariantPlan
 from quantchat.metrics.estimate import Estimate
 from quantchat.report.figures import UNKNOWN, size
 from quantchat.text import one_line
@@ -88,6 +88,5 @@ def _room(one: RoomPlan) -> Text:
     if room.free is None:
         colon = ":" if one.total is None else ""
         return text.append(f"{colon} nothing tells what is free on {one_line(room.name)}")
-    return text.append(
-        f" {size(room.free)} of {size(room.total)} are free on {one_line(room.name)}"
-    )
+    text.append(f" {size(room.free)} of {size(room.total)} are free on {one_line(room.name)}")
+    return text.append(f", {CONTESTED}") if one.contested else text
