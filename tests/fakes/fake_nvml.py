@@ -31,6 +31,8 @@ class FakeGpu:
     """MIG instances; None is a free place."""
     events: int = 0
     energy_mj: int = 0
+    clock_mhz: int = 1980
+    temperature_c: int = 41
 
 
 class FakeNvml:
@@ -90,13 +92,13 @@ class FakeNvml:
             "nvmlDeviceGetUUID": lambda g: g.uuid,
             "nvmlDeviceGetMemoryInfo": lambda g: SimpleNamespace(used=g.used, total=g.total),
             "nvmlDeviceGetUtilizationRates": lambda g: SimpleNamespace(gpu=37, memory=12),
-            "nvmlDeviceGetTemperature": lambda g: 41,
+            "nvmlDeviceGetTemperature": lambda g: g.temperature_c,
             "nvmlDeviceGetPowerUsage": lambda g: 312_500,
             "nvmlDeviceGetTotalEnergyConsumption": lambda g: g.energy_mj,
             "nvmlDeviceGetCurrPcieLinkGeneration": lambda g: 5,
             "nvmlDeviceGetCurrPcieLinkWidth": lambda g: 16,
             "nvmlDeviceGetEnforcedPowerLimit": lambda g: 700_000,
-            "nvmlDeviceGetClockInfo": lambda g: 1980,
+            "nvmlDeviceGetClockInfo": lambda g: g.clock_mhz,
             "nvmlDeviceGetPerformanceState": lambda g: 0,
             "nvmlDeviceGetCurrentClocksEventReasons": lambda g: g.events,
             "nvmlDeviceGetComputeRunningProcesses": lambda g: [

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
+import pynvml
 import pytest
 from rich.console import Console
 
@@ -170,28 +171,36 @@ OWN = 2**30 + 1
 
 
 @pytest.mark.parametrize(
-    ("listed", "foreign", "flag"),
+    ("listed", "other", "flag"),
     [
-        ([], frozenset(), None),
-        ([OWN], frozenset(), None),
-        ([OWN, 77], frozenset(), "GPU 0: 1 other process was on it meanwhile"),
-        ([OWN, 77, 78], frozenset(), "GPU 0: 2 other processes were on it meanwhile"),
-        # In a container the ids are the host's: two of them are the workers'.
-        ([901, 902], frozenset({901, 902}), None),
-        ([901, 902, 903], frozenset({901, 902, 903}), "GPU 0: 1 other process was on it meanwhile"),
+        ([], "cpu", None),
+        ([OWN], "cpu", None),
+        ([OWN, 77], "cpu", "GPU 0: 1 other process was on it meanwhile"),
+        ([OWN, 77, 78], "cpu", "GPU 0: 2 other processes were on it meanwhile"),
+        # In a container the ids are the host's: as many of them as run here are the workers'.
+        ([901, 902], "cuda:0", None),
+        ([901, 902, 903], "cuda:0", "GPU 0: 1 other process was on it meanwhile"),
+        ([901, 902], "cpu", "GPU 0: 1 other process was on it meanwhile"),
+        ([901, 902], "cuda:1", "GPU 0: 1 other process was on it meanwhile"),
     ],
 )
 async def test_others_on_the_gpu_are_flagged(
-    listed: list[int], foreign: frozenset[int], flag: str | None, tmp_path: Path
+    listed: list[int], other: str, flag: str | None, tmp_path: Path
 ) -> None:
     gpu = FakeGpu(processes=[(pid, None) for pid in listed])
-    snapshot = await measured(
-        tmp_path, sampler_of(gpu, foreign=foreign), PLAN, A=Script(device="cuda:0"), B=Script()
-    )
+    sampler = sampler_of(gpu, FakeGpu(uuid="GPU-1"), foreign=frozenset({901, 902, 903}))
+    sides = {"A": Script(device="cuda:0"), "B": Script(device=other)}
+    snapshot = await measured(tmp_path, sampler, PLAN, **sides)
     assert snapshot.measurement is not None
     about_others = [line for line in snapshot.measurement.flags if "other process" in line]
     assert about_others == ([flag] if flag else [])
     assert snapshot.measurement.samples[0].gpus[0].processes == sorted(listed)
+
+
+def test_ones_own_process_is_no_stranger_where_it_does_not_run() -> None:
+    sampler = sampler_of(FakeGpu(processes=[(1, None), (2, None), (77, None)]))
+    (gpu,) = sampler.sample().gpus
+    assert sampler.strangers(gpu, [1, 2], running=1) == 1
 
 
 async def test_who_comes_for_a_round_is_flagged_too(tmp_path: Path) -> None:
@@ -204,8 +213,45 @@ async def test_who_comes_for_a_round_is_flagged_too(tmp_path: Path) -> None:
         gpu.processes = [(77, None)] if rounds in (4, 5, 6, 7) else []
         return WORDS
 
-    script = Script(answer=answer)
+    script = Script(answer=answer, device="cuda:0")
     snapshot = await measured(tmp_path, sampler_of(gpu), PLAN, A=script, B=Script())
     assert snapshot.measurement is not None
     assert "GPU 0: 1 other process was on it meanwhile" in snapshot.measurement.flags
     assert snapshot.measurement.samples[-1].gpus[0].processes == [77]
+
+
+async def busy(folder: Path, *devices: str) -> list[str]:
+    """The flags of a pair on `devices`, where another's work begins on every GPU."""
+    gpus = [FakeGpu(uuid=f"GPU-{index}", clock_mhz=300) for index in range(3)]
+
+    def answer(request: Generate) -> str:
+        for gpu in gpus:
+            gpu.clock_mhz, gpu.temperature_c, gpu.processes = 1980, 70, [(77, None)]
+            gpu.events = pynvml.nvmlClocksEventReasonSwPowerCap
+        return WORDS
+
+    scripts = [Script(answer=answer, device=device) for device in devices]
+    sides = dict(zip("AB", scripts, strict=True))
+    snapshot = await measured(folder, sampler_of(*gpus), replace(PLAN, warmup=0), **sides)
+    assert snapshot.measurement is not None
+    assert len(snapshot.measurement.samples[0].gpus) == 3  # what there is, is kept all the same
+    return [line for line in snapshot.measurement.flags if line.startswith("GPU")]
+
+
+async def test_what_others_do_on_other_gpus_is_no_doubt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def all_of(number: int) -> list[str]:
+        return [
+            f"GPU {number}: SM clock between 300 and 1980 MHz",
+            f"GPU {number}: temperature between 41 and 70 °C",
+            f"GPU {number}: clocks held down by power cap",
+        ]
+
+    other = "other process was on it meanwhile"
+    assert await busy(tmp_path, "cpu", "cpu") == []
+    assert await busy(tmp_path, "cuda:0", "cpu") == [*all_of(0), f"GPU 0: 1 {other}"]
+    both = [*all_of(0), *all_of(2), f"GPU 0: 1 {other}", f"GPU 2: 1 {other}"]
+    assert await busy(tmp_path, "cuda:0", "cuda:2") == both
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert await busy(tmp_path, "cuda:0", "cuda:0") == [*all_of(1), f"GPU 1: 1 {other}"]

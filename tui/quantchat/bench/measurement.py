@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +18,7 @@ from quantchat.metrics.gpus import GpuSample
 from quantchat.metrics.latency import decode_throughput
 from quantchat.metrics.sampler import DeviceSample, DeviceSampler
 from quantchat.metrics.statistics import variation
+from quantchat.metrics.visible import visible_gpus
 
 MOST_VARIATION = 0.05
 """Coefficient of variation of the decode throughput of one task above which it is flagged."""
@@ -36,8 +39,11 @@ class Measurement:
 
     def __post_init__(self) -> None:
         self._rounds = Rounds(self.comparison, self.plan, self._step, self._metered)
+        self._gpus: dict[str, list[GpuSample]] = {}
+        """Those the pair ran on, by name, at each sample: what the others do is none of its
+        concern."""
         self._strangers: dict[str, int] = {}
-        """Most processes of others that were seen on a GPU, by its name."""
+        """Most processes of others that were seen on one of them, by its name."""
 
     @property
     def measured(self) -> list[Measured]:
@@ -64,15 +70,21 @@ class Measurement:
         if after_warmup >= 0 and (after_warmup % len(self.plan.tasks) == 0 or done == total):
             sample = self.sampler.sample()
             self.samples.append(sample)
-            self._look_for_strangers(sample)
+            self._look_at_gpus(sample)
         self.on_step(done, total, detail)
 
-    def _look_for_strangers(self, sample: DeviceSample) -> None:
-        own = [variant.pid for variant in self.comparison.variants if variant.pid is not None]
-        for gpu in sample.gpus:
-            seen, name = self.sampler.strangers(gpu, own), f"GPU {gpu.index}"
-            if seen > self._strangers.get(name, 0):
-                self._strangers[name] = seen
+    def _look_at_gpus(self, sample: DeviceSample) -> None:
+        variants = self.comparison.variants
+        own = [variant.pid for variant in variants if variant.pid is not None]
+        used = Counter(d for one in variants if one.ledger for d in one.ledger.devices)
+        shown = visible_gpus(sample.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
+        for number, gpu in enumerate(shown):
+            if running := used[f"cuda:{number}"]:
+                name = f"GPU {gpu.index}"
+                self._gpus.setdefault(name, []).append(gpu)
+                seen = self.sampler.strangers(gpu, own, running)
+                if seen > self._strangers.get(name, 0):
+                    self._strangers[name] = seen
 
     @contextmanager
     def _metered(self, variant: LiveVariant, answer: Answer) -> Iterator[None]:
@@ -90,7 +102,7 @@ class Measurement:
         return [
             *_unsteady(self.measured),
             *_unequal(self.measured),
-            *_restless(self.samples),
+            *_restless(self._gpus),
             *_shared(self._strangers),
         ]
 
@@ -132,12 +144,10 @@ def _unequal(measured: Sequence[Measured]) -> list[str]:
     ]
 
 
-def _restless(samples: Sequence[DeviceSample]) -> list[str]:
+def _restless(readings: Mapping[str, Sequence[GpuSample]]) -> list[str]:
     """What the GPUs did meanwhile that they should not have done."""
     flags = []
-    for index in range(min((len(sample.gpus) for sample in samples), default=0)):
-        gpus = [sample.gpus[index] for sample in samples]
-        name = f"GPU {gpus[0].index}"
+    for name, gpus in readings.items():
         clocks = _known(gpus, "sm_clock_mhz")
         if clocks and max(clocks) > min(clocks) * (1 + MOST_CLOCK_CHANGE):
             flags.append(f"{name}: SM clock between {min(clocks):.0f} and {max(clocks):.0f} MHz")

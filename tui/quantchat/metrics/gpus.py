@@ -162,14 +162,15 @@ class Gpus:
             return None
         return driver.energy_mj(shown[number])
 
-    def strangers(self, gpu: GpuSample, own: Collection[int]) -> int:
-        """How many of the processes on `gpu` are not among `own`.
+    def strangers(self, gpu: GpuSample, own: Collection[int], running: int) -> int:
+        """How many of the processes on `gpu` are not among `own`, of which `running` run on it.
 
-        Where the ids are the host's, all that are more than `own` has.
+        Where the ids are the host's, all that are more than those. One's own may be on a GPU where
+        it does not run: to ask for its free memory takes a context there.
         """
         listed = gpu.processes or []
         if any(self._foreign(pid) for pid in listed):
-            return max(0, len(listed) - len(own))
+            return max(0, len(listed) - running)
         return len(set(listed) - set(own))
 
     def close(self) -> None:

@@ -84,9 +84,9 @@ class DeviceSampler:
         kind, _, number = device.partition(":")
         return self._gpus.energy_mj(int(number or 0)) if kind == "cuda" else None
 
-    def strangers(self, gpu: GpuSample, own: Collection[int]) -> int:
+    def strangers(self, gpu: GpuSample, own: Collection[int], running: int) -> int:
         """How many processes are on `gpu` beside `own` (see `Gpus.strangers`)."""
-        return self._gpus.strangers(gpu, own)
+        return self._gpus.strangers(gpu, own, running)
 
     def close(self) -> None:
         """Let go of the driver. Safe to call twice."""
