@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GenerationConfig
 
 from fakes.tiny_llama import VOCABULARY, tiny_llama
@@ -88,3 +89,26 @@ def test_a_seed_gives_the_same_tokens_whatever_was_drawn_before(
     torch.rand(3)  # the library's own generator is not asked
     again = Sampler(sampling, CPU, [1])
     assert [int(again.choose(logits)) for logits in steps] == said
+
+
+class _NoWaiting(TorchDispatchMode):  # type: ignore[misc]
+    """Fails where the host would look at a value: on a GPU it would wait until that is computed."""
+
+    WAITING = ("_local_scalar_dense", "multinomial", "nonzero", "is_nonzero", "masked_select")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        assert name not in self.WAITING, f"{name} waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+@given(samplings, prompts, st.integers(0, 2**32))
+@settings(max_examples=30, deadline=None)
+def test_choosing_never_waits_for_the_device(
+    sampling: Sampling, prompt: list[int], seed: int
+) -> None:
+    for chosen in (sampling, Sampling(repetition_penalty=1.2), Sampling()):
+        sampler = Sampler(chosen, CPU, prompt)
+        with _NoWaiting():
+            for logits in rows(seed, 3, torch.bfloat16).split(1):
+                sampler.choose(logits)

@@ -51,7 +51,10 @@ class Sampler:
             token = logits.argmax(dim=-1, keepdim=True)
         else:
             chances = torch.softmax(logits.float(), dim=-1)
-            token = torch.multinomial(chances, 1, generator=self._generator)
+            # What torch.multinomial does for one draw, without its checks, for which the host
+            # would wait until the device has come so far (ATen/native/Distributions.cpp).
+            races = torch.empty_like(chances).exponential_(1, generator=self._generator)
+            token = (chances / races).argmax(dim=-1, keepdim=True)
         if self._looks_back:
             self._seen = torch.cat([self._seen, token], dim=-1)
         return token
