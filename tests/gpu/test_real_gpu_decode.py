@@ -20,6 +20,11 @@ pytestmark = [pytest.mark.gpu, pytest.mark.model]
 PROGRAM = Path(__file__).parents[1] / "e2e" / "decode_in_modes.py"
 TOKENS = 64
 TIE_ULPS = 2
+OPTIONS: dict[str, dict[str, Any]] = {
+    "gptq": {"kernel": "triton"},
+    "bitsandbytes": {"quant_type": "nf4", "double_quant": True, "compute_dtype": "auto"},
+    "transformers": {},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -37,13 +42,8 @@ def _gpu() -> None:
 def test_greedy_tokens_are_generates(
     mode: str, engine: str, demo_base: Path, demo_gptq: Path
 ) -> None:
-    options: dict[str, dict[str, Any]] = {
-        "gptq": {"kernel": "triton"},
-        "bitsandbytes": {"quant_type": "nf4", "double_quant": True, "compute_dtype": "auto"},
-        "transformers": {},
-    }
     model = demo_gptq if engine == "gptq" else demo_base
-    load = Load(engine, str(model), options[engine], dtype="bfloat16", device="cuda:0")
+    load = Load(engine, str(model), OPTIONS[engine], dtype="bfloat16", device="cuda:0")
     command = [sys.executable, str(PROGRAM), json.dumps(asdict(load)), str(TOKENS), mode]
     run = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-3000:]
@@ -51,3 +51,41 @@ def test_greedy_tokens_are_generates(
         assert told["decode"] == mode
         if told["same"] < TOKENS:
             assert told["gap"] <= TIE_ULPS * told["ulp"], told
+
+
+@pytest.mark.parametrize("engine", ["gptq", "bitsandbytes"])
+def test_a_graph_follows_its_cache(engine: str, demo_base: Path, demo_gptq: Path) -> None:
+    """Through answers that outgrow the buffers, a prompt that does, and back to short ones."""
+    from e2e.decode_in_modes import decode
+    from quantchat.worker.decode.decoder import Decoder
+    from quantchat.worker.engines import load
+
+    model = demo_gptq if engine == "gptq" else demo_base
+    said = []
+    for mode in ("eager", "graph"):
+        command = Load(engine, str(model), OPTIONS[engine], dtype="bfloat16", device="cuda:0")
+        decoder = Decoder(load(command, lambda stage: None), mode, lambda stage: None)
+        short, long = "Name a river.", "Name a river, and then another one. " * 80
+        asked = [(short, 300), (short, 600), (long, 40), (short, 40), (long, 300), (short, 300)]
+        said.append([decode(decoder, prompt, tokens)[:16] for prompt, tokens in asked])
+    assert said[0] == said[1]
+
+
+def test_int8_is_decoded_eagerly_and_memory_is_given_back(demo_base: Path) -> None:
+    """LLM.int8() waits for the device in each step, which a graph cannot hold."""
+    import torch
+
+    from e2e.decode_in_modes import decode
+    from quantchat.worker.decode.decoder import Decoder
+    from quantchat.worker.engines import load
+
+    options = {"quant_type": "int8", "double_quant": False, "compute_dtype": "auto"}
+    command = Load("bitsandbytes", str(demo_base), options, dtype="float16", device="cuda:0")
+    decoder = Decoder(load(command, lambda stage: None), "auto", lambda stage: None)
+    assert decoder.chosen.name == "eager"
+    assert "makes the host wait" in decoder.chosen.note
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
+    decode(decoder, "Name a river. " * 400, 8)
+    held = torch.cuda.memory_reserved()
+    decoder.forget()
+    assert torch.cuda.memory_reserved() < held

@@ -14,7 +14,7 @@ from quantchat.worker.decode.modes import choose
 from quantchat.worker.decode.steps import compiled
 from quantchat.worker.decode.steps.eager import EagerStep
 from quantchat.worker.decode.steps.llama import LlamaStep, llama_step
-from quantchat.worker.failures import Refused
+from quantchat.worker.failures import Refused, describe
 
 
 class Letters:
@@ -118,6 +118,33 @@ def test_a_compiled_step_that_is_wrong_is_refused(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(Refused, match='"compile" computes something else here'):
         choose(loaded(), "compile", told.append)
     assert told == ["compiling the decode step"]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "reason"),
+    [
+        (
+            RuntimeError("CUDA error: operation not permitted\nCompile with TORCH_USE_CUDA_DSA"),
+            "unsupported",
+            'decode = "compile" is not possible here: RuntimeError: CUDA error: operation not '
+            "permitted Compile with TORCH_USE_CUDA_DSA",
+        ),
+        (torch.OutOfMemoryError("CUDA out of memory."), "out_of_memory", "out of memory"),
+    ],
+)
+def test_a_step_that_breaks_is_no_damaged_model(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, kind: str, reason: str
+) -> None:
+    class Breaking(EagerStep):
+        def run(self, tokens: Any, stopped: Any = None) -> Any:
+            raise error
+
+    monkeypatch.setattr(compiled, "missing_compiler", lambda device: "")
+    monkeypatch.setattr(compiled, "CompiledStep", lambda model: Breaking(model, "compile"))
+    with pytest.raises((Refused, torch.OutOfMemoryError)) as caught:
+        choose(loaded(), "compile", nothing)
+    failure = describe(caught.value, loading="the model")
+    assert (failure.kind, failure.reason) == (kind, reason)
 
 
 def test_auto_falls_back_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from transformers import MistralConfig, MistralForCausalLM
 from fakes.tiny_llama import VOCABULARY, tiny_llama
 from quantchat.worker.decode import kernels
 from quantchat.worker.decode.buckets import bucket
-from quantchat.worker.decode.cache import growing_cache
+from quantchat.worker.decode.cache import GrowingLayer, growing_cache
 from quantchat.worker.decode.steps import Step
 from quantchat.worker.decode.steps.compiled import CompiledStep, missing_compiler
 from quantchat.worker.decode.steps.eager import EagerStep
@@ -195,6 +195,18 @@ def test_a_graph_wants_a_gpu() -> None:
 @pytest.mark.skipif(
     bool(missing_compiler(torch.device("cpu"))), reason="there is no C++ compiler here"
 )
+def test_triton_wants_a_c_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    cuda = torch.device("cuda:0")
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert missing_compiler(cuda) == "no C compiler (gcc or clang) was found"
+    (tmp_path / "clang").write_text("")
+    (tmp_path / "clang").chmod(0o700)
+    assert missing_compiler(cuda) == ""
+    monkeypatch.setenv("CC", "other-cc")
+    assert missing_compiler(cuda) == "no C compiler (other-cc) was found"
+
+
 def test_a_compiled_step(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
     model = tiny_llama(num_hidden_layers=1)
@@ -213,3 +225,58 @@ def test_a_compiled_step(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None
 )
 def test_lengths_are_allocated_in_steps(tokens: int, allocated: int) -> None:
     assert bucket(tokens) == allocated
+
+
+class Remembering(SlotStep):
+    """Stands in for captured graphs: each knows the buffers that it was captured over."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model, "graph")
+        self.captured: dict[int, list[tuple[int, int]]] = {}
+
+    def forget(self) -> None:
+        for layer in self.cache.layers:
+            layer.length = 0
+
+    def _moved(self) -> None:
+        self.captured.clear()
+
+    def _decode(self, window: int) -> Any:
+        now = [(layer.keys.data_ptr(), layer.keys.shape[-2]) for layer in self.cache.layers]
+        assert self.captured.setdefault(window, now) == now, "a graph is replayed over dead memory"
+        return super()._decode(window)
+
+
+def test_no_graph_outlives_its_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Remembering(tiny_llama())
+    one = torch.tensor([[3]])
+
+    def answer(prompt: int) -> None:
+        step.run(torch.randint(0, VOCABULARY, (1, prompt)))
+        step.run(one)
+        step.forget()
+
+    answer(40)
+    assert set(step.captured) == {256}
+    answer(40)
+    answer(300)  # the prompt itself outgrows the buffers
+    assert set(step.captured) == {512}
+    answer(40)
+    assert set(step.captured) == {256, 512}
+
+    # Memory that runs out in the middle: some layers have moved, and some have not.
+    step.run(torch.randint(0, VOCABULARY, (1, 512)))
+    third, grown = step.cache.layers[2], GrowingLayer._grown
+
+    def full(layer: Any, *given: Any) -> Any:
+        if layer is third:
+            raise torch.OutOfMemoryError
+        return grown(layer, *given)
+
+    monkeypatch.setattr(GrowingLayer, "_grown", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        step.run(one)
+    monkeypatch.setattr(GrowingLayer, "_grown", grown)
+    step.forget()
+    answer(40)
+    assert set(step.captured) == {256}

@@ -37,21 +37,22 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
             return self.keys[:, :, : self.window], self.values[:, :, : self.window]
         end = self.length + keys.shape[-2]
         if not self.is_initialized or end > self.keys.shape[-2]:
-            self.keys = self._grown(self.keys, keys, end)
+            grown = self._grown(self.keys, keys, end)
             self.values = self._grown(self.values, values, end)
+            self.keys = grown
             self.is_initialized = True
         self.keys[:, :, self.length : end] = keys
         self.values[:, :, self.length : end] = values
         self.length = end
         return self.keys[:, :, :end], self.values[:, :, :end]
 
-    def reserve(self, tokens: int) -> bool:
-        """Make room for `tokens` in all, and tell whether the buffers moved for it."""
-        if tokens <= self.keys.shape[-2]:
-            return False
-        self.keys = self._grown(self.keys, self.keys, tokens)
-        self.values = self._grown(self.values, self.values, tokens)
-        return True
+    def reserve(self, tokens: int) -> None:
+        """Make room for `tokens` in all; the buffers may move for it."""
+        if tokens > self.keys.shape[-2]:
+            # Both or neither: memory may run out in between.
+            keys = self._grown(self.keys, self.keys, tokens)
+            self.values = self._grown(self.values, self.values, tokens)
+            self.keys = keys
 
     def _grown(self, old: Any, like: Any, tokens: int) -> Any:
         batch, heads, _, size = like.shape

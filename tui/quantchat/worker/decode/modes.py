@@ -12,7 +12,7 @@ from quantchat.worker.decode.own import OwnLoop
 from quantchat.worker.decode.steps import Step
 from quantchat.worker.decode.steps.eager import EagerStep
 from quantchat.worker.engines.loaded import Loaded
-from quantchat.worker.failures import Refused
+from quantchat.worker.failures import Refused, describe
 
 Tell = Callable[[str], None]
 
@@ -52,7 +52,7 @@ def choose(loaded: Loaded, wish: str, tell: Tell) -> Chosen:
         except Exception as error:  # of whatever kind: the next mode may do without
             if mode == modes[-1]:
                 raise
-            problems.append(f"not {mode}: {error}")
+            problems.append(f"not {mode}: {describe(error).reason}")
     raise AssertionError("unreachable: the last mode is returned or raises")
 
 
@@ -87,7 +87,7 @@ def _compiled(model: Any, check: Check, tell: Tell) -> Step:
     missing = missing_compiler(model.device)
     if missing:
         raise Refused(
-            "unsupported", f'decode = "compile" is not possible: {missing}', "install one: g++"
+            "unsupported", f'decode = "compile" is not possible: {missing}', "install one: gcc, g++"
         )
     step = CompiledStep(model)
     tell("compiling the decode step")
@@ -103,13 +103,20 @@ def _graph(model: Any, check: Check, tell: Tell) -> Step:
 
 
 def _passed(step: Step, check: Check) -> Step:
-    fault = check.fault(step)
+    mend = 'use decode = "eager"'
+    try:
+        fault = check.fault(step)
+    except Refused:
+        raise
+    except Exception as error:  # a compiler's, a capture's: nothing is wrong with the model
+        failure = describe(error)
+        if failure.kind == "out_of_memory":
+            raise
+        what = f'decode = "{step.name}" is not possible here: {failure.reason}'
+        raise Refused("unsupported", what, mend) from error
     if fault:
-        raise Refused(
-            "unsupported",
-            f'decode = "{step.name}" computes something else here: {fault}',
-            'use decode = "eager"',
-        )
+        what = f'decode = "{step.name}" computes something else here: {fault}'
+        raise Refused("unsupported", what, mend)
     return step
 
 

@@ -5,6 +5,8 @@ Inductor keeps what it made in the folder that `TORCHINDUCTOR_CACHE_DIR` names.
 
 from __future__ import annotations
 
+import os
+import shutil
 from typing import Any
 
 import torch
@@ -32,8 +34,10 @@ class CompiledStep(SlotStep):
 
 def missing_compiler(device: Any) -> str:
     """Why nothing can be compiled for `device` here; empty where it can."""
-    if device.type != "cpu":
-        return ""
+    if device.type != "cpu":  # Triton builds what launches its kernels with a C compiler
+        named = os.environ.get("CC")
+        found = any(map(shutil.which, [named] if named else ["gcc", "clang"]))
+        return "" if found else f"no C compiler ({named or 'gcc or clang'}) was found"
     from torch._inductor import cpp_builder, exc
 
     try:

@@ -6,6 +6,8 @@ are. One graph for each length of the cache in steps; capturing takes a fraction
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,7 +16,11 @@ from quantchat.worker.decode.steps.slot import SlotStep
 from quantchat.worker.failures import Refused
 
 _BEFORE_CAPTURE = 2
-"""Steps run before a capture: first calls allocate workspaces and tune, which it does not allow."""
+"""Steps run before a capture: first calls allocate workspaces and tune, which it does not allow.
+
+The last of them must not wait for the device, which a capture does not allow either: one that fails
+leaves torch's allocator unable to give memory back, so it is not tried then.
+"""
 
 
 class GraphStep(SlotStep):
@@ -39,6 +45,9 @@ class GraphStep(SlotStep):
 
     def _moved(self) -> None:
         self._graphs.clear()
+        # Not the old pool: without graphs nothing uses it, though a library's workspace, or logits
+        # that are still looked at, may lie there, and torch asserts that such a one is not shared.
+        self._pool = torch.cuda.graph_pool_handle()
 
     def _decode(self, window: int) -> Any:
         if window not in self._graphs:
@@ -54,12 +63,38 @@ class GraphStep(SlotStep):
         side = torch.cuda.Stream(self._position.device)
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            for _ in range(_BEFORE_CAPTURE):  # the same token to the same place each time
+            for _ in range(_BEFORE_CAPTURE - 1):  # the same token to the same place each time
                 self._forward(places)
-        torch.cuda.current_stream().wait_stream(side)
+            with _never_waiting():
+                self._forward(places)
+        before = torch.cuda.current_stream()
+        before.wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            logits = self._forward(places)
+        try:
+            with torch.cuda.graph(graph, pool=self._pool):
+                logits = self._forward(places)
+        except BaseException:
+            torch.cuda.set_stream(before)  # torch stays on the stream of a capture that fails
+            raise
         # The graph reads `places` wherever it lies: it must live as long.
         graph.places = places
         return graph, logits
+
+
+@contextlib.contextmanager
+def _never_waiting() -> Iterator[None]:
+    """Refuse what makes the host wait for the device: LLM.int8() looks for outliers so, say."""
+    mode = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    except RuntimeError as error:
+        if "synchronizing CUDA operation" not in str(error):
+            raise
+        raise Refused(
+            "unsupported",
+            'decode = "graph" is not possible: a kernel of the model makes the host wait for it',
+            'use decode = "eager"',
+        ) from error
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)

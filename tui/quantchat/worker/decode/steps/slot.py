@@ -35,6 +35,8 @@ class SlotStep(EagerStep):
             _refuse(name, f"its attention is {config._attn_implementation}, not sdpa")
         self._token = torch.zeros((1, 1), dtype=torch.long, device=model.device)
         self._position = torch.zeros((1,), dtype=torch.long, device=model.device)
+        self._buffers: list[tuple[int, int]] = []
+        """Address and length of each layer's keys at the last step; the values move with them."""
 
     def run(self, tokens: Any, stopped: Stopped | None = None) -> Any:
         """Append `tokens`, ids of shape (1, n); return the last one's logits, (1, vocabulary)."""
@@ -43,9 +45,13 @@ class SlotStep(EagerStep):
         if tokens.shape[1] > 1 or not layers[0].is_initialized:
             return super().run(tokens, stopped)
         with torch.inference_mode():
-            moved = [layer.reserve(length + 1) for layer in layers]
-            if any(moved):
+            for layer in layers:
+                layer.reserve(length + 1)
+            # Not only here do they move: a prompt may have outgrown them, or memory run out midway.
+            buffers = [(layer.keys.data_ptr(), layer.keys.shape[-2]) for layer in layers]
+            if buffers != self._buffers:
                 self._moved()
+                self._buffers = buffers
             self._token.copy_(tokens)
             self._position.fill_(length)
             for layer in layers:
@@ -67,7 +73,7 @@ class SlotStep(EagerStep):
         return self._forward(places)
 
     def _moved(self) -> None:
-        """The cache's buffers lie elsewhere now, or are longer."""
+        """The cache's buffers lie elsewhere than at the last step, or are longer."""
 
     def _forward(self, places: Any) -> Any:
         output = self._model(
