@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,14 +15,13 @@ from accelerate import dispatch_model, init_empty_weights
 
 from fakes.saved import LEDGER
 from fakes.scripted_worker import resolved
-from fakes.tiny_checkpoint import write_checkpoint
 from fakes.tiny_llama import tiny_llama
 from quantchat.app.widgets.live_panel import ledger_parts
 from quantchat.worker import memory
 from quantchat.worker.decode.own import OwnLoop
 from quantchat.worker.decode.steps.eager import EagerStep
 from quantchat.worker.engines import devices, loaded
-from quantchat.worker.engines.gptq_engine import _place
+from quantchat.worker.engines.gptq_engine import _on_one, _place
 from quantchat.worker.failures import Refused
 from quantchat.worker.protocol import Load
 
@@ -57,13 +58,69 @@ def test_a_gpu_that_is_not_there(gpus: list[int], monkeypatch: pytest.MonkeyPatc
     assert gpus == []
 
 
-@pytest.mark.usefixtures("gpus")
-def test_auto_alone_may_use_several(monkeypatch: pytest.MonkeyPatch) -> None:
-    share = int(devices.SHARE * FREE)
-    assert devices.rooms("auto") == {0: share, 1: share}
-    assert devices.rooms("cuda:0") == devices.rooms("cpu") == {}
+def checkpoint(folder: Path, size: int) -> Path:
+    """A folder whose weights, in two shards, take `size` bytes, with more that is no weight."""
+    folder.mkdir()
+    for shard in ("a", "b"):
+        (folder / f"{shard}.safetensors").write_bytes(bytes(size // 2))
+    (folder / "tokenizer.json").write_bytes(bytes(FREE))
+    return folder
+
+
+SHARE = int(devices.SHARE * FREE)
+
+
+def test_auto_asks_the_other_gpus_only_if_the_first_is_too_small(
+    gpus: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def free(index: int) -> tuple[int, int]:
+        asked.append(index)
+        if index == 2:
+            raise RuntimeError("CUDA error: out of memory")
+        return FREE, 2 * FREE
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", free)
+    small = str(checkpoint(tmp_path / "small", SHARE))
+    large = str(checkpoint(tmp_path / "large", SHARE + 2))
+    for device in ("cuda:0", "cpu"):
+        assert devices.rooms(Load("gptq", large, {}, device=device)) == {}
+    assert asked == []
+    assert devices.rooms(Load("gptq", small, {})) == {}
+    assert asked == [0]
+    assert devices.rooms(Load("gptq", large, {})) == {0: SHARE, 1: SHARE, 2: 0}
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert devices.rooms("auto") == {}
+    assert devices.rooms(Load("gptq", large, {})) == {}
+    assert gpus == []
+
+
+def test_the_size_of_what_lies_on_a_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def not_here(*_: Any, **__: Any) -> str:
+        raise huggingface_hub.errors.LocalEntryNotFoundError("not here")
+
+    def told(*_: Any, **__: Any) -> Any:
+        sizes = {"a.safetensors": 5, "b.safetensors": 6, "old/c.safetensors": 7, "d.bin": 8}
+        files = [SimpleNamespace(rfilename=name, size=size) for name, size in sizes.items()]
+        return SimpleNamespace(siblings=files)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", not_here)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", told)
+    assert devices.weights_on_disk("org/name", None) == 11
+
+    def no_network(*_: Any, **__: Any) -> Any:
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", no_network)
+    assert devices.weights_on_disk("org/name", None) == 0
+    assert devices.weights_on_disk("/not/there at all", None) == 0
+
+    here = str(checkpoint(tmp_path / "here", 40))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: here)
+    assert devices.weights_on_disk("org/name", None) == 40
 
 
 # ------------------------------------------------------------ transformers' device map
@@ -71,14 +128,15 @@ def test_auto_alone_may_use_several(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("gpus")
 @pytest.mark.parametrize(
-    ("wish", "given"),
+    ("wish", "size", "given"),
     [
-        ("cuda:1", {"device_map": {"": "cuda:1"}}),
-        ("auto", {"device_map": "sequential", "max_memory": {0: 850_000, 1: 850_000}}),
+        ("cuda:1", 2 * FREE, {"device_map": {"": "cuda:1"}}),
+        ("auto", SHARE, {"device_map": {"": "cuda:0"}}),
+        ("auto", 2 * FREE, {"device_map": "sequential", "max_memory": {0: SHARE, 1: SHARE}}),
     ],
 )
 def test_transformers_is_told_where(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wish: str, given: dict[str, Any]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wish: str, size: int, given: dict[str, Any]
 ) -> None:
     told: dict[str, Any] = {}
 
@@ -87,7 +145,7 @@ def test_transformers_is_told_where(
         return tiny_llama(), {"missing_keys": []}
 
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", from_pretrained)
-    command = Load("transformers", str(write_checkpoint(tmp_path)), {}, device=wish)
+    command = Load("transformers", str(checkpoint(tmp_path / "model", size)), {}, device=wish)
     loaded.load_model(command, devices.choose_device(wish))
     assert {name: told.get(name) for name in given} == given
 
@@ -127,16 +185,31 @@ def test_bitsandbytes_refusal_is_told_in_our_words() -> None:
     ("size", "place"), [(800_000, "cuda:0"), (1_500_000, None), (1_800_000, "refused")]
 )
 def test_gptqmodel_is_told_where(tmp_path: Path, size: int, place: str | None) -> None:
-    for shard in ("a", "b"):
-        (tmp_path / f"{shard}.safetensors").write_bytes(bytes(size // 2))
-    (tmp_path / "tokenizer.json").write_bytes(bytes(FREE))
-    command = Load("gptq", str(tmp_path), {})
+    model = str(checkpoint(tmp_path / "model", size))
+    command = Load("gptq", model, {})
     if place == "refused":
         with pytest.raises(Refused, match="do not fit"):
             _place(command, "cuda:0")
     else:
         assert _place(command, "cuda:0") == place
-    assert _place(Load("gptq", str(tmp_path), {}, device="cuda:1"), "cuda:1") == "cuda:1"
+    assert _place(Load("gptq", model, {}, device="cuda:1"), "cuda:1") == "cuda:1"
+
+
+@pytest.mark.usefixtures("gpus")
+def test_gptqmodel_keeps_to_one_gpu_where_it_is_told_one() -> None:
+    """It deals the layers out to all there are: these are the functions by which it counts them."""
+    from gptqmodel.models import loader
+
+    def dealt() -> Any:
+        wanted = loader.auto_select_device(loader.normalize_device("cuda:1"), None)
+        return loader._layerwise_device_strings(wanted, loader._layerwise_device_count(wanted))
+
+    assert dealt() == ["cuda:0", "cuda:1"]
+    with _on_one("cuda:1"):
+        assert dealt() == ["cuda:1"]
+    assert dealt() == ["cuda:0", "cuda:1"]
+    taken = inspect.getsource(loader).split("num_gpus = _layerwise_device_count(device)")
+    assert len(taken) == 3, "GPTQModel places layers in another way now: look at _on_one"
 
 
 def test_the_loop_runs_through_the_hooks_of_a_spread_model(tmp_path: Path) -> None:

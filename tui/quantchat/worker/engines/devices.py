@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from quantchat.worker.failures import Refused
+from quantchat.worker.protocol import Load
 
 SHARE = 0.85
 """Of a GPU's free memory, at most, for weights that may lie on several: KV cache, activations and
@@ -33,17 +35,29 @@ def choose_device(wish: str) -> str:
     return f"cuda:{index}"
 
 
-def rooms(wish: str) -> dict[int, int]:
-    """Bytes for weights on each GPU, by its number; empty where they may lie on one device only.
+def rooms(command: Load) -> dict[int, int]:
+    """Bytes for weights on each GPU, by its number; empty where they are to lie on one device.
 
-    `auto` may use several: the first one alone where it is enough.
+    They may lie on several with `auto`, where the checkpoint is larger than the first has room for.
+    What is quantized while it is loaded may still fit there. The others are not even asked before:
+    to be asked how much is free costs a context, some hundred MB on each of them.
     """
+    there = _gpus()
+    if command.device != "auto" or there < 2:
+        return {}
+    first = _room(0)
+    if weights_on_disk(command.model, command.revision) <= first:
+        return {}
+    return {0: first, **{index: _room(index) for index in range(1, there)}}
+
+
+def _room(index: int) -> int:
     import torch
 
-    there = _gpus()
-    if wish != "auto" or there < 2:
-        return {}
-    return {index: int(SHARE * torch.cuda.mem_get_info(index)[0]) for index in range(there)}
+    try:
+        return int(SHARE * torch.cuda.mem_get_info(index)[0])
+    except RuntimeError:  # full to the last byte, or another's alone
+        return 0
 
 
 def gpus_of(model: Any) -> list[str]:
@@ -73,14 +87,22 @@ def too_small() -> Refused:
 
 
 def weights_on_disk(model: str, revision: str | None) -> int:
-    """Bytes of a checkpoint's safetensors; an id of a hub is fetched for it, as loading would."""
+    """Bytes of a checkpoint's safetensors in a folder or on a hub; 0 where that cannot be told."""
     folder = Path(model)
-    if not folder.is_dir():
-        from huggingface_hub import snapshot_download
+    if folder.is_dir():
+        return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-        kept = snapshot_download(model, revision=revision, allow_patterns="*.safetensors")
-        folder = Path(kept)
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    with contextlib.suppress(LocalEntryNotFoundError, ValueError):  # here already, mostly
+        here = snapshot_download(model, revision=revision, local_files_only=True)
+        if held := weights_on_disk(here, None):
+            return held
+    with contextlib.suppress(HfHubHTTPError, OSError, ValueError):  # loading will tell
+        told = HfApi().model_info(model, revision=revision, files_metadata=True).siblings or []
+        files = [file for file in told if file.rfilename.endswith(".safetensors")]
+        return sum(file.size or 0 for file in files if "/" not in file.rfilename)
+    return 0
 
 
 def _gpus() -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from quantchat.worker.engines.devices import choose_device, rooms, too_small, weights_on_disk
@@ -23,6 +24,7 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     `options`: `kernel`, `auto` or a name of GPTQModel's `BACKEND`, with or without its `gptq_`.
     """
     # First, so that its import is counted as importing and not as loading.
+    from accelerate.hooks import remove_hook_from_submodules
     from gptqmodel import BACKEND, GPTQModel
     from gptqmodel.nn_modules.qlinear import BaseQuantLinear
 
@@ -35,14 +37,19 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
         more["revision"] = command.revision
     if command.attention != "auto":
         more["attn_implementation"] = command.attention
-    model = GPTQModel.load(
-        command.model,
-        device=_place(command, device),
-        backend=backend,
-        dtype=choose_dtype(command.dtype),
-        trust_remote_code=command.trust_remote_code,
-        **more,
-    ).model
+    place = _place(command, device)
+    with contextlib.nullcontext() if place is None else _on_one(place):
+        model = GPTQModel.load(
+            command.model,
+            device=place,
+            backend=backend,
+            dtype=choose_dtype(command.dtype),
+            trust_remote_code=command.trust_remote_code,
+            **more,
+        ).model
+    if place is not None:
+        # Of a map with one device: each layer would look in Python whether its inputs lie there.
+        remove_hook_from_submodules(model)
     layer = next((m for m in model.modules() if isinstance(m, BaseQuantLinear)), None)
     if layer is None:
         raise Refused(
@@ -57,13 +64,30 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
 
 def _place(command: Load, device: str) -> str | None:
     """`device`, or None where the layers must be dealt out to all GPUs, as GPTQModel then does."""
-    several = rooms(command.device)
+    several = rooms(command)
     if not several:
         return device
-    needed = weights_on_disk(command.model, command.revision)
-    if needed > sum(several.values()):
+    if weights_on_disk(command.model, command.revision) > sum(several.values()):
         raise too_small()
-    return device if needed <= several[0] else None
+    return None
+
+
+@contextlib.contextmanager
+def _on_one(device: str) -> Iterator[None]:
+    """Keep GPTQModel from dealing the layers out to all GPUs there are.
+
+    That is what 7.6 does with whatever `device` or `device_map` it is given (models/loader.py, in
+    which the branch for an explicit map is never taken). Can go once that is mended there.
+    """
+    from gptqmodel.models import loader
+
+    kept = loader._layerwise_device_count, loader._layerwise_device_strings
+    loader._layerwise_device_count = lambda wanted: 1
+    loader._layerwise_device_strings = lambda wanted, count: [device]
+    try:
+        yield
+    finally:
+        loader._layerwise_device_count, loader._layerwise_device_strings = kept
 
 
 def _backend(kernel: str, backends: Any) -> Any:

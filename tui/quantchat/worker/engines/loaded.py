@@ -159,7 +159,7 @@ def load_model(command: Load, device: str, **more: Any) -> Any:
     if command.attention != "auto":
         more["attn_implementation"] = command.attention
     more["device_map"] = {"": device}
-    if several := rooms(command.device):
+    if several := rooms(command):
         more |= {"device_map": "sequential", "max_memory": several}
     with only_safetensors(command.model), _shapes_as_configured(), _on_gpus_alone():
         model, told = AutoModelForCausalLM.from_pretrained(

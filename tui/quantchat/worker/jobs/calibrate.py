@@ -77,7 +77,13 @@ class _Author:
     """The model, as the writer of chats."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        load = Load("transformers", options["model"], {}, trust_remote_code=options["trusted"])
+        load = Load(
+            "transformers",
+            options["model"],
+            {},
+            device=options["device"],
+            trust_remote_code=options["trusted"],
+        )
         device, dtype = choose_device(options["device"]), choose_dtype(options["dtype"])
         self.model = load_model(load, device, dtype=dtype).eval()
         self.tokenizer = load_tokenizer(load, padding_side="left")
