@@ -102,6 +102,13 @@ class Terminal:
         """Read until each of `texts` stands on the screen."""
         self.wait_for(lambda: all(text in self.text for text in texts), f"{texts}", most_s)
 
+    def wait_for_match(self, pattern: str, most_s: float = 120) -> None:
+        """Read until `pattern` matches something on the screen.
+
+        For what streams by: one paragraph may have come and gone while nobody read.
+        """
+        self.wait_for(lambda: re.search(pattern, self.text), f"a match of {pattern}", most_s)
+
     def wait_for_exit(self, most_s: float = 30) -> int:
         """Read until the program is gone; its exit status."""
         deadline = time.monotonic() + most_s
