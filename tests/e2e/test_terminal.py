@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -79,11 +80,15 @@ def test_a_session(demo_cache: Path, tmp_path: Path) -> None:
             lambda: all("Paris" in column(terminal, side) for side in (0, 1)), "two answers"
         )
         terminal.wait_for(lambda: terminal.text.count(READY) == 2, "the end of both answers")
+        terminal.wait_for(lambda: terminal.text.count(" tokens · ") == 2, "all of both is drawn")
+        shown = [column(terminal, side) for side in (0, 1)]
 
         # Another one, stopped in the middle: it ends, and what was said stays.
         terminal.type("Write a very long story about the sea." + ENTER)
-        terminal.wait_for(lambda: terminal.text.count("answering") == 2, "both answering")
-        terminal.wait_for_text("now")
+        terminal.wait_for(
+            lambda: all(re.search(r"\d now", column(terminal, side)) for side in (0, 1)),
+            "both answering",
+        )
         terminal.type(ESC)
         terminal.wait_for(lambda: terminal.text.count(READY) == 2, "both stopped")
 
@@ -95,9 +100,9 @@ def test_a_session(demo_cache: Path, tmp_path: Path) -> None:
         for side, answer in enumerate(first["answers"]):
             assert answer["reason"] in ("eos", "length")
             assert len(answer["ids"]) == len(answer["times_ns"]) > 3
-            # What was saved is what is on the screen, word for word.
+            # What was saved is what was on the screen, word for word.
             words = " ".join(answer["text"].split()).replace("**", "")
-            assert words[:200] in column(terminal, side)
+            assert words[:200] in shown[side]
         assert {answer["reason"] for answer in second["answers"]} <= {"stop", "eos"}
         assert body["variants"][0]["resolved"]["engine"] == "gptq"
 
