@@ -20,6 +20,7 @@ import pytest
 
 from fakes.ssh_server import SshServer, ssh_server
 from fakes.terminal import Terminal
+from fakes.waiting import PATIENCE_S
 from quantchat.snapshot import recovered, store
 
 TESTS = Path(__file__).parent.parent
@@ -87,7 +88,7 @@ def test_the_connection_is_cut(
         processes = server.running("run_scripted")
         assert processes
         cut(server, terminal)
-        _, alive = psutil.wait_procs(processes, timeout=20)
+        _, alive = psutil.wait_procs(processes, timeout=PATIENCE_S)
         assert not alive
     finally:
         terminal.close()
@@ -116,7 +117,7 @@ def test_the_connection_is_cut_while_a_real_worker_answers(
         assert len(workers) == BOTH_READY
         everything = [*server.running("quantchat"), *workers]
         terminal.process.kill()
-        _, alive = psutil.wait_procs(everything, timeout=20)
+        _, alive = psutil.wait_procs(everything, timeout=PATIENCE_S)
         assert not alive
     finally:
         terminal.close()

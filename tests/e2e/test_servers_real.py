@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
+from fakes.waiting import PATIENCE_S
 from quantchat.bench.comparison import Comparison
 from quantchat.bench.conversation import Answer, Turn, text_divergence
 from quantchat.bench.live_variant import LiveVariant, State
@@ -93,7 +94,7 @@ async def beside(spec: Profile) -> AsyncIterator[Beside]:
         yield run
     finally:
         await run.comparison.close()
-        _, alive = psutil.wait_procs(family, timeout=10)
+        _, alive = psutil.wait_procs(family, timeout=PATIENCE_S)
         assert not alive
 
 

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from fakes.terminal import Terminal
+from fakes.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.model
 
@@ -113,7 +114,7 @@ def test_a_session(demo_cache: Path, tmp_path: Path) -> None:
 
         terminal.type(CTRL_Q)
         assert terminal.wait_for_exit() == 0
-        _, alive = psutil.wait_procs(workers, timeout=10)
+        _, alive = psutil.wait_procs(workers, timeout=PATIENCE_S)
         assert not alive
 
 
@@ -125,7 +126,7 @@ def test_no_worker_survives(demo_cache: Path, tmp_path: Path, number: signal.Sig
         workers = workers_of(terminal)
         os.kill(terminal.process.pid, number)
         terminal.wait_for_exit()
-        _, alive = psutil.wait_procs(workers, timeout=10)
+        _, alive = psutil.wait_procs(workers, timeout=PATIENCE_S)
         assert not alive
 
 
@@ -135,5 +136,5 @@ def test_the_terminal_is_closed(demo_cache: Path, tmp_path: Path) -> None:
         workers = workers_of(terminal)
         terminal.hang_up()
         assert terminal.process.wait(30) != 0
-        _, alive = psutil.wait_procs(workers, timeout=10)
+        _, alive = psutil.wait_procs(workers, timeout=PATIENCE_S)
         assert not alive

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-
+from fakes.waiting import until
 from quantchat.bench.comparison import Comparison
 from quantchat.bench.conversation import Turn
 from quantchat.bench.live_variant import LiveVariant, State
 from quantchat.host.worker_process import start_worker
 from quantchat.profile.model import Profile
 from quantchat.quantize.store import Workshop
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait until `condition` holds, for a minute at most."""
-
-    async def poll() -> None:
-        while not condition():
-            await asyncio.sleep(0.01)
-
-    await asyncio.wait_for(poll(), 60)
 
 
 class Opened:

@@ -10,8 +10,7 @@ from typing import Any
 from textual.app import App
 from textual.pilot import Pilot
 
-PATIENCE_S = 30.0
-"""Far longer than anything takes: only a test that fails waits for it."""
+from fakes.waiting import PATIENCE_S
 
 
 def lines(app: App[Any]) -> list[str]:

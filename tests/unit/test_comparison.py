@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from fakes.scripted_worker import Script, ScriptedMaker, starter
+from fakes.waiting import until
 from quantchat.bench.comparison import (
     Change,
     Comparison,
@@ -44,14 +44,6 @@ def comparison(scripts: Scripts, changes: list[Change], tmp_path: Path) -> Compa
         start=starter(scripts, tmp_path),
         on_change=changes.append,
     )
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async def poll() -> None:
-        while not condition():
-            await asyncio.sleep(0)
-
-    await asyncio.wait_for(poll(), 10)
 
 
 async def opened(comparison: Comparison) -> Comparison:

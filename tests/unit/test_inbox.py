@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from fakes.waiting import PATIENCE_S
 from quantchat.worker.inbox import Inbox
 from quantchat.worker.protocol import Command, Force, Stop, encode
 
-PATIENCE_S = 20
 FORCE = Force(1, [], [5])
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
 from fakes.scripted_worker import Script, ScriptedMaker, starter
+from fakes.waiting import until
 from quantchat.bench import live_variant
 from quantchat.bench.comparison import Comparison
 from quantchat.bench.live_variant import SILENT_S, STUCK_S, LiveVariant, State
@@ -75,13 +74,6 @@ class Bench:
         turn = self.comparison.ask("hello")
         await self.comparison.wait()
         assert [a.text for a in turn.answers.values()] == ["The capital of France is **Paris**."]
-
-
-async def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to be"
-        await asyncio.sleep(0.005)
 
 
 @pytest.fixture

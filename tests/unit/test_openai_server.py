@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from fakes.openai_server import CHUNKS, TOKENS, FakeServer, serving
-from fakes.opened import Opened, until
+from fakes.opened import Opened
+from fakes.waiting import until
 from quantchat.bench.conversation import Answer
 from quantchat.bench.forcing import surprises
 from quantchat.bench.live_variant import State

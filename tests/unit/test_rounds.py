@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes.scripted_worker import Script, ScriptedMaker, starter
+from fakes.waiting import until
 from quantchat.bench.comparison import Comparison
 from quantchat.bench.conversation import AnswerState
 from quantchat.bench.live_variant import State
@@ -31,14 +31,6 @@ async def opened(scripts: dict[str, Script], folder: Path) -> Comparison:
     comparison.open()
     await until(lambda: all(v.state is State.READY for v in comparison.sides))
     return comparison
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async def poll() -> None:
-        while not condition():
-            await asyncio.sleep(0)
-
-    await asyncio.wait_for(poll(), 10)
 
 
 def listening(scripts: dict[str, Script]) -> Asked:

@@ -14,7 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from fakes.opened import Opened, until
+from fakes.opened import Opened
+from fakes.waiting import PATIENCE_S, until
 from quantchat.bench.again import Again
 from quantchat.bench.conversation import Answer
 from quantchat.bench.live_variant import State
@@ -104,7 +105,7 @@ async def test_it_is_started_asked_measured_and_ended(opened: Any) -> None:
     assert memory.source == "resident"
 
     await run.comparison.close()
-    _, alive = psutil.wait_procs(processes, timeout=5)
+    _, alive = psutil.wait_procs(processes, timeout=PATIENCE_S)
     assert not alive
 
 
@@ -113,7 +114,7 @@ async def test_a_worker_that_is_killed_takes_it_along(opened: Any) -> None:
     processes = run.processes()
     os.kill(run.one.pid, signal.SIGKILL)
     await until(lambda: run.one.state is State.FAILED)
-    _, alive = psutil.wait_procs(processes, timeout=5)
+    _, alive = psutil.wait_procs(processes, timeout=PATIENCE_S)
     assert not alive
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
+from fakes.waiting import until
 from quantchat import paths
 from quantchat.host.worker_process import Place, WorkerEnded, start_worker
 from quantchat.worker.protocol import Hello
@@ -20,13 +19,6 @@ pytestmark = pytest.mark.usefixtures("own_folders")
 
 def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to be"
-        await asyncio.sleep(0.01)
 
 
 def children() -> list[psutil.Process]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from fakes.scripted_jobs import Jobs
 from fakes.tiny_wheel import TinyIndex
+from fakes.waiting import until
 from quantchat.errors import UserError
 from quantchat.host.worker_process import Place, Worker
 from quantchat.profile.model import DEMO_MODEL, BitsAndBytes, Gptq, Transformers
@@ -66,14 +66,6 @@ class Ear(list[Progress]):
     def stages(self) -> list[str]:
         """The stages heard of, each run of them once."""
         return [p.stage for i, p in enumerate(self) if not i or p.stage != self[i - 1].stage]
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for `condition`, for ten seconds at most."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to be"
-        await asyncio.sleep(0.005)
 
 
 async def cancelled(task: asyncio.Task[Prepared]) -> None:

@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fakes.tiny_wheel import TinyIndex
+from fakes.waiting import until
 from quantchat.profile.model import DEMO_MODEL, Transformers
 from quantchat.quantize.store import Workshop
 from quantchat.worker.protocol import Progress
@@ -71,13 +71,6 @@ def other(index: TinyIndex, cache: Path) -> Iterator[Other]:
         yield other
         other.go_on()  # the pip that outlived it ends as well
         other.process.kill()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to be"
-        await asyncio.sleep(0.01)
 
 
 async def test_one_makes_and_the_other_waits(index: TinyIndex, cache: Path, other: Other) -> None:
