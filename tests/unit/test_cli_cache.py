@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import time
@@ -11,9 +12,11 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from rich.console import Console
 
 from quantchat.cli import main
-from quantchat.quantize.cache import CheckpointCache, Site
+from quantchat.quantize.cache import CheckpointCache, Entry, Site, State
+from quantchat.report.cache import cache_table
 
 Capture = pytest.CaptureFixture[str]
 DAY_S = 24 * 3600
@@ -55,6 +58,22 @@ def test_listing(folder: Path, capsys: Capture, command: list[str]) -> None:
     assert order == ["today-1", "older-2", "broken-3"]
     assert "damaged: made anew when wanted" in shown
     assert "together" in shown
+
+
+@pytest.mark.parametrize("width", [40, 80, 100, 120])
+def test_a_name_is_not_cut_where_there_is_room(width: int) -> None:
+    name = "smollm2-135m-instruct-chats-held-out-74c6a55e963f"  # the longest of the demo's
+    entries = [Entry(name, 12_000_000, 0, state) for state in State]
+    drawn = io.StringIO()
+    Console(file=drawn, width=width).print(cache_table(entries))
+    shown = drawn.getvalue()
+    assert max(map(len, shown.splitlines())) <= width
+    assert shown.count(f" {name} ") == (0 if width == 40 else len(entries))
+    assert shown.count("11.4 MiB  19") == len(entries)
+    for note in ("damaged: made anew when wanted", "unfinished: goes on when wanted"):
+        assert shown.count(f"   {note}") == (0 if width == 40 else 1)
+    if width == 40:  # nothing of it is lost
+        assert "".join(line[:13].strip() for line in shown.splitlines()).count(name) == len(State)
 
 
 def test_listing_as_json(folder: Path, capsys: Capture) -> None:

@@ -11,7 +11,6 @@ from rich.text import Text
 
 from quantchat.quantize.cache import Entry, State
 from quantchat.report.figures import size
-from quantchat.report.tables import when
 from quantchat.text import one_line
 
 _NOTES = {
@@ -22,14 +21,19 @@ _NOTES = {
 
 
 def cache_table(entries: Sequence[Entry]) -> Table:
-    """Each checkpoint, and what they take together."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_footer=True)
+    """Each checkpoint with what is to be said of it below, and what they take together.
+
+    Names are typed again to remove one: all else is kept narrow for them.
+    """
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_footer=True)
+    together = size(sum(entry.bytes for entry in entries))
     table.add_column("checkpoint", "together", overflow="fold")
-    table.add_column("size", size(sum(entry.bytes for entry in entries)), justify="right")
-    table.add_column("last used")
-    table.add_column("")
+    table.add_column("size", together, justify="right", no_wrap=True)
+    table.add_column("last used", no_wrap=True)
     for entry in entries:
-        used = datetime.fromtimestamp(entry.used_s).astimezone().isoformat()
-        note = Text(_NOTES[entry.state], style="red" if entry.state is State.DAMAGED else "")
-        table.add_row(Text(one_line(entry.name)), size(entry.bytes), when(used), note)
+        name = Text(one_line(entry.name))
+        if note := _NOTES[entry.state]:
+            name.append(f"\n  {note}", style="red" if entry.state is State.DAMAGED else "dim")
+        used = datetime.fromtimestamp(entry.used_s)
+        table.add_row(name, size(entry.bytes), f"{used:%Y-%m-%d %H:%M}")
     return table
