@@ -57,6 +57,20 @@ async def test_the_prompts_of_the_conversation_can_be_measured(setup: Setup) -> 
         assert {turn.prompt for turn in snapshot.turns} == {"Why?"}
 
 
+@pytest.mark.parametrize("size", SIZES)
+async def test_what_is_chosen_is_seen_without_colour(setup: Setup, size: tuple[int, int]) -> None:
+    async with setup.running(size) as run:
+        await run.ready()
+        await begin(run)
+        for one in ("▐● in turn", "▐ together: both", "▐ equal"):
+            await see(run.pilot, one)
+        await run.pilot.press("shift+tab", "down", "space")
+        await see(run.pilot, "▐● together: both")
+        await see(run.pilot, "▐ in turn")
+        await run.pilot.press("tab", "tab", "tab", "space")
+        await see(run.pilot, "▐✓ equal")
+
+
 async def test_stopped_early_it_keeps_what_was_measured(setup: Setup) -> None:
     async with setup.running() as run:
         await run.ready()

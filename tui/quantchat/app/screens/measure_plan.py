@@ -11,10 +11,11 @@ from textual.binding import BindingType
 from textual.containers import Grid, Vertical
 from textual.content import Content
 from textual.screen import ModalScreen
-from textual.widgets import Checkbox, Input, Label, RadioButton, RadioSet, Static
+from textual.widgets import Checkbox, Input, Label, RadioSet, Static
 
 from quantchat.app.commands import command
 from quantchat.app.widgets.lines import quiet
+from quantchat.app.widgets.toggles import Choice, Tick
 from quantchat.bench import prompts
 from quantchat.bench.comparison import Comparison
 from quantchat.bench.rounds import Plan, Task
@@ -62,21 +63,21 @@ class MeasurePlanScreen(ModalScreen["Plan | None"]):
             with Grid():
                 yield Label("prompts")
                 with RadioSet(id="prompts"):
-                    yield RadioButton(f"{len(self._given)} {whose}", value=True)
-                    yield RadioButton(
+                    yield Choice(f"{len(self._given)} {whose}", value=True)
+                    yield Choice(
                         f"the {len(self._asked)} of this conversation, each alone",
                         disabled=not self._asked,
                     )
                 yield Label("order")
                 with RadioSet(id="order"):
-                    yield RadioButton("in turn: one decodes at a time; may be quoted", value=True)
-                    yield RadioButton("together: both at once, contended")
+                    yield Choice("in turn: one decodes at a time; may be quoted", value=True)
+                    yield Choice("together: both at once, contended")
                 yield Label("rounds")
                 yield Input(str(self._run.rounds), id="rounds")
                 yield Label("warm-up")
                 yield Input(str(self._run.warmup), id="warmup")
                 yield Label("length")
-                yield Checkbox("equal: go on past the end of an answer", id="ignore_eos")
+                yield Tick("equal: go on past the end of an answer", id="ignore_eos")
             yield Static(
                 quiet(
                     f"Answers of up to {self._longest} tokens, as {command('settings').key} has "
