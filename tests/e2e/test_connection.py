@@ -113,8 +113,13 @@ def test_the_connection_is_cut_while_a_real_worker_answers(
         terminal.wait_for_text("● ready")  # the other one may still load
         terminal.type("Write a very long story about the sea.\r")
         terminal.wait_for_match(r"TTFT +[\d,]+ ms")
-        workers = server.running("bootstrap.py")
-        assert len(workers) == BOTH_READY
+        workers: list[psutil.Process] = []
+
+        def both_started() -> bool:
+            workers[:] = server.running("bootstrap.py")
+            return len(workers) == BOTH_READY
+
+        terminal.wait_for(both_started, "both workers")
         everything = [*server.running("quantchat"), *workers]
         terminal.process.kill()
         _, alive = psutil.wait_procs(everything, timeout=PATIENCE_S)

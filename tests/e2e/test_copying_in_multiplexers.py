@@ -41,7 +41,7 @@ def within(command: Sequence[str], folder: Path) -> Iterator[Terminal]:
         },
     )
     try:
-        terminal.wait_for_text("● ready")
+        terminal.wait_for(lambda: terminal.text.count("● ready") == 2, "both sides ready")
         terminal.type(f"Where is Paris?{ENTER}")
         terminal.wait_for(lambda: terminal.text.count("TTFT 150 ms") == 2, "both answers")
         yield terminal

@@ -69,9 +69,7 @@ def test_a_session(demo_cache: Path, tmp_path: Path) -> None:
         assert len([w for w in workers if "bootstrap.py" in " ".join(w.cmdline())]) == 2
 
         # Both say what really runs, and that it is the CPU.
-        assert "Linear4bit nf4, double quant" in terminal.text
-        assert "4-bit g64" in terminal.text
-        assert "no GPU" in terminal.text
+        terminal.wait_for_text("Linear4bit nf4, double quant", "4-bit g64", "no GPU")
 
         # A question to both; both know.
         terminal.type("What is the capital of France?")
