@@ -37,7 +37,7 @@ class MeasurePlanScreen(ModalScreen["Plan | None"]):
         .dialog { width: 76; padding: 1 2 0 2; }
         RadioSet { border: none; padding: 0; width: 1fr; background: transparent; }
         RadioButton, Checkbox { border: none; padding: 0; background: transparent; height: 1; }
-        Checkbox:focus { background: $primary 20%; }
+        Checkbox:focus { border: none; background: $primary 20%; }
         Grid { grid-size: 2; grid-columns: 10 1fr; grid-rows: auto; height: auto; }
         Input { border: none; height: 1; padding: 0 1; background: $panel; width: 12; }
         Input:focus { background: $primary 20%; border: none; }
