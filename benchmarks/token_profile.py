@@ -12,6 +12,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from bandwidth import bandwidth
 from seven import checkpoint
 from seven_variants import VARIANTS
 from shapes import SHAPES
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from quantchat.worker.decode.modes import choose
@@ -80,20 +82,33 @@ def _bytes(loaded: Any, step: Any) -> int:
     return total - int(model.get_input_embeddings().weight.nbytes) + int(step.kv_bytes())
 
 
-def _print(trace: Any, seconds: float, read: int, bandwidth_s: float, on_gpu: bool) -> None:
+def spent(averages: Iterable[Any], on_gpu: bool) -> dict[str, tuple[float, int]]:
+    """Microseconds and runs of all steps by kernel; on a CPU by operator.
+
+    Of a GPU, only what ran there: an operator on the CPU carries the time of the kernels it
+    launched, and an annotation that of all below it, so that each would count twice (torch's own
+    total leaves out the same, `torch/autograd/profiler_util.py`).
+    """
     times: dict[str, tuple[float, int]] = {}
-    for event in trace.key_averages():
-        spent = event.self_device_time_total if on_gpu else event.self_cpu_time_total
-        if spent:
-            times[event.key] = (spent / STEPS, event.count // STEPS)
-    busy_us = sum(spent for spent, _ in times.values())
-    kernels = sum(count for _, count in times.values())
+    for event in averages:
+        if on_gpu and (event.device_type == DeviceType.CPU or event.is_user_annotation):
+            continue
+        taken = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        if taken:
+            times[event.key] = (taken, event.count)
+    return times
+
+
+def _print(trace: Any, seconds: float, read: int, bandwidth_s: float, on_gpu: bool) -> None:
+    times = spent(trace.key_averages(), on_gpu)
+    busy_us = sum(taken for taken, _ in times.values()) / STEPS
+    kernels = sum(count for _, count in times.values()) // STEPS
     print(f"one token     {seconds * 1e6:10.0f} us, not profiled")
     print(f"busy          {busy_us:10.0f} us in {kernels} kernels, profiled")
     print(f"not busy      {max(0.0, seconds * 1e6 - busy_us):10.0f} us")
     print(f"bytes         {read / 1e6:10.1f} MB, {read / seconds / bandwidth_s:.0%} of bandwidth")
-    for name, (spent, count) in sorted(times.items(), key=lambda item: -item[1][0])[:LONGEST]:
-        print(f"{spent:10.1f} us {count:5d} x  {name[:80]}")
+    for name, (taken, count) in sorted(times.items(), key=lambda item: -item[1][0])[:LONGEST]:
+        print(f"{taken / STEPS:10.1f} us {count // STEPS:5d} x  {name[:80]}")
 
 
 if __name__ == "__main__":
