@@ -26,6 +26,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from quantchat.worker.decode.modes import choose
 from quantchat.worker.engines import load
+from quantchat.worker.memory import Holdings
 
 CONTEXT = 128
 STEPS = 8
@@ -75,11 +76,14 @@ def _timed(step: Any, token: Any, wait: Any) -> float:
 
 
 def _bytes(loaded: Any, step: Any) -> int:
-    """What a token reads: all weights but the input embedding, and the KV cache."""
+    """What a token reads: all weights but the input embedding, and the KV cache.
+
+    With what a quantization keeps beside the weights: bitsandbytes hangs its scales on the
+    parameters, where torch does not list them.
+    """
     model = loaded.model
-    held = [*model.parameters(), *model.buffers()]
-    total = sum(tensor.nbytes for tensor in {id(t): t for t in held}.values())
-    return total - int(model.get_input_embeddings().weight.nbytes) + int(step.kv_bytes())
+    held = Holdings.of(model).by_dtype.total()
+    return held - int(model.get_input_embeddings().weight.nbytes) + int(step.kv_bytes())
 
 
 def spent(averages: Iterable[Any], on_gpu: bool) -> dict[str, tuple[float, int]]:
