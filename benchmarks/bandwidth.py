@@ -2,31 +2,61 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
+from typing import NamedTuple
 
 _SCRIPT = """
-import sys, time, torch
+import json, statistics, sys, time, torch
 device, threads = sys.argv[1], int(sys.argv[2])
 if threads:
     torch.set_num_threads(threads)
-wait = torch.cuda.synchronize if device != "cpu" else lambda: None
+on_gpu = device != "cpu"
+wait = torch.cuda.synchronize if on_gpu else lambda: None
+queued = 10 if on_gpu else 1  # so that what a launch and a wait cost does not count as reading
 block = torch.ones(2**29, device=device)  # 2 GiB: more than any cache holds
-times = []
-for _ in range(8):
+
+def read():
     began = time.perf_counter()
-    block.sum()
+    for _ in range(queued):
+        block.sum()
     wait()
-    times.append(time.perf_counter() - began)
-print(block.nbytes / sorted(times[1:])[3])
+    return queued * block.nbytes / (time.perf_counter() - began)
+
+until = time.perf_counter() + 0.3  # a GPU that idled raises its clocks first
+while True:
+    read()
+    if time.perf_counter() > until:
+        break
+told = torch.cuda.get_device_properties(device) if on_gpu else None
+clock_hz = 1e3 * getattr(told, "memory_clock_rate", 0)
+peak = 2 * clock_hz * getattr(told, "memory_bus_width", 0) / 8  # two transfers a clock
+print(json.dumps([statistics.median(read() for _ in range(7)), peak or None]))
 """
 
 
-def bandwidth(threads: int, device: str = "cpu") -> float:
-    """Bytes a second at which `device` reads memory: the median of seven sums over 2 GiB.
+class Bandwidth(NamedTuple):
+    """Bytes a second."""
+
+    measured: float
+    peak: float | None
+    """What the memory's clock and width come to; None where the driver does not tell them."""
+
+
+def bandwidth(threads: int, device: str = "cpu") -> Bandwidth:
+    """How fast `device` reads memory: the median of seven readings, on a GPU of ten sums each.
 
     `threads` are the CPU's; 0 leaves torch its own choice. In a process of its own, which gives
-    the memory back.
+    the memory back. Raises SystemExit where the device cannot be used.
     """
     script = [sys.executable, "-c", _SCRIPT, device, str(threads)]
-    return float(subprocess.run(script, check=True, capture_output=True, text=True).stdout)
+    order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # as workers count
+    run = subprocess.run(
+        script, env={**os.environ, **order}, capture_output=True, text=True, check=False
+    )
+    if run.returncode:
+        reason = (run.stderr.strip() or f"exit status {run.returncode}").splitlines()[-1]
+        raise SystemExit(f"{device}: its memory's bandwidth cannot be measured: {reason}")
+    return Bandwidth(*json.loads(run.stdout))

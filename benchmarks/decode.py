@@ -149,7 +149,7 @@ async def measure(given: argparse.Namespace) -> dict[str, Any]:
     if given.llama_bench:
         options += " --llama-bench FILE"
     result = circumstances(f"decode.py {options}")
-    result["bandwidth_bytes_s"] = round(bandwidth(given.threads))
+    result["bandwidth_bytes_s"] = round(bandwidth(given.threads).measured)
     result["variants"] = {}
     for label, command in (await demo_loads()).items():
         result["variants"][label] = await variant(label, command, given)

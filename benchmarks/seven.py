@@ -55,7 +55,7 @@ async def measure(
     """Measure all that was asked for into `result`, writing it to `file` after each variant."""
     threads = given.threads if device == "cpu" else 0
     result.update(circumstances(f"seven.py {given.options}"))
-    result["bandwidth_bytes_s"] = round(bandwidth(threads, device))
+    result["bandwidth_bytes_s"] = round(bandwidth(threads, device).measured)
     asked = Asked(
         given.shape, given.context or CONTEXTS[device], given.tokens, given.rounds, threads
     )

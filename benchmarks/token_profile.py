@@ -64,7 +64,7 @@ def main() -> None:
             step.run(token)
         wait()
     print(f"{given.variant}, {given.shape}, {loaded.kernel}, {chosen.name}, {loaded.device}")
-    _print(trace, seconds, _bytes(loaded, step), bandwidth(0, device), on_gpu)
+    _print(trace, seconds, _bytes(loaded, step), bandwidth(0, device).measured, on_gpu)
 
 
 def _timed(step: Any, token: Any, wait: Any) -> float:

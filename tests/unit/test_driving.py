@@ -1,0 +1,24 @@
+"""What the benchmarks of decoding share: a reason ends a program, not what else it measures."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def _found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+def test_a_device_that_is_not_there_is_one_clear_line() -> None:
+    bandwidth: Any = importlib.import_module("bandwidth")
+    with pytest.raises(SystemExit) as ended:
+        bandwidth.bandwidth(1, "nowhere")
+    assert str(ended.value).startswith("nowhere: its memory's bandwidth cannot be measured: ")
+    assert "\n" not in str(ended.value)
