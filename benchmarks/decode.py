@@ -15,7 +15,6 @@ GGUF that the demo's variants were made from. Its TTFT is the prompt's time alon
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import statistics
@@ -26,7 +25,7 @@ from typing import Any
 
 import llama_bench
 from bandwidth import bandwidth
-from driving import Answer, ask, circumstances, demo_gguf, demo_loads, loaded
+from driving import Answer, ask, circumstances, demo_gguf, demo_loads, loaded, run
 
 from quantchat.host.worker_process import Worker
 from quantchat.worker.protocol import Generate, Load, Message, Ready, Sampling
@@ -178,7 +177,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print the kept result")
     given = parser.parse_args()
     if not given.table:
-        result = asyncio.run(measure(given))
+        result = run(measure(given))
         RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(table(json.loads(RESULTS.read_text(encoding="utf-8"))))
 

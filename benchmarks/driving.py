@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
+from collections.abc import AsyncIterator, Coroutine
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from quantchat.host.worker_process import Place, Worker, start_worker
+from quantchat.host.worker_process import Place, Worker, WorkerEnded, start_worker
 from quantchat.metrics.latency import decode_throughput
 from quantchat.profile.library import find
 from quantchat.profile.load import load
 from quantchat.profile.model import DEMO_MODEL, BitsAndBytes, Gptq, Transformers
 from quantchat.quantize.store import Workshop
 from quantchat.worker.protocol import (
+    Event,
     Failed,
     Finished,
     Generate,
@@ -24,11 +27,14 @@ from quantchat.worker.protocol import (
     Started,
     Tokens,
 )
+from quantchat.worker.strict_json import ProtocolError
 from quantchat.worker.variant import Ledger
 
+T = TypeVar("T")
 
-class NotRun(SystemExit):
-    """A worker could not do what was asked; its text is the reason. Ends a benchmark by default."""
+
+class NotRun(Exception):
+    """A worker could not do what was asked, or ended; its text is the reason."""
 
 
 class Answer(NamedTuple):
@@ -42,6 +48,14 @@ class Answer(NamedTuple):
     cached_tokens: int
     ledger: Ledger | None
     """Memory at its end."""
+
+
+def run(measuring: Coroutine[Any, Any, T]) -> T:
+    """Run `measuring`; a reason that it did not keep ends the program, as its only line."""
+    try:
+        return asyncio.run(measuring)
+    except NotRun as error:
+        raise SystemExit(str(error)) from None
 
 
 async def demo_loads() -> dict[str, Load]:
@@ -67,24 +81,27 @@ async def _load_of(spec: BitsAndBytes | Gptq | Transformers) -> Load:
 async def loaded(label: str, command: Load) -> tuple[Worker, Ready]:
     """A worker that has loaded `command`. Raises NotRun where it cannot."""
     worker = await start_worker(Place(label))
-    worker.send(command)
-    async for event in worker.events():
-        if isinstance(event, Ready):
-            return worker, event
-        if isinstance(event, Failed):
-            await worker.close()
-            raise NotRun(f"{label}: {event.reason}; {event.mend}")
+    try:
+        worker.send(command)
+        async for event in _events(worker):
+            if isinstance(event, Ready):
+                return worker, event
+            if isinstance(event, Failed):
+                raise NotRun(f"{label}: {event.reason}; {event.mend}")
+    except BaseException:  # Ctrl+C too
+        await worker.close()
+        raise
     raise AssertionError("unreachable: the events end with an exception")
 
 
 async def ask(worker: Worker, request: Generate) -> Answer:
-    """Send `request` and wait for its end. Raises NotRun where it fails."""
+    """Send `request` and wait for its end. Raises NotRun where it fails or the worker ends."""
     worker.send(request)
     ids: list[int] = []
     times: list[int] = []
     received = cached = 0
     ledger = None
-    async for event in worker.events():
+    async for event in _events(worker):
         if isinstance(event, Started):
             received, cached = event.received_ns, event.cached_tokens
         elif isinstance(event, Tokens):
@@ -98,6 +115,17 @@ async def ask(worker: Worker, request: Generate) -> Answer:
             ttft = (times[0] - received) / 1e6
             return Answer(event.text, ids, ttft, decode_throughput(times), cached, ledger)
     raise AssertionError("unreachable: the events end with an exception")
+
+
+async def _events(worker: Worker) -> AsyncIterator[Event]:
+    try:
+        async for event in worker.events():
+            yield event
+    except WorkerEnded as error:
+        print(f"{error.reason}; its log is {error.log}", flush=True)
+        raise NotRun(error.reason) from None
+    except ProtocolError as error:
+        raise NotRun(f"the worker sent what is no message: {error}") from None
 
 
 def circumstances(command: str) -> dict[str, Any]:

@@ -14,7 +14,6 @@ a text parts from the local one, the local variant tells how likely it held eith
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import math
 import statistics
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from driving import circumstances, demo_gguf, loaded
+from driving import circumstances, demo_gguf, loaded, run
 
 from quantchat.bench.comparison import Comparison
 from quantchat.bench.headless import measure
@@ -155,7 +154,7 @@ def _arrivals(answer: AnswerRecord) -> float | None:
     return (len(times) - 1) * 1e9 / (times[-1] - times[0]) if len(times) > 1 else None
 
 
-async def run(rounds: int, tokens: int) -> dict[str, Any]:
+async def each_pair(rounds: int, tokens: int) -> dict[str, Any]:
     """Each pair in turn, and nothing of it left."""
     base = Transformers(label=LOCAL, engine="transformers", model=DEMO_MODEL, decode="generate")
     folder = Path((await Workshop().prepare(base, lambda progress: None)).model)
@@ -224,7 +223,7 @@ def main() -> int:
         create = ["quantchat", "env", "create", ENV, "-r", str(REQUIREMENTS)]
         subprocess.run([sys.executable, "-m", *create], check=True)
         result = circumstances(f"servers.py --rounds {given.rounds} --tokens {given.tokens}")
-        result |= asyncio.run(run(given.rounds, given.tokens))
+        result |= run(each_pair(given.rounds, given.tokens))
         RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     kept = json.loads(RESULTS.read_text(encoding="utf-8"))
     print(table(kept))

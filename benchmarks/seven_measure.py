@@ -12,7 +12,7 @@ from typing import Any
 from driving import Answer, NotRun, ask, loaded
 from shapes import SHAPES
 
-from quantchat.host.worker_process import Worker, WorkerEnded
+from quantchat.host.worker_process import Worker
 from quantchat.metrics.memory import complete
 from quantchat.metrics.sampler import DeviceSampler
 from quantchat.worker.protocol import Generate, Load, Message, Ready, Sampling
@@ -60,7 +60,7 @@ async def variant(label: str, load: Load, modes: Sequence[str], asked: Asked) ->
     load = replace(load, threads=asked.threads)
     try:
         plain, plain_ready = await loaded(label, replace(load, decode=PLAIN))
-    except (NotRun, WorkerEnded) as error:
+    except NotRun as error:
         return {"not_run": str(error)}
     found: dict[str, Any] = {"kernel": plain_ready.resolved.kernel, "modes": {}}
     try:
@@ -70,13 +70,13 @@ async def variant(label: str, load: Load, modes: Sequence[str], asked: Asked) ->
             else:
                 try:
                     sides = {mode: await loaded(label, replace(load, decode=mode))}
-                except (NotRun, WorkerEnded) as error:
+                except NotRun as error:
                     found["modes"][mode] = {"not_run": str(error)}
                     continue
                 sides[PLAIN] = (plain, plain_ready)
             try:
                 found["modes"][mode] = await _mode(mode, sides, asked)
-            except (NotRun, WorkerEnded) as error:
+            except NotRun as error:
                 found["modes"][mode] = {"not_run": str(error)}
             if mode != PLAIN:
                 await sides[mode][0].close()
@@ -159,7 +159,7 @@ async def pair(measured: dict[str, Any], loads: dict[str, Load], asked: Asked) -
             assert label is not None
             workers[label], _ = await loaded(label, replace(loads[label], threads=asked.threads))
         return {"context": asked.contexts[0], **await _orders(workers, asked)}
-    except (NotRun, WorkerEnded) as error:
+    except NotRun as error:
         return {"not_run": str(error)}
     finally:
         for worker in workers.values():

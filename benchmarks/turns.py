@@ -8,14 +8,13 @@ cache. It writes `benchmarks/results/turns.json`.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import statistics
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from driving import ask, circumstances, demo_loads, loaded
+from driving import ask, circumstances, demo_loads, loaded, run
 
 from quantchat.worker.protocol import Generate, Load, Message, Sampling
 
@@ -76,7 +75,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=20)
     parser.add_argument("--tokens", type=int, default=24)
     parser.add_argument("--threads", type=int, default=2)
-    result = asyncio.run(measure(parser.parse_args()))
+    result = run(measure(parser.parse_args()))
     RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     for label, one in result["variants"].items():
         for name, figures in one.items():
