@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fakes.tiny_llama import VOCABULARY, tiny_llama
 from quantchat.worker.decode import plain
 from quantchat.worker.decode.loop import Loop, common_prefix
-from quantchat.worker.decode.own import CHUNK, OwnLoop
+from quantchat.worker.decode.own import CHUNK, OwnLoop, Reader
 from quantchat.worker.decode.plain import PlainLoop
 from quantchat.worker.decode.steps.eager import EagerStep
 from quantchat.worker.decode.steps.llama import llama_step
@@ -30,10 +30,30 @@ def fused(model: Any) -> Loop:
     return OwnLoop(step, CPU)
 
 
+class LaggingReader(Reader):
+    """Reads as on a GPU: the step after is run before a token is known."""
+
+    def __init__(self, device: Any) -> None:
+        super().__init__(device)
+        self.lags = True
+
+    def begin(self, token: Any) -> None:
+        self._kept = int(token)
+
+    def read(self) -> int:
+        return self._kept
+
+
+class LaggingLoop(OwnLoop):
+    def _reader(self) -> Reader:
+        return LaggingReader(CPU)
+
+
 LOOPS: dict[str, Callable[[Any], Loop]] = {
     "generate": lambda model: PlainLoop(model, CPU),
     "eager": lambda model: OwnLoop(EagerStep(model), CPU),
     "fused": fused,
+    "lagging": lambda model: LaggingLoop(EagerStep(model), CPU),
 }
 each_loop = pytest.mark.parametrize("make", LOOPS.values(), ids=LOOPS.keys())
 
@@ -111,8 +131,26 @@ def test_each_loop_says_what_generate_says(prompt: list[int], sampling: Sampling
     expected, reason, _ = answer(LOOPS["generate"](model), prompt, 64, sampling)
     assert len(expected) == 64
     assert reason == "length"
-    for name in ("eager", "fused"):
+    for name in ("eager", "fused", "lagging"):
         assert answer(LOOPS[name](model), prompt, 64, sampling) == (expected, "length", 0), name
+
+
+def test_a_lagging_loop_is_a_step_ahead_but_not_of_the_first_token(model: Any) -> None:
+    """TTFT must not hold the launching of a second step; later ones are queued in time."""
+    order: list[str] = []
+
+    class Telling(EagerStep):
+        def run(self, tokens: Any, stopped: Any = None) -> Any:
+            order.append("prompt" if tokens.shape[1] > 1 else "step")
+            return super().run(tokens, stopped)
+
+    class Heard(Listener):
+        def token(self, token: int, time_ns: int) -> None:
+            order.append("heard")
+            super().token(token, time_ns)
+
+    answer(LaggingLoop(Telling(model), CPU), prompt_of(9), 4, listener=Heard())
+    assert order == ["prompt", "heard", "step", "step", "heard", "step", "heard", "heard"]
 
 
 @pytest.mark.parametrize("kept", [0, 5, 600])

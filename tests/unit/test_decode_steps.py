@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -192,9 +193,15 @@ def test_a_graph_wants_a_gpu() -> None:
         GraphStep(tiny_llama())
 
 
-@pytest.mark.skipif(
-    bool(missing_compiler(torch.device("cpu"))), reason="there is no C++ compiler here"
-)
+def test_a_graph_is_not_captured_of_kernels_on_another_stream() -> None:
+    class ExllamaV2Linear:
+        pass
+
+    model = SimpleNamespace(device=torch.device("cuda:0"), modules=lambda: [ExllamaV2Linear()])
+    with pytest.raises(Refused, match="ExLlamaV2 runs on a stream that is not captured"):
+        GraphStep(model)
+
+
 def test_triton_wants_a_c_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     cuda = torch.device("cuda:0")
     monkeypatch.delenv("CC", raising=False)
@@ -207,6 +214,9 @@ def test_triton_wants_a_c_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: An
     assert missing_compiler(cuda) == "no C compiler (other-cc) was found"
 
 
+@pytest.mark.skipif(
+    bool(missing_compiler(torch.device("cpu"))), reason="there is no C++ compiler here"
+)
 def test_a_compiled_step(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
     model = tiny_llama(num_hidden_layers=1)

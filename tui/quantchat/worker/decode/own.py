@@ -41,21 +41,24 @@ class OwnLoop:
         if logits is None:
             return "stop"
         sampler = Sampler(turn.sampling, self._device, prompt)
-        reader = _Reader(self._device)
+        reader = self._reader()
         token = sampler.choose(logits)
         for count in range(1, turn.most + 1):
             more = count < turn.most
+            # The device computes the next one while this one travels; but not while the first one
+            # does, or TTFT would hold the launching of a second step.
+            ahead = more and reader.lags and count > 1
             reader.begin(token)
-            if more and reader.lags:  # the device computes the next one while this one travels
+            if ahead:
                 token = sampler.choose(self._step.run(token))
             token_id = reader.read()  # the one synchronisation of a step
-            if more and reader.lags:
+            if ahead:
                 self._ids.append(token_id)
             if not turn.heard(token_id):
                 return "eos"
             if turn.stopped:
                 return "stop"
-            if more and not reader.lags:
+            if more and not ahead:
                 logits = self._step.run(token)
                 self._ids.append(token_id)
                 token = sampler.choose(logits)
@@ -79,6 +82,9 @@ class OwnLoop:
     def kv_bytes(self) -> int:
         """Bytes allocated for the KV cache."""
         return self._step.kv_bytes()
+
+    def _reader(self) -> Reader:
+        return Reader(self._device)
 
     # ------------------------------------------------------------ steps
 
@@ -121,7 +127,7 @@ class OwnLoop:
             torch.cuda.synchronize(self._device)
 
 
-class _Reader:
+class Reader:
     """Brings a token's id to the host; on a GPU while the device goes on with the next step."""
 
     def __init__(self, device: Any) -> None:

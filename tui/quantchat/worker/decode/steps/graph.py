@@ -23,6 +23,11 @@ leaves torch's allocator unable to give memory back, so it is not tried then.
 """
 
 
+_ON_THE_DEFAULT_STREAM = ("ExllamaV2Linear", "AwqExllamaV2Linear")
+"""GPTQModel's layers whose kernels are launched without naming a stream (q_gemm.cu): a graph that
+is captured on another one would lack them."""
+
+
 class GraphStep(SlotStep):
     """Replays the step. The buffers are kept when the cache is dropped: the graphs point there."""
 
@@ -32,6 +37,12 @@ class GraphStep(SlotStep):
                 "unsupported",
                 f'decode = "graph" needs a CUDA device, the model is on {model.device}',
                 'use decode = "auto"',
+            )
+        if any(type(module).__name__ in _ON_THE_DEFAULT_STREAM for module in model.modules()):
+            raise Refused(
+                "unsupported",
+                'decode = "graph" is not possible: ExLlamaV2 runs on a stream that is not captured',
+                'use decode = "eager", or kernel = "marlin"',
             )
         super().__init__(model, "graph")
         self._graphs: dict[int, tuple[Any, Any]] = {}

@@ -76,9 +76,13 @@ class SlotStep(EagerStep):
         """The cache's buffers lie elsewhere than at the last step, or are longer."""
 
     def _forward(self, places: Any) -> Any:
+        # Added to the scores, and in their dtype: a mask of booleans is turned into this in each
+        # layer, by three kernels.
+        mask = torch.zeros(places.shape, dtype=self._model.dtype, device=places.device)
+        mask = mask.masked_fill(places > self._position, float("-inf"))
         output = self._model(
             input_ids=self._token,
-            attention_mask=(places <= self._position).view(1, 1, 1, -1),
+            attention_mask=mask.view(1, 1, 1, -1),
             position_ids=self._position.unsqueeze(0),
             past_key_values=self.cache,
             use_cache=True,
