@@ -182,7 +182,8 @@ class Gptq(_TakesAdapter):
         pattern=r"^[a-z0-9_]+$",
         examples=["auto", "marlin", "exllama_v2", "triton", "torch"],
     )
-    """`auto`, or a kernel by GPTQModel's name: marlin, exllama_v2, triton, torch, …"""
+    """A kernel by GPTQModel's name: marlin, exllama_v2, triton, torch, … `auto`: on a GPU the first
+    of these that suits the checkpoint and can be compiled, on a CPU GPTQModel's own choice."""
     quantize: Quantize | None = None
     """Present: the model is quantized first, and the checkpoint kept in the cache."""
 

@@ -141,27 +141,32 @@ class _Server:
         from quantchat.worker.decode.decoder import Decoder
         from quantchat.worker.engines import load
 
+        begun: list[tuple[str, float]] = []
+
         def stage(name: str) -> None:
             self._outbox.send(Progress(name))
-            marks.append(time.perf_counter())
+            begun.append((name, time.perf_counter()))
 
-        marks = [self._began]
         stage("importing libraries")
         loaded = load(command, stage)
         stage("warming up")
         decoder = Decoder(loaded, command.decode, lambda name: self._outbox.send(Progress(name)))
-        marks.append(time.perf_counter())
+        ready = time.perf_counter()
         self._decoder = decoder
         self._outbox.serve(loaded.tokenizer_backend, lambda: Memory(decoder.ledger()))
-        imported, weights = marks[2], marks[3]
+        ends = [at for _, at in begun[1:]] + [ready]
+        took = {name: end - at for (name, at), end in zip(begun, ends, strict=True)}
+        imported = ends[0] - self._began
+        weights = took["loading weights"]
         self._outbox.send(
             Ready(
                 resolved=loaded.resolved(decoder.chosen.name),
                 ledger=decoder.ledger(),
-                import_s=imported - self._began,
-                weights_s=weights - imported,
-                warmup_s=marks[4] - weights,
-                note=decoder.chosen.note,
+                import_s=imported,
+                weights_s=weights,
+                # With the kernels that an engine compiles before it loads.
+                warmup_s=ready - self._began - imported - weights,
+                note="; ".join(filter(None, (loaded.note, decoder.chosen.note))),
             )
         )
 

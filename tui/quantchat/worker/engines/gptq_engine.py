@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from quantchat.worker.engines import gptq_kernels
 from quantchat.worker.engines.devices import choose_device, rooms, too_small, weights_on_disk
 from quantchat.worker.engines.loaded import (
     Loaded,
@@ -29,9 +30,13 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     from gptqmodel.nn_modules.qlinear import BaseQuantLinear
 
     device = choose_device(command.device)
-    backend = _backend(command.options.get("kernel", "auto"), BACKEND)
-    stage("loading weights")
+    wish, note = str(command.options.get("kernel", "auto")), ""
+    backend = _backend(wish, BACKEND)
     refuse_pickled(command.model, switch=False)
+    if device.startswith("cuda"):
+        chosen = gptq_kernels.choose(command, stage)
+        backend, note = _backend(chosen.name, BACKEND), chosen.note
+    stage("loading weights")
     more: dict[str, Any] = {}
     if command.revision:
         more["revision"] = command.revision
@@ -59,7 +64,7 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
         )
     group = f"g{layer.group_size}" if layer.group_size > 0 else "no groups"
     kernel = f"{commonest_class(model, BaseQuantLinear)} {layer.bits}-bit {group}"
-    return Loaded(command, model, load_tokenizer(command), kernel=kernel)
+    return Loaded(command, model, load_tokenizer(command), kernel=kernel, note=note)
 
 
 def _place(command: Load, device: str) -> str | None:

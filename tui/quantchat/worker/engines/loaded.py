@@ -41,11 +41,15 @@ class Loaded:
     what computes its quantized layers.
     """
 
-    def __init__(self, command: Load, model: Any, tokenizer: Any, *, kernel: str) -> None:
+    def __init__(
+        self, command: Load, model: Any, tokenizer: Any, *, kernel: str, note: str = ""
+    ) -> None:
         self.command = command
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.kernel = kernel
+        self.note = note
+        """Why its layers have not a faster kernel, where there is one."""
         self._adapter_hash = ""
         if getattr(tokenizer, "backend_tokenizer", None) is None:
             raise Refused(

@@ -95,7 +95,7 @@ def _release(nvcc: str) -> str:
 
 
 def _mark_auto(kernels: list[Kernel]) -> None:
-    """GPTQModel takes the first in its order that can run, and compiles it if it must."""
+    """Say which `auto` takes: the first in order that can run, compiled if it must."""
     for kernel in kernels:
         if kernel.library == "gptqmodel" and kernel.by_itself and kernel.state != UNUSABLE:
             kernel.auto = True

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from quantchat.worker.engines.gptq_kernels import AUTO_ON_GPU, EXTENSIONS
+
 READY = "ready"
 COMPILES = "compiles first"
 UNUSABLE = "cannot run"
@@ -13,14 +15,6 @@ MUST_COMPILE = "must be compiled"
 
 WIDTH = 256
 """Inputs and outputs of a tried layer: every kernel's tiles and groups divide it."""
-
-_EXTENSIONS = {
-    "gptq_machete": "machete",
-    "gptq_marlin": "marlin_bf16",
-    "gptq_exllama_v2": "exllamav2",
-    "gptq_swordfish": "swordfish",
-}
-"""Backends of GPTQModel that are compiled on first use, and the extension that is."""
 
 
 @dataclass
@@ -90,12 +84,13 @@ def gptq_kernels(device: str, tools: dict[str, str]) -> list[Kernel]:
     for backend in order:
         kernel_class = importer.get_kernel_for_backend(backend, METHOD.GPTQ, FORMAT.GPTQ)
         name = backend.value.removeprefix("gptq_")
-        state, detail = _gptq(kernel_class, backend.value, device, tools)
-        kernels.append(Kernel("gptqmodel", name, state, detail, by_itself=backend in chosen_from))
+        state, detail = _gptq(kernel_class, name, device, tools)
+        by_itself = name in AUTO_ON_GPU if device != "cpu" else backend in chosen_from
+        kernels.append(Kernel("gptqmodel", name, state, detail, by_itself=by_itself))
     return kernels
 
 
-def _gptq(kernel_class: Any, backend: str, device: str, tools: dict[str, str]) -> tuple[str, str]:
+def _gptq(kernel_class: Any, name: str, device: str, tools: dict[str, str]) -> tuple[str, str]:
     import torch
     from gptqmodel.models._const import DEVICE
 
@@ -112,7 +107,7 @@ def _gptq(kernel_class: Any, backend: str, device: str, tools: dict[str, str]) -
         "dtype": _dtype(device),
         "device": family,
     }
-    extension = _EXTENSIONS.get(backend)
+    extension = EXTENSIONS.get(name)
     try:
         # `validate` would compile an extension to see whether it can be loaded.
         ask = kernel_class._validate if extension else kernel_class.validate

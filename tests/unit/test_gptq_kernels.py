@@ -1,0 +1,118 @@
+"""The kernel of a GPTQ variant on a GPU: one for the checkpoint, and that could be built."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fakes.tiny_llama import tiny_llama
+from quantchat.worker.engines import gptq_kernels
+from quantchat.worker.engines.gptq_kernels import Chosen, choose, compiled, quantization, unfit
+from quantchat.worker.failures import Refused
+from quantchat.worker.protocol import Load
+
+FOUR_BITS = {"bits": 4, "group_size": 128, "desc_act": False, "sym": True}
+
+
+def checkpoint(folder: Path, dtype: str = "bfloat16", **settings: Any) -> str:
+    config = tiny_llama().config
+    config.dtype = dtype
+    config.quantization_config = {"quant_method": "gptq", **FOUR_BITS, **settings}
+    config.save_pretrained(folder)
+    return str(folder)
+
+
+class Machine:
+    """A GPU box: kernels that are not for its GPU, and extensions that cannot be built on it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *broken: str) -> None:
+        from gptqmodel import extension
+
+        self.built: list[str] = []
+        self.broken = broken
+        self.stages: list[str] = []
+        monkeypatch.setattr(extension, "is_available", self._build)
+        monkeypatch.setattr(extension, "error", lambda name: f"{name}: no nvcc\nwas found")
+        monkeypatch.setattr(gptq_kernels, "unfit", self._unfit)
+
+    def _build(self, name: str) -> bool:
+        self.built.append(name)
+        return name not in self.broken
+
+    @staticmethod
+    def _unfit(name: str, settings: dict[str, Any], dtype: Any) -> str:
+        # Marlin asks CUDA for the GPU's generation: here it says what it says of other bits there.
+        if name == "marlin":
+            return "" if settings["bits"] in (4, 8) else "MarlinLinear only supports [4, 8] bits"
+        return unfit(name, settings, dtype)
+
+    def choose(self, model: str, **more: Any) -> Chosen:
+        return choose(Load("gptq", model, more.pop("options", {}), **more), self.stages.append)
+
+
+def test_the_fastest_is_built_before_the_weights_are_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(monkeypatch)
+    assert machine.choose(checkpoint(tmp_path)) == Chosen("marlin")
+    assert machine.stages == ["compiling the kernel marlin, if it is not yet"]
+    machine.choose(checkpoint(tmp_path, dtype="float16"))
+    machine.choose(checkpoint(tmp_path, dtype="float32"))  # which GPTQModel turns into bfloat16
+    machine.choose(checkpoint(tmp_path), dtype="float16")
+    assert machine.built == ["marlin_bf16", "marlin_fp16", "marlin_bf16", "marlin_fp16"]
+
+
+def test_where_it_cannot_be_built_the_next_is_taken_and_it_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(monkeypatch, "marlin_bf16", "exllamav2")
+    assert machine.choose(checkpoint(tmp_path)) == Chosen(
+        "triton",
+        "not marlin: marlin_bf16: no nvcc was found; not exllama_v2: exllamav2: no nvcc was found",
+    )
+    assert machine.built == ["marlin_bf16", "exllamav2"]
+
+
+def test_nothing_is_built_that_is_not_for_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(monkeypatch)
+    chosen = machine.choose(checkpoint(tmp_path, bits=3))
+    assert chosen.name == "torch"
+    assert "not triton: TritonV2Linear only supports `[2, 4, 8]` bits" in chosen.note
+    assert machine.built == machine.stages == []
+
+
+def test_a_named_kernel_is_built_or_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = checkpoint(tmp_path)
+    machine = Machine(monkeypatch, "machete")
+    for name in ("triton", "gptq_triton", "marlin"):
+        assert machine.choose(model, options={"kernel": name}).name == name.removeprefix("gptq_")
+    with pytest.raises(Refused, match="kernel machete cannot be compiled: machete: no nvcc was"):
+        machine.choose(model, options={"kernel": "machete"})
+    assert machine.built == ["marlin_bf16", "machete"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to build for")
+def test_gptqmodel_says_why_nothing_is_built_here() -> None:
+    problem = compiled("exllama_v2", torch.float16, lambda stage: None)
+    assert problem == "ExLlamaV2 GPTQ: CUDA is not available."
+
+
+def test_the_settings_of_a_checkpoint(tmp_path: Path) -> None:
+    config = tiny_llama().config
+    assert quantization(str(tmp_path), config) == {**FOUR_BITS, "group_size": -1}
+    told = {"bits": 3, "group_size": 32, "desc_act": True, "sym": False}
+    (tmp_path / "quantize_config.json").write_text(json.dumps(told))
+    assert quantization(str(tmp_path), config) == told
+    config.quantization_config = {**told, "bits": 8}
+    assert quantization(str(tmp_path), config) == {**told, "bits": 8}
+    (tmp_path / "quantize_config.json").write_text("{")
+    del config.quantization_config
+    assert quantization(str(tmp_path), config) == {**FOUR_BITS, "group_size": -1}

@@ -1,0 +1,132 @@
+"""Which of GPTQModel's kernels multiplies on a GPU: one that is known to run before it is taken.
+
+GPTQModel's own choice settles on a kernel before it knows whether that can be compiled, which
+Machete wants CUTLASS from the network for and Marlin nvcc; where it cannot, the load has failed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quantchat.worker.engines.loaded import choose_dtype
+from quantchat.worker.failures import Refused
+from quantchat.worker.protocol import Load
+
+AUTO_ON_GPU = ("marlin", "exllama_v2", "triton", "torch")
+"""What `auto` tries on a GPU, the fastest first. Not Machete: a network must not decide that."""
+
+EXTENSIONS = {
+    "machete": "machete",
+    "marlin": "marlin_bf16",
+    "exllama_v2": "exllamav2",
+    "swordfish": "swordfish",
+}
+"""Kernels that are compiled on first use, and the extension that is; Marlin has one for float16,
+`marlin_fp16`, too."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A kernel's name, and what the user must know of the choice: why not a faster one."""
+
+    name: str
+    note: str = ""
+
+
+def choose(command: Load, stage: Callable[[str], None]) -> Chosen:
+    """The kernel for a checkpoint on a GPU, compiled where it must be; `stage` is told of that.
+
+    Raises Refused where the variant names a kernel that cannot be compiled.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(
+        command.model, revision=command.revision, trust_remote_code=command.trust_remote_code
+    )
+    dtype = _dtype(command, config)
+    wish = str(command.options.get("kernel", "auto")).removeprefix("gptq_")
+    if wish != "auto":
+        if problem := compiled(wish, dtype, stage):
+            raise Refused(
+                "unsupported",
+                f"GPTQModel's kernel {wish} cannot be compiled: {problem}",
+                'use kernel = "auto", or see `quantchat doctor`',
+            )
+        return Chosen(wish)
+    settings = quantization(command.model, config)
+    problems: list[str] = []
+    for name in AUTO_ON_GPU[:-1]:
+        problem = unfit(name, settings, dtype) or compiled(name, dtype, stage)
+        if not problem:
+            return Chosen(name, "; ".join(problems))
+        problems.append(f"not {name}: {problem}")
+    return Chosen(AUTO_ON_GPU[-1], "; ".join(problems))
+
+
+def quantization(model: str, config: Any) -> dict[str, Any]:
+    """What a checkpoint says of its quantization: `bits`, `group_size`, `desc_act`, `sym`."""
+    told = getattr(config, "quantization_config", None)
+    if told is None:  # as auto-gptq saved it
+        with contextlib.suppress(OSError, ValueError):
+            told = json.loads((Path(model) / "quantize_config.json").read_bytes())
+    body = told if isinstance(told, dict) else told.to_dict() if told is not None else {}
+    return {
+        "bits": int(body.get("bits") or 4),
+        "group_size": int(body.get("group_size") or -1),
+        "desc_act": bool(body.get("desc_act", False)),
+        "sym": bool(body.get("sym", True)),
+    }
+
+
+def _dtype(command: Load, config: Any) -> Any:
+    """The `torch.dtype` of the activations, which GPTQModel chooses where the variant does not."""
+    dtype = choose_dtype(command.dtype)
+    if dtype != "auto":
+        return dtype
+    from gptqmodel.models._const import DEVICE
+    from gptqmodel.utils.model import auto_dtype
+
+    return auto_dtype(config, DEVICE.CUDA, quant_inference=True)
+
+
+def unfit(name: str, settings: dict[str, Any], dtype: Any) -> str:
+    """Why the kernel is not for this checkpoint or this GPU; empty where it is."""
+    import torch
+    from gptqmodel import BACKEND
+    from gptqmodel.models._const import DEVICE
+    from gptqmodel.quantization.config import FORMAT, METHOD
+    from gptqmodel.utils import importer
+
+    backend = BACKEND(f"gptq_{name}")
+    kernel = importer.get_kernel_for_backend(backend, METHOD.GPTQ, FORMAT.GPTQ)
+    # `validate` would compile an extension to see whether it can be loaded.
+    ask = kernel._validate if name in EXTENSIONS else kernel.validate
+    fine, error = ask(**settings, pack_dtype=torch.int32, dtype=dtype, device=DEVICE.CUDA)
+    return "" if fine else _short(str(error))
+
+
+def compiled(name: str, dtype: Any, stage: Callable[[str], None]) -> str:
+    """Compile the kernel's extension if it is not yet; why that failed, empty where it did not."""
+    import torch
+    from gptqmodel import extension
+
+    wanted = EXTENSIONS.get(name)
+    if wanted is None:
+        return ""
+    if name == "marlin" and dtype == torch.float16:
+        wanted = "marlin_fp16"
+    stage(f"compiling the kernel {name}, if it is not yet")
+    if extension.is_available(wanted):
+        return ""
+    return _short(extension.error(wanted) or "its build said nothing; see the worker's log")
+
+
+def _short(text: str) -> str:
+    text = re.sub(r"<class '[\w.]*?(\w+)'>", r"\1", " ".join(text.split()))
+    return text if len(text) <= 200 else text[:199] + "…"
