@@ -9,7 +9,7 @@ from textual.color import Color
 from textual.theme import Theme
 
 from fakes.screen_reader import lines, see, see_in, wait_until
-from fakes.scripted_app import SIZES, Setup
+from fakes.scripted_app import LEFT, SIZES, Setup
 from fakes.scripted_machine import GPU, HOST
 from quantchat.app import themes
 from quantchat.app.widgets.device_line import machine, used_of
@@ -79,6 +79,7 @@ async def test_device_memory_is_called_vram_with_its_whole_ledger(setup: Setup) 
         await run.ready()
         await see_in(run.pilot, 0, "VRAM 498 MiB weights 102 MiB KV 12.0 MiB")
         await see_in(run.pilot, 0, "other 8.0 MiB slack 20.0 MiB non-torch 356 MiB")
+        await see(run.pilot, f"{LEFT} 113 MiB smaller (VRAM)")
 
 
 def contrast(one: str, other: str) -> float:

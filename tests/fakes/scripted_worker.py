@@ -41,12 +41,17 @@ from quantchat.worker.variant import Ledger, Resolved
 MIB = 2**20
 
 
-def ledger(process: int = 512 * MIB, kv_cache: int = 12 * MIB, device: str = "cpu") -> Ledger:
+def ledger(
+    process: int = 512 * MIB,
+    kv_cache: int = 12 * MIB,
+    device: str = "cpu",
+    weights: int = 102 * MIB,
+) -> Ledger:
     on_gpu = device.startswith("cuda")
     return Ledger(
         device=device,
-        weights=102 * MIB,
-        weights_by_dtype={"uint8": 90 * MIB, "bfloat16": 12 * MIB},
+        weights=weights,
+        weights_by_dtype={"uint8": weights - 12 * MIB, "bfloat16": 12 * MIB},
         kv_cache=kv_cache,
         other_live=8 * MIB if on_gpu else -1,
         slack=20 * MIB if on_gpu else -1,
@@ -144,6 +149,7 @@ class Script:
     holds_after: int | None = None
     """Tokens after which the answer waits for `gate` (or to be stopped)."""
     process: int = 512 * MIB
+    weights: int = 102 * MIB
     device: str = "cpu"
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     making_gate: asyncio.Event | None = None
@@ -224,7 +230,7 @@ class ScriptedWorker:
             self._events.put_nowait(
                 Ready(
                     script.resolved,
-                    ledger(script.process, device=script.device),
+                    ledger(script.process, device=script.device, weights=script.weights),
                     2.1,
                     1.0,
                     0.3,
@@ -246,7 +252,8 @@ class ScriptedWorker:
         self._events.put_nowait(forced)
 
     def _ledger(self, said: int = 0) -> Ledger:
-        return ledger(self._script.process, (12 + said // 10) * MIB, self._script.device)
+        script = self._script
+        return ledger(script.process, (12 + said // 10) * MIB, script.device, script.weights)
 
     async def _generate(self, request: Generate) -> None:
         script, turn, put = self._script, request.turn, self._events.put_nowait

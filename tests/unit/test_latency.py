@@ -149,3 +149,25 @@ def test_a_long_series_keeps_its_end() -> None:
     whole = latency.throughput_series(times, 0.001)
     assert latency.throughput_series(times, 0.001, limit=10) == pytest.approx(whole[-10:])
     assert whole[-1] == pytest.approx(500.0)
+
+
+def test_only_what_overlaps_is_contended() -> None:
+    # The second goes on alone, at twice the speed, once the first is done.
+    first = [0, 40 * MS, 80 * MS]
+    second = [10 * MS, 50 * MS, 90 * MS, 110 * MS, 130 * MS, 150 * MS]
+    mine, theirs = latency.while_both_decode(first, second)
+    assert (list(mine), list(theirs)) == ([40 * MS, 80 * MS], [10 * MS, 50 * MS])
+    assert latency.decode_throughput(mine) == latency.decode_throughput(theirs) == 25
+    assert latency.decode_throughput(second) == pytest.approx(1000 / 28)
+    assert latency.while_both_decode(first, []) == ((), ())
+
+
+@given(gaps_ns, gaps_ns, st.integers(-(10**11), 10**11))
+def test_what_overlaps_is_cut_alike_whichever_comes_first(
+    gaps: list[int], others: list[int], later: int
+) -> None:
+    first, second = times_after(0, gaps), times_after(later, others)
+    mine, theirs = latency.while_both_decode(first, second)
+    assert (theirs, mine) == latency.while_both_decode(second, first)
+    assert {*mine} == {t for t in first if second[0] <= t <= second[-1]}
+    assert {*theirs} == {t for t in second if first[0] <= t <= first[-1]}

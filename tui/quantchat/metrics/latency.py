@@ -56,6 +56,23 @@ def decode_throughput(times_ns: Sequence[int], tokens: int | None = None) -> flo
     return 1000 / tpot if tpot else None
 
 
+def while_both_decode(
+    first: Sequence[int], second: Sequence[int]
+) -> tuple[Sequence[int], Sequence[int]]:
+    """The times of each, ns of one machine's clock, at which the other was decoding as well.
+
+    The shorter answer leaves the device to the longer one, which then is no longer contended. Empty
+    where the two did not overlap.
+    """
+    if not first or not second:
+        return (), ()
+    begin, end = max(first[0], second[0]), min(first[-1], second[-1])
+    shared = [
+        times[bisect_left(times, begin) : bisect_right(times, end)] for times in (first, second)
+    ]
+    return shared[0], shared[1]
+
+
 def end_to_end_throughput(
     received_ns: int, times_ns: Sequence[int], tokens: int | None = None
 ) -> float | None:

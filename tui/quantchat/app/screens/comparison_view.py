@@ -150,9 +150,8 @@ class ComparisonView(Screen[None]):
         if len(pair) < 2:
             return
         left, right = pair
-        held = [column.memory.latest.bytes if column.memory.latest else None for column in pair]
         self._difference.observe(
-            (left.variant, right.variant), self.last_answers(), (held[0], held[1])
+            (left.variant, right.variant), self.last_answers(), (left.memory, right.memory)
         )
         self._parting.observe(comparison.last_turn, (left.variant.label, right.variant.label))
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from textual.content import Content
 from textual.widget import Widget
 
+from quantchat.app.memory_track import MemoryTrack
 from quantchat.app.widgets.lines import outside, quiet
 from quantchat.bench.conversation import Answer
 from quantchat.bench.live_variant import LiveVariant
-from quantchat.metrics.latency import decode_throughput
+from quantchat.metrics.latency import decode_throughput, while_both_decode
 from quantchat.report import figures
 
 _GAP = " · "
@@ -27,15 +30,15 @@ class DifferenceLine(Widget):
         super().__init__()
         self._variants: tuple[LiveVariant, LiveVariant] | None = None
         self._answers: tuple[Answer | None, Answer | None] = (None, None)
-        self._memory: tuple[int | None, int | None] = (None, None)
+        self._memory: tuple[MemoryTrack, MemoryTrack] | None = None
 
     def observe(
         self,
         variants: tuple[LiveVariant, LiveVariant],
         answers: tuple[Answer | None, Answer | None],
-        memory: tuple[int | None, int | None],
+        memory: tuple[MemoryTrack, MemoryTrack],
     ) -> None:
-        """Draw the difference of the newest answers to one prompt; `memory` in bytes."""
+        """Draw the difference of the newest answers to one prompt, and of what is held."""
         self._variants, self._answers, self._memory = variants, answers, memory
         self.refresh()
 
@@ -48,7 +51,8 @@ class DifferenceLine(Widget):
             outside(variant.label).truncate(max(8, width // 6), ellipsis=True).stylize(side)
             for variant, side in zip(self._variants, SIDES, strict=True)
         ]
-        line = _speed_and_memory(names, _speed(*self._answers), _memory(*self._memory))
+        memory = _memory(*self._memory) if self._memory else None
+        line = _speed_and_memory(names, _speed(*self._answers), memory)
         return line.truncate(width, ellipsis=True) or quiet("no difference to show yet")
 
 
@@ -56,20 +60,45 @@ def _speed(first: Answer | None, second: Answer | None) -> tuple[int, Content] |
     """Which side is faster, and by how much."""
     if first is None or second is None:
         return None
-    rates = [decode_throughput(one.times_ns, one.counted) for one in (first, second)]
+    contended = "together" in (first.order, second.order)
+    times: tuple[Sequence[int], Sequence[int]] = (first.times_ns, second.times_ns)
+    if contended and min(map(len, shared := while_both_decode(*times))) > 1:
+        times = shared
+    rates = [
+        decode_throughput(some, _counted(one, len(some)))
+        for one, some in zip((first, second), times, strict=True)
+    ]
     if rates[0] is None or rates[1] is None:
         return None
     ratio = max(rates[0], rates[1]) / min(rates[0], rates[1])
-    how = "contended" if "together" in (first.order, second.order) else "in turn"
-    text = Content(f" {ratio:.2f}× faster") + quiet(f" ({how})")
+    text = Content(f" {ratio:.2f}× faster") + quiet(" (contended)" if contended else " (in turn)")
     return (0 if rates[0] >= rates[1] else 1), text
 
 
-def _memory(first: int | None, second: int | None) -> tuple[int, Content] | None:
-    """Which side is smaller, and by how much."""
-    if first is None or second is None:
+def _counted(answer: Answer, some: int) -> int | None:
+    """Tokens in `some` of an answer's chunks, where a server has counted those of the whole."""
+    if answer.counted is None or answer.counted < 0 or not answer.times_ns:
+        return answer.counted
+    return round(answer.counted * some / len(answer.times_ns))
+
+
+def _memory(first: MemoryTrack, second: MemoryTrack) -> tuple[int, Content] | None:
+    """Which side is smaller, and by how much: on GPUs the whole process, else the weights.
+
+    Resident memory would not tell: of one variant it differs by more from start to start than
+    quantizations do.
+    """
+    held = [track.latest.bytes if track.latest else None for track in (first, second)]
+    sources = {track.latest.source for track in (first, second) if track.latest}
+    what = "VRAM"
+    if not (first.kind == second.kind == "VRAM" and len(sources) == 1):
+        held = [track.ledger.weights if track.ledger else None for track in (first, second)]
+        what = "weights"
+    left, right = held
+    if left is None or right is None or min(left, right) <= 0 or left == right:
         return None
-    return (0 if first <= second else 1), Content(f" {figures.size(abs(first - second))} smaller")
+    text = Content(f" {figures.size(abs(left - right))} smaller") + quiet(f" ({what})")
+    return (0 if left < right else 1), text
 
 
 def _speed_and_memory(
