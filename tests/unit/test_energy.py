@@ -22,7 +22,7 @@ from quantchat.metrics.gpus import Gpus
 from quantchat.metrics.sampler import DeviceSampler
 from quantchat.profile.model import Profile
 from quantchat.report import measurement as report
-from quantchat.report import tables
+from quantchat.report.turns import turn_table
 from quantchat.snapshot import store
 from quantchat.snapshot.schema import Snapshot
 from quantchat.worker.protocol import Generate
@@ -118,7 +118,7 @@ PLAN = Plan((Task("one"), Task("two"), Task("three")), rounds=2, warmup=1)
 def drawn(snapshot: Snapshot, folder: Path) -> str:
     console = Console(width=140, record=True, file=(folder / "out").open("w"))
     console.print(report.render(snapshot))
-    console.print(tables.turn_table(snapshot.turns[0]))
+    console.print(turn_table(snapshot.turns[0]))
     return console.export_text()
 
 

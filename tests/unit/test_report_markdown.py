@@ -60,7 +60,7 @@ def test_a_measurement_is_told(tmp_path: Path) -> None:
     assert "| decode throughput | 50.0 tok/s | 100 tok/s | 2.000 |" in text
     assert "The first difference stands in ⟦ ⟧." in text
     assert "France⟦ is⟧ Paris." in text
-    assert "word for word, as in Prompt 1, round 1." in text
+    assert "word for word, as in Round 1, prompt 1." in text
 
 
 def test_each_plot_is_shown_from_its_file(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_a_measurement_is_told(tmp_path: Path) -> None:
     for said in (
         "measured in turn: 6 turns, 3 prompts, 2 rounds, 1 warm-up", "greedy, at most",
         "2.000", "100.0 tok/s", "What is the capital of France?", "Linear4bit nf4, double quant",
-        "512 MiB", "A: GPTQ (in turn)", "B: NF4 (in turn)", "Prompt 1, round 1",
+        "512 MiB", "A: GPTQ (in turn)", "B: NF4 (in turn)", "Round 1, prompt 1",
     ):  # fmt: skip
         assert said.replace("100.0", "100") in text, said
     assert [title for title in read.of("h4") if not title.startswith(("A: ", "B: "))] == [
@@ -111,7 +111,7 @@ def test_answers_that_come_again_are_told_once(tmp_path: Path) -> None:
     read = inert(page(measured(tmp_path, rounds=3)))
     assert len(read.of("mark")) == 2 * 3
     again = [text for text in read.of("p") if text.startswith("The same answers")]
-    assert again[0] == "The same answers, word for word, as in Prompt 1, round 1."
+    assert again[0] == "The same answers, word for word, as in Round 1, prompt 1."
     assert len(again) == 2 * 3
 
 

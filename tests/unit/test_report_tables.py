@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
+from fakes.measured import hostile_measurements
 from fakes.saved import (
     LEDGER,
     MIB,
@@ -22,11 +23,14 @@ from fakes.saved import (
     variant,
 )
 from fakes.terminal_text import is_clean
+from fakes.timed_runs import measured
 from quantchat.metrics.latency import TurnTiming
 from quantchat.metrics.memory import ProcessMemory
-from quantchat.report import figures, tables
+from quantchat.report import figures, tables, turns
+from quantchat.report.listing import list_table
 from quantchat.snapshot.schema import Snapshot, TurnRecord
 from quantchat.snapshot.store import Listed
+from quantchat.snapshot.votes import VoteRecord, VotingRecord
 from quantchat.worker.protocol import Failed
 
 
@@ -47,7 +51,7 @@ def row(text: str, name: str) -> str:
 
 def test_each_figure_says_whether_it_was_contended() -> None:
     (turn,) = snapshot().turns
-    text = drawn(tables.turn_table(turn))
+    text = drawn(turns.turn_table(turn))
     assert row(text, "TTFT") == "TTFT 100 ms contended 100 ms in turn"
     assert row(text, "decode throughput").endswith("50.0 tok/s contended 50.0 tok/s in turn")
     assert row(text, "prefill").endswith("356 tok/s contended 356 tok/s in turn")
@@ -64,7 +68,7 @@ def test_what_is_not_defined_is_a_dash_without_a_label() -> None:
         timing=TurnTiming.of(received_ns=0, times_ns=[]),
     )  # fmt: skip
     turn = TurnRecord(number=3, prompt="", answers=[waiting], divergence_point=None)
-    text = drawn(tables.turn_table(turn))
+    text = drawn(turns.turn_table(turn))
     assert row(text, "decode throughput") == "decode throughput –"
     assert row(text, "TTFT") == "TTFT –"
     assert row(text, "ended by") == "ended by not over (waiting)"
@@ -73,12 +77,12 @@ def test_what_is_not_defined_is_a_dash_without_a_label() -> None:
 def test_threads_are_told_only_of_the_cpu() -> None:
     on_gpu = answer("A", ledger=replace(LEDGER, device="cuda:0"))
     turn = TurnRecord(number=1, prompt="", answers=[on_gpu], divergence_point=None)
-    assert "CPU threads" not in drawn(tables.turn_table(turn))
+    assert "CPU threads" not in drawn(turns.turn_table(turn))
 
 
 def test_the_divergence_is_counted_from_one() -> None:
     turn = TurnRecord(number=2, prompt="", answers=[answer("A"), answer("B")], divergence_point=4)
-    assert "Turn 2: the answers part at token 5" in drawn(tables.turn_table(turn))
+    assert "Turn 2: the answers part at token 5" in drawn(turns.turn_table(turn))
 
 
 def test_what_ran_is_told() -> None:
@@ -160,6 +164,37 @@ def test_the_whole_snapshot_holds_what_was_said() -> None:
         assert said in text
 
 
+def test_of_a_measurement_the_result_comes_first() -> None:
+    saved = measured()
+    assert saved.measurement is not None
+    doubted = saved.measurement.model_copy(update={"flags": ["A's throughput varied by 9 %"]})
+    saved = saved.model_copy(update={"measurement": doubted})
+    text = drawn(tables.render(saved))
+    assert "Measured in turn: 6 turns, 3 prompts, 2 rounds" in text
+    assert "decode throughput 50.0 tok/s 100 tok/s 2.000 2.000 to 2.000" in " ".join(text.split())
+    assert "! A's throughput varied by 9 %" in text
+    assert text.index("Measured in turn") < text.index("What ran") < text.index("Round 1, prompt 1")
+    assert "Round 2, prompt 3" in text
+    assert "Turn 1" not in text
+
+
+def test_a_measurement_of_one_side_has_no_ratios() -> None:
+    text = drawn(tables.render(measured(shown=["GPTQ"])))
+    assert "Measured in turn" in text
+    assert "B ÷ A" not in text
+
+
+def test_blind_turns_are_counted_by_their_votes() -> None:
+    (turn,) = snapshot().turns
+    blind = turn.model_copy(update={"number": 2_000_004})
+    vote = VoteRecord(turn=2_000_004, left="GPTQ", right="NF4", choice="left")
+    voting = VotingRecord(seed=1, paced=True, votes=[vote])
+    text = drawn(tables.render(snapshot(turns=[turn, blind], voting=voting)))
+    assert "Turn 1" in text
+    assert "Blind turn 1" in text
+    assert "2000004" not in text
+
+
 def test_without_a_gpu_the_reason_stands() -> None:
     saved = snapshot()
     device = replace(saved.environment.device, gpus=[], no_gpu="no NVIDIA driver is installed")
@@ -171,7 +206,7 @@ def test_without_a_gpu_the_reason_stands() -> None:
 # ------------------------------------------------------------ what a terminal would obey
 
 
-@given(hostile_snapshots, st.sampled_from([20, 80, 200]))
+@given(hostile_snapshots | hostile_measurements(), st.sampled_from([20, 80, 200]))
 @settings(max_examples=60, deadline=None)
 def test_nothing_hostile_reaches_the_terminal(saved: Snapshot, width: int) -> None:
     assert all(is_clean(line) for line in drawn(tables.render(saved), width).split("\n"))
@@ -184,7 +219,7 @@ def test_nothing_hostile_reaches_the_list(name: str, created: str, problem: str)
         Listed(Path(f"{name}.json"), created, name, (name,), 1),
         Listed(Path(name), problem=problem),
     ]
-    assert all(is_clean(line) for line in drawn(tables.list_table(listed)).split("\n"))
+    assert all(is_clean(line) for line in drawn(list_table(listed)).split("\n"))
 
 
 def test_markup_is_not_parsed() -> None:
@@ -199,7 +234,7 @@ def test_markup_is_not_parsed() -> None:
     drawn_text = drawn(tables.render(saved))
     assert drawn_text.count(text) == 6
     assert "[red]A" in drawn_text
-    listed = drawn(tables.list_table([Listed(Path("[b]f.json"), "", text, ("[i]v",), 1)]))
+    listed = drawn(list_table([Listed(Path("[b]f.json"), "", text, ("[i]v",), 1)]))
     assert "[b]f.json" in listed
     assert "[i]v" in listed
 

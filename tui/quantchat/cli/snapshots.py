@@ -11,6 +11,7 @@ from quantchat import paths
 from quantchat.cli.console import console
 from quantchat.errors import UserError
 from quantchat.report import tables
+from quantchat.report.listing import list_table
 from quantchat.snapshot import recovered, store
 from quantchat.text import one_line
 
@@ -38,7 +39,7 @@ def list_(folder: Path) -> None:
     """List the snapshots, the newest first."""
     listed = store.recent(folder)
     if listed:
-        console().print(tables.list_table(listed))
+        console().print(list_table(listed))
         if any(recovered.is_recovered(line.path) for line in listed):
             click.echo("recovered: `quantchat snapshots keep NAME`, or `… discard NAME`")
     else:

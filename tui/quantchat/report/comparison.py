@@ -11,9 +11,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from quantchat.report.figures import UNKNOWN, number, size
+from quantchat.report.figures import UNKNOWN, number, size, when
 from quantchat.report.measurement import CONTENDED, failures, flags, how, ratio_cells
-from quantchat.report.tables import when
 from quantchat.snapshot.columns import Column, Run
 from quantchat.snapshot.compare import PairCompared, RunsCompared
 from quantchat.snapshot.figures import FIGURES, Held, Sampled

@@ -12,9 +12,8 @@ from rich.text import Text
 
 from quantchat.metrics.flips import Flips
 from quantchat.metrics.quality import Quantity
-from quantchat.report.figures import UNKNOWN
+from quantchat.report.figures import UNKNOWN, when
 from quantchat.report.score import new_table, with_error
-from quantchat.report.tables import when
 from quantchat.snapshot.evaluation import (
     EvaluatedRecord,
     EvaluationRecord,

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from datetime import datetime
 
 from quantchat.worker.variant import SERVERS, STARTED_SERVER
 
 UNKNOWN = "–"
+
+ORDERS = {"together": "contended", "in-turn": "in turn"}
+"""How a figure came about, to stand beside it."""
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -43,6 +47,14 @@ def load_parts(
         return [("import", import_s), ("weights", weights_s), ("warm-up", warmup_s)]
     start = [("server's start", weights_s)] if device == STARTED_SERVER else []
     return [("import", import_s), *start, ("first answer", warmup_s)]
+
+
+def when(created: str) -> str:
+    """A saved time, to the minute: `2026-11-03 14:25 +0100`; as it stands where it is none."""
+    try:
+        return f"{datetime.fromisoformat(created):%Y-%m-%d %H:%M %z}"
+    except ValueError:
+        return created
 
 
 def size(count: int | None) -> str:

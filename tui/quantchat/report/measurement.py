@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from quantchat.metrics.statistics import Ratio
-from quantchat.report.figures import number, size
-from quantchat.report.tables import ORDERS
+from quantchat.report.figures import ORDERS, number, size
+from quantchat.report.series import has_two_sides
 from quantchat.snapshot.columns import measured_turns
 from quantchat.snapshot.ratios import Compared, compare_sides, pooled_gaps
 from quantchat.snapshot.schema import MeasurementRecord, Snapshot
@@ -22,7 +22,7 @@ def render(snapshot: Snapshot) -> Group:
     """The result of the measurement in `snapshot`. Raises ValueError where it holds none."""
     parts: list[RenderableType] = [
         Text.assemble(("Measured", "bold"), f" {how(snapshot)}"),
-        ratios_table(snapshot),
+        *([ratios_table(snapshot)] if has_two_sides(snapshot) else []),
         *(Text(line) for line in gap_lines(snapshot)),
     ]
     if _of(snapshot).order == "together":

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from quantchat.report.figures import UNKNOWN, number
+from quantchat.report.figures import ORDERS, number
 from quantchat.report.page_tables import Grid, grid
 from quantchat.report.parting import parts_at
 from quantchat.report.series import letter, named, places, told_turns
 from quantchat.report.surprise import forced
-from quantchat.report.tables import ORDERS, turn_table
+from quantchat.report.turns import name, turn_table
 from quantchat.snapshot.schema import AnswerRecord, Snapshot, TurnRecord
 from quantchat.text import neutralise
 
@@ -51,7 +51,7 @@ def _turns(snapshot: Snapshot) -> Iterator[ToldTurn]:
     known = places(snapshot)
     first: dict[tuple[object, ...], str] = {}
     for turn in told_turns(snapshot):
-        title = _title(turn)
+        title = name(turn, snapshot.voting)
         said = (turn.prompt, *((a.variant, a.text, a.reason) for a in turn.answers))
         repeats = first.setdefault(said, title) if any(a.text for a in turn.answers) else title
         yield ToldTurn(
@@ -63,12 +63,6 @@ def _turns(snapshot: Snapshot) -> Iterator[ToldTurn]:
             answers=[] if repeats != title else _said(turn, known),
             repeats="" if repeats == title else repeats,
         )
-
-
-def _title(turn: TurnRecord) -> str:
-    if turn.round is None:
-        return f"Turn {turn.number}"
-    return f"Prompt {UNKNOWN if turn.task is None else turn.task}, round {turn.round}"
 
 
 def _speeds(turn: TurnRecord, known: dict[str, int]) -> str:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from quantchat.report import evaluation, score, votes
 from quantchat.report.drawing import Plot
+from quantchat.report.figures import ORDERS
 from quantchat.report.measurement import CONTENDED, failures, flags, gap_lines, how, ratios_table
 from quantchat.report.page_answers import ToldTurn, turns
 from quantchat.report.page_tables import Grid, differences, grid, overview
 from quantchat.report.plots import plots
 from quantchat.report.prompts_table import per_prompt
 from quantchat.report.series import has_two_sides, told_turns
-from quantchat.report.tables import ORDERS, header, memory_table, variants_table
+from quantchat.report.tables import header, memory_table, variants_table
 from quantchat.snapshot.columns import Run
 from quantchat.snapshot.compare import compare_runs
 from quantchat.snapshot.evaluation import obstacles as evaluation_obstacles

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
-from quantchat.report.figures import UNKNOWN, number
+from quantchat.report.figures import ORDERS, UNKNOWN, number, when
 from quantchat.report.measurement import ratio_cells
 from quantchat.report.series import has_two_sides
-from quantchat.report.tables import ORDERS, when
 from quantchat.snapshot.compare import RunsCompared
 from quantchat.snapshot.ratios import compare_sides
 from quantchat.snapshot.schema import Snapshot

@@ -9,9 +9,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from quantchat.report.figures import UNKNOWN, milliseconds, number
+from quantchat.report.figures import ORDERS, UNKNOWN, milliseconds, number
 from quantchat.report.series import Series, all_series, letter, told_turns
-from quantchat.report.tables import ORDERS
 from quantchat.snapshot.columns import measured_turns
 from quantchat.snapshot.schema import AnswerRecord, Snapshot
 from quantchat.text import one_line

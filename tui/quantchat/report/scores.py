@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from quantchat.report.figures import when
 from quantchat.report.score import (
     DIVERGENCES,
     divergence_cells,
@@ -18,7 +19,6 @@ from quantchat.report.score import (
     new_table,
     perplexity_cell,
 )
-from quantchat.report.tables import when
 from quantchat.snapshot.schema import Snapshot
 from quantchat.snapshot.score import ScoreRecord
 from quantchat.text import one_line

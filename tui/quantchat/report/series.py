@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from quantchat.metrics.latency import itl_ms
-from quantchat.report.tables import ORDERS
+from quantchat.report.figures import ORDERS
 from quantchat.snapshot.columns import measured_turns
 from quantchat.snapshot.schema import AnswerRecord, Snapshot, TurnRecord
 from quantchat.text import one_line

@@ -1,4 +1,4 @@
-"""One snapshot as tables, and the list of snapshots (Rich).
+"""One snapshot as tables (Rich).
 
 Everything that comes from a model, a profile or a file is neutralised and put in as `Text`, which
 Rich never parses as markup.
@@ -6,59 +6,44 @@ Rich never parses as markup.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from datetime import datetime
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import Iterable, Iterator
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from quantchat.metrics.gpus import GpuSample
 from quantchat.metrics.memory import SOURCES
-from quantchat.report import score, votes
-from quantchat.report.figures import UNKNOWN, load_parts, milliseconds, number, seconds, size
-from quantchat.report.parting import parts_at
-from quantchat.report.surprise import forced
-from quantchat.snapshot.recovered import is_recovered
-from quantchat.snapshot.schema import AnswerRecord, Snapshot, TurnRecord, VariantRecord
-from quantchat.snapshot.store import Listed
-from quantchat.text import neutralise, one_line
-from quantchat.worker.protocol import NO_ID
-
-ORDERS = {"together": "contended", "in-turn": "in turn"}
-"""How a figure came about, to stand beside it."""
-
-_REASONS = {
-    "eos": "end of the answer",
-    "length": "longest answer asked for",
-    "stop": "stopped",
-    "context": "context full",
-    "failed": "failed",
-}
-
-_Row = tuple[str, list[Text]]
-_T = TypeVar("_T")
+from quantchat.report import evaluation, measurement, score, turns, votes
+from quantchat.report.across import across, row
+from quantchat.report.figures import UNKNOWN, load_parts, seconds, size, when
+from quantchat.report.prompts_table import per_prompt
+from quantchat.snapshot.schema import Snapshot, TurnRecord, VariantRecord
+from quantchat.text import one_line
 
 
 def render(snapshot: Snapshot) -> Group:
-    """All of it: where, what ran, memory, the score, each turn with its figures and answers."""
-    parts: list[RenderableType] = [header(snapshot), variants_table(snapshot)]
+    """All of it: where, the results, what ran, its memory, each turn with figures and answers."""
+    parts: list[RenderableType] = [header(snapshot), *_results(snapshot), variants_table(snapshot)]
     if any(variant.ledger for variant in snapshot.variants):
         parts.append(memory_table(snapshot))
-    if snapshot.voting is not None:
-        parts.append(votes.render(snapshot))
-    if snapshot.score is not None:
-        parts.append(score.render(snapshot.score))
-    if snapshot.evaluation is not None:
-        from quantchat.report import evaluation  # which takes its words from here
-
-        parts.append(evaluation.render(snapshot.evaluation))
     for turn in snapshot.turns:
-        parts += [Text(), turn_table(turn), answers(turn)]
+        parts += [Text(), turns.turn_table(turn, snapshot.voting), turns.answers(turn)]
     return Group(*parts)
+
+
+def _results(snapshot: Snapshot) -> Iterator[RenderableType]:
+    """What a measurement, votes, a score or tasks came to; nothing of a chat."""
+    if snapshot.measurement is not None:
+        yield from (Text(), measurement.render(snapshot))
+        if prompts := per_prompt(snapshot):
+            yield prompts
+    if snapshot.voting is not None:
+        yield votes.render(snapshot)
+    if snapshot.score is not None:
+        yield score.render(snapshot.score)
+    if snapshot.evaluation is not None:
+        yield evaluation.render(snapshot.evaluation)
 
 
 def header(snapshot: Snapshot) -> Text:
@@ -84,54 +69,52 @@ def variants_table(snapshot: Snapshot) -> Table:
     """What really ran, not what was asked for."""
     variants = [v for v in snapshot.variants if v.resolved or v.failure]
     rows = [
-        _row("engine", variants, lambda v: v.resolved and v.resolved.engine),
-        _row("model", variants, lambda v: v.resolved and v.resolved.model),
-        _row("architecture", variants, lambda v: v.resolved and v.resolved.architecture),
-        _row("kernel", variants, lambda v: v.resolved and v.resolved.kernel),
-        _row("dtype", variants, lambda v: v.resolved and v.resolved.dtype),
-        _row("device", variants, _device),
-        _row("attention", variants, lambda v: v.resolved and v.resolved.attention),
-        _row("caution", variants, _caution),
-        _row("decoding", variants, lambda v: v.resolved and v.resolved.decode),
-        _row("parameters", variants, lambda v: v.resolved and _count(v.resolved.parameters)),
-        _row("context", variants, _context),
-        _row("prompts", variants, _prompts),
-        _row("checkpoint", variants, lambda v: v.resolved and v.resolved.checkpoint_hash[:12]),
-        _row("adapter", variants, _adapter),
-        _row("libraries", variants, _libraries),
-        _row("load time", variants, _load),
-        _row("note", variants, lambda v: v.note),
-        _row("failure", variants, lambda v: v.failure and v.failure.reason),
+        row("engine", variants, lambda v: v.resolved and v.resolved.engine),
+        row("model", variants, lambda v: v.resolved and v.resolved.model),
+        row("architecture", variants, lambda v: v.resolved and v.resolved.architecture),
+        row("kernel", variants, lambda v: v.resolved and v.resolved.kernel),
+        row("dtype", variants, lambda v: v.resolved and v.resolved.dtype),
+        row("device", variants, _device),
+        row("attention", variants, lambda v: v.resolved and v.resolved.attention),
+        row("caution", variants, _caution),
+        row("decoding", variants, lambda v: v.resolved and v.resolved.decode),
+        row("parameters", variants, lambda v: v.resolved and _count(v.resolved.parameters)),
+        row("context", variants, _context),
+        row("prompts", variants, _prompts),
+        row("checkpoint", variants, lambda v: v.resolved and v.resolved.checkpoint_hash[:12]),
+        row("adapter", variants, _adapter),
+        row("libraries", variants, _libraries),
+        row("load time", variants, _load),
+        row("note", variants, lambda v: v.note),
+        row("failure", variants, lambda v: v.failure and v.failure.reason),
     ]
-    return _table("What ran", [variant.label for variant in variants], rows)
+    return across("What ran", [variant.label for variant in variants], rows)
 
 
 def memory_table(snapshot: Snapshot) -> Table:
     """The memory ledger of each variant that was loaded."""
     variants = [v for v in snapshot.variants if v.ledger]
     rows = [
-        _row("weights", variants, lambda v: v.ledger and size(v.ledger.weights)),
-        _row("  by dtype", variants, lambda v: v.ledger and _sizes(v.ledger.weights_by_dtype)),
-        _row(
-            "  the quantization's own", variants, lambda v: v.ledger and _sizes(v.ledger.overhead)
-        ),
-        _row("  by device", variants, lambda v: v.ledger and _sizes(v.ledger.weights_by_device)),
-        _row("  predicted", variants, _predicted),
-        _row("KV cache", variants, lambda v: v.ledger and size(v.ledger.kv_cache)),
-        _row("other live tensors", variants, lambda v: v.ledger and size(v.ledger.other_live)),
-        _row("allocator slack", variants, lambda v: v.ledger and size(v.ledger.slack)),
-        _row(
+        row("weights", variants, lambda v: v.ledger and size(v.ledger.weights)),
+        row("  by dtype", variants, lambda v: v.ledger and _sizes(v.ledger.weights_by_dtype)),
+        row("  the quantization's own", variants, lambda v: v.ledger and _sizes(v.ledger.overhead)),
+        row("  by device", variants, lambda v: v.ledger and _sizes(v.ledger.weights_by_device)),
+        row("  predicted", variants, _predicted),
+        row("KV cache", variants, lambda v: v.ledger and size(v.ledger.kv_cache)),
+        row("other live tensors", variants, lambda v: v.ledger and size(v.ledger.other_live)),
+        row("allocator slack", variants, lambda v: v.ledger and size(v.ledger.slack)),
+        row(
             "reserved, by device",
             variants,
             lambda v: v.ledger and _sizes(v.ledger.reserved_by_device),
         ),
-        _row("non-torch", variants, lambda v: v.ledger and size(v.ledger.non_torch)),
-        _row("process total", variants, lambda v: v.ledger and size(v.ledger.process)),
-        _row("peak", variants, lambda v: _peak(v, snapshot.turns)),
-        _row("worker holds", variants, _held),
-        _row("measured", variants, _source),
+        row("non-torch", variants, lambda v: v.ledger and size(v.ledger.non_torch)),
+        row("process total", variants, lambda v: v.ledger and size(v.ledger.process)),
+        row("peak", variants, lambda v: _peak(v, snapshot.turns)),
+        row("worker holds", variants, _held),
+        row("measured", variants, _source),
     ]
-    return _table("Memory", [variant.label for variant in variants], rows)
+    return across("Memory", [variant.label for variant in variants], rows)
 
 
 def _context(variant: VariantRecord) -> str | None:
@@ -139,110 +122,7 @@ def _context(variant: VariantRecord) -> str | None:
     return f"{length} tokens" if length > 0 else None
 
 
-def _output(answer: AnswerRecord) -> str:
-    tokens, arrived = answer.timing.output_tokens, len(answer.times_ns)
-    if tokens < 0:
-        return f"{arrived} chunks, tokens not counted"
-    return f"{tokens} tokens" + (f" in {arrived} chunks" if NO_ID in answer.ids else "")
-
-
-def turn_table(turn: TurnRecord) -> Table:
-    """Latency and throughput of one turn, with how it ran beside each figure."""
-    given = turn.answers
-    rows = [
-        _row("prompt", given, _prompt_tokens),
-        _row("output", given, _output),
-        _timed("TTFT", given, lambda a: milliseconds(a.timing.ttft_ms)),
-        _timed("prefill throughput", given, lambda a: _rate(a.timing.prefill_tok_s)),
-        _timed("ITL p50 · p95 · p99", given, _itl),
-        _timed("TPOT", given, lambda a: milliseconds(a.timing.tpot_ms)),
-        _timed("decode throughput", given, lambda a: _rate(a.timing.decode_tok_s)),
-        _timed("end-to-end throughput", given, lambda a: _rate(a.timing.end_to_end_tok_s)),
-        _row("energy", given, _energy),
-        _row("CPU threads", given, _threads),
-        _row("ended by", given, _ended),
-    ]
-    title = f"Turn {turn.number}"
-    if turn.divergence_point is not None:
-        title += f": {parts_at(turn)}"
-    if read := forced(turn):
-        title += f"\n{read}"
-    return _table(title, [answer.variant for answer in given], rows)
-
-
-def answers(turn: TurnRecord) -> Text:
-    """The prompt and what each variant said, in full."""
-    text = _said("prompt", turn.prompt)
-    for answer in turn.answers:
-        text.append("\n\n")
-        text.append_text(_said(answer.variant, answer.text))
-    return text
-
-
-def list_table(listed: Iterable[Listed]) -> Table:
-    """The list of snapshots, with the problem of each that cannot be read."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("file", "saved", "profile", "shown", "turns"):
-        table.add_column(name, overflow="fold", justify="right" if name == "turns" else "left")
-    for line in listed:
-        file = Text(one_line(line.path.name))
-        if line.problem:
-            table.add_row(file, "", Text(f"broken: {one_line(line.problem)}", style="red"))
-            continue
-        shown = " | ".join(one_line(label) for label in line.variants)
-        table.add_row(
-            file,
-            Text(one_line(when(line.created))),
-            Text(one_line(line.name)) + recovered_mark(line.path),
-            Text(shown),
-            Text(line.without if line.without and not line.turns else str(line.turns)),
-        )
-    return table
-
-
-def recovered_mark(path: Path) -> Text:
-    """What tells a conversation that was never saved by its user."""
-    return Text("  recovered", style="yellow") if is_recovered(path) else Text()
-
-
-def when(created: str) -> str:
-    """A saved time, to the minute: `2026-11-03 14:25 +0100`; as it stands where it is none."""
-    try:
-        return f"{datetime.fromisoformat(created):%Y-%m-%d %H:%M %z}"
-    except ValueError:
-        return created
-
-
 # ------------------------------------------------------------ cells
-
-
-def _table(title: str, labels: Iterable[str], rows: Iterable[_Row]) -> Table:
-    """Figures down, variants across. Rows in which no cell says anything are left out."""
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("", style="dim")
-    for label in labels:
-        table.add_column(Text(one_line(label)), overflow="fold")
-    for name, cells in rows:
-        if any(cell.plain for cell in cells):
-            table.add_row(Text(name), *cells)
-    return table
-
-
-def _row(name: str, given: Iterable[_T], tell: Callable[[_T], object]) -> _Row:
-    return name, [Text(one_line(str(tell(one) or ""))) for one in given]
-
-
-def _timed(name: str, given: Iterable[AnswerRecord], tell: Callable[[AnswerRecord], str]) -> _Row:
-    return name, [_with_order(tell(answer), answer.order) for answer in given]
-
-
-def _with_order(figure: str, order: str) -> Text:
-    text = Text(figure)
-    return text if figure == UNKNOWN else text.append(f" {ORDERS[order]}", style="dim")
-
-
-def _said(who: str, text: str) -> Text:
-    return Text.assemble((f"{one_line(who)}:", "bold"), "\n", neutralise(text))
 
 
 def _gpu(gpu: GpuSample, driver: str | None) -> str:
@@ -348,40 +228,6 @@ def _source(variant: VariantRecord) -> str:
         return ""
     source = SOURCES.get(variant.memory.source, variant.memory.source)
     return f"{source}: {variant.memory.reason}" if variant.memory.reason else source
-
-
-def _prompt_tokens(answer: AnswerRecord) -> str:
-    cached = f", {answer.cached_tokens} of them from the KV cache" if answer.cached_tokens else ""
-    return f"{answer.prompt_tokens} tokens{cached}"
-
-
-def _threads(answer: AnswerRecord) -> str:
-    """Where it ran on the CPU: they decide more than anything else how fast."""
-    on_cpu = answer.ledger is not None and answer.ledger.device == "cpu"
-    return str(answer.request.threads) if answer.request and on_cpu else ""
-
-
-def _energy(answer: AnswerRecord) -> str:
-    if answer.energy is None:
-        return ""
-    over = f"{number(answer.energy.joules)} J over {seconds(answer.energy.seconds)}"
-    each = answer.energy.per_token(len(answer.ids))
-    return f"{UNKNOWN} ({over})" if each is None else f"{number(each)} J/token ({over})"
-
-
-def _itl(answer: AnswerRecord) -> str:
-    itl = answer.timing.itl_ms
-    return f"{number(itl.p50)} · {number(itl.p95)} · {number(itl.p99)} ms" if itl else UNKNOWN
-
-
-def _rate(tokens_per_s: float | None) -> str:
-    return UNKNOWN if tokens_per_s is None else f"{number(tokens_per_s)} tok/s"
-
-
-def _ended(answer: AnswerRecord) -> str:
-    if answer.failure is not None:
-        return f"failed: {answer.failure.reason}"
-    return _REASONS.get(answer.reason, answer.reason) or f"not over ({answer.state})"
 
 
 def _count(parameters: int) -> str:
