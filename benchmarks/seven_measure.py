@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import statistics
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from driving import Answer, NotRun, ask, loaded
+from seven_kept import Kept
+from seven_progress import Progress
 from shapes import SHAPES
 
 from quantchat.host.worker_process import Worker
@@ -19,8 +21,6 @@ from quantchat.worker.protocol import Generate, Load, Message, Ready, Sampling
 
 QUESTION = [Message("user", "Explain step by step how a bicycle stays upright.")]
 PLAIN = "generate"
-SHORTEST_PAIR = 4
-"""Turns of the pair in each order: two ABBA."""
 
 
 @dataclass(frozen=True)
@@ -50,72 +50,118 @@ class Asked:
         )
 
 
-async def variant(label: str, load: Load, modes: Sequence[str], asked: Asked) -> dict[str, Any]:
-    """The figures of one variant by mode; of a mode that cannot be had, the reason.
+class Side(NamedTuple):
+    """A variant that is loaded."""
+
+    worker: Worker
+    ready: Ready
+
+
+@asynccontextmanager
+async def serving(label: str, load: Load) -> AsyncIterator[Side]:
+    """What `load` loads, for as long as the block runs. Raises NotRun where it cannot."""
+    side = Side(*await loaded(label, load))
+    try:
+        yield side
+    finally:
+        await side.worker.close()
+
+
+async def variant(
+    label: str,
+    load: Load,
+    wanted: Mapping[str, Sequence[int]],
+    asked: Asked,
+    kept: Kept,
+    progress: Progress,
+) -> None:
+    """Measure one variant in each mode of `wanted`, at its contexts; what cannot be, says why.
 
     `generate` stays loaded beside each other mode and answers in the same rounds, so that a slow
     minute of the machine meets both.
     """
-    print(label, flush=True)
     load = replace(load, threads=asked.threads)
+    print(f"loading {label}", flush=True)
     try:
-        plain, plain_ready = await loaded(label, replace(load, decode=PLAIN))
-    except NotRun as error:
-        return {"not_run": str(error)}
-    found: dict[str, Any] = {"kernel": plain_ready.resolved.kernel, "modes": {}}
-    try:
-        for mode in modes:
-            if mode == PLAIN:
-                sides = {PLAIN: (plain, plain_ready)}
-            else:
-                try:
-                    sides = {mode: await loaded(label, replace(load, decode=mode))}
-                except NotRun as error:
-                    found["modes"][mode] = {"not_run": str(error)}
+        async with serving(label, replace(load, decode=PLAIN)) as plain:
+            for mode, contexts in wanted.items():
+                progress.begin(f"{label}: {mode}")
+                keep = _Keep(kept, label, mode)
+                if mode == PLAIN:
+                    await _ask({PLAIN: plain}, contexts, asked, keep)
                     continue
-                sides[PLAIN] = (plain, plain_ready)
-            try:
-                found["modes"][mode] = await _mode(mode, sides, asked)
-            except NotRun as error:
-                found["modes"][mode] = {"not_run": str(error)}
-            if mode != PLAIN:
-                await sides[mode][0].close()
-            print(f"  {mode}: {_word(found['modes'][mode])}", flush=True)
-    finally:
-        await plain.close()
-    return found
+                try:
+                    async with serving(label, replace(load, decode=mode)) as own:
+                        await _ask({mode: own, PLAIN: plain}, contexts, asked, keep)
+                except NotRun as error:
+                    kernel = plain.ready.resolved.kernel
+                    kept.refuse_mode(label, mode, kernel, _reason(error, label, load))
+    except NotRun as error:
+        progress.skip(len(wanted))
+        kept.refuse(label, _reason(error, label, load))
 
 
-async def _mode(mode: str, sides: dict[str, tuple[Worker, Ready]], asked: Asked) -> dict[str, Any]:
-    ready = sides[mode][1]
-    contexts: dict[str, Any] = {}
-    turn = 0
-    for context in asked.contexts:
-        answers: dict[str, list[Answer]] = {side: [] for side in sides}
-        for number in range(asked.rounds + 1):  # the first one warms up
-            order = list(sides) if number % 2 else list(reversed(sides))
-            for side in order:
-                turn += 1
-                answer = await ask(sides[side][0], asked.request(turn, context))
-                if number:
-                    answers[side].append(answer)
-        rates = [answer.tok_s or 0.0 for answer in answers[mode]]
-        plain = [answer.tok_s or 0.0 for answer in answers[PLAIN]]
-        contexts[str(context)] = {
-            "tok_s": [round(rate, 2) for rate in rates],
-            "ratio": [round(a / b, 3) for a, b in zip(rates, plain, strict=True)],
-            "ttft_ms": [round(answer.ttft_ms, 1) for answer in answers[mode]],
-            "ledger": _ledger(sides[mode][0], answers[mode][-1], ready),
-            "bytes_per_token": _read(asked.shape, answers[mode][-1], ready),
+def _reason(error: NotRun, label: str, load: Load) -> str:
+    """Without what the reader knows (the label) and what is gone by then (a temporary folder)."""
+    reason = str(error).removeprefix(f"{label}: ").replace(load.model, "the checkpoint")
+    print(f"  not run: {reason}", flush=True)
+    return reason
+
+
+@dataclass(frozen=True)
+class _Keep:
+    """Where the figures of one variant in one mode go."""
+
+    kept: Kept
+    label: str
+    mode: str
+
+    def add(self, ready: Ready, context: int, figures: dict[str, Any]) -> None:
+        loading = {
+            "kernel": ready.resolved.kernel,
+            "decode": ready.resolved.decode,
+            "load_s": {
+                "import": round(ready.import_s, 2),
+                "weights": round(ready.weights_s, 2),
+                "warm_up": round(ready.warmup_s, 2),
+            },
         }
+        self.kept.add(self.label, self.mode, loading, context, figures)
+        print(f"  at {context}: {_word(figures)}", flush=True)
+
+
+async def _ask(sides: dict[str, Side], contexts: Sequence[int], asked: Asked, keep: _Keep) -> None:
+    """Ask at each context; where one fails, for memory say, the others still have their figures."""
+    for context in contexts:
+        try:
+            figures = await _context(sides, context, asked, keep.mode)
+        except NotRun as error:
+            figures = {"not_run": str(error)}
+        keep.add(sides[keep.mode].ready, context, figures)
+
+
+async def _context(sides: dict[str, Side], context: int, asked: Asked, mode: str) -> dict[str, Any]:
+    answers: dict[str, list[Answer]] = {side: [] for side in sides}
+    for number in range(asked.rounds + 1):  # the first one warms up
+        order = list(sides) if number % 2 else list(reversed(sides))
+        for side in order:
+            try:
+                answer = await ask(sides[side].worker, asked.request(number + 1, context))
+            except NotRun as error:
+                if side == mode:
+                    raise
+                raise NotRun(f"{side}, asked beside it: {error}") from None
+            if number:
+                answers[side].append(answer)
+    rates = [answer.tok_s or 0.0 for answer in answers[mode]]
+    plain = [answer.tok_s or 0.0 for answer in answers[PLAIN]]
+    own, last = sides[mode], answers[mode][-1]
     return {
-        "decode": ready.resolved.decode,
-        "load_s": {
-            "import": round(ready.import_s, 2),
-            "weights": round(ready.weights_s, 2),
-            "warm_up": round(ready.warmup_s, 2),
-        },
-        "contexts": contexts,
+        "tok_s": [round(rate, 2) for rate in rates],
+        "ratio": [round(a / b, 3) for a, b in zip(rates, plain, strict=True)],
+        "ttft_ms": [round(answer.ttft_ms, 1) for answer in answers[mode]],
+        "ledger": _ledger(own.worker, last, own.ready),
+        "bytes_per_token": _read(asked.shape, last, own.ready),
     }
 
 
@@ -137,65 +183,9 @@ def _read(shape: str, answer: Answer, ready: Ready) -> int:
 
 def _word(figures: dict[str, Any]) -> str:
     if "not_run" in figures:
-        return str(figures["not_run"])
-    rates = [statistics.median(one["tok_s"]) for one in figures["contexts"].values()]
-    return " / ".join(f"{rate:.1f}" for rate in rates) + " tok/s"
-
-
-# ------------------------------------------------------------ two at once
-
-
-async def pair(measured: dict[str, Any], loads: dict[str, Load], asked: Asked) -> dict[str, Any]:
-    """The fastest GPTQ 4-bit and NF4 side by side: tok/s of each, in turn and together."""
-    labels = [
-        _fastest(measured, lambda label: label.startswith("GPTQ 4-bit")),
-        _fastest(measured, lambda label: label.startswith("NF4")),
-    ]
-    if None in labels:
-        return {"not_run": "no GPTQ 4-bit or no NF4 was measured"}
-    workers = {}
-    try:
-        for label in labels:
-            assert label is not None
-            workers[label], _ = await loaded(label, replace(loads[label], threads=asked.threads))
-        return {"context": asked.contexts[0], **await _orders(workers, asked)}
-    except NotRun as error:
-        return {"not_run": str(error)}
-    finally:
-        for worker in workers.values():
-            await worker.close()
-
-
-async def _orders(workers: dict[str, Worker], asked: Asked) -> dict[str, Any]:
-    rates: dict[str, dict[str, list[float]]] = {
-        order: {label: [] for label in workers} for order in ("in turn", "together")
-    }
-    shared = max(1, asked.threads // 2) if asked.threads else 0
-    turns = max(SHORTEST_PAIR, asked.rounds)
-    for number in range(turns + 1):
-        labels = list(workers) if number % 4 in (0, 3) else list(reversed(workers))
-        request = asked.request(2 * number, asked.contexts[0])
-        for label in labels:
-            answer = await ask(workers[label], request)
-            if number:
-                rates["in turn"][label].append(round(answer.tok_s or 0.0, 2))
-        request = asked.request(2 * number + 1, asked.contexts[0], threads=shared)
-        both = await asyncio.gather(*(ask(workers[label], request) for label in labels))
-        if number:
-            for label, answer in zip(labels, both, strict=True):
-                rates["together"][label].append(round(answer.tok_s or 0.0, 2))
-    return rates
-
-
-def _fastest(measured: dict[str, Any], fits: Any) -> str | None:
-    """Label of the variant that had the highest throughput in any mode."""
-    speeds = {}
-    for label, one in measured.items():
-        rates = [
-            statistics.median(next(iter(mode["contexts"].values()))["tok_s"])
-            for mode in one.get("modes", {}).values()
-            if "contexts" in mode
-        ]
-        if rates and fits(label):
-            speeds[label] = max(rates)
-    return max(speeds, key=lambda label: speeds[label]) if speeds else None
+        return f"not run: {figures['not_run']}"
+    middle = {name: statistics.median(figures[name]) for name in ("tok_s", "ratio", "ttft_ms")}
+    return (
+        f"{middle['tok_s']:.1f} tok/s, {middle['ratio']:.2f} × generate, "
+        f"TTFT {middle['ttft_ms']:.0f} ms"
+    )

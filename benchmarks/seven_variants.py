@@ -29,6 +29,8 @@ class Variant:
     engine: str
     options: dict[str, Any]
     source: Source = Source()
+    bits: int = 0
+    """Of its weights on the device; 0 for bfloat16."""
 
     def load(self, folder: Path, device: str) -> Load:
         """The command that loads it from `folder`."""
@@ -36,12 +38,12 @@ class Variant:
 
 
 def _gptq(kernel: str, bits: int = 4) -> Variant:
-    return Variant("gptq", {"kernel": kernel}, Source(bits))
+    return Variant("gptq", {"kernel": kernel}, Source(bits), bits)
 
 
 def _bitsandbytes(kind: str, double: bool = False) -> Variant:
     options = {"quant_type": kind, "double_quant": double, "compute_dtype": "auto"}
-    return Variant("bitsandbytes", options)
+    return Variant("bitsandbytes", options, bits=8 if kind == "int8" else 4)
 
 
 VARIANTS = {

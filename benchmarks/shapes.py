@@ -61,6 +61,17 @@ class Shape:
             ):
                 yield f"model.layers.{layer}.{name}", out, width
 
+    def size(self, bits: int, group: int) -> int:
+        """Bytes of its tensors: GPTQ of `bits` bits in groups of `group`, or bfloat16 where 0."""
+        total = 2 * self.hidden * (2 * self.vocabulary + 2 * self.layers + 1)
+        for _, out, width in self.linears():
+            if bits:
+                scales = width // group * out * (2 + bits / 8)  # and zeros
+                total += int(out * width * bits / 8 + scales) + 4 * width  # and indices
+            else:
+                total += 2 * out * width
+        return total
+
     def config(self, dtype: str) -> dict[str, Any]:
         """Its `config.json`."""
         return {

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from bandwidth import bandwidth
-from seven import checkpoint
+from seven_checkpoints import checkpoint
 from seven_variants import VARIANTS
 from shapes import SHAPES
 from torch.autograd import DeviceType

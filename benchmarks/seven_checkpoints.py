@@ -1,0 +1,61 @@
+"""The checkpoints that `seven` loads: made where they are not, if there is room for them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from safetensors import SafetensorError
+from seven_variants import Source
+from shapes import SHAPES, write_dense, write_gptq
+
+GB = 1e9
+ELSEWHERE = "name a folder on another disk with --folder"
+
+
+def checkpoint(folder: Path, shape: str, source: Source) -> Path:
+    """The checkpoint in `folder` that `source` loads, made where it is not there.
+
+    Raises SystemExit where it cannot be written.
+    """
+    made = _place(folder, shape, source)
+    if made.is_dir():
+        return made
+    print(f"writing {shape}, {source.name}, {_size(shape, source) / GB:.1f} GB", flush=True)
+    part = made.with_name(f"{made.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of a run that was ended
+    try:
+        part.mkdir(parents=True)
+        if source.bits:
+            write_gptq(part, SHAPES[shape], source.bits, source.group)
+        else:
+            write_dense(part, SHAPES[shape])
+        part.replace(made)
+    except (OSError, SafetensorError) as error:
+        raise SystemExit(f"{made}: cannot be written: {error}; {ELSEWHERE}") from None
+    return made
+
+
+def check_room(folder: Path, shape: str, sources: Iterable[Source]) -> None:
+    """Make `folder`; raise SystemExit where it has no room for what is missing of `sources`."""
+    missing = [one for one in set(sources) if not _place(folder, shape, one).is_dir()]
+    needed = sum(_size(shape, source) for source in missing)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise SystemExit(f"{folder}: cannot be used: {error.strerror}; {ELSEWHERE}") from None
+    if free < needed:
+        raise SystemExit(
+            f"{folder}: the disk is too full: the checkpoints take {needed / GB:.1f} GB, "
+            f"{free / GB:.1f} GB are free: {ELSEWHERE}"
+        )
+
+
+def _place(folder: Path, shape: str, source: Source) -> Path:
+    return folder / f"{shape}-{source.name}"
+
+
+def _size(shape: str, source: Source) -> int:
+    return SHAPES[shape].size(source.bits, source.group)
