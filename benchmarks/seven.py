@@ -21,16 +21,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shlex
-import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bandwidth import bandwidth
 from driving import circumstances
-from seven_checkpoints import GB, check_room, checkpoint
+from seven_checkpoints import GB, check_room, checkpoint, made_in
 from seven_kept import Kept, read
 from seven_measure import Asked, variant
 from seven_pair import FAMILIES, fastest, pair
@@ -59,10 +57,7 @@ def measure(given: argparse.Namespace, asked: Asked, machine: DeviceSample, kept
     if not wanted and not with_pair:
         return
     device = "cuda" if machine.gpus else "cpu"
-    with ExitStack() as stack:
-        folder = given.folder
-        if folder is None:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="quantchat-")))
+    with made_in(given.folder) as folder:
         sources = {VARIANTS[label].source for label in wanted}
         if with_pair:
             sources |= {one.source for label, one in VARIANTS.items() if label.startswith(FAMILIES)}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -12,6 +14,16 @@ from shapes import SHAPES, write_dense, write_gptq
 
 GB = 1e9
 ELSEWHERE = "name a folder on another disk with --folder"
+
+
+@contextmanager
+def made_in(named: Path | None) -> Iterator[Path]:
+    """The folder for checkpoints: the one that is named, or one that goes with what is in it."""
+    if named is not None:
+        yield named
+        return
+    with tempfile.TemporaryDirectory(prefix="quantchat-") as folder:
+        yield Path(folder)
 
 
 def checkpoint(folder: Path, shape: str, source: Source) -> Path:

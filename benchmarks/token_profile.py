@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 import torch
 from bandwidth import bandwidth
-from seven_checkpoints import checkpoint
+from seven_checkpoints import check_room, checkpoint, made_in
 from seven_variants import VARIANTS
 from shapes import SHAPES
 from torch.autograd import DeviceType
@@ -45,12 +44,15 @@ def main() -> None:
     )
     parser.add_argument("--variant", choices=list(VARIANTS), default="NF4, double quant")
     parser.add_argument("--mode", default="auto")
-    parser.add_argument("--folder", help="where the checkpoint is made")
+    parser.add_argument(
+        "--folder", type=Path, help="keep the checkpoint there, as seven.py does; else it goes"
+    )
     given = parser.parse_args()
     device = "cuda" if on_gpu else "cpu"
     one = VARIANTS[given.variant]
-    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-        made = checkpoint(Path(folder), given.shape, one.source)
+    with made_in(given.folder) as folder:
+        check_room(folder, given.shape, [one.source])
+        made = checkpoint(folder, given.shape, one.source)
         loaded = load(one.load(made, device), lambda stage: None)
     chosen = choose(loaded, given.mode, lambda stage: None)
     step = chosen.loop._step  # type: ignore[attr-defined]

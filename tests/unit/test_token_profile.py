@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -37,3 +38,17 @@ def test_a_kernel_counts_once_though_its_operator_carries_its_time(token_profile
         "Memcpy DtoH": (2.0, 1),
     }
     assert token_profile.spent(events, on_gpu=False)["aten::mm"] == (5.0, 1)
+
+
+def test_the_scales_of_bitsandbytes_are_read_for_each_token_too(token_profile: Any) -> None:
+    import torch
+
+    embedding, linear = torch.nn.Embedding(10, 8), torch.nn.Linear(8, 4, bias=False)
+    scales = SimpleNamespace(absmax=torch.ones(5), state2=SimpleNamespace(absmax=torch.ones(3)))
+    linear.weight.quant_state = scales
+    model = torch.nn.Sequential(embedding, linear)
+    model.get_input_embeddings = lambda: embedding
+
+    read = token_profile._bytes(SimpleNamespace(model=model), SimpleNamespace(kv_bytes=lambda: 100))
+
+    assert read == 4 * (8 * 4 + 5 + 3) + 100
