@@ -8,6 +8,8 @@ import subprocess
 import sys
 from typing import NamedTuple
 
+from quantchat.host.worker_process import SURROUNDINGS
+
 _SCRIPT = """
 import json, statistics, sys, time, torch
 device, threads = sys.argv[1], int(sys.argv[2])
@@ -52,10 +54,8 @@ def bandwidth(threads: int, device: str = "cpu") -> Bandwidth:
     the memory back. Raises SystemExit where the device cannot be used.
     """
     script = [sys.executable, "-c", _SCRIPT, device, str(threads)]
-    order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # as workers count
-    run = subprocess.run(
-        script, env={**os.environ, **order}, capture_output=True, text=True, check=False
-    )
+    surroundings = {**SURROUNDINGS, **os.environ}  # a worker's: they count the same devices
+    run = subprocess.run(script, env=surroundings, capture_output=True, text=True, check=False)
     if run.returncode:
         reason = (run.stderr.strip() or f"exit status {run.returncode}").splitlines()[-1]
         raise SystemExit(f"{device}: its memory's bandwidth cannot be measured: {reason}")

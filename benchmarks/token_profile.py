@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import as_worker  # noqa: F401
 import torch
 from bandwidth import bandwidth
 from seven_checkpoints import check_room, checkpoint, made_in

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import os
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -14,9 +17,10 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture
-def token_profile(monkeypatch: pytest.MonkeyPatch) -> Any:
+def token_profile(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("token_profile")
+    with patch.dict(os.environ):  # it makes its own a worker's
+        yield importlib.import_module("token_profile")
 
 
 def test_a_kernel_counts_once_though_its_operator_carries_its_time(token_profile: Any) -> None:

@@ -35,7 +35,7 @@ from quantchat.worker.strict_json import ProtocolError
 LINE_LIMIT = 16 * 2**20
 """Longest message line, in bytes: a whole answer of a long context fits many times over."""
 
-_SURROUNDINGS = {
+SURROUNDINGS = {
     # As nvidia-smi and NVML count: CUDA's own order begins with the fastest.
     "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     # Two libraries with thread pools that spin would starve each other on few cores.
@@ -49,6 +49,7 @@ _SURROUNDINGS = {
     "TORCHAO_FORCE_SKIP_LOADING_SO_FILES": "1",
     "PYTHONUNBUFFERED": "1",
 }
+"""What a worker's libraries find in their environment, where the user's own says nothing else."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +234,7 @@ def _executable(place: Place) -> tuple[str, dict[str, str]]:
     compiled = paths.cache_dir() / "compiled"
     with contextlib.suppress(OSError):  # a cache that is read only: Inductor has its say when asked
         paths.private(compiled)
-    environment = {**_SURROUNDINGS, "TORCHINDUCTOR_CACHE_DIR": str(compiled), **os.environ}
+    environment = {**SURROUNDINGS, "TORCHINDUCTOR_CACHE_DIR": str(compiled), **os.environ}
     if place.python is None:
         return sys.executable, environment
     for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
