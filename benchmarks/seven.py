@@ -21,7 +21,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shlex
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,7 +88,10 @@ def measure(given: argparse.Namespace, asked: Asked, machine: DeviceSample, kept
             asyncio.run(variant(label, load(label), modes, asked, kept, progress))
         if with_pair:
             progress.begin("the fastest GPTQ 4-bit and NF4, in turn and together")
-            kept.add_pair(_pair(load, asked, kept))
+            found = _pair(load, asked, kept)
+            if "not_run" in found:
+                print(f"  not run: {found['not_run']}", flush=True)
+            kept.add_pair(found)
 
 
 def _asked(given: argparse.Namespace, on_gpu: bool) -> Asked:
@@ -186,6 +191,21 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """A lost connection or a job's end leaves no worker and no checkpoint behind either."""
+    before = {
+        number: signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) != signal.SIG_IGN  # as nohup has it
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def main() -> int:
     """Measure and print the table, or print the tables of what is kept."""
     given = _arguments()
@@ -204,7 +224,8 @@ def main() -> int:
     kept = Kept(given.results, asked.shape, name)
     status = 0
     try:
-        measure(given, asked, machine, kept)
+        with _ended_as_by_ctrl_c():
+            measure(given, asked, machine, kept)
     except KeyboardInterrupt:
         print("\nstopped: what was measured is kept, the same command with --missing goes on")
         status = 130  # as a shell has it for SIGINT

@@ -148,12 +148,13 @@ def test_a_side_that_fails_beside_the_other_costs_the_pair_alone(
     assert all(worker.script.closed for worker in seven.workers)
 
 
-def test_what_was_measured_before_ctrl_c_is_kept_and_gone_on_with(
-    seven: Seven, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_what_was_measured_before_it_was_stopped_is_kept_and_gone_on_with(
+    seven: Seven, capsys: pytest.CaptureFixture[str], number: signal.Signals
 ) -> None:
     def interrupt(worker: Played, command: Command) -> None:
         if (worker.label, worker.mode) == (NF4, "eager") and isinstance(command, Generate):
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
 
     seven.before = interrupt
     wanted = options(GPTQ, NF4)
