@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,9 +19,13 @@ from rich.text import Text
 import quantchat
 from fakes.escapes import Tokens
 from fakes.hostile_text import CUT, SAMPLE, named, payload
+from fakes.timed_runs import measured
 from quantchat.cli import root
 from quantchat.cli.console import console
+from quantchat.cli.measuring import publish
 from quantchat.cli.streams import NeutralStream, neutral_output
+from quantchat.errors import UserError
+from quantchat.snapshot import store
 from quantchat.text import neutralise
 
 EVIL = "".join(payload(number) for number in SAMPLE).replace(CUT, "")
@@ -107,6 +112,67 @@ def test_a_traceback_is_neutral_within_and_after(guarded: str) -> None:
     assert done.returncode == 1
     assert done.stderr.endswith("RuntimeError: a ␛]52;c;eA==␇ b ⟨202E⟩\n")
     assert controls(done.stderr) == {"\n"}
+
+
+# ---------------------------------------------------------------- a full disk
+
+FULL = "quantchat: the output: cannot be written: No space left on device (make room there, or "
+
+
+def started(folder: Path, *words: str, **streams: Any) -> subprocess.CompletedProcess[str]:
+    """The program, with folders of its own and `streams` as `subprocess.run` takes them."""
+    names = ("CACHE", "CONFIG", "SNAPSHOTS")
+    return subprocess.run(
+        [sys.executable, "-m", "quantchat", *words],
+        env={
+            "PYTHONPATH": str(Path(quantchat.__file__).parents[1]),
+            **{f"QUANTCHAT_{name}": str(folder) for name in names},
+        },
+        encoding="utf-8",
+        check=False,
+        **streams,
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"], ["profiles"], ["schema", "profile"], ["cache"], ["env"],
+        ["snapshots"], ["snapshots", "show", "{saved}"], ["compare", "{saved}", "--json"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_output_without_room_is_one_line_and_no_failed_gate(
+    tmp_path: Path, words: list[str]
+) -> None:
+    saved = store.save(measured(), tmp_path)
+    with Path("/dev/full").open("w") as full:
+        done = started(
+            tmp_path,
+            *(word.format(saved=saved) for word in words),
+            stdout=full,
+            stderr=subprocess.PIPE,
+        )
+    assert done.stderr.startswith(FULL)
+    assert done.stderr.count("\n") == 1
+    assert done.returncode == 2
+
+
+def test_messages_without_room_change_no_exit_status(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = started(tmp_path, "profiles", "show", "no-such", stdout=subprocess.PIPE, stderr=full)
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_a_measurement_names_its_file_though_the_output_has_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Path("/dev/full").open("w") as full, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", full)
+        with neutral_output(), pytest.raises(UserError, match="No space left"):
+            publish(measured(), tmp_path, None)
+    (saved,) = tmp_path.iterdir()
+    assert capsys.readouterr().err == f"saved {saved}\n"
 
 
 # ---------------------------------------------------------------- the consoles

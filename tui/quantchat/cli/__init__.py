@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import click.shell_completion
@@ -66,6 +67,12 @@ class _Root(LazyGroup):
         if args[0] in self.lazy:
             return super().resolve_command(ctx, args)
         return "open", _open, args
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what it printed is out then, or the command has failed."""
+        status = super().invoke(ctx)
+        sys.stdout.flush()
+        return status
 
     def shell_complete(
         self, ctx: click.Context, incomplete: str

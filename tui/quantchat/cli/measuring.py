@@ -67,11 +67,14 @@ def publish(
     from quantchat.text import one_line
 
     path = store.save(snapshot, folder)
-    if show is None:
-        sys.stdout.write(store.dumps(snapshot).decode("ascii"))
-    else:
-        show(snapshot)
-    click.echo(f"saved {one_line(str(path))}", err=True)
+    try:
+        if show is None:
+            sys.stdout.write(store.dumps(snapshot).decode("ascii"))
+            sys.stdout.flush()
+        else:
+            show(snapshot)
+    finally:  # also where the output has no room
+        click.echo(f"saved {one_line(str(path))}", err=True)
 
 
 def _print_tables(snapshot: Snapshot) -> None:

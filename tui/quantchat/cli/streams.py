@@ -4,45 +4,73 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, TextIO, cast
 
+from quantchat.errors import UserError
 from quantchat.text import neutralise
 from quantchat.worker.redaction import redacted
 
 
 class _Steady:
-    """A stream into a terminal that may go away: what nobody can read any more is dropped.
+    """A stream whose other end may go away, or fill up.
 
-    A measurement goes on without its reader, or is stopped and saved.
+    What nobody can read any more, since the terminal is gone, is dropped: a measurement goes on
+    without its reader, or is stopped and saved. So is what a full disk does not take of messages;
+    of `results` that is told, by UserError. A pipe that is closed is another matter.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, results: bool) -> None:
         self._stream = stream
+        self._results = results
+        self._full: UserError | None = None
+        """Raised again each time: the first one may have been swallowed, as click does."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        with _while_there():
+        with self._while_there():
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        with _while_there():
+        with self._while_there():
             self._stream.flush()
 
-
-@contextlib.contextmanager
-def _while_there() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.EIO:  # a terminal's; a pipe that is closed is another matter
+    @contextlib.contextmanager
+    def _while_there(self) -> Iterator[None]:
+        if self._full:
+            raise self._full
+        try:
+            yield
+        except BrokenPipeError:
             raise
+        except OSError as error:
+            if error.errno == errno.EIO:  # a terminal's
+                return
+            _let_go(self._stream)
+            if self._results:
+                self._full = UserError(
+                    f"cannot be written: {error.strerror or error}",
+                    where="the output",
+                    mend="make room there, or send it elsewhere",
+                )
+                raise self._full from error
+
+
+def _let_go(stream: TextIO) -> None:
+    """Send what `stream` still holds back nowhere: at exit Python would fail on it once more."""
+    with contextlib.suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, stream.fileno())
+        finally:
+            os.close(nowhere)
 
 
 class NeutralStream:
@@ -96,7 +124,8 @@ def neutral_output() -> Iterator[None]:
     """
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (
-        cast("TextIO", NeutralStream(cast("TextIO", _Steady(stream)))) for stream in before
+        cast("TextIO", NeutralStream(cast("TextIO", _Steady(stream, results=stream is before[0]))))
+        for stream in before
     )
     sys.excepthook = _tell
     try:
