@@ -52,7 +52,7 @@ async def test_the_prompts_of_the_conversation_can_be_measured(setup: Setup) -> 
         await run.answered("Why?")
         await begin(run)
         await run.pilot.press("shift+tab", "shift+tab", "down", "space", "tab", "tab", "enter")
-        await see(run.pilot, "Measured in turn: 5 turns, 1 prompts, 5 rounds")
+        await see(run.pilot, "Measured in turn: 5 turns, 1 prompt, 5 rounds")
         (snapshot,) = saved(run)
         assert {turn.prompt for turn in snapshot.turns} == {"Why?"}
 

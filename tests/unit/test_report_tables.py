@@ -28,6 +28,7 @@ from quantchat.metrics.latency import TurnTiming
 from quantchat.metrics.memory import ProcessMemory
 from quantchat.report import figures, tables, turns
 from quantchat.report.listing import list_table
+from quantchat.report.measurement import failures, how
 from quantchat.snapshot.schema import Snapshot, TurnRecord
 from quantchat.snapshot.store import Listed
 from quantchat.snapshot.votes import VoteRecord, VotingRecord
@@ -176,6 +177,18 @@ def test_of_a_measurement_the_result_comes_first() -> None:
     assert text.index("Measured in turn") < text.index("What ran") < text.index("Round 1, prompt 1")
     assert "Round 2, prompt 3" in text
     assert "Turn 1" not in text
+
+
+def test_one_of_a_thing_is_no_several() -> None:
+    saved = measured(prompts=["one"], rounds=1)
+    assert how(saved).startswith("in turn: 1 turn, 1 prompt, 1 round, 1 warm-up")
+    (turn,) = saved.turns
+    broken = turn.answers[0].model_copy(update={"failure": Failed("internal", "why")})
+    turn = turn.model_copy(update={"answers": [broken]})
+    assert failures(saved.model_copy(update={"turns": [turn]})) == "1 answer failed, the first: why"
+    assert [figures.plural(count, "doubt") for count in (0, 1, 2)] == [
+        "0 doubts", "1 doubt", "2 doubts",
+    ]  # fmt: skip
 
 
 def test_a_measurement_of_one_side_has_no_ratios() -> None:

@@ -125,6 +125,8 @@ def test_sessions_are_counted_together(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["compare", *map(str, files)]) == 0
     out = capsys.readouterr().out
     assert "2 sessions of blind votes" in out and "no preference shown" in out
+    assert main(["compare", str(files[0])]) == 0
+    assert "1 session of blind votes" in capsys.readouterr().out
     assert main(["compare", str(files[0]), str(files[0])]) == 2
     assert "would count double" in capsys.readouterr().err
     assert main(["compare", str(files[0]), "--fail-if", "a.tpot_ms > 1"]) == 2

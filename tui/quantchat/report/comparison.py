@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from quantchat.report.figures import UNKNOWN, number, size, when
+from quantchat.report.figures import UNKNOWN, number, plural, size, when
 from quantchat.report.measurement import CONTENDED, failures, flags, how, ratio_cells
 from quantchat.snapshot.columns import Column, Run
 from quantchat.snapshot.compare import PairCompared, RunsCompared
@@ -59,8 +59,8 @@ def _run(position: int, run: Run) -> Text:
     doubts += flags(snapshot)
     for line in doubts[:MOST_DOUBTS]:
         text.append(f"\n  ! {line}", style="yellow")
-    if len(doubts) > MOST_DOUBTS:
-        text.append(f"\n  ! and {len(doubts) - MOST_DOUBTS} doubts more", style="yellow")
+    if (more := len(doubts) - MOST_DOUBTS) > 0:
+        text.append(f"\n  ! and {plural(more, 'doubt')} more", style="yellow")
     if failed := failures(snapshot):
         text.append(f"\n  ! {failed}", style="red")
     return text

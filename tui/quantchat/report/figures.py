@@ -24,6 +24,11 @@ def number(value: float | None) -> str:
     return f"{value:.1f}" if abs(value) >= 0.995 else f"{value:.2f}"
 
 
+def plural(count: int, noun: str) -> str:
+    """`1 prompt`, `2 prompts`."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
 def milliseconds(value: float | None) -> str:
     """A duration given in ms, with its unit: `42.1 ms`, `1.2 s`."""
     if value is None:

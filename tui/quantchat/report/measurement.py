@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quantchat.metrics.statistics import Ratio
-from quantchat.report.figures import ORDERS, number, size
+from quantchat.report.figures import ORDERS, number, plural, size
 from quantchat.report.series import has_two_sides
 from quantchat.snapshot.columns import measured_turns
 from quantchat.snapshot.ratios import Compared, compare_sides, pooled_gaps
@@ -38,8 +38,8 @@ def how(snapshot: Snapshot) -> str:
     """How it was measured, in a line. Raises ValueError where nothing was."""
     measurement = _of(snapshot)
     return (
-        f"{ORDERS[measurement.order]}: {len(measured_turns(snapshot))} turns, "
-        f"{len(measurement.tasks)} prompts, {measurement.rounds} rounds, "
+        f"{ORDERS[measurement.order]}: {plural(len(measured_turns(snapshot)), 'turn')}, "
+        f"{plural(len(measurement.tasks), 'prompt')}, {plural(measurement.rounds, 'round')}, "
         f"{measurement.warmup} warm-up"
         + (", stopped before the end" if measurement.stopped else "")
     )
@@ -79,7 +79,7 @@ def gap_lines(snapshot: Snapshot) -> list[str]:
     return [
         f"ITL of {one_line(gaps.variant)}: p50 {number(gaps.itl_ms.p50)} ms, "
         f"p95 {number(gaps.itl_ms.p95)} ms, p99 {number(gaps.itl_ms.p99)} ms "
-        f"over {gaps.tokens} gaps"
+        f"over {plural(gaps.tokens, 'gap')}"
         for gaps in pooled_gaps(snapshot)
     ]
 
@@ -94,7 +94,7 @@ def failures(snapshot: Snapshot) -> str:
     failed = [a.failure for t in measured_turns(snapshot) for a in t.answers if a.failure]
     if not failed:
         return ""
-    return f"{len(failed)} answers failed, the first: {one_line(failed[0].reason)}"
+    return f"{plural(len(failed), 'answer')} failed, the first: {one_line(failed[0].reason)}"
 
 
 def _of(snapshot: Snapshot) -> MeasurementRecord:

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quantchat.metrics.votes import LEVEL, MOST_VOTES, POWER, Tally, sign_test
+from quantchat.report.figures import plural
 from quantchat.snapshot.schema import Snapshot
 from quantchat.snapshot.votes import Pooled, counted
 from quantchat.text import one_line
@@ -38,7 +39,7 @@ def lines(a: str, b: str, votes: Tally) -> list[str]:
     else:
         told.append(
             f"if the share stays, an answer (p < {LEVEL:g}) can be expected after about "
-            f"{test.more} more votes (power {POWER:.0%})"
+            f"{plural(test.more, 'more vote')} (power {POWER:.0%})"
         )
     return told
 
@@ -88,7 +89,8 @@ def rows(snapshot: Snapshot) -> Iterator[tuple[str, str, str, str]]:
 
 def render_pooled(result: Pooled) -> Group:
     """Sessions one by one, and together."""
-    table = Table(title=f"{len(result.sessions)} sessions of blind votes", title_justify="left")
+    title = f"{plural(len(result.sessions), 'session')} of blind votes"
+    table = Table(title=title, title_justify="left")
     for head in ("session", one_line(result.a), one_line(result.b), "ties", "both bad"):
         table.add_column(Text(head), justify="left" if head == "session" else "right")
     for number, one in enumerate(result.sessions, 1):
