@@ -26,9 +26,11 @@ from fakes.terminal_text import is_clean
 from fakes.timed_runs import measured
 from quantchat.metrics.latency import TurnTiming
 from quantchat.metrics.memory import ProcessMemory
-from quantchat.report import figures, tables, turns
+from quantchat.report import comparison, figures, measurement, tables, turns
 from quantchat.report.listing import list_table
 from quantchat.report.measurement import failures, how
+from quantchat.snapshot.columns import Run
+from quantchat.snapshot.compare import compare_runs
 from quantchat.snapshot.schema import Snapshot, TurnRecord
 from quantchat.snapshot.store import Listed
 from quantchat.snapshot.votes import VoteRecord, VotingRecord
@@ -177,6 +179,21 @@ def test_of_a_measurement_the_result_comes_first() -> None:
     assert text.index("Measured in turn") < text.index("What ran") < text.index("Round 1, prompt 1")
     assert "Round 2, prompt 3" in text
     assert "Turn 1" not in text
+
+
+def test_answers_that_went_on_past_their_end_say_so() -> None:
+    saved = measured()
+    assert saved.measurement is not None
+    assert saved.measurement.ignore_eos
+    past_end = "2 rounds, 1 warm-up, on past the end of each answer"
+    assert past_end in drawn(measurement.render(saved))
+    compared = compare_runs([Run("one.json", saved)])
+    assert past_end in drawn(comparison.render(compared, []))
+    free = saved.measurement.model_copy(update={"ignore_eos": False})
+    assert "past the end" not in how(saved.model_copy(update={"measurement": free}))
+    long = [task.model_copy(update={"output_tokens": 64}) for task in free.tasks]
+    grid = free.model_copy(update={"tasks": long})
+    assert "past the end" in how(saved.model_copy(update={"measurement": grid}))
 
 
 def test_one_of_a_thing_is_no_several() -> None:

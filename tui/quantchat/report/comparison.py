@@ -176,6 +176,7 @@ def document(result: RunsCompared, verdicts: Sequence[Verdict]) -> dict[str, Any
                 "rounds": run.measurement.rounds,
                 "prompts": len(run.measurement.tasks),
                 "stopped": run.measurement.stopped,
+                "ignore_eos": run.measurement.ignore_eos,
                 "flags": run.measurement.flags,
                 "failures": failures(run.snapshot),
             }

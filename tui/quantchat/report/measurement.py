@@ -41,6 +41,7 @@ def how(snapshot: Snapshot) -> str:
         f"{ORDERS[measurement.order]}: {plural(len(measured_turns(snapshot)), 'turn')}, "
         f"{plural(len(measurement.tasks), 'prompt')}, {plural(measurement.rounds, 'round')}, "
         f"{measurement.warmup} warm-up"
+        + (", on past the end of each answer" if _past_end(measurement) else "")
         + (", stopped before the end" if measurement.stopped else "")
     )
 
@@ -101,6 +102,11 @@ def _of(snapshot: Snapshot) -> MeasurementRecord:
     if snapshot.measurement is None:
         raise ValueError("the snapshot holds no measurement")
     return snapshot.measurement
+
+
+def _past_end(measurement: MeasurementRecord) -> bool:
+    """Whether the answers are as long as was asked; a task with a length of its own asks for it."""
+    return measurement.ignore_eos or any(task.output_tokens for task in measurement.tasks)
 
 
 def _value(row: Compared, value: float) -> str:

@@ -134,9 +134,7 @@ def _asked(snapshot: Snapshot) -> list[str]:
     requests = [a.request for t in told_turns(snapshot) for a in t.answers if a.request]
     lines = [f"measured {how(snapshot)}"] if snapshot.measurement else []
     asked = ", or ".join(dict.fromkeys(map(_request, requests)))
-    if asked:
-        past_end = snapshot.measurement is not None and snapshot.measurement.ignore_eos
-        lines.append(f"asked for: {asked}{', on past the end of the answer' if past_end else ''}")
+    lines += [f"asked for: {asked}"] if asked else []
     systems = dict.fromkeys(request.system for request in requests if request.system)
     return lines + [f"system prompt: {one_line(system)}" for system in systems]
 
