@@ -90,9 +90,9 @@ def test_gptq_finished_and_to_be_made_are_the_same() -> None:
     }
     to_make = gptq(quantize=Quantize(bits=4, group_size=128))
     assert on_gpu(to_make) == found
-    (note,) = notes(to_make, BASE)
+    (note,) = notes(to_make, BASE, 2048)
     assert "12.6 GiB while that is loaded" in note
-    assert notes(gptq(), finished) == []
+    assert notes(gptq(), finished, 2048) == []
 
 
 def test_gptq_of_mixed_precision_counts_each_layer_by_its_own_width() -> None:
@@ -142,7 +142,7 @@ def test_experts_are_left_as_they_are() -> None:
     }
     mixture = files(tensors)
     assert on_gpu(bnb(), mixture).unquantized == 2 * 256 * 256
-    assert "experts" in notes(bnb(), mixture)[0]
+    assert "experts" in notes(bnb(), mixture, 2048)[0]
 
 
 def test_totals() -> None:
@@ -161,4 +161,13 @@ def test_a_config_that_tells_nothing_is_said_so(tmp_path: Path) -> None:
     write_model(tmp_path, {}, llama_tensors(LLAMA_2_7B))
     found = read_folder(tmp_path)
     assert estimate(PLAIN, found, cuda=True, tokens=10).kv_cache == -1
-    assert "no KV cache" in notes(PLAIN, found)[0]
+    assert "no KV cache" in notes(PLAIN, found, 2048)[0]
+
+
+def test_more_than_the_models_context_is_said_not_to_be_reckoned() -> None:
+    asked = estimate(PLAIN, BASE, cuda=True, tokens=99_999)
+    assert asked.context_tokens == LLAMA_2_7B["max_position_embeddings"]
+    (note,) = notes(PLAIN, BASE, 99_999)
+    assert f"context is {asked.context_tokens} tokens" in note
+    assert "not for 99999" in note
+    assert notes(PLAIN, BASE, asked.context_tokens) == []

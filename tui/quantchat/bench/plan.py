@@ -190,7 +190,9 @@ def _variant(spec: AnyVariant, sample: DeviceSample, tokens: int, fetch: bool) -
         return VariantPlan(spec.label, room, None, str(error), notes=risks)
     reckoned = _estimate(spec, files, room.cuda, tokens)
     room = _spread(spec, sample, reckoned) or room
-    return VariantPlan(spec.label, room, reckoned, notes=[*risks, *told, *notes(spec, files)])
+    return VariantPlan(
+        spec.label, room, reckoned, notes=[*risks, *told, *notes(spec, files, tokens)]
+    )
 
 
 def _estimate(spec: AnyVariant, files: ModelFiles, cuda: bool, tokens: int) -> Estimate:

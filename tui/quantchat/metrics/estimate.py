@@ -79,8 +79,7 @@ def estimate(
     """
     held = weights(spec, files, cuda=cuda, repacked=repacked)
     shape = read_architecture(files.config)
-    if shape and shape.context_length:
-        tokens = min(tokens, shape.context_length)
+    tokens = _within_context(shape, tokens)
     dtype = loaded_dtype(spec, files, cuda)
     size = DTYPE_BYTES[dtype]
     return Estimate(
@@ -97,11 +96,14 @@ def estimate(
     )
 
 
-def notes(spec: AnyVariant, files: ModelFiles) -> list[str]:
-    """What must be known of an estimate from these files, one line each."""
+def notes(spec: AnyVariant, files: ModelFiles, tokens: int) -> list[str]:
+    """What must be known of an estimate from these files for `tokens`, one line each."""
     found = []
-    if read_architecture(files.config) is None:
+    shape = read_architecture(files.config)
+    if shape is None:
         found.append("config.json does not tell the layers and heads: no KV cache is reckoned")
+    elif (held := _within_context(shape, tokens)) < tokens:
+        found.append(f"the model's context is {held} tokens: reckoned for these, not for {tokens}")
     made = files.quantization is not None
     if isinstance(spec, BitsAndBytes) and not made and keeps_experts(files):
         found.append("a mixture of experts: bitsandbytes leaves the experts as they are")
@@ -112,6 +114,11 @@ def notes(spec: AnyVariant, files: ModelFiles) -> list[str]:
             f"to be made first, from the base: {size / 2**30:.1f} GiB while that is loaded"
         )
     return found
+
+
+def _within_context(shape: Architecture | None, tokens: int) -> int:
+    """How many of `tokens` the model takes; all, where its context is not known."""
+    return min(tokens, shape.context_length) if shape and shape.context_length else tokens
 
 
 def _allocated(spec: AnyVariant, tokens: int) -> int:
