@@ -148,7 +148,7 @@ def test_a_side_that_fails_beside_the_other_costs_the_pair_alone(
     assert all(worker.script.closed for worker in seven.workers)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_was_measured_before_it_was_stopped_is_kept_and_gone_on_with(
     seven: Seven, capsys: pytest.CaptureFixture[str], number: signal.Signals
 ) -> None:
