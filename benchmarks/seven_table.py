@@ -87,7 +87,8 @@ def _figures(result: dict[str, Any]) -> Iterator[tuple[str, str, str, dict[str, 
 
 def _pair(pair: dict[str, Any]) -> list[str]:
     if "in turn" not in pair:
-        return [f"Together and in turn: not run: {pair.get('not_run', 'not asked for')}"]
+        reason = f"not run: {pair['not_run']}" if "not_run" in pair else "not measured"
+        return [f"Together and in turn: {reason}"]
     lines = [
         f"| tok/s at {pair['context']} | decode | in turn | together |",
         "| --- | --- | --- | --- |",
