@@ -54,12 +54,13 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Starts the program, with further arguments if need be, and waits until it is ready."""
     sessions: list[Session] = []
 
-    def start(*more: str, ready: bool = True) -> Session:
+    def start(*more: str, ready: bool = True, term: str = "xterm-256color") -> Session:
         terminal = Terminal(
             [sys.executable, str(PROGRAM), str(tmp_path), *more],
             columns=100,
             rows=30,
             env={
+                "TERM": term,
                 "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path]),
                 "QUANTCHAT_LOGS": str(tmp_path / "logs"),
             },
@@ -193,6 +194,23 @@ def test_without_a_terminal_it_is_one_clear_line(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("sys.stdin", open(os.devnull))  # noqa: SIM115, PTH123
     with pytest.raises(UserError, match="needs a terminal"):
         quantchat.app.run(None, snapshots=None)
+
+
+@pytest.mark.parametrize("kind", ["dumb", "unknown"])
+def test_a_terminal_that_can_only_print_is_refused_before_the_screen(
+    start: Start, kind: str
+) -> None:
+    session = start(ready=False, term=kind)
+    session.terminal.wait_for_exit()
+    assert b"\x1b" not in session.terminal.received
+    assert f"terminal that says TERM={kind}".encode() in session.terminal.received
+
+
+@pytest.mark.parametrize("kind", ["", "linux"])
+def test_any_other_terminal_is_drawn_on(start: Start, kind: str) -> None:
+    session = start(term=kind)
+    session.terminal.type(QUIT)
+    assert session.end()["status"] == 0
 
 
 def test_hung_up_is_told_from_quiet() -> None:
