@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from textual.events import Resize
+from textual.geometry import Size
+from textual.message import Message
 
+from fakes.screen_reader import wait_until
+from fakes.scripted_app import Running, Setup
 from fakes.terminal import Terminal
 from quantchat.app import terminal_output
 from quantchat.app.terminal_output import TerminalOutput
@@ -109,6 +114,26 @@ def test_a_terminal_that_reads_no_more_can_be_left(session: Terminal, tmp_path: 
     session.type(QUIT)
     wait(lambda: session.process.poll() is not None, "the end")
     assert session.process.returncode == 0
+
+
+async def test_two_sizes_that_wait_at_once_settle(setup: Setup) -> None:
+    """As at a start in a window that takes its size meanwhile, while a frame is awaited."""
+    async with setup.running((80, 24)) as run:
+        await run.ready()
+        told: list[Message] = []
+        run.screen.message_signal.subscribe(
+            run.app, lambda one: told.append(one) if isinstance(one, Resize) else None
+        )
+        with run.app.batch_update():
+            for size in (Size(80, 25), Size(80, 24)):
+                run.screen.post_message(Resize(size, size))
+                run.screen.call_later(lambda: None)  # what stands between two is not one
+            await wait_until(run.pilot, lambda: len(told) > 20 or not waiting(run), "the end")
+        assert len(told) <= 2
+
+
+def waiting(run: Running) -> bool:
+    return not run.screen._message_queue.empty()
 
 
 def test_output_waits_for_the_terminal_and_leaves_it_in_time(
