@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
-from fakes.saved import snapshot
+from fakes.saved import scored, snapshot
+from fakes.timed_runs import measured
 from quantchat.cli import main
-from quantchat.snapshot import store
+from quantchat.snapshot import recovered, store
+from quantchat.snapshot.votes import VotingRecord
 
 Capture = pytest.CaptureFixture[str]
 
@@ -36,7 +39,58 @@ def test_listing(folder: Path, capsys: Capture, command: list[str]) -> None:
     assert file.name in shown
     assert "2026-11-03 14:25 +0100" in shown
     assert "GPTQ | NF4" in shown
-    assert "broken: is cut short" in shown
+    assert "  is cut short: the end of the JSON is missing (remove it, or move it" in shown
+
+
+def test_the_list_says_what_each_is(
+    folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voting = VotingRecord(seed=1, paced=True, votes=[])
+    saved = {
+        "chat": snapshot(),
+        "measurement": measured(name="A name of forty letters, as files have it"),
+        "votes": snapshot(voting=voting),
+        "score": scored(),
+    }
+    files = {store.save(one, folder).name: kind for kind, one in saved.items()}
+    newer = json.loads(store.dumps(snapshot())) | {"schema_version": 99}
+    (folder / "20990101T000000Z-newer.json").write_text(json.dumps(newer))
+    monkeypatch.setattr("quantchat.cli.console.PIPE_WIDTH", 50)
+    assert main(["snapshots"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name, kind in files.items():  # each name whole, on a line of its own
+        assert lines[lines.index(name) + 1].split()[3] == kind
+    told = lines[lines.index("20990101T000000Z-newer.json") + 1 :]
+    assert told[0].startswith("  written by a newer quantchat (schema 99")
+    assert "update quantchat" in " ".join(" ".join(told[:3]).split())
+
+    for words in (["--json"], ["list", "--json"]):
+        assert main(["snapshots", *words]) == 0
+        body = json.loads(capsys.readouterr().out)
+        listed = {one["file"]: one for one in body["snapshots"]}
+        assert {name: listed[name]["kind"] for name in files} == files
+        assert listed["20990101T000000Z-newer.json"]["cure"] == "update quantchat"
+    assert main(["snapshots", "--json", "show", "x"]) == 2
+
+
+def test_a_beginning_that_no_other_has_is_enough(folder: Path, capsys: Capture) -> None:
+    first = store.save(snapshot(created="2026-11-03T14:25:01+00:00"), folder)
+    store.save(snapshot(created="2026-11-03T14:26:01+00:00"), folder)
+    assert main(["snapshots", "show", "20261103T1425"]) == 0
+    assert "Paris." in capsys.readouterr().out
+    assert main(["snapshots", "show", "20261103T14"]) == 2
+    refused = capsys.readouterr().err
+    assert "2 snapshots begin so" in refused
+    assert first.name in refused
+    assert main(["report", "20261103T1425", "-o", str(folder / "r.html")]) == 0
+
+
+def test_nothing_is_discarded_by_its_beginning(folder: Path, capsys: Capture) -> None:
+    file = recovered.save(snapshot(), folder)
+    assert main(["snapshots", "discard", file.name[:12]]) == 2
+    assert "no such snapshot" in capsys.readouterr().err
+    assert main(["snapshots", "discard", file.name]) == 0
+    assert not file.exists()
 
 
 def test_another_folder_before_or_after_the_word(

@@ -108,7 +108,7 @@ async def test_from_profile_to_snapshot(models: Path, task: Path, tmp_path: Path
     assert "base answering 36" in steps  # twelve questions of three choices
 
     assert store.load(store.save(snapshot, tmp_path / "saved")) == snapshot
-    assert [one.without for one in store.recent(tmp_path / "saved")] == ["evaluation"]
+    assert [one.kind for one in store.recent(tmp_path / "saved")] == ["tasks"]
     seen = flips(ours, figure, found.reference)
     assert seen == Flips.between(theirs.figures[0].right, figure.right)
 

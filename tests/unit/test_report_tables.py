@@ -26,8 +26,7 @@ from fakes.terminal_text import is_clean
 from fakes.timed_runs import measured
 from quantchat.metrics.latency import TurnTiming
 from quantchat.metrics.memory import ProcessMemory
-from quantchat.report import comparison, figures, measurement, tables, turns
-from quantchat.report.listing import list_table
+from quantchat.report import comparison, figures, listing, measurement, tables, turns
 from quantchat.report.measurement import failures, how
 from quantchat.snapshot.columns import Run
 from quantchat.snapshot.compare import compare_runs
@@ -249,7 +248,7 @@ def test_nothing_hostile_reaches_the_list(name: str, created: str, problem: str)
         Listed(Path(f"{name}.json"), created, name, (name,), 1),
         Listed(Path(name), problem=problem),
     ]
-    assert all(is_clean(line) for line in drawn(list_table(listed)).split("\n"))
+    assert all(is_clean(line) for line in drawn(listing.render(listed)).split("\n"))
 
 
 def test_markup_is_not_parsed() -> None:
@@ -264,7 +263,7 @@ def test_markup_is_not_parsed() -> None:
     drawn_text = drawn(tables.render(saved))
     assert drawn_text.count(text) == 6
     assert "[red]A" in drawn_text
-    listed = drawn(list_table([Listed(Path("[b]f.json"), "", text, ("[i]v",), 1)]))
+    listed = drawn(listing.render([Listed(Path("[b]f.json"), "", text, ("[i]v",), 1)]))
     assert "[b]f.json" in listed
     assert "[i]v" in listed
 

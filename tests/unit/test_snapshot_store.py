@@ -163,7 +163,9 @@ def test_what_is_wrong_is_told() -> None:
     assert "too large a number" in complaint(b'{"a": 9223372036854775808}')
     assert "too large a number" in complaint(b'{"a": -' + b"1" * 10_000 + b"}")
     assert "nested too deeply" in complaint(b"[" * 100_000)
-    assert "schema_version" in complaint(json.dumps(body_of(schema_version="1")).encode())
+    for version in ("1", 0, -1, True, None, 1.0, [1]):
+        text = complaint(json.dumps(body_of(schema_version=version)).encode())
+        assert f"schema_version is {json.dumps(version)}, no version (it was changed" in text
     assert "created" in complaint(json.dumps(body_of(created="2026-11-03T14:25:01")).encode())
     assert "extra" in complaint(json.dumps(body_of(extra=1)).encode())
     assert "is no snapshot" in complaint(b"{}")
@@ -226,7 +228,7 @@ def test_the_newest_come_first(tmp_path: Path) -> None:
     assert [line.path for line in listed] == [files[3], files[2], files[0], files[1]]
     assert [line.path for line in store.recent(tmp_path, 1)] == [files[3]]
     assert listed[0] == store.Listed(
-        files[3], "2026-11-03T14:00:00+00:00", "Demo: GPTQ / NF4", ("GPTQ", "NF4"), 1
+        files[3], "2026-11-03T14:00:00+00:00", "Demo: GPTQ / NF4", ("GPTQ", "NF4"), 1, "chat"
     )
 
 

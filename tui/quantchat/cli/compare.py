@@ -38,7 +38,7 @@ def compare(
     force: bool,
     as_json: bool,
 ) -> int:
-    """Compare the runs in SNAPSHOT…, names of `quantchat snapshots` or files.
+    """Compare the runs in SNAPSHOT…, names of `quantchat snapshots`, their beginnings, or files.
 
     Each run has two columns, left and right: of the first run a and b, of the second c and d, and
     so on. Right is compared with left in each run, and each variant with the first run that has one

@@ -23,7 +23,7 @@ from quantchat.text import one_line
 )
 @click.pass_obj
 def report(obj: Path | None, names: tuple[str, ...], output: str, force: bool) -> None:
-    """Write one report of each SNAPSHOT, a name of the list or a file: tables and plots.
+    """Write one report of each SNAPSHOT, a name of the list, its beginning, or a file.
 
     How OUTPUT ends tells what is written. An older report is replaced, anything else is not.
     """

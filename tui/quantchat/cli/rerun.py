@@ -19,7 +19,7 @@ from quantchat.cli.measuring import measured, output_options
 @output_options
 @click.pass_obj
 def rerun(obj: Path | None, snapshot: str, trust: bool, folder: Path | None, as_json: bool) -> int:
-    """Measure again, here, what SNAPSHOT records, a name of `quantchat snapshots` or a file.
+    """Measure again, here, what SNAPSHOT records: a name of the list, its beginning, or a file.
 
     The same variants, prompts, rounds, order and settings. Of a chat the prompts are measured, each
     alone. `quantchat compare` then tells the two runs apart.

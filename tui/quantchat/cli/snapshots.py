@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -10,10 +11,13 @@ import click
 from quantchat import paths
 from quantchat.cli.console import console
 from quantchat.errors import UserError
-from quantchat.report import tables
-from quantchat.report.listing import list_table
+from quantchat.report import listing, tables
 from quantchat.snapshot import recovered, store
 from quantchat.text import one_line
+
+_json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the list as JSON, and nothing else."
+)
 
 
 @click.group(invoke_without_command=True)
@@ -24,22 +28,28 @@ from quantchat.text import one_line
     type=click.Path(file_okay=False, path_type=Path),
     help="Look in this folder.",
 )
+@_json_option
 @click.pass_context
-def snapshots(ctx: click.Context, folder: Path | None) -> None:
+def snapshots(ctx: click.Context, folder: Path | None, as_json: bool) -> None:
     """List or show saved snapshots, decide on recovered ones. Without a command, list them."""
     # `quantchat --snapshots DIR snapshots` has left the folder with the context.
     ctx.obj = folder or ctx.obj or paths.snapshots_dir()
     if ctx.invoked_subcommand is None:
-        ctx.invoke(list_)
+        ctx.invoke(list_, as_json=as_json)
+    elif as_json:
+        raise click.UsageError("--json is of the list: `quantchat snapshots list --json`")
 
 
 @snapshots.command("list")
+@_json_option
 @click.pass_obj
-def list_(folder: Path) -> None:
-    """List the snapshots, the newest first."""
+def list_(folder: Path, as_json: bool) -> None:
+    """List the snapshots, the newest first, with what each is the result of."""
     listed = store.recent(folder)
-    if listed:
-        console().print(list_table(listed))
+    if as_json:
+        click.echo(json.dumps(listing.document(folder, listed)))
+    elif listed:
+        console().print(listing.render(listed), crop=False)
         if any(recovered.is_recovered(line.path) for line in listed):
             click.echo("recovered: `quantchat snapshots keep NAME`, or `… discard NAME`")
     else:
@@ -50,7 +60,7 @@ def list_(folder: Path) -> None:
 @click.argument("name")
 @click.pass_obj
 def show(folder: Path, name: str) -> None:
-    """Print the snapshot NAME (of the list), or the file NAME, as tables."""
+    """Print the snapshot NAME, of the list or a file, as tables. Its beginning will do."""
     console().print(tables.render(store.load(found(folder, name))))
 
 
@@ -67,24 +77,43 @@ def keep(folder: Path, name: str) -> None:
 @click.pass_obj
 def discard(folder: Path, name: str) -> None:
     """Remove the recovered conversation NAME."""
-    path = found(folder, name)
+    path = found(folder, name, whole=True)
     recovered.discard(path)
     click.echo(one_line(f"discarded {path}"))
 
 
-def found(folder: Path, name: str) -> Path:
-    """The file that `name` means: a path, or a file of the folder with or without its ending.
+def found(folder: Path, name: str, *, whole: bool = False) -> Path:
+    """The file that `name` means: a path, or a file of the folder, by its name or its beginning.
 
-    Raises UserError where there is none.
+    `whole`: not by its beginning, since what was not meant would be lost. Raises UserError
+    where there is none, and where several begin so.
     """
+    path = _named(folder, name)
+    if path is not None:
+        return path
+    known = [] if whole or not name else store.newest(folder)
+    begun = [path for path in known if path.name.startswith(name)]
+    if len(begun) > 1:
+        raise UserError(
+            f"{len(begun)} snapshots begin so",
+            where=name,
+            mend=f"give more of it: {begun[0].name}, {begun[1].name}, …",
+        )
+    if begun:
+        return begun[0]
+    raise UserError(
+        "no such snapshot",
+        where=name,
+        mend="`quantchat snapshots` lists those in the folder; else give a file",
+    )
+
+
+def _named(folder: Path, name: str) -> Path | None:
+    """The file of just this name, with or without its ending, or the path."""
     if os.sep in name:
         return Path(name)
     for path in (Path(name), folder / name, folder / f"{name}.json"):
         # `lexists` takes any name: one with a NUL or too long is just not there.
         if os.path.lexists(path):
             return path
-    raise UserError(
-        "no such snapshot",
-        where=name,
-        mend="`quantchat snapshots` lists those in the folder; else give a file",
-    )
+    return None

@@ -71,13 +71,7 @@ def load(path: Path) -> Snapshot:
 def loads(data: bytes, *, where: str) -> Snapshot:
     """The snapshot in `data`. `where` names it in complaints. Raises UserError."""
     body = _parsed(data, where)
-    version = body.get("schema_version")
-    if type(version) is int and version > SCHEMA_VERSION:
-        raise UserError(
-            f"written by a newer quantchat (schema {version}, this one reads {SCHEMA_VERSION})",
-            where=where,
-            mend="update quantchat",
-        )
+    _check_version(body, where)
     try:
         return Snapshot.model_validate(body)
     except ValidationError as error:
@@ -87,13 +81,19 @@ def loads(data: bytes, *, where: str) -> Snapshot:
         raise UserError(
             one_line(f"is no snapshot: {key}: {problem}" if key else f"is no snapshot: {problem}"),
             where=where,
+            mend="it was changed since it was saved: give another",
         ) from None
     except RecursionError:
         raise UserError("is no snapshot: nested too deeply", where=where) from None
 
 
-WITHOUT_TURNS = ("score", "evaluation")
-"""Keys of a snapshot for what is measured without a chat."""
+_KINDS = {
+    "measurement": "measurement",
+    "voting": "votes",
+    "score": "score",
+    "evaluation": "tasks",
+}
+"""What a snapshot is called by which key it holds; by none of them it is a chat."""
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,11 @@ class Listed:
     variants: tuple[str, ...] = ()
     """Labels of the two on show."""
     turns: int = 0
-    without: str = ""
-    """What it holds that has no turns, one of `WITHOUT_TURNS`; else empty."""
+    kind: str = ""
+    """What it is the result of: chat, measurement, votes, score or tasks."""
     problem: str = ""
+    cure: str = ""
+    """Of the problem."""
 
 
 def recent(folder: Path | None = None, count: int | None = None) -> list[Listed]:
@@ -142,12 +144,14 @@ def _names(folder: Path) -> Iterator[str]:
 def _listed(path: Path) -> Listed:
     try:
         if path.stat().st_size > LIST_BYTES:
-            return Listed(path, problem="very large, not read for the list")
+            told = "very large, not read for the list"
+            return Listed(path, problem=told, cure="`quantchat snapshots show` reads it")
         body = _parsed(_read(path), str(path))
+        _check_version(body, str(path))
     except UserError as error:
-        return Listed(path, problem=error.what)
+        return Listed(path, problem=error.what, cure=error.mend or _AWAY)
     except OSError as error:
-        return Listed(path, problem=error.strerror or str(error))
+        return Listed(path, problem=error.strerror or str(error), cure=_AWAY)
     created, name = body.get("created"), body.get("name")
     shown, turns = body.get("shown"), body.get("turns")
     if not (
@@ -156,10 +160,14 @@ def _listed(path: Path) -> Listed:
         and isinstance(shown, list)
         and isinstance(turns, list)
     ):
-        return Listed(path, problem="is no snapshot")
+        return Listed(path, problem="is no snapshot", cure=_AWAY)
     labels = tuple(str(label) for label in shown)
-    without = next((name for name in WITHOUT_TURNS if body.get(name) is not None), "")
-    return Listed(path, created, name, labels, len(turns), without)
+    kind = next((kind for key, kind in _KINDS.items() if body.get(key) is not None), "chat")
+    return Listed(path, created, name, labels, len(turns), kind)
+
+
+_AWAY = "remove it, or move it elsewhere"
+"""The cure for a file that lies among the snapshots and is none, or none any more."""
 
 
 # ------------------------------------------------------------ reading
@@ -176,6 +184,23 @@ def _read(path: Path) -> bytes:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else None
         raise UserError(f"cannot be read: {reason or error}", where=str(path)) from error
+
+
+def _check_version(body: dict[str, Any], where: str) -> None:
+    """Raises UserError for a version of the schema that this program does not read."""
+    version = body.get("schema_version", SCHEMA_VERSION)
+    if type(version) is not int or version < 1:
+        raise UserError(
+            one_line(f"is no snapshot: schema_version is {json.dumps(version)[:40]}, no version"),
+            where=where,
+            mend="it was changed since it was saved: give another",
+        )
+    if version > SCHEMA_VERSION:
+        raise UserError(
+            f"written by a newer quantchat (schema {version}, this one reads {SCHEMA_VERSION})",
+            where=where,
+            mend="update quantchat",
+        )
 
 
 def _parsed(data: bytes, where: str) -> dict[str, Any]:
