@@ -25,7 +25,16 @@ _FORMS: dict[str, Form] = {
 
 
 def form_of(name: str) -> Form:
-    """The form that a report called `name` has. Raises UserError for an ending with none."""
+    """The form that a report called `name` has. Raises UserError for an ending with none.
+
+    Nor has the standard output any: a report is several files, but for a page.
+    """
+    if name == "-":
+        raise UserError(
+            "a report is not written to the standard output",
+            where=name,
+            mend="name a file that ends in .html or .md, or a folder; one called so is ./-",
+        )
     if name.endswith(os.sep) or Path(name).is_dir():
         return "folder"
     ending = Path(name).suffix
