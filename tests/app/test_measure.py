@@ -57,6 +57,22 @@ async def test_the_prompts_of_the_conversation_can_be_measured(setup: Setup) -> 
         assert {turn.prompt for turn in snapshot.turns} == {"Why?"}
 
 
+@pytest.mark.parametrize(
+    ("where", "key"),
+    [("prompts", "enter"), ("order", "enter"), ("ignore_eos", "enter"), ("ignore_eos", "ctrl+s")],
+)
+async def test_it_begins_wherever_the_cursor_is(setup: Setup, where: str, key: str) -> None:
+    async with setup.running((80, 24)) as run:
+        await run.ready()
+        await begin(run)
+        await see(run.pilot, "Enter or ^S measures")
+        run.app.screen.query_one(f"#{where}").focus()
+        await run.pilot.press(key)
+        await see(run.pilot, "Measured in turn: 25 turns")
+        (snapshot,) = saved(run)
+        assert snapshot.measurement is not None and not snapshot.measurement.ignore_eos
+
+
 @pytest.mark.parametrize("size", SIZES)
 async def test_what_is_chosen_is_seen_without_colour(setup: Setup, size: tuple[int, int]) -> None:
     async with setup.running(size) as run:

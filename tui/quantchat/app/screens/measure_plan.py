@@ -15,7 +15,7 @@ from textual.widgets import Checkbox, Input, Label, RadioSet, Static
 
 from quantchat.app.commands import command
 from quantchat.app.widgets.lines import quiet
-from quantchat.app.widgets.toggles import Choice, Tick
+from quantchat.app.widgets.toggles import Choice, Choices, Tick
 from quantchat.bench import prompts
 from quantchat.bench.comparison import Comparison
 from quantchat.bench.rounds import Plan, Task
@@ -30,7 +30,7 @@ class MeasurePlanScreen(ModalScreen["Plan | None"]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         ("escape", "cancel", "Leave"),
-        ("ctrl+s", "begin", "Measure"),
+        ("enter,ctrl+s", "begin", "Measure"),
     ]
     DEFAULT_CSS = """
     MeasurePlanScreen {
@@ -59,17 +59,17 @@ class MeasurePlanScreen(ModalScreen["Plan | None"]):
         whose = "the profile's" if self._run.prompts else "of quantchat's own, each of another kind"
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = "Measure both in rounds"
-            dialog.border_subtitle = "Enter measures · Tab next · Space chooses · Esc leaves"
+            dialog.border_subtitle = "Enter or ^S measures · Tab next · Space chooses · Esc leaves"
             with Grid():
                 yield Label("prompts")
-                with RadioSet(id="prompts"):
+                with Choices(id="prompts"):
                     yield Choice(f"{len(self._given)} {whose}", value=True)
                     yield Choice(
                         f"the {len(self._asked)} of this conversation, each alone",
                         disabled=not self._asked,
                     )
                 yield Label("order")
-                with RadioSet(id="order"):
+                with Choices(id="order"):
                     yield Choice("in turn: one decodes at a time; may be quoted", value=True)
                     yield Choice("together: both at once, contended")
                 yield Label("rounds")
