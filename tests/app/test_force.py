@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from textual.content import Content
 from textual.style import Style
 
-from fakes.screen_reader import see, see_gone
+from fakes.screen_reader import see, see_gone, see_in
 from fakes.scripted_app import LEFT, RIGHT, SIZES, Setup
 from fakes.scripted_worker import likely
 from quantchat.app.screens.force import STYLES, marked
@@ -45,6 +45,15 @@ async def test_each_answer_has_its_perplexity_under_both(
         await see_gone(run.pilot, "under itself")
         turn = record(run.comparison, run.machine).turns[0]
         assert f"{LEFT}'s answer: 2.00 under itself, 4.00 under {RIGHT}" in forced(turn)
+
+
+async def test_sides_that_were_swapped_are_swapped_here_too(setup: Setup) -> None:
+    async with setup.running() as run:
+        await run.ready()
+        await run.answered()
+        await run.pilot.press("f10", KEY)
+        await see_in(run.pilot, 0, f"{RIGHT}’s answer")
+        await see_in(run.pilot, 1, f"{LEFT}’s answer")
 
 
 async def test_why_one_cannot_read_is_told(setup: Setup) -> None:

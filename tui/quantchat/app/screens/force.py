@@ -77,9 +77,14 @@ class ForceScreen(ModalScreen[None]):
 
     async def _force(self) -> None:
         await self._comparison.force(self._turn)
-        answers = list(self._turn.answers.values())[:2]
-        for side, answer, colour in zip(self._sides, answers, SIDES, strict=True):
+        for side, answer, colour in zip(self._sides, self._as_on_screen(), SIDES, strict=True):
             side.update(told(answer, colour))
+
+    def _as_on_screen(self) -> list[Answer]:
+        """Two answers, left and right: they may have changed places since they were asked for."""
+        places = {variant.label: place for place, variant in enumerate(self._comparison.sides)}
+        answers = self._turn.answers.values()
+        return sorted(answers, key=lambda one: places.get(one.variant, len(places)))[:2]
 
 
 def legend() -> Content:
