@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fakes.screen_reader import see, see_gone, text, wait_until
+from fakes.screen_reader import lines, see, see_gone, text, wait_until
 from fakes.scripted_app import LEFT, RIGHT, SIZES, Running, Setup
 from quantchat.app import terminal
 from quantchat.app.screens import vote
@@ -176,3 +176,20 @@ def test_a_slow_connection_is_spared(
 ) -> None:
     monkeypatch.setattr(terminal, "_chosen", pace)
     assert 1 / vote.draw_every_s() == draws
+
+
+async def test_a_session_that_is_left_while_answering_leaves_no_key_to_stop_it(
+    setup: Setup,
+) -> None:
+    async with setup.running() as run:
+        await run.ready()
+        await run.answered("First?")
+        setup.right.holds_after = 1
+        screen = await begin(run)
+        await wait_until(run.pilot, lambda: screen.voting.ballots, "a ballot")
+        await wait_until(run.pilot, lambda: screen.voting.ballots[0].turn.answers[RIGHT].ids, "it")
+        await run.pilot.press("escape")
+        await see(run.pilot, "Esc leaves")
+        await run.pilot.press("escape")
+        await see(run.pilot, "Enter send")
+        await wait_until(run.pilot, lambda: lines(run.app)[-1].startswith(" Enter"), "send first")

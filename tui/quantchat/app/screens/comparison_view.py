@@ -141,6 +141,7 @@ class ComparisonView(Screen[None]):
         )
         if self._at_work and not at_work:
             collector.settle()
+            self._point_at_keys()  # what else occupied the pair ends without a change
         self._at_work = at_work
         if not (at_work or self.stale):
             return
