@@ -81,7 +81,7 @@ def loads(data: bytes, *, where: str) -> Snapshot:
         raise UserError(
             one_line(f"is no snapshot: {key}: {problem}" if key else f"is no snapshot: {problem}"),
             where=where,
-            mend="it was changed since it was saved: give another",
+            mend="quantchat writes none like it: give another",
         ) from None
     except RecursionError:
         raise UserError("is no snapshot: nested too deeply", where=where) from None
@@ -193,7 +193,7 @@ def _check_version(body: dict[str, Any], where: str) -> None:
         raise UserError(
             one_line(f"is no snapshot: schema_version is {json.dumps(version)[:40]}, no version"),
             where=where,
-            mend="it was changed since it was saved: give another",
+            mend="quantchat writes none like it: give another",
         )
     if version > SCHEMA_VERSION:
         raise UserError(
