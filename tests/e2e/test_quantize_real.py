@@ -15,6 +15,7 @@ import numpy
 import pytest
 import torch
 
+from fakes.hub_folder import as_in_hub_cache
 from fakes.tiny_adapter import adapter_in
 from fakes.tiny_folder import tiny_folder
 from quantchat.profile.model import Gptq
@@ -25,6 +26,7 @@ from quantchat.worker.protocol import Progress
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(900)]
 
+TINY = "models--org--tiny/snapshots/abc"
 IDS = list(range(5, 60))
 SCRIPT = Path(__file__).with_name("logits_of.py")
 QUANTIZE = Quantize(bits=4, group_size=32, samples=8, sample_tokens=32)
@@ -32,10 +34,10 @@ QUANTIZE = Quantize(bits=4, group_size=32, samples=8, sample_tokens=32)
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the tiny model, a text to calibrate on, and caches of its own."""
+    """A folder with the tiny model, as a hub's cache has it, a text to calibrate on, and caches."""
     place = tmp_path_factory.mktemp("quantize")
     # Widths that are multiples of 64, the block of bitsandbytes' kernels.
-    tiny_folder(place / "tiny", dtype="bfloat16", intermediate_size=128)
+    as_in_hub_cache(tiny_folder(place / TINY, dtype="bfloat16", intermediate_size=128))
     (place / "text.txt").write_text("It was a dark and stormy night; the rain fell. " * 40)
     return place
 
@@ -48,7 +50,7 @@ def folders(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def quantize(place: Path, name: str, *options: str) -> dict[str, Any]:
     """Run the command; return what it prints as JSON."""
-    command = [sys.executable, "-m", "quantchat", "quantize", str(place / "tiny"), "--json"]
+    command = [sys.executable, "-m", "quantchat", "quantize", str(place / TINY), "--json"]
     command += ["-o", str(place / name), "--calibration", str(place / "text.txt")]
     command += ["--samples", "8", "--sample-tokens", "32", *options]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -81,7 +83,7 @@ def logits(python: Path | str, library: str, folder: Path) -> Any:
 
 async def stop_in_layer_3(place: Path) -> None:
     calibrated = QUANTIZE.model_copy(update={"calibration": str(place / "text.txt")})
-    model = str(place / "tiny")
+    model = str(place / TINY)
     spec = Gptq(label="x", engine="gptq", model=model, quantize=calibrated)
     begun = asyncio.Event()
 
@@ -124,7 +126,7 @@ async def test_what_was_stopped_goes_on_and_loads_in_each_library(
 
     # The same numbers wherever it is loaded, but for the rounding of each one's kernels, which is
     # small beside what quantizing lost; and near to the base's.
-    base = logits(sys.executable, "transformers", place / "tiny")
+    base = logits(sys.executable, "transformers", place / TINY)
     ours = logits(sys.executable, "gptqmodel", folder)
     lost = abs(ours - base).mean()
     assert 0.01 * base.std() < lost < 0.3 * base.std()
@@ -145,7 +147,7 @@ def test_an_adapter_is_merged_before_quantizing(place: Path) -> None:
     assert made and len(made.result["adapter"]["sha256"]) == 64
 
     # Merged by PEFT alone, and not quantized: 4 bits are near to it, and far from the base.
-    base = AutoModelForCausalLM.from_pretrained(place / "tiny", dtype="bfloat16")
+    base = AutoModelForCausalLM.from_pretrained(place / TINY, dtype="bfloat16")
     before = base(torch.tensor([IDS])).logits[0].detach().float().numpy()
     merged = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
     expected = merged(torch.tensor([IDS])).logits[0].detach().float().numpy()
@@ -162,5 +164,5 @@ def test_a_bitsandbytes_checkpoint_loads_again_as_it_was(place: Path) -> None:
     assert config["bnb_4bit_use_double_quant"] is True
     # What is quantized on loading says the very same.
     saved = logits(sys.executable, "bitsandbytes", place / "nf4")
-    fresh = logits(sys.executable, "bitsandbytes, on loading", place / "tiny")
+    fresh = logits(sys.executable, "bitsandbytes, on loading", place / TINY)
     assert (saved == fresh).all()

@@ -14,6 +14,7 @@ from quantchat.worker.engines.loaded import choose_dtype, load_tokenizer
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.chats import ids
+from quantchat.worker.jobs.gptqmodel_workarounds import links_followed
 from quantchat.worker.jobs.groups import check_groups
 from quantchat.worker.jobs.spellings import write_both
 from quantchat.worker.jobs.workplace import (
@@ -124,7 +125,8 @@ def _quantize(model: Any, chats: list[dict[str, list[int]]], unfinished: Path) -
     except NotImplementedError:
         keep = None
     try:
-        model.quantize(chats, batch_size=BATCH, calibration_data_min_length=1, checkpoint=keep)
+        with links_followed():
+            model.quantize(chats, batch_size=BATCH, calibration_data_min_length=1, checkpoint=keep)
     except CheckpointError as error:
         for left in unfinished.iterdir():
             shutil.rmtree(left) if left.is_dir() else left.unlink()

@@ -1,0 +1,32 @@
+"""That GPTQModel does as mended, and is left as it was; its own functions are what is called."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from types import SimpleNamespace
+
+from gptqmodel.looper import gptq_checkpoint
+
+from fakes.hub_folder import as_in_hub_cache
+from quantchat.worker.jobs.gptqmodel_workarounds import links_followed
+
+
+def model_in(folder: Path) -> SimpleNamespace:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return SimpleNamespace(model_local_path=str(folder))
+
+
+def test_a_model_of_the_hubs_cache_is_known_by_what_its_links_lead_to(tmp_path: Path) -> None:
+    own = gptq_checkpoint._source_identity
+    plain = own(model_in(tmp_path / "plain"))
+    linked = model_in(tmp_path / "snapshots" / "abc")
+    as_in_hub_cache(tmp_path / "snapshots" / "abc")
+    with links_followed():
+        assert gptq_checkpoint._source_identity(linked) == plain
+        (tmp_path / "blobs" / f"{1:040x}").write_bytes(b"others")
+        changed = gptq_checkpoint._source_identity(linked)["model.safetensors"]
+        assert changed == hashlib.sha256(b"others").hexdigest()
+    assert gptq_checkpoint._source_identity is own
