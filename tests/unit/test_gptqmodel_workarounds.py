@@ -6,10 +6,12 @@ import hashlib
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 from gptqmodel.looper import gptq_checkpoint
+from gptqmodel.looper.checkpoint_store import CheckpointConfig, CheckpointCorrupt, CheckpointStore
 
 from fakes.hub_folder import as_in_hub_cache
-from quantchat.worker.jobs.gptqmodel_workarounds import links_followed
+from quantchat.worker.jobs.gptqmodel_workarounds import file_digest_there, links_followed
 
 
 def model_in(folder: Path) -> SimpleNamespace:
@@ -30,3 +32,17 @@ def test_a_model_of_the_hubs_cache_is_known_by_what_its_links_lead_to(tmp_path: 
         changed = gptq_checkpoint._source_identity(linked)["model.safetensors"]
         assert changed == hashlib.sha256(b"others").hexdigest()
     assert gptq_checkpoint._source_identity is own
+
+
+def test_what_is_kept_can_be_compared_on_python_3_10(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(hashlib, "file_digest", raising=False)
+    layer = b"a layer" * 2**18  # more than is read at once
+    with file_digest_there(), CheckpointStore(CheckpointConfig(tmp_path)) as store:
+        kept = store.put(layer)
+        assert store.object_path(kept).read_bytes() == layer
+        (tmp_path / "objects" / kept).write_bytes(b"damaged")
+        with pytest.raises(CheckpointCorrupt):
+            store.object_path(kept)
+    assert not hasattr(hashlib, "file_digest")

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
 @contextlib.contextmanager
@@ -28,6 +28,23 @@ def links_followed() -> Iterator[None]:
         gptq_checkpoint._source_identity = kept
 
 
+@contextlib.contextmanager
+def file_digest_there() -> Iterator[None]:
+    """Give Python 3.10 `hashlib.file_digest`, with which GPTQModel compares what it keeps.
+
+    GPTQModel declares Python 3.10, and calls what came with 3.11 (looper/checkpoint_store.py). Can
+    go with Python 3.10.
+    """
+    if hasattr(hashlib, "file_digest"):
+        yield
+        return
+    setattr(hashlib, "file_digest", _file_digest)  # noqa: B010, not in the stubs of 3.10
+    try:
+        yield
+    finally:
+        delattr(hashlib, "file_digest")
+
+
 def _source_identity(model: Any) -> dict[str, str]:
     """SHA-256 of the config and of each file of weights, by name, as GPTQModel keeps it."""
     folder = Path(model.model_local_path)
@@ -39,8 +56,8 @@ def _source_identity(model: Any) -> dict[str, str]:
     return found
 
 
-def _file_digest(stream: Any, name: str) -> Any:
-    """What `hashlib.file_digest` returns, which Python 3.10 does not have."""
+def _file_digest(stream: BinaryIO, name: str) -> hashlib._Hash:
+    """The hash `name` over what is left of `stream`, as `hashlib.file_digest` of Python 3.11."""
     digest = hashlib.new(name)
     while block := stream.read(2**20):
         digest.update(block)

@@ -14,7 +14,7 @@ from quantchat.worker.engines.loaded import choose_dtype, load_tokenizer
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.chats import ids
-from quantchat.worker.jobs.gptqmodel_workarounds import links_followed
+from quantchat.worker.jobs.gptqmodel_workarounds import file_digest_there, links_followed
 from quantchat.worker.jobs.groups import check_groups
 from quantchat.worker.jobs.spellings import write_both
 from quantchat.worker.jobs.workplace import (
@@ -125,7 +125,7 @@ def _quantize(model: Any, chats: list[dict[str, list[int]]], unfinished: Path) -
     except NotImplementedError:
         keep = None
     try:
-        with links_followed():
+        with links_followed(), file_digest_there():
             model.quantize(chats, batch_size=BATCH, calibration_data_min_length=1, checkpoint=keep)
     except CheckpointError as error:
         for left in unfinished.iterdir():
