@@ -7,11 +7,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from gptqmodel.looper import gptq_checkpoint
 from gptqmodel.looper.checkpoint_store import CheckpointConfig, CheckpointCorrupt, CheckpointStore
+from gptqmodel.looper.module_looper import ModuleLooper
+from gptqmodel.utils import looper_helpers
 
 from fakes.hub_folder import as_in_hub_cache
-from quantchat.worker.jobs.gptqmodel_workarounds import file_digest_there, links_followed
+from quantchat.worker.jobs.gptqmodel_workarounds import file_digest_there, links_followed, on_one
 
 
 def model_in(folder: Path) -> SimpleNamespace:
@@ -46,3 +49,24 @@ def test_what_is_kept_can_be_compared_on_python_3_10(
         with pytest.raises(CheckpointCorrupt):
             store.object_path(kept)
     assert not hasattr(hashlib, "file_digest")
+
+
+@pytest.mark.parametrize("chosen", ["cuda:0", "cuda:1"])
+def test_of_several_gpus_only_the_chosen_one_works(
+    monkeypatch: pytest.MonkeyPatch, chosen: str
+) -> None:
+    gpus = [torch.device("cuda", index) for index in range(3)]
+    monkeypatch.setattr(looper_helpers, "ALL_DEVICES", gpus)
+
+    def working() -> set[str]:
+        looper = object.__new__(ModuleLooper)  # its own way of choosing, without a model
+        looper._primary_quant_device = looper_helpers.normalize_device_like(chosen)
+        looper._quant_devices = looper_helpers.select_forward_devices(looper._primary_quant_device)
+        looper._dense_quant_devices = looper._moe_quant_devices = looper._quant_devices
+        looper.gptq_model = SimpleNamespace(quantize_config=SimpleNamespace())
+        return {name for pool in looper.execution_device_pools().values() for name in pool}
+
+    assert working() == {"cuda:0", "cuda:1", "cuda:2"}
+    with on_one(chosen):
+        assert working() == {chosen}
+    assert gpus == looper_helpers.ALL_DEVICES

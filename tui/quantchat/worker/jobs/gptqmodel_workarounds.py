@@ -45,6 +45,26 @@ def file_digest_there() -> Iterator[None]:
         delattr(hashlib, "file_digest")
 
 
+@contextlib.contextmanager
+def on_one(device: str) -> Iterator[None]:
+    """Keep the work of quantizing on `device`, of a machine with several GPUs.
+
+    Whatever `device` it is given, GPTQModel takes that one first, and then all the others of its
+    kind (utils/looper_helpers.py, `select_forward_devices`): memory of GPUs that others use, or
+    that have too little. Its `compute_device_filter` is not asked where inputs are taken and layers
+    run. Can go once that is asked everywhere.
+    """
+    import torch
+    from gptqmodel.utils import looper_helpers
+
+    kept = looper_helpers.ALL_DEVICES
+    looper_helpers.ALL_DEVICES = [torch.device(device)]
+    try:
+        yield
+    finally:
+        looper_helpers.ALL_DEVICES = kept
+
+
 def _source_identity(model: Any) -> dict[str, str]:
     """SHA-256 of the config and of each file of weights, by name, as GPTQModel keeps it."""
     folder = Path(model.model_local_path)

@@ -14,7 +14,7 @@ from quantchat.worker.engines.loaded import choose_dtype, load_tokenizer
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.chats import ids
-from quantchat.worker.jobs.gptqmodel_workarounds import file_digest_there, links_followed
+from quantchat.worker.jobs.gptqmodel_workarounds import file_digest_there, links_followed, on_one
 from quantchat.worker.jobs.groups import check_groups
 from quantchat.worker.jobs.spellings import write_both
 from quantchat.worker.jobs.workplace import (
@@ -67,11 +67,12 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     report(0, 0, "loading the model")
     folder, output = local_folder(options), Path(options["output"])
     refuse_quantized(folder)
+    device = choose_device(options["device"])
     model = GPTQModel.load(
         folder,
         QuantizeConfig(
             **{name: options[name] for name in SETTINGS},
-            device=choose_device(options["device"]),
+            device=device,
             offload_to_disk_path=_OFFLOAD,
             # The default compiles an extension first (half a minute, with a compiler that may not
             # be there) to write the very same bytes.
@@ -91,7 +92,7 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     ]
     watch = _Watch(layers, report)
     model.subset_callback = watch
-    _quantize(model, chats, Path(options["unfinished"]))
+    _quantize(model, chats, device, Path(options["unfinished"]))
     report(layers, layers, "writing the checkpoint")
     model.save(str(output))
     tokenizer.save_pretrained(output)
@@ -112,8 +113,8 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     }
 
 
-def _quantize(model: Any, chats: list[dict[str, list[int]]], unfinished: Path) -> None:
-    """Quantize, from the last layer kept in `unfinished` on, and keep each there."""
+def _quantize(model: Any, chats: list[dict[str, list[int]]], device: str, unfinished: Path) -> None:
+    """Quantize on `device`, from the last layer kept in `unfinished` on, and keep each there."""
     from gptqmodel.looper.checkpoint_store import CheckpointConfig, CheckpointError
     from gptqmodel.looper.gptq_checkpoint import validate_checkpoint_support
 
@@ -125,7 +126,7 @@ def _quantize(model: Any, chats: list[dict[str, list[int]]], unfinished: Path) -
     except NotImplementedError:
         keep = None
     try:
-        with links_followed(), file_digest_there():
+        with links_followed(), file_digest_there(), on_one(device):
             model.quantize(chats, batch_size=BATCH, calibration_data_min_length=1, checkpoint=keep)
     except CheckpointError as error:
         for left in unfinished.iterdir():
