@@ -46,8 +46,9 @@ def jobs(tmp_path: Path, own_folders: None, monkeypatch: pytest.MonkeyPatch) -> 
     jobs.results["quantize_gptq"] = {"losses": LOSSES, "calibration": CALIBRATION}
     jobs.results["perplexity"] = {"perplexity": 12.345, "error": 0.5, "positions": 700}
     workshop = Workshop(jobs.start, tmp_path / "made")
-    scripted = functools.partial(outcome.make, workshop=workshop, start=jobs.start)
-    monkeypatch.setattr(outcome, "make", scripted)
+    for name, more in (("make", {}), ("judge", {"start": jobs.start})):
+        scripted = functools.partial(getattr(outcome, name), workshop=workshop, **more)
+        monkeypatch.setattr(outcome, name, scripted)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
@@ -178,6 +179,62 @@ def test_stopping_says_that_it_goes_on(
     monkeypatch.setattr(asyncio, "run", interrupt)
     assert main(["quantize", "model"]) == 130
     assert "the same command goes on from here" in capsys.readouterr().err
+
+
+FULL = Failed("out_of_memory", "out of memory: 2,000 MiB more were needed", "try fewer bits")
+
+
+@pytest.mark.parametrize("method", ["gptq", "nf4"])
+def test_a_perplexity_that_fails_costs_no_checkpoint(
+    tmp_path: Path, jobs: Jobs, capsys: Capture, method: str
+) -> None:
+    jobs.fails["perplexity"] = FULL
+    assert main(["quantize", "model", "-o", "out", "--method", method]) == 0
+    assert (tmp_path / "out" / "model.safetensors").exists()
+    said = capsys.readouterr().out
+    row = next(x for x in said.splitlines() if "held out" in x)
+    assert row.split()[-2:] == ["–", "–"]
+    for side in ("before", "after"):
+        assert f"no perplexity {side}: out of memory: 2,000 MiB more were needed" in said
+    assert jobs.names().count("perplexity") == 2  # one that fails keeps no other one away
+
+
+def test_what_cannot_be_held_out_costs_no_checkpoint(
+    tmp_path: Path, jobs: Jobs, capsys: Capture
+) -> None:
+    jobs.fails["calibrate"] = FULL  # only the held-out part is written by this method
+    assert main(["quantize", "model", "-o", "out", "--method", "nf4", "--json"]) == 0
+    assert (tmp_path / "out" / "model.safetensors").exists()
+    told = json.loads(capsys.readouterr().out)
+    for side in (told["before"], told["after"]):
+        assert side["perplexity"] is None
+        assert side["why"] == FULL.reason
+    assert "perplexity" not in jobs.names()
+
+
+def test_a_model_too_large_to_write_its_chats_is_told_what_else_there_is(
+    jobs: Jobs, capsys: Capture
+) -> None:
+    jobs.fails["calibrate"] = FULL
+    assert main(["quantize", "model"]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("quantchat: out of memory: 2,000 MiB more were needed (")
+    assert "--calibration FILE" in said and "--device cpu" in said and "fewer bits" not in said
+    jobs.fails["calibrate"] = Failed("internal", "something else", "retry")
+    assert main(["quantize", "model"]) == 1
+    assert "--calibration" not in capsys.readouterr().err
+
+
+def test_stopping_after_the_checkpoint_says_where_it_is(
+    tmp_path: Path, jobs: Jobs, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    async def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(outcome, "judge", interrupt)
+    assert main(["quantize", "model", "-o", "out"]) == 130
+    assert "stopped; the checkpoint is in out" in capsys.readouterr().err
+    assert (tmp_path / "out" / "model.safetensors").exists()
 
 
 def test_a_short_calibration_gives_no_perplexity(jobs: Jobs, capsys: Capture) -> None:

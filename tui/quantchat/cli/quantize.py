@@ -175,27 +175,30 @@ def _make(
     from quantchat.cli.stages import stage_display
     from quantchat.quantize import export
     from quantchat.quantize.maker import MakeFailed
-    from quantchat.quantize.outcome import make
+    from quantchat.quantize.outcome import judge, make
     from quantchat.text import one_line
 
     base, gptq, *others = _asked(method, common, given, not no_double_quant).variants
     spec = others[0] if others else gptq
     if output is not None:
         export.check(output)
+    where: Path | None = None
     try:
         with stage_display() as display:
+            made = asyncio.run(make(base, spec, display))
+            if output is not None:  # before anything else can fail
+                export.export(made.folder, output)
+            where = output or made.folder
             held_out = None if no_perplexity else gptq.quantize
-            outcome = asyncio.run(make(base, spec, held_out, display))
+            outcome = asyncio.run(judge(made, held_out, display))
     except MakeFailed as error:
         mend = f" ({error.failure.mend})" if error.failure.mend else ""
         click.echo(f"quantchat: {one_line(f'{error}{mend}')}", err=True)
         return _FAILED
     except KeyboardInterrupt:
-        click.echo("quantchat: stopped; the same command goes on from here", err=True)
+        done = f"the checkpoint is in {where}" if where else "the same command goes on from here"
+        click.echo(f"quantchat: stopped; {one_line(done)}", err=True)
         return _STOPPED
-    if output is not None:
-        export.export(outcome.folder, output)
-    where = output or outcome.folder
     if as_json:
         click.echo(json.dumps({**dataclasses.asdict(outcome), "folder": str(where)}, indent=2))
         return 0

@@ -6,6 +6,7 @@ perplexity over it says what was lost.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.resources
 import random
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from typing import Any, Literal
 
 from quantchat.errors import UserError
 from quantchat.profile.quantize import Quantize
+from quantchat.quantize.maker import MakeFailed
 from quantchat.quantize.stages import Stage, Work
 from quantchat.quantize.weights import Weights
 from quantchat.text import one_line
@@ -27,6 +29,12 @@ _SUFFIX: dict[Part, str] = {"calibration": "", "held out": "-held-out"}
 
 HELD_OUT = 16
 """Samples held out, of the shipped prompts always the same ones for a seed."""
+
+_NOT_WHOLE = (
+    "to write chats the model must be held whole: calibrate on a text of yours"
+    " (--calibration FILE; in a profile, calibration), or quantize on the CPU (--device cpu)"
+)
+"""What to do where memory is short; GPTQ itself takes a few layers' worth."""
 
 _AUTHORS = ("torch", "transformers")
 
@@ -93,7 +101,13 @@ class Calibrate(Stage):
         """Let the model answer the prompts, in a worker."""
         # No input: chats are the same whatever is quantized on them.
         groups = {"group_size": self.quantize.group_size} if self.part == "calibration" else {}
-        return await work.job("calibrate", {**self.inputs, **self.weights.options(work), **groups})
+        options = {**self.inputs, **self.weights.options(work), **groups}
+        try:
+            return await work.job("calibrate", options)
+        except MakeFailed as error:
+            if error.failure.kind != "out_of_memory":
+                raise
+            raise MakeFailed(dataclasses.replace(error.failure, mend=_NOT_WHOLE)) from error
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from quantchat.profile.quantize import Quantize
 from quantchat.quantize import headers
 from quantchat.quantize.cache import read_made
 from quantchat.quantize.job import run_job
-from quantchat.quantize.maker import Prepared
+from quantchat.quantize.maker import MakeFailed, Prepared
 from quantchat.quantize.sources import Named
 from quantchat.quantize.store import Workshop
 from quantchat.worker.protocol import Load, Progress
@@ -47,6 +47,8 @@ class Side:
     """Of its tensors, as they lie in the files; None where the files do not tell."""
     perplexity: Perplexity | None
     """None where it was not taken."""
+    why: str = ""
+    """Why it was not, where it was asked for and could not be had."""
 
 
 @dataclass(frozen=True)
@@ -75,45 +77,79 @@ class Outcome:
         return 8 * side.bytes / self.parameters
 
 
+@dataclass(frozen=True)
+class Made:
+    """A checkpoint, and the model it was made from, by what loads them."""
+
+    base: Transformers
+    spec: Gptq | BitsAndBytes
+    before: Prepared
+    after: Prepared
+
+    @property
+    def folder(self) -> Path:
+        """Where the checkpoint lies."""
+        return Path(self.after.model)
+
+
 async def make(
     base: Transformers,
     spec: Gptq | BitsAndBytes,
+    on_progress: Callable[[Progress], None],
+    *,
+    workshop: Workshop | None = None,
+) -> Made:
+    """Make the checkpoint of `spec` out of `base`.
+
+    Raises MakeFailed or UserError. Cancelling keeps what is finished.
+    """
+    workshop = workshop or Workshop()
+    before = await workshop.prepare(base, on_progress)
+    return Made(base, spec, before, await workshop.prepare(spec, on_progress))
+
+
+async def judge(
+    made: Made,
     held_out: Quantize | None,
     on_progress: Callable[[Progress], None],
     *,
     workshop: Workshop | None = None,
     start: StartWorker = start_worker,
 ) -> Outcome:
-    """Make the checkpoint of `spec`, and read the perplexity of `base` and its own.
+    """Say what `made` came to, with the perplexity of the model before and after.
 
-    `held_out` says of which calibration the held-out part is read; None reads nothing. Raises
-    MakeFailed or UserError. Cancelling keeps what is finished.
+    `held_out` says of which calibration the held-out part is read; None reads nothing. A perplexity
+    that cannot be had costs nothing else: its side says why.
     """
-    workshop = workshop or Workshop()
-    before = await workshop.prepare(base, on_progress)
-    after = await workshop.prepare(spec, on_progress)
-    folder = Path(after.model)
-    told = read_made(folder)
-    found: list[Perplexity | None] = [None, None]
+    text, why = None, ""
     if held_out is not None:
-        text = await workshop.held_out(spec, held_out, on_progress)
-        tokens = _tokens(text)
-        for index, (variant, place) in enumerate(((base, before), (spec, after))):
-            if tokens >= FEWEST:
-                title = f"perplexity {'after' if index else 'before'}"
-                found[index] = await _perplexity(
-                    variant, place, text, min(WINDOW, tokens), title, on_progress, start
-                )
-    sizes, parameters = _size(before)
+        try:
+            text = await (workshop or Workshop()).held_out(made.spec, held_out, on_progress)
+        except (MakeFailed, UserError) as error:
+            why = str(error)
+
+    async def side(name: str, variant: AnyVariant, place: Prepared) -> Side:
+        size = _size(place)[0]
+        tokens = _tokens(text) if text else 0
+        if text is None or tokens < FEWEST:
+            return Side(size, None, why)
+        window, title = min(WINDOW, tokens), f"perplexity {name}"
+        try:
+            read = await _perplexity(variant, place, text, window, title, on_progress, start)
+        except MakeFailed as error:
+            return Side(size, None, str(error))
+        return Side(size, read)
+
+    told = read_made(made.folder)
     return Outcome(
-        folder=folder,
-        before=Side(sizes, found[0]),
-        after=Side(_size(after)[0], found[1]),
-        parameters=parameters,
+        folder=made.folder,
+        before=await side("before", made.base, made.before),
+        after=await side("after", made.spec, made.after),
+        parameters=_size(made.before)[1],
         seconds=told.seconds if told else 0.0,
         losses=told.result.get("losses", []) if told else [],
         calibration=told.result.get("calibration", {}) if told else {},
-        note=after.note,
+        note=made.after.note,
         resumed=told.result.get("resumed", 0) if told else 0,
     )
 

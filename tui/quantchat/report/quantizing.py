@@ -63,9 +63,12 @@ def _notes(outcome: Outcome) -> list[str]:
     rounded = sum(row["loss"] is None for row in outcome.losses)
     if rounded:
         notes.append(f"{rounded} modules were only rounded: too little of the calibration met them")
-    if found := outcome.after.perplexity:
+    if found := outcome.after.perplexity or outcome.before.perplexity:
         notes.append(
             f"perplexity over {found.positions} tokens of calibration text that was held out,"
             " ± its standard error"
         )
+    for name, side in (("before", outcome.before), ("after", outcome.after)):
+        if side.why:
+            notes.append(f"no perplexity {name}: {one_line(side.why)}")
     return [*notes, *([one_line(outcome.note)] if outcome.note else [])]
