@@ -10,6 +10,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.utils import filter_repo_objects
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -94,6 +95,17 @@ def test_a_folder_is_taken_where_it_lies(tmp_path: Path) -> None:
     assert local_folder({"model": str(tmp_path), "revision": None}) == str(tmp_path)
 
 
+WANTED = ["config.json", "model-00001-of-00002.safetensors", "tokenizer.json", "tokenizer.model.v3"]
+IN_REPOSITORIES = [
+    *WANTED,
+    "pytorch_model.bin",
+    "consolidated.safetensors",  # of Mistral's, beside the shards
+    "consolidated-00001-of-00002.safetensors",
+    "original/consolidated.00.pth",  # of Meta's
+    "original/params.json",
+]
+
+
 @pytest.mark.parametrize(
     ("error", "why"),
     [
@@ -108,7 +120,8 @@ def test_a_hub_that_does_not_give_the_model(
 
     def refuse(model: str, *, revision: str, ignore_patterns: list[str]) -> str:
         asked.append((model, revision))
-        assert "*.bin" in ignore_patterns
+        fetched = filter_repo_objects(IN_REPOSITORIES, ignore_patterns=ignore_patterns)
+        assert list(fetched) == WANTED
         raise error
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)

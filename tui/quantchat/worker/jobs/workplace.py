@@ -12,7 +12,11 @@ from typing import Any
 from quantchat.worker.engines.hub import fetched
 from quantchat.worker.failures import Refused
 
-_NOT_FETCHED = ["*.bin", "*.pt", "*.pth", "*.gguf", "*.onnx", "*.msgpack", "*.h5"]
+_PICKLED = ["*.bin", "*.pt", "*.pth"]
+_OF_OTHER_PROGRAMS = ["*.gguf", "*.onnx", "*.msgpack", "*.h5"]
+_TWICE = ["consolidated*", "original/*"]
+"""The same weights as their authors' own programs read them: Mistral's and Meta's repositories."""
+_NOT_FETCHED = [*_PICKLED, *_OF_OTHER_PROGRAMS, *_TWICE]
 
 NICENESS = 10
 """A chat with a variant that is ready comes before the making of the next one."""
