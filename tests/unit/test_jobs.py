@@ -9,10 +9,12 @@ from typing import Any
 
 import huggingface_hub
 import pytest
+import torch
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from huggingface_hub.utils import filter_repo_objects
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
 from fakes.tiny_llama import tiny_llama
 from quantchat.worker.failures import Refused
@@ -142,6 +144,19 @@ def test_groups_that_do_not_fit_are_told_with_some_that_do(group_size: int) -> N
         check_groups(model, group_size)
     fitting = {96: 64, 64: 32}[group_size]  # of the first layer that it does not fit
     assert f"use a group size of {fitting}" in told.value.failure.mend
+
+
+def test_groups_need_not_fit_what_is_not_quantized() -> None:
+    text = {"hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 1}
+    vision = {"hidden_size": 72, "intermediate_size": 80, "num_hidden_layers": 1}
+    config = Gemma3Config(text_config=text, vision_config={**vision, "num_attention_heads": 2})
+    with torch.device("meta"):
+        model = Gemma3ForConditionalGeneration(config)
+    widths = {m.in_features for m in model.modules() if isinstance(m, torch.nn.Linear)}
+    assert widths >= {72, 80, 128, 192}
+    check_groups(model, 64)
+    with pytest.raises(Refused, match=r"the width 192 of layers\.0\.mlp\.down_proj"):
+        check_groups(model, 128)
 
 
 def test_a_model_that_is_quantized_is_refused(tmp_path: Path) -> None:

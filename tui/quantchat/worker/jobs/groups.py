@@ -8,13 +8,17 @@ from quantchat.worker.failures import Refused
 
 
 def check_groups(model: Any, group_size: int) -> None:
-    """Raise Refused where `group_size` does not divide the width of a layer to be quantized."""
+    """Raise Refused where `group_size` does not divide the width of a layer to be quantized.
+
+    `model` is transformers'. GPTQModel quantizes the blocks of the decoder, and leaves the head and
+    what sees or hears as it is: Gemma 3's vision tower has widths that 16 is the largest group of.
+    """
     import torch
 
     if group_size < 0:
         return
     head = model.get_output_embeddings()
-    for name, module in model.named_modules():
+    for name, module in model.get_decoder().named_modules():
         width = getattr(module, "in_features", 0)
         if isinstance(module, torch.nn.Linear) and module is not head and width % group_size:
             fitting = [size for size in (128, 64, 32, 16) if width % size == 0]
