@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @contextlib.contextmanager
-def serving(folder: Path, kind: str = "") -> Iterator[tuple[str, list[str]]]:
+def serving(
+    folder: Path, kind: str = "", *, gated: bool = False
+) -> Iterator[tuple[str, list[str]]]:
     """Serve the repositories `org/name` below `folder`; the address, and what was asked for.
 
-    `kind` is what stands before their names, `datasets/` for those of data.
+    `kind` is what stands before their names, `datasets/` for those of data. `gated`: nothing is
+    given to anybody.
     """
     asked: list[str] = []
 
@@ -33,14 +38,21 @@ def serving(folder: Path, kind: str = "") -> Iterator[tuple[str, list[str]]]:
 
         def _answer(self, with_body: bool) -> None:
             asked.append(f"{self.command} {self.path} {self.headers.get('Range', '')}".strip())
+            listing = re.fullmatch(
+                r"/api/models/([\w.-]+/[\w.-]+)/(revision|tree)/[\w.-]+",
+                self.path.partition("?")[0],
+            )
+            if gated:
+                self._refuse(401, "GatedRepo")
+                return
+            if listing and (folder / listing[1]).is_dir():
+                self._list(folder / listing[1], listing[1], whole=listing[2] == "revision")
+                return
             place = rf"/{kind}([\w.-]+/[\w.-]+)/resolve/[\w.-]+/([\w.-]+)"
             found = re.fullmatch(place, self.path)
             file = folder / found[1] / found[2] if found else None
             if file is None or not file.is_file():
-                self.send_response(404)
-                self.send_header("X-Error-Code", "EntryNotFound")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
+                self._refuse(404, "EntryNotFound")
                 return
             body = file.read_bytes()
             part = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
@@ -53,6 +65,30 @@ def serving(folder: Path, kind: str = "") -> Iterator[tuple[str, list[str]]]:
             self.end_headers()
             if with_body:
                 self.wfile.write(body)
+
+        def _refuse(self, status: int, code: str) -> None:
+            self.send_response(status)
+            self.send_header("X-Error-Code", code)
+            self.send_header("X-Error-Message", f"it says {code}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def _list(self, place: Path, name: str, *, whole: bool) -> None:
+            files = [file for file in sorted(place.rglob("*")) if file.is_file()]
+            paths = [file.relative_to(place).as_posix() for file in files]
+            told: Any = [
+                {"type": "file", "path": path, "size": file.stat().st_size, "oid": COMMIT}
+                for path, file in zip(paths, files, strict=True)
+            ]
+            if whole:
+                siblings = [{"rfilename": path} for path in paths]
+                told = {"id": name, "sha": COMMIT, "siblings": siblings}
+            body = json.dumps(told).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -18,7 +18,7 @@ from quantchat.cli.measuring import measured
 from quantchat.profile.model import Profile
 from quantchat.report.tables import variants_table
 from quantchat.snapshot import store
-from quantchat.worker.engines.pickles import only_safetensors, refuse_pickled
+from quantchat.worker.engines.pickles import refuse_pickled
 from quantchat.worker.failures import Refused
 
 Capture = pytest.CaptureFixture[str]
@@ -90,10 +90,3 @@ def test_a_folder_of_pickles_is_refused_with_the_cure(
     # Beside safetensors they are not looked at, and so do no harm.
     (tmp_path / "model.safetensors").touch()
     refuse_pickled(str(tmp_path), switch=switch)
-
-
-def test_so_is_a_hubs_model_without_safetensors() -> None:
-    with pytest.raises(Refused, match="org/old has no safetensors"), only_safetensors("org/old"):
-        raise OSError("… and thus cannot be loaded with `safetensors`. Please do not set it.")
-    with pytest.raises(OSError, match="another"), only_safetensors("org/old"):
-        raise OSError("another")

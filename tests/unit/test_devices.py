@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -96,31 +96,14 @@ def test_auto_asks_the_other_gpus_only_if_the_first_is_too_small(
     assert gpus == []
 
 
-def test_the_size_of_what_lies_on_a_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
-    def not_here(*_: Any, **__: Any) -> str:
-        raise huggingface_hub.errors.LocalEntryNotFoundError("not here")
-
-    def told(*_: Any, **__: Any) -> Any:
-        sizes = {"a.safetensors": 5, "b.safetensors": 6, "old/c.safetensors": 7, "d.bin": 8}
-        files = [SimpleNamespace(rfilename=name, size=size) for name, size in sizes.items()]
-        return SimpleNamespace(siblings=files)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", not_here)
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", told)
-    assert devices.weights_on_disk("org/name", None) == 11
-
-    def no_network(*_: Any, **__: Any) -> Any:
-        raise ConnectionError("no route to host")
-
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", no_network)
-    assert devices.weights_on_disk("org/name", None) == 0
-    assert devices.weights_on_disk("/not/there at all", None) == 0
-
-    here = str(checkpoint(tmp_path / "here", 40))
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: here)
-    assert devices.weights_on_disk("org/name", None) == 40
+def test_only_what_the_index_names_is_loaded(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "model", 40)
+    assert devices.weights_on_disk(str(folder)) == 40
+    index = {"weight_map": {"one": "a.safetensors", "two": "a.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert devices.weights_on_disk(str(folder)) == 20
+    (folder / "model.safetensors.index.json").write_text("[]")
+    assert devices.weights_on_disk(str(folder)) == 40
 
 
 # ------------------------------------------------------------ transformers' device map

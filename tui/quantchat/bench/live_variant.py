@@ -183,7 +183,7 @@ class LiveVariant:
             async for event in self._worker.events():
                 self._heard_s = time.monotonic()
                 if isinstance(event, Ready):
-                    self.load_s = time.monotonic() - began
+                    self.load_s = time.monotonic() - began - event.fetch_s
                     # What the maker knows of the base no worker can see.
                     note = "; ".join(part for part in (prepared.note, event.note) if part)
                     self.ready = dataclasses.replace(event, note=note)

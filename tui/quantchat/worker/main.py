@@ -6,6 +6,7 @@ import importlib
 import os
 import platform
 import time
+from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -139,7 +140,7 @@ class _Server:
     def _load(self, command: Load) -> None:
         unneeded.hide(command)
         from quantchat.worker.decode.decoder import Decoder
-        from quantchat.worker.engines import load
+        from quantchat.worker.engines import FETCHING, load
 
         begun: list[tuple[str, float]] = []
 
@@ -147,17 +148,22 @@ class _Server:
             self._outbox.send(Progress(name))
             begun.append((name, time.perf_counter()))
 
-        stage("importing libraries")
-        loaded = load(command, stage)
+        def fetching(done: int, total: int) -> None:
+            detail = f"{done / 2**20:,.0f} of {total / 2**20:,.0f} MiB"
+            self._outbox.send(Progress(FETCHING, done, total, detail))
+
+        loaded = load(command, stage, fetching)
         stage("warming up")
         decoder = Decoder(loaded, command.decode, lambda name: self._outbox.send(Progress(name)))
         ready = time.perf_counter()
         self._decoder = decoder
         self._outbox.serve(loaded.tokenizer_backend, lambda: Memory(decoder.ledger()))
         ends = [at for _, at in begun[1:]] + [ready]
-        took = {name: end - at for (name, at), end in zip(begun, ends, strict=True)}
-        imported = ends[0] - self._began
-        weights = took["loading weights"]
+        took: defaultdict[str, float] = defaultdict(float)
+        for (name, at), end in zip(begun, ends, strict=True):
+            took[name] += end - at
+        imported = begun[0][1] - self._began + took["importing libraries"]
+        fetch, weights = took[FETCHING], took["loading weights"]
         self._outbox.send(
             Ready(
                 resolved=loaded.resolved(decoder.chosen.name),
@@ -165,7 +171,8 @@ class _Server:
                 import_s=imported,
                 weights_s=weights,
                 # With the kernels that an engine compiles before it loads.
-                warmup_s=ready - self._began - imported - weights,
+                warmup_s=ready - self._began - imported - fetch - weights,
+                fetch_s=fetch,
                 note="; ".join(filter(None, (loaded.note, decoder.chosen.note))),
             )
         )

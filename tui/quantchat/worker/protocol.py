@@ -168,6 +168,8 @@ class Ready:
     warmup_s: float
     note: str = ""
     """What the user must know of it, e.g. why it does not decode in a faster mode."""
+    fetch_s: float = 0.0
+    """What of the time until now the network took, which is no part of loading."""
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantchat.worker.engines.files_check import check_files
+from quantchat.worker.engines.hub import checkpoint
 from quantchat.worker.engines.loaded import Loaded
 from quantchat.worker.failures import Refused
 from quantchat.worker.protocol import Load
 
 if TYPE_CHECKING:
     from quantchat.worker.engines.adapter import Adapter
+
+FETCHING = "fetching the model"
 
 _MODULES = {
     "auto-gptq": "quantchat.worker.engines.auto_gptq_engine",
@@ -22,20 +27,31 @@ _MODULES = {
 }
 
 
-def load(command: Load, stage: Callable[[str], None]) -> Loaded:
+def load(
+    command: Load,
+    stage: Callable[[str], None],
+    fetching: Callable[[int, int], None] = lambda done, total: None,
+) -> Loaded:
     """Load what `command` names; `stage` is told when the weights' turn comes.
 
+    What lies on a hub is fetched first; `fetching` hears how many bytes of how many have come.
     Raises Refused for what the engine does not do, and whatever the libraries raise.
     """
-    import torch
-
     if command.engine not in _MODULES:
         raise Refused("unsupported", f"no engine is named {command.engine!r}")
+    asked = command
+    if not Path(command.model).is_dir():
+        stage(FETCHING)
+        command = replace(command, model=str(checkpoint(command, fetching)), revision=None)
+    stage("importing libraries")
+    import torch
+
     check_files(command.model, gguf=bool(command.options.get("gguf_file")))
     if command.threads:
         torch.set_num_threads(command.threads)
     adapter = _adapter(command.options.get("adapter"))
     loaded: Loaded = importlib.import_module(_MODULES[command.engine]).load(command, stage)
+    loaded.command = asked
     if adapter is not None:
         from quantchat.worker.engines.adapter import attach, digest
 

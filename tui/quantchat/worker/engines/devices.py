@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def rooms(command: Load) -> dict[int, int]:
     if command.device != "auto" or there < 2:
         return {}
     first = _room(0)
-    if weights_on_disk(command.model, command.revision) <= first:
+    if weights_on_disk(command.model) <= first:
         return {}
     return {0: first, **{index: _room(index) for index in range(1, there)}}
 
@@ -86,23 +87,13 @@ def too_small() -> Refused:
     )
 
 
-def weights_on_disk(model: str, revision: str | None) -> int:
-    """Bytes of a checkpoint's safetensors in a folder or on a hub; 0 where that cannot be told."""
-    folder = Path(model)
-    if folder.is_dir():
-        return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    with contextlib.suppress(LocalEntryNotFoundError, ValueError):  # here already, mostly
-        here = snapshot_download(model, revision=revision, local_files_only=True)
-        if held := weights_on_disk(here, None):
-            return held
-    with contextlib.suppress(HfHubHTTPError, OSError, ValueError):  # loading will tell
-        told = HfApi().model_info(model, revision=revision, files_metadata=True).siblings or []
-        files = [file for file in told if file.rfilename.endswith(".safetensors")]
-        return sum(file.size or 0 for file in files if "/" not in file.rfilename)
-    return 0
+def weights_on_disk(model: str) -> int:
+    """Bytes of the safetensors in the folder `model`: of those the index names, if there is one."""
+    files = set(Path(model).glob("*.safetensors"))
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+        index = json.loads((Path(model) / "model.safetensors.index.json").read_bytes())
+        files = {Path(model) / name for name in index["weight_map"].values()}
+    return sum(file.stat().st_size for file in files)
 
 
 def _gpus() -> int:

@@ -72,7 +72,7 @@ def _place(command: Load, device: str) -> str | None:
     several = rooms(command)
     if not several:
         return device
-    if weights_on_disk(command.model, command.revision) > sum(several.values()):
+    if weights_on_disk(command.model) > sum(several.values()):
         raise too_small()
     return None
 

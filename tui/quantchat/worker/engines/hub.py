@@ -2,10 +2,80 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from quantchat.worker.engines.pickles import refuse_all_pickled
 from quantchat.worker.failures import Refused
+from quantchat.worker.protocol import Load
+
+Tell = Callable[[int, int], None]
+"""Hears how many bytes of how many have come; the total grows while files are looked up."""
+
+_TELL_S = 0.2
+
+_NO_WEIGHTS = ["*.json", "*.jinja", "*.model", "*.tiktoken", "vocab.txt", "merges.txt"]
+_ELSEWHERE = ["*/*", "consolidated*"]
+"""What libraries other than transformers want, Meta's and Mistral's own: the weights once more."""
+
+
+def checkpoint(command: Load, tell: Tell) -> Path:
+    """Folder with the checkpoint that `command` names by an id: fetched, or from the hub's cache.
+
+    The libraries, given the id, ask the hub about file after file, also for what is here: without a
+    network that takes minutes. Raises Refused.
+    """
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    gguf, pickles = command.options.get("gguf_file"), bool(command.options.get("allow_pickle"))
+    weights = [gguf] if gguf else ["*.safetensors", *(["*.bin"] if pickles else [])]
+    code = ["*.py"] if command.trust_remote_code else []
+    try:
+        folder = fetched(
+            command.model,
+            command.revision,
+            "",
+            allow_patterns=[*weights, *code, *_NO_WEIGHTS],
+            ignore_patterns=_ELSEWHERE,
+            tqdm_class=_telling(tell),
+        )
+    except Refused as refused:
+        # Without a network: what a library fetched once lacks files that it had no use for.
+        here = huggingface_hub.try_to_load_from_cache(
+            command.model, "config.json", revision=command.revision
+        )
+        if not isinstance(refused.__cause__, errors.LocalEntryNotFoundError) or not here:
+            raise
+        folder = Path(str(here)).parent
+    if not gguf and not pickles:
+        refuse_all_pickled(folder, command.model)
+    return folder
+
+
+def _telling(tell: Tell) -> type[Any]:
+    """A progress bar that draws nothing, and tells `tell`."""
+    from tqdm.std import tqdm
+
+    class Telling(tqdm):  # type: ignore[misc]
+        def __init__(self, *given: Any, **named: Any) -> None:
+            # Of several bars one counts what is whole on the disk: another what has travelled,
+            # which may be less, and one the files.
+            self._counts = named.get("unit") == "B" and "Reconstructing" in named.get("desc", "")
+            self._told_s = 0.0
+            super().__init__(*given, **{**named, "disable": True})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self.n += n or 0
+            now = time.monotonic()
+            if self._counts and now - self._told_s > _TELL_S:
+                self._told_s = now
+                tell(int(self.n), int(self.total or 0))
+            return None
+
+    return Telling
 
 
 def fetched(name: str, revision: str | None, what: str, **which: Any) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.worker.engines.devices import gpus_of, refuse_offloaded, rooms, too_small
-from quantchat.worker.engines.pickles import only_safetensors, refuse_pickled
+from quantchat.worker.engines.pickles import refuse_pickled
 from quantchat.worker.failures import Refused
 from quantchat.worker.protocol import Load
 from quantchat.worker.variant import Resolved
@@ -45,6 +45,8 @@ class Loaded:
         self, command: Load, model: Any, tokenizer: Any, *, kernel: str, note: str = ""
     ) -> None:
         self.command = command
+        """As it was asked for: a model on a hub by its id."""
+        self._folder = command.model
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.kernel = kernel
@@ -121,7 +123,7 @@ class Loaded:
             threads=torch.get_num_threads(),
             libraries=versions(_LIBRARIES),
             parameters=_parameters(model),
-            checkpoint_hash=_checkpoint_hash(command.model),
+            checkpoint_hash=_checkpoint_hash(self._folder),
             adapter=str(command.options.get("adapter") or ""),
             adapter_hash=self._adapter_hash,
             pickle_allowed=bool(command.options.get("allow_pickle")),
@@ -165,7 +167,7 @@ def load_model(command: Load, device: str, **more: Any) -> Any:
     more["device_map"] = {"": device}
     if several := rooms(command):
         more |= {"device_map": "sequential", "max_memory": several}
-    with only_safetensors(command.model), _shapes_as_configured(), _on_gpus_alone():
+    with _shapes_as_configured(), _on_gpus_alone():
         model, told = AutoModelForCausalLM.from_pretrained(
             command.model,
             revision=command.revision,
@@ -266,7 +268,7 @@ def _checkpoint_hash(model: str) -> str:
     """SHA-256 over names, sizes and safetensors headers of a folder's weight files.
 
     The headers hold every tensor's name, dtype, shape and place; reading gigabytes of weights at
-    each start would cost more than it tells. Empty for an id of a hub.
+    each start would cost more than it tells.
     """
     folder = Path(model)
     if not folder.is_dir():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 from quantchat.worker.failures import Refused
@@ -35,16 +33,11 @@ def refuse_pickled(model: str, *, switch: bool) -> None:
         raise _refused(f"the weights are pickled ({pickled.name})", switch=switch)
 
 
-@contextlib.contextmanager
-def only_safetensors(model: str) -> Iterator[None]:
-    """Say it in the same words where transformers finds nothing but pickles of `model` on a hub."""
-    try:
-        yield
-    except OSError as error:
-        if "cannot be loaded with `safetensors`" not in str(error):
-            raise
+def refuse_all_pickled(folder: Path, model: str) -> None:
+    """Refuse `model`, of which what is no pickle was fetched into `folder`, if no weights came."""
+    if not any(folder.glob("*.safetensors")):
         what = f"{model} has no safetensors, and other weights are pickled"
-        raise _refused(what, switch=True) from error
+        raise _refused(what, switch=True)
 
 
 def _refused(what: str, *, switch: bool) -> Refused:

@@ -1,0 +1,144 @@
+"""A model named by its id on a hub: fetched once, found again without a network, or why not."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes.fake_hub import COMMIT, serving
+from fakes.tiny_checkpoint import write_checkpoint
+from quantchat.worker import engines
+from quantchat.worker.engines import hub
+from quantchat.worker.failures import Refused
+from quantchat.worker.protocol import Load
+
+NAME = "org/tiny"
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Path:
+    """The repository on the hub, with what other libraries want beside what transformers does."""
+    folder = write_checkpoint(tmp_path / "hub" / NAME)
+    for other in ("consolidated.safetensors", "pytorch_model.bin", "README.md"):
+        (folder / other).write_bytes(bytes(1000))
+    (folder / "original").mkdir()
+    (folder / "original" / "params.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Let huggingface_hub ask the hub at an address, with a cache of its own."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
+
+    def turn(address: str) -> None:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        template = address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+    return turn
+
+
+def quiet(_done: int, _total: int) -> None:
+    pass
+
+
+def names(folder: Path) -> set[str]:
+    return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_a_variant_of_a_hub_is_fetched_once_and_loads_without_a_network(
+    there: Path, at: Callable[[str], None], tmp_path: Path
+) -> None:
+    stages: list[str] = []
+    told: list[tuple[int, int]] = []
+    command = Load("transformers", NAME, {}, dtype="float32")
+    with serving(tmp_path / "hub") as (address, asked):
+        at(address)
+        loaded = engines.load(command, stages.append, lambda *counts: told.append(counts))
+    assert stages == ["fetching the model", "importing libraries", "loading weights"]
+    assert told and all(0 < done <= total for done, total in told)
+    fetched = {request.rpartition("/")[2] for request in asked if request.startswith("GET /org")}
+    assert "model.safetensors.index.json" in fetched
+    assert not fetched & {"consolidated.safetensors", "pytorch_model.bin", "README.md"}
+    ran = loaded.resolved("eager")
+    assert ran.model == NAME
+    assert (
+        len(ran.checkpoint_hash) == 64
+    )  # of what was fetched: two commits of an id are told apart
+
+    at("http://127.0.0.1:9")  # where nobody listens
+    again = engines.load(command, stages.append)
+    assert again.resolved("eager") == ran
+
+
+def test_what_another_library_fetched_is_enough(
+    there: Path, at: Callable[[str], None], tmp_path: Path
+) -> None:
+    import huggingface_hub
+
+    wanted = names(there) - {"README.md", "generation_config.json", "pytorch_model.bin"}
+    with serving(tmp_path / "hub") as (address, _):
+        at(address)
+        for name in wanted - {"consolidated.safetensors", "original/params.json"}:
+            huggingface_hub.hf_hub_download(NAME, name)
+    at("http://127.0.0.1:9")
+    folder = hub.checkpoint(Load("transformers", NAME, {}), quiet)
+    assert folder.name == COMMIT
+    assert names(folder) >= {"config.json", "model.safetensors.index.json", "tokenizer.json"}
+
+
+@pytest.mark.parametrize("engine", ["transformers", "bitsandbytes", "gptq"])
+def test_what_is_gated_is_no_damaged_checkpoint(
+    engine: str, at: Callable[[str], None], tmp_path: Path
+) -> None:
+    options = {"quant_type": "nf4", "double_quant": True, "compute_dtype": "auto"}
+    with serving(tmp_path, gated=True) as (address, _):
+        at(address)
+        with pytest.raises(Refused, match=f"cannot fetch {NAME} from the hub: .*401") as caught:
+            engines.load(Load(engine, NAME, options), lambda stage: None)
+    assert caught.value.failure.kind == "fetch_failed"
+    assert "hf auth login" in caught.value.failure.mend
+
+
+def test_no_network_and_nothing_here(at: Callable[[str], None]) -> None:
+    at("http://127.0.0.1:9")
+    with pytest.raises(Refused, match="cannot fetch org/tiny from the hub") as caught:
+        engines.load(Load("transformers", NAME, {}), lambda stage: None)
+    assert "the network" in caught.value.failure.mend
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_pickled_weights_are_not_even_fetched(
+    there: Path, at: Callable[[str], None], tmp_path: Path, allowed: bool
+) -> None:
+    for shard in there.glob("*.safetensors*"):
+        shard.unlink()
+    options: dict[str, Any] = {"allow_pickle": True} if allowed else {}
+    command = Load("transformers", NAME, options)
+    with serving(tmp_path / "hub") as (address, _):
+        at(address)
+        if allowed:
+            assert "pytorch_model.bin" in names(hub.checkpoint(command, quiet))
+            return
+        with pytest.raises(Refused, match="org/tiny has no safetensors") as caught:
+            hub.checkpoint(command, quiet)
+    assert "allow_pickle = true" in caught.value.failure.mend
+    assert not list((tmp_path / "hf").rglob("*.bin"))
+
+
+def test_of_a_gguf_repository_one_file_is_fetched(
+    there: Path, at: Callable[[str], None], tmp_path: Path
+) -> None:
+    for file in ("q4.gguf", "q8.gguf"):
+        (there / file).write_bytes(bytes(100))
+    shutil.rmtree(there / "original")
+    command = Load("transformers", NAME, {"gguf_file": "q4.gguf"})
+    with serving(tmp_path / "hub") as (address, _):
+        at(address)
+        folder = hub.checkpoint(command, quiet)
+    assert names(folder) & {"q4.gguf", "q8.gguf", "model-00001-of-00002.safetensors"} == {"q4.gguf"}
