@@ -123,6 +123,7 @@ async def test_what_was_stopped_goes_on_and_loads_in_each_library(
     calibration = (folder / "calibration.jsonl").read_bytes()
     assert made.files["calibration.jsonl"]["sha256"] == told["calibration"]["sha256"]
     assert calibration.count(b"\n") == told["calibration"]["samples"] == 8
+    assert told["calibration"]["widest"] == 128
 
     # The same numbers wherever it is loaded, but for the rounding of each one's kernels, which is
     # small beside what quantizing lost; and near to the base's.

@@ -307,6 +307,27 @@ def test_what_was_quantized_before_is_not_in_the_time() -> None:
     assert "were kept" not in said(0)
 
 
+@pytest.mark.parametrize(
+    ("widest", "told"),
+    [
+        ({}, None),  # made by an earlier version
+        ({"widest": 0}, None),
+        ({"widest": 1250}, "4.0 tokens for each of the 1250 inputs of the widest module\n"),
+        ({"widest": 5000}, "1.0 tokens for each of the 5000 inputs of the widest module\n"),
+        ({"widest": 14336}, "0.35 tokens for each of the 14336 inputs of the widest module: "),
+    ],
+)
+def test_too_little_calibration_is_told(widest: dict[str, int], told: str | None) -> None:
+    made = dataclasses.replace(an_outcome([]), calibration={**CALIBRATION, **widest})
+    console = Console(file=io.StringIO(), width=160)
+    with console.capture() as caught:
+        console.print(render(made))
+    said = "".join(f"{line.rstrip()} \n" for line in caught.get().splitlines())
+    assert (told or "").replace("\n", " \n") in said
+    assert ("for each of" in said) is (told is not None)
+    assert ("--samples, or more --sample-tokens" in said) is (widest.get("widest") == 14336)
+
+
 rows = st.fixed_dictionaries(
     {
         "layer": st.integers(0, 99),

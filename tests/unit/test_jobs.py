@@ -19,7 +19,7 @@ from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 from fakes.tiny_llama import tiny_llama
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs.calibrate import BATCH, _batches
-from quantchat.worker.jobs.groups import check_groups
+from quantchat.worker.jobs.groups import check_groups, widest
 from quantchat.worker.jobs.quantize_gptq import _Watch
 from quantchat.worker.jobs.spellings import write_both
 from quantchat.worker.jobs.workplace import local_folder, refuse_quantized
@@ -147,14 +147,15 @@ def test_groups_that_do_not_fit_are_told_with_some_that_do(group_size: int) -> N
 
 
 def test_groups_need_not_fit_what_is_not_quantized() -> None:
-    text = {"hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 1}
-    vision = {"hidden_size": 72, "intermediate_size": 80, "num_hidden_layers": 1}
+    text = {"hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 1, "head_dim": 16}
+    vision = {"hidden_size": 72, "intermediate_size": 200, "num_hidden_layers": 1}
     config = Gemma3Config(text_config=text, vision_config={**vision, "num_attention_heads": 2})
     with torch.device("meta"):
         model = Gemma3ForConditionalGeneration(config)
     widths = {m.in_features for m in model.modules() if isinstance(m, torch.nn.Linear)}
-    assert widths >= {72, 80, 128, 192}
+    assert widths >= {72, 200, 128, 192}
     check_groups(model, 64)
+    assert widest(model) == 192
     with pytest.raises(Refused, match=r"the width 192 of layers\.0\.mlp\.down_proj"):
         check_groups(model, 128)
 

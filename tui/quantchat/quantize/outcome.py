@@ -65,7 +65,8 @@ class Outcome:
     losses: list[dict[str, Any]]
     """Of GPTQ: `layer`, `module` and mean squared error `loss`, None where it only rounded."""
     calibration: dict[str, Any]
-    """Of GPTQ: `samples`, `tokens` and `sha256` of what it was calibrated on."""
+    """Of GPTQ: `samples`, `tokens` and `sha256` of what it was calibrated on, and `widest`, the
+    inputs of the widest module, which checkpoints made before that was looked at do not have."""
     note: str = ""
     resumed: int = 0
     """Layers that were quantized by an earlier try, and are not in `seconds`."""

@@ -55,6 +55,7 @@ def _notes(outcome: Outcome) -> list[str]:
             f"calibrated on {told['samples']} samples, {told['tokens']} tokens"
             f" (calibration.jsonl, SHA-256 {told['sha256'][:12]}…)"
         )
+        notes += _enough(told["tokens"], told.get("widest", 0))
     if outcome.resumed:
         notes.append(
             f"{outcome.resumed} of the layers were kept from a try that was stopped:"
@@ -72,3 +73,14 @@ def _notes(outcome: Outcome) -> list[str]:
         if side.why:
             notes.append(f"no perplexity {name}: {one_line(side.why)}")
     return [*notes, *([one_line(outcome.note)] if outcome.note else [])]
+
+
+def _enough(tokens: int, widest: int) -> list[str]:
+    """How many tokens there are for each input of the widest module, where that is known."""
+    if not widest:
+        return []
+    share = tokens / widest
+    told = f"{number(share)} tokens for each of the {widest} inputs of the widest module"
+    if share >= 1:
+        return [told]
+    return [f"{told}: GPTQ wants more than one; give more --samples, or more --sample-tokens"]

@@ -15,7 +15,7 @@ from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.chats import ids
 from quantchat.worker.jobs.gptqmodel_workarounds import file_digest_there, links_followed, on_one
-from quantchat.worker.jobs.groups import check_groups
+from quantchat.worker.jobs.groups import check_groups, widest
 from quantchat.worker.jobs.spellings import write_both
 from quantchat.worker.jobs.workplace import (
     give_freed_memory_back,
@@ -56,7 +56,8 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
 
     Result: `layers`, their number; `losses`: of each `layer` and `module` the mean squared error
     `loss` GPTQModel measured, None where it fell back to rounding; `calibration`, with its
-    `samples`, `tokens` and `sha256`; `resumed`, the first layer of this try (0: from the start).
+    `samples`, `tokens` and `sha256`, and `widest`, the inputs of the widest module; `resumed`, the
+    first layer of this try (0: from the start).
     Raises Refused where the group size does not divide a module's width, or the model is quantized.
     """
     report(0, 0, "importing libraries")
@@ -90,6 +91,8 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
         for chat in calibration.decode().split("\n")
         if chat
     ]
+    tokens, inputs = sum(len(chat["input_ids"]) for chat in chats), widest(model.model)
+    report(0, layers, f"{tokens} calibration tokens, the widest module has {inputs} inputs")
     watch = _Watch(layers, report)
     model.subset_callback = watch
     _quantize(model, chats, device, Path(options["unfinished"]))
@@ -106,8 +109,9 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
         ],
         "calibration": {
             "samples": len(chats),
-            "tokens": sum(len(chat["input_ids"]) for chat in chats),
+            "tokens": tokens,
             "sha256": hashlib.sha256(calibration).hexdigest(),
+            "widest": inputs,
         },
         "resumed": watch.first,
     }
