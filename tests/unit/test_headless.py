@@ -114,6 +114,17 @@ async def test_unequal_and_unsteady_answers_are_flagged(tmp_path: Path) -> None:
     assert any("different length" in flag for flag in flags)
 
 
+async def test_sides_that_are_not_asked_alike_are_flagged(tmp_path: Path) -> None:
+    base = Script(resolved=resolved(chat_template=False))
+    snapshot = await measure(comparison(tmp_path, A=Script(), B=base), PLAN)
+    assert snapshot.measurement is not None
+    told = "B has no chat template and the other has one: they are not asked alike"
+    assert told in snapshot.measurement.flags
+    snapshot = await measure(comparison(tmp_path, A=base, B=base), PLAN)
+    assert snapshot.measurement is not None
+    assert not [flag for flag in snapshot.measurement.flags if "template" in flag]
+
+
 async def test_a_variant_that_does_not_load_ends_it(tmp_path: Path) -> None:
     broken = Script(loading_fails=Failed("bad_checkpoint", "no such folder", "look"))
     sides = comparison(tmp_path, A=Script(), B=broken)

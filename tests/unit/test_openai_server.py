@@ -113,6 +113,15 @@ async def test_greedy_means_no_penalty_of_the_server_s_own(
     assert server.requests[-1]["top_k"] > 1_000_000 and server.requests[-1]["min_p"] == 0
 
 
+async def test_a_server_is_sent_the_variables_of_the_template(server: FakeServer) -> None:
+    made = Opened(profile(server.url, more="chat_template_kwargs = { enable_thinking = false }"))
+    await made.load()
+    await made.ask()
+    sent = {("messages" in one): one.get("chat_template_kwargs") for one in server.requests}
+    assert sent == {True: {"enable_thinking": False}, False: None}  # a completion has no template
+    await made.comparison.close()
+
+
 async def test_what_is_measured_is_asked_to_come_from_no_prompt_cache(
     opened: Opened, server: FakeServer
 ) -> None:

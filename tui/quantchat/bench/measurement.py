@@ -102,6 +102,7 @@ class Measurement:
         return [
             *_unsteady(self.measured),
             *_unequal(self.measured),
+            *_otherwise_asked(self.comparison.sides),
             *_restless(self._gpus),
             *_shared(self._strangers),
         ]
@@ -142,6 +143,15 @@ def _unequal(measured: Sequence[Measured]) -> list[str]:
         f"prompt {which}: the sides gave answers of different length; "
         "end-to-end times are not for the same work (--ignore-eos makes them)"
     ]
+
+
+def _otherwise_asked(sides: Sequence[LiveVariant]) -> list[str]:
+    """Whether one side's prompts stand in a chat template and the other's do not."""
+    templates = {one.label: one.resolved.chat_template for one in sides if one.resolved}
+    if len(set(templates.values())) < 2:
+        return []
+    without = next(label for label, has in templates.items() if not has)
+    return [f"{without} has no chat template and the other has one: they are not asked alike"]
 
 
 def _restless(readings: Mapping[str, Sequence[GpuSample]]) -> list[str]:

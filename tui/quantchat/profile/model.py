@@ -84,6 +84,11 @@ class VariantBase(Table):
     slash it is seen from the profile's own folder; without one it is looked up on PATH."""
     env: EnvironmentName | None = Field(None, examples=["auto-gptq"])
     """In place of `python`: an environment that `quantchat env create` made."""
+    chat_template_kwargs: dict[str, bool | int | str] = Field(
+        {}, examples=[{"enable_thinking": False}]
+    )
+    """Variables of the model's chat template, e.g. `{ enable_thinking = false }` for one that would
+    think aloud first. A server is sent them, as vLLM, SGLang and llama.cpp take them."""
     trust_remote_code: bool = False
     """Let the model's repository run its own Python code. Off: it could do anything you can."""
 
@@ -98,7 +103,10 @@ class VariantBase(Table):
         """What the engine alone understands, as plain JSON values."""
         shared = {*VariantBase.model_fields, "engine", "quantize", "save_quantized"}
         merged = {"adapter"} if merged_adapter(self) else set()
-        return self.model_dump(exclude={*shared, "merge_adapter", *merged})
+        found = self.model_dump(exclude={*shared, "merge_adapter", *merged})
+        if self.chat_template_kwargs:  # each engine's, where there are any
+            found["chat_template_kwargs"] = self.chat_template_kwargs
+        return found
 
     @property
     def dangers(self) -> list[str]:

@@ -31,6 +31,7 @@ def _render(loaded: Loaded, messages: list[Message]) -> str:
                 [{"role": message.role, "content": message.content} for message in chat],
                 tokenize=False,
                 add_generation_prompt=True,
+                **loaded.command.options.get("chat_template_kwargs", {}),
             )
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -29,10 +30,22 @@ DIALECTS = tuple(Dialect(*takes) for takes in product((True, False), repeat=2))
 """The richest first: a server that knows one part of it not refuses all."""
 
 
-def asked(request: Generate, *, model: str, chat: bool, dialect: Dialect) -> dict[str, Any]:
-    """The arguments for the client. What was wished for is asked of each server, come what may."""
+def asked(
+    request: Generate,
+    *,
+    model: str,
+    chat: bool,
+    dialect: Dialect,
+    template: Mapping[str, bool | int | str],
+) -> dict[str, Any]:
+    """The arguments for the client. What was wished for is asked of each server, come what may.
+
+    `template` is for the variables of a chat template.
+    """
     sampling = request.sampling
     more: dict[str, Any] = {}  # vLLM, SGLang and llama.cpp know these
+    if template and chat:
+        more["chat_template_kwargs"] = dict(template)
     if sampling.top_k:
         more["top_k"] = sampling.top_k
     elif dialect.neutral and sampling.temperature:

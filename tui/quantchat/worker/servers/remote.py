@@ -70,6 +70,7 @@ class RemoteDecoder:
         self._url = str(options["base_url"])
         self._where = urlsplit(self._url).netloc
         self._chat = options["api"] == "chat"
+        self._template: dict[str, bool | int | str] = options.get("chat_template_kwargs", {})
         self._key_env = str(options.get("key_env") or "")
         timeout = openai.Timeout(float(options["timeout_s"]), connect=CONNECT_S)
         # Retries would wait, unseen, inside a TTFT: this class tries again where that is right.
@@ -272,7 +273,13 @@ class RemoteDecoder:
         outbox.send(Tokens(turn, [NO_ID], [piece], [now]))
 
     async def _open(self, request: Generate) -> AsyncIterator[Any]:
-        arguments = asked(request, model=self._model, chat=self._chat, dialect=self._dialect)
+        arguments = asked(
+            request,
+            model=self._model,
+            chat=self._chat,
+            dialect=self._dialect,
+            template=self._template,
+        )
         ways = self._client.chat.completions if self._chat else self._client.completions
         opened: Any = await ways.create(**arguments)
         return _closing(opened)
