@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-from huggingface_hub.utils import filter_repo_objects
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
+from fakes.fake_hub import serving
+from fakes.tiny_checkpoint import write_checkpoint
 from fakes.tiny_llama import tiny_llama
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs.calibrate import BATCH, _batches
@@ -93,19 +95,34 @@ def test_a_folder_without_configs_stays_empty(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def silent(_done: int, _total: int, _detail: str) -> None:
+    pass
+
+
 def test_a_folder_is_taken_where_it_lies(tmp_path: Path) -> None:
-    assert local_folder({"model": str(tmp_path), "revision": None}) == str(tmp_path)
+    assert local_folder({"model": str(tmp_path)}, silent) == str(tmp_path)
 
 
-WANTED = ["config.json", "model-00001-of-00002.safetensors", "tokenizer.json", "tokenizer.model.v3"]
-IN_REPOSITORIES = [
-    *WANTED,
-    "pytorch_model.bin",
-    "consolidated.safetensors",  # of Mistral's, beside the shards
-    "consolidated-00001-of-00002.safetensors",
-    "original/consolidated.00.pth",  # of Meta's
-    "original/params.json",
-]
+def test_a_model_of_a_hub_is_fetched_with_its_bytes_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = write_checkpoint(tmp_path / "hub" / "org" / "tiny")
+    for other in ("consolidated.safetensors", "pytorch_model.bin", "modeling_own.py"):
+        (there / other).write_bytes(bytes(1000))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
+    told: list[str] = []
+    options = {"model": "org/tiny", "revision": None, "trusted": False}
+    with serving(tmp_path / "hub") as (address, _):
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        template = address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        folder = Path(local_folder(options, lambda done, total, detail: told.append(detail)))
+        names = {file.name for file in folder.iterdir()}
+        assert folder == Path(local_folder({**options, "trusted": True}, silent))
+    assert told and all(re.fullmatch(r"fetched \d+ of \d+ MiB", detail) for detail in told)
+    wanted = {f.name for f in there.iterdir() if f.suffix in {".json", ".safetensors"}}
+    assert names == wanted - {"consolidated.safetensors"}
+    assert {file.name for file in folder.iterdir()} == names | {"modeling_own.py"}
 
 
 @pytest.mark.parametrize(
@@ -120,15 +137,13 @@ def test_a_hub_that_does_not_give_the_model(
 ) -> None:
     asked: list[tuple[str, str]] = []
 
-    def refuse(model: str, *, revision: str, ignore_patterns: list[str]) -> str:
+    def refuse(model: str, *, revision: str, **_which: Any) -> str:
         asked.append((model, revision))
-        fetched = filter_repo_objects(IN_REPOSITORIES, ignore_patterns=ignore_patterns)
-        assert list(fetched) == WANTED
         raise error
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     with pytest.raises(Refused) as caught:
-        local_folder({"model": "org/name", "revision": "v1"})
+        local_folder({"model": "org/name", "revision": "v1", "trusted": False}, silent)
     assert asked == [("org/name", "v1")]
     assert caught.value.failure.kind == "fetch_failed"
     assert caught.value.failure.reason == f"cannot fetch org/name from the hub: {why}"

@@ -44,7 +44,7 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     import torch
 
     report(0, 0, "loading the model")
-    options["model"] = local_folder(options)
+    options["model"] = local_folder(options, report)
     refuse_quantized(options["model"])
     author = _Author(options)
     check_groups(author.model, options.get("group_size", -1))

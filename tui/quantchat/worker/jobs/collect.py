@@ -32,7 +32,7 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     """
     report(0, 0, "reading")
     settle(options)
-    folder = local_folder(options)
+    folder = local_folder(options, report)
     tokenizer = load_tokenizer(Load("", folder, {}, trust_remote_code=options["trusted"]))
     wanted = options["samples"] + options["held_out"]
     records = _of_file(options) if options.get("file") else _of_dataset(options, wanted)

@@ -27,7 +27,7 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     """
     report(0, 0, "importing libraries")
     settle(options)
-    folder, output = local_folder(options), Path(options["output"])
+    folder, output = local_folder(options, report), Path(options["output"])
     refuse_quantized(folder)
     adapter = opened(options["adapter"])
     command = Load(

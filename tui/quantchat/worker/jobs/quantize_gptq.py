@@ -66,7 +66,7 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     from gptqmodel import GPTQModel, QuantizeConfig
 
     report(0, 0, "loading the model")
-    folder, output = local_folder(options), Path(options["output"])
+    folder, output = local_folder(options, report), Path(options["output"])
     refuse_quantized(folder)
     device = choose_device(options["device"])
     model = GPTQModel.load(

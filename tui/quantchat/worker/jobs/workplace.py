@@ -9,14 +9,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from quantchat.worker.engines.hub import fetched
+from quantchat.worker.engines.hub import checkpoint
 from quantchat.worker.failures import Refused
-
-_PICKLED = ["*.bin", "*.pt", "*.pth"]
-_OF_OTHER_PROGRAMS = ["*.gguf", "*.onnx", "*.msgpack", "*.h5"]
-_TWICE = ["consolidated*", "original/*"]
-"""The same weights as their authors' own programs read them: Mistral's and Meta's repositories."""
-_NOT_FETCHED = [*_PICKLED, *_OF_OTHER_PROGRAMS, *_TWICE]
+from quantchat.worker.jobs import Report
+from quantchat.worker.protocol import Load
 
 NICENESS = 10
 """A chat with a variant that is ready comes before the making of the next one."""
@@ -51,16 +47,22 @@ def give_freed_memory_back() -> None:
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**20)
 
 
-def local_folder(options: dict[str, Any]) -> str:
+def local_folder(options: dict[str, Any], report: Report) -> str:
     """Folder with the files of `options["model"]`, fetched from the hub where it is an id.
 
-    Pickled weights are not even fetched: opening them would run what code they hold. Raises
-    Refused where the hub does not give it.
+    Fetched as for a variant that is loaded: neither pickled weights, which can run any code when
+    they are opened, nor the same weights for other programs. Raises Refused.
     """
     model: str = options["model"]
     if Path(model).is_dir():
         return model
-    return str(fetched(model, options["revision"], "", ignore_patterns=_NOT_FETCHED))
+
+    def tell(done: int, total: int) -> None:
+        report(0, 0, f"fetched {done / 2**20:,.0f} of {total / 2**20:,.0f} MiB")
+
+    revision, trusted = options["revision"], options["trusted"]
+    command = Load("transformers", model, {}, revision=revision, trust_remote_code=trusted)
+    return str(checkpoint(command, tell))
 
 
 def refuse_quantized(folder: str) -> None:
