@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,10 @@ def test_pickled_weights_are_not_even_fetched(
         with pytest.raises(Refused, match="org/tiny has no safetensors") as caught:
             hub.checkpoint(command, quiet)
     assert "allow_pickle = true" in caught.value.failure.mend
+    with serving(tmp_path / "hub") as (address, _), pytest.raises(Refused) as caught:
+        at(address)
+        hub.checkpoint(replace(command, engine="gptq"), quiet)  # which opens none
+    assert "allow_pickle" not in caught.value.failure.mend
     assert not list((tmp_path / "hf").rglob("*.bin"))
 
 

@@ -16,6 +16,9 @@ Tell = Callable[[int, int], None]
 
 _TELL_S = 0.2
 
+_OPEN_PICKLES = ("bitsandbytes", "transformers")
+"""Engines that have the option `allow_pickle`."""
+
 _NO_WEIGHTS = ["*.json", "*.jinja", "*.model", "*.tiktoken", "vocab.txt", "merges.txt"]
 _ELSEWHERE = ["*/*", "consolidated*"]
 """What libraries other than transformers want, Meta's and Mistral's own: the weights once more."""
@@ -51,7 +54,7 @@ def checkpoint(command: Load, tell: Tell) -> Path:
             raise
         folder = Path(str(here)).parent
     if not gguf and not pickles:
-        refuse_all_pickled(folder, command.model)
+        refuse_all_pickled(folder, command.model, switch=command.engine in _OPEN_PICKLES)
     return folder
 
 

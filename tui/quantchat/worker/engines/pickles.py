@@ -33,11 +33,14 @@ def refuse_pickled(model: str, *, switch: bool) -> None:
         raise _refused(f"the weights are pickled ({pickled.name})", switch=switch)
 
 
-def refuse_all_pickled(folder: Path, model: str) -> None:
-    """Refuse `model`, of which what is no pickle was fetched into `folder`, if no weights came."""
+def refuse_all_pickled(folder: Path, model: str, *, switch: bool) -> None:
+    """Refuse `model`, of which what is no pickle was fetched into `folder`, if no weights came.
+
+    `switch`: whether who asks can open pickles at all.
+    """
     if not any(folder.glob("*.safetensors")):
         what = f"{model} has no safetensors, and other weights are pickled"
-        raise _refused(what, switch=True)
+        raise _refused(what, switch=switch)
 
 
 def _refused(what: str, *, switch: bool) -> Refused:

@@ -61,7 +61,7 @@ def local_folder(options: dict[str, Any], report: Report) -> str:
         report(0, 0, f"fetched {done / 2**20:,.0f} of {total / 2**20:,.0f} MiB")
 
     revision, trusted = options["revision"], options["trusted"]
-    command = Load("transformers", model, {}, revision=revision, trust_remote_code=trusted)
+    command = Load("", model, {}, revision=revision, trust_remote_code=trusted)
     return str(checkpoint(command, tell))
 
 
