@@ -119,6 +119,18 @@ async def test_what_is_pasted_is_seen_as_it_is_sent(setup: Setup) -> None:
         assert request.messages[-1].content == "a\nb␛]52;c;eA==␇⟨85⟩c"
 
 
+async def test_joiners_are_typed_as_they_are_pasted(setup: Setup) -> None:
+    typed = "👩\u200d👧 می\u200cخواهم"
+    async with setup.running() as run:
+        await run.ready()
+        for character in f"{typed}\u200b":  # the last is one that spelling does not need
+            run.screen.prompt.post_message(events.Key("unnamed", character))
+        await wait_until(run.pilot, lambda: run.screen.prompt.text.endswith("م"), "all of it")
+        assert run.screen.prompt.text == typed
+        await run.pilot.press("enter")
+        await wait_until(run.pilot, lambda: sent(run) == [typed], "the prompt")
+
+
 async def test_pages_scroll_the_conversation_from_within_the_prompt(setup: Setup) -> None:
     setup.left.answer = setup.right.answer = lambda request: "\n\n".join(map(str, range(100)))
     async with setup.running((80, 24)) as run:

@@ -15,6 +15,8 @@ from quantchat.text import neutralise
 
 _TAKEN = ("f6", "f7")
 """Keys by which TextArea selects a line or all, and which we need more."""
+_JOINERS = ("\u200c", "\u200d")
+"""Characters without a glyph that spelling needs (Persian, Hindi, emoji), as `neutralise` knows."""
 
 
 class PromptBox(TextArea):
@@ -66,7 +68,8 @@ class PromptBox(TextArea):
         self.move_cursor(self.document.end)
 
     async def _on_key(self, event: events.Key) -> None:
-        # TextArea inserts a newline for Enter before bindings are looked at.
+        # TextArea inserts a newline for Enter before bindings are looked at, and of what is typed
+        # only what Python calls printable.
         if event.key == "enter":
             event.stop()
             event.prevent_default()
@@ -75,6 +78,10 @@ class PromptBox(TextArea):
             event.stop()
             event.prevent_default()
             self.action_newline()
+        elif event.character in _JOINERS:
+            event.stop()
+            event.prevent_default()
+            self._replace_via_keyboard(event.character, *self.selection)
 
     async def _on_paste(self, event: events.Paste) -> None:
         # What is pasted is drawn by this widget: neutral, and then sent as it is seen.
