@@ -9,9 +9,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fakes.screen_reader import see, text, wait_until
-from fakes.scripted_app import SIZES, Running, Setup, profile
+from fakes.scripted_app import LEFT, RIGHT, SIZES, Running, Setup, profile
 from fakes.scripted_worker import likely
 from quantchat.app.widgets.parting_mark import Place, find
+from quantchat.bench.record import record
+from quantchat.report.parting import parts_at
 from quantchat.worker.protocol import END, Force, Forced, Stop
 
 
@@ -41,6 +43,21 @@ async def test_the_line_tells_both_ways_and_both_columns_are_marked(
         wide = "same for 5 tokens, then ‘**Paris**.’ 0.61 (‘*the*’ 0.30) / ‘*the*’ 0.58"
         await see(run.pilot, wide if size[0] > 80 else "‘**Paris**.’ 0.61 / ‘*the*’ 0.58")
         await wait_until(run.pilot, lambda: marked(run) == ["Paris", ".", "the"], "both marks")
+
+
+async def test_parts_of_characters_are_told_by_their_ids(setup: Setup) -> None:
+    part(setup, "One �", "One ��")
+    async with setup.running() as run:
+        await run.ready()
+        await run.answered()
+        (asked,) = run.comparison.conversation.turns
+        one, other = (answer.ids[1] for answer in asked.answers.values())
+        assert one != other
+        both = f"token {one} 0.61 (token {other} 0.30) / token {other} 0.58 (token {one} 0.37)"
+        await see(run.pilot, both)
+        (turn,) = record(run.comparison, run.machine).turns
+        told = f"{LEFT} token {one} 0.610, token {other} 0.300; {RIGHT} token {other} 0.580"
+        assert told in parts_at(turn)
 
 
 async def test_an_answer_that_ends_says_so(setup: Setup) -> None:

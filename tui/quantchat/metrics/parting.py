@@ -23,6 +23,11 @@ class Way:
     problem: str = ""
     """Why the probabilities are not known, in words."""
 
+    @property
+    def in_character(self) -> bool:
+        """Whether its token is part of a character: as text it is like any other such part."""
+        return "\ufffd" in self.token
+
 
 @dataclass(frozen=True)
 class Parting:

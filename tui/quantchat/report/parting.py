@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from quantchat.metrics.parting import Parting, Way
-from quantchat.snapshot.schema import TurnRecord
+from quantchat.snapshot.schema import AnswerRecord, TurnRecord
 from quantchat.text import one_line
 
 
@@ -12,11 +14,12 @@ def parts_at(turn: TurnRecord) -> str:
     if turn.divergence_point is None:
         return ""
     text = f"the answers part at token {turn.divergence_point + 1}"
-    return text + (f": {_ways(turn.parting)}" if turn.parting else "")
+    return text + (f": {_ways(turn.parting, turn.answers)}" if turn.parting else "")
 
 
-def _ways(parting: Parting) -> str:
-    names = [_name(way) for way in parting.ways]
+def _ways(parting: Parting, answers: Sequence[AnswerRecord]) -> str:
+    ids = {answer.variant: answer.ids for answer in answers}
+    names = [_name(way, ids.get(way.variant, [])[parting.point :]) for way in parting.ways]
     return "; ".join(
         f"{one_line(way.variant)} {own}"
         + (
@@ -28,7 +31,10 @@ def _ways(parting: Parting) -> str:
     )
 
 
-def _name(way: Way) -> str:
+def _name(way: Way, ids: Sequence[int]) -> str:
+    """Of the first of `ids`, with which the answer goes on, if it does."""
     if not way.token:
         return "ends"
+    if way.in_character and ids:
+        return f"token {ids[0]}"
     return f"‘{one_line(way.token) or '␣'}’"

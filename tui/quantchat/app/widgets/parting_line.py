@@ -114,7 +114,10 @@ def _token_forms(turn: Turn, first: Answer, second: Answer, point: int | None) -
         problem = next((way.problem for way in told if way is not None and way.problem), "")
         more = quiet(f" (probabilities not known: {one_line(problem)})" if problem else "")
         return [excerpts + more, excerpts]
-    tokens = [_quoted(way.token) for way in known]
+    tokens = [
+        f"token {answer.ids[point]}" if way.in_character else _quoted(way.token)
+        for way, answer in zip(known, (first, second), strict=True)
+    ]
     short = [
         outside(f"{token} {_chance(way.own)}", side)
         for way, token, side in zip(known, tokens, SIDES, strict=True)
