@@ -8,7 +8,8 @@ import pytest
 
 from fakes.screen_reader import see, text
 from fakes.scripted_app import LEFT, RIGHT, SIZES, Setup
-from fakes.scripted_machine import GPU
+from fakes.scripted_machine import GPU, ScriptedMachine
+from quantchat.app.app import QuantchatApp
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -48,6 +49,16 @@ async def test_each_figure_that_a_gpu_does_not_tell_has_its_reason(
         await see(run.pilot, f"power, temperature: {does_not_tell}")
         await see(run.pilot, "memory: the GPU is lost")
         await see(run.pilot, f"{LEFT}: not known: not scripted")
+
+
+async def test_at_the_start_only_what_works_there_is_listed(setup: Setup) -> None:
+    app = QuantchatApp(None, snapshots=setup.folder, make_sampler=ScriptedMachine)
+    async with app.run_test(size=(80, 50)) as pilot:
+        await see(pilot, "Profiles")
+        await pilot.press("f1")
+        await see(pilot, "what ^S has not saved is")
+        await see(pilot, "Each command by its name")
+        assert "Send the prompt to both variants" not in text(app)
 
 
 async def test_where_all_is_known_nothing_is_said(setup: Setup) -> None:

@@ -200,9 +200,10 @@ class QuantchatApp(PacedApp):
         from quantchat.app.screens.help import HelpScreen
 
         if not isinstance(self.screen, HelpScreen):
-            shown = (one for one in self.screen_stack if isinstance(one, ComparisonScreen))
+            shown = [one for one in self.screen_stack if isinstance(one, ComparisonScreen)]
             unknown = [row for one in shown for row in one.unknown_figures()]
-            self.push_screen(HelpScreen(unknown))
+            commands = [one for one in COMMANDS if shown or one.group == "Program"]
+            self.push_screen(HelpScreen(commands, unknown))
 
     def copy_to_clipboard(self, text: str) -> None:
         """Copy `text`, also from within tmux and GNU screen; what is empty clears no clipboard."""

@@ -191,7 +191,14 @@ COMMANDS: tuple[Command, ...] = (
     Command("theme", "f11", "theme", "Dark, light, high contrast", "Program", 19),
     Command("help", "f1", "help", "Keys and words", "Program", 2),
     Command("command_palette", "ctrl+p", "palette", "Each command by its name", "Program", 20),
-    Command("quit", "ctrl+q", "quit", "End the workers and leave", "Program", 2),
+    Command(
+        "quit",
+        "ctrl+q",
+        "quit",
+        "End the workers and leave; what ^S has not saved is gone",
+        "Program",
+        2,
+    ),
 )
 
 

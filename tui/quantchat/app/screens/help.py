@@ -13,7 +13,7 @@ from textual.screen import ModalScreen
 from textual.widget import Widget
 from textual.widgets import Static
 
-from quantchat.app.commands import COMMANDS
+from quantchat.app.commands import COMMANDS, Command
 from quantchat.app.widgets.lines import outside, quiet
 
 _WORDS = (
@@ -52,9 +52,12 @@ class HelpScreen(ModalScreen[None]):
     }
     """
 
-    def __init__(self, unknown: Sequence[tuple[str, str]] = ()) -> None:
-        """`unknown`: whose figure is not known, and why."""
+    def __init__(
+        self, commands: Sequence[Command] = COMMANDS, unknown: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        """`commands`: what can be done now. `unknown`: whose figure is not known, and why."""
         super().__init__()
+        self._commands = commands
         self._unknown = unknown
 
     def compose(self) -> ComposeResult:
@@ -63,9 +66,9 @@ class HelpScreen(ModalScreen[None]):
             dialog.border_title = "Help"
             dialog.border_subtitle = "↑↓ scroll · Esc closes"
             with VerticalScroll():
-                for group in dict.fromkeys(one.group for one in COMMANDS):
+                for group in dict.fromkeys(one.group for one in self._commands):
                     yield from _table(
-                        group, [(one.key, one.help) for one in COMMANDS if one.group == group]
+                        group, [(one.key, one.help) for one in self._commands if one.group == group]
                     )
                 yield from _table("Words", _WORDS)
                 if self._unknown:
