@@ -8,7 +8,7 @@ import pytest
 from textual.color import Color
 from textual.theme import Theme
 
-from fakes.screen_reader import lines, see, see_in, wait_until
+from fakes.screen_reader import lines, see, see_gone, see_in, wait_until
 from fakes.scripted_app import LEFT, SIZES, Setup
 from fakes.scripted_machine import GPU, HOST
 from quantchat.app import themes
@@ -147,3 +147,20 @@ async def test_both_columns_have_one_scale(setup: Setup) -> None:
         # 100 tok/s fill the two lines of the strip, 25 tok/s half of the lower one.
         assert "█" in strip(0) and "█" not in strip(1)
         assert left.panel.size == right.panel.size
+
+
+@pytest.mark.parametrize("size", [(80, 17), (40, 11), (40, 10), (30, 8)])
+async def test_on_a_low_terminal_the_answers_have_the_room(
+    setup: Setup, size: tuple[int, int]
+) -> None:
+    async with setup.running((80, 24)) as run:
+        await run.ready()
+        await run.answered()
+        await see(run.pilot, "tok/s")
+        await run.pilot.resize_terminal(*size)
+        await see_gone(run.pilot, "tok/s  ")
+        (column, *_) = run.screen.columns.shown
+        await wait_until(run.pilot, lambda: column.transcript.size.height >= 2, "room")
+        await run.pilot.resize_terminal(80, 24)
+        await see(run.pilot, "p50")
+        await see(run.pilot, "same answer")

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 SAMPLE_EVERY_S = 1.0
 NARROW = 72
 """Below this many columns of the terminal there is one column of ours, with tabs."""
+LOW, FLAT = 18, 12
+"""Below so many lines the figures give way to the answers; then what compares the two does too."""
 LONG_S = 15.0
 """Seconds a notification stays that is to be read at leisure, or copied from."""
 
@@ -53,6 +55,12 @@ class ComparisonView(Screen[None]):
     """Shows `comparison`: loads it once it is on the screen, ends its workers when it goes."""
 
     AUTO_FOCUS = "PromptBox"
+    DEFAULT_CSS = """
+    ComparisonView.-low LivePanel { display: none; }
+    ComparisonView.-flat {
+        PartingLine, DifferenceLine { display: none; }
+    }
+    """
 
     def __init__(
         self,
@@ -124,11 +132,13 @@ class ComparisonView(Screen[None]):
         await self.comparison.close()
 
     def on_resize(self, event: Resize) -> None:
-        """Tabs on a narrow terminal, taller strips on a high one."""
+        """Tabs on a narrow terminal, taller strips on a high one, no figures on a low one."""
         width, height = event.size
         self.columns.fit(
             tabs=width < NARROW, strip_height=1 if height < 34 else 2 if height < 46 else 3
         )
+        self.set_class(height < LOW, "-low")
+        self.set_class(height < FLAT, "-flat")
         self.stale = True
 
     # ------------------------------------------------------------ what changes by itself

@@ -27,14 +27,16 @@ class PartingLine(Widget):
     """Where the answers to the newest prompt part; not there before two were given."""
 
     DEFAULT_CSS = """
-    PartingLine { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; }
+    PartingLine {
+        display: none; height: 1; padding: 0 1; background: $panel; text-wrap: nowrap;
+        &.-known { display: block; }
+    }
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._turn: Turn | None = None
         self._labels: tuple[str, str] = ("", "")
-        self.display = False
         self._same = 0
         """Tokens, or characters, that both answers are known to begin with: they are not compared
         again."""
@@ -46,7 +48,8 @@ class PartingLine(Widget):
         self._turn, self._labels = turn, labels
         answers = self._answers()
         # Once it is there it stays, lest the columns jump at each prompt.
-        self.display = self.display or answers is not None
+        if answers is not None:
+            self.add_class("-known")
         self.refresh()
 
     def _answers(self) -> tuple[Answer, Answer] | None:
