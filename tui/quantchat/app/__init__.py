@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 CRASHED = 1
 """What Textual returns after an exception that nobody caught."""
+
+_DUMB = ("dumb", "unknown")
+"""Values of TERM that name no terminal which could move its cursor (terminfo(5))."""
 
 
 def run(
@@ -31,12 +35,18 @@ def run(
 
     `snapshots` is the folder to save into, None for the user's own. `few_bytes` spares a slow
     connection, or spares it nothing; None goes by whether there is a network. Raises UserError
-    where there is no terminal, or no log can be written.
+    where there is no terminal, or one that can only print, or no log can be written.
     """
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UserError(
             "the screen needs a terminal on standard input and standard error",
             mend="run quantchat without redirecting them, or see quantchat --help",
+        )
+    kind = os.environ.get("TERM", "")
+    if kind.lower() in _DUMB:
+        raise UserError(
+            f"the screen cannot be drawn on a terminal that says TERM={kind}",
+            mend="`quantchat run` measures without a screen; or set TERM to what the terminal is",
         )
     from quantchat.app import collector, terminal
 
