@@ -23,6 +23,7 @@ from quantchat.app.textual_workarounds import (
     ControlGuard,
     PacedApp,
     let_drawn_lines_go,
+    settle_on_one_size,
     take_pastes_for_text,
     tell_alt_enter,
     write_to_terminal,
@@ -98,6 +99,7 @@ class QuantchatApp(PacedApp):
         tell_alt_enter()
         take_pastes_for_text()
         let_drawn_lines_go()
+        settle_on_one_size()
         super().__init__()
         self._profile = profile
         self._votes = votes

@@ -24,6 +24,7 @@ from textual.driver import Driver
 from textual.drivers import linux_driver
 from textual.drivers.linux_driver import LinuxDriver
 from textual.filter import LineFilter
+from textual.geometry import Size
 from textual.keys import Keys
 from textual.message import Message
 from textual.screen import Screen
@@ -148,6 +149,25 @@ def let_drawn_lines_go() -> None:
     if isinstance(remembered, _lru_cache_wrapper):
         colours = lru_cache(1024)(partial(remembered.__wrapped__, None))
         StylesCache.get_inner_outer = lambda self, *two: colours(*two)  # type: ignore[assignment]
+
+
+_screen_resized = Screen._screen_resized
+
+
+def settle_on_one_size() -> None:
+    """Have a screen take the size that the terminal has now, and no earlier one.
+
+    A screen answers each change of size with an event to itself that tells it again. Where two
+    sizes wait at once, each is a change from the other, for ever, unless these events meet in the
+    queue; between frames, `PacedApp` lets something else stand there. Can go when a screen sends
+    itself none.
+    """
+
+    def resized(screen: Screen[Any], size: Size) -> None:
+        del size
+        _screen_resized(screen, screen.app.size)
+
+    Screen._screen_resized = resized  # type: ignore[assignment]
 
 
 class PacedDriver(LinuxDriver):
