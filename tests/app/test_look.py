@@ -156,9 +156,9 @@ async def test_on_a_low_terminal_the_answers_have_the_room(
     async with setup.running((80, 24)) as run:
         await run.ready()
         await run.answered()
-        await see(run.pilot, "tok/s")
+        await see(run.pilot, "p50")
         await run.pilot.resize_terminal(*size)
-        await see_gone(run.pilot, "tok/s  ")
+        await see_gone(run.pilot, "p50")
         (column, *_) = run.screen.columns.shown
         await wait_until(run.pilot, lambda: column.transcript.size.height >= 2, "room")
         await run.pilot.resize_terminal(80, 24)
