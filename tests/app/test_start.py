@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.saved import scored
 from fakes.screen_reader import lines, see, see_gone, text, wait_until
 from fakes.scripted_app import SIZES, Setup
 from fakes.scripted_machine import GPU, ScriptedMachine
@@ -15,6 +16,7 @@ from quantchat.app.app import QuantchatApp
 from quantchat.app.screens.comparison import ComparisonScreen
 from quantchat.bench.comparison import Comparison
 from quantchat.profile.model import Profile
+from quantchat.snapshot import store
 
 OWN = """
 name = "My comparison"
@@ -98,6 +100,12 @@ async def test_enter_opens_the_comparison(tmp_path: Path) -> None:
         await see_gone(pilot, "Recent snapshots")
         await pilot.press(*"hi", "enter")
         await see(pilot, "The capital of France is Paris.")
+
+
+async def test_what_a_snapshot_is_the_result_of_stands_beside_it(setup: Setup) -> None:
+    store.save(scored(), setup.folder / "snapshots")
+    async with start(setup.folder).run_test(size=(120, 60)) as pilot:
+        await see(pilot, "0 turns score")
 
 
 async def test_a_snapshot_can_be_looked_at(setup: Setup) -> None:

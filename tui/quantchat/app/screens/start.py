@@ -197,6 +197,8 @@ def _snapshot_option(listed: store.Listed) -> Option:
     when = listed.created[:16].replace("T", " ")
     pair = " | ".join(listed.variants)
     parts = [outside(when, "bold"), outside(listed.name), outside(pair, "$quiet"), quiet(turns)]
+    if listed.kind not in ("", "chat"):
+        parts.append(quiet(listed.kind))
     if is_recovered(listed.path):
         parts.insert(1, Content.styled("recovered", "$warning"))
     return Option(Content("  ").join(parts))
