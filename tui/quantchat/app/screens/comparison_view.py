@@ -86,6 +86,8 @@ class ComparisonView(Screen[None]):
         self.stale = True
         self._at_work = True
         """Whether something loaded or streamed at the last tick, or there was none yet."""
+        self._pointed_busy = False
+        """Whether the pair was busy when the key line was last put in order."""
         self._looked_s = 0.0
         """When the workers were last looked at, by the monotonic clock."""
         self._silent = False
@@ -151,8 +153,9 @@ class ComparisonView(Screen[None]):
         )
         if self._at_work and not at_work:
             collector.settle()
-            self._point_at_keys()  # what else occupied the pair ends without a change
         self._at_work = at_work
+        if comparison.busy != self._pointed_busy:
+            self._point_at_keys()  # what else occupied the pair ends without a change
         if not (at_work or self.stale):
             return
         self.stale = False
@@ -190,6 +193,7 @@ class ComparisonView(Screen[None]):
 
     def _point_at_keys(self) -> None:
         """Let the key line begin with what the moment asks for."""
+        self._pointed_busy = self.comparison.busy
         last = [answer for answer in self.last_answers() if answer is not None]
         if self._silent:
             self._keys.put_first("retry", "log")
