@@ -7,35 +7,18 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from fakes.decoding import ENVIRONMENT
-from quantchat.metrics.sampler import DeviceSampler
+from fakes.decoding import ENVIRONMENT, OPTIONS
 from quantchat.worker.decode.check import ULPS
 from quantchat.worker.protocol import Load
 
-pytestmark = [pytest.mark.gpu, pytest.mark.model]
+pytestmark = [pytest.mark.gpu, pytest.mark.model, pytest.mark.usefixtures("torch")]
 
 PROGRAM = Path(__file__).parents[1] / "e2e" / "decode_in_modes.py"
 TOKENS = 64
 TIE_ULPS = 2
-OPTIONS: dict[str, dict[str, Any]] = {
-    "gptq": {"kernel": "triton"},
-    "bitsandbytes": {"quant_type": "nf4", "double_quant": True, "compute_dtype": "auto"},
-    "transformers": {},
-}
-
-
-@pytest.fixture(autouse=True)
-def _gpu() -> None:
-    no_gpu = DeviceSampler().sample().no_gpu
-    if no_gpu:
-        pytest.skip(no_gpu)
-    torch: Any = pytest.importorskip("torch")
-    if not torch.cuda.is_available():
-        pytest.skip("torch sees no CUDA device")
 
 
 @pytest.mark.parametrize("mode", ["eager", "graph", "compile"])

@@ -19,17 +19,6 @@ from quantchat.worker.protocol import Failed, Load, Ready
 pytestmark = pytest.mark.gpu
 
 
-@pytest.fixture
-def torch() -> Any:
-    no_gpu = DeviceSampler().sample().no_gpu
-    if no_gpu:
-        pytest.skip(no_gpu)
-    torch = pytest.importorskip("torch")
-    if not torch.cuda.is_available():
-        pytest.skip("torch sees no CUDA device")
-    return torch
-
-
 @pytest.mark.model
 @pytest.mark.parametrize(
     "options",

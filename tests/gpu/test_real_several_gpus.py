@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from e2e.decode_in_modes import PROMPTS, decode
-from quantchat.metrics.sampler import DeviceSampler
+from fakes.decoding import OPTIONS
 from quantchat.worker.decode.decoder import Decoder
 from quantchat.worker.engines import gptq_engine, load, loaded
 from quantchat.worker.protocol import Load
@@ -16,23 +16,12 @@ from quantchat.worker.protocol import Load
 pytestmark = [pytest.mark.gpu, pytest.mark.model]
 
 TOKENS = 32
-ENGINES: dict[str, tuple[dict[str, Any], int]] = {
-    "gptq": ({"kernel": "triton"}, 114_000_000),
-    "bitsandbytes": (
-        {"quant_type": "nf4", "double_quant": True, "compute_dtype": "auto"},
-        111_000_000,
-    ),
-    "transformers": ({}, 269_000_000),
-}
-"""Options, and the bytes of the demo's weights."""
+WEIGHTS = {"gptq": 114_000_000, "bitsandbytes": 111_000_000, "transformers": 269_000_000}
+"""Bytes of the demo's, by engine."""
 
 
 @pytest.fixture(autouse=True)
-def _two_gpus() -> None:
-    no_gpu = DeviceSampler().sample().no_gpu
-    if no_gpu:
-        pytest.skip(no_gpu)
-    torch: Any = pytest.importorskip("torch")
+def _two_gpus(torch: Any) -> None:
     if torch.cuda.device_count() < 2:
         pytest.skip(f"torch sees {torch.cuda.device_count()} CUDA devices, two are needed")
     names = [torch.cuda.get_device_name(index) for index in range(2)]
@@ -41,12 +30,12 @@ def _two_gpus() -> None:
 
 
 def started(engine: str, model: Path, device: str, decode: str) -> tuple[Any, Decoder]:
-    command = Load(engine, str(model), ENGINES[engine][0], dtype="bfloat16", device=device)
+    command = Load(engine, str(model), OPTIONS[engine], dtype="bfloat16", device=device)
     ready = load(command, lambda stage: None)
     return ready, Decoder(ready, decode, lambda stage: None)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", WEIGHTS)
 @pytest.mark.parametrize("mode", ["eager", "graph"])
 def test_the_second_gpu(engine: str, mode: str, demo_base: Path, demo_gptq: Path) -> None:
     model = demo_gptq if engine == "gptq" else demo_base
@@ -59,7 +48,7 @@ def test_the_second_gpu(engine: str, mode: str, demo_base: Path, demo_gptq: Path
     assert said["cuda:0"] == said["cuda:1"]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", WEIGHTS)
 def test_both_together(
     engine: str, demo_base: Path, demo_gptq: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,7 +56,7 @@ def test_both_together(
     _, alone = started(engine, model, "cuda:0", "eager")
     expected = [decode(alone, prompt, TOKENS) for prompt in PROMPTS]
 
-    size = ENGINES[engine][1]
+    size = WEIGHTS[engine]
     for module in (loaded, gptq_engine):
         monkeypatch.setattr(module, "rooms", lambda wish: {0: int(0.7 * size), 1: 2 * size})
     ready, spread = started(engine, model, "auto", "auto")
