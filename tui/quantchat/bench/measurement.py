@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from quantchat.metrics.gpus import GpuSample
 from quantchat.metrics.latency import decode_throughput
 from quantchat.metrics.sampler import DeviceSample, DeviceSampler
 from quantchat.metrics.statistics import variation
-from quantchat.metrics.visible import visible_gpus
+from quantchat.metrics.visible import shown_gpus
 
 MOST_VARIATION = 0.05
 """Coefficient of variation of the decode throughput of one task above which it is flagged."""
@@ -77,7 +76,7 @@ class Measurement:
         variants = self.comparison.variants
         own = [variant.pid for variant in variants if variant.pid is not None]
         used = Counter(d for one in variants if one.ledger for d in one.ledger.devices)
-        shown = visible_gpus(sample.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
+        shown = shown_gpus(sample.gpus)
         for number, gpu in enumerate(shown):
             if running := used[f"cuda:{number}"]:
                 name = f"GPU {gpu.index}"

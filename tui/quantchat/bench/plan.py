@@ -6,7 +6,6 @@ Nothing is loaded for it, and no ML library imported: it is reckoned from the mo
 from __future__ import annotations
 
 import importlib.metadata
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -17,7 +16,7 @@ from quantchat.metrics.estimate import Estimate, estimate, notes
 from quantchat.metrics.host import cpu_has
 from quantchat.metrics.model_files import ModelFiles
 from quantchat.metrics.sampler import DeviceSample
-from quantchat.metrics.visible import visible_gpus
+from quantchat.metrics.visible import shown_gpus
 from quantchat.profile.model import (
     DEMO_MODEL,
     AnyVariant,
@@ -229,7 +228,7 @@ def _room(spec: AnyVariant, sample: DeviceSample) -> Room:
     if isinstance(spec, OpenAI):
         where = "a server started here" if spec.server else urlsplit(spec.base_url).netloc
         return Room(one_line(where), False, None, None)
-    gpus = visible_gpus(sample.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    gpus = shown_gpus(sample.gpus)
     index = int(spec.device.partition(":")[2] or 0)
     auto_cpu = spec.device == "auto" and (
         not gpus or (not (spec.python or spec.env) and _torch_without_cuda())
@@ -250,7 +249,7 @@ def _spread(spec: AnyVariant, sample: DeviceSample, needed: Estimate) -> Room | 
     Never over MIG instances: CUDA shows a process one of them, and no board beside it (MIG user
     guide, CUDA device enumeration).
     """
-    gpus = visible_gpus(sample.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    gpus = shown_gpus(sample.gpus)
     if not needed.cuda or spec.device != "auto" or isinstance(spec, AutoGptq):
         return None
     if len(gpus) < 2 or any(gpu.mig for gpu in gpus):

@@ -6,7 +6,6 @@ None, with its reason beside it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +23,7 @@ from quantchat.metrics.nvml import (
     load_nvml,
     reason_of,
 )
-from quantchat.metrics.visible import visible_gpus
+from quantchat.metrics.visible import shown_gpus
 
 HOST_PIDS = "NVML lists the host's process ids, which a container cannot tell its own by"
 NOT_LISTED = "NVML does not list the process"
@@ -157,7 +156,7 @@ class Gpus:
         None where it is not known, and for a MIG instance: the counter is its whole board's.
         """
         driver = self._opened()
-        shown = visible_gpus(driver.gpus if driver else [], os.environ.get("CUDA_VISIBLE_DEVICES"))
+        shown = shown_gpus(driver.gpus if driver else [])
         if driver is None or number >= len(shown) or shown[number].mig:
             return None
         return driver.energy_mj(shown[number])

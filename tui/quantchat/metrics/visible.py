@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
@@ -16,6 +17,11 @@ class _Gpu(Protocol):
 
 
 _G = TypeVar("_G", bound=_Gpu)
+
+
+def shown_gpus(gpus: Sequence[_G]) -> list[_G]:
+    """The GPUs of `gpus` that this process and its workers are shown, in CUDA's order."""
+    return visible_gpus(gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
 def visible_gpus(gpus: Sequence[_G], shown: str | None) -> list[_G]:
