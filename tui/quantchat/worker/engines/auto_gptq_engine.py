@@ -56,7 +56,6 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
             use_safetensors=True,
             low_cpu_mem_usage=True,
             trust_remote_code=command.trust_remote_code,
-            **({"revision": command.revision} if command.revision else {}),
             **_KERNELS[command.options.get("kernel", "auto")],
         ).model
     layers = [module for module in model.modules() if hasattr(module, "qweight")]

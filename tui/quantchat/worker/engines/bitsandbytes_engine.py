@@ -29,7 +29,6 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     stage("loading weights")
     config = AutoConfig.from_pretrained(
         command.model,
-        revision=command.revision,
         trust_remote_code=command.trust_remote_code,
     )
     dtype = choose_dtype(command.dtype)

@@ -38,8 +38,6 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
         backend, note = _backend(chosen.name, BACKEND), chosen.note
     stage("loading weights")
     more: dict[str, Any] = {}
-    if command.revision:
-        more["revision"] = command.revision
     if command.attention != "auto":
         more["attn_implementation"] = command.attention
     place = _place(command, device)

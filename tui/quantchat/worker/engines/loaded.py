@@ -144,7 +144,6 @@ def load_tokenizer(command: Load, **more: Any) -> Any:
 
     return AutoTokenizer.from_pretrained(
         command.model,
-        revision=command.revision,
         trust_remote_code=command.trust_remote_code,
         **more,
     )
@@ -170,7 +169,6 @@ def load_model(command: Load, device: str, **more: Any) -> Any:
     with _shapes_as_configured(), _on_gpus_alone():
         model, told = AutoModelForCausalLM.from_pretrained(
             command.model,
-            revision=command.revision,
             trust_remote_code=command.trust_remote_code,
             use_safetensors=None if pickles else True,
             output_loading_info=True,
