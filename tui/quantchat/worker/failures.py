@@ -78,6 +78,11 @@ def describe(error: BaseException, *, turn: int = -1, loading: str = "") -> Fail
     return Failed("internal", _shortened(what), "look at the worker's log, then retry", turn)
 
 
+def on_one_line(text: str, most: int = 200) -> str:
+    """What others wrote over several lines, as one of at most so many characters."""
+    return _shortened(" ".join(text.split()), most)
+
+
 def _shortened(text: str, most: int = 300) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 

@@ -141,6 +141,7 @@ class _Server:
         unneeded.hide(command)
         from quantchat.worker.decode.decoder import Decoder
         from quantchat.worker.engines import FETCHING, load
+        from quantchat.worker.engines.hub import of_mib
 
         begun: list[tuple[str, float]] = []
 
@@ -149,8 +150,7 @@ class _Server:
             begun.append((name, time.perf_counter()))
 
         def fetching(done: int, total: int) -> None:
-            detail = f"{done / 2**20:,.0f} of {total / 2**20:,.0f} MiB"
-            self._outbox.send(Progress(FETCHING, done, total, detail))
+            self._outbox.send(Progress(FETCHING, done, total, of_mib(done, total)))
 
         loaded = load(command, stage, fetching)
         stage("warming up")

@@ -37,9 +37,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
             return self.keys[:, :, : self.window], self.values[:, :, : self.window]
         end = self.length + keys.shape[-2]
         if not self.is_initialized or end > self.keys.shape[-2]:
-            grown = self._grown(self.keys, keys, end)
-            self.values = self._grown(self.values, values, end)
-            self.keys = grown
+            self._grow(keys, values, end)
             self.is_initialized = True
         self.keys[:, :, self.length : end] = keys
         self.values[:, :, self.length : end] = values
@@ -49,10 +47,12 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
     def reserve(self, tokens: int) -> None:
         """Make room for `tokens` in all; the buffers may move for it."""
         if tokens > self.keys.shape[-2]:
-            # Both or neither: memory may run out in between.
-            keys = self._grown(self.keys, self.keys, tokens)
-            self.values = self._grown(self.values, self.values, tokens)
-            self.keys = keys
+            self._grow(self.keys, self.values, tokens)
+
+    def _grow(self, keys: Any, values: Any, tokens: int) -> None:
+        """Hold `tokens` in buffers like `keys` and `values`: both, or none if memory is short."""
+        grown = self._grown(self.keys, keys, tokens), self._grown(self.values, values, tokens)
+        self.keys, self.values = grown
 
     def _grown(self, old: Any, like: Any, tokens: int) -> Any:
         batch, heads, _, size = like.shape

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.worker.engines.loaded import choose_dtype
-from quantchat.worker.failures import Refused
+from quantchat.worker.failures import Refused, on_one_line
 from quantchat.worker.protocol import Load
 
 AUTO_ON_GPU = ("marlin", "exllama_v2", "triton", "torch")
@@ -46,9 +46,7 @@ def choose(command: Load, stage: Callable[[str], None]) -> Chosen:
     """
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(
-        command.model, revision=command.revision, trust_remote_code=command.trust_remote_code
-    )
+    config = AutoConfig.from_pretrained(command.model, trust_remote_code=command.trust_remote_code)
     dtype = _dtype(command, config)
     wish = str(command.options.get("kernel", "auto")).removeprefix("gptq_")
     if wish != "auto":
@@ -97,7 +95,6 @@ def _dtype(command: Load, config: Any) -> Any:
 
 def unfit(name: str, settings: dict[str, Any], dtype: Any) -> str:
     """Why the kernel is not for this checkpoint or this GPU; empty where it is."""
-    import torch
     from gptqmodel import BACKEND
     from gptqmodel.models._const import DEVICE
     from gptqmodel.quantization.config import FORMAT, METHOD
@@ -105,10 +102,22 @@ def unfit(name: str, settings: dict[str, Any], dtype: Any) -> str:
 
     backend = BACKEND(f"gptq_{name}")
     kernel = importer.get_kernel_for_backend(backend, METHOD.GPTQ, FORMAT.GPTQ)
-    # `validate` would compile an extension to see whether it can be loaded.
-    ask = kernel._validate if name in EXTENSIONS else kernel.validate
-    fine, error = ask(**settings, pack_dtype=torch.int32, dtype=dtype, device=DEVICE.CUDA)
+    fine, error = ask(kernel, name, settings, dtype, DEVICE.CUDA)
     return "" if fine else _short(str(error))
+
+
+def ask(
+    kernel: Any, name: str, settings: dict[str, Any], dtype: Any, device: Any
+) -> tuple[bool, Exception | None]:
+    """Whether the layer class `kernel`, called `name`, does that on a `DEVICE`, and why not.
+
+    Nothing is compiled: its own `validate` would, to see whether an extension can be loaded.
+    """
+    import torch
+
+    validate = kernel._validate if name in EXTENSIONS else kernel.validate
+    fine, error = validate(**settings, pack_dtype=torch.int32, dtype=dtype, device=device)
+    return fine, error
 
 
 def compiled(name: str, dtype: Any, stage: Callable[[str], None]) -> str:
@@ -128,5 +137,4 @@ def compiled(name: str, dtype: Any, stage: Callable[[str], None]) -> str:
 
 
 def _short(text: str) -> str:
-    text = re.sub(r"<class '[\w.]*?(\w+)'>", r"\1", " ".join(text.split()))
-    return text if len(text) <= 200 else text[:199] + "…"
+    return on_one_line(re.sub(r"<class '[\w.]*?(\w+)'>", r"\1", text))

@@ -16,6 +16,12 @@ Tell = Callable[[int, int], None]
 
 _TELL_S = 0.2
 
+
+def of_mib(done: int, total: int) -> str:
+    """`312 of 16,063 MiB`."""
+    return f"{done / 2**20:,.0f} of {total / 2**20:,.0f} MiB"
+
+
 _OPEN_PICKLES = ("bitsandbytes", "transformers")
 """Engines that have the option `allow_pickle`."""
 

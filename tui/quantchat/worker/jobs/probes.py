@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from quantchat.worker.engines.gptq_kernels import AUTO_ON_GPU, EXTENSIONS
+from quantchat.worker.engines.gptq_kernels import AUTO_ON_GPU, EXTENSIONS, ask
+from quantchat.worker.failures import on_one_line
 
 READY = "ready"
 COMPILES = "compiles first"
@@ -91,27 +92,16 @@ def gptq_kernels(device: str, tools: dict[str, str]) -> list[Kernel]:
 
 
 def _gptq(kernel_class: Any, name: str, device: str, tools: dict[str, str]) -> tuple[str, str]:
-    import torch
     from gptqmodel.models._const import DEVICE
 
     family = DEVICE.CUDA if device.startswith("cuda") else DEVICE.CPU
     supported = kernel_class.SUPPORTS_DEVICES
     if DEVICE.ALL not in supported and family not in supported:
         return UNUSABLE, f"for {' and '.join(one.value for one in supported)} only"
-    question = {
-        "bits": 4,
-        "group_size": 128,
-        "desc_act": False,
-        "sym": True,
-        "pack_dtype": torch.int32,
-        "dtype": _dtype(device),
-        "device": family,
-    }
+    settings = {"bits": 4, "group_size": 128, "desc_act": False, "sym": True}
     extension = EXTENSIONS.get(name)
     try:
-        # `validate` would compile an extension to see whether it can be loaded.
-        ask = kernel_class._validate if extension else kernel_class.validate
-        fine, error = ask(**question)
+        fine, error = ask(kernel_class, name, settings, _dtype(device), family)
         if not fine:
             return UNUSABLE, _short(error)
         if extension:
@@ -184,5 +174,4 @@ def _check(output: Any) -> None:
 
 
 def _short(error: BaseException | None) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:199] + "…"
+    return on_one_line(str(error)) or type(error).__name__

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from quantchat.worker.engines.hub import checkpoint
+from quantchat.worker.engines.hub import checkpoint, of_mib
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import Report
 from quantchat.worker.protocol import Load
@@ -58,7 +58,7 @@ def local_folder(options: dict[str, Any], report: Report) -> str:
         return model
 
     def tell(done: int, total: int) -> None:
-        report(0, 0, f"fetched {done / 2**20:,.0f} of {total / 2**20:,.0f} MiB")
+        report(0, 0, f"fetched {of_mib(done, total)}")
 
     revision, trusted = options["revision"], options["trusted"]
     command = Load("", model, {}, revision=revision, trust_remote_code=trusted)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from quantchat.worker.failures import Refused
+from quantchat.worker.failures import Refused, on_one_line
 
 _TRANSPORT = {"httpx", "httpx2", "httpcore", "httpcore2", "anyio"}
 """Packages whose exceptions come through the client while a stream is read."""
@@ -85,13 +85,8 @@ def _said(error: Any) -> str:
     body = error.body
     if isinstance(body, dict):
         body = body.get("message") or body.get("detail") or body.get("error")
-    return _shortened(str(body)) if body else _line(error)
+    return on_one_line(str(body)) if body else _line(error)
 
 
 def _line(error: BaseException) -> str:
-    return _shortened(str(error) or type(error).__name__)
-
-
-def _shortened(text: str, most: int = 200) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= most else text[: most - 1] + "…"
+    return on_one_line(str(error) or type(error).__name__)
