@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,10 @@ from textual.app import App
 from textual.pilot import Pilot
 
 from fakes.waiting import PATIENCE_S
+
+_BORDERS = dict.fromkeys(map(ord, "▏▌│"), " ")
+_SCROLLBAR_END = re.compile(r"(?<= )[▁▂▃▄▅▆▇](?=▏|$)", re.MULTILINE)
+"""Where a scrollbar's thumb begins or ends within a cell; a chart's bars are followed by text."""
 
 
 def lines(app: App[Any]) -> list[str]:
@@ -30,8 +35,9 @@ def column(app: App[Any], index: int) -> str:
 
 
 def _prose(drawn: list[str]) -> str:
-    # Borders would stand between the words of a line that wraps.
-    return " ".join(" ".join(drawn).translate(dict.fromkeys(map(ord, "▏▌│"), " ")).split())
+    # Borders, and the end of a scrollbar, would stand between the words of text that wraps.
+    words = _SCROLLBAR_END.sub("", "\n".join(drawn)).translate(_BORDERS)
+    return " ".join(words.split())
 
 
 async def wait_until(pilot: Pilot[Any], true: Callable[[], object], what: str = "") -> None:
