@@ -33,9 +33,12 @@ def test_what_it_comments_out_is_the_default() -> None:
     # These have no default to show, but an example.
     assert first.python is not None
     assert first.adapter is not None
+    assert first.tokenizer is not None
     assert first.quantize.calibration is not None
     without = first.quantize.model_copy(update={"calibration": None})
-    first = first.model_copy(update={"python": None, "adapter": None, "quantize": without})
+    first = first.model_copy(
+        update={"python": None, "adapter": None, "tokenizer": None, "quantize": without}
+    )
     second = whole.variants[1].model_copy(update={"adapter": None})
     shown = whole.model_copy(update={"variants": [first, second]})
     assert shown == read(template())

@@ -113,9 +113,10 @@ def _located(variant: AnyVariant, folder: Path) -> AnyVariant:
     if variant.python and ("/" in variant.python or variant.python.startswith("~")):
         # Links are kept: a virtual environment is known by where its interpreter's link lies.
         paths["python"] = _absolute(variant.python, folder)
-    adapter = getattr(variant, "adapter", None)
-    if adapter is not None and is_path(adapter):
-        paths["adapter"] = _absolute(adapter, folder)
+    for name in ("adapter", "tokenizer"):
+        beside = getattr(variant, name, None)
+        if beside is not None and is_path(beside):
+            paths[name] = _absolute(beside, folder)
     if (
         isinstance(variant, Gptq | AutoGptq)
         and (made := variant.quantize)

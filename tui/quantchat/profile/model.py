@@ -89,6 +89,9 @@ class VariantBase(Table):
     )
     """Variables of the model's chat template, e.g. `{ enable_thinking = false }` for one that would
     think aloud first. A server is sent them, as vLLM, SGLang and llama.cpp take them."""
+    tokenizer: Line | None = Field(None, examples=["org/name"])
+    """A model whose tokenizer and chat template to take in place of this model's own, named as
+    `model` is: for a checkpoint that was published without its chat template, say."""
     trust_remote_code: bool = False
     """Let the model's repository run its own Python code. Off: it could do anything you can."""
 
@@ -104,8 +107,9 @@ class VariantBase(Table):
         shared = {*VariantBase.model_fields, "engine", "quantize", "save_quantized"}
         merged = {"adapter"} if merged_adapter(self) else set()
         found = self.model_dump(exclude={*shared, "merge_adapter", *merged})
-        if self.chat_template_kwargs:  # each engine's, where there are any
-            found["chat_template_kwargs"] = self.chat_template_kwargs
+        for name in ("chat_template_kwargs", "tokenizer"):  # each engine's, where there are any
+            if given := getattr(self, name):
+                found[name] = given
         return found
 
     @property
@@ -126,6 +130,11 @@ class VariantBase(Table):
                 raise ValueError(f'the one source of this kind is "{DEMO_MODEL}"')
             return value
         return folder_or_hub_id(value)
+
+    @field_validator("tokenizer")
+    @classmethod
+    def _tokenizer_folder_or_id(cls, value: str | None) -> str | None:
+        return value and folder_or_hub_id(value)
 
 
 class _TakesAdapter(VariantBase):
@@ -289,7 +298,7 @@ class OpenAI(VariantBase):
 
     @model_validator(mode="after")
     def _nothing_of_the_servers(self) -> OpenAI:
-        its_own = ("dtype", "device", "attention", "decode", "trust_remote_code")
+        its_own = ("dtype", "device", "attention", "decode", "tokenizer", "trust_remote_code")
         for name in its_own:
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} is the server's own matter: tell it there")

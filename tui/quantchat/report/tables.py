@@ -163,7 +163,10 @@ def _device(variant: VariantRecord) -> str:
 def _prompts(variant: VariantRecord) -> str:
     if variant.resolved is None:
         return ""
-    return "chat template" if variant.resolved.chat_template else "plain completion, no template"
+    if not variant.resolved.chat_template:
+        return "plain completion, no template"
+    lent = variant.resolved.tokenizer
+    return f"chat template of {lent}" if lent else "chat template"
 
 
 def _libraries(variant: VariantRecord) -> str:

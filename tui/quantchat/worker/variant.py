@@ -42,6 +42,8 @@ class Resolved:
     """Folder or id of the LoRA adapter on the model; empty where there is none."""
     adapter_hash: str = ""
     """SHA-256 over its config and its weights."""
+    tokenizer: str = ""
+    """Whose tokenizer and chat template it was lent, a folder or id; empty: it has its own."""
     devices: list[str] = field(default_factory=list)
     """The GPUs that hold weights, where there are several; `device` is the first of them."""
 

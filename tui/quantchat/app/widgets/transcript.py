@@ -175,10 +175,13 @@ class Transcript(VerticalScroll, can_focus=False):
             lines.append(quiet("asks for: ") + outside(resolved.model, "$quiet"))
         else:
             lines.append(quiet("decodes: ") + outside(resolved.decode, "$quiet"))
+        if resolved.tokenizer:
+            lines.append(quiet("tokenizer of: ") + outside(resolved.tokenizer, "$quiet"))
         if not resolved.chat_template:
             lines.append(
                 Content.styled(
-                    "Base model without a chat template: it continues the prompt as plain text.",
+                    "No chat template: it continues the prompt as plain text. `tokenizer` in the"
+                    " profile lends one.",
                     "$warning",
                 )
             )

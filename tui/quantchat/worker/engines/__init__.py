@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from quantchat.worker.engines.files_check import check_files
 from quantchat.worker.engines.hub import checkpoint
 from quantchat.worker.engines.loaded import Loaded
+from quantchat.worker.engines.tokenizer import fetch_lent
 from quantchat.worker.failures import Refused
 from quantchat.worker.protocol import Load
 
@@ -43,10 +44,14 @@ def load(
     if not Path(command.model).is_dir():
         stage(FETCHING)
         command = replace(command, model=str(checkpoint(command, fetching)), revision=None)
+    command = fetch_lent(command)
     stage("importing libraries")
     import torch
 
-    check_files(command.model, gguf=bool(command.options.get("gguf_file")))
+    options = command.options
+    check_files(
+        command.model, gguf=bool(options.get("gguf_file")), tokenizer="tokenizer" not in options
+    )
     if command.threads:
         torch.set_num_threads(command.threads)
     adapter = _adapter(command.options.get("adapter"))

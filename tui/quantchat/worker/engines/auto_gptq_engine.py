@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from quantchat.worker.engines.devices import choose_device
-from quantchat.worker.engines.loaded import Loaded, load_tokenizer
+from quantchat.worker.engines.loaded import Loaded
 from quantchat.worker.engines.pickles import refuse_pickled
+from quantchat.worker.engines.tokenizer import fast_tokenizer
 from quantchat.worker.failures import Refused
 from quantchat.worker.protocol import Load
 
@@ -46,8 +47,9 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
         wish = "float16" if device.startswith("cuda") else "float32"
     if wish == "bfloat16":
         raise Refused("unsupported", "auto-gptq's kernels know no bfloat16", 'use dtype = "auto"')
-    stage("loading weights")
     refuse_pickled(command.model, switch=False)
+    tokenizer = fast_tokenizer(command)
+    stage("loading weights")
     with _tied_again():
         model = AutoGPTQForCausalLM.from_quantized(
             command.model,
@@ -65,7 +67,7 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     name, _ = Counter(f"{type(m).__module__.rpartition('.')[2]}" for m in layers).most_common(1)[0]
     group = f"g{first.group_size}" if first.group_size > 0 else "no groups"
     kernel = f"auto-gptq {name} {first.bits}-bit {group}"
-    return Loaded(command, model, load_tokenizer(command), kernel=kernel)
+    return Loaded(command, model, tokenizer, kernel=kernel)
 
 
 @contextlib.contextmanager

@@ -10,8 +10,8 @@ from quantchat.worker.engines.loaded import (
     Loaded,
     choose_dtype,
     load_model,
-    load_tokenizer,
 )
+from quantchat.worker.engines.tokenizer import fast_tokenizer
 from quantchat.worker.failures import Refused
 from quantchat.worker.protocol import Load
 
@@ -26,6 +26,7 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     from transformers import AutoConfig, BitsAndBytesConfig
 
     device = choose_device(command.device)
+    tokenizer = fast_tokenizer(command)
     stage("loading weights")
     config = AutoConfig.from_pretrained(
         command.model,
@@ -43,7 +44,7 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     model = load_model(
         command, device, dtype=dtype, **({} if wish is None else {"quantization_config": wish})
     )
-    return Loaded(command, model, load_tokenizer(command), kernel=_kernel(model, bitsandbytes.nn))
+    return Loaded(command, model, tokenizer, kernel=_kernel(model, bitsandbytes.nn))
 
 
 def _quantization(options: dict[str, Any], dtype: Any, config: Any) -> Any:

@@ -30,11 +30,11 @@ _LONGEST_HEADER = 100_000_000
 _AGAIN = "fetch or copy that file again; what was made here, `quantchat cache remove` makes anew"
 
 
-def check_files(model: str, *, gguf: bool = False) -> None:
+def check_files(model: str, *, gguf: bool = False, tokenizer: bool = True) -> None:
     """Refuse a folder in which a file is missing, cut short or not what it should be.
 
-    `gguf`: the weights and the tokenizer come from a GGUF file, which is not looked at. An id of a
-    hub is let pass. Raises Refused.
+    `gguf`: the weights and the tokenizer come from a GGUF file, which is not looked at. Without
+    `tokenizer` it comes from elsewhere. An id of a hub is let pass. Raises Refused.
     """
     folder = Path(model)
     if not folder.is_dir():
@@ -49,6 +49,12 @@ def check_files(model: str, *, gguf: bool = False) -> None:
         _check_index(folder, bodies[_INDEX], held)
     elif held and "model.safetensors" not in held and all(map(_SHARD.fullmatch, held)):
         raise _damaged(folder, _INDEX, "is missing")
+    if tokenizer:
+        check_tokenizer(folder)
+
+
+def check_tokenizer(folder: Path) -> None:
+    """Refuse a folder without the files of a tokenizer. Raises Refused."""
     if not any(f.name in _TOKENIZERS or f.suffix in _MODELS for f in folder.iterdir()):
         raise _damaged(folder, "tokenizer.json", "is missing")
 

@@ -12,9 +12,9 @@ from quantchat.worker.engines.loaded import (
     Loaded,
     choose_dtype,
     commonest_class,
-    load_tokenizer,
 )
 from quantchat.worker.engines.pickles import refuse_pickled
+from quantchat.worker.engines.tokenizer import fast_tokenizer
 from quantchat.worker.failures import Refused
 from quantchat.worker.protocol import Load
 
@@ -33,6 +33,7 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     wish, note = str(command.options.get("kernel", "auto")), ""
     backend = _backend(wish, BACKEND)
     refuse_pickled(command.model, switch=False)
+    tokenizer = fast_tokenizer(command)
     if device.startswith("cuda"):
         chosen = gptq_kernels.choose(command, stage)
         backend, note = _backend(chosen.name, BACKEND), chosen.note
@@ -62,7 +63,7 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
         )
     group = f"g{layer.group_size}" if layer.group_size > 0 else "no groups"
     kernel = f"{commonest_class(model, BaseQuantLinear)} {layer.bits}-bit {group}"
-    return Loaded(command, model, load_tokenizer(command), kernel=kernel, note=note)
+    return Loaded(command, model, tokenizer, kernel=kernel, note=note)
 
 
 def _place(command: Load, device: str) -> str | None:

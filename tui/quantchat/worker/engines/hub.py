@@ -25,7 +25,8 @@ def of_mib(done: int, total: int) -> str:
 _OPEN_PICKLES = ("bitsandbytes", "transformers")
 """Engines that have the option `allow_pickle`."""
 
-_NO_WEIGHTS = ["*.json", "*.jinja", "*.model", "*.tiktoken", "vocab.txt", "merges.txt"]
+NO_WEIGHTS = ["*.json", "*.jinja", "*.model", "*.tiktoken", "vocab.txt", "merges.txt"]
+"""Configuration and tokenizer, in whatever form."""
 _ELSEWHERE = ["*/*", "consolidated*"]
 """What libraries other than transformers want, Meta's and Mistral's own: the weights once more."""
 
@@ -47,7 +48,7 @@ def checkpoint(command: Load, tell: Tell) -> Path:
             command.model,
             command.revision,
             "",
-            allow_patterns=[*weights, *code, *_NO_WEIGHTS],
+            allow_patterns=[*weights, *code, *NO_WEIGHTS],
             ignore_patterns=_ELSEWHERE,
             tqdm_class=_telling(tell),
         )

@@ -53,12 +53,6 @@ class Loaded:
         self.note = note
         """Why its layers have not a faster kernel, where there is one."""
         self._adapter_hash = ""
-        if getattr(tokenizer, "backend_tokenizer", None) is None:
-            raise Refused(
-                "unsupported",
-                "the model has no fast tokenizer (tokenizer.json)",
-                "convert it: AutoTokenizer.from_pretrained(…).save_pretrained(…)",
-            )
         self.tokenizer_backend = tokenizer.backend_tokenizer
 
     def wear(self, adapter: str, hashed: str) -> None:
@@ -126,6 +120,7 @@ class Loaded:
             checkpoint_hash=_checkpoint_hash(self._folder),
             adapter=str(command.options.get("adapter") or ""),
             adapter_hash=self._adapter_hash,
+            tokenizer=str(command.options.get("tokenizer") or ""),
             pickle_allowed=bool(command.options.get("allow_pickle")),
             trusted_code=command.trust_remote_code,
         )
@@ -136,17 +131,6 @@ def choose_dtype(wish: str) -> Any:
     import torch
 
     return "auto" if wish == "auto" else getattr(torch, wish)
-
-
-def load_tokenizer(command: Load, **more: Any) -> Any:
-    """Load the tokenizer that lies with the model."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(
-        command.model,
-        trust_remote_code=command.trust_remote_code,
-        **more,
-    )
 
 
 def load_model(command: Load, device: str, **more: Any) -> Any:

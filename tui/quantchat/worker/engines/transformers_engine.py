@@ -15,8 +15,8 @@ from quantchat.worker.engines.loaded import (
     choose_dtype,
     commonest_class,
     load_model,
-    load_tokenizer,
 )
+from quantchat.worker.engines.tokenizer import fast_tokenizer
 from quantchat.worker.protocol import Load
 
 
@@ -26,12 +26,12 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     import transformers  # noqa: F401 - so that importing it counts as importing, not as loading
 
     device = choose_device(command.device)
-    stage("loading weights")
     more: dict[str, Any] = {}
     if gguf := command.options.get("gguf_file"):
         more["gguf_file"] = gguf
+    tokenizer = fast_tokenizer(command, **more)
+    stage("loading weights")
     model = load_model(command, device, dtype=choose_dtype(command.dtype), **more)
-    tokenizer = load_tokenizer(command, **more)
     method = getattr(getattr(model, "hf_quantizer", None), "quantization_config", None)
     if method is None:
         kernel = "not quantized"

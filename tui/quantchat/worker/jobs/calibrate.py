@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.worker.engines.devices import choose_device
-from quantchat.worker.engines.loaded import choose_dtype, load_model, load_tokenizer
+from quantchat.worker.engines.loaded import choose_dtype, load_model
+from quantchat.worker.engines.tokenizer import load_tokenizer
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.chats import write

@@ -1,0 +1,89 @@
+"""The tokenizer of a variant: the model's own, or another's that its profile lends it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from quantchat.worker.engines.files_check import check_tokenizer, json_object
+from quantchat.worker.engines.hub import NO_WEIGHTS, fetched
+from quantchat.worker.failures import Refused
+from quantchat.worker.protocol import Load
+
+
+def load_tokenizer(command: Load, **more: Any) -> Any:
+    """Load the tokenizer that lies with the model, or the one that its options name instead."""
+    from transformers import AutoTokenizer
+
+    lent = command.options.get("tokenizer")
+    if lent:
+        more.pop("gguf_file", None)
+    return AutoTokenizer.from_pretrained(
+        lent or command.model, trust_remote_code=command.trust_remote_code, **more
+    )
+
+
+def fast_tokenizer(command: Load, **more: Any) -> Any:
+    """`load_tokenizer` for a model that is about to be loaded, which may take minutes.
+
+    Raises Refused where it is not one of the tokenizers library, or is lent and has tokens that the
+    model does not know.
+    """
+    tokenizer = load_tokenizer(command, **more)
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        raise Refused(
+            "unsupported",
+            "the model has no fast tokenizer (tokenizer.json)",
+            "convert it: AutoTokenizer.from_pretrained(…).save_pretrained(…)",
+        )
+    known = _vocabulary(Path(command.model)) if command.options.get("tokenizer") else 0
+    if known and len(tokenizer) > known:
+        raise Refused(
+            "unsupported",
+            f"the tokenizer lent to it has {len(tokenizer)} tokens, the model knows {known}",
+            "lend it that of the model it was made from, or leave `tokenizer` out",
+        )
+    return tokenizer
+
+
+def fetch_lent(command: Load) -> Load:
+    """`command` with the folder of the tokenizer lent to it, if one is. Raises Refused."""
+    name = command.options.get("tokenizer")
+    if not name:
+        return command
+    folder = Path(name) if Path(name).is_absolute() else _of_hub(command, name)
+    if not folder.is_dir():
+        raise Refused(
+            "bad_checkpoint",
+            f"the tokenizer lent to it is not there: {folder} is no folder",
+            "look at `tokenizer` in the profile",
+        )
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        if (folder / file).exists():
+            json_object(folder / file)
+    check_tokenizer(folder)
+    return replace(command, options={**command.options, "tokenizer": str(folder)})
+
+
+def _of_hub(command: Load, name: str) -> Path:
+    model, _, revision = name.partition("@")
+    code = ["*.py"] if command.trust_remote_code else []
+    return fetched(
+        model,
+        revision or None,
+        "the tokenizer of",
+        allow_patterns=[*NO_WEIGHTS, *code],
+        ignore_patterns=["*/*"],
+    )
+
+
+def _vocabulary(folder: Path) -> int:
+    """How many tokens the model in `folder` embeds, as its config says; 0: it does not."""
+    try:
+        config = json_object(folder / "config.json")
+    except OSError:  # a GGUF file alone
+        return 0
+    text = config.get("text_config")
+    size = (text if isinstance(text, dict) else config).get("vocab_size", 0)
+    return size if isinstance(size, int) else 0
