@@ -89,6 +89,31 @@ async def test_the_faster_side_is_not_told_by_its_stream(setup: Setup) -> None:
         await wait_until(run.pilot, lambda: text(run.app).count("three four") == 2, "both whole")
 
 
+@pytest.mark.parametrize("shorter_is_slower", [True, False])
+async def test_what_the_longer_answer_has_more_does_not_tell_who_was_waiting(
+    setup: Setup, shorter_is_slower: bool
+) -> None:
+    setup.left.answer = lambda request: "one two three four five"
+    setup.right.answer = lambda request: "one two three"
+    async with setup.running() as run:
+        await run.ready()
+        await run.answered("First?")
+        setup.left.holds_after, setup.right.holds_after = 4, 2
+        screen = await begin(run)
+        await wait_until(run.pilot, lambda: screen.voting.ballots, "a ballot")
+        answers = screen.voting.ballots[0].turn.answers
+        if shorter_is_slower:
+            await wait_until(run.pilot, lambda: len(answers[LEFT].ids) == 4, "one far ahead")
+        run.right.gate.set()
+        await wait_until(run.pilot, lambda: answers[RIGHT].over, "the shorter one over")
+        await wait_until(run.pilot, lambda: text(run.app).count("one two three") == 2, "as much")
+        assert "four" not in text(run.app)
+        await see(run.pilot, "one answer is over")
+        run.left.gate.set()
+        await see(run.pilot, ENDS)
+        await see(run.pilot, "four five")
+
+
 async def test_what_was_revealed_is_not_counted(setup: Setup) -> None:
     async with setup.running() as run:
         screen = await begin(run, "First?")

@@ -25,7 +25,7 @@ class VotePlan:
     seed: int
     """Decides which side each variant is on; the same seed gives the same sides."""
     paced: bool = True
-    """Show both answers at the pace of the slower one; else only when both are over."""
+    """Show of both answers what the slower one has; else only when both are over."""
 
 
 @dataclass
@@ -50,18 +50,28 @@ class Ballot:
         """Whether a side has no whole answer, so that there is nothing to vote on."""
         return any(answer.failure is not None for answer in self.answers)
 
+    @property
+    def waits(self) -> bool:
+        """Whether all is shown that may be before both are over: the shorter answer is whole."""
+        first, second = self.answers
+        return not self.turn.over and any(
+            one.over and len(one.text) <= len(other.text)
+            for one, other in ((first, second), (second, first))
+        )
+
     def shown(self, *, paced: bool) -> tuple[str, str]:
         """What may be read by now, left and right, without telling which side is faster.
 
-        `paced`: as many tokens of each as the slower one has; else nothing until both are over.
+        `paced`: as much of each as there is of both; else nothing until both are over. What the
+        longer answer has more comes at the end: to stream it would show whether its side had been
+        waiting, and so was the faster one. Characters are counted, since a server's chunks, or
+        another tokenizer's tokens, would tell the sides apart by their size.
         """
-        first, second = self.answers
+        first, second = (answer.text for answer in self.answers)
         if self.turn.over:
-            return first.text, second.text
-        if not paced:
-            return "", ""
-        count = min((len(one.ids) for one in (first, second) if not one.over), default=0)
-        return "".join(first.pieces[:count]), "".join(second.pieces[:count])
+            return first, second
+        count = min(len(first), len(second)) if paced else 0
+        return first[:count], second[:count]
 
 
 @dataclass

@@ -304,6 +304,8 @@ class VoteScreen(Screen[None]):
             state = "an answer failed: any choice goes on, none is counted"
         elif not ballot.turn.over:
             state = f"answering, {_PACES[self.voting.paced]}"
+            if self.voting.paced and ballot.waits:
+                state = "one answer is over; the rest of the other comes at its end"
         number = len(self.voting.ballots)
         self._top.update(
             Content.styled(f"prompt {number} of {total}", "bold") + quiet(f" · {state}")
