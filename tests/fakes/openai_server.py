@@ -18,8 +18,9 @@ TOKENS = 7
 
 class FakeServer(ThreadingHTTPServer):
     """`behaviour`: ok, uncounted, silent on usage, strict, fickle, mute, counts the end, 401, 404,
-    429, cut, breaks off or endless. A strict one takes no parameter that is not OpenAI's, a fickle
-    one never says the same again, one that breaks off says why in its stream.
+    429, cut, breaks off, endless or TGI. A strict one takes no parameter that is not OpenAI's, a
+    fickle one never says the same again, one that breaks off says why in its stream. TGI refuses a
+    top_p of 1, in its stream too, and has a name of its own for an end of a completion.
 
     An endless stream goes on until it is something else: cut, or well.
     """
@@ -94,7 +95,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
         chat = "messages" in body
+        tgi = behaviour == "TGI"
         try:
+            if tgi and body.get("top_p", 0) >= 1:
+                refused = {"message": "`top_p` must be > 0.0 and < 1.0", "http_status_code": 422}
+                self._event({"error": refused})
+                self._write(b"")
+                return
             self._event(_choice(chat, "", None))  # the role comes first, without text
             new = f" {len(self.server.requests)}" if behaviour == "fickle" else ""
             for piece in (*CHUNKS, new):
@@ -109,7 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.connection.close()
                 self.close_connection = True
                 return
-            self._event(_choice(chat, "", "stop"))
+            self._event(_choice(chat, "", "eos_token" if tgi and not chat else "stop"))
             if "stream_options" in body and behaviour != "silent on usage":
                 said = len(CHUNKS) + 1 if behaviour == "counts the end" else TOKENS
                 usage = {"prompt_tokens": 11, "completion_tokens": said, "total_tokens": 18}

@@ -110,7 +110,8 @@ async def test_greedy_means_no_penalty_of_the_server_s_own(
     assert "repetition penalty" not in one.ready.note
     opened.comparison.set_generation(Generation(temperature=0.7, top_k=0))
     await opened.ask()
-    assert server.requests[-1]["top_k"] > 1_000_000 and server.requests[-1]["min_p"] == 0
+    sent = server.requests[-1]
+    assert sent["top_k"] > 1_000_000 and (sent["top_p"], sent["min_p"]) == (1, 0)
 
 
 async def test_a_server_is_sent_the_variables_of_the_template(server: FakeServer) -> None:
@@ -150,6 +151,24 @@ async def test_what_a_strict_server_does_not_take_is_left_out_and_told(
     answer = (await opened.ask()).answers["one"]
     assert answer.failure is not None
     assert "422: Unexpected fields" in answer.failure.reason
+
+
+async def test_tgi_that_refuses_a_top_p_of_1_in_its_stream(
+    opened: Opened, server: FakeServer
+) -> None:
+    server.behaviour = "TGI"
+    one = await opened.load()
+    assert one.ready is not None, one.failure
+    assert "by a top-p of its own" in one.ready.note
+    opened.comparison.set_generation(Generation(temperature=0.7))
+    answers = (await opened.ask()).answers.values()
+    assert [answer.reason for answer in answers] == ["eos", "eos"]
+    sent = server.requests[-1]
+    assert "top_p" not in sent and sent["top_k"] and sent["stream_options"]
+    # One that was wished for is sent.
+    opened.comparison.set_generation(Generation(temperature=0.7, top_p=0.9))
+    await opened.ask()
+    assert server.requests[-1]["top_p"] == 0.9
 
 
 async def test_an_end_token_that_is_not_sent_is_not_counted(

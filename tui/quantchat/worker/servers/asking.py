@@ -24,9 +24,12 @@ class Dialect:
     the model's `generation_config`; both vLLM and llama.cpp keep prompts."""
     usage: bool
     """`stream_options.include_usage`."""
+    whole: bool
+    """A `top_p` of 1, which says that nothing is left out. TGI takes less than 1 only; left unsaid,
+    some servers have their own, as with `neutral`."""
 
 
-DIALECTS = tuple(Dialect(*takes) for takes in product((True, False), repeat=2))
+DIALECTS = tuple(Dialect(*takes) for takes in product((True, False), repeat=3))
 """The richest first: a server that knows one part of it not refuses all."""
 
 
@@ -61,11 +64,12 @@ def asked(
         "model": model,
         "max_tokens": request.max_new_tokens,
         "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
         "seed": sampling.seed,
         "stream": True,
         "extra_body": more or None,
     }
+    if sampling.top_p < 1 or (dialect.whole and sampling.temperature):
+        arguments["top_p"] = sampling.top_p
     if dialect.usage:
         arguments["stream_options"] = {"include_usage": True}
     if chat:

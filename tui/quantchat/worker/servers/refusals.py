@@ -19,6 +19,17 @@ def is_transport(error: BaseException) -> bool:
     return type(error).__module__.partition(".")[0] in _TRANSPORT
 
 
+def is_of_the_request(error: BaseException) -> bool:
+    """Whether the server does not take what it was asked, as it was asked."""
+    import openai
+
+    if isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError):
+        return True
+    # TGI looks at a request once its stream is open, and tells of it there: status 200.
+    told = error.body if isinstance(error, openai.APIError) else None
+    return isinstance(told, dict) and told.get("http_status_code") in (400, 422)
+
+
 def refusal(error: Exception, *, where: str, model: str, key_env: str) -> Refused | None:
     """`error` of a request to `where` as a Refused; None for an error of another kind."""
     import openai
@@ -65,7 +76,7 @@ def refusal(error: Exception, *, where: str, model: str, key_env: str) -> Refuse
     if isinstance(error, openai.APIError):  # told in the middle of a stream
         return Refused(
             "server_refused",
-            f"the server at {where} broke off: {_line(error)}",
+            f"the server at {where} broke off: {_said(error)}",
             "look at the server's log",
         )
     return None

@@ -30,7 +30,7 @@ from quantchat.worker.protocol import (
     Tokens,
 )
 from quantchat.worker.servers.asking import DIALECTS, asked
-from quantchat.worker.servers.refusals import cut_off, is_transport, refusal
+from quantchat.worker.servers.refusals import cut_off, is_of_the_request, is_transport, refusal
 from quantchat.worker.variant import SERVER, STARTED_SERVER, Ledger, Resolved
 from quantchat.worker.versions import versions
 
@@ -39,7 +39,8 @@ STOP_S = 0.02
 
 CONNECT_S = 5.0
 
-_REASONS = {"stop": "eos", "length": "length"}
+_REASONS = {"stop": "eos", "eos_token": "eos", "length": "length"}
+"""Reasons for an end by our names; `eos_token` is TGI's in a completion."""
 
 
 @dataclass
@@ -114,8 +115,6 @@ class RemoteDecoder:
         self._told = next((model for model in listed if model.id == self._model), None)
 
     async def _warm_up(self) -> None:
-        import openai
-
         # Warm and fresh, so that it is also asked what only sampling and measuring need.
         sampling = Sampling(temperature=1.0)
         request = Generate(-1, [Message("user", "Hi")], sampling, max_new_tokens=1, fresh=True)
@@ -124,8 +123,8 @@ class RemoteDecoder:
                 async for chunk in await self._open(request):
                     self._counts = self._counts or getattr(chunk, "usage", None) is not None
                 return
-            except (openai.BadRequestError, openai.UnprocessableEntityError):
-                if self._dialect == DIALECTS[-1]:
+            except Exception as error:
+                if not is_of_the_request(error) or self._dialect == DIALECTS[-1]:
                     raise
 
     def resolved(self) -> Resolved:
@@ -161,8 +160,10 @@ class RemoteDecoder:
             else "the server counts no tokens, so tok/s and TPOT are not known"
         )
         own = "a prompt cache of its own"
-        if not self._dialect.neutral:
-            own += ", and by a top-k and repetition penalty of its own"
+        sampling = [] if self._dialect.whole else ["top-p"]
+        sampling += [] if self._dialect.neutral else ["top-k and repetition penalty"]
+        if sampling:
+            own += f", and by a {', '.join(sampling)} of its own"
         return (
             "a server: times are of arrival here, ITL from chunk to chunk; "
             f"{counted}; it may answer from {own}"
