@@ -55,10 +55,10 @@ def compare(
 
     A gate fails, and the exit status is 1, only if it is met on the whole 95 % interval: of the
     ratio where it is one figure in two columns, otherwise of left minus right, bootstrapped over
-    the prompts. Met by the mean but not by the whole interval is "not shown" and does not fail.
-    Memory is no sample: weights and what a GPU holds are taken as they stand. A gate that cannot be
-    decided makes the exit status 2: what was measured only once, and process_bytes on a CPU, where
-    resident memory differs from process to process.
+    prompts and rounds. Met by the mean but not by the whole interval is "not shown" and does not
+    fail. Memory is no sample: weights and what a GPU holds are taken as they stand. A gate that
+    cannot be decided makes the exit status 2: what was measured only once, and process_bytes on a
+    CPU, where resident memory differs from process to process.
 
     Sessions of `quantchat vote` on the same two variants are counted together.
 

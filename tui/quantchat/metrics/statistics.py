@@ -5,12 +5,15 @@ that twice as fast and twice as slow are equally far from 1. The rounds of one p
 independent of each other, so the unit that is resampled is the prompt (a cluster bootstrap, Field
 and Welsh 2007): its pairs are averaged, and the averages are bootstrapped. Neither are the prompts
 of one round: a machine that is slow for a minute is slow for all of them. So rounds are resampled
-in the same way, and the wider of the two intervals is the one that is given. (Regressions have
-two-way clustering for this: Cameron, Gelbach and Miller 2011.)
+in the same way. And both together, since a ratio may differ from prompt to prompt and from round to
+round as well: the variances of the two ways add up, but for that of the single pairs, which is in
+both (Cameron, Gelbach and Miller 2011), with the degrees of freedom of such a sum (Satterthwaite
+1946). The widest of the three intervals is the one that is given.
 
 With few prompts the percentile interval is known to be too narrow (Hesterberg 2015, "What Teachers
-Should Know About the Bootstrap"), so the interval is Student's t, with one degree of freedom less
-than there are prompts, around the bootstrap's standard error, corrected for its small-sample bias.
+Should Know About the Bootstrap"), so each is Student's t, with one degree of freedom less than
+there are prompts or rounds, around the bootstrap's standard error, corrected for its small-sample
+bias.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from __future__ import annotations
 import math
 import operator
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -51,7 +54,7 @@ class Ratio:
     prompts: int
     clusters: int
     clustered_by: str
-    """What was resampled: `prompt` or `round`; empty where nothing was sampled."""
+    """What was resampled: `prompt`, `round` or `prompt and round`; empty: nothing was sampled."""
 
     @property
     def shown(self) -> bool:
@@ -77,7 +80,7 @@ class Interval:
     prompts: int
     clusters: int
     clustered_by: str
-    """What was resampled: `prompt` or `round`."""
+    """What was resampled: `prompt`, `round` or `prompt and round`."""
 
 
 Statistic = Callable[[Sequence[Any]], Any]
@@ -131,15 +134,54 @@ def interval_of(statistic: Statistic, rows: Sequence[Row], *, confidence: float 
         raise ValueError("nothing was measured")
     prompts = _units((row.prompt, row.figures) for row in rows)
     rounds = _units((row.round, row.figures) for row in rows)
-    ways = [way for way in (("prompt", prompts), ("round", rounds)) if len(way[1]) > 1]
     with numpy.errstate(all="ignore"):  # what is not finite is told by the result
         value = float(statistic(list(prompts.mean(axis=0))))
-        margins = [(_margin(statistic, units, confidence), len(units), way) for way, units in ways]
-    if not margins:
+        found = [
+            _Spread(_error(statistic, units), len(units), len(units) - 1, way)
+            for way, units in (("prompt", prompts), ("round", rounds))
+            if len(units) > 1
+        ]
+        if len(found) > 1:
+            single = numpy.array([row.figures for row in rows])
+            by_prompt, by_round = found
+            found += _both(by_prompt, by_round, _error(statistic, single))
+    if not found:
         return Interval(value, None, None, len(prompts), 1, "prompt")
-    margin, clusters, way = max(margins, key=operator.itemgetter(0))
+    margins = [(spread.margin(confidence), spread) for spread in found]
+    margin, spread = max(margins, key=operator.itemgetter(0))
     low, high = (value - margin, value + margin) if math.isfinite(margin) else (None, None)
-    return Interval(value, low, high, len(prompts), clusters, way)
+    return Interval(value, low, high, len(prompts), spread.clusters, spread.way)
+
+
+class _Spread(NamedTuple):
+    """How far a statistic scatters, seen in one way."""
+
+    error: float
+    """Standard error; infinite where it cannot be told."""
+    clusters: int
+    freedom: float
+    """Degrees of freedom of the error."""
+    way: str
+
+    def margin(self, confidence: float) -> float:
+        """Half the width of the interval."""
+        from scipy import stats
+
+        if not self.error or math.isinf(self.error):
+            return self.error
+        return float(stats.t.ppf((1 + confidence) / 2, self.freedom) * self.error)
+
+
+def _both(prompt: _Spread, round_: _Spread, single: float) -> Iterator[_Spread]:
+    """Both ways at once, where that is more than either; `single` is the error by single rows."""
+    by_prompt, by_round = prompt.error**2, round_.error**2
+    variance = by_prompt + by_round - single**2
+    if math.isfinite(variance) and variance > max(by_prompt, by_round):
+        freedom = (by_prompt + by_round) ** 2 / (
+            by_prompt**2 / prompt.freedom + by_round**2 / round_.freedom
+        )
+        clusters = min(prompt.clusters, round_.clusters)
+        yield _Spread(math.sqrt(variance), clusters, freedom, "prompt and round")
 
 
 def _units(rows: Iterable[tuple[Hashable, tuple[float, ...]]]) -> Any:
@@ -152,28 +194,27 @@ def _units(rows: Iterable[tuple[Hashable, tuple[float, ...]]]) -> Any:
     return numpy.array([numpy.mean(members, axis=0) for members in clusters.values()])
 
 
-def _margin(statistic: Statistic, units: Any, confidence: float) -> float:
-    """Half the width of the interval of `statistic`; infinite where that cannot be told."""
+def _error(statistic: Statistic, units: Any) -> float:
+    """Standard error of `statistic` by resampling `units`; infinite where it cannot be told."""
     import numpy
     from scipy import stats
 
     count = len(units)
     if (units == units[0]).all():
         return 0.0  # nothing varies, and SciPy would warn of a degenerate distribution
-    error = stats.bootstrap(
-        tuple(units.T),
-        lambda *resampled, axis: statistic([figure.mean(axis=axis) for figure in resampled]),
-        paired=True,
-        vectorized=True,
-        n_resamples=RESAMPLES,
-        method="basic",
-        rng=numpy.random.default_rng(SEED),
-    ).standard_error
-    if not math.isfinite(error):
-        return math.inf
+    error = float(
+        stats.bootstrap(
+            tuple(units.T),
+            lambda *resampled, axis: statistic([figure.mean(axis=axis) for figure in resampled]),
+            paired=True,
+            vectorized=True,
+            n_resamples=RESAMPLES,
+            method="basic",
+            rng=numpy.random.default_rng(SEED),
+        ).standard_error
+    )
     # Resampling n values has the variance of n, not n - 1, degrees of freedom.
-    error *= math.sqrt(count / (count - 1))
-    return float(stats.t.ppf((1 + confidence) / 2, count - 1) * error)
+    return error * math.sqrt(count / (count - 1)) if math.isfinite(error) else math.inf
 
 
 def variation(values: Iterable[float]) -> float | None:

@@ -3,8 +3,8 @@
 A gate between the same figure of two columns, as `b.decode_tps < 0.95 * a.decode_tps`, is judged on
 their ratio, paired by task and round, with the interval of `metrics.statistics.ratio_of`. Any other
 gate is judged on left minus right, each figure being its mean over the prompts, bootstrapped over
-the prompts. It fails where the whole interval lies on the failing side. Memory is no sample: it
-enters as the one figure it is, and decides only where another process would show the same.
+prompts and rounds. It fails where the whole interval lies on the failing side. Memory is no sample:
+it enters as the one figure it is, and decides only where another process would show the same.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def _monomial(tree: Expression) -> _Monomial | None:
 
 
 def _difference(gate: Gate, by_letter: dict[str, Column]) -> _Quantity:
-    """Left minus right, bootstrapped over the prompts that each of its figures was measured on."""
+    """Left minus right, over the prompts and rounds that each of its figures was measured on."""
     tree = Binary("-", gate.left, gate.right)
     sampled = [name for name in gate.names if isinstance(BY_NAME[name.figure], Sampled)]
     held = {name: _held(gate, name, by_letter) for name in gate.names if name not in sampled}
