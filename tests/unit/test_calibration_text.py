@@ -129,6 +129,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             "trusted": False,
             "file": str(file),
             "sha256": read(file)[1],
+            "device": "cpu",
             "samples": 10,
             "held_out": 4,
             "sample_tokens": 20,
@@ -147,7 +148,7 @@ def test_text_is_cut_by_tokens_and_a_part_is_held_out(run: Any, tmp_path: Path) 
     file = tmp_path / "text.txt"
     file.write_text("".join(f"{n:03}," for n in range(200)))  # 800 letters: 40 pieces of 20
     result, taken = run(file)
-    assert result == {"samples": 10, "tokens": 10 * 20 + 9, "found": 40}
+    assert result == {"samples": 10, "tokens": 10 * 20 + 9, "found": 40, "length": 20}
     _, held = run(file, part="held out")
     assert len(held) == 4
     both = [one["text"] for one in (*taken, *held)]

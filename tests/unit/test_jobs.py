@@ -20,7 +20,7 @@ from fakes.fake_hub import serving
 from fakes.tiny_checkpoint import write_checkpoint
 from fakes.tiny_llama import tiny_llama
 from quantchat.worker.failures import Refused
-from quantchat.worker.jobs.calibrate import BATCH, _batches
+from quantchat.worker.jobs.calibrate import _batches
 from quantchat.worker.jobs.groups import check_groups, widest
 from quantchat.worker.jobs.quantize_gptq import _Watch
 from quantchat.worker.jobs.spellings import write_both
@@ -28,9 +28,14 @@ from quantchat.worker.jobs.workplace import local_folder, refuse_quantized
 
 
 def test_the_shipped_prompts() -> None:
-    text = (importlib.resources.files("quantchat.quantize") / "prompts.txt").read_text("utf-8")
-    prompts = text.splitlines()
-    assert len(prompts) == len(set(prompts)) == 64
+    shipped = importlib.resources.files("quantchat.quantize")
+    short, long = (
+        (shipped / name).read_text("utf-8").splitlines()
+        for name in ("prompts.txt", "long_prompts.txt")
+    )
+    prompts = [*short, *long]
+    assert len(short) == 64  # others would be other checkpoints of the demo
+    assert len(prompts) == len(set(prompts)) == 254
     assert all(prompt == prompt.strip() != "" for prompt in prompts)
     # The demo is judged by this one: it must not have been calibrated on it.
     assert not any("France" in prompt for prompt in prompts)
@@ -39,8 +44,8 @@ def test_the_shipped_prompts() -> None:
 @given(st.integers(1, 100), st.integers(1, 500))
 def test_batches_are_enough_and_end(count: int, samples: int) -> None:
     prompts = [str(n) for n in range(count)]
-    batches = list(_batches(prompts, samples))
-    assert all(0 < len(batch) <= BATCH for batch, _ in batches)
+    batches = list(_batches(prompts, samples, 16))
+    assert all(0 < len(batch) <= 16 for batch, _ in batches)
     asked = [prompt for batch, _ in batches for prompt in batch]
     assert len(asked) >= samples + count  # more than wanted, lest some repeat themselves
     greedy = [prompt for batch, sampled in batches for prompt in batch if not sampled]

@@ -34,8 +34,9 @@ def test_what_it_comments_out_is_the_default() -> None:
     assert first.python is not None
     assert first.adapter is not None
     assert first.tokenizer is not None
-    assert first.quantize.calibration is not None
-    without = first.quantize.model_copy(update={"calibration": None})
+    made = ("calibration", "samples", "sample_tokens")
+    assert all(getattr(first.quantize, name) is not None for name in made)
+    without = first.quantize.model_copy(update=dict.fromkeys(made))
     first = first.model_copy(
         update={"python": None, "adapter": None, "tokenizer": None, "quantize": without}
     )

@@ -11,11 +11,14 @@ import pytest
 from fakes.model_folder import LLAMA_2_7B, write_model
 from fakes.scripted_jobs import Jobs
 from quantchat.errors import UserError
-from quantchat.profile.model import BitsAndBytes, Gptq, Transformers
+from quantchat.profile.model import DEMO_MODEL, BitsAndBytes, Gptq, Transformers
 from quantchat.profile.quantize import Quantize
+from quantchat.quantize.gptq_stages import QuantizeGptq
 from quantchat.quantize.maker import MakeFailed
 from quantchat.quantize.store import Workshop
 from quantchat.worker.protocol import Progress
+
+SIZE = ("samples", "sample_tokens")
 
 
 def silent(progress: Progress) -> None:
@@ -39,12 +42,18 @@ async def test_a_calibration_file_is_known_by_what_it_holds(tmp_path: Path, jobs
     file.write_text("some words")
     other.write_text("some words")
     workshop = Workshop(jobs.start)
+    jobs.results["collect"] = {"length": 160}
     await workshop.prepare(gptq(tmp_path, calibration=str(file)), silent)
     assert jobs.names() == ["collect", "quantize_gptq"]
     read, quantized = (options for _, options in jobs.begun)
     assert read["file"] == str(file)
     assert read["part"] == "calibration"
-    assert quantized["most_tokens"] == read["sample_tokens"] == 160
+    assert read["sample_tokens"] is None
+    assert quantized["most_tokens"] == 160  # as was chosen where it was read
+    longer = gptq(tmp_path, calibration=str(file), sample_tokens=99)
+    await workshop.prepare(longer, silent)
+    assert [options.get("most_tokens") for _, options in jobs.begun[2:]] == [None, 99]
+    del jobs.begun[2:]
 
     await workshop.prepare(gptq(tmp_path, calibration=str(other)), silent)
     assert len(jobs.begun) == 2
@@ -82,6 +91,33 @@ async def test_what_is_held_out_is_not_calibrated_on(tmp_path: Path, jobs: Jobs)
     used, apart = (o["prompts"] for name, o in jobs.begun if name == "calibrate")
     assert len(apart) == 16
     assert not set(used) & set(apart)
+
+
+async def test_how_much_is_left_to_the_worker_but_for_the_demo(tmp_path: Path, jobs: Jobs) -> None:
+    """The demo's checkpoints stay those that are made already."""
+    here = gptq(tmp_path)
+    assert here.quantize
+    demo = here.model_copy(update={"model": DEMO_MODEL})
+    stages = {}
+    for name, spec in (
+        ("here", here),
+        ("demo", demo),
+        ("here on cpu", here.model_copy(update={"device": "cpu"})),
+        ("demo on cpu", demo.model_copy(update={"device": "cpu"})),
+    ):
+        stage = Workshop(jobs.start)._stage(spec)
+        assert isinstance(stage, QuantizeGptq)
+        stages[name] = stage.needs[-1]
+    sizes = {name: [stage.inputs[k] for k in SIZE] for name, stage in stages.items()}
+    assert sizes["here"] == sizes["here on cpu"] == [None, None]
+    assert sizes["demo"] == sizes["demo on cpu"] == [32, 160]
+    assert len(stages["demo"].inputs["prompts"]) == 32
+    # What is written on a CPU is less: it must not be taken for what a GPU would write.
+    assert stages["here"].name != stages["here on cpu"].name
+    assert stages["demo"].name == stages["demo on cpu"].name
+    asked = stages["here"].inputs["prompts"]
+    assert len(asked) == 254 - 16
+    assert asked[:32] == stages["demo"].inputs["prompts"]
 
 
 async def test_bitsandbytes_checkpoints_are_kept_where_that_is_wished(

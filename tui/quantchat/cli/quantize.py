@@ -106,8 +106,16 @@ _COMMON = {"adapter": "--adapter", "device": "--device", "model": "MODEL"}
     metavar="NAME[:SPLIT[:COLUMN]]",
     help="A data set on the Hugging Face hub.",
 )
-@click.option("--samples", type=int, help="Calibration samples. Default: 32.")
-@click.option("--sample-tokens", type=int, help="Longest sample, in tokens. Default: 160.")
+@click.option(
+    "--samples",
+    type=int,
+    help="Calibration samples. Default: on a GPU what the model's width asks for, on a CPU 32.",
+)
+@click.option(
+    "--sample-tokens",
+    type=int,
+    help="Longest sample, in tokens. Default: 512 on a GPU, 160 on a CPU.",
+)
 @click.option("--seed", type=int, help="Of the choice of samples. Default: 0.")
 @click.option(
     "--dtype",

@@ -37,10 +37,12 @@ class Quantize(Table):
     """What to calibrate on: a file, plain text or JSONL (`{"messages": […]}` or `{"text": …}` a
     line), or a data set on the Hugging Face hub, `hub:org/name[:split[:column]]`. Without it, the
     model's own chats: its answers to varied prompts, in its template."""
-    samples: int = Field(32, ge=1, le=4096)
-    """Calibration chats, or pieces of text."""
-    sample_tokens: int = Field(160, ge=16, le=8192)
-    """Longest calibration answer, or piece of text, in tokens."""
+    samples: int | None = Field(None, ge=1, le=4096, examples=[256])
+    """Calibration chats, or pieces of text. Without it, on a GPU as many as it takes for four
+    tokens to each input of the model's widest module, 32 at least; on a CPU 32."""
+    sample_tokens: int | None = Field(None, ge=16, le=8192, examples=[512])
+    """Longest calibration answer, or piece of text, in tokens. Without it 512 on a GPU, 160 on a
+    CPU."""
     seed: int = Field(0, ge=0, lt=2**63)
     """Seed of the choice of calibration prompts, or pieces of text."""
 

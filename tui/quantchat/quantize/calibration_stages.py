@@ -74,6 +74,7 @@ class Calibrate(Stage):
             "prompts": self.prompts,
             "samples": HELD_OUT if held else self.quantize.samples,
             "sample_tokens": self.quantize.sample_tokens,
+            **_on_cpu(self.weights, self.quantize),
             "seed": self.quantize.seed,
             "versions": versions(_AUTHORS),
             "recipe": 2,
@@ -88,14 +89,17 @@ class Calibrate(Stage):
     def prompts(self) -> list[str]:
         """As many of the shipped prompts as there are to be samples, chosen by the seed.
 
-        The last ones in its order are for the part that is held out.
+        Those that ask for little come first, and of them the last ones in the seed's order are for
+        the part that is held out.
         """
-        shipped = importlib.resources.files("quantchat.quantize") / "prompts.txt"
-        prompts = shipped.read_text(encoding="utf-8").splitlines()
-        prompts = random.Random(self.quantize.seed).sample(prompts, len(prompts))  # noqa: S311
+        order = random.Random(self.quantize.seed)  # noqa: S311
+        short, long = (
+            order.sample(prompts, len(prompts))
+            for prompts in map(_shipped, ("prompts.txt", "long_prompts.txt"))
+        )
         if self.part == "held out":
-            return prompts[-HELD_OUT:]
-        return prompts[:-HELD_OUT][: self.quantize.samples]
+            return short[-HELD_OUT:]
+        return [*short[:-HELD_OUT], *long][: self.quantize.samples]
 
     async def build(self, work: Work) -> dict[str, Any]:
         """Let the model answer the prompts, in a worker."""
@@ -141,6 +145,7 @@ class Collect(Stage):
             "samples": self.quantize.samples,
             "held_out": HELD_OUT,
             "sample_tokens": self.quantize.sample_tokens,
+            **_on_cpu(self.weights, self.quantize),
             "seed": self.quantize.seed,
             "recipe": 1,
         }
@@ -154,6 +159,17 @@ class Collect(Stage):
         """Read and cut it, in a worker that has the tokenizer."""
         file = {"file": self.quantize.calibration_file}
         return await work.job("collect", {**self.inputs, **self.weights.options(work), **file})
+
+
+def _shipped(name: str) -> list[str]:
+    prompts = importlib.resources.files("quantchat.quantize") / name
+    return prompts.read_text(encoding="utf-8").splitlines()
+
+
+def _on_cpu(weights: Weights, quantize: Quantize) -> dict[str, str]:
+    """That it is gathered on the CPU, where that decides how much: a GPU's is another."""
+    chosen = None in (quantize.samples, quantize.sample_tokens)
+    return {"device": "cpu"} if chosen and weights.device == "cpu" else {}
 
 
 def _sha256(file: Path) -> str:

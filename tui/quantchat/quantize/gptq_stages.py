@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.profile.quantize import Quantize
+from quantchat.quantize.cache import read_made
 from quantchat.quantize.calibration_stages import gather
 from quantchat.quantize.stages import MIB, Stage, Work
 from quantchat.quantize.weights import Weights
@@ -57,9 +58,16 @@ class QuantizeGptq(Stage):
         options = {
             "calibration": str(work.needs[-1] / CHATS),
             # The model's own answers have their length already, and their prompts besides.
-            "most_tokens": self.quantize.sample_tokens if self.quantize.calibration else None,
+            "most_tokens": self._most_tokens(work) if self.quantize.calibration else None,
         }
         told = await work.job(
             "quantize_gptq", {**self.inputs, **self.weights.options(work), **options}
         )
         return {**told, **self.weights.remembered(work)}
+
+    def _most_tokens(self, work: Work) -> int | None:
+        """What the calibration is cut after; where that was chosen for it, as it remembers."""
+        if self.quantize.sample_tokens is not None:
+            return self.quantize.sample_tokens
+        made = read_made(work.needs[-1])
+        return made.result.get("length") if made else None

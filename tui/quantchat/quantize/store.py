@@ -38,11 +38,15 @@ from quantchat.quantize.stages import MIB, Dequantize, Fetch, Stage, Work
 from quantchat.quantize.weights import Weights
 from quantchat.text import one_line
 from quantchat.worker.jobs import CHATS_TEXT
+from quantchat.worker.jobs.amount import LEAST, SHORT
 from quantchat.worker.protocol import Failed, Progress
 from quantchat.worker.versions import versions
 
 _MAKERS = ("quantchat", "torch", "transformers", "gptqmodel", "bitsandbytes", "peft")
 """Libraries that have a hand in making checkpoints."""
+
+DEMO_SIZE = {"samples": LEAST, "sample_tokens": SHORT}
+"""The demo's calibration, on whatever device: its model is narrow."""
 
 DEMO_NOTE = "the base was itself dequantized from a Q4_1 GGUF"
 
@@ -97,7 +101,7 @@ class Workshop:
 
         Empty where the calibration is too short for one. Raises MakeFailed or UserError.
         """
-        stage = gather(self._weights(spec), quantize, "held out")
+        stage = gather(self._weights(spec), _calibrated(spec, quantize), "held out")
         return await self._have(stage, on_progress) / CHATS_TEXT
 
     def _weights(self, spec: AnyVariant) -> Weights:
@@ -108,7 +112,7 @@ class Workshop:
     def _stage(self, spec: AnyVariant) -> Stage | None:
         """The stage whose artifact `spec` loads; None where it loads what the user has."""
         if isinstance(spec, Gptq | AutoGptq) and spec.quantize:
-            return QuantizeGptq(self._weights(spec), spec.quantize)
+            return QuantizeGptq(self._weights(spec), _calibrated(spec, spec.quantize))
         if isinstance(spec, BitsAndBytes) and spec.save_quantized:
             return QuantizeBitsAndBytes(
                 self._weights(spec), spec.quant_type, spec.double_quant, spec.compute_dtype
@@ -214,6 +218,14 @@ def _prepared(spec: AnyVariant, made: Path | None) -> Prepared:
         return Prepared(spec.model)
     named = resolve(spec.model)
     return Prepared(named.model, named.revision)
+
+
+def _calibrated(spec: AnyVariant, quantize: Quantize) -> Quantize:
+    """`quantize` with its calibration's size, where that is known before a worker has looked."""
+    if spec.model != DEMO_MODEL:
+        return quantize
+    chosen = {name: size for name, size in DEMO_SIZE.items() if getattr(quantize, name) is None}
+    return quantize.model_copy(update=chosen)
 
 
 def _note(spec: AnyVariant, made: Path) -> str:

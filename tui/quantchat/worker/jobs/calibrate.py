@@ -7,6 +7,7 @@ any general text (the idea of data-free quantization: LLM-QAT, Liu et al. 2023).
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,27 +17,31 @@ from quantchat.worker.engines.loaded import choose_dtype, load_model
 from quantchat.worker.engines.tokenizer import load_tokenizer
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import Report
+from quantchat.worker.jobs.amount import amount
 from quantchat.worker.jobs.chats import write
-from quantchat.worker.jobs.groups import check_groups
+from quantchat.worker.jobs.groups import check_groups, widest
 from quantchat.worker.jobs.workplace import local_folder, refuse_quantized, settle
 from quantchat.worker.protocol import Load
 
 TEMPERATURE = 0.8
 """Of each answer to a prompt but the first, which is greedy."""
 
-BATCH = 16
-"""Prompts answered at a time."""
+BATCH, GPU_BATCH = 16, 32
+"""Prompts answered at a time on a CPU, and on a GPU, which takes hardly longer for more."""
+
+ROUNDS = 6
+"""How often a prompt is answered at most, about, where the number of samples is chosen here."""
 
 
 def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     """Let `model` answer `prompts`, and write `chats.jsonl` into the folder `output`.
 
-    `samples` chats of at most `sample_tokens` answer tokens each: every prompt is answered
-    greedily, then again with sampling (from `seed` on) until there are enough. What was said
-    before to the same prompt is not kept twice, nor is silence. A line is `{"messages": [...]}`,
-    or `{"text": ...}` of a model without a chat template. `device`, `dtype`, `revision` and
-    `trusted` (to run the model's own code) are as in a profile. Refused at once where the
-    `group_size` that the chats are for does not fit the model.
+    `samples` chats of at most `sample_tokens` answer tokens each, or where these are None as
+    `amount` has it: every prompt is answered greedily, then again with sampling (from `seed` on)
+    until there are enough. What was said before to the same prompt is not kept twice, nor is
+    silence. A line is `{"messages": [...]}`, or `{"text": ...}` of a model without a chat template.
+    `device`, `dtype`, `revision` and `trusted` (to run the model's own code) are as in a profile.
+    Refused at once where the `group_size` that the chats are for does not fit the model.
 
     Result: `samples` written, and their `tokens`.
     """
@@ -47,37 +52,46 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     report(0, 0, "loading the model")
     options["model"] = local_folder(options, report)
     refuse_quantized(options["model"])
-    author = _Author(options)
+    device = choose_device(options["device"])
+    author = _Author(options, device)
     check_groups(author.model, options.get("group_size", -1))
     torch.manual_seed(options["seed"])
-    samples: int = options["samples"]
-    chats: dict[str, None] = {}  # keeps their order
+    wanted = amount(options, device, widest(author.model))
+    author.longest = wanted.length
+    chats: dict[str, int] = {}  # keeps their order
 
     def tell(more: int) -> None:
-        report(min(samples, len(chats) + more), samples, "")
+        count = len(chats) + more
+        if wanted.tokens:
+            tokens = min(sum(chats.values()), wanted.tokens)
+            report(tokens, wanted.tokens, f"tokens, in {count} chats")
+        else:
+            report(min(wanted.samples, count), wanted.samples, "")
 
-    for prompts, sampled in _batches(options["prompts"], samples):
-        missing = samples - len(chats)
-        if not missing:
+    most = ROUNDS * len(options["prompts"]) if wanted.tokens else wanted.samples
+    size = GPU_BATCH if device.startswith("cuda") else BATCH
+    for prompts, sampled in _batches(options["prompts"], most, size):
+        missing = wanted.samples - len(chats)
+        if missing <= 0 and sum(chats.values()) >= wanted.tokens:
             break
-        chats |= dict.fromkeys(author.answer(prompts[:missing], sampled, tell))
+        chats |= author.answer(prompts if wanted.tokens else prompts[:missing], sampled, tell)
     if not chats:
         raise Refused("unsupported", "the model said nothing to any calibration prompt")
     return write(map(json.loads, chats), author.tokenizer, Path(options["output"]))
 
 
-def _batches(prompts: list[str], samples: int) -> Iterator[tuple[list[str], bool]]:
+def _batches(prompts: list[str], samples: int, size: int) -> Iterator[tuple[list[str], bool]]:
     """Yield prompts to answer, and whether by sampling; ends, even if the answers all repeat."""
     rounds = -(-samples // len(prompts)) + 2
     for turn in range(rounds):
-        for start in range(0, len(prompts), BATCH):
-            yield prompts[start : start + BATCH], turn > 0
+        for start in range(0, len(prompts), size):
+            yield prompts[start : start + size], turn > 0
 
 
 class _Author:
     """The model, as the writer of chats."""
 
-    def __init__(self, options: dict[str, Any]) -> None:
+    def __init__(self, options: dict[str, Any], device: str) -> None:
         load = Load(
             "transformers",
             options["model"],
@@ -85,20 +99,48 @@ class _Author:
             device=options["device"],
             trust_remote_code=options["trusted"],
         )
-        device, dtype = choose_device(options["device"]), choose_dtype(options["dtype"])
-        self.model = load_model(load, device, dtype=dtype).eval()
+        self.model = load_model(load, device, dtype=choose_dtype(options["dtype"])).eval()
         self.tokenizer = load_tokenizer(load, padding_side="left")
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        self._most = options["sample_tokens"]
+        self.longest = 0
+        """Answer in tokens."""
+        self._at_once = sys.maxsize
         ends = self.model.generation_config.eos_token_id
         self._ends: list[int] = ends if isinstance(ends, list) else [] if ends is None else [ends]
 
-    def answer(self, prompts: list[str], sampled: bool, tell: Callable[[int], None]) -> list[str]:
+    def answer(
+        self, prompts: list[str], sampled: bool, tell: Callable[[int], None]
+    ) -> dict[str, int]:
         """Return a line of JSON for each of `prompts` that the model had something to say to.
 
-        `tell` is called with the number of answers that have ended, each time it grows.
+        With each the tokens of the answer. `tell` is called with the number of answers that have
+        ended, each time it grows. Where the GPU is too small for all at once it takes fewer.
         """
+        import torch
+
+        found: dict[str, int] = {}
+        while prompts:
+            some = prompts[: self._at_once]
+
+            def heard(ended: int, before: int = len(found)) -> None:
+                tell(before + ended)
+
+            try:
+                found |= self._answered(some, sampled, heard)
+            except torch.OutOfMemoryError:
+                if len(some) == 1:
+                    raise
+                self._at_once = len(some) // 2
+            else:
+                prompts = prompts[len(some) :]
+                continue
+            torch.cuda.empty_cache()  # here, where the error does not hold on to its tensors
+        return found
+
+    def _answered(
+        self, prompts: list[str], sampled: bool, tell: Callable[[int], None]
+    ) -> dict[str, int]:
         import torch
 
         plain = not self.tokenizer.chat_template
@@ -132,16 +174,19 @@ class _Author:
                 **batch,
                 **how,
                 do_sample=sampled,
-                max_new_tokens=self._most,
+                max_new_tokens=self.longest,
                 stopping_criteria=[watch],
             )[:, asked:]
         tell(len(prompts))
         answers = self.tokenizer.batch_decode(written, skip_special_tokens=True)
-        return [
-            _line(prompt, answer, plain)
+        return {
+            _line(prompt, answer, plain): self._tokens(answer)
             for prompt, answer in zip(prompts, answers, strict=True)
             if answer.strip()
-        ]
+        }
+
+    def _tokens(self, answer: str) -> int:
+        return len(self.tokenizer(answer, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def _line(prompt: str, answer: str, plain: bool) -> str:

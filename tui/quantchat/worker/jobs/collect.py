@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from quantchat.worker.engines.devices import choose_device
 from quantchat.worker.engines.tokenizer import load_tokenizer
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import Report
+from quantchat.worker.jobs.amount import Amount, amount
 from quantchat.worker.jobs.calibration_text import Record, Unreadable, read, record
-from quantchat.worker.jobs.chats import write
+from quantchat.worker.jobs.chats import ids, write
+from quantchat.worker.jobs.groups import widest_of
 from quantchat.worker.jobs.workplace import local_folder, settle
 from quantchat.worker.protocol import Load
 
@@ -26,22 +29,48 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     A chat is one sample; longer text is cut into pieces of `sample_tokens` tokens of `model`'s
     tokenizer. They are shuffled by `seed`. The first `held_out` are held apart, and so a quarter at
     most of what there is: with `part` "held out" these are written, else up to `samples` of the
-    others. `file` must still have the hash `sha256`; `dataset` is `hub:name[:split[:column]]`.
+    others. Where `samples` or `sample_tokens` is None it is as `amount` has it. `file` must still
+    have the hash `sha256`; `dataset` is `hub:name[:split[:column]]`.
 
-    Result: `samples` written, their `tokens`, and how many there were (`found`). Raises Refused.
+    Result: `samples` written, their `tokens`, how many there were (`found`), and the `length` in
+    tokens that they are cut after. Raises Refused.
     """
     report(0, 0, "reading")
     settle(options)
     folder = local_folder(options, report)
     tokenizer = load_tokenizer(Load("", folder, {}, trust_remote_code=options["trusted"]))
-    wanted = options["samples"] + options["held_out"]
-    records = _of_file(options) if options.get("file") else _of_dataset(options, wanted)
-    pieces = [piece for one in records for piece in _cut(one, tokenizer, options["sample_tokens"])]
+    wanted = amount(options, choose_device(options["device"]), _widest(options, folder))
+    many = wanted.most + options["held_out"]
+    records = _of_file(options) if options.get("file") else _of_dataset(options, many)
+    pieces = [piece for one in records for piece in _cut(one, tokenizer, wanted.length)]
     random.Random(options["seed"]).shuffle(pieces)  # noqa: S311
     held_out = min(options["held_out"], len(pieces) // 4)
-    held, rest = pieces[:held_out], pieces[held_out : held_out + options["samples"]]
-    chosen = held if options["part"] == "held out" else rest
-    return {**write(chosen, tokenizer, Path(options["output"])), "found": len(pieces)}
+    held, rest = pieces[:held_out], pieces[held_out:]
+    chosen = held if options["part"] == "held out" else _first(rest, wanted, tokenizer)
+    told = write(chosen, tokenizer, Path(options["output"]))
+    return {**told, "found": len(pieces), "length": wanted.length}
+
+
+def _widest(options: dict[str, Any], folder: str) -> int:
+    """Inputs of the widest layer, where that is to decide on the number of samples."""
+    if options["samples"]:
+        return 0
+    from transformers import AutoConfig
+
+    return widest_of(AutoConfig.from_pretrained(folder, trust_remote_code=options["trusted"]))
+
+
+def _first(pieces: list[Record], wanted: Amount, tokenizer: Any) -> list[Record]:
+    """As many of `pieces` as are `wanted`, from the first on."""
+    chosen: list[Record] = []
+    tokens = 0
+    for piece in pieces:
+        if len(chosen) >= wanted.samples and tokens >= wanted.tokens:
+            break
+        chosen.append(piece)
+        if wanted.tokens:
+            tokens += len(ids(piece, tokenizer, wanted.length))
+    return chosen
 
 
 def _of_file(options: dict[str, Any]) -> list[Record]:

@@ -31,6 +31,14 @@ def widest(model: Any) -> int:
     return max((width for _, width in _widths(model)), default=0)
 
 
+def widest_of(config: Any) -> int:
+    """The same, nearly, of a model that is not loaded, from its `config`."""
+    text = config.get_text_config()
+    hidden = int(getattr(text, "hidden_size", 0))
+    # Where it says nothing the MLP is, as a rule, four times as wide.
+    return max(hidden, int(getattr(text, "intermediate_size", None) or 4 * hidden))
+
+
 def _widths(model: Any) -> Iterator[tuple[str, int]]:
     """Name and inputs of each layer to be quantized; `model` is transformers'.
 
