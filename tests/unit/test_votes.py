@@ -134,6 +134,20 @@ def test_sessions_are_counted_together(tmp_path: Path, capsys: pytest.CaptureFix
     assert "blind votes:" in capsys.readouterr().out
 
 
+def test_votes_on_one_prompt_are_told_to_be_no_new_ones() -> None:
+    one = session("2026-11-25T03:00:00+00:00", "left", "tie", "right")
+    turns = [one.turns[0].model_copy(update={"number": n, "prompt": "abc"[n]}) for n in range(3)]
+    one = one.model_copy(update={"turns": turns})
+    other = one.model_copy(update={"created": "2026-11-25T04:00:00+00:00"})
+    assert pooled([("1", one)]).repeated == 0
+    both = pooled([("1", one), ("2", other)])
+    assert both.repeated == 2  # the tie chose no side
+    assert report.document(both)["repeated"] == 2
+    told = report.lines(both.a, both.b, both.total, both.repeated)
+    assert any(line.startswith("not independent: 2 votes on a prompt") for line in told)
+    assert not any("not independent" in line for line in report.result(one))
+
+
 def test_other_variants_are_not_pooled() -> None:
     one = session("2026-11-25T03:00:00+00:00", "left")
     with pytest.raises(UserError, match="is not about"):

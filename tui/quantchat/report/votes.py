@@ -11,19 +11,27 @@ from rich.text import Text
 from quantchat.metrics.votes import LEVEL, MOST_VOTES, POWER, Tally, sign_test
 from quantchat.report.figures import plural
 from quantchat.snapshot.schema import Snapshot
-from quantchat.snapshot.votes import Pooled, counted
+from quantchat.snapshot.votes import Pooled, counted, repeated
 from quantchat.text import one_line
 
 _CHOICES = {"tie": "tie", "bad": "both bad"}
 
 
-def lines(a: str, b: str, votes: Tally) -> list[str]:
-    """What the votes on `a` and `b` come to, a sentence a line."""
+def lines(a: str, b: str, votes: Tally, repeated: int = 0) -> list[str]:
+    """What the votes on `a` and `b` come to, a sentence a line.
+
+    `repeated` of them are on a prompt that was voted on before.
+    """
     a, b = one_line(a), one_line(b)
     counts = f"{a} {votes.a}, {b} {votes.b}, ties {votes.ties}, both bad {votes.bad}"
     told = [f"blind votes: {counts}"]
     if votes.seen:
         told.append(f"not counted: {votes.seen} given with the names shown")
+    if repeated:
+        told.append(
+            f"not independent: {plural(repeated, 'vote')} on a prompt that was voted on before; "
+            "the test takes each as new, so p is too small and the interval too narrow"
+        )
     test = sign_test(votes)
     if test is None:
         return [*told, "no vote chose a side: there is nothing to test"]
@@ -58,7 +66,7 @@ def result(snapshot: Snapshot) -> list[str]:
     if snapshot.voting is None:
         return []
     a, b = snapshot.shown
-    return lines(a, b, counted(snapshot.voting, a))
+    return lines(a, b, counted(snapshot.voting, a), repeated([snapshot]))
 
 
 def table(snapshot: Snapshot) -> Table:
@@ -95,7 +103,8 @@ def render_pooled(result: Pooled) -> Group:
         table.add_column(Text(head), justify="left" if head == "session" else "right")
     for number, one in enumerate(result.sessions, 1):
         table.add_row(str(number), *map(str, (one.a, one.b, one.ties, one.bad)))
-    return Group(table, *map(Text, lines(result.a, result.b, result.total)))
+    told = lines(result.a, result.b, result.total, result.repeated)
+    return Group(table, *map(Text, told))
 
 
 def document(result: Pooled) -> dict[str, object]:
@@ -106,5 +115,6 @@ def document(result: Pooled) -> dict[str, object]:
         "b": result.b,
         "sessions": [vars(one) for one in result.sessions],
         "total": vars(result.total),
+        "repeated": result.repeated,
         "sign_test": vars(test) if test else None,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -45,11 +45,30 @@ class Pooled:
     b: str
     sessions: list[Tally]
     total: Tally
+    repeated: int
+    """See `repeated`."""
 
 
 def counted(voting: VotingRecord, a: str) -> Tally:
     """The votes of one session, `a` being the variant whose wins come first."""
     return tally(((v.left, v.right, v.choice, v.seen) for v in voting.votes), a)
+
+
+def repeated(snapshots: Sequence[Snapshot]) -> int:
+    """How many votes that chose a side are on a prompt that such a vote was on already.
+
+    The test takes votes for independent. Greedy answers to a prompt are the same each time, and of
+    sampled ones those to one prompt are still alike.
+    """
+    asked = [prompt for snapshot in snapshots for prompt in _decided(snapshot)]
+    return len(asked) - len(set(asked))
+
+
+def _decided(snapshot: Snapshot) -> Iterator[str]:
+    prompts = {turn.number: turn.prompt for turn in snapshot.turns}
+    for vote in snapshot.voting.votes if snapshot.voting else ():
+        if vote.turn in prompts and not vote.seen and vote.choice in ("left", "right"):
+            yield prompts[vote.turn]
 
 
 def pooled(snapshots: Sequence[tuple[str, Snapshot]]) -> Pooled:
@@ -74,7 +93,8 @@ def pooled(snapshots: Sequence[tuple[str, Snapshot]]) -> Pooled:
             raise UserError("is given twice: its votes would count double", where=file)
         seen.add(identity)
         sessions.append(counted(snapshot.voting, a))
-    return Pooled(a, b, sessions, sum(sessions, Tally()))
+    again = repeated([snapshot for _, snapshot in snapshots])
+    return Pooled(a, b, sessions, sum(sessions, Tally()), again)
 
 
 def _checkpoint(snapshot: Snapshot, label: str) -> str:
