@@ -70,10 +70,10 @@ async def test_order_is_for_the_next_prompt(setup: Setup) -> None:
         await run.pilot.press("ctrl+t")
         await see(run.pilot, "^T in turn")
         await run.answered()
-        await see(run.pilot, "faster (in turn)")
+        await see(run.pilot, "faster (in turn, once)")
         await run.pilot.press("ctrl+t")
         assert run.comparison.order == "together"
-        await see(run.pilot, "faster (in turn)")
+        await see(run.pilot, "faster (in turn, once)")
 
 
 async def test_maximise_goes_round(setup: Setup) -> None:

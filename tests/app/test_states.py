@@ -93,8 +93,17 @@ async def test_answers_stream_with_their_figures(setup: Setup, size: Size) -> No
         setup.right.gate.set()
         await run.settled()
         await see(run.pilot, "– now 50.0 avg")
-        await see(run.pilot, "1.50× faster (contended)")
+        await see(run.pilot, "1.50× faster (contended, once)")
         await see(run.pilot, "same answer")
+
+
+async def test_a_difference_that_no_digit_shows_is_none(setup: Setup, size: Size) -> None:
+    setup.left.token_ms, setup.right.token_ms = 20.0, 20.05
+    async with setup.running(size) as run:
+        await run.ready()
+        await run.answered()
+        await see(run.pilot, f"{LEFT} as fast as the other (contended, once)")
+        assert "× faster" not in text(run.app)
 
 
 async def test_a_worker_that_hangs_is_told_of_and_ended_by_a_key(setup: Setup, size: Size) -> None:
@@ -218,7 +227,7 @@ async def test_a_repeatable_profile_may_begin_in_turn(setup: Setup, size: Size) 
         for side in (0, 1):
             await see_in(run.pilot, side, "in turn")
             assert "contended" not in column(run.app, side)
-        await see(run.pilot, "faster (in turn)")
+        await see(run.pilot, "faster (in turn, once)")
 
 
 async def test_what_could_run_any_code_shouts_in_its_column(setup: Setup, size: Size) -> None:

@@ -7,6 +7,7 @@ resampling and the statistics, not the measuring.
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -54,3 +55,15 @@ def test_a_difference_that_is_there_is_found(
 def test_prompts_alone_would_not_do(checked: dict[str, dict[str, dict[str, int]]]) -> None:
     """The reason for resampling rounds: if this fails, they need not be."""
     assert all(found["by prompts alone"] > 7 for found in checked["rounds split"].values())
+
+
+def test_the_readme_tells_how_far_single_answers_scatter() -> None:
+    runs = json.loads((SCRIPT.parent / "results" / "self_comparison.json").read_text())["runs"]
+    ratios = [
+        max(a / b, b / a)
+        for run in runs
+        for left, right in zip(run["one"]["tpot_ms"], run["two"]["tpot_ms"], strict=True)
+        for a, b in zip(left, right, strict=True)
+    ]
+    told = f"every second\nsuch ratio of TPOT was above {statistics.median(ratios):.2f}"
+    assert told in (SCRIPT.parents[1] / "README.md").read_text(encoding="utf-8")

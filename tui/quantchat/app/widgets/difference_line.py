@@ -57,7 +57,7 @@ class DifferenceLine(Widget):
 
 
 def _speed(first: Answer | None, second: Answer | None) -> tuple[int, Content] | None:
-    """Which side is faster, and by how much."""
+    """Which side was faster in this one answer, and by how much."""
     if first is None or second is None:
         return None
     contended = "together" in (first.order, second.order)
@@ -71,7 +71,10 @@ def _speed(first: Answer | None, second: Answer | None) -> tuple[int, Content] |
     if rates[0] is None or rates[1] is None:
         return None
     ratio = max(rates[0], rates[1]) / min(rates[0], rates[1])
-    text = Content(f" {ratio:.2f}× faster") + quiet(" (contended)" if contended else " (in turn)")
+    told = f"{ratio:.2f}"
+    text = Content(" as fast as the other" if told == "1.00" else f" {told}× faster")
+    # One answer each: of one variant against itself such ratios scatter widely.
+    text += quiet(" (contended, once)" if contended else " (in turn, once)")
     return (0 if rates[0] >= rates[1] else 1), text
 
 
