@@ -14,19 +14,23 @@ from typing import Any
 CHUNKS = ("The ", "capital is", " Paris.")
 TOKENS = 7
 """What the server counts: more than there are chunks."""
+BUILD = "fake-0.1-abc"
 
 
 class FakeServer(ThreadingHTTPServer):
     """`behaviour`: ok, uncounted, silent on usage, strict, fickle, mute, counts the end, 401, 404,
-    429, cut, breaks off, endless or TGI. A strict one takes no parameter that is not OpenAI's, a
-    fickle one never says the same again, one that breaks off says why in its stream. TGI refuses a
-    top_p of 1, in its stream too, and has a name of its own for an end of a completion.
+    429, cut, breaks off, endless, full, out of room or TGI. A strict one takes no parameter that is
+    not OpenAI's, a fickle one never says the same again, one that breaks off says why in its
+    stream. One that is full refuses with the words `full`, one out of room ends an answer before it
+    has what was asked for. TGI refuses a top_p of 1, in its stream too, and has a name of its own
+    for an end of a completion.
 
     An endless stream goes on until it is something else: cut, or well.
     """
 
     daemon_threads = True
     behaviour = "ok"
+    full = ""
 
     def __init__(self, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
@@ -70,6 +74,8 @@ class _Handler(BaseHTTPRequestHandler):
         behaviour = self.server.behaviour
         if behaviour.isdecimal():
             self._json(int(behaviour), {"error": {"message": f"it says {behaviour}"}})
+        elif behaviour == "full":
+            self._json(400, {"error": {"message": self.server.full, "code": 400}})
         elif behaviour == "mute":
             self.server.hung_up.wait()
         elif behaviour == "strict" and "repeat_penalty" in body:
@@ -116,12 +122,14 @@ class _Handler(BaseHTTPRequestHandler):
                 self.connection.close()
                 self.close_connection = True
                 return
-            self._event(_choice(chat, "", "eos_token" if tgi and not chat else "stop"))
+            end = "length" if behaviour == "out of room" else "stop"
+            self._event(_choice(chat, "", "eos_token" if tgi and not chat else end))
             if "stream_options" in body and behaviour != "silent on usage":
                 said = len(CHUNKS) + 1 if behaviour == "counts the end" else TOKENS
                 usage = {"prompt_tokens": 11, "completion_tokens": said, "total_tokens": 18}
                 cached = {"prompt_tokens_details": {"cached_tokens": 4}}
-                self._event({"choices": [], "usage": {**usage, **cached}})
+                last = {"choices": [], "usage": {**usage, **cached}, "system_fingerprint": BUILD}
+                self._event(last)
             self._write(b"data: [DONE]\n\n")
             self._write(b"")
         except OSError:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from quantchat.worker.failures import Refused, on_one_line
 
 _TRANSPORT = {"httpx", "httpx2", "httpcore", "httpcore2", "anyio"}
 """Packages whose exceptions come through the client while a stream is read."""
+
+
+_TOO_LONG = re.compile(
+    r"context[ _](length|size|window)|max_model_len|must have less than \d+ tokens|"
+    r"`inputs` tokens \+ `max_new_tokens`",
+    re.IGNORECASE,
+)
+"""What servers say of a prompt that does not fit: vLLM, SGLang, llama.cpp; and the last two TGI."""
 
 
 def is_transport(error: BaseException) -> bool:
@@ -66,6 +75,12 @@ def refusal(error: Exception, *, where: str, model: str, key_env: str) -> Refuse
             "server_busy",
             f"the server at {where} takes no more requests now (429): {_said(error)}",
             f"wait {wait} s and ask again" if wait.isdecimal() else "wait, and ask again",
+        )
+    if is_of_the_request(error) and _TOO_LONG.search(_said(error)):
+        return Refused(
+            "context_full",
+            f"the server at {where} has no room for that: {_said(error)}",
+            "drop the oldest turn, begin a new chat, or lower max_new_tokens",
         )
     if isinstance(error, openai.APIStatusError):
         return Refused(

@@ -83,6 +83,8 @@ class RemoteDecoder:
         self._dialect = DIALECTS[0]
         self._counts = False
         """Whether the server was seen to count its tokens."""
+        self._build = ""
+        """What it says it is: as a rule its version."""
         self._told: Any = None
         """What it lists of the model."""
 
@@ -122,6 +124,7 @@ class RemoteDecoder:
             try:
                 async for chunk in await self._open(request):
                     self._counts = self._counts or getattr(chunk, "usage", None) is not None
+                    self._build = getattr(chunk, "system_fingerprint", None) or self._build
                 return
             except Exception as error:
                 if not is_of_the_request(error) or self._dialect == DIALECTS[-1]:
@@ -148,7 +151,10 @@ class RemoteDecoder:
             chat_template=self._chat,
             tokenizer_hash="",
             threads=0,
-            libraries=versions(("openai",)),
+            libraries={
+                **versions(("openai",)),
+                **({"server": self._build} if self._build else {}),
+            },
         )
 
     @property
@@ -207,6 +213,8 @@ class RemoteDecoder:
         if reason == "eos" and counted == stream.chunks + 1:
             # It counts the end token, which it does not send: no variant's answer has it.
             counted = stream.chunks
+        if reason == "length" and 0 <= counted < request.max_new_tokens:
+            reason = "context"  # vLLM takes a prompt that leaves less room than was asked for
         details = getattr(usage, "prompt_tokens_details", None)
         outbox.send(
             Finished(

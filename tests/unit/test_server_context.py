@@ -1,0 +1,82 @@
+"""What a server says of its context and of itself, as vLLM, SGLang, TGI and llama.cpp say it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from fakes.openai_server import BUILD, FakeServer, serving
+from fakes.opened import Opened
+from quantchat.profile.load import loads
+from quantchat.profile.model import Generation
+
+pytestmark = pytest.mark.usefixtures("own_folders")
+
+TOML = """
+name = "servers"
+generation = {{ max_new_tokens = 8 }}
+[[variants]]
+label = "one"
+engine = "openai"
+model = "tiny"
+base_url = "{url}"
+[[variants]]
+label = "other"
+engine = "openai"
+model = "tiny"
+base_url = "{url}"
+"""
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    with serving() as one:
+        yield one
+
+
+@pytest.fixture
+async def opened(server: FakeServer) -> AsyncIterator[Opened]:
+    made = Opened(loads(TOML.format(url=server.url), where="p.toml", folder=Path()))
+    await made.load()
+    yield made
+    await made.comparison.close()
+
+
+async def test_an_answer_that_the_context_cut_is_not_said_to_be_as_long_as_allowed(
+    opened: Opened, server: FakeServer
+) -> None:
+    server.behaviour = "out of room"
+    assert (await opened.ask()).answers["one"].reason == "context"
+    opened.comparison.set_generation(Generation(max_new_tokens=7))
+    assert (await opened.ask()).answers["one"].reason == "length"
+
+
+FULL = (
+    "This model's maximum context length is 2048 tokens. However, your prompt contains more",
+    "max_tokens=4000 cannot be greater than max_model_len=2048.",
+    "The input (9000 tokens) is longer than the model's context length.",
+    "the request exceeds the available context size, try increasing it",
+    "`inputs` must have less than 4096 tokens. Given: 9000",
+    "`inputs` tokens + `max_new_tokens` must be <= 8192. Given: 9000",
+)
+"""Of vLLM twice, SGLang, llama.cpp and TGI twice."""
+
+
+async def test_a_prompt_that_does_not_fit_is_told_as_a_full_context(
+    opened: Opened, server: FakeServer
+) -> None:
+    server.behaviour = "full"
+    for server.full in FULL:
+        failure = (await opened.ask()).answers["one"].failure
+        assert failure is not None and failure.kind == "context_full", server.full
+        assert server.full in failure.reason and "max_new_tokens" in failure.mend
+    server.full = "top_k must be at least 0"
+    failure = (await opened.ask()).answers["one"].failure
+    assert failure is not None and failure.kind == "server_refused"
+
+
+async def test_what_the_server_says_that_it_is_goes_into_the_snapshot(opened: Opened) -> None:
+    assert opened.one.ready is not None
+    assert opened.one.ready.resolved.libraries["server"] == BUILD
