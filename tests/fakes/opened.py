@@ -20,11 +20,13 @@ class Opened:
         )
         self.one, self.other = self.comparison.sides
         self.stages: list[str] = []
+        self.details: list[str] = []
         """What the first side told of its loading."""
 
     def _changed(self, _: object) -> None:
         if self.one.progress:
             self.stages.append(self.one.progress.stage)
+            self.details.append(self.one.progress.detail)
 
     async def load(self, *sides: LiveVariant) -> LiveVariant:
         """Load both, and wait until `sides` (by default both) are settled; the first of them."""

@@ -1,8 +1,9 @@
 """The loopback server of `openai_server` as a program of its own, as a user's command starts one.
 
 Arguments: the port, and how it behaves: `ok`; `slow`, not ready at first; `dies`, with status 3 and
-some words; `never`, that never listens; `leaves`, which starts a process of its own first, whose
-number it prints. Its own environment says where its PATH begins.
+some words; `fails`, as vLLM does, which says why some lines before its last; `never`, that never
+listens; `leaves`, which starts a process of its own first, whose number it prints. Its own
+environment says where its PATH begins.
 """
 
 from __future__ import annotations
@@ -26,9 +27,15 @@ def main(port: int, behaviour: str) -> int:
     if behaviour == "dies":
         say("no such model: tiny")
         return 3
+    if behaviour == "fails":
+        say("(EngineCore pid=7) ERROR 11-28 17:38:58 [core.py:15] ValueError: no room for the KV")
+        say("RuntimeError: Engine core initialization failed. See root cause above.")
+        say("  warnings.warn('resource_tracker: There appear to be %d '")
+        return 1
     if behaviour == "never":
         time.sleep(600)
     if behaviour == "slow":
+        say("(Worker pid=7) INFO 11-28 17:22:01 [weight_utils.py:11] Loading weights")
         time.sleep(0.5)
     if behaviour == "leaves":
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])

@@ -121,6 +121,8 @@ async def test_a_worker_that_is_killed_takes_it_along(opened: Any) -> None:
 async def test_it_may_take_a_while(opened: Any) -> None:
     run = await opened(profile("slow"))
     assert run.one.state is State.READY
+    assert "Loading weights" in run.details  # what it printed last, without time and place
+    assert not [detail for detail in run.details if "canary" in detail]
 
 
 async def test_a_program_beside_this_python_is_found(
@@ -138,6 +140,11 @@ async def test_a_program_beside_this_python_is_found(
             {"behaviour": "dies"},
             "server_ended",
             r"ended with status 3 before it was ready: no such",
+        ),
+        (
+            {"behaviour": "fails"},
+            "server_ended",
+            r"ended with status 1 before it was ready: ValueError: no room for the KV$",
         ),
         (
             {"behaviour": "never", "timeout_s": 0.5},

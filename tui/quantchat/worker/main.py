@@ -116,9 +116,10 @@ class _Server:
         imported = time.perf_counter()
         if own:
             how = command.options["server"]
-            self._outbox.send(Progress("starting the server", detail=how["command"][0]))
+            stage = "starting the server"
+            self._outbox.send(Progress(stage, detail=how["command"][0]))
             self._started = StartedServer(how, command.options["base_url"])
-            self._started.wait()
+            self._started.wait(lambda line: self._outbox.send(Progress(stage, detail=line)))
             # Of no turn: it is the variant that is gone, and an answer with it.
             self._started.watch(lambda *told: self._outbox.send(describe(Refused(*told))))
         there = time.perf_counter()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -17,11 +18,26 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from quantchat.worker.failures import Refused
+from quantchat.worker.redaction import redacted
+
+_BEFORE_WORDS = re.compile(
+    r"(\([^()]*pid=\d+\) )?((DEBUG|INFO|WARNING|ERROR):? +)?([\d:., -]+ )?(\[[^\]]*\] +)?"
+)
+"""What vLLM, SGLang and uvicorn put before a line's words: process, level, time and place."""
+_ERROR = re.compile(r"\b\w*(Error|Exception): |^Value error, ")
+"""Python's, or pydantic's below that."""
+_TOLD_BEFORE = re.compile(r"See (root cause|stack trace) ?\(?above", re.IGNORECASE)
+"""So vLLM says in the process that was asked, once another one has told why."""
+_KEPT = 100
+"""Last lines among which an error is looked for."""
+_SHOWN = 120
+"""Characters of a line that are told while it starts."""
 
 POLL_S = 0.1
 """How often it is asked whether it is ready."""
@@ -54,8 +70,8 @@ class StartedServer:
         self._name = f"the server ({Path(self._command[0]).name})"
         self._ready = str(server.get("ready") or f"{base_url.rstrip('/')}/models")
         self._timeout_s = float(server["timeout_s"])
-        self._last = ""
-        """The last line it printed, to tell why it ended."""
+        self._lines: deque[str] = deque(maxlen=_KEPT)
+        """The last it printed, to tell how far it is and why it ended."""
         # Last of all the programs of this environment: it need not be an activated one.
         places = [server.get("path"), os.environ.get("PATH"), str(Path(sys.executable).parent)]
         environment = {**os.environ, "PATH": os.pathsep.join(filter(None, places))}
@@ -79,14 +95,18 @@ class StartedServer:
         self._log = threading.Thread(target=self._read, name="server-log", daemon=True)
         self._log.start()
 
-    def wait(self) -> None:
-        """Return once it answers at its ready address. Raises Refused."""
+    def wait(self, tell: Callable[[str], None]) -> None:
+        """Return once it answers at its ready address; `tell` hears its lines. Raises Refused."""
         # Asked directly: a proxy of the user's has nothing to do with a server of ours.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         deadline = time.monotonic() + self._timeout_s
+        told = ""
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 raise Refused(*self._end("before it was ready"))
+            if self._lines and self._lines[-1] != told:
+                told = self._lines[-1]
+                tell(redacted(told)[:_SHOWN])
             try:
                 with opener.open(self._ready, timeout=max(POLL_S, deadline - time.monotonic())):
                     return
@@ -125,7 +145,8 @@ class StartedServer:
         if status < 0:  # whoever did that left it no last word
             how = f"was ended by signal {-status}"
         else:
-            said = f": {self._last[:200]}" if self._last else ""
+            words = self._last_words()
+            said = f": {words[:200]}" if words else ""
             how = f"ended with status {status} {when}{said}"
         return (
             "server_ended",
@@ -139,5 +160,12 @@ class StartedServer:
                 # Python's stream, and not the descriptor: it takes secrets out.
                 sys.stderr.write(line)
                 sys.stderr.flush()
-                if line.strip():
-                    self._last = " ".join(line.split())
+                words = _BEFORE_WORDS.sub("", " ".join(line.split()), count=1)
+                if words:
+                    self._lines.append(words)
+
+    def _last_words(self) -> str:
+        """The last line that names an error: others may follow it, as of memory not given back."""
+        lines = list(reversed(self._lines))
+        errors = (one for one in lines if _ERROR.search(one) and not _TOLD_BEFORE.search(one))
+        return next(errors, lines[0] if lines else "")
