@@ -100,6 +100,16 @@ async def test_a_remote_server(setup: Setup, size: Size, server: FakeServer) -> 
         await see_like(run, r"■ stopped \d+ chunks · together")
 
 
+async def test_a_completion_that_ends_at_once(setup: Setup, size: Size, server: FakeServer) -> None:
+    beside_a_server(setup, server.url, api="completion")
+    async with setup.running(size) as run:
+        await run.ready()
+        await see_in(run.pilot, 1, "as plain text", 'api = "chat" in the profile has the server')
+        server.behaviour = "wordless"
+        await run.answered("Where?")
+        await see_in(run.pilot, 1, "■ ended at once, without a word")
+
+
 async def test_a_cut_connection_and_a_refusal_are_the_column_s_own(
     setup: Setup, size: Size, server: FakeServer
 ) -> None:

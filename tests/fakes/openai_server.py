@@ -19,11 +19,11 @@ BUILD = "fake-0.1-abc"
 
 class FakeServer(ThreadingHTTPServer):
     """`behaviour`: ok, uncounted, silent on usage, strict, fickle, mute, counts the end, 401, 404,
-    429, cut, breaks off, endless, full, out of room or TGI. A strict one takes no parameter that is
-    not OpenAI's, a fickle one never says the same again, one that breaks off says why in its
-    stream. One that is full refuses with the words `full`, one out of room ends an answer before it
-    has what was asked for. TGI refuses a top_p of 1, in its stream too, and has a name of its own
-    for an end of a completion.
+    429, cut, breaks off, endless, full, out of room, wordless or TGI. A strict one takes no
+    parameter that is not OpenAI's, a fickle one never says the same again, one that breaks off says
+    why in its stream. One that is full refuses with the words `full`, one out of room ends an
+    answer before it has what was asked for. TGI refuses a top_p of 1, in its stream too, and has a
+    name of its own for an end of a completion.
 
     An endless stream goes on until it is something else: cut, or well.
     """
@@ -110,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             self._event(_choice(chat, "", None))  # the role comes first, without text
             new = f" {len(self.server.requests)}" if behaviour == "fickle" else ""
-            for piece in (*CHUNKS, new):
+            for piece in () if behaviour == "wordless" else (*CHUNKS, new):
                 self._event(_choice(chat, piece, None))
             asked = body.get("max_tokens") or body.get("max_completion_tokens")
             while self.server.behaviour == "endless" and asked != 1:

@@ -178,13 +178,13 @@ class Transcript(VerticalScroll, can_focus=False):
         if resolved.tokenizer:
             lines.append(quiet("tokenizer of: ") + outside(resolved.tokenizer, "$quiet"))
         if not resolved.chat_template:
-            lines.append(
-                Content.styled(
-                    "No chat template: it continues the prompt as plain text. `tokenizer` in the"
-                    " profile lends one.",
-                    "$warning",
-                )
+            mend = (
+                'api = "chat" in the profile has the server apply its own.'
+                if resolved.device in SERVERS
+                else "`tokenizer` in the profile lends one."
             )
+            plain = "No chat template: it continues the prompt as plain text."
+            lines.append(Content.styled(f"{plain} {mend}", "$warning"))
         if ready.note:
             lines.append(outside(ready.note))
         self._note.update(Content("\n").join(lines))

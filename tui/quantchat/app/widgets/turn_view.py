@@ -113,6 +113,8 @@ def _end_of(answer: Answer | None) -> Content:
         lines = [Content.styled(f"■ broken off: {title_of(failure)}", "$error")]
     elif failure is not None:
         lines = [Content.styled(title_of(failure), "bold $error"), *explained(failure)]
+    if answer.reason == "eos" and not answer.text and failure is None:
+        lines.append(quiet("■ ended at once, without a word"))
     if answer.reason in _MARKS:
         lines.append(Content.styled(_MARKS[answer.reason], "$warning"))
     if answer.reason == "context" or (failure and failure.kind == "context_full"):
