@@ -16,6 +16,7 @@ from fakes.waiting import until
 from quantchat.bench import live_variant
 from quantchat.bench.comparison import Comparison
 from quantchat.bench.live_variant import SILENT_S, STUCK_S, LiveVariant, State
+from quantchat.errors import UserError
 from quantchat.host.worker_process import Place, Worker, start_worker
 from quantchat.profile.model import Profile
 from quantchat.worker.protocol import Failed
@@ -39,6 +40,8 @@ class Bench:
         self._folder = folder
         self.scripts = {"A": Script(), "B": Script()}
         self._program: Path | None = None
+        self.cannot: UserError | None = None
+        """Why the left worker cannot be started, if so."""
         variants = [{"label": s, "engine": "bitsandbytes", "model": "m"} for s in self.scripts]
         self.comparison = Comparison(
             Profile.model_validate({"name": "test", "variants": variants}),
@@ -47,6 +50,8 @@ class Bench:
         )
 
     async def _start(self, place: Place) -> Worker:
+        if place.label == "A" and self.cannot is not None:
+            raise self.cannot
         if place.label == "A" and self._program is not None:
             return await start_worker(Place(place.label, str(self._program)))
         return await starter(self.scripts, self._folder)(place)
@@ -109,6 +114,14 @@ async def test_a_worker_that_misbehaves(bench: Bench, program: str, reason: str)
     bench.runs_well()
     bench.left.retry()
     await until(lambda: bench.left.state is State.READY)
+    await bench.comparison.close()
+
+
+async def test_what_cannot_start_tells_the_cure_apart(bench: Bench) -> None:
+    bench.cannot = UserError("no such folder", where="/models/x", mend="name another")
+    await bench.both(State.FAILED)
+    assert bench.left.failure == Failed("cannot_start", "/models/x: no such folder", "name another")
+    await bench.the_other_answers()
     await bench.comparison.close()
 
 

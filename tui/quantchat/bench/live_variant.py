@@ -197,7 +197,7 @@ class LiveVariant:
         except MakeFailed as error:
             self._fail(error.failure)
         except UserError as error:
-            self._fail(Failed("unsupported", str(error)))
+            self._fail(cannot_start(error))
         except OSError as error:
             place = f": {error.filename}" if error.filename else ""
             self._fail(Failed("internal", f"{error.strerror or error}{place}"))
@@ -347,6 +347,12 @@ class LiveVariant:
         self._answered.set()
         if self.state is State.ANSWERING:
             self._become(State.READY)
+
+
+def cannot_start(error: UserError) -> Failed:
+    """What to tell of what the profile asks for and nothing here can begin with."""
+    place = f"{error.where}: " if error.where else ""
+    return Failed("cannot_start", f"{place}{error.what}", error.mend)
 
 
 def _ended(error: WorkerEnded, killed_before: int | None) -> Failed:

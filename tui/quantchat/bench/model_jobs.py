@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import quantchat
 from quantchat.bench.headless import on_signals
-from quantchat.bench.live_variant import State
+from quantchat.bench.live_variant import State, cannot_start
 from quantchat.bench.record import environment
 from quantchat.bench.requests import load_request
 from quantchat.errors import UserError
@@ -74,7 +74,7 @@ def failure_of(error: ModelFailed | MakeFailed | UserError | OSError) -> Failed:
     if isinstance(error, ModelFailed | MakeFailed):
         return error.failure
     if isinstance(error, UserError):
-        return Failed("unsupported", str(error))
+        return cannot_start(error)
     place = f": {error.filename}" if error.filename else ""
     return Failed("internal", f"{error.strerror or error}{place}")
 
