@@ -114,6 +114,21 @@ async def test_unequal_and_unsteady_answers_are_flagged(tmp_path: Path) -> None:
     assert any("different length" in flag for flag in flags)
 
 
+async def test_a_restless_machine_is_one_doubt_of_a_variant(tmp_path: Path) -> None:
+    script, speeds = Script(), iter([20.0, 20.0, 40.0, 60.0])
+
+    def answer(request: object) -> str:
+        script.token_ms = next(speeds)
+        return "a shorter one of five"
+
+    script.answer = answer
+    plan = Plan((Task("one"), Task("two")), rounds=2, warmup=0)
+    snapshot = await measure(comparison(tmp_path, A=Script(), B=script), plan)
+    assert snapshot.measurement is not None
+    (doubt,) = [flag for flag in snapshot.measurement.flags if "throughput varied" in flag]
+    assert doubt.startswith("B, prompt 1, 2: decode throughput varied by 47% to 71% between")
+
+
 async def test_sides_that_are_not_asked_alike_are_flagged(tmp_path: Path) -> None:
     base = Script(resolved=resolved(chat_template=False))
     snapshot = await measure(comparison(tmp_path, A=Script(), B=base), PLAN)

@@ -108,22 +108,33 @@ class Measurement:
 
 
 def _unsteady(measured: Sequence[Measured]) -> list[str]:
-    """Tasks whose throughput varied more between rounds than a steady machine's does."""
+    """Variants whose throughput varied more between rounds than a steady machine's does.
+
+    A line for each, whatever the number of prompts: a restless machine is one doubt, and must not
+    drown the others.
+    """
     rates: dict[tuple[str, int], list[float]] = {}
     for one in measured:
         for label, answer in one.turn.answers.items():
             rate = decode_throughput(answer.times_ns, answer.counted)
             if rate is not None:
                 rates.setdefault((label, one.task), []).append(rate)
-    flags = []
-    for (label, task), values in rates.items():
+    spreads: dict[str, dict[int, float]] = {}
+    for (label, task), values in sorted(rates.items()):
         spread = variation(values)
         if spread is not None and spread > MOST_VARIATION:
-            flags.append(
-                f"{label}, prompt {task + 1}: decode throughput varied by {spread:.0%} "
-                f"between rounds (coefficient of variation over {MOST_VARIATION:.0%})"
-            )
-    return flags
+            spreads.setdefault(label, {})[task + 1] = spread
+    return [
+        f"{label}, prompt {', '.join(map(str, found))}: decode throughput varied by "
+        f"{_range([f'{spread:.0%}' for spread in sorted(found.values())])} between rounds "
+        f"(coefficient of variation over {MOST_VARIATION:.0%})"
+        for label, found in spreads.items()
+    ]
+
+
+def _range(values: Sequence[str]) -> str:
+    """The least and the greatest of sorted `values`, or what both are."""
+    return values[0] if values[0] == values[-1] else f"{values[0]} to {values[-1]}"
 
 
 def _unequal(measured: Sequence[Measured]) -> list[str]:
