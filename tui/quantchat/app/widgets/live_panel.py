@@ -176,10 +176,15 @@ class LivePanel(Widget):
     def _between_tokens(self, width: int) -> Content:
         itl = self._timing.turn.itl_ms if self._timing else None
         values = (itl.p50, itl.p95, itl.p99) if itl else (None, None, None)
-        line = Content()
-        for name, value in zip(("p50", "p95", "p99"), values, strict=True):
-            line = line + quiet(f"{name} ") + Content(f"{figures.number(value)}  ")
-        return (_label("ITL") + line + quiet("ms")).truncate(width)
+        parts = [
+            quiet(f"{name} ") + Content(figures.number(value))
+            for name, value in zip(("p50", "p95", "p99"), values, strict=True)
+        ]
+        # Whole figures only: 1204 cut to 12 would be read as 12.
+        room = width - _LABEL
+        if sum(part.cell_length + 2 for part in parts) + 2 <= room:
+            return _label("ITL") + fitted([*parts, quiet("ms")], room)
+        return _label("ITL ms") + fitted(parts, room, gap=" ")
 
     def _ledger(self, width: int) -> list[Content]:
         """The total, then the parts in the order in which they matter, over two lines."""
