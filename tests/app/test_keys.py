@@ -29,7 +29,8 @@ async def test_each_command_has_a_key_an_action_and_a_place_in_the_palette(setup
             elif one.id != "send":
                 assert hasattr(node, f"action_{one.id}"), one.id
             if not one.in_prompt and one.id != "command_palette":
-                assert f"{one.label.capitalize()} ({one.key})" in named
+                assert f"{one.label[0].upper()}{one.label[1:]} ({one.key})" in named
+        assert "A against A (^^)" in named
         keys = [key for one in COMMANDS for key in one.keys.split(",")]
         assert len(keys) == len(set(keys))
 

@@ -270,8 +270,12 @@ def test_what_is_not_here_is_not_known(profile: Profile) -> None:
     gguf = profile.variants[2].model_copy(update={"gguf_file": "a.gguf"})
     changed = profile.model_copy(update={"variants": [profile.variants[0], away, plain, gguf]})
     plan = make_plan(changed, machine(gpu()))
+    shown = [variant.label for variant in changed.variants]
     assert plan.fit == "not known"
     assert plan.rooms[0].total is None
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(report.render(plan))
+    assert f"not known: {shown[0]} and {shown[1]}: 24.0 GiB of 24.0" in console.export_text()
     problems = [variant.problem for variant in plan.variants]
     assert problems[0] == ""
     assert "not here yet" in problems[1]

@@ -164,7 +164,8 @@ class QuantchatApp(PacedApp):
                 async def run(action: str = one.id, node: App[None] | Screen[Any] = node) -> None:
                     await node.run_action(action)
 
-                yield SystemCommand(f"{one.label.capitalize()} ({one.key})", one.help, run)
+                title = one.label[0].upper() + one.label[1:]
+                yield SystemCommand(f"{title} ({one.key})", one.help, run)
 
     def on_mount(self) -> None:
         """Begin at the start; leave in good order when the terminal or the system says so."""

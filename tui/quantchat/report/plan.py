@@ -85,8 +85,9 @@ def _room(one: RoomPlan) -> Text:
     text.append(" and ".join(one_line(label) for label in one.labels))
     if one.total is not None:
         text.append(f" need {size(one.total)}, {size(one.peak)} while loading;")
+    else:
+        text.append(":")
     if room.free is None:
-        colon = ":" if one.total is None else ""
-        return text.append(f"{colon} nothing tells what is free on {one_line(room.name)}")
+        return text.append(f" nothing tells what is free on {one_line(room.name)}")
     text.append(f" {size(room.free)} of {size(room.total)} are free on {one_line(room.name)}")
     return text.append(f", {CONTESTED}") if one.contested else text
