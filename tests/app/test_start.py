@@ -104,8 +104,8 @@ async def test_enter_opens_the_comparison(tmp_path: Path) -> None:
 
 async def test_what_a_snapshot_is_the_result_of_stands_beside_it(setup: Setup) -> None:
     store.save(scored(), setup.folder / "snapshots")
-    async with start(setup.folder).run_test(size=(120, 60)) as pilot:
-        await see(pilot, "0 turns score")
+    async with start(setup.folder).run_test(size=(40, 20)) as pilot:
+        await see(pilot, f"{scored().created[:16].replace('T', ' ')} score")
 
 
 async def test_a_snapshot_can_be_looked_at(setup: Setup) -> None:

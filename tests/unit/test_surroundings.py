@@ -67,7 +67,11 @@ def test_the_versions_are_those_of_the_installed_packages(monkeypatch: pytest.Mo
     versions = surroundings.installed()
     assert versions["gguf"] == ""
     assert versions["torch"] == "torch 1"
-    assert surroundings.extras() == {"servers": "openai openai 1", "adapters": "peft peft 1"}
+    assert surroundings.extras() == {
+        "servers": "openai openai 1",
+        "adapters": "peft peft 1",
+        "eval": "lm_eval lm_eval 1",
+    }
 
 
 class Extension:

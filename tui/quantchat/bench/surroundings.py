@@ -29,7 +29,7 @@ LIBRARIES = (
 )
 """Whose versions are told; each is a dependency."""
 
-EXTRAS = {"servers": "openai", "adapters": "peft"}
+EXTRAS = {"servers": "openai", "adapters": "peft", "eval": "lm_eval"}
 """The library that each extra of the package brings."""
 
 

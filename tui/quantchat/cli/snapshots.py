@@ -97,7 +97,8 @@ def found(folder: Path, name: str, *, whole: bool = False) -> Path:
         raise UserError(
             f"{len(begun)} snapshots begin so",
             where=name,
-            mend=f"give more of it: {begun[0].name}, {begun[1].name}, …",
+            mend=f"give more of it: {begun[0].name}, {begun[1].name}"
+            + (", …" if len(begun) > 2 else ""),
         )
     if begun:
         return begun[0]

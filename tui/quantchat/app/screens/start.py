@@ -20,6 +20,7 @@ from quantchat.app.widgets.lines import outside, quiet
 from quantchat.errors import UserError
 from quantchat.profile import library
 from quantchat.profile.model import Profile
+from quantchat.report.figures import plural
 from quantchat.text import neutralise, one_line
 
 if TYPE_CHECKING:  # what reads snapshots is imported once the first frame is drawn
@@ -193,12 +194,12 @@ def _snapshot_option(listed: store.Listed) -> Option:
         return Option(
             outside(listed.path.name) + Content.styled(f"  {one_line(listed.problem)}", "$error")
         )
-    turns = f"{listed.turns} turn" + ("s" if listed.turns != 1 else "")
     when = listed.created[:16].replace("T", " ")
-    pair = " | ".join(listed.variants)
-    parts = [outside(when, "bold"), outside(listed.name), outside(pair, "$quiet"), quiet(turns)]
-    if listed.kind not in ("", "chat"):
-        parts.append(quiet(listed.kind))
+    # What it is stands before what a narrow terminal may cut off.
+    parts = [outside(when, "bold"), *([quiet(listed.kind)] if listed.kind else [])]
+    parts += [outside(listed.name), outside(" | ".join(listed.variants), "$quiet")]
+    if listed.turns or listed.kind in ("", "chat"):
+        parts.append(quiet(plural(listed.turns, "turn")))
     if is_recovered(listed.path):
         parts.insert(1, Content.styled("recovered", "$warning"))
     return Option(Content("  ").join(parts))
