@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import re
 import threading
@@ -11,6 +10,8 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from quantchat.files import sha256
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -60,7 +61,7 @@ def serving(
                 body = body[int(part[1]) : int(part[2]) + 1]
             self.send_response(206 if part else 200)
             self.send_header("Content-Length", str(len(body)))
-            self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
+            self.send_header("ETag", f'"{sha256(file)}"')
             self.send_header("X-Repo-Commit", COMMIT)
             self.end_headers()
             if with_body:
@@ -81,7 +82,10 @@ def serving(
                 for path, file in zip(paths, files, strict=True)
             ]
             if whole:
-                siblings = [{"rfilename": path} for path in paths]
+                siblings = [
+                    {"rfilename": path, "size": file.stat().st_size, "blobId": sha256(file)}
+                    for path, file in zip(paths, files, strict=True)
+                ]
                 told = {"id": name, "sha": COMMIT, "siblings": siblings}
             body = json.dumps(told).encode()
             self.send_response(200)

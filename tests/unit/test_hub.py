@@ -12,6 +12,7 @@ import pytest
 
 from fakes.fake_hub import COMMIT, serving
 from fakes.tiny_checkpoint import write_checkpoint
+from quantchat.files import sha256
 from quantchat.worker import engines
 from quantchat.worker.engines import hub
 from quantchat.worker.failures import Refused
@@ -134,6 +135,56 @@ def test_pickled_weights_are_not_even_fetched(
         hub.checkpoint(replace(command, engine="gptq"), quiet)  # which opens none
     assert "allow_pickle" not in caught.value.failure.mend
     assert not list((tmp_path / "hf").rglob("*.bin"))
+
+
+@pytest.mark.filterwarnings("ignore:Not enough free disk space")  # the hub's own, while fetching
+def test_the_disk_is_looked_at_before_anything_is_fetched(
+    there: Path,
+    at: Callable[[str], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command, cache = Load("transformers", NAME, {}), tmp_path / "hf"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    (shard, *_) = (there / f"model-0000{n}-of-00002.safetensors" for n in (1, 2))
+    shard.write_bytes(bytes(5 * 2**20))
+    wanted = [f for f in there.iterdir() if f.suffix in {".json", ".safetensors"}]
+    total = sum(f.stat().st_size for f in wanted if not f.name.startswith("consolidated"))
+    real = shutil.disk_usage(tmp_path)
+
+    def have(free: int) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda place: real._replace(free=free))
+
+    def requests(asked: list[str]) -> list[str]:
+        return [one for one in asked if "/resolve/" in one and one.startswith("GET")]
+
+    have(2 * 2**20)
+    with serving(tmp_path / "hub") as (address, asked):
+        at(address)
+        with pytest.raises(Refused) as caught:
+            hub.checkpoint(command, quiet)
+        assert requests(asked) == []
+        failure = caught.value.failure
+        assert failure.kind == "no_space"
+        assert failure.reason == (
+            f"the disk is too full to fetch {NAME}: 5 MiB are needed, 2 are free in {cache}"
+        )
+        assert "HF_HOME" in failure.mend
+        # What another process has on the disk already, or has begun, is not needed once more.
+        blobs = cache / "models--org--tiny" / "blobs"
+        blobs.mkdir(parents=True, exist_ok=True)
+        half = blobs / f"{sha256(shard)}.0a1b2c3d.incomplete"
+        half.write_bytes(bytes(2**20))
+        have(total - 2**20)
+        hub.checkpoint(command, quiet)
+        half.unlink(missing_ok=True)
+        have(0)
+        # All is here, under this name and under another that holds the same.
+        count = len(requests(asked))
+        hub.checkpoint(command, quiet)
+        (cache / "models--org--tiny" / "refs" / "main").unlink()
+        hub.checkpoint(command, quiet)
+        assert len(requests(asked)) == count
 
 
 def test_of_a_gguf_repository_one_file_is_fetched(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from quantchat.worker.engines.hub_room import check_room
 from quantchat.worker.engines.pickles import refuse_all_pickled
 from quantchat.worker.failures import Refused
 from quantchat.worker.protocol import Load
@@ -92,11 +93,13 @@ def fetched(name: str, revision: str | None, what: str, **which: Any) -> Path:
     """Folder with the files of `name` on the hub, from the hub's cache where they are there.
 
     `what` is it called in words where that is not `name` alone, e.g. "the adapter"; `which` is
-    `allow_patterns` or `ignore_patterns` of `snapshot_download`. Raises Refused.
+    `allow_patterns` or `ignore_patterns` of `snapshot_download`. Raises Refused, also before
+    anything is fetched for which the disk is too full.
     """
     import huggingface_hub
     from huggingface_hub import errors
 
+    check_room(name, revision, which)
     try:
         return Path(huggingface_hub.snapshot_download(name, revision=revision, **which))
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.HFValidationError) as e:
