@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantchat.metrics.quality import Divergence, Quantity, divergence, perplexity
+from quantchat.metrics.surprise import Surprise
 
 WINDOWS, SCORED = 12, 31
 
@@ -133,3 +134,9 @@ def test_one_window_has_no_error_between_windows() -> None:
 def test_perplexity_lies_between_the_easiest_and_the_hardest_token(nll: list[float]) -> None:
     found = perplexity(numpy.array(nll), 1)
     assert math.exp(min(nll)) * (1 - 1e-9) <= found.value <= math.exp(max(nll)) * (1 + 1e-9)
+
+
+def test_an_answer_that_a_broken_model_holds_impossible_has_a_perplexity_without_bound() -> None:
+    assert Surprise("NF4", [-1000.0, -1000.0]).perplexity == math.inf
+    assert Surprise("NF4", [-1.0, -3.0]).perplexity == pytest.approx(math.exp(2))
+    assert Surprise("NF4").perplexity is None

@@ -277,6 +277,13 @@ def test_one_model_is_compared_with_another_that_read_before(tmp_path: Path) -> 
     assert read(first, "kept").max() < 1e-5  # what keeping it cost
 
 
+@pytest.mark.parametrize("job", [score, perplexity])
+def test_a_perplexity_beyond_numbers_fails_the_model_alone(tmp_path: Path, job: Any) -> None:
+    folder = tiny_folder(tmp_path / "model", scale=1e6)
+    with pytest.raises(Refused, match=r"too large to be told: e\^\d+"):
+        job.run(options(folder, tmp_path), told)
+
+
 def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
     folder = tiny_folder(tmp_path / "model")
     with pytest.raises(Refused, match="into other tokens"):

@@ -67,6 +67,8 @@ class LivePanel(Widget):
         self._growing = GrowingTiming(INTERVAL_S)
         self._scales = Scales()
         self._drawn_lines: list[Content] = []
+        self._drawn_for = (0, 0, "")
+        """Width, height of the strips and colour that the lines were made for."""
         self.strip_height = 1
 
     def observe(self, answer: Answer | None) -> None:
@@ -108,12 +110,17 @@ class LivePanel(Widget):
     def draw(self, scales: Scales) -> None:
         """Draw what was observed, the strips on `scales`: those lines that changed."""
         self._scales = scales
-        lines = self._lines(self.size.width)
-        for y, (line, drawn) in enumerate(zip(lines, self._drawn_lines, strict=False)):
+        before = self._drawn_lines
+        self._draw_lines()
+        for y, (line, drawn) in enumerate(zip(self._drawn_lines, before, strict=False)):
             if not line.is_same(drawn):
                 self.refresh(Region(0, y, self.size.width, 1))
-        if len(lines) != len(self._drawn_lines):
+        if len(self._drawn_lines) != len(before):
             self.refresh()
+
+    def _draw_lines(self) -> None:
+        self._drawn_for = (self.size.width, self.strip_height, self.side)
+        self._drawn_lines = self._lines(self.size.width)
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
         """Five lines of figures and the two strips."""
@@ -122,7 +129,10 @@ class LivePanel(Widget):
 
     def render(self) -> Content:
         """The figures, then the strips."""
-        self._drawn_lines = self._lines(self.size.width)
+        # As of `draw`: of what has changed since then, a frame of some lines would show a part, and
+        # the next `draw` would take all of it for shown.
+        if self._drawn_for != (self.size.width, self.strip_height, self.side):
+            self._draw_lines()
         return Content("\n").join(self._drawn_lines)
 
     def _lines(self, width: int) -> list[Content]:
