@@ -26,10 +26,13 @@ class Surprise:
 
     @property
     def perplexity(self) -> float | None:
-        """Of the whole answer; None where it is not known."""
+        """Of the whole answer; None where it is not known, infinite where no number holds it."""
         if not self.logprobs:
             return None
-        return math.exp(-math.fsum(self.logprobs) / len(self.logprobs))
+        try:
+            return math.exp(-math.fsum(self.logprobs) / len(self.logprobs))
+        except OverflowError:
+            return math.inf
 
 
 def level(logprob: float) -> int:

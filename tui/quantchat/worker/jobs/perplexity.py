@@ -7,7 +7,7 @@ from typing import Any
 
 from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.workplace import settle
-from quantchat.worker.scoring.reading import begin, surprise
+from quantchat.worker.scoring.reading import begin, bounded, surprise
 
 
 def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
         total += float(nll.sum())
         squares += float(nll.square().sum())
     count = reading.positions
-    mean = total / count
+    mean = bounded(total / count)
     variance = max(0.0, squares / count - mean**2)
     return {
         "perplexity": math.exp(mean),

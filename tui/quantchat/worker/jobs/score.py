@@ -7,6 +7,7 @@ its own forecasts (`worker/scoring/kept.py`), for the next model to be compared 
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import time
 from array import array
@@ -18,7 +19,7 @@ from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.workplace import settle
 from quantchat.worker.memory import Holdings
 from quantchat.worker.scoring.kept import BYTES, KeptReader, KeptWriter, divergence
-from quantchat.worker.scoring.reading import Reading, begin, surprise
+from quantchat.worker.scoring.reading import Reading, begin, bounded, surprise
 
 MIB = 2**20
 
@@ -91,6 +92,7 @@ class _Scoring:
                     theirs = other.read(len(mine), mine.device)
                     self._note(f"{name}.forward", divergence(theirs, mine))
                     self._note(f"{name}.backward", divergence(mine, theirs))
+        bounded(math.fsum(self._figures["nll"]) / positions)
         for name, values in self._figures.items():
             (self._output / name).write_bytes(values.tobytes())
 

@@ -17,6 +17,9 @@ from quantchat.worker.scoring.logits import Forecast
 from quantchat.worker.scoring.windows import Tokens, Windows, check, read_tokens
 from quantchat.worker.strict_json import from_json
 
+MOST_NATS = 300.0
+"""Mean surprise at most: a perplexity of e^300 and the square of its error are still numbers."""
+
 DECODE = "none: reads whole windows"
 """What stands for the decode mode of a model that decodes nothing."""
 
@@ -102,3 +105,17 @@ def surprise(log_probabilities: Any, wanted: Any) -> Any:
             "try another dtype or kernel",
         )
     return nll
+
+
+def bounded(mean: float) -> float:
+    """`mean` negative log-likelihood, in nats. Raises Refused where no perplexity comes of it.
+
+    A broken checkpoint is as sure of what does not come as its logits are large.
+    """
+    if mean > MOST_NATS:
+        raise Refused(
+            "unsupported",
+            f"its perplexity is too large to be told: e^{mean:.0f}",
+            "the checkpoint is broken: make it anew, or try another dtype or kernel",
+        )
+    return mean
