@@ -81,6 +81,21 @@ def test_the_model_goes_on_until_it_has_said_enough(tmp_path: Path, on_gpu: None
     assert few["samples"] == 3
 
 
+def test_the_model_is_asked_as_the_variant_tells_its_template(tmp_path: Path, on_gpu: None) -> None:
+    tiny_folder(tmp_path / "model")
+    cutter = tokenizer()
+    cutter.pad_token = cutter.bos_token
+    cutter.chat_template = "{{ messages[0].content }}{% if think %} Think.{% endif %}"
+    cutter.save_pretrained(tmp_path / "model")
+    answers = []
+    for more in ({}, {"chat_template_kwargs": {"think": True}}):
+        asked = options(tmp_path, prompts=["Why?"], samples=1, sample_tokens=8, **more)
+        calibrate.run(asked, silent)
+        (line,) = (tmp_path / "output" / "chats.jsonl").read_text().splitlines()
+        answers.append(json.loads(line)["messages"][1]["content"])
+    assert answers[0] != answers[1]
+
+
 def silent(_done: int, _total: int, _detail: str) -> None:
     pass
 

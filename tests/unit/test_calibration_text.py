@@ -180,6 +180,19 @@ def test_a_chat_is_read_in_the_models_template() -> None:
     assert len(chats.ids({"text": "[user]ab"}, cutter, 3)) == 3
 
 
+def test_the_template_is_told_what_the_variant_tells_it(run: Any, tmp_path: Path) -> None:
+    cutter = tokenizer()
+    cutter.chat_template = TEMPLATE + "{% if not think %}no{% endif %}"
+    cutter.save_pretrained(tmp_path / "model")
+    file = tmp_path / "chats.jsonl"
+    file.write_text('{"messages": [{"role": "user", "content": "Hello"}]}')
+    for kwargs, end in (({}, "no"), ({"chat_template_kwargs": {"think": True}}, "")):
+        run(file, **kwargs)
+        assert (tmp_path / "output" / "chats.txt").read_text() == f"[user]Hello{end}"
+    chat = {"messages": [{"role": "user", "content": "ab"}]}
+    assert len(chats.ids(chat, cutter)) == len(chats.ids(chat, cutter, None, {"think": True})) + 2
+
+
 def test_chats_want_a_template(run: Any, tmp_path: Path) -> None:
     file = tmp_path / "chats.jsonl"
     file.write_text('{"messages": [{"role": "user", "content": "Hello"}]}')

@@ -114,6 +114,18 @@ def test_an_adapter_is_merged_first(
     assert "lora is merged in (LoRA r8 on q_proj)" in capsys.readouterr().out.replace("\n", " ")
 
 
+def test_variables_of_the_chat_template(tmp_path: Path, jobs: Jobs, capsys: Capture) -> None:
+    given = {"enable_thinking": False}
+    jobs.results["quantize_gptq"]["calibration"] = {**CALIBRATION, "chat_template_kwargs": given}
+    command = ["quantize", "model", "--chat-template-kwargs", json.dumps(given), "-o", "out"]
+    assert main(command) == 0
+    asked = [options for name, options in jobs.begun if name != "perplexity"]
+    assert [options["chat_template_kwargs"] for options in asked] == [given] * 3
+    made = json.loads((tmp_path / "out" / "made.json").read_text())
+    assert made["inputs"]["chat_template_kwargs"] == given
+    assert 'chat_template_kwargs {"enable_thinking": false}' in capsys.readouterr().out
+
+
 def test_bitsandbytes(tmp_path: Path, jobs: Jobs, capsys: Capture) -> None:
     assert main(["quantize", "./model", "--method", "fp4", "--no-double-quant", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -142,6 +154,9 @@ def test_bitsandbytes(tmp_path: Path, jobs: Jobs, capsys: Capture) -> None:
         (["model", "--calibration", "gone.txt"], "cannot read the calibration: No such file"),
         (["model", "--calibration", "a", "--calibration-dataset", "b"], "not both"),
         (["model", "--calibration-dataset", "a:b:c:d"], "hub:org/name[:split[:column]]"),
+        (["model", "--chat-template-kwargs", "[1]"], "takes a JSON object"),
+        (["model", "--chat-template-kwargs", "{a: 1}"], "takes a JSON object"),
+        (["model", "--chat-template-kwargs", '{"a": []}'], "--chat-template-kwargs: "),
         (["model", "-o", "model"], "model: is there already"),
         (["model", "-o", "model/config.json"], "is there already"),
     ],

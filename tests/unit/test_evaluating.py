@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fakes.jobs_here import JobsHere
-from fakes.tiny_folder import tiny_folder
+from fakes.tiny_folder import tiny_folder, tokenizer
 from quantchat.bench.evaluating import (
     BAD_TASK,
     EvaluationPlan,
@@ -175,6 +175,24 @@ async def test_a_task_that_the_harness_does_not_know(models: Path) -> None:
     with pytest.raises(NothingEvaluated, match="the harness has no task arc_esay") as told:
         await done(models, "arc_esay")
     assert "arc_easy" in told.value.mend
+
+
+async def test_the_template_is_told_what_the_variants_tell_it(
+    models: Path, task: Path, tmp_path: Path
+) -> None:
+    cutter = tokenizer()
+    cutter.chat_template = "{{ messages[0].content }}{% if think %} Think.{% endif %}"
+    cutter.save_pretrained(tiny_folder(tmp_path / "chats"))
+    common = {"engine": "transformers", "model": str(tmp_path / "chats"), "device": "cpu"}
+    variants = [
+        {**common, "label": str(told), "chat_template_kwargs": told}
+        for told in ({}, {"think": False}, {"think": True})
+    ]
+    asked, jobs = Profile.model_validate({"name": "Tiny", "variants": variants}), JobsHere()
+    plan = EvaluationPlan((str(task),), asked.variants[0], limit=2, chat_template=True)
+    _, found = await evaluate(asked, plan, maker=Workshop(start=jobs.start), start=jobs.start)
+    hashes = [one.tasks[0].documents_sha256 for one in found.models]
+    assert hashes[0] == hashes[1] != hashes[2]
 
 
 async def test_a_model_without_a_chat_template(models: Path, task: Path) -> None:

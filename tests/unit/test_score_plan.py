@@ -40,6 +40,9 @@ def test_the_base_of_what_is_quantized_here() -> None:
     assert (found.model, found.label, found.device) == ("org/base", "base", "cuda:1")
     assert found.dtype == "auto"
     assert reference_of(profile(GPTQ, MADE), None).model == "org/base"
+    told = {"chat_template_kwargs": {"enable_thinking": False}}
+    asked_alike = reference_of(profile(GPTQ, {**MADE, **told}), None)
+    assert asked_alike.chat_template_kwargs == told["chat_template_kwargs"]
     # Not the other checkpoint that transformers loads, which may be quantized itself.
     assert reference_of(profile(OTHER, NF4), None).label == "base"
     assert reference_of(profile(OTHER, NF4, GGUF, PLAIN), None).label == "bf16"

@@ -74,6 +74,16 @@ async def test_nothing_is_begun_on_a_file_that_cannot_be_read(tmp_path: Path, jo
     assert jobs.begun == []
 
 
+async def test_chats_are_known_by_what_their_template_is_told(tmp_path: Path, jobs: Jobs) -> None:
+    workshop, plain = Workshop(jobs.start), gptq(tmp_path)
+    await workshop.prepare(plain, silent)
+    assert not any("chat_template_kwargs" in options for _, options in jobs.begun)
+    told = plain.model_copy(update={"chat_template_kwargs": {"enable_thinking": False}})
+    await workshop.prepare(told, silent)
+    assert jobs.names() == 2 * ["calibrate", "quantize_gptq"]
+    assert all(options["chat_template_kwargs"] for _, options in jobs.begun[2:])
+
+
 async def test_a_data_set_is_known_by_its_name(tmp_path: Path, jobs: Jobs) -> None:
     spec = gptq(tmp_path, calibration="hub:org/name:train:text")
     await Workshop(jobs.start).prepare(spec, silent)

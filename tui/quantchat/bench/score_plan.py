@@ -87,12 +87,13 @@ def _quantized_here(variant: AnyVariant) -> bool:
 
 
 def _base(model: str, like: AnyVariant, profile: Profile) -> Transformers:
-    """`model` as it comes, on the device of `like`."""
+    """`model` as it comes, on the device of `like`, and asked like it."""
     return Transformers(
         label=_label(model, {variant.label for variant in profile.variants}),
         engine="transformers",
         model=model,
         device=like.device,
+        chat_template_kwargs=like.chat_template_kwargs,
         trust_remote_code=like.trust_remote_code and like.model == model,
     )
 

@@ -31,7 +31,14 @@ _CALIBRATION = {
     "seed": "--seed",
 }
 
-_COMMON = {"adapter": "--adapter", "device": "--device", "model": "MODEL"}
+_TEMPLATE = "--chat-template-kwargs"
+
+_COMMON = {
+    "adapter": "--adapter",
+    "chat_template_kwargs": _TEMPLATE,
+    "device": "--device",
+    "model": "MODEL",
+}
 
 
 @click.command()
@@ -116,6 +123,11 @@ _COMMON = {"adapter": "--adapter", "device": "--device", "model": "MODEL"}
     type=int,
     help="Longest sample, in tokens. Default: 512 on a GPU, 160 on a CPU.",
 )
+@click.option(
+    _TEMPLATE,
+    metavar="JSON",
+    help="Variables of the model's chat template, e.g. '{\"enable_thinking\": false}'.",
+)
 @click.option("--seed", type=int, help="Of the choice of samples. Default: 0.")
 @click.option(
     "--dtype",
@@ -135,6 +147,7 @@ def quantize(
     no_double_quant: bool,
     calibration: Path | None,
     calibration_dataset: str | None,
+    chat_template_kwargs: str | None,
     dtype: str,
     device: str,
     trust_remote_code: bool,
@@ -166,6 +179,8 @@ def quantize(
         "device": device,
         "trust_remote_code": trust_remote_code,
     }
+    if chat_template_kwargs is not None:
+        common["chat_template_kwargs"] = _object(chat_template_kwargs)
     if adapter is not None:
         common |= {"adapter": _from_here(_named(adapter)), "merge_adapter": True}
     return _make(method, common, given, no_double_quant, output, no_perplexity, as_json)
@@ -218,6 +233,18 @@ def _make(
     return 0
 
 
+def _object(text: str) -> Any:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise click.UsageError(
+            f'{_TEMPLATE} takes a JSON object, e.g. {{"enable_thinking": false}}'
+        )
+    return found
+
+
 def _named(model: str) -> str:
     """`model` as a profile has it: here a bare name of a folder will do as well."""
     path = Path(model)
@@ -253,6 +280,6 @@ def _asked(method: str, common: dict[str, Any], given: dict[str, Any], double: b
         return Profile.model_validate({"name": "quantize", "variants": variants})
     except ValidationError as error:
         first = next(mistakes(error))
-        name = str(first.path[-1])
-        option = {**_GPTQ_ONLY, **_CALIBRATION, **_COMMON}.get(name)
+        options = {**_GPTQ_ONLY, **_CALIBRATION, **_COMMON}
+        option = next((options[key] for key in map(str, first.path) if key in options), None)
         raise UserError(first.what, where=option or written(first.path), mend=first.mend) from None

@@ -71,6 +71,7 @@ class Calibrate(Stage):
         held = self.part == "held out"
         return {
             **self.weights.inputs,
+            **self.weights.asked,
             "prompts": self.prompts,
             "samples": HELD_OUT if held else self.quantize.samples,
             "sample_tokens": self.quantize.sample_tokens,
@@ -140,6 +141,7 @@ class Collect(Stage):
         file, named = self.quantize.calibration_file, self.quantize.calibration
         return {
             **self.weights.inputs,
+            **self.weights.asked,
             **({"sha256": _sha256(Path(file))} if file else {"dataset": named}),
             "part": self.part,
             "samples": self.quantize.samples,

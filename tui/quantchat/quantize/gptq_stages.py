@@ -39,7 +39,13 @@ class QuantizeGptq(Stage):
         asked = {name: getattr(self.quantize, name) for name in SETTINGS}
         # One order or the other: GPTQModel refuses both.
         asked["act_group_aware"] = asked["act_group_aware"] and not asked["desc_act"]
-        return {**self.weights.inputs, **asked, "versions": versions(_MAKERS), "recipe": 2}
+        return {
+            **self.weights.inputs,
+            **self.weights.asked,
+            **asked,
+            "versions": versions(_MAKERS),
+            "recipe": 2,
+        }
 
     @property
     def needs(self) -> Sequence[Stage]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,15 @@ class Weights:
     dtype: str
     device: str
     trusted: bool
+    template: dict[str, Any] = field(default_factory=dict)
+    """Variables of its chat template."""
 
     @classmethod
     def of(cls, spec: AnyVariant, source: Named | Stage) -> Weights:
         """The weights of `source`, loaded as `spec` has it."""
-        return cls(source, spec.dtype, spec.device, spec.trust_remote_code)
+        return cls(
+            source, spec.dtype, spec.device, spec.trust_remote_code, spec.chat_template_kwargs
+        )
 
     def made_by(self, stage: Stage) -> Weights:
         """Those that `stage` makes of them, loaded in the same way."""
@@ -44,6 +48,11 @@ class Weights:
         """What tells it from other weights, beyond the stage that makes it."""
         named = {"model": self.source.identity()} if isinstance(self.source, Named) else {}
         return {**named, "dtype": self.dtype}
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What tells what it says in chats from other chats of it: nothing, as a rule."""
+        return {"chat_template_kwargs": self.template} if self.template else {}
 
     def options(self, work: Work) -> dict[str, Any]:
         """How a job loads it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -55,6 +57,8 @@ def _notes(outcome: Outcome) -> list[str]:
             f"calibrated on {told['samples']} samples, {told['tokens']} tokens"
             f" (calibration.jsonl, SHA-256 {told['sha256'][:12]}…)"
         )
+        if template := told.get("chat_template_kwargs"):
+            notes.append(one_line(f"with chat_template_kwargs {json.dumps(template)}"))
         notes += _enough(told["tokens"], told.get("widest", 0))
     if outcome.resumed:
         notes.append(

@@ -40,7 +40,8 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     `amount` has it: every prompt is answered greedily, then again with sampling (from `seed` on)
     until there are enough. What was said before to the same prompt is not kept twice, nor is
     silence. A line is `{"messages": [...]}`, or `{"text": ...}` of a model without a chat template.
-    `device`, `dtype`, `revision` and `trusted` (to run the model's own code) are as in a profile.
+    `device`, `dtype`, `revision`, `trusted` (to run the model's own code) and
+    `chat_template_kwargs`, which may be left out, are as in a profile.
     Refused at once where the `group_size` that the chats are for does not fit the model.
 
     Result: `samples` written, and their `tokens`.
@@ -77,7 +78,8 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
         chats |= author.answer(prompts if wanted.tokens else prompts[:missing], sampled, tell)
     if not chats:
         raise Refused("unsupported", "the model said nothing to any calibration prompt")
-    return write(map(json.loads, chats), author.tokenizer, Path(options["output"]))
+    records = map(json.loads, chats)
+    return write(records, author.tokenizer, Path(options["output"]), author.template)
 
 
 def _batches(prompts: list[str], samples: int, size: int) -> Iterator[tuple[list[str], bool]]:
@@ -103,6 +105,7 @@ class _Author:
         self.tokenizer = load_tokenizer(load, padding_side="left")
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.template: dict[str, Any] = options.get("chat_template_kwargs", {})
         self.longest = 0
         """Answer in tokens."""
         self._at_once = sys.maxsize
@@ -148,7 +151,7 @@ class _Author:
         if not plain:
             chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
             texts = self.tokenizer.apply_chat_template(
-                chats, tokenize=False, add_generation_prompt=True
+                chats, tokenize=False, add_generation_prompt=True, **self.template
             )
         batch = self.tokenizer(
             texts,

@@ -30,7 +30,8 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     tokenizer. They are shuffled by `seed`. The first `held_out` are held apart, and so a quarter at
     most of what there is: with `part` "held out" these are written, else up to `samples` of the
     others. Where `samples` or `sample_tokens` is None it is as `amount` has it. `file` must still
-    have the hash `sha256`; `dataset` is `hub:name[:split[:column]]`.
+    have the hash `sha256`; `dataset` is `hub:name[:split[:column]]`. `chat_template_kwargs` are as
+    in a profile, and may be left out.
 
     Result: `samples` written, their `tokens`, how many there were (`found`), and the `length` in
     tokens that they are cut after. Raises Refused.
@@ -46,8 +47,9 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     random.Random(options["seed"]).shuffle(pieces)  # noqa: S311
     held_out = min(options["held_out"], len(pieces) // 4)
     held, rest = pieces[:held_out], pieces[held_out:]
-    chosen = held if options["part"] == "held out" else _first(rest, wanted, tokenizer)
-    told = write(chosen, tokenizer, Path(options["output"]))
+    template = options.get("chat_template_kwargs", {})
+    chosen = held if options["part"] == "held out" else _first(rest, wanted, tokenizer, template)
+    told = write(chosen, tokenizer, Path(options["output"]), template)
     return {**told, "found": len(pieces), "length": wanted.length}
 
 
@@ -60,7 +62,9 @@ def _widest(options: dict[str, Any], folder: str) -> int:
     return widest_of(AutoConfig.from_pretrained(folder, trust_remote_code=options["trusted"]))
 
 
-def _first(pieces: list[Record], wanted: Amount, tokenizer: Any) -> list[Record]:
+def _first(
+    pieces: list[Record], wanted: Amount, tokenizer: Any, template: dict[str, Any]
+) -> list[Record]:
     """As many of `pieces` as are `wanted`, from the first on."""
     chosen: list[Record] = []
     tokens = 0
@@ -69,7 +73,7 @@ def _first(pieces: list[Record], wanted: Amount, tokenizer: Any) -> list[Record]
             break
         chosen.append(piece)
         if wanted.tokens:
-            tokens += len(ids(piece, tokenizer, wanted.length))
+            tokens += len(ids(piece, tokenizer, wanted.length, template))
     return chosen
 
 

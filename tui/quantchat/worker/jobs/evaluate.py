@@ -43,7 +43,8 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
 
     `tasks` are names that the harness knows, or paths of its YAML files; `limit` documents of each
     are done (0: all), after `few_shot` examples (-1: as many as the task says), `batch` at a time,
-    in the model's chat template if `template`.
+    in the model's chat template if `template`, with the `chat_template_kwargs` of the load's
+    options.
 
     Result: `resolved`, `harness` (its version), `seconds` of answering, and `tasks`, for each one
     `task`, `version`, `few_shot`, `documents`, `documents_sha256` (over all that was asked and
@@ -178,6 +179,7 @@ def _evaluate(
         tokenizer=loaded.tokenizer,
         batch_size=options["batch"],
         trust_remote_code=False,
+        chat_template_args=dict(loaded.command.options.get("chat_template_kwargs", {})),
     )
     set_seed(SEED)
     with _counted(lm, report):

@@ -51,14 +51,16 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     """Quantize `model` on the chats in the file `calibration`, into the folder `output`.
 
     Of GPTQ there are `SETTINGS`; `device`, `dtype`, `revision` and `trusted` (to run the model's
-    own code) are as in a profile. A chat is cut after `most_tokens`, where that is given. The
-    chats are put beside the checkpoint. Finished layers are kept in the folder `unfinished`, where
-    GPTQModel can go on from them: with models of Llama's kind, in sequence.
+    own code) are as in a profile, as is `chat_template_kwargs`, which may be left out. A chat is
+    cut after `most_tokens`, where that is given. The chats are put beside the checkpoint. Finished
+    layers are kept in the folder `unfinished`, where GPTQModel can go on from them: with models of
+    Llama's kind, in sequence.
 
     Result: `layers`, their number; `losses`: of each `layer` and `module` the mean squared error
     `loss` GPTQModel measured, None where it fell back to rounding; `calibration`, with its
-    `samples`, `tokens` and `sha256`, and `widest`, the inputs of the widest module; `resumed`, the
-    first layer of this try (0: from the start).
+    `samples`, `tokens` and `sha256`, `widest`, the inputs of the widest module, and
+    `chat_template_kwargs` where there are any; `resumed`, the first layer of this try (0: from the
+    start).
     Raises Refused where the group size does not divide a module's width, or the model is quantized.
     """
     report(0, 0, "importing libraries")
@@ -87,8 +89,9 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     tokenizer = load_tokenizer(Load("gptq", folder, {}, trust_remote_code=options["trusted"]))
     layers = model.model.config.get_text_config().num_hidden_layers
     calibration = Path(options["calibration"]).read_bytes()
+    most, template = options.get("most_tokens"), options.get("chat_template_kwargs", {})
     chats = [
-        {"input_ids": ids(json.loads(chat), tokenizer, options.get("most_tokens"))}
+        {"input_ids": ids(json.loads(chat), tokenizer, most, template)}
         for chat in calibration.decode().split("\n")
         if chat
     ]
@@ -113,6 +116,7 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
             "tokens": tokens,
             "sha256": hashlib.sha256(calibration).hexdigest(),
             "widest": inputs,
+            **({"chat_template_kwargs": template} if template else {}),
         },
         "resumed": watch.first,
     }
