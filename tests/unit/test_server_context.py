@@ -1,4 +1,4 @@
-"""What a server says of its context and of itself, as vLLM, SGLang, TGI and llama.cpp say it."""
+"""What a server says of its context, its models and itself, as vLLM and its like say it."""
 
 from __future__ import annotations
 
@@ -75,6 +75,16 @@ async def test_a_prompt_that_does_not_fit_is_told_as_a_full_context(
     server.full = "top_k must be at least 0"
     failure = (await opened.ask()).answers["one"].failure
     assert failure is not None and failure.kind == "server_refused"
+
+
+async def test_a_wrong_name_is_told_with_those_that_there_are(server: FakeServer) -> None:
+    toml = TOML.format(url=server.url).replace('"tiny"', '"no-such"')
+    made = Opened(loads(toml, where="p.toml", folder=Path()))
+    server.behaviour = "404"
+    failure = (await made.load()).failure
+    await made.comparison.close()
+    assert failure is not None and "does not know no-such" in failure.reason
+    assert failure.mend == "mend `model`: the server has tiny"
 
 
 async def test_what_the_server_says_that_it_is_goes_into_the_snapshot(opened: Opened) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from quantchat.worker.failures import Refused, on_one_line
@@ -11,6 +12,8 @@ _TRANSPORT = {"httpx", "httpx2", "httpcore", "httpcore2", "anyio"}
 """Packages whose exceptions come through the client while a stream is read."""
 
 
+_NAMED = 5
+"""Most models of a server that are named."""
 _TOO_LONG = re.compile(
     r"context[ _](length|size|window)|max_model_len|must have less than \d+ tokens|"
     r"`inputs` tokens \+ `max_new_tokens`",
@@ -39,8 +42,13 @@ def is_of_the_request(error: BaseException) -> bool:
     return isinstance(told, dict) and told.get("http_status_code") in (400, 422)
 
 
-def refusal(error: Exception, *, where: str, model: str, key_env: str) -> Refused | None:
-    """`error` of a request to `where` as a Refused; None for an error of another kind."""
+def refusal(
+    error: Exception, *, where: str, model: str, key_env: str, has: Sequence[str] = ()
+) -> Refused | None:
+    """`error` of a request to `where` as a Refused; None for an error of another kind.
+
+    `has`: the names of the models that the server lists.
+    """
     import openai
 
     if isinstance(error, openai.APITimeoutError) or "Timeout" in type(error).__name__:
@@ -64,10 +72,13 @@ def refusal(error: Exception, *, where: str, model: str, key_env: str) -> Refuse
             'put a key into an environment variable and name it: key_env = "…_API_KEY"',
         )
     if isinstance(error, openai.NotFoundError):
+        more = ", …" if len(has) > _NAMED else ""
         return Refused(
             "server_refused",
             f"the server at {where} does not know {model} (404): {_said(error)}",
-            "mend `model`, or base_url, which as a rule ends with /v1",
+            f"mend `model`: the server has {', '.join(has[:_NAMED])}{more}"
+            if has
+            else "mend `model`, or base_url, which as a rule ends with /v1",
         )
     if isinstance(error, openai.RateLimitError):
         wait = error.response.headers.get("retry-after", "")

@@ -85,6 +85,8 @@ class RemoteDecoder:
         """Whether the server was seen to count its tokens."""
         self._build = ""
         """What it says it is: as a rule its version."""
+        self._has: list[str] = []
+        """The names it lists."""
         self._told: Any = None
         """What it lists of the model."""
 
@@ -114,6 +116,7 @@ class RemoteDecoder:
             listed = [model async for model in self._client.models.list()]
         except (openai.NotFoundError, openai.APIResponseValidationError):
             return  # not every server lists; the first request will tell
+        self._has = [model.id for model in listed]
         self._told = next((model for model in listed if model.id == self._model), None)
 
     async def _warm_up(self) -> None:
@@ -300,7 +303,13 @@ class RemoteDecoder:
         except Refused:
             raise
         except Exception as error:
-            told = refusal(error, where=self._where, model=self._model, key_env=self._key_env)
+            told = refusal(
+                error,
+                where=self._where,
+                model=self._model,
+                key_env=self._key_env,
+                has=[] if self._model in self._has else self._has,
+            )
             if told is None:
                 raise
             raise told from error
