@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +20,7 @@ from quantchat.bench.live_variant import LiveVariant, State
 from quantchat.errors import UserError
 from quantchat.host.environments import Environments
 from quantchat.metrics.sampler import DeviceSampler
-from quantchat.profile.model import DEMO_MODEL, Profile, Transformers
+from quantchat.profile.model import DEMO_MODEL, Generation, Profile, Transformers
 from quantchat.quantize.store import Workshop
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(600)]
@@ -27,6 +29,7 @@ SERVER_ENV = "llama-server"
 """As benchmarks/servers.py makes it: building it takes minutes, so that no test does."""
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 ADDRESS = "http://127.0.0.1:{port}"
+RUNNING = "vllm:num_requests_running{"
 QUESTION, ANSWER = "What is the capital of France?", "The capital of France is Paris."
 
 
@@ -160,3 +163,56 @@ async def test_llama_cpp_begins_alike_on_the_weights_that_the_base_was_unpacked_
         assert "counts no tokens" in run.served.ready.note and served.counted == -1
         assert "penalty" not in run.served.ready.note
         assert memory_of(run.served) > 2**20 * 150
+
+
+async def test_vllm_says_the_same_and_stops_when_it_is_told(
+    demo_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a `vllm` is on PATH; it need not be installed beside quantchat, and no test does it."""
+    vllm = shutil.which("vllm")
+    if vllm is None:
+        pytest.skip("no vllm is on PATH")
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; by default half of the memory
+    command = [vllm, "serve", str(demo_base), "--dtype", "float32", "--max-model-len", "256"]
+    spec = profile(demo_base, str(demo_base), [*command, "--enforce-eager"])
+    async with beside(spec) as run:
+        here, served = await run.ask(QUESTION)
+        assert here.text == served.text == ANSWER
+        assert (served.reason, served.prompt_tokens) == ("eos", here.prompt_tokens)
+        assert served.counted == len(here.ids) == len(served.pieces)
+        ready = run.served.ready
+        assert ready is not None and "penalty" not in ready.note
+        assert ready.resolved.context_length == 256
+        assert ready.resolved.libraries["server"].startswith("vllm-")
+
+        here, served = await run.ask("word " * 300)
+        assert here.failure is None and served.failure is not None
+        assert served.failure.kind == "context_full"
+
+        run.comparison.new_chat()
+        run.comparison.set_generation(Generation(max_new_tokens=200))
+        turn = run.comparison.ask("Count from one to one hundred in words.")
+        here, served = run.answers(turn)
+        await until(lambda: len(served.pieces) > 5)
+        assert running(run.server()) == 1
+        run.comparison.stop()
+        await until(lambda: running(run.server()) == 0)
+        await run.comparison.wait()
+        assert served.reason == "stop"
+
+        turn = run.comparison.ask("Count from one to one hundred in words.")
+        here, served = run.answers(turn)
+        await until(lambda: len(served.pieces) > 5)
+        engine = run.server().children()[-1]
+        engine.kill()  # the address is another process' of its own
+        await until(lambda: run.served.state is State.FAILED)
+        assert run.served.failure is not None and run.served.failure.kind == "server_ended"
+        assert served.failure is not None and served.text
+
+
+def running(server: psutil.Process) -> float:
+    """How many requests vLLM works on."""
+    (port,) = {c.laddr.port for c in server.net_connections("tcp") if c.status == "LISTEN"}
+    with urllib.request.urlopen(f"{ADDRESS.format(port=port)}/metrics") as told:
+        lines = told.read().decode().splitlines()
+    return sum(float(one.split()[-1]) for one in lines if one.startswith(RUNNING))
