@@ -1,0 +1,44 @@
+"""The live panel repaints those lines that changed, and each that did."""
+
+from __future__ import annotations
+
+from textual.app import App, ComposeResult
+
+from fakes.screen_reader import see
+from fakes.scripted_worker import MIB, ledger
+from quantchat.app.memory_track import MemoryTrack
+from quantchat.app.themes import VARIABLES
+from quantchat.app.widgets.live_panel import LivePanel, Scales
+from quantchat.metrics.memory import ProcessMemory
+
+
+class Panel(App[None]):
+    """Nothing but a panel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory = MemoryTrack()
+        self.panel = LivePanel(self.memory)
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        return VARIABLES
+
+    def compose(self) -> ComposeResult:
+        yield self.panel
+
+    def note(self, kv_cache: int) -> None:
+        held = ProcessMemory(700 * MIB, "resident")
+        self.memory.note(0.0, 1, ledger(kv_cache=kv_cache), held)
+
+
+async def test_what_changes_between_drawing_and_painting_is_painted_in_the_end() -> None:
+    app = Panel()
+    async with app.run_test(size=(70, 10)) as pilot:
+        app.note(kv_cache=0)
+        app.panel.draw(Scales(memory=1024 * MIB))
+        await see(pilot, "KV 0 B")
+        app.panel.draw(Scales(memory=2048 * MIB))
+        app.note(kv_cache=8 * MIB)  # before the strip's new scale is painted
+        await see(pilot, "2.0 GiB")
+        app.panel.draw(Scales(memory=2048 * MIB))
+        await see(pilot, "KV 8.0 MiB")
