@@ -175,6 +175,31 @@ def test_a_measurement_names_its_file_though_the_output_has_no_room(
     assert capsys.readouterr().err == f"saved {saved}\n"
 
 
+def test_a_measurement_is_printed_though_it_cannot_be_saved(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    snapshot = measured()
+    with pytest.raises(UserError, match="cannot save the snapshot"):
+        publish(snapshot, tmp_path / "file", None)
+    out, err = capsys.readouterr()
+    assert store.loads(out.encode(), where="stdout") == snapshot
+    assert err == ""
+
+
+@pytest.mark.parametrize("words", [("run", "demo"), ("score", "demo"), ("rerun", "{saved}")])
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_measured(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    saved = store.save(measured(), tmp_path)
+    (tmp_path / "file").touch()
+    asked = (word.format(saved=saved) for word in words)
+    done = started(tmp_path, *asked, "--save", str(tmp_path / "file" / "x"), capture_output=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "file/x: cannot save the snapshot" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 # ---------------------------------------------------------------- the consoles
 
 

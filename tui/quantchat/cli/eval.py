@@ -144,8 +144,10 @@ def _evaluated(
     from quantchat.bench.evaluating import NothingEvaluated, evaluate
     from quantchat.cli.progress import progress_display
     from quantchat.quantize.store import Workshop
+    from quantchat.snapshot import store
     from quantchat.text import one_line
 
+    store.make_ready(folder)
     try:
         with progress_display() as display:
             snapshot, found = asyncio.run(

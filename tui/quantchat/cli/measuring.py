@@ -40,8 +40,10 @@ def measured(comparison: Comparison, plan: Plan, folder: Path | None, *, as_json
     """
     from quantchat.bench.headless import LoadFailed, measure
     from quantchat.cli.progress import progress_display
+    from quantchat.snapshot import store
     from quantchat.text import one_line
 
+    store.make_ready(folder)
     for side in comparison.sides:
         for danger in side.spec.dangers:
             told = f"CAUTION: {side.label} {danger}, which could do anything you can"
@@ -62,11 +64,18 @@ def measured(comparison: Comparison, plan: Plan, folder: Path | None, *, as_json
 def publish(
     snapshot: Snapshot, folder: Path | None, show: Callable[[Snapshot], None] | None
 ) -> None:
-    """Save `snapshot` into `folder`, by default the user's; `show` it, or print it as JSON."""
+    """Save `snapshot` into `folder`, by default the user's; `show` it, or print it as JSON.
+
+    Shown also where it cannot be saved: it may have taken hours. Raises UserError then.
+    """
+    from quantchat.errors import UserError
     from quantchat.snapshot import store
     from quantchat.text import one_line
 
-    path = store.save(snapshot, folder)
+    try:
+        path, unsaved = store.save(snapshot, folder), None
+    except UserError as error:
+        path, unsaved = None, error
     try:
         if show is None:
             sys.stdout.write(store.dumps(snapshot).decode("ascii"))
@@ -74,7 +83,10 @@ def publish(
         else:
             show(snapshot)
     finally:  # also where the output has no room
-        click.echo(f"saved {one_line(str(path))}", err=True)
+        if path is not None:
+            click.echo(f"saved {one_line(str(path))}", err=True)
+    if unsaved is not None:
+        raise unsaved
 
 
 def _print_tables(snapshot: Snapshot) -> None:

@@ -115,8 +115,10 @@ def _scored(profile: Profile, plan: ScorePlan, folder: Path | None, *, as_json: 
     from quantchat.bench.scoring import NothingScored, score
     from quantchat.cli.progress import progress_display
     from quantchat.quantize.store import Workshop
+    from quantchat.snapshot import store
     from quantchat.text import one_line
 
+    store.make_ready(folder)
     try:
         with progress_display() as display:
             snapshot, found = asyncio.run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -45,11 +46,29 @@ def save_file(folder: Path | None, name: str, data: bytes, *, what: str) -> Path
         paths.private(folder)
         return write_new(folder / name, data)
     except OSError as error:
-        raise UserError(
-            f"cannot save {what}: {error.strerror or error}",
-            where=str(folder),
-            mend="name another folder with --snapshots",
-        ) from error
+        raise _cannot_save(what, folder, error) from error
+
+
+def make_ready(folder: Path | None = None) -> None:
+    """Make `folder` (by default the user's), and see whether a snapshot can be saved there.
+
+    To be asked before what takes hours. Raises UserError.
+    """
+    folder = folder or paths.snapshots_dir()
+    try:
+        paths.private(folder)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise _cannot_save("the snapshot", folder, error) from error
+
+
+def _cannot_save(what: str, folder: Path, error: OSError) -> UserError:
+    return UserError(
+        f"cannot save {what}: {error.strerror or error}",
+        where=str(folder),
+        mend="name another folder with --save or --snapshots",
+    )
 
 
 def dumps(snapshot: Snapshot) -> bytes:
