@@ -14,12 +14,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.cells import cell_len
 from rich.console import Console
-from rich.text import Text
 
 from fakes.scripted_jobs import Jobs
-from quantchat.cli import bars, main, stages
+from quantchat.cli import main
 from quantchat.cli.quantize import _GPTQ_ONLY
 from quantchat.errors import UserError
 from quantchat.profile.quantize import Quantize
@@ -27,7 +25,7 @@ from quantchat.quantize import export, outcome
 from quantchat.quantize.outcome import Outcome, Perplexity, Side
 from quantchat.quantize.store import Workshop
 from quantchat.report.quantizing import render
-from quantchat.worker.protocol import Failed, Progress
+from quantchat.worker.protocol import Failed
 
 Capture = pytest.CaptureFixture[str]
 LOSSES = [
@@ -329,10 +327,10 @@ def test_what_was_quantized_before_is_not_in_the_time() -> None:
         ({"widest": 0}, None),
         ({"widest": 1250}, "4.0 tokens for each of the 1250 inputs of the widest module\n"),
         ({"widest": 5000}, "1.0 tokens for each of the 5000 inputs of the widest module\n"),
-        ({"widest": 14336}, "0.35 tokens for each of the 14336 inputs of the widest module: "),
+        ({"widest": 14336}, None),  # of which the note of the checkpoint tells
     ],
 )
-def test_too_little_calibration_is_told(widest: dict[str, int], told: str | None) -> None:
+def test_how_much_calibration_there_was(widest: dict[str, int], told: str | None) -> None:
     made = dataclasses.replace(an_outcome([]), calibration={**CALIBRATION, **widest})
     console = Console(file=io.StringIO(), width=160)
     with console.capture() as caught:
@@ -340,7 +338,15 @@ def test_too_little_calibration_is_told(widest: dict[str, int], told: str | None
     said = "".join(f"{line.rstrip()} \n" for line in caught.get().splitlines())
     assert (told or "").replace("\n", " \n") in said
     assert ("for each of" in said) is (told is not None)
-    assert ("--samples, or more --sample-tokens" in said) is (widest.get("widest") == 14336)
+
+
+def test_too_little_calibration_is_told_once(jobs: Jobs, capsys: Capture) -> None:
+    jobs.results["quantize_gptq"]["calibration"] = {**CALIBRATION, "widest": 14336}
+    assert main(["quantize", "model", "--no-perplexity"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("0.35 tokens for each of the 14336 inputs of its widest module: GPTQ") == 1
+    assert said.count("for each of") == 1
+    assert "give more samples, or more sample_tokens" in said
 
 
 rows = st.fixed_dictionaries(
@@ -355,41 +361,3 @@ rows = st.fixed_dictionaries(
 @given(st.lists(rows), st.text())
 def test_any_outcome_can_be_shown(losses: list[dict[str, Any]], note: str) -> None:
     assert render(an_outcome(losses, note)).renderables
-
-
-def test_progress_without_a_terminal_is_lines(capsys: Capture) -> None:
-    with stages.stage_display() as display:
-        display(Progress("loading"))
-        display(Progress("loading"))
-        display(Progress("layer", 1, 2, "q_proj"))
-        display(Progress("layer", 1, 2, "loss of q_proj 0.1"))
-        display(Progress("bytes", 5, 100_000, "5 of 100000"))
-    assert capsys.readouterr().err.splitlines() == ["loading", "layer 1 of 2: q_proj", "bytes"]
-
-
-@pytest.mark.parametrize("width", [60, 80, 100, 160])
-def test_bars_in_a_terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
-    out = Console(file=io.StringIO(), force_terminal=True, width=width)
-    monkeypatch.setattr(bars, "console", lambda *, stderr: out)
-    bar = bars.bars(detail=True)
-    bar.add_task("loading", total=None, detail="")
-    bar.add_task("quantizing layer", total=30, completed=7, detail="67 s left · " + "q_proj, " * 30)
-    bar.add_task("over", total=1, completed=1, detail="")
-    with out.capture() as caught:
-        out.print(*bar.get_renderables())
-    lines = [line.rstrip() for line in Text.from_ansi(caught.get()).plain.splitlines()]
-    # A terminal writes `^C` at the end of the last line: it must not be the start of a new one.
-    assert max(map(cell_len, lines)) <= width - len("^C")
-    loading, layer, over = lines[:3]
-    assert "7/30" in layer and ("67 s left" in layer or width < 80)
-    assert "/" not in loading + over  # nothing to count
-
-
-def test_at_the_end_no_stage_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    out = Console(file=io.StringIO(), force_terminal=True, width=100)
-    for module in (bars, stages):
-        monkeypatch.setattr(module, "console", lambda *, stderr: out)
-    with out.capture() as caught, stages.stage_display() as display:
-        display(Progress("perplexity after", 2, 3, "windows read"))
-    last = Text.from_ansi(caught.get()).plain.rstrip().splitlines()[-1]
-    assert "3/3" in last and "windows read" not in last

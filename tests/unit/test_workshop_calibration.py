@@ -84,6 +84,21 @@ async def test_chats_are_known_by_what_their_template_is_told(tmp_path: Path, jo
     assert all(options["chat_template_kwargs"] for _, options in jobs.begun[2:])
 
 
+async def test_a_checkpoint_that_was_calibrated_on_too_little_says_so(
+    tmp_path: Path, jobs: Jobs
+) -> None:
+    """Where it is loaded, in a column of the screen and in a snapshot, made now or long ago."""
+    for number, (widest, said) in enumerate(((1250, False), (14336, True), (0, False))):
+        about = {"samples": 32, "tokens": 5000, "sha256": "ab" * 32, "widest": widest}
+        jobs.results["quantize_gptq"] = {"calibration": about}
+        spec = gptq(tmp_path, seed=number)
+        prepared = await Workshop(jobs.start).prepare(spec, silent)
+        assert prepared == Workshop(jobs.start).find(spec)
+        told = "calibrated on 0.35 tokens for each of the 14336 inputs of its widest module"
+        assert prepared.note.startswith(told) is said
+        assert bool(prepared.note) is said
+
+
 async def test_a_data_set_is_known_by_its_name(tmp_path: Path, jobs: Jobs) -> None:
     spec = gptq(tmp_path, calibration="hub:org/name:train:text")
     await Workshop(jobs.start).prepare(spec, silent)

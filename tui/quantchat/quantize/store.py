@@ -27,6 +27,7 @@ from quantchat.quantize import verify
 from quantchat.quantize.bitsandbytes_stage import QuantizeBitsAndBytes
 from quantchat.quantize.cache import MADE, CheckpointCache, Site, read_made
 from quantchat.quantize.calibration_stages import gather
+from quantchat.quantize.enough import shortage
 from quantchat.quantize.fetch import SMOLLM2, Wheel
 from quantchat.quantize.gptq_stages import QuantizeGptq
 from quantchat.quantize.job import MORE_ROOM
@@ -233,7 +234,8 @@ def _note(spec: AnyVariant, made: Path) -> str:
     adapter = told.result.get("adapter") if told else None
     merged = f"{adapter['name']} is merged in ({adapter['kind']})" if adapter else ""
     demo = DEMO_NOTE if spec.model == DEMO_MODEL else ""
-    return "; ".join(filter(None, (merged, demo)))
+    short = shortage(told.result.get("calibration", {})) if told else ""
+    return "; ".join(filter(None, (merged, demo, short)))
 
 
 def _cannot_write(error: OSError) -> Failed:

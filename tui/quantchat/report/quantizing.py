@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from quantchat.quantize.enough import share, shortage
 from quantchat.quantize.outcome import Outcome, Side
 from quantchat.report.figures import UNKNOWN, number, seconds, size
 from quantchat.text import one_line
@@ -59,7 +61,7 @@ def _notes(outcome: Outcome) -> list[str]:
         )
         if template := told.get("chat_template_kwargs"):
             notes.append(one_line(f"with chat_template_kwargs {json.dumps(template)}"))
-        notes += _enough(told["tokens"], told.get("widest", 0))
+        notes += _enough(told)
     if outcome.resumed:
         notes.append(
             f"{outcome.resumed} of the layers were kept from a try that was stopped:"
@@ -79,12 +81,13 @@ def _notes(outcome: Outcome) -> list[str]:
     return [*notes, *([one_line(outcome.note)] if outcome.note else [])]
 
 
-def _enough(tokens: int, widest: int) -> list[str]:
-    """How many tokens there are for each input of the widest module, where that is known."""
-    if not widest:
+def _enough(calibration: dict[str, Any]) -> list[str]:
+    """How many tokens there were for each input of the widest module, where that is known.
+
+    Where they were too few the checkpoint's own note says so.
+    """
+    found = share(calibration)
+    if found is None or shortage(calibration):
         return []
-    share = tokens / widest
-    told = f"{number(share)} tokens for each of the {widest} inputs of the widest module"
-    if share >= 1:
-        return [told]
-    return [f"{told}: GPTQ wants more than one; give more --samples, or more --sample-tokens"]
+    widest = calibration["widest"]
+    return [f"{number(found)} tokens for each of the {widest} inputs of the widest module"]
