@@ -10,7 +10,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.color import Color
 
-from fakes.screen_reader import lines, see, see_in
+from fakes.screen_reader import lines, see, see_in, wait_until
 from fakes.scripted_app import DEMO, Running, Setup
 from fakes.scripted_worker import resolved
 from quantchat.app.textual_workarounds import ControlGuard
@@ -120,9 +120,11 @@ async def test_labels_and_names(setup: Setup, size: tuple[int, int]) -> None:
         clean(run)
         for key in ("ctrl+o", "ctrl+l"):
             await run.pilot.press(key)
+            await wait_until(run.pilot, lambda: run.app.screen is not run.screen, "the dialog")
             await see(run.pilot, "[b]l⟨202E⟩[/nope]")
             clean(run)
             await run.pilot.press("escape")
+            await wait_until(run.pilot, lambda: run.app.screen is run.screen, "its end")
         await run.pilot.press("f5")
         await see(run.pilot, "[b]l⟨202E⟩[/nope]: ")
 

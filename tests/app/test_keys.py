@@ -9,7 +9,7 @@ from textual.widgets import Input, OptionList, TextArea
 
 from fakes.screen_reader import column, lines, see, see_gone, see_in, text, wait_until
 from fakes.scripted_app import LEFT, RIGHT, THIRD, Running, Setup
-from quantchat.app.commands import COMMANDS
+from quantchat.app.commands import COMMANDS, Command
 from quantchat.app.screens.log import LogScreen
 from quantchat.worker.protocol import Generate, Stop
 
@@ -263,9 +263,11 @@ async def test_help_names_each_key(setup: Setup) -> None:
     async with setup.running((200, 70)) as run:  # as high as it takes to see them all
         await run.pilot.press("f1")
         await see(run.pilot, "Keys and words")
-        for one in COMMANDS:
-            row = f"  {one.key} "
-            assert any(row in line and one.help[:40] in line for line in lines(run.app)), one.id
+
+        def named(one: Command) -> bool:
+            return any(f"  {one.key} " in x and one.help[:40] in x for x in lines(run.app))
+
+        await wait_until(run.pilot, lambda: all(map(named, COMMANDS)), "a row for each")
         await run.pilot.press("f1")
         await wait_until(run.pilot, lambda: run.app.screen is run.screen)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes.screen_reader import see, see_gone, text, wait_until
+from fakes.screen_reader import see, see_gone, wait_until
 from fakes.scripted_app import SIZES, Running, Setup
 from quantchat.app.screens.measure import MeasuringScreen
 from quantchat.app.screens.measure_plan import MeasurePlanScreen
@@ -23,6 +23,8 @@ def saved(run: Running) -> list[Snapshot]:
 async def begin(run: Running) -> None:
     await run.pilot.press("f12")
     await wait_until(run.pilot, lambda: isinstance(run.app.screen, MeasurePlanScreen), "the plan")
+    # A key before that would go nowhere.
+    await wait_until(run.pilot, lambda: run.app.focused is not None, "the cursor in it")
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -136,6 +138,6 @@ async def test_a_program_that_ends_meanwhile_ends(setup: Setup) -> None:
         await run.pilot.press("enter")
         await wait_until(run.pilot, lambda: isinstance(run.app.screen, MeasuringScreen))
         await see(run.pilot, "warming up")
-        assert "Esc stops" in text(run.app)
+        await see(run.pilot, "Esc stops")
         await run.pilot.press("ctrl+q")
     assert setup.left.closed and setup.right.closed

@@ -133,6 +133,7 @@ async def test_the_key_goes_there(setup: Setup) -> None:
         await run.pilot.press("ctrl+right_square_bracket")
         await see(run.pilot, "no greedy answers part here")
         await run.answered()
+        await see(run.pilot, "more 59")
         assert "here it is" not in text(run.app)
         await run.pilot.press("ctrl+right_square_bracket")
         await see(run.pilot, "here it is")

@@ -28,11 +28,11 @@ async def test_several_lines_are_sent_as_one_prompt(setup: Setup, newline: str) 
             await run.pilot.press(newline)
         await run.pilot.press(*"two")
         await see(run.pilot, "one")
-        assert run.screen.prompt.text == "one\ntwo"
-        assert run.screen.prompt.size.height == 2
+        prompt = run.screen.prompt
+        await wait_until(run.pilot, lambda: prompt.text == "one\ntwo" and prompt.size.height == 2)
         await run.pilot.press("enter")
         await wait_until(run.pilot, lambda: sent(run) == ["one\ntwo"])
-        assert run.screen.prompt.text == "" and run.screen.prompt.size.height == 1
+        await wait_until(run.pilot, lambda: prompt.text == "" and prompt.size.height == 1)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ async def test_the_box_grows_and_then_scrolls(setup: Setup) -> None:
         for _ in range(20):
             await run.pilot.press("x", "ctrl+j")
         prompt = run.screen.prompt
-        assert prompt.size.height == 8
+        await wait_until(run.pilot, lambda: prompt.size.height == 8, "its full height")
         await run.pilot.press(*"end")
         await wait_until(run.pilot, lambda: any("end" in line for line in lines(run.app)))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fakes.saved import snapshot
-from fakes.screen_reader import see, see_gone, text, wait_until
+from fakes.screen_reader import see, see_gone, see_in, text, wait_until
 from fakes.scripted_app import SIZES, Running, Setup
 from fakes.scripted_machine import ScriptedMachine
 from quantchat.app.app import QuantchatApp
@@ -41,7 +41,8 @@ async def test_also_in_the_middle_of_an_answer(setup: Setup) -> None:
     async with setup.running() as run:
         await run.ready()
         await run.ask()
-        await see(run.pilot, "The capital")
+        for side in (0, 1):
+            await see_in(run.pilot, side, "The capital")
         run.app.keep()
         (kept,) = waiting(run)
         answers = store.load(kept).turns[0].answers

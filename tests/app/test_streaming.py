@@ -149,7 +149,8 @@ async def test_follow_can_be_turned_off(setup: Setup) -> None:
     async with setup.running((80, 24)) as run:
         await run.ready()
         await run.ask()
-        await see(run.pilot, "519")
+        for side in (0, 1):
+            await see_in(run.pilot, side, "519")
         await run.pilot.press("ctrl+g")
         await see(run.pilot, "staying here")
         run.left.gate.set()
@@ -165,7 +166,7 @@ async def test_short_answers_stand_at_the_top(setup: Setup) -> None:
     async with setup.running((80, 24)) as run:
         await run.ready()
         await run.answered()
-        assert "loaded in" in lines(run.app)[3]
+        await wait_until(run.pilot, lambda: "loaded in" in lines(run.app)[3])
 
 
 async def test_tags_line_breaks_and_wide_characters_are_shown(setup: Setup) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 import quantchat.app
 from fakes.terminal import Terminal
+from fakes.waiting import PATIENCE_S
 from quantchat import paths
 from quantchat.app import terminal
 from quantchat.errors import UserError
@@ -44,7 +45,7 @@ class Session:
         return recovered.waiting(self.folder)
 
     def report(self) -> dict[str, Any]:
-        self.terminal.process.wait(30)
+        self.terminal.process.wait(PATIENCE_S)
         report: dict[str, Any] = json.loads((self.folder / "report.json").read_text())
         return report
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -71,8 +72,9 @@ def cut_at_the_clients_side(server: SshServer, terminal: Terminal) -> None:
 def cut_at_the_servers_side(server: SshServer, terminal: Terminal) -> None:
     for session in server.sessions():
         for process in (*session.children(), session):
-            if "sshd" in process.name():
-                process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # gone with the one before it
+                if "sshd" in process.name():
+                    process.kill()
 
 
 @pytest.mark.parametrize("cut", [cut_at_the_clients_side, cut_at_the_servers_side])

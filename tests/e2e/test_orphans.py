@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from fakes.waiting import PATIENCE_S
+
 OWNER = Path(__file__).parents[1] / "fakes" / "owner.py"
 TIMES = 8
 """Who dies first is a race: without the watcher most of these left a child behind."""
@@ -32,7 +34,7 @@ def living(group: int) -> list[psutil.Process]:
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, what
         time.sleep(0.01)
@@ -57,7 +59,8 @@ def test_a_worker_and_what_it_started(tmp_path: Path) -> None:
     python = with_a_child(tmp_path)
     for _ in range(TIMES):
         process, group = owner("worker", python)
-        assert len(living(group)) == 3  # the worker, its child, the watcher
+        # The worker, its child, the watcher.
+        until(lambda group=group: len(living(group)) == 3, "all of it runs")  # type: ignore[misc]
         process.kill()
         process.communicate()
         until(lambda group=group: not living(group), "a process was left behind")  # type: ignore[misc]

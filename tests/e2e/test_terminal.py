@@ -133,6 +133,6 @@ def test_the_terminal_is_closed(demo_cache: Path, tmp_path: Path) -> None:
         terminal.wait_for(lambda: len(workers_of(terminal)) >= 2, "the workers")
         workers = workers_of(terminal)
         terminal.hang_up()
-        assert terminal.process.wait(30) != 0
+        assert terminal.process.wait(PATIENCE_S) != 0
         _, alive = psutil.wait_procs(workers, timeout=PATIENCE_S)
         assert not alive

@@ -19,6 +19,7 @@ from typing import TypeVar
 import psutil
 import pytest
 
+from fakes.waiting import PATIENCE_S
 from quantchat.errors import UserError
 from quantchat.host.worker_process import Place, Worker, WorkerEnded, start_worker
 from quantchat.worker.protocol import (
@@ -287,9 +288,9 @@ def test_no_worker_outlives_its_owner(demo_base: Path, while_loading: bool) -> N
     until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
 
 
-def until(condition: Callable[[], bool], most_s: float = 30) -> None:
+def until(condition: Callable[[], bool]) -> None:
     """Wait for `condition`, looking often."""
-    deadline = time.monotonic() + most_s
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, "it did not come true"
         time.sleep(0.01)

