@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from textual import events
 
 from fakes.screen_reader import see, see_gone, wait_until
 from fakes.scripted_app import SIZES, Running, Setup
@@ -128,6 +129,15 @@ async def test_a_mistaken_number_is_told(setup: Setup) -> None:
         await see(run.pilot, "rounds: Input should be greater than or equal to 1")
         await run.pilot.press("escape")
         await wait_until(run.pilot, lambda: run.app.screen is run.screen)
+
+
+async def test_a_number_is_what_was_typed_however_fast(setup: Setup) -> None:
+    async with setup.running() as run:
+        await run.ready()
+        await begin(run)
+        for key, character in (("backspace", "\x7f"), ("3", "3"), ("enter", "\r")):
+            run.app.post_message(events.Key(key, character))
+        await see(run.pilot, "Measured in turn: 15 turns, 5 prompts, 3 rounds")
 
 
 async def test_a_program_that_ends_meanwhile_ends(setup: Setup) -> None:

@@ -108,6 +108,15 @@ async def test_what_is_typed_right_after_enter_is_the_next_prompt(setup: Setup) 
         assert box.cursor_location == (0, 2)
 
 
+async def test_keys_that_come_at_once_edit_in_their_order(setup: Setup) -> None:
+    async with setup.running() as run:
+        await run.ready()
+        typed = (("a", "a"), ("b", "b"), ("backspace", "\x7f"), ("c", "c"), ("ctrl+j", "\n"))
+        for key, character in (*typed, ("d", "d"), ("left", None), ("e", "e"), ("enter", "\r")):
+            run.app.post_message(events.Key(key, character))
+        await wait_until(run.pilot, lambda: sent(run) == ["ac\ned"], "the prompt as it was typed")
+
+
 async def test_what_is_pasted_is_seen_as_it_is_sent(setup: Setup) -> None:
     async with setup.running() as run:
         await run.ready()

@@ -22,6 +22,7 @@ from quantchat.app.screens.comparison import ComparisonScreen
 from quantchat.app.textual_workarounds import (
     ControlGuard,
     PacedApp,
+    edit_in_order,
     let_drawn_lines_go,
     settle_on_one_size,
     take_pastes_for_text,
@@ -98,6 +99,7 @@ class QuantchatApp(PacedApp):
         """
         tell_alt_enter()
         take_pastes_for_text()
+        edit_in_order()
         let_drawn_lines_go()
         settle_on_one_size()
         super().__init__()

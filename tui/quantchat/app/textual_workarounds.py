@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import errno
 import threading
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from functools import _lru_cache_wrapper, lru_cache, partial
 from typing import Any, cast
 
@@ -23,11 +23,14 @@ from textual.color import Color
 from textual.driver import Driver
 from textual.drivers import linux_driver
 from textual.drivers.linux_driver import LinuxDriver
+from textual.events import Key
 from textual.filter import LineFilter
 from textual.geometry import Size
 from textual.keys import Keys
 from textual.message import Message
 from textual.screen import Screen
+from textual.widget import Widget
+from textual.widgets import Input, TextArea
 
 from quantchat.app.terminal_output import TerminalOutput
 from quantchat.text import neutralise
@@ -136,6 +139,32 @@ class PasteParser(XTermParser):
 def take_pastes_for_text() -> None:
     """Have the driver read the terminal with `PasteParser`."""
     linux_driver.XTermParser = PasteParser  # type: ignore[attr-defined]
+
+
+def edit_in_order() -> None:
+    """Let a key that edits act before what is typed after it is taken.
+
+    Textual hands a key that is no character up to the app, which looks for its binding when its
+    turn comes. What was typed after it is in the text by then, where keys come faster than they are
+    heard: on a slow line, on a busy machine. Can go when a widget runs its own bindings itself.
+    """
+    for kind in (TextArea, Input):
+        if not getattr(kind._on_key, "in_order", False):
+            kind._on_key = _in_order(kind._on_key)  # type: ignore[method-assign,assignment]
+
+
+def _in_order(typed: Callable[[Any, Key], Awaitable[None]]) -> Callable[[Any, Key], Any]:
+    async def on_key(widget: Widget, event: Key) -> None:
+        if not event.is_printable:
+            for one in widget._bindings.key_to_bindings.get(event.key, ()):
+                if await widget.app.run_action(one.action, widget):
+                    event.stop()
+                    event.prevent_default()
+                    return
+        await typed(widget, event)
+
+    on_key.in_order = True  # type: ignore[attr-defined]
+    return on_key
 
 
 def let_drawn_lines_go() -> None:
