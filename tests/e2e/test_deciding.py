@@ -61,7 +61,8 @@ def test_where_they_part_what_surprises_and_a_blind_vote(demo_cache: Path, tmp_p
     with quantchat(demo_cache, tmp_path, short_demo(tmp_path)) as terminal:
         terminal.wait_for(lambda: terminal.text.count("● ready") == 2, "both sides ready")
         terminal.type("Name three rivers of Europe." + ENTER)
-        terminal.wait_for_text("same for ", ", then ‘", " 0.")
+        # Where that is depends on what the checkpoint was calibrated on.
+        terminal.wait_for_match(r"(same for \d+ tokens?, then|part at once:) ‘.* 0\.\d")
         terminal.type(WHERE_THEY_PART)
         terminal.type(SURPRISE)
         terminal.wait_for(lambda: terminal.text.count("under itself") == 2, "both perplexities")
