@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from rich.color import Color as RichColor
+from rich.color import ColorSystem
 from textual.color import Color
 from textual.theme import Theme
 
@@ -108,6 +110,19 @@ def test_text_can_be_read_on_each_ground(theme: Theme) -> None:
         ):
             assert text and ground
             assert contrast(text, ground) >= least, (text, ground)
+
+
+@pytest.mark.parametrize("theme", themes.THEMES, ids=lambda theme: theme.name)
+def test_grounds_stay_grey_where_a_terminal_has_256_colours(theme: Theme) -> None:
+    # SSH passes no COLORTERM on, so that most far terminals count as such.
+    grounds = [theme.background, theme.surface, theme.panel, theme.variables["rule"]]
+    shown = []
+    for ground in grounds:
+        eight_bit = RichColor.parse(str(ground)).downgrade(ColorSystem.EIGHT_BIT)
+        red, green, blue = eight_bit.get_truecolor()
+        assert red == green == blue, ground
+        shown.append(red)
+    assert len(set(shown)) == len(set(grounds))
 
 
 async def test_no_color_is_honoured(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from textual.theme import Theme
 
-VARIABLES = {"side-left": "#7fb4e0", "side-right": "#e0b178", "quiet": "#8b95a3", "rule": "#2c333e"}
+VARIABLES = {"side-left": "#7fb4e0", "side-right": "#e0b178", "quiet": "#8b95a3", "rule": "#2e333c"}
 """Our own colours, with the values for any theme that does not name them: the two sides, text
 that stands back, and lines."""
 
+# The dark grounds are just grey enough (a saturation below 0.15) for Rich to take them for greys
+# where a terminal has 256 colours: the nearest of its blues are navy and teal.
 _DARK = Theme(
     name="dark",
     dark=True,
@@ -15,13 +17,13 @@ _DARK = Theme(
     secondary="#6f8aa6",
     accent="#7fb4e0",
     foreground="#d7dce4",
-    background="#12151a",
-    surface="#191d24",
-    panel="#222833",
+    background="#121418",
+    surface="#1a1d23",
+    panel="#24282f",
     success="#8cc08c",
     warning="#e0b178",
     error="#e58080",
-    variables={**VARIABLES, "scrollbar": "#39424f", "scrollbar-background": "#12151a"},
+    variables={**VARIABLES, "scrollbar": "#39424f", "scrollbar-background": "#121418"},
 )
 
 _LIGHT = Theme(
