@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import tracemalloc
 
 import numpy
 import pytest
@@ -184,11 +185,12 @@ def test_coverage_where_whole_rounds_are_slow(by_prompt: float, by_round: float)
         assert by_prompts_alone > 60, "clustering by prompt alone would not have been enough"
 
 
-def test_coverage_of_many_where_prompts_and_rounds_differ() -> None:
+def test_coverage_of_many_where_prompts_and_rounds_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both kinds of scatter add up. By either alone, 12 % of such comparisons show a difference.
 
     Binomial: with a true 5 % more than 16 of 150 would happen once in 700 times.
     """
+    monkeypatch.setattr("quantchat.metrics.statistics.RESAMPLES", 300)  # to save time
     generator = numpy.random.default_rng(2)
     shown = by_either = 0
     for _ in range(150):
@@ -202,6 +204,18 @@ def test_coverage_of_many_where_prompts_and_rounds_differ() -> None:
         error = max(logs.mean(axis=axis).std(ddof=1) / math.sqrt(20) for axis in (0, 1))
         by_either += abs(logs.mean()) > 2.093 * error  # t with 19 degrees of freedom
     assert shown <= 16 < by_either
+
+
+def test_many_pairs_are_resampled_in_bounded_memory() -> None:
+    generator = numpy.random.default_rng(4)
+    pairs = [
+        Pair(p, r, 1.0, math.exp(generator.normal(0, 0.1))) for p in range(200) for r in range(15)
+    ]
+    tracemalloc.start()
+    ratio_of(pairs)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 70 * 2**20  # all at once it would be 92 MiB
 
 
 def test_the_wider_interval_is_given() -> None:
