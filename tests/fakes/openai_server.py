@@ -31,6 +31,8 @@ class FakeServer(ThreadingHTTPServer):
     daemon_threads = True
     behaviour = "ok"
     full = ""
+    counts_along = False
+    """Counts two tokens for each chunk in the chunk itself, if it was asked to."""
 
     def __init__(self, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
@@ -113,8 +115,13 @@ class _Handler(BaseHTTPRequestHandler):
             for piece in () if behaviour == "wordless" else (*CHUNKS, new):
                 self._event(_choice(chat, piece, None))
             asked = body.get("max_tokens") or body.get("max_completion_tokens")
+            along = self.server.counts_along and body["stream_options"]["continuous_usage_stats"]
+            chunks = len(CHUNKS)
             while self.server.behaviour == "endless" and asked != 1:
-                self._event(_choice(chat, "on ", None))
+                chunks += 1
+                counted = {"prompt_tokens": 11, "completion_tokens": 2 * chunks, "total_tokens": 0}
+                usage: dict[str, Any] = {"usage": counted} if along else {}
+                self._event({**_choice(chat, "on ", None), **usage})
                 self.server.hung_up.wait(0.01)
             if behaviour == "breaks off":
                 self._event({"error": {"message": "out of memory"}})

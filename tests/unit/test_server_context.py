@@ -1,4 +1,4 @@
-"""What a server says of its context, its models and itself, as vLLM and its like say it."""
+"""What a server says of its context, its models, itself and its tokens, as vLLM says it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fakes.openai_server import BUILD, FakeServer, serving
+from fakes.openai_server import BUILD, CHUNKS, FakeServer, serving
 from fakes.opened import Opened
+from fakes.waiting import until
 from quantchat.profile.load import loads
 from quantchat.profile.model import Generation
 
@@ -90,3 +91,17 @@ async def test_a_wrong_name_is_told_with_those_that_there_are(server: FakeServer
 async def test_what_the_server_says_that_it_is_goes_into_the_snapshot(opened: Opened) -> None:
     assert opened.one.ready is not None
     assert opened.one.ready.resolved.libraries["server"] == BUILD
+
+
+async def test_a_stopped_answer_is_counted_where_the_server_counts_along(
+    opened: Opened, server: FakeServer
+) -> None:
+    server.behaviour, server.counts_along = "endless", True
+    turn = opened.comparison.ask("Go on")
+    answers = turn.answers.values()
+    await until(lambda: all(len(one.pieces) > len(CHUNKS) for one in answers))
+    opened.comparison.stop()
+    await opened.comparison.wait()
+    assert [(one.reason, one.counted) for one in answers] == [
+        ("stop", 2 * len(one.pieces)) for one in answers
+    ]

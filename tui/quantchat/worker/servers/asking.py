@@ -72,6 +72,9 @@ def asked(
         arguments["top_p"] = sampling.top_p
     if dialect.usage:
         arguments["stream_options"] = {"include_usage": True}
+        if dialect.neutral:
+            # So vLLM and SGLang count as they go, and an answer that is stopped is counted too.
+            arguments["stream_options"]["continuous_usage_stats"] = True
     if chat:
         arguments["messages"] = [{"role": m.role, "content": m.content} for m in request.messages]
     else:
