@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from quantchat.metrics.statistics import (
     Pair,
     Row,
-    describe,
     exact_ratio,
     interval_of,
     ratio_of,
@@ -211,6 +210,7 @@ def test_many_pairs_are_resampled_in_bounded_memory() -> None:
     pairs = [
         Pair(p, r, 1.0, math.exp(generator.normal(0, 0.1))) for p in range(200) for r in range(15)
     ]
+    ratio_of(pairs[:10])  # what is imported for the first one is not its memory
     tracemalloc.start()
     ratio_of(pairs)
     _, most = tracemalloc.get_traced_memory()
@@ -248,17 +248,3 @@ def test_variation() -> None:
     assert variation(values) == pytest.approx(statistics.stdev(values) / 10)
     assert variation([1.0]) is None
     assert variation([0.0, 0.0]) is None
-
-
-def test_words() -> None:
-    faster = ratio_of([Pair(n, 1, 1.62, 1 + n / 1000) for n in range(5)])
-    assert describe(faster, more="slower", less="faster").startswith(
-        "1.62 times faster (95 % CI 1.6"
-    )
-    same = ratio_of([Pair(n, 1, 1, 1 + (-1) ** n / 100) for n in range(6)])
-    assert describe(same, more="slower", less="faster").startswith(
-        "no difference shown (95 % CI 0.99"
-    )
-    one = ratio_of([Pair(0, 1, 1, 2)])
-    assert describe(one, more="slower", less="faster") == "ratio 2.00, from one pair: no interval"
-    assert describe(None, more="", less="") == "not measured"

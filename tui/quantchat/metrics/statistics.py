@@ -230,22 +230,3 @@ def variation(values: Iterable[float]) -> float | None:
     if mean == 0:
         return None
     return math.sqrt(math.fsum((v - mean) ** 2 for v in found) / (len(found) - 1)) / abs(mean)
-
-
-def describe(ratio: Ratio | None, *, more: str, less: str) -> str:
-    """Return `ratio` as people say it: "1.62 times faster (95 % CI 1.58 to 1.66)".
-
-    `more` and `less` are the words for a ratio above and below 1, e.g. "slower" and "faster".
-    """
-    if ratio is None:
-        return "not measured"
-    percent = f"{ratio.confidence * 100:g} % CI"
-    if ratio.low is None or ratio.high is None:
-        return f"ratio {ratio.value:.2f}, from one pair: no interval"
-    if not ratio.shown:
-        return f"no difference shown ({percent} {ratio.low:.2f} to {ratio.high:.2f})"
-    if ratio.value >= 1:
-        value, low, high, word = ratio.value, ratio.low, ratio.high, more
-    else:
-        value, low, high, word = 1 / ratio.value, 1 / ratio.high, 1 / ratio.low, less
-    return f"{value:.2f} times {word} ({percent} {low:.2f} to {high:.2f})"
