@@ -24,6 +24,10 @@ from fakes.waiting import PATIENCE_S
 _UNKNOWN = re.compile(rb"\x1b\[[<>=][0-9;]*[a-zA-Z]|\x1b\[\?[0-9;]*\$p|\x1b_[^\x1b]*\x1b\\")
 
 
+LOADING_S = 300.0
+"""How long is waited: two real models that load on busy cores were seen to take two minutes."""
+
+
 class Terminal:
     """Runs `command` under a pseudo-terminal of `columns` x `rows` cells."""
 
@@ -91,7 +95,9 @@ class Terminal:
         """The screen as text."""
         return "\n".join(self.lines)
 
-    def wait_for(self, condition: Callable[[], object], what: str, most_s: float = 120) -> None:
+    def wait_for(
+        self, condition: Callable[[], object], what: str, most_s: float = LOADING_S
+    ) -> None:
         """Read until `condition` holds; fails with the screen where it does not."""
         deadline = time.monotonic() + most_s
         while not condition():
@@ -100,11 +106,11 @@ class Terminal:
                 raise AssertionError(f"the program ended before {what}:\n{self.text}")
             assert time.monotonic() < deadline, f"waited in vain for {what}:\n{self.text}"
 
-    def wait_for_text(self, *texts: str, most_s: float = 120) -> None:
+    def wait_for_text(self, *texts: str, most_s: float = LOADING_S) -> None:
         """Read until each of `texts` stands on the screen."""
         self.wait_for(lambda: all(text in self.text for text in texts), f"{texts}", most_s)
 
-    def wait_for_match(self, pattern: str, most_s: float = 120) -> None:
+    def wait_for_match(self, pattern: str, most_s: float = LOADING_S) -> None:
         """Read until `pattern` matches something on the screen.
 
         For what streams by: one paragraph may have come and gone while nobody read.
