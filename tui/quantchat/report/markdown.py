@@ -54,7 +54,7 @@ def _section(report: Report, section: Section, folder: str) -> Iterator[str]:
     yield from _list([section.file, *section.facts])
     for table in section.results:
         yield from _table(table)
-    yield from _list(section.gaps)
+    yield from _list(section.said)
     yield from _doubts(section.doubts)
     for plot in section.plots:
         place = quote(f"{folder}/{picture_name(report, section, plot)}")

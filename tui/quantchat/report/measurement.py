@@ -9,6 +9,7 @@ from rich.text import Text
 
 from quantchat.metrics.statistics import Ratio
 from quantchat.report.figures import ORDERS, number, plural, size
+from quantchat.report.in_words import in_words
 from quantchat.report.series import has_two_sides
 from quantchat.snapshot.columns import measured_turns
 from quantchat.snapshot.ratios import Compared, compare_sides, pooled_gaps
@@ -23,6 +24,7 @@ def render(snapshot: Snapshot) -> Group:
     parts: list[RenderableType] = [
         Text.assemble(("Measured", "bold"), f" {how(snapshot)}"),
         *([ratios_table(snapshot)] if has_two_sides(snapshot) else []),
+        *(Text(line, style="bold") for line in filter(None, [in_words(snapshot)])),
         *(Text(line) for line in gap_lines(snapshot)),
     ]
     if _of(snapshot).order == "together":

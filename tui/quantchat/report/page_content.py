@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from quantchat.report import evaluation, score, votes
 from quantchat.report.drawing import Plot
 from quantchat.report.figures import ORDERS
+from quantchat.report.in_words import in_words
 from quantchat.report.measurement import CONTENDED, failures, flags, gap_lines, how, ratios_table
 from quantchat.report.page_answers import ToldTurn, turns
 from quantchat.report.page_tables import Grid, differences, grid, overview
@@ -37,8 +38,8 @@ class Section:
     """What speaks against the figures."""
     results: list[Grid]
     """B against A, each prompt, a score's tables and the votes; none of a chat."""
-    gaps: list[str]
-    """Percentiles of the pooled ITL, a line a side."""
+    said: list[str]
+    """The result in words, and percentiles of the pooled ITL, a line a side."""
     plots: list[Plot]
     ran: list[Grid]
     """What ran, and its memory."""
@@ -90,7 +91,9 @@ def _section(number: int, file: str, snapshot: Snapshot) -> Section:
         ],
         doubts=_doubts(snapshot),
         results=_results(snapshot),
-        gaps=gap_lines(snapshot) if snapshot.measurement else [],
+        said=[*filter(None, [in_words(snapshot)]), *gap_lines(snapshot)]
+        if snapshot.measurement
+        else [],
         plots=plots(snapshot),
         ran=[
             one

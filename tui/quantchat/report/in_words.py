@@ -1,0 +1,53 @@
+"""What a measurement showed, as a sentence that can be quoted: no more than its intervals bear."""
+
+from __future__ import annotations
+
+from quantchat.metrics.statistics import Ratio
+from quantchat.report.figures import ORDERS
+from quantchat.report.series import has_two_sides
+from quantchat.snapshot.ratios import compare_sides
+from quantchat.snapshot.schema import Snapshot
+from quantchat.text import one_line
+
+
+def in_words(snapshot: Snapshot) -> str:
+    """Which side decodes faster and which has the smaller weights; empty where nothing tells."""
+    if snapshot.measurement is None or not has_two_sides(snapshot):
+        return ""
+    found = {row.name: row.ratio for row in compare_sides(snapshot)}
+    a, b = map(one_line, snapshot.shown)
+    parts = []
+    if "decode_tps" in found:
+        parts.append(_speed(a, b, found["decode_tps"], ORDERS[snapshot.measurement.order]))
+    if "weights_bytes" in found:
+        parts.append(_weights(a, b, found["weights_bytes"]))
+    return "; ".join(parts) + "." if parts else ""
+
+
+def _speed(a: str, b: str, ratio: Ratio, order: str) -> str:
+    if ratio.low is None or ratio.high is None:
+        faster, slower = (b, a) if ratio.value > 1 else (a, b)
+        return (
+            f"{faster} decoded {_above(ratio.value)}× as fast as {slower}, measured once, {order}"
+        )
+    if not ratio.shown:
+        return f"no difference between {a} and {b} in decoding is shown, {order}"
+    bounds = sorted((_above(ratio.low), _above(ratio.high)), key=float)
+    faster, slower = (b, a) if ratio.value > 1 else (a, b)
+    return (
+        f"{faster} decodes {_above(ratio.value)}× as fast as {slower}"
+        f" ({' to '.join(bounds)}), {order}"
+    )
+
+
+def _above(ratio: float) -> str:
+    """`ratio`, or its inverse where that is above 1."""
+    return f"{max(ratio, 1 / ratio):.2f}"
+
+
+def _weights(a: str, b: str, ratio: Ratio) -> str:
+    if ratio.value == 1:
+        return "the weights are equally large"
+    smaller, larger = (b, a) if ratio.value < 1 else (a, b)
+    share = min(ratio.value, 1 / ratio.value)
+    return f"the weights of {smaller} are {share:.2f}× as large as those of {larger}"
