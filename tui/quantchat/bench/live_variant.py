@@ -194,13 +194,8 @@ class LiveVariant:
                     return
                 else:
                     self._heard(event)
-        except MakeFailed as error:
-            self._fail(error.failure)
-        except UserError as error:
-            self._fail(cannot_start(error))
-        except OSError as error:
-            place = f": {error.filename}" if error.filename else ""
-            self._fail(Failed("internal", f"{error.strerror or error}{place}"))
+        except (MakeFailed, UserError, OSError) as error:
+            self._fail(not_begun(error))
         except WorkerEnded as error:
             self._fail(_ended(error, killed_before))
         except ProtocolError as error:
@@ -349,10 +344,15 @@ class LiveVariant:
             self._become(State.READY)
 
 
-def cannot_start(error: UserError) -> Failed:
-    """What to tell of what the profile asks for and nothing here can begin with."""
-    place = f"{error.where}: " if error.where else ""
-    return Failed("cannot_start", f"{place}{error.what}", error.mend)
+def not_begun(error: MakeFailed | UserError | OSError) -> Failed:
+    """What to tell of a variant that could not be made, or begun with as the profile asks."""
+    if isinstance(error, MakeFailed):
+        return error.failure
+    if isinstance(error, UserError):
+        place = f"{error.where}: " if error.where else ""
+        return Failed("cannot_start", f"{place}{error.what}", error.mend)
+    place = f": {error.filename}" if error.filename else ""
+    return Failed("internal", f"{error.strerror or error}{place}")
 
 
 def _ended(error: WorkerEnded, killed_before: int | None) -> Failed:

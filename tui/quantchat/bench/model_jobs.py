@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import quantchat
 from quantchat.bench.headless import on_signals
-from quantchat.bench.live_variant import State, cannot_start
+from quantchat.bench.live_variant import State, not_begun
 from quantchat.bench.record import environment
 from quantchat.bench.requests import load_request
 from quantchat.errors import UserError
@@ -71,12 +71,7 @@ class ModelJobs:
 
 def failure_of(error: ModelFailed | MakeFailed | UserError | OSError) -> Failed:
     """What to tell of `error`."""
-    if isinstance(error, ModelFailed | MakeFailed):
-        return error.failure
-    if isinstance(error, UserError):
-        return cannot_start(error)
-    place = f": {error.filename}" if error.filename else ""
-    return Failed("internal", f"{error.strerror or error}{place}")
+    return error.failure if isinstance(error, ModelFailed) else not_begun(error)
 
 
 async def until_stopped(work: Coroutine[Any, Any, None]) -> bool:

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from quantchat import paths
 from quantchat.profile.quantize import Quantize
-from quantchat.profile.table import Line, Table, folder_or_hub_id
+from quantchat.profile.table import FolderOrHubId, Line, Table, folder_or_hub_id
 
 DEMO_MODEL = "demo:smollm2-135m-instruct"
 
@@ -89,7 +89,7 @@ class VariantBase(Table):
     )
     """Variables of the model's chat template, e.g. `{ enable_thinking = false }` for one that would
     think aloud first. A server is sent them, as vLLM, SGLang and llama.cpp take them."""
-    tokenizer: Line | None = Field(None, examples=["org/name"])
+    tokenizer: FolderOrHubId | None = Field(None, examples=["org/name"])
     """A model whose tokenizer and chat template to take in place of this model's own, named as
     `model` is: for a checkpoint that was published without its chat template, say."""
     trust_remote_code: bool = False
@@ -131,25 +131,15 @@ class VariantBase(Table):
             return value
         return folder_or_hub_id(value)
 
-    @field_validator("tokenizer")
-    @classmethod
-    def _tokenizer_folder_or_id(cls, value: str | None) -> str | None:
-        return value and folder_or_hub_id(value)
-
 
 class _TakesAdapter(VariantBase):
     """An engine whose models take a LoRA adapter."""
 
-    adapter: Line | None = Field(None, examples=["org/my-qlora-adapter"])
+    adapter: FolderOrHubId | None = Field(None, examples=["org/my-qlora-adapter"])
     """A LoRA adapter to put on the model, through PEFT: a folder or a Hugging Face id, named as
     `model` is. It is computed beside the weights: what is quantized stays as it is."""
     merge_adapter: bool = False
     """Merge the adapter into the weights in full precision instead, before they are quantized."""
-
-    @field_validator("adapter")
-    @classmethod
-    def _adapter_folder_or_id(cls, value: str | None) -> str | None:
-        return value and folder_or_hub_id(value)
 
     @model_validator(mode="after")
     def _something_to_merge(self) -> _TakesAdapter:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@(?!/|.*\.\.)[\w./-]+)?", re.ASCII)
 """A revision is a place in the hub's cache as well, and never leads out of it."""
@@ -27,6 +27,10 @@ def folder_or_hub_id(value: str) -> str:
             "org/name or org/name@revision"
         )
     return value
+
+
+FolderOrHubId = Annotated[Line, AfterValidator(folder_or_hub_id)]
+"""Names a model, or what belongs to one."""
 
 
 class Table(BaseModel):

@@ -25,19 +25,14 @@ def in_words(snapshot: Snapshot) -> str:
 
 
 def _speed(a: str, b: str, ratio: Ratio, order: str) -> str:
+    faster, slower = (b, a) if ratio.value > 1 else (a, b)
+    than = f"{_above(ratio.value)}× as fast as {slower}"
     if ratio.low is None or ratio.high is None:
-        faster, slower = (b, a) if ratio.value > 1 else (a, b)
-        return (
-            f"{faster} decoded {_above(ratio.value)}× as fast as {slower}, measured once, {order}"
-        )
+        return f"{faster} decoded {than}, measured once, {order}"
     if not ratio.shown:
         return f"no difference between {a} and {b} in decoding is shown, {order}"
     bounds = sorted((_above(ratio.low), _above(ratio.high)), key=float)
-    faster, slower = (b, a) if ratio.value > 1 else (a, b)
-    return (
-        f"{faster} decodes {_above(ratio.value)}× as fast as {slower}"
-        f" ({' to '.join(bounds)}), {order}"
-    )
+    return f"{faster} decodes {than} ({' to '.join(bounds)}), {order}"
 
 
 def _above(ratio: float) -> str:

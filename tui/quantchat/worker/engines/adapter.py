@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.worker.engines.files_check import json_object, tensor_names
-from quantchat.worker.engines.hub import fetched
+from quantchat.worker.engines.hub import fetched_named
 from quantchat.worker.engines.pickles import pickled_file
 from quantchat.worker.failures import Refused
 
@@ -45,7 +45,9 @@ def opened(name: str) -> Adapter:
     Loads nothing. Raises Refused where it cannot be had, is damaged, pickled, or of another kind,
     and where PEFT is missing.
     """
-    folder = Path(name) if Path(name).is_absolute() else _of_hub(name)
+    folder = Path(name)
+    if not folder.is_absolute():
+        folder = fetched_named(name, "the adapter", allow_patterns=[CONFIG, WEIGHTS])
     config = _config(folder, name)
     tensors = len(tensor_names(folder / WEIGHTS))
     try:
@@ -104,11 +106,6 @@ def _look_for_all(model: Any, adapter: Adapter) -> None:
     if there != adapter.tensors:
         what = f"{adapter.tensors} of its tensors, {there} have a place in the model"
         raise _misfit(adapter, what)
-
-
-def _of_hub(name: str) -> Path:
-    repository, _, revision = name.partition("@")
-    return fetched(repository, revision or None, "the adapter", allow_patterns=[CONFIG, WEIGHTS])
 
 
 def _config(folder: Path, adapter: str) -> dict[str, Any]:

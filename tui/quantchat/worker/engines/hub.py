@@ -110,3 +110,9 @@ def fetched(name: str, revision: str | None, what: str, **which: Any) -> Path:
             "check its name, the network, and for what is gated that you are logged in"
             " (`hf auth login`); or name a folder that holds it",
         ) from e
+
+
+def fetched_named(named: str, what: str, **which: Any) -> Path:
+    """`fetched` of what a profile names `org/name` or `org/name@revision`."""
+    name, _, revision = named.partition("@")
+    return fetched(name, revision or None, what, **which)

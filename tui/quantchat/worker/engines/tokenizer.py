@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.worker.engines.files_check import check_tokenizer, json_object
-from quantchat.worker.engines.hub import NO_WEIGHTS, fetched
+from quantchat.worker.engines.hub import NO_WEIGHTS, fetched_named
 from quantchat.worker.failures import Refused
 from quantchat.worker.protocol import Load
 
@@ -52,7 +52,15 @@ def fetch_lent(command: Load) -> Load:
     name = command.options.get("tokenizer")
     if not name:
         return command
-    folder = Path(name) if Path(name).is_absolute() else _of_hub(command, name)
+    folder = Path(name)
+    if not folder.is_absolute():
+        code = ["*.py"] if command.trust_remote_code else []
+        folder = fetched_named(
+            name,
+            "the tokenizer of",
+            allow_patterns=[*NO_WEIGHTS, *code],
+            ignore_patterns=["*/*"],
+        )
     if not folder.is_dir():
         raise Refused(
             "bad_checkpoint",
@@ -64,18 +72,6 @@ def fetch_lent(command: Load) -> Load:
             json_object(folder / file)
     check_tokenizer(folder)
     return replace(command, options={**command.options, "tokenizer": str(folder)})
-
-
-def _of_hub(command: Load, name: str) -> Path:
-    model, _, revision = name.partition("@")
-    code = ["*.py"] if command.trust_remote_code else []
-    return fetched(
-        model,
-        revision or None,
-        "the tokenizer of",
-        allow_patterns=[*NO_WEIGHTS, *code],
-        ignore_patterns=["*/*"],
-    )
 
 
 def _vocabulary(folder: Path) -> int:
