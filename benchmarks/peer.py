@@ -27,6 +27,7 @@ from session import TESTS, Session, keep, kept
 
 sys.path.insert(0, str(TESTS))
 
+from fakes.served_pair import served_pair
 from fakes.synthetic_text import tokens
 from quantchat.host.environments import Environment, Environments
 
@@ -37,20 +38,6 @@ RATE = 300
 MOST = 100_000
 SETTLING_S = 4.0
 MEASURED_S = 8.0
-PROFILE = """
-name = "the same stream, twice"
-generation = {{ max_new_tokens = 100000 }}
-[[variants]]
-label = "one"
-engine = "openai"
-model = "tiny"
-base_url = "{url}"
-[[variants]]
-label = "other"
-engine = "openai"
-model = "tiny"
-base_url = "{url}"
-"""
 
 
 class Streams(ThreadingHTTPServer):
@@ -164,7 +151,9 @@ def quantchat(streams: Streams, kind: str) -> dict[str, Any]:
     """quantchat on two."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         profile = Path(name) / "peer.toml"
-        profile.write_text(PROFILE.format(url=streams.url))
+        profile.write_text(
+            served_pair(streams.url, name="the same stream, twice", max_new_tokens=MOST)
+        )
         program = [sys.executable, "-m", "quantchat", str(profile), "--snapshots", name]
         session = Session(program, env={"QUANTCHAT_LOGS": name})
         try:

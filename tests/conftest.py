@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from fakes.openai_server import FakeServer, serving
 from quantchat import paths
 from quantchat.profile import library
 from quantchat.profile.load import load
@@ -25,6 +26,13 @@ settings.load_profile("quantchat")
 
 MAKING_S = 1800
 """Time for a test that may have to make the checkpoints first, on two busy cores."""
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    """A server that speaks OpenAI's protocol, on loopback."""
+    with serving() as one:
+        yield one
 
 
 @pytest.fixture

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from fakes.openai_server import CHUNKS, FakeServer, serving
+from fakes.openai_server import CHUNKS, FakeServer
 from fakes.screen_reader import column, see, see_in, text, wait_until
 from fakes.scripted_app import DEMO, LEFT, SIZES, Running, Setup
 from quantchat.bench.live_variant import State
@@ -33,12 +32,6 @@ def beside_a_server(setup: Setup, base_url: str, **more: object) -> None:
     local = {"label": LEFT, "engine": "gptq", "model": DEMO}
     setup.profile = Profile.model_validate({"name": "a server", "variants": [local, served]})
     setup.real = (SERVED,)
-
-
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
-    with serving() as one:
-        yield one
 
 
 async def chunks(run: Running, least: int) -> None:

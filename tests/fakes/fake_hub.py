@@ -11,6 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from quantchat.files import sha256
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -103,3 +105,10 @@ def serving(
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def ask_at(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let huggingface_hub ask the hub at `address`."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+    template = address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)

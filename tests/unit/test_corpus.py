@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes.fake_hub import serving
+from fakes.fake_hub import ask_at, serving
 from quantchat import corpus
 from quantchat.errors import UserError
 
@@ -41,11 +41,7 @@ def test_wikitext_is_fetched_once_and_kept(
         archive.writestr("wikitext-2-raw/wiki.test.raw", " \n = Robert Boulter = \n")
         archive.writestr("../outside", "never unpacked")
     with serving(tmp_path / "hub", kind="datasets/") as (address, asked):
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
-        monkeypatch.setattr(
-            "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
-            address + "/{repo_id}/resolve/{revision}/{filename}",
-        )
+        ask_at(address, monkeypatch)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
         first = corpus.dataset("wikitext-2")
         often = len(asked)

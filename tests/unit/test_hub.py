@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fakes.fake_hub import COMMIT, serving
+from fakes.fake_hub import COMMIT, ask_at, serving
 from fakes.tiny_checkpoint import write_checkpoint
 from quantchat.files import sha256
 from quantchat.worker import engines
@@ -38,9 +38,7 @@ def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
 
     def turn(address: str) -> None:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
-        template = address + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        ask_at(address, monkeypatch)
 
     return turn
 

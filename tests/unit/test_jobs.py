@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
-from fakes.fake_hub import serving
+from fakes.fake_hub import ask_at, serving
 from fakes.tiny_checkpoint import write_checkpoint
 from fakes.tiny_llama import tiny_llama
 from quantchat.worker.engines import hub
@@ -119,9 +119,7 @@ def test_a_model_of_a_hub_is_fetched_with_its_bytes_told(
     told: list[str] = []
     options = {"model": "org/tiny", "revision": None, "trusted": False}
     with serving(tmp_path / "hub") as (address, _):
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
-        template = address + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        ask_at(address, monkeypatch)
         folder = Path(local_folder(options, lambda done, total, detail: told.append(detail)))
         names = {file.name for file in folder.iterdir()}
         assert folder == Path(local_folder({**options, "trusted": True}, silent))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fakes.fake_hub import serving
+from fakes.fake_hub import ask_at, serving
 from fakes.tiny_folder import LETTERS, tiny_folder, tokenizer
 from quantchat.bench.requests import load_request
 from quantchat.profile.load import ProfileError, loads
@@ -68,9 +68,7 @@ def test_of_a_hub_no_weight_is_fetched_for_it(
     shutil.copy(model / "model.safetensors", chat)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
     with serving(tmp_path / "hub") as (address, asked):
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
-        template = address + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        ask_at(address, monkeypatch)
         one = loaded(model, tokenizer="org/chat@main")
     assert spelled(one) == "[Why?]"
     assert one.resolved("eager").tokenizer == "org/chat@main"

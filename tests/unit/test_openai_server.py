@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -47,12 +47,6 @@ api = "completion"
 
 def profile(url: str, more: str = "") -> Profile:
     return loads(TOML.format(url=url, more=more), where="p.toml", folder=Path())
-
-
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
-    with serving() as one:
-        yield one
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,12 +30,6 @@ model = "tiny"
 base_url = "{url}"
 """
 ONE_PROMPT = ["--prompt", "Where?"]
-
-
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
-    with serving() as one:
-        yield one
 
 
 class Commands:

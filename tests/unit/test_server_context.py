@@ -2,44 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from fakes.openai_server import BUILD, CHUNKS, FakeServer, serving
+from fakes.openai_server import BUILD, CHUNKS, FakeServer
 from fakes.opened import Opened
+from fakes.served_pair import served_pair
 from fakes.waiting import until
 from quantchat.profile.load import loads
 from quantchat.profile.model import Generation
 
 pytestmark = pytest.mark.usefixtures("own_folders")
 
-TOML = """
-name = "servers"
-generation = {{ max_new_tokens = 8 }}
-[[variants]]
-label = "one"
-engine = "openai"
-model = "tiny"
-base_url = "{url}"
-[[variants]]
-label = "other"
-engine = "openai"
-model = "tiny"
-base_url = "{url}"
-"""
-
-
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
-    with serving() as one:
-        yield one
-
 
 @pytest.fixture
 async def opened(server: FakeServer) -> AsyncIterator[Opened]:
-    made = Opened(loads(TOML.format(url=server.url), where="p.toml", folder=Path()))
+    made = Opened(loads(served_pair(server.url), where="p.toml", folder=Path()))
     await made.load()
     yield made
     await made.comparison.close()
@@ -79,7 +59,7 @@ async def test_a_prompt_that_does_not_fit_is_told_as_a_full_context(
 
 
 async def test_a_wrong_name_is_told_with_those_that_there_are(server: FakeServer) -> None:
-    toml = TOML.format(url=server.url).replace('"tiny"', '"no-such"')
+    toml = served_pair(server.url).replace('"tiny"', '"no-such"')
     made = Opened(loads(toml, where="p.toml", folder=Path()))
     server.behaviour = "404"
     failure = (await made.load()).failure
