@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 from pathlib import Path
 
 import psutil
@@ -66,6 +67,24 @@ async def test_what_it_writes_is_its_users_alone(monkeypatch: pytest.MonkeyPatch
     assert worker.log.stat().st_mode & 0o777 == 0o600
     for folder in (paths.logs_dir(), paths.cache_dir(), paths.cache_dir() / "compiled"):
         assert folder.stat().st_mode & 0o777 == 0o700, folder
+
+
+@pytest.mark.parametrize("named", [False, True])
+async def test_it_finds_the_tools_beside_its_interpreter(
+    named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ninja, which pip has put there: an environment need not be activated for a kernel's build."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    other = tmp_path / "bin" / "python"
+    other.parent.mkdir()
+    other.symlink_to(sys.executable)
+    worker = await start_worker(Place("test", str(other) if named else None))
+    try:
+        path = psutil.Process(worker.pid).environ()["PATH"].split(os.pathsep)
+    finally:
+        await worker.close()
+    beside = other.parent if named else Path(sys.executable).parent
+    assert path == ["/nowhere", str(beside)]
 
 
 async def test_it_says_hello_first() -> None:

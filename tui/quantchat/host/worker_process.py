@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -235,11 +236,17 @@ def _executable(place: Place) -> tuple[str, dict[str, str]]:
     with contextlib.suppress(OSError):  # a cache that is read only: Inductor has its say when asked
         paths.private(compiled)
     environment = {**SURROUNDINGS, "TORCHINDUCTOR_CACHE_DIR": str(compiled), **os.environ}
-    if place.python is None:
-        return sys.executable, environment
-    for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
-        environment.pop(name, None)
-    return str(Path(place.python).expanduser()), environment
+    python = sys.executable
+    if place.python is not None:
+        python = str(Path(place.python).expanduser())
+        for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
+            environment.pop(name, None)
+    # torch looks for ninja on PATH, and it lies beside the interpreter: not on PATH where that is
+    # run by its full name, as pipx does. Kernels would not be compiled.
+    if found := shutil.which(python):
+        beside = str(Path(found).absolute().parent)
+        environment["PATH"] = os.pathsep.join((environment.get("PATH") or os.defpath, beside))
+    return python, environment
 
 
 def new_log(label: str) -> Path:
