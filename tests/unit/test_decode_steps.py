@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sysconfig
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -209,6 +210,9 @@ def test_triton_wants_a_c_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: An
     assert missing_compiler(cuda) == "no C compiler (gcc or clang) was found"
     (tmp_path / "clang").write_text("")
     (tmp_path / "clang").chmod(0o700)
+    monkeypatch.setattr(sysconfig, "get_path", lambda name, scheme: str(tmp_path))
+    assert missing_compiler(cuda) == "the headers of Python (python3-dev) are not installed"
+    (tmp_path / "Python.h").write_text("")
     assert missing_compiler(cuda) == ""
     monkeypatch.setenv("CC", "other-cc")
     assert missing_compiler(cuda) == "no C compiler (other-cc) was found"

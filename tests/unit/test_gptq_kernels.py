@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from quantchat.worker.engines.gptq_kernels import Chosen, choose, compiled, quan
 from quantchat.worker.failures import Refused
 from quantchat.worker.protocol import Load
 
+PLAIN_TORCH = {"GPTQ_TORCH_TRITON_DEQUANT": "0", "TORCHDYNAMO_DISABLE": "1"}
 FOUR_BITS = {"bits": 4, "group_size": 128, "desc_act": False, "sym": True}
 
 
@@ -38,6 +40,10 @@ class Machine:
         monkeypatch.setattr(extension, "is_available", self._build)
         monkeypatch.setattr(extension, "error", lambda name: f"{name}: no nvcc\nwas found")
         monkeypatch.setattr(gptq_kernels, "unfit", self._unfit)
+        self.no_triton = ""
+        monkeypatch.setattr(gptq_kernels, "lacking", lambda: self.no_triton)
+        for name in PLAIN_TORCH:
+            monkeypatch.setenv(name, "as it was")
 
     def _build(self, name: str) -> bool:
         self.built.append(name)
@@ -75,6 +81,36 @@ def test_where_it_cannot_be_built_the_next_is_taken_and_it_says_why(
         "not marlin: marlin_bf16: no nvcc was found; not exllama_v2: exllamav2: no nvcc was found",
     )
     assert machine.built == ["marlin_bf16", "exllamav2"]
+
+
+def test_without_a_c_compiler_torch_unpacks_as_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(monkeypatch, "marlin_bf16", "exllamav2")
+    model = checkpoint(tmp_path)
+    machine.choose(model, options={"kernel": "torch"})
+    assert os.environ["TORCHDYNAMO_DISABLE"] == "as it was"
+    machine.no_triton = "no C compiler (gcc or clang) was found"
+    chosen = machine.choose(model)
+    assert chosen.name == "torch"
+    assert chosen.note.endswith("; not triton: no C compiler (gcc or clang) was found")
+    assert PLAIN_TORCH.items() <= os.environ.items()
+    with pytest.raises(Refused, match="kernel triton cannot be compiled: no C compiler"):
+        machine.choose(model, options={"kernel": "triton"})
+
+
+def test_plain_torch_is_asked_for_in_gptqmodels_and_torchs_own_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from gptqmodel.nn_modules.qlinear import torch as kernel
+
+    monkeypatch.setattr(kernel, "_TRITON_DEQUANT_AVAILABLE", True)
+    for name, value in PLAIN_TORCH.items():
+        monkeypatch.setenv(name, value)
+    layer = kernel.TorchLinear(4, 32, True, False, 64, 64, register_buffers=True)
+    layer.post_init()
+    assert not layer._triton_dequant_enabled
+    assert layer.dequantize_weight.__func__ is kernel.TorchLinear.dequantize_weight
 
 
 def test_nothing_is_built_that_is_not_for_the_checkpoint(

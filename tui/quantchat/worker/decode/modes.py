@@ -87,7 +87,9 @@ def _compiled(model: Any, check: Check, tell: Tell) -> Step:
     missing = missing_compiler(model.device)
     if missing:
         raise Refused(
-            "unsupported", f'decode = "compile" is not possible: {missing}', "install one: gcc, g++"
+            "unsupported",
+            f'decode = "compile" is not possible: {missing}',
+            "install gcc, g++ and python3-dev",
         )
     step = CompiledStep(model)
     tell("compiling the decode step")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 from quantchat.worker.engines.loaded import choose_dtype
 from quantchat.worker.failures import Refused, on_one_line
 from quantchat.worker.protocol import Load
+from quantchat.worker.triton_needs import lacking
 
 AUTO_ON_GPU = ("marlin", "exllama_v2", "triton", "torch")
 """What `auto` tries on a GPU, the fastest first. Not Machete: a network must not decide that."""
@@ -56,15 +58,26 @@ def choose(command: Load, stage: Callable[[str], None]) -> Chosen:
                 f"GPTQModel's kernel {wish} cannot be compiled: {problem}",
                 'use kernel = "auto", or see `quantchat doctor`',
             )
-        return Chosen(wish)
+        return _chosen(wish)
     settings = quantization(command.model, config)
     problems: list[str] = []
     for name in AUTO_ON_GPU[:-1]:
         problem = unfit(name, settings, dtype) or compiled(name, dtype, stage)
         if not problem:
-            return Chosen(name, "; ".join(problems))
+            return _chosen(name, "; ".join(problems))
         problems.append(f"not {name}: {problem}")
-    return Chosen(AUTO_ON_GPU[-1], "; ".join(problems))
+    return _chosen(AUTO_ON_GPU[-1], "; ".join(problems))
+
+
+def _chosen(name: str, note: str = "") -> Chosen:
+    """The kernel `name`, which GPTQModel makes the layers of next.
+
+    Its kernel torch unpacks by Triton, else through torch.compile, which launches by Triton too:
+    the first token would fail where that cannot build. Then torch unpacks as it is written.
+    """
+    if name == "torch" and lacking():
+        os.environ |= {"GPTQ_TORCH_TRITON_DEQUANT": "0", "TORCHDYNAMO_DISABLE": "1"}
+    return Chosen(name, note)
 
 
 def quantization(model: str, config: Any) -> dict[str, Any]:
@@ -121,10 +134,15 @@ def ask(
 
 
 def compiled(name: str, dtype: Any, stage: Callable[[str], None]) -> str:
-    """Compile the kernel's extension if it is not yet; why that failed, empty where it did not."""
+    """Compile the kernel's extension if it is not yet; why that failed, empty where it did not.
+
+    Triton compiles by itself later: why it could not.
+    """
     import torch
     from gptqmodel import extension
 
+    if name == "triton":
+        return lacking()
     wanted = EXTENSIONS.get(name)
     if wanted is None:
         return ""

@@ -5,13 +5,12 @@ Inductor keeps what it made in the folder that `TORCHINDUCTOR_CACHE_DIR` names.
 
 from __future__ import annotations
 
-import os
-import shutil
 from typing import Any
 
 import torch
 
 from quantchat.worker.decode.steps.slot import SlotStep
+from quantchat.worker.triton_needs import lacking_to_build
 
 
 class CompiledStep(SlotStep):
@@ -34,10 +33,8 @@ class CompiledStep(SlotStep):
 
 def missing_compiler(device: Any) -> str:
     """Why nothing can be compiled for `device` here; empty where it can."""
-    if device.type != "cpu":  # Triton builds what launches its kernels with a C compiler
-        named = os.environ.get("CC")
-        found = any(map(shutil.which, [named] if named else ["gcc", "clang"]))
-        return "" if found else f"no C compiler ({named or 'gcc or clang'}) was found"
+    if device.type != "cpu":
+        return lacking_to_build()
     from torch._inductor import cpp_builder, exc
 
     try:
