@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
+from quantchat.worker import main
 from quantchat.worker.failures import Refused, describe
+from quantchat.worker.protocol import Generate, Message, Sampling
 
 
 def test_the_cpu_allocator_says_what_was_needed() -> None:
@@ -59,9 +64,49 @@ def test_a_gpu_that_another_process_has_to_itself(words: str) -> None:
 
 
 def test_another_error_of_cuda_is_told_as_it_is() -> None:
-    failure = describe(RuntimeError(f"CUDA error: an illegal memory access{ADVICE}"))
+    failure = describe(RuntimeError(f"CUDA error: invalid configuration argument{ADVICE}"))
     assert failure.kind == "internal"
-    assert "illegal memory access" in failure.reason
+    assert "invalid configuration argument" in failure.reason
+
+
+# The words of cudaGetErrorString, CUDA 13.0.
+LOST = [
+    "uncorrectable ECC error encountered",
+    "an illegal memory access was encountered",
+    "unspecified launch failure",
+    "unknown error",
+    "the launch timed out and was terminated",
+    "device-side assert triggered",
+]
+
+
+@pytest.mark.parametrize("words", LOST)
+@pytest.mark.parametrize("by", ["CUDA error", "Triton Error [CUDA]"])
+def test_a_gpu_that_fails_ends_more_than_an_answer(words: str, by: str) -> None:
+    failure = describe(RuntimeError(f"{by}: {words}{ADVICE}"), turn=3, loading="/models/m")
+    assert (failure.kind, failure.turn) == ("device_failed", -1)
+    assert failure.reason == f"the GPU no longer works for this process: {words}"
+    assert "anew" in failure.mend
+
+
+def test_a_variant_whose_gpu_failed_is_not_asked_again() -> None:
+    """Each later answer would fail too, and giving memory back ends the worker unexplained."""
+
+    class Broken:
+        def answer(self, *_: Any) -> None:
+            raise RuntimeError(f"CUDA error: {LOST[0]}{ADVICE}")
+
+        def forget(self) -> None:
+            raise RuntimeError(f"CUDA error: {LOST[0]}{ADVICE}")
+
+    commands = iter([Generate(4, [Message("user", "hello")], Sampling(), 8)])
+    told: list[Any] = []
+    inbox = SimpleNamespace(next=lambda: next(commands), stopped=lambda turn: False)
+    server = main._Server(inbox, SimpleNamespace(send=told.append), 0.0)  # type: ignore[arg-type]
+    server._decoder = Broken()  # type: ignore[assignment]
+    with pytest.raises(StopIteration):
+        server.run()
+    assert [(one.kind, one.turn) for one in told] == [("device_failed", -1)]
 
 
 def test_a_missing_library_is_named() -> None:

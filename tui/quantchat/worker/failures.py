@@ -7,6 +7,9 @@ import re
 from quantchat.worker.protocol import Failed
 from quantchat.worker.redaction import redacted
 
+DEVICE_FAILED = "device_failed"
+"""The kind of a failure after which this process can use its GPU no more."""
+
 
 class Refused(Exception):
     """Raised in the worker for what it will not or cannot do; carries the failure to send."""
@@ -27,6 +30,17 @@ _CUDA_FULL = re.compile(
 """torch's allocator; a context, a graph or a module that found no room; a cuBLAS handle."""
 _CUDA_BUSY = re.compile(r"CUDA-capable device(?:s|\(s\)) (?:are|is/are) busy or unavailable")
 """`cudaErrorDevicesUnavailable` in the words of `cudaGetErrorString`, until CUDA 11 and since."""
+_CUDA_LOST = re.compile(
+    r"(?:CUDA(?: driver)? error|Triton Error \[CUDA\]): ("
+    r"uncorrectable (?:ECC error encountered|NVLink error detected during the execution)"
+    r"|an illegal (?:memory access|instruction) was encountered|unspecified launch failure"
+    r"|misaligned address|invalid program counter|hardware stack error|unknown error"
+    r"|the launch timed out and was terminated|device-side assert triggered"
+    r"|operation not supported on global/shared address space"
+    r"|Invalid access of peer GPU memory over nvlink or a hardware error)"
+)
+"""After these each later call of the process fails too (CUDA's `driver_types.h`: "the process must
+be terminated and relaunched"), in the words of `cudaGetErrorString`."""
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _SMALLER = (
     "try a shorter context, fewer bits, double quantization, or end what else uses the device"
@@ -52,6 +66,13 @@ def describe(error: BaseException, *, turn: int = -1, loading: str = "") -> Fail
             "end that process (it may be the other variant), or let processes share the GPU: "
             "nvidia-smi -c DEFAULT",
             turn,
+        )
+    if lost := _CUDA_LOST.search(text):
+        return Failed(
+            DEVICE_FAILED,
+            f"the GPU no longer works for this process: {lost[1]}",
+            "load the variant anew; if it comes back, `nvidia-smi -q` and the Xid lines of `dmesg` "
+            "tell whether the GPU is at fault",
         )
     if isinstance(error, ModuleNotFoundError):
         return Failed(

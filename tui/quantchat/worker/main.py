@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from quantchat.worker import lifeline, unneeded
-from quantchat.worker.failures import Refused, describe
+from quantchat.worker.failures import DEVICE_FAILED, Refused, describe
 from quantchat.worker.inbox import Inbox
 from quantchat.worker.outbox import ALIVE_S, Outbox
 from quantchat.worker.protocol import (
@@ -78,8 +78,9 @@ class _Server:
                 import traceback
 
                 traceback.print_exc()  # to the log
-                self._outbox.send(describe(error, turn=turn, loading=loading))
-                if self._decoder is not None:
+                failure = describe(error, turn=turn, loading=loading)
+                self._outbox.send(failure)
+                if self._decoder is not None and failure.kind != DEVICE_FAILED:
                     self._decoder.forget()
 
     def _do(self, command: Any) -> None:

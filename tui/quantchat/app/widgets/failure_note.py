@@ -13,6 +13,7 @@ from quantchat.worker.protocol import Failed
 TITLES = {
     "out_of_memory": "Out of memory",
     "device_busy": "The GPU is taken",
+    "device_failed": "The GPU failed",
     "context_full": "The context is full",
     "bad_checkpoint": "Not a checkpoint this engine can load",
     "missing_library": "A library is missing",

@@ -12,7 +12,7 @@ from quantchat.worker.decode.own import OwnLoop
 from quantchat.worker.decode.steps import Step
 from quantchat.worker.decode.steps.eager import EagerStep
 from quantchat.worker.engines.loaded import Loaded
-from quantchat.worker.failures import Refused, describe
+from quantchat.worker.failures import DEVICE_FAILED, Refused, describe
 
 Tell = Callable[[str], None]
 
@@ -112,7 +112,7 @@ def _passed(step: Step, check: Check) -> Step:
         raise
     except Exception as error:  # a compiler's, a capture's: nothing is wrong with the model
         failure = describe(error)
-        if failure.kind == "out_of_memory":
+        if failure.kind in ("out_of_memory", DEVICE_FAILED):
             raise
         what = f'decode = "{step.name}" is not possible here: {failure.reason}'
         raise Refused("unsupported", what, mend) from error
