@@ -48,6 +48,33 @@ def test_the_chosen_gpu_is_the_current_one(gpus: list[int], wish: str, device: s
     assert gpus == ([] if device == "cpu" else [int(device[-1])])
 
 
+def test_a_gpu_that_torch_cannot_use_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_old() -> None:
+        raise RuntimeError(
+            "The NVIDIA driver on your system is too old (found version 12040). Please update your "
+            "GPU driver by downloading and installing a new version from the URL"
+        )
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", too_old)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(devices, "_DRIVERS", (tmp_path / "none",))
+    assert devices.passed_over("auto") == ""
+    monkeypatch.setattr(devices, "_DRIVERS", (tmp_path,))
+    told = devices.passed_over("auto")
+    assert told.startswith("the GPU is not used, see `quantchat doctor`: torch for CUDA 13.0 says:")
+    assert "driver on your system is too old (found version 12040)" in told
+    assert devices.passed_over("cpu") == ""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # the user's own wish
+    assert devices.passed_over("auto") == ""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert devices.passed_over("auto").endswith("is built without CUDA")
+
+
 def test_a_gpu_that_is_not_there(gpus: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Refused, match="no device cuda:2: 2 CUDA devices found"):
         devices.choose_device("cuda:2")

@@ -143,6 +143,7 @@ class _Server:
         unneeded.hide(command)
         from quantchat.worker.decode.decoder import Decoder
         from quantchat.worker.engines import FETCHING, load
+        from quantchat.worker.engines.devices import passed_over
         from quantchat.worker.engines.hub import of_mib
 
         begun: list[tuple[str, float]] = []
@@ -175,7 +176,9 @@ class _Server:
                 # With the kernels that an engine compiles before it loads.
                 warmup_s=ready - self._began - imported - fetch - weights,
                 fetch_s=fetch,
-                note="; ".join(filter(None, (loaded.note, decoder.chosen.note))),
+                note="; ".join(
+                    filter(None, (passed_over(command.device), loaded.note, decoder.chosen.note))
+                ),
             )
         )
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from quantchat.worker.failures import Refused
+from quantchat.worker.failures import Refused, on_one_line
 from quantchat.worker.protocol import Load
+
+_DRIVERS = (Path("/dev/nvidiactl"), Path("/usr/lib/wsl/lib/libcuda.so.1"))
+"""What is there where an NVIDIA driver is, on Linux and in WSL."""
 
 SHARE = 0.85
 """Of a GPU's free memory, at most, for weights that may lie on several: KV cache, activations and
@@ -34,6 +38,26 @@ def choose_device(wish: str) -> str:
         raise Refused("unsupported", f"no device {wish}: {found}", 'use device = "auto"')
     torch.cuda.set_device(index)
     return f"cuda:{index}"
+
+
+def passed_over(wish: str) -> str:
+    """Why a GPU that is there is not used by a variant of the device `wish`; empty where it is not.
+
+    torch only warns, in the log: an older driver than its CUDA wants leaves it the CPU.
+    """
+    import torch
+
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if wish == "cpu" or _gpus() or shown in ("", "-1") or not any(d.exists() for d in _DRIVERS):
+        return ""
+    if not torch.version.cuda:
+        return f"the GPU is not used: torch {torch.__version__} is built without CUDA"
+    try:
+        torch.cuda.init()
+    except RuntimeError as error:
+        why = f"torch for CUDA {torch.version.cuda} says: {on_one_line(str(error), 120)}"
+        return f"the GPU is not used, see `quantchat doctor`: {why}"
+    return ""
 
 
 def rooms(command: Load) -> dict[int, int]:
