@@ -117,6 +117,15 @@ class _Keep:
     mode: str
 
     def add(self, ready: Ready, context: int, figures: dict[str, Any]) -> None:
+        self._add(self.mode, ready, context, figures)
+        print(f"  at {context}: {_word(figures)}", flush=True)
+
+    def beside(self, ready: Ready, context: int, figures: dict[str, Any]) -> None:
+        """What `generate` did in the same rounds: its figures, until it is measured by itself."""
+        if self.mode != PLAIN and self.kept.left(self.label, PLAIN, [context]):
+            self._add(PLAIN, ready, context, figures)
+
+    def _add(self, mode: str, ready: Ready, context: int, figures: dict[str, Any]) -> None:
         loading = {
             "kernel": ready.resolved.kernel,
             "decode": ready.resolved.decode,
@@ -126,21 +135,25 @@ class _Keep:
                 "warm_up": round(ready.warmup_s, 2),
             },
         }
-        self.kept.add(self.label, self.mode, loading, context, figures)
-        print(f"  at {context}: {_word(figures)}", flush=True)
+        self.kept.add(self.label, mode, loading, context, figures)
 
 
 async def _ask(sides: dict[str, Side], contexts: Sequence[int], asked: Asked, keep: _Keep) -> None:
     """Ask at each context; where one fails, for memory say, the others still have their figures."""
     for context in contexts:
         try:
-            figures = await _context(sides, context, asked, keep.mode)
+            found = await _context(sides, context, asked, keep.mode)
         except NotRun as error:
-            figures = {"not_run": str(error)}
-        keep.add(sides[keep.mode].ready, context, figures)
+            found = {keep.mode: {"not_run": str(error)}}
+        keep.add(sides[keep.mode].ready, context, found[keep.mode])
+        if PLAIN in found:
+            keep.beside(sides[PLAIN].ready, context, found[PLAIN])
 
 
-async def _context(sides: dict[str, Side], context: int, asked: Asked, mode: str) -> dict[str, Any]:
+async def _context(
+    sides: dict[str, Side], context: int, asked: Asked, mode: str
+) -> dict[str, dict[str, Any]]:
+    """The figures of each of `sides`."""
     answers: dict[str, list[Answer]] = {side: [] for side in sides}
     for number in range(asked.rounds + 1):  # the first one warms up
         order = list(sides) if number % 2 else list(reversed(sides))
@@ -153,15 +166,21 @@ async def _context(sides: dict[str, Side], context: int, asked: Asked, mode: str
                 raise NotRun(f"{side}, asked beside it: {error}") from None
             if number:
                 answers[side].append(answer)
-    rates = [answer.tok_s or 0.0 for answer in answers[mode]]
-    plain = [answer.tok_s or 0.0 for answer in answers[PLAIN]]
-    own, last = sides[mode], answers[mode][-1]
+    return {
+        name: _figures(side, answers[name], answers[PLAIN], asked.shape)
+        for name, side in sides.items()
+    }
+
+
+def _figures(side: Side, own: list[Answer], beside: list[Answer], shape: str) -> dict[str, Any]:
+    rates = [answer.tok_s or 0.0 for answer in own]
+    plain = [answer.tok_s or 0.0 for answer in beside]
     return {
         "tok_s": [round(rate, 2) for rate in rates],
         "ratio": [round(a / b, 3) for a, b in zip(rates, plain, strict=True)],
-        "ttft_ms": [round(answer.ttft_ms, 1) for answer in answers[mode]],
-        "ledger": _ledger(own.worker, last, own.ready),
-        "bytes_per_token": _read(asked.shape, last, own.ready),
+        "ttft_ms": [round(answer.ttft_ms, 1) for answer in own],
+        "ledger": _ledger(side.worker, own[-1], side.ready),
+        "bytes_per_token": _read(shape, own[-1], side.ready),
     }
 
 

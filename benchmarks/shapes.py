@@ -178,7 +178,10 @@ def _normal(size: tuple[int, int]) -> torch.Tensor:
     count = size[0] * size[1]
     start = int(torch.randint(2**12, ()))
     block = _BLOCK[0][start : start + 2**24]
-    return block.repeat(-(-count // len(block)))[:count].view(size).clone()
+    weights = torch.empty(count, dtype=torch.bfloat16)
+    for part in weights.split(len(block)):
+        part.copy_(block[: len(part)])
+    return weights.view(size)
 
 
 def _both(

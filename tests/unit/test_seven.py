@@ -180,6 +180,33 @@ def test_what_was_measured_before_it_was_stopped_is_kept_and_gone_on_with(
     assert not seven.workers
 
 
+def test_what_is_wanted_most_is_measured_first(seven: Seven) -> None:
+    """Where nothing is named, which takes an hour; and `generate` beside it costs no answer."""
+
+    def stopped(worker: Played, command: Command) -> None:
+        if isinstance(command, Load) and worker.mode == "compile":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    seven.before = stopped
+    seven.nvml = FakeNvml(FakeGpu(name="NVIDIA H200"))
+    assert seven.run("--context", "128", "--context", "512", "--no-pair") == 130
+    begun = [(worker.label, worker.mode) for worker in seven.workers]
+    wanted = ["NF4", "bf16", "GPTQ 4-bit, Marlin"]
+    assert begun[:6] == [(label, mode) for label in wanted for mode in ("generate", "graph")]
+    for label in wanted:
+        modes = seven.result["variants"][label]["modes"]
+        assert modes["graph"]["contexts"]["128"]["ratio"] == [2.0]
+        assert modes["generate"]["contexts"]["128"]["tok_s"] == [50.0]
+    assert seven.asked[12:14] == [("GPTQ 4-bit, Marlin", "generate", 128)] * 2
+
+
+def test_what_generate_did_beside_another_mode_replaces_nothing(seven: Seven) -> None:
+    assert seven.run(*options(NF4, modes="generate"), "--no-pair") == 0
+    assert seven.run(*options(NF4, contexts=(128, 512), modes="eager"), "--no-pair") == 0
+    contexts = seven.result["variants"][NF4]["modes"]["generate"]["contexts"]
+    assert {context: one["run"] for context, one in contexts.items()} == {"128": 0, "512": 1}
+
+
 def test_the_kept_command_measures_the_same_again(seven: Seven) -> None:
     asked = options(NF4, contexts=(24, 48), modes="eager")
     assert seven.run(*asked, "--threads", "1", "--no-pair") == 0
