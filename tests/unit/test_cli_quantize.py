@@ -124,6 +124,13 @@ def test_variables_of_the_chat_template(tmp_path: Path, jobs: Jobs, capsys: Capt
     assert 'chat_template_kwargs {"enable_thinking": false}' in capsys.readouterr().out
 
 
+def test_a_tokenizer_is_lent_to_all_that_is_made(tmp_path: Path, jobs: Jobs) -> None:
+    (tmp_path / "chat").mkdir()
+    assert main(["quantize", "model", "--tokenizer", "chat"]) == 0
+    asked = [options.get("load", {}).get("options", options) for _, options in jobs.begun]
+    assert [one["tokenizer"] for one in asked] == [str(tmp_path / "chat")] * 5
+
+
 def test_bitsandbytes(tmp_path: Path, jobs: Jobs, capsys: Capture) -> None:
     assert main(["quantize", "./model", "--method", "fp4", "--no-double-quant", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -144,6 +151,8 @@ def test_bitsandbytes(tmp_path: Path, jobs: Jobs, capsys: Capture) -> None:
         (["model", "--bits", "5"], "--bits"),
         (["model", "--group-size", "0"], "--group-size: must be -1"),
         (["model", "--adapter", "no where"], "--adapter: must be a folder, which begins with ./"),
+        (["model", "--tokenizer", "no where"], "--tokenizer: must be a folder, which begins"),
+        (["model", "--tokenizer", "./nowhere"], "cannot be read: No such file"),
         (["model", "--damp", "1"], "--damp: 1.0 is out of range"),
         (["model", "--samples", "0"], "--samples: 0 is out of range"),
         (["model", "--device", "gpu"], '--device: "gpu" does not fit'),

@@ -16,6 +16,7 @@ from quantchat.quantize.maker import Prepared
 from quantchat.worker import engines
 from quantchat.worker.decode.prompt import encode_prompt
 from quantchat.worker.failures import Refused
+from quantchat.worker.jobs import calibrate
 from quantchat.worker.protocol import Load, Message
 
 TEMPLATE = "{% for m in messages %}[{{ m.content }}]{% endfor %}"
@@ -100,6 +101,55 @@ def test_a_damaged_one_is_told_as_such(model: Path, chat: Path, damage: Any, rea
     damage(chat)
     with pytest.raises(Refused, match=reason):
         loaded(model, tokenizer=str(chat))
+
+
+def calibrated(model: Path, tmp_path: Path, **more: Any) -> str:
+    """The text of the chats that the model writes, as its checkpoint is calibrated on it."""
+    (tmp_path / "output").mkdir(exist_ok=True)
+    asked = {
+        "model": str(model),
+        "revision": None,
+        "output": str(tmp_path / "output"),
+        "prompts": ["Why?"],
+        "samples": 1,
+        "sample_tokens": 8,
+        "device": "cpu",
+        "dtype": "auto",
+        "trusted": False,
+        "seed": 0,
+    }
+    calibrate.run({**asked, **more}, lambda *step: None)
+    return (tmp_path / "output" / "chats.txt").read_text()
+
+
+def test_chats_for_calibration_are_written_in_its_template(
+    model: Path, chat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrate, "settle", lambda options: None)
+    made = tokenizer()
+    made.chat_template = TEMPLATE
+    made.pad_token = made.bos_token
+    made.save_pretrained(chat)
+    for file in model.glob("tokenizer*"):
+        file.unlink()
+    said = calibrated(model, tmp_path, tokenizer=str(chat), sample_tokens=8)
+    assert said.startswith("[Why?][")
+    answer = said.removeprefix("[Why?][").removesuffix("]").replace(" ", "")
+    assert len(answer) > 1
+    # The end of its turns is an end of the answer, whatever the model's own config says.
+    made.eos_token = answer[1]
+    made.save_pretrained(chat)
+    cut = calibrated(model, tmp_path, tokenizer=str(chat), sample_tokens=8)
+    assert cut.removeprefix("[Why?][").removesuffix("]").strip() == answer[0]
+
+
+def test_one_that_is_not_there_is_told_before_the_model_is_loaded(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrate, "settle", lambda options: None)
+    (model / "model.safetensors").unlink()
+    with pytest.raises(Refused, match="the tokenizer lent to it is not there"):
+        calibrated(model, tmp_path, tokenizer=str(tmp_path / "gone"))
 
 
 PROFILE = """

@@ -84,6 +84,38 @@ async def test_chats_are_known_by_what_their_template_is_told(tmp_path: Path, jo
     assert all(options["chat_template_kwargs"] for _, options in jobs.begun[2:])
 
 
+async def test_a_tokenizer_that_is_lent_is_lent_for_each_job(tmp_path: Path, jobs: Jobs) -> None:
+    workshop, plain = Workshop(jobs.start), gptq(tmp_path)
+    await workshop.prepare(plain, silent)
+    assert not any("tokenizer" in options for _, options in jobs.begun)
+    (lender := tmp_path / "lender").mkdir()
+    (lender / "tokenizer.json").write_text("{}")
+    lent = plain.model_copy(update={"tokenizer": str(lender)})
+    for template in ("one", "another"):  # what it holds is what counts, not where it lies
+        (lender / "chat_template.jinja").write_text(template)
+        jobs.begun.clear()
+        await workshop.prepare(lent, silent)
+        await workshop.prepare(lent, silent)
+        assert jobs.names() == ["calibrate", "quantize_gptq"]
+        assert {options["tokenizer"] for _, options in jobs.begun} == {str(lender)}
+    jobs.begun.clear()
+    named = "org/lender@main"
+    (tmp_path / "text.txt").write_text("some words")
+    read = gptq(tmp_path, calibration=str(tmp_path / "text.txt"))
+    saved = BitsAndBytes(
+        label="NF4",
+        engine="bitsandbytes",
+        model=plain.model,
+        save_quantized=True,
+        adapter="org/adapter",
+        merge_adapter=True,
+    )
+    for spec in (read, saved):
+        await workshop.prepare(spec.model_copy(update={"tokenizer": named}), silent)
+    assert jobs.names() == ["collect", "quantize_gptq", "merge_adapter", "quantize_bitsandbytes"]
+    assert {options["tokenizer"] for _, options in jobs.begun} == {named}
+
+
 async def test_a_checkpoint_that_was_calibrated_on_too_little_says_so(
     tmp_path: Path, jobs: Jobs
 ) -> None:

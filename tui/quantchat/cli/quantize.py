@@ -38,6 +38,7 @@ _COMMON = {
     "chat_template_kwargs": _TEMPLATE,
     "device": "--device",
     "model": "MODEL",
+    "tokenizer": "--tokenizer",
 }
 
 
@@ -61,6 +62,11 @@ _COMMON = {
     "--adapter",
     metavar="PATH_OR_ID",
     help="Merge this LoRA adapter into MODEL first, in full precision.",
+)
+@click.option(
+    "--tokenizer",
+    metavar="PATH_OR_ID",
+    help="Lend MODEL this other model's tokenizer and chat template.",
 )
 @click.option("--bits", type=click.Choice(["2", "3", "4", "8"]), help="GPTQ: bits. Default: 4.")
 @click.option("--group-size", type=int, help="GPTQ: weights that share a scale. Default: 128.")
@@ -144,6 +150,7 @@ def quantize(
     output: Path | None,
     method: str,
     adapter: str | None,
+    tokenizer: str | None,
     no_double_quant: bool,
     calibration: Path | None,
     calibration_dataset: str | None,
@@ -183,6 +190,8 @@ def quantize(
         common["chat_template_kwargs"] = _object(chat_template_kwargs)
     if adapter is not None:
         common |= {"adapter": _from_here(_named(adapter)), "merge_adapter": True}
+    if tokenizer is not None:
+        common["tokenizer"] = _from_here(_named(tokenizer))
     return _make(method, common, given, no_double_quant, output, no_perplexity, as_json)
 
 

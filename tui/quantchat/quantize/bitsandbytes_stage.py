@@ -34,6 +34,7 @@ class QuantizeBitsAndBytes(Stage):
         """The settings, the weights, and the libraries that do it."""
         return {
             **self.weights.inputs,
+            **self.weights.lent,
             "quant_type": self.quant_type,
             "double_quant": self.double_quant and self.quant_type != "int8",
             "compute_dtype": self.compute_dtype,

@@ -36,6 +36,7 @@ class Merge(Stage):
         """The weights, the adapter, and the libraries that merge it."""
         return {
             **self.weights.inputs,
+            **self.weights.lent,
             "adapter": _identity(self.adapter),
             "versions": versions(_MAKERS),
             "recipe": 1,

@@ -62,14 +62,21 @@ def _folder_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def named(model: str) -> Named:
+    """What a profile's `model` names, whether it is there or not."""
+    if is_path(model):
+        return Named(model)
+    name, _, revision = model.partition("@")
+    return Named(name, revision or None)
+
+
 def resolve(model: str) -> Named:
     """Return what a profile's `model` names, the demo's source aside.
 
     Raises UserError for a folder that is not there.
     """
     if not is_path(model):
-        name, _, revision = model.partition("@")
-        return Named(name, revision or None)
+        return named(model)
     try:
         path = Path(model).expanduser().absolute()
         if path.is_dir():

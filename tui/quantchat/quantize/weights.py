@@ -12,7 +12,7 @@ from quantchat.errors import UserError
 from quantchat.profile.model import AnyVariant
 from quantchat.quantize import headers
 from quantchat.quantize.cache import read_made
-from quantchat.quantize.sources import Named
+from quantchat.quantize.sources import Named, named
 from quantchat.quantize.stages import Stage, Work
 
 
@@ -26,12 +26,19 @@ class Weights:
     trusted: bool
     template: dict[str, Any] = field(default_factory=dict)
     """Variables of its chat template."""
+    tokenizer: str = ""
+    """Whose tokenizer and chat template are lent to it, an absolute folder or a hub's id."""
 
     @classmethod
     def of(cls, spec: AnyVariant, source: Named | Stage) -> Weights:
         """The weights of `source`, loaded as `spec` has it."""
         return cls(
-            source, spec.dtype, spec.device, spec.trust_remote_code, spec.chat_template_kwargs
+            source,
+            spec.dtype,
+            spec.device,
+            spec.trust_remote_code,
+            spec.chat_template_kwargs,
+            spec.tokenizer or "",
         )
 
     def made_by(self, stage: Stage) -> Weights:
@@ -46,13 +53,21 @@ class Weights:
     @property
     def inputs(self) -> dict[str, Any]:
         """What tells it from other weights, beyond the stage that makes it."""
-        named = {"model": self.source.identity()} if isinstance(self.source, Named) else {}
-        return {**named, "dtype": self.dtype}
+        model = {"model": self.source.identity()} if isinstance(self.source, Named) else {}
+        return {**model, "dtype": self.dtype}
 
     @property
     def asked(self) -> dict[str, Any]:
         """What tells what it says in chats from other chats of it: nothing, as a rule."""
-        return {"chat_template_kwargs": self.template} if self.template else {}
+        return {
+            **({"chat_template_kwargs": self.template} if self.template else {}),
+            **self.lent,
+        }
+
+    @property
+    def lent(self) -> dict[str, Any]:
+        """What tells the tokenizer lent to it from others, if one is. Raises UserError."""
+        return {"tokenizer": named(self.tokenizer).identity()} if self.tokenizer else {}
 
     def options(self, work: Work) -> dict[str, Any]:
         """How a job loads it."""
@@ -66,6 +81,7 @@ class Weights:
             "dtype": self.dtype,
             "device": self.device,
             "trusted": self.trusted,
+            **({"tokenizer": self.tokenizer} if self.tokenizer else {}),
         }
 
     def remembered(self, work: Work) -> dict[str, Any]:

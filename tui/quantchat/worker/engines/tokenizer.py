@@ -13,22 +13,32 @@ from quantchat.worker.protocol import Load
 
 
 def load_tokenizer(command: Load, **more: Any) -> Any:
-    """Load the tokenizer that lies with the model, or the one that its options name instead."""
+    """Load the tokenizer that lies with the model, or the one that its options name instead.
+
+    Raises Refused where it is lent and has tokens that the model does not know.
+    """
     from transformers import AutoTokenizer
 
     lent = command.options.get("tokenizer")
     if lent:
         more.pop("gguf_file", None)
-    return AutoTokenizer.from_pretrained(
+    tokenizer = AutoTokenizer.from_pretrained(
         lent or command.model, trust_remote_code=command.trust_remote_code, **more
     )
+    known = _vocabulary(Path(command.model)) if lent else 0
+    if known and len(tokenizer) > known:
+        raise Refused(
+            "unsupported",
+            f"the tokenizer lent to it has {len(tokenizer)} tokens, the model knows {known}",
+            "lend it that of the model it was made from, or leave `tokenizer` out",
+        )
+    return tokenizer
 
 
 def fast_tokenizer(command: Load, **more: Any) -> Any:
     """`load_tokenizer` for a model that is about to be loaded, which may take minutes.
 
-    Raises Refused where it is not one of the tokenizers library, or is lent and has tokens that the
-    model does not know.
+    Raises Refused where it is not one of the tokenizers library.
     """
     tokenizer = load_tokenizer(command, **more)
     if getattr(tokenizer, "backend_tokenizer", None) is None:
@@ -36,13 +46,6 @@ def fast_tokenizer(command: Load, **more: Any) -> Any:
             "unsupported",
             "the model has no fast tokenizer (tokenizer.json)",
             "convert it: AutoTokenizer.from_pretrained(…).save_pretrained(…)",
-        )
-    known = _vocabulary(Path(command.model)) if command.options.get("tokenizer") else 0
-    if known and len(tokenizer) > known:
-        raise Refused(
-            "unsupported",
-            f"the tokenizer lent to it has {len(tokenizer)} tokens, the model knows {known}",
-            "lend it that of the model it was made from, or leave `tokenizer` out",
         )
     return tokenizer
 

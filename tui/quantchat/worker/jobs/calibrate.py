@@ -14,13 +14,12 @@ from typing import Any
 
 from quantchat.worker.engines.devices import choose_device
 from quantchat.worker.engines.loaded import choose_dtype, load_model
-from quantchat.worker.engines.tokenizer import load_tokenizer
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.amount import amount
 from quantchat.worker.jobs.chats import write
 from quantchat.worker.jobs.groups import check_groups, widest
-from quantchat.worker.jobs.workplace import local_folder, refuse_quantized, settle
+from quantchat.worker.jobs.workplace import local_folder, refuse_quantized, settle, tokenizer_for
 from quantchat.worker.protocol import Load
 
 TEMPERATURE = 0.8
@@ -40,7 +39,7 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     `amount` has it: every prompt is answered greedily, then again with sampling (from `seed` on)
     until there are enough. What was said before to the same prompt is not kept twice, nor is
     silence. A line is `{"messages": [...]}`, or `{"text": ...}` of a model without a chat template.
-    `device`, `dtype`, `revision`, `trusted` (to run the model's own code) and
+    `device`, `dtype`, `revision`, `trusted` (to run the model's own code), and `tokenizer` and
     `chat_template_kwargs`, which may be left out, are as in a profile.
     Refused at once where the `group_size` that the chats are for does not fit the model.
 
@@ -94,6 +93,8 @@ class _Author:
     """The model, as the writer of chats."""
 
     def __init__(self, options: dict[str, Any], device: str) -> None:
+        # First, since loading the model takes longer.
+        self.tokenizer = tokenizer_for(options, options["model"], padding_side="left")
         load = Load(
             "transformers",
             options["model"],
@@ -102,7 +103,6 @@ class _Author:
             trust_remote_code=options["trusted"],
         )
         self.model = load_model(load, device, dtype=choose_dtype(options["dtype"])).eval()
-        self.tokenizer = load_tokenizer(load, padding_side="left")
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.template: dict[str, Any] = options.get("chat_template_kwargs", {})
@@ -110,7 +110,9 @@ class _Author:
         """Answer in tokens."""
         self._at_once = sys.maxsize
         ends = self.model.generation_config.eos_token_id
-        self._ends: list[int] = ends if isinstance(ends, list) else [] if ends is None else [ends]
+        ids = ends if isinstance(ends, list) else [ends]
+        # The tokenizer's own too, as in a chat: a template that is lent has another end of a turn.
+        self._ends = sorted({i for i in [*ids, self.tokenizer.eos_token_id] if i is not None})
 
     def answer(
         self, prompts: list[str], sampled: bool, tell: Callable[[int], None]
@@ -178,6 +180,7 @@ class _Author:
                 **how,
                 do_sample=sampled,
                 max_new_tokens=self.longest,
+                eos_token_id=self._ends or None,
                 stopping_criteria=[watch],
             )[:, asked:]
         tell(len(prompts))

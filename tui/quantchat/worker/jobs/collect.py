@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.worker.engines.devices import choose_device
-from quantchat.worker.engines.tokenizer import load_tokenizer
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.amount import Amount, amount
 from quantchat.worker.jobs.calibration_text import Record, Unreadable, read, record
 from quantchat.worker.jobs.chats import ids, write
 from quantchat.worker.jobs.groups import widest_of
-from quantchat.worker.jobs.workplace import local_folder, settle
-from quantchat.worker.protocol import Load
+from quantchat.worker.jobs.workplace import local_folder, settle, tokenizer_for
 
 ROWS = 20
 """Rows of a data set that are looked at for each sample that is wanted."""
@@ -30,8 +28,8 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     tokenizer. They are shuffled by `seed`. The first `held_out` are held apart, and so a quarter at
     most of what there is: with `part` "held out" these are written, else up to `samples` of the
     others. Where `samples` or `sample_tokens` is None it is as `amount` has it. `file` must still
-    have the hash `sha256`; `dataset` is `hub:name[:split[:column]]`. `chat_template_kwargs` are as
-    in a profile, and may be left out.
+    have the hash `sha256`; `dataset` is `hub:name[:split[:column]]`. `tokenizer` and
+    `chat_template_kwargs` are as in a profile, and may be left out.
 
     Result: `samples` written, their `tokens`, how many there were (`found`), and the `length` in
     tokens that they are cut after. Raises Refused.
@@ -39,7 +37,7 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     report(0, 0, "reading")
     settle(options)
     folder = local_folder(options, report)
-    tokenizer = load_tokenizer(Load("", folder, {}, trust_remote_code=options["trusted"]))
+    tokenizer = tokenizer_for(options, folder)
     wanted = amount(options, choose_device(options["device"]), _widest(options, folder))
     many = wanted.most + options["held_out"]
     records = _of_file(options) if options.get("file") else _of_dataset(options, many)

@@ -12,15 +12,15 @@ from typing import Any
 from quantchat.worker.engines import load
 from quantchat.worker.engines.adapter import digest, merge, opened
 from quantchat.worker.jobs import Report
-from quantchat.worker.jobs.workplace import local_folder, refuse_quantized, settle
+from quantchat.worker.jobs.workplace import lent, local_folder, refuse_quantized, settle
 from quantchat.worker.protocol import Load
 
 
 def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     """Merge `adapter` into `model`, and save what it gives into the folder `output`.
 
-    `adapter` is an absolute folder, or an id of the hub; `device`, `dtype`, `revision` and
-    `trusted` (to run the model's own code) are as in a profile.
+    `adapter` is an absolute folder, or an id of the hub; `device`, `dtype`, `revision`, `trusted`
+    (to run the model's own code) and `tokenizer`, which may be left out, are as in a profile.
 
     Result: `adapter`, with its `name`, its `kind` in words, and `sha256` over its two files.
     Raises Refused where the model is quantized, and for an adapter that cannot be used.
@@ -33,7 +33,7 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     command = Load(
         "transformers",
         folder,
-        {},
+        lent(options),
         device=options["device"],
         dtype=options["dtype"],
         trust_remote_code=options["trusted"],

@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.worker.engines import bitsandbytes_engine
+from quantchat.worker.engines.tokenizer import fetch_lent
 from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.spellings import write_both
-from quantchat.worker.jobs.workplace import local_folder, refuse_quantized, settle
+from quantchat.worker.jobs.workplace import lent, local_folder, refuse_quantized, settle
 from quantchat.worker.protocol import Load
 
 
 def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     """Quantize `model` on loading, and save it into the folder `output`.
 
-    `quant_type`, `double_quant`, `compute_dtype`, `device`, `dtype`, `revision` and `trusted` (to
-    run the model's own code) are as in a profile.
+    `quant_type`, `double_quant`, `compute_dtype`, `device`, `dtype`, `revision`, `trusted` (to
+    run the model's own code) and `tokenizer`, which may be left out, are as in a profile.
 
     It is saved before the first forward pass: on a CPU that packs the weights anew, in place, and
     what is saved after it loads again as garbage (bitsandbytes 0.50).
@@ -30,12 +31,15 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     command = Load(
         "bitsandbytes",
         folder,
-        {name: options[name] for name in ("quant_type", "double_quant", "compute_dtype")},
+        {
+            **{name: options[name] for name in ("quant_type", "double_quant", "compute_dtype")},
+            **lent(options),
+        },
         device=options["device"],
         dtype=options["dtype"],
         trust_remote_code=options["trusted"],
     )
-    loaded = bitsandbytes_engine.load(command, lambda stage: report(0, 0, stage))
+    loaded = bitsandbytes_engine.load(fetch_lent(command), lambda stage: report(0, 0, stage))
     report(0, 0, "writing the checkpoint")
     loaded.model.save_pretrained(output)
     loaded.tokenizer.save_pretrained(output)

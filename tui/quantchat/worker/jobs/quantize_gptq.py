@@ -11,7 +11,6 @@ from typing import Any
 
 from quantchat.worker.engines.devices import choose_device
 from quantchat.worker.engines.loaded import choose_dtype
-from quantchat.worker.engines.tokenizer import load_tokenizer
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.chats import ids
@@ -23,8 +22,8 @@ from quantchat.worker.jobs.workplace import (
     local_folder,
     refuse_quantized,
     settle,
+    tokenizer_for,
 )
-from quantchat.worker.protocol import Load
 
 BATCH = 4
 """Chats run through a layer at a time."""
@@ -51,10 +50,10 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     """Quantize `model` on the chats in the file `calibration`, into the folder `output`.
 
     Of GPTQ there are `SETTINGS`; `device`, `dtype`, `revision` and `trusted` (to run the model's
-    own code) are as in a profile, as is `chat_template_kwargs`, which may be left out. A chat is
-    cut after `most_tokens`, where that is given. The chats are put beside the checkpoint. Finished
-    layers are kept in the folder `unfinished`, where GPTQModel can go on from them: with models of
-    Llama's kind, in sequence.
+    own code) are as in a profile, as are `tokenizer` and `chat_template_kwargs`, which may be left
+    out. A chat is cut after `most_tokens`, where that is given. The chats are put beside the
+    checkpoint. Finished layers are kept in the folder `unfinished`, where GPTQModel can go on from
+    them: with models of Llama's kind, in sequence.
 
     Result: `layers`, their number; `losses`: of each `layer` and `module` the mean squared error
     `loss` GPTQModel measured, None where it fell back to rounding; `calibration`, with its
@@ -86,7 +85,7 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
         trust_remote_code=options["trusted"],
     )
     check_groups(model.model, options["group_size"])
-    tokenizer = load_tokenizer(Load("gptq", folder, {}, trust_remote_code=options["trusted"]))
+    tokenizer = tokenizer_for(options, folder)
     layers = model.model.config.get_text_config().num_hidden_layers
     calibration = Path(options["calibration"]).read_bytes()
     most, template = options.get("most_tokens"), options.get("chat_template_kwargs", {})

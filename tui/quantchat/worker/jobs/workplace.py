@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.worker.engines.hub import checkpoint, of_mib
+from quantchat.worker.engines.tokenizer import fetch_lent, load_tokenizer
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import Report
 from quantchat.worker.protocol import Load
@@ -63,6 +64,17 @@ def local_folder(options: dict[str, Any], report: Report) -> str:
     revision, trusted = options["revision"], options["trusted"]
     command = Load("", model, {}, revision=revision, trust_remote_code=trusted)
     return str(checkpoint(command, tell))
+
+
+def lent(options: dict[str, Any]) -> dict[str, Any]:
+    """What an engine is told of the tokenizer lent to the model, if one is."""
+    return {"tokenizer": options["tokenizer"]} if options.get("tokenizer") else {}
+
+
+def tokenizer_for(options: dict[str, Any], folder: str, **more: Any) -> Any:
+    """The tokenizer of the model in `folder`, or the one lent to it. Raises Refused."""
+    command = Load("", folder, lent(options), trust_remote_code=options["trusted"])
+    return load_tokenizer(fetch_lent(command), **more)
 
 
 def refuse_quantized(folder: str) -> None:
