@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ WRITES = {
     "merge_adapter": ("model.safetensors", b"bf16" * 64),
     "quantize_gptq": ("model.safetensors", b"int4" * 16),
     "quantize_bitsandbytes": ("model.safetensors", b"nf4." * 16),
+    "score": ("nll", array("d", [2.0, 3.0] * 255).tobytes()),
 }
 """The file each job leaves in its output folder."""
 
@@ -42,6 +44,8 @@ class Jobs:
     dies: dict[str, int] = field(default_factory=dict)
     """Exit status with which the worker ends in place of its result."""
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    writes: dict[str, list[bytes]] = field(default_factory=dict)
+    """What a job leaves in the place of what `WRITES` has, one time after the other."""
     begun: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     """Jobs begun, with their options."""
     halfway: list[str] = field(default_factory=list)
@@ -96,7 +100,10 @@ class _JobWorker:
     async def _do(self, command: Prepare) -> None:
         jobs, job, put = self._jobs, command.job, self._events.put_nowait
         jobs.begun.append((job, command.options))
-        _write(command.options, job, whole=False)
+        name, body = WRITES.get(job, ("", b""))
+        if bodies := jobs.writes.get(job):
+            body = bodies.pop(0)
+        _write(command.options, name, body[: len(body) // 2])
         put(Progress(job, 1, 2, "half"))
         jobs.halfway.append(job)
         if job in jobs.gates:
@@ -106,13 +113,12 @@ class _JobWorker:
         elif job in jobs.dies:
             put(jobs.dies[job])
         else:
-            _write(command.options, job, whole=True)
+            _write(command.options, name, body)
             put(Done(job, jobs.results.get(job, {})))
 
 
-def _write(options: dict[str, Any], job: str, *, whole: bool) -> None:
-    if job not in WRITES:  # a job that only looks
+def _write(options: dict[str, Any], name: str, body: bytes) -> None:
+    if not name:  # a job that only looks
         return
-    name, body = WRITES[job]
-    Path(options["output"], name).write_bytes(body if whole else body[: len(body) // 2])
+    Path(options["output"], name).write_bytes(body)
     Path(options["scratch"], "left").write_bytes(b"scratch")

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import functools
-import io
 import json
+import math
 import shutil
+from array import array
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from rich.console import Console
 
 from fakes.scripted_jobs import Jobs
 from quantchat.cli import main
@@ -22,9 +19,8 @@ from quantchat.cli.quantize import _GPTQ_ONLY
 from quantchat.errors import UserError
 from quantchat.profile.quantize import Quantize
 from quantchat.quantize import export, outcome
-from quantchat.quantize.outcome import Outcome, Perplexity, Side
+from quantchat.quantize.job import run_job
 from quantchat.quantize.store import Workshop
-from quantchat.report.quantizing import render
 from quantchat.worker.protocol import Failed
 
 Capture = pytest.CaptureFixture[str]
@@ -42,7 +38,7 @@ def jobs(tmp_path: Path, own_folders: None, monkeypatch: pytest.MonkeyPatch) -> 
     jobs = Jobs(tmp_path)
     jobs.results["calibrate"] = {"tokens": 900}
     jobs.results["quantize_gptq"] = {"losses": LOSSES, "calibration": CALIBRATION}
-    jobs.results["perplexity"] = {"perplexity": 12.345, "error": 0.5, "positions": 700}
+    jobs.results["score"] = {"context": 257, "ids_sha256": "of the tokens"}
     workshop = Workshop(jobs.start, tmp_path / "made")
     for name, more in (("make", {}), ("judge", {"start": jobs.start})):
         scripted = functools.partial(getattr(outcome, name), workshop=workshop, **more)
@@ -59,19 +55,19 @@ def test_from_the_model_to_a_folder(tmp_path: Path, jobs: Jobs, capsys: Capture)
         "calibrate",
         "quantize_gptq",
         "calibrate",  # what is held out
-        "perplexity",
-        "perplexity",
+        "score",
+        "score",
     ]
     options = dict(jobs.begun)["quantize_gptq"]
     assert options["model"] == str(tmp_path / "model")
     assert (options["bits"], options["desc_act"], options["act_group_aware"]) == (3, True, False)
-    read = [options for name, options in jobs.begun if name == "perplexity"]
+    read = [options for name, options in jobs.begun if name == "score"]
     assert [one["load"]["engine"] for one in read] == ["transformers", "gptq"]
     assert {one["window"] for one in read} == {512}
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == b"int4" * 16
     assert not list(tmp_path.glob(".out*"))
     said = capsys.readouterr()
-    assert "12.345 ± 0.500" in said.out
+    assert said.out.count("12.18 ±0.27") == 2  # exp 2.5, with the error of 510 tokens
     assert "layers.0.mlp.down_proj" in said.out
     assert "1 modules were only rounded" in said.out
     assert "calibrated on 32 samples, 5000 tokens" in said.out
@@ -102,7 +98,7 @@ def test_an_adapter_is_merged_first(
     assert merge == "merge_adapter"
     assert (given["model"], given["adapter"]) == (str(tmp_path / "model"), str(tmp_path / "lora"))
     # All that comes after knows the merged model alone: its chats, and its perplexity before.
-    assert [name for name, _ in rest].count("perplexity") == 2
+    assert [name for name, _ in rest].count("score") == 2
     for name, options in rest:
         load = options.get("load", {"model": options.get("model"), "options": {}})
         assert Path(load["model"]).name.startswith("model-with-lora-"), name
@@ -117,7 +113,7 @@ def test_variables_of_the_chat_template(tmp_path: Path, jobs: Jobs, capsys: Capt
     jobs.results["quantize_gptq"]["calibration"] = {**CALIBRATION, "chat_template_kwargs": given}
     command = ["quantize", "model", "--chat-template-kwargs", json.dumps(given), "-o", "out"]
     assert main(command) == 0
-    asked = [options for name, options in jobs.begun if name != "perplexity"]
+    asked = [options for name, options in jobs.begun if name != "score"]
     assert [options["chat_template_kwargs"] for options in asked] == [given] * 3
     made = json.loads((tmp_path / "out" / "made.json").read_text())
     assert made["inputs"]["chat_template_kwargs"] == given
@@ -137,7 +133,8 @@ def test_bitsandbytes(tmp_path: Path, jobs: Jobs, capsys: Capture) -> None:
     assert jobs.names()[0] == "quantize_bitsandbytes"
     assert jobs.begun[0][1]["double_quant"] is False
     assert jobs.begun[-1][1]["load"]["options"]["quant_type"] == "fp4"
-    assert told["after"]["perplexity"]["value"] == 12.345
+    assert told["after"]["perplexity"]["value"] == pytest.approx(math.exp(2.5))
+    assert told["after"]["perplexity"]["positions"] == 510
     assert told["losses"] == []
     assert told["parameters"] is None  # there is no weight file to tell
 
@@ -210,7 +207,7 @@ FULL = Failed("out_of_memory", "out of memory: 2,000 MiB more were needed", "try
 def test_a_perplexity_that_fails_costs_no_checkpoint(
     tmp_path: Path, jobs: Jobs, capsys: Capture, method: str
 ) -> None:
-    jobs.fails["perplexity"] = FULL
+    jobs.fails["score"] = FULL
     assert main(["quantize", "model", "-o", "out", "--method", method]) == 0
     assert (tmp_path / "out" / "model.safetensors").exists()
     said = capsys.readouterr().out
@@ -218,7 +215,7 @@ def test_a_perplexity_that_fails_costs_no_checkpoint(
     assert row.split()[-2:] == ["–", "–"]
     for side in ("before", "after"):
         assert f"no perplexity {side}: out of memory: 2,000 MiB more were needed" in said
-    assert jobs.names().count("perplexity") == 2  # one that fails keeps no other one away
+    assert jobs.names().count("score") == 2  # one that fails keeps no other one away
 
 
 def test_what_cannot_be_held_out_costs_no_checkpoint(
@@ -231,7 +228,7 @@ def test_what_cannot_be_held_out_costs_no_checkpoint(
     for side in (told["before"], told["after"]):
         assert side["perplexity"] is None
         assert side["why"] == FULL.reason
-    assert "perplexity" not in jobs.names()
+    assert "score" not in jobs.names()
 
 
 def test_a_model_too_large_to_write_its_chats_is_told_what_else_there_is(
@@ -259,10 +256,50 @@ def test_stopping_after_the_checkpoint_says_where_it_is(
     assert (tmp_path / "out" / "model.safetensors").exists()
 
 
+def nll(*values: float) -> bytes:
+    return array("d", [*values] * 255).tobytes()
+
+
+def test_the_difference_of_the_perplexities_is_paired(jobs: Jobs, capsys: Capture) -> None:
+    """Each token was a hundredth harder: sure, while each perplexity by itself is not."""
+    jobs.writes["score"] = [nll(2, 3), nll(2.01, 3.01)]
+    assert main(["quantize", "model"]) == 0
+    said = capsys.readouterr().out
+    (row,) = (line for line in said.splitlines() if "after less before" in line)
+    assert row.split()[-2:] == ["+0.1224", "±0.0027"]
+    assert "± one standard error, of the difference as both read the same tokens" in " ".join(
+        said.split()
+    )
+    jobs.writes["score"] = [nll(2, 3), nll(3, 2)]  # and here nothing is sure
+    assert main(["quantize", "model", "--json"]) == 0
+    more = json.loads(capsys.readouterr().out)["perplexity_more"]
+    assert more["value"] == pytest.approx(0, abs=1e-9)
+    assert more["error"] == pytest.approx(2 * math.exp(2.5) * 0.5 / math.sqrt(509))
+
+
+def test_perplexities_over_other_tokens_are_not_compared(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    reads = iter(("one", "another"))
+
+    class Results(dict[str, object]):
+        def __getitem__(self, key: str) -> object:
+            return next(reads) if key == "ids_sha256" else super().__getitem__(key)
+
+    async def read(*args: Any) -> Any:
+        return Results(await run_job(*args))
+
+    monkeypatch.setattr("quantchat.quantize.outcome.run_job", read)
+    assert main(["quantize", "model"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("12.18 ±0.27") == 2
+    assert "after less before" not in said and "of the difference" not in said
+
+
 def test_a_short_calibration_gives_no_perplexity(jobs: Jobs, capsys: Capture) -> None:
     jobs.results["calibrate"] = {"tokens": outcome.FEWEST - 1}
     assert main(["quantize", "model"]) == 0
-    assert "perplexity" not in jobs.names()
+    assert "score" not in jobs.names()
     row = next(x for x in capsys.readouterr().out.splitlines() if "held out" in x)
     assert row.split()[-2:] == ["–", "–"]
 
@@ -303,52 +340,6 @@ def test_what_cannot_be_copied_whole_is_not_there(
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == b"w"
 
 
-# ------------------------------------------------------------ what is shown
-
-
-def an_outcome(losses: list[dict[str, Any]], note: str = "") -> Outcome:
-    side = Side(1000, Perplexity(10, 1, 50))
-    return Outcome(Path("/x"), side, Side(None, None), 500, 1.0, losses, {}, note)
-
-
-def test_bits_per_weight() -> None:
-    told = an_outcome([])
-    assert told.bits_per_weight(told.before) == 16
-    assert told.bits_per_weight(told.after) is None
-
-
-def test_what_was_quantized_before_is_not_in_the_time() -> None:
-    def said(resumed: int) -> str:
-        told = dataclasses.replace(an_outcome([]), resumed=resumed)
-        console = Console(file=io.StringIO(), width=120)
-        with console.capture() as caught:
-            console.print(render(told))
-        return caught.get()
-
-    assert "13 of the layers were kept from a try that was stopped" in said(13)
-    assert "were kept" not in said(0)
-
-
-@pytest.mark.parametrize(
-    ("widest", "told"),
-    [
-        ({}, None),  # made by an earlier version
-        ({"widest": 0}, None),
-        ({"widest": 1250}, "4.0 tokens for each of the 1250 inputs of the widest module\n"),
-        ({"widest": 5000}, "1.0 tokens for each of the 5000 inputs of the widest module\n"),
-        ({"widest": 14336}, None),  # of which the note of the checkpoint tells
-    ],
-)
-def test_how_much_calibration_there_was(widest: dict[str, int], told: str | None) -> None:
-    made = dataclasses.replace(an_outcome([]), calibration={**CALIBRATION, **widest})
-    console = Console(file=io.StringIO(), width=160)
-    with console.capture() as caught:
-        console.print(render(made))
-    said = "".join(f"{line.rstrip()} \n" for line in caught.get().splitlines())
-    assert (told or "").replace("\n", " \n") in said
-    assert ("for each of" in said) is (told is not None)
-
-
 def test_too_little_calibration_is_told_once(jobs: Jobs, capsys: Capture) -> None:
     jobs.results["quantize_gptq"]["calibration"] = {**CALIBRATION, "widest": 14336}
     assert main(["quantize", "model", "--no-perplexity"]) == 0
@@ -356,17 +347,3 @@ def test_too_little_calibration_is_told_once(jobs: Jobs, capsys: Capture) -> Non
     assert said.count("0.35 tokens for each of the 14336 inputs of its widest module: GPTQ") == 1
     assert said.count("for each of") == 1
     assert "give more samples, or more sample_tokens" in said
-
-
-rows = st.fixed_dictionaries(
-    {
-        "layer": st.integers(0, 99),
-        "module": st.text(),
-        "loss": st.none() | st.floats(allow_nan=False),
-    }
-)
-
-
-@given(st.lists(rows), st.text())
-def test_any_outcome_can_be_shown(losses: list[dict[str, Any]], note: str) -> None:
-    assert render(an_outcome(losses, note)).renderables

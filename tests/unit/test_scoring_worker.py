@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fakes.tiny_folder import BEGIN, LETTERS, tiny_folder, tokenizer
 from fakes.tiny_llama import VOCABULARY, tiny_llama
 from quantchat.worker.failures import Refused
-from quantchat.worker.jobs import perplexity, score
+from quantchat.worker.jobs import score
 from quantchat.worker.protocol import Load
 from quantchat.worker.scoring import logits as forecasting
 from quantchat.worker.scoring.kept import KeptReader, KeptWriter, divergence
@@ -30,7 +30,6 @@ TEXT = "It was a dark and stormy night; the rain fell in torrents, and so did th
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A job makes its process nicer and moves it: not the tests' own."""
     monkeypatch.setattr(score, "settle", lambda options: None)
-    monkeypatch.setattr(perplexity, "settle", lambda options: None)
 
 
 def told(*_: object) -> None:
@@ -217,26 +216,27 @@ def cross_entropy(folder: Path, ids: list[int], windows: Windows) -> float:
 def test_perplexity_is_transformers_cross_entropy(tmp_path: Path, window: int, stride: int) -> None:
     folder = tiny_folder(tmp_path / "model")
     asked = options(folder, tmp_path, window=window, stride=stride)
-    result = perplexity.run(asked, told)
+    result = score.run(asked, told)
     ids = tokenizer()(TEXT)["input_ids"]
     assert result["tokens"] == len(ids) == len(TEXT)
     expected = cross_entropy(folder, ids, Windows(window, stride))
-    assert math.log(result["perplexity"]) == pytest.approx(expected, abs=1e-5)
-    assert 2 < result["perplexity"] < 1e6
+    found = read(tmp_path, "nll").mean()
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert math.log(2) < found < math.log(1e6)
     assert result["begin"] == ""
     assert result["vocabulary"] == VOCABULARY
 
 
 def test_a_bos_is_put_before_each_window(tmp_path: Path) -> None:
     folder = tiny_folder(tmp_path / "model", begins=True)
-    result = perplexity.run(options(folder, tmp_path), told)
+    result = score.run(options(folder, tmp_path), told)
     assert result["begin"] == BEGIN
     assert result["tokens"] == len(TEXT) + 1
     ids = [len(LETTERS), *tokenizer()(TEXT)["input_ids"]]
     for start in range(0, len(ids), 64):
         ids[start] = len(LETTERS)
     expected = cross_entropy(folder, ids, Windows(64, 64))
-    assert math.log(result["perplexity"]) == pytest.approx(expected, abs=1e-5)
+    assert read(tmp_path, "nll").mean() == pytest.approx(expected, abs=1e-5)
 
 
 def read(folder: Path, name: str) -> Any:
@@ -277,11 +277,10 @@ def test_one_model_is_compared_with_another_that_read_before(tmp_path: Path) -> 
     assert read(first, "kept").max() < 1e-5  # what keeping it cost
 
 
-@pytest.mark.parametrize("job", [score, perplexity])
-def test_a_perplexity_beyond_numbers_fails_the_model_alone(tmp_path: Path, job: Any) -> None:
+def test_a_perplexity_beyond_numbers_fails_the_model_alone(tmp_path: Path) -> None:
     folder = tiny_folder(tmp_path / "model", scale=1e6)
     with pytest.raises(Refused, match=r"too large to be told: e\^\d+"):
-        job.run(options(folder, tmp_path), told)
+        score.run(options(folder, tmp_path), told)
 
 
 def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
@@ -300,5 +299,5 @@ def test_a_full_disk_is_told_before_anything_is_read(tmp_path: Path) -> None:
 
 def test_a_model_that_cannot_be_loaded_says_so(tmp_path: Path) -> None:
     with pytest.raises(Refused) as caught:
-        perplexity.run(options(tmp_path / "nowhere", tmp_path), told)
+        score.run(options(tmp_path / "nowhere", tmp_path), told)
     assert caught.value.failure.kind == "bad_checkpoint"

@@ -79,6 +79,13 @@ def perplexity(nll: Values, windows: int) -> Quantity:
     return _estimate(value, value * (nll - mean), windows)
 
 
+def perplexity_difference(nll: Values, reference_nll: Values, windows: int) -> Quantity:
+    """One model's perplexity less that of another, which read the same tokens: paired."""
+    mine, other = math.exp(nll.mean()), math.exp(reference_nll.mean())
+    pull = mine * (nll - nll.mean()) - other * (reference_nll - reference_nll.mean())
+    return _estimate(mine - other, pull, windows)
+
+
 def divergence(
     *, nll: Values, reference_nll: Values, kld: Values, same_top: Values, windows: int
 ) -> Divergence:
@@ -89,11 +96,9 @@ def divergence(
     import numpy
 
     delta_p = numpy.exp(-nll) - numpy.exp(-reference_nll)
-    mine, other = math.exp(nll.mean()), math.exp(reference_nll.mean())
-    pull = mine * (nll - nll.mean()) - other * (reference_nll - reference_nll.mean())
     return Divergence(
         log_ratio=_mean(nll - reference_nll, windows),
-        perplexity_difference=_estimate(mine - other, pull, windows),
+        perplexity_difference=perplexity_difference(nll, reference_nll, windows),
         kld_mean=_mean(kld, windows),
         kld_percentiles=_percentiles(kld, KLD_PERCENTILES, windows),
         kld_max=float(kld.max()),

@@ -7,11 +7,13 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quantchat import paths
 from quantchat.errors import UserError
 from quantchat.host.worker_process import StartWorker, start_worker
+from quantchat.metrics import quality
+from quantchat.metrics.quality import Quantity
 from quantchat.profile.model import AnyVariant, BitsAndBytes, Gptq, Transformers
 from quantchat.profile.quantize import Quantize
 from quantchat.quantize import headers
@@ -22,6 +24,9 @@ from quantchat.quantize.sources import Named
 from quantchat.quantize.store import Workshop
 from quantchat.worker.protocol import Load, Progress
 
+if TYPE_CHECKING:
+    from quantchat.metrics.quality import Values
+
 WINDOW = 512
 """Tokens of a window that perplexity is taken in; the second half of each is scored."""
 
@@ -30,11 +35,9 @@ FEWEST = 64
 
 
 @dataclass(frozen=True)
-class Perplexity:
-    """Over the text that was held out, with its standard error, each token a unit."""
+class Perplexity(Quantity):
+    """Over the text that was held out."""
 
-    value: float
-    error: float
     positions: int
     """Tokens that were scored."""
 
@@ -60,6 +63,8 @@ class Outcome:
     after: Side
     parameters: int | None
     """As trained; None where the files of the model do not tell."""
+    perplexity_more: Quantity | None
+    """After less before, paired, since both read the same tokens; None where they did not."""
     seconds: float
     """What quantizing took, with loading and saving."""
     losses: list[dict[str, Any]]
@@ -129,23 +134,26 @@ async def judge(
         except (MakeFailed, UserError) as error:
             why = str(error)
 
-    async def side(name: str, variant: AnyVariant, place: Prepared) -> Side:
+    async def side(name: str, variant: AnyVariant, place: Prepared) -> tuple[Side, _Read | None]:
         size = _size(place)[0]
         tokens = _tokens(text) if text else 0
         if text is None or tokens < FEWEST:
-            return Side(size, None, why)
+            return Side(size, None, why), None
         window, title = min(WINDOW, tokens), f"perplexity {name}"
         try:
-            read = await _perplexity(variant, place, text, window, title, on_progress, start)
+            read = await _read(variant, place, text, window, title, on_progress, start)
         except MakeFailed as error:
-            return Side(size, None, str(error))
-        return Side(size, read)
+            return Side(size, None, str(error)), None
+        return Side(size, read.perplexity), read
 
     told = read_made(made.folder)
+    before, base = await side("before", made.base, made.before)
+    after, quantized = await side("after", made.spec, made.after)
     return Outcome(
         folder=made.folder,
-        before=await side("before", made.base, made.before),
-        after=await side("after", made.spec, made.after),
+        before=before,
+        after=after,
+        perplexity_more=quantized.more_than(base) if base and quantized else None,
         parameters=_size(made.before)[1],
         seconds=told.seconds if told else 0.0,
         losses=told.result.get("losses", []) if told else [],
@@ -169,7 +177,29 @@ def _size(prepared: Prepared) -> tuple[int | None, int | None]:
     return files.bytes, sum(tensor.elements for tensor in files.tensors.values())
 
 
-async def _perplexity(
+@dataclass(frozen=True)
+class _Read:
+    """What a model made of the text."""
+
+    nll: Values
+    """Negative log-likelihood of each scored token, nats."""
+    windows: int
+    ids_sha256: str
+    """Of the tokens."""
+
+    @property
+    def perplexity(self) -> Perplexity:
+        found = quality.perplexity(self.nll, self.windows)
+        return Perplexity(found.value, found.error, found.clustered, len(self.nll))
+
+    def more_than(self, other: _Read) -> Quantity | None:
+        """Its perplexity less that of `other`; None where that one read other tokens."""
+        if self.ids_sha256 != other.ids_sha256:
+            return None
+        return quality.perplexity_difference(self.nll, other.nll, self.windows)
+
+
+async def _read(
     spec: AnyVariant,
     place: Prepared,
     text: Path,
@@ -177,7 +207,9 @@ async def _perplexity(
     title: str,
     on_progress: Callable[[Progress], None],
     start: StartWorker,
-) -> Perplexity:
+) -> _Read:
+    import numpy
+
     load = Load(
         engine=spec.engine,
         model=place.model,
@@ -194,13 +226,19 @@ async def _perplexity(
             "tokens": 0,
             "window": window,
             "stride": window,
+            "ids_sha256": "",
+            "against": {},
+            "keep": "",
+            "copies": 0,
+            "output": scratch,
             "scratch": scratch,
         }
         on_progress(Progress(title))
         result = await run_job(
             start,
-            "perplexity",
+            "score",
             options,
             lambda done, total, detail: on_progress(Progress(title, done, total, detail)),
         )
-    return Perplexity(result["perplexity"], result["error"], result["positions"])
+        nll = numpy.fromfile(Path(scratch) / "nll")
+    return _Read(nll, len(nll) // (window - result["context"]), result["ids_sha256"])

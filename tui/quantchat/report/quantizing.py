@@ -13,6 +13,7 @@ from rich.text import Text
 from quantchat.quantize.enough import share, shortage
 from quantchat.quantize.outcome import Outcome, Side
 from quantchat.report.figures import UNKNOWN, number, seconds, size
+from quantchat.report.score import with_error
 from quantchat.text import one_line
 
 WORST = 5
@@ -43,13 +44,14 @@ def _sides(outcome: Outcome) -> Table:
     table.add_row("size", *(size(side.bytes) for side in sides))
     table.add_row("bits per weight", *(number(outcome.bits_per_weight(side)) for side in sides))
     table.add_row("perplexity, held out", *map(_perplexity, sides))
+    if outcome.perplexity_more:
+        table.add_row("  after less before", "", with_error(outcome.perplexity_more, signed=True))
     table.add_row("time to quantize", "", seconds(outcome.seconds))
     return table
 
 
 def _perplexity(side: Side) -> str:
-    found = side.perplexity
-    return f"{found.value:.3f} ± {found.error:.3f}" if found else UNKNOWN
+    return with_error(side.perplexity, least=2) if side.perplexity else UNKNOWN
 
 
 def _notes(outcome: Outcome) -> list[str]:
@@ -73,7 +75,12 @@ def _notes(outcome: Outcome) -> list[str]:
     if found := outcome.after.perplexity or outcome.before.perplexity:
         notes.append(
             f"perplexity over {found.positions} tokens of calibration text that was held out,"
-            " ± its standard error"
+            " ± one standard error"
+            + (
+                ", of the difference as both read the same tokens"
+                if outcome.perplexity_more
+                else ""
+            )
         )
     for name, side in (("before", outcome.before), ("after", outcome.after)):
         if side.why:
