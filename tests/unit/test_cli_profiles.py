@@ -86,6 +86,47 @@ def test_check_prints_every_mistake_of_every_file(capsys: pytest.CaptureFixture[
     assert missing == "no.toml: cannot be read: No such file or directory"
 
 
+NAMES_PATHS = """
+name = "p"
+[[variants]]
+label = "one"
+engine = "gptq"
+model = "./one"
+tokenizer = "~/chat"
+adapter = "org/adapter"
+python = "./venv/bin/python"
+[[variants]]
+label = "two"
+engine = "gptq"
+model = "org/two"
+[variants.quantize]
+calibration = "./text.txt"
+[[variants]]
+label = "three"
+engine = "openai"
+model = "./its own matter"
+base_url = "http://127.0.0.1:8000/v1"
+"""
+
+
+def test_check_looks_for_what_is_to_be_on_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    Path("p.toml").write_text(NAMES_PATHS)
+    assert said(["profiles", "check", "p.toml"], capsys, status=1).splitlines() == [
+        f"p.toml:6: variants[1].model: no such folder: {tmp_path}/one",
+        f"p.toml:7: variants[1].tokenizer: no such folder: {tmp_path}/home/chat",
+        f"p.toml:9: variants[1].python: no such file: {tmp_path}/venv/bin/python",
+        f"p.toml:15: variants[2].quantize.calibration: no such file: {tmp_path}/text.txt",
+    ]
+    for folder in ("one", "home/chat", "venv/bin"):
+        Path(folder).mkdir(parents=True)
+    Path("text.txt").touch()
+    Path("venv/bin/python").touch()
+    assert said(["profiles", "check", "p.toml"], capsys) == "p.toml: good, 3 variants\n"
+
+
 def test_new_writes_a_private_valid_profile_once(capsys: pytest.CaptureFixture[str]) -> None:
     out = said(["profiles", "new", "mine.toml"], capsys)
     assert out == "mine.toml written; edit it, then: quantchat mine.toml\n"

@@ -108,6 +108,11 @@ class MemoryPlan:
     rooms: list[RoomPlan]
 
     @property
+    def nothing_known(self) -> bool:
+        """Whether of no variant can be told what it needs: then nothing is planned."""
+        return not any(variant.estimate for variant in self.variants)
+
+    @property
     def fit(self) -> Fit:
         """The worst of the devices'."""
         order: tuple[Fit, ...] = ("does not fit", "not known", "tight", "fits")

@@ -13,7 +13,7 @@ import click
 from quantchat.errors import UserError
 from quantchat.files import write_whole
 from quantchat.profile import library
-from quantchat.profile.load import load, read
+from quantchat.profile.load import check_there, load, read
 from quantchat.profile.template import template
 from quantchat.text import neutralise, one_line
 
@@ -56,11 +56,16 @@ def show(name: str) -> None:
 @profiles.command()
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 def check(files: tuple[str, ...]) -> int:
-    """Check profiles, files or names, and print each mistake."""
+    """Check profiles, files or names, and print each mistake.
+
+    A folder or file that a profile names and that is not there is one too. No hub is asked.
+    """
     broken = False
     for file in files:
         try:
-            profile = load(library.find(file))
+            path = library.find(file)
+            profile = load(path)
+            check_there(profile, path)
         except UserError as error:
             broken = True
             for line in error.lines:

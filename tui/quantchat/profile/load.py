@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from quantchat.errors import UserError
 from quantchat.profile.mistakes import Mistake, mistakes, written
 from quantchat.profile.model import AnyVariant, AutoGptq, Gptq, OpenAI, Profile
 from quantchat.profile.table import is_path
-from quantchat.profile.toml_text import KeyLines, TomlError, parse
+from quantchat.profile.toml_text import KeyLines, KeyPath, TomlError, parse
 from quantchat.text import one_line
 
 MAX_BYTES = 256 * 1024
@@ -21,6 +21,9 @@ MAX_BYTES = 256 * 1024
 
 MAX_MISTAKES = 20
 """How many mistakes of one file are told in full."""
+
+_FOLDERS = ("model", "adapter", "tokenizer")
+"""Keys of a variant that name a folder, or a model of a hub."""
 
 
 class ProfileError(UserError):
@@ -51,6 +54,37 @@ def load(path: Path) -> Profile:
     Raises ProfileError.
     """
     return loads(read(path), where=str(path), folder=path.absolute().parent)
+
+
+def check_there(profile: Profile, path: Path) -> None:
+    """Look whether what `profile`, loaded from `path`, names on this machine is there.
+
+    Not asked where it is loaded: the variants that have all they need can run without the others.
+    Raises ProfileError.
+    """
+    found = [
+        Mistake(("variants", index, *key), f"{why}: {named}", "")
+        for index, variant in enumerate(profile.variants)
+        for key, named, is_there, why in _named(variant)
+        if not is_there(Path(named))
+    ]
+    if found:
+        raise _placed(found, str(path), read(path))
+
+
+def _named(
+    variant: AnyVariant,
+) -> Iterator[tuple[KeyPath, str, Callable[[Path], bool], str]]:
+    """Keys of a variant that name a path: the key, the path, how to look, and what else to say."""
+    for name in () if isinstance(variant, OpenAI) else _FOLDERS:  # a server has its own
+        named = getattr(variant, name, None)
+        if named is not None and is_path(named):
+            yield (name,), named, Path.is_dir, "no such folder"
+    if variant.python and "/" in variant.python:
+        yield ("python",), variant.python, Path.is_file, "no such file"
+    made = getattr(variant, "quantize", None)
+    if made and made.calibration_file:
+        yield ("quantize", "calibration"), made.calibration_file, Path.is_file, "no such file"
 
 
 def read(path: Path) -> str:
@@ -113,7 +147,7 @@ def _located(variant: AnyVariant, folder: Path) -> AnyVariant:
     if variant.python and ("/" in variant.python or variant.python.startswith("~")):
         # Links are kept: a virtual environment is known by where its interpreter's link lies.
         paths["python"] = _absolute(variant.python, folder)
-    for name in ("adapter", "tokenizer"):
+    for name in _FOLDERS[1:]:
         beside = getattr(variant, name, None)
         if beside is not None and is_path(beside):
             paths[name] = _absolute(beside, folder)

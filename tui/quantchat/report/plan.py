@@ -33,7 +33,9 @@ def render(plan: MemoryPlan) -> Group:
     for variant in plan.variants:
         told = [*([variant.problem] if variant.problem else []), *variant.notes]
         parts += [Text(f"{one_line(variant.label)}: {one_line(line)}") for line in told]
-    if any(variant.estimate for variant in plan.variants):
+    if plan.nothing_known:
+        parts.append(Text("nothing is planned: of no variant is known what it needs", "yellow"))
+    else:
         parts.append(Text("* an allowance: no file tells it", style="dim"))
     return Group(*parts)
 
