@@ -12,14 +12,10 @@ import pytest
 
 from fakes.jobs_here import JobsHere
 from fakes.tiny_folder import tiny_folder, tokenizer
-from quantchat.bench.evaluating import (
-    BAD_TASK,
-    EvaluationPlan,
-    NothingEvaluated,
-    evaluate,
-)
+from quantchat.bench.evaluating import BAD_TASK, EvaluationPlan, evaluate
 from quantchat.bench.score_plan import reference_of
 from quantchat.cli.eval import OWN, _task
+from quantchat.errors import ModelsFailed
 from quantchat.metrics.flips import Flips
 from quantchat.profile.model import Profile
 from quantchat.quantize.store import Workshop
@@ -164,7 +160,7 @@ def rewritten(task: Path, text: str) -> str:
 )
 async def test_a_bad_task_is_told_once(models: Path, task: Path, written: str, said: str) -> None:
     jobs = JobsHere()
-    with pytest.raises(NothingEvaluated, match=said) as told:
+    with pytest.raises(ModelsFailed, match=said) as told:
         await done(models, rewritten(task, written), jobs=jobs)
     assert told.value.where == ""  # it is not the model's
     assert len(jobs.places) == 1
@@ -172,7 +168,7 @@ async def test_a_bad_task_is_told_once(models: Path, task: Path, written: str, s
 
 
 async def test_a_task_that_the_harness_does_not_know(models: Path) -> None:
-    with pytest.raises(NothingEvaluated, match="the harness has no task arc_esay") as told:
+    with pytest.raises(ModelsFailed, match="the harness has no task arc_esay") as told:
         await done(models, "arc_esay")
     assert "arc_easy" in told.value.mend
 
@@ -196,7 +192,7 @@ async def test_the_template_is_told_what_the_variants_tell_it(
 
 
 async def test_a_model_without_a_chat_template(models: Path, task: Path) -> None:
-    with pytest.raises(NothingEvaluated, match="no chat template"):
+    with pytest.raises(ModelsFailed, match="no chat template"):
         await done(models, str(task), chat_template=True)
 
 

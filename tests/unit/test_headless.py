@@ -12,8 +12,9 @@ from rich.console import Console
 
 from fakes.scripted_worker import Script, ScriptedMaker, resolved, starter
 from quantchat.bench.comparison import Comparison
-from quantchat.bench.headless import LoadFailed, measure
+from quantchat.bench.headless import measure
 from quantchat.bench.rounds import Plan, Task
+from quantchat.errors import ModelsFailed
 from quantchat.profile.model import Profile
 from quantchat.report import measurement as report
 from quantchat.snapshot import store
@@ -143,7 +144,7 @@ async def test_sides_that_are_not_asked_alike_are_flagged(tmp_path: Path) -> Non
 async def test_a_variant_that_does_not_load_ends_it(tmp_path: Path) -> None:
     broken = Script(loading_fails=Failed("bad_checkpoint", "no such folder", "look"))
     sides = comparison(tmp_path, A=Script(), B=broken)
-    with pytest.raises(LoadFailed, match="B: no such folder"):
+    with pytest.raises(ModelsFailed, match="B: no such folder"):
         await measure(sides, PLAN)
     assert sides.variants[0].pid is None
 

@@ -17,7 +17,8 @@ from fakes.jobs_here import JobsHere
 from fakes.tiny_folder import tiny_folder, tokenizer
 from quantchat import corpus, paths
 from quantchat.bench.score_plan import ScorePlan, reference_of
-from quantchat.bench.scoring import NothingScored, score
+from quantchat.bench.scoring import score
+from quantchat.errors import ModelsFailed
 from quantchat.profile.model import Profile
 from quantchat.quantize.store import Workshop
 from quantchat.snapshot import store
@@ -204,7 +205,7 @@ async def test_without_its_reference_each_still_has_a_perplexity(
 
 async def test_where_no_model_can_read_it_says_why(models: Path, tmp_path: Path) -> None:
     asked = profile(models, "near", "far")
-    with pytest.raises(NothingScored, match="less than one window") as caught:
+    with pytest.raises(ModelsFailed, match="less than one window") as caught:
         await scored(asked, "near", tmp_path, window=1000, stride=1000)
     assert caught.value.where == "near"
 

@@ -9,6 +9,9 @@ class UserError(Exception):
     `what` is the complaint, `where` the file, key or argument it is about, `mend` what to do.
     """
 
+    status = 2
+    """Exit status of a command that ends so."""
+
     def __init__(self, what: str, *, where: str = "", mend: str = "") -> None:
         super().__init__(what)
         self.what = what
@@ -24,3 +27,9 @@ class UserError(Exception):
     def lines(self) -> tuple[str, ...]:
         """What to print, a line each; several where one file holds several mistakes."""
         return (str(self),)
+
+
+class ModelsFailed(UserError):
+    """The call was right, but a model that it needs, or each of them, could not do its part."""
+
+    status = 1

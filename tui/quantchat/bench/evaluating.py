@@ -14,7 +14,7 @@ from quantchat.bench.model_jobs import (
     until_stopped,
 )
 from quantchat.bench.requests import threads_for
-from quantchat.errors import UserError
+from quantchat.errors import ModelsFailed
 from quantchat.host.worker_process import StartWorker, start_worker
 from quantchat.metrics.sampler import DeviceSampler
 from quantchat.profile.model import AnyVariant, Profile
@@ -32,10 +32,6 @@ from quantchat.worker.variant import Resolved
 
 BAD_TASK = "bad_task"
 """Kind of a failure that is the task's (`worker/jobs/evaluate.py`): any model would have it."""
-
-
-class NothingEvaluated(UserError):
-    """No model could do the tasks."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ async def evaluate(
     """Let the reference and each variant do the tasks; the snapshot, and what is in it of them.
 
     A model that fails does not stop the others, a task that cannot be had does. Ctrl+C, SIGTERM and
-    SIGHUP end it; what was done until then is in the snapshot. Raises NothingEvaluated where there
+    SIGHUP end it; what was done until then is in the snapshot. Raises ModelsFailed where there
     is nothing, KeyboardInterrupt where it is stopped before the first model was done.
     """
     sampler = DeviceSampler()
@@ -79,7 +75,7 @@ async def evaluate(
             raise KeyboardInterrupt
         first = evaluating.models[0]
         failure = first.failure or Failed("internal", "it was not asked")
-        raise NothingEvaluated(failure.reason, where=_where(first), mend=failure.mend)
+        raise ModelsFailed(failure.reason, where=_where(first), mend=failure.mend)
     finally:
         sampler.close()
 

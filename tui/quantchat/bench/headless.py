@@ -13,15 +13,11 @@ from quantchat.bench.live_variant import LiveVariant, State
 from quantchat.bench.measurement import Measurement
 from quantchat.bench.record import record
 from quantchat.bench.rounds import Plan
-from quantchat.errors import UserError
+from quantchat.errors import ModelsFailed
 from quantchat.metrics.sampler import DeviceSampler
 from quantchat.snapshot.schema import Snapshot
 
 _Result = TypeVar("_Result")
-
-
-class LoadFailed(UserError):
-    """A variant could not be loaded."""
 
 
 async def measure(
@@ -34,7 +30,7 @@ async def measure(
     """Load the shown pair of `comparison`, measure `plan` on it, end it; the snapshot of it all.
 
     Ctrl+C, SIGTERM and the end of the terminal stop the measurement; what was measured until then
-    is in the snapshot. A signal that is ignored stays so, as nohup wants it. Raises LoadFailed
+    is in the snapshot. A signal that is ignored stays so, as nohup wants it. Raises ModelsFailed
     where a variant does not load, KeyboardInterrupt where it is stopped before anything was
     measured.
     """
@@ -94,7 +90,7 @@ async def _loaded(comparison: Comparison, changed: asyncio.Event, stopped: async
         for variant in comparison.sides:
             if variant.state is State.FAILED and variant.failure is not None:
                 failure = variant.failure
-                raise LoadFailed(failure.reason, where=variant.label, mend=failure.mend)
+                raise ModelsFailed(failure.reason, where=variant.label, mend=failure.mend)
         changed.clear()
         await changed.wait()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from quantchat.errors import UserError
@@ -23,6 +24,14 @@ MOST_BYTES = 16 * 2**20
 def of(run: Run) -> tuple[str, ...]:
     """The prompts that a profile names to be measured, by default our own."""
     return tuple(run.prompts) or DEFAULT
+
+
+def asked(given: Iterable[str], file: Path | None, run: Run) -> tuple[str, ...]:
+    """The prompts of a command: those `given` and in its `file`, or else those `of` the profile.
+
+    Raises UserError as `read` does.
+    """
+    return (*given, *(read(file) if file else ())) or of(run)
 
 
 def read(path: Path) -> tuple[str, ...]:

@@ -49,6 +49,16 @@ def chat_request(
     return Generate(turn=turn, messages=messages, sampling=sampling, threads=threads, **fields)
 
 
+def lone_request(
+    turn: int, prompt: str, settings: Generation, *, threads: int, **more: Any
+) -> Generate:
+    """The same for a prompt that stands alone: nothing was said before it."""
+    messages = [Message("system", settings.system)] if settings.system else []
+    return chat_request(
+        turn, [*messages, Message("user", prompt)], settings, threads=threads, **more
+    )
+
+
 def threads_for(decoding: int) -> int:
     """CPU threads for each of `decoding` workers at once: more threads than cores collapse."""
     return max(1, (os.cpu_count() or 1) // decoding)

@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from quantchat.bench.comparison import Comparison
 from quantchat.bench.conversation import Answer, Order, Turn
 from quantchat.bench.live_variant import LiveVariant
-from quantchat.bench.requests import chat_request, threads_for
+from quantchat.bench.requests import lone_request, threads_for
 from quantchat.profile.model import Generation
-from quantchat.worker.protocol import Message
 
 FIRST_NUMBER = 1_000_000
 """Turns of a measurement are numbered from here: a late event of a chat's turn is never theirs."""
@@ -138,10 +137,9 @@ class Rounds:
     async def _answer(self, variant: LiveVariant, turn: Turn, task: int, threads: int) -> None:
         wanted = self.plan.tasks[task]
         settings: Generation = self.comparison.generation
-        messages = [Message("system", settings.system)] if settings.system else []
-        request = chat_request(
+        request = lone_request(
             turn.number,
-            [*messages, Message("user", wanted.prompt)],
+            wanted.prompt,
             settings,
             threads=threads,
             max_new_tokens=wanted.output_tokens or settings.max_new_tokens,

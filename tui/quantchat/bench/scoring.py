@@ -14,7 +14,7 @@ from quantchat import paths
 from quantchat.bench.model_jobs import ModelJobs, OnModel, jobs_snapshot, until_stopped
 from quantchat.bench.score_models import Scoring
 from quantchat.bench.score_plan import ScorePlan
-from quantchat.errors import UserError
+from quantchat.errors import ModelsFailed
 from quantchat.host.worker_process import StartWorker, start_worker
 from quantchat.metrics.sampler import DeviceSampler
 from quantchat.profile.model import Profile
@@ -22,10 +22,6 @@ from quantchat.quantize.maker import Maker
 from quantchat.snapshot.schema import Snapshot
 from quantchat.snapshot.score import ScoreRecord
 from quantchat.worker.protocol import Failed
-
-
-class NothingScored(UserError):
-    """No model could read the text."""
 
 
 async def score(
@@ -39,7 +35,7 @@ async def score(
     """Let the reference, its floor and each variant read the text; the snapshot, and its score.
 
     A model that fails does not stop the others. Ctrl+C, SIGTERM and SIGHUP end it; what was read
-    until then is in the snapshot. Raises NothingScored where no model could, KeyboardInterrupt
+    until then is in the snapshot. Raises ModelsFailed where no model could, KeyboardInterrupt
     where it is stopped before the first one was done.
     """
     sampler = DeviceSampler()
@@ -54,7 +50,7 @@ async def score(
             raise KeyboardInterrupt
         first = scoring.models[0]
         failure = first.failure or Failed("internal", "it was not read")
-        raise NothingScored(failure.reason, where=first.label, mend=failure.mend)
+        raise ModelsFailed(failure.reason, where=first.label, mend=failure.mend)
     finally:
         sampler.close()
 

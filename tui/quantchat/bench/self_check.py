@@ -16,8 +16,8 @@ from quantchat.bench.comparison import Comparison
 from quantchat.bench.conversation import Answer, Turn, divergence_point, text_divergence
 from quantchat.bench.forcing import force_request
 from quantchat.bench.live_variant import LiveVariant
-from quantchat.bench.requests import chat_request, threads_for
-from quantchat.worker.protocol import END, Message
+from quantchat.bench.requests import lone_request, threads_for
+from quantchat.worker.protocol import END
 
 FIRST_NUMBER = 3_000_000
 """Turns are numbered from here: apart from those of the chat, of measurements and of votes."""
@@ -140,10 +140,9 @@ class SelfCheck:
         self, variant: LiveVariant, turn: Turn, threads: int, *, fresh: bool = True, most: int = 0
     ) -> None:
         settings = self.comparison.generation.model_copy(update={"temperature": 0.0})
-        messages = [Message("system", settings.system)] if settings.system else []
-        request = chat_request(
+        request = lone_request(
             turn.number,
-            [*messages, Message("user", turn.prompt)],
+            turn.prompt,
             settings,
             threads=threads,
             fresh=fresh,

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from quantchat.bench.comparison import Comparison
 from quantchat.bench.conversation import Answer, Turn
 from quantchat.bench.live_variant import LiveVariant
-from quantchat.bench.requests import chat_request, threads_for
+from quantchat.bench.requests import lone_request, threads_for
 from quantchat.metrics.votes import Choice
-from quantchat.worker.protocol import Message
 
 FIRST_NUMBER = 2_000_000
 """Turns of votes are numbered from here: apart from those of the chat and of a measurement."""
@@ -122,12 +121,7 @@ class Voting:
 
     async def _ask(self, variant: LiveVariant, turn: Turn) -> None:
         settings = self.comparison.generation
-        messages = [Message("system", settings.system)] if settings.system else []
-        request = chat_request(
-            turn.number,
-            [*messages, Message("user", turn.prompt)],
-            settings,
-            threads=threads_for(2),
-            fresh=True,
+        request = lone_request(
+            turn.number, turn.prompt, settings, threads=threads_for(2), fresh=True
         )
         await variant.answer(request, turn.answers[variant.label])

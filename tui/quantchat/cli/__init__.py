@@ -20,7 +20,7 @@ from quantchat.cli.streams import neutral_output
 from quantchat.errors import UserError
 from quantchat.text import one_line
 
-BAD_INPUT = 2
+BAD_INPUT = UserError.status
 """Exit status for what the user can mend; 1 is for a check that failed."""
 
 INTERRUPTED = 130
@@ -164,7 +164,7 @@ def _main(args: Sequence[str] | None) -> int:
     except UserError as error:
         for line in error.lines:
             _complain(line)
-        return BAD_INPUT
+        return error.status
     except click.ClickException as error:
         _complain(error.format_message() + _see(error))
         return BAD_INPUT

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.resources
 import importlib.util
 from collections.abc import Sequence
@@ -11,15 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from quantchat.cli.measuring import output_options, publish
+from quantchat.cli.measuring import judged, output_options
 
 if TYPE_CHECKING:
-    from quantchat.bench.evaluating import EvaluationPlan
-    from quantchat.profile.model import AnyVariant, Profile
-    from quantchat.snapshot.evaluation import EvaluationRecord
-    from quantchat.snapshot.schema import Snapshot
-
-_FAILED = 1
+    from quantchat.profile.model import AnyVariant
 
 OWN = "own"
 
@@ -84,12 +78,14 @@ def evaluate(
     A YAML file of a task can run code of its own (`!function`): take such files from those you
     would take a program from.
     """
-    from quantchat.bench.evaluating import EvaluationPlan
+    from quantchat.bench import evaluating
     from quantchat.bench.score_plan import reference_of
     from quantchat.profile import library, load
+    from quantchat.quantize.store import Workshop
+    from quantchat.report.evaluation import render
 
     asked = load.load(library.find(profile))
-    plan = EvaluationPlan(
+    plan = evaluating.EvaluationPlan(
         tasks=tuple(dict.fromkeys(_task(word.strip()) for word in words.split(","))),
         reference=reference_of(asked, reference),
         limit=limit or 0,
@@ -98,7 +94,12 @@ def evaluate(
         chat_template=chat_template,
     )
     _look_for_harness([plan.reference, *asked.variants])
-    return _evaluated(asked, plan, folder or obj, as_json=as_json)
+    return judged(
+        lambda on_model: evaluating.evaluate(asked, plan, maker=Workshop(), on_model=on_model),
+        render,
+        folder or obj,
+        as_json=as_json,
+    )
 
 
 def _look_for_harness(variants: Sequence[AnyVariant]) -> None:
@@ -135,34 +136,3 @@ def _task(word: str) -> str:
             )
         return str(path.absolute())
     return word
-
-
-def _evaluated(
-    profile: Profile, plan: EvaluationPlan, folder: Path | None, *, as_json: bool
-) -> int:
-    """Evaluate, save and print; the exit status."""
-    from quantchat.bench.evaluating import NothingEvaluated, evaluate
-    from quantchat.cli.progress import progress_display
-    from quantchat.quantize.store import Workshop
-    from quantchat.snapshot import store
-    from quantchat.text import one_line
-
-    store.make_ready(folder)
-    try:
-        with progress_display() as display:
-            snapshot, found = asyncio.run(
-                evaluate(profile, plan, maker=Workshop(), on_model=display.on_model)
-            )
-    except NothingEvaluated as error:
-        click.echo(f"quantchat: {one_line(str(error))}", err=True)
-        return _FAILED
-    publish(snapshot, folder, None if as_json else lambda saved: _print_tables(saved, found))
-    return _FAILED if any(model.failure for model in found.models) else 0
-
-
-def _print_tables(snapshot: Snapshot, found: EvaluationRecord) -> None:
-    from quantchat.cli.console import console
-    from quantchat.report import evaluation as report
-    from quantchat.report.tables import header
-
-    console().print(header(snapshot), "", report.render(found), sep="\n")

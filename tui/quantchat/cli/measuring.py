@@ -1,10 +1,10 @@
-"""What `run` and `rerun` share: measure with progress shown, save, print."""
+"""What commands that measure share: progress while they do, saving, printing."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,9 +13,17 @@ import click
 from quantchat.cli.options import save_option
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from quantchat.bench.comparison import Comparison
+    from quantchat.bench.model_jobs import OnModel
     from quantchat.bench.rounds import Plan
+    from quantchat.profile.model import Profile
+    from quantchat.snapshot.evaluation import EvaluationRecord
     from quantchat.snapshot.schema import Snapshot
+    from quantchat.snapshot.score import ScoreRecord
+
+    _Found = TypeVar("_Found", ScoreRecord, EvaluationRecord)
 
 _FAILED = 1
 
@@ -33,12 +41,25 @@ def output_options(command: _Command) -> _Command:
     return save_option(as_json(command))
 
 
+def comparison_of(profile: Profile, max_new_tokens: int | None = None) -> Comparison:
+    """The comparison of `profile`; its answers at most so many tokens long, if that is given."""
+    from quantchat.bench.comparison import Comparison
+    from quantchat.quantize.store import Workshop
+
+    comparison = Comparison(profile, maker=Workshop())
+    if max_new_tokens is not None:
+        comparison.set_generation(
+            profile.generation.model_copy(update={"max_new_tokens": max_new_tokens})
+        )
+    return comparison
+
+
 def measured(comparison: Comparison, plan: Plan, folder: Path | None, *, as_json: bool) -> int:
     """Measure `plan` on `comparison`; the exit status, 1 where anything failed.
 
     The snapshot goes into `folder`, by default the user's, and tables or JSON to stdout.
     """
-    from quantchat.bench.headless import LoadFailed, measure
+    from quantchat.bench.headless import measure
     from quantchat.cli.progress import progress_display
     from quantchat.snapshot import store
     from quantchat.text import one_line
@@ -48,17 +69,40 @@ def measured(comparison: Comparison, plan: Plan, folder: Path | None, *, as_json
         for danger in side.spec.dangers:
             told = f"CAUTION: {side.label} {danger}, which could do anything you can"
             click.echo(one_line(told), err=True)
-    try:
-        with progress_display() as display:
-            snapshot = asyncio.run(
-                measure(comparison, plan, on_variant=display.on_variant, on_step=display.on_step)
-            )
-    except LoadFailed as error:
-        click.echo(f"quantchat: {one_line(str(error))}", err=True)
-        return _FAILED
+    with progress_display() as display:
+        snapshot = asyncio.run(
+            measure(comparison, plan, on_variant=display.on_variant, on_step=display.on_step)
+        )
     publish(snapshot, folder, None if as_json else _print_tables)
     failed = any(answer.failure for turn in snapshot.turns for answer in turn.answers)
     return _FAILED if failed else 0
+
+
+def judged(
+    work: Callable[[OnModel], Coroutine[Any, Any, tuple[Snapshot, _Found]]],
+    render: Callable[[_Found], RenderableType],
+    folder: Path | None,
+    *,
+    as_json: bool,
+) -> int:
+    """Do `work`, in which each model has the same job; the exit status, 1 where one failed.
+
+    The snapshot goes into `folder`, by default the user's, and tables or JSON to stdout.
+    """
+    from quantchat.cli.console import console
+    from quantchat.cli.progress import progress_display
+    from quantchat.report.tables import header
+    from quantchat.snapshot import store
+
+    store.make_ready(folder)
+    with progress_display() as display:
+        snapshot, found = asyncio.run(work(display.on_model))
+
+    def show(saved: Snapshot) -> None:
+        console().print(header(saved), "", render(found), sep="\n")
+
+    publish(snapshot, folder, None if as_json else show)
+    return _FAILED if any(model.failure for model in found.models) else 0
 
 
 def publish(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from quantchat.cli.measuring import measured, output_options
+from quantchat.cli.measuring import comparison_of, measured, output_options
 
 
 @click.command()
@@ -26,10 +26,8 @@ def rerun(obj: Path | None, snapshot: str, trust: bool, folder: Path | None, as_
     """
     from quantchat import paths
     from quantchat.bench.again import again
-    from quantchat.bench.comparison import Comparison
     from quantchat.cli.snapshots import found
     from quantchat.errors import UserError
-    from quantchat.quantize.store import Workshop
     from quantchat.snapshot import store
     from quantchat.text import one_line
 
@@ -41,6 +39,6 @@ def rerun(obj: Path | None, snapshot: str, trust: bool, folder: Path | None, as_
         )
     for note in same.notes:
         click.echo(f"note: {one_line(note)}", err=True)
-    comparison = Comparison(same.profile, maker=Workshop())
+    comparison = comparison_of(same.profile)
     comparison.pair = same.pair
     return measured(comparison, same.plan, folder or obj, as_json=as_json)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from quantchat.cli.measuring import measured, output_options
+from quantchat.cli.measuring import comparison_of, measured, output_options
 from quantchat.cli.options import prompt_options
 
 
@@ -85,16 +85,14 @@ def run(
     its interval, and saves a snapshot. Ctrl+C ends it early and keeps what was measured.
     """
     from quantchat.bench import prompts
-    from quantchat.bench.comparison import Comparison
     from quantchat.bench.rounds import Plan, Task
     from quantchat.profile import library, load
-    from quantchat.quantize.store import Workshop
 
     asked = load.load(library.find(profile))
     if protocol is not None:
         other = load.load(library.find(protocol))
         asked = asked.model_copy(update={"run": other.run, "generation": other.generation})
-    texts = (*given, *(prompts.read(file) if file else ())) or prompts.of(asked.run)
+    texts = prompts.asked(given, file, asked.run)
     tasks = tuple(
         Task(text, length, output)
         for length in prompt_tokens or (0,)
@@ -108,9 +106,5 @@ def run(
         order="together" if order == "together" else "in-turn",
         ignore_eos=ignore_eos,
     )
-    comparison = Comparison(asked, maker=Workshop())
-    if max_new_tokens is not None:
-        comparison.set_generation(
-            asked.generation.model_copy(update={"max_new_tokens": max_new_tokens})
-        )
+    comparison = comparison_of(asked, max_new_tokens)
     return measured(comparison, plan, folder or obj, as_json=as_json)

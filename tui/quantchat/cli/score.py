@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import click
 
-from quantchat.cli.measuring import output_options, publish
+from quantchat.cli.measuring import judged, output_options
 
 if TYPE_CHECKING:
-    from quantchat.bench.score_plan import Floor, ScorePlan
-    from quantchat.profile.model import Profile
-    from quantchat.snapshot.schema import Snapshot
-    from quantchat.snapshot.score import ScoreRecord
-
-_FAILED = 1
+    from quantchat.bench.score_plan import Floor
 
 LEAST_WINDOW, MOST_WINDOW = 8, 2**20
 
@@ -89,8 +83,11 @@ def score(
     status is 1 where one failed.
     """
     from quantchat import corpus
+    from quantchat.bench import scoring
     from quantchat.bench.score_plan import QUICK, ScorePlan, reference_of
     from quantchat.profile import library, load
+    from quantchat.quantize.store import Workshop
+    from quantchat.report.score import render
 
     if file is not None and dataset is not None:
         raise click.UsageError("--text and --dataset are two texts: give one")
@@ -107,33 +104,9 @@ def score(
         stride=stride or window,
         floor=cast("Floor", floor),
     )
-    return _scored(asked, plan, folder or obj, as_json=as_json)
-
-
-def _scored(profile: Profile, plan: ScorePlan, folder: Path | None, *, as_json: bool) -> int:
-    """Score, save and print; the exit status."""
-    from quantchat.bench.scoring import NothingScored, score
-    from quantchat.cli.progress import progress_display
-    from quantchat.quantize.store import Workshop
-    from quantchat.snapshot import store
-    from quantchat.text import one_line
-
-    store.make_ready(folder)
-    try:
-        with progress_display() as display:
-            snapshot, found = asyncio.run(
-                score(profile, plan, maker=Workshop(), on_model=display.on_model)
-            )
-    except NothingScored as error:
-        click.echo(f"quantchat: {one_line(str(error))}", err=True)
-        return _FAILED
-    publish(snapshot, folder, None if as_json else lambda saved: _print_tables(saved, found))
-    return _FAILED if any(model.failure for model in found.models) else 0
-
-
-def _print_tables(snapshot: Snapshot, found: ScoreRecord) -> None:
-    from quantchat.cli.console import console
-    from quantchat.report import score as report
-    from quantchat.report.tables import header
-
-    console().print(header(snapshot), "", report.render(found), sep="\n")
+    return judged(
+        lambda on_model: scoring.score(asked, plan, maker=Workshop(), on_model=on_model),
+        render,
+        folder or obj,
+        as_json=as_json,
+    )

@@ -54,7 +54,7 @@ def vote(
     from quantchat.profile import library, load
 
     asked = load.load(library.find(profile))
-    texts = (*given, *(prompts.read(file) if file else ())) or prompts.of(asked.run)
+    texts = prompts.asked(given, file, asked.run)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UserError("votes are given on the screen, which needs a terminal")
     from quantchat.app import run
