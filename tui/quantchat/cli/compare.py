@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from quantchat.snapshot.compare import RunsCompared
-    from quantchat.snapshot.gates import Verdict
+    from rich.console import Group
+
     from quantchat.snapshot.schema import Snapshot
+
+    _Saved = Sequence[tuple[str, Snapshot]]
 
 _GATE_FAILED = 1
 _GATE_UNDECIDED = 2
@@ -69,115 +71,88 @@ def compare(
     from quantchat import paths
     from quantchat.cli.snapshots import found
     from quantchat.snapshot import store
+
+    files = [found(obj or paths.snapshots_dir(), name) for name in snapshots]
+    saved = [(str(file), store.load(file)) for file in files]
+    if all(snapshot.score and not snapshot.measurement for _, snapshot in saved):
+        _refuse_gates("scores", conditions)
+        return _compare_scores(saved, force=force, as_json=as_json)
+    if all(snapshot.evaluation and not snapshot.measurement for _, snapshot in saved):
+        _refuse_gates("evaluations", conditions)
+        return _compare_evaluations(saved, force=force, as_json=as_json)
+    if any(snapshot.voting and not snapshot.measurement for _, snapshot in saved):
+        _refuse_gates("votes", conditions)
+        return _pool_votes(saved, as_json=as_json)
+    return _compare_runs(saved, conditions, force=force, as_json=as_json)
+
+
+def _compare_runs(saved: _Saved, conditions: Sequence[str], *, force: bool, as_json: bool) -> int:
+    from quantchat.report import comparison as report
     from quantchat.snapshot.columns import Run
     from quantchat.snapshot.compare import compare_runs
     from quantchat.snapshot.expression import parse
     from quantchat.snapshot.gates import judge
 
-    files = [found(obj or paths.snapshots_dir(), name) for name in snapshots]
-    saved = [(str(file), store.load(file)) for file in files]
-    if all(snapshot.score and not snapshot.measurement for _, snapshot in saved):
-        _compare_scores(saved, conditions, force=force, as_json=as_json)
-        return 0
-    if all(snapshot.evaluation and not snapshot.measurement for _, snapshot in saved):
-        _compare_evaluations(saved, conditions, force=force, as_json=as_json)
-        return 0
-    if any(snapshot.voting and not snapshot.measurement for _, snapshot in saved):
-        _pool_votes(saved, conditions, as_json=as_json)
-        return 0
-    runs = [Run(*one) for one in saved]
-    result = compare_runs(runs, force=force)
+    result = compare_runs([Run(*one) for one in saved], force=force)
     letters = [column.letter for column in result.columns]
     gates = [parse(condition, letters) for condition in conditions]
     verdicts = [judge(gate, result.columns) for gate in gates]
-    _print(result, verdicts, as_json=as_json)
+    _print(report.document(result, verdicts) if as_json else report.render(result, verdicts))
     statuses = {verdict.status for verdict in verdicts}
     if "failed" in statuses:
         return _GATE_FAILED
     return _GATE_UNDECIDED if "undecided" in statuses else 0
 
 
-def _compare_scores(
-    saved: Sequence[tuple[str, Snapshot]],
-    conditions: Sequence[str],
-    *,
-    force: bool,
-    as_json: bool,
-) -> None:
-    """Lay scores side by side. Raises UserError where that cannot be."""
-    from quantchat.errors import UserError
+def _compare_scores(saved: _Saved, *, force: bool, as_json: bool) -> int:
     from quantchat.report import scores as report
+    from quantchat.report.several import Result, document
     from quantchat.snapshot.score import obstacles
-    from quantchat.snapshot.setups import NotComparable
+    from quantchat.snapshot.setups import unless_forced
 
-    if conditions:
-        raise UserError("scores have no gates: --fail-if is for runs", where=conditions[0])
-    scores = [report.Scored(file, one, one.score) for file, one in saved if one.score]
-    against = obstacles([one.score for one in scores])
-    if against and not force:
-        raise NotComparable(against)
-    if as_json:
-        _print_json(report.document(scores, against))
-    else:
-        from quantchat.cli.console import console
-
-        console().print(report.render(scores, against))
+    scores = [Result(file, one, one.score) for file, one in saved if one.score]
+    against = unless_forced(obstacles([one.found for one in scores]), force=force)
+    _print(document(scores, against, "score") if as_json else report.render(scores, against))
+    return 0
 
 
-def _compare_evaluations(
-    saved: Sequence[tuple[str, Snapshot]],
-    conditions: Sequence[str],
-    *,
-    force: bool,
-    as_json: bool,
-) -> None:
-    """Lay evaluations side by side. Raises UserError where that cannot be."""
-    from quantchat.cli.console import console
-    from quantchat.errors import UserError
+def _compare_evaluations(saved: _Saved, *, force: bool, as_json: bool) -> int:
     from quantchat.report import evaluation as report
+    from quantchat.report.several import Result, document
     from quantchat.snapshot.evaluation import obstacles
-    from quantchat.snapshot.setups import NotComparable
+    from quantchat.snapshot.setups import unless_forced
 
-    if conditions:
-        raise UserError("evaluations have no gates: --fail-if is for runs", where=conditions[0])
-    runs = [report.Evaluated(file, one, one.evaluation) for file, one in saved if one.evaluation]
-    against = obstacles([one.found for one in runs])
-    if against and not force:
-        raise NotComparable(against)
-    if as_json:
-        _print_json(report.document(runs, against))
-    else:
-        console().print(report.render_several(runs, against))
+    runs = [Result(file, one, one.evaluation) for file, one in saved if one.evaluation]
+    against = unless_forced(obstacles([one.found for one in runs]), force=force)
+    _print(
+        document(runs, against, "evaluation") if as_json else report.render_several(runs, against)
+    )
+    return 0
 
 
-def _print(result: RunsCompared, verdicts: Sequence[Verdict], *, as_json: bool) -> None:
-    from quantchat.cli.console import console
-    from quantchat.report import comparison
-
-    if as_json:
-        _print_json(comparison.document(result, verdicts))
-    else:
-        console().print(comparison.render(result, verdicts))
-
-
-def _print_json(body: dict[str, Any]) -> None:
-    # Pure ASCII: raw text of a profile in it does nothing to a terminal.
-    sys.stdout.write(json.dumps(body, ensure_ascii=True, allow_nan=False) + "\n")
-
-
-def _pool_votes(
-    saved: Sequence[tuple[str, Snapshot]], conditions: Sequence[str], *, as_json: bool
-) -> None:
+def _pool_votes(saved: _Saved, *, as_json: bool) -> int:
     """Count sessions of blind votes together. Raises UserError where that cannot be."""
-    from quantchat.cli.console import console
-    from quantchat.errors import UserError
-    from quantchat.report import votes
+    from quantchat.report import votes as report
     from quantchat.snapshot.votes import pooled
 
-    if conditions:
-        raise UserError("votes have no gates: --fail-if is for runs", where=conditions[0])
     result = pooled(saved)
-    if as_json:
-        _print_json(votes.document(result))
+    _print(report.document(result) if as_json else report.render_pooled(result))
+    return 0
+
+
+def _refuse_gates(kind: str, conditions: Sequence[str]) -> None:
+    from quantchat.errors import UserError
+
+    if conditions:
+        raise UserError(f"{kind} have no gates: --fail-if is for runs", where=conditions[0])
+
+
+def _print(result: dict[str, Any] | Group) -> None:
+    """Print a JSON document, or tables."""
+    from quantchat.cli.console import console
+
+    if isinstance(result, dict):
+        # Pure ASCII: raw text of a profile in it does nothing to a terminal.
+        sys.stdout.write(json.dumps(result, ensure_ascii=True, allow_nan=False) + "\n")
     else:
-        console().print(votes.render_pooled(result))
+        console().print(result)

@@ -11,8 +11,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from quantchat.report.figures import UNKNOWN, number, plural, size, when
+from quantchat.report.figures import UNKNOWN, number, plural, size
 from quantchat.report.measurement import CONTENDED, failures, flags, how, ratio_cells
+from quantchat.report.several import heading, not_comparable
 from quantchat.snapshot.columns import Column, Run
 from quantchat.snapshot.compare import PairCompared, RunsCompared
 from quantchat.snapshot.figures import FIGURES, Held, Sampled
@@ -41,20 +42,14 @@ def render(result: RunsCompared, verdicts: Sequence[Verdict]) -> Group:
         parts.append(_differences_table(result))
     else:
         parts.append(Text("Nothing that is recorded differed in how they ran."))
-    parts += [
-        Text(f"! not comparable: {one_line(reason)}", style="red") for reason in result.obstacles
-    ]
+    parts += not_comparable(result.obstacles)
     parts += [_verdict(verdict) for verdict in verdicts]
     return Group(*parts)
 
 
 def _run(position: int, run: Run) -> Text:
     snapshot = run.snapshot
-    text = Text.assemble(
-        (f"Run {position}", "bold"),
-        f" {one_line(run.file)}\n  {one_line(snapshot.name)}, saved "
-        f"{one_line(when(snapshot.created))}\n  measured {how(snapshot)}",
-    )
+    text = heading(position, run.file, snapshot).append(f"\n  measured {how(snapshot)}")
     doubts = [CONTENDED] if run.measurement.order == "together" else []
     doubts += flags(snapshot)
     for line in doubts[:MOST_DOUBTS]:

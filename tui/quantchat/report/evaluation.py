@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -12,8 +10,9 @@ from rich.text import Text
 
 from quantchat.metrics.flips import Flips
 from quantchat.metrics.quality import Quantity
-from quantchat.report.figures import UNKNOWN, when
-from quantchat.report.score import new_table, with_error
+from quantchat.report.figures import UNKNOWN
+from quantchat.report.score import failures, new_table, notes, with_error
+from quantchat.report.several import Result, heading, not_comparable
 from quantchat.snapshot.evaluation import (
     EvaluatedRecord,
     EvaluationRecord,
@@ -23,7 +22,6 @@ from quantchat.snapshot.evaluation import (
     figures,
     flips,
 )
-from quantchat.snapshot.schema import Snapshot
 from quantchat.text import one_line
 
 FLIPS = ("Δ, %", "lost", "gained", "p")
@@ -66,11 +64,7 @@ def _task(task: TaskResultRecord, limit: int) -> str:
 
 def doubts(found: EvaluationRecord) -> list[str]:
     """What failed, what was not done, and what the models' checkpoints need known, a line each."""
-    lines = [
-        f"{one_line(model.label)} failed: {one_line(model.failure.reason)}"
-        for model in found.models
-        if model.failure
-    ]
+    lines = failures(found.models)
     if found.undone:
         lines.append(f"stopped before the end, not asked: {one_line(', '.join(found.undone))}")
     lines += [
@@ -78,11 +72,7 @@ def doubts(found: EvaluationRecord) -> list[str]:
         "their answers are not compared"
         for label, task in asked_otherwise(found)
     ]
-    noted: dict[str, list[str]] = {}
-    for model in found.models:
-        if model.note:
-            noted.setdefault(model.note, []).append(model.label)
-    return lines + [f"{one_line(', '.join(who))}: {one_line(note)}" for note, who in noted.items()]
+    return lines + notes(found.models)
 
 
 def tables(found: EvaluationRecord) -> Iterator[Table]:
@@ -123,47 +113,9 @@ def cells(figure: FigureRecord, seen: Flips | None) -> list[str]:
     return [value, told, str(seen.lost), str(seen.gained), f"{seen.p:.2g}"]
 
 
-# ---------------------------------------------------------------- several
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """A snapshot's evaluation, and the file it came from."""
-
-    file: str
-    snapshot: Snapshot
-    found: EvaluationRecord
-
-
-def render_several(runs: Sequence[Evaluated], obstacles: Sequence[str]) -> Group:
+def render_several(runs: Sequence[Result[EvaluationRecord]], obstacles: Sequence[str]) -> Group:
     """Each run's tables beneath each other, and why they cannot be compared, if they cannot."""
     parts: list[RenderableType] = []
-    for number, one in enumerate(runs, 1):
-        parts.append(
-            Text.assemble(
-                (f"Run {number}", "bold"),
-                f" {one_line(one.file)}\n  {one_line(one.snapshot.name)}, saved "
-                f"{one_line(when(one.snapshot.created))}",
-            )
-        )
-        parts += tables(one.found)
-    parts += [Text(f"! not comparable: {one_line(reason)}", style="red") for reason in obstacles]
-    return Group(*parts)
-
-
-def document(runs: Sequence[Evaluated], obstacles: Sequence[str]) -> dict[str, Any]:
-    """All that `render_several` shows, as plain JSON values; text is raw, as it was recorded."""
-    return {
-        "comparable": not obstacles,
-        "obstacles": list(obstacles),
-        "runs": [
-            {
-                "run": number,
-                "file": one.file,
-                "name": one.snapshot.name,
-                "created": one.snapshot.created,
-                "evaluation": one.found.model_dump(),
-            }
-            for number, one in enumerate(runs, 1)
-        ],
-    }
+    for position, one in enumerate(runs, 1):
+        parts += [heading(position, one.file, one.snapshot), *tables(one.found)]
+    return Group(*parts, *not_comparable(obstacles))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from rich import box
 from rich.console import Group
@@ -12,6 +12,7 @@ from rich.text import Text
 
 from quantchat.metrics.quality import Divergence, Percentile, Quantity
 from quantchat.report.figures import UNKNOWN, size
+from quantchat.snapshot.evaluation import EvaluatedRecord
 from quantchat.snapshot.score import ScoredRecord, ScoreRecord, SettingRecord
 from quantchat.text import one_line
 
@@ -69,11 +70,7 @@ def _windows(setting: SettingRecord) -> str:
 
 def doubts(score: ScoreRecord) -> list[str]:
     """What failed, what was not read, and what speaks against the figures, a line each."""
-    lines = [
-        f"{one_line(model.label)} failed: {one_line(model.failure.reason)}"
-        for model in score.models
-        if model.failure
-    ]
+    lines = failures(score.models)
     if score.unread:
         lines.append(f"stopped before the end, not read: {one_line(', '.join(score.unread))}")
     for model in score.models:
@@ -81,12 +78,28 @@ def doubts(score: ScoreRecord) -> list[str]:
             kernel = model.resolved.kernel
             if kernel != "not quantized":
                 lines.append(f"the reference is itself quantized: {one_line(kernel)}")
+    return lines + notes([model for model in score.models if model.role != "floor"])
+
+
+_Models = Sequence[ScoredRecord] | Sequence[EvaluatedRecord]
+
+
+def failures(models: _Models) -> list[str]:
+    """Which of `models` failed and why, a line each."""
+    return [
+        f"{one_line(model.label)} failed: {one_line(model.failure.reason)}"
+        for model in models
+        if model.failure
+    ]
+
+
+def notes(models: _Models) -> list[str]:
+    """What must be known of `models`, a line for each note with those that have it."""
     noted: dict[str, list[str]] = {}
-    for model in score.models:
-        if model.note and model.role != "floor":
+    for model in models:
+        if model.note:
             noted.setdefault(model.note, []).append(model.label)
-    lines += [f"{one_line(', '.join(who))}: {one_line(note)}" for note, who in noted.items()]
-    return lines
+    return [f"{one_line(', '.join(who))}: {one_line(note)}" for note, who in noted.items()]
 
 
 def tables(score: ScoreRecord) -> Iterator[Table]:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from quantchat.snapshot.columns import Column, Run, between, columns, within
 from quantchat.snapshot.ratios import Compared, compare
-from quantchat.snapshot.setups import Difference, NotComparable, differences, obstacles
+from quantchat.snapshot.setups import Difference, differences, obstacles, unless_forced
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,7 @@ def compare_runs(runs: Sequence[Run], *, force: bool = False) -> RunsCompared:
     Raises NotComparable where model, token counts or order differ, unless `force`.
     """
     sides = columns(runs)
-    against = obstacles(runs, sides)
-    if against and not force:
-        raise NotComparable(against)
+    against = unless_forced(obstacles(runs, sides), force=force)
     pairs = [
         *(PairCompared("within a run", a, b, compare(a, b)) for a, b in within(sides)),
         *(PairCompared("between runs", a, b, compare(a, b)) for a, b in between(sides)),

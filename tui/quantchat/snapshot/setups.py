@@ -41,6 +41,13 @@ class NotComparable(UserError):
         return (*before, f"{last} (--force compares all the same)")
 
 
+def unless_forced(obstacles: list[str], *, force: bool) -> list[str]:
+    """`obstacles` to a comparison, for it to be shown with. Raises NotComparable unless `force`."""
+    if obstacles and not force:
+        raise NotComparable(obstacles)
+    return obstacles
+
+
 # ------------------------------------------------------------ what differed
 
 
