@@ -17,7 +17,7 @@ from quantchat.bench.conversation import Answer
 from quantchat.bench.forcing import surprises
 from quantchat.bench.live_variant import State
 from quantchat.bench.plan import make_plan
-from quantchat.bench.record import record, timing
+from quantchat.bench.record import record
 from quantchat.bench.rounds import Plan, Rounds, Task
 from quantchat.errors import UserError
 from quantchat.metrics.sampler import DeviceSampler
@@ -64,7 +64,7 @@ async def test_chunks_are_told_from_tokens(opened: Opened, server: FakeServer) -
         assert answer.text == "".join(CHUNKS)
         assert (answer.reason, answer.ids) == ("eos", [NO_ID] * len(CHUNKS))
         assert (answer.counted, answer.prompt_tokens, answer.cached_tokens) == (TOKENS, 11, 4)
-        told = timing(answer)
+        told = answer.timing()
         assert told.output_tokens == answer.output_tokens == TOKENS
         assert told.prefill_tok_s is None  # nobody tells when a server had read the prompt
         assert told.ttft_ms is not None
@@ -86,7 +86,7 @@ async def test_without_a_count_no_speed_is_claimed(
     assert one.ready is not None
     assert "counts no tokens" in one.ready.note
     answer = (await opened.ask()).answers["one"]
-    told = timing(answer)
+    told = answer.timing()
     assert answer.counted == told.output_tokens == -1
     assert told.tpot_ms is told.decode_tok_s is told.end_to_end_tok_s is None
     assert told.ttft_ms is not None
@@ -171,7 +171,7 @@ async def test_an_end_token_that_is_not_sent_is_not_counted(
     server.behaviour = "counts the end"
     await opened.load()
     answer = (await opened.ask()).answers["one"]
-    told = timing(answer)
+    told = answer.timing()
     assert answer.reason == "eos" and told.output_tokens == len(CHUNKS)
     assert told.tpot_ms == pytest.approx(span_ms(answer) / (len(CHUNKS) - 1))
 

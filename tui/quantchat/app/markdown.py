@@ -26,7 +26,6 @@ _HEADINGS = {"h1": "bold underline $primary", "h2": "bold underline $primary"}
 _HEADING = "bold $primary"
 _INLINE = {"strong_open": "bold", "em_open": "italic", "s_open": "strike"}
 _CODE_INLINE = "on $panel"
-_LINK = "underline"
 _LEAST_ROOM = 8
 """Cells that nested lists and quotes leave to their text, however deep they are."""
 

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Literal
 
 from quantchat.metrics.energy import Energy
+from quantchat.metrics.latency import Percentiles, TurnTiming
 from quantchat.metrics.parting import Parting
 from quantchat.metrics.surprise import Surprise
 from quantchat.worker.protocol import Failed, Generate, Message, Ready
@@ -78,6 +79,18 @@ class Answer:
     def over(self) -> bool:
         """Whether nothing more will come."""
         return self.state in (AnswerState.DONE, AnswerState.FAILED)
+
+    def timing(self, itl: Percentiles | None = None) -> TurnTiming:
+        """Latency and throughput, finished or growing; `itl` where its percentiles are known."""
+        return TurnTiming.of(
+            received_ns=self.received_ns,
+            times_ns=self.times_ns,
+            prompt_tokens=self.prompt_tokens,
+            cached_tokens=self.cached_tokens,
+            prefilled_ns=self.prefilled_ns,
+            tokens=self.counted,
+            itl=itl,
+        )
 
 
 @dataclass

@@ -13,7 +13,6 @@ from quantchat.bench.live_variant import LiveVariant
 from quantchat.bench.measurement import Measurement
 from quantchat.bench.plan import PROMPT_TOKENS, predicted
 from quantchat.bench.voting import Voting
-from quantchat.metrics.latency import TurnTiming
 from quantchat.metrics.memory import ProcessMemory, complete
 from quantchat.metrics.sampler import DeviceSampler
 from quantchat.snapshot.schema import (
@@ -86,18 +85,6 @@ def environment(sampler: DeviceSampler) -> Environment:
         os=platform.platform(),
         libraries=versions(_LIBRARIES),
         device=sampler.sample(),
-    )
-
-
-def timing(answer: Answer) -> TurnTiming:
-    """Latency and throughput of `answer`, finished or growing."""
-    return TurnTiming.of(
-        received_ns=answer.received_ns,
-        times_ns=answer.times_ns,
-        prompt_tokens=answer.prompt_tokens,
-        cached_tokens=answer.cached_tokens,
-        prefilled_ns=answer.prefilled_ns,
-        tokens=answer.counted,
     )
 
 
@@ -204,7 +191,7 @@ def _answer(answer: Answer, ran: Ready | None) -> AnswerRecord:
         pieces=list(answer.pieces),
         times_ns=list(answer.times_ns),
         text=answer.text,
-        timing=timing(answer),
+        timing=answer.timing(),
         ledger=answer.ledger,
         energy=answer.energy,
         surprises=list(answer.surprises),

@@ -6,14 +6,14 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.events import Resize
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from quantchat.app.widgets.difference_line import SIDES
-from quantchat.app.widgets.lines import outside, quiet
+from quantchat.app.widgets.dialog import Dialog
+from quantchat.app.widgets.lines import SIDES, outside, quiet
 from quantchat.bench.comparison import Comparison
 from quantchat.bench.conversation import Answer, Turn
 from quantchat.metrics.surprise import LEVELS, Surprise, level
@@ -49,9 +49,7 @@ class ForceScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         """The two answers, and what the styles mean."""
-        with Vertical(classes="dialog") as dialog:
-            dialog.border_title = "What each thinks of the other's answer"
-            dialog.border_subtitle = "↑↓ scroll · Esc closes"
+        with Dialog("What each thinks of the other's answer"):
             with Horizontal():
                 for side, place in zip(self._sides, ("first", "second"), strict=True):
                     with VerticalScroll(classes=place):

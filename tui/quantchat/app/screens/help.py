@@ -7,13 +7,14 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.containers import Grid, Vertical, VerticalScroll
+from textual.containers import Grid, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widget import Widget
 from textual.widgets import Static
 
 from quantchat.app.commands import COMMANDS, Command
+from quantchat.app.widgets.dialog import Dialog
 from quantchat.app.widgets.lines import outside, quiet
 
 _WORDS = (
@@ -39,7 +40,7 @@ _NOTE = (
 class HelpScreen(ModalScreen[None]):
     """Closed by Esc, or by the key that opened it."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [("escape,f1,q", "close", "Close")]
+    BINDINGS: ClassVar[list[BindingType]] = [("escape,f1,q", "dismiss", "Close")]
     DEFAULT_CSS = """
     HelpScreen {
         .dialog { height: 90%; padding: 0 1; }
@@ -62,22 +63,15 @@ class HelpScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         """Keys by group, then words, then what is not known here."""
-        with Vertical(classes="dialog") as dialog:
-            dialog.border_title = "Help"
-            dialog.border_subtitle = "↑↓ scroll · Esc closes"
-            with VerticalScroll():
-                for group in dict.fromkeys(one.group for one in self._commands):
-                    yield from _table(
-                        group, [(one.key, one.help) for one in self._commands if one.group == group]
-                    )
-                yield from _table("Words", _WORDS)
-                if self._unknown:
-                    yield from _table("Not known here", self._unknown)
-                yield Static(quiet(_NOTE))
-
-    def action_close(self) -> None:
-        """Back to where it was opened."""
-        self.dismiss(None)
+        with Dialog("Help"), VerticalScroll():
+            for group in dict.fromkeys(one.group for one in self._commands):
+                yield from _table(
+                    group, [(one.key, one.help) for one in self._commands if one.group == group]
+                )
+            yield from _table("Words", _WORDS)
+            if self._unknown:
+                yield from _table("Not known here", self._unknown)
+            yield Static(quiet(_NOTE))
 
 
 def _table(title: str, rows: Iterable[tuple[str, str]]) -> Iterator[Widget]:

@@ -8,10 +8,10 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Log
 
+from quantchat.app.widgets.dialog import Dialog
 from quantchat.app.widgets.lines import outside
 from quantchat.bench.live_variant import LiveVariant
 from quantchat.text import neutralise
@@ -26,7 +26,7 @@ class LogScreen(ModalScreen[None]):
     """The end of the log, followed while it is open; Tab turns to the other variant's."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        ("escape,ctrl+l,q", "close", "Close"),
+        ("escape,ctrl+l,q", "dismiss", "Close"),
         ("tab,shift+tab", "other", "The other worker"),
     ]
     DEFAULT_CSS = """
@@ -44,8 +44,7 @@ class LogScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         """The log in a frame that names it."""
-        with Vertical(classes="dialog") as dialog:
-            dialog.border_subtitle = "Tab other worker · arrows scroll · Esc closes"
+        with Dialog(keys="Tab other worker · arrows scroll · Esc closes"):
             yield Log()
 
     def on_mount(self) -> None:
@@ -61,7 +60,7 @@ class LogScreen(ModalScreen[None]):
             return
         self._text = text
         place = f" · {variant.log}" if variant.log else ""
-        self.query_one(".dialog").border_title = outside(f"{variant.label}{place}")
+        self.query_one(Dialog).border_title = outside(f"{variant.label}{place}")
         log = self.query_one(Log)
         log.clear()
         log.write(text)
@@ -71,10 +70,6 @@ class LogScreen(ModalScreen[None]):
         self._shown = 1 - self._shown
         self._text = None
         self._read()
-
-    def action_close(self) -> None:
-        """Back to the comparison."""
-        self.dismiss(None)
 
 
 def tail(log: Path) -> str:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import ClassVar
 
 from rich.console import Group, RenderableType
-from textual.app import ComposeResult
-from textual.binding import BindingType
-from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
-from textual.widgets import ProgressBar, Static
 
 from quantchat.app.device_watch import MakeSampler
 from quantchat.app.keeping import Keeper
+from quantchat.app.screens.progress import ProgressScreen
+from quantchat.app.widgets.dialog import Dialog
 from quantchat.app.widgets.lines import outside, quiet
 from quantchat.bench.comparison import Comparison
 from quantchat.bench.measurement import Measurement
@@ -28,22 +24,11 @@ from quantchat.snapshot import store
 from quantchat.snapshot.schema import Snapshot
 
 
-class MeasuringScreen(ModalScreen[None]):
-    """Measures `plan` on the pair that `comparison` shows, saves a snapshot, shows the result.
+class MeasuringScreen(ProgressScreen):
+    """Measures `plan` on the pair that `comparison` shows, saves a snapshot, shows the result."""
 
-    Esc stops, and what was measured until then is kept; at the end it closes.
-    """
-
-    BINDINGS: ClassVar[list[BindingType]] = [("escape,q", "leave", "Stop, then close")]
-    DEFAULT_CSS = """
-    MeasuringScreen {
-        .dialog { padding: 0 1; width: 100%; max-width: 110; }
-        VerticalScroll { height: auto; max-height: 100%; }
-        ProgressBar { margin: 1 0; width: 100%; }
-        ProgressBar Bar { width: 1fr; }
-        Static { height: auto; }
-    }
-    """
+    WHAT = "Measuring"
+    KEYS = "Esc stops; what was measured is kept"
 
     def __init__(
         self,
@@ -62,38 +47,21 @@ class MeasuringScreen(ModalScreen[None]):
         self._keeper = keeper
         self._measurement: Measurement | None = None
         self._stopping = False
-        self._over = False
 
-    def compose(self) -> ComposeResult:
-        """Progress; the result takes its place."""
-        with Vertical(classes="dialog") as dialog:
-            dialog.border_title = "Measuring"
-            dialog.border_subtitle = "Esc stops; what was measured is kept"
-            with VerticalScroll():
-                yield Static(quiet("opening the device"), id="step")
-                yield ProgressBar(self._plan.total, show_eta=True)
-                yield Static(id="result")
-
-    def on_mount(self) -> None:
-        """Begin."""
-        self.run_worker(self._measure())
-        self.query_one(VerticalScroll).focus()
-
-    def action_leave(self) -> None:
-        """Stop while it measures, close afterwards."""
-        if self._over:
-            self.dismiss(None)
-            return
+    def stop(self) -> None:
+        """End after the answers under way; what was measured is kept."""
         self._stopping = True
-        self.query_one("#step", Static).update(quiet("stopping"))
+        self.say(quiet("stopping"))
         if self._measurement is not None:
             self._measurement.stop()
 
     def keep(self) -> Path | None:
         """Keep what was measured, and the conversation with it (see `keeping.Keeps`)."""
-        return self._keeper.keep(None if self._over else self._measurement)
+        return self._keeper.keep(None if self.over else self._measurement)
 
-    async def _measure(self) -> None:
+    async def work(self) -> None:
+        """Measure, save, and show the result."""
+        self.step(0, self._plan.total, "opening the device")
         try:
             with self._comparison.occupied():
                 snapshot = await self._measured()
@@ -103,7 +71,7 @@ class MeasuringScreen(ModalScreen[None]):
         if snapshot is None:
             self._end("Not measured", quiet("stopped before anything was measured"))
             return
-        self.query_one("#step", Static).update(quiet("working out the intervals"))
+        self.say(quiet("working out the intervals"))
         result = await asyncio.to_thread(_result, snapshot)
         self._end("Measured", self._saved(snapshot), result)
 
@@ -132,18 +100,12 @@ class MeasuringScreen(ModalScreen[None]):
         return outside(f"saved {path}", "$quiet")
 
     def _step(self, done: int, total: int, detail: str) -> None:
-        self.query_one("#step", Static).update(quiet("stopping" if self._stopping else detail))
-        self.query_one(ProgressBar).update(total=total, progress=done)
+        self.step(done, total, "stopping" if self._stopping else detail)
 
     def _end(self, title: str, step: Content, result: RenderableType | None = None) -> None:
-        self._over = True
-        dialog = self.query_one(".dialog", Vertical)
-        dialog.border_title = title
-        dialog.border_subtitle = "↑↓ scroll · Esc closes"
-        self.query_one(ProgressBar).display = False
-        self.query_one("#step", Static).update(step)
-        if result is not None:
-            self.query_one("#result", Static).update(result)
+        self.query_one(Dialog).border_title = title
+        self.say(step)
+        self.end(result)
 
 
 def _result(snapshot: Snapshot) -> Group:

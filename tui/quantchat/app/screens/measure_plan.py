@@ -8,12 +8,13 @@ from pydantic import ValidationError
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.containers import Grid, Vertical
+from textual.containers import Grid
 from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Checkbox, Input, Label, RadioSet, Static
 
 from quantchat.app.commands import command
+from quantchat.app.widgets.dialog import Dialog
 from quantchat.app.widgets.lines import quiet
 from quantchat.app.widgets.toggles import Choice, Choices, Tick
 from quantchat.bench import prompts
@@ -29,7 +30,7 @@ class MeasurePlanScreen(ModalScreen["Plan | None"]):
     """Returns the plan, or None where nothing is to be measured."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        ("escape", "cancel", "Leave"),
+        ("escape", "dismiss", "Leave"),
         ("enter,ctrl+s", "begin", "Measure"),
     ]
     DEFAULT_CSS = """
@@ -57,9 +58,8 @@ class MeasurePlanScreen(ModalScreen["Plan | None"]):
     def compose(self) -> ComposeResult:
         """The choices, most of them made already."""
         whose = "the profile's" if self._run.prompts else "of quantchat's own, each of another kind"
-        with Vertical(classes="dialog") as dialog:
-            dialog.border_title = "Measure both in rounds"
-            dialog.border_subtitle = "Enter or ^S measures · Tab next · Space chooses · Esc leaves"
+        keys = "Enter or ^S measures · Tab next · Space chooses · Esc leaves"
+        with Dialog("Measure both in rounds", keys):
             with Grid():
                 yield Label("prompts")
                 with Choices(id="prompts"):
@@ -123,7 +123,3 @@ class MeasurePlanScreen(ModalScreen["Plan | None"]):
         text = one_line(f"{name.replace('warmup', 'warm-up')}: {complaint}")
         self.query_one("#complaint", Static).update(Content(text))
         self.query_one(f"#{name}").focus()
-
-    def action_cancel(self) -> None:
-        """Measure nothing."""
-        self.dismiss(None)

@@ -12,6 +12,7 @@ from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
+from quantchat.app.widgets.dialog import Dialog
 from quantchat.app.widgets.lines import outside
 from quantchat.bench.comparison import Comparison
 from quantchat.bench.live_variant import LiveVariant
@@ -21,7 +22,7 @@ class PairScreen(ModalScreen["tuple[int, int] | None"]):
     """Returns the indices of the left and the right variant, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        ("escape", "cancel", "Leave as it is"),
+        ("escape", "dismiss", "Leave as it is"),
         ("left,right", "other_list", "Other side"),
     ]
     DEFAULT_CSS = """
@@ -43,9 +44,8 @@ class PairScreen(ModalScreen["tuple[int, int] | None"]):
 
     def compose(self) -> ComposeResult:
         """A list for each side."""
-        with Vertical(classes="dialog") as dialog:
-            dialog.border_title = "Which two variants"
-            dialog.border_subtitle = "↑↓ choose · ←→ other side · Enter shows them · Esc leaves"
+        keys = "↑↓ choose · ←→ other side · Enter shows them · Esc leaves"
+        with Dialog("Which two variants", keys):
             with Horizontal():
                 for side in ("left", "right"):
                     with Vertical(classes="side"):
@@ -72,10 +72,6 @@ class PairScreen(ModalScreen["tuple[int, int] | None"]):
     def action_other_list(self) -> None:
         """Go to the other list."""
         self.focus_next(OptionList)
-
-    def action_cancel(self) -> None:
-        """Leave the pair as it is."""
-        self.dismiss(None)
 
 
 def _option(variant: LiveVariant) -> Option:

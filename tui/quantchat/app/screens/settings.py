@@ -8,12 +8,13 @@ from pydantic import ValidationError
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.containers import Grid, Vertical
+from textual.containers import Grid
 from textual.content import Content
 from textual.events import DescendantFocus
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label, Static, TextArea
 
+from quantchat.app.widgets.dialog import Dialog
 from quantchat.profile.model import Generation
 from quantchat.profile.words import meanings
 from quantchat.text import neutralise, one_line
@@ -25,9 +26,8 @@ class SettingsScreen(ModalScreen["Generation | None"]):
     """Returns the new settings, or None where they are left as they were."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        ("escape", "cancel", "Leave as it was"),
-        ("ctrl+s", "apply", "Apply"),
-        ("enter", "apply", "Apply"),
+        ("escape", "dismiss", "Leave as it was"),
+        ("ctrl+s,enter", "apply", "Apply"),
     ]
     DEFAULT_CSS = """
     SettingsScreen {
@@ -51,9 +51,8 @@ class SettingsScreen(ModalScreen["Generation | None"]):
 
     def compose(self) -> ComposeResult:
         """A field for each of the model's; below, what the one in focus means."""
-        with Vertical(classes="dialog") as dialog:
-            dialog.border_title = "Settings, from the next prompt on"
-            dialog.border_subtitle = "Enter or ^S applies · Tab next · Esc leaves"
+        keys = "Enter or ^S applies · Tab next · Esc leaves"
+        with Dialog("Settings, from the next prompt on", keys):
             yield Label("system prompt")
             system = TextArea(neutralise(self._generation.system), id="system")
             system.show_line_numbers = False
@@ -96,7 +95,3 @@ class SettingsScreen(ModalScreen["Generation | None"]):
         text = one_line(f"{name.replace('_', ' ')}: {complaint}")
         self.query_one("#complaint", Static).update(Content(text))
         self.query_one(f"#{name}").focus()
-
-    def action_cancel(self) -> None:
-        """Leave everything as it was."""
-        self.dismiss(None)

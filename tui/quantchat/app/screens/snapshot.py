@@ -6,10 +6,11 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.containers import Vertical, VerticalScroll
+from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from quantchat.app.widgets.dialog import SCROLLS_AND_CLOSES, Dialog
 from quantchat.report import tables
 from quantchat.snapshot.schema import Snapshot
 
@@ -17,7 +18,7 @@ from quantchat.snapshot.schema import Snapshot
 class SnapshotScreen(ModalScreen[bool]):
     """What `quantchat snapshots show` prints."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [("escape,enter,q", "close", "Close")]
+    BINDINGS: ClassVar[list[BindingType]] = [("escape,enter,q", "dismiss", "Close")]
     DEFAULT_CSS = """
     SnapshotScreen {
         .dialog { width: 96%; max-width: 160; height: 92%; padding: 0 1; }
@@ -26,7 +27,7 @@ class SnapshotScreen(ModalScreen[bool]):
     """
 
     WHAT = "Snapshot"
-    KEYS = "↑↓ scroll · Esc closes"
+    KEYS = SCROLLS_AND_CLOSES
 
     def __init__(self, snapshot: Snapshot) -> None:
         super().__init__()
@@ -34,12 +35,5 @@ class SnapshotScreen(ModalScreen[bool]):
 
     def compose(self) -> ComposeResult:
         """The tables, to be scrolled."""
-        with Vertical(classes="dialog") as dialog:
-            dialog.border_title = self.WHAT
-            dialog.border_subtitle = self.KEYS
-            with VerticalScroll():
-                yield Static(tables.render(self._snapshot))
-
-    def action_close(self) -> None:
-        """Back to the start."""
-        self.dismiss(False)
+        with Dialog(self.WHAT, self.KEYS), VerticalScroll():
+            yield Static(tables.render(self._snapshot))

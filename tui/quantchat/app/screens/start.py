@@ -16,7 +16,7 @@ from textual.widgets.option_list import Option
 
 from quantchat.app.device_watch import DeviceWatch, MakeSampler, Measured, real_sampler
 from quantchat.app.widgets.device_line import DeviceLine
-from quantchat.app.widgets.lines import outside, quiet
+from quantchat.app.widgets.lines import hints, outside, quiet
 from quantchat.errors import UserError
 from quantchat.profile import library
 from quantchat.profile.model import Profile
@@ -79,12 +79,7 @@ class StartScreen(Screen[None]):
             yield Static("Recent snapshots", classes="title")
             yield OptionList(id="snapshots")
         keys = (("Enter", "open"), ("Tab", "other list"), ("F1", "help"), ("^Q", "quit"))
-        yield Static(
-            Content("  ").join(
-                Content.styled(k, "bold $primary") + quiet(f" {d}") for k, d in keys
-            ),
-            id="hint",
-        )
+        yield Static(hints(keys), id="hint")
 
     def on_mount(self) -> None:
         """Draw the first frame, then look around."""

@@ -22,7 +22,7 @@ from quantchat.app import terminal
 from quantchat.app.device_watch import MakeSampler
 from quantchat.app.widgets.answer_view import AnswerView
 from quantchat.app.widgets.failure_note import explained
-from quantchat.app.widgets.lines import outside, quiet
+from quantchat.app.widgets.lines import SIDES, hints, outside, quiet
 from quantchat.app.widgets.stages import counted
 from quantchat.bench.live_variant import State
 from quantchat.bench.record import record
@@ -295,8 +295,7 @@ class VoteScreen(Screen[None]):
         self._draw_keys(_KEYS[-1:])
 
     def _draw_keys(self, keys: Sequence[tuple[str, str]]) -> None:
-        told = (Content.styled(key, "bold $primary") + quiet(f" {what}") for key, what in keys)
-        self.query_one("#keys", Static).update(Content("  ").join(told))
+        self.query_one("#keys", Static).update(hints(keys))
 
     def _draw_lines(self, ballot: Ballot, total: int) -> None:
         state = "both answers are over: which one is better?"
@@ -314,7 +313,7 @@ class VoteScreen(Screen[None]):
             self._names,
             "AB",
             (ballot.left, ballot.right),
-            ("$side-left", "$side-right"),
+            SIDES,
             strict=True,
         ):
             told = Content.styled(letter, colour)

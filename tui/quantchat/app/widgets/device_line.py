@@ -103,10 +103,11 @@ def _named(name: str, numbers: list[Content]) -> Content:
 
 
 def _host(host: HostSample, width: int) -> Content:
-    cores = f"{host.cores} core" + ("s" if host.cores != 1 else "")
     numbers = [
         quiet("no GPU"),
-        Content(cores) + quiet(" use ") + Content(_percent(host.cpu_percent)),
+        Content(figures.plural(host.cores, "core"))
+        + quiet(" use ")
+        + Content(_percent(host.cpu_percent)),
         quiet("RAM ") + Content(used_of(host.ram_used, host.ram_total)),
     ]
     line = fitted(numbers, width)

@@ -8,15 +8,13 @@ from textual.content import Content
 from textual.widget import Widget
 
 from quantchat.app.memory_track import MemoryTrack
-from quantchat.app.widgets.lines import outside, quiet
+from quantchat.app.widgets.lines import SIDES, outside, quiet
 from quantchat.bench.conversation import Answer
 from quantchat.bench.live_variant import LiveVariant
 from quantchat.metrics.latency import decode_throughput, while_both_decode
 from quantchat.report import figures
 
 _GAP = " · "
-
-SIDES = ("$side-left", "$side-right")
 
 
 class DifferenceLine(Widget):

@@ -8,9 +8,7 @@ from textual.widget import Widget
 
 from quantchat.app.commands import COMMANDS, Command
 from quantchat.app.messages import CommandChosen
-from quantchat.app.widgets.lines import quiet
-
-_GAP = "  "
+from quantchat.app.widgets.lines import GAP, hints
 
 
 class KeyLine(Widget):
@@ -39,10 +37,7 @@ class KeyLine(Widget):
 
     def render(self) -> Content:
         """Whole entries only: nothing is cut in the middle."""
-        return Content(_GAP).join(
-            Content.styled(one.key, "bold $primary") + quiet(f" {self._label(one)}")
-            for one in self._shown()
-        )
+        return hints((one.key, self._label(one)) for one in self._shown())
 
     def _shown(self) -> list[Command]:
         urgent = [one for id_ in self._urgent for one in COMMANDS if one.id == id_]
@@ -52,7 +47,7 @@ class KeyLine(Widget):
             cells = self._cells(one)
             if cells <= room:
                 shown.append(one)
-                room -= cells + len(_GAP)
+                room -= cells + len(GAP)
         return shown
 
     def on_click(self, event: Click) -> None:
@@ -61,7 +56,7 @@ class KeyLine(Widget):
         for one in self._shown():
             if left <= event.x < left + self._cells(one):
                 self.post_message(CommandChosen(one.id))
-            left += self._cells(one) + len(_GAP)
+            left += self._cells(one) + len(GAP)
 
     def _label(self, one: Command) -> str:
         return self._labels.get(one.id, one.label)

@@ -10,6 +10,9 @@ from quantchat.text import one_line
 
 QUIET = "$quiet"
 
+SIDES = ("$side-left", "$side-right")
+"""Colours of the left and of the right variant."""
+
 ORDERS = {"together": "together", "in-turn": "in turn"}
 """What is said of an answer's order."""
 
@@ -22,6 +25,17 @@ def quiet(text: str) -> Content:
 def outside(text: str, style: str = "") -> Content:
     """Text from outside, neutral and on one line."""
     return Content.styled(one_line(text), style)
+
+
+GAP = "  "
+"""Between two `hints`."""
+
+
+def hints(keys: Iterable[tuple[str, str]]) -> Content:
+    """Keys with what each does."""
+    return Content(GAP).join(
+        Content.styled(key, "bold $primary") + quiet(f" {what}") for key, what in keys
+    )
 
 
 def spread(left: Content, right: Content, width: int) -> Content:

@@ -88,15 +88,7 @@ class LivePanel(Widget):
         known = self._timing
         if known is None or known.answer is not answer or known.state != state:
             chunks = answer.counted is not None and answer.counted < 0
-            turn = TurnTiming.of(
-                received_ns=answer.received_ns,
-                times_ns=answer.times_ns,
-                prompt_tokens=answer.prompt_tokens,
-                cached_tokens=answer.cached_tokens,
-                prefilled_ns=answer.prefilled_ns,
-                tokens=answer.counted,
-                itl=self._growing.follow(answer.times_ns),
-            )
+            turn = answer.timing(self._growing.follow(answer.times_ns))
             average = decode_throughput(answer.times_ns) if chunks else turn.decode_tok_s
             now = throughput_now(answer.times_ns)
             self._timing = _Timing(answer, state, turn, now, average, chunks)

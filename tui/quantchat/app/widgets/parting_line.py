@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from textual.content import Content
 from textual.widget import Widget
 
-from quantchat.app.widgets.difference_line import SIDES
-from quantchat.app.widgets.lines import outside, quiet
+from quantchat.app.widgets.lines import SIDES, outside, quiet
 from quantchat.bench.conversation import (
     Answer,
     Turn,
@@ -17,6 +16,7 @@ from quantchat.bench.conversation import (
     text_divergence,
 )
 from quantchat.bench.forcing import is_greedy
+from quantchat.report.figures import plural
 from quantchat.text import one_line
 
 _LONGEST = 18
@@ -87,12 +87,12 @@ def _text_forms(first: Answer, second: Answer, point: int | None) -> list[Conten
     server = first.in_chunks or second.in_chunks
     why = quiet(" (a server tells no token ids)" if server else " (tokenizers differ)")
     if point is None:
-        said = _count(min(len(first.text), len(second.text)), "character")
+        said = plural(min(len(first.text), len(second.text)), "character")
         if not (first.over and second.over):
             return [quiet(f"same text for {said} so far")]
         told = Content(f"same text, {said}")
     else:
-        count = _count(point, "character")
+        count = plural(point, "character")
         start = Content(f"same text for {count}, then " if point else "part at once: ")
         texts = (answer.text[point : point + _LONGEST + 1] for answer in (first, second))
         told = start + _excerpts(first, second, texts)
@@ -103,9 +103,9 @@ def _token_forms(turn: Turn, first: Answer, second: Answer, point: int | None) -
     """The same of answers that part at token `point`."""
     if point is None:
         over = first.over and second.over
-        said = _count(min(len(first.ids), len(second.ids)))
+        said = plural(min(len(first.ids), len(second.ids)), "token")
         return [Content(f"same answer, {said}") if over else quiet(f"same for {said} so far")]
-    start = Content(f"same for {_count(point)}, then " if point else "part at once: ")
+    start = Content(f"same for {plural(point, 'token')}, then " if point else "part at once: ")
     if not (is_greedy(first) and is_greedy(second)):
         excerpts = start + _excerpts(first, second, _from_token(first, second, point))
         return [excerpts + quiet(" (sampled: chance parts them too)"), excerpts]
@@ -130,10 +130,6 @@ def _token_forms(turn: Turn, first: Answer, second: Answer, point: int | None) -
         for own, other, way in zip(short, reversed(tokens), known, strict=True)
     ]
     return [start + _joined(full), start + _joined(short)]
-
-
-def _count(count: int, what: str = "token") -> str:
-    return f"1 {what}" if count == 1 else f"{count} {what}s"
 
 
 def _joined(parts: list[Content]) -> Content:

@@ -9,7 +9,7 @@ from textual.widget import Widget
 
 from quantchat.app.commands import command
 from quantchat.app.widgets.column_header import BADGES
-from quantchat.app.widgets.lines import outside, quiet, spread
+from quantchat.app.widgets.lines import SIDES, outside, quiet, spread
 from quantchat.bench.live_variant import LiveVariant
 
 
@@ -39,8 +39,7 @@ class TabLine(Widget):
         hint = quiet(f"{command('maximise').key} other")
         room = max(4, (width - hint.cell_length - 12) // 2)
         tabs = []
-        for index, variant in enumerate(self._variants):
-            side = ("$side-left", "$side-right")[index]
+        for index, (variant, side) in enumerate(zip(self._variants, SIDES, strict=False)):
             style = f"bold reverse {side}" if index == self._shown else side
             sign = BADGES[variant.state][0][0]
             label = outside(variant.label, style).truncate(room, ellipsis=True)

@@ -108,7 +108,7 @@ class Transcript(VerticalScroll, can_focus=False):
         earlier = len(self._turns) - len(self._views)
         self._earlier.display = earlier > 0
         if earlier > 0:
-            turns = "1 earlier turn" if earlier == 1 else f"{earlier} earlier turns"
+            turns = figures.plural(earlier, "earlier turn")
             self._earlier.update(quiet(f"↑ {turns}, further up"))
 
     @property

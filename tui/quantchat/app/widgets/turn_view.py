@@ -18,7 +18,6 @@ from quantchat.app.widgets.ground import ground
 from quantchat.app.widgets.lines import ORDERS, fitted, quiet
 from quantchat.app.widgets.parting_mark import STYLE, PartingMark
 from quantchat.bench.conversation import Answer, AnswerState, Turn
-from quantchat.metrics.latency import TurnTiming
 from quantchat.report import figures
 from quantchat.text import neutralise
 
@@ -147,15 +146,12 @@ class Summary(Widget):
         self.display = answer is not None and answer.over and bool(answer.times_ns)
         if answer is None or not self.display:
             return
-        timing = TurnTiming.of(
-            received_ns=answer.received_ns, times_ns=answer.times_ns, tokens=answer.counted
-        )
+        timing = answer.timing()
         count = timing.output_tokens
-        chunks = len(answer.times_ns)
         texts = (
-            ("1 chunk" if chunks == 1 else f"{chunks} chunks")
+            figures.plural(len(answer.times_ns), "chunk")
             if count < 0
-            else ("1 token" if count == 1 else f"{count} tokens"),
+            else figures.plural(count, "token"),
             "" if count < 0 else f"{figures.number(timing.decode_tok_s)} tok/s",
             ORDERS[answer.order],
             f"TTFT {figures.milliseconds(timing.ttft_ms)}",
