@@ -107,9 +107,6 @@ def likely(request: Force, own: float = 0.61, other: float = 0.3) -> Forced:
         logprobs=[math.log(own)] * len(asked),
         pieces=[f"<{token}>" for token in asked],
         ranks=[0] * len(asked),
-        best=list(asked),
-        best_pieces=[f"<{token}>" for token in asked],
-        best_logprobs=[math.log(own)] * len(asked),
         also=[math.log(other)] * len(request.also),
     )
 

@@ -61,10 +61,11 @@ def test_it_is_what_one_forward_pass_says(
     assert told.logprobs == pytest.approx(
         rows[torch.arange(len(tokens)), tokens].tolist(), abs=1e-4
     )
-    assert told.best_logprobs == pytest.approx(rows.max(-1).values.tolist(), abs=1e-4)
     assert told.pieces == [f"<{token}>" for token in said[first:]]
-    for rank, best, token in zip(told.ranks, told.best, said[first:], strict=True):
-        assert (rank == 0) == (best == token)
+    # One computation's logits tie where the other's differ by rounding: not the rank, but that none
+    # was clearly likelier, is what both agree on.
+    for rank, row, token in zip(told.ranks, rows, said[first:], strict=True):
+        assert (row > row[token] + 1e-4).sum() <= rank <= (row > row[token] - 1e-4).sum()
     ends = sum(math.exp(rows[-1, end]) for end in ENDS)
     assert told.also == pytest.approx([float(rows[-1, 1]), math.log(ends)], abs=1e-4)
 

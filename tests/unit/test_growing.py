@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantchat.metrics import growing, latency
+from quantchat.metrics import growing
 from quantchat.metrics.growing import GrowingPercentiles, GrowingTiming
-from quantchat.metrics.latency import Percentiles, itl_ms, throughput_series
+from quantchat.metrics.latency import Percentiles, itl_ms, throughput_series, whole_intervals
 
 batches = st.lists(st.lists(st.floats(0, 1e6), max_size=40), max_size=20)
 
@@ -35,7 +35,8 @@ def test_timing_after_each_batch(gaps: list[int], at_once: int) -> None:
     for end in range(at_once, len(times) + at_once, at_once):
         found = grown.follow(times[:end])
         assert found == Percentiles.of(itl_ms(times[:end]))
-        assert grown.series == pytest.approx(throughput_series(times[:end], 0.5))
+        whole = whole_intervals(times[:end], 0.5)
+        assert grown.series == pytest.approx(throughput_series(times[:end], 0.5, 0, whole))
 
 
 def test_the_series_keeps_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,4 +45,5 @@ def test_the_series_keeps_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     grown = GrowingTiming(0.5)
     for end in (100, 101, 400):
         grown.follow(times[:end])
-    assert grown.series == pytest.approx(latency.throughput_series(times, 0.5, limit=10))
+    whole = whole_intervals(times, 0.5)
+    assert grown.series == pytest.approx(throughput_series(times, 0.5, whole - 10, whole))

@@ -19,7 +19,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
 
 
 def ratio(value: float, low: float | None = None, high: float | None = None) -> Ratio:
-    return Ratio(value, low, high, 0.95, 6, 3, 3, "prompt")
+    return Ratio(value, low, high, 6, 3, 3, "prompt")
 
 
 def test_a_measurement_is_said_in_a_sentence(saved: Snapshot) -> None:

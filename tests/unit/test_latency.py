@@ -22,6 +22,11 @@ def times_after(start: int, gaps: list[int]) -> list[int]:
     return list(accumulate(gaps, initial=start))
 
 
+def series(times_ns: list[int], interval_s: float) -> list[float]:
+    whole = latency.whole_intervals(times_ns, interval_s)
+    return latency.throughput_series(times_ns, interval_s, 0, whole)
+
+
 def test_a_worked_example() -> None:
     # Prompt at 5 ms, prefill done at 25 ms, tokens at 30, 40, 60 and 70 ms.
     timing = TurnTiming.of(
@@ -56,7 +61,7 @@ def test_one_token_has_a_ttft_but_no_decode_speed() -> None:
     assert timing.tpot_ms is None
     assert timing.decode_tok_s is None
     assert latency.throughput_now([3 * MS]) is None
-    assert latency.throughput_series([3 * MS], 0.1) == []
+    assert series([3 * MS], 0.1) == []
 
 
 def test_an_unknown_start_gives_no_figure_that_needs_it() -> None:
@@ -70,7 +75,7 @@ def test_an_unknown_start_gives_no_figure_that_needs_it() -> None:
 def test_tokens_at_the_same_instant_give_no_infinite_speed() -> None:
     assert latency.decode_throughput([7, 7]) is None
     assert latency.throughput_now([1, 2_000 * MS, 2_000 * MS]) is None
-    assert latency.throughput_series([7, 7], 1.0) == []
+    assert series([7, 7], 1.0) == []
     assert latency.end_to_end_throughput(7, [7]) is None
 
 
@@ -124,30 +129,31 @@ def test_speed_now_forgets_an_old_stall() -> None:
 
 def test_a_steady_slow_model_draws_a_level_line() -> None:
     times = [i * 2_000 * MS for i in range(4)]  # half a token a second
-    assert latency.throughput_series(times, 0.5) == pytest.approx([0.5] * 12)
+    assert series(times, 0.5) == pytest.approx([0.5] * 12)
 
 
 def test_a_stall_is_as_long_in_the_series_as_it_was() -> None:
     times = [0, 500 * MS, 1_000 * MS, 5_000 * MS]
-    assert latency.throughput_series(times, 1.0) == pytest.approx([2.0, 0.25, 0.25, 0.25, 0.25])
+    assert series(times, 1.0) == pytest.approx([2.0, 0.25, 0.25, 0.25, 0.25])
 
 
 @given(gaps_ns, st.integers(1, 200))
 def test_the_series_loses_no_token(gaps: list[int], parts: int) -> None:
     times = times_after(0, gaps)
     interval_s = times[-1] / 1e9 / parts
-    series = latency.throughput_series(times, interval_s)
+    found = series(times, interval_s)
     # The last interval may be one short where the division rounds down.
-    assert parts - 1 <= len(series) <= parts
-    assert all(value >= 0 and math.isfinite(value) for value in series)
-    if len(series) == parts:
-        assert sum(series) * interval_s == pytest.approx(len(gaps))
+    assert parts - 1 <= len(found) <= parts
+    assert all(value >= 0 and math.isfinite(value) for value in found)
+    if len(found) == parts:
+        assert sum(found) * interval_s == pytest.approx(len(gaps))
 
 
-def test_a_long_series_keeps_its_end() -> None:
+def test_a_part_of_a_series_is_that_of_the_whole() -> None:
     times = [*range(0, 100 * MS, MS), 100 * MS, 102 * MS, 104 * MS]
-    whole = latency.throughput_series(times, 0.001)
-    assert latency.throughput_series(times, 0.001, limit=10) == pytest.approx(whole[-10:])
+    whole = series(times, 0.001)
+    part = latency.throughput_series(times, 0.001, len(whole) - 10, len(whole))
+    assert part == pytest.approx(whole[-10:])
     assert whole[-1] == pytest.approx(500.0)
 
 

@@ -8,7 +8,7 @@ from quantchat.metrics.latency import (
     SERIES_LIMIT,
     Percentiles,
     itl_ms,
-    series_between,
+    throughput_series,
     whole_intervals,
 )
 
@@ -67,7 +67,8 @@ class GrowingTiming:
         self._counted = 0
         self._intervals = 0
         self.series: list[float] = []
-        """`throughput_series` of the times so far."""
+        """Throughput, tok/s, in each whole interval so far, but for those before the last
+        `SERIES_LIMIT`."""
 
     def follow(self, times_ns: Sequence[int]) -> Percentiles | None:
         """Take in what `times_ns` has more than at the last call; the latency's percentiles, ms."""
@@ -76,7 +77,7 @@ class GrowingTiming:
             self._counted = len(times_ns)
             whole = whole_intervals(times_ns, self._interval_s)
             first = max(self._intervals, whole - SERIES_LIMIT)
-            self.series += series_between(times_ns, self._interval_s, first, whole)
+            self.series += throughput_series(times_ns, self._interval_s, first, whole)
             del self.series[:-SERIES_LIMIT]
             self._intervals = whole
         return self._percentiles.now()

@@ -104,27 +104,20 @@ def throughput_now(times_ns: Sequence[int], window_s: float = NOW_WINDOW_S) -> f
     return decode_throughput(times_ns[min(start, len(times_ns) - 2) :])
 
 
-def throughput_series(
-    times_ns: Sequence[int], interval_s: float, limit: int = SERIES_LIMIT
-) -> list[float]:
-    """Throughput, tok/s, in each whole interval of `interval_s` since the first token.
-
-    Each token is spread evenly over the gap before it. Counting tokens instead would make a steady
-    slow model look like a comb, and hide how long a stall lasted; so the mean over the series is
-    the decode throughput of the same stretch. The unfinished last interval is left out, and
-    so are those before the last `limit`.
-    """
-    whole = whole_intervals(times_ns, interval_s)
-    return series_between(times_ns, interval_s, max(0, whole - limit), whole)
-
-
 def whole_intervals(times_ns: Sequence[int], interval_s: float) -> int:
     """How many whole intervals of `interval_s` there are since the first token."""
     return int((_span_ns(times_ns) or 0) / (interval_s * _NS_PER_S))
 
 
-def series_between(times_ns: Sequence[int], interval_s: float, first: int, end: int) -> list[float]:
-    """The part of `throughput_series` from interval `first` on, up to `end`, which is left out."""
+def throughput_series(
+    times_ns: Sequence[int], interval_s: float, first: int, end: int
+) -> list[float]:
+    """Throughput, tok/s, in each interval since the first token, from `first` to before `end`.
+
+    Each token is spread evenly over the gap before it. Counting tokens instead would make a steady
+    slow model look like a comb, and hide how long a stall lasted; so the mean over the series is
+    the decode throughput of the same stretch.
+    """
     if end <= first:
         return []
     step_ns = interval_s * _NS_PER_S

@@ -25,6 +25,8 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+CONFIDENCE = 0.95
+
 RESAMPLES = 2000
 """The standard error is then known to about 1.6 %, which no digit that is shown can tell."""
 
@@ -52,7 +54,6 @@ class Ratio:
     value: float
     low: float | None
     high: float | None
-    confidence: float
     pairs: int
     prompts: int
     clusters: int
@@ -90,7 +91,7 @@ Statistic = Callable[[Sequence[Any]], Any]
 """Takes the mean of each figure, as floats or as equally long arrays; returns the same kind."""
 
 
-def ratio_of(pairs: Sequence[Pair], *, confidence: float = 0.95) -> Ratio | None:
+def ratio_of(pairs: Sequence[Pair]) -> Ratio | None:
     """Return the geometric mean of b / a with its interval, or None where there are no pairs.
 
     Raises ValueError for figures that are not above 0.
@@ -101,12 +102,11 @@ def ratio_of(pairs: Sequence[Pair], *, confidence: float = 0.95) -> Ratio | None
         if not (pair.a > 0 and pair.b > 0 and math.isfinite(pair.a) and math.isfinite(pair.b)):
             raise ValueError(f"a ratio needs figures above 0, not {pair.a} and {pair.b}")
     rows = [Row(pair.prompt, pair.round, (math.log(pair.b / pair.a),)) for pair in pairs]
-    log = interval_of(lambda means: means[0], rows, confidence=confidence)
+    log = interval_of(lambda means: means[0], rows)
     return Ratio(
         math.exp(log.value),
         None if log.low is None else math.exp(log.low),
         None if log.high is None else math.exp(log.high),
-        confidence,
         len(pairs),
         log.prompts,
         log.clusters,
@@ -116,15 +116,15 @@ def ratio_of(pairs: Sequence[Pair], *, confidence: float = 0.95) -> Ratio | None
 
 def exact_ratio(a: float, b: float) -> Ratio:
     """The ratio of two figures that were counted, not sampled: both bounds are the value."""
-    return Ratio(b / a, b / a, b / a, 1.0, 1, 0, 1, "")
+    return Ratio(b / a, b / a, b / a, 1, 0, 1, "")
 
 
 def single_ratio(a: float, b: float) -> Ratio:
     """The ratio of two figures that were read once each: nothing tells how far they scatter."""
-    return Ratio(b / a, None, None, 0.95, 1, 0, 1, "")
+    return Ratio(b / a, None, None, 1, 0, 1, "")
 
 
-def interval_of(statistic: Statistic, rows: Sequence[Row], *, confidence: float = 0.95) -> Interval:
+def interval_of(statistic: Statistic, rows: Sequence[Row]) -> Interval:
     """`statistic` of the mean of each figure over the prompts, with its interval.
 
     With a single prompt the interval is that of its rounds, and speaks of that prompt alone; with a
@@ -150,7 +150,7 @@ def interval_of(statistic: Statistic, rows: Sequence[Row], *, confidence: float 
             found += _both(by_prompt, by_round, _error(statistic, single))
     if not found:
         return Interval(value, None, None, len(prompts), 1, "prompt")
-    margins = [(spread.margin(confidence), spread) for spread in found]
+    margins = [(spread.margin, spread) for spread in found]
     margin, spread = max(margins, key=operator.itemgetter(0))
     low, high = (value - margin, value + margin) if math.isfinite(margin) else (None, None)
     return Interval(value, low, high, len(prompts), spread.clusters, spread.way)
@@ -166,13 +166,14 @@ class _Spread(NamedTuple):
     """Degrees of freedom of the error."""
     way: str
 
-    def margin(self, confidence: float) -> float:
+    @property
+    def margin(self) -> float:
         """Half the width of the interval."""
         from scipy import stats
 
         if not self.error or math.isinf(self.error):
             return self.error
-        return float(stats.t.ppf((1 + confidence) / 2, self.freedom) * self.error)
+        return float(stats.t.ppf((1 + CONFIDENCE) / 2, self.freedom) * self.error)
 
 
 def _both(prompt: _Spread, round_: _Spread, single: float) -> Iterator[_Spread]:

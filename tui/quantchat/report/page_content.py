@@ -19,8 +19,9 @@ from quantchat.report.tables import header, memory_table, variants_table
 from quantchat.snapshot.columns import Run
 from quantchat.snapshot.compare import compare_runs
 from quantchat.snapshot.evaluation import obstacles as evaluation_obstacles
-from quantchat.snapshot.schema import RequestRecord, Snapshot
+from quantchat.snapshot.schema import Snapshot
 from quantchat.snapshot.score import obstacles
+from quantchat.snapshot.setups import asked_for
 from quantchat.text import one_line
 
 _CHAT = "a chat: each figure is of one answer, not of rounds, and has no interval"
@@ -136,17 +137,7 @@ def _asked(snapshot: Snapshot) -> list[str]:
     """How it was measured, and how each answer was asked for."""
     requests = [a.request for t in told_turns(snapshot) for a in t.answers if a.request]
     lines = [f"measured {how(snapshot)}"] if snapshot.measurement else []
-    asked = ", or ".join(dict.fromkeys(map(_request, requests)))
+    asked = ", or ".join(dict.fromkeys(map(asked_for, requests)))
     lines += [f"asked for: {asked}"] if asked else []
     systems = dict.fromkeys(request.system for request in requests if request.system)
     return lines + [f"system prompt: {one_line(system)}" for system in systems]
-
-
-def _request(request: RequestRecord) -> str:
-    sampling, limit = request.sampling, f"at most {request.max_new_tokens} tokens"
-    if sampling.temperature == 0:
-        return f"greedy, {limit}"
-    return (
-        f"temperature {sampling.temperature:g}, top-p {sampling.top_p:g}, top-k {sampling.top_k}, "
-        f"seed {sampling.seed}, {limit}"
-    )

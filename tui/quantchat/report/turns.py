@@ -12,6 +12,7 @@ from quantchat.report.figures import ORDERS, UNKNOWN, milliseconds, number, seco
 from quantchat.report.parting import parts_at
 from quantchat.report.surprise import forced
 from quantchat.snapshot.schema import AnswerRecord, TurnRecord
+from quantchat.snapshot.setups import cpu_threads
 from quantchat.snapshot.votes import VotingRecord
 from quantchat.text import neutralise, one_line
 from quantchat.worker.protocol import NO_ID
@@ -58,7 +59,7 @@ def turn_table(turn: TurnRecord, voting: VotingRecord | None = None) -> Table:
         _timed("decode throughput", given, lambda a: _rate(a.timing.decode_tok_s)),
         _timed("end-to-end throughput", given, lambda a: _rate(a.timing.end_to_end_tok_s)),
         row("energy", given, _energy),
-        row("CPU threads", given, _threads),
+        row("CPU threads", given, cpu_threads),
         row("ended by", given, _ended),
     ]
     title = name(turn, voting)
@@ -97,12 +98,6 @@ def _said(who: str, text: str) -> Text:
 def _prompt_tokens(answer: AnswerRecord) -> str:
     cached = f", {answer.cached_tokens} of them from the KV cache" if answer.cached_tokens else ""
     return f"{answer.prompt_tokens} tokens{cached}"
-
-
-def _threads(answer: AnswerRecord) -> str:
-    """Where it ran on the CPU: they decide more than anything else how fast."""
-    on_cpu = answer.ledger is not None and answer.ledger.device == "cpu"
-    return str(answer.request.threads) if answer.request and on_cpu else ""
 
 
 def _energy(answer: AnswerRecord) -> str:

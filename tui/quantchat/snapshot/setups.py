@@ -66,7 +66,7 @@ def _told(column: Column, first: Run) -> dict[str, str]:
     environment, measurement = run.snapshot.environment, run.measurement
     device = environment.device
     told |= {
-        "threads": _each(column, _threads),
+        "threads": _each(column, cpu_threads),
         "GPU": ", ".join(dict.fromkeys(gpu.name for gpu in device.gpus)),
         "driver": device.driver or "",
         "processor": f"{device.host.cpu}, {device.host.cores} cores",
@@ -104,8 +104,8 @@ _RESOLVED: dict[str, Callable[[Resolved], str]] = {
 }
 
 
-def _threads(answer: AnswerRecord) -> str:
-    """On a GPU they decide nothing."""
+def cpu_threads(answer: AnswerRecord) -> str:
+    """How many; empty on a GPU, where they decide nothing. On a CPU nothing decides more."""
     on_cpu = answer.ledger is not None and answer.ledger.device == "cpu"
     return str(answer.request.threads) if answer.request and on_cpu else ""
 
@@ -113,16 +113,19 @@ def _threads(answer: AnswerRecord) -> str:
 def _settings(request: RequestRecord | None) -> str:
     if request is None:
         return ""
+    system = f", system prompt “{request.system[:40]}”" if request.system else ""
+    return asked_for(request) + system
+
+
+def asked_for(request: RequestRecord) -> str:
+    """The sampling settings and the longest answer, in words."""
     sampling = request.sampling
     parts = ["greedy" if sampling.temperature == 0 else f"temperature {sampling.temperature:g}"]
     if sampling.temperature:
         parts.append(f"top-p {sampling.top_p:g}, top-k {sampling.top_k}, seed {sampling.seed}")
     if sampling.repetition_penalty != 1:
         parts.append(f"repetition penalty {sampling.repetition_penalty:g}")
-    parts.append(f"at most {request.max_new_tokens} tokens")
-    if request.system:
-        parts.append(f"system prompt “{request.system[:40]}”")
-    return ", ".join(parts)
+    return ", ".join([*parts, f"at most {request.max_new_tokens} tokens"])
 
 
 def _each(column: Column, tell: Callable[[AnswerRecord], str]) -> str:

@@ -248,11 +248,6 @@ class Forced:
     """Text of each token, decoded alone; empty for `END`."""
     ranks: list[int] = field(default_factory=list)
     """How many tokens were likelier: 0 is what a greedy answer says."""
-    best: list[int] = field(default_factory=list)
-    """The likeliest token."""
-    best_pieces: list[str] = field(default_factory=list)
-    """Its text, decoded alone."""
-    best_logprobs: list[float] = field(default_factory=list)
     also: list[float] = field(default_factory=list)
     problem: str = ""
     """Why there are no figures, in words; empty where there are."""

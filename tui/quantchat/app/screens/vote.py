@@ -31,6 +31,7 @@ from quantchat.errors import UserError
 from quantchat.metrics.votes import Choice
 from quantchat.report import votes
 from quantchat.snapshot import store
+from quantchat.snapshot.schema import Snapshot
 from quantchat.text import neutralise
 
 MOST_DRAWS_PER_SECOND = 5
@@ -190,31 +191,29 @@ class VoteScreen(Screen[None]):
         if not self.voting.voted:
             self._end(quiet("no votes were given; nothing is saved"))
             return
-        path = await asyncio.to_thread(self._save)
+        snapshot = await asyncio.to_thread(self._record)
+        self._end(self._save(snapshot))
+        self.query_one("#result", Static).update(votes.render(snapshot))
+
+    def _record(self) -> Snapshot:
+        """To open the driver for it may take seconds."""
         sampler = self._make_sampler()
         try:
-            result = votes.render(record(self.voting.comparison, sampler, voting=self.voting))
+            return record(self.voting.comparison, sampler, voting=self.voting)
         finally:
             sampler.close()
-        self._end(path)
-        self.query_one("#result", Static).update(result)
 
-    def _save(self) -> Content:
-        sampler = self._make_sampler()
+    def _save(self, snapshot: Snapshot) -> Content:
         try:
-            snapshot = record(self.voting.comparison, sampler, voting=self.voting)
-            path = store.save(snapshot, self._snapshots)
+            self.saved = store.save(snapshot, self._snapshots)
         except UserError as error:
             return outside(f"not saved: {error}", "$error")
-        finally:
-            sampler.close()
-        self.saved = path
-        return outside(f"saved {path}", "$quiet")
+        return outside(f"saved {self.saved}", "$quiet")
 
     def keep(self) -> Path | None:
         """Save votes that nobody saved, when the program has to leave."""
         if self.saved is None and self.voting.voted:
-            self._save()
+            self._save(self._record())
         return None
 
     def _end(self, note: Content) -> None:

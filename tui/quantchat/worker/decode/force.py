@@ -82,8 +82,6 @@ class _Rows:
         self._left = request.ids[request.first :]
         self._logprobs: list[float] = []
         self._ranks: list[int] = []
-        self._best: list[int] = []
-        self._best_logprobs: list[float] = []
         self._also: list[float] = []
 
     def take(self, logits: Any) -> None:
@@ -98,11 +96,8 @@ class _Rows:
         found = torch.stack(
             [self._of(row, token) for row, token in zip(logprobs, wanted, strict=False)]
         )
-        best = logprobs.max(dim=-1)
         self._logprobs += found.tolist()
         self._ranks += (logprobs > found[:, None]).sum(dim=-1).tolist()
-        self._best += best.indices.tolist()
-        self._best_logprobs += best.values.tolist()
         if not self._left:
             self._also = [float(self._of(logprobs[-1], token)) for token in self._request.also]
 
@@ -120,9 +115,6 @@ class _Rows:
             logprobs=self._logprobs,
             pieces=self._pieces(request.ids[request.first :]),
             ranks=self._ranks,
-            best=self._best,
-            best_pieces=self._pieces(self._best),
-            best_logprobs=self._best_logprobs,
             also=self._also,
         )
 
