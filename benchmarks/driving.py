@@ -14,7 +14,7 @@ from quantchat.host.worker_process import Place, Worker, WorkerEnded, start_work
 from quantchat.metrics.latency import decode_throughput
 from quantchat.profile.library import find
 from quantchat.profile.load import load
-from quantchat.profile.model import DEMO_MODEL, BitsAndBytes, Gptq, Transformers
+from quantchat.profile.model import DEMO_MODEL, AnyVariant, Transformers
 from quantchat.quantize.store import Workshop
 from quantchat.worker.protocol import (
     Event,
@@ -73,7 +73,7 @@ async def demo_gguf() -> Path:
     return Path((await Workshop().prepare(spec, lambda progress: None)).model) / name
 
 
-async def _load_of(spec: BitsAndBytes | Gptq | Transformers) -> Load:
+async def _load_of(spec: AnyVariant) -> Load:
     made = await Workshop().prepare(spec, lambda progress: None)
     return Load(spec.engine, made.model, spec.options, made.revision, dtype=spec.dtype)
 

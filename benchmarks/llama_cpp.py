@@ -115,7 +115,10 @@ async def ours(folder: Path, base: str, low: str, chunks: int) -> dict[str, Any]
         "RMS Δp, %": (seen.delta_p_rms, 100),
         "same top, %": (seen.same_top, 100),
     }
-    figures = {name: [q.value * times, q.error * times] for name, (q, times) in quantities.items()}
+    figures = {
+        name: [q.value * times, None if q.error is None else q.error * times]
+        for name, (q, times) in quantities.items()
+    }
     return {
         "figures": {**figures, "KLD, most": [seen.kld_max]},
         "setting": found.setting.model_dump(),

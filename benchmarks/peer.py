@@ -18,6 +18,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -196,10 +198,11 @@ def main() -> None:
     streams = Streams()
     result["streams"] = []
     for kind in KINDS:
-        for client, run in (
-            ("Elia, one stream", lambda: elia(environment, streams, kind)),  # noqa: B023
-            ("quantchat, two streams", lambda: quantchat(streams, kind)),  # noqa: B023
-        ):
+        runs: dict[str, Callable[[], dict[str, Any]]] = {
+            "Elia, one stream": partial(elia, environment, streams, kind),
+            "quantchat, two streams": partial(quantchat, streams, kind),
+        }
+        for client, run in runs.items():
             result["streams"].append({"client": client, "kind": kind, **run()})
             print(json.dumps(result["streams"][-1]), file=sys.stderr, flush=True)
     keep("peer", result)

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -28,7 +29,7 @@ from quantchat.worker.variant import Ledger
 
 RESULTS = Path(__file__).parent / "results" / "sampler.json"
 GOAL_PERCENT = 1.0
-UNKNOWN = {
+UNKNOWN: dict[str, Any] = {
     "weights": -1,
     "kv_cache": -1,
     "other_live": -1,

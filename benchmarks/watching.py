@@ -67,9 +67,10 @@ def show(folder: Path) -> int:
     os.cpu_count = lambda: 1
     import quantchat.bench.comparison as asks
     from quantchat.app import run
+    from quantchat.bench.requests import chat_request
     from quantchat.profile import library, load
 
-    asks.chat_request = functools.partial(asks.chat_request, ignore_eos=True)
+    asks.chat_request = functools.partial(chat_request, ignore_eos=True)  # type: ignore[attr-defined]
     demo = load.load(library.find("demo"))
     changes = {
         "generation": demo.generation.model_copy(update={"max_new_tokens": TOKENS}),
