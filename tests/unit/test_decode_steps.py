@@ -15,6 +15,7 @@ from fakes.tiny_llama import VOCABULARY, tiny_llama
 from quantchat.worker.decode import kernels
 from quantchat.worker.decode.buckets import bucket
 from quantchat.worker.decode.cache import GrowingLayer, growing_cache
+from quantchat.worker.decode.caches import cache_parameter
 from quantchat.worker.decode.steps import Step
 from quantchat.worker.decode.steps.compiled import CompiledStep, missing_compiler
 from quantchat.worker.decode.steps.eager import EagerStep
@@ -169,6 +170,19 @@ def test_fusing_copies_no_weight() -> None:
         attention.v_proj.weight.untyped_storage().data_ptr()
     )
     close(whole(model, TOKENS), expected)  # the modules still see their own part
+
+
+@pytest.mark.filterwarnings("error:.*is deprecated:FutureWarning")
+@each_step
+def test_the_cache_is_given_by_the_name_that_will_stay(make: Callable[[Any], Step]) -> None:
+    """transformers 5.24 renamed the argument, and will one day pass over the old name."""
+    run(make(tiny_llama()), TOKENS)
+
+
+def test_a_model_with_code_of_its_own_is_given_the_cache_by_the_old_name() -> None:
+    def forward(input_ids: Any, past_key_values: Any = None) -> None: ...
+
+    assert cache_parameter(SimpleNamespace(forward=forward)) == "past_key_values"
 
 
 def test_sliding_windows_are_neither_grown_nor_fixed() -> None:

@@ -6,6 +6,7 @@ cache that could be replaced, and keeps sliding windows like everything else.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 
@@ -26,6 +27,16 @@ def plain_cache(config: Any) -> Any:
         return DynamicCache(config=config)
     except TypeError:
         return DynamicCache()
+
+
+def cache_parameter(model: Any) -> str:
+    """What `model.forward` calls its KV cache: `cache`, or `past_key_values`.
+
+    transformers 5.24 renamed it, and passes over the old name from 5.40 on, without a word. Older
+    releases, and models that bring their own code, know the old name alone.
+    """
+    named = inspect.signature(model.forward).parameters
+    return "cache" if "cache" in named else "past_key_values"
 
 
 def can_roll_back(cache: Any) -> bool:

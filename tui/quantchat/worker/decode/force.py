@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from quantchat.worker.decode.blocks import before_each_block
-from quantchat.worker.decode.caches import growing_cache
+from quantchat.worker.decode.caches import cache_parameter, growing_cache
 from quantchat.worker.decode.columns import readable
 from quantchat.worker.decode.own import CHUNK
 from quantchat.worker.decode.steps.eager import release
@@ -59,7 +59,7 @@ def force(
                 tokens = torch.tensor([given[at:end]], device=device)
                 output = loaded.model(
                     input_ids=tokens.expand(request.batch, -1),
-                    past_key_values=cache,
+                    **{cache_parameter(loaded.model): cache},
                     use_cache=True,
                     logits_to_keep=1 if at < need else tokens.shape[1],
                 )

@@ -5,7 +5,12 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from quantchat.worker.decode.caches import can_roll_back, growing_cache, roll_back_to
+from quantchat.worker.decode.caches import (
+    cache_parameter,
+    can_roll_back,
+    growing_cache,
+    roll_back_to,
+)
 from quantchat.worker.decode.steps import Interrupted, Stopped
 from quantchat.worker.memory import kv_cache_bytes
 
@@ -16,6 +21,7 @@ class EagerStep:
     def __init__(self, model: Any, name: str = "eager") -> None:
         self.name = name
         self._model = model
+        self._cache_parameter = cache_parameter(model)
         self.cache = growing_cache(model.config)
 
     def run(self, tokens: Any, stopped: Stopped | None = None) -> Any:
@@ -26,7 +32,10 @@ class EagerStep:
         try:
             with torch.inference_mode(), _asked_between_blocks(self._model, stopped):
                 output = self._model(
-                    input_ids=tokens, past_key_values=self.cache, use_cache=True, logits_to_keep=1
+                    input_ids=tokens,
+                    **{self._cache_parameter: self.cache},
+                    use_cache=True,
+                    logits_to_keep=1,
                 )
         except _Stop:
             kept = bool(before) and roll_back_to(self.cache, before)

@@ -84,7 +84,7 @@ class SlotStep(EagerStep):
             input_ids=self._token,
             attention_mask=mask.view(1, 1, 1, -1),
             position_ids=self._position.unsqueeze(0),
-            past_key_values=self.cache,
+            **{self._cache_parameter: self.cache},
             use_cache=True,
             logits_to_keep=1,
         )
