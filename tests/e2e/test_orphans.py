@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from fakes.waiting import PATIENCE_S
+from quantchat.host.worker_process import Place, start_worker
 
 OWNER = Path(__file__).parents[1] / "fakes" / "owner.py"
 TIMES = 8
@@ -21,12 +22,12 @@ TIMES = 8
 pytestmark = pytest.mark.usefixtures("own_folders")
 
 
-def living(group: int) -> list[psutil.Process]:
-    """The processes of `group` that run."""
+def living(session: int) -> list[psutil.Process]:
+    """The processes of `session` that run."""
     found = []
     for process in psutil.process_iter():
         try:
-            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except (ProcessLookupError, psutil.NoSuchProcess):
             continue
@@ -40,12 +41,26 @@ def until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.01)
 
 
-def with_a_child(folder: Path) -> str:
-    """A Python that starts a child of its own first, as a library does that compiles."""
+LEAVE_THE_GROUP = "import os; os.setpgid(0, 0); os.execvp('sleep', ['sleep', '1000'])"
+"""As the compilers do that ninja starts."""
+
+
+def with_children(folder: Path) -> str:
+    """A Python that starts children first, as a library does that compiles."""
     script = folder / "python"
-    script.write_text(f'#!/bin/sh\nsleep 1000 </dev/null &\nexec {sys.executable} "$@"\n')
+    script.write_text(
+        "#!/bin/sh\nsleep 1000 </dev/null &\n"
+        f'{sys.executable} -c "{LEAVE_THE_GROUP}" </dev/null &\n'
+        f'exec {sys.executable} "$@"\n'
+    )
     script.chmod(0o755)
     return str(script)
+
+
+def all_run(session: int, processes: int) -> bool:
+    """Whether as many are there, and each that will has left the group."""
+    there = living(session)
+    return len(there) == processes and any(os.getpgid(p.pid) != session for p in there)
 
 
 def owner(*arguments: str) -> tuple[subprocess.Popen[str], int]:
@@ -56,34 +71,44 @@ def owner(*arguments: str) -> tuple[subprocess.Popen[str], int]:
 
 
 def test_a_worker_and_what_it_started(tmp_path: Path) -> None:
-    python = with_a_child(tmp_path)
+    python = with_children(tmp_path)
     for _ in range(TIMES):
-        process, group = owner("worker", python)
-        # The worker, its child, the watcher.
-        until(lambda group=group: len(living(group)) == 3, "all of it runs")  # type: ignore[misc]
+        process, session = owner("worker", python)
+        # The worker, its children, the watcher.
+        until(lambda session=session: all_run(session, 4), "all of it runs")  # type: ignore[misc]
         process.kill()
         process.communicate()
-        until(lambda group=group: not living(group), "a process was left behind")  # type: ignore[misc]
+        until(lambda session=session: not living(session), "one was left behind")  # type: ignore[misc]
 
 
 def test_a_worker_that_ends_takes_its_watcher_along(tmp_path: Path) -> None:
-    process, group = owner("worker", with_a_child(tmp_path))
+    process, session = owner("worker", with_children(tmp_path))
+    until(lambda: all_run(session, 4), "all of it runs")
     process.terminate()  # its pipes end, as at an orderly end
     process.communicate()
-    until(lambda: not living(group), "a process was left behind")
+    until(lambda: not living(session), "one was left behind")
+
+
+async def test_a_worker_that_is_closed_takes_along_what_it_started(tmp_path: Path) -> None:
+    worker = await start_worker(Place("closed", with_children(tmp_path)))
+    await anext(worker.events())
+    until(lambda: all_run(worker.pid, 4), "all of it runs")
+    await worker.close()
+    until(lambda: not living(worker.pid), "one was left behind")
 
 
 def test_a_command_on_a_leash(tmp_path: Path) -> None:
+    leaving = f'{sys.executable} -c "{LEAVE_THE_GROUP}" & sleep 1000'
     for _ in range(TIMES):
-        process, group = owner("leashed", "sh", "-c", "sleep 1000 & sleep 1000")
-        until(lambda group=group: len(living(group)) == 4, "all of it runs")  # type: ignore[misc]
+        process, session = owner("leashed", "sh", "-c", leaving)
+        until(lambda session=session: all_run(session, 4), "all of it runs")  # type: ignore[misc]
         process.kill()
         process.communicate()
-        until(lambda group=group: not living(group), "a process was left behind")  # type: ignore[misc]
+        until(lambda session=session: not living(session), "one was left behind")  # type: ignore[misc]
 
 
 def test_a_leashed_command_has_its_own_exit_status() -> None:
-    process, group = owner("leashed", "sh", "-c", "exit 3")
+    process, session = owner("leashed", "sh", "-c", "exit 3")
     process.communicate()
     assert process.returncode == 3
-    until(lambda: not living(group), "a process was left behind")
+    until(lambda: not living(session), "one was left behind")

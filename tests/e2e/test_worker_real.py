@@ -297,7 +297,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 async def test_closing_kills_what_the_worker_started(tmp_path: Path) -> None:
-    """A compiler that a library started must not live on: the whole process group goes."""
+    """A compiler that a library started must not live on: the whole session goes."""
     wrapper, pid_file = tmp_path / "python", tmp_path / "pid"
     wrapper.write_text(
         f'#!/bin/sh\nsleep 600 &\necho $! > {pid_file}\nexec {sys.executable} "$@"\n'

@@ -1,9 +1,9 @@
-"""A program that owns a process group, to be killed: what it owns must not outlive it.
+"""A program that owns a session of processes, to be killed: what it owns must not outlive it.
 
     python owner.py worker PYTHON      a worker under the interpreter PYTHON
     python owner.py leashed COMMAND…   a command on a leash
 
-Says the group's leader once it runs, then waits to be killed.
+Says the session's leader once it runs, then waits to be killed.
 """
 
 from __future__ import annotations

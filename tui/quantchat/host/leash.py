@@ -1,4 +1,4 @@
-"""A process group that ends with this process, even if this one is killed."""
+"""A session of processes that ends with this process, even if this one is killed."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 
+from quantchat.worker.session import WAIT_AND_KILL, kill_session
+
 _SCRIPT = """
 exec 3<&0
-{ read -r _; kill -KILL 0; } <&3 >/dev/null 2>&1 &
+/bin/sh -c "$0" <&3 3<&- >/dev/null 2>&1 &
 exec "$@" 3<&- </dev/null
 """
 """A shell that turns into the command and leaves a second one behind in its group, which waits for
@@ -18,7 +20,7 @@ the end of the pipe that is its standard input."""
 
 def leashed(command: Sequence[str]) -> list[str]:
     """`command`, to be started with `leash()` as its stdin and in a session of its own."""
-    return ["/bin/sh", "-c", _SCRIPT, "sh", *command]
+    return ["/bin/sh", "-c", _SCRIPT, WAIT_AND_KILL, *command]
 
 
 @contextlib.contextmanager
@@ -32,7 +34,8 @@ def leash() -> Iterator[int]:
         os.close(write)
 
 
-def kill_group(leader: int) -> None:
-    """SIGKILL the process `leader` and all of its group."""
+def kill_all(leader: int) -> None:
+    """SIGKILL the process `leader`, which began a session, and all of that."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(leader, signal.SIGKILL)
+        os.killpg(leader, signal.SIGKILL)  # all there is to do where there is no /proc
+    kill_session(leader)

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from quantchat.host.leash import kill_group, leash, leashed
+from quantchat.host.leash import kill_all, leash, leashed
 from quantchat.text import one_line
 from quantchat.worker.protocol import Failed
 
@@ -26,7 +26,7 @@ POLL_S = 0.25
 
 
 async def run(command: Sequence[str], scratch: Path, log: Path, poll: Callable[[], None]) -> int:
-    """Run `command` in a process group that ends with this process; return its exit status.
+    """Run `command` in a session of its own that ends with this process; return its exit status.
 
     What it prints to stderr goes to the end of `log`; `scratch` is its folder for temporary files,
     where a download can be watched. `poll` is called every `POLL_S`. Cancelling ends the command
@@ -48,7 +48,7 @@ async def run(command: Sequence[str], scratch: Path, log: Path, poll: Callable[[
                 await asyncio.wait([ended], timeout=POLL_S)
             return ended.result()
         finally:
-            kill_group(process.pid)
+            kill_all(process.pid)
             await asyncio.shield(ended)
 
 

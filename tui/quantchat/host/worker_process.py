@@ -1,8 +1,8 @@
 """A worker as its owner sees it: commands in, events out, and an end that is certain.
 
 The process gets two pipes of its own for messages; its stdout and stderr go to a private log file.
-It leads its own process group, so that Ctrl+C in the terminal does not reach it and so that all
-it started (compilers, say) can be ended with it.
+It begins a session of its own, so that Ctrl+C in the terminal does not reach it and so that all it
+started (compilers, say) can be ended with it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import IO, Protocol
 
 from quantchat import paths
 from quantchat.errors import UserError
-from quantchat.host.leash import kill_group
+from quantchat.host.leash import kill_all
 from quantchat.worker import launch
 from quantchat.worker.protocol import (
     Command,
@@ -125,12 +125,12 @@ class WorkerProcess:
         self._commands = commands
         self._reader = reader
         self._life = life
-        """Never written to: its end, also that of this process, ends the worker's whole group."""
+        """Never written to: its end, also that of this process, ends the worker's whole session."""
         self._log = log
 
     @property
     def pid(self) -> int:
-        """Process id, also its group's."""
+        """Process id, also its session's."""
         return self._process.pid
 
     @property
@@ -156,7 +156,7 @@ class WorkerProcess:
             yield decode_event(line)
 
     async def close(self, grace_s: float = 0.5) -> None:
-        """Ask the worker to end, then make it, with its whole group. Safe to call twice."""
+        """Ask the worker to end, then make it, with its whole session. Safe to call twice."""
         self.send(Shutdown())
         self._commands.close()
         with contextlib.suppress(asyncio.TimeoutError):
@@ -166,8 +166,8 @@ class WorkerProcess:
         self._life.close()
 
     def kill(self) -> None:
-        """SIGKILL the whole group at once: also what a dead worker may have left behind."""
-        kill_group(self._process.pid)
+        """SIGKILL the whole session at once: also what a dead worker may have left behind."""
+        kill_all(self._process.pid)
 
 
 async def start_worker(place: Place) -> Worker:

@@ -1,8 +1,8 @@
 """A worker ends when its parent is gone, however the parent went, and with it all it started.
 
 The kernel kills the worker at once, and the worker alone. What it started (a compiler, say) lives
-in its process group; a shell of a megabyte stands there too, and does nothing but wait for the end
-of a pipe that only the parent holds open, to kill the group.
+in its session; a shell of a megabyte lives there too, and does nothing but wait for the end of a
+pipe that only the parent holds open, to kill the session.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ import signal
 import sys
 from typing import Any
 
+from quantchat.worker.session import WAIT_AND_KILL, kill_session
+
 _PR_SET_PDEATHSIG = 1
 
 SHELL = "/bin/sh"
-WAIT_AND_KILL = "read -r _; kill -KILL 0"
-"""For the shell, at the read end of the parent's pipe: nothing is ever written to it."""
+
+_watchers: list[int] = []
+"""Process id of the shell, once there is one."""
 
 
 def die_with(parent: int) -> None:
@@ -46,12 +49,15 @@ def watch(lifeline: int) -> None:
         *((os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_WRONLY, 0) for fd in (1, 2)),
     ]
     with contextlib.suppress(OSError):  # no shell: the kernel's way has to do
-        os.posix_spawn(SHELL, [SHELL, "-c", WAIT_AND_KILL], {}, file_actions=actions)
+        shell = os.posix_spawn(SHELL, [SHELL, "-c", WAIT_AND_KILL], {}, file_actions=actions)
+        _watchers.append(shell)
     os.close(lifeline)
 
 
 def end_now() -> None:
     """End this process and all it started, at once: nothing here needs saving."""
-    if os.getpgrp() == os.getpid():
+    if os.getsid(0) == os.getpid():
+        # The watcher last: where the parent is gone, the kernel may kill this process amid it all.
+        kill_session(os.getpid(), spared=[os.getpid(), *_watchers])
         os.killpg(0, signal.SIGKILL)
     os._exit(0)

@@ -1,6 +1,6 @@
 """A server that is started here, for one variant, and ends with it.
 
-It is a child of the worker and stays in its process group: what ends the worker ends the server,
+It is a child of the worker and stays in its session: what ends the worker ends the server,
 with all it started, however quantchat went. What it prints goes to the worker's log.
 """
 
