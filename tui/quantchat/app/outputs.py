@@ -8,18 +8,11 @@ from typing import TYPE_CHECKING
 
 from quantchat.app.widgets.column_header import what_runs
 from quantchat.bench.comparison import Comparison
-from quantchat.bench.conversation import Answer, Turn
+from quantchat.bench.conversation import Turn
 from quantchat.text import neutralise
 
 if TYPE_CHECKING:
     from quantchat.metrics.sampler import DeviceSampler
-
-
-def context_is_full(answer: Answer) -> bool:
-    """Whether the answer ended, or never began, for want of context."""
-    return answer.reason == "context" or (
-        answer.failure is not None and answer.failure.kind == "context_full"
-    )
 
 
 def save_snapshot(comparison: Comparison, folder: Path | None, sampler: DeviceSampler) -> Path:

@@ -80,6 +80,13 @@ class Answer:
         """Whether nothing more will come."""
         return self.state in (AnswerState.DONE, AnswerState.FAILED)
 
+    @property
+    def context_full(self) -> bool:
+        """Whether it ended, or never began, for want of context."""
+        return self.reason == "context" or (
+            self.failure is not None and self.failure.kind == "context_full"
+        )
+
     def timing(self, itl: Percentiles | None = None) -> TurnTiming:
         """Latency and throughput, finished or growing; `itl` where its percentiles are known."""
         return TurnTiming.of(

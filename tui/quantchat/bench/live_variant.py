@@ -282,49 +282,49 @@ class LiveVariant:
             self._forcing.set_result(event)
 
     def _heard(self, event: Event) -> None:
-        if isinstance(event, Progress):
-            self._progressed(event)
-            return
-        if isinstance(event, Memory):
-            self.ledger = event.ledger
-            return
-        if isinstance(event, Forced):
-            self._forced(event)
-            return
-        answer = self._answer
-        if answer is None or answer.over:
-            return
-        if not isinstance(event, Alive):
-            self._grew_s = self._heard_s
-        if isinstance(event, Started):
-            answer.state = AnswerState.PREFILL
-            # From the beginning: what is cut off before the end was never counted.
-            answer.counted = -1 if isinstance(self.spec, OpenAI) else None
-            answer.received_ns = event.received_ns
-            answer.prompt_tokens = event.prompt_tokens
-            answer.cached_tokens = event.cached_tokens
-            answer.prefill_total = event.prompt_tokens - event.cached_tokens
-        elif isinstance(event, Prefilled):
-            answer.prefill_done, answer.prefill_total = event.done, event.total
-            if event.done >= event.total:
-                answer.prefilled_ns = event.at_ns
-        elif isinstance(event, Tokens):
-            answer.state = AnswerState.STREAMING
-            answer.ids += event.ids
-            answer.pieces += event.pieces
-            answer.times_ns += event.times_ns
-            answer.text += "".join(event.pieces)
-        elif isinstance(event, Finished):
-            answer.text = event.text
-            answer.reason = event.reason
-            if event.chunks >= 0:
-                answer.counted = event.output_tokens
-                answer.prompt_tokens = max(0, event.prompt_tokens)
+        match event:
+            case Progress():
+                self._progressed(event)
+            case Memory():
+                self.ledger = event.ledger
+            case Forced():
+                self._forced(event)
+            case _ if self._answer is not None and not self._answer.over:
+                if not isinstance(event, Alive):
+                    self._grew_s = self._heard_s
+                self._grow(self._answer, event)
+
+    def _grow(self, answer: Answer, event: Event) -> None:
+        match event:
+            case Started():
+                answer.state = AnswerState.PREFILL
+                # From the beginning: what is cut off before the end was never counted.
+                answer.counted = -1 if isinstance(self.spec, OpenAI) else None
+                answer.received_ns = event.received_ns
+                answer.prompt_tokens = event.prompt_tokens
                 answer.cached_tokens = event.cached_tokens
-            answer.state = AnswerState.DONE
-            self._answer_over()
-        elif isinstance(event, Failed):
-            self._finish_answer(event)
+                answer.prefill_total = event.prompt_tokens - event.cached_tokens
+            case Prefilled():
+                answer.prefill_done, answer.prefill_total = event.done, event.total
+                if event.done >= event.total:
+                    answer.prefilled_ns = event.at_ns
+            case Tokens():
+                answer.state = AnswerState.STREAMING
+                answer.ids += event.ids
+                answer.pieces += event.pieces
+                answer.times_ns += event.times_ns
+                answer.text += "".join(event.pieces)
+            case Finished():
+                answer.text = event.text
+                answer.reason = event.reason
+                if event.chunks >= 0:
+                    answer.counted = event.output_tokens
+                    answer.prompt_tokens = max(0, event.prompt_tokens)
+                    answer.cached_tokens = event.cached_tokens
+                answer.state = AnswerState.DONE
+                self._answer_over()
+            case Failed():
+                self._finish_answer(event)
 
     def _finish_answer(self, failure: Failed) -> None:
         """End the answer under way, if there is one, with `failure`; what was said is kept."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -192,37 +193,29 @@ def quantize(
         common |= {"adapter": _from_here(_named(adapter)), "merge_adapter": True}
     if tokenizer is not None:
         common["tokenizer"] = _from_here(_named(tokenizer))
-    return _make(method, common, given, no_double_quant, output, no_perplexity, as_json)
+    variants = _asked(method, common, given, double_quant=not no_double_quant)
+    return _make(variants, output, held_out=not no_perplexity, as_json=as_json)
 
 
-def _make(
-    method: str,
-    common: dict[str, Any],
-    given: dict[str, Any],
-    no_double_quant: bool,
-    output: Path | None,
-    no_perplexity: bool,
-    as_json: bool,
-) -> int:
+def _make(variants: Sequence[Any], output: Path | None, *, held_out: bool, as_json: bool) -> int:
+    """Make the last of `variants`, measure it on `held_out` text, and tell; the exit status."""
     from quantchat.cli.stages import stage_display
     from quantchat.quantize import export
     from quantchat.quantize.maker import MakeFailed
     from quantchat.quantize.outcome import judge, make
     from quantchat.text import one_line
 
-    base, gptq, *others = _asked(method, common, given, not no_double_quant).variants
-    spec = others[0] if others else gptq
+    base, gptq = variants[:2]
     if output is not None:
         export.check(output)
     where: Path | None = None
     try:
         with stage_display() as display:
-            made = asyncio.run(make(base, spec, display))
+            made = asyncio.run(make(base, variants[-1], display))
             if output is not None:  # before anything else can fail
                 export.export(made.folder, output)
             where = output or made.folder
-            held_out = None if no_perplexity else gptq.quantize
-            outcome = asyncio.run(judge(made, held_out, display))
+            outcome = asyncio.run(judge(made, gptq.quantize if held_out else None, display))
     except MakeFailed as error:
         mend = f" ({error.failure.mend})" if error.failure.mend else ""
         click.echo(f"quantchat: {one_line(f'{error}{mend}')}", err=True)
@@ -267,8 +260,10 @@ def _from_here(named: str) -> str:
     return str(Path(named).expanduser().absolute()) if is_path(named) else named
 
 
-def _asked(method: str, common: dict[str, Any], given: dict[str, Any], double: bool) -> Any:
-    """What is asked for, as a profile has it: the base, GPTQ of it, and bitsandbytes' of it.
+def _asked(
+    method: str, common: dict[str, Any], given: dict[str, Any], *, double_quant: bool
+) -> Sequence[Any]:
+    """What is asked for, as a profile has it: the base, GPTQ of it, and bitsandbytes' if wanted.
 
     One description of the settings serves both, with its checks. Raises UserError.
     """
@@ -283,10 +278,10 @@ def _asked(method: str, common: dict[str, Any], given: dict[str, Any], double: b
         {"label": "gptq", "engine": "gptq", "quantize": given, **common},
     ]
     if method != "gptq":
-        told = {"quant_type": method, "double_quant": double, "save_quantized": True}
+        told = {"quant_type": method, "double_quant": double_quant, "save_quantized": True}
         variants.append({"label": method, "engine": "bitsandbytes", **told, **common})
     try:
-        return Profile.model_validate({"name": "quantize", "variants": variants})
+        return Profile.model_validate({"name": "quantize", "variants": variants}).variants
     except ValidationError as error:
         first = next(mistakes(error))
         options = {**_GPTQ_ONLY, **_CALIBRATION, **_COMMON}

@@ -91,9 +91,7 @@ def cpu_has(flag: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 def available_cores() -> int:
     """Logical cores this process may run on: fewer than the machine has where it is confined."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0))
 
 
 class ProcessTree:

@@ -6,7 +6,7 @@ Rich never parses as markup.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -69,15 +69,15 @@ def variants_table(snapshot: Snapshot) -> Table:
     """What really ran, not what was asked for."""
     variants = [v for v in snapshot.variants if v.resolved or v.failure]
     rows = [
-        row("engine", variants, lambda v: v.resolved and v.resolved.engine),
-        row("model", variants, lambda v: v.resolved and v.resolved.model),
-        row("architecture", variants, lambda v: v.resolved and v.resolved.architecture),
-        row("kernel", variants, lambda v: v.resolved and v.resolved.kernel),
-        row("dtype", variants, lambda v: v.resolved and v.resolved.dtype),
+        row("engine", variants, _ran("engine")),
+        row("model", variants, _ran("model")),
+        row("architecture", variants, _ran("architecture")),
+        row("kernel", variants, _ran("kernel")),
+        row("dtype", variants, _ran("dtype")),
         row("device", variants, _device),
-        row("attention", variants, lambda v: v.resolved and v.resolved.attention),
+        row("attention", variants, _ran("attention")),
         row("caution", variants, _caution),
-        row("decoding", variants, lambda v: v.resolved and v.resolved.decode),
+        row("decoding", variants, _ran("decode")),
         row("parameters", variants, lambda v: v.resolved and _count(v.resolved.parameters)),
         row("context", variants, _context),
         row("prompts", variants, _prompts),
@@ -95,21 +95,17 @@ def memory_table(snapshot: Snapshot) -> Table:
     """The memory ledger of each variant that was loaded."""
     variants = [v for v in snapshot.variants if v.ledger]
     rows = [
-        row("weights", variants, lambda v: v.ledger and size(v.ledger.weights)),
-        row("  by dtype", variants, lambda v: v.ledger and _sizes(v.ledger.weights_by_dtype)),
-        row("  the quantization's own", variants, lambda v: v.ledger and _sizes(v.ledger.overhead)),
-        row("  by device", variants, lambda v: v.ledger and _sizes(v.ledger.weights_by_device)),
+        row("weights", variants, _bytes("weights")),
+        row("  by dtype", variants, _parts("weights_by_dtype")),
+        row("  the quantization's own", variants, _parts("overhead")),
+        row("  by device", variants, _parts("weights_by_device")),
         row("  predicted", variants, _predicted),
-        row("KV cache", variants, lambda v: v.ledger and size(v.ledger.kv_cache)),
-        row("other live tensors", variants, lambda v: v.ledger and size(v.ledger.other_live)),
-        row("allocator slack", variants, lambda v: v.ledger and size(v.ledger.slack)),
-        row(
-            "reserved, by device",
-            variants,
-            lambda v: v.ledger and _sizes(v.ledger.reserved_by_device),
-        ),
-        row("non-torch", variants, lambda v: v.ledger and size(v.ledger.non_torch)),
-        row("process total", variants, lambda v: v.ledger and size(v.ledger.process)),
+        row("KV cache", variants, _bytes("kv_cache")),
+        row("other live tensors", variants, _bytes("other_live")),
+        row("allocator slack", variants, _bytes("slack")),
+        row("reserved, by device", variants, _parts("reserved_by_device")),
+        row("non-torch", variants, _bytes("non_torch")),
+        row("process total", variants, _bytes("process")),
         row("peak", variants, lambda v: _peak(v, snapshot.turns)),
         row("worker holds", variants, _held),
         row("measured", variants, _source),
@@ -123,6 +119,20 @@ def _context(variant: VariantRecord) -> str | None:
 
 
 # ------------------------------------------------------------ cells
+
+_Tell = Callable[[VariantRecord], str]
+
+
+def _ran(field: str) -> _Tell:
+    return lambda variant: getattr(variant.resolved, field) if variant.resolved else ""
+
+
+def _bytes(field: str) -> _Tell:
+    return lambda variant: size(getattr(variant.ledger, field)) if variant.ledger else ""
+
+
+def _parts(field: str) -> _Tell:
+    return lambda variant: _sizes(getattr(variant.ledger, field)) if variant.ledger else ""
 
 
 def _gpu(gpu: GpuSample, driver: str | None) -> str:

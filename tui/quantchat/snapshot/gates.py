@@ -10,8 +10,9 @@ it enters as the one figure it is, and decides only where another process would 
 from __future__ import annotations
 
 import math
+import operator
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -61,6 +62,11 @@ class _Quantity(NamedTuple):
     sampled: bool
 
 
+_MET: dict[Relation, Callable[[float, float], bool]] = {
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+}  # fmt: skip
+
+
 def judge(gate: Gate, columns: Sequence[Column]) -> Verdict:
     """Judge `gate` on these columns, to which each of its names belongs.
 
@@ -74,18 +80,11 @@ def judge(gate: Gate, columns: Sequence[Column]) -> Verdict:
 def _status(relation: Relation, of: _Quantity) -> Status:
     if of.low is None or of.high is None:
         return "undecided"
-    if not _holds(of.value, relation, of.threshold):
+    met = _MET[relation]
+    if not met(of.value, of.threshold):
         return "passed"
-    whole = all(_holds(end, relation, of.threshold) for end in (of.low, of.high))
+    whole = met(of.low, of.threshold) and met(of.high, of.threshold)
     return "failed" if whole else "not shown"
-
-
-def _holds(value: float, relation: Relation, threshold: float) -> bool:
-    if relation == "<":
-        return value < threshold
-    if relation == "<=":
-        return value <= threshold
-    return value > threshold if relation == ">" else value >= threshold
 
 
 # ------------------------------------------------------------ one figure of two columns

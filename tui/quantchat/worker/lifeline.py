@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import os
 import signal
-import sys
 from typing import Any
 
 from quantchat.worker.session import WAIT_AND_KILL, kill_session
@@ -25,14 +24,13 @@ _watchers: list[int] = []
 
 
 def die_with(parent: int) -> None:
-    """Ask the kernel to kill this process when `parent` dies (Linux, prctl(2)).
+    """Ask the kernel to kill this process when `parent` dies (prctl(2)).
 
-    Elsewhere the end of the command pipe has to do, which a library that holds the interpreter
-    lock can delay.
+    Where it will not, the end of the command pipe has to do, which a library that holds the
+    interpreter lock can delay.
     """
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before we asked
         end_now()
 

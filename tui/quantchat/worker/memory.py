@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -143,7 +142,7 @@ class LedgerReader:
 def resident_bytes() -> tuple[int, int]:
     """Resident memory of this process and its highest so far, in bytes; -1 where not known.
 
-    Linux: VmRSS and VmHWM of proc(5). Elsewhere only the highest, from getrusage(2).
+    VmRSS and VmHWM of proc(5); where that lacks them only the highest, from getrusage(2).
     """
     try:
         with open("/proc/self/status", encoding="ascii", errors="replace") as status:  # noqa: PTH123
@@ -152,5 +151,4 @@ def resident_bytes() -> tuple[int, int]:
     except (OSError, KeyError, ValueError):
         import resource
 
-        unit = 1 if sys.platform == "darwin" else 1024
-        return -1, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        return -1, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -16,7 +16,7 @@ from textual.events import Resize
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
-from quantchat.app import collector, outputs, terminal
+from quantchat.app import collector, terminal
 from quantchat.app.device_watch import (
     DeviceWatch,
     MakeSampler,
@@ -201,7 +201,7 @@ class ComparisonView(Screen[None]):
             self._keys.put_first("stop")
         elif any(variant.state is State.FAILED for variant in self.comparison.sides):
             self._keys.put_first("retry", "log")
-        elif any(outputs.context_is_full(answer) for answer in last):
+        elif any(answer.context_full for answer in last):
             self._keys.put_first("forget", "new_chat")
         else:
             self._keys.put_first()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from textual.content import Content
 from textual.widget import Widget
@@ -16,6 +16,7 @@ from quantchat.bench.conversation import (
     text_divergence,
 )
 from quantchat.bench.forcing import is_greedy
+from quantchat.metrics.parting import Way
 from quantchat.report.figures import plural
 from quantchat.text import one_line
 
@@ -110,26 +111,32 @@ def _token_forms(turn: Turn, first: Answer, second: Answer, point: int | None) -
         excerpts = start + _excerpts(first, second, _from_token(first, second, point))
         return [excerpts + quiet(" (sampled: chance parts them too)"), excerpts]
     ways = {way.variant: way for way in turn.parting.ways} if turn.parting else {}
-    told = [ways.get(first.variant), ways.get(second.variant)]
-    known = [way for way in told if way is not None and way.own is not None]
-    if len(known) < 2:
-        excerpts = start + _excerpts(first, second, _from_token(first, second, point))
-        problem = next((way.problem for way in told if way is not None and way.problem), "")
-        more = quiet(f" (probabilities not known: {one_line(problem)})" if problem else "")
-        return [excerpts + more, excerpts]
+    told = [ways[answer.variant] for answer in (first, second) if answer.variant in ways]
+    if len(told) == 2 and all(way.own is not None for way in told):
+        return [start + _joined(form) for form in _chances(told, (first, second), point)]
+    excerpts = start + _excerpts(first, second, _from_token(first, second, point))
+    problem = next((way.problem for way in told if way.problem), "")
+    more = quiet(f" (probabilities not known: {one_line(problem)})" if problem else "")
+    return [excerpts + more, excerpts]
+
+
+def _chances(
+    ways: Sequence[Way], answers: Sequence[Answer], point: int
+) -> tuple[list[Content], list[Content]]:
+    """Each token with its probability: with that of the other's token too, and without."""
     tokens = [
         f"token {answer.ids[point]}" if way.in_character else _quoted(way.token)
-        for way, answer in zip(known, (first, second), strict=True)
+        for way, answer in zip(ways, answers, strict=True)
     ]
     short = [
         outside(f"{token} {_chance(way.own)}", side)
-        for way, token, side in zip(known, tokens, SIDES, strict=True)
+        for way, token, side in zip(ways, tokens, SIDES, strict=True)
     ]
     full = [
         own + quiet(f" ({one_line(other)} {_chance(way.other)})")
-        for own, other, way in zip(short, reversed(tokens), known, strict=True)
+        for own, other, way in zip(short, reversed(tokens), ways, strict=True)
     ]
-    return [start + _joined(full), start + _joined(short)]
+    return full, short
 
 
 def _joined(parts: list[Content]) -> Content:

@@ -106,24 +106,28 @@ def _end_of(answer: Answer | None) -> Content:
         return quiet(f"reading the prompt{share}, {answer.prompt_tokens} tokens")
     if answer.state is AnswerState.STREAMING:
         return quiet("▍")
+    return Content("\n").join(_how_it_ended(answer))
+
+
+def _how_it_ended(answer: Answer) -> list[Content]:
     lines: list[Content] = []
     failure = answer.failure
     if failure is not None and failure.turn < 0:  # the variant's own: explained below the turns
         lines = [Content.styled(f"■ broken off: {title_of(failure)}", "$error")]
     elif failure is not None:
         lines = [Content.styled(title_of(failure), "bold $error"), *explained(failure)]
-    if answer.reason == "eos" and not answer.text and failure is None:
-        lines.append(quiet("■ ended at once, without a word"))
+    elif answer.reason == "eos" and not answer.text:
+        lines = [quiet("■ ended at once, without a word")]
     if answer.reason in _MARKS:
         lines.append(Content.styled(_MARKS[answer.reason], "$warning"))
-    if answer.reason == "context" or (failure and failure.kind == "context_full"):
+    if answer.context_full:
         lines.append(
             Content(
                 f"{command('forget').key} forgets the oldest turn, "
                 f"{command('new_chat').key} begins a new chat"
             )
         )
-    return Content("\n").join(lines)
+    return lines
 
 
 _MARKS = {
