@@ -7,18 +7,16 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from fakes.hostile_html import ATTACKS
 from fakes.hostile_text import CUT, SAMPLE, name, named, payload
-from fakes.saved import RESOLVED, answer, snapshot, variant
+from fakes.saved import hostile
 from quantchat.report.page import html
 from quantchat.report.page_content import content
-from quantchat.snapshot.schema import Snapshot, TurnRecord
-from quantchat.worker.protocol import Failed
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 
@@ -75,19 +73,6 @@ def opened(page: bytes, folder: Path) -> str:
 
 def attacks(server: Server) -> list[str]:
     return [attack.format(script=SCRIPT, server=server.address) for attack in ATTACKS]
-
-
-def hostile(text: str) -> Snapshot:
-    """A snapshot with `text` wherever text goes."""
-    said = answer(text, text=text, pieces=[text, "", ""], failure=Failed("internal", text, text))
-    ran = replace(RESOLVED, model=text, kernel=text, device_name=text, engine=text, dtype=text)
-    return snapshot(
-        name=text,
-        quantchat=text,
-        shown=[text, "other"],
-        variants=[variant(text, note=text, resolved=ran), variant("other")],
-        turns=[TurnRecord(number=1, prompt=text, answers=[said], divergence_point=0)],
-    )
 
 
 def test_no_script_runs_and_nothing_is_fetched(server: Server, tmp_path: Path) -> None:

@@ -155,6 +155,23 @@ def scored(**changes: Any) -> Snapshot:
 
 # ------------------------------------------------------------ hostile ones
 
+
+def hostile(text: str) -> Snapshot:
+    """A snapshot with `text` wherever text goes."""
+    said = answer(text, text=text, pieces=[text, "", ""], failure=Failed("internal", text, text))
+    other = answer("other", text=text)
+    ran = dataclasses.replace(
+        RESOLVED, model=text, kernel=text, device_name=text, engine=text, dtype=text
+    )
+    return snapshot(
+        name=text,
+        quantchat=text,
+        shown=[text, "other"],
+        variants=[variant(text, note=text, resolved=ran), variant("other")],
+        turns=[TurnRecord(number=1, prompt=text, answers=[said, other], divergence_point=0)],
+    )
+
+
 # Any code point, lone surrogates and controls among them; pairs as JSON has them, joined.
 hostile_text = st.text(st.characters(), max_size=20).map(lambda text: json.loads(json.dumps(text)))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,12 +10,11 @@ from hypothesis import HealthCheck, given, settings
 
 from fakes.measured import hostile_measurements, measured
 from fakes.page_reader import PageReader
-from fakes.saved import RESOLVED, answer, hostile_snapshots, snapshot, variant
+from fakes.saved import hostile, hostile_snapshots, snapshot
 from fakes.terminal_text import is_clean
 from quantchat.report.page import OURS, html
 from quantchat.report.page_content import content
-from quantchat.snapshot.schema import Snapshot, TurnRecord
-from quantchat.worker.protocol import Failed
+from quantchat.snapshot.schema import Snapshot
 
 ALLOWED = {
     "a", "article", "aside", "b", "body", "caption", "details", "div", "figcaption", "figure",
@@ -44,20 +42,6 @@ ATTACKS = [
 
 def page(*snapshots: Snapshot) -> bytes:
     return html(content([(f"{n}.json", one) for n, one in enumerate(snapshots, start=1)]))
-
-
-def hostile(text: str) -> Snapshot:
-    """A snapshot with `text` wherever text goes."""
-    said = answer(text, text=text, pieces=[text, "", ""], failure=Failed("internal", text, text))
-    other = answer("other", text=text)
-    ran = replace(RESOLVED, model=text, kernel=text, device_name=text, engine=text, dtype=text)
-    return snapshot(
-        name=text,
-        quantchat=text,
-        shown=[text, "other"],
-        variants=[variant(text, note=text, resolved=ran), variant("other")],
-        turns=[TurnRecord(number=1, prompt=text, answers=[said, other], divergence_point=0)],
-    )
 
 
 def inert(content_: bytes) -> PageReader:
