@@ -33,7 +33,7 @@ from quantchat.host.worker_process import Place, Worker, start_worker
 from quantchat.metrics.latency import tpot_ms
 from quantchat.profile.library import find
 from quantchat.profile.load import load
-from quantchat.quantize.store import Workshop
+from quantchat.quantize.workshop import Workshop
 from quantchat.worker.protocol import Command, Event, Generate, Tokens
 
 RESULTS = Path(__file__).parent / "results" / "clock.json"

@@ -15,7 +15,7 @@ from quantchat.metrics.latency import decode_throughput
 from quantchat.profile.library import find
 from quantchat.profile.load import load
 from quantchat.profile.model import DEMO_MODEL, AnyVariant, Transformers
-from quantchat.quantize.store import Workshop
+from quantchat.quantize.workshop import Workshop
 from quantchat.worker.protocol import (
     Event,
     Failed,

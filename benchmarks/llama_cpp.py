@@ -28,7 +28,7 @@ from quantchat import corpus
 from quantchat.bench.score_plan import QUICK, WINDOW, ScorePlan
 from quantchat.bench.scoring import score
 from quantchat.profile.model import DEMO_MODEL, Profile, Transformers
-from quantchat.quantize.store import Workshop
+from quantchat.quantize.workshop import Workshop
 
 RESULTS = Path(__file__).parent / "results" / "llama_cpp.json"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"

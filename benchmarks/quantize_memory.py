@@ -28,7 +28,7 @@ from quantchat.profile.model import DEMO_MODEL, Gptq, Transformers
 from quantchat.profile.quantize import Quantize
 from quantchat.quantize import headers
 from quantchat.quantize.cache import read_made
-from quantchat.quantize.store import Workshop
+from quantchat.quantize.workshop import Workshop
 from quantchat.worker.protocol import Progress
 
 RESULTS = Path(__file__).parent / "results" / "quantize_memory.json"

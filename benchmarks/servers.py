@@ -31,7 +31,7 @@ from quantchat.bench.prompts import DEFAULT
 from quantchat.bench.requests import load_request
 from quantchat.bench.rounds import Plan, Task
 from quantchat.profile.model import DEMO_MODEL, Profile, Transformers
-from quantchat.quantize.store import Workshop
+from quantchat.quantize.workshop import Workshop
 from quantchat.snapshot.schema import AnswerRecord, Snapshot, TurnRecord
 from quantchat.worker.protocol import NO_ID, Force, Forced, Message
 

@@ -15,7 +15,7 @@ from fakes.openai_server import FakeServer, serving
 from quantchat import paths
 from quantchat.profile import library
 from quantchat.profile.load import load
-from quantchat.quantize.store import Workshop
+from quantchat.quantize.workshop import Workshop
 
 # A busy machine is no fault of the code: properties are checked for truth, not for speed. And the
 # same code gets the same verdict each time; `--hypothesis-profile explore` looks for new examples.

@@ -17,8 +17,8 @@ from quantchat.host.worker_process import Place, Worker, start_worker
 from quantchat.profile.model import DEMO_MODEL, BitsAndBytes, Gptq
 from quantchat.profile.quantize import Quantize
 from quantchat.quantize.maker import MakeFailed
-from quantchat.quantize.store import Workshop
 from quantchat.quantize.verify import STAMP
+from quantchat.quantize.workshop import Workshop
 from quantchat.worker.protocol import Failed, Finished, Generate, Load, Message, Progress, Sampling
 
 pytestmark = pytest.mark.model

@@ -17,7 +17,7 @@ from quantchat.profile import library
 from quantchat.profile.load import load
 from quantchat.profile.model import AnyVariant, BitsAndBytes, Profile, Transformers
 from quantchat.quantize.headers import read_folder
-from quantchat.quantize.store import Workshop
+from quantchat.quantize.workshop import Workshop
 from quantchat.worker.protocol import (
     Event,
     Failed,

@@ -21,7 +21,7 @@ from fakes.tiny_folder import tiny_folder
 from quantchat.profile.model import Gptq
 from quantchat.profile.quantize import Quantize
 from quantchat.quantize.cache import CheckpointCache, State, read_made
-from quantchat.quantize.store import Workshop
+from quantchat.quantize.workshop import Workshop
 from quantchat.worker.protocol import Progress
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(900)]

@@ -21,7 +21,7 @@ from quantchat.errors import UserError
 from quantchat.host.environments import Environments
 from quantchat.metrics.sampler import DeviceSampler
 from quantchat.profile.model import DEMO_MODEL, Generation, Profile, Transformers
-from quantchat.quantize.store import Workshop
+from quantchat.quantize.workshop import Workshop
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(600)]
 

@@ -8,7 +8,7 @@ from quantchat.bench.conversation import Turn
 from quantchat.bench.live_variant import LiveVariant, State
 from quantchat.host.worker_process import start_worker
 from quantchat.profile.model import Profile
-from quantchat.quantize.store import Workshop
+from quantchat.quantize.workshop import Workshop
 
 
 class Opened:

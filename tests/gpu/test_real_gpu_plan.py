@@ -13,7 +13,7 @@ from quantchat.host.worker_process import Place, start_worker
 from quantchat.metrics.gpus import Gpus
 from quantchat.metrics.sampler import DeviceSampler
 from quantchat.profile.model import Profile
-from quantchat.quantize.store import Workshop
+from quantchat.quantize.workshop import Workshop
 from quantchat.worker.protocol import Failed, Load, Ready
 
 pytestmark = pytest.mark.gpu

@@ -20,7 +20,7 @@ from quantchat.errors import UserError
 from quantchat.profile.quantize import Quantize
 from quantchat.quantize import export, outcome
 from quantchat.quantize.job import run_job
-from quantchat.quantize.store import Workshop
+from quantchat.quantize.workshop import Workshop
 from quantchat.worker.protocol import Failed
 
 Capture = pytest.CaptureFixture[str]

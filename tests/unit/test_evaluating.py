@@ -18,7 +18,7 @@ from quantchat.cli.eval import OWN, _task
 from quantchat.errors import ModelsFailed
 from quantchat.metrics.flips import Flips
 from quantchat.profile.model import Profile
-from quantchat.quantize.store import Workshop
+from quantchat.quantize.workshop import Workshop
 from quantchat.report import evaluation as report
 from quantchat.snapshot import store
 from quantchat.snapshot.evaluation import EvaluationRecord, flips, obstacles

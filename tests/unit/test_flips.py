@@ -14,7 +14,7 @@ PAIRS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=6
 
 
 @given(PAIRS)
-def test_against_the_definitions(pairs: list[tuple[bool, bool]]) -> None:
+def test_rerunst_the_definitions(pairs: list[tuple[bool, bool]]) -> None:
     before, now = zip(*pairs, strict=True)
     seen = Flips.between(before, now)
     differences = [int(b) - int(a) for a, b in pairs]

@@ -15,7 +15,7 @@ from fakes.tiny_wheel import TinyIndex
 from quantchat.errors import UserError
 from quantchat.profile.model import DEMO_MODEL, BitsAndBytes
 from quantchat.quantize.maker import MakeFailed
-from quantchat.quantize.store import Workshop
+from quantchat.quantize.workshop import Workshop
 from quantchat.snapshot import recovered, store
 
 NF4 = BitsAndBytes(label="NF4", engine="bitsandbytes", model=DEMO_MODEL)

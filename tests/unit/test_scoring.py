@@ -20,7 +20,7 @@ from quantchat.bench.score_plan import ScorePlan, reference_of
 from quantchat.bench.scoring import score
 from quantchat.errors import ModelsFailed
 from quantchat.profile.model import Profile
-from quantchat.quantize.store import Workshop
+from quantchat.quantize.workshop import Workshop
 from quantchat.snapshot import store
 from quantchat.snapshot.schema import Snapshot
 from quantchat.snapshot.score import ScoredRecord, ScoreRecord

@@ -16,9 +16,9 @@ import pytest
 
 from fakes.opened import Opened
 from fakes.waiting import PATIENCE_S, until
-from quantchat.bench.again import Again
 from quantchat.bench.conversation import Answer
 from quantchat.bench.live_variant import State
+from quantchat.bench.rerun import Rerun
 from quantchat.bench.rounds import Plan
 from quantchat.metrics.sampler import DeviceSampler
 from quantchat.profile.load import loads
@@ -186,8 +186,8 @@ async def test_one_that_dies_in_the_middle_ends_the_variant_alone(opened: Any) -
 
 
 def test_a_snapshot_starts_nothing_untrusted() -> None:
-    again = Again(profile("ok"), (0, 1), Plan(()), ())
-    line, other = again.trusted
+    rerun = Rerun(profile("ok"), (0, 1), Plan(()), ())
+    line, other = rerun.trusted
     assert other == '"other" asks the server at http://127.0.0.1:9/v1'
     assert line.startswith('"one" starts a server: ') and line.endswith("{port}' ok")
 

@@ -13,7 +13,7 @@ from fakes.scripted_jobs import Jobs
 from fakes.tiny_wheel import TinyIndex
 from quantchat.profile.model import DEMO_MODEL, BitsAndBytes
 from quantchat.quantize import verify
-from quantchat.quantize.store import Workshop
+from quantchat.quantize.workshop import Workshop
 from quantchat.worker.protocol import Progress
 
 NF4 = BitsAndBytes(label="NF4", engine="bitsandbytes", model=DEMO_MODEL)

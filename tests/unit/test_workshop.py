@@ -19,7 +19,7 @@ from quantchat.host.worker_process import Place, Worker
 from quantchat.profile.model import DEMO_MODEL, BitsAndBytes, Gptq, Transformers
 from quantchat.profile.quantize import Quantize
 from quantchat.quantize.maker import MakeFailed, Prepared
-from quantchat.quantize.store import Workshop
+from quantchat.quantize.workshop import Workshop
 from quantchat.worker.protocol import Failed, Progress
 
 NF4 = BitsAndBytes(label="NF4", engine="bitsandbytes", model=DEMO_MODEL)

@@ -13,9 +13,9 @@ from fakes.scripted_jobs import Jobs
 from quantchat.errors import UserError
 from quantchat.profile.model import DEMO_MODEL, BitsAndBytes, Gptq, Transformers
 from quantchat.profile.quantize import Quantize
-from quantchat.quantize.gptq_stages import QuantizeGptq
+from quantchat.quantize.gptq_stage import QuantizeGptq
 from quantchat.quantize.maker import MakeFailed
-from quantchat.quantize.store import Workshop
+from quantchat.quantize.workshop import Workshop
 from quantchat.worker.protocol import Progress
 
 SIZE = ("samples", "sample_tokens")

@@ -55,7 +55,7 @@ class _LaterWorkshop:
     async def prepare(self, spec: AnyVariant, on_progress: Callable[[Progress], None]) -> Prepared:
         """As `Maker.prepare`."""
         if self._workshop is None:
-            from quantchat.quantize.store import Workshop
+            from quantchat.quantize.workshop import Workshop
 
             self._workshop = Workshop()
         return await self._workshop.prepare(spec, on_progress)

@@ -29,7 +29,7 @@ from quantchat.profile.model import (
 from quantchat.quantize.demo_shape import demo_files
 from quantchat.quantize.headers import read
 from quantchat.quantize.sources import Named, resolve
-from quantchat.quantize.store import Workshop
+from quantchat.quantize.workshop import Workshop
 from quantchat.text import one_line
 from quantchat.worker.engines.devices import SHARE
 from quantchat.worker.variant import Resolved

@@ -81,7 +81,7 @@ def evaluate(
     from quantchat.bench import evaluating
     from quantchat.bench.score_plan import reference_of
     from quantchat.profile import library, load
-    from quantchat.quantize.store import Workshop
+    from quantchat.quantize.workshop import Workshop
     from quantchat.report.evaluation import render
 
     asked = load.load(library.find(profile))

@@ -44,7 +44,7 @@ def output_options(command: _Command) -> _Command:
 def comparison_of(profile: Profile, max_new_tokens: int | None = None) -> Comparison:
     """The comparison of `profile`; its answers at most so many tokens long, if that is given."""
     from quantchat.bench.comparison import Comparison
-    from quantchat.quantize.store import Workshop
+    from quantchat.quantize.workshop import Workshop
 
     comparison = Comparison(profile, maker=Workshop())
     if max_new_tokens is not None:

@@ -25,14 +25,14 @@ def rerun(obj: Path | None, snapshot: str, trust: bool, folder: Path | None, as_
     alone. `quantchat compare` then tells the two runs apart.
     """
     from quantchat import paths
-    from quantchat.bench.again import again
+    from quantchat.bench.rerun import rerun_of
     from quantchat.cli.snapshots import found
     from quantchat.errors import UserError
     from quantchat.snapshot import store
     from quantchat.text import one_line
 
     file = found(obj or paths.snapshots_dir(), snapshot)
-    same = again(store.load(file), where=str(file))
+    same = rerun_of(store.load(file), where=str(file))
     if same.trusted and not trust:
         raise UserError(
             "; ".join(same.trusted), where=str(file), mend="--trust, if you know where it is from"

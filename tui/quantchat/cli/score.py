@@ -86,7 +86,7 @@ def score(
     from quantchat.bench import scoring
     from quantchat.bench.score_plan import QUICK, ScorePlan, reference_of
     from quantchat.profile import library, load
-    from quantchat.quantize.store import Workshop
+    from quantchat.quantize.workshop import Workshop
     from quantchat.report.score import render
 
     if file is not None and dataset is not None:

@@ -21,7 +21,7 @@ from quantchat.quantize.cache import read_made
 from quantchat.quantize.job import run_job
 from quantchat.quantize.maker import MakeFailed, Prepared
 from quantchat.quantize.sources import Named
-from quantchat.quantize.store import Workshop
+from quantchat.quantize.workshop import Workshop
 from quantchat.worker.protocol import Load, Progress
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ import quantchat.cli.rerun
 from fakes.saved import answer, hostile_snapshots, snapshot
 from fakes.scripted_worker import Script, ScriptedMaker, starter
 from fakes.timed_runs import measured
-from quantchat.bench.again import Again, again
 from quantchat.bench.comparison import Comparison
 from quantchat.bench.headless import measure
+from quantchat.bench.rerun import Rerun, rerun_of
 from quantchat.bench.rounds import Plan, Task
 from quantchat.cli import main
 from quantchat.errors import UserError
@@ -33,8 +33,8 @@ PROFILE = {
 }
 
 
-def of(one: Snapshot) -> Again:
-    return again(one, where="s.json")
+def of(one: Snapshot) -> Rerun:
+    return rerun_of(one, where="s.json")
 
 
 PLANS = [

@@ -18,7 +18,7 @@ from quantchat.snapshot.schema import RequestRecord, Snapshot, TurnRecord
 
 
 @dataclass(frozen=True)
-class Again:
+class Rerun:
     """A comparison to be measured as it was."""
 
     profile: Profile
@@ -53,7 +53,7 @@ def _of_a_server(variant: OpenAI) -> Iterator[str]:
         yield f'"{variant.label}" asks the server at {variant.base_url}{key}'
 
 
-def again(snapshot: Snapshot, *, where: str) -> Again:
+def rerun_of(snapshot: Snapshot, *, where: str) -> Rerun:
     """Read out of `snapshot` what was measured, or else what was asked in its chat.
 
     `where` names it in complaints. Raises UserError where it cannot be done again.
@@ -76,7 +76,7 @@ def again(snapshot: Snapshot, *, where: str) -> Again:
         profile = profile.model_copy(update={"generation": settings[-1]})
     if len(settings) > 1:
         notes += ("the settings were changed in the middle; the last ones are used",)
-    return Again(profile, (left, right), plan, notes)
+    return Rerun(profile, (left, right), plan, notes)
 
 
 def _plan(snapshot: Snapshot, where: str) -> Plan:

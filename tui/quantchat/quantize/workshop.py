@@ -29,7 +29,7 @@ from quantchat.quantize.cache import MADE, CheckpointCache, Site, read_made
 from quantchat.quantize.calibration_stages import gather
 from quantchat.quantize.enough import shortage
 from quantchat.quantize.fetch import SMOLLM2, Wheel
-from quantchat.quantize.gptq_stages import QuantizeGptq
+from quantchat.quantize.gptq_stage import QuantizeGptq
 from quantchat.quantize.job import MORE_ROOM
 from quantchat.quantize.maker import MakeFailed, Prepared
 from quantchat.quantize.merge_stage import Merge
