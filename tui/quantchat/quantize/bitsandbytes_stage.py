@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantchat.quantize.stages import MIB, Stage, Work
-from quantchat.quantize.weights import Weights
+from quantchat.quantize.stages import MIB, Work
+from quantchat.quantize.weights import FromWeights
 from quantchat.worker.versions import versions
 
 _MAKERS = ("bitsandbytes", "torch", "transformers")
 
 
 @dataclass(frozen=True)
-class QuantizeBitsAndBytes(Stage):
+class QuantizeBitsAndBytes(FromWeights):
     """NF4, FP4 or int8, as bitsandbytes has it on loading, saved."""
 
-    weights: Weights
     quant_type: str
     double_quant: bool
     compute_dtype: str
@@ -41,11 +40,6 @@ class QuantizeBitsAndBytes(Stage):
             "versions": versions(_MAKERS),
             "recipe": 1,
         }
-
-    @property
-    def needs(self) -> Sequence[Stage]:
-        """The weights, if they are made here."""
-        return self.weights.needs
 
     def room(self, needs: Sequence[Path]) -> int:
         """Less than the weights."""

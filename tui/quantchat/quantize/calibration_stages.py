@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.resources
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +17,7 @@ from quantchat.errors import UserError
 from quantchat.profile.quantize import Quantize
 from quantchat.quantize.maker import MakeFailed
 from quantchat.quantize.stages import Stage, Work
-from quantchat.quantize.weights import Weights
+from quantchat.quantize.weights import FromWeights, Weights
 from quantchat.text import one_line
 from quantchat.worker.jobs.calibration_text import SHAPE, Unreadable, read
 from quantchat.worker.versions import versions
@@ -48,10 +47,9 @@ def gather(weights: Weights, quantize: Quantize, part: Part = "calibration") -> 
 
 
 @dataclass(frozen=True)
-class Calibrate(Stage):
+class Calibrate(FromWeights):
     """Calibration chats: the model's own answers to varied prompts."""
 
-    weights: Weights
     quantize: Quantize
     part: Part = "calibration"
 
@@ -80,11 +78,6 @@ class Calibrate(Stage):
             "versions": versions(_AUTHORS),
             "recipe": 2,
         }
-
-    @property
-    def needs(self) -> Sequence[Stage]:
-        """The weights, if they are made here."""
-        return self.weights.needs
 
     @property
     def prompts(self) -> list[str]:
@@ -116,10 +109,9 @@ class Calibrate(Stage):
 
 
 @dataclass(frozen=True)
-class Collect(Stage):
+class Collect(FromWeights):
     """Samples out of a file of the user's, or of a data set on the hub."""
 
-    weights: Weights
     quantize: Quantize
     part: Part = "calibration"
 
@@ -151,11 +143,6 @@ class Collect(Stage):
             "seed": self.quantize.seed,
             "recipe": 1,
         }
-
-    @property
-    def needs(self) -> Sequence[Stage]:
-        """The weights, if they are made here: their tokenizer lies with them."""
-        return self.weights.needs
 
     async def build(self, work: Work) -> dict[str, Any]:
         """Read and cut it, in a worker that has the tokenizer."""

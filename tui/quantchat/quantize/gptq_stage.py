@@ -11,7 +11,7 @@ from quantchat.profile.quantize import Quantize
 from quantchat.quantize.cache import read_made
 from quantchat.quantize.calibration_stages import gather
 from quantchat.quantize.stages import MIB, Stage, Work
-from quantchat.quantize.weights import Weights
+from quantchat.quantize.weights import FromWeights
 from quantchat.worker.jobs import CHATS
 from quantchat.worker.jobs.quantize_gptq import SETTINGS
 from quantchat.worker.versions import versions
@@ -20,10 +20,9 @@ _MAKERS = ("gptqmodel", "torch", "transformers")
 
 
 @dataclass(frozen=True)
-class QuantizeGptq(Stage):
+class QuantizeGptq(FromWeights):
     """A GPTQ checkpoint, quantized on the model's own chats or on what the user names."""
 
-    weights: Weights
     quantize: Quantize
     title = "quantizing layer"
 

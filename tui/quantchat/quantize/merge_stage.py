@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.quantize.sources import Named
-from quantchat.quantize.stages import MIB, Stage, Work
-from quantchat.quantize.weights import Weights
+from quantchat.quantize.stages import MIB, Work
+from quantchat.quantize.weights import FromWeights
 from quantchat.worker.engines.adapter import CONFIG, WEIGHTS, digest
 from quantchat.worker.versions import versions
 
@@ -18,10 +18,9 @@ _MAKERS = ("peft", "torch", "transformers")
 
 
 @dataclass(frozen=True)
-class Merge(Stage):
+class Merge(FromWeights):
     """A model in full precision with an adapter merged into its weights."""
 
-    weights: Weights
     adapter: str
     """An absolute folder, or an id of the hub."""
     title = "merging the adapter"
@@ -41,11 +40,6 @@ class Merge(Stage):
             "versions": versions(_MAKERS),
             "recipe": 1,
         }
-
-    @property
-    def needs(self) -> Sequence[Stage]:
-        """The weights, if they are made here."""
-        return self.weights.needs
 
     def room(self, needs: Sequence[Path]) -> int:
         """As much as the weights."""

@@ -97,3 +97,15 @@ class Weights:
             return headers.read(source, fetch=False).bytes
         except UserError:
             return 0
+
+
+@dataclass(frozen=True)
+class FromWeights(Stage):
+    """A stage that works on a model in full precision."""
+
+    weights: Weights
+
+    @property
+    def needs(self) -> Sequence[Stage]:
+        """The weights, if they are made here."""
+        return self.weights.needs

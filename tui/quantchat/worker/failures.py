@@ -99,6 +99,12 @@ def describe(error: BaseException, *, turn: int = -1, loading: str = "") -> Fail
     return Failed("internal", _shortened(what), "look at the worker's log, then retry", turn)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what `error` says; its kind, where it says nothing."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)
+
+
 def on_one_line(text: str, most: int = 200) -> str:
     """What others wrote over several lines, as one of at most so many characters."""
     return _shortened(" ".join(text.split()), most)

@@ -9,7 +9,7 @@ from typing import Any
 
 from quantchat.worker.engines.hub_room import check_room
 from quantchat.worker.engines.pickles import refuse_all_pickled
-from quantchat.worker.failures import Refused
+from quantchat.worker.failures import Refused, first_line
 from quantchat.worker.protocol import Load
 
 Tell = Callable[[int, int], None]
@@ -103,10 +103,9 @@ def fetched(name: str, revision: str | None, what: str, **which: Any) -> Path:
     try:
         return Path(huggingface_hub.snapshot_download(name, revision=revision, **which))
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.HFValidationError) as e:
-        why = next((line.strip() for line in str(e).splitlines() if line.strip()), type(e).__name__)
         raise Refused(
             "fetch_failed",
-            f"cannot fetch {f'{what} ' if what else ''}{name} from the hub: {why}",
+            f"cannot fetch {f'{what} ' if what else ''}{name} from the hub: {first_line(e)}",
             "check its name, the network, and for what is gated that you are logged in"
             " (`hf auth login`); or name a folder that holds it",
         ) from e

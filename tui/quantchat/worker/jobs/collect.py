@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.worker.engines.devices import choose_device
-from quantchat.worker.failures import Refused
+from quantchat.worker.failures import Refused, first_line
 from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.amount import Amount, amount
 from quantchat.worker.jobs.calibration_text import Record, Unreadable, read, record
@@ -108,10 +108,9 @@ def _of_dataset(options: dict[str, Any], wanted: int) -> list[Record]:
     except Refused:
         raise
     except Exception as error:
-        why = next((x.strip() for x in str(error).splitlines() if x.strip()), type(error).__name__)
         raise Refused(
             "fetch_failed",
-            f"cannot read the data set {name}: {why}",
+            f"cannot read the data set {name}: {first_line(error)}",
             "check its name, split and the network; for a gated one `hf auth login`; or calibrate"
             " on a file",
         ) from error

@@ -22,7 +22,7 @@ from typing import Any
 
 from quantchat.worker import engines
 from quantchat.worker.engines.loaded import Loaded
-from quantchat.worker.failures import Refused, describe
+from quantchat.worker.failures import Refused, describe, first_line
 from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.workplace import settle
 from quantchat.worker.protocol import Load
@@ -102,12 +102,12 @@ def _tasks(named: list[str], report: Report) -> Any:
     except (OSError, ConnectionError) as error:
         raise Refused(
             BAD_TASK,
-            f"cannot get the documents of a task: {_first_line(error)}",
+            f"cannot get the documents of a task: {first_line(error)}",
             "check the network and the paths in the task; own documents need no hub",
         ) from error
     except Exception as error:  # whatever a task's own code or the harness's checks raise
         raise Refused(
-            BAD_TASK, f"cannot make a task: {_first_line(error)}", "mend the task's YAML file"
+            BAD_TASK, f"cannot make a task: {first_line(error)}", "mend the task's YAML file"
         ) from error
 
 
@@ -124,7 +124,7 @@ def _of_file(path: Path) -> dict[str, Any]:
         config: dict[str, Any] = load_yaml(path, resolve_func=True)
     except (OSError, ValueError, ImportError, yaml.YAMLError) as error:
         raise Refused(
-            BAD_TASK, f"cannot read {path.name}: {_first_line(error)}", "mend the task's YAML file"
+            BAD_TASK, f"cannot read {path.name}: {first_line(error)}", "mend the task's YAML file"
         ) from error
     if not isinstance(config.get("task"), str) or "dataset_path" not in config:
         raise Refused(
@@ -145,11 +145,6 @@ def _beside(path: Path, files: Any) -> Any:
     if isinstance(files, list):
         return [_beside(path, one) for one in files]
     return files if "://" in str(files) else str(path.parent / str(files))
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 # ---------------------------------------------------------------- answering
