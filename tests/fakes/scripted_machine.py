@@ -57,9 +57,7 @@ class ScriptedMachine(DeviceSampler):
             time.monotonic(), self.host, self.gpus, "" if self.gpus else "no driver", "570.1"
         )
 
-    def process_memory(
-        self, pid: int, ledger: Ledger, device_change: int | None = None
-    ) -> ProcessMemory:
+    def process_memory(self, pid: int, ledger: Ledger) -> ProcessMemory:
         if ledger.device in (SERVER, STARTED_SERVER):
             return super().process_memory(pid, ledger)
         if ledger.process < 0:

@@ -24,9 +24,7 @@ class LastMeasured(DeviceSampler):
             return self._last.device
         return DeviceSample(time.monotonic(), Host().sample(), [], no_gpu="not looked for yet")
 
-    def process_memory(
-        self, pid: int, ledger: Ledger, device_change: int | None = None
-    ) -> ProcessMemory:
+    def process_memory(self, pid: int, ledger: Ledger) -> ProcessMemory:
         """The memory of the worker with this `pid`, as it was last seen."""
         known = self._last.workers.values() if self._last is not None else ()
         found = (memory for worker, memory in known if worker.pid == pid)

@@ -2,8 +2,7 @@
 
 NVML's figure for a process has five cases: it works; its pids are the host's; it reads 0; it is
 not available; the call is unsupported. Only the first is a measurement. Otherwise the worker's own
-torch figures are shown, then the device's change around the load, always labelled: the whole
-device's use is never passed off as a variant's.
+torch figures are shown, labelled so: the whole device's use is never passed off as a variant's.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 SOURCES = {
     "nvml": "of the process, from NVML",
     "torch": "reserved by torch, without the CUDA context",
-    "device": "the device's change around the load",
     "resident": "resident, with all it started",
     "unknown": "not known",
 }
@@ -37,14 +35,10 @@ class ProcessMemory:
     reason: str = ""
 
 
-def gpu_memory(
-    reading: ProcessReading, ledger: Ledger | None, device_change: int | None = None
-) -> ProcessMemory:
+def gpu_memory(reading: ProcessReading, ledger: Ledger) -> ProcessMemory:
     """The best figure there is for a worker on a GPU.
 
-    `reading` is what NVML says of its process, `ledger` the worker's own. `device_change` is for a
-    worker that does not know what it holds: bytes by which the device's use grew while it, and
-    nothing else, was loading.
+    `reading` is what NVML says of its process, `ledger` the worker's own.
     """
     reserved = reserved_bytes(ledger)
     reason = reading.reason
@@ -54,8 +48,6 @@ def gpu_memory(
         return ProcessMemory(reading.bytes, "nvml")
     if reserved:
         return ProcessMemory(reserved, "torch", reason)
-    if device_change is not None and device_change > 0:
-        return ProcessMemory(device_change, "device", reason)
     return ProcessMemory(None, "unknown", reason)
 
 
@@ -66,9 +58,9 @@ def resident_memory(resident: int | None) -> ProcessMemory:
     return ProcessMemory(None, "unknown", "the process is gone")
 
 
-def reserved_bytes(ledger: Ledger | None) -> int | None:
+def reserved_bytes(ledger: Ledger) -> int | None:
     """What torch's allocator holds on the GPU, in bytes; None where that is not known."""
-    if ledger is None or not on_gpu(ledger):
+    if not on_gpu(ledger):
         return None
     parts = (ledger.weights, ledger.kv_cache, ledger.other_live, ledger.slack)
     return None if min(parts) < 0 else sum(parts)

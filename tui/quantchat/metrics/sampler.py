@@ -56,14 +56,12 @@ class DeviceSampler:
             cuda=self._gpus.cuda,
         )
 
-    def process_memory(
-        self, pid: int, ledger: Ledger, device_change: int | None = None
-    ) -> ProcessMemory:
+    def process_memory(self, pid: int, ledger: Ledger) -> ProcessMemory:
         """What the worker `pid` holds, where its `ledger` says it runs (see `gpu_memory`)."""
         if ledger.device == SERVER:
             return ProcessMemory(None, "unknown", "the server does not tell what it holds")
         if on_gpu(ledger):
-            return gpu_memory(self._gpus.process_memory(pid), ledger, device_change)
+            return gpu_memory(self._gpus.process_memory(pid), ledger)
         tree = self._trees.setdefault(pid, ProcessTree(pid))
         resident = tree.resident()
         if resident is None:
