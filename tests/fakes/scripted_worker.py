@@ -292,7 +292,7 @@ class ScriptedWorker:
             )
             return
         put(Memory(self._ledger(said)))
-        put(Finished(turn, reason, said, "", "".join(pieces[:said]), self._now_ns))
+        put(Finished(turn, reason, said, "".join(pieces[:said]), self._now_ns))
 
 
 @dataclass

@@ -53,9 +53,7 @@ events: st.SearchStrategy[Event] = st.one_of(
         times_ns=st.lists(size, max_size=5),
     ),
     st.builds(Memory, ledger=ledgers),
-    st.builds(
-        Finished, turn=size, reason=text, output_tokens=size, rest=text, text=text, finished_ns=size
-    ),
+    st.builds(Finished, turn=size, reason=text, output_tokens=size, text=text, finished_ns=size),
     st.builds(Failed, kind=text, reason=text, mend=text),
 )
 

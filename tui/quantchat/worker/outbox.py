@@ -92,20 +92,18 @@ class Outbox:
         turn = -1
         stream: Any = None
         ids: list[int] = []
-        said = ""
         memory_due = 0.0
         while True:
             item = self._next()
             if isinstance(item, _Begin):
                 from tokenizers.decoders import DecodeStream
 
-                turn, ids, said = item.turn, [], ""
+                turn, ids = item.turn, []
                 stream = DecodeStream(skip_special_tokens=True)
             elif isinstance(item, _Token):
                 batch = self._batch(item)
                 pieces = [stream.step(self._tokenizer, token.id) or "" for token in batch]
                 ids += [token.id for token in batch]
-                said += "".join(pieces)
                 times = [token.time_ns for token in batch]
                 self._write(Tokens(turn, [token.id for token in batch], pieces, times))
                 if self._read_memory is not None and time.monotonic() >= memory_due:
@@ -113,11 +111,9 @@ class Outbox:
                     memory_due = time.monotonic() + MEMORY_S
             elif isinstance(item, _End):
                 text = self._tokenizer.decode(ids, skip_special_tokens=True)
-                rest = text[len(said) :] if text.startswith(said) else ""
                 if item.memory is not None:
                     self._write(item.memory)
-                end = Finished(item.turn, item.reason, len(ids), rest, text, item.finished_ns)
-                self._write(end)
+                self._write(Finished(item.turn, item.reason, len(ids), text, item.finished_ns))
             else:
                 self._write(item)
 

@@ -216,7 +216,7 @@ class Memory:
 class Finished:
     """A turn is over. `reason`: eos, length, stop (asked for) or context (the context is full).
 
-    `text` is the whole answer decoded at once: the authority over the pieces. `rest` is the text
+    `text` is the whole answer decoded at once: the authority over the pieces, which lack what is
     held back at the end, as of a character cut in the middle. A server sends chunks: it says how
     many, and its own counts of tokens, -1 where it does not count.
     """
@@ -224,7 +224,6 @@ class Finished:
     turn: int
     reason: str
     output_tokens: int
-    rest: str
     text: str
     finished_ns: int
     chunks: int = -1

@@ -224,7 +224,6 @@ class RemoteDecoder:
                 turn=request.turn,
                 reason=reason,
                 output_tokens=counted,
-                rest="",
                 text=stream.text,
                 finished_ns=time.perf_counter_ns(),
                 chunks=stream.chunks,
