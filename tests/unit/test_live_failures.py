@@ -17,6 +17,7 @@ from quantchat.bench import live_variant
 from quantchat.bench.comparison import Comparison
 from quantchat.bench.live_variant import SILENT_S, STUCK_S, LiveVariant, State
 from quantchat.errors import UserError
+from quantchat.host import log_news
 from quantchat.host.worker_process import Place, Worker, start_worker
 from quantchat.profile.model import Profile
 from quantchat.worker.protocol import Failed
@@ -114,6 +115,29 @@ async def test_a_worker_that_misbehaves(bench: Bench, program: str, reason: str)
     bench.runs_well()
     bench.left.retry()
     await until(lambda: bench.left.state is State.READY)
+    await bench.comparison.close()
+
+
+COMPILING = f"""
+say({HELLO})
+say(b'{{"type":"Progress","stage":"loading weights","done":0,"total":0,"detail":""}}\\n')
+while True:
+    os.write(2, b"compiling \\x1b[1mmarlin\\x1b[0m\\r3 of 7 \\x1b]0;t\\x07\\n\\n")
+    say(b'{{"type":"Alive"}}\\n')
+    time.sleep(0.01)
+"""
+
+
+async def test_a_stage_that_takes_long_shows_what_the_library_prints(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_news, "PATIENCE_S", 0.0)
+    bench.runs(COMPILING)
+    bench.comparison.open()
+    await until(lambda: bool(bench.left.progress and bench.left.progress.detail))
+    progress = bench.left.progress
+    assert progress is not None and progress.stage == "loading weights"
+    assert progress.detail.startswith("3 of 7")
     await bench.comparison.close()
 
 

@@ -14,6 +14,7 @@ from quantchat import paths
 from quantchat.bench.conversation import Answer, AnswerState
 from quantchat.bench.requests import load_request
 from quantchat.errors import UserError
+from quantchat.host.log_news import LogNews
 from quantchat.host.screen_log import log_exception
 from quantchat.host.worker_process import Place, StartWorker, Worker, WorkerEnded, interpreter
 from quantchat.metrics.oom import oom_kills
@@ -92,6 +93,7 @@ class LiveVariant:
         self._ending = False
         self._worker: Worker | None = None
         self._log: Path | None = None
+        self._news: LogNews | None = None
         self._turn: int | None = None
         self._answer: Answer | None = None
         self._answered: asyncio.Event = asyncio.Event()
@@ -222,6 +224,9 @@ class LiveVariant:
         self._on_change(self)
 
     def _progressed(self, progress: Progress) -> None:
+        is_new = self.progress is None or self.progress.stage != progress.stage
+        if is_new and self._log is not None:
+            self._news = LogNews(self._log)
         self.progress = progress
         self._on_change(self)
 
@@ -285,6 +290,9 @@ class LiveVariant:
         match event:
             case Progress():
                 self._progressed(event)
+            case Alive() if self.progress and self._news:
+                if line := self._news.line():
+                    self._progressed(dataclasses.replace(self.progress, detail=line))
             case Memory():
                 self.ledger = event.ledger
             case Forced():
