@@ -14,7 +14,7 @@ from fakes.decoding import ENVIRONMENT, OPTIONS
 from quantchat.worker.decode.check import ULPS
 from quantchat.worker.protocol import Load
 
-pytestmark = [pytest.mark.gpu, pytest.mark.model, pytest.mark.usefixtures("torch")]
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("torch")]
 
 PROGRAM = Path(__file__).parents[1] / "e2e" / "decode_in_modes.py"
 TOKENS = 64
@@ -24,10 +24,11 @@ TIE_ULPS = 2
 @pytest.mark.parametrize("mode", ["eager", "graph", "compile"])
 @pytest.mark.parametrize("engine", ["gptq", "bitsandbytes", "transformers"])
 def test_greedy_tokens_are_generates(
-    mode: str, engine: str, demo_base: Path, demo_gptq: Path
+    mode: str, engine: str, random_models: dict[str, Path]
 ) -> None:
-    model = demo_gptq if engine == "gptq" else demo_base
-    load = Load(engine, str(model), OPTIONS[engine], dtype="bfloat16", device="cuda:0")
+    load = Load(
+        engine, str(random_models[engine]), OPTIONS[engine], dtype="bfloat16", device="cuda:0"
+    )
     command = [sys.executable, str(PROGRAM), json.dumps(asdict(load)), str(TOKENS), mode]
     run = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-3000:]
@@ -38,7 +39,7 @@ def test_greedy_tokens_are_generates(
 
 
 @pytest.mark.parametrize("engine", ["gptq", "bitsandbytes"])
-def test_a_graph_follows_its_cache(engine: str, demo_base: Path, demo_gptq: Path) -> None:
+def test_a_graph_follows_its_cache(engine: str, random_models: dict[str, Path]) -> None:
     """Through prompts that outgrow the buffers and tokens that do, and back to short ones."""
     import torch
 
@@ -46,8 +47,9 @@ def test_a_graph_follows_its_cache(engine: str, demo_base: Path, demo_gptq: Path
     from quantchat.worker.decode.steps.graph import GraphStep
     from quantchat.worker.engines import load
 
-    model = demo_gptq if engine == "gptq" else demo_base
-    command = Load(engine, str(model), OPTIONS[engine], dtype="bfloat16", device="cuda:0")
+    command = Load(
+        engine, str(random_models[engine]), OPTIONS[engine], dtype="bfloat16", device="cuda:0"
+    )
     loaded = load(command, lambda stage: None)
     eager, graph = EagerStep(loaded.model), GraphStep(loaded.model)
     # The same tokens in both: kernels of attention differ, and one tie would decide all after it.
@@ -63,7 +65,7 @@ def test_a_graph_follows_its_cache(engine: str, demo_base: Path, demo_gptq: Path
         graph.forget()
 
 
-def test_int8_is_decoded_eagerly_and_memory_is_given_back(demo_base: Path) -> None:
+def test_int8_is_decoded_eagerly_and_memory_is_given_back(random_models: dict[str, Path]) -> None:
     """LLM.int8() waits for the device in each step, which a graph cannot hold."""
     import torch
 
@@ -72,7 +74,8 @@ def test_int8_is_decoded_eagerly_and_memory_is_given_back(demo_base: Path) -> No
     from quantchat.worker.engines import load
 
     options = {"quant_type": "int8", "double_quant": False, "compute_dtype": "auto"}
-    command = Load("bitsandbytes", str(demo_base), options, dtype="float16", device="cuda:0")
+    model = str(random_models["bitsandbytes"])
+    command = Load("bitsandbytes", model, options, dtype="float16", device="cuda:0")
     decoder = Decoder(load(command, lambda stage: None), "auto", lambda stage: None)
     assert decoder.chosen.name == "eager"
     assert "makes the host wait" in decoder.chosen.note
