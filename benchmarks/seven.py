@@ -6,7 +6,8 @@ and NF4 together and in turn. `--shape` takes another (13B, Llama-3.1-8B), `--va
 may be given several times. Nothing is downloaded.
 
 All of it takes an hour. NF4, bf16 and GPTQ 4-bit with Marlin come first, as captured graphs at the
-shortest context (`eager` on a CPU), and `generate` beside each: that takes minutes.
+shortest context (`eager` on a CPU), and `generate` beside each: that takes minutes. `compile` comes
+last.
 
 Each figure is kept as soon as it is measured, in `benchmarks/results/seven-SHAPE-DEVICE.json`,
 beside what earlier runs on the same device measured. A run that was cut off is gone on with by the
@@ -48,12 +49,14 @@ from quantchat.worker.protocol import Load
 from quantchat.worker.versions import versions
 
 RESULTS = Path(__file__).parent / "results"
-MODES = ("generate", "eager", "compile", "graph")
+MODES = ("generate", "graph", "eager", "compile")
 CONTEXTS = {"cuda": (128, 512, 2048, 8192), "cpu": (128, 512)}
 LIBRARIES = ("torch", "transformers", "gptqmodel", "bitsandbytes")
-FIRST = ("NF4", "bf16", "GPTQ 4-bit, Marlin")
+FIRST = ("NF4", "bf16", "GPTQ 4-bit, Marlin", "NF4, double quant")
 """Variants that are measured first, in the best mode at the shortest context, where none is named.
-Marlin last of them: it may have to be compiled."""
+Marlin not the first of them: it may have to be compiled."""
+LAST = "compile"
+"""The mode that takes longest to be had, by minutes."""
 OTHERS_MAY_HOLD = 10**9
 """Bytes of a GPU that a desktop takes; more is somebody who computes."""
 
@@ -140,7 +143,11 @@ def _in_order(
         wanted[name][best].remove(shortest)
         wanted[name] = {mode: contexts for mode, contexts in wanted[name].items() if contexts}
     passes = [(name, {best: [shortest]}) for name in first]
-    return passes + [(name, modes) for name, modes in wanted.items() if modes]
+    for is_last in (False, True):
+        for name, modes in wanted.items():
+            if part := {mode: one for mode, one in modes.items() if (mode == LAST) == is_last}:
+                passes.append((name, part))
+    return passes
 
 
 def _pair(load: Callable[[str], Load], asked: Asked, kept: Kept) -> dict[str, Any]:

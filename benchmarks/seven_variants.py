@@ -1,4 +1,4 @@
-"""The variants that `seven` measures."""
+"""The variants that `seven` measures, in this order."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ def _bitsandbytes(kind: str, double: bool = False) -> Variant:
 
 
 VARIANTS = {
-    "GPTQ 4-bit, Marlin": _gptq("marlin"),
-    "GPTQ 4-bit, ExLlamaV2": _gptq("exllama_v2"),
-    "GPTQ 4-bit, Triton": _gptq("triton"),
-    "GPTQ 4-bit, Torch": _gptq("torch"),
-    "GPTQ 4-bit, automatic": _gptq("auto"),
-    "GPTQ 3-bit, automatic": _gptq("auto", 3),
     "NF4": _bitsandbytes("nf4"),
-    "NF4, double quant": _bitsandbytes("nf4", True),
-    "FP4": _bitsandbytes("fp4"),
-    "int8": _bitsandbytes("int8"),
     "bf16": Variant("transformers", {}),
+    "GPTQ 4-bit, Marlin": _gptq("marlin"),
+    "NF4, double quant": _bitsandbytes("nf4", True),
+    "int8": _bitsandbytes("int8"),
+    "GPTQ 4-bit, Triton": _gptq("triton"),
+    "GPTQ 4-bit, ExLlamaV2": _gptq("exllama_v2"),
+    "GPTQ 4-bit, automatic": _gptq("auto"),
+    "FP4": _bitsandbytes("fp4"),
+    "GPTQ 3-bit, automatic": _gptq("auto", 3),
+    "GPTQ 4-bit, Torch": _gptq("torch"),
 }

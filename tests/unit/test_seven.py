@@ -187,17 +187,21 @@ def test_what_is_wanted_most_is_measured_first(seven: Seven) -> None:
         if isinstance(command, Load) and worker.mode == "compile":
             os.kill(os.getpid(), signal.SIGINT)
 
+    labels = list(importlib.import_module("seven_variants").VARIANTS)
     seven.before = stopped
     seven.nvml = FakeNvml(FakeGpu(name="NVIDIA H200"))
     assert seven.run("--context", "128", "--context", "512", "--no-pair") == 130
     begun = [(worker.label, worker.mode) for worker in seven.workers]
-    wanted = ["NF4", "bf16", "GPTQ 4-bit, Marlin"]
-    assert begun[:6] == [(label, mode) for label in wanted for mode in ("generate", "graph")]
+    wanted = ["NF4", "bf16", "GPTQ 4-bit, Marlin", "NF4, double quant"]
+    assert begun[:8] == [(label, mode) for label in wanted for mode in ("generate", "graph")]
+    all_modes = ("generate", "graph", "eager")
+    assert begun[8:-2] == [(label, mode) for label in labels for mode in all_modes]
+    assert begun[-2:] == [("NF4", "generate"), ("NF4", "compile")]
     for label in wanted:
         modes = seven.result["variants"][label]["modes"]
         assert modes["graph"]["contexts"]["128"]["ratio"] == [2.0]
         assert modes["generate"]["contexts"]["128"]["tok_s"] == [50.0]
-    assert seven.asked[12:14] == [("GPTQ 4-bit, Marlin", "generate", 128)] * 2
+    assert seven.asked[16][1:] == ("generate", 128)
 
 
 def test_what_generate_did_beside_another_mode_replaces_nothing(seven: Seven) -> None:
