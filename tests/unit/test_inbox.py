@@ -11,7 +11,7 @@ import pytest
 
 from fakes.waiting import PATIENCE_S
 from quantchat.worker.inbox import Inbox
-from quantchat.worker.protocol import Command, Force, Stop, encode
+from quantchat.worker.protocol import Command, Force, Generate, Message, Sampling, Stop, encode
 
 FORCE = Force(1, [], [5])
 
@@ -46,6 +46,20 @@ def test_a_stop_is_for_its_own_turn(pipe: tuple[Inbox, Callable[[Command], None]
     assert not inbox.stopped(2)  # the chat's next turn is not stopped by it
     send(Stop(2))
     wait_for(lambda: inbox.stopped(2))
+
+
+def test_a_stop_is_not_for_the_turn_of_a_new_chat_that_has_its_number(
+    pipe: tuple[Inbox, Callable[[Command], None]],
+) -> None:
+    inbox, send = pipe
+    send(Stop(1))
+    wait_for(lambda: inbox.stopped(1))
+    asked = Generate(1, [Message("user", "Hi")], Sampling(), max_new_tokens=1)
+    send(asked)
+    assert inbox.next() == asked
+    assert not inbox.stopped(1)
+    send(Stop(1))
+    wait_for(lambda: inbox.stopped(1))
 
 
 def test_whatever_comes_after_a_command_overtakes_it(

@@ -9,6 +9,7 @@ import threading
 from quantchat.worker.lifeline import end_now
 from quantchat.worker.protocol import (
     Command,
+    Generate,
     Shutdown,
     Stop,
     decode_command,
@@ -59,5 +60,7 @@ class Inbox:
                 elif isinstance(command, Shutdown):
                     break
                 else:
+                    if isinstance(command, Generate) and command.turn == self._stopped:
+                        self._stopped = -1  # a new chat numbers its turns from one again
                     self._queue.put((self._came, command))
         end_now()
