@@ -122,11 +122,14 @@ async def test_what_is_measured_is_asked_to_come_from_no_prompt_cache(
 ) -> None:
     await opened.load()
     await opened.ask()
-    assert not {"cache_prompt", "cache_salt"} & set(server.requests[-1])  # a chat may be kept
+    assert not {"cache", "cache_prompt", "cache_salt"} & set(
+        server.requests[-1]
+    )  # a chat may be kept
     before = len(server.requests)
     await Rounds(opened.comparison, Plan((Task("Where?"),), rounds=2, warmup=0)).run()
     measured = server.requests[before:]
     assert [one["cache_prompt"] for one in measured] == [False] * 4
+    assert [one["cache"] for one in measured] == [{"no-cache": True}] * 4
     assert len({one["cache_salt"] for one in measured}) == 4
 
 

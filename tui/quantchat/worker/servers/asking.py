@@ -56,8 +56,10 @@ def asked(
     if dialect.neutral or sampling.repetition_penalty != 1:
         more["repetition_penalty"] = more["repeat_penalty"] = sampling.repetition_penalty
     if dialect.neutral and request.fresh:
-        # llama.cpp's word for it; and vLLM's, to whom a salt makes it another prompt.
+        # llama.cpp's word for it; vLLM's, to whom a salt makes it another prompt; and LiteLLM's,
+        # which may keep whole answers.
         more |= {"cache_prompt": False, "cache_salt": secrets.token_hex(16)}
+        more["cache"] = {"no-cache": True}
     if request.ignore_eos:
         more["ignore_eos"] = True
     arguments: dict[str, Any] = {
