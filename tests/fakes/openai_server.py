@@ -6,7 +6,7 @@ import contextlib
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -31,6 +31,12 @@ class FakeServer(ThreadingHTTPServer):
     daemon_threads = True
     behaviour = "ok"
     full = ""
+    listed: str | None = None
+    """What it answers where it is asked for its models, in place of a list."""
+    recorded: Callable[[dict[str, Any]], str | tuple[int, dict[str, Any]]] | None = None
+    """What a server said to a request: the text of its stream, or a status and a body."""
+    held = False
+    """Leaves the stream that was recorded open."""
     counts_along = False
     """Counts two tokens for each chunk in the chunk itself, if it was asked to."""
 
@@ -66,6 +72,9 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
+        if self.server.listed is not None:
+            self._whole(200, "text/html", self.server.listed.encode())
+            return
         listed = {"id": "tiny", "object": "model", "created": 0, "owned_by": "fake"}
         self._json(200, {"object": "list", "data": [{**listed, "max_model_len": 4096}]})
 
@@ -74,7 +83,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.requests.append(body)
         self.server.keys.append(self.headers["authorization"])
         behaviour = self.server.behaviour
-        if behaviour.isdecimal():
+        if self.server.recorded is not None:
+            said = self.server.recorded(body)
+            if isinstance(said, str):
+                self._recorded(said)
+            else:
+                self._json(*said)
+        elif behaviour.isdecimal():
             self._json(int(behaviour), {"error": {"message": f"it says {behaviour}"}})
         elif behaviour == "full":
             self._json(400, {"error": {"message": self.server.full, "code": 400}})
@@ -88,9 +103,21 @@ class _Handler(BaseHTTPRequestHandler):
             self._stream(body, behaviour)
 
     def _json(self, status: int, body: dict[str, Any]) -> None:
-        data = json.dumps(body).encode()
+        self._whole(status, "application/json", json.dumps(body).encode())
+
+    def _recorded(self, said: str) -> None:
+        self.close_connection = True  # which is how the client learns of the end
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.end_headers()
+        self.wfile.write(said.encode())
+        self.wfile.flush()
+        if self.server.held:
+            self.server.hung_up.wait()
+
+    def _whole(self, status: int, kind: str, data: bytes) -> None:
         self.send_response(status)
-        self.send_header("content-type", "application/json")
+        self.send_header("content-type", kind)
         self.send_header("content-length", str(len(data)))
         if status == 429:
             self.send_header("retry-after", "3")

@@ -38,11 +38,12 @@ FULL = (
     "This model's maximum context length is 2048 tokens. However, your prompt contains more",
     "max_tokens=4000 cannot be greater than max_model_len=2048.",
     "The input (9000 tokens) is longer than the model's context length.",
+    "max_completion_tokens is too large: 4000.This model supports at most 512 completion tokens.",
     "the request exceeds the available context size, try increasing it",
     "`inputs` must have less than 4096 tokens. Given: 9000",
     "`inputs` tokens + `max_new_tokens` must be <= 8192. Given: 9000",
 )
-"""Of vLLM twice, SGLang, llama.cpp and TGI twice."""
+"""Of vLLM twice, SGLang twice, llama.cpp and TGI twice."""
 
 
 async def test_a_prompt_that_does_not_fit_is_told_as_a_full_context(

@@ -15,7 +15,8 @@ _TRANSPORT = {"httpx", "httpx2", "httpcore", "httpcore2", "anyio"}
 _NAMED = 5
 """Most models of a server that are named."""
 _TOO_LONG = re.compile(
-    r"context[ _](length|size|window)|max_model_len|must have less than \d+ tokens|"
+    r"context[ _](length|size|window)|max_model_len|supports at most \d+ completion tokens|"
+    r"must have less than \d+ tokens|"
     r"`inputs` tokens \+ `max_new_tokens`",
     re.IGNORECASE,
 )
@@ -64,18 +65,21 @@ def refusal(
             f"no connection to the server at {where}: {_line(cause)}",
             "start the server, or mend base_url in the variant; then retry",
         )
-    if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
+    if isinstance(error, openai.APIStatusError) and _wants_a_key(error):
         held = f"the key in {key_env} is not taken" if key_env else "it wants a key"
         return Refused(
             "server_denied",
             f"the server at {where} refused ({error.status_code}): {held}",
             'put a key into an environment variable and name it: key_env = "…_API_KEY"',
         )
-    if isinstance(error, openai.NotFoundError):
+    if isinstance(error, openai.NotFoundError) or (
+        # LiteLLM refuses a name that it does not list as a bad request.
+        has and isinstance(error, openai.BadRequestError) and model in _said(error)
+    ):
         more = ", …" if len(has) > _NAMED else ""
         return Refused(
             "server_refused",
-            f"the server at {where} does not know {model} (404): {_said(error)}",
+            f"the server at {where} does not know {model} ({error.status_code}): {_said(error)}",
             f"mend `model`: the server has {', '.join(has[:_NAMED])}{more}"
             if has
             else "mend `model`, or base_url, which as a rule ends with /v1",
@@ -115,6 +119,12 @@ def cut_off(where: str, reason: str) -> Refused:
         f"the stream from {where} was cut: {reason}",
         "what had come is kept; ask again, the next prompt connects anew",
     )
+
+
+def _wants_a_key(error: Any) -> bool:
+    """Whether it refused for want of a key: LiteLLM without a database calls that a bad request."""
+    told = error.body.get("type") if isinstance(error.body, dict) else None
+    return error.status_code in (401, 403) or told == "no_db_connection"
 
 
 def _said(error: Any) -> str:

@@ -39,8 +39,10 @@ STOP_S = 0.02
 
 CONNECT_S = 5.0
 
-_REASONS = {"stop": "eos", "eos_token": "eos", "length": "length"}
-"""Reasons for an end by our names; `eos_token` is TGI's in a completion."""
+_SPELT_END = "eos_token"
+"""TGI's reason in a completion, of a chunk whose text is the end token's: no answer has it."""
+_REASONS = {"stop": "eos", _SPELT_END: "eos", "length": "length"}
+"""Reasons for an end by our names."""
 
 
 @dataclass
@@ -114,7 +116,9 @@ class RemoteDecoder:
 
         try:
             listed = [model async for model in self._client.models.list()]
-        except (openai.NotFoundError, openai.APIResponseValidationError):
+        except openai.APITimeoutError:
+            raise  # it would be waited for twice
+        except Exception:  # noqa: BLE001 - a page of HTML raises what it likes
             return  # not every server lists; the first request will tell
         self._has = [model.id for model in listed]
         self._told = next((model for model in listed if model.id == self._model), None)
@@ -124,21 +128,27 @@ class RemoteDecoder:
         sampling = Sampling(temperature=1.0)
         request = Generate(-1, [Message("user", "Hi")], sampling, max_new_tokens=1, fresh=True)
         for self._dialect in DIALECTS:
+            ended = False
             try:
                 async for chunk in await self._open(request):
-                    self._counts = self._counts or getattr(chunk, "usage", None) is not None
+                    self._counts = self._counts or _counted(chunk) is not None
                     self._build = getattr(chunk, "system_fingerprint", None) or self._build
-                return
+                    ended = ended or any(one.finish_reason for one in chunk.choices or ())
             except Exception as error:
                 if not is_of_the_request(error) or self._dialect == DIALECTS[-1]:
                     raise
+            if ended:
+                return
+        # mlx_lm.server drops the connection over a parameter that it does not take.
+        raise cut_off(self._where, "it ended in the middle of the answer")
 
     def resolved(self) -> Resolved:
         """What is known of it, which is what the server tells."""
         extra = (self._told.model_extra or {}) if self._told is not None else {}
         meta: Any = extra.get("meta")
-        trained = meta.get("n_ctx_train") if isinstance(meta, dict) else 0
-        length = extra.get("max_model_len") or trained or 0  # vLLM; llama.cpp
+        given = meta if isinstance(meta, dict) else {}
+        # vLLM and SGLang; llama.cpp for one request, and of old what the model was trained for.
+        length = extra.get("max_model_len") or given.get("n_ctx") or given.get("n_ctx_train") or 0
         owner = getattr(self._told, "owned_by", "")
         return Resolved(
             engine="openai",
@@ -271,13 +281,13 @@ class RemoteDecoder:
 
     def _take(self, chunk: Any, turn: int, outbox: Outbox, stream: _Stream) -> None:
         now = time.perf_counter_ns()
-        stream.usage = getattr(chunk, "usage", None) or stream.usage
+        stream.usage = _counted(chunk) or stream.usage
         if not chunk.choices:
             return
         choice = chunk.choices[0]
         stream.reason = choice.finish_reason or stream.reason
         piece = _said(choice.delta) if self._chat else choice.text
-        if not piece:
+        if not piece or choice.finish_reason == _SPELT_END:
             return
         stream.chunks += 1
         stream.text += piece
@@ -319,6 +329,12 @@ async def _closing(stream: Any) -> AsyncIterator[Any]:
     async with stream:
         async for chunk in stream:
             yield chunk
+
+
+def _counted(chunk: Any) -> Any:
+    """Its count of tokens, if any: in a completion Ollama's is of zeros until the end."""
+    usage = getattr(chunk, "usage", None)
+    return usage if usage and (usage.prompt_tokens or usage.completion_tokens) else None
 
 
 def _said(delta: Any) -> str:
