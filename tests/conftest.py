@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -44,10 +45,33 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Two test processes share two cores, and threads that wait for one another spin there."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+
+
+@pytest.fixture
+def compiled_here(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inductor begins with nothing in each run, and finds out but once what the compiler can."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder / "compiled"))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if "_demo_made" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.timeout(MAKING_S))
+    on_the_demo = [item for item in items if "_demo_made" in getattr(item, "fixturenames", ())]
+    for item in on_the_demo:
+        item.add_marker(pytest.mark.timeout(MAKING_S))
+    # A file that wants the demo comes first: one process makes it, while the other one has many
+    # tests that need none of it. They would else come to it together, and one would wait.
+    if on_the_demo:
+        items.sort(key=lambda item: item.path != on_the_demo[0].path)
 
 
 @pytest.fixture(scope="session")

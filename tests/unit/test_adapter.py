@@ -53,6 +53,7 @@ def loaded(model: Path, adapter: Path | None) -> Loaded:
     return load(command(model, adapter), lambda stage: None)
 
 
+@pytest.mark.usefixtures("compiled_here")
 @pytest.mark.parametrize("decode", ["generate", "eager", "auto", "compile"])
 def test_every_loop_computes_it(folders: tuple[Path, Path], decode: str) -> None:
     model, adapter = folders

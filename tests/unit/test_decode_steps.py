@@ -235,8 +235,8 @@ def test_triton_wants_a_c_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: An
 @pytest.mark.skipif(
     bool(missing_compiler(torch.device("cpu"))), reason="there is no C++ compiler here"
 )
-def test_a_compiled_step(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
+@pytest.mark.usefixtures("compiled_here")
+def test_a_compiled_step() -> None:
     model = tiny_llama(num_hidden_layers=1)
     ids = [(7 * n) % VOCABULARY for n in range(258)]
     expected = whole(model, ids)
