@@ -11,6 +11,8 @@ import pytest
 from fakes.measured import measured
 from fakes.saved import snapshot
 from quantchat.cli import main
+from quantchat.report import drawing
+from quantchat.report.drawing import Plot
 from quantchat.snapshot import store
 
 Capture = pytest.CaptureFixture[str]
@@ -23,6 +25,23 @@ def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     return store.save(measured(tmp_path), tmp_path / "snapshots")
+
+
+@pytest.fixture(name="sketched")
+def _sketched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes seconds; where files go and which are replaced does not depend on it."""
+
+    def png(plot: Plot) -> bytes:
+        return f"\x89PNG of {plot.name}".encode()
+
+    def svg(plot: Plot) -> str:
+        return f'<svg aria-label="{plot.name}"/>'
+
+    monkeypatch.setattr(drawing, "png", png)
+    monkeypatch.setattr(drawing, "svg", svg)
+
+
+sketched = pytest.mark.usefixtures("sketched")
 
 
 def test_a_page(saved: Path, capsys: Capture) -> None:
@@ -44,6 +63,7 @@ def test_markdown_with_its_plots(saved: Path) -> None:
     assert all(f"(r_files/{name})" in text for name in plots)
 
 
+@sketched
 @pytest.mark.parametrize("name", ["out", "out/", "v1.2/"])
 def test_a_folder(saved: Path, name: str) -> None:
     assert main(["report", str(saved), "-o", name]) == 0
@@ -51,6 +71,7 @@ def test_a_folder(saved: Path, name: str) -> None:
     assert {"answers.csv", "tokens.csv", "ratios.png", "memory-ledger.png"} <= names
 
 
+@sketched
 def test_several_snapshots_in_one(saved: Path, tmp_path: Path) -> None:
     other = store.save(snapshot(), tmp_path / "other")
     assert main(["report", saved.name, str(other), "-o", "r.html"]) == 0
@@ -61,12 +82,14 @@ def test_several_snapshots_in_one(saved: Path, tmp_path: Path) -> None:
     assert Path("out/snapshot-2-memory-ledger.png").exists()
 
 
+@sketched
 def test_a_report_is_written_anew(saved: Path) -> None:
     for output in ("r.html", "r.md", "out"):
         for _ in range(2):
             assert main(["report", str(saved), "-o", output]) == 0
 
 
+@sketched
 def test_what_is_no_report_stays(saved: Path, capsys: Capture) -> None:
     for name in ("r.html", "r.md"):
         Path(name).write_text("<p>a letter", encoding="utf-8")
@@ -82,6 +105,7 @@ def test_what_is_no_report_stays(saved: Path, capsys: Capture) -> None:
     assert Path("letters/mine.txt").exists()
 
 
+@sketched
 def test_markdown_is_not_written_without_its_plots(saved: Path, capsys: Capture) -> None:
     Path("r_files").mkdir()
     Path("r_files/mine.txt").touch()
