@@ -75,6 +75,18 @@ def test_a_gpu_that_torch_cannot_use_is_told(
     assert devices.passed_over("auto").endswith("is built without CUDA")
 
 
+@pytest.mark.parametrize(("capability", "told"), [((7, 5), True), ((8, 0), False)])
+def test_a_gpu_without_bfloat16_is_told(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], told: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    note = devices.emulated(torch.bfloat16, "cuda:0")
+    assert note.startswith("this GPU (compute capability 7.5) only emulates") is told
+    assert bool(note) is told
+    assert devices.emulated(torch.float16, "cuda:0") == ""
+    assert devices.emulated(torch.bfloat16, "cpu") == ""
+
+
 def test_a_gpu_that_is_not_there(gpus: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Refused, match="no device cuda:2: 2 CUDA devices found"):
         devices.choose_device("cuda:2")

@@ -143,7 +143,7 @@ class _Server:
         unneeded.hide(command)
         from quantchat.worker.decode.decoder import Decoder
         from quantchat.worker.engines import FETCHING, load
-        from quantchat.worker.engines.devices import passed_over
+        from quantchat.worker.engines.devices import emulated, passed_over
         from quantchat.worker.engines.hub import of_mib
 
         begun: list[tuple[str, float]] = []
@@ -167,6 +167,12 @@ class _Server:
             took[name] += end - at
         imported = begun[0][1] - self._began + took["importing libraries"]
         fetch, weights = took[FETCHING], took["loading weights"]
+        notes = (
+            passed_over(command.device),
+            emulated(loaded.model.dtype, loaded.device),
+            loaded.note,
+            decoder.chosen.note,
+        )
         self._outbox.send(
             Ready(
                 resolved=loaded.resolved(decoder.chosen.name),
@@ -176,9 +182,7 @@ class _Server:
                 # With the kernels that an engine compiles before it loads.
                 warmup_s=ready - self._began - imported - fetch - weights,
                 fetch_s=fetch,
-                note="; ".join(
-                    filter(None, (passed_over(command.device), loaded.note, decoder.chosen.note))
-                ),
+                note="; ".join(filter(None, notes)),
             )
         )
 

@@ -60,6 +60,24 @@ def passed_over(wish: str) -> str:
     return ""
 
 
+def emulated(dtype: Any, device: str) -> str:
+    """What to know of `dtype`, a `torch.dtype`, on this device; empty where the GPU computes in it.
+
+    torch says of each GPU that it takes bfloat16: before compute capability 8.0 by way of float32.
+    """
+    import torch
+
+    if dtype != torch.bfloat16 or not device.startswith("cuda"):
+        return ""
+    major, minor = torch.cuda.get_device_capability(device)
+    if major >= 8:
+        return ""
+    return (
+        f"this GPU (compute capability {major}.{minor}) only emulates bfloat16: "
+        'dtype = "float16" is faster'
+    )
+
+
 def rooms(command: Load) -> dict[int, int]:
     """Bytes for weights on each GPU, by its number; empty where they are to lie on one device.
 
