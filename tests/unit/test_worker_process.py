@@ -69,6 +69,16 @@ async def test_what_it_writes_is_its_users_alone(monkeypatch: pytest.MonkeyPatch
         assert folder.stat().st_mode & 0o777 == 0o700, folder
 
 
+async def surroundings(place: Place) -> dict[str, str]:
+    """The environment of a worker that has begun: until then it may read as none."""
+    worker = await start_worker(place)
+    try:
+        await anext(worker.events())
+        return psutil.Process(worker.pid).environ()
+    finally:
+        await worker.close()
+
+
 @pytest.mark.parametrize("named", [False, True])
 async def test_it_finds_the_tools_beside_its_interpreter(
     named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -78,13 +88,21 @@ async def test_it_finds_the_tools_beside_its_interpreter(
     other = tmp_path / "bin" / "python"
     other.parent.mkdir()
     other.symlink_to(sys.executable)
-    worker = await start_worker(Place("test", str(other) if named else None))
-    try:
-        path = psutil.Process(worker.pid).environ()["PATH"].split(os.pathsep)
-    finally:
-        await worker.close()
+    found = await surroundings(Place("test", str(other) if named else None))
+    path = found["PATH"].split(os.pathsep)
     beside = other.parent if named else Path(sys.executable).parent
     assert path == ["/nowhere", str(beside)]
+
+
+@pytest.mark.parametrize("own", ["", "max_split_size_mb:512"])
+async def test_each_engine_has_the_same_allocator(
+    own: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GPTQModel sets another one than torch's default where nothing is said of it."""
+    monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", own)
+    found = await surroundings(Place("test"))
+    assert found["PYTORCH_ALLOC_CONF"] == (own or "expandable_segments:False")
 
 
 async def test_it_says_hello_first() -> None:

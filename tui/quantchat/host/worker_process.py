@@ -42,6 +42,9 @@ SURROUNDINGS = {
     # Two libraries with thread pools that spin would starve each other on few cores.
     "GOMP_SPINCOUNT": "10000",
     "GPTQMODEL_CPU_WORKERS": "2",
+    # torch's default, said aloud: where nothing is said GPTQModel turns it on, and a GPTQ variant
+    # would be compared with another one by memory that another allocator reserved.
+    "PYTORCH_ALLOC_CONF": "expandable_segments:False",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TQDM_DISABLE": "1",
     "TRANSFORMERS_VERBOSITY": "error",
@@ -235,7 +238,10 @@ def _executable(place: Place) -> tuple[str, dict[str, str]]:
     compiled = paths.cache_dir() / "compiled"
     with contextlib.suppress(OSError):  # a cache that is read only: Inductor has its say when asked
         paths.private(compiled)
-    environment = {**SURROUNDINGS, "TORCHINDUCTOR_CACHE_DIR": str(compiled), **os.environ}
+    environment = {**SURROUNDINGS, "TORCHINDUCTOR_CACHE_DIR": str(compiled)}
+    if older := os.environ.get("PYTORCH_CUDA_ALLOC_CONF"):  # which the newer name overrides
+        environment["PYTORCH_ALLOC_CONF"] = older
+    environment |= os.environ
     python = sys.executable
     if place.python is not None:
         python = str(Path(place.python).expanduser())
