@@ -247,7 +247,7 @@ async def test_why_a_server_breaks_off_is_told(opened: Opened, server: FakeServe
     server.behaviour = "breaks off"
     answer = (await opened.ask()).answers["one"]
     assert answer.failure is not None
-    assert answer.failure.kind == "server_refused"
+    assert answer.failure.kind == "stream_cut"
     assert "broke off: out of memory" in answer.failure.reason
     assert answer.text == "".join(CHUNKS) and answer.counted == -1
 

@@ -92,6 +92,8 @@ def test_a_variant_in_both_orders_is_two_series() -> None:
 def test_gaps_above_the_plot_are_told() -> None:
     plot = named_plots(chat(with_gaps("GPTQ", *[20.0] * 500, 9000.0)))["itl-over-answer"]
     assert "1 of 501 gaps lie above the plot, the longest 9000 ms" in plot.note
+    stalled = named_plots(chat(with_gaps("GPTQ", *[20.0] * 500, 44619.0)))["itl-over-answer"]
+    assert "the longest 44.6 s." in stalled.note
     steady = named_plots(chat(with_gaps("GPTQ", *[20.0] * 500)))["itl-over-answer"]
     assert "above" not in steady.note
 

@@ -24,6 +24,7 @@ from fakes.saved import (
 )
 from fakes.terminal_text import is_clean
 from fakes.timed_runs import measured
+from quantchat.metrics.estimate import Estimate
 from quantchat.metrics.latency import TurnTiming
 from quantchat.metrics.memory import ProcessMemory
 from quantchat.report import comparison, figures, listing, measurement, tables, turns
@@ -49,6 +50,23 @@ def row(text: str, name: str) -> str:
 
 
 # ------------------------------------------------------------ what is told
+
+
+@pytest.mark.parametrize(
+    ("predicted", "off"), [(-10, "(+0.0%)"), (10, "(+0.0%)"), (-MIB, "(-1.0%)"), (MIB, "(+1.0%)")]
+)
+def test_a_prediction_is_off_by_no_less_than_nothing(predicted: int, off: str) -> None:
+    expected = Estimate(False, "bfloat16", 100 * MIB + predicted, {}, 0, 1, 0, 0, 0, 0)
+    ledger = replace(LEDGER, weights=100 * MIB)
+    saved = snapshot(variants=[variant("GPTQ", predicted=expected, ledger=ledger), variant("NF4")])
+    assert off in row(drawn(tables.render(saved)), "predicted")
+
+
+def test_what_took_seconds_is_told_in_seconds() -> None:
+    text = drawn(measurement.render(measured(lambda task, round_: 44_619.0)))
+    assert row(text, "TPOT") == "TPOT 44.6 s 10.0 ms 0.000 0.000 to 0.000"
+    assert "p50 44.6 s, p95 44.6 s, p99 44.6 s over" in text
+    assert " 44619 ms" not in text
 
 
 def test_each_figure_says_whether_it_was_contended() -> None:

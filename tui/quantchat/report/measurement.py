@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quantchat.metrics.statistics import Ratio
-from quantchat.report.figures import ORDERS, number, plural, size
+from quantchat.report.figures import ORDERS, milliseconds, number, plural, size
 from quantchat.report.in_words import in_words
 from quantchat.report.series import has_two_sides
 from quantchat.snapshot.columns import measured_turns
@@ -80,8 +80,8 @@ def ratio_cells(ratio: Ratio) -> tuple[str, str]:
 def gap_lines(snapshot: Snapshot) -> list[str]:
     """Percentiles of the pooled ITL of each side, a line each."""
     return [
-        f"ITL of {one_line(gaps.variant)}: p50 {number(gaps.itl_ms.p50)} ms, "
-        f"p95 {number(gaps.itl_ms.p95)} ms, p99 {number(gaps.itl_ms.p99)} ms "
+        f"ITL of {one_line(gaps.variant)}: p50 {milliseconds(gaps.itl_ms.p50)}, "
+        f"p95 {milliseconds(gaps.itl_ms.p95)}, p99 {milliseconds(gaps.itl_ms.p99)} "
         f"over {plural(gaps.tokens, 'gap')}"
         for gaps in pooled_gaps(snapshot)
     ]
@@ -112,4 +112,6 @@ def _past_end(measurement: MeasurementRecord) -> bool:
 
 
 def _value(row: Compared, value: float) -> str:
-    return size(int(value)) if row.unit == "B" else f"{number(value)} {row.unit}"
+    if row.unit == "B":
+        return size(int(value))
+    return milliseconds(value) if row.unit == "ms" else f"{number(value)} {row.unit}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantchat.report.drawing import Plot, from_zero, legend, logarithmic, look
+from quantchat.report.figures import milliseconds
 from quantchat.report.series import Series, letter
 from quantchat.snapshot.schema import AnswerRecord
 
@@ -39,7 +40,8 @@ def itl_over_answer(series: Sequence[Series]) -> list[Plot]:
     answers = ", ".join(f"{letter(one.place)} {len(one.gaps_ms)}" for one in series)
     note = f"Median over the answers ({answers}); the band holds 90 % of the gaps."
     if above:
-        note += f" {above} of {gaps.size} gaps lie above the plot, the longest {gaps.max():.0f} ms."
+        longest = milliseconds(float(gaps.max()))
+        note += f" {above} of {gaps.size} gaps lie above the plot, the longest {longest}."
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()

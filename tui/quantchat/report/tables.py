@@ -225,7 +225,8 @@ def _predicted(variant: VariantRecord) -> str:
     predicted, ledger = variant.predicted, variant.ledger
     if predicted is None or ledger is None or ledger.weights <= 0:
         return ""
-    return f"{size(predicted.weights)} ({predicted.weights / ledger.weights - 1:+.1%})"
+    off = round(predicted.weights / ledger.weights - 1, 3) + 0.0  # no -0.0
+    return f"{size(predicted.weights)} ({off:+.1%})"
 
 
 def _held(variant: VariantRecord) -> str:

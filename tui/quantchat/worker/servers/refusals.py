@@ -105,7 +105,7 @@ def refusal(
         )
     if isinstance(error, openai.APIError):  # told in the middle of a stream
         return Refused(
-            "server_refused",
+            "stream_cut",
             f"the server at {where} broke off: {_said(error)}",
             "look at the server's log",
         )
