@@ -13,7 +13,7 @@ import pytest
 
 from fakes.waiting import until
 from quantchat import paths
-from quantchat.host.worker_process import Place, WorkerEnded, start_worker
+from quantchat.host.worker_process import Place, WorkerEnded, new_log, start_worker
 from quantchat.worker.protocol import Hello
 
 pytestmark = pytest.mark.usefixtures("own_folders")
@@ -77,6 +77,15 @@ async def surroundings(place: Place) -> dict[str, str]:
         return psutil.Process(worker.pid).environ()
     finally:
         await worker.close()
+
+
+def test_each_start_has_a_log_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.strftime", lambda form: "20261103-142501")
+    logs = [new_log("GPTQ 4-bit") for _ in range(3)]
+    pid = os.getpid()
+    assert [log.name for log in logs] == [
+        f"20261103-142501-gptq-4-bit-{pid}{more}.log" for more in ("", "-2", "-3")
+    ]
 
 
 @pytest.mark.parametrize("named", [False, True])

@@ -259,6 +259,13 @@ def new_log(label: str) -> Path:
     """Make a log file, private to the user, with a name that cannot leave its folder."""
     folder = paths.private(paths.logs_dir())
     slug = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")[:40] or "worker"
-    log = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{slug}-{os.getpid()}.log"
-    log.touch(mode=0o600)
-    return log
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{slug}-{os.getpid()}"
+    log, number = folder / f"{stem}.log", 1
+    while True:  # one that ends at once may be started again within a second
+        try:
+            log.touch(mode=0o600, exist_ok=False)
+        except FileExistsError:
+            number += 1
+            log = folder / f"{stem}-{number}.log"
+        else:
+            return log
