@@ -85,12 +85,20 @@ def test_a_beginning_that_no_other_has_is_enough(folder: Path, capsys: Capture) 
     assert main(["report", "20261103T1425", "-o", str(folder / "r.html")]) == 0
 
 
-def test_nothing_is_discarded_by_its_beginning(folder: Path, capsys: Capture) -> None:
+def test_what_is_discarded_by_its_beginning_is_the_one_that_begins_so(
+    folder: Path, capsys: Capture
+) -> None:
     file = recovered.save(snapshot(), folder)
+    other = recovered.save(snapshot(name="another"), folder)
     assert main(["snapshots", "discard", file.name[:12]]) == 2
-    assert "no such snapshot" in capsys.readouterr().err
-    assert main(["snapshots", "discard", file.name]) == 0
-    assert not file.exists()
+    assert "2 snapshots begin so" in capsys.readouterr().err
+    assert main(["snapshots", "discard", ""]) == 2
+    assert main(["snapshots", "discard", file.name[:20]]) == 0
+    assert (file.exists(), other.exists()) == (False, True)
+    saved = store.save(snapshot(), folder)
+    assert main(["snapshots", "discard", saved.name[:20]]) == 2
+    assert "is no recovered conversation" in capsys.readouterr().err
+    assert saved.exists()
 
 
 def test_another_folder_before_or_after_the_word(

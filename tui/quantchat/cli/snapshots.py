@@ -76,22 +76,21 @@ def keep(folder: Path, name: str) -> None:
 @click.argument("name")
 @click.pass_obj
 def discard(folder: Path, name: str) -> None:
-    """Remove the recovered conversation NAME."""
-    path = found(folder, name, whole=True)
+    """Remove the recovered conversation NAME. Its beginning will do; no saved one is removed."""
+    path = found(folder, name)
     recovered.discard(path)
     click.echo(one_line(f"discarded {path}"))
 
 
-def found(folder: Path, name: str, *, whole: bool = False) -> Path:
+def found(folder: Path, name: str) -> Path:
     """The file that `name` means: a path, or a file of the folder, by its name or its beginning.
 
-    `whole`: not by its beginning, since what was not meant would be lost. Raises UserError
-    where there is none, and where several begin so.
+    Raises UserError where there is none, and where several begin so.
     """
     path = _named(folder, name)
     if path is not None:
         return path
-    known = [] if whole or not name else store.newest(folder)
+    known = store.newest(folder) if name else []
     begun = [path for path in known if path.name.startswith(name)]
     if len(begun) > 1:
         raise UserError(

@@ -245,7 +245,8 @@ class ComparisonScreen(ComparisonView):
 
     def action_save(self) -> None:
         """Save a snapshot."""
-        if self.device_watch is None:
+        if self.device_watch is None:  # as the first frame is drawn, and for no longer
+            self.say("nothing is known of this machine yet: save in a moment", severity="warning")
             return
         with self.explained(), self.device_watch.borrowed() as sampler:
             path = outputs.save_snapshot(self.comparison, self.snapshots, sampler)
