@@ -49,7 +49,7 @@ STARTING_S = 12.0
 """Most lives end within this time, while variants are fetched, made, quantized or loaded."""
 CHATTING_S = 4.0
 """The others end within this time after a side is ready, while they answer and are saved."""
-QUIT = "\x11"
+QUIT = "\x11\x11"
 READY, ANSWERING = "● ready", "▶ answering"
 
 

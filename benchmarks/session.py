@@ -28,7 +28,7 @@ import psutil
 HERE = Path(__file__).parent
 TESTS = HERE.parent / "tests"
 SYNTHETIC = (sys.executable, str(TESTS / "fakes" / "run_synthetic.py"))
-ENTER, QUIT, NEW_CHAT, SAVE = "\r", "\x11", "\x0e", "\x13"
+ENTER, QUIT, NEW_CHAT, SAVE = "\r", "\x11\x11", "\x0e", "\x13"
 SIZE = (120, 40)
 _TAIL = 200_000
 """Bytes that are searched; of what came before, only the number is known."""

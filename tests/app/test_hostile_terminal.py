@@ -39,7 +39,7 @@ BATCH = 277
 """Payloads of one answer: a column of `ROWS` rows shows them all at once."""
 ROWS = 200
 
-ENTER, NEW_CHAT, LOG, SAVE, QUIT = "\r", "\x0e", "\x0c", "\x13", "\x11"
+ENTER, NEW_CHAT, LOG, SAVE, QUIT = "\r", "\x0e", "\x0c", "\x13", "\x11\x11"
 
 
 @pytest.fixture

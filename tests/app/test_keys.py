@@ -291,31 +291,6 @@ async def test_the_palette_runs_commands(setup: Setup) -> None:
         await see_in(run.pilot, 0, RIGHT)
 
 
-async def test_quit_ends_the_workers(setup: Setup) -> None:
-    async with setup.running() as run:
-        await run.ready()
-        await run.pilot.press("ctrl+c")
-        assert run.app.is_running
-        await run.pilot.press("ctrl+q")
-        await wait_until(run.pilot, lambda: not run.app.is_running, "the end")
-    assert run.left.closed and run.right.closed
-
-
-@pytest.mark.parametrize("pieces", [0, 1, 5])
-async def test_quit_in_the_middle_of_answers(setup: Setup, pieces: int) -> None:
-    text_ = "\n\n".join(f"paragraph {i}" for i in range(50))
-    for script in (setup.left, setup.right):
-        script.answer, script.holds_after = (lambda request: text_), pieces
-    async with setup.running() as run:
-        await run.ready()
-        await run.ask()
-        run.left.gate.set()
-        run.right.gate.set()
-        await run.pilot.press("ctrl+q")
-        await wait_until(run.pilot, lambda: not run.app.is_running, "the end")
-    assert run.app.return_code == 0 and run.left.closed and run.right.closed
-
-
 async def test_turns_may_go_while_they_are_being_drawn(setup: Setup) -> None:
     async with setup.running() as run:
         await run.ready()

@@ -31,7 +31,7 @@ async def test_a_driver_that_hangs_holds_up_neither_the_screen_nor_its_end(setup
         await run.answered()
         await run.pilot.press("ctrl+s")
         await see(run.pilot, "the GPU driver does not answer yet")
-        await run.pilot.press("ctrl+q")
+        await run.pilot.press("ctrl+q", "ctrl+q")
         await wait_until(run.pilot, lambda: not run.app.is_running, "the end")
     run.machine.answers.set()
     assert run.left.closed and run.right.closed

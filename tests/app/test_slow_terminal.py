@@ -25,7 +25,7 @@ from quantchat.app.terminal_output import TerminalOutput
 
 TESTS = Path(__file__).parent.parent
 PROGRAM = TESTS / "fakes" / "run_synthetic.py"
-ENTER, SAVE, QUIT, NEW_CHAT = "\r", "\x13", "\x11", "\x0e"
+ENTER, SAVE, QUIT, NEW_CHAT = "\r", "\x13", "\x11\x11", "\x0e"
 TOKENS = 3000
 
 

@@ -24,7 +24,7 @@ def test_nothing_is_lost_or_out_of_order(own_folders: None, tmp_path: Path) -> N
             terminal.wait_for(lambda: terminal.text.count("2000 tokens ·") == 2, f"all of {kind}")
             terminal.type("\x0e")  # a new chat: the next summary is the next answer's
             terminal.wait_for(lambda: "2000 tokens ·" not in terminal.text, "a new chat")
-        terminal.type("\x11")
+        terminal.type("\x11\x11")
         assert terminal.wait_for_exit() == 0
     finally:
         terminal.close()

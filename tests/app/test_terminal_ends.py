@@ -26,7 +26,7 @@ Start = Callable[..., "Session"]
 
 TESTS = Path(__file__).parent.parent
 PROGRAM = TESTS / "fakes" / "run_scripted.py"
-QUIT, CTRL_C, ENTER = "\x11", "\x03", "\r"
+QUIT, CTRL_C, ENTER = "\x11\x11", "\x03", "\r"
 LEFT_ALTERNATE_SCREEN = b"\x1b[?1049l"
 
 

@@ -17,7 +17,7 @@ from quantchat.profile import library
 
 pytestmark = pytest.mark.model
 
-ENTER, ESC, CTRL_S, CTRL_Q = "\r", "\x1b", "\x13", "\x11"
+ENTER, ESC, CTRL_S, CTRL_Q = "\r", "\x1b", "\x13", "\x11\x11"
 WHERE_THEY_PART, SURPRISE, BLIND = "\x1d", "\x1f", "\x1c"
 ROUNDING = 0.5
 """Nats that a probability's logarithm may move by when it is computed in other chunks: bfloat16 has

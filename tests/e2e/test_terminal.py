@@ -20,7 +20,7 @@ from fakes.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.model
 
-ESC, CTRL_S, CTRL_Q, ENTER = "\x1b", "\x13", "\x11", "\r"
+ESC, CTRL_S, CTRL_Q, ENTER = "\x1b", "\x13", "\x11\x11", "\r"
 READY = "● ready"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 
 LOOK_S = 0.5
 """How often it is looked whether the terminal is still there."""
+
+ASKED_S = 8
+"""How long the question stands whether to leave what is not saved."""
 
 MakeComparison = Callable[[Profile], Comparison]
 """The seam for tests: a comparison with scripted workers."""
@@ -111,6 +115,7 @@ class QuantchatApp(PacedApp):
         self._guard = ControlGuard()
         self._comparing: ComparisonScreen | None = None
         self._vote: VoteScreen | None = None
+        self._asked_until_s = 0.0
         self.kept: Path | None = None
         """The file of what nobody had saved when the program had to leave."""
         for theme in themes.THEMES:
@@ -187,9 +192,29 @@ class QuantchatApp(PacedApp):
 
     def keep(self) -> None:
         """Keep what nobody saved, for the next start to offer. Raises nothing."""
-        for holder in (*reversed(self.screen_stack), self._comparing):
-            if isinstance(holder, Keeps) and (path := holder.keep()):
+        for holder in self._holders():
+            if path := holder.keep():
                 self.kept = path
+
+    def _holders(self) -> list[Keeps]:
+        holders = (*reversed(self.screen_stack), self._comparing)
+        return [one for one in holders if isinstance(one, Keeps)]
+
+    async def action_quit(self) -> None:
+        """Leave; where that loses something, at the second time."""
+        now = time.monotonic()
+        if now < self._asked_until_s or not any(one.unsaved for one in self._holders()):
+            self.exit()
+            return
+        self._asked_until_s = now + ASKED_S
+        saves = "^S saves it, " if isinstance(self.screen, ComparisonScreen) else ""
+        self.notify(
+            f"{saves}^Q again leaves without it",
+            title="Not saved",
+            severity="warning",
+            timeout=ASKED_S,
+            markup=False,
+        )
 
     def _leave_with_the_terminal(self) -> None:
         if terminal.hung_up(sys.__stdin__.fileno() if sys.__stdin__ else -1):

@@ -195,7 +195,7 @@ COMMANDS: tuple[Command, ...] = (
         "quit",
         "ctrl+q",
         "quit",
-        "End the workers and leave; what ^S has not saved is gone",
+        "End the workers and leave; twice, where something is not saved (^S saves)",
         "Program",
         2,
     ),

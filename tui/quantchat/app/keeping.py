@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 class Keeps(Protocol):
     """A screen that may hold what nobody saved."""
 
+    @property
+    def unsaved(self) -> bool:
+        """Whether leaving now would lose something."""
+
     def keep(self) -> Path | None:
         """Save it, and return the file; None where there is nothing, or it could not be written.
 
@@ -45,15 +49,19 @@ class Keeper:
         conversation = self._comparison.conversation
         self._saved = conversation, conversation.extent
 
+    def unsaved(self, measurement: Measurement | None = None) -> bool:
+        """Whether something was said, or by `measurement` measured, that nobody saved."""
+        conversation = self._comparison.conversation
+        saved, extent = self._saved or (None, None)
+        said = bool(conversation.turns) and not (
+            saved is conversation and extent == conversation.extent
+        )
+        return said or bool(measurement and measurement.measured)
+
     def keep(self, measurement: Measurement | None = None) -> Path | None:
         """As `Keeps.keep`; what was measured until now goes with it."""
         with self._at_it:
-            conversation = self._comparison.conversation
-            saved, extent = self._saved or (None, None)
-            said = bool(conversation.turns) and not (
-                saved is conversation and extent == conversation.extent
-            )
-            if not said and not (measurement and measurement.measured):
+            if not self.unsaved(measurement):
                 return None
             self.note_saved()
             try:

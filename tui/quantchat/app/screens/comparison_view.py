@@ -123,6 +123,11 @@ class ComparisonView(Screen[None]):
 
             offer(self, self.snapshots)
 
+    @property
+    def unsaved(self) -> bool:
+        """Whether something was said that nobody saved (see `keeping.Keeps`)."""
+        return self.keeper.unsaved()
+
     def keep(self) -> Path | None:
         """Keep what nobody saved (see `keeping.Keeps`)."""
         return self.keeper.keep()

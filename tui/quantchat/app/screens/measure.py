@@ -55,6 +55,11 @@ class MeasuringScreen(ProgressScreen):
         if self._measurement is not None:
             self._measurement.stop()
 
+    @property
+    def unsaved(self) -> bool:
+        """Whether something was measured or said that nobody saved (see `keeping.Keeps`)."""
+        return self._keeper.unsaved(None if self.over else self._measurement)
+
     def keep(self) -> Path | None:
         """Keep what was measured, and the conversation with it (see `keeping.Keeps`)."""
         return self._keeper.keep(None if self.over else self._measurement)

@@ -210,6 +210,9 @@ class VoteScreen(Screen[None]):
             return outside(f"not saved: {error}", "$error")
         return outside(f"saved {self.saved}", "$quiet")
 
+    unsaved = False
+    """What was voted is saved however it ends."""
+
     def keep(self) -> Path | None:
         """Save votes that nobody saved, when the program has to leave."""
         if self.saved is None and self.voting.voted:
