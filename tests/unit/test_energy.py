@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +29,7 @@ from quantchat.report.turns import turn_table
 from quantchat.snapshot import store
 from quantchat.snapshot.schema import Snapshot
 from quantchat.worker.protocol import Generate
+from quantchat.worker.variant import STARTED_SERVER
 
 WORDS = "one two three four five six seven eight nine ten"
 
@@ -255,3 +259,29 @@ async def test_what_others_do_on_other_gpus_is_no_doubt(
     assert await busy(tmp_path, "cuda:0", "cuda:2") == both
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     assert await busy(tmp_path, "cuda:0", "cuda:0") == [*all_of(1), f"GPU 1: 1 {other}"]
+
+
+async def test_the_gpus_of_a_server_that_was_started_here_are_looked_at(tmp_path: Path) -> None:
+    """It is told from others by its processes, and may be on any GPU."""
+    first, second = FakeGpu(), FakeGpu(uuid="GPU-1", processes=[(OWN, None)])
+
+    def answer(request: Generate) -> str:
+        first.events = second.events = pynvml.nvmlClocksEventReasonSwPowerCap
+        second.processes = [(OWN, None), (77, None)]
+        return WORDS
+
+    sides = {"A": Script(answer=answer, device=STARTED_SERVER), "B": Script(answer=answer)}
+    snapshot = await measured(tmp_path, sampler_of(first, second), PLAN, **sides)
+    assert snapshot.measurement is not None
+    assert [line for line in snapshot.measurement.flags if line.startswith("GPU")] == [
+        "GPU 1: clocks held down by power cap",
+        "GPU 1: 1 other process was on it meanwhile",
+    ]
+
+
+def test_what_a_process_has_started_is_of_its_family() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        assert {os.getpid(), child.pid} <= sampler_of().family(os.getpid())
+        child.communicate(b"\n")
+    gone = child.pid
+    assert sampler_of().family(gone) == {gone}

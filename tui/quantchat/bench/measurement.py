@@ -18,6 +18,7 @@ from quantchat.metrics.latency import decode_throughput
 from quantchat.metrics.sampler import DeviceSample, DeviceSampler
 from quantchat.metrics.statistics import variation
 from quantchat.metrics.visible import shown_gpus
+from quantchat.worker.variant import STARTED_SERVER
 
 MOST_VARIATION = 0.05
 """Coefficient of variation of the decode throughput of one task above which it is flagged."""
@@ -74,11 +75,21 @@ class Measurement:
 
     def _look_at_gpus(self, sample: DeviceSample) -> None:
         variants = self.comparison.variants
-        own = [variant.pid for variant in variants if variant.pid is not None]
+        own = {variant.pid for variant in variants if variant.pid is not None}
         used = Counter(d for one in variants if one.ledger for d in one.ledger.devices)
+        # A server that was started here tells no device: its processes are found where they are.
+        servers = [
+            self.sampler.family(one.pid)
+            for one in variants
+            if one.pid is not None and one.ledger and one.ledger.device == STARTED_SERVER
+        ]
+        own.update(*servers)
         shown = shown_gpus(sample.gpus)
-        for number, gpu in enumerate(shown):
-            if running := used[f"cuda:{number}"]:
+        for gpu in sample.gpus:
+            running = sum(not family.isdisjoint(gpu.processes or []) for family in servers)
+            if gpu in shown:
+                running += used[f"cuda:{shown.index(gpu)}"]
+            if running:
                 name = f"GPU {gpu.index}"
                 self._gpus.setdefault(name, []).append(gpu)
                 seen = self.sampler.strangers(gpu, own, running)
