@@ -39,6 +39,8 @@ class FakeServer(ThreadingHTTPServer):
     """Leaves the stream that was recorded open."""
     counts_along = False
     """Counts two tokens for each chunk in the chunk itself, if it was asked to."""
+    wordless_tokens = 0
+    """Tokens without text at the end of an answer, each counted in its chunk if it counts along."""
 
     def __init__(self, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
@@ -150,6 +152,10 @@ class _Handler(BaseHTTPRequestHandler):
                 usage: dict[str, Any] = {"usage": counted} if along else {}
                 self._event({**_choice(chat, "on ", None), **usage})
                 self.server.hung_up.wait(0.01)
+            for more in range(1, self.server.wordless_tokens + 1):
+                counted = {"prompt_tokens": 11, "completion_tokens": chunks + more}
+                usage = {"usage": {**counted, "total_tokens": 0}} if along else {}
+                self._event({**_choice(chat, "", None), **usage})
             if behaviour == "breaks off":
                 self._event({"error": {"message": "out of memory"}})
             if self.server.behaviour == "cut":
@@ -157,7 +163,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 return
             end = "length" if behaviour == "out of room" else "stop"
-            self._event(_choice(chat, "", "eos_token" if tgi and not chat else end))
+            usage = {"prompt_tokens": 11, "completion_tokens": 99, "total_tokens": 0}
+            counted_end = {"usage": usage} if along else {}
+            reason = "eos_token" if tgi and not chat else end
+            self._event({**_choice(chat, "", reason), **counted_end})
             if "stream_options" in body and behaviour != "silent on usage":
                 said = len(CHUNKS) + 1 if behaviour == "counts the end" else TOKENS
                 usage = {"prompt_tokens": 11, "completion_tokens": said, "total_tokens": 18}

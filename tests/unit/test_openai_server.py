@@ -252,6 +252,18 @@ async def test_why_a_server_breaks_off_is_told(opened: Opened, server: FakeServe
     assert answer.text == "".join(CHUNKS) and answer.counted == -1
 
 
+@pytest.mark.parametrize(("along", "wordless"), [(True, 0), (True, 5), (False, 5)])
+async def test_a_token_without_text_has_come_where_it_is_counted(
+    opened: Opened, server: FakeServer, along: bool, wordless: int
+) -> None:
+    """And an end token has not: no variant's answer has it."""
+    await opened.load()
+    server.counts_along, server.wordless_tokens = along, wordless
+    answer = (await opened.ask()).answers["one"]
+    assert len(answer.times_ns) == len(CHUNKS) + (wordless if along else 0)
+    assert answer.text == "".join(CHUNKS)
+
+
 async def test_silence_has_an_end(server: FakeServer) -> None:
     opened = Opened(profile(server.url, "timeout_s = 0.3"))
     try:

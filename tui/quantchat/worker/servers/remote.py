@@ -281,13 +281,19 @@ class RemoteDecoder:
 
     def _take(self, chunk: Any, turn: int, outbox: Outbox, stream: _Stream) -> None:
         now = time.perf_counter_ns()
-        stream.usage = _counted(chunk) or stream.usage
+        before = stream.usage
+        stream.usage = _counted(chunk) or before
         if not chunk.choices:
             return
         choice = chunk.choices[0]
         stream.reason = choice.finish_reason or stream.reason
         piece = _said(choice.delta) if self._chat else choice.text
-        if not piece or choice.finish_reason == _SPELT_END:
+        if choice.finish_reason == _SPELT_END:
+            return
+        # A token may have no text: a half of a letter, or with ignore_eos an end that is no end. It
+        # has come all the same, and is counted: without its time the last ones would take none.
+        goes_on = choice.finish_reason in (None, "length")
+        if not piece and not (stream.chunks and goes_on and _more(stream.usage, before)):
             return
         stream.chunks += 1
         stream.text += piece
@@ -322,6 +328,12 @@ class RemoteDecoder:
             if told is None:
                 raise
             raise told from error
+
+
+def _more(usage: Any, before: Any) -> bool:
+    """Whether a server has counted more tokens than it had before."""
+    counted = before.completion_tokens if before else 0
+    return usage is not None and usage.completion_tokens > counted
 
 
 async def _closing(stream: Any) -> AsyncIterator[Any]:
