@@ -52,6 +52,16 @@ def row(text: str, name: str) -> str:
 # ------------------------------------------------------------ what is told
 
 
+def test_a_prompt_that_nobody_counted_has_no_tokens_to_tell() -> None:
+    turn = TurnRecord(
+        number=1,
+        prompt="p",
+        divergence_point=None,
+        answers=[answer("A", prompt_tokens=0), answer("B")],
+    )
+    assert row(drawn(turns.turn_table(turn)), "prompt").startswith("prompt – 4")
+
+
 @pytest.mark.parametrize(
     ("predicted", "off"), [(-10, "(+0.0%)"), (10, "(+0.0%)"), (-MIB, "(-1.0%)"), (MIB, "(+1.0%)")]
 )

@@ -71,6 +71,17 @@ def sampler_of(*processes: tuple[int, int]) -> DeviceSampler:
     return DeviceSampler(Gpus(lambda: nvml, lambda pid: False))
 
 
+async def test_turns_are_counted_by_their_places(tmp_path: Path) -> None:
+    async with comparing(tmp_path) as comparison:
+        for prompt in ("What?", "Why?"):
+            comparison.ask(prompt)
+            await comparison.wait()
+        comparison.again("Who?")
+        await comparison.wait()
+        turns = record(comparison, sampler_of()).turns
+    assert [(turn.number, turn.prompt) for turn in turns] == [(1, "What?"), (2, "Who?")]
+
+
 async def test_a_turn_is_recorded_token_by_token(tmp_path: Path) -> None:
     async with comparing(tmp_path) as comparison:
         comparison.ask("What?")

@@ -57,8 +57,8 @@ def record(
     sampler = sampler or DeviceSampler()
     measured = measurement.measured if measurement else []
     chat = list(comparison.conversation.turns)
-    chat += [ballot.turn for ballot in voting.voted] if voting else []
-    turns = [*chat, *(one.turn for one in measured)]
+    blind = [ballot.turn for ballot in voting.voted] if voting else []
+    turns = [*chat, *blind, *(one.turn for one in measured)]
     ran = {variant.label: _ran(variant, turns) for variant in comparison.variants}
     tokens = comparison.generation.max_new_tokens + PROMPT_TOKENS
     return Snapshot(
@@ -69,7 +69,9 @@ def record(
         shown=[variant.label for variant in comparison.sides],
         variants=[_variant(v, ran[v.label], sampler, tokens) for v in comparison.variants],
         turns=[
-            *(_turn(turn, ran) for turn in chat),
+            # By their places: what was asked again has used up a number of the chat's.
+            *(_turn(turn, ran, number=place) for place, turn in enumerate(chat, start=1)),
+            *(_turn(turn, ran) for turn in blind),
             *(_turn(one.turn, ran, one.task + 1, one.round) for one in measured),
         ],
         measurement=_measurement(measurement) if measurement else None,
@@ -154,10 +156,15 @@ def _measurement(measurement: Measurement) -> MeasurementRecord:
 
 
 def _turn(
-    turn: Turn, ran: dict[str, Ready | None], task: int | None = None, round_: int | None = None
+    turn: Turn,
+    ran: dict[str, Ready | None],
+    task: int | None = None,
+    round_: int | None = None,
+    *,
+    number: int | None = None,
 ) -> TurnRecord:
     return TurnRecord(
-        number=turn.number,
+        number=number or turn.number,
         prompt=turn.prompt,
         task=task,
         round=round_,

@@ -96,6 +96,8 @@ def _said(who: str, text: str) -> Text:
 
 
 def _prompt_tokens(answer: AnswerRecord) -> str:
+    if not answer.prompt_tokens:  # it was not begun, or a server does not tell
+        return UNKNOWN
     cached = f", {answer.cached_tokens} of them from the KV cache" if answer.cached_tokens else ""
     return f"{answer.prompt_tokens} tokens{cached}"
 
