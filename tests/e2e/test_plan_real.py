@@ -157,7 +157,7 @@ def test_other_makes(make: str, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
-    from quantchat.worker.decode.cache import growing_cache
+    from quantchat.worker.decode.growing_cache import growing_cache
     from quantchat.worker.memory import Holdings, kv_cache_bytes
 
     config = AutoConfig.for_model(make, dtype="bfloat16", **MAKES[make])

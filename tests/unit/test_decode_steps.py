@@ -14,8 +14,8 @@ from transformers import MistralConfig, MistralForCausalLM
 from fakes.tiny_llama import VOCABULARY, tiny_llama
 from quantchat.worker.decode import kernels
 from quantchat.worker.decode.buckets import bucket
-from quantchat.worker.decode.cache import GrowingLayer, growing_cache
 from quantchat.worker.decode.caches import cache_parameter
+from quantchat.worker.decode.growing_cache import GrowingLayer, growing_cache
 from quantchat.worker.decode.steps import Step
 from quantchat.worker.decode.steps.compiled import CompiledStep, missing_compiler
 from quantchat.worker.decode.steps.eager import EagerStep

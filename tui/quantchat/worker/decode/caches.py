@@ -13,10 +13,10 @@ from typing import Any
 def growing_cache(config: Any) -> Any:
     """A cache that grows in steps for a model of `config`; with transformers 4 its own one."""
     try:
-        from quantchat.worker.decode import cache
+        from quantchat.worker.decode import growing_cache as growing
     except ImportError:
         return plain_cache(config)
-    return cache.growing_cache(config)
+    return growing.growing_cache(config)
 
 
 def plain_cache(config: Any) -> Any:

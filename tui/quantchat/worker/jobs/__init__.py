@@ -1,4 +1,4 @@
-"""Jobs: what a worker of its own does besides answering, as a stage of making a checkpoint.
+"""Jobs: what a worker of its own does besides answering. Most are stages of making a checkpoint.
 
 A job is a module with `run(options, report) -> result`. `options` and the result are plain JSON
 values; `report(done, total, detail)` may be called from any thread. A job writes into the folder

@@ -14,6 +14,7 @@ import difflib
 import hashlib
 import importlib.util
 import os
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from importlib import metadata
@@ -271,13 +272,9 @@ def _figures(samples: list[dict[str, Any]], totals: dict[str, Any]) -> Iterator[
 
 
 def _is_mean(values: list[float], told: float) -> bool:
-    return abs(sum(values) / len(values) - told) < 1e-9
+    return abs(statistics.fmean(values) - told) < 1e-9
 
 
 def _error(values: list[float]) -> float | None:
     """Standard error of the mean of `values`; None of a single one."""
-    count = len(values)
-    if count < 2:
-        return None
-    mean = sum(values) / count
-    return float((sum((one - mean) ** 2 for one in values) / (count - 1) / count) ** 0.5)
+    return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None

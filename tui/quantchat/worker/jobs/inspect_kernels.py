@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from typing import Any
 
+from quantchat.worker.failures import on_one_line
 from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.probes import UNUSABLE, Kernel, gptq_kernels, probe_bitsandbytes
 
@@ -103,4 +104,4 @@ def _mark_auto(kernels: list[Kernel]) -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return on_one_line(f"{type(error).__name__}: {error}")

@@ -65,25 +65,13 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     report(0, 0, "importing libraries")
     settle(options)
     give_freed_memory_back()  # of its layers no more is in use at a time than one
-    from gptqmodel import GPTQModel, QuantizeConfig
+    import gptqmodel  # noqa: F401, here and not while it says that it loads the model
 
     report(0, 0, "loading the model")
     folder, output = local_folder(options, report), Path(options["output"])
     refuse_quantized(folder)
     device = choose_device(options["device"])
-    model = GPTQModel.load(
-        folder,
-        QuantizeConfig(
-            **{name: options[name] for name in SETTINGS},
-            device=device,
-            offload_to_disk_path=_OFFLOAD,
-            # The default compiles an extension first (half a minute, with a compiler that may not
-            # be there) to write the very same bytes.
-            pack_impl="original",
-        ),
-        dtype=choose_dtype(options["dtype"]),
-        trust_remote_code=options["trusted"],
-    )
+    model = _loaded(folder, options, device)
     check_groups(model.model, options["group_size"])
     tokenizer = tokenizer_for(options, folder)
     layers = model.model.config.get_text_config().num_hidden_layers
@@ -119,6 +107,26 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
         },
         "resumed": watch.first,
     }
+
+
+def _loaded(folder: str, options: dict[str, Any], device: str) -> Any:
+    """The model in `folder`, ready to be quantized on `device`."""
+    from gptqmodel import GPTQModel, QuantizeConfig
+
+    settings = QuantizeConfig(
+        **{name: options[name] for name in SETTINGS},
+        device=device,
+        offload_to_disk_path=_OFFLOAD,
+        # The default compiles an extension first (half a minute, with a compiler that may not
+        # be there) to write the very same bytes.
+        pack_impl="original",
+    )
+    return GPTQModel.load(
+        folder,
+        settings,
+        dtype=choose_dtype(options["dtype"]),
+        trust_remote_code=options["trusted"],
+    )
 
 
 def _quantize(model: Any, chats: list[dict[str, list[int]]], device: str, unfinished: Path) -> None:

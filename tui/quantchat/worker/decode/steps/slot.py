@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from quantchat.worker.decode.buckets import bucket
-from quantchat.worker.decode.cache import GrowingLayer
+from quantchat.worker.decode.growing_cache import GrowingLayer
 from quantchat.worker.decode.steps import Stopped
 from quantchat.worker.decode.steps.eager import EagerStep
 from quantchat.worker.engines.devices import gpus_of
