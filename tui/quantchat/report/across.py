@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from quantchat.report.style import plain_table
 from quantchat.text import one_line
 
 Row = tuple[str, list[Text]]
@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 
 def across(title: str, labels: Iterable[str], rows: Iterable[Row]) -> Table:
     """Figures down, variants across. Rows in which no cell says anything are left out."""
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = plain_table(title)
     table.add_column("", style="dim")
     for label in labels:
         table.add_column(Text(one_line(label)), overflow="fold")

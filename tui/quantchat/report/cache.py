@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from quantchat.quantize.cache import Entry, State
 from quantchat.report.figures import size
+from quantchat.report.style import plain_table
 from quantchat.text import one_line
 
 _NOTES = {
@@ -25,7 +25,7 @@ def cache_table(entries: Sequence[Entry]) -> Table:
 
     Names are typed again to remove one: all else is kept narrow for them.
     """
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_footer=True)
+    table = plain_table(padding=(0, 1, 0, 0), show_footer=True)
     together = size(sum(entry.bytes for entry in entries))
     table.add_column("checkpoint", "together", overflow="fold")
     table.add_column("size", together, justify="right", no_wrap=True)

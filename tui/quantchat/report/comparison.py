@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -14,6 +13,7 @@ from rich.text import Text
 from quantchat.report.figures import UNKNOWN, number, plural, size
 from quantchat.report.measurement import CONTENDED, failures, flags, how, ratio_cells
 from quantchat.report.several import heading, not_comparable
+from quantchat.report.style import plain_table
 from quantchat.snapshot.columns import Column, Run
 from quantchat.snapshot.compare import PairCompared, RunsCompared
 from quantchat.snapshot.figures import FIGURES, Held, Sampled
@@ -63,7 +63,7 @@ def _run(position: int, run: Run) -> Text:
 
 def _means_table(result: RunsCompared) -> Table:
     """Headed by the names that gates use, which say the units as well."""
-    table = _table("Means; --fail-if names them so: a.ttft_ms, b.decode_tps, …")
+    table = plain_table("Means; --fail-if names them so: a.ttft_ms, b.decode_tps, …")
     table.add_column("")
     table.add_column("run", justify="right")
     table.add_column("variant", overflow="fold")
@@ -91,7 +91,7 @@ def _amount(figure: Sampled | Held, amount: float | None) -> str:
 def _ratios_tables(pairs: Sequence[PairCompared]) -> Iterator[Table]:
     """One for right against left in each run, one for the same variants between runs."""
     for kind, one_kind in groupby(pairs, key=lambda pair: pair.kind):
-        table = _table(f"Ratios {kind}, paired by prompt and round")
+        table = plain_table(f"Ratios {kind}, paired by prompt and round")
         table.add_column("", style="bold")
         table.add_column("figure")
         table.add_column("ratio", justify="right")
@@ -108,7 +108,7 @@ def _ratios_tables(pairs: Sequence[PairCompared]) -> Iterator[Table]:
 
 
 def _differences_table(result: RunsCompared) -> Table:
-    table = _table("What differed in how they ran")
+    table = plain_table("What differed in how they ran")
     table.add_column("", style="dim")
     for column in result.columns:
         table.add_column(Text(column.letter), overflow="fold")
@@ -116,10 +116,6 @@ def _differences_table(result: RunsCompared) -> Table:
         cells = (Text(one_line(text) or UNKNOWN) for text in one.values)
         table.add_row(Text(one_line(one.what)), *cells)
     return table
-
-
-def _table(title: str) -> Table:
-    return Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
 
 
 # ------------------------------------------------------------ gates

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -15,6 +14,7 @@ from quantchat.bench.problems import Problem, problems, usable
 from quantchat.bench.surroundings import Terminal
 from quantchat.metrics.gpus import GpuSample
 from quantchat.report.figures import UNKNOWN, size
+from quantchat.report.style import plain_table
 from quantchat.text import one_line
 from quantchat.worker.jobs.probes import COMPILES, READY, UNUSABLE
 
@@ -100,7 +100,7 @@ def _terminal(terminal: Terminal) -> str:
 
 
 def _folders(found: Diagnosis) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = plain_table()
     for name in ("folder", "size", "disk free", "", "path"):
         right = name in ("size", "disk free")
         table.add_column(name, overflow="fold", justify="right" if right else "left")
@@ -117,7 +117,7 @@ def _folders(found: Diagnosis) -> Table:
 
 
 def _kernels(worker: dict[str, Any]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = plain_table()
     for name in ("library", "kernel", "state", ""):
         table.add_column(name, overflow="fold")
     for kernel in worker["kernels"]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from quantchat.host.environments import Environment
 from quantchat.report.figures import size
+from quantchat.report.style import plain_table
 from quantchat.text import one_line
 
 TOLD = ("torch", "transformers", "auto-gptq", "gptqmodel", "bitsandbytes")
@@ -19,7 +19,7 @@ TOLD = ("torch", "transformers", "auto-gptq", "gptqmodel", "bitsandbytes")
 def environments_table(entries: Sequence[Environment]) -> Table:
     """Each environment, and what they take together."""
     sizes = [entry.bytes for entry in entries]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_footer=True)
+    table = plain_table(show_footer=True)
     table.add_column("environment", "together", overflow="fold")
     table.add_column("size", size(sum(sizes)), justify="right")
     table.add_column("Python")

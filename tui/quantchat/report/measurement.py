@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -11,6 +10,7 @@ from quantchat.metrics.statistics import Ratio
 from quantchat.report.figures import ORDERS, milliseconds, number, plural, size
 from quantchat.report.in_words import in_words
 from quantchat.report.series import has_two_sides
+from quantchat.report.style import plain_table
 from quantchat.snapshot.columns import measured_turns
 from quantchat.snapshot.ratios import Compared, compare_sides, pooled_gaps
 from quantchat.snapshot.schema import MeasurementRecord, Snapshot
@@ -51,7 +51,7 @@ def how(snapshot: Snapshot) -> str:
 def ratios_table(snapshot: Snapshot) -> Table:
     """Each figure on both sides, B against A and its interval."""
     left, right = (one_line(label) for label in snapshot.shown)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = plain_table()
     table.add_column("mean", style="dim")
     table.add_column(Text(f"A: {left}"), justify="right", overflow="fold")
     table.add_column(Text(f"B: {right}"), justify="right", overflow="fold")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -12,6 +11,7 @@ from rich.text import Text
 from quantchat.bench.plan import CONTESTED, Fit, MemoryPlan, RoomPlan, VariantPlan
 from quantchat.metrics.estimate import Estimate
 from quantchat.report.figures import UNKNOWN, size
+from quantchat.report.style import plain_table
 from quantchat.text import one_line
 
 _STYLES: dict[Fit, str] = {
@@ -41,7 +41,7 @@ def render(plan: MemoryPlan) -> Group:
 
 
 def _table(plan: MemoryPlan) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = plain_table()
     table.add_column("", style="dim")
     for variant in plan.variants:
         table.add_column(Text(one_line(variant.label)), justify="right", overflow="fold")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from statistics import fmean
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from quantchat.report.figures import ORDERS, UNKNOWN, milliseconds, number
 from quantchat.report.series import Series, all_series, letter, told_turns
+from quantchat.report.style import plain_table
 from quantchat.snapshot.columns import measured_turns
 from quantchat.snapshot.schema import AnswerRecord, Snapshot
 from quantchat.text import one_line
@@ -28,13 +28,7 @@ def per_prompt(snapshot: Snapshot, most: int | None = None) -> Table | None:
         return None
     series = all_series(snapshot)
     tasks = snapshot.measurement.tasks
-    table = Table(
-        title=_title(snapshot, most),
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
+    table = plain_table(_title(snapshot, most), title_style="bold")
     table.add_column("prompt", overflow="fold")
     table.add_column("tokens", justify="right", no_wrap=True)
     for figure in ("tok/s", "TTFT"):

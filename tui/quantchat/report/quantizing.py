@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -14,6 +13,7 @@ from quantchat.quantize.enough import share, shortage
 from quantchat.quantize.outcome import Outcome, Side
 from quantchat.report.figures import UNKNOWN, number, seconds, size
 from quantchat.report.score import with_error
+from quantchat.report.style import plain_table
 from quantchat.text import one_line
 
 WORST = 5
@@ -27,7 +27,8 @@ def render(outcome: Outcome) -> Group:
         (row for row in outcome.losses if row["loss"] is not None), key=lambda row: -row["loss"]
     )[:WORST]
     if worst:
-        table = Table("worst modules", box=box.SIMPLE_HEAD, pad_edge=False)
+        table = plain_table()
+        table.add_column("worst modules")
         table.add_column("loss", justify="right")
         for row in worst:
             name = one_line(f"layers.{row['layer']}.{row['module']}")
@@ -37,7 +38,8 @@ def render(outcome: Outcome) -> Group:
 
 
 def _sides(outcome: Outcome) -> Table:
-    table = Table("", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = plain_table()
+    table.add_column("")
     for name in ("before", "after"):
         table.add_column(name, justify="right")
     sides = (outcome.before, outcome.after)

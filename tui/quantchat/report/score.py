@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from quantchat.metrics.quality import Divergence, Percentile, Quantity
 from quantchat.report.figures import UNKNOWN, size
+from quantchat.report.style import plain_table
 from quantchat.snapshot.evaluation import EvaluatedRecord
 from quantchat.snapshot.score import ScoredRecord, ScoreRecord, SettingRecord
 from quantchat.text import one_line
@@ -206,7 +206,7 @@ def named(model: ScoredRecord) -> Text:
 
 def new_table(title: str, *heads: str) -> Table:
     """An empty table: names on the left, figures flush right."""
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = plain_table(title)
     for place, head in enumerate(heads):
         table.add_column(head, overflow="fold", justify="right" if place else "left")
     return table
