@@ -210,3 +210,22 @@ async def test_the_context_of_llama_cpp_is_that_of_one_request(
     one = await opened.load()
     assert one.ready is not None, one.failure
     assert one.ready.resolved.context_length == 512
+
+
+async def test_openvino_s_server_loses_no_more_than_the_option_that_it_does_not_take(
+    opened: Opened, server: FakeServer
+) -> None:
+    def ovms(body: dict[str, Any]) -> str | tuple[int, dict[str, Any]]:
+        if "continuous_usage_stats" in body.get("stream_options", {}):
+            return 400, {"error": "INVALID_ARGUMENT: Found unexpected stream options."}
+        return litellm(body)
+
+    server.recorded = ovms
+    one = await opened.load()
+    assert one.ready is not None, one.failure
+    assert "of its own" in one.ready.note and "penalty" not in one.ready.note
+    opened.comparison.set_generation(Generation(temperature=0.7))
+    await opened.ask()
+    sent = server.requests[-1]
+    assert (sent["repetition_penalty"], sent["top_p"]) == (1, 1)
+    assert sent["stream_options"] == {"include_usage": True}

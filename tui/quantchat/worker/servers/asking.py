@@ -24,12 +24,18 @@ class Dialect:
     the model's `generation_config`; both vLLM and llama.cpp keep prompts."""
     usage: bool
     """`stream_options.include_usage`."""
+    along: bool
+    """That it counts as it goes: OpenVINO's server takes no other `stream_options`."""
     whole: bool
     """A `top_p` of 1, which says that nothing is left out. TGI takes less than 1 only; left unsaid,
     some servers have their own, as with `neutral`."""
 
 
-DIALECTS = tuple(Dialect(*takes) for takes in product((True, False), repeat=3))
+DIALECTS = tuple(
+    one
+    for one in (Dialect(*takes) for takes in product((True, False), repeat=4))
+    if (one.neutral and one.usage) or not one.along
+)
 """The richest first: a server that knows one part of it not refuses all."""
 
 
@@ -74,7 +80,7 @@ def asked(
         arguments["top_p"] = sampling.top_p
     if dialect.usage:
         arguments["stream_options"] = {"include_usage": True}
-        if dialect.neutral:
+        if dialect.along:
             # So vLLM and SGLang count as they go, and an answer that is stopped is counted too.
             arguments["stream_options"]["continuous_usage_stats"] = True
     if chat:
