@@ -181,6 +181,7 @@ async def test_litellm_answers_with_chunks_that_lack_what_they_need_not_say(
     await opened.load()
     for answer in (await opened.ask()).answers.values():
         # It counts the end token, too.
+        assert answer.failure is None, answer.failure
         assert (answer.text, answer.reason, answer.counted) == (" Paris", "eos", 1)
 
 

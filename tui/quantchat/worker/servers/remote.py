@@ -286,13 +286,14 @@ class RemoteDecoder:
         if not chunk.choices:
             return
         choice = chunk.choices[0]
+        over = bool(stream.reason)  # and LiteLLM's count follows, beside a choice
         stream.reason = choice.finish_reason or stream.reason
-        piece = _said(choice.delta) if self._chat else choice.text
+        piece = (_said(choice.delta) if self._chat else choice.text) or ""
         if choice.finish_reason == _SPELT_END:
             return
         # A token may have no text: a half of a letter, or with ignore_eos an end that is no end. It
         # has come all the same, and is counted: without its time the last ones would take none.
-        goes_on = choice.finish_reason in (None, "length")
+        goes_on = not over and choice.finish_reason in (None, "length")
         if not piece and not (stream.chunks and goes_on and _more(stream.usage, before)):
             return
         stream.chunks += 1
