@@ -38,11 +38,15 @@ def test_greedy_tokens_are_generates(
             assert told["gap"] <= TIE_ULPS * told["ulp"], told
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("engine", ["gptq", "bitsandbytes"])
-def test_a_graph_follows_its_cache(engine: str, random_models: dict[str, Path]) -> None:
+def test_a_graph_follows_its_cache(
+    engine: str, fused: bool, random_models: dict[str, Path]
+) -> None:
     """Through prompts that outgrow the buffers and tokens that do, and back to short ones."""
     import torch
 
+    from quantchat.worker.decode.norms import plain_norms
     from quantchat.worker.decode.steps.eager import EagerStep
     from quantchat.worker.decode.steps.graph import GraphStep
     from quantchat.worker.engines import load
@@ -51,7 +55,9 @@ def test_a_graph_follows_its_cache(engine: str, random_models: dict[str, Path]) 
         engine, str(random_models[engine]), OPTIONS[engine], dtype="bfloat16", device="cuda:0"
     )
     loaded = load(command, lambda stage: None)
-    eager, graph = EagerStep(loaded.model), GraphStep(loaded.model)
+    norms = plain_norms(loaded.model) if fused else []
+    assert len(norms) == (2 * loaded.model.config.num_hidden_layers + 1 if fused else 0)
+    eager, graph = EagerStep(loaded.model), GraphStep(loaded.model, norms)
     # The same tokens in both: kernels of attention differ, and one tie would decide all after it.
     for prompt, steps in ((40, 300), (40, 8), (600, 8), (40, 8), (250, 300), (40, 8)):
         tokens = torch.randint(0, 1000, (1, prompt + steps), device="cuda:0")

@@ -11,7 +11,7 @@ import torch
 from fakes.tiny_llama import VOCABULARY, tiny_llama
 from quantchat.worker.decode.check import STEPS, Check
 from quantchat.worker.decode.modes import choose
-from quantchat.worker.decode.steps import compiled
+from quantchat.worker.decode.steps import compiled, graph
 from quantchat.worker.decode.steps.eager import EagerStep
 from quantchat.worker.decode.steps.llama import LlamaStep, llama_step
 from quantchat.worker.failures import Refused, describe
@@ -145,6 +145,24 @@ def test_a_step_that_breaks_is_no_damaged_model(
         choose(loaded(), "compile", nothing)
     failure = describe(caught.value, loading="the model")
     assert (failure.kind, failure.reason) == (kind, reason)
+
+
+def test_a_graph_whose_norms_round_too_far_is_captured_of_the_model_s_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Captured(EagerStep):
+        off = 0.0
+
+        def __init__(self, model: Any, norms: Any = ()) -> None:
+            super().__init__(model, "graph, fused norms" if norms else "graph")
+
+        def run(self, tokens: Any, stopped: Any = None) -> Any:
+            return super().run(tokens, stopped) * (1.0 + ("norms" in self.name) * self.off)
+
+    monkeypatch.setattr(graph, "GraphStep", Captured)
+    assert choose(loaded(), "graph", nothing).name == "graph, fused norms"
+    Captured.off = 1.0
+    assert choose(loaded(), "graph", nothing).name == "graph"
 
 
 def test_auto_falls_back_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

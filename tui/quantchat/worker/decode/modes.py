@@ -93,33 +93,43 @@ def _compiled(model: Any, check: Check, tell: Tell) -> Step:
         )
     step = CompiledStep(model)
     tell("compiling the decode step")
-    return _passed(step, check)
+    return _passed("compile", step, check)
 
 
 def _graph(model: Any, check: Check, tell: Tell) -> Step:
+    """With norms of one kernel each, where that computes the same: a deep model may round off."""
+    from quantchat.worker.decode.norms import plain_norms
     from quantchat.worker.decode.steps.graph import GraphStep
 
-    step = GraphStep(model)
+    step = GraphStep(model, plain_norms(model))
     tell("capturing the decode step")
-    return _passed(step, check)
+    if not _fault("graph", step, check):
+        return step
+    return _passed("graph", GraphStep(model), check)
 
 
-def _passed(step: Step, check: Check) -> Step:
-    mend = 'use decode = "eager"'
+_MEND = 'use decode = "eager"'
+
+
+def _passed(mode: str, step: Step, check: Check) -> Step:
+    if fault := _fault(mode, step, check):
+        what = f'decode = "{mode}" computes something else here: {fault}'
+        raise Refused("unsupported", what, _MEND)
+    return step
+
+
+def _fault(mode: str, step: Step, check: Check) -> str:
+    """What `step` computes otherwise. Raises Refused where it cannot be had at all."""
     try:
-        fault = check.fault(step)
+        return check.fault(step)
     except Refused:
         raise
     except Exception as error:  # a compiler's, a capture's: nothing is wrong with the model
         failure = describe(error)
         if failure.kind in ("out_of_memory", DEVICE_FAILED):
             raise
-        what = f'decode = "{step.name}" is not possible here: {failure.reason}'
-        raise Refused("unsupported", what, mend) from error
-    if fault:
-        what = f'decode = "{step.name}" computes something else here: {fault}'
-        raise Refused("unsupported", what, mend)
-    return step
+        what = f'decode = "{mode}" is not possible here: {failure.reason}'
+        raise Refused("unsupported", what, _MEND) from error
 
 
 _STEPS: dict[str, Callable[[Any, Check, Tell], Step]] = {

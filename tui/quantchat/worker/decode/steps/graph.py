@@ -7,11 +7,12 @@ are. One graph for each length of the cache in steps; capturing takes a fraction
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
+from quantchat.worker.decode.norms import at_once
 from quantchat.worker.decode.steps.slot import SlotStep
 from quantchat.worker.failures import Refused
 
@@ -29,9 +30,12 @@ is captured on another one would lack them."""
 
 
 class GraphStep(SlotStep):
-    """Replays the step. The buffers are kept when the cache is dropped: the graphs point there."""
+    """Replays the step. The buffers are kept when the cache is dropped: the graphs point there.
 
-    def __init__(self, model: Any) -> None:
+    `norms` of the model are captured as one kernel each; see there.
+    """
+
+    def __init__(self, model: Any, norms: Sequence[Any] = ()) -> None:
         if model.device.type != "cuda":
             raise Refused(
                 "unsupported",
@@ -45,6 +49,9 @@ class GraphStep(SlotStep):
                 'use decode = "eager", or kernel = "marlin"',
             )
         super().__init__(model, "graph")
+        self._norms = norms
+        if norms:
+            self.name = "graph, fused norms"
         self._graphs: dict[int, tuple[Any, Any]] = {}
         """By window: the graph, and the logits it writes."""
         self._pool = torch.cuda.graph_pool_handle()
@@ -66,6 +73,10 @@ class GraphStep(SlotStep):
         graph, logits = self._graphs[window]
         graph.replay()
         return logits
+
+    def _forward(self, places: Any) -> Any:
+        with at_once(self._norms):
+            return super()._forward(places)
 
     def _capture(self, window: int) -> tuple[Any, Any]:
         for layer in self.cache.layers:
