@@ -128,11 +128,11 @@ def model() -> Any:
 def test_each_loop_says_what_generate_says(prompt: list[int], sampling: Sampling) -> None:
     """Greedy or sampled: the same logits, processors and seed give the same tokens."""
     model = tiny_llama()
-    expected, reason, _ = answer(LOOPS["generate"](model), prompt, 24, sampling)
-    assert len(expected) == 24
+    expected, reason, _ = answer(LOOPS["generate"](model), prompt, 64, sampling)
+    assert len(expected) == 64
     assert reason == "length"
     for name in ("eager", "fused", "lagging"):
-        assert answer(LOOPS[name](model), prompt, 24, sampling) == (expected, "length", 0), name
+        assert answer(LOOPS[name](model), prompt, 64, sampling) == (expected, "length", 0), name
 
 
 def test_a_lagging_loop_is_a_step_ahead_but_not_of_the_first_token(model: Any) -> None:
