@@ -56,7 +56,7 @@ async def test_at_the_start_only_what_works_there_is_listed(setup: Setup) -> Non
     async with app.run_test(size=(80, 50)) as pilot:
         await see(pilot, "Profiles")
         await pilot.press("f1")
-        await see(pilot, "what ^S has not saved is")
+        await see(pilot, "twice, where something is")
         await see(pilot, "Each command by its name")
         assert "Send the prompt to both variants" not in text(app)
 
