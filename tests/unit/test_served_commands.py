@@ -138,7 +138,7 @@ def test_prompts_cannot_be_cut_to_tokens(commands: Commands, server: FakeServer)
 
 
 def test_the_plan_knows_what_it_does_not_know(commands: Commands, server: FakeServer) -> None:
-    assert commands.do("plan", commands.profile(server.url)) == 0
+    assert commands.do("plan", commands.profile(server.url)) == 1  # of both nothing is known
     where = server.url.split("/")[2]
     told = f"not known: one and other: nothing tells what is free on {where}"
     assert told in commands.said and "/v1" not in commands.said
@@ -147,7 +147,7 @@ def test_the_plan_knows_what_it_does_not_know(commands: Commands, server: FakeSe
     )
     text = Path(started).read_text()
     Path(started).write_text(text.replace("{port}/v1", "9/v1").replace(":9/v1", ":{port}/v1", 1))
-    assert commands.do("plan", started) == 0
+    assert commands.do("plan", started) == 1
     assert "a server started here" in commands.said and "{port}" not in commands.said
 
 
