@@ -152,16 +152,14 @@ def litellm(body: dict[str, Any]) -> str | tuple[int, dict[str, Any]]:
     usage = '"usage":{"completion_tokens":2,"prompt_tokens":5,"total_tokens":7}'
     if "messages" in body:
         chat = f'{about},"object":"chat.completion.chunk","system_fingerprint":"b0-unknown"'
-        return DONE.join(
-            [
-                events(
-                    f'{{{chat},"choices":[{{"index":0,"delta":{{"role":"assistant"}}}}]}}',
-                    f'{{{chat},"choices":[{{"index":0,"delta":{{"content":" Paris"}}}}]}}',
-                    f'{{{chat},"choices":[{{"finish_reason":"stop","index":0,"delta":{{}}}}]}}',
-                    f'{{{chat},"choices":[{{"index":0,"delta":{{}}}}],{usage}}}',
-                ),
-                "",
-            ]
+        return (
+            events(
+                f'{{{chat},"choices":[{{"index":0,"delta":{{"role":"assistant"}}}}]}}',
+                f'{{{chat},"choices":[{{"index":0,"delta":{{"content":" Paris"}}}}]}}',
+                f'{{{chat},"choices":[{{"finish_reason":"stop","index":0,"delta":{{}}}}]}}',
+                f'{{{chat},"choices":[{{"index":0,"delta":{{}}}}],{usage}}}',
+            )
+            + DONE
         )
     text = f'{about},"object":"text_completion"'
     return (

@@ -6,6 +6,7 @@ import re
 import time
 from pathlib import Path
 
+from quantchat.host.log_end import end_of
 from quantchat.worker.redaction import redacted
 
 PATIENCE_S = 10.0
@@ -22,20 +23,19 @@ class LogNews:
     def __init__(self, log: Path) -> None:
         self._log = log
         self._began_s = time.monotonic()
-        self._size = 0
+        self._end = ""
 
     def line(self) -> str:
         """The last line that has words, where the stage takes long and the log has grown; or ""."""
         if time.monotonic() - self._began_s < PATIENCE_S:
             return ""
         try:
-            with self._log.open("rb") as file:
-                size = file.seek(0, 2)
-                file.seek(max(0, size - _TAIL))
-                end = file.read()
+            end = end_of(self._log, _TAIL)
         except OSError:
             return ""
-        grown, self._size = size > self._size, size
-        lines = re.split(r"[\r\n]", _ESCAPES.sub("", end.decode("utf-8", "replace")))
+        if end == self._end:
+            return ""
+        self._end = end
+        lines = re.split(r"[\r\n]", _ESCAPES.sub("", end))
         told = (" ".join(line.split()) for line in reversed(lines))
-        return redacted(next((line for line in told if line), "")) if grown else ""
+        return redacted(next(filter(None, told), ""))

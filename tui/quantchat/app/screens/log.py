@@ -14,10 +14,11 @@ from textual.widgets import Log
 from quantchat.app.widgets.dialog import Dialog
 from quantchat.app.widgets.lines import outside
 from quantchat.bench.live_variant import LiveVariant
+from quantchat.host.log_end import end_of
 from quantchat.text import neutralise
 
 TAIL = 256 * 1024
-"""Bytes read from the end of a log: libraries print half a megabyte while they quantize."""
+"""Bytes read from the end of a log."""
 _REREAD_S = 1.0
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -78,11 +79,8 @@ def tail(log: Path) -> str:
     A log that cannot be read is its own explanation.
     """
     try:
-        with log.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - TAIL))
-            data = file.read()
+        end = end_of(log, TAIL)
     except OSError as error:
         return neutralise(f"cannot be read: {error.strerror or error}")
-    text = data.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
+    text = end.replace("\r\n", "\n").replace("\r", "\n")
     return neutralise(_COLOURS.sub("", text)) or "(nothing was printed)"

@@ -41,6 +41,7 @@ def force(
     need = len(prompt) + request.first - 1
     device = loaded.input_device
     cache = growing_cache(loaded.model.config)
+    parameter = cache_parameter(loaded.model)
     rows = _Rows(loaded, request)
     at = 0
 
@@ -59,7 +60,7 @@ def force(
                 tokens = torch.tensor([given[at:end]], device=device)
                 output = loaded.model(
                     input_ids=tokens.expand(request.batch, -1),
-                    **{cache_parameter(loaded.model): cache},
+                    **{parameter: cache},
                     use_cache=True,
                     logits_to_keep=1 if at < need else tokens.shape[1],
                 )

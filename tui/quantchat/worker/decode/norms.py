@@ -21,7 +21,7 @@ _ULPS = 4
 
 
 def plain_norms(model: Any) -> list[Any]:
-    """The norms of `model` that torch's kernel computes: told by what they give, not by a name.
+    """The norms of `model` that torch's kernel computes: of those named so, the ones that agree.
 
     A norm that multiplies by one more than its weight (Gemma's), say, is not among them.
     """
@@ -55,7 +55,7 @@ def _is_plain(module: Any) -> bool:
         return False
     if weight is None or weight.dim() != 1 or "forward" in vars(module):  # a hook's
         return False
-    # Of a fixed text, as it were: no generator's state moves.
+    # Not random: no generator's state may move.
     sample = torch.arange(_SAMPLE_ROWS * len(weight), device=weight.device).sin()
     sample = sample.view(_SAMPLE_ROWS, -1).to(weight.dtype)
     with torch.inference_mode():
