@@ -57,18 +57,42 @@ def decode(decoder: Any, prompt: str, tokens: int) -> list[int]:
     return listener.ids
 
 
-def logits_of(loaded: Any, prompt: str, said: list[int]) -> Any:
-    """The modules' own logits at each place of `said`, (tokens, vocabulary), teacher-forced."""
+def tensor_of(loaded: Any, prompt: str, said: list[int]) -> Any:
+    """The ids of the prompt, in its template, and of `said`, (1, tokens)."""
     import torch
 
     from quantchat.worker.decode.prompt import encode_prompt
+
+    ids = encode_prompt(loaded, [Message("user", prompt)]) + said
+    return torch.tensor([ids]).to(loaded.input_device)
+
+
+def logits_of(loaded: Any, prompt: str, said: list[int]) -> Any:
+    """The modules' own logits at each place of `said`, (tokens, vocabulary), in one pass."""
+    import torch
+
+    ids = tensor_of(loaded, prompt, said[:-1])
+    with torch.inference_mode():
+        logits = loaded.model(input_ids=ids, use_cache=False).logits
+    return logits[0, -len(said) :].float().cpu()
+
+
+def logits_after(loaded: Any, prompt: str, said: list[int]) -> Any:
+    """The modules' own logits after `said`, (vocabulary,), token by token as a loop comes to them.
+
+    A tie is one in these: a pass over all of it rounds otherwise.
+    """
+    from quantchat.worker.decode.columns import readable
     from quantchat.worker.decode.steps.eager import EagerStep
 
     step = EagerStep(loaded.model)
-    device = loaded.input_device
-    found = [step.run(torch.tensor([encode_prompt(loaded, [Message("user", prompt)])]).to(device))]
-    found += [step.run(torch.tensor([[token]]).to(device)) for token in said[:-1]]
-    return torch.cat(found).float().cpu()
+    ids = tensor_of(loaded, prompt, said)
+    asked = ids.shape[1] - len(said)
+    with readable(loaded.model):
+        found = step.run(ids[:, :asked])
+        for place in range(asked, ids.shape[1]):
+            found = step.run(ids[:, place : place + 1])
+    return found[0].float().cpu()
 
 
 def forced_off(decoder: Any, prompt: str, said: list[int], logits: Any) -> float:
@@ -98,7 +122,7 @@ def main(load_json: str, tokens: int, modes: list[str]) -> list[dict[str, Any]]:
             told = {"mode": mode, "decode": decoder.chosen.name, "prompt": prompt, "same": same}
             told["forced"] = forced_off(decoder, prompt, right, logits[prompt])
             if same < tokens:
-                here = logits[prompt][same]
+                here = logits_after(loaded, prompt, right[:same])
                 told["gap"] = float(here[right[same]] - here[said[same]])
                 exponent = math.floor(math.log2(abs(float(here.max()))))
                 told["ulp"] = torch.finfo(loaded.model.dtype).eps * 2.0**exponent
