@@ -273,7 +273,7 @@ class Comparison:
     async def _answer(self, turn: Turn, variant: LiveVariant, threads: int) -> None:
         answer = turn.answers[variant.label]
         if self._stopping:
-            variant.never_asked(answer)
+            answer.never_asked()
             return
         messages = self.conversation.messages_for(variant.label, turn)
         request = chat_request(turn.number, messages, self.generation, threads=threads)

@@ -11,7 +11,17 @@ from quantchat.metrics.energy import Energy
 from quantchat.metrics.latency import Percentiles, TurnTiming
 from quantchat.metrics.parting import Parting
 from quantchat.metrics.surprise import Surprise
-from quantchat.worker.protocol import Failed, Generate, Message, Ready
+from quantchat.worker.protocol import (
+    Event,
+    Failed,
+    Finished,
+    Generate,
+    Message,
+    Prefilled,
+    Ready,
+    Started,
+    Tokens,
+)
 from quantchat.worker.variant import Ledger
 
 Order = Literal["together", "in-turn"]
@@ -86,6 +96,51 @@ class Answer:
         return self.reason == "context" or (
             self.failure is not None and self.failure.kind == "context_full"
         )
+
+    def grow(self, event: Event, *, counted_apart: bool) -> None:
+        """Take in what the worker says of it.
+
+        `counted_apart`: the tokens are counted by a server, at the end, and not one by one.
+        """
+        match event:
+            case Started():
+                self.state = AnswerState.PREFILL
+                # From the beginning: what is cut off before the end was never counted.
+                self.counted = -1 if counted_apart else None
+                self.received_ns = event.received_ns
+                self.prompt_tokens = event.prompt_tokens
+                self.cached_tokens = event.cached_tokens
+                self.prefill_total = event.prompt_tokens - event.cached_tokens
+            case Prefilled():
+                self.prefill_done, self.prefill_total = event.done, event.total
+                if event.done >= event.total:
+                    self.prefilled_ns = event.at_ns
+            case Tokens():
+                self.state = AnswerState.STREAMING
+                self.ids += event.ids
+                self.pieces += event.pieces
+                self.times_ns += event.times_ns
+                self.text += "".join(event.pieces)
+            case Finished():
+                self.text = event.text
+                self.reason = event.reason
+                if event.chunks >= 0:
+                    self.counted = event.output_tokens
+                    self.prompt_tokens = max(0, event.prompt_tokens)
+                    self.cached_tokens = event.cached_tokens
+                self.state = AnswerState.DONE
+            case Failed():
+                self.fail(event)
+
+    def never_asked(self) -> None:
+        """End it: it was stopped before its turn came."""
+        self.state, self.reason = AnswerState.DONE, "stop"
+
+    def fail(self, failure: Failed) -> None:
+        """End it with `failure`; what was said is kept."""
+        self.failure = failure
+        self.reason = "failed"
+        self.state = AnswerState.FAILED
 
     def timing(self, itl: Percentiles | None = None) -> TurnTiming:
         """Latency and throughput, finished or growing; `itl` where its percentiles are known."""

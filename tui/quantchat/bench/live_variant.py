@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import signal
 import time
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 
-from quantchat import paths
-from quantchat.bench.conversation import Answer, AnswerState
+from quantchat.bench import failures
+from quantchat.bench.conversation import Answer
 from quantchat.bench.requests import load_request
 from quantchat.errors import UserError
 from quantchat.host.log_news import LogNews
@@ -20,22 +19,17 @@ from quantchat.host.worker_process import Place, StartWorker, Worker, WorkerEnde
 from quantchat.metrics.oom import oom_kills
 from quantchat.profile.model import AnyVariant, OpenAI
 from quantchat.quantize.maker import MakeFailed, Maker
-from quantchat.text import one_line
 from quantchat.worker.protocol import (
     Alive,
     Event,
     Failed,
-    Finished,
     Force,
     Forced,
     Generate,
     Memory,
-    Prefilled,
     Progress,
     Ready,
-    Started,
     Stop,
-    Tokens,
 )
 from quantchat.worker.strict_json import ProtocolError
 from quantchat.worker.variant import Ledger, Resolved
@@ -197,14 +191,15 @@ class LiveVariant:
                 else:
                     self._heard(event)
         except (MakeFailed, UserError, OSError) as error:
-            self._fail(not_begun(error))
+            self._fail(failures.not_begun(error))
         except WorkerEnded as error:
-            self._fail(_ended(error, killed_before))
+            # Only the kernel knows whether memory was the reason.
+            self._fail(failures.ended(error, memory_ran_out=oom_kills() != killed_before))
         except ProtocolError as error:
             self._fail(Failed("internal", f"the worker sent what is no message: {error}", "retry"))
         except Exception as error:  # noqa: BLE001 - whatever it was, the column must say so
             log_exception()
-            self._fail(_unforeseen(error))
+            self._fail(failures.unforeseen(error))
         finally:
             worker, self._worker = self._worker, None
             if worker is not None:
@@ -240,22 +235,17 @@ class LiveVariant:
 
     async def answer(self, request: Generate, answer: Answer) -> None:
         """Send `request` and fill `answer` until it is over. The variant must be READY."""
+        self._answer, self._answered = answer, asyncio.Event()
         worker = self._worker
         if worker is None or self.state is not State.READY:
-            self._answer, self._answered = answer, asyncio.Event()
             self._finish_answer(self.failure or Failed("worker_ended", "the variant is not loaded"))
             return
-        self._answer, self._answered = answer, asyncio.Event()
         answer.request, answer.ready = request, self.ready
         self._turn = request.turn
         self._grew_s = time.monotonic()
         self._become(State.ANSWERING)
         worker.send(request)
         await self._answered.wait()
-
-    def never_asked(self, answer: Answer) -> None:
-        """Mark an answer that was stopped before its turn came."""
-        answer.state, answer.reason = AnswerState.DONE, "stop"
 
     def stop(self) -> None:
         """Ask the worker to stop decoding; the answer ends with reason `stop`."""
@@ -300,81 +290,21 @@ class LiveVariant:
             case _ if self._answer is not None and not self._answer.over:
                 if not isinstance(event, Alive):
                     self._grew_s = self._heard_s
-                self._grow(self._answer, event)
-
-    def _grow(self, answer: Answer, event: Event) -> None:
-        match event:
-            case Started():
-                answer.state = AnswerState.PREFILL
-                # From the beginning: what is cut off before the end was never counted.
-                answer.counted = -1 if isinstance(self.spec, OpenAI) else None
-                answer.received_ns = event.received_ns
-                answer.prompt_tokens = event.prompt_tokens
-                answer.cached_tokens = event.cached_tokens
-                answer.prefill_total = event.prompt_tokens - event.cached_tokens
-            case Prefilled():
-                answer.prefill_done, answer.prefill_total = event.done, event.total
-                if event.done >= event.total:
-                    answer.prefilled_ns = event.at_ns
-            case Tokens():
-                answer.state = AnswerState.STREAMING
-                answer.ids += event.ids
-                answer.pieces += event.pieces
-                answer.times_ns += event.times_ns
-                answer.text += "".join(event.pieces)
-            case Finished():
-                answer.text = event.text
-                answer.reason = event.reason
-                if event.chunks >= 0:
-                    answer.counted = event.output_tokens
-                    answer.prompt_tokens = max(0, event.prompt_tokens)
-                    answer.cached_tokens = event.cached_tokens
-                answer.state = AnswerState.DONE
+                self._answer.grow(event, counted_apart=isinstance(self.spec, OpenAI))
                 self._answer_over()
-            case Failed():
-                self._finish_answer(event)
 
     def _finish_answer(self, failure: Failed) -> None:
         """End the answer under way, if there is one, with `failure`; what was said is kept."""
-        answer = self._answer
-        if answer is not None and not answer.over:
-            answer.failure = failure
-            answer.reason = "failed"
-            answer.state = AnswerState.FAILED
+        if self._answer is not None and not self._answer.over:
+            self._answer.fail(failure)
             self._answer_over()
 
     def _answer_over(self) -> None:
-        if self._answer is not None:
-            self._answer.ledger = self.ledger
+        """Let go of the answer under way, if it is over."""
+        if self._answer is None or not self._answer.over:
+            return
+        self._answer.ledger = self.ledger
         self._answer = None
         self._answered.set()
         if self.state is State.ANSWERING:
             self._become(State.READY)
-
-
-def not_begun(error: MakeFailed | UserError | OSError) -> Failed:
-    """What to tell of a variant that could not be made, or begun with as the profile asks."""
-    if isinstance(error, MakeFailed):
-        return error.failure
-    if isinstance(error, UserError):
-        place = f"{error.where}: " if error.where else ""
-        return Failed("cannot_start", f"{place}{error.what}", error.mend)
-    place = f": {error.filename}" if error.filename else ""
-    return Failed("internal", f"{error.strerror or error}{place}")
-
-
-def _ended(error: WorkerEnded, killed_before: int | None) -> Failed:
-    """What to say of a worker that is gone. Only the kernel knows whether memory was the reason."""
-    if error.returncode == -signal.SIGKILL and oom_kills() != killed_before:
-        return Failed(
-            "out_of_memory",
-            f"{error.reason} as the machine ran out of memory",
-            "end what else holds memory, or load one variant at a time",
-        )
-    return Failed("worker_ended", error.reason, "look at the worker's log, then retry")
-
-
-def _unforeseen(error: Exception) -> Failed:
-    """What to tell of an exception that none of ours should have raised."""
-    what = one_line(f"{type(error).__name__}: {error}").rstrip(" :")
-    return Failed("internal", what, f"retry; the logs in {paths.logs_dir()} tell more")

@@ -10,8 +10,9 @@ from datetime import datetime
 from typing import Any, Protocol
 
 import quantchat
+from quantchat.bench.failures import not_begun
 from quantchat.bench.headless import on_signals
-from quantchat.bench.live_variant import State, not_begun
+from quantchat.bench.live_variant import State
 from quantchat.bench.record import environment
 from quantchat.bench.requests import load_request
 from quantchat.errors import UserError

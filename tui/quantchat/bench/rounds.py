@@ -128,7 +128,7 @@ class Rounds:
         else:
             for variant in sides:
                 if self.stopped:
-                    variant.never_asked(turn.answers[variant.label])
+                    turn.answers[variant.label].never_asked()
                 else:
                     with self.around(variant, turn.answers[variant.label]):
                         await self._answer(variant, turn, task, threads_for(1))
