@@ -6,7 +6,8 @@ import contextlib
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -35,6 +36,8 @@ class FakeServer(ThreadingHTTPServer):
     """What it answers where it is asked for its models, in place of a list."""
     recorded: Callable[[dict[str, Any]], str | tuple[int, dict[str, Any]]] | None = None
     """What a server said to a request: the text of its stream, or a status and a body."""
+    native: Mapping[str, Any] = {}
+    """What it answers, by path, beside OpenAI's protocol."""
     held = False
     """Leaves the stream that was recorded open."""
     counts_along = False
@@ -45,6 +48,8 @@ class FakeServer(ThreadingHTTPServer):
     def __init__(self, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.requests: list[dict[str, Any]] = []
+        self.asked: list[tuple[str, int]] = []
+        """The path of each request, and when it came, by the clock of the workers."""
         self.keys: list[str] = []
         self._connections: list[socket.socket] = []
         self.hung_up = threading.Event()
@@ -74,6 +79,10 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
+        self.server.asked.append((self.path, time.perf_counter_ns()))
+        if self.path in self.server.native:
+            self._json(200, self.server.native[self.path])
+            return
         if self.server.listed is not None:
             self._whole(200, "text/html", self.server.listed.encode())
             return
@@ -81,7 +90,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(200, {"object": "list", "data": [{**listed, "max_model_len": 4096}]})
 
     def do_POST(self) -> None:
+        self.server.asked.append((self.path, time.perf_counter_ns()))
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if self.path in self.server.native:
+            self._json(200, self.server.native[self.path])
+            return
         self.server.requests.append(body)
         self.server.keys.append(self.headers["authorization"])
         behaviour = self.server.behaviour

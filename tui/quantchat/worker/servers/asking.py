@@ -46,19 +46,26 @@ def asked(
     chat: bool,
     dialect: Dialect,
     template: Mapping[str, bool | int | str],
+    ollama: bool = False,
 ) -> dict[str, Any]:
     """The arguments for the client. What was wished for is asked of each server, come what may.
 
-    `template` is for the variables of a chat template.
+    `template` is for the variables of a chat template, of which `ollama` knows but whether a model
+    thinks, by another name.
     """
     sampling = request.sampling
     more: dict[str, Any] = {}  # vLLM, SGLang and llama.cpp know these
     if template and chat:
         more["chat_template_kwargs"] = dict(template)
+        if ollama and template.get("enable_thinking") is False:
+            more["reasoning_effort"] = "none"  # which vLLM refuses
     if sampling.top_k:
         more["top_k"] = sampling.top_k
     elif dialect.neutral and sampling.temperature:
         more |= {"top_k": _ALL, "min_p": 0.0}
+    if dialect.neutral:
+        # OpenAI's own are none by default. Ollama has those of its Modelfile unless it is told.
+        more |= {"presence_penalty": 0.0, "frequency_penalty": 0.0}
     if dialect.neutral or sampling.repetition_penalty != 1:
         more["repetition_penalty"] = more["repeat_penalty"] = sampling.repetition_penalty
     if dialect.neutral and request.fresh:

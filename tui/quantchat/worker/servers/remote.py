@@ -29,6 +29,7 @@ from quantchat.worker.protocol import (
     Started,
     Tokens,
 )
+from quantchat.worker.servers import ollama
 from quantchat.worker.servers.asking import DIALECTS, asked
 from quantchat.worker.servers.refusals import cut_off, is_of_the_request, is_transport, refusal
 from quantchat.worker.variant import SERVER, STARTED_SERVER, Ledger, Resolved
@@ -88,9 +89,10 @@ class RemoteDecoder:
         self._build = ""
         """What it says it is: as a rule its version."""
         self._has: list[str] = []
-        """The names it lists."""
+        """The names it lists, where the model's is none of them."""
         self._told: Any = None
         """What it lists of the model."""
+        self._ollama: ollama.Ollama | None = None
 
     def _key(self) -> str:
         if not self._key_env:
@@ -110,6 +112,8 @@ class RemoteDecoder:
         """Ask what the server has, and for one token. Raises Refused."""
         self._run(self._list())
         self._run(self._warm_up())
+        if self._build == ollama.FINGERPRINT:
+            self._ollama = self._run(ollama.found(self._client, self._url, self._model))
 
     async def _list(self) -> None:
         import openai
@@ -120,8 +124,9 @@ class RemoteDecoder:
             raise  # it would be waited for twice
         except Exception:  # noqa: BLE001 - a page of HTML raises what it likes
             return  # not every server lists; the first request will tell
-        self._has = [model.id for model in listed]
-        self._told = next((model for model in listed if model.id == self._model), None)
+        names = (self._model, self._model + ollama.LATEST)
+        self._told = next((model for model in listed if model.id in names), None)
+        self._has = [] if self._told else [model.id for model in listed]
 
     async def _warm_up(self) -> None:
         # Warm and fresh, so that it is also asked what only sampling and measuring need.
@@ -150,7 +155,7 @@ class RemoteDecoder:
         # vLLM and SGLang; llama.cpp for one request, and of old what the model was trained for.
         length = extra.get("max_model_len") or given.get("n_ctx") or given.get("n_ctx_train") or 0
         owner = getattr(self._told, "owned_by", "")
-        return Resolved(
+        resolved = Resolved(
             engine="openai",
             model=self._model,
             architecture="not told by the server",
@@ -169,6 +174,7 @@ class RemoteDecoder:
                 **({"server": self._build} if self._build else {}),
             },
         )
+        return self._ollama.told(resolved) if self._ollama else resolved
 
     @property
     def note(self) -> str:
@@ -178,14 +184,14 @@ class RemoteDecoder:
             if self._counts
             else "the server counts no tokens, so tok/s and TPOT are not known"
         )
-        own = "a prompt cache of its own"
+        own = "it may answer from a prompt cache of its own"
         sampling = [] if self._dialect.whole else ["top-p"]
         sampling += [] if self._dialect.neutral else ["top-k and repetition penalty"]
         if sampling:
             own += f", and by a {', '.join(sampling)} of its own"
         return (
             "a server: times are of arrival here, ITL from chunk to chunk; "
-            f"{counted}; it may answer from {own}"
+            f"{counted}; {self._ollama.ways if self._ollama else own}"
         )
 
     def ledger(self) -> Ledger:
@@ -228,6 +234,10 @@ class RemoteDecoder:
             counted = stream.chunks
         if reason == "length" and 0 <= counted < request.max_new_tokens:
             reason = "context"  # vLLM takes a prompt that leaves less room than was asked for
+        if self._ollama and usage:
+            spent = usage.prompt_tokens, usage.completion_tokens
+            if self._ollama.dropped(request.messages, *spent):
+                reason = "context"
         details = getattr(usage, "prompt_tokens_details", None)
         outbox.send(
             Finished(
@@ -264,11 +274,11 @@ class RemoteDecoder:
 
     async def _read(self, request: Generate, outbox: Outbox, stream: _Stream) -> None:
         try:
-            chunks = await self._open(request)
+            chunks = await self._begin(request, outbox)
         except Exception as error:
             if not is_transport(error):
                 raise
-            chunks = await self._open(request)  # a kept connection may have died of age
+            chunks = await self._begin(request, outbox)  # a kept connection may have died of age
         try:
             async for chunk in chunks:
                 self._take(chunk, request.turn, outbox, stream)
@@ -278,6 +288,13 @@ class RemoteDecoder:
             raise cut_off(self._where, str(error) or type(error).__name__) from error
         if not stream.reason:
             raise cut_off(self._where, "it ended in the middle of the answer")
+
+    async def _begin(self, request: Generate, outbox: Outbox) -> AsyncIterator[Any]:
+        if self._ollama:
+            await self._ollama.load()
+            # Anew: to load a model is no part of a TTFT.
+            outbox.send(Started(request.turn, time.perf_counter_ns(), 0, 0))
+        return await self._open(request)
 
     def _take(self, chunk: Any, turn: int, outbox: Outbox, stream: _Stream) -> None:
         now = time.perf_counter_ns()
@@ -307,6 +324,7 @@ class RemoteDecoder:
             chat=self._chat,
             dialect=self._dialect,
             template=self._template,
+            ollama=self._ollama is not None,
         )
         ways = self._client.chat.completions if self._chat else self._client.completions
         opened: Any = await ways.create(**arguments)
@@ -324,7 +342,7 @@ class RemoteDecoder:
                 where=self._where,
                 model=self._model,
                 key_env=self._key_env,
-                has=[] if self._model in self._has else self._has,
+                has=self._has,
             )
             if told is None:
                 raise

@@ -1,0 +1,144 @@
+"""Ollama, which tells more of a model than OpenAI's protocol has words for: https://docs.ollama.com.
+
+Its OpenAI side takes no top-k, min-p or repetition penalty and no word against its prompt cache. It
+drops in silence what its context has no room for, and unloads a model that was idle, or that had to
+make room.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from quantchat.worker.protocol import Message
+from quantchat.worker.variant import Resolved
+
+FINGERPRINT = "fp_ollama"
+"""How it signs what it says in OpenAI's protocol."""
+LATEST = ":latest"
+"""What it adds to a name without a tag."""
+
+_NO_PENALTY_SINCE = (0, 32, 10)
+"""Until then a model whose Modelfile says nothing had a `repeat_penalty` of 1.1."""
+_SETS_NOTHING = {"top_k": 0.0, "min_p": 0.0, "typical_p": 1.0, "repeat_penalty": 1.0}
+"""Parameters that cannot be asked for, and their values without effect."""
+_KEPT = (4, 5)
+"""Tokens of the beginning that stay where it cuts a prompt, without and with a BOS token."""
+
+
+class Ollama:
+    """One model of an Ollama."""
+
+    def __init__(
+        self, client: Any, model: str, version: str, shown: dict[str, Any], digest: str
+    ) -> None:
+        self._client = client
+        self._model = model
+        self._version = version
+        self._shown = shown
+        self._digest = digest
+        self.context = 0
+        """Tokens that it has room for; 0: not told."""
+        self._read: tuple[Sequence[Message], int] | None = None
+        """The last prompt, and the tokens of it and of its answer."""
+
+    async def load(self) -> None:
+        """Have the model loaded, at once where it is. Raises what the client raises."""
+        asked = {"model": self._model, "stream": False}
+        await self._client.post("/api/generate", body=asked, cast_to=object)
+        if not self.context:
+            listed = await self._client.get("/api/ps", cast_to=object)
+            running = _named(self._model, listed["models"])  # another may have taken its room
+            self.context = int(running.get("context_length") or 0)
+
+    def told(self, resolved: Resolved) -> Resolved:
+        """`resolved`, with what it tells of the model."""
+        details = self._shown.get("details") or {}
+        about = self._shown.get("model_info") or {}
+        return replace(
+            resolved,
+            architecture=details.get("family") or resolved.architecture,
+            kernel="server (Ollama)",
+            dtype=details.get("quantization_level") or resolved.dtype,
+            context_length=self.context,
+            parameters=int(about.get("general.parameter_count") or 0),
+            checkpoint_hash=self._digest,
+            libraries={**resolved.libraries, "server": f"ollama {self._version}"},
+        )
+
+    @property
+    def ways(self) -> str:
+        """What it does of its own accord, for the end of a sentence."""
+        sampling = self._sampling()
+        own = f", samples by {', '.join(sampling)} of its own" if sampling else ""
+        room = f"its context of {self.context} tokens" if self.context else "its context"
+        system = "; its Modelfile adds a system prompt" if self._shown.get("system") else ""
+        return (
+            f"Ollama keeps prompts even if asked not to{own}, and drops silently what {room} "
+            f"cannot hold{system}"
+        )
+
+    def _sampling(self) -> list[str]:
+        """The parameters that stand whatever is asked for, where they have an effect."""
+        stand = {"top_k": "40"}
+        version = tuple(int(one) for one in re.findall(r"\d+", self._version)[:3])
+        if (0, 0, 0) < version < _NO_PENALTY_SINCE:  # a build of one's own may call itself 0.0.0
+            stand["repeat_penalty"] = "1.1"
+        for line in str(self._shown.get("parameters") or "").splitlines():
+            name, _, value = line.strip().partition(" ")
+            if name in _SETS_NOTHING:
+                stand[name] = value.strip()
+        return [
+            f"{name} {value}"
+            for name, value in stand.items()
+            if not re.fullmatch(r"[\d.]+", value) or float(value) != _SETS_NOTHING[name]
+        ]
+
+    def dropped(self, messages: Sequence[Message], prompt: int, output: int) -> bool:
+        """Whether it left out part of a prompt, or of what it had read while it answered.
+
+        By its counts of tokens, `prompt` and `output`. It says nothing of it, and what it drops of
+        a chat to make room for a longer prompt is not always seen.
+        """
+        before, self._read = self._read, (messages, prompt + output)
+        if self.context:
+            # So much it leaves of a prompt that is too long.
+            left = [self.context - (self.context - kept) // 2 for kept in _KEPT]
+            if prompt + output > self.context or prompt in left:
+                return True
+        if before is None:
+            return False
+        earlier, read = before
+        goes_on = len(messages) > len(earlier) and messages[: len(earlier)] == earlier
+        return goes_on and prompt < read
+
+
+async def found(client: Any, base_url: str, model: str) -> Ollama | None:
+    """The Ollama that `client` asks at `base_url`.
+
+    None where only its OpenAI side is reached, or the model is one of its cloud's.
+    """
+    root, _, path = base_url.rstrip("/").rpartition("/")
+    if path != "v1":
+        return None
+    native = client.with_options(base_url=root)
+    try:
+        version = await native.get("/api/version", cast_to=object)
+        shown = await native.post("/api/show", body={"model": model}, cast_to=object)
+        listed = await native.get("/api/tags", cast_to=object)
+        if shown.get("remote_host"):
+            return None
+        digest = str(_named(model, listed["models"]).get("digest") or "")
+        one = Ollama(native, model, str(version["version"]), shown, digest)
+        await one.load()
+    except Exception:  # noqa: BLE001 - a proxy before it answers what it likes
+        return None
+    return one
+
+
+def _named(model: str, listed: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What is listed of `model`; nothing where it is not."""
+    names = (model, model + LATEST)
+    return next((one for one in listed if one.get("name") in names), {})
