@@ -12,6 +12,9 @@ from fakes.openai_server import FakeServer
 from fakes.opened import Opened
 from fakes.served_pair import served_pair
 from quantchat.bench.conversation import Answer
+from quantchat.bench.measurement import Measurement
+from quantchat.bench.rounds import Plan, Task
+from quantchat.metrics.sampler import DeviceSampler
 from quantchat.profile.load import loads
 from quantchat.worker.protocol import Message
 from quantchat.worker.servers.ollama import Ollama
@@ -142,12 +145,30 @@ async def test_an_answer_that_lost_its_beginning_is_told(
     assert (answer.reason, answer.context_full, answer.text) == ("context", True, "Paris")
 
 
+async def test_a_measurement_doubts_kept_prompts_and_other_templates(
+    opened: Opened, server: FakeServer
+) -> None:
+    def by_thought(body: dict[str, Any]) -> str:
+        return saying(16 if "reasoning_effort" in body else 37)
+
+    server.recorded = by_thought
+    await opened.load()
+    sampler = DeviceSampler()
+    run = Measurement(opened.comparison, Plan((Task("Where?"),), rounds=1, warmup=0), sampler)
+    await run.run()
+    sampler.close()
+    told = "\n".join(run.flags)
+    assert "prompt 1: the sides read different numbers of tokens (one 16, other 37)" in told
+    assert "one: the server keeps prompts and cannot be told not to" in told
+
+
 async def test_where_only_its_openai_side_is_reached_it_is_a_server_as_any_other(
     opened: Opened, server: FakeServer
 ) -> None:
     server.native = {}
     one = await opened.load()
     assert one.ready is not None and "from a prompt cache of its own" in one.ready.note
+    assert one.ready.keeps_prompts
     assert one.ready.resolved.libraries["server"] == "fp_ollama"
     assert (await asked(opened)).text == "Paris"
 

@@ -113,6 +113,8 @@ class Measurement:
             *_unsteady(self.measured),
             *_unequal(self.measured),
             *_otherwise_asked(self.comparison.sides),
+            *_other_prompts(self.measured),
+            *_kept(self.comparison.sides),
             *_restless(self._gpus),
             *_shared(self._strangers),
         ]
@@ -173,6 +175,34 @@ def _otherwise_asked(sides: Sequence[LiveVariant]) -> list[str]:
         return []
     without = next(label for label, has in templates.items() if not has)
     return [f"{without} has no chat template and the other has one: they are not asked alike"]
+
+
+def _other_prompts(measured: Sequence[Measured]) -> list[str]:
+    """Tasks of which the sides read different numbers of tokens, told once, of a server's side.
+
+    Two local variants with different tokenizers do so rightly. Of a server neither tokenizer nor
+    chat template is known, and both should be the other side's.
+    """
+    for one in measured:
+        answers = list(one.turn.answers.values())
+        read = {a.variant: a.prompt_tokens for a in answers if a.prompt_tokens > 0}
+        if len(set(read.values())) > 1 and any(a.in_chunks for a in answers):
+            told = ", ".join(f"{label} {count}" for label, count in read.items())
+            return [
+                f"prompt {one.task + 1}: the sides read different numbers of tokens ({told}): "
+                "their chat templates or tokenizers differ, and the answers may for that alone"
+            ]
+    return []
+
+
+def _kept(sides: Sequence[LiveVariant]) -> list[str]:
+    """Servers that kept the prompts, which come in each round anew."""
+    return [
+        f"{one.label}: the server keeps prompts and cannot be told not to: from the second time on "
+        "the TTFT of a prompt is that of its cache"
+        for one in sides
+        if one.ready and one.ready.keeps_prompts
+    ]
 
 
 def _restless(readings: Mapping[str, Sequence[GpuSample]]) -> list[str]:

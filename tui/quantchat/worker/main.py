@@ -136,6 +136,7 @@ class _Server:
                 weights_s=there - imported,
                 warmup_s=ready - there,
                 note=server.note,
+                keeps_prompts=server.keeps_prompts,
             )
         )
 

@@ -170,6 +170,8 @@ class Ready:
     """What the user must know of it, e.g. why it does not decode in a faster mode."""
     fetch_s: float = 0.0
     """What of the time until now the network took, which is no part of loading."""
+    keeps_prompts: bool = False
+    """Whether it is a server that keeps prompts even where each shall stand alone."""
 
 
 @dataclass(frozen=True)

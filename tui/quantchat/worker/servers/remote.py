@@ -177,6 +177,11 @@ class RemoteDecoder:
         return self._ollama.told(resolved) if self._ollama else resolved
 
     @property
+    def keeps_prompts(self) -> bool:
+        """Whether it keeps the prompts that it is asked to forget."""
+        return self._build == ollama.FINGERPRINT
+
+    @property
     def note(self) -> str:
         """What must be known of the figures."""
         counted = (
