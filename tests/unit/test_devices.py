@@ -15,12 +15,13 @@ from accelerate import dispatch_model, init_empty_weights
 
 from fakes.saved import LEDGER
 from fakes.scripted_worker import resolved
+from fakes.tiny_folder import tiny_folder
 from fakes.tiny_llama import tiny_llama
 from quantchat.app.widgets.live_panel import ledger_parts
 from quantchat.worker import memory
 from quantchat.worker.decode.own import OwnLoop
 from quantchat.worker.decode.steps.eager import EagerStep
-from quantchat.worker.engines import devices, loaded
+from quantchat.worker.engines import devices, load, loaded
 from quantchat.worker.engines.gptq_engine import _on_one, _place
 from quantchat.worker.failures import Refused
 from quantchat.worker.protocol import Load
@@ -46,6 +47,26 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_the_chosen_gpu_is_the_current_one(gpus: list[int], wish: str, device: str) -> None:
     assert devices.choose_device(wish) == device
     assert gpus == ([] if device == "cpu" else [int(device[-1])])
+
+
+def test_the_gpu_of_a_loaded_model_is_the_current_one(
+    gpus: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first GPU is full: transformers' device map puts all the weights on the second."""
+    folder = tiny_folder(tmp_path)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (FREE * index, 2 * FREE))
+    model = tiny_llama()
+    monkeypatch.setattr(loaded.Loaded, "input_device", torch.device("cuda:1"))
+    monkeypatch.setattr(
+        transformers.AutoModelForCausalLM,
+        "from_pretrained",
+        lambda _model, **more: (model, {"missing_keys": []}),
+    )
+    load(Load("transformers", str(folder), {}), lambda stage: None)
+    assert gpus[-1] == 1
+    monkeypatch.setattr(loaded.Loaded, "input_device", torch.device("cpu"))
+    load(Load("transformers", str(folder), {}, device="cpu"), lambda stage: None)
+    assert gpus[-1] == 1
 
 
 def test_a_gpu_that_torch_cannot_use_is_told(

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quantchat.worker.engines.devices import make_current
 from quantchat.worker.engines.files_check import check_files
 from quantchat.worker.engines.hub import checkpoint
 from quantchat.worker.engines.loaded import Loaded
@@ -62,6 +63,7 @@ def load(
 
         attach(loaded.model, adapter)
         loaded.wear(adapter.kind, digest(adapter.folder))
+    make_current(loaded.input_device)
     return loaded
 
 

@@ -40,6 +40,18 @@ def choose_device(wish: str) -> str:
     return f"cuda:{index}"
 
 
+def make_current(device: Any) -> None:
+    """Make the GPU where a loaded model's inputs lie, a `torch.device`, the current one.
+
+    It may be another one than was chosen: all weights lie on the second GPU where the first is full
+    already, and ExLlamaV2 leaves that of its last layer the current one (q_matrix.cu).
+    """
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.set_device(device.index)
+
+
 def passed_over(wish: str) -> str:
     """Why a GPU that is there is not used by a variant of the device `wish`; empty where it is not.
 
