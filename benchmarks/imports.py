@@ -30,7 +30,7 @@ ENGINES = {
 }
 MOST_NAMED = 12
 _PROGRAM = """
-import collections, json, sys, time
+import collections, contextlib, json, sys, time
 from quantchat.worker import unneeded
 from quantchat.worker.memory import resident_bytes
 from quantchat.worker.protocol import Load
@@ -38,7 +38,8 @@ before = set(sys.modules)
 if sys.argv[3] == "hidden":
     unneeded.hide(Load(sys.argv[1], "", {}))
 began = time.process_time()
-exec(sys.argv[2])
+with unneeded.compiled_when_called() if sys.argv[3] == "hidden" else contextlib.nullcontext():
+    exec(sys.argv[2])
 spent = time.process_time() - began
 new = [name for name in sys.modules if name not in before and sys.modules[name] is not None]
 by_package = collections.Counter(name.partition(".")[0] for name in new)

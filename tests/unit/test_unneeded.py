@@ -6,10 +6,12 @@ import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import quantchat
+from quantchat.worker.unneeded import compiled_when_called
 
 PROGRAM = """
 import importlib.util, sys
@@ -42,3 +44,52 @@ def test_what_is_hidden_from_which_engine(engine: str, trust: str, hidden: list[
         check=True,
     )
     assert run.stdout.strip() == str(hidden)
+
+
+def test_a_decorator_alone_needs_no_compiler() -> None:
+    torch = pytest.importorskip("torch")
+    compiled: list[str] = []
+
+    def backend(graph: Any, _: Any) -> Any:
+        compiled.append("once")
+        return graph.forward
+
+    def twice(x: Any) -> Any:
+        """Twice of it."""
+        return x + x
+
+    before = torch.compile
+    with compiled_when_called():
+        twice = torch.compile(backend=backend, dynamic=False)(twice)
+        once = torch.compile(lambda x: x, backend=backend)
+        module = torch.compile(torch.nn.Identity(), backend=backend)
+    assert torch.compile is before
+    assert compiled == []
+    assert twice.__doc__ == "Twice of it."
+    assert [float(twice(torch.tensor(3.0))) for _ in range(2)] == [6.0, 6.0]
+    assert float(once(torch.tensor(3.0))) == 3.0
+    assert isinstance(module, torch.nn.Module)
+    assert compiled == ["once"]  # nothing is computed by the other one
+
+
+PROGRAM_THAT_IMPORTS = """
+import sys
+from quantchat.worker import unneeded
+from quantchat.worker.protocol import Load
+unneeded.hide(Load("bitsandbytes", "", {}))
+with unneeded.compiled_when_called():
+    import bitsandbytes
+print("torch._dynamo" in sys.modules)
+"""
+
+
+def test_bitsandbytes_brings_no_compiler() -> None:
+    pytest.importorskip("bitsandbytes")
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM_THAT_IMPORTS],
+        env={"PYTHONPATH": str(Path(quantchat.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == "False"

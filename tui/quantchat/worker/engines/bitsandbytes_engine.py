@@ -14,6 +14,7 @@ from quantchat.worker.engines.loaded import (
 from quantchat.worker.engines.tokenizer import fast_tokenizer
 from quantchat.worker.failures import Refused
 from quantchat.worker.protocol import Load
+from quantchat.worker.unneeded import compiled_when_called
 
 
 def load(command: Load, stage: Callable[[str], None]) -> Loaded:
@@ -21,7 +22,8 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
 
     `options`: `quant_type` (nf4, fp4, int8), `double_quant`, `compute_dtype`.
     """
-    import bitsandbytes
+    with compiled_when_called():
+        import bitsandbytes
     import torch
     from transformers import AutoConfig, BitsAndBytesConfig
 

@@ -17,6 +17,7 @@ from quantchat.worker.engines.pickles import refuse_pickled
 from quantchat.worker.engines.tokenizer import fast_tokenizer
 from quantchat.worker.failures import Refused
 from quantchat.worker.protocol import Load
+from quantchat.worker.unneeded import compiled_when_called
 
 
 def load(command: Load, stage: Callable[[str], None]) -> Loaded:
@@ -26,7 +27,9 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     """
     # First, so that its import is counted as importing and not as loading.
     from accelerate.hooks import remove_hook_from_submodules
-    from gptqmodel import BACKEND, GPTQModel
+
+    with compiled_when_called():
+        from gptqmodel import BACKEND, GPTQModel
     from gptqmodel.nn_modules.qlinear import BaseQuantLinear
 
     device = choose_device(command.device)
