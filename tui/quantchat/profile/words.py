@@ -58,3 +58,9 @@ class DescribedSchema(GenerateJsonSchema):
         for key, text in meanings(schema["cls"]).items():
             properties[key]["description"] = text
         return made
+
+    def encode_default(self, dft: Any) -> Any:
+        """As pydantic's, which before 2.14 takes no model whose building was deferred."""
+        if isinstance(dft, BaseModel):
+            type(dft).model_rebuild()
+        return super().encode_default(dft)
