@@ -25,6 +25,7 @@ from fakes.scripted_machine import ScriptedMachine  # noqa: E402
 from fakes.scripted_worker import Script, ScriptedMaker, starter  # noqa: E402
 from quantchat.app.screens.comparison import ComparisonScreen  # noqa: E402
 from quantchat.bench.comparison import Comparison  # noqa: E402
+from quantchat.errors import UserError  # noqa: E402
 from quantchat.profile.model import Profile  # noqa: E402
 
 folder = Path(sys.argv[1])
@@ -65,7 +66,10 @@ if "--broken" in sys.argv:
 quantchat.app.app.QuantchatApp = functools.partial(  # type: ignore[misc,assignment]
     quantchat.app.app.QuantchatApp, make_comparison=compare, make_sampler=ScriptedMachine
 )
-status = quantchat.app.run(profile(), snapshots=folder)
+try:
+    status = quantchat.app.run(profile(), snapshots=folder)
+except UserError as error:
+    sys.exit(f"quantchat: {error}")  # a traceback would be in colours of Python's own
 report = {
     "status": status,
     "closed": [script.closed for script in scripts.values()],
