@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,10 @@ def surroundings(own_folders: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CANARY_API_KEY", "canary-of-the-server")
 
 
-def profile(behaviour: str, *, program: str = "", timeout_s: float = 60) -> Profile:
-    command = json.dumps([program or sys.executable, str(PROGRAM), "{port}", behaviour])
+def profile(
+    behaviour: str, *, program: str = "", timeout_s: float = 60, before: Sequence[str] = ()
+) -> Profile:
+    command = json.dumps([*before, program or sys.executable, str(PROGRAM), "{port}", behaviour])
     return loads(TOML.format(command=command, timeout_s=timeout_s), where="p.toml", folder=Path())
 
 
@@ -137,9 +139,9 @@ async def test_a_program_beside_this_python_is_found(
     ("how", "kind", "said"),
     [
         (
-            {"behaviour": "dies"},
+            {"behaviour": "dies", "before": ["env", "OLLAMA_HOST=127.0.0.1:{port}"]},
             "server_ended",
-            r"ended with status 3 before it was ready: no such",
+            r"the server \(python[\d.]*\) ended with status 3 before it was ready: no such",
         ),
         (
             {"behaviour": "fails"},

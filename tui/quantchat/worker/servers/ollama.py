@@ -57,11 +57,12 @@ class Ollama:
         """`resolved`, with what it tells of the model."""
         details = self._shown.get("details") or {}
         about = self._shown.get("model_info") or {}
+        dtype = details.get("quantization_level") or resolved.dtype
         return replace(
             resolved,
             architecture=details.get("family") or resolved.architecture,
-            kernel="server (Ollama)",
-            dtype=details.get("quantization_level") or resolved.dtype,
+            kernel=f"server (Ollama, {dtype})",  # the screen shows no dtype of a server
+            dtype=dtype,
             context_length=self.context,
             parameters=int(about.get("general.parameter_count") or 0),
             checkpoint_hash=self._digest,

@@ -19,7 +19,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +62,18 @@ def with_port(options: dict[str, Any]) -> dict[str, Any]:
     return {key: put(value) for key, value in options.items()}
 
 
+def _program(command: Sequence[str]) -> str:
+    """The name of what `command` runs, which `env` may start with settings of its own."""
+    words = [one for one in command[1:] if "=" not in one] if command[0] == "env" else command
+    return Path((words or command)[0]).name
+
+
 class StartedServer:
     """Runs `server["command"]`: no shell reads it. `server["path"]` comes first on its PATH."""
 
     def __init__(self, server: dict[str, Any], base_url: str) -> None:
         self._command = [str(word) for word in server["command"]]
-        self._name = f"the server ({Path(self._command[0]).name})"
+        self._name = f"the server ({_program(self._command)})"
         self._ready = str(server.get("ready") or f"{base_url.rstrip('/')}/models")
         self._timeout_s = float(server["timeout_s"])
         self._lines: deque[str] = deque(maxlen=_KEPT)
