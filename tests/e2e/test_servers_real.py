@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import subprocess
 import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import Any
 
 import psutil
@@ -22,6 +24,7 @@ from quantchat.host.environments import Environments
 from quantchat.metrics.sampler import DeviceSampler
 from quantchat.profile.model import DEMO_MODEL, Generation, Profile, Transformers
 from quantchat.quantize.workshop import Workshop
+from quantchat.worker.servers.started import with_port
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(600)]
 
@@ -43,7 +46,8 @@ async def until(condition: Callable[[], object]) -> None:
 
 def profile(base: Path, model: str, command: list[str], **more: Any) -> Profile:
     """bf16, loaded here, beside a server of `command`."""
-    address = ["--host", "127.0.0.1", "--port", "{port}"]
+    told = any("{port}" in word for word in command)
+    address = [] if told else ["--host", "127.0.0.1", "--port", "{port}"]
     server = {"command": [*command, *address], "timeout_s": 300, **more}
     local = {"label": "here", "engine": "transformers", "model": str(base), "decode": "generate"}
     served = {"label": "served", "engine": "openai", "model": model, "server": server}
@@ -208,6 +212,68 @@ async def test_vllm_says_the_same_and_stops_when_it_is_told(
         await until(lambda: run.served.state is State.FAILED)
         assert run.served.failure is not None and run.served.failure.kind == "server_ended"
         assert served.failure is not None and served.text
+
+
+SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+"""What the model's own chat template begins with; the one that Ollama takes leaves it out."""
+
+
+async def make(ollama: list[str], modelfile: Path) -> None:
+    """Have the command `ollama` make a model of `modelfile`, for which a server must run."""
+    serving = await asyncio.create_subprocess_exec(*ollama, "serve", stdout=DEVNULL, stderr=DEVNULL)
+    create = [*ollama, "create", "smollm2", "-f", str(modelfile)]
+    try:
+        await until(lambda: subprocess.run(create, capture_output=True).returncode == 0)
+    finally:
+        serving.terminate()
+        await serving.wait()
+
+
+async def test_ollama_begins_alike_and_what_it_drops_is_told(
+    demo_base: Path, demo_cache: Path, tmp_path: Path
+) -> None:
+    """Where an `ollama` is on PATH; with models and a key of its own, and nothing of its cloud."""
+    ollama = shutil.which("ollama")
+    if ollama is None:
+        pytest.skip("no ollama is on PATH")
+    gguf = Transformers(label="G", engine="transformers", model=DEMO_MODEL, gguf_file=GGUF)
+    wheel = await Workshop().prepare(gguf, lambda progress: None)
+    modelfile = tmp_path / "Modelfile"
+    lines = [f"FROM {Path(wheel.model) / GGUF}", f"SYSTEM {SYSTEM}"]
+    lines += ["PARAMETER num_ctx 256", "PARAMETER num_thread 1", "PARAMETER presence_penalty 1.5"]
+    modelfile.write_text("\n".join(lines))
+    own = ["env", f"HOME={tmp_path}", f"OLLAMA_MODELS={tmp_path}", "OLLAMA_NO_CLOUD=1"]
+    command = [*own, "OLLAMA_HOST=127.0.0.1:{port}", ollama]
+    await make(with_port({"command": command})["command"], modelfile)
+    spec = profile(demo_base, "smollm2", [*command, "serve"])
+    async with beside(spec) as run:
+        here, served = await run.ask("Summarise the causes of the French Revolution.")
+        # It rounds activations to 8 bits, as llama.cpp above.
+        assert (text_divergence(here, served) or len(here.text)) > 10
+        assert (served.reason, served.prompt_tokens) == ("length", here.prompt_tokens)
+        assert served.counted == len(served.pieces) == 16
+        ready = run.served.ready
+        assert ready is not None and "adds a system prompt" in ready.note
+        assert (ready.resolved.dtype, ready.resolved.context_length) == ("Q4_1", 256)
+        assert ready.resolved.libraries["server"].startswith("ollama ")
+        assert memory_of(run.served) > 2**20 * 150
+
+        run.comparison.new_chat()
+        here, served = await run.ask("word " * 300)
+        assert here.prompt_tokens > 300 > 256 > served.prompt_tokens
+        assert served.reason == "context"
+
+        run.comparison.new_chat()
+        run.comparison.set_generation(Generation(max_new_tokens=200))
+        turn = run.comparison.ask("Count from one to one hundred in words.")
+        here, served = run.answers(turn)
+        await until(lambda: len(served.pieces) > 5)
+        (runner,) = run.server().children()
+        runner.kill()
+        await run.comparison.wait()
+        assert served.failure is not None and served.failure.kind == "stream_cut"
+        run.comparison.new_chat()
+        assert (await run.ask(QUESTION))[1].text  # in another one
 
 
 def running(server: psutil.Process) -> float:
