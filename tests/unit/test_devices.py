@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,14 +147,31 @@ def test_auto_asks_the_other_gpus_only_if_the_first_is_too_small(
     small = str(checkpoint(tmp_path / "small", SHARE))
     large = str(checkpoint(tmp_path / "large", SHARE + 2))
     for device in ("cuda:0", "cpu"):
-        assert devices.rooms(Load("gptq", large, {}, device=device)) == {}
+        command = Load("gptq", large, {}, device=device)
+        assert devices.device_for(command) == device
+        assert devices.rooms(command, device) == {}
     assert asked == []
-    assert devices.rooms(Load("gptq", small, {})) == {}
-    assert asked == [0]
-    assert devices.rooms(Load("gptq", large, {})) == {0: SHARE, 1: SHARE, 2: 0}
+    assert devices.device_for(Load("gptq", small, {})) == "cuda:0"
+    assert devices.rooms(Load("gptq", small, {}), "cuda:0") == {}
+    assert set(asked) == {0}
+    assert devices.device_for(Load("gptq", large, {})) == "cuda:0"
+    assert devices.rooms(Load("gptq", large, {}), "cuda:0") == {0: SHARE, 1: SHARE, 2: 0}
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert devices.rooms(Load("gptq", large, {})) == {}
-    assert gpus == []
+    assert devices.rooms(Load("gptq", large, {}), "cuda:0") == {}
+
+
+def test_auto_takes_the_first_gpu_that_has_room_for_all(
+    gpus: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rather than be spread over that one and a full one: over several no step is captured."""
+    free = [FREE // 10, FREE, FREE]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (free[index], FREE))
+    command = Load("transformers", str(checkpoint(tmp_path / "model", SHARE)), {})
+    assert devices.device_for(command) == "cuda:1"
+    assert devices.rooms(command, "cuda:1") == {}
+    assert gpus == [1]
+    assert devices.device_for(replace(command, device="cuda")) == "cuda:0"
 
 
 def test_only_what_the_index_names_is_loaded(tmp_path: Path) -> None:
@@ -189,7 +207,7 @@ def test_transformers_is_told_where(
 
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", from_pretrained)
     command = Load("transformers", str(checkpoint(tmp_path / "model", size)), {}, device=wish)
-    loaded.load_model(command, devices.choose_device(wish))
+    loaded.load_model(command, devices.device_for(command))
     assert {name: told.get(name) for name in given} == given
 
 
@@ -305,8 +323,6 @@ def test_the_ledger_adds_the_gpus_up_and_tells_each(monkeypatch: pytest.MonkeyPa
 
 
 def test_where_it_runs_in_short() -> None:
-    from dataclasses import replace
-
     ran = replace(resolved(), device="cuda:0")
     assert ran.where == "cuda:0"
     assert replace(ran, devices=["cuda:0", "cuda:1", "cuda:3"]).where == "cuda:0+1+3"

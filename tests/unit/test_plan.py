@@ -24,7 +24,6 @@ from quantchat.cli import main
 from quantchat.metrics.gpus import GpuSample
 from quantchat.metrics.host import cpu_has
 from quantchat.metrics.sampler import DeviceSample
-from quantchat.metrics.visible import visible_gpus
 from quantchat.profile.load import load
 from quantchat.profile.model import Profile
 from quantchat.report import plan as report
@@ -159,27 +158,6 @@ def test_without_a_gpu_or_a_torch_that_knows_it_the_ram_counts(
     assert make_plan(on(profile, "cuda"), machine(gpu())).rooms[0].room.cuda
 
 
-@pytest.mark.parametrize(
-    ("shown", "indices"),
-    [
-        (None, [0, 1, 2]),
-        ("", []),
-        ("2,0", [2, 0]),
-        ("1,9,0", [1]),
-        ("-1", []),
-        ("0,0", [0]),
-        ("GPU-1", [1]),
-        ("GPU-1, 0", [1, 0]),
-        ("MIG-3", [3]),
-        ("3", []),
-        ("rubbish", []),
-    ],
-)
-def test_cuda_numbers_what_it_is_shown(shown: str | None, indices: list[int]) -> None:
-    gpus = [gpu(0), gpu(1), gpu(2)] + ([gpu(3, mig=True)] if shown in ("MIG-3", "3") else [])
-    assert [one.index for one in visible_gpus(gpus, shown)] == indices
-
-
 def test_the_shown_gpus_are_planned_for(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     (room,) = make_plan(profile, machine(gpu(0), gpu(1, used=5))).rooms
@@ -203,6 +181,20 @@ def test_what_is_too_large_for_the_first_gpu_is_planned_for_all(profile: Profile
     assert make_plan(profile, machine(gpu(total=12)), pair=pair).fit == "does not fit"
     unknown = machine(gpu(0, total=12), replace(gpu(1), memory_used=None))
     assert make_plan(profile, unknown, pair=pair).fit == "not known"
+
+
+def test_what_is_too_large_for_the_first_gpu_lies_on_the_next_that_takes_it_all(
+    profile: Profile,
+) -> None:
+    three = machine(gpu(0, used=22), gpu(1, used=14), gpu(2))
+    plan = make_plan(profile, three, pair=(0, 2))
+    # GPTQ's checkpoint has 3.9 GB; NF4 is made of bf16's, of 13.5 GB.
+    assert [one.room.gpus for one in plan.variants] == [(1,), (2,), (2,)]
+    assert plan.fit == "fits"
+    # What is quantized on load fits where its checkpoint does not.
+    assert make_plan(profile, machine(gpu(0, total=12), gpu(1, total=12))).variants[
+        1
+    ].room.gpus == (0,)
 
 
 @pytest.mark.parametrize("pair", [(0, 2), (2, 0)])

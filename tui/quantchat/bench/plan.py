@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from quantchat.errors import UserError
 from quantchat.metrics.estimate import Estimate, estimate, notes
+from quantchat.metrics.gpus import GpuSample
 from quantchat.metrics.host import cpu_has
 from quantchat.metrics.model_files import ModelFiles
 from quantchat.metrics.sampler import DeviceSample
@@ -193,7 +194,7 @@ def _variant(spec: AnyVariant, sample: DeviceSample, tokens: int, fetch: bool) -
     except UserError as error:
         return VariantPlan(spec.label, room, None, str(error), notes=risks)
     reckoned = _estimate(spec, files, room.cuda, tokens)
-    room = _spread(spec, sample, reckoned) or room
+    room = _elsewhere(spec, sample, files, reckoned) or room
     return VariantPlan(
         spec.label, room, reckoned, notes=[*risks, *told, *notes(spec, files, tokens)]
     )
@@ -229,7 +230,7 @@ def _refuse_gguf(spec: AnyVariant) -> None:
 
 
 def _room(spec: AnyVariant, sample: DeviceSample) -> Room:
-    """The device the worker of `spec` will choose (`choose_device` there), or its server."""
+    """The device the worker of `spec` chooses for what is small, or its server."""
     if isinstance(spec, OpenAI):
         where = "a server started here" if spec.server else urlsplit(spec.base_url).netloc
         return Room(one_line(where), False, None, None)
@@ -243,24 +244,35 @@ def _room(spec: AnyVariant, sample: DeviceSample) -> Room:
         return Room("RAM", False, host.ram_total - host.ram_used, host.ram_total)
     if index >= len(gpus):
         return Room(f"cuda:{index}, which is not there", True, None, None)
-    gpu = gpus[index]
+    return _room_of(gpus[index])
+
+
+def _room_of(gpu: GpuSample) -> Room:
     name = f"GPU {gpu.index} ({gpu.name})"
     return Room(name, True, gpu.memory_free, gpu.memory_total, (gpu.index,))
 
 
-def _spread(spec: AnyVariant, sample: DeviceSample, needed: Estimate) -> Room | None:
-    """All GPUs together, where the worker will spread the weights over them (`rooms` there).
+def _elsewhere(
+    spec: AnyVariant, sample: DeviceSample, files: ModelFiles, needed: Estimate
+) -> Room | None:
+    """Where weights lie that are too large for the first GPU (`device_for` and `rooms` there).
 
+    The next one that has room for all of the checkpoint, or all GPUs together. None: on the first.
     Never over MIG instances: CUDA shows a process one of them, and no board beside it (MIG user
     guide, CUDA device enumeration).
     """
     gpus = shown_gpus(sample.gpus)
-    if not needed.cuda or spec.device != "auto" or isinstance(spec, AutoGptq):
+    if not needed.cuda or spec.device != "auto":
         return None
-    if len(gpus) < 2 or any(gpu.mig for gpu in gpus):
+    if len(gpus) < 2 or any(gpu.mig for gpu in gpus) or gpus[0].memory_free is None:
         return None
-    first = gpus[0].memory_free
-    if first is None or needed.weights <= SHARE * first:
+    # What is quantized ahead is loaded as it is held then.
+    checkpoint = needed.weights if isinstance(spec, Gptq | AutoGptq) else files.bytes
+    free = [(gpu, SHARE * gpu.memory_free) for gpu in gpus if gpu.memory_free is not None]
+    fitting = next((gpu for gpu, room in free if checkpoint <= room), None)
+    if fitting is not None:
+        return _room_of(fitting)
+    if isinstance(spec, AutoGptq) or needed.weights <= SHARE * gpus[0].memory_free:
         return None
     return Room(
         f"GPUs {', '.join(str(gpu.index) for gpu in gpus)} together",

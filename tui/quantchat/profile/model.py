@@ -71,8 +71,8 @@ class VariantBase(Table):
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$", examples=["auto", "cpu", "cuda:0"]
     )
-    """`auto` takes the first GPU, or all of them where it is too small for the weights, or the CPU
-    where there is none; `cuda:1` names a GPU, counted as nvidia-smi does; `cpu` keeps off it."""
+    """`auto` takes the first GPU with room for the weights, or all where none has, or the CPU where
+    there is none; `cuda:1` names a GPU, counted as nvidia-smi does; `cpu` keeps off it."""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flex_attention"] = "auto"
     """Attention implementation, as transformers names it."""
     decode: Literal["auto", "generate", "eager", "compile", "graph"] = "auto"

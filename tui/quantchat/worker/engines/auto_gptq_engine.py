@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from quantchat.worker.engines.devices import choose_device
+from quantchat.worker.engines.devices import device_for
 from quantchat.worker.engines.loaded import Loaded
 from quantchat.worker.engines.pickles import refuse_pickled
 from quantchat.worker.engines.tokenizer import fast_tokenizer
@@ -40,7 +40,7 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
             'name an interpreter that has it beside transformers 4: python = "…"',
         ) from error
 
-    device = choose_device(command.device)
+    device = device_for(command)
     # Its kernels multiply in the activations' dtype and know no bfloat16; float16 is slow on a CPU.
     wish = command.dtype
     if wish == "auto":

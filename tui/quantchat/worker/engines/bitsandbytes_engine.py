@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from quantchat.worker.engines.devices import choose_device
+from quantchat.worker.engines.devices import device_for
 from quantchat.worker.engines.loaded import (
     Loaded,
     choose_dtype,
@@ -27,7 +27,7 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     import torch
     from transformers import AutoConfig, BitsAndBytesConfig
 
-    device = choose_device(command.device)
+    device = device_for(command)
     tokenizer = fast_tokenizer(command)
     stage("loading weights")
     config = AutoConfig.from_pretrained(

@@ -20,6 +20,20 @@ SHARE = 0.85
 the allocator's slack need the rest."""
 
 
+def device_for(command: Load) -> str:
+    """Return the torch device for a variant, and make it the current one. Raises Refused.
+
+    `auto` takes the first GPU that has room for the whole checkpoint: on one GPU the step can be
+    captured, over several it cannot. Where none has, it is the first of all (see `rooms`).
+    """
+    there = _gpus()
+    if command.device != "auto" or there < 2:
+        return choose_device(command.device)
+    needed = weights_on_disk(command.model)
+    fitting = (index for index in range(there) if needed <= _room(index))
+    return choose_device(f"cuda:{next(fitting, 0)}")
+
+
 def choose_device(wish: str) -> str:
     """Return the torch device for a profile's `device`, and make it the current one.
 
@@ -90,23 +104,22 @@ def emulated(dtype: Any, device: str) -> str:
     )
 
 
-def rooms(command: Load) -> dict[int, int]:
-    """Bytes for weights on each GPU, by its number; empty where they are to lie on one device.
+def rooms(command: Load, device: str) -> dict[int, int]:
+    """Bytes for weights on each GPU, by its number; empty where they are to lie on `device` alone.
 
-    They may lie on several with `auto`, where the checkpoint is larger than the first has room for.
-    What is quantized while it is loaded may still fit there. The others are not even asked before:
-    to be asked how much is free costs a context, some hundred MB on each of them.
+    They may lie on several with `auto`, where the checkpoint is larger than `device` has room for.
+    What is quantized while it is loaded may still fit on one.
     """
     there = _gpus()
     if command.device != "auto" or there < 2:
         return {}
-    first = _room(0)
-    if weights_on_disk(command.model) <= first:
+    if weights_on_disk(command.model) <= _room(int(device.partition(":")[2])):
         return {}
-    return {0: first, **{index: _room(index) for index in range(1, there)}}
+    return {index: _room(index) for index in range(there)}
 
 
 def _room(index: int) -> int:
+    # To be asked costs a context, some hundred MB: no GPU is asked before it is needed.
     import torch
 
     try:

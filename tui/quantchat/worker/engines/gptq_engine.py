@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from quantchat.worker.engines import gptq_kernels
-from quantchat.worker.engines.devices import choose_device, rooms, too_small, weights_on_disk
+from quantchat.worker.engines.devices import device_for, rooms, too_small, weights_on_disk
 from quantchat.worker.engines.loaded import (
     Loaded,
     choose_dtype,
@@ -32,7 +32,7 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
         from gptqmodel import BACKEND, GPTQModel
     from gptqmodel.nn_modules.qlinear import BaseQuantLinear
 
-    device = choose_device(command.device)
+    device = device_for(command)
     wish, note = str(command.options.get("kernel", "auto")), ""
     backend = _backend(wish, BACKEND)
     refuse_pickled(command.model, switch=False)
@@ -71,7 +71,7 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
 
 def _place(command: Load, device: str) -> str | None:
     """`device`, or None where the layers must be dealt out to all GPUs, as GPTQModel then does."""
-    several = rooms(command)
+    several = rooms(command, device)
     if not several:
         return device
     if weights_on_disk(command.model) > sum(several.values()):

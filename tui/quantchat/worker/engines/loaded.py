@@ -136,7 +136,8 @@ def choose_dtype(wish: str) -> Any:
 def load_model(command: Load, device: str, **more: Any) -> Any:
     """Load a transformers model straight onto `device`, from safetensors (or GGUF).
 
-    `auto` leaves it to transformers to go on to the next GPUs once the first one is full. Raises
+    `auto` leaves it to transformers to fill one GPU after the other where none has room for all of
+    it. Raises
     Refused for pickled weights, unless the variant's option `allow_pickle` is on, and for weights
     that do not fit on all GPUs together.
     """
@@ -148,7 +149,7 @@ def load_model(command: Load, device: str, **more: Any) -> Any:
     if command.attention != "auto":
         more["attn_implementation"] = command.attention
     more["device_map"] = {"": device}
-    if several := rooms(command):
+    if several := rooms(command, device):
         more |= {"device_map": "sequential", "max_memory": several}
     with _shapes_as_configured(), _on_gpus_alone():
         model, told = AutoModelForCausalLM.from_pretrained(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from quantchat.worker.engines.devices import choose_device
+from quantchat.worker.engines.devices import device_for
 from quantchat.worker.engines.loaded import (
     Loaded,
     choose_dtype,
@@ -25,7 +25,7 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     import torch
     import transformers  # noqa: F401 - so that importing it counts as importing, not as loading
 
-    device = choose_device(command.device)
+    device = device_for(command)
     more: dict[str, Any] = {}
     if gguf := command.options.get("gguf_file"):
         more["gguf_file"] = gguf

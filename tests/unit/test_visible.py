@@ -1,0 +1,33 @@
+"""Which GPU `cuda:0` is: what CUDA_VISIBLE_DEVICES shows, in its order."""
+
+from __future__ import annotations
+
+import pytest
+
+from quantchat.metrics.gpus import GpuSample
+from quantchat.metrics.visible import visible_gpus
+
+
+def gpu(index: int, mig: bool = False) -> GpuSample:
+    return GpuSample(index, f"{'MIG' if mig else 'GPU'}-{index}a", "NVIDIA H100 80GB HBM3", mig=mig)
+
+
+@pytest.mark.parametrize(
+    ("shown", "indices"),
+    [
+        (None, [0, 1, 2]),
+        ("", []),
+        ("2,0", [2, 0]),
+        ("1,9,0", [1]),
+        ("-1", []),
+        ("0,0", [0]),
+        ("GPU-1", [1]),
+        ("GPU-1, 0", [1, 0]),
+        ("MIG-3", [3]),
+        ("3", []),
+        ("rubbish", []),
+    ],
+)
+def test_cuda_numbers_what_it_is_shown(shown: str | None, indices: list[int]) -> None:
+    gpus = [gpu(0), gpu(1), gpu(2)] + ([gpu(3, mig=True)] if shown in ("MIG-3", "3") else [])
+    assert [one.index for one in visible_gpus(gpus, shown)] == indices
