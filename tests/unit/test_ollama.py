@@ -33,11 +33,12 @@ def native(context: int = 4096) -> dict[str, Any]:
     """What its own interface answers about a model that is loaded."""
     about = {"general.parameter_count": 134515008, "llama.context_length": 8192}
     tagged = {"name": "tiny:latest", "model": "tiny:latest", "digest": DIGEST, "details": DETAILS}
+    running = {"size": 209505483, "size_vram": 0, "context_length": context}
     return {
         VERSION: {"version": "0.32.15"},
         SHOW: {"details": DETAILS, "model_info": about},
         TAGS: {"models": [tagged]},
-        PS: {"models": [{**tagged, "context_length": context}]},
+        PS: {"models": [{**tagged, **running}]},
         LOAD: {"model": "tiny", "response": "", "done": True, "done_reason": "load"},
     }
 
@@ -79,14 +80,17 @@ async def test_what_it_tells_of_a_model(opened: Opened) -> None:
     assert (told.architecture, told.dtype) == ("llama", "Q4_1")
     assert told.kernel == "server (Ollama, Q4_1)"
     assert (told.context_length, told.parameters) == (4096, 134515008)
+    assert "it counts 0.20 GiB for the model, none of it on a GPU" in one.ready.note
     assert (told.checkpoint_hash, told.libraries["server"]) == (DIGEST, "ollama 0.32.15")
     answer = await asked(opened)
     assert (answer.text, answer.reason, answer.counted) == ("Paris", "eos", 2)
 
 
-def tiny(context: int = 4096, version: str = "0.32.15", **shown: str) -> Ollama:
+def tiny(
+    context: int = 4096, version: str = "0.32.15", size: int = 0, on_gpu: int = 0, **shown: str
+) -> Ollama:
     made = Ollama(None, "tiny", version, dict(shown), DIGEST)
-    made.context = context
+    made.context, made.size, made.on_gpu = context, size, on_gpu
     return made
 
 
@@ -99,6 +103,8 @@ OWN = [
     (tiny(system="You are Mario."), "its Modelfile adds a system prompt"),
     (tiny(256), "what its context of 256 tokens cannot hold"),
     (tiny(0), "what its context cannot hold"),
+    (tiny(size=6 << 30, on_gpu=0), "it counts 6.00 GiB for the model, none of it on a GPU"),
+    (tiny(size=6 << 30, on_gpu=4 << 30), "6.00 GiB for the model, 67% of it on a GPU"),
 ]
 
 

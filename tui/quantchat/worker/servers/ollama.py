@@ -41,6 +41,8 @@ class Ollama:
         self._digest = digest
         self.context = 0
         """Tokens that it has room for; 0: not told."""
+        self.size, self.on_gpu = 0, 0
+        """Bytes that it counts for the model, and those of them on a GPU; 0: not told."""
         self._read: tuple[Sequence[Message], int] | None = None
         """The last prompt, and the tokens of it and of its answer."""
 
@@ -52,6 +54,8 @@ class Ollama:
             listed = await self._client.get("/api/ps", cast_to=object)
             running = _named(self._model, listed["models"])  # another may have taken its room
             self.context = int(running.get("context_length") or 0)
+            self.size = int(running.get("size") or 0)
+            self.on_gpu = min(int(running.get("size_vram") or 0), self.size)
 
     def told(self, resolved: Resolved) -> Resolved:
         """`resolved`, with what it tells of the model."""
@@ -75,10 +79,13 @@ class Ollama:
         sampling = self._sampling()
         own = f", samples by {', '.join(sampling)} of its own" if sampling else ""
         room = f"its context of {self.context} tokens" if self.context else "its context"
-        system = "; its Modelfile adds a system prompt" if self._shown.get("system") else ""
+        rest = "; its Modelfile adds a system prompt" if self._shown.get("system") else ""
+        if self.size:  # a part that lies on no GPU slows the whole, and Ollama says it nowhere else
+            share = f"{self.on_gpu / self.size:.0%}" if self.on_gpu else "none"
+            rest += f"; it counts {self.size / 2**30:.2f} GiB for the model, {share} of it on a GPU"
         return (
             f"Ollama keeps prompts even if asked not to{own}, and drops silently what {room} "
-            f"cannot hold{system}"
+            f"cannot hold{rest}"
         )
 
     def _sampling(self) -> list[str]:
