@@ -21,10 +21,8 @@ from quantchat.worker.servers.ollama import Ollama
 
 pytestmark = pytest.mark.usefixtures("own_folders")
 
-DIGEST = "72581a33fe880a4b994dceca385870d898fb33713df7187f2722c025023afe3f"
-VERSION, SHOW, TAGS, PS, LOAD = (
-    f"/api/{name}" for name in ("version", "show", "tags", "ps", "generate")
-)
+DIGEST = "941f309b54caaad6747569ba43712bcde44a2be3bae16c3282ff499c37c54af5"
+VERSION, SHOW, PS, LOAD = (f"/api/{name}" for name in ("version", "show", "ps", "generate"))
 DETAILS = {"format": "gguf", "family": "llama", "quantization_level": "Q4_1"}
 CHAT = "/v1/chat/completions"
 
@@ -32,12 +30,12 @@ CHAT = "/v1/chat/completions"
 def native(context: int = 4096) -> dict[str, Any]:
     """What its own interface answers about a model that is loaded."""
     about = {"general.parameter_count": 134515008, "llama.context_length": 8192}
-    tagged = {"name": "tiny:latest", "model": "tiny:latest", "digest": DIGEST, "details": DETAILS}
+    modelfile = f"# To build\n# FROM tiny:latest\n\nFROM /models/blobs/sha256-{DIGEST}\nTEMPLATE x"
+    tagged = {"name": "tiny:latest", "model": "tiny:latest", "details": DETAILS}
     running = {"size": 209505483, "size_vram": 0, "context_length": context}
     return {
         VERSION: {"version": "0.32.15"},
-        SHOW: {"details": DETAILS, "model_info": about},
-        TAGS: {"models": [tagged]},
+        SHOW: {"details": DETAILS, "model_info": about, "modelfile": modelfile},
         PS: {"models": [{**tagged, **running}]},
         LOAD: {"model": "tiny", "response": "", "done": True, "done_reason": "load"},
     }
@@ -77,8 +75,7 @@ async def test_what_it_tells_of_a_model(opened: Opened) -> None:
     one = await opened.load()
     assert one.ready is not None, one.failure
     told = one.ready.resolved
-    assert (told.architecture, told.dtype) == ("llama", "Q4_1")
-    assert told.kernel == "server (Ollama, Q4_1)"
+    assert (told.kernel, told.dtype) == ("server (Ollama, Q4_1)", "Q4_1")
     assert (told.context_length, told.parameters) == (4096, 134515008)
     assert "it counts 0.20 GiB for the model, none of it on a GPU" in one.ready.note
     assert (told.checkpoint_hash, told.libraries["server"]) == (DIGEST, "ollama 0.32.15")
@@ -89,7 +86,7 @@ async def test_what_it_tells_of_a_model(opened: Opened) -> None:
 def tiny(
     context: int = 4096, version: str = "0.32.15", size: int = 0, on_gpu: int = 0, **shown: str
 ) -> Ollama:
-    made = Ollama(None, "tiny", version, dict(shown), DIGEST)
+    made = Ollama(None, "tiny", version, dict(shown))
     made.context, made.size, made.on_gpu = context, size, on_gpu
     return made
 

@@ -34,7 +34,8 @@ class Resolved:
     libraries: dict[str, str] = field(default_factory=dict)
     parameters: int = 0
     checkpoint_hash: str = ""
-    """SHA-256 over the names, sizes and headers of the checkpoint's files; empty of a server's."""
+    """SHA-256 over the names, sizes and headers of the checkpoint's files. Of a server's empty, but
+    for Ollama, which tells that of the file of weights."""
     pickle_allowed: bool = False
     """Whether weights that are pickled would have been opened."""
     trusted_code: bool = False

@@ -24,6 +24,8 @@ _NO_PENALTY_SINCE = (0, 32, 10)
 """Until then a model whose Modelfile says nothing had a `repeat_penalty` of 1.1."""
 _SETS_NOTHING = {"top_k": 0.0, "min_p": 0.0, "typical_p": 1.0, "repeat_penalty": 1.0}
 """Parameters that cannot be asked for, and their values without effect."""
+_WEIGHTS = re.compile(r"^FROM .*\bsha256-([0-9a-f]{64})$", re.MULTILINE)
+"""Where a Modelfile that is shown names the file of weights, which bears its SHA-256."""
 _KEPT = (4, 5)
 """Tokens of the beginning that stay where it cuts a prompt, without and with a BOS token."""
 
@@ -31,14 +33,11 @@ _KEPT = (4, 5)
 class Ollama:
     """One model of an Ollama."""
 
-    def __init__(
-        self, client: Any, model: str, version: str, shown: dict[str, Any], digest: str
-    ) -> None:
+    def __init__(self, client: Any, model: str, version: str, shown: dict[str, Any]) -> None:
         self._client = client
         self._model = model
         self._version = version
         self._shown = shown
-        self._digest = digest
         self.context = 0
         """Tokens that it has room for; 0: not told."""
         self.size, self.on_gpu = 0, 0
@@ -52,7 +51,9 @@ class Ollama:
         await self._client.post("/api/generate", body=asked, cast_to=object)
         if not self.context:
             listed = await self._client.get("/api/ps", cast_to=object)
-            running = _named(self._model, listed["models"])  # another may have taken its room
+            names = (self._model, self._model + LATEST)
+            found: list[Any] = [one for one in listed["models"] if one.get("name") in names]
+            running = found[0] if found else {}  # another may have taken its room
             self.context = int(running.get("context_length") or 0)
             self.size = int(running.get("size") or 0)
             self.on_gpu = min(int(running.get("size_vram") or 0), self.size)
@@ -62,14 +63,14 @@ class Ollama:
         details = self._shown.get("details") or {}
         about = self._shown.get("model_info") or {}
         dtype = details.get("quantization_level") or resolved.dtype
+        weights = _WEIGHTS.search(str(self._shown.get("modelfile") or ""))
         return replace(
             resolved,
-            architecture=details.get("family") or resolved.architecture,
             kernel=f"server (Ollama, {dtype})",  # the screen shows no dtype of a server
             dtype=dtype,
             context_length=self.context,
             parameters=int(about.get("general.parameter_count") or 0),
-            checkpoint_hash=self._digest,
+            checkpoint_hash=weights[1] if weights else "",
             libraries={**resolved.libraries, "server": f"ollama {self._version}"},
         )
 
@@ -135,18 +136,10 @@ async def found(client: Any, base_url: str, model: str) -> Ollama | None:
     try:
         version = await native.get("/api/version", cast_to=object)
         shown = await native.post("/api/show", body={"model": model}, cast_to=object)
-        listed = await native.get("/api/tags", cast_to=object)
         if shown.get("remote_host"):
             return None
-        digest = str(_named(model, listed["models"]).get("digest") or "")
-        one = Ollama(native, model, str(version["version"]), shown, digest)
+        one = Ollama(native, model, str(version["version"]), shown)
         await one.load()
     except Exception:  # noqa: BLE001 - a proxy before it answers what it likes
         return None
     return one
-
-
-def _named(model: str, listed: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What is listed of `model`; nothing where it is not."""
-    names = (model, model + LATEST)
-    return next((one for one in listed if one.get("name") in names), {})
