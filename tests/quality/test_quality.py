@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
+
+from quantchat.profile import toml_text
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = [f for f in ("tui", "tests", "benchmarks", "docs") if (ROOT / f).is_dir()]
@@ -49,3 +52,14 @@ def test_no_file_has_grown_into_a_god(folder: str) -> None:
         if (lines := len(file.read_text(encoding="utf-8").splitlines())) > MOST_LINES
     }
     assert not long
+
+
+def test_each_place_names_the_same_versions_of_python() -> None:
+    declared = toml_text.parse((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project, tools = declared["project"], declared["tool"]
+    fit = list(SpecifierSet(project["requires-python"]).filter(f"3.{n}" for n in range(100)))
+    named = [line for line in project["classifiers"] if "Python :: 3" in line]
+    assert named == [f"Programming Language :: Python :: {version}" for version in fit]
+    assert tools["ruff"]["target-version"] == f"py{fit[0].replace('.', '')}"
+    assert tools["mypy"]["python_version"] == fit[0]
+    assert f"Python {fit[0]} to {fit[-1]} on Linux" in (ROOT / "README.md").read_text("utf-8")

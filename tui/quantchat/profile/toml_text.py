@@ -64,13 +64,14 @@ def parse(text: str) -> dict[str, Any]:
         if line.count(".") > MAX_DOTS:
             raise TomlError(f"more than {MAX_DOTS} dots on one line", line=number)
     try:
-        return tomllib.loads(text)
+        parsed: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise _in_plain_words(str(error), text) from None
     except RecursionError:
         raise TomlError("lists or tables are nested too deeply") from None
     except ValueError as error:  # a number longer than Python converts
         raise TomlError("a number is too long") from error
+    return parsed
 
 
 def _in_plain_words(message: str, text: str) -> TomlError:
