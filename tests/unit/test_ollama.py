@@ -149,6 +149,19 @@ async def test_an_answer_that_lost_its_beginning_is_told(
     assert (answer.reason, answer.context_full, answer.text) == ("context", True, "Paris")
 
 
+async def test_an_answer_that_it_breaks_off_for_repeating_itself(
+    opened: Opened, server: FakeServer
+) -> None:
+    await opened.load()
+    first, *_ = saying().splitlines()
+    for count, told in ((31, "says the same 31 times"), (30, "in the middle of the answer")):
+        said = f"{first.replace('Par', ' buffalo')}\n\n" * count
+        server.recorded = lambda _, said=said: said
+        answer = await asked(opened)
+        assert answer.failure is not None and told in answer.failure.reason
+        assert answer.text == " buffalo" * count
+
+
 async def test_a_measurement_doubts_kept_prompts_and_other_templates(
     opened: Opened, server: FakeServer
 ) -> None:

@@ -20,6 +20,8 @@ FINGERPRINT = "fp_ollama"
 LATEST = ":latest"
 """What it adds to a name without a tag."""
 
+MOST_REPEATED = 31
+"""Chunks alike after which it breaks off, unsaid, where it applies the template itself."""
 _NO_PENALTY_SINCE = (0, 32, 10)
 """Until then a model whose Modelfile says nothing had a `repeat_penalty` of 1.1."""
 _SETS_NOTHING = {"top_k": 0.0, "min_p": 0.0, "typical_p": 1.0, "repeat_penalty": 1.0}
@@ -143,3 +145,10 @@ async def found(client: Any, base_url: str, model: str) -> Ollama | None:
     except Exception:  # noqa: BLE001 - a proxy before it answers what it likes
         return None
     return one
+
+
+def why_cut(last: Sequence[str]) -> str:
+    """Why it ended a stream without an end, by the `last` chunks; empty where they do not tell."""
+    if len(last) == MOST_REPEATED and len({piece.strip() for piece in last}) == 1:
+        return f"Ollama breaks off an answer that says the same {MOST_REPEATED} times on end"
+    return ""

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -54,6 +55,8 @@ class _Stream:
     chunks: int = 0
     reason: str = ""
     usage: Any = None
+    last: deque[str] = field(default_factory=lambda: deque(maxlen=ollama.MOST_REPEATED))
+    """The texts of the last chunks."""
 
 
 class RemoteDecoder:
@@ -292,7 +295,8 @@ class RemoteDecoder:
                 raise
             raise cut_off(self._where, str(error) or type(error).__name__) from error
         if not stream.reason:
-            raise cut_off(self._where, "it ended in the middle of the answer")
+            why = ollama.why_cut(stream.last) if self._ollama else ""
+            raise cut_off(self._where, why or "it ended in the middle of the answer")
 
     async def _begin(self, request: Generate, outbox: Outbox) -> AsyncIterator[Any]:
         if self._ollama:
@@ -320,6 +324,7 @@ class RemoteDecoder:
             return
         stream.chunks += 1
         stream.text += piece
+        stream.last.append(piece)
         outbox.send(Tokens(turn, [NO_ID], [piece], [now]))
 
     async def _open(self, request: Generate) -> AsyncIterator[Any]:
