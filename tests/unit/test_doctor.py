@@ -75,6 +75,7 @@ async def found(
 def _usable(own_folders: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.0")
     monkeypatch.setattr("quantchat.bench.problems.LITTLE_DISK", 0)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
 # ------------------------------------------------------------ what is found
@@ -283,6 +284,17 @@ def shown(diagnosis: Diagnosis, tmp_path: Path) -> str:
     return console.export_text()
 
 
+async def test_what_a_profile_calls_each_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    gpus = FakeNvml(FakeGpu(), FakeGpu(uuid="GPU-1"))
+    sampler = DeviceSampler(Gpus(lambda: gpus, lambda pid: False))
+    text = shown(await found(tmp_path, sampler=sampler), tmp_path)
+    assert "80.0 GiB free, not shown to CUDA" in text
+    assert "80.0 GiB free, cuda:0" in text
+
+
 async def test_as_tables(tmp_path: Path) -> None:
     diagnosis = await found(tmp_path)
     hostile = {**diagnosis.libraries, "\x1b[2Jevil": "[red]1"}
@@ -290,7 +302,7 @@ async def test_as_tables(tmp_path: Path) -> None:
     assert all(is_clean(line) for line in text.splitlines())
     assert "[red]1" in text
     for part in (
-        "NVIDIA H100 80GB HBM3, 70.0 GiB of 80.0 GiB free",
+        "NVIDIA H100 80GB HBM3, 70.0 GiB of 80.0 GiB free, cuda:0",
         "580.95.05, CUDA 13.0",
         "2.13.0, built for CUDA 12.8, uses NVIDIA H100 (sm 9.0)",
         "nvcc 12.8, c++, ninja, Triton 3.7",

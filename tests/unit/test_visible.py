@@ -31,3 +31,8 @@ def gpu(index: int, mig: bool = False) -> GpuSample:
 def test_cuda_numbers_what_it_is_shown(shown: str | None, indices: list[int]) -> None:
     gpus = [gpu(0), gpu(1), gpu(2)] + ([gpu(3, mig=True)] if shown in ("MIG-3", "3") else [])
     assert [one.index for one in visible_gpus(gpus, shown)] == indices
+
+
+@pytest.mark.parametrize(("shown", "index"), [(None, 1), ("MIG-2,MIG-1", 2), ("0,MIG-1", 1)])
+def test_one_mig_instance_is_all_that_a_process_is_shown(shown: str | None, index: int) -> None:
+    assert visible_gpus(machine := [gpu(0), gpu(1, True), gpu(2, True)], shown) == [machine[index]]

@@ -258,13 +258,11 @@ def _elsewhere(
     """Where weights lie that are too large for the first GPU (`device_for` and `rooms` there).
 
     The next one that has room for all of the checkpoint, or all GPUs together. None: on the first.
-    Never over MIG instances: CUDA shows a process one of them, and no board beside it (MIG user
-    guide, CUDA device enumeration).
     """
     gpus = shown_gpus(sample.gpus)
     if not needed.cuda or spec.device != "auto":
         return None
-    if len(gpus) < 2 or any(gpu.mig for gpu in gpus) or gpus[0].memory_free is None:
+    if len(gpus) < 2 or gpus[0].memory_free is None:
         return None
     # What is quantized ahead is loaded as it is held then.
     checkpoint = needed.weights if isinstance(spec, Gptq | AutoGptq) else files.bytes

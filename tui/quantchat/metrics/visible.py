@@ -29,10 +29,14 @@ def visible_gpus(gpus: Sequence[_G], shown: str | None) -> list[_G]:
 
     Its entries are indices or the beginnings of UUIDs; the first that names no GPU ends the list
     (CUDA programming guide, environment variables). Indices are those of the bus, as workers are
-    told (CUDA_DEVICE_ORDER) unless the user has told them otherwise.
+    told (CUDA_DEVICE_ORDER) unless the user has told them otherwise. Of MIG instances a process is
+    shown one, and no board beside it (MIG user guide, CUDA device enumeration).
     """
-    if shown is None:
-        return list(gpus)
+    found = list(gpus) if shown is None else _named(gpus, shown)
+    return [gpu for gpu in found if gpu.mig][:1] or found
+
+
+def _named(gpus: Sequence[_G], shown: str) -> list[_G]:
     found: list[_G] = []
     for entry in (part.strip() for part in shown.split(",")):
         if entry.isdecimal():
