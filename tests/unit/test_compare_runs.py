@@ -85,12 +85,21 @@ def test_the_same_prompt_twice_in_a_plan_stays_two_tasks() -> None:
 def test_what_differed_is_told_by_column() -> None:
     libraries = {"torch": "2.14.0", "bitsandbytes": "0.51"}
     result = compared(
-        measured(), measured(resolved={"kernel": "Marlin", "libraries": libraries}, rounds=3)
+        measured(),
+        measured(
+            resolved={
+                "kernel": "Marlin",
+                "libraries": libraries,
+                "devices": [RESOLVED.device, "cuda:1"],
+            },
+            rounds=3,
+        ),
     )
     found = {one.what: one.values for one in result.differences}
-    old = RESOLVED.kernel
+    old, device, name = RESOLVED.kernel, RESOLVED.device, RESOLVED.device_name
     assert found == {
         "kernel": (old, old, "Marlin", "Marlin"),
+        "device": (*[f"{device} ({name})"] * 2, *[f"{device}+1 ({name})"] * 2),
         "rounds": ("2", "2", "3", "3"),
         "library torch": ("2.13.0", "2.13.0", "2.14.0", "2.14.0"),
         "library bitsandbytes": ("", "", "0.51", "0.51"),

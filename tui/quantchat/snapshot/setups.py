@@ -97,7 +97,7 @@ _RESOLVED: dict[str, Callable[[Resolved], str]] = {
     "engine": lambda r: r.engine,
     "kernel": lambda r: r.kernel,
     "dtype": lambda r: r.dtype,
-    "device": lambda r: f"{r.device} ({r.device_name})",
+    "device": lambda r: f"{r.where} ({r.device_name})",
     "attention": lambda r: r.attention,
     "decoding": lambda r: r.decode,
     "chat template": lambda r: "yes" if r.chat_template else "no",
