@@ -101,8 +101,11 @@ class Machine:
         return Script(answer=answer, device=device)
 
 
-async def measured(folder: Path, sampler: DeviceSampler, plan: Plan, **scripts: Script) -> Snapshot:
-    variants = [{"label": s, "engine": "bitsandbytes", "model": "m"} for s in scripts]
+async def measured(
+    folder: Path, sampler: DeviceSampler, plan: Plan, wish: str = "auto", /, **scripts: Script
+) -> Snapshot:
+    common = {"engine": "bitsandbytes", "model": "m", "device": wish}
+    variants = [{"label": label, **common} for label in scripts]
     profile = Profile.model_validate({"name": "test", "variants": variants})
     comparison = Comparison(profile, maker=ScriptedMaker(scripts), start=starter(scripts, folder))
     comparison.open()
@@ -186,6 +189,9 @@ OWN = 2**30 + 1
         ([901, 902, 903], "cuda:0", "GPU 0: 1 other process was on it meanwhile"),
         ([901, 902], "cpu", "GPU 0: 1 other process was on it meanwhile"),
         ([901, 902], "cuda:1", "GPU 0: 1 other process was on it meanwhile"),
+        # By `auto` it asked the GPU that it then passed over, which leaves a context there.
+        ([901, 902], "auto", None),
+        ([901, 902, 903], "auto", "GPU 0: 1 other process was on it meanwhile"),
     ],
 )
 async def test_others_on_the_gpu_are_flagged(
@@ -193,8 +199,9 @@ async def test_others_on_the_gpu_are_flagged(
 ) -> None:
     gpu = FakeGpu(processes=[(pid, None) for pid in listed])
     sampler = sampler_of(gpu, FakeGpu(uuid="GPU-1"), foreign=frozenset({901, 902, 903}))
-    sides = {"A": Script(device="cuda:0"), "B": Script(device=other)}
-    snapshot = await measured(tmp_path, sampler, PLAN, **sides)
+    wish = "auto" if other == "auto" else "cuda"
+    sides = {"A": Script(device="cuda:0"), "B": Script(device=other.replace("auto", "cuda:1"))}
+    snapshot = await measured(tmp_path, sampler, PLAN, wish, **sides)
     assert snapshot.measurement is not None
     about_others = [line for line in snapshot.measurement.flags if "other process" in line]
     assert about_others == ([flag] if flag else [])

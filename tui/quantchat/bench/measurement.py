@@ -85,16 +85,16 @@ class Measurement:
         ]
         own.update(*servers)
         shown = shown_gpus(sample.gpus)
+        there = Counter(d for one in variants for d in _with_context(one, len(shown)))
         for gpu in sample.gpus:
-            running = sum(not family.isdisjoint(gpu.processes or []) for family in servers)
-            if gpu in shown:
-                running += used[f"cuda:{shown.index(gpu)}"]
-            if running:
+            serving = sum(not family.isdisjoint(gpu.processes or []) for family in servers)
+            device = f"cuda:{shown.index(gpu)}" if gpu in shown else ""
+            if serving or used[device]:
                 name = f"GPU {gpu.index}"
                 self._gpus.setdefault(name, []).append(gpu)
-                seen = self.sampler.strangers(gpu, own, running)
-                if seen > self._strangers.get(name, 0):
-                    self._strangers[name] = seen
+                others = self.sampler.strangers(gpu, own, serving + there[device])
+                if others > self._strangers.get(name, 0):
+                    self._strangers[name] = others
 
     @contextmanager
     def _metered(self, variant: LiveVariant, answer: Answer) -> Iterator[None]:
@@ -118,6 +118,19 @@ class Measurement:
             *_restless(self._gpus),
             *_shared(self._strangers),
         ]
+
+
+def _with_context(variant: LiveVariant, gpus: int) -> list[str]:
+    """The devices, of `gpus` that are shown, on which NVML lists its worker.
+
+    Where it runs, and with `auto` each GPU that it asked before for its free memory.
+    """
+    devices = variant.ledger.devices if variant.ledger else []
+    kind, _, number = devices[0].partition(":") if devices else ("", "", "")
+    if kind != "cuda" or variant.spec.device != "auto":
+        return devices
+    asked = gpus if len(devices) > 1 else int(number or 0) + 1
+    return [f"cuda:{index}" for index in range(asked)]
 
 
 def _unsteady(measured: Sequence[Measured]) -> list[str]:
