@@ -64,6 +64,31 @@ async def main():
 asyncio.run(main())
 """
 
+OF_THE_COMPARISON = {"pydantic", "tomllib", "quantchat.bench", "quantchat.app.screens.comparison"}
+
+UNTIL_THE_START = """
+import asyncio, sys
+from quantchat.app.app import QuantchatApp
+from quantchat.app.screens.start import StartScreen
+
+drawn = []
+display = QuantchatApp._display
+
+def listening(app, screen, renderable):
+    if renderable is not None and not app._batch_count:
+        drawn.append(screen)
+    display(app, screen, renderable)
+
+QuantchatApp._display = listening
+StartScreen._look_around = lambda screen: print(screen in drawn, *sorted(sys.modules))
+
+async def main():
+    async with QuantchatApp().run_test(size=(120, 40)) as pilot:
+        await pilot.pause()
+
+asyncio.run(main())
+"""
+
 
 def imported(program: str, *arguments: str, cwd: Path) -> set[str]:
     """What `program` prints, in a process of its own: names of modules."""
@@ -82,6 +107,13 @@ def test_until_the_first_frame_only_what_it_shows_is_imported(tmp_path: Path) ->
     found = imported(UNTIL_THE_FRAME, cwd=tmp_path)
     assert "quantchat.app.screens.comparison" in found
     assert not found & LATER
+
+
+def test_the_start_is_drawn_before_profiles_and_snapshots_are_looked_for(tmp_path: Path) -> None:
+    found = imported(UNTIL_THE_START, cwd=tmp_path)
+    assert "quantchat.app.screens.start" in found
+    assert "True" in found
+    assert not found & (LATER | OF_THE_COMPARISON)
 
 
 @pytest.mark.parametrize("profile", ["demo", ""])

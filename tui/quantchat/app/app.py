@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from textual.app import App, SystemCommand
 from textual.binding import BindingType
@@ -19,7 +19,6 @@ from quantchat.app import clipboard, terminal, themes
 from quantchat.app.commands import COMMANDS
 from quantchat.app.device_watch import MakeSampler, real_sampler
 from quantchat.app.keeping import Keeps
-from quantchat.app.screens.comparison import ComparisonScreen
 from quantchat.app.textual_workarounds import (
     ControlGuard,
     PacedApp,
@@ -30,15 +29,16 @@ from quantchat.app.textual_workarounds import (
     tell_alt_enter,
     write_to_terminal,
 )
-from quantchat.bench.comparison import Comparison
-from quantchat.profile.model import AnyVariant, Profile
-from quantchat.quantize.maker import Maker, Prepared
-from quantchat.worker.protocol import Progress
 
 if TYPE_CHECKING:
+    from quantchat.app.screens.comparison import ComparisonScreen
     from quantchat.app.screens.start import StartScreen
     from quantchat.app.screens.vote import VoteScreen
+    from quantchat.bench.comparison import Comparison
     from quantchat.bench.voting import VotePlan
+    from quantchat.profile.model import AnyVariant, Profile
+    from quantchat.quantize.maker import Maker, Prepared
+    from quantchat.worker.protocol import Progress
 
 LOOK_S = 0.5
 """How often it is looked whether the terminal is still there."""
@@ -46,7 +46,7 @@ LOOK_S = 0.5
 ASKED_S = 8
 """How long the question stands whether to leave what is not saved."""
 
-MakeComparison = Callable[[Profile], Comparison]
+MakeComparison: TypeAlias = "Callable[[Profile], Comparison]"
 """The seam for tests: a comparison with scripted workers."""
 
 
@@ -67,6 +67,8 @@ class _LaterWorkshop:
 
 def real_comparison(profile: Profile) -> Comparison:
     """A comparison of real worker processes on checkpoints of the user's cache."""
+    from quantchat.bench.comparison import Comparison
+
     return Comparison(profile, maker=_LaterWorkshop())
 
 
@@ -150,6 +152,8 @@ class QuantchatApp(PacedApp):
 
     def comparison_screen(self, profile: Profile) -> ComparisonScreen:
         """A new comparison of `profile`."""
+        from quantchat.app.screens.comparison import ComparisonScreen
+
         comparison = self._make_comparison(profile)
         self._comparing = ComparisonScreen(comparison, self._snapshots, self._make_sampler)
         return self._comparing
@@ -160,7 +164,7 @@ class QuantchatApp(PacedApp):
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """The palette: each command of the screen that it was opened from."""
-        at_comparison = isinstance(screen, ComparisonScreen)
+        at_comparison = screen is self._comparing
         for one in COMMANDS:
             if one.in_prompt or one.id == "command_palette":
                 continue
@@ -207,7 +211,7 @@ class QuantchatApp(PacedApp):
             self.exit()
             return
         self._asked_until_s = now + ASKED_S
-        saves = "^S saves it, " if isinstance(self.screen, ComparisonScreen) else ""
+        saves = "^S saves it, " if self.screen is self._comparing else ""
         self.notify(
             f"{saves}^Q again leaves without it",
             title="Not saved",
@@ -230,8 +234,8 @@ class QuantchatApp(PacedApp):
         from quantchat.app.screens.help import HelpScreen
 
         if not isinstance(self.screen, HelpScreen):
-            shown = [one for one in self.screen_stack if isinstance(one, ComparisonScreen)]
-            unknown = [row for one in shown for row in one.unknown_figures()]
+            shown = self._comparing if self._comparing in self.screen_stack else None
+            unknown = shown.unknown_figures() if shown else []
             commands = [one for one in COMMANDS if shown or one.group == "Program"]
             self.push_screen(HelpScreen(commands, unknown))
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from quantchat.app.device_watch import Measured
-from quantchat.bench.comparison import Comparison
-from quantchat.bench.conversation import Conversation
 from quantchat.host.screen_log import log_exception
 
 if TYPE_CHECKING:
+    from quantchat.bench.comparison import Comparison
+    from quantchat.bench.conversation import Conversation
     from quantchat.bench.measurement import Measurement
 
 

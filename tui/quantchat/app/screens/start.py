@@ -18,12 +18,12 @@ from quantchat.app.device_watch import DeviceWatch, MakeSampler, Measured, real_
 from quantchat.app.widgets.device_line import DeviceLine
 from quantchat.app.widgets.lines import hints, outside, quiet
 from quantchat.errors import UserError
-from quantchat.profile import library
-from quantchat.profile.model import Profile
 from quantchat.report.figures import plural
 from quantchat.text import neutralise, one_line
 
-if TYPE_CHECKING:  # what reads snapshots is imported once the first frame is drawn
+if TYPE_CHECKING:  # what reads profiles and snapshots is imported once the first frame is drawn
+    from quantchat.profile import library
+    from quantchat.profile.model import Profile
     from quantchat.snapshot import store
 
 RECENT = 20
@@ -83,9 +83,11 @@ class StartScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """Draw the first frame, then look around."""
-        self.call_after_refresh(self._look_around)
+        # By way of the app: while it begins, nothing that it refreshes is drawn.
+        self.app.call_later(self.call_after_refresh, self._look_around)
 
     def _look_around(self) -> None:
+        from quantchat.profile import library
         from quantchat.snapshot import recovered
 
         self._watch = DeviceWatch(self._measured, self._make_sampler)
