@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
+from packaging.version import Version
+from transformers import GenerationConfig, __version__
 from transformers.generation.streamers import BaseStreamer
 
 from quantchat.worker.decode.blocks import before_each_block
@@ -23,6 +24,9 @@ from quantchat.worker.decode.steps.eager import release
 from quantchat.worker.decode.turn import Turn
 from quantchat.worker.memory import kv_cache_bytes
 from quantchat.worker.protocol import Sampling
+
+PIECES_AFTER_A_CACHE = Version(__version__) >= Version("5.21")
+"""Older ones, the last for Python 3.10, cut the whole prompt, and compute again what is cached."""
 
 _NO_TOKEN = -1
 """An end token that no model says. None would mean the model's own."""
@@ -51,6 +55,7 @@ class PlainLoop:
     def answer(self, prompt: list[int], turn: Turn) -> str:
         """Answer `prompt` after what is cached of it; return why it ended."""
         new = len(prompt) - len(self._ids)
+        in_pieces = new > CHUNK and (PIECES_AFTER_A_CACHE or not self._ids)
         listener = _Listener(turn, new)
         ids = torch.tensor([prompt], device=self._device)
         torch.manual_seed(turn.sampling.seed)
@@ -61,7 +66,7 @@ class PlainLoop:
                     attention_mask=torch.ones_like(ids),
                     past_key_values=self._cache,
                     generation_config=_settings(
-                        turn.sampling, turn.most, turn.end_tokens, CHUNK if new > CHUNK else None
+                        turn.sampling, turn.most, turn.end_tokens, CHUNK if in_pieces else None
                     ),
                     streamer=listener,
                 )
