@@ -91,10 +91,12 @@ def test_a_failing_write_leaves_what_was_there(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    # Only the syscall under test fails; pathlib's replace goes through os as well.
+    # Only the syscall under test fails; pathlib's replace goes through os as well, since 3.11.
     monkeypatch.setattr(os, failing, full)
     if failing == "replace":
         monkeypatch.setattr(os, "link", full)  # what a new file gets its name by
+        for name in ("replace", "hardlink_to"):
+            monkeypatch.setattr(Path, name, full)
     with pytest.raises(UserError, match=r"No space left.*--snapshots"):
         store.save(snapshot(quantchat="9"), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [first.name]
