@@ -137,9 +137,8 @@ def load_model(command: Load, device: str, **more: Any) -> Any:
     """Load a transformers model straight onto `device`, from safetensors (or GGUF).
 
     `auto` leaves it to transformers to fill one GPU after the other where none has room for all of
-    it. Raises
-    Refused for pickled weights, unless the variant's option `allow_pickle` is on, and for weights
-    that do not fit on all GPUs together.
+    it. Raises Refused for pickled weights, unless the variant's option `allow_pickle` is on, and
+    for weights that do not fit on all GPUs together.
     """
     from transformers import AutoModelForCausalLM
 
