@@ -90,6 +90,7 @@ class LiveVariant:
         self._news: LogNews | None = None
         self._turn: int | None = None
         self._answer: Answer | None = None
+        """The one under way: none that is over."""
         self._answered: asyncio.Event = asyncio.Event()
         self._forcing: asyncio.Future[Forced] | None = None
         self._gives_way = False
@@ -287,23 +288,21 @@ class LiveVariant:
                 self.ledger = event.ledger
             case Forced():
                 self._forced(event)
-            case _ if self._answer is not None and not self._answer.over:
+            case _ if self._answer is not None:
                 if not isinstance(event, Alive):
                     self._grew_s = self._heard_s
                 self._answer.grow(event, counted_apart=isinstance(self.spec, OpenAI))
-                self._answer_over()
+                if self._answer.over:
+                    self._answer_over(self._answer)
 
     def _finish_answer(self, failure: Failed) -> None:
         """End the answer under way, if there is one, with `failure`; what was said is kept."""
-        if self._answer is not None and not self._answer.over:
+        if self._answer is not None:
             self._answer.fail(failure)
-            self._answer_over()
+            self._answer_over(self._answer)
 
-    def _answer_over(self) -> None:
-        """Let go of the answer under way, if it is over."""
-        if self._answer is None or not self._answer.over:
-            return
-        self._answer.ledger = self.ledger
+    def _answer_over(self, answer: Answer) -> None:
+        answer.ledger = self.ledger
         self._answer = None
         self._answered.set()
         if self.state is State.ANSWERING:
