@@ -17,7 +17,7 @@ from quantchat.metrics.gpus import GpuSample
 from quantchat.metrics.latency import decode_throughput
 from quantchat.metrics.sampler import DeviceSample, DeviceSampler
 from quantchat.metrics.statistics import variation
-from quantchat.metrics.visible import shown_gpus
+from quantchat.metrics.visible import cuda_name, shown_gpus
 from quantchat.worker.variant import STARTED_SERVER
 
 MOST_VARIATION = 0.05
@@ -88,7 +88,7 @@ class Measurement:
         there = Counter(d for one in variants for d in _with_context(one, len(shown)))
         for gpu in sample.gpus:
             serving = sum(not family.isdisjoint(gpu.processes or []) for family in servers)
-            device = f"cuda:{shown.index(gpu)}" if gpu in shown else ""
+            device = cuda_name(gpu, shown)
             if serving or used[device]:
                 name = f"GPU {gpu.index}"
                 self._gpus.setdefault(name, []).append(gpu)

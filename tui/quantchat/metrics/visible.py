@@ -24,6 +24,11 @@ def shown_gpus(gpus: Sequence[_G]) -> list[_G]:
     return visible_gpus(gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
+def cuda_name(gpu: _G, shown: Sequence[_G]) -> str:
+    """What a profile calls `gpu`, one of `shown_gpus`; empty where it is none of them."""
+    return f"cuda:{shown.index(gpu)}" if gpu in shown else ""
+
+
 def visible_gpus(gpus: Sequence[_G], shown: str | None) -> list[_G]:
     """The GPUs of `gpus` in CUDA's order, where CUDA_VISIBLE_DEVICES is `shown` (None: not set).
 

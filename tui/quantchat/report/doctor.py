@@ -13,7 +13,7 @@ from quantchat.bench.doctor import Diagnosis
 from quantchat.bench.problems import Problem, problems, usable
 from quantchat.bench.surroundings import Terminal
 from quantchat.metrics.gpus import GpuSample
-from quantchat.metrics.visible import shown_gpus
+from quantchat.metrics.visible import cuda_name, shown_gpus
 from quantchat.report.figures import UNKNOWN, size
 from quantchat.report.style import plain_table
 from quantchat.text import one_line
@@ -58,7 +58,7 @@ def _lines(found: Diagnosis) -> Iterator[tuple[str, str]]:
     yield "RAM", f"{size(host.ram_total - host.ram_used)} of {size(host.ram_total)} free"
     shown = shown_gpus(found.device.gpus)
     for gpu in found.device.gpus:
-        named = f"cuda:{shown.index(gpu)}" if gpu in shown else "not shown to CUDA"
+        named = cuda_name(gpu, shown) or "not shown to CUDA"
         yield f"GPU {gpu.index}", f"{_gpu(gpu)}, {named}"
     if found.device.gpus:
         yield "driver", f"{found.device.driver or UNKNOWN}, CUDA {found.device.cuda or UNKNOWN}"
