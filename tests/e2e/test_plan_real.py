@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -94,8 +95,8 @@ async def test_weights_and_cache_are_as_planned(demo: Profile, options: dict[str
     made = Workshop().find(spec)
     assert made is not None
     async with running() as worker:
-        place: dict[str, Any] = {"dtype": spec.dtype, "decode": spec.decode, "device": "cpu"}
-        worker.send(Load(spec.engine, made.model, spec.options, **place, threads=1))
+        command = Load(spec.engine, made.model, spec.options, device="cpu", threads=1)
+        worker.send(replace(command, dtype=spec.dtype, decode=spec.decode))
         ready, _ = await wait_for(worker, Ready)
         assert ready.ledger.weights == pytest.approx(planned.estimate.weights, rel=GOAL)
         assert sum(ready.ledger.weights_by_dtype.values()) == ready.ledger.weights
