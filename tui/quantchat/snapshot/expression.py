@@ -1,21 +1,20 @@
-"""The language of gates: `b.decode_tps < 0.95 * a.decode_tps`, parsed and never run as Python.
+"""The language of gates: `b.decode_tps < 0.95 * a.decode_tps`.
 
-    gate     sum ("<" | "<=" | ">" | ">=") sum
-    sum      product (("+" | "-") product)*
-    product  factor (("*" | "/") factor)*
-    factor   "-" factor | number | column "." figure | "(" sum ")"
-
-Sums and products of equal rank group from the left, as everywhere.
+A gate is one comparison (< <= > >=) of two sums. A sum is made of numbers, figures of a column
+(`a.ttft_ms`), + - * / and parentheses. Python's own parser reads the text, so operators group as in
+Python; everything but these few kinds of nodes is refused, and nothing of it is ever run.
 """
 
 from __future__ import annotations
 
+import ast
 import math
 import operator
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple, cast
+from typing import Any, Final, Literal
 
 from quantchat.errors import UserError
 from quantchat.profile.nearest import did_you_mean
@@ -23,10 +22,7 @@ from quantchat.snapshot.figures import BY_NAME
 from quantchat.text import one_line
 
 LONGEST: Final = 500
-"""Characters of a gate at most."""
-
-DEEPEST: Final = 40
-"""Parentheses and signs within each other, at most."""
+"""Characters of a gate at most. This bounds how deep a gate can be nested, too."""
 
 Sign = Literal["+", "-", "*", "/"]
 Relation = Literal["<", "<=", ">", ">="]
@@ -37,8 +33,15 @@ _OPERATIONS: dict[Sign, Callable[[Any, Any], Any]] = {
     "*": operator.mul,
     "/": operator.truediv,
 }
-_RELATIONS = ("<", "<=", ">", ">=")
 _RANK = {"+": 1, "-": 1, "*": 2, "/": 2}
+_SIGNS: dict[type[ast.operator], Sign] = {
+    ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/",
+}  # fmt: skip
+_RELATIONS: dict[type[ast.cmpop], Relation] = {
+    ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=",
+}  # fmt: skip
+_NO_PART = re.compile(r"[^A-Za-z0-9_.+\-*/()<>= ]")
+_EXAMPLE = "a gate is like b.decode_tps < 0.95 * a.decode_tps"
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ def parse(text: str, columns: Sequence[str]) -> Gate:
     """
     if len(text) > LONGEST:
         raise UserError(f"a gate of more than {LONGEST} characters", where="--fail-if")
-    return _Parser(text, columns).gate()
+    return _Reader(text, columns).gate()
 
 
 def _rank(tree: Expression) -> int:
@@ -143,137 +146,86 @@ def _names(tree: Expression) -> Iterator[Name]:
         yield from _names(tree.right)
 
 
-class _Token(NamedTuple):
-    kind: Literal["number", "word", "sign", "end"]
-    text: str
-    at: int
-    """Index of its first character."""
-
-
-# ASCII alone: `\d` and `\w` would take digits and letters that no figure is named with.
-_TOKEN = re.compile(
-    r"\s*(?:(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
-    r"|(?P<word>[A-Za-z_][A-Za-z0-9_]*)"
-    r"|(?P<sign><=|>=|[-+*/()<>.])"
-    r"|(?P<end>$))"
-)
-
-
-class _Parser:
-    """Recursive descent, one token ahead."""
+class _Reader:
+    """Turns Python's syntax tree of one text into a gate."""
 
     def __init__(self, text: str, columns: Sequence[str]) -> None:
         self._text = text
         self._columns = columns
-        self._depth = 0
-        self._end = 0
-        self._next = self._scan()
+        self._indent = len(text) - len(text.lstrip())
 
     def gate(self) -> Gate:
-        left = self._sum()
-        relation = self._next
-        if relation.text not in _RELATIONS:
-            raise self._unexpected("one of < <= > >=")
-        self._advance()
-        right = self._sum()
-        if self._next.kind != "end":
-            raise self._unexpected(
-                "the end" if self._next.text in (*_RELATIONS, ")") else "an operator"
-            )
-        gate = Gate(left, cast("Relation", relation.text), right)
+        node = self._parsed()
+        if not isinstance(node, ast.Compare):
+            raise self._error(node, "no comparison", _EXAMPLE)
+        if len(node.ops) > 1:
+            raise self._error(node.comparators[1], "a second comparison", _EXAMPLE)
+        relation = _RELATIONS.get(type(node.ops[0]))
+        if relation is None:
+            raise self._error(node, "a gate compares with one of < <= > >=", _EXAMPLE)
+        gate = Gate(self._tree(node.left), relation, self._tree(node.comparators[0]))
         if not gate.names:
             raise self._error(0, "no figure in it", "name one, as in b.decode_tps")
         return gate
 
-    def _sum(self) -> Expression:
-        return self._chain(self._product, ("+", "-"))
+    def _parsed(self) -> ast.expr:
+        # Each white space becomes one space: the places in the text stay what they are.
+        text = re.sub(r"\s", " ", self._text)
+        if strange := _NO_PART.search(text):
+            raise self._error(strange.start(), f'"{strange[0]}" means nothing in a gate')
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # "1if" and the like, refused below
+                return ast.parse(text.strip(), mode="eval").body
+        except SyntaxError as error:
+            # An offset of 0 or None is the parser's for "the whole text" (too many parentheses).
+            at = self._indent + (error.offset or 1) - 1
+            raise self._error(min(at, len(text)), error.msg, _EXAMPLE) from None
+        except (MemoryError, RecursionError):
+            raise self._error(0, "nested too deep") from None
 
-    def _product(self) -> Expression:
-        return self._chain(self._factor, ("*", "/"))
+    def _tree(self, node: ast.expr) -> Expression:
+        match node:
+            case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
+                return self._number(node, value)
+            case ast.Attribute(value=ast.Name(id=column), attr=figure):
+                return self._name(node, column, figure)
+            case ast.Name(id=name):
+                raise self._error(node, *self._half_a_name(name))
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return Negative(self._tree(operand))
+            case ast.BinOp(op=op, left=left, right=right) if type(op) in _SIGNS:
+                return Binary(_SIGNS[type(op)], self._tree(left), self._tree(right))
+        raise self._error(node, "only numbers, figures, + - * / and parentheses go here", _EXAMPLE)
 
-    def _chain(self, operand: Callable[[], Expression], signs: tuple[Sign, Sign]) -> Expression:
-        tree = operand()
-        while self._next.text in signs:
-            sign = cast("Sign", self._advance().text)
-            tree = Binary(sign, tree, operand())
-        return tree
-
-    def _factor(self) -> Expression:
-        token = self._advance()
-        if token.kind == "number":
-            return self._number(token)
-        if token.kind == "word":
-            return self._name(token)
-        if token.text not in ("-", "("):
-            raise self._unexpected("a number, a figure or (", token)
-        self._depth += 1
-        if self._depth > DEEPEST:
-            raise self._error(token.at, f"nested more than {DEEPEST} deep")
-        tree: Expression
-        if token.text == "-":
-            tree = Negative(self._factor())
-        else:
-            tree = self._sum()
-            if self._next.text != ")":
-                raise self._unexpected(")")
-            self._advance()
-        self._depth -= 1
-        return tree
-
-    def _number(self, token: _Token) -> Number:
-        value = float(token.text)
+    def _number(self, node: ast.expr, written: float) -> Number:
+        try:
+            value = float(written)
+        except OverflowError:
+            value = math.inf
         if not math.isfinite(value):
-            raise self._error(token.at, "too large a number")
+            raise self._error(node, "too large a number")
         return Number(value)
 
-    def _name(self, column: _Token) -> Name:
-        if column.text not in self._columns:
-            mend = did_you_mean(column.text, self._columns)
-            if column.text in BY_NAME:
-                mend = f"whose? {self._columns[0]}.{column.text}, for one"
-            raise self._error(
-                column.at,
-                f'no column is called "{column.text}"',
-                mend or f"there are {', '.join(self._columns[:8])}",
-            )
-        if self._next.text != ".":
-            raise self._unexpected(f"a figure of {column.text}, as in {column.text}.decode_tps")
-        self._advance()
-        figure = self._next
-        if figure.kind != "word":
-            raise self._unexpected("a figure, as in decode_tps")
-        self._advance()
-        if figure.text not in BY_NAME:
-            raise self._error(
-                figure.at,
-                f'no figure is called "{figure.text}"',
-                did_you_mean(figure.text, BY_NAME) or f"there are {', '.join(BY_NAME)}",
-            )
-        return Name(column.text, figure.text)
+    def _name(self, node: ast.expr, column: str, figure: str) -> Name:
+        if column not in self._columns:
+            raise self._error(node, *self._half_a_name(column))
+        if figure not in BY_NAME:
+            hint = did_you_mean(figure, BY_NAME) or f"there are {', '.join(BY_NAME)}"
+            at = (node.end_col_offset or 0) - len(figure) + self._indent
+            raise self._error(at, f'no figure is called "{figure}"', hint)
+        return Name(column, figure)
 
-    # ------------------------------------------------------------ tokens
+    def _half_a_name(self, word: str) -> tuple[str, str]:
+        """What is wrong with a column without a figure, or a figure without a column."""
+        if word in self._columns:
+            return f"which figure of {word}?", f"as in {word}.decode_tps"
+        hint = did_you_mean(word, self._columns) or f"there are {', '.join(self._columns[:8])}"
+        if word in BY_NAME:
+            hint = f"whose? {self._columns[0]}.{word}, for one"
+        return f'no column is called "{word}"', hint
 
-    def _advance(self) -> _Token:
-        token, self._next = self._next, self._next
-        if token.kind != "end":
-            self._next = self._scan()
-        return token
-
-    def _scan(self) -> _Token:
-        match = _TOKEN.match(self._text, self._end)
-        if match is None:
-            rest = self._text[self._end :]
-            at = self._end + len(rest) - len(rest.lstrip())
-            raise self._error(at, f'"{self._text[at]}" means nothing here')
-        kind = cast('Literal["number", "word", "sign", "end"]', match.lastgroup)
-        self._end = match.end()
-        return _Token(kind, match[kind], match.start(kind))
-
-    def _unexpected(self, wanted: str, token: _Token | None = None) -> UserError:
-        token = token or self._next
-        found = f'"{token.text}"' if token.text else "the end"
-        return self._error(token.at, f"{found} where {wanted} should be")
-
-    def _error(self, at: int, what: str, mend: str = "") -> UserError:
-        where = f"--fail-if {one_line(self._text)!r}, character {at + 1}"
-        return UserError(one_line(what), where=where, mend=one_line(mend))
+    def _error(self, at: ast.expr | int, what: str, hint: str = "") -> UserError:
+        place = at if isinstance(at, int) else at.col_offset + self._indent
+        where = f"--fail-if {one_line(self._text)!r}, character {place + 1}"
+        return UserError(one_line(what), where=where, mend=one_line(hint))
