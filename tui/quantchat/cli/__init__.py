@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import click.shell_completion
@@ -19,6 +19,9 @@ from quantchat.cli.quick import quick_start
 from quantchat.cli.streams import neutral_output
 from quantchat.errors import UserError
 from quantchat.text import one_line
+
+if TYPE_CHECKING:
+    from quantchat.profile.model import Profile
 
 BAD_INPUT = UserError.status
 """Exit status for what the user can mend; 1 is for a check that failed."""
@@ -59,7 +62,7 @@ _snapshots_option = click.option(
 
 
 class _Root(LazyGroup):
-    """Takes a first word that is no command as the profile to open."""
+    """Takes a first word that is no command as the profile or model to open."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -67,6 +70,19 @@ class _Root(LazyGroup):
         if args[0] in self.lazy:
             return super().resolve_command(ctx, args)
         return "open", _open, args
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, those after a model too, and the commands."""
+        own = {param.name for param in self.params}
+        records = [
+            record
+            for param in _open.params
+            if isinstance(param, click.Option) and param.name not in own
+            if (record := param.get_help_record(ctx))
+        ]
+        with formatter.section("Options after MODEL"):
+            formatter.write_dl(records)
+        super().format_options(ctx, formatter)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what it printed is out then, or the command has failed."""
@@ -100,7 +116,7 @@ class _Open(click.Command):
     cls=_Root,
     lazy=_COMMANDS,
     invoke_without_command=True,
-    subcommand_metavar="[PROFILE | COMMAND]",
+    subcommand_metavar="[PROFILE | MODEL... | COMMAND]",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(quantchat.__version__, message="%(prog)s %(version)s")
@@ -112,6 +128,9 @@ def root(ctx: click.Context, snapshots: Path | None, few_bytes: bool | None) -> 
 
     PROFILE names a comparison, or is the path of its TOML file. Without one, quantchat opens on
     the profiles there are and the snapshots saved last.
+
+    MODEL is a folder, org/name on the hub, a GGUF file, or a server's address (http://…/v1). One
+    model opens as its GPTQ 4-bit against its NF4; several are compared as they are.
     """
     ctx.obj = snapshots
     ctx.meta[FEW_BYTES] = few_bytes
@@ -119,24 +138,51 @@ def root(ctx: click.Context, snapshots: Path | None, few_bytes: bool | None) -> 
 
 
 @click.command(cls=_Open)
-@click.argument("profile")
+@click.argument("words", metavar="PROFILE | MODEL...", nargs=-1, required=True)
+@click.option(
+    "--with",
+    "methods",
+    metavar="METHOD,...",
+    default="",
+    help="Methods for models in full precision: nf4, fp4, int8, gptq, bf16, fp16.",
+)
+@click.option("--gptq", metavar="MODEL", help="Take this GPTQ checkpoint instead of making one.")
+@click.option(
+    "--save-profile",
+    "save",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write the comparison as a profile.",
+)
+@click.option("--yes", is_flag=True, help="Make a GPTQ checkpoint here without asking.")
 @_snapshots_option
 @few_bytes_option
 @click.pass_context
-def _open(ctx: click.Context, profile: str, snapshots: Path | None, few_bytes: bool | None) -> int:
-    """Open the comparison of a profile."""
-    return _run(profile, snapshots or ctx.obj, few_bytes_of(ctx, few_bytes))
+def _open(
+    ctx: click.Context,
+    words: tuple[str, ...],
+    methods: str,
+    gptq: str | None,
+    save: Path | None,
+    yes: bool,
+    snapshots: Path | None,
+    few_bytes: bool | None,
+) -> int:
+    """Open the comparison of a profile, or one made up from the names of models."""
+
+    def load() -> Profile:
+        from quantchat.cli import opening
+
+        return opening.profile_of(words, methods, gptq, save=save, yes=yes, others=(*_COMMANDS,))
+
+    return _run(load, snapshots or ctx.obj, few_bytes_of(ctx, few_bytes))
 
 
-def _run(word: str | None, snapshots: Path | None, few_bytes: bool | None) -> int:
+def _run(load: Callable[[], Profile] | None, snapshots: Path | None, few_bytes: bool | None) -> int:
     from quantchat.app import run
 
     with quick_start():
-        profile = None
-        if word is not None:
-            from quantchat.profile import library, load
-
-            profile = load.load(library.find(word, others=tuple(_COMMANDS)))
+        profile = load() if load else None
         if not (sys.stdin.isatty() and sys.stdout.isatty()):
             raise UserError(
                 "the screen needs a terminal for its input and output",

@@ -80,11 +80,11 @@ def evaluate(
     """
     from quantchat.bench import evaluating
     from quantchat.bench.score_plan import reference_of
-    from quantchat.profile import library, load
+    from quantchat.cli import opening
     from quantchat.quantize.workshop import Workshop
     from quantchat.report.evaluation import render
 
-    asked = load.load(library.find(profile))
+    asked = opening.profile_of((profile,))
     plan = evaluating.EvaluationPlan(
         tasks=tuple(dict.fromkeys(_task(word.strip()) for word in words.split(","))),
         reference=reference_of(asked, reference),

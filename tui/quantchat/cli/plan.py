@@ -29,10 +29,10 @@ def plan(profile: str, context: int | None, offline: bool, as_json: bool) -> int
     where they do not, and where of no variant is known what it needs.
     """
     from quantchat.bench.plan import make_plan
+    from quantchat.cli import opening
     from quantchat.metrics.sampler import DeviceSampler
-    from quantchat.profile import library, load
 
-    asked = load.load(library.find(profile))
+    asked = opening.profile_of((profile,), yes=True)
     sampler = DeviceSampler()
     try:
         made = make_plan(asked, sampler.sample(), tokens=context, fetch=not offline)

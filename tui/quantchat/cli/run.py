@@ -86,9 +86,10 @@ def run(
     """
     from quantchat.bench import prompts
     from quantchat.bench.rounds import Plan, Task
+    from quantchat.cli import opening
     from quantchat.profile import library, load
 
-    asked = load.load(library.find(profile))
+    asked = opening.profile_of((profile,))
     if protocol is not None:
         other = load.load(library.find(protocol))
         asked = asked.model_copy(update={"run": other.run, "generation": other.generation})

@@ -85,7 +85,7 @@ def score(
     from quantchat import corpus
     from quantchat.bench import scoring
     from quantchat.bench.score_plan import QUICK, ScorePlan, reference_of
-    from quantchat.profile import library, load
+    from quantchat.cli import opening
     from quantchat.quantize.workshop import Workshop
     from quantchat.report.score import render
 
@@ -95,7 +95,7 @@ def score(
         raise click.UsageError("--full is the whole text: give it or --tokens")
     if stride is not None and stride > window:
         raise click.UsageError("--stride is longer than --window: text between would not be read")
-    asked = load.load(library.find(profile))
+    asked = opening.profile_of((profile,))
     plan = ScorePlan(
         corpus=corpus.text_file(file) if file else corpus.dataset(dataset or corpus.OWN),
         reference=reference_of(asked, reference),

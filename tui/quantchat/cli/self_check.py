@@ -40,12 +40,12 @@ def self_check(
     from quantchat.bench import prompts
     from quantchat.bench.headless import with_pair
     from quantchat.bench.self_check import SelfCheck
+    from quantchat.cli import opening
     from quantchat.cli.console import console
     from quantchat.cli.progress import progress_display
-    from quantchat.profile import library, load
     from quantchat.report import self_check as report
 
-    asked = load.load(library.find(profile))
+    asked = opening.profile_of((profile,))
     texts = prompts.asked(given, file, asked.run)
     comparison = comparison_of(asked, max_new_tokens)
     with progress_display() as display:

@@ -51,9 +51,9 @@ def vote(
     """
     from quantchat.bench import prompts
     from quantchat.bench.voting import VotePlan
-    from quantchat.profile import library, load
+    from quantchat.cli import opening
 
-    asked = load.load(library.find(profile))
+    asked = opening.profile_of((profile,))
     texts = prompts.asked(given, file, asked.run)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UserError("votes are given on the screen, which needs a terminal")

@@ -72,6 +72,16 @@ def names() -> list[str]:
     return list(_files())
 
 
+def names_profile(word: str) -> bool:
+    """Whether `word` means a profile: a known name, a path that ends in .toml, or another file."""
+    if word.endswith(".toml") or word in _files():
+        return True
+    try:
+        return Path(word).expanduser().is_file() and not word.endswith(".gguf")
+    except (OSError, RuntimeError, ValueError):  # `~` of nobody; a NUL; too long for a path
+        return True
+
+
 def find(word: str, *, others: Sequence[str] = ()) -> Path:
     """The file that `word` means, a name or a path. A path is not looked at here.
 

@@ -1,0 +1,278 @@
+"""A comparison made up from the names of models, without a profile."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fakes import fake_hub
+from fakes.model_folder import LLAMA_2_7B, gptq_tensors, llama_tensors, write_model
+from fakes.openai_server import FakeServer
+from quantchat.bench import from_models
+from quantchat.bench.from_models import METHODS, Making, profile_of
+from quantchat.cli import main, opening
+from quantchat.errors import UserError
+from quantchat.metrics.model_files import ModelFiles, TensorInfo
+from quantchat.profile.load import load, loads
+from quantchat.profile.model import BitsAndBytes, Gptq, OpenAI, Profile, Transformers
+from quantchat.profile.toml_out import to_toml
+from quantchat.quantize.cache import CheckpointCache, Site
+
+SMALL = {**LLAMA_2_7B, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 1}
+
+pytestmark = pytest.mark.usefixtures("own_folders")
+
+
+@pytest.fixture
+def llama(tmp_path: Path) -> Path:
+    return write_model(tmp_path / "org" / "llama", SMALL, llama_tensors(SMALL))
+
+
+@pytest.fixture
+def llama_gptq(tmp_path: Path) -> Path:
+    config = {**SMALL, "quantization_config": {"quant_method": "gptq", "bits": 4}}
+    return write_model(tmp_path / "org" / "llama-gptq", config, gptq_tensors(SMALL, 4, 64))
+
+
+def test_one_model_is_its_gptq_against_its_nf4(llama: Path) -> None:
+    gptq, nf4 = profile_of([str(llama)]).variants
+    assert isinstance(gptq, Gptq)
+    assert isinstance(nf4, BitsAndBytes)
+    assert [gptq.label, nf4.label] == ["GPTQ 4-bit", "NF4, double quant"]
+    assert gptq.model == nf4.model == str(llama)
+    assert gptq.quantize is not None
+    assert gptq.quantize.group_size == 64, "128 does not divide 576"
+
+
+@pytest.mark.parametrize(
+    ("widths", "size"), [((4096, 11008), 128), ((576,), 64), ((4096, 96), 32), ((100,), -1)]
+)
+def test_the_group_size_divides_each_layer(widths: tuple[int, ...], size: int) -> None:
+    tensors = {
+        f"model.layers.{n}.mlp.up_proj.weight": TensorInfo("F16", (8, w))
+        for n, w in enumerate(widths)
+    }
+    # Neither the head nor a norm is quantized.
+    tensors |= {
+        "lm_head.weight": TensorInfo("F16", (8, 7)),
+        "model.layers.0.norm.weight": TensorInfo("F16", (7,)),
+    }
+    assert from_models.group_size(ModelFiles({}, tensors)) == size
+
+
+def test_methods_are_chosen(llama: Path) -> None:
+    profile = profile_of([str(llama)], methods=["nf4", "bf16", "int8"])
+    assert [v.label for v in profile.variants] == ["NF4, double quant", "bf16", "int8"]
+    assert profile.variants[1].dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_method_makes_a_variant(method: str, llama: Path) -> None:
+    other = "bf16" if method != "bf16" else "nf4"
+    assert profile_of([str(llama)], methods=[method, other]).variants[0].label == METHODS[method][0]
+
+
+def test_a_finished_checkpoint_is_taken(llama: Path) -> None:
+    variant = profile_of([str(llama)], gptq="org/llama-GPTQ").variants[0]
+    assert isinstance(variant, Gptq)
+    assert (variant.model, variant.quantize) == ("org/llama-GPTQ", None)
+
+
+def test_a_published_checkpoint_that_a_profile_names_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = "meta-llama/Llama-3.1-8B-Instruct"
+    files = ModelFiles({}, {})
+    monkeypatch.setattr(from_models, "read", lambda *_, **__: files)
+    variant = profile_of([model]).variants[0]
+    assert isinstance(variant, Gptq)
+    assert variant.model == "hugging-quants/Meta-Llama-3.1-8B-Instruct-GPTQ-INT4"
+    assert variant.quantize is None
+
+
+def test_two_models_are_compared_as_they_are(llama: Path, llama_gptq: Path) -> None:
+    plain, quantized = profile_of([str(llama), str(llama_gptq)]).variants
+    assert isinstance(plain, Transformers)
+    assert isinstance(quantized, Gptq)
+    assert quantized.quantize is None
+    assert [plain.label, quantized.label] == ["llama", "llama-gptq"]
+
+
+def test_methods_leave_a_quantized_checkpoint_as_it_is(llama: Path, llama_gptq: Path) -> None:
+    variants = profile_of([str(llama), str(llama_gptq)], methods=["nf4", "bf16"]).variants
+    assert [v.label for v in variants] == ["llama NF4, double quant", "llama bf16", "llama-gptq"]
+
+
+def test_the_same_model_twice_has_two_labels(llama: Path) -> None:
+    labels = [v.label for v in profile_of([str(llama), str(llama)]).variants]
+    assert labels == ["llama", "llama (2)"]
+
+
+def test_a_gguf_file_is_a_side(tmp_path: Path, llama: Path) -> None:
+    (file := tmp_path / "llama-q4.gguf").write_bytes(b"GGUF")
+    gguf = profile_of([str(file), str(llama)]).variants[0]
+    assert isinstance(gguf, Transformers)
+    assert (gguf.model, gguf.gguf_file) == (str(tmp_path), "llama-q4.gguf")
+
+
+def test_a_server_is_named_by_its_address(server: FakeServer, llama: Path) -> None:
+    served = from_models.served_models(server.url)
+    one, two = profile_of([server.url, str(llama)]).variants
+    assert isinstance(one, OpenAI)
+    assert (one.model, one.base_url) == (served[0], server.url)
+    assert isinstance(two, Transformers)
+
+
+def test_of_several_served_models_the_named_one_is_taken(server: FakeServer, llama: Path) -> None:
+    server.listed = json.dumps({"data": [{"id": "a"}, {"id": str(llama)}, {"id": None}, 3]})
+    assert profile_of([server.url, str(llama)]).variants[0].model == str(llama)
+    with pytest.raises(UserError, match="the server has 2 models: a, "):
+        profile_of([server.url, server.url])
+
+
+@pytest.mark.parametrize("listed", ["{}", "[]", "nothing", '{"data": 3}', '{"data": []}'])
+def test_a_server_that_lists_nothing_is_one_line(listed: str, server: FakeServer) -> None:
+    server.listed = listed
+    with pytest.raises(UserError, match=r"lists? (its models|no model)"):
+        profile_of([server.url, server.url])
+
+
+def test_a_model_of_the_hub(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with fake_hub.serving(tmp_path) as (address, _):
+        fake_hub.ask_at(address, monkeypatch)
+        gptq = profile_of(["org/llama"]).variants[0]
+        with pytest.raises(UserError, match="org/lama: no folder of this name is here, and as a"):
+            profile_of(["org/lama"])
+    assert isinstance(gptq, Gptq)
+    assert gptq.model == "org/llama"
+
+
+@pytest.mark.parametrize(
+    ("words", "methods", "said"),
+    [
+        (["llama-gptq"], [], "one side is not a comparison"),
+        (["llama"], ["nf4"], "one side is not a comparison"),
+        (["llama"], ["awq"], '"awq" is no method that is made here'),
+        (["llama"], ["nf5"], 'did you mean "nf4"'),
+        (["no.gguf", "llama"], [], "there is no such file"),
+        (["lama"], [], 'no profile or folder is called "lama"'),
+        (["~nobody-here/x", "llama"], [], "there is no such file or folder"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    words: list[str],
+    methods: list[str],
+    said: str,
+    llama: Path,
+    llama_gptq: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(llama.parent)
+    with pytest.raises(UserError) as caught:
+        profile_of(words, methods=methods)
+    (line,) = caught.value.lines
+    assert said in line
+
+
+# ---------------------------------------------------------------- what has to be made
+
+
+def test_what_making_costs_is_told_before_it_is_asked(
+    llama: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
+    with pytest.raises(UserError, match="nobody can be asked"):
+        opening.profile_of([str(llama)])
+    said = capsys.readouterr().err
+    (making,) = from_models.to_make(profile_of([str(llama)]))
+    assert making.reads == sum(t.bytes for t in from_models._files(str(llama)).tensors.values())
+    assert 0 < making.writes < making.reads
+    assert f"{making.reads / 1e9:.1f} GB of weights" in said
+    assert "not known: none was made on this machine yet" in said
+    assert len(opening.profile_of([str(llama)], yes=True).variants) == 2
+
+
+async def test_the_time_goes_by_the_last_one_made_here(llama: Path, tmp_path: Path) -> None:
+    async def build(site: Site) -> dict[str, object]:
+        (site.output / "model.safetensors").write_bytes(b"x" * 1000)
+        return {}
+
+    cache = CheckpointCache(tmp_path / "cache" / "checkpoints")
+    inputs = {"damp_percent": 0.05, "needs": []}
+    folder = await cache.make("some-gptq", build, inputs=inputs, versions={}, on_wait=lambda: None)
+    made = json.loads((folder / "made.json").read_text())
+    (folder / "made.json").write_text(json.dumps({**made, "seconds": 10.0}))
+    (entry,) = cache.entries()
+    (making,) = from_models.to_make(profile_of([str(llama)]))
+    assert making.seconds == pytest.approx(10 * making.writes / entry.bytes)
+
+
+def test_a_finished_checkpoint_needs_no_making(llama: Path, llama_gptq: Path) -> None:
+    assert from_models.to_make(profile_of([str(llama)], gptq=str(llama_gptq))) == []
+
+
+def test_no_is_the_end(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("click.confirm", _declined)
+    assert main(["plan", str(llama)]) in (0, 1), "a plan makes nothing, and asks nothing"
+    assert main(["run", str(llama)]) == 130
+
+
+def _declined(*_: object, **__: object) -> None:
+    raise click.Abort
+
+
+def test_a_duration_is_short() -> None:
+    assert [opening._duration(s) for s in (20, 600, 7200)] == ["20 s", "10 min", "2.0 h"]
+    assert Making("a", "b", 1, 1, None).seconds is None
+
+
+# ---------------------------------------------------------------- as a profile
+
+
+def test_the_profile_is_saved_and_loads_as_the_same(llama: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    made = opening.profile_of([str(llama)], save=path, yes=True)
+    assert load(path) == made
+    with pytest.raises(UserError, match="is there already"):
+        opening.profile_of([str(llama)], save=path, yes=True)
+
+
+@given(
+    name=st.text(min_size=1, max_size=30).filter(lambda text: text.isprintable()),
+    system=st.text(st.characters(exclude_categories=["Cs"])),
+    temperature=st.floats(0, 10),
+    template=st.dictionaries(
+        st.text(st.characters(exclude_categories=["Cs"])),
+        st.booleans() | st.integers(-(2**40), 2**40) | st.text(st.characters(codec="utf-8")),
+        max_size=3,
+    ),
+)
+def test_any_profile_is_written_as_what_it_is(
+    name: str, system: str, temperature: float, template: dict[str, bool | int | str]
+) -> None:
+    shared = {"model": "/m", "chat_template_kwargs": template}
+    profile = Profile.model_validate(
+        {
+            "name": name,
+            "variants": [
+                {"label": "a", "engine": "gptq", "quantize": {}, **shared},
+                {"label": name[::-1] + "b", "engine": "bitsandbytes", **shared},
+                {
+                    "label": "served",
+                    "engine": "openai",
+                    "model": "m",
+                    "base_url": "http://127.0.0.1:{port}/v1",
+                    "server": {"command": ["serve", "--port", "{port}"]},
+                },
+            ],
+            "generation": {"system": system, "temperature": temperature},
+        }
+    )
+    assert loads(to_toml(profile), where="p.toml", folder=Path("/")) == profile

@@ -1,0 +1,42 @@
+"""Write a profile as TOML: what differs from the defaults, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from quantchat.profile.model import Profile
+
+_TABLES = ("quantize", "server")
+"""Keys of a variant that get a table of their own."""
+
+
+def to_toml(profile: Profile) -> str:
+    """Return the text of a file that loads as `profile`."""
+    body = profile.model_dump(mode="json", exclude_defaults=True)
+    variants = body.pop("variants")
+    tables = [_lines({key: body.pop(key) for key in ("name", "description") if key in body})]
+    for variant in variants:
+        own = {key: variant.pop(key) for key in _TABLES if variant.get(key) is not None}
+        tables.append("[[variants]]\n" + _lines(variant))
+        tables += [f"[variants.{key}]\n{_lines(values)}" for key, values in own.items()]
+    tables += [f"[{key}]\n{_lines(values)}" for key, values in body.items()]
+    return "\n".join(tables)
+
+
+def _lines(values: dict[str, Any]) -> str:
+    return "".join(f"{_key(key)} = {_value(value)}\n" for key, value in values.items())
+
+
+def _key(key: str) -> str:
+    bare = key.isascii() and key.replace("_", "").replace("-", "").isalnum()
+    return key if bare else _value(key)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    # JSON's strings, numbers and booleans are TOML's, but for DEL, which TOML wants escaped.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
