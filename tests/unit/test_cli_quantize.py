@@ -13,10 +13,13 @@ from typing import Any
 
 import pytest
 
+from fakes.model_folder import LLAMA_2_7B, llama_tensors, write_model
 from fakes.scripted_jobs import Jobs
 from quantchat.cli import main
 from quantchat.cli.quantize import _GPTQ_ONLY
 from quantchat.errors import UserError
+from quantchat.profile.load import loads
+from quantchat.profile.model import Gptq
 from quantchat.profile.quantize import Quantize
 from quantchat.quantize import export, outcome
 from quantchat.quantize.job import run_job
@@ -347,3 +350,25 @@ def test_too_little_calibration_is_told_once(jobs: Jobs, capsys: Capture) -> Non
     assert said.count("0.35 tokens for each of the 14336 inputs of its widest module: GPTQ") == 1
     assert said.count("for each of") == 1
     assert "give more samples, or more sample_tokens" in said
+
+
+def test_the_group_size_is_one_that_divides_each_layer(
+    tmp_path: Path, jobs: Jobs, capsys: Capture
+) -> None:
+    """The usual 128 does not divide the demo's width of 576."""
+    narrow = {**LLAMA_2_7B, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 1}
+    write_model(tmp_path / "model", narrow, llama_tensors(narrow))
+    assert main(["quantize", "model", "-o", "out", "--no-perplexity"]) == 0
+    assert dict(jobs.begun)["quantize_gptq"]["group_size"] == 64
+    shown = capsys.readouterr().out
+    profile = (
+        shown[shown.index("[[variants]]") :]
+        + """
+[[variants]]
+label = "other"
+engine = "bitsandbytes"
+model = "/model"
+"""
+    )
+    made = loads(f'name = "p"\n{profile}', where="p.toml", folder=tmp_path).variants[0]
+    assert made == Gptq(label="GPTQ 4-bit", engine="gptq", model=str(tmp_path / "out"))

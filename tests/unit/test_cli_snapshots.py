@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from fakes.saved import scored, snapshot
@@ -139,3 +141,38 @@ def test_a_bad_name_is_one_line(folder: Path, capsys: Capture, name: str) -> Non
     assert captured.err.count("\n") == 1
     assert captured.err.startswith("quantchat: ")
     assert "\x1b" not in captured.err
+
+
+def test_the_latest_is_named_so(folder: Path, capsys: Capture) -> None:
+    assert main(["snapshots", "latest"]) == 2
+    assert "latest: no such snapshot" in capsys.readouterr().err
+    store.save(snapshot(created="2026-11-03T14:25:01+00:00"), folder)
+    newest = store.save(snapshot(created="2026-11-03T14:26:01+00:00"), folder)
+    assert main(["snapshots", "latest"]) == 0
+    assert capsys.readouterr().out.strip() == str(newest)
+    assert main(["snapshots", "show", "latest"]) == 0
+    Path("latest").write_text("{")
+    assert main(["snapshots", "latest"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "latest"
+
+
+def test_snapshots_are_removed_when_that_is_confirmed(
+    folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = store.save(snapshot(created="2026-11-03T14:25:01+00:00"), folder)
+    second = store.save(snapshot(created="2026-11-03T14:26:01+00:00"), folder)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
+    assert main(["snapshots", "remove", "latest"]) == 2
+    assert "nobody can be asked" in capsys.readouterr().err
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("click.confirm", _declined)
+    assert main(["snapshots", "remove", "latest"]) == 130
+    assert main(["snapshots", "remove", "--yes", "latest", "nothing-like-it"]) == 2
+    assert first.exists() and second.exists()
+    assert main(["snapshots", "remove", "--yes", "latest", second.name]) == 0
+    assert first.exists()
+    assert not second.exists()
+
+
+def _declined(*_: object, **__: object) -> None:
+    raise click.Abort

@@ -191,7 +191,7 @@ def test_what_making_costs_is_told_before_it_is_asked(
         opening.profile_of([str(llama)])
     said = capsys.readouterr().err
     (making,) = from_models.to_make(profile_of([str(llama)]))
-    assert making.reads == sum(t.bytes for t in from_models._files(str(llama)).tensors.values())
+    assert making.reads == sum(t.bytes for t in from_models.files_of(str(llama)).tensors.values())
     assert 0 < making.writes < making.reads
     assert f"{making.reads / 1e9:.1f} GB of weights" in said
     assert "not known: none was made on this machine yet" in said

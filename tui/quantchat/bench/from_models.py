@@ -140,7 +140,7 @@ def to_make(profile: Profile) -> list[Making]:
     found = []
     for variant in profile.variants:
         if isinstance(variant, Gptq) and variant.quantize and workshop.find(variant) is None:
-            files = _files(variant.model)
+            files = files_of(variant.model)
             size = estimate(variant, files, cuda=False, tokens=1).weights
             found.append(Making(variant.label, variant.model, files.bytes, size, _seconds(size)))
     return found
@@ -223,7 +223,7 @@ def _model(word: str, others: Sequence[str]) -> _Side:
     elif word != DEMO_MODEL and (is_path(word) or "/" not in word):
         raise _nothing(word, others)
     try:
-        files = _files(named)
+        files = files_of(named)
     except (ValueError, UserError) as error:
         if named != word:
             raise UserError(one_line(str(error))) from None
@@ -236,7 +236,7 @@ def _model(word: str, others: Sequence[str]) -> _Side:
     return _Side(name, {"model": named, "engine": engine}, method)
 
 
-def _files(model: str) -> ModelFiles:
+def files_of(model: str) -> ModelFiles:
     """What the files of `model` say; the hub is asked for them. Raises UserError or ValueError."""
     if model == DEMO_MODEL:
         return demo_files()

@@ -45,7 +45,7 @@ _COMMANDS = {
     "self-check": Lazy(
         "quantchat.cli.self_check:self_check", "See how early a variant parts from itself."
     ),
-    "snapshots": Lazy("quantchat.cli.snapshots:snapshots", "List or show saved snapshots."),
+    "snapshots": Lazy("quantchat.cli.snapshots:snapshots", "List, show or remove saved snapshots."),
     "report": Lazy("quantchat.cli.report:report", "Write snapshots as a page, as Markdown or CSV."),
     "quantize": Lazy("quantchat.cli.quantize:quantize", "Make a quantized checkpoint of a model."),
     "env": Lazy("quantchat.cli.env:env", "Make environments with other library versions."),

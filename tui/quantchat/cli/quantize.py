@@ -70,7 +70,11 @@ _COMMON = {
     help="Lend MODEL this other model's tokenizer and chat template.",
 )
 @click.option("--bits", type=click.Choice(["2", "3", "4", "8"]), help="GPTQ: bits. Default: 4.")
-@click.option("--group-size", type=int, help="GPTQ: weights that share a scale. Default: 128.")
+@click.option(
+    "--group-size",
+    type=int,
+    help="GPTQ: weights that share a scale. Default: the first of 128, 64, 32 that fits.",
+)
 @click.option(
     "--act-order",
     "desc_act",
@@ -193,6 +197,8 @@ def quantize(
         common |= {"adapter": _from_here(_named(adapter)), "merge_adapter": True}
     if tokenizer is not None:
         common["tokenizer"] = _from_here(_named(tokenizer))
+    if method == "gptq" and "group_size" not in given:
+        given["group_size"] = _group_size(_named(model))
     variants = _asked(method, common, given, double_quant=not no_double_quant)
     return _make(variants, output, held_out=not no_perplexity, as_json=as_json)
 
@@ -231,8 +237,32 @@ def _make(variants: Sequence[Any], output: Path | None, *, held_out: bool, as_js
     from quantchat.report.quantizing import render
 
     console().print(render(outcome))
-    click.echo(f"the checkpoint is in {one_line(str(where))}")
+    click.echo(f"the checkpoint is in {one_line(str(where))}; a profile uses it with")
+    click.echo(_profile_lines(variants[-1], where))
     return 0
+
+
+def _profile_lines(made: Any, where: Path) -> str:
+    """The lines of a profile that load the checkpoint in the folder `where`."""
+    from quantchat.profile.toml_out import variant_toml
+
+    finished = {"quantize": None, "save_quantized": False, "adapter": None, "merge_adapter": False}
+    own = {key: value for key, value in finished.items() if hasattr(made, key)}
+    label = f"GPTQ {made.quantize.bits}-bit" if made.engine == "gptq" else made.label
+    return variant_toml(
+        made.model_copy(update={**own, "label": label, "model": str(where.absolute())})
+    )
+
+
+def _group_size(model: str) -> int:
+    """The default for `model`; where its files tell nothing, the usual 128 is checked at load."""
+    from quantchat.bench import from_models
+    from quantchat.errors import UserError
+
+    try:
+        return from_models.group_size(from_models.files_of(model))
+    except (UserError, ValueError):
+        return from_models.GROUP_SIZES[0]
 
 
 def _object(text: str) -> Any:

@@ -1,9 +1,10 @@
-"""`quantchat snapshots`: list the saved snapshots, show one as tables."""
+"""`quantchat snapshots`: list, show or remove saved snapshots."""
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import click
@@ -14,6 +15,9 @@ from quantchat.errors import UserError
 from quantchat.report import listing, tables
 from quantchat.snapshot import recovered, store
 from quantchat.text import one_line
+
+LATEST = "latest"
+"""The NAME of the newest snapshot."""
 
 _json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the list as JSON, and nothing else."
@@ -82,15 +86,53 @@ def discard(folder: Path, name: str) -> None:
     click.echo(one_line(f"discarded {path}"))
 
 
+@snapshots.command()
+@click.pass_obj
+def latest(folder: Path) -> None:
+    """Print the path of the newest snapshot. Its NAME is "latest" wherever one is asked for."""
+    click.echo(one_line(str(found(folder, LATEST))))
+
+
+@snapshots.command()
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.option("--yes", is_flag=True, help="Remove without asking.")
+@click.pass_obj
+def remove(folder: Path, names: tuple[str, ...], yes: bool) -> None:
+    """Remove the snapshots NAME, saved or recovered. Their beginnings will do."""
+    # Each name is looked up before anything is removed: a typo removes nothing.
+    paths_of = list(dict.fromkeys(found(folder, name) for name in names))
+    for path in paths_of:
+        if not path.is_file():
+            raise UserError("no such snapshot", where=one_line(str(path)))
+    for path in paths_of:
+        click.echo(one_line(str(path)), err=True)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UserError(
+                "nobody can be asked whether to remove them", mend="--yes removes without asking"
+            )
+        click.confirm(f"Remove {len(paths_of)}?", abort=True, err=True)
+    for path in paths_of:
+        try:
+            path.unlink()
+        except OSError as error:
+            raise UserError(
+                f"cannot be removed: {error.strerror or error}", where=one_line(str(path))
+            ) from None
+
+
 def found(folder: Path, name: str) -> Path:
     """The file that `name` means: a path, or a file of the folder, by its name or its beginning.
 
-    Raises UserError where there is none, and where several begin so.
+    "latest" means the newest snapshot of the folder, unless a file is called so. Raises UserError
+    where there is none, and where several begin so.
     """
     path = _named(folder, name)
     if path is not None:
         return path
     known = store.newest(folder) if name else []
+    if name == LATEST and known:
+        return known[0]
     begun = [path for path in known if path.name.startswith(name)]
     if len(begun) > 1:
         raise UserError(

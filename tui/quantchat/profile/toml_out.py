@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from quantchat.profile.model import Profile
+from quantchat.profile.model import AnyVariant, Profile
 
 _TABLES = ("quantize", "server")
 """Keys of a variant that get a table of their own."""
@@ -16,12 +16,20 @@ def to_toml(profile: Profile) -> str:
     body = profile.model_dump(mode="json", exclude_defaults=True)
     variants = body.pop("variants")
     tables = [_lines({key: body.pop(key) for key in ("name", "description") if key in body})]
-    for variant in variants:
-        own = {key: variant.pop(key) for key in _TABLES if variant.get(key) is not None}
-        tables.append("[[variants]]\n" + _lines(variant))
-        tables += [f"[variants.{key}]\n{_lines(values)}" for key, values in own.items()]
+    tables += map(_variant, variants)
     tables += [f"[{key}]\n{_lines(values)}" for key, values in body.items()]
     return "\n".join(tables)
+
+
+def variant_toml(variant: AnyVariant) -> str:
+    """Return the table `[[variants]]` of one variant."""
+    return _variant(variant.model_dump(mode="json", exclude_defaults=True))
+
+
+def _variant(body: dict[str, Any]) -> str:
+    own = {key: body.pop(key) for key in _TABLES if body.get(key) is not None}
+    tables = [f"[variants.{key}]\n{_lines(values)}" for key, values in own.items()]
+    return "\n".join(["[[variants]]\n" + _lines(body), *tables])
 
 
 def _lines(values: dict[str, Any]) -> str:
