@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
         ("decode.py", "README.md"),
         ("quality.py", "docs/scoring.md"),
         ("quantize_memory.py", "docs/quantizing.md"),
+        ("intervals.py", "docs/measuring.md"),
         ("tasks.py", "docs/tasks.md"),
         ("llama_cpp.py", "docs/scoring.md"),
         ("screen.py", "docs/screen.md"),

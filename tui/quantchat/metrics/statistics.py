@@ -10,6 +10,13 @@ round as well: the variances of the two ways add up, but for that of the single 
 both (Cameron, Gelbach and Miller 2011), with the degrees of freedom of such a sum (Satterthwaite
 1946). The widest of the three intervals is the one that is given.
 
+A pause of the machine, or another program for some seconds, makes single pairs ten times as slow.
+A mean follows them, and its interval grows until it shows nothing. So the ratio is Huber's
+M-estimate of the logarithms (Huber 1964): pairs farther than 1.345 robust standard deviations from
+the centre count as if they lay there. The intervals are those of its pseudo-values, whose mean is
+the estimate. `benchmarks/intervals.py` shows what this does to coverage and width. Few pairs of one
+prompt alone, or of one round alone, are averaged as they are (`ROBUST_FROM`).
+
 With few prompts the percentile interval is known to be too narrow (Hesterberg 2015, "What Teachers
 Should Know About the Bootstrap"), so each is Student's t, with one degree of freedom less than
 there are prompts or rounds, around the bootstrap's standard error, corrected for its small-sample
@@ -23,6 +30,7 @@ import operator
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any, NamedTuple
 
 CONFIDENCE = 0.95
@@ -32,6 +40,14 @@ RESAMPLES = 2000
 
 NUMBERS = 2**21
 """Figures resampled at a time: 16 MiB, and a few times that for what is worked out."""
+
+ROBUST_FROM = 20
+"""Pairs of a single prompt, or of a single round, from which on outliers are drawn in. With ten,
+Huber's interval held the true ratio in 93 of 100 simulations; pairs of several prompts in several
+rounds have the wider of two intervals, which held it in 96 and more, down to two by two."""
+
+HUBER_K = 1.345
+"""In robust standard deviations: 95 % as efficient as the mean where the noise is normal."""
 
 SEED = 20230801
 """The resampling is seeded: the same measurements give the same interval."""
@@ -92,7 +108,10 @@ Statistic = Callable[[Sequence[Any]], Any]
 
 
 def ratio_of(pairs: Sequence[Pair]) -> Ratio | None:
-    """Return the geometric mean of b / a with its interval, or None where there are no pairs.
+    """Return the typical b / a with its interval, or None where there are no pairs.
+
+    Huber's estimate of the geometric mean, which outliers move little; the geometric mean itself
+    where there are too few pairs for that.
 
     Raises ValueError for figures that are not above 0.
     """
@@ -101,7 +120,8 @@ def ratio_of(pairs: Sequence[Pair]) -> Ratio | None:
     for pair in pairs:
         if not (pair.a > 0 and pair.b > 0 and math.isfinite(pair.a) and math.isfinite(pair.b)):
             raise ValueError(f"a ratio needs figures above 0, not {pair.a} and {pair.b}")
-    rows = [Row(pair.prompt, pair.round, (math.log(pair.b / pair.a),)) for pair in pairs]
+    logs = _drawn_in(pairs, [math.log(pair.b / pair.a) for pair in pairs])
+    rows = [Row(p.prompt, p.round, (value,)) for p, value in zip(pairs, logs, strict=True)]
     log = interval_of(lambda means: means[0], rows)
     return Ratio(
         math.exp(log.value),
@@ -112,6 +132,46 @@ def ratio_of(pairs: Sequence[Pair]) -> Ratio | None:
         log.clusters,
         log.clustered_by,
     )
+
+
+def sides_of(pairs: Sequence[Pair], ratio: float) -> tuple[float, float]:
+    """Return a typical a and a typical b of `pairs`, whose `ratio` is that of `ratio_of`.
+
+    The geometric mean over the prompts of the median over a prompt's rounds. Means of each side by
+    itself would contradict the ratio that stands beside them.
+    """
+    logs: defaultdict[Hashable, list[float]] = defaultdict(list)
+    for pair in pairs:
+        logs[pair.prompt].append(math.log(pair.a) / 2 + math.log(pair.b) / 2)
+    middle = math.exp(math.fsum(map(median, logs.values())) / len(logs))
+    return middle / math.sqrt(ratio), middle * math.sqrt(ratio)
+
+
+def _drawn_in(pairs: Sequence[Pair], values: list[float]) -> Sequence[float]:
+    """Pseudo-values of Huber's M-estimate of location: their mean is the estimate.
+
+    `values`, one of each pair, as they are where `pairs` are too few, or half of them are equal.
+    """
+    crossed = len({pair.prompt for pair in pairs}) > 1 and len({pair.round for pair in pairs}) > 1
+    if not crossed and len(pairs) < ROBUST_FROM:
+        return values
+    import numpy
+
+    x = numpy.array(values)
+    centre = float(numpy.median(x))
+    spread = 1.4826 * float(numpy.median(abs(x - centre)))  # that of a normal sample's deviation
+    if not spread:
+        return values
+    for _ in range(50):
+        scores = numpy.clip((x - centre) / spread, -HUBER_K, HUBER_K)
+        inside = max(float((abs(x - centre) < HUBER_K * spread).mean()), 0.3)
+        step = spread * float(scores.mean()) / inside
+        centre += step
+        if abs(step) < 1e-12 * spread:
+            break
+    scores = numpy.clip((x - centre) / spread, -HUBER_K, HUBER_K)
+    drawn_in: Sequence[float] = (centre + spread * scores / inside).tolist()
+    return drawn_in
 
 
 def exact_ratio(a: float, b: float) -> Ratio:

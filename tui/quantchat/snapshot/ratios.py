@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from quantchat.metrics.latency import Percentiles, itl_ms
-from quantchat.metrics.statistics import Pair, Ratio, exact_ratio, ratio_of, single_ratio
+from quantchat.metrics.statistics import Pair, Ratio, exact_ratio, ratio_of, sides_of, single_ratio
 from quantchat.snapshot.columns import Column, Run, columns, measured_turns
 from quantchat.snapshot.figures import FIGURES, Held, Sampled
 from quantchat.snapshot.schema import Snapshot
@@ -14,7 +14,7 @@ from quantchat.snapshot.schema import Snapshot
 
 @dataclass(frozen=True)
 class Compared:
-    """One figure of two columns: its mean in the one (`a`) and the other (`b`), and b against a."""
+    """One figure of two columns: typical in the one (`a`) and the other (`b`), and b against a."""
 
     name: str
     figure: str
@@ -62,8 +62,7 @@ def _compared(figure: Sampled | Held, a: Column, b: Column) -> Compared | None:
         if found is None:
             return None
         ratio = found
-        of_a = sum(pair.a for pair in pairs) / len(pairs)
-        of_b = sum(pair.b for pair in pairs) / len(pairs)
+        of_a, of_b = sides_of(pairs, ratio.value)
     return Compared(
         figure.name, figure.title, figure.unit, of_a, of_b, ratio, figure.less_is_better
     )
