@@ -46,6 +46,7 @@ def main(commands: int, events: int, life: int, parent: int) -> None:
     from fakes.scripted_worker import ledger, resolved
     from fakes.synthetic_text import wanted
     from quantchat.worker import lifeline
+    from quantchat.worker.failures import describe
     from quantchat.worker.inbox import Inbox
     from quantchat.worker.outbox import ALIVE_S, Outbox
     from quantchat.worker.protocol import (
@@ -63,7 +64,8 @@ def main(commands: int, events: int, life: int, parent: int) -> None:
         os.set_inheritable(fd, False)
     lifeline.watch(life)
     lifeline.die_with(parent)
-    inbox, outbox = Inbox(commands), Outbox(events, ALIVE_S)
+    outbox = Outbox(events, ALIVE_S)
+    inbox = Inbox(commands, lambda error: outbox.send(describe(error)))
     outbox.send(Hello(VERSION, os.getpid(), platform.python_version()))
     while True:
         command = inbox.next()

@@ -22,7 +22,7 @@ def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Inbox, Callable[[Com
     ended = threading.Event()
     monkeypatch.setattr("quantchat.worker.inbox.end_now", ended.set)
     read, write = os.pipe()
-    inbox = Inbox(read)
+    inbox = Inbox(read, void)
     yield inbox, lambda command: void(os.write(write, encode(command)))
     os.close(write)
     assert ended.wait(PATIENCE_S)  # before the real one is put back
@@ -60,6 +60,30 @@ def test_a_stop_is_not_for_the_turn_of_a_new_chat_that_has_its_number(
     assert not inbox.stopped(1)
     send(Stop(1))
     wait_for(lambda: inbox.stopped(1))
+
+
+def test_an_exception_while_reading_is_reported_before_the_worker_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    heard: list[object] = []
+    ended = threading.Event()
+
+    def broken(_line: bytes) -> Command:
+        raise RuntimeError("out of luck")
+
+    def end() -> None:
+        heard.append("ended")
+        ended.set()
+
+    monkeypatch.setattr("quantchat.worker.inbox.decode_command", broken)
+    monkeypatch.setattr("quantchat.worker.inbox.end_now", end)
+    read, write = os.pipe()
+    Inbox(read, heard.append)
+    os.write(write, encode(FORCE))
+    assert ended.wait(PATIENCE_S)
+    os.close(write)
+    error, last = heard
+    assert (str(error), last) == ("out of luck", "ended")
 
 
 def test_whatever_comes_after_a_command_overtakes_it(

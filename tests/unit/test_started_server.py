@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from quantchat.bench.rounds import Plan
 from quantchat.metrics.sampler import DeviceSampler
 from quantchat.profile.load import loads
 from quantchat.profile.model import Profile
+from quantchat.worker.servers.started import StartedServer
 
 PROGRAM = Path(__file__).parents[1] / "fakes" / "run_openai_server.py"
 TOML = """
@@ -201,3 +203,21 @@ def test_a_port_is_for_a_server_started_here() -> None:
             where="p.toml",
             folder=Path(),
         )
+
+
+def test_a_full_disk_under_the_log_does_not_hold_the_server_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Full:
+        def write(self, text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+    ended = threading.Event()
+    heard: list[BaseException] = []
+    monkeypatch.setattr(sys, "stderr", Full())
+    prints = "for n in range(20000): print('a line of the server', n)"  # more than a pipe takes
+    how = {"command": [sys.executable, "-c", prints], "timeout_s": 60}
+    server = StartedServer(how, "http://127.0.0.1:9/v1", heard.append)
+    server.watch(lambda *_: ended.set())
+    assert ended.wait(PATIENCE_S)
+    assert not heard

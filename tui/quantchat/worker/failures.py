@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import traceback
 
 from quantchat.worker.protocol import Failed
 from quantchat.worker.redaction import redacted
@@ -97,6 +99,12 @@ def describe(error: BaseException, *, turn: int = -1, loading: str = "") -> Fail
             turn,
         )
     return Failed("internal", _shortened(what), "look at the worker's log, then retry", turn)
+
+
+def log(error: BaseException) -> None:
+    """Print `error` with its traceback to the worker's log, where that takes it (a full disk)."""
+    with contextlib.suppress(OSError, ValueError):
+        traceback.print_exception(error)
 
 
 def first_line(error: BaseException) -> str:

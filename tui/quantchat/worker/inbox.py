@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import queue
-import threading
+from collections.abc import Callable
 
+from quantchat.worker import threads
 from quantchat.worker.lifeline import end_now
 from quantchat.worker.protocol import (
     Command,
@@ -18,9 +19,13 @@ from quantchat.worker.strict_json import ProtocolError
 
 
 class Inbox:
-    """Reads commands from descriptor `fd`. Its end, or Shutdown, ends the process at once."""
+    """Reads commands from descriptor `fd`. Its end, or Shutdown, ends the process at once.
 
-    def __init__(self, fd: int) -> None:
+    An exception while reading ends it too, once `failed` has reported the exception: a worker that
+    hears no command cannot be stopped.
+    """
+
+    def __init__(self, fd: int, failed: Callable[[BaseException], None]) -> None:
         self._fd = fd
         self._queue: queue.SimpleQueue[tuple[int, Command | ProtocolError]] = queue.SimpleQueue()
         self._stopped = -1
@@ -28,7 +33,12 @@ class Inbox:
         """Commands that came so far."""
         self._current = 0
         """Which of them was taken last."""
-        threading.Thread(target=self._run, name="inbox", daemon=True).start()
+
+        def end(error: BaseException) -> None:
+            failed(error)
+            end_now()
+
+        threads.start("inbox", self._run, end)
 
     def next(self) -> Command:
         """Wait for the next command. Raises ProtocolError for a line that is none."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from quantchat.worker import lifeline, unneeded
-from quantchat.worker.failures import DEVICE_FAILED, Refused, describe
+from quantchat.worker.failures import DEVICE_FAILED, Refused, describe, log
 from quantchat.worker.inbox import Inbox
 from quantchat.worker.outbox import ALIVE_S, Outbox
 from quantchat.worker.protocol import (
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from quantchat.worker.servers.remote import RemoteDecoder
     from quantchat.worker.servers.started import StartedServer
 
+FLUSH_S = 5.0
+"""The longest a worker that ends waits for its last events to be written."""
+
 
 def main(commands: int, events: int, life: int, parent: int) -> int:
     """Serve commands from descriptor `commands`, answer on `events`, until `parent` is gone.
@@ -49,7 +52,15 @@ def main(commands: int, events: int, life: int, parent: int) -> int:
     guard_streams()
     outbox = Outbox(events, ALIVE_S)
     outbox.send(Hello(VERSION, os.getpid(), platform.python_version()))
-    _Server(Inbox(commands), outbox, began).run()
+
+    def report(error: BaseException) -> None:
+        outbox.send(describe(error))
+        outbox.flush(FLUSH_S)
+
+    try:
+        _Server(Inbox(commands, report), outbox, began).run()
+    finally:
+        outbox.flush(FLUSH_S)
     return 0
 
 
@@ -75,13 +86,21 @@ class _Server:
             except BaseException as error:  # noqa: BLE001 - whatever it was, it must be told
                 if self._started is not None and self._started.explains(error):
                     continue  # who watches it tells that
-                import traceback
-
-                traceback.print_exc()  # to the log
+                log(error)
                 failure = describe(error, turn=turn, loading=loading)
                 self._outbox.send(failure)
                 if self._decoder is not None and failure.kind != DEVICE_FAILED:
-                    self._decoder.forget()
+                    self._forget(self._decoder)
+
+    def _forget(self, decoder: Decoder | RemoteDecoder) -> None:
+        try:
+            decoder.forget()
+        except Exception as error:  # noqa: BLE001 - whatever it was, the cache is not to be trusted
+            self._failed(error)
+
+    def _failed(self, error: BaseException) -> None:
+        """Report what ends the variant, and not an answer alone."""
+        self._outbox.send(describe(error))
 
     def _do(self, command: Any) -> None:
         if isinstance(command, Load):
@@ -92,10 +111,13 @@ class _Server:
             if self._decoder is None:
                 raise Refused("internal", "asked to generate before a model was loaded")
             received = time.perf_counter_ns()
-            self._decoder.answer(command, received, self._outbox, self._inbox.stopped)
-
+            self._decoder.answer(command, received, self._outbox, self._stopped)
         elif isinstance(command, Force):
             self._force(command)
+
+    def _stopped(self, turn: int) -> bool:
+        """Whether to decode no more of `turn`: it was stopped, or its text cannot be sent."""
+        return self._inbox.stopped(turn) or self._outbox.failed(turn)
 
     def _force(self, command: Force) -> None:
         try:
@@ -119,10 +141,10 @@ class _Server:
             how = command.options["server"]
             stage = "starting the server"
             self._outbox.send(Progress(stage, detail=how["command"][0]))
-            self._started = StartedServer(how, command.options["base_url"])
+            self._started = StartedServer(how, command.options["base_url"], self._failed)
             self._started.wait(lambda line: self._outbox.send(Progress(stage, detail=line)))
             # Of no turn: it is the variant that is gone, and an answer with it.
-            self._started.watch(lambda *told: self._outbox.send(describe(Refused(*told))))
+            self._started.watch(lambda *told: self._failed(Refused(*told)))
         there = time.perf_counter()
         self._outbox.send(Progress("connecting"))
         server.connect()

@@ -2,6 +2,10 @@
 
 Tokens are detokenized here too, and sent in batches: the decoding thread only drops an id and a
 time into a queue. Only the decoding thread may run torch; this one does not.
+
+An exception in this thread ends the answer it belongs to: it is reported as that turn's failure,
+and the rest of the turn is dropped. Outside of an answer it is reported as the variant's failure.
+Only what cannot be reported ends the worker, which its parent sees.
 """
 
 from __future__ import annotations
@@ -14,6 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from quantchat.worker import threads
+from quantchat.worker.failures import describe, log
 from quantchat.worker.lifeline import end_now
 from quantchat.worker.protocol import Alive, Event, Finished, Memory, Tokens, encode
 
@@ -46,6 +52,44 @@ class _End:
     memory: Memory | None
 
 
+class _Pieces:
+    """Decodes token ids one by one into pieces that join to the text of all of them.
+
+    Where a tokenizer has tokens for single bytes, a run of these is decoded as a whole: bytes that
+    are no UTF-8 turn the characters before them in the same run into U+FFFD as well, which the
+    stream of `tokenizers` takes for an error ("Invalid prefix encountered"). Then what was given
+    out stays, and a new stream begins with the tokens that have given out nothing yet.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._begin()
+
+    def _begin(self) -> None:
+        from tokenizers.decoders import DecodeStream
+
+        self._stream = DecodeStream(skip_special_tokens=True)
+        self._waiting: list[int] = []
+        """Tokens that have given out no text yet."""
+
+    def step(self, token: int) -> str:
+        """Return the text that `token` completes, often "". Raises what the tokenizer raises."""
+        waiting = [*self._waiting, token]
+        try:
+            return self._step(token)
+        except Exception:  # noqa: BLE001 - `tokenizers` raises no narrower class
+            self._begin()
+            return "".join(map(self._step, waiting))
+
+    def _step(self, token: int) -> str:
+        piece: str | None = self._stream.step(self._tokenizer, token)
+        if piece:
+            self._waiting.clear()
+        else:
+            self._waiting.append(token)
+        return piece or ""
+
+
 class Outbox:
     """Writes events to descriptor `fd` in the order they were put in.
 
@@ -59,7 +103,13 @@ class Outbox:
         self._held: list[Any] = []
         self._tokenizer: Any = None
         self._read_memory: Callable[[], Memory] | None = None
-        threading.Thread(target=self._run, name="outbox", daemon=True).start()
+        self._memory_due = 0.0
+        self._turn = -1
+        """The turn that the tokens belong to; -1 between two answers."""
+        self._failed_turn: int | None = None
+        self._pieces: _Pieces
+        self._ids: list[int] = []
+        threads.start("outbox", self._run, lambda _: end_now())
 
     def serve(self, tokenizer: Any, read_memory: Callable[[], Memory]) -> None:
         """Use `tokenizer` (a `tokenizers.Tokenizer`) for tokens, and report memory with them."""
@@ -86,36 +136,60 @@ class Outbox:
         memory = self._read_memory() if self._read_memory is not None else None
         self._queue.put(_End(turn, reason, finished_ns, memory))
 
+    def failed(self, turn: int) -> bool:
+        """Whether `turn` has failed here, so that more tokens of it are of no use."""
+        return self._failed_turn == turn
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait until all that was put in is written, for at most `timeout_s`."""
+        written = threading.Event()
+        self._queue.put(written)
+        written.wait(timeout_s)
+
     # ------------------------------------------------------------ the thread
 
     def _run(self) -> None:
-        turn = -1
-        stream: Any = None
-        ids: list[int] = []
-        memory_due = 0.0
         while True:
             item = self._next()
-            if isinstance(item, _Begin):
-                from tokenizers.decoders import DecodeStream
+            try:
+                self._handle(item)
+            except Exception as error:  # noqa: BLE001 - whatever it was, it must be reported
+                log(error)
+                turn = self._turn if isinstance(item, _Begin | _Token | _End) else -1
+                if turn >= 0:
+                    self._failed_turn = turn
+                self._write(describe(error, turn=turn))
 
-                turn, ids = item.turn, []
-                stream = DecodeStream(skip_special_tokens=True)
-            elif isinstance(item, _Token):
-                batch = self._batch(item)
-                pieces = [stream.step(self._tokenizer, token.id) or "" for token in batch]
-                ids += [token.id for token in batch]
-                times = [token.time_ns for token in batch]
-                self._write(Tokens(turn, [token.id for token in batch], pieces, times))
-                if self._read_memory is not None and time.monotonic() >= memory_due:
-                    self._write(self._read_memory())
-                    memory_due = time.monotonic() + MEMORY_S
-            elif isinstance(item, _End):
-                text = self._tokenizer.decode(ids, skip_special_tokens=True)
+    def _handle(self, item: Any) -> None:
+        if isinstance(item, _Begin):
+            self._turn, self._ids = item.turn, []
+            self._failed_turn = None  # a new chat numbers its turns from one again
+            self._pieces = _Pieces(self._tokenizer)
+        elif isinstance(item, _Token):
+            self._answer_with(self._batch(item))
+        elif isinstance(item, _End):
+            if not self.failed(item.turn):
+                text = self._tokenizer.decode(self._ids, skip_special_tokens=True)
                 if item.memory is not None:
                     self._write(item.memory)
-                self._write(Finished(item.turn, item.reason, len(ids), text, item.finished_ns))
-            else:
-                self._write(item)
+                finished = Finished(item.turn, item.reason, len(self._ids), text, item.finished_ns)
+                self._write(finished)
+            self._turn = -1
+        elif isinstance(item, threading.Event):
+            item.set()
+        else:
+            self._write(item)
+
+    def _answer_with(self, batch: list[_Token]) -> None:
+        if self.failed(self._turn):
+            return
+        pieces = [self._pieces.step(token.id) for token in batch]
+        self._ids += [token.id for token in batch]
+        times = [token.time_ns for token in batch]
+        self._write(Tokens(self._turn, [token.id for token in batch], pieces, times))
+        if self._read_memory is not None and time.monotonic() >= self._memory_due:
+            self._write(self._read_memory())
+            self._memory_due = time.monotonic() + MEMORY_S
 
     def _batch(self, first: _Token) -> list[_Token]:
         """`first` and the tokens that follow it within `BATCH_S`."""

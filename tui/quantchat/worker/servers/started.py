@@ -14,7 +14,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -23,6 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from quantchat.worker import threads
 from quantchat.worker.failures import Refused
 from quantchat.worker.redaction import redacted
 
@@ -69,9 +69,14 @@ def _program(command: Sequence[str]) -> str:
 
 
 class StartedServer:
-    """Runs `server["command"]`: no shell reads it. `server["path"]` comes first on its PATH."""
+    """Runs `server["command"]`: no shell reads it. `server["path"]` comes first on its PATH.
 
-    def __init__(self, server: dict[str, Any], base_url: str) -> None:
+    `failed` hears of an exception in one of the threads that watch it.
+    """
+
+    def __init__(
+        self, server: dict[str, Any], base_url: str, failed: Callable[[BaseException], None]
+    ) -> None:
         self._command = [str(word) for word in server["command"]]
         self._name = f"the server ({_program(self._command)})"
         self._ready = str(server.get("ready") or f"{base_url.rstrip('/')}/models")
@@ -98,8 +103,8 @@ class StartedServer:
                 f"cannot start {program}: {error.strerror or error}",
                 "install it, or name its path in [variants.server] command",
             ) from error
-        self._log = threading.Thread(target=self._read, name="server-log", daemon=True)
-        self._log.start()
+        self._failed = failed
+        self._log = threads.start("server-log", self._read, failed)
 
     def wait(self, tell: Callable[[str], None]) -> None:
         """Return once it answers at its ready address; `tell` hears its lines. Raises Refused."""
@@ -143,7 +148,7 @@ class StartedServer:
             self._process.wait()
             ended(*self._end("by itself"))
 
-        threading.Thread(target=wait, name="server-watch", daemon=True).start()
+        threads.start("server-watch", wait, self._failed)
 
     def _end(self, when: str) -> tuple[str, str, str]:
         self._log.join(1.0)  # its last words are the reason
@@ -161,14 +166,15 @@ class StartedServer:
         )
 
     def _read(self) -> None:
-        with contextlib.suppress(ValueError, OSError):
-            for line in self._process.stdout or ():
-                # Python's stream, and not the descriptor: it takes secrets out.
+        for line in self._process.stdout or ():
+            # A log that takes no more (a full disk) must not stop the reading: the server would
+            # wait for ever to print. Python's stream, and not the descriptor: it takes secrets out.
+            with contextlib.suppress(ValueError, OSError):
                 sys.stderr.write(line)
                 sys.stderr.flush()
-                words = _BEFORE_WORDS.sub("", " ".join(line.split()), count=1)
-                if words:
-                    self._lines.append(words)
+            words = _BEFORE_WORDS.sub("", " ".join(line.split()), count=1)
+            if words:
+                self._lines.append(words)
 
     def _last_words(self) -> str:
         """The last line that names an error: others may follow it, as of memory not given back."""

@@ -1,0 +1,29 @@
+"""The threads that a worker starts: none of them ends by an exception that nobody hears of."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from quantchat.worker.failures import log
+
+
+def start(
+    name: str, work: Callable[[], None], failed: Callable[[BaseException], None]
+) -> threading.Thread:
+    """Run `work` in a daemon thread called `name`.
+
+    An exception that leaves `work` is written to the log, then `failed` is called with it, in that
+    thread: it reports the exception, and ends the worker where that cannot go on without `work`.
+    """
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - whatever it was, it must be reported
+            log(error)
+            failed(error)
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    return thread
