@@ -21,11 +21,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from quantchat.metrics.model_files import DTYPE_BYTES, FLOATS, ModelFiles, TensorInfo
+from quantchat.metrics.model_files import (
+    DTYPE_BYTES,
+    EMBEDDING,
+    FLOATS,
+    HEAD,
+    ModelFiles,
+    TensorInfo,
+)
 from quantchat.profile.model import AnyVariant, AutoGptq, BitsAndBytes, Gptq, Transformers
 
-_EMBEDDING = re.compile(r"(?:^|\.)(?:embed\w*|word_embeddings|wte|wpe|tok_embeddings)\.weight$")
-_HEAD = re.compile(r"(?:^|\.)(?:lm_head|embed_out)\.weight$")
 _EXPERT = re.compile(r"\.experts\.\d+\.")
 _ROUTER = re.compile(r"\.(?:gate|router)\.weight$")
 _BLOCK = re.compile(r"\.\d+\.")
@@ -78,7 +83,7 @@ def weights(spec: AnyVariant, files: ModelFiles, *, cuda: bool, repacked: bool) 
     `repacked`: bitsandbytes repacks 4-bit weights at their first use on this processor, which
     has AVX512-BF16.
     """
-    tensors = _kept(files)
+    tensors = files.tensors
     size = DTYPE_BYTES[loaded_dtype(spec, files, cuda)]
     bnb_on_cpu = repacked and not cuda
     if isinstance(spec, Gptq):
@@ -99,12 +104,6 @@ def keeps_experts(files: ModelFiles) -> bool:
     return any(_EXPERT.search(name) or len(t.shape) == 3 for name, t in files.tensors.items())
 
 
-def _kept(files: ModelFiles) -> dict[str, TensorInfo]:
-    """The tensors that are loaded: an output head tied to the embedding is no tensor of its own."""
-    tied = any(config.get("tie_word_embeddings") is True for config in files.configs)
-    return {n: t for n, t in files.tensors.items() if not (tied and _HEAD.search(n))}
-
-
 def _plain(tensor: TensorInfo, size: int) -> int:
     return tensor.elements * size if tensor.dtype in FLOATS else tensor.bytes
 
@@ -113,8 +112,8 @@ def _is_linear(name: str, tensor: TensorInfo, vocabulary: int | None) -> bool:
     return (
         name.endswith(".weight")
         and len(tensor.shape) == 2
-        and not _EMBEDDING.search(name)
-        and not _HEAD.search(name)
+        and not EMBEDDING.search(name)
+        and not HEAD.search(name)
         and (tensor.shape[0] != vocabulary or bool(_BLOCK.search(name)))
     )
 
