@@ -198,9 +198,9 @@ def _variant(spec: AnyVariant, sample: DeviceSample, tokens: int, fetch: bool) -
         told += [f"{problem.what}: {problem.mend}" for problem in lacking]
     reckoned = _estimate(spec, files, room.cuda, tokens)
     room = _elsewhere(spec, sample, files, reckoned) or room
-    return VariantPlan(
-        spec.label, room, reckoned, notes=[*risks, *told, *notes(spec, files, tokens)]
-    )
+    repacked = cpu_has("avx512_bf16")
+    told += notes(spec, files, tokens, cuda=room.cuda, repacked=repacked)
+    return VariantPlan(spec.label, room, reckoned, notes=[*risks, *told])
 
 
 def _estimate(spec: AnyVariant, files: ModelFiles, cuda: bool, tokens: int) -> Estimate:

@@ -48,6 +48,16 @@ def check_kind(model: str, engine: str, *, gguf: bool = False) -> None:
         raise _refused(problem)
 
 
+def quantization_method(model: str) -> str:
+    """How the files in the folder `model` call their quantization; empty in full precision.
+
+    Raises Refused.
+    """
+    file = Path(model) / CONFIG
+    found = ModelFolder({CONFIG: json_object(file)}).quantization if file.is_file() else None
+    return str(found.get("quant_method", "quantized")) if found else ""
+
+
 def check_files(model: str, *, gguf: bool = False, tokenizer: bool = True) -> None:
     """Refuse a folder in which a file is missing, cut short or not what it should be.
 
