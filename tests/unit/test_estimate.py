@@ -114,9 +114,11 @@ def test_gptq_kernels_of_the_processor_keep_more() -> None:
     assert found.overhead["scales"] == scales
 
 
-def test_a_tied_head_is_counted_once() -> None:
-    tied = files(llama_tensors(LLAMA_2_7B), tie_word_embeddings=True)
-    assert on_gpu(PLAIN).weights - on_gpu(PLAIN, tied).weights == 2 * 32000 * 4096
+def test_a_tied_head_is_counted_where_the_files_have_one_of_its_own() -> None:
+    both = llama_tensors(LLAMA_2_7B)
+    one = {name: tensor for name, tensor in both.items() if name != "lm_head.weight"}
+    tied, untied = (files(tensors, tie_word_embeddings=True) for tensors in (one, both))
+    assert on_gpu(PLAIN, untied).weights - on_gpu(PLAIN, tied).weights == 2 * 32000 * 4096
 
 
 def test_a_finished_bitsandbytes_checkpoint_is_taken_as_it_lies() -> None:
@@ -171,3 +173,81 @@ def test_more_than_the_models_context_is_said_not_to_be_reckoned() -> None:
     assert f"context is {asked.context_tokens} tokens" in note
     assert "not for 99999" in note
     assert notes(PLAIN, BASE, asked.context_tokens) == []
+
+
+# ------------------------------------------------------------ what is not what it is called
+
+
+def test_a_mixture_is_said_to_stay_as_it_is_and_by_how_much() -> None:
+    tensors = {
+        "model.embed_tokens.weight": ("BF16", (100, 100)),
+        "model.layers.0.mlp.experts.gate_up_proj": ("BF16", (4, 100, 200)),
+        "model.layers.0.mlp.router.weight": ("BF16", (4, 100)),
+        "model.layers.0.self_attn.q_proj.weight": ("BF16", (96, 100)),
+    }
+    (note,) = notes(bnb(), files(tensors, torch_dtype="bfloat16"), 2048)
+    assert note == ("experts not quantized: 90% of the weights, embeddings included, stay bfloat16")
+    assert not notes(PLAIN, files(tensors), 2048)
+
+
+@pytest.mark.parametrize(
+    "name", ["model.layers.0.mixer.conv1d.weight", "model.visual.patch_embed.proj.weight"]
+)
+def test_a_dense_model_with_a_convolution_is_no_mixture(name: str) -> None:
+    tensors = {**llama_tensors(LLAMA_2_7B), name: ("F16", (64, 1, 4))}
+    assert not notes(bnb(), files(tensors), 2048)
+
+
+def test_a_tower_that_sees_is_left_as_it_is() -> None:
+    tensors = {
+        "model.visual.blocks.0.attn.qkv.weight": ("BF16", (64, 64)),
+        "model.language_model.layers.0.self_attn.q_proj.weight": ("BF16", (64, 64)),
+    }
+    seeing = files(tensors, text_config={"hidden_size": 64})
+    assert on_gpu(bnb(), seeing).unquantized == 2 * 64 * 64
+    assert "what sees and hears not quantized: 50%" in notes(bnb(), seeing, 2048)[-1]
+
+
+def test_what_bitsandbytes_does_not_take_is_planned_in_full() -> None:
+    tensors = {"transformer.h.0.mlp.dense_h_to_4h.weight": ("BF16", (64, 64))}
+    own = files(tensors, model_type="falcon")
+    assert on_gpu(bnb(), own).weights == 2 * 64 * 64
+    assert "not quantized: 100%" in notes(bnb(), own, 2048)[-1]
+
+
+def test_a_width_that_the_processors_kernel_refuses_stays_plain() -> None:
+    tensors = {"model.layers.0.mlp.gate_proj.weight": ("BF16", (33, 64))}
+    odd = files(tensors)
+    assert estimate(bnb(), odd, cuda=False, tokens=8, repacked=True).unquantized == 2 * 33 * 64
+    assert estimate(bnb(), odd, cuda=True, tokens=8, repacked=True).unquantized == 0
+    note = notes(bnb(), odd, 8, cuda=False, repacked=True)[-1]
+    assert "no multiple of 32" in note
+
+
+def test_what_is_unpacked_is_planned_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    eight = files(
+        {
+            "model.layers.0.mlp.up_proj.weight": ("F8_E4M3", (128, 128)),
+            "model.layers.0.mlp.up_proj.weight_scale_inv": ("F32", (1, 1)),
+        },
+        torch_dtype="bfloat16",
+        quantization_config={"quant_method": "fp8"},
+    )
+    assert on_gpu(PLAIN, eight).weights == 128 * 128 + 4
+    assert estimate(PLAIN, eight, cuda=False, tokens=8).weights == 2 * 128 * 128
+    (note,) = notes(PLAIN, eight, 8, cuda=False)
+    assert note.startswith("fp8 is dequantized to bfloat16")
+    four = files(
+        {
+            "model.layers.0.mlp.experts.down_proj_blocks": ("U8", (4, 64, 2, 16)),
+            "model.layers.0.mlp.experts.down_proj_scales": ("U8", (4, 64, 2)),
+            "model.norm.weight": ("BF16", (64,)),
+        },
+        torch_dtype="bfloat16",
+        quantization_config={"quant_method": "mxfp4"},
+    )
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name != "kernels")
+    assert on_gpu(PLAIN, four).weights == 2 * (2 * 4 * 64 * 32 + 64)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
+    assert on_gpu(PLAIN, four).weights == 4 * 64 * 34 + 128
+    assert not notes(PLAIN, four, 8)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from fakes.tiny_folder import tokenizer
+from fakes.tiny_folder import tiny_folder, tokenizer
 from quantchat.bench.requests import load_request
 from quantchat.profile.load import loads
 from quantchat.quantize.maker import Prepared
 from quantchat.worker.decode.prompt import encode_prompt
+from quantchat.worker.engines.chat_template import check_template, render
+from quantchat.worker.engines.tokenizer import load_tokenizer
+from quantchat.worker.failures import Refused
 from quantchat.worker.protocol import Load, Message
 
 THINKS = (
@@ -74,3 +78,65 @@ def test_a_template_without_a_system_role_gets_it_with_the_first_words() -> None
 def test_without_a_template_the_texts_follow_each_other() -> None:
     chat = [Message("system", "Be short."), Message("user", "Why?")]
     assert prompt("", "", *chat) == "Be short.\nWhy?"
+
+
+# ------------------------------------------------------------ looked over while it is loaded
+
+
+def checked(template: Any, **variables: Any) -> Any:
+    made: Any = tokenizer()
+    made.chat_template = template
+    check_template(made, variables)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        ({"rag": THINKS, "tool_use": THINKS}, "several chat templates, and none is the default"),
+        ("{{ messages | nosuchfilter }}", "nosuchfilter"),
+        ("{% for m in messages %}{{ m.content }}", "cannot be rendered"),  # never ended
+        ("{{ messages[7].content.x.y }}", "cannot be rendered"),
+        ("{{ raise_exception('not today') }}", "not today"),
+        ("{{ 1 // 0 }}", "ZeroDivisionError"),
+        ("always the same", "leaves out what the user says"),
+    ],
+)
+def test_a_template_that_renders_no_question_is_refused_while_loading(
+    template: Any, says: str
+) -> None:
+    with pytest.raises(Refused, match=says) as told:
+        checked(template)
+    failure = told.value.failure
+    assert failure.kind == "bad_checkpoint" and "\n" not in failure.reason
+    assert "chat_template" in failure.mend or "tokenizer" in failure.mend
+
+
+def test_one_of_several_templates_can_be_named() -> None:
+    assert checked({"rag": THINKS, "tool_use": "x"}, chat_template="rag")
+    assert checked({"default": THINKS, "rag": "x"})
+
+
+PARTS = (
+    "{% for m in messages %}{{ m.role }}:{% for part in m.content %}"
+    "{% if part.type == 'text' %} {{ part.text }}{% endif %}{% endfor %}\n{% endfor %}"
+)
+
+
+def test_a_template_that_wants_parts_gets_them() -> None:
+    made = checked(PARTS)
+    assert render(made, [Message("user", "Why?")], {}) == "user: Why?"
+    strict = "{{ messages[0]['content'][0]['text'] }}"
+    assert render(checked(strict), [Message("user", "Why?")], {}) == "Why?"
+    assert render(checked(THINKS), [Message("user", "Why?")], {}).startswith("user: Why?")
+
+
+def test_without_a_template_there_is_nothing_to_look_over() -> None:
+    assert checked(None).chat_template is None
+
+
+def test_a_template_kept_for_the_processor_is_the_models(tmp_path: Path) -> None:
+    tiny_folder(tmp_path)
+    (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": PARTS}))
+    made = load_tokenizer(Load("transformers", str(tmp_path), {}))
+    assert render(made, [Message("user", "Why?")], {}) == "user: Why?"

@@ -193,11 +193,14 @@ def _variant(spec: AnyVariant, sample: DeviceSample, tokens: int, fetch: bool) -
         files, told = _files(spec, fetch)
     except UserError as error:
         return VariantPlan(spec.label, room, None, str(error), notes=risks)
+    if not (spec.python or spec.env):
+        lacking = files.folder.missing_packages(spec.engine)
+        told += [f"{problem.what}: {problem.mend}" for problem in lacking]
     reckoned = _estimate(spec, files, room.cuda, tokens)
     room = _elsewhere(spec, sample, files, reckoned) or room
-    return VariantPlan(
-        spec.label, room, reckoned, notes=[*risks, *told, *notes(spec, files, tokens)]
-    )
+    repacked = cpu_has("avx512_bf16")
+    told += notes(spec, files, tokens, cuda=room.cuda, repacked=repacked)
+    return VariantPlan(spec.label, room, reckoned, notes=[*risks, *told])
 
 
 def _estimate(spec: AnyVariant, files: ModelFiles, cuda: bool, tokens: int) -> Estimate:
@@ -205,11 +208,14 @@ def _estimate(spec: AnyVariant, files: ModelFiles, cuda: bool, tokens: int) -> E
 
 
 def _files(spec: AnyVariant, fetch: bool) -> tuple[ModelFiles, list[str]]:
-    """The headers of what `spec` loads, or of the base it is made from, and what to say of that."""
+    """The headers of what `spec` loads, or of the base it is made from, and what to say of that.
+
+    Raises UserError where they are not there, and where the engine would refuse to load them.
+    """
     _refuse_gguf(spec)
     made = Workshop().find(spec)
     if made is not None:
-        files = read(Named(made.model, made.revision), fetch=fetch)
+        files = _loadable(spec.engine, Named(made.model, made.revision), fetch)
         if isinstance(spec, Gptq | AutoGptq) and files.quantization is None:
             raise UserError(
                 "is not quantized", where=made.model, mend="add [variants.quantize] to have it made"
@@ -217,7 +223,16 @@ def _files(spec: AnyVariant, fetch: bool) -> tuple[ModelFiles, list[str]]:
         return files, []
     if spec.model == DEMO_MODEL:
         return demo_files(), ["not made yet: reckoned from the demo's known shape"]
-    return read(resolve(spec.model), fetch=fetch), []
+    quantized_here = isinstance(spec, Gptq | AutoGptq)
+    engine = "transformers" if quantized_here else spec.engine
+    return _loadable(engine, resolve(spec.model), fetch), []
+
+
+def _loadable(engine: str, named: Named, fetch: bool) -> ModelFiles:
+    files = read(named, fetch=fetch)
+    for problem in files.folder.problems(engine):
+        raise UserError(problem.what, where=one_line(named.model), mend=problem.mend)
+    return files
 
 
 def _refuse_gguf(spec: AnyVariant) -> None:

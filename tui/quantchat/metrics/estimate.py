@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from quantchat.metrics.architecture import Architecture, read_architecture
 from quantchat.metrics.model_files import DTYPE_BYTES, ModelFiles
-from quantchat.metrics.weights import Weights, keeps_experts, loaded_dtype, weights
+from quantchat.metrics.weights import Weights, loaded_dtype, not_quantized, unpacked, weights
 from quantchat.profile.model import AnyVariant, AutoGptq, BitsAndBytes, Gptq, Transformers
 from quantchat.worker.decode.buckets import bucket
 
@@ -96,17 +96,28 @@ def estimate(
     )
 
 
-def notes(spec: AnyVariant, files: ModelFiles, tokens: int) -> list[str]:
-    """What must be known of an estimate from these files for `tokens`, one line each."""
+def notes(
+    spec: AnyVariant, files: ModelFiles, tokens: int, *, cuda: bool = True, repacked: bool = False
+) -> list[str]:
+    """What must be known of an estimate from these files for `tokens`, one line each.
+
+    `cuda` and `repacked` are as for `estimate`.
+    """
     found = []
     shape = read_architecture(files.config)
     if shape is None:
         found.append("config.json does not tell the layers and heads: no KV cache is reckoned")
-    elif (held := _within_context(shape, tokens)) < tokens:
-        found.append(f"the model's context is {held} tokens: reckoned for these, not for {tokens}")
+    elif (taken := _within_context(shape, tokens)) < tokens:
+        found.append(f"the model's context is {taken} tokens: reckoned for these, not for {tokens}")
     made = files.quantization is not None
-    if isinstance(spec, BitsAndBytes) and not made and keeps_experts(files):
-        found.append("a mixture of experts: bitsandbytes leaves the experts as they are")
+    if left := not_quantized(spec, files, repacked and not cuda):
+        found.append(left)
+    if method := unpacked(spec, files, cuda):
+        held = weights(spec, files, cuda=cuda, repacked=repacked).total
+        found.append(
+            f"{method} is dequantized to {loaded_dtype(spec, files, cuda)} when it is loaded:"
+            f" {held / 1e9:.1f} GB, not {files.bytes / 1e9:.1f} GB"
+        )
     if isinstance(spec, Gptq | AutoGptq) and spec.quantize and not made:
         base = sum(tensor.elements for tensor in files.tensors.values())
         size = DTYPE_BYTES[loaded_dtype(spec, files, cuda=True)] * base

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from quantchat.worker.engines.model_folder import CONFIG, ModelFolder
 
 _BITS = {
     "F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16,
@@ -14,6 +17,10 @@ _BITS = {
     "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4, "C64": 64,
 }  # fmt: skip
 """Bits of an element, by safetensors' name of the dtype."""
+
+EMBEDDING = re.compile(r"(?:^|\.)(?:embed\w*|word_embeddings|wte|wpe|tok_embeddings)\.weight$")
+HEAD = re.compile(r"(?:^|\.)(?:lm_head|embed_out)\.weight$")
+"""The names of a model's embeddings, and of its output head."""
 
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -48,7 +55,28 @@ class ModelFiles:
     config: Mapping[str, Any]
     """The parsed `config.json`."""
     tensors: Mapping[str, TensorInfo]
-    """By name, from the headers of all weight files."""
+    """By name, from the headers of all weight files; an output head that is but a copy of the
+    embedding it is tied to is left out."""
+    others: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The parsed files beside `config.json` that a `ModelFolder` wants, by name."""
+    names: frozenset[str] = field(default_factory=frozenset)
+    """Names of all files there."""
+
+    @property
+    def folder(self) -> ModelFolder:
+        """What the loaders read of it before its weights."""
+        return ModelFolder({CONFIG: self.config, **self.others}, self.names)
+
+    @property
+    def embeddings(self) -> list[str]:
+        """Names of the embeddings' tensors."""
+        return [name for name in self.tensors if EMBEDDING.search(name)]
+
+    @property
+    def tied_heads(self) -> list[str]:
+        """Names of output heads in the files, where the config ties them to the embedding."""
+        tied = any(config.get("tie_word_embeddings") is True for config in self.configs)
+        return [name for name in self.tensors if tied and HEAD.search(name)]
 
     @property
     def bytes(self) -> int:
@@ -58,8 +86,7 @@ class ModelFiles:
     @property
     def quantization(self) -> Mapping[str, Any] | None:
         """The config of a finished quantization; None for a model in full precision."""
-        found = self.config.get("quantization_config")
-        return found if isinstance(found, Mapping) else None
+        return self.folder.quantization
 
     @property
     def configs(self) -> tuple[Mapping[str, Any], ...]:

@@ -15,21 +15,28 @@ format holds: their layouts are read off GPTQModel 7.6 and bitsandbytes 0.50.
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from quantchat.metrics.model_files import DTYPE_BYTES, FLOATS, ModelFiles, TensorInfo
+from quantchat.metrics.model_files import (
+    DTYPE_BYTES,
+    EMBEDDING,
+    FLOATS,
+    HEAD,
+    ModelFiles,
+    TensorInfo,
+)
 from quantchat.profile.model import AnyVariant, AutoGptq, BitsAndBytes, Gptq, Transformers
 
-_EMBEDDING = re.compile(r"(?:^|\.)(?:embed\w*|word_embeddings|wte|wpe|tok_embeddings)\.weight$")
-_HEAD = re.compile(r"(?:^|\.)(?:lm_head|embed_out)\.weight$")
-_EXPERT = re.compile(r"\.experts\.\d+\.")
 _ROUTER = re.compile(r"\.(?:gate|router)\.weight$")
 _BLOCK = re.compile(r"\.\d+\.")
-_BESIDE = re.compile(r"visual|vision|audio")
+_BESIDE = re.compile(r"visual|vision|audio|multi_modal|mm_projector|connector")
+_OWN_LINEARS = ("falcon",)
+"""Kinds of models whose layers are classes of their own, which bitsandbytes does not take."""
 
 _OVERHEAD = {
     "scales": ("absmax", "nested_absmax", "SCB", "scales", "weight_scale", "weight_scale_inv"),
@@ -78,11 +85,13 @@ def weights(spec: AnyVariant, files: ModelFiles, *, cuda: bool, repacked: bool) 
     `repacked`: bitsandbytes repacks 4-bit weights at their first use on this processor, which
     has AVX512-BF16.
     """
-    tensors = _kept(files)
+    tensors = files.tensors
     size = DTYPE_BYTES[loaded_dtype(spec, files, cuda)]
     bnb_on_cpu = repacked and not cuda
     if isinstance(spec, Gptq):
         return _gptq(spec, files, tensors, size, cuda)
+    if unpacked(spec, files, cuda):
+        return _unpacked(tensors, size)
     if files.quantization is not None:
         return _as_stored(tensors, bnb_on_cpu and isinstance(spec, BitsAndBytes))
     if isinstance(spec, BitsAndBytes):
@@ -91,18 +100,68 @@ def weights(spec: AnyVariant, files: ModelFiles, *, cuda: bool, repacked: bool) 
     return Weights(0, plain, {}, max((t.elements for t in tensors.values()), default=0))
 
 
-def keeps_experts(files: ModelFiles) -> bool:
-    """Whether the model is a mixture whose experts bitsandbytes leaves as they are.
+def not_quantized(spec: AnyVariant, files: ModelFiles, repacked: bool) -> str:
+    """What bitsandbytes leaves of a model as it is, and how much; empty where next to nothing.
 
-    transformers 5 holds them in one parameter of three dimensions, which is no linear layer.
+    transformers 5 holds the experts of a mixture in one parameter of three dimensions, which is no
+    linear layer.
     """
-    return any(_EXPERT.search(name) or len(t.shape) == 3 for name, t in files.tensors.items())
+    if not isinstance(spec, BitsAndBytes) or files.quantization is not None:
+        return ""
+    left: Counter[str] = Counter()
+    quantized = ends = 0
+    for name, tensor in files.tensors.items():
+        part = _left_plain(name, tensor, files, repacked)
+        if not part:
+            quantized += tensor.elements
+        elif part == _END:
+            ends += tensor.elements
+        else:
+            left[part] += tensor.elements
+    if left.total() < _WORTH_SAYING * (left.total() + quantized):
+        return ""
+    dtype = loaded_dtype(spec, files, cuda=True)
+    share = 1 - quantized / (left.total() + ends + quantized)
+    ours = ", embeddings included," if ends else ""
+    parts = [part for part, count in left.most_common() if count > 0.1 * left.total()]
+    return f"{' and '.join(parts)} not quantized: {share:.0%} of the weights{ours} stay {dtype}"
 
 
-def _kept(files: ModelFiles) -> dict[str, TensorInfo]:
-    """The tensors that are loaded: an output head tied to the embedding is no tensor of its own."""
-    tied = any(config.get("tie_word_embeddings") is True for config in files.configs)
-    return {n: t for n, t in files.tensors.items() if not (tied and _HEAD.search(n))}
+_WORTH_SAYING = 0.05
+"""Share of the layers that is left as it is, from which on it is said."""
+
+_END = "embeddings, norms and biases"
+
+
+def _left_plain(name: str, tensor: TensorInfo, files: ModelFiles, repacked: bool) -> str:
+    """Which part of a model it is that bitsandbytes leaves as it is; empty where it quantizes."""
+    if "experts" in name and len(tensor.shape) > 1:
+        return "experts"
+    if not _is_linear(name, tensor, files.vocabulary) or _ROUTER.search(name):
+        return _END
+    if len(files.configs) > 1 and _BESIDE.search(name):
+        return "what sees and hears"
+    if str(files.config.get("model_type")) in _OWN_LINEARS:
+        return "its own kind of layers"
+    if repacked and tensor.shape[0] % 32:
+        return "layers whose width is no multiple of 32"
+    return ""
+
+
+def unpacked(spec: AnyVariant, files: ModelFiles, cuda: bool) -> str:
+    """Whose packed weights transformers unpacks on this machine when it loads them; empty: none's.
+
+    As its quantizers decide: FP8 wants a GPU, MXFP4 Triton and the package kernels.
+    """
+    method = str((files.quantization or {}).get("quant_method", "")).lower()
+    if not isinstance(spec, Transformers):
+        return ""
+    if method in ("fp8", "mxfp8"):
+        return "" if cuda else method
+    if method == "mxfp4":
+        there = all(importlib.util.find_spec(name) for name in ("triton", "kernels"))
+        return "" if there and not (spec.python or spec.env) else method
+    return ""
 
 
 def _plain(tensor: TensorInfo, size: int) -> int:
@@ -113,8 +172,8 @@ def _is_linear(name: str, tensor: TensorInfo, vocabulary: int | None) -> bool:
     return (
         name.endswith(".weight")
         and len(tensor.shape) == 2
-        and not _EMBEDDING.search(name)
-        and not _HEAD.search(name)
+        and not EMBEDDING.search(name)
+        and not HEAD.search(name)
         and (tensor.shape[0] != vocabulary or bool(_BLOCK.search(name)))
     )
 
@@ -132,9 +191,7 @@ def _bitsandbytes(
     packed, plain, largest = 0, 0, 0
     overhead: Counter[str] = Counter()
     for name, tensor in tensors.items():
-        linear = _is_linear(name, tensor, files.vocabulary)
-        # transformers 5 has a mixture's experts and its router as parameters of their own.
-        if not linear or _EXPERT.search(name) or _ROUTER.search(name):
+        if _left_plain(name, tensor, files, repacked and spec.quant_type != "int8"):
             plain += _plain(tensor, size)
             continue
         largest = max(largest, tensor.elements)
@@ -180,6 +237,18 @@ def _as_stored(tensors: Mapping[str, TensorInfo], repacked: bool) -> Weights:
     if repacked and "codebook" in overhead:
         overhead["scales"] = 2 * _up(2 * packed, 64)
     return Weights(packed, plain, dict(overhead), largest)
+
+
+def _unpacked(tensors: Mapping[str, TensorInfo], size: int) -> Weights:
+    """An FP8 or MXFP4 checkpoint in full precision: two weights lie in each byte of the latter."""
+    plain, largest = 0, 0
+    for name, tensor in tensors.items():
+        last = name.rpartition(".")[2]
+        if last.endswith("_scales") or last in _OVERHEAD["scales"]:
+            continue
+        elements = tensor.elements * (2 if last.endswith("_blocks") else 1)
+        plain, largest = plain + elements * size, max(largest, elements)
+    return Weights(0, plain, {}, largest)
 
 
 # ------------------------------------------------------------ GPTQ

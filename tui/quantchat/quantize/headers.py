@@ -10,17 +10,24 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from quantchat.errors import UserError
 from quantchat.metrics.model_files import ModelFiles, TensorInfo
 from quantchat.quantize.sources import Named
 from quantchat.text import one_line
+from quantchat.worker.engines.model_folder import CONFIG, QUANTIZE_CONFIGS
 
 MOST_HEADER = 100_000_000
 """Longest header there may be, in bytes: the format's own limit."""
+
+Place = tuple[Path, int, int]
+"""Where a tensor's bytes lie: the file, the first byte and the one behind the last."""
+
+_SAMPLES, _SAMPLE = 64, 4096
+"""How many stretches of two tensors are compared, and how many bytes of each."""
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
@@ -61,11 +68,53 @@ def _cached(named: Named) -> Path | None:
 
 def read_folder(folder: Path) -> ModelFiles:
     """What the files in `folder` say. Raises UserError."""
-    config = _json(folder / "config.json")
+    config = _json(folder / CONFIG)
     tensors: dict[str, TensorInfo] = {}
+    places: dict[str, Place] = {}
     for file in _weight_files(folder):
-        tensors |= _header(file)
-    return ModelFiles(config, tensors)
+        found, where = _header(file)
+        tensors |= found
+        places |= where
+    files = ModelFiles(config, tensors, _others(folder), _names(folder))
+    for name in files.tied_heads:
+        if _is_copy(places[name], (places[other] for other in files.embeddings)):
+            del tensors[name]
+    return files
+
+
+def _names(folder: Path) -> frozenset[str]:
+    try:
+        return frozenset(file.name for file in folder.iterdir())
+    except OSError as error:
+        raise _cannot_read(folder, error) from error
+
+
+def _others(folder: Path) -> dict[str, dict[str, Any]]:
+    return {name: _json(folder / name) for name in QUANTIZE_CONFIGS if (folder / name).is_file()}
+
+
+def _is_copy(one: Place, others: Iterable[Place]) -> bool:
+    """Whether the tensor at `one` holds the same bytes as one of `others`, by samples of both.
+
+    transformers 5 ties an output head to the embedding only where both are equal; else it keeps
+    both, whatever the config says (`tie_weights`).
+    """
+    return any(_samples(one) == _samples(other) for other in others)
+
+
+def _samples(place: Place) -> list[bytes]:
+    file, start, end = place
+    steps = range(start, max(end, start + 1), max(1, (end - start) // _SAMPLES))
+    try:
+        with file.open("rb") as stream:
+            return [_read_at(stream, at, min(_SAMPLE, end - at)) for at in steps]
+    except OSError as error:
+        raise _cannot_read(file, error) from error
+
+
+def _read_at(stream: BinaryIO, at: int, count: int) -> bytes:
+    stream.seek(at)
+    return stream.read(count)
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -88,7 +137,8 @@ def _weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def _header(file: Path) -> dict[str, TensorInfo]:
+def _header(file: Path) -> tuple[dict[str, TensorInfo], dict[str, Place]]:
+    """The tensors in `file`, and where each lies."""
     try:
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
@@ -102,7 +152,15 @@ def _header(file: Path) -> dict[str, TensorInfo]:
     if not isinstance(header, dict):
         raise _not_understood(file, "has a header that is no table")
     header.pop("__metadata__", None)
-    return {name: _tensor(file, described) for name, described in header.items()}
+    tensors = {name: _tensor(file, described) for name, described in header.items()}
+    return tensors, {name: _place(file, length, header[name]) for name in tensors}
+
+
+def _place(file: Path, length: int, described: dict[str, Any]) -> Place:
+    offsets = described.get("data_offsets")
+    both = offsets if isinstance(offsets, list) and len(offsets) == 2 else [0, 0]
+    start, end = (8 + length + n if type(n) is int and 0 <= n < 2**48 else 0 for n in both)
+    return file, start, end
 
 
 def _tensor(file: Path, described: Any) -> TensorInfo:
@@ -134,7 +192,12 @@ def _fetched(named: Named) -> ModelFiles:
     try:
         # The headers first: where there is no network this fails at once and is not retried.
         found = HfApi().get_safetensors_metadata(named.model, revision=named.revision)
-        config = hf_hub_download(named.model, "config.json", revision=named.revision)
+        told = HfApi().model_info(named.model, revision=named.revision)
+        names = frozenset(file.rfilename for file in told.siblings or [])
+        small = {
+            name: Path(hf_hub_download(named.model, name, revision=named.revision))
+            for name in (CONFIG, *(name for name in QUANTIZE_CONFIGS if name in names))
+        }
     except Exception as error:
         raise UserError(
             f"its files are not here, and the hub did not tell: {one_line(str(error))[:200]}",
@@ -146,7 +209,8 @@ def _fetched(named: Named) -> ModelFiles:
         for file in found.files_metadata.values()
         for name, tensor in file.tensors.items()
     }
-    return ModelFiles(_json(Path(config)), tensors)
+    config = _json(small.pop(CONFIG))
+    return ModelFiles(config, tensors, {name: _json(file) for name, file in small.items()}, names)
 
 
 def _cannot_read(file: Path, error: OSError) -> UserError:

@@ -10,12 +10,12 @@ from typing import Any
 from quantchat.worker.variant import Ledger
 
 _OVERHEAD = {
-    "scales": ("absmax", "offset", "scales", "SCB", "weight_scale", "weight_scale_inv"),
-    "zeros": ("qzeros", "_zeros_cache", "weight_zero_point"),
+    "scales": ("absmax", "offset", "scales", "SCB", "weight_scale", "weight_scale_inv", "scale"),
+    "zeros": ("qzeros", "_zeros_cache", "weight_zero_point", "zero_point"),
     "codebook": ("code",),
     "indices": ("g_idx", "_g_idx_long_cache", "g_idx_sort_indices", "ret_idx", "input_perm"),
 }
-"""What a quantization keeps beside the weights, and how bitsandbytes, GPTQModel and
+"""What a quantization keeps beside the weights, and how bitsandbytes, GPTQModel, torchao and
 compressed-tensors name the tensors that hold it."""
 
 _KINDS = {name: kind for kind, names in _OVERHEAD.items() for name in names}
@@ -53,6 +53,10 @@ class Holdings:
 
         if not isinstance(value, torch.Tensor):
             return
+        if is_subclass(value):
+            inner, _ = value.__tensor_flatten__()
+            self._count_parts(value, tuple(inner))
+            return
         # Storages, not views: a repacked weight may be seen through several shapes.
         storage = value.untyped_storage()
         if storage.data_ptr() not in self._seen and storage.nbytes():
@@ -76,6 +80,11 @@ class Holdings:
             self.overhead["zeros"] += size // 2
         elif name in _KINDS:
             self.overhead[_KINDS[name]] += size
+
+
+def is_subclass(tensor: Any) -> bool:
+    """Whether `tensor` only wraps others, as torchao's quantized weights do: it has no storage."""
+    return hasattr(tensor, "__tensor_flatten__") and not hasattr(tensor, "quant_state")
 
 
 def kv_cache_bytes(cache: Any) -> int:

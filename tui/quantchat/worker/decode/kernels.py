@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional
 
 from quantchat.worker.decode import unfold
+from quantchat.worker.memory import is_subclass
 
 _ROWS = 8
 """From this many rows on a product is worth a conversion of its weights to float32."""
@@ -30,6 +31,10 @@ _BLOCK = 64
 
 _NATIVE_BF16 = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 """Whether the processor multiplies bfloat16 fast; without it float32 is several times faster."""
+
+
+_OURS = "_quantchat"
+"""Attribute of a `forward` that was put on a layer here, and not by a library."""
 
 
 class Product(Protocol):
@@ -48,7 +53,7 @@ def product(layers: Sequence[Any]) -> Product | None:
     first = layers[0]
     if any(type(layer) is not type(first) or layer.training for layer in layers):
         return None
-    if any(map(adapted, layers)):
+    if any(adapted(layer) or computed_elsewhere(layer) for layer in layers):
         return None
     if type(first) is torch.nn.Linear:
         return _Dense(layers)
@@ -63,6 +68,16 @@ def product(layers: Sequence[Any]) -> Product | None:
 def adapted(module: Any) -> bool:
     """Whether `module` is an adapter's: PEFT's wrappers show the weights they wrap as their own."""
     return hasattr(module, "base_layer")
+
+
+def computed_elsewhere(layer: Any) -> bool:
+    """Whether a library computes `layer` in its own way, whatever its class says.
+
+    torchao puts a tensor subclass in the place of the weight; compressed-tensors and accelerate put
+    a `forward` of their own on the module.
+    """
+    own = vars(layer).get("forward")
+    return is_subclass(getattr(layer, "weight", None)) or not (own is None or hasattr(own, _OURS))
 
 
 class _Dense:
@@ -258,7 +273,8 @@ def call_directly(model: Any) -> int:
 def call_as_before(model: Any) -> None:
     """Undo `call_directly`."""
     for layer in model.modules():
-        vars(layer).pop("forward", None)
+        if hasattr(vars(layer).get("forward"), _OURS):
+            del layer.forward
 
 
 def _reshaped(direct: Product) -> Any:
@@ -266,4 +282,5 @@ def _reshaped(direct: Product) -> Any:
         out = direct(x.reshape(-1, x.shape[-1]))
         return out.view(*x.shape[:-1], out.shape[-1])
 
+    setattr(forward, _OURS, True)
     return forward

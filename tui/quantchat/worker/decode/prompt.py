@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from quantchat.worker.engines.chat_template import render
 from quantchat.worker.engines.loaded import Loaded
 from quantchat.worker.protocol import Message
 
@@ -17,29 +18,7 @@ def encode_prompt(loaded: Loaded, messages: Sequence[Message]) -> list[int]:
     if not loaded.chat_template:
         text = "\n".join(message.content for message in messages)
         return list(loaded.tokenizer_backend.encode(text).ids)
-    text = _render(loaded, list(messages))
+    variables = loaded.command.options.get("chat_template_kwargs", {})
+    text = render(loaded.tokenizer, messages, variables)
     # The template writes the special tokens itself.
     return list(loaded.tokenizer_backend.encode(text, add_special_tokens=False).ids)
-
-
-def _render(loaded: Loaded, messages: list[Message]) -> str:
-    from jinja2 import TemplateError
-
-    def render(chat: Sequence[Message]) -> str:
-        return str(
-            loaded.tokenizer.apply_chat_template(
-                [{"role": message.role, "content": message.content} for message in chat],
-                tokenize=False,
-                add_generation_prompt=True,
-                **loaded.command.options.get("chat_template_kwargs", {}),
-            )
-        )
-
-    try:
-        return render(messages)
-    except TemplateError:
-        # Some templates (Gemma's, Mistral's first) know no system role and refuse it.
-        if len(messages) < 2 or messages[0].role != "system":
-            raise
-        system, first, *rest = messages
-        return render([Message("user", f"{system.content}\n\n{first.content}"), *rest])

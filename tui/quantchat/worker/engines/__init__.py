@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantchat.worker.engines.devices import make_current
-from quantchat.worker.engines.files_check import check_files
-from quantchat.worker.engines.hub import checkpoint
+from quantchat.worker.engines.files_check import check_files, check_kind
+from quantchat.worker.engines.hub import checkpoint, described
 from quantchat.worker.engines.loaded import Loaded
 from quantchat.worker.engines.tokenizer import fetch_lent
 from quantchat.worker.failures import Refused
@@ -41,18 +41,19 @@ def load(
     """
     if command.engine not in _MODULES:
         raise Refused("unsupported", f"no engine is named {command.engine!r}")
-    asked = command
-    if not Path(command.model).is_dir():
+    asked, options = command, command.options
+    gguf = bool(options.get("gguf_file"))
+    if Path(command.model).is_dir():
+        check_kind(command.model, command.engine, gguf=gguf)
+    else:
         stage(FETCHING)
+        check_kind(str(described(command)), command.engine, gguf=gguf)
         command = replace(command, model=str(checkpoint(command, fetching)), revision=None)
     command = fetch_lent(command)
     stage("importing libraries")
     import torch
 
-    options = command.options
-    check_files(
-        command.model, gguf=bool(options.get("gguf_file")), tokenizer="tokenizer" not in options
-    )
+    check_files(command.model, gguf=gguf, tokenizer="tokenizer" not in options)
     if command.threads:
         torch.set_num_threads(command.threads)
     adapter = _adapter(command.options.get("adapter"))

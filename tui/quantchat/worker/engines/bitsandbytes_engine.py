@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from quantchat.worker.engines.contents import Contents
 from quantchat.worker.engines.devices import device_for
 from quantchat.worker.engines.loaded import (
     Loaded,
     choose_dtype,
     load_model,
 )
+from quantchat.worker.engines.model_class import left_by_bitsandbytes
 from quantchat.worker.engines.tokenizer import fast_tokenizer
 from quantchat.worker.failures import Refused
 from quantchat.worker.protocol import Load
 from quantchat.worker.unneeded import compiled_when_called
+
+_NOT_QUANTIZED = "not quantized"
 
 
 def load(command: Load, stage: Callable[[str], None]) -> Loaded:
@@ -39,14 +43,23 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
         # 4-bit kernels have no other products than these; a float32 checkpoint gains nothing.
         dtype = config.dtype if config.dtype in (torch.bfloat16, torch.float16) else torch.bfloat16
     wish = _quantization(command.options, dtype, BitsAndBytesConfig)
+    note = ""
     finished = getattr(config, "quantization_config", None)
     if finished is not None:
         _check_finished(finished, command.options)
         wish = None
+    else:
+        from bitsandbytes.functional import has_avx512bf16
+
+        packs = command.options["quant_type"] != "int8" and device == "cpu" and has_avx512bf16()
+        skipped, note = left_by_bitsandbytes(command, config, repacked=packs)
+        wish.llm_int8_skip_modules = skipped
     model = load_model(
         command, device, dtype=dtype, **({} if wish is None else {"quantization_config": wish})
     )
-    return Loaded(command, model, tokenizer, kernel=_kernel(model, bitsandbytes.nn))
+    kernel = _kernel(model, bitsandbytes.nn)
+    note = _nothing_quantized(model, kernel) or note
+    return Loaded(command, model, tokenizer, kernel=kernel, note=note)
 
 
 def _quantization(options: dict[str, Any], dtype: Any, config: Any) -> Any:
@@ -89,4 +102,13 @@ def _kernel(model: Any, nn: Any) -> str:
             state = module.weight.quant_state
             double = "double quant" if state.nested else "no double quant"
             return f"Linear4bit {state.quant_type}, {double}"
-    return "not quantized"
+    return _NOT_QUANTIZED
+
+
+def _nothing_quantized(model: Any, kernel: str) -> str:
+    """Why a model that bitsandbytes was to quantize is not; empty where it is."""
+    if kernel != _NOT_QUANTIZED:
+        return ""
+    layers = Contents.of(model).linears.most_common(1)
+    named = f": its layers are {layers[0][0]}" if layers else ""
+    return f"nothing was quantized{named}, and bitsandbytes takes plain linear layers alone"

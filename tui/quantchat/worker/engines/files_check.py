@@ -10,13 +10,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+from quantchat.worker.engines.model_folder import CONFIG, DESCRIBING, ModelFolder, Problem
 from quantchat.worker.failures import Refused
 
 _INDEX = "model.safetensors.index.json"
 _JSON = (
-    "config.json",
+    *DESCRIBING,
     "generation_config.json",
-    "quantize_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     _INDEX,
@@ -24,10 +24,38 @@ _JSON = (
 _TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt")
 _MODELS = (".model", ".tiktoken")
 """Of SentencePiece's and tiktoken's files, whatever their names."""
+_TEKKEN = "tekken.json"
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 _LONGEST_HEADER = 100_000_000
 """Bytes; the safetensors library takes no longer one (its MAX_HEADER_SIZE)."""
 _AGAIN = "fetch or copy that file again; what was made here, `quantchat cache remove` makes anew"
+
+
+def check_kind(model: str, engine: str, *, gguf: bool = False) -> None:
+    """Refuse a folder that `engine` cannot load, or would load in another way than it looks.
+
+    Reads the small files alone, so that it can be asked before the weights are fetched. `gguf`: the
+    weights come from a GGUF file. Raises Refused.
+    """
+    folder = Path(model)
+    found = ModelFolder(
+        {name: json_object(folder / name) for name in DESCRIBING if (folder / name).exists()},
+        frozenset(file.name for file in folder.iterdir()),
+    )
+    for problem in found.problems(engine, gguf=gguf):
+        raise _refused(problem)
+    for problem in found.missing_packages(engine, gguf=gguf):
+        raise _refused(problem)
+
+
+def quantization_method(model: str) -> str:
+    """How the files in the folder `model` call their quantization; empty in full precision.
+
+    Raises Refused.
+    """
+    file = Path(model) / CONFIG
+    found = ModelFolder({CONFIG: json_object(file)}).quantization if file.is_file() else None
+    return str(found.get("quant_method", "quantized")) if found else ""
 
 
 def check_files(model: str, *, gguf: bool = False, tokenizer: bool = True) -> None:
@@ -42,8 +70,8 @@ def check_files(model: str, *, gguf: bool = False, tokenizer: bool = True) -> No
     bodies = {name: json_object(folder / name) for name in _JSON if (folder / name).exists()}
     if gguf:
         return
-    if "config.json" not in bodies:
-        raise _damaged(folder, "config.json", "is missing")
+    if CONFIG not in bodies:
+        raise _damaged(folder, CONFIG, "is missing")
     held = {file.name: tensor_names(file) for file in sorted(folder.glob("*.safetensors"))}
     if _INDEX in bodies:
         _check_index(folder, bodies[_INDEX], held)
@@ -55,8 +83,15 @@ def check_files(model: str, *, gguf: bool = False, tokenizer: bool = True) -> No
 
 def check_tokenizer(folder: Path) -> None:
     """Refuse a folder without the files of a tokenizer. Raises Refused."""
-    if not any(f.name in _TOKENIZERS or f.suffix in _MODELS for f in folder.iterdir()):
-        raise _damaged(folder, "tokenizer.json", "is missing")
+    if any(f.name in _TOKENIZERS or f.suffix in _MODELS for f in folder.iterdir()):
+        return
+    if (folder / _TEKKEN).exists():
+        raise Refused(
+            "unsupported",
+            f"the only tokenizer in {folder} is {_TEKKEN}, Mistral's own format",
+            'name a model with the same tokenizer as tokenizer.json: tokenizer = "org/name"',
+        )
+    raise _damaged(folder, "tokenizer.json", "is missing")
 
 
 def _check_index(folder: Path, index: dict[str, Any], held: dict[str, set[str]]) -> None:
@@ -106,6 +141,10 @@ def tensor_names(file: Path) -> set[str]:
         what = f"is cut short: {there} of {wanted} bytes" if there < wanted else "is too long"
         raise _damaged(file.parent, file.name, what)
     return set(ends)
+
+
+def _refused(problem: Problem) -> Refused:
+    return Refused(problem.kind, problem.what, problem.mend)
 
 
 def _damaged(folder: Path, file: str, what: str) -> Refused:

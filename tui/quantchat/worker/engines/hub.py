@@ -32,38 +32,48 @@ _ELSEWHERE = ["*/*", "consolidated*"]
 """What libraries other than transformers want, Meta's and Mistral's own: the weights once more."""
 
 
+def described(command: Load) -> Path:
+    """Folder with the small files of what `command` names by an id, its weights aside.
+
+    What they tell is known before anything large is fetched. Raises Refused.
+    """
+    return _fetched_or_here(command, allow_patterns=NO_WEIGHTS, ignore_patterns=_ELSEWHERE)
+
+
 def checkpoint(command: Load, tell: Tell) -> Path:
     """Folder with the checkpoint that `command` names by an id: fetched, or from the hub's cache.
 
     The libraries, given the id, ask the hub about file after file, also for what is here: without a
     network that takes minutes. Raises Refused.
     """
-    import huggingface_hub
-    from huggingface_hub import errors
-
     gguf, pickles = command.options.get("gguf_file"), bool(command.options.get("allow_pickle"))
     weights = [gguf] if gguf else ["*.safetensors", *(["*.bin"] if pickles else [])]
     code = ["*.py"] if command.trust_remote_code else []
+    folder = _fetched_or_here(
+        command,
+        allow_patterns=[*weights, *code, *NO_WEIGHTS],
+        ignore_patterns=_ELSEWHERE,
+        tqdm_class=_telling(tell),
+    )
+    if not gguf and not pickles:
+        refuse_all_pickled(folder, command.model, switch=command.engine in _OPEN_PICKLES)
+    return folder
+
+
+def _fetched_or_here(command: Load, **which: Any) -> Path:
+    """`fetched`, or without a network what a library fetched once: it may lack unneeded files."""
+    import huggingface_hub
+    from huggingface_hub import errors
+
     try:
-        folder = fetched(
-            command.model,
-            command.revision,
-            "",
-            allow_patterns=[*weights, *code, *NO_WEIGHTS],
-            ignore_patterns=_ELSEWHERE,
-            tqdm_class=_telling(tell),
-        )
+        return fetched(command.model, command.revision, "", **which)
     except Refused as refused:
-        # Without a network: what a library fetched once lacks files that it had no use for.
         here = huggingface_hub.try_to_load_from_cache(
             command.model, "config.json", revision=command.revision
         )
         if not isinstance(refused.__cause__, errors.LocalEntryNotFoundError) or not here:
             raise
-        folder = Path(str(here)).parent
-    if not gguf and not pickles:
-        refuse_all_pickled(folder, command.model, switch=command.engine in _OPEN_PICKLES)
-    return folder
+        return Path(str(here)).parent
 
 
 def _telling(tell: Tell) -> type[Any]:

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from quantchat.worker.engines.contents import Contents, label
 from quantchat.worker.engines.devices import gpus_of, refuse_offloaded, rooms, too_small
 from quantchat.worker.engines.pickles import refuse_pickled
 from quantchat.worker.failures import Refused
@@ -49,9 +50,10 @@ class Loaded:
         self._folder = command.model
         self.model = model.eval()
         self.tokenizer = tokenizer
-        self.kernel = kernel
-        self.note = note
-        """Why its layers have not a faster kernel, where there is one."""
+        contents = Contents.of(self.model)
+        self.kernel = label(kernel, contents)
+        self.note = "; ".join(filter(None, (note, contents.not_quantized())))
+        """Why its layers have not a faster kernel, where there is one; what is not quantized."""
         self._adapter_hash = ""
         self.tokenizer_backend = tokenizer.backend_tokenizer
 
@@ -140,7 +142,9 @@ def load_model(command: Load, device: str, **more: Any) -> Any:
     it. Raises Refused for pickled weights, unless the variant's option `allow_pickle` is on, and
     for weights that do not fit on all GPUs together.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig
+
+    from quantchat.worker.engines.model_class import auto_class
 
     pickles = bool(command.options.get("allow_pickle"))
     if not pickles and "gguf_file" not in more:
@@ -150,8 +154,12 @@ def load_model(command: Load, device: str, **more: Any) -> Any:
     more["device_map"] = {"": device}
     if several := rooms(command, device):
         more |= {"device_map": "sequential", "max_memory": several}
+    named = {"gguf_file": more["gguf_file"]} if "gguf_file" in more else {}
+    config = AutoConfig.from_pretrained(
+        command.model, trust_remote_code=command.trust_remote_code, **named
+    )
     with _shapes_as_configured(), _on_gpus_alone():
-        model, told = AutoModelForCausalLM.from_pretrained(
+        model, told = auto_class(command, config).from_pretrained(
             command.model,
             trust_remote_code=command.trust_remote_code,
             use_safetensors=None if pickles else True,

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from quantchat.worker.engines.chat_template import check_template
 from quantchat.worker.engines.files_check import check_tokenizer, json_object
 from quantchat.worker.engines.hub import NO_WEIGHTS, fetched_named
 from quantchat.worker.failures import Refused
@@ -15,7 +16,8 @@ from quantchat.worker.protocol import Load
 def load_tokenizer(command: Load, **more: Any) -> Any:
     """Load the tokenizer that lies with the model, or the one that its options name instead.
 
-    Raises Refused where it is lent and has tokens that the model does not know.
+    Raises Refused where it is lent and has tokens that the model does not know, and where its chat
+    template cannot be rendered.
     """
     from transformers import AutoTokenizer
 
@@ -25,6 +27,8 @@ def load_tokenizer(command: Load, **more: Any) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(
         lent or command.model, trust_remote_code=command.trust_remote_code, **more
     )
+    if not tokenizer.chat_template and (found := _of_the_processor(lent or command.model)):
+        tokenizer.chat_template = found
     known = _vocabulary(Path(command.model)) if lent else 0
     if known and len(tokenizer) > known:
         raise Refused(
@@ -32,6 +36,7 @@ def load_tokenizer(command: Load, **more: Any) -> Any:
             f"the tokenizer lent to it has {len(tokenizer)} tokens, the model knows {known}",
             "lend it that of the model it was made from, or leave `tokenizer` out",
         )
+    check_template(tokenizer, command.options.get("chat_template_kwargs", {}))
     return tokenizer
 
 
@@ -75,6 +80,13 @@ def fetch_lent(command: Load) -> Load:
             json_object(folder / file)
     check_tokenizer(folder)
     return replace(command, options={**command.options, "tokenizer": str(folder)})
+
+
+def _of_the_processor(model: str) -> str:
+    """The chat template that a model which also sees keeps apart from its tokenizer, if it does."""
+    file = Path(model) / "chat_template.json"
+    template = json_object(file).get("chat_template") if file.is_file() else None
+    return template if isinstance(template, str) else ""
 
 
 def _vocabulary(folder: Path) -> int:

@@ -9,20 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from quantchat.worker.engines.contents import Contents, unpacked
 from quantchat.worker.engines.devices import device_for
-from quantchat.worker.engines.loaded import (
-    Loaded,
-    choose_dtype,
-    commonest_class,
-    load_model,
-)
+from quantchat.worker.engines.files_check import quantization_method
+from quantchat.worker.engines.loaded import Loaded, choose_dtype, load_model
 from quantchat.worker.engines.tokenizer import fast_tokenizer
 from quantchat.worker.protocol import Load
 
 
 def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     """Load a transformers checkpoint. `options`: `gguf_file`, a file name beside the config."""
-    import torch
     import transformers  # noqa: F401 - so that importing it counts as importing, not as loading
 
     device = device_for(command)
@@ -32,10 +28,11 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     tokenizer = fast_tokenizer(command, **more)
     stage("loading weights")
     model = load_model(command, device, dtype=choose_dtype(command.dtype), **more)
-    method = getattr(getattr(model, "hf_quantizer", None), "quantization_config", None)
-    if method is None:
-        kernel = "not quantized"
-    else:
-        kind = getattr(method.quant_method, "value", str(method.quant_method))
-        kernel = f"{kind} {commonest_class(model, torch.nn.Module)}"
-    return Loaded(command, model, tokenizer, kernel=kernel)
+    method = "gguf" if gguf else quantization_method(command.model)
+    if not method:
+        return Loaded(command, model, tokenizer, kernel="not quantized")
+    contents = Contents.of(model)
+    if not contents.quantized:
+        kernel, note = unpacked(model, method, command.model, gguf or "")
+        return Loaded(command, model, tokenizer, kernel=kernel, note=note)
+    return Loaded(command, model, tokenizer, kernel=f"{method} {contents.kernel}")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from quantchat.worker.engines.chat_template import as_wanted
 from quantchat.worker.engines.devices import choose_device
 from quantchat.worker.engines.loaded import choose_dtype, load_model
 from quantchat.worker.failures import Refused
@@ -151,7 +152,8 @@ class _Author:
         plain = not self.tokenizer.chat_template
         texts = prompts
         if not plain:
-            chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
+            said = [[{"role": "user", "content": prompt}] for prompt in prompts]
+            chats = [as_wanted(self.tokenizer, chat) for chat in said]
             texts = self.tokenizer.apply_chat_template(
                 chats, tokenize=False, add_generation_prompt=True, **self.template
             )

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from quantchat.worker.engines.chat_template import as_wanted
 from quantchat.worker.jobs import CHATS, CHATS_TEXT
 from quantchat.worker.jobs.calibration_text import Record
 
@@ -41,4 +42,5 @@ def rendered(one: Record, tokenizer: Any, template: dict[str, Any]) -> tuple[str
     """A chat in the model's template, or a text; and whether it has its special tokens already."""
     if "messages" not in one:
         return str(one["text"]), False
-    return str(tokenizer.apply_chat_template(one["messages"], tokenize=False, **template)), True
+    chat = as_wanted(tokenizer, one["messages"])
+    return str(tokenizer.apply_chat_template(chat, tokenize=False, **template)), True

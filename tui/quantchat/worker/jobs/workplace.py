@@ -9,7 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from quantchat.worker.engines.hub import checkpoint, of_mib
+from quantchat.worker.engines.files_check import check_kind
+from quantchat.worker.engines.hub import checkpoint, described, of_mib
 from quantchat.worker.engines.tokenizer import fetch_lent, load_tokenizer
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import Report
@@ -52,10 +53,12 @@ def local_folder(options: dict[str, Any], report: Report) -> str:
     """Folder with the files of `options["model"]`, fetched from the hub where it is an id.
 
     Fetched as for a variant that is loaded: neither pickled weights, which can run any code when
-    they are opened, nor the same weights for other programs. Raises Refused.
+    they are opened, nor the same weights for other programs. Raises Refused, also for a model that
+    is none to work on.
     """
     model: str = options["model"]
     if Path(model).is_dir():
+        check_kind(model, "transformers")
         return model
 
     def tell(done: int, total: int) -> None:
@@ -63,6 +66,7 @@ def local_folder(options: dict[str, Any], report: Report) -> str:
 
     revision, trusted = options["revision"], options["trusted"]
     command = Load("", model, {}, revision=revision, trust_remote_code=trusted)
+    check_kind(str(described(command)), "transformers")
     return str(checkpoint(command, tell))
 
 

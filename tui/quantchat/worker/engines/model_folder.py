@@ -1,0 +1,241 @@
+"""What the small files of a model say, before its weights are fetched or a library opens them.
+
+`quantchat plan` and the worker read the same description, with the loaders' own precedence. What a
+library would take in silence, and what it cannot load, is found here and refused in one line.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+CONFIG = "config.json"
+QUANTIZE_CONFIGS = ("quantize_config.json", "quant_config.json")
+"""Where GPTQModel and auto-gptq look for the quantization first, in this order."""
+DESCRIBING = (CONFIG, *QUANTIZE_CONFIGS)
+"""The files whose JSON a `ModelFolder` wants."""
+
+_GPTQ_ENGINES = ("gptq", "auto-gptq")
+_ADAPTER = "adapter_config.json"
+
+_COMPARED = ("quant_method", "bits", "group_size", "desc_act", "sym", "format")
+"""Settings that decide how packed weights are read: where two files differ, one is wrong."""
+_OTHER_NAMES = {
+    "w_bit": "bits",
+    "q_group_size": "group_size",
+    "checkpoint_format": "format",
+    "version": "format",
+}
+"""As AutoAWQ and GPTQModel spell them."""
+
+_PACKAGES = {
+    "aqlm": ("aqlm", "aqlm[gpu,cpu]"),
+    "auto-round": ("auto_round", "auto-round"),
+    "awq": ("gptqmodel", "gptqmodel"),
+    "bitsandbytes": ("bitsandbytes", "bitsandbytes"),
+    "compressed-tensors": ("compressed_tensors", "compressed-tensors"),
+    "eetq": ("kernels", "kernels"),
+    "fouroversix": ("fouroversix", "fouroversix"),
+    "fp_quant": ("fp_quant", "fp_quant"),
+    "gptq": ("gptqmodel", "gptqmodel"),
+    "higgs": ("flute", "flute-kernel"),
+    "hqq": ("hqq", "hqq"),
+    "quanto": ("optimum.quanto", "optimum-quanto"),
+    "quark": ("quark", "amd-quark"),
+    "sinq": ("sinq", "sinq"),
+    "spqr": ("spqr_quant", "spqr_quant[gpu]"),
+    "torchao": ("torchao", "torchao"),
+    "vptq": ("vptq", "vptq"),
+}
+"""What transformers needs for a quantization: the module that is imported, and the package that pip
+installs (its `quantizers/`)."""
+
+_FOREIGN = {
+    "exl2": "TabbyAPI or ExLlamaV2",
+    "exl3": "TabbyAPI or ExLlamaV3",
+    "mlx": "MLX, on a Mac",
+    "modelopt": "vLLM, SGLang or TensorRT-LLM",
+    "nvfp4": "vLLM, SGLang or TensorRT-LLM",
+}
+"""Quantizations that transformers cannot load, and what can."""
+
+_NO_DECODERS = (
+    "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering",
+    "ForMultipleChoice", "ForNextSentencePrediction", "ForPreTraining", "ForImageClassification",
+    "ForObjectDetection", "ForSemanticSegmentation", "ForCTC", "ForAudioClassification",
+)  # fmt: skip
+"""How the class of a model ends that does not continue text."""
+
+_TIMM = ("timm_wrapper", "timm_backbone", "gemma3n_vision")
+"""Parts of a model that transformers builds by the package timm, by their `model_type`."""
+
+_FAST_TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt")
+"""What a tokenizer of the tokenizers library is made of without another package."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a model is not loaded: `kind` is that of a `Failed`, `what` and `mend` are for people."""
+
+    kind: str
+    what: str
+    mend: str
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A model's small files, in a folder or on a hub."""
+
+    bodies: Mapping[str, Mapping[str, Any]]
+    """Parsed JSON by the file's name: those of `DESCRIBING` that are there."""
+    names: frozenset[str] = field(default_factory=frozenset)
+    """Names of all files."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The parsed `config.json`; empty where there is none."""
+        return self.bodies.get(CONFIG, {})
+
+    @property
+    def quantization(self) -> Mapping[str, Any] | None:
+        """The settings of a finished quantization; None for a model in full precision.
+
+        From `config.json` as transformers looks for them (top level, then the text part), else from
+        the file that GPTQModel reads. Where there are both they agree, or the model is refused.
+        """
+        return _in_config(self.config) or next((body for _, body in self._other_files()), None)
+
+    def problems(self, engine: str, *, gguf: bool = False) -> Iterator[Problem]:
+        """Why `engine` should not load this, the first reason first.
+
+        `gguf`: the weights and the quantization come from a GGUF file.
+        """
+        if _ADAPTER in self.names:
+            yield Problem(
+                "bad_checkpoint",
+                f"the folder also holds an adapter ({_ADAPTER}), which transformers would put on"
+                " the weights in silence: twice, if they were merged",
+                "move its files away; to use it, name a folder that holds it alone as `adapter`",
+            )
+        yield from _no_decoder(self.config)
+        if not gguf:
+            yield from self._quantization_problems(engine)
+
+    def missing_packages(self, engine: str, *, gguf: bool = False) -> Iterator[Problem]:
+        """The packages that this interpreter lacks for this model, each with its install line."""
+        wanted: list[tuple[str, str, str]] = []
+        if gguf:
+            wanted.append(("a GGUF file", "gguf", "gguf"))
+        elif found := self.quantization:
+            method = str(found.get("quant_method", "")).lower()
+            if method in _PACKAGES and engine not in _GPTQ_ENGINES:
+                wanted.append((f"its quantization ({method})", *_PACKAGES[method]))
+        kinds = {str(part.get("model_type")) for part in _parts(self.config)}
+        if kinds & set(_TIMM) and engine != "auto-gptq":
+            wanted.append(("its vision tower", "timm", "timm"))
+        if "tokenizer.model" in self.names and self.names.isdisjoint(_FAST_TOKENIZERS):
+            for package in ("sentencepiece", "protobuf"):
+                module = "google.protobuf" if package == "protobuf" else package
+                wanted.append(("its tokenizer (tokenizer.model alone)", module, package))
+        for what, module, package in wanted:
+            if not _is_there(module):
+                yield Problem(
+                    "missing_library",
+                    f"{what} needs the package {package}, which this interpreter lacks",
+                    f"python -m pip install '{package}'",
+                )
+
+    def _other_files(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        return ((name, self.bodies[name]) for name in QUANTIZE_CONFIGS if name in self.bodies)
+
+    def _quantization_problems(self, engine: str) -> Iterator[Problem]:
+        configured = _in_config(self.config)
+        others = list(self._other_files())
+        for name, other in others:
+            if configured is not None and (found := _disagreement(other, configured)):
+                key, one, two = found
+                yield Problem(
+                    "bad_checkpoint",
+                    f"{name} says {key} {one}, {CONFIG} says {two}: the libraries read one or the"
+                    " other, and the wrong one makes rubbish of the weights",
+                    "ask who quantized it, and correct the file that is wrong; or fetch it again",
+                )
+        if configured is None and others and engine not in _GPTQ_ENGINES:
+            yield Problem(
+                "unsupported",
+                f"only {others[0][0]} tells that it is quantized, which transformers does not read",
+                'use engine = "gptq"',
+            )
+        method = str((configured or {}).get("quant_method", "")).lower()
+        if not method and isinstance(self.config.get("quantization"), Mapping):
+            method = "mlx"  # which names no method, and tells it twice
+        if method in _FOREIGN:
+            yield Problem(
+                "unsupported",
+                f"it is quantized for {_FOREIGN[method]} ({method}): transformers cannot load it",
+                'serve it there and use engine = "openai", or name the unquantized model',
+            )
+
+
+def _in_config(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """As transformers looks for it (`get_hf_quantizer`)."""
+    text = config.get("text_config")
+    for part in (config, text if isinstance(text, Mapping) else {}):
+        found = part.get("quantization_config")
+        if isinstance(found, Mapping) and found:
+            return found
+    return None
+
+
+def _disagreement(one: Mapping[str, Any], two: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first setting in which both differ, and both values; None where they agree."""
+    first, second = _settings(one), _settings(two)
+    for key in _COMPARED:
+        if key in first and key in second and first[key] != second[key]:
+            return key, first[key], second[key]
+    return None
+
+
+def _settings(body: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in body.items():
+        key = _OTHER_NAMES.get(name, name)
+        if key in _COMPARED and isinstance(value, str | int | bool):
+            found.setdefault(key, value.lower() if isinstance(value, str) else value)
+    if "desc_act" in body and found.get("quant_method", "gptq") == "gptq":
+        found.setdefault("format", "gptq")  # what the libraries take it for
+    return found
+
+
+def _no_decoder(config: Mapping[str, Any]) -> Iterator[Problem]:
+    """Refuse what does not answer with text, or only with an encoder's help."""
+    named = config.get("architectures")
+    classes = [str(name) for name in named] if isinstance(named, list) else []
+    kind = ", ".join(classes) or str(config.get("model_type", ""))
+    if config.get("is_encoder_decoder") is True:
+        yield Problem(
+            "unsupported",
+            f"it is an encoder-decoder ({kind}), and only decoders are compared",
+            "name a causal language model",
+        )
+    elif classes and all(name.endswith(_NO_DECODERS) for name in classes):
+        yield Problem(
+            "unsupported",
+            f"it writes no text ({kind}): it classifies it, or fills gaps",
+            "name a causal language model",
+        )
+
+
+def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The config, and those of its parts."""
+    yield config
+    yield from (part for part in config.values() if isinstance(part, Mapping))
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # the package above it is absent, or half imported
+        return False
