@@ -22,6 +22,7 @@ from quantchat.app.keeping import Keeps
 from quantchat.app.textual_workarounds import (
     ControlGuard,
     PacedApp,
+    draw_each_script,
     edit_in_order,
     let_drawn_lines_go,
     settle_on_one_size,
@@ -107,6 +108,7 @@ class QuantchatApp(PacedApp):
         take_pastes_for_text()
         edit_in_order()
         let_drawn_lines_go()
+        draw_each_script()
         settle_on_one_size()
         super().__init__()
         self._profile = profile
