@@ -30,6 +30,7 @@ from quantchat.app.textual_workarounds import (
     tell_alt_enter,
     write_to_terminal,
 )
+from quantchat.text import without_controls
 
 if TYPE_CHECKING:
     from quantchat.app.screens.comparison import ComparisonScreen
@@ -245,5 +246,5 @@ class QuantchatApp(PacedApp):
         """Copy `text`, also from within tmux and GNU screen; what is empty clears no clipboard."""
         if not text:
             return
-        self._clipboard = text
+        self._clipboard = without_controls(text)
         clipboard.copy(text, write_to_terminal(self))
