@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import stat
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from textual.app import App
 from fakes.screen_reader import see
 from fakes.scripted_app import Setup
 from quantchat.app import clipboard
+from quantchat.text import without_controls
 
 ANSWER = "The capital of France is **Paris**."
 
@@ -84,6 +86,31 @@ def test_within_gnu_screen_and_without(monkeypatch: pytest.MonkeyPatch) -> None:
     assert written == [osc52(ANSWER), clipboard.for_screen(osc52(ANSWER))]
 
 
+@pytest.mark.parametrize("multiplexer", ["", "TMUX", "STY"])
+@given(said=st.text(st.characters(), max_size=60))
+def test_no_copy_carries_a_control(said: str, multiplexer: str) -> None:
+    sent: list[str] = []
+
+    def load(text: str) -> bool:
+        sent.append(text)
+        return True
+
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("TMUX", "STY"):
+            patched.setenv(name, "1" if name == multiplexer else "")
+        patched.setattr(clipboard, "_into_tmux", load)
+        copied = clipboard.copy(said, sent.append)
+    (text,) = sent
+    if multiplexer != "TMUX":
+        payload = "".join(
+            re.findall("[A-Za-z0-9+/=]+", text.partition("c;")[2].replace("\x1bP", ""))
+        )
+        text = base64.b64decode(payload).decode()
+    assert text == without_controls(said)
+    assert not [c for c in text if unicodedata.category(c) == "Cc" and c not in "\n\t"]
+    assert ("left out" in copied.how) == (text != said)
+
+
 def test_a_long_text_is_said_to_be_at_risk() -> None:
     assert "some terminals cut it" in clipboard.copy("x" * 100_000, lambda text: None).how
 
@@ -103,8 +130,9 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.parametrize("key", ["f5", "f6"])
 async def test_a_key_for_each_side(setup: Setup, written: list[str], key: str) -> None:
-    setup.left.answer = lambda request: "left\x1b"
-    setup.right.answer = lambda request: "right\x1b"
+    evil = "\x1b[201~\n\ttouch it\x9b\r\n\u202e"
+    setup.left.answer = lambda request: "left" + evil
+    setup.right.answer = lambda request: "right" + evil
     async with setup.running((200, 50)) as run:  # where the notification is one line
         await run.ready()
         await run.pilot.press(key)
@@ -113,7 +141,11 @@ async def test_a_key_for_each_side(setup: Setup, written: list[str], key: str) -
         await run.pilot.press(key)
         await see(run.pilot, "characters sent to the terminal's clipboard (OSC 52)")
         await see(run.pilot, "F7 writes it to a file")
-    assert written == [osc52("left\x1b" if key == "f5" else "right\x1b")]
+        await see(run.pilot, "4 control characters left out")
+        answers = run.comparison.conversation.turns[0].answers.values()
+        assert all(answer.text.endswith(evil) for answer in answers)  # as it is saved
+    side = "left" if key == "f5" else "right"
+    assert written == [osc52(side + "[201~\n\ttouch it\n")]
 
 
 async def test_what_is_selected_is_copied_the_same_way(

@@ -19,9 +19,12 @@ from quantchat.text import neutralise
 TESTS = Path(__file__).parent.parent
 PROGRAM = TESTS / "fakes" / "run_hostile.py"
 
-TALKING = {"\x1b[m", "\x1b[H", "\r\n", "\x1b[?2026h", "\x1b[?2026l", "\x1b]22;default\x07"}
-"""Colours, places, where a frame begins and ends, and the pointer's shape: once it is there, the
-screen needs no more."""
+TALKING = {
+    "\x1b[m", "\x1b[H", "\x1b[C", "\x1b7", "\x1b8", "\r\n",
+    "\x1b[?2026h", "\x1b[?2026l", "\x1b]22;default\x07",
+}  # fmt: skip
+"""Colours, places (DECSC, DECRC and CUF where terminals measure a text differently), where a frame
+begins and ends, and the pointer's shape: once it is there, the screen needs no more."""
 
 STARTING = TALKING | {
     SYNCHRONIZED, "\x1b[?1049h", "\x1b[?25l", "\x1b[?1000h", "\x1b[?1003h", "\x1b[?1015h",

@@ -7,7 +7,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantchat.text import neutralise, one_line
+from quantchat.text import neutralise, one_line, without_controls
 
 ASSIGNED = [*map(chr, (*range(0x32000), *range(0xE0000, 0xF0000)))]
 """All that Unicode has said anything of; the planes between and behind are empty or private."""
@@ -59,3 +59,8 @@ def test_hidden_text_becomes_visible() -> None:
 def test_emoji_and_scripts_stay() -> None:
     for text in ("👩\u200d💻", "❤\ufe0f", "می\u200cخواهم", "क्\u200dष", "日本語", "é", "a\tb\nc"):
         assert neutralise(text) == text
+
+
+@given(st.text(st.characters()))
+def test_what_is_marked_is_left_out_of_what_is_pasted(text: str) -> None:
+    assert without_controls(text) == "".join(c for c in text if neutralise(c) == c)

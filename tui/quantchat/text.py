@@ -41,6 +41,25 @@ def neutralise(text: str) -> str:
     return text.translate(_marks)
 
 
+def without_controls(text: str) -> str:
+    """Return `text` without the characters that `neutralise` marks, as it may be pasted anywhere.
+
+    Newline and tab stay. A terminal takes ESC [ 201 ~ for the end of what is pasted, and runs the
+    lines after it.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return text.translate(_left_out)
+
+
+class _LeftOut(dict[int, "int | None"]):
+    """None for each code point that has a mark, itself for any other."""
+
+    def __missing__(self, code: int) -> int | None:
+        self[code] = kept = code if _mark(code) == chr(code) else None
+        return kept
+
+
 class _Marks(dict[int, str]):
     """What is written for a code point, worked out when it is first met: most never are."""
 
@@ -61,6 +80,7 @@ def _mark(code: int) -> str:
 
 
 _marks = _Marks()
+_left_out = _LeftOut()
 
 
 def one_line(text: str) -> str:

@@ -22,6 +22,7 @@ from quantchat.app.keeping import Keeps
 from quantchat.app.textual_workarounds import (
     ControlGuard,
     PacedApp,
+    draw_each_script,
     edit_in_order,
     let_drawn_lines_go,
     settle_on_one_size,
@@ -29,6 +30,7 @@ from quantchat.app.textual_workarounds import (
     tell_alt_enter,
     write_to_terminal,
 )
+from quantchat.text import without_controls
 
 if TYPE_CHECKING:
     from quantchat.app.screens.comparison import ComparisonScreen
@@ -107,6 +109,7 @@ class QuantchatApp(PacedApp):
         take_pastes_for_text()
         edit_in_order()
         let_drawn_lines_go()
+        draw_each_script()
         settle_on_one_size()
         super().__init__()
         self._profile = profile
@@ -243,5 +246,5 @@ class QuantchatApp(PacedApp):
         """Copy `text`, also from within tmux and GNU screen; what is empty clears no clipboard."""
         if not text:
             return
-        self._clipboard = text
+        self._clipboard = without_controls(text)
         clipboard.copy(text, write_to_terminal(self))

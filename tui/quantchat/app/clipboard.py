@@ -11,7 +11,9 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from quantchat.text import without_controls
 
 _SCREEN_CHUNK = 760
 """GNU screen takes at most 768 bytes in one string (its MAXSTR), the wrapping included."""
@@ -29,7 +31,20 @@ class Copied:
 
 
 def copy(text: str, write: Callable[[str], None]) -> Copied:
-    """Send `text` to the clipboard; `write` writes to the terminal. Returns what was done."""
+    """Send `text` to the clipboard; `write` writes to the terminal. Returns what was done.
+
+    Control and invisible characters but newline and tab are left out: pasted into a shell, a
+    model's ESC [ 201 ~ would end the paste and run what follows.
+    """
+    clean = without_controls(text)
+    copied = _sent(clean, write)
+    if left_out := len(text) - len(clean):
+        what = "control character" if left_out == 1 else "control characters"
+        return replace(copied, how=f"{copied.how}; {left_out} {what} left out")
+    return copied
+
+
+def _sent(text: str, write: Callable[[str], None]) -> Copied:
     if os.environ.get("TMUX") and _into_tmux(text):
         return Copied(
             "into tmux's paste buffer, and on to the terminal's clipboard if its OSC 52 is allowed",

@@ -14,10 +14,10 @@ from functools import lru_cache
 from markdown_it import MarkdownIt
 from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
-from rich.cells import chop_cells
 from textual.content import Content, Span
 from textual.style import Style
 
+from quantchat.app.cell_widths import chop_cells
 from quantchat.app.markdown_table import table_lines
 from quantchat.text import neutralise
 

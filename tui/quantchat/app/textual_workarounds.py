@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from functools import _lru_cache_wrapper, lru_cache, partial
 from typing import Any, cast
 
+from rich import _wrap
 from rich.console import RenderableType
 from rich.segment import Segment
 from textual import _ansi_sequences
@@ -20,6 +21,7 @@ from textual._styles_cache import StylesCache
 from textual._xterm_parser import BRACKETED_PASTE_END, BRACKETED_PASTE_START, XTermParser
 from textual.app import App
 from textual.color import Color
+from textual.content import Content
 from textual.driver import Driver
 from textual.drivers import linux_driver
 from textual.drivers.linux_driver import LinuxDriver
@@ -29,9 +31,11 @@ from textual.geometry import Size
 from textual.keys import Keys
 from textual.message import Message
 from textual.screen import Screen
+from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Input, TextArea
 
+from quantchat.app.cell_widths import chop_cells, in_place, measure_so
 from quantchat.app.terminal_output import TerminalOutput
 from quantchat.text import neutralise
 
@@ -178,6 +182,34 @@ def let_drawn_lines_go() -> None:
     if isinstance(remembered, _lru_cache_wrapper):
         colours = lru_cache(1024)(partial(remembered.__wrapped__, None))
         StylesCache.get_inner_outer = lambda self, *two: colours(*two)  # type: ignore[assignment]
+
+
+_render_style = Strip.render_style.__func__  # type: ignore[attr-defined]
+
+
+def draw_each_script() -> None:
+    """Have text of every script drawn whole, and leave what is beside it whole, on any terminal.
+
+    Rich reckons with fewer cells than many terminals take for a vowel sign or joined emoji, which
+    then run over the next column. And Textual counts characters where it means cells when it drops
+    the blanks that a line ends with (`Content.rstrip_end`): a line of combining marks came out
+    shorter than its place, and the compositor draws no such line at all. Can go when both measure
+    what terminals do, by mode 2027 or by asking.
+    """
+    measure_so()
+    _wrap.chop_cells = chop_cells  # type: ignore[attr-defined]
+    Content.rstrip_end = _rstrip_end  # type: ignore[method-assign,assignment]
+    Strip.render_style = classmethod(_rendered_in_place)  # type: ignore[assignment,method-assign]
+
+
+def _rendered_in_place(kind: type[Strip], style: Any, text: str, color_system: Any) -> str:
+    return cast("str", _render_style(kind, style, in_place(text), color_system))
+
+
+def _rstrip_end(content: Content, size: int) -> Content:
+    excess = content.cell_length - size
+    blanks = len(content.plain) - len(content.plain.rstrip())
+    return content.right_crop(min(blanks, excess)) if blanks and excess > 0 else content
 
 
 _screen_resized = Screen._screen_resized

@@ -120,7 +120,9 @@ class AnswerView(Widget):
             style = Style.from_styles(self.screen.get_component_styles("screen--selection"))
             line = line.stylize(style, start, len(line.plain) if end == -1 else end)
         strips = Visual.to_strips(self, line, width, 1, self.visual_style, apply_selection=False)
-        return strips[0].apply_offsets(0, y) if strips else Strip.blank(width, self.rich_style)
+        strip = Strip(strips[0] if strips else ())
+        # A strip that is not as wide as the widget would not be drawn at all.
+        return strip.adjust_cell_length(width, self.rich_style).apply_offsets(0, y)
 
     # ------------------------------------------------------------ the mark
 
