@@ -10,12 +10,13 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from quantchat.worker.lifeline import end_now
 from quantchat.worker.protocol import Alive, Event, Finished, Memory, Tokens, encode
+from quantchat.worker.thoughts import Marks, OutputText
 
 BATCH_S = 0.03
 """Tokens wait this long for company. A screen draws ten times a second at most."""
@@ -36,6 +37,7 @@ class _Token:
 @dataclass(frozen=True)
 class _Begin:
     turn: int
+    prompt: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -58,21 +60,26 @@ class Outbox:
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._held: list[Any] = []
         self._tokenizer: Any = None
+        self._marks: Marks
         self._read_memory: Callable[[], Memory] | None = None
         threading.Thread(target=self._run, name="outbox", daemon=True).start()
 
-    def serve(self, tokenizer: Any, read_memory: Callable[[], Memory]) -> None:
-        """Use `tokenizer` (a `tokenizers.Tokenizer`) for tokens, and report memory with them."""
+    def serve(self, tokenizer: Any, read_memory: Callable[[], Memory], template: str = "") -> None:
+        """Use `tokenizer` (a `tokenizers.Tokenizer`) for tokens, and report memory with them.
+
+        `template` is the model's chat template, whose marks of thoughts are looked for.
+        """
         self._tokenizer = tokenizer
+        self._marks = Marks(tokenizer, template)
         self._read_memory = read_memory
 
     def send(self, event: Event) -> None:
         """Queue an event."""
         self._queue.put(event)
 
-    def begin(self, turn: int) -> None:
-        """Tokens from here on belong to `turn`."""
-        self._queue.put(_Begin(turn))
+    def begin(self, turn: int, prompt: Sequence[int] = ()) -> None:
+        """Tokens from here on belong to `turn`, and follow the tokens of `prompt`."""
+        self._queue.put(_Begin(turn, prompt))
 
     def token(self, token_id: int, time_ns: int) -> None:
         """Queue one output token, known on the host at `time_ns`."""
@@ -91,6 +98,7 @@ class Outbox:
     def _run(self) -> None:
         turn = -1
         stream: Any = None
+        output: OutputText
         ids: list[int] = []
         memory_due = 0.0
         while True:
@@ -99,21 +107,38 @@ class Outbox:
                 from tokenizers.decoders import DecodeStream
 
                 turn, ids = item.turn, []
+                output = OutputText(self._marks, item.prompt)
                 stream = DecodeStream(skip_special_tokens=True)
             elif isinstance(item, _Token):
                 batch = self._batch(item)
                 pieces = [stream.step(self._tokenizer, token.id) or "" for token in batch]
                 ids += [token.id for token in batch]
                 times = [token.time_ns for token in batch]
-                self._write(Tokens(turn, [token.id for token in batch], pieces, times))
+                split = [
+                    output.add(token.id, one) for token, one in zip(batch, pieces, strict=True)
+                ]
+                pieces, thoughts = [one for one, _ in split], [one for _, one in split]
+                thoughts = thoughts if any(thoughts) else []
+                self._write(Tokens(turn, [token.id for token in batch], pieces, times, thoughts))
                 if self._read_memory is not None and time.monotonic() >= memory_due:
                     self._write(self._read_memory())
                     memory_due = time.monotonic() + MEMORY_S
             elif isinstance(item, _End):
-                text = self._tokenizer.decode(ids, skip_special_tokens=True)
+                text, thought, raw = output.whole(ids)
                 if item.memory is not None:
                     self._write(item.memory)
-                self._write(Finished(item.turn, item.reason, len(ids), text, item.finished_ns))
+                self._write(
+                    Finished(
+                        turn=item.turn,
+                        reason=item.reason,
+                        output_tokens=len(ids),
+                        text=text,
+                        finished_ns=item.finished_ns,
+                        thoughts=thought,
+                        thought_tokens=output.thought_tokens,
+                        raw=raw,
+                    )
+                )
             else:
                 self._write(item)
 
