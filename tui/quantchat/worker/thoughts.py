@@ -43,7 +43,7 @@ class Splitter:
         self, pairs: Mapping[str, str] = PAIRS, *, channels: bool = False, opened: str = ""
     ) -> None:
         self._pairs = pairs
-        self._channels = channels
+        self._channels = channels and not opened
         self._state = "part" if opened else "start"
         self._kind = "thoughts" if opened else "answer"
         """Of the part that goes on."""
@@ -202,8 +202,9 @@ class OutputText:
 
     def add(self, token: int, piece: str) -> tuple[str, str]:
         """What `token`, whose decoded text is `piece`, adds to the answer and to the thoughts."""
+        answered = self._splitter.answering
         split = self._splitter.feed(piece + self._marks.tokens.get(token, ""))
-        if self._splitter.marked and (split[1] or not self._splitter.answering):
+        if not (answered and self._splitter.answering):
             self.thought_tokens += 1
         return split
 
