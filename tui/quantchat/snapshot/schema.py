@@ -103,6 +103,13 @@ class AnswerRecord(Record):
     """What each variant thinks of it, token by token; empty where they were not asked."""
     failure: AsObject[Failed] | None
 
+    @property
+    def output_pieces(self) -> list[str]:
+        """The text that each token made final, of the thoughts or of the answer."""
+        if not self.thought_pieces:
+            return list(self.pieces)
+        return [a + b for a, b in zip(self.thought_pieces, self.pieces, strict=True)]
+
     @model_validator(mode="after")
     def _parallel(self) -> AnswerRecord:
         if not len(self.ids) == len(self.pieces) == len(self.times_ns):

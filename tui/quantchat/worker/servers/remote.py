@@ -351,13 +351,7 @@ class RemoteDecoder:
         return True
 
     async def _read(self, request: Generate, outbox: Outbox, stream: _Stream) -> None:
-        try:
-            records = await self._begin(request, outbox, stream)
-        except Exception as error:
-            if is_timeout(error) or not is_transport(error):
-                raise
-            # A kept connection may have died of age.
-            records = await self._begin(request, outbox, stream)
+        records = await self._begin(request, outbox, stream)
         try:
             async for record in records:
                 self._take(record, outbox, stream)
@@ -431,10 +425,17 @@ class RemoteDecoder:
             ollama=self._ollama is not None,
         )
         api = self._client.chat.completions if self._chat else self._client.completions
-        opening = api.with_streaming_response.create(**self._refusals.applied(arguments))
+        create, arguments = api.with_streaming_response.create, self._refusals.applied(arguments)
         limit = MOST_BYTES + MOST_BYTES_A_TOKEN * request.max_new_tokens
         with self._connection.reading_at_most(limit):
-            response = await opening.__aenter__()
+            try:
+                opening = create(**arguments)
+                response = await opening.__aenter__()
+            except Exception as error:
+                if is_timeout(error) or not is_transport(error):
+                    raise
+                opening = create(**arguments)  # a kept connection may have died of age
+                response = await opening.__aenter__()
         return _records(opening, response)
 
     def _run(self, work: Any) -> Any:
