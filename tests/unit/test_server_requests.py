@@ -390,7 +390,7 @@ def test_only_a_token_has_a_time(
     with raw_server(streams(*chunks)) as server:
         made = decoder(server)
         made.connect()
-        monkeypatch.setattr(remote.time, "perf_counter_ns", lambda: next(clock))
+        monkeypatch.setattr("time.perf_counter_ns", lambda: next(clock))
         outbox = ask(made)
     times = [one.times_ns[0] for one in outbox.tokens]
     # The clock is read once for each record; those that are tokens keep their own reading.

@@ -56,7 +56,7 @@ def _turns(snapshot: Snapshot) -> Iterator[ToldTurn]:
     first: dict[tuple[object, ...], str] = {}
     for turn in told_turns(snapshot):
         title = name(turn, snapshot.voting)
-        said = (turn.prompt, *((a.variant, a.text, a.reason) for a in turn.answers))
+        said = (turn.prompt, *((a.variant, a.thoughts, a.text, a.reason) for a in turn.answers))
         repeats = first.setdefault(said, title) if any(a.text for a in turn.answers) else title
         yield ToldTurn(
             title=title,
