@@ -169,3 +169,39 @@ async def test_a_started_server_that_is_killed_is_had_again_by_a_key(
         await run.ready()
         await run.ask("Once more?")
         await goes_on(run)
+
+
+async def test_thoughts_are_drawn_apart_from_the_answer(
+    setup: Setup, size: Size, server: FakeServer
+) -> None:
+    def event(delta: str, reason: str = "null", usage: str = "") -> str:
+        choice = f'{{"index": 0, "delta": {delta}, "finish_reason": {reason}}}'
+        return f'data: {{"choices": [{choice}]{usage}}}\n\n'
+
+    details = '"completion_tokens_details": {"reasoning_tokens": 5}'
+    usage = f', "usage": {{"prompt_tokens": 11, "completion_tokens": 9, {details}}}'
+    thought = event('{"reasoning_content": "They ask for a city."}')
+    said = event('{"content": "It is Paris."}')
+    server.recorded = lambda body: (
+        thought if server.held else thought + said + event("{}", '"stop"', usage)
+    )
+    beside_a_server(setup, server.url)
+    async with setup.running(size) as run:
+        await run.ready()
+        server.held = True
+        await run.ask("Where?")
+        await see_in(run.pilot, 1, "thinking They ask for a city.")
+        await run.pilot.press("escape")
+        await run.settled()
+        await see_in(run.pilot, 1, "thoughts They ask for a city.", "■ stopped")
+        server.held = False
+        server.hung_up.set()
+        await run.answered("Where?")
+        await see_in(run.pilot, 1, "thoughts, 5 tokens They ask for a city. It is Paris.")
+        messages = server.requests[-1]["messages"]
+        await run.answered("Sure?")
+        assert [m["content"] for m in server.requests[-1]["messages"]] == [
+            *(m["content"] for m in messages),
+            "It is Paris.",
+            "Sure?",
+        ]

@@ -41,7 +41,8 @@ class FakeServer(ThreadingHTTPServer):
     held = False
     """Leaves the stream that was recorded open."""
     counts_along = False
-    """Counts two tokens for each chunk in the chunk itself, if it was asked to."""
+    """Counts the tokens so far in each chunk, if it was asked to: one a chunk, two in an endless
+    stream."""
     wordless_tokens = 0
     """Tokens without text at the end of an answer, each counted in its chunk if it counts along."""
 
@@ -154,15 +155,17 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             self._event(_choice(chat, "", None))  # the role comes first, without text
             new = f" {len(self.server.requests)}" if behaviour == "fickle" else ""
-            for piece in () if behaviour == "wordless" else (*CHUNKS, new):
-                self._event(_choice(chat, piece, None))
             asked = body.get("max_tokens") or body.get("max_completion_tokens")
             along = self.server.counts_along and body["stream_options"]["continuous_usage_stats"]
+            for place, piece in enumerate(() if behaviour == "wordless" else (*CHUNKS, new), 1):
+                counted = {"prompt_tokens": 11, "completion_tokens": min(place, len(CHUNKS))}
+                usage: dict[str, Any] = {"usage": counted} if along else {}
+                self._event({**_choice(chat, piece, None), **usage})
             chunks = len(CHUNKS)
             while self.server.behaviour == "endless" and asked != 1:
                 chunks += 1
                 counted = {"prompt_tokens": 11, "completion_tokens": 2 * chunks, "total_tokens": 0}
-                usage: dict[str, Any] = {"usage": counted} if along else {}
+                usage = {"usage": counted} if along else {}
                 self._event({**_choice(chat, "on ", None), **usage})
                 self.server.hung_up.wait(0.01)
             for more in range(1, self.server.wordless_tokens + 1):

@@ -79,7 +79,8 @@ def test_the_same_prompt_twice_in_a_plan_stays_two_tasks() -> None:
     result = compared(same, same)
     (between,) = (p for p in result.pairs if (p.b.letter, p.a.letter) == ("c", "a"))
     tpot = next(one for one in between.figures if one.name == "tpot_ms")
-    assert (tpot.a, tpot.ratio.value, tpot.ratio.clusters) == (pytest.approx(200**0.5), 1, 2)
+    assert tpot.a == pytest.approx(200**0.5)
+    assert (tpot.ratio.value, tpot.ratio.clusters) == (1, 2)
 
 
 def test_what_differed_is_told_by_column() -> None:

@@ -25,6 +25,7 @@ from quantchat.profile.load import loads
 from quantchat.profile.model import Generation, Profile
 from quantchat.report.plan import render
 from quantchat.worker.protocol import NO_ID
+from quantchat.worker.redaction import redacted
 
 pytestmark = pytest.mark.usefixtures("own_folders")
 
@@ -370,3 +371,34 @@ def test_mistakes_in_the_profile(more: str, word: str) -> None:
 def test_a_login_has_no_place_in_the_address() -> None:
     with pytest.raises(UserError, match="base_url"):
         profile("http://me:secret@127.0.0.1:1/v1")
+
+
+@pytest.mark.parametrize(
+    ("query", "word"),
+    [("?api-key=sk-123", "key_env"), ("?a=b&access_token=x", "key_env"), ("#top", "for browsers")],
+)
+def test_a_query_with_a_secret_or_a_fragment_is_refused(query: str, word: str) -> None:
+    with pytest.raises(UserError) as caught:
+        profile(f"http://127.0.0.1:1/v1{query}")
+    assert word in "".join(caught.value.lines)
+    assert profile("http://127.0.0.1:1/v1?api-version=2024-02-01")
+
+
+async def test_a_key_is_secret_whatever_its_variable_is_called(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "sk-canary-0123456789"
+    monkeypatch.setenv("VLLM_CREDENTIAL", f"{key}\n")
+    monkeypatch.setattr("quantchat.worker.redaction._named", set())
+    opened = Opened(profile(server.url, 'key_env = "VLLM_CREDENTIAL"'))
+    try:
+        one = await opened.load()
+        assert f"Bearer {key}" in server.keys
+        server.behaviour, server.full = "full", f"Bearer {key} may not do that"
+        answer = (await opened.ask()).answers["one"]
+        assert answer.failure is not None
+        assert "Bearer [VLLM_CREDENTIAL] may not do that" in answer.failure.reason
+        assert one.log is not None and key not in one.log.read_text()
+        assert key not in redacted(f"told on this side: {key}")
+    finally:
+        await opened.comparison.close()

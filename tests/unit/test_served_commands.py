@@ -167,5 +167,7 @@ def test_a_self_check_compares_what_a_server_says(
 def test_the_client_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(Refused, match="not installed: openai") as refused:
-        RemoteDecoder(Load("openai", "tiny", {"base_url": "http://127.0.0.1:9/v1"}))
+        RemoteDecoder(
+            Load("openai", "tiny", {"api": "chat", "base_url": "http://x/v1", "timeout_s": 1})
+        )
     assert refused.value.failure.mend == "python -m pip install 'quantchat[servers]'"

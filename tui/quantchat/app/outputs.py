@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from quantchat.app.widgets.column_header import what_runs
 from quantchat.bench.comparison import Comparison
 from quantchat.bench.conversation import Turn
+from quantchat.report.figures import thoughts
 from quantchat.text import neutralise
 
 if TYPE_CHECKING:
@@ -37,5 +38,16 @@ def answers_as_markdown(turn: Turn, comparison: Comparison) -> str:
     running = {v.label: what_runs(v.resolved) for v in comparison.variants if v.resolved}
     parts = ["# Prompt", turn.prompt]
     for label, answer in turn.answers.items():
-        parts += [f"# {label}", *([f"*{running[label]}*"] if label in running else []), answer.text]
+        parts += [f"# {label}", *([f"*{running[label]}*"] if label in running else [])]
+        if answer.thoughts:
+            parts += [
+                f"*{thoughts(answer.thought_tokens)}:*",
+                _quoted(answer.thoughts),
+                "*answer:*",
+            ]
+        parts.append(answer.text)
     return neutralise("\n\n".join(part.strip("\n") for part in parts)) + "\n"
+
+
+def _quoted(text: str) -> str:
+    return "\n".join(f"> {line}" for line in text.strip("\n").splitlines())

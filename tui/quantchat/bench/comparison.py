@@ -77,7 +77,13 @@ class Comparison:
         self.conversation = Conversation(system=profile.generation.system)
         self.on_change = on_change
         self.variants = [
-            LiveVariant(spec, maker=maker, start=start, on_change=self._variant_changed)
+            LiveVariant(
+                spec,
+                maker=maker,
+                start=start,
+                on_change=self._variant_changed,
+                settings=lambda: self.generation,
+            )
             for spec in profile.variants
         ]
         self.pair: tuple[int, int] = (0, 1)

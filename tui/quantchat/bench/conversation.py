@@ -60,7 +60,16 @@ class Answer:
     """Output tokens by a server's count, which comes at the end: `ids` are its chunks. -1: not
     counted, or not yet. None where each token came by itself."""
     text: str = ""
-    """What was said so far, raw; the pieces joined, until the worker's whole decoding comes."""
+    """What was answered so far; the pieces joined, until the worker's whole decoding comes."""
+    thoughts: str = ""
+    """What the model thought before that (its reasoning), which is no part of the answer."""
+    thought_pieces: list[str] = field(default_factory=list)
+    """The text of the thoughts that each token made final, as `pieces` has the answer's; empty
+    where there are none."""
+    thought_tokens: int = 0
+    """Output tokens that are thoughts, known at the end; -1: there are, not counted."""
+    raw: str = ""
+    """Thoughts and answer as the model wrote them, with its marks; empty where that is `text`."""
     reason: str = ""
     """Why it ended: eos, length, stop, context, failed; empty while it goes on."""
     failure: Failed | None = None
@@ -79,6 +88,17 @@ class Answer:
     def output_tokens(self) -> int:
         """Tokens said so far, by a server's count where there is one; -1: not counted."""
         return len(self.ids) if self.counted is None else self.counted
+
+    @property
+    def output_pieces(self) -> list[str]:
+        """The text that each token made final, of the thoughts or of the answer."""
+        if not self.thought_pieces:
+            return self.pieces
+        return [a + b for a, b in zip(self.thought_pieces, self.pieces, strict=True)]
+
+    def thinks_at(self, token: int) -> bool:
+        """Whether output token `token` belongs to the thoughts."""
+        return thinks_at(self.thought_pieces, self.pieces, token)
 
     @property
     def in_chunks(self) -> bool:
@@ -117,12 +137,18 @@ class Answer:
                     self.prefilled_ns = event.at_ns
             case Tokens():
                 self.state = AnswerState.STREAMING
+                if event.thoughts or self.thought_pieces:
+                    before = len(self.ids) - len(self.thought_pieces)
+                    now = event.thoughts or [""] * len(event.ids)
+                    self.thought_pieces += [*[""] * before, *now]
                 self.ids += event.ids
                 self.pieces += event.pieces
                 self.times_ns += event.times_ns
                 self.text += "".join(event.pieces)
+                self.thoughts += "".join(event.thoughts)
             case Finished():
-                self.text = event.text
+                self.text, self.thoughts, self.raw = event.text, event.thoughts, event.raw
+                self.thought_tokens = event.thought_tokens
                 self.reason = event.reason
                 if event.chunks >= 0:
                     self.counted = event.output_tokens
@@ -219,6 +245,15 @@ class Conversation:
     def drop_oldest(self) -> Turn | None:
         """Take the first turn away: the way on when the context is full."""
         return self.turns.pop(0) if self.turns else None
+
+
+def thinks_at(thoughts: Sequence[str], answer: Sequence[str], token: int) -> bool:
+    """Whether the text that output token `token` begins is part of the thoughts.
+
+    `thoughts` and `answer` are the pieces of both; the first is empty where there are none.
+    """
+    pairs = zip(thoughts[token:], answer[token:], strict=False)
+    return next((bool(thought) for thought, piece in pairs if thought or piece), False)
 
 
 def same_tokenizer(first: Answer, second: Answer) -> bool:

@@ -75,7 +75,7 @@ async def _read(variant: LiveVariant, answer: Answer) -> Surprise:
 
 async def _way(variant: LiveVariant, answer: Answer, other: Answer, point: int) -> Way:
     own = _token(answer, point)
-    said = "" if own == END else "".join(answer.pieces[point : point + 1])
+    said = "" if own == END else "".join(answer.output_pieces[point : point + 1])
     asked = await variant.force(
         force_request(answer, [*answer.ids[:point], own], first=point, also=[_token(other, point)])
     )

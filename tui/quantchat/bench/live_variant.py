@@ -17,7 +17,7 @@ from quantchat.host.log_news import LogNews
 from quantchat.host.screen_log import log_exception
 from quantchat.host.worker_process import Place, StartWorker, Worker, WorkerEnded, interpreter
 from quantchat.metrics.oom import oom_kills
-from quantchat.profile.model import AnyVariant, OpenAI
+from quantchat.profile.model import AnyVariant, Generation, OpenAI
 from quantchat.quantize.maker import MakeFailed, Maker
 from quantchat.worker.protocol import (
     Alive,
@@ -67,7 +67,9 @@ class LiveVariant:
         maker: Maker,
         start: StartWorker,
         on_change: Callable[[LiveVariant], None],
+        settings: Callable[[], Generation] | None = None,
     ) -> None:
+        """`settings` tells how answers are generated now: a server is tried with that."""
         self.spec = spec
         self.label = spec.label
         self.state = State.IDLE
@@ -83,6 +85,7 @@ class LiveVariant:
         self._maker = maker
         self._start = start
         self._on_change = on_change
+        self._settings = settings
         self._life: asyncio.Task[None] | None = None
         self._ending = False
         self._worker: Worker | None = None
@@ -176,7 +179,8 @@ class LiveVariant:
             self._worker = await self._start(Place(self.label, python))
             self._log = self._worker.log
             self._heard_s = time.monotonic()
-            self._worker.send(load_request(self.spec, prepared))
+            settings = self._settings() if self._settings else None
+            self._worker.send(load_request(self.spec, prepared, settings))
             async for event in self._worker.events():
                 self._heard_s = time.monotonic()
                 if isinstance(event, Ready):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,21 @@ from quantchat.host.worker_process import interpreter
 from quantchat.profile.model import AnyVariant, Generation, OpenAI
 from quantchat.quantize.maker import Prepared
 from quantchat.worker.protocol import Generate, Load, Message, Sampling
+from quantchat.worker.redaction import also_secret
 
 
-def load_request(spec: AnyVariant, prepared: Prepared) -> Load:
+def load_request(spec: AnyVariant, prepared: Prepared, settings: Generation | None = None) -> Load:
     """Return the request to load `spec`, of which `prepared` is what the engine loads.
 
-    Raises UserError where an environment that it names is not there.
+    A server is tried with the sampling of `settings`. The value of its `key_env` is redacted from
+    now on. Raises UserError where an environment that it names is not there.
     """
     options = spec.options
+    if isinstance(spec, OpenAI):
+        if spec.key_env:
+            also_secret(spec.key_env)
+        if settings is not None:
+            options["sampling"] = dataclasses.asdict(_sampling(settings))
     if isinstance(spec, OpenAI) and spec.server is not None:
         python = interpreter(None, spec.server.env)
         options["server"]["path"] = python and str(Path(python).parent)
@@ -39,14 +47,18 @@ def chat_request(
 ) -> Generate:
     """Return the request for `messages` under `settings`; `more` are other fields of Generate."""
     fields: dict[str, Any] = {"max_new_tokens": settings.max_new_tokens, **more}
-    sampling = Sampling(
+    sampling = _sampling(settings)
+    return Generate(turn=turn, messages=messages, sampling=sampling, threads=threads, **fields)
+
+
+def _sampling(settings: Generation) -> Sampling:
+    return Sampling(
         temperature=settings.temperature,
         top_p=settings.top_p,
         top_k=settings.top_k,
         repetition_penalty=settings.repetition_penalty,
         seed=settings.seed,
     )
-    return Generate(turn=turn, messages=messages, sampling=sampling, threads=threads, **fields)
 
 
 def lone_request(

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from quantchat import paths
 from quantchat.profile.quantize import Quantize
 from quantchat.profile.table import FolderOrHubId, Line, Table, folder_or_hub_id
+from quantchat.worker.redaction import names_secret
 
 DEMO_MODEL = "demo:smollm2-135m-instruct"
 
@@ -269,7 +271,8 @@ class OpenAI(VariantBase):
     model: Line
     """The model's name, as the server knows it."""
     base_url: Address = Field(examples=["http://127.0.0.1:8000/v1"])
-    """Where it answers, up to the path's `/v1`. A key is never part of it: see `key_env`."""
+    """Where it answers, up to the path's `/v1`. A query (`?api-version=…`) goes along with each
+    request. A key is never part of it: see `key_env`."""
     key_env: str | None = Field(
         None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=100, examples=["VLLM_API_KEY"]
     )
@@ -285,6 +288,22 @@ class OpenAI(VariantBase):
     @classmethod
     def _folder_or_id(cls, value: str) -> str:
         return value  # whatever the server calls it
+
+    @field_validator("base_url")
+    @classmethod
+    def _query_without_secrets(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.fragment:
+            raise ValueError(
+                f"#{parts.fragment} is for browsers: no server is sent it; leave it out"
+            )
+        for name, _ in parse_qsl(parts.query, keep_blank_values=True):
+            if names_secret(name):
+                raise ValueError(
+                    f"`{name}` in base_url would be saved with each snapshot; name the environment"
+                    " variable that holds the key: key_env"
+                )
+        return value
 
     @model_validator(mode="after")
     def _nothing_of_the_servers(self) -> OpenAI:

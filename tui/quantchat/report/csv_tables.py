@@ -30,7 +30,7 @@ _ANSWERS = (
     "prefill_tok_s", "decode_tok_s", "end_to_end_tok_s",
     "weights_bytes", "kv_cache_bytes", "process_bytes", "peak_bytes",
     "threads", "max_new_tokens", "temperature", "divergence_point",
-    "prompt", "answer", "failure",
+    "prompt", "answer", "failure", "thoughts", "thought_tokens",
 )  # fmt: skip
 _TOKENS = (*_KEYS, "index", "id", "since_prompt_ms", "itl_ms", "piece")
 
@@ -95,6 +95,8 @@ def _answers(snapshots: _Named) -> Iterator[tuple[Any, ...]]:
               if request else (None,) * 3),
             turn.divergence_point,
             turn.prompt, answer.text, answer.failure.reason if answer.failure else None,
+            answer.thoughts or None,
+            None if answer.thought_tokens < 0 else answer.thought_tokens,
         )  # fmt: skip
 
 
@@ -108,7 +110,8 @@ def _bytes(ledger: Ledger | None) -> tuple[int | None, ...]:
 def _tokens(snapshots: _Named) -> Iterator[tuple[Any, ...]]:
     for key, _, answer in _each(snapshots):
         gaps = [None, *itl_ms(answer.times_ns)]
-        tokens = zip_longest(answer.ids, answer.pieces, answer.times_ns, gaps[: len(answer.ids)])
+        pieces = answer.output_pieces
+        tokens = zip_longest(answer.ids, pieces, answer.times_ns, gaps[: len(answer.ids)])
         for index, (token, piece, at_ns, gap) in enumerate(tokens):
             since = (at_ns - answer.received_ns) / 1e6 if answer.received_ns else None
             yield (*key, index, token, since, gap, piece)

@@ -76,3 +76,8 @@ def scale(count: int) -> tuple[int, str]:
     while count / 1024**power >= 999.5 and power < len(_UNITS) - 1:
         power += 1
     return 1024**power, _UNITS[power]
+
+
+def thoughts(tokens: int) -> str:
+    """The head of a model's thoughts, with their tokens: 0 or less where these are not counted."""
+    return f"thoughts, {plural(tokens, 'token')}" if tokens > 0 else "thoughts"

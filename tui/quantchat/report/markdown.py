@@ -76,6 +76,9 @@ def _turn(turn: ToldTurn) -> Iterator[str]:
     elif any(said.parting is not None for said in turn.answers):
         yield "\nThe first difference stands in ⟦ ⟧."
     for said in turn.answers:
+        if said.thoughts:
+            yield f"\n{escaped(said.who)}, {said.thinking}:\n"
+            yield fenced(said.thoughts)
         yield f"\n{escaped(said.who)}:\n"
         yield fenced(_marked(said))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from quantchat.report.figures import ORDERS, number
+from quantchat.bench.conversation import thinks_at
+from quantchat.report.figures import ORDERS, number, thoughts
 from quantchat.report.page_tables import Grid, grid
 from quantchat.report.parting import parts_at
 from quantchat.report.series import letter, named, places, told_turns
@@ -25,6 +26,9 @@ class Said:
     parting: str | None
     """None where it does not part; empty where it ends while the other goes on."""
     after: str
+    thoughts: str = ""
+    """What the model thought first, and `thinking`, what stands above it."""
+    thinking: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ def _turns(snapshot: Snapshot) -> Iterator[ToldTurn]:
     first: dict[tuple[object, ...], str] = {}
     for turn in told_turns(snapshot):
         title = name(turn, snapshot.voting)
-        said = (turn.prompt, *((a.variant, a.text, a.reason) for a in turn.answers))
+        said = (turn.prompt, *((a.variant, a.thoughts, a.text, a.reason) for a in turn.answers))
         repeats = first.setdefault(said, title) if any(a.text for a in turn.answers) else title
         yield ToldTurn(
             title=title,
@@ -101,9 +105,13 @@ def cut(answer: AnswerRecord, place: int, point: int | None) -> Said:
     one that does. Nothing is cut where the pieces are not the text.
     """
     who = named(place, answer.variant)
-    whole = Said(place, who, neutralise(answer.text), None, "")
+    thinking = thoughts(answer.thought_tokens) if answer.thoughts else ""
+    thought = neutralise(answer.thoughts)
+    whole = Said(place, who, neutralise(answer.text), None, "", thought, thinking)
     if point is None or point > len(answer.pieces):
         return whole
+    if thinks_at(answer.thought_pieces, answer.pieces, point):
+        return whole  # they part before the answer begins
     before = "".join(answer.pieces[:point])
     parting = next((piece for piece in answer.pieces[point:] if piece), "")
     if not answer.text.startswith(before + parting):
@@ -111,4 +119,5 @@ def cut(answer: AnswerRecord, place: int, point: int | None) -> Said:
     after = answer.text[len(before) + len(parting) :]
     if not parting and after:  # held back to the end, as an unfinished character is
         parting, after = after, ""
-    return Said(place, who, neutralise(before), neutralise(parting), neutralise(after))
+    before, parting, after = (neutralise(part) for part in (before, parting, after))
+    return Said(place, who, before, parting, after, thought, thinking)

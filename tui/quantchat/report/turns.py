@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quantchat.report.across import Row, across, row
-from quantchat.report.figures import ORDERS, UNKNOWN, milliseconds, number, seconds
+from quantchat.report.figures import ORDERS, UNKNOWN, milliseconds, number, seconds, thoughts
 from quantchat.report.parting import parts_at
 from quantchat.report.surprise import forced
 from quantchat.snapshot.schema import AnswerRecord, TurnRecord
@@ -28,9 +28,11 @@ _REASONS = {
 
 def _output(answer: AnswerRecord) -> str:
     tokens, arrived = answer.timing.output_tokens, len(answer.times_ns)
+    thought = answer.thought_tokens
+    own = f", {thought} of them thoughts" if thought > 0 else ", with thoughts" if thought else ""
     if tokens < 0:
-        return f"{arrived} chunks, tokens not counted"
-    return f"{tokens} tokens" + (f" in {arrived} chunks" if NO_ID in answer.ids else "")
+        return f"{arrived} chunks, tokens not counted{own if thought < 0 else ''}"
+    return f"{tokens} tokens" + (f" in {arrived} chunks" if NO_ID in answer.ids else "") + own
 
 
 def name(turn: TurnRecord, voting: VotingRecord | None = None) -> str:
@@ -75,6 +77,9 @@ def answers(turn: TurnRecord) -> Text:
     text = _said("prompt", turn.prompt)
     for answer in turn.answers:
         text.append("\n\n")
+        if answer.thoughts:
+            head = f"{answer.variant}, {thoughts(answer.thought_tokens)}"
+            text.append_text(_said(head, answer.thoughts, "dim")).append("\n\n")
         text.append_text(_said(answer.variant, answer.text))
     return text
 
@@ -91,8 +96,8 @@ def _with_order(figure: str, order: str) -> Text:
     return text if figure == UNKNOWN else text.append(f" {ORDERS[order]}", style="dim")
 
 
-def _said(who: str, text: str) -> Text:
-    return Text.assemble((f"{one_line(who)}:", "bold"), "\n", neutralise(text))
+def _said(who: str, text: str, style: str = "") -> Text:
+    return Text.assemble((f"{one_line(who)}:", "bold"), "\n", (neutralise(text), style))
 
 
 def _prompt_tokens(answer: AnswerRecord) -> str:

@@ -80,11 +80,19 @@ class AnswerRecord(Record):
     """When the last prompt token was computed; 0 where it was not."""
     ids: list[int]
     pieces: list[Text]
-    """The text each token made final, often empty."""
+    """The text of the answer that each token made final, often empty."""
+    thought_pieces: list[Text] = Field(default_factory=list)
+    """The same of the thoughts; empty where there are none."""
     times_ns: list[int]
     """When each token was known on the host."""
     text: Text
     """The whole answer, decoded at once: the authority over the pieces."""
+    thoughts: Text = ""
+    """What the model thought before it answered (its reasoning): no part of the answer."""
+    thought_tokens: int = 0
+    """Output tokens that are thoughts or marks around them; -1: there are, not counted."""
+    raw: Text = ""
+    """Thoughts and answer as the model wrote them, with its marks; empty where that is `text`."""
     timing: AsObject[TurnTiming]
     """Latency and throughput, as the screen showed them."""
     ledger: AsObject[Ledger] | None
@@ -95,10 +103,19 @@ class AnswerRecord(Record):
     """What each variant thinks of it, token by token; empty where they were not asked."""
     failure: AsObject[Failed] | None
 
+    @property
+    def output_pieces(self) -> list[str]:
+        """The text that each token made final, of the thoughts or of the answer."""
+        if not self.thought_pieces:
+            return list(self.pieces)
+        return [a + b for a, b in zip(self.thought_pieces, self.pieces, strict=True)]
+
     @model_validator(mode="after")
     def _parallel(self) -> AnswerRecord:
         if not len(self.ids) == len(self.pieces) == len(self.times_ns):
             raise ValueError("ids, pieces and times_ns differ in length")
+        if self.thought_pieces and len(self.thought_pieces) != len(self.ids):
+            raise ValueError("thought_pieces and ids differ in length")
         if any(later < earlier for earlier, later in pairwise(self.times_ns)):
             raise ValueError("times_ns goes back in time")
         return self

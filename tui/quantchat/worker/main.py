@@ -7,6 +7,7 @@ import os
 import platform
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from quantchat.worker.protocol import (
     Progress,
     Ready,
 )
-from quantchat.worker.redaction import guard_streams
+from quantchat.worker.redaction import also_secret, guard_streams
 from quantchat.worker.strict_json import ProtocolError
 
 if TYPE_CHECKING:
@@ -133,8 +134,12 @@ class _Server:
         from quantchat.worker.servers.started import StartedServer, with_port
 
         own = bool(command.options.get("server"))
+        wait: Callable[[str], None] | None = None
         if own:
             command = replace(command, options=with_port(command.options))
+        if key_env := command.options.get("key_env"):
+            also_secret(key_env)
+            guard_streams()
         server = RemoteDecoder(command)
         imported = time.perf_counter()
         if own:
@@ -142,12 +147,20 @@ class _Server:
             stage = "starting the server"
             self._outbox.send(Progress(stage, detail=how["command"][0]))
             self._started = StartedServer(how, command.options["base_url"], self._failed)
-            self._started.wait(lambda line: self._outbox.send(Progress(stage, detail=line)))
+            started = self._started
+
+            def tell(line: str) -> None:
+                self._outbox.send(Progress(stage, detail=line))
+
+            def wait(said: str) -> None:
+                started.wait_longer(said, tell)
+
+            started.wait(tell)
             # Of no turn: it is the variant that is gone, and an answer with it.
             self._started.watch(lambda *told: self._failed(Refused(*told)))
         there = time.perf_counter()
         self._outbox.send(Progress("connecting"))
-        server.connect()
+        server.connect(wait)
         self._decoder = server
         ready = time.perf_counter()
         self._outbox.send(
@@ -183,7 +196,9 @@ class _Server:
         decoder = Decoder(loaded, command.decode, lambda name: self._outbox.send(Progress(name)))
         ready = time.perf_counter()
         self._decoder = decoder
-        self._outbox.serve(loaded.tokenizer_backend, lambda: Memory(decoder.ledger()))
+        self._outbox.serve(
+            loaded.tokenizer_backend, lambda: Memory(decoder.ledger()), loaded.template_text
+        )
         ends = [at for _, at in begun[1:]] + [ready]
         took: defaultdict[str, float] = defaultdict(float)
         for (name, at), end in zip(begun, ends, strict=True):

@@ -14,7 +14,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from quantchat.worker import threads
 from quantchat.worker.failures import describe, log
 from quantchat.worker.lifeline import end_now
 from quantchat.worker.protocol import Alive, Event, Finished, Memory, Tokens, encode
+from quantchat.worker.thoughts import Marks, OutputText
 
 BATCH_S = 0.03
 """Tokens wait this long for company. A screen draws ten times a second at most."""
@@ -42,6 +43,7 @@ class _Token:
 @dataclass(frozen=True)
 class _Begin:
     turn: int
+    prompt: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -102,27 +104,33 @@ class Outbox:
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._held: list[Any] = []
         self._tokenizer: Any = None
+        self._marks: Marks
         self._read_memory: Callable[[], Memory] | None = None
         self._memory_due = 0.0
         self._turn = -1
         """The turn that the tokens belong to; -1 between two answers."""
         self._failed_turn: int | None = None
+        self._output: OutputText
         self._pieces: _Pieces
         self._ids: list[int] = []
         threads.start("outbox", self._run, lambda _: end_now())
 
-    def serve(self, tokenizer: Any, read_memory: Callable[[], Memory]) -> None:
-        """Use `tokenizer` (a `tokenizers.Tokenizer`) for tokens, and report memory with them."""
+    def serve(self, tokenizer: Any, read_memory: Callable[[], Memory], template: str = "") -> None:
+        """Use `tokenizer` (a `tokenizers.Tokenizer`) for tokens, and report memory with them.
+
+        `template` is the model's chat template, whose marks of thoughts are looked for.
+        """
         self._tokenizer = tokenizer
+        self._marks = Marks(tokenizer, template)
         self._read_memory = read_memory
 
     def send(self, event: Event) -> None:
         """Queue an event."""
         self._queue.put(event)
 
-    def begin(self, turn: int) -> None:
-        """Tokens from here on belong to `turn`."""
-        self._queue.put(_Begin(turn))
+    def begin(self, turn: int, prompt: Sequence[int] = ()) -> None:
+        """Tokens from here on belong to `turn`, and follow the tokens of `prompt`."""
+        self._queue.put(_Begin(turn, prompt))
 
     def token(self, token_id: int, time_ns: int) -> None:
         """Queue one output token, known on the host at `time_ns`."""
@@ -164,16 +172,13 @@ class Outbox:
         if isinstance(item, _Begin):
             self._turn, self._ids = item.turn, []
             self._failed_turn = None  # a new chat numbers its turns from one again
+            self._output = OutputText(self._marks, item.prompt)
             self._pieces = _Pieces(self._tokenizer)
         elif isinstance(item, _Token):
             self._answer_with(self._batch(item))
         elif isinstance(item, _End):
             if not self.failed(item.turn):
-                text = self._tokenizer.decode(self._ids, skip_special_tokens=True)
-                if item.memory is not None:
-                    self._write(item.memory)
-                finished = Finished(item.turn, item.reason, len(self._ids), text, item.finished_ns)
-                self._write(finished)
+                self._finish(item)
             self._turn = -1
         elif isinstance(item, threading.Event):
             item.set()
@@ -183,13 +188,32 @@ class Outbox:
     def _answer_with(self, batch: list[_Token]) -> None:
         if self.failed(self._turn):
             return
-        pieces = [self._pieces.step(token.id) for token in batch]
-        self._ids += [token.id for token in batch]
+        split = [self._output.add(token.id, self._pieces.step(token.id)) for token in batch]
+        ids = [token.id for token in batch]
+        self._ids += ids
         times = [token.time_ns for token in batch]
-        self._write(Tokens(self._turn, [token.id for token in batch], pieces, times))
+        pieces, thoughts = [one for one, _ in split], [one for _, one in split]
+        self._write(Tokens(self._turn, ids, pieces, times, thoughts if any(thoughts) else []))
         if self._read_memory is not None and time.monotonic() >= self._memory_due:
             self._write(self._read_memory())
             self._memory_due = time.monotonic() + MEMORY_S
+
+    def _finish(self, end: _End) -> None:
+        text, thoughts, raw = self._output.whole(self._ids)
+        if end.memory is not None:
+            self._write(end.memory)
+        self._write(
+            Finished(
+                turn=end.turn,
+                reason=end.reason,
+                output_tokens=len(self._ids),
+                text=text,
+                finished_ns=end.finished_ns,
+                thoughts=thoughts,
+                thought_tokens=self._output.thought_tokens,
+                raw=raw,
+            )
+        )
 
     def _batch(self, first: _Token) -> list[_Token]:
         """`first` and the tokens that follow it within `BATCH_S`."""

@@ -196,7 +196,7 @@ class Prefilled:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Output tokens in order. `pieces[i]` is the text token i made final, often "".
+    """Output tokens in order. `pieces[i]` is the text of the answer token i made final, often "".
 
     `times_ns[i]` is when token i was known on the host.
     """
@@ -205,6 +205,9 @@ class Tokens:
     ids: list[int]
     pieces: list[str]
     times_ns: list[int]
+    thoughts: list[str] = field(default_factory=list)
+    """The same as `pieces` for the model's thoughts, which are no part of the answer; empty where
+    none of these tokens has any."""
 
 
 @dataclass(frozen=True)
@@ -218,9 +221,9 @@ class Memory:
 class Finished:
     """A turn is over. `reason`: eos, length, stop (asked for) or context (the context is full).
 
-    `text` is the whole answer decoded at once: the authority over the pieces, which lack what is
-    held back at the end, as of a character cut in the middle. A server sends chunks: it says how
-    many, and its own counts of tokens, -1 where it does not count.
+    `text` is the whole answer decoded at once, without thoughts: the authority over the pieces,
+    which lack what is held back at the end, as of a character cut in the middle. A server sends
+    chunks: it says how many, and its own counts of tokens, -1 where it does not count.
     """
 
     turn: int
@@ -234,6 +237,12 @@ class Finished:
     """As counted by a server, which does so at the end."""
     cached_tokens: int = 0
     """Of those, taken from a server's own prompt cache."""
+    thoughts: str = ""
+    """The whole of the model's thoughts, without their marks."""
+    thought_tokens: int = 0
+    """Output tokens that are thoughts or marks around them; -1: there are, not counted."""
+    raw: str = ""
+    """Thoughts and answer as the model wrote them, with its marks; empty where that is `text`."""
 
 
 @dataclass(frozen=True)

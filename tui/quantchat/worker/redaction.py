@@ -23,12 +23,28 @@ _SHORTEST = 8
 """A shorter value is no secret, and would be found in many a harmless word."""
 
 
+def names_secret(name: str) -> bool:
+    """Whether `name` is that of a secret, as its end tells."""
+    return bool(_NAMES.search(name))
+
+
+_named: set[str] = set()
+
+
+def also_secret(name: str) -> None:
+    """Redact the value of the environment variable `name` too, whatever it is called.
+
+    Streams that are guarded already have to be guarded again.
+    """
+    _named.add(name)
+
+
 def secrets(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Each secret's value, and the name of the variable to put in its place."""
     found = {}
     for name, value in environment.items():
-        if _NAMES.search(name) and len(value) >= _SHORTEST:
-            found[value] = name
+        if (names_secret(name) or name in _named) and len(value.strip()) >= _SHORTEST:
+            found[value] = found[value.strip()] = name
         for login in _LOGIN.finditer(value):
             if len(login[2]) >= _SHORTEST:
                 found[login[2]] = name

@@ -103,7 +103,11 @@ def told(answer: Answer, colour: str) -> Content:
         value = one.perplexity
         text = f"– under {who}: {one.problem}" if value is None else f"{value:.3f} under {who}"
         head += quiet("\n") + outside(text, "$quiet")
-    body = marked(answer, others[0]) if others and others[0].logprobs else Content(answer.text)
+    body = (
+        marked(answer, others[0])
+        if others and others[0].logprobs
+        else Content(answer.thoughts + answer.text)
+    )
     return head + Content("\n\n") + body
 
 
@@ -111,7 +115,7 @@ def marked(answer: Answer, surprise: Surprise) -> Content:
     """The raw text of `answer`, each token in the style of its level."""
     text, worst = Content(), 0
     # The end of the answer has a logarithm and no piece.
-    for piece, logprob in zip(answer.pieces, surprise.logprobs, strict=False):
+    for piece, logprob in zip(answer.output_pieces, surprise.logprobs, strict=False):
         worst = max(worst, level(logprob))
         if piece:  # a token without text of its own is told by the next that has some
             text += Content.styled(neutralise(piece), STYLES[worst])

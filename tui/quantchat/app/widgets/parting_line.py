@@ -167,7 +167,7 @@ def _excerpts(first: Answer, second: Answer, texts: Iterable[str]) -> Content:
 
 def _from_token(first: Answer, second: Answer, point: int) -> Iterable[str]:
     """What each says from token `point` on."""
-    return ("".join(answer.pieces[point : point + _LONGEST]) for answer in (first, second))
+    return ("".join(answer.output_pieces[point : point + _LONGEST]) for answer in (first, second))
 
 
 def _words(answer: Answer, text: str) -> str:

@@ -79,6 +79,8 @@ class PartingMark:
             return None
         if self._place is None:
             answer = self._turn.answers[self._variant]
+            if answer.thinks_at(self._point):
+                return None  # the text that is drawn begins later
             before = neutralise("".join(answer.pieces[: self._point]))
             # A token that made no text final begins with the piece that does.
             token = next((piece for piece in answer.pieces[self._point :] if piece.strip()), "")

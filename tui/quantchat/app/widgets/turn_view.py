@@ -30,6 +30,8 @@ class TurnView(Vertical):
         height: auto; padding: 0 1; margin-bottom: 1;
         .prompt { height: auto; padding: 0 0 0 1; border-left: outer $quiet; text-style: bold; }
         AnswerView { margin-top: 1; }
+        .thinking { height: 1; padding: 0 0 0 2; margin-top: 1; text-wrap: nowrap; }
+        .thoughts { margin-top: 0; color: $quiet; text-style: italic; }
         .end { height: auto; padding: 0 0 0 2; }
         Summary { height: 1; padding: 0 0 0 2; text-wrap: nowrap; }
     }
@@ -45,6 +47,8 @@ class TurnView(Vertical):
         self._end = Static(id="end", classes="end")
         self.parting = PartingMark(turn, variant)
         self._text = AnswerView(self.parting, step=terminal.pace().step)
+        self._thoughts: _Thoughts | None = None
+        """What is drawn of the thoughts, once there are any."""
         self._shown_end: Content | None = None
         self._summary = Summary()
 
@@ -70,6 +74,11 @@ class TurnView(Vertical):
         if self.settled and self._shown_end is not None and self.parting.over:
             return
         if answer is not None and not self.settled:
+            if self._thoughts is None and answer.thoughts:
+                self._thoughts = _Thoughts()
+                self.mount(self._thoughts.head, self._thoughts.text, before=self._text)
+            if self._thoughts is not None:
+                self._thoughts.follow(answer)
             if answer.over:
                 self._text.settle(answer.text)
                 self.settled = True
@@ -88,6 +97,30 @@ class TurnView(Vertical):
             self._summary.show(answer)
         self._end.display = bool(end)
         self._text.display = bool(answer and answer.text)
+
+
+class _Thoughts:
+    """A model's thoughts, drawn dim above its answer."""
+
+    def __init__(self) -> None:
+        self.head = Static(classes="thinking")
+        self.text = AnswerView(step=terminal.pace().step)
+        self.text.add_class("thoughts")
+        self._written = 0
+        self._shown = ""
+
+    def follow(self, answer: Answer) -> None:
+        """Draw what came of the thoughts of `answer`; once it is over, all of them anew."""
+        if answer.over:
+            self.text.settle(answer.thoughts)
+        else:
+            new = answer.thought_pieces[self._written :]
+            self._written += len(new)
+            self.text.write("".join(new))
+        shown = figures.thoughts(answer.thought_tokens) if answer.over else "thinking"
+        if shown != self._shown:
+            self._shown = shown
+            self.head.update(quiet(shown))
 
 
 _ENDS = " ends here, the other goes on "
@@ -117,7 +150,12 @@ def _how_it_ended(answer: Answer) -> list[Content]:
     elif failure is not None:
         lines = [Content.styled(title_of(failure), "bold $error"), *explained(failure)]
     elif answer.reason == "eos" and not answer.text:
-        lines = [quiet("■ ended at once, without a word")]
+        how = (
+            "after its thoughts, without an answer"
+            if answer.thoughts
+            else "at once, without a word"
+        )
+        lines = [quiet(f"■ ended {how}")]
     if answer.reason in _MARKS:
         lines.append(Content.styled(_MARKS[answer.reason], "$warning"))
     if answer.context_full:

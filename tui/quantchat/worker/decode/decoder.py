@@ -62,7 +62,7 @@ class Decoder:
             )
         cached = self._loop.rewind(prompt)
         outbox.send(Started(request.turn, received_ns, len(prompt), cached))
-        outbox.begin(request.turn)
+        outbox.begin(request.turn, prompt)
         turn = Turn(
             number=request.turn,
             sampling=request.sampling,

@@ -89,6 +89,12 @@ class Loaded:
         """Whether the model brings a chat template; without one it only continues text."""
         return bool(getattr(self.tokenizer, "chat_template", None))
 
+    @property
+    def template_text(self) -> str:
+        """The chat template, in Jinja; empty where there is none or several."""
+        template = getattr(self.tokenizer, "chat_template", None)
+        return template if isinstance(template, str) else ""
+
     @cached_property
     def end_tokens(self) -> frozenset[int]:
         """Ids that end an answer: the generation config's, and the tokenizer's own."""

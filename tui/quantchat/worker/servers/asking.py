@@ -9,6 +9,7 @@ from itertools import product
 from typing import Any
 
 from quantchat.worker.protocol import Generate
+from quantchat.worker.servers.refusals import named_parameters
 
 _ALL = 1 << 30
 """A `top_k` that leaves nothing out. 0 says that to some servers, and others refuse it."""
@@ -37,6 +38,49 @@ DIALECTS = tuple(
     if (one.neutral and one.usage) or not one.along
 )
 """The richest first: a server that knows one part of it not refuses all."""
+
+
+class Refusals:
+    """What a server was seen to refuse of OpenAI's own parameters, by the names in its refusals."""
+
+    def __init__(self) -> None:
+        self.without: list[str] = []
+        """Parameters that are left out."""
+        self.limit = "max_tokens"
+        """Its name for the longest answer."""
+
+    def learn(self, error: Exception) -> bool:
+        """Whether `error` names a parameter that can be left out, or renamed, from now on."""
+        named = named_parameters(error)
+        if "max_tokens" in named and self.limit == "max_tokens":
+            self.limit = "max_completion_tokens"
+            return True
+        found = [one for one in _LEFT_OUT if one in named and one not in self.without]
+        self.without += found
+        return bool(found)
+
+    def applied(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """`arguments` as the server takes them."""
+        left = {key: value for key, value in arguments.items() if key not in self.without}
+        if self.limit != "max_tokens":
+            more = {self.limit: left.pop("max_tokens")}
+            left["extra_body"] = {**(left.get("extra_body") or {}), **more}
+        return left
+
+    @property
+    def note(self) -> str:
+        """What is left out or renamed, for the note of the variant."""
+        parts = []
+        if self.without:
+            names = " and ".join(self.without)
+            parts.append(f"asked without {names}, which it refuses: it has its own")
+        if self.limit != "max_tokens":
+            parts.append(f"asked with {self.limit} for max_tokens, which it refuses")
+        return "; ".join(parts)
+
+
+_LEFT_OUT = ("temperature", "seed")
+"""Parameters that may be left out; without `max_tokens` an answer would have no end."""
 
 
 def asked(

@@ -7,12 +7,14 @@ make room.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from quantchat.worker.protocol import Message
+from quantchat.worker.servers.stream import count, mapping, name
 from quantchat.worker.variant import Resolved
 
 FINGERPRINT = "fp_ollama"
@@ -52,26 +54,26 @@ class Ollama:
         asked = {"model": self._model, "stream": False}
         await self._client.post("/api/generate", body=asked, cast_to=object)
         if not self.context:
-            listed = await self._client.get("/api/ps", cast_to=object)
+            listed = mapping(await self._client.get("/api/ps", cast_to=object)).get("models")
             names = (self._model, self._model + LATEST)
-            found: list[Any] = [one for one in listed["models"] if one.get("name") in names]
-            running = found[0] if found else {}  # another may have taken its room
-            self.context = int(running.get("context_length") or 0)
-            self.size = int(running.get("size") or 0)
-            self.on_gpu = min(int(running.get("size_vram") or 0), self.size)
+            models = [mapping(one) for one in listed] if isinstance(listed, list) else []
+            # Another may have taken its room.
+            running = next((one for one in models if one.get("name") in names), {})
+            self.context = max(0, count(running.get("context_length")))
+            self.size = max(0, count(running.get("size")))
+            self.on_gpu = min(max(0, count(running.get("size_vram"))), self.size)
 
     def told(self, resolved: Resolved) -> Resolved:
         """`resolved`, with what it tells of the model."""
-        details = self._shown.get("details") or {}
-        about = self._shown.get("model_info") or {}
-        dtype = details.get("quantization_level") or resolved.dtype
+        details, about = mapping(self._shown.get("details")), mapping(self._shown.get("model_info"))
+        dtype = name(details.get("quantization_level")) or resolved.dtype
         weights = _WEIGHTS.search(str(self._shown.get("modelfile") or ""))
         return replace(
             resolved,
             kernel=f"server (Ollama, {dtype})",  # the screen shows no dtype of a server
             dtype=dtype,
             context_length=self.context,
-            parameters=int(about.get("general.parameter_count") or 0),
+            parameters=max(0, count(about.get("general.parameter_count"))),
             checkpoint_hash=weights[1] if weights else "",
             libraries={**resolved.libraries, "server": f"ollama {self._version}"},
         )
@@ -104,7 +106,7 @@ class Ollama:
         return [
             f"{name} {value}"
             for name, value in stand.items()
-            if not re.fullmatch(r"[\d.]+", value) or float(value) != _SETS_NOTHING[name]
+            if not re.fullmatch(r"\d+(\.\d*)?|\.\d+", value) or float(value) != _SETS_NOTHING[name]
         ]
 
     def dropped(self, messages: Sequence[Message], prompt: int, output: int) -> bool:
@@ -126,8 +128,8 @@ class Ollama:
         return goes_on and prompt < read
 
 
-async def found(client: Any, base_url: str, model: str) -> Ollama | None:
-    """The Ollama that `client` asks at `base_url`.
+async def found(client: Any, base_url: str, model: str, timeout_s: float) -> Ollama | None:
+    """The Ollama that `client` asks at `base_url`, where it answers each question in `timeout_s`.
 
     None where only its OpenAI side is reached, or the model is one of its cloud's.
     """
@@ -136,12 +138,13 @@ async def found(client: Any, base_url: str, model: str) -> Ollama | None:
         return None
     native = client.with_options(base_url=root)
     try:
-        version = await native.get("/api/version", cast_to=object)
-        shown = await native.post("/api/show", body={"model": model}, cast_to=object)
+        version = await asyncio.wait_for(native.get("/api/version", cast_to=object), timeout_s)
+        asked = native.post("/api/show", body={"model": model}, cast_to=object)
+        shown = await asyncio.wait_for(asked, timeout_s)
         if shown.get("remote_host"):
             return None
-        one = Ollama(native, model, str(version["version"]), shown)
-        await one.load()
+        one = Ollama(native, model, name(version["version"]), shown)
+        await asyncio.wait_for(one.load(), timeout_s)
     except Exception:  # noqa: BLE001 - a proxy before it answers what it likes
         return None
     return one

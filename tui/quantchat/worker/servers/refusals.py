@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from quantchat.worker.failures import Refused, on_one_line
+from quantchat.worker.servers.stream import ServerError, mapping, name, whole_characters
 
 _TRANSPORT = {"httpx", "httpx2", "httpcore", "httpcore2", "anyio"}
 """Packages whose exceptions come through the client while a stream is read."""
@@ -23,13 +24,24 @@ _TOO_LONG = re.compile(
 """What servers say of a prompt that does not fit: vLLM, SGLang, llama.cpp; and the last two TGI."""
 
 
+class StillLoading(Refused):
+    """What a server says that takes requests and has not loaded its model yet: status 503."""
+
+
 def is_transport(error: BaseException) -> bool:
     """Whether the connection failed, and not what was asked over it."""
     import openai
 
+    if isinstance(error.__cause__, Refused):  # by this side, inside the client
+        return False
     if isinstance(error, openai.APIConnectionError):
         return True
     return type(error).__module__.partition(".")[0] in _TRANSPORT
+
+
+def is_timeout(error: BaseException) -> bool:
+    """Whether the server did not answer in time: each library has a class of its own for that."""
+    return "Timeout" in type(error).__name__
 
 
 def is_of_the_request(error: BaseException) -> bool:
@@ -39,8 +51,34 @@ def is_of_the_request(error: BaseException) -> bool:
     if isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError):
         return True
     # TGI looks at a request once its stream is open, and tells of it there: status 200.
-    told = error.body if isinstance(error, openai.APIError) else None
-    return isinstance(told, dict) and told.get("http_status_code") in (400, 422)
+    told = mapping(error.body) if isinstance(error, ServerError) else {}
+    return told.get("http_status_code") in (400, 422)
+
+
+_PARAMETERS = re.compile(r"\b(max_tokens|temperature|seed)\b")
+_UNKNOWN = re.compile(
+    r"max_completion_tokens|unsupported|not supported|unknown|extra|unexpected", re.I
+)
+"""What a refusal says of a name that it does not know, and not of a value."""
+
+
+def named_parameters(error: Exception) -> set[str]:
+    """The parameters of OpenAI's that the refusal `error` names as what it does not take."""
+    said = _said(error)
+    if not is_of_the_request(error) or _TOO_LONG.search(said):
+        return set()
+    named = set(_PARAMETERS.findall(said))
+    body = mapping(getattr(error, "body", None))
+    named.add(name(body.get("param")))
+    details = body.get("detail")
+    for detail in details if isinstance(details, list) else []:
+        place = mapping(detail).get("loc")  # pydantic's
+        named |= (
+            {one for one in place if isinstance(one, str)} if isinstance(place, list) else set()
+        )
+    if not _UNKNOWN.search(str(getattr(error, "body", ""))):
+        named.discard("max_tokens")  # its value is what is wrong
+    return named
 
 
 def refusal(
@@ -52,7 +90,7 @@ def refusal(
     """
     import openai
 
-    if isinstance(error, openai.APITimeoutError) or "Timeout" in type(error).__name__:
+    if is_timeout(error):
         return Refused(
             "server_silent",
             f"the server at {where} did not answer in time",
@@ -97,13 +135,19 @@ def refusal(
             f"the server at {where} has no room for that: {_said(error)}",
             "drop the oldest turn, begin a new chat, or lower max_new_tokens",
         )
+    if isinstance(error, openai.APIStatusError) and error.status_code == 503:
+        return StillLoading(
+            "server_refused",
+            f"the server at {where} answered with 503: {_said(error)}",
+            "wait until it has loaded its model, then try again; or look at its log",
+        )
     if isinstance(error, openai.APIStatusError):
         return Refused(
             "server_refused",
             f"the server at {where} answered with {error.status_code}: {_said(error)}",
             "look at the server's log",
         )
-    if isinstance(error, openai.APIError):  # told in the middle of a stream
+    if isinstance(error, ServerError):  # told in the middle of a stream, or in place of one
         return Refused(
             "stream_cut",
             f"the server at {where} broke off: {_said(error)}",
@@ -129,10 +173,10 @@ def _wants_a_key(error: Any) -> bool:
 
 def _said(error: Any) -> str:
     """The message in the body of an answer, where it has one."""
-    body = error.body
+    body = getattr(error, "body", None)
     if isinstance(body, dict):
-        body = body.get("message") or body.get("detail") or body.get("error")
-    return on_one_line(str(body)) if body else _line(error)
+        body = body.get("message") or body.get("detail") or body.get("error") or body
+    return on_one_line(whole_characters(str(body))) if body else _line(error)
 
 
 def _line(error: BaseException) -> str:

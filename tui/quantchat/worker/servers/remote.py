@@ -8,13 +8,13 @@ tokens they held is known only where the server counts them (`usage`).
 from __future__ import annotations
 
 import asyncio
-import os
+import contextlib
+import json
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from quantchat.worker.failures import Refused
 from quantchat.worker.outbox import Outbox
@@ -31,15 +31,34 @@ from quantchat.worker.protocol import (
     Tokens,
 )
 from quantchat.worker.servers import ollama
-from quantchat.worker.servers.asking import DIALECTS, asked
-from quantchat.worker.servers.refusals import cut_off, is_of_the_request, is_transport, refusal
+from quantchat.worker.servers.asking import DIALECTS, Refusals, asked
+from quantchat.worker.servers.connection import MOST_BYTES, MOST_BYTES_A_TOKEN, Connection
+from quantchat.worker.servers.refusals import (
+    StillLoading,
+    cut_off,
+    is_of_the_request,
+    is_timeout,
+    is_transport,
+    refusal,
+)
+from quantchat.worker.servers.stream import (
+    Record,
+    StreamReader,
+    Usage,
+    count,
+    mapping,
+    name,
+    parsed,
+)
+from quantchat.worker.thoughts import Splitter
 from quantchat.worker.variant import SERVER, STARTED_SERVER, Ledger, Resolved
 from quantchat.worker.versions import versions
 
 STOP_S = 0.02
 """How often a stop is looked for while nothing arrives."""
 
-CONNECT_S = 5.0
+MOST_TEXT = 8 * 2**20
+"""Longest text of an answer, in characters of JSON: a message to the near side has room for two."""
 
 _SPELT_END = "eos_token"
 """TGI's reason in a completion, of a chunk whose text is the end token's: no answer has it."""
@@ -51,113 +70,146 @@ _REASONS = {"stop": "eos", _SPELT_END: "eos", "length": "length"}
 class _Stream:
     """One answer as it arrives."""
 
+    turn: int
     text: str = ""
+    thoughts: str = ""
+    size: int = 0
+    """Characters of both, as JSON."""
     chunks: int = 0
     reason: str = ""
-    usage: Any = None
+    usage: Usage | None = None
+    heard_s: float = field(default_factory=time.monotonic)
+    """When anything of the answer last came."""
     last: deque[str] = field(default_factory=lambda: deque(maxlen=ollama.MOST_REPEATED))
     """The texts of the last chunks."""
+    splitter: Splitter = field(default_factory=Splitter)
+    """A server that does not parse thoughts sends them in the text, with their marks."""
 
 
 class RemoteDecoder:
     """Stands where a `Decoder` stands, and asks a server instead of a model."""
 
     def __init__(self, command: Load) -> None:
-        try:
-            import openai
-        except ModuleNotFoundError as error:
-            raise Refused(
-                "missing_library",
-                f"the client that asks servers is not installed: {error.name}",
-                "python -m pip install 'quantchat[servers]'",
-            ) from error
-
         options = command.options
         self._model = command.model
-        self._url = str(options["base_url"])
-        self._where = urlsplit(self._url).netloc
         self._chat = options["api"] == "chat"
         self._template: dict[str, bool | int | str] = options.get("chat_template_kwargs", {})
         self._key_env = str(options.get("key_env") or "")
-        timeout = openai.Timeout(float(options["timeout_s"]), connect=CONNECT_S)
-        # Retries would wait, unseen, inside a TTFT: this class tries again where that is right.
-        self._client = openai.AsyncOpenAI(
-            base_url=self._url, api_key=self._key(), timeout=timeout, max_retries=0
+        self._timeout_s = float(options["timeout_s"])
+        self._sampling = Sampling(**options.get("sampling", {}))
+        """What answers are asked with, as far as is known yet."""
+        own = bool(options.get("server"))
+        self._connection = Connection(
+            str(options["base_url"]), key_env=self._key_env, timeout_s=self._timeout_s, own=own
         )
-        self._device = STARTED_SERVER if options.get("server") else SERVER
+        self._client, self._where = self._connection.client, self._connection.where
+        self._device = STARTED_SERVER if own else SERVER
         self._loop = asyncio.new_event_loop()
         self._dialect = DIALECTS[0]
+        self._refusals = Refusals()
         self._counts = False
         """Whether the server was seen to count its tokens."""
+        self._streams = True
+        """Whether it was seen to stream, and not to send an answer as a whole."""
         self._build = ""
         """What it says it is: as a rule its version."""
         self._has: list[str] = []
         """The names it lists, where the model's is none of them."""
-        self._told: Any = None
+        self._listed: dict[str, Any] = {}
         """What it lists of the model."""
         self._ollama: ollama.Ollama | None = None
 
-    def _key(self) -> str:
-        if not self._key_env:
-            return "none"  # the client insists on one; servers without keys look at none
-        key = os.environ.get(self._key_env, "")
-        if not key:
-            raise Refused(
-                "server_denied",
-                f"the environment variable {self._key_env} is not set",
-                "set it to the server's key before quantchat starts, or take key_env away",
-            )
-        return key
-
     # ------------------------------------------------------------ loading
 
-    def connect(self) -> None:
-        """Ask what the server has, and for one token. Raises Refused."""
-        self._run(self._list())
-        self._run(self._warm_up())
+    def connect(self, wait: Callable[[str], None] | None = None) -> None:
+        """Ask what the server has, and for one token. Raises Refused.
+
+        `wait` is called with what a server says that still loads its model, and returns when to
+        ask again; without it the server must have loaded.
+        """
+        while True:
+            try:
+                self._run(self._list())
+                self._run(self._warm_up())
+                break
+            except StillLoading as error:
+                if wait is None:
+                    raise
+                wait(error.failure.reason)
         if self._build == ollama.FINGERPRINT:
-            self._ollama = self._run(ollama.found(self._client, self._url, self._model))
+            found = ollama.found(self._client, self._connection.url, self._model, self._timeout_s)
+            self._ollama = self._run(found)
 
     async def _list(self) -> None:
         import openai
 
         try:
-            listed = [model async for model in self._client.models.list()]
-        except openai.APITimeoutError:
+            asked_for = self._client.get("/models", cast_to=object)
+            body = await asyncio.wait_for(asked_for, self._timeout_s)
+            # Text where the server does not say that it is JSON.
+            listed = mapping(parsed(body) if isinstance(body, str) else body).get("data")
+        except (openai.APITimeoutError, asyncio.TimeoutError):
             raise  # it would be waited for twice
-        except Exception:  # noqa: BLE001 - a page of HTML raises what it likes
+        except Exception as error:
+            if _refused(error) is not None:
+                raise
             return  # not every server lists; the first request will tell
+        models = [mapping(one) for one in listed] if isinstance(listed, list) else []
         names = (self._model, self._model + ollama.LATEST)
-        self._told = next((model for model in listed if model.id in names), None)
-        self._has = [] if self._told else [model.id for model in listed]
+        self._listed = next((model for model in models if model.get("id") in names), {})
+        self._has = [] if self._listed else [m for one in models if (m := name(one.get("id")))]
 
     async def _warm_up(self) -> None:
-        # Warm and fresh, so that it is also asked what only sampling and measuring need.
-        sampling = Sampling(temperature=1.0)
-        request = Generate(-1, [Message("user", "Hi")], sampling, max_new_tokens=1, fresh=True)
         for self._dialect in DIALECTS:
-            ended = False
-            try:
-                async for chunk in await self._open(request):
-                    self._counts = self._counts or _counted(chunk) is not None
-                    self._build = getattr(chunk, "system_fingerprint", None) or self._build
-                    ended = ended or any(one.finish_reason for one in chunk.choices or ())
-            except Exception as error:
-                if not is_of_the_request(error) or self._dialect == DIALECTS[-1]:
-                    raise
-            if ended:
+            if await self._takes(self._sampling, last=self._dialect == DIALECTS[-1]):
+                break
+        else:
+            # mlx_lm.server drops the connection over a parameter that it does not take.
+            raise cut_off(self._where, "it ended in the middle of the answer")
+        if self._sampling.temperature or "temperature" in self._refusals.without:
+            return
+        # Also what only sampling needs: the settings may be changed later.
+        taken = self._dialect
+        for self._dialect in DIALECTS[DIALECTS.index(taken) :]:
+            if await self._takes(Sampling(temperature=1.0), last=False, learn=False):
                 return
-        # mlx_lm.server drops the connection over a parameter that it does not take.
-        raise cut_off(self._where, "it ended in the middle of the answer")
+        self._dialect = taken
+
+    async def _takes(self, sampling: Sampling, *, last: bool, learn: bool = True) -> bool:
+        """Whether the server answers with a token if it is asked in the dialect of this moment.
+
+        In the `last` dialect its refusal is raised. `learn`: leave out what a refusal names.
+        """
+        # Fresh, so that it is also asked what only measuring needs.
+        request = Generate(-1, [Message("user", "Hi")], sampling, max_new_tokens=1, fresh=True)
+        while True:
+            try:
+                return await asyncio.wait_for(self._probe(request), self._timeout_s)
+            except Exception as error:
+                if not is_of_the_request(error):
+                    raise
+                if learn and self._refusals.learn(error):
+                    continue
+                if last:
+                    raise
+                return False
+
+    async def _probe(self, request: Generate) -> bool:
+        """Whether the answer to `request` came to an end."""
+        ended = False
+        async for record in await self._open(request):
+            self._counts = self._counts or (record.usage is not None and record.usage.output > 0)
+            self._streams = self._streams and not record.whole
+            self._build = record.build or self._build
+            ended = ended or bool(record.reason)
+        return ended
 
     def resolved(self) -> Resolved:
         """What is known of it, which is what the server tells."""
-        extra = (self._told.model_extra or {}) if self._told is not None else {}
-        meta: Any = extra.get("meta")
-        given = meta if isinstance(meta, dict) else {}
+        meta = mapping(self._listed.get("meta"))
         # vLLM and SGLang; llama.cpp for one request, and of old what the model was trained for.
-        length = extra.get("max_model_len") or given.get("n_ctx") or given.get("n_ctx_train") or 0
-        owner = getattr(self._told, "owned_by", "")
+        lengths = (self._listed.get("max_model_len"), meta.get("n_ctx"), meta.get("n_ctx_train"))
+        owner = name(self._listed.get("owned_by"))
         resolved = Resolved(
             engine="openai",
             model=self._model,
@@ -168,7 +220,7 @@ class RemoteDecoder:
             device_name=self._where,
             attention="not told",
             decode="server, " + ("chat" if self._chat else "completion"),
-            context_length=int(length) if isinstance(length, int) else 0,
+            context_length=next((n for length in lengths if (n := count(length)) > 0), 0),
             chat_template=self._chat,
             tokenizer_hash="",
             threads=0,
@@ -197,10 +249,14 @@ class RemoteDecoder:
         sampling += [] if self._dialect.neutral else ["top-k and repetition penalty"]
         if sampling:
             own += f", and by a {', '.join(sampling)} of its own"
-        return (
-            "a server: times are of arrival here, ITL from chunk to chunk; "
-            f"{counted}; {self._ollama.ways if self._ollama else own}"
-        )
+        parts = [
+            "a server: times are of arrival here, ITL from chunk to chunk",
+            "" if self._streams else "it does not stream: TTFT is the time of the whole answer",
+            counted,
+            self._ollama.ways if self._ollama else own,
+            self._refusals.note,
+        ]
+        return "; ".join(filter(None, parts))
 
     def ledger(self) -> Ledger:
         """Nothing of a server's memory is known to who asks it; its processes may tell."""
@@ -232,33 +288,43 @@ class RemoteDecoder:
                 "measure without --prompt-tokens",
             )
         outbox.send(Started(request.turn, received_ns, 0, 0))
-        stream = _Stream()
+        stream = _Stream(request.turn)
         whole = self._run(self._until_stopped(request, outbox, stream, stopped))
-        reason = _REASONS.get(stream.reason, stream.reason or "eos") if whole else "stop"
-        usage = stream.usage
-        counted = usage.completion_tokens if usage else -1
-        if reason == "eos" and counted == stream.chunks + 1:
-            # It counts the end token, which it does not send: no variant's answer has it.
-            counted = stream.chunks
-        if reason == "length" and 0 <= counted < request.max_new_tokens:
-            reason = "context"  # vLLM takes a prompt that leaves less room than was asked for
-        if self._ollama and usage:
-            spent = usage.prompt_tokens, usage.completion_tokens
-            if self._ollama.dropped(request.messages, *spent):
-                reason = "context"
-        details = getattr(usage, "prompt_tokens_details", None)
+        answer, thought = stream.splitter.end()
+        usage = stream.usage or Usage()
+        thoughts = stream.thoughts + thought
+        reason, counted = self._end(request, stream, usage) if whole else ("stop", usage.output)
         outbox.send(
             Finished(
                 turn=request.turn,
                 reason=reason,
                 output_tokens=counted,
-                text=stream.text,
+                text=stream.text + answer,
                 finished_ns=time.perf_counter_ns(),
                 chunks=stream.chunks,
-                prompt_tokens=usage.prompt_tokens if usage else -1,
-                cached_tokens=getattr(details, "cached_tokens", None) or 0,
+                prompt_tokens=usage.prompt,
+                cached_tokens=max(0, usage.cached),
+                thoughts=thoughts,
+                thought_tokens=usage.thoughts if usage.thoughts >= 0 else -bool(thoughts),
             )
         )
+
+    def _end(self, request: Generate, stream: _Stream, usage: Usage) -> tuple[str, int]:
+        """Why a whole answer ended, by our names, and its tokens."""
+        reason, counted = _REASONS.get(stream.reason, stream.reason), usage.output
+        if reason == "eos" and counted == stream.chunks + 1:
+            # It counts the end token, which it does not send: no variant's answer has it.
+            counted = stream.chunks
+        if reason == "length" and 0 <= counted < request.max_new_tokens:
+            reason = "context"  # vLLM takes a prompt that leaves less room than was asked for
+        known = usage.prompt >= 0 and usage.output >= 0
+        if (
+            self._ollama
+            and known
+            and self._ollama.dropped(request.messages, usage.prompt, usage.output)
+        ):
+            reason = "context"
+        return reason, counted
 
     async def _until_stopped(
         self,
@@ -267,67 +333,89 @@ class RemoteDecoder:
         stream: _Stream,
         stopped: Callable[[int], bool],
     ) -> bool:
-        """Whether the answer came to its own end."""
+        """Whether the answer came to its own end. Raises TimeoutError for silence."""
         reading = asyncio.ensure_future(self._read(request, outbox, stream))
         while not reading.done():
-            if stopped(request.turn):
+            silent = time.monotonic() - stream.heard_s > self._timeout_s
+            if silent or stopped(request.turn):
                 reading.cancel()  # closes the stream, by which the server learns of it
                 await asyncio.wait([reading])
-                if reading.cancelled():
-                    return False
-                break
+                if not reading.cancelled():
+                    break
+                if silent and not stream.reason:
+                    # Keep-alives may still come, or a byte now and then.
+                    raise TimeoutError
+                return silent
             await asyncio.wait([reading], timeout=STOP_S)
         await reading
         return True
 
     async def _read(self, request: Generate, outbox: Outbox, stream: _Stream) -> None:
+        records = await self._begin(request, outbox, stream)
         try:
-            chunks = await self._begin(request, outbox)
+            async for record in records:
+                self._take(record, outbox, stream)
         except Exception as error:
             if not is_transport(error):
                 raise
-            chunks = await self._begin(request, outbox)  # a kept connection may have died of age
-        try:
-            async for chunk in chunks:
-                self._take(chunk, request.turn, outbox, stream)
-        except Exception as error:
-            if not is_transport(error):
-                raise
-            raise cut_off(self._where, str(error) or type(error).__name__) from error
+            if not stream.reason:
+                if is_timeout(error):
+                    raise
+                raise cut_off(self._where, str(error) or type(error).__name__) from error
+            # Only a count of tokens could have followed.
         if not stream.reason:
             why = ollama.why_cut(stream.last) if self._ollama else ""
             raise cut_off(self._where, why or "it ended in the middle of the answer")
+        if stream.reason == "error":
+            raise cut_off(self._where, "it ended the answer for an error, and does not say which")
 
-    async def _begin(self, request: Generate, outbox: Outbox) -> AsyncIterator[Any]:
+    async def _begin(
+        self, request: Generate, outbox: Outbox, stream: _Stream
+    ) -> AsyncIterator[Record]:
         if self._ollama:
-            await self._ollama.load()
+            await asyncio.wait_for(self._ollama.load(), self._timeout_s)
             # Anew: to load a model is no part of a TTFT.
             outbox.send(Started(request.turn, time.perf_counter_ns(), 0, 0))
+            stream.heard_s = time.monotonic()
         return await self._open(request)
 
-    def _take(self, chunk: Any, turn: int, outbox: Outbox, stream: _Stream) -> None:
+    def _take(self, record: Record, outbox: Outbox, stream: _Stream) -> None:
         now = time.perf_counter_ns()
-        before = stream.usage
-        stream.usage = _counted(chunk) or before
-        if not chunk.choices:
-            return
-        choice = chunk.choices[0]
+        before = stream.usage or Usage()
+        if record.usage is not None:
+            stream.usage = before.updated(record.usage)
+        counted = (stream.usage or before).output
+        said = record.text or record.thought
+        if said or record.reason or counted > before.output:
+            stream.heard_s = time.monotonic()
         over = bool(stream.reason)  # and LiteLLM's count follows, beside a choice
-        stream.reason = choice.finish_reason or stream.reason
-        piece = (_said(choice.delta) if self._chat else choice.text) or ""
-        if choice.finish_reason == _SPELT_END:
+        stream.reason = record.reason or stream.reason
+        if record.reason == _SPELT_END:
             return
-        # A token may have no text: a half of a letter, or with ignore_eos an end that is no end. It
-        # has come all the same, and is counted: without its time the last ones would take none.
-        goes_on = not over and choice.finish_reason in (None, "length")
-        if not piece and not (stream.chunks and goes_on and _more(stream.usage, before)):
-            return
+        if not said:
+            # A token may have no text: a half of a letter, or with ignore_eos an end that is no
+            # end. It has come all the same, and is counted: without its time the last ones would
+            # take none. Only a server that counts as it goes tells: elsewhere the first count is
+            # that of the whole answer, and comes with the chunk that says why it ended.
+            goes_on = not over and record.reason in ("", "length")
+            along = before.output >= stream.chunks > 0
+            if not (goes_on and along and counted > before.output):
+                return
+        stream.size += len(json.dumps(record.text)) + len(json.dumps(record.thought))
+        if stream.size > MOST_TEXT:
+            raise cut_off(self._where, f"the answer is longer than {MOST_TEXT >> 20} MiB")
+        piece, thought = stream.splitter.feed(record.text)
+        thought = record.thought + thought
         stream.chunks += 1
         stream.text += piece
-        stream.last.append(piece)
-        outbox.send(Tokens(turn, [NO_ID], [piece], [now]))
+        stream.thoughts += thought
+        stream.last.append(record.text)
+        outbox.send(Tokens(stream.turn, [NO_ID], [piece], [now], [thought] if thought else []))
 
-    async def _open(self, request: Generate) -> AsyncIterator[Any]:
+    # ------------------------------------------------------------ requests
+
+    async def _open(self, request: Generate) -> AsyncIterator[Record]:
+        """Ask, and return the records of the answer once it begins."""
         arguments = asked(
             request,
             model=self._model,
@@ -336,49 +424,65 @@ class RemoteDecoder:
             template=self._template,
             ollama=self._ollama is not None,
         )
-        ways = self._client.chat.completions if self._chat else self._client.completions
-        opened: Any = await ways.create(**arguments)
-        return _closing(opened)
+        api = self._client.chat.completions if self._chat else self._client.completions
+        create, arguments = api.with_streaming_response.create, self._refusals.applied(arguments)
+        limit = MOST_BYTES + MOST_BYTES_A_TOKEN * request.max_new_tokens
+        with self._connection.reading_at_most(limit):
+            try:
+                opening = create(**arguments)
+                response = await opening.__aenter__()
+            except Exception as error:
+                if is_timeout(error) or not is_transport(error):
+                    raise
+                opening = create(**arguments)  # a kept connection may have died of age
+                response = await opening.__aenter__()
+        return _records(opening, response)
 
     def _run(self, work: Any) -> Any:
         """The result of the coroutine `work`. Raises Refused for what the server refuses."""
         try:
             return self._loop.run_until_complete(work)
-        except Refused:
-            raise
         except Exception as error:
-            told = refusal(
+            told = _refused(error) or refusal(
                 error,
                 where=self._where,
                 model=self._model,
                 key_env=self._key_env,
                 has=self._has,
             )
-            if told is None:
+            if told is None or told is error:
                 raise
             raise told from error
 
 
-def _more(usage: Any, before: Any) -> bool:
-    """Whether a server has counted more tokens than it had before."""
-    counted = before.completion_tokens if before else 0
-    return usage is not None and usage.completion_tokens > counted
+def _refused(error: BaseException | None) -> Refused | None:
+    """What this side refused while a request was made, which the client wraps."""
+    while error is not None and not isinstance(error, Refused):
+        error = error.__cause__
+    return error
 
 
-async def _closing(stream: Any) -> AsyncIterator[Any]:
-    """The chunks of `stream`, which is closed however reading them ends."""
-    async with stream:
-        async for chunk in stream:
-            yield chunk
+DRAIN_S = 0.2
+"""How long the end of a response may take that says it is over, for its connection to be kept."""
 
 
-def _counted(chunk: Any) -> Any:
-    """Its count of tokens, if any: in a completion Ollama's is of zeros until the end."""
-    usage = getattr(chunk, "usage", None)
-    return usage if usage and (usage.prompt_tokens or usage.completion_tokens) else None
+async def _records(opening: Any, response: Any) -> AsyncIterator[Record]:
+    """The records of `response`, which is closed however reading them ends."""
+    try:
+        reader, pieces = StreamReader(), response.iter_bytes()
+        async for data in pieces:
+            for record in reader.feed(data):
+                yield record
+            if reader.over:
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(_drain(pieces), DRAIN_S)
+                break
+        for record in reader.end():
+            yield record
+    finally:
+        await opening.__aexit__(None, None, None)
 
 
-def _said(delta: Any) -> str:
-    """The text of a chat chunk; a thinking model's thoughts are output as well."""
-    thought = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None)
-    return (thought or "") + (delta.content or "")
+async def _drain(pieces: AsyncIterator[bytes]) -> None:
+    async for _ in pieces:
+        pass

@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from quantchat.worker import threads
 from quantchat.worker.failures import Refused
@@ -62,6 +63,12 @@ def with_port(options: dict[str, Any]) -> dict[str, Any]:
     return {key: put(value) for key, value in options.items()}
 
 
+def _models_at(base_url: str) -> str:
+    """The address of the list of models below `base_url`, whose query goes along."""
+    parts = urlsplit(base_url)
+    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/models", fragment=""))
+
+
 def _program(command: Sequence[str]) -> str:
     """The name of what `command` runs, which `env` may start with settings of its own."""
     words = [one for one in command[1:] if "=" not in one] if command[0] == "env" else command
@@ -79,8 +86,11 @@ class StartedServer:
     ) -> None:
         self._command = [str(word) for word in server["command"]]
         self._name = f"the server ({_program(self._command)})"
-        self._ready = str(server.get("ready") or f"{base_url.rstrip('/')}/models")
+        self._ready = str(server.get("ready") or _models_at(base_url))
         self._timeout_s = float(server["timeout_s"])
+        self._deadline = time.monotonic() + self._timeout_s
+        self._shown = ""
+        """The last line that was told."""
         self._lines: deque[str] = deque(maxlen=_KEPT)
         """The last it printed, to tell how far it is and why it ended."""
         # Last of all the programs of this environment: it need not be an activated one.
@@ -110,16 +120,12 @@ class StartedServer:
         """Return once it answers at its ready address; `tell` hears its lines. Raises Refused."""
         # Asked directly: a proxy of the user's has nothing to do with a server of ours.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        deadline = time.monotonic() + self._timeout_s
-        told = ""
-        while time.monotonic() < deadline:
+        while (left := self._deadline - time.monotonic()) > 0:
             if self._process.poll() is not None:
                 raise Refused(*self._end("before it was ready"))
-            if self._lines and self._lines[-1] != told:
-                told = self._lines[-1]
-                tell(redacted(told)[:_SHOWN])
+            self._tell_news(tell)
             try:
-                with opener.open(self._ready, timeout=max(POLL_S, deadline - time.monotonic())):
+                with opener.open(self._ready, timeout=max(POLL_S, left)):
                     return
             except urllib.error.HTTPError as error:
                 if error.code in (401, 403):  # it is there, and wants the key
@@ -127,9 +133,27 @@ class StartedServer:
             except (OSError, http.client.HTTPException):  # not there yet, or no HTTP yet
                 pass
             time.sleep(POLL_S)
-        raise Refused(
+        raise self._not_ready(f"at {self._ready} ")
+
+    def wait_longer(self, said: str, tell: Callable[[str], None]) -> None:
+        """Return when to ask anew a server that answered, as `said`, that it still loads.
+
+        Raises Refused once its time is over.
+        """
+        if time.monotonic() >= self._deadline:
+            raise self._not_ready("", f": {said}")
+        self._tell_news(tell)
+        time.sleep(POLL_S)
+
+    def _tell_news(self, tell: Callable[[str], None]) -> None:
+        if self._lines and self._lines[-1] != self._shown:
+            self._shown = self._lines[-1]
+            tell(redacted(self._shown)[:_SHOWN])
+
+    def _not_ready(self, where: str, why: str = "") -> Refused:
+        return Refused(
             "server_silent",
-            f"{self._name} was not ready at {self._ready} within {self._timeout_s:g} s",
+            f"{self._name} was not ready {where}within {self._timeout_s:g} s{why}",
             "look at the log, or give it longer: timeout_s in [variants.server]",
         )
 

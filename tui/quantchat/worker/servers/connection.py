@@ -1,0 +1,188 @@
+"""The HTTP client that asks a server: where its requests go, and how much it reads of an answer."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import ssl
+import sys
+import zlib
+from collections.abc import AsyncIterator, Iterator
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import parse_qsl, urljoin, urlsplit, urlunsplit
+
+from quantchat.worker.failures import Refused
+
+CONNECT_S = 5.0
+
+MOST_BYTES = 32 * 2**20
+"""Most bytes, uncompressed, of a response that is no answer: a list of models, an error."""
+MOST_BYTES_A_TOKEN = 4096
+"""Most bytes of an answer's stream for each token that was asked for, beside `MOST_BYTES`."""
+
+
+class Connection:
+    """An `openai.AsyncOpenAI` client for one server, and the limits of what it reads."""
+
+    def __init__(self, base_url: str, *, key_env: str, timeout_s: float, own: bool) -> None:
+        """`own`: whether the server is started here. Raises Refused."""
+        try:
+            import openai
+        except ModuleNotFoundError as error:
+            raise Refused(
+                "missing_library",
+                f"the client that asks servers is not installed: {error.name}",
+                "python -m pip install 'quantchat[servers]'",
+            ) from error
+
+        self._most_bytes = MOST_BYTES
+        """Most bytes of the next response."""
+        self.url, query = split_query(base_url)
+        self._key_env = key_env
+        key = _key(key_env)
+        parts = urlsplit(self.url)
+        self.where = parts.netloc
+        # A proxy has nothing to do with loopback or a server of ours. Not even its address is
+        # read: one of a scheme that the client does not know would end it.
+        direct: dict[str, Any] = {}
+        if own or _is_loopback(parts.hostname or ""):
+            direct = {"trust_env": False}
+            if parts.scheme == "https":
+                direct["verify"] = ssl.create_default_context()  # which reads SSL_CERT_FILE
+        try:
+            http = openai.DefaultAsyncHttpxClient(
+                timeout=openai.Timeout(timeout_s, connect=CONNECT_S),
+                event_hooks={"response": [self._check]},
+                **direct,
+            )
+        except (ValueError, ImportError) as error:
+            raise Refused(
+                "server_unreachable",
+                f"the proxy settings of the environment cannot be used: {error}",
+                "mend HTTP_PROXY, HTTPS_PROXY or ALL_PROXY, or name the host in NO_PROXY",
+            ) from error
+        # Retries would wait, unseen, inside a TTFT: who asks tries again where that is right.
+        self.client = openai.AsyncOpenAI(
+            base_url=self.url,
+            api_key=key,
+            max_retries=0,
+            default_query=query or None,
+            default_headers={"Accept-Encoding": "identity"},  # a chunk is not to wait for a block
+            http_client=http,
+        )
+
+    @contextlib.contextmanager
+    def reading_at_most(self, size: int) -> Iterator[None]:
+        """Read at most `size` bytes of the responses that begin meanwhile."""
+        self._most_bytes = size
+        try:
+            yield
+        finally:
+            self._most_bytes = MOST_BYTES
+
+    async def _check(self, response: Any) -> None:
+        """Refuse a redirect to another host, and limit what is read of `response`."""
+        if response.is_redirect:
+            asked, to = str(response.request.url), response.headers.get("location", "")
+            target = urljoin(asked, to)
+            if _origin(target) != _origin(asked):
+                raise Refused(
+                    "server_refused",
+                    f"the server at {self.where} redirects ({response.status_code}) to "
+                    f"{_origin(target)}, which was not asked",
+                    "name that server in base_url if it is the one that you mean",
+                )
+        httpx = sys.modules[type(response).__module__.partition(".")[0]]  # httpx, or httpx2
+        encoding = response.headers.pop("content-encoding", "identity").strip().lower()
+        if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
+            raise Refused(
+                "server_refused",
+                f"the server at {self.where} compresses its answers ({encoding}), unasked",
+                "turn that off in the server, or in the proxy before it",
+            )
+        compressed = encoding not in ("", "identity")
+        source, most, refusal = response.stream, self._most_bytes, self._too_long
+
+        class Limited(httpx.AsyncByteStream):  # type: ignore[misc, name-defined]
+            async def __aiter__(self) -> AsyncIterator[bytes]:
+                left = most
+                async for piece in _inflated(source) if compressed else source:
+                    left -= len(piece)
+                    if left < 0:
+                        raise refusal(most)
+                    yield piece
+
+            async def aclose(self) -> None:
+                await source.aclose()
+
+        response.stream = Limited()
+
+    def _too_long(self, most: int) -> Refused:
+        return Refused(
+            "stream_cut",
+            f"the server at {self.where} sent more than {most >> 20} MiB where less was asked for",
+            "look at what answers there: it is read no further",
+        )
+
+
+_INFLATED = 1 << 16
+"""Bytes that are uncompressed at a time: a few can stand for gigabytes."""
+
+
+async def _inflated(source: Any) -> AsyncIterator[bytes]:
+    """`source`, which is gzip or zlib, uncompressed in pieces. Raises Refused."""
+    stream = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    try:
+        async for data in source:
+            while data:
+                yield stream.decompress(data, _INFLATED)
+                data = stream.unconsumed_tail
+    except zlib.error as error:
+        raise Refused(
+            "stream_cut", f"the server sent compressed data that is damaged: {error}", "ask again"
+        ) from error
+
+
+def split_query(base_url: str) -> tuple[str, dict[str, object]]:
+    """`base_url` without its query, and the query, which goes along with each request."""
+    parts = urlsplit(base_url)
+    query: dict[str, object] = dict(parse_qsl(parts.query, keep_blank_values=True))
+    return urlunsplit((parts.scheme, parts.netloc, parts.path, "", "")), query
+
+
+def _key(key_env: str) -> str:
+    """The key in the environment variable `key_env`, which must suit a header. Raises Refused."""
+    if not key_env:
+        return "none"  # the client insists on one; servers without keys look at none
+    key = os.environ.get(key_env, "").strip()
+    if not key:
+        raise Refused(
+            "server_denied",
+            f"the environment variable {key_env} is not set",
+            "set it to the server's key before quantchat starts, or take key_env away",
+        )
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise Refused(
+            "server_denied",
+            f"the key in the environment variable {key_env} has a space, a line break or another "
+            "character that no key has",
+            f"set {key_env} to the key alone",
+        )
+    return key
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ip_address(host)
+        return address.is_loopback or address.is_unspecified
+    except ValueError:
+        return False
+
+
+def _origin(url: str) -> str:
+    """Scheme, host and port of `url`."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}".lower()
