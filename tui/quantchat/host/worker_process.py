@@ -23,6 +23,7 @@ from typing import IO, Protocol
 from quantchat import paths
 from quantchat.errors import UserError
 from quantchat.host.leash import kill_all
+from quantchat.host.limits import usable_cpus
 from quantchat.worker import launch
 from quantchat.worker.protocol import (
     Command,
@@ -238,7 +239,13 @@ def _executable(place: Place) -> tuple[str, dict[str, str]]:
     compiled = paths.cache_dir() / "compiled"
     with contextlib.suppress(OSError):  # a cache that is read only: Inductor has its say when asked
         paths.private(compiled)
-    environment = {**SURROUNDINGS, "TORCHINDUCTOR_CACHE_DIR": str(compiled)}
+    environment = {
+        **SURROUNDINGS,
+        "TORCHINDUCTOR_CACHE_DIR": str(compiled),
+        # OpenMP knows the affinity and no CPU quota. Each request names its own threads; this is
+        # for loading, and for jobs.
+        "OMP_NUM_THREADS": str(usable_cpus()),
+    }
     if older := os.environ.get("PYTORCH_CUDA_ALLOC_CONF"):  # which the newer name overrides
         environment["PYTORCH_ALLOC_CONF"] = older
     environment |= os.environ
