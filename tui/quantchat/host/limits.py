@@ -95,11 +95,11 @@ def _levels(controller: str, root: Path) -> list[Path]:
         controllers, _, path = rest.partition(":")
         paths[2 if number == "0" else 1, controllers] = path
     levels = []
-    for version, controllers, mounted, point in _mounts(root):
+    for version, options, mounted, point in _mounts(root):
         for (its, named), path in paths.items():
             if its != version or (version == 1 and controller not in named.split(",")):
                 continue
-            if version == 1 and controller not in controllers:
+            if version == 1 and controller not in options:
                 continue
             inner = _below(path, mounted)
             place = root / point.lstrip("/")
