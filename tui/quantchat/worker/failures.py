@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
+from quantchat.worker.environment_failures import environment_failure
 from quantchat.worker.protocol import Failed
 from quantchat.worker.redaction import redacted
 
@@ -74,7 +76,10 @@ def describe(error: BaseException, *, turn: int = -1, loading: str = "") -> Fail
             "load the variant anew; if it comes back, `nvidia-smi -q` and the Xid lines of `dmesg` "
             "tell whether the GPU is at fault",
         )
-    if isinstance(error, ModuleNotFoundError):
+    if (of_environment := environment_failure(error, loading)) is not None:
+        reason, mend = _shortened(redacted(of_environment.reason)), redacted(of_environment.mend)
+        return replace(of_environment, reason=reason, mend=mend, turn=turn)
+    if isinstance(error, ModuleNotFoundError) and error.name:
         return Failed(
             "missing_library",
             f"the library {error.name} is not installed for this interpreter",

@@ -63,7 +63,10 @@ def local_folder(options: dict[str, Any], report: Report) -> str:
 
     revision, trusted = options["revision"], options["trusted"]
     command = Load("", model, {}, revision=revision, trust_remote_code=trusted)
-    return str(checkpoint(command, tell))
+    found = checkpoint(command, tell)
+    if found.note:
+        report(0, 0, found.note)
+    return str(found.folder)
 
 
 def lent(options: dict[str, Any]) -> dict[str, Any]:
