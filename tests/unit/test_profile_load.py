@@ -276,7 +276,7 @@ def test_folders_are_seen_from_the_profile_and_ids_are_left(
         (b"", "is empty (`quantchat profiles new` writes a starting point)"),
         (b"# nothing but a comment\n", "is empty (`quantchat profiles new` writes a start"),
         (b"a = 1\nb = '\xff'\n", "2: is not UTF-8 (save the file as UTF-8)"),
-        (b"#" * (MAX_BYTES + 1), "is larger than a profile may be, 256 KiB"),
+        (b"#" * (MAX_BYTES + 1), "it is larger than 256 KiB"),
     ],
 )
 def test_files_that_are_no_text_of_a_profile(tmp_path: Path, data: bytes, said: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from quantchat.worker.engines.hub import checkpoint, of_mib
 from quantchat.worker.engines.tokenizer import fetch_lent, load_tokenizer
 from quantchat.worker.failures import Refused
+from quantchat.worker.input_files import MOST_JSON, read_regular
 from quantchat.worker.jobs import Report
 from quantchat.worker.protocol import Load
 
@@ -83,7 +84,7 @@ def tokenizer_for(options: dict[str, Any], folder: str, **more: Any) -> Any:
 def refuse_quantized(folder: str) -> None:
     """Raise Refused where the model in `folder` is quantized already, or is none."""
     try:
-        config = json.loads(Path(folder, "config.json").read_bytes())
+        config = json.loads(read_regular(Path(folder, "config.json"), MOST_JSON))
     except (OSError, ValueError) as error:
         raise Refused(
             "bad_checkpoint",
