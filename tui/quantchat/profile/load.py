@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from quantchat.errors import UserError
+from quantchat.files import is_file, is_folder
 from quantchat.profile.mistakes import Mistake, mistakes, written
 from quantchat.profile.model import AnyVariant, AutoGptq, Gptq, OpenAI, Profile
 from quantchat.profile.table import is_path
@@ -79,12 +80,12 @@ def _named(
     for name in () if isinstance(variant, OpenAI) else _FOLDERS:  # a server has its own
         named = getattr(variant, name, None)
         if named is not None and is_path(named):
-            yield (name,), named, Path.is_dir, "no such folder"
+            yield (name,), named, is_folder, "no such folder"
     if variant.python and "/" in variant.python:
-        yield ("python",), variant.python, Path.is_file, "no such file"
+        yield ("python",), variant.python, is_file, "no such file"
     made = getattr(variant, "quantize", None)
     if made and made.calibration_file:
-        yield ("quantize", "calibration"), made.calibration_file, Path.is_file, "no such file"
+        yield ("quantize", "calibration"), made.calibration_file, is_file, "no such file"
 
 
 def read(path: Path) -> str:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from quantchat import paths
 from quantchat.profile.quantize import Quantize
@@ -17,7 +18,22 @@ from quantchat.profile.table import FolderOrHubId, Line, Table, folder_or_hub_id
 
 DEMO_MODEL = "demo:smollm2-135m-instruct"
 
-Address = Annotated[str, Field(pattern=r"^https?://[^\s@]+$", max_length=2000)]
+
+def _address(value: str) -> str:
+    """`value`, if it can be taken apart: a bracket is left open in `http://[::1`."""
+    try:
+        parts = urlsplit(value.replace("{port}", "1"))
+        if not parts.hostname:
+            raise ValueError("names no host")
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError(f"is no address: {error}") from None
+    return value
+
+
+Address = Annotated[
+    str, Field(pattern=r"^https?://[^\s@]+$", max_length=2000), AfterValidator(_address)
+]
 """Of a server, without a login."""
 
 EnvironmentName = Annotated[str, Field(pattern=f"^{paths.ENVIRONMENT}$")]
