@@ -25,6 +25,7 @@ from quantchat import paths
 from quantchat.errors import UserError
 from quantchat.host.leash import kill_all
 from quantchat.host.limits import usable_cpus
+from quantchat.host.log_end import end_of
 from quantchat.worker import launch
 from quantchat.worker.protocol import (
     Command,
@@ -77,6 +78,10 @@ class WorkerEnded(Exception):
     @property
     def reason(self) -> str:
         """One line on how it ended."""
+        if self.returncode == -signal.SIGXCPU:
+            return "the tokenizer or the chat template computed without an end: the worker is ended"
+        if self.returncode == -signal.SIGABRT and _NO_MEMORY in self._end_of_log():
+            return "the tokenizer, or other native code, wanted more memory than it may take"
         if self.returncode == -signal.SIGKILL:
             return "the worker was killed (signal 9)"
         if self.returncode < 0:
@@ -86,6 +91,15 @@ class WorkerEnded(Exception):
                 name = f"signal {-self.returncode}"
             return f"the worker died of {name}"
         return f"the worker ended unexpectedly (exit status {self.returncode})"
+
+    def _end_of_log(self) -> str:
+        with contextlib.suppress(OSError):
+            return end_of(self.log, 2**16)
+        return ""
+
+
+_NO_MEMORY = "memory allocation of"
+"""So begins what Rust says of memory that it does not get, before it ends the process."""
 
 
 class Worker(Protocol):

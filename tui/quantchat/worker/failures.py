@@ -93,6 +93,14 @@ def describe(error: BaseException, *, turn: int = -1, loading: str = "") -> Fail
             "install it for this interpreter, or use the engine made for this checkpoint",
             turn,
         )
+    if type(error).__name__ == "PanicException":  # of Rust: the tokenizers library gives up
+        return Failed(
+            "unsupported",
+            _shortened(f"the tokenizer cannot take this text: {text}"),
+            "a pattern in tokenizer.json tries too much: lend the model another tokenizer"
+            " (`tokenizer` in the profile)",
+            turn,
+        )
     what = f"{type(error).__name__}: {text}" if text else type(error).__name__
     if loading:
         return Failed(
