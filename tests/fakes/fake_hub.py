@@ -20,12 +20,12 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @contextlib.contextmanager
 def serving(
-    folder: Path, kind: str = "", *, gated: bool = False
+    folder: Path, kind: str = "", *, gated: bool = False, login_page: bool = False
 ) -> Iterator[tuple[str, list[str]]]:
     """Serve the repositories `org/name` below `folder`; the address, and what was asked for.
 
     `kind` is what stands before their names, `datasets/` for those of data. `gated`: nothing is
-    given to anybody.
+    given to anybody. `login_page`: each answer is a page, as of a network that wants a login.
     """
     asked: list[str] = []
 
@@ -45,6 +45,9 @@ def serving(
                 r"/api/models/([\w.-]+/[\w.-]+)/(revision|tree)/[\w.-]+",
                 self.path.partition("?")[0],
             )
+            if login_page:
+                self._show(b"<html>Sign in to this network</html>", with_body)
+                return
             if gated:
                 self._refuse(401, "GatedRepo")
                 return
@@ -68,6 +71,14 @@ def serving(
             self.end_headers()
             if with_body:
                 self.wfile.write(body)
+
+        def _show(self, page: bytes, with_body: bool) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", str(len(page)))
+            self.end_headers()
+            if with_body:
+                self.wfile.write(page)
 
         def _refuse(self, status: int, code: str) -> None:
             self.send_response(status)

@@ -13,14 +13,9 @@ from hypothesis import strategies as st
 
 from fakes.tiny_folder import tokenizer
 from quantchat.worker.failures import Refused
+from quantchat.worker.input_files import Unreadable
 from quantchat.worker.jobs import chats, collect
-from quantchat.worker.jobs.calibration_text import (
-    ROLES,
-    Unreadable,
-    parse_jsonl,
-    parse_plain,
-    read,
-)
+from quantchat.worker.jobs.calibration_text import ROLES, parse_jsonl, parse_plain, read
 
 texts = st.text(min_size=1).filter(lambda text: text.strip() != "")
 messages = st.fixed_dictionaries({"role": st.sampled_from(ROLES), "content": st.text()})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import subprocess
 from types import SimpleNamespace
 from typing import Any
 
@@ -137,3 +140,139 @@ def test_a_refusal_keeps_its_words() -> None:
 
 def test_a_long_message_is_cut() -> None:
     assert len(describe(RuntimeError("x" * 5000)).reason) <= 300
+
+
+# ------------------------------------------------------------ faults of the environment
+
+
+def with_errno(number: int, path: str | None = None, kind: type[OSError] = OSError) -> OSError:
+    return kind(number, os.strerror(number), path)
+
+
+def raised(outer: Exception, inner: Exception, *, handled: bool = False) -> BaseException:
+    """`outer`, raised from `inner`; or with `handled` while that was being handled."""
+    try:
+        try:
+            raise inner
+        except type(inner) as caught:
+            if handled:
+                raise outer  # noqa: B904 - as libraries do
+            raise outer from caught
+    except Exception as error:  # noqa: BLE001
+        return error
+
+
+def of_module(module: str, name: str, text: str, base: type[Exception] = Exception) -> Exception:
+    return type(name, (base,), {"__module__": module})(text)  # type: ignore[no-any-return]
+
+
+OWN = "/models/m"
+ENVIRONMENT_FAULTS: list[tuple[BaseException, str, str, str]] = [
+    # error, kind, what its reason names, what its cure names
+    (with_errno(errno.EACCES, "/hub/models--a/x"), "environment", "the hub's cache", "HF_HOME"),
+    (with_errno(errno.EROFS, "/hub/models--a/x"), "environment", "/hub/models--a/x", "HF_HOME"),
+    (with_errno(errno.EACCES, "/hf/modules"), "environment", "Hugging Face", "HF_HOME"),
+    (with_errno(errno.EACCES, "/code/m.py"), "environment", "code", "HF_MODULES_CACHE"),
+    (with_errno(errno.EROFS, "/compiled/a"), "environment", "compiled", "QUANTCHAT_CACHE"),
+    (with_errno(errno.EACCES, "/tmp/some/x"), "environment", "the temporary folder", "TMPDIR"),
+    (with_errno(errno.EACCES, f"{OWN}/config.json"), "environment", "config.json", "read"),
+    (with_errno(errno.ENOSPC, "/hub/x"), "no_space", "the disk is full", "HF_HOME"),
+    (with_errno(errno.EDQUOT), "no_space", "the disk is full", "room"),
+    (with_errno(errno.EMFILE, f"{OWN}/x"), "environment", "too many open files", "ulimit -n"),
+    (with_errno(errno.EIO, f"{OWN}/x"), "environment", "Input/output error", "dmesg"),
+    (with_errno(errno.ENOENT, "g++", FileNotFoundError), "environment", "program g++", "g++"),
+    (
+        FileNotFoundError(2, "No usable temporary directory found in ['/tmp', '/var/tmp']"),
+        "environment",
+        "temporary folder",
+        "TMPDIR",
+    ),
+    (KeyError("getpwuid(): uid not found: 12345"), "environment", "passwd", "HOME"),
+    (RuntimeError("Could not determine home directory."), "environment", "home", "HOME"),
+    (
+        UnicodeDecodeError("ascii", b"\xc3", 0, 1, "ordinal not in range(128)"),
+        "environment",
+        "encoding",
+        "LANG",
+    ),
+    (UnicodeEncodeError("latin-1", "€", 0, 1, "no"), "environment", "encoding", "PYTHONUTF8"),
+    (subprocess.CalledProcessError(1, ["nvcc", "-V"]), "environment", "nvcc -V", "log"),
+    (
+        of_module("httpx", "ProxyError", "403 Forbidden"),
+        "fetch_failed",
+        "ProxyError",
+        "HTTPS_PROXY",
+    ),
+    (ValueError("Unknown scheme for proxy URL URL('foo://x')"), "fetch_failed", "proxy", "_PROXY"),
+    (
+        of_module("httpx2", "ConnectError", "[SSL: CERTIFICATE_VERIFY_FAILED]"),
+        "fetch_failed",
+        "CERTIFICATE",
+        "SSL_CERT_FILE",
+    ),
+    (of_module("requests.exceptions", "ReadTimeout", ""), "fetch_failed", "ReadTimeout", "network"),
+    (ConnectionResetError(104, "Connection reset by peer"), "fetch_failed", "reset", "network"),
+    (
+        raised(OSError("Can't load the model"), with_errno(errno.EACCES, "/hub/x")),
+        "environment",
+        "/hub/x",
+        "HF_HOME",
+    ),
+    (
+        raised(OSError("Can't load it"), with_errno(errno.EROFS, "/hub/x"), handled=True),
+        "environment",
+        "/hub/x",
+        "HF_HOME",
+    ),
+    (ModuleNotFoundError("No module named 'm'", name="m"), "missing_library", "library m", "m"),
+    (ModuleNotFoundError("Could not import module 'X'"), "missing_library", "'X'", "interpreter"),
+]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "named", "cure"), ENVIRONMENT_FAULTS, ids=lambda one: repr(one)[:50]
+)
+def test_a_fault_of_the_environment_is_none_of_the_model(
+    error: BaseException, kind: str, named: str, cure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = {
+        "HF_HOME": "/hf",
+        "HF_HUB_CACHE": "/hub",
+        "HF_MODULES_CACHE": "/code",
+        "TORCHINDUCTOR_CACHE_DIR": "/compiled",
+    }
+    for name, folder in folders.items():
+        monkeypatch.setenv(name, folder)
+    for name in ("TMPDIR", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    failure = describe(error, turn=4, loading=OWN)
+    assert failure.kind == kind
+    assert named in failure.reason
+    assert cure in failure.mend
+    assert "model is whole" not in failure.mend
+    assert "\n" not in failure.reason + failure.mend
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        with_errno(errno.ENOENT, f"{OWN}/config.json", FileNotFoundError),
+        with_errno(errno.EISDIR, f"{OWN}/config.json"),
+        OSError(f"no file named model.safetensors found in directory {OWN}"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+        ValueError("Unrecognized model"),
+        of_module("safetensors", "SafetensorError", "invalid header"),
+        # A file that a library looks for and goes on without is no reason.
+        raised(ValueError("no such type"), with_errno(errno.ENOENT, "/hub/x"), handled=True),
+    ],
+    ids=lambda one: repr(one)[:50],
+)
+def test_a_fault_of_the_models_files_is_the_models(error: BaseException) -> None:
+    failure = describe(error, loading=OWN)
+    assert failure.kind == "bad_checkpoint"
+    assert "model is whole" in failure.mend
+
+
+def test_a_server_that_answers_is_no_fault_of_the_network() -> None:
+    error = of_module("httpx", "HTTPStatusError", "404 Not Found")
+    assert describe(error, loading=OWN).kind == "bad_checkpoint"

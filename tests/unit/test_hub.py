@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -74,6 +76,8 @@ def test_a_variant_of_a_hub_is_fetched_once_and_loads_without_a_network(
     at("http://127.0.0.1:9")  # where nobody listens
     again = engines.load(command, stages.append)
     assert again.resolved("eager") == ran
+    assert loaded.note == ""
+    assert "the copy in the hub's cache is taken" in again.note
 
 
 def test_what_another_library_fetched_is_enough(
@@ -87,8 +91,9 @@ def test_what_another_library_fetched_is_enough(
         for name in wanted - {"consolidated.safetensors", "original/params.json"}:
             huggingface_hub.hf_hub_download(NAME, name)
     at("http://127.0.0.1:9")
-    folder = hub.checkpoint(Load("transformers", NAME, {}), quiet)
+    folder, note = hub.checkpoint(Load("transformers", NAME, {}), quiet)
     assert folder.name == COMMIT
+    assert "the copy in the hub's cache is taken" in note
     assert names(folder) >= {"config.json", "model.safetensors.index.json", "tokenizer.json"}
 
 
@@ -123,7 +128,7 @@ def test_pickled_weights_are_not_even_fetched(
     with serving(tmp_path / "hub") as (address, _):
         at(address)
         if allowed:
-            assert "pytorch_model.bin" in names(hub.checkpoint(command, quiet))
+            assert "pytorch_model.bin" in names(hub.checkpoint(command, quiet).folder)
             return
         with pytest.raises(Refused, match="org/tiny has no safetensors") as caught:
             hub.checkpoint(command, quiet)
@@ -194,5 +199,90 @@ def test_of_a_gguf_repository_one_file_is_fetched(
     command = Load("transformers", NAME, {"gguf_file": "q4.gguf"})
     with serving(tmp_path / "hub") as (address, _):
         at(address)
-        folder = hub.checkpoint(command, quiet)
+        folder = hub.checkpoint(command, quiet).folder
     assert names(folder) & {"q4.gguf", "q8.gguf", "model-00001-of-00002.safetensors"} == {"q4.gguf"}
+
+
+# ------------------------------------------------------------ a cache or a hub that is at fault
+
+
+def read_only(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    """Let nothing be written into the hub's cache, whoever runs the tests."""
+    import huggingface_hub
+
+    download = huggingface_hub.snapshot_download
+
+    def refusing(*given: Any, **named: Any) -> str:
+        if named.get("local_files_only"):
+            return str(download(*given, **named))
+        place = str(cache / "models--org--tiny" / "blobs" / "0a1b")
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), place)
+
+    monkeypatch.setenv("HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refusing)
+
+
+def test_a_cache_that_is_read_only_gives_what_it_has(
+    there: Path, at: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub has a newer commit, and the cache, which several users share, cannot take it."""
+    command = Load("transformers", NAME, {})
+    with serving(tmp_path / "hub") as (address, _):
+        at(address)
+        first = hub.checkpoint(command, quiet)
+        read_only(monkeypatch, tmp_path / "hf")
+        again = hub.checkpoint(command, quiet)
+    assert again.folder == first.folder
+    assert "Permission denied" in again.note and "may be an older one" in again.note
+
+
+def test_a_cache_that_is_read_only_and_empty_is_named(
+    there: Path, at: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_only(monkeypatch, tmp_path / "hf")
+    with serving(tmp_path / "hub") as (address, _), pytest.raises(Refused) as caught:
+        at(address)
+        hub.checkpoint(Load("transformers", NAME, {}), quiet)
+    failure = caught.value.failure
+    assert failure.kind == "fetch_failed"
+    assert "the hub's cache cannot be used" in failure.reason
+    assert "HF_HOME" in failure.mend
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_login_page_in_the_hubs_place(
+    cached: bool, there: Path, at: Callable[[str], None], tmp_path: Path
+) -> None:
+    command = Load("transformers", NAME, {})
+    if cached:
+        with serving(tmp_path / "hub") as (address, _):
+            at(address)
+            hub.checkpoint(command, quiet)
+    with serving(tmp_path / "hub", login_page=True) as (address, _):
+        at(address)
+        if cached:
+            assert "answers with something else" in hub.checkpoint(command, quiet).note
+            return
+        with pytest.raises(Refused, match="answers with something else") as caught:
+            hub.checkpoint(command, quiet)
+    assert address in caught.value.failure.reason
+    assert "login page" in caught.value.failure.mend
+
+
+@pytest.mark.parametrize("missing", ["model-00001-of-00003.safetensors", "tokenizer.json"])
+def test_a_copy_with_holes_is_not_taken(
+    missing: str,
+    there: Path,
+    at: Callable[[str], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = Load("transformers", NAME, {})
+    with serving(tmp_path / "hub") as (address, _):
+        at(address)
+        hub.checkpoint(command, quiet)
+        (file,) = (tmp_path / "hf").rglob(f"snapshots/*/{missing}")
+        file.unlink()
+        read_only(monkeypatch, tmp_path / "hf")
+        with pytest.raises(Refused, match="cannot fetch org/tiny from the hub"):
+            hub.checkpoint(command, quiet)

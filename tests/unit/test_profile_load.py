@@ -7,8 +7,17 @@ import pytest
 
 from fakes.terminal_text import is_clean
 from fakes.toml_writer import toml
-from quantchat.profile.load import MAX_BYTES, MAX_MISTAKES, ProfileError, load, loads
+from quantchat.errors import UserError
+from quantchat.profile.load import (
+    MAX_BYTES,
+    MAX_MISTAKES,
+    ProfileError,
+    check_there,
+    load,
+    loads,
+)
 from quantchat.profile.model import DEMO_MODEL, Gptq
+from quantchat.quantize.sources import resolve
 
 FOLDER = Path("/profiles")
 
@@ -276,7 +285,7 @@ def test_folders_are_seen_from_the_profile_and_ids_are_left(
         (b"", "is empty (`quantchat profiles new` writes a starting point)"),
         (b"# nothing but a comment\n", "is empty (`quantchat profiles new` writes a start"),
         (b"a = 1\nb = '\xff'\n", "2: is not UTF-8 (save the file as UTF-8)"),
-        (b"#" * (MAX_BYTES + 1), "is larger than a profile may be, 256 KiB"),
+        (b"#" * (MAX_BYTES + 1), "it is larger than 256 KiB"),
     ],
 )
 def test_files_that_are_no_text_of_a_profile(tmp_path: Path, data: bytes, said: str) -> None:
@@ -309,4 +318,42 @@ def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path: Path) -> Non
     assert load(file).name == "pair"
     file.write_bytes(GOOD.replace("bits", "bit").replace("\n", "\r\n").encode())
     with pytest.raises(ProfileError, match=r"p\.toml:9: variants\[1\]\.quantize\.bit: unknown key"):
+        load(file)
+
+
+# ------------------------------------------------------------ what would hold up or end a command
+
+
+def test_many_lines_of_dots_are_refused_at_once(tmp_path: Path) -> None:
+    """Each line was within its limit, and 60 of them took the parser 20 seconds."""
+    file = tmp_path / "dots.toml"
+    file.write_text("\n".join(f"a{n}{'.a' * 1900} = 1" for n in range(60)))
+    with pytest.raises(ProfileError, match=r"dots\.toml:2: too many dots"):
+        load(file)
+
+
+def test_lines_with_some_dots_each_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "p.toml"
+    sentences = "\n".join(f"# {'Well... ' * 20}" for _ in range(500))
+    file.write_text(f"{sentences}\n{GOOD}")
+    assert load(file).name == "pair"
+
+
+@pytest.mark.parametrize("length", [300, 5000])
+def test_a_path_that_is_too_long_is_no_such_folder(length: int, tmp_path: Path) -> None:
+    file = tmp_path / "p.toml"
+    variant = '[[variants]]\nlabel = "{}"\nengine = "transformers"\nmodel = "/{}"\n'
+    file.write_text('name = "x"\n' + "".join(variant.format(n, "a" * length) for n in "AB"))
+    with pytest.raises(ProfileError, match="no such folder"):
+        check_there(load(file), file)
+    with pytest.raises(UserError, match="too long"):
+        resolve("/" + "a" * length)
+
+
+@pytest.mark.parametrize("address", ["http://[::1", "http://[x]/v1", "http://a:b/v1", "http:///v1"])
+def test_an_address_that_cannot_be_taken_apart_is_refused(address: str, tmp_path: Path) -> None:
+    file = tmp_path / "p.toml"
+    variant = '[[variants]]\nlabel = "{}"\nengine = "openai"\nmodel = "m"\nbase_url = "{}"\n'
+    file.write_text('name = "x"\n' + "".join(variant.format(n, address) for n in "AB"))
+    with pytest.raises(ProfileError, match="base_url"):
         load(file)

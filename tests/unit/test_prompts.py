@@ -33,7 +33,7 @@ def test_jsonl(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("p.jsonl", '"one"\n{"promt": "x"}', r"p\.jsonl:2: no prompt"),
-        ("p.jsonl", '"one"\n{', r"p\.jsonl:2: not JSON"),
+        ("p.jsonl", '"one"\n{', r"p\.jsonl:2: is not JSON"),
         ("p.jsonl", "[" * 100_000, "not JSON"),
         ("p.txt", "\n \n", "no prompts"),
         ("p.txt", b"\xff\xfe", "not UTF-8"),

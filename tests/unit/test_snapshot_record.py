@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,6 +16,7 @@ from quantchat.bench.comparison import Comparison
 from quantchat.bench.conversation import Answer, AnswerState
 from quantchat.bench.live_variant import State
 from quantchat.bench.record import record
+from quantchat.host.limits import usable_cpus
 from quantchat.metrics.gpus import Gpus
 from quantchat.metrics.sampler import DeviceSampler
 from quantchat.profile.model import Generation, Profile
@@ -103,7 +103,7 @@ async def test_a_turn_is_recorded_token_by_token(tmp_path: Path) -> None:
     assert first.request is not None
     assert first.request.sampling == Sampling(temperature=0.5, seed=7)
     assert (first.request.system, first.request.messages) == ("Be brief.", 2)
-    assert first.request.threads == max(1, (os.cpu_count() or 1) // 2)
+    assert first.request.threads == max(1, usable_cpus() // 2)
 
 
 async def test_what_ran_is_recorded(tmp_path: Path) -> None:

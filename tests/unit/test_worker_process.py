@@ -114,6 +114,19 @@ async def test_each_engine_has_the_same_allocator(
     assert found["PYTORCH_ALLOC_CONF"] == (own or "expandable_segments:False")
 
 
+@pytest.mark.parametrize("own", ["", "7"])
+async def test_its_libraries_take_no_more_cpus_than_it_may_use(
+    own: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenMP looks at no CPU quota; what the user has set stands."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if own:
+        monkeypatch.setenv("OMP_NUM_THREADS", own)
+    monkeypatch.setattr("quantchat.host.worker_process.usable_cpus", lambda: 3)
+    found = await surroundings(Place("test"))
+    assert found["OMP_NUM_THREADS"] == (own or "3")
+
+
 async def test_it_says_hello_first() -> None:
     worker = await start_worker(Place("test"))
     events = worker.events()

@@ -35,6 +35,22 @@ def take(stream: BufferedIOBase, digest: Digest, most: int | None = None) -> int
     return done
 
 
+def is_folder(path: Path) -> bool:
+    """Whether `path` is a folder; False also for what can be no path: too long, or with a NUL."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def is_file(path: Path) -> bool:
+    """Whether `path` is a regular file; False as `is_folder` has it."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of what `path` holds, in hexadecimal. Raises OSError."""
     digest = hashlib.sha256()

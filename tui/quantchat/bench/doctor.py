@@ -20,6 +20,7 @@ from quantchat.bench.surroundings import (
 from quantchat.errors import UserError
 from quantchat.host.worker_process import Place, StartWorker, Worker, start_worker
 from quantchat.metrics.sampler import DeviceSample, DeviceSampler
+from quantchat.paths import temporary_dir
 from quantchat.quantize.job import run_job
 from quantchat.quantize.maker import MakeFailed
 
@@ -75,7 +76,7 @@ async def _inspect(
     async def start_there(place: Place) -> Worker:
         return await start(Place(place.label, python))
 
-    with tempfile.TemporaryDirectory(prefix="quantchat-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="quantchat-", dir=temporary_dir()) as scratch:
         job = run_job(
             start_there,
             "inspect_kernels",

@@ -17,6 +17,7 @@ from quantchat.bench.requests import threads_for
 from quantchat.errors import ModelsFailed
 from quantchat.host.worker_process import StartWorker, start_worker
 from quantchat.metrics.sampler import DeviceSampler
+from quantchat.paths import temporary_dir
 from quantchat.profile.model import AnyVariant, Profile
 from quantchat.quantize.maker import Maker
 from quantchat.snapshot.evaluation import (
@@ -65,7 +66,7 @@ async def evaluate(
     """
     sampler = DeviceSampler()
     try:
-        with tempfile.TemporaryDirectory(prefix="quantchat-") as scratch:
+        with tempfile.TemporaryDirectory(prefix="quantchat-", dir=temporary_dir()) as scratch:
             evaluating = Evaluating(profile, plan, scratch, ModelJobs(maker, start, on_model))
             stopped = await until_stopped(evaluating.run())
         if (found := evaluating.record) is not None:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from quantchat.errors import UserError
 from quantchat.profile.model import Run
+from quantchat.worker.input_files import (
+    Unreadable,
+    decoded,
+    half_characters,
+    is_json_lines,
+    json_lines,
+    read_any,
+)
 
 DEFAULT = (
     "Explain step by step how a bicycle stays upright.",
@@ -20,6 +28,8 @@ DEFAULT = (
 
 MOST_BYTES = 16 * 2**20
 
+_MEND = 'UTF-8 text, a prompt a line; in JSON Lines a string, or an object with a "prompt"'
+
 
 def of(run: Run) -> tuple[str, ...]:
     """The prompts that a profile names to be measured, by default our own."""
@@ -31,7 +41,11 @@ def asked(given: Iterable[str], file: Path | None, run: Run) -> tuple[str, ...]:
 
     Raises UserError as `read` does.
     """
-    return (*given, *(read(file) if file else ())) or of(run)
+    texts = (*given, *(read(file) if file else ())) or of(run)
+    for text in texts:
+        if half_characters(text):  # an argument that is not UTF-8
+            raise UserError("is not UTF-8", where="--prompt", mend="use a UTF-8 locale")
+    return texts
 
 
 def read(path: Path) -> tuple[str, ...]:
@@ -40,37 +54,27 @@ def read(path: Path) -> tuple[str, ...]:
     Blank lines are passed over. Raises UserError, with the line.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
+        text = decoded(read_any(path, MOST_BYTES))
+        if is_json_lines(path):
+            prompts = tuple(_prompt(value, number) for number, value in json_lines(text))
+        else:
+            # Only line feeds end a line: a prompt may hold U+2028 or a form feed.
+            prompts = tuple(line.strip() for line in text.split("\n") if line.strip())
     except OSError as error:
         raise UserError(
             f"cannot read the prompts: {error.strerror or error}", where=str(path)
         ) from error
-    if len(data) > MOST_BYTES:
-        raise UserError(f"more than {MOST_BYTES // 2**20} MiB of prompts", where=str(path))
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError("not UTF-8 text", where=str(path)) from error
-    # Only line feeds end a line: a prompt may hold U+2028 or a form feed.
-    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1)]
-    jsonl = path.suffix.lower() in (".jsonl", ".json")
-    prompts = tuple(
-        _from_json(line, f"{path}:{number}") if jsonl else line for number, line in lines if line
-    )
+    except Unreadable as error:
+        where = f"{path}:{error.line}" if error.line else str(path)
+        raise UserError(str(error), where=where, mend=_MEND) from error
     if not prompts:
         raise UserError("no prompts in it", where=str(path), mend="one prompt a line")
     return prompts
 
 
-def _from_json(line: str, where: str) -> str:
-    mend = 'a line is a JSON string, or an object with a "prompt"'
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UserError("not JSON", where=where, mend=mend) from error
+def _prompt(value: Any, number: int) -> str:
     if isinstance(value, dict):
         value = value.get("prompt")
     if not isinstance(value, str) or not value.strip():
-        raise UserError("no prompt", where=where, mend=mend)
+        raise Unreadable("no prompt", number)
     return value

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Any
 
+from quantchat.host.limits import usable_cpus
 from quantchat.host.worker_process import interpreter
 from quantchat.profile.model import AnyVariant, Generation, OpenAI
 from quantchat.quantize.maker import Prepared
@@ -72,5 +72,5 @@ def lone_request(
 
 
 def threads_for(decoding: int) -> int:
-    """CPU threads for each of `decoding` workers at once: more threads than cores collapse."""
-    return max(1, (os.cpu_count() or 1) // decoding)
+    """CPU threads for each of `decoding` workers at once: more threads than CPUs collapse."""
+    return max(1, usable_cpus() // decoding)

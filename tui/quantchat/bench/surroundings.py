@@ -91,16 +91,14 @@ def extras() -> dict[str, str]:
     return {extra: f"{of} {found[of]}" if of in found else "" for extra, of in EXTRAS.items()}
 
 
-def folders(environ: Mapping[str, str] = os.environ) -> list[Folder]:
+def folders() -> list[Folder]:
     """The folders of quantchat, and the cache of the Hugging Face hub."""
-    home = environ.get("HF_HOME") or str(Path("~/.cache/huggingface").expanduser())
-    hub = environ.get("HF_HUB_CACHE") or str(Path(home, "hub"))
     named = [
         ("checkpoints", paths.cache_dir()),
         ("snapshots", paths.snapshots_dir()),
         ("logs", paths.logs_dir()),
         ("profiles", paths.config_dir()),
-        ("Hugging Face hub", Path(hub).expanduser()),
+        ("Hugging Face hub", paths.hub_cache()),
     ]
     return [look_at(name, path) for name, path in named]
 
@@ -119,7 +117,7 @@ def look_at(name: str, path: Path) -> Folder:
         name=name,
         path=str(path),
         exists=exists,
-        writable=nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK),
+        writable=paths.can_be_written(path),
         size=_size(path) if exists else 0,
         free=free,
     )

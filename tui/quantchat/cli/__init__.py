@@ -16,7 +16,7 @@ import quantchat
 from quantchat.cli.lazy import Lazy, LazyGroup
 from quantchat.cli.options import FEW_BYTES, few_bytes_of, few_bytes_option
 from quantchat.cli.quick import quick_start
-from quantchat.cli.streams import neutral_output
+from quantchat.cli.streams import neutral_output, open_closed_streams
 from quantchat.errors import UserError
 from quantchat.text import one_line
 
@@ -193,6 +193,7 @@ def _run(load: Callable[[], Profile] | None, snapshots: Path | None, few_bytes: 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run quantchat with `args`, the process' own by default; return its exit status."""
+    open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Names may hold what the terminal's encoding lacks; stderr escapes it by default.
         sys.stdout.reconfigure(errors="backslashreplace")

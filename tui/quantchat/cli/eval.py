@@ -120,6 +120,7 @@ def _look_for_harness(variants: Sequence[AnyVariant]) -> None:
 def _task(word: str) -> str:
     """A task's name, or the path of its file. Raises UserError where there is none."""
     from quantchat.errors import UserError
+    from quantchat.files import is_file
     from quantchat.text import one_line
 
     if not word:
@@ -130,7 +131,7 @@ def _task(word: str) -> str:
         return str(importlib.resources.files("quantchat.corpus") / "tasks" / "own.yaml")
     path = Path(word).expanduser()
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
-        if not path.is_file():
+        if not is_file(path):
             raise UserError(
                 "is no file", where=one_line(word), mend="name a task, or its YAML file"
             )

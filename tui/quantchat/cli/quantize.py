@@ -279,8 +279,10 @@ def _object(text: str) -> Any:
 
 def _named(model: str) -> str:
     """`model` as a profile has it: here a bare name of a folder will do as well."""
-    path = Path(model)
-    return f"./{model}" if not model.startswith((".", "/", "~")) and path.is_dir() else model
+    from quantchat.files import is_folder
+
+    bare = not model.startswith((".", "/", "~"))
+    return f"./{model}" if bare and is_folder(Path(model)) else model
 
 
 def _from_here(named: str) -> str:

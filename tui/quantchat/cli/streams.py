@@ -16,6 +16,25 @@ from quantchat.text import neutralise
 from quantchat.worker.redaction import redacted
 
 
+def open_closed_streams() -> None:
+    """Put /dev/null in the place of standard streams that are closed, as some daemons have them.
+
+    Python has None there then, and the next file that is opened would get the descriptor: what is
+    printed would end up in it.
+    """
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
+            os.set_inheritable(nowhere, True)
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            stream = open(descriptor, mode, encoding="utf-8", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+
+
 class _Steady:
     """A stream whose other end may go away, or fill up.
 

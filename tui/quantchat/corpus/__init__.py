@@ -63,7 +63,7 @@ def _listed() -> str:
 
 def _digest(path: Path) -> str:
     """SHA-256 of the file. Raises UserError where it is no file, empty, or not UTF-8."""
-    digest, decoder = hashlib.sha256(), codecs.getincrementaldecoder("utf-8")()
+    digest, decoder = hashlib.sha256(), codecs.getincrementaldecoder("utf-8-sig")()
     found = False
     try:
         if not path.is_file():  # opening a FIFO would wait for its writer

@@ -14,6 +14,7 @@ import re
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from typing import IO, Protocol
 from quantchat import paths
 from quantchat.errors import UserError
 from quantchat.host.leash import kill_all
+from quantchat.host.limits import usable_cpus
+from quantchat.host.log_end import end_of
 from quantchat.worker import launch
 from quantchat.worker.protocol import (
     Command,
@@ -75,6 +78,10 @@ class WorkerEnded(Exception):
     @property
     def reason(self) -> str:
         """One line on how it ended."""
+        if self.returncode == -signal.SIGXCPU:
+            return "the tokenizer or the chat template computed without an end: the worker is ended"
+        if self.returncode == -signal.SIGABRT and _NO_MEMORY in self._end_of_log():
+            return "the tokenizer, or other native code, wanted more memory than it may take"
         if self.returncode == -signal.SIGKILL:
             return "the worker was killed (signal 9)"
         if self.returncode < 0:
@@ -84,6 +91,15 @@ class WorkerEnded(Exception):
                 name = f"signal {-self.returncode}"
             return f"the worker died of {name}"
         return f"the worker ended unexpectedly (exit status {self.returncode})"
+
+    def _end_of_log(self) -> str:
+        with contextlib.suppress(OSError):
+            return end_of(self.log, 2**16)
+        return ""
+
+
+_NO_MEMORY = "memory allocation of"
+"""So begins what Rust says of memory that it does not get, before it ends the process."""
 
 
 class Worker(Protocol):
@@ -233,15 +249,17 @@ def interpreter(python: str | None, env: str | None) -> str | None:
 
 def _executable(place: Place) -> tuple[str, dict[str, str]]:
     """The executable and its environment; another interpreter gets none of our module paths."""
-    # What torch.compile makes is kept with the checkpoints: a second start finds it. It is code
-    # that will be run, so its folder is made here: Inductor would let the umask decide on it.
-    compiled = paths.cache_dir() / "compiled"
-    with contextlib.suppress(OSError):  # a cache that is read only: Inductor has its say when asked
-        paths.private(compiled)
-    environment = {**SURROUNDINGS, "TORCHINDUCTOR_CACHE_DIR": str(compiled)}
+    environment = {
+        **SURROUNDINGS,
+        **_folders(),
+        # OpenMP knows the affinity and no CPU quota. Each request names its own threads; this is
+        # for loading, and for jobs.
+        "OMP_NUM_THREADS": str(usable_cpus()),
+    }
     if older := os.environ.get("PYTORCH_CUDA_ALLOC_CONF"):  # which the newer name overrides
         environment["PYTORCH_ALLOC_CONF"] = older
     environment |= os.environ
+    environment["MPLBACKEND"] = "agg"  # a notebook's own names a module that is not here
     python = sys.executable
     if place.python is not None:
         python = str(Path(place.python).expanduser())
@@ -253,6 +271,35 @@ def _executable(place: Place) -> tuple[str, dict[str, str]]:
         beside = str(Path(found).absolute().parent)
         environment["PATH"] = os.pathsep.join((environment.get("PATH") or os.defpath, beside))
     return python, environment
+
+
+def _folders() -> dict[str, str]:
+    """Variables that name folders: else libraries choose some by a fixed name below /tmp."""
+    cache = paths.cache_dir()
+    # Both hold code that will be run, so they are made here: the libraries would let the umask
+    # decide who may write to them. They outlive a worker: a second start finds what was compiled.
+    compiled, modules = cache / "compiled", cache / "modules"
+    for folder in (compiled, modules):
+        with contextlib.suppress(OSError):  # a cache that is read only: said once it is needed
+            paths.private(folder)
+    hub = paths.hub_cache()
+    if not paths.can_be_written(hub) and not hub.is_dir():
+        hub = cache / "huggingface" / "hub"  # GPTQModel makes this folder when it is imported
+    named = {
+        "TORCHINDUCTOR_CACHE_DIR": str(compiled),
+        # Said aloud: where nothing is said GPTQModel takes /tmp/tokenicer_hf_home, any user's.
+        "HF_HOME": str(paths.hub_home()),
+        "HF_HUB_CACHE": str(hub),
+        "HF_MODULES_CACHE": str(modules),
+    }
+    if not paths.has_home():  # libraries would make a folder that is called `~`
+        named |= {"HOME": str(cache), "USER": str(os.getuid())}
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        with contextlib.suppress(OSError):
+            named["TMPDIR"] = str(paths.temporary_dir())
+    return named
 
 
 def new_log(label: str) -> Path:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from quantchat.host.limits import MemoryLimits, usable_cpus
 
 RESCAN_S = 5.0
 """How long a worker's list of child processes is believed: finding them reads all of /proc."""
@@ -24,12 +25,13 @@ class HostSample:
     cpu: str
     """Model name."""
     cores: int
-    """Logical cores this process may run on."""
+    """Logical cores this process may use at once (see `host/limits.py`)."""
     cpu_percent: float | None
     """Busy share of all logical cores since the sample before; None in the first."""
     ram_used: int
-    """Bytes that programs could not get without swapping: total minus available."""
+    """Bytes that this process could not get without swapping: total minus available."""
     ram_total: int
+    """Bytes this process may use at most: fewer than the machine has where a cgroup limits it."""
 
 
 class Host:
@@ -37,7 +39,8 @@ class Host:
 
     def __init__(self) -> None:
         self._cpu = cpu_name()
-        self._cores = available_cores()
+        self._cores = usable_cpus()
+        self._memory = MemoryLimits()
         self._last: tuple[float, float] | None = None
 
     def sample(self) -> HostSample:
@@ -48,7 +51,7 @@ class Host:
             busy, total = now[0] - self._last[0], now[1] - self._last[1]
             busy_percent = min(100.0, max(0.0, 100 * busy / total))
         self._last = now
-        memory = psutil.virtual_memory()
+        memory = self._memory.usable()
         return HostSample(
             cpu=self._cpu,
             cores=self._cores,
@@ -87,11 +90,6 @@ def cpu_has(flag: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
         return False
     flags = (line.partition(":")[2].split() for line in lines if line.startswith("flags"))
     return flag in next(flags, [])
-
-
-def available_cores() -> int:
-    """Logical cores this process may run on: fewer than the machine has where it is confined."""
-    return len(os.sched_getaffinity(0))
 
 
 class ProcessTree:

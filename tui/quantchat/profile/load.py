@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from quantchat.errors import UserError
+from quantchat.files import is_file, is_folder
 from quantchat.profile.mistakes import Mistake, mistakes, written
 from quantchat.profile.model import AnyVariant, AutoGptq, Gptq, OpenAI, Profile
 from quantchat.profile.table import is_path
 from quantchat.profile.toml_text import KeyLines, KeyPath, TomlError, parse
 from quantchat.text import one_line
+from quantchat.worker.input_files import Unreadable, decoded, read_regular
 
 MAX_BYTES = 256 * 1024
 """Largest profile that is read. A long one has a few kilobytes."""
@@ -79,33 +80,23 @@ def _named(
     for name in () if isinstance(variant, OpenAI) else _FOLDERS:  # a server has its own
         named = getattr(variant, name, None)
         if named is not None and is_path(named):
-            yield (name,), named, Path.is_dir, "no such folder"
+            yield (name,), named, is_folder, "no such folder"
     if variant.python and "/" in variant.python:
-        yield ("python",), variant.python, Path.is_file, "no such file"
+        yield ("python",), variant.python, is_file, "no such file"
     made = getattr(variant, "quantize", None)
     if made and made.calibration_file:
-        yield ("quantize", "calibration"), made.calibration_file, Path.is_file, "no such file"
+        yield ("quantize", "calibration"), made.calibration_file, is_file, "no such file"
 
 
 def read(path: Path) -> str:
     """The text of the file at `path`, as a profile may have it. Raises ProfileError."""
     where = str(path)
     try:
-        # Looked at before it is opened: opening a FIFO would wait for its writer.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise _single(where, "is a folder" if path.is_dir() else "is no regular file")
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = error.strerror if isinstance(error, OSError) else None
-        raise _single(where, f"cannot be read: {reason or error}") from error
-    if len(data) > MAX_BYTES:
-        raise _single(where, f"is larger than a profile may be, {MAX_BYTES // 1024} KiB")
-    try:
-        return data.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise _single(f"{where}:{line}", "is not UTF-8", "save the file as UTF-8") from None
+        return decoded(read_regular(path, MAX_BYTES)).replace("\r\n", "\n")
+    except OSError as error:
+        raise _single(where, f"cannot be read: {error.strerror or error}") from error
+    except Unreadable as error:
+        raise _single(f"{where}:{error.line}", str(error), "save the file as UTF-8") from None
 
 
 def loads(text: str, *, where: str, folder: Path) -> Profile:

@@ -10,7 +10,7 @@ from collections import Counter
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from quantchat import paths
 from quantchat.profile.quantize import Quantize
@@ -19,7 +19,22 @@ from quantchat.worker.redaction import names_secret
 
 DEMO_MODEL = "demo:smollm2-135m-instruct"
 
-Address = Annotated[str, Field(pattern=r"^https?://[^\s@]+$", max_length=2000)]
+
+def _address(value: str) -> str:
+    """`value`, if it can be taken apart: a bracket is left open in `http://[::1`."""
+    try:
+        parts = urlsplit(value.replace("{port}", "1"))
+        if not parts.hostname:
+            raise ValueError("names no host")
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError(f"is no address: {error}") from None
+    return value
+
+
+Address = Annotated[
+    str, Field(pattern=r"^https?://[^\s@]+$", max_length=2000), AfterValidator(_address)
+]
 """Of a server, without a login."""
 
 EnvironmentName = Annotated[str, Field(pattern=f"^{paths.ENVIRONMENT}$")]

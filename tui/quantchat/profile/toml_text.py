@@ -21,7 +21,8 @@ KeyPath = tuple[str | int, ...]
 """From the top of the file to a value: keys, and 0-based indexes into lists."""
 
 MAX_DOTS = 2000
-"""Dots a line may have: the parser's time and memory are quadratic in the depth of a dotted key."""
+"""Dots a line may have: the parser's time and memory are quadratic in the depth of a dotted key. So
+of several lines the squares are added: they may have what one line may."""
 
 MAX_EFFORT = 1_000_000
 """Characters parsed to split one text into statements; what lies beyond has no known line."""
@@ -60,9 +61,11 @@ class TomlError(ValueError):
 
 def parse(text: str) -> dict[str, Any]:
     """Return the parsed `text`. Raises TomlError, and nothing else."""
+    effort = 0
     for number, line in enumerate(text.split("\n"), start=1):
-        if line.count(".") > MAX_DOTS:
-            raise TomlError(f"more than {MAX_DOTS} dots on one line", line=number)
+        effort += line.count(".") ** 2
+        if effort > MAX_DOTS**2:
+            raise TomlError("too many dots, on this line and those above", line=number)
     try:
         parsed: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -19,7 +19,8 @@ from quantchat.quantize.maker import MakeFailed
 from quantchat.quantize.stages import Stage, Work
 from quantchat.quantize.weights import FromWeights, Weights
 from quantchat.text import one_line
-from quantchat.worker.jobs.calibration_text import SHAPE, Unreadable, read
+from quantchat.worker.input_files import Unreadable
+from quantchat.worker.jobs.calibration_text import SHAPE, read
 from quantchat.worker.versions import versions
 
 Part = Literal["calibration", "held out"]

@@ -14,11 +14,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from quantchat import paths
 from quantchat.errors import UserError
 from quantchat.metrics.model_files import ModelFiles, TensorInfo
 from quantchat.quantize.sources import Named
 from quantchat.text import one_line
 from quantchat.worker.engines.model_folder import CONFIG, QUANTIZE_CONFIGS
+from quantchat.worker.input_files import MOST_JSON, open_regular, read_regular
 
 MOST_HEADER = 100_000_000
 """Longest header there may be, in bytes: the format's own limit."""
@@ -60,7 +62,9 @@ def _cached(named: Named) -> Path | None:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        config = try_to_load_from_cache(named.model, "config.json", revision=named.revision)
+        config = try_to_load_from_cache(
+            named.model, "config.json", cache_dir=paths.hub_cache(), revision=named.revision
+        )
     except HFValidationError:  # a name that no hub has
         return None
     return Path(config).parent if isinstance(config, str) else None
@@ -140,7 +144,7 @@ def _weight_files(folder: Path) -> list[Path]:
 def _header(file: Path) -> tuple[dict[str, TensorInfo], dict[str, Place]]:
     """The tensors in `file`, and where each lies."""
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             length = int.from_bytes(stream.read(8), "little")
             if not 2 <= length <= MOST_HEADER:
                 raise _not_understood(file, "is no safetensors file")
@@ -174,7 +178,7 @@ def _tensor(file: Path, described: Any) -> TensorInfo:
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        body = json.loads(file.read_bytes())
+        body = json.loads(read_regular(file, MOST_JSON))
     except OSError as error:
         raise _cannot_read(file, error) from error
     except (ValueError, RecursionError) as error:

@@ -82,7 +82,7 @@ def resolve(model: str) -> Named:
         if path.is_dir():
             return Named(str(path))
         what = "is a file, and a model is a folder" if path.is_file() else "no such folder"
-    except (OSError, RuntimeError) as error:  # too long for a path; `~` of nobody
+    except (OSError, ValueError, RuntimeError) as error:  # too long for a path; `~` of nobody
         what = str(error)
     raise UserError(
         one_line(what),

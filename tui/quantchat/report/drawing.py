@@ -8,13 +8,19 @@ Design" (2008), which all kinds of colour vision tell apart.
 from __future__ import annotations
 
 import io
+import os
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
+
+from quantchat import paths
+from quantchat.errors import UserError
+from quantchat.text import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -139,6 +145,7 @@ def _local(name: str) -> str:
 
 
 def _saved(plot: Plot, kind: str, *, title: bool) -> bytes:
+    _import_matplotlib()
     from matplotlib.figure import Figure
     from matplotlib.font_manager import FontProperties
 
@@ -154,6 +161,25 @@ def _saved(plot: Plot, kind: str, *, title: bool) -> bytes:
         metadata = {"Date": None} if kind == "svg" else {"Software": None}
         figure.savefig(file, format=kind, dpi=_PNG_DPI, metadata=metadata)
     return file.getvalue()
+
+
+def _import_matplotlib() -> None:
+    """Import it without a screen, and with a folder for its list of fonts. Raises UserError.
+
+    A notebook's MPLBACKEND, which its terminals have too, names a module that is not here.
+    """
+    if "matplotlib" in sys.modules:
+        return
+    os.environ["MPLBACKEND"] = "agg"
+    if not paths.has_home():
+        os.environ.setdefault("MPLCONFIGDIR", str(paths.private(paths.cache_dir() / "matplotlib")))
+    try:
+        import matplotlib  # noqa: F401
+    except Exception as error:  # what is wrong with its own folder or matplotlibrc, in many kinds
+        raise UserError(
+            f"matplotlib, which draws the plots, cannot begin: {one_line(str(error))[:200]}",
+            mend="set MPLCONFIGDIR to a folder that can be written, and look at any matplotlibrc",
+        ) from error
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from quantchat.errors import UserError
+from quantchat.files import is_folder
 from quantchat.report import csv_tables, output
 from quantchat.report.markdown import OURS as OUR_MARKDOWN
 from quantchat.report.markdown import markdown
@@ -35,7 +36,7 @@ def form_of(name: str) -> Form:
             where=name,
             mend="name a file that ends in .html or .md, or a folder; one called so is ./-",
         )
-    if name.endswith(os.sep) or Path(name).is_dir():
+    if name.endswith(os.sep) or is_folder(Path(name)):
         return "folder"
     ending = Path(name).suffix
     if ending.lower() not in _FORMS:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import re
 import traceback
+from dataclasses import replace
 
+from quantchat.worker.environment_failures import environment_failure
 from quantchat.worker.protocol import Failed
 from quantchat.worker.redaction import redacted
 
@@ -76,7 +78,10 @@ def describe(error: BaseException, *, turn: int = -1, loading: str = "") -> Fail
             "load the variant anew; if it comes back, `nvidia-smi -q` and the Xid lines of `dmesg` "
             "tell whether the GPU is at fault",
         )
-    if isinstance(error, ModuleNotFoundError):
+    if (of_environment := environment_failure(error, loading)) is not None:
+        reason, mend = _shortened(redacted(of_environment.reason)), redacted(of_environment.mend)
+        return replace(of_environment, reason=reason, mend=mend, turn=turn)
+    if isinstance(error, ModuleNotFoundError) and error.name:
         return Failed(
             "missing_library",
             f"the library {error.name} is not installed for this interpreter",
@@ -88,6 +93,14 @@ def describe(error: BaseException, *, turn: int = -1, loading: str = "") -> Fail
             "missing_library",
             _shortened(f"cannot load {loading}: {text}" if loading else text),
             "install it for this interpreter, or use the engine made for this checkpoint",
+            turn,
+        )
+    if type(error).__name__ == "PanicException":  # of Rust: the tokenizers library gives up
+        return Failed(
+            "unsupported",
+            _shortened(f"the tokenizer cannot take this text: {text}"),
+            "a pattern in tokenizer.json tries too much: lend the model another tokenizer"
+            " (`tokenizer` in the profile)",
             turn,
         )
     what = f"{type(error).__name__}: {text}" if text else type(error).__name__

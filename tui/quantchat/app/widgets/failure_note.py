@@ -21,6 +21,7 @@ TITLES = {
     "cannot_start": "Cannot start",
     "fetch_failed": "Could not be fetched",
     "no_space": "No space left",
+    "environment": "Something around the model is wrong",
     "cannot_write": "Cannot be written",
     "unsupported": "Not supported here",
     "not_responding": "The worker does not respond",

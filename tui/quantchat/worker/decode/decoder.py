@@ -15,6 +15,7 @@ from quantchat.worker.failures import Refused
 from quantchat.worker.memory import LedgerReader
 from quantchat.worker.outbox import Outbox
 from quantchat.worker.protocol import Force, Forced, Generate, Message, Started
+from quantchat.worker.text_bounds import Interrupted, bounded
 from quantchat.worker.variant import Ledger
 
 WARM_UP_TOKENS = 32
@@ -49,7 +50,14 @@ class Decoder:
         Raises Refused(context_full) where the prompt leaves no room for an answer.
         """
         self._set_threads(request.threads)
-        prompt = self._prompt(request.messages, request.prompt_tokens)
+        try:
+            with bounded("reading the prompt", lambda: stopped(request.turn)):
+                prompt = self._prompt(request.messages, request.prompt_tokens)
+        except Interrupted:
+            outbox.send(Started(request.turn, received_ns, 0, 0))
+            outbox.begin(request.turn)
+            outbox.end(request.turn, "stop", time.perf_counter_ns())
+            return
         if request.fresh:
             self.forget()
         room = self._loaded.context_length - len(prompt)
@@ -81,7 +89,8 @@ class Decoder:
     def force(self, request: Force, overtaken: Callable[[], bool]) -> Forced:
         """How likely given output tokens are. The kept KV cache stays as it is. Raises Refused."""
         self._set_threads(request.threads)
-        prompt = self._prompt(request.messages, request.prompt_tokens)
+        with bounded("reading the prompt"):
+            prompt = self._prompt(request.messages, request.prompt_tokens)
         return force(self._loaded, prompt, request, overtaken)
 
     def _prompt(self, messages: list[Message], tokens: int) -> list[int]:

@@ -41,14 +41,15 @@ def load(
     """
     if command.engine not in _MODULES:
         raise Refused("unsupported", f"no engine is named {command.engine!r}")
-    asked, options = command, command.options
+    asked, options, note = command, command.options, ""
     gguf = bool(options.get("gguf_file"))
     if Path(command.model).is_dir():
         check_kind(command.model, command.engine, gguf=gguf)
     else:
         stage(FETCHING)
         check_kind(str(described(command)), command.engine, gguf=gguf)
-        command = replace(command, model=str(checkpoint(command, fetching)), revision=None)
+        found = checkpoint(command, fetching)
+        command, note = replace(command, model=str(found.folder), revision=None), found.note
     command = fetch_lent(command)
     stage("importing libraries")
     import torch
@@ -59,6 +60,7 @@ def load(
     adapter = _adapter(command.options.get("adapter"))
     loaded: Loaded = importlib.import_module(_MODULES[command.engine]).load(command, stage)
     loaded.command = asked
+    loaded.note = "; ".join(filter(None, (note, loaded.note)))
     if adapter is not None:
         from quantchat.worker.engines.adapter import attach, digest
 

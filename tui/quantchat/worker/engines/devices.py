@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.worker.failures import Refused, on_one_line
+from quantchat.worker.input_files import MOST_JSON, read_regular
 from quantchat.worker.protocol import Load
 
 _DRIVERS = (Path("/dev/nvidiactl"), Path("/usr/lib/wsl/lib/libcuda.so.1"))
@@ -158,7 +159,7 @@ def weights_on_disk(model: str) -> int:
     """Bytes of the safetensors in the folder `model`: of those the index names, if there is one."""
     files = set(Path(model).glob("*.safetensors"))
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
-        index = json.loads((Path(model) / "model.safetensors.index.json").read_bytes())
+        index = json.loads(read_regular(Path(model) / "model.safetensors.index.json", MOST_JSON))
         files = {Path(model) / name for name in index["weight_map"].values()}
     return sum(file.stat().st_size for file in files)
 

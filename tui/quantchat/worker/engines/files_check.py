@@ -5,13 +5,18 @@ Costs milliseconds: JSON is parsed, of safetensors only the headers are read.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from quantchat.worker.engines.model_folder import CONFIG, DESCRIBING, ModelFolder, Problem
 from quantchat.worker.failures import Refused
+from quantchat.worker.input_files import MOST_JSON, open_regular, read_regular
 
 _INDEX = "model.safetensors.index.json"
 _JSON = (
@@ -67,11 +72,16 @@ def check_files(model: str, *, gguf: bool = False, tokenizer: bool = True) -> No
     folder = Path(model)
     if not folder.is_dir():
         return
+    for file in folder.iterdir():
+        if file.exists() and not file.is_file() and not file.is_dir():
+            # A library would open it: a FIFO waits for its writer, a device has no end.
+            raise _damaged(folder, file.name, "is no regular file")
     bodies = {name: json_object(folder / name) for name in _JSON if (folder / name).exists()}
     if gguf:
         return
     if CONFIG not in bodies:
         raise _damaged(folder, CONFIG, "is missing")
+    _refuse_kernels(bodies[CONFIG])
     held = {file.name: tensor_names(file) for file in sorted(folder.glob("*.safetensors"))}
     if _INDEX in bodies:
         _check_index(folder, bodies[_INDEX], held)
@@ -79,6 +89,26 @@ def check_files(model: str, *, gguf: bool = False, tokenizer: bool = True) -> No
         raise _damaged(folder, _INDEX, "is missing")
     if tokenizer:
         check_tokenizer(folder)
+
+
+def _refuse_kernels(config: Any) -> None:
+    """Refuse a config that names a kernel of a hub: transformers fetches and runs its code."""
+    if isinstance(config, list):
+        for one in config:
+            _refuse_kernels(one)
+    for key, value in config.items() if isinstance(config, dict) else ():
+        named = value.values() if isinstance(value, dict) else [value]
+        if key.endswith("_implementation"):
+            for kernel in named:
+                if isinstance(kernel, str) and "/" in kernel:
+                    raise Refused(
+                        "unsupported",
+                        f"config.json asks for the kernel {kernel} of a hub, which is code ({key})",
+                        "take that key out of a copy of the model; `attention` in the profile"
+                        " chooses among those that are installed",
+                    )
+        else:
+            _refuse_kernels(value)
 
 
 def check_tokenizer(folder: Path) -> None:
@@ -108,7 +138,8 @@ def _check_index(folder: Path, index: dict[str, Any], held: dict[str, set[str]])
 def json_object(file: Path) -> dict[str, Any]:
     """The JSON object in `file`. Raises Refused."""
     try:
-        body = json.loads(file.read_bytes())
+        with _file_itself(file):
+            body = json.loads(read_regular(file, MOST_JSON))
     except (ValueError, RecursionError) as error:
         raise _damaged(file.parent, file.name, "is no JSON, or cut short") from error
     if not isinstance(body, dict):
@@ -122,8 +153,8 @@ def tensor_names(file: Path) -> set[str]:
     The format: 8 bytes with the header's length, little-endian; the header, JSON; the data.
     Raises Refused.
     """
-    size = file.stat().st_size
-    with file.open("rb") as stream:
+    with _file_itself(file), open_regular(file) as stream:
+        size = os.fstat(stream.fileno()).st_size
         length = int.from_bytes(stream.read(8), "little")
         if size < 8 or length > min(_LONGEST_HEADER, size - 8):
             raise _damaged(file.parent, file.name, "is cut short, or its header is damaged")
@@ -145,6 +176,17 @@ def tensor_names(file: Path) -> set[str]:
 
 def _refused(problem: Problem) -> Refused:
     return Refused(problem.kind, problem.what, problem.mend)
+
+
+@contextlib.contextmanager
+def _file_itself(file: Path) -> Iterator[None]:
+    """Refuse what is no file, or a far too large one. Raises Refused; OSError of the disk's."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EFBIG, errno.EISDIR):
+            raise
+        raise _damaged(file.parent, file.name, f"cannot be read: {error.strerror}") from error
 
 
 def _damaged(folder: Path, file: str, what: str) -> Refused:

@@ -17,6 +17,7 @@ from typing import Any
 
 from quantchat.worker.engines.loaded import choose_dtype
 from quantchat.worker.failures import Refused, on_one_line
+from quantchat.worker.input_files import MOST_JSON, read_regular
 from quantchat.worker.protocol import Load
 from quantchat.worker.triton_needs import lacking
 
@@ -85,7 +86,7 @@ def quantization(model: str, config: Any) -> dict[str, Any]:
     told = getattr(config, "quantization_config", None)
     if told is None:  # as auto-gptq saved it
         with contextlib.suppress(OSError, ValueError):
-            told = json.loads((Path(model) / "quantize_config.json").read_bytes())
+            told = json.loads(read_regular(Path(model) / "quantize_config.json", MOST_JSON))
     body = told if isinstance(told, dict) else told.to_dict() if told is not None else {}
     return {
         "bits": int(body.get("bits") or 4),

@@ -11,6 +11,7 @@ from quantchat.worker.engines.files_check import check_tokenizer, json_object
 from quantchat.worker.engines.hub import NO_WEIGHTS, fetched_named
 from quantchat.worker.failures import Refused
 from quantchat.worker.protocol import Load
+from quantchat.worker.text_bounds import bounded
 
 
 def load_tokenizer(command: Load, **more: Any) -> Any:
@@ -24,9 +25,10 @@ def load_tokenizer(command: Load, **more: Any) -> Any:
     lent = command.options.get("tokenizer")
     if lent:
         more.pop("gguf_file", None)
-    tokenizer = AutoTokenizer.from_pretrained(
-        lent or command.model, trust_remote_code=command.trust_remote_code, **more
-    )
+    with bounded("loading the tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(
+            lent or command.model, trust_remote_code=command.trust_remote_code, **more
+        )
     if not tokenizer.chat_template and (found := _of_the_processor(lent or command.model)):
         tokenizer.chat_template = found
     known = _vocabulary(Path(command.model)) if lent else 0

@@ -7,9 +7,16 @@ calibration have it.
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
+
+from quantchat.worker.input_files import (
+    Unreadable,
+    decoded,
+    is_json_lines,
+    json_lines,
+    read_regular,
+)
 
 Record = dict[str, Any]
 
@@ -21,26 +28,12 @@ MOST_BYTES = 64 * 2**20
 SHAPE = 'a line is {"messages": [{"role": …, "content": …}, …]}, {"text": …}, or a JSON string'
 
 
-class Unreadable(ValueError):
-    """What is wrong with a calibration text, on which `line` (1-based; 0: all of it)."""
-
-    def __init__(self, what: str, line: int = 0) -> None:
-        super().__init__(what)
-        self.line = line
-
-
 def read(file: Path) -> tuple[list[Record], str]:
     """Return the records of `file` and its SHA-256. Raises Unreadable and OSError."""
-    with file.open("rb") as stream:
-        data = stream.read(MOST_BYTES + 1)
-    if len(data) > MOST_BYTES:
-        raise Unreadable(f"is larger than {MOST_BYTES // 2**20} MiB")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise Unreadable("is not UTF-8", data.count(b"\n", 0, error.start) + 1) from error
-    lines = file.suffix.lower() in (".jsonl", ".ndjson", ".json")
-    return (parse_jsonl(text) if lines else parse_plain(text)), hashlib.sha256(data).hexdigest()
+    data = read_regular(file, MOST_BYTES)
+    text = decoded(data)
+    records = parse_jsonl(text) if is_json_lines(file) else parse_plain(text)
+    return records, hashlib.sha256(data).hexdigest()
 
 
 def parse_plain(text: str) -> list[Record]:
@@ -52,16 +45,7 @@ def parse_plain(text: str) -> list[Record]:
 
 def parse_jsonl(text: str) -> list[Record]:
     """Return the records of JSON Lines; blank lines are passed over. Raises Unreadable."""
-    records = []
-    # Only line feeds end a line: JSON may hold U+2028 as it is.
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise Unreadable("is not JSON", number) from error
-        records.append(record(value, number))
+    records = [record(value, number) for number, value in json_lines(text)]
     if not records:
         raise Unreadable("holds no text")
     return records

@@ -10,9 +10,10 @@ from typing import Any
 
 from quantchat.worker.engines.devices import choose_device
 from quantchat.worker.failures import Refused, first_line
+from quantchat.worker.input_files import Unreadable
 from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.amount import Amount, amount
-from quantchat.worker.jobs.calibration_text import Record, Unreadable, read, record
+from quantchat.worker.jobs.calibration_text import Record, read, record
 from quantchat.worker.jobs.chats import ids, write
 from quantchat.worker.jobs.groups import widest_of
 from quantchat.worker.jobs.workplace import local_folder, settle, tokenizer_for

@@ -13,6 +13,7 @@ from quantchat.worker.engines.files_check import check_kind
 from quantchat.worker.engines.hub import checkpoint, described, of_mib
 from quantchat.worker.engines.tokenizer import fetch_lent, load_tokenizer
 from quantchat.worker.failures import Refused
+from quantchat.worker.input_files import MOST_JSON, read_regular
 from quantchat.worker.jobs import Report
 from quantchat.worker.protocol import Load
 
@@ -67,7 +68,10 @@ def local_folder(options: dict[str, Any], report: Report) -> str:
     revision, trusted = options["revision"], options["trusted"]
     command = Load("", model, {}, revision=revision, trust_remote_code=trusted)
     check_kind(str(described(command)), "transformers")
-    return str(checkpoint(command, tell))
+    found = checkpoint(command, tell)
+    if found.note:
+        report(0, 0, found.note)
+    return str(found.folder)
 
 
 def lent(options: dict[str, Any]) -> dict[str, Any]:
@@ -84,7 +88,7 @@ def tokenizer_for(options: dict[str, Any], folder: str, **more: Any) -> Any:
 def refuse_quantized(folder: str) -> None:
     """Raise Refused where the model in `folder` is quantized already, or is none."""
     try:
-        config = json.loads(Path(folder, "config.json").read_bytes())
+        config = json.loads(read_regular(Path(folder, "config.json"), MOST_JSON))
     except (OSError, ValueError) as error:
         raise Refused(
             "bad_checkpoint",

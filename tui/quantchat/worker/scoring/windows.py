@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.worker.failures import Refused
+from quantchat.worker.input_files import ENCODING
 
 _CHARACTERS = 16
 """Characters read for each token that is wanted; a token of English has about four."""
@@ -67,7 +68,7 @@ def read_tokens(tokenizer: Any, text: Path, most: int) -> Tokens:
     """The first `most` tokens of the file `text`; all of them with 0."""
     begin = _begin(tokenizer)
     before = [] if begin is None else [begin]
-    with text.open(encoding="utf-8", newline="") as file:
+    with text.open(encoding=ENCODING, newline="") as file:
         head = file.read(most * _CHARACTERS if most else -1)
         ids = before + _encode(tokenizer, head)
         # The last token of a text that is cut short may be another one's first half.

@@ -1,0 +1,164 @@
+"""Faults of the environment, told apart from those of a model's files.
+
+A folder that cannot be written, a full disk, a proxy, an encoding: the libraries raise them out of
+the middle of loading, in many kinds. Each is reported with its path, and with the variable that
+names another one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from quantchat.worker.protocol import Failed
+
+KIND = "environment"
+
+_FOLDERS = {
+    "HF_HUB_CACHE": ("the hub's cache", "set HF_HOME or HF_HUB_CACHE"),
+    "HF_MODULES_CACHE": ("the folder for code that models bring", "set HF_MODULES_CACHE"),
+    "HF_HOME": ("the folder of the Hugging Face libraries", "set HF_HOME"),
+    "TORCHINDUCTOR_CACHE_DIR": ("the folder for compiled code", "set QUANTCHAT_CACHE"),
+    "TRITON_CACHE_DIR": ("the folder for compiled code", "set TRITON_CACHE_DIR"),
+    "TORCH_EXTENSIONS_DIR": ("the folder for compiled kernels", "set TORCH_EXTENSIONS_DIR"),
+    "TMPDIR": ("the temporary folder", "set TMPDIR"),
+    "XDG_CACHE_HOME": ("the cache folder", "set XDG_CACHE_HOME"),
+    "HOME": ("the home directory", "set HOME"),
+}
+"""By the variable that names it: what a folder is for, and how another one is named."""
+
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_TOO_MANY = (errno.EMFILE, errno.ENFILE)
+_BROKEN = (errno.EIO, errno.ESTALE, errno.ENXIO)
+_GRAVE = (*_FORBIDDEN, *_FULL, *_TOO_MANY, *_BROKEN)
+
+_NETWORK = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "ssl", "socket")
+"""Libraries whose exceptions are the network's, where they have no path."""
+_ANSWERED = ("HTTPStatusError", "HTTPError", "HfHubHTTPError")
+"""A server that was reached has said these."""
+
+
+def environment_failure(error: BaseException, loading: str = "") -> Failed | None:
+    """Return what of the environment is behind `error`; None where it may be the model's files.
+
+    `loading` is the folder or id of the model that is loaded, for the reason's first words.
+    """
+    for one in _chain(error):
+        if (found := _of(one, loading)) is not None:
+            kind, reason, mend = found
+            return Failed(kind, f"cannot load {loading}: {reason}" if loading else reason, mend)
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """`error`, and what it was raised from; of what was only being handled, the faults of files.
+
+    A library often tries one thing, handles that it is missing, and fails at another.
+    """
+    seen: list[BaseException] = []
+    one: BaseException | None = error
+    while one is not None and one not in seen and len(seen) < 16:
+        seen.append(one)
+        following = one.__cause__ or one.__context__
+        if following is not one.__cause__ and getattr(following, "errno", None) not in _GRAVE:
+            following = None
+        one = following
+    yield from seen
+
+
+def _of(error: BaseException, loading: str) -> tuple[str, str, str] | None:
+    """Kind, reason and what to do, of one exception."""
+    text = " ".join(str(error).split())
+    if "No usable temporary directory" in text:
+        return KIND, "no temporary folder can be written", "set TMPDIR to a folder that can"
+    if "uid not found" in text or "Could not determine home directory" in text:
+        return (
+            KIND,
+            f"this user ({os.getuid()}) has no home directory and no passwd entry",
+            "set HOME and USER",
+        )
+    if isinstance(error, UnicodeError) and _by_locale(error):
+        return (
+            KIND,
+            f"text cannot be read or written in this locale's encoding: {text[:150]}",
+            "set LANG to a UTF-8 locale, e.g. C.UTF-8, or PYTHONUTF8=1",
+        )
+    if isinstance(error, subprocess.SubprocessError):
+        program = getattr(error, "cmd", "")
+        name = program if isinstance(program, str) else " ".join(map(str, program))[:100]
+        return KIND, f"a program failed: {name or text[:100]}", "look at the worker's log"
+    if isinstance(error, OSError) and error.errno is not None and not _of_network(error):
+        return _of_file(error, loading)
+    if _of_network(error) or (loading and re.search(r"\bproxy\b", text, re.IGNORECASE)):
+        return _network(error, text)  # a proxy's address that is none is a ValueError
+    return None
+
+
+def _by_locale(error: UnicodeError) -> bool:
+    """Whether the encoding is one that the locale chose: files of models are in UTF-8."""
+    encoding = str(getattr(error, "encoding", "")).lower()
+    return bool(encoding) and not encoding.startswith("utf")
+
+
+def _of_network(error: BaseException) -> bool:
+    kind = type(error)
+    if kind.__name__ in _ANSWERED:
+        return False
+    of_library = kind.__module__.partition(".")[0].lstrip("_") in _NETWORK
+    return of_library or isinstance(error, ConnectionError | TimeoutError)
+
+
+def _network(error: BaseException, text: str) -> tuple[str, str, str]:
+    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    if "proxy" in said.lower():
+        mend = f"look at {_set('HTTPS_PROXY', 'HTTP_PROXY', 'ALL_PROXY')}"
+    elif "ssl" in said.lower() or "certificate" in said.lower():
+        mend = "set SSL_CERT_FILE to the certificates of your network"
+    else:
+        mend = "check the network and HF_ENDPOINT, or name a folder that holds the model"
+    return "fetch_failed", f"the network failed: {said[:200]}", mend
+
+
+def _set(*names: str) -> str:
+    """Those of the variables that are set, in any case of letters; all of them where none is."""
+    there = [name for name in names if os.environ.get(name) or os.environ.get(name.lower())]
+    return ", ".join(there or names)
+
+
+def _of_file(error: OSError, loading: str) -> tuple[str, str, str] | None:
+    named = error.filename if error.filename is not None else error.filename2
+    path = os.fsdecode(named) if isinstance(named, str | bytes | os.PathLike) else ""
+    why = f"{path}: {error.strerror}" if path else str(error.strerror)
+    label, cure = variable_for(path)
+    if error.errno in _FULL:
+        cure = f"make room, or {cure} to a folder on another disk" if cure else "make room there"
+        return "no_space", f"the disk is full: {why}", cure
+    if error.errno in _TOO_MANY:
+        return KIND, f"too many open files: {why}", "raise the limit: ulimit -n 4096"
+    if error.errno in _BROKEN:
+        return KIND, f"the disk or its network fails: {why}", "look at `dmesg`, then retry"
+    own = loading.startswith("/") and _below(path, loading)
+    if error.errno in _FORBIDDEN:
+        if own or not cure:
+            return KIND, why, "let this user read it, or name a copy that can be read"
+        return KIND, f"{label} cannot be used: {why}", f"{cure} to a folder that can be written"
+    if error.errno == errno.ENOENT and path and "/" not in path:
+        return KIND, f"the program {path} is not there", f"install {path}"
+    return None  # of the model's own files
+
+
+def variable_for(path: str, environ: Mapping[str, str] = os.environ) -> tuple[str, str]:
+    """What the folder around `path` is for, and how another is named; both empty if unknown."""
+    named = {"TMPDIR": "/tmp", **environ}  # noqa: S108 - where TMPDIR is not set
+    around = [(name, folder) for name in _FOLDERS if (folder := named.get(name))]
+    inner = [(len(folder), name) for name, folder in around if _below(path, folder)]
+    return _FOLDERS[max(inner)[1]] if inner else ("", "")
+
+
+def _below(path: str, folder: str) -> bool:
+    return bool(path) and Path(folder) in (Path(path), *Path(path).parents)
