@@ -6,6 +6,7 @@ Used on both sides; the standard library is all it needs.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -90,8 +91,13 @@ class _Guarded:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        self._stream.write(self._redact(text))
+        with contextlib.suppress(OSError):  # a full disk: the worker works on without its log
+            self._stream.write(self._redact(text))
         return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
     def writelines(self, lines: Any) -> None:
         for line in lines:
