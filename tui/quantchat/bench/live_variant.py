@@ -233,6 +233,10 @@ class LiveVariant:
         loop = asyncio.get_running_loop()
         files: asyncio.Future[ModelFiles | None] = loop.create_future()
 
+        def give(found: ModelFiles | None) -> None:
+            if not files.done():  # cancelled: nobody waits any more
+                files.set_result(found)
+
         def read() -> None:
             from quantchat.bench.plan import files_of  # which no first frame needs
 
@@ -242,7 +246,7 @@ class LiveVariant:
             except Exception:  # noqa: BLE001 - a snapshot lacks one line then
                 log_exception()
             with contextlib.suppress(RuntimeError):  # the loop is closed by now
-                loop.call_soon_threadsafe(lambda: files.done() or files.set_result(found))
+                loop.call_soon_threadsafe(give, found)
 
         threading.Thread(target=read, name="checkpoint-headers", daemon=True).start()
         await asyncio.wait([files], timeout=HEADERS_S)

@@ -185,7 +185,9 @@ def predicted(
     spec: AnyVariant, files: ModelFiles | None, resolved: Resolved, tokens: int
 ) -> Estimate | None:
     """What would have been said of `spec`, whose headers are `files`, before it was loaded."""
-    return files and _estimate(spec, files, resolved.device.startswith("cuda"), tokens)
+    if files is None:
+        return None
+    return _estimate(spec, files, resolved.device.startswith("cuda"), tokens)
 
 
 def _variant(spec: AnyVariant, sample: DeviceSample, tokens: int, fetch: bool) -> VariantPlan:
