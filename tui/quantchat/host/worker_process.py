@@ -23,6 +23,7 @@ from typing import IO, Protocol
 from quantchat import paths
 from quantchat.errors import UserError
 from quantchat.host.leash import kill_all
+from quantchat.host.scratch import Scratch, sweep_once
 from quantchat.worker import launch
 from quantchat.worker.protocol import (
     Command,
@@ -123,6 +124,7 @@ class WorkerProcess:
         reader: asyncio.StreamReader,
         life: IO[bytes],
         log: Path,
+        scratch: Scratch | None,
     ) -> None:
         self._process = process
         self._commands = commands
@@ -130,6 +132,8 @@ class WorkerProcess:
         self._life = life
         """Never written to: its end, also that of this process, ends the worker's whole session."""
         self._log = log
+        self._scratch = scratch
+        """Its temporary files, which go with it."""
 
     @property
     def pid(self) -> int:
@@ -167,6 +171,8 @@ class WorkerProcess:
         self.kill()
         await self._process.wait()
         self._life.close()
+        if self._scratch is not None:
+            await asyncio.to_thread(self._scratch.remove)
 
     def kill(self) -> None:
         """SIGKILL the whole session at once: also what a dead worker may have left behind."""
@@ -183,6 +189,12 @@ async def start_worker(place: Place) -> Worker:
     reader = asyncio.StreamReader(limit=LINE_LIMIT)
     loop = asyncio.get_running_loop()
     with contextlib.ExitStack() as near, contextlib.ExitStack() as far:
+        sweep_once()
+        scratch = None
+        with contextlib.suppress(OSError):  # its libraries will say what they miss
+            scratch = Scratch()
+            near.callback(scratch.remove)
+            environment["TMPDIR"] = str(scratch.path)
         far.callback(os.close, command_read)
         far.callback(os.close, event_write)
         far.callback(os.close, life_read)
@@ -214,7 +226,7 @@ async def start_worker(place: Place) -> Worker:
                 mend="name a Python executable in the variant's `python`",
             ) from error
         near.pop_all()
-    return WorkerProcess(process, commands, reader, life, log)
+    return WorkerProcess(process, commands, reader, life, log, scratch)
 
 
 def interpreter(python: str | None, env: str | None) -> str | None:
