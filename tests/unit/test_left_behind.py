@@ -94,7 +94,7 @@ def test_a_folder_that_is_no_dead_owners_stays(temporary: Path) -> None:
 def test_one_that_is_swept_before_it_is_locked_is_made_again(
     monkeypatch: pytest.MonkeyPatch, temporary: Path
 ) -> None:
-    lock, swept = scratch._lock, []
+    lock, swept = scratch._lock, list[Path]()
 
     def too_late(path: Path) -> int | None:
         if not swept:
