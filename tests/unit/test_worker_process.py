@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import sys
 from pathlib import Path
@@ -103,6 +104,21 @@ def test_each_start_has_a_log_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [log.name for log in logs] == [
         f"20261103-142501-gptq-4-bit-{pid}{more}.log" for more in ("", "-2", "-3")
     ]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES])
+def test_a_log_that_has_no_room_is_done_without(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "touch", full)
+    if number == errno.EACCES:
+        with pytest.raises(PermissionError):
+            new_log("test")
+    else:
+        assert new_log("test") == Path("/dev/null")
 
 
 @pytest.mark.parametrize("named", [False, True])

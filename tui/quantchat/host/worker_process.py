@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -171,8 +172,9 @@ class WorkerProcess:
         self.kill()
         await self._process.wait()
         self._life.close()
-        if self._scratch is not None:
-            await asyncio.to_thread(self._scratch.remove)
+        scratch, self._scratch = self._scratch, None
+        if scratch is not None:
+            await asyncio.to_thread(scratch.remove)
 
     def kill(self) -> None:
         """SIGKILL the whole session at once: also what a dead worker may have left behind."""
@@ -268,8 +270,19 @@ def _executable(place: Place) -> tuple[str, dict[str, str]]:
 
 
 def new_log(label: str) -> Path:
-    """Make a log file, private to the user, with a name that cannot leave its folder."""
-    folder = paths.private(paths.logs_dir())
+    """Make a log file, private to the user, with a name that cannot leave its folder.
+
+    On a full disk it is the null device: what is to be measured needs no log. Raises OSError.
+    """
+    try:
+        return _new_file(label, paths.private(paths.logs_dir()))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return Path(os.devnull)
+
+
+def _new_file(label: str, folder: Path) -> Path:
     slug = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")[:40] or "worker"
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{slug}-{os.getpid()}"
     log, number = folder / f"{stem}.log", 1
