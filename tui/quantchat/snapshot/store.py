@@ -102,6 +102,8 @@ _WORDS = frozenset(("bfloat16", "exllama_v2", "flash_attention_2"))
 
 def _writable(value: Any, redact: Callable[[str], str]) -> Any:
     """Copy parsed JSON with secrets taken out of strings and numbers bounded; keys stay."""
+    if type(value) is int:
+        return max(-MOST, min(value, MOST))
     if isinstance(value, str):
         return value if value in _WORDS else redact(value)
     if isinstance(value, dict):
@@ -111,10 +113,8 @@ def _writable(value: Any, redact: Callable[[str], str]) -> Any:
         }
     if isinstance(value, list | tuple):
         return [_writable(item, redact) for item in value]
-    if type(value) is int:
-        return max(-MOST, min(value, MOST))
     if isinstance(value, float) and not math.isfinite(value):
-        # Only what is plain JSON, such as a profile's options, may be null in place of a number.
+        # Null is "not known", where a figure may be that; elsewhere `save` finds it unreadable.
         return None if math.isnan(value) else math.copysign(sys.float_info.max, value)
     return value
 
