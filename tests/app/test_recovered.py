@@ -93,6 +93,8 @@ async def test_a_folder_that_cannot_be_written_does_not_hold_up_the_end(
         run.app._leave(signal.SIGTERM)
         await wait_until(run.pilot, lambda: not run.app.is_running, "the end")
     assert run.app.kept is None
+    (said,) = run.app.last_words()
+    assert said.startswith("what nobody had saved could not be kept: ") and "snapshots" in said
     assert run.left.closed and run.right.closed
     assert "cannot save the snapshot" in capfd.readouterr().err  # which is the screen's log
 
@@ -118,9 +120,76 @@ async def test_what_was_measured_is_kept(setup: Setup) -> None:
         await wait_until(run.pilot, lambda: answered == 6, "the middle of the measurement")
         run.app.keep()
         (kept,) = waiting(run)
+        run.app.keep()  # as the end does that takes long
+        assert waiting(run) == [kept]
         saved = store.load(kept)
         assert saved.turns[0].prompt == "before"
         assert any(turn.round is not None for turn in saved.turns)
+
+
+# ---------------------------------------------------------------- what is replaced
+
+REPLACES = {
+    "new chat": ["ctrl+n"],
+    "regenerate": ["ctrl+r"],
+    "forget oldest": ["f8"],
+    "edit": ["f4", "enter"],
+    "pair": ["ctrl+o", "down", "down", "enter"],
+}
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+@pytest.mark.parametrize("keys", REPLACES.values(), ids=REPLACES)
+async def test_what_nobody_saved_is_kept_before_it_is_replaced(
+    setup: Setup, keys: list[str], size: tuple[int, int]
+) -> None:
+    async with setup.running(size) as run:
+        await run.ready()
+        await run.answered("Where?")
+        for key in keys:
+            await run.pilot.press(key)
+        await see(run.pilot, "Kept what nobody had saved")
+        (kept,) = waiting(run)
+        drawn = "".join(text(run.app).split())
+        assert kept.name in "".join(drawn.split("│")) or kept.name[:24] in drawn
+        (turn,) = store.load(kept).turns
+        assert turn.prompt == "Where?"
+        assert [answer.text for answer in turn.answers] == [
+            "The capital of France is **Paris**."
+        ] * 2
+
+
+@pytest.mark.parametrize("keys", REPLACES.values(), ids=REPLACES)
+async def test_what_is_saved_is_replaced_without_keeping_it(setup: Setup, keys: list[str]) -> None:
+    async with setup.running() as run:
+        await run.ready()
+        await run.answered("Where?")
+        await run.pilot.press("ctrl+s")
+        await see(run.pilot, "Snapshot saved")
+        before, pair = run.comparison.conversation.extent, run.comparison.pair
+        for key in keys:
+            await run.pilot.press(key)
+        await wait_until(
+            run.pilot,
+            lambda: (
+                (run.comparison.conversation.extent, run.comparison.pair) != (before, pair)
+                or keys == ["ctrl+r"]
+            ),
+            "it is replaced",
+        )
+        assert waiting(run) == []
+
+
+async def test_what_cannot_be_kept_is_replaced_at_the_second_time(setup: Setup) -> None:
+    (setup.folder / "snapshots").write_text("a file is in the way")
+    async with setup.running() as run:
+        await run.ready()
+        await run.answered("Where?")
+        await run.pilot.press("ctrl+n")
+        await see(run.pilot, "the same again does it and loses that")
+        assert len(run.comparison.conversation.turns) == 1
+        await run.pilot.press("ctrl+n")
+        await wait_until(run.pilot, lambda: not run.comparison.conversation.turns, "a new chat")
 
 
 @pytest.mark.parametrize("size", SIZES)

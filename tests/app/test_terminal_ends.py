@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import pty
+import queue
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +129,33 @@ def test_a_loop_that_is_stuck_is_ended_and_loses_nothing(
     assert session.terminal.wait_for_exit() == 128 + number
     (kept,) = session.kept()
     assert store.load(kept).turns[0].prompt == "Where?"
+    assert LEFT_ALTERNATE_SCREEN in session.terminal.received
+    assert f"is kept in {kept}".encode() in session.terminal.received.replace(b"\r\n", b"")
+
+
+@pytest.mark.parametrize("last", ["hangs", "fails", "is done", "has nothing to do"])
+def test_an_end_is_certain_whatever_keeping_does(
+    monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    ended, never, said = queue.SimpleQueue[int](), threading.Event(), list[str]()
+
+    def keep() -> list[str]:
+        if last == "hangs":
+            never.wait()
+        if last == "fails":
+            raise RuntimeError
+        return ["kept in x"] if last == "is done" else []
+
+    monkeypatch.setattr(terminal, "LAST_S", 0.0)
+    monkeypatch.setattr(terminal, "KEEP_S", 0.01 if last == "hangs" else PATIENCE_S)
+    monkeypatch.setattr(terminal, "_write_past_the_screen", said.extend)
+    monkeypatch.setattr(threading, "excepthook", lambda failed: None)
+    monkeypatch.setattr(os, "_exit", ended.put)
+    terminal.end_for_sure(143, keep)
+    assert ended.get(timeout=PATIENCE_S) == 143
+    never.set()
+    lost = ["what nobody had saved could not be kept in time"]
+    assert said == {"is done": ["kept in x"], "has nothing to do": []}.get(last, lost)
 
 
 def asleep_reading(pid: int) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from quantchat.bench.plan import make_plan, predicted
+from quantchat.bench.plan import files_of, make_plan, predicted
 from quantchat.host.worker_process import Place, Worker, start_worker
 from quantchat.metrics.estimate import estimate
 from quantchat.metrics.sampler import DeviceSampler
@@ -108,7 +108,7 @@ async def test_weights_and_cache_are_as_planned(demo: Profile, options: dict[str
         _, events = await wait_for(worker, Finished)
     ledger = [event.ledger for event in events if isinstance(event, Memory)][-1]
     # The last token is said, and never computed.
-    found = predicted(spec, ready.resolved, 200 + 2 - 1)
+    found = predicted(spec, files_of(spec, ready.resolved), ready.resolved, 200 + 2 - 1)
     assert found is not None
     assert ledger.kv_cache == found.kv_cache
 

@@ -102,6 +102,17 @@ def test_what_pip_cannot_install_leaves_nothing(main: Main, tmp_path: Path) -> N
     assert [one.name for one in (tmp_path / "cache" / "environments").iterdir()] == [".tiny.lock"]
 
 
+def test_what_killed_makers_left_goes_when_the_next_one_is_made(main: Main, tmp_path: Path) -> None:
+    folder = tmp_path / "cache" / "environments"
+    for name in ("killed", "busy"):
+        (folder / f".{name}.tmp" / "pip-unpack").mkdir(parents=True)
+        (folder / name / "bin").mkdir(parents=True)
+    with FileLock(folder / ".busy.lock", timeout=0):
+        assert main("create", "tiny", "-r", written(tmp_path))[0] == 0
+    there = {one.name for one in folder.iterdir() if not one.name.endswith(".lock")}
+    assert there == {"tiny", "busy", ".busy.tmp"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -23,12 +23,12 @@ from quantchat.worker.protocol import (
     decode_event,
     encode,
 )
-from quantchat.worker.strict_json import ProtocolError
+from quantchat.worker.strict_json import MOST, ProtocolError
 from quantchat.worker.variant import Ledger
 
 # Any code point at all, lone surrogates too: a model's text may hold anything.
 text = st.text(st.characters(), max_size=40)
-size = st.integers(-1, 2**63)
+size = st.integers(-1, MOST)
 ledgers = st.builds(
     Ledger,
     device=text,
@@ -107,6 +107,14 @@ def test_an_unknown_field_is_named() -> None:
 def test_a_missing_field_is_named() -> None:
     with pytest.raises(ProtocolError, match="turn"):
         decode_command(b'{"type":"Stop"}')
+
+
+@given(st.integers())
+def test_a_count_of_any_size_becomes_one_that_a_snapshot_can_hold(count: int) -> None:
+    line = encode(Finished(1, "eos", 3, "", 5, prompt_tokens=count))
+    found = decode_event(line)
+    assert isinstance(found, Finished)
+    assert found.prompt_tokens == max(-MOST, min(count, MOST))
 
 
 def test_a_bool_is_no_number() -> None:

@@ -43,6 +43,24 @@ def test_what_only_looks_like_one_is_left() -> None:
     assert redacted("hf_xet is not installed") == "hf_xet is not installed"
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "lm-studio", "LM-Studio", "not-needed", "no-key-required", "sk-no-key-required",
+        "token-abc123", "your-api-key-here", "measurement", "quantchat", "in-turn", "Changeme",
+    ],
+)  # fmt: skip
+def test_placeholders_and_words_are_no_secrets(value: str) -> None:
+    assert secrets({"OPENAI_API_KEY": value, "URL": f"http://{value}@host"}) == {}
+
+
+@pytest.mark.parametrize(
+    "value", ["correct-horse-battery", "hunter2hunter2", "sk-proj-Ab12Cd34", "12345678", "aBcDeFgH"]
+)
+def test_what_is_long_or_no_word_is_a_secret(value: str) -> None:
+    assert secrets({"DB_PASSWORD": value}) == {value: "DB_PASSWORD"}
+
+
 def test_logins_in_addresses_and_stored_tokens() -> None:
     said = redacted("GET https://me:index-canary-1@index.invalid with hf_" + "a1B2" * 8)
     assert said == "GET https://me:[PIP_INDEX_URL]@index.invalid with [token]"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 from hypothesis import given
@@ -19,14 +23,22 @@ from rich.text import Text
 import quantchat
 from fakes.escapes import Tokens
 from fakes.hostile_text import CUT, SAMPLE, named, payload
+from fakes.scripted_worker import Script, ScriptedMaker, starter
 from fakes.timed_runs import measured
+from quantchat.bench.comparison import Comparison
+from quantchat.bench.rounds import Plan, Task
 from quantchat.cli import root
 from quantchat.cli.console import console
+from quantchat.cli.measuring import measured as run
 from quantchat.cli.measuring import publish
+from quantchat.cli.progress import progress_display
+from quantchat.cli.stages import stage_display
 from quantchat.cli.streams import NeutralStream, neutral_output
 from quantchat.errors import UserError
+from quantchat.profile.model import Profile
 from quantchat.snapshot import store
 from quantchat.text import neutralise
+from quantchat.worker import protocol
 
 EVIL = "".join(payload(number) for number in SAMPLE).replace(CUT, "")
 EVIL_UTF8 = EVIL.encode("utf-8", "ignore").decode()
@@ -198,6 +210,76 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_measured(
     assert (done.returncode, done.stdout) == (2, "")
     assert "file/x: cannot save the snapshot" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+# ---------------------------------------------------------------- a reader that has ended
+
+
+@pytest.fixture
+def nobody() -> Iterator[TextIO]:
+    """A pipe that nobody reads any more."""
+    read, write = os.pipe()
+    os.close(read)
+    with contextlib.suppress(BrokenPipeError), os.fdopen(write, "w") as stream:
+        yield stream
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"], ["snapshots", "show", "{saved}"],
+        ["compare", "{saved}", "--fail-if", "b.decode_tps < 0.1*a.decode_tps"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_output_that_nobody_reads_changes_no_exit_status(
+    tmp_path: Path, words: list[str], nobody: TextIO
+) -> None:
+    saved = store.save(measured(), tmp_path)
+    asked = (word.format(saved=saved) for word in words)
+    done = started(tmp_path, *asked, stdout=nobody, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_messages_that_nobody_reads_change_no_exit_status(tmp_path: Path, nobody: TextIO) -> None:
+    done = started(tmp_path, "profiles", "show", "no-such", stdout=subprocess.PIPE, stderr=nobody)
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("gone", ["stdout", "stderr", "both"])
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_run_that_nobody_watches_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nobody: TextIO, gone: str, as_json: bool
+) -> None:
+    """As in `quantchat run … 2>&1 | head -3`, whose reader has ended before it has loaded."""
+    scripts = {"A": Script(), "B": Script()}
+    plain = {"engine": "transformers", "model": "not/loaded"}
+    profile = {"name": "Two", "variants": [{**plain, "label": label} for label in scripts]}
+    (tmp_path / "logs").mkdir()
+    sides = Comparison(
+        Profile.model_validate(profile),
+        maker=ScriptedMaker(scripts),
+        start=starter(scripts, tmp_path / "logs"),
+    )
+    for name in ("stdout", "stderr"):
+        if gone in (name, "both"):
+            monkeypatch.setattr(sys, name, nobody)
+    with neutral_output():
+        status = run(sides, Plan((Task("one"),), rounds=1, warmup=0), tmp_path, as_json=as_json)
+    assert status == 0
+    (saved,) = tmp_path.glob("*.json")
+    assert len(store.load(saved).turns) == 1
+
+
+@pytest.mark.parametrize("display", [progress_display, stage_display])
+def test_progress_that_nobody_reads_stands_in_no_ones_way(
+    monkeypatch: pytest.MonkeyPatch, nobody: TextIO, display: Any
+) -> None:
+    monkeypatch.setattr(sys, "stderr", nobody)
+    with neutral_output(), display() as shown:
+        for stage in ("loading", "compiling", "warming up"):
+            told = shown if display is stage_display else functools.partial(shown.on_model, "A")
+            told(protocol.Progress(stage))
 
 
 # ---------------------------------------------------------------- the consoles

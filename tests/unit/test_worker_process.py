@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import sys
 from pathlib import Path
@@ -13,8 +14,9 @@ import pytest
 
 from fakes.waiting import until
 from quantchat import paths
+from quantchat.host import worker_process
 from quantchat.host.worker_process import Place, WorkerEnded, new_log, start_worker
-from quantchat.worker.protocol import Hello
+from quantchat.worker.protocol import Failed, Hello, Prepare
 
 pytestmark = pytest.mark.usefixtures("own_folders")
 
@@ -47,6 +49,22 @@ async def test_cancelled_while_it_starts(steps: int) -> None:
     else:
         await starting.result().close()
     await until(lambda: open_files() <= before)
+
+
+async def test_a_full_disk_of_logs_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it would print of a command that it cannot do has no room; what it tells has."""
+    monkeypatch.setattr(worker_process, "new_log", lambda label: Path("/dev/full"))
+    worker = await start_worker(Place("test"))
+    for _ in range(2):
+        worker.send(Prepare("no such job", {}))
+    told: list[Failed] = []
+    async for event in worker.events():
+        if isinstance(event, Failed):
+            told.append(event)
+        if len(told) == 2:
+            break
+    await worker.close()
+    assert [failed.kind for failed in told] == ["internal", "internal"]
 
 
 async def test_closed_at_once() -> None:
@@ -86,6 +104,21 @@ def test_each_start_has_a_log_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [log.name for log in logs] == [
         f"20261103-142501-gptq-4-bit-{pid}{more}.log" for more in ("", "-2", "-3")
     ]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES])
+def test_a_log_that_has_no_room_is_done_without(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "touch", full)
+    if number == errno.EACCES:
+        with pytest.raises(PermissionError):
+            new_log("test")
+    else:
+        assert new_log("test") == Path("/dev/null")
 
 
 @pytest.mark.parametrize("named", [False, True])

@@ -68,10 +68,8 @@ def run(
     status = app.return_code or 0
     if status == CRASHED:
         app.keep()
-    if app.votes_saved is not None:
-        _say(f"saved {app.votes_saved}")
-    if app.kept is not None:
-        _say(f"what nobody had saved is kept in {app.kept}; the next start offers it")
+    for line in app.last_words():
+        _say(line)
     if status == CRASHED:
         _say(f"the screen ended with an error; {log} tells more")
     return status

@@ -30,6 +30,7 @@ from quantchat.app.textual_workarounds import (
     tell_alt_enter,
     write_to_terminal,
 )
+from quantchat.errors import UserError
 from quantchat.text import without_controls
 
 if TYPE_CHECKING:
@@ -123,6 +124,8 @@ class QuantchatApp(PacedApp):
         self._asked_until_s = 0.0
         self.kept: Path | None = None
         """The file of what nobody had saved when the program had to leave."""
+        self._not_kept = ""
+        """Why there is none."""
         for theme in themes.THEMES:
             self.register_theme(theme)
         self.theme = themes.THEMES[0].name
@@ -190,7 +193,7 @@ class QuantchatApp(PacedApp):
             self.push_screen(StartScreen(self._snapshots, self._make_sampler))
         self.call_after_refresh(_collect_garbage_again)
         if not self.is_headless:
-            terminal.on_signals(self._leave, self.keep)
+            terminal.on_signals(self._leave, self._last)
             self.set_interval(LOOK_S, self._leave_with_the_terminal)
 
     def _leave(self, signal_number: int) -> None:
@@ -200,8 +203,30 @@ class QuantchatApp(PacedApp):
     def keep(self) -> None:
         """Keep what nobody saved, for the next start to offer. Raises nothing."""
         for holder in self._holders():
+            self.keep_of(holder)
+
+    def keep_of(self, holder: Keeps) -> None:
+        """Keep what nobody saved of `holder`. Raises nothing: the end must go on."""
+        try:
             if path := holder.keep():
-                self.kept = path
+                self.kept, self._not_kept = path, ""
+        except UserError as error:
+            self._not_kept = str(error)
+
+    def _last(self) -> list[str]:
+        self.keep()
+        return self.last_words()
+
+    def last_words(self) -> list[str]:
+        """What to say on the terminal once the screen is gone, a line each."""
+        lines = []
+        if self.votes_saved is not None:
+            lines.append(f"saved {self.votes_saved}")
+        if self.kept is not None:
+            lines.append(f"what nobody had saved is kept in {self.kept}; the next start offers it")
+        if self._not_kept:
+            lines.append(f"what nobody had saved could not be kept: {self._not_kept}")
+        return lines
 
     def _holders(self) -> list[Keeps]:
         holders = (*reversed(self.screen_stack), self._comparing)
@@ -226,7 +251,7 @@ class QuantchatApp(PacedApp):
     def _leave_with_the_terminal(self) -> None:
         if terminal.hung_up(sys.__stdin__.fileno() if sys.__stdin__ else -1):
             self._leave(signal.SIGHUP)
-            terminal.end_for_sure(128 + signal.SIGHUP, self.keep)
+            terminal.end_for_sure(128 + signal.SIGHUP, self._last)
 
     def action_theme(self) -> None:
         """The next theme."""

@@ -103,7 +103,14 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command("regenerate", "ctrl+r", "again", "Ask the last prompt again", "Conversation", 7),
     Command("edit", "f4", "edit", "Edit the last prompt and send it again", "Conversation", 9),
-    Command("new_chat", "ctrl+n", "new chat", "Forget what was said", "Conversation", 8),
+    Command(
+        "new_chat",
+        "ctrl+n",
+        "new chat",
+        "Begin a new chat; what is not saved is kept",
+        "Conversation",
+        8,
+    ),
     Command(
         "forget",
         "f8",

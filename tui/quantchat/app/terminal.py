@@ -18,12 +18,19 @@ from typing import Any, cast
 
 from quantchat import paths
 from quantchat.app.terminal_output import TerminalOutput
+from quantchat.text import one_line
 
 SIGNALS: tuple[signal.Signals, ...] = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 """Upon which the program leaves in good order. Ctrl+C is a key on the screen, and no signal."""
 
 LAST_S = 1.0
-"""An end that takes longer than this is ended: the whole of it must be over within 2 s."""
+"""An end that takes longer than this is ended."""
+
+KEEP_S = 6.0
+"""So long it may take then to keep what nobody saved: a disk may be slow, or not answer at all."""
+
+_SCREEN_OFF = "\x1b[?1000l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[?1049l\x1b[?25h"
+"""Mouse and paste reports off, the alternate screen left, the cursor shown (xterm, ctlseqs)."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +129,7 @@ def hung_up(descriptor: int) -> bool:
         return True
 
 
-def on_signals(leave: Callable[[int], None], last: Callable[[], object]) -> None:
+def on_signals(leave: Callable[[int], None], last: Callable[[], list[str]]) -> None:
     """Call `leave(signal number)` on the running loop for each of `SIGNALS` that is not ignored.
 
     `last` is for an end that takes too long (see `end_for_sure`).
@@ -145,18 +152,35 @@ def on_signals(leave: Callable[[int], None], last: Callable[[], object]) -> None
                 signal.signal(number, heard)
 
 
-def end_for_sure(status: int, last: Callable[[], object]) -> None:
+def end_for_sure(status: int, last: Callable[[], list[str]]) -> None:
     """End this process with `status` after `LAST_S`, if it has not ended by then.
 
     The event loop may be stuck: behind a terminal that does not read, a driver that hangs. The
-    workers end with this process. `last` is called before.
+    workers end with this process. `last` is called before, and has `KEEP_S`; the lines it returns
+    are written on the terminal.
     """
 
     def end() -> None:
-        with contextlib.suppress(Exception):
-            last()
+        lines = ["what nobody had saved could not be kept in time"]
+
+        def keep() -> None:
+            lines[:] = last()
+
+        keeping = threading.Thread(target=keep, daemon=True)
+        keeping.start()
+        keeping.join(KEEP_S)
+        if lines:
+            _write_past_the_screen(lines)
         os._exit(status)
 
     timer = threading.Timer(LAST_S, end)
     timer.daemon = True
     timer.start()
+
+
+def _write_past_the_screen(lines: list[str]) -> None:
+    """Leave the screen and write `lines`, as far as the terminal takes them at once."""
+    text = _SCREEN_OFF + "".join(f"\rquantchat: {one_line(line)}\r\n" for line in lines)
+    with contextlib.suppress(OSError):  # it may be gone
+        terminal = os.open("/dev/tty", os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+        os.write(terminal, text.encode("utf-8", "replace"))

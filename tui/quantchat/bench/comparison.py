@@ -76,6 +76,9 @@ class Comparison:
         self.order: Order = profile.run.order
         self.conversation = Conversation(system=profile.generation.system)
         self.on_change = on_change
+        self.before_loss: Callable[[], None] = lambda: None
+        """Called before something that was said is taken away or a variant is ended: to keep it.
+        What it raises prevents that."""
         self.variants = [
             LiveVariant(
                 spec,
@@ -113,6 +116,7 @@ class Comparison:
         if left == right:
             raise ValueError("choose two different variants")
         self._unless_busy()
+        self.before_loss()
         self.pair = (left, right)
         for index, variant in enumerate(self.variants):
             if index not in self.pair:
@@ -206,6 +210,7 @@ class Comparison:
             raise ValueError("nothing was asked yet")
         self._unless_busy()
         self._ready()
+        self.before_loss()
         self.conversation.drop_last()
         self.on_change(ConversationChanged())
         return self.ask(last.prompt if prompt is None else prompt)
@@ -213,12 +218,14 @@ class Comparison:
     def new_chat(self) -> None:
         """Forget what was said. Raises ValueError while a turn is under way."""
         self._unless_busy()
+        self.before_loss()
         self.conversation = Conversation(system=self.generation.system)
         self.on_change(ConversationChanged())
 
     def forget_oldest(self) -> None:
         """Drop the oldest turn, for a full context. Raises ValueError while a turn is under way."""
         self._unless_busy()
+        self.before_loss()
         self.conversation.drop_oldest()
         self.on_change(ConversationChanged())
 

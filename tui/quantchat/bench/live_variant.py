@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+import threading
 import time
 from collections.abc import Callable
 from enum import Enum
@@ -16,6 +18,7 @@ from quantchat.errors import UserError
 from quantchat.host.log_news import LogNews
 from quantchat.host.screen_log import log_exception
 from quantchat.host.worker_process import Place, StartWorker, Worker, WorkerEnded, interpreter
+from quantchat.metrics.model_files import ModelFiles
 from quantchat.metrics.oom import oom_kills
 from quantchat.profile.model import AnyVariant, Generation, OpenAI
 from quantchat.quantize.maker import MakeFailed, Maker
@@ -57,6 +60,10 @@ STUCK_S = 60.0
 """An answer that did not grow for this long, though its worker lives: a device may hang."""
 
 
+HEADERS_S = 5.0
+"""The headers of a checkpoint that was just loaded are not waited for any longer than this."""
+
+
 class LiveVariant:
     """One variant of a comparison with its worker, if it has one. All state is for reading."""
 
@@ -79,6 +86,8 @@ class LiveVariant:
         """What really runs, and what loading cost, once READY."""
         self.load_s = 0.0
         """Seconds from the worker's start until it was ready."""
+        self.files: ModelFiles | None = None
+        """Headers of what was loaded last, for snapshots; None where they could not be read."""
         self.ledger: Ledger | None = None
         self.failure: Failed | None = None
         """The reason while FAILED."""
@@ -189,6 +198,7 @@ class LiveVariant:
                     note = "; ".join(part for part in (prepared.note, event.note) if part)
                     self.ready = dataclasses.replace(event, note=note)
                     self.ledger = event.ledger
+                    self.files = await self._read_files(event.resolved)
                     self._become(State.READY)
                 elif isinstance(event, Failed) and event.turn < 0:
                     self._fail(event)
@@ -216,6 +226,35 @@ class LiveVariant:
                 self._become(State.IDLE)
             self._finish_answer(Failed("worker_ended", "the variant was ended"))
             self._forced(Forced(0, problem="the variant was ended"))
+
+    async def _read_files(self, resolved: Resolved) -> ModelFiles | None:
+        """Read the headers of the checkpoint that was loaded; None where that takes too long.
+
+        In a thread that nothing waits for: the share that it lies on may hang from now on.
+        """
+        if isinstance(self.spec, OpenAI):
+            return None
+        loop = asyncio.get_running_loop()
+        files: asyncio.Future[ModelFiles | None] = loop.create_future()
+
+        def give(found: ModelFiles | None) -> None:
+            if not files.done():  # cancelled: nobody waits any more
+                files.set_result(found)
+
+        def read() -> None:
+            from quantchat.bench.plan import files_of  # which no first frame needs
+
+            found = None
+            try:
+                found = files_of(self.spec, resolved)
+            except Exception:  # noqa: BLE001 - a snapshot lacks one line then
+                log_exception()
+            with contextlib.suppress(RuntimeError):  # the loop is closed by now
+                loop.call_soon_threadsafe(give, found)
+
+        threading.Thread(target=read, name="checkpoint-headers", daemon=True).start()
+        await asyncio.wait([files], timeout=HEADERS_S)
+        return files.result() if files.done() else None
 
     def _become(self, state: State) -> None:
         self.state = state

@@ -166,17 +166,26 @@ def warning(profile: Profile, sample: DeviceSample, pair: tuple[int, int] = (0, 
     return "; ".join(found) or None
 
 
-def predicted(spec: AnyVariant, resolved: Resolved, tokens: int) -> Estimate | None:
-    """What would have been said of `spec` before it was loaded as `resolved` tells.
+def files_of(spec: AnyVariant, resolved: Resolved) -> ModelFiles | None:
+    """Read the headers of what `spec` was loaded from as `resolved`.
 
-    None where the files do not tell. Cheap: a few milliseconds for files that were just read.
+    None where the files do not tell. It takes milliseconds for files that were just read, and for
+    ever on a share that hangs.
     """
     if isinstance(spec, OpenAI):
         return None
     try:
         _refuse_gguf(spec)
-        files = read(resolve(resolved.model), fetch=False)
+        return read(resolve(resolved.model), fetch=False)
     except UserError:
+        return None
+
+
+def predicted(
+    spec: AnyVariant, files: ModelFiles | None, resolved: Resolved, tokens: int
+) -> Estimate | None:
+    """What would have been said of `spec`, whose headers are `files`, before it was loaded."""
+    if files is None:
         return None
     return _estimate(spec, files, resolved.device.startswith("cuda"), tokens)
 

@@ -52,7 +52,7 @@ def record(
     """Return `comparison` as it stands now, in the middle of an answer too.
 
     `sampler` spares opening the driver anew; the turns of a `measurement` or a `voting` join
-    those of the chat. To be called on the comparison's own event loop.
+    those of the chat. To be called on the comparison's own event loop: no file is read for it.
     """
     sampler = sampler or DeviceSampler()
     measured = measurement.measured if measurement else []
@@ -109,7 +109,7 @@ def _variant(
         note=ran.note if ran else "",
         ledger=complete(ledger, memory) if ledger and memory else ledger,
         memory=memory,
-        predicted=predicted(variant.spec, ran.resolved, tokens) if ran else None,
+        predicted=predicted(variant.spec, variant.files, ran.resolved, tokens) if ran else None,
         failure=variant.failure,
     )
 

@@ -13,6 +13,7 @@ import click
 import click.shell_completion
 
 import quantchat
+from quantchat.cli.ending import like_ctrl_c
 from quantchat.cli.lazy import Lazy, LazyGroup
 from quantchat.cli.options import FEW_BYTES, few_bytes_of, few_bytes_option
 from quantchat.cli.quick import quick_start
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
 BAD_INPUT = UserError.status
 """Exit status for what the user can mend; 1 is for a check that failed."""
-
-INTERRUPTED = 130
-"""Exit status after Ctrl+C, as shells have it: 128 + SIGINT."""
 
 _COMPLETING = "_QUANTCHAT_COMPLETE"
 """Set by a shell that asks for completions (click, "Shell Completion")."""
@@ -206,6 +204,14 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _main(args: Sequence[str] | None) -> int:
+    with like_ctrl_c() as ending:
+        try:
+            return _status(args)
+        except (click.Abort, KeyboardInterrupt):
+            return ending.status
+
+
+def _status(args: Sequence[str] | None) -> int:
     try:
         status = root.main(args, prog_name="quantchat", standalone_mode=False)
     except UserError as error:
@@ -215,8 +221,6 @@ def _main(args: Sequence[str] | None) -> int:
     except click.ClickException as error:
         _complain(error.format_message() + _see(error))
         return BAD_INPUT
-    except (click.Abort, KeyboardInterrupt):
-        return INTERRUPTED
     return status if isinstance(status, int) else 0
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import click
 
 _FAILED = 1
-_STOPPED = 130
 
 _GPTQ_ONLY = {
     "bits": "--bits",
@@ -229,7 +228,7 @@ def _make(variants: Sequence[Any], output: Path | None, *, held_out: bool, as_js
     except KeyboardInterrupt:
         done = f"the checkpoint is in {where}" if where else "the same command goes on from here"
         click.echo(f"quantchat: stopped; {one_line(done)}", err=True)
-        return _STOPPED
+        raise
     if as_json:
         click.echo(json.dumps({**dataclasses.asdict(outcome), "folder": str(where)}, indent=2))
         return 0

@@ -38,9 +38,10 @@ def open_closed_streams() -> None:
 class _Steady:
     """A stream whose other end may go away, or fill up.
 
-    What nobody can read any more, since the terminal is gone, is dropped: a measurement goes on
-    without its reader, or is stopped and saved. So is what a full disk does not take of messages;
-    of `results` that is told, by UserError. A pipe that is closed is another matter.
+    The exit status is that of the work. What nobody reads any more, since the terminal is gone or
+    the reader of a pipe has ended (`| head`), is dropped: a measurement goes on without its reader
+    and is saved. So is what a full disk does not take of messages. Only `results` that a disk does
+    not take are told, by UserError: whoever sent them there would take the part for the whole.
     """
 
     def __init__(self, stream: TextIO, *, results: bool) -> None:
@@ -67,13 +68,11 @@ class _Steady:
             raise self._full
         try:
             yield
-        except BrokenPipeError:
-            raise
         except OSError as error:
-            if error.errno == errno.EIO:  # a terminal's
+            if error.errno == errno.EIO:  # a terminal's, which nothing else is written to
                 return
             _let_go(self._stream)
-            if self._results:
+            if self._results and error.errno != errno.EPIPE:
                 self._full = UserError(
                     f"cannot be written: {error.strerror or error}",
                     where="the output",

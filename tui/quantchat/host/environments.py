@@ -117,6 +117,7 @@ class Environments:
         requirements is there, and OSError. Cancelling leaves nothing.
         """
         paths.private(self.folder)
+        self._clear_leftovers()
         with self._alone(name):
             folder = self.folder / name
             there = _read(folder) if folder.is_dir() else None
@@ -137,6 +138,15 @@ class Environments:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
             finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+
+    def _clear_leftovers(self) -> None:
+        """Remove what pip downloaded for makers that were killed, and their half environments."""
+        for scratch in self.folder.glob(".*.tmp"):
+            name = scratch.name.removeprefix(".").removesuffix(".tmp")
+            with contextlib.suppress(UserError), self._alone(name):  # unless it is being made
+                if not _read(self.folder / name).python:
+                    shutil.rmtree(self.folder / name, ignore_errors=True)
                 shutil.rmtree(scratch, ignore_errors=True)
 
     @contextlib.contextmanager

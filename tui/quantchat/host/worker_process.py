@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -26,6 +27,7 @@ from quantchat.errors import UserError
 from quantchat.host.leash import kill_all
 from quantchat.host.limits import usable_cpus
 from quantchat.host.log_end import end_of
+from quantchat.host.scratch import Scratch, sweep_once
 from quantchat.worker import launch
 from quantchat.worker.protocol import (
     Command,
@@ -139,6 +141,7 @@ class WorkerProcess:
         reader: asyncio.StreamReader,
         life: IO[bytes],
         log: Path,
+        scratch: Scratch | None,
     ) -> None:
         self._process = process
         self._commands = commands
@@ -146,6 +149,8 @@ class WorkerProcess:
         self._life = life
         """Never written to: its end, also that of this process, ends the worker's whole session."""
         self._log = log
+        self._scratch = scratch
+        """Its temporary files, which go with it."""
 
     @property
     def pid(self) -> int:
@@ -183,6 +188,9 @@ class WorkerProcess:
         self.kill()
         await self._process.wait()
         self._life.close()
+        scratch, self._scratch = self._scratch, None
+        if scratch is not None:
+            await asyncio.to_thread(scratch.remove)
 
     def kill(self) -> None:
         """SIGKILL the whole session at once: also what a dead worker may have left behind."""
@@ -199,6 +207,12 @@ async def start_worker(place: Place) -> Worker:
     reader = asyncio.StreamReader(limit=LINE_LIMIT)
     loop = asyncio.get_running_loop()
     with contextlib.ExitStack() as near, contextlib.ExitStack() as far:
+        sweep_once()
+        scratch = None
+        with contextlib.suppress(OSError):  # its libraries will say what they miss
+            scratch = Scratch()
+            near.callback(scratch.remove)
+            environment["TMPDIR"] = str(scratch.path)
         far.callback(os.close, command_read)
         far.callback(os.close, event_write)
         far.callback(os.close, life_read)
@@ -230,7 +244,7 @@ async def start_worker(place: Place) -> Worker:
                 mend="name a Python executable in the variant's `python`",
             ) from error
         near.pop_all()
-    return WorkerProcess(process, commands, reader, life, log)
+    return WorkerProcess(process, commands, reader, life, log, scratch)
 
 
 def interpreter(python: str | None, env: str | None) -> str | None:
@@ -303,8 +317,19 @@ def _folders() -> dict[str, str]:
 
 
 def new_log(label: str) -> Path:
-    """Make a log file, private to the user, with a name that cannot leave its folder."""
-    folder = paths.private(paths.logs_dir())
+    """Make a log file, private to the user, with a name that cannot leave its folder.
+
+    On a full disk it is the null device: what is to be measured needs no log. Raises OSError.
+    """
+    try:
+        return _new_file(label, paths.private(paths.logs_dir()))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return Path(os.devnull)
+
+
+def _new_file(label: str, folder: Path) -> Path:
     slug = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")[:40] or "worker"
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{slug}-{os.getpid()}"
     log, number = folder / f"{stem}.log", 1

@@ -8,7 +8,8 @@ import math
 import os
 import re
 import stat
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,7 +22,8 @@ from quantchat.errors import UserError
 from quantchat.files import write_new
 from quantchat.snapshot.schema import SCHEMA_VERSION, Snapshot
 from quantchat.text import one_line
-from quantchat.worker.redaction import redacted
+from quantchat.worker.redaction import redactor
+from quantchat.worker.strict_json import MOST
 
 LIST_BYTES = 32 * 2**20
 """A file larger than this is listed by its name alone: reading it would hold up the list."""
@@ -33,10 +35,21 @@ def save(snapshot: Snapshot, folder: Path | None = None, *, mark: str = "") -> P
     """Write `snapshot` into `folder` (by default the user's) and return the new file.
 
     The file is private, complete or not there at all, and never takes another's place; `mark` ends
-    its name. Raises UserError where it cannot be written.
+    its name. Raises UserError where it cannot be written. A body that `loads` would refuse gets no
+    snapshot's name: it is put beside them for its user to mend, and UserError names that file.
     """
     name = f"{_stem(snapshot)}{mark}{_SUFFIX}"
-    return save_file(folder, name, dumps(snapshot), what="the snapshot")
+    data = dumps(snapshot)
+    try:
+        loads(data, where="")
+    except UserError as error:
+        place = save_file(folder, f"{name}.unreadable", data, what="the snapshot")
+        raise UserError(
+            f"cannot be saved as a snapshot: {error.what}",
+            where=str(place),
+            mend="all of it is in that file; this is a mistake of quantchat's, please report it",
+        ) from error
+    return save_file(folder, name, data, what="the snapshot")
 
 
 def save_file(folder: Path | None, name: str, data: bytes, *, what: str) -> Path:
@@ -75,11 +88,49 @@ def dumps(snapshot: Snapshot) -> bytes:
     """The file's content: one line of JSON.
 
     Pure ASCII, so that raw text of a model in it survives and does nothing to a terminal that the
-    file is sent to. Without the secrets of the environment, whoever quoted them.
+    file is sent to. Without the secrets of the environment, whoever quoted them, and with no number
+    that `loads` refuses: one that is too large becomes the largest.
     """
-    body = snapshot.model_dump()
+    body = _writable(snapshot.model_dump(), redactor())
     text = json.dumps(body, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return redacted(text).encode("ascii") + b"\n"
+    return text.encode("ascii") + b"\n"
+
+
+_WORDS = frozenset(("bfloat16", "exllama_v2", "flash_attention_2"))
+"""Words of the format that would be secrets, were they the value of a variable named like one."""
+
+
+def _writable(value: Any, redact: Callable[[str], str]) -> Any:
+    """Copy parsed JSON with secrets taken out of strings and numbers bounded; keys stay."""
+    if type(value) is int:
+        return max(-MOST, min(value, MOST))
+    if isinstance(value, str):
+        return value if value in _WORDS else redact(value)
+    if isinstance(value, dict):
+        return {
+            key: item if key in _FORMATTED and _FORMATTED[key](item) else _writable(item, redact)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_writable(item, redact) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        # Null is "not known", where a figure may be that; elsewhere `save` finds it unreadable.
+        return None if math.isnan(value) else math.copysign(sys.float_info.max, value)
+    return value
+
+
+def _is_time(value: Any) -> bool:
+    try:
+        return bool(datetime.fromisoformat(value))
+    except (TypeError, ValueError):
+        return False
+
+
+_FORMATTED: dict[str, Callable[[Any], bool]] = {
+    "created": _is_time,
+    "right": lambda value: isinstance(value, str) and not value.strip("01"),
+}
+"""Keys whose strings have a format, which a secret of digits might be a part of."""
 
 
 def load(path: Path) -> Snapshot:
@@ -257,9 +308,8 @@ def _finite(digits: str) -> float:
 
 
 def _sized(digits: str) -> int:
-    # Nothing that is counted here needs more than 64 bits, and no figure copes with any number.
-    value = int(digits[:21])
-    if abs(value) >= 2**63:
+    value = int(digits[:21])  # reading all of them would take long
+    if abs(value) > MOST:
         raise ValueError(f"{digits[:40]} is too large a number")
     return value
 

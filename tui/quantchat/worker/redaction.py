@@ -6,11 +6,12 @@ Used on both sides; the standard library is all it needs.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 _NAMES = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|KEY|PAT)$", re.IGNORECASE)
@@ -21,6 +22,19 @@ _KNOWN = re.compile(r"\bhf_[A-Za-z0-9]{20,}\b")
 """Tokens of the Hugging Face hub, wherever they are from (`hf auth login` keeps one in a file)."""
 _SHORTEST = 8
 """A shorter value is no secret, and would be found in many a harmless word."""
+_WORDS = re.compile(r"[A-Z]?[a-z]+(?:[-_. ][A-Z]?[a-z]+)*")
+_LONGEST_WORDS = 15
+"""Words of letters alone, of at most so many characters, are no secret: a password that is
+`measurement` cannot be told from the word, and the word is in many texts."""
+_PLACEHOLDERS = frozenset(
+    (
+        "lm-studio", "llama.cpp", "token-abc123", "sk-no-key-required", "sk-not-needed",
+        "sk-placeholder", "sk-dummy", "sk-xxxx", "no-key-required", "your-api-key-here",
+        "your_api_key_here", "insert-your-key-here", "not-needed-locally",
+    )
+)  # fmt: skip
+"""What the manuals of servers tell to write where a client wants a key and the server none, beside
+what is short or made of words: `none`, `EMPTY`, `ollama`, `not-needed`, `placeholder`."""
 
 
 def names_secret(name: str) -> bool:
@@ -43,40 +57,63 @@ def secrets(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Each secret's value, and the name of the variable to put in its place."""
     found = {}
     for name, value in environment.items():
-        if (names_secret(name) or name in _named) and len(value.strip()) >= _SHORTEST:
+        if (names_secret(name) or name in _named) and _is_secret(value.strip()):
             found[value] = found[value.strip()] = name
         for login in _LOGIN.finditer(value):
-            if len(login[2]) >= _SHORTEST:
+            if _is_secret(login[2]):
                 found[login[2]] = name
     return found
 
 
+def _is_secret(value: str) -> bool:
+    if len(value) < _SHORTEST or value.lower() in _PLACEHOLDERS:
+        return False
+    return len(value) > _LONGEST_WORDS or not _WORDS.fullmatch(value)
+
+
 def redacted(text: str, known: Mapping[str, str] | None = None) -> str:
     """`text` with `[HF_TOKEN]` and the like for secrets, by default those of this process."""
-    known = secrets() if known is None else known
-    for value in sorted(known, key=len, reverse=True):  # one may be a part of another
-        name = f"[{known[value]}]"
-        text = text.replace(value, name).replace(json.dumps(value)[1:-1], name)
-    return _KNOWN.sub("[token]", text)
+    return redactor(known)(text)
+
+
+def redactor(known: Mapping[str, str] | None = None) -> Callable[[str], str]:
+    """Return a function that does what `redacted` does, for many texts."""
+    names: dict[str, str] = {}
+    for value, name in (secrets() if known is None else known).items():
+        names |= dict.fromkeys((value, json.dumps(value)[1:-1]), f"[{name}]")
+    longest_first = sorted(names, key=len, reverse=True)  # one may be a part of another
+    secret = re.compile("|".join(map(re.escape, longest_first))) if names else None
+
+    def redact(text: str) -> str:
+        if secret is not None:
+            text = secret.sub(lambda found: names[found[0]], text)
+        return _KNOWN.sub("[token]", text)
+
+    return redact
 
 
 def guard_streams() -> None:
     """From here on, redact what this process' Python code prints (a worker's log)."""
-    known = secrets()
-    sys.stdout, sys.stderr = (_Guarded(stream, known) for stream in (sys.stdout, sys.stderr))
+    redact = redactor()
+    sys.stdout, sys.stderr = (_Guarded(stream, redact) for stream in (sys.stdout, sys.stderr))
 
 
 class _Guarded:
-    def __init__(self, stream: Any, known: Mapping[str, str]) -> None:
+    def __init__(self, stream: Any, redact: Callable[[str], str]) -> None:
         self._stream = stream
-        self._known = known
+        self._redact = redact
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        self._stream.write(redacted(text, self._known))
+        with contextlib.suppress(OSError):  # a full disk: the worker works on without its log
+            self._stream.write(self._redact(text))
         return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
     def writelines(self, lines: Any) -> None:
         for line in lines:

@@ -15,6 +15,10 @@ class ProtocolError(ValueError):
 
 _T = TypeVar("_T")
 
+MOST = 2**63 - 1
+"""The largest whole number a field takes; what is larger becomes this one. A server or a config may
+name any number, and a snapshot of it must be readable by each JSON library."""
+
 
 def from_json(cls: type[_T], body: Any) -> _T:
     """Build the dataclass `cls` (and those nested in it) from parsed JSON. Raises ProtocolError."""
@@ -62,8 +66,10 @@ def _value(where: str, hint: Any, value: Any) -> Any:
         return {key: _value(where, arguments[1], v) for key, v in value.items()}
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return from_json(hint, value)
+    if hint is int and type(value) is int:
+        return max(-MOST, min(value, MOST))
     if hint is float and type(value) is int:
-        return float(value)
+        return float(max(-MOST, min(value, MOST)))
     if isinstance(hint, type) and type(value) is hint:
         return value
     raise ProtocolError(f"{where}: {str(value)[:80]!r} is no {getattr(hint, '__name__', hint)}")

@@ -249,8 +249,8 @@ class ComparisonScreen(ComparisonView):
             self.say("nothing is known of this machine yet: save in a moment", severity="warning")
             return
         with self.explained(), self.device_watch.borrowed() as sampler:
-            path = outputs.save_snapshot(self.comparison, self.snapshots, sampler)
-            self.keeper.note_saved()
+            with self.keeper.saving():
+                path = outputs.save_snapshot(self.comparison, self.snapshots, sampler)
             self.say(str(path), title="Snapshot saved", s=LONG_S)
 
     def action_log(self) -> None:

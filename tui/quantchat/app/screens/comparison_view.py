@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from quantchat.metrics.sampler import DeviceSample
 
 SAMPLE_EVERY_S = 1.0
+ASKED_S = 8.0
+"""How long it is remembered that a conversation which cannot be kept was about to be replaced."""
 NARROW = 72
 """Below this many columns of the terminal there is one column of ours, with tabs."""
 LOW, FLAT = 18, 12
@@ -92,7 +94,9 @@ class ComparisonView(Screen[None]):
         """When the workers were last looked at, by the monotonic clock."""
         self._silent = False
         """Whether one of them seems to hang."""
+        self._asked_until_s = 0.0
         comparison.on_change = self._changed
+        comparison.before_loss = self._keep_replaced
 
     def compose(self) -> ComposeResult:
         """From top to bottom."""
@@ -131,6 +135,23 @@ class ComparisonView(Screen[None]):
     def keep(self) -> Path | None:
         """Keep what nobody saved (see `keeping.Keeps`)."""
         return self.keeper.keep()
+
+    def _keep_replaced(self) -> None:
+        """Keep what nobody saved and what is about to be replaced, and say where.
+
+        Raises UserError where it cannot be kept; the second time within `ASKED_S` it gives way.
+        """
+        now = time.monotonic()
+        try:
+            path = self.keeper.keep()
+        except UserError as error:
+            if now < self._asked_until_s:
+                self._asked_until_s = 0.0
+                return
+            self._asked_until_s = now + ASKED_S
+            raise UserError(f"not done: {error}; the same again does it and loses that") from error
+        if path is not None:
+            self.say(str(path), title="Kept what nobody had saved")
 
     async def on_unmount(self) -> None:
         """Leave no worker behind."""

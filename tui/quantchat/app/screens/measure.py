@@ -98,10 +98,12 @@ class MeasuringScreen(ProgressScreen):
 
     def _saved(self, snapshot: Snapshot) -> Content:
         try:
-            path = store.save(snapshot, self._snapshots)
+            if not self._keeper.unsaved(self._measurement):
+                return quiet("kept, since the program has to leave")
+            with self._keeper.saving(self._measurement):
+                path = store.save(snapshot, self._snapshots)
         except UserError as error:
             return outside(f"not saved: {error}", "$error")
-        self._keeper.note_saved()
         return outside(f"saved {path}", "$quiet")
 
     def _step(self, done: int, total: int, detail: str) -> None:

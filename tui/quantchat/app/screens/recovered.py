@@ -26,7 +26,7 @@ class RecoveredScreen(SnapshotScreen):
         ("ctrl+s", "keep", "Keep"),
         ("delete", "discard", "Discard"),
     ]
-    WHAT = "Recovered: nobody saved this when quantchat had to leave"
+    WHAT = "Recovered: nobody saved this when it was replaced or quantchat had to leave"
     KEYS = "^S keeps it · Del discards it · Esc decides later · ↑↓ scroll"
 
     def __init__(self, path: Path, snapshot: Snapshot) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -20,6 +20,7 @@ from textual.widgets import Static
 
 from quantchat.app import terminal
 from quantchat.app.device_watch import MakeSampler
+from quantchat.app.last_measured import LastMeasured
 from quantchat.app.widgets.answer_view import AnswerView
 from quantchat.app.widgets.failure_note import explained
 from quantchat.app.widgets.lines import SIDES, hints, outside, quiet
@@ -33,6 +34,9 @@ from quantchat.report import votes
 from quantchat.snapshot import store
 from quantchat.snapshot.schema import Snapshot
 from quantchat.text import neutralise
+
+if TYPE_CHECKING:
+    from quantchat.app.app import QuantchatApp
 
 MOST_DRAWS_PER_SECOND = 5
 _KEYS = (
@@ -140,7 +144,7 @@ class VoteScreen(Screen[None]):
 
     async def on_unmount(self) -> None:
         """Keep what was voted; end the workers that were started for this."""
-        self.keep()
+        cast("QuantchatApp", self.app).keep_of(self)
         if self._alone:
             await self.voting.comparison.close()
 
@@ -205,7 +209,8 @@ class VoteScreen(Screen[None]):
 
     def _save(self, snapshot: Snapshot) -> Content:
         try:
-            self.saved = store.save(snapshot, self._snapshots)
+            if self.saved is None:  # at the end of the program it may be by now
+                self.saved = store.save(snapshot, self._snapshots)
         except UserError as error:
             return outside(f"not saved: {error}", "$error")
         return outside(f"saved {self.saved}", "$quiet")
@@ -214,10 +219,11 @@ class VoteScreen(Screen[None]):
     """What was voted is saved however it ends."""
 
     def keep(self) -> Path | None:
-        """Save votes that nobody saved, when the program has to leave."""
+        """Save votes that nobody saved, when the program has to leave (see `keeping.Keeps`)."""
         if self.saved is None and self.voting.voted:
-            self._save(self._record())
-        return None
+            last = record(self.voting.comparison, LastMeasured(None), voting=self.voting)
+            self.saved = store.save(last, self._snapshots)
+        return None  # it is no conversation for the next start to offer
 
     def _end(self, note: Content) -> None:
         self._over = True
