@@ -63,6 +63,10 @@ class Measurement:
         """End soon; what was measured is kept."""
         self._rounds.stop()
 
+    def end(self) -> None:
+        """End at once, with the workers that do not stop; what was measured is kept."""
+        self._rounds.end()
+
     def _step(self, done: int, total: int, detail: str) -> None:
         # Before each round and at the end: often enough to see a clock that falls, and seldom
         # enough not to disturb what is measured.

@@ -82,10 +82,18 @@ class Rounds:
     stopped: bool = False
 
     async def run(self) -> list[Measured]:
-        """Measure; returns what was measured, also after `stop`. A failed answer stays in it."""
+        """Measure; returns what was measured, also after `stop`. A failed answer stays in it.
+
+        A side that does not respond is ended (`LiveVariant.overdue`); the other one goes on.
+        """
+        await self.comparison.quiet()
+        async with self.comparison.silent_sides_ended():
+            await self._all_turns()
+        return self.measured
+
+    async def _all_turns(self) -> None:
         plan, total = self.plan, self.plan.total
         done = 0
-        await self.comparison.quiet()
         for task, round_number in self._steps():
             if self.stopped:
                 break
@@ -96,13 +104,17 @@ class Rounds:
             if round_number and not self.stopped:
                 self.measured.append(Measured(task, round_number, turn))
         self.on_step(done, total, "stopped" if self.stopped else "done")
-        return self.measured
 
     def stop(self) -> None:
         """End after the answers under way, which are stopped and thrown away."""
         self.stopped = True
         for variant in self.comparison.sides:
             variant.stop()
+
+    def end(self) -> None:
+        """End at once: a worker that does not stop is ended."""
+        self.stop()
+        self.comparison.end_at_work()
 
     def _steps(self) -> Iterator[tuple[int, int]]:
         """(task, round) in order; round 0 is the warm-up."""
