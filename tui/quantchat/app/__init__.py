@@ -72,6 +72,8 @@ def run(
         _say(f"saved {app.votes_saved}")
     if app.kept is not None:
         _say(f"what nobody had saved is kept in {app.kept}; the next start offers it")
+    if app.mistakes and status != CRASHED:
+        _say(f"went on after a mistake of its own; {log} tells more")
     if status == CRASHED:
         _say(f"the screen ended with an error; {log} tells more")
     return status
