@@ -42,7 +42,7 @@ class Monkey:
         self._done: deque[str] = deque(maxlen=60)
         self.seen: Counter[str] = Counter()
         """Screens by their names, and how many bursts each was met by."""
-        app.exit = lambda *_, **__: None  # type: ignore[method-assign,assignment]
+        app.exit = lambda *_, **__: None  # type: ignore[method-assign]
 
     async def act(self, count: int) -> None:
         """Do `count` things, a few at a time. Raises AssertionError where one raised something."""
@@ -83,7 +83,7 @@ class Monkey:
     def _resize(self, width: int, height: int) -> None:
         driver = self._app._driver
         assert driver is not None
-        driver._size = (width, height)  # type: ignore[attr-defined]
+        driver._size = (width, height)
         self._app.post_message(events.Resize.from_dimensions((width, height), None))
 
     def _click(self) -> None:

@@ -64,7 +64,7 @@ if "--stuck" in sys.argv:
     ComparisonScreen.action_order = stuck  # type: ignore[method-assign]
 if "--broken" in sys.argv:
     ComparisonScreen.action_order = broken  # type: ignore[method-assign]
-    HelpScreen.on_mount = broken  # type: ignore[method-assign]
+    HelpScreen.compose = broken  # type: ignore[method-assign,assignment]
 if "--unmade" in sys.argv:
     ComparisonScreen.compose = broken  # type: ignore[method-assign,assignment]
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from textual.app import App, SystemCommand
 from textual.binding import BindingType
+from textual.command import CommandPalette
 from textual.filter import LineFilter
 from textual.screen import Screen
 from textual.worker import WorkerFailed
@@ -284,6 +285,11 @@ class QuantchatApp(PacedApp):
         if terminal.hung_up(sys.__stdin__.fileno() if sys.__stdin__ else -1):
             self._leave(signal.SIGHUP)
             terminal.end_for_sure(128 + signal.SIGHUP, self.keep)
+
+    def action_command_palette(self) -> None:
+        """Open the palette, but not while one that was left is still taken down: it has its id."""
+        if not any(isinstance(one, CommandPalette) for one in self._nodes):
+            super().action_command_palette()
 
     def action_theme(self) -> None:
         """The next theme."""

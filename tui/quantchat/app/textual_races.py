@@ -6,7 +6,7 @@ out. Read again whenever the pin in pyproject.toml moves.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from textual import work
 from textual.await_complete import AwaitComplete
@@ -23,13 +23,13 @@ from textual.widgets import OptionList, TextArea
 
 def survive_races() -> None:
     """Put what follows in place. May be called again."""
-    MessagePump._dispatch_message = _dispatch  # type: ignore[method-assign]
+    MessagePump._dispatch_message = _dispatch  # type: ignore[method-assign,assignment]
     Screen.dismiss = _dismiss_once  # type: ignore[method-assign,assignment]
-    OptionList._move_page = _move_page  # type: ignore[method-assign]
+    OptionList._move_page = _move_page  # type: ignore[method-assign,assignment]
     TextArea._recompute_cursor_offset = _recompute_cursor_offset  # type: ignore[method-assign]
     Content.wrap = _wrap  # type: ignore[method-assign,assignment]
     CommandPalette._on_click = _on_click  # type: ignore[method-assign,assignment]
-    CommandPalette._gather_commands = _gather_commands  # type: ignore[method-assign,assignment]
+    CommandPalette._gather_commands = _gather_commands  # type: ignore[method-assign]
 
 
 _dispatch_message = MessagePump._dispatch_message
@@ -59,7 +59,7 @@ def _dismiss_once(screen: Screen[Any], result: Any = None) -> AwaitComplete:
     quick succession the second would end the screen below.
     """
     if screen.app.screen_stack[-1:] != [screen]:
-        return AwaitComplete.nothing()
+        return cast("AwaitComplete", AwaitComplete.nothing())  # type: ignore[no-untyped-call]
     return _dismiss(screen, result)
 
 
@@ -81,7 +81,7 @@ def _recompute_cursor_offset(area: TextArea) -> None:
     A new text is not wrapped yet when its scroll bar goes; it is a moment later.
     """
     if area.cursor_location[0] < area.wrapped_document.document.line_count:
-        _recompute(area)
+        _recompute(area)  # type: ignore[no-untyped-call]
 
 
 _wrap_at = Content.wrap
