@@ -18,6 +18,8 @@ from textual.events import Click, Compose, Mount
 from textual.message import Message
 from textual.message_pump import MessagePump
 from textual.screen import Screen
+from textual.selection import Selection
+from textual.widget import Widget
 from textual.widgets import OptionList, TextArea
 
 
@@ -27,6 +29,7 @@ def survive_races() -> None:
     Screen.dismiss = _dismiss_once  # type: ignore[method-assign,assignment]
     OptionList._move_page = _move_page  # type: ignore[method-assign,assignment]
     TextArea._recompute_cursor_offset = _recompute_cursor_offset  # type: ignore[method-assign]
+    Widget.text_selection = property(_text_selection)  # type: ignore[assignment]
     Content.wrap = _wrap  # type: ignore[method-assign,assignment]
     CommandPalette._on_click = _on_click  # type: ignore[method-assign,assignment]
     CommandPalette._gather_commands = _gather_commands  # type: ignore[method-assign]
@@ -114,3 +117,14 @@ async def _gather_commands(palette: CommandPalette, search_value: str) -> None:
     except NoMatches:
         if palette in palette.app.screen_stack:
             raise
+
+
+_selected: Any = Widget.text_selection.fget  # type: ignore[attr-defined]
+
+
+def _text_selection(widget: Widget) -> Selection | None:
+    """Have a widget that was taken away select nothing.
+
+    It may still be drawn, below a dialog, and has no screen that could be asked.
+    """
+    return cast("Selection | None", _selected(widget)) if widget.is_attached else None

@@ -147,16 +147,16 @@ def _with_context(variant: LiveVariant, gpus: int) -> list[str]:
 
 
 def _stopped(disturbed: Sequence[Disturbed]) -> list[str]:
-    """Turns that could not be measured without being stopped."""
-    lost = [one for one in disturbed if one.left_out]
-    again = len(disturbed) - len(lost)
+    """Turns that were measured again, since something stopped them, and those left out for it."""
+    lost = {(one.round, one.task): one.reason for one in disturbed if one.left_out}
+    again = {turn: one.reason for one in disturbed if (turn := (one.round, one.task)) not in lost}
     lines = [
-        f"prompt {one.task + 1}, round {one.round}: left out, stopped each time ({one.reason})"
-        for one in lost
+        f"prompt {task + 1}, round {number}: left out, since it was stopped each time ({reason})"
+        for (number, task), reason in lost.items()
     ]
     if again:
-        first = disturbed[0].reason
-        lines.append(f"{again} turn{'s were' if again > 1 else ' was'} measured again: {first}")
+        first, count = next(iter(again.values())), len(again)
+        lines.append(f"{count} turn{'s were' if count > 1 else ' was'} measured again: {first}")
     return lines
 
 

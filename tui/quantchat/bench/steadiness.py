@@ -108,7 +108,7 @@ def _outliers(label: str, figure: Judged, rounds: Rounds) -> list[str]:
             continue
         median = statistics.median(found.values())
         odd = [number for number, value in found.items() if _far(value, median)]
-        if not odd or len(found) - len(odd) <= len(odd):
+        if len(odd) > max(1, len(found) // 4):
             continue  # too many to be exceptions: it is unsteady
         for number in odd:
             times = found.pop(number) / median

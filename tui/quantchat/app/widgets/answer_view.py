@@ -113,8 +113,7 @@ class AnswerView(Widget):
             line = self._mark.draw(self._text, y, line)
         line = line.pad_left(self.INDENT)
         line = line.pad_right(max(0, width - line.cell_length))
-        # Taken away, it may still be drawn below a dialog, but its screen is not to be asked.
-        selection = self.text_selection if self.is_attached else None
+        selection = self.text_selection
         span = selection.get_span(y) if selection is not None else None
         if span is not None:
             start, end = span
