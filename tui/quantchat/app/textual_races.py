@@ -15,10 +15,11 @@ from textual.content import Content
 from textual.css.query import NoMatches
 from textual.errors import NoWidget
 from textual.events import Click, Compose, Mount
+from textual.geometry import Region
 from textual.message import Message
 from textual.message_pump import MessagePump
 from textual.screen import Screen
-from textual.selection import Selection
+from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import OptionList, TextArea
 
@@ -29,7 +30,7 @@ def survive_races() -> None:
     Screen.dismiss = _dismiss_once  # type: ignore[method-assign,assignment]
     OptionList._move_page = _move_page  # type: ignore[method-assign,assignment]
     TextArea._recompute_cursor_offset = _recompute_cursor_offset  # type: ignore[method-assign]
-    Widget.text_selection = property(_text_selection)  # type: ignore[assignment]
+    Widget.render_lines = _render_lines  # type: ignore[method-assign]
     Content.wrap = _wrap  # type: ignore[method-assign,assignment]
     CommandPalette._on_click = _on_click  # type: ignore[method-assign,assignment]
     CommandPalette._gather_commands = _gather_commands  # type: ignore[method-assign]
@@ -119,12 +120,14 @@ async def _gather_commands(palette: CommandPalette, search_value: str) -> None:
             raise
 
 
-_selected: Any = Widget.text_selection.fget  # type: ignore[attr-defined]
+_drawn = Widget.render_lines
 
 
-def _text_selection(widget: Widget) -> Selection | None:
-    """Have a widget that was taken away select nothing.
+def _render_lines(widget: Widget, crop: Region) -> list[Strip]:
+    """Draw nothing of a widget that was taken away.
 
-    It may still be drawn, below a dialog, and has no screen that could be asked.
+    Below a dialog it may still be asked for its lines, and has no screen to ask what is selected.
     """
-    return cast("Selection | None", _selected(widget)) if widget.is_attached else None
+    if not widget.is_attached:
+        return [Strip.blank(crop.width)] * crop.height
+    return _drawn(widget, crop)

@@ -10,6 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
+from textual.css.query import NoMatches
 from textual.screen import ModalScreen
 from textual.widgets import ProgressBar, Static
 
@@ -53,8 +54,16 @@ class ProgressScreen(ModalScreen[None]):
 
     def on_mount(self) -> None:
         """Begin."""
-        self.run_worker(self.work())
+        self.run_worker(self._until_taken_down())
         self.query_one(VerticalScroll).focus()
+
+    async def _until_taken_down(self) -> None:
+        """Do the work; what it wants to show after the screen was taken down shows nothing."""
+        try:
+            await self.work()
+        except NoMatches:
+            if self.query("#step"):
+                raise
 
     async def work(self) -> None:
         """Do it, telling `step`, and call `end`."""
