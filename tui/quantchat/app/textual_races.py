@@ -30,7 +30,7 @@ def survive_races() -> None:
     Screen.dismiss = _dismiss_once  # type: ignore[method-assign,assignment]
     OptionList._move_page = _move_page  # type: ignore[method-assign,assignment]
     TextArea._recompute_cursor_offset = _recompute_cursor_offset  # type: ignore[method-assign]
-    Widget.render_lines = _render_lines  # type: ignore[method-assign]
+    Widget.render_lines = _render_lines  # type: ignore[method-assign,assignment]
     Content.wrap = _wrap  # type: ignore[method-assign,assignment]
     CommandPalette._on_click = _on_click  # type: ignore[method-assign,assignment]
     CommandPalette._gather_commands = _gather_commands  # type: ignore[method-assign]

@@ -1,9 +1,9 @@
 """Watching a measurement from outside: what stopped it, and what else the processor was busy with.
 
-A turn during which a worker was stopped, the machine was suspended, or this program did not run for
-`LATE_S` is measured again, twice at most; one that was disturbed each time is left out. All of them
-are recorded. What other programs take of the processor is flagged, and nothing is repeated for it:
-it may never end.
+A turn during which a worker was stopped or the machine was suspended is measured again, twice at
+most; one that was disturbed each time is left out. All of them are recorded. What other programs
+take of the processor is flagged, and so is a time in which this program did not run: nothing is
+repeated for that, since a busy machine may stay so.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LOOK_S = 0.1
 """How often it is looked whether a worker is stopped, in seconds: a shorter stop may be missed."""
 
 LATE_S = 1.0
-"""A look that comes this much too late: this program, or all of the machine, did not run."""
+"""A look that comes this much too late: this program did not run, as in a frozen container."""
 
 LEAST_SUSPENDED_S = 0.1
 
@@ -72,7 +72,9 @@ class Watch:
 
     def __post_init__(self) -> None:
         self._stopped_s: dict[str, float] = {}
-        self._late_s = 0.0
+        self._late_s: dict[int, float] = {}
+        """Seconds in which this program did not run, by round."""
+        self._round = 0
         self._others: dict[int, tuple[str, float]] | None = None
 
     # ------------------------------------------------------------ each turn
@@ -99,7 +101,7 @@ class Watch:
     def looked(self, seconds: float) -> None:
         """Look, `seconds` after the last time."""
         if seconds > LOOK_S + LATE_S:
-            self._late_s += seconds
+            self._late_s[self._round] = self._late_s.get(self._round, 0.0) + seconds
         labels = {one.pid: one.label for one in self.sides if one.pid is not None}
         for pid in stopped(labels):
             label = labels[pid]
@@ -110,7 +112,7 @@ class Watch:
         """Watch a turn; the list is filled at the end, with what stopped it meanwhile."""
         found: list[str] = []
         self._stopped_s.clear()
-        self._late_s = 0.0
+        self._round = round_number
         asleep, before = suspended_s(), self.clock.read()
         yield found
         after, asleep = self.clock.read(), suspended_s() - asleep
@@ -123,8 +125,6 @@ class Watch:
             f"{label}: its worker was stopped for about {for_s:.1f} s"
             for label, for_s in self._stopped_s.items()
         ]
-        if self._late_s and not found:
-            found.append(f"nothing ran for about {self._late_s:.1f} s")
 
     def between_rounds(self) -> None:
         """Note what other programs have used: not while something is measured, it takes a while."""
@@ -137,7 +137,18 @@ class Watch:
 
     @property
     def flags(self) -> list[str]:
-        """The processor's load by other programs, where it was more than a figure should bear."""
+        """Times in which nothing ran, and the load by other programs that no figure should bear."""
+        late = {number: for_s for number, for_s in sorted(self._late_s.items()) if number}
+        lines = []
+        if late:
+            rounds = ", ".join(map(str, late))
+            lines.append(
+                f"round {rounds}: this program did not run for {sum(late.values()):.1f} s in all: "
+                "the machine was overloaded, or frozen"
+            )
+        return lines + self._by_others()
+
+    def _by_others(self) -> list[str]:
         sides = list(self.sides)
         devices = [one.ledger.device if one.ledger else "" for one in sides]
         if SERVER in devices:  # it may run on this machine: which processes are its, nothing tells
