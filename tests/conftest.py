@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -62,6 +63,19 @@ def compiled_here(
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder / "compiled"))
+
+
+def pytest_configure() -> None:
+    """Hear Ctrl+C and SIGHUP also where they are ignored, as in a background job or under nohup.
+
+    Tests send them to themselves and to programs that they start, which inherit what is ignored.
+    """
+    for number, handler in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGHUP, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

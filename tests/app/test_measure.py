@@ -10,6 +10,7 @@ from textual import events
 
 from fakes.screen_reader import see, see_gone, wait_until
 from fakes.scripted_app import SIZES, Running, Setup
+from quantchat.app.screens import progress
 from quantchat.app.screens.measure import MeasuringScreen
 from quantchat.app.screens.measure_plan import MeasurePlanScreen
 from quantchat.snapshot import store
@@ -151,3 +152,28 @@ async def test_a_program_that_ends_meanwhile_ends(setup: Setup) -> None:
         await see(run.pilot, "Esc stops")
         await run.pilot.press("ctrl+q")
     assert setup.left.closed and setup.right.closed
+
+
+async def test_a_worker_that_does_not_stop_is_ended_by_a_second_esc(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "PATIENT_S", -1.0)
+    async with setup.running() as run:
+        await run.ready()
+
+        def hold_in_round_two(request: Generate) -> str:
+            if len([c for c in run.left.commands if isinstance(c, Generate)]) == 9:
+                run.left.holds_after, run.left.deaf = 1, True
+            return "Paris it is."
+
+        setup.left.answer = hold_in_round_two
+        await begin(run)
+        await run.pilot.press("enter")
+        await wait_until(run.pilot, lambda: run.left.deaf, "round two")
+        await run.pilot.press("escape")
+        await see(run.pilot, "stopping")
+        await run.pilot.press("escape")
+        await see(run.pilot, "stopped before the end")
+        left, right = run.comparison.sides
+        assert left.failure is not None and "did not stop" in left.failure.reason
+        assert right.failure is None

@@ -195,20 +195,57 @@ def test_what_is_written_to_descriptor_2_does_not_reach_the_screen(start: Start)
     assert "native noise" in log.read_text()
 
 
-@pytest.mark.parametrize("asked", [False, True])
-def test_a_mistake_of_ours_is_told_and_leaves_no_worker(start: Start, asked: bool) -> None:
+def test_a_mistake_of_ours_is_told_and_ends_nothing(start: Start) -> None:
     session = start("--broken")
-    if asked:
-        session.terminal.type("Where?" + ENTER)
-        session.terminal.wait_for_text("Paris.")
     session.terminal.type("\x14")  # Ctrl+T
+    session.terminal.wait_for_text("RuntimeError: a mistake of ours")
+    session.terminal.type("\x1bOP")  # F1: a screen that cannot be made hears no key
+    session.terminal.type("Where?" + ENTER)
+    session.terminal.wait_for_text("Paris.")
+    session.terminal.type(QUIT)
     report = session.end()
-    assert report["status"] == quantchat.app.CRASHED and report["closed"] == [True, True]
+    assert report["status"] == 0 and report["closed"] == [True, True]
     (log,) = (session.folder / "logs").glob("*-screen-*.log")
     assert "a mistake of ours" in log.read_text()
-    assert len(session.kept()) == (1 if asked else 0)
+    said = b"went on after a mistake of its own; " + str(log).encode()
+    assert said in session.terminal.received.replace(b"\r\n", b"")
+
+
+def test_a_screen_that_cannot_be_drawn_at_all_ends_and_says_so(start: Start) -> None:
+    session = start("--unmade", ready=False)
+    report = session.end()
+    assert report["status"] == quantchat.app.CRASHED
+    (log,) = (session.folder / "logs").glob("*-screen-*.log")
+    assert max(map(len, log.read_text().splitlines())) > 20  # whatever the terminal's width
+    assert "a mistake of ours" in log.read_text()
     said = b"the screen ended with an error; " + str(log).encode()
     assert said in session.terminal.received.replace(b"\r\n", b"")
+
+
+def threads(session: Session) -> int:
+    return len(list(Path(f"/proc/{session.terminal.process.pid}/task").iterdir()))
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_after_it_was_stopped_it_is_drawn_and_obeys(start: Start, times: int) -> None:
+    session = start()
+    session.terminal.type("Where?" + ENTER)
+    session.terminal.wait_for_text("Paris.")
+    before = threads(session)
+    for _ in range(times):
+        session.terminal.process.send_signal(signal.SIGSTOP)
+        session.terminal.wait_for(lambda: state(session.terminal.process.pid) == "T", "it stops")
+        session.terminal.screen.reset()  # as a shell that writes in between
+        session.terminal.process.send_signal(signal.SIGCONT)
+        session.terminal.wait_for_text("Paris.", "Where?")
+    assert threads(session) <= before
+    session.terminal.type(QUIT)
+    assert session.end()["status"] == 0
+
+
+def state(pid: int) -> str:
+    """The state of a process, as proc(5) has it: T is stopped."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_ctrl_c_ends_nothing(start: Start) -> None:

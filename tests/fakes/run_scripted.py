@@ -1,8 +1,9 @@
 """Runs the real screen in this process' terminal, over scripted workers.
 
 Arguments: a folder, for the logs and for `report.json`, which says how it ended; `--deaf` to be
-deaf to SIGHUP, as under nohup; `--broken` for a screen with a mistake under Ctrl+T, `--stuck` for
-one that never comes back from it; `--slow` for answers that go on.
+deaf to SIGHUP, as under nohup; `--broken` for a mistake under Ctrl+T and in the help's making,
+`--unmade` for one in the making of the screen itself, `--stuck` for a Ctrl+T that never comes back;
+`--slow` for answers that go on.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from fakes.scripted_app import LEFT, RIGHT, profile  # noqa: E402
 from fakes.scripted_machine import ScriptedMachine  # noqa: E402
 from fakes.scripted_worker import Script, ScriptedMaker, starter  # noqa: E402
 from quantchat.app.screens.comparison import ComparisonScreen  # noqa: E402
+from quantchat.app.screens.help import HelpScreen  # noqa: E402
 from quantchat.bench.comparison import Comparison  # noqa: E402
 from quantchat.errors import UserError  # noqa: E402
 from quantchat.profile.model import Profile  # noqa: E402
@@ -62,6 +64,9 @@ if "--stuck" in sys.argv:
     ComparisonScreen.action_order = stuck  # type: ignore[method-assign]
 if "--broken" in sys.argv:
     ComparisonScreen.action_order = broken  # type: ignore[method-assign]
+    HelpScreen.compose = broken  # type: ignore[method-assign,assignment]
+if "--unmade" in sys.argv:
+    ComparisonScreen.compose = broken  # type: ignore[method-assign,assignment]
 
 quantchat.app.app.QuantchatApp = functools.partial(  # type: ignore[misc,assignment]
     quantchat.app.app.QuantchatApp, make_comparison=compare, make_sampler=ScriptedMachine

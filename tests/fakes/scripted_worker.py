@@ -145,6 +145,8 @@ class Script:
     died_with: int = -9
     holds_after: int | None = None
     """Tokens after which the answer waits for `gate` (or to be stopped)."""
+    deaf: bool = False
+    """It does not hear that it shall stop."""
     process: int = 512 * MIB
     weights: int = 102 * MIB
     device: str = "cpu"
@@ -193,7 +195,7 @@ class ScriptedWorker:
             self._tasks.append(asyncio.ensure_future(self._load()))
         elif isinstance(command, Generate):
             self._tasks.append(asyncio.ensure_future(self._generate(command)))
-        elif isinstance(command, Stop):
+        elif isinstance(command, Stop) and not self._script.deaf:
             self._stopped.add(command.turn)
             self._script.gate.set()
         elif isinstance(command, Shutdown):

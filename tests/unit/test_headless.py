@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from fakes.scripted_worker import Script, ScriptedMaker, resolved, starter
+from fakes.waiting import until
+from quantchat.bench import live_variant
 from quantchat.bench.comparison import Comparison
 from quantchat.bench.headless import measure
+from quantchat.bench.live_variant import State
 from quantchat.bench.rounds import Plan, Task
 from quantchat.errors import ModelsFailed
+from quantchat.host import signals, watchdog
 from quantchat.profile.model import Profile
 from quantchat.report import measurement as report
 from quantchat.snapshot import store
@@ -172,6 +180,95 @@ async def test_a_signal_that_is_ignored_stays_so(tmp_path: Path) -> None:
         signal.signal(signal.SIGHUP, before)
     assert snapshot.measurement is not None
     assert not snapshot.measurement.stopped
+
+
+def deaf_at(folder: Path, call: int) -> tuple[Comparison, Script]:
+    """A pair of which B, in its answer number `call`, goes on for ever and hears no stop."""
+    b = Script(token_ms=10.0)
+    calls = itertools.count(1)
+
+    def answer(request: object) -> str:
+        if next(calls) == call:
+            b.holds_after, b.deaf = 1, True
+        return "one two three four"
+
+    b.answer = answer
+    return comparison(folder, A=Script(), B=b), b
+
+
+@pytest.mark.parametrize(
+    "sent", [[signal.SIGINT, signal.SIGINT], [signal.SIGTERM], [signal.SIGHUP]], ids=str
+)
+async def test_a_worker_that_does_not_stop_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: list[signal.Signals]
+) -> None:
+    monkeypatch.setattr(signals, "GRACE_S", 0.0)
+    sides, b = deaf_at(tmp_path, call=4)  # the warm-up is the first one
+    work = asyncio.ensure_future(measure(sides, PLAN))
+    await until(lambda: b.deaf and sides.variants[1].state is State.ANSWERING)
+    for number in sent:
+        assert not work.done()
+        os.kill(os.getpid(), number)
+        await asyncio.sleep(0)
+    snapshot = await work
+    assert snapshot.measurement is not None
+    assert snapshot.measurement.stopped
+    assert len(snapshot.turns) == 2
+    assert snapshot.variants[0].failure is None
+    assert snapshot.variants[1].failure is not None
+    assert "did not stop" in snapshot.variants[1].failure.reason
+
+
+class Clock:
+    """A monotonic clock that goes on by 4 s at each look while `runs` says so."""
+
+    def __init__(self, runs: Callable[[], bool]) -> None:
+        self.runs, self.ahead_s = runs, 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead_s
+
+    def look(self) -> float:
+        self.ahead_s += 4.0 * self.runs()
+        return self.monotonic()
+
+
+async def test_a_side_that_falls_silent_is_failed_and_the_other_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides, b = deaf_at(tmp_path, call=3)
+    clock = Clock(lambda: b.deaf and sides.variants[1].state is State.ANSWERING)
+    monkeypatch.setattr(watchdog, "LOOK_S", 0.0)
+    monkeypatch.setattr(watchdog, "time", SimpleNamespace(monotonic=clock.look))
+    monkeypatch.setattr(live_variant, "time", clock)
+    snapshot = await measure(sides, PLAN)
+    assert snapshot.measurement is not None
+    assert not snapshot.measurement.stopped
+    assert len(snapshot.turns) == 6
+    of_a, of_b = ([turn.answers[side] for turn in snapshot.turns] for side in (0, 1))
+    assert [(a.state, a.failure) for a in of_a] == [("done", None)] * 6
+    assert [answer.state for answer in of_b] == ["done", *["failed"] * 5]
+    assert snapshot.variants[1].failure is not None
+    assert "no sign of life from the worker for 6" in snapshot.variants[1].failure.reason
+    assert clock.ahead_s >= live_variant.LOST_S
+
+
+async def test_a_silence_while_we_were_stopped_ourselves_is_no_fault(tmp_path: Path) -> None:
+    looks: list[str] = []
+    times = iter([0.0, 1.0, 400.0, 401.0])
+
+    def now() -> float:
+        return next(times, 401.0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(watchdog, "LOOK_S", 0.0)
+        patch.setattr(watchdog, "time", SimpleNamespace(monotonic=now))
+        async with watchdog.watchdog(
+            lambda at_s: looks.append(f"look {at_s:.0f}"),
+            lambda at_s: looks.append(f"excuse {at_s:.0f}"),
+        ):
+            await until(lambda: len(looks) >= 3)
+    assert looks[:3] == ["look 1", "excuse 400", "look 401"]
 
 
 async def test_a_signal_while_loading_ends_it(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -15,7 +16,15 @@ from fakes.scripted_worker import Script, ScriptedMaker, starter
 from fakes.waiting import until
 from quantchat.bench import live_variant
 from quantchat.bench.comparison import Comparison
-from quantchat.bench.live_variant import SILENT_S, STUCK_S, LiveVariant, State
+from quantchat.bench.live_variant import (
+    HUNG_S,
+    LOST_LOADING_S,
+    LOST_S,
+    SILENT_S,
+    STUCK_S,
+    LiveVariant,
+    State,
+)
 from quantchat.errors import UserError
 from quantchat.host import log_news
 from quantchat.host.worker_process import Place, Worker, start_worker
@@ -227,6 +236,35 @@ async def test_an_answer_that_does_not_grow_is_told_of(bench: Bench) -> None:
     await bench.comparison.wait()
     assert bench.left.silence(time.monotonic()) is None
     await bench.comparison.close()
+
+
+async def test_when_a_measurement_ends_a_worker(bench: Bench) -> None:
+    bench.scripts["A"].loading_gate = gate = asyncio.Event()
+    bench.comparison.open()
+    await until(lambda: bench.left.state is State.LOADING and bench.left.pid is not None)
+    now = time.monotonic()
+    assert bench.left.overdue(now + LOST_S + 1) is None  # a library may be read from a slow disk
+    assert bench.left.overdue(now + LOST_LOADING_S + 1) is not None
+    gate.set()
+    await bench.both(State.READY)
+    now = time.monotonic()
+    assert bench.left.overdue(now + HUNG_S + 1) is None  # nobody waits for it
+    bench.scripts["A"].holds_after = 2
+    turn = bench.comparison.ask("hello")
+    await until(lambda: len(turn.answers["A"].ids) == 2)
+    now = time.monotonic()
+    assert bench.left.overdue(now + LOST_S - 1) is None
+    silent = bench.left.overdue(now + LOST_S + 1)
+    assert silent is not None and "no sign of life" in silent.reason
+    bench.left._heard_s = now + HUNG_S + 1  # it says that it lives
+    hung = bench.left.overdue(now + HUNG_S + 1)
+    assert hung is not None and "has not grown" in hung.reason
+    bench.left.give_up(hung)
+    await bench.comparison.wait()
+    assert turn.answers["A"].failure == bench.left.failure == hung
+    assert turn.answers["B"].failure is None
+    await bench.comparison.close()
+    assert bench.left.state is State.FAILED
 
 
 @pytest.mark.parametrize(("after", "said"), [(0, ""), (3, "The capital of")])

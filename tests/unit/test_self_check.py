@@ -36,7 +36,7 @@ async def checked(folder: Path, left: Script, right: Script, *prompts: str) -> S
     )
     steps: list[tuple[int, int, str]] = []
     check = SelfCheck(comparison, prompts, lambda *step: steps.append(step))
-    await with_pair(comparison, check.run, stop=check.stop)
+    await with_pair(comparison, check.run, stop=check.stop, end=check.end)
     assert steps[-1][0] == steps[-1][1] == len(prompts) * (len(CONDITIONS) + 1)
     return check
 

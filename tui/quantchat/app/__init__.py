@@ -70,6 +70,8 @@ def run(
         app.keep()
     for line in app.last_words():
         _say(line)
+    if app.mistakes and status != CRASHED:
+        _say(f"went on after a mistake of its own; {log} tells more")
     if status == CRASHED:
         _say(f"the screen ended with an error; {log} tells more")
     return status

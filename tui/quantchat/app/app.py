@@ -6,19 +6,23 @@ import gc
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from textual.app import App, SystemCommand
 from textual.binding import BindingType
+from textual.command import CommandPalette
 from textual.filter import LineFilter
 from textual.screen import Screen
+from textual.worker import WorkerFailed
 
-from quantchat.app import clipboard, terminal, themes
+from quantchat.app import CRASHED, clipboard, terminal, themes
 from quantchat.app.commands import COMMANDS
 from quantchat.app.device_watch import MakeSampler, real_sampler
 from quantchat.app.keeping import Keeps
+from quantchat.app.textual_races import survive_races
 from quantchat.app.textual_workarounds import (
     ControlGuard,
     PacedApp,
@@ -31,7 +35,8 @@ from quantchat.app.textual_workarounds import (
     write_to_terminal,
 )
 from quantchat.errors import UserError
-from quantchat.text import without_controls
+from quantchat.host.screen_log import log_exception
+from quantchat.text import one_line, without_controls
 
 if TYPE_CHECKING:
     from quantchat.app.screens.comparison import ComparisonScreen
@@ -48,6 +53,9 @@ LOOK_S = 0.5
 
 ASKED_S = 8
 """How long the question stands whether to leave what is not saved."""
+
+MISTAKE_S = 10
+"""How often the same mistake is told and logged anew: one in drawing comes with each frame."""
 
 MakeComparison: TypeAlias = "Callable[[Profile], Comparison]"
 """The seam for tests: a comparison with scripted workers."""
@@ -112,6 +120,7 @@ class QuantchatApp(PacedApp):
         let_drawn_lines_go()
         draw_each_script()
         settle_on_one_size()
+        survive_races()
         super().__init__()
         self._profile = profile
         self._votes = votes
@@ -122,6 +131,11 @@ class QuantchatApp(PacedApp):
         self._comparing: ComparisonScreen | None = None
         self._vote: VoteScreen | None = None
         self._asked_until_s = 0.0
+        self._begun = False
+        """Whether the first frame is drawn: a mistake before that ends the program."""
+        self.mistakes: Counter[str] = Counter()
+        """What the program went on after, and how often."""
+        self._told_s: dict[str, float] = {}
         self.kept: Path | None = None
         """The file of what nobody had saved when the program had to leave."""
         self._not_kept = ""
@@ -191,10 +205,56 @@ class QuantchatApp(PacedApp):
 
             # Pushed, since only what was pushed can be switched for the comparison.
             self.push_screen(StartScreen(self._snapshots, self._make_sampler))
-        self.call_after_refresh(_collect_garbage_again)
+        self.call_after_refresh(self._after_first_frame)
         if not self.is_headless:
             terminal.on_signals(self._leave, self._last)
             self.set_interval(LOOK_S, self._leave_with_the_terminal)
+
+    def _after_first_frame(self) -> None:
+        self._begun = True
+        _collect_garbage_again()
+
+    def _handle_exception(self, error: Exception) -> None:
+        """Report what nobody foresaw and go on: it must not end models that took long to load.
+
+        Textual would end the program, for whatever raises in an action, a handler or a timer, or
+        while something is drawn.
+        """
+        if self._begun and not self._screen_stack:
+            return  # a key that came while the last screen was closed
+        cause = error.error if isinstance(error, WorkerFailed) else error
+        if self.is_headless and self._exception is None:  # so that a test fails by it
+            self._exception = error
+            self._exception_event.set()
+        if not self._begun or not self._running:
+            self._return_code = CRASHED
+            log_exception(cause)
+            self._close_messages_no_wait()
+            return
+        self._report(cause)
+        self.call_later(self._leave_unfinished_screen)
+
+    def _report(self, error: BaseException) -> None:
+        """Write `error` to the log and tell of it; the same one, if it repeats, now and then."""
+        name = f"{type(error).__name__}: {error}"
+        self.mistakes[name] += 1
+        now = time.monotonic()
+        if now < self._told_s.get(name, now):
+            return
+        self._told_s[name] = now + MISTAKE_S
+        log_exception(error)
+        self.notify(
+            f"{one_line(name)}. The program goes on; its log tells more",
+            title="A mistake of quantchat's own",
+            severity="error",
+            timeout=ASKED_S,
+            markup=False,
+        )
+
+    def _leave_unfinished_screen(self) -> None:
+        """Take a screen away that could not be made: it would hear no key."""
+        if len(self.screen_stack) > 1 and not self.screen.is_running:
+            self.pop_screen()
 
     def _leave(self, signal_number: int) -> None:
         self.keep()
@@ -252,6 +312,11 @@ class QuantchatApp(PacedApp):
         if terminal.hung_up(sys.__stdin__.fileno() if sys.__stdin__ else -1):
             self._leave(signal.SIGHUP)
             terminal.end_for_sure(128 + signal.SIGHUP, self._last)
+
+    def action_command_palette(self) -> None:
+        """Open the palette, but not while one that was left is still taken down: it has its id."""
+        if not any(isinstance(one, CommandPalette) for one in self._nodes):
+            super().action_command_palette()
 
     def action_theme(self) -> None:
         """The next theme."""

@@ -45,6 +45,10 @@ class TerminalOutput:
         """From now on wait no longer than `LEAVING_S` for a terminal that takes nothing."""
         self._leaving, self._moved_s = True, time.monotonic()
 
+    def stay(self) -> None:
+        """Wait for the terminal again for as long as it takes."""
+        self._leaving = False
+
     def flush(self) -> None:
         """Nothing is held back."""
 

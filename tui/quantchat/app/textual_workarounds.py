@@ -250,9 +250,36 @@ class PacedDriver(LinuxDriver):
 
     def start_application_mode(self) -> None:
         """Begin, with a queue that has no end."""
+        if isinstance(self._terminal, TerminalOutput):
+            self._terminal.stay()
         super().start_application_mode()  # type: ignore[no-untyped-call]
         if self._writer_thread is not None:
             self._writer_thread._queue.maxsize = 0
+
+    def _sigcont_application(self, *_: Any) -> None:
+        """Go on after SIGTSTP as Textual does, and after SIGSTOP with the threads there are.
+
+        Textual starts a second pair of threads then, and of two that read keys one waits for a key
+        when the program wants to leave. Can go when it looks whether it has threads.
+        """
+        if self._key_thread is None or not self._key_thread.is_alive():
+            super()._sigcont_application()
+        else:
+            # Not in the handler: what it interrupts may hold the lock of the queue.
+            self._loop.call_soon_threadsafe(self._take_terminal_back)
+
+    def _take_terminal_back(self) -> None:
+        """Set up the terminal again, which a shell may have had meanwhile, and draw everything."""
+        if self._key_thread is None or self._writer_thread is None or not self._app._running:
+            return
+        self.exit_event.set()
+        self._key_thread.join()
+        self.exit_event.clear()
+        self._writer_thread._queue.put(None)  # it ends once it has written what waits
+        before = self.attrs_before
+        self.start_application_mode()
+        self.attrs_before = before
+        self._app.refresh()
 
     def run_input_thread(self) -> None:
         """Read keys until the program ends, or the terminal does.

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 
 from quantchat.bench.conversation import Answer, Conversation, Order, Turn
 from quantchat.bench.forcing import greedy_parting, parting, surprises
 from quantchat.bench.live_variant import LiveVariant, State
 from quantchat.bench.requests import chat_request, threads_for
+from quantchat.host.watchdog import watchdog
 from quantchat.host.worker_process import StartWorker, start_worker
 from quantchat.profile.model import Generation, Profile
 from quantchat.quantize.maker import Maker
+from quantchat.worker.protocol import Failed
 
 
 @dataclass(frozen=True)
@@ -274,6 +276,33 @@ class Comparison:
         variants = [v for label in turn.answers for v in self.sides if v.label == label]
         self._forcing = asyncio.ensure_future(surprises(turn, variants))
         await asyncio.wait([self._forcing])
+
+    @contextlib.asynccontextmanager
+    async def silent_sides_ended(self) -> AsyncIterator[None]:
+        """End a shown variant that does not respond while it is waited for (`overdue`).
+
+        For work that nobody may be watching. A side that was ended is FAILED and says why.
+        """
+
+        def look(now_s: float) -> None:
+            for variant in self.sides:
+                failure = variant.overdue(now_s)
+                if failure is not None:
+                    variant.give_up(failure)
+
+        def excuse(now_s: float) -> None:
+            for variant in self.sides:
+                variant.excuse(now_s)
+
+        async with watchdog(look, excuse):
+            yield
+
+    def end_at_work(self) -> None:
+        """End the shown variants that are still waited for: they did not stop when asked."""
+        for variant in self.sides:
+            if variant.at_work:
+                reason = "it did not stop when it was asked to, and was ended"
+                variant.give_up(Failed("not_responding", reason, "load it again"))
 
     async def quiet(self) -> None:
         """Have forcing give way, and wait until no worker is at it: it would disturb a timing."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import signal
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from quantchat.bench.comparison import Change, Comparison, VariantChanged
@@ -14,6 +12,7 @@ from quantchat.bench.measurement import Measurement
 from quantchat.bench.record import record
 from quantchat.bench.rounds import Plan
 from quantchat.errors import ModelsFailed
+from quantchat.host.signals import on_signals
 from quantchat.metrics.sampler import DeviceSampler
 from quantchat.snapshot.schema import Snapshot
 
@@ -29,10 +28,9 @@ async def measure(
 ) -> Snapshot:
     """Load the shown pair of `comparison`, measure `plan` on it, end it; the snapshot of it all.
 
-    Ctrl+C, SIGTERM and the end of the terminal stop the measurement; what was measured until then
-    is in the snapshot. A signal that is ignored stays so, as nohup wants it. Raises ModelsFailed
-    where a variant does not load, KeyboardInterrupt where it is stopped before anything was
-    measured.
+    Ctrl+C, SIGTERM and the end of the terminal stop the measurement (see `host.signals`); what was
+    measured until then is in the snapshot. Raises ModelsFailed where a variant does not load,
+    KeyboardInterrupt where it is stopped before anything was measured.
     """
     sampler = DeviceSampler()
     measurement = Measurement(comparison, plan, sampler, on_step)
@@ -44,7 +42,9 @@ async def measure(
         return record(comparison, sampler, measurement)
 
     try:
-        return await with_pair(comparison, work, stop=measurement.stop, on_variant=on_variant)
+        return await with_pair(
+            comparison, work, stop=measurement.stop, end=measurement.end, on_variant=on_variant
+        )
     finally:
         sampler.close()
 
@@ -54,11 +54,13 @@ async def with_pair(
     work: Callable[[], Awaitable[_Result]],
     *,
     stop: Callable[[], None],
+    end: Callable[[], None],
     on_variant: Callable[[LiveVariant], None] = lambda variant: None,
 ) -> _Result:
     """Load the shown pair of `comparison`, do `work`, end the pair; what the work returned.
 
-    `stop` is called on signals, and shall make the work end soon. Raises as `measure` does.
+    `stop` is called on signals, and shall make the work end soon; `end` must, whatever the workers
+    do. Raises as `measure` does.
     """
     changed = asyncio.Event()
     stopped = asyncio.Event()
@@ -75,9 +77,10 @@ async def with_pair(
 
     comparison.on_change = heard
     try:
-        with on_signals(halt):
+        with on_signals(halt, end):
             comparison.open()
-            await _loaded(comparison, changed, stopped)
+            async with comparison.silent_sides_ended():
+                await _loaded(comparison, changed, stopped)
             return await work()
     finally:
         await comparison.close()
@@ -93,18 +96,3 @@ async def _loaded(comparison: Comparison, changed: asyncio.Event, stopped: async
                 raise ModelsFailed(failure.reason, where=variant.label, mend=failure.mend)
         changed.clear()
         await changed.wait()
-
-
-@contextlib.contextmanager
-def on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` on Ctrl+C, SIGTERM and SIGHUP, for as long as the context lasts."""
-    loop = asyncio.get_running_loop()
-    every = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    signals = [number for number in every if signal.getsignal(number) is not signal.SIG_IGN]
-    for number in signals:
-        loop.add_signal_handler(number, stop)
-    try:
-        yield
-    finally:
-        for number in signals:
-            loop.remove_signal_handler(number)

@@ -59,6 +59,17 @@ a suspicion. It is told, and the user decides.
 STUCK_S = 60.0
 """An answer that did not grow for this long, though its worker lives: a device may hang."""
 
+LOST_S = 60.0
+"""A measurement, which nobody may be watching, ends a worker that sent nothing for this long while
+it answered."""
+
+LOST_LOADING_S = 300.0
+"""The same while it loads: a library read from a slow disk holds the interpreter for long."""
+
+HUNG_S = 1800.0
+"""A measurement ends a worker whose answer did not grow for this long. So long, since a server
+tells nothing of how far it has read a long prompt."""
+
 
 HEADERS_S = 5.0
 """The headers of a checkpoint that was just loaded are not waited for any longer than this."""
@@ -110,6 +121,8 @@ class LiveVariant:
         """When the worker last sent anything, by our monotonic clock."""
         self._grew_s = 0.0
         """When the answer under way last grew."""
+        self._asked_s = 0.0
+        """When the worker was last asked for something."""
 
     # ------------------------------------------------------------ what others read
 
@@ -141,6 +154,29 @@ class LiveVariant:
             return None
         return Failed("not_responding", reason, "wait if it may be busy, or end it and load anew")
 
+    def overdue(self, now_s: float) -> Failed | None:
+        """Why a measurement ends the worker at `now_s` of the monotonic clock, if it does."""
+        if self._worker is None or not self.at_work:
+            return None
+        silent, stuck = now_s - max(self._heard_s, self._asked_s), now_s - self._grew_s
+        if silent > (LOST_LOADING_S if self.state is State.LOADING else LOST_S):
+            reason = f"no sign of life from the worker for {silent:.0f} s: it was ended"
+        elif self.state is not State.LOADING and stuck > HUNG_S:
+            reason = f"the answer has not grown for {stuck:.0f} s: the worker was ended"
+        else:
+            return None
+        return Failed("not_responding", reason, "look at the worker's log, and measure again")
+
+    def excuse(self, now_s: float) -> None:
+        """Count its silence from `now_s`: what it sent before could not be read."""
+        self._asked_s = self._grew_s = now_s
+
+    @property
+    def at_work(self) -> bool:
+        """Whether somebody waits for it: it is loading, answering, or reading given tokens."""
+        forcing = self._forcing is not None and not self._forcing.done()
+        return forcing or self.state in (State.LOADING, State.ANSWERING)
+
     # ------------------------------------------------------------ life
 
     def begin(self) -> None:
@@ -164,6 +200,12 @@ class LiveVariant:
         if self._life is not None:
             self._ending = True
             self._life.cancel()
+
+    def give_up(self, failure: Failed) -> None:
+        """End the worker because of `failure`, which is what is told of it. Returns at once."""
+        self._fail(failure)
+        self._forced(Forced(0, problem=failure.reason))
+        self.end()
 
     async def close(self) -> None:
         """End the worker; returns when it is gone."""
@@ -286,7 +328,7 @@ class LiveVariant:
             return
         answer.request, answer.ready = request, self.ready
         self._turn = request.turn
-        self._grew_s = time.monotonic()
+        self._asked_s = self._grew_s = time.monotonic()
         self._become(State.ANSWERING)
         worker.send(request)
         await self._answered.wait()
@@ -305,6 +347,7 @@ class LiveVariant:
             return Forced(request.number, problem="the variant is not ready")
         self._forcing = asyncio.get_running_loop().create_future()
         self._gives_way = False
+        self._asked_s = self._grew_s = time.monotonic()
         worker.send(request)
         return await self._forcing
 

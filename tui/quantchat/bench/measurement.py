@@ -8,20 +8,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
 
+from quantchat.bench import steadiness
 from quantchat.bench.comparison import Comparison
 from quantchat.bench.conversation import Answer
 from quantchat.bench.live_variant import LiveVariant
-from quantchat.bench.rounds import Measured, Plan, Rounds
+from quantchat.bench.rounds import Disturbed, Measured, Plan, Rounds
+from quantchat.bench.watch import Watch
 from quantchat.metrics.energy import Energy
 from quantchat.metrics.gpus import GpuSample
-from quantchat.metrics.latency import decode_throughput
 from quantchat.metrics.sampler import DeviceSample, DeviceSampler
-from quantchat.metrics.statistics import variation
 from quantchat.metrics.visible import cuda_name, shown_gpus
 from quantchat.worker.variant import STARTED_SERVER
-
-MOST_VARIATION = 0.05
-"""Coefficient of variation of the decode throughput of one task above which it is flagged."""
 
 MOST_CLOCK_CHANGE = 0.05
 MOST_TEMPERATURE_CHANGE_C = 10
@@ -38,7 +35,10 @@ class Measurement:
     samples: list[DeviceSample] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._rounds = Rounds(self.comparison, self.plan, self._step, self._metered)
+        self._watch = Watch(self.comparison.sides)
+        self._rounds = Rounds(
+            self.comparison, self.plan, self._step, self._metered, self._watch.turn
+        )
         self._gpus: dict[str, list[GpuSample]] = {}
         """Those the pair ran on, by name, at each sample: what the others do is none of its
         concern."""
@@ -51,17 +51,27 @@ class Measurement:
         return self._rounds.measured
 
     @property
+    def disturbed(self) -> list[Disturbed]:
+        """Turns that something stopped, and that were measured again or left out."""
+        return self._rounds.disturbed
+
+    @property
     def stopped(self) -> bool:
         """Whether it ended before its time."""
         return self._rounds.stopped
 
     async def run(self) -> None:
         """Measure to the end, or until `stop`."""
-        await self._rounds.run()
+        async with self._watch.running():
+            await self._rounds.run()
 
     def stop(self) -> None:
         """End soon; what was measured is kept."""
         self._rounds.stop()
+
+    def end(self) -> None:
+        """End at once, with the workers that do not stop; what was measured is kept."""
+        self._rounds.end()
 
     def _step(self, done: int, total: int, detail: str) -> None:
         # Before each round and at the end: often enough to see a clock that falls, and seldom
@@ -71,6 +81,7 @@ class Measurement:
             sample = self.sampler.sample()
             self.samples.append(sample)
             self._look_at_gpus(sample)
+            self._watch.between_rounds()
         self.on_step(done, total, detail)
 
     def _look_at_gpus(self, sample: DeviceSample) -> None:
@@ -110,7 +121,9 @@ class Measurement:
     def flags(self) -> list[str]:
         """Doubts, one line each; empty where nothing speaks against the figures."""
         return [
-            *_unsteady(self.measured),
+            *_stopped(self._rounds.disturbed),
+            *steadiness.doubts(self.measured),
+            *self._watch.flags,
             *_unequal(self.measured),
             *_otherwise_asked(self.comparison.sides),
             *_other_prompts(self.measured),
@@ -133,34 +146,18 @@ def _with_context(variant: LiveVariant, gpus: int) -> list[str]:
     return [f"cuda:{index}" for index in range(asked)]
 
 
-def _unsteady(measured: Sequence[Measured]) -> list[str]:
-    """Variants whose throughput varied more between rounds than a steady machine's does.
-
-    A line for each, whatever the number of prompts: a restless machine is one doubt, and must not
-    drown the others.
-    """
-    rates: dict[tuple[str, int], list[float]] = {}
-    for one in measured:
-        for label, answer in one.turn.answers.items():
-            rate = decode_throughput(answer.times_ns, answer.counted)
-            if rate is not None:
-                rates.setdefault((label, one.task), []).append(rate)
-    spreads: dict[str, dict[int, float]] = {}
-    for (label, task), values in sorted(rates.items()):
-        spread = variation(values)
-        if spread is not None and spread > MOST_VARIATION:
-            spreads.setdefault(label, {})[task + 1] = spread
-    return [
-        f"{label}, prompt {', '.join(map(str, found))}: decode throughput varied by "
-        f"{_range([f'{spread:.0%}' for spread in sorted(found.values())])} between rounds "
-        f"(coefficient of variation over {MOST_VARIATION:.0%})"
-        for label, found in spreads.items()
+def _stopped(disturbed: Sequence[Disturbed]) -> list[str]:
+    """Turns that were measured again, since something stopped them, and those left out for it."""
+    lost = {(one.round, one.task): one.reason for one in disturbed if one.left_out}
+    again = {turn: one.reason for one in disturbed if (turn := (one.round, one.task)) not in lost}
+    lines = [
+        f"prompt {task + 1}, round {number}: left out, since it was stopped each time ({reason})"
+        for (number, task), reason in lost.items()
     ]
-
-
-def _range(values: Sequence[str]) -> str:
-    """The least and the greatest of sorted `values`, or what both are."""
-    return values[0] if values[0] == values[-1] else f"{values[0]} to {values[-1]}"
+    if again:
+        first, count = next(iter(again.values())), len(again)
+        lines.append(f"{count} turn{'s were' if count > 1 else ' was'} measured again: {first}")
+    return lines
 
 
 def _unequal(measured: Sequence[Measured]) -> list[str]:

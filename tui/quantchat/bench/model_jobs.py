@@ -11,11 +11,11 @@ from typing import Any, Protocol
 
 import quantchat
 from quantchat.bench.failures import not_begun
-from quantchat.bench.headless import on_signals
 from quantchat.bench.live_variant import State
 from quantchat.bench.record import environment
 from quantchat.bench.requests import load_request
 from quantchat.errors import UserError
+from quantchat.host.signals import on_signals
 from quantchat.host.worker_process import Place, StartWorker, Worker, interpreter
 from quantchat.metrics.sampler import DeviceSampler
 from quantchat.profile.model import AnyVariant, Profile

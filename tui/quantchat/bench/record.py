@@ -17,6 +17,7 @@ from quantchat.metrics.memory import ProcessMemory, complete
 from quantchat.metrics.sampler import DeviceSampler
 from quantchat.snapshot.schema import (
     AnswerRecord,
+    DisturbedRecord,
     Environment,
     LoadRecord,
     MeasurementRecord,
@@ -152,6 +153,12 @@ def _measurement(measurement: Measurement) -> MeasurementRecord:
         stopped=measurement.stopped,
         samples=measurement.samples,
         flags=measurement.flags,
+        disturbed=[
+            DisturbedRecord(
+                task=one.task + 1, round=one.round, reason=one.reason, left_out=one.left_out
+            )
+            for one in measurement.disturbed
+        ],
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from quantchat.bench.comparison import Comparison
@@ -23,6 +23,10 @@ FIRST_NUMBER = 1_000_000
 
 MOST_TOKENS = 10**7
 """Longest prompt or answer that a task may ask for."""
+
+
+TRIES = 3
+"""How often a turn is measured, at most, until nothing stopped it."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,17 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Disturbed:
+    """A turn that something stopped. It is not measured: it was thrown away."""
+
+    task: int
+    round: int
+    reason: str
+    left_out: bool
+    """Whether each further try was stopped, too; else it was measured again."""
+
+
+@dataclass(frozen=True)
 class Measured:
     """One task in one round, counted from 1."""
 
@@ -66,43 +81,76 @@ def _nothing(variant: LiveVariant, answer: Answer) -> AbstractContextManager[Non
     return nullcontext()
 
 
+@contextmanager
+def _undisturbed(round_number: int) -> Iterator[list[str]]:
+    yield []
+
+
 @dataclass
 class Rounds:
     """Measures `plan` on the pair that `comparison` shows; both must be READY and stay idle else.
 
     `on_step(done, total, detail)` is told before each turn and at the end. `around` is entered
-    around each answer that has the machine to itself.
+    around each answer that has the machine to itself, and `watch` around each turn, with the number
+    of its round: where it finds that something stopped the turn, that is measured again (`TRIES`).
     """
 
     comparison: Comparison
     plan: Plan
     on_step: Callable[[int, int, str], None] = lambda done, total, detail: None
     around: Callable[[LiveVariant, Answer], AbstractContextManager[None]] = _nothing
+    watch: Callable[[int], AbstractContextManager[list[str]]] = _undisturbed
     measured: list[Measured] = field(default_factory=list)
+    disturbed: list[Disturbed] = field(default_factory=list)
     stopped: bool = False
+    _turns: int = 0
 
     async def run(self) -> list[Measured]:
-        """Measure; returns what was measured, also after `stop`. A failed answer stays in it."""
+        """Measure; returns what was measured, also after `stop`. A failed answer stays in it.
+
+        A side that does not respond is ended (`LiveVariant.overdue`); the other one goes on.
+        """
+        await self.comparison.quiet()
+        async with self.comparison.silent_sides_ended():
+            await self._all_turns()
+        return self.measured
+
+    async def _all_turns(self) -> None:
         plan, total = self.plan, self.plan.total
         done = 0
-        await self.comparison.quiet()
         for task, round_number in self._steps():
             if self.stopped:
                 break
             name = f"round {round_number} of {plan.rounds}" if round_number else "warming up"
             self.on_step(done, total, f"{name}, prompt {task + 1} of {len(plan.tasks)}")
-            turn = await self._turn(task, round_number, FIRST_NUMBER + done)
+            await self._measure(task, round_number)
             done += 1
-            if round_number and not self.stopped:
-                self.measured.append(Measured(task, round_number, turn))
         self.on_step(done, total, "stopped" if self.stopped else "done")
-        return self.measured
+
+    async def _measure(self, task: int, round_number: int) -> None:
+        """Measure one turn, and once more where it was stopped: see `Disturbed`."""
+        for left in reversed(range(TRIES if round_number else 1)):
+            with self.watch(round_number) as found:
+                turn = await self._turn(task, round_number, FIRST_NUMBER + self._turns)
+            self._turns += 1
+            if self.stopped or not round_number:
+                return
+            failed = any(answer.failure for answer in turn.answers.values())
+            if not found or failed:
+                self.measured.append(Measured(task, round_number, turn))
+                return
+            self.disturbed.append(Disturbed(task, round_number, "; ".join(found), not left))
 
     def stop(self) -> None:
         """End after the answers under way, which are stopped and thrown away."""
         self.stopped = True
         for variant in self.comparison.sides:
             variant.stop()
+
+    def end(self) -> None:
+        """End at once: a worker that does not stop is ended."""
+        self.stop()
+        self.comparison.end_at_work()
 
     def _steps(self) -> Iterator[tuple[int, int]]:
         """(task, round) in order; round 0 is the warm-up."""

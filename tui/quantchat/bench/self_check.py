@@ -63,6 +63,11 @@ class SelfCheck:
     async def run(self) -> list[Found]:
         """Check; returns what was found, also after `stop`."""
         await self.comparison.quiet()
+        async with self.comparison.silent_sides_ended():
+            await self._all_steps()
+        return self.found
+
+    async def _all_steps(self) -> None:
         total = len(self.prompts) * (len(CONDITIONS) + 1)
         for done, (prompt, condition) in enumerate(self._steps()):
             if self.stopped:
@@ -74,7 +79,6 @@ class SelfCheck:
             else:
                 self.found += await self._under(condition, prompt, base)
         self.on_step(total, total, "stopped" if self.stopped else "done")
-        return self.found
 
     def stop(self) -> None:
         """End soon; what was found until now is kept."""
@@ -82,6 +86,11 @@ class SelfCheck:
         for variant in self.comparison.sides:
             variant.stop()
             variant.give_way()
+
+    def end(self) -> None:
+        """End at once: a worker that does not stop is ended."""
+        self.stop()
+        self.comparison.end_at_work()
 
     def _steps(self) -> Iterator[tuple[int, str]]:
         for prompt in range(len(self.prompts)):

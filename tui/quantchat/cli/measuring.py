@@ -61,6 +61,7 @@ def measured(comparison: Comparison, plan: Plan, folder: Path | None, *, as_json
     """
     from quantchat.bench.headless import measure
     from quantchat.cli.progress import progress_display
+    from quantchat.host import signals
     from quantchat.snapshot import store
     from quantchat.text import one_line
 
@@ -69,11 +70,12 @@ def measured(comparison: Comparison, plan: Plan, folder: Path | None, *, as_json
         for danger in side.spec.dangers:
             told = f"CAUTION: {side.label} {danger}, which could do anything you can"
             click.echo(one_line(told), err=True)
-    with progress_display() as display:
-        snapshot = asyncio.run(
-            measure(comparison, plan, on_variant=display.on_variant, on_step=display.on_step)
-        )
-    publish(snapshot, folder, None if as_json else _print_tables)
+    with signals.held(notice):
+        with progress_display() as display:
+            snapshot = asyncio.run(
+                measure(comparison, plan, on_variant=display.on_variant, on_step=display.on_step)
+            )
+        publish(snapshot, folder, None if as_json else _print_tables)
     failed = any(answer.failure for turn in snapshot.turns for answer in turn.answers)
     return _FAILED if failed else 0
 
@@ -91,18 +93,25 @@ def judged(
     """
     from quantchat.cli.console import console
     from quantchat.cli.progress import progress_display
+    from quantchat.host import signals
     from quantchat.report.tables import header
     from quantchat.snapshot import store
 
     store.make_ready(folder)
-    with progress_display() as display:
-        snapshot, found = asyncio.run(work(display.on_model))
+    with signals.held(notice):
+        with progress_display() as display:
+            snapshot, found = asyncio.run(work(display.on_model))
 
-    def show(saved: Snapshot) -> None:
-        console().print(header(saved), "", render(found), sep="\n")
+        def show(saved: Snapshot) -> None:
+            console().print(header(saved), "", render(found), sep="\n")
 
-    publish(snapshot, folder, None if as_json else show)
+        publish(snapshot, folder, None if as_json else show)
     return _FAILED if any(model.failure for model in found.models) else 0
+
+
+def notice(text: str) -> None:
+    """Tell the user `text` while something is measured."""
+    click.echo(f"quantchat: {text}", err=True)
 
 
 def publish(

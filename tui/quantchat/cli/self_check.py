@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from quantchat.cli.measuring import comparison_of
+from quantchat.cli.measuring import comparison_of, notice
 from quantchat.cli.options import prompt_options
 
 
@@ -43,15 +43,18 @@ def self_check(
     from quantchat.cli import opening
     from quantchat.cli.console import console
     from quantchat.cli.progress import progress_display
+    from quantchat.host import signals
     from quantchat.report import self_check as report
 
     asked = opening.profile_of((profile,))
     texts = prompts.asked(given, file, asked.run)
     comparison = comparison_of(asked, max_new_tokens)
-    with progress_display() as display:
+    with progress_display() as display, signals.held(notice):
         check = SelfCheck(comparison, texts, display.on_step)
         found = asyncio.run(
-            with_pair(comparison, check.run, stop=check.stop, on_variant=display.on_variant)
+            with_pair(
+                comparison, check.run, stop=check.stop, end=check.end, on_variant=display.on_variant
+            )
         )
     if as_json:
         sys.stdout.write(json.dumps(report.document(found)) + "\n")

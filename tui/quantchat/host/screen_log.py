@@ -9,10 +9,11 @@ import traceback
 from quantchat.worker.redaction import redacted
 
 
-def log_exception() -> None:
-    """Write the exception being handled to descriptor 2: while a screen is drawn, its log.
+def log_exception(error: BaseException | None = None) -> None:
+    """Write `error`, by default the one being handled, to descriptor 2: a drawn screen's log.
 
     Not to `sys.stderr`, which Textual takes away meanwhile, and swallows.
     """
+    lines = traceback.format_exception(error) if error else [traceback.format_exc()]
     with contextlib.suppress(OSError):
-        os.write(2, redacted(traceback.format_exc()).encode("utf-8", "replace"))
+        os.write(2, redacted("".join(lines)).encode("utf-8", "replace"))

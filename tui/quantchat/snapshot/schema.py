@@ -169,6 +169,20 @@ class TaskRecord(Record):
     """Longest answer, in tokens; 0: as the generation settings say."""
 
 
+class DisturbedRecord(Record):
+    """A turn of a measurement that something stopped, e.g. the machine was suspended meanwhile.
+
+    Its figures are not in the snapshot: it was measured again, or left out where that was stopped,
+    too.
+    """
+
+    task: int
+    """Counted from 1, as in its turn."""
+    round: int
+    reason: Text
+    left_out: bool
+
+
 class MeasurementRecord(Record):
     """How the turns with a `round` were measured."""
 
@@ -184,6 +198,8 @@ class MeasurementRecord(Record):
     """The machine before each round and at the end."""
     flags: list[Text]
     """What casts doubt on the figures, e.g. a clock that changed meanwhile."""
+    disturbed: list[DisturbedRecord] = Field(default_factory=list)
+    """Turns that were stopped meanwhile, each time that happened."""
 
 
 class Environment(Record):

@@ -28,7 +28,7 @@ class MeasuringScreen(ProgressScreen):
     """Measures `plan` on the pair that `comparison` shows, saves a snapshot, shows the result."""
 
     WHAT = "Measuring"
-    KEYS = "Esc stops; what was measured is kept"
+    KEYS = "Esc stops, Esc again ends a worker that does not; what was measured is kept"
 
     def __init__(
         self,
@@ -54,6 +54,11 @@ class MeasuringScreen(ProgressScreen):
         self.say(quiet("stopping"))
         if self._measurement is not None:
             self._measurement.stop()
+
+    def end_now(self) -> None:
+        """End at once, with a worker that does not stop; what was measured is kept."""
+        if self._measurement is not None:
+            self._measurement.end()
 
     @property
     def unsaved(self) -> bool:

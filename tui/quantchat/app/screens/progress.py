@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import ClassVar
 
 from rich.console import RenderableType
@@ -9,11 +10,15 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
+from textual.css.query import NoMatches
 from textual.screen import ModalScreen
 from textual.widgets import ProgressBar, Static
 
 from quantchat.app.widgets.dialog import SCROLLS_AND_CLOSES, Dialog
 from quantchat.app.widgets.lines import quiet
+
+PATIENT_S = 5.0
+"""How long a worker has to stop before a second Esc ends it: loading it again takes its time."""
 
 
 class ProgressScreen(ModalScreen[None]):
@@ -37,6 +42,8 @@ class ProgressScreen(ModalScreen[None]):
     def __init__(self) -> None:
         super().__init__()
         self.over = False
+        self._stopped_s: float | None = None
+        """When the work was asked to stop, by the monotonic clock."""
 
     def compose(self) -> ComposeResult:
         """Progress; the result takes its place."""
@@ -47,8 +54,16 @@ class ProgressScreen(ModalScreen[None]):
 
     def on_mount(self) -> None:
         """Begin."""
-        self.run_worker(self.work())
+        self.run_worker(self._until_taken_down())
         self.query_one(VerticalScroll).focus()
+
+    async def _until_taken_down(self) -> None:
+        """Do the work; what it wants to show after the screen was taken down shows nothing."""
+        try:
+            await self.work()
+        except NoMatches:
+            if self.query("#step"):
+                raise
 
     async def work(self) -> None:
         """Do it, telling `step`, and call `end`."""
@@ -58,12 +73,19 @@ class ProgressScreen(ModalScreen[None]):
         """Have the work end soon."""
         raise NotImplementedError
 
+    def end_now(self) -> None:
+        """End the work, and with it a worker that does not stop."""
+        raise NotImplementedError
+
     def action_leave(self) -> None:
-        """Stop while it goes on, close afterwards."""
+        """Stop while it goes on; end what has not stopped a while later; close afterwards."""
         if self.over:
             self.dismiss(None)
-        else:
+        elif self._stopped_s is None:
+            self._stopped_s = time.monotonic()
             self.stop()
+        elif time.monotonic() - self._stopped_s > PATIENT_S:
+            self.end_now()
 
     def step(self, done: int, total: int, detail: str) -> None:
         """Show how far it is."""

@@ -13,7 +13,7 @@ class SelfCheckScreen(ProgressScreen):
     """Checks the pair of `comparison` on `prompts`."""
 
     WHAT = "Each variant against itself"
-    KEYS = "Esc stops; what was found is kept"
+    KEYS = "Esc stops, Esc again ends a worker that does not; what was found is kept"
 
     def __init__(self, comparison: Comparison, prompts: tuple[str, ...]) -> None:
         super().__init__()
@@ -23,6 +23,10 @@ class SelfCheckScreen(ProgressScreen):
     def stop(self) -> None:
         """End after what is under way."""
         self._check.stop()
+
+    def end_now(self) -> None:
+        """End at once, with a worker that does not stop."""
+        self._check.end()
 
     async def work(self) -> None:
         """Check, and show the table."""

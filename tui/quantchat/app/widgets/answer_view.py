@@ -91,6 +91,8 @@ class AnswerView(Widget):
 
     def render_lines(self, crop: Region) -> list[Strip]:
         """The lines within `crop`; there is no border or padding that Textual had to add."""
+        if not self.is_attached:
+            return super().render_lines(crop)
         lines = [self.render_line(y) for y in crop.line_range]
         if (crop.x, crop.width) == (0, self.size.width):
             return lines
