@@ -75,7 +75,7 @@ def variants_table(snapshot: Snapshot) -> Table:
         row("kernel", variants, _ran("kernel")),
         row("dtype", variants, _ran("dtype")),
         row("device", variants, _device),
-        row("attention", variants, _ran("attention")),
+        row("attention", variants, _ran("attention_used")),
         row("caution", variants, _caution),
         row("decoding", variants, _ran("decode")),
         row("parameters", variants, lambda v: v.resolved and _count(v.resolved.parameters)),

@@ -176,7 +176,7 @@ class _Server:
         )
         self._outbox.send(
             Ready(
-                resolved=loaded.resolved(decoder.chosen.name),
+                resolved=loaded.resolved(decoder.chosen.name, decoder.attention_backend),
                 ledger=decoder.ledger(),
                 import_s=imported,
                 weights_s=weights,

@@ -80,7 +80,7 @@ def _served(resolved: Resolved) -> bool:
 def _the_rest(resolved: Resolved) -> list[str]:
     parts = [
         f"context {resolved.context_length}" if resolved.context_length > 0 else "",
-        "" if _served(resolved) else resolved.attention,
+        "" if _served(resolved) else resolved.attention_used,
         resolved.decode.removeprefix("server, "),  # the kernel says that already
     ]
     return [part for part in parts if part]

@@ -94,7 +94,7 @@ class Loaded:
         ids = named if isinstance(named, list) else [named]
         return frozenset(i for i in [*ids, self.tokenizer.eos_token_id] if i is not None)
 
-    def resolved(self, decode: str) -> Resolved:
+    def resolved(self, decode: str, attention_backend: str = "") -> Resolved:
         """Return what really runs; `decode` says how it decodes."""
         import torch
 
@@ -121,6 +121,7 @@ class Loaded:
             adapter=str(command.options.get("adapter") or ""),
             adapter_hash=self._adapter_hash,
             tokenizer=str(command.options.get("tokenizer") or ""),
+            attention_backend=attention_backend,
             pickle_allowed=bool(command.options.get("allow_pickle")),
             trusted_code=command.trust_remote_code,
         )
