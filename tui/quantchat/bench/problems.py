@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 from quantchat.bench.doctor import Diagnosis
 from quantchat.bench.surroundings import Folder, Terminal
 from quantchat.metrics.nvml import NO_DRIVER
+from quantchat.worker import driver
 from quantchat.worker.jobs.probes import COMPILES, MUST_COMPILE, READY, UNUSABLE
 
 LEAST_COLUMNS = 72
@@ -120,11 +122,24 @@ def _of_compiling(kernels: list[dict[str, Any]], cuda: str) -> Iterator[Problem]
 def _of_gpus(found: Diagnosis) -> Iterator[Problem]:
     torch = found.worker.get("torch")
     if torch and found.device.gpus and not torch["available"]:
-        if torch["cuda"]:
+        if driver.too_old(found.device.cuda, torch["cuda"]):
+            yield Problem(
+                f"{driver.complaint(found.device.cuda or '', torch['cuda'])}: no GPU can be used",
+                driver.cure(torch["cuda"]),
+                grave=True,
+            )
+        elif torch["cuda"] and os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+            yield Problem(
+                "CUDA_VISIBLE_DEVICES hides each GPU",
+                "unset it, unless the CPU is what you want",
+            )
+        elif torch["cuda"]:
             yield Problem(
                 f"torch was built for CUDA {torch['cuda']} and finds no GPU; "
-                f"the driver takes CUDA {found.device.cuda or '–'}",
-                "update the driver, install the torch built for it, or see CUDA_VISIBLE_DEVICES",
+                f"the driver takes CUDA {found.device.cuda or '–'}"
+                f"{': ' + torch['error'] if torch.get('error') else ''}",
+                "see what `nvidia-smi` says, and CUDA_VISIBLE_DEVICES",
+                grave=True,
             )
         else:
             yield Problem(

@@ -19,10 +19,10 @@ from quantchat.worker.jobs.probes import UNUSABLE, Kernel, gptq_kernels, probe_b
 def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     """Look, with `scratch` as the current folder: GPTQModel may write into that.
 
-    Result: `torch` (version, the CUDA it was built for, whether CUDA is available, devices),
-    `tools` (nvcc, its release, a C++ compiler, ninja, Triton; empty where missing), `libraries`
-    that cannot be imported, with the reason, and `kernels`: library, name, state (`ready`,
-    `compiles first` or `cannot run`), a word on it, and whether it is what `auto` takes.
+    Result: `torch` (version, the CUDA it was built for, whether CUDA is available, the error if
+    not, devices), `tools` (nvcc, its release, a C++ compiler, ninja, Triton; empty where missing),
+    `libraries` that cannot be imported, with the reason, and `kernels`: library, name, state
+    (`ready`, `compiles first` or `cannot run`), a word on it, and whether it is what `auto` takes.
     """
     os.chdir(options["scratch"])
     report(0, 3, "importing torch")
@@ -62,8 +62,18 @@ def _torch(torch: Any) -> dict[str, Any]:
         "version": str(torch.__version__),
         "cuda": str(torch.version.cuda or ""),
         "available": available,
+        "error": _why_not(torch) if torch.version.cuda and not available else "",
         "devices": devices,
     }
+
+
+def _why_not(torch: Any) -> str:
+    """What torch says when it is made to start CUDA."""
+    try:
+        torch.cuda.init()
+    except RuntimeError as error:
+        return on_one_line(str(error), 120)
+    return ""
 
 
 def _tools() -> dict[str, str]:
