@@ -178,7 +178,7 @@ CPU_BUILD = {"version": "2.13.0+cpu", "cuda": "", "available": False, "devices":
                 kernel("gptqmodel", "triton", auto=True),
             ),
             "faster GPTQ kernels (marlin) cannot be compiled",
-            "CUDA toolkit 12.8",
+            "pip install 'quantchat[cuda-build]' (NVIDIA's compiler for CUDA 12.8)",
             False,
         ),
         (of_worker(torch=CPU_BUILD), "built without CUDA", "install torch with CUDA", False),

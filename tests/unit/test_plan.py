@@ -188,6 +188,31 @@ def test_a_driver_too_old_for_torch_is_refused_with_the_ways_out(
     assert json.loads(capsys.readouterr().out)["fit"] == "cannot run"
 
 
+@pytest.mark.parametrize(
+    ("kernel", "lacking", "note"),
+    [
+        ("auto", "", ""),
+        ("auto", "there is no nvcc", "SLOW KERNEL, unless a faster one was compiled before"),
+        ("marlin", "there is no nvcc", "marlin must be compiled, and there is no nvcc"),
+        ("triton", "", "SLOW KERNEL: the kernel triton unpacks each weight anew for each token"),
+    ],
+)
+def test_a_slow_gptq_kernel_is_told_before_anything_is_loaded(
+    profile: Profile, monkeypatch: pytest.MonkeyPatch, kernel: str, lacking: str, note: str
+) -> None:
+    monkeypatch.setattr("quantchat.worker.driver.cuda_of_torch", lambda: "13.0")
+    monkeypatch.setattr("quantchat.worker.cuda_build.lacking", lambda cuda: lacking)
+    gptq = profile.variants[0].model_copy(update={"kernel": kernel})
+    changed = profile.model_copy(update={"variants": [gptq, profile.variants[1]]})
+    first, second = make_plan(changed, machine(gpu())).variants
+    told = [line for line in first.notes if line.startswith(note)] if note else first.notes
+    assert len(told) == bool(note)
+    if lacking:
+        assert "pip install 'quantchat[cuda-build]'" in told[0]
+    assert second.notes == []  # bitsandbytes compiles nothing
+    assert make_plan(on(changed, "cpu"), machine(gpu())).variants[0].notes == []
+
+
 def test_the_shown_gpus_are_planned_for(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     (room,) = make_plan(profile, machine(gpu(0), gpu(1, used=5))).rooms

@@ -32,8 +32,10 @@ from quantchat.quantize.headers import read
 from quantchat.quantize.sources import Named, resolve
 from quantchat.quantize.workshop import Workshop
 from quantchat.text import one_line
-from quantchat.worker import driver
+from quantchat.worker import cuda_build, driver
 from quantchat.worker.engines.devices import SHARE
+from quantchat.worker.engines.gptq_kernels import AUTO_ON_GPU, slow
+from quantchat.worker.engines.kernel_build import EXTENSIONS
 from quantchat.worker.variant import Resolved
 
 PROMPT_TOKENS = 512
@@ -202,6 +204,7 @@ def _variant(spec: AnyVariant, sample: DeviceSample, tokens: int, fetch: bool) -
         return VariantPlan(spec.label, room, None, str(error), notes=risks)
     reckoned = _estimate(spec, files, room.cuda, tokens)
     room = _elsewhere(spec, sample, files, reckoned) or room
+    risks += _slow_kernel(spec, room)
     if room.cuda and not (spec.python or spec.env):  # another interpreter has a torch of its own
         room = replace(room, unusable=_unusable(sample.cuda))
     return VariantPlan(
@@ -300,6 +303,24 @@ def _sum(counts: Iterable[int | None]) -> int | None:
     """None where one is not known."""
     known = list(counts)
     return None if None in known else sum(filter(None, known))
+
+
+def _slow_kernel(spec: AnyVariant, room: Room) -> list[str]:
+    """What to say of a GPTQ variant on a GPU whose kernel will not be a fast one."""
+    if not isinstance(spec, Gptq) or not room.cuda:
+        return []
+    named = spec.kernel.removeprefix("gptq_")
+    if named not in ("auto", *EXTENSIONS):
+        cure = 'use kernel = "auto"'
+        return [f"SLOW KERNEL: {slow(named, cure)}"]
+    built_for = "" if spec.python or spec.env else driver.cuda_of_torch()
+    problem = cuda_build.lacking(built_for) if built_for else ""
+    if not problem:
+        return []
+    if named != "auto":
+        return [f"{named} must be compiled, and {problem} ({cuda_build.INSTALL})"]
+    told = slow(AUTO_ON_GPU[-2], f"{problem}: {cuda_build.INSTALL}")
+    return [f"SLOW KERNEL, unless a faster one was compiled before: {told}"]
 
 
 def _unusable(driver_cuda: str | None) -> str:

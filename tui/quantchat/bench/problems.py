@@ -11,7 +11,7 @@ from typing import Any
 from quantchat.bench.doctor import Diagnosis
 from quantchat.bench.surroundings import Folder, Terminal
 from quantchat.metrics.nvml import NO_DRIVER
-from quantchat.worker import driver
+from quantchat.worker import cuda_build, driver
 from quantchat.worker.jobs.probes import COMPILES, MUST_COMPILE, READY, UNUSABLE
 
 LEAST_COLUMNS = 72
@@ -115,7 +115,8 @@ def _of_compiling(kernels: list[dict[str, Any]], cuda: str) -> Iterator[Problem]
         names = ", ".join(kernel["name"] for kernel in barred)
         yield Problem(
             f"faster GPTQ kernels ({names}) cannot be compiled: {barred[0]['detail']}",
-            f"install the CUDA toolkit {cuda}, a C++ compiler and ninja",
+            f"{cuda_build.INSTALL} (NVIDIA's compiler for CUDA {cuda}), and a C++ compiler; "
+            "without a faster kernel no speed of GPTQ can be quoted",
         )
 
 

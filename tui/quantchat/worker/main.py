@@ -156,7 +156,7 @@ class _Server:
         def fetching(done: int, total: int) -> None:
             self._outbox.send(Progress(FETCHING, done, total, of_mib(done, total)))
 
-        loaded = load(command, stage, fetching)
+        loaded = load(command, stage, fetching, self._outbox.send)
         stage("warming up")
         decoder = Decoder(loaded, command.decode, lambda name: self._outbox.send(Progress(name)))
         ready = time.perf_counter()

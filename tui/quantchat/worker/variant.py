@@ -51,6 +51,9 @@ class Resolved:
     """Which of torch's backends computed `sdpa` attention: flash, efficient, cudnn or math, and
     decode's own where it differs from prefill's. Empty where it is not known."""
 
+    slow_kernel: str = ""
+    """Why figures of its speed mislead, and the cure; empty where its kernel is a fast one."""
+
     @property
     def attention_used(self) -> str:
         """The attention implementation, with torch's backend: `sdpa (flash)`."""

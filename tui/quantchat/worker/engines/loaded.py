@@ -42,7 +42,14 @@ class Loaded:
     """
 
     def __init__(
-        self, command: Load, model: Any, tokenizer: Any, *, kernel: str, note: str = ""
+        self,
+        command: Load,
+        model: Any,
+        tokenizer: Any,
+        *,
+        kernel: str,
+        note: str = "",
+        slow_kernel: str = "",
     ) -> None:
         self.command = command
         """As it was asked for: a model on a hub by its id."""
@@ -52,6 +59,7 @@ class Loaded:
         self.kernel = kernel
         self.note = note
         """Why its layers have not a faster kernel, where there is one."""
+        self._slow_kernel = slow_kernel
         self._adapter_hash = ""
         self.tokenizer_backend = tokenizer.backend_tokenizer
 
@@ -122,6 +130,7 @@ class Loaded:
             adapter_hash=self._adapter_hash,
             tokenizer=str(command.options.get("tokenizer") or ""),
             attention_backend=attention_backend,
+            slow_kernel=self._slow_kernel,
             pickle_allowed=bool(command.options.get("allow_pickle")),
             trusted_code=command.trust_remote_code,
         )
