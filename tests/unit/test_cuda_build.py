@@ -153,7 +153,7 @@ def test_a_torch_that_has_looked_already_is_told_too(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     extension = SimpleNamespace(CUDA_HOME=None)
-    monkeypatch.setitem(sys.modules, "torch.utils.cpp_extension", extension)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "torch.utils.cpp_extension", extension)
     home = machine.wheel()
     use("13.0")
     assert home / "bin" == Path(str(extension.CUDA_HOME)) / "bin"

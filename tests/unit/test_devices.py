@@ -196,8 +196,58 @@ def test_a_gpu_without_bfloat16_is_told(
     note = devices.emulated(torch.bfloat16, "cuda:0")
     assert note.startswith("this GPU (compute capability 7.5) only emulates") is told
     assert bool(note) is told
-    assert devices.emulated(torch.float16, "cuda:0") == ""
+    assert devices.emulated(torch.float16, "cuda:0").startswith("computes in float16") is told
+    assert devices.emulated(torch.float32, "cuda:0") == ""
+    assert devices.fast_dtype(torch.bfloat16, "cuda:0") == (
+        torch.float16 if told else torch.bfloat16
+    )
+    assert devices.fast_dtype(torch.float32, "cuda:0") == torch.float32
+    assert devices.fast_dtype(torch.bfloat16, "cpu") == torch.bfloat16
     assert devices.emulated(torch.bfloat16, "cpu") == ""
+
+
+@pytest.mark.parametrize(
+    ("engine", "options"),
+    [
+        ("transformers", {}),
+        ("bitsandbytes", {"quant_type": "nf4", "double_quant": True, "compute_dtype": "auto"}),
+    ],
+)
+@pytest.mark.parametrize(
+    ("wish", "capability", "dtype"),
+    [
+        ("auto", (7, 5), torch.float16),
+        ("auto", (8, 0), torch.bfloat16),
+        ("bfloat16", (7, 5), torch.bfloat16),  # as it was asked for
+    ],
+)
+def test_float16_is_taken_where_bfloat16_is_only_emulated(
+    gpus: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    engine: str,
+    options: dict[str, Any],
+    wish: str,
+    capability: tuple[int, int],
+    dtype: Any,
+) -> None:
+    folder = tiny_folder(tmp_path)
+    config = json.loads((folder / "config.json").read_bytes())
+    (folder / "config.json").write_text(json.dumps({**config, "dtype": "bfloat16"}))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+    asked: dict[str, Any] = {}
+
+    def from_pretrained(_model: str, **more: Any) -> Any:
+        asked.update(more)
+        raise Refused("internal", "seen enough")
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    with pytest.raises(Refused, match="seen enough"):
+        load(Load(engine, str(folder), options, dtype=wish), lambda stage: None)
+    chosen = asked["dtype"]
+    assert (torch.bfloat16 if chosen == "auto" else chosen) == dtype
+    if options:
+        assert asked["quantization_config"].bnb_4bit_compute_dtype == dtype
 
 
 def test_a_gpu_that_is_not_there(gpus: list[int], monkeypatch: pytest.MonkeyPatch) -> None:

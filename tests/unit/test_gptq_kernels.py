@@ -48,6 +48,8 @@ class Machine:
             monkeypatch.setattr(module, "lacking", lambda: self.no_triton)
         monkeypatch.setattr(kernel_build, "compiled_before", lambda extension: False)
         self.progress: list[Progress] = []
+        self.capability = (9, 0)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: self.capability)
         for name in PLAIN_TORCH:
             monkeypatch.setenv(name, "as it was")
 
@@ -71,12 +73,22 @@ def test_the_fastest_is_built_before_the_weights_are_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = Machine(monkeypatch)
-    assert machine.choose(checkpoint(tmp_path)) == Chosen("marlin")
+    assert machine.choose(checkpoint(tmp_path)) == Chosen("marlin", torch.bfloat16)
     assert machine.stages == ["compiling the kernel marlin"]
     machine.choose(checkpoint(tmp_path, dtype="float16"))
     machine.choose(checkpoint(tmp_path, dtype="float32"))  # which GPTQModel turns into bfloat16
     machine.choose(checkpoint(tmp_path), dtype="float16")
     assert machine.built == ["marlin_bf16", "marlin_fp16", "marlin_bf16", "marlin_fp16"]
+
+
+def test_float16_is_built_for_a_gpu_that_only_emulates_bfloat16(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(monkeypatch)
+    machine.capability = (7, 5)
+    assert machine.choose(checkpoint(tmp_path)) == Chosen("marlin", torch.float16)
+    assert machine.choose(checkpoint(tmp_path), dtype="bfloat16").dtype == torch.bfloat16
+    assert machine.built == ["marlin_fp16", "marlin_bf16"]
 
 
 def test_where_it_cannot_be_built_the_next_is_taken_and_it_says_why(
@@ -162,7 +174,7 @@ def test_without_a_compiler_nothing_is_begun_and_the_cure_is_named(
         machine.choose(str(tmp_path), options={"kernel": "marlin"})
     assert "quantchat[cuda-build]" in refused.value.failure.mend
     monkeypatch.setattr(kernel_build, "compiled_before", lambda extension: True)
-    assert machine.choose(str(tmp_path)) == Chosen("marlin")
+    assert machine.choose(str(tmp_path)) == Chosen("marlin", torch.bfloat16)
     assert machine.stages == ["loading the kernel marlin"]
 
 

@@ -12,6 +12,7 @@ from quantchat.bench.doctor import Diagnosis
 from quantchat.bench.surroundings import Folder, Terminal
 from quantchat.metrics.nvml import NO_DRIVER
 from quantchat.worker import cuda_build, driver
+from quantchat.worker.failures import OTHER_BUILD
 from quantchat.worker.jobs.probes import COMPILES, MUST_COMPILE, READY, UNUSABLE
 
 LEAST_COLUMNS = 72
@@ -92,9 +93,12 @@ def _of_kernels(found: Diagnosis) -> Iterator[Problem]:
     for library in ("bitsandbytes", "gptqmodel"):
         own = [kernel for kernel in kernels if kernel["library"] == library]
         if own and all(kernel["state"] == UNUSABLE for kernel in own):
+            cure = "compare its version, and torch's, with those that quantchat's package asks for"
+            if "no kernel image" in own[0]["detail"]:
+                cure = OTHER_BUILD
             yield Problem(
                 f"no kernel of {library} runs here: {own[0]['name']}: {own[0]['detail']}",
-                "compare its version, and torch's, with those that quantchat's package asks for",
+                cure,
                 grave=True,
             )
     yield from _of_compiling(kernels, found.worker["torch"]["cuda"])

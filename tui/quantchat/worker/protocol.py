@@ -266,10 +266,11 @@ class Done:
 class Failed:
     """Something did not work; `turn` is -1 unless it ended a turn. The worker lives on.
 
-    `kind`: out_of_memory, device_busy, device_failed, gpu_unusable, context_full, bad_checkpoint,
-    missing_library, unsupported, fetch_failed, bad_calibration, no_space, internal; of a server
-    server_unreachable, server_silent, server_denied, server_ended, server_refused, server_busy,
-    stream_cut; the near side adds cannot_start, worker_ended, not_responding and cannot_write.
+    `kind`: out_of_memory, device_busy, device_failed, gpu_unusable, no_kernel_image, context_full,
+    bad_checkpoint, missing_library, unsupported, fetch_failed, bad_calibration, no_space, internal;
+    of a server server_unreachable, server_silent, server_denied, server_ended, server_refused,
+    server_busy, stream_cut; the near side adds cannot_start, worker_ended, not_responding and
+    cannot_write.
     `reason` is one line, `mend` what to try. Sizes for out_of_memory, -1 where not known.
     """
 

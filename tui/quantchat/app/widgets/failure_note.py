@@ -15,6 +15,7 @@ TITLES = {
     "device_busy": "The GPU is taken",
     "device_failed": "The GPU failed",
     "gpu_unusable": "The GPU cannot be used",
+    "no_kernel_image": "Not built for this GPU",
     "context_full": "The context is full",
     "bad_checkpoint": "Not a checkpoint this engine can load",
     "missing_library": "A library is missing",

@@ -121,21 +121,37 @@ def _unusable() -> Refused | None:
 
 
 def emulated(dtype: Any, device: str) -> str:
-    """What to know of `dtype`, a `torch.dtype`, on this device; empty where the GPU computes in it.
+    """What to know of `dtype`, a `torch.dtype`, on this device; empty where there is nothing."""
+    import torch
 
-    torch says of each GPU that it takes bfloat16: before compute capability 8.0 by way of float32.
+    if not _emulates_bfloat16(device):
+        return ""
+    major, minor = torch.cuda.get_device_capability(device)
+    gpu = f"this GPU (compute capability {major}.{minor}) only emulates bfloat16"
+    if dtype == torch.bfloat16:
+        return f'{gpu}: dtype = "float16" is faster'
+    return f"computes in float16, since {gpu}" if dtype == torch.float16 else ""
+
+
+def fast_dtype(dtype: Any, device: str) -> Any:
+    """Return `dtype`, a `torch.dtype`; float16 for a bfloat16 that the GPU would only emulate.
+
+    For a dtype that nobody named. Activations above 65504 overflow in float16; no Llama is known
+    to have any.
     """
     import torch
 
-    if dtype != torch.bfloat16 or not device.startswith("cuda"):
-        return ""
-    major, minor = torch.cuda.get_device_capability(device)
-    if major >= 8:
-        return ""
-    return (
-        f"this GPU (compute capability {major}.{minor}) only emulates bfloat16: "
-        'dtype = "float16" is faster'
-    )
+    return torch.float16 if dtype == torch.bfloat16 and _emulates_bfloat16(device) else dtype
+
+
+def _emulates_bfloat16(device: str) -> bool:
+    """Whether it is a GPU before compute capability 8.0: torch converts to float32 and back there.
+
+    torch itself says of each GPU that it takes bfloat16.
+    """
+    import torch
+
+    return device.startswith("cuda") and torch.cuda.get_device_capability(device)[0] < 8
 
 
 def rooms(command: Load, device: str) -> dict[int, int]:

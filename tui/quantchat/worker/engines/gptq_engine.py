@@ -46,8 +46,10 @@ def load(
     backend = _backend(wish, BACKEND)
     refuse_pickled(command.model, switch=False)
     tokenizer = fast_tokenizer(command)
+    dtype = choose_dtype(command.dtype)
     if device.startswith("cuda"):
         chosen = gptq_kernels.choose(command, stage, building)
+        dtype = chosen.dtype
         backend, note, slow = _backend(chosen.name, BACKEND), chosen.note, chosen.slow
     stage("loading weights")
     more: dict[str, Any] = {}
@@ -59,7 +61,7 @@ def load(
             command.model,
             device=place,
             backend=backend,
-            dtype=choose_dtype(command.dtype),
+            dtype=dtype,
             trust_remote_code=command.trust_remote_code,
             **more,
         ).model

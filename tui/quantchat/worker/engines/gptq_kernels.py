@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.worker import cuda_build
+from quantchat.worker.engines.devices import fast_dtype
 from quantchat.worker.engines.kernel_build import EXTENSIONS, Building, built
 from quantchat.worker.engines.loaded import choose_dtype
 from quantchat.worker.failures import Refused, on_one_line
@@ -37,6 +38,8 @@ class Chosen:
     """A kernel's name, and what the user must know of the choice: why not a faster one."""
 
     name: str
+    dtype: Any
+    """The `torch.dtype` of the activations, which it was chosen for."""
     note: str = ""
     slow: str = ""
     """Why figures of its speed mislead, and the cure; empty for a fast one."""
@@ -59,7 +62,7 @@ def choose(command: Load, stage: Callable[[str], None], building: Building) -> C
                 f"GPTQModel's kernel {wish} cannot be compiled: {problem}",
                 f'{cuda_build.INSTALL}, or use kernel = "auto"; see `quantchat doctor`',
             )
-        return _chosen(wish, cure='use kernel = "auto"')
+        return _chosen(wish, dtype, cure='use kernel = "auto"')
     settings = quantization(command.model, config)
     problems: list[str] = []
     cure = "no faster kernel takes this checkpoint on this GPU"
@@ -68,11 +71,11 @@ def choose(command: Load, stage: Callable[[str], None], building: Building) -> C
         if not problem:
             problem = built(name, dtype, stage, building)
             if not problem:
-                return _chosen(name, "; ".join(problems), cure)
+                return _chosen(name, dtype, "; ".join(problems), cure)
             if name in EXTENSIONS:
                 cure = f"{cuda_build.INSTALL}, then load it again; see `quantchat doctor`"
         problems.append(f"not {name}: {problem}")
-    return _chosen(AUTO_ON_GPU[-1], "; ".join(problems), cure)
+    return _chosen(AUTO_ON_GPU[-1], dtype, "; ".join(problems), cure)
 
 
 def slow(kernel: str, cure: str) -> str:
@@ -82,7 +85,7 @@ def slow(kernel: str, cure: str) -> str:
     return f"{ROW_BY_ROW.format(f'the kernel {kernel}')} ({cure})"
 
 
-def _chosen(name: str, note: str = "", cure: str = "") -> Chosen:
+def _chosen(name: str, dtype: Any, note: str = "", cure: str = "") -> Chosen:
     """The kernel `name`, which GPTQModel makes the layers of next.
 
     Its kernel torch unpacks by Triton, else through torch.compile, which launches by Triton too:
@@ -90,7 +93,7 @@ def _chosen(name: str, note: str = "", cure: str = "") -> Chosen:
     """
     if name == "torch" and lacking():
         os.environ |= {"GPTQ_TORCH_TRITON_DEQUANT": "0", "TORCHDYNAMO_DISABLE": "1"}
-    return Chosen(name, note, slow(name, cure))
+    return Chosen(name, dtype, note, slow(name, cure))
 
 
 def quantization(model: str, config: Any) -> dict[str, Any]:
@@ -109,14 +112,14 @@ def quantization(model: str, config: Any) -> dict[str, Any]:
 
 
 def _dtype(command: Load, config: Any) -> Any:
-    """The `torch.dtype` of the activations, which GPTQModel chooses where the variant does not."""
+    """The `torch.dtype` of the activations: GPTQModel's choice where the variant makes none."""
     dtype = choose_dtype(command.dtype)
     if dtype != "auto":
         return dtype
     from gptqmodel.models._const import DEVICE
     from gptqmodel.utils.model import auto_dtype
 
-    return auto_dtype(config, DEVICE.CUDA, quant_inference=True)
+    return fast_dtype(auto_dtype(config, DEVICE.CUDA, quant_inference=True), "cuda")
 
 
 def unfit(name: str, settings: dict[str, Any], dtype: Any) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from quantchat.worker.engines.devices import device_for
+from quantchat.worker.engines.devices import device_for, fast_dtype
 from quantchat.worker.engines.loaded import (
     Loaded,
     choose_dtype,
@@ -23,7 +23,7 @@ from quantchat.worker.protocol import Load
 def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     """Load a transformers checkpoint. `options`: `gguf_file`, a file name beside the config."""
     import torch
-    import transformers  # noqa: F401 - so that importing it counts as importing, not as loading
+    from transformers import AutoConfig  # here: importing it shall not count as loading
 
     device = device_for(command)
     more: dict[str, Any] = {}
@@ -31,7 +31,15 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
         more["gguf_file"] = gguf
     tokenizer = fast_tokenizer(command, **more)
     stage("loading weights")
-    model = load_model(command, device, dtype=choose_dtype(command.dtype), **more)
+    dtype = choose_dtype(command.dtype)
+    if dtype == "auto" and device.startswith("cuda") and not gguf:
+        config = AutoConfig.from_pretrained(
+            command.model, trust_remote_code=command.trust_remote_code
+        )
+        own = getattr(config, "dtype", None)
+        if (fast := fast_dtype(own, device)) != own:
+            dtype = fast
+    model = load_model(command, device, dtype=dtype, **more)
     method = getattr(getattr(model, "hf_quantizer", None), "quantization_config", None)
     if method is None:
         kernel = "not quantized"
