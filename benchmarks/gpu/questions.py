@@ -157,27 +157,33 @@ def attention_in_a_graph() -> Found:
 
 
 def _flash(key: str, query: Any, keys: Any, values: Any, window: int) -> Found:
-    """What it could be: flash, which splits along the keys; with a length that lies on the device,
-    as a graph wants it.
+    """What it could be: flash, which may split along the keys, over a length that lies on the
+    device, as a graph wants it. Only the form for several sequences takes such a length (`seqused_k`); the
+    error, over fewer keys than the window has, tells whether it is heeded.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     grouped = query.shape[1] != keys.shape[1]
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
         plain = graph_us([lambda: attend(query, keys, values, enable_gqa=grouped)] * 8)
-    used = torch.tensor([window], dtype=torch.int32, device=DEVICE)
-    rows = [one.transpose(1, 2).contiguous() for one in (query, keys, values)]
+    found: Found = {f"{key}, flash, us": round(plain, 1)}
+    used = window - 37
+    held = torch.tensor([used], dtype=torch.int32, device=DEVICE)
+    rows = [one[0].transpose(0, 1) for one in (query, keys, values)]  # (tokens, heads, size)
+    lengths = [
+        torch.tensor(ends, dtype=torch.int32, device=DEVICE) for ends in ((0, 1), (0, window))
+    ]
 
     def with_length() -> Any:
         return torch.ops.aten._flash_attention_forward(
-            *rows, None, None, 1, window, 0.0, False, False, seqused_k=used
+            *rows, *lengths, 1, window, 0.0, False, False, seqused_k=held
         )
 
-    found: Found = {f"{key}, flash, us": round(plain, 1)}
     try:
         found[f"{key}, flash with seqused_k, us"] = round(graph_us([with_length] * 8), 1)
-        expected = attend(query, keys, values, enable_gqa=grouped).transpose(1, 2)
-        found[f"{key}, flash with seqused_k, error"] = error_of(with_length()[0], expected)
+        expected = attend(query, keys[:, :, :used], values[:, :, :used], enable_gqa=grouped)
+        off = error_of(with_length()[0], expected[0].transpose(0, 1))
+        found[f"{key}, flash with seqused_k, error"] = off
     except Exception as error:  # noqa: BLE001 - whether it can be had is the question
         found[f"{key}, flash with seqused_k"] = f"{type(error).__name__}: {error}"[:120]
     return found
