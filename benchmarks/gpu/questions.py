@@ -158,8 +158,8 @@ def attention_in_a_graph() -> Found:
 
 def _flash(key: str, query: Any, keys: Any, values: Any, window: int) -> Found:
     """What it could be: flash, which may split along the keys, over a length that lies on the
-    device, as a graph wants it. Only the form for several sequences takes such a length (`seqused_k`); the
-    error, over fewer keys than the window has, tells whether it is heeded.
+    device, as a graph wants it. Only the form for several sequences takes such a length
+    (`seqused_k`); the error, over fewer keys than the window has, tells whether it is heeded.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
 

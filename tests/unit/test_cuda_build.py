@@ -92,8 +92,9 @@ def test_a_second_worker_and_another_environment_find_their_link(machine: Machin
     (folder / "libcudart.so").unlink()
     (folder / "libcudart.so").symlink_to("/gone/libcudart.so.12")
     os.environ["LIBRARY_PATH"] = "/mine"
-    use("13.0")
-    assert os.environ["LIBRARY_PATH"] == f"{folder}{os.pathsep}/mine"
+    for _ in range(2):
+        use("13.0")
+        assert os.environ["LIBRARY_PATH"] == f"{folder}{os.pathsep}/mine"
     assert (folder / "libcudart.so").exists()
 
 

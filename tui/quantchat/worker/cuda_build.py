@@ -150,5 +150,5 @@ def _link_runtime(home: Path) -> None:
         if link.is_symlink() and link.readlink() != versioned:
             link.unlink(missing_ok=True)
         link.symlink_to(versioned)
-    others = os.environ.get("LIBRARY_PATH")
-    os.environ["LIBRARY_PATH"] = os.pathsep.join(filter(None, (str(folder), others)))
+    others = filter(None, os.environ.get("LIBRARY_PATH", "").split(os.pathsep))
+    os.environ["LIBRARY_PATH"] = os.pathsep.join(dict.fromkeys((str(folder), *others)))
