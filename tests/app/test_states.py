@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -53,6 +54,14 @@ async def test_loading_says_what_the_worker_does(setup: Setup, size: Size) -> No
         )
         setup.right.loading_gate.set()
         await run.ready()
+
+
+async def test_a_slow_kernel_is_loud(setup: Setup, size: Size) -> None:
+    told = replace(resolved("TritonV2Linear"), slow_kernel="it unpacks (a cure)")
+    setup.left.resolved = told
+    async with setup.running(size) as run:
+        await run.ready()
+        await see_in(run.pilot, 0, "SLOW KERNEL T", "SLOW KERNEL: it unpacks (a cure)")
 
 
 async def test_ready_says_what_really_runs(setup: Setup, size: Size) -> None:

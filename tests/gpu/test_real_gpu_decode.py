@@ -33,7 +33,7 @@ def test_greedy_tokens_are_generates(
     run = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-3000:]
     for told in json.loads(run.stdout):
-        assert told["decode"] == mode
+        assert told["decode"].partition(",")[0] == mode  # "graph, fused norms"
         if told["same"] < TOKENS:
             assert told["gap"] <= TIE_ULPS * told["ulp"], told
 

@@ -43,6 +43,24 @@ def test_a_page_shows_the_kept_result(benchmark: str, page: str) -> None:
     assert printed in (ROOT / page).read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("script", ["gpu/probe.py", "seven.py"])
+def test_the_page_on_decoding_shows_what_gpus_gave(script: str) -> None:
+    """The table of each kept result of a GPU stands there; until there is one, that none is."""
+    kept = {"gpu/probe.py": "gpu-probe-*.json", "seven.py": "seven-*.json"}[script]
+    page = (ROOT / "docs" / "decoding.md").read_text(encoding="utf-8")
+    if not any((ROOT / "benchmarks" / "results").glob(kept)):
+        assert "No figure of a GPU was measured yet" in page
+        return
+    printed = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / script), "--table"],
+        env={"PYTHONPATH": str(Path(quantchat.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert printed.strip() in page
+
+
 def test_the_readme_tells_how_soon_a_stop_is_answered() -> None:
     kept = json.loads((ROOT / "benchmarks" / "results" / "stopping.json").read_text())
     slowest = max(stop["ms"] for stops in kept["variants"].values() for stop in stops)

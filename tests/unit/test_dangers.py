@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,19 @@ def test_a_run_says_so_before_and_after(tmp_path: Path, capsys: Capture) -> None
     out.print(variants_table(store.load(file)))
     shown = out.export_text()
     assert "THE MODEL'S OWN CODE RAN" in shown and "PICKLED WEIGHTS WERE ALLOWED" in shown
+
+
+def test_a_run_tells_of_a_slow_kernel_once(tmp_path: Path, capsys: Capture) -> None:
+    slow = Script()
+    slow.resolved = replace(resolved_as(), slow_kernel="it unpacks (a cure)")
+    scripts = {"safe": Script(), "daring": slow}
+    sides = Comparison(
+        profile(**BOTH), maker=ScriptedMaker(scripts), start=starter(scripts, tmp_path)
+    )
+    assert measured(sides, Plan((Task("one"),), rounds=1, warmup=0), tmp_path, as_json=True) == 0
+    captured = capsys.readouterr()
+    assert captured.err.count("SLOW KERNEL of daring: it unpacks (a cure)\n") == 1
+    assert json.loads(captured.out)["variants"][1]["resolved"]["slow_kernel"]
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.pth", "x.ckpt"])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fakes.tiny_llama import VOCABULARY, tiny_llama
 from quantchat.worker.decode import plain
 from quantchat.worker.decode.loop import Loop, common_prefix
-from quantchat.worker.decode.own import CHUNK, OwnLoop, Reader
+from quantchat.worker.decode.own import AHEAD, CHUNK, OwnLoop, Reader
 from quantchat.worker.decode.plain import PIECES_AFTER_A_CACHE, PlainLoop
 from quantchat.worker.decode.steps.eager import EagerStep
 from quantchat.worker.decode.steps.llama import llama_step
@@ -272,3 +272,26 @@ def test_the_common_prefix_leaves_a_token_to_compute(old: list[int], new: list[i
     assert same < len(new)
     assert old[:same] == new[:same]
     assert same == len(new) - 1 or same == len(old) or old[same] != new[same]
+
+
+def test_a_step_is_made_ready_before_an_answer_for_all_of_it() -> None:
+    class Ready(EagerStep):
+        def __init__(self, model: Any) -> None:
+            super().__init__(model)
+            self.told: list[Any] = []
+
+        def prepare(self, first: int, last: int) -> None:
+            self.told.append((first, last))
+
+        def run(self, tokens: Any, stopped: Any = None) -> Any:
+            self.told.append(tokens.shape[1])
+            return super().run(tokens, stopped)
+
+    step = Ready(tiny_llama())
+    loop = OwnLoop(step, CPU)
+    for most in (3, AHEAD + 1):
+        step.told.clear()
+        answer(loop, [1, 2, 3, 4], most, listener=Listener(stop_after=2))
+        assert step.told[0] == (5, 4 + min(most, AHEAD))
+        assert step.told[1] == 4
+        loop.forget()

@@ -178,15 +178,21 @@ CPU_BUILD = {"version": "2.13.0+cpu", "cuda": "", "available": False, "devices":
                 kernel("gptqmodel", "triton", auto=True),
             ),
             "faster GPTQ kernels (marlin) cannot be compiled",
-            "CUDA toolkit 12.8",
+            "pip install 'quantchat[cuda-build]' (NVIDIA's compiler for CUDA 12.8)",
             False,
         ),
         (of_worker(torch=CPU_BUILD), "built without CUDA", "install torch with CUDA", False),
         (
-            of_worker(torch={**CPU_BUILD, "cuda": "13.2"}),
-            "built for CUDA 13.2 and finds no GPU; the driver takes CUDA 13.0",
-            "update the driver",
-            False,
+            of_worker(torch={**CPU_BUILD, "cuda": "14.1"}),
+            "the NVIDIA driver takes CUDA 13.0, and torch is built for CUDA 14.1: no GPU can be",
+            "install a torch for an older CUDA",
+            True,
+        ),
+        (
+            of_worker(torch={**CPU_BUILD, "cuda": "13.2", "error": "Error 803"}),
+            "built for CUDA 13.2 and finds no GPU; the driver takes CUDA 13.0: Error 803",
+            "nvidia-smi",
+            True,
         ),
         (
             lambda found: replace(found, libraries={"textual": "", "torch": "1"}),
@@ -215,6 +221,15 @@ async def test_each_problem_has_its_cure(
     text = shown(diagnosis, tmp_path)
     assert ("✗" in text) is grave
     assert ("not usable until" in text) is grave
+
+
+async def test_hidden_gpus_are_the_users_wish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    change = of_worker(torch={**CPU_BUILD, "cuda": "13.0"})
+    (problem,) = problems(change(await found(tmp_path)))
+    assert (problem.what, problem.grave) == ("CUDA_VISIBLE_DEVICES hides each GPU", False)
 
 
 async def test_a_pipe_is_no_bad_terminal(tmp_path: Path) -> None:

@@ -72,6 +72,25 @@ def test_another_error_of_cuda_is_told_as_it_is() -> None:
     assert "invalid configuration argument" in failure.reason
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        f"CUDA error: no kernel image is available for execution on the device{ADVICE}",
+        "Triton Error [CUDA]: device kernel image is invalid",
+        "CUDA error: CUBLAS_STATUS_ARCH_MISMATCH when calling `cublasGemmEx(...)`",
+        "Error no kernel image is available for execution on the device at line 90 in file ops.cu",
+    ],
+)
+@pytest.mark.parametrize("loading", ["", "/models/m"])
+def test_a_gpu_that_a_library_was_not_built_for_is_no_bad_checkpoint(
+    words: str, loading: str
+) -> None:
+    failure = describe(RuntimeError(words), turn=2, loading=loading)
+    assert (failure.kind, failure.turn) == ("no_kernel_image", 2)
+    assert failure.reason.startswith("not built for this GPU: ")
+    assert "cu126" in failure.mend
+
+
 # The words of cudaGetErrorString, CUDA 13.0.
 LOST = [
     "uncorrectable ECC error encountered",

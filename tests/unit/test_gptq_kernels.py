@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import pytest
 import torch
 
 from fakes.tiny_llama import tiny_llama
-from quantchat.worker.engines import gptq_kernels
-from quantchat.worker.engines.gptq_kernels import Chosen, choose, compiled, quantization, unfit
+from quantchat.worker import cuda_build
+from quantchat.worker.engines import gptq_kernels, kernel_build
+from quantchat.worker.engines.gptq_kernels import Chosen, choose, quantization, unfit
+from quantchat.worker.engines.kernel_build import built, progress_of
 from quantchat.worker.failures import Refused
-from quantchat.worker.protocol import Load
+from quantchat.worker.protocol import Load, Progress
 
 PLAIN_TORCH = {"GPTQ_TORCH_TRITON_DEQUANT": "0", "TORCHDYNAMO_DISABLE": "1"}
 FOUR_BITS = {"bits": 4, "group_size": 128, "desc_act": False, "sym": True}
@@ -41,7 +44,12 @@ class Machine:
         monkeypatch.setattr(extension, "error", lambda name: f"{name}: no nvcc\nwas found")
         monkeypatch.setattr(gptq_kernels, "unfit", self._unfit)
         self.no_triton = ""
-        monkeypatch.setattr(gptq_kernels, "lacking", lambda: self.no_triton)
+        for module in (gptq_kernels, kernel_build):
+            monkeypatch.setattr(module, "lacking", lambda: self.no_triton)
+        monkeypatch.setattr(kernel_build, "compiled_before", lambda extension: False)
+        self.progress: list[Progress] = []
+        self.capability = (9, 0)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: self.capability)
         for name in PLAIN_TORCH:
             monkeypatch.setenv(name, "as it was")
 
@@ -57,29 +65,43 @@ class Machine:
         return unfit(name, settings, dtype)
 
     def choose(self, model: str, **more: Any) -> Chosen:
-        return choose(Load("gptq", model, more.pop("options", {}), **more), self.stages.append)
+        command = Load("gptq", model, more.pop("options", {}), **more)
+        return choose(command, self.stages.append, self.progress.append)
 
 
 def test_the_fastest_is_built_before_the_weights_are_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = Machine(monkeypatch)
-    assert machine.choose(checkpoint(tmp_path)) == Chosen("marlin")
-    assert machine.stages == ["compiling the kernel marlin, if it is not yet"]
+    assert machine.choose(checkpoint(tmp_path)) == Chosen("marlin", torch.bfloat16)
+    assert machine.stages == ["compiling the kernel marlin"]
     machine.choose(checkpoint(tmp_path, dtype="float16"))
     machine.choose(checkpoint(tmp_path, dtype="float32"))  # which GPTQModel turns into bfloat16
     machine.choose(checkpoint(tmp_path), dtype="float16")
     assert machine.built == ["marlin_bf16", "marlin_fp16", "marlin_bf16", "marlin_fp16"]
 
 
+def test_float16_is_built_for_a_gpu_that_only_emulates_bfloat16(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(monkeypatch)
+    machine.capability = (7, 5)
+    assert machine.choose(checkpoint(tmp_path)) == Chosen("marlin", torch.float16)
+    assert machine.choose(checkpoint(tmp_path), dtype="bfloat16").dtype == torch.bfloat16
+    assert machine.built == ["marlin_fp16", "marlin_bf16"]
+
+
 def test_where_it_cannot_be_built_the_next_is_taken_and_it_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = Machine(monkeypatch, "marlin_bf16", "exllamav2")
-    assert machine.choose(checkpoint(tmp_path)) == Chosen(
+    chosen = machine.choose(checkpoint(tmp_path))
+    assert (chosen.name, chosen.note) == (
         "triton",
         "not marlin: marlin_bf16: no nvcc was found; not exllama_v2: exllamav2: no nvcc was found",
     )
+    assert "the kernel triton unpacks each weight anew for each token" in chosen.slow
+    assert "pip install 'quantchat[cuda-build]'" in chosen.slow
     assert machine.built == ["marlin_bf16", "exllamav2"]
 
 
@@ -120,6 +142,7 @@ def test_nothing_is_built_that_is_not_for_the_checkpoint(
     chosen = machine.choose(checkpoint(tmp_path, bits=3))
     assert chosen.name == "torch"
     assert "not triton: TritonV2Linear only supports `[2, 4, 8]` bits" in chosen.note
+    assert "no faster kernel takes this checkpoint" in chosen.slow  # and a compiler helps nothing
     assert machine.built == machine.stages == []
 
 
@@ -133,11 +156,108 @@ def test_a_named_kernel_is_built_or_refused(
     with pytest.raises(Refused, match="kernel machete cannot be compiled: machete: no nvcc was"):
         machine.choose(model, options={"kernel": "machete"})
     assert machine.built == ["marlin_bf16", "machete"]
+    assert machine.choose(model, options={"kernel": "marlin"}).slow == ""
+    assert 'use kernel = "auto"' in machine.choose(model, options={"kernel": "triton"}).slow
+
+
+def test_without_a_compiler_nothing_is_begun_and_the_cure_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(monkeypatch)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(cuda_build, "lacking", lambda cuda: f"there is no nvcc for {cuda}")
+    chosen = machine.choose(checkpoint(tmp_path))
+    assert chosen.name == "triton"
+    assert chosen.note.startswith("not marlin: there is no nvcc for 13.0 to compile it with")
+    assert machine.built == machine.stages == []
+    with pytest.raises(Refused) as refused:
+        machine.choose(str(tmp_path), options={"kernel": "marlin"})
+    assert "quantchat[cuda-build]" in refused.value.failure.mend
+    monkeypatch.setattr(kernel_build, "compiled_before", lambda extension: True)
+    assert machine.choose(str(tmp_path)) == Chosen("marlin", torch.bfloat16)
+    assert machine.stages == ["loading the kernel marlin"]
+
+
+def test_how_far_a_build_is(tmp_path: Path) -> None:
+    assert progress_of(tmp_path) == (0, 0)
+    old, new = tmp_path / "0a", tmp_path / "0b"
+    for folder, objects in ((old, ("a.o",)), (new, ("a.o", "b.cuda.o", "c.cuda.o"))):
+        folder.mkdir()
+        lines = [f"build {name}: cuda_compile /src/{name}u" for name in objects]
+        text = "\n".join(["rule link", *lines, f"build ops.so: link {' '.join(objects)}", ""])
+        (folder / "build.ninja").write_text(text)
+    (old / "ops.so").touch()
+    assert progress_of(tmp_path) == (0, 3)
+    (new / "a.o").touch()
+    (new / "c.cuda.o").touch()
+    assert progress_of(tmp_path) == (2, 3)
+
+
+def test_a_long_build_tells_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch)
+    heard = threading.Event()
+    monkeypatch.setattr(kernel_build, "LOOK_S", 0.01)
+    monkeypatch.setattr(kernel_build, "progress_of", lambda root: (2, 6))
+
+    def build(name: str) -> bool:
+        return heard.wait(60)
+
+    monkeypatch.setattr("gptqmodel.extension.is_available", build)
+    told: list[Progress] = []
+
+    def building(progress: Progress) -> None:
+        told.append(progress)
+        heard.set()
+
+    assert built("marlin", torch.bfloat16, machine.stages.append, building) == ""
+    first = told[0]
+    assert (first.stage, first.done, first.total) == ("compiling the kernel marlin", 2, 6)
+    assert first.detail.startswith("2 of 6 files, ")
+    assert not [one for one in threading.enumerate() if one.name == "build progress"]
+
+
+def test_the_compilers_own_complaint_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch, "exllamav2")
+    said = (
+        "ExLlamaV2: failed to build torch.ops JIT extension: Error building extension 'x': "
+        "[1/3] c++ -MMD -I/long\nCUDAContextLight.h:10: fatal error: cusparse.h: No such file\n"
+        "   10 | #include <cusparse.h>\nninja: build stopped | build_root=/x"
+    )
+    monkeypatch.setattr("gptqmodel.extension.error", lambda name: said)
+    problem = built("exllama_v2", torch.float16, machine.stages.append, lambda progress: None)
+    assert problem == "fatal error: cusparse.h: No such file"
+
+
+def test_marlins_sources_are_copied_where_they_cannot_be_generated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gptqmodel.utils import marlin
+
+    root = tmp_path / "site-packages" / "marlin"
+    (root / "core").mkdir(parents=True)
+    for name in ("a.cu", "core/b.h"):
+        (root / name).write_text(name)
+    monkeypatch.setattr(marlin, "_marlin_root", lambda: root)
+    monkeypatch.setenv("GPTQMODEL_MARLIN_BF16_BUILD_ROOT", str(tmp_path / "build" / "bf16"))
+    kernel_build._let_sources_be_generated()
+    assert marlin._marlin_root() == root
+    assert sorted(one.name for one in root.iterdir()) == ["a.cu", "core"]
+
+    def refuse(path: Path, *_: Any, **__: Any) -> None:
+        raise PermissionError(13, "read-only", str(path))
+
+    monkeypatch.setattr(Path, "touch", refuse)  # as root, who runs the tests, may write anywhere
+    for _ in range(2):
+        kernel_build._let_sources_be_generated()
+        copy = marlin._marlin_root()
+        assert copy == tmp_path / "build" / "marlin_sources"
+        assert (copy / "core" / "b.h").read_text() == "core/b.h"
+        monkeypatch.setattr(marlin, "_marlin_root", lambda: root)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to build for")
 def test_gptqmodel_says_why_nothing_is_built_here() -> None:
-    problem = compiled("exllama_v2", torch.float16, lambda stage: None)
+    problem = built("exllama_v2", torch.float16, lambda stage: None, lambda progress: None)
     assert problem == "ExLlamaV2 GPTQ: CUDA is not available."
 
 

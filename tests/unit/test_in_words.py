@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from fakes.measured import measured
 from quantchat.metrics.statistics import Ratio
 from quantchat.report.in_words import _speed, _weights, in_words
 from quantchat.report.page_content import content
+from quantchat.report.tables import variants_table
 from quantchat.snapshot.schema import Snapshot
 
 
@@ -28,6 +33,19 @@ def test_a_measurement_is_said_in_a_sentence(saved: Snapshot) -> None:
     assert content([("one.json", saved)]).sections[0].said[0] == said
     assert in_words(saved.model_copy(update={"measurement": None})) == ""
     assert in_words(saved.model_copy(update={"shown": ["GPTQ"]})) == ""
+
+
+def test_a_slow_kernel_comes_before_the_figures(saved: Snapshot) -> None:
+    gptq, nf4 = saved.variants
+    assert gptq.resolved is not None
+    resolved = replace(gptq.resolved, slow_kernel="it unpacks (a cure)")
+    slow = saved.model_copy(
+        update={"variants": [gptq.model_copy(update={"resolved": resolved}), nf4]}
+    )
+    assert in_words(slow) == f"SLOW KERNEL of GPTQ: it unpacks (a cure). {in_words(saved)}"
+    out = Console(width=200, record=True, file=io.StringIO())
+    out.print(variants_table(slow))
+    assert "SLOW KERNEL: it unpacks (a cure)" in out.export_text()
 
 
 def test_it_claims_no_more_than_the_interval_bears() -> None:

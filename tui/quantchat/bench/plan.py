@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -32,7 +32,10 @@ from quantchat.quantize.headers import read
 from quantchat.quantize.sources import Named, resolve
 from quantchat.quantize.workshop import Workshop
 from quantchat.text import one_line
+from quantchat.worker import cuda_build, driver
 from quantchat.worker.engines.devices import SHARE
+from quantchat.worker.engines.gptq_kernels import AUTO_ON_GPU, slow
+from quantchat.worker.engines.kernel_build import EXTENSIONS
 from quantchat.worker.variant import Resolved
 
 PROMPT_TOKENS = 512
@@ -41,7 +44,7 @@ PROMPT_TOKENS = 512
 CONTESTED = "where one of them may fill the GPU the other needs"
 """What to say of contested GPUs, behind what is free on them."""
 
-Fit = Literal["fits", "tight", "does not fit", "not known"]
+Fit = Literal["fits", "tight", "does not fit", "not known", "cannot run"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class Room:
     total: int | None
     gpus: tuple[int, ...] = ()
     """The boards' indices: several where weights are spread over them."""
+    unusable: str = ""
+    """Why torch cannot use the GPU, and the cure; empty where nothing is known against it."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,8 @@ class RoomPlan:
         It is also the best that is said of contested GPUs: they are filled one after the other, so
         that what is free on all of them promises nothing for a single one.
         """
+        if self.room.unusable:
+            return "cannot run"
         if self.total is None or self.peak is None or self.room.free is None:
             return "not known"
         if self.total > self.room.free:
@@ -116,7 +123,7 @@ class MemoryPlan:
     @property
     def fit(self) -> Fit:
         """The worst of the devices'."""
-        order: tuple[Fit, ...] = ("does not fit", "not known", "tight", "fits")
+        order: tuple[Fit, ...] = ("cannot run", "does not fit", "not known", "tight", "fits")
         return min((one.fit for one in self.rooms), key=order.index)
 
 
@@ -148,13 +155,15 @@ def make_plan(
 
 
 def warning(profile: Profile, sample: DeviceSample, pair: tuple[int, int] = (0, 1)) -> str | None:
-    """One line where the `pair` will not fit, or only tightly; None where it does or nobody knows.
+    """One line where the `pair` cannot run, will not fit, or only tightly; None elsewhere.
 
     Reads files, and asks no hub: a matter of milliseconds, but for the first id of a hub, which
     imports its library.
     """
     found = []
     for one in make_plan(profile, sample, pair=pair).rooms:
+        if one.room.unusable:
+            found.append(f"{' and '.join(one.labels)} cannot run: {one.room.unusable}")
         if one.fit in ("does not fit", "tight") and one.total is not None:
             needed = one.total if one.fit == "does not fit" else one.peak
             when = "" if one.fit == "does not fit" else " while loading"
@@ -207,6 +216,9 @@ def _variant(spec: AnyVariant, sample: DeviceSample, tokens: int, fetch: bool) -
         told += [f"{problem.what}: {problem.mend}" for problem in lacking]
     reckoned = _estimate(spec, files, room.cuda, tokens)
     room = _elsewhere(spec, sample, files, reckoned) or room
+    risks += _slow_kernel(spec, room)
+    if room.cuda and not (spec.python or spec.env):  # another interpreter has a torch of its own
+        room = replace(room, unusable=_unusable(sample.cuda))
     repacked = cpu_has("avx512_bf16")
     told += notes(spec, files, tokens, cuda=room.cuda, repacked=repacked)
     return VariantPlan(spec.label, room, reckoned, notes=[*risks, *told])
@@ -315,6 +327,32 @@ def _sum(counts: Iterable[int | None]) -> int | None:
     """None where one is not known."""
     known = list(counts)
     return None if None in known else sum(filter(None, known))
+
+
+def _slow_kernel(spec: AnyVariant, room: Room) -> list[str]:
+    """What to say of a GPTQ variant on a GPU whose kernel will not be a fast one."""
+    if not isinstance(spec, Gptq) or not room.cuda:
+        return []
+    named = spec.kernel.removeprefix("gptq_")
+    if named not in ("auto", *EXTENSIONS):
+        cure = 'use kernel = "auto"'
+        return [f"SLOW KERNEL: {slow(named, cure)}"]
+    built_for = "" if spec.python or spec.env else driver.cuda_of_torch()
+    problem = cuda_build.lacking(built_for) if built_for else ""
+    if not problem:
+        return []
+    if named != "auto":
+        return [f"{named} must be compiled, and {problem} ({cuda_build.INSTALL})"]
+    told = slow(AUTO_ON_GPU[-2], f"{problem}: {cuda_build.INSTALL}")
+    return [f"SLOW KERNEL, unless a faster one was compiled before: {told}"]
+
+
+def _unusable(driver_cuda: str | None) -> str:
+    """Why torch cannot use any GPU of this machine, and the cure; empty where it can."""
+    built_for = driver.cuda_of_torch()
+    if driver_cuda is None or not driver.too_old(driver_cuda, built_for):
+        return ""
+    return f"{driver.complaint(driver_cuda, built_for)} ({driver.cure(built_for)})"
 
 
 def _torch_without_cuda() -> bool:

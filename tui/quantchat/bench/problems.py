@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from typing import Any
 from quantchat.bench.doctor import Diagnosis
 from quantchat.bench.surroundings import Folder, Terminal
 from quantchat.metrics.nvml import NO_DRIVER
+from quantchat.worker import cuda_build, driver
+from quantchat.worker.failures import OTHER_BUILD
 from quantchat.worker.jobs.probes import COMPILES, MUST_COMPILE, READY, UNUSABLE
 
 LEAST_COLUMNS = 72
@@ -90,9 +93,12 @@ def _of_kernels(found: Diagnosis) -> Iterator[Problem]:
     for library in ("bitsandbytes", "gptqmodel"):
         own = [kernel for kernel in kernels if kernel["library"] == library]
         if own and all(kernel["state"] == UNUSABLE for kernel in own):
+            cure = "compare its version, and torch's, with those that quantchat's package asks for"
+            if "no kernel image" in own[0]["detail"]:
+                cure = OTHER_BUILD
             yield Problem(
                 f"no kernel of {library} runs here: {own[0]['name']}: {own[0]['detail']}",
-                "compare its version, and torch's, with those that quantchat's package asks for",
+                cure,
                 grave=True,
             )
     yield from _of_compiling(kernels, found.worker["torch"]["cuda"])
@@ -113,18 +119,32 @@ def _of_compiling(kernels: list[dict[str, Any]], cuda: str) -> Iterator[Problem]
         names = ", ".join(kernel["name"] for kernel in barred)
         yield Problem(
             f"faster GPTQ kernels ({names}) cannot be compiled: {barred[0]['detail']}",
-            f"install the CUDA toolkit {cuda}, a C++ compiler and ninja",
+            f"{cuda_build.INSTALL} (NVIDIA's compiler for CUDA {cuda}), and a C++ compiler; "
+            "without a faster kernel no speed of GPTQ can be quoted",
         )
 
 
 def _of_gpus(found: Diagnosis) -> Iterator[Problem]:
     torch = found.worker.get("torch")
     if torch and found.device.gpus and not torch["available"]:
-        if torch["cuda"]:
+        if driver.too_old(found.device.cuda, torch["cuda"]):
+            yield Problem(
+                f"{driver.complaint(found.device.cuda or '', torch['cuda'])}: no GPU can be used",
+                driver.cure(torch["cuda"]),
+                grave=True,
+            )
+        elif torch["cuda"] and os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+            yield Problem(
+                "CUDA_VISIBLE_DEVICES hides each GPU",
+                "unset it, unless the CPU is what you want",
+            )
+        elif torch["cuda"]:
             yield Problem(
                 f"torch was built for CUDA {torch['cuda']} and finds no GPU; "
-                f"the driver takes CUDA {found.device.cuda or '–'}",
-                "update the driver, install the torch built for it, or see CUDA_VISIBLE_DEVICES",
+                f"the driver takes CUDA {found.device.cuda or '–'}"
+                f"{': ' + torch['error'] if torch.get('error') else ''}",
+                "see what `nvidia-smi` says, and CUDA_VISIBLE_DEVICES",
+                grave=True,
             )
         else:
             yield Problem(

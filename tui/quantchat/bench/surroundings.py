@@ -29,7 +29,12 @@ LIBRARIES = (
 )
 """Whose versions are told; each is a dependency."""
 
-EXTRAS = {"servers": "openai", "adapters": "peft", "eval": "lm_eval"}
+EXTRAS = {
+    "servers": "openai",
+    "adapters": "peft",
+    "eval": "lm_eval",
+    "cuda-build": "nvidia-cuda-nvcc",
+}
 """The library that each extra of the package brings."""
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from quantchat.bench.comparison import Comparison
+    from quantchat.bench.live_variant import LiveVariant
     from quantchat.bench.model_jobs import OnModel
     from quantchat.bench.rounds import Plan
     from quantchat.profile.model import Profile
@@ -70,10 +71,19 @@ def measured(comparison: Comparison, plan: Plan, folder: Path | None, *, as_json
         for danger in side.spec.dangers:
             told = f"CAUTION: {side.label} {danger}, which could do anything you can"
             click.echo(one_line(told), err=True)
+    slow: set[str] = set()
+
+    def on_variant(variant: LiveVariant) -> None:
+        display.on_variant(variant)
+        why = variant.ready.resolved.slow_kernel if variant.ready else ""
+        if why and variant.label not in slow:
+            slow.add(variant.label)
+            click.echo(one_line(f"SLOW KERNEL of {variant.label}: {why}"), err=True)
+
     with signals.held(notice):
         with progress_display() as display:
             snapshot = asyncio.run(
-                measure(comparison, plan, on_variant=display.on_variant, on_step=display.on_step)
+                measure(comparison, plan, on_variant=on_variant, on_step=display.on_step)
             )
         publish(snapshot, folder, None if as_json else _print_tables)
     failed = any(answer.failure for turn in snapshot.turns for answer in turn.answers)

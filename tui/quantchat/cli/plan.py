@@ -26,7 +26,8 @@ def plan(profile: str, context: int | None, offline: bool, as_json: bool) -> int
 
     Reads config.json and the headers of the weights, and loads nothing. Says whether the first two
     variants fit together on their device, beside what is in use there now: the exit status is 1
-    where they do not, and where of no variant is known what it needs.
+    where they do not, where torch cannot use the GPU, and where of no variant is known what it
+    needs.
     """
     from quantchat.bench.plan import make_plan
     from quantchat.cli import opening
@@ -45,7 +46,9 @@ def plan(profile: str, context: int | None, offline: bool, as_json: bool) -> int
         from quantchat.report.plan import render
 
         console().print(render(made))
-    return _NOT_SAID_TO_FIT if made.fit == "does not fit" or made.nothing_known else 0
+    return (
+        _NOT_SAID_TO_FIT if made.fit in ("cannot run", "does not fit") or made.nothing_known else 0
+    )
 
 
 def _body(made: Any) -> dict[str, Any]:

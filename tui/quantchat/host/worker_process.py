@@ -50,6 +50,10 @@ SURROUNDINGS = {
     # torch's default, said aloud: where nothing is said GPTQModel turns it on, and a GPTQ variant
     # would be compared with another one by memory that another allocator reserved.
     "PYTORCH_ALLOC_CONF": "expandable_segments:False",
+    # cuDNN's attention, torch's first choice on Hopper and Blackwell, builds a plan of 20 to 40 ms
+    # for each KV length it has not seen, and is silently wrong for some shapes on B200
+    # (pytorch/pytorch#193893).
+    "TORCH_CUDNN_SDPA_DEPRIORITIZED": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TQDM_DISABLE": "1",
     "TRANSFORMERS_VERBOSITY": "error",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from quantchat.metrics.statistics import Ratio
 from quantchat.report.figures import ORDERS
 from quantchat.report.series import has_two_sides
@@ -21,7 +23,16 @@ def in_words(snapshot: Snapshot) -> str:
         parts.append(_speed(a, b, found["decode_tps"], ORDERS[snapshot.measurement.order]))
     if "weights_bytes" in found:
         parts.append(_weights(a, b, found["weights_bytes"]))
-    return "; ".join(parts) + "." if parts else ""
+    told = "; ".join(parts) + "." if parts else ""
+    return " ".join([*_slow_kernels(snapshot), *filter(None, [told])])
+
+
+def _slow_kernels(snapshot: Snapshot) -> Iterator[str]:
+    """Before the figures: what makes those of speed no statement on the quantization."""
+    for variant in snapshot.variants:
+        if variant.label in snapshot.shown and variant.resolved and variant.resolved.slow_kernel:
+            slow = one_line(variant.resolved.slow_kernel)
+            yield f"SLOW KERNEL of {one_line(variant.label)}: {slow}."
 
 
 def _speed(a: str, b: str, ratio: Ratio, order: str) -> str:

@@ -17,6 +17,7 @@ from quantchat.text import one_line
 _STYLES: dict[Fit, str] = {
     "fits": "green",
     "tight": "yellow",
+    "cannot run": "bold red",
     "does not fit": "bold red",
     "not known": "yellow",
 }
@@ -85,6 +86,8 @@ def _room(one: RoomPlan) -> Text:
     room = one.room
     text = Text.assemble((one.fit, _STYLES[one.fit]), ": ")
     text.append(" and ".join(one_line(label) for label in one.labels))
+    if room.unusable:
+        return text.append(f" on {one_line(room.name)}: {one_line(room.unusable)}")
     if one.total is not None:
         text.append(f" need {size(one.total)}, {size(one.peak)} while loading;")
     else:

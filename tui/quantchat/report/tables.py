@@ -75,7 +75,7 @@ def variants_table(snapshot: Snapshot) -> Table:
         row("kernel", variants, _ran("kernel")),
         row("dtype", variants, _ran("dtype")),
         row("device", variants, _device),
-        row("attention", variants, _ran("attention")),
+        row("attention", variants, _ran("attention_used")),
         row("caution", variants, _caution),
         row("decoding", variants, _ran("decode")),
         row("parameters", variants, lambda v: v.resolved and _count(v.resolved.parameters)),
@@ -154,13 +154,16 @@ def _adapter(variant: VariantRecord) -> str | None:
 
 
 def _caution(variant: VariantRecord) -> str:
-    """What could have run any code; said in words, for it is never to be overlooked."""
+    """What could have run any code, or makes figures mislead: never to be overlooked."""
     ran = variant.resolved
     allowed = [
         ("THE MODEL'S OWN CODE RAN (trust_remote_code)", ran is not None and ran.trusted_code),
         ("PICKLED WEIGHTS WERE ALLOWED (allow_pickle)", ran is not None and ran.pickle_allowed),
     ]
-    return ", ".join(words for words, true in allowed if true)
+    told = [words for words, true in allowed if true]
+    if ran is not None and ran.slow_kernel:
+        told.append(f"SLOW KERNEL: {ran.slow_kernel}")
+    return ", ".join(told)
 
 
 def _device(variant: VariantRecord) -> str:

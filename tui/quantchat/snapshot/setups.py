@@ -98,7 +98,7 @@ _RESOLVED: dict[str, Callable[[Resolved], str]] = {
     "kernel": lambda r: r.kernel,
     "dtype": lambda r: r.dtype,
     "device": lambda r: f"{r.where} ({r.device_name})",
-    "attention": lambda r: r.attention,
+    "attention": lambda r: r.attention_used,
     "decoding": lambda r: r.decode,
     "chat template": lambda r: "yes" if r.chat_template else "no",
 }

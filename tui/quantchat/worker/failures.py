@@ -15,6 +15,14 @@ DEVICE_FAILED = "device_failed"
 """The kind of a failure after which this process can use its GPU no more."""
 
 
+OTHER_BUILD = (
+    "install a build of torch and the libraries that knows this GPU: one of before compute "
+    "capability 7.5 (V100, P100) needs torch for CUDA 12.6 (cu126: see "
+    "https://pytorch.org/get-started/locally), a newer one than the libraries needs newer ones"
+)
+"""What to do where a library brings no code for a GPU. CUDA 13 left out what is before Turing."""
+
+
 class Refused(Exception):
     """Raised in the worker for what it will not or cannot do; carries the failure to send."""
 
@@ -45,6 +53,10 @@ _CUDA_LOST = re.compile(
 )
 """After these each later call of the process fails too (CUDA's `driver_types.h`: "the process must
 be terminated and relaunched"), in the words of `cudaGetErrorString`."""
+_NO_KERNEL_IMAGE = re.compile(
+    r"no kernel image is available|device kernel image is invalid|CUBLAS_STATUS_ARCH_MISMATCH", re.I
+)
+"""`cudaErrorNoKernelImageForDevice` and its kin: a library was not built for this GPU."""
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _SMALLER = (
     "try a shorter context, fewer bits, double quantization, or end what else uses the device"
@@ -70,6 +82,10 @@ def describe(error: BaseException, *, turn: int = -1, loading: str = "") -> Fail
             "end that process (it may be the other variant), or let processes share the GPU: "
             "nvidia-smi -c DEFAULT",
             turn,
+        )
+    if _NO_KERNEL_IMAGE.search(text):
+        return Failed(
+            "no_kernel_image", _shortened(f"not built for this GPU: {text}"), OTHER_BUILD, turn
         )
     if lost := _CUDA_LOST.search(text):
         return Failed(

@@ -191,7 +191,7 @@ class _Server:
         def fetching(done: int, total: int) -> None:
             self._outbox.send(Progress(FETCHING, done, total, of_mib(done, total)))
 
-        loaded = load(command, stage, fetching)
+        loaded = load(command, stage, fetching, self._outbox.send)
         stage("warming up")
         decoder = Decoder(loaded, command.decode, lambda name: self._outbox.send(Progress(name)))
         ready = time.perf_counter()
@@ -213,7 +213,7 @@ class _Server:
         )
         self._outbox.send(
             Ready(
-                resolved=loaded.resolved(decoder.chosen.name),
+                resolved=loaded.resolved(decoder.chosen.name, decoder.attention_backend),
                 ledger=decoder.ledger(),
                 import_s=imported,
                 weights_s=weights,

@@ -275,8 +275,9 @@ class Done:
 class Failed:
     """Something did not work; `turn` is -1 unless it ended a turn. The worker lives on.
 
-    `kind`: out_of_memory, device_busy, device_failed, context_full, bad_checkpoint,
-    missing_library, unsupported, fetch_failed, bad_calibration, no_space, environment, internal;
+    `kind`: out_of_memory, device_busy, device_failed, gpu_unusable, no_kernel_image, context_full,
+    bad_checkpoint, missing_library, unsupported, fetch_failed, bad_calibration, no_space,
+    environment, internal;
     of a server server_unreachable, server_silent, server_denied, server_ended, server_refused,
     server_busy, stream_cut; the near side adds cannot_start, worker_ended, not_responding and
     cannot_write.

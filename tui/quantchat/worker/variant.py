@@ -47,6 +47,17 @@ class Resolved:
     """Whose tokenizer and chat template it was lent, a folder or id; empty: it has its own."""
     devices: list[str] = field(default_factory=list)
     """The GPUs that hold weights, where there are several; `device` is the first of them."""
+    attention_backend: str = ""
+    """Which of torch's backends computed `sdpa` attention: flash, efficient, cudnn or math, and
+    decode's own where it differs from prefill's. Empty where it is not known."""
+
+    slow_kernel: str = ""
+    """Why figures of its speed mislead, and the cure; empty where its kernel is a fast one."""
+
+    @property
+    def attention_used(self) -> str:
+        """The attention implementation, with torch's backend: `sdpa (flash)`."""
+        return self.attention + (f" ({self.attention_backend})" if self.attention_backend else "")
 
     @property
     def where(self) -> str:

@@ -62,14 +62,18 @@ class ColumnHeader(Widget):
         dtype = _DTYPES.get(resolved.dtype, resolved.dtype)
         where = resolved.device_name if _served(resolved) else f"{dtype} · {resolved.where}"
         right = outside(where, "$quiet")
-        left = outside(" · ".join([resolved.kernel, *_the_rest(resolved)]), "$quiet")
+        left = outside(" · ".join([_kernel(resolved), *_the_rest(resolved)]), "$quiet")
         return spread(left, right, width)
 
 
 def what_runs(resolved: Resolved) -> str:
     """All that really runs, on one line."""
     where = [resolved.device_name] if _served(resolved) else [resolved.dtype, resolved.where]
-    return " · ".join([resolved.kernel, *where, *_the_rest(resolved)])
+    return " · ".join([_kernel(resolved), *where, *_the_rest(resolved)])
+
+
+def _kernel(resolved: Resolved) -> str:
+    return f"SLOW KERNEL {resolved.kernel}" if resolved.slow_kernel else resolved.kernel
 
 
 def _served(resolved: Resolved) -> bool:
@@ -80,7 +84,7 @@ def _served(resolved: Resolved) -> bool:
 def _the_rest(resolved: Resolved) -> list[str]:
     parts = [
         f"context {resolved.context_length}" if resolved.context_length > 0 else "",
-        "" if _served(resolved) else resolved.attention,
+        "" if _served(resolved) else resolved.attention_used,
         resolved.decode.removeprefix("server, "),  # the kernel says that already
     ]
     return [part for part in parts if part]

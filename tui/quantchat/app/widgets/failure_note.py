@@ -14,6 +14,8 @@ TITLES = {
     "out_of_memory": "Out of memory",
     "device_busy": "The GPU is taken",
     "device_failed": "The GPU failed",
+    "gpu_unusable": "The GPU cannot be used",
+    "no_kernel_image": "Not built for this GPU",
     "context_full": "The context is full",
     "bad_checkpoint": "Not a checkpoint this engine can load",
     "missing_library": "A library is missing",

@@ -185,6 +185,9 @@ class Transcript(VerticalScroll, can_focus=False):
             )
             plain = "No chat template: it continues the prompt as plain text."
             lines.append(Content.styled(f"{plain} {mend}", "$warning"))
+        if resolved.slow_kernel:
+            slow = Content.styled("SLOW KERNEL: ", "bold $error")
+            lines.append(slow + outside(resolved.slow_kernel))
         if ready.note:
             lines.append(outside(ready.note))
         self._note.update(Content("\n").join(lines))

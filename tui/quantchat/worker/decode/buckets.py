@@ -17,3 +17,11 @@ def bucket(tokens: int) -> int:
     """
     step = SMALL if tokens <= FINE else LARGE
     return -(-tokens // step) * step
+
+
+def buckets(first: int, last: int) -> list[int]:
+    """Each length that is allocated for `first` to `last` tokens, the smallest first."""
+    found = [bucket(first)]
+    while found[-1] < last:
+        found.append(bucket(found[-1] + 1))
+    return found

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cached_property
 
+from quantchat.worker.decode.attention import BackendRecord
 from quantchat.worker.decode.force import force
 from quantchat.worker.decode.modes import Tell, choose
 from quantchat.worker.decode.prompt import encode_prompt
@@ -32,10 +34,13 @@ class Decoder:
 
     def __init__(self, loaded: Loaded, mode: str, tell: Tell) -> None:
         self._loaded = loaded
-        self.chosen = choose(loaded, mode, tell)
-        self._loop = self.chosen.loop
-        ids = list(range(min(WARM_UP_TOKENS, loaded.context_length - 2 * WARM_UP_STEPS)))
-        self._loop.warm_up(ids, WARM_UP_STEPS)
+        attention = BackendRecord()
+        with nullcontext() if mode == "compile" else attention.recording():
+            self.chosen = choose(loaded, mode, tell)
+            self._loop = self.chosen.loop
+            ids = list(range(min(WARM_UP_TOKENS, loaded.context_length - 2 * WARM_UP_STEPS)))
+            self._loop.warm_up(ids, WARM_UP_STEPS)
+        self.attention_backend = str(attention)
         self._loop.forget()
 
     def answer(

@@ -19,6 +19,11 @@ would else differ from run to run with the load of the machine.
 """
 
 
+AHEAD = 2048
+"""Most tokens of an answer that a step is made ready for before it begins. Room for all that an
+answer may have would be held by each short one too; beyond this, it grows as tokens come."""
+
+
 class OwnLoop:
     """Decodes with `step`, whose tokens lie on `device` (a `torch.device`)."""
 
@@ -37,6 +42,7 @@ class OwnLoop:
 
     def answer(self, prompt: list[int], turn: Turn) -> str:
         """Answer `prompt` after what is cached of it; return why it ended."""
+        self._step.prepare(len(prompt) + 1, len(prompt) + min(turn.most, AHEAD))
         logits = self._prefill(prompt[len(self._ids) :], turn)
         if logits is None:
             return "stop"

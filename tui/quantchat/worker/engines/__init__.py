@@ -14,7 +14,7 @@ from quantchat.worker.engines.hub import checkpoint, described
 from quantchat.worker.engines.loaded import Loaded
 from quantchat.worker.engines.tokenizer import fetch_lent
 from quantchat.worker.failures import Refused
-from quantchat.worker.protocol import Load
+from quantchat.worker.protocol import Load, Progress
 
 if TYPE_CHECKING:
     from quantchat.worker.engines.adapter import Adapter
@@ -33,10 +33,12 @@ def load(
     command: Load,
     stage: Callable[[str], None],
     fetching: Callable[[int, int], None] = lambda done, total: None,
+    building: Callable[[Progress], None] = lambda progress: None,
 ) -> Loaded:
     """Load what `command` names; `stage` is told when the weights' turn comes.
 
     What lies on a hub is fetched first; `fetching` hears how many bytes of how many have come.
+    `building` hears how far the compiling of a kernel is.
     Raises Refused for what the engine does not do, and whatever the libraries raise.
     """
     if command.engine not in _MODULES:
@@ -58,7 +60,9 @@ def load(
     if command.threads:
         torch.set_num_threads(command.threads)
     adapter = _adapter(command.options.get("adapter"))
-    loaded: Loaded = importlib.import_module(_MODULES[command.engine]).load(command, stage)
+    more = {"building": building} if command.engine == "gptq" else {}
+    engine = importlib.import_module(_MODULES[command.engine])
+    loaded: Loaded = engine.load(command, stage, **more)
     loaded.command = asked
     loaded.note = "; ".join(filter(None, (note, loaded.note)))
     if adapter is not None:

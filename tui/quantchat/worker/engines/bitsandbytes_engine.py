@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from quantchat.worker.engines.contents import Contents
-from quantchat.worker.engines.devices import device_for
+from quantchat.worker.engines.devices import device_for, fast_dtype
 from quantchat.worker.engines.loaded import (
     Loaded,
     choose_dtype,
@@ -42,6 +42,7 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     if dtype == "auto":
         # 4-bit kernels have no other products than these; a float32 checkpoint gains nothing.
         dtype = config.dtype if config.dtype in (torch.bfloat16, torch.float16) else torch.bfloat16
+        dtype = fast_dtype(dtype, device)
     wish = _quantization(command.options, dtype, BitsAndBytesConfig)
     note = ""
     finished = getattr(config, "quantization_config", None)

@@ -5,16 +5,22 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from quantchat.worker import driver
 from quantchat.worker.failures import Refused, on_one_line
 from quantchat.worker.input_files import MOST_JSON, read_regular
 from quantchat.worker.protocol import Load
 
 _DRIVERS = (Path("/dev/nvidiactl"), Path("/usr/lib/wsl/lib/libcuda.so.1"))
 """What is there where an NVIDIA driver is, on Linux and in WSL."""
+
+_NO_GPU = re.compile(r"No CUDA GPUs are available|no NVIDIA driver|no CUDA-capable device", re.I)
+_TOO_OLD = re.compile(r"driver on your system is too old \(found version (\d+)\)")
+"""torch's words (c10/cuda/CUDAFunctions.cpp, torch/csrc/cuda/Module.cpp)."""
 
 SHARE = 0.85
 """Of a GPU's free memory, at most, for weights that may lie on several: KV cache, activations and
@@ -40,11 +46,14 @@ def choose_device(wish: str) -> str:
 
     Streams, events and graphs are made for the current device unless they are told another one: a
     token that is read after an event of GPU 0 would be read too early from GPU 1. Raises Refused
-    where the device is not there.
+    where the device is not there, and for `auto` too where there is a GPU that torch cannot start:
+    a run on the CPU is not what was asked for then.
     """
     import torch
 
     there = _gpus()
+    if wish != "cpu" and not there and (refusal := _unusable()):
+        raise refusal
     if wish == "cpu" or (wish == "auto" and not there):
         return "cpu"
     index = int(wish.partition(":")[2] or 0)
@@ -68,41 +77,82 @@ def make_current(device: Any) -> None:
 
 
 def passed_over(wish: str) -> str:
-    """Why a GPU that is there is not used by a variant of the device `wish`; empty where it is not.
+    """Why a GPU that is there is not used by a variant of the device `wish`; empty where it is."""
+    import torch
 
-    torch only warns, in the log: an older driver than its CUDA wants leaves it the CPU.
+    if wish == "cpu" or _gpus() or torch.version.cuda or not _gpu_is_shown():
+        return ""
+    return f"the GPU is not used: torch {torch.__version__} is built without CUDA"
+
+
+def _gpu_is_shown() -> bool:
+    """Whether a driver is here, and its GPUs are not hidden from this process."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    return not hidden and any(driver.exists() for driver in _DRIVERS)
+
+
+def _unusable() -> Refused | None:
+    """What to raise where there is a GPU and torch's CUDA cannot start; torch only warns of it.
+
+    None where torch finds none, as in a container that was given a driver and no GPU.
     """
     import torch
 
-    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if wish == "cpu" or _gpus() or shown in ("", "-1") or not any(d.exists() for d in _DRIVERS):
-        return ""
-    if not torch.version.cuda:
-        return f"the GPU is not used: torch {torch.__version__} is built without CUDA"
+    built_for = torch.version.cuda
+    if not built_for or not _gpu_is_shown():
+        return None
     try:
         torch.cuda.init()
     except RuntimeError as error:
-        why = f"torch for CUDA {torch.version.cuda} says: {on_one_line(str(error), 120)}"
-        return f"the GPU is not used, see `quantchat doctor`: {why}"
-    return ""
+        text = " ".join(str(error).split())
+        if _NO_GPU.search(text):
+            return None
+        if found := _TOO_OLD.search(text):
+            version = int(found[1])
+            takes = f"{version // 1000}.{version % 1000 // 10}"
+            return Refused(
+                "gpu_unusable", driver.complaint(takes, built_for), driver.cure(built_for)
+            )
+        return Refused(
+            "gpu_unusable",
+            f"torch for CUDA {built_for} cannot start the GPU: {on_one_line(text)}",
+            'see `quantchat doctor`, or use device = "cpu"',
+        )
+    return None
 
 
 def emulated(dtype: Any, device: str) -> str:
-    """What to know of `dtype`, a `torch.dtype`, on this device; empty where the GPU computes in it.
+    """What to know of `dtype`, a `torch.dtype`, on this device; empty where there is nothing."""
+    import torch
 
-    torch says of each GPU that it takes bfloat16: before compute capability 8.0 by way of float32.
+    if not _emulates_bfloat16(device):
+        return ""
+    major, minor = torch.cuda.get_device_capability(device)
+    gpu = f"this GPU (compute capability {major}.{minor}) only emulates bfloat16"
+    if dtype == torch.bfloat16:
+        return f'{gpu}: dtype = "float16" is faster'
+    return f"computes in float16, since {gpu}" if dtype == torch.float16 else ""
+
+
+def fast_dtype(dtype: Any, device: str) -> Any:
+    """Return `dtype`, a `torch.dtype`; float16 for a bfloat16 that the GPU would only emulate.
+
+    For a dtype that nobody named. Activations above 65504 overflow in float16; no Llama is known
+    to have any.
     """
     import torch
 
-    if dtype != torch.bfloat16 or not device.startswith("cuda"):
-        return ""
-    major, minor = torch.cuda.get_device_capability(device)
-    if major >= 8:
-        return ""
-    return (
-        f"this GPU (compute capability {major}.{minor}) only emulates bfloat16: "
-        'dtype = "float16" is faster'
-    )
+    return torch.float16 if dtype == torch.bfloat16 and _emulates_bfloat16(device) else dtype
+
+
+def _emulates_bfloat16(device: str) -> bool:
+    """Whether it is a GPU before compute capability 8.0: torch converts to float32 and back there.
+
+    torch itself says of each GPU that it takes bfloat16.
+    """
+    import torch
+
+    return device.startswith("cuda") and torch.cuda.get_device_capability(device)[0] < 8
 
 
 def rooms(command: Load, device: str) -> dict[int, int]:

@@ -6,8 +6,10 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from quantchat.worker import cuda_build
 from quantchat.worker.engines import gptq_kernels
 from quantchat.worker.engines.devices import device_for, rooms, too_small, weights_on_disk
+from quantchat.worker.engines.kernel_build import Building
 from quantchat.worker.engines.loaded import (
     Loaded,
     choose_dtype,
@@ -20,11 +22,18 @@ from quantchat.worker.protocol import Load
 from quantchat.worker.unneeded import compiled_when_called
 
 
-def load(command: Load, stage: Callable[[str], None]) -> Loaded:
+def load(
+    command: Load, stage: Callable[[str], None], building: Building = lambda progress: None
+) -> Loaded:
     """Load a GPTQ checkpoint made by GPTQModel, auto-gptq or transformers.
 
+    `building` hears how far the compiling of a kernel is.
     `options`: `kernel`, `auto` or a name of GPTQModel's `BACKEND`, with or without its `gptq_`.
     """
+    import torch
+
+    if torch.version.cuda and torch.cuda.is_available():
+        cuda_build.use(torch.version.cuda)  # before GPTQModel looks for a compiler
     # First, so that its import is counted as importing and not as loading.
     from accelerate.hooks import remove_hook_from_submodules
 
@@ -33,13 +42,15 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     from gptqmodel.nn_modules.qlinear import BaseQuantLinear
 
     device = device_for(command)
-    wish, note = str(command.options.get("kernel", "auto")), ""
+    wish, note, slow = str(command.options.get("kernel", "auto")), "", ""
     backend = _backend(wish, BACKEND)
     refuse_pickled(command.model, switch=False)
     tokenizer = fast_tokenizer(command)
+    dtype = choose_dtype(command.dtype)
     if device.startswith("cuda"):
-        chosen = gptq_kernels.choose(command, stage)
-        backend, note = _backend(chosen.name, BACKEND), chosen.note
+        chosen = gptq_kernels.choose(command, stage, building)
+        dtype = chosen.dtype
+        backend, note, slow = _backend(chosen.name, BACKEND), chosen.note, chosen.slow
     stage("loading weights")
     more: dict[str, Any] = {}
     if command.attention != "auto":
@@ -50,7 +61,7 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
             command.model,
             device=place,
             backend=backend,
-            dtype=choose_dtype(command.dtype),
+            dtype=dtype,
             trust_remote_code=command.trust_remote_code,
             **more,
         ).model
@@ -66,7 +77,7 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
         )
     group = f"g{layer.group_size}" if layer.group_size > 0 else "no groups"
     kernel = f"{commonest_class(model, BaseQuantLinear)} {layer.bits}-bit {group}"
-    return Loaded(command, model, tokenizer, kernel=kernel, note=note)
+    return Loaded(command, model, tokenizer, kernel=kernel, note=note, slow_kernel=slow)
 
 
 def _place(command: Load, device: str) -> str | None:

@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from quantchat.worker import cuda_build
+from quantchat.worker.engines.devices import fast_dtype
+from quantchat.worker.engines.kernel_build import EXTENSIONS, Building, built
 from quantchat.worker.engines.loaded import choose_dtype
 from quantchat.worker.failures import Refused, on_one_line
 from quantchat.worker.input_files import MOST_JSON, read_regular
@@ -24,14 +27,11 @@ from quantchat.worker.triton_needs import lacking
 AUTO_ON_GPU = ("marlin", "exllama_v2", "triton", "torch")
 """What `auto` tries on a GPU, the fastest first. Not Machete: a network must not decide that."""
 
-EXTENSIONS = {
-    "machete": "machete",
-    "marlin": "marlin_bf16",
-    "exllama_v2": "exllamav2",
-    "swordfish": "swordfish",
-}
-"""Kernels that are compiled on first use, and the extension that is; Marlin has one for float16,
-`marlin_fp16`, too."""
+ROW_BY_ROW = (
+    "{} unpacks each weight anew for each token, so it decodes slower than 16-bit weights: "
+    "speeds here compare this kernel, and not GPTQ"
+)
+"""What to say of a kernel that is not a fast one."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,15 @@ class Chosen:
     """A kernel's name, and what the user must know of the choice: why not a faster one."""
 
     name: str
+    dtype: Any
+    """The `torch.dtype` of the activations, which it was chosen for."""
     note: str = ""
+    slow: str = ""
+    """Why figures of its speed mislead, and the cure; empty for a fast one."""
 
 
-def choose(command: Load, stage: Callable[[str], None]) -> Chosen:
-    """The kernel for a checkpoint on a GPU, compiled where it must be; `stage` is told of that.
+def choose(command: Load, stage: Callable[[str], None], building: Building) -> Chosen:
+    """The kernel for a checkpoint on a GPU, compiled where it must be, of which `building` hears.
 
     Raises Refused where the variant names a kernel that cannot be compiled.
     """
@@ -53,24 +57,36 @@ def choose(command: Load, stage: Callable[[str], None]) -> Chosen:
     dtype = _dtype(command, config)
     wish = str(command.options.get("kernel", "auto")).removeprefix("gptq_")
     if wish != "auto":
-        if problem := compiled(wish, dtype, stage):
+        if problem := built(wish, dtype, stage, building):
             raise Refused(
                 "unsupported",
                 f"GPTQModel's kernel {wish} cannot be compiled: {problem}",
-                'use kernel = "auto", or see `quantchat doctor`',
+                f'{cuda_build.INSTALL}, or use kernel = "auto"; see `quantchat doctor`',
             )
-        return _chosen(wish)
+        return _chosen(wish, dtype, cure='use kernel = "auto"')
     settings = quantization(command.model, config)
     problems: list[str] = []
+    cure = "no faster kernel takes this checkpoint on this GPU"
     for name in AUTO_ON_GPU[:-1]:
-        problem = unfit(name, settings, dtype) or compiled(name, dtype, stage)
+        problem = unfit(name, settings, dtype)
         if not problem:
-            return _chosen(name, "; ".join(problems))
+            problem = built(name, dtype, stage, building)
+            if not problem:
+                return _chosen(name, dtype, "; ".join(problems), cure)
+            if name in EXTENSIONS:
+                cure = f"{cuda_build.INSTALL}, then load it again; see `quantchat doctor`"
         problems.append(f"not {name}: {problem}")
-    return _chosen(AUTO_ON_GPU[-1], "; ".join(problems))
+    return _chosen(AUTO_ON_GPU[-1], dtype, "; ".join(problems), cure)
 
 
-def _chosen(name: str, note: str = "") -> Chosen:
+def slow(kernel: str, cure: str) -> str:
+    """What to say of a kernel by its name, and how to get a faster one; empty if it is fast."""
+    if kernel in EXTENSIONS:
+        return ""
+    return f"{ROW_BY_ROW.format(f'the kernel {kernel}')} ({cure})"
+
+
+def _chosen(name: str, dtype: Any, note: str = "", cure: str = "") -> Chosen:
     """The kernel `name`, which GPTQModel makes the layers of next.
 
     Its kernel torch unpacks by Triton, else through torch.compile, which launches by Triton too:
@@ -78,7 +94,7 @@ def _chosen(name: str, note: str = "") -> Chosen:
     """
     if name == "torch" and lacking():
         os.environ |= {"GPTQ_TORCH_TRITON_DEQUANT": "0", "TORCHDYNAMO_DISABLE": "1"}
-    return Chosen(name, note)
+    return Chosen(name, dtype, note, slow(name, cure))
 
 
 def quantization(model: str, config: Any) -> dict[str, Any]:
@@ -97,14 +113,14 @@ def quantization(model: str, config: Any) -> dict[str, Any]:
 
 
 def _dtype(command: Load, config: Any) -> Any:
-    """The `torch.dtype` of the activations, which GPTQModel chooses where the variant does not."""
+    """The `torch.dtype` of the activations: GPTQModel's choice where the variant makes none."""
     dtype = choose_dtype(command.dtype)
     if dtype != "auto":
         return dtype
     from gptqmodel.models._const import DEVICE
     from gptqmodel.utils.model import auto_dtype
 
-    return auto_dtype(config, DEVICE.CUDA, quant_inference=True)
+    return fast_dtype(auto_dtype(config, DEVICE.CUDA, quant_inference=True), "cuda")
 
 
 def unfit(name: str, settings: dict[str, Any], dtype: Any) -> str:
@@ -132,27 +148,6 @@ def ask(
     validate = kernel._validate if name in EXTENSIONS else kernel.validate
     fine, error = validate(**settings, pack_dtype=torch.int32, dtype=dtype, device=device)
     return fine, error
-
-
-def compiled(name: str, dtype: Any, stage: Callable[[str], None]) -> str:
-    """Compile the kernel's extension if it is not yet; why that failed, empty where it did not.
-
-    Triton compiles by itself later: why it could not.
-    """
-    import torch
-    from gptqmodel import extension
-
-    if name == "triton":
-        return lacking()
-    wanted = EXTENSIONS.get(name)
-    if wanted is None:
-        return ""
-    if name == "marlin" and dtype == torch.float16:
-        wanted = "marlin_fp16"
-    stage(f"compiling the kernel {name}, if it is not yet")
-    if extension.is_available(wanted):
-        return ""
-    return _short(extension.error(wanted) or "its build said nothing; see the worker's log")
 
 
 def _short(text: str) -> str:

@@ -43,7 +43,14 @@ class Loaded:
     """
 
     def __init__(
-        self, command: Load, model: Any, tokenizer: Any, *, kernel: str, note: str = ""
+        self,
+        command: Load,
+        model: Any,
+        tokenizer: Any,
+        *,
+        kernel: str,
+        note: str = "",
+        slow_kernel: str = "",
     ) -> None:
         self.command = command
         """As it was asked for: a model on a hub by its id."""
@@ -54,6 +61,7 @@ class Loaded:
         self.kernel = label(kernel, contents)
         self.note = "; ".join(filter(None, (note, contents.not_quantized())))
         """Why its layers have not a faster kernel, where there is one; what is not quantized."""
+        self._slow_kernel = slow_kernel
         self._adapter_hash = ""
         self.tokenizer_backend = tokenizer.backend_tokenizer
 
@@ -102,7 +110,7 @@ class Loaded:
         ids = named if isinstance(named, list) else [named]
         return frozenset(i for i in [*ids, self.tokenizer.eos_token_id] if i is not None)
 
-    def resolved(self, decode: str) -> Resolved:
+    def resolved(self, decode: str, attention_backend: str = "") -> Resolved:
         """Return what really runs; `decode` says how it decodes."""
         import torch
 
@@ -129,6 +137,8 @@ class Loaded:
             adapter=str(command.options.get("adapter") or ""),
             adapter_hash=self._adapter_hash,
             tokenizer=str(command.options.get("tokenizer") or ""),
+            attention_backend=attention_backend,
+            slow_kernel=self._slow_kernel,
             pickle_allowed=bool(command.options.get("allow_pickle")),
             trusted_code=command.trust_remote_code,
         )

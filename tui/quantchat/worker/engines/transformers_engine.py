@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from quantchat.worker.engines.contents import Contents, unpacked
-from quantchat.worker.engines.devices import device_for
+from quantchat.worker.engines.devices import device_for, fast_dtype
 from quantchat.worker.engines.files_check import quantization_method
 from quantchat.worker.engines.loaded import Loaded, choose_dtype, load_model
 from quantchat.worker.engines.tokenizer import fast_tokenizer
@@ -19,7 +19,7 @@ from quantchat.worker.protocol import Load
 
 def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     """Load a transformers checkpoint. `options`: `gguf_file`, a file name beside the config."""
-    import transformers  # noqa: F401 - so that importing it counts as importing, not as loading
+    from transformers import AutoConfig  # here: importing it shall not count as loading
 
     device = device_for(command)
     more: dict[str, Any] = {}
@@ -27,7 +27,15 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
         more["gguf_file"] = gguf
     tokenizer = fast_tokenizer(command, **more)
     stage("loading weights")
-    model = load_model(command, device, dtype=choose_dtype(command.dtype), **more)
+    dtype = choose_dtype(command.dtype)
+    if dtype == "auto" and device.startswith("cuda") and not gguf:
+        config = AutoConfig.from_pretrained(
+            command.model, trust_remote_code=command.trust_remote_code
+        )
+        own = getattr(config, "dtype", None)
+        if (fast := fast_dtype(own, device)) != own:
+            dtype = fast
+    model = load_model(command, device, dtype=dtype, **more)
     method = "gguf" if gguf else quantization_method(command.model)
     if not method:
         return Loaded(command, model, tokenizer, kernel="not quantized")

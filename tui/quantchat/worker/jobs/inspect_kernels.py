@@ -8,9 +8,9 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import shutil
-import subprocess
 from typing import Any
 
+from quantchat.worker import cuda_build
 from quantchat.worker.failures import on_one_line
 from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.probes import UNUSABLE, Kernel, gptq_kernels, probe_bitsandbytes
@@ -19,10 +19,11 @@ from quantchat.worker.jobs.probes import UNUSABLE, Kernel, gptq_kernels, probe_b
 def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     """Look, with `scratch` as the current folder: GPTQModel may write into that.
 
-    Result: `torch` (version, the CUDA it was built for, whether CUDA is available, devices),
-    `tools` (nvcc, its release, a C++ compiler, ninja, Triton; empty where missing), `libraries`
-    that cannot be imported, with the reason, and `kernels`: library, name, state (`ready`,
-    `compiles first` or `cannot run`), a word on it, and whether it is what `auto` takes.
+    Result: `torch` (version, the CUDA it was built for, whether CUDA is available, the error if
+    not, devices), `tools` (nvcc, its release, a C++ compiler, ninja, Triton; empty where missing;
+    `lacking`: why no kernel can be compiled), `libraries` that cannot be imported, with the reason,
+    and `kernels`: library, name, state (`ready`, `compiles first` or `cannot run`), a word on it,
+    and whether it is what `auto` takes.
     """
     os.chdir(options["scratch"])
     report(0, 3, "importing torch")
@@ -62,37 +63,37 @@ def _torch(torch: Any) -> dict[str, Any]:
         "version": str(torch.__version__),
         "cuda": str(torch.version.cuda or ""),
         "available": available,
+        "error": _why_not(torch) if torch.version.cuda and not available else "",
         "devices": devices,
     }
 
 
-def _tools() -> dict[str, str]:
-    from torch.utils.cpp_extension import CUDA_HOME
+def _why_not(torch: Any) -> str:
+    """What torch says when it is made to start CUDA."""
+    try:
+        torch.cuda.init()
+    except RuntimeError as error:
+        return on_one_line(str(error), 120)
+    return ""
 
-    found = os.path.join(CUDA_HOME, "bin", "nvcc") if CUDA_HOME else ""  # noqa: PTH118
-    nvcc = shutil.which(found or "nvcc") or ""
+
+def _tools() -> dict[str, str]:
+    import torch
+
+    cuda = str(torch.version.cuda or "")
+    toolkit = cuda_build.use(cuda) or next(cuda_build.toolkits(), None)
     try:
         triton = importlib.metadata.version("triton")
     except importlib.metadata.PackageNotFoundError:
         triton = ""
     return {
-        "nvcc": nvcc,
-        "nvcc_release": _release(nvcc),
+        "nvcc": str(toolkit.nvcc) if toolkit else "",
+        "nvcc_release": toolkit.release if toolkit else "",
+        "lacking": cuda_build.lacking(cuda) if cuda else "torch is built without CUDA",
         "c++": shutil.which(os.environ.get("CXX", "c++")) or "",
         "ninja": shutil.which("ninja") or "",
         "triton": triton,
     }
-
-
-def _release(nvcc: str) -> str:
-    """`13.0`, of what `nvcc --version` says."""
-    if not nvcc:
-        return ""
-    try:
-        said = subprocess.run([nvcc, "--version"], capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return said.stdout.partition("release ")[2].partition(",")[0]
 
 
 def _mark_auto(kernels: list[Kernel]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from quantchat.worker.engines.gptq_kernels import AUTO_ON_GPU, EXTENSIONS, ask
+from quantchat.worker.engines.gptq_kernels import AUTO_ON_GPU, ask
+from quantchat.worker.engines.kernel_build import EXTENSIONS, compiled_before
 from quantchat.worker.failures import on_one_line
 
 READY = "ready"
@@ -113,18 +114,14 @@ def _gptq(kernel_class: Any, name: str, device: str, tools: dict[str, str]) -> t
 
 
 def _compiled(name: str, tools: dict[str, str]) -> tuple[str, str]:
-    """Whether an extension was compiled before; if not, whether it can be.
-
-    Its exact folder is not asked for: working that out generates sources, or fetches them.
-    """
+    """Whether an extension was compiled before; if not, whether it can be."""
     from gptqmodel import extension as extensions
 
     extension = extensions._EXTENSION_SPECS_BY_NAME[name].resolve()
-    if any(extension.base_build_root().glob(f"*/{extension.name}*.so")):
+    if compiled_before(extension):
         return READY, "compiled before; anew if torch or the GPU changed since"
-    missing = [tool for tool in ("nvcc", "c++", "ninja") if not tools[tool]]
-    if missing:
-        return UNUSABLE, f"{MUST_COMPILE}, and there is no {' and no '.join(missing)}"
+    if tools["lacking"]:
+        return UNUSABLE, f"{MUST_COMPILE}, and {tools['lacking']}"
     needs = ", and CUTLASS from the network" if name in ("machete", "swordfish") else ""
     return COMPILES, f"with nvcc {tools['nvcc_release']}{needs}"
 

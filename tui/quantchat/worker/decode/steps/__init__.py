@@ -36,6 +36,12 @@ class Step(Protocol):
         long work on a CPU, raises Interrupted between two blocks where it says so.
         """
 
+    def prepare(self, first: int, last: int) -> None:
+        """Make ahead what steps need that have `first` to `last` tokens in the cache after them.
+
+        What is cached stays. For what takes long, so that no token of an answer waits for it.
+        """
+
     def cut(self, tokens: int) -> bool:
         """Take the last `tokens` off the cache; False, and nothing done, where it cannot be."""
 

@@ -44,6 +44,9 @@ class EagerStep:
             raise Interrupted(kept=kept) from None
         return output.logits[:, -1]
 
+    def prepare(self, first: int, last: int) -> None:
+        """Nothing is made ahead."""
+
     def cut(self, tokens: int) -> bool:
         """Take the last `tokens` off the cache, where its layers can do that."""
         if not can_roll_back(self.cache):

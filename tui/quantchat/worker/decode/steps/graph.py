@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from quantchat.worker.decode.buckets import buckets
 from quantchat.worker.decode.norms import at_once
 from quantchat.worker.decode.steps.slot import SlotStep
 from quantchat.worker.failures import Refused
@@ -55,6 +56,31 @@ class GraphStep(SlotStep):
         self._graphs: dict[int, tuple[Any, Any]] = {}
         """By window: the graph, and the logits it writes."""
         self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream(model.device)
+        """The one stream for all captures: cuBLAS keeps a workspace for each stream it has seen (32
+        MiB on Hopper), which would count as the variant's memory."""
+
+    def prepare(self, first: int, last: int) -> None:
+        """Grow the cache once, and capture a graph for each length that the answer may have.
+
+        A step that has to do it makes its token wait for a tenth of a second and more. Where memory
+        is short nothing is made ahead: the answer may be a short one.
+        """
+        layers = self.cache.layers
+        if not layers[0].is_initialized:
+            return
+        try:
+            with torch.inference_mode():
+                for layer in layers:
+                    layer.reserve(last)
+                self._look_for_moves()
+                # A place that nothing is cached in yet: the prompt's own tokens come before it.
+                self._position.fill_(first - 1)
+                with self._slots():
+                    for window in buckets(first, last):
+                        self._graph(window)
+        except torch.OutOfMemoryError:
+            self._look_for_moves()
 
     def forget(self) -> None:
         """Empty the KV cache; its buffers stay for the next answer."""
@@ -68,11 +94,15 @@ class GraphStep(SlotStep):
         self._pool = torch.cuda.graph_pool_handle()
 
     def _decode(self, window: int) -> Any:
-        if window not in self._graphs:
-            self._graphs[window] = self._capture(window)
-        graph, logits = self._graphs[window]
+        graph, logits = self._graph(window)
         graph.replay()
         return logits
+
+    def _graph(self, window: int) -> tuple[Any, Any]:
+        """The graph over the first `window` places, captured if it is not yet, and its logits."""
+        if window not in self._graphs:
+            self._graphs[window] = self._capture(window)
+        return self._graphs[window]
 
     def _forward(self, places: Any) -> Any:
         with at_once(self._norms):
@@ -82,18 +112,17 @@ class GraphStep(SlotStep):
         for layer in self.cache.layers:
             layer.window = window
         places = torch.arange(window, device=self._position.device)
-        side = torch.cuda.Stream(self._position.device)
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
             for _ in range(_BEFORE_CAPTURE - 1):  # the same token to the same place each time
                 self._forward(places)
             with _never_waiting():
                 self._forward(places)
         before = torch.cuda.current_stream()
-        before.wait_stream(side)
+        before.wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, pool=self._pool):
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
                 logits = self._forward(places)
         except BaseException:
             torch.cuda.set_stream(before)  # torch stays on the stream of a capture that fails

@@ -62,6 +62,9 @@ class LlamaStep:
         with torch.inference_mode():
             return self._run(tokens[0], stopped)
 
+    def prepare(self, first: int, last: int) -> None:
+        """Nothing is made ahead."""
+
     def cut(self, tokens: int) -> bool:
         """Take the last `tokens` off the cache; the buffers stay."""
         self._length -= tokens

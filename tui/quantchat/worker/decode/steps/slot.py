@@ -6,6 +6,8 @@ and how far attention may look. Prefill stays eager.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -47,23 +49,25 @@ class SlotStep(EagerStep):
         with torch.inference_mode():
             for layer in layers:
                 layer.reserve(length + 1)
-            # Not only here do they move: a prompt may have outgrown them, or memory run out midway.
-            buffers = [(layer.keys.data_ptr(), layer.keys.shape[-2]) for layer in layers]
-            if buffers != self._buffers:
-                self._moved()
-                self._buffers = buffers
+            self._look_for_moves()
             self._token.copy_(tokens)
             self._position.fill_(length)
-            for layer in layers:
-                layer.slot = self._position
-            try:
+            with self._slots():
                 logits = self._decode(bucket(length + 1))
-            finally:
-                for layer in layers:
-                    layer.slot = None
         for layer in layers:
             layer.length = length + 1
         return logits
+
+    @contextlib.contextmanager
+    def _slots(self) -> Iterator[None]:
+        """Have the cache's layers write to the place that `_position` holds."""
+        for layer in self.cache.layers:
+            layer.slot = self._position
+        try:
+            yield
+        finally:
+            for layer in self.cache.layers:
+                layer.slot = None
 
     def _decode(self, window: int) -> Any:
         """The step over the first `window` places of the cache."""
@@ -71,6 +75,17 @@ class SlotStep(EagerStep):
             layer.window = window
         places = torch.arange(window, device=self._position.device)
         return self._forward(places)
+
+    def _look_for_moves(self) -> None:
+        """Call `_moved` if the buffers are others than at the last look.
+
+        Not only a step moves them: a prompt may outgrow them, or memory run out midway.
+        """
+        layers = self.cache.layers
+        buffers = [(layer.keys.data_ptr(), layer.keys.shape[-2]) for layer in layers]
+        if buffers != self._buffers:
+            self._moved()
+            self._buffers = buffers
 
     def _moved(self) -> None:
         """The cache's buffers lie elsewhere than at the last step, or are longer."""

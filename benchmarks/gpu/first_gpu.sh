@@ -1,0 +1,167 @@
+#!/usr/bin/env bash
+# The first run of quantchat on a real GPU, sized for 15 minutes of a machine. NOTES.md says what it
+# does and what was expected.
+#
+#   bash benchmarks/gpu/first_gpu.sh [SECONDS]         # SECONDS it may take (470)
+#   bash benchmarks/gpu/first_gpu.sh demo [SECONDS]    # second call: the demo's real model
+#
+# Wheels in .whl (prepare.sh) are installed beside what the machine has. Results go to $OUT; what is
+# to be kept goes from there into benchmarks/results. Each step has its own limit, and one that fails
+# or runs out of time keeps none of the others from running. No setting of the GPU is touched.
+# DRY=1 goes on without a GPU, over tiny shapes, to see that all of it runs. PARTS names the only
+# parts that are run (tests probe seven plan run screen memory doctor profile), PROBES the only
+# probes.
+set -u
+demo=
+if [ "${1:-}" = demo ]; then demo=1; shift; fi
+LIMIT=${1:-470}
+cd "$(dirname "$0")/../.." || exit 1
+ROOT=$PWD
+KIT=$ROOT/benchmarks/gpu
+PARTS=${PARTS:-tests probe seven plan run screen memory doctor profile}
+WORK=${WORK:-/tmp/quantchat-gpu}
+export OUT=${OUT:-$WORK/out}
+mkdir -p "$OUT" "$WORK"
+exec > >(tee -a "$OUT/first.log") 2>&1
+
+say() { printf '\n##### [%3d s] %s\n' "$SECONDS" "$*"; }
+left() { echo $((LIMIT - SECONDS)); }
+wanted() { [[ " $PARTS " == *" $1 "* ]]; }
+# step NAME LEAST MOST COMMAND...: skipped with less than LEAST seconds left, ended after MOST.
+step() {
+    local name=$1 least=$2 most=$3
+    shift 3
+    if [ "$(left)" -lt "$least" ]; then say "SKIPPED for time: $name"; return; fi
+    [ "$most" -gt "$(left)" ] && most=$(left)
+    say "$name (at most $most s)"
+    timeout -k 5 -s INT "$most" "$@"
+    echo "----- $name: status $?, at $SECONDS s"
+}
+
+say "install"
+if compgen -G "$ROOT/.whl/*.whl" >/dev/null; then
+    python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade \
+        --target "$WORK/site" "$ROOT"/.whl/*.whl || exit 1
+    export PYTHONPATH=$WORK/site${PYTHONPATH:+:$PYTHONPATH}
+fi
+export PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 PIP_NO_INDEX=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+export TRITON_CACHE_DIR=$WORK/triton QUANTCHAT_CACHE=$WORK/cache QUANTCHAT_CONFIG=$WORK/config
+export QUANTCHAT_SNAPSHOTS=$OUT/snap QUANTCHAT_LOGS=$WORK/logs
+# As quantchat's workers have it (host/worker_process.py), for tests that load by themselves.
+export PYTORCH_ALLOC_CONF=expandable_segments:False GPTQMODEL_CPU_WORKERS=2
+export TORCHAO_FORCE_SKIP_LOADING_SO_FILES=1 TORCH_CUDNN_SDPA_DEPRIORITIZED=1
+export TRANSFORMERS_VERBOSITY=error TORCH_LOGS=-all TOKENIZERS_PARALLELISM=false
+# 17 GB of checkpoints: in memory where there is room for them, or on the disk.
+if [ -z "${FOLDER:-}" ]; then
+    FOLDER=$WORK/seven
+    room=$(df --output=avail -BG /dev/shm 2>/dev/null | tail -1 | tr -dc 0-9)
+    [ "${room:-0}" -gt 40 ] && [ -z "${DRY:-}" ] && FOLDER=/dev/shm/seven
+fi
+SHAPE=llama-2-7b KERNEL=marlin GPTQ="GPTQ 4-bit, Marlin" BEST=graph
+TOKENS="--context 128 --context 2048 --tokens 64"
+if ! python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+    say "NO GPU: torch.cuda.is_available() is false"
+    python3 -W default -c 'import torch; torch.cuda.init()' 2>&1 | tail -2
+    [ -n "${DRY:-}" ] || exit 1
+    SHAPE=small KERNEL=auto GPTQ="GPTQ 4-bit, automatic" BEST=eager
+    TOKENS="--context 24 --tokens 8"
+fi
+nvidia-smi 2>&1 | head -15
+python3 -m pip list 2>/dev/null | grep -i -E '^(torch|triton|transformers|bitsandbytes|gptqmodel|accelerate|quantchat) '
+df -h "$WORK" /dev/shm | cat
+nproc
+command -v nvcc g++ ninja
+
+if [ -n "$demo" ]; then # ------------------------------------------------------------ second call
+    export PIP_FIND_LINKS=$WORK/demo-wheel
+    mkdir -p "$PIP_FIND_LINKS"
+    cat "$WORK/demo-part-a" .gpu/demo-part-b > "$PIP_FIND_LINKS/$(cat .gpu/demo-wheel-name)"
+    sha256sum "$PIP_FIND_LINKS"/*.whl
+    step "run demo, in turn" 60 200 \
+        python3 -m quantchat run demo --rounds 2 --order in-turn --max-new-tokens 128
+    step "run demo, together" 30 60 \
+        python3 -m quantchat run demo --rounds 1 --order together --max-new-tokens 128
+    step "the demo on the screen" 30 60 \
+        env SNAPSHOTS="$OUT/snap" python3 "$KIT/look_at_screen.py" demo "$OUT/tui-demo.txt" 55
+    python3 "$KIT/memory.py" /dev/null "$OUT"/snap/*.json
+    say "the end"
+    exit 0
+fi
+
+# ---------------------------------------------------------------- in the background, from now on
+[ -f .gpu/demo-part-a ] && cp .gpu/demo-part-a "$WORK/demo-part-a"
+mkdir -p "$FOLDER"
+(cd benchmarks && exec python3 - "$FOLDER" $SHAPE > "$WORK/checkpoints.log" 2>&1) <<'P' & making=$!
+import sys, time
+from pathlib import Path
+from seven_checkpoints import checkpoint
+from seven_variants import Source
+began = time.monotonic()
+for source in (Source(), Source(4)):
+    checkpoint(Path(sys.argv[1]), sys.argv[2], source)
+    print(source.name, "made", round(time.monotonic() - began, 1), "s")
+P
+marlin=
+if [ $BEST = graph ]; then # compiled now, for float16 as these checkpoints are
+    python3 - > "$WORK/marlin.log" 2>&1 <<'P' & marlin=$!
+import time, torch
+from quantchat.worker.engines.kernel_build import built
+began = time.monotonic()
+problem = built("marlin", torch.float16, print, lambda progress: print(progress.detail, flush=True))
+print("marlin", problem or "built", round(time.monotonic() - began, 1), "s")
+P
+fi
+seven() {
+    (cd benchmarks && exec python3 seven.py --shape $SHAPE --folder "$FOLDER" \
+        --results "$OUT/results" --rounds 1 $TOKENS --no-pair "$@")
+}
+export -f seven
+export SHAPE FOLDER TOKENS
+
+# ---------------------------------------------------------------- 1. does it work at all
+wanted tests && step "tests/gpu, without the demo and torch.compile" 60 130 \
+    python3 -m pytest tests/gpu -m "gpu and not model" -k "not compile" -n 5 --dist load -q \
+    -p no:cacheprovider --timeout 120 -o addopts="--strict-markers --import-mode=importlib -ra"
+wait $making
+cat "$WORK/checkpoints.log"
+# ---------------------------------------------------------------- 2. the questions that decide most
+# Two processes: after an illegal access the first one's GPU is lost to it.
+probe() { python3 "$KIT/probe.py" --results "$OUT/results" "$@" 2>/dev/null; }
+export -f probe
+export KIT
+wanted probe && step "probes: attention, captures, NF4" 40 75 \
+    bash -c "probe --seconds 65 ${PROBES:-machine attention each bf16 bitsandbytes the_end}"
+# ---------------------------------------------------------------- 3. the figures that are owed
+wanted seven && step "7B: NF4, $BEST beside generate" 60 110 bash -c "seven --variant NF4 --mode $BEST"
+if [ -n "$marlin" ]; then
+    timeout 100 tail --pid="$marlin" -f /dev/null
+    tail -2 "$WORK/marlin.log"
+fi
+wanted probe && [ -z "${PROBES:-}" ] && step "probes: GPTQ by Triton and Marlin" 40 60 \
+    bash -c "probe --seconds 50 gptq_triton gptq_marlin_fp16 the_end"
+wanted seven && step "7B: GPTQ, $BEST beside generate" 60 110 \
+    bash -c "seven --variant '$GPTQ' --mode $BEST"
+# ---------------------------------------------------------------- 4. plan and ledger, nvidia-smi
+pair=$WORK/pair.toml
+sed -e "s#FOLDER#$FOLDER#; s#SHAPE#$SHAPE#; s#KERNEL#$KERNEL#" "$KIT/pair.toml" > "$pair"
+wanted plan && step "plan" 10 15 python3 -m quantchat plan "$pair"
+(while :; do
+    nvidia-smi --query-compute-apps=pid,used_gpu_memory --format=csv,noheader,nounits
+    sleep 1
+done > "$OUT/smi.csv" 2>/dev/null) & smi=$!
+wanted run && step "run, in turn" 50 90 python3 -m quantchat run "$pair" \
+    --rounds 3 --warmup 1 --ignore-eos --max-new-tokens "${ANSWER:-192}"
+# ---------------------------------------------------------------- 5. the screen
+wanted screen && step "the screen, together" 40 80 \
+    env SNAPSHOTS="$OUT/snap" python3 "$KIT/look_at_screen.py" "$pair" "$OUT/tui.txt" 75
+kill $smi 2>/dev/null
+wanted memory && step "memory" 1 20 python3 "$KIT/memory.py" "$OUT/smi.csv" "$OUT"/snap/*.json
+wanted doctor && step "doctor" 20 60 python3 -m quantchat doctor
+# ---------------------------------------------------------------- what is left of the time
+wanted profile && step "where a token's time goes, NF4" 40 60 bash -c \
+    "cd benchmarks && python3 token_profile.py --shape $SHAPE --variant NF4 --folder '$FOLDER'"
+tail -qn 3 "$WORK"/logs/*.log 2>/dev/null | cut -c1-300 | tail -40
+(cd benchmarks && timeout 20 python3 seven.py --table --results "$OUT/results")
+python3 "$KIT/probe.py" --table --results "$OUT/results"
+say "the end: what is to be kept goes from $OUT/results into benchmarks/results"
+ls -la "$OUT" "$OUT"/*/

@@ -1,0 +1,71 @@
+"""Which of torch's attention backends ran is recorded, and cuDNN's is put last."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional
+
+from fakes.saved import RESOLVED
+from fakes.tiny_folder import tiny_folder
+from quantchat.host.worker_process import SURROUNDINGS
+from quantchat.worker.decode.attention import BackendRecord
+from quantchat.worker.decode.decoder import Decoder
+from quantchat.worker.engines import load
+from quantchat.worker.protocol import Load
+
+
+def attend(queries: int, keys: int, **options: Any) -> Any:
+    query, key = torch.randn(1, 2, queries, 16), torch.randn(1, 2, keys, 16)
+    return functional.scaled_dot_product_attention(query, key, key, **options)
+
+
+def test_workers_put_cudnns_attention_last() -> None:
+    assert SURROUNDINGS["TORCH_CUDNN_SDPA_DEPRIORITIZED"] == "1"
+
+
+def test_torchs_own_choice_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def choice(query: Any, key: Any, *_: Any, **options: Any) -> int:
+        asked.append((query.shape[-2], key.shape[-2], sorted(options)))
+        return 3 if "attn_mask" in options else 1
+
+    monkeypatch.setattr(torch, "_fused_sdp_choice", choice)
+    original = functional.scaled_dot_product_attention
+    record = BackendRecord()
+    assert str(record) == ""
+    with record.recording():
+        found = attend(8, 8, is_causal=True)
+        assert str(record) == "flash"
+        attend(1, 9, attn_mask=torch.zeros(1, 1, 1, 9))
+    assert found.shape == (1, 2, 8, 16)
+    assert asked == [(8, 8, ["is_causal"]), (1, 9, ["attn_mask"])]
+    assert str(record) == "flash, decode cudnn"
+    assert functional.scaled_dot_product_attention is original
+
+
+def test_a_call_with_wrong_arguments_fails_as_it_would() -> None:
+    record = BackendRecord()
+    with record.recording(), pytest.raises(RuntimeError):
+        functional.scaled_dot_product_attention(
+            torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 3, 5), torch.zeros(1, 2, 3, 5)
+        )
+    assert str(record) == ""
+
+
+@pytest.mark.parametrize("mode", ["auto", "generate"])
+def test_a_loaded_variant_tells_its_backend(mode: str, tmp_path: Path) -> None:
+    loaded = load(
+        Load("transformers", str(tiny_folder(tmp_path)), {}, device="cpu"), lambda stage: None
+    )
+    decoder = Decoder(loaded, mode, lambda stage: None)
+    resolved = loaded.resolved(decoder.chosen.name, decoder.attention_backend)
+    assert resolved.attention_used == "sdpa (flash)"  # the CPU's own flash attention
+
+
+def test_what_is_not_known_is_not_named() -> None:
+    assert RESOLVED.attention_used == RESOLVED.attention

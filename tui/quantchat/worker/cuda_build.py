@@ -1,0 +1,154 @@
+"""What compiles CUDA kernels here: an nvcc of torch's CUDA version, with its headers.
+
+GPTQModel compiles Marlin and ExLlamaV2 on first use, through torch's `cpp_extension`. That takes
+the folder above the first `nvcc` on PATH for the CUDA toolkit, whatever its version: with a wrapper
+in /usr/local/bin the compile fails for want of headers, with a toolkit of another major version
+torch refuses. It also does not look into site-packages, where NVIDIA's compiler lies after
+`pip install 'quantchat[cuda-build]'`. So the toolkit is chosen here. Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+INSTALL = "python -m pip install 'quantchat[cuda-build]'"
+"""Brings NVIDIA's compiler, in the version of torch's CUDA."""
+
+_SYSTEM = Path("/usr/local")
+_HEADER = Path("include", "cuda_runtime_api.h")
+_RELEASE = re.compile(r"release (\d+\.\d+)")
+_HERE = re.compile(r"^#\$ _HERE_=(.+)$", re.M)
+
+
+@dataclass(frozen=True)
+class Toolkit:
+    """A CUDA toolkit: `home` holds bin/nvcc and the headers; `release` is nvcc's, like `13.0`."""
+
+    home: Path
+    release: str
+
+    @property
+    def nvcc(self) -> Path:
+        """Its compiler."""
+        return self.home / "bin" / "nvcc"
+
+    def fits(self, torch_cuda: str) -> bool:
+        """Whether torch lets it compile: torch refuses another major version than its own."""
+        return self.release.partition(".")[0] == torch_cuda.partition(".")[0]
+
+
+def toolkits() -> Iterator[Toolkit]:
+    """Each toolkit that is here, in the order in which they are looked at.
+
+    What the user names in CUDA_HOME or CUDA_PATH is the only one then.
+    """
+    named = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    seen: set[Path] = set()
+    for home in [Path(named)] if named else _homes():
+        nvcc = home / "bin" / "nvcc"
+        if nvcc.resolve() in seen or not (home / _HEADER).is_file():
+            continue
+        seen.add(nvcc.resolve())
+        if release := _release(nvcc):
+            yield Toolkit(home, release)
+
+
+def choose(torch_cuda: str) -> Toolkit | None:
+    """Return the first toolkit that fits a torch of CUDA `torch_cuda`; None if none does."""
+    return next((one for one in toolkits() if one.fits(torch_cuda)), None)
+
+
+def lacking(torch_cuda: str) -> str:
+    """Why no kernel can be compiled for a torch of CUDA `torch_cuda`; empty where it can."""
+    if choose(torch_cuda) is None:
+        others = [f"nvcc {one.release} in {one.home}" for one in toolkits()]
+        if others:
+            return f"torch is built for CUDA {torch_cuda}, and there is only {', '.join(others)}"
+        if path := shutil.which("nvcc"):
+            return f"{path} is no part of a CUDA toolkit with headers"
+        return "there is no nvcc"
+    missing = [
+        name
+        for name, command in (("C++ compiler", os.environ.get("CXX", "c++")), ("ninja", "ninja"))
+        if not shutil.which(command)
+    ]
+    return f"there is no {' and no '.join(missing)}" if missing else ""
+
+
+def use(torch_cuda: str) -> Toolkit | None:
+    """Have torch compile with the toolkit of `choose` and return that; None if there is none.
+
+    To be called before `torch.utils.cpp_extension` is used; later it sees to that as well.
+    """
+    toolkit = choose(torch_cuda)
+    if toolkit is None:
+        return None
+    os.environ["CUDA_HOME"] = str(toolkit.home)
+    extension = sys.modules.get("torch.utils.cpp_extension")
+    if extension is not None:
+        extension.CUDA_HOME = str(toolkit.home)  # type: ignore[attr-defined]
+    _link_runtime(toolkit.home)
+    return toolkit
+
+
+def _homes() -> Iterator[Path]:
+    if path := shutil.which("nvcc"):
+        yield _home_of(Path(path))
+    yield _SYSTEM / "cuda"
+    yield from sorted(_SYSTEM.glob("cuda-*"), reverse=True)
+    for folder in dict.fromkeys(map(sysconfig.get_path, ("purelib", "platlib"))):
+        yield from sorted(Path(folder, "nvidia").glob("cu[0-9]*"), reverse=True)
+
+
+def _home_of(nvcc: Path) -> Path:
+    """The toolkit's folder; `nvcc` may be a link or a wrapper, and only its own word is sure."""
+    if (nvcc.parent.parent / _HEADER).is_file():
+        return nvcc.parent.parent
+    here = _HERE.search(_output(str(nvcc), "--dryrun", "-c", os.devnull))
+    return Path(here[1]).parent if here else nvcc.parent.parent
+
+
+def _release(nvcc: Path) -> str:
+    found = _RELEASE.search(_output(str(nvcc), "--version"))
+    return found[1] if found else ""
+
+
+def _output(*command: str) -> str:
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return run.stdout + run.stderr
+
+
+def _link_runtime(home: Path) -> None:
+    """Let the linker find `-lcudart`, which torch adds: the wheel has no `libcudart.so`.
+
+    That is the name for linking; the wheel has only the one for loading, with a version. A folder
+    with such a link goes into LIBRARY_PATH (gcc's own variable).
+    """
+    libraries = [home / name for name in ("lib64", "lib")]
+    if any((folder / "libcudart.so").exists() for folder in libraries):
+        return
+    versioned = next((one for folder in libraries for one in folder.glob("libcudart.so.*")), None)
+    if versioned is None:
+        return
+    cache = os.environ.get("TORCHINDUCTOR_CACHE_DIR")  # quantchat's own, in a worker
+    folder = Path(cache or Path.home() / ".cache" / "quantchat" / "compiled") / "cuda-link"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    link = folder / "libcudart.so"
+    with contextlib.suppress(FileExistsError):  # of another worker, or an older environment
+        if link.is_symlink() and link.readlink() != versioned:
+            link.unlink(missing_ok=True)
+        link.symlink_to(versioned)
+    others = filter(None, os.environ.get("LIBRARY_PATH", "").split(os.pathsep))
+    os.environ["LIBRARY_PATH"] = os.pathsep.join(dict.fromkeys((str(folder), *others)))
