@@ -164,61 +164,6 @@ def test_without_a_gpu_or_a_torch_that_knows_it_the_ram_counts(
     assert make_plan(on(profile, "cuda"), machine(gpu())).rooms[0].room.cuda
 
 
-def test_a_driver_too_old_for_torch_is_refused_with_the_ways_out(
-    profile: Profile,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr("quantchat.worker.driver.cuda_of_torch", lambda: "13.0")
-    old = replace(machine(gpu()), cuda="12.4")
-    plan = make_plan(profile, old)
-    assert plan.fit == "cannot run"
-    (room,) = plan.rooms
-    assert room.room.unusable.startswith("the NVIDIA driver takes CUDA 12.4, and torch is built")
-    console = Console(width=400, record=True, file=io.StringIO())
-    console.print(report.render(plan))
-    text = console.export_text()
-    for words in ("cannot run: GPTQ and NF4 on GPU 0", "driver to 580 or newer", "cu126 or cu128"):
-        assert words in text
-    told = warning(profile, old)
-    assert told is not None
-    assert told.startswith("GPTQ and NF4 cannot run: the NVIDIA driver takes CUDA 12.4")
-    assert make_plan(on(profile, "cpu"), old).rooms[0].room.unusable == ""
-    assert make_plan(profile, replace(old, cuda="13.0")).fit == "fits"
-    elsewhere = [one.model_copy(update={"python": "/venv/python"}) for one in profile.variants]
-    other = make_plan(profile.model_copy(update={"variants": elsewhere}), old)
-    assert other.fit == "fits"  # its torch is another one
-    monkeypatch.setitem(globals(), "machine", lambda *gpus: replace(old, gpus=list(gpus)))
-    assert command(profile, tmp_path, monkeypatch, "--json") == 1
-    assert json.loads(capsys.readouterr().out)["fit"] == "cannot run"
-
-
-@pytest.mark.parametrize(
-    ("kernel", "lacking", "note"),
-    [
-        ("auto", "", ""),
-        ("auto", "there is no nvcc", "SLOW KERNEL, unless a faster one was compiled before"),
-        ("marlin", "there is no nvcc", "marlin must be compiled, and there is no nvcc"),
-        ("triton", "", "SLOW KERNEL: the kernel triton unpacks each weight anew for each token"),
-    ],
-)
-def test_a_slow_gptq_kernel_is_told_before_anything_is_loaded(
-    profile: Profile, monkeypatch: pytest.MonkeyPatch, kernel: str, lacking: str, note: str
-) -> None:
-    monkeypatch.setattr("quantchat.worker.driver.cuda_of_torch", lambda: "13.0")
-    monkeypatch.setattr("quantchat.worker.cuda_build.lacking", lambda cuda: lacking)
-    gptq = profile.variants[0].model_copy(update={"kernel": kernel})
-    changed = profile.model_copy(update={"variants": [gptq, profile.variants[1]]})
-    first, second = make_plan(changed, machine(gpu())).variants
-    told = [line for line in first.notes if line.startswith(note)] if note else first.notes
-    assert len(told) == bool(note)
-    if lacking:
-        assert "pip install 'quantchat[cuda-build]'" in told[0]
-    assert second.notes == []  # bitsandbytes compiles nothing
-    assert make_plan(on(changed, "cpu"), machine(gpu())).variants[0].notes == []
-
-
 def test_the_shown_gpus_are_planned_for(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     (room,) = make_plan(profile, machine(gpu(0), gpu(1, used=5))).rooms
