@@ -343,6 +343,20 @@ def test_a_warm_up_that_never_ends_has_one() -> None:
         assert kind in ("server_silent", "stream_cut")
 
 
+def test_an_answer_that_goes_on_and_on_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "MOST_CHUNKS", 8)
+
+    def endless(asked: Asked) -> None:
+        asked.begin()
+        while True:
+            asked.say("on ")
+
+    with raw_server(after_warm_up(endless)) as server:
+        made = decoder(server)
+        made.connect()
+        assert "goes on after the 2 tokens" in refused(lambda: ask(made, most=2))[1]
+
+
 def test_a_text_that_no_message_can_hold_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "MOST_TEXT", 1 << 20)
     with raw_server(after_warm_up(lambda asked: asked.answer("\U0001f600" * 90_000))) as server:
