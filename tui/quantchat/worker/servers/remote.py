@@ -479,14 +479,15 @@ DRAIN_S = 0.2
 async def _records(opening: Any, response: Any) -> AsyncGenerator[Record, None]:
     """The records of `response`, which is closed however reading them ends."""
     try:
-        reader, pieces = StreamReader(), response.iter_bytes()
-        async for data in pieces:
-            for record in reader.feed(data):
-                yield record
-            if reader.over:
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(_drain(pieces), DRAIN_S)
-                break
+        reader = StreamReader()
+        async with contextlib.aclosing(response.iter_bytes()) as pieces:
+            async for data in pieces:
+                for record in reader.feed(data):
+                    yield record
+                if reader.over:
+                    with contextlib.suppress(asyncio.TimeoutError):
+                        await asyncio.wait_for(_drain(pieces), DRAIN_S)
+                    break
         for record in reader.end():
             yield record
     finally:
