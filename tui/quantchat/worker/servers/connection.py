@@ -19,6 +19,7 @@ CONNECT_S = 5.0
 MOST_BYTES = 32 * 2**20
 """Most bytes, uncompressed, of a response that is no answer: a list of models, say."""
 MOST_BYTES_OF_AN_ERROR = 2**20
+"""The same of an error, of which a line is shown."""
 MOST_BYTES_A_TOKEN = 4096
 """Most bytes of an answer's stream for each token that was asked for, beside `MOST_BYTES`."""
 
@@ -40,7 +41,6 @@ class Connection:
         self._most_bytes = MOST_BYTES
         """Most bytes of the next response."""
         self.url, query = split_query(base_url)
-        self._key_env = key_env
         key = _key(key_env)
         parts = urlsplit(self.url)
         self.where = parts.netloc
@@ -140,6 +140,7 @@ async def _inflated(source: Any) -> AsyncIterator[bytes]:
             while data:
                 yield stream.decompress(data, _INFLATED)
                 data = stream.unconsumed_tail
+        yield stream.flush()  # the end of a repetition, at most
     except zlib.error as error:
         raise Refused(
             "stream_cut", f"the server sent compressed data that is damaged: {error}", "ask again"
