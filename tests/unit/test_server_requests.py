@@ -278,7 +278,10 @@ def test_an_answer_that_is_compressed_is_read() -> None:
         'data: {"choices": [{"index": 0, "delta": {"content": "Paris"}}]}\n\n',
         'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}\n\n',
     ]
+    letters = [chr(97 + n * n % 23) for n in range(5000)]
+    lines[:0] = [lines[0].replace("Paris", letter * 300) for letter in letters]
     data = "".join(lines).encode()
+    text = "".join(letter * 300 for letter in letters) + "Paris"
     for encoding, body in (("gzip", gzip.compress(data)), ("deflate", zlib.compress(data))):
 
         def answers(asked: Asked, encoding: str = encoding, body: bytes = body) -> None:
@@ -287,7 +290,7 @@ def test_an_answer_that_is_compressed_is_read() -> None:
         with raw_server(answers) as server:
             made = decoder(server)
             made.connect()
-            assert ask(made).finished.text == "Paris"
+            assert ask(made, most=5000).finished.text == text
             assert server.asked[-1].headers["accept-encoding"] == "identity"
 
 
@@ -341,6 +344,20 @@ def test_a_warm_up_that_never_ends_has_one() -> None:
     with raw_server(endless) as server:
         kind, _ = refused(decoder(server, timeout_s=0.3).connect)
         assert kind in ("server_silent", "stream_cut")
+
+
+def test_an_answer_that_goes_on_and_on_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "MOST_CHUNKS", 8)
+
+    def endless(asked: Asked) -> None:
+        asked.begin()
+        while True:
+            asked.say("on ")
+
+    with raw_server(after_warm_up(endless)) as server:
+        made = decoder(server)
+        made.connect()
+        assert "goes on after the 2 tokens" in refused(lambda: ask(made, most=2))[1]
 
 
 def test_a_text_that_no_message_can_hold_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:

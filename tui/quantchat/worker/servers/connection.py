@@ -17,7 +17,9 @@ from quantchat.worker.failures import Refused
 CONNECT_S = 5.0
 
 MOST_BYTES = 32 * 2**20
-"""Most bytes, uncompressed, of a response that is no answer: a list of models, an error."""
+"""Most bytes, uncompressed, of a response that is no answer: a list of models, say."""
+MOST_BYTES_OF_AN_ERROR = 2**20
+"""The same of an error, of which a line is shown."""
 MOST_BYTES_A_TOKEN = 4096
 """Most bytes of an answer's stream for each token that was asked for, beside `MOST_BYTES`."""
 
@@ -39,7 +41,6 @@ class Connection:
         self._most_bytes = MOST_BYTES
         """Most bytes of the next response."""
         self.url, query = split_query(base_url)
-        self._key_env = key_env
         key = _key(key_env)
         parts = urlsplit(self.url)
         self.where = parts.netloc
@@ -102,7 +103,8 @@ class Connection:
                 "turn that off in the server, or in the proxy before it",
             )
         compressed = encoding not in ("", "identity")
-        source, most, refusal = response.stream, self._most_bytes, self._too_long
+        most = MOST_BYTES_OF_AN_ERROR if response.is_error else self._most_bytes
+        source, refusal = response.stream, self._too_long
 
         class Limited(httpx.AsyncByteStream):  # type: ignore[misc, name-defined]
             async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -138,6 +140,7 @@ async def _inflated(source: Any) -> AsyncIterator[bytes]:
             while data:
                 yield stream.decompress(data, _INFLATED)
                 data = stream.unconsumed_tail
+        yield stream.flush()  # the end of a repetition, at most
     except zlib.error as error:
         raise Refused(
             "stream_cut", f"the server sent compressed data that is damaged: {error}", "ask again"

@@ -12,7 +12,7 @@ import contextlib
 import json
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +59,9 @@ STOP_S = 0.02
 
 MOST_TEXT = 8 * 2**20
 """Longest text of an answer, in characters of JSON: a message to the near side has room for two."""
+
+MOST_CHUNKS_A_TOKEN, MOST_CHUNKS = 64, 1024
+"""Most chunks for each token that was asked for, and beside that: a proxy may send each letter."""
 
 _SPELT_END = "eos_token"
 """TGI's reason in a completion, of a chunk whose text is the end token's: no answer has it."""
@@ -197,11 +200,13 @@ class RemoteDecoder:
     async def _probe(self, request: Generate) -> bool:
         """Whether the answer to `request` came to an end."""
         ended = False
-        async for record in await self._open(request):
-            self._counts = self._counts or (record.usage is not None and record.usage.output > 0)
-            self._streams = self._streams and not record.whole
-            self._build = record.build or self._build
-            ended = ended or bool(record.reason)
+        async with contextlib.aclosing(await self._open(request)) as records:
+            async for record in records:
+                counts = record.usage is not None and record.usage.output > 0
+                self._counts = self._counts or counts
+                self._streams = self._streams and not record.whole
+                self._build = record.build or self._build
+                ended = ended or bool(record.reason)
         return ended
 
     def resolved(self) -> Resolved:
@@ -352,9 +357,14 @@ class RemoteDecoder:
 
     async def _read(self, request: Generate, outbox: Outbox, stream: _Stream) -> None:
         records = await self._begin(request, outbox, stream)
+        most = MOST_CHUNKS_A_TOKEN * request.max_new_tokens + MOST_CHUNKS
         try:
-            async for record in records:
-                self._take(record, outbox, stream)
+            async with contextlib.aclosing(records):
+                async for record in records:
+                    self._take(record, outbox, stream)
+                    if stream.chunks > most:
+                        said = f"it goes on after the {request.max_new_tokens} tokens asked for"
+                        raise cut_off(self._where, said)
         except Exception as error:
             if not is_transport(error):
                 raise
@@ -371,7 +381,7 @@ class RemoteDecoder:
 
     async def _begin(
         self, request: Generate, outbox: Outbox, stream: _Stream
-    ) -> AsyncIterator[Record]:
+    ) -> AsyncGenerator[Record, None]:
         if self._ollama:
             await asyncio.wait_for(self._ollama.load(), self._timeout_s)
             # Anew: to load a model is no part of a TTFT.
@@ -414,7 +424,7 @@ class RemoteDecoder:
 
     # ------------------------------------------------------------ requests
 
-    async def _open(self, request: Generate) -> AsyncIterator[Record]:
+    async def _open(self, request: Generate) -> AsyncGenerator[Record, None]:
         """Ask, and return the records of the answer once it begins."""
         arguments = asked(
             request,
@@ -466,17 +476,18 @@ DRAIN_S = 0.2
 """How long the end of a response may take that says it is over, for its connection to be kept."""
 
 
-async def _records(opening: Any, response: Any) -> AsyncIterator[Record]:
+async def _records(opening: Any, response: Any) -> AsyncGenerator[Record, None]:
     """The records of `response`, which is closed however reading them ends."""
     try:
-        reader, pieces = StreamReader(), response.iter_bytes()
-        async for data in pieces:
-            for record in reader.feed(data):
-                yield record
-            if reader.over:
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(_drain(pieces), DRAIN_S)
-                break
+        reader = StreamReader()
+        async with contextlib.aclosing(response.iter_bytes()) as pieces:
+            async for data in pieces:
+                for record in reader.feed(data):
+                    yield record
+                if reader.over:
+                    with contextlib.suppress(asyncio.TimeoutError):
+                        await asyncio.wait_for(_drain(pieces), DRAIN_S)
+                    break
         for record in reader.end():
             yield record
     finally:
