@@ -30,7 +30,7 @@ def _folder(variable: str, default: Callable[[str], str]) -> Path:
         return Path(default(_APP))
     except RuntimeError as error:  # of pathlib and platformdirs: nothing to expand a ~ with
         raise UserError(
-            "this user has no home directory (HOME is not set, and there is no passwd entry)",
+            "this user has no home directory: HOME is not set, and there is no passwd entry",
             where=variable,
             mend=f"set HOME, or {variable} to a folder that can be written",
         ) from error

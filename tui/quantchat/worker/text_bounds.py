@@ -21,13 +21,12 @@ from types import FrameType
 
 from quantchat.worker.failures import Refused
 
-SECONDS = 60
-"""Of processor time, which other programs do not use up. Loading the largest tokenizers takes about
-5, a prompt of a million tokens as much."""
+SECONDS = 30
+"""Of processor time, which other programs on a busy machine do not use up."""
 GRACE_S = 5
 """So much longer native code may go on, until the kernel ends the process."""
 MEMORY = 4 * 2**30
-"""Bytes that may come on top. The largest tokenizers take about one GiB while they are loaded."""
+"""Bytes that may come on top of what the process holds."""
 
 _TICK_S = 0.25
 
