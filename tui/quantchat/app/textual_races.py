@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from textual import work
 from textual.await_complete import AwaitComplete
-from textual.command import CommandPalette
+from textual.command import CommandList, CommandPalette
 from textual.content import Content
 from textual.css.query import NoMatches
 from textual.errors import NoWidget
@@ -112,11 +112,11 @@ _gather: Any = CommandPalette._gather_commands.__wrapped__  # type: ignore[attr-
 
 @work(exclusive=True, group=CommandPalette._GATHER_COMMANDS_GROUP)
 async def _gather_commands(palette: CommandPalette, search_value: str) -> None:
-    """Look for commands no longer once the palette is being left, and its list is gone."""
+    """Look for commands no longer once the palette is taken down, and its list is gone."""
     try:
         await _gather(palette, search_value)
     except NoMatches:
-        if palette in palette.app.screen_stack:
+        if palette.query(CommandList):
             raise
 
 
