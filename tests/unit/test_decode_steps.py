@@ -265,6 +265,7 @@ class Remembering(SlotStep):
     def forget(self) -> None:
         for layer in self.cache.layers:
             layer.length = 0
+        self._length = 0
 
     def _moved(self) -> None:
         self.captured.clear()

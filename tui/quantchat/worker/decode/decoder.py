@@ -82,7 +82,7 @@ class Decoder:
         """How likely given output tokens are. The kept KV cache stays as it is. Raises Refused."""
         self._set_threads(request.threads)
         prompt = self._prompt(request.messages, request.prompt_tokens)
-        return force(self._loaded, prompt, request, overtaken)
+        return force(self._loaded, prompt, request, overtaken, self.chosen.rules)
 
     def _prompt(self, messages: list[Message], tokens: int) -> list[int]:
         prompt = encode_prompt(self._loaded, messages)

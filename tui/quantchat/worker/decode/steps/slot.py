@@ -63,6 +63,7 @@ class SlotStep(EagerStep):
                     layer.slot = None
         for layer in layers:
             layer.length = length + 1
+        self._length = length + 1
         return logits
 
     def _decode(self, window: int) -> Any:
