@@ -57,11 +57,11 @@ def main() -> int:
         kept["architectures"] = {name: rows[name] for name in ARCHITECTURES if name in rows}
         print(f"{name:20} {_line(row)}", flush=True)
         RESULTS.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    rows = [row for model in kept["architectures"].values() for row in _modes(model)]
-    right = sum(not _faults(row) and "refused" not in row for row in rows)
-    refused = sum("refused" in row for row in rows)
-    wrong = sum(bool(_faults(row)) for row in rows)
-    print(f"{len(rows)} models and modes: {right} right, {refused} refused, {wrong} wrong")
+    modes = [row for model in kept["architectures"].values() for row in _modes(model)]
+    right = sum(not _faults(row) and "refused" not in row for row in modes)
+    refused = sum("refused" in row for row in modes)
+    wrong = sum(bool(_faults(row)) for row in modes)
+    print(f"{len(modes)} models and modes: {right} right, {refused} refused, {wrong} wrong")
     return 1 if wrong else 0
 
 

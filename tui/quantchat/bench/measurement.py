@@ -18,7 +18,7 @@ from quantchat.metrics.latency import decode_throughput
 from quantchat.metrics.sampler import DeviceSample, DeviceSampler
 from quantchat.metrics.statistics import variation
 from quantchat.metrics.visible import cuda_name, shown_gpus
-from quantchat.worker.variant import STARTED_SERVER
+from quantchat.worker.variant import STARTED_SERVER, loops_differ
 
 MOST_VARIATION = 0.05
 """Coefficient of variation of the decode throughput of one task above which it is flagged."""
@@ -113,6 +113,7 @@ class Measurement:
             *_unsteady(self.measured),
             *_unequal(self.measured),
             *_otherwise_asked(self.comparison.sides),
+            *_otherwise_decoded(self.comparison.sides),
             *_other_prompts(self.measured),
             *_kept(self.comparison.sides),
             *_restless(self._gpus),
@@ -188,6 +189,18 @@ def _otherwise_asked(sides: Sequence[LiveVariant]) -> list[str]:
         return []
     without = next(label for label, has in templates.items() if not has)
     return [f"{without} has no chat template and the other has one: they are not asked alike"]
+
+
+def _otherwise_decoded(sides: Sequence[LiveVariant]) -> list[str]:
+    """Whether the sides were decoded by different loops or steps of ours."""
+    a, b = sides[0], sides[-1]
+    if not loops_differ(a.resolved, b.resolved):
+        return []
+    assert a.resolved is not None and b.resolved is not None  # noqa: S101 - they differ
+    return [
+        f"the sides decode by different loops ({a.label}: {a.resolved.decode}; {b.label}: "
+        f"{b.resolved.decode}): ratios of their speeds compare these as well as the quantization"
+    ]
 
 
 def _other_prompts(measured: Sequence[Measured]) -> list[str]:
