@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import GenerationConfig
 
 from fakes.tiny_llama import VOCABULARY, tiny_llama
 from quantchat.worker.decode import plain
@@ -19,6 +20,7 @@ from quantchat.worker.decode.plain import PIECES_AFTER_A_CACHE, PlainLoop
 from quantchat.worker.decode.steps.eager import EagerStep
 from quantchat.worker.decode.steps.llama import llama_step
 from quantchat.worker.decode.turn import Turn
+from quantchat.worker.decode.unfollowed import unfollowed
 from quantchat.worker.protocol import Prefilled, Sampling
 
 CPU = torch.device("cpu")
@@ -295,3 +297,36 @@ def test_a_step_is_made_ready_before_an_answer_for_all_of_it() -> None:
         assert step.told[0] == (5, 4 + min(most, AHEAD))
         assert step.told[1] == 4
         loop.forget()
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"suppress_tokens": "first"},
+        {"begin_suppress_tokens": "first"},
+        {"bad_words_ids": "first"},
+        {"forced_eos_token_id": 2},
+        {"no_repeat_ngram_size": 1},
+        {"repetition_penalty": 1.7},
+        {"min_new_tokens": 3},
+        {"stop_strings": ["stop"]},
+        {"cache_implementation": "static"},
+        {"num_beams": 4},
+        {"watermarking_config": {"greenlist_ratio": 0.25, "bias": 8.0}},
+    ],
+    ids=lambda wish: next(iter(wish)),
+)
+def test_no_loop_follows_the_checkpoint_s_own_wishes(wish: dict[str, Any]) -> None:
+    """Both say the same, by the request's settings alone."""
+    model = tiny_llama()
+    expected, _, _ = answer(LOOPS["generate"](model), prompt_of(20))
+    ((name, value),) = wish.items()
+    if value == "first":
+        value = [[expected[0]]] if name == "bad_words_ids" else [expected[0]]
+    wishes = GenerationConfig(**{name: value})
+    model.generation_config = wishes
+    for loop in ("generate", "eager"):
+        assert answer(LOOPS[loop](model), prompt_of(20))[0] == expected, loop
+    assert model.generation_config is wishes
+    reported = name not in ("repetition_penalty", "cache_implementation")  # a profile sets these
+    assert unfollowed(wishes) == ([name] if reported else [])

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,9 +26,11 @@ from quantchat.errors import ModelsFailed
 from quantchat.host import signals, watchdog
 from quantchat.profile.model import Profile
 from quantchat.report import measurement as report
+from quantchat.report.in_words import in_words
 from quantchat.snapshot import store
 from quantchat.snapshot.ratios import compare_sides, pooled_gaps
 from quantchat.worker.protocol import Failed
+from quantchat.worker.variant import SERVERS, loops_differ
 
 PLAN = Plan((Task("one"), Task("two"), Task("three")), rounds=2, warmup=1)
 
@@ -147,6 +150,26 @@ async def test_sides_that_are_not_asked_alike_are_flagged(tmp_path: Path) -> Non
     snapshot = await measure(comparison(tmp_path, A=base, B=base), PLAN)
     assert snapshot.measurement is not None
     assert not [flag for flag in snapshot.measurement.flags if "template" in flag]
+
+
+async def test_sides_that_decode_by_different_loops_are_flagged(tmp_path: Path) -> None:
+    other = Script(resolved=replace(resolved(), decode="generate"))
+    snapshot = await measure(comparison(tmp_path, A=Script(), B=other), PLAN)
+    assert snapshot.measurement is not None
+    (told,) = [flag for flag in snapshot.measurement.flags if "loops" in flag]
+    assert told.startswith("the sides decode by different loops (A: own loop; B: generate): ratios")
+    assert "by different decode loops" in in_words(snapshot)
+    snapshot = await measure(comparison(tmp_path, A=other, B=other), PLAN)
+    assert snapshot.measurement is not None
+    assert not [flag for flag in snapshot.measurement.flags if "loops" in flag]
+    assert "loops" not in in_words(snapshot)
+
+
+@pytest.mark.parametrize("device", SERVERS)
+def test_how_a_server_decodes_is_not_known(device: str) -> None:
+    server = replace(resolved(), decode="server", device=device)
+    assert not loops_differ(resolved(), server)
+    assert not loops_differ(None, resolved())
 
 
 async def test_a_variant_that_does_not_load_ends_it(tmp_path: Path) -> None:

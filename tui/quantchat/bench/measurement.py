@@ -18,7 +18,7 @@ from quantchat.metrics.energy import Energy
 from quantchat.metrics.gpus import GpuSample
 from quantchat.metrics.sampler import DeviceSample, DeviceSampler
 from quantchat.metrics.visible import cuda_name, shown_gpus
-from quantchat.worker.variant import STARTED_SERVER
+from quantchat.worker.variant import STARTED_SERVER, loops_differ
 
 MOST_CLOCK_CHANGE = 0.05
 MOST_TEMPERATURE_CHANGE_C = 10
@@ -126,6 +126,7 @@ class Measurement:
             *self._watch.flags,
             *_unequal(self.measured),
             *_otherwise_asked(self.comparison.sides),
+            *_otherwise_decoded(self.comparison.sides),
             *_other_prompts(self.measured),
             *_kept(self.comparison.sides),
             *_restless(self._gpus),
@@ -185,6 +186,18 @@ def _otherwise_asked(sides: Sequence[LiveVariant]) -> list[str]:
         return []
     without = next(label for label, has in templates.items() if not has)
     return [f"{without} has no chat template and the other has one: they are not asked alike"]
+
+
+def _otherwise_decoded(sides: Sequence[LiveVariant]) -> list[str]:
+    """Whether the sides were decoded by different loops or steps of ours."""
+    a, b = sides[0], sides[-1]
+    if not loops_differ(a.resolved, b.resolved):
+        return []
+    assert a.resolved is not None and b.resolved is not None  # noqa: S101 - they differ
+    return [
+        f"the sides decode by different loops ({a.label}: {a.resolved.decode}; {b.label}: "
+        f"{b.resolved.decode}): ratios of their speeds compare these as well as the quantization"
+    ]
 
 
 def _other_prompts(measured: Sequence[Measured]) -> list[str]:

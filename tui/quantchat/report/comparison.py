@@ -19,6 +19,7 @@ from quantchat.snapshot.compare import PairCompared, RunsCompared
 from quantchat.snapshot.figures import FIGURES, Held, Sampled
 from quantchat.snapshot.gates import Status, Verdict
 from quantchat.text import one_line
+from quantchat.worker.variant import loops_differ
 
 MOST_DOUBTS = 5
 """Doubts of one run that are told one by one."""
@@ -104,6 +105,8 @@ def _ratios_tables(pairs: Sequence[PairCompared]) -> Iterator[Table]:
             for one in pair.figures:
                 table.add_row(name, one.figure, *ratio_cells(one.ratio))
                 name = ""
+            if pair.figures and loops_differ(pair.a.resolved, pair.b.resolved):
+                table.add_row("", Text("different decode loops", style="yellow"), "", "")
         yield table
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from quantchat.metrics.statistics import Ratio
-from quantchat.report.figures import ORDERS
-from quantchat.report.series import has_two_sides
+from quantchat.report.series import has_two_sides, how_compared
 from quantchat.snapshot.ratios import compare_sides
 from quantchat.snapshot.schema import Snapshot
 from quantchat.text import one_line
@@ -20,7 +19,7 @@ def in_words(snapshot: Snapshot) -> str:
     a, b = map(one_line, snapshot.shown)
     parts = []
     if "decode_tps" in found:
-        parts.append(_speed(a, b, found["decode_tps"], ORDERS[snapshot.measurement.order]))
+        parts.append(_speed(a, b, found["decode_tps"], how_compared(snapshot)))
     if "weights_bytes" in found:
         parts.append(_weights(a, b, found["weights_bytes"]))
     told = "; ".join(parts) + "." if parts else ""
@@ -35,15 +34,15 @@ def _slow_kernels(snapshot: Snapshot) -> Iterator[str]:
             yield f"SLOW KERNEL of {one_line(variant.label)}: {slow}."
 
 
-def _speed(a: str, b: str, ratio: Ratio, order: str) -> str:
+def _speed(a: str, b: str, ratio: Ratio, how: str) -> str:
     faster, slower = (b, a) if ratio.value > 1 else (a, b)
     than = f"{_above(ratio.value)}× as fast as {slower}"
     if ratio.low is None or ratio.high is None:
-        return f"{faster} decoded {than}, measured once, {order}"
+        return f"{faster} decoded {than}, measured once, {how}"
     if not ratio.shown:
-        return f"no difference between {a} and {b} in decoding is shown, {order}"
+        return f"no difference between {a} and {b} in decoding is shown, {how}"
     bounds = sorted((_above(ratio.low), _above(ratio.high)), key=float)
-    return f"{faster} decodes {than} ({' to '.join(bounds)}), {order}"
+    return f"{faster} decodes {than} ({' to '.join(bounds)}), {how}"
 
 
 def _above(ratio: float) -> str:

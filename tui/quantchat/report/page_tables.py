@@ -10,7 +10,7 @@ from rich.text import Text
 
 from quantchat.report.figures import ORDERS, UNKNOWN, number, when
 from quantchat.report.measurement import ratio_cells
-from quantchat.report.series import has_two_sides
+from quantchat.report.series import has_two_sides, how_compared
 from quantchat.snapshot.compare import RunsCompared
 from quantchat.snapshot.ratios import compare_sides
 from quantchat.snapshot.schema import Snapshot
@@ -79,7 +79,8 @@ def _decoding(snapshot: Snapshot) -> list[Cell]:
         how = "a score" if snapshot.score else "an evaluation"
     cells = [UNKNOWN] * 4
     if snapshot.measurement is not None:
-        how = ORDERS[snapshot.measurement.order]
+        order = ORDERS[snapshot.measurement.order]
+        how = how_compared(snapshot) if has_two_sides(snapshot) else order
         for row in compare_sides(snapshot) if has_two_sides(snapshot) else []:
             if row.name == _DECODE:
                 sides = (f"{number(side)} {row.unit}" for side in (row.a, row.b))

@@ -11,6 +11,7 @@ from quantchat.report.figures import ORDERS
 from quantchat.snapshot.columns import measured_turns
 from quantchat.snapshot.schema import AnswerRecord, Snapshot, TurnRecord
 from quantchat.text import one_line
+from quantchat.worker.variant import loops_differ
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,19 @@ def all_series(snapshot: Snapshot) -> list[Series]:
 def has_two_sides(snapshot: Snapshot) -> bool:
     """Whether there is a measurement of two variants, one against the other."""
     return snapshot.measurement is not None and len(snapshot.shown) == len(set(snapshot.shown)) == 2
+
+
+def how_compared(snapshot: Snapshot) -> str:
+    """What to say beside a ratio of the two sides' speeds: their order, and other decode loops.
+
+    Raises ValueError where there is no measurement.
+    """
+    if snapshot.measurement is None:
+        raise ValueError("the snapshot holds no measurement")
+    order = ORDERS[snapshot.measurement.order]
+    ran = {variant.label: variant.resolved for variant in snapshot.variants}
+    first, last = (ran.get(label) for label in (snapshot.shown[0], snapshot.shown[-1]))
+    return f"{order}, by different decode loops" if loops_differ(first, last) else order
 
 
 def places(snapshot: Snapshot) -> dict[str, int]:

@@ -66,6 +66,16 @@ class Resolved:
         return "+".join([self.device, *others])
 
 
+def loops_differ(a: Resolved | None, b: Resolved | None) -> bool:
+    """Whether both were decoded here, by different loops or steps.
+
+    A ratio of their speeds then compares these as well, and not the quantization alone.
+    """
+    if a is None or b is None or a.device in SERVERS or b.device in SERVERS:
+        return False
+    return a.decode != b.decode
+
+
 @dataclass(frozen=True)
 class Ledger:
     """Memory of one worker, split as far as it is known; -1 is "not known", never 0.

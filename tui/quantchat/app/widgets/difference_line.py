@@ -13,6 +13,7 @@ from quantchat.bench.conversation import Answer
 from quantchat.bench.live_variant import LiveVariant
 from quantchat.metrics.latency import decode_throughput, while_both_decode
 from quantchat.report import figures
+from quantchat.worker.variant import loops_differ
 
 _GAP = " · "
 
@@ -72,7 +73,11 @@ def _speed(first: Answer | None, second: Answer | None) -> tuple[int, Content] |
     told = f"{ratio:.2f}"
     text = Content(" as fast as the other" if told == "1.00" else f" {told}× faster")
     # One answer each: of one variant against itself such ratios scatter widely.
-    text += quiet(" (contended, once)" if contended else " (in turn, once)")
+    how = "contended, once" if contended else "in turn, once"
+    loops = [answer.ready.resolved if answer.ready else None for answer in (first, second)]
+    if loops_differ(*loops):
+        how += ", different decode loops"
+    text += quiet(f" ({how})")
     return (0 if rates[0] >= rates[1] else 1), text
 
 

@@ -39,10 +39,32 @@ def cache_parameter(model: Any) -> str:
     return "cache" if "cache" in named else "past_key_values"
 
 
+def position_argument(model: Any) -> str:
+    """`position_ids` where `model.forward` must be told them; empty where it works them out.
+
+    transformers' `generate` always tells them, and some models (Bamba) count from 0 without. Models
+    whose positions have several dimensions work them out of what is cached.
+    """
+    if any(hasattr(module, "get_rope_index") for module in model.modules()):
+        return ""
+    return "position_ids" if "position_ids" in inspect.signature(model.forward).parameters else ""
+
+
 def can_roll_back(cache: Any) -> bool:
-    """Whether tokens can be taken off the end; sliding windows and recurrent states cannot."""
+    """Whether tokens can be taken off the end; sliding windows and recurrent states cannot.
+
+    A layer with attention beside a recurrent state is not sliding, and yet no `crop` restores it.
+    """
     layers = getattr(cache, "layers", None) or []
-    return not any(getattr(layer, "is_sliding", True) for layer in layers)
+    return not any(
+        getattr(layer, "is_sliding", True) or not getattr(layer, "is_croppable", True)
+        for layer in layers
+    )
+
+
+def has_states(cache: Any) -> bool:
+    """Whether a layer holds a recurrent state or a convolution's, beside or in place of keys."""
+    return any(hasattr(layer, "recurrent_states") for layer in getattr(cache, "layers", None) or [])
 
 
 def roll_back_to(cache: Any, tokens: int) -> bool:

@@ -1,12 +1,22 @@
-"""The check that a decode step computes what the model's own modules compute."""
+"""The checks of a loaded model: its KV cache against a pass without one, and faster steps.
+
+What a model says is defined by one pass of its own forward over all tokens, without a cache. Its
+modules with a cache are compared with that once: a prompt in two pieces, single tokens, and several
+tokens after them, as a second turn has. Faster steps are then compared with its modules.
+"""
 
 from __future__ import annotations
 
+import inspect
+from statistics import median
 from typing import Any
 
+from quantchat.worker.decode.cache_rules import CacheRules, longrope_switch
+from quantchat.worker.decode.caches import has_states
 from quantchat.worker.decode.steps import Step
 from quantchat.worker.decode.steps.eager import EagerStep
 from quantchat.worker.engines.loaded import Loaded
+from quantchat.worker.failures import DEVICE_FAILED, Refused, describe
 
 SAMPLE = (
     "Quantization stores the weights of a model in fewer bits. What is lost by that, and what is "
@@ -24,30 +34,132 @@ LEAST = 1e-3
 """Error that is let pass in any dtype: float32's own rounding says nothing of a kernel's."""
 
 
+MORE = 8
+"""Tokens of the second turn."""
+
+NONSENSE = 0.5
+"""Median error of the cache from which on a model is refused: it was seen at 1.4 for a model that
+does not use the cache at all. Between rounding and this the error is reported."""
+
+_EXACT_STATES = (
+    *("bamba", "falcon_h1", "granitemoehybrid", "kimi_linear", "lfm2", "lfm2_moe", "nemotron_h"),
+    *("olmo_hybrid", "qwen3_5_text", "qwen3_5_moe_text", "qwen3_next", "zamba2"),
+)
+"""Model types with recurrent states that several tokens continue exactly. Others lose a part of the
+state there (Mamba's, Jamba's and RecurrentGemma's convolution), which hides behind the rounding of
+a coarse dtype: `benchmarks/architectures.py` shows it in float32."""
+
+
 class Check:
-    """The reference: logits of the model's own modules over a text and some greedy tokens after it.
+    """The reference: logits of the model's own modules over a text and some tokens after it.
 
     Made once for a loaded model; that runs the first forward pass, in which kernels may repack
-    their weights.
+    their weights. `rules` tell what its cache can be used for. Raises Refused for a model that
+    cannot be decoded token by token: what it computes from its cache is something else.
     """
 
     def __init__(self, loaded: Loaded) -> None:
         import torch
 
-        ids = loaded.tokenizer_backend.encode(SAMPLE).ids[: max(2, loaded.context_length - STEPS)]
-        self._device = loaded.input_device
-        self._prompt = torch.tensor([ids], device=self._device)
+        self._model = loaded.model
+        ids = loaded.tokenizer_backend.encode(SAMPLE).ids
+        most = max(2, loaded.context_length - STEPS - MORE)
+        device = loaded.input_device
+        self._prompt = torch.tensor([ids[:most]], device=device)
+        self._more = self._prompt[:, :MORE]
         self._tokens: list[Any] = []
+        self._most = max(LEAST, ULPS * torch.finfo(loaded.model.dtype).eps)
         self._expected: list[Any] = []
-        reference = EagerStep(loaded.model)
-        logits = reference.run(self._prompt)
+        self.rules = self._examine()
+
+    # ------------------------------------------------------------ the model's own cache
+
+    def _examine(self) -> CacheRules:
+        """Compare the cache with an uncached pass; leaves `_tokens` and `_expected` behind."""
+        config = self._model.config
+        switch = longrope_switch(config)
+        in_pieces = float("inf")
+        try:
+            found, trusted = self._cached(self._prompt.shape[1] // 2)
+            uncached = self._uncached()
+            if not all(bool(row.isfinite().all()) for row in uncached):
+                return CacheRules(switch=switch)  # a damaged model: its answers show that
+            *errors, second_turn = map(_error, found, uncached)
+            if trusted:
+                in_pieces = max(median(errors), second_turn)
+            if in_pieces <= self._most:
+                return CacheRules(switch=switch)
+        except Exception as error:  # noqa: BLE001 - one piece may do where two do not
+            _raise_what_is_no_fault_of_the_cache(error)
+        try:
+            found, _ = self._cached(0)
+            *errors, _ = map(_error, found, self._uncached())
+        except Exception as error:
+            _raise_what_is_no_fault_of_the_cache(error)
+            raise self._refused(f"it fails there: {describe(error).reason}") from error
+        # The median: a wrong cache shows at each token, a router that rounds otherwise at some.
+        whole = median(errors)
+        if not whole <= NONSENSE:
+            raise self._refused(f"its logits are off by {whole:.0%}")
+        problem = (
+            f"with its cache the logits are off by {whole:.1%} of those of a pass without, "
+            f"{self._most:.1%} would be rounding"
+        )
+        return CacheRules(
+            pieces=in_pieces <= 2 * max(errors),
+            switch=switch,
+            problem=problem if whole > self._most else "",
+        )
+
+    def _refused(self, why: str) -> Refused:
+        return Refused(
+            "unsupported",
+            f"{type(self._model).__name__} cannot be decoded with its cache by this release of "
+            f"transformers: {why}",
+            'run it in a server of its own (engine = "openai"), or try another release',
+        )
+
+    def _cached(self, cut: int) -> tuple[list[Any], bool]:
+        """Logits of the model's modules with a cache, and whether rounding cannot hide its faults.
+
+        After the prompt, which is cut at `cut` (0: nowhere), after each of the tokens that follow,
+        and after a second turn. The tokens are the greedy ones.
+        """
+        step = EagerStep(self._model)
+        if cut:
+            step.run(self._prompt[:, :cut])
+        logits = step.run(self._prompt[:, cut:])
+        self._tokens, self._expected = [], []
         for _ in range(STEPS):
             self._expected.append(logits.float())
             self._tokens.append(logits.argmax(dim=-1, keepdim=True))
-            logits = reference.run(self._tokens[-1])
+            logits = step.run(self._tokens[-1])
         self._expected.append(logits.float())
-        reference.forget()
-        self._most = max(LEAST, ULPS * torch.finfo(loaded.model.dtype).eps)
+        found = [*self._expected, step.run(self._more).float()]
+        trusted = (
+            self._most <= LEAST
+            or self._model.config.get_text_config().model_type in _EXACT_STATES
+            or not has_states(step.cache)
+        )
+        step.forget()
+        return found, trusted
+
+    def _uncached(self) -> list[Any]:
+        """What `_cached` should have found: from one pass over the same tokens."""
+        import torch
+
+        ids = torch.cat([self._prompt, *self._tokens, self._more], dim=-1)
+        named = inspect.signature(self._model.forward).parameters.values()
+        knows = any(one.name == "use_cache" or one.kind is one.VAR_KEYWORD for one in named)
+        places = STEPS + 1 + self._more.shape[1]
+        with torch.inference_mode():
+            logits = self._model(
+                input_ids=ids, logits_to_keep=places, **({"use_cache": False} if knows else {})
+            ).logits[:, -places:]
+        rows = logits.float().unbind(dim=1)
+        return [*rows[: STEPS + 1], rows[-1]]
+
+    # ------------------------------------------------------------ faster steps
 
     def fault(self, step: Step) -> str:
         """What is wrong with `step`, empty where nothing is; its cache is left empty.
@@ -69,6 +181,15 @@ class Check:
 
     def _error(self, logits: Any, place: int) -> float:
         """Relative error of `logits`, (1, vocabulary), in the Euclidean norm."""
-        expected = self._expected[place]
-        found = float((logits.float() - expected).norm() / expected.norm())
-        return found if found == found else float("inf")
+        return _error(logits.float(), self._expected[place])
+
+
+def _error(found: Any, expected: Any) -> float:
+    error = float((found - expected).norm() / expected.norm())
+    return error if error == error else float("inf")
+
+
+def _raise_what_is_no_fault_of_the_cache(error: Exception) -> None:
+    failure = describe(error)
+    if failure.kind in ("out_of_memory", DEVICE_FAILED):
+        raise error

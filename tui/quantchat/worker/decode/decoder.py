@@ -96,7 +96,7 @@ class Decoder:
         self._set_threads(request.threads)
         with bounded("reading the prompt"):
             prompt = self._prompt(request.messages, request.prompt_tokens)
-        return force(self._loaded, prompt, request, overtaken)
+        return force(self._loaded, prompt, request, overtaken, self.chosen.rules)
 
     def _prompt(self, messages: list[Message], tokens: int) -> list[int]:
         prompt = encode_prompt(self._loaded, messages)

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from quantchat.worker.decode.blocks import before_each_block
-from quantchat.worker.decode.caches import cache_parameter, growing_cache
+from quantchat.worker.decode.cache_rules import ORDINARY, CacheRules
+from quantchat.worker.decode.caches import cache_parameter, growing_cache, position_argument
 from quantchat.worker.decode.columns import readable
 from quantchat.worker.decode.own import CHUNK
 from quantchat.worker.decode.steps.eager import release
@@ -27,10 +28,15 @@ _LEAST = -1000.0
 
 
 def force(
-    loaded: Loaded, prompt: list[int], request: Force, overtaken: Callable[[], bool]
+    loaded: Loaded,
+    prompt: list[int],
+    request: Force,
+    overtaken: Callable[[], bool],
+    rules: CacheRules = ORDINARY,
 ) -> Forced:
     """Return how likely `request.ids` are after `prompt`; `overtaken` is asked before each block.
 
+    All is computed in one piece where `rules` allow no pieces.
     Raises Refused where that does not fit the context, or where it was overtaken.
     """
     import torch
@@ -41,7 +47,8 @@ def force(
     need = len(prompt) + request.first - 1
     device = loaded.input_device
     cache = growing_cache(loaded.model.config)
-    parameter = cache_parameter(loaded.model)
+    parameter, positions = cache_parameter(loaded.model), position_argument(loaded.model)
+    in_pieces = rules.continues(0, len(given))
     rows = _Rows(loaded, request)
     at = 0
 
@@ -57,16 +64,22 @@ def force(
         ):
             while at < len(given):
                 end = min(at + CHUNK, need) if at < need else at + _ROWS
+                end = min(end, len(given)) if in_pieces else len(given)
                 tokens = torch.tensor([given[at:end]], device=device)
+                more = {parameter: cache}
+                if positions:
+                    more[positions] = torch.arange(at, end, device=device).unsqueeze(0)
+                asked = end - max(at, need)
                 output = loaded.model(
                     input_ids=tokens.expand(request.batch, -1),
-                    **{parameter: cache},
+                    **more,
                     use_cache=True,
-                    logits_to_keep=1 if at < need else tokens.shape[1],
+                    logits_to_keep=max(1, asked),
                 )
-                if at >= need:
-                    rows.take(output.logits[0])
-                at += tokens.shape[1]
+                if asked > 0:
+                    for block in output.logits[0, -asked:].split(_ROWS):
+                        rows.take(block)
+                at = end
     finally:
         del cache
         release(device)

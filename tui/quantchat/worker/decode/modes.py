@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from quantchat.worker.decode.cache_rules import ORDINARY, CacheRules
 from quantchat.worker.decode.check import Check
 from quantchat.worker.decode.loop import Loop
 from quantchat.worker.decode.own import OwnLoop
 from quantchat.worker.decode.steps import Step
 from quantchat.worker.decode.steps.eager import EagerStep
+from quantchat.worker.decode.unfollowed import note as unfollowed_note
 from quantchat.worker.engines.loaded import Loaded
 from quantchat.worker.failures import DEVICE_FAILED, Refused, describe
 
@@ -25,7 +27,8 @@ class Chosen:
     name: str
     """The mode, and what of it runs where it has several forms."""
     note: str = ""
-    """Why not a faster one."""
+    """Why not a faster one, and what of the cache or of the checkpoint's wishes is not as usual."""
+    rules: CacheRules = ORDINARY
 
 
 def choose(loaded: Loaded, wish: str, tell: Tell) -> Chosen:
@@ -33,22 +36,24 @@ def choose(loaded: Loaded, wish: str, tell: Tell) -> Chosen:
 
     `auto` is a captured graph on a GPU, and the eager loop on a CPU, where it calls the kernels
     directly; there a compiled step is slower and takes a minute to make. Raises Refused where a
-    mode is wished for by name and cannot be had.
+    mode is wished for by name and cannot be had, and for a model that no loop can decode.
     """
+    if wish not in ("auto", "generate", *_STEPS):
+        raise Refused("unsupported", f"no decode mode is named {wish!r}")
+    check = Check(loaded)  # also the first forward pass, in which kernels repack their weights
     if wish == "generate":
         from quantchat.worker.decode.plain import PlainLoop
 
-        return Chosen(PlainLoop(loaded.model, loaded.input_device), "generate")
-    if wish not in ("auto", *_STEPS):
-        raise Refused("unsupported", f"no decode mode is named {wish!r}")
-    check = Check(loaded)  # also the first forward pass, in which kernels repack their weights
+        loop = PlainLoop(loaded.model, loaded.input_device, check.rules)
+        return Chosen(loop, "generate", _note(loaded, check.rules), check.rules)
     if wish != "auto":
-        return _chosen(_STEPS[wish](loaded.model, check, tell), loaded)
+        return _chosen(_STEPS[wish](loaded.model, check, tell), loaded, check.rules)
     modes = ("graph", "eager") if loaded.device.startswith("cuda") else ("eager",)
     problems: list[str] = []
     for mode in modes:
         try:
-            return _chosen(_STEPS[mode](loaded.model, check, tell), loaded, "; ".join(problems))
+            step = _STEPS[mode](loaded.model, check, tell)
+            return _chosen(step, loaded, check.rules, problems)
         except Exception as error:  # of whatever kind: the next mode may do without
             if mode == modes[-1]:
                 raise
@@ -56,8 +61,14 @@ def choose(loaded: Loaded, wish: str, tell: Tell) -> Chosen:
     raise AssertionError("unreachable: the last mode is returned or raises")
 
 
-def _chosen(step: Step, loaded: Loaded, note: str = "") -> Chosen:
-    return Chosen(OwnLoop(step, loaded.input_device), step.name, note)
+def _chosen(step: Step, loaded: Loaded, rules: CacheRules, problems: Sequence[str] = ()) -> Chosen:
+    loop = OwnLoop(step, loaded.input_device, rules)
+    return Chosen(loop, step.name, _note(loaded, rules, problems), rules)
+
+
+def _note(loaded: Loaded, rules: CacheRules, problems: Sequence[str] = ()) -> str:
+    wishes = unfollowed_note(loaded.model.generation_config)
+    return "; ".join(filter(None, [*problems, rules.note, wishes]))
 
 
 # ------------------------------------------------------------ each mode, checked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from quantchat.worker.decode.cache_rules import ORDINARY, CacheRules
 from quantchat.worker.decode.loop import common_prefix
 from quantchat.worker.decode.sampling import Sampler
 from quantchat.worker.decode.steps import Interrupted, Step, Stopped
@@ -27,8 +28,9 @@ answer may have would be held by each short one too; beyond this, it grows as to
 class OwnLoop:
     """Decodes with `step`, whose tokens lie on `device` (a `torch.device`)."""
 
-    def __init__(self, step: Step, device: Any) -> None:
+    def __init__(self, step: Step, device: Any, rules: CacheRules = ORDINARY) -> None:
         self._step = step
+        self._rules = rules
         self._device = device
         self._ids: list[int] = []
         """Tokens whose keys and values are in the cache, in order."""
@@ -37,7 +39,9 @@ class OwnLoop:
 
     def rewind(self, prompt: list[int]) -> int:
         """Keep of the cache what `prompt` begins with; return how many tokens that is."""
-        self._keep(common_prefix(self._ids, prompt))
+        common = common_prefix(self._ids, prompt)
+        kept = self._rules.keeps(len(self._ids), common, len(prompt))
+        self._keep(common if kept else 0)
         return len(self._ids)
 
     def answer(self, prompt: list[int], turn: Turn) -> str:
@@ -56,7 +60,7 @@ class OwnLoop:
             ahead = more and reader.lags and count > 1
             reader.begin(token)
             if ahead:
-                token = sampler.choose(self._step.run(token))
+                token = sampler.choose(self._next(token))
             token_id = reader.read()  # the one synchronisation of a step
             if ahead:
                 self._ids.append(token_id)
@@ -65,7 +69,7 @@ class OwnLoop:
             if turn.stopped:
                 return "stop"
             if more and not ahead:
-                logits = self._step.run(token)
+                logits = self._next(token)
                 self._ids.append(token_id)
                 token = sampler.choose(logits)
         return "length"
@@ -94,6 +98,15 @@ class OwnLoop:
 
     # ------------------------------------------------------------ steps
 
+    def _next(self, token: Any) -> Any:
+        """Append `token`, shape (1, 1), after what is cached; return its logits."""
+        if self._rules.crosses(len(self._ids)):
+            import torch
+
+            self._step.forget()
+            token = torch.cat([torch.tensor([self._ids], device=self._device), token], dim=-1)
+        return self._step.run(token)
+
     def _run(self, ids: list[int], stopped: Stopped | None = None) -> Any:
         import torch
 
@@ -104,11 +117,13 @@ class OwnLoop:
     def _prefill(self, ids: list[int], turn: Turn) -> Any:
         """Compute `ids` in chunks; the last token's logits, or None where it was stopped."""
         logits = None
+        cached = len(self._ids)
+        size = CHUNK if self._rules.continues(cached, cached + len(ids)) else len(ids)
         stopped = (lambda: turn.stopped) if self._device.type == "cpu" else None
-        for start in range(0, len(ids), CHUNK):
+        for start in range(0, len(ids), size):
             if turn.stopped:
                 return None
-            chunk = ids[start : start + CHUNK]
+            chunk = ids[start : start + size]
             try:
                 logits = self._run(chunk, stopped)
             except Interrupted as interrupted:

@@ -17,7 +17,8 @@ from transformers import GenerationConfig, __version__
 from transformers.generation.streamers import BaseStreamer
 
 from quantchat.worker.decode.blocks import before_each_block
-from quantchat.worker.decode.caches import can_roll_back, plain_cache
+from quantchat.worker.decode.cache_rules import ORDINARY, CacheRules
+from quantchat.worker.decode.caches import cache_parameter, can_roll_back, plain_cache
 from quantchat.worker.decode.loop import common_prefix
 from quantchat.worker.decode.own import CHUNK
 from quantchat.worker.decode.steps.eager import release
@@ -35,8 +36,10 @@ _NO_TOKEN = -1
 class PlainLoop:
     """Decodes with `model.generate`: the prompt, then a token at a time."""
 
-    def __init__(self, model: Any, device: Any) -> None:
+    def __init__(self, model: Any, device: Any, rules: CacheRules = ORDINARY) -> None:
         self._model = model
+        self._rules = rules
+        self._named = cache_parameter(model)
         self._device = device
         self._ids: list[int] = []
         self._cache = plain_cache(model.config)
@@ -45,7 +48,8 @@ class PlainLoop:
         """Keep of the cache what `prompt` begins with; return how many tokens that is."""
         same = common_prefix(self._ids, prompt)
         surplus = len(self._ids) - same
-        if same == 0 or (surplus and not can_roll_back(self._cache)):
+        kept = self._rules.keeps(len(self._ids), same, len(prompt))
+        if not kept or (surplus and not can_roll_back(self._cache)):
             self.forget()
         elif surplus:
             self._cache.crop(-surplus)
@@ -55,21 +59,19 @@ class PlainLoop:
     def answer(self, prompt: list[int], turn: Turn) -> str:
         """Answer `prompt` after what is cached of it; return why it ended."""
         new = len(prompt) - len(self._ids)
-        in_pieces = new > CHUNK and (PIECES_AFTER_A_CACHE or not self._ids)
+        in_pieces = (
+            new > CHUNK
+            and (PIECES_AFTER_A_CACHE or not self._ids)
+            and self._rules.continues(len(self._ids), len(prompt))
+        )
         listener = _Listener(turn, new)
-        ids = torch.tensor([prompt], device=self._device)
+        settings = _settings(
+            turn.sampling, turn.most, turn.end_tokens, CHUNK if in_pieces else None
+        )
         torch.manual_seed(turn.sampling.seed)
         try:
-            with torch.inference_mode(), _interruptible(self._model, turn, listener):
-                self._model.generate(
-                    input_ids=ids,
-                    attention_mask=torch.ones_like(ids),
-                    past_key_values=self._cache,
-                    generation_config=_settings(
-                        turn.sampling, turn.most, turn.end_tokens, CHUNK if in_pieces else None
-                    ),
-                    streamer=listener,
-                )
+            with _interruptible(self._model, turn, listener):
+                self._generate(prompt, settings, streamer=listener, **{self._named: self._cache})
         except _Stopped:
             if not listener.said:
                 self.forget()  # layers before the stop have tokens that those after it lack
@@ -80,6 +82,8 @@ class PlainLoop:
 
     def _remember(self, ids: list[int]) -> None:
         """Note that the cache holds `ids`: without the last one, which is said and not computed."""
+        if not self._rules.pieces:
+            return  # nothing goes on from it, and a recurrent cache cannot tell how long it is
         surplus = self._cache.get_seq_length() - len(ids)
         if surplus > 0:  # a GPU is a step ahead of what was heard
             self._cache.crop(-surplus)
@@ -87,13 +91,22 @@ class PlainLoop:
 
     def warm_up(self, prompt: list[int], steps: int) -> None:
         """Answer `prompt` with `steps` tokens that nobody hears."""
+        self._generate(prompt, _settings(Sampling(), steps, frozenset()))
+
+    def _generate(self, prompt: list[int], settings: GenerationConfig, **more: Any) -> None:
+        """Run `generate` by `settings` alone: it takes what they leave open from the checkpoint."""
         ids = torch.tensor([prompt], device=self._device)
-        with torch.inference_mode():
-            self._model.generate(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                generation_config=_settings(Sampling(), steps, frozenset()),
-            )
+        wishes, self._model.generation_config = self._model.generation_config, settings
+        try:
+            with torch.inference_mode():
+                self._model.generate(
+                    input_ids=ids,
+                    attention_mask=torch.ones_like(ids),
+                    generation_config=settings,
+                    **more,
+                )
+        finally:
+            self._model.generation_config = wishes
 
     def forget(self) -> None:
         """Drop the KV cache and give its memory back."""
@@ -108,8 +121,7 @@ class PlainLoop:
 
 def _settings(
     sampling: Sampling, most: int, end_tokens: frozenset[int], chunk: int | None = None
-) -> Any:
-    """All that matters is said: transformers fills in the checkpoint's own wishes for the rest."""
+) -> GenerationConfig:
     chosen = (
         {
             "do_sample": True,

@@ -9,6 +9,7 @@ from quantchat.worker.decode.caches import (
     cache_parameter,
     can_roll_back,
     growing_cache,
+    position_argument,
     roll_back_to,
 )
 from quantchat.worker.decode.steps import Interrupted, Stopped
@@ -22,18 +23,24 @@ class EagerStep:
         self.name = name
         self._model = model
         self._cache_parameter = cache_parameter(model)
+        self._positions = position_argument(model)
         self.cache = growing_cache(model.config)
+        self._length = 0
+        """Tokens cached. A recurrent model's cache does not tell."""
 
     def run(self, tokens: Any, stopped: Stopped | None = None) -> Any:
         """Append `tokens`, ids of shape (1, n); return the last one's logits, (1, vocabulary)."""
         import torch
 
-        before = self.cache.get_seq_length()
+        before, after = self._length, self._length + tokens.shape[1]
+        more = {self._cache_parameter: self.cache}
+        if self._positions:
+            more[self._positions] = torch.arange(before, after, device=tokens.device).unsqueeze(0)
         try:
             with torch.inference_mode(), _asked_between_blocks(self._model, stopped):
                 output = self._model(
                     input_ids=tokens,
-                    **{self._cache_parameter: self.cache},
+                    **more,
                     use_cache=True,
                     logits_to_keep=1,
                 )
@@ -42,6 +49,7 @@ class EagerStep:
             if not kept:
                 self.forget()
             raise Interrupted(kept=kept) from None
+        self._length = after
         return output.logits[:, -1]
 
     def prepare(self, first: int, last: int) -> None:
@@ -52,11 +60,13 @@ class EagerStep:
         if not can_roll_back(self.cache):
             return False
         self.cache.crop(-tokens)
+        self._length -= tokens
         return True
 
     def forget(self) -> None:
         """Drop the KV cache and give its memory back."""
         self.cache = growing_cache(self._model.config)
+        self._length = 0
         release(self._model.device)
 
     def kv_bytes(self) -> int:

@@ -86,6 +86,7 @@ class GraphStep(SlotStep):
         """Empty the KV cache; its buffers stay for the next answer."""
         for layer in self.cache.layers:
             layer.length = 0
+        self._length = 0
 
     def _moved(self) -> None:
         self._graphs.clear()

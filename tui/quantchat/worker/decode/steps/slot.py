@@ -56,6 +56,7 @@ class SlotStep(EagerStep):
                 logits = self._decode(bucket(length + 1))
         for layer in layers:
             layer.length = length + 1
+        self._length = length + 1
         return logits
 
     @contextlib.contextmanager

@@ -1,0 +1,158 @@
+"""Whether each architecture of transformers decodes here as its own forward pass computes.
+
+`python benchmarks/architectures.py` makes a tiny random model of each in float32, and compares
+what quantchat's decode loops compute (a first, second, edited and long turn, one that goes on
+after a stop, teacher forcing) with one uncached pass of the same model. With names it does so for
+these, and replaces their rows alone. A model may be refused when it is loaded; the exit status is
+1 if one that is not refused computes something else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import multiprocessing
+import os
+import platform
+import sys
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "tests"))
+
+from fakes.tiny_architectures import ARCHITECTURES  # noqa: E402 - the tests' models
+from quantchat.metrics.host import cpu_name  # noqa: E402
+
+RESULTS = HERE / "results" / "architectures.json"
+MODES = ("generate", "auto")
+MOST_S = 600.0
+"""A model that takes longer than this to probe is told as failed."""
+
+
+PRELOADED = ("torch", "transformers", "quantchat.worker.decode.decoder", "fakes.probed")
+"""Imported once, before a process for each model."""
+
+
+def main() -> int:
+    """Probe, print a line for each model, keep the table; 0 if none computes something else."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="of tests/fakes/tiny_architectures"
+    )
+    names = parser.parse_args().names
+    if unknown := [name for name in names if name not in ARCHITECTURES]:
+        parser.error(f"not known: {', '.join(unknown)}")
+    kept = json.loads(RESULTS.read_text("utf-8")) if names and RESULTS.exists() else _about()
+    for module in PRELOADED:
+        importlib.import_module(module)
+    for name in names or ARCHITECTURES:
+        row = {"models": ARCHITECTURES[name].models, **_in_a_process(name)}
+        rows = {**kept["architectures"], name: row}
+        kept["architectures"] = {name: rows[name] for name in ARCHITECTURES if name in rows}
+        print(f"{name:20} {_line(row)}", flush=True)
+        RESULTS.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    modes = [row for model in kept["architectures"].values() for row in _modes(model)]
+    right = sum(not _faults(row) and "refused" not in row for row in modes)
+    refused = sum("refused" in row for row in modes)
+    wrong = sum(bool(_faults(row)) for row in modes)
+    print(f"{len(modes)} models and modes: {right} right, {refused} refused, {wrong} wrong")
+    return 1 if wrong else 0
+
+
+def _about() -> dict[str, Any]:
+    return {
+        "what": "greatest relative error of logits against one uncached pass, float32; for teacher "
+        "forcing the greatest error of a log-probability; where the reference itself is off, the "
+        "model has no exact answer",
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": "python benchmarks/architectures.py",
+        "machine": f"{cpu_name()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        "libraries": {name: version(name) for name in ("torch", "transformers")},
+        "architectures": {},
+    }
+
+
+def _in_a_process(name: str) -> dict[str, Any]:
+    """The row of `name`; a crash, or a model that takes too long, costs no more than its row."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_probe, args=(name, theirs))
+    process.start()
+    theirs.close()
+    try:
+        row = ours.recv() if ours.poll(MOST_S) else {"failed": f"not done in {MOST_S:g} s"}
+    except EOFError:
+        process.join()
+        row = {"failed": f"the process ended with status {process.exitcode}"}
+    process.kill()
+    process.join()
+    return dict(row)
+
+
+def _probe(name: str, channel: Any) -> None:
+    """In a process of its own: probe `name` in each mode, and send its row."""
+    import torch
+    import transformers
+
+    from fakes.probed import Probe
+    from fakes.tiny_architectures import tiny_model
+    from quantchat.worker.failures import Refused
+
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    row: dict[str, Any] = {}
+    for mode in MODES:
+        try:
+            probe = Probe(tiny_model(name), mode)
+        except Refused as refused:
+            row[mode] = {"refused": str(refused)}
+            continue
+        except Exception as error:  # noqa: BLE001 - a model's own, of any kind
+            row[mode] = {"failed": f"{type(error).__name__}: {str(error)[:200]}"}
+            continue
+        chosen = probe.decoder.chosen
+        row[mode] = {"decode": chosen.name, "note": chosen.note, "errors": {}}
+        for check, run in probe.checks.items():
+            try:
+                found: float | str = float(f"{run():.2g}")
+            except Exception as error:  # noqa: BLE001 - likewise
+                found = f"{type(error).__name__}: {str(error)[:200]}"
+            row[mode]["errors"][check] = found
+    channel.send(row)
+
+
+def _modes(row: dict[str, Any]) -> list[dict[str, Any]]:
+    return [row] if "failed" in row else [row[mode] for mode in MODES]
+
+
+def _faults(row: dict[str, Any]) -> list[str]:
+    """What of a mode's row is wrong, in words."""
+    from fakes.probed import REFERENCE, ROUNDING
+
+    if "failed" in row:
+        return [str(row["failed"])]
+    errors = row.get("errors", {})
+    wrong = {c: e for c, e in errors.items() if isinstance(e, str) or not e <= ROUNDING}
+    exact = REFERENCE not in wrong
+    return [f"{c} {e}" for c, e in wrong.items() if exact or isinstance(e, str)]
+
+
+def _line(row: dict[str, Any]) -> str:
+    parts = []
+    for mode, of in zip(MODES, _modes(row), strict=False):
+        said = of.get("refused") or "; ".join(_faults(of)) or "ok"
+        parts.append(f"{mode}: {'refused: ' if 'refused' in of else ''}{said}")
+        if of.get("note"):
+            parts[-1] += f" ({of['note']})"
+    return " | ".join(parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
