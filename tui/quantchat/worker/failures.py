@@ -41,6 +41,8 @@ _CUDA_LOST = re.compile(
 )
 """After these each later call of the process fails too (CUDA's `driver_types.h`: "the process must
 be terminated and relaunched"), in the words of `cudaGetErrorString`."""
+_INSTALL = re.compile(r"pip install (?:-U |--upgrade )?(['\"]?[A-Za-z][\w.\-\[\],=<>]*['\"]?)")
+"""What a library says to install, in what it raises."""
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _SMALLER = (
     "try a shorter context, fewer bits, double quantization, or end what else uses the device"
@@ -74,7 +76,7 @@ def describe(error: BaseException, *, turn: int = -1, loading: str = "") -> Fail
             "load the variant anew; if it comes back, `nvidia-smi -q` and the Xid lines of `dmesg` "
             "tell whether the GPU is at fault",
         )
-    if isinstance(error, ModuleNotFoundError):
+    if isinstance(error, ModuleNotFoundError) and error.name:
         return Failed(
             "missing_library",
             f"the library {error.name} is not installed for this interpreter",
@@ -85,7 +87,9 @@ def describe(error: BaseException, *, turn: int = -1, loading: str = "") -> Fail
         return Failed(
             "missing_library",
             _shortened(f"cannot load {loading}: {text}" if loading else text),
-            "install it for this interpreter, or use the engine made for this checkpoint",
+            f"python -m pip install {named[1]}"
+            if (named := _INSTALL.search(text))
+            else "install it for this interpreter, or use the engine made for this checkpoint",
             turn,
         )
     what = f"{type(error).__name__}: {text}" if text else type(error).__name__
