@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,6 +55,54 @@ def test_layers_without_a_growing_cache_have_none() -> None:
     assert kv_bytes({**LLAMA_2_7B, "layer_types": kinds}, 100) == 100 * 524_288 // 4
 
 
+PUBLISHED: list[dict[str, Any]] = json.loads(
+    (Path(__file__).parents[1] / "data" / "kv_caches.json").read_bytes()
+)
+"""Configs with the keys that models are published with, and the bytes of keys and values in
+bfloat16 after 8192 tokens: those that transformers 5.24 holds after a forward pass on the meta
+device, or, where its model makes another cache, those its cache layers would hold."""
+
+
+@pytest.mark.parametrize("model", PUBLISHED, ids=lambda model: model["name"])
+def test_the_cache_of_a_published_model_is_as_transformers_holds_it(model: dict[str, Any]) -> None:
+    assert kv_bytes(model["config"], 8192) == model["bytes"]
+
+
+TINY: dict[str, Any] = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "vocab_size": 97, "num_local_experts": 4, "num_experts_per_tok": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "gpt_oss", "head_dim": 8, "sliding_window": 20},
+        {"model_type": "llama4_text", "head_dim": 8, "attention_chunk_size": 20},
+        {"model_type": "falcon", "new_decoder_architecture": True, "num_kv_heads": 2},
+        {
+            "model_type": "gemma4_text", "head_dim": 8, "global_head_dim": 16, "sliding_window": 20,
+            "layer_types": ["sliding_attention", "full_attention"] * 2, "num_kv_shared_layers": 2,
+            "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 97,
+        },
+    ],
+    ids=lambda config: config["model_type"],
+)  # fmt: skip
+def test_transformers_itself_holds_as_much(config: dict[str, Any]) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
+
+    from quantchat.worker.memory import kv_cache_bytes
+
+    published = {**TINY, **config}
+    made = AutoConfig.for_model(**published)
+    model = AutoModelForCausalLM.from_config(made, dtype=torch.bfloat16).eval()
+    cache = DynamicCache(config=made)
+    with torch.no_grad():
+        model(torch.zeros(1, 50, dtype=torch.long), past_key_values=cache)
+    assert kv_cache_bytes(cache) == kv_bytes(published, 50) > 0
+
+
 def test_other_spellings() -> None:
     gpt2 = {"n_embd": 768, "n_layer": 12, "n_head": 12, "vocab_size": 50257, "n_positions": 1024}
     shape = read_architecture(gpt2)
@@ -65,7 +115,12 @@ def test_other_spellings() -> None:
     assert kv_bytes(beside_vision, 1) == 524_288
 
 
-_KEYS = [*LLAMA_2_7B, "text_config", "layer_types", "sliding_window", "n_layer", "head_dim"]
+_KEYS = [
+    *LLAMA_2_7B, "text_config", "layer_types", "sliding_window", "n_layer", "head_dim",
+    "layers_block_type", "hybrid_override_pattern", "linear_attn_config", "attn_layer_indices",
+    "attn_layer_period", "attn_layer_offset", "full_attention_interval", "block_types",
+    "hybrid_layer_pattern", "num_kv_shared_layers", "cross_attention_layers", "per_layer_config",
+]  # fmt: skip
 _values = st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.lists(st.integers())
 
 

@@ -15,7 +15,7 @@ from quantchat.worker.engines.contents import Contents, beside_the_decoder, labe
 from quantchat.worker.memory import Holdings
 
 
-class Packed(torch.nn.Module):
+class Packed(torch.nn.Module):  # type: ignore[misc]
     """As GPTQModel's layers are: packed weights in a buffer."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -24,7 +24,7 @@ class Packed(torch.nn.Module):
         self.register_buffer("qweight", torch.zeros(inputs // 8, outputs, dtype=torch.int32))
 
 
-class Wrapping(torch.Tensor):
+class Wrapping(torch.Tensor):  # type: ignore[misc]
     """As torchao's weights are: a tensor that only wraps others, with a product of its own."""
 
     qdata: torch.Tensor
@@ -32,7 +32,7 @@ class Wrapping(torch.Tensor):
 
     @staticmethod
     def __new__(cls, qdata: torch.Tensor, scale: torch.Tensor) -> Wrapping:
-        made = torch.Tensor._make_wrapper_subclass(cls, qdata.shape, dtype=torch.float32)  # type: ignore[attr-defined]
+        made = torch.Tensor._make_wrapper_subclass(cls, qdata.shape, dtype=torch.float32)
         made.qdata, made.scale = qdata, scale
         return made  # type: ignore[no-any-return]
 

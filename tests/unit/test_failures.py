@@ -142,6 +142,14 @@ def test_what_a_checkpoint_wants_is_passed_on() -> None:
     failure = describe(error, loading="m")
     assert failure.kind == "missing_library"
     assert failure.reason.startswith("cannot load m: Loading a GPTQ")
+    assert failure.mend == "python -m pip install optimum"
+
+
+def test_a_module_that_is_not_named_is_not_called_none() -> None:
+    error = ModuleNotFoundError("The processor requires the Torchvision library")
+    failure = describe(error, loading="m")
+    assert failure.kind == "missing_library"
+    assert "Torchvision" in failure.reason and "None" not in failure.reason
 
 
 @pytest.mark.parametrize("error", [OSError("no\nfile"), ValueError(""), KeyError("x")])

@@ -14,9 +14,10 @@ import torch
 from fakes.tiny_llama import tiny_llama
 from quantchat.worker import cuda_build
 from quantchat.worker.engines import gptq_kernels, kernel_build
+from quantchat.worker.engines.gptq_engine import _whole_rows, kind_named
 from quantchat.worker.engines.gptq_kernels import Chosen, choose, quantization, unfit
 from quantchat.worker.engines.kernel_build import built, progress_of
-from quantchat.worker.failures import Refused
+from quantchat.worker.failures import Refused, describe
 from quantchat.worker.protocol import Load, Progress
 
 PLAIN_TORCH = {"GPTQ_TORCH_TRITON_DEQUANT": "0", "TORCHDYNAMO_DISABLE": "1"}
@@ -272,3 +273,37 @@ def test_the_settings_of_a_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "quantize_config.json").write_text("{")
     del config.quantization_config
     assert quantization(str(tmp_path), config) == {**FOUR_BITS, "group_size": -1}
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "says"),
+    [
+        (AttributeError("'X' object has no attribute 'embed_in'"), "unsupported", "embed_in"),
+        (KeyError("model.layers.0"), "unsupported", "GPTNeoXForCausalLM (gpt_neox)"),
+        (NotImplementedError("no"), "unsupported", "could not load this kind of model"),
+        (RuntimeError("CUDA out of memory."), "out_of_memory", "out of memory"),
+        (ModuleNotFoundError("No module named 'x'", name="x"), "missing_library", "x"),
+    ],
+)
+def test_what_gptqmodel_raises_for_a_kind_of_model_names_the_kind(
+    tmp_path: Path, error: Exception, kind: str, says: str
+) -> None:
+    config = {"model_type": "gpt_neox", "architectures": ["GPTNeoXForCausalLM"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(Exception) as raised, kind_named(str(tmp_path), "load"):
+        raise error
+    failure = describe(raised.value)
+    assert failure.kind == kind and says in failure.reason and "\n" not in failure.reason
+    assert failure.mend
+
+
+@pytest.mark.parametrize(
+    ("told", "rows"),
+    [({"group_size": -1}, True), ({"group_size": None}, True), ({"group_size": 64}, False)],
+)
+def test_a_checkpoint_without_groups_is_known(
+    tmp_path: Path, told: dict[str, int | None], rows: bool
+) -> None:
+    body = {"quantization_config": {"quant_method": "gptq", "bits": 4, **told}}
+    (tmp_path / "config.json").write_text(json.dumps(body))
+    assert _whole_rows(str(tmp_path)) is rows

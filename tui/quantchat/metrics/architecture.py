@@ -20,13 +20,53 @@ _SPELLINGS: dict[str, tuple[str, ...]] = {
 }
 
 _SLIDING = ("sliding_attention", "hybrid_sliding", "reference_sliding_attention")
-_GROWING = ("full_attention", "indexed_attention", "hybrid")
+_GROWING = ("full_attention", "attention", "indexed_attention", "hybrid")
+"""Kinds of layers whose KV cache stops growing at a window, and whose does not; others have none:
+recurrent states do not grow, and an MLP keeps nothing."""
 
-_ALTERNATING = {"gemma2": 2, "gpt_oss": 2, "cohere2": 4, "gemma3_text": 6, "gemma3": 6}
+_ALTERNATING = {
+    "cohere2": 4, "gemma2": 2, "gemma3": 6, "gemma3_text": 6, "gemma3n_text": 5, "gemma4_text": 6,
+    "gpt_oss": 2,
+}  # fmt: skip
 """One layer in so many attends to everything, where the config's `layer_types` does not say."""
+
+_GEMMA = {"num_attention_heads": 8, "head_dim": 256}
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "gemma3_text": {
+        **_GEMMA,
+        "num_key_value_heads": 4, "sliding_window": 4096, "vocab_size": 262208,
+    },
+    "gemma3n_text": {
+        **_GEMMA,
+        "num_key_value_heads": 2, "sliding_window": 512, "num_kv_shared_layers": 15,
+        "hidden_size": 2048, "num_hidden_layers": 35, "vocab_size": 262400,
+    },
+    "gemma4_text": {
+        **_GEMMA,
+        "num_key_value_heads": 4, "sliding_window": 512, "hidden_size": 2304,
+        "num_hidden_layers": 30, "vocab_size": 262144, "global_head_dim": 512,
+    },
+    "qwen3_next": {"head_dim": 256, "num_key_value_heads": 2, "full_attention_interval": 4},
+}  # fmt: skip
+"""Of transformers' configurations: a config that is published with what sees beside it leaves out
+what is as usual."""
 
 _MOST_LAYERS = 10_000
 """More than any model has; a config that says so is no model's."""
+
+
+@dataclass(frozen=True)
+class LayerCache:
+    """The KV cache of one layer."""
+
+    width: int
+    """Elements of keys and values of one token."""
+    window: int | None
+    """How many tokens it keeps: None for all, 0 for a layer without a KV cache."""
+
+    def elements(self, tokens: int, whole: int) -> int:
+        """Elements for `tokens`; without a window there is room for `whole`."""
+        return self.width * (whole if self.window is None else min(tokens, self.window))
 
 
 @dataclass(frozen=True)
@@ -40,10 +80,8 @@ class Architecture:
     vocabulary: int
     context_length: int
     """Most tokens of prompt and answer; 0 where the config names none."""
-    kv_width: int
-    """Elements of keys and values of one token in one layer."""
-    windows: tuple[int | None, ...]
-    """For each layer how many tokens it keeps: None for all, 0 for one without a KV cache."""
+    caches: tuple[LayerCache, ...]
+    """Of each layer."""
 
     def kv_cache(self, tokens: int, allocated: int = 0) -> int:
         """Elements of the KV cache of one sequence of `tokens`.
@@ -52,8 +90,7 @@ class Architecture:
         without a window have room for `allocated` tokens, where that is more.
         """
         whole = max(tokens, allocated)
-        kept = sum(whole if window is None else min(tokens, window) for window in self.windows)
-        return self.kv_width * kept
+        return sum(cache.elements(tokens, whole) for cache in self.caches)
 
     def activations(self, tokens: int) -> int:
         """Elements alive at once while a chunk of `tokens` passes one layer, about.
@@ -68,9 +105,12 @@ def read_architecture(config: Mapping[str, Any]) -> Architecture | None:
     """The architecture in a parsed `config.json`, None where it does not name one."""
     text = config.get("text_config")
     text = text if isinstance(text, Mapping) else config
-    layers, hidden, heads = (_number(text, key) for key in ("layers", "hidden", "heads"))
+    text = {**_DEFAULTS.get(str(text.get("model_type")), {}), **text}
+    hidden, heads = (_number(text, key) for key in ("hidden", "heads"))
+    layers = _layers(text)
     if not layers or not hidden or not heads or layers > _MOST_LAYERS:
         return None
+    kinds = _kinds(text, layers)
     return Architecture(
         layers=layers,
         hidden=hidden,
@@ -78,43 +118,143 @@ def read_architecture(config: Mapping[str, Any]) -> Architecture | None:
         heads=heads,
         vocabulary=_whole(text.get("vocab_size")) or 0,
         context_length=_number(text, "context") or 0,
-        kv_width=_kv_width(text, hidden, heads),
-        windows=_windows(text, layers),
+        caches=tuple(
+            LayerCache(_width(text, hidden, heads, n, kind), _window(text, kind))
+            for n, kind in enumerate(kinds)
+        ),
     )
 
 
-def _kv_width(text: Mapping[str, Any], hidden: int, heads: int) -> int:
+def _layers(text: Mapping[str, Any]) -> int | None:
+    if text.get("model_type") == "longcat_flash":  # each of its blocks attends twice
+        return 2 * (_whole(text.get("num_layers")) or 0)
+    if layers := _number(text, "layers"):
+        return layers
+    named = text.get("hybrid_override_pattern") or text.get("layers_block_type")
+    return len(named) if isinstance(named, str | list) else None
+
+
+# ------------------------------------------------------------ how wide keys and values are
+
+
+def _width(text: Mapping[str, Any], hidden: int, heads: int, number: int, kind: str) -> int:
+    """Elements of keys and values of one token in layer `number`."""
     if (latent := _whole(text.get("kv_lora_rank"))) and "qk_rope_head_dim" in text:
         # Latent attention (DeepSeek-V2): transformers 5 caches the latent and the rotary key.
         return latent + (_whole(text.get("qk_rope_head_dim")) or 0)
+    kind_of_model = text.get("model_type")
     kv_heads = _number(text, "kv_heads") or heads
-    if text.get("multi_query") is True and not text.get("new_decoder_architecture"):
-        kv_heads = 1  # Falcon, StarCoder: whatever other keys say
-    return 2 * kv_heads * (_whole(text.get("head_dim")) or hidden // heads)
+    size = _whole(text.get("head_dim")) or hidden // heads
+    if kind_of_model == "falcon":
+        # Its newer attention caches each key once for each head that shares it.
+        new = text.get("new_decoder_architecture") is True
+        kv_heads = heads if new else 1 if text.get("multi_query") is not False else kv_heads
+    elif text.get("multi_query") is True:
+        kv_heads = 1  # StarCoder: whatever other keys say
+    elif kind_of_model == "zamba2":  # its attention reads the embedding beside the hidden state
+        size = _whole(text.get("attention_head_dim")) or 2 * size
+    elif kind_of_model == "gemma4_text" and kind == "full_attention":
+        size = _whole(text.get("global_head_dim")) or size
+        if text.get("attention_k_eq_v") is True:
+            kv_heads = _whole(text.get("num_global_key_value_heads")) or kv_heads
+    own = _mapping(_mapping(text.get("per_layer_config")).get(str(number)))
+    kv_heads = _whole(own.get("num_key_value_heads")) or kv_heads
+    size = _whole(own.get("head_dim")) or size
+    values = size
+    if kind_of_model == "mimo_v2_flash":
+        values = _whole(text.get("v_head_dim")) or size
+        if kind in _SLIDING:
+            kv_heads = _whole(text.get("swa_num_key_value_heads")) or kv_heads
+    return kv_heads * (size + values)
 
 
-def _windows(text: Mapping[str, Any], layers: int) -> tuple[int | None, ...]:
-    window = _whole(text.get("sliding_window"))
-    if text.get("use_sliding_window") is False:
-        window = None
-    kinds = text.get("layer_types")
-    if not isinstance(kinds, list) or len(kinds) != layers:
-        every = _ALTERNATING.get(str(text.get("model_type")))
-        every = _whole(text.get("sliding_window_pattern")) or every
-        kinds = [
-            "full_attention" if not window or (every and (n + 1) % every == 0) else _SLIDING[0]
+# ------------------------------------------------------------ which layers have a cache
+
+
+def _kinds(text: Mapping[str, Any], layers: int) -> list[str]:
+    """What each layer is, as transformers' `layer_types` calls it."""
+    named = text.get("layer_types")
+    if not (isinstance(named, list) and len(named) == layers):
+        named = _hybrid(text, layers) or _alternating(text, layers)
+    kinds = [str(kind) for kind in named]
+    if shared := _whole(text.get("num_kv_shared_layers")):
+        # The last ones read the cache of earlier ones (Gemma 3n, Gemma 4).
+        kept = max(0, layers - shared)
+        kinds[kept:] = ["shared"] * (layers - kept)
+    for number in _numbers(text.get("cross_attention_layers")):
+        if number < layers:
+            kinds[number] = "cross_attention"  # without an image it keeps nothing
+    return kinds
+
+
+def _hybrid(text: Mapping[str, Any], layers: int) -> list[str] | None:
+    """The layers of a model in which not all attend, by whichever key it was published with."""
+
+    def attending(numbers: list[int] | range) -> list[str]:
+        return ["full_attention" if n in numbers else "other" for n in range(layers)]
+
+    blocks = text.get("layers_block_type")
+    if isinstance(blocks, list) and len(blocks) == layers:  # Zamba2, Nemotron-H as 5 saves it
+        return [str(block) for block in blocks]
+    pattern = text.get("hybrid_override_pattern")
+    if isinstance(pattern, str) and len(pattern) == layers:  # Nemotron-H
+        return attending([n for n, block in enumerate(pattern) if block == "*"])
+    if text.get("model_type") == "minimax":  # whatever `attn_type_list` says: 5 does not read it
+        return attending(range(0, layers, 2))
+    linear = _mapping(text.get("linear_attn_config"))
+    if "full_attn_layers" in linear:  # Kimi Linear counts from one
+        return attending([n - 1 for n in _numbers(linear["full_attn_layers"])])
+    if "attn_layer_indices" in text:  # Bamba
+        return attending(_numbers(text["attn_layer_indices"]))
+    if period := _whole(text.get("attn_layer_period")):  # Jamba
+        first = text.get("attn_layer_offset")
+        return attending(range(first if type(first) is int and first >= 0 else 0, layers, period))
+    if interval := _whole(text.get("full_attention_interval")):  # Qwen3-Next
+        return attending(range(interval - 1, layers, interval))
+    if isinstance(cycle := text.get("block_types"), list) and cycle:  # RecurrentGemma
+        names = {"attention": _SLIDING[0]}
+        return [names.get(str(cycle[n % len(cycle)]), "other") for n in range(layers)]
+    if text.get("model_type") == "llama4_text":
+        flags = text.get("no_rope_layers")
+        rope = flags if isinstance(flags, list) and len(flags) == layers else None
+        return [
+            "chunked_attention" if (rope[n] if rope else (n + 1) % 4) else "full_attention"
             for n in range(layers)
         ]
-    chunk = _whole(text.get("attention_chunk_size"))
-    return tuple(_window(kind, window, chunk) for kind in kinds)
+    if isinstance(flags := text.get("hybrid_layer_pattern"), list) and len(flags) == layers:
+        return [_SLIDING[0] if flag == 1 else "full_attention" for flag in flags]  # MiMo
+    return None
 
 
-def _window(kind: Any, window: int | None, chunk: int | None) -> int | None:
+def _alternating(text: Mapping[str, Any], layers: int) -> list[str]:
+    every = _ALTERNATING.get(str(text.get("model_type")))
+    every = _whole(text.get("sliding_window_pattern")) or every
+    sliding = _whole(text.get("sliding_window")) and text.get("use_sliding_window") is not False
+    return [
+        "full_attention" if not sliding or (every and (n + 1) % every == 0) else _SLIDING[0]
+        for n in range(layers)
+    ]
+
+
+def _window(text: Mapping[str, Any], kind: str) -> int | None:
+    """How many tokens a layer of this kind keeps: a sliding window of w keeps w − 1."""
     if kind in _SLIDING:
+        found = _whole(text.get("sliding_window")) or _whole(text.get("attention_window_size"))
+        window = None if text.get("use_sliding_window") is False else found
         return window and window - 1
     if kind == "chunked_attention":
+        chunk = _whole(text.get("attention_chunk_size"))
         return chunk and chunk - 1
-    return None if kind in _GROWING else 0  # recurrent states do not grow; MLPs have none
+    return None if kind in _GROWING else 0
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _numbers(value: Any) -> list[int]:
+    found = value if isinstance(value, list) else []
+    return [n for n in found if type(n) is int and 0 <= n < _MOST_LAYERS]
 
 
 def _number(text: Mapping[str, Any], key: str) -> int | None:

@@ -57,6 +57,8 @@ _NO_KERNEL_IMAGE = re.compile(
     r"no kernel image is available|device kernel image is invalid|CUBLAS_STATUS_ARCH_MISMATCH", re.I
 )
 """`cudaErrorNoKernelImageForDevice` and its kin: a library was not built for this GPU."""
+_INSTALL = re.compile(r"pip install (?:-U |--upgrade )?(['\"]?[A-Za-z][\w.\-\[\],=<>]*['\"]?)")
+"""What a library says to install, in what it raises."""
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _SMALLER = (
     "try a shorter context, fewer bits, double quantization, or end what else uses the device"
@@ -108,7 +110,9 @@ def describe(error: BaseException, *, turn: int = -1, loading: str = "") -> Fail
         return Failed(
             "missing_library",
             _shortened(f"cannot load {loading}: {text}" if loading else text),
-            "install it for this interpreter, or use the engine made for this checkpoint",
+            f"python -m pip install {named[1]}"
+            if (named := _INSTALL.search(text))
+            else "install it for this interpreter, or use the engine made for this checkpoint",
             turn,
         )
     if type(error).__name__ == "PanicException":  # of Rust: the tokenizers library gives up

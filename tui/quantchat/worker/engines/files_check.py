@@ -36,17 +36,22 @@ _LONGEST_HEADER = 100_000_000
 _AGAIN = "fetch or copy that file again; what was made here, `quantchat cache remove` makes anew"
 
 
+def folder_of(model: str) -> ModelFolder:
+    """What the small files in the folder `model` say. Raises Refused where one is damaged."""
+    folder = Path(model)
+    return ModelFolder(
+        {name: json_object(folder / name) for name in DESCRIBING if (folder / name).exists()},
+        frozenset(file.name for file in folder.iterdir()),
+    )
+
+
 def check_kind(model: str, engine: str, *, gguf: bool = False) -> None:
     """Refuse a folder that `engine` cannot load, or would load in another way than it looks.
 
     Reads the small files alone, so that it can be asked before the weights are fetched. `gguf`: the
     weights come from a GGUF file. Raises Refused.
     """
-    folder = Path(model)
-    found = ModelFolder(
-        {name: json_object(folder / name) for name in DESCRIBING if (folder / name).exists()},
-        frozenset(file.name for file in folder.iterdir()),
-    )
+    found = folder_of(model)
     for problem in found.problems(engine, gguf=gguf):
         raise _refused(problem)
     for problem in found.missing_packages(engine, gguf=gguf):
@@ -58,8 +63,7 @@ def quantization_method(model: str) -> str:
 
     Raises Refused.
     """
-    file = Path(model) / CONFIG
-    found = ModelFolder({CONFIG: json_object(file)}).quantization if file.is_file() else None
+    found = folder_of(model).quantization
     return str(found.get("quant_method", "quantized")) if found else ""
 
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from quantchat.worker import cuda_build
 from quantchat.worker.engines import gptq_kernels
 from quantchat.worker.engines.devices import device_for, rooms, too_small, weights_on_disk
+from quantchat.worker.engines.files_check import folder_of
 from quantchat.worker.engines.kernel_build import Building
-from quantchat.worker.engines.loaded import (
-    Loaded,
-    choose_dtype,
-    commonest_class,
-)
+from quantchat.worker.engines.loaded import Loaded, choose_dtype, commonest_class
 from quantchat.worker.engines.pickles import refuse_pickled
 from quantchat.worker.engines.tokenizer import fast_tokenizer
-from quantchat.worker.failures import Refused
+from quantchat.worker.failures import Refused, describe, on_one_line
 from quantchat.worker.protocol import Load
 from quantchat.worker.unneeded import compiled_when_called
 
@@ -51,12 +49,16 @@ def load(
         chosen = gptq_kernels.choose(command, stage, building)
         dtype = chosen.dtype
         backend, note, slow = _backend(chosen.name, BACKEND), chosen.note, chosen.slow
+    elif wish == "auto" and _whole_rows(command.model):
+        # What GPTQModel 7.6 chooses by itself there, its fused kernel, fails at the first product.
+        backend = _backend("torch", BACKEND)
     stage("loading weights")
     more: dict[str, Any] = {}
     if command.attention != "auto":
         more["attn_implementation"] = command.attention
     place = _place(command, device)
-    with contextlib.nullcontext() if place is None else _on_one(place):
+    one = contextlib.nullcontext() if place is None else _on_one(place)
+    with one, kind_named(command.model, "load"):
         model = GPTQModel.load(
             command.model,
             device=place,
@@ -78,6 +80,38 @@ def load(
     group = f"g{layer.group_size}" if layer.group_size > 0 else "no groups"
     kernel = f"{commonest_class(model, BaseQuantLinear)} {layer.bits}-bit {group}"
     return Loaded(command, model, tokenizer, kernel=kernel, note=note, slow_kernel=slow)
+
+
+def _whole_rows(model: str) -> bool:
+    """Whether the checkpoint in the folder `model` has one scale for each row, and no groups."""
+    found = folder_of(model).quantization
+    return found is not None and found.get("group_size") in (-1, None)
+
+
+@contextlib.contextmanager
+def kind_named(model: str, doing: str) -> Iterator[None]:
+    """Say of which kind the model in the folder `model` is, where GPTQModel fails at `doing` it.
+
+    What it raises for a kind of model that it does not know names a tensor or an attribute of its
+    own code. Lets pass what has a name already: memory, devices, missing libraries, damaged files.
+    """
+    try:
+        yield
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
+            ValueError) as error:  # fmt: skip
+        failure = describe(error, loading=model)
+        if failure.kind != "bad_checkpoint" or "afetensor" in type(error).__name__:
+            raise
+        config = folder_of(model).config
+        classes = config.get("architectures")
+        kind = str(classes[0]) if isinstance(classes, list) and classes else "a model"
+        raise Refused(
+            "unsupported",
+            f"GPTQModel {importlib.metadata.version('gptqmodel')} could not {doing} this kind of"
+            f" model, {kind} ({config.get('model_type')}): "
+            + on_one_line(f"{type(error).__name__}: {error}", 160),
+            'use engine = "bitsandbytes" on the unquantized model, or look at the worker\'s log',
+        ) from error
 
 
 def _place(command: Load, device: str) -> str | None:

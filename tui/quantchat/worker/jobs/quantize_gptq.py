@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.worker.engines.devices import choose_device
+from quantchat.worker.engines.gptq_engine import kind_named
 from quantchat.worker.engines.loaded import choose_dtype
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import Report
@@ -71,7 +72,8 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     folder, output = local_folder(options, report), Path(options["output"])
     refuse_quantized(folder)
     device = choose_device(options["device"])
-    model = _loaded(folder, options, device)
+    with kind_named(folder, "load"):
+        model = _loaded(folder, options, device)
     check_groups(model.model, options["group_size"])
     tokenizer = tokenizer_for(options, folder)
     layers = model.model.config.get_text_config().num_hidden_layers
@@ -86,7 +88,8 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     report(0, layers, f"{tokens} calibration tokens, the widest module has {inputs} inputs")
     watch = _Watch(layers, report)
     model.subset_callback = watch
-    _quantize(model, chats, device, Path(options["unfinished"]))
+    with kind_named(folder, "quantize"):
+        _quantize(model, chats, device, Path(options["unfinished"]))
     report(layers, layers, "writing the checkpoint")
     model.save(str(output))
     tokenizer.save_pretrained(output)
