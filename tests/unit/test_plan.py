@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +16,9 @@ from fakes.model_folder import LLAMA_2_7B, gptq_tensors, llama_tensors, write_mo
 from fakes.saved import SAMPLE
 from fakes.scripted_worker import Script, ScriptedMaker, resolved, starter
 from fakes.terminal_text import is_clean
-from fakes.waiting import until
-from quantchat.bench import live_variant
 from quantchat.bench.comparison import Comparison
 from quantchat.bench.headless import measure
-from quantchat.bench.live_variant import State
 from quantchat.bench.plan import MemoryPlan, files_of, make_plan, predicted, warning
-from quantchat.bench.record import record
 from quantchat.bench.rounds import Plan, Task
 from quantchat.cli import main
 from quantchat.metrics.gpus import GpuSample
@@ -309,39 +303,6 @@ async def test_the_snapshot_holds_it_beside_the_measurement(
     console = Console(width=120, record=True, file=(tmp_path / "out").open("w"))
     console.print(tables.memory_table(snapshot))
     assert re.search(r"  predicted +3\.\d GiB \(\+\d+\.\d%\)", console.export_text())
-
-
-async def test_a_snapshot_reads_no_file_of_the_model(profile: Profile, tmp_path: Path) -> None:
-    """A share that is gone by then would hold up the loop, and the end of the program."""
-    labels = ("GPTQ", "NF4")
-    scripts = {
-        label: Script(replace(resolved(label), model=str(tmp_path / "gptq"))) for label in labels
-    }
-    comparison = Comparison(profile, maker=ScriptedMaker(scripts), start=starter(scripts, tmp_path))
-    comparison.open()
-    await until(lambda: all(one.state is State.READY for one in comparison.sides))
-    before = record(comparison)
-    shutil.rmtree(tmp_path / "gptq")
-    after = record(comparison)
-    await comparison.close()
-    known = [one.predicted for one in before.variants[:2]]
-    assert None not in known
-    assert [one.predicted for one in after.variants[:2]] == known
-
-
-async def test_a_model_whose_files_hang_is_ready(
-    profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(live_variant, "HEADERS_S", 0.01)
-    config = tmp_path / "gptq" / "config.json"
-    config.unlink()
-    os.mkfifo(config)  # opening it waits for its writer
-    scripts = {"GPTQ": Script(replace(resolved(), model=str(tmp_path / "gptq"))), "NF4": Script()}
-    comparison = Comparison(profile, maker=ScriptedMaker(scripts), start=starter(scripts, tmp_path))
-    comparison.open()
-    await until(lambda: all(one.state is State.READY for one in comparison.sides))
-    assert record(comparison).variants[0].predicted is None
-    await comparison.close()
 
 
 @pytest.mark.parametrize(

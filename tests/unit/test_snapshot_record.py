@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -11,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from fakes.fake_nvml import GIB, FakeGpu, FakeNvml
+from fakes.model_folder import LLAMA_2_7B, llama_tensors, write_model
 from fakes.scripted_worker import Script, ScriptedMaker, resolved, starter
+from quantchat.bench import live_variant
 from quantchat.bench.comparison import Comparison
 from quantchat.bench.conversation import Answer, AnswerState
 from quantchat.bench.live_variant import State
@@ -226,3 +230,38 @@ async def test_the_environment_tells_the_machine_and_no_secret(
     assert environment.device.gpus[0].sm_clock_mhz == 1980
     assert environment.device.host.cpu
     assert b"hf_secret" not in store.dumps(snapshot)
+
+
+# ------------------------------------------------------------ files of the model
+
+
+@asynccontextmanager
+async def comparing_llamas(folder: Path) -> AsyncIterator[Comparison]:
+    """A comparison whose pair runs what lies in `folder`."""
+    scripts = {label: Script(replace(resolved(), model=str(folder))) for label in SCRIPTS}
+    comparison = Comparison(PROFILE, maker=ScriptedMaker(scripts), start=starter(scripts, folder))
+    try:
+        comparison.open()
+        await loaded(comparison)
+        yield comparison
+    finally:
+        await comparison.close()
+
+
+async def test_a_snapshot_reads_no_file_of_the_model(tmp_path: Path) -> None:
+    """A share that is gone by then would hold up the loop, and the end of the program."""
+    llama = write_model(tmp_path / "llama", LLAMA_2_7B, llama_tensors(LLAMA_2_7B))
+    async with comparing_llamas(llama) as comparison:
+        known = [one.predicted for one in record(comparison).variants[:2]]
+        assert None not in known
+        shutil.rmtree(llama)
+        assert [one.predicted for one in record(comparison).variants[:2]] == known
+
+
+async def test_a_model_whose_files_hang_is_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_variant, "HEADERS_S", 0.01)
+    os.mkfifo(tmp_path / "config.json")  # opening it waits for its writer
+    async with comparing_llamas(tmp_path) as comparison:
+        assert record(comparison).variants[0].predicted is None
