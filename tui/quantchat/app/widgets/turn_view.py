@@ -40,8 +40,7 @@ class TurnView(Vertical):
         self.turn = turn
         self.answer: Answer | None = turn.answers.get(variant)
         self._written = 0
-        self.settled = self.answer is None
-        """Whether the whole answer is drawn, and nothing more will come."""
+        self._ended = self.answer is None
         self._end = Static(id="end", classes="end")
         self.parting = PartingMark(turn, variant)
         self._text = AnswerView(self.parting, step=terminal.pace().step)
@@ -60,6 +59,11 @@ class TurnView(Vertical):
         return ground(self, crop)
 
     @property
+    def settled(self) -> bool:
+        """Whether the whole answer is drawn, and nothing more will come."""
+        return self._ended and not self._text.busy
+
+    @property
     def parting_y(self) -> int:
         """Row of the screen where the answers part."""
         return self._text.region.y + self._text.marked_line
@@ -69,10 +73,10 @@ class TurnView(Vertical):
         answer = self.answer
         if self.settled and self._shown_end is not None and self.parting.over:
             return
-        if answer is not None and not self.settled:
+        if answer is not None and not self._ended:
             if answer.over:
                 self._text.settle(answer.text)
-                self.settled = True
+                self._ended = True
             else:
                 new = answer.pieces[self._written :]
                 self._written += len(new)
