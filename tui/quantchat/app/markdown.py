@@ -7,13 +7,17 @@ token costs would grow with the answer, and a table's would grow with its square
 from __future__ import annotations
 
 import re
+import threading
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import Any, cast
 
+from linkify_it import LinkifyIt  # type: ignore[import-untyped]
 from markdown_it import MarkdownIt
 from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
+from rich.cells import cell_len
 from textual.content import Content, Span
 from textual.style import Style
 
@@ -26,11 +30,18 @@ _HEADINGS = {"h1": "bold underline $primary", "h2": "bold underline $primary"}
 _HEADING = "bold $primary"
 _INLINE = {"strong_open": "bold", "em_open": "italic", "s_open": "strike"}
 _CODE_INLINE = "on $panel"
+_CODE = "on $surface"
 _LEAST_ROOM = 8
 """Cells that nested lists and quotes leave to their text, however deep they are."""
 
-COLOURED = 32_000
-"""Longest code, in characters, that is coloured: Pygments needs a tenth of a second for it."""
+COLOURED = 12_000
+"""Longest code, in characters, that is coloured: some lexers of Pygments need a time that grows
+with its square."""
+_LONGEST_LINK = 1000
+"""Characters of a word in which no address is looked for: that takes a time that grows with their
+square, and no page's address is as long."""
+_WORD = re.compile(r"\S+")
+_BEGINNING = re.compile(rf"\S{{1,{_LONGEST_LINK + 1}}}")
 
 
 def _keep_line_breaks(state: StateCore) -> None:
@@ -50,10 +61,55 @@ def _neutralise(state: StateCore) -> None:
                 grandchild.content = neutralise(grandchild.content)
 
 
-@lru_cache(maxsize=1)
+class _WordByWord:
+    """Looks for addresses in each word by itself: in all of a text it takes a square of time."""
+
+    def __init__(self) -> None:
+        self._words = LinkifyIt()
+
+    def pretest(self, text: str) -> bool:
+        """Whether there may be an address in `text`."""
+        return any(mark in text for mark in ":.@")
+
+    def test(self, text: str) -> bool:
+        """Whether there is an address in `text`."""
+        return self.match(text) is not None
+
+    def match(self, text: str) -> list[Any] | None:
+        """The addresses in `text`, in order; None where there are none."""
+        found: list[Any] = []
+        for word in _WORD.finditer(text):
+            if len(word[0]) > _LONGEST_LINK or not self.pretest(word[0]):
+                continue
+            for match in self._words.match(word[0]) or ():
+                match.index += word.start()
+                match.last_index += word.start()
+                found.append(match)
+        return found or None
+
+    def match_at_start(self, text: str) -> Any:
+        """The address that `text` begins with; None where it begins with none."""
+        word = _BEGINNING.match(text)
+        if word is None or len(word[0]) > _LONGEST_LINK:
+            return None
+        return self._words.match_at_start(word[0])
+
+
+_parsers = threading.local()
+"""A parser keeps what it is at in itself, so that each thread has one."""
+
+
 def parser() -> MarkdownIt:
     """A parser that keeps line breaks, and shows tags (`<think>`, HTML), which others drop."""
+    made: MarkdownIt | None = getattr(_parsers, "made", None)
+    if made is None:
+        made = _parsers.made = _new_parser()
+    return made
+
+
+def _new_parser() -> MarkdownIt:
     made = MarkdownIt("gfm-like", {"html": False})
+    made.linkify = cast("Any", _WordByWord())
     made.core.ruler.push("neutralise", _neutralise)
     made.core.ruler.push("keep_line_breaks", _keep_line_breaks)
     return made
@@ -75,6 +131,21 @@ class Block:
     def code(self) -> str | None:
         """What a block of code holds; None for another block."""
         return self.tokens[0].content if self.kind in ("fence", "code_block") else None
+
+    @property
+    def language(self) -> str:
+        """The language that a block of code names; empty where it names none."""
+        return next(iter(self.tokens[0].info.split()), "")
+
+    @property
+    def parts(self) -> int:
+        """How many parts it was parsed into, which is what drawing it costs."""
+        return sum(1 + len(token.children or ()) for token in self.tokens)
+
+    @property
+    def size(self) -> int:
+        """Characters of its text."""
+        return sum(len(token.content) for token in self.tokens)
 
     def rows_before(self, line: int) -> Block:
         """A table's block with the rows alone that begin before `line` of the source."""
@@ -112,43 +183,40 @@ def code_text(code: str) -> Content:
 
 
 def coloured_code(code: str, language: str) -> Content:
-    """Code in the colours of its language, if it is not longer than `COLOURED`."""
-    plain = code_text(code)
-    if len(plain) > COLOURED:
-        return plain
+    """Code in the colours of `language`; a name that Pygments does not know colours nothing."""
     from textual.highlight import highlight
 
-    return highlight(plain.plain, language=language.split(" ")[0] or None)
+    return highlight(code_text(code).plain, language=language)
 
 
 def code_lines(code: Content, width: int) -> list[Content]:
     """Code with its background; long lines go on in the next: no key scrolls sideways."""
     room = max(2, width - 2)
-    split = code.split(allow_blank=True) if code.spans else map(Content, code.plain.split("\n"))
-    drawn: list[Content] = []
-    for line in split:
-        for part in _folded(line, room):
-            # At once: padding and styling each make a new line, and a fence may have thousands.
-            text = f" {part.plain}{' ' * (width - 1 - part.cell_length)}"
-            ground = Span(0, len(text), "on $surface")
-            spans = [Span(start + 1, end + 1, style) for start, end, style in part.spans]
-            drawn.append(Content(text, [ground, *spans]))
-    return drawn
-
-
-def _folded(line: Content, room: int) -> list[Content]:
-    """`line` cut into parts of at most `room` cells.
-
-    Textual's `Content.fold` counts characters where it should count cells: it drops what comes
-    after combining ones.
-    """
-    if line.cell_length <= room:
-        return [line]
-    parts, start = [], 0
-    for text in chop_cells(line.plain, room):
-        parts.append(line[start : start + len(text)])
-        start += len(text)
-    return parts
+    parts: list[tuple[int, str, int]] = []
+    start = 0
+    for line in code.plain.split("\n"):
+        cells = cell_len(line)
+        for part in [line] if cells <= room else chop_cells(line, room):
+            parts.append((start, part, cells if cells <= room else cell_len(part)))
+            start += len(part)
+        start += 1
+    # Each part is told its spans: cutting the code there would look at all of them for each part.
+    spans: list[list[Span]] = [
+        [Span(0, len(part) + width - cells, _CODE)] for _, part, cells in parts
+    ]
+    starts = [start for start, _, _ in parts]
+    for first, last, style in code.spans:
+        at = max(0, bisect_right(starts, first) - 1)
+        while at < len(parts) and starts[at] < last:
+            begin, part, _ = parts[at]
+            inside = Span(max(0, first - begin) + 1, min(last - begin, len(part)) + 1, style)
+            if inside.start < inside.end:
+                spans[at].append(inside)
+            at += 1
+    return [
+        Content(f" {part}{' ' * (width - 1 - cells)}", styles)
+        for (_, part, cells), styles in zip(parts, spans, strict=True)
+    ]
 
 
 def inline(token: Token) -> Content:

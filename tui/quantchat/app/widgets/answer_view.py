@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import unquote
 
 from textual.geometry import Region, Size
@@ -18,6 +23,8 @@ from quantchat.app.widgets.parting_mark import PartingMark
 
 _STRIPS = 400
 """Lines kept ready to be drawn: those that are seen, and some around them."""
+BREATH_S = 0.02
+"""Time for keys and frames, in s, before more is done of what a long answer still owes."""
 
 
 class AnswerView(Widget):
@@ -40,6 +47,13 @@ class AnswerView(Widget):
         self._step = step
         self._streams = True
         self._strips: dict[int, Strip] = {}
+        self._works = False
+        """Whether `_work` runs."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether lines will still come, or change, of what was said so far."""
+        return self._text.busy
 
     # ------------------------------------------------------------ growing
 
@@ -49,14 +63,39 @@ class AnswerView(Widget):
             return
         settled, height = self._text.settled, self._drawn_height
         self._text.feed(text)
-        # Code that is coloured at its end changes lines that were settled.
-        self._changed_from(min(settled, self._text.settled), height)
+        self._changed_from(settled, height)
+        self._go_on()
 
     def settle(self, text: str) -> None:
         """Draw the whole raw `text`. Nothing may be written after."""
         height, self._streams = self._drawn_height, False
         self._text.settle(text)
         self._changed_from(0, height)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._text.busy and not self._works:
+            self._works = True
+            self.run_worker(self._work())
+
+    async def _work(self) -> None:
+        """Draw what is owed, a little at a time or in a thread, so that no key waits for it."""
+        try:
+            while self._text.busy:
+                if self._text.waits:
+                    await asyncio.sleep(BREATH_S)
+                    first, height = self._text.sure, self._drawn_height
+                    self._text.advance()
+                else:
+                    job = self._text.jobs[0]
+                    result = await _in_thread(job.compute)
+                    first, height = 0, self._drawn_height
+                    if self._text.jobs and self._text.jobs[0] is job:
+                        self._text.jobs.popleft()
+                        job.adopt(result)
+                self._changed_from(first, height)
+        finally:
+            self._works = False
 
     def _changed_from(self, first: int, height: int) -> None:
         if self._mark is not None:
@@ -82,6 +121,7 @@ class AnswerView(Widget):
             self._strips.clear()
             if self._mark is not None:
                 self._mark.moved(0)
+            self._go_on()
         return self._drawn_height
 
     def notify_style_update(self) -> None:
@@ -157,3 +197,29 @@ class AnswerView(Widget):
     def action_link(self, href: str) -> None:
         """A link was clicked."""
         self.post_message(LinkClicked(unquote(href)))  # the parser quoted it
+
+
+async def _in_thread(compute: Callable[[], Any]) -> Any:
+    """Return what `compute` does, called in a thread that the program's end does not wait for."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Any] = loop.create_future()
+
+    def give(result: Any, error: Exception | None) -> None:
+        if done.cancelled():
+            return
+        if error is None:
+            done.set_result(result)
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        result, failed = None, None
+        try:
+            result = compute()
+        except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
+            failed = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(give, result, failed)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await done

@@ -24,6 +24,10 @@ _FAR = 300
 """Characters of the source that may go missing in one place, as the address of a link does. What
 is not found within them was added by the drawing."""
 
+_REACH = 20_000
+"""Characters of the source through which the drawn text is followed at most: it is done anew
+whenever lines have come or changed."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -42,6 +46,8 @@ class PartingMark:
         self._variant = variant
         self._point: int | None = None
         self._place: Place | None = None
+        self._looked = False
+        """Whether it was looked for, in vain, in what is drawn now."""
         self._same = 0
         """Tokens that both answers are known to begin with: they are not compared again."""
         self.over = False
@@ -72,12 +78,14 @@ class PartingMark:
         """What was drawn from `line` on may be elsewhere now."""
         if self._place is not None and self._place.line >= line:
             self._place = None
+        self._looked = False
 
     def place(self, text: GrowingText) -> Place | None:
         """Where it is in `text`, None where nothing is to be marked there."""
         if self._point is None or self.ends:
             return None
-        if self._place is None:
+        if self._place is None and not self._looked:
+            self._looked = True
             answer = self._turn.answers[self._variant]
             if answer.thinks_at(self._point):
                 return None  # the text that is drawn begins later
@@ -85,9 +93,14 @@ class PartingMark:
             # A token that made no text final begins with the piece that does.
             token = next((piece for piece in answer.pieces[self._point :] if piece.strip()), "")
             start = len(before) + len(token) - len(token.lstrip())
+            if start > _REACH:
+                return None
             lines = (text.line(number).plain for number in range(text.height))
             self._place = find(
-                lines, neutralise(answer.text), start, start + len(neutralise(token.strip()))
+                lines,
+                neutralise(answer.text[: 2 * _REACH]),
+                start,
+                start + len(neutralise(token.strip())),
             )
         return self._place
 

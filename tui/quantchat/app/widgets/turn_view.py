@@ -42,8 +42,7 @@ class TurnView(Vertical):
         self.turn = turn
         self.answer: Answer | None = turn.answers.get(variant)
         self._written = 0
-        self.settled = self.answer is None
-        """Whether the whole answer is drawn, and nothing more will come."""
+        self._ended = self.answer is None
         self._end = Static(id="end", classes="end")
         self.parting = PartingMark(turn, variant)
         self._text = AnswerView(self.parting, step=terminal.pace().step)
@@ -64,6 +63,12 @@ class TurnView(Vertical):
         return ground(self, crop)
 
     @property
+    def settled(self) -> bool:
+        """Whether the whole answer is drawn, and nothing more will come."""
+        texts = [self._text, *([self._thoughts.text] if self._thoughts else [])]
+        return self._ended and not any(text.busy for text in texts)
+
+    @property
     def parting_y(self) -> int:
         """Row of the screen where the answers part."""
         return self._text.region.y + self._text.marked_line
@@ -73,7 +78,7 @@ class TurnView(Vertical):
         answer = self.answer
         if self.settled and self._shown_end is not None and self.parting.over:
             return
-        if answer is not None and not self.settled:
+        if answer is not None and not self._ended:
             if self._thoughts is None and answer.thoughts:
                 self._thoughts = _Thoughts()
                 self.mount(self._thoughts.head, self._thoughts.text, before=self._text)
@@ -81,7 +86,7 @@ class TurnView(Vertical):
                 self._thoughts.follow(answer)
             if answer.over:
                 self._text.settle(answer.text)
-                self.settled = True
+                self._ended = True
             else:
                 new = answer.pieces[self._written :]
                 self._written += len(new)

@@ -1,0 +1,122 @@
+"""What text that is made to be heavy costs the screen: how long no key is heard, and growth.
+
+`python benchmarks/heavy_text.py` has an answer of each shape come in one piece, end, and be drawn
+for another width, as a column does it, and keeps in results/heavy_text.json the longest time that
+one call held the event loop and the cost of a character at two sizes. What is computed in a thread
+(`GrowingText.jobs`) counts for the cost, and not for what is held. `--table` prints what is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from driving import circumstances
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from fakes.heavy_text import SHAPES  # noqa: E402
+from quantchat.app.growing_text import GrowingText  # noqa: E402
+from quantchat.app.textual_workarounds import draw_each_script  # noqa: E402
+from quantchat.metrics.host import cpu_name  # noqa: E402
+
+RESULT = Path(__file__).parent / "results" / "heavy_text.json"
+SIZES = (15_000, 60_000)
+LONG_S = 60.0
+"""CPU time after which a shape is given up, in s."""
+
+
+def main() -> None:
+    """Measure, keep, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--table", action="store_true", help="print the kept result")
+    parser.add_argument("--only", nargs="*", help="shapes to measure; nothing is kept then")
+    given = parser.parse_args()
+    if not given.table:
+        draw_each_script()
+        _drawn("warm *up* http://a.example\n\n```py\nx\n```\n\n|a|\n|-|\n|हि|" * 20)
+        shapes = {name: _measured(SHAPES[name]) for name in given.only or SHAPES}
+        kept = {
+            **circumstances("heavy_text.py"),
+            "cpu": cpu_name(),
+            "sizes": SIZES,
+            "shapes": shapes,
+        }
+        if given.only:
+            print(_table(kept))
+            return
+        RESULT.write_text(json.dumps(kept, indent=1) + "\n")
+    print(_table(json.loads(RESULT.read_text())))
+
+
+def _measured(said: Callable[[int], str]) -> list[dict[str, float]]:
+    found = []
+    for size in SIZES:
+        text = said(size)
+        held, cost = min((_drawn(text) for _ in range(2)), key=lambda one: one[0])
+        found.append({"held_ms": round(held * 1e3, 1), "us": round(cost / len(text) * 1e6, 1)})
+    return found
+
+
+def _drawn(text: str) -> tuple[float, float]:
+    """The longest time that a call takes, and all of it, in s of this thread."""
+    growing, held, cost = GrowingText(), 0.0, 0.0
+    gc.collect()
+    gc.freeze()  # what other shapes left is no part of this one
+
+    def timed(call: Callable[..., Any], *given: Any, held_by: bool = True) -> Any:
+        nonlocal held, cost
+        began = time.thread_time()
+        result = call(*given)
+        took = time.thread_time() - began
+        cost += took
+        held = max(held, took) if held_by else held
+        if cost > LONG_S:
+            raise SystemExit(f"given up after {cost:.0f} s: {text[:40]!r}")
+        return result
+
+    def finish() -> None:
+        while growing.busy:
+            timed(growing.advance)
+            if growing.jobs:
+                job = growing.jobs.popleft()
+                timed(job.adopt, timed(job.compute, held_by=False))
+
+    growing.fit(76)
+    timed(growing.feed, text)
+    finish()
+    timed(growing.settle, text)
+    finish()
+    timed(growing.fit, 50)
+    finish()
+    return held, cost
+
+
+def _table(kept: dict[str, Any]) -> str:
+    small, large = kept["sizes"]
+    rows = [
+        f"{kept['date'][:10]}, {kept['cpu']}, `{kept['command']}`",
+        "",
+        f"| an answer of | loop held at most, {small:,} characters | {large:,} | µs a character"
+        f" | at {large:,} |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, (first, second) in kept["shapes"].items():
+        rows.append(
+            f"| {name} | {first['held_ms']:.0f} ms | {second['held_ms']:.0f} ms |"
+            f" {first['us']:.0f} | {second['us']:.0f} |"
+        )
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    main()
