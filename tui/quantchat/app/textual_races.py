@@ -15,7 +15,7 @@ from textual.content import Content
 from textual.css.query import NoMatches
 from textual.errors import NoWidget
 from textual.events import Click, Compose, Mount
-from textual.geometry import Region
+from textual.geometry import Offset, Region
 from textual.message import Message
 from textual.message_pump import MessagePump
 from textual.screen import Screen
@@ -29,6 +29,8 @@ def survive_races() -> None:
     MessagePump._dispatch_message = _dispatch  # type: ignore[method-assign,assignment]
     Screen.dismiss = _dismiss_once  # type: ignore[method-assign,assignment]
     OptionList._move_page = _move_page  # type: ignore[method-assign,assignment]
+    OptionList._on_click = _click_option  # type: ignore[method-assign,assignment]
+    Screen.get_widget_and_offset_at = _attached_widget_at  # type: ignore[method-assign,assignment]
     TextArea._recompute_cursor_offset = _recompute_cursor_offset  # type: ignore[method-assign]
     Widget.render_lines = _render_lines  # type: ignore[method-assign,assignment]
     Content.wrap = _wrap  # type: ignore[method-assign,assignment]
@@ -76,6 +78,16 @@ def _move_page(options: OptionList, direction: Any) -> None:
         _page(options, direction)
 
 
+_option_clicked = OptionList._on_click
+
+
+async def _click_option(options: OptionList, event: Click) -> None:
+    """Ignore a click on an option that is no longer there: the list may have become shorter."""
+    clicked = event.style.meta.get("option")
+    if clicked is None or clicked < options.option_count:
+        await _option_clicked(options, event)
+
+
 _recompute = TextArea._recompute_cursor_offset
 
 
@@ -118,6 +130,15 @@ async def _gather_commands(palette: CommandPalette, search_value: str) -> None:
     except NoMatches:
         if palette.query(CommandList):
             raise
+
+
+_widget_at = Screen.get_widget_and_offset_at
+
+
+def _attached_widget_at(screen: Screen[Any], x: int, y: int) -> tuple[Widget | None, Offset | None]:
+    """Find no widget that was taken away: it has no parent in which a selection could begin."""
+    widget, offset = _widget_at(screen, x, y)
+    return (widget, offset) if widget is not None and widget.is_attached else (None, None)
 
 
 _drawn = Widget.render_lines
