@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import itertools
 import os
 import signal
@@ -172,10 +173,28 @@ def test_how_a_server_decodes_is_not_known(device: str) -> None:
     assert not loops_differ(None, resolved())
 
 
-async def test_a_variant_that_does_not_load_ends_it(tmp_path: Path) -> None:
+async def test_where_one_does_not_load_the_other_is_measured_alone(tmp_path: Path) -> None:
     broken = Script(loading_fails=Failed("bad_checkpoint", "no such folder", "look"))
     sides = comparison(tmp_path, A=Script(), B=broken)
-    with pytest.raises(ModelsFailed, match="B: no such folder"):
+    snapshot = await measure(sides, PLAN)
+    answers = [answer for turn in snapshot.turns for answer in turn.answers]
+    alone = [answer for answer in answers if answer.variant == "A"]
+    assert len(alone) == len(snapshot.turns)
+    assert all(answer.state == "done" for answer in alone)
+    others = [answer.failure for answer in answers if answer.variant == "B"]
+    assert all(failure and failure.reason == "no such folder" for failure in others)
+    assert store.loads(store.dumps(snapshot), where="it") == snapshot
+    shown = Console(width=100, record=True, file=io.StringIO())
+    shown.print(report.render(snapshot))
+    assert "no such folder" in shown.export_text()
+    assert compare_sides(snapshot) == []
+    assert all(variant.pid is None for variant in sides.variants)
+
+
+async def test_where_neither_loads_it_ends(tmp_path: Path) -> None:
+    broken = Script(loading_fails=Failed("bad_checkpoint", "no such folder", "look"))
+    sides = comparison(tmp_path, A=broken, B=broken)
+    with pytest.raises(ModelsFailed, match="A: no such folder"):
         await measure(sides, PLAN)
     assert sides.variants[0].pid is None
 

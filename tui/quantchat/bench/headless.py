@@ -29,7 +29,8 @@ async def measure(
     """Load the shown pair of `comparison`, measure `plan` on it, end it; the snapshot of it all.
 
     Ctrl+C, SIGTERM and the end of the terminal stop the measurement (see `host.signals`); what was
-    measured until then is in the snapshot. Raises ModelsFailed where a variant does not load,
+    measured until then is in the snapshot. Where one of the two does not load, the other one is
+    measured alone, and the snapshot says why. Raises ModelsFailed where neither loads,
     KeyboardInterrupt where it is stopped before anything was measured.
     """
     sampler = DeviceSampler()
@@ -43,7 +44,12 @@ async def measure(
 
     try:
         return await with_pair(
-            comparison, work, stop=measurement.stop, end=measurement.end, on_variant=on_variant
+            comparison,
+            work,
+            stop=measurement.stop,
+            end=measurement.end,
+            on_variant=on_variant,
+            one_will_do=True,
         )
     finally:
         sampler.close()
@@ -56,11 +62,13 @@ async def with_pair(
     stop: Callable[[], None],
     end: Callable[[], None],
     on_variant: Callable[[LiveVariant], None] = lambda variant: None,
+    one_will_do: bool = False,
 ) -> _Result:
     """Load the shown pair of `comparison`, do `work`, end the pair; what the work returned.
 
     `stop` is called on signals, and shall make the work end soon; `end` must, whatever the workers
-    do. Raises as `measure` does.
+    do. `one_will_do`: the work is done also where only one of the pair loads. Raises ModelsFailed
+    where a variant that is needed does not load, else as `measure` does.
     """
     changed = asyncio.Event()
     stopped = asyncio.Event()
@@ -80,19 +88,27 @@ async def with_pair(
         with on_signals(halt, end):
             comparison.open()
             async with comparison.silent_sides_ended():
-                await _loaded(comparison, changed, stopped)
+                await _loaded(comparison, changed, stopped, one_will_do=one_will_do)
             return await work()
     finally:
         await comparison.close()
 
 
-async def _loaded(comparison: Comparison, changed: asyncio.Event, stopped: asyncio.Event) -> None:
-    while not all(variant.state is State.READY for variant in comparison.sides):
+async def _loaded(
+    comparison: Comparison, changed: asyncio.Event, stopped: asyncio.Event, *, one_will_do: bool
+) -> None:
+    """Wait until both sides are ready, or with `one_will_do` one is and the other failed."""
+    while True:
         if stopped.is_set():
             raise KeyboardInterrupt
-        for variant in comparison.sides:
-            if variant.state is State.FAILED and variant.failure is not None:
-                failure = variant.failure
-                raise ModelsFailed(failure.reason, where=variant.label, mend=failure.mend)
+        sides = comparison.sides
+        failed = [variant for variant in sides if variant.state is State.FAILED]
+        ready = sum(variant.state is State.READY for variant in sides)
+        if ready == len(sides) or (ready and one_will_do and ready + len(failed) == len(sides)):
+            return
+        if failed and (not one_will_do or len(failed) == len(sides)):
+            failure = failed[0].failure
+            if failure is not None:
+                raise ModelsFailed(failure.reason, where=failed[0].label, mend=failure.mend)
         changed.clear()
         await changed.wait()
