@@ -14,7 +14,10 @@ from quantchat.profile import toml_text
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = [f for f in ("tui", "tests", "benchmarks", "docs") if (ROOT / f).is_dir()]
-MOST_LINES = 400
+MOST_LINES = 500
+"""A file of 400 lines is worth a look; one of more than 500 has two subjects."""
+TABLES = {"tests/fakes/tiny_architectures.py"}
+"""Files that are one long table."""
 
 
 def run(*command: str) -> None:
@@ -47,8 +50,9 @@ def test_layers() -> None:
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_no_file_has_grown_into_a_god(folder: str) -> None:
     long = {
-        str(file.relative_to(ROOT)): lines
+        name: lines
         for file in sorted((ROOT / folder).rglob("*.py"))
+        if (name := str(file.relative_to(ROOT))) not in TABLES
         if (lines := len(file.read_text(encoding="utf-8").splitlines())) > MOST_LINES
     }
     assert not long
