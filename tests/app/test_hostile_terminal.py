@@ -42,6 +42,9 @@ BATCH = 277
 """Payloads of one answer: a column of `ROWS` rows shows them all at once."""
 ROWS = 200
 
+SAVED = "snapshots/*-a-comparison.json"
+"""What was saved by a key; what a new chat keeps by itself ends in `.recovered.json`."""
+
 ENTER, NEW_CHAT, LOG, SAVE, QUIT = "\r", "\x0e", "\x0c", "\x13", "\x11\x11"
 
 
@@ -91,7 +94,7 @@ def test_ten_thousand_payloads_are_text(terminal: Listener, tmp_path: Path) -> N
     terminal.type(ENTER)
     terminal.wait_for(lambda: over(terminal), "the answers to it")
     terminal.type(SAVE)
-    terminal.wait_for(lambda: list(tmp_path.glob("snapshots/*.json")), "a snapshot")
+    terminal.wait_for(lambda: list(tmp_path.glob(SAVED)), "a snapshot")
     terminal.forget()
     terminal.type(LOG)
     drawn = "arrows scroll · Esc closes"
@@ -119,7 +122,7 @@ def shown_as_they_are(terminal: Listener, numbers: range) -> bool:
 
 def kept_raw(folder: Path) -> None:
     """The snapshot holds what the models said, and its file nothing but ASCII."""
-    (file,) = folder.glob("snapshots/*.json")
+    (file,) = folder.glob(SAVED)
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.parent.stat().st_mode & 0o777 == 0o700
     assert all(0x20 <= byte < 0x7F for byte in file.read_bytes().rstrip(b"\n"))
