@@ -9,7 +9,6 @@ one call held the event loop and the cost of a character at two sizes. What is c
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import sys
 import time
@@ -23,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from fakes.heavy_text import SHAPES  # noqa: E402
+from quantchat.app import collector  # noqa: E402
 from quantchat.app.growing_text import GrowingText  # noqa: E402
 from quantchat.app.textual_workarounds import draw_each_script  # noqa: E402
 from quantchat.metrics.host import cpu_name  # noqa: E402
@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="shapes to measure; nothing is kept then")
     given = parser.parse_args()
     if not given.table:
+        collector.take_over()  # as the program does
         draw_each_script()
         _drawn("warm *up* http://a.example\n\n```py\nx\n```\n\n|a|\n|-|\n|हि|" * 20)
         shapes = {name: _measured(SHAPES[name]) for name in given.only or SHAPES}
@@ -70,8 +71,7 @@ def _measured(said: Callable[[int], str]) -> list[dict[str, float]]:
 def _drawn(text: str) -> tuple[float, float]:
     """The longest time that a call takes, and all of it, in s of this thread."""
     growing, held, cost = GrowingText(), 0.0, 0.0
-    gc.collect()
-    gc.freeze()  # what other shapes left is no part of this one
+    collector.settle()  # what other shapes left is no part of this one
 
     def timed(call: Callable[..., Any], *given: Any, held_by: bool = True) -> Any:
         nonlocal held, cost

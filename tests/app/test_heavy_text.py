@@ -116,7 +116,7 @@ def test_an_address_is_looked_for_in_each_word_by_itself(monkeypatch: pytest.Mon
 
     watch("match")
     watch("match_at_start")
-    (block,) = blocks("see http://a.example/b, www.c.org, " + "http://d." * 5000 + " e@f.org")
+    (block,) = blocks("see http://a.example/b, www.c.org, " + "http://d." * 500 + " e@f.org")
     links = [child.attrs["href"] for child in block.tokens[1].children or () if child.attrs]
     assert links == ["http://a.example/b", "http://www.c.org", "mailto:e@f.org"]
     assert longest <= markdown._LONGEST_LINK

@@ -22,6 +22,7 @@ from quantchat.app import CRASHED, clipboard, terminal, themes
 from quantchat.app.commands import COMMANDS
 from quantchat.app.device_watch import MakeSampler, real_sampler
 from quantchat.app.keeping import Keeps
+from quantchat.app.pasting import take_pastes_for_text, take_pastes_whole
 from quantchat.app.textual_races import survive_races
 from quantchat.app.textual_workarounds import (
     ControlGuard,
@@ -30,7 +31,6 @@ from quantchat.app.textual_workarounds import (
     edit_in_order,
     let_drawn_lines_go,
     settle_on_one_size,
-    take_pastes_for_text,
     tell_alt_enter,
     write_to_terminal,
 )
@@ -116,6 +116,7 @@ class QuantchatApp(PacedApp):
         """
         tell_alt_enter()
         take_pastes_for_text()
+        take_pastes_whole()
         edit_in_order()
         let_drawn_lines_go()
         draw_each_script()

@@ -26,6 +26,9 @@ LONG = 800
 DENSE = 300
 """Parts (`Block.parts`) after which it is, too: many short items or lines cost as much as a long
 text."""
+OPENERS = 4
+"""How much longer each `[` makes a block: from each one, the parser looks for the end of a link, so
+that many in one block cost a square of time."""
 SLICE = 300
 """Most characters that are parsed at once on top of those."""
 WHOLE = 16_000
@@ -262,7 +265,7 @@ class GrowingText:
             self._tail = "\n".join(lines[found[-1].first_line :])
             self._opener, self._glued = "", False
             found = [found[-1]]
-        if found and (len(self._tail) > LONG or found[-1].parts > DENSE):
+        if found and (_weight(self._tail) > LONG or found[-1].parts > DENSE):
             self._cut(found[-1])
             found = blocks(self._opener + self._tail)
         elif len(self._tail) > LONG and not self._opener:
@@ -353,6 +356,11 @@ class GrowingText:
         """Where in the tail the last line begins that is drawn of it, if that can be told."""
         text = paragraph.lines(self._width)[-1].plain
         return len(self._tail) - len(text) if self._tail.endswith(text) else 0
+
+
+def _weight(text: str) -> int:
+    """How long `text` is for the parser: its characters, and more for what may begin a link."""
+    return len(text) + OPENERS * text.count("[")
 
 
 def _whole(text: str, width: int) -> list[_Drawn]:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import errno
 import threading
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from functools import _lru_cache_wrapper, lru_cache, partial
 from typing import Any, cast
 
@@ -18,18 +18,15 @@ from rich.console import RenderableType
 from rich.segment import Segment
 from textual import _ansi_sequences
 from textual._styles_cache import StylesCache
-from textual._xterm_parser import BRACKETED_PASTE_END, BRACKETED_PASTE_START, XTermParser
 from textual.app import App
 from textual.color import Color
 from textual.content import Content
 from textual.driver import Driver
-from textual.drivers import linux_driver
 from textual.drivers.linux_driver import LinuxDriver
 from textual.events import Key
 from textual.filter import LineFilter
 from textual.geometry import Size
 from textual.keys import Keys
-from textual.message import Message
 from textual.screen import Screen
 from textual.strip import Strip
 from textual.widget import Widget
@@ -97,52 +94,6 @@ def write_to_terminal(app: App[Any]) -> Callable[[str], None]:
             driver.write(sequence)
 
     return write
-
-
-class PasteParser(XTermParser):
-    """Takes what is pasted for text, whatever is in it and however it is cut.
-
-    Textual looks for escape sequences in it too: an ESC begins one, what it does not know comes out
-    as keys, and where the end of the paste comes in two pieces on a busy machine or a slow line, it
-    is not seen, and all keys that follow are pasted. Here an ESC is shown as its mark, and the end
-    is waited for. Can go when the parser reads nothing but the end in a paste.
-    """
-
-    _seen = ""
-    """The end of what was read as keys: the start of a paste may come in two pieces."""
-    _pasted: str | None = None
-    """What was pasted until now; None where nothing is being pasted."""
-
-    def feed(self, data: str) -> Iterable[Message]:
-        """As the parser's own: the messages that `data`, the next characters read, give."""
-        if self._pasted is not None and data:
-            self._pasted += data
-            text, end, data = self._pasted.partition(BRACKETED_PASTE_END)
-            if not end:
-                return
-            self._pasted = None
-            yield from super().feed(text.replace("\x1b", neutralise("\x1b")) + end)
-            if not data:
-                return
-        known = len(self._seen)
-        keys, start, text = (self._seen + data).partition(BRACKETED_PASTE_START)
-        yield from super().feed((keys + start)[known:])
-        self._seen = "" if start else keys[1 - len(BRACKETED_PASTE_START) :]
-        if start:
-            self._pasted = ""
-            if text:
-                yield from self.feed(text)
-
-    def tick(self) -> Iterable[Message]:
-        """As the parser's own: what became of a sequence that did not go on in time."""
-        for message in super().tick():
-            self._seen = ""
-            yield message
-
-
-def take_pastes_for_text() -> None:
-    """Have the driver read the terminal with `PasteParser`."""
-    linux_driver.XTermParser = PasteParser  # type: ignore[attr-defined]
 
 
 def edit_in_order() -> None:

@@ -14,8 +14,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import psutil
-
 _ROOT = Path("/")
 
 
@@ -48,6 +46,8 @@ class MemoryLimits:
 
     def usable(self) -> UsableMemory:
         """Return what may be used now."""
+        import psutil  # to start a worker, which `usable_cpus` is for, needs none
+
         machine = psutil.virtual_memory()
         total, available = machine.total, machine.available
         for folder in self._levels:

@@ -11,7 +11,6 @@ from textual.widgets import TextArea
 from quantchat.app.commands import COMMANDS
 from quantchat.app.messages import PromptSent, ScrollAsked
 from quantchat.app.textual_workarounds import XTERM_SHIFT_ENTER
-from quantchat.text import neutralise
 
 _TAKEN = ("f6", "f7")
 """Keys by which TextArea selects a line or all, and which we need more."""
@@ -82,10 +81,6 @@ class PromptBox(TextArea):
             event.stop()
             event.prevent_default()
             self._replace_via_keyboard(event.character, *self.selection)
-
-    async def _on_paste(self, event: events.Paste) -> None:
-        # What is pasted is drawn by this widget: neutral, and then sent as it is seen.
-        event.text = neutralise(event.text.replace("\r\n", "\n").replace("\r", "\n"))
 
     def action_newline(self) -> None:
         """Start a new line."""
