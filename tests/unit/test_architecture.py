@@ -68,6 +68,18 @@ def test_the_cache_of_a_published_model_is_as_transformers_holds_it(model: dict[
     assert kv_bytes(model["config"], 8192) == model["bytes"]
 
 
+LATENT: dict[str, Any] = {
+    "q_lora_rank": 16, "kv_lora_rank": 24, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8,
+    "v_head_dim": 12, "num_key_value_heads": 4,
+}  # fmt: skip
+INDEXED = {**LATENT, "index_n_heads": 2, "index_topk": 8, "n_group": 1, "topk_group": 1}
+LONGCAT = {
+    **LATENT, "model_type": "longcat_flash", "head_dim": 8, "n_routed_experts": 4,
+    "num_experts_per_tok": 2, "zero_expert_num": 2, "expert_ffn_hidden_size": 8,
+}  # fmt: skip
+MIMO: dict[str, Any] = {
+    "model_type": "mimo_v2_flash", "num_hidden_layers": 7, "moe_intermediate_size": 8,
+}  # fmt: skip
 TINY: dict[str, Any] = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4,
     "num_key_value_heads": 2, "vocab_size": 97, "num_local_experts": 4, "num_experts_per_tok": 1,
@@ -85,6 +97,15 @@ TINY: dict[str, Any] = {
             "layer_types": ["sliding_attention", "full_attention"] * 2, "num_kv_shared_layers": 2,
             "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 97,
         },
+        {"model_type": "deepseek_v32", **INDEXED},
+        {"model_type": "deepseek_v32", **INDEXED, "index_head_dim": 16},
+        {"model_type": "glm_moe_dsa", **INDEXED, "index_topk_freq": 2},
+        {"model_type": "glm_moe_dsa", **INDEXED, "index_topk_pattern": "FSSF"},
+        {"model_type": "glm_moe_dsa", **INDEXED, "indexer_types": ["full", "shared"] * 2},
+        {**LONGCAT, "num_layers": 2},
+        {**MIMO, "head_dim": 24, "v_head_dim": 8, "sliding_window": 20, "sliding_window_size": 20},
+        {**MIMO, "head_dim": 24, "v_head_dim": 8, "sliding_window": 20},
+        {**MIMO, "num_attention_heads": 8},
     ],
     ids=lambda config: config["model_type"],
 )  # fmt: skip
@@ -116,10 +137,13 @@ def test_other_spellings() -> None:
 
 
 _KEYS = [
-    *LLAMA_2_7B, "text_config", "layer_types", "sliding_window", "n_layer", "head_dim",
+    *LLAMA_2_7B, "text_config", "layer_types", "n_layer", "head_dim",
     "layers_block_type", "hybrid_override_pattern", "linear_attn_config", "attn_layer_indices",
     "attn_layer_period", "attn_layer_offset", "full_attention_interval", "block_types",
-    "hybrid_layer_pattern", "num_kv_shared_layers", "cross_attention_layers", "per_layer_config",
+    "hybrid_layer_pattern", "num_kv_shared_layers", "kv_lora_rank", "qk_rope_head_dim",
+    "index_head_dim", "index_topk_freq", "index_topk_pattern", "index_skip_topk_offset",
+    "model_type", "num_layers", "sliding_window", "sliding_window_size",
+    "cross_attention_layers", "per_layer_config",
 ]  # fmt: skip
 _values = st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.lists(st.integers())
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from fakes.gguf_file import write_gguf
 from fakes.model_folder import LLAMA_2_7B, gptq_tensors, llama_tensors, write_model
 from fakes.saved import SAMPLE
 from fakes.scripted_worker import Script, ScriptedMaker, resolved, starter
@@ -259,7 +260,7 @@ def test_the_demo_is_known_before_it_is_made() -> None:
 def test_what_is_not_here_is_not_known(profile: Profile) -> None:
     away = profile.variants[1].model_copy(update={"model": "org/away"})
     plain = profile.variants[0].model_copy(update={"model": profile.variants[1].model})
-    gguf = profile.variants[2].model_copy(update={"gguf_file": "a.gguf"})
+    gguf = profile.variants[2].model_copy(update={"gguf_file": "a.gguf", "model": "org/away"})
     changed = profile.model_copy(update={"variants": [profile.variants[0], away, plain, gguf]})
     plan = make_plan(changed, machine(gpu()))
     shown = [variant.label for variant in changed.variants]
@@ -272,7 +273,24 @@ def test_what_is_not_here_is_not_known(profile: Profile) -> None:
     assert problems[0] == ""
     assert "not here yet" in problems[1]
     assert "is not quantized" in problems[2]
-    assert "GGUF" in problems[3]
+    assert "not here yet" in problems[3]
+
+
+def test_a_gguf_file_is_reckoned_dequantized(profile: Profile, tmp_path: Path) -> None:
+    shapes = {name: shape for name, (_, shape) in llama_tensors(LLAMA_2_7B).items()}
+    write_gguf(tmp_path / "a.gguf", shapes, LLAMA_2_7B)
+    update: dict[str, Any] = {"gguf_file": "a.gguf", "model": str(tmp_path), "dtype": "bfloat16"}
+    gguf = profile.variants[2].model_copy(update=update)
+    wide = gguf.model_copy(update={"dtype": "auto"})
+    changed = profile.model_copy(update={"variants": [profile.variants[2], gguf, wide]})
+    bf16, narrow, full = make_plan(changed, machine()).variants
+    assert bf16.estimate is not None and narrow.estimate is not None and full.estimate is not None
+    assert narrow.estimate.weights == bf16.estimate.weights
+    assert narrow.estimate.kv_cache == bf16.estimate.kv_cache
+    assert full.estimate.weights == 2 * narrow.estimate.weights
+    assert "a.gguf is dequantized when it is loaded" in narrow.notes
+    ran = replace(resolved(), model=str(tmp_path), device="cpu")
+    assert predicted(gguf, files_of(gguf, ran), ran, 1512) == narrow.estimate
 
 
 def test_the_prediction_of_what_runs(profile: Profile, tmp_path: Path) -> None:

@@ -9,14 +9,20 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 import quantchat
+from fakes.probed import Probe
+from fakes.tiny_folder import tokenizer
+from fakes.tiny_llama import tiny_llama
 from quantchat.host.worker_process import WorkerEnded
 from quantchat.worker import text_bounds
+from quantchat.worker.engines.chat_template import check_template
 from quantchat.worker.failures import Refused, describe
+from quantchat.worker.protocol import Generate, Message, Sampling, Started
 from quantchat.worker.text_bounds import Interrupted, bounded
 
 LIMITS = (resource.RLIMIT_CPU, resource.RLIMIT_DATA, resource.RLIMIT_CORE)
@@ -27,6 +33,35 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_bounds, "SECONDS", 0.05)
     monkeypatch.setattr(text_bounds, "GRACE_S", 600)
     monkeypatch.setattr(text_bounds, "_TICK_S", 0.01)
+
+
+class Heard:
+    """Stands in for the outbox: what it was told."""
+
+    def __init__(self) -> None:
+        self.events: list[Started] = []
+        self.ended: list[tuple[int, str, int]] = []
+        self._tokens = 0
+
+    def send(self, event: Started) -> None:
+        self.events.append(event)
+
+    def begin(self, turn: int, prompt: Sequence[int] = ()) -> None:
+        self._tokens = 0
+
+    def token(self, token_id: int, time_ns: int) -> None:
+        self._tokens += 1
+
+    def failed(self, turn: int) -> bool:
+        return False
+
+    def end(self, turn: int, reason: str, finished_ns: int) -> None:
+        self.ended.append((turn, reason, self._tokens))
+
+
+def request(turn: int) -> Generate:
+    """One that asks for four tokens."""
+    return Generate(turn, [Message("user", "3 4 5")], Sampling(), 4, ignore_eos=True)
 
 
 def for_ever() -> None:
@@ -50,6 +85,16 @@ def test_a_template_of_a_billion_steps_is_interrupted() -> None:
         template.render()
 
 
+def test_a_template_without_an_end_is_refused_while_it_is_tried() -> None:
+    made = tokenizer()
+    made.chat_template = (
+        "{% for i in range(99999) %}{% for j in range(99999) %}{{ messages }}"
+        "{% endfor %}{% endfor %}"
+    )
+    with pytest.raises(Refused, match="trying the chat template takes more than"):
+        check_template(made, {})
+
+
 def test_a_library_that_goes_on_is_refused_all_the_same() -> None:
     def swallow() -> None:
         with contextlib.suppress(Exception):
@@ -69,6 +114,19 @@ def test_a_library_that_goes_on_is_refused_all_the_same() -> None:
 def test_a_stop_interrupts_at_once() -> None:
     with pytest.raises(Interrupted), bounded("it", lambda: True):
         for_ever()
+
+
+def test_a_stop_ends_an_answer_whose_prompt_is_still_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = Probe(tiny_llama(), "eager", long=8).decoder
+    heard = Heard()
+    monkeypatch.setattr(text_bounds, "SECONDS", 60)
+    with monkeypatch.context() as patched:
+        patched.setattr("quantchat.worker.decode.decoder.encode_prompt", lambda *_: for_ever())
+        decoder.answer(request(7), 5, heard, lambda turn: turn == 7)  # type: ignore[arg-type]
+    assert heard.events == [Started(7, 5, 0, 0)]
+    assert heard.ended == [(7, "stop", 0)]
+    decoder.answer(request(8), 5, heard, lambda turn: False)  # type: ignore[arg-type]
+    assert heard.ended[1:] == [(8, "length", 4)]  # and the next one is answered
 
 
 def test_memory_that_is_not_given_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +189,7 @@ def test_native_code_without_an_end_is_ended_by_the_kernel(tmp_path: Path) -> No
 def test_a_tokenizer_that_grows_its_text_is_ended(tmp_path: Path) -> None:
     """A normalizer that doubles the text forty times took 4.6 GB in 40 s while it was loaded."""
     doubling = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
-    tokenizer = {
+    state = {
         "version": "1.0",
         "added_tokens": [
             {
@@ -152,7 +210,7 @@ def test_a_tokenizer_that_grows_its_text_is_ended(tmp_path: Path) -> None:
         "padding": None,
         "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"},
     }
-    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (tmp_path / "tokenizer.json").write_text(json.dumps(state))
     file = str(tmp_path / "tokenizer.json")
     gone = ended(f"import tokenizers; tokenizers.Tokenizer.from_file({file!r})", tmp_path)
     assert gone.returncode in (-signal.SIGABRT, -signal.SIGXCPU), gone.log.read_text()

@@ -28,7 +28,7 @@ from quantchat.profile.model import (
     Transformers,
 )
 from quantchat.quantize.demo_shape import demo_files
-from quantchat.quantize.headers import read
+from quantchat.quantize.headers import read, read_gguf_of
 from quantchat.quantize.sources import Named, resolve
 from quantchat.quantize.workshop import Workshop
 from quantchat.text import one_line
@@ -184,8 +184,7 @@ def files_of(spec: AnyVariant, resolved: Resolved) -> ModelFiles | None:
     if isinstance(spec, OpenAI):
         return None
     try:
-        _refuse_gguf(spec)
-        return read(resolve(resolved.model), fetch=False)
+        return _headers(spec, resolve(resolved.model), fetch=False)
     except UserError:
         return None
 
@@ -212,7 +211,7 @@ def _variant(spec: AnyVariant, sample: DeviceSample, tokens: int, fetch: bool) -
     except UserError as error:
         return VariantPlan(spec.label, room, None, str(error), notes=risks)
     if not (spec.python or spec.env):
-        lacking = files.folder.missing_packages(spec.engine)
+        lacking = files.folder.missing_packages(spec.engine, gguf=bool(_gguf(spec)))
         told += [f"{problem.what}: {problem.mend}" for problem in lacking]
     reckoned = _estimate(spec, files, room.cuda, tokens)
     room = _elsewhere(spec, sample, files, reckoned) or room
@@ -233,36 +232,39 @@ def _files(spec: AnyVariant, fetch: bool) -> tuple[ModelFiles, list[str]]:
 
     Raises UserError where they are not there, and where the engine would refuse to load them.
     """
-    _refuse_gguf(spec)
+    gguf = _gguf(spec)
+    told = [f"{one_line(gguf)} is dequantized when it is loaded"] if gguf else []
     made = Workshop().find(spec)
     if made is not None:
-        files = _loadable(spec.engine, Named(made.model, made.revision), fetch)
+        files = _loadable(spec, Named(made.model, made.revision), fetch)
         if isinstance(spec, Gptq | AutoGptq) and files.quantization is None:
             raise UserError(
                 "is not quantized", where=made.model, mend="add [variants.quantize] to have it made"
             )
-        return files, []
+        return files, told
     if spec.model == DEMO_MODEL:
         return demo_files(), ["not made yet: reckoned from the demo's known shape"]
     quantized_here = isinstance(spec, Gptq | AutoGptq)
     engine = "transformers" if quantized_here else spec.engine
-    return _loadable(engine, resolve(spec.model), fetch), []
+    return _loadable(spec, resolve(spec.model), fetch, engine), told
 
 
-def _loadable(engine: str, named: Named, fetch: bool) -> ModelFiles:
-    files = read(named, fetch=fetch)
-    for problem in files.folder.problems(engine):
+def _loadable(spec: AnyVariant, named: Named, fetch: bool, engine: str = "") -> ModelFiles:
+    """What `spec` loads from `named`, by `engine` where that is not its own. Raises UserError."""
+    files = _headers(spec, named, fetch=fetch)
+    for problem in files.folder.problems(engine or spec.engine, gguf=bool(_gguf(spec))):
         raise UserError(problem.what, where=one_line(named.model), mend=problem.mend)
     return files
 
 
-def _refuse_gguf(spec: AnyVariant) -> None:
-    if isinstance(spec, Transformers) and spec.gguf_file:
-        raise UserError(
-            "the sizes in a GGUF file are not read",
-            where=one_line(spec.gguf_file),
-            mend="loaded, it takes 4 bytes a weight, or 2 where the variant names a dtype",
-        )
+def _headers(spec: AnyVariant, named: Named, *, fetch: bool) -> ModelFiles:
+    gguf = _gguf(spec)
+    return read_gguf_of(named, gguf) if gguf else read(named, fetch=fetch)
+
+
+def _gguf(spec: AnyVariant) -> str:
+    """The GGUF file whose weights `spec` loads, if it loads one."""
+    return (isinstance(spec, Transformers) and spec.gguf_file) or ""
 
 
 def _room(spec: AnyVariant, sample: DeviceSample) -> Room:

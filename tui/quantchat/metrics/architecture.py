@@ -46,6 +46,9 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 4, "sliding_window": 512, "hidden_size": 2304,
         "num_hidden_layers": 30, "vocab_size": 262144, "global_head_dim": 512,
     },
+    "mimo_v2_flash": {"head_dim": 192, "v_head_dim": 128, "sliding_window": 129},
+    "deepseek_v32": {"index_head_dim": 128},
+    "glm_moe_dsa": {"index_head_dim": 128},
     "qwen3_next": {"head_dim": 256, "num_key_value_heads": 2, "full_attention_interval": 4},
 }  # fmt: skip
 """Of transformers' configurations: a config that is published with what sees beside it leaves out
@@ -126,8 +129,9 @@ def read_architecture(config: Mapping[str, Any]) -> Architecture | None:
 
 
 def _layers(text: Mapping[str, Any]) -> int | None:
-    if text.get("model_type") == "longcat_flash":  # each of its blocks attends twice
-        return 2 * (_whole(text.get("num_layers")) or 0)
+    blocks = _whole(text.get("num_layers"))
+    if blocks and text.get("model_type") == "longcat_flash":  # each of its blocks attends twice
+        return 2 * blocks
     if layers := _number(text, "layers"):
         return layers
     named = text.get("hybrid_override_pattern") or text.get("layers_block_type")
@@ -141,7 +145,7 @@ def _width(text: Mapping[str, Any], hidden: int, heads: int, number: int, kind: 
     """Elements of keys and values of one token in layer `number`."""
     if (latent := _whole(text.get("kv_lora_rank"))) and "qk_rope_head_dim" in text:
         # Latent attention (DeepSeek-V2): transformers 5 caches the latent and the rotary key.
-        return latent + (_whole(text.get("qk_rope_head_dim")) or 0)
+        return latent + (_whole(text.get("qk_rope_head_dim")) or 0) + _indexer(text, number)
     kind_of_model = text.get("model_type")
     kv_heads = _number(text, "kv_heads") or heads
     size = _whole(text.get("head_dim")) or hidden // heads
@@ -164,8 +168,23 @@ def _width(text: Mapping[str, Any], hidden: int, heads: int, number: int, kind: 
     if kind_of_model == "mimo_v2_flash":
         values = _whole(text.get("v_head_dim")) or size
         if kind in _SLIDING:
-            kv_heads = _whole(text.get("swa_num_key_value_heads")) or kv_heads
+            kv_heads *= 2
     return kv_heads * (size + values)
+
+
+def _indexer(text: Mapping[str, Any], number: int) -> int:
+    """Elements of one token's key in the indexer of layer `number`, if that has its own one.
+
+    It picks the tokens that are attended to (DeepSeek-V3.2); several layers may share it (GLM-5).
+    """
+    size = _whole(text.get("index_head_dim")) or 0
+    kinds = text.get("indexer_types") or text.get("index_topk_pattern")
+    if isinstance(kinds, str | list) and number < len(kinds):
+        return 0 if kinds[number] in ("shared", "S") else size
+    offset = text.get("index_skip_topk_offset")
+    first = (offset if type(offset) is int else 2) - 1
+    every = _whole(text.get("index_topk_freq")) or 1
+    return size if max(number - first, 0) % every == 0 else 0
 
 
 # ------------------------------------------------------------ which layers have a cache
@@ -190,8 +209,8 @@ def _kinds(text: Mapping[str, Any], layers: int) -> list[str]:
 def _hybrid(text: Mapping[str, Any], layers: int) -> list[str] | None:
     """The layers of a model in which not all attend, by whichever key it was published with."""
 
-    def attending(numbers: list[int] | range) -> list[str]:
-        return ["full_attention" if n in numbers else "other" for n in range(layers)]
+    def attending(numbers: list[int] | range, others: str = "other") -> list[str]:
+        return ["full_attention" if n in numbers else others for n in range(layers)]
 
     blocks = text.get("layers_block_type")
     if isinstance(blocks, list) and len(blocks) == layers:  # Zamba2, Nemotron-H as 5 saves it
@@ -223,6 +242,8 @@ def _hybrid(text: Mapping[str, Any], layers: int) -> list[str] | None:
         ]
     if isinstance(flags := text.get("hybrid_layer_pattern"), list) and len(flags) == layers:
         return [_SLIDING[0] if flag == 1 else "full_attention" for flag in flags]  # MiMo
+    if text.get("model_type") == "mimo_v2_flash":
+        return attending([0, *range(5, layers, 6)], _SLIDING[0])
     return None
 
 
@@ -240,6 +261,8 @@ def _window(text: Mapping[str, Any], kind: str) -> int | None:
     """How many tokens a layer of this kind keeps: a sliding window of w keeps w − 1."""
     if kind in _SLIDING:
         found = _whole(text.get("sliding_window")) or _whole(text.get("attention_window_size"))
+        if text.get("model_type") == "mimo_v2_flash":  # by this key it does not count the query
+            found = (_whole(text.get("sliding_window_size")) or (found or 0) - 1) + 1
         window = None if text.get("use_sliding_window") is False else found
         return window and window - 1
     if kind == "chunked_attention":

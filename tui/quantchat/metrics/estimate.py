@@ -165,7 +165,9 @@ def _loading(
     if not cuda:
         # safetensors maps the files: their pages are resident until the system wants them back.
         if isinstance(spec, Transformers):
-            return 0  # those pages are the weights
+            # Those pages are the weights; of a GGUF file one tensor at a time is dequantized to
+            # float32, and copied.
+            return 2 * 4 * held.largest if spec.gguf_file else 0
         return files.bytes if isinstance(spec, BitsAndBytes) else held.total
     # GPTQ's kernels unpack a matrix to int32 to pack it anew; bitsandbytes quantizes one at a time.
     return held.largest * (4 if isinstance(spec, Gptq) else size)

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from quantchat import paths
 from quantchat.errors import UserError
 from quantchat.metrics.model_files import ModelFiles, TensorInfo
+from quantchat.quantize.gguf_header import read_gguf
 from quantchat.quantize.sources import Named
 from quantchat.text import one_line
 from quantchat.worker.engines.model_folder import CONFIG, QUANTIZE_CONFIGS
@@ -49,25 +50,40 @@ def read(named: Named, *, fetch: bool) -> ModelFiles:
             return read_folder(folder)
     if fetch:
         return _fetched(named)
-    raise UserError(
+    raise _not_here(named)
+
+
+def _not_here(named: Named) -> UserError:
+    return UserError(
         "its files are not here yet",
         where=one_line(named.model),
         mend="they are known once the model was downloaded",
     )
 
 
-def _cached(named: Named) -> Path | None:
-    """The folder in the Hugging Face cache, whole or in part."""
+def read_gguf_of(named: Named, name: str) -> ModelFiles:
+    """What the header of the GGUF file `name` says, in the folder of `named` or in the cache.
+
+    A hub is not asked: it tells the header of no GGUF file. Raises UserError.
+    """
+    folder = named.folder or _cached(named, name)
+    if folder is None:
+        raise _not_here(named)
+    return read_gguf(folder / name)
+
+
+def _cached(named: Named, file: str = CONFIG) -> Path | None:
+    """The folder in the Hugging Face cache, whole or in part, if `file` is there."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
-        config = try_to_load_from_cache(
-            named.model, "config.json", cache_dir=paths.hub_cache(), revision=named.revision
+        found = try_to_load_from_cache(
+            named.model, file, cache_dir=paths.hub_cache(), revision=named.revision
         )
     except HFValidationError:  # a name that no hub has
         return None
-    return Path(config).parent if isinstance(config, str) else None
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def read_folder(folder: Path) -> ModelFiles:

@@ -88,12 +88,15 @@ def is_subclass(tensor: Any) -> bool:
 
 
 def kv_cache_bytes(cache: Any) -> int:
-    """Bytes of a transformers `Cache`: 2 (K, V) x layers x heads x tokens x head size x dtype."""
+    """Bytes of a transformers `Cache`: 2 (K, V) x layers x heads x tokens x head size x dtype.
+
+    And the keys of an indexer (DeepSeek sparse attention), which grow beside them.
+    """
     total = 0
     for name in ("key_cache", "value_cache"):  # of transformers 4
         total += sum(t.numel() * t.element_size() for t in getattr(cache, name, None) or [])
     for layer in getattr(cache, "layers", None) or []:
-        for name in ("keys", "values"):
+        for name in ("keys", "values", "indexer_keys"):
             tensor = getattr(layer, name, None)
             if tensor is not None:
                 total += tensor.numel() * tensor.element_size()

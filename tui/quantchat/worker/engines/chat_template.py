@@ -7,6 +7,7 @@ from typing import Any
 
 from quantchat.worker.failures import Refused, on_one_line
 from quantchat.worker.protocol import Message
+from quantchat.worker.text_bounds import bounded
 
 _PROBE = "quantchat probe 7"
 """What nobody asks: a template that passes it on shows that it reads the user's words."""
@@ -18,10 +19,15 @@ def check_template(tokenizer: Any, variables: Mapping[str, Any]) -> None:
     """Render a short chat, and note in which form the template of `tokenizer` wants the content.
 
     Templates of models that also see loop over a message's parts: of a plain string they would
-    render its letters, or nothing. Raises Refused where nothing can be rendered, with the cure.
+    render its letters, or nothing. Raises Refused where nothing can be rendered, with the cure, and
+    where that has no end.
     """
-    if not tokenizer.chat_template:
-        return
+    if tokenizer.chat_template:
+        with bounded("trying the chat template"):
+            _try(tokenizer, variables)
+
+
+def _try(tokenizer: Any, variables: Mapping[str, Any]) -> None:
     try:
         for in_parts in (False, True):
             setattr(tokenizer, _IN_PARTS, in_parts)

@@ -97,8 +97,10 @@ def kind_named(model: str, doing: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
-            ValueError) as error:  # fmt: skip
+    except (ArithmeticError, AssertionError, AttributeError, FileNotFoundError, LookupError,
+            RuntimeError, TypeError, ValueError) as error:  # fmt: skip
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the system says so: without a number it is GPTQModel, of a tensor it has lost
         failure = describe(error, loading=model)
         if failure.kind != "bad_checkpoint" or "afetensor" in type(error).__name__:
             raise

@@ -91,7 +91,8 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     with kind_named(folder, "quantize"):
         _quantize(model, chats, device, Path(options["unfinished"]))
     report(layers, layers, "writing the checkpoint")
-    model.save(str(output))
+    with kind_named(folder, "write"):
+        model.save(str(output))
     tokenizer.save_pretrained(output)
     write_both(output)
     (output / CALIBRATION).write_bytes(calibration)
