@@ -42,7 +42,7 @@ def serving(
         def _answer(self, with_body: bool) -> None:
             asked.append(f"{self.command} {self.path} {self.headers.get('Range', '')}".strip())
             listing = re.fullmatch(
-                r"/api/models/([\w.-]+/[\w.-]+)/(revision|tree)/[\w.-]+",
+                r"/api/models/([\w.-]+/[\w.-]+)(?:/(revision|tree)/[\w.-]+)?",
                 self.path.partition("?")[0],
             )
             if login_page:
@@ -52,7 +52,7 @@ def serving(
                 self._refuse(401, "GatedRepo")
                 return
             if listing and (folder / listing[1]).is_dir():
-                self._list(folder / listing[1], listing[1], whole=listing[2] == "revision")
+                self._list(folder / listing[1], listing[1], whole=listing[2] != "tree")
                 return
             place = rf"/{kind}([\w.-]+/[\w.-]+)/resolve/[\w.-]+/([\w.-]+)"
             found = re.fullmatch(place, self.path)

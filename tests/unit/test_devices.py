@@ -86,6 +86,7 @@ def checkpoint(folder: Path, size: int) -> Path:
     for shard in ("a", "b"):
         (folder / f"{shard}.safetensors").write_bytes(bytes(size // 2))
     (folder / "tokenizer.json").write_bytes(bytes(FREE))
+    (folder / "config.json").write_text('{"model_type": "llama"}')
     return folder
 
 

@@ -74,7 +74,7 @@ def test_a_broken_profile_is_listed_with_its_error(folders: dict[Origin, Path]) 
     broken, folder, good = library.entries()
     assert broken.profile is None
     assert str(broken.error).startswith("profiles/broken.toml:1: this value is no TOML")
-    assert str(folder.error) == "profiles/folder.toml: is a folder"
+    assert str(folder.error) == "profiles/folder.toml: cannot be read: it is a folder"
     assert good.error is None
     assert good.profile is not None
     assert good.profile.name == "good of profiles"
