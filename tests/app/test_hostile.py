@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import unicodedata
 from dataclasses import asdict, replace
+from typing import Any
 
 import pytest
 from rich.segment import Segment
@@ -81,7 +82,9 @@ async def test_a_prompt(setup: Setup) -> None:
 
 async def test_what_a_worker_says_of_itself(setup: Setup) -> None:
     runs = resolved()
-    texts = {name: EVIL for name, value in asdict(runs).items() if isinstance(value, str)}
+    texts: dict[str, Any] = {
+        name: EVIL for name, value in asdict(runs).items() if isinstance(value, str)
+    }
     setup.left.resolved = replace(runs, **{**texts, "engine": runs.engine})
     setup.left.note = EVIL
     setup.right.loading = [Progress(EVIL, 1, 2, EVIL)]

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -74,9 +75,7 @@ def test_ten_thousand_payloads_are_text(terminal: Listener, tmp_path: Path) -> N
         wanted = {name(n + side * copy) for n in numbers for side in range(COPIES)}
         terminal.forget()
         terminal.type(f"say {numbers.start} {numbers.stop}{ENTER}")
-        terminal.wait_for_payloads(
-            wanted, lambda numbers=numbers: over(terminal) and shown_as_they_are(terminal, numbers)
-        )
+        terminal.wait_for_payloads(wanted, partial(shown_as_they_are, terminal, numbers))
         terminal.type(NEW_CHAT)
 
     terminal.forget()
@@ -112,8 +111,8 @@ def over(terminal: Listener) -> bool:
 
 
 def shown_as_they_are(terminal: Listener, numbers: range) -> bool:
-    """Whether blocks of code show each character of a payload, or its mark."""
-    return all(
+    """Whether the answers are over, and code shows each character of a payload, or its mark."""
+    return over(terminal) and all(
         neutralise(payload(number).replace(CUT, "")) in terminal.drawn
         for number in numbers
         if PLACES[number % len(PLACES)] == "fence"

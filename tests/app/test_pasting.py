@@ -32,16 +32,23 @@ def wrapped(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-@pytest.mark.parametrize("text", ["words of prose\n" * 83_000, "a" * 1_250_000])
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("words of prose\n" * 83_000, "1,245,000 characters"),
+        ("a" * 1_250_000, "1,250,000 characters"),
+        ("\n" * 40_000, "40,001 lines"),
+    ],
+)
 async def test_what_is_too_long_leaves_the_prompt_as_it_was(
-    setup: Setup, wrapped: list[int], text: str
+    setup: Setup, wrapped: list[int], text: str, told: str
 ) -> None:
     async with setup.running((80, 24)) as run:
         await run.ready()
         await run.pilot.press(*"draft")
         run.app.post_message(events.Paste(text))
         await see(run.pilot, "Not pasted")
-        await see(run.pilot, f"{len(text):,} characters")
+        await see(run.pilot, told)
         await see(run.pilot, "--prompts")
         await run.pilot.press("x")
         await wait_until(run.pilot, lambda: run.screen.prompt.text == "draftx", "what was typed")
@@ -66,6 +73,12 @@ async def test_what_has_room_is_there_to_its_last_character(
         run.app.post_message(events.Paste("\u202e" * 17))  # each is six characters as its mark
         await see(run.pilot, "102 characters")
         assert box.text == "␛" + "c" * 99
+        monkeypatch.setattr(pasting, "MOST_LINES", 3)
+        box.select_all()
+        run.app.post_message(events.Paste("1\n2\n3"))
+        await wait_until(run.pilot, lambda: box.text == "1\n2\n3", "three lines")
+        run.app.post_message(events.Paste("\n"))
+        await see(run.pilot, "2 lines: there is room for 1 of 3")
 
 
 async def test_a_box_of_one_line_takes_no_part_of_several(setup: Setup) -> None:
@@ -77,7 +90,7 @@ async def test_a_box_of_one_line_takes_no_part_of_several(setup: Setup) -> None:
         box.focus()
         before = box.value
         run.app.post_message(events.Paste("1\n2\r\n3"))
-        await see(run.pilot, "3 lines, and this box takes one")
+        await see(run.pilot, "3 lines: there is room for 1 of 1")
         assert box.value == before
         box.value = ""
         run.app.post_message(events.Paste("0.25\r\n"))

@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[2]
         ("soak.py", "docs/screen.md"),
         ("startup.py", "docs/screen.md"),
         ("watching.py", "docs/screen.md"),
+        ("heavy_text.py", "docs/screen.md"),
     ],
 )
 def test_a_page_shows_the_kept_result(benchmark: str, page: str) -> None:

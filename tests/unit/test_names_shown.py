@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -55,7 +56,9 @@ def neutral(text: str) -> str:
 
 def hostile() -> Snapshot:
     """A snapshot of variants that are called so, run so, and fail so."""
-    told = {each.name: NAME for each in dataclasses.fields(RESOLVED) if each.type == "str"}
+    told: dict[str, Any] = {
+        each.name: NAME for each in dataclasses.fields(RESOLVED) if each.type == "str"
+    }
     runs = dataclasses.replace(RESOLVED, libraries={NAME: NAME}, **told)
     failed = Failed("internal", NAME, NAME)
     return snapshot(

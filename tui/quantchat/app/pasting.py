@@ -19,6 +19,8 @@ from quantchat.text import neutralise
 LONGEST = 50_000
 """Characters that a text box takes. Textual wraps all of a text at once, and its last paragraph
 again with each key: 1.25 MB would stop the screen for seconds."""
+MOST_LINES = 2_500
+"""Lines that it takes: each costs more than its characters, in the box and where it is shown."""
 
 
 class PasteParser(XTermParser):
@@ -86,11 +88,9 @@ def _whole(paste: Callable[[Any, Paste], Any]) -> Callable[[Any, Paste], Any]:
     async def on_paste(box: TextArea | Input, event: Paste) -> None:
         text = event.text.replace("\r\n", "\n").replace("\r", "\n")
         if isinstance(box, Input):
-            text, there = text.strip("\n"), len(box.value) - len(box.selected_text)
-        else:
-            there = len(box.text) - len(box.selected_text)
+            text = text.strip("\n")
         event.text = text if len(text) > LONGEST else neutralise(text)
-        refused = _refused(box, event.text, LONGEST - there)
+        refused = _refused(box, event.text)
         if refused:
             event.stop()
             event.prevent_default()
@@ -104,13 +104,17 @@ def _whole(paste: Callable[[Any, Paste], Any]) -> Callable[[Any, Paste], Any]:
     return on_paste
 
 
-def _refused(box: TextArea | Input, text: str, room: int) -> str:
-    """Why `box`, which has room for so many characters, does not take `text`; empty if it does."""
-    if isinstance(box, Input) and "\n" in text:
-        return f"{text.count(chr(10)) + 1:,} lines, and this box takes one"
-    if len(text) <= room:
+def _refused(box: TextArea | Input, text: str) -> str:
+    """Why `box` has no room for `text` in place of what is selected; empty where it has."""
+    there, most = (box.value, 1) if isinstance(box, Input) else (box.text, MOST_LINES)
+    lines = most - there.count("\n") + box.selected_text.count("\n")
+    characters = LONGEST - len(there) + len(box.selected_text)
+    if len(text) > characters:
+        why = f"{len(text):,} characters: there is room for {max(0, characters):,} of {LONGEST:,}"
+    elif text.count("\n") >= lines:
+        why = f"{text.count(chr(10)) + 1:,} lines: there is room for {max(1, lines):,} of {most:,}"
+    else:
         return ""
-    why = f"{len(text):,} characters, and there is room for {max(0, room):,} of {LONGEST:,}"
     if box.id != "prompt":
         return why
     return f'{why}. `quantchat run --prompts FILE` sends a longer prompt: JSONL, {{"prompt": "…"}}'
