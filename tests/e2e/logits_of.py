@@ -34,7 +34,10 @@ def load(library: str, folder: str) -> Any:
         more["dtype"] = torch.bfloat16
     if library == "bitsandbytes, on loading":
         more["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
         )
     return AutoModelForCausalLM.from_pretrained(folder, device_map="cpu", **more)
 

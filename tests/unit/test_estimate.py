@@ -140,6 +140,7 @@ def test_a_finished_bitsandbytes_checkpoint_is_taken_as_it_lies() -> None:
 def test_experts_are_left_as_they_are() -> None:
     tensors = {
         "model.layers.0.mlp.experts.0.up_proj.weight": ("BF16", (256, 256)),
+        "model.layers.0.mlp.shared_experts.up_proj.weight": ("BF16", (256, 256)),
         "model.layers.0.self_attn.q_proj.weight": ("BF16", (256, 256)),
     }
     mixture = files(tensors)

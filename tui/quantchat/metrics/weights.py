@@ -33,6 +33,8 @@ from quantchat.metrics.model_files import (
 from quantchat.profile.model import AnyVariant, AutoGptq, BitsAndBytes, Gptq, Transformers
 
 _ROUTER = re.compile(r"\.(?:gate|router)\.weight$")
+_EXPERTS = re.compile(r"\.experts\.")
+"""Those that are chosen among: `shared_experts`, which every token passes, are linear layers."""
 _BLOCK = re.compile(r"\.\d+\.")
 _BESIDE = re.compile(r"visual|vision|audio|multi_modal|mm_projector|connector")
 _OWN_LINEARS = ("falcon",)
@@ -135,7 +137,7 @@ _END = "embeddings, norms and biases"
 
 def _left_plain(name: str, tensor: TensorInfo, files: ModelFiles, repacked: bool) -> str:
     """Which part of a model it is that bitsandbytes leaves as it is; empty where it quantizes."""
-    if "experts" in name and len(tensor.shape) > 1:
+    if _EXPERTS.search(name) and len(tensor.shape) > 1:
         return "experts"
     if not _is_linear(name, tensor, files.vocabulary) or _ROUTER.search(name):
         return _END
