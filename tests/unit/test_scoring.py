@@ -214,7 +214,7 @@ async def test_where_no_model_can_read_it_says_why(models: Path, tmp_path: Path)
 async def test_a_signal_ends_it_and_keeps_what_was_read(
     models: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    sent = []
+    sent: list[object] = []
 
     def told(label: str, _: object) -> None:
         if label == "far" and not sent:  # a second and a third one end more than the work
@@ -231,7 +231,7 @@ async def test_a_signal_ends_it_and_keeps_what_was_read(
 async def test_stopped_before_the_first_was_read_nothing_is_kept(
     models: Path, tmp_path: Path
 ) -> None:
-    sent = []
+    sent: list[object] = []
 
     def told(label: str, _: object) -> None:
         if not sent:
