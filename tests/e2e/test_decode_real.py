@@ -18,8 +18,10 @@ pytestmark = pytest.mark.model
 
 PROGRAM = Path(__file__).with_name("decode_in_modes.py")
 TOKENS = 64
-TIE_ULPS = 2
-"""Logits no further apart, in units of the dtype's rounding, are a tie: each was rounded once."""
+TIE_ULPS = 4
+"""Logits no further apart, in units of the dtype's rounding, are a tie. Thirty layers round before
+the last product does: two loops that round in another order choose between logits up to 2 apart
+where the processor multiplies bfloat16, and up to 4 where it does not (AVX2)."""
 FORCED_NATS = 0.1
 """Most that bfloat16's rounding was let move the logarithm of a probability, on average. A layer
 that reads another one's scales moves it by 10."""
