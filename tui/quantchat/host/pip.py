@@ -94,7 +94,7 @@ _REASONS: list[tuple[str, str, str, str]] = [
     ),
     (
         r"NewConnectionError|NameResolutionError|Failed to establish a new connection"
-        r"|Connection refused|Network is unreachable|[Tt]imed? ?out|Connection (?:broken|reset|aborted)"
+        r"|Network is unreachable|[Tt]imed? ?out|Connection (?:refused|broken|reset|aborted)"
         r"|\b5\d\d Server Error",
         "fetch_failed",
         "the package index cannot be reached",
