@@ -139,6 +139,7 @@ def test_what_transformers_cannot_answer_with_is_said_in_one_line(
             "compressed-tensors",
         ),
         ({"vision_config": {"model_type": "gemma3n_vision"}}, (), "bitsandbytes", "timm"),
+        ({"model_type": "qwen3_5"}, (), "gptq", "torchvision"),
         ({}, ("tokenizer.model",), "transformers", "sentencepiece"),
         ({}, ("tokenizer.model", "tokenizer.json"), "transformers", None),
         ({"quantization_config": GPTQ}, (), "gptq", None),  # its engine says so itself

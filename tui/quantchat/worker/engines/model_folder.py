@@ -71,6 +71,12 @@ _NO_DECODERS = (
 _TIMM = ("timm_wrapper", "timm_backbone", "gemma3n_vision")
 """Parts of a model that transformers builds by the package timm, by their `model_type`."""
 
+_VIDEO = frozenset(
+    ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
+)
+"""Kinds whose processor has a part for videos, which transformers builds by torchvision. GPTQModel
+loads the processor of each model that sees."""
+
 _FAST_TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt")
 """What a tokenizer of the tokenizers library is made of without another package."""
 
@@ -135,6 +141,8 @@ class ModelFolder:
         kinds = {str(part.get("model_type")) for part in _parts(self.config)}
         if kinds & set(_TIMM) and engine != "auto-gptq":
             wanted.append(("its vision tower", "timm", "timm"))
+        if kinds & _VIDEO and engine == "gptq":
+            wanted.append(("its processor, which GPTQModel loads,", "torchvision", "torchvision"))
         if "tokenizer.model" in self.names and self.names.isdisjoint(_FAST_TOKENIZERS):
             for package in ("sentencepiece", "protobuf"):
                 module = "google.protobuf" if package == "protobuf" else package
