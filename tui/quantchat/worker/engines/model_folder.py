@@ -71,9 +71,7 @@ _NO_DECODERS = (
 _TIMM = ("timm_wrapper", "timm_backbone", "gemma3n_vision")
 """Parts of a model that transformers builds by the package timm, by their `model_type`."""
 
-_VIDEO = frozenset(
-    ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
-)
+_VIDEO = frozenset(("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"))
 """Kinds whose processor has a part for videos, which transformers builds by torchvision. GPTQModel
 loads the processor of each model that sees."""
 
