@@ -30,6 +30,7 @@ LONG = 560
         ("bamba", "auto"),
         ("falcon_h1", "auto"),
         ("mamba2", "auto"),
+        ("mamba2", "generate"),
         ("gemma3_text", "auto"),
         ("qwen3_moe", "auto"),
         ("gpt2", "auto"),

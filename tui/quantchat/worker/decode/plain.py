@@ -9,6 +9,7 @@ streamer's queue, has two threads run torch and halves its speed on a CPU.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -39,10 +40,16 @@ class PlainLoop:
     def __init__(self, model: Any, device: Any, rules: CacheRules = ORDINARY) -> None:
         self._model = model
         self._rules = rules
+        """What the cache can be used for: one of states alone (Mamba 2) cannot tell how many tokens
+        it holds, which `generate` asks where it goes on from one."""
         self._named = cache_parameter(model)
         self._device = device
         self._ids: list[int] = []
         self._cache = plain_cache(model.config)
+        try:
+            self._cache.get_seq_length()
+        except ValueError:
+            self._rules = replace(rules, pieces=False)
 
     def rewind(self, prompt: list[int]) -> int:
         """Keep of the cache what `prompt` begins with; return how many tokens that is."""
