@@ -34,6 +34,7 @@ from quantchat.quantize.headers import read
 from quantchat.quantize.sources import resolve
 from quantchat.quantize.workshop import Workshop
 from quantchat.text import one_line
+from quantchat.worker.servers.connection import is_loopback
 
 DEFAULT_METHODS = ("gptq", "nf4")
 
@@ -320,8 +321,7 @@ def served_models(base: str) -> list[str]:
     """The names of the models that the server below `base` lists. Raises UserError."""
     where = one_line(base)
     host = urlsplit(base).hostname or ""
-    loopback = host in ("localhost", "::1") or host.startswith("127.")
-    proxies = urllib.request.ProxyHandler({} if loopback else None)
+    proxies = urllib.request.ProxyHandler({} if is_loopback(host) else None)
     try:
         with urllib.request.build_opener(proxies).open(
             f"{base}/models", timeout=_SERVER_ANSWERS_S

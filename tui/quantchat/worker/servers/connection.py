@@ -47,7 +47,7 @@ class Connection:
         # A proxy has nothing to do with loopback or a server of ours. Not even its address is
         # read: one of a scheme that the client does not know would end it.
         direct: dict[str, Any] = {}
-        if own or _is_loopback(parts.hostname or ""):
+        if own or is_loopback(parts.hostname or ""):
             direct = {"trust_env": False}
             if parts.scheme == "https":
                 direct["verify"] = ssl.create_default_context()  # which reads SSL_CERT_FILE
@@ -175,7 +175,8 @@ def _key(key_env: str) -> str:
     return key
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether `host` is this machine itself, which no proxy stands before."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
