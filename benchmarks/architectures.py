@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
 from fakes.tiny_architectures import ARCHITECTURES  # noqa: E402 - the tests' models
-from quantchat.metrics.host import cpu_name  # noqa: E402
+from quantchat.system.host import cpu_name  # noqa: E402
 
 RESULTS = HERE / "results" / "architectures.json"
 MODES = ("generate", "auto")

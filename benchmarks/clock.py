@@ -26,15 +26,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from quantchat.bench.comparison import Comparison
-from quantchat.bench.headless import measure
-from quantchat.bench.rounds import Plan, Task
+from quantchat.checkpoints.builder import Workshop
+from quantchat.features.measure.rounds import Plan, Task
+from quantchat.features.measure.run import measure
 from quantchat.host.worker_process import Place, Worker, start_worker
-from quantchat.metrics.latency import tpot_ms
 from quantchat.profile.library import find
 from quantchat.profile.load import load
-from quantchat.quantize.workshop import Workshop
-from quantchat.worker.protocol import Command, Event, Generate, Tokens
+from quantchat.session.comparison import Comparison
+from quantchat.statistics.latency import tpot_ms
+from quantchat.wire.messages import Command, Event, Generate, Tokens
 
 RESULTS = Path(__file__).parent / "results" / "clock.json"
 TOLERANCE = 0.02

@@ -28,7 +28,7 @@ from bandwidth import bandwidth
 from driving import Answer, ask, circumstances, demo_gguf, demo_loads, loaded, run
 
 from quantchat.host.worker_process import Worker
-from quantchat.worker.protocol import Generate, Load, Message, Ready, Sampling
+from quantchat.wire.messages import Generate, Load, Message, Ready, Sampling
 
 RESULTS = Path(__file__).parent / "results" / "decode.json"
 MODES = ("generate", "eager", "compile")

@@ -10,13 +10,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from quantchat.checkpoints.builder import Workshop
 from quantchat.host.worker_process import Place, Worker, WorkerEnded, start_worker
-from quantchat.metrics.latency import decode_throughput
 from quantchat.profile.library import find
 from quantchat.profile.load import load
 from quantchat.profile.model import DEMO_MODEL, AnyVariant, Transformers
-from quantchat.quantize.workshop import Workshop
-from quantchat.worker.protocol import (
+from quantchat.statistics.latency import decode_throughput
+from quantchat.wire.codec import ProtocolError
+from quantchat.wire.messages import (
     Event,
     Failed,
     Finished,
@@ -27,8 +28,7 @@ from quantchat.worker.protocol import (
     Started,
     Tokens,
 )
-from quantchat.worker.strict_json import ProtocolError
-from quantchat.worker.variant import Ledger
+from quantchat.wire.variant import Ledger
 
 T = TypeVar("T")
 

@@ -23,9 +23,9 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from fakes.heavy_text import SHAPES  # noqa: E402
 from quantchat.app import collector  # noqa: E402
-from quantchat.app.growing_text import GrowingText  # noqa: E402
+from quantchat.app.incremental_markdown import GrowingText  # noqa: E402
 from quantchat.app.textual_workarounds import draw_each_script  # noqa: E402
-from quantchat.metrics.host import cpu_name  # noqa: E402
+from quantchat.system.host import cpu_name  # noqa: E402
 
 RESULT = Path(__file__).parent / "results" / "heavy_text.json"
 SIZES = (15_000, 60_000)

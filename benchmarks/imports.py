@@ -31,9 +31,9 @@ ENGINES = {
 MOST_NAMED = 12
 _PROGRAM = """
 import collections, contextlib, json, sys, time
-from quantchat.worker import unneeded
+from quantchat.worker import import_pruning as unneeded
 from quantchat.worker.memory import resident_bytes
-from quantchat.worker.protocol import Load
+from quantchat.wire.messages import Load
 before = set(sys.modules)
 if sys.argv[3] == "hidden":
     unneeded.hide(Load(sys.argv[1], "", {}))

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from quantchat.metrics import statistics as ours
-from quantchat.metrics.statistics import Pair, Ratio, Row, interval_of, ratio_of
+from quantchat.statistics import intervals as ours
+from quantchat.statistics.intervals import Pair, Ratio, Row, interval_of, ratio_of
 
 RESULTS = Path(__file__).parent / "results" / "intervals.json"
 SEED = 20261130

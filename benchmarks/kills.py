@@ -34,8 +34,8 @@ sys.path.insert(0, str(HERE.parent / "tests"))
 
 from fakes.terminal import Terminal  # noqa: E402 - the tests' pseudo-terminal
 from quantchat import paths  # noqa: E402
+from quantchat.checkpoints.cache import CheckpointCache  # noqa: E402
 from quantchat.errors import UserError  # noqa: E402
-from quantchat.quantize.cache import CheckpointCache  # noqa: E402
 from quantchat.snapshot import recovered, store  # noqa: E402
 
 RESULTS = HERE / "results" / "kills.json"

@@ -25,10 +25,10 @@ from typing import Any
 from driving import circumstances
 
 from quantchat import corpus
-from quantchat.bench.score_plan import QUICK, WINDOW, ScorePlan
-from quantchat.bench.scoring import score
+from quantchat.checkpoints.builder import Workshop
+from quantchat.features.score.plan import QUICK, WINDOW, ScorePlan
+from quantchat.features.score.run import score
 from quantchat.profile.model import DEMO_MODEL, Profile, Transformers
-from quantchat.quantize.workshop import Workshop
 
 RESULTS = Path(__file__).parent / "results" / "llama_cpp.json"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.cli import main as quantchat
-from quantchat.report.figures import size
-from quantchat.report.score import divergence_cells, perplexity_cell, with_error
+from quantchat.document.figures import size
+from quantchat.document.shared_tables import with_error
+from quantchat.features.score.tables import divergence_cells, perplexity_cell
 from quantchat.snapshot.score import ScoredRecord, ScoreRecord
 
 HERE = Path(__file__).parent

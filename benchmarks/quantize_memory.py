@@ -23,13 +23,13 @@ from typing import Any
 
 from driving import circumstances
 
+from quantchat.checkpoints import headers
+from quantchat.checkpoints.builder import Workshop
+from quantchat.checkpoints.cache import read_made
 from quantchat.host.worker_process import Place, Worker, start_worker
 from quantchat.profile.model import DEMO_MODEL, Gptq, Transformers
 from quantchat.profile.quantize import Quantize
-from quantchat.quantize import headers
-from quantchat.quantize.cache import read_made
-from quantchat.quantize.workshop import Workshop
-from quantchat.worker.protocol import Progress
+from quantchat.wire.messages import Progress
 
 RESULTS = Path(__file__).parent / "results" / "quantize_memory.json"
 BEFORE = RESULTS.with_name("quantize_memory_kept.json")

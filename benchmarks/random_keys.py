@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from quantchat.app import terminal
-from quantchat.bench import live_variant
+from quantchat.session import live_variant
 
 terminal.quieten_textual()  # before anything imports Textual
 

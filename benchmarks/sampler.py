@@ -24,8 +24,8 @@ from typing import Any
 import psutil
 
 from quantchat.app.screens.comparison_view import SAMPLE_EVERY_S
-from quantchat.metrics.sampler import DeviceSampler
-from quantchat.worker.variant import Ledger
+from quantchat.system.sampler import DeviceSampler
+from quantchat.wire.variant import Ledger
 
 RESULTS = Path(__file__).parent / "results" / "sampler.json"
 GOAL_PERCENT = 1.0

@@ -34,10 +34,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from quantchat.metrics.statistics import Pair, ratio_of
 from quantchat.snapshot import store
-from quantchat.snapshot.columns import Column, Run, columns
+from quantchat.snapshot.compared_sides import Column, Run, columns
 from quantchat.snapshot.figures import FIGURES, Sampled
+from quantchat.statistics.intervals import Pair, ratio_of
 
 RESULTS = Path(__file__).parent / "results" / "self_comparison.json"
 REPETITIONS = 100

@@ -25,15 +25,15 @@ from typing import Any
 import psutil
 from driving import circumstances, demo_gguf, loaded, run
 
-from quantchat.bench.comparison import Comparison
-from quantchat.bench.headless import measure
-from quantchat.bench.prompts import DEFAULT
-from quantchat.bench.requests import load_request
-from quantchat.bench.rounds import Plan, Task
+from quantchat.checkpoints.builder import Workshop
+from quantchat.features.measure.rounds import Plan, Task
+from quantchat.features.measure.run import measure
 from quantchat.profile.model import DEMO_MODEL, Profile, Transformers
-from quantchat.quantize.workshop import Workshop
+from quantchat.session.comparison import Comparison
+from quantchat.session.prompts import DEFAULT
+from quantchat.session.requests import load_request
 from quantchat.snapshot.schema import AnswerRecord, Snapshot, TurnRecord
-from quantchat.worker.protocol import NO_ID, Force, Forced, Message
+from quantchat.wire.messages import NO_ID, Force, Forced, Message
 
 RESULTS = Path(__file__).parent / "results" / "servers.json"
 REQUIREMENTS = Path(__file__).parent / "llama_server.txt"

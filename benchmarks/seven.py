@@ -43,10 +43,10 @@ from seven_table import table
 from seven_variants import VARIANTS
 from shapes import SHAPES
 
-from quantchat.metrics.gpus import GpuSample
-from quantchat.metrics.sampler import DeviceSample, DeviceSampler
-from quantchat.worker.protocol import Load
-from quantchat.worker.versions import versions
+from quantchat.common.versions import versions
+from quantchat.system.gpus import GpuSample
+from quantchat.system.sampler import DeviceSample, DeviceSampler
+from quantchat.wire.messages import Load
 
 RESULTS = Path(__file__).parent / "results"
 MODES = ("generate", "graph", "eager", "compile")

@@ -15,9 +15,9 @@ from seven_progress import Progress
 from shapes import SHAPES
 
 from quantchat.host.worker_process import Worker
-from quantchat.metrics.memory import complete
-from quantchat.metrics.sampler import DeviceSampler
-from quantchat.worker.protocol import Generate, Load, Message, Ready, Sampling
+from quantchat.system.process_memory import complete
+from quantchat.system.sampler import DeviceSampler
+from quantchat.wire.messages import Generate, Load, Message, Ready, Sampling
 
 QUESTION = [Message("user", "Explain step by step how a bicycle stays upright.")]
 PLAIN = "generate"

@@ -13,7 +13,7 @@ from driving import NotRun, ask
 from seven_kept import measured
 from seven_measure import Asked, Side, serving
 
-from quantchat.worker.protocol import Load
+from quantchat.wire.messages import Load
 
 FAMILIES = ("GPTQ 4-bit", "NF4")
 """How the labels of each side's candidates begin."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantchat.worker.protocol import Load
+from quantchat.wire.messages import Load
 
 
 @dataclass(frozen=True)

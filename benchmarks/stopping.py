@@ -18,7 +18,7 @@ from typing import Any
 from driving import circumstances, demo_loads, loaded, run
 
 from quantchat.host.worker_process import Worker
-from quantchat.worker.protocol import Finished, Generate, Message, Prefilled, Sampling, Stop
+from quantchat.wire.messages import Finished, Generate, Message, Prefilled, Sampling, Stop
 
 RESULTS = Path(__file__).parent / "results" / "stopping.json"
 QUESTION = [Message("user", "Explain step by step how a bicycle stays upright.")]

@@ -12,7 +12,7 @@ import json
 from typing import Any
 
 from quality import HERE, kept, saved_by
-from quantchat.report.evaluation import cells
+from quantchat.features.tasks.tables import cells
 from quantchat.snapshot.evaluation import EvaluationRecord, flips
 
 RESULTS = HERE / "results" / "tasks.json"

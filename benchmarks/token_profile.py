@@ -25,7 +25,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from quantchat.worker.decode.modes import choose
-from quantchat.worker.engines import load
+from quantchat.worker.loaders import load
 from quantchat.worker.memory import Holdings
 
 CONTEXT = 128

@@ -16,7 +16,7 @@ from typing import Any
 
 from driving import ask, circumstances, demo_loads, loaded, run
 
-from quantchat.worker.protocol import Generate, Load, Message, Sampling
+from quantchat.wire.messages import Generate, Load, Message, Sampling
 
 RESULTS = Path(__file__).parent / "results" / "turns.json"
 QUESTIONS = ("Name a river of Europe.", "Name one more, and say where it ends.")

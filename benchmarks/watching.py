@@ -32,9 +32,9 @@ import psutil
 from driving import circumstances
 from session import ENTER, NEW_CHAT, SAVE, Session, keep, kept
 
-from quantchat.metrics.statistics import Pair, ratio_of
 from quantchat.snapshot import store
 from quantchat.snapshot.schema import AnswerRecord, TurnRecord
+from quantchat.statistics.intervals import Pair, ratio_of
 
 GOAL_PERCENT = 1.0
 ORDER = (True, False, False, True)
@@ -65,10 +65,10 @@ def show(folder: Path) -> int:
     """The demo on the screen of this process' terminal, with answers that all are long."""
     # As on a machine of one core: one decoding thread, which leaves the other core to spare.
     os.cpu_count = lambda: 1
-    import quantchat.bench.comparison as asks
+    import quantchat.session.comparison as asks
     from quantchat.app import run
-    from quantchat.bench.requests import chat_request
     from quantchat.profile import library, load
+    from quantchat.session.requests import chat_request
 
     asks.chat_request = functools.partial(chat_request, ignore_eos=True)  # type: ignore[attr-defined]
     demo = load.load(library.find("demo"))

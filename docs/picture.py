@@ -12,8 +12,8 @@ from pathlib import Path
 
 from quantchat.app.app import QuantchatApp
 from quantchat.app.screens.comparison import ComparisonScreen
-from quantchat.bench.live_variant import State
 from quantchat.profile import library, load
+from quantchat.session.live_variant import State
 
 SIZE = (120, 40)
 PROMPT = "What is the capital of France? Name three sights there."

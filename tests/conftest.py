@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, settings
 
 from fakes.openai_server import FakeServer, serving
 from quantchat import paths
+from quantchat.checkpoints.builder import Workshop
 from quantchat.profile import library
 from quantchat.profile.load import load
-from quantchat.quantize.workshop import Workshop
 
 # A busy machine is no fault of the code: properties are checked for truth, not for speed. And the
 # same code gets the same verdict each time; `--hypothesis-profile explore` looks for new examples.

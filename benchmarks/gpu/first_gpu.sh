@@ -105,7 +105,7 @@ marlin=
 if [ $BEST = graph ]; then # compiled now, for float16 as these checkpoints are
     python3 - > "$WORK/marlin.log" 2>&1 <<'P' & marlin=$!
 import time, torch
-from quantchat.worker.engines.kernel_build import built
+from quantchat.worker.loaders.kernel_build import built
 began = time.monotonic()
 problem = built("marlin", torch.float16, print, lambda progress: print(progress.detail, flush=True))
 print("marlin", problem or "built", round(time.monotonic() - began, 1), "s")

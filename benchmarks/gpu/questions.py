@@ -348,7 +348,7 @@ def _marlin(dtype: Any) -> Found:
         return {"skipped": "no GPU"}
     from gptqmodel.nn_modules.qlinear.marlin import MarlinLinear
 
-    from quantchat.worker.engines.kernel_build import built
+    from quantchat.worker.loaders.kernel_build import built
 
     began = time.perf_counter()
     problem = built("marlin", dtype, lambda stage: None, lambda progress: None)

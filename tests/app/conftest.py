@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from quantchat.app import terminal
-from quantchat.bench import live_variant
+from quantchat.session import live_variant
 
 terminal.quieten_textual()  # before anything imports Textual
 

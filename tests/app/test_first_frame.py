@@ -16,7 +16,7 @@ HEAVY = {
 FIRST_FRAME = """
 import asyncio, sys
 from quantchat.app.app import QuantchatApp
-from quantchat.bench.comparison import Comparison
+from quantchat.session.comparison import Comparison
 from quantchat.profile import library, load
 
 class NothingIsMade:
@@ -39,8 +39,12 @@ print(*sorted({name.partition(".")[0] for name in sys.modules}))
 
 
 LATER = {
-    *("psutil", "quantchat.metrics.sampler", "quantchat.snapshot.schema"),
-    *("quantchat.bench.record", "quantchat.bench.rounds", "quantchat.bench.voting"),
+    *("psutil", "quantchat.system.sampler", "quantchat.snapshot.schema"),
+    *(
+        "quantchat.session.recorder",
+        "quantchat.features.measure.rounds",
+        "quantchat.features.votes.voting",
+    ),
     *("quantchat.host.environments", "quantchat.host.pip"),
 }
 """What is imported after the first frame, or when it is asked for: each costs milliseconds."""
@@ -48,7 +52,7 @@ LATER = {
 UNTIL_THE_FRAME = """
 import asyncio, sys
 from quantchat.app.app import QuantchatApp
-from quantchat.bench.comparison import Comparison
+from quantchat.session.comparison import Comparison
 from quantchat.profile import library, load
 
 class OpensNothing(Comparison):
@@ -64,7 +68,7 @@ async def main():
 asyncio.run(main())
 """
 
-OF_THE_COMPARISON = {"pydantic", "tomllib", "quantchat.bench", "quantchat.app.screens.comparison"}
+OF_THE_COMPARISON = {"pydantic", "tomllib", "quantchat.session", "quantchat.app.screens.comparison"}
 
 UNTIL_THE_START = """
 import asyncio, sys

@@ -13,12 +13,12 @@ from textual.style import Style
 from fakes.screen_reader import see, see_gone, see_in
 from fakes.scripted_app import LEFT, RIGHT, SIZES, Setup
 from fakes.scripted_worker import likely
-from quantchat.app.screens.force import STYLES, marked
-from quantchat.bench.conversation import Answer
-from quantchat.bench.record import record
-from quantchat.metrics.surprise import LEVELS, Surprise, level
-from quantchat.report.surprise import forced
-from quantchat.worker.protocol import END, Force, Forced
+from quantchat.app.screens.cross_perplexity import STYLES, marked
+from quantchat.features.agreement.surprisal_text import forced
+from quantchat.session.conversation import Answer
+from quantchat.session.recorder import record
+from quantchat.statistics.surprisal import LEVELS, Surprise, level
+from quantchat.wire.messages import END, Force, Forced
 
 KEY = "ctrl+underscore"
 

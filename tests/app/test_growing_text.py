@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes.synthetic_text import KINDS, tokens
-from quantchat.app import growing_text
-from quantchat.app.growing_text import GrowingText
+from quantchat.app import incremental_markdown
+from quantchat.app.incremental_markdown import GrowingText
 from quantchat.app.markdown import Block, blocks, code_lines, code_text
 from quantchat.app.markdown_table import column_widths, table_lines
 
@@ -57,12 +57,12 @@ def test_what_is_parsed_again_does_not_grow_with_the_answer(
         longest = max(longest, len(source))
         return blocks(source)
 
-    monkeypatch.setattr(growing_text, "blocks", counted)
+    monkeypatch.setattr(incremental_markdown, "blocks", counted)
     chunk = 40
     pieces = tokens(kind, 6000)
     grown(pieces, chunk)
     most = max(len("".join(pieces[n : n + chunk])) for n in range(0, len(pieces), chunk))
-    assert longest <= growing_text.LONG + most + 100  # and the head of a table or fence
+    assert longest <= incremental_markdown.LONG + most + 100  # and the head of a table or fence
 
 
 SAMPLE = """# Head

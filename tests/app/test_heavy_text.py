@@ -10,8 +10,8 @@ from linkify_it import LinkifyIt  # type: ignore[import-untyped]
 from textual.content import Content, Span
 
 from fakes.heavy_text import SHAPES
-from quantchat.app import growing_text, markdown
-from quantchat.app.growing_text import DENSE, LONG, SLICE, GrowingText
+from quantchat.app import incremental_markdown, markdown
+from quantchat.app.incremental_markdown import DENSE, LONG, SLICE, GrowingText
 from quantchat.app.markdown import Block, blocks, code_lines
 
 HEADS = 2 * LONG
@@ -27,7 +27,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         calls.append(len(source))
         return blocks(source)
 
-    monkeypatch.setattr(growing_text, "blocks", counted)
+    monkeypatch.setattr(incremental_markdown, "blocks", counted)
     return calls
 
 
@@ -67,7 +67,7 @@ def test_no_more_is_taken_at_once_than_there_is_time_for(
     monkeypatch: pytest.MonkeyPatch, parsed: list[int]
 ) -> None:
     ticks = itertools.count()
-    monkeypatch.setattr(growing_text, "clock", lambda: float(next(ticks)))  # all takes long
+    monkeypatch.setattr(incremental_markdown, "clock", lambda: float(next(ticks)))  # all takes long
     text = GrowingText()
     text.feed("word " * 1000)
     assert len(parsed) == 1 and text.waits
@@ -92,7 +92,7 @@ def test_another_width_is_drawn_a_little_at_a_time(monkeypatch: pytest.MonkeyPat
     text.settle(said)
     text.finish()
     ticks = itertools.count()
-    monkeypatch.setattr(growing_text, "clock", lambda: float(next(ticks)))
+    monkeypatch.setattr(incremental_markdown, "clock", lambda: float(next(ticks)))
     text.fit(40)
     assert text.waits and text.height
     assert [text.line(n) for n in range(text.height)]  # until then the lines are those of before

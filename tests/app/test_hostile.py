@@ -17,7 +17,7 @@ from fakes.scripted_app import DEMO, Running, Setup
 from fakes.scripted_worker import resolved
 from quantchat.app.textual_workarounds import ControlGuard
 from quantchat.profile.model import Profile
-from quantchat.worker.protocol import Failed, Progress
+from quantchat.wire.messages import Failed, Progress
 
 EVIL = "\x1b]52;c;ZXZpbA==\x07\x1b[2J\x9b31m\u202eolleh\u2066[red]x[/red][/] [@click=app.quit]y[/]"
 SEEN = "␛]52;c;ZXZpbA==␇␛[2J⟨9B⟩31m⟨202E⟩olleh⟨2066⟩[red]x[/red][/]"

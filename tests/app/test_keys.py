@@ -11,7 +11,7 @@ from fakes.screen_reader import column, lines, see, see_gone, see_in, text, wait
 from fakes.scripted_app import LEFT, RIGHT, THIRD, Running, Setup
 from quantchat.app.commands import COMMANDS, Command
 from quantchat.app.screens.log import LogScreen
-from quantchat.worker.protocol import Generate, Stop
+from quantchat.wire.messages import Generate, Stop
 
 
 def generated(run: Running) -> list[Generate]:

@@ -9,7 +9,7 @@ from fakes.scripted_worker import MIB, ledger
 from quantchat.app.memory_track import MemoryTrack
 from quantchat.app.themes import VARIABLES
 from quantchat.app.widgets.live_panel import LivePanel, Scales
-from quantchat.metrics.memory import ProcessMemory
+from quantchat.system.process_memory import ProcessMemory
 
 
 class Panel(App[None]):

@@ -15,7 +15,7 @@ from fakes.scripted_app import LEFT, SIZES, Setup
 from fakes.scripted_machine import GPU, HOST
 from quantchat.app import themes
 from quantchat.app.widgets.device_line import machine, used_of
-from quantchat.metrics.sampler import DeviceSample
+from quantchat.system.sampler import DeviceSample
 
 
 def sample(*gpus: object) -> DeviceSample:

@@ -15,7 +15,7 @@ from quantchat.app.screens.measure import MeasuringScreen
 from quantchat.app.screens.measure_plan import MeasurePlanScreen
 from quantchat.snapshot import store
 from quantchat.snapshot.schema import Snapshot
-from quantchat.worker.protocol import Generate
+from quantchat.wire.messages import Generate
 
 
 def saved(run: Running) -> list[Snapshot]:

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from fakes.screen_reader import see, see_gone, wait_until
 from fakes.scripted_app import LEFT, RIGHT, SIZES, Running, Setup, profile
 from fakes.scripted_worker import likely
-from quantchat.app.widgets.parting_mark import Place, find
-from quantchat.bench.record import record
-from quantchat.report.parting import parts_at
-from quantchat.worker.protocol import END, Force, Forced, Stop
+from quantchat.app.widgets.divergence_mark import Place, find
+from quantchat.features.agreement.divergence_text import parts_at
+from quantchat.session.recorder import record
+from quantchat.wire.messages import END, Force, Forced, Stop
 
 
 def part(setup: Setup, left: str, right: str) -> None:

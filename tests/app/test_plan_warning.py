@@ -10,7 +10,7 @@ from fakes.model_folder import LLAMA_2_7B, gptq_tensors, llama_tensors, write_mo
 from fakes.screen_reader import see, text, wait_until
 from fakes.scripted_app import SIZES, Setup
 from fakes.scripted_machine import GPU, with_memory
-from quantchat.bench import plan
+from quantchat.features.memory_plan import plan
 from quantchat.profile.model import Profile
 
 GIB = 2**30

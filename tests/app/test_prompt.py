@@ -9,7 +9,7 @@ from textual._xterm_parser import XTermParser
 from fakes.screen_reader import lines, see, see_in, wait_until
 from fakes.scripted_app import Running, Setup
 from quantchat.app.textual_workarounds import tell_alt_enter
-from quantchat.worker.protocol import Generate
+from quantchat.wire.messages import Generate
 
 
 def sent(run: Running) -> list[str]:

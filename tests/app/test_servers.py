@@ -15,8 +15,8 @@ import pytest
 from fakes.openai_server import CHUNKS, FakeServer
 from fakes.screen_reader import column, see, see_in, text, wait_until
 from fakes.scripted_app import DEMO, LEFT, SIZES, Running, Setup
-from quantchat.bench.live_variant import State
 from quantchat.profile.model import Profile
+from quantchat.session.live_variant import State
 
 pytestmark = pytest.mark.parametrize("size", SIZES)
 

@@ -14,8 +14,8 @@ from fakes.scripted_worker import Script, ScriptedMaker, starter
 from quantchat import paths
 from quantchat.app.app import QuantchatApp
 from quantchat.app.screens.comparison import ComparisonScreen
-from quantchat.bench.comparison import Comparison
 from quantchat.profile.model import Profile
+from quantchat.session.comparison import Comparison
 from quantchat.snapshot import store
 
 OWN = """

@@ -10,9 +10,9 @@ import pytest
 from fakes.screen_reader import column, lines, see, see_gone, see_in, text, wait_until
 from fakes.scripted_app import LEFT, RIGHT, SIZES, Setup, profile
 from fakes.scripted_worker import MIB, resolved
-from quantchat.bench.live_variant import State
 from quantchat.profile.model import Profile
-from quantchat.worker.protocol import Failed, Progress
+from quantchat.session.live_variant import State
+from quantchat.wire.messages import Failed, Progress
 
 pytestmark = pytest.mark.parametrize("size", SIZES)
 

@@ -17,7 +17,7 @@ from fakes.scripted_app import Running, Setup, profile
 from quantchat.app.textual_workarounds import let_drawn_lines_go
 from quantchat.app.widgets.transcript import AT_ONCE, Transcript
 from quantchat.app.widgets.turn_view import TurnView
-from quantchat.bench.conversation import Answer, AnswerState
+from quantchat.session.conversation import Answer, AnswerState
 
 
 async def test_the_whole_text_is_the_authority(setup: Setup) -> None:

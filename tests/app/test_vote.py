@@ -13,8 +13,8 @@ from fakes.scripted_app import LEFT, RIGHT, SIZES, Running, Setup
 from quantchat.app import terminal
 from quantchat.app.screens import vote
 from quantchat.app.screens.vote import VoteScreen
-from quantchat.bench.voting import VotePlan
-from quantchat.worker.protocol import Failed, Progress
+from quantchat.features.votes.voting import VotePlan
+from quantchat.wire.messages import Failed, Progress
 
 TELLTALE = (LEFT, RIGHT, "GPTQ", "NF4", "Linear", "tok/s", "TTFT", "MiB", "ms", "faster")
 ENDS = "both answers are over"

@@ -18,7 +18,7 @@ import os
 import sys
 from typing import Any
 
-from quantchat.worker.protocol import Force, Generate, Load, Message, Sampling
+from quantchat.wire.messages import Force, Generate, Load, Message, Sampling
 
 PROMPTS = (
     "What is the capital of France?",
@@ -82,7 +82,7 @@ def logits_after(loaded: Any, prompt: str, said: list[int]) -> Any:
 
     A tie is one in these: a pass over all of it rounds otherwise.
     """
-    from quantchat.worker.decode.columns import readable
+    from quantchat.worker.decode.cpu.fused_weights import readable
     from quantchat.worker.decode.steps.eager import EagerStep
 
     step = EagerStep(loaded.model)
@@ -107,7 +107,7 @@ def main(load_json: str, tokens: int, modes: list[str]) -> list[dict[str, Any]]:
     import torch
 
     from quantchat.worker.decode.decoder import Decoder
-    from quantchat.worker.engines import load
+    from quantchat.worker.loaders import load
 
     loaded = load(Load(**json.loads(load_json)), lambda stage: None)
     plain = Decoder(loaded, "generate", lambda stage: None)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fakes.decoding import ENVIRONMENT
-from quantchat.worker.protocol import Load
+from quantchat.wire.messages import Load
 
 pytestmark = pytest.mark.model
 

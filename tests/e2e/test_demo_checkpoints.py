@@ -13,13 +13,13 @@ from typing import Any
 import psutil
 import pytest
 
+from quantchat.checkpoints.builder import Workshop
+from quantchat.checkpoints.verify import STAMP
+from quantchat.host.job_runner import JobFailed
 from quantchat.host.worker_process import Place, Worker, start_worker
 from quantchat.profile.model import DEMO_MODEL, BitsAndBytes, Gptq
 from quantchat.profile.quantize import Quantize
-from quantchat.quantize.maker import MakeFailed
-from quantchat.quantize.verify import STAMP
-from quantchat.quantize.workshop import Workshop
-from quantchat.worker.protocol import Failed, Finished, Generate, Load, Message, Progress, Sampling
+from quantchat.wire.messages import Failed, Finished, Generate, Load, Message, Progress, Sampling
 
 pytestmark = pytest.mark.model
 
@@ -102,7 +102,7 @@ async def test_a_group_that_does_not_fit_is_told_with_one_that_does(
 ) -> None:
     quantize = Quantize(group_size=128)
     spec = Gptq(label="g128", engine="gptq", model=DEMO_MODEL, quantize=quantize)
-    with pytest.raises(MakeFailed) as caught:
+    with pytest.raises(JobFailed) as caught:
         await Workshop().prepare(spec, lambda progress: None)
     assert caught.value.failure.kind == "unsupported"
     assert "128 does not divide the width 576" in caught.value.failure.reason

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from quantchat.host.job_runner import run_job
 from quantchat.host.worker_process import start_worker
-from quantchat.quantize.job import run_job
 
 
 async def test_kernels_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

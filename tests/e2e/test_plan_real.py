@@ -10,16 +10,17 @@ from typing import Any, TypeVar
 
 import pytest
 
-from quantchat.bench.plan import files_of, make_plan, predicted
+from quantchat.checkpoints.builder import Workshop
+from quantchat.checkpoints.headers import read_folder
+from quantchat.checkpoints.variant_files import files_of, predicted
+from quantchat.estimate.memory import estimate
+from quantchat.features.memory_plan.plan import make_plan
 from quantchat.host.worker_process import Place, Worker, start_worker
-from quantchat.metrics.estimate import estimate
-from quantchat.metrics.sampler import DeviceSampler
 from quantchat.profile import library
 from quantchat.profile.load import load
 from quantchat.profile.model import AnyVariant, BitsAndBytes, Profile, Transformers
-from quantchat.quantize.headers import read_folder
-from quantchat.quantize.workshop import Workshop
-from quantchat.worker.protocol import (
+from quantchat.system.sampler import DeviceSampler
+from quantchat.wire.messages import (
     Event,
     Failed,
     Finished,

@@ -18,11 +18,11 @@ import torch
 from fakes.hub_folder import as_in_hub_cache
 from fakes.tiny_adapter import adapter_in
 from fakes.tiny_folder import tiny_folder
+from quantchat.checkpoints.builder import Workshop
+from quantchat.checkpoints.cache import CheckpointCache, State, read_made
 from quantchat.profile.model import Gptq
 from quantchat.profile.quantize import Quantize
-from quantchat.quantize.cache import CheckpointCache, State, read_made
-from quantchat.quantize.workshop import Workshop
-from quantchat.worker.protocol import Progress
+from quantchat.wire.messages import Progress
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(900)]
 

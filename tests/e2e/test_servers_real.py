@@ -16,14 +16,14 @@ import psutil
 import pytest
 
 from fakes.waiting import PATIENCE_S
-from quantchat.bench.comparison import Comparison
-from quantchat.bench.conversation import Answer, Turn, text_divergence
-from quantchat.bench.live_variant import LiveVariant, State
+from quantchat.checkpoints.builder import Workshop
 from quantchat.errors import UserError
 from quantchat.host.environments import Environments
-from quantchat.metrics.sampler import DeviceSampler
 from quantchat.profile.model import DEMO_MODEL, Generation, Profile, Transformers
-from quantchat.quantize.workshop import Workshop
+from quantchat.session.comparison import Comparison
+from quantchat.session.conversation import Answer, Turn, text_divergence
+from quantchat.session.live_variant import LiveVariant, State
+from quantchat.system.sampler import DeviceSampler
 from quantchat.worker.servers.started import with_port
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(600)]

@@ -22,7 +22,7 @@ import pytest
 from fakes.waiting import PATIENCE_S
 from quantchat.errors import UserError
 from quantchat.host.worker_process import Place, Worker, WorkerEnded, start_worker
-from quantchat.worker.protocol import (
+from quantchat.wire.messages import (
     Event,
     Failed,
     Finished,
@@ -260,7 +260,7 @@ async def test_a_wrong_interpreter_is_one_line() -> None:
 OWNER = """
 import asyncio, sys
 from quantchat.host.worker_process import Place, start_worker
-from quantchat.worker.protocol import Load
+from quantchat.wire.messages import Load
 
 async def main():
     worker = await start_worker(Place("orphan"))

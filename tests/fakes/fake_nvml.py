@@ -1,5 +1,5 @@
 # ruff: noqa: N802, N815 - the names are NVML's own
-"""A driver made of plain data, at the seam `quantchat.metrics.nvml.Nvml`.
+"""A driver made of plain data, at the seam `quantchat.system.nvml.Nvml`.
 
 Its errors are pynvml's own, so that the error paths are those of a real driver.
 """

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.host.worker_process import Place, Worker
+from quantchat.wire.messages import Command, Done, Event, Hello, Prepare, Progress
 from quantchat.worker.failures import describe
-from quantchat.worker.protocol import Command, Done, Event, Hello, Prepare, Progress
 
 
 class JobsHere:

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from fakes.saved import SAMPLE, hostile_snapshots, hostile_text
 from fakes.scripted_worker import Script, ScriptedMaker, resolved, starter
-from quantchat.bench.comparison import Comparison
-from quantchat.bench.conversation import Order
-from quantchat.bench.headless import measure
-from quantchat.bench.rounds import Plan, Task
+from quantchat.features.measure.rounds import Plan, Task
+from quantchat.features.measure.run import measure
 from quantchat.profile.model import Profile
+from quantchat.session.comparison import Comparison
+from quantchat.session.conversation import Order
 from quantchat.snapshot.schema import (
     AnswerRecord,
     MeasurementRecord,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from fakes.waiting import until
-from quantchat.bench.comparison import Comparison
-from quantchat.bench.conversation import Turn
-from quantchat.bench.live_variant import LiveVariant, State
+from quantchat.checkpoints.builder import Workshop
 from quantchat.host.worker_process import start_worker
 from quantchat.profile.model import Profile
-from quantchat.quantize.workshop import Workshop
+from quantchat.session.comparison import Comparison
+from quantchat.session.conversation import Turn
+from quantchat.session.live_variant import LiveVariant, State
 
 
 class Opened:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from quantchat.host.leash import leash, leashed
+from quantchat.host.process_group import leash, leashed
 from quantchat.host.worker_process import Place, start_worker
 
 

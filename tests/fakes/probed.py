@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
+from quantchat.wire.messages import Force, Generate, Load, Message, Sampling, Started
 from quantchat.worker.decode.decoder import Decoder
-from quantchat.worker.engines.loaded import Loaded
-from quantchat.worker.protocol import Force, Generate, Load, Message, Sampling, Started
+from quantchat.worker.model.loaded import Loaded
 
 ROUNDING = 1e-3
 """Relative error of logits, in the Euclidean norm, that float32's rounding may make."""

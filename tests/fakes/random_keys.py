@@ -16,9 +16,9 @@ from fakes.scripted_machine import GPU, ScriptedMachine
 from fakes.scripted_worker import Script, ScriptedMaker, starter
 from quantchat.app.app import QuantchatApp
 from quantchat.app.commands import COMMANDS
-from quantchat.bench.comparison import Comparison
 from quantchat.profile.model import Profile
-from quantchat.worker.protocol import Generate
+from quantchat.session.comparison import Comparison
+from quantchat.wire.messages import Generate
 
 _COMMAND_KEYS = [key for one in COMMANDS if one.id != "quit" for key in one.keys.split(",")]
 _OTHER_KEYS = [

@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import quantchat.bench.comparison
-import quantchat.bench.doctor
+import quantchat.features.doctor.inspection
+import quantchat.session.comparison
 from fakes.evaluated import done as evaluated
 from fakes.evaluated import evaluation, figure
 from fakes.hostile_text import CUT, SAMPLE, payload
@@ -27,10 +27,10 @@ from quantchat import paths
 from quantchat.cli import main
 from quantchat.errors import UserError
 from quantchat.host.worker_process import Place, StartWorker, Worker
-from quantchat.metrics.memory import ProcessMemory
 from quantchat.snapshot import store
 from quantchat.snapshot.schema import Snapshot, TurnRecord
-from quantchat.worker.protocol import Failed, Generate
+from quantchat.system.process_memory import ProcessMemory
+from quantchat.wire.messages import Failed, Generate
 
 PROFILE = """
 name = "Run"
@@ -163,11 +163,11 @@ async def no_worker(place: Place) -> Worker:
 
 
 def all_commands(folder: Path) -> None:
-    quantchat.bench.comparison.Comparison = functools.partial(  # type: ignore[misc,assignment]
-        quantchat.bench.comparison.Comparison, start=workers(folder)
+    quantchat.session.comparison.Comparison = functools.partial(  # type: ignore[misc,assignment]
+        quantchat.session.comparison.Comparison, start=workers(folder)
     )
-    quantchat.bench.doctor.examine = functools.partial(
-        quantchat.bench.doctor.examine, start=no_worker
+    quantchat.features.doctor.inspection.examine = functools.partial(
+        quantchat.features.doctor.inspection.examine, start=no_worker
     )
     at = furnish(folder)
     for words in (

@@ -22,9 +22,9 @@ from fakes.hostile_text import COPIES, COUNT, CUT, payload  # noqa: E402
 from fakes.scripted_app import LEFT, RIGHT, profile  # noqa: E402
 from fakes.scripted_machine import ScriptedMachine  # noqa: E402
 from fakes.scripted_worker import Script, ScriptedMaker, resolved, starter  # noqa: E402
-from quantchat.bench.comparison import Comparison  # noqa: E402
 from quantchat.profile.model import Profile  # noqa: E402
-from quantchat.worker.protocol import Failed, Generate  # noqa: E402
+from quantchat.session.comparison import Comparison  # noqa: E402
+from quantchat.wire.messages import Failed, Generate  # noqa: E402
 
 STEP = 101
 """Every so many payloads one is told where there is no place for all."""

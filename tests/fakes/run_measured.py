@@ -11,11 +11,11 @@ import functools
 import sys
 from pathlib import Path
 
-import quantchat.bench.comparison
+import quantchat.session.comparison
 from fakes.scripted_worker import Script, starter
 from quantchat.cli import main
 from quantchat.host.worker_process import Place, Worker
-from quantchat.worker.protocol import Generate
+from quantchat.wire.messages import Generate
 
 FOLDER = Path(sys.argv[1])
 PROFILE = """
@@ -54,8 +54,8 @@ async def let_go() -> None:
     scripts["B"].gate.set()
 
 
-quantchat.bench.comparison.Comparison = functools.partial(  # type: ignore[misc,assignment]
-    quantchat.bench.comparison.Comparison, start=start
+quantchat.session.comparison.Comparison = functools.partial(  # type: ignore[misc,assignment]
+    quantchat.session.comparison.Comparison, start=start
 )
 (FOLDER / "run.toml").write_text(PROFILE)
 sys.exit(main(["run", str(FOLDER / "run.toml"), "--save", str(FOLDER / "saved")]))

@@ -26,9 +26,9 @@ from fakes.scripted_machine import ScriptedMachine  # noqa: E402
 from fakes.scripted_worker import Script, ScriptedMaker, starter  # noqa: E402
 from quantchat.app.screens.comparison import ComparisonScreen  # noqa: E402
 from quantchat.app.screens.help import HelpScreen  # noqa: E402
-from quantchat.bench.comparison import Comparison  # noqa: E402
 from quantchat.errors import UserError  # noqa: E402
 from quantchat.profile.model import Profile  # noqa: E402
+from quantchat.session.comparison import Comparison  # noqa: E402
 
 folder = Path(sys.argv[1])
 if "--stuck" not in sys.argv:

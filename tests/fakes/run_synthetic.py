@@ -25,9 +25,9 @@ from fakes.scripted_app import LEFT, RIGHT, profile  # noqa: E402
 from fakes.scripted_worker import Script, ScriptedMaker  # noqa: E402
 from fakes.synthetic_text import text, tokens, wanted  # noqa: E402
 from fakes.synthetic_worker import start_synthetic  # noqa: E402
-from quantchat.bench.comparison import Comparison  # noqa: E402
-from quantchat.bench.conversation import Answer, AnswerState, Conversation, Turn  # noqa: E402
 from quantchat.profile.model import Profile  # noqa: E402
+from quantchat.session.comparison import Comparison  # noqa: E402
+from quantchat.session.conversation import Answer, AnswerState, Conversation, Turn  # noqa: E402
 
 PER_TURN = 250
 folder = Path(sys.argv[1])

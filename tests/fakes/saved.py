@@ -9,11 +9,6 @@ from typing import Any
 from hypothesis import strategies as st
 
 from fakes.scored import hostile_scores, score_record
-from quantchat.metrics.gpus import GpuSample
-from quantchat.metrics.host import HostSample
-from quantchat.metrics.latency import TurnTiming
-from quantchat.metrics.memory import ProcessMemory
-from quantchat.metrics.sampler import DeviceSample
 from quantchat.snapshot.schema import (
     AnswerRecord,
     Environment,
@@ -23,8 +18,13 @@ from quantchat.snapshot.schema import (
     TurnRecord,
     VariantRecord,
 )
-from quantchat.worker.protocol import Failed, Sampling
-from quantchat.worker.variant import Ledger, Resolved
+from quantchat.statistics.latency import TurnTiming
+from quantchat.system.gpus import GpuSample
+from quantchat.system.host import HostSample
+from quantchat.system.process_memory import ProcessMemory
+from quantchat.system.sampler import DeviceSample
+from quantchat.wire.messages import Failed, Sampling
+from quantchat.wire.variant import Ledger, Resolved
 
 MS = 1_000_000
 MIB = 2**20

@@ -8,7 +8,6 @@ from typing import Any
 import numpy
 from hypothesis import strategies as st
 
-from quantchat.metrics.quality import Divergence, Quantity, divergence, perplexity
 from quantchat.snapshot.score import (
     PairRecord,
     ScoredRecord,
@@ -16,8 +15,9 @@ from quantchat.snapshot.score import (
     SettingRecord,
     StorageRecord,
 )
-from quantchat.worker.protocol import Failed
-from quantchat.worker.variant import Resolved
+from quantchat.statistics.quality import Divergence, Quantity, divergence, perplexity
+from quantchat.wire.messages import Failed
+from quantchat.wire.variant import Resolved
 
 WINDOWS = 8
 

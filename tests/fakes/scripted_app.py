@@ -16,12 +16,12 @@ from fakes.scripted_worker import MIB, Script, ScriptedMaker, resolved, starter
 from quantchat.app.app import QuantchatApp
 from quantchat.app.screens.comparison import ComparisonScreen
 from quantchat.app.widgets.turn_view import TurnView
-from quantchat.bench.comparison import Comparison
-from quantchat.bench.live_variant import State
-from quantchat.bench.voting import VotePlan
+from quantchat.features.votes.voting import VotePlan
 from quantchat.host.worker_process import Place, Worker, start_worker
-from quantchat.metrics.gpus import GpuSample
 from quantchat.profile.model import Profile
+from quantchat.session.comparison import Comparison
+from quantchat.session.live_variant import State
+from quantchat.system.gpus import GpuSample
 
 LEFT, RIGHT, THIRD = "GPTQ 4-bit", "NF4 double", "bf16"
 DEMO = "demo:smollm2-135m-instruct"

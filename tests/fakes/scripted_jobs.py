@@ -10,15 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.host.worker_process import Place, Worker, WorkerEnded
-from quantchat.worker.protocol import (
-    Command,
-    Done,
-    Event,
-    Failed,
-    Hello,
-    Prepare,
-    Progress,
-)
+from quantchat.wire.messages import Command, Done, Event, Failed, Hello, Prepare, Progress
 
 WRITES = {
     "dequantize": ("model.safetensors", b"bf16" * 64),

@@ -6,11 +6,11 @@ import threading
 import time
 from dataclasses import replace
 
-from quantchat.metrics.gpus import GpuSample
-from quantchat.metrics.host import HostSample
-from quantchat.metrics.memory import ProcessMemory
-from quantchat.metrics.sampler import DeviceSample, DeviceSampler
-from quantchat.worker.variant import SERVER, STARTED_SERVER, Ledger
+from quantchat.system.gpus import GpuSample
+from quantchat.system.host import HostSample
+from quantchat.system.process_memory import ProcessMemory
+from quantchat.system.sampler import DeviceSample, DeviceSampler
+from quantchat.wire.variant import SERVER, STARTED_SERVER, Ledger
 
 GIB = 2**30
 

@@ -14,10 +14,11 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from quantchat.checkpoints.maker import Prepared
+from quantchat.host.job_runner import JobFailed
 from quantchat.host.worker_process import Place, StartWorker, Worker, WorkerEnded
 from quantchat.profile.model import AnyVariant
-from quantchat.quantize.maker import MakeFailed, Prepared
-from quantchat.worker.protocol import (
+from quantchat.wire.messages import (
     Command,
     Event,
     Failed,
@@ -36,7 +37,7 @@ from quantchat.worker.protocol import (
     Stop,
     Tokens,
 )
-from quantchat.worker.variant import Ledger, Resolved
+from quantchat.wire.variant import Ledger, Resolved
 
 MIB = 2**20
 
@@ -311,7 +312,7 @@ class ScriptedMaker:
         if script.making_gate is not None:
             await script.making_gate.wait()
         if script.making_fails is not None:
-            raise MakeFailed(script.making_fails)
+            raise JobFailed(script.making_fails)
         return Prepared(spec.model)
 
 

@@ -45,11 +45,7 @@ def main(commands: int, events: int, life: int, parent: int) -> None:
     """Serve commands until the parent is gone."""
     from fakes.scripted_worker import ledger, resolved
     from fakes.synthetic_text import wanted
-    from quantchat.worker import lifeline
-    from quantchat.worker.failures import describe
-    from quantchat.worker.inbox import Inbox
-    from quantchat.worker.outbox import ALIVE_S, Outbox
-    from quantchat.worker.protocol import (
+    from quantchat.wire.messages import (
         VERSION,
         Generate,
         Hello,
@@ -59,11 +55,15 @@ def main(commands: int, events: int, life: int, parent: int) -> None:
         Ready,
         Started,
     )
+    from quantchat.worker import parent_watchdog
+    from quantchat.worker.failures import describe
+    from quantchat.worker.inbox import Inbox
+    from quantchat.worker.outbox import ALIVE_S, Outbox
 
     for fd in (commands, events):
         os.set_inheritable(fd, False)
-    lifeline.watch(life)
-    lifeline.die_with(parent)
+    parent_watchdog.watch(life)
+    parent_watchdog.die_with(parent)
     outbox = Outbox(events, ALIVE_S)
     inbox = Inbox(commands, lambda error: outbox.send(describe(error)))
     outbox.send(Hello(VERSION, os.getpid(), platform.python_version()))

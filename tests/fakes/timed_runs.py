@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fakes.saved import MS, RESOLVED, answer, snapshot, variant
-from quantchat.metrics.latency import TurnTiming
 from quantchat.snapshot.schema import (
     AnswerRecord,
     MeasurementRecord,
@@ -15,6 +14,7 @@ from quantchat.snapshot.schema import (
     TaskRecord,
     TurnRecord,
 )
+from quantchat.statistics.latency import TurnTiming
 
 TokenMs = Callable[[int, int], float]
 """Task and round, both counted from 1, to milliseconds a token."""

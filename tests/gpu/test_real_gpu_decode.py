@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from fakes.decoding import ENVIRONMENT, OPTIONS
+from quantchat.wire.messages import Load
 from quantchat.worker.decode.check import ULPS
-from quantchat.worker.protocol import Load
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("torch")]
 
@@ -49,7 +49,7 @@ def test_a_graph_follows_its_cache(
     from quantchat.worker.decode.norms import plain_norms
     from quantchat.worker.decode.steps.eager import EagerStep
     from quantchat.worker.decode.steps.graph import GraphStep
-    from quantchat.worker.engines import load
+    from quantchat.worker.loaders import load
 
     command = Load(
         engine, str(random_models[engine]), OPTIONS[engine], dtype="bfloat16", device="cuda:0"
@@ -77,7 +77,7 @@ def test_int8_is_decoded_eagerly_and_memory_is_given_back(random_models: dict[st
 
     from e2e.decode_in_modes import decode
     from quantchat.worker.decode.decoder import Decoder
-    from quantchat.worker.engines import load
+    from quantchat.worker.loaders import load
 
     options = {"quant_type": "int8", "double_quant": False, "compute_dtype": "auto"}
     model = str(random_models["bitsandbytes"])

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from quantchat.bench.plan import make_plan
+from quantchat.checkpoints.builder import Workshop
+from quantchat.features.memory_plan.plan import make_plan
 from quantchat.host.worker_process import Place, start_worker
-from quantchat.metrics.gpus import Gpus
-from quantchat.metrics.sampler import DeviceSampler
 from quantchat.profile.model import Profile
-from quantchat.quantize.workshop import Workshop
-from quantchat.worker.protocol import Failed, Load, Ready
+from quantchat.system.gpus import Gpus
+from quantchat.system.sampler import DeviceSampler
+from quantchat.wire.messages import Failed, Load, Ready
 
 pytestmark = pytest.mark.gpu
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from quantchat.metrics.sampler import DeviceSampler
+from quantchat.system.sampler import DeviceSampler
 
 pytestmark = pytest.mark.gpu
 
@@ -29,7 +29,7 @@ def test_what_a_process_holds_is_at_least_what_it_allocated(torch: Any) -> None:
     sampler = DeviceSampler()
     import os
 
-    from quantchat.worker.variant import Ledger
+    from quantchat.wire.variant import Ledger
 
     held = torch.empty(2**28, dtype=torch.uint8, device="cuda")
     reserved = torch.cuda.memory_reserved()

@@ -9,9 +9,10 @@ import pytest
 
 from e2e.decode_in_modes import PROMPTS, decode
 from fakes.decoding import OPTIONS
+from quantchat.wire.messages import Load
 from quantchat.worker.decode.decoder import Decoder
-from quantchat.worker.engines import gptq_engine, load, loaded
-from quantchat.worker.protocol import Load
+from quantchat.worker.loaders import gptq, load
+from quantchat.worker.model import loaded
 
 pytestmark = [pytest.mark.gpu, pytest.mark.model]
 
@@ -57,7 +58,7 @@ def test_both_together(
     expected = [decode(alone, prompt, TOKENS) for prompt in PROMPTS]
 
     size = WEIGHTS[engine]
-    for module in (loaded, gptq_engine):
+    for module in (loaded, gptq):
         monkeypatch.setattr(module, "rooms", lambda *_: {0: int(0.7 * size), 1: 2 * size})
     ready, spread = started(engine, model, "auto", "auto")
     assert ready.devices == ["cuda:0", "cuda:1"]

@@ -15,18 +15,19 @@ from pydantic import ValidationError
 from fakes.tiny_adapter import adapter_in
 from fakes.tiny_folder import tiny_folder
 from fakes.tiny_llama import tiny_llama
+from quantchat.common.adapter_folder import CONFIG, WEIGHTS
 from quantchat.profile.load import loads
 from quantchat.profile.mistakes import mistakes
 from quantchat.profile.model import BitsAndBytes, Profile, merged_adapter
-from quantchat.worker.decode.kernels import product
+from quantchat.wire.messages import Load
+from quantchat.worker.decode.cpu.kernels import product
+from quantchat.worker.decode.cpu.llama_step import llama_step
 from quantchat.worker.decode.modes import choose
-from quantchat.worker.decode.steps.llama import llama_step
-from quantchat.worker.engines import load
-from quantchat.worker.engines.adapter import CONFIG, WEIGHTS, attach, merge, opened
-from quantchat.worker.engines.loaded import Loaded
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import merge_adapter
-from quantchat.worker.protocol import Load
+from quantchat.worker.loaders import load
+from quantchat.worker.model.adapter import attach, merge, opened
+from quantchat.worker.model.loaded import Loaded
 
 peft = pytest.importorskip("peft", reason="peft is not installed")
 
@@ -81,8 +82,8 @@ def test_every_loop_computes_it(folders: tuple[Path, Path], decode: str) -> None
 
 
 def greedy(loop: Any, prompt: list[int]) -> list[int]:
+    from quantchat.wire.messages import Sampling
     from quantchat.worker.decode.turn import Turn
-    from quantchat.worker.protocol import Sampling
 
     heard: list[int] = []
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes.model_folder import LLAMA_2_7B
-from quantchat.metrics.architecture import read_architecture
+from quantchat.estimate.architecture import read_architecture
 
 
 def kv_bytes(config: dict[str, Any], tokens: int) -> int:

@@ -12,10 +12,10 @@ from torch.nn import functional
 from fakes.saved import RESOLVED
 from fakes.tiny_folder import tiny_folder
 from quantchat.host.worker_process import SURROUNDINGS
+from quantchat.wire.messages import Load
 from quantchat.worker.decode.attention import BackendRecord
 from quantchat.worker.decode.decoder import Decoder
-from quantchat.worker.engines import load
-from quantchat.worker.protocol import Load
+from quantchat.worker.loaders import load
 
 
 def attend(queries: int, keys: int, **options: Any) -> Any:

@@ -233,7 +233,7 @@ def test_a_command_works_without_a_standard_stream(closed: str, tmp_path: Path) 
 def test_what_is_opened_next_is_not_mixed_up_with_a_stream(tmp_path: Path) -> None:
     """A file opened after the start would have got descriptor 1, and what is printed with it."""
     code = (
-        "from quantchat.cli.streams import open_closed_streams\n"
+        "from quantchat.console.streams import open_closed_streams\n"
         "open_closed_streams()\n"
         f"file = open({str(tmp_path / 'f')!r}, 'w')\n"
         "print('printed')\n"

@@ -12,10 +12,10 @@ from transformers import Gemma3Config, GPT2Config
 
 from fakes.tiny_folder import tiny_folder, tokenizer
 from fakes.tiny_llama import tiny_llama
+from quantchat.common.calibration_text import read
 from quantchat.worker.jobs import calibrate, collect
-from quantchat.worker.jobs.amount import ENOUGH, Amount, amount
-from quantchat.worker.jobs.calibration_text import read
-from quantchat.worker.jobs.groups import widest, widest_of
+from quantchat.worker.jobs.calibration_size import ENOUGH, Amount, amount
+from quantchat.worker.jobs.layer_widths import widest, widest_of
 
 NONE = {"samples": None, "sample_tokens": None}
 

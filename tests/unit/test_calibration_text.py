@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes.tiny_folder import tokenizer
+from quantchat.common.calibration_text import ROLES, parse_jsonl, parse_plain, read
+from quantchat.common.input_files import Unreadable
 from quantchat.worker.failures import Refused
-from quantchat.worker.input_files import Unreadable
-from quantchat.worker.jobs import chats, collect
-from quantchat.worker.jobs.calibration_text import ROLES, parse_jsonl, parse_plain, read
+from quantchat.worker.jobs import calibration_io, collect
 
 texts = st.text(min_size=1).filter(lambda text: text.strip() != "")
 messages = st.fixed_dictionaries({"role": st.sampled_from(ROLES), "content": st.text()})
@@ -170,9 +170,11 @@ def test_of_few_samples_few_are_held_out(
 def test_a_chat_is_read_in_the_models_template() -> None:
     cutter = tokenizer(begins=True)
     cutter.chat_template = TEMPLATE
-    told = chats.ids({"messages": [{"role": "user", "content": "ab"}]}, cutter)
-    assert cutter.decode(told) == cutter.decode(chats.ids({"text": "[user]ab"}, cutter)[1:])
-    assert len(chats.ids({"text": "[user]ab"}, cutter, 3)) == 3
+    told = calibration_io.ids({"messages": [{"role": "user", "content": "ab"}]}, cutter)
+    assert cutter.decode(told) == cutter.decode(
+        calibration_io.ids({"text": "[user]ab"}, cutter)[1:]
+    )
+    assert len(calibration_io.ids({"text": "[user]ab"}, cutter, 3)) == 3
 
 
 def test_the_template_is_told_what_the_variant_tells_it(run: Any, tmp_path: Path) -> None:
@@ -185,7 +187,10 @@ def test_the_template_is_told_what_the_variant_tells_it(run: Any, tmp_path: Path
         run(file, **kwargs)
         assert (tmp_path / "output" / "chats.txt").read_text() == f"[user]Hello{end}"
     chat = {"messages": [{"role": "user", "content": "ab"}]}
-    assert len(chats.ids(chat, cutter)) == len(chats.ids(chat, cutter, None, {"think": True})) + 2
+    assert (
+        len(calibration_io.ids(chat, cutter))
+        == len(calibration_io.ids(chat, cutter, None, {"think": True})) + 2
+    )
 
 
 def test_chats_want_a_template(run: Any, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ import pytest
 from filelock import FileLock
 from rich.console import Console
 
+from quantchat.checkpoints.cache import CheckpointCache, Entry, Site, State
 from quantchat.cli import main
-from quantchat.quantize.cache import CheckpointCache, Entry, Site, State
 from quantchat.report.cache import cache_table
 
 Capture = pytest.CaptureFixture[str]

@@ -15,16 +15,17 @@ import pytest
 
 from fakes.model_folder import LLAMA_2_7B, llama_tensors, write_model
 from fakes.scripted_jobs import Jobs
+from quantchat.checkpoints import export
+from quantchat.checkpoints.builder import Workshop
 from quantchat.cli import main
-from quantchat.cli.quantize import _GPTQ_ONLY
 from quantchat.errors import UserError
+from quantchat.features.quantize import outcome
+from quantchat.features.quantize.cli import _GPTQ_ONLY
+from quantchat.host.job_runner import run_job
 from quantchat.profile.load import loads
 from quantchat.profile.model import Gptq
 from quantchat.profile.quantize import Quantize
-from quantchat.quantize import export, outcome
-from quantchat.quantize.job import run_job
-from quantchat.quantize.workshop import Workshop
-from quantchat.worker.protocol import Failed
+from quantchat.wire.messages import Failed
 
 Capture = pytest.CaptureFixture[str]
 LOSSES = [
@@ -292,7 +293,7 @@ def test_perplexities_over_other_tokens_are_not_compared(
     async def read(*args: Any) -> Any:
         return Results(await run_job(*args))
 
-    monkeypatch.setattr("quantchat.quantize.outcome.run_job", read)
+    monkeypatch.setattr("quantchat.features.quantize.outcome.run_job", read)
     assert main(["quantize", "model"]) == 0
     said = capsys.readouterr().out
     assert said.count("12.18 ±0.27") == 2

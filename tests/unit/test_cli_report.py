@@ -11,8 +11,8 @@ import pytest
 from fakes.measured import measured
 from fakes.saved import snapshot
 from quantchat.cli import main
-from quantchat.report import drawing
-from quantchat.report.drawing import Plot
+from quantchat.document import drawing
+from quantchat.document.drawing import Plot
 from quantchat.snapshot import store
 
 Capture = pytest.CaptureFixture[str]

@@ -57,7 +57,7 @@ def test_the_list_says_what_each_is(
     files = {store.save(one, folder).name: kind for kind, one in saved.items()}
     newer = json.loads(store.dumps(snapshot())) | {"schema_version": 99}
     (folder / "20990101T000000Z-newer.json").write_text(json.dumps(newer))
-    monkeypatch.setattr("quantchat.cli.console.PIPE_WIDTH", 50)
+    monkeypatch.setattr("quantchat.console.console.PIPE_WIDTH", 50)
     assert main(["snapshots"]) == 0
     lines = capsys.readouterr().out.splitlines()
     for name, kind in files.items():  # each name whole, on a line of its own

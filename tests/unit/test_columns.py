@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from quantchat.worker.decode.columns import part, readable
+from quantchat.worker.decode.cpu.fused_weights import part, readable
 
 
 class Careless(torch.nn.Module):  # type: ignore[misc]

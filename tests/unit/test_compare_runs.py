@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from fakes.saved import RESOLVED, snapshot, variant
 from fakes.timed_runs import measured
 from quantchat.errors import UserError
-from quantchat.snapshot.columns import Run, letters
 from quantchat.snapshot.compare import RunsCompared, compare_runs
+from quantchat.snapshot.compared_sides import Run, letters
+from quantchat.snapshot.run_diff import NotComparable
 from quantchat.snapshot.schema import Snapshot
-from quantchat.snapshot.setups import NotComparable
 
 
 def compared(*snapshots: Snapshot, force: bool = False) -> RunsCompared:

@@ -9,17 +9,17 @@ import pytest
 
 from fakes.scripted_worker import Script, ScriptedMaker, starter
 from fakes.waiting import until
-from quantchat.bench.comparison import (
+from quantchat.profile.model import Generation, Profile
+from quantchat.session.comparison import (
     Change,
     Comparison,
     ConversationChanged,
     TurnEnded,
     TurnStarted,
 )
-from quantchat.bench.conversation import AnswerState
-from quantchat.bench.live_variant import State
-from quantchat.profile.model import Generation, Profile
-from quantchat.worker.protocol import Failed, Generate, Progress, Stop
+from quantchat.session.conversation import AnswerState
+from quantchat.session.live_variant import State
+from quantchat.wire.messages import Failed, Generate, Progress, Stop
 
 Scripts = dict[str, Script]
 

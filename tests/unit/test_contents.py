@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from fakes.tiny_llama import tiny_llama
-from quantchat.worker.decode import kernels
-from quantchat.worker.engines.contents import Contents, beside_the_decoder, label, unpacked
+from quantchat.worker.decode.cpu import kernels
 from quantchat.worker.memory import Holdings
+from quantchat.worker.model.contents import Contents, beside_the_decoder, label, unpacked
 
 
 class Packed(torch.nn.Module):  # type: ignore[misc]

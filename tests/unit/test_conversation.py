@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from quantchat.bench.conversation import Answer, AnswerState, Conversation, divergence_point
-from quantchat.worker.protocol import Message
+from quantchat.session.conversation import Answer, AnswerState, Conversation, divergence_point
+from quantchat.wire.messages import Message
 
 
 def said(variant: str, text: str = "", ids: list[int] | None = None, over: bool = True) -> Answer:

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from quantchat.worker import cuda_build
-from quantchat.worker.cuda_build import Toolkit, choose, lacking, toolkits, use
+from quantchat.common import cuda_toolkit
+from quantchat.common.cuda_toolkit import Toolkit, choose, lacking, toolkits, use
 
 
 def script(path: Path, text: str) -> Path:
@@ -46,7 +46,7 @@ class Machine:
             folder.mkdir()
         for tool in ("c++", "ninja"):
             script(self.path / tool, "")
-        monkeypatch.setattr(cuda_build, "_SYSTEM", self.local)
+        monkeypatch.setattr(cuda_toolkit, "_SYSTEM", self.local)
         monkeypatch.setattr(sysconfig, "get_path", lambda name: str(self.site))
         monkeypatch.setenv("PATH", str(self.path))
         monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(root / "compiled"))

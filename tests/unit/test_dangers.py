@@ -12,15 +12,15 @@ from rich.console import Console
 
 from fakes.scripted_worker import Script, ScriptedMaker, starter
 from fakes.scripted_worker import resolved as resolved_as
-from quantchat.bench.comparison import Comparison
-from quantchat.bench.rounds import Plan, Task
 from quantchat.cli import main
-from quantchat.cli.measuring import measured
+from quantchat.document.snapshot_tables import variants_table
+from quantchat.features.measure.printing import measured
+from quantchat.features.measure.rounds import Plan, Task
 from quantchat.profile.model import Profile
-from quantchat.report.tables import variants_table
+from quantchat.session.comparison import Comparison
 from quantchat.snapshot import store
-from quantchat.worker.engines.pickles import refuse_pickled
 from quantchat.worker.failures import Refused
+from quantchat.worker.model.pickles import refuse_pickled
 
 Capture = pytest.CaptureFixture[str]
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from fakes.tiny_llama import VOCABULARY, tiny_llama
-from quantchat.worker.decode.buckets import bucket, buckets
+from quantchat.common.memory_rules import bucket, buckets
 from quantchat.worker.decode.growing_cache import GrowingLayer
 from quantchat.worker.decode.steps import Step
 from quantchat.worker.decode.steps.graph import GraphStep
-from quantchat.worker.decode.steps.slot import SlotStep
+from quantchat.worker.decode.steps.static import SlotStep
 from quantchat.worker.failures import Refused
 
 TOKENS = [5, 60, 7, 33, 2, 90, 41, 8, 15, 77]

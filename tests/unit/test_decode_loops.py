@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from transformers import GenerationConfig
 
 from fakes.tiny_llama import VOCABULARY, tiny_llama
-from quantchat.worker.decode import plain
+from quantchat.wire.messages import Prefilled, Sampling
+from quantchat.worker.decode import generate_loop
+from quantchat.worker.decode.cpu.llama_step import llama_step
+from quantchat.worker.decode.generate_loop import PIECES_AFTER_A_CACHE, PlainLoop
 from quantchat.worker.decode.loop import Loop, common_prefix
-from quantchat.worker.decode.own import AHEAD, CHUNK, OwnLoop, Reader
-from quantchat.worker.decode.plain import PIECES_AFTER_A_CACHE, PlainLoop
+from quantchat.worker.decode.native_loop import AHEAD, CHUNK, OwnLoop, Reader
 from quantchat.worker.decode.steps.eager import EagerStep
-from quantchat.worker.decode.steps.llama import llama_step
 from quantchat.worker.decode.turn import Turn
 from quantchat.worker.decode.unfollowed import unfollowed
-from quantchat.worker.protocol import Prefilled, Sampling
 
 CPU = torch.device("cpu")
 
@@ -167,7 +167,7 @@ def test_generate_takes_a_long_prompt_in_pieces(
     found = []
     cut = PIECES_AFTER_A_CACHE or not kept
     for most in (CHUNK, 10**9):
-        monkeypatch.setattr(plain, "CHUNK", most)
+        monkeypatch.setattr(generate_loop, "CHUNK", most)
         loop = PlainLoop(model, CPU)
         if kept:
             answer(loop, prompt[:kept], 1)

@@ -10,10 +10,10 @@ import torch
 
 from fakes.tiny_llama import VOCABULARY, tiny_llama
 from quantchat.worker.decode.check import STEPS, Check
+from quantchat.worker.decode.cpu.llama_step import LlamaStep, llama_step
 from quantchat.worker.decode.modes import choose
 from quantchat.worker.decode.steps import compiled, graph
 from quantchat.worker.decode.steps.eager import EagerStep
-from quantchat.worker.decode.steps.llama import LlamaStep, llama_step
 from quantchat.worker.failures import Refused, describe
 
 

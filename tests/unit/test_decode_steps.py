@@ -12,15 +12,15 @@ import torch
 from transformers import MistralConfig, MistralForCausalLM
 
 from fakes.tiny_llama import VOCABULARY, tiny_llama
-from quantchat.worker.decode import kernels
-from quantchat.worker.decode.buckets import bucket
+from quantchat.common.memory_rules import bucket
 from quantchat.worker.decode.caches import cache_parameter
+from quantchat.worker.decode.cpu import kernels
+from quantchat.worker.decode.cpu.llama_step import llama_step
 from quantchat.worker.decode.growing_cache import growing_cache
 from quantchat.worker.decode.steps import Step
 from quantchat.worker.decode.steps.compiled import CompiledStep, missing_compiler
 from quantchat.worker.decode.steps.eager import EagerStep
-from quantchat.worker.decode.steps.llama import llama_step
-from quantchat.worker.decode.steps.slot import SlotStep
+from quantchat.worker.decode.steps.static import SlotStep
 from quantchat.worker.failures import Refused
 
 TOKENS = [5, 60, 7, 33, 2, 90, 41, 8, 15, 77]

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from fakes.tiny_llama import VOCABULARY, tiny_llama
+from quantchat.wire.messages import Sampling
 from quantchat.worker.decode.sampling import Sampler
 from quantchat.worker.decode.steps.eager import EagerStep
-from quantchat.worker.decode.steps.slot import SlotStep
-from quantchat.worker.protocol import Sampling
+from quantchat.worker.decode.steps.static import SlotStep
 
 META = torch.device("meta")
 ALL_PROCESSORS = Sampling(temperature=0.7, top_p=0.9, top_k=5, repetition_penalty=1.1, seed=3)

@@ -19,13 +19,15 @@ from fakes.scripted_worker import resolved
 from fakes.tiny_folder import tiny_folder
 from fakes.tiny_llama import tiny_llama
 from quantchat.app.widgets.live_panel import ledger_parts
+from quantchat.common.memory_rules import SHARE
+from quantchat.wire.messages import Load
 from quantchat.worker import memory
-from quantchat.worker.decode.own import OwnLoop
+from quantchat.worker.decode.native_loop import OwnLoop
 from quantchat.worker.decode.steps.eager import EagerStep
-from quantchat.worker.engines import devices, load, loaded
-from quantchat.worker.engines.gptq_engine import _on_one, _place
 from quantchat.worker.failures import Refused
-from quantchat.worker.protocol import Load
+from quantchat.worker.loaders import load
+from quantchat.worker.loaders.gptq import _on_one, _place
+from quantchat.worker.model import devices, loaded
 
 FREE = 1_000_000
 
@@ -90,7 +92,7 @@ def checkpoint(folder: Path, size: int) -> Path:
     return folder
 
 
-SHARE = int(devices.SHARE * FREE)
+ROOM = int(SHARE * FREE)
 
 
 def test_auto_asks_the_other_gpus_only_if_the_first_is_too_small(
@@ -106,8 +108,8 @@ def test_auto_asks_the_other_gpus_only_if_the_first_is_too_small(
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(torch.cuda, "mem_get_info", free)
-    small = str(checkpoint(tmp_path / "small", SHARE))
-    large = str(checkpoint(tmp_path / "large", SHARE + 2))
+    small = str(checkpoint(tmp_path / "small", ROOM))
+    large = str(checkpoint(tmp_path / "large", ROOM + 2))
     for device in ("cuda:0", "cpu"):
         command = Load("gptq", large, {}, device=device)
         assert devices.device_for(command) == device
@@ -117,7 +119,7 @@ def test_auto_asks_the_other_gpus_only_if_the_first_is_too_small(
     assert devices.rooms(Load("gptq", small, {}), "cuda:0") == {}
     assert set(asked) == {0}
     assert devices.device_for(Load("gptq", large, {})) == "cuda:0"
-    assert devices.rooms(Load("gptq", large, {}), "cuda:0") == {0: SHARE, 1: SHARE, 2: 0}
+    assert devices.rooms(Load("gptq", large, {}), "cuda:0") == {0: ROOM, 1: ROOM, 2: 0}
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert devices.rooms(Load("gptq", large, {}), "cuda:0") == {}
 
@@ -129,7 +131,7 @@ def test_auto_takes_the_first_gpu_that_has_room_for_all(
     free = [FREE // 10, FREE, FREE]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (free[index], FREE))
-    command = Load("transformers", str(checkpoint(tmp_path / "model", SHARE)), {})
+    command = Load("transformers", str(checkpoint(tmp_path / "model", ROOM)), {})
     assert devices.device_for(command) == "cuda:1"
     assert devices.rooms(command, "cuda:1") == {}
     assert gpus == [1]
@@ -154,8 +156,8 @@ def test_only_what_the_index_names_is_loaded(tmp_path: Path) -> None:
     ("wish", "size", "given"),
     [
         ("cuda:1", 2 * FREE, {"device_map": {"": "cuda:1"}}),
-        ("auto", SHARE, {"device_map": {"": "cuda:0"}}),
-        ("auto", 2 * FREE, {"device_map": "sequential", "max_memory": {0: SHARE, 1: SHARE}}),
+        ("auto", ROOM, {"device_map": {"": "cuda:0"}}),
+        ("auto", 2 * FREE, {"device_map": "sequential", "max_memory": {0: ROOM, 1: ROOM}}),
     ],
 )
 def test_transformers_is_told_where(

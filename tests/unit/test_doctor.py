@@ -20,17 +20,18 @@ from rich.console import Console
 from fakes.fake_nvml import FakeGpu, FakeNvml, nvml_error
 from fakes.scripted_jobs import Jobs
 from fakes.terminal_text import is_clean
-from quantchat.bench import doctor
-from quantchat.bench.doctor import Diagnosis, examine
-from quantchat.bench.problems import problems, usable
-from quantchat.bench.surroundings import Folder, Terminal
 from quantchat.cli import main
+from quantchat.features.doctor import inspection
+from quantchat.features.doctor.diagnosis import problems, usable
+from quantchat.features.doctor.inspection import Diagnosis, examine
+from quantchat.features.doctor.system_info import Folder, Terminal
+from quantchat.features.doctor.tables import render
 from quantchat.host.worker_process import Place, Worker
-from quantchat.metrics.gpus import Gpus
-from quantchat.metrics.sampler import DeviceSampler
-from quantchat.report.doctor import render
-from quantchat.worker.jobs.probes import COMPILES, READY, UNUSABLE, Kernel
-from quantchat.worker.protocol import Failed
+from quantchat.system.gpus import Gpus
+from quantchat.system.sampler import DeviceSampler
+from quantchat.wire.jobs import COMPILES, READY, UNUSABLE
+from quantchat.wire.messages import Failed
+from quantchat.worker.jobs.probes import Kernel
 
 TOOLS = {"nvcc": "/cuda/bin/nvcc", "nvcc_release": "12.8", "c++": "c++", "ninja": "ninja"}
 
@@ -74,7 +75,7 @@ async def found(
 @pytest.fixture(autouse=True)
 def _usable(own_folders: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.0")
-    monkeypatch.setattr("quantchat.bench.problems.LITTLE_DISK", 0)
+    monkeypatch.setattr("quantchat.features.doctor.diagnosis.LITTLE_DISK", 0)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
@@ -271,7 +272,7 @@ async def test_whatever_befalls_the_worker_is_a_finding(
         jobs.dies["inspect_kernels"] = -11
     elif how == "hangs":
         jobs.gates["inspect_kernels"] = asyncio.Event()
-        monkeypatch.setattr(doctor, "PATIENCE_S", 0.01)
+        monkeypatch.setattr(inspection, "PATIENCE_S", 0.01)
     else:
         from quantchat.host.worker_process import start_worker
 
@@ -338,12 +339,12 @@ def test_the_command(
     jobs = Jobs(tmp_path, results={"inspect_kernels": WORKER})
     if not sound:
         jobs.dies["inspect_kernels"] = 1
-    real = doctor.examine
+    real = inspection.examine
 
     async def examined(python: str | None, *, tell: Callable[[str], None]) -> Diagnosis:
         return await real(python, sampler=with_gpu(), start=jobs.start, tell=tell)
 
-    monkeypatch.setattr(doctor, "examine", examined)
+    monkeypatch.setattr(inspection, "examine", examined)
     assert main(["doctor", "--json"]) == (0 if sound else 1)
     out, err = capsys.readouterr()
     body = json.loads(out)

@@ -15,21 +15,21 @@ from rich.console import Console
 
 from fakes.fake_nvml import FakeGpu, FakeNvml, nvml_error
 from fakes.scripted_worker import Script, ScriptedMaker, starter
-from quantchat.bench.comparison import Comparison
-from quantchat.bench.live_variant import State
-from quantchat.bench.measurement import Measurement
-from quantchat.bench.record import record
-from quantchat.bench.rounds import Plan, Task
-from quantchat.metrics.energy import Energy
-from quantchat.metrics.gpus import Gpus
-from quantchat.metrics.sampler import DeviceSampler
+from quantchat.features.measure import tables as report
+from quantchat.features.measure.measurement import Measurement
+from quantchat.features.measure.record import record_measurement
+from quantchat.features.measure.rounds import Plan, Task
 from quantchat.profile.model import Profile
-from quantchat.report import measurement as report
 from quantchat.report.turns import turn_table
+from quantchat.session.comparison import Comparison
+from quantchat.session.live_variant import State
 from quantchat.snapshot import store
 from quantchat.snapshot.schema import Snapshot
-from quantchat.worker.protocol import Generate
-from quantchat.worker.variant import STARTED_SERVER
+from quantchat.system.energy import Energy
+from quantchat.system.gpus import Gpus
+from quantchat.system.sampler import DeviceSampler
+from quantchat.wire.messages import Generate
+from quantchat.wire.variant import STARTED_SERVER
 
 WORDS = "one two three four five six seven eight nine ten"
 
@@ -90,7 +90,7 @@ class Machine:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.gpu = FakeGpu(energy_mj=10**9)
         self.now = 100.0
-        monkeypatch.setattr("quantchat.bench.measurement.monotonic", lambda: self.now)
+        monkeypatch.setattr("quantchat.features.measure.measurement.monotonic", lambda: self.now)
 
     def side(self, millijoules: int, seconds: float, device: str = "cuda:0") -> Script:
         def answer(request: Generate) -> str:
@@ -114,7 +114,7 @@ async def measured(
     measurement = Measurement(comparison, plan, sampler)
     try:
         await measurement.run()
-        return record(comparison, sampler, measurement)
+        return record_measurement(comparison, sampler, measurement)
     finally:
         await comparison.close()
 

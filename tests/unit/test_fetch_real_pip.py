@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from fakes.tiny_wheel import TinyIndex
+from quantchat.checkpoints.fetch import fetch
+from quantchat.host.job_runner import JobFailed
 from quantchat.host.pip import PIP
-from quantchat.quantize.fetch import fetch
-from quantchat.quantize.maker import MakeFailed
-from quantchat.worker.protocol import Failed
+from quantchat.wire.messages import Failed
 
 SECRET = "canary-of-the-index"
 
@@ -87,7 +87,7 @@ async def fetched(tiny: TinyIndex, folder: Path) -> Path:
 
 
 async def failure(tiny: TinyIndex, folder: Path) -> Failed:
-    with pytest.raises(MakeFailed) as caught:
+    with pytest.raises(JobFailed) as caught:
         await fetched(tiny, folder)
     assert list((folder / "output").iterdir()) == []
     (log,) = (folder / "logs").iterdir()

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantchat.worker.engines.files_check import check_files
 from quantchat.worker.failures import Refused
+from quantchat.worker.model.files_check import check_files
 
 HEADER = b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
 WHOLE = {

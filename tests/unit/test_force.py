@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes.tiny_llama import VOCABULARY, tiny_llama
-from quantchat.worker.decode import force as module
-from quantchat.worker.decode.force import force
+from quantchat.wire.messages import END, Force, Forced
+from quantchat.worker.decode import teacher_forcing as module
+from quantchat.worker.decode.teacher_forcing import force
 from quantchat.worker.failures import Refused
-from quantchat.worker.protocol import END, Force, Forced
 
 MODEL = tiny_llama()
 ENDS = frozenset({3, 5})

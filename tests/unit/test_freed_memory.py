@@ -10,7 +10,7 @@ import pytest
 
 SCRIPT = """
 import re, sys
-from quantchat.worker.jobs.workplace import give_freed_memory_back
+from quantchat.worker.jobs.job_env import give_freed_memory_back
 
 def own_mib():
     with open("/proc/self/status") as status:

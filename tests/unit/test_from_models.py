@@ -14,15 +14,16 @@ from hypothesis import strategies as st
 from fakes import fake_hub
 from fakes.model_folder import LLAMA_2_7B, gptq_tensors, llama_tensors, write_model
 from fakes.openai_server import FakeServer
-from quantchat.bench import from_models
-from quantchat.bench.from_models import METHODS, Making, profile_of
-from quantchat.cli import main, opening
+from quantchat.checkpoints.cache import CheckpointCache, Site
+from quantchat.cli import main
+from quantchat.console import opening
 from quantchat.errors import UserError
-from quantchat.metrics.model_files import ModelFiles, TensorInfo
+from quantchat.estimate.model_files import ModelFiles, TensorInfo
 from quantchat.profile.load import load, loads
 from quantchat.profile.model import BitsAndBytes, Gptq, OpenAI, Profile, Transformers
 from quantchat.profile.toml_out import to_toml
-from quantchat.quantize.cache import CheckpointCache, Site
+from quantchat.session import from_models
+from quantchat.session.from_models import METHODS, Making, profile_of
 
 SMALL = {**LLAMA_2_7B, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 1}
 

@@ -12,10 +12,10 @@ import pytest
 from fakes.saved import snapshot
 from fakes.scripted_jobs import Jobs
 from fakes.tiny_wheel import TinyIndex
+from quantchat.checkpoints.builder import Workshop
 from quantchat.errors import UserError
+from quantchat.host.job_runner import JobFailed
 from quantchat.profile.model import DEMO_MODEL, BitsAndBytes
-from quantchat.quantize.maker import MakeFailed
-from quantchat.quantize.workshop import Workshop
 from quantchat.snapshot import recovered, store
 
 NF4 = BitsAndBytes(label="NF4", engine="bitsandbytes", model=DEMO_MODEL)
@@ -64,7 +64,7 @@ async def test_making_on_a_full_disk(disk: Path, tmp_path: Path) -> None:
     index, jobs = TinyIndex(tmp_path / "index"), Jobs(tmp_path)
     fill(disk)
     workshop = Workshop(jobs.start, disk / "cache", pip=index.pip(), wheel=index.wheel)
-    with pytest.raises(MakeFailed) as caught:
+    with pytest.raises(JobFailed) as caught:
         await workshop.prepare(NF4, print)
     failure = caught.value.failure
     assert failure.kind == "no_space", failure
@@ -86,7 +86,7 @@ async def test_a_read_only_cache_serves_what_it_holds_and_says_what_it_cannot_ma
     assert mounted("-o", "remount,rw", str(disk))
     (Path(made.model) / "model.safetensors").write_bytes(b"bf17" * 64)
     assert mounted("-o", "remount,ro", str(disk))
-    with pytest.raises(MakeFailed) as caught:
+    with pytest.raises(JobFailed) as caught:
         await workshop().prepare(NF4, print)
     failure = caught.value.failure
     assert failure.kind == "cannot_write"

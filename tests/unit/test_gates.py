@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from fakes.saved import LEDGER, MIB, variant
 from fakes.timed_runs import TokenMs, measured
 from quantchat.errors import UserError
-from quantchat.metrics.memory import ProcessMemory
-from quantchat.snapshot.columns import Run, columns
+from quantchat.snapshot.compared_sides import Run, columns
 from quantchat.snapshot.expression import parse
 from quantchat.snapshot.gates import Verdict, judge
 from quantchat.snapshot.ratios import compare
 from quantchat.snapshot.schema import Snapshot
+from quantchat.system.process_memory import ProcessMemory
 
 
 def judged(text: str, *snapshots: Snapshot) -> Verdict:

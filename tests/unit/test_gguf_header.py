@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fakes.gguf_file import gguf_bytes, string
+from quantchat.checkpoints.gguf_header import read_gguf
 from quantchat.errors import UserError
-from quantchat.metrics.architecture import read_architecture
-from quantchat.quantize.gguf_header import read_gguf
+from quantchat.estimate.architecture import read_architecture
 
 SHAPES = {"token_embd.weight": (97, 64), "blk.0.attn_norm.weight": (64,)}
 CONFIG = {"num_hidden_layers": 6, "hidden_size": 64, "num_attention_heads": 4, "sliding_window": 9}

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from fakes.tiny_llama import tiny_llama
-from quantchat.worker import cuda_build
-from quantchat.worker.engines import gptq_kernels, kernel_build
-from quantchat.worker.engines.gptq_engine import _whole_rows, kind_named
-from quantchat.worker.engines.gptq_kernels import Chosen, choose, quantization, unfit
-from quantchat.worker.engines.kernel_build import built, progress_of
+from quantchat.common import cuda_toolkit
+from quantchat.wire.messages import Load, Progress
 from quantchat.worker.failures import Refused, describe
-from quantchat.worker.protocol import Load, Progress
+from quantchat.worker.loaders import gptq_kernels, kernel_build
+from quantchat.worker.loaders.gptq import _whole_rows, kind_named
+from quantchat.worker.loaders.gptq_kernels import Chosen, choose, quantization, unfit
+from quantchat.worker.loaders.kernel_build import built, progress_of
 
 PLAIN_TORCH = {"GPTQ_TORCH_TRITON_DEQUANT": "0", "TORCHDYNAMO_DISABLE": "1"}
 FOUR_BITS = {"bits": 4, "group_size": 128, "desc_act": False, "sym": True}
@@ -166,7 +166,7 @@ def test_without_a_compiler_nothing_is_begun_and_the_cure_is_named(
 ) -> None:
     machine = Machine(monkeypatch)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
-    monkeypatch.setattr(cuda_build, "lacking", lambda cuda: f"there is no nvcc for {cuda}")
+    monkeypatch.setattr(cuda_toolkit, "lacking", lambda cuda: f"there is no nvcc for {cuda}")
     chosen = machine.choose(checkpoint(tmp_path))
     assert chosen.name == "triton"
     assert chosen.note.startswith("not marlin: there is no nvcc for 13.0 to compile it with")

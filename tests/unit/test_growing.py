@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantchat.metrics import growing
-from quantchat.metrics.growing import GrowingPercentiles, GrowingTiming
-from quantchat.metrics.latency import Percentiles, itl_ms, throughput_series, whole_intervals
+from quantchat.statistics import streaming_percentiles
+from quantchat.statistics.latency import Percentiles, itl_ms, throughput_series, whole_intervals
+from quantchat.statistics.streaming_percentiles import GrowingPercentiles, GrowingTiming
 
 batches = st.lists(st.lists(st.floats(0, 1e6), max_size=40), max_size=20)
 
 
 @pytest.fixture(autouse=True)
 def soon_sorted_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(growing, "_RECENT", 4)
+    monkeypatch.setattr(streaming_percentiles, "_RECENT", 4)
 
 
 @given(batches)
@@ -40,7 +40,7 @@ def test_timing_after_each_batch(gaps: list[int], at_once: int) -> None:
 
 
 def test_the_series_keeps_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(growing, "SERIES_LIMIT", 10)
+    monkeypatch.setattr(streaming_percentiles, "SERIES_LIMIT", 10)
     times = [10**8 * n for n in range(400)]
     grown = GrowingTiming(0.5)
     for end in (100, 101, 400):

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 import quantchat
 from fakes.fake_hub import COMMIT, serving
 from fakes.model_folder import LLAMA_2_7B, header, llama_tensors, write_model
+from quantchat.checkpoints.headers import read, read_folder
+from quantchat.checkpoints.sources import Named
 from quantchat.errors import UserError
-from quantchat.metrics.model_files import TensorInfo
-from quantchat.quantize.headers import read, read_folder
-from quantchat.quantize.sources import Named
+from quantchat.estimate.model_files import TensorInfo
 
 SMALL = {**LLAMA_2_7B, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
 TENSORS = llama_tensors(SMALL)
@@ -107,8 +107,8 @@ def test_no_header_does_more_than_complain(content: bytes) -> None:
 READ = """
 import json, sys
 from quantchat.errors import UserError
-from quantchat.quantize.headers import read
-from quantchat.quantize.sources import resolve
+from quantchat.checkpoints.headers import read
+from quantchat.checkpoints.sources import resolve
 try:
     files = read(resolve(sys.argv[1]), fetch=sys.argv[2] == "fetch")
     print(json.dumps([len(files.tensors), files.bytes, files.config["hidden_size"]]))

@@ -18,20 +18,20 @@ from rich.console import Console
 
 from fakes.scripted_worker import Script, ScriptedMaker, resolved, starter
 from fakes.waiting import until
-from quantchat.bench import live_variant
-from quantchat.bench.comparison import Comparison
-from quantchat.bench.headless import measure
-from quantchat.bench.live_variant import State
-from quantchat.bench.rounds import Plan, Task
 from quantchat.errors import ModelsFailed
+from quantchat.features.measure import tables as report
+from quantchat.features.measure.headline import in_words
+from quantchat.features.measure.rounds import Plan, Task
+from quantchat.features.measure.run import measure
 from quantchat.host import signals, watchdog
 from quantchat.profile.model import Profile
-from quantchat.report import measurement as report
-from quantchat.report.in_words import in_words
+from quantchat.session import live_variant
+from quantchat.session.comparison import Comparison
+from quantchat.session.live_variant import State
 from quantchat.snapshot import store
 from quantchat.snapshot.ratios import compare_sides, pooled_gaps
-from quantchat.worker.protocol import Failed
-from quantchat.worker.variant import SERVERS, loops_differ
+from quantchat.wire.messages import Failed
+from quantchat.wire.variant import SERVERS, loops_differ
 
 PLAN = Plan((Task("one"), Task("two"), Task("three")), rounds=2, warmup=1)
 

@@ -15,10 +15,10 @@ import pytest
 from fakes.fake_hub import COMMIT, ask_at, serving
 from fakes.tiny_checkpoint import write_checkpoint
 from quantchat.files import sha256
-from quantchat.worker import engines
-from quantchat.worker.engines import hub
+from quantchat.wire.messages import Load
+from quantchat.worker import loaders
 from quantchat.worker.failures import Refused
-from quantchat.worker.protocol import Load
+from quantchat.worker.model import hub
 
 NAME = "org/tiny"
 
@@ -61,7 +61,7 @@ def test_a_variant_of_a_hub_is_fetched_once_and_loads_without_a_network(
     command = Load("transformers", NAME, {}, dtype="float32")
     with serving(tmp_path / "hub") as (address, asked):
         at(address)
-        loaded = engines.load(command, stages.append, lambda *counts: told.append(counts))
+        loaded = loaders.load(command, stages.append, lambda *counts: told.append(counts))
     assert stages == ["fetching the model", "importing libraries", "loading weights"]
     assert told and all(0 < done <= total for done, total in told)
     fetched = {request.rpartition("/")[2] for request in asked if request.startswith("GET /org")}
@@ -74,7 +74,7 @@ def test_a_variant_of_a_hub_is_fetched_once_and_loads_without_a_network(
     )  # of what was fetched: two commits of an id are told apart
 
     at("http://127.0.0.1:9")  # where nobody listens
-    again = engines.load(command, stages.append)
+    again = loaders.load(command, stages.append)
     assert again.resolved("eager") == ran
     assert loaded.note == ""
     assert "the copy in the hub's cache is taken" in again.note
@@ -105,7 +105,7 @@ def test_what_is_gated_is_no_damaged_checkpoint(
     with serving(tmp_path, gated=True) as (address, _):
         at(address)
         with pytest.raises(Refused, match=f"cannot fetch {NAME} from the hub: .*401") as caught:
-            engines.load(Load(engine, NAME, options), lambda stage: None)
+            loaders.load(Load(engine, NAME, options), lambda stage: None)
     assert caught.value.failure.kind == "fetch_failed"
     assert "hf auth login" in caught.value.failure.mend
 
@@ -113,7 +113,7 @@ def test_what_is_gated_is_no_damaged_checkpoint(
 def test_no_network_and_nothing_here(at: Callable[[str], None]) -> None:
     at("http://127.0.0.1:9")
     with pytest.raises(Refused, match="cannot fetch org/tiny from the hub") as caught:
-        engines.load(Load("transformers", NAME, {}), lambda stage: None)
+        loaders.load(Load("transformers", NAME, {}), lambda stage: None)
     assert "the network" in caught.value.failure.mend
 
 

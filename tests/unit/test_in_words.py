@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from fakes.measured import measured
-from quantchat.metrics.statistics import Ratio
-from quantchat.report.in_words import _speed, _weights, in_words
+from quantchat.document.snapshot_tables import variants_table
+from quantchat.features.measure.headline import _speed, _weights, in_words
 from quantchat.report.page_content import content
-from quantchat.report.tables import variants_table
 from quantchat.snapshot.schema import Snapshot
+from quantchat.statistics.intervals import Ratio
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from fakes.waiting import PATIENCE_S
+from quantchat.wire.messages import Command, Force, Generate, Message, Sampling, Stop, encode
 from quantchat.worker.inbox import Inbox
-from quantchat.worker.protocol import Command, Force, Generate, Message, Sampling, Stop, encode
 
 FORCE = Force(1, [], [5])
 

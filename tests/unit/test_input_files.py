@@ -12,13 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantchat.bench import prompts
-from quantchat.errors import UserError
-from quantchat.profile.model import Run
-from quantchat.quantize.headers import read_folder
-from quantchat.worker.engines.files_check import check_files
-from quantchat.worker.failures import Refused
-from quantchat.worker.input_files import (
+from quantchat.checkpoints.headers import read_folder
+from quantchat.common import calibration_text
+from quantchat.common.input_files import (
     Unreadable,
     decoded,
     half_characters,
@@ -27,7 +23,11 @@ from quantchat.worker.input_files import (
     read_any,
     read_regular,
 )
-from quantchat.worker.jobs import calibration_text
+from quantchat.errors import UserError
+from quantchat.profile.model import Run
+from quantchat.session import prompts
+from quantchat.worker.failures import Refused
+from quantchat.worker.model.files_check import check_files
 
 
 def odd(folder: Path, kind: str) -> Path:

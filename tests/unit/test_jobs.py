@@ -19,17 +19,17 @@ from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 from fakes.fake_hub import ask_at, serving
 from fakes.tiny_checkpoint import write_checkpoint
 from fakes.tiny_llama import tiny_llama
-from quantchat.worker.engines import hub
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs.calibrate import _batches
-from quantchat.worker.jobs.groups import check_groups, widest
+from quantchat.worker.jobs.config_compat import write_both
+from quantchat.worker.jobs.job_env import local_folder, refuse_quantized
+from quantchat.worker.jobs.layer_widths import check_groups, widest
 from quantchat.worker.jobs.quantize_gptq import _Watch
-from quantchat.worker.jobs.spellings import write_both
-from quantchat.worker.jobs.workplace import local_folder, refuse_quantized
+from quantchat.worker.model import hub
 
 
 def test_the_shipped_prompts() -> None:
-    shipped = importlib.resources.files("quantchat.quantize")
+    shipped = importlib.resources.files("quantchat.checkpoints")
     short, long = (
         (shipped / name).read_text("utf-8").splitlines()
         for name in ("prompts.txt", "long_prompts.txt")

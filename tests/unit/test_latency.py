@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantchat.metrics import latency
-from quantchat.metrics.latency import Percentiles, TurnTiming
+from quantchat.statistics import latency
+from quantchat.statistics.latency import Percentiles, TurnTiming
 
 MS = 1_000_000
 

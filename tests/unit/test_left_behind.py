@@ -17,7 +17,7 @@ import pytest
 
 import quantchat
 from fakes.waiting import PATIENCE_S, until
-from quantchat.cli.ending import like_ctrl_c
+from quantchat.console.ending import like_ctrl_c
 from quantchat.host import scratch
 from quantchat.host.scratch import Scratch, sweep
 from quantchat.host.worker_process import Place, start_worker

@@ -10,14 +10,14 @@ import pytest
 
 from fakes.fake_hub import ask_at, serving
 from fakes.tiny_folder import LETTERS, tiny_folder, tokenizer
-from quantchat.bench.requests import load_request
+from quantchat.checkpoints.maker import Prepared
 from quantchat.profile.load import ProfileError, loads
-from quantchat.quantize.maker import Prepared
-from quantchat.worker import engines
+from quantchat.session.requests import load_request
+from quantchat.wire.messages import Load, Message
+from quantchat.worker import loaders
 from quantchat.worker.decode.prompt import encode_prompt
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import calibrate
-from quantchat.worker.protocol import Load, Message
 
 TEMPLATE = "{% for m in messages %}[{{ m.content }}]{% endfor %}"
 
@@ -39,7 +39,7 @@ def chat(tmp_path: Path) -> Path:
 
 def loaded(model: Path, **options: Any) -> Any:
     command = Load("transformers", str(model), options, dtype="float32", device="cpu")
-    return engines.load(command, lambda stage: None)
+    return loaders.load(command, lambda stage: None)
 
 
 def spelled(one: Any) -> str:

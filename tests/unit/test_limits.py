@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantchat.bench.requests import threads_for
 from quantchat.host import limits
 from quantchat.host.limits import MemoryLimits, UsableMemory, usable_cpus
-from quantchat.metrics.host import Host
+from quantchat.session.requests import threads_for
+from quantchat.system.host import Host
 
 GIB = 2**30
 MIB = 2**20
@@ -115,7 +115,7 @@ def test_a_container_sees_its_own_cgroup_as_the_root(tmp_path: Path) -> None:
 
 def test_a_pair_of_workers_shares_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     for cpus, alone, together in ((1, 1, 1), (2, 2, 1), (5, 5, 2)):
-        monkeypatch.setattr("quantchat.bench.requests.usable_cpus", lambda cpus=cpus: cpus)
+        monkeypatch.setattr("quantchat.session.requests.usable_cpus", lambda cpus=cpus: cpus)
         assert (threads_for(1), threads_for(2)) == (alone, together)
 
 
@@ -181,8 +181,8 @@ def test_the_sample_of_the_machine_is_of_what_may_be_used(
     """So plan, doctor, header and snapshot, which all read it, show that."""
     files = {"cpu.max": "300000 100000", "memory.max": str(8 * GIB), "memory.current": str(GIB)}
     root = v2(tmp_path, files)
-    monkeypatch.setattr("quantchat.metrics.host.usable_cpus", lambda: usable_cpus(root))
-    monkeypatch.setattr("quantchat.metrics.host.MemoryLimits", lambda: MemoryLimits(root))
+    monkeypatch.setattr("quantchat.system.host.usable_cpus", lambda: usable_cpus(root))
+    monkeypatch.setattr("quantchat.system.host.MemoryLimits", lambda: MemoryLimits(root))
     sample = Host().sample()
     assert (sample.cores, sample.ram_total, sample.ram_used) == (3, 8 * GIB, GIB)
 

@@ -14,9 +14,13 @@ import pytest
 
 from fakes.scripted_worker import Script, ScriptedMaker, starter
 from fakes.waiting import until
-from quantchat.bench import live_variant
-from quantchat.bench.comparison import Comparison
-from quantchat.bench.live_variant import (
+from quantchat.errors import UserError
+from quantchat.host import log_news
+from quantchat.host.worker_process import Place, Worker, start_worker
+from quantchat.profile.model import Profile
+from quantchat.session import live_variant
+from quantchat.session.comparison import Comparison
+from quantchat.session.live_variant import (
     HUNG_S,
     LOST_LOADING_S,
     LOST_S,
@@ -25,11 +29,7 @@ from quantchat.bench.live_variant import (
     LiveVariant,
     State,
 )
-from quantchat.errors import UserError
-from quantchat.host import log_news
-from quantchat.host.worker_process import Place, Worker, start_worker
-from quantchat.profile.model import Profile
-from quantchat.worker.protocol import Failed
+from quantchat.wire.messages import Failed
 
 pytestmark = pytest.mark.usefixtures("own_folders")
 

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes.model_folder import LLAMA_2_7B, gptq_tensors, write_model
-from quantchat.metrics.model_files import ModelFiles
-from quantchat.quantize.headers import read_folder
-from quantchat.worker.engines import model_folder
-from quantchat.worker.engines.files_check import check_files, check_kind
-from quantchat.worker.engines.model_folder import CONFIG, DESCRIBING, ModelFolder, Problem
+from quantchat.checkpoints.headers import read_folder
+from quantchat.common import model_folder
+from quantchat.common.model_folder import CONFIG, DESCRIBING, ModelFolder, Problem
+from quantchat.estimate.model_files import ModelFiles
 from quantchat.worker.failures import Refused
+from quantchat.worker.model.files_check import check_files, check_kind
 
 GPTQ = {
     "quant_method": "gptq",

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from fakes.saved import snapshot
 from fakes.terminal_text import is_clean
 from quantchat import paths
+from quantchat.checkpoints.sources import Named
 from quantchat.cli import main
 from quantchat.host.worker_process import new_log
-from quantchat.quantize.sources import Named
 from quantchat.snapshot import store
 
 LEADING_OUT = (

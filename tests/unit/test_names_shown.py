@@ -18,20 +18,21 @@ from fakes.saved import RESOLVED, SAMPLE, answer, snapshot, variant
 from fakes.scripted_machine import GPU
 from fakes.terminal_text import is_clean
 from quantchat.app.screens.log import tail
-from quantchat.bench import from_models
-from quantchat.bench.plan import make_plan
-from quantchat.cli import main, progress, stages
+from quantchat.checkpoints.cache import CheckpointCache
+from quantchat.cli import main
+from quantchat.console import progress, stages
+from quantchat.features.memory_plan import tables as plan_report
+from quantchat.features.memory_plan.plan import make_plan
 from quantchat.profile.model import Profile
-from quantchat.quantize.cache import CheckpointCache
-from quantchat.report import plan as plan_report
 from quantchat.report.cache import cache_table
 from quantchat.report.csv_tables import tables
 from quantchat.report.markdown import markdown
 from quantchat.report.page import html
 from quantchat.report.page_content import content
+from quantchat.session import from_models
 from quantchat.snapshot.schema import Snapshot, TurnRecord
 from quantchat.text import neutralise
-from quantchat.worker.protocol import Failed, Progress
+from quantchat.wire.messages import Failed, Progress
 
 NAME = "w\x1b]0;t\x07\x9b2J\u202e.safetensors"
 SHOWN = "w␛]0;t␇⟨9B⟩2J⟨202E⟩.safetensors"

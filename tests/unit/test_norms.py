@@ -12,7 +12,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, Qwen3Config, Qwen3ForC
 
 from fakes.tiny_llama import tiny_llama
 from quantchat.worker.decode.norms import at_once, plain_norms
-from quantchat.worker.decode.steps.slot import SlotStep
+from quantchat.worker.decode.steps.static import SlotStep
 
 TOKENS = torch.tensor([[5, 60, 7, 33, 2, 90]])
 LAYERS = 3

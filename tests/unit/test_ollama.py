@@ -11,12 +11,12 @@ import pytest
 from fakes.openai_server import FakeServer
 from fakes.opened import Opened
 from fakes.served_pair import served_pair
-from quantchat.bench.conversation import Answer
-from quantchat.bench.measurement import Measurement
-from quantchat.bench.rounds import Plan, Task
-from quantchat.metrics.sampler import DeviceSampler
+from quantchat.features.measure.measurement import Measurement
+from quantchat.features.measure.rounds import Plan, Task
 from quantchat.profile.load import loads
-from quantchat.worker.protocol import Message
+from quantchat.session.conversation import Answer
+from quantchat.system.sampler import DeviceSampler
+from quantchat.wire.messages import Message
 from quantchat.worker.servers.ollama import Ollama
 
 pytestmark = pytest.mark.usefixtures("own_folders")

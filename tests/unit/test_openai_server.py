@@ -13,19 +13,19 @@ from rich.console import Console
 from fakes.openai_server import CHUNKS, TOKENS, FakeServer, serving
 from fakes.opened import Opened
 from fakes.waiting import PATIENCE_S, until
-from quantchat.bench.conversation import Answer
-from quantchat.bench.forcing import surprises
-from quantchat.bench.live_variant import State
-from quantchat.bench.plan import make_plan
-from quantchat.bench.record import record
-from quantchat.bench.rounds import Plan, Rounds, Task
 from quantchat.errors import UserError
-from quantchat.metrics.sampler import DeviceSampler
+from quantchat.features.measure.rounds import Plan, Rounds, Task
+from quantchat.features.memory_plan.plan import make_plan
+from quantchat.features.memory_plan.tables import render
 from quantchat.profile.load import loads
 from quantchat.profile.model import Generation, Profile
-from quantchat.report.plan import render
-from quantchat.worker.protocol import NO_ID
-from quantchat.worker.redaction import redacted
+from quantchat.session.conversation import Answer
+from quantchat.session.live_variant import State
+from quantchat.session.recorder import record
+from quantchat.session.teacher_forcing import surprises
+from quantchat.system.sampler import DeviceSampler
+from quantchat.wire.messages import NO_ID
+from quantchat.wire.redaction import redacted
 
 pytestmark = pytest.mark.usefixtures("own_folders")
 
@@ -389,7 +389,7 @@ async def test_a_key_is_secret_whatever_its_variable_is_called(
 ) -> None:
     key = "sk-canary-0123456789"
     monkeypatch.setenv("VLLM_CREDENTIAL", f"{key}\n")
-    monkeypatch.setattr("quantchat.worker.redaction._named", set())
+    monkeypatch.setattr("quantchat.wire.redaction._named", set())
     opened = Opened(profile(server.url, 'key_env = "VLLM_CREDENTIAL"'))
     try:
         one = await opened.load()

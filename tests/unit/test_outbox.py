@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models
 
 from fakes.waiting import PATIENCE_S
-from quantchat.worker.outbox import Outbox, _Pieces
-from quantchat.worker.protocol import (
+from quantchat.wire.messages import (
     Alive,
     Event,
     Failed,
@@ -26,7 +25,8 @@ from quantchat.worker.protocol import (
     Tokens,
     decode_event,
 )
-from quantchat.worker.variant import Ledger
+from quantchat.wire.variant import Ledger
+from quantchat.worker.outbox import Outbox, _Pieces
 
 LEDGER = Ledger("cpu", 1, {}, 0, -1, -1, -1, 2, 3, 4)
 

@@ -17,19 +17,20 @@ from fakes.model_folder import LLAMA_2_7B, gptq_tensors, llama_tensors, write_mo
 from fakes.saved import SAMPLE
 from fakes.scripted_worker import Script, ScriptedMaker, resolved, starter
 from fakes.terminal_text import is_clean
-from quantchat.bench.comparison import Comparison
-from quantchat.bench.headless import measure
-from quantchat.bench.plan import MemoryPlan, files_of, make_plan, predicted, warning
-from quantchat.bench.rounds import Plan, Task
+from quantchat.checkpoints.variant_files import files_of, predicted
 from quantchat.cli import main
-from quantchat.metrics.gpus import GpuSample
-from quantchat.metrics.host import cpu_has
-from quantchat.metrics.sampler import DeviceSample
+from quantchat.document.snapshot_tables import memory_table
+from quantchat.features.measure.rounds import Plan, Task
+from quantchat.features.measure.run import measure
+from quantchat.features.memory_plan import tables as report
+from quantchat.features.memory_plan.plan import MemoryPlan, make_plan, warning
 from quantchat.profile.load import load
 from quantchat.profile.model import Profile
-from quantchat.report import plan as report
-from quantchat.report import tables
+from quantchat.session.comparison import Comparison
 from quantchat.snapshot import store
+from quantchat.system.gpus import GpuSample
+from quantchat.system.host import cpu_has
+from quantchat.system.sampler import DeviceSample
 
 GIB = 2**30
 
@@ -319,7 +320,7 @@ async def test_the_snapshot_holds_it_beside_the_measurement(
     assert never_ran.predicted is None
     assert store.load(store.save(snapshot, tmp_path / "saved")) == snapshot
     console = Console(width=120, record=True, file=(tmp_path / "out").open("w"))
-    console.print(tables.memory_table(snapshot))
+    console.print(memory_table(snapshot))
     assert re.search(r"  predicted +3\.\d GiB \(\+\d+\.\d%\)", console.export_text())
 
 
@@ -365,7 +366,7 @@ def command(
         def close(self) -> None:
             pass
 
-    monkeypatch.setattr("quantchat.metrics.sampler.DeviceSampler", Sampler)
+    monkeypatch.setattr("quantchat.system.sampler.DeviceSampler", Sampler)
     monkeypatch.setattr("quantchat.profile.load.load", lambda path: profile)
     return main(["plan", str(tmp_path / "any.toml"), "--offline", *args])
 

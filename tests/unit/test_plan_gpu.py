@@ -13,11 +13,11 @@ from rich.console import Console
 from fakes.model_folder import LLAMA_2_7B, gptq_tensors, llama_tensors, write_model
 from fakes.saved import SAMPLE
 from fakes.scripted_machine import GPU
-from quantchat.bench.plan import make_plan, warning
 from quantchat.cli import main
-from quantchat.metrics.sampler import DeviceSample
+from quantchat.features.memory_plan import tables as report
+from quantchat.features.memory_plan.plan import make_plan, warning
 from quantchat.profile.model import Profile
-from quantchat.report import plan as report
+from quantchat.system.sampler import DeviceSample
 
 NEW = replace(SAMPLE, gpus=[replace(GPU, memory_used=0)], cuda="13.0")
 OLD = replace(NEW, cuda="12.4")
@@ -28,8 +28,8 @@ def _torch_for_cuda_13(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUANTCHAT_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr("importlib.metadata.version", lambda name: "2.13.0")
-    monkeypatch.setattr("quantchat.worker.driver.cuda_of_torch", lambda: "13.0")
-    monkeypatch.setattr("quantchat.worker.cuda_build.lacking", lambda cuda: "")
+    monkeypatch.setattr("quantchat.common.cuda_driver.cuda_of_torch", lambda: "13.0")
+    monkeypatch.setattr("quantchat.common.cuda_toolkit.lacking", lambda cuda: "")
 
 
 def pair(folder: Path, kernel: str, device: str) -> Profile:
@@ -54,7 +54,7 @@ def pair(folder: Path, kernel: str, device: str) -> Profile:
 def test_a_slow_gptq_kernel_is_told_before_anything_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str, lacking: str, note: str
 ) -> None:
-    monkeypatch.setattr("quantchat.worker.cuda_build.lacking", lambda cuda: lacking)
+    monkeypatch.setattr("quantchat.common.cuda_toolkit.lacking", lambda cuda: lacking)
     first, second = make_plan(pair(tmp_path, kernel, "auto"), NEW).variants
     told = [line for line in first.notes if line.startswith(note)] if note else first.notes
     assert len(told) == bool(note)
@@ -96,7 +96,7 @@ def test_the_command_fails_where_the_gpu_cannot_be_used(
             pass
 
     profile = pair(tmp_path, "auto", "auto")
-    monkeypatch.setattr("quantchat.metrics.sampler.DeviceSampler", Sampler)
+    monkeypatch.setattr("quantchat.system.sampler.DeviceSampler", Sampler)
     monkeypatch.setattr("quantchat.profile.load.load", lambda path: profile)
     assert main(["plan", str(tmp_path / "any.toml"), "--offline", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["fit"] == "cannot run"

@@ -7,6 +7,7 @@ import pytest
 
 from fakes.terminal_text import is_clean
 from fakes.toml_writer import toml
+from quantchat.checkpoints.sources import resolve
 from quantchat.errors import UserError
 from quantchat.profile.load import (
     MAX_BYTES,
@@ -17,7 +18,6 @@ from quantchat.profile.load import (
     loads,
 )
 from quantchat.profile.model import DEMO_MODEL, Gptq
-from quantchat.quantize.sources import resolve
 
 FOLDER = Path("/profiles")
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from fakes.tiny_folder import tiny_folder, tokenizer
-from quantchat.bench.requests import load_request
+from quantchat.checkpoints.maker import Prepared
 from quantchat.profile.load import loads
-from quantchat.quantize.maker import Prepared
+from quantchat.session.requests import load_request
+from quantchat.wire.messages import Load, Message
 from quantchat.worker.decode.prompt import encode_prompt
-from quantchat.worker.engines.chat_template import check_template, render
-from quantchat.worker.engines.tokenizer import load_tokenizer
 from quantchat.worker.failures import Refused
-from quantchat.worker.protocol import Load, Message
+from quantchat.worker.model.chat_template import check_template, render
+from quantchat.worker.model.tokenizer import load_tokenizer
 
 THINKS = (
     "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantchat.bench import prompts
 from quantchat.errors import UserError
+from quantchat.session import prompts
 
 
 def file(tmp_path: Path, name: str, content: str | bytes) -> Path:

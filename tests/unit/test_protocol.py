@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantchat.worker import protocol
-from quantchat.worker.protocol import (
+from quantchat.wire import messages as protocol
+from quantchat.wire.codec import MOST, ProtocolError
+from quantchat.wire.messages import (
     Event,
     Failed,
     Finished,
@@ -23,8 +24,7 @@ from quantchat.worker.protocol import (
     decode_event,
     encode,
 )
-from quantchat.worker.strict_json import MOST, ProtocolError
-from quantchat.worker.variant import Ledger
+from quantchat.wire.variant import Ledger
 
 # Any code point at all, lone surrogates too: a model's text may hold anything.
 text = st.text(st.characters(), max_size=40)

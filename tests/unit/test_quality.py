@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantchat.metrics.quality import Divergence, Quantity, divergence, perplexity
-from quantchat.metrics.surprise import Surprise
+from quantchat.statistics.quality import Divergence, Quantity, divergence, perplexity
+from quantchat.statistics.surprisal import Surprise
 
 WINDOWS, SCORED = 12, 31
 

@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes.scripted_worker import Script, ScriptedMaker, starter
-from quantchat.bench.comparison import Comparison
-from quantchat.bench.rounds import Plan, Task
 from quantchat.cli import main
-from quantchat.cli.measuring import measured
+from quantchat.features.measure.printing import measured
+from quantchat.features.measure.rounds import Plan, Task
 from quantchat.host.worker_process import Place, start_worker
 from quantchat.profile.model import Profile
+from quantchat.session.comparison import Comparison
+from quantchat.wire.messages import Failed, Generate, Prepare
+from quantchat.wire.redaction import redacted, secrets
 from quantchat.worker.failures import Refused, describe
-from quantchat.worker.protocol import Failed, Generate, Prepare
-from quantchat.worker.redaction import redacted, secrets
 
 CANARY = "hf-canary-7Qz4Lw9"
 VARIABLES = ["HF_TOKEN", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", "github_pat"]
@@ -130,7 +130,7 @@ def test_a_whole_run_writes_it_nowhere(tmp_path: Path, capfd: pytest.CaptureFixt
 
 def test_a_mistake_of_ours_does_not_print_it() -> None:
     code = (
-        "import os\nfrom quantchat.cli.streams import neutral_output\n"
+        "import os\nfrom quantchat.console.streams import neutral_output\n"
         "with neutral_output():\n    raise RuntimeError(os.environ['HF_TOKEN'])\n"
     )
     done = subprocess.run(

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from quantchat import files
+from quantchat.document import output
+from quantchat.document.output import LIST, check_file, check_folder, write_file, write_folder
 from quantchat.errors import UserError
-from quantchat.report import output
-from quantchat.report.output import LIST, check_file, check_folder, write_file, write_folder
 
 OURS = b"ours"
 

@@ -11,10 +11,10 @@ import pytest
 
 from fakes.measured import measured, with_prompt_lengths
 from fakes.saved import LEDGER, MIB, answer, snapshot, variant
-from quantchat.report import drawing
-from quantchat.report.drawing import Plot
+from quantchat.document import drawing
+from quantchat.document.drawing import Plot
+from quantchat.document.series import all_series, named
 from quantchat.report.plots import plots
-from quantchat.report.series import all_series, named
 from quantchat.snapshot.schema import AnswerRecord, Snapshot, TurnRecord
 
 

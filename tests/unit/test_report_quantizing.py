@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from quantchat.quantize.outcome import Outcome, Perplexity, Side
-from quantchat.report.quantizing import render
+from quantchat.features.quantize.outcome import Outcome, Perplexity, Side
+from quantchat.features.quantize.tables import render
 
 CALIBRATION = {"samples": 32, "tokens": 5000, "sha256": "ab" * 32}
 

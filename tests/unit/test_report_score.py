@@ -14,12 +14,13 @@ from fakes.saved import RESOLVED, scored, snapshot
 from fakes.scored import read, score_record, setting
 from fakes.timed_runs import measured
 from quantchat.cli import main
-from quantchat.metrics.quality import Quantity
-from quantchat.report import score as report
+from quantchat.document.shared_tables import with_error
+from quantchat.features.score import tables as report
 from quantchat.report.csv_tables import tables
 from quantchat.snapshot import store
 from quantchat.snapshot.schema import Snapshot
 from quantchat.snapshot.score import obstacles
+from quantchat.statistics.quality import Quantity
 
 Capture = pytest.CaptureFixture[str]
 
@@ -45,12 +46,12 @@ def drawn(what: object, width: int = 160) -> str:
 def test_a_figure_has_the_digits_that_its_error_leaves(
     value: float, error: float | None, shown: str
 ) -> None:
-    assert report.with_error(Quantity(value, error, None)).startswith(shown)
+    assert with_error(Quantity(value, error, None)).startswith(shown)
 
 
 def test_the_wider_error_is_shown_with_sign_and_scale() -> None:
-    assert report.with_error(Quantity(0.5, 0.01, 0.05), times=100, signed=True) == "+50.0 ±5.0"
-    assert report.with_error(Quantity(20.0, 5.0, 1.0), least=2) == "20.00 ±5.00"
+    assert with_error(Quantity(0.5, 0.01, 0.05), times=100, signed=True) == "+50.0 ±5.0"
+    assert with_error(Quantity(20.0, 5.0, 1.0), least=2) == "20.00 ±5.00"
 
 
 def test_the_whole_score_says_what_was_read_and_what_is_in_doubt() -> None:

@@ -24,17 +24,20 @@ from fakes.saved import (
 )
 from fakes.terminal_text import is_clean
 from fakes.timed_runs import measured
-from quantchat.metrics.estimate import Estimate
-from quantchat.metrics.latency import TurnTiming
-from quantchat.metrics.memory import ProcessMemory
-from quantchat.report import comparison, figures, listing, measurement, tables, turns
-from quantchat.report.measurement import failures, how
-from quantchat.snapshot.columns import Run
+from quantchat.document import figures
+from quantchat.document.snapshot_tables import header, memory_table, variants_table
+from quantchat.estimate.memory import Estimate
+from quantchat.features.measure import tables as measurement
+from quantchat.features.measure.tables import failures, how
+from quantchat.report import comparison, listing, tables, turns
 from quantchat.snapshot.compare import compare_runs
+from quantchat.snapshot.compared_sides import Run
 from quantchat.snapshot.schema import Snapshot, TurnRecord
 from quantchat.snapshot.store import Listed
 from quantchat.snapshot.votes import VoteRecord, VotingRecord
-from quantchat.worker.protocol import Failed
+from quantchat.statistics.latency import TurnTiming
+from quantchat.system.process_memory import ProcessMemory
+from quantchat.wire.messages import Failed
 
 
 def drawn(renderable: RenderableType, width: int = 200) -> str:
@@ -121,7 +124,7 @@ def test_what_ran_is_told() -> None:
         failure=Failed("out_of_memory", "8 GiB were needed, 2 were free"),
     )  # fmt: skip
     never = variant("Third", resolved=None, load=None, ledger=None, memory=None)
-    text = drawn(tables.variants_table(snapshot(variants=[variant("GPTQ"), failed, never])))
+    text = drawn(variants_table(snapshot(variants=[variant("GPTQ"), failed, never])))
     assert "TorchQuantLinear gptq 4 bits" in row(text, "kernel")
     assert "134.5 M" in row(text, "parameters")
     assert "cpu (A Processor, 2 threads)" in row(text, "device")
@@ -139,7 +142,7 @@ def test_the_source_of_a_memory_figure_is_named() -> None:
         ledger=replace(on_gpu, process=600 * MIB, non_torch=496 * MIB),
         memory=ProcessMemory(600 * MIB, "nvml"),
     )
-    text = drawn(tables.memory_table(snapshot(variants=[torch, whole])))
+    text = drawn(memory_table(snapshot(variants=[torch, whole])))
     assert row(text, "weights") == "weights 100 MiB 100 MiB"
     assert row(text, "non-torch") == "non-torch – 496 MiB"
     assert row(text, "process total") == "process total – 600 MiB"
@@ -157,14 +160,14 @@ def test_what_lies_on_several_gpus_is_told_for_each() -> None:
     )
     ran = replace(RESOLVED, device="cuda:0", devices=["cuda:0", "cuda:1"])
     saved = snapshot(variants=[variant("A", ledger=spread, resolved=ran), variant("B")])
-    text = drawn(tables.memory_table(saved))
+    text = drawn(memory_table(saved))
     assert row(text, "by device") == "by device cuda:0 70.0 MiB, cuda:1 30.0 MiB"
     assert row(text, "reserved, by device").endswith("cuda:0 80.0 MiB, cuda:1 40.0 MiB")
-    assert "cuda:0+1 (" in row(drawn(tables.variants_table(saved)), "device")
+    assert "cuda:0+1 (" in row(drawn(variants_table(saved)), "device")
 
 
 def test_the_weights_are_told_by_dtype_and_the_quantizations_own_by_kind() -> None:
-    text = drawn(tables.memory_table(snapshot()))
+    text = drawn(memory_table(snapshot()))
     assert "int32 60.0 MiB, bfloat16 40.0 MiB" in row(text, "by dtype")
     assert "scales 6.0 MiB, zeros 2.0 MiB, indices 1.0 MiB" in row(text, "the quantization's own")
     assert "predicted" not in text  # nothing is, no row
@@ -174,7 +177,7 @@ def test_the_peak_is_told_with_when_it_was() -> None:
     def told(peak_at_ns: int) -> str:
         ledger = replace(LEDGER, peak_at_ns=peak_at_ns)
         saved = snapshot(variants=[variant("GPTQ", ledger=ledger)])
-        return row(drawn(tables.memory_table(saved)), "peak")
+        return row(drawn(memory_table(saved)), "peak")
 
     assert told(-1) == "peak 900 MiB"
     assert told(999 * 10**6) == "peak 900 MiB, while loading"
@@ -182,7 +185,7 @@ def test_the_peak_is_told_with_when_it_was() -> None:
     ledger = replace(LEDGER, peak_at_ns=2**62)
     turn = snapshot().turns[0].model_copy(update={"number": 1_000_007, "task": 3, "round": 2})
     measured = snapshot(variants=[variant("GPTQ", ledger=ledger)], turns=[turn])
-    assert "in round 2, prompt 3" in row(drawn(tables.memory_table(measured)), "peak")
+    assert "in round 2, prompt 3" in row(drawn(memory_table(measured)), "peak")
 
 
 def test_the_whole_snapshot_holds_what_was_said() -> None:
@@ -256,7 +259,7 @@ def test_without_a_gpu_the_reason_stands() -> None:
     saved = snapshot()
     device = replace(saved.environment.device, gpus=[], no_gpu="no NVIDIA driver is installed")
     environment = saved.environment.model_copy(update={"device": device})
-    text = drawn(tables.header(snapshot(environment=environment)))
+    text = drawn(header(snapshot(environment=environment)))
     assert "no GPU: no NVIDIA driver is installed" in text
 
 

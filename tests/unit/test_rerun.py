@@ -8,20 +8,20 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-import quantchat.cli.rerun
+import quantchat.features.measure.rerun_cli
 from fakes.saved import answer, hostile_snapshots, snapshot
 from fakes.scripted_worker import Script, ScriptedMaker, starter
 from fakes.timed_runs import measured
-from quantchat.bench.comparison import Comparison
-from quantchat.bench.headless import measure
-from quantchat.bench.rerun import Rerun, rerun_of
-from quantchat.bench.rounds import Plan, Task
 from quantchat.cli import main
 from quantchat.errors import UserError
+from quantchat.features.measure.rerun import Rerun, rerun_of
+from quantchat.features.measure.rounds import Plan, Task
+from quantchat.features.measure.run import measure
 from quantchat.profile.model import Profile
+from quantchat.session.comparison import Comparison
 from quantchat.snapshot import store
 from quantchat.snapshot.schema import RequestRecord, Snapshot, TurnRecord
-from quantchat.worker.protocol import Sampling
+from quantchat.wire.messages import Sampling
 
 PROFILE = {
     "name": "test",
@@ -163,7 +163,7 @@ def called(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Called:
         calls.append((comparison, plan, folder, as_json))
         return 0
 
-    monkeypatch.setattr(quantchat.cli.rerun, "measured", measuring)
+    monkeypatch.setattr(quantchat.features.measure.rerun_cli, "measured", measuring)
     monkeypatch.setenv("QUANTCHAT_SNAPSHOTS", str(tmp_path))
     return calls
 

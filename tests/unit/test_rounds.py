@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from fakes.scripted_worker import Script, ScriptedMaker, starter
 from fakes.waiting import until
-from quantchat.bench.comparison import Comparison
-from quantchat.bench.conversation import AnswerState
-from quantchat.bench.live_variant import State
-from quantchat.bench.rounds import Plan, Rounds, Task
+from quantchat.features.measure.rounds import Plan, Rounds, Task
 from quantchat.profile.model import Profile
-from quantchat.worker.protocol import Generate
+from quantchat.session.comparison import Comparison
+from quantchat.session.conversation import AnswerState
+from quantchat.session.live_variant import State
+from quantchat.wire.messages import Generate
 
 Asked = list[tuple[str, Generate]]
 

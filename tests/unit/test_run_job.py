@@ -10,11 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from quantchat.host import watchdog
+from quantchat.host import job_runner, watchdog
+from quantchat.host.job_runner import JobFailed
 from quantchat.host.worker_process import Place, Worker, WorkerEnded
-from quantchat.quantize import job
-from quantchat.quantize.maker import MakeFailed
-from quantchat.worker.protocol import Command, Event, Progress
+from quantchat.wire.messages import Command, Event, Progress
 
 
 class Silent:
@@ -40,13 +39,13 @@ async def test_a_worker_that_falls_silent_is_ended(monkeypatch: pytest.MonkeyPat
     seconds = itertools.count(0, 4)
     monkeypatch.setattr(watchdog, "LOOK_S", 0.0)
     monkeypatch.setattr(watchdog, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
-    monkeypatch.setattr(job, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    monkeypatch.setattr(job_runner, "time", SimpleNamespace(monotonic=lambda: 0.0))
     steps: list[int] = []
 
     async def start(place: Place) -> Worker:
         return Silent()
 
-    with pytest.raises(MakeFailed, match="no sign of life from the worker for 300 s"):
-        await job.run_job(start, "score", {}, lambda done, total, detail: steps.append(done))
+    with pytest.raises(JobFailed, match="no sign of life from the worker for 300 s"):
+        await job_runner.run_job(start, "score", {}, lambda done, total, detail: steps.append(done))
     assert steps == [1]
-    assert next(seconds) > job.LOST_S
+    assert next(seconds) > job_runner.LOST_S

@@ -14,14 +14,14 @@ import pynvml
 import pytest
 
 from fakes.fake_nvml import GIB, FakeGpu, FakeNvml, nvml_error
-from quantchat.metrics import gpus as gpus_module
-from quantchat.metrics import host as host_module
-from quantchat.metrics.gpus import Gpus, ProcessReading
-from quantchat.metrics.host import Host, ProcessTree, cpu_name
-from quantchat.metrics.memory import ProcessMemory, complete, gpu_memory
-from quantchat.metrics.oom import oom_kills
-from quantchat.metrics.sampler import DeviceSampler
-from quantchat.worker.variant import Ledger
+from quantchat.system import gpus as gpus_module
+from quantchat.system import host as host_module
+from quantchat.system.gpus import Gpus, ProcessReading
+from quantchat.system.host import Host, ProcessTree, cpu_name
+from quantchat.system.oom import oom_kills
+from quantchat.system.process_memory import ProcessMemory, complete, gpu_memory
+from quantchat.system.sampler import DeviceSampler
+from quantchat.wire.variant import Ledger
 
 WORKER = 4242
 

@@ -11,8 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GenerationConfig
 
 from fakes.tiny_llama import VOCABULARY, tiny_llama
+from quantchat.wire.messages import Sampling
 from quantchat.worker.decode.sampling import Sampler
-from quantchat.worker.protocol import Sampling
 
 CPU = torch.device("cpu")
 MODEL = tiny_llama(num_hidden_layers=1)

@@ -16,11 +16,12 @@ from filelock import FileLock
 from fakes.jobs_here import JobsHere
 from fakes.tiny_folder import tiny_folder, tokenizer
 from quantchat import corpus, paths
-from quantchat.bench.score_plan import ScorePlan, reference_of
-from quantchat.bench.scoring import score
+from quantchat.checkpoints.builder import Workshop
 from quantchat.errors import ModelsFailed
+from quantchat.features.score.plan import ScorePlan
+from quantchat.features.score.run import score
 from quantchat.profile.model import Profile
-from quantchat.quantize.workshop import Workshop
+from quantchat.session.reference import reference_of
 from quantchat.snapshot import store
 from quantchat.snapshot.schema import Snapshot
 from quantchat.snapshot.score import ScoredRecord, ScoreRecord

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from fakes.tiny_folder import BEGIN, LETTERS, tiny_folder, tokenizer
 from fakes.tiny_llama import VOCABULARY, tiny_llama
+from quantchat.wire.messages import Load
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import score
-from quantchat.worker.protocol import Load
 from quantchat.worker.scoring import logits as forecasting
-from quantchat.worker.scoring.kept import KeptReader, KeptWriter, divergence
+from quantchat.worker.scoring.logit_store import KeptReader, KeptWriter, divergence
 from quantchat.worker.scoring.logits import Forecast
 from quantchat.worker.scoring.windows import Tokens, Windows, check, read_tokens
 

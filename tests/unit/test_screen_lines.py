@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from textual.content import Content
 
-from quantchat.app.widgets.lines import fitted, outside, spread
+from quantchat.app.widgets.text_layout import fitted, outside, spread
 
 _text = st.text(st.characters(categories=["L", "N", "P", "Zs", "So"]), max_size=40)
 

@@ -11,9 +11,8 @@ from rich.console import Console
 
 from fakes.scripted_app import LEFT, RIGHT, profile
 from fakes.scripted_worker import Script, ScriptedMaker, likely, starter
-from quantchat.bench.comparison import Comparison
-from quantchat.bench.headless import with_pair
-from quantchat.bench.self_check import (
+from quantchat.features.agreement import tables as report
+from quantchat.features.agreement.rerun_agreement import (
     AGAIN,
     AT_ONCE,
     BATCH,
@@ -23,8 +22,9 @@ from quantchat.bench.self_check import (
     Found,
     SelfCheck,
 )
-from quantchat.report import self_check as report
-from quantchat.worker.protocol import END, Force, Forced, Generate
+from quantchat.session.comparison import Comparison
+from quantchat.session.runner import with_pair
+from quantchat.wire.messages import END, Force, Forced, Generate
 
 
 async def checked(folder: Path, left: Script, right: Script, *prompts: str) -> SelfCheck:

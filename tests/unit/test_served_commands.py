@@ -9,8 +9,8 @@ import pytest
 
 from fakes.openai_server import CHUNKS, FakeServer, serving
 from quantchat.cli import main
+from quantchat.wire.messages import Load
 from quantchat.worker.failures import Refused
-from quantchat.worker.protocol import Load
 from quantchat.worker.servers.remote import RemoteDecoder
 
 pytestmark = pytest.mark.usefixtures("own_folders")

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from fakes.raw_server import Asked, RawServer, raw_server
+from quantchat.wire.messages import Event, Finished, Generate, Load, Message, Sampling, Tokens
 from quantchat.worker.failures import Refused
-from quantchat.worker.protocol import Event, Finished, Generate, Load, Message, Sampling, Tokens
 from quantchat.worker.servers import connection, remote
 from quantchat.worker.servers.remote import RemoteDecoder
 

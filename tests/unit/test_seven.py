@@ -19,9 +19,9 @@ from safetensors import safe_open
 from fakes.fake_nvml import GIB, FakeGpu, FakeNvml, nvml_error
 from fakes.scripted_worker import Script, ScriptedWorker, resolved
 from quantchat.host.worker_process import Place
-from quantchat.metrics.gpus import Gpus
-from quantchat.metrics.sampler import DeviceSampler
-from quantchat.worker.protocol import Command, Failed, Generate, Load
+from quantchat.system.gpus import Gpus
+from quantchat.system.sampler import DeviceSampler
+from quantchat.wire.messages import Command, Failed, Generate, Load
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 GPTQ, NF4 = "GPTQ 4-bit, automatic", "NF4"

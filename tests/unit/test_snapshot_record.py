@@ -15,18 +15,18 @@ import pytest
 from fakes.fake_nvml import GIB, FakeGpu, FakeNvml
 from fakes.model_folder import LLAMA_2_7B, llama_tensors, write_model
 from fakes.scripted_worker import Script, ScriptedMaker, resolved, starter
-from quantchat.bench import live_variant
-from quantchat.bench.comparison import Comparison
-from quantchat.bench.conversation import Answer, AnswerState
-from quantchat.bench.live_variant import State
-from quantchat.bench.record import record
 from quantchat.host.limits import usable_cpus
-from quantchat.metrics.gpus import Gpus
-from quantchat.metrics.sampler import DeviceSampler
 from quantchat.profile.model import Generation, Profile
+from quantchat.session import live_variant
+from quantchat.session.comparison import Comparison
+from quantchat.session.conversation import Answer, AnswerState
+from quantchat.session.live_variant import State
+from quantchat.session.recorder import record
 from quantchat.snapshot import store
-from quantchat.worker.protocol import Sampling
-from quantchat.worker.variant import Ledger
+from quantchat.system.gpus import Gpus
+from quantchat.system.sampler import DeviceSampler
+from quantchat.wire.messages import Sampling
+from quantchat.wire.variant import Ledger
 
 MS = 1_000_000
 ON_GPU = Ledger("cuda:0", 3 * GIB, {}, GIB, 0, 0, -1, -1, 4 * GIB, 1)

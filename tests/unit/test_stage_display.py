@@ -9,8 +9,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from quantchat.cli import bars, stages
-from quantchat.worker.protocol import Progress
+from quantchat.console import progress_bars, stages
+from quantchat.wire.messages import Progress
 
 Capture = pytest.CaptureFixture[str]
 
@@ -28,8 +28,8 @@ def test_progress_without_a_terminal_is_lines(capsys: Capture) -> None:
 @pytest.mark.parametrize("width", [60, 80, 100, 160])
 def test_bars_in_a_terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     out = Console(file=io.StringIO(), force_terminal=True, width=width)
-    monkeypatch.setattr(bars, "console", lambda *, stderr: out)
-    bar = bars.bars(detail=True)
+    monkeypatch.setattr(progress_bars, "console", lambda *, stderr: out)
+    bar = progress_bars.bars(detail=True)
     bar.add_task("loading", total=None, detail="")
     bar.add_task("quantizing layer", total=30, completed=7, detail="67 s left · " + "q_proj, " * 30)
     bar.add_task("over", total=1, completed=1, detail="")
@@ -45,7 +45,7 @@ def test_bars_in_a_terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> None
 
 def test_at_the_end_no_stage_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
     out = Console(file=io.StringIO(), force_terminal=True, width=100)
-    for module in (bars, stages):
+    for module in (progress_bars, stages):
         monkeypatch.setattr(module, "console", lambda *, stderr: out)
     with out.capture() as caught, stages.stage_display() as display:
         display(Progress("perplexity after", 2, 3, "windows read"))

@@ -17,13 +17,13 @@ import pytest
 
 from fakes.opened import Opened
 from fakes.waiting import PATIENCE_S, until
-from quantchat.bench.conversation import Answer
-from quantchat.bench.live_variant import State
-from quantchat.bench.rerun import Rerun
-from quantchat.bench.rounds import Plan
-from quantchat.metrics.sampler import DeviceSampler
+from quantchat.features.measure.rerun import Rerun
+from quantchat.features.measure.rounds import Plan
 from quantchat.profile.load import loads
 from quantchat.profile.model import Profile
+from quantchat.session.conversation import Answer
+from quantchat.session.live_variant import State
+from quantchat.system.sampler import DeviceSampler
 from quantchat.worker.servers.started import StartedServer
 
 PROGRAM = Path(__file__).parents[1] / "fakes" / "run_openai_server.py"

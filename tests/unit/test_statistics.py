@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantchat.metrics.statistics import (
+from quantchat.statistics.intervals import (
     Pair,
     Row,
     exact_ratio,
@@ -235,7 +235,7 @@ def test_coverage_of_many_where_prompts_and_rounds_differ(monkeypatch: pytest.Mo
 
     Binomial: with a true 5 % more than 16 of 150 would happen once in 700 times.
     """
-    monkeypatch.setattr("quantchat.metrics.statistics.RESAMPLES", 300)  # to save time
+    monkeypatch.setattr("quantchat.statistics.intervals.RESAMPLES", 300)  # to save time
     generator = numpy.random.default_rng(2)
     shown = by_either = 0
     for _ in range(150):

@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
-from quantchat.bench.conversation import Answer, AnswerState, Turn
-from quantchat.bench.rounds import Measured
-from quantchat.bench.steadiness import FIGURES, doubts
-from quantchat.metrics.energy import Energy
+from quantchat.features.measure.rounds import Measured
+from quantchat.features.measure.steadiness import FIGURES, doubts
+from quantchat.session.conversation import Answer, AnswerState, Turn
 from quantchat.snapshot import figures
 from quantchat.snapshot.figures import Sampled
+from quantchat.system.energy import Energy
 
 PROMPTS, ROUNDS, TOKENS = 5, 5, 60
 Times = Callable[[str, int, int], tuple[float, float]]

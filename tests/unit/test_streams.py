@@ -25,20 +25,20 @@ from fakes.escapes import Tokens
 from fakes.hostile_text import CUT, SAMPLE, named, payload
 from fakes.scripted_worker import Script, ScriptedMaker, starter
 from fakes.timed_runs import measured
-from quantchat.bench.comparison import Comparison
-from quantchat.bench.rounds import Plan, Task
 from quantchat.cli import root
-from quantchat.cli.console import console
-from quantchat.cli.measuring import measured as run
-from quantchat.cli.measuring import publish
-from quantchat.cli.progress import progress_display
-from quantchat.cli.stages import stage_display
-from quantchat.cli.streams import NeutralStream, neutral_output
+from quantchat.console.console import console
+from quantchat.console.progress import progress_display
+from quantchat.console.running import publish
+from quantchat.console.stages import stage_display
+from quantchat.console.streams import NeutralStream, neutral_output
 from quantchat.errors import UserError
+from quantchat.features.measure.printing import measured as run
+from quantchat.features.measure.rounds import Plan, Task
 from quantchat.profile.model import Profile
+from quantchat.session.comparison import Comparison
 from quantchat.snapshot import store
 from quantchat.text import neutralise
-from quantchat.worker import protocol
+from quantchat.wire import messages
 
 EVIL = "".join(payload(number) for number in SAMPLE).replace(CUT, "")
 EVIL_UTF8 = EVIL.encode("utf-8", "ignore").decode()
@@ -113,7 +113,7 @@ def test_within_the_context_both_are_guarded(capsys: pytest.CaptureFixture[str])
 )
 def test_a_traceback_is_neutral_within_and_after(guarded: str) -> None:
     raising = r"raise RuntimeError('a \x1b]52;c;eA==\x07 b \u202e')"
-    code = "from quantchat.cli.streams import neutral_output\n" + guarded.format(raising)
+    code = "from quantchat.console.streams import neutral_output\n" + guarded.format(raising)
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={"PYTHONPATH": str(Path(quantchat.__file__).parents[1]), "PYTHONIOENCODING": "utf-8"},
@@ -279,7 +279,7 @@ def test_progress_that_nobody_reads_stands_in_no_ones_way(
     with neutral_output(), display() as shown:
         for stage in ("loading", "compiling", "warming up"):
             told = shown if display is stage_display else functools.partial(shown.on_model, "A")
-            told(protocol.Progress(stage))
+            told(messages.Progress(stage))
 
 
 # ---------------------------------------------------------------- the consoles

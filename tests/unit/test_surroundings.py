@@ -10,9 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from quantchat.bench import surroundings
-from quantchat.bench.surroundings import folders, look_at, terminal
-from quantchat.worker.jobs.probes import COMPILES, READY, UNUSABLE, _compiled
+from quantchat.features.doctor import system_info
+from quantchat.features.doctor.system_info import folders, look_at, terminal
+from quantchat.wire.jobs import COMPILES, READY, UNUSABLE
+from quantchat.worker.jobs.probes import _compiled
 
 TOOLS = {"nvcc": "/cuda/bin/nvcc", "nvcc_release": "12.8", "lacking": ""}
 
@@ -64,10 +65,10 @@ def test_the_versions_are_those_of_the_installed_packages(monkeypatch: pytest.Mo
         return f"{name} 1"
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    versions = surroundings.installed()
+    versions = system_info.installed()
     assert versions["gguf"] == ""
     assert versions["torch"] == "torch 1"
-    assert surroundings.extras() == {
+    assert system_info.extras() == {
         "servers": "openai openai 1",
         "adapters": "peft peft 1",
         "eval": "lm_eval lm_eval 1",

@@ -19,10 +19,10 @@ from fakes.probed import Probe
 from fakes.tiny_folder import tokenizer
 from fakes.tiny_llama import tiny_llama
 from quantchat.host.worker_process import WorkerEnded
+from quantchat.wire.messages import Generate, Message, Sampling, Started
 from quantchat.worker import text_bounds
-from quantchat.worker.engines.chat_template import check_template
 from quantchat.worker.failures import Refused, describe
-from quantchat.worker.protocol import Generate, Message, Sampling, Started
+from quantchat.worker.model.chat_template import check_template
 from quantchat.worker.text_bounds import Interrupted, bounded
 
 LIMITS = (resource.RLIMIT_CPU, resource.RLIMIT_DATA, resource.RLIMIT_CORE)

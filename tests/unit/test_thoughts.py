@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from quantchat.bench.conversation import Answer, AnswerState, Conversation, divergence_point
+from quantchat.session.conversation import Answer, AnswerState, Conversation, divergence_point
+from quantchat.wire.messages import Event, Finished, Started, Tokens, decode_event
 from quantchat.worker.outbox import Outbox
-from quantchat.worker.protocol import Event, Finished, Started, Tokens, decode_event
 from quantchat.worker.thoughts import CHANNEL, MESSAGE, PAIRS, START, Marks, OutputText, Splitter
 
 HARMONY = (

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from quantchat.worker.decode import kernels, unfold
+from quantchat.worker.decode.cpu import int4_unpack, kernels
 
 GROUP = 32
 
@@ -23,19 +23,19 @@ def packed(out: int, inputs: int) -> tuple[Any, Any]:
 @pytest.mark.parametrize("out", [64, 192])
 def test_it_gives_the_weights_of_the_kernel(out: int) -> None:
     weight, scales = packed(out, 96)
-    width = unfold.int4_width(weight, scales, GROUP)
+    width = int4_unpack.int4_width(weight, scales, GROUP)
     assert width in (32, 64)
     single = torch.eye(96, dtype=torch.bfloat16)
     expected = torch.ops.aten._weight_int4pack_mm_for_cpu(single, weight, GROUP, scales)
-    assert torch.equal(unfold.int4(weight, scales, GROUP, width), expected)
+    assert torch.equal(int4_unpack.int4(weight, scales, GROUP, width), expected)
 
 
 def test_a_layout_that_is_not_understood_is_left_to_the_kernel(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     weight, scales = packed(64, 96)
-    monkeypatch.setattr(unfold, "_WIDTHS", (16,))
-    assert unfold.int4_width(weight, scales, GROUP) == 0
+    monkeypatch.setattr(int4_unpack, "_WIDTHS", (16,))
+    assert int4_unpack.int4_width(weight, scales, GROUP) == 0
 
 
 def test_many_rows_are_multiplied_as_few_are(monkeypatch: pytest.MonkeyPatch) -> None:

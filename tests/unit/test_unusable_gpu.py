@@ -13,10 +13,11 @@ import torch
 import transformers
 
 from fakes.tiny_folder import tiny_folder
-from quantchat.worker import driver
-from quantchat.worker.engines import devices, load
+from quantchat.common import cuda_driver
+from quantchat.wire.messages import Load
 from quantchat.worker.failures import Refused
-from quantchat.worker.protocol import Load
+from quantchat.worker.loaders import load
+from quantchat.worker.model import devices
 
 
 @pytest.fixture
@@ -112,27 +113,27 @@ def test_a_torch_without_cuda_is_told(
     ],
 )
 def test_which_driver_is_too_old(driver_cuda: str | None, torch_cuda: str, too_old: bool) -> None:
-    assert driver.too_old(driver_cuda, torch_cuda) is too_old
+    assert cuda_driver.too_old(driver_cuda, torch_cuda) is too_old
 
 
 def test_the_cuda_of_torch_is_read_without_importing_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert driver.cuda_of_torch() == (torch.version.cuda or "")
+    assert cuda_driver.cuda_of_torch() == (torch.version.cuda or "")
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch" / "__init__.py").write_text("raise ImportError('imported')")
     monkeypatch.setattr(
         "importlib.util.find_spec",
         lambda name: SimpleNamespace(origin=str(tmp_path / name / "__init__.py")),
     )
-    assert driver.cuda_of_torch() == ""
+    assert cuda_driver.cuda_of_torch() == ""
     version = tmp_path / "torch" / "version.py"
     version.write_text("__version__ = '2.13.0'\ncuda: Optional[str] = '13.0'\nhip = None\n")
-    assert driver.cuda_of_torch() == "13.0"
+    assert cuda_driver.cuda_of_torch() == "13.0"
     version.write_text("__version__ = '2.13.0+cpu'\ncuda: Optional[str] = None\n")
-    assert driver.cuda_of_torch() == ""
+    assert cuda_driver.cuda_of_torch() == ""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert driver.cuda_of_torch() == ""
+    assert cuda_driver.cuda_of_torch() == ""
 
 
 @pytest.mark.parametrize(("capability", "told"), [((7, 5), True), ((8, 0), False)])

@@ -11,10 +11,10 @@ import pytest
 
 from fakes.scripted_jobs import Jobs
 from fakes.tiny_wheel import TinyIndex
+from quantchat.checkpoints import verify
+from quantchat.checkpoints.builder import Workshop
 from quantchat.profile.model import DEMO_MODEL, BitsAndBytes
-from quantchat.quantize import verify
-from quantchat.quantize.workshop import Workshop
-from quantchat.worker.protocol import Progress
+from quantchat.wire.messages import Progress
 
 NF4 = BitsAndBytes(label="NF4", engine="bitsandbytes", model=DEMO_MODEL)
 FLIPPED = "a checkpoint is damaged"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from quantchat.metrics.gpus import GpuSample
-from quantchat.metrics.visible import visible_gpus
+from quantchat.system.gpus import GpuSample
+from quantchat.system.visible_gpus import visible_gpus
 
 
 def gpu(index: int, mig: bool = False) -> GpuSample:

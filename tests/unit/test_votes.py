@@ -14,14 +14,14 @@ from scipy.stats import binomtest
 from fakes.saved import snapshot
 from quantchat.cli import main
 from quantchat.errors import UserError
-from quantchat.metrics.votes import LEVEL, POWER, Tally, sign_test, tally, votes_wanted
-from quantchat.report import votes as report
+from quantchat.features.votes import tables as report
 from quantchat.report.markdown import markdown
 from quantchat.report.page import html
 from quantchat.report.page_content import content
 from quantchat.snapshot import store
 from quantchat.snapshot.schema import Snapshot
 from quantchat.snapshot.votes import VoteRecord, VotingRecord, pooled
+from quantchat.statistics.votes import LEVEL, POWER, Tally, sign_test, tally, votes_wanted
 
 counts = st.integers(0, 60)
 tallies = st.builds(Tally, a=counts, b=counts, ties=counts, bad=counts, seen=counts)

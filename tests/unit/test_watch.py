@@ -16,15 +16,15 @@ import pytest
 
 from fakes.scripted_worker import Script, ledger
 from fakes.waiting import until
-from quantchat.bench import watch as watching
-from quantchat.bench.measurement import Measurement
-from quantchat.bench.record import record
-from quantchat.bench.rounds import TRIES, Plan, Task
-from quantchat.bench.watch import LATE_S, LOOK_S, Watch
-from quantchat.metrics import disturbance
-from quantchat.metrics.disturbance import CpuClock, CpuTime, busiest, stopped
-from quantchat.metrics.sampler import DeviceSampler
+from quantchat.features.measure import watch as watching
+from quantchat.features.measure.measurement import Measurement
+from quantchat.features.measure.record import record_measurement
+from quantchat.features.measure.rounds import TRIES, Plan, Task
+from quantchat.features.measure.watch import LATE_S, LOOK_S, Watch
 from quantchat.snapshot import store
+from quantchat.system import disturbance
+from quantchat.system.disturbance import CpuClock, CpuTime, busiest, stopped
+from quantchat.system.sampler import DeviceSampler
 from unit.test_rounds import opened
 
 
@@ -174,7 +174,7 @@ async def test_a_turn_that_was_stopped_is_measured_again_or_left_out(tmp_path: P
 
     measurement._rounds.watch = stopping
     await measurement.run()
-    snapshot = record(comparison, DeviceSampler(), measurement)
+    snapshot = record_measurement(comparison, DeviceSampler(), measurement)
     await comparison.close()
     assert next(stops, None) is None
     assert [(turn.task, turn.round) for turn in snapshot.turns] == [(1, 1), (2, 1), (1, 2)]

@@ -16,7 +16,7 @@ from fakes.waiting import until
 from quantchat import paths
 from quantchat.host import worker_process
 from quantchat.host.worker_process import Place, WorkerEnded, new_log, start_worker
-from quantchat.worker.protocol import Failed, Hello, Prepare
+from quantchat.wire.messages import Failed, Hello, Prepare
 
 pytestmark = pytest.mark.usefixtures("own_folders")
 

@@ -14,13 +14,14 @@ import pytest
 from fakes.scripted_jobs import Jobs
 from fakes.tiny_wheel import TinyIndex
 from fakes.waiting import until
+from quantchat.checkpoints.builder import Workshop
+from quantchat.checkpoints.maker import Prepared
 from quantchat.errors import UserError
+from quantchat.host.job_runner import JobFailed
 from quantchat.host.worker_process import Place, Worker
 from quantchat.profile.model import DEMO_MODEL, BitsAndBytes, Gptq, Transformers
 from quantchat.profile.quantize import Quantize
-from quantchat.quantize.maker import MakeFailed, Prepared
-from quantchat.quantize.workshop import Workshop
-from quantchat.worker.protocol import Failed, Progress
+from quantchat.wire.messages import Failed, Progress
 
 NF4 = BitsAndBytes(label="NF4", engine="bitsandbytes", model=DEMO_MODEL)
 GPTQ = Gptq(label="GPTQ", engine="gptq", model=DEMO_MODEL, quantize=Quantize(group_size=64))
@@ -199,7 +200,7 @@ async def test_a_failure_is_told_to_all_and_can_be_tried_again(bench: Bench) -> 
         workshop.prepare(GPTQ, Ear()), workshop.prepare(NF4, Ear()), return_exceptions=True
     )
     for outcome in outcomes:
-        assert isinstance(outcome, MakeFailed)
+        assert isinstance(outcome, JobFailed)
         assert outcome.failure.reason == "the file is odd"
         assert outcome.failure.mend == (
             f"look again; look at the worker's log {bench.jobs.folder / 'dequantize.log'}"
@@ -212,7 +213,7 @@ async def test_a_failure_is_told_to_all_and_can_be_tried_again(bench: Bench) -> 
 @pytest.mark.parametrize(("status", "kind"), [(-9, "out_of_memory"), (1, "worker_ended")])
 async def test_a_worker_that_dies(bench: Bench, status: int, kind: str) -> None:
     bench.jobs.dies["dequantize"] = status
-    with pytest.raises(MakeFailed) as caught:
+    with pytest.raises(JobFailed) as caught:
         await bench.workshop().prepare(NF4, Ear())
     assert caught.value.failure.kind == kind
     assert "dequantize.log" in caught.value.failure.mend
@@ -222,7 +223,7 @@ async def test_a_worker_that_dies(bench: Bench, status: int, kind: str) -> None:
 async def test_a_full_disk_is_told_as_such(bench: Bench) -> None:
     reason = "SafetensorError: I/O error: No space left on device (os error 28)"
     bench.jobs.fails["dequantize"] = Failed("internal", reason)
-    with pytest.raises(MakeFailed) as caught:
+    with pytest.raises(JobFailed) as caught:
         await bench.workshop().prepare(NF4, Ear())
     assert caught.value.failure.kind == "no_space"
     assert "QUANTCHAT_CACHE" in caught.value.failure.mend
@@ -232,7 +233,7 @@ async def test_room_is_looked_for_before(bench: Bench, monkeypatch: pytest.Monke
     await bench.workshop().prepare(GGUF, Ear())
     real = shutil.disk_usage(bench.folder)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=2000))
-    with pytest.raises(MakeFailed) as caught:
+    with pytest.raises(JobFailed) as caught:
         await bench.workshop().prepare(NF4, Ear())
     assert caught.value.failure.kind == "no_space"
     assert (caught.value.failure.needed, caught.value.failure.free) == (5 * 2004, 2000)
@@ -244,7 +245,7 @@ async def test_a_cache_that_cannot_be_written(bench: Bench, place: str) -> None:
     blocked = bench.folder / place
     blocked.parent.mkdir(exist_ok=True)
     blocked.write_text("a file where a folder should be")
-    with pytest.raises(MakeFailed) as caught:
+    with pytest.raises(JobFailed) as caught:
         await bench.workshop().prepare(NF4, Ear())
     assert caught.value.failure.kind == "cannot_write"
     assert str(bench.folder) in caught.value.failure.reason

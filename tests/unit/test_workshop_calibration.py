@@ -10,13 +10,13 @@ import pytest
 
 from fakes.model_folder import LLAMA_2_7B, write_model
 from fakes.scripted_jobs import Jobs
+from quantchat.checkpoints.builder import Workshop
+from quantchat.checkpoints.gptq_stage import QuantizeGptq
 from quantchat.errors import UserError
+from quantchat.host.job_runner import JobFailed
 from quantchat.profile.model import DEMO_MODEL, BitsAndBytes, Gptq, Transformers
 from quantchat.profile.quantize import Quantize
-from quantchat.quantize.gptq_stage import QuantizeGptq
-from quantchat.quantize.maker import MakeFailed
-from quantchat.quantize.workshop import Workshop
-from quantchat.worker.protocol import Progress
+from quantchat.wire.messages import Progress
 
 SIZE = ("samples", "sample_tokens")
 
@@ -202,7 +202,7 @@ async def test_room_for_quantizing_is_looked_for_before(
     workshop, spec = Workshop(jobs.start, tmp_path / "made"), gptq(tmp_path)
     real = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=2 * 2**30))
-    with pytest.raises(MakeFailed, match="4160 MiB are needed, 2048 are free"):
+    with pytest.raises(JobFailed, match="4160 MiB are needed, 2048 are free"):
         await workshop.prepare(spec, silent)
     assert jobs.names() == ["calibrate"]  # which is kept, and takes next to nothing
     monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=5 * 2**30))

@@ -14,9 +14,9 @@ import pytest
 
 from fakes.tiny_wheel import TinyIndex
 from fakes.waiting import until
+from quantchat.checkpoints.builder import Workshop
 from quantchat.profile.model import DEMO_MODEL, Transformers
-from quantchat.quantize.workshop import Workshop
-from quantchat.worker.protocol import Progress
+from quantchat.wire.messages import Progress
 
 GGUF = Transformers(label="GGUF", engine="transformers", model=DEMO_MODEL, gguf_file="tiny.gguf")
 
@@ -25,7 +25,7 @@ import asyncio, sys
 from pathlib import Path
 from fakes.tiny_wheel import TinyIndex
 from quantchat.profile.model import Transformers
-from quantchat.quantize.workshop import Workshop
+from quantchat.checkpoints.builder import Workshop
 
 index, cache, spec = TinyIndex(Path(sys.argv[1])), Path(sys.argv[2]), sys.argv[3]
 workshop = Workshop(folder=cache, pip=index.pip("waits"), wheel=index.wheel)

@@ -12,7 +12,7 @@ from quantchat.errors import UserError
 from quantchat.text import one_line
 
 if TYPE_CHECKING:
-    from quantchat.bench.voting import VotePlan
+    from quantchat.features.votes.voting import VotePlan
     from quantchat.profile.model import Profile
 
 CRASHED = 1

@@ -20,8 +20,8 @@ from textual.worker import WorkerFailed
 
 from quantchat.app import CRASHED, clipboard, terminal, themes
 from quantchat.app.commands import COMMANDS
+from quantchat.app.crash_recovery import Keeps
 from quantchat.app.device_watch import MakeSampler, real_sampler
-from quantchat.app.keeping import Keeps
 from quantchat.app.pasting import take_pastes_for_text, take_pastes_whole
 from quantchat.app.textual_races import survive_races
 from quantchat.app.textual_workarounds import (
@@ -42,11 +42,11 @@ if TYPE_CHECKING:
     from quantchat.app.screens.comparison import ComparisonScreen
     from quantchat.app.screens.start import StartScreen
     from quantchat.app.screens.vote import VoteScreen
-    from quantchat.bench.comparison import Comparison
-    from quantchat.bench.voting import VotePlan
+    from quantchat.checkpoints.maker import Maker, Prepared
+    from quantchat.features.votes.voting import VotePlan
     from quantchat.profile.model import AnyVariant, Profile
-    from quantchat.quantize.maker import Maker, Prepared
-    from quantchat.worker.protocol import Progress
+    from quantchat.session.comparison import Comparison
+    from quantchat.wire.messages import Progress
 
 LOOK_S = 0.5
 """How often it is looked whether the terminal is still there."""
@@ -70,7 +70,7 @@ class _LaterWorkshop:
     async def prepare(self, spec: AnyVariant, on_progress: Callable[[Progress], None]) -> Prepared:
         """As `Maker.prepare`."""
         if self._workshop is None:
-            from quantchat.quantize.workshop import Workshop
+            from quantchat.checkpoints.builder import Workshop
 
             self._workshop = Workshop()
         return await self._workshop.prepare(spec, on_progress)
@@ -78,7 +78,7 @@ class _LaterWorkshop:
 
 def real_comparison(profile: Profile) -> Comparison:
     """A comparison of real worker processes on checkpoints of the user's cache."""
-    from quantchat.bench.comparison import Comparison
+    from quantchat.session.comparison import Comparison
 
     return Comparison(profile, maker=_LaterWorkshop())
 
@@ -159,7 +159,7 @@ class QuantchatApp(PacedApp):
             return super().get_default_screen()
         if self._votes is not None:
             from quantchat.app.screens.vote import VoteScreen
-            from quantchat.bench.voting import Voting
+            from quantchat.features.votes.voting import Voting
 
             voting = Voting(self._make_comparison(self._profile), self._votes)
             self._vote = VoteScreen(voting, self._snapshots, self._make_sampler, alone=True)

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from quantchat.errors import UserError
-from quantchat.worker.variant import Ledger
+from quantchat.wire.variant import Ledger
 
 if TYPE_CHECKING:
-    from quantchat.metrics.memory import ProcessMemory
-    from quantchat.metrics.sampler import DeviceSample, DeviceSampler
+    from quantchat.system.process_memory import ProcessMemory
+    from quantchat.system.sampler import DeviceSample, DeviceSampler
 
 PATIENCE_S = 1.0
 """How long the loop waits for the sampler, which is in use for milliseconds but while it opens."""
@@ -30,7 +30,7 @@ MakeSampler = Callable[[], "DeviceSampler"]
 
 def real_sampler() -> DeviceSampler:
     """A sampler of this machine, imported when one is made: it is no part of the first frame."""
-    from quantchat.metrics.sampler import DeviceSampler
+    from quantchat.system.sampler import DeviceSampler
 
     return DeviceSampler()
 

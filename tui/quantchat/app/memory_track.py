@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from quantchat.metrics.memory import SOURCES, ProcessMemory, complete, on_gpu
-from quantchat.worker.variant import SERVER, Ledger
+from quantchat.system.process_memory import SOURCES, ProcessMemory, complete, on_gpu
+from quantchat.wire.variant import SERVER, Ledger
 
 HISTORY = 600
 """Samples kept, one a second."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from textual.message import Message
 
-from quantchat.bench.comparison import Change
+from quantchat.session.comparison import Change
 
 
 @dataclass

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantchat.app.widgets.column_header import what_runs
-from quantchat.bench.comparison import Comparison
-from quantchat.bench.conversation import Turn
-from quantchat.report.figures import thoughts
+from quantchat.document.figures import thoughts
+from quantchat.session.comparison import Comparison
+from quantchat.session.conversation import Turn
 from quantchat.text import neutralise
 
 if TYPE_CHECKING:
-    from quantchat.metrics.sampler import DeviceSampler
+    from quantchat.system.sampler import DeviceSampler
 
 
 def save_snapshot(comparison: Comparison, folder: Path | None, sampler: DeviceSampler) -> Path:
     """Save `comparison` into `folder` (None: the user's own). Raises UserError."""
-    from quantchat.bench.record import record
+    from quantchat.session.recorder import record
     from quantchat.snapshot import store
 
     return store.save(record(comparison, sampler), folder)

@@ -13,11 +13,11 @@ import click
 import click.shell_completion
 
 import quantchat
-from quantchat.cli.ending import like_ctrl_c
 from quantchat.cli.lazy import Lazy, LazyGroup
-from quantchat.cli.options import FEW_BYTES, few_bytes_of, few_bytes_option
 from quantchat.cli.quick import quick_start
-from quantchat.cli.streams import neutral_output, open_closed_streams
+from quantchat.console.ending import like_ctrl_c
+from quantchat.console.options import FEW_BYTES, few_bytes_of, few_bytes_option
+from quantchat.console.streams import neutral_output, open_closed_streams
 from quantchat.errors import UserError
 from quantchat.text import one_line
 
@@ -32,20 +32,32 @@ _COMPLETING = "_QUANTCHAT_COMPLETE"
 
 _COMMANDS = {
     "profiles": Lazy("quantchat.cli.profiles:profiles", "List, show, check or begin profiles."),
-    "run": Lazy("quantchat.cli.run:run", "Measure a comparison in rounds, without the screen."),
-    "plan": Lazy("quantchat.cli.plan:plan", "Estimate the memory a comparison will need."),
-    "doctor": Lazy("quantchat.cli.doctor:doctor", "Name what will not work here, and the cure."),
-    "score": Lazy("quantchat.cli.score:score", "Tell how far variants are from their base."),
-    "eval": Lazy("quantchat.cli.eval:evaluate", "Tell which answers of tasks changed."),
+    "run": Lazy(
+        "quantchat.features.measure.cli:run", "Measure a comparison in rounds, without the screen."
+    ),
+    "plan": Lazy(
+        "quantchat.features.memory_plan.cli:plan", "Estimate the memory a comparison will need."
+    ),
+    "doctor": Lazy(
+        "quantchat.features.doctor.cli:doctor", "Name what will not work here, and the cure."
+    ),
+    "score": Lazy(
+        "quantchat.features.score.cli:score", "Tell how far variants are from their base."
+    ),
+    "eval": Lazy("quantchat.features.tasks.cli:evaluate", "Tell which answers of tasks changed."),
     "compare": Lazy("quantchat.cli.compare:compare", "Compare runs, and fail on a condition."),
-    "rerun": Lazy("quantchat.cli.rerun:rerun", "Measure again what a snapshot records."),
+    "rerun": Lazy(
+        "quantchat.features.measure.rerun_cli:rerun", "Measure again what a snapshot records."
+    ),
     "vote": Lazy("quantchat.cli.vote:vote", "Vote blindly on which variant answers better."),
     "self-check": Lazy(
-        "quantchat.cli.self_check:self_check", "See how early a variant parts from itself."
+        "quantchat.features.agreement.cli:self_check", "See how early a variant parts from itself."
     ),
     "snapshots": Lazy("quantchat.cli.snapshots:snapshots", "List, show or remove saved snapshots."),
     "report": Lazy("quantchat.cli.report:report", "Write snapshots as a page, as Markdown or CSV."),
-    "quantize": Lazy("quantchat.cli.quantize:quantize", "Make a quantized checkpoint of a model."),
+    "quantize": Lazy(
+        "quantchat.features.quantize.cli:quantize", "Make a quantized checkpoint of a model."
+    ),
     "env": Lazy("quantchat.cli.env:env", "Make environments with other library versions."),
     "cache": Lazy("quantchat.cli.cache:cache", "List or remove the checkpoints made here."),
     "schema": Lazy("quantchat.cli.schema:schema", "Print the JSON Schema of a file format."),
@@ -169,7 +181,7 @@ def _open(
     """Open the comparison of a profile, or one made up from the names of models."""
 
     def load() -> Profile:
-        from quantchat.cli import opening
+        from quantchat.console import opening
 
         return opening.profile_of(words, methods, gptq, save=save, yes=yes, others=(*_COMMANDS,))
 

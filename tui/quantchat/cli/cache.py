@@ -11,9 +11,9 @@ import click
 from filelock import Timeout
 
 from quantchat import paths
-from quantchat.cli.console import console
+from quantchat.checkpoints.cache import CheckpointCache, Entry
+from quantchat.console.console import console
 from quantchat.errors import UserError
-from quantchat.quantize.cache import CheckpointCache, Entry
 from quantchat.report.cache import cache_table
 from quantchat.text import one_line
 
@@ -82,8 +82,8 @@ def remove(found: CheckpointCache, names: tuple[str, ...], unused_for: float | N
 @click.pass_obj
 def verify_(found: CheckpointCache, names: tuple[str, ...]) -> int:
     """Read checkpoints (all by default) and compare them with what was made; 1 if any differs."""
-    from quantchat.quantize import verify
-    from quantchat.quantize.cache import read_made
+    from quantchat.checkpoints import verify
+    from quantchat.checkpoints.cache import read_made
 
     known = {entry.name for entry in found.entries()}
     status = 0

@@ -69,8 +69,8 @@ def compare(
     refused where tasks, their documents or examples, or the harness differ.
     """  # noqa: D301  # \\b keeps click from wrapping what follows
     from quantchat import paths
-    from quantchat.cli.snapshots import found
     from quantchat.snapshot import store
+    from quantchat.snapshot.lookup import found
 
     files = [found(obj or paths.snapshots_dir(), name) for name in snapshots]
     saved = [(str(file), store.load(file)) for file in files]
@@ -88,8 +88,8 @@ def compare(
 
 def _compare_runs(saved: _Saved, conditions: Sequence[str], *, force: bool, as_json: bool) -> int:
     from quantchat.report import comparison as report
-    from quantchat.snapshot.columns import Run
     from quantchat.snapshot.compare import compare_runs
+    from quantchat.snapshot.compared_sides import Run
     from quantchat.snapshot.expression import parse
     from quantchat.snapshot.gates import judge
 
@@ -105,10 +105,10 @@ def _compare_runs(saved: _Saved, conditions: Sequence[str], *, force: bool, as_j
 
 
 def _compare_scores(saved: _Saved, *, force: bool, as_json: bool) -> int:
-    from quantchat.report import scores as report
-    from quantchat.report.several import Result, document
+    from quantchat.document.several import Result, document
+    from quantchat.features.score import several_tables as report
+    from quantchat.snapshot.run_diff import unless_forced
     from quantchat.snapshot.score import obstacles
-    from quantchat.snapshot.setups import unless_forced
 
     scores = [Result(file, one, one.score) for file, one in saved if one.score]
     against = unless_forced(obstacles([one.found for one in scores]), force=force)
@@ -117,10 +117,10 @@ def _compare_scores(saved: _Saved, *, force: bool, as_json: bool) -> int:
 
 
 def _compare_evaluations(saved: _Saved, *, force: bool, as_json: bool) -> int:
-    from quantchat.report import evaluation as report
-    from quantchat.report.several import Result, document
+    from quantchat.document.several import Result, document
+    from quantchat.features.tasks import tables as report
     from quantchat.snapshot.evaluation import obstacles
-    from quantchat.snapshot.setups import unless_forced
+    from quantchat.snapshot.run_diff import unless_forced
 
     runs = [Result(file, one, one.evaluation) for file, one in saved if one.evaluation]
     against = unless_forced(obstacles([one.found for one in runs]), force=force)
@@ -132,7 +132,7 @@ def _compare_evaluations(saved: _Saved, *, force: bool, as_json: bool) -> int:
 
 def _pool_votes(saved: _Saved, *, as_json: bool) -> int:
     """Count sessions of blind votes together. Raises UserError where that cannot be."""
-    from quantchat.report import votes as report
+    from quantchat.features.votes import tables as report
     from quantchat.snapshot.votes import pooled
 
     result = pooled(saved)
@@ -149,7 +149,7 @@ def _refuse_gates(kind: str, conditions: Sequence[str]) -> None:
 
 def _print(result: dict[str, Any] | Group) -> None:
     """Print a JSON document, or tables."""
-    from quantchat.cli.console import console
+    from quantchat.console.console import console
 
     if isinstance(result, dict):
         # Pure ASCII: raw text of a profile in it does nothing to a terminal.

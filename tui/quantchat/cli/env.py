@@ -46,7 +46,7 @@ def env(ctx: click.Context) -> None:
 @click.pass_obj
 def create(found: Environments, name: str, requirements: Path | None, python: str) -> None:
     """Make the environment NAME with pip; `auto-gptq` is one that is known to work."""
-    from quantchat.cli.stages import stage_display
+    from quantchat.console.stages import stage_display
 
     if not re.fullmatch(paths.ENVIRONMENT, name):
         raise UserError(
@@ -91,7 +91,7 @@ def list_(found: Environments, as_json: bool = False) -> None:
         ]
         click.echo(json.dumps({"folder": str(found.folder), "entries": told}))
     elif entries:
-        from quantchat.cli.console import console
+        from quantchat.console.console import console
         from quantchat.report.environments import environments_table
 
         console().print(environments_table(entries))

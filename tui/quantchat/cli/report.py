@@ -28,9 +28,9 @@ def report(obj: Path | None, names: tuple[str, ...], output: str, force: bool) -
     How OUTPUT ends tells what is written. An older report is replaced, anything else is not.
     """
     from quantchat import paths
-    from quantchat.cli.snapshots import found
     from quantchat.report import writer
     from quantchat.snapshot import store
+    from quantchat.snapshot.lookup import found
 
     writer.form_of(output)  # its mistake is told before anything is read
     files = [found(obj or paths.snapshots_dir(), name) for name in names]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from quantchat.cli.options import few_bytes_of, few_bytes_option, prompt_options, save_option
+from quantchat.console.options import few_bytes_of, few_bytes_option, prompt_options, save_option
 from quantchat.errors import UserError
 
 
@@ -49,9 +49,9 @@ def vote(
     Decide beforehand how many prompts there will be: votes that are added until a difference is
     shown show one too often.
     """
-    from quantchat.bench import prompts
-    from quantchat.bench.voting import VotePlan
-    from quantchat.cli import opening
+    from quantchat.console import opening
+    from quantchat.features.votes.voting import VotePlan
+    from quantchat.session import prompts
 
     asked = opening.profile_of((profile,))
     texts = prompts.asked(given, file, asked.run)

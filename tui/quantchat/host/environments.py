@@ -23,7 +23,7 @@ from quantchat.host.log_end import end_of
 from quantchat.host.pip import PIP, QUIET, failure, run
 from quantchat.host.worker_process import new_log
 from quantchat.text import one_line
-from quantchat.worker.protocol import Progress
+from quantchat.wire.messages import Progress
 
 RECIPES: dict[str, tuple[str, ...]] = {
     "auto-gptq": (

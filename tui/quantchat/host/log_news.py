@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from quantchat.host.log_end import end_of
-from quantchat.worker.redaction import redacted
+from quantchat.wire.redaction import redacted
 
 PATIENCE_S = 10.0
 """A stage shorter than this needs no explanation, and libraries print much that is none."""

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from quantchat.host.leash import kill_all, leash, leashed
+from quantchat.host.process_group import kill_all, leash, leashed
 from quantchat.text import one_line
-from quantchat.worker.protocol import Failed
+from quantchat.wire.messages import Failed
 
 PIP = (sys.executable, "-m", "pip")
 

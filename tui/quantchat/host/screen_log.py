@@ -6,7 +6,7 @@ import contextlib
 import os
 import traceback
 
-from quantchat.worker.redaction import redacted
+from quantchat.wire.redaction import redacted
 
 
 def log_exception(error: BaseException | None = None) -> None:

@@ -24,19 +24,13 @@ from typing import IO, Protocol
 
 from quantchat import paths
 from quantchat.errors import UserError
-from quantchat.host.leash import kill_all
+from quantchat.host import launch
 from quantchat.host.limits import usable_cpus
 from quantchat.host.log_end import end_of
+from quantchat.host.process_group import kill_all
 from quantchat.host.scratch import Scratch, sweep_once
-from quantchat.worker import launch
-from quantchat.worker.protocol import (
-    Command,
-    Event,
-    Shutdown,
-    decode_event,
-    encode,
-)
-from quantchat.worker.strict_json import ProtocolError
+from quantchat.wire.codec import ProtocolError
+from quantchat.wire.messages import Command, Event, Shutdown, decode_event, encode
 
 LINE_LIMIT = 16 * 2**20
 """Longest message line, in bytes: a whole answer of a long context fits many times over."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from quantchat.common.input_files import Unreadable, decoded, read_regular
 from quantchat.errors import UserError
 from quantchat.files import is_file, is_folder
 from quantchat.profile.mistakes import Mistake, mistakes, written
@@ -15,7 +16,6 @@ from quantchat.profile.model import AnyVariant, AutoGptq, Gptq, OpenAI, Profile
 from quantchat.profile.table import is_path
 from quantchat.profile.toml_text import KeyLines, KeyPath, TomlError, parse
 from quantchat.text import one_line
-from quantchat.worker.input_files import Unreadable, decoded, read_regular
 
 MAX_BYTES = 256 * 1024
 """Largest profile that is read. A long one has a few kilobytes."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from quantchat.profile.field_docs import meanings
 from quantchat.profile.model import (
     AutoGptq,
     BitsAndBytes,
@@ -25,7 +26,6 @@ from quantchat.profile.model import (
 from quantchat.profile.nearest import did_you_mean
 from quantchat.profile.quantize import Quantize
 from quantchat.profile.toml_text import KeyPath
-from quantchat.profile.words import meanings
 
 _ENGINES = ("auto-gptq", "bitsandbytes", "gptq", "openai", "transformers")
 

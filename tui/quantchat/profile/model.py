@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from quantchat import paths
 from quantchat.profile.quantize import Quantize
 from quantchat.profile.table import FolderOrHubId, Line, Table, folder_or_hub_id
-from quantchat.worker.redaction import names_secret
+from quantchat.wire.redaction import names_secret
 
 DEMO_MODEL = "demo:smollm2-135m-instruct"
 

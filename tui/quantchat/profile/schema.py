@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from quantchat.profile.field_docs import DescribedSchema
 from quantchat.profile.model import Profile
-from quantchat.profile.words import DescribedSchema
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

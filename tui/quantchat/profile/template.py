@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from quantchat.profile.field_docs import meanings
 from quantchat.profile.model import (
     DEMO_MODEL,
     BitsAndBytes,
@@ -23,7 +24,6 @@ from quantchat.profile.model import (
     VariantBase,
 )
 from quantchat.profile.quantize import Quantize
-from quantchat.profile.words import meanings
 
 _WIDTH = 96
 

@@ -8,9 +8,9 @@ from datetime import datetime
 from rich.table import Table
 from rich.text import Text
 
-from quantchat.quantize.cache import Entry, State
-from quantchat.report.figures import size
-from quantchat.report.style import plain_table
+from quantchat.checkpoints.cache import Entry, State
+from quantchat.document.figures import size
+from quantchat.document.style import plain_table
 from quantchat.text import one_line
 
 _NOTES = {

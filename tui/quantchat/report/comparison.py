@@ -10,16 +10,16 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from quantchat.report.figures import UNKNOWN, number, plural, size
-from quantchat.report.measurement import CONTENDED, failures, flags, how, ratio_cells
-from quantchat.report.several import heading, not_comparable
-from quantchat.report.style import plain_table
-from quantchat.snapshot.columns import Column, Run
+from quantchat.document.figures import UNKNOWN, number, plural, size
+from quantchat.document.several import heading, not_comparable
+from quantchat.document.style import plain_table
+from quantchat.features.measure.tables import CONTENDED, failures, flags, how, ratio_cells
 from quantchat.snapshot.compare import PairCompared, RunsCompared
+from quantchat.snapshot.compared_sides import Column, Run
 from quantchat.snapshot.figures import FIGURES, Held, Sampled
 from quantchat.snapshot.gates import Status, Verdict
 from quantchat.text import one_line
-from quantchat.worker.variant import loops_differ
+from quantchat.wire.variant import loops_differ
 
 MOST_DOUBTS = 5
 """Doubts of one run that are told one by one."""

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from quantchat.metrics.latency import itl_ms
-from quantchat.metrics.quality import Divergence, Quantity
 from quantchat.snapshot import evaluation
 from quantchat.snapshot.schema import AnswerRecord, Snapshot, TurnRecord
+from quantchat.statistics.latency import itl_ms
+from quantchat.statistics.quality import Divergence, Quantity
 from quantchat.text import neutralise
-from quantchat.worker.variant import Ledger
+from quantchat.wire.variant import Ledger
 
 # The wide ones are those of Japanese and Chinese keyboards, which some spreadsheets take as well.
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")

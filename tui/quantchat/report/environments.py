@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from quantchat.document.figures import size
+from quantchat.document.style import plain_table
 from quantchat.host.environments import Environment
-from quantchat.report.figures import size
-from quantchat.report.style import plain_table
 from quantchat.text import one_line
 
 TOLD = ("torch", "transformers", "auto-gptq", "gptqmodel", "bitsandbytes")

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from quantchat.report.figures import plural, when
+from quantchat.document.figures import plural, when
 from quantchat.snapshot.recovered import is_recovered
 from quantchat.snapshot.store import Listed
 from quantchat.text import one_line

@@ -7,7 +7,7 @@ and every resource besides, and only the drawings of `drawing.svg` go in as mark
 from __future__ import annotations
 
 import quantchat
-from quantchat.report import drawing
+from quantchat.document import drawing
 from quantchat.report.page_content import Report
 
 OURS = b'<meta name="generator" content="quantchat '

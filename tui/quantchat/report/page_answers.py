@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from quantchat.bench.conversation import thinks_at
-from quantchat.report.figures import ORDERS, number, thoughts
+from quantchat.document.figures import ORDERS, number, thoughts
+from quantchat.document.series import letter, named, places, told_turns
+from quantchat.features.agreement.divergence_text import parts_at
+from quantchat.features.agreement.surprisal_text import forced
 from quantchat.report.page_tables import Grid, grid
-from quantchat.report.parting import parts_at
-from quantchat.report.series import letter, named, places, told_turns
-from quantchat.report.surprise import forced
 from quantchat.report.turns import name, turn_table
+from quantchat.session.conversation import thinks_at
 from quantchat.snapshot.schema import AnswerRecord, Snapshot, TurnRecord
 from quantchat.text import neutralise
 

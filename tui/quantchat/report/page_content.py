@@ -5,23 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from quantchat.report import evaluation, score, votes
-from quantchat.report.drawing import Plot
-from quantchat.report.figures import ORDERS
-from quantchat.report.in_words import in_words
-from quantchat.report.measurement import CONTENDED, failures, flags, gap_lines, how, ratios_table
+from quantchat.document.drawing import Plot
+from quantchat.document.figures import ORDERS
+from quantchat.document.series import has_two_sides, told_turns
+from quantchat.document.snapshot_tables import header, memory_table, variants_table
+from quantchat.features.measure.headline import in_words
+from quantchat.features.measure.prompt_table import per_prompt
+from quantchat.features.measure.tables import (
+    CONTENDED,
+    failures,
+    flags,
+    gap_lines,
+    how,
+    ratios_table,
+)
+from quantchat.features.score import tables as score
+from quantchat.features.tasks import tables as evaluation
+from quantchat.features.votes import tables as votes
 from quantchat.report.page_answers import ToldTurn, turns
 from quantchat.report.page_tables import Grid, differences, grid, overview
 from quantchat.report.plots import plots
-from quantchat.report.prompts_table import per_prompt
-from quantchat.report.series import has_two_sides, told_turns
-from quantchat.report.tables import header, memory_table, variants_table
-from quantchat.snapshot.columns import Run
 from quantchat.snapshot.compare import compare_runs
+from quantchat.snapshot.compared_sides import Run
 from quantchat.snapshot.evaluation import obstacles as evaluation_obstacles
+from quantchat.snapshot.run_diff import asked_for
 from quantchat.snapshot.schema import Snapshot
 from quantchat.snapshot.score import obstacles
-from quantchat.snapshot.setups import asked_for
 from quantchat.text import one_line
 
 _CHAT = "a chat: each figure is of one answer, not of rounds, and has no interval"

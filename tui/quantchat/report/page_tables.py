@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
-from quantchat.report.figures import ORDERS, UNKNOWN, number, when
-from quantchat.report.measurement import ratio_cells
-from quantchat.report.series import has_two_sides, how_compared
+from quantchat.document.figures import ORDERS, UNKNOWN, number, when
+from quantchat.document.series import has_two_sides, how_compared
+from quantchat.features.measure.tables import ratio_cells
 from quantchat.snapshot.compare import RunsCompared
 from quantchat.snapshot.ratios import compare_sides
 from quantchat.snapshot.schema import Snapshot

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from quantchat.report import drawing
-from quantchat.report.drawing import Plot
+from quantchat.document import drawing
+from quantchat.document.drawing import Plot
 from quantchat.report.page_content import Report, Section
 
 

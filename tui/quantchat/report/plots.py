@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quantchat.report.drawing import INK, PAPER, Plot, logarithmic, look
-from quantchat.report.figures import ORDERS
+from quantchat.document.drawing import INK, PAPER, Plot, logarithmic, look
+from quantchat.document.figures import ORDERS
+from quantchat.document.series import all_series, has_two_sides, named
 from quantchat.report.plots_latency import against_context, itl_distribution, itl_over_answer
 from quantchat.report.plots_memory import device_memory, ledgers, memory_by_turn
-from quantchat.report.series import all_series, has_two_sides, named
 from quantchat.snapshot.ratios import Compared, compare_sides
 from quantchat.snapshot.schema import Snapshot
 

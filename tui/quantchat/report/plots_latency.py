@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quantchat.report.drawing import Plot, from_zero, legend, logarithmic, look
-from quantchat.report.figures import milliseconds
-from quantchat.report.series import Series, letter
+from quantchat.document.drawing import Plot, from_zero, legend, logarithmic, look
+from quantchat.document.figures import milliseconds
+from quantchat.document.series import Series, letter
 from quantchat.snapshot.schema import AnswerRecord
 
 if TYPE_CHECKING:

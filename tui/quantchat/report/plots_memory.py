@@ -9,9 +9,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quantchat.report.drawing import HATCHES, INK, PARTS, Plot, from_zero, legend, look, whole_ticks
-from quantchat.report.figures import scale
-from quantchat.report.series import Series, named, places
+from quantchat.document.drawing import (
+    HATCHES,
+    INK,
+    PARTS,
+    Plot,
+    from_zero,
+    legend,
+    look,
+    whole_ticks,
+)
+from quantchat.document.figures import scale
+from quantchat.document.series import Series, named, places
 from quantchat.snapshot.schema import Snapshot, VariantRecord
 
 if TYPE_CHECKING:

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterable
 from rich.table import Table
 from rich.text import Text
 
-from quantchat.report.across import Row, across, row
-from quantchat.report.figures import ORDERS, UNKNOWN, milliseconds, number, seconds, thoughts
-from quantchat.report.parting import parts_at
-from quantchat.report.surprise import forced
+from quantchat.document.figures import ORDERS, UNKNOWN, milliseconds, number, seconds, thoughts
+from quantchat.document.variant_table import Row, across, row
+from quantchat.features.agreement.divergence_text import parts_at
+from quantchat.features.agreement.surprisal_text import forced
+from quantchat.snapshot.run_diff import cpu_threads
 from quantchat.snapshot.schema import AnswerRecord, TurnRecord
-from quantchat.snapshot.setups import cpu_threads
 from quantchat.snapshot.votes import VotingRecord
 from quantchat.text import neutralise, one_line
-from quantchat.worker.protocol import NO_ID
+from quantchat.wire.messages import NO_ID
 
 _REASONS = {
     "eos": "end of the answer",

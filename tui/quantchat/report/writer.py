@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from quantchat.document import output
 from quantchat.errors import UserError
 from quantchat.files import is_folder
-from quantchat.report import csv_tables, output
+from quantchat.report import csv_tables
 from quantchat.report.markdown import OURS as OUR_MARKDOWN
 from quantchat.report.markdown import markdown
 from quantchat.report.page import OURS as OUR_PAGE

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from quantchat.snapshot.columns import Column, Run, between, columns, within
+from quantchat.snapshot.compared_sides import Column, Run, between, columns, within
 from quantchat.snapshot.ratios import Compared, compare
-from quantchat.snapshot.setups import Difference, differences, obstacles, unless_forced
+from quantchat.snapshot.run_diff import Difference, differences, obstacles, unless_forced
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from quantchat.metrics.flips import Flips
 from quantchat.snapshot.fields import AsObject, Record, Text
-from quantchat.worker.protocol import Failed
-from quantchat.worker.variant import Resolved
+from quantchat.statistics.flips import Flips
+from quantchat.wire.messages import Failed
+from quantchat.wire.variant import Resolved
 
 Role = Literal["reference", "variant"]
 

@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue, WithJsonSchema
 from pydantic_core import CoreSchema, core_schema
 
-from quantchat.worker.strict_json import from_json
+from quantchat.wire.codec import from_json
 
 
 class Record(BaseModel):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from quantchat.snapshot.schema import AnswerRecord, VariantRecord
-from quantchat.worker.variant import Ledger
+from quantchat.wire.variant import Ledger
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from quantchat.errors import UserError
-from quantchat.metrics.statistics import Row, interval_of
-from quantchat.snapshot.columns import Column, TaskKey
+from quantchat.snapshot.compared_sides import Column, TaskKey
 from quantchat.snapshot.expression import (
     Binary,
     Expression,
@@ -31,6 +30,7 @@ from quantchat.snapshot.expression import (
 )
 from quantchat.snapshot.figures import BY_NAME, Held, Sampled
 from quantchat.snapshot.ratios import compare
+from quantchat.statistics.intervals import Row, interval_of
 
 Status = Literal["failed", "not shown", "passed", "undecided"]
 """`failed`: met, and the whole interval on that side. `not shown`: met, but the interval holds the

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from quantchat.metrics.latency import Percentiles, itl_ms
-from quantchat.metrics.statistics import Pair, Ratio, exact_ratio, ratio_of, sides_of, single_ratio
-from quantchat.snapshot.columns import Column, Run, columns, measured_turns
+from quantchat.snapshot.compared_sides import Column, Run, columns, measured_turns
 from quantchat.snapshot.figures import FIGURES, Held, Sampled
 from quantchat.snapshot.schema import Snapshot
+from quantchat.statistics.intervals import (
+    Pair,
+    Ratio,
+    exact_ratio,
+    ratio_of,
+    sides_of,
+    single_ratio,
+)
+from quantchat.statistics.latency import Percentiles, itl_ms
 
 
 @dataclass(frozen=True)

@@ -15,20 +15,20 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 
-from quantchat.metrics.energy import Energy
-from quantchat.metrics.estimate import Estimate
-from quantchat.metrics.latency import TurnTiming
-from quantchat.metrics.memory import ProcessMemory
-from quantchat.metrics.parting import Parting
-from quantchat.metrics.sampler import DeviceSample
-from quantchat.metrics.surprise import Surprise
+from quantchat.estimate.memory import Estimate
 from quantchat.profile.schema import DIALECT
 from quantchat.snapshot.evaluation import EvaluationRecord
 from quantchat.snapshot.fields import AsObject, Record, Text
 from quantchat.snapshot.score import ScoreRecord
 from quantchat.snapshot.votes import VotingRecord
-from quantchat.worker.protocol import Failed, Sampling
-from quantchat.worker.variant import Ledger, Resolved
+from quantchat.statistics.divergence import Parting
+from quantchat.statistics.latency import TurnTiming
+from quantchat.statistics.surprisal import Surprise
+from quantchat.system.energy import Energy
+from quantchat.system.process_memory import ProcessMemory
+from quantchat.system.sampler import DeviceSample
+from quantchat.wire.messages import Failed, Sampling
+from quantchat.wire.variant import Ledger, Resolved
 
 SCHEMA_VERSION: Final = 1
 

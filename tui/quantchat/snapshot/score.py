@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from quantchat.metrics.quality import Divergence, Quantity
 from quantchat.snapshot.fields import AsObject, Record, Text
-from quantchat.worker.protocol import Failed
-from quantchat.worker.variant import Resolved
+from quantchat.statistics.quality import Divergence, Quantity
+from quantchat.wire.messages import Failed
+from quantchat.wire.variant import Resolved
 
 Role = Literal["reference", "floor", "variant"]
 

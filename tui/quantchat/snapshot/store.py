@@ -22,8 +22,8 @@ from quantchat.errors import UserError
 from quantchat.files import write_new
 from quantchat.snapshot.schema import SCHEMA_VERSION, Snapshot
 from quantchat.text import one_line
-from quantchat.worker.redaction import redactor
-from quantchat.worker.strict_json import MOST
+from quantchat.wire.codec import MOST
+from quantchat.wire.redaction import redactor
 
 LIST_BYTES = 32 * 2**20
 """A file larger than this is listed by its name alone: reading it would hold up the list."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from quantchat.errors import UserError
-from quantchat.metrics.votes import Tally, tally
 from quantchat.snapshot.fields import Record, Text
+from quantchat.statistics.votes import Tally, tally
 
 if TYPE_CHECKING:
     from quantchat.snapshot.schema import Snapshot

@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from quantchat.worker.protocol import Failed
+from quantchat.wire.messages import Failed
 
 KIND = "environment"
 

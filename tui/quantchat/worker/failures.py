@@ -7,20 +7,13 @@ import re
 import traceback
 from dataclasses import replace
 
+from quantchat.common.cuda_driver import OTHER_BUILD
+from quantchat.wire.messages import Failed
+from quantchat.wire.redaction import redacted
 from quantchat.worker.environment_failures import environment_failure
-from quantchat.worker.protocol import Failed
-from quantchat.worker.redaction import redacted
 
 DEVICE_FAILED = "device_failed"
 """The kind of a failure after which this process can use its GPU no more."""
-
-
-OTHER_BUILD = (
-    "install a build of torch and the libraries that knows this GPU: one of before compute "
-    "capability 7.5 (V100, P100) needs torch for CUDA 12.6 (cu126: see "
-    "https://pytorch.org/get-started/locally), a newer one than the libraries needs newer ones"
-)
-"""What to do where a library brings no code for a GPU. CUDA 13 left out what is before Turing."""
 
 
 class Refused(Exception):

@@ -6,16 +6,10 @@ import os
 import queue
 from collections.abc import Callable
 
+from quantchat.wire.codec import ProtocolError
+from quantchat.wire.messages import Command, Generate, Shutdown, Stop, decode_command
 from quantchat.worker import threads
-from quantchat.worker.lifeline import end_now
-from quantchat.worker.protocol import (
-    Command,
-    Generate,
-    Shutdown,
-    Stop,
-    decode_command,
-)
-from quantchat.worker.strict_json import ProtocolError
+from quantchat.worker.parent_watchdog import end_now
 
 
 class Inbox:

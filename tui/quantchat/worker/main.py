@@ -11,11 +11,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from quantchat.worker import lifeline, unneeded
-from quantchat.worker.failures import DEVICE_FAILED, Refused, describe, log
-from quantchat.worker.inbox import Inbox
-from quantchat.worker.outbox import ALIVE_S, Outbox
-from quantchat.worker.protocol import (
+from quantchat.wire.codec import ProtocolError
+from quantchat.wire.messages import (
     VERSION,
     Done,
     Force,
@@ -28,8 +25,11 @@ from quantchat.worker.protocol import (
     Progress,
     Ready,
 )
-from quantchat.worker.redaction import also_secret, guard_streams
-from quantchat.worker.strict_json import ProtocolError
+from quantchat.wire.redaction import also_secret, guard_streams
+from quantchat.worker import import_pruning, parent_watchdog
+from quantchat.worker.failures import DEVICE_FAILED, Refused, describe, log
+from quantchat.worker.inbox import Inbox
+from quantchat.worker.outbox import ALIVE_S, Outbox
 
 if TYPE_CHECKING:
     from quantchat.worker.decode.decoder import Decoder
@@ -48,8 +48,8 @@ def main(commands: int, events: int, life: int, parent: int) -> int:
     began = time.perf_counter()
     for fd in (commands, events):
         os.set_inheritable(fd, False)  # a compiler started by a library must not hold them open
-    lifeline.watch(life)
-    lifeline.die_with(parent)
+    parent_watchdog.watch(life)
+    parent_watchdog.die_with(parent)
     guard_streams()
     outbox = Outbox(events, ALIVE_S)
     outbox.send(Hello(VERSION, os.getpid(), platform.python_version()))
@@ -176,11 +176,11 @@ class _Server:
         )
 
     def _load(self, command: Load) -> None:
-        unneeded.hide(command)
+        import_pruning.hide(command)
         from quantchat.worker.decode.decoder import Decoder
-        from quantchat.worker.engines import FETCHING, load
-        from quantchat.worker.engines.devices import emulated, passed_over
-        from quantchat.worker.engines.hub import of_mib
+        from quantchat.worker.loaders import FETCHING, load
+        from quantchat.worker.model.devices import emulated, passed_over
+        from quantchat.worker.model.hub import of_mib
 
         begun: list[tuple[str, float]] = []
 

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from quantchat.worker.variant import Ledger
+from quantchat.wire.variant import Ledger
 
 _OVERHEAD = {
     "scales": ("absmax", "offset", "scales", "SCB", "weight_scale", "weight_scale_inv", "scale"),

@@ -18,10 +18,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from quantchat.wire.messages import Alive, Event, Finished, Memory, Tokens, encode
 from quantchat.worker import threads
 from quantchat.worker.failures import describe, log
-from quantchat.worker.lifeline import end_now
-from quantchat.worker.protocol import Alive, Event, Finished, Memory, Tokens, encode
+from quantchat.worker.parent_watchdog import end_now
 from quantchat.worker.thoughts import Marks, OutputText
 
 BATCH_S = 0.03

@@ -13,11 +13,11 @@ from quantchat.app.commands import COMMANDS, command
 from quantchat.app.messages import CommandChosen, LinkClicked, PromptSent, ScrollAsked
 from quantchat.app.screens.comparison_view import LONG_S, ComparisonView
 from quantchat.app.textual_workarounds import write_to_terminal
-from quantchat.bench.live_variant import State
 from quantchat.profile.model import Generation
+from quantchat.session.live_variant import State
 
 if TYPE_CHECKING:
-    from quantchat.bench.rounds import Plan
+    from quantchat.features.measure.rounds import Plan
 
 
 class ComparisonScreen(ComparisonView):
@@ -206,7 +206,7 @@ class ComparisonScreen(ComparisonView):
 
     def action_force(self) -> None:
         """Show each answer as the other variant reads it."""
-        from quantchat.app.screens.force import ForceScreen
+        from quantchat.app.screens.cross_perplexity import ForceScreen
 
         turn = self.comparison.last_turn
         with self.explained():
@@ -217,7 +217,7 @@ class ComparisonScreen(ComparisonView):
 
     def action_self_check(self) -> None:
         """See how early each variant parts from itself."""
-        from quantchat.app.screens.self_check import SelfCheckScreen
+        from quantchat.app.screens.agreement import SelfCheckScreen
 
         with self.explained():
             self.comparison.unless_pair_idle()
@@ -225,7 +225,7 @@ class ComparisonScreen(ComparisonView):
 
     def _prompts(self) -> tuple[str, ...]:
         """Those of this conversation, else the profile's."""
-        from quantchat.bench import prompts
+        from quantchat.session import prompts
 
         asked = dict.fromkeys(turn.prompt for turn in self.comparison.conversation.turns)
         return tuple(asked) or prompts.of(self.comparison.profile.run)
@@ -235,7 +235,7 @@ class ComparisonScreen(ComparisonView):
         import secrets
 
         from quantchat.app.screens.vote import VoteScreen
-        from quantchat.bench.voting import VotePlan, Voting
+        from quantchat.features.votes.voting import VotePlan, Voting
 
         with self.explained():
             self.comparison.unless_pair_idle()

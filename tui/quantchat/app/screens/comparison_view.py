@@ -17,6 +17,7 @@ from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
 from quantchat.app import collector, terminal
+from quantchat.app.crash_recovery import Keeper
 from quantchat.app.device_watch import (
     DeviceWatch,
     MakeSampler,
@@ -24,23 +25,22 @@ from quantchat.app.device_watch import (
     WorkerToMeasure,
     real_sampler,
 )
-from quantchat.app.keeping import Keeper
 from quantchat.app.messages import ComparisonChanged
 from quantchat.app.widgets.columns import Columns
 from quantchat.app.widgets.device_line import DeviceLine
 from quantchat.app.widgets.difference_line import DifferenceLine
+from quantchat.app.widgets.divergence_line import PartingLine
 from quantchat.app.widgets.key_line import KeyLine
-from quantchat.app.widgets.lines import ORDERS
-from quantchat.app.widgets.parting_line import PartingLine
 from quantchat.app.widgets.prompt_box import PromptBox
-from quantchat.bench.comparison import Change, Comparison, VariantChanged
-from quantchat.bench.conversation import Answer
-from quantchat.bench.live_variant import State
+from quantchat.app.widgets.text_layout import ORDERS
 from quantchat.errors import UserError
+from quantchat.session.comparison import Change, Comparison, VariantChanged
+from quantchat.session.conversation import Answer
+from quantchat.session.live_variant import State
 from quantchat.text import one_line
 
 if TYPE_CHECKING:
-    from quantchat.metrics.sampler import DeviceSample
+    from quantchat.system.sampler import DeviceSample
 
 SAMPLE_EVERY_S = 1.0
 ASKED_S = 8.0
@@ -269,7 +269,7 @@ class ComparisonView(Screen[None]):
 
     def unknown_figures(self) -> list[tuple[str, str]]:
         """What is shown as "–" for lack of a reading, and why; empty before the first one."""
-        from quantchat.metrics.unknown import unknown_figures
+        from quantchat.system.unknown_figures import unknown_figures
 
         if self.device is None:
             return []
@@ -278,7 +278,7 @@ class ComparisonView(Screen[None]):
 
     async def _warn_of_plan(self, sample: DeviceSample) -> None:
         """Say it before the memory runs out, in the figures of `quantchat plan`."""
-        from quantchat.bench import plan
+        from quantchat.features.memory_plan import plan
 
         comparison = self.comparison
         found = await asyncio.to_thread(plan.warning, comparison.profile, sample, comparison.pair)

@@ -15,7 +15,7 @@ from textual.widgets import Static
 
 from quantchat.app.commands import COMMANDS, Command
 from quantchat.app.widgets.dialog import Dialog
-from quantchat.app.widgets.lines import outside, quiet
+from quantchat.app.widgets.text_layout import outside, quiet
 
 _WORDS = (
     ("tok/s", "decode throughput: 1000 ÷ TPOT; now is over the last second, avg over the answer"),

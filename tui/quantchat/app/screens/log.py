@@ -12,9 +12,9 @@ from textual.screen import ModalScreen
 from textual.widgets import Log
 
 from quantchat.app.widgets.dialog import Dialog
-from quantchat.app.widgets.lines import outside
-from quantchat.bench.live_variant import LiveVariant
+from quantchat.app.widgets.text_layout import outside
 from quantchat.host.log_end import end_of
+from quantchat.session.live_variant import LiveVariant
 from quantchat.text import neutralise
 
 TAIL = 256 * 1024

@@ -8,18 +8,18 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 from textual.content import Content
 
+from quantchat.app.crash_recovery import Keeper
 from quantchat.app.device_watch import MakeSampler
-from quantchat.app.keeping import Keeper
 from quantchat.app.screens.progress import ProgressScreen
 from quantchat.app.widgets.dialog import Dialog
-from quantchat.app.widgets.lines import outside, quiet
-from quantchat.bench.comparison import Comparison
-from quantchat.bench.measurement import Measurement
-from quantchat.bench.record import record
-from quantchat.bench.rounds import Plan
+from quantchat.app.widgets.text_layout import outside, quiet
 from quantchat.errors import UserError
-from quantchat.report.measurement import render
-from quantchat.report.prompts_table import per_prompt
+from quantchat.features.measure.measurement import Measurement
+from quantchat.features.measure.prompt_table import per_prompt
+from quantchat.features.measure.record import record_measurement
+from quantchat.features.measure.rounds import Plan
+from quantchat.features.measure.tables import render
+from quantchat.session.comparison import Comparison
 from quantchat.snapshot import store
 from quantchat.snapshot.schema import Snapshot
 
@@ -97,7 +97,7 @@ class MeasuringScreen(ProgressScreen):
             await measurement.run()
             if not measurement.measured:
                 return None
-            return record(self._comparison, sampler, measurement)
+            return record_measurement(self._comparison, sampler, measurement)
         finally:
             sampler.close()
 

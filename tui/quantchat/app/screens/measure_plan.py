@@ -15,12 +15,12 @@ from textual.widgets import Checkbox, Input, Label, RadioSet, Static
 
 from quantchat.app.commands import command
 from quantchat.app.widgets.dialog import Dialog
-from quantchat.app.widgets.lines import quiet
-from quantchat.app.widgets.toggles import Choice, Choices, Tick
-from quantchat.bench import prompts
-from quantchat.bench.comparison import Comparison
-from quantchat.bench.rounds import Plan, Task
+from quantchat.app.widgets.space_only_inputs import Choice, Choices, Tick
+from quantchat.app.widgets.text_layout import quiet
+from quantchat.features.measure.rounds import Plan, Task
 from quantchat.profile.model import Run
+from quantchat.session import prompts
+from quantchat.session.comparison import Comparison
 from quantchat.text import one_line
 
 _NUMBERS = ("rounds", "warmup")

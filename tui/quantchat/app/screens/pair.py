@@ -13,9 +13,9 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from quantchat.app.widgets.dialog import Dialog
-from quantchat.app.widgets.lines import outside
-from quantchat.bench.comparison import Comparison
-from quantchat.bench.live_variant import LiveVariant
+from quantchat.app.widgets.text_layout import outside
+from quantchat.session.comparison import Comparison
+from quantchat.session.live_variant import LiveVariant
 
 
 class PairScreen(ModalScreen["tuple[int, int] | None"]):

@@ -15,7 +15,7 @@ from textual.screen import ModalScreen
 from textual.widgets import ProgressBar, Static
 
 from quantchat.app.widgets.dialog import SCROLLS_AND_CLOSES, Dialog
-from quantchat.app.widgets.lines import quiet
+from quantchat.app.widgets.text_layout import quiet
 
 PATIENT_S = 5.0
 """How long a worker has to stop before a second Esc ends it: loading it again takes its time."""

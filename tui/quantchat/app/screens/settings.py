@@ -15,8 +15,8 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Label, Static, TextArea
 
 from quantchat.app.widgets.dialog import Dialog
+from quantchat.profile.field_docs import meanings
 from quantchat.profile.model import Generation
-from quantchat.profile.words import meanings
 from quantchat.text import neutralise, one_line
 
 _NUMBERS = [name for name in Generation.model_fields if name != "system"]

@@ -16,9 +16,9 @@ from textual.widgets.option_list import Option
 
 from quantchat.app.device_watch import DeviceWatch, MakeSampler, Measured, real_sampler
 from quantchat.app.widgets.device_line import DeviceLine
-from quantchat.app.widgets.lines import hints, outside, quiet
+from quantchat.app.widgets.text_layout import hints, outside, quiet
+from quantchat.document.figures import plural
 from quantchat.errors import UserError
-from quantchat.report.figures import plural
 from quantchat.text import neutralise, one_line
 
 if TYPE_CHECKING:  # what reads profiles and snapshots is imported once the first frame is drawn

@@ -20,19 +20,19 @@ from textual.widgets import Static
 
 from quantchat.app import terminal
 from quantchat.app.device_watch import MakeSampler
-from quantchat.app.last_measured import LastMeasured
+from quantchat.app.final_sampler import LastMeasured
 from quantchat.app.widgets.answer_view import AnswerView
 from quantchat.app.widgets.failure_note import explained
-from quantchat.app.widgets.lines import SIDES, hints, outside, quiet
 from quantchat.app.widgets.stages import counted
-from quantchat.bench.live_variant import State
-from quantchat.bench.record import record
-from quantchat.bench.voting import Ballot, Voting
+from quantchat.app.widgets.text_layout import SIDES, hints, outside, quiet
 from quantchat.errors import UserError
-from quantchat.metrics.votes import Choice
-from quantchat.report import votes
+from quantchat.features.votes import tables
+from quantchat.features.votes.record import record_voting
+from quantchat.features.votes.voting import Ballot, Voting
+from quantchat.session.live_variant import State
 from quantchat.snapshot import store
 from quantchat.snapshot.schema import Snapshot
+from quantchat.statistics.votes import Choice
 from quantchat.text import neutralise
 
 if TYPE_CHECKING:
@@ -197,13 +197,13 @@ class VoteScreen(Screen[None]):
             return
         snapshot = await asyncio.to_thread(self._record)
         self._end(self._save(snapshot))
-        self.query_one("#result", Static).update(votes.render(snapshot))
+        self.query_one("#result", Static).update(tables.render(snapshot))
 
     def _record(self) -> Snapshot:
         """To open the driver for it may take seconds."""
         sampler = self._make_sampler()
         try:
-            return record(self.voting.comparison, sampler, voting=self.voting)
+            return record_voting(self.voting, sampler)
         finally:
             sampler.close()
 
@@ -221,7 +221,7 @@ class VoteScreen(Screen[None]):
     def keep(self) -> Path | None:
         """Save votes that nobody saved, when the program has to leave (see `keeping.Keeps`)."""
         if self.saved is None and self.voting.voted:
-            last = record(self.voting.comparison, LastMeasured(None), voting=self.voting)
+            last = record_voting(self.voting, LastMeasured(None))
             self.saved = store.save(last, self._snapshots)
         return None  # it is no conversation for the next start to offer
 

@@ -16,10 +16,10 @@ from textual.style import Style
 from textual.visual import Visual
 from textual.widget import Widget
 
-from quantchat.app.growing_text import GrowingText
+from quantchat.app.incremental_markdown import GrowingText
 from quantchat.app.messages import LinkClicked
-from quantchat.app.widgets.ground import filtered
-from quantchat.app.widgets.parting_mark import PartingMark
+from quantchat.app.widgets.blank_fill import filtered
+from quantchat.app.widgets.divergence_mark import PartingMark
 
 _STRIPS = 400
 """Lines kept ready to be drawn: those that are seen, and some around them."""

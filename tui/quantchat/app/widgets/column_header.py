@@ -5,9 +5,9 @@ from __future__ import annotations
 from textual.content import Content
 from textual.widget import Widget
 
-from quantchat.app.widgets.lines import outside, quiet, spread
-from quantchat.bench.live_variant import LiveVariant, State
-from quantchat.worker.variant import SERVERS, Resolved
+from quantchat.app.widgets.text_layout import outside, quiet, spread
+from quantchat.session.live_variant import LiveVariant, State
+from quantchat.wire.variant import SERVERS, Resolved
 
 BADGES = {
     State.IDLE: ("○ not loaded", "$quiet"),

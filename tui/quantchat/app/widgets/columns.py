@@ -12,8 +12,8 @@ from quantchat.app.widgets.live_panel import Scales
 from quantchat.app.widgets.strip_chart import ceiling, size_ceiling
 from quantchat.app.widgets.tab_line import TabLine
 from quantchat.app.widgets.variant_column import VariantColumn
-from quantchat.bench.comparison import Comparison
-from quantchat.bench.live_variant import LiveVariant
+from quantchat.session.comparison import Comparison
+from quantchat.session.live_variant import LiveVariant
 
 LONG_S = 0.015
 """A column that took longer to draw, as a long table in one go does, lets keys come next."""

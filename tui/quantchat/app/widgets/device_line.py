@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 from textual.widget import Widget
 
-from quantchat.app.widgets.lines import fitted, outside, quiet, spread
-from quantchat.report import figures
+from quantchat.app.widgets.text_layout import fitted, outside, quiet, spread
+from quantchat.document import figures
 
 if TYPE_CHECKING:
-    from quantchat.metrics.gpus import GpuSample
-    from quantchat.metrics.host import HostSample
-    from quantchat.metrics.sampler import DeviceSample
+    from quantchat.system.gpus import GpuSample
+    from quantchat.system.host import HostSample
+    from quantchat.system.sampler import DeviceSample
 
 _LEAST_NAME = 12
 """Cells a device's name keeps before figures give way."""

@@ -8,12 +8,12 @@ from textual.content import Content
 from textual.widget import Widget
 
 from quantchat.app.memory_track import MemoryTrack
-from quantchat.app.widgets.lines import SIDES, outside, quiet
-from quantchat.bench.conversation import Answer
-from quantchat.bench.live_variant import LiveVariant
-from quantchat.metrics.latency import decode_throughput, while_both_decode
-from quantchat.report import figures
-from quantchat.worker.variant import loops_differ
+from quantchat.app.widgets.text_layout import SIDES, outside, quiet
+from quantchat.document import figures
+from quantchat.session.conversation import Answer
+from quantchat.session.live_variant import LiveVariant
+from quantchat.statistics.latency import decode_throughput, while_both_decode
+from quantchat.wire.variant import loops_differ
 
 _GAP = " · "
 

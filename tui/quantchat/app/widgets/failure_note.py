@@ -6,9 +6,9 @@ from textual.content import Content
 from textual.widgets import Static
 
 from quantchat.app.commands import command
-from quantchat.app.widgets.lines import outside, quiet
-from quantchat.report import figures
-from quantchat.worker.protocol import Failed
+from quantchat.app.widgets.text_layout import outside, quiet
+from quantchat.document import figures
+from quantchat.wire.messages import Failed
 
 TITLES = {
     "out_of_memory": "Out of memory",

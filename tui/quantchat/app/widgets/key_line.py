@@ -8,7 +8,7 @@ from textual.widget import Widget
 
 from quantchat.app.commands import COMMANDS, Command
 from quantchat.app.messages import CommandChosen
-from quantchat.app.widgets.lines import GAP, hints
+from quantchat.app.widgets.text_layout import GAP, hints
 
 
 class KeyLine(Widget):

@@ -9,13 +9,13 @@ from textual.geometry import Region, Size
 from textual.widget import Widget
 
 from quantchat.app.memory_track import MemoryTrack
-from quantchat.app.widgets.lines import fitted, quiet, spread
 from quantchat.app.widgets.strip_chart import at_intervals, strip_chart
-from quantchat.bench.conversation import Answer
-from quantchat.metrics.growing import GrowingTiming
-from quantchat.metrics.latency import TurnTiming, decode_throughput, throughput_now
-from quantchat.report import figures
-from quantchat.worker.variant import SERVER, SERVERS, Ledger
+from quantchat.app.widgets.text_layout import fitted, quiet, spread
+from quantchat.document import figures
+from quantchat.session.conversation import Answer
+from quantchat.statistics.latency import TurnTiming, decode_throughput, throughput_now
+from quantchat.statistics.streaming_percentiles import GrowingTiming
+from quantchat.wire.variant import SERVER, SERVERS, Ledger
 
 INTERVAL_S = 0.5
 """Seconds a cell of the throughput strip stands for."""

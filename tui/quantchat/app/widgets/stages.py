@@ -9,11 +9,11 @@ from textual.content import Content
 from textual.geometry import Size
 from textual.widget import Widget
 
-from quantchat.app.widgets.lines import outside, quiet, spread
 from quantchat.app.widgets.strip_chart import bar
-from quantchat.bench.live_variant import LiveVariant, State
-from quantchat.report import figures
-from quantchat.worker.protocol import Progress
+from quantchat.app.widgets.text_layout import outside, quiet, spread
+from quantchat.document import figures
+from quantchat.session.live_variant import LiveVariant, State
+from quantchat.wire.messages import Progress
 
 _BAR = 20
 

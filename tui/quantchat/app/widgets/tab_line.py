@@ -9,8 +9,8 @@ from textual.widget import Widget
 
 from quantchat.app.commands import command
 from quantchat.app.widgets.column_header import BADGES
-from quantchat.app.widgets.lines import SIDES, outside, quiet, spread
-from quantchat.bench.live_variant import LiveVariant
+from quantchat.app.widgets.text_layout import SIDES, outside, quiet, spread
+from quantchat.session.live_variant import LiveVariant
 
 
 class TabLine(Widget):

@@ -11,15 +11,15 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widgets import Static
 
+from quantchat.app.widgets.blank_fill import ground
 from quantchat.app.widgets.failure_note import FailureNote
-from quantchat.app.widgets.ground import ground
-from quantchat.app.widgets.lines import outside, quiet
 from quantchat.app.widgets.stages import Stages
-from quantchat.bench.conversation import Conversation, Turn
-from quantchat.bench.live_variant import LiveVariant
-from quantchat.report import figures
-from quantchat.worker.protocol import Failed
-from quantchat.worker.variant import SERVERS
+from quantchat.app.widgets.text_layout import outside, quiet
+from quantchat.document import figures
+from quantchat.session.conversation import Conversation, Turn
+from quantchat.session.live_variant import LiveVariant
+from quantchat.wire.messages import Failed
+from quantchat.wire.variant import SERVERS
 
 if TYPE_CHECKING:
     from quantchat.app.widgets.turn_view import TurnView

@@ -13,12 +13,12 @@ from textual.widgets import Static
 from quantchat.app import terminal
 from quantchat.app.commands import command
 from quantchat.app.widgets.answer_view import AnswerView
+from quantchat.app.widgets.blank_fill import ground
+from quantchat.app.widgets.divergence_mark import STYLE, PartingMark
 from quantchat.app.widgets.failure_note import explained, title_of
-from quantchat.app.widgets.ground import ground
-from quantchat.app.widgets.lines import ORDERS, fitted, quiet
-from quantchat.app.widgets.parting_mark import STYLE, PartingMark
-from quantchat.bench.conversation import Answer, AnswerState, Turn
-from quantchat.report import figures
+from quantchat.app.widgets.text_layout import ORDERS, fitted, quiet
+from quantchat.document import figures
+from quantchat.session.conversation import Answer, AnswerState, Turn
 from quantchat.text import neutralise
 
 

@@ -9,8 +9,8 @@ from quantchat.app.memory_track import MemoryTrack
 from quantchat.app.widgets.column_header import ColumnHeader
 from quantchat.app.widgets.live_panel import LivePanel
 from quantchat.app.widgets.transcript import Transcript
-from quantchat.bench.conversation import Answer, Conversation
-from quantchat.bench.live_variant import LiveVariant
+from quantchat.session.conversation import Answer, Conversation
+from quantchat.session.live_variant import LiveVariant
 
 
 class VariantColumn(Vertical):

@@ -15,8 +15,8 @@ from quantchat.worker.decode.cache_rules import CacheRules, longrope_switch
 from quantchat.worker.decode.caches import has_states
 from quantchat.worker.decode.steps import Step
 from quantchat.worker.decode.steps.eager import EagerStep
-from quantchat.worker.engines.loaded import Loaded
 from quantchat.worker.failures import DEVICE_FAILED, Refused, describe
+from quantchat.worker.model.loaded import Loaded
 
 SAMPLE = (
     "Quantization stores the weights of a model in fewer bits. What is lost by that, and what is "

@@ -7,18 +7,18 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cached_property
 
+from quantchat.wire.messages import Force, Forced, Generate, Message, Started
+from quantchat.wire.variant import Ledger
 from quantchat.worker.decode.attention import BackendRecord
-from quantchat.worker.decode.force import force
 from quantchat.worker.decode.modes import Tell, choose
 from quantchat.worker.decode.prompt import encode_prompt
+from quantchat.worker.decode.teacher_forcing import force
 from quantchat.worker.decode.turn import Turn
-from quantchat.worker.engines.loaded import Loaded
 from quantchat.worker.failures import Refused
 from quantchat.worker.memory import LedgerReader
+from quantchat.worker.model.loaded import Loaded
 from quantchat.worker.outbox import Outbox
-from quantchat.worker.protocol import Force, Forced, Generate, Message, Started
 from quantchat.worker.text_bounds import Interrupted, bounded
-from quantchat.worker.variant import Ledger
 
 WARM_UP_TOKENS = 32
 WARM_UP_STEPS = 4

@@ -7,7 +7,7 @@ from typing import Any
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from quantchat.worker.decode.buckets import bucket
+from quantchat.common.memory_rules import bucket
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[misc]

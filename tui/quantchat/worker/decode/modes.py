@@ -9,12 +9,12 @@ from typing import Any
 from quantchat.worker.decode.cache_rules import ORDINARY, CacheRules
 from quantchat.worker.decode.check import Check
 from quantchat.worker.decode.loop import Loop
-from quantchat.worker.decode.own import OwnLoop
+from quantchat.worker.decode.native_loop import OwnLoop
 from quantchat.worker.decode.steps import Step
 from quantchat.worker.decode.steps.eager import EagerStep
 from quantchat.worker.decode.unfollowed import note as unfollowed_note
-from quantchat.worker.engines.loaded import Loaded
 from quantchat.worker.failures import DEVICE_FAILED, Refused, describe
+from quantchat.worker.model.loaded import Loaded
 
 Tell = Callable[[str], None]
 
@@ -42,7 +42,7 @@ def choose(loaded: Loaded, wish: str, tell: Tell) -> Chosen:
         raise Refused("unsupported", f"no decode mode is named {wish!r}")
     check = Check(loaded)  # also the first forward pass, in which kernels repack their weights
     if wish == "generate":
-        from quantchat.worker.decode.plain import PlainLoop
+        from quantchat.worker.decode.generate_loop import PlainLoop
 
         loop = PlainLoop(loaded.model, loaded.input_device, check.rules)
         return Chosen(loop, "generate", _note(loaded, check.rules), check.rules)
@@ -77,13 +77,13 @@ def _note(loaded: Loaded, rules: CacheRules, problems: Sequence[str] = ()) -> st
 def _eager(model: Any, check: Check, _tell: Tell) -> Step:
     """The fastest form that computes the same: fused, direct, or the modules as they are."""
     if model.device.type == "cpu":
-        from quantchat.worker.decode import columns, kernels
-        from quantchat.worker.decode.steps.llama import llama_step
+        from quantchat.worker.decode.cpu import fused_weights, kernels
+        from quantchat.worker.decode.cpu.llama_step import llama_step
 
         fused = llama_step(model)
         if fused is not None and not check.fault(fused):
             return fused
-        columns.part(model)
+        fused_weights.part(model)
         if kernels.call_directly(model):
             direct = EagerStep(model, "eager, direct kernel calls")
             if not check.fault(direct):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from quantchat.worker.engines.chat_template import render
-from quantchat.worker.engines.loaded import Loaded
-from quantchat.worker.protocol import Message
+from quantchat.wire.messages import Message
+from quantchat.worker.model.chat_template import render
+from quantchat.worker.model.loaded import Loaded
 
 
 def encode_prompt(loaded: Loaded, messages: Sequence[Message]) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from quantchat.worker.protocol import Sampling
+from quantchat.wire.messages import Sampling
 
 
 class Sampler:

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from quantchat.wire.messages import Prefilled, Sampling
 from quantchat.worker.outbox import Outbox
-from quantchat.worker.protocol import Prefilled, Sampling
 
 
 @dataclass(frozen=True)

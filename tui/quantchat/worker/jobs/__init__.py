@@ -12,9 +12,3 @@ from collections.abc import Callable
 
 Report = Callable[[int, int, str], None]
 """How far a job is: `done` of `total` (0 where it cannot be counted), and a word on it."""
-
-CHATS = "chats.jsonl"
-"""The calibration chats' file, in the folder they are written into."""
-
-CHATS_TEXT = "chats.txt"
-"""The same as the text a model reads, one after the other."""

@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from quantchat.worker.engines.chat_template import as_wanted
-from quantchat.worker.engines.devices import choose_device
-from quantchat.worker.engines.loaded import choose_dtype, load_model
+from quantchat.wire.messages import Load
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import Report
-from quantchat.worker.jobs.amount import amount
-from quantchat.worker.jobs.chats import write
-from quantchat.worker.jobs.groups import check_groups, widest
-from quantchat.worker.jobs.workplace import local_folder, refuse_quantized, settle, tokenizer_for
-from quantchat.worker.protocol import Load
+from quantchat.worker.jobs.calibration_io import write
+from quantchat.worker.jobs.calibration_size import amount
+from quantchat.worker.jobs.job_env import local_folder, refuse_quantized, settle, tokenizer_for
+from quantchat.worker.jobs.layer_widths import check_groups, widest
+from quantchat.worker.model.chat_template import as_wanted
+from quantchat.worker.model.devices import choose_device
+from quantchat.worker.model.loaded import choose_dtype, load_model
 
 TEMPERATURE = 0.8
 """Of each answer to a prompt but the first, which is greedy."""

@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from quantchat.worker.engines.devices import choose_device
+from quantchat.common.calibration_text import Record, read, record
+from quantchat.common.input_files import Unreadable
 from quantchat.worker.failures import Refused, first_line
-from quantchat.worker.input_files import Unreadable
 from quantchat.worker.jobs import Report
-from quantchat.worker.jobs.amount import Amount, amount
-from quantchat.worker.jobs.calibration_text import Record, read, record
-from quantchat.worker.jobs.chats import ids, write
-from quantchat.worker.jobs.groups import widest_of
-from quantchat.worker.jobs.workplace import local_folder, settle, tokenizer_for
+from quantchat.worker.jobs.calibration_io import ids, write
+from quantchat.worker.jobs.calibration_size import Amount, amount
+from quantchat.worker.jobs.job_env import local_folder, settle, tokenizer_for
+from quantchat.worker.jobs.layer_widths import widest_of
+from quantchat.worker.model.devices import choose_device
 
 ROWS = 20
 """Rows of a data set that are looked at for each sample that is wanted."""

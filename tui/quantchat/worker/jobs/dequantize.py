@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.worker.jobs import Report
-from quantchat.worker.jobs.spellings import write_both
-from quantchat.worker.jobs.workplace import settle
+from quantchat.worker.jobs.config_compat import write_both
+from quantchat.worker.jobs.job_env import settle
 
 
 def run(options: dict[str, Any], report: Report) -> dict[str, Any]:

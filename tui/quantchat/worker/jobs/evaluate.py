@@ -21,14 +21,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from quantchat.worker import engines
-from quantchat.worker.engines.loaded import Loaded
+from quantchat.wire.codec import from_json
+from quantchat.wire.messages import Load
+from quantchat.worker import loaders
 from quantchat.worker.failures import Refused, describe, first_line
 from quantchat.worker.jobs import Report
-from quantchat.worker.jobs.workplace import settle
-from quantchat.worker.protocol import Load
-from quantchat.worker.scoring.reading import DECODE
-from quantchat.worker.strict_json import from_json
+from quantchat.worker.jobs.job_env import settle
+from quantchat.worker.model.loaded import Loaded
+from quantchat.worker.scoring.text_scoring import DECODE
 
 SEED = 1234
 """What the harness seeds its own sampling and few-shot examples with."""
@@ -154,7 +154,7 @@ def _beside(path: Path, files: Any) -> Any:
 def _load(options: dict[str, Any], report: Report) -> Loaded:
     command = from_json(Load, options["load"])
     try:
-        return engines.load(command, lambda stage: report(0, 0, stage))
+        return loaders.load(command, lambda stage: report(0, 0, stage))
     except Exception as error:  # what failed was loading, and that is to be told
         failure = describe(error, loading=command.model)
         raise Refused(failure.kind, failure.reason, failure.mend) from error

@@ -10,10 +10,11 @@ import os
 import shutil
 from typing import Any
 
-from quantchat.worker import cuda_build
+from quantchat.common import cuda_toolkit
+from quantchat.wire.jobs import UNUSABLE
 from quantchat.worker.failures import on_one_line
 from quantchat.worker.jobs import Report
-from quantchat.worker.jobs.probes import UNUSABLE, Kernel, gptq_kernels, probe_bitsandbytes
+from quantchat.worker.jobs.probes import Kernel, gptq_kernels, probe_bitsandbytes
 
 
 def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def _tools() -> dict[str, str]:
     import torch
 
     cuda = str(torch.version.cuda or "")
-    toolkit = cuda_build.use(cuda) or next(cuda_build.toolkits(), None)
+    toolkit = cuda_toolkit.use(cuda) or next(cuda_toolkit.toolkits(), None)
     try:
         triton = importlib.metadata.version("triton")
     except importlib.metadata.PackageNotFoundError:
@@ -89,7 +90,7 @@ def _tools() -> dict[str, str]:
     return {
         "nvcc": str(toolkit.nvcc) if toolkit else "",
         "nvcc_release": toolkit.release if toolkit else "",
-        "lacking": cuda_build.lacking(cuda) if cuda else "torch is built without CUDA",
+        "lacking": cuda_toolkit.lacking(cuda) if cuda else "torch is built without CUDA",
         "c++": shutil.which(os.environ.get("CXX", "c++")) or "",
         "ninja": shutil.which("ninja") or "",
         "triton": triton,

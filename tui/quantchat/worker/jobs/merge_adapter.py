@@ -9,11 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from quantchat.worker.engines import load
-from quantchat.worker.engines.adapter import digest, merge, opened
+from quantchat.common.adapter_folder import digest
+from quantchat.wire.messages import Load
 from quantchat.worker.jobs import Report
-from quantchat.worker.jobs.workplace import lent, local_folder, refuse_quantized, settle
-from quantchat.worker.protocol import Load
+from quantchat.worker.jobs.job_env import lent, local_folder, refuse_quantized, settle
+from quantchat.worker.loaders import load
+from quantchat.worker.model.adapter import merge, opened
 
 
 def run(options: dict[str, Any], report: Report) -> dict[str, Any]:

@@ -5,15 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from quantchat.worker.engines.gptq_kernels import AUTO_ON_GPU, ask
-from quantchat.worker.engines.kernel_build import EXTENSIONS, compiled_before
+from quantchat.common.gptq_kernels import AUTO_ON_GPU, EXTENSIONS
+from quantchat.wire.jobs import COMPILES, MUST_COMPILE, READY, UNUSABLE
 from quantchat.worker.failures import on_one_line
-
-READY = "ready"
-COMPILES = "compiles first"
-UNUSABLE = "cannot run"
-MUST_COMPILE = "must be compiled"
-"""How the detail begins of a kernel that cannot run since there is nothing to compile it with."""
+from quantchat.worker.loaders.gptq_kernels import ask
+from quantchat.worker.loaders.kernel_build import compiled_before
 
 WIDTH = 256
 """Inputs and outputs of a tried layer: every kernel's tiles and groups divide it."""

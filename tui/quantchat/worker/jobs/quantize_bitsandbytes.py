@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from quantchat.worker.engines import bitsandbytes_engine
-from quantchat.worker.engines.tokenizer import fetch_lent
+from quantchat.wire.messages import Load
 from quantchat.worker.jobs import Report
-from quantchat.worker.jobs.spellings import write_both
-from quantchat.worker.jobs.workplace import lent, local_folder, refuse_quantized, settle
-from quantchat.worker.protocol import Load
+from quantchat.worker.jobs.config_compat import write_both
+from quantchat.worker.jobs.job_env import lent, local_folder, refuse_quantized, settle
+from quantchat.worker.loaders import bitsandbytes
+from quantchat.worker.model.tokenizer import fetch_lent
 
 
 def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
         dtype=options["dtype"],
         trust_remote_code=options["trusted"],
     )
-    loaded = bitsandbytes_engine.load(fetch_lent(command), lambda stage: report(0, 0, stage))
+    loaded = bitsandbytes.load(fetch_lent(command), lambda stage: report(0, 0, stage))
     report(0, 0, "writing the checkpoint")
     loaded.model.save_pretrained(output)
     loaded.tokenizer.save_pretrained(output)

@@ -9,39 +9,29 @@ import time
 from pathlib import Path
 from typing import Any
 
-from quantchat.worker.engines.devices import choose_device
-from quantchat.worker.engines.gptq_engine import kind_named
-from quantchat.worker.engines.loaded import choose_dtype
+from quantchat.wire.jobs import SETTINGS
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import Report
-from quantchat.worker.jobs.chats import ids
+from quantchat.worker.jobs.calibration_io import ids
+from quantchat.worker.jobs.config_compat import write_both
 from quantchat.worker.jobs.gptqmodel_workarounds import file_digest_there, links_followed, on_one
-from quantchat.worker.jobs.groups import check_groups, widest
-from quantchat.worker.jobs.spellings import write_both
-from quantchat.worker.jobs.workplace import (
+from quantchat.worker.jobs.job_env import (
     give_freed_memory_back,
     local_folder,
     refuse_quantized,
     settle,
     tokenizer_for,
 )
+from quantchat.worker.jobs.layer_widths import check_groups, widest
+from quantchat.worker.loaders.gptq import kind_named
+from quantchat.worker.model.devices import choose_device
+from quantchat.worker.model.loaded import choose_dtype
 
 BATCH = 4
 """Chats run through a layer at a time."""
 
 CALIBRATION = "calibration.jsonl"
 """The chats' name beside the checkpoint."""
-
-SETTINGS = (
-    "bits",
-    "group_size",
-    "desc_act",
-    "act_group_aware",
-    "sym",
-    "damp_percent",
-    "true_sequential",
-)
-"""Options that are handed to GPTQModel's QuantizeConfig as they are."""
 
 _OFFLOAD = "offload"
 """The path gets into the checkpoint's config: one that says nothing of this machine."""

@@ -16,10 +16,10 @@ from typing import Any
 
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import Report
-from quantchat.worker.jobs.workplace import settle
+from quantchat.worker.jobs.job_env import settle
 from quantchat.worker.memory import Holdings
-from quantchat.worker.scoring.kept import BYTES, KeptReader, KeptWriter, divergence
-from quantchat.worker.scoring.reading import Reading, begin, bounded, surprise
+from quantchat.worker.scoring.logit_store import BYTES, KeptReader, KeptWriter, divergence
+from quantchat.worker.scoring.text_scoring import Reading, begin, bounded, surprise
 
 MIB = 2**20
 

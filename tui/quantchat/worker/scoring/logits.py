@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from quantchat.worker.engines.loaded import Loaded
 from quantchat.worker.failures import Refused
+from quantchat.worker.model.loaded import Loaded
 
 NUMBERS = 2**22
 """Logits held at a time, in float32: 16 MiB, and a few times that for what is worked out."""

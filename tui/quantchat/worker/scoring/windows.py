@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from quantchat.common.input_files import ENCODING
 from quantchat.worker.failures import Refused
-from quantchat.worker.input_files import ENCODING
 
 _CHARACTERS = 16
 """Characters read for each token that is wanted; a token of English has about four."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from quantchat.worker.protocol import Generate
+from quantchat.wire.messages import Generate
 from quantchat.worker.servers.refusals import named_parameters
 
 _ALL = 1 << 30

@@ -8,10 +8,10 @@ import ssl
 import sys
 import zlib
 from collections.abc import AsyncIterator, Iterator
-from ipaddress import ip_address
 from typing import Any
 from urllib.parse import parse_qsl, urljoin, urlsplit, urlunsplit
 
+from quantchat.common.server_address import is_loopback
 from quantchat.worker.failures import Refused
 
 CONNECT_S = 5.0
@@ -173,17 +173,6 @@ def _key(key_env: str) -> str:
             f"set {key_env} to the key alone",
         )
     return key
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` is this machine itself, which no proxy stands before."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        address = ip_address(host)
-        return address.is_loopback or address.is_unspecified
-    except ValueError:
-        return False
 
 
 def _origin(url: str) -> str:

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from quantchat.worker.protocol import Message
+from quantchat.wire.messages import Message
+from quantchat.wire.variant import Resolved
 from quantchat.worker.servers.stream import count, mapping, name
-from quantchat.worker.variant import Resolved
 
 FINGERPRINT = "fp_ollama"
 """How it signs what it says in OpenAI's protocol."""

@@ -16,9 +16,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from quantchat.worker.failures import Refused
-from quantchat.worker.outbox import Outbox
-from quantchat.worker.protocol import (
+from quantchat.common.versions import versions
+from quantchat.wire.messages import (
     NO_ID,
     Finished,
     Force,
@@ -30,6 +29,9 @@ from quantchat.worker.protocol import (
     Started,
     Tokens,
 )
+from quantchat.wire.variant import SERVER, STARTED_SERVER, Ledger, Resolved
+from quantchat.worker.failures import Refused
+from quantchat.worker.outbox import Outbox
 from quantchat.worker.servers import ollama
 from quantchat.worker.servers.asking import DIALECTS, Refusals, asked
 from quantchat.worker.servers.connection import MOST_BYTES, MOST_BYTES_A_TOKEN, Connection
@@ -51,8 +53,6 @@ from quantchat.worker.servers.stream import (
     parsed,
 )
 from quantchat.worker.thoughts import Splitter
-from quantchat.worker.variant import SERVER, STARTED_SERVER, Ledger, Resolved
-from quantchat.worker.versions import versions
 
 STOP_S = 0.02
 """How often a stop is looked for while nothing arrives."""

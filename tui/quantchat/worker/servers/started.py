@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from quantchat.wire.redaction import redacted
 from quantchat.worker import threads
 from quantchat.worker.failures import Refused
-from quantchat.worker.redaction import redacted
 
 _BEFORE_WORDS = re.compile(
     r"(\([^()]*pid=\d+\) )?((DEBUG|INFO|WARNING|ERROR):? +)?([\d:., -]+ )?(\[[^\]]*\] +)?"

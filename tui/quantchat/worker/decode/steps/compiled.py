@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from quantchat.worker.decode.steps.slot import SlotStep
-from quantchat.worker.triton_needs import lacking_to_build
+from quantchat.common.triton_needs import lacking_to_build
+from quantchat.worker.decode.steps.static import SlotStep
 
 
 class CompiledStep(SlotStep):

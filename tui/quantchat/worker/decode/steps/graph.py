@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from quantchat.worker.decode.buckets import buckets
+from quantchat.common.memory_rules import buckets
 from quantchat.worker.decode.norms import at_once
-from quantchat.worker.decode.steps.slot import SlotStep
+from quantchat.worker.decode.steps.static import SlotStep
 from quantchat.worker.failures import Refused
 
 _BEFORE_CAPTURE = 2

@@ -1,0 +1,123 @@
+"""Each answer as the other variant reads it: its tokens by how little that one expected them."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Horizontal, VerticalScroll
+from textual.content import Content
+from textual.events import Resize
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from quantchat.app.widgets.dialog import Dialog
+from quantchat.app.widgets.text_layout import SIDES, outside, quiet
+from quantchat.session.comparison import Comparison
+from quantchat.session.conversation import Answer, Turn
+from quantchat.statistics.surprisal import LEVELS, Surprise, level
+from quantchat.text import neutralise
+
+STYLES = ("", "underline", "bold underline $warning", "bold reverse $error")
+"""By level. Each differs from the others without colours too."""
+
+_NARROW = 72
+
+
+class ForceScreen(ModalScreen[None]):
+    """Shows what the variants of `comparison` think of each other's answers to `turn`."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [("escape,q", "leave", "Close")]
+    DEFAULT_CSS = """
+    ForceScreen {
+        .dialog { padding: 0 1; width: 96%; max-width: 180; height: 92%; }
+        Horizontal { height: 1fr; }
+        &.-narrow Horizontal { layout: vertical; }
+        VerticalScroll { width: 1fr; height: 1fr; padding: 0 1; }
+        .first { border-left: vkey $side-left; }
+        .second { border-left: vkey $side-right; }
+        Static { height: auto; }
+    }
+    """
+
+    def __init__(self, comparison: Comparison, turn: Turn) -> None:
+        super().__init__()
+        self._comparison = comparison
+        self._turn = turn
+        self._sides = [Static(classes="text"), Static(classes="text")]
+
+    def compose(self) -> ComposeResult:
+        """The two answers, and what the styles mean."""
+        with Dialog("What each thinks of the other's answer"):
+            with Horizontal():
+                for side, place in zip(self._sides, ("first", "second"), strict=True):
+                    with VerticalScroll(classes=place):
+                        yield side
+            yield Static(legend(), id="legend")
+
+    def on_mount(self) -> None:
+        """Ask the variants."""
+        for side in self._sides:
+            side.update(quiet("reading"))
+        self.query_one(VerticalScroll).focus()
+        self.run_worker(self._force(), exit_on_error=False)
+
+    def on_resize(self, event: Resize) -> None:
+        """One above the other where there is no room beside."""
+        self.set_class(event.size.width < _NARROW, "-narrow")
+
+    def action_leave(self) -> None:
+        """Close; what is being read is given up."""
+        for variant in self._comparison.sides:
+            variant.give_way()
+        self.dismiss(None)
+
+    async def _force(self) -> None:
+        await self._comparison.force(self._turn)
+        for side, answer, colour in zip(self._sides, self._as_on_screen(), SIDES, strict=True):
+            side.update(told(answer, colour))
+
+    def _as_on_screen(self) -> list[Answer]:
+        """Two answers, left and right: they may have changed places since they were asked for."""
+        places = {variant.label: place for place, variant in enumerate(self._comparison.sides)}
+        answers = self._turn.answers.values()
+        return sorted(answers, key=lambda one: places.get(one.variant, len(places)))[:2]
+
+
+def legend() -> Content:
+    """What each style means."""
+    likely, unlikely, surprise = (f"p < {bound:g}" for bound in LEVELS)
+    named = ("expected", likely, unlikely, surprise)
+    return Content("  ").join(
+        Content.styled(f" {name} ", style) for name, style in zip(named, STYLES, strict=True)
+    )
+
+
+def told(answer: Answer, colour: str) -> Content:
+    """The perplexity of `answer` under each, and its text as the other one reads it."""
+    head = outside(answer.variant, f"bold {colour}") + quiet("’s answer has a perplexity of")
+    others = [one for one in answer.surprises if one.by != answer.variant]
+    for one in answer.surprises:
+        who = "itself" if one.by == answer.variant else one.by
+        value = one.perplexity
+        text = f"– under {who}: {one.problem}" if value is None else f"{value:.3f} under {who}"
+        head += quiet("\n") + outside(text, "$quiet")
+    body = (
+        marked(answer, others[0])
+        if others and others[0].logprobs
+        else Content(answer.thoughts + answer.text)
+    )
+    return head + Content("\n\n") + body
+
+
+def marked(answer: Answer, surprise: Surprise) -> Content:
+    """The raw text of `answer`, each token in the style of its level."""
+    text, worst = Content(), 0
+    # The end of the answer has a logarithm and no piece.
+    for piece, logprob in zip(answer.output_pieces, surprise.logprobs, strict=False):
+        worst = max(worst, level(logprob))
+        if piece:  # a token without text of its own is told by the next that has some
+            text += Content.styled(neutralise(piece), STYLES[worst])
+            worst = 0
+    return text

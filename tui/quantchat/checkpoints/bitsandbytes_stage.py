@@ -1,0 +1,53 @@
+"""The stage from a model in full precision to a bitsandbytes checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quantchat.checkpoints.full_precision import FromWeights
+from quantchat.checkpoints.stages import MIB, Work
+from quantchat.common.versions import versions
+
+_MAKERS = ("bitsandbytes", "torch", "transformers")
+
+
+@dataclass(frozen=True)
+class QuantizeBitsAndBytes(FromWeights):
+    """NF4, FP4 or int8, as bitsandbytes has it on loading, saved."""
+
+    quant_type: str
+    double_quant: bool
+    compute_dtype: str
+    title = "quantizing with bitsandbytes"
+
+    @property
+    def slug(self) -> str:
+        """The model's name and what it becomes."""
+        return f"{self.weights.source.slug}-{self.quant_type}"
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """The settings, the weights, and the libraries that do it."""
+        return {
+            **self.weights.inputs,
+            **self.weights.lent,
+            "quant_type": self.quant_type,
+            "double_quant": self.double_quant and self.quant_type != "int8",
+            "compute_dtype": self.compute_dtype,
+            "versions": versions(_MAKERS),
+            "recipe": 1,
+        }
+
+    def room(self, needs: Sequence[Path]) -> int:
+        """Less than the weights."""
+        return self.weights.bytes(needs) + 64 * MIB
+
+    async def build(self, work: Work) -> dict[str, Any]:
+        """Load, which quantizes, and save, in a worker."""
+        told = await work.job(
+            "quantize_bitsandbytes", {**self.inputs, **self.weights.options(work)}
+        )
+        return {**told, **self.weights.remembered(work)}

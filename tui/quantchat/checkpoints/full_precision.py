@@ -1,0 +1,111 @@
+"""A model in full precision, as the stages that quantize it need it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from quantchat.checkpoints import headers
+from quantchat.checkpoints.cache import read_made
+from quantchat.checkpoints.sources import Named, named
+from quantchat.checkpoints.stages import Stage, Work
+from quantchat.errors import UserError
+from quantchat.profile.model import AnyVariant
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A model in full precision, made here or named by the user, and how it is loaded."""
+
+    source: Named | Stage
+    dtype: str
+    device: str
+    trusted: bool
+    template: dict[str, Any] = field(default_factory=dict)
+    """Variables of its chat template."""
+    tokenizer: str = ""
+    """Whose tokenizer and chat template are lent to it, an absolute folder or a hub's id."""
+
+    @classmethod
+    def of(cls, spec: AnyVariant, source: Named | Stage) -> Weights:
+        """The weights of `source`, loaded as `spec` has it."""
+        return cls(
+            source,
+            spec.dtype,
+            spec.device,
+            spec.trust_remote_code,
+            spec.chat_template_kwargs,
+            spec.tokenizer or "",
+        )
+
+    def made_by(self, stage: Stage) -> Weights:
+        """Those that `stage` makes of them, loaded in the same way."""
+        return dataclasses.replace(self, source=stage)
+
+    @property
+    def needs(self) -> Sequence[Stage]:
+        """The stage that makes it, if one does."""
+        return (self.source,) if isinstance(self.source, Stage) else ()
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What tells it from other weights, beyond the stage that makes it."""
+        model = {"model": self.source.identity()} if isinstance(self.source, Named) else {}
+        return {**model, "dtype": self.dtype}
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What tells what it says in chats from other chats of it: nothing, as a rule."""
+        return {
+            **({"chat_template_kwargs": self.template} if self.template else {}),
+            **self.lent,
+        }
+
+    @property
+    def lent(self) -> dict[str, Any]:
+        """What tells the tokenizer lent to it from others, if one is. Raises UserError."""
+        return {"tokenizer": named(self.tokenizer).identity()} if self.tokenizer else {}
+
+    def options(self, work: Work) -> dict[str, Any]:
+        """How a job loads it."""
+        if isinstance(self.source, Named):
+            model, revision = self.source.model, self.source.revision
+        else:
+            model, revision = str(work.needs[0]), None
+        return {
+            "model": model,
+            "revision": revision,
+            "dtype": self.dtype,
+            "device": self.device,
+            "trusted": self.trusted,
+            **({"tokenizer": self.tokenizer} if self.tokenizer else {}),
+        }
+
+    def remembered(self, work: Work) -> dict[str, Any]:
+        """What is to be remembered of them with what is made of them: `adapter`, if one is in."""
+        made = read_made(work.needs[0]) if isinstance(self.source, Stage) else None
+        adapter = made.result.get("adapter") if made else None
+        return {"adapter": adapter} if adapter else {}
+
+    def bytes(self, needs: Sequence[Path]) -> int:
+        """What it takes on the disk; 0 where that is not known yet."""
+        source = self.source if isinstance(self.source, Named) else Named(str(needs[0]))
+        try:
+            return headers.read(source, fetch=False).bytes
+        except UserError:
+            return 0
+
+
+@dataclass(frozen=True)
+class FromWeights(Stage):
+    """A stage that works on a model in full precision."""
+
+    weights: Weights
+
+    @property
+    def needs(self) -> Sequence[Stage]:
+        """The weights, if they are made here."""
+        return self.weights.needs

@@ -1,0 +1,77 @@
+"""The stage from a model in full precision to a GPTQ checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quantchat.checkpoints.cache import read_made
+from quantchat.checkpoints.calibration_stages import gather
+from quantchat.checkpoints.full_precision import FromWeights
+from quantchat.checkpoints.stages import MIB, Stage, Work
+from quantchat.common.versions import versions
+from quantchat.profile.quantize import Quantize
+from quantchat.wire.jobs import CHATS, SETTINGS
+
+_MAKERS = ("gptqmodel", "torch", "transformers")
+
+
+@dataclass(frozen=True)
+class QuantizeGptq(FromWeights):
+    """A GPTQ checkpoint, quantized on the model's own chats or on what the user names."""
+
+    quantize: Quantize
+    title = "quantizing layer"
+
+    @property
+    def slug(self) -> str:
+        """The model's name and what it becomes."""
+        group = f"g{self.quantize.group_size}" if self.quantize.group_size > 0 else "rows"
+        return f"{self.weights.source.slug}-gptq-{self.quantize.bits}bit-{group}"
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """GPTQ's settings, the weights, and the libraries that do it."""
+        asked = {name: getattr(self.quantize, name) for name in SETTINGS}
+        # One order or the other: GPTQModel refuses both.
+        asked["act_group_aware"] = asked["act_group_aware"] and not asked["desc_act"]
+        return {
+            **self.weights.inputs,
+            **self.weights.asked,
+            **asked,
+            "versions": versions(_MAKERS),
+            "recipe": 2,
+        }
+
+    @property
+    def needs(self) -> Sequence[Stage]:
+        """The weights, if they are made here, and the calibration."""
+        return (*self.weights.needs, gather(self.weights, self.quantize))
+
+    def room(self, needs: Sequence[Path]) -> int:
+        """The quantized layers thrice (kept to go on from, aside, and in the checkpoint).
+
+        Of 8 bits that is one and a half of the weights; the rest stays as it is.
+        """
+        return 2 * self.weights.bytes(needs) + 64 * MIB
+
+    async def build(self, work: Work) -> dict[str, Any]:
+        """Quantize in a worker."""
+        options = {
+            "calibration": str(work.needs[-1] / CHATS),
+            # The model's own answers have their length already, and their prompts besides.
+            "most_tokens": self._most_tokens(work) if self.quantize.calibration else None,
+        }
+        told = await work.job(
+            "quantize_gptq", {**self.inputs, **self.weights.options(work), **options}
+        )
+        return {**told, **self.weights.remembered(work)}
+
+    def _most_tokens(self, work: Work) -> int | None:
+        """What the calibration is cut after; where that was chosen for it, as it remembers."""
+        if self.quantize.sample_tokens is not None:
+            return self.quantize.sample_tokens
+        made = read_made(work.needs[-1])
+        return made.result.get("length") if made else None

@@ -1,0 +1,72 @@
+"""The stage from a model and a LoRA adapter to the model that has it merged in."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quantchat.checkpoints.full_precision import FromWeights
+from quantchat.checkpoints.sources import Named
+from quantchat.checkpoints.stages import MIB, Work
+from quantchat.common.adapter_folder import CONFIG, WEIGHTS, digest
+from quantchat.common.versions import versions
+
+_MAKERS = ("peft", "torch", "transformers")
+
+
+@dataclass(frozen=True)
+class Merge(FromWeights):
+    """A model in full precision with an adapter merged into its weights."""
+
+    adapter: str
+    """An absolute folder, or an id of the hub."""
+    title = "merging the adapter"
+
+    @property
+    def slug(self) -> str:
+        """The names of both."""
+        return f"{self.weights.source.slug}-with-{Named(self.adapter).slug}"
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """The weights, the adapter, and the libraries that merge it."""
+        return {
+            **self.weights.inputs,
+            **self.weights.lent,
+            "adapter": _identity(self.adapter),
+            "versions": versions(_MAKERS),
+            "recipe": 1,
+        }
+
+    def room(self, needs: Sequence[Path]) -> int:
+        """As much as the weights."""
+        return self.weights.bytes(needs) + 64 * MIB
+
+    async def build(self, work: Work) -> dict[str, Any]:
+        """Merge in a worker."""
+        options = {**self.weights.options(work), "adapter": self.adapter}
+        return await work.job("merge_adapter", options)
+
+
+def _identity(adapter: str) -> str:
+    """What tells it from others: a hash over its files, or an id with its revision.
+
+    Of a folder without the files of an adapter it is its name: the worker says what is wrong.
+    """
+    folder = Path(adapter)
+    if not folder.is_absolute():
+        return adapter if "@" in adapter else f"{adapter}@main"
+    try:
+        state = tuple((folder / name).stat() for name in (CONFIG, WEIGHTS))
+        return _hashed(folder, *((one.st_size, one.st_mtime_ns) for one in state))
+    except OSError:
+        return adapter
+
+
+@functools.lru_cache
+def _hashed(folder: Path, *_state: tuple[int, int]) -> str:
+    """Remembered while size and time stay: an adapter may have hundreds of megabytes."""
+    return f"sha256:{digest(folder)}"

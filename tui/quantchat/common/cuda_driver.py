@@ -1,0 +1,69 @@
+"""Whether the NVIDIA driver takes the CUDA that torch is built for, and what to do if not.
+
+A driver runs programs of its own CUDA major version and of older ones ("CUDA minor version
+compatibility" in NVIDIA's compatibility guide). With an older driver torch only warns, and says
+that there is no GPU. Standard library only: both sides import it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+_LEAST_DRIVER = {12: 525, 13: 580}
+"""The first driver branch of each CUDA major version (NVIDIA's compatibility guide)."""
+
+OTHER_BUILD = (
+    "install a build of torch and the libraries that knows this GPU: one of before compute "
+    "capability 7.5 (V100, P100) needs torch for CUDA 12.6 (cu126: see "
+    "https://pytorch.org/get-started/locally), a newer one than the libraries needs newer ones"
+)
+"""What to do where a library brings no code for a GPU. CUDA 13 left out what is before Turing."""
+
+_VERSION = re.compile(r"^cuda: [^=]*= ['\"]([\d.]+)['\"]", re.M)
+
+
+def cuda_of_torch() -> str:
+    """Return the CUDA version that this interpreter's torch is built for, without importing it.
+
+    Empty where torch has no CUDA, or is not installed, or does not tell.
+    """
+    found = importlib.util.find_spec("torch")
+    if found is None or found.origin is None:
+        return ""
+    try:
+        text = Path(found.origin).with_name("version.py").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    version = _VERSION.search(text)
+    return version[1] if version else ""
+
+
+def too_old(driver_cuda: str | None, torch_cuda: str) -> bool:
+    """Whether a driver that takes CUDA `driver_cuda` is too old for a torch of `torch_cuda`.
+
+    False where one of them is not known.
+    """
+    driver, torch = _major(driver_cuda or ""), _major(torch_cuda)
+    return bool(driver and torch) and driver < torch
+
+
+def complaint(driver_cuda: str, torch_cuda: str) -> str:
+    """What to say of a driver that is too old."""
+    return f"the NVIDIA driver takes CUDA {driver_cuda}, and torch is built for CUDA {torch_cuda}"
+
+
+def cure(torch_cuda: str) -> str:
+    """The ways out of a driver that is too old."""
+    least = _LEAST_DRIVER.get(_major(torch_cuda))
+    driver = f"update the driver to {least} or newer" if least else "update the driver"
+    return (
+        f"{driver}, or install a torch for an older CUDA (cu126 or cu128: see "
+        'https://pytorch.org/get-started/locally), or use device = "cpu"'
+    )
+
+
+def _major(version: str) -> int:
+    found = re.match(r"\d+", version)
+    return int(found[0]) if found else 0

@@ -1,0 +1,1 @@
+"""What commands share: consoles, progress, options, how a run is shown and saved."""

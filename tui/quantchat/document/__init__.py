@@ -1,0 +1,1 @@
+"""What reports and tables are made of, whatever they show: figures, styles, tables, plots."""

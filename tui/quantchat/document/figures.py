@@ -1,0 +1,83 @@
+"""Figures as people read them. What is not known is "–", never 0."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+
+from quantchat.wire.variant import SERVERS, STARTED_SERVER
+
+UNKNOWN = "–"
+
+ORDERS = {"together": "contended", "in-turn": "in turn"}
+"""How a figure came about, to stand beside it."""
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def number(value: float | None) -> str:
+    """As precise as is of use: `0.42`, `4.2`, `42.1`, `421`."""
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
+    if abs(value) >= 99.95:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if abs(value) >= 0.995 else f"{value:.2f}"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 prompt`, `2 prompts`."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def milliseconds(value: float | None) -> str:
+    """A duration given in ms, with its unit: `42.1 ms`, `1.2 s`."""
+    if value is None:
+        return UNKNOWN
+    return f"{value / 1000:.1f} s" if value >= 9_999.5 else f"{number(value)} ms"
+
+
+def seconds(value: float) -> str:
+    """A duration given in s: `0.4 s`, `42 s`, `3:07 min`."""
+    if value >= 99.5:
+        minutes, rest = divmod(round(value), 60)
+        return f"{minutes}:{rest:02} min"
+    return f"{value:.1f} s" if value < 9.95 else f"{value:.0f} s"
+
+
+def load_parts(
+    device: str, import_s: float, weights_s: float, warmup_s: float
+) -> list[tuple[str, float]]:
+    """What the load time of a variant on `device` was spent on, in seconds, by name."""
+    if device not in SERVERS:
+        return [("import", import_s), ("weights", weights_s), ("warm-up", warmup_s)]
+    start = [("server's start", weights_s)] if device == STARTED_SERVER else []
+    return [("import", import_s), *start, ("first answer", warmup_s)]
+
+
+def when(created: str) -> str:
+    """A saved time, to the minute: `2026-11-03 14:25 +0100`; as it stands where it is none."""
+    try:
+        return f"{datetime.fromisoformat(created):%Y-%m-%d %H:%M %z}"
+    except ValueError:
+        return created
+
+
+def size(count: int | None) -> str:
+    """Bytes in binary units; None and negative counts are not known."""
+    if count is None or count < 0:
+        return UNKNOWN
+    divisor, unit = scale(count)
+    return f"{count} B" if divisor == 1 else f"{number(count / divisor)} {unit}"
+
+
+def scale(count: int) -> tuple[int, str]:
+    """The unit in which `count` bytes read best, as its bytes and its name."""
+    power = 0
+    while count / 1024**power >= 999.5 and power < len(_UNITS) - 1:
+        power += 1
+    return 1024**power, _UNITS[power]
+
+
+def thoughts(tokens: int) -> str:
+    """The head of a model's thoughts, with their tokens: 0 or less where these are not counted."""
+    return f"thoughts, {plural(tokens, 'token')}" if tokens > 0 else "thoughts"

@@ -1,0 +1,222 @@
+"""A snapshot's machine, variants and memory as tables (Rich)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from rich.table import Table
+from rich.text import Text
+
+from quantchat.document.figures import UNKNOWN, load_parts, seconds, size, when
+from quantchat.document.variant_table import across, row
+from quantchat.snapshot.schema import Snapshot, TurnRecord, VariantRecord
+from quantchat.system.gpus import GpuSample
+from quantchat.system.process_memory import SOURCES
+from quantchat.text import one_line
+
+
+def header(snapshot: Snapshot) -> Text:
+    """Name, time and machine."""
+    environment, device = snapshot.environment, snapshot.environment.device
+    host = device.host
+    lines = [
+        f"saved {when(snapshot.created)} by quantchat {snapshot.quantchat}",
+        f"{environment.python} on {environment.os}",
+        f"{host.cpu}, {host.cores} cores, "
+        f"RAM {size(host.ram_used)} of {size(host.ram_total)} in use",
+        *(_gpu(gpu, device.driver) for gpu in device.gpus),
+    ]
+    if device.no_gpu:
+        lines.append(f"no GPU: {device.no_gpu}")
+    text = Text(one_line(snapshot.name), style="bold")
+    for line in lines:
+        text.append(f"\n{one_line(line)}", style="not bold")
+    return text
+
+
+def variants_table(snapshot: Snapshot) -> Table:
+    """What really ran, not what was asked for."""
+    variants = [v for v in snapshot.variants if v.resolved or v.failure]
+    rows = [
+        row("engine", variants, _ran("engine")),
+        row("model", variants, _ran("model")),
+        row("architecture", variants, _ran("architecture")),
+        row("kernel", variants, _ran("kernel")),
+        row("dtype", variants, _ran("dtype")),
+        row("device", variants, _device),
+        row("attention", variants, _ran("attention_used")),
+        row("caution", variants, _caution),
+        row("decoding", variants, _ran("decode")),
+        row("parameters", variants, lambda v: v.resolved and _count(v.resolved.parameters)),
+        row("context", variants, _context),
+        row("prompts", variants, _prompts),
+        row("checkpoint", variants, lambda v: v.resolved and v.resolved.checkpoint_hash[:12]),
+        row("adapter", variants, _adapter),
+        row("libraries", variants, _libraries),
+        row("load time", variants, _load),
+        row("note", variants, lambda v: v.note),
+        row("failure", variants, lambda v: v.failure and v.failure.reason),
+    ]
+    return across("What ran", [variant.label for variant in variants], rows)
+
+
+def memory_table(snapshot: Snapshot) -> Table:
+    """The memory ledger of each variant that was loaded."""
+    variants = [v for v in snapshot.variants if v.ledger]
+    rows = [
+        row("weights", variants, _bytes("weights")),
+        row("  by dtype", variants, _parts("weights_by_dtype")),
+        row("  the quantization's own", variants, _parts("overhead")),
+        row("  by device", variants, _parts("weights_by_device")),
+        row("  predicted", variants, _predicted),
+        row("KV cache", variants, _bytes("kv_cache")),
+        row("other live tensors", variants, _bytes("other_live")),
+        row("allocator slack", variants, _bytes("slack")),
+        row("reserved, by device", variants, _parts("reserved_by_device")),
+        row("non-torch", variants, _bytes("non_torch")),
+        row("process total", variants, _bytes("process")),
+        row("peak", variants, lambda v: _peak(v, snapshot.turns)),
+        row("worker holds", variants, _held),
+        row("measured", variants, _source),
+    ]
+    return across("Memory", [variant.label for variant in variants], rows)
+
+
+def _context(variant: VariantRecord) -> str | None:
+    length = variant.resolved.context_length if variant.resolved else 0
+    return f"{length} tokens" if length > 0 else None
+
+
+# ------------------------------------------------------------ cells
+
+_Tell = Callable[[VariantRecord], str]
+
+
+def _ran(field: str) -> _Tell:
+    return lambda variant: getattr(variant.resolved, field) if variant.resolved else ""
+
+
+def _bytes(field: str) -> _Tell:
+    return lambda variant: size(getattr(variant.ledger, field)) if variant.ledger else ""
+
+
+def _parts(field: str) -> _Tell:
+    return lambda variant: _sizes(getattr(variant.ledger, field)) if variant.ledger else ""
+
+
+def _adapter(variant: VariantRecord) -> str | None:
+    ran = variant.resolved
+    return f"{ran.adapter} ({ran.adapter_hash[:12]})" if ran is not None and ran.adapter else None
+
+
+def _caution(variant: VariantRecord) -> str:
+    """What could have run any code, or makes figures mislead: never to be overlooked."""
+    ran = variant.resolved
+    allowed = [
+        ("THE MODEL'S OWN CODE RAN (trust_remote_code)", ran is not None and ran.trusted_code),
+        ("PICKLED WEIGHTS WERE ALLOWED (allow_pickle)", ran is not None and ran.pickle_allowed),
+    ]
+    told = [words for words, true in allowed if true]
+    if ran is not None and ran.slow_kernel:
+        told.append(f"SLOW KERNEL: {ran.slow_kernel}")
+    return ", ".join(told)
+
+
+def _device(variant: VariantRecord) -> str:
+    if variant.resolved is None:
+        return ""
+    threads = f", {variant.resolved.threads} threads" if variant.resolved.device == "cpu" else ""
+    return f"{variant.resolved.where} ({variant.resolved.device_name}{threads})"
+
+
+def _prompts(variant: VariantRecord) -> str:
+    if variant.resolved is None:
+        return ""
+    if not variant.resolved.chat_template:
+        return "plain completion, no template"
+    lent = variant.resolved.tokenizer
+    return f"chat template of {lent}" if lent else "chat template"
+
+
+def _libraries(variant: VariantRecord) -> str:
+    if variant.resolved is None:
+        return ""
+    return ", ".join(f"{name} {version}" for name, version in variant.resolved.libraries.items())
+
+
+def _load(variant: VariantRecord) -> str:
+    load = variant.load
+    if load is None:
+        return ""
+    device = variant.resolved.device if variant.resolved else ""
+    parts = load_parts(device, load.import_s, load.weights_s, load.warmup_s)
+    split = ", ".join(f"{name} {seconds(took)}" for name, took in parts)
+    return f"{seconds(load.total_s)} ({split})"
+
+
+def _sizes(parts: dict[str, int]) -> str:
+    largest_first = sorted(parts.items(), key=lambda part: -part[1])
+    return ", ".join(f"{name} {size(count)}" for name, count in largest_first if count)
+
+
+def _peak(variant: VariantRecord, turns: Iterable[TurnRecord]) -> str:
+    """The most it held, and while it did what."""
+    ledger = variant.ledger
+    if ledger is None or ledger.peak < 0:
+        return ""
+    if ledger.peak_at_ns < 0:
+        return size(ledger.peak)
+    begun = [
+        (answer.received_ns, turn)
+        for turn in turns
+        for answer in turn.answers
+        if answer.variant == variant.label and 0 < answer.received_ns <= ledger.peak_at_ns
+    ]
+    if not begun:
+        return f"{size(ledger.peak)}, while loading"
+    _, turn = max(begun, key=lambda one: one[0])
+    measured = f"round {turn.round}, prompt {turn.task}"
+    return f"{size(ledger.peak)}, in {measured if turn.round else f'turn {turn.number}'}"
+
+
+def _predicted(variant: VariantRecord) -> str:
+    """What the model's headers let expect, and how far that is off."""
+    predicted, ledger = variant.predicted, variant.ledger
+    if predicted is None or ledger is None or ledger.weights <= 0:
+        return ""
+    off = round(predicted.weights / ledger.weights - 1, 3) + 0.0  # no -0.0
+    return f"{size(predicted.weights)} ({off:+.1%})"
+
+
+def _held(variant: VariantRecord) -> str:
+    """The worker's figure where it is another than the process' total."""
+    memory, ledger = variant.memory, variant.ledger
+    if memory is None or ledger is None or memory.bytes in (None, ledger.process):
+        return ""
+    return size(memory.bytes)
+
+
+def _source(variant: VariantRecord) -> str:
+    if variant.memory is None:
+        return ""
+    source = SOURCES.get(variant.memory.source, variant.memory.source)
+    return f"{source}: {variant.memory.reason}" if variant.memory.reason else source
+
+
+def _count(parameters: int) -> str:
+    if parameters <= 0:
+        return ""
+    return f"{parameters / 1e9:.2f} B" if parameters >= 1e9 else f"{parameters / 1e6:.1f} M"
+
+
+def _gpu(gpu: GpuSample, driver: str | None) -> str:
+    parts = [
+        f"GPU {gpu.index}: {gpu.name}",
+        f"driver {driver or UNKNOWN}",
+        f"VRAM {size(gpu.memory_used)} of {size(gpu.memory_total)} in use",
+    ]
+    if gpu.sm_clock_mhz is not None:
+        parts.append(f"SM clock {gpu.sm_clock_mhz} MHz")
+    if gpu.throttle:
+        parts.append(f"held down by {', '.join(gpu.throttle)}")
+    return ", ".join(parts)

@@ -1,0 +1,115 @@
+"""What a model's files say of it without being loaded: its config, and its tensors' headers."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from quantchat.common.model_folder import CONFIG, ModelFolder
+
+_BITS = {
+    "F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16,
+    "I16": 16, "U16": 16, "I8": 8, "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8,
+    "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4, "C64": 64,
+}  # fmt: skip
+"""Bits of an element, by safetensors' name of the dtype."""
+
+EMBEDDING = re.compile(r"(?:^|\.)(?:embed\w*|word_embeddings|wte|wpe|tok_embeddings)\.weight$")
+HEAD = re.compile(r"(?:^|\.)(?:lm_head|embed_out)\.weight$")
+"""The names of a model's embeddings, and of its output head."""
+
+DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+FLOATS = {"F64", "F32", "F16", "BF16"}
+
+_TORCH = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A tensor as a safetensors header describes it."""
+
+    dtype: str
+    """Safetensors' name, e.g. `BF16`."""
+    shape: tuple[int, ...]
+
+    @property
+    def elements(self) -> int:
+        """Count of elements; 1 for a scalar."""
+        return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Size as it lies in the file; a dtype that is not known counts as 16 bits."""
+        return self.elements * _BITS.get(self.dtype, 16) // 8
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """What a model's files say without being loaded."""
+
+    config: Mapping[str, Any]
+    """The parsed `config.json`."""
+    tensors: Mapping[str, TensorInfo]
+    """By name, from the headers of all weight files; an output head that is but a copy of the
+    embedding it is tied to is left out."""
+    others: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The parsed files beside `config.json` that a `ModelFolder` wants, by name."""
+    names: frozenset[str] = field(default_factory=frozenset)
+    """Names of all files there."""
+
+    @property
+    def folder(self) -> ModelFolder:
+        """What the loaders read of it before its weights."""
+        return ModelFolder({CONFIG: self.config, **self.others}, self.names)
+
+    @property
+    def embeddings(self) -> list[str]:
+        """Names of the embeddings' tensors."""
+        return [name for name in self.tensors if EMBEDDING.search(name)]
+
+    @property
+    def tied_heads(self) -> list[str]:
+        """Names of output heads in the files, where the config ties them to the embedding."""
+        tied = any(config.get("tie_word_embeddings") is True for config in self.configs)
+        return [name for name in self.tensors if tied and HEAD.search(name)]
+
+    @property
+    def bytes(self) -> int:
+        """Size of the tensors as they lie in the files."""
+        return sum(tensor.bytes for tensor in self.tensors.values())
+
+    @property
+    def quantization(self) -> Mapping[str, Any] | None:
+        """The config of a finished quantization; None for a model in full precision."""
+        return self.folder.quantization
+
+    @property
+    def configs(self) -> tuple[Mapping[str, Any], ...]:
+        """The config, and that of its text part where the model has others besides."""
+        text = self.config.get("text_config")
+        return (self.config, text) if isinstance(text, Mapping) else (self.config,)
+
+    @property
+    def vocabulary(self) -> int | None:
+        """Count of tokens, as the config names it."""
+        named = (config.get("vocab_size") for config in self.configs)
+        return next((size for size in named if type(size) is int), None)
+
+    @property
+    def dtype(self) -> str | None:
+        """The dtype the config names, as torch calls it."""
+        named = (config.get(key) for config in self.configs for key in ("dtype", "torch_dtype"))
+        return next((str(dtype) for dtype in named if str(dtype) in DTYPE_BYTES), None)
+
+    @property
+    def commonest_float(self) -> str:
+        """The dtype most of the weights lie in, as torch calls it."""
+        sizes: Counter[str] = Counter()
+        for tensor in self.tensors.values():
+            sizes[_TORCH.get(tensor.dtype, "")] += tensor.elements
+        return next((name for name, _ in sizes.most_common() if name), "float32")

@@ -1,0 +1,62 @@
+"""`quantchat self-check`: how early a variant parts from itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from quantchat.console.options import prompt_options
+from quantchat.console.running import comparison_of, notice
+
+
+@click.command("self-check")
+@click.argument("profile")
+@prompt_options
+@click.option(
+    "--max-new-tokens",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Longest answer, by default the profile's.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
+def self_check(
+    profile: str,
+    given: tuple[str, ...],
+    file: Path | None,
+    max_new_tokens: int | None,
+    as_json: bool,
+) -> None:
+    """Compare each of the first two variants of PROFILE with itself, at temperature 0.
+
+    In turn again, together with the other, with the prompt in the cache, and with all tokens given
+    at once, alone and in a batch: how many answers stay the same, and where the others part. Where
+    a variant parts from itself as early as from another one, that difference says little. Ctrl+C
+    ends it early and keeps what was found.
+    """
+    from quantchat.console import opening
+    from quantchat.console.console import console
+    from quantchat.console.progress import progress_display
+    from quantchat.features.agreement import tables as report
+    from quantchat.features.agreement.rerun_agreement import SelfCheck
+    from quantchat.host import signals
+    from quantchat.session import prompts
+    from quantchat.session.runner import with_pair
+
+    asked = opening.profile_of((profile,))
+    texts = prompts.asked(given, file, asked.run)
+    comparison = comparison_of(asked, max_new_tokens)
+    with progress_display() as display, signals.held(notice):
+        check = SelfCheck(comparison, texts, display.on_step)
+        found = asyncio.run(
+            with_pair(
+                comparison, check.run, stop=check.stop, end=check.end, on_variant=display.on_variant
+            )
+        )
+    if as_json:
+        sys.stdout.write(json.dumps(report.document(found)) + "\n")
+    else:
+        console().print(report.render(found))

@@ -1,0 +1,200 @@
+"""What of a diagnosis will not work, or not well, and the cure for each."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from quantchat.common import cuda_driver, cuda_toolkit
+from quantchat.common.cuda_driver import OTHER_BUILD
+from quantchat.features.doctor.inspection import Diagnosis
+from quantchat.features.doctor.system_info import Folder, Terminal
+from quantchat.system.nvml import NO_DRIVER
+from quantchat.wire.jobs import COMPILES, MUST_COMPILE, READY, UNUSABLE
+
+LEAST_COLUMNS = 72
+"""Below this many columns the screen shows its sides as tabs."""
+
+LITTLE_DISK = 5 * 2**30
+"""Free bytes below which a disk is called full: a checkpoint of 7B takes 4 GB."""
+
+
+_VARIABLES = {
+    "checkpoints": "QUANTCHAT_CACHE",
+    "snapshots": "QUANTCHAT_SNAPSHOTS",
+    "logs": "QUANTCHAT_LOGS",
+    "profiles": "QUANTCHAT_CONFIG",
+    "Hugging Face hub": "HF_HOME",
+}
+"""What moves each folder."""
+
+_LARGE = ("checkpoints", "Hugging Face hub")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that will not work, or not well."""
+
+    what: str
+    cure: str
+    grave: bool = False
+    """It keeps quantchat from its main job: two variants, side by side."""
+
+
+def problems(found: Diagnosis) -> list[Problem]:
+    """Each problem with its cure, the gravest first."""
+    told = [
+        *_of_libraries(found),
+        *_of_kernels(found),
+        *_of_gpus(found),
+        *_of_folders(found.folders),
+        *_of_terminal(found.terminal),
+    ]
+    return sorted(told, key=lambda problem: not problem.grave)
+
+
+def usable(found: Diagnosis) -> bool:
+    """Whether nothing keeps quantchat from its main job."""
+    return not any(problem.grave for problem in problems(found))
+
+
+def _of_libraries(found: Diagnosis) -> Iterator[Problem]:
+    if not (3, 10) <= sys.version_info[:2] <= (3, 13):
+        yield Problem(
+            f"{found.interpreter.version} is not among the versions quantchat is tested with",
+            "install it under Python 3.10 to 3.13",
+        )
+    missing = [name for name, version in found.libraries.items() if not version]
+    if missing:
+        yield Problem(
+            f"not installed: {', '.join(missing)}",
+            "install quantchat anew into this environment: python -m pip install quantchat",
+        )
+    for name, reason in found.worker.get("libraries", {}).items():
+        yield Problem(
+            f"{name} cannot be imported: {reason}",
+            f"install it anew: python -m pip install --force-reinstall --no-deps {name}",
+            grave=True,
+        )
+
+
+def _of_kernels(found: Diagnosis) -> Iterator[Problem]:
+    if not found.worker:
+        yield Problem(
+            f"no worker could try the libraries: {found.failure}",
+            "see that torch can be imported by this interpreter",
+            grave=True,
+        )
+        return
+    kernels: list[dict[str, Any]] = found.worker["kernels"]
+    for library in ("bitsandbytes", "gptqmodel"):
+        own = [kernel for kernel in kernels if kernel["library"] == library]
+        if own and all(kernel["state"] == UNUSABLE for kernel in own):
+            cure = "compare its version, and torch's, with those that quantchat's package asks for"
+            if "no kernel image" in own[0]["detail"]:
+                cure = OTHER_BUILD
+            yield Problem(
+                f"no kernel of {library} runs here: {own[0]['name']}: {own[0]['detail']}",
+                cure,
+                grave=True,
+            )
+    yield from _of_compiling(kernels, found.worker["torch"]["cuda"])
+
+
+def _of_compiling(kernels: list[dict[str, Any]], cuda: str) -> Iterator[Problem]:
+    own = [kernel for kernel in kernels if kernel["library"] == "gptqmodel"]
+    chosen = next((kernel for kernel in own if kernel["auto"]), None)
+    ready = [kernel["name"] for kernel in own if kernel["state"] == READY]
+    if chosen is not None and chosen["state"] == COMPILES:
+        instead = f', or name a ready one in the profile: kernel = "{ready[0]}"' if ready else ""
+        yield Problem(
+            f"the first GPTQ model waits until {chosen['name']} is compiled ({chosen['detail']})",
+            f"wait once{instead}",
+        )
+    barred = [kernel for kernel in own if kernel["detail"].startswith(MUST_COMPILE)]
+    if barred:
+        names = ", ".join(kernel["name"] for kernel in barred)
+        yield Problem(
+            f"faster GPTQ kernels ({names}) cannot be compiled: {barred[0]['detail']}",
+            f"{cuda_toolkit.INSTALL} (NVIDIA's compiler for CUDA {cuda}), and a C++ compiler; "
+            "without a faster kernel no speed of GPTQ can be quoted",
+        )
+
+
+def _of_gpus(found: Diagnosis) -> Iterator[Problem]:
+    torch = found.worker.get("torch")
+    if torch and found.device.gpus and not torch["available"]:
+        if cuda_driver.too_old(found.device.cuda, torch["cuda"]):
+            yield Problem(
+                cuda_driver.complaint(found.device.cuda or "", torch["cuda"])
+                + ": no GPU can be used",
+                cuda_driver.cure(torch["cuda"]),
+                grave=True,
+            )
+        elif torch["cuda"] and os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+            yield Problem(
+                "CUDA_VISIBLE_DEVICES hides each GPU",
+                "unset it, unless the CPU is what you want",
+            )
+        elif torch["cuda"]:
+            yield Problem(
+                f"torch was built for CUDA {torch['cuda']} and finds no GPU; "
+                f"the driver takes CUDA {found.device.cuda or '–'}"
+                f"{': ' + torch['error'] if torch.get('error') else ''}",
+                "see what `nvidia-smi` says, and CUDA_VISIBLE_DEVICES",
+                grave=True,
+            )
+        else:
+            yield Problem(
+                f"there is a GPU, and torch {torch['version']} is built without CUDA",
+                "install torch with CUDA: python -m pip install --force-reinstall torch",
+            )
+    if found.device.no_gpu and found.device.no_gpu != NO_DRIVER:
+        yield Problem(
+            f"no GPU can be used: {found.device.no_gpu}",
+            "see what `nvidia-smi` says; the driver and its kernel module must be of one version",
+        )
+
+
+def _of_folders(folders: list[Folder]) -> Iterator[Problem]:
+    for folder in folders:
+        variable = _VARIABLES[folder.name]
+        if not folder.writable:
+            yield Problem(
+                f"the folder for {folder.name} cannot be written: {folder.path}",
+                f"set {variable} to one that can",
+                grave=folder.name in ("checkpoints", "logs"),
+            )
+        elif folder.name in _LARGE and folder.free is not None and folder.free < LITTLE_DISK:
+            yield Problem(
+                f"{folder.free / 2**30:.1f} GiB are free for {folder.name}: {folder.path}",
+                f"make room, or set {variable} to a folder on another disk",
+            )
+
+
+def _of_terminal(found: Terminal) -> Iterator[Problem]:
+    if not found.interactive:
+        return  # a pipe: the screen is not what was asked for
+    if found.term in ("", "dumb", "unknown"):
+        yield Problem(
+            f'TERM is "{found.term}": the screen cannot be drawn',
+            "use a terminal that names itself, or `quantchat run` without a screen",
+        )
+    elif found.colours == "few":
+        yield Problem(
+            f"TERM={found.term} without COLORTERM: few colours",
+            "export COLORTERM=truecolor if the terminal has them (ssh does not pass it on)",
+        )
+    if not found.unicode:
+        yield Problem(
+            "the output's encoding is not UTF-8: signs and bars will be wrong",
+            "set LANG to a UTF-8 locale, e.g. C.UTF-8",
+        )
+    if 0 < found.columns < LEAST_COLUMNS:
+        yield Problem(
+            f"the terminal has {found.columns} columns: the two sides become tabs",
+            f"widen it to {LEAST_COLUMNS} or more",
+        )

@@ -1,0 +1,93 @@
+"""The doctor looks: at the machine, the folders, the terminal, and in a worker at the libraries."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from quantchat.errors import UserError
+from quantchat.features.doctor.system_info import (
+    Folder,
+    Interpreter,
+    Terminal,
+    extras,
+    folders,
+    installed,
+    terminal,
+)
+from quantchat.host.job_runner import JobFailed, run_job
+from quantchat.host.worker_process import Place, StartWorker, Worker, start_worker
+from quantchat.paths import temporary_dir
+from quantchat.system.sampler import DeviceSample, DeviceSampler
+
+PATIENCE_S = 180.0
+"""How long the libraries may take to be imported and tried: a cold disk is slow."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found."""
+
+    interpreter: Interpreter
+    libraries: dict[str, str]
+    """Name to version; empty where it is not installed."""
+    device: DeviceSample
+    folders: list[Folder]
+    terminal: Terminal
+    worker: dict[str, Any] = field(default_factory=dict)
+    """What `worker/jobs/inspect_kernels.py` says; empty where no worker could."""
+    failure: str = ""
+    """Why it could not."""
+    extras: dict[str, str] = field(default_factory=dict)
+    """What each extra of the package brought; empty where it is not installed."""
+
+
+async def examine(
+    python: str | None = None,
+    *,
+    sampler: DeviceSampler | None = None,
+    start: StartWorker = start_worker,
+    tell: Callable[[str], None] = lambda step: None,
+) -> Diagnosis:
+    """Look at everything; `python` is another interpreter whose libraries are tried.
+
+    `tell` hears what the worker is at.
+    """
+    sampler = sampler or DeviceSampler()
+    try:
+        device = sampler.sample()
+    finally:
+        sampler.close()
+    worker, failure = await _inspect(python, start, tell)
+    return Diagnosis(
+        Interpreter.this(), installed(), device, folders(), terminal(), worker, failure, extras()
+    )
+
+
+async def _inspect(
+    python: str | None, start: StartWorker, tell: Callable[[str], None]
+) -> tuple[dict[str, Any], str]:
+    """What a worker finds of its libraries, or why none could look."""
+
+    async def start_there(place: Place) -> Worker:
+        return await start(Place(place.label, python))
+
+    with tempfile.TemporaryDirectory(prefix="quantchat-", dir=temporary_dir()) as scratch:
+        job = run_job(
+            start_there,
+            "inspect_kernels",
+            {"scratch": scratch},
+            lambda done, total, detail: tell(detail),
+        )
+        try:
+            return await asyncio.wait_for(job, PATIENCE_S), ""
+        except JobFailed as error:
+            cure = f" ({error.failure.mend})" if error.failure.mend else ""
+            return {}, f"{error.failure.reason}{cure}"
+        except asyncio.TimeoutError:  # before OSError, which it is one of since Python 3.11
+            return {}, f"it did not answer within {PATIENCE_S:.0f} s"
+        except (UserError, OSError) as error:
+            return {}, str(error)

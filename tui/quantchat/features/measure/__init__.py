@@ -1,0 +1,1 @@
+"""Measure a pair in rounds: plan, run, doubts, record, tables, commands."""

@@ -1,0 +1,112 @@
+"""`quantchat run`: a comparison without the screen, measured in rounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from quantchat.console.options import prompt_options
+from quantchat.console.running import comparison_of, output_options
+from quantchat.features.measure.printing import measured
+
+
+def _counts(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> tuple[int, ...] | None:
+    """Comma-separated counts of tokens: `128,512,2048`."""
+    from quantchat.features.measure.rounds import MOST_TOKENS
+
+    if value is None:
+        return None
+    try:
+        counts = tuple(int(part) for part in value.split(","))
+    except ValueError:
+        counts = ()
+    if not counts or min(counts) < 1 or max(counts) > MOST_TOKENS:
+        raise click.BadParameter("give counts of tokens above 0, as in 128,512,2048")
+    return counts
+
+
+@click.command()
+@click.argument("profile")
+@prompt_options
+@click.option(
+    "--settings-of",
+    "protocol",
+    metavar="PROFILE",
+    help="Take prompts, rounds, order and generation settings from this other profile.",
+)
+@click.option("--rounds", type=click.IntRange(1, 10_000), help="How often each prompt is measured.")
+@click.option(
+    "--warmup", type=click.IntRange(0, 100), help="Prompts answered and thrown away first."
+)
+@click.option(
+    "--order",
+    type=click.Choice(["together", "in-turn"]),
+    help="Both at once (contended), or one at a time (may be quoted; the default).",
+)
+@click.option("--max-new-tokens", type=click.IntRange(1), help="Longest answer, in tokens.")
+@click.option(
+    "--ignore-eos", is_flag=True, help="Go on past the end: the same length on both sides."
+)
+@click.option(
+    "--prompt-tokens",
+    callback=_counts,
+    metavar="N[,N…]",
+    help="Measure prompts of exactly these lengths, to see cost grow with the context.",
+)
+@click.option(
+    "--output-tokens",
+    callback=_counts,
+    metavar="N[,N…]",
+    help="Answers of exactly these lengths; with --prompt-tokens a grid.",
+)
+@output_options
+@click.pass_obj
+def run(
+    obj: Path | None,
+    profile: str,
+    given: tuple[str, ...],
+    file: Path | None,
+    protocol: str | None,
+    rounds: int | None,
+    warmup: int | None,
+    order: str | None,
+    max_new_tokens: int | None,
+    ignore_eos: bool,
+    prompt_tokens: tuple[int, ...] | None,
+    output_tokens: tuple[int, ...] | None,
+    folder: Path | None,
+    as_json: bool,
+) -> int:
+    """Measure the first two variants of PROFILE in rounds, without the screen.
+
+    Loads both, warms up, answers each prompt ROUNDS times on each side, prints B against A with
+    its interval, and saves a snapshot. Ctrl+C ends it early and keeps what was measured.
+    """
+    from quantchat.console import opening
+    from quantchat.features.measure.rounds import Plan, Task
+    from quantchat.profile import library, load
+    from quantchat.session import prompts
+
+    asked = opening.profile_of((profile,))
+    if protocol is not None:
+        other = load.load(library.find(protocol))
+        asked = asked.model_copy(update={"run": other.run, "generation": other.generation})
+    texts = prompts.asked(given, file, asked.run)
+    tasks = tuple(
+        Task(text, length, output)
+        for length in prompt_tokens or (0,)
+        for output in output_tokens or (0,)
+        for text in texts
+    )
+    plan = Plan(
+        tasks=tasks,
+        rounds=asked.run.rounds if rounds is None else rounds,
+        warmup=asked.run.warmup if warmup is None else warmup,
+        order="together" if order == "together" else "in-turn",
+        ignore_eos=ignore_eos,
+    )
+    comparison = comparison_of(asked, max_new_tokens)
+    return measured(comparison, plan, folder or obj, as_json=as_json)

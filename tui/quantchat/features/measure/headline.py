@@ -1,0 +1,58 @@
+"""What a measurement showed, as a sentence that can be quoted: no more than its intervals bear."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from quantchat.document.series import has_two_sides, how_compared
+from quantchat.snapshot.ratios import compare_sides
+from quantchat.snapshot.schema import Snapshot
+from quantchat.statistics.intervals import Ratio
+from quantchat.text import one_line
+
+
+def in_words(snapshot: Snapshot) -> str:
+    """Which side decodes faster and which has the smaller weights; empty where nothing tells."""
+    if snapshot.measurement is None or not has_two_sides(snapshot):
+        return ""
+    found = {row.name: row.ratio for row in compare_sides(snapshot)}
+    a, b = map(one_line, snapshot.shown)
+    parts = []
+    if "decode_tps" in found:
+        parts.append(_speed(a, b, found["decode_tps"], how_compared(snapshot)))
+    if "weights_bytes" in found:
+        parts.append(_weights(a, b, found["weights_bytes"]))
+    told = "; ".join(parts) + "." if parts else ""
+    return " ".join([*_slow_kernels(snapshot), *filter(None, [told])])
+
+
+def _slow_kernels(snapshot: Snapshot) -> Iterator[str]:
+    """Before the figures: what makes those of speed no statement on the quantization."""
+    for variant in snapshot.variants:
+        if variant.label in snapshot.shown and variant.resolved and variant.resolved.slow_kernel:
+            slow = one_line(variant.resolved.slow_kernel)
+            yield f"SLOW KERNEL of {one_line(variant.label)}: {slow}."
+
+
+def _speed(a: str, b: str, ratio: Ratio, how: str) -> str:
+    faster, slower = (b, a) if ratio.value > 1 else (a, b)
+    than = f"{_above(ratio.value)}× as fast as {slower}"
+    if ratio.low is None or ratio.high is None:
+        return f"{faster} decoded {than}, measured once, {how}"
+    if not ratio.shown:
+        return f"no difference between {a} and {b} in decoding is shown, {how}"
+    bounds = sorted((_above(ratio.low), _above(ratio.high)), key=float)
+    return f"{faster} decodes {than} ({' to '.join(bounds)}), {how}"
+
+
+def _above(ratio: float) -> str:
+    """`ratio`, or its inverse where that is above 1."""
+    return f"{max(ratio, 1 / ratio):.2f}"
+
+
+def _weights(a: str, b: str, ratio: Ratio) -> str:
+    if ratio.value == 1:
+        return "the weights are equally large"
+    smaller, larger = (b, a) if ratio.value < 1 else (a, b)
+    share = min(ratio.value, 1 / ratio.value)
+    return f"the weights of {smaller} are {share:.2f}× as large as those of {larger}"

@@ -1,0 +1,256 @@
+"""A measurement: rounds with the machine watched meanwhile, and what casts doubt on them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import monotonic
+
+from quantchat.features.measure import steadiness
+from quantchat.features.measure.rounds import Disturbed, Measured, Plan, Rounds
+from quantchat.features.measure.watch import Watch
+from quantchat.session.comparison import Comparison
+from quantchat.session.conversation import Answer
+from quantchat.session.live_variant import LiveVariant
+from quantchat.system.energy import Energy
+from quantchat.system.gpus import GpuSample
+from quantchat.system.sampler import DeviceSample, DeviceSampler
+from quantchat.system.visible_gpus import cuda_name, shown_gpus
+from quantchat.wire.variant import STARTED_SERVER, loops_differ
+
+MOST_CLOCK_CHANGE = 0.05
+MOST_TEMPERATURE_CHANGE_C = 10
+
+
+@dataclass
+class Measurement:
+    """Runs `plan` on the pair `comparison` shows, and keeps what it takes to judge the result."""
+
+    comparison: Comparison
+    plan: Plan
+    sampler: DeviceSampler
+    on_step: Callable[[int, int, str], None] = lambda done, total, detail: None
+    samples: list[DeviceSample] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._watch = Watch(self.comparison.sides)
+        self._rounds = Rounds(
+            self.comparison, self.plan, self._step, self._metered, self._watch.turn
+        )
+        self._gpus: dict[str, list[GpuSample]] = {}
+        """Those the pair ran on, by name, at each sample: what the others do is none of its
+        concern."""
+        self._strangers: dict[str, int] = {}
+        """Most processes of others that were seen on one of them, by its name."""
+
+    @property
+    def measured(self) -> list[Measured]:
+        """What was measured so far."""
+        return self._rounds.measured
+
+    @property
+    def disturbed(self) -> list[Disturbed]:
+        """Turns that something stopped, and that were measured again or left out."""
+        return self._rounds.disturbed
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it ended before its time."""
+        return self._rounds.stopped
+
+    async def run(self) -> None:
+        """Measure to the end, or until `stop`."""
+        async with self._watch.running():
+            await self._rounds.run()
+
+    def stop(self) -> None:
+        """End soon; what was measured is kept."""
+        self._rounds.stop()
+
+    def end(self) -> None:
+        """End at once, with the workers that do not stop; what was measured is kept."""
+        self._rounds.end()
+
+    def _step(self, done: int, total: int, detail: str) -> None:
+        # Before each round and at the end: often enough to see a clock that falls, and seldom
+        # enough not to disturb what is measured.
+        after_warmup = done - self.plan.warmup
+        if after_warmup >= 0 and (after_warmup % len(self.plan.tasks) == 0 or done == total):
+            sample = self.sampler.sample()
+            self.samples.append(sample)
+            self._look_at_gpus(sample)
+            self._watch.between_rounds()
+        self.on_step(done, total, detail)
+
+    def _look_at_gpus(self, sample: DeviceSample) -> None:
+        variants = self.comparison.variants
+        own = {variant.pid for variant in variants if variant.pid is not None}
+        used = Counter(d for one in variants if one.ledger for d in one.ledger.devices)
+        # A server that was started here tells no device: its processes are found where they are.
+        servers = [
+            self.sampler.family(one.pid)
+            for one in variants
+            if one.pid is not None and one.ledger and one.ledger.device == STARTED_SERVER
+        ]
+        own.update(*servers)
+        shown = shown_gpus(sample.gpus)
+        there = Counter(d for one in variants for d in _with_context(one, len(shown)))
+        for gpu in sample.gpus:
+            serving = sum(not family.isdisjoint(gpu.processes or []) for family in servers)
+            device = cuda_name(gpu, shown)
+            if serving or used[device]:
+                name = f"GPU {gpu.index}"
+                self._gpus.setdefault(name, []).append(gpu)
+                others = self.sampler.strangers(gpu, own, serving + there[device])
+                if others > self._strangers.get(name, 0):
+                    self._strangers[name] = others
+
+    @contextmanager
+    def _metered(self, variant: LiveVariant, answer: Answer) -> Iterator[None]:
+        """Give `answer` the energy that its GPUs take meanwhile, where that is counted."""
+        devices = variant.ledger.devices if variant.ledger else []
+        before, began = self.sampler.energy_mj(*devices), monotonic()
+        yield
+        seconds, after = monotonic() - began, self.sampler.energy_mj(*devices)
+        if before is not None and after is not None and after > before:
+            answer.energy = Energy((after - before) / 1000, seconds)
+
+    @property
+    def flags(self) -> list[str]:
+        """Doubts, one line each; empty where nothing speaks against the figures."""
+        return [
+            *_stopped(self._rounds.disturbed),
+            *steadiness.doubts(self.measured),
+            *self._watch.flags,
+            *_unequal(self.measured),
+            *_otherwise_asked(self.comparison.sides),
+            *_otherwise_decoded(self.comparison.sides),
+            *_other_prompts(self.measured),
+            *_kept(self.comparison.sides),
+            *_restless(self._gpus),
+            *_shared(self._strangers),
+        ]
+
+
+def _with_context(variant: LiveVariant, gpus: int) -> list[str]:
+    """The devices, of `gpus` that are shown, on which NVML lists its worker.
+
+    Where it runs, and with `auto` each GPU that it asked before for its free memory.
+    """
+    devices = variant.ledger.devices if variant.ledger else []
+    kind, _, number = devices[0].partition(":") if devices else ("", "", "")
+    if kind != "cuda" or variant.spec.device != "auto":
+        return devices
+    asked = gpus if len(devices) > 1 else int(number or 0) + 1
+    return [f"cuda:{index}" for index in range(asked)]
+
+
+def _stopped(disturbed: Sequence[Disturbed]) -> list[str]:
+    """Turns that were measured again, since something stopped them, and those left out for it."""
+    lost = {(one.round, one.task): one.reason for one in disturbed if one.left_out}
+    again = {turn: one.reason for one in disturbed if (turn := (one.round, one.task)) not in lost}
+    lines = [
+        f"prompt {task + 1}, round {number}: left out, since it was stopped each time ({reason})"
+        for (number, task), reason in lost.items()
+    ]
+    if again:
+        first, count = next(iter(again.values())), len(again)
+        lines.append(f"{count} turn{'s were' if count > 1 else ' was'} measured again: {first}")
+    return lines
+
+
+def _unequal(measured: Sequence[Measured]) -> list[str]:
+    """Tasks that one side answered at another length: their end-to-end times say little."""
+    tasks = sorted(
+        {
+            one.task + 1
+            for one in measured
+            if len({n for a in one.turn.answers.values() if (n := a.output_tokens) >= 0}) > 1
+        }
+    )
+    if not tasks:
+        return []
+    which = ", ".join(map(str, tasks))
+    return [
+        f"prompt {which}: the sides gave answers of different length; "
+        "end-to-end times are not for the same work (--ignore-eos makes them)"
+    ]
+
+
+def _otherwise_asked(sides: Sequence[LiveVariant]) -> list[str]:
+    """Whether one side's prompts stand in a chat template and the other's do not."""
+    templates = {one.label: one.resolved.chat_template for one in sides if one.resolved}
+    if len(set(templates.values())) < 2:
+        return []
+    without = next(label for label, has in templates.items() if not has)
+    return [f"{without} has no chat template and the other has one: they are not asked alike"]
+
+
+def _otherwise_decoded(sides: Sequence[LiveVariant]) -> list[str]:
+    """Whether the sides were decoded by different loops or steps of ours."""
+    a, b = sides[0], sides[-1]
+    if not loops_differ(a.resolved, b.resolved):
+        return []
+    assert a.resolved is not None and b.resolved is not None  # noqa: S101 - they differ
+    return [
+        f"the sides decode by different loops ({a.label}: {a.resolved.decode}; {b.label}: "
+        f"{b.resolved.decode}): ratios of their speeds compare these as well as the quantization"
+    ]
+
+
+def _other_prompts(measured: Sequence[Measured]) -> list[str]:
+    """Tasks of which the sides read different numbers of tokens, told once, of a server's side.
+
+    Two local variants with different tokenizers do so rightly. Of a server neither tokenizer nor
+    chat template is known, and both should be the other side's.
+    """
+    for one in measured:
+        answers = list(one.turn.answers.values())
+        read = {a.variant: a.prompt_tokens for a in answers if a.prompt_tokens > 0}
+        if len(set(read.values())) > 1 and any(a.in_chunks for a in answers):
+            told = ", ".join(f"{label} {count}" for label, count in read.items())
+            return [
+                f"prompt {one.task + 1}: the sides read different numbers of tokens ({told}): "
+                "their chat templates or tokenizers differ, and the answers may for that alone"
+            ]
+    return []
+
+
+def _kept(sides: Sequence[LiveVariant]) -> list[str]:
+    """Servers that kept the prompts, which come in each round anew."""
+    return [
+        f"{one.label}: the server keeps prompts and cannot be told not to: from the second time on "
+        "the TTFT of a prompt is that of its cache"
+        for one in sides
+        if one.ready and one.ready.keeps_prompts
+    ]
+
+
+def _restless(readings: Mapping[str, Sequence[GpuSample]]) -> list[str]:
+    """What the GPUs did meanwhile that they should not have done."""
+    flags = []
+    for name, gpus in readings.items():
+        clocks = _known(gpus, "sm_clock_mhz")
+        if clocks and max(clocks) > min(clocks) * (1 + MOST_CLOCK_CHANGE):
+            flags.append(f"{name}: SM clock between {min(clocks):.0f} and {max(clocks):.0f} MHz")
+        heat = _known(gpus, "temperature_c")
+        if heat and max(heat) - min(heat) > MOST_TEMPERATURE_CHANGE_C:
+            flags.append(f"{name}: temperature between {min(heat):.0f} and {max(heat):.0f} °C")
+        held = sorted({reason for gpu in gpus for reason in gpu.throttle or []})
+        if held:
+            flags.append(f"{name}: clocks held down by {', '.join(held)}")
+    return flags
+
+
+def _shared(strangers: Mapping[str, int]) -> list[str]:
+    """GPUs that others' processes were on: whatever they did took part of the machine."""
+    return [
+        f"{name}: {count} other process{'es were' if count > 1 else ' was'} on it meanwhile"
+        for name, count in strangers.items()
+    ]
+
+
+def _known(gpus: Sequence[GpuSample], figure: str) -> list[float]:
+    return [value for gpu in gpus if (value := getattr(gpu, figure)) is not None]

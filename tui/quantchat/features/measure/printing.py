@@ -1,0 +1,70 @@
+"""What `run` and `rerun` share: measure, save, and print the tables."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from quantchat.console.running import FAILED, notice, publish
+
+if TYPE_CHECKING:
+    from quantchat.features.measure.rounds import Plan
+    from quantchat.session.comparison import Comparison
+    from quantchat.session.live_variant import LiveVariant
+    from quantchat.snapshot.schema import Snapshot
+
+MOST_PROMPTS = 20
+"""Prompts whose own means are printed; a report has all of them."""
+
+
+def measured(comparison: Comparison, plan: Plan, folder: Path | None, *, as_json: bool) -> int:
+    """Measure `plan` on `comparison`; the exit status, 1 where anything failed.
+
+    The snapshot goes into `folder`, by default the user's, and tables or JSON to stdout.
+    """
+    from quantchat.console.progress import progress_display
+    from quantchat.features.measure.run import measure
+    from quantchat.host import signals
+    from quantchat.snapshot import store
+    from quantchat.text import one_line
+
+    store.make_ready(folder)
+    for side in comparison.sides:
+        for danger in side.spec.dangers:
+            told = f"CAUTION: {side.label} {danger}, which could do anything you can"
+            click.echo(one_line(told), err=True)
+    slow: set[str] = set()
+
+    def on_variant(variant: LiveVariant) -> None:
+        display.on_variant(variant)
+        why = variant.ready.resolved.slow_kernel if variant.ready else ""
+        if why and variant.label not in slow:
+            slow.add(variant.label)
+            click.echo(one_line(f"SLOW KERNEL of {variant.label}: {why}"), err=True)
+
+    with signals.held(notice):
+        with progress_display() as display:
+            snapshot = asyncio.run(
+                measure(comparison, plan, on_variant=on_variant, on_step=display.on_step)
+            )
+        publish(snapshot, folder, None if as_json else _print_tables)
+    failed = any(answer.failure for turn in snapshot.turns for answer in turn.answers)
+    return FAILED if failed else 0
+
+
+def _print_tables(snapshot: Snapshot) -> None:
+    from quantchat.console.console import console
+    from quantchat.document import snapshot_tables
+    from quantchat.features.measure import tables as measurement
+    from quantchat.features.measure.prompt_table import per_prompt
+
+    out = console()
+    out.print(snapshot_tables.header(snapshot))
+    out.print(snapshot_tables.variants_table(snapshot))
+    out.print(measurement.render(snapshot))
+    prompts = per_prompt(snapshot, MOST_PROMPTS)
+    if prompts is not None:
+        out.print(prompts)

@@ -1,0 +1,43 @@
+"""A measurement, made into a snapshot with the comparison it was taken on."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from quantchat.features.measure.measurement import Measurement
+from quantchat.session.comparison import Comparison
+from quantchat.session.recorder import RecordedTurn, record
+from quantchat.snapshot.schema import DisturbedRecord, MeasurementRecord, Snapshot, TaskRecord
+from quantchat.system.sampler import DeviceSampler
+
+
+def record_measurement(
+    comparison: Comparison, sampler: DeviceSampler | None, measurement: Measurement
+) -> Snapshot:
+    """Return `comparison` as it stands now, and what was measured on it so far."""
+    return record(
+        comparison,
+        sampler,
+        more=[RecordedTurn(one.turn, one.task + 1, one.round) for one in measurement.measured],
+        measurement=_measurement(measurement),
+    )
+
+
+def _measurement(measurement: Measurement) -> MeasurementRecord:
+    plan = measurement.plan
+    return MeasurementRecord(
+        tasks=[TaskRecord(**dataclasses.asdict(task)) for task in plan.tasks],
+        rounds=plan.rounds,
+        warmup=plan.warmup,
+        order=plan.order,
+        ignore_eos=plan.ignore_eos,
+        stopped=measurement.stopped,
+        samples=measurement.samples,
+        flags=measurement.flags,
+        disturbed=[
+            DisturbedRecord(
+                task=one.task + 1, round=one.round, reason=one.reason, left_out=one.left_out
+            )
+            for one in measurement.disturbed
+        ],
+    )

@@ -1,0 +1,135 @@
+"""What it takes to do again what a snapshot records."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from quantchat.errors import UserError
+from quantchat.features.measure.rounds import MOST_TOKENS, Plan, Task
+from quantchat.profile.mistakes import mistakes, written
+from quantchat.profile.model import Generation, OpenAI, Profile, Run
+from quantchat.snapshot.schema import RequestRecord, Snapshot, TurnRecord
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """A comparison to be measured as it was."""
+
+    profile: Profile
+    """With the generation settings that the answers were really asked with."""
+    pair: tuple[int, int]
+    """Indexes of the variants on show, left and right."""
+    plan: Plan
+    notes: tuple[str, ...]
+    """What cannot be the same, a line each."""
+
+    @property
+    def trusted(self) -> list[str]:
+        """What would run here beyond quantchat's own engines, a line each."""
+        found = []
+        for variant in (self.profile.variants[index] for index in self.pair):
+            if variant.python:
+                found.append(f'"{variant.label}" runs under {variant.python}')
+            if variant.env:
+                found.append(f'"{variant.label}" runs in the environment {variant.env}')
+            if isinstance(variant, OpenAI):
+                found += _of_a_server(variant)
+            found += [f'"{variant.label}" {danger}' for danger in variant.dangers]
+        return found
+
+
+def _of_a_server(variant: OpenAI) -> Iterator[str]:
+    """Whom `variant` starts, and who is told the prompts, and which secret."""
+    if variant.server:
+        yield f'"{variant.label}" starts a server: {shlex.join(variant.server.command)}'
+    if not variant.server or variant.key_env:
+        key = f", with the key in {variant.key_env}" if variant.key_env else ""
+        yield f'"{variant.label}" asks the server at {variant.base_url}{key}'
+
+
+def rerun_of(snapshot: Snapshot, *, where: str) -> Rerun:
+    """Read out of `snapshot` what was measured, or else what was asked in its chat.
+
+    `where` names it in complaints. Raises UserError where it cannot be done again.
+    """
+    profile = _valid(Profile, snapshot.profile, where)
+    labels = [variant.label for variant in profile.variants]
+    if len(set(snapshot.shown)) != 2 or not set(snapshot.shown) <= set(labels):
+        raise UserError("its profile does not have the two variants it shows", where=where)
+    left, right = (labels.index(label) for label in snapshot.shown)
+    measured = snapshot.measurement is not None and bool(snapshot.measurement.tasks)
+    turns = [turn for turn in snapshot.turns if (turn.round is not None) == measured]
+    notes: tuple[str, ...] = ()
+    if not measured:
+        if not turns:
+            raise UserError("nothing was asked in it", where=where)
+        notes = ("it holds a chat: each prompt is measured alone, without what was said before",)
+    plan = _plan(snapshot, where) if measured else _chat(turns, profile.run)
+    settings = list(dict.fromkeys(_settings(turns, plan, profile.generation, where)))
+    if settings:
+        profile = profile.model_copy(update={"generation": settings[-1]})
+    if len(settings) > 1:
+        notes += ("the settings were changed in the middle; the last ones are used",)
+    return Rerun(profile, (left, right), plan, notes)
+
+
+def _plan(snapshot: Snapshot, where: str) -> Plan:
+    record = snapshot.measurement
+    assert record is not None  # noqa: S101  # the caller looked
+    lengths = [n for task in record.tasks for n in (task.prompt_tokens, task.output_tokens)]
+    if min(lengths) < 0 or max(lengths) > MOST_TOKENS:
+        raise UserError("a task of its measurement has no possible length", where=where)
+    run = _valid(Run, {"rounds": record.rounds, "warmup": record.warmup}, where)
+    tasks = tuple(Task(**task.model_dump()) for task in record.tasks)
+    return Plan(tasks, run.rounds, run.warmup, record.order, record.ignore_eos)
+
+
+def _chat(turns: list[TurnRecord], run: Run) -> Plan:
+    orders = [answer.order for turn in turns for answer in turn.answers]
+    order = orders[-1] if orders else run.order
+    return Plan(tuple(Task(turn.prompt) for turn in turns), run.rounds, run.warmup, order)
+
+
+def _settings(
+    turns: list[TurnRecord], plan: Plan, asked: Generation, where: str
+) -> Iterable[Generation]:
+    """What each answer was asked with, but for a length that its task set."""
+    for turn in turns:
+        number = turn.task or 0
+        own_length = 0 < number <= len(plan.tasks) and plan.tasks[number - 1].output_tokens
+        for answer in turn.answers:
+            if answer.request is not None:
+                settings = _fields(answer.request)
+                if own_length:
+                    settings["max_new_tokens"] = asked.max_new_tokens
+                yield _valid(Generation, settings, where)
+
+
+def _fields(request: RequestRecord) -> dict[str, Any]:
+    return {
+        "system": request.system,
+        "max_new_tokens": request.max_new_tokens,
+        **dataclasses.asdict(request.sampling),
+    }
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _valid(model: type[_Model], data: dict[str, Any], where: str) -> _Model:
+    """`data` by today's rules of the profile, which an old or a made-up file need not keep."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = next(mistakes(error))
+        raise UserError(
+            f"cannot be run by today's rules: {written(first.path)}: {first.what}",
+            where=where,
+            mend=first.mend,
+        ) from None

@@ -1,0 +1,198 @@
+"""Rounds: the same prompts, again and again, on both sides, so that a figure can be quoted.
+
+Unlike in a chat each prompt stands alone: no history, an empty KV cache, so that every TTFT pays
+for its whole prompt. In turn, one side decodes while the other is idle, and who begins changes
+from pair to pair (ABBA), so that neither is always the one on the cooler device.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+
+from quantchat.profile.model import Generation
+from quantchat.session.comparison import Comparison
+from quantchat.session.conversation import Answer, Order, Turn
+from quantchat.session.live_variant import LiveVariant
+from quantchat.session.requests import lone_request, threads_for
+
+FIRST_NUMBER = 1_000_000
+"""Turns of a measurement are numbered from here: a late event of a chat's turn is never theirs."""
+
+MOST_TOKENS = 10**7
+"""Longest prompt or answer that a task may ask for."""
+
+
+TRIES = 3
+"""How often a turn is measured, at most, until nothing stopped it."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One prompt to be measured; with `prompt_tokens` repeated or cut to that many tokens."""
+
+    prompt: str
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    """Longest answer, in tokens; 0 takes the generation settings'."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured, and how often."""
+
+    tasks: tuple[Task, ...]
+    rounds: int = 5
+    warmup: int = 1
+    """Tasks answered on both sides and thrown away before anything is measured."""
+    order: Order = "in-turn"
+    ignore_eos: bool = False
+    """Go on past the end of an answer, so that both sides have the same count of tokens."""
+
+    @property
+    def total(self) -> int:
+        """Turns in all, warm-up included."""
+        return self.warmup + self.rounds * len(self.tasks)
+
+
+@dataclass(frozen=True)
+class Disturbed:
+    """A turn that something stopped. It is not measured: it was thrown away."""
+
+    task: int
+    round: int
+    reason: str
+    left_out: bool
+    """Whether each further try was stopped, too; else it was measured again."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One task in one round, counted from 1."""
+
+    task: int
+    round: int
+    turn: Turn
+
+
+def _nothing(variant: LiveVariant, answer: Answer) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+@contextmanager
+def _undisturbed(round_number: int) -> Iterator[list[str]]:
+    yield []
+
+
+@dataclass
+class Rounds:
+    """Measures `plan` on the pair that `comparison` shows; both must be READY and stay idle else.
+
+    `on_step(done, total, detail)` is told before each turn and at the end. `around` is entered
+    around each answer that has the machine to itself, and `watch` around each turn, with the number
+    of its round: where it finds that something stopped the turn, that is measured again (`TRIES`).
+    """
+
+    comparison: Comparison
+    plan: Plan
+    on_step: Callable[[int, int, str], None] = lambda done, total, detail: None
+    around: Callable[[LiveVariant, Answer], AbstractContextManager[None]] = _nothing
+    watch: Callable[[int], AbstractContextManager[list[str]]] = _undisturbed
+    measured: list[Measured] = field(default_factory=list)
+    disturbed: list[Disturbed] = field(default_factory=list)
+    stopped: bool = False
+    _turns: int = 0
+
+    async def run(self) -> list[Measured]:
+        """Measure; returns what was measured, also after `stop`. A failed answer stays in it.
+
+        A side that does not respond is ended (`LiveVariant.overdue`); the other one goes on.
+        """
+        await self.comparison.quiet()
+        async with self.comparison.silent_sides_ended():
+            await self._all_turns()
+        return self.measured
+
+    async def _all_turns(self) -> None:
+        plan, total = self.plan, self.plan.total
+        done = 0
+        for task, round_number in self._steps():
+            if self.stopped:
+                break
+            name = f"round {round_number} of {plan.rounds}" if round_number else "warming up"
+            self.on_step(done, total, f"{name}, prompt {task + 1} of {len(plan.tasks)}")
+            await self._measure(task, round_number)
+            done += 1
+        self.on_step(done, total, "stopped" if self.stopped else "done")
+
+    async def _measure(self, task: int, round_number: int) -> None:
+        """Measure one turn, and once more where it was stopped: see `Disturbed`."""
+        for left in reversed(range(TRIES if round_number else 1)):
+            with self.watch(round_number) as found:
+                turn = await self._turn(task, round_number, FIRST_NUMBER + self._turns)
+            self._turns += 1
+            if self.stopped or not round_number:
+                return
+            failed = any(answer.failure for answer in turn.answers.values())
+            if not found or failed:
+                self.measured.append(Measured(task, round_number, turn))
+                return
+            self.disturbed.append(Disturbed(task, round_number, "; ".join(found), not left))
+
+    def stop(self) -> None:
+        """End after the answers under way, which are stopped and thrown away."""
+        self.stopped = True
+        for variant in self.comparison.sides:
+            variant.stop()
+
+    def end(self) -> None:
+        """End at once: a worker that does not stop is ended."""
+        self.stop()
+        self.comparison.end_at_work()
+
+    def _steps(self) -> Iterator[tuple[int, int]]:
+        """(task, round) in order; round 0 is the warm-up."""
+        count = len(self.plan.tasks)
+        for step in range(self.plan.warmup):
+            yield step % count, 0
+        for round_number in range(1, self.plan.rounds + 1):
+            for task in range(count):
+                yield task, round_number
+
+    async def _turn(self, task: int, round_number: int, number: int) -> Turn:
+        plan = self.plan
+        # By task and round, not by a running count: with an even number of tasks that would give
+        # each task the same side first in every round.
+        sides = list(self.comparison.sides)
+        if (task + round_number) % 2:
+            sides.reverse()
+        turn = Turn(number, plan.tasks[task].prompt)
+        turn.answers = {v.label: Answer(v.label, plan.order) for v in self.comparison.sides}
+        if plan.order == "together":
+            threads = threads_for(len(sides))
+            await asyncio.gather(*(self._answer(v, turn, task, threads) for v in sides))
+        else:
+            for variant in sides:
+                if self.stopped:
+                    turn.answers[variant.label].never_asked()
+                else:
+                    with self.around(variant, turn.answers[variant.label]):
+                        await self._answer(variant, turn, task, threads_for(1))
+        return turn
+
+    async def _answer(self, variant: LiveVariant, turn: Turn, task: int, threads: int) -> None:
+        wanted = self.plan.tasks[task]
+        settings: Generation = self.comparison.generation
+        request = lone_request(
+            turn.number,
+            wanted.prompt,
+            settings,
+            threads=threads,
+            max_new_tokens=wanted.output_tokens or settings.max_new_tokens,
+            ignore_eos=self.plan.ignore_eos or bool(wanted.output_tokens),
+            fresh=True,
+            prompt_tokens=wanted.prompt_tokens,
+        )
+        await variant.answer(request, turn.answers[variant.label])

@@ -1,0 +1,50 @@
+"""Measure a comparison without a screen: load the pair, measure, record, end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from quantchat.features.measure.measurement import Measurement
+from quantchat.features.measure.record import record_measurement
+from quantchat.features.measure.rounds import Plan
+from quantchat.session.comparison import Comparison
+from quantchat.session.live_variant import LiveVariant
+from quantchat.session.runner import with_pair
+from quantchat.snapshot.schema import Snapshot
+from quantchat.system.sampler import DeviceSampler
+
+
+async def measure(
+    comparison: Comparison,
+    plan: Plan,
+    *,
+    on_variant: Callable[[LiveVariant], None] = lambda variant: None,
+    on_step: Callable[[int, int, str], None] = lambda done, total, detail: None,
+) -> Snapshot:
+    """Load the shown pair of `comparison`, measure `plan` on it, end it; the snapshot of it all.
+
+    Ctrl+C, SIGTERM and the end of the terminal stop the measurement (see `host.signals`); what was
+    measured until then is in the snapshot. Where one of the two does not load, the other one is
+    measured alone, and the snapshot says why. Raises ModelsFailed where neither loads,
+    KeyboardInterrupt where it is stopped before anything was measured.
+    """
+    sampler = DeviceSampler()
+    measurement = Measurement(comparison, plan, sampler, on_step)
+
+    async def work() -> Snapshot:
+        await measurement.run()
+        if not measurement.measured and measurement.stopped:
+            raise KeyboardInterrupt
+        return record_measurement(comparison, sampler, measurement)
+
+    try:
+        return await with_pair(
+            comparison,
+            work,
+            stop=measurement.stop,
+            end=measurement.end,
+            on_variant=on_variant,
+            one_will_do=True,
+        )
+    finally:
+        sampler.close()

@@ -1,0 +1,137 @@
+"""Whether the figures of a measurement are steady: each that is given with an interval.
+
+An interval is honest about scatter only if all of it was sampled. So answers that lie far from
+their prompt's others are named, and so is a figure that varies more from round to round than that
+of a steady machine does.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from quantchat.features.measure.rounds import Measured
+from quantchat.session.conversation import Answer
+from quantchat.statistics.intervals import variation
+from quantchat.statistics.latency import decode_throughput, ttft_ms
+
+OUTLIER = 1.5
+"""An answer is one whose figure is this many times its prompt's median, or the median this many
+times the figure."""
+
+LEAST_ROUNDS = 3
+"""Fewest rounds in which one can be told to be the outlier: of two, neither is."""
+
+FEW_ROUNDS = {2: 2.0, 3: 1.4}
+"""By how much more a figure may vary where few rounds tell how much it does."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A figure of an answer, and by how much it may vary between rounds."""
+
+    title: str
+    most_variation: float
+    """Coefficient of variation of one prompt, above which it is flagged."""
+    read: Callable[[Answer], float | None]
+
+
+def _end_to_end(answer: Answer) -> float | None:
+    if not answer.times_ns or not answer.received_ns:
+        return None
+    return (answer.times_ns[-1] - answer.received_ns) / 1e6
+
+
+def _energy(answer: Answer) -> float | None:
+    return answer.energy.per_token(len(answer.ids)) if answer.energy else None
+
+
+FIGURES = (
+    Judged("TTFT", 0.10, lambda a: ttft_ms(a.received_ns, a.times_ns)),
+    # TPOT is its inverse: one doubt for both.
+    Judged("decode throughput", 0.05, lambda a: decode_throughput(a.times_ns, a.counted)),
+    Judged("end to end", 0.05, _end_to_end),
+    Judged("energy", 0.10, _energy),
+)
+"""TTFT is a single time, and energy a counter that moves in steps: both vary more on any machine
+than a throughput, which is the mean of many tokens."""
+
+
+def doubts(measured: Sequence[Measured]) -> list[str]:
+    """Figures that varied, and answers far from the others: a line for each side and figure.
+
+    A restless machine is one doubt, whatever the number of prompts, and must not drown the others.
+    """
+    labels = sorted({label for one in measured for label in one.turn.answers})
+    return [line for label in labels for line in _of_side(label, measured)]
+
+
+def _of_side(label: str, measured: Sequence[Measured]) -> Iterator[str]:
+    found: list[str] = []
+    for figure in FIGURES:
+        if figure.title == "end to end" and found:
+            continue  # of what it is made of, something was told already
+        rounds = _by_task(label, figure, measured)
+        found += _outliers(label, figure, rounds)
+        found += _unsteady(label, figure, rounds)
+    yield from found
+
+
+Rounds = dict[int, dict[int, float]]
+"""Task to round to figure."""
+
+
+def _by_task(label: str, figure: Judged, measured: Sequence[Measured]) -> Rounds:
+    rounds: Rounds = {}
+    lengths: dict[int, set[int]] = {}
+    for one in measured:
+        answer = one.turn.answers.get(label)
+        value = figure.read(answer) if answer is not None and answer.failure is None else None
+        if answer is not None and value is not None and value > 0:
+            rounds.setdefault(one.task + 1, {})[one.round] = value
+            lengths.setdefault(one.task + 1, set()).add(answer.output_tokens)
+    if figure.title == "end to end":  # answers of different length take different times
+        return {task: found for task, found in rounds.items() if len(lengths[task]) == 1}
+    return rounds
+
+
+def _far(value: float, median: float) -> bool:
+    return max(value / median, median / value) > OUTLIER
+
+
+def _outliers(label: str, figure: Judged, rounds: Rounds) -> list[str]:
+    """Answers far from their prompt's median, taken out of `rounds` where the others are steady."""
+    far: list[tuple[float, str]] = []
+    for task, found in sorted(rounds.items()):
+        if len(found) < LEAST_ROUNDS:
+            continue
+        median = statistics.median(found.values())
+        odd = [number for number, value in found.items() if _far(value, median)]
+        if len(odd) > max(1, len(found) // 4):
+            continue  # too many to be exceptions: it is unsteady
+        for number in odd:
+            times = found.pop(number) / median
+            far.append((max(times, 1 / times), f"prompt {task} round {number} ({times:.1f} times)"))
+    if not far:
+        return []
+    worst = [where for _, where in sorted(far, reverse=True)]
+    more = f" and {len(worst) - 3} more" if len(worst) > 3 else ""
+    return [f"{label}: {figure.title} far from the prompt's median in {', '.join(worst[:3])}{more}"]
+
+
+def _unsteady(label: str, figure: Judged, rounds: Rounds) -> list[str]:
+    spreads = {}
+    for task, found in sorted(rounds.items()):
+        spread = variation(found.values())
+        most = figure.most_variation * FEW_ROUNDS.get(len(found), 1.0)
+        if spread is not None and spread > most:
+            spreads[task] = spread
+    if not spreads:
+        return []
+    values = [f"{spread:.0%}" for spread in sorted(spreads.values())]
+    by = values[0] if values[0] == values[-1] else f"{values[0]} to {values[-1]}"
+    return [
+        f"{label}, prompt {', '.join(map(str, spreads))}: {figure.title} varied by {by} between "
+        f"rounds (coefficient of variation over {figure.most_variation:.0%})"
+    ]

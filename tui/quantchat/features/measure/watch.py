@@ -1,0 +1,171 @@
+"""Watching a measurement from outside: what stopped it, and what else the processor was busy with.
+
+A turn during which a worker was stopped or the machine was suspended is measured again, twice at
+most; one that was disturbed each time is left out. All of them are recorded. What other programs
+take of the processor is flagged, and so is a time in which this program did not run: nothing is
+repeated for that, since a busy machine may stay so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from quantchat.session.live_variant import LiveVariant
+from quantchat.system.disturbance import CpuClock, busiest, stopped, suspended_s
+from quantchat.wire.variant import SERVER
+
+LOOK_S = 0.1
+"""How often it is looked whether a worker is stopped, in seconds: a shorter stop may be missed."""
+
+LATE_S = 1.0
+"""A look that comes this much too late: this program did not run, as in a frozen container."""
+
+LEAST_SUSPENDED_S = 0.1
+
+MOST_BY_OTHERS = 0.10
+"""Share of the cores that other programs may take while a variant runs on the processor."""
+
+MOST_BY_OTHERS_BESIDE_GPU = 0.50
+"""The same where both run on a GPU, beside which most cores idle."""
+
+LEAST_S = 1.0
+"""Shortest time, in seconds, of which the load is judged: it is counted in steps of 10 ms."""
+
+NAMED = 3
+"""Most programs that are named."""
+
+
+@dataclass
+class Load:
+    """What others used of the processor while turns were measured."""
+
+    seconds: float = 0.0
+    by_others_s: float = 0.0
+    """CPU seconds, of all cores together."""
+
+    def add(self, seconds: float, by_others_s: float) -> None:
+        """Add a turn."""
+        self.seconds += seconds
+        self.by_others_s += by_others_s
+
+    @property
+    def cores(self) -> float | None:
+        """Cores that others kept busy, on average; None where it was too short to be known."""
+        return max(0.0, self.by_others_s) / self.seconds if self.seconds >= LEAST_S else None
+
+
+@dataclass
+class Watch:
+    """Watches `sides` from `begin` to `end` of each turn, while `running`."""
+
+    sides: Iterable[LiveVariant]
+    clock: CpuClock = field(default_factory=CpuClock)
+    loads: dict[int, Load] = field(default_factory=dict)
+    """By round."""
+    used_by: Counter[str] = field(default_factory=Counter)
+    """CPU seconds of other programs during the rounds, by their names."""
+
+    def __post_init__(self) -> None:
+        self._stopped_s: dict[str, float] = {}
+        self._late_s: dict[int, float] = {}
+        """Seconds in which this program did not run, by round."""
+        self._round = 0
+        self._others: dict[int, tuple[str, float]] | None = None
+
+    # ------------------------------------------------------------ each turn
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Look every `LOOK_S` until the context ends."""
+        task = asyncio.ensure_future(self._look())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _look(self) -> None:
+        last = time.monotonic()
+        while True:
+            await asyncio.sleep(LOOK_S)
+            now = time.monotonic()
+            self.looked(now - last)
+            last = now
+
+    def looked(self, seconds: float) -> None:
+        """Look, `seconds` after the last time."""
+        if seconds > LOOK_S + LATE_S:
+            self._late_s[self._round] = self._late_s.get(self._round, 0.0) + seconds
+        labels = {one.pid: one.label for one in self.sides if one.pid is not None}
+        for pid in stopped(labels):
+            label = labels[pid]
+            self._stopped_s[label] = self._stopped_s.get(label, 0.0) + seconds
+
+    @contextlib.contextmanager
+    def turn(self, round_number: int) -> Iterator[list[str]]:
+        """Watch a turn; the list is filled at the end, with what stopped it meanwhile."""
+        found: list[str] = []
+        self._stopped_s.clear()
+        self._round = round_number
+        asleep, before = suspended_s(), self.clock.read()
+        yield found
+        after, asleep = self.clock.read(), suspended_s() - asleep
+        seconds = after.at_s - before.at_s
+        by_others = (after.busy_s - before.busy_s) - (after.own_s - before.own_s)
+        self.loads.setdefault(round_number, Load()).add(seconds, by_others)
+        if asleep > LEAST_SUSPENDED_S:
+            found.append(f"the machine was suspended for {asleep:.1f} s")
+        found += [
+            f"{label}: its worker was stopped for about {for_s:.1f} s"
+            for label, for_s in self._stopped_s.items()
+        ]
+
+    def between_rounds(self) -> None:
+        """Note what other programs have used: not while something is measured, it takes a while."""
+        now = self.clock.others()
+        if self._others is not None:
+            self.used_by.update(busiest(self._others, now))
+        self._others = now
+
+    # ------------------------------------------------------------ what came of it
+
+    @property
+    def flags(self) -> list[str]:
+        """Times in which nothing ran, and the load by other programs that no figure should bear."""
+        late = {number: for_s for number, for_s in sorted(self._late_s.items()) if number}
+        lines = []
+        if late:
+            rounds = ", ".join(map(str, late))
+            lines.append(
+                f"round {rounds}: this program did not run for {sum(late.values()):.1f} s in all: "
+                "the machine was overloaded, or frozen"
+            )
+        return lines + self._by_others()
+
+    def _by_others(self) -> list[str]:
+        sides = list(self.sides)
+        devices = [one.ledger.device if one.ledger else "" for one in sides]
+        if SERVER in devices:  # it may run on this machine: which processes are its, nothing tells
+            return []
+        beside_gpu = all(device.startswith("cuda") for device in devices)
+        most = MOST_BY_OTHERS_BESIDE_GPU if beside_gpu else MOST_BY_OTHERS
+        cores = {
+            number: load.cores
+            for number, load in sorted(self.loads.items())
+            if number and load.cores is not None and load.cores > most * self.clock.cores
+        }
+        if not cores:
+            return []
+        values = [f"{value:.1f}" for value in sorted(cores.values()) if value is not None]
+        taken = values[0] if values[0] == values[-1] else f"{values[0]} to {values[-1]}"
+        named = [name for name, seconds in self.used_by.most_common(NAMED) if seconds > 0]
+        return [
+            f"processor: other programs took {taken} of {self.clock.cores} cores in round "
+            f"{', '.join(map(str, cores))}" + (f" (most: {', '.join(named)})" if named else "")
+        ]

@@ -1,0 +1,302 @@
+"""The plan: what a profile's variants will need, and whether the pair fits beside what is there.
+
+Nothing is loaded for it, and no ML library imported: it is reckoned from the models' headers.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+from urllib.parse import urlsplit
+
+from quantchat.checkpoints.variant_files import PROMPT_TOKENS, estimate_of, files_to_load, gguf_of
+from quantchat.common import cuda_driver, cuda_toolkit
+from quantchat.common.gptq_kernels import AUTO_ON_GPU, EXTENSIONS, slow
+from quantchat.common.memory_rules import SHARE
+from quantchat.errors import UserError
+from quantchat.estimate.memory import Estimate, notes
+from quantchat.estimate.model_files import ModelFiles
+from quantchat.profile.model import (
+    AnyVariant,
+    AutoGptq,
+    Gptq,
+    OpenAI,
+    Profile,
+)
+from quantchat.system.gpus import GpuSample
+from quantchat.system.host import cpu_has
+from quantchat.system.sampler import DeviceSample
+from quantchat.system.visible_gpus import shown_gpus
+from quantchat.text import one_line
+
+CONTESTED = "where one of them may fill the GPU the other needs"
+"""What to say of contested GPUs, behind what is free on them."""
+
+Fit = Literal["fits", "tight", "does not fit", "not known", "cannot run"]
+
+
+@dataclass(frozen=True)
+class Room:
+    """A device with the memory that is free on it now, in bytes; None where nothing tells."""
+
+    name: str
+    cuda: bool
+    free: int | None
+    total: int | None
+    gpus: tuple[int, ...] = ()
+    """The boards' indices: several where weights are spread over them."""
+    unusable: str = ""
+    """Why torch cannot use the GPU, and the cure; empty where nothing is known against it."""
+
+
+@dataclass(frozen=True)
+class VariantPlan:
+    """What one variant will need, or the `problem` why that cannot be told."""
+
+    label: str
+    room: Room
+    estimate: Estimate | None
+    problem: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class RoomPlan:
+    """What the variants of the pair that share one device need of it together, in bytes.
+
+    One that is spread over several GPUs shares them with the one that lies on any of these.
+    """
+
+    room: Room
+    labels: list[str]
+    total: int | None
+    """Loaded, with full contexts; None where a variant's need is not known."""
+    peak: int | None
+    """At most, both loading at once."""
+
+    @property
+    def contested(self) -> bool:
+        """Whether one variant may fill a GPU that the other needs, however much they all have."""
+        return len(self.room.gpus) > 1 and len(self.labels) > 1
+
+    @property
+    def fit(self) -> Fit:
+        """`tight`: the variants fit once loaded, and perhaps not while both are loading.
+
+        It is also the best that is said of contested GPUs: they are filled one after the other, so
+        that what is free on all of them promises nothing for a single one.
+        """
+        if self.room.unusable:
+            return "cannot run"
+        if self.total is None or self.peak is None or self.room.free is None:
+            return "not known"
+        if self.total > self.room.free:
+            return "does not fit"
+        return "fits" if self.peak <= self.room.free and not self.contested else "tight"
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """The plan of a profile: each variant, and each device the pair would use."""
+
+    name: str
+    variants: list[VariantPlan]
+    rooms: list[RoomPlan]
+
+    @property
+    def nothing_known(self) -> bool:
+        """Whether of no variant can be told what it needs: then nothing is planned."""
+        return not any(variant.estimate for variant in self.variants)
+
+    @property
+    def fit(self) -> Fit:
+        """The worst of the devices'."""
+        order: tuple[Fit, ...] = ("cannot run", "does not fit", "not known", "tight", "fits")
+        return min((one.fit for one in self.rooms), key=order.index)
+
+
+def make_plan(
+    profile: Profile,
+    sample: DeviceSample,
+    *,
+    tokens: int | None = None,
+    pair: tuple[int, int] = (0, 1),
+    fetch: bool = False,
+) -> MemoryPlan:
+    """What each variant of `profile` needs, and what the `pair` does to the machine in `sample`.
+
+    `tokens` of prompt and answer, by default the profile's longest answer and `PROMPT_TOKENS`.
+    `fetch`: a hub may be asked for the headers of models that are not here.
+    """
+    tokens = tokens or profile.generation.max_new_tokens + PROMPT_TOKENS
+    variants = [_variant(spec, sample, tokens, fetch) for spec in profile.variants]
+    chosen = [variants[index] for index in pair]
+    rooms = [_widest(variant.room, chosen) for variant in chosen]
+    return MemoryPlan(
+        profile.name,
+        variants,
+        [
+            _room_plan(room, [v for v, its in zip(chosen, rooms, strict=True) if its == room])
+            for room in dict.fromkeys(rooms)
+        ],
+    )
+
+
+def warning(profile: Profile, sample: DeviceSample, pair: tuple[int, int] = (0, 1)) -> str | None:
+    """One line where the `pair` cannot run, will not fit, or only tightly; None elsewhere.
+
+    Reads files, and asks no hub: a matter of milliseconds, but for the first id of a hub, which
+    imports its library.
+    """
+    found = []
+    for one in make_plan(profile, sample, pair=pair).rooms:
+        if one.room.unusable:
+            found.append(f"{' and '.join(one.labels)} cannot run: {one.room.unusable}")
+        if one.fit in ("does not fit", "tight") and one.total is not None:
+            needed = one.total if one.fit == "does not fit" else one.peak
+            when = "" if one.fit == "does not fit" else " while loading"
+            found.append(
+                f"{' and '.join(one.labels)} need about {_gib(needed)}{when}, "
+                f"{_gib(one.room.free)} are free on {one.room.name}"
+                f"{f', {CONTESTED}' if one.contested else ''}"
+            )
+    return "; ".join(found) or None
+
+
+def _variant(spec: AnyVariant, sample: DeviceSample, tokens: int, fetch: bool) -> VariantPlan:
+    room = _room(spec, sample)
+    if isinstance(spec, OpenAI):
+        seen = "is seen once it runs" if spec.server else "is not known from here"
+        return VariantPlan(spec.label, room, None, f"what a server holds {seen}")
+    risks = [f"CAUTION: {danger}, which could do anything you can" for danger in spec.dangers]
+    if adapter := spec.options.get("adapter"):
+        risks.append(f"the adapter {adapter} comes on top")
+    try:
+        files, told = files_to_load(spec, fetch=fetch)
+    except UserError as error:
+        return VariantPlan(spec.label, room, None, str(error), notes=risks)
+    if not (spec.python or spec.env):
+        lacking = files.folder.missing_packages(spec.engine, gguf=bool(gguf_of(spec)))
+        told += [f"{problem.what}: {problem.mend}" for problem in lacking]
+    reckoned = estimate_of(spec, files, room.cuda, tokens)
+    room = _elsewhere(spec, sample, files, reckoned) or room
+    risks += _slow_kernel(spec, room)
+    if room.cuda and not (spec.python or spec.env):  # another interpreter has a torch of its own
+        room = replace(room, unusable=_unusable(sample.cuda))
+    repacked = cpu_has("avx512_bf16")
+    told += notes(spec, files, tokens, cuda=room.cuda, repacked=repacked)
+    return VariantPlan(spec.label, room, reckoned, notes=[*risks, *told])
+
+
+def _room(spec: AnyVariant, sample: DeviceSample) -> Room:
+    """The device the worker of `spec` chooses for what is small, or its server."""
+    if isinstance(spec, OpenAI):
+        where = "a server started here" if spec.server else urlsplit(spec.base_url).netloc
+        return Room(one_line(where), False, None, None)
+    gpus = shown_gpus(sample.gpus)
+    index = int(spec.device.partition(":")[2] or 0)
+    auto_cpu = spec.device == "auto" and (
+        not gpus or (not (spec.python or spec.env) and _torch_without_cuda())
+    )
+    if spec.device == "cpu" or auto_cpu:
+        host = sample.host
+        return Room("RAM", False, host.ram_total - host.ram_used, host.ram_total)
+    if index >= len(gpus):
+        return Room(f"cuda:{index}, which is not there", True, None, None)
+    return _room_of(gpus[index])
+
+
+def _room_of(gpu: GpuSample) -> Room:
+    name = f"GPU {gpu.index} ({gpu.name})"
+    return Room(name, True, gpu.memory_free, gpu.memory_total, (gpu.index,))
+
+
+def _elsewhere(
+    spec: AnyVariant, sample: DeviceSample, files: ModelFiles, needed: Estimate
+) -> Room | None:
+    """Where weights lie that are too large for the first GPU (`device_for` and `rooms` there).
+
+    The next one that has room for all of the checkpoint, or all GPUs together. None: on the first.
+    """
+    gpus = shown_gpus(sample.gpus)
+    if not needed.cuda or spec.device != "auto":
+        return None
+    if len(gpus) < 2 or gpus[0].memory_free is None:
+        return None
+    # What is quantized ahead is loaded as it is held then.
+    checkpoint = needed.weights if isinstance(spec, Gptq | AutoGptq) else files.bytes
+    free = [(gpu, SHARE * gpu.memory_free) for gpu in gpus if gpu.memory_free is not None]
+    fitting = next((gpu for gpu, room in free if checkpoint <= room), None)
+    if fitting is not None:
+        return _room_of(fitting)
+    if isinstance(spec, AutoGptq) or needed.weights <= SHARE * gpus[0].memory_free:
+        return None
+    return Room(
+        f"GPUs {', '.join(str(gpu.index) for gpu in gpus)} together",
+        True,
+        _sum(gpu.memory_free for gpu in gpus),
+        _sum(gpu.memory_total for gpu in gpus),
+        tuple(gpu.index for gpu in gpus),
+    )
+
+
+def _widest(room: Room, pair: list[VariantPlan]) -> Room:
+    """`room`, or the GPUs of the pair's other variant where it is one of these."""
+    wider = (v.room for v in pair if room.gpus and set(room.gpus) < set(v.room.gpus))
+    return next(wider, room)
+
+
+def _sum(counts: Iterable[int | None]) -> int | None:
+    """None where one is not known."""
+    known = list(counts)
+    return None if None in known else sum(filter(None, known))
+
+
+def _slow_kernel(spec: AnyVariant, room: Room) -> list[str]:
+    """What to say of a GPTQ variant on a GPU whose kernel will not be a fast one."""
+    if not isinstance(spec, Gptq) or not room.cuda:
+        return []
+    named = spec.kernel.removeprefix("gptq_")
+    if named not in ("auto", *EXTENSIONS):
+        cure = 'use kernel = "auto"'
+        return [f"SLOW KERNEL: {slow(named, cure)}"]
+    built_for = "" if spec.python or spec.env else cuda_driver.cuda_of_torch()
+    problem = cuda_toolkit.lacking(built_for) if built_for else ""
+    if not problem:
+        return []
+    if named != "auto":
+        return [f"{named} must be compiled, and {problem} ({cuda_toolkit.INSTALL})"]
+    told = slow(AUTO_ON_GPU[-2], f"{problem}: {cuda_toolkit.INSTALL}")
+    return [f"SLOW KERNEL, unless a faster one was compiled before: {told}"]
+
+
+def _unusable(driver_cuda: str | None) -> str:
+    """Why torch cannot use any GPU of this machine, and the cure; empty where it can."""
+    built_for = cuda_driver.cuda_of_torch()
+    if driver_cuda is None or not cuda_driver.too_old(driver_cuda, built_for):
+        return ""
+    return f"{cuda_driver.complaint(driver_cuda, built_for)} ({cuda_driver.cure(built_for)})"
+
+
+def _torch_without_cuda() -> bool:
+    try:
+        return importlib.metadata.version("torch").endswith("+cpu")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+def _room_plan(room: Room, variants: list[VariantPlan]) -> RoomPlan:
+    known = [variant.estimate for variant in variants if variant.estimate is not None]
+    whole = len(known) == len(variants)
+    return RoomPlan(
+        room,
+        [variant.label for variant in variants],
+        sum(one.total for one in known) if whole else None,
+        sum(one.peak for one in known) if whole else None,
+    )
+
+
+def _gib(count: int | None) -> str:
+    return "–" if count is None else f"{count / 2**30:.1f} GiB"

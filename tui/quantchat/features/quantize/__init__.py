@@ -1,0 +1,1 @@
+"""Make a quantized checkpoint on command, and say what became of it."""

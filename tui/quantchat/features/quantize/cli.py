@@ -1,0 +1,320 @@
+"""`quantchat quantize`: make a quantized checkpoint of a model."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+_FAILED = 1
+
+_GPTQ_ONLY = {
+    "bits": "--bits",
+    "group_size": "--group-size",
+    "desc_act": "--act-order",
+    "act_group_aware": "--no-act-group-aware",
+    "sym": "--asymmetric",
+    "damp_percent": "--damp",
+    "true_sequential": "--no-true-sequential",
+}
+"""Settings of GPTQ by the profile's name, and the option of each."""
+
+_CALIBRATION = {
+    "calibration": "--calibration, --calibration-dataset",
+    "samples": "--samples",
+    "sample_tokens": "--sample-tokens",
+    "seed": "--seed",
+}
+
+_TEMPLATE = "--chat-template-kwargs"
+
+_COMMON = {
+    "adapter": "--adapter",
+    "chat_template_kwargs": _TEMPLATE,
+    "device": "--device",
+    "model": "MODEL",
+    "tokenizer": "--tokenizer",
+}
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Copy the checkpoint here. Without it, it stays in the cache alone.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["gptq", "nf4", "fp4", "int8"]),
+    default="gptq",
+    show_default=True,
+    help="GPTQ by GPTQModel; the others by bitsandbytes, without calibration.",
+)
+@click.option(
+    "--adapter",
+    metavar="PATH_OR_ID",
+    help="Merge this LoRA adapter into MODEL first, in full precision.",
+)
+@click.option(
+    "--tokenizer",
+    metavar="PATH_OR_ID",
+    help="Lend MODEL this other model's tokenizer and chat template.",
+)
+@click.option("--bits", type=click.Choice(["2", "3", "4", "8"]), help="GPTQ: bits. Default: 4.")
+@click.option(
+    "--group-size",
+    type=int,
+    help="GPTQ: weights that share a scale. Default: the first of 128, 64, 32 that fits.",
+)
+@click.option(
+    "--act-order",
+    "desc_act",
+    flag_value=True,
+    default=None,
+    help="GPTQ: columns in order of falling activation (desc_act).",
+)
+@click.option(
+    "--no-act-group-aware",
+    "act_group_aware",
+    flag_value=False,
+    default=None,
+    help="GPTQ: keep the columns' order inside the groups too.",
+)
+@click.option(
+    "--asymmetric",
+    "sym",
+    flag_value=False,
+    default=None,
+    help="GPTQ: a zero point of its own for each group.",
+)
+@click.option(
+    "--damp",
+    "damp_percent",
+    type=float,
+    metavar="SHARE",
+    help="GPTQ: added to the Hessian's diagonal, as a share of its mean. Default: 0.05.",
+)
+@click.option(
+    "--no-true-sequential",
+    "true_sequential",
+    flag_value=False,
+    default=None,
+    help="GPTQ: the modules of a layer all at once.",
+)
+@click.option(
+    "--no-double-quant", is_flag=True, help="nf4, fp4: keep the scales as they are, unquantized."
+)
+@click.option(
+    "--calibration",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Text, or JSONL of texts or chats. Default: chats the model itself writes.",
+)
+@click.option(
+    "--calibration-dataset",
+    metavar="NAME[:SPLIT[:COLUMN]]",
+    help="A data set on the Hugging Face hub.",
+)
+@click.option(
+    "--samples",
+    type=int,
+    help="Calibration samples. Default: on a GPU what the model's width asks for, on a CPU 32.",
+)
+@click.option(
+    "--sample-tokens",
+    type=int,
+    help="Longest sample, in tokens. Default: 512 on a GPU, 160 on a CPU.",
+)
+@click.option(
+    _TEMPLATE,
+    metavar="JSON",
+    help="Variables of the model's chat template, e.g. '{\"enable_thinking\": false}'.",
+)
+@click.option("--seed", type=int, help="Of the choice of samples. Default: 0.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "bfloat16", "float16", "float32"]),
+    default="auto",
+    help="Of what is not quantized. Default: the checkpoint's.",
+)
+@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
+@click.option("--trust-remote-code", is_flag=True, help="Let the model run its own Python code.")
+@click.option("--no-perplexity", is_flag=True, help="Leave out perplexity before and after.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
+def quantize(
+    model: str,
+    output: Path | None,
+    method: str,
+    adapter: str | None,
+    tokenizer: str | None,
+    no_double_quant: bool,
+    calibration: Path | None,
+    calibration_dataset: str | None,
+    chat_template_kwargs: str | None,
+    dtype: str,
+    device: str,
+    trust_remote_code: bool,
+    no_perplexity: bool,
+    as_json: bool,
+    **settings: Any,
+) -> int:
+    """Make a quantized checkpoint of MODEL.
+
+    MODEL is a folder, an id of the Hugging Face hub, or demo:smollm2-135m-instruct. What it is
+    made of is kept in the cache, and what is the same is not made again. After Ctrl+C the same
+    command goes on where it was stopped.
+    """
+    if calibration is not None and calibration_dataset is not None:
+        raise click.UsageError("--calibration or --calibration-dataset, not both")
+    settings["calibration"] = f"hub:{calibration_dataset}" if calibration_dataset else None
+    if calibration is not None:
+        settings["calibration"] = str(calibration.expanduser().absolute())
+    given = {name: value for name, value in settings.items() if value is not None}
+    if "bits" in given:
+        given["bits"] = int(given["bits"])
+    if method == "gptq" and no_double_quant:
+        raise click.UsageError("--no-double-quant is for nf4 and fp4")
+    if method != "gptq" and (wrong := [_GPTQ_ONLY[name] for name in given if name in _GPTQ_ONLY]):
+        raise click.UsageError(f"{', '.join(wrong)}: for --method gptq only")
+    common = {
+        "model": _named(model),
+        "dtype": dtype,
+        "device": device,
+        "trust_remote_code": trust_remote_code,
+    }
+    if chat_template_kwargs is not None:
+        common["chat_template_kwargs"] = _object(chat_template_kwargs)
+    if adapter is not None:
+        common |= {"adapter": _from_here(_named(adapter)), "merge_adapter": True}
+    if tokenizer is not None:
+        common["tokenizer"] = _from_here(_named(tokenizer))
+    if method == "gptq" and "group_size" not in given:
+        given["group_size"] = _group_size(_named(model))
+    variants = _asked(method, common, given, double_quant=not no_double_quant)
+    return _make(variants, output, held_out=not no_perplexity, as_json=as_json)
+
+
+def _make(variants: Sequence[Any], output: Path | None, *, held_out: bool, as_json: bool) -> int:
+    """Make the last of `variants`, measure it on `held_out` text, and tell; the exit status."""
+    from quantchat.checkpoints import export
+    from quantchat.console.stages import stage_display
+    from quantchat.features.quantize.outcome import judge, make
+    from quantchat.host.job_runner import JobFailed
+    from quantchat.text import one_line
+
+    base, gptq = variants[:2]
+    if output is not None:
+        export.check(output)
+    where: Path | None = None
+    try:
+        with stage_display() as display:
+            made = asyncio.run(make(base, variants[-1], display))
+            if output is not None:  # before anything else can fail
+                export.export(made.folder, output)
+            where = output or made.folder
+            outcome = asyncio.run(judge(made, gptq.quantize if held_out else None, display))
+    except JobFailed as error:
+        mend = f" ({error.failure.mend})" if error.failure.mend else ""
+        click.echo(f"quantchat: {one_line(f'{error}{mend}')}", err=True)
+        return _FAILED
+    except KeyboardInterrupt:
+        done = f"the checkpoint is in {where}" if where else "the same command goes on from here"
+        click.echo(f"quantchat: stopped; {one_line(done)}", err=True)
+        raise
+    if as_json:
+        click.echo(json.dumps({**dataclasses.asdict(outcome), "folder": str(where)}, indent=2))
+        return 0
+    from quantchat.console.console import console
+    from quantchat.features.quantize.tables import render
+
+    console().print(render(outcome))
+    click.echo(f"the checkpoint is in {one_line(str(where))}; a profile uses it with")
+    click.echo(_profile_lines(variants[-1], where))
+    return 0
+
+
+def _profile_lines(made: Any, where: Path) -> str:
+    """The lines of a profile that load the checkpoint in the folder `where`."""
+    from quantchat.profile.toml_out import variant_toml
+
+    finished = {"quantize": None, "save_quantized": False, "adapter": None, "merge_adapter": False}
+    own = {key: value for key, value in finished.items() if hasattr(made, key)}
+    label = f"GPTQ {made.quantize.bits}-bit" if made.engine == "gptq" else made.label
+    return variant_toml(
+        made.model_copy(update={**own, "label": label, "model": str(where.absolute())})
+    )
+
+
+def _group_size(model: str) -> int:
+    """The default for `model`; where its files tell nothing, the usual 128 is checked at load."""
+    from quantchat.errors import UserError
+    from quantchat.session import from_models
+
+    try:
+        return from_models.group_size(from_models.files_of(model))
+    except (UserError, ValueError):
+        return from_models.GROUP_SIZES[0]
+
+
+def _object(text: str) -> Any:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise click.UsageError(
+            f'{_TEMPLATE} takes a JSON object, e.g. {{"enable_thinking": false}}'
+        )
+    return found
+
+
+def _named(model: str) -> str:
+    """`model` as a profile has it: here a bare name of a folder will do as well."""
+    from quantchat.files import is_folder
+
+    bare = not model.startswith((".", "/", "~"))
+    return f"./{model}" if bare and is_folder(Path(model)) else model
+
+
+def _from_here(named: str) -> str:
+    """`named` made absolute where it is a path, as a profile's are once they are read."""
+    from quantchat.profile.table import is_path
+
+    return str(Path(named).expanduser().absolute()) if is_path(named) else named
+
+
+def _asked(
+    method: str, common: dict[str, Any], given: dict[str, Any], *, double_quant: bool
+) -> Sequence[Any]:
+    """What is asked for, as a profile has it: the base, GPTQ of it, and bitsandbytes' if wanted.
+
+    One description of the settings serves both, with its checks. Raises UserError.
+    """
+    from pydantic import ValidationError
+
+    from quantchat.errors import UserError
+    from quantchat.profile.mistakes import mistakes, written
+    from quantchat.profile.model import Profile
+
+    variants: list[dict[str, Any]] = [
+        {"label": "base", "engine": "transformers", **common},
+        {"label": "gptq", "engine": "gptq", "quantize": given, **common},
+    ]
+    if method != "gptq":
+        told = {"quant_type": method, "double_quant": double_quant, "save_quantized": True}
+        variants.append({"label": method, "engine": "bitsandbytes", **told, **common})
+    try:
+        return Profile.model_validate({"name": "quantize", "variants": variants}).variants
+    except ValidationError as error:
+        first = next(mistakes(error))
+        options = {**_GPTQ_ONLY, **_CALIBRATION, **_COMMON}
+        option = next((options[key] for key in map(str, first.path) if key in options), None)
+        raise UserError(first.what, where=option or written(first.path), mend=first.mend) from None

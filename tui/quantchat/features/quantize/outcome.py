@@ -1,0 +1,244 @@
+"""A checkpoint made on command: what it came to, against the model it was made from."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quantchat import paths
+from quantchat.checkpoints import headers
+from quantchat.checkpoints.builder import Workshop
+from quantchat.checkpoints.cache import read_made
+from quantchat.checkpoints.maker import Prepared
+from quantchat.checkpoints.sources import Named
+from quantchat.errors import UserError
+from quantchat.host.job_runner import JobFailed, run_job
+from quantchat.host.worker_process import StartWorker, start_worker
+from quantchat.profile.model import AnyVariant, BitsAndBytes, Gptq, Transformers
+from quantchat.profile.quantize import Quantize
+from quantchat.statistics import quality
+from quantchat.statistics.quality import Quantity
+from quantchat.wire.messages import Load, Progress
+
+if TYPE_CHECKING:
+    from quantchat.statistics.quality import Values
+
+WINDOW = 512
+"""Tokens of a window that perplexity is taken in; the second half of each is scored."""
+
+FEWEST = 64
+"""Tokens that are too few for a perplexity."""
+
+
+@dataclass(frozen=True)
+class Perplexity(Quantity):
+    """Over the text that was held out."""
+
+    positions: int
+    """Tokens that were scored."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """The model before or after."""
+
+    bytes: int | None
+    """Of its tensors, as they lie in the files; None where the files do not tell."""
+    perplexity: Perplexity | None
+    """None where it was not taken."""
+    why: str = ""
+    """Why it was not, where it was asked for and could not be had."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a checkpoint came to."""
+
+    folder: Path
+    before: Side
+    after: Side
+    parameters: int | None
+    """As trained; None where the files of the model do not tell."""
+    perplexity_more: Quantity | None
+    """After less before, paired, since both read the same tokens; None where they did not."""
+    seconds: float
+    """What quantizing took, with loading and saving."""
+    losses: list[dict[str, Any]]
+    """Of GPTQ: `layer`, `module` and mean squared error `loss`, None where it only rounded."""
+    calibration: dict[str, Any]
+    """Of GPTQ: `samples`, `tokens` and `sha256` of what it was calibrated on, and `widest`, the
+    inputs of the widest module, which checkpoints made before that was looked at do not have."""
+    note: str = ""
+    resumed: int = 0
+    """Layers that were quantized by an earlier try, and are not in `seconds`."""
+
+    def bits_per_weight(self, side: Side) -> float | None:
+        """Bits in the files for each parameter of the model, whatever is quantized of it."""
+        if side.bytes is None or not self.parameters:
+            return None
+        return 8 * side.bytes / self.parameters
+
+
+@dataclass(frozen=True)
+class Made:
+    """A checkpoint, and the model it was made from, by what loads them."""
+
+    base: Transformers
+    spec: Gptq | BitsAndBytes
+    before: Prepared
+    after: Prepared
+
+    @property
+    def folder(self) -> Path:
+        """Where the checkpoint lies."""
+        return Path(self.after.model)
+
+
+async def make(
+    base: Transformers,
+    spec: Gptq | BitsAndBytes,
+    on_progress: Callable[[Progress], None],
+    *,
+    workshop: Workshop | None = None,
+) -> Made:
+    """Make the checkpoint of `spec` out of `base`.
+
+    Raises JobFailed or UserError. Cancelling keeps what is finished.
+    """
+    workshop = workshop or Workshop()
+    before = await workshop.prepare(base, on_progress)
+    return Made(base, spec, before, await workshop.prepare(spec, on_progress))
+
+
+async def judge(
+    made: Made,
+    held_out: Quantize | None,
+    on_progress: Callable[[Progress], None],
+    *,
+    workshop: Workshop | None = None,
+    start: StartWorker = start_worker,
+) -> Outcome:
+    """Say what `made` came to, with the perplexity of the model before and after.
+
+    `held_out` says of which calibration the held-out part is read; None reads nothing. A perplexity
+    that cannot be had costs nothing else: its side says why.
+    """
+    text, why = None, ""
+    if held_out is not None:
+        try:
+            text = await (workshop or Workshop()).held_out(made.spec, held_out, on_progress)
+        except (JobFailed, UserError) as error:
+            why = str(error)
+
+    async def side(name: str, variant: AnyVariant, place: Prepared) -> tuple[Side, _Read | None]:
+        size = _size(place)[0]
+        tokens = _tokens(text) if text else 0
+        if text is None or tokens < FEWEST:
+            return Side(size, None, why), None
+        window, title = min(WINDOW, tokens), f"perplexity {name}"
+        try:
+            read = await _read(variant, place, text, window, title, on_progress, start)
+        except JobFailed as error:
+            return Side(size, None, str(error)), None
+        return Side(size, read.perplexity), read
+
+    told = read_made(made.folder)
+    before, base = await side("before", made.base, made.before)
+    after, quantized = await side("after", made.spec, made.after)
+    return Outcome(
+        folder=made.folder,
+        before=before,
+        after=after,
+        perplexity_more=quantized.more_than(base) if base and quantized else None,
+        parameters=_size(made.before)[1],
+        seconds=told.seconds if told else 0.0,
+        losses=told.result.get("losses", []) if told else [],
+        calibration=told.result.get("calibration", {}) if told else {},
+        note=made.after.note,
+        resumed=told.result.get("resumed", 0) if told else 0,
+    )
+
+
+def _tokens(text: Path) -> int:
+    told = read_made(text.parent)
+    return int(told.result.get("tokens", 0)) if told else 0
+
+
+def _size(prepared: Prepared) -> tuple[int | None, int | None]:
+    """Bytes and elements of the tensors; None where the files do not tell."""
+    try:
+        files = headers.read(Named(prepared.model, prepared.revision), fetch=False)
+    except UserError:
+        return None, None
+    return files.bytes, sum(tensor.elements for tensor in files.tensors.values())
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What a model made of the text."""
+
+    nll: Values
+    """Negative log-likelihood of each scored token, nats."""
+    windows: int
+    ids_sha256: str
+    """Of the tokens."""
+
+    @property
+    def perplexity(self) -> Perplexity:
+        found = quality.perplexity(self.nll, self.windows)
+        return Perplexity(found.value, found.error, found.clustered, len(self.nll))
+
+    def more_than(self, other: _Read) -> Quantity | None:
+        """Its perplexity less that of `other`; None where that one read other tokens."""
+        if self.ids_sha256 != other.ids_sha256:
+            return None
+        return quality.perplexity_difference(self.nll, other.nll, self.windows)
+
+
+async def _read(
+    spec: AnyVariant,
+    place: Prepared,
+    text: Path,
+    window: int,
+    title: str,
+    on_progress: Callable[[Progress], None],
+    start: StartWorker,
+) -> _Read:
+    import numpy
+
+    load = Load(
+        engine=spec.engine,
+        model=place.model,
+        revision=place.revision,
+        options=spec.options,
+        dtype=spec.dtype,
+        device=spec.device,
+        trust_remote_code=spec.trust_remote_code,
+    )
+    with tempfile.TemporaryDirectory(dir=paths.private(paths.cache_dir())) as scratch:
+        options = {
+            "load": dataclasses.asdict(load),
+            "text": str(text),
+            "tokens": 0,
+            "window": window,
+            "stride": window,
+            "ids_sha256": "",
+            "against": {},
+            "keep": "",
+            "copies": 0,
+            "output": scratch,
+            "scratch": scratch,
+        }
+        on_progress(Progress(title))
+        result = await run_job(
+            start,
+            "score",
+            options,
+            lambda done, total, detail: on_progress(Progress(title, done, total, detail)),
+        )
+        nll = numpy.fromfile(Path(scratch) / "nll")
+    return _Read(nll, len(nll) // (window - result["context"]), result["ids_sha256"])

@@ -1,0 +1,1 @@
+"""Score models on a text against a reference: run, tables, command."""

@@ -1,0 +1,189 @@
+"""The models of a score, each read in a worker of its own and held against the reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quantchat import paths
+from quantchat.features.score.plan import ScorePlan, floor_of
+from quantchat.features.score.results import Figures
+from quantchat.profile.model import AnyVariant, Profile
+from quantchat.session.model_jobs import ModelFailed, ModelJobs, failure_of
+from quantchat.session.requests import threads_for
+from quantchat.snapshot.score import (
+    PairRecord,
+    Role,
+    ScoredRecord,
+    ScoreRecord,
+    SettingRecord,
+    StorageRecord,
+)
+from quantchat.wire.codec import from_json
+from quantchat.wire.variant import Resolved
+
+FORM = "half precision"
+"""How forecasts are kept; see `worker/scoring/kept.py`."""
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A model that was read, and whose forecasts were kept."""
+
+    name: str
+    figures: Figures
+
+    @property
+    def kept(self) -> Path:
+        return self.figures.folder / "forecasts"
+
+
+class Scoring:
+    """Lets the models of a plan read its text, one after the other. Results are for reading."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        plan: ScorePlan,
+        folder: Path,
+        jobs: ModelJobs,
+    ) -> None:
+        self._profile, self._plan, self._folder = profile, plan, folder
+        self._jobs = jobs
+        self._first, self._second = (variant.label for variant in profile.variants[:2])
+        self._others = [v for v in profile.variants if v is not plan.reference]
+        self._unread = [plan.reference.label, *(variant.label for variant in self._others)]
+        self._kept: dict[str, _Read] = {}
+        self.models: list[ScoredRecord] = []
+        """Those that were read, or failed."""
+        self._pair: list[PairRecord] = []
+        self._setting: SettingRecord | None = None
+        self._storage: StorageRecord | None = None
+
+    @property
+    def record(self) -> ScoreRecord | None:
+        """What came out so far; None where no model could read the text yet."""
+        if self._setting is None:
+            return None
+        return ScoreRecord(
+            setting=self._setting,
+            storage=self._storage,
+            models=list(self.models),
+            pair=self._pair,
+            unread=list(self._unread),
+        )
+
+    async def run(self) -> None:
+        """Read them all. What fails is recorded, and does not stop the others."""
+        reference = self._plan.reference
+        ran = await self._model("reference", reference)
+        floor = floor_of(reference, ran, self._plan.floor) if ran else None
+        if floor is not None:
+            await self._model("floor", floor)
+        for spec in self._others:
+            await self._model("variant", spec)
+
+    # ------------------------------------------------------------ one model
+
+    async def _model(self, role: Role, spec: AnyVariant) -> Resolved | None:
+        """Let `spec` read the text; what it turned out to be, None where it failed."""
+        try:
+            folder = paths.private(self._folder / str(len(self.models)))
+            made, about = await self._jobs.do("score", spec, self._options(role, spec, folder))
+        except (ModelFailed, OSError) as error:
+            self._over(role, spec, ScoredRecord.failed(spec.label, role, failure_of(error)))
+            return None
+        ran = from_json(Resolved, about["resolved"])
+        figures = Figures(folder, about["positions"] // (self._plan.window - about["context"]))
+        other = self._settle(about, ran)
+        before = self._kept.get(self._plan.reference.label)
+        scored = ScoredRecord(
+            label=spec.label,
+            role=role,
+            resolved=ran,
+            note="; ".join(filter(None, (made, other))),
+            perplexity=figures.perplexity,
+            divergence=figures.seen_from(before.figures, before.name) if before else None,
+            weights=about["weights"],
+            seconds=about["seconds"],
+        )
+        self._keep(role, spec, figures)
+        if role != "floor":
+            self._compare_pair(spec.label, figures)
+        self._over(role, spec, scored)
+        return ran
+
+    def _over(self, role: Role, spec: AnyVariant, scored: ScoredRecord) -> None:
+        self.models.append(scored)
+        if role != "floor":
+            self._unread.remove(spec.label)
+        self._jobs.on_model(spec.label, None)
+
+    def _options(self, role: Role, spec: AnyVariant, folder: Path) -> dict[str, Any]:
+        plan = self._plan
+        return {
+            "text": str(plan.corpus.path),
+            "tokens": plan.tokens,
+            "window": plan.window,
+            "stride": plan.stride,
+            "threads": threads_for(1),
+            "output": str(folder),
+            "scratch": str(folder),
+            "against": {read.name: str(read.kept) for read in self._kept.values()},
+            "keep": "forecasts" if self._wanted_later(role, spec) else "",
+            "copies": 1 if self._is_pairs(plan.reference) or role != "reference" else 2,
+            "ids_sha256": self._setting.ids_sha256 if self._setting else "",
+        }
+
+    def _is_pairs(self, spec: AnyVariant) -> bool:
+        return spec.label in (self._first, self._second)
+
+    def _wanted_later(self, role: Role, spec: AnyVariant) -> bool:
+        """Whether others are compared with it: the reference, and the pair's first."""
+        first = spec.label == self._first and not self._is_pairs(self._plan.reference)
+        return role == "reference" or (role == "variant" and first)
+
+    def _settle(self, about: dict[str, Any], ran: Resolved) -> str:
+        """Take the setting from the first model that read; what of another's differs."""
+        plan = self._plan
+        if self._setting is None:
+            told = ("tokens", "positions", "context", "begin", "ids_sha256", "vocabulary")
+            self._setting = SettingRecord(
+                text=plan.corpus.name,
+                text_sha256=plan.corpus.sha256,
+                window=plan.window,
+                stride=plan.stride,
+                tokenizer_hash=ran.tokenizer_hash,
+                **{name: about[name] for name in told},
+            )
+        if ran.tokenizer_hash != self._setting.tokenizer_hash:
+            return "another tokenizer, which cuts this text into the same tokens"
+        return ""
+
+    def _keep(self, role: Role, spec: AnyVariant, figures: Figures) -> None:
+        if not self._wanted_later(role, spec):
+            return
+        read = _Read(str(len(self._kept)), figures)
+        self._kept[spec.label] = read
+        if role == "reference":
+            error = figures.read("kept")
+            self._storage = StorageRecord(
+                form=FORM,
+                bytes=read.kept.stat().st_size,
+                kld_mean=float(error.mean()),
+                kld_max=float(error.max()),
+            )
+
+    def _compare_pair(self, label: str, figures: Figures) -> None:
+        """Compare the pair in both directions, once its second one was read."""
+        other = {self._first: self._second, self._second: self._first}.get(label, "")
+        if (read := self._kept.get(other)) is None:
+            return
+        there = PairRecord(
+            seen_from=other, variant=label, divergence=figures.seen_from(read.figures, read.name)
+        )
+        back = PairRecord(
+            seen_from=label, variant=other, divergence=figures.seeing(read.figures, read.name)
+        )
+        self._pair = [there, back] if other == self._first else [back, there]

@@ -1,0 +1,76 @@
+"""A score: one model after the other reads a text, each in a worker of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from quantchat import paths
+from quantchat.checkpoints.maker import Maker
+from quantchat.errors import ModelsFailed
+from quantchat.features.score.models import Scoring
+from quantchat.features.score.plan import ScorePlan
+from quantchat.host.worker_process import StartWorker, start_worker
+from quantchat.profile.model import Profile
+from quantchat.session.model_jobs import ModelJobs, OnModel, jobs_snapshot, until_stopped
+from quantchat.snapshot.schema import Snapshot
+from quantchat.snapshot.score import ScoreRecord
+from quantchat.system.sampler import DeviceSampler
+from quantchat.wire.messages import Failed
+
+
+async def score(
+    profile: Profile,
+    plan: ScorePlan,
+    *,
+    maker: Maker,
+    start: StartWorker = start_worker,
+    on_model: OnModel = lambda label, progress: None,
+) -> tuple[Snapshot, ScoreRecord]:
+    """Let the reference, its floor and each variant read the text; the snapshot, and its score.
+
+    A model that fails does not stop the others. Ctrl+C, SIGTERM and SIGHUP end it; what was read
+    until then is in the snapshot. Raises ModelsFailed where no model could, KeyboardInterrupt
+    where it is stopped before the first one was done.
+    """
+    sampler = DeviceSampler()
+    try:
+        with _workplace() as folder:
+            scoring = Scoring(profile, plan, folder, ModelJobs(maker, start, on_model))
+            stopped = await until_stopped(scoring.run())
+        if (found := scoring.record) is not None:
+            read = {one.label: one for one in found.models if one.role != "floor"}
+            return jobs_snapshot(profile, read, sampler, score=found), found
+        if stopped:
+            raise KeyboardInterrupt
+        first = scoring.models[0]
+        failure = first.failure or Failed("internal", "it was not read")
+        raise ModelsFailed(failure.reason, where=first.label, mend=failure.mend)
+    finally:
+        sampler.close()
+
+
+@contextlib.contextmanager
+def _workplace() -> Iterator[Path]:
+    """A private folder for the forecasts, gone at the end, as is what a killed run has left."""
+    home = paths.private(paths.cache_dir() / "scoring")
+    for lock in home.glob("*.lock"):
+        with (
+            contextlib.suppress(Timeout, OSError),
+            FileLock(lock, mode=0o600).acquire(blocking=False),
+        ):
+            shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+            lock.unlink(missing_ok=True)
+    lock = home / f"{uuid.uuid4().hex[:12]}.lock"
+    with FileLock(lock, mode=0o600):
+        folder = paths.private(lock.with_suffix(""))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            lock.unlink(missing_ok=True)

@@ -1,0 +1,161 @@
+"""An evaluation: one model after the other does the same tasks, each in a worker of its own."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from typing import Any
+
+from quantchat.checkpoints.maker import Maker
+from quantchat.errors import ModelsFailed
+from quantchat.host.worker_process import StartWorker, start_worker
+from quantchat.paths import temporary_dir
+from quantchat.profile.model import AnyVariant, Profile
+from quantchat.session.model_jobs import (
+    ModelFailed,
+    ModelJobs,
+    OnModel,
+    jobs_snapshot,
+    until_stopped,
+)
+from quantchat.session.requests import threads_for
+from quantchat.snapshot.evaluation import (
+    EvaluatedRecord,
+    EvaluationRecord,
+    Role,
+    TaskResultRecord,
+)
+from quantchat.snapshot.schema import Snapshot
+from quantchat.system.sampler import DeviceSampler
+from quantchat.wire.codec import from_json
+from quantchat.wire.messages import Failed
+from quantchat.wire.variant import Resolved
+
+BAD_TASK = "bad_task"
+"""Kind of a failure that is the task's (`worker/jobs/evaluate.py`): any model would have it."""
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """What each model does, and which one the others are held against."""
+
+    tasks: tuple[str, ...]
+    """Names that the harness knows, or paths of its YAML files."""
+    reference: AnyVariant
+    limit: int = 0
+    """Documents of each task; 0: all."""
+    few_shot: int = -1
+    """Examples before each question; -1: as many as the task says."""
+    batch: int = 1
+    chat_template: bool = False
+
+
+async def evaluate(
+    profile: Profile,
+    plan: EvaluationPlan,
+    *,
+    maker: Maker,
+    start: StartWorker = start_worker,
+    on_model: OnModel = lambda label, progress: None,
+) -> tuple[Snapshot, EvaluationRecord]:
+    """Let the reference and each variant do the tasks; the snapshot, and what is in it of them.
+
+    A model that fails does not stop the others, a task that cannot be had does. Ctrl+C, SIGTERM and
+    SIGHUP end it; what was done until then is in the snapshot. Raises ModelsFailed where there
+    is nothing, KeyboardInterrupt where it is stopped before the first model was done.
+    """
+    sampler = DeviceSampler()
+    try:
+        with tempfile.TemporaryDirectory(prefix="quantchat-", dir=temporary_dir()) as scratch:
+            evaluating = Evaluating(profile, plan, scratch, ModelJobs(maker, start, on_model))
+            stopped = await until_stopped(evaluating.run())
+        if (found := evaluating.record) is not None:
+            done = {one.label: one for one in found.models}
+            return jobs_snapshot(profile, done, sampler, evaluation=found), found
+        if stopped:
+            raise KeyboardInterrupt
+        first = evaluating.models[0]
+        failure = first.failure or Failed("internal", "it was not asked")
+        raise ModelsFailed(failure.reason, where=_where(first), mend=failure.mend)
+    finally:
+        sampler.close()
+
+
+def _where(failed: EvaluatedRecord) -> str:
+    return "" if failed.failure and failed.failure.kind == BAD_TASK else failed.label
+
+
+class Evaluating:
+    """Lets the models of a plan do its tasks, one after the other. Results are for reading."""
+
+    def __init__(
+        self, profile: Profile, plan: EvaluationPlan, scratch: str, jobs: ModelJobs
+    ) -> None:
+        """`scratch` is a folder for what the libraries write into the current one."""
+        self._plan, self._scratch, self._jobs = plan, scratch, jobs
+        others = [variant for variant in profile.variants if variant is not plan.reference]
+        self._undone = [plan.reference, *others]
+        self._harness = ""
+        self.models: list[EvaluatedRecord] = []
+        """Those that did the tasks, or failed."""
+
+    @property
+    def record(self) -> EvaluationRecord | None:
+        """What came out so far; None where no model could do the tasks yet."""
+        if not self._harness:
+            return None
+        return EvaluationRecord(
+            harness=self._harness,
+            chat_template=self._plan.chat_template,
+            limit=self._plan.limit,
+            batch=self._plan.batch,
+            models=list(self.models),
+            undone=[spec.label for spec in self._undone],
+        )
+
+    async def run(self) -> None:
+        """Ask them all. A model that fails does not stop the others; a task that fails does."""
+        while self._undone:
+            spec = self._undone[0]
+            role: Role = "reference" if spec is self._plan.reference else "variant"
+            done = await self._model(spec, role)
+            self.models.append(done)
+            self._undone.pop(0)
+            self._jobs.on_model(spec.label, None)
+            if done.failure and done.failure.kind == BAD_TASK:
+                return
+
+    async def _model(self, spec: AnyVariant, role: Role) -> EvaluatedRecord:
+        try:
+            note, about = await self._jobs.do("evaluate", spec, self._options())
+        except ModelFailed as error:
+            return EvaluatedRecord(
+                label=spec.label,
+                role=role,
+                resolved=None,
+                note="",
+                tasks=[],
+                seconds=0.0,
+                failure=error.failure,
+            )
+        self._harness = about["harness"]
+        return EvaluatedRecord(
+            label=spec.label,
+            role=role,
+            resolved=from_json(Resolved, about["resolved"]),
+            note=note,
+            tasks=[TaskResultRecord.model_validate(one) for one in about["tasks"]],
+            seconds=about["seconds"],
+        )
+
+    def _options(self) -> dict[str, Any]:
+        plan = self._plan
+        return {
+            "tasks": list(plan.tasks),
+            "limit": plan.limit,
+            "few_shot": plan.few_shot,
+            "batch": plan.batch,
+            "template": plan.chat_template,
+            "threads": threads_for(1),
+            "scratch": self._scratch,
+        }

@@ -1,0 +1,34 @@
+"""A session of blind votes, made into a snapshot."""
+
+from __future__ import annotations
+
+from quantchat.features.votes.voting import Voting
+from quantchat.session.recorder import RecordedTurn, record
+from quantchat.snapshot.schema import Snapshot
+from quantchat.snapshot.votes import VoteRecord, VotingRecord
+from quantchat.system.sampler import DeviceSampler
+
+
+def record_voting(voting: Voting, sampler: DeviceSampler | None = None) -> Snapshot:
+    """Return the comparison that is voted on, with the turns and the votes so far."""
+    return record(
+        voting.comparison,
+        sampler,
+        more=[RecordedTurn(ballot.turn) for ballot in voting.voted],
+        voting=_voting(voting),
+    )
+
+
+def _voting(voting: Voting) -> VotingRecord:
+    votes = [
+        VoteRecord(
+            turn=ballot.turn.number,
+            left=ballot.left,
+            right=ballot.right,
+            choice=ballot.choice,
+            seen=ballot.seen,
+        )
+        for ballot in voting.ballots
+        if ballot.choice is not None
+    ]
+    return VotingRecord(seed=voting.plan.seed, paced=voting.paced, votes=votes)

@@ -1,0 +1,127 @@
+"""A session of blind votes: each prompt to both variants, their sides drawn by lot."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass, field
+
+from quantchat.session.comparison import Comparison
+from quantchat.session.conversation import Answer, Turn
+from quantchat.session.live_variant import LiveVariant
+from quantchat.session.requests import lone_request, threads_for
+from quantchat.statistics.votes import Choice
+
+FIRST_NUMBER = 2_000_000
+"""Turns of votes are numbered from here: apart from those of the chat and of a measurement."""
+
+
+@dataclass(frozen=True)
+class VotePlan:
+    """What is to be voted on, and how it is shown."""
+
+    prompts: tuple[str, ...]
+    seed: int
+    """Decides which side each variant is on; the same seed gives the same sides."""
+    paced: bool = True
+    """Show of both answers what the slower one has; else only when both are over."""
+
+
+@dataclass
+class Ballot:
+    """One prompt, the two answers by the side they are shown on, and what was chosen."""
+
+    turn: Turn
+    left: str
+    right: str
+    """Labels of the variants on each side: not to be shown."""
+    choice: Choice | None = None
+    seen: bool = False
+    """Whether the labels were shown before the choice: then it is no blind vote."""
+
+    @property
+    def answers(self) -> tuple[Answer, Answer]:
+        """On the left and on the right."""
+        return self.turn.answers[self.left], self.turn.answers[self.right]
+
+    @property
+    def failed(self) -> bool:
+        """Whether a side has no whole answer, so that there is nothing to vote on."""
+        return any(answer.failure is not None for answer in self.answers)
+
+    @property
+    def waits(self) -> bool:
+        """Whether all is shown that may be before both are over: the shorter answer is whole."""
+        first, second = self.answers
+        return not self.turn.over and any(
+            one.over and len(one.text) <= len(other.text)
+            for one, other in ((first, second), (second, first))
+        )
+
+    def shown(self, *, paced: bool) -> tuple[str, str]:
+        """What may be read by now, left and right, without telling which side is faster.
+
+        `paced`: as much of each as there is of both; else nothing until both are over. What the
+        longer answer has more comes at the end: to stream it would show whether its side had been
+        waiting, and so was the faster one. Characters are counted, since a server's chunks, or
+        another tokenizer's tokens, would tell the sides apart by their size.
+        """
+        first, second = (answer.text for answer in self.answers)
+        if self.turn.over:
+            return first, second
+        count = min(len(first), len(second)) if paced else 0
+        return first[:count], second[:count]
+
+
+@dataclass
+class Voting:
+    """Puts `plan`'s prompts to the pair that `comparison` shows, each alone, with no history."""
+
+    comparison: Comparison
+    plan: VotePlan
+    ballots: list[Ballot] = field(default_factory=list)
+    _asking: asyncio.Task[None] | None = None
+
+    def __post_init__(self) -> None:
+        self.paced = self.plan.paced
+        self._lot = random.Random(self.plan.seed)  # noqa: S311  # to be repeated, not to be secret
+
+    @property
+    def done(self) -> bool:
+        """Whether each prompt was put."""
+        return len(self.ballots) == len(self.plan.prompts)
+
+    @property
+    def voted(self) -> list[Ballot]:
+        """The ballots with a choice."""
+        return [ballot for ballot in self.ballots if ballot.choice is not None]
+
+    def put(self) -> Ballot:
+        """Put the next prompt; returns the ballot, whose answers then grow."""
+        prompt = self.plan.prompts[len(self.ballots)]
+        labels = [variant.label for variant in self.comparison.sides]
+        if self._lot.random() < 0.5:
+            labels.reverse()
+        answers = {v.label: Answer(v.label, "together") for v in self.comparison.sides}
+        turn = Turn(FIRST_NUMBER + len(self.ballots), prompt, answers)
+        self.ballots.append(Ballot(turn, labels[0], labels[1]))
+        self._asking = asyncio.ensure_future(self._answer(turn))
+        return self.ballots[-1]
+
+    async def close(self) -> None:
+        """Stop the answers under way; returns when they are over."""
+        if self._asking is not None and not self._asking.done():
+            for variant in self.comparison.sides:
+                variant.stop()
+            await asyncio.wait([self._asking])
+
+    async def _answer(self, turn: Turn) -> None:
+        await self.comparison.quiet()
+        await asyncio.gather(*(self._ask(variant, turn) for variant in self.comparison.sides))
+
+    async def _ask(self, variant: LiveVariant, turn: Turn) -> None:
+        settings = self.comparison.generation
+        request = lone_request(
+            turn.number, turn.prompt, settings, threads=threads_for(2), fresh=True
+        )
+        await variant.answer(request, turn.answers[variant.label])

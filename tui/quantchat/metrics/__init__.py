@@ -1,1 +1,0 @@
-"""What is measured: latency, throughput, memory, the machine. Nothing here starts a process."""

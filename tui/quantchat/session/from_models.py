@@ -1,0 +1,351 @@
+"""Make up a comparison from the names of models, so that nobody needs a profile to begin.
+
+Each word names one side: a folder, an id on the hub, a GGUF file, or the address of a server. One
+model in full precision becomes two variants of it, GPTQ 4-bit against NF4; `methods` chooses
+others. A checkpoint that is quantized already stays what it is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+
+from quantchat import paths
+from quantchat.checkpoints.builder import Workshop
+from quantchat.checkpoints.cache import CheckpointCache, read_made
+from quantchat.checkpoints.demo_shape import demo_files
+from quantchat.checkpoints.headers import read
+from quantchat.checkpoints.sources import resolve
+from quantchat.common.server_address import is_loopback
+from quantchat.errors import UserError
+from quantchat.estimate.memory import estimate
+from quantchat.estimate.model_files import ModelFiles
+from quantchat.profile import library
+from quantchat.profile.mistakes import mistakes
+from quantchat.profile.model import DEMO_MODEL, Gptq, Profile
+from quantchat.profile.nearest import did_you_mean
+from quantchat.profile.table import folder_or_hub_id, is_path
+from quantchat.text import one_line
+
+DEFAULT_METHODS = ("gptq", "nf4")
+
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "nf4": ("NF4, double quant", {"engine": "bitsandbytes", "quant_type": "nf4"}),
+    "fp4": ("FP4, double quant", {"engine": "bitsandbytes", "quant_type": "fp4"}),
+    "int8": ("int8", {"engine": "bitsandbytes", "quant_type": "int8"}),
+    "gptq": ("GPTQ 4-bit", {"engine": "gptq"}),
+    "bf16": ("bf16", {"engine": "transformers", "dtype": "bfloat16"}),
+    "fp16": ("fp16", {"engine": "transformers", "dtype": "float16"}),
+}
+"""By its name: a label, and the keys of a variant that is made of a model in full precision."""
+
+GROUP_SIZES = (128, 64, 32)
+"""Group sizes for GPTQ, the usual one first: the first that divides all of the layers' widths."""
+
+_LABEL = 60
+"""Longest label, in characters."""
+_SERVER_ANSWERS_S = 5.0
+_LIST_BYTES = 4 * 2**20
+"""Longest list of models that is read of a server."""
+_LAYER = re.compile(r"\.\d+\..*\.weight$")
+"""The weight of a module inside one of a stack of layers."""
+
+
+@dataclass(frozen=True)
+class _Side:
+    """What one word names."""
+
+    name: str
+    """For labels: the last part of the model's name."""
+    keys: dict[str, Any]
+    """Of the variant; of a model in full precision those that each method shares."""
+    method: str | None = None
+    """What a label says of it; None for a model in full precision."""
+    quantize: dict[str, Any] = field(default_factory=dict)
+    """How its GPTQ checkpoint is to be made here."""
+
+
+def profile_of(
+    words: Sequence[str],
+    *,
+    methods: Sequence[str] = (),
+    gptq: str | None = None,
+    others: Sequence[str] = (),
+) -> Profile:
+    """Return a comparison of what `words` name.
+
+    `methods` are names of `METHODS`, applied to each model in full precision; without them one
+    model becomes its GPTQ 4-bit against its NF4, and several are compared as they are. `gptq` names
+    a finished GPTQ checkpoint, to take in place of one made here. `others` are further words that
+    could have been meant, for the hint at a typo. Raises UserError.
+    """
+    for method in methods:
+        if method not in METHODS:
+            raise UserError(
+                f'"{one_line(method)}" is no method that is made here',
+                where="--with",
+                mend=did_you_mean(method, METHODS)
+                or f"there are {', '.join(METHODS)}; a checkpoint that is quantized already is"
+                " named as a model of its own",
+            )
+    first_of_hub = next((word for word in words if not _is_address(word)), "")
+    sides = [_side(word, first_of_hub, others) for word in words]
+    if not methods:
+        methods = DEFAULT_METHODS if len(sides) == 1 and sides[0].method is None else ("as it is",)
+    variants: list[dict[str, Any]] = []
+    for side in sides:
+        variants += _variants(side, methods, gptq, many=len(sides) > 1)
+    if len(variants) < 2:
+        raise UserError(
+            "one side is not a comparison",
+            where=one_line(words[0]),
+            mend="name a second model or server, or several methods: --with nf4,bf16",
+        )
+    try:
+        return Profile.model_validate(
+            {"name": _name(words), "variants": _distinct(variants), "run": {"order": "in-turn"}}
+        )
+    except ValidationError as error:
+        first = next(iter(mistakes(error)))
+        raise UserError(
+            one_line(first.what), where=one_line(" ".join(words)), mend=one_line(first.mend)
+        ) from None
+
+
+@dataclass(frozen=True)
+class Making:
+    """A GPTQ checkpoint that has to be made here first, and what that costs."""
+
+    label: str
+    model: str
+    reads: int
+    """Bytes of the model's weights."""
+    writes: int
+    """Bytes of the finished checkpoint, estimated."""
+    seconds: float | None
+    """Scaled by size from the last one made on this machine; None where none has been."""
+
+
+def to_make(profile: Profile) -> list[Making]:
+    """What has to be made here before `profile` can run. Raises UserError."""
+    workshop = Workshop()
+    found = []
+    for variant in profile.variants:
+        if isinstance(variant, Gptq) and variant.quantize and workshop.find(variant) is None:
+            files = files_of(variant.model)
+            size = estimate(variant, files, cuda=False, tokens=1).weights
+            found.append(Making(variant.label, variant.model, files.bytes, size, _seconds(size)))
+    return found
+
+
+def _seconds(size: int) -> float | None:
+    """Seconds that a GPTQ checkpoint of `size` bytes takes here, going by those that were made."""
+    cache = CheckpointCache(paths.cache_dir() / "checkpoints")
+    for entry in cache.entries():
+        made = read_made(cache.folder / entry.name)
+        if made and "damp_percent" in made.inputs and entry.bytes:
+            needs = (read_made(cache.folder / str(name)) for name in made.inputs.get("needs", ()))
+            calibration = sum(need.seconds for need in needs if need and "prompts" in need.inputs)
+            return (made.seconds + calibration) * size / entry.bytes
+    return None
+
+
+def _name(words: Sequence[str]) -> str:
+    return one_line(" against ".join(word.rstrip("/").rpartition("/")[2] for word in words))[:80]
+
+
+def _variants(
+    side: _Side, methods: Sequence[str], gptq: str | None, *, many: bool
+) -> list[dict[str, Any]]:
+    if side.method is not None:
+        return [{**side.keys, "label": side.name if many else side.method}]
+    found = []
+    for method in methods:
+        label, keys = METHODS.get(method, ("", {"engine": "transformers"}))
+        made: dict[str, Any] = {**side.keys, **keys}
+        if method == "gptq" and (finished := gptq or _published(side.keys["model"])):
+            made["model"] = finished
+        elif method == "gptq":
+            made["quantize"] = side.quantize
+        made["label"] = f"{side.name} {label}".strip() if many else label
+        found.append(made)
+    return found
+
+
+def _published(model: str) -> str | None:
+    """A finished GPTQ checkpoint of `model` that a profile of the library sets beside it."""
+    for entry in library.entries():
+        variants = entry.profile.variants if entry.profile else []
+        if any(v.model == model and not isinstance(v, Gptq) for v in variants):
+            for variant in variants:
+                if isinstance(variant, Gptq) and variant.quantize is None:
+                    return variant.model
+    return None
+
+
+def _distinct(variants: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Number labels that stand twice, and cut what is too long."""
+    seen: set[str] = set()
+    for variant in variants:
+        label = one_line(variant["label"])[:_LABEL]
+        number = 2
+        while label in seen:
+            label = f"{one_line(variant['label'])[: _LABEL - 4]} ({number})"
+            number += 1
+        seen.add(label)
+        variant["label"] = label
+    return variants
+
+
+def _side(word: str, model: str, others: Sequence[str]) -> _Side:
+    if _is_address(word):
+        return _server(word, model)
+    if word.endswith(".gguf"):
+        return _gguf(word)
+    return _model(word, others)
+
+
+# ------------------------------------------------------------------ folders and the hub
+
+
+def _model(word: str, others: Sequence[str]) -> _Side:
+    named = word
+    if _is(word, Path.is_dir):
+        named = str(Path(word).expanduser().absolute())
+    elif word != DEMO_MODEL and (is_path(word) or "/" not in word):
+        raise _nothing(word, others)
+    try:
+        files = files_of(named)
+    except (ValueError, UserError) as error:
+        if named != word:
+            raise UserError(one_line(str(error))) from None
+        raise _nothing(word, others, str(error)) from None
+    name = Path(named.partition("@")[0]).name
+    method = str((files.quantization or {}).get("quant_method") or "quantized")
+    if files.quantization is None:
+        return _Side(name, {"model": named}, quantize={"group_size": group_size(files)})
+    engine = {"gptq": "gptq"}.get(method, "transformers")
+    return _Side(name, {"model": named, "engine": engine}, method)
+
+
+def files_of(model: str) -> ModelFiles:
+    """What the files of `model` say; the hub is asked for them. Raises UserError or ValueError."""
+    if model == DEMO_MODEL:
+        return demo_files()
+    return read(resolve(folder_or_hub_id(model)), fetch=True)
+
+
+def group_size(files: ModelFiles) -> int:
+    """The largest usual group size that divides the width of each layer, or -1, a whole row."""
+    widths = {
+        tensor.shape[1]
+        for name, tensor in files.tensors.items()
+        if len(tensor.shape) == 2 and _LAYER.search(name)
+    }
+    return next((size for size in GROUP_SIZES if all(w % size == 0 for w in widths)), -1)
+
+
+def _gguf(word: str) -> _Side:
+    if not _is(word, Path.is_file):
+        raise UserError("there is no such file", where=one_line(word))
+    path = Path(word).expanduser().absolute()
+    keys = {"engine": "transformers", "model": str(path.parent), "gguf_file": path.name}
+    return _Side(path.stem, keys, "GGUF")
+
+
+def _is(word: str, test: Callable[[Path], bool]) -> bool:
+    try:
+        return test(Path(word).expanduser())
+    except (OSError, RuntimeError, ValueError):  # `~` of nobody; a NUL; too long for a path
+        return False
+
+
+def _nothing(word: str, others: Sequence[str], of_the_hub: str = "") -> UserError:
+    """Say what was looked for, and where."""
+    if is_path(word):
+        return UserError(
+            "there is no such file or folder",
+            where=one_line(word),
+            mend="name a profile, a folder with a model, or a model of the hub (org/name)",
+        )
+    if "/" in word:
+        what = f"no folder of this name is here, and as a model of the hub: {of_the_hub}"
+        return UserError(one_line(what), where=one_line(word))
+    if word in library.names():
+        return UserError(
+            f'"{word}" is a profile', mend="options and further words are for models, named without"
+        )
+    what = "profile, command or folder" if others else "profile or folder"
+    own = library.folder(library.Origin.OWN)
+    return UserError(
+        f'no {what} is called "{one_line(word)}"',
+        mend=did_you_mean(word, [*library.names(), *others], limit=3)
+        or f"looked for in ./profiles, {one_line(str(own))}, among the shipped profiles"
+        " (`quantchat profiles` lists them) and in this folder; a model of the hub is org/name",
+    )
+
+
+# ------------------------------------------------------------------ servers
+
+
+def _is_address(word: str) -> bool:
+    return word.startswith(("http://", "https://"))
+
+
+def _server(word: str, model: str) -> _Side:
+    """The model that the server at `word` has: the one named `model`, or the only one."""
+    base = word.rstrip("/")
+    served = served_models(base)
+    chosen = model if model in served else served[0]
+    if chosen != model and len(served) > 1:
+        raise UserError(
+            f"the server has {len(served)} models: {one_line(', '.join(served[:8]))}",
+            where=one_line(word),
+            mend="name one of them beside its address, or write a profile",
+        )
+    host = urlsplit(base).netloc
+    keys = {"engine": "openai", "model": chosen, "base_url": base}
+    return _Side(f"{chosen.rpartition('/')[2]} at {host}", keys, f"{chosen} at {host}")
+
+
+def served_models(base: str) -> list[str]:
+    """The names of the models that the server below `base` lists. Raises UserError."""
+    where = one_line(base)
+    host = urlsplit(base).hostname or ""
+    proxies = urllib.request.ProxyHandler({} if is_loopback(host) else None)
+    try:
+        with urllib.request.build_opener(proxies).open(
+            f"{base}/models", timeout=_SERVER_ANSWERS_S
+        ) as answer:
+            body = json.loads(answer.read(_LIST_BYTES))
+    except urllib.error.HTTPError as error:
+        raise UserError(
+            f"the server answers {error.code} where it is asked for its models",
+            where=where,
+            mend="a server with a key is named in a profile, with key_env",
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise UserError(
+            f"does not list its models: {one_line(str(reason))[:200]}",
+            where=where,
+            mend="start the server, and name its address up to /v1",
+        ) from None
+    listed = body.get("data") if isinstance(body, dict) else None
+    names = [
+        one["id"]
+        for one in (listed if isinstance(listed, list) else [])
+        if isinstance(one, dict) and isinstance(one.get("id"), str) and one["id"]
+    ]
+    if not names:
+        raise UserError("the server lists no model", where=where, mend="load one there")
+    return names

@@ -1,0 +1,147 @@
+"""Models at a job, one after the other, each in a worker of its own, as `score` and `eval` want."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+import quantchat
+from quantchat.checkpoints.maker import Maker
+from quantchat.errors import UserError
+from quantchat.host.job_runner import JobFailed, run_job
+from quantchat.host.signals import on_signals
+from quantchat.host.worker_process import Place, StartWorker, Worker, interpreter
+from quantchat.profile.model import AnyVariant, Profile
+from quantchat.session.failures import not_begun
+from quantchat.session.live_variant import State
+from quantchat.session.recorder import environment
+from quantchat.session.requests import load_request
+from quantchat.snapshot.evaluation import EvaluationRecord
+from quantchat.snapshot.schema import Snapshot, VariantRecord
+from quantchat.snapshot.score import ScoreRecord
+from quantchat.system.sampler import DeviceSampler
+from quantchat.wire.messages import Failed, Progress
+from quantchat.wire.variant import Resolved
+
+OnModel = Callable[[str, Progress | None], None]
+"""Told what a model is at, by its label; None: it is done."""
+
+
+class ModelFailed(Exception):
+    """A model could not do its job; carries why."""
+
+    def __init__(self, failure: Failed) -> None:
+        super().__init__(failure.reason)
+        self.failure = failure
+
+
+@dataclass(frozen=True)
+class ModelJobs:
+    """Makes what checkpoints are missing, and starts a worker for each job."""
+
+    maker: Maker
+    start: StartWorker
+    on_model: OnModel
+
+    async def do(
+        self, job: str, spec: AnyVariant, options: dict[str, Any]
+    ) -> tuple[str, dict[str, Any]]:
+        """Let the model `spec` do `job`; what must be known of its checkpoint, and the result.
+
+        Raises ModelFailed. Cancelling ends the worker.
+        """
+
+        def tell(done: int, total: int, detail: str) -> None:
+            self.on_model(spec.label, Progress(detail, done, total))
+
+        async def start_there(_: Place) -> Worker:
+            return await self.start(Place(spec.label, interpreter(spec.python, spec.env)))
+
+        try:
+            prepared = await self.maker.prepare(spec, lambda one: self.on_model(spec.label, one))
+            load = dataclasses.asdict(load_request(spec, prepared))
+            result = await run_job(start_there, job, {**options, "load": load}, tell)
+        except (JobFailed, UserError, OSError) as error:
+            raise ModelFailed(failure_of(error)) from error
+        return prepared.note, result
+
+
+def failure_of(error: ModelFailed | JobFailed | UserError | OSError) -> Failed:
+    """What to tell of `error`."""
+    return error.failure if isinstance(error, ModelFailed) else not_begun(error)
+
+
+async def until_stopped(work: Coroutine[Any, Any, None]) -> bool:
+    """Do `work`, which Ctrl+C, SIGTERM and SIGHUP cancel; whether one of them ended it."""
+    task = asyncio.ensure_future(work)
+    stopped = False
+
+    def stop() -> None:
+        nonlocal stopped
+        stopped = True
+        task.cancel()
+
+    with on_signals(stop):
+        try:
+            await task
+        except asyncio.CancelledError:
+            if not stopped:  # whoever waits for us was cancelled
+                raise
+    return stopped
+
+
+class AtJob(Protocol):
+    """What is recorded of a model that had a job."""
+
+    @property
+    def resolved(self) -> Resolved | None:
+        """What really ran."""
+
+    @property
+    def note(self) -> str:
+        """What must be known of the model."""
+
+    @property
+    def failure(self) -> Failed | None:
+        """Why it could not do it."""
+
+
+def jobs_snapshot(
+    profile: Profile,
+    done: Mapping[str, AtJob],
+    sampler: DeviceSampler,
+    *,
+    score: ScoreRecord | None = None,
+    evaluation: EvaluationRecord | None = None,
+) -> Snapshot:
+    """A snapshot without turns: what the models of `profile` did, by label."""
+    return Snapshot(
+        created=datetime.now().astimezone().isoformat(timespec="seconds"),
+        quantchat=quantchat.__version__,
+        name=profile.name,
+        profile=profile.model_dump(mode="json"),
+        shown=[variant.label for variant in profile.variants[:2]],
+        variants=[_variant(v.label, done.get(v.label)) for v in profile.variants],
+        turns=[],
+        score=score,
+        evaluation=evaluation,
+        environment=environment(sampler),
+    )
+
+
+def _variant(label: str, done: AtJob | None) -> VariantRecord:
+    failure = done.failure if done else None
+    return VariantRecord(
+        label=label,
+        state=(State.FAILED if failure else State.IDLE).value,
+        resolved=done.resolved if done else None,
+        load=None,
+        note=done.note if done else "",
+        ledger=None,
+        memory=None,
+        failure=failure,
+    )

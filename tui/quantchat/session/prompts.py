@@ -1,0 +1,80 @@
+"""Prompts for a measurement: given, read from a file, or our own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from quantchat.common.input_files import (
+    Unreadable,
+    decoded,
+    half_characters,
+    is_json_lines,
+    json_lines,
+    read_any,
+)
+from quantchat.errors import UserError
+from quantchat.profile.model import Run
+
+DEFAULT = (
+    "Explain step by step how a bicycle stays upright.",
+    "Write a Python function that returns the n-th Fibonacci number, and explain its cost.",
+    "Summarise the causes of the French Revolution in one paragraph.",
+    "Write a short letter to a neighbour, asking them to water the plants for two weeks.",
+    "What are the differences between a list and a tuple in Python? Give examples.",
+)
+"""Five of different kinds, as many as the article's protocol has."""
+
+MOST_BYTES = 16 * 2**20
+
+_MEND = 'UTF-8 text, a prompt a line; in JSON Lines a string, or an object with a "prompt"'
+
+
+def of(run: Run) -> tuple[str, ...]:
+    """The prompts that a profile names to be measured, by default our own."""
+    return tuple(run.prompts) or DEFAULT
+
+
+def asked(given: Iterable[str], file: Path | None, run: Run) -> tuple[str, ...]:
+    """The prompts of a command: those `given` and in its `file`, or else those `of` the profile.
+
+    Raises UserError as `read` does.
+    """
+    texts = (*given, *(read(file) if file else ())) or of(run)
+    for text in texts:
+        if half_characters(text):  # an argument that is not UTF-8
+            raise UserError("is not UTF-8", where="--prompt", mend="use a UTF-8 locale")
+    return texts
+
+
+def read(path: Path) -> tuple[str, ...]:
+    """Return the prompts of a file: one a line, or JSONL with a string or a `prompt` a line.
+
+    Blank lines are passed over. Raises UserError, with the line.
+    """
+    try:
+        text = decoded(read_any(path, MOST_BYTES))
+        if is_json_lines(path):
+            prompts = tuple(_prompt(value, number) for number, value in json_lines(text))
+        else:
+            # Only line feeds end a line: a prompt may hold U+2028 or a form feed.
+            prompts = tuple(line.strip() for line in text.split("\n") if line.strip())
+    except OSError as error:
+        raise UserError(
+            f"cannot read the prompts: {error.strerror or error}", where=str(path)
+        ) from error
+    except Unreadable as error:
+        where = f"{path}:{error.line}" if error.line else str(path)
+        raise UserError(str(error), where=where, mend=_MEND) from error
+    if not prompts:
+        raise UserError("no prompts in it", where=str(path), mend="one prompt a line")
+    return prompts
+
+
+def _prompt(value: Any, number: int) -> str:
+    if isinstance(value, dict):
+        value = value.get("prompt")
+    if not isinstance(value, str) or not value.strip():
+        raise Unreadable("no prompt", number)
+    return value

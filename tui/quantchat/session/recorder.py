@@ -1,0 +1,200 @@
+"""A comparison as it stands, made into a snapshot."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import quantchat
+from quantchat.checkpoints.variant_files import PROMPT_TOKENS, predicted
+from quantchat.common.versions import versions
+from quantchat.session.comparison import Comparison
+from quantchat.session.conversation import Answer, Turn, divergence_point, same_tokenizer
+from quantchat.session.live_variant import LiveVariant
+from quantchat.snapshot.schema import (
+    AnswerRecord,
+    Environment,
+    LoadRecord,
+    MeasurementRecord,
+    RequestRecord,
+    Snapshot,
+    TurnRecord,
+    VariantRecord,
+)
+from quantchat.snapshot.votes import VotingRecord
+from quantchat.system.process_memory import ProcessMemory, complete
+from quantchat.system.sampler import DeviceSampler
+from quantchat.wire.messages import Generate, Ready
+
+_LIBRARIES = (
+    "torch",
+    "transformers",
+    "accelerate",
+    "bitsandbytes",
+    "gptqmodel",
+    "textual",
+    "pydantic",
+    "psutil",
+    "nvidia-ml-py",
+)
+
+
+@dataclass(frozen=True)
+class RecordedTurn:
+    """A turn that a feature had answered, outside of the chat."""
+
+    turn: Turn
+    task: int | None = None
+    """Which of a measurement's prompts it answers, counted from 1."""
+    round: int | None = None
+
+
+def record(
+    comparison: Comparison,
+    sampler: DeviceSampler | None = None,
+    *,
+    more: Sequence[RecordedTurn] = (),
+    measurement: MeasurementRecord | None = None,
+    voting: VotingRecord | None = None,
+) -> Snapshot:
+    """Return `comparison` as it stands now, in the middle of an answer too.
+
+    `sampler` spares opening the driver anew. The turns `more` follow those of the chat; they belong
+    to the `measurement` or the `voting`. Call it on the comparison's own event loop: it reads no
+    file.
+    """
+    sampler = sampler or DeviceSampler()
+    chat = list(comparison.conversation.turns)
+    turns = [*chat, *(one.turn for one in more)]
+    ran = {variant.label: _ran(variant, turns) for variant in comparison.variants}
+    tokens = comparison.generation.max_new_tokens + PROMPT_TOKENS
+    return Snapshot(
+        created=datetime.now().astimezone().isoformat(timespec="seconds"),
+        quantchat=quantchat.__version__,
+        name=comparison.profile.name,
+        profile=comparison.profile.model_dump(),
+        shown=[variant.label for variant in comparison.sides],
+        variants=[_variant(v, ran[v.label], sampler, tokens) for v in comparison.variants],
+        turns=[
+            # By their places: what was asked again has used up a number of the chat's.
+            *(_turn(turn, ran, number=place) for place, turn in enumerate(chat, start=1)),
+            *(_turn(one.turn, ran, one.task, one.round) for one in more),
+        ],
+        measurement=measurement,
+        voting=voting,
+        environment=environment(sampler),
+    )
+
+
+def environment(sampler: DeviceSampler) -> Environment:
+    """The machine and the software, now."""
+    return Environment(
+        python=f"{platform.python_implementation()} {platform.python_version()}",
+        os=platform.platform(),
+        libraries=versions(_LIBRARIES),
+        device=sampler.sample(),
+    )
+
+
+def _ran(variant: LiveVariant, turns: list[Turn]) -> Ready | None:
+    """What the variant runs on; once it is ended, what its newest answer ran on."""
+    answers = (turn.answers.get(variant.label) for turn in reversed(turns))
+    past = (answer.ready for answer in answers if answer is not None and answer.ready)
+    return variant.ready or next(past, None)
+
+
+def _variant(
+    variant: LiveVariant, ran: Ready | None, sampler: DeviceSampler, tokens: int
+) -> VariantRecord:
+    ledger, memory = variant.ledger, _memory(variant, sampler)
+    return VariantRecord(
+        label=variant.label,
+        state=variant.state.value,
+        resolved=ran.resolved if ran else None,
+        load=_load(variant.load_s, ran) if ran else None,
+        note=ran.note if ran else "",
+        ledger=complete(ledger, memory) if ledger and memory else ledger,
+        memory=memory,
+        predicted=predicted(variant.spec, variant.files, ran.resolved, tokens) if ran else None,
+        failure=variant.failure,
+    )
+
+
+def _load(total_s: float, ran: Ready) -> LoadRecord:
+    return LoadRecord(
+        total_s=total_s, import_s=ran.import_s, weights_s=ran.weights_s, warmup_s=ran.warmup_s
+    )
+
+
+def _memory(variant: LiveVariant, sampler: DeviceSampler) -> ProcessMemory | None:
+    if variant.pid is None or variant.ledger is None:
+        return None
+    return sampler.process_memory(variant.pid, variant.ledger)
+
+
+def _turn(
+    turn: Turn,
+    ran: dict[str, Ready | None],
+    task: int | None = None,
+    round_: int | None = None,
+    *,
+    number: int | None = None,
+) -> TurnRecord:
+    return TurnRecord(
+        number=number or turn.number,
+        prompt=turn.prompt,
+        task=task,
+        round=round_,
+        answers=[_answer(answer, ran.get(answer.variant)) for answer in turn.answers.values()],
+        divergence_point=_divergence(turn),
+        parting=turn.parting,
+    )
+
+
+def _divergence(turn: Turn) -> int | None:
+    answers = list(turn.answers.values())[:2]
+    if len(answers) < 2 or not same_tokenizer(*answers):
+        return None
+    return divergence_point(*answers)
+
+
+def _answer(answer: Answer, ran: Ready | None) -> AnswerRecord:
+    resolved = answer.ready.resolved if answer.ready else None
+    return AnswerRecord(
+        variant=answer.variant,
+        order=answer.order,
+        state=answer.state.value,
+        reason=answer.reason,
+        request=_request(answer.request) if answer.request else None,
+        resolved=None if ran and resolved == ran.resolved else resolved,
+        prompt_tokens=answer.prompt_tokens,
+        cached_tokens=answer.cached_tokens,
+        received_ns=answer.received_ns,
+        prefilled_ns=answer.prefilled_ns,
+        ids=list(answer.ids),
+        pieces=list(answer.pieces),
+        thought_pieces=list(answer.thought_pieces),
+        times_ns=list(answer.times_ns),
+        text=answer.text,
+        thoughts=answer.thoughts,
+        thought_tokens=answer.thought_tokens,
+        raw=answer.raw,
+        timing=answer.timing(),
+        ledger=answer.ledger,
+        energy=answer.energy,
+        surprises=list(answer.surprises),
+        failure=answer.failure,
+    )
+
+
+def _request(request: Generate) -> RequestRecord:
+    first = request.messages[0]
+    return RequestRecord(
+        system=first.content if first.role == "system" else "",
+        messages=len(request.messages),
+        sampling=request.sampling,
+        max_new_tokens=request.max_new_tokens,
+        threads=request.threads,
+    )

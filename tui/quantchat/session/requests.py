@@ -1,0 +1,76 @@
+"""What a worker is sent to load and to answer, the same for a chat and for a measurement."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from quantchat.checkpoints.maker import Prepared
+from quantchat.host.limits import usable_cpus
+from quantchat.host.worker_process import interpreter
+from quantchat.profile.model import AnyVariant, Generation, OpenAI
+from quantchat.wire.messages import Generate, Load, Message, Sampling
+from quantchat.wire.redaction import also_secret
+
+
+def load_request(spec: AnyVariant, prepared: Prepared, settings: Generation | None = None) -> Load:
+    """Return the request to load `spec`, of which `prepared` is what the engine loads.
+
+    A server is tried with the sampling of `settings`. The value of its `key_env` is redacted from
+    now on. Raises UserError where an environment that it names is not there.
+    """
+    options = spec.options
+    if isinstance(spec, OpenAI):
+        if spec.key_env:
+            also_secret(spec.key_env)
+        if settings is not None:
+            options["sampling"] = dataclasses.asdict(_sampling(settings))
+    if isinstance(spec, OpenAI) and spec.server is not None:
+        python = interpreter(None, spec.server.env)
+        options["server"]["path"] = python and str(Path(python).parent)
+    return Load(
+        engine=spec.engine,
+        model=prepared.model,
+        revision=prepared.revision,
+        options=options,
+        dtype=spec.dtype,
+        device=spec.device,
+        attention=spec.attention,
+        decode=spec.decode,
+        trust_remote_code=spec.trust_remote_code,
+    )
+
+
+def chat_request(
+    turn: int, messages: list[Message], settings: Generation, *, threads: int, **more: Any
+) -> Generate:
+    """Return the request for `messages` under `settings`; `more` are other fields of Generate."""
+    fields: dict[str, Any] = {"max_new_tokens": settings.max_new_tokens, **more}
+    sampling = _sampling(settings)
+    return Generate(turn=turn, messages=messages, sampling=sampling, threads=threads, **fields)
+
+
+def _sampling(settings: Generation) -> Sampling:
+    return Sampling(
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        top_k=settings.top_k,
+        repetition_penalty=settings.repetition_penalty,
+        seed=settings.seed,
+    )
+
+
+def lone_request(
+    turn: int, prompt: str, settings: Generation, *, threads: int, **more: Any
+) -> Generate:
+    """The same for a prompt that stands alone: nothing was said before it."""
+    messages = [Message("system", settings.system)] if settings.system else []
+    return chat_request(
+        turn, [*messages, Message("user", prompt)], settings, threads=threads, **more
+    )
+
+
+def threads_for(decoding: int) -> int:
+    """CPU threads for each of `decoding` workers at once: more threads than CPUs collapse."""
+    return max(1, usable_cpus() // decoding)

@@ -1,0 +1,174 @@
+"""The columns of a comparison: each side of each run, with what was measured of it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from quantchat.errors import UserError
+from quantchat.snapshot.figures import Held, Sampled
+from quantchat.snapshot.schema import (
+    AnswerRecord,
+    MeasurementRecord,
+    Snapshot,
+    TurnRecord,
+    VariantRecord,
+)
+from quantchat.wire.variant import Ledger, Resolved
+
+
+class TaskKey(NamedTuple):
+    """What makes a task of one run the same as a task of another."""
+
+    prompt: str
+    prompt_tokens: int
+    output_tokens: int
+    again: int
+    """The same task may stand in a plan several times: counted from 0."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A snapshot that holds a measurement, and the file it came from."""
+
+    file: str
+    snapshot: Snapshot
+
+    def __post_init__(self) -> None:
+        if self.snapshot.measurement is None:
+            if self.snapshot.score is not None:
+                raise UserError(
+                    "holds a score and no measurement: the two cannot be compared",
+                    where=self.file,
+                    mend="give scores alone, or measurements alone",
+                )
+            raise UserError(
+                "holds no measurement, only a chat",
+                where=self.file,
+                mend="`quantchat rerun` measures its prompts",
+            )
+        if len(set(self.snapshot.shown)) != 2 or len(self.snapshot.shown) != 2:
+            raise UserError("does not show two variants", where=self.file)
+
+    @property
+    def measurement(self) -> MeasurementRecord:
+        """How it was measured."""
+        assert self.snapshot.measurement is not None  # noqa: S101  # __post_init__ saw to it
+        return self.snapshot.measurement
+
+    @cached_property
+    def tasks(self) -> dict[int, TaskKey]:
+        """Number of each task, as its turns name it, to what it asked."""
+        seen: Counter[tuple[str, int, int]] = Counter()
+        keys = {}
+        for number, task in enumerate(self.measurement.tasks, 1):
+            asked = (task.prompt, task.prompt_tokens, task.output_tokens)
+            keys[number] = TaskKey(*asked, seen[asked])
+            seen[asked] += 1
+        return keys
+
+
+@dataclass(frozen=True)
+class Column:
+    """One variant in one run; `letter` is its name in gates."""
+
+    letter: str
+    number: int
+    """Of the run, counted from 1."""
+    run: Run
+    label: str
+
+    @cached_property
+    def variant(self) -> VariantRecord | None:
+        """What is recorded of the variant itself."""
+        return next((v for v in self.run.snapshot.variants if v.label == self.label), None)
+
+    @cached_property
+    def answers(self) -> dict[tuple[TaskKey, int], AnswerRecord]:
+        """Each measured answer that came to its end, by task and round."""
+        return {
+            (self.run.tasks[turn.task], turn.round): answer
+            for turn in measured_turns(self.run.snapshot)
+            if turn.task in self.run.tasks and turn.round is not None
+            for answer in turn.answers
+            if answer.variant == self.label and answer.state == "done"
+        }
+
+    @property
+    def resolved(self) -> Resolved | None:
+        """What really ran."""
+        if self.variant is not None and self.variant.resolved is not None:
+            return self.variant.resolved
+        return next((answer.resolved for answer in self.answers.values() if answer.resolved), None)
+
+    @property
+    def ledger(self) -> Ledger | None:
+        """The newest memory ledger."""
+        if self.variant is not None and self.variant.ledger is not None:
+            return self.variant.ledger
+        ledgers = [answer.ledger for answer in self.answers.values() if answer.ledger]
+        return ledgers[-1] if ledgers else None
+
+    def samples(self, figure: Sampled) -> dict[tuple[TaskKey, int], float]:
+        """The figure of each answer that has it, by task and round."""
+        read = ((key, figure.read(answer)) for key, answer in self.answers.items())
+        return {key: value for key, value in read if value is not None and value > 0}
+
+    def held(self, figure: Held) -> float | None:
+        """The one figure of the process, or None where it is not known."""
+        return figure.read(self.variant, self.ledger) if self.variant else None
+
+    def settled(self, figure: Held) -> bool:
+        """Whether another process of the same variant would show the same.
+
+        What a GPU's allocators take is repeatable. Resident memory is not: it was seen to differ by
+        half between processes of one variant, with what they happen to have mapped.
+        """
+        memory = self.variant.memory if self.variant else None
+        return figure.exact or (memory is not None and memory.source in ("nvml", "torch"))
+
+    def mean(self, figure: Sampled | Held) -> float | None:
+        """The mean over all answers; of memory, the figure itself."""
+        if isinstance(figure, Held):
+            return self.held(figure)
+        values = list(self.samples(figure).values())
+        return math.fsum(values) / len(values) if values else None
+
+
+def measured_turns(snapshot: Snapshot) -> list[TurnRecord]:
+    """The turns of the measurement, without those of the chat."""
+    return [turn for turn in snapshot.turns if turn.round is not None]
+
+
+def columns(runs: Sequence[Run]) -> list[Column]:
+    """The variants on show of each run, left and right, run by run: a and b, then c and d."""
+    shown = [(n, run, label) for n, run in enumerate(runs, 1) for label in run.snapshot.shown]
+    return [Column(letters(index), *each) for index, each in enumerate(shown)]
+
+
+def between(columns: Sequence[Column]) -> Iterator[tuple[Column, Column]]:
+    """Each column of a later run with that of the first run which has the same variant."""
+    firsts: dict[str, Column] = {}
+    for column in columns:
+        first = firsts.setdefault(column.label, column)
+        if first.number != column.number:
+            yield first, column
+
+
+def within(columns: Sequence[Column]) -> Iterator[tuple[Column, Column]]:
+    """Left and right of each run."""
+    yield from zip(columns[::2], columns[1::2], strict=True)
+
+
+def letters(index: int) -> str:
+    """Name of the column at `index`, as spreadsheets count: a to z, then aa, ab."""
+    name = ""
+    index += 1
+    while index:
+        index, letter = divmod(index - 1, 26)
+        name = chr(ord("a") + letter) + name
+    return name

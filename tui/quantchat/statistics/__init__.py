@@ -1,0 +1,1 @@
+"""Pure computations: latencies, intervals, tests, distances between models."""

@@ -1,0 +1,83 @@
+"""The figures of an answer that grows: a token more costs the same however many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from quantchat.statistics.latency import (
+    SERIES_LIMIT,
+    Percentiles,
+    itl_ms,
+    throughput_series,
+    whole_intervals,
+)
+
+_RECENT = 256
+_SHARE = 16
+"""Values wait to be sorted in until there are so many, or this share of all the others: so each is
+moved a bounded number of times."""
+
+
+class GrowingPercentiles:
+    """Percentiles of all values given so far, exactly those of `Percentiles.of`."""
+
+    def __init__(self) -> None:
+        self._sorted: list[float] = []
+        self._recent: list[float] = []
+
+    def add(self, values: Sequence[float]) -> None:
+        """Take in `values`, in any order."""
+        self._recent.extend(values)
+        self._recent.sort()
+        if len(self._recent) > max(_RECENT, len(self._sorted) // _SHARE):
+            self._sorted += self._recent
+            self._sorted.sort()  # of two sorted runs: one pass
+            self._recent = []
+
+    def now(self) -> Percentiles | None:
+        """The percentiles; None where nothing was given."""
+        return Percentiles.by_rank(len(self._sorted) + len(self._recent), self._ranked)
+
+    def _ranked(self, rank: int) -> float:
+        """The value of `rank`, from 0, in both lists together."""
+        # By bisection: how many of `_recent` are among the first `rank + 1`.
+        low, high = max(0, rank + 1 - len(self._sorted)), min(rank + 1, len(self._recent))
+        while low < high:
+            middle = (low + high) // 2
+            if self._recent[middle] < self._sorted[rank - middle]:
+                low = middle + 1
+            else:
+                high = middle
+        among = rank + 1 - low
+        last = []
+        if low:
+            last.append(self._recent[low - 1])
+        if among:
+            last.append(self._sorted[among - 1])
+        return max(last)
+
+
+class GrowingTiming:
+    """Inter-token latency and throughput series of one answer, whose times are only appended to."""
+
+    def __init__(self, interval_s: float) -> None:
+        """`interval_s` is the interval of the series."""
+        self._interval_s = interval_s
+        self._percentiles = GrowingPercentiles()
+        self._counted = 0
+        self._intervals = 0
+        self.series: list[float] = []
+        """Throughput, tok/s, in each whole interval so far, but for those before the last
+        `SERIES_LIMIT`."""
+
+    def follow(self, times_ns: Sequence[int]) -> Percentiles | None:
+        """Take in what `times_ns` has more than at the last call; the latency's percentiles, ms."""
+        if len(times_ns) > self._counted:
+            self._percentiles.add(itl_ms(times_ns[max(0, self._counted - 1) :]))
+            self._counted = len(times_ns)
+            whole = whole_intervals(times_ns, self._interval_s)
+            first = max(self._intervals, whole - SERIES_LIMIT)
+            self.series += throughput_series(times_ns, self._interval_s, first, whole)
+            del self.series[:-SERIES_LIMIT]
+            self._intervals = whole
+        return self._percentiles.now()

@@ -1,0 +1,330 @@
+"""The GPUs of this machine and what a process holds on them, as NVML tells.
+
+Nothing here raises for a missing driver, a lost GPU or a figure that is not supported: it becomes
+None, with its reason beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+
+from quantchat.system.nvml import (
+    CLOCK_EVENTS,
+    CLOCK_MEMORY,
+    CLOCK_SM,
+    PSTATE_UNKNOWN,
+    TEMPERATURE_GPU,
+    Nvml,
+    load_nvml,
+    reason_of,
+)
+from quantchat.system.visible_gpus import shown_gpus
+
+HOST_PIDS = "NVML lists the host's process ids, which a container cannot tell its own by"
+NOT_LISTED = "NVML does not list the process"
+ZERO = "NVML lists the process with 0 bytes, as some drivers do inside a container"
+NOT_AVAILABLE = "NVML has no memory figure for each process here (as with MIG, WSL or WDDM)"
+
+
+@dataclass(frozen=True)
+class GpuSample:
+    """One GPU, or one MIG instance, at one moment. None: not known, `missing` has the reason.
+
+    Power, temperature and clocks of a MIG instance are its whole board's.
+    """
+
+    index: int
+    """Of the board, in PCI order, as nvidia-smi counts."""
+    uuid: str
+    name: str
+    mig: bool = False
+    memory_used: int | None = None
+    """Bytes, all processes together."""
+    memory_total: int | None = None
+    utilisation: int | None = None
+    """Percent of the last sample period in which a kernel ran."""
+    temperature_c: int | None = None
+    power_w: float | None = None
+    power_limit_w: float | None = None
+    sm_clock_mhz: int | None = None
+    memory_clock_mhz: int | None = None
+    pstate: str | None = None
+    """P0 is the fastest."""
+    throttle: list[str] | None = None
+    """What holds the clocks down; empty where nothing does."""
+    pcie_generation: int | None = None
+    """Of the link now; it falls while the GPU idles. NVML's PCIe throughput is not asked for: each
+    reading of it waits 20 ms."""
+    pcie_width: int | None = None
+    """Lanes of the link now."""
+    processes: list[int] | None = None
+    """Ids of the processes with a compute context; inside a container those of the host."""
+    missing: dict[str, str] = field(default_factory=dict)
+    """Why a figure is None, by its name."""
+
+    @property
+    def memory_free(self) -> int | None:
+        """Bytes that are free."""
+        if self.memory_total is None or self.memory_used is None:
+            return None
+        return self.memory_total - self.memory_used
+
+
+@dataclass(frozen=True)
+class ProcessReading:
+    """Memory of one process as NVML has it: `bytes`, or None with the reason."""
+
+    bytes: int | None
+    reason: str = ""
+
+
+def is_foreign(pid: int) -> bool:
+    """Whether `pid` must be of another pid namespace: there is no such process in our own one.
+
+    In the machine's first namespace nothing is foreign: NVML may list a process that has died.
+    """
+    return not _in_first_pid_namespace() and not psutil.pid_exists(pid)
+
+
+def _in_first_pid_namespace() -> bool:
+    # The kernel gives the first namespace a fixed inode: PROC_PID_INIT_INO, linux/proc_ns.h.
+    try:
+        return Path("/proc/self/ns/pid").stat().st_ino == 0xEFFFFFFC
+    except OSError:
+        return True
+
+
+class Gpus:
+    """The GPUs. NVML is opened at the first question; that it cannot be is remembered."""
+
+    def __init__(
+        self,
+        load: Callable[[], Nvml] = load_nvml,
+        foreign: Callable[[int], bool] = is_foreign,
+    ) -> None:
+        self._load = load
+        self._foreign = foreign
+        self._driver: _Driver | None = None
+        self._reason = ""
+
+    @property
+    def driver(self) -> str | None:
+        """Version of the NVIDIA driver, once NVML is open."""
+        return self._driver.version if self._driver else None
+
+    @property
+    def cuda(self) -> str | None:
+        """Newest CUDA version the driver takes, once NVML is open."""
+        return self._driver.cuda if self._driver else None
+
+    @property
+    def reason(self) -> str:
+        """Why there are no GPUs; empty where there are, and before the first question."""
+        return self._reason
+
+    def sample(self) -> list[GpuSample]:
+        """Each GPU now; empty, with `reason` set, where there is none."""
+        driver = self._opened()
+        return [driver.sample(gpu) for gpu in driver.gpus] if driver else []
+
+    def process_memory(self, *pids: int) -> ProcessReading:
+        """Device memory of the processes `pids`, on all GPUs together."""
+        driver = self._opened()
+        if driver is None or not driver.gpus:
+            return ProcessReading(None, self._reason)
+        listed, refusal = driver.processes()
+        if any(self._foreign(process.pid) for process in listed):
+            # An equal number would be a coincidence, and another's memory.
+            return ProcessReading(None, HOST_PIDS)
+        held = [process.usedGpuMemory for process in listed if process.pid in pids]
+        if not held:
+            return ProcessReading(None, refusal or NOT_LISTED)
+        if None in held:
+            return ProcessReading(None, NOT_AVAILABLE)
+        if 0 in held:
+            return ProcessReading(None, ZERO)
+        return ProcessReading(sum(held))
+
+    def energy_mj(self, number: int) -> int | None:
+        """Energy counter of the GPU that CUDA calls `cuda:number`, millijoules.
+
+        None where it is not known, and for a MIG instance: the counter is its whole board's.
+        """
+        driver = self._opened()
+        shown = shown_gpus(driver.gpus if driver else [])
+        if driver is None or number >= len(shown) or shown[number].mig:
+            return None
+        return driver.energy_mj(shown[number])
+
+    def strangers(self, gpu: GpuSample, own: Collection[int], running: int) -> int:
+        """How many of the processes on `gpu` are not among `own`, of which `running` run on it.
+
+        Where the ids are the host's, all that are more than those. One's own may be on a GPU where
+        it does not run: to ask for its free memory takes a context there.
+        """
+        listed = gpu.processes or []
+        if any(self._foreign(pid) for pid in listed):
+            return max(0, len(listed) - running)
+        return len(set(listed) - set(own))
+
+    def close(self) -> None:
+        """Let go of NVML. Safe to call twice; a later question opens it again."""
+        driver, self._driver, self._reason = self._driver, None, ""
+        if driver is not None:
+            driver.close()
+
+    def _opened(self) -> _Driver | None:
+        if self._driver is None and not self._reason:
+            try:
+                nvml = self._load()
+            except ImportError as error:
+                self._reason = f"nvidia-ml-py cannot be imported: {error}"
+                return None
+            try:
+                nvml.nvmlInit()
+            except nvml.NVMLError as error:
+                self._reason = reason_of(error)
+                return None
+            self._driver = _Driver(nvml)
+            self._reason = self._driver.no_gpu
+        return self._driver
+
+
+@dataclass(frozen=True)
+class _Gpu:
+    """What does not change while the program runs."""
+
+    handle: Any
+    board: Any
+    """Handle of the board: the same, but for a MIG instance."""
+    index: int
+    uuid: str
+    name: str
+    mig: bool
+    power_limit_w: float | None
+
+
+_T = TypeVar("_T")
+
+
+class _Driver:
+    """NVML, open, with the GPUs it has."""
+
+    def __init__(self, nvml: Nvml) -> None:
+        self._nvml = nvml
+        missing: dict[str, str] = {}
+        self.version = self._ask(missing, "version", nvml.nvmlSystemGetDriverVersion)
+        cuda = self._ask(missing, "cuda", nvml.nvmlSystemGetCudaDriverVersion_v2)
+        self.cuda = None if cuda is None else f"{cuda // 1000}.{cuda % 1000 // 10}"
+        self.gpus: list[_Gpu] = []
+        for index in range(self._ask(missing, "gpus", nvml.nvmlDeviceGetCount) or 0):
+            board = self._ask(missing, "gpus", nvml.nvmlDeviceGetHandleByIndex, index)
+            if board is not None:
+                instances = self._mig_instances(board)
+                for handle in instances or [board]:
+                    self.gpus.append(self._describe(handle, board, index, bool(instances)))
+        self.no_gpu = "" if self.gpus else missing.get("gpus", "the NVIDIA driver finds no GPU")
+        """Why there is none."""
+
+    def close(self) -> None:
+        self._ask({}, "shutdown", self._nvml.nvmlShutdown)
+
+    def sample(self, gpu: _Gpu) -> GpuSample:
+        nvml = self._nvml
+        missing: dict[str, str] = {}
+
+        def ask(name: str, function: Callable[..., _T], *arguments: Any) -> _T | None:
+            return self._ask(missing, name, function, *arguments)
+
+        memory = ask("memory_used", nvml.nvmlDeviceGetMemoryInfo, gpu.handle, nvml.nvmlMemory_v2)
+        rates = ask("utilisation", nvml.nvmlDeviceGetUtilizationRates, gpu.handle)
+        temperature = ask(
+            "temperature_c", nvml.nvmlDeviceGetTemperature, gpu.board, TEMPERATURE_GPU
+        )
+        power_mw = ask("power_w", nvml.nvmlDeviceGetPowerUsage, gpu.board)
+        sm_clock = ask("sm_clock_mhz", nvml.nvmlDeviceGetClockInfo, gpu.board, CLOCK_SM)
+        memory_clock = ask("memory_clock_mhz", nvml.nvmlDeviceGetClockInfo, gpu.board, CLOCK_MEMORY)
+        pstate = ask("pstate", nvml.nvmlDeviceGetPerformanceState, gpu.board)
+        events = ask("throttle", nvml.nvmlDeviceGetCurrentClocksEventReasons, gpu.board)
+        processes = ask("processes", nvml.nvmlDeviceGetComputeRunningProcesses, gpu.handle)
+        return GpuSample(
+            index=gpu.index,
+            uuid=gpu.uuid,
+            name=gpu.name,
+            mig=gpu.mig,
+            memory_used=None if memory is None else memory.used,
+            memory_total=None if memory is None else memory.total,
+            utilisation=None if rates is None else rates.gpu,
+            temperature_c=temperature,
+            power_w=_from_milli(power_mw),
+            power_limit_w=gpu.power_limit_w,
+            sm_clock_mhz=sm_clock,
+            memory_clock_mhz=memory_clock,
+            pstate=None if pstate in (None, PSTATE_UNKNOWN) else f"P{pstate}",
+            throttle=None
+            if events is None
+            else [n for bit, n in CLOCK_EVENTS.items() if events & bit],
+            pcie_generation=ask(
+                "pcie_generation", nvml.nvmlDeviceGetCurrPcieLinkGeneration, gpu.board
+            ),
+            pcie_width=ask("pcie_width", nvml.nvmlDeviceGetCurrPcieLinkWidth, gpu.board),
+            processes=None if processes is None else sorted({one.pid for one in processes}),
+            missing=missing,
+        )
+
+    def energy_mj(self, gpu: _Gpu) -> int | None:
+        return self._ask({}, "energy", self._nvml.nvmlDeviceGetTotalEnergyConsumption, gpu.board)
+
+    def processes(self) -> tuple[list[Any], str]:
+        """Every compute process on any GPU, and why a GPU's are not among them, if so."""
+        missing: dict[str, str] = {}
+        found: list[Any] = []
+        for gpu in self.gpus:
+            function = self._nvml.nvmlDeviceGetComputeRunningProcesses
+            found += self._ask(missing, "processes", function, gpu.handle) or []
+        return found, missing.get("processes", "")
+
+    def _mig_instances(self, board: Any) -> list[Any]:
+        nvml = self._nvml
+        mode = self._ask({}, "mode", nvml.nvmlDeviceGetMigMode, board)
+        if not mode or not mode[0]:
+            return []
+        most = self._ask({}, "count", nvml.nvmlDeviceGetMaxMigDeviceCount, board) or 0
+        handles = [
+            self._ask({}, "handle", nvml.nvmlDeviceGetMigDeviceHandleByIndex, board, index)
+            for index in range(most)
+        ]
+        return [handle for handle in handles if handle is not None]
+
+    def _describe(self, handle: Any, board: Any, index: int, mig: bool) -> _Gpu:
+        nvml = self._nvml
+        return _Gpu(
+            handle=handle,
+            board=board,
+            index=index,
+            uuid=self._ask({}, "uuid", nvml.nvmlDeviceGetUUID, handle) or "",
+            name=self._ask({}, "name", nvml.nvmlDeviceGetName, handle) or f"GPU {index}",
+            mig=mig,
+            power_limit_w=_from_milli(
+                self._ask({}, "limit", nvml.nvmlDeviceGetEnforcedPowerLimit, board)
+            ),
+        )
+
+    def _ask(
+        self, missing: dict[str, str], name: str, function: Callable[..., _T], *arguments: Any
+    ) -> _T | None:
+        """Call `function`; where NVML refuses, None, and the reason goes to `missing[name]`."""
+        try:
+            return function(*arguments)
+        except (self._nvml.NVMLError, self._nvml.NVMLLibraryMismatchError) as error:
+            missing[name] = reason_of(error)
+            return None
+
+
+def _from_milli(value: int | None) -> float | None:
+    return None if value is None else value / 1000

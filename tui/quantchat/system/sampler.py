@@ -1,0 +1,93 @@
+"""The sampler: GPUs, processor and memory at one moment, cheap enough for twice a second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from quantchat.system.gpus import Gpus, GpuSample
+from quantchat.system.host import Host, HostSample, ProcessTree
+from quantchat.system.process_memory import ProcessMemory, gpu_memory, on_gpu, resident_memory
+from quantchat.wire.variant import SERVER, STARTED_SERVER, Ledger
+
+
+@dataclass(frozen=True)
+class DeviceSample:
+    """The machine at one moment."""
+
+    at_s: float
+    """This process' monotonic clock, seconds."""
+    host: HostSample
+    gpus: list[GpuSample]
+    no_gpu: str = ""
+    """Why `gpus` is empty."""
+    driver: str | None = None
+    """Version of the NVIDIA driver."""
+    cuda: str | None = None
+    """Newest CUDA version that driver takes."""
+
+
+class DeviceSampler:
+    """Samples the machine. Made at once; the first sample opens the driver, which may take seconds.
+
+    May be called from any thread, from one at a time.
+    """
+
+    def __init__(self, gpus: Gpus | None = None) -> None:
+        self._gpus = gpus or Gpus()
+        self._host = Host()
+        self._trees: dict[int, ProcessTree] = {}
+
+    def sample(self) -> DeviceSample:
+        """The machine now."""
+        gpus = self._gpus.sample()
+        return DeviceSample(
+            at_s=time.monotonic(),
+            host=self._host.sample(),
+            gpus=gpus,
+            no_gpu=self._gpus.reason,
+            driver=self._gpus.driver,
+            cuda=self._gpus.cuda,
+        )
+
+    def process_memory(self, pid: int, ledger: Ledger) -> ProcessMemory:
+        """What the worker `pid` holds, where its `ledger` says it runs (see `gpu_memory`)."""
+        if ledger.device == SERVER:
+            return ProcessMemory(None, "unknown", "the server does not tell what it holds")
+        if on_gpu(ledger):
+            return gpu_memory(self._gpus.process_memory(pid), ledger)
+        tree = self._trees.setdefault(pid, ProcessTree(pid))
+        resident = tree.resident()
+        if resident is None:
+            del self._trees[pid]
+        elif ledger.device == STARTED_SERVER:
+            held = self._gpus.process_memory(*tree.pids)
+            if held.bytes:
+                return ProcessMemory(held.bytes, "nvml")
+        return resident_memory(resident)
+
+    def energy_mj(self, *devices: str) -> int | None:
+        """Energy counters of a worker's `devices` together, millijoules; None if one has none."""
+        found = [self._energy_mj(device) for device in devices]
+        known = [energy for energy in found if energy is not None]
+        return sum(known) if found and len(known) == len(found) else None
+
+    def _energy_mj(self, device: str) -> int | None:
+        kind, _, number = device.partition(":")
+        return self._gpus.energy_mj(int(number or 0)) if kind == "cuda" else None
+
+    def family(self, pid: int) -> set[int]:
+        """`pid` and the processes that it has started, as they were last seen."""
+        tree = self._trees.setdefault(pid, ProcessTree(pid))
+        if tree.resident() is None:
+            del self._trees[pid]
+        return {pid, *tree.pids}
+
+    def strangers(self, gpu: GpuSample, own: Collection[int], running: int) -> int:
+        """How many processes are on `gpu` beside `own` (see `Gpus.strangers`)."""
+        return self._gpus.strangers(gpu, own, running)
+
+    def close(self) -> None:
+        """Let go of the driver. Safe to call twice."""
+        self._gpus.close()

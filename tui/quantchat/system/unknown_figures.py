@@ -1,0 +1,43 @@
+"""Why a figure is shown as "–"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from quantchat.system.process_memory import SOURCES, ProcessMemory
+from quantchat.system.sampler import DeviceSample
+
+_NAMES = {
+    "memory_used": "memory",
+    "utilisation": "utilisation",
+    "temperature_c": "temperature",
+    "power_w": "power",
+    "sm_clock_mhz": "SM clock",
+    "memory_clock_mhz": "memory clock",
+    "pstate": "performance state",
+    "throttle": "throttling",
+    "pcie_generation": "PCIe generation",
+    "pcie_width": "PCIe width",
+    "processes": "processes",
+}
+
+
+def unknown_figures(
+    device: DeviceSample, workers: Iterable[tuple[str, ProcessMemory | None]]
+) -> list[tuple[str, str]]:
+    """What the machine does not tell, and why: pairs of whose figure it is and the reason.
+
+    `workers` are the variants' labels with their memory, None for a worker that is not running. A
+    figure that is not the best there could be is among them too: it says what stands in for it.
+    """
+    rows = [("GPU", device.no_gpu)] if device.no_gpu else []
+    for gpu in device.gpus:
+        for reason in dict.fromkeys(gpu.missing.values()):
+            names = [_NAMES.get(name, name) for name, why in gpu.missing.items() if why == reason]
+            rows.append((f"GPU {gpu.index}", f"{', '.join(names)}: {reason}"))
+    for label, memory in workers:
+        if memory is None:
+            rows.append(("memory", f"{label}: no worker is running"))
+        elif memory.reason:
+            rows.append(("memory", f"{label}: {SOURCES[memory.source]}: {memory.reason}"))
+    return rows

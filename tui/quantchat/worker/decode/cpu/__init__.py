@@ -1,0 +1,1 @@
+"""Decoding on a CPU: kernels called directly, weights fused, a Llama step written out."""

@@ -1,0 +1,286 @@
+"""Linear layers on the CPU by direct calls of the kernels that their own `forward` ends in.
+
+What lies between a layer's `forward` and its kernel (checks, casts, autograd, reshapes) costs more
+than the product itself where one row is multiplied. A `Product` takes one layer, or several that
+read the same input (query, key and value; gate and up) as one matrix. The weights stay as the
+library packed them: fused, their rows lie in one block and each layer keeps a view of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch.nn import functional
+
+from quantchat.worker.decode.cpu import int4_unpack
+from quantchat.worker.memory import is_subclass
+
+_ROWS = 8
+"""From this many rows on a product is worth a conversion of its weights to float32."""
+
+_UNFOLD_ROWS = 256
+"""From this many rows on a product is worth unfolding torch's packed 4-bit weights."""
+
+_SLAB = 2**20
+"""Weights unfolded at a time: what is multiplied at once must not have left the cache."""
+
+_BLOCK = 64
+"""Output rows that the packed 4-bit layouts keep together; what is fused is a multiple of it."""
+
+_NATIVE_BF16 = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+"""Whether the processor multiplies bfloat16 fast; without it float32 is several times faster."""
+
+
+_OURS = "_quantchat"
+"""Attribute of a `forward` that was put on a layer here, and not by a library."""
+
+
+class Product(Protocol):
+    """The product of rows with a weight."""
+
+    def __call__(self, rows: Any) -> Any:
+        """`rows`, (n, in), times the weight: (n, out), in the rows' dtype."""
+
+
+def product(layers: Sequence[Any]) -> Product | None:
+    """The product of all `layers` side by side; None where there is no direct call for them.
+
+    With several layers their weights are moved into one block, which they go on seeing. Call it
+    after a first forward pass: kernels repack their weights there.
+    """
+    first = layers[0]
+    if any(type(layer) is not type(first) or layer.training for layer in layers):
+        return None
+    if any(adapted(layer) or computed_elsewhere(layer) for layer in layers):
+        return None
+    if type(first) is torch.nn.Linear:
+        return _Dense(layers)
+    name = type(first).__name__
+    if name == "TorchAtenLinear":
+        return _Int4.of(layers)
+    if name in ("Linear4bit", "LinearNF4", "LinearFP4"):
+        return _packed_4bit(layers) or _Unpacked4Bit.of(layers)
+    return None
+
+
+def adapted(module: Any) -> bool:
+    """Whether `module` is an adapter's: PEFT's wrappers show the weights they wrap as their own."""
+    return hasattr(module, "base_layer")
+
+
+def computed_elsewhere(layer: Any) -> bool:
+    """Whether a library computes `layer` in its own way, whatever its class says.
+
+    torchao puts a tensor subclass in the place of the weight; compressed-tensors and accelerate put
+    a `forward` of their own on the module.
+    """
+    own = vars(layer).get("forward")
+    return is_subclass(getattr(layer, "weight", None)) or not (own is None or hasattr(own, _OURS))
+
+
+class _Dense:
+    def __init__(self, layers: Sequence[Any]) -> None:
+        self._weight = _joined([layer.weight.data for layer in layers])
+        _share(layers, "weight", self._weight, [layer.out_features for layer in layers])
+        self._bias = _bias(layers)
+        self._widen = self._weight.dtype is torch.bfloat16 and not _NATIVE_BF16
+        # oneDNN's product of one row is slower than the plain one where bf16 is native.
+        self._plain = _NATIVE_BF16 and self._bias is None
+
+    def __call__(self, rows: Any) -> Any:
+        if self._plain and rows.shape[0] == 1:
+            return torch.mv(self._weight, rows[0]).unsqueeze(0)
+        if self._widen and rows.shape[0] >= _ROWS:
+            bias = None if self._bias is None else self._bias.float()
+            return functional.linear(rows.float(), self._weight.float(), bias).to(rows.dtype)
+        return functional.linear(rows, self._weight, self._bias)
+
+
+class _Int4:
+    """GPTQModel's `TorchAtenLinear`: torch's own 4-bit product."""
+
+    def __init__(self, layers: Sequence[Any]) -> None:
+        first = layers[0]
+        self._weight = _joined([layer.qweight for layer in layers])
+        scales = [layer.scales_and_zeros for layer in layers]
+        self._scales = scales[0] if len(layers) == 1 else torch.cat(scales, dim=1).contiguous()
+        widths = [layer.out_features for layer in layers]
+        _share(layers, "qweight", self._weight, widths)
+        _share(layers, "scales_and_zeros", self._scales, widths, dim=1)
+        self._group = first.group_size
+        order = first.ret_idx.long()
+        in_order = torch.equal(order, torch.arange(len(order)))
+        self._order = None if in_order else order
+        self._bias = _bias(layers)
+        self._width = int4_unpack.int4_width(self._weight, self._scales, self._group)
+
+    @classmethod
+    def of(cls, layers: Sequence[Any]) -> Product | None:
+        first = layers[0]
+        fits = all(
+            layer.linear_mode == "inference"
+            and layer.adapter is None
+            and layer.group_size == first.group_size
+            and torch.equal(layer.ret_idx, first.ret_idx)
+            and (len(layers) == 1 or layer.out_features % _BLOCK == 0)
+            for layer in layers
+        )
+        return cls(layers) if fits else None
+
+    def __call__(self, rows: Any) -> Any:
+        dtype = rows.dtype
+        if self._order is not None:
+            rows = rows.index_select(1, self._order)
+        rows = rows.to(torch.bfloat16).contiguous()
+        if self._width and _NATIVE_BF16 and rows.shape[0] >= _UNFOLD_ROWS:
+            out = self._unfolded(rows)
+        else:
+            out = torch.ops.aten._weight_int4pack_mm_for_cpu(
+                rows, self._weight, self._group, self._scales
+            )
+        out = out.to(dtype)
+        return out if self._bias is None else out.add_(self._bias)
+
+    def _unfolded(self, rows: Any) -> Any:
+        out = rows.new_empty((rows.shape[0], self._weight.shape[0]))
+        slab = max(_BLOCK, _SLAB // rows.shape[1] // _BLOCK * _BLOCK)
+        for start in range(0, out.shape[1], slab):
+            part = slice(start, start + slab)
+            weight = int4_unpack.int4(
+                self._weight[part], self._scales[:, part], self._group, self._width
+            )
+            out[:, part] = rows @ weight
+        return out
+
+
+class _Packed4Bit:
+    """bitsandbytes' 4-bit product for AVX512-BF16, over weights it has repacked."""
+
+    def __init__(self, layers: Sequence[Any]) -> None:
+        states = [layer.weight.quant_state for layer in layers]
+        widths = [state.shape[0] for state in states]
+        self._shape = [sum(widths), states[0].shape[1]]
+        self._weight = _joined([layer.weight.data for layer in layers])
+        _share(layers, "weight", self._weight, widths)
+        absmax = [state.absmax for state in states]
+        self._absmax = absmax[0] if len(layers) == 1 else torch.cat(absmax, dim=1).contiguous()
+        _share(states, "absmax", self._absmax, widths, dim=1)
+        self._code, self._blocksize = states[0].code, states[0].blocksize
+        self._bias = _bias(layers)
+
+    def __call__(self, rows: Any) -> Any:
+        out = torch.ops.bitsandbytes.gemv_4bit.default(
+            rows.contiguous(), self._weight, self._shape, self._absmax, self._code, self._blocksize
+        )
+        return out if self._bias is None else out.add_(self._bias)
+
+
+def _packed_4bit(layers: Sequence[Any]) -> Product | None:
+    states = [layer.weight.quant_state for layer in layers]
+    fits = all(
+        getattr(state, "packing_format_for_cpu", False)
+        and not state.nested
+        and state.blocksize == states[0].blocksize
+        and (len(layers) == 1 or state.shape[0] % _BLOCK == 0)
+        for state in states
+    )
+    return _Packed4Bit(layers) if fits else None
+
+
+class _Unpacked4Bit:
+    """bitsandbytes without AVX512-BF16: it unfolds the weight for each product.
+
+    So does this, but to float32: that is less than half the work where bfloat16 is not native, and
+    the product is faster too.
+    """
+
+    def __init__(self, layer: Any) -> None:
+        self._layer = layer
+        self._bias = _bias([layer])
+        self._dtype = torch.bfloat16 if _NATIVE_BF16 else torch.float32
+
+    @classmethod
+    def of(cls, layers: Sequence[Any]) -> Product | None:
+        state = layers[0].weight.quant_state
+        packed = getattr(state, "packing_format_for_cpu", False)
+        return None if len(layers) > 1 or packed else cls(layers[0])
+
+    def __call__(self, rows: Any) -> Any:
+        weight = self._layer.weight
+        state = weight.quant_state
+        absmax = state.absmax
+        if state.nested:
+            inner = state.state2
+            absmax = state.offset + torch.ops.bitsandbytes.dequantize_blockwise(
+                absmax, inner.absmax, inner.code, inner.blocksize, torch.float32
+            )
+        matrix = torch.ops.bitsandbytes.dequantize_4bit(
+            weight.data, absmax, state.blocksize, state.quant_type, state.shape, self._dtype
+        )
+        out = functional.linear(rows.to(self._dtype), matrix).to(rows.dtype)
+        return out if self._bias is None else out.add_(self._bias)
+
+
+# ------------------------------------------------------------ weights side by side
+
+
+def _joined(weights: list[Any]) -> Any:
+    return weights[0] if len(weights) == 1 else torch.cat(weights).contiguous()
+
+
+def _share(
+    holders: Sequence[Any], name: str, block: Any, widths: list[int], *, dim: int = 0
+) -> None:
+    """Let each of `holders` see its part of `block` as `name`, in place of a copy of its own."""
+    if len(holders) == 1:
+        return
+    for holder, part in zip(holders, block.split(widths, dim=dim), strict=True):
+        old = getattr(holder, name)
+        if isinstance(old, torch.nn.Parameter):
+            old.data = part
+        else:
+            setattr(holder, name, part)
+
+
+def _bias(layers: Sequence[Any]) -> Any:
+    """The biases side by side; None where there is none."""
+    if all(layer.bias is None for layer in layers):
+        return None
+    dtype = next(layer.bias.dtype for layer in layers if layer.bias is not None)
+    return torch.cat(
+        [
+            torch.zeros(layer.out_features, dtype=dtype) if layer.bias is None else layer.bias.data
+            for layer in layers
+        ]
+    )
+
+
+# ------------------------------------------------------------ in a model of any architecture
+
+
+def call_directly(model: Any) -> int:
+    """Have each linear layer of `model` call its kernel directly; return how many now do."""
+    count = 0
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Module) and (direct := product([layer])) is not None:
+            layer.forward = _reshaped(direct)
+            count += 1
+    return count
+
+
+def call_as_before(model: Any) -> None:
+    """Undo `call_directly`."""
+    for layer in model.modules():
+        if hasattr(vars(layer).get("forward"), _OURS):
+            del layer.forward
+
+
+def _reshaped(direct: Product) -> Any:
+    def forward(x: Any) -> Any:
+        out = direct(x.reshape(-1, x.shape[-1]))
+        return out.view(*x.shape[:-1], out.shape[-1])
+
+    setattr(forward, _OURS, True)
+    return forward

@@ -1,0 +1,191 @@
+"""transformers' own `generate`, as it comes: what the other loops are compared with.
+
+A long prompt is computed in pieces of the same length as in the other loops, by its own option
+`prefill_chunk_size`: in one piece nothing could stop it for seconds on a CPU.
+
+It runs in the thread of its caller. The usual way to watch it, a thread of its own behind a
+streamer's queue, has two threads run torch and halves its speed on a CPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from packaging.version import Version
+from transformers import GenerationConfig, __version__
+from transformers.generation.streamers import BaseStreamer
+
+from quantchat.wire.messages import Sampling
+from quantchat.worker.decode.blocks import before_each_block
+from quantchat.worker.decode.cache_rules import ORDINARY, CacheRules
+from quantchat.worker.decode.caches import cache_parameter, can_roll_back, plain_cache
+from quantchat.worker.decode.loop import common_prefix
+from quantchat.worker.decode.native_loop import CHUNK
+from quantchat.worker.decode.steps.eager import release
+from quantchat.worker.decode.turn import Turn
+from quantchat.worker.memory import kv_cache_bytes
+
+PIECES_AFTER_A_CACHE = Version(__version__) >= Version("5.21")
+"""Older ones, the last for Python 3.10, cut the whole prompt, and compute again what is cached."""
+
+_NO_TOKEN = -1
+"""An end token that no model says. None would mean the model's own."""
+
+
+class PlainLoop:
+    """Decodes with `model.generate`: the prompt, then a token at a time."""
+
+    def __init__(self, model: Any, device: Any, rules: CacheRules = ORDINARY) -> None:
+        self._model = model
+        self._rules = rules
+        """What the cache can be used for: one of states alone (Mamba 2) cannot tell how many tokens
+        it holds, which `generate` asks where it goes on from one."""
+        self._named = cache_parameter(model)
+        self._device = device
+        self._ids: list[int] = []
+        self._cache = plain_cache(model.config)
+        try:
+            self._cache.get_seq_length()
+        except ValueError:
+            self._rules = replace(rules, pieces=False)
+
+    def rewind(self, prompt: list[int]) -> int:
+        """Keep of the cache what `prompt` begins with; return how many tokens that is."""
+        same = common_prefix(self._ids, prompt)
+        surplus = len(self._ids) - same
+        kept = self._rules.keeps(len(self._ids), same, len(prompt))
+        if not kept or (surplus and not can_roll_back(self._cache)):
+            self.forget()
+        elif surplus:
+            self._cache.crop(-surplus)
+            del self._ids[same:]
+        return len(self._ids)
+
+    def answer(self, prompt: list[int], turn: Turn) -> str:
+        """Answer `prompt` after what is cached of it; return why it ended."""
+        new = len(prompt) - len(self._ids)
+        in_pieces = (
+            new > CHUNK
+            and (PIECES_AFTER_A_CACHE or not self._ids)
+            and self._rules.continues(len(self._ids), len(prompt))
+        )
+        listener = _Listener(turn, new)
+        settings = _settings(
+            turn.sampling, turn.most, turn.end_tokens, CHUNK if in_pieces else None
+        )
+        torch.manual_seed(turn.sampling.seed)
+        try:
+            with _interruptible(self._model, turn, listener):
+                self._generate(prompt, settings, streamer=listener, **{self._named: self._cache})
+        except _Stopped:
+            if not listener.said:
+                self.forget()  # layers before the stop have tokens that those after it lack
+                return "stop"
+            listener.reason = "stop"
+        self._remember([*prompt, *listener.said])
+        return listener.reason
+
+    def _remember(self, ids: list[int]) -> None:
+        """Note that the cache holds `ids`: without the last one, which is said and not computed."""
+        if not self._rules.pieces:
+            return  # nothing goes on from it, and a recurrent cache cannot tell how long it is
+        surplus = self._cache.get_seq_length() - len(ids)
+        if surplus > 0:  # a GPU is a step ahead of what was heard
+            self._cache.crop(-surplus)
+        self._ids = ids[: self._cache.get_seq_length()]
+
+    def warm_up(self, prompt: list[int], steps: int) -> None:
+        """Answer `prompt` with `steps` tokens that nobody hears."""
+        self._generate(prompt, _settings(Sampling(), steps, frozenset()))
+
+    def _generate(self, prompt: list[int], settings: GenerationConfig, **more: Any) -> None:
+        """Run `generate` by `settings` alone: it takes what they leave open from the checkpoint."""
+        ids = torch.tensor([prompt], device=self._device)
+        wishes, self._model.generation_config = self._model.generation_config, settings
+        try:
+            with torch.inference_mode():
+                self._model.generate(
+                    input_ids=ids,
+                    attention_mask=torch.ones_like(ids),
+                    generation_config=settings,
+                    **more,
+                )
+        finally:
+            self._model.generation_config = wishes
+
+    def forget(self) -> None:
+        """Drop the KV cache and give its memory back."""
+        self._ids = []
+        self._cache = plain_cache(self._model.config)
+        release(self._device)
+
+    def kv_bytes(self) -> int:
+        """Bytes of the KV cache, which is as long as what it holds."""
+        return kv_cache_bytes(self._cache)
+
+
+def _settings(
+    sampling: Sampling, most: int, end_tokens: frozenset[int], chunk: int | None = None
+) -> GenerationConfig:
+    chosen = (
+        {
+            "do_sample": True,
+            "temperature": sampling.temperature,
+            "top_k": sampling.top_k,
+            "top_p": sampling.top_p,
+        }
+        if sampling.temperature
+        else {"do_sample": False}
+    )
+    return GenerationConfig(
+        max_new_tokens=most,
+        repetition_penalty=sampling.repetition_penalty,
+        eos_token_id=sorted(end_tokens) or [_NO_TOKEN],
+        pad_token_id=0,
+        use_cache=True,
+        prefill_chunk_size=chunk,
+        **chosen,
+    )
+
+
+class _Listener(BaseStreamer):  # type: ignore[misc]
+    """Hears each token in the loop's own thread, at the moment it is known."""
+
+    def __init__(self, turn: Turn, to_prefill: int) -> None:
+        self._turn = turn
+        self._to_prefill = to_prefill
+        self._has_prompt = False
+        self.said: list[int] = []
+        """Tokens that were chosen, an end token among them."""
+        self.reason = "length"
+
+    def put(self, value: Any) -> None:
+        if not self._has_prompt:
+            self._has_prompt = True
+            return
+        if not self.said:
+            self._turn.prefilled(self._to_prefill, self._to_prefill)
+        self.said.append(int(value.item()))
+        if not self._turn.heard(self.said[-1]):
+            self.reason = "eos"
+        elif self._turn.stopped:
+            raise _Stopped  # a stopping criterion is asked before the token is told
+
+    def end(self) -> None:
+        pass
+
+
+class _Stopped(Exception):
+    """Leaves `generate`."""
+
+
+def _interruptible(model: Any, turn: Turn, listener: _Listener) -> Any:
+    """Look for a stop before each of the model's blocks while the prompt is computed."""
+
+    def look() -> None:
+        if not listener.said and turn.stopped:
+            raise _Stopped
+
+    return before_each_block(model, look)

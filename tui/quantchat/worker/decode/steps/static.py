@@ -1,0 +1,111 @@
+"""A decode step whose every size and address is fixed: what can be compiled or captured.
+
+The token, its position and the KV cache lie in buffers; the position says where the token goes
+and how far attention may look. Prefill stays eager.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from quantchat.common.memory_rules import bucket
+from quantchat.worker.decode.growing_cache import GrowingLayer
+from quantchat.worker.decode.steps import Stopped
+from quantchat.worker.decode.steps.eager import EagerStep
+from quantchat.worker.failures import Refused
+from quantchat.worker.model.devices import gpus_of
+
+
+class SlotStep(EagerStep):
+    """The fixed step, run as it is. `CompiledStep` and `GraphStep` make it fast.
+
+    Raises Refused for a model whose cache or attention does not allow it.
+    """
+
+    def __init__(self, model: Any, name: str) -> None:
+        super().__init__(model, name)
+        config = model.config
+        if len(gpus_of(model)) > 1:
+            _refuse(name, "the weights lie on several GPUs")
+        if not all(isinstance(layer, GrowingLayer) for layer in self.cache.layers):
+            _refuse(name, "the model has sliding windows or recurrent states")
+        if not self.cache.layers or config._attn_implementation != "sdpa":
+            _refuse(name, f"its attention is {config._attn_implementation}, not sdpa")
+        self._token = torch.zeros((1, 1), dtype=torch.long, device=model.device)
+        self._position = torch.zeros((1,), dtype=torch.long, device=model.device)
+        self._buffers: list[tuple[int, int]] = []
+        """Address and length of each layer's keys at the last step; the values move with them."""
+
+    def run(self, tokens: Any, stopped: Stopped | None = None) -> Any:
+        """Append `tokens`, ids of shape (1, n); return the last one's logits, (1, vocabulary)."""
+        layers = self.cache.layers
+        length = layers[0].length
+        if tokens.shape[1] > 1 or not layers[0].is_initialized:
+            return super().run(tokens, stopped)
+        with torch.inference_mode():
+            for layer in layers:
+                layer.reserve(length + 1)
+            self._look_for_moves()
+            self._token.copy_(tokens)
+            self._position.fill_(length)
+            with self._slots():
+                logits = self._decode(bucket(length + 1))
+        for layer in layers:
+            layer.length = length + 1
+        self._length = length + 1
+        return logits
+
+    @contextlib.contextmanager
+    def _slots(self) -> Iterator[None]:
+        """Have the cache's layers write to the place that `_position` holds."""
+        for layer in self.cache.layers:
+            layer.slot = self._position
+        try:
+            yield
+        finally:
+            for layer in self.cache.layers:
+                layer.slot = None
+
+    def _decode(self, window: int) -> Any:
+        """The step over the first `window` places of the cache."""
+        for layer in self.cache.layers:
+            layer.window = window
+        places = torch.arange(window, device=self._position.device)
+        return self._forward(places)
+
+    def _look_for_moves(self) -> None:
+        """Call `_moved` if the buffers are others than at the last look.
+
+        Not only a step moves them: a prompt may outgrow them, or memory run out midway.
+        """
+        layers = self.cache.layers
+        buffers = [(layer.keys.data_ptr(), layer.keys.shape[-2]) for layer in layers]
+        if buffers != self._buffers:
+            self._moved()
+            self._buffers = buffers
+
+    def _moved(self) -> None:
+        """The cache's buffers lie elsewhere than at the last step, or are longer."""
+
+    def _forward(self, places: Any) -> Any:
+        # Added to the scores, and in their dtype: a mask of booleans is turned into this in each
+        # layer, by three kernels.
+        mask = torch.zeros(places.shape, dtype=self._model.dtype, device=places.device)
+        mask = mask.masked_fill(places > self._position, float("-inf"))
+        output = self._model(
+            input_ids=self._token,
+            attention_mask=mask.view(1, 1, 1, -1),
+            position_ids=self._position.unsqueeze(0),
+            **{self._cache_parameter: self.cache},
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return output.logits[:, -1]
+
+
+def _refuse(name: str, why: str) -> None:
+    raise Refused("unsupported", f'decode = "{name}" is not possible: {why}', 'use decode = "auto"')

@@ -1,0 +1,93 @@
+"""GPTQ through auto-gptq 0.7.1, the library of that name: archived, and tied to transformers 4."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from quantchat.wire.messages import Load
+from quantchat.worker.failures import Refused
+from quantchat.worker.model.devices import device_for
+from quantchat.worker.model.loaded import Loaded
+from quantchat.worker.model.pickles import refuse_pickled
+from quantchat.worker.model.tokenizer import fast_tokenizer
+
+_KERNELS: dict[str, dict[str, bool]] = {
+    "auto": {},
+    "cuda": {"disable_exllama": True, "disable_exllamav2": True},
+    "exllama": {"disable_exllama": False, "disable_exllamav2": True},
+    "exllama_v2": {"disable_exllamav2": False},
+    "marlin": {"use_marlin": True},
+    "triton": {"use_triton": True},
+}
+
+
+def load(command: Load, stage: Callable[[str], None]) -> Loaded:
+    """Load a GPTQ checkpoint from safetensors.
+
+    `options`: `kernel`, a key of `_KERNELS`. Raises Refused for what auto-gptq does not do.
+    """
+    import torch
+
+    try:
+        from auto_gptq import AutoGPTQForCausalLM
+    except ImportError as error:
+        raise Refused(
+            "missing_library",
+            f"auto-gptq cannot be imported here: {error}",
+            'name an interpreter that has it beside transformers 4: python = "…"',
+        ) from error
+
+    device = device_for(command)
+    # Its kernels multiply in the activations' dtype and know no bfloat16; float16 is slow on a CPU.
+    wish = command.dtype
+    if wish == "auto":
+        wish = "float16" if device.startswith("cuda") else "float32"
+    if wish == "bfloat16":
+        raise Refused("unsupported", "auto-gptq's kernels know no bfloat16", 'use dtype = "auto"')
+    refuse_pickled(command.model, switch=False)
+    tokenizer = fast_tokenizer(command)
+    stage("loading weights")
+    with _tied_again():
+        model = AutoGPTQForCausalLM.from_quantized(
+            command.model,
+            device=device,
+            torch_dtype=getattr(torch, wish),
+            use_safetensors=True,
+            low_cpu_mem_usage=True,
+            trust_remote_code=command.trust_remote_code,
+            **_KERNELS[command.options.get("kernel", "auto")],
+        ).model
+    layers = [module for module in model.modules() if hasattr(module, "qweight")]
+    if not layers:
+        raise Refused("bad_checkpoint", "the checkpoint has no GPTQ layers")
+    first = layers[0]
+    name, _ = Counter(f"{type(m).__module__.rpartition('.')[2]}" for m in layers).most_common(1)[0]
+    group = f"g{first.group_size}" if first.group_size > 0 else "no groups"
+    kernel = f"auto-gptq {name} {first.bits}-bit {group}"
+    return Loaded(command, model, tokenizer, kernel=kernel)
+
+
+@contextlib.contextmanager
+def _tied_again() -> Iterator[None]:
+    """Tie an output head to its embedding once both are loaded.
+
+    auto-gptq 0.7.1 ties them before: the loading of accelerate 1.x then takes the head, of which
+    a checkpoint has no tensor, for the one that counts, and the embedding stays empty.
+    """
+    from accelerate.utils import modeling
+
+    load_checkpoint = modeling.load_checkpoint_in_model
+
+    def load_and_tie(model: Any, *given: Any, **named: Any) -> Any:
+        result = load_checkpoint(model, *given, **named)
+        model.tie_weights()
+        return result
+
+    modeling.load_checkpoint_in_model = load_and_tie
+    try:
+        yield
+    finally:
+        modeling.load_checkpoint_in_model = load_checkpoint

@@ -1,0 +1,111 @@
+"""bitsandbytes: NF4, FP4 (QLoRA, Dettmers et al. 2023) and LLM.int8(), quantized on load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from quantchat.wire.messages import Load
+from quantchat.worker.failures import Refused
+from quantchat.worker.import_pruning import compiled_when_called
+from quantchat.worker.model.contents import Contents
+from quantchat.worker.model.devices import device_for, fast_dtype
+from quantchat.worker.model.loaded import Loaded, choose_dtype, load_model
+from quantchat.worker.model.model_class import left_by_bitsandbytes
+from quantchat.worker.model.tokenizer import fast_tokenizer
+
+_NOT_QUANTIZED = "not quantized"
+
+
+def load(command: Load, stage: Callable[[str], None]) -> Loaded:
+    """Load a model and quantize it meanwhile, or load a finished bitsandbytes checkpoint.
+
+    `options`: `quant_type` (nf4, fp4, int8), `double_quant`, `compute_dtype`.
+    """
+    with compiled_when_called():
+        import bitsandbytes
+    import torch
+    from transformers import AutoConfig, BitsAndBytesConfig
+
+    device = device_for(command)
+    tokenizer = fast_tokenizer(command)
+    stage("loading weights")
+    config = AutoConfig.from_pretrained(
+        command.model,
+        trust_remote_code=command.trust_remote_code,
+    )
+    dtype = choose_dtype(command.dtype)
+    if dtype == "auto":
+        # 4-bit kernels have no other products than these; a float32 checkpoint gains nothing.
+        dtype = config.dtype if config.dtype in (torch.bfloat16, torch.float16) else torch.bfloat16
+        dtype = fast_dtype(dtype, device)
+    wish = _quantization(command.options, dtype, BitsAndBytesConfig)
+    note = ""
+    finished = getattr(config, "quantization_config", None)
+    if finished is not None:
+        _check_finished(finished, command.options)
+        wish = None
+    else:
+        from bitsandbytes.functional import has_avx512bf16
+
+        packs = command.options["quant_type"] != "int8" and device == "cpu" and has_avx512bf16()
+        skipped, note = left_by_bitsandbytes(command, config, repacked=packs)
+        wish.llm_int8_skip_modules = skipped
+    model = load_model(
+        command, device, dtype=dtype, **({} if wish is None else {"quantization_config": wish})
+    )
+    kernel = _kernel(model, bitsandbytes.nn)
+    note = _nothing_quantized(model, kernel) or note
+    return Loaded(command, model, tokenizer, kernel=kernel, note=note)
+
+
+def _quantization(options: dict[str, Any], dtype: Any, config: Any) -> Any:
+    kind = options["quant_type"]
+    if kind == "int8":
+        return config(load_in_8bit=True)
+    compute = choose_dtype(options["compute_dtype"])
+    return config(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=kind,
+        bnb_4bit_use_double_quant=options["double_quant"],
+        bnb_4bit_compute_dtype=dtype if compute == "auto" else compute,
+    )
+
+
+def _check_finished(finished: Any, options: dict[str, Any]) -> None:
+    """Refuse a checkpoint that was quantized to something else than the profile says."""
+    body = finished if isinstance(finished, dict) else finished.to_dict()
+    if body.get("quant_method") not in (None, "bitsandbytes"):
+        raise Refused(
+            "unsupported",
+            f"the checkpoint is already quantized ({body['quant_method']})",
+            "name the unquantized model, or use the engine of that method",
+        )
+    kind = "int8" if body.get("load_in_8bit") else body.get("bnb_4bit_quant_type", "fp4")
+    if kind != options["quant_type"]:
+        raise Refused(
+            "unsupported",
+            f"the checkpoint is {kind}, the variant says quant_type = {options['quant_type']!r}",
+            f'write quant_type = "{kind}", or name the unquantized model',
+        )
+
+
+def _kernel(model: Any, nn: Any) -> str:
+    """Read off the layers what they are: the wish is not the proof."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear8bitLt):
+            return "Linear8bitLt int8"
+        if isinstance(module, nn.Linear4bit):
+            state = module.weight.quant_state
+            double = "double quant" if state.nested else "no double quant"
+            return f"Linear4bit {state.quant_type}, {double}"
+    return _NOT_QUANTIZED
+
+
+def _nothing_quantized(model: Any, kernel: str) -> str:
+    """Why a model that bitsandbytes was to quantize is not; empty where it is."""
+    if kernel != _NOT_QUANTIZED:
+        return ""
+    layers = Contents.of(model).linears.most_common(1)
+    named = f": its layers are {layers[0][0]}" if layers else ""
+    return f"nothing was quantized{named}, and bitsandbytes takes plain linear layers alone"

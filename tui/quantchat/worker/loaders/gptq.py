@@ -1,0 +1,157 @@
+"""GPTQ (Frantar et al. 2022) through GPTQModel: finished checkpoints, and its kernels."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from quantchat.common import cuda_toolkit
+from quantchat.wire.messages import Load
+from quantchat.worker.failures import Refused, describe, on_one_line
+from quantchat.worker.import_pruning import compiled_when_called
+from quantchat.worker.loaders import gptq_kernels
+from quantchat.worker.loaders.kernel_build import Building
+from quantchat.worker.model.devices import device_for, rooms, too_small, weights_on_disk
+from quantchat.worker.model.files_check import folder_of
+from quantchat.worker.model.loaded import Loaded, choose_dtype, commonest_class
+from quantchat.worker.model.pickles import refuse_pickled
+from quantchat.worker.model.tokenizer import fast_tokenizer
+
+
+def load(
+    command: Load, stage: Callable[[str], None], building: Building = lambda progress: None
+) -> Loaded:
+    """Load a GPTQ checkpoint made by GPTQModel, auto-gptq or transformers.
+
+    `building` hears how far the compiling of a kernel is.
+    `options`: `kernel`, `auto` or a name of GPTQModel's `BACKEND`, with or without its `gptq_`.
+    """
+    import torch
+
+    if torch.version.cuda and torch.cuda.is_available():
+        cuda_toolkit.use(torch.version.cuda)  # before GPTQModel looks for a compiler
+    # First, so that its import is counted as importing and not as loading.
+    from accelerate.hooks import remove_hook_from_submodules
+
+    with compiled_when_called():
+        from gptqmodel import BACKEND, GPTQModel
+    from gptqmodel.nn_modules.qlinear import BaseQuantLinear
+
+    device = device_for(command)
+    wish, note, slow = str(command.options.get("kernel", "auto")), "", ""
+    backend = _backend(wish, BACKEND)
+    refuse_pickled(command.model, switch=False)
+    tokenizer = fast_tokenizer(command)
+    dtype = choose_dtype(command.dtype)
+    if device.startswith("cuda"):
+        chosen = gptq_kernels.choose(command, stage, building)
+        dtype = chosen.dtype
+        backend, note, slow = _backend(chosen.name, BACKEND), chosen.note, chosen.slow
+    elif wish == "auto" and _whole_rows(command.model):
+        # What GPTQModel 7.6 chooses by itself there, its fused kernel, fails at the first product.
+        backend = _backend("torch", BACKEND)
+    stage("loading weights")
+    more: dict[str, Any] = {}
+    if command.attention != "auto":
+        more["attn_implementation"] = command.attention
+    place = _place(command, device)
+    one = contextlib.nullcontext() if place is None else _on_one(place)
+    with one, kind_named(command.model, "load"):
+        model = GPTQModel.load(
+            command.model,
+            device=place,
+            backend=backend,
+            dtype=dtype,
+            trust_remote_code=command.trust_remote_code,
+            **more,
+        ).model
+    if place is not None:
+        # Of a map with one device: each layer would look in Python whether its inputs lie there.
+        remove_hook_from_submodules(model)
+    layer = next((m for m in model.modules() if isinstance(m, BaseQuantLinear)), None)
+    if layer is None:
+        raise Refused(
+            "bad_checkpoint",
+            "the checkpoint has no GPTQ layers",
+            "name a GPTQ checkpoint, or add [variants.quantize] to have one made here",
+        )
+    group = f"g{layer.group_size}" if layer.group_size > 0 else "no groups"
+    kernel = f"{commonest_class(model, BaseQuantLinear)} {layer.bits}-bit {group}"
+    return Loaded(command, model, tokenizer, kernel=kernel, note=note, slow_kernel=slow)
+
+
+def _whole_rows(model: str) -> bool:
+    """Whether the checkpoint in the folder `model` has one scale for each row, and no groups."""
+    found = folder_of(model).quantization
+    return found is not None and found.get("group_size") in (-1, None)
+
+
+@contextlib.contextmanager
+def kind_named(model: str, doing: str) -> Iterator[None]:
+    """Say of which kind the model in the folder `model` is, where GPTQModel fails at `doing` it.
+
+    What it raises for a kind of model that it does not know names a tensor or an attribute of its
+    own code. Lets pass what has a name already: memory, devices, missing libraries, damaged files.
+    """
+    try:
+        yield
+    except (ArithmeticError, AssertionError, AttributeError, FileNotFoundError, LookupError,
+            RuntimeError, TypeError, ValueError) as error:  # fmt: skip
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the system says so: without a number it is GPTQModel, of a tensor it has lost
+        failure = describe(error, loading=model)
+        if failure.kind != "bad_checkpoint" or "afetensor" in type(error).__name__:
+            raise
+        config = folder_of(model).config
+        classes = config.get("architectures")
+        kind = str(classes[0]) if isinstance(classes, list) and classes else "a model"
+        raise Refused(
+            "unsupported",
+            f"GPTQModel {importlib.metadata.version('gptqmodel')} could not {doing} this kind of"
+            f" model, {kind} ({config.get('model_type')}): "
+            + on_one_line(f"{type(error).__name__}: {error}", 160),
+            'use engine = "bitsandbytes" on the unquantized model, or look at the worker\'s log',
+        ) from error
+
+
+def _place(command: Load, device: str) -> str | None:
+    """`device`, or None where the layers must be dealt out to all GPUs, as GPTQModel then does."""
+    several = rooms(command, device)
+    if not several:
+        return device
+    if weights_on_disk(command.model) > sum(several.values()):
+        raise too_small()
+    return None
+
+
+@contextlib.contextmanager
+def _on_one(device: str) -> Iterator[None]:
+    """Keep GPTQModel from dealing the layers out to all GPUs there are.
+
+    That is what 7.6 does with whatever `device` or `device_map` it is given (models/loader.py, in
+    which the branch for an explicit map is never taken). Can go once that is mended there.
+    """
+    from gptqmodel.models import loader
+
+    kept = loader._layerwise_device_count, loader._layerwise_device_strings
+    loader._layerwise_device_count = lambda wanted: 1
+    loader._layerwise_device_strings = lambda wanted, count: [device]
+    try:
+        yield
+    finally:
+        loader._layerwise_device_count, loader._layerwise_device_strings = kept
+
+
+def _backend(kernel: str, backends: Any) -> Any:
+    names = {backend.value: backend for backend in backends}
+    for name in (kernel, f"gptq_{kernel}"):
+        if name in names:
+            return names[name]
+    known = sorted(n.removeprefix("gptq_") for n in names if n.startswith("gptq_"))
+    raise Refused(
+        "unsupported",
+        f"GPTQModel has no kernel {kernel!r}",
+        f"one of: auto, {', '.join(known)}",
+    )

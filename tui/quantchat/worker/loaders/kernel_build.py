@@ -1,0 +1,141 @@
+"""GPTQModel's compiled kernels: built before they are chosen, with progress, or the reason why not.
+
+GPTQModel compiles an extension when it is first used: half a minute for ExLlamaV2, minutes for
+Marlin, silently.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from quantchat.common import cuda_toolkit
+from quantchat.common.gptq_kernels import EXTENSIONS
+from quantchat.common.triton_needs import lacking
+from quantchat.wire.messages import Progress
+from quantchat.worker.failures import on_one_line
+
+LOOK_S = 1.0
+"""How often the folder of a build is looked at."""
+
+Building = Callable[[Progress], None]
+
+_ERROR = re.compile(r"(?:fatal )?error: [^\n|]+")
+_OBJECT = re.compile(r"^build (\S+\.o): ", re.M)
+
+
+def built(name: str, dtype: Any, stage: Callable[[str], None], building: Building) -> str:
+    """Build or load the kernel's extension; return why that failed, empty where it did not.
+
+    `building` hears how far the compiler is. Triton compiles by itself later: why it could not.
+    """
+    import torch
+    from gptqmodel import extension as extensions
+
+    if name == "triton":
+        return lacking()
+    wanted = EXTENSIONS.get(name)
+    if wanted is None:
+        return ""
+    if name == "marlin" and dtype == torch.float16:
+        wanted = "marlin_fp16"
+    extension = extensions._EXTENSION_SPECS_BY_NAME[wanted].resolve()
+    if torch.version.cuda and not compiled_before(extension):
+        if problem := cuda_toolkit.lacking(torch.version.cuda):
+            return f"{problem} to compile it with"
+        cuda_toolkit.use(torch.version.cuda)
+    if name == "marlin":
+        _let_sources_be_generated()
+    label = f"compiling the kernel {name}"
+    stage(label if not compiled_before(extension) else f"loading the kernel {name}")
+    with _told(extension.base_build_root(), lambda *far: building(Progress(label, *far))):
+        fine = extensions.is_available(wanted)
+    return "" if fine else _reason(extensions.error(wanted))
+
+
+def compiled_before(extension: Any) -> bool:
+    """Whether an extension was compiled on this machine, perhaps for another torch or GPU.
+
+    Its exact folder is not asked for: working that out generates sources, or fetches them.
+    """
+    return any(extension.base_build_root().glob(f"*/{extension.name}*.so"))
+
+
+def _reason(text: str) -> str:
+    """The compiler's own complaint out of all that a failed build says."""
+    found = _ERROR.search(text)
+    told = found[0] if found else text or "its build said nothing; see the worker's log"
+    return on_one_line(re.sub(r"<class '[\w.]*?(\w+)'>", r"\1", told))
+
+
+def _let_sources_be_generated() -> None:
+    """Give GPTQModel a copy of Marlin's sources where it cannot write into its own folder.
+
+    It generates the kernels' sources beside those it brings, in site-packages.
+    """
+    from gptqmodel.utils import marlin
+
+    root = marlin._marlin_root()
+    try:
+        probe = root / ".quantchat-can-write"
+        probe.touch()
+        probe.unlink()
+    except OSError:
+        base = marlin._MARLIN_BF16_TORCH_OPS_EXTENSION.base_build_root()
+        copy = base.with_name("marlin_sources")
+        shutil.copytree(root, copy, dirs_exist_ok=True, copy_function=_copy_contents)
+        for folder in (copy, *filter(Path.is_dir, copy.rglob("*"))):
+            folder.chmod(0o700)  # copytree gives it the mode of the one that is read only
+        marlin._marlin_root = lambda: copy
+
+
+def _copy_contents(source: str, target: str) -> None:
+    """Copy a file where it differs: not its mode, which is read only, nor its time over a build."""
+    old, new = Path(target), Path(source).read_bytes()
+    if not old.is_file() or old.read_bytes() != new:
+        old.write_bytes(new)
+
+
+# ------------------------------------------------------------ how far a build is
+
+
+@contextlib.contextmanager
+def _told(root: Path, tell: Callable[[int, int, str], None]) -> Iterator[None]:
+    """Tell how far the build under `root` is, while the block lasts; nothing for a quick one."""
+    over = threading.Event()
+    began = time.monotonic()
+
+    def watch() -> None:
+        while not over.wait(LOOK_S):
+            done, total = progress_of(root)
+            seconds = f"{time.monotonic() - began:.0f} s"
+            files = f"{done} of {total} files, " if total else ""
+            tell(done, total, f"{files}{seconds}")
+
+    thread = threading.Thread(target=watch, name="build progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def progress_of(root: Path) -> tuple[int, int]:
+    """Return (compiled, all) object files of the build under `root`; (0, 0) before it has begun.
+
+    torch writes a build.ninja that names them all, and ninja makes one after the other.
+    """
+    builds = [one for one in root.glob("*/build.ninja") if not any(one.parent.glob("*.so"))]
+    try:
+        newest = max(builds, key=lambda one: one.stat().st_mtime)
+        objects = _OBJECT.findall(newest.read_text(encoding="utf-8", errors="replace"))
+    except (ValueError, OSError):  # none; or it is being replaced
+        return 0, 0
+    return sum((newest.parent / name).is_file() for name in objects), len(objects)

@@ -1,0 +1,46 @@
+"""Plain transformers: bf16 and fp16 baselines, and each checkpoint it can load by itself.
+
+That takes in GGUF, AWQ, HQQ, compressed-tensors, torchao and fp8 checkpoints, which name their
+quantization in their own config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from quantchat.wire.messages import Load
+from quantchat.worker.model.contents import Contents, unpacked
+from quantchat.worker.model.devices import device_for, fast_dtype
+from quantchat.worker.model.files_check import quantization_method
+from quantchat.worker.model.loaded import Loaded, choose_dtype, load_model
+from quantchat.worker.model.tokenizer import fast_tokenizer
+
+
+def load(command: Load, stage: Callable[[str], None]) -> Loaded:
+    """Load a transformers checkpoint. `options`: `gguf_file`, a file name beside the config."""
+    from transformers import AutoConfig  # here: importing it shall not count as loading
+
+    device = device_for(command)
+    more: dict[str, Any] = {}
+    if gguf := command.options.get("gguf_file"):
+        more["gguf_file"] = gguf
+    tokenizer = fast_tokenizer(command, **more)
+    stage("loading weights")
+    dtype = choose_dtype(command.dtype)
+    if dtype == "auto" and device.startswith("cuda") and not gguf:
+        config = AutoConfig.from_pretrained(
+            command.model, trust_remote_code=command.trust_remote_code
+        )
+        own = getattr(config, "dtype", None)
+        if (fast := fast_dtype(own, device)) != own:
+            dtype = fast
+    model = load_model(command, device, dtype=dtype, **more)
+    method = "gguf" if gguf else quantization_method(command.model)
+    if not method:
+        return Loaded(command, model, tokenizer, kernel="not quantized")
+    contents = Contents.of(model)
+    if not contents.quantized:
+        kernel, note = unpacked(model, method, command.model, gguf or "")
+        return Loaded(command, model, tokenizer, kernel=kernel, note=note)
+    return Loaded(command, model, tokenizer, kernel=f"{method} {contents.kernel}")

@@ -1,0 +1,1 @@
+"""A model's files and what is made of them: hub, checks, tokenizer, devices, adapter."""

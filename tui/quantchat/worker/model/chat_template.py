@@ -1,0 +1,91 @@
+"""A model's chat template (Jinja), rendered; and looked over once, while the model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from quantchat.wire.messages import Message
+from quantchat.worker.failures import Refused, on_one_line
+from quantchat.worker.text_bounds import bounded
+
+_PROBE = "quantchat probe 7"
+"""What nobody asks: a template that passes it on shows that it reads the user's words."""
+_IN_PARTS = "_quantchat_content_in_parts"
+"""Attribute of a tokenizer whose template wants a message's content as a list of parts."""
+
+
+def check_template(tokenizer: Any, variables: Mapping[str, Any]) -> None:
+    """Render a short chat, and note in which form the template of `tokenizer` wants the content.
+
+    Templates of models that also see loop over a message's parts: of a plain string they would
+    render its letters, or nothing. Raises Refused where nothing can be rendered, with the cure, and
+    where that has no end.
+    """
+    if tokenizer.chat_template:
+        with bounded("trying the chat template"):
+            _try(tokenizer, variables)
+
+
+def _try(tokenizer: Any, variables: Mapping[str, Any]) -> None:
+    try:
+        for in_parts in (False, True):
+            setattr(tokenizer, _IN_PARTS, in_parts)
+            if _PROBE in render(tokenizer, [Message("user", _PROBE)], variables):
+                return
+    except Exception as error:  # whatever Jinja, or what a template calls, raises
+        if in_parts:  # the plain form was rendered, without the question
+            raise _refused(_MUTE, _CURE) from error
+        raise _told(tokenizer, error) from error
+    raise _refused(_MUTE, _CURE)
+
+
+def render(tokenizer: Any, messages: Sequence[Message], variables: Mapping[str, Any]) -> str:
+    """The text of `messages` in the chat template of `tokenizer`, ready for an answer.
+
+    `variables` are the template's own. A system message that the template refuses (Gemma's, the
+    first of Mistral's) is put before the first question. Raises what rendering raises.
+    """
+    from jinja2 import TemplateError
+
+    def once(chat: Sequence[Message]) -> str:
+        told = as_wanted(tokenizer, [{"role": m.role, "content": m.content} for m in chat])
+        return str(
+            tokenizer.apply_chat_template(
+                told, tokenize=False, add_generation_prompt=True, **variables
+            )
+        )
+
+    try:
+        return once(messages)
+    except TemplateError:
+        if len(messages) < 2 or messages[0].role != "system":
+            raise
+        system, first, *rest = messages
+        return once([Message("user", f"{system.content}\n\n{first.content}"), *rest])
+
+
+def as_wanted(tokenizer: Any, chat: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`chat`, messages with role and content, in the form that `check_template` has found."""
+    if not getattr(tokenizer, _IN_PARTS, False):
+        return chat
+    return [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in chat]
+
+
+_MUTE = "the chat template leaves out what the user says"
+_CURE = 'lend it another model\'s tokenizer and template: tokenizer = "org/name"'
+
+
+def _told(tokenizer: Any, error: Exception) -> Refused:
+    if isinstance(tokenizer.chat_template, dict) and "default" not in tokenizer.chat_template:
+        names = sorted(tokenizer.chat_template)
+        return _refused(
+            f"it has several chat templates, and none is the default: {', '.join(names)}",
+            f'name one: chat_template_kwargs = {{ chat_template = "{names[0]}" }}',
+        )
+    why = on_one_line(f"{type(error).__name__}: {error}")
+    return _refused(f"the chat template cannot be rendered: {why}", _CURE)
+
+
+def _refused(what: str, mend: str) -> Refused:
+    return Refused("bad_checkpoint", what, mend)

@@ -1,0 +1,187 @@
+"""What a loaded model's weights really are: counted over its tensors, and said in words.
+
+What was asked for is no proof: bitsandbytes takes plain linear layers alone and leaves a mixture's
+experts as they are, and transformers unpacks what it has no kernel for, with a line in a log.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from quantchat.worker.memory import Holdings, is_subclass
+from quantchat.worker.model.devices import weights_on_disk
+
+_WORTH_SAYING = 0.05
+"""Share of what could be quantized, embeddings aside, from which on it is said what is not."""
+
+_EMBEDDINGS, _EXPERTS, _LAYERS = "embeddings", "experts", "layers"
+_BESIDE = "what sees and hears"
+"""Parts of a model, as they are told."""
+
+_FLOATS = ("float64", "float32", "float16", "bfloat16")
+_PACKED = {"uint8": 2, "int32": 8}
+"""Weights in one element of a packed dtype, at 4 bits each."""
+
+
+@dataclass
+class Contents:
+    """Counts of weights, as trained: a packed one counts once."""
+
+    quantized: int = 0
+    kernels: Counter[str] = field(default_factory=Counter)
+    """Quantized weights by the class that holds them."""
+    plain: Counter[str] = field(default_factory=Counter)
+    """Weights that are not quantized, by their part of the model."""
+    dtypes: Counter[str] = field(default_factory=Counter)
+    """The same by their dtype."""
+    linears: Counter[str] = field(default_factory=Counter)
+    """Layers that are not quantized, by the class of their module."""
+
+    @classmethod
+    def of(cls, model: Any) -> Contents:
+        """Count the weights of `model`, a transformers model; vectors (norms, biases) are none."""
+        found = cls()
+        ends = [model.get_input_embeddings(), model.get_output_embeddings()]
+        ends = [id(module.weight) for module in ends if hasattr(module, "weight")]
+        inside = _decoder_prefix(model)
+        seen: set[int] = set()
+        for name, module in model.named_modules():
+            if layer := _packed_layer(module):
+                found._add_quantized(type(module).__name__, layer)
+                continue
+            for key, tensor in module._parameters.items():
+                if tensor is None or id(tensor) in seen:
+                    continue
+                seen.add(id(tensor))
+                if count := _packed_weights(module, tensor):
+                    found._add_quantized(_holder(module, tensor), count)
+                elif tensor.dim() > 1 and str(tensor.dtype).removeprefix("torch.") in _FLOATS:
+                    part = _part(f"{name}.{key}", id(tensor) in ends, inside)
+                    found._add_plain(part, module, tensor)
+        return found
+
+    @property
+    def kernel(self) -> str:
+        """The class that holds most of the quantized weights; empty where none are."""
+        return next((name for name, _ in self.kernels.most_common(1)), "")
+
+    @property
+    def share_plain(self) -> float:
+        """How much of what could be quantized is not: embeddings and output head aside."""
+        body = self.plain.total() - self.plain[_EMBEDDINGS]
+        return body / max(1, body + self.quantized)
+
+    def not_quantized(self) -> str:
+        """`experts not quantized: 91% of the weights are bfloat16`; empty where little is."""
+        if not self.quantized or self.share_plain < _WORTH_SAYING:
+            return ""
+        body = {part: count for part, count in self.plain.items() if part != _EMBEDDINGS}
+        most = sorted(body, key=lambda part: -body[part])
+        parts = [part for part in most if body[part] > 0.1 * sum(body.values())]
+        return f"{' and '.join(parts)} not quantized: {self._plain_share()}"
+
+    def _plain_share(self) -> str:
+        whole = self.plain.total() + self.quantized
+        dtype = self.dtypes.most_common(1)[0][0] if self.dtypes else "none"
+        share = f"{self.plain.total() / max(1, whole):.0%} of the weights"
+        return f"{share}{', embeddings included,' if self.plain[_EMBEDDINGS] else ''} are {dtype}"
+
+    def _add_quantized(self, kernel: str, count: int) -> None:
+        self.quantized += count
+        self.kernels[kernel] += count
+
+    def _add_plain(self, part: str, module: Any, tensor: Any) -> None:
+        self.plain[part] += tensor.numel()
+        self.dtypes[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
+        if part == _LAYERS:
+            self.linears[type(module).__name__] += tensor.numel()
+
+
+def label(kernel: str, contents: Contents) -> str:
+    """`kernel`, and of how much of the model it is true where that is not nearly all of it."""
+    if not contents.not_quantized():
+        return kernel
+    whole = contents.plain.total() + contents.quantized
+    return f"{kernel}, on {contents.quantized / whole:.0%} of the weights"
+
+
+def unpacked(model: Any, method: str, folder: str, gguf: str = "") -> tuple[str, str]:
+    """Kernel and note of a model that was unpacked when it was loaded: from `method`, in words.
+
+    `folder` holds its files, `gguf` names the file in it where it is one.
+    """
+    dtype = str(model.dtype).removeprefix("torch.")
+    held = Holdings.of(model).by_dtype.total()
+    stored = (Path(folder) / gguf).stat().st_size if gguf else weights_on_disk(folder)
+    note = f"dequantized to {dtype}: {_size(held)}, not {_size(stored)}"
+    return f"{method}, dequantized to {dtype}", note
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def _decoder_prefix(model: Any) -> str:
+    """Where the layers lie that read and write text, if the model has others besides."""
+    if model.config.get_text_config() is model.config:
+        return ""
+    try:
+        decoder = model.get_decoder()
+    except (AttributeError, TypeError, NotImplementedError):
+        return ""
+    return next((f"{name}." for name, module in model.named_modules() if module is decoder), "")
+
+
+def beside_the_decoder(model: Any) -> Iterator[str]:
+    """Names of the linear layers of `model` that see or hear."""
+    import torch
+
+    inside, head = _decoder_prefix(model), model.get_output_embeddings()
+    for name, module in model.named_modules():
+        linear = isinstance(module, torch.nn.Linear) and module is not head
+        if inside and linear and not f"{name}.".startswith(inside):
+            yield name
+
+
+def _part(name: str, embeds: bool, inside: str) -> str:
+    if embeds or "embed" in name.rpartition(".layers.")[2]:
+        return _EMBEDDINGS
+    if inside and not name.startswith(inside):
+        return _BESIDE
+    return _EXPERTS if "expert" in name else _LAYERS
+
+
+def _packed_layer(module: Any) -> int:
+    """Weights of a layer of GPTQ or AWQ, which keeps them in a buffer but knows its shape."""
+    if not hasattr(module, "qweight"):
+        return 0
+    for wide, high in (("in_features", "out_features"), ("infeatures", "outfeatures")):
+        if count := int(getattr(module, wide, 0) * getattr(module, high, 0)):
+            return count
+    return 0
+
+
+def _packed_weights(module: Any, tensor: Any) -> int:
+    """How many weights `tensor` of `module` holds in quantized form; 0 where it holds none."""
+    if (state := getattr(tensor, "quant_state", None)) is not None:  # bitsandbytes
+        return math.prod(state.shape)
+    if is_subclass(tensor):  # torchao: its shape is the weight's
+        return int(tensor.numel()) if tensor.dim() > 1 else 0
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    if tensor.dim() < 2 or dtype in _FLOATS:
+        return 0
+    if (shape := getattr(module, "weight_shape", None)) is not None:  # compressed-tensors
+        return math.prod(int(n) for n in shape)
+    if dtype == "uint8" and hasattr(module, "in_features"):  # BitNet
+        return int(module.in_features * module.out_features)
+    return int(tensor.numel()) * _PACKED.get(dtype, 1)
+
+
+def _holder(module: Any, tensor: Any) -> str:
+    name = type(module).__name__
+    return f"{name} of {type(tensor).__name__}" if is_subclass(tensor) else name

@@ -1,0 +1,291 @@
+"""What an engine hands over: a model ready to decode, and what it really is."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import platform
+from collections import Counter
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from quantchat.common.versions import versions
+from quantchat.wire.messages import Load
+from quantchat.wire.variant import Resolved
+from quantchat.worker.failures import Refused
+from quantchat.worker.model.contents import Contents, label
+from quantchat.worker.model.devices import gpus_of, refuse_offloaded, rooms, too_small
+from quantchat.worker.model.pickles import refuse_pickled
+
+_LIBRARIES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "bitsandbytes",
+    "gptqmodel",
+    "auto-gptq",
+    "accelerate",
+    "peft",
+)
+
+NO_LIMIT = 1 << 20
+"""Context length of models that state none."""
+
+
+class Loaded:
+    """A model in memory with its tokenizer.
+
+    `model` is a transformers causal language model (a `torch.nn.Module`), `kernel` says in words
+    what computes its quantized layers.
+    """
+
+    def __init__(
+        self,
+        command: Load,
+        model: Any,
+        tokenizer: Any,
+        *,
+        kernel: str,
+        note: str = "",
+        slow_kernel: str = "",
+    ) -> None:
+        self.command = command
+        """As it was asked for: a model on a hub by its id."""
+        self._folder = command.model
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        contents = Contents.of(self.model)
+        self.kernel = label(kernel, contents)
+        self.note = "; ".join(filter(None, (note, contents.not_quantized())))
+        """Why its layers have not a faster kernel, where there is one; what is not quantized."""
+        self._slow_kernel = slow_kernel
+        self._adapter_hash = ""
+        self.tokenizer_backend = tokenizer.backend_tokenizer
+
+    def wear(self, adapter: str, hashed: str) -> None:
+        """Note that the model has an adapter: what it is in words, and its hash."""
+        self.kernel += f" + {adapter}"
+        self._adapter_hash = hashed
+
+    @cached_property
+    def device(self) -> str:
+        """Device of the weights, e.g. `cuda:0`; the first one where there are several."""
+        return str(next(self.model.parameters()).device)
+
+    @cached_property
+    def devices(self) -> list[str]:
+        """The GPUs that hold weights, where there are several; else empty."""
+        gpus = gpus_of(self.model)
+        return gpus if len(gpus) > 1 else []
+
+    @property
+    def input_device(self) -> Any:
+        """Where token ids must lie."""
+        return self.model.get_input_embeddings().weight.device
+
+    @cached_property
+    def context_length(self) -> int:
+        """Most tokens of prompt and answer together."""
+        config = self.model.config.get_text_config()
+        return int(getattr(config, "max_position_embeddings", 0) or NO_LIMIT)
+
+    @property
+    def chat_template(self) -> bool:
+        """Whether the model brings a chat template; without one it only continues text."""
+        return bool(getattr(self.tokenizer, "chat_template", None))
+
+    @property
+    def template_text(self) -> str:
+        """The chat template, in Jinja; empty where there is none or several."""
+        template = getattr(self.tokenizer, "chat_template", None)
+        return template if isinstance(template, str) else ""
+
+    @cached_property
+    def end_tokens(self) -> frozenset[int]:
+        """Ids that end an answer: the generation config's, and the tokenizer's own."""
+        named = getattr(self.model.generation_config, "eos_token_id", None)
+        ids = named if isinstance(named, list) else [named]
+        return frozenset(i for i in [*ids, self.tokenizer.eos_token_id] if i is not None)
+
+    def resolved(self, decode: str, attention_backend: str = "") -> Resolved:
+        """Return what really runs; `decode` says how it decodes."""
+        import torch
+
+        model, command = self.model, self.command
+        config = model.config
+        return Resolved(
+            engine=command.engine,
+            model=command.model + (f"@{command.revision}" if command.revision else ""),
+            architecture=type(model).__name__,
+            kernel=self.kernel,
+            dtype=str(model.dtype).removeprefix("torch."),
+            device=self.device,
+            device_name=_device_name(self.device),
+            devices=self.devices,
+            attention=str(getattr(config, "_attn_implementation", "") or "unknown"),
+            decode=decode,
+            context_length=self.context_length,
+            chat_template=self.chat_template,
+            tokenizer_hash=_tokenizer_hash(self.tokenizer_backend),
+            threads=torch.get_num_threads(),
+            libraries=versions(_LIBRARIES),
+            parameters=_parameters(model),
+            checkpoint_hash=_checkpoint_hash(self._folder),
+            adapter=str(command.options.get("adapter") or ""),
+            adapter_hash=self._adapter_hash,
+            tokenizer=str(command.options.get("tokenizer") or ""),
+            attention_backend=attention_backend,
+            slow_kernel=self._slow_kernel,
+            pickle_allowed=bool(command.options.get("allow_pickle")),
+            trusted_code=command.trust_remote_code,
+        )
+
+
+def choose_dtype(wish: str) -> Any:
+    """Return transformers' `dtype` argument for a profile's `dtype`."""
+    import torch
+
+    return "auto" if wish == "auto" else getattr(torch, wish)
+
+
+def load_model(command: Load, device: str, **more: Any) -> Any:
+    """Load a transformers model straight onto `device`, from safetensors (or GGUF).
+
+    `auto` leaves it to transformers to fill one GPU after the other where none has room for all of
+    it. Raises Refused for pickled weights, unless the variant's option `allow_pickle` is on, and
+    for weights that do not fit on all GPUs together.
+    """
+    from transformers import AutoConfig
+
+    from quantchat.worker.model.model_class import auto_class
+
+    pickles = bool(command.options.get("allow_pickle"))
+    if not pickles and "gguf_file" not in more:
+        refuse_pickled(command.model, switch=True)
+    if command.attention != "auto":
+        more["attn_implementation"] = command.attention
+    more["device_map"] = {"": device}
+    if several := rooms(command, device):
+        more |= {"device_map": "sequential", "max_memory": several}
+    named = {"gguf_file": more["gguf_file"]} if "gguf_file" in more else {}
+    config = AutoConfig.from_pretrained(
+        command.model, trust_remote_code=command.trust_remote_code, **named
+    )
+    with _shapes_as_configured(), _on_gpus_alone():
+        model, told = auto_class(command, config).from_pretrained(
+            command.model,
+            trust_remote_code=command.trust_remote_code,
+            use_safetensors=None if pickles else True,
+            output_loading_info=True,
+            **more,
+        )
+    if absent := sorted(told["missing_keys"]):
+        # transformers would fill them with random numbers, and say so in its log alone.
+        raise Refused(
+            "bad_checkpoint",
+            f"{len(absent)} tensors are missing in the checkpoint, {absent[0]} the first of them",
+            "look whether config.json belongs to these weights, and fetch them again",
+        )
+    if several:
+        refuse_offloaded(model)
+    return model
+
+
+@contextlib.contextmanager
+def _on_gpus_alone() -> Iterator[None]:
+    """Bitsandbytes refuses to be offloaded, and names options that nobody here has given."""
+    try:
+        yield
+    except ValueError as error:
+        if "dispatched on the CPU or the disk" not in str(error):
+            raise
+        raise too_small() from error
+
+
+@contextlib.contextmanager
+def _shapes_as_configured() -> Iterator[None]:
+    """Transformers names its option where tensors do not fit the config: say what is wrong."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        raise Refused(
+            "bad_checkpoint",
+            "tensors in the checkpoint have other shapes than config.json says",
+            "look whether config.json belongs to these weights, and fetch them again",
+        ) from error
+
+
+def commonest_class(model: Any, base: type) -> str:
+    """Name of the class that most modules derived from `base` have: the kernel in use."""
+    names = Counter(type(m).__name__ for m in model.modules() if isinstance(m, base))
+    return names.most_common(1)[0][0] if names else "none"
+
+
+def _device_name(device: str) -> str:
+    if device.startswith("cuda"):
+        import torch
+
+        return str(torch.cuda.get_device_name(device))
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _parameters(model: Any) -> int:
+    """Count of parameters as trained.
+
+    transformers counts through bitsandbytes' packing; GPTQ and AWQ layers keep their weights in
+    buffers, which it does not see, but know their shape.
+    """
+    try:
+        count = int(model.num_parameters())
+    except (AttributeError, NotImplementedError, ValueError):
+        return 0
+    for layer in model.modules():
+        if hasattr(layer, "qweight"):
+            for wide, high in (("in_features", "out_features"), ("infeatures", "outfeatures")):
+                count += int(getattr(layer, wide, 0) * getattr(layer, high, 0))
+    return count
+
+
+def _tokenizer_hash(backend: Any) -> str:
+    """SHA-256 over vocabulary, merges and added tokens, in an order that files do not change."""
+    state = json.loads(backend.to_str())
+    model = state["model"]
+    vocabulary = model.get("vocab")
+    if isinstance(vocabulary, dict):
+        vocabulary = sorted(vocabulary.items())
+    added = sorted((token["id"], token["content"]) for token in state.get("added_tokens") or [])
+    body = json.dumps([vocabulary, model.get("merges"), added])
+    return hashlib.sha256(body.encode()).hexdigest()
+
+
+def _checkpoint_hash(model: str) -> str:
+    """SHA-256 over names, sizes and safetensors headers of a folder's weight files.
+
+    The headers hold every tensor's name, dtype, shape and place; reading gigabytes of weights at
+    each start would cost more than it tells.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        return ""
+    digest = hashlib.sha256()
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.gguf")]):
+        digest.update(f"{file.name}:{file.stat().st_size}:".encode())
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            digest.update(stream.read(min(length, 64 * 2**20)))
+    config = folder / "config.json"
+    if config.is_file():
+        digest.update(config.read_bytes())
+    return digest.hexdigest()

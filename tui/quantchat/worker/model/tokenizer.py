@@ -1,0 +1,102 @@
+"""The tokenizer of a variant: the model's own, or another's that its profile lends it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from quantchat.wire.messages import Load
+from quantchat.worker.failures import Refused
+from quantchat.worker.model.chat_template import check_template
+from quantchat.worker.model.files_check import check_tokenizer, json_object
+from quantchat.worker.model.hub import NO_WEIGHTS, fetched_named
+from quantchat.worker.text_bounds import bounded
+
+
+def load_tokenizer(command: Load, **more: Any) -> Any:
+    """Load the tokenizer that lies with the model, or the one that its options name instead.
+
+    Raises Refused where it is lent and has tokens that the model does not know, and where its chat
+    template cannot be rendered.
+    """
+    from transformers import AutoTokenizer
+
+    lent = command.options.get("tokenizer")
+    if lent:
+        more.pop("gguf_file", None)
+    with bounded("loading the tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(
+            lent or command.model, trust_remote_code=command.trust_remote_code, **more
+        )
+    if not tokenizer.chat_template and (found := _of_the_processor(lent or command.model)):
+        tokenizer.chat_template = found
+    known = _vocabulary(Path(command.model)) if lent else 0
+    if known and len(tokenizer) > known:
+        raise Refused(
+            "unsupported",
+            f"the tokenizer lent to it has {len(tokenizer)} tokens, the model knows {known}",
+            "lend it that of the model it was made from, or leave `tokenizer` out",
+        )
+    check_template(tokenizer, command.options.get("chat_template_kwargs", {}))
+    return tokenizer
+
+
+def fast_tokenizer(command: Load, **more: Any) -> Any:
+    """`load_tokenizer` for a model that is about to be loaded, which may take minutes.
+
+    Raises Refused where it is not one of the tokenizers library.
+    """
+    tokenizer = load_tokenizer(command, **more)
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        raise Refused(
+            "unsupported",
+            "the model has no fast tokenizer (tokenizer.json)",
+            "convert it: AutoTokenizer.from_pretrained(…).save_pretrained(…)",
+        )
+    return tokenizer
+
+
+def fetch_lent(command: Load) -> Load:
+    """`command` with the folder of the tokenizer lent to it, if one is. Raises Refused."""
+    name = command.options.get("tokenizer")
+    if not name:
+        return command
+    folder = Path(name)
+    if not folder.is_absolute():
+        code = ["*.py"] if command.trust_remote_code else []
+        folder = fetched_named(
+            name,
+            "the tokenizer of",
+            allow_patterns=[*NO_WEIGHTS, *code],
+            ignore_patterns=["*/*"],
+        )
+    if not folder.is_dir():
+        raise Refused(
+            "bad_checkpoint",
+            f"the tokenizer lent to it is not there: {folder} is no folder",
+            "look at `tokenizer` in the profile",
+        )
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        if (folder / file).exists():
+            json_object(folder / file)
+    check_tokenizer(folder)
+    return replace(command, options={**command.options, "tokenizer": str(folder)})
+
+
+def _of_the_processor(model: str) -> str:
+    """The chat template that a model which also sees keeps apart from its tokenizer, if it does."""
+    file = Path(model) / "chat_template.json"
+    template = json_object(file).get("chat_template") if file.is_file() else None
+    return template if isinstance(template, str) else ""
+
+
+def _vocabulary(folder: Path) -> int:
+    """How many tokens the model in `folder` embeds, as its config says; 0: it does not."""
+    try:
+        config = json_object(folder / "config.json")
+    except OSError:  # a GGUF file alone
+        return 0
+    text = config.get("text_config")
+    size = (text if isinstance(text, dict) else config).get("vocab_size", 0)
+    return size if isinstance(size, int) else 0
