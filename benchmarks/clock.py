@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from quantchat.checkpoints.builder import Workshop
+from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.features.measure.rounds import Plan, Task
 from quantchat.features.measure.run import measure
 from quantchat.host.worker_process import Place, Worker, start_worker
@@ -112,7 +112,7 @@ async def compare(rounds: int, tokens: int) -> dict[str, list[dict[str, float]]]
         pids[place.label] = worker.pid
         return worker
 
-    comparison = Comparison(load(find("demo")), maker=Workshop(), start=start)
+    comparison = Comparison(load(find("demo")), maker=CheckpointBuilder(), start=start)
     tasks = tuple(Task(prompt, output_tokens=tokens) for prompt in PROMPTS)
     saved = await measure(comparison, Plan(tasks, rounds=rounds, ignore_eos=True))
     found: dict[str, list[dict[str, float]]] = {}

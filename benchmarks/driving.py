@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from quantchat.checkpoints.builder import Workshop
+from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.host.worker_process import Place, Worker, WorkerEnded, start_worker
 from quantchat.profile.library import find
 from quantchat.profile.load import load
@@ -70,11 +70,11 @@ async def demo_gguf() -> Path:
     """The GGUF that the demo's checkpoints are made from; fetched where it is not there."""
     name = "SmolLM2-135M-Instruct.Q4_1.gguf"
     spec = Transformers(label="GGUF", engine="transformers", model=DEMO_MODEL, gguf_file=name)
-    return Path((await Workshop().prepare(spec, lambda progress: None)).model) / name
+    return Path((await CheckpointBuilder().prepare(spec, lambda progress: None)).model) / name
 
 
 async def _load_of(spec: AnyVariant) -> Load:
-    made = await Workshop().prepare(spec, lambda progress: None)
+    made = await CheckpointBuilder().prepare(spec, lambda progress: None)
     return Load(spec.engine, made.model, spec.options, made.revision, dtype=spec.dtype)
 
 
@@ -87,7 +87,7 @@ async def loaded(label: str, command: Load) -> tuple[Worker, Ready]:
             if isinstance(event, Ready):
                 return worker, event
             if isinstance(event, Failed):
-                raise NotRun(f"{label}: {event.reason}; {event.mend}")
+                raise NotRun(f"{label}: {event.reason}; {event.hint}")
     except BaseException:  # Ctrl+C too
         await worker.close()
         raise

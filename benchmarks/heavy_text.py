@@ -3,7 +3,8 @@
 `python benchmarks/heavy_text.py` has an answer of each shape come in one piece, end, and be drawn
 for another width, as a column does it, and keeps in results/heavy_text.json the longest time that
 one call held the event loop and the cost of a character at two sizes. What is computed in a thread
-(`GrowingText.jobs`) counts for the cost, and not for what is held. `--table` prints what is kept.
+(`IncrementalMarkdown.jobs`) counts for the cost, and not for what is held. `--table` prints the
+results.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from fakes.heavy_text import SHAPES  # noqa: E402
 from quantchat.app import collector  # noqa: E402
-from quantchat.app.incremental_markdown import GrowingText  # noqa: E402
+from quantchat.app.incremental_markdown import IncrementalMarkdown  # noqa: E402
 from quantchat.app.textual_workarounds import draw_each_script  # noqa: E402
 from quantchat.system.host import cpu_name  # noqa: E402
 
@@ -70,7 +71,7 @@ def _measured(said: Callable[[int], str]) -> list[dict[str, float]]:
 
 def _drawn(text: str) -> tuple[float, float]:
     """The longest time that a call takes, and all of it, in s of this thread."""
-    growing, held, cost = GrowingText(), 0.0, 0.0
+    growing, held, cost = IncrementalMarkdown(), 0.0, 0.0
     collector.settle()  # what other shapes left is no part of this one
 
     def timed(call: Callable[..., Any], *given: Any, held_by: bool = True) -> Any:

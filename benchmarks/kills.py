@@ -53,7 +53,7 @@ QUIT = "\x11\x11"
 READY, ANSWERING = "● ready", "▶ answering"
 
 
-def family(process: psutil.Process) -> list[psutil.Process]:
+def process_tree(process: psutil.Process) -> list[psutil.Process]:
     """`process` and all it started, as far as they live."""
     with contextlib.suppress(psutil.Error):
         return [process, *process.children(recursive=True)]
@@ -110,7 +110,7 @@ def end(terminal: Terminal, way: str, lot: random.Random) -> None:
     """End it that way; where a worker is killed, the program is asked to quit after it."""
     program = psutil.Process(terminal.process.pid)
     if way == "worker SIGKILL":
-        workers = [p for p in family(program)[1:] if os.getpgid(p.pid) == p.pid]
+        workers = [p for p in process_tree(program)[1:] if os.getpgid(p.pid) == p.pid]
         if workers:
             lot.choice(workers).kill()
         terminal.type(QUIT)
@@ -182,7 +182,7 @@ def one(number: int, lot: random.Random) -> dict[str, object]:
                 terminal.wait_for_text(READY, most_s=600)  # the other side may still load
                 terminal.type("Count to twenty.\r")
             answered = use(terminal, time.monotonic() + after_s, chatting)
-            processes = family(psutil.Process(terminal.process.pid))
+            processes = process_tree(psutil.Process(terminal.process.pid))
             end(terminal, way, lot)
             press = QUIT if way == "Ctrl+Q" else ""
             gone_s = wait_until_gone(terminal, processes, mark, press)

@@ -25,7 +25,7 @@ from typing import Any
 from driving import circumstances
 
 from quantchat import corpus
-from quantchat.checkpoints.builder import Workshop
+from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.features.score.plan import QUICK, WINDOW, ScorePlan
 from quantchat.features.score.run import score
 from quantchat.profile.model import DEMO_MODEL, Profile, Transformers
@@ -97,7 +97,7 @@ async def ours(folder: Path, base: str, low: str, chunks: int) -> dict[str, Any]
     profile = Profile.model_validate({"name": "the same files", "variants": variants})
     text = corpus.dataset(corpus.OWN)
     plan = ScorePlan(text, profile.variants[0], chunks * WINDOW, floor="none")
-    _, found = await score(profile, plan, maker=Workshop())
+    _, found = await score(profile, plan, maker=CheckpointBuilder())
     reference, variant = found.models
     for model in found.models:
         if model.failure is not None:
@@ -128,7 +128,7 @@ async def ours(folder: Path, base: str, low: str, chunks: int) -> dict[str, Any]
 async def measure(folder: Path, chunks: int) -> dict[str, Any]:
     """Make the files, and read them by both."""
     spec = Transformers(label="GGUF", engine="transformers", model=DEMO_MODEL, gguf_file=GGUF)
-    wheel = Path((await Workshop().prepare(spec, lambda progress: None)).model)
+    wheel = Path((await CheckpointBuilder().prepare(spec, lambda progress: None)).model)
     result = circumstances(f"llama_cpp.py --bin FOLDER --chunks {chunks}")
     with tempfile.TemporaryDirectory() as made:
         base, low, plain = (Path(made) / f"{name}.gguf" for name in ("base", "low", "low-f32"))

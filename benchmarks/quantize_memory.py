@@ -24,8 +24,8 @@ from typing import Any
 from driving import circumstances
 
 from quantchat.checkpoints import headers
-from quantchat.checkpoints.builder import Workshop
-from quantchat.checkpoints.cache import read_made
+from quantchat.checkpoints.builder import CheckpointBuilder
+from quantchat.checkpoints.cache import read_built
 from quantchat.host.worker_process import Place, Worker, start_worker
 from quantchat.profile.model import DEMO_MODEL, Gptq, Transformers
 from quantchat.profile.quantize import Quantize
@@ -112,14 +112,14 @@ async def measure(model: str, folder: Path, text: Path, given: argparse.Namespac
         calibration=str(text),
     )
     spec = Gptq(label="GPTQ", engine="gptq", model=model, quantize=quantize, device="cpu")
-    workshop = Workshop(watch.start, folder, threads=given.threads)
+    workshop = CheckpointBuilder(watch.start, folder, threads=given.threads)
     base = Transformers(label="base", engine="transformers", model=model)
     size = headers.read_folder(Path((await workshop.prepare(base, watch.heard)).model)).bytes
     try:
         made = Path((await workshop.prepare(spec, watch.heard)).model)
     finally:
         watch.end()
-    told = read_made(made)
+    told = read_built(made)
     assert told
     return {
         "layers": told.result["layers"],
@@ -137,7 +137,7 @@ async def run(given: argparse.Namespace) -> dict[str, Any]:
     text = Path(str(importlib.resources.files("quantchat.corpus") / "own.txt"))
     demo = Transformers(label="base", engine="transformers", model=DEMO_MODEL)
     found = {}
-    base = Path((await Workshop().prepare(demo, lambda progress: None)).model)
+    base = Path((await CheckpointBuilder().prepare(demo, lambda progress: None)).model)
     for layers in given.layers:
         with tempfile.TemporaryDirectory() as scratch:
             place = Path(scratch)

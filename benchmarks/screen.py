@@ -4,7 +4,7 @@
 screen of 120 x 40 cells, whose reader only counts bytes; rates are tokens a second of each side:
 
 - each kind of text at 300, 1000 and 3000: processor, bytes, memory, keys, whether all came;
-- at 300: over SSH, with `--few-bytes`, and with transcripts of 1k, 10k and 100k tokens;
+- at 300: over SSH, with `--low-bandwidth`, and with transcripts of 1k, 10k and 100k tokens;
 - a terminal that reads 4 kB/s, one that reads nothing for 30 s, 500 sizes while it streams;
 - the same stream in two bare `Markdown` widgets of Textual's, which is what most clients use.
 
@@ -147,7 +147,10 @@ def table(result: dict[str, Any]) -> list[str]:
     """
     busy = result["load_before"] > result["cores"]
     named = [(one["kind"], one) for one in result["streams"]]
-    named += [("prose, over SSH", result["over_ssh"]), ("prose, --few-bytes", result["few_bytes"])]
+    named += [
+        ("prose, over SSH", result["over_ssh"]),
+        ("prose, --low-bandwidth", result["few_bytes"]),
+    ]
     for one in result["transcripts"]:
         named.append((f"prose after {one['transcript_tokens']:,} tokens", one))
     costs = "" if busy else " µs a token | of a core | bytes a token | key p50 / p95 ms |"
@@ -193,7 +196,7 @@ def main() -> int:
     result["cores"] = os.cpu_count()
     result["streams"] = [streamed(kind, rate) for rate in asked.rates for kind in asked.kinds]
     result["over_ssh"] = streamed("prose", 300, env=OVER_SSH)
-    result["few_bytes"] = streamed("prose", 300, "--few-bytes")
+    result["few_bytes"] = streamed("prose", 300, "--low-bandwidth")
     result["transcripts"] = [
         {"transcript_tokens": tokens} | streamed("prose", 300, history=tokens)
         for tokens in TRANSCRIPTS

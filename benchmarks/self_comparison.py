@@ -36,7 +36,7 @@ from typing import Any
 
 from quantchat.snapshot import store
 from quantchat.snapshot.compared_sides import Column, Run, columns
-from quantchat.snapshot.figures import FIGURES, Sampled
+from quantchat.snapshot.figures import FIGURES, AnswerFigure
 from quantchat.statistics.intervals import Pair, ratio_of
 
 RESULTS = Path(__file__).parent / "results" / "self_comparison.json"
@@ -117,7 +117,7 @@ def write(snapshots: Sequence[Path], command: str, note: str) -> None:
 def _side(column: Column) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for figure in FIGURES:
-        if isinstance(figure, Sampled) and figure.name in FIGURE_NAMES:
+        if isinstance(figure, AnswerFigure) and figure.name in FIGURE_NAMES:
             samples = column.samples(figure)
             rounds = sorted({round_ for _, round_ in samples})
             tasks = column.run.tasks.values()

@@ -25,7 +25,7 @@ from typing import Any
 import psutil
 from driving import circumstances, demo_gguf, loaded, run
 
-from quantchat.checkpoints.builder import Workshop
+from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.features.measure.rounds import Plan, Task
 from quantchat.features.measure.run import measure
 from quantchat.profile.model import DEMO_MODEL, Profile, Transformers
@@ -33,7 +33,7 @@ from quantchat.session.comparison import Comparison
 from quantchat.session.prompts import DEFAULT
 from quantchat.session.requests import load_request
 from quantchat.snapshot.schema import AnswerRecord, Snapshot, TurnRecord
-from quantchat.wire.messages import NO_ID, Force, Forced, Message
+from quantchat.wire.messages import NO_ID, Message, ScoreTokens, TokenScores
 
 RESULTS = Path(__file__).parent / "results" / "servers.json"
 REQUIREMENTS = Path(__file__).parent / "llama_server.txt"
@@ -86,7 +86,7 @@ async def explain(spec: Transformers, turn: TurnRecord, tokens: int) -> dict[str
     """Where the server's text of `turn` leaves the local one, by the local variant's own odds."""
     from transformers import AutoTokenizer
 
-    made = await Workshop().prepare(spec, lambda progress: None)
+    made = await CheckpointBuilder().prepare(spec, lambda progress: None)
     own, other = turn.answers
     if own.text == other.text:
         return None
@@ -100,9 +100,9 @@ async def explain(spec: Transformers, turn: TurnRecord, tokens: int) -> dict[str
     try:
         wanted = own.ids[: point + 1]
         messages = [Message("user", turn.prompt)]
-        worker.send(Force(1, messages, wanted, point, [theirs[point]], threads=2))
+        worker.send(ScoreTokens(1, messages, wanted, point, [theirs[point]], threads=2))
         async for event in worker.events():
-            if isinstance(event, Forced):
+            if isinstance(event, TokenScores):
                 return {
                     "token": point,
                     "own": own.pieces[point],
@@ -157,16 +157,16 @@ def _arrivals(answer: AnswerRecord) -> float | None:
 async def each_pair(rounds: int, tokens: int) -> dict[str, Any]:
     """Each pair in turn, and nothing of it left."""
     base = Transformers(label=LOCAL, engine="transformers", model=DEMO_MODEL, decode="generate")
-    folder = Path((await Workshop().prepare(base, lambda progress: None)).model)
+    folder = Path((await CheckpointBuilder().prepare(base, lambda progress: None)).model)
     spec = profile(folder, await demo_gguf(), tokens)
-    family = Family()
+    process_tree = Family()
     result: dict[str, Any] = {"pairs": []}
     for pair in PAIRS:
-        comparison = Comparison(spec, maker=Workshop())
+        comparison = Comparison(spec, maker=CheckpointBuilder())
         comparison.pair = pair
         plan = Plan(tuple(map(Task, DEFAULT)), rounds=rounds)
         snapshot = await measure(
-            comparison, plan, on_step=lambda done, total, detail: family.look()
+            comparison, plan, on_step=lambda done, total, detail: process_tree.look()
         )
         turns = [turn for turn in snapshot.turns if turn.round == 1]
         same = [turn.answers[0].text == turn.answers[1].text for turn in turns]
@@ -179,8 +179,8 @@ async def each_pair(rounds: int, tokens: int) -> dict[str, Any]:
         if pair[0] == 0:
             one["parted"] = [await explain(base, turn, tokens) for turn in turns]
         result["pairs"].append(one)
-    result["processes_seen"] = len(family.seen)
-    result["processes_left"] = family.left()
+    result["processes_seen"] = len(process_tree.seen)
+    result["processes_left"] = process_tree.left()
     return result
 
 

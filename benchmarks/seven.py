@@ -152,10 +152,10 @@ def _in_order(
 
 def _pair(load: Callable[[str], Load], asked: Asked, kept: Kept) -> dict[str, Any]:
     modes = {}
-    for family in FAMILIES:
-        best = fastest(kept.variants, family, asked.contexts[0])
+    for process_tree in FAMILIES:
+        best = fastest(kept.variants, process_tree, asked.contexts[0])
         if best is None:
-            return {"not_run": f"no {family} was measured at {asked.contexts[0]}"}
+            return {"not_run": f"no {process_tree} was measured at {asked.contexts[0]}"}
         modes[best.label] = best.mode
     return asyncio.run(
         pair({label: replace(load(label), decode=mode) for label, mode in modes.items()}, asked)

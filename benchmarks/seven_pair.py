@@ -28,12 +28,12 @@ class Best(NamedTuple):
     mode: str
 
 
-def fastest(variants: Mapping[str, Any], family: str, context: int) -> Best | None:
-    """Which variant of `family` in which mode had the highest throughput at `context`."""
+def fastest(variants: Mapping[str, Any], process_tree: str, context: int) -> Best | None:
+    """Which variant of `process_tree` in which mode had the highest throughput at `context`."""
     speeds = {
         Best(label, mode): statistics.median(figures["tok_s"])
         for label, one in variants.items()
-        if label.startswith(family)
+        if label.startswith(process_tree)
         for mode, by_context in one.get("modes", {}).items()
         if measured(figures := by_context.get("contexts", {}).get(str(context), {}))
     }

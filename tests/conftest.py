@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 
 from fakes.openai_server import FakeServer, serving
 from quantchat import paths
-from quantchat.checkpoints.builder import Workshop
+from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.profile import library
 from quantchat.profile.load import load
 
@@ -99,7 +99,7 @@ def _demo_made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path,
         patch.setenv("QUANTCHAT_LOGS", str(cache / "logs"))
 
         async def make() -> dict[str, Path]:
-            workshop = Workshop()
+            workshop = CheckpointBuilder()
             making = (workshop.prepare(variant, lambda progress: None) for variant in variants)
             made = await asyncio.gather(*making)
             return {v.engine: Path(p.model) for v, p in zip(variants, made, strict=True)}

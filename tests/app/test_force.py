@@ -14,11 +14,11 @@ from fakes.screen_reader import see, see_gone, see_in
 from fakes.scripted_app import LEFT, RIGHT, SIZES, Setup
 from fakes.scripted_worker import likely
 from quantchat.app.screens.cross_perplexity import STYLES, marked
-from quantchat.features.agreement.surprisal_text import forced
+from quantchat.features.agreement.surprisal_text import cross_perplexity_text
 from quantchat.session.conversation import Answer
 from quantchat.session.recorder import record
-from quantchat.statistics.surprisal import LEVELS, Surprise, level
-from quantchat.wire.messages import END, Force, Forced
+from quantchat.statistics.surprisal import LEVELS, CrossPerplexity, level
+from quantchat.wire.messages import END, ScoreTokens, TokenScores
 
 KEY = "ctrl+underscore"
 
@@ -39,12 +39,14 @@ async def test_each_answer_has_its_perplexity_under_both(
         await see(run.pilot, f"4.000 under {RIGHT}")
         await see(run.pilot, f"2.000 under {LEFT}")
         await see(run.pilot, "p < 0.01")
-        asked = [c for c in run.right.commands if isinstance(c, Force) and c.first == 0]
+        asked = [c for c in run.right.commands if isinstance(c, ScoreTokens) and c.first == 0]
         assert [request.ids[-1] for request in asked] == [END, END]
         await run.pilot.press("escape")
         await see_gone(run.pilot, "under itself")
         turn = record(run.comparison, run.machine).turns[0]
-        assert f"{LEFT}'s answer: 2.00 under itself, 4.00 under {RIGHT}" in forced(turn)
+        assert f"{LEFT}'s answer: 2.00 under itself, 4.00 under {RIGHT}" in cross_perplexity_text(
+            turn
+        )
 
 
 async def test_sides_that_were_swapped_are_swapped_here_too(setup: Setup) -> None:
@@ -57,7 +59,9 @@ async def test_sides_that_were_swapped_are_swapped_here_too(setup: Setup) -> Non
 
 
 async def test_why_one_cannot_read_is_told(setup: Setup) -> None:
-    setup.right.forced = lambda request: Forced(request.number, problem="it tells no probability")
+    setup.right.forced = lambda request: TokenScores(
+        request.number, problem="it tells no probability"
+    )
     async with setup.running() as run:
         await run.ready()
         await run.pilot.press(KEY)
@@ -86,7 +90,7 @@ def test_levels_differ_without_colours() -> None:
 def test_the_text_is_whole_and_no_surprise_is_lost(tokens: list[tuple[str, float]]) -> None:
     pieces, logprobs = [piece for piece, _ in tokens], [value for _, value in tokens]
     answer = Answer("A", "together", pieces=pieces)
-    content = marked(answer, Surprise("B", logprobs))
+    content = marked(answer, CrossPerplexity("B", logprobs))
     assert content.plain == "".join(pieces)
     told = {span.style for span in content.spans}
     last = max((n for n, piece in enumerate(pieces) if piece), default=-1)
@@ -96,8 +100,8 @@ def test_the_text_is_whole_and_no_surprise_is_lost(tokens: list[tuple[str, float
 
 
 def test_perplexity() -> None:
-    assert Surprise("B").perplexity is None
-    assert Surprise("B", [math.log(0.5), math.log(0.125)]).perplexity == pytest.approx(4)
+    assert CrossPerplexity("B").perplexity is None
+    assert CrossPerplexity("B", [math.log(0.5), math.log(0.125)]).perplexity == pytest.approx(4)
 
 
 async def test_a_against_a_on_the_screen(setup: Setup) -> None:

@@ -9,20 +9,20 @@ from hypothesis import strategies as st
 
 from fakes.synthetic_text import KINDS, tokens
 from quantchat.app import incremental_markdown
-from quantchat.app.incremental_markdown import GrowingText
+from quantchat.app.incremental_markdown import IncrementalMarkdown
 from quantchat.app.markdown import Block, blocks, code_lines, code_text
 from quantchat.app.markdown_table import column_widths, table_lines
 
 WIDTH = 56
 
 
-def drawn(text: GrowingText) -> list[str]:
+def drawn(text: IncrementalMarkdown) -> list[str]:
     text.finish()
     return [text.line(number).plain.rstrip() for number in range(text.height)]
 
 
-def grown(pieces: list[str], at_once: int, width: int = WIDTH) -> GrowingText:
-    text = GrowingText()
+def grown(pieces: list[str], at_once: int, width: int = WIDTH) -> IncrementalMarkdown:
+    text = IncrementalMarkdown()
     text.fit(width)
     for first in range(0, len(pieces), at_once):
         text.feed("".join(pieces[first : first + at_once]))
@@ -100,7 +100,7 @@ break"""
 
 
 def test_each_kind_of_block_is_drawn() -> None:
-    text = GrowingText()
+    text = IncrementalMarkdown()
     text.fit(40)
     text.settle(SAMPLE)
     assert drawn(text) == [
@@ -142,14 +142,14 @@ def test_each_kind_of_block_is_drawn() -> None:
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=40))
 def test_chunks_make_no_difference_in_the_end(cuts: list[int]) -> None:
-    text, first = GrowingText(), 0
+    text, first = IncrementalMarkdown(), 0
     text.fit(40)
     for cut in cuts:
         text.feed(SAMPLE[first : first + cut])
         first += cut
     text.feed(SAMPLE[first:])
     text.settle(SAMPLE)
-    whole = GrowingText()
+    whole = IncrementalMarkdown()
     whole.fit(40)
     whole.settle(SAMPLE)
     assert drawn(text) == drawn(whole)

@@ -11,7 +11,7 @@ from textual.content import Content, Span
 
 from fakes.heavy_text import SHAPES
 from quantchat.app import incremental_markdown, markdown
-from quantchat.app.incremental_markdown import DENSE, LONG, SLICE, GrowingText
+from quantchat.app.incremental_markdown import DENSE, LONG, SLICE, IncrementalMarkdown
 from quantchat.app.markdown import Block, blocks, code_lines
 
 HEADS = 2 * LONG
@@ -31,8 +31,8 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-def grown(text: str) -> GrowingText:
-    growing = GrowingText()
+def grown(text: str) -> IncrementalMarkdown:
+    growing = IncrementalMarkdown()
     growing.fit(76)
     growing.feed(text)
     while growing.waits:
@@ -68,7 +68,7 @@ def test_no_more_is_taken_at_once_than_there_is_time_for(
 ) -> None:
     ticks = itertools.count()
     monkeypatch.setattr(incremental_markdown, "clock", lambda: float(next(ticks)))  # all takes long
-    text = GrowingText()
+    text = IncrementalMarkdown()
     text.feed("word " * 1000)
     assert len(parsed) == 1 and text.waits
     height = text.height

@@ -12,9 +12,9 @@ from fakes.screen_reader import see, see_gone, wait_until
 from fakes.scripted_app import LEFT, RIGHT, SIZES, Running, Setup, profile
 from fakes.scripted_worker import likely
 from quantchat.app.widgets.divergence_mark import Place, find
-from quantchat.features.agreement.divergence_text import parts_at
+from quantchat.features.agreement.divergence_text import divergence_text
 from quantchat.session.recorder import record
-from quantchat.wire.messages import END, Force, Forced, Stop
+from quantchat.wire.messages import END, ScoreTokens, Stop, TokenScores
 
 
 def part(setup: Setup, left: str, right: str) -> None:
@@ -57,7 +57,7 @@ async def test_parts_of_characters_are_told_by_their_ids(setup: Setup) -> None:
         await see(run.pilot, both)
         (turn,) = record(run.comparison, run.machine).turns
         told = f"{LEFT} token {one} 0.610, token {other} 0.300; {RIGHT} token {other} 0.580"
-        assert told in parts_at(turn)
+        assert told in divergence_text(turn)
 
 
 async def test_an_answer_that_ends_says_so(setup: Setup) -> None:
@@ -71,7 +71,7 @@ async def test_an_answer_that_ends_says_so(setup: Setup) -> None:
             lambda: set(marked(run)) == {"ends here, the other goes on", "three"},
             "marks",
         )
-        asked = [c for c in run.left.commands if isinstance(c, Force)]
+        asked = [c for c in run.left.commands if isinstance(c, ScoreTokens)]
         assert asked[0].ids[-1] == END and asked[0].first == 2
 
 
@@ -83,7 +83,7 @@ async def test_an_answer_that_was_cut_off_does_not_part_there(setup: Setup) -> N
         await run.answered()
         await see(run.pilot, "same for 2 tokens")
         assert marked(run) == []
-        assert not [c for c in run.left.commands if isinstance(c, Force)]
+        assert not [c for c in run.left.commands if isinstance(c, ScoreTokens)]
 
 
 async def test_sampled_answers_are_not_marked(setup: Setup) -> None:
@@ -98,7 +98,9 @@ async def test_sampled_answers_are_not_marked(setup: Setup) -> None:
 
 async def test_a_variant_that_cannot_tell_says_why(setup: Setup) -> None:
     part(setup, "One two", "One three")
-    setup.right.forced = lambda request: Forced(request.number, problem="the server does not tell")
+    setup.right.forced = lambda request: TokenScores(
+        request.number, problem="the server does not tell"
+    )
     async with setup.running() as run:
         await run.ready()
         await run.answered()
@@ -112,7 +114,9 @@ async def test_the_next_prompt_does_not_wait_for_a_scoring(setup: Setup) -> None
         await run.ready()
         await run.answered()
         await wait_until(
-            run.pilot, lambda: any(isinstance(c, Force) for c in run.left.commands), "a request"
+            run.pilot,
+            lambda: any(isinstance(c, ScoreTokens) for c in run.left.commands),
+            "a request",
         )
         await run.answered("And now?")
         commands = [type(c).__name__ for c in run.left.commands]
@@ -120,8 +124,8 @@ async def test_the_next_prompt_does_not_wait_for_a_scoring(setup: Setup) -> None
         assert commands.index("Stop") < len(commands) - 1 - commands[::-1].index("Generate")
         assert [c.turn for c in run.left.commands if isinstance(c, Stop)] == [-1]
         first = run.comparison.conversation.turns[0]
-        assert first.parting is not None
-        assert first.parting.ways[0].problem == "it gave way to the next command"
+        assert first.divergence is not None
+        assert first.divergence.continuations[0].problem == "it gave way to the next command"
 
 
 async def test_the_key_goes_there(setup: Setup) -> None:

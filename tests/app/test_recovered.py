@@ -68,9 +68,11 @@ async def test_what_is_saved_is_not_kept_again(setup: Setup) -> None:
 async def test_a_driver_that_hangs_does_not_hold_it_up(setup: Setup) -> None:
     async with setup.running() as run:
         await run.ready()
-        keeper = run.screen.keeper
+        recovery = run.screen.recovery
         await wait_until(
-            run.pilot, lambda: keeper.measured and len(keeper.measured.workers) == 2, "both workers"
+            run.pilot,
+            lambda: recovery.measured and len(recovery.measured.workers) == 2,
+            "both workers",
         )
         run.machine.answers.clear()
         sampled = run.machine.samples

@@ -330,7 +330,7 @@ def test_few_bytes_are_chosen_or_refused(monkeypatch: pytest.MonkeyPatch, remote
     if remote:
         monkeypatch.setenv("SSH_CONNECTION", "x")
     assert terminal.pace() == (terminal.REMOTE if remote else terminal.LOCAL)
-    for few, expected in ((True, terminal.FEW_BYTES), (False, terminal.LOCAL)):
+    for few, expected in ((True, terminal.LOW_BANDWIDTH), (False, terminal.LOCAL)):
         monkeypatch.delenv("TEXTUAL_FPS", raising=False)
         terminal.quieten_textual(few)
         assert terminal.pace() == expected

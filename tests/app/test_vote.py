@@ -194,7 +194,7 @@ async def test_quitting_in_the_middle_says_where_the_votes_are(setup: Setup) -> 
 
 
 @pytest.mark.parametrize(
-    ("pace", "draws"), [(terminal.LOCAL, 5), (terminal.REMOTE, 4), (terminal.FEW_BYTES, 1)]
+    ("pace", "draws"), [(terminal.LOCAL, 5), (terminal.REMOTE, 4), (terminal.LOW_BANDWIDTH, 1)]
 )
 def test_a_slow_connection_is_spared(
     monkeypatch: pytest.MonkeyPatch, pace: terminal.Pace, draws: int

@@ -18,7 +18,7 @@ import os
 import sys
 from typing import Any
 
-from quantchat.wire.messages import Force, Generate, Load, Message, Sampling
+from quantchat.wire.messages import Generate, Load, Message, Sampling, ScoreTokens
 
 PROMPTS = (
     "What is the capital of France?",
@@ -97,8 +97,8 @@ def logits_after(loaded: Any, prompt: str, said: list[int]) -> Any:
 
 def forced_off(decoder: Any, prompt: str, said: list[int], logits: Any) -> float:
     """Mean distance of what `decoder` says of `said` from `logits`, in nats."""
-    request = Force(0, [Message("user", prompt)], said)
-    told = decoder.force(request, lambda: False).logprobs
+    request = ScoreTokens(0, [Message("user", prompt)], said)
+    told = decoder.score_tokens(request, lambda: False).logprobs
     own = logits.log_softmax(-1)[range(len(said)), said].tolist()
     return math.fsum(abs(one - other) for one, other in zip(told, own, strict=True)) / len(said)
 

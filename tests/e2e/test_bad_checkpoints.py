@@ -146,7 +146,7 @@ def test_it_is_one_line_that_names_the_file_and_a_cure(
     assert failure.kind == "bad_checkpoint"
     assert DAMAGE[name][1] in failure.reason
     assert len(failure.reason.splitlines()) == 1 and "Traceback" not in failure.reason
-    assert failure.mend
+    assert failure.hint
 
 
 def test_the_worker_loads_a_whole_one_after_all_that(outcomes: dict[str, Outcome]) -> None:

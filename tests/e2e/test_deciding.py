@@ -84,18 +84,20 @@ def test_where_they_part_what_surprises_and_a_blind_vote(demo_cache: Path, tmp_p
 
     chat, voted = saved(tmp_path)
     turn = chat["turns"][0]
-    assert turn["parting"]["point"] == turn["divergence_point"]
-    for way, answer in zip(turn["parting"]["ways"], turn["answers"], strict=True):
+    assert turn["divergence"]["point"] == turn["divergence_point"]
+    for way, answer in zip(turn["divergence"]["continuations"], turn["answers"], strict=True):
         # Greedy: its own token was the likeliest, but for a tie; and both are real chances.
         assert 0 < way["own"] <= 1 and 0 < way["other"] <= 1
         assert math.log(way["own"]) >= math.log(way["other"]) - ROUNDING
         assert way["token"].strip() in answer["text"]
-        own, other = sorted(answer["surprises"], key=lambda one: one["by"] != answer["variant"])
+        own, other = sorted(
+            answer["cross_perplexities"], key=lambda one: one["by"] != answer["variant"]
+        )
         ended = answer["reason"] == "eos"
         assert len(own["logprobs"]) == len(other["logprobs"]) == len(answer["ids"]) + ended
         # Its own greedy answer is no surprise to it, nor much of one to another 4-bit variant.
         assert perplexity(own) < SURE and perplexity(other) < 4 * SURE
-        point = turn["parting"]["point"]
+        point = turn["divergence"]["point"]
         if point < len(answer["ids"]):  # asked twice, and computed in other chunks
             assert own["logprobs"][point] == pytest.approx(math.log(way["own"]), abs=ROUNDING)
     (vote,) = voted["voting"]["votes"]

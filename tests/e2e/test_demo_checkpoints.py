@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from quantchat.checkpoints.builder import Workshop
+from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.checkpoints.verify import STAMP
 from quantchat.host.job_runner import JobFailed
 from quantchat.host.worker_process import Place, Worker, start_worker
@@ -103,10 +103,10 @@ async def test_a_group_that_does_not_fit_is_told_with_one_that_does(
     quantize = Quantize(group_size=128)
     spec = Gptq(label="g128", engine="gptq", model=DEMO_MODEL, quantize=quantize)
     with pytest.raises(JobFailed) as caught:
-        await Workshop().prepare(spec, lambda progress: None)
+        await CheckpointBuilder().prepare(spec, lambda progress: None)
     assert caught.value.failure.kind == "unsupported"
     assert "128 does not divide the width 576" in caught.value.failure.reason
-    assert "use a group size of 64" in caught.value.failure.mend
+    assert "use a group size of 64" in caught.value.failure.hint
 
 
 async def test_stopping_a_real_stage_leaves_nothing(demo_cache: Path, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ async def test_stopping_a_real_stage_leaves_nothing(demo_cache: Path, tmp_path: 
             working.set()
 
     nf4 = BitsAndBytes(label="NF4", engine="bitsandbytes", model=DEMO_MODEL)
-    making = asyncio.ensure_future(Workshop(start, folder).prepare(nf4, heard))
+    making = asyncio.ensure_future(CheckpointBuilder(start, folder).prepare(nf4, heard))
     await asyncio.wait_for(working.wait(), 300)
     making.cancel()
     with contextlib.suppress(asyncio.CancelledError):

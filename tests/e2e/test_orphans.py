@@ -97,18 +97,18 @@ async def test_a_worker_that_is_closed_takes_along_what_it_started(tmp_path: Pat
     until(lambda: not living(worker.pid), "one was left behind")
 
 
-def test_a_command_on_a_leash(tmp_path: Path) -> None:
+def test_a_command_ends_with_its_owner(tmp_path: Path) -> None:
     leaving = f'{sys.executable} -c "{LEAVE_THE_GROUP}" & sleep 1000'
     for _ in range(TIMES):
-        process, session = owner("leashed", "sh", "-c", leaving)
+        process, session = owner("watched_command", "sh", "-c", leaving)
         until(lambda session=session: all_run(session, 4), "all of it runs")  # type: ignore[misc]
         process.kill()
         process.communicate()
         until(lambda session=session: not living(session), "one was left behind")  # type: ignore[misc]
 
 
-def test_a_leashed_command_has_its_own_exit_status() -> None:
-    process, session = owner("leashed", "sh", "-c", "exit 3")
+def test_a_watched_command_has_its_own_exit_status() -> None:
+    process, session = owner("watched_command", "sh", "-c", "exit 3")
     process.communicate()
     assert process.returncode == 3
     until(lambda: not living(session), "one was left behind")

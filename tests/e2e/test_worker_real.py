@@ -208,13 +208,13 @@ async def test_bad_checkpoints_fail_in_one_line(demo_base: Path, tmp_path: Path)
             failure = await failure_of(worker, nf4(folder))
             assert failure.kind == "bad_checkpoint", failure
             assert "\n" not in failure.reason
-            assert failure.mend
+            assert failure.hint
         plain = Load("gptq", str(demo_base), {"kernel": "auto"})
-        assert "quantize" in (await failure_of(worker, plain)).mend
+        assert "quantize" in (await failure_of(worker, plain)).hint
         strange = Load("gptq", str(demo_base), {"kernel": "warp"})
         failure = await failure_of(worker, strange)
         assert "warp" in failure.reason
-        assert "marlin" in failure.mend
+        assert "marlin" in failure.hint
         there = Load("transformers", str(demo_base), {}, device="cuda:63")
         assert "cuda:63" in (await failure_of(worker, there)).reason
         # After all that it still loads a good one.
@@ -233,7 +233,7 @@ async def test_out_of_memory_is_said_as_such(demo_base: Path) -> None:
         wide = Load("transformers", str(demo_base), {}, dtype="float32")  # 540 MB
         failure = await failure_of(worker, wide)
         assert failure.kind == "out_of_memory", failure
-        assert failure.mend
+        assert failure.hint
         process.rlimit(psutil.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         # What was loaded before still answers.
         worker.send(ask(2, "What is the capital of France?"))

@@ -46,7 +46,7 @@ class CellTerminal:
     ) -> None:
         self.rows = [[" "] * columns for _ in range(rows)]
         self._columns = columns
-        self._way = way
+        self._continuation = way
         self._x = self._y = 0
         self._saved = (0, 0)
 
@@ -71,7 +71,7 @@ class CellTerminal:
 
     def _draw(self, text: str) -> None:
         row = self.rows[self._y]
-        for shown, cells in self._way(text):
+        for shown, cells in self._continuation(text):
             if not cells:  # belongs to what stands before it
                 row[max(0, self._x - 1)] += shown
             elif self._x + cells <= self._columns:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fakes.waiting import until
-from quantchat.checkpoints.builder import Workshop
+from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.host.worker_process import start_worker
 from quantchat.profile.model import Profile
 from quantchat.session.comparison import Comparison
@@ -16,7 +16,7 @@ class Opened:
 
     def __init__(self, spec: Profile) -> None:
         self.comparison = Comparison(
-            spec, maker=Workshop(start_worker), start=start_worker, on_change=self._changed
+            spec, maker=CheckpointBuilder(start_worker), start=start_worker, on_change=self._changed
         )
         self.one, self.other = self.comparison.sides
         self.stages: list[str] = []

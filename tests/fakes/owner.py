@@ -1,7 +1,7 @@
 """A program that owns a session of processes, to be killed: what it owns must not outlive it.
 
     python owner.py worker PYTHON      a worker under the interpreter PYTHON
-    python owner.py leashed COMMAND…   a command on a leash
+    python owner.py watched_command COMMAND…   a command that ends with its owner
 
 Says the session's leader once it runs, then waits to be killed.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from quantchat.host.process_group import leash, leashed
+from quantchat.host.process_group import watchdog_pipe, watched_command
 from quantchat.host.worker_process import Place, start_worker
 
 
@@ -27,10 +27,10 @@ async def own_worker(python: str) -> None:
     await asyncio.Event().wait()
 
 
-async def own_leashed(command: list[str]) -> None:
-    with leash() as held:
+async def own_watched(command: list[str]) -> None:
+    with watchdog_pipe() as held:
         process = await asyncio.create_subprocess_exec(
-            *leashed(command), stdin=held, start_new_session=True
+            *watched_command(command), stdin=held, start_new_session=True
         )
         say(process.pid)
         sys.exit(await process.wait())
@@ -38,4 +38,4 @@ async def own_leashed(command: list[str]) -> None:
 
 if __name__ == "__main__":
     kind, *rest = sys.argv[1:]
-    asyncio.run(own_worker(rest[0]) if kind == "worker" else own_leashed(rest))
+    asyncio.run(own_worker(rest[0]) if kind == "worker" else own_watched(rest))

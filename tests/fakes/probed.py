@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from quantchat.wire.messages import Force, Generate, Load, Message, Sampling, Started
+from quantchat.wire.messages import Generate, Load, Message, Sampling, ScoreTokens, Started
 from quantchat.worker.decode.decoder import Decoder
 from quantchat.worker.model.loaded import Loaded
 
@@ -148,8 +148,8 @@ class Probe:
         worst = 0.0
         for prompt in (self._first, self._longest):
             ids = self.some(80)
-            request = Force(0, [_message(prompt)], ids)
-            found = self.decoder.force(request, lambda: False).logprobs
+            request = ScoreTokens(0, [_message(prompt)], ids)
+            found = self.decoder.score_tokens(request, lambda: False).logprobs
             right = self.uncached([*prompt, *ids[:-1]], len(ids)).log_softmax(dim=-1)
             expected = right[torch.arange(len(ids)), torch.tensor(ids)]
             worst = max(worst, float((torch.tensor(found) - expected).abs().max()))

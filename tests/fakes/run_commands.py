@@ -159,7 +159,7 @@ def workers(folder: Path) -> StartWorker:
 
 
 async def no_worker(place: Place) -> Worker:
-    raise UserError(evil(), where=evil(), mend=evil())
+    raise UserError(evil(), where=evil(), hint=evil())
 
 
 def all_commands(folder: Path) -> None:

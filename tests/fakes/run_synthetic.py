@@ -1,6 +1,6 @@
 """Runs the real screen in this process' terminal, over real processes that only play a model.
 
-Arguments: a folder, for logs, snapshots and `report.json`; perhaps `--few-bytes`, and perhaps
+Arguments: a folder, for logs, snapshots and `report.json`; perhaps `--low-bandwidth`, and perhaps
 `--history TOKENS`, for a conversation that holds so many tokens of each side already. The report
 says, for each answer, whether text and order came whole and how late tokens were.
 """
@@ -17,8 +17,8 @@ from typing import Any
 import quantchat.app
 from quantchat.app import terminal
 
-FEW_BYTES = True if "--few-bytes" in sys.argv else None
-terminal.quieten_textual(FEW_BYTES)
+LOW_BANDWIDTH = True if "--low-bandwidth" in sys.argv else None
+terminal.quieten_textual(LOW_BANDWIDTH)
 
 import quantchat.app.app  # noqa: E402
 from fakes.scripted_app import LEFT, RIGHT, profile  # noqa: E402
@@ -95,7 +95,7 @@ quantchat.app.app.QuantchatApp = functools.partial(  # type: ignore[misc,assignm
 status = quantchat.app.run(
     profile(generation={"max_new_tokens": 10**6}),
     snapshots=folder / "snapshots",
-    few_bytes=FEW_BYTES,
+    low_bandwidth=LOW_BANDWIDTH,
 )
 look_at_turns()
 (folder / "report.json").write_text(json.dumps({"status": status, "answers": answers}))

@@ -183,7 +183,7 @@ _json = st.recursive(
     max_leaves=5,
 )  # fmt: skip
 
-_failures = st.builds(Failed, kind=hostile_text, reason=hostile_text, mend=hostile_text)
+_failures = st.builds(Failed, kind=hostile_text, reason=hostile_text, hint=hostile_text)
 
 
 @st.composite

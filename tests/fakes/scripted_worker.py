@@ -23,8 +23,6 @@ from quantchat.wire.messages import (
     Event,
     Failed,
     Finished,
-    Force,
-    Forced,
     Generate,
     Hello,
     Load,
@@ -32,10 +30,12 @@ from quantchat.wire.messages import (
     Prefilled,
     Progress,
     Ready,
+    ScoreTokens,
     Shutdown,
     Started,
     Stop,
     Tokens,
+    TokenScores,
 )
 from quantchat.wire.variant import Ledger, Resolved
 
@@ -100,10 +100,10 @@ def words(text: str) -> list[str]:
     return pieces
 
 
-def likely(request: Force, own: float = 0.61, other: float = 0.3) -> Forced:
+def likely(request: ScoreTokens, own: float = 0.61, other: float = 0.3) -> TokenScores:
     """Each token asked of with probability `own`, those asked of beside it with `other`."""
     asked = request.ids[request.first :]
-    return Forced(
+    return TokenScores(
         request.number,
         logprobs=[math.log(own)] * len(asked),
         pieces=[f"<{token}>" for token in asked],
@@ -133,7 +133,7 @@ class Script:
     """How an answer becomes tokens."""
     batch: int = 1
     """Tokens in one event."""
-    forced: Callable[[Force], Forced] = lambda request: likely(request)
+    forced: Callable[[ScoreTokens], TokenScores] = lambda request: likely(request)
     forcing_gate: asyncio.Event | None = None
     """A forcing waits here, or until another command comes, if there is one."""
     reason: str = "eos"
@@ -189,9 +189,9 @@ class ScriptedWorker:
     def send(self, command: Command) -> None:
         self._script.commands.append(command)
         self._overtaken.set()
-        if isinstance(command, Force):
+        if isinstance(command, ScoreTokens):
             self._overtaken = asyncio.Event()
-            self._tasks.append(asyncio.ensure_future(self._force(command, self._overtaken)))
+            self._tasks.append(asyncio.ensure_future(self._score_tokens(command, self._overtaken)))
         if isinstance(command, Load):
             self._tasks.append(asyncio.ensure_future(self._load()))
         elif isinstance(command, Generate):
@@ -238,7 +238,7 @@ class ScriptedWorker:
                 )
             )
 
-    async def _force(self, request: Force, overtaken: asyncio.Event) -> None:
+    async def _score_tokens(self, request: ScoreTokens, overtaken: asyncio.Event) -> None:
         if self._script.forcing_gate is not None:
             waits = [
                 asyncio.ensure_future(e.wait()) for e in (self._script.forcing_gate, overtaken)
@@ -248,7 +248,7 @@ class ScriptedWorker:
                 wait.cancel()
         forced = self._script.forced(request)
         if overtaken.is_set():
-            forced = Forced(request.number, problem="it gave way to the next command")
+            forced = TokenScores(request.number, problem="it gave way to the next command")
         self._events.put_nowait(forced)
 
     def _ledger(self, said: int = 0) -> Ledger:
@@ -290,7 +290,7 @@ class ScriptedWorker:
             failure = script.answer_fails
             put(
                 Failed(
-                    failure.kind, failure.reason, failure.mend, turn, failure.needed, failure.free
+                    failure.kind, failure.reason, failure.hint, turn, failure.needed, failure.free
                 )
             )
             return

@@ -20,9 +20,9 @@ def adapter_in(
 
     torch.manual_seed(1)
     config = peft.LoraConfig(r=4, target_modules=targets or TARGETS, task_type="CAUSAL_LM")
-    worn = peft.get_peft_model(tiny_llama(**model), config)
-    for name, weight in worn.named_parameters():
+    adapted = peft.get_peft_model(tiny_llama(**model), config)
+    for name, weight in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=scale)
-    worn.save_pretrained(folder)
+    adapted.save_pretrained(folder)
     return folder

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from quantchat.checkpoints.builder import Workshop
+from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.features.memory_plan.plan import make_plan
 from quantchat.host.worker_process import Place, start_worker
 from quantchat.profile.model import Profile
@@ -46,7 +46,7 @@ async def test_weights_are_as_planned(
     profile = Profile.model_validate({"name": "one", "variants": variants})
     spec = profile.variants[0]
     planned = make_plan(profile, DeviceSampler().sample()).variants[0].estimate
-    made = Workshop().find(spec)
+    made = CheckpointBuilder().find(spec)
     assert planned is not None
     assert made is not None
     worker = await start_worker(Place("test"))

@@ -59,13 +59,13 @@ def test_without_a_hub_it_is_said_what_to_take_instead(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="cannot be fetched") as caught:
         corpus.dataset("wikitext-2")
-    assert "--dataset own" in caught.value.mend
+    assert "--dataset own" in caught.value.hint
 
 
 def test_a_name_that_is_none() -> None:
     with pytest.raises(UserError) as caught:
         corpus.dataset("\x1b]c4")
-    assert caught.value.mend == "one of own, wikitext-2"
+    assert caught.value.hint == "one of own, wikitext-2"
     assert "\x1b" not in str(caught.value)
 
 

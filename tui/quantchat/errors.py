@@ -6,21 +6,21 @@ from __future__ import annotations
 class UserError(Exception):
     """Something the user can mend. Shown as one line, never with a traceback.
 
-    `what` is the complaint, `where` the file, key or argument it is about, `mend` what to do.
+    `what` is the complaint, `where` the file, key or argument it is about, `hint` what to do.
     """
 
     status = 2
     """Exit status of a command that ends so."""
 
-    def __init__(self, what: str, *, where: str = "", mend: str = "") -> None:
+    def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
         super().__init__(what)
         self.what = what
         self.where = where
-        self.mend = mend
+        self.hint = hint
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
-        cure = f" ({self.mend})" if self.mend else ""
+        cure = f" ({self.hint})" if self.hint else ""
         return f"{place}{self.what}{cure}"
 
     @property

@@ -32,7 +32,7 @@ def _folder(variable: str, default: Callable[[str], str]) -> Path:
         raise UserError(
             "this user has no home directory: HOME is not set, and there is no passwd entry",
             where=variable,
-            mend=f"set HOME, or {variable} to a folder that can be written",
+            hint=f"set HOME, or {variable} to a folder that can be written",
         ) from error
 
 

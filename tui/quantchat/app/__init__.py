@@ -27,30 +27,30 @@ def run(
     *,
     snapshots: Path | None,
     votes: VotePlan | None = None,
-    few_bytes: bool | None = None,
+    low_bandwidth: bool | None = None,
 ) -> int:
     """Show `profile`, or the start screen for None, until the user leaves. Returns the exit status.
 
     With `votes` its answers are voted on, blindly.
 
-    `snapshots` is the folder to save into, None for the user's own. `few_bytes` spares a slow
+    `snapshots` is the folder to save into, None for the user's own. `low_bandwidth` spares a slow
     connection, or spares it nothing; None goes by whether there is a network. Raises UserError
     where there is no terminal, or one that can only print, or no log can be written.
     """
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UserError(
             "the screen needs a terminal on standard input and standard error",
-            mend="run quantchat without redirecting them, or see quantchat --help",
+            hint="run quantchat without redirecting them, or see quantchat --help",
         )
     kind = os.environ.get("TERM", "")
     if kind.lower() in _DUMB:
         raise UserError(
             f"the screen cannot be drawn on a terminal that says TERM={kind}",
-            mend="`quantchat run` measures without a screen; or set TERM to what the terminal is",
+            hint="`quantchat run` measures without a screen; or set TERM to what the terminal is",
         )
     from quantchat.app import collector, terminal
 
-    terminal.quieten_textual(few_bytes)
+    terminal.quieten_textual(low_bandwidth)
     collector.take_over()
     from quantchat.app.app import QuantchatApp
 
@@ -62,7 +62,7 @@ def run(
             raise UserError(
                 f"the screen's log cannot be written: {error.strerror or error}",
                 where=str(error.filename or ""),
-                mend="set QUANTCHAT_LOGS to a folder of your own",
+                hint="set QUANTCHAT_LOGS to a folder of your own",
             ) from error
         app.run(mouse=terminal.pace().mouse)
     status = app.return_code or 0

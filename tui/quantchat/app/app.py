@@ -20,7 +20,7 @@ from textual.worker import WorkerFailed
 
 from quantchat.app import CRASHED, clipboard, terminal, themes
 from quantchat.app.commands import COMMANDS
-from quantchat.app.crash_recovery import Keeps
+from quantchat.app.crash_recovery import Recoverable
 from quantchat.app.device_watch import MakeSampler, real_sampler
 from quantchat.app.pasting import take_pastes_for_text, take_pastes_whole
 from quantchat.app.textual_races import survive_races
@@ -61,7 +61,7 @@ MakeComparison: TypeAlias = "Callable[[Profile], Comparison]"
 """The seam for tests: a comparison with scripted workers."""
 
 
-class _LaterWorkshop:
+class _LaterBuilder:
     """The workshop, imported when something is to be made: it is no part of the first frame."""
 
     def __init__(self) -> None:
@@ -70,9 +70,9 @@ class _LaterWorkshop:
     async def prepare(self, spec: AnyVariant, on_progress: Callable[[Progress], None]) -> Prepared:
         """As `Maker.prepare`."""
         if self._workshop is None:
-            from quantchat.checkpoints.builder import Workshop
+            from quantchat.checkpoints.builder import CheckpointBuilder
 
-            self._workshop = Workshop()
+            self._workshop = CheckpointBuilder()
         return await self._workshop.prepare(spec, on_progress)
 
 
@@ -80,7 +80,7 @@ def real_comparison(profile: Profile) -> Comparison:
     """A comparison of real worker processes on checkpoints of the user's cache."""
     from quantchat.session.comparison import Comparison
 
-    return Comparison(profile, maker=_LaterWorkshop())
+    return Comparison(profile, maker=_LaterBuilder())
 
 
 def _collect_garbage_again() -> None:
@@ -266,7 +266,7 @@ class QuantchatApp(PacedApp):
         for holder in self._holders():
             self.keep_of(holder)
 
-    def keep_of(self, holder: Keeps) -> None:
+    def keep_of(self, holder: Recoverable) -> None:
         """Keep what nobody saved of `holder`. Raises nothing: the end must go on."""
         try:
             if path := holder.keep():
@@ -289,9 +289,9 @@ class QuantchatApp(PacedApp):
             lines.append(f"what nobody had saved could not be kept: {self._not_kept}")
         return lines
 
-    def _holders(self) -> list[Keeps]:
+    def _holders(self) -> list[Recoverable]:
         holders = (*reversed(self.screen_stack), self._comparing)
-        return [one for one in holders if isinstance(one, Keeps)]
+        return [one for one in holders if isinstance(one, Recoverable)]
 
     async def action_quit(self) -> None:
         """Leave; where that loses something, at the second time."""

@@ -22,7 +22,7 @@ PATIENCE_S = 3.0
 
 
 @runtime_checkable
-class Keeps(Protocol):
+class Recoverable(Protocol):
     """A screen that may hold what nobody saved."""
 
     @property
@@ -36,7 +36,7 @@ class Keeps(Protocol):
         """
 
 
-class Keeper:
+class CrashRecovery:
     """Keeps `comparison`'s conversation in `folder` (None: the user's own) unless it is saved.
 
     May be called from any thread: the loop may be stuck when the program has to leave.
@@ -79,7 +79,7 @@ class Keeper:
         )
 
     def keep(self, measurement: Measurement | None = None) -> Path | None:
-        """As `Keeps.keep`; what was measured until now goes with it."""
+        """As `Recoverable.keep`; what was measured until now goes with it."""
         if not self._writing.acquire(timeout=PATIENCE_S):
             raise UserError("it is being written, and the disk does not answer")
         try:
@@ -99,12 +99,12 @@ class Keeper:
             self._writing.release()
 
     def _write(self, measurement: Measurement | None) -> Path:
-        from quantchat.app.final_sampler import LastMeasured
+        from quantchat.app.final_sampler import FinalSampler
         from quantchat.features.measure.record import record_measurement
         from quantchat.session.recorder import record
         from quantchat.snapshot import recovered
 
-        last = LastMeasured(self.measured)
+        last = FinalSampler(self.measured)
         if measurement is None:
             return recovered.save(record(self._comparison, last), self._folder)
         return recovered.save(record_measurement(self._comparison, last, measurement), self._folder)

@@ -77,7 +77,7 @@ class DeviceWatch:
     def borrowed(self) -> Iterator[DeviceSampler]:
         """The sampler, for another use on the loop's thread. Raises UserError while it is busy."""
         if not self._in_use.acquire(timeout=PATIENCE_S):
-            raise UserError("the GPU driver does not answer yet", mend="try again in a moment")
+            raise UserError("the GPU driver does not answer yet", hint="try again in a moment")
         try:
             yield self._sampler
         finally:

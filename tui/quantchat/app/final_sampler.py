@@ -11,7 +11,7 @@ from quantchat.system.sampler import DeviceSample, DeviceSampler
 from quantchat.wire.variant import Ledger
 
 
-class LastMeasured(DeviceSampler):
+class FinalSampler(DeviceSampler):
     """Says again what was measured last."""
 
     def __init__(self, measured: Measured | None) -> None:

@@ -72,7 +72,7 @@ class Job:
     """To be called with the result where the answer is drawn."""
 
 
-class GrowingText:
+class IncrementalMarkdown:
     """Raw text comes in, neutral lines go out, for the width that `fit` was given last.
 
     No call takes much longer than `AT_ONCE_S`, whatever was said: while `busy`, there is more to be

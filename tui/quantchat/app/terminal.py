@@ -51,15 +51,15 @@ class Pace:
 
 LOCAL = Pace(frames_per_second=60, draws_per_second=6, step=1, mouse=True)
 REMOTE = Pace(frames_per_second=30, draws_per_second=4, step=4, mouse=True)
-FEW_BYTES = Pace(frames_per_second=15, draws_per_second=1, step=8, mouse=False)
+LOW_BANDWIDTH = Pace(frames_per_second=15, draws_per_second=1, step=8, mouse=False)
 
 _chosen: Pace | None = None
 
 
-def pace(few_bytes: bool | None = None) -> Pace:
+def pace(low_bandwidth: bool | None = None) -> Pace:
     """What was chosen by `quieten_textual`; else what suits: less over a network."""
-    if few_bytes is not None:
-        return FEW_BYTES if few_bytes else LOCAL
+    if low_bandwidth is not None:
+        return LOW_BANDWIDTH if low_bandwidth else LOCAL
     return _chosen or (REMOTE if over_ssh() else LOCAL)
 
 
@@ -68,14 +68,14 @@ def over_ssh() -> bool:
     return bool(os.environ.get("SSH_CONNECTION") or os.environ.get("SSH_TTY"))
 
 
-def quieten_textual(few_bytes: bool | None = None) -> None:
+def quieten_textual(low_bandwidth: bool | None = None) -> None:
     """Set what Textual reads from the environment; to be called before its first import.
 
     The wait that tells Esc from the start of an escape sequence comes off the time in which Esc
-    must stop the decoding. `few_bytes` chooses the pace.
+    must stop the decoding. `low_bandwidth` chooses the pace.
     """
     global _chosen
-    _chosen = None if few_bytes is None else pace(few_bytes)
+    _chosen = None if low_bandwidth is None else pace(low_bandwidth)
     os.environ.setdefault("TEXTUAL_FPS", str(pace().frames_per_second))
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
     os.environ.setdefault("TEXTUAL_SMOOTH_SCROLL", "0")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.checkpoints.full_precision import FromWeights
-from quantchat.checkpoints.stages import MIB, Work
+from quantchat.checkpoints.stages import MIB, BuildContext
 from quantchat.common.versions import versions
 
 _MAKERS = ("bitsandbytes", "torch", "transformers")
@@ -45,7 +45,7 @@ class QuantizeBitsAndBytes(FromWeights):
         """Less than the weights."""
         return self.weights.bytes(needs) + 64 * MIB
 
-    async def build(self, work: Work) -> dict[str, Any]:
+    async def build(self, work: BuildContext) -> dict[str, Any]:
         """Load, which quantizes, and save, in a worker."""
         told = await work.job(
             "quantize_bitsandbytes", {**self.inputs, **self.weights.options(work)}

@@ -11,7 +11,7 @@ from typing import Any
 from quantchat import paths
 from quantchat.checkpoints import verify
 from quantchat.checkpoints.bitsandbytes_stage import QuantizeBitsAndBytes
-from quantchat.checkpoints.cache import MADE, CheckpointCache, Site, read_made
+from quantchat.checkpoints.cache import MADE, CheckpointCache, Site, read_built
 from quantchat.checkpoints.calibration_coverage import shortage
 from quantchat.checkpoints.calibration_stages import gather
 from quantchat.checkpoints.fetch import SMOLLM2, Wheel
@@ -19,9 +19,9 @@ from quantchat.checkpoints.full_precision import Weights
 from quantchat.checkpoints.gptq_stage import QuantizeGptq
 from quantchat.checkpoints.maker import Prepared
 from quantchat.checkpoints.merge_stage import Merge
-from quantchat.checkpoints.single_flight import OnProgress, Sharing
+from quantchat.checkpoints.single_flight import OnProgress, SingleFlight
 from quantchat.checkpoints.sources import resolve
-from quantchat.checkpoints.stages import MIB, Dequantize, Fetch, Stage, Work
+from quantchat.checkpoints.stages import MIB, BuildContext, Dequantize, Fetch, Stage
 from quantchat.common.versions import versions
 from quantchat.errors import UserError
 from quantchat.host.job_runner import MORE_ROOM, JobFailed
@@ -51,7 +51,7 @@ DEMO_SIZE = {"samples": LEAST, "sample_tokens": SHORT}
 DEMO_NOTE = "the base was itself dequantized from a Q4_1 GGUF"
 
 
-class Workshop:
+class CheckpointBuilder:
     """Implements `quantize.maker.Maker` with a cache of checkpoints.
 
     `start` starts the workers that run jobs, `pip` is the command that fetches: both are seams for
@@ -72,7 +72,7 @@ class Workshop:
         self._cache = CheckpointCache(folder or paths.cache_dir() / "checkpoints")
         self._demo = Dequantize(Fetch(wheel, tuple(pip)))
         self._threads = threads
-        self._sharing: Sharing[Path] = Sharing()
+        self._sharing: SingleFlight[Path] = SingleFlight()
         self._verified: set[Path] = set()
 
     async def prepare(self, spec: AnyVariant, on_progress: OnProgress) -> Prepared:
@@ -132,7 +132,7 @@ class Workshop:
         raise UserError(
             "the demo's model is no GPTQ checkpoint",
             where=one_line(spec.label),
-            mend="add [variants.quantize] to have one made here",
+            hint="add [variants.quantize] to have one made here",
         )
 
     async def _have(self, stage: Stage, on_progress: OnProgress) -> Path:
@@ -149,7 +149,7 @@ class Workshop:
 
         Looked at once in the life of a workshop, and then as `verify` has it.
         """
-        made = read_made(folder)
+        made = read_built(folder)
         if made is None or folder in self._verified or not verify.is_due(folder, made):
             return made is not None
         total = verify.size(made)
@@ -180,7 +180,7 @@ class Workshop:
             self._check_room(stage.room(needs))
             tell(0, 0, "")
             return await stage.build(
-                Work(
+                BuildContext(
                     needs,
                     site.output,
                     site.scratch,
@@ -229,7 +229,7 @@ def _calibrated(spec: AnyVariant, quantize: Quantize) -> Quantize:
 
 
 def _note(spec: AnyVariant, made: Path) -> str:
-    told = read_made(made)
+    told = read_built(made)
     adapter = told.result.get("adapter") if told else None
     merged = f"{adapter['name']} is merged in ({adapter['kind']})" if adapter else ""
     demo = DEMO_NOTE if spec.model == DEMO_MODEL else ""

@@ -38,7 +38,7 @@ LOCK_POLL_S = 0.2
 
 
 @dataclass(frozen=True)
-class Made:
+class BuiltCheckpoint:
     """What `made.json` tells of an artifact."""
 
     schema: int
@@ -103,7 +103,7 @@ class CheckpointCache:
         start would cost more than it tells.
         """
         folder = self.folder / name
-        made = read_made(folder)
+        made = read_built(folder)
         if made is None:
             return None
         try:
@@ -144,7 +144,7 @@ class CheckpointCache:
                 began = time.monotonic()
                 result = await build(site)
                 files = await asyncio.to_thread(_settle, site.output)
-                made = Made(
+                made = BuiltCheckpoint(
                     schema=SCHEMA,
                     inputs=inputs,
                     result=result,
@@ -237,11 +237,11 @@ class CheckpointCache:
         return FileLock(self._locks / f"{name}.lock", mode=0o600)
 
 
-def read_made(folder: Path) -> Made | None:
+def read_built(folder: Path) -> BuiltCheckpoint | None:
     """Return what `folder`'s `made.json` tells, or None where it is missing or not understood."""
     try:
         body = json.loads((folder / MADE).read_bytes())
-        made = Made(**body)
+        made = BuiltCheckpoint(**body)
     except (OSError, ValueError, TypeError):
         return None
     return made if made.schema == SCHEMA else None

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from quantchat.checkpoints.full_precision import FromWeights, Weights
-from quantchat.checkpoints.stages import Stage, Work
+from quantchat.checkpoints.stages import BuildContext, Stage
 from quantchat.common.calibration_text import SHAPE, read
 from quantchat.common.input_files import Unreadable
 from quantchat.common.versions import versions
@@ -96,7 +96,7 @@ class Calibrate(FromWeights):
             return short[-HELD_OUT:]
         return [*short[:-HELD_OUT], *long][: self.quantize.samples]
 
-    async def build(self, work: Work) -> dict[str, Any]:
+    async def build(self, work: BuildContext) -> dict[str, Any]:
         """Let the model answer the prompts, in a worker."""
         # No input: chats are the same whatever is quantized on them.
         groups = {"group_size": self.quantize.group_size} if self.part == "calibration" else {}
@@ -106,7 +106,7 @@ class Calibrate(FromWeights):
         except JobFailed as error:
             if error.failure.kind != "out_of_memory":
                 raise
-            raise JobFailed(dataclasses.replace(error.failure, mend=_NOT_WHOLE)) from error
+            raise JobFailed(dataclasses.replace(error.failure, hint=_NOT_WHOLE)) from error
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class Collect(FromWeights):
             "recipe": 1,
         }
 
-    async def build(self, work: Work) -> dict[str, Any]:
+    async def build(self, work: BuildContext) -> dict[str, Any]:
         """Read and cut it, in a worker that has the tokenizer."""
         file = {"file": self.quantize.calibration_file}
         return await work.job("collect", {**self.inputs, **self.weights.options(work), **file})
@@ -172,4 +172,4 @@ def _sha256(file: Path) -> str:
         ) from error
     except Unreadable as error:
         line = f":{error.line}" if error.line else ""
-        raise UserError(str(error), where=one_line(f"{file}{line}"), mend=SHAPE) from error
+        raise UserError(str(error), where=one_line(f"{file}{line}"), hint=SHAPE) from error

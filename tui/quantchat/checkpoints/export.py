@@ -24,12 +24,12 @@ def check(target: Path, least: int = 0) -> None:
     except OSError as error:
         raise _cannot_write(target, error) from error
     if taken:
-        raise UserError("is there already", where=where, mend="name a folder that is new or empty")
+        raise UserError("is there already", where=where, hint="name a folder that is new or empty")
     if free < least:
         raise UserError(
             f"the disk is too full: {least // MIB} MiB are needed, {free // MIB} are free",
             where=where,
-            mend="make room, or name a folder on another disk",
+            hint="make room, or name a folder on another disk",
         )
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.checkpoints import headers
-from quantchat.checkpoints.cache import read_made
+from quantchat.checkpoints.cache import read_built
 from quantchat.checkpoints.sources import Named, named
-from quantchat.checkpoints.stages import Stage, Work
+from quantchat.checkpoints.stages import BuildContext, Stage
 from quantchat.errors import UserError
 from quantchat.profile.model import AnyVariant
 
@@ -69,7 +69,7 @@ class Weights:
         """What tells the tokenizer lent to it from others, if one is. Raises UserError."""
         return {"tokenizer": named(self.tokenizer).identity()} if self.tokenizer else {}
 
-    def options(self, work: Work) -> dict[str, Any]:
+    def options(self, work: BuildContext) -> dict[str, Any]:
         """How a job loads it."""
         if isinstance(self.source, Named):
             model, revision = self.source.model, self.source.revision
@@ -84,9 +84,9 @@ class Weights:
             **({"tokenizer": self.tokenizer} if self.tokenizer else {}),
         }
 
-    def remembered(self, work: Work) -> dict[str, Any]:
+    def remembered(self, work: BuildContext) -> dict[str, Any]:
         """What is to be remembered of them with what is made of them: `adapter`, if one is in."""
-        made = read_made(work.needs[0]) if isinstance(self.source, Stage) else None
+        made = read_built(work.needs[0]) if isinstance(self.source, Stage) else None
         adapter = made.result.get("adapter") if made else None
         return {"adapter": adapter} if adapter else {}
 

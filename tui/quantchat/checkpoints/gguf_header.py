@@ -65,7 +65,7 @@ def read_gguf(file: Path) -> ModelFiles:
     except (_NotUnderstood, struct.error, UnicodeDecodeError) as error:
         what = str(error) if isinstance(error, _NotUnderstood) else "has a damaged header"
         raise UserError(
-            what, where=one_line(str(file)), mend="the model may be damaged: fetch it anew"
+            what, where=one_line(str(file)), hint="the model may be damaged: fetch it anew"
         ) from error
     return ModelFiles(_config(said), tensors, names=frozenset([file.name]))
 

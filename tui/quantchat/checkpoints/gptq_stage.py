@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantchat.checkpoints.cache import read_made
+from quantchat.checkpoints.cache import read_built
 from quantchat.checkpoints.calibration_stages import gather
 from quantchat.checkpoints.full_precision import FromWeights
-from quantchat.checkpoints.stages import MIB, Stage, Work
+from quantchat.checkpoints.stages import MIB, BuildContext, Stage
 from quantchat.common.versions import versions
 from quantchat.profile.quantize import Quantize
 from quantchat.wire.jobs import CHATS, SETTINGS
@@ -57,7 +57,7 @@ class QuantizeGptq(FromWeights):
         """
         return 2 * self.weights.bytes(needs) + 64 * MIB
 
-    async def build(self, work: Work) -> dict[str, Any]:
+    async def build(self, work: BuildContext) -> dict[str, Any]:
         """Quantize in a worker."""
         options = {
             "calibration": str(work.needs[-1] / CHATS),
@@ -69,9 +69,9 @@ class QuantizeGptq(FromWeights):
         )
         return {**told, **self.weights.remembered(work)}
 
-    def _most_tokens(self, work: Work) -> int | None:
+    def _most_tokens(self, work: BuildContext) -> int | None:
         """What the calibration is cut after; where that was chosen for it, as it remembers."""
         if self.quantize.sample_tokens is not None:
             return self.quantize.sample_tokens
-        made = read_made(work.needs[-1])
+        made = read_built(work.needs[-1])
         return made.result.get("length") if made else None

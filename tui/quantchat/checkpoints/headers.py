@@ -57,7 +57,7 @@ def _not_here(named: Named) -> UserError:
     return UserError(
         "its files are not here yet",
         where=one_line(named.model),
-        mend="they are known once the model was downloaded",
+        hint="they are known once the model was downloaded",
     )
 
 
@@ -152,7 +152,7 @@ def _weight_files(folder: Path) -> list[Path]:
         raise UserError(
             "holds no safetensors",
             where=one_line(str(folder)),
-            mend="only safetensors headers tell sizes without loading",
+            hint="only safetensors headers tell sizes without loading",
         )
     return files
 
@@ -222,7 +222,7 @@ def _fetched(named: Named) -> ModelFiles:
         raise UserError(
             f"its files are not here, and the hub did not tell: {one_line(str(error))[:200]}",
             where=one_line(named.model),
-            mend="download it first, check the network, or `hf auth login` for a gated model",
+            hint="download it first, check the network, or `hf auth login` for a gated model",
         ) from error
     tensors = {
         name: TensorInfo(str(tensor.dtype), tuple(tensor.shape))
@@ -239,5 +239,5 @@ def _cannot_read(file: Path, error: OSError) -> UserError:
 
 def _not_understood(file: Path, what: str) -> UserError:
     return UserError(
-        what, where=one_line(str(file)), mend="the model may be damaged: fetch it anew"
+        what, where=one_line(str(file)), hint="the model may be damaged: fetch it anew"
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from quantchat.checkpoints.full_precision import FromWeights
 from quantchat.checkpoints.sources import Named
-from quantchat.checkpoints.stages import MIB, Work
+from quantchat.checkpoints.stages import MIB, BuildContext
 from quantchat.common.adapter_folder import CONFIG, WEIGHTS, digest
 from quantchat.common.versions import versions
 
@@ -45,7 +45,7 @@ class Merge(FromWeights):
         """As much as the weights."""
         return self.weights.bytes(needs) + 64 * MIB
 
-    async def build(self, work: Work) -> dict[str, Any]:
+    async def build(self, work: BuildContext) -> dict[str, Any]:
         """Merge in a worker."""
         options = {**self.weights.options(work), "adapter": self.adapter}
         return await work.job("merge_adapter", options)

@@ -12,7 +12,7 @@ T = TypeVar("T")
 OnProgress = Callable[[Progress], None]
 
 
-class Sharing(Generic[T]):
+class SingleFlight(Generic[T]):
     """Tasks under way, by key, each with those that wait for it."""
 
     def __init__(self) -> None:

@@ -48,7 +48,7 @@ class Named:
             raise UserError(
                 f"cannot be read: {error.strerror}",
                 where=one_line(str(error.filename or self.model)),
-                mend="let yourself read it, or name another folder",
+                hint="let yourself read it, or name another folder",
             ) from error
 
 
@@ -87,5 +87,5 @@ def resolve(model: str) -> Named:
     raise UserError(
         one_line(what),
         where=one_line(model),
-        mend="name a folder that holds a model (config.json and *.safetensors)",
+        hint="name a folder that holds a model (config.json and *.safetensors)",
     )

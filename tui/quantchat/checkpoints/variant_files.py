@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quantchat.checkpoints.builder import Workshop
+from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.checkpoints.demo_shape import demo_files
 from quantchat.checkpoints.headers import read, read_gguf_of
 from quantchat.checkpoints.sources import Named, resolve
@@ -53,12 +53,12 @@ def files_to_load(spec: AnyVariant, *, fetch: bool) -> tuple[ModelFiles, list[st
     """
     gguf = gguf_of(spec)
     told = [f"{one_line(gguf)} is dequantized when it is loaded"] if gguf else []
-    made = Workshop().find(spec)
+    made = CheckpointBuilder().find(spec)
     if made is not None:
         files = _loadable(spec, Named(made.model, made.revision), fetch)
         if isinstance(spec, Gptq | AutoGptq) and files.quantization is None:
             raise UserError(
-                "is not quantized", where=made.model, mend="add [variants.quantize] to have it made"
+                "is not quantized", where=made.model, hint="add [variants.quantize] to have it made"
             )
         return files, told
     if spec.model == DEMO_MODEL:
@@ -72,7 +72,7 @@ def _loadable(spec: AnyVariant, named: Named, fetch: bool, engine: str = "") -> 
     """What `spec` loads from `named`, by `engine` where that is not its own. Raises UserError."""
     files = _headers(spec, named, fetch=fetch)
     for problem in files.folder.problems(engine or spec.engine, gguf=bool(gguf_of(spec))):
-        raise UserError(problem.what, where=one_line(named.model), mend=problem.mend)
+        raise UserError(problem.what, where=one_line(named.model), hint=problem.hint)
     return files
 
 

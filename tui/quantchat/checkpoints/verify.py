@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from quantchat.checkpoints.cache import Made
+from quantchat.checkpoints.cache import BuiltCheckpoint
 from quantchat.files import take
 
 SMALL = 2**30
@@ -25,12 +25,12 @@ _STRETCH = 16 * 2**20
 """Bytes read between two looks at whether to go on."""
 
 
-def size(made: Made) -> int:
+def size(made: BuiltCheckpoint) -> int:
     """Bytes that verifying it reads."""
     return sum(int(told["bytes"]) for told in made.files.values())
 
 
-def is_due(folder: Path, made: Made) -> bool:
+def is_due(folder: Path, made: BuiltCheckpoint) -> bool:
     """Whether the artifact in `folder` is to be verified before it is used."""
     if size(made) <= SMALL:
         return True
@@ -41,7 +41,7 @@ def is_due(folder: Path, made: Made) -> bool:
 
 
 async def first_damaged(
-    folder: Path, made: Made, tell: Callable[[int], None] = lambda done: None
+    folder: Path, made: BuiltCheckpoint, tell: Callable[[int], None] = lambda done: None
 ) -> str | None:
     """The first file in `folder` that is not what `made` says; None where all are.
 

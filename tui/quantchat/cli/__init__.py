@@ -16,7 +16,7 @@ import quantchat
 from quantchat.cli.lazy import Lazy, LazyGroup
 from quantchat.cli.quick import quick_start
 from quantchat.console.ending import like_ctrl_c
-from quantchat.console.options import FEW_BYTES, few_bytes_of, few_bytes_option
+from quantchat.console.options import LOW_BANDWIDTH, low_bandwidth_of, low_bandwidth_option
 from quantchat.console.streams import neutral_output, open_closed_streams
 from quantchat.errors import UserError
 from quantchat.text import one_line
@@ -131,9 +131,9 @@ class _Open(click.Command):
 )
 @click.version_option(quantchat.__version__, message="%(prog)s %(version)s")
 @_snapshots_option
-@few_bytes_option
+@low_bandwidth_option
 @click.pass_context
-def root(ctx: click.Context, snapshots: Path | None, few_bytes: bool | None) -> int | None:
+def root(ctx: click.Context, snapshots: Path | None, low_bandwidth: bool | None) -> int | None:
     """Two quantizations of one language model answer side by side in the terminal.
 
     PROFILE names a comparison, or is the path of its TOML file. Without one, quantchat opens on
@@ -143,8 +143,8 @@ def root(ctx: click.Context, snapshots: Path | None, few_bytes: bool | None) -> 
     model opens as its GPTQ 4-bit against its NF4; several are compared as they are.
     """
     ctx.obj = snapshots
-    ctx.meta[FEW_BYTES] = few_bytes
-    return None if ctx.invoked_subcommand else _run(None, snapshots, few_bytes)
+    ctx.meta[LOW_BANDWIDTH] = low_bandwidth
+    return None if ctx.invoked_subcommand else _run(None, snapshots, low_bandwidth)
 
 
 @click.command(cls=_Open)
@@ -166,7 +166,7 @@ def root(ctx: click.Context, snapshots: Path | None, few_bytes: bool | None) -> 
 )
 @click.option("--yes", is_flag=True, help="Make a GPTQ checkpoint here without asking.")
 @_snapshots_option
-@few_bytes_option
+@low_bandwidth_option
 @click.pass_context
 def _open(
     ctx: click.Context,
@@ -176,7 +176,7 @@ def _open(
     save: Path | None,
     yes: bool,
     snapshots: Path | None,
-    few_bytes: bool | None,
+    low_bandwidth: bool | None,
 ) -> int:
     """Open the comparison of a profile, or one made up from the names of models."""
 
@@ -185,10 +185,12 @@ def _open(
 
         return opening.profile_of(words, methods, gptq, save=save, yes=yes, others=(*_COMMANDS,))
 
-    return _run(load, snapshots or ctx.obj, few_bytes_of(ctx, few_bytes))
+    return _run(load, snapshots or ctx.obj, low_bandwidth_of(ctx, low_bandwidth))
 
 
-def _run(load: Callable[[], Profile] | None, snapshots: Path | None, few_bytes: bool | None) -> int:
+def _run(
+    load: Callable[[], Profile] | None, snapshots: Path | None, low_bandwidth: bool | None
+) -> int:
     from quantchat.app import run
 
     with quick_start():
@@ -196,9 +198,9 @@ def _run(load: Callable[[], Profile] | None, snapshots: Path | None, few_bytes: 
         if not (sys.stdin.isatty() and sys.stdout.isatty()):
             raise UserError(
                 "the screen needs a terminal for its input and output",
-                mend="`quantchat run` measures without a screen",
+                hint="`quantchat run` measures without a screen",
             )
-        return run(profile, snapshots=snapshots, few_bytes=few_bytes)
+        return run(profile, snapshots=snapshots, low_bandwidth=low_bandwidth)
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -57,9 +57,9 @@ def remove(found: CheckpointCache, names: tuple[str, ...], unused_for: float | N
     entries = {entry.name: entry for entry in found.entries()}
     for name in names:
         if name not in entries:
-            raise UserError("no such checkpoint", where=name, mend="`quantchat cache` lists them")
+            raise UserError("no such checkpoint", where=name, hint="`quantchat cache` lists them")
     if not names and unused_for is None:
-        raise UserError("nothing is named", mend="name a checkpoint, or give --unused-for DAYS")
+        raise UserError("nothing is named", hint="name a checkpoint, or give --unused-for DAYS")
     chosen = [entries[name] for name in dict.fromkeys(names)]
     if unused_for is not None:
         oldest_s = time.time() - unused_for * _DAY_S
@@ -83,13 +83,13 @@ def remove(found: CheckpointCache, names: tuple[str, ...], unused_for: float | N
 def verify_(found: CheckpointCache, names: tuple[str, ...]) -> int:
     """Read checkpoints (all by default) and compare them with what was made; 1 if any differs."""
     from quantchat.checkpoints import verify
-    from quantchat.checkpoints.cache import read_made
+    from quantchat.checkpoints.cache import read_built
 
     known = {entry.name for entry in found.entries()}
     status = 0
     for name in names or sorted(known):
         folder = found.find(name) if name in known else None
-        made = read_made(folder) if folder else None
+        made = read_built(folder) if folder else None
         if folder is None or made is None:
             said: str | None = "a file is missing, or it was never finished"
         else:

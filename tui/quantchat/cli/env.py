@@ -50,14 +50,14 @@ def create(found: Environments, name: str, requirements: Path | None, python: st
 
     if not re.fullmatch(paths.ENVIRONMENT, name):
         raise UserError(
-            "cannot be a name", where=name, mend="letters, digits, dots and dashes, as in bnb-0.49"
+            "cannot be a name", where=name, hint="letters, digits, dots and dashes, as in bnb-0.49"
         )
     if requirements is None and name not in RECIPES:
         known = " and ".join(RECIPES)
         raise UserError(
             f"what is to be in it? Only {known} is known by its name",
             where=f"env {name}",
-            mend="give --requirements FILE",
+            hint="give --requirements FILE",
         )
     wanted = read_requirements(requirements) if requirements else RECIPES[name]
     with stage_display() as display:
@@ -107,7 +107,7 @@ def remove(found: Environments, names: tuple[str, ...]) -> None:
     known = {one.name for one in found.entries()}
     for name in names:
         if name not in known:
-            raise UserError("no such environment", where=name, mend="`quantchat env` lists them")
+            raise UserError("no such environment", where=name, hint="`quantchat env` lists them")
     for name in dict.fromkeys(names):
         try:
             found.remove(name)

@@ -82,7 +82,7 @@ def new(file: Path) -> None:
     if file.suffix != ".toml":
         raise UserError("a profile's name ends in .toml", where=str(file))
     if os.path.lexists(file):
-        raise UserError("is there already", where=str(file), mend="name another file")
+        raise UserError("is there already", where=str(file), hint="name another file")
     try:
         write_whole(file, template().encode())
     except OSError as error:

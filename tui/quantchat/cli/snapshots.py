@@ -106,7 +106,7 @@ def remove(folder: Path, names: tuple[str, ...], yes: bool) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise UserError(
-                "nobody can be asked whether to remove them", mend="--yes removes without asking"
+                "nobody can be asked whether to remove them", hint="--yes removes without asking"
             )
         click.confirm(f"Remove {len(paths_of)}?", abort=True, err=True)
     for path in paths_of:

@@ -8,7 +8,12 @@ from pathlib import Path
 
 import click
 
-from quantchat.console.options import few_bytes_of, few_bytes_option, prompt_options, save_option
+from quantchat.console.options import (
+    low_bandwidth_of,
+    low_bandwidth_option,
+    prompt_options,
+    save_option,
+)
 from quantchat.errors import UserError
 
 
@@ -27,7 +32,7 @@ from quantchat.errors import UserError
     help="Show the answers when both are over, in place of streaming both at one pace.",
 )
 @save_option
-@few_bytes_option
+@low_bandwidth_option
 @click.pass_context
 def vote(
     ctx: click.Context,
@@ -37,7 +42,7 @@ def vote(
     seed: int | None,
     at_the_end: bool,
     folder: Path | None,
-    few_bytes: bool | None,
+    low_bandwidth: bool | None,
 ) -> int:
     """Vote blindly on the answers of the first two variants of PROFILE.
 
@@ -60,5 +65,5 @@ def vote(
     from quantchat.app import run
 
     plan = VotePlan(texts, secrets.randbits(32) if seed is None else seed, not at_the_end)
-    sparing = few_bytes_of(ctx, few_bytes)
-    return run(asked, snapshots=folder or ctx.obj, votes=plan, few_bytes=sparing)
+    sparing = low_bandwidth_of(ctx, low_bandwidth)
+    return run(asked, snapshots=folder or ctx.obj, votes=plan, low_bandwidth=sparing)

@@ -81,11 +81,11 @@ _FAST_TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt")
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a model is not loaded: `kind` is that of a `Failed`, `what` and `mend` are for people."""
+    """Why a model is not loaded: `kind` is that of a `Failed`, `what` and `hint` are for people."""
 
     kind: str
     what: str
-    mend: str
+    hint: str
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def _save(profile: Profile, path: Path) -> None:
             file.write(to_toml(profile))
     except FileExistsError:
         raise UserError(
-            "is there already", where=one_line(str(path)), mend="name a new file"
+            "is there already", where=one_line(str(path)), hint="name a new file"
         ) from None
     except OSError as error:
         raise UserError(
@@ -87,7 +87,7 @@ def _ask(making: Making) -> None:
     if not sys.stdin.isatty():
         raise UserError(
             "a checkpoint has to be made first, and nobody can be asked",
-            mend="--yes makes it without asking",
+            hint="--yes makes it without asking",
         )
     click.confirm("Make it?", default=True, abort=True, err=True)
 

@@ -37,20 +37,25 @@ def save_option(command: _Command) -> _Command:
     )(command)
 
 
-FEW_BYTES = "quantchat.few_bytes"
+LOW_BANDWIDTH = "quantchat.low_bandwidth"
 """Where a context keeps the option before a command's name for the one after it."""
 
 
-def few_bytes_option(command: _Command) -> _Command:
-    """Add `--few-bytes`, passed as `few_bytes`; None where it is not given (see `few_bytes_of`)."""
+def low_bandwidth_option(command: _Command) -> _Command:
+    """Add `--low-bandwidth`, passed as `low_bandwidth`; None where it is not given.
+
+    `--few-bytes` is its former name. See `low_bandwidth_of`.
+    """
     return click.option(
+        "--low-bandwidth/--no-low-bandwidth",
         "--few-bytes/--no-few-bytes",
+        "low_bandwidth",
         default=None,
-        envvar="QUANTCHAT_FEW_BYTES",
+        envvar=["QUANTCHAT_LOW_BANDWIDTH", "QUANTCHAT_FEW_BYTES"],
         help="Spare a slow connection: draw seldom, no mouse. Over SSH something in between.",
     )(command)
 
 
-def few_bytes_of(ctx: click.Context, few_bytes: bool | None) -> bool | None:
+def low_bandwidth_of(ctx: click.Context, low_bandwidth: bool | None) -> bool | None:
     """The option as given after a command's name, else as before it."""
-    return ctx.meta.get(FEW_BYTES) if few_bytes is None else few_bytes
+    return ctx.meta.get(LOW_BANDWIDTH) if low_bandwidth is None else low_bandwidth

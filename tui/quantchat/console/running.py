@@ -40,10 +40,10 @@ def output_options(command: _Command) -> _Command:
 
 def comparison_of(profile: Profile, max_new_tokens: int | None = None) -> Comparison:
     """The comparison of `profile`; its answers at most so many tokens long, if that is given."""
-    from quantchat.checkpoints.builder import Workshop
+    from quantchat.checkpoints.builder import CheckpointBuilder
     from quantchat.session.comparison import Comparison
 
-    comparison = Comparison(profile, maker=Workshop())
+    comparison = Comparison(profile, maker=CheckpointBuilder())
     if max_new_tokens is not None:
         comparison.set_generation(
             profile.generation.model_copy(update={"max_new_tokens": max_new_tokens})

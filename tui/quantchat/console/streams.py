@@ -76,7 +76,7 @@ class _Steady:
                 self._full = UserError(
                     f"cannot be written: {error.strerror or error}",
                     where="the output",
-                    mend="make room there, or send it elsewhere",
+                    hint="make room there, or send it elsewhere",
                 )
                 raise self._full from error
 

@@ -48,7 +48,7 @@ def dataset(name: str) -> Corpus:
     elif name == WIKITEXT:
         path = _wikitext()
     else:
-        raise UserError("no such dataset", where=one_line(name), mend=f"one of {_listed()}")
+        raise UserError("no such dataset", where=one_line(name), hint=f"one of {_listed()}")
     return Corpus(name, path, _digest(path))
 
 
@@ -75,7 +75,7 @@ def _digest(path: Path) -> str:
             decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
         raise UserError(
-            "is no UTF-8 text", where=one_line(str(path)), mend="convert it, as with iconv"
+            "is no UTF-8 text", where=one_line(str(path)), hint="convert it, as with iconv"
         ) from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         why = error.strerror if isinstance(error, OSError) else str(error)
@@ -109,5 +109,5 @@ def _wikitext() -> Path:
         raise UserError(
             f"cannot be fetched from the hub: {one_line(str(error))[:200]}",
             where=WIKITEXT,
-            mend=f"check the network, take --dataset {OWN}, or a file with --text",
+            hint=f"check the network, take --dataset {OWN}, or a file with --text",
         ) from error

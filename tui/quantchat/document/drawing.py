@@ -178,7 +178,7 @@ def _import_matplotlib() -> None:
     except Exception as error:  # what is wrong with its own folder or matplotlibrc, in many kinds
         raise UserError(
             f"matplotlib, which draws the plots, cannot begin: {one_line(str(error))[:200]}",
-            mend="set MPLCONFIGDIR to a folder that can be written, and look at any matplotlibrc",
+            hint="set MPLCONFIGDIR to a folder that can be written, and look at any matplotlibrc",
         ) from error
 
 

@@ -37,7 +37,7 @@ def check_file(path: Path, ours: bytes, *, force: bool) -> None:
                 raise UserError(
                     "is there already and is no report",
                     where=str(path),
-                    mend="name another file, or replace it with --force",
+                    hint="name another file, or replace it with --force",
                 )
     except (OSError, ValueError) as error:
         raise _unwritable(path, error) from error
@@ -55,7 +55,7 @@ def check_folder(path: Path, *, force: bool) -> None:
             raise UserError(
                 "holds other files than a report's",
                 where=str(path),
-                mend="name another folder, or write among them with --force",
+                hint="name another folder, or write among them with --force",
             )
     except (OSError, ValueError) as error:
         raise _unwritable(path, error) from error

@@ -37,16 +37,16 @@ class Series:
         return [gaps for answer in self.answers if (gaps := itl_ms(answer.times_ns))]
 
 
-def told_turns(snapshot: Snapshot) -> list[TurnRecord]:
+def reported_turns(snapshot: Snapshot) -> list[TurnRecord]:
     """The turns a report is about: the measured ones, or those of the chat where none is."""
     return measured_turns(snapshot) or snapshot.turns
 
 
 def all_series(snapshot: Snapshot) -> list[Series]:
-    """The finished answers of `told_turns`, in the order of `places`."""
+    """The finished answers of `reported_turns`, in the order of `places`."""
     known = places(snapshot)
     found: dict[tuple[int, str], Series] = {}
-    for number, turn in enumerate(told_turns(snapshot), start=1):
+    for number, turn in enumerate(reported_turns(snapshot), start=1):
         for answer in turn.answers:
             if answer.state == "done":
                 place = known[answer.variant]

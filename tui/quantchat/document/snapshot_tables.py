@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quantchat.document.figures import UNKNOWN, load_parts, seconds, size, when
-from quantchat.document.variant_table import across, row
+from quantchat.document.variant_table import row, variant_table
 from quantchat.snapshot.schema import Snapshot, TurnRecord, VariantRecord
 from quantchat.system.gpus import GpuSample
 from quantchat.system.process_memory import SOURCES
@@ -57,7 +57,7 @@ def variants_table(snapshot: Snapshot) -> Table:
         row("note", variants, lambda v: v.note),
         row("failure", variants, lambda v: v.failure and v.failure.reason),
     ]
-    return across("What ran", [variant.label for variant in variants], rows)
+    return variant_table("What ran", [variant.label for variant in variants], rows)
 
 
 def memory_table(snapshot: Snapshot) -> Table:
@@ -79,7 +79,7 @@ def memory_table(snapshot: Snapshot) -> Table:
         row("worker holds", variants, _held),
         row("measured", variants, _source),
     ]
-    return across("Memory", [variant.label for variant in variants], rows)
+    return variant_table("Memory", [variant.label for variant in variants], rows)
 
 
 def _context(variant: VariantRecord) -> str | None:

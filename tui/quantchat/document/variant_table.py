@@ -17,7 +17,7 @@ Row = tuple[str, list[Text]]
 _T = TypeVar("_T")
 
 
-def across(title: str, labels: Iterable[str], rows: Iterable[Row]) -> Table:
+def variant_table(title: str, labels: Iterable[str], rows: Iterable[Row]) -> Table:
     """Figures down, variants across. Rows in which no cell says anything are left out."""
     table = plain_table(title)
     table.add_column("", style="dim")

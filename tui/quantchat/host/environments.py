@@ -90,9 +90,9 @@ class Environments:
         found = _read(folder) if re.fullmatch(paths.ENVIRONMENT, name) and folder.is_dir() else None
         if found is None or not (found.python and found.interpreter.exists()):
             known = name in RECIPES
-            mend = f"quantchat env create {name}{'' if known else ' --requirements FILE'}"
+            hint = f"quantchat env create {name}{'' if known else ' --requirements FILE'}"
             what = "there is no such environment" if found is None else "it was never finished"
-            raise UserError(what, where=f"env {name}", mend=mend)
+            raise UserError(what, where=f"env {name}", hint=hint)
         return found
 
     def remove(self, name: str) -> None:
@@ -127,7 +127,7 @@ class Environments:
                 raise UserError(
                     "is there with other requirements",
                     where=f"env {name}",
-                    mend=f"quantchat env remove {name}, or take another name",
+                    hint=f"quantchat env remove {name}, or take another name",
                 )
             wanted = ("-r", str(file)) if file else tuple(requirements)
             made = Environment(name, folder, "", tuple(requirements), {})
@@ -171,8 +171,8 @@ def read_requirements(file: Path) -> tuple[str, ...]:
         raise UserError("is no text file", where=one_line(str(file))) from error
     found = tuple(line for line in lines if line and not line.startswith("#"))
     if not found:
-        mend = "name a package in each line, such as bitsandbytes==0.49.2"
-        raise UserError("asks for nothing", where=one_line(str(file)), mend=mend)
+        hint = "name a package in each line, such as bitsandbytes==0.49.2"
+        raise UserError("asks for nothing", where=one_line(str(file)), hint=hint)
     return found
 
 
@@ -190,7 +190,7 @@ async def _make(
     # Without pip: ours installs into it, and some systems ship Python without what brings one.
     create = [python, "-m", "venv", "--clear", "--without-pip", str(made.folder)]
     if await run(create, scratch, log, lambda: None):
-        raise UserError(f"{what}: {python} cannot make one", mend=f"look at the log {log}")
+        raise UserError(f"{what}: {python} cannot make one", hint=f"look at the log {log}")
     made.folder.chmod(0o700)
     path = str(made.interpreter)
     install = [*pip, "--python", path, "install", *QUIET, f"--log={log}", *wanted]
@@ -201,7 +201,7 @@ async def _make(
     status = await run(install, scratch, log, poll)
     if status:
         failed = failure(what, status, log)
-        raise UserError(failed.reason, mend=failed.mend)
+        raise UserError(failed.reason, hint=failed.hint)
     asked = await asyncio.create_subprocess_exec(
         path, "-I", "-c", _ABOUT, stdout=asyncio.subprocess.PIPE
     )

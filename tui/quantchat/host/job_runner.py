@@ -81,5 +81,5 @@ async def run_job(
 
 def _with_cure(failure: Failed, look: str) -> Failed:
     if "No space left on device" in failure.reason:
-        return dataclasses.replace(failure, kind="no_space", mend=MORE_ROOM)
-    return dataclasses.replace(failure, mend=f"{failure.mend}; {look}" if failure.mend else look)
+        return dataclasses.replace(failure, kind="no_space", hint=MORE_ROOM)
+    return dataclasses.replace(failure, hint=f"{failure.hint}; {look}" if failure.hint else look)

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from quantchat.host.process_group import kill_all, leash, leashed
+from quantchat.host.process_group import kill_all, watchdog_pipe, watched_command
 from quantchat.text import one_line
 from quantchat.wire.messages import Failed
 
@@ -32,9 +32,9 @@ async def run(command: Sequence[str], scratch: Path, log: Path, poll: Callable[[
     where a download can be watched. `poll` is called every `POLL_S`. Cancelling ends the command
     with all it started. Raises OSError.
     """
-    with leash() as held, log.open("ab") as output:
+    with watchdog_pipe() as held, log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
-            *leashed(command),
+            *watched_command(command),
             stdin=held,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=output,
@@ -113,9 +113,9 @@ _REASONS: list[tuple[str, str, str, str]] = [
 def failure(what: str, status: int, log: Path) -> Failed:
     """Why pip, that ended with `status`, could not do `what`, read from its log."""
     text = log.read_text(encoding="utf-8", errors="replace")
-    for pattern, kind, reason, mend in _REASONS:
+    for pattern, kind, reason, hint in _REASONS:
         if re.search(pattern, text):
-            return Failed(kind, f"{what}: {reason}", f"{mend}; pip's log is {log}")
+            return Failed(kind, f"{what}: {reason}", f"{hint}; pip's log is {log}")
     errors = re.findall(r"ERROR: (.+)", text)
     reason = one_line(errors[-1]) if errors else f"pip ended with status {status}"
     return Failed("fetch_failed", f"{what}: {reason}", f"look at pip's log {log}, then retry")

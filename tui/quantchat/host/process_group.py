@@ -18,13 +18,13 @@ exec "$@" 3<&- </dev/null
 the end of the pipe that is its standard input."""
 
 
-def leashed(command: Sequence[str]) -> list[str]:
-    """`command`, to be started with `leash()` as its stdin and in a session of its own."""
+def watched_command(command: Sequence[str]) -> list[str]:
+    """`command`, to be started with `watchdog_pipe()` as its stdin and in a session of its own."""
     return ["/bin/sh", "-c", _SCRIPT, WAIT_AND_KILL, *command]
 
 
 @contextlib.contextmanager
-def leash() -> Iterator[int]:
+def watchdog_pipe() -> Iterator[int]:
     """The read end of a pipe whose write end only this process holds, until the block is left."""
     read, write = os.pipe()
     try:

@@ -239,7 +239,7 @@ async def start_worker(place: Place) -> Worker:
             raise UserError(
                 f"cannot run the interpreter: {error.strerror or error}",
                 where=python,
-                mend="name a Python executable in the variant's `python`",
+                hint="name a Python executable in the variant's `python`",
             ) from error
         near.pop_all()
     return WorkerProcess(process, commands, reader, life, log, scratch)

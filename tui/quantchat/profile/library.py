@@ -98,11 +98,11 @@ def find(word: str, *, others: Sequence[str] = ()) -> Path:
         return files[word][1]
     also = " or command" if others else ""
     if os.path.lexists(word):  # also of a word too long for a name
-        mend = f"there is a file of this name: ./{word}"
+        hint = f"there is a file of this name: ./{word}"
     else:
-        mend = did_you_mean(word, [*files, *others], limit=3)
+        hint = did_you_mean(word, [*files, *others], limit=3)
     raise UserError(
-        f'no profile{also} is called "{word}"', mend=mend or "`quantchat profiles` lists them"
+        f'no profile{also} is called "{word}"', hint=hint or "`quantchat profiles` lists them"
     )
 
 

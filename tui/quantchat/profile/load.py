@@ -35,7 +35,7 @@ class ProfileError(UserError):
 
     def __init__(self, told: Sequence[UserError], more: int = 0) -> None:
         first = told[0]
-        super().__init__(first.what, where=first.where, mend=first.mend)
+        super().__init__(first.what, where=first.where, hint=first.hint)
         self._lines = tuple(str(mistake) for mistake in told)
         self._more = more
 
@@ -108,7 +108,7 @@ def loads(text: str, *, where: str, folder: Path) -> Profile:
         data = parse(text)
     except TomlError as error:
         place = f"{where}:{error.line}" if error.line else where
-        raise _single(place, error.what, error.mend) from None
+        raise _single(place, error.what, error.hint) from None
     if not data:
         raise _single(where, "is empty", "`quantchat profiles new` writes a starting point")
     try:
@@ -156,8 +156,8 @@ def _absolute(text: str, folder: Path) -> str:
     return str(folder / Path(text).expanduser())
 
 
-def _single(where: str, what: str, mend: str = "") -> ProfileError:
-    return ProfileError([_line(where, what, mend)])
+def _single(where: str, what: str, hint: str = "") -> ProfileError:
+    return ProfileError([_line(where, what, hint)])
 
 
 def _placed(found: Sequence[Mistake], where: str, text: str) -> ProfileError:
@@ -166,11 +166,11 @@ def _placed(found: Sequence[Mistake], where: str, text: str) -> ProfileError:
     placed = [(keys.find(m.path), m) for m in found[:MAX_MISTAKES]]
     placed.sort(key=lambda pair: (pair[0] is None, pair[0]))  # those without a line come last
     lines = [
-        _line(f"{where}:{line}" if line else where, f"{written(m.path)}: {m.what}", m.mend)
+        _line(f"{where}:{line}" if line else where, f"{written(m.path)}: {m.what}", m.hint)
         for line, m in placed
     ]
     return ProfileError(lines, len(found) - len(lines))
 
 
-def _line(where: str, what: str, mend: str) -> UserError:
-    return UserError(one_line(what), where=one_line(where), mend=one_line(mend))
+def _line(where: str, what: str, hint: str) -> UserError:
+    return UserError(one_line(what), where=one_line(where), hint=one_line(hint))

@@ -57,11 +57,11 @@ _KINDS = {
 
 
 class Mistake(NamedTuple):
-    """One mistake: the path of its key in the TOML, `what` is wrong, and the `mend` or ""."""
+    """One mistake: the path of its key in the TOML, `what` is wrong, and the `hint` or ""."""
 
     path: KeyPath
     what: str
-    mend: str
+    hint: str
 
 
 def mistakes(error: ValidationError) -> Iterator[Mistake]:

@@ -130,7 +130,7 @@ class VariantBase(Table):
         return found
 
     @property
-    def dangers(self) -> list[str]:
+    def unsafe_options(self) -> list[str]:
         """What it is allowed to do that could run any code, in words: never to be overlooked."""
         found = []
         if self.trust_remote_code:

@@ -50,12 +50,12 @@ _SYNTAX: tuple[tuple[str, str, str], ...] = (
 
 
 class TomlError(ValueError):
-    """Text that is no TOML: `what` is wrong, on `line` (1-based) where known, and its `mend`."""
+    """Text that is no TOML: `what` is wrong, on `line` (1-based) where known, and its `hint`."""
 
-    def __init__(self, what: str, mend: str = "", line: int | None = None) -> None:
+    def __init__(self, what: str, hint: str = "", line: int | None = None) -> None:
         super().__init__(what)
         self.what = what
-        self.mend = mend
+        self.hint = hint
         self.line = line
 
 
@@ -85,9 +85,9 @@ def _in_plain_words(message: str, text: str) -> TomlError:
         # Of what is never closed, the place that matters is where it began.
         unclosed = not found[1] or message.startswith("Unclosed")
         line = _last_statement(text) if unclosed else int(found[1])
-    for pattern, what, mend in _SYNTAX:
+    for pattern, what, hint in _SYNTAX:
         if re.match(pattern, message):
-            return TomlError(what, mend, line)
+            return TomlError(what, hint, line)
     return TomlError(message[:1].lower() + message[1:], "", line)
 
 

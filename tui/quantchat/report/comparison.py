@@ -16,7 +16,7 @@ from quantchat.document.style import plain_table
 from quantchat.features.measure.tables import CONTENDED, failures, flags, how, ratio_cells
 from quantchat.snapshot.compare import PairCompared, RunsCompared
 from quantchat.snapshot.compared_sides import Column, Run
-from quantchat.snapshot.figures import FIGURES, Held, Sampled
+from quantchat.snapshot.figures import FIGURES, AnswerFigure, ProcessFigure
 from quantchat.snapshot.gates import Status, Verdict
 from quantchat.text import one_line
 from quantchat.wire.variant import loops_differ
@@ -83,10 +83,10 @@ def _means_table(result: RunsCompared) -> Table:
     return table
 
 
-def _amount(figure: Sampled | Held, amount: float | None) -> str:
-    if amount is None:
+def _amount(figure: AnswerFigure | ProcessFigure, calibration_size: float | None) -> str:
+    if calibration_size is None:
         return UNKNOWN
-    return size(int(amount)) if figure.unit == "B" else number(amount)
+    return size(int(calibration_size)) if figure.unit == "B" else number(calibration_size)
 
 
 def _ratios_tables(pairs: Sequence[PairCompared]) -> Iterator[Table]:

@@ -68,12 +68,12 @@ def _section(report: Report, section: Section, folder: str) -> Iterator[str]:
 
 
 def _turn(turn: ToldTurn) -> Iterator[str]:
-    yield f"\n### {': '.join(escaped(text) for text in (turn.title, turn.parting) if text)}\n"
+    yield f"\n### {': '.join(escaped(text) for text in (turn.title, turn.agreement) if text)}\n"
     yield fenced(turn.prompt)
     yield from _table(turn.figures)
     if turn.repeats:
         yield f"\nThe same answers, word for word, as in {escaped(turn.repeats)}."
-    elif any(said.parting is not None for said in turn.answers):
+    elif any(said.differing is not None for said in turn.answers):
         yield "\nThe first difference stands in ⟦ ⟧."
     for said in turn.answers:
         if said.thoughts:
@@ -84,8 +84,8 @@ def _turn(turn: ToldTurn) -> Iterator[str]:
 
 
 def _marked(said: Said) -> str:
-    parting = "" if said.parting is None else f"⟦{said.parting}⟧"
-    return f"{said.before}{parting}{said.after}"
+    differing = "" if said.differing is None else f"⟦{said.differing}⟧"
+    return f"{said.before}{differing}{said.after}"
 
 
 def _doubts(lines: list[str]) -> Iterator[str]:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from quantchat.document.figures import ORDERS, number, thoughts
-from quantchat.document.series import letter, named, places, told_turns
-from quantchat.features.agreement.divergence_text import parts_at
-from quantchat.features.agreement.surprisal_text import forced
+from quantchat.document.series import letter, named, places, reported_turns
+from quantchat.features.agreement.divergence_text import divergence_text
+from quantchat.features.agreement.surprisal_text import cross_perplexity_text
 from quantchat.report.page_tables import Grid, grid
 from quantchat.report.turns import name, turn_table
 from quantchat.session.conversation import thinks_at
@@ -23,7 +23,7 @@ class Said:
     place: int
     who: str
     before: str
-    parting: str | None
+    differing: str | None
     """None where it does not part; empty where it ends while the other goes on."""
     after: str
     thoughts: str = ""
@@ -37,7 +37,7 @@ class ToldTurn:
 
     title: str
     speeds: str
-    parting: str
+    agreement: str
     """Where the answers part, or that they do not; empty where there are no two."""
     prompt: str
     figures: Grid
@@ -54,14 +54,16 @@ def turns(snapshot: Snapshot) -> list[ToldTurn]:
 def _turns(snapshot: Snapshot) -> Iterator[ToldTurn]:
     known = places(snapshot)
     first: dict[tuple[object, ...], str] = {}
-    for turn in told_turns(snapshot):
+    for turn in reported_turns(snapshot):
         title = name(turn, snapshot.voting)
         said = (turn.prompt, *((a.variant, a.thoughts, a.text, a.reason) for a in turn.answers))
         repeats = first.setdefault(said, title) if any(a.text for a in turn.answers) else title
         yield ToldTurn(
             title=title,
             speeds=_speeds(turn, known),
-            parting="; ".join(filter(None, (_parting(turn), forced(turn)))),
+            agreement="; ".join(
+                filter(None, (_divergence_words(turn), cross_perplexity_text(turn)))
+            ),
             prompt=neutralise(turn.prompt),
             figures=grid(turn_table(turn), ""),
             answers=[] if repeats != title else _said(turn, known),
@@ -77,9 +79,9 @@ def _speeds(turn: TurnRecord, known: dict[str, int]) -> str:
     )
 
 
-def _parting(turn: TurnRecord) -> str:
+def _divergence_words(turn: TurnRecord) -> str:
     if turn.divergence_point is not None:
-        return parts_at(turn)
+        return divergence_text(turn)
     if len(turn.answers) < 2 or not (turn.answers[0].ids and turn.answers[1].ids):
         return ""
     first, second = turn.answers[:2]
@@ -113,11 +115,11 @@ def cut(answer: AnswerRecord, place: int, point: int | None) -> Said:
     if thinks_at(answer.thought_pieces, answer.pieces, point):
         return whole  # they part before the answer begins
     before = "".join(answer.pieces[:point])
-    parting = next((piece for piece in answer.pieces[point:] if piece), "")
-    if not answer.text.startswith(before + parting):
+    differing = next((piece for piece in answer.pieces[point:] if piece), "")
+    if not answer.text.startswith(before + differing):
         return whole
-    after = answer.text[len(before) + len(parting) :]
-    if not parting and after:  # held back to the end, as an unfinished character is
-        parting, after = after, ""
-    before, parting, after = (neutralise(part) for part in (before, parting, after))
-    return Said(place, who, before, parting, after, thought, thinking)
+    after = answer.text[len(before) + len(differing) :]
+    if not differing and after:  # held back to the end, as an unfinished character is
+        differing, after = after, ""
+    before, differing, after = (neutralise(part) for part in (before, differing, after))
+    return Said(place, who, before, differing, after, thought, thinking)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from quantchat.document.drawing import Plot
 from quantchat.document.figures import ORDERS
-from quantchat.document.series import has_two_sides, told_turns
+from quantchat.document.series import has_two_sides, reported_turns
 from quantchat.document.snapshot_tables import header, memory_table, variants_table
-from quantchat.features.measure.headline import in_words
+from quantchat.features.measure.headline import headline
 from quantchat.features.measure.prompt_table import per_prompt
 from quantchat.features.measure.tables import (
     CONTENDED,
@@ -101,7 +101,7 @@ def _section(number: int, file: str, snapshot: Snapshot) -> Section:
         ],
         doubts=_doubts(snapshot),
         results=_results(snapshot),
-        said=[*filter(None, [in_words(snapshot)]), *gap_lines(snapshot)]
+        said=[*filter(None, [headline(snapshot)]), *gap_lines(snapshot)]
         if snapshot.measurement
         else [],
         plots=plots(snapshot),
@@ -144,7 +144,7 @@ def _doubts(snapshot: Snapshot) -> list[str]:
 
 def _asked(snapshot: Snapshot) -> list[str]:
     """How it was measured, and how each answer was asked for."""
-    requests = [a.request for t in told_turns(snapshot) for a in t.answers if a.request]
+    requests = [a.request for t in reported_turns(snapshot) for a in t.answers if a.request]
     lines = [f"measured {how(snapshot)}"] if snapshot.measurement else []
     asked = ", or ".join(dict.fromkeys(map(asked_for, requests)))
     lines += [f"asked for: {asked}"] if asked else []

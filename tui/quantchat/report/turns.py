@@ -8,9 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from quantchat.document.figures import ORDERS, UNKNOWN, milliseconds, number, seconds, thoughts
-from quantchat.document.variant_table import Row, across, row
-from quantchat.features.agreement.divergence_text import parts_at
-from quantchat.features.agreement.surprisal_text import forced
+from quantchat.document.variant_table import Row, row, variant_table
+from quantchat.features.agreement.divergence_text import divergence_text
+from quantchat.features.agreement.surprisal_text import cross_perplexity_text
 from quantchat.snapshot.run_diff import cpu_threads
 from quantchat.snapshot.schema import AnswerRecord, TurnRecord
 from quantchat.snapshot.votes import VotingRecord
@@ -66,10 +66,10 @@ def turn_table(turn: TurnRecord, voting: VotingRecord | None = None) -> Table:
     ]
     title = name(turn, voting)
     if turn.divergence_point is not None:
-        title += f": {parts_at(turn)}"
-    if read := forced(turn):
+        title += f": {divergence_text(turn)}"
+    if read := cross_perplexity_text(turn):
         title += f"\n{read}"
-    return across(title, [answer.variant for answer in given], rows)
+    return variant_table(title, [answer.variant for answer in given], rows)
 
 
 def answers(turn: TurnRecord) -> Text:

@@ -35,7 +35,7 @@ def form_of(name: str) -> Form:
         raise UserError(
             "a report is not written to the standard output",
             where=name,
-            mend="name a file that ends in .html or .md, or a folder; one called so is ./-",
+            hint="name a file that ends in .html or .md, or a folder; one called so is ./-",
         )
     if name.endswith(os.sep) or is_folder(Path(name)):
         return "folder"
@@ -44,7 +44,7 @@ def form_of(name: str) -> Form:
         raise UserError(
             f"no report is written as {ending}",
             where=name,
-            mend="use .html or .md, or end a folder's name with /",
+            hint="use .html or .md, or end a folder's name with /",
         )
     return _FORMS[ending.lower()]
 

@@ -19,7 +19,11 @@ from quantchat.profile.model import Generation, Profile
 from quantchat.session.conversation import Answer, Conversation, Order, Turn
 from quantchat.session.live_variant import LiveVariant, State
 from quantchat.session.requests import chat_request, threads_for
-from quantchat.session.teacher_forcing import greedy_parting, parting, surprises
+from quantchat.session.teacher_forcing import (
+    cross_perplexities,
+    greedy_divergence,
+    score_divergence,
+)
 from quantchat.wire.messages import Failed
 
 
@@ -45,8 +49,8 @@ class TurnEnded:
 
 
 @dataclass(frozen=True)
-class TurnParted:
-    """The variants were asked where the answers of the turn part: `turn.parting` is known."""
+class DivergenceScored:
+    """The variants were asked where the answers of the turn part: `turn.divergence` is known."""
 
     turn: Turn
 
@@ -56,7 +60,7 @@ class ConversationChanged:
     """Turns were taken away (new chat, edit, regenerate): draw the conversation anew."""
 
 
-Change = VariantChanged | TurnStarted | TurnEnded | TurnParted | ConversationChanged
+Change = VariantChanged | TurnStarted | TurnEnded | DivergenceScored | ConversationChanged
 
 
 class Comparison:
@@ -93,7 +97,7 @@ class Comparison:
         ]
         self.pair: tuple[int, int] = (0, 1)
         self._asking: asyncio.Task[None] | None = None
-        self._forcing: asyncio.Task[None] | None = None
+        self._scoring: asyncio.Task[None] | None = None
         self._stopping = False
         self._occupied = False
 
@@ -132,7 +136,7 @@ class Comparison:
 
     async def close(self) -> None:
         """Stop everything; returns when no worker process is left."""
-        for task in filter(None, (self._asking, self._forcing)):
+        for task in filter(None, (self._asking, self._scoring)):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
@@ -258,24 +262,24 @@ class Comparison:
                     await self._answer(turn, variant, threads)
         finally:
             self.on_change(TurnEnded(turn))
-        if greedy_parting(turn) is not None:
-            self._forcing = asyncio.ensure_future(self._part(turn, ready))
+        if greedy_divergence(turn) is not None:
+            self._scoring = asyncio.ensure_future(self._score_divergence(turn, ready))
 
-    async def _part(self, turn: Turn, variants: list[LiveVariant]) -> None:
-        turn.parting = await parting(turn, variants)
-        self.on_change(TurnParted(turn))
+    async def _score_divergence(self, turn: Turn, variants: list[LiveVariant]) -> None:
+        turn.divergence = await score_divergence(turn, variants)
+        self.on_change(DivergenceScored(turn))
 
-    async def force(self, turn: Turn) -> None:
-        """Have each shown variant read both answers of `turn`: see `Answer.surprises`.
+    async def compute_cross_perplexity(self, turn: Turn) -> None:
+        """Have each shown variant read both answers of `turn`: see `Answer.cross_perplexities`.
 
         Raises ValueError while a turn is under way, or where a variant is not ready.
         """
         self.unless_pair_idle()
-        if self._forcing is not None:
-            await asyncio.wait([self._forcing])
+        if self._scoring is not None:
+            await asyncio.wait([self._scoring])
         variants = [v for label in turn.answers for v in self.sides if v.label == label]
-        self._forcing = asyncio.ensure_future(surprises(turn, variants))
-        await asyncio.wait([self._forcing])
+        self._scoring = asyncio.ensure_future(cross_perplexities(turn, variants))
+        await asyncio.wait([self._scoring])
 
     @contextlib.asynccontextmanager
     async def silent_sides_ended(self) -> AsyncIterator[None]:
@@ -306,11 +310,11 @@ class Comparison:
 
     async def quiet(self) -> None:
         """Have forcing give way, and wait until no worker is at it: it would disturb a timing."""
-        while self._forcing is not None and not self._forcing.done():
+        while self._scoring is not None and not self._scoring.done():
             for variant in self.variants:
-                variant.give_way()
+                variant.preempt()
             # Not for ever: one that has not sent its request yet was not reached.
-            await asyncio.wait([self._forcing], timeout=0.05)
+            await asyncio.wait([self._scoring], timeout=0.05)
 
     async def _answer(self, turn: Turn, variant: LiveVariant, threads: int) -> None:
         answer = turn.answers[variant.label]

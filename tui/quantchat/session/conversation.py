@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
-from quantchat.statistics.divergence import Parting
+from quantchat.statistics.divergence import DivergenceScore
 from quantchat.statistics.latency import Percentiles, TurnTiming
-from quantchat.statistics.surprisal import Surprise
+from quantchat.statistics.surprisal import CrossPerplexity
 from quantchat.system.energy import Energy
 from quantchat.wire.messages import (
     Event,
@@ -77,7 +77,7 @@ class Answer:
     """Memory at the end of the answer."""
     energy: Energy | None = None
     """What it took of the GPU's energy, if that was measured."""
-    surprises: list[Surprise] = field(default_factory=list)
+    cross_perplexities: list[CrossPerplexity] = field(default_factory=list)
     """What each variant thinks of it, once they were asked."""
     request: Generate | None = None
     """What was sent to the worker; None while it waits for its turn."""
@@ -188,7 +188,7 @@ class Turn:
     number: int
     prompt: str
     answers: dict[str, Answer] = field(default_factory=dict)
-    parting: Parting | None = None
+    divergence: DivergenceScore | None = None
     """How likely either way on was where the answers part, once the variants were asked."""
 
     @property

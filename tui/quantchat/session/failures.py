@@ -12,13 +12,13 @@ from quantchat.text import one_line
 from quantchat.wire.messages import Failed
 
 
-def not_begun(error: JobFailed | UserError | OSError) -> Failed:
+def failure_before_start(error: JobFailed | UserError | OSError) -> Failed:
     """What to tell of a variant that could not be made, or begun with as the profile asks."""
     if isinstance(error, JobFailed):
         return error.failure
     if isinstance(error, UserError):
         place = f"{error.where}: " if error.where else ""
-        return Failed("cannot_start", f"{place}{error.what}", error.mend)
+        return Failed("cannot_start", f"{place}{error.what}", error.hint)
     place = f": {error.filename}" if error.filename else ""
     return Failed("internal", f"{error.strerror or error}{place}")
 

@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from quantchat import paths
-from quantchat.checkpoints.builder import Workshop
-from quantchat.checkpoints.cache import CheckpointCache, read_made
+from quantchat.checkpoints.builder import CheckpointBuilder
+from quantchat.checkpoints.cache import CheckpointCache, read_built
 from quantchat.checkpoints.demo_shape import demo_files
 from quantchat.checkpoints.headers import read
 from quantchat.checkpoints.sources import resolve
@@ -93,7 +93,7 @@ def profile_of(
             raise UserError(
                 f'"{one_line(method)}" is no method that is made here',
                 where="--with",
-                mend=did_you_mean(method, METHODS)
+                hint=did_you_mean(method, METHODS)
                 or f"there are {', '.join(METHODS)}; a checkpoint that is quantized already is"
                 " named as a model of its own",
             )
@@ -108,7 +108,7 @@ def profile_of(
         raise UserError(
             "one side is not a comparison",
             where=one_line(words[0]),
-            mend="name a second model or server, or several methods: --with nf4,bf16",
+            hint="name a second model or server, or several methods: --with nf4,bf16",
         )
     try:
         return Profile.model_validate(
@@ -117,7 +117,7 @@ def profile_of(
     except ValidationError as error:
         first = next(iter(mistakes(error)))
         raise UserError(
-            one_line(first.what), where=one_line(" ".join(words)), mend=one_line(first.mend)
+            one_line(first.what), where=one_line(" ".join(words)), hint=one_line(first.hint)
         ) from None
 
 
@@ -137,7 +137,7 @@ class Making:
 
 def to_make(profile: Profile) -> list[Making]:
     """What has to be made here before `profile` can run. Raises UserError."""
-    workshop = Workshop()
+    workshop = CheckpointBuilder()
     found = []
     for variant in profile.variants:
         if isinstance(variant, Gptq) and variant.quantize and workshop.find(variant) is None:
@@ -151,9 +151,9 @@ def _seconds(size: int) -> float | None:
     """Seconds that a GPTQ checkpoint of `size` bytes takes here, going by those that were made."""
     cache = CheckpointCache(paths.cache_dir() / "checkpoints")
     for entry in cache.entries():
-        made = read_made(cache.folder / entry.name)
+        made = read_built(cache.folder / entry.name)
         if made and "damp_percent" in made.inputs and entry.bytes:
-            needs = (read_made(cache.folder / str(name)) for name in made.inputs.get("needs", ()))
+            needs = (read_built(cache.folder / str(name)) for name in made.inputs.get("needs", ()))
             calibration = sum(need.seconds for need in needs if need and "prompts" in need.inputs)
             return (made.seconds + calibration) * size / entry.bytes
     return None
@@ -275,20 +275,20 @@ def _nothing(word: str, others: Sequence[str], of_the_hub: str = "") -> UserErro
         return UserError(
             "there is no such file or folder",
             where=one_line(word),
-            mend="name a profile, a folder with a model, or a model of the hub (org/name)",
+            hint="name a profile, a folder with a model, or a model of the hub (org/name)",
         )
     if "/" in word:
         what = f"no folder of this name is here, and as a model of the hub: {of_the_hub}"
         return UserError(one_line(what), where=one_line(word))
     if word in library.names():
         return UserError(
-            f'"{word}" is a profile', mend="options and further words are for models, named without"
+            f'"{word}" is a profile', hint="options and further words are for models, named without"
         )
     what = "profile, command or folder" if others else "profile or folder"
     own = library.folder(library.Origin.OWN)
     return UserError(
         f'no {what} is called "{one_line(word)}"',
-        mend=did_you_mean(word, [*library.names(), *others], limit=3)
+        hint=did_you_mean(word, [*library.names(), *others], limit=3)
         or f"looked for in ./profiles, {one_line(str(own))}, among the shipped profiles"
         " (`quantchat profiles` lists them) and in this folder; a model of the hub is org/name",
     )
@@ -310,7 +310,7 @@ def _server(word: str, model: str) -> _Side:
         raise UserError(
             f"the server has {len(served)} models: {one_line(', '.join(served[:8]))}",
             where=one_line(word),
-            mend="name one of them beside its address, or write a profile",
+            hint="name one of them beside its address, or write a profile",
         )
     host = urlsplit(base).netloc
     keys = {"engine": "openai", "model": chosen, "base_url": base}
@@ -331,14 +331,14 @@ def served_models(base: str) -> list[str]:
         raise UserError(
             f"the server answers {error.code} where it is asked for its models",
             where=where,
-            mend="a server with a key is named in a profile, with key_env",
+            hint="a server with a key is named in a profile, with key_env",
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise UserError(
             f"does not list its models: {one_line(str(reason))[:200]}",
             where=where,
-            mend="start the server, and name its address up to /v1",
+            hint="start the server, and name its address up to /v1",
         ) from None
     listed = body.get("data") if isinstance(body, dict) else None
     names = [
@@ -347,5 +347,5 @@ def served_models(base: str) -> list[str]:
         if isinstance(one, dict) and isinstance(one.get("id"), str) and one["id"]
     ]
     if not names:
-        raise UserError("the server lists no model", where=where, mend="load one there")
+        raise UserError("the server lists no model", where=where, hint="load one there")
     return names

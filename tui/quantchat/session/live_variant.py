@@ -28,13 +28,13 @@ from quantchat.wire.messages import (
     Alive,
     Event,
     Failed,
-    Force,
-    Forced,
     Generate,
     Memory,
     Progress,
     Ready,
+    ScoreTokens,
     Stop,
+    TokenScores,
 )
 from quantchat.wire.variant import Ledger, Resolved
 
@@ -116,8 +116,8 @@ class LiveVariant:
         self._answer: Answer | None = None
         """The one under way: none that is over."""
         self._answered: asyncio.Event = asyncio.Event()
-        self._forcing: asyncio.Future[Forced] | None = None
-        self._gives_way = False
+        self._scoring: asyncio.Future[TokenScores] | None = None
+        self._preempts = False
         self._heard_s = 0.0
         """When the worker last sent anything, by our monotonic clock."""
         self._grew_s = 0.0
@@ -175,7 +175,7 @@ class LiveVariant:
     @property
     def at_work(self) -> bool:
         """Whether somebody waits for it: it is loading, answering, or reading given tokens."""
-        forcing = self._forcing is not None and not self._forcing.done()
+        forcing = self._scoring is not None and not self._scoring.done()
         return forcing or self.state in (State.LOADING, State.ANSWERING)
 
     # ------------------------------------------------------------ life
@@ -205,7 +205,7 @@ class LiveVariant:
     def give_up(self, failure: Failed) -> None:
         """End the worker because of `failure`, which is what is told of it. Returns at once."""
         self._fail(failure)
-        self._forced(Forced(0, problem=failure.reason))
+        self._scored(TokenScores(0, problem=failure.reason))
         self.end()
 
     async def close(self) -> None:
@@ -249,7 +249,7 @@ class LiveVariant:
                 else:
                     self._heard(event)
         except (JobFailed, UserError, OSError) as error:
-            self._fail(failures.not_begun(error))
+            self._fail(failures.failure_before_start(error))
         except WorkerEnded as error:
             # Only the kernel knows whether memory was the reason.
             self._fail(failures.ended(error, memory_ran_out=oom_kills() != killed_before))
@@ -268,7 +268,7 @@ class LiveVariant:
             if self.state is not State.FAILED:
                 self._become(State.IDLE)
             self._finish_answer(Failed("worker_ended", "the variant was ended"))
-            self._forced(Forced(0, problem="the variant was ended"))
+            self._scored(TokenScores(0, problem="the variant was ended"))
 
     async def _read_files(self, resolved: Resolved) -> ModelFiles | None:
         """Read the headers of the checkpoint that was loaded; None where that takes too long.
@@ -341,28 +341,28 @@ class LiveVariant:
 
     # ------------------------------------------------------------ forcing
 
-    async def force(self, request: Force) -> Forced:
-        """Have the worker tell how likely tokens are. It stays READY meanwhile; see `give_way`."""
+    async def score_tokens(self, request: ScoreTokens) -> TokenScores:
+        """Have the worker tell how likely tokens are. It stays READY meanwhile; see `preempt`."""
         worker = self._worker
         if worker is None or self.state is not State.READY:
-            return Forced(request.number, problem="the variant is not ready")
-        self._forcing = asyncio.get_running_loop().create_future()
-        self._gives_way = False
+            return TokenScores(request.number, problem="the variant is not ready")
+        self._scoring = asyncio.get_running_loop().create_future()
+        self._preempts = False
         self._asked_s = self._grew_s = time.monotonic()
         worker.send(request)
-        return await self._forcing
+        return await self._scoring
 
-    def give_way(self) -> None:
+    def preempt(self) -> None:
         """Have the forcing under way, if any, end soon and without a result."""
-        if self._worker is None or self._forcing is None or self._forcing.done():
+        if self._worker is None or self._scoring is None or self._scoring.done():
             return
-        if not self._gives_way:
-            self._gives_way = True
+        if not self._preempts:
+            self._preempts = True
             self._worker.send(Stop(-1))  # of no turn: any command at all ends a forcing
 
-    def _forced(self, event: Forced) -> None:
-        if self._forcing is not None and not self._forcing.done():
-            self._forcing.set_result(event)
+    def _scored(self, event: TokenScores) -> None:
+        if self._scoring is not None and not self._scoring.done():
+            self._scoring.set_result(event)
 
     def _heard(self, event: Event) -> None:
         match event:
@@ -373,8 +373,8 @@ class LiveVariant:
                     self._progressed(dataclasses.replace(self.progress, detail=line))
             case Memory():
                 self.ledger = event.ledger
-            case Forced():
-                self._forced(event)
+            case TokenScores():
+                self._scored(event)
             case _ if self._answer is not None:
                 if not isinstance(event, Alive):
                     self._grew_s = self._heard_s

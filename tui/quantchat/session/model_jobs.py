@@ -16,7 +16,7 @@ from quantchat.host.job_runner import JobFailed, run_job
 from quantchat.host.signals import on_signals
 from quantchat.host.worker_process import Place, StartWorker, Worker, interpreter
 from quantchat.profile.model import AnyVariant, Profile
-from quantchat.session.failures import not_begun
+from quantchat.session.failures import failure_before_start
 from quantchat.session.live_variant import State
 from quantchat.session.recorder import environment
 from quantchat.session.requests import load_request
@@ -72,7 +72,7 @@ class ModelJobs:
 
 def failure_of(error: ModelFailed | JobFailed | UserError | OSError) -> Failed:
     """What to tell of `error`."""
-    return error.failure if isinstance(error, ModelFailed) else not_begun(error)
+    return error.failure if isinstance(error, ModelFailed) else failure_before_start(error)
 
 
 async def until_stopped(work: Coroutine[Any, Any, None]) -> bool:

@@ -44,7 +44,7 @@ def asked(given: Iterable[str], file: Path | None, run: Run) -> tuple[str, ...]:
     texts = (*given, *(read(file) if file else ())) or of(run)
     for text in texts:
         if half_characters(text):  # an argument that is not UTF-8
-            raise UserError("is not UTF-8", where="--prompt", mend="use a UTF-8 locale")
+            raise UserError("is not UTF-8", where="--prompt", hint="use a UTF-8 locale")
     return texts
 
 
@@ -66,9 +66,9 @@ def read(path: Path) -> tuple[str, ...]:
         ) from error
     except Unreadable as error:
         where = f"{path}:{error.line}" if error.line else str(path)
-        raise UserError(str(error), where=where, mend=_MEND) from error
+        raise UserError(str(error), where=where, hint=_MEND) from error
     if not prompts:
-        raise UserError("no prompts in it", where=str(path), mend="one prompt a line")
+        raise UserError("no prompts in it", where=str(path), hint="one prompt a line")
     return prompts
 
 

@@ -149,7 +149,7 @@ def _turn(
         round=round_,
         answers=[_answer(answer, ran.get(answer.variant)) for answer in turn.answers.values()],
         divergence_point=_divergence(turn),
-        parting=turn.parting,
+        divergence=turn.divergence,
     )
 
 
@@ -184,7 +184,7 @@ def _answer(answer: Answer, ran: Ready | None) -> AnswerRecord:
         timing=answer.timing(),
         ledger=answer.ledger,
         energy=answer.energy,
-        surprises=list(answer.surprises),
+        cross_perplexities=list(answer.cross_perplexities),
         failure=answer.failure,
     )
 

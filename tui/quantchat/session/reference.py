@@ -33,7 +33,7 @@ def reference_of(profile: Profile, word: str | None) -> AnyVariant:
         raise UserError(
             "a server does not tell the probabilities that this needs",
             where=one_line(served[0]),
-            mend='take a profile without engine = "openai"',
+            hint='take a profile without engine = "openai"',
         )
     if word is not None:
         labels = {variant.label: variant for variant in profile.variants}
@@ -49,7 +49,7 @@ def reference_of(profile: Profile, word: str | None) -> AnyVariant:
     raise UserError(
         "no variant tells which model it was made from",
         where=one_line(profile.name),
-        mend="name the reference: --reference VARIANT or MODEL",
+        hint="name the reference: --reference VARIANT or MODEL",
     )
 
 
@@ -85,7 +85,7 @@ def _model(profile: Profile, word: str) -> AnyVariant:
         raise UserError(
             "no variant has this label",
             where=one_line(word),
-            mend=did_you_mean(word, labels, limit=3)
+            hint=did_you_mean(word, labels, limit=3)
             or f"one of: {one_line(', '.join(labels))}; or a model: a folder, or org/name",
         )
     try:

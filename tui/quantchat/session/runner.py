@@ -69,6 +69,6 @@ async def _loaded(
         if failed and (not one_will_do or len(failed) == len(sides)):
             failure = failed[0].failure
             if failure is not None:
-                raise ModelsFailed(failure.reason, where=failed[0].label, mend=failure.mend)
+                raise ModelsFailed(failure.reason, where=failed[0].label, hint=failure.hint)
         changed.clear()
         await changed.wait()

@@ -9,9 +9,9 @@ import math
 from quantchat.session.conversation import Answer, Turn, divergence_point, same_tokenizer
 from quantchat.session.live_variant import LiveVariant
 from quantchat.session.requests import threads_for
-from quantchat.statistics.divergence import Parting, Way
-from quantchat.statistics.surprisal import Surprise
-from quantchat.wire.messages import END, Force
+from quantchat.statistics.divergence import Continuation, DivergenceScore
+from quantchat.statistics.surprisal import CrossPerplexity
+from quantchat.wire.messages import END, ScoreTokens
 from quantchat.wire.variant import SERVERS
 
 _numbers = itertools.count(1)
@@ -22,7 +22,7 @@ def is_greedy(answer: Answer) -> bool:
     return answer.request is not None and answer.request.sampling.temperature == 0
 
 
-def greedy_parting(turn: Turn, *, same: int = 0) -> int | None:
+def greedy_divergence(turn: Turn, *, same: int = 0) -> int | None:
     """Where the first two answers part by their own choice: both greedy, and none cut off there.
 
     None where they do not, and where their tokens cannot be compared. The first `same` tokens are
@@ -37,63 +37,68 @@ def greedy_parting(turn: Turn, *, same: int = 0) -> int | None:
     return point
 
 
-async def parting(turn: Turn, variants: list[LiveVariant]) -> Parting | None:
+async def score_divergence(turn: Turn, variants: list[LiveVariant]) -> DivergenceScore | None:
     """Ask each variant for its probabilities where `turn` parts; None where it does not.
 
     `variants` are those of the first two answers. Unknown is told as a problem; nothing is raised.
     """
-    point = greedy_parting(turn)
+    point = greedy_divergence(turn)
     if point is None:
         return None
     first, second = list(turn.answers.values())[:2]
-    ways = await asyncio.gather(
-        _way(variants[0], first, second, point), _way(variants[1], second, first, point)
+    continuations = await asyncio.gather(
+        _continuation(variants[0], first, second, point),
+        _continuation(variants[1], second, first, point),
     )
-    return Parting(point, list(ways))
+    return DivergenceScore(point, list(continuations))
 
 
-async def surprises(turn: Turn, variants: list[LiveVariant]) -> None:
+async def cross_perplexities(turn: Turn, variants: list[LiveVariant]) -> None:
     """Have each of `variants` read each of the first two answers of `turn`, and note it there."""
     answers = [one for one in list(turn.answers.values())[:2] if one.ids]
     for answer in answers:
         found = await asyncio.gather(*(_read(variant, answer) for variant in variants))
-        answer.surprises = list(found)
+        answer.cross_perplexities = list(found)
 
 
-async def _read(variant: LiveVariant, answer: Answer) -> Surprise:
+async def _read(variant: LiveVariant, answer: Answer) -> CrossPerplexity:
     ready = variant.ready
     if ready is None or answer.ready is None:
-        return Surprise(variant.label, problem="it is not loaded")
+        return CrossPerplexity(variant.label, problem="it is not loaded")
     if answer.in_chunks or ready.resolved.device in SERVERS:
-        return Surprise(variant.label, problem="a server tells no token ids")
+        return CrossPerplexity(variant.label, problem="a server tells no token ids")
     if ready.resolved.tokenizer_hash != answer.ready.resolved.tokenizer_hash:
-        return Surprise(variant.label, problem="its tokenizer is another one")
+        return CrossPerplexity(variant.label, problem="its tokenizer is another one")
     said = [*answer.ids, *([END] if answer.reason == "eos" else [])]
-    asked = await variant.force(force_request(answer, said))
-    return Surprise(variant.label, asked.logprobs, asked.problem)
+    asked = await variant.score_tokens(score_tokens_request(answer, said))
+    return CrossPerplexity(variant.label, asked.logprobs, asked.problem)
 
 
-async def _way(variant: LiveVariant, answer: Answer, other: Answer, point: int) -> Way:
+async def _continuation(
+    variant: LiveVariant, answer: Answer, other: Answer, point: int
+) -> Continuation:
     own = _token(answer, point)
     said = "" if own == END else "".join(answer.output_pieces[point : point + 1])
-    asked = await variant.force(
-        force_request(answer, [*answer.ids[:point], own], first=point, also=[_token(other, point)])
+    asked = await variant.score_tokens(
+        score_tokens_request(
+            answer, [*answer.ids[:point], own], first=point, also=[_token(other, point)]
+        )
     )
     if asked.problem:
-        return Way(answer.variant, said, problem=asked.problem)
+        return Continuation(answer.variant, said, problem=asked.problem)
     if own != END and not said.strip():
         said = asked.pieces[0]  # a token that made no text final then
-    return Way(answer.variant, said, math.exp(asked.logprobs[0]), math.exp(asked.also[0]))
+    return Continuation(answer.variant, said, math.exp(asked.logprobs[0]), math.exp(asked.also[0]))
 
 
-def force_request(
+def score_tokens_request(
     answer: Answer, ids: list[int], *, first: int = 0, also: list[int] | None = None, batch: int = 1
-) -> Force:
+) -> ScoreTokens:
     """The request to tell how likely `ids` are after the chat that `answer` answers."""
     request = answer.request
     if request is None:
         raise ValueError("the answer was never asked for")
-    return Force(
+    return ScoreTokens(
         number=next(_numbers),
         messages=request.messages,
         ids=ids,

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from quantchat.errors import UserError
-from quantchat.snapshot.figures import Held, Sampled
+from quantchat.snapshot.figures import AnswerFigure, ProcessFigure
 from quantchat.snapshot.schema import (
     AnswerRecord,
     MeasurementRecord,
@@ -44,12 +44,12 @@ class Run:
                 raise UserError(
                     "holds a score and no measurement: the two cannot be compared",
                     where=self.file,
-                    mend="give scores alone, or measurements alone",
+                    hint="give scores alone, or measurements alone",
                 )
             raise UserError(
                 "holds no measurement, only a chat",
                 where=self.file,
-                mend="`quantchat rerun` measures its prompts",
+                hint="`quantchat rerun` measures its prompts",
             )
         if len(set(self.snapshot.shown)) != 2 or len(self.snapshot.shown) != 2:
             raise UserError("does not show two variants", where=self.file)
@@ -113,16 +113,16 @@ class Column:
         ledgers = [answer.ledger for answer in self.answers.values() if answer.ledger]
         return ledgers[-1] if ledgers else None
 
-    def samples(self, figure: Sampled) -> dict[tuple[TaskKey, int], float]:
+    def samples(self, figure: AnswerFigure) -> dict[tuple[TaskKey, int], float]:
         """The figure of each answer that has it, by task and round."""
         read = ((key, figure.read(answer)) for key, answer in self.answers.items())
         return {key: value for key, value in read if value is not None and value > 0}
 
-    def held(self, figure: Held) -> float | None:
+    def held(self, figure: ProcessFigure) -> float | None:
         """The one figure of the process, or None where it is not known."""
         return figure.read(self.variant, self.ledger) if self.variant else None
 
-    def settled(self, figure: Held) -> bool:
+    def settled(self, figure: ProcessFigure) -> bool:
         """Whether another process of the same variant would show the same.
 
         What a GPU's allocators take is repeatable. Resident memory is not: it was seen to differ by
@@ -131,9 +131,9 @@ class Column:
         memory = self.variant.memory if self.variant else None
         return figure.exact or (memory is not None and memory.source in ("nvml", "torch"))
 
-    def mean(self, figure: Sampled | Held) -> float | None:
+    def mean(self, figure: AnswerFigure | ProcessFigure) -> float | None:
         """The mean over all answers; of memory, the figure itself."""
-        if isinstance(figure, Held):
+        if isinstance(figure, ProcessFigure):
             return self.held(figure)
         values = list(self.samples(figure).values())
         return math.fsum(values) / len(values) if values else None

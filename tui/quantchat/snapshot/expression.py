@@ -228,4 +228,4 @@ class _Reader:
     def _error(self, at: ast.expr | int, what: str, hint: str = "") -> UserError:
         place = at if isinstance(at, int) else at.col_offset + self._indent
         where = f"--fail-if {one_line(self._text)!r}, character {place + 1}"
-        return UserError(one_line(what), where=where, mend=one_line(hint))
+        return UserError(one_line(what), where=where, hint=one_line(hint))

@@ -8,7 +8,8 @@ messages and of the metrics: those are taken as they are, checked as the message
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -17,6 +18,7 @@ from pydantic import (
     GetJsonSchemaHandler,
     PlainValidator,
     TypeAdapter,
+    model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue, WithJsonSchema
 from pydantic_core import CoreSchema, core_schema
@@ -34,6 +36,16 @@ class Record(BaseModel):
         allow_inf_nan=False,
         use_attribute_docstrings=True,
     )
+
+    formerly: ClassVar[Mapping[str, str]] = {}
+    """Names that fields had in snapshots saved before they were renamed, and their names today."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or value.keys().isdisjoint(cls.formerly):
+            return value
+        return {cls.formerly.get(key, key): item for key, item in value.items()}
 
 
 def _text(value: Any) -> str:

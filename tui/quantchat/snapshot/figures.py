@@ -10,7 +10,7 @@ from quantchat.wire.variant import Ledger
 
 
 @dataclass(frozen=True)
-class Sampled:
+class AnswerFigure:
     """A figure of every answer: it scatters, and is given with an interval."""
 
     name: str
@@ -22,7 +22,7 @@ class Sampled:
 
 
 @dataclass(frozen=True)
-class Held:
+class ProcessFigure:
     """Memory of a variant's process: one figure for a run, however many answers were given.
 
     An exact one is counted; another one is read once, and nothing tells how far it scatters.
@@ -59,14 +59,16 @@ def _process(variant: VariantRecord, ledger: Ledger | None) -> float | None:
     return ledger.process if ledger and ledger.process > 0 else None
 
 
-FIGURES: tuple[Sampled | Held, ...] = (
-    Sampled("ttft_ms", "TTFT", "ms", True, lambda a: a.timing.ttft_ms),
-    Sampled("tpot_ms", "TPOT", "ms", True, lambda a: a.timing.tpot_ms),
-    Sampled("decode_tps", "decode throughput", "tok/s", False, lambda a: a.timing.decode_tok_s),
-    Sampled("end_to_end_ms", "end to end", "ms", True, _end_to_end_ms),
-    Sampled("j_per_token", "energy", "J/token", True, _energy),
-    Held("weights_bytes", "memory, weights", "B", True, True, _weights),
-    Held("process_bytes", "memory, process", "B", True, False, _process),
+FIGURES: tuple[AnswerFigure | ProcessFigure, ...] = (
+    AnswerFigure("ttft_ms", "TTFT", "ms", True, lambda a: a.timing.ttft_ms),
+    AnswerFigure("tpot_ms", "TPOT", "ms", True, lambda a: a.timing.tpot_ms),
+    AnswerFigure(
+        "decode_tps", "decode throughput", "tok/s", False, lambda a: a.timing.decode_tok_s
+    ),
+    AnswerFigure("end_to_end_ms", "end to end", "ms", True, _end_to_end_ms),
+    AnswerFigure("j_per_token", "energy", "J/token", True, _energy),
+    ProcessFigure("weights_bytes", "memory, weights", "B", True, True, _weights),
+    ProcessFigure("process_bytes", "memory, process", "B", True, False, _process),
 )
 
 BY_NAME = {figure.name: figure for figure in FIGURES}

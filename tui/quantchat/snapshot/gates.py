@@ -28,7 +28,7 @@ from quantchat.snapshot.expression import (
     Relation,
     evaluate,
 )
-from quantchat.snapshot.figures import BY_NAME, Held, Sampled
+from quantchat.snapshot.figures import BY_NAME, AnswerFigure, ProcessFigure
 from quantchat.snapshot.ratios import compare
 from quantchat.statistics.intervals import Row, interval_of
 
@@ -111,7 +111,7 @@ def _ratio(gate: Gate, by_letter: dict[str, Column]) -> _Quantity | None:
     figure = BY_NAME[a.figure]
     threshold = right.factor / left.factor
     what = f"{b.column} ÷ {a.column}, {figure.title}"
-    if isinstance(figure, Held):
+    if isinstance(figure, ProcessFigure):
         end = ratio.value if _settled([a, b], by_letter) else None
         return _Quantity(what, ratio.value, end, end, threshold, False)
     return _Quantity(what, ratio.value, ratio.low, ratio.high, threshold, True)
@@ -152,7 +152,7 @@ def _monomial(tree: Expression) -> _Monomial | None:
 def _difference(gate: Gate, by_letter: dict[str, Column]) -> _Quantity:
     """Left minus right, over the prompts and rounds that each of its figures was measured on."""
     tree = Binary("-", gate.left, gate.right)
-    sampled = [name for name in gate.names if isinstance(BY_NAME[name.figure], Sampled)]
+    sampled = [name for name in gate.names if isinstance(BY_NAME[name.figure], AnswerFigure)]
     held = {name: _held(gate, name, by_letter) for name in gate.names if name not in sampled}
 
     def statistic(means: Sequence[Any]) -> Any:
@@ -176,7 +176,9 @@ def _difference(gate: Gate, by_letter: dict[str, Column]) -> _Quantity:
 def _settled(names: Iterable[Name], by_letter: dict[str, Column]) -> bool:
     """Whether what is no sample, of these names, is at least the same in each process."""
     figures = ((BY_NAME[name.figure], by_letter[name.column]) for name in names)
-    return all(column.settled(figure) for figure, column in figures if isinstance(figure, Held))
+    return all(
+        column.settled(figure) for figure, column in figures if isinstance(figure, ProcessFigure)
+    )
 
 
 def _held(gate: Gate, name: Name, by_letter: dict[str, Column]) -> float:
@@ -197,7 +199,7 @@ def _rows(gate: Gate, sampled: Sequence[Name], by_letter: dict[str, Column]) -> 
 
 def _samples(name: Name, by_letter: dict[str, Column]) -> dict[tuple[TaskKey, int], float]:
     figure = BY_NAME[name.figure]
-    assert isinstance(figure, Sampled)  # noqa: S101  # what is held is no sample
+    assert isinstance(figure, AnswerFigure)  # noqa: S101  # what is held is no sample
     return by_letter[name.column].samples(figure)
 
 
@@ -208,7 +210,7 @@ def _missing(gate: Gate, names: Sequence[Name], by_letter: dict[str, Column]) ->
     return UserError(
         "no prompt was measured in each of its columns",
         where=_where(gate),
-        mend="compare runs of the same prompts",
+        hint="compare runs of the same prompts",
     )
 
 

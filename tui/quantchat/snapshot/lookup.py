@@ -29,7 +29,7 @@ def found(folder: Path, name: str) -> Path:
         raise UserError(
             f"{len(begun)} snapshots begin so",
             where=name,
-            mend=f"give more of it: {begun[0].name}, {begun[1].name}"
+            hint=f"give more of it: {begun[0].name}, {begun[1].name}"
             + (", …" if len(begun) > 2 else ""),
         )
     if begun:
@@ -37,7 +37,7 @@ def found(folder: Path, name: str) -> Path:
     raise UserError(
         "no such snapshot",
         where=name,
-        mend="`quantchat snapshots` lists those in the folder; else give a file",
+        hint="`quantchat snapshots` lists those in the folder; else give a file",
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from quantchat.snapshot.compared_sides import Column, Run, columns, measured_turns
-from quantchat.snapshot.figures import FIGURES, Held, Sampled
+from quantchat.snapshot.figures import FIGURES, AnswerFigure, ProcessFigure
 from quantchat.snapshot.schema import Snapshot
 from quantchat.statistics.intervals import (
     Pair,
@@ -57,8 +57,8 @@ def compare(a: Column, b: Column) -> list[Compared]:
     return [one for figure in FIGURES if (one := _compared(figure, a, b)) is not None]
 
 
-def _compared(figure: Sampled | Held, a: Column, b: Column) -> Compared | None:
-    if isinstance(figure, Held):
+def _compared(figure: AnswerFigure | ProcessFigure, a: Column, b: Column) -> Compared | None:
+    if isinstance(figure, ProcessFigure):
         of_a, of_b = a.held(figure), b.held(figure)
         if of_a is None or of_b is None:
             return None
@@ -75,7 +75,7 @@ def _compared(figure: Sampled | Held, a: Column, b: Column) -> Compared | None:
     )
 
 
-def _pairs(figure: Sampled, a: Column, b: Column) -> Iterator[Pair]:
+def _pairs(figure: AnswerFigure, a: Column, b: Column) -> Iterator[Pair]:
     others = b.samples(figure)
     for (task, round_), value in a.samples(figure).items():
         if (task, round_) in others:

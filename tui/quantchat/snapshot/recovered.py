@@ -53,7 +53,7 @@ def discard(path: Path) -> None:
     """Remove the recovered conversation at `path`, and nothing else. Raises UserError."""
     if not is_recovered(path):
         raise UserError(
-            "is no recovered conversation", where=str(path), mend="remove a saved one by hand"
+            "is no recovered conversation", where=str(path), hint="remove a saved one by hand"
         )
     try:
         path.unlink()

@@ -9,9 +9,10 @@ take in, that an old file does not fit needs a new `SCHEMA_VERSION`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from itertools import pairwise
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 
@@ -21,9 +22,9 @@ from quantchat.snapshot.evaluation import EvaluationRecord
 from quantchat.snapshot.fields import AsObject, Record, Text
 from quantchat.snapshot.score import ScoreRecord
 from quantchat.snapshot.votes import VotingRecord
-from quantchat.statistics.divergence import Parting
+from quantchat.statistics.divergence import DivergenceScore
 from quantchat.statistics.latency import TurnTiming
-from quantchat.statistics.surprisal import Surprise
+from quantchat.statistics.surprisal import CrossPerplexity
 from quantchat.system.energy import Energy
 from quantchat.system.process_memory import ProcessMemory
 from quantchat.system.sampler import DeviceSample
@@ -58,6 +59,8 @@ class LoadRecord(Record):
 
 class AnswerRecord(Record):
     """One variant's answer, token by token. `ids`, `pieces` and `times_ns` run in parallel."""
+
+    formerly: ClassVar[Mapping[str, str]] = {"surprises": "cross_perplexities"}
 
     variant: Text
     """Label of the variant."""
@@ -99,7 +102,7 @@ class AnswerRecord(Record):
     """Memory at the end of the answer."""
     energy: AsObject[Energy] | None = None
     """What it took of the GPU; None where it did not run alone or nothing counts it."""
-    surprises: list[AsObject[Surprise]] = Field(default_factory=list)
+    cross_perplexities: list[AsObject[CrossPerplexity]] = Field(default_factory=list)
     """What each variant thinks of it, token by token; empty where they were not asked."""
     failure: AsObject[Failed] | None
 
@@ -124,6 +127,8 @@ class AnswerRecord(Record):
 class TurnRecord(Record):
     """One prompt and the answers to it."""
 
+    formerly: ClassVar[Mapping[str, str]] = {"parting": "divergence"}
+
     number: int
     prompt: Text
     answers: list[AnswerRecord]
@@ -136,7 +141,7 @@ class TurnRecord(Record):
 
     None where they do not, and where their tokenizers do, so that ids cannot be compared.
     """
-    parting: AsObject[Parting] | None = None
+    divergence: AsObject[DivergenceScore] | None = None
     """How likely each of the two held either token there; None where they were not asked."""
 
 

@@ -47,7 +47,7 @@ def save(snapshot: Snapshot, folder: Path | None = None, *, mark: str = "") -> P
         raise UserError(
             f"cannot be saved as a snapshot: {error.what}",
             where=str(place),
-            mend="all of it is in that file; this is a mistake of quantchat's, please report it",
+            hint="all of it is in that file; this is a mistake of quantchat's, please report it",
         ) from error
     return save_file(folder, name, data, what="the snapshot")
 
@@ -80,7 +80,7 @@ def _cannot_save(what: str, folder: Path, error: OSError) -> UserError:
     return UserError(
         f"cannot save {what}: {error.strerror or error}",
         where=str(folder),
-        mend="name another folder with --save or --snapshots",
+        hint="name another folder with --save or --snapshots",
     )
 
 
@@ -151,7 +151,7 @@ def loads(data: bytes, *, where: str) -> Snapshot:
         raise UserError(
             one_line(f"is no snapshot: {key}: {problem}" if key else f"is no snapshot: {problem}"),
             where=where,
-            mend="quantchat writes none like it: give another",
+            hint="quantchat writes none like it: give another",
         ) from None
     except RecursionError:
         raise UserError("is no snapshot: nested too deeply", where=where) from None
@@ -219,7 +219,7 @@ def _listed(path: Path) -> Listed:
         body = _parsed(_read(path), str(path))
         _check_version(body, str(path))
     except UserError as error:
-        return Listed(path, problem=error.what, cure=error.mend or _AWAY)
+        return Listed(path, problem=error.what, cure=error.hint or _AWAY)
     except OSError as error:
         return Listed(path, problem=error.strerror or str(error), cure=_AWAY)
     created, name = body.get("created"), body.get("name")
@@ -263,13 +263,13 @@ def _check_version(body: dict[str, Any], where: str) -> None:
         raise UserError(
             one_line(f"is no snapshot: schema_version is {json.dumps(version)[:40]}, no version"),
             where=where,
-            mend="quantchat writes none like it: give another",
+            hint="quantchat writes none like it: give another",
         )
     if version > SCHEMA_VERSION:
         raise UserError(
             f"written by a newer quantchat (schema {version}, this one reads {SCHEMA_VERSION})",
             where=where,
-            mend="update quantchat",
+            hint="update quantchat",
         )
 
 

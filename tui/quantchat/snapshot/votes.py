@@ -82,7 +82,7 @@ def pooled(snapshots: Sequence[tuple[str, Snapshot]]) -> Pooled:
     sessions, seen = [], set[tuple[str, int, str]]()
     for file, snapshot in snapshots:
         if snapshot.voting is None:
-            raise UserError("holds no votes", where=file, mend="give sessions of votes alone")
+            raise UserError("holds no votes", where=file, hint="give sessions of votes alone")
         if set(snapshot.shown) != {a, b}:
             raise UserError(f"is not about {a} and {b}, as {first_file} is", where=file)
         for label in (a, b):

@@ -6,11 +6,13 @@ of the other's: by how much tells a real difference from a tie that rounding dec
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from quantchat.wire.codec import FORMERLY
 
 
 @dataclass(frozen=True)
-class Way:
+class Continuation:
     """How one variant goes on where the answers part. Probabilities are in 0…1."""
 
     variant: str
@@ -30,9 +32,9 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Parting:
+class DivergenceScore:
     """The first output token, by its index from 0, at which two answers differ."""
 
     point: int
-    ways: list[Way]
+    continuations: list[Continuation] = field(metadata={FORMERLY: "ways"})
     """Of the first two answers, in their order."""

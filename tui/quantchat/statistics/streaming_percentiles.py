@@ -18,7 +18,7 @@ _SHARE = 16
 moved a bounded number of times."""
 
 
-class GrowingPercentiles:
+class StreamingPercentiles:
     """Percentiles of all values given so far, exactly those of `Percentiles.of`."""
 
     def __init__(self) -> None:
@@ -57,13 +57,13 @@ class GrowingPercentiles:
         return max(last)
 
 
-class GrowingTiming:
+class StreamingTiming:
     """Inter-token latency and throughput series of one answer, whose times are only appended to."""
 
     def __init__(self, interval_s: float) -> None:
         """`interval_s` is the interval of the series."""
         self._interval_s = interval_s
-        self._percentiles = GrowingPercentiles()
+        self._percentiles = StreamingPercentiles()
         self._counted = 0
         self._intervals = 0
         self.series: list[float] = []

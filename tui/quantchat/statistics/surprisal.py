@@ -15,7 +15,7 @@ LEVELS = (0.5, 0.1, 0.01)
 
 
 @dataclass(frozen=True)
-class Surprise:
+class CrossPerplexity:
     """What the variant `by` thinks of an answer."""
 
     by: str

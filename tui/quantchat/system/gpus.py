@@ -161,7 +161,7 @@ class Gpus:
             return None
         return driver.energy_mj(shown[number])
 
-    def strangers(self, gpu: GpuSample, own: Collection[int], running: int) -> int:
+    def foreign_processes(self, gpu: GpuSample, own: Collection[int], running: int) -> int:
         """How many of the processes on `gpu` are not among `own`, of which `running` run on it.
 
         Where the ids are the host's, all that are more than those. One's own may be on a GPU where

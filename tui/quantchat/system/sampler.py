@@ -77,16 +77,16 @@ class DeviceSampler:
         kind, _, number = device.partition(":")
         return self._gpus.energy_mj(int(number or 0)) if kind == "cuda" else None
 
-    def family(self, pid: int) -> set[int]:
+    def process_tree(self, pid: int) -> set[int]:
         """`pid` and the processes that it has started, as they were last seen."""
         tree = self._trees.setdefault(pid, ProcessTree(pid))
         if tree.resident() is None:
             del self._trees[pid]
         return {pid, *tree.pids}
 
-    def strangers(self, gpu: GpuSample, own: Collection[int], running: int) -> int:
-        """How many processes are on `gpu` beside `own` (see `Gpus.strangers`)."""
-        return self._gpus.strangers(gpu, own, running)
+    def foreign_processes(self, gpu: GpuSample, own: Collection[int], running: int) -> int:
+        """How many processes are on `gpu` beside `own` (see `Gpus.foreign_processes`)."""
+        return self._gpus.foreign_processes(gpu, own, running)
 
     def close(self) -> None:
         """Let go of the driver. Safe to call twice."""

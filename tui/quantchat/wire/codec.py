@@ -15,6 +15,9 @@ class ProtocolError(ValueError):
 
 _T = TypeVar("_T")
 
+FORMERLY = "formerly"
+"""Key of a field's metadata: the name it has in snapshots that were saved before it was renamed."""
+
 MOST = 2**63 - 1
 """The largest whole number a field takes; what is larger becomes this one. A server or a config may
 name any number, and a snapshot of it must be readable by each JSON library."""
@@ -25,6 +28,11 @@ def from_json(cls: type[_T], body: Any) -> _T:
     if not isinstance(body, dict):
         raise ProtocolError(f"{cls.__name__}: not an object")
     hints = _hints(cls)
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        former = field.metadata.get(FORMERLY)
+        if former in body and field.name not in body:
+            body = {**body, field.name: body[former]}
+            del body[former]
     values = {}
     for name, hint in hints.items():
         if name in body:

@@ -15,7 +15,7 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any
 
-from quantchat.wire.codec import ProtocolError, from_json
+from quantchat.wire.codec import FORMERLY, ProtocolError, from_json
 from quantchat.wire.variant import Ledger, Resolved
 
 VERSION = 1
@@ -88,7 +88,7 @@ END = -1
 
 
 @dataclass(frozen=True)
-class Force:
+class ScoreTokens:
     """Tell how likely the output tokens `ids` are, each after those before it (teacher forcing).
 
     Nothing is said and nothing kept. It gives way, unfinished, to any command that comes after it.
@@ -246,8 +246,8 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class Forced:
-    """What `Force` asked for: natural logarithms of probabilities, without any sampling settings.
+class TokenScores:
+    """Answer to `ScoreTokens`: natural logarithms of probabilities, without sampling settings.
 
     The lists but `also` run in parallel with `ids[first:]`.
     """
@@ -281,18 +281,18 @@ class Failed:
     of a server server_unreachable, server_silent, server_denied, server_ended, server_refused,
     server_busy, stream_cut; the near side adds cannot_start, worker_ended, not_responding and
     cannot_write.
-    `reason` is one line, `mend` what to try. Sizes for out_of_memory, -1 where not known.
+    `reason` is one line, `hint` what to try. Sizes for out_of_memory, -1 where not known.
     """
 
     kind: str
     reason: str
-    mend: str = ""
+    hint: str = field(default="", metadata={FORMERLY: "mend"})
     turn: int = -1
     needed: int = -1
     free: int = -1
 
 
-Command = Load | Generate | Force | Stop | Prepare | Shutdown
+Command = Load | Generate | ScoreTokens | Stop | Prepare | Shutdown
 Event = (
     Hello
     | Alive
@@ -303,7 +303,7 @@ Event = (
     | Tokens
     | Memory
     | Finished
-    | Forced
+    | TokenScores
     | Done
     | Failed
 )

@@ -50,8 +50,8 @@ def environment_failure(error: BaseException, loading: str = "") -> Failed | Non
     """
     for one in _chain(error):
         if (found := _of(one, loading)) is not None:
-            kind, reason, mend = found
-            return Failed(kind, f"cannot load {loading}: {reason}" if loading else reason, mend)
+            kind, reason, hint = found
+            return Failed(kind, f"cannot load {loading}: {reason}" if loading else reason, hint)
     return None
 
 
@@ -116,12 +116,12 @@ def _of_network(error: BaseException) -> bool:
 def _network(error: BaseException, text: str) -> tuple[str, str, str]:
     said = f"{type(error).__name__}: {text}" if text else type(error).__name__
     if "proxy" in said.lower():
-        mend = f"look at {_set('HTTPS_PROXY', 'HTTP_PROXY', 'ALL_PROXY')}"
+        hint = f"look at {_set('HTTPS_PROXY', 'HTTP_PROXY', 'ALL_PROXY')}"
     elif "ssl" in said.lower() or "certificate" in said.lower():
-        mend = "set SSL_CERT_FILE to the certificates of your network"
+        hint = "set SSL_CERT_FILE to the certificates of your network"
     else:
-        mend = "check the network and HF_ENDPOINT, or name a folder that holds the model"
-    return "fetch_failed", f"the network failed: {said[:200]}", mend
+        hint = "check the network and HF_ENDPOINT, or name a folder that holds the model"
+    return "fetch_failed", f"the network failed: {said[:200]}", hint
 
 
 def _set(*names: str) -> str:

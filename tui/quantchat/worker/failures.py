@@ -19,9 +19,9 @@ DEVICE_FAILED = "device_failed"
 class Refused(Exception):
     """Raised in the worker for what it will not or cannot do; carries the failure to send."""
 
-    def __init__(self, kind: str, reason: str, mend: str = "") -> None:
+    def __init__(self, kind: str, reason: str, hint: str = "") -> None:
         super().__init__(reason)
-        self.failure = Failed(kind, reason, mend)
+        self.failure = Failed(kind, reason, hint)
 
 
 _CPU_ALLOCATOR = re.compile(r"can't allocate memory: you tried to allocate (\d+) bytes")
@@ -62,8 +62,8 @@ def describe(error: BaseException, *, turn: int = -1, loading: str = "") -> Fail
     """Return what to tell the user of `error`; `loading` names the model while it is loaded."""
     if isinstance(error, Refused):
         failure = error.failure
-        reason, mend = redacted(failure.reason), redacted(failure.mend)
-        return Failed(failure.kind, reason, mend, turn, failure.needed, failure.free)
+        reason, hint = redacted(failure.reason), redacted(failure.hint)
+        return Failed(failure.kind, reason, hint, turn, failure.needed, failure.free)
     text = redacted(" ".join(str(error).split()))
     if (sizes := _out_of_memory(error)) is not None:
         needed, free = sizes
@@ -90,8 +90,8 @@ def describe(error: BaseException, *, turn: int = -1, loading: str = "") -> Fail
             "tell whether the GPU is at fault",
         )
     if (of_environment := environment_failure(error, loading)) is not None:
-        reason, mend = _shortened(redacted(of_environment.reason)), redacted(of_environment.mend)
-        return replace(of_environment, reason=reason, mend=mend, turn=turn)
+        reason, hint = _shortened(redacted(of_environment.reason)), redacted(of_environment.hint)
+        return replace(of_environment, reason=reason, hint=hint, turn=turn)
     if isinstance(error, ModuleNotFoundError) and error.name:
         return Failed(
             "missing_library",

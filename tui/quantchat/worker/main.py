@@ -15,8 +15,6 @@ from quantchat.wire.codec import ProtocolError
 from quantchat.wire.messages import (
     VERSION,
     Done,
-    Force,
-    Forced,
     Generate,
     Hello,
     Load,
@@ -24,6 +22,8 @@ from quantchat.wire.messages import (
     Prepare,
     Progress,
     Ready,
+    ScoreTokens,
+    TokenScores,
 )
 from quantchat.wire.redaction import also_secret, guard_streams
 from quantchat.worker import import_pruning, parent_watchdog
@@ -113,20 +113,20 @@ class _Server:
                 raise Refused("internal", "asked to generate before a model was loaded")
             received = time.perf_counter_ns()
             self._decoder.answer(command, received, self._outbox, self._stopped)
-        elif isinstance(command, Force):
-            self._force(command)
+        elif isinstance(command, ScoreTokens):
+            self._score_tokens(command)
 
     def _stopped(self, turn: int) -> bool:
         """Whether to decode no more of `turn`: it was stopped, or its text cannot be sent."""
         return self._inbox.stopped(turn) or self._outbox.failed(turn)
 
-    def _force(self, command: Force) -> None:
+    def _score_tokens(self, command: ScoreTokens) -> None:
         try:
             if self._decoder is None:
                 raise Refused("internal", "asked about tokens before a model was loaded")
-            forced = self._decoder.force(command, self._inbox.overtaken)
+            forced = self._decoder.score_tokens(command, self._inbox.overtaken)
         except Exception as error:  # noqa: BLE001 - what was answered stands, whatever it was
-            forced = Forced(command.number, problem=describe(error).reason)
+            forced = TokenScores(command.number, problem=describe(error).reason)
         self._outbox.send(forced)
 
     def _connect(self, command: Load) -> None:

@@ -35,21 +35,21 @@ def die_with(parent: int) -> None:
         end_now()
 
 
-def watch(lifeline: int) -> None:
-    """Start the watcher at the pipe `lifeline`, and let go of it here.
+def watch(parent_pipe: int) -> None:
+    """Start the watcher at the pipe `parent_pipe`, and let go of it here.
 
     To be called while this process has no thread and no child, and while no descriptor above 2 but
-    `lifeline` would be inherited: what the watcher held open would never seem to end.
+    `parent_pipe` would be inherited: what the watcher held open would never seem to end.
     """
     actions: list[tuple[Any, ...]] = [
-        (os.POSIX_SPAWN_DUP2, lifeline, 0),
-        (os.POSIX_SPAWN_CLOSE, lifeline),
+        (os.POSIX_SPAWN_DUP2, parent_pipe, 0),
+        (os.POSIX_SPAWN_CLOSE, parent_pipe),
         *((os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_WRONLY, 0) for fd in (1, 2)),
     ]
     with contextlib.suppress(OSError):  # no shell: the kernel's way has to do
         shell = os.posix_spawn(SHELL, [SHELL, "-c", WAIT_AND_KILL], {}, file_actions=actions)
         _watchers.append(shell)
-    os.close(lifeline)
+    os.close(parent_pipe)
 
 
 def end_now() -> None:

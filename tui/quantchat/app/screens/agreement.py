@@ -5,7 +5,7 @@ from __future__ import annotations
 from quantchat.app.screens.progress import ProgressScreen
 from quantchat.app.widgets.text_layout import outside
 from quantchat.features.agreement import tables as report
-from quantchat.features.agreement.rerun_agreement import SelfCheck
+from quantchat.features.agreement.rerun_agreement import AgreementCheck
 from quantchat.session.comparison import Comparison
 
 
@@ -18,7 +18,7 @@ class SelfCheckScreen(ProgressScreen):
     def __init__(self, comparison: Comparison, prompts: tuple[str, ...]) -> None:
         super().__init__()
         self._comparison = comparison
-        self._check = SelfCheck(comparison, prompts, self.step)
+        self._check = AgreementCheck(comparison, prompts, self.step)
 
     def stop(self) -> None:
         """End after what is under way."""

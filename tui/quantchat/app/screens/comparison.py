@@ -153,7 +153,7 @@ class ComparisonScreen(ComparisonView):
 
     def action_parting(self) -> None:
         """Go to where the answers part."""
-        if not self.columns.to_parting():
+        if not self.columns.to_divergence():
             self.say("no greedy answers part here, token by token", severity="warning")
         self.stale = True
 
@@ -196,7 +196,7 @@ class ComparisonScreen(ComparisonView):
             if plan is not None:
                 self.app.push_screen(
                     MeasuringScreen(
-                        self.comparison, plan, self.make_sampler, self.snapshots, self.keeper
+                        self.comparison, plan, self.make_sampler, self.snapshots, self.recovery
                     )
                 )
 
@@ -204,16 +204,16 @@ class ComparisonScreen(ComparisonView):
             self.comparison.unless_pair_idle()
             self.app.push_screen(MeasurePlanScreen(self.comparison), begin)
 
-    def action_force(self) -> None:
+    def action_cross_perplexity(self) -> None:
         """Show each answer as the other variant reads it."""
-        from quantchat.app.screens.cross_perplexity import ForceScreen
+        from quantchat.app.screens.cross_perplexity import CrossPerplexityScreen
 
         turn = self.comparison.last_turn
         with self.explained():
             self.comparison.unless_pair_idle()
             if turn is None or sum(bool(answer.ids) for answer in turn.answers.values()) < 2:
                 raise ValueError("there are no two answers to be read")
-            self.app.push_screen(ForceScreen(self.comparison, turn))
+            self.app.push_screen(CrossPerplexityScreen(self.comparison, turn))
 
     def action_self_check(self) -> None:
         """See how early each variant parts from itself."""
@@ -249,7 +249,7 @@ class ComparisonScreen(ComparisonView):
             self.say("nothing is known of this machine yet: save in a moment", severity="warning")
             return
         with self.explained(), self.device_watch.borrowed() as sampler:
-            with self.keeper.saving():
+            with self.recovery.saving():
                 path = outputs.save_snapshot(self.comparison, self.snapshots, sampler)
             self.say(str(path), title="Snapshot saved", s=LONG_S)
 

@@ -17,7 +17,7 @@ from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
 from quantchat.app import collector, terminal
-from quantchat.app.crash_recovery import Keeper
+from quantchat.app.crash_recovery import CrashRecovery
 from quantchat.app.device_watch import (
     DeviceWatch,
     MakeSampler,
@@ -29,7 +29,7 @@ from quantchat.app.messages import ComparisonChanged
 from quantchat.app.widgets.columns import Columns
 from quantchat.app.widgets.device_line import DeviceLine
 from quantchat.app.widgets.difference_line import DifferenceLine
-from quantchat.app.widgets.divergence_line import PartingLine
+from quantchat.app.widgets.divergence_line import DivergenceLine
 from quantchat.app.widgets.key_line import KeyLine
 from quantchat.app.widgets.prompt_box import PromptBox
 from quantchat.app.widgets.text_layout import ORDERS
@@ -77,12 +77,12 @@ class ComparisonView(Screen[None]):
         self.make_sampler = make_sampler
         self._device_line = DeviceLine(comparison.profile.name)
         self.columns = Columns(comparison)
-        self._parting = PartingLine()
+        self._parting = DivergenceLine()
         self._difference = DifferenceLine()
         self.prompt = PromptBox()
         self._keys = KeyLine()
         self.device_watch: DeviceWatch | None = None
-        self.keeper = Keeper(comparison, snapshots)
+        self.recovery = CrashRecovery(comparison, snapshots)
         self.device: DeviceSample | None = None
         """The machine as it was last seen."""
         self.stale = True
@@ -129,12 +129,12 @@ class ComparisonView(Screen[None]):
 
     @property
     def unsaved(self) -> bool:
-        """Whether something was said that nobody saved (see `keeping.Keeps`)."""
-        return self.keeper.unsaved()
+        """Whether something was said that nobody saved (see `keeping.Recoverable`)."""
+        return self.recovery.unsaved()
 
     def keep(self) -> Path | None:
-        """Keep what nobody saved (see `keeping.Keeps`)."""
-        return self.keeper.keep()
+        """Keep what nobody saved (see `keeping.Recoverable`)."""
+        return self.recovery.keep()
 
     def _keep_replaced(self) -> None:
         """Keep what nobody saved and what is about to be replaced, and say where.
@@ -143,7 +143,7 @@ class ComparisonView(Screen[None]):
         """
         now = time.monotonic()
         try:
-            path = self.keeper.keep()
+            path = self.recovery.keep()
         except UserError as error:
             if now < self._asked_until_s:
                 self._asked_until_s = 0.0
@@ -258,7 +258,7 @@ class ComparisonView(Screen[None]):
         if self.device is None:  # the pair has only begun to load: what is held is others'
             self.run_worker(self._warn_of_plan(measured.device), exit_on_error=False)
         self.device = measured.device
-        self.keeper.measured = measured
+        self.recovery.measured = measured
         self._device_line.show(measured.device)
         for column in self.columns.pair:
             found = measured.workers.get(column.variant.label)

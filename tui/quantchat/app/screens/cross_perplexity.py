@@ -16,7 +16,7 @@ from quantchat.app.widgets.dialog import Dialog
 from quantchat.app.widgets.text_layout import SIDES, outside, quiet
 from quantchat.session.comparison import Comparison
 from quantchat.session.conversation import Answer, Turn
-from quantchat.statistics.surprisal import LEVELS, Surprise, level
+from quantchat.statistics.surprisal import LEVELS, CrossPerplexity, level
 from quantchat.text import neutralise
 
 STYLES = ("", "underline", "bold underline $warning", "bold reverse $error")
@@ -25,7 +25,7 @@ STYLES = ("", "underline", "bold underline $warning", "bold reverse $error")
 _NARROW = 72
 
 
-class ForceScreen(ModalScreen[None]):
+class CrossPerplexityScreen(ModalScreen[None]):
     """Shows what the variants of `comparison` think of each other's answers to `turn`."""
 
     BINDINGS: ClassVar[list[BindingType]] = [("escape,q", "leave", "Close")]
@@ -61,7 +61,7 @@ class ForceScreen(ModalScreen[None]):
         for side in self._sides:
             side.update(quiet("reading"))
         self.query_one(VerticalScroll).focus()
-        self.run_worker(self._force(), exit_on_error=False)
+        self.run_worker(self._score_tokens(), exit_on_error=False)
 
     def on_resize(self, event: Resize) -> None:
         """One above the other where there is no room beside."""
@@ -70,11 +70,11 @@ class ForceScreen(ModalScreen[None]):
     def action_leave(self) -> None:
         """Close; what is being read is given up."""
         for variant in self._comparison.sides:
-            variant.give_way()
+            variant.preempt()
         self.dismiss(None)
 
-    async def _force(self) -> None:
-        await self._comparison.force(self._turn)
+    async def _score_tokens(self) -> None:
+        await self._comparison.compute_cross_perplexity(self._turn)
         for side, answer, colour in zip(self._sides, self._as_on_screen(), SIDES, strict=True):
             side.update(told(answer, colour))
 
@@ -97,8 +97,8 @@ def legend() -> Content:
 def told(answer: Answer, colour: str) -> Content:
     """The perplexity of `answer` under each, and its text as the other one reads it."""
     head = outside(answer.variant, f"bold {colour}") + quiet("’s answer has a perplexity of")
-    others = [one for one in answer.surprises if one.by != answer.variant]
-    for one in answer.surprises:
+    others = [one for one in answer.cross_perplexities if one.by != answer.variant]
+    for one in answer.cross_perplexities:
         who = "itself" if one.by == answer.variant else one.by
         value = one.perplexity
         text = f"– under {who}: {one.problem}" if value is None else f"{value:.3f} under {who}"
@@ -111,7 +111,7 @@ def told(answer: Answer, colour: str) -> Content:
     return head + Content("\n\n") + body
 
 
-def marked(answer: Answer, surprise: Surprise) -> Content:
+def marked(answer: Answer, surprise: CrossPerplexity) -> Content:
     """The raw text of `answer`, each token in the style of its level."""
     text, worst = Content(), 0
     # The end of the answer has a logarithm and no piece.

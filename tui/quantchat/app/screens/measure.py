@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 from textual.content import Content
 
-from quantchat.app.crash_recovery import Keeper
+from quantchat.app.crash_recovery import CrashRecovery
 from quantchat.app.device_watch import MakeSampler
 from quantchat.app.screens.progress import ProgressScreen
 from quantchat.app.widgets.dialog import Dialog
@@ -36,7 +36,7 @@ class MeasuringScreen(ProgressScreen):
         plan: Plan,
         make_sampler: MakeSampler,
         snapshots: Path | None,
-        keeper: Keeper,
+        recovery: CrashRecovery,
     ) -> None:
         """`snapshots` is the folder to save into, None for the user's own."""
         super().__init__()
@@ -44,7 +44,7 @@ class MeasuringScreen(ProgressScreen):
         self._plan = plan
         self._make_sampler = make_sampler
         self._snapshots = snapshots
-        self._keeper = keeper
+        self._recovery = recovery
         self._measurement: Measurement | None = None
         self._stopping = False
 
@@ -62,12 +62,12 @@ class MeasuringScreen(ProgressScreen):
 
     @property
     def unsaved(self) -> bool:
-        """Whether something was measured or said that nobody saved (see `keeping.Keeps`)."""
-        return self._keeper.unsaved(None if self.over else self._measurement)
+        """Whether something was measured or said that nobody saved (see `keeping.Recoverable`)."""
+        return self._recovery.unsaved(None if self.over else self._measurement)
 
     def keep(self) -> Path | None:
-        """Keep what was measured, and the conversation with it (see `keeping.Keeps`)."""
-        return self._keeper.keep(None if self.over else self._measurement)
+        """Keep what was measured, and the conversation with it (see `keeping.Recoverable`)."""
+        return self._recovery.keep(None if self.over else self._measurement)
 
     async def work(self) -> None:
         """Measure, save, and show the result."""
@@ -103,9 +103,9 @@ class MeasuringScreen(ProgressScreen):
 
     def _saved(self, snapshot: Snapshot) -> Content:
         try:
-            if not self._keeper.unsaved(self._measurement):
+            if not self._recovery.unsaved(self._measurement):
                 return quiet("kept, since the program has to leave")
-            with self._keeper.saving(self._measurement):
+            with self._recovery.saving(self._measurement):
                 path = store.save(snapshot, self._snapshots)
         except UserError as error:
             return outside(f"not saved: {error}", "$error")

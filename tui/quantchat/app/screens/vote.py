@@ -20,7 +20,7 @@ from textual.widgets import Static
 
 from quantchat.app import terminal
 from quantchat.app.device_watch import MakeSampler
-from quantchat.app.final_sampler import LastMeasured
+from quantchat.app.final_sampler import FinalSampler
 from quantchat.app.widgets.answer_view import AnswerView
 from quantchat.app.widgets.failure_note import explained
 from quantchat.app.widgets.stages import counted
@@ -219,9 +219,9 @@ class VoteScreen(Screen[None]):
     """What was voted is saved however it ends."""
 
     def keep(self) -> Path | None:
-        """Save votes that nobody saved, when the program has to leave (see `keeping.Keeps`)."""
+        """Save votes that nobody saved, when the program must end (see `Recoverable`)."""
         if self.saved is None and self.voting.voted:
-            last = record_voting(self.voting, LastMeasured(None))
+            last = record_voting(self.voting, FinalSampler(None))
             self.saved = store.save(last, self._snapshots)
         return None  # it is no conversation for the next start to offer
 

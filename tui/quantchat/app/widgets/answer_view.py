@@ -16,10 +16,10 @@ from textual.style import Style
 from textual.visual import Visual
 from textual.widget import Widget
 
-from quantchat.app.incremental_markdown import GrowingText
+from quantchat.app.incremental_markdown import IncrementalMarkdown
 from quantchat.app.messages import LinkClicked
 from quantchat.app.widgets.blank_fill import filtered
-from quantchat.app.widgets.divergence_mark import PartingMark
+from quantchat.app.widgets.divergence_mark import DivergenceMark
 
 _STRIPS = 400
 """Lines kept ready to be drawn: those that are seen, and some around them."""
@@ -36,13 +36,13 @@ class AnswerView(Widget):
     INDENT = 2
     """Cells at the left; a part of the lines, since padding would draw each one anew."""
 
-    def __init__(self, mark: PartingMark | None = None, *, step: int = 1) -> None:
+    def __init__(self, mark: DivergenceMark | None = None, *, step: int = 1) -> None:
         """`mark` is drawn into the text. While that is streamed it moves up `step` lines at a time.
 
         Where it moves, all that is seen is sent to the terminal anew.
         """
         super().__init__()
-        self._text = GrowingText()
+        self._text = IncrementalMarkdown()
         self._mark = mark
         self._step = step
         self._streams = True

@@ -48,7 +48,8 @@ class ColumnHeader(Widget):
             right = Content.styled("↓ more ^G  ", "$warning") + right
         first = spread(outside(variant.label, f"bold {self.side}"), right, width)
         warned = Content.styled(
-            "".join(f"⚠ {danger} " for danger in variant.spec.dangers), "bold $error"
+            "".join(f"⚠ {unsafe_option} " for unsafe_option in variant.spec.unsafe_options),
+            "bold $error",
         )
         second = (warned + self._what_runs(width)).truncate(width, ellipsis=True)
         return Content("\n").join([first, second])

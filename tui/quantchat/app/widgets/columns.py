@@ -158,9 +158,9 @@ class Columns(Vertical):
         for column in self.shown:
             column.transcript.scroll_pages(pages)
 
-    def to_parting(self) -> bool:
+    def to_divergence(self) -> bool:
         """Go in each column to where the newest answers part; whether there is such a place."""
-        found = [column.transcript.to_parting() for column in self.pair]
+        found = [column.transcript.to_divergence() for column in self.pair]
         return any(found)
 
     def toggle_follow(self) -> bool:

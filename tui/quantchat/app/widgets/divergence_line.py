@@ -17,14 +17,14 @@ from quantchat.session.conversation import (
     text_divergence,
 )
 from quantchat.session.teacher_forcing import is_greedy
-from quantchat.statistics.divergence import Way
+from quantchat.statistics.divergence import Continuation
 from quantchat.text import one_line
 
 _LONGEST = 18
 """Characters shown of a token, or of the words that begin with it."""
 
 
-class PartingLine(Widget):
+class DivergenceLine(Widget):
     """Where the answers to the newest prompt part; not there before two were given."""
 
     DEFAULT_CSS = """
@@ -110,8 +110,14 @@ def _token_forms(turn: Turn, first: Answer, second: Answer, point: int | None) -
     if not (is_greedy(first) and is_greedy(second)):
         excerpts = start + _excerpts(first, second, _from_token(first, second, point))
         return [excerpts + quiet(" (sampled: chance parts them too)"), excerpts]
-    ways = {way.variant: way for way in turn.parting.ways} if turn.parting else {}
-    told = [ways[answer.variant] for answer in (first, second) if answer.variant in ways]
+    continuations = (
+        {way.variant: way for way in turn.divergence.continuations} if turn.divergence else {}
+    )
+    told = [
+        continuations[answer.variant]
+        for answer in (first, second)
+        if answer.variant in continuations
+    ]
     if len(told) == 2 and all(way.own is not None for way in told):
         return [start + _joined(form) for form in _chances(told, (first, second), point)]
     excerpts = start + _excerpts(first, second, _from_token(first, second, point))
@@ -121,20 +127,20 @@ def _token_forms(turn: Turn, first: Answer, second: Answer, point: int | None) -
 
 
 def _chances(
-    ways: Sequence[Way], answers: Sequence[Answer], point: int
+    continuations: Sequence[Continuation], answers: Sequence[Answer], point: int
 ) -> tuple[list[Content], list[Content]]:
     """Each token with its probability: with that of the other's token too, and without."""
     tokens = [
         f"token {answer.ids[point]}" if way.in_character else _quoted(way.token)
-        for way, answer in zip(ways, answers, strict=True)
+        for way, answer in zip(continuations, answers, strict=True)
     ]
     short = [
         outside(f"{token} {_chance(way.own)}", side)
-        for way, token, side in zip(ways, tokens, SIDES, strict=True)
+        for way, token, side in zip(continuations, tokens, SIDES, strict=True)
     ]
     full = [
         own + quiet(f" ({one_line(other)} {_chance(way.other)})")
-        for own, other, way in zip(short, reversed(tokens), ways, strict=True)
+        for own, other, way in zip(short, reversed(tokens), continuations, strict=True)
     ]
     return full, short
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from textual.content import Content
 
-from quantchat.app.incremental_markdown import GrowingText
+from quantchat.app.incremental_markdown import IncrementalMarkdown
 from quantchat.session.conversation import Turn
-from quantchat.session.teacher_forcing import greedy_parting
+from quantchat.session.teacher_forcing import greedy_divergence
 from quantchat.text import neutralise
 
 STYLE = "bold reverse"
@@ -38,7 +38,7 @@ class Place:
     last: int
 
 
-class PartingMark:
+class DivergenceMark:
     """Where the answer of `variant` to `turn` parts from the other one, in its drawn lines."""
 
     def __init__(self, turn: Turn, variant: str) -> None:
@@ -70,7 +70,7 @@ class PartingMark:
         answers = list(self._turn.answers.values())[:2]
         over, said = self._turn.over, min(len(answer.ids) for answer in answers)
         if any(answer.variant == self._variant for answer in answers):
-            self._point = greedy_parting(self._turn, same=self._same)
+            self._point = greedy_divergence(self._turn, same=self._same)
         self._same, self.over = said, self.known or over
         return self.known
 
@@ -80,7 +80,7 @@ class PartingMark:
             self._place = None
         self._looked = False
 
-    def place(self, text: GrowingText) -> Place | None:
+    def place(self, text: IncrementalMarkdown) -> Place | None:
         """Where it is in `text`, None where nothing is to be marked there."""
         if self._point is None or self.ends:
             return None
@@ -104,7 +104,7 @@ class PartingMark:
             )
         return self._place
 
-    def draw(self, text: GrowingText, number: int, line: Content) -> Content:
+    def draw(self, text: IncrementalMarkdown, number: int, line: Content) -> Content:
         """`line`, which is line `number` of `text`, with the mark if it is there."""
         place = self.place(text)
         if place is None or place.line != number:

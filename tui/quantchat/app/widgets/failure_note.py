@@ -50,8 +50,8 @@ def explained(failure: Failed) -> list[Content]:
     if failure.needed >= 0 or failure.free >= 0:
         needed, free = figures.size(failure.needed), figures.size(failure.free)
         lines.append(Content(f"needed {needed}, free {free}"))
-    if failure.mend:
-        lines.append(quiet("try: ") + outside(failure.mend))
+    if failure.hint:
+        lines.append(quiet("try: ") + outside(failure.hint))
     return lines
 
 

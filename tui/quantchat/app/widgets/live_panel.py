@@ -14,7 +14,7 @@ from quantchat.app.widgets.text_layout import fitted, quiet, spread
 from quantchat.document import figures
 from quantchat.session.conversation import Answer
 from quantchat.statistics.latency import TurnTiming, decode_throughput, throughput_now
-from quantchat.statistics.streaming_percentiles import GrowingTiming
+from quantchat.statistics.streaming_percentiles import StreamingTiming
 from quantchat.wire.variant import SERVER, SERVERS, Ledger
 
 INTERVAL_S = 0.5
@@ -64,7 +64,7 @@ class LivePanel(Widget):
         self._memory = memory
         self._answer: Answer | None = None
         self._timing: _Timing | None = None
-        self._growing = GrowingTiming(INTERVAL_S)
+        self._growing = StreamingTiming(INTERVAL_S)
         self._scales = Scales()
         self._drawn_lines: list[Content] = []
         self._drawn_for = (0, 0, "")
@@ -74,7 +74,7 @@ class LivePanel(Widget):
     def observe(self, answer: Answer | None) -> None:
         """Take the figures of `answer`, the newest of this variant."""
         if answer is not self._answer:
-            self._growing = GrowingTiming(INTERVAL_S)
+            self._growing = StreamingTiming(INTERVAL_S)
         self._answer = answer
         if answer is None:
             self._timing = None

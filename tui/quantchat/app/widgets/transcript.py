@@ -178,13 +178,13 @@ class Transcript(VerticalScroll, can_focus=False):
         if resolved.tokenizer:
             lines.append(quiet("tokenizer of: ") + outside(resolved.tokenizer, "$quiet"))
         if not resolved.chat_template:
-            mend = (
+            hint = (
                 'api = "chat" in the profile has the server apply its own.'
                 if resolved.device in SERVERS
                 else "`tokenizer` in the profile lends one."
             )
             plain = "No chat template: it continues the prompt as plain text."
-            lines.append(Content.styled(f"{plain} {mend}", "$warning"))
+            lines.append(Content.styled(f"{plain} {hint}", "$warning"))
         if resolved.slow_kernel:
             slow = Content.styled("SLOW KERNEL: ", "bold $error")
             lines.append(slow + outside(resolved.slow_kernel))
@@ -226,12 +226,12 @@ class Transcript(VerticalScroll, can_focus=False):
             # At once: put off, it would let go of an anchor that was set in the meantime.
             self.scroll_to(y=0, animate=False, force=True, immediate=True)
 
-    def to_parting(self) -> bool:
+    def to_divergence(self) -> bool:
         """Go to the newest place where the answers part; whether there is one."""
         for view in reversed(self._views.values()):
-            if view.parting.known:
+            if view.divergence.known:
                 self.follow(False)
-                row = view.parting_y - self.region.y + self.scroll_y
+                row = view.divergence_y - self.region.y + self.scroll_y
                 above = self.size.height // 3
                 self.scroll_to(y=max(0, row - above), animate=False, immediate=True)
                 return True

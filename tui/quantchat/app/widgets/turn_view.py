@@ -14,7 +14,7 @@ from quantchat.app import terminal
 from quantchat.app.commands import command
 from quantchat.app.widgets.answer_view import AnswerView
 from quantchat.app.widgets.blank_fill import ground
-from quantchat.app.widgets.divergence_mark import STYLE, PartingMark
+from quantchat.app.widgets.divergence_mark import STYLE, DivergenceMark
 from quantchat.app.widgets.failure_note import explained, title_of
 from quantchat.app.widgets.text_layout import ORDERS, fitted, quiet
 from quantchat.document import figures
@@ -44,8 +44,8 @@ class TurnView(Vertical):
         self._written = 0
         self._ended = self.answer is None
         self._end = Static(id="end", classes="end")
-        self.parting = PartingMark(turn, variant)
-        self._text = AnswerView(self.parting, step=terminal.pace().step)
+        self.divergence = DivergenceMark(turn, variant)
+        self._text = AnswerView(self.divergence, step=terminal.pace().step)
         self._thoughts: _Thoughts | None = None
         """What is drawn of the thoughts, once there are any."""
         self._shown_end: Content | None = None
@@ -69,14 +69,14 @@ class TurnView(Vertical):
         return self._ended and not any(text.busy for text in texts)
 
     @property
-    def parting_y(self) -> int:
+    def divergence_y(self) -> int:
         """Row of the screen where the answers part."""
         return self._text.region.y + self._text.marked_line
 
     def tick(self) -> None:
         """Draw what came since the last tick; once the answer is over, all of it anew."""
         answer = self.answer
-        if self.settled and self._shown_end is not None and self.parting.over:
+        if self.settled and self._shown_end is not None and self.divergence.over:
             return
         if answer is not None and not self._ended:
             if self._thoughts is None and answer.thoughts:
@@ -91,10 +91,10 @@ class TurnView(Vertical):
                 new = answer.pieces[self._written :]
                 self._written += len(new)
                 self._text.write("".join(new))
-        if self.parting.look():
+        if self.divergence.look():
             self._text.show_mark()
         end = _end_of(answer)
-        if self.parting.ends:
+        if self.divergence.ends:
             end = Content("\n").join([*([end] if end else []), Content.styled(_ENDS, STYLE)])
         if end != self._shown_end:
             self._shown_end = end

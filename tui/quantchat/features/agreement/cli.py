@@ -41,7 +41,7 @@ def self_check(
     from quantchat.console.console import console
     from quantchat.console.progress import progress_display
     from quantchat.features.agreement import tables as report
-    from quantchat.features.agreement.rerun_agreement import SelfCheck
+    from quantchat.features.agreement.rerun_agreement import AgreementCheck
     from quantchat.host import signals
     from quantchat.session import prompts
     from quantchat.session.runner import with_pair
@@ -50,7 +50,7 @@ def self_check(
     texts = prompts.asked(given, file, asked.run)
     comparison = comparison_of(asked, max_new_tokens)
     with progress_display() as display, signals.held(notice):
-        check = SelfCheck(comparison, texts, display.on_step)
+        check = AgreementCheck(comparison, texts, display.on_step)
         found = asyncio.run(
             with_pair(
                 comparison, check.run, stop=check.stop, end=check.end, on_variant=display.on_variant

@@ -16,7 +16,7 @@ from quantchat.session.comparison import Comparison
 from quantchat.session.conversation import Answer, Turn, divergence_point, text_divergence
 from quantchat.session.live_variant import LiveVariant
 from quantchat.session.requests import lone_request, threads_for
-from quantchat.session.teacher_forcing import force_request
+from quantchat.session.teacher_forcing import score_tokens_request
 from quantchat.wire.messages import END
 
 FIRST_NUMBER = 3_000_000
@@ -31,7 +31,7 @@ CONDITIONS = (AGAIN, TOGETHER, CACHED, AT_ONCE, BATCH)
 
 
 @dataclass(frozen=True)
-class Found:
+class AgreementResult:
     """How far one answer came under one condition as it did in turn with an empty cache."""
 
     variant: str
@@ -47,7 +47,7 @@ class Found:
 
 
 @dataclass
-class SelfCheck:
+class AgreementCheck:
     """Checks the pair that `comparison` shows on `prompts`; both must be READY and stay idle else.
 
     `on_step(done, total, detail)` is told before each prompt and condition, and at the end.
@@ -56,11 +56,11 @@ class SelfCheck:
     comparison: Comparison
     prompts: tuple[str, ...]
     on_step: Callable[[int, int, str], None] = lambda done, total, detail: None
-    found: list[Found] = field(default_factory=list)
+    found: list[AgreementResult] = field(default_factory=list)
     stopped: bool = False
     _number: int = FIRST_NUMBER
 
-    async def run(self) -> list[Found]:
+    async def run(self) -> list[AgreementResult]:
         """Check; returns what was found, also after `stop`."""
         await self.comparison.quiet()
         async with self.comparison.silent_sides_ended():
@@ -85,7 +85,7 @@ class SelfCheck:
         self.stopped = True
         for variant in self.comparison.sides:
             variant.stop()
-            variant.give_way()
+            variant.preempt()
 
     def end(self) -> None:
         """End at once: a worker that does not stop is ended."""
@@ -98,7 +98,7 @@ class SelfCheck:
             for condition in CONDITIONS:
                 yield prompt, condition
 
-    async def _under(self, condition: str, prompt: int, base: Turn) -> list[Found]:
+    async def _under(self, condition: str, prompt: int, base: Turn) -> list[AgreementResult]:
         if condition in (AT_ONCE, BATCH):
             rows = 2 if condition == BATCH else 1
             return [
@@ -122,14 +122,16 @@ class SelfCheck:
 
     async def _read(
         self, variant: LiveVariant, condition: str, prompt: int, answer: Answer, rows: int
-    ) -> Found:
+    ) -> AgreementResult:
         """Where the likeliest token is another one than was said, all being given at once."""
         if not answer.ids:
-            return Found(variant.label, condition, prompt, 0, None, "no answer")
+            return AgreementResult(variant.label, condition, prompt, 0, None, "no answer")
         said = [*answer.ids, *([END] if answer.reason == "eos" else [])]
-        read = await variant.force(force_request(answer, said, batch=rows))
+        read = await variant.score_tokens(score_tokens_request(answer, said, batch=rows))
         point = next((n for n, rank in enumerate(read.ranks[: len(answer.ids)]) if rank), None)
-        return Found(variant.label, condition, prompt, len(answer.ids), point, read.problem)
+        return AgreementResult(
+            variant.label, condition, prompt, len(answer.ids), point, read.problem
+        )
 
     # ------------------------------------------------------------ answers
 
@@ -164,11 +166,11 @@ def _answers(turn: Turn) -> list[Answer]:
     return list(turn.answers.values())
 
 
-def _compared(condition: str, prompt: int, base: Answer, answer: Answer) -> Found:
+def _compared(condition: str, prompt: int, base: Answer, answer: Answer) -> AgreementResult:
     failure = answer.failure or base.failure
     served = base.in_chunks
     apart = text_divergence if served else divergence_point
-    return Found(
+    return AgreementResult(
         answer.variant,
         condition,
         prompt,

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from quantchat.snapshot.schema import TurnRecord
-from quantchat.statistics.surprisal import Surprise
+from quantchat.statistics.surprisal import CrossPerplexity
 from quantchat.text import one_line
 
 
-def forced(turn: TurnRecord) -> str:
+def cross_perplexity_text(turn: TurnRecord) -> str:
     """The perplexity of each answer under each variant; empty where they were not asked."""
     return "; ".join(
         f"perplexity of {one_line(answer.variant)}'s answer: "
-        + ", ".join(_under(one, answer.variant) for one in answer.surprises)
+        + ", ".join(_under(one, answer.variant) for one in answer.cross_perplexities)
         for answer in turn.answers
-        if answer.surprises
+        if answer.cross_perplexities
     )
 
 
-def _under(surprise: Surprise, author: str) -> str:
+def _under(surprise: CrossPerplexity, author: str) -> str:
     who = "itself" if surprise.by == author else one_line(surprise.by)
     value = surprise.perplexity
     if value is None:

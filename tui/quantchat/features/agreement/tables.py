@@ -10,11 +10,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from quantchat.features.agreement.rerun_agreement import CONDITIONS, Found
+from quantchat.features.agreement.rerun_agreement import CONDITIONS, AgreementResult
 from quantchat.text import one_line
 
 
-def render(found: Sequence[Found]) -> Table:
+def render(found: Sequence[AgreementResult]) -> Table:
     """How many answers stayed the same, and the earliest difference, by variant and condition."""
     title = "Against itself, in turn with an empty cache"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
@@ -29,7 +29,7 @@ def render(found: Sequence[Found]) -> Table:
     return table
 
 
-def rows(found: Sequence[Found]) -> Iterator[tuple[str, str, str, str]]:
+def rows(found: Sequence[AgreementResult]) -> Iterator[tuple[str, str, str, str]]:
     """Variant, condition, `3 of 5`, `token 17 of 64`."""
     for variant in dict.fromkeys(one.variant for one in found):
         for condition in CONDITIONS:
@@ -47,6 +47,6 @@ def rows(found: Sequence[Found]) -> Iterator[tuple[str, str, str, str]]:
             yield variant, condition, f"{len(known) - len(parted)} of {len(known)}", place
 
 
-def document(found: Sequence[Found]) -> list[dict[str, object]]:
+def document(found: Sequence[AgreementResult]) -> list[dict[str, object]]:
     """Each finding; tokens are counted from 0."""
     return [asdict(one) for one in found]

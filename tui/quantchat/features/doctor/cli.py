@@ -33,7 +33,7 @@ def doctor(python: str | None, env: str | None, as_json: bool) -> int:
     from quantchat.text import one_line
 
     if python and env:
-        raise UserError("--python and --env both name an interpreter", mend="leave one out")
+        raise UserError("--python and --env both name an interpreter", hint="leave one out")
 
     def tell(step: str) -> None:
         if sys.stderr.isatty():

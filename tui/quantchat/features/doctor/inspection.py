@@ -85,7 +85,7 @@ async def _inspect(
         try:
             return await asyncio.wait_for(job, PATIENCE_S), ""
         except JobFailed as error:
-            cure = f" ({error.failure.mend})" if error.failure.mend else ""
+            cure = f" ({error.failure.hint})" if error.failure.hint else ""
             return {}, f"{error.failure.reason}{cure}"
         except asyncio.TimeoutError:  # before OSError, which it is one of since Python 3.11
             return {}, f"it did not answer within {PATIENCE_S:.0f} s"

@@ -11,7 +11,7 @@ from quantchat.statistics.intervals import Ratio
 from quantchat.text import one_line
 
 
-def in_words(snapshot: Snapshot) -> str:
+def headline(snapshot: Snapshot) -> str:
     """Which side decodes faster and which has the smaller weights; empty where nothing tells."""
     if snapshot.measurement is None or not has_two_sides(snapshot):
         return ""

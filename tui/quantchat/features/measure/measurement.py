@@ -42,7 +42,7 @@ class Measurement:
         self._gpus: dict[str, list[GpuSample]] = {}
         """Those the pair ran on, by name, at each sample: what the others do is none of its
         concern."""
-        self._strangers: dict[str, int] = {}
+        self._foreign_processes: dict[str, int] = {}
         """Most processes of others that were seen on one of them, by its name."""
 
     @property
@@ -90,7 +90,7 @@ class Measurement:
         used = Counter(d for one in variants if one.ledger for d in one.ledger.devices)
         # A server that was started here tells no device: its processes are found where they are.
         servers = [
-            self.sampler.family(one.pid)
+            self.sampler.process_tree(one.pid)
             for one in variants
             if one.pid is not None and one.ledger and one.ledger.device == STARTED_SERVER
         ]
@@ -98,14 +98,16 @@ class Measurement:
         shown = shown_gpus(sample.gpus)
         there = Counter(d for one in variants for d in _with_context(one, len(shown)))
         for gpu in sample.gpus:
-            serving = sum(not family.isdisjoint(gpu.processes or []) for family in servers)
+            serving = sum(
+                not process_tree.isdisjoint(gpu.processes or []) for process_tree in servers
+            )
             device = cuda_name(gpu, shown)
             if serving or used[device]:
                 name = f"GPU {gpu.index}"
                 self._gpus.setdefault(name, []).append(gpu)
-                others = self.sampler.strangers(gpu, own, serving + there[device])
-                if others > self._strangers.get(name, 0):
-                    self._strangers[name] = others
+                others = self.sampler.foreign_processes(gpu, own, serving + there[device])
+                if others > self._foreign_processes.get(name, 0):
+                    self._foreign_processes[name] = others
 
     @contextmanager
     def _metered(self, variant: LiveVariant, answer: Answer) -> Iterator[None]:
@@ -130,7 +132,7 @@ class Measurement:
             *_other_prompts(self.measured),
             *_kept(self.comparison.sides),
             *_restless(self._gpus),
-            *_shared(self._strangers),
+            *_shared(self._foreign_processes),
         ]
 
 
@@ -244,11 +246,11 @@ def _restless(readings: Mapping[str, Sequence[GpuSample]]) -> list[str]:
     return flags
 
 
-def _shared(strangers: Mapping[str, int]) -> list[str]:
+def _shared(foreign_processes: Mapping[str, int]) -> list[str]:
     """GPUs that others' processes were on: whatever they did took part of the machine."""
     return [
         f"{name}: {count} other process{'es were' if count > 1 else ' was'} on it meanwhile"
-        for name, count in strangers.items()
+        for name, count in foreign_processes.items()
     ]
 
 

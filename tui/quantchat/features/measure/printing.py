@@ -33,8 +33,8 @@ def measured(comparison: Comparison, plan: Plan, folder: Path | None, *, as_json
 
     store.make_ready(folder)
     for side in comparison.sides:
-        for danger in side.spec.dangers:
-            told = f"CAUTION: {side.label} {danger}, which could do anything you can"
+        for unsafe_option in side.spec.unsafe_options:
+            told = f"CAUTION: {side.label} {unsafe_option}, which could do anything you can"
             click.echo(one_line(told), err=True)
     slow: set[str] = set()
 

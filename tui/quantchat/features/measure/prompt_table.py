@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quantchat.document.figures import ORDERS, UNKNOWN, milliseconds, number
-from quantchat.document.series import Series, all_series, letter, told_turns
+from quantchat.document.series import Series, all_series, letter, reported_turns
 from quantchat.document.style import plain_table
 from quantchat.snapshot.compared_sides import measured_turns
 from quantchat.snapshot.schema import AnswerRecord, Snapshot
@@ -59,7 +59,7 @@ def _title(snapshot: Snapshot, most: int | None) -> str:
 
 
 def _by_task(snapshot: Snapshot, series: Series) -> dict[int | None, list[AnswerRecord]]:
-    told = told_turns(snapshot)
+    told = reported_turns(snapshot)
     found: dict[int | None, list[AnswerRecord]] = {}
     for turn, answer in zip(series.turns, series.answers, strict=True):
         found.setdefault(told[turn - 1].task, []).append(answer)

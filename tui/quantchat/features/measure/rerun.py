@@ -40,7 +40,9 @@ class Rerun:
                 found.append(f'"{variant.label}" runs in the environment {variant.env}')
             if isinstance(variant, OpenAI):
                 found += _of_a_server(variant)
-            found += [f'"{variant.label}" {danger}' for danger in variant.dangers]
+            found += [
+                f'"{variant.label}" {unsafe_option}' for unsafe_option in variant.unsafe_options
+            ]
         return found
 
 
@@ -131,5 +133,5 @@ def _valid(model: type[_Model], data: dict[str, Any], where: str) -> _Model:
         raise UserError(
             f"cannot be run by today's rules: {written(first.path)}: {first.what}",
             where=where,
-            mend=first.mend,
+            hint=first.hint,
         ) from None

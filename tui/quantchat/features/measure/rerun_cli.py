@@ -36,7 +36,7 @@ def rerun(obj: Path | None, snapshot: str, trust: bool, folder: Path | None, as_
     same = rerun_of(store.load(file), where=str(file))
     if same.trusted and not trust:
         raise UserError(
-            "; ".join(same.trusted), where=str(file), mend="--trust, if you know where it is from"
+            "; ".join(same.trusted), where=str(file), hint="--trust, if you know where it is from"
         )
     for note in same.notes:
         click.echo(f"note: {one_line(note)}", err=True)

@@ -9,7 +9,7 @@ from rich.text import Text
 from quantchat.document.figures import ORDERS, milliseconds, number, plural, size
 from quantchat.document.series import has_two_sides
 from quantchat.document.style import plain_table
-from quantchat.features.measure.headline import in_words
+from quantchat.features.measure.headline import headline
 from quantchat.snapshot.compared_sides import measured_turns
 from quantchat.snapshot.ratios import Compared, compare_sides, pooled_gaps
 from quantchat.snapshot.schema import MeasurementRecord, Snapshot
@@ -24,7 +24,7 @@ def render(snapshot: Snapshot) -> Group:
     parts: list[RenderableType] = [
         Text.assemble(("Measured", "bold"), f" {how(snapshot)}"),
         *([ratios_table(snapshot)] if has_two_sides(snapshot) else []),
-        *(Text(line, style="bold") for line in filter(None, [in_words(snapshot)])),
+        *(Text(line, style="bold") for line in filter(None, [headline(snapshot)])),
         *(Text(line) for line in gap_lines(snapshot)),
     ]
     if _of(snapshot).order == "together":

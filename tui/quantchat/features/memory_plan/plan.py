@@ -170,7 +170,10 @@ def _variant(spec: AnyVariant, sample: DeviceSample, tokens: int, fetch: bool) -
     if isinstance(spec, OpenAI):
         seen = "is seen once it runs" if spec.server else "is not known from here"
         return VariantPlan(spec.label, room, None, f"what a server holds {seen}")
-    risks = [f"CAUTION: {danger}, which could do anything you can" for danger in spec.dangers]
+    risks = [
+        f"CAUTION: {unsafe_option}, which could do anything you can"
+        for unsafe_option in spec.unsafe_options
+    ]
     if adapter := spec.options.get("adapter"):
         risks.append(f"the adapter {adapter} comes on top")
     try:
@@ -179,7 +182,7 @@ def _variant(spec: AnyVariant, sample: DeviceSample, tokens: int, fetch: bool) -
         return VariantPlan(spec.label, room, None, str(error), notes=risks)
     if not (spec.python or spec.env):
         lacking = files.folder.missing_packages(spec.engine, gguf=bool(gguf_of(spec)))
-        told += [f"{problem.what}: {problem.mend}" for problem in lacking]
+        told += [f"{problem.what}: {problem.hint}" for problem in lacking]
     reckoned = estimate_of(spec, files, room.cuda, tokens)
     room = _elsewhere(spec, sample, files, reckoned) or room
     risks += _slow_kernel(spec, room)

@@ -222,8 +222,8 @@ def _make(variants: Sequence[Any], output: Path | None, *, held_out: bool, as_js
             where = output or made.folder
             outcome = asyncio.run(judge(made, gptq.quantize if held_out else None, display))
     except JobFailed as error:
-        mend = f" ({error.failure.mend})" if error.failure.mend else ""
-        click.echo(f"quantchat: {one_line(f'{error}{mend}')}", err=True)
+        hint = f" ({error.failure.hint})" if error.failure.hint else ""
+        click.echo(f"quantchat: {one_line(f'{error}{hint}')}", err=True)
         return _FAILED
     except KeyboardInterrupt:
         done = f"the checkpoint is in {where}" if where else "the same command goes on from here"
@@ -317,4 +317,4 @@ def _asked(
         first = next(mistakes(error))
         options = {**_GPTQ_ONLY, **_CALIBRATION, **_COMMON}
         option = next((options[key] for key in map(str, first.path) if key in options), None)
-        raise UserError(first.what, where=option or written(first.path), mend=first.mend) from None
+        raise UserError(first.what, where=option or written(first.path), hint=first.hint) from None

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from quantchat import paths
 from quantchat.checkpoints import headers
-from quantchat.checkpoints.builder import Workshop
-from quantchat.checkpoints.cache import read_made
+from quantchat.checkpoints.builder import CheckpointBuilder
+from quantchat.checkpoints.cache import read_built
 from quantchat.checkpoints.maker import Prepared
 from quantchat.checkpoints.sources import Named
 from quantchat.errors import UserError
@@ -84,7 +84,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Made:
+class BuiltHere:
     """A checkpoint, and the model it was made from, by what loads them."""
 
     base: Transformers
@@ -103,23 +103,23 @@ async def make(
     spec: Gptq | BitsAndBytes,
     on_progress: Callable[[Progress], None],
     *,
-    workshop: Workshop | None = None,
-) -> Made:
+    workshop: CheckpointBuilder | None = None,
+) -> BuiltHere:
     """Make the checkpoint of `spec` out of `base`.
 
     Raises JobFailed or UserError. Cancelling keeps what is finished.
     """
-    workshop = workshop or Workshop()
+    workshop = workshop or CheckpointBuilder()
     before = await workshop.prepare(base, on_progress)
-    return Made(base, spec, before, await workshop.prepare(spec, on_progress))
+    return BuiltHere(base, spec, before, await workshop.prepare(spec, on_progress))
 
 
 async def judge(
-    made: Made,
+    made: BuiltHere,
     held_out: Quantize | None,
     on_progress: Callable[[Progress], None],
     *,
-    workshop: Workshop | None = None,
+    workshop: CheckpointBuilder | None = None,
     start: StartWorker = start_worker,
 ) -> Outcome:
     """Say what `made` came to, with the perplexity of the model before and after.
@@ -130,7 +130,9 @@ async def judge(
     text, why = None, ""
     if held_out is not None:
         try:
-            text = await (workshop or Workshop()).held_out(made.spec, held_out, on_progress)
+            text = await (workshop or CheckpointBuilder()).held_out(
+                made.spec, held_out, on_progress
+            )
         except (JobFailed, UserError) as error:
             why = str(error)
 
@@ -146,7 +148,7 @@ async def judge(
             return Side(size, None, str(error)), None
         return Side(size, read.perplexity), read
 
-    told = read_made(made.folder)
+    told = read_built(made.folder)
     before, base = await side("before", made.base, made.before)
     after, quantized = await side("after", made.spec, made.after)
     return Outcome(
@@ -164,7 +166,7 @@ async def judge(
 
 
 def _tokens(text: Path) -> int:
-    told = read_made(text.parent)
+    told = read_built(text.parent)
     return int(told.result.get("tokens", 0)) if told else 0
 
 

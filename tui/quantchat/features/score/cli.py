@@ -83,7 +83,7 @@ def score(
     status is 1 where one failed.
     """
     from quantchat import corpus
-    from quantchat.checkpoints.builder import Workshop
+    from quantchat.checkpoints.builder import CheckpointBuilder
     from quantchat.console import opening
     from quantchat.features.score import run
     from quantchat.features.score.plan import QUICK, ScorePlan
@@ -106,7 +106,7 @@ def score(
         floor=cast("Floor", floor),
     )
     return judged(
-        lambda on_model: run.score(asked, plan, maker=Workshop(), on_model=on_model),
+        lambda on_model: run.score(asked, plan, maker=CheckpointBuilder(), on_model=on_model),
         render,
         folder or obj,
         as_json=as_json,

@@ -50,7 +50,7 @@ async def score(
             raise KeyboardInterrupt
         first = scoring.models[0]
         failure = first.failure or Failed("internal", "it was not read")
-        raise ModelsFailed(failure.reason, where=first.label, mend=failure.mend)
+        raise ModelsFailed(failure.reason, where=first.label, hint=failure.hint)
     finally:
         sampler.close()
 

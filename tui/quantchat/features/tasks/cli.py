@@ -78,7 +78,7 @@ def evaluate(
     A YAML file of a task can run code of its own (`!function`): take such files from those you
     would take a program from.
     """
-    from quantchat.checkpoints.builder import Workshop
+    from quantchat.checkpoints.builder import CheckpointBuilder
     from quantchat.console import opening
     from quantchat.features.tasks import run
     from quantchat.features.tasks.tables import render
@@ -95,7 +95,7 @@ def evaluate(
     )
     _look_for_harness([plan.reference, *asked.variants])
     return judged(
-        lambda on_model: run.evaluate(asked, plan, maker=Workshop(), on_model=on_model),
+        lambda on_model: run.evaluate(asked, plan, maker=CheckpointBuilder(), on_model=on_model),
         render,
         folder or obj,
         as_json=as_json,
@@ -113,7 +113,7 @@ def _look_for_harness(variants: Sequence[AnyVariant]) -> None:
     if ours and importlib.util.find_spec("lm_eval") is None:
         raise UserError(
             "lm-evaluation-harness is not installed",
-            mend="python -m pip install 'quantchat[eval]'",
+            hint="python -m pip install 'quantchat[eval]'",
         )
 
 
@@ -125,7 +125,7 @@ def _task(word: str) -> str:
 
     if not word:
         raise UserError(
-            "is no task's name", where="--tasks", mend="name tasks, with commas between"
+            "is no task's name", where="--tasks", hint="name tasks, with commas between"
         )
     if word == OWN:
         return str(importlib.resources.files("quantchat.corpus") / "tasks" / "own.yaml")
@@ -133,7 +133,7 @@ def _task(word: str) -> str:
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         if not is_file(path):
             raise UserError(
-                "is no file", where=one_line(word), mend="name a task, or its YAML file"
+                "is no file", where=one_line(word), hint="name a task, or its YAML file"
             )
         return str(path.absolute())
     return word

@@ -76,7 +76,7 @@ async def evaluate(
             raise KeyboardInterrupt
         first = evaluating.models[0]
         failure = first.failure or Failed("internal", "it was not asked")
-        raise ModelsFailed(failure.reason, where=_where(first), mend=failure.mend)
+        raise ModelsFailed(failure.reason, where=_where(first), hint=failure.hint)
     finally:
         sampler.close()
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cached_property
 
-from quantchat.wire.messages import Force, Forced, Generate, Message, Started
+from quantchat.wire.messages import Generate, Message, ScoreTokens, Started, TokenScores
 from quantchat.wire.variant import Ledger
 from quantchat.worker.decode.attention import BackendRecord
 from quantchat.worker.decode.modes import Tell, choose
 from quantchat.worker.decode.prompt import encode_prompt
-from quantchat.worker.decode.teacher_forcing import force
+from quantchat.worker.decode.teacher_forcing import score_tokens
 from quantchat.worker.decode.turn import Turn
 from quantchat.worker.failures import Refused
 from quantchat.worker.memory import LedgerReader
@@ -91,12 +91,12 @@ class Decoder:
         if request.fresh:
             self.forget()
 
-    def force(self, request: Force, overtaken: Callable[[], bool]) -> Forced:
+    def score_tokens(self, request: ScoreTokens, overtaken: Callable[[], bool]) -> TokenScores:
         """How likely given output tokens are. The kept KV cache stays as it is. Raises Refused."""
         self._set_threads(request.threads)
         with bounded("reading the prompt"):
             prompt = self._prompt(request.messages, request.prompt_tokens)
-        return force(self._loaded, prompt, request, overtaken, self.chosen.rules)
+        return score_tokens(self._loaded, prompt, request, overtaken, self.chosen.rules)
 
     def _prompt(self, messages: list[Message], tokens: int) -> list[int]:
         prompt = encode_prompt(self._loaded, messages)

@@ -34,7 +34,7 @@ _NO_TOKEN = -1
 """An end token that no model says. None would mean the model's own."""
 
 
-class PlainLoop:
+class GenerateLoop:
     """Decodes with `model.generate`: the prompt, then a token at a time."""
 
     def __init__(self, model: Any, device: Any, rules: CacheRules = ORDINARY) -> None:

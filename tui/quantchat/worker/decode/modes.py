@@ -9,7 +9,7 @@ from typing import Any
 from quantchat.worker.decode.cache_rules import ORDINARY, CacheRules
 from quantchat.worker.decode.check import Check
 from quantchat.worker.decode.loop import Loop
-from quantchat.worker.decode.native_loop import OwnLoop
+from quantchat.worker.decode.native_loop import NativeLoop
 from quantchat.worker.decode.steps import Step
 from quantchat.worker.decode.steps.eager import EagerStep
 from quantchat.worker.decode.unfollowed import note as unfollowed_note
@@ -42,9 +42,9 @@ def choose(loaded: Loaded, wish: str, tell: Tell) -> Chosen:
         raise Refused("unsupported", f"no decode mode is named {wish!r}")
     check = Check(loaded)  # also the first forward pass, in which kernels repack their weights
     if wish == "generate":
-        from quantchat.worker.decode.generate_loop import PlainLoop
+        from quantchat.worker.decode.generate_loop import GenerateLoop
 
-        loop = PlainLoop(loaded.model, loaded.input_device, check.rules)
+        loop = GenerateLoop(loaded.model, loaded.input_device, check.rules)
         return Chosen(loop, "generate", _note(loaded, check.rules), check.rules)
     if wish != "auto":
         return _chosen(_STEPS[wish](loaded.model, check, tell), loaded, check.rules)
@@ -62,7 +62,7 @@ def choose(loaded: Loaded, wish: str, tell: Tell) -> Chosen:
 
 
 def _chosen(step: Step, loaded: Loaded, rules: CacheRules, problems: Sequence[str] = ()) -> Chosen:
-    loop = OwnLoop(step, loaded.input_device, rules)
+    loop = NativeLoop(step, loaded.input_device, rules)
     return Chosen(loop, step.name, _note(loaded, rules, problems), rules)
 
 
@@ -83,7 +83,7 @@ def _eager(model: Any, check: Check, _tell: Tell) -> Step:
         fused = llama_step(model)
         if fused is not None and not check.fault(fused):
             return fused
-        fused_weights.part(model)
+        fused_weights.unfuse(model)
         if kernels.call_directly(model):
             direct = EagerStep(model, "eager, direct kernel calls")
             if not check.fault(direct):

@@ -25,7 +25,7 @@ AHEAD = 2048
 answer may have would be held by each short one too; beyond this, it grows as tokens come."""
 
 
-class OwnLoop:
+class NativeLoop:
     """Decodes with `step`, whose tokens lie on `device` (a `torch.device`)."""
 
     def __init__(self, step: Step, device: Any, rules: CacheRules = ORDINARY) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from quantchat.wire.messages import END, Force, Forced
+from quantchat.wire.messages import END, ScoreTokens, TokenScores
 from quantchat.worker.decode.blocks import before_each_block
 from quantchat.worker.decode.cache_rules import ORDINARY, CacheRules
 from quantchat.worker.decode.caches import cache_parameter, growing_cache, position_argument
@@ -27,13 +27,13 @@ _LEAST = -1000.0
 """Logarithm given for what a model holds impossible: JSON knows no infinity."""
 
 
-def force(
+def score_tokens(
     loaded: Loaded,
     prompt: list[int],
-    request: Force,
+    request: ScoreTokens,
     overtaken: Callable[[], bool],
     rules: CacheRules = ORDINARY,
-) -> Forced:
+) -> TokenScores:
     """Return how likely `request.ids` are after `prompt`; `overtaken` is asked before each block.
 
     All is computed in one piece where `rules` allow no pieces.
@@ -52,14 +52,14 @@ def force(
     rows = _Rows(loaded, request)
     at = 0
 
-    def give_way() -> None:
+    def preempt() -> None:
         if overtaken():
             raise Refused("stopped", "it gave way to the next command")
 
     try:
         with (
             torch.inference_mode(),
-            before_each_block(loaded.model, give_way),
+            before_each_block(loaded.model, preempt),
             readable(loaded.model),
         ):
             while at < len(given):
@@ -89,7 +89,7 @@ def force(
 class _Rows:
     """Gathers the figures of one position after the other."""
 
-    def __init__(self, loaded: Loaded, request: Force) -> None:
+    def __init__(self, loaded: Loaded, request: ScoreTokens) -> None:
         self._tokenizer = loaded.tokenizer_backend
         self._ends = sorted(loaded.end_tokens)
         self._request = request
@@ -121,10 +121,10 @@ class _Rows:
 
         return torch.logsumexp(row[self._ends], dim=0) if token == END else row[token]
 
-    def forced(self) -> Forced:
+    def forced(self) -> TokenScores:
         """All figures."""
         request = self._request
-        return Forced(
+        return TokenScores(
             number=request.number,
             logprobs=self._logprobs,
             pieces=self._pieces(request.ids[request.first :]),

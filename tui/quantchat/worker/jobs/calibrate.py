@@ -16,7 +16,7 @@ from quantchat.wire.messages import Load
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.calibration_io import write
-from quantchat.worker.jobs.calibration_size import amount
+from quantchat.worker.jobs.calibration_size import calibration_size
 from quantchat.worker.jobs.job_env import local_folder, refuse_quantized, settle, tokenizer_for
 from quantchat.worker.jobs.layer_widths import check_groups, widest
 from quantchat.worker.model.chat_template import as_wanted
@@ -37,9 +37,10 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     """Let `model` answer `prompts`, and write `chats.jsonl` into the folder `output`.
 
     `samples` chats of at most `sample_tokens` answer tokens each, or where these are None as
-    `amount` has it: every prompt is answered greedily, then again with sampling (from `seed` on)
-    until there are enough. What was said before to the same prompt is not kept twice, nor is
-    silence. A line is `{"messages": [...]}`, or `{"text": ...}` of a model without a chat template.
+    `calibration_size` has it: every prompt is answered greedily, then again with sampling (from
+    `seed` on) until there are enough. What was said before to the same prompt is not kept twice,
+    nor is silence. A line is `{"messages": [...]}`, or `{"text": ...}` of a model without a
+    chat template.
     `device`, `dtype`, `revision`, `trusted` (to run the model's own code), and `tokenizer` and
     `chat_template_kwargs`, which may be left out, are as in a profile.
     Refused at once where the `group_size` that the chats are for does not fit the model.
@@ -57,7 +58,7 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     author = _Author(options, device)
     check_groups(author.model, options.get("group_size", -1))
     torch.manual_seed(options["seed"])
-    wanted = amount(options, device, widest(author.model))
+    wanted = calibration_size(options, device, widest(author.model))
     author.longest = wanted.length
     chats: dict[str, int] = {}  # keeps their order
 

@@ -13,7 +13,7 @@ independent of each other: those of a sentence are not."""
 
 
 @dataclass(frozen=True)
-class Amount:
+class CalibrationSize:
     """At least `samples` of up to `length` tokens each, and so many that they have `tokens`."""
 
     samples: int
@@ -26,14 +26,14 @@ class Amount:
         return max(self.samples, -(-self.tokens // self.length))
 
 
-def amount(options: dict[str, Any], device: str, inputs: int) -> Amount:
+def calibration_size(options: dict[str, Any], device: str, inputs: int) -> CalibrationSize:
     """What `samples` and `sample_tokens` of `options` ask for; None leaves it to be chosen here.
 
     `inputs` has the widest layer. On a CPU it is kept small, whatever the model: one that is wide
     enough to want more writes slowly there.
     """
     on_gpu, samples = device.startswith("cuda"), options["samples"]
-    return Amount(
+    return CalibrationSize(
         samples=samples or LEAST,
         tokens=ENOUGH * inputs if on_gpu and not samples else 0,
         length=options["sample_tokens"] or (LONG if on_gpu else SHORT),

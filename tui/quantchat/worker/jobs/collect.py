@@ -13,7 +13,7 @@ from quantchat.common.input_files import Unreadable
 from quantchat.worker.failures import Refused, first_line
 from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.calibration_io import ids, write
-from quantchat.worker.jobs.calibration_size import Amount, amount
+from quantchat.worker.jobs.calibration_size import CalibrationSize, calibration_size
 from quantchat.worker.jobs.job_env import local_folder, settle, tokenizer_for
 from quantchat.worker.jobs.layer_widths import widest_of
 from quantchat.worker.model.devices import choose_device
@@ -28,8 +28,8 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     A chat is one sample; longer text is cut into pieces of `sample_tokens` tokens of `model`'s
     tokenizer. They are shuffled by `seed`. The first `held_out` are held apart, and so a quarter at
     most of what there is: with `part` "held out" these are written, else up to `samples` of the
-    others. Where `samples` or `sample_tokens` is None it is as `amount` has it. `file` must still
-    have the hash `sha256`; `dataset` is `hub:name[:split[:column]]`. `tokenizer` and
+    others. Where `samples` or `sample_tokens` is None it is as `calibration_size` has it. `file`
+    must still have the hash `sha256`; `dataset` is `hub:name[:split[:column]]`. `tokenizer` and
     `chat_template_kwargs` are as in a profile, and may be left out.
 
     Result: `samples` written, their `tokens`, how many there were (`found`), and the `length` in
@@ -39,7 +39,7 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     settle(options)
     folder = local_folder(options, report)
     tokenizer = tokenizer_for(options, folder)
-    wanted = amount(options, choose_device(options["device"]), _widest(options, folder))
+    wanted = calibration_size(options, choose_device(options["device"]), _widest(options, folder))
     many = wanted.most + options["held_out"]
     records = _of_file(options) if options.get("file") else _of_dataset(options, many)
     pieces = [piece for one in records for piece in _cut(one, tokenizer, wanted.length)]
@@ -62,7 +62,7 @@ def _widest(options: dict[str, Any], folder: str) -> int:
 
 
 def _first(
-    pieces: list[Record], wanted: Amount, tokenizer: Any, template: dict[str, Any]
+    pieces: list[Record], wanted: CalibrationSize, tokenizer: Any, template: dict[str, Any]
 ) -> list[Record]:
     """As many of `pieces` as are `wanted`, from the first on."""
     chosen: list[Record] = []

@@ -157,7 +157,7 @@ def _load(options: dict[str, Any], report: Report) -> Loaded:
         return loaders.load(command, lambda stage: report(0, 0, stage))
     except Exception as error:  # what failed was loading, and that is to be told
         failure = describe(error, loading=command.model)
-        raise Refused(failure.kind, failure.reason, failure.mend) from error
+        raise Refused(failure.kind, failure.reason, failure.hint) from error
 
 
 def _evaluate(

@@ -91,14 +91,14 @@ def gptq_kernels(device: str, tools: dict[str, str]) -> list[Kernel]:
 def _gptq(kernel_class: Any, name: str, device: str, tools: dict[str, str]) -> tuple[str, str]:
     from gptqmodel.models._const import DEVICE
 
-    family = DEVICE.CUDA if device.startswith("cuda") else DEVICE.CPU
+    process_tree = DEVICE.CUDA if device.startswith("cuda") else DEVICE.CPU
     supported = kernel_class.SUPPORTS_DEVICES
-    if DEVICE.ALL not in supported and family not in supported:
+    if DEVICE.ALL not in supported and process_tree not in supported:
         return UNUSABLE, f"for {' and '.join(one.value for one in supported)} only"
     settings = {"bits": 4, "group_size": 128, "desc_act": False, "sym": True}
     extension = EXTENSIONS.get(name)
     try:
-        fine, error = ask(kernel_class, name, settings, _dtype(device), family)
+        fine, error = ask(kernel_class, name, settings, _dtype(device), process_tree)
         if not fine:
             return UNUSABLE, _short(error)
         if extension:

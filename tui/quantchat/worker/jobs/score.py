@@ -18,8 +18,8 @@ from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.job_env import settle
 from quantchat.worker.memory import Holdings
-from quantchat.worker.scoring.logit_store import BYTES, KeptReader, KeptWriter, divergence
-from quantchat.worker.scoring.text_scoring import Reading, begin, bounded, surprise
+from quantchat.worker.scoring.logit_store import BYTES, LogitReader, LogitWriter, divergence
+from quantchat.worker.scoring.text_scoring import TextScoring, begin, bounded, surprisal
 
 MIB = 2**20
 
@@ -37,7 +37,7 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     `<name>.forward`, KL(other ‖ this), and `<name>.backward`, KL(this ‖ other), nats; and with
     `keep` `kept`, the KL divergence of what was kept from what the model said.
 
-    Result: what `Reading.about` says, `seconds` of reading, and `weights`, the bytes of those.
+    Result: what `TextScoring.about` says, `seconds` of reading, and `weights`, the bytes of those.
     """
     report(0, 0, "importing libraries")
     settle(options)
@@ -62,7 +62,7 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
 
 
 class _Scoring:
-    def __init__(self, reading: Reading, options: dict[str, Any]) -> None:
+    def __init__(self, reading: TextScoring, options: dict[str, Any]) -> None:
         self._reading = reading
         self._output = Path(options["output"])
         self._against: dict[str, str] = options["against"]
@@ -76,15 +76,15 @@ class _Scoring:
             self._check_room(self._copies * positions * vocabulary * BYTES)
         with contextlib.ExitStack() as files:
             others = {
-                name: files.enter_context(KeptReader(Path(file), positions, vocabulary))
+                name: files.enter_context(LogitReader(Path(file), positions, vocabulary))
                 for name, file in self._against.items()
             }
             kept = (
-                files.enter_context(KeptWriter(self._output / self._keep)) if self._keep else None
+                files.enter_context(LogitWriter(self._output / self._keep)) if self._keep else None
             )
             for logits, wanted in self._reading.blocks(report):
                 mine = logits.log_softmax(dim=-1)
-                self._note("nll", surprise(mine, wanted))
+                self._note("nll", surprisal(mine, wanted))
                 self._note("top", logits.argmax(dim=-1))
                 if kept is not None:
                     self._note("kept", divergence(mine, kept.write(logits)))

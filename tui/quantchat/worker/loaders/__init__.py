@@ -70,7 +70,7 @@ def load(
         from quantchat.worker.model.adapter import attach
 
         attach(loaded.model, adapter)
-        loaded.wear(adapter.kind, digest(adapter.folder))
+        loaded.set_adapter(adapter.kind, digest(adapter.folder))
     make_current(loaded.input_device)
     return loaded
 

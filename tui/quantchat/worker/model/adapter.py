@@ -74,9 +74,9 @@ def merge(model: Any, adapter: Adapter) -> Any:
     from peft import PeftModel
 
     with _fitting(adapter):
-        worn = PeftModel.from_pretrained(model, str(adapter.folder))
-    _look_for_all(worn, adapter)
-    return worn.merge_and_unload()
+        adapted = PeftModel.from_pretrained(model, str(adapter.folder))
+    _look_for_all(adapted, adapter)
+    return adapted.merge_and_unload()
 
 
 @contextlib.contextmanager
@@ -122,6 +122,6 @@ def _misfit(adapter: Adapter, why: str) -> Refused:
 def _unusable(
     adapter: str,
     what: str,
-    mend: str = "name the model that it was made for, or another adapter",
+    hint: str = "name the model that it was made for, or another adapter",
 ) -> Refused:
-    return Refused("bad_checkpoint", f"cannot use the adapter {adapter}: {what}", mend)
+    return Refused("bad_checkpoint", f"cannot use the adapter {adapter}: {what}", hint)

@@ -87,5 +87,5 @@ def _told(tokenizer: Any, error: Exception) -> Refused:
     return _refused(f"the chat template cannot be rendered: {why}", _CURE)
 
 
-def _refused(what: str, mend: str) -> Refused:
-    return Refused("bad_checkpoint", what, mend)
+def _refused(what: str, hint: str) -> Refused:
+    return Refused("bad_checkpoint", what, hint)

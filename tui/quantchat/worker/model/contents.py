@@ -61,7 +61,7 @@ class Contents:
                 if count := _packed_weights(module, tensor):
                     found._add_quantized(_holder(module, tensor), count)
                 elif tensor.dim() > 1 and str(tensor.dtype).removeprefix("torch.") in _FLOATS:
-                    part = _part(f"{name}.{key}", id(tensor) in ends, inside)
+                    part = _score_divergence(f"{name}.{key}", id(tensor) in ends, inside)
                     found._add_plain(part, module, tensor)
         return found
 
@@ -148,7 +148,7 @@ def beside_the_decoder(model: Any) -> Iterator[str]:
             yield name
 
 
-def _part(name: str, embeds: bool, inside: str) -> str:
+def _score_divergence(name: str, embeds: bool, inside: str) -> str:
     if embeds or "embed" in name.rpartition(".layers.")[2]:
         return _EMBEDDINGS
     if inside and not name.startswith(inside):

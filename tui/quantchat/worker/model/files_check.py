@@ -179,7 +179,7 @@ def tensor_names(file: Path) -> set[str]:
 
 
 def _refused(problem: Problem) -> Refused:
-    return Refused(problem.kind, problem.what, problem.mend)
+    return Refused(problem.kind, problem.what, problem.hint)
 
 
 @contextlib.contextmanager

@@ -188,7 +188,7 @@ def _refused(error: Exception, name: str) -> Refused:
 
     what = f"cannot fetch {name} from the hub"
     if (failure := environment_failure(error)) is not None:
-        return Refused("fetch_failed", f"{what}: {failure.reason}", failure.mend)
+        return Refused("fetch_failed", f"{what}: {failure.reason}", failure.hint)
     if isinstance(error, ValueError) and "JSON" in type(error).__name__:
         return Refused(
             "fetch_failed",

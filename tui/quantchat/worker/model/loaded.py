@@ -65,7 +65,7 @@ class Loaded:
         self._adapter_hash = ""
         self.tokenizer_backend = tokenizer.backend_tokenizer
 
-    def wear(self, adapter: str, hashed: str) -> None:
+    def set_adapter(self, adapter: str, hashed: str) -> None:
         """Note that the model has an adapter: what it is in words, and its hash."""
         self.kernel += f" + {adapter}"
         self._adapter_hash = hashed

@@ -44,5 +44,5 @@ def refuse_all_pickled(folder: Path, model: str, *, switch: bool) -> None:
 
 
 def _refused(what: str, *, switch: bool) -> Refused:
-    mend = f"{CONVERT}; {SWITCH}" if switch else CONVERT
-    return Refused("bad_checkpoint", f"{what}: opening them could run any code", mend)
+    hint = f"{CONVERT}; {SWITCH}" if switch else CONVERT
+    return Refused("bad_checkpoint", f"{what}: opening them could run any code", hint)

@@ -35,7 +35,7 @@ class _Kept:
         self._file.close()
 
 
-class KeptWriter(_Kept):
+class LogitWriter(_Kept):
     """Writes forecasts to a new file."""
 
     def __init__(self, file: Path) -> None:
@@ -48,7 +48,7 @@ class KeptWriter(_Kept):
         return kept.float().log_softmax(dim=-1)
 
 
-class KeptReader(_Kept):
+class LogitReader(_Kept):
     """Reads forecasts in the order they were written."""
 
     def __init__(self, file: Path, positions: int, vocabulary: int) -> None:

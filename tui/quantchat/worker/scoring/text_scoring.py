@@ -25,7 +25,7 @@ DECODE = "none: reads whole windows"
 
 
 @dataclass(frozen=True)
-class Reading:
+class TextScoring:
     """A model, and the tokens it is to read."""
 
     loaded: Loaded
@@ -73,7 +73,7 @@ class Reading:
         }
 
 
-def begin(options: dict[str, Any], report: Report) -> Reading:
+def begin(options: dict[str, Any], report: Report) -> TextScoring:
     """Load `load` (the fields of `Load`), and take the file `text` in the tokens of that model.
 
     `tokens` of it are read (0: all), in windows of `window`, each `stride` after the one before.
@@ -84,15 +84,15 @@ def begin(options: dict[str, Any], report: Report) -> Reading:
         loaded = loaders.load(command, lambda stage: report(0, 0, stage))
     except Exception as error:  # what failed was loading, and that is to be told
         failure = describe(error, loading=command.model)
-        raise Refused(failure.kind, failure.reason, failure.mend) from error
+        raise Refused(failure.kind, failure.reason, failure.hint) from error
     report(0, 0, "reading the text")
     windows = Windows(options["window"], options["stride"])
     tokens = read_tokens(loaded.tokenizer, Path(options["text"]), options["tokens"])
     check(tokens, windows, loaded.context_length)
-    return Reading(loaded, tokens, windows, Forecast(loaded, tokens.ids))
+    return TextScoring(loaded, tokens, windows, Forecast(loaded, tokens.ids))
 
 
-def surprise(log_probabilities: Any, wanted: Any) -> Any:
+def surprisal(log_probabilities: Any, wanted: Any) -> Any:
     """Negative log-likelihood of the ids `wanted`, one for each row, in nats.
 
     Raises Refused where it is not finite: a token of the text is given no probability at all.

@@ -20,14 +20,14 @@ from quantchat.common.versions import versions
 from quantchat.wire.messages import (
     NO_ID,
     Finished,
-    Force,
-    Forced,
     Generate,
     Load,
     Message,
     Sampling,
+    ScoreTokens,
     Started,
     Tokens,
+    TokenScores,
 )
 from quantchat.wire.variant import SERVER, STARTED_SERVER, Ledger, Resolved
 from quantchat.worker.failures import Refused
@@ -271,10 +271,10 @@ class RemoteDecoder:
     def forget(self) -> None:
         """Nothing to forget: each request carries the whole chat."""
 
-    def force(self, request: Force, overtaken: Callable[[], bool]) -> Forced:
+    def score_tokens(self, request: ScoreTokens, overtaken: Callable[[], bool]) -> TokenScores:
         """Not possible: there are no token ids."""
         del overtaken
-        return Forced(request.number, problem="a server tells no token ids")
+        return TokenScores(request.number, problem="a server tells no token ids")
 
     # ------------------------------------------------------------ answering
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 
-def part(model: Any) -> None:
+def unfuse(model: Any) -> None:
     """Give each layer its own copy again, for good."""
     for layer in model.modules():
         for holder, name, columns in _columns(layer):

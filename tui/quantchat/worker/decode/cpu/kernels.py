@@ -147,11 +147,11 @@ class _Int4:
         out = rows.new_empty((rows.shape[0], self._weight.shape[0]))
         slab = max(_BLOCK, _SLAB // rows.shape[1] // _BLOCK * _BLOCK)
         for start in range(0, out.shape[1], slab):
-            part = slice(start, start + slab)
+            unfuse = slice(start, start + slab)
             weight = int4_unpack.int4(
-                self._weight[part], self._scales[:, part], self._group, self._width
+                self._weight[unfuse], self._scales[:, unfuse], self._group, self._width
             )
-            out[:, part] = rows @ weight
+            out[:, unfuse] = rows @ weight
         return out
 
 
@@ -236,12 +236,12 @@ def _share(
     """Let each of `holders` see its part of `block` as `name`, in place of a copy of its own."""
     if len(holders) == 1:
         return
-    for holder, part in zip(holders, block.split(widths, dim=dim), strict=True):
+    for holder, unfuse in zip(holders, block.split(widths, dim=dim), strict=True):
         old = getattr(holder, name)
         if isinstance(old, torch.nn.Parameter):
-            old.data = part
+            old.data = unfuse
         else:
-            setattr(holder, name, part)
+            setattr(holder, name, unfuse)
 
 
 def _bias(layers: Sequence[Any]) -> Any:

@@ -176,10 +176,10 @@ def llama_step(model: Any) -> LlamaStep | None:
 def _separately(layers: list[Any]) -> Product | None:
     """The product of `layers` one by one, where their weights do not go into one block."""
     parts = [product([layer]) for layer in layers]
-    found = [part for part in parts if part is not None]
+    found = [unfuse for unfuse in parts if unfuse is not None]
     if len(found) < len(parts):
         return None
-    return lambda rows: torch.cat([part(rows) for part in found], dim=-1)
+    return lambda rows: torch.cat([unfuse(rows) for unfuse in found], dim=-1)
 
 
 def _known(model: Any) -> bool:

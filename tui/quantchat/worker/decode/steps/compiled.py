@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from quantchat.common.triton_needs import lacking_to_build
-from quantchat.worker.decode.steps.static import SlotStep
+from quantchat.worker.decode.steps.static import StaticStep
 
 
-class CompiledStep(SlotStep):
+class CompiledStep(StaticStep):
     """One compilation serves all lengths of the cache: the length is left open in it."""
 
     def __init__(self, model: Any) -> None:

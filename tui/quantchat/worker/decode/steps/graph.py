@@ -14,7 +14,7 @@ import torch
 
 from quantchat.common.memory_rules import buckets
 from quantchat.worker.decode.norms import at_once
-from quantchat.worker.decode.steps.static import SlotStep
+from quantchat.worker.decode.steps.static import StaticStep
 from quantchat.worker.failures import Refused
 
 _BEFORE_CAPTURE = 2
@@ -30,7 +30,7 @@ _ON_THE_DEFAULT_STREAM = ("ExllamaV2Linear", "AwqExllamaV2Linear")
 is captured on another one would lack them."""
 
 
-class GraphStep(SlotStep):
+class GraphStep(StaticStep):
     """Replays the step. The buffers are kept when the cache is dropped: the graphs point there.
 
     `norms` of the model are captured as one kernel each; see there.

@@ -20,7 +20,7 @@ from quantchat.worker.failures import Refused
 from quantchat.worker.model.devices import gpus_of
 
 
-class SlotStep(EagerStep):
+class StaticStep(EagerStep):
     """The fixed step, run as it is. `CompiledStep` and `GraphStep` make it fast.
 
     Raises Refused for a model whose cache or attention does not allow it.

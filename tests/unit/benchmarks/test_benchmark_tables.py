@@ -1,0 +1,70 @@
+"""The tables in the documentation are those that the kept results give."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import quantchat
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "page"),
+    [
+        ("decode.py", "README.md"),
+        ("quality.py", "docs/scoring.md"),
+        ("quantize_memory.py", "docs/quantizing.md"),
+        ("intervals.py", "docs/measuring.md"),
+        ("tasks.py", "docs/tasks.md"),
+        ("llama_cpp.py", "docs/scoring.md"),
+        ("screen.py", "docs/screen.md"),
+        ("peer.py", "docs/screen.md"),
+        ("soak.py", "docs/screen.md"),
+        ("startup.py", "docs/screen.md"),
+        ("watching.py", "docs/screen.md"),
+        ("heavy_text.py", "docs/screen.md"),
+    ],
+)
+def test_a_page_shows_the_kept_result(benchmark: str, page: str) -> None:
+    printed = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / benchmark), "--table"],
+        env={"PYTHONPATH": str(Path(quantchat.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert printed.count("\n") > 3
+    assert printed in (ROOT / page).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("script", ["gpu/probe.py", "seven.py"])
+def test_the_page_on_decoding_shows_what_gpus_gave(script: str) -> None:
+    """The table of each kept result of a GPU stands there; until there is one, that none is."""
+    kept = {"gpu/probe.py": "gpu-probe-*.json", "seven.py": "seven-*.json"}[script]
+    page = (ROOT / "docs" / "decoding.md").read_text(encoding="utf-8")
+    if not any((ROOT / "benchmarks" / "results").glob(kept)):
+        assert "No GPU has been measured yet" in page
+        return
+    printed = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / script), "--table"],
+        env={"PYTHONPATH": str(Path(quantchat.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert printed.strip() in page
+
+
+def test_the_readme_tells_how_soon_a_stop_is_answered() -> None:
+    kept = json.loads((ROOT / "benchmarks" / "results" / "stopping.json").read_text())
+    slowest = max(stop["ms"] for stops in kept["variants"].values() for stop in stops)
+    told = f"answered within {math.ceil(slowest)} ms in a prompt of 8000 tokens"
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert "--tokens 8000" in kept["command"] and told in readme

@@ -1,0 +1,70 @@
+"""A variant compared with itself shows no difference, on times that were really recorded.
+
+The times were recorded once (`benchmarks/self_comparison.py record`); what is repeated here is the
+resampling and the statistics, not the measuring.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import quantchat
+
+SCRIPT = Path(__file__).parents[3] / "benchmarks" / "self_comparison.py"
+
+
+@pytest.fixture(scope="module")
+def checked() -> dict[str, dict[str, dict[str, int]]]:
+    result = subprocess.run(
+        [sys.executable, str(SCRIPT), "check"],
+        env={"PYTHONPATH": str(Path(quantchat.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode in (0, 1), result.stderr
+    body = json.loads(result.stdout)
+    assert body["holds"] == (result.returncode == 0)
+    differences: dict[str, dict[str, dict[str, int]]] = body["differences"]
+    return differences
+
+
+@pytest.mark.parametrize("way", ["sides swapped", "rounds split"])
+@pytest.mark.parametrize("figure", ["ttft_ms", "tpot_ms", "end_to_end_ms"])
+def test_no_difference_in_at_least_93_of_100(
+    checked: dict[str, dict[str, dict[str, int]]], way: str, figure: str
+) -> None:
+    found = checked[way][figure]
+    assert found["of"] == 100
+    assert found["shown"] <= 7
+
+
+def test_a_difference_that_is_there_is_found(
+    checked: dict[str, dict[str, dict[str, int]]],
+) -> None:
+    for figure, found in checked["sides swapped"].items():
+        assert found["if twice as slow"] >= 90, figure
+
+
+def test_prompts_alone_would_not_do(checked: dict[str, dict[str, dict[str, int]]]) -> None:
+    """The reason for resampling rounds: if this fails, they need not be."""
+    assert all(found["by prompts alone"] > 7 for found in checked["rounds split"].values())
+
+
+def test_the_page_tells_how_far_single_answers_scatter() -> None:
+    runs = json.loads((SCRIPT.parent / "results" / "self_comparison.json").read_text())["runs"]
+    ratios = [
+        max(a / b, b / a)
+        for run in runs
+        for left, right in zip(run["one"]["tpot_ms"], run["two"]["tpot_ms"], strict=True)
+        for a, b in zip(left, right, strict=True)
+    ]
+    told = f"every second such ratio of TPOT was above {statistics.median(ratios):.2f}"
+    page = (SCRIPT.parents[1] / "docs" / "measuring.md").read_text(encoding="utf-8")
+    assert told in " ".join(page.split())

@@ -1,0 +1,252 @@
+"""The workshop, calibrating on what the user names, and saving what is quantized on loading."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes.model_folder import LLAMA_2_7B, write_model
+from fakes.scripted_jobs import Jobs
+from quantchat.checkpoints.builder import CheckpointBuilder
+from quantchat.checkpoints.gptq_stage import QuantizeGptq
+from quantchat.errors import UserError
+from quantchat.host.job_runner import JobFailed
+from quantchat.profile.model import DEMO_MODEL, BitsAndBytes, Gptq, Transformers
+from quantchat.profile.quantize import Quantize
+from quantchat.wire.messages import Progress
+
+SIZE = ("samples", "sample_tokens")
+
+
+def silent(progress: Progress) -> None:
+    pass
+
+
+@pytest.fixture
+def jobs(tmp_path: Path, own_folders: None) -> Jobs:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    return Jobs(tmp_path)
+
+
+def gptq(folder: Path, **settings: Any) -> Gptq:
+    quantize = Quantize.model_validate(settings)
+    return Gptq(label="GPTQ", engine="gptq", model=str(folder / "model"), quantize=quantize)
+
+
+async def test_a_calibration_file_is_known_by_what_it_holds(tmp_path: Path, jobs: Jobs) -> None:
+    file, other = tmp_path / "text.txt", tmp_path / "the same.txt"
+    file.write_text("some words")
+    other.write_text("some words")
+    workshop = CheckpointBuilder(jobs.start)
+    jobs.results["collect"] = {"length": 160}
+    await workshop.prepare(gptq(tmp_path, calibration=str(file)), silent)
+    assert jobs.names() == ["collect", "quantize_gptq"]
+    read, quantized = (options for _, options in jobs.begun)
+    assert read["file"] == str(file)
+    assert read["part"] == "calibration"
+    assert read["sample_tokens"] is None
+    assert quantized["most_tokens"] == 160  # as was chosen where it was read
+    longer = gptq(tmp_path, calibration=str(file), sample_tokens=99)
+    await workshop.prepare(longer, silent)
+    assert [options.get("most_tokens") for _, options in jobs.begun[2:]] == [None, 99]
+    del jobs.begun[2:]
+
+    await workshop.prepare(gptq(tmp_path, calibration=str(other)), silent)
+    assert len(jobs.begun) == 2
+    file.write_text("other words")
+    await workshop.prepare(gptq(tmp_path, calibration=str(file)), silent)
+    assert jobs.names()[2:] == ["collect", "quantize_gptq"]
+
+
+async def test_nothing_is_begun_on_a_file_that_cannot_be_read(tmp_path: Path, jobs: Jobs) -> None:
+    (file := tmp_path / "chats.jsonl").write_text('{"text": "fine"}\n{"text": 7}\n')
+    spec = gptq(tmp_path, calibration=str(file))
+    with pytest.raises(UserError, match="neither a text nor messages") as caught:
+        await CheckpointBuilder(jobs.start).prepare(spec, silent)
+    assert caught.value.where == f"{file}:2"
+    file.unlink()
+    with pytest.raises(UserError, match="No such file"):
+        await CheckpointBuilder(jobs.start).prepare(spec, silent)
+    assert jobs.begun == []
+
+
+async def test_chats_are_known_by_what_their_template_is_told(tmp_path: Path, jobs: Jobs) -> None:
+    workshop, plain = CheckpointBuilder(jobs.start), gptq(tmp_path)
+    await workshop.prepare(plain, silent)
+    assert not any("chat_template_kwargs" in options for _, options in jobs.begun)
+    told = plain.model_copy(update={"chat_template_kwargs": {"enable_thinking": False}})
+    await workshop.prepare(told, silent)
+    assert jobs.names() == 2 * ["calibrate", "quantize_gptq"]
+    assert all(options["chat_template_kwargs"] for _, options in jobs.begun[2:])
+
+
+async def test_a_tokenizer_that_is_lent_is_lent_for_each_job(tmp_path: Path, jobs: Jobs) -> None:
+    workshop, plain = CheckpointBuilder(jobs.start), gptq(tmp_path)
+    await workshop.prepare(plain, silent)
+    assert not any("tokenizer" in options for _, options in jobs.begun)
+    (lender := tmp_path / "lender").mkdir()
+    (lender / "tokenizer.json").write_text("{}")
+    lent = plain.model_copy(update={"tokenizer": str(lender)})
+    for template in ("one", "another"):  # what it holds is what counts, not where it lies
+        (lender / "chat_template.jinja").write_text(template)
+        jobs.begun.clear()
+        await workshop.prepare(lent, silent)
+        await workshop.prepare(lent, silent)
+        assert jobs.names() == ["calibrate", "quantize_gptq"]
+        assert {options["tokenizer"] for _, options in jobs.begun} == {str(lender)}
+    jobs.begun.clear()
+    named = "org/lender@main"
+    (tmp_path / "text.txt").write_text("some words")
+    read = gptq(tmp_path, calibration=str(tmp_path / "text.txt"))
+    saved = BitsAndBytes(
+        label="NF4",
+        engine="bitsandbytes",
+        model=plain.model,
+        save_quantized=True,
+        adapter="org/adapter",
+        merge_adapter=True,
+    )
+    for spec in (read, saved):
+        await workshop.prepare(spec.model_copy(update={"tokenizer": named}), silent)
+    assert jobs.names() == ["collect", "quantize_gptq", "merge_adapter", "quantize_bitsandbytes"]
+    assert {options["tokenizer"] for _, options in jobs.begun} == {named}
+
+
+async def test_a_checkpoint_that_was_calibrated_on_too_little_says_so(
+    tmp_path: Path, jobs: Jobs
+) -> None:
+    """Where it is loaded, in a column of the screen and in a snapshot, made now or long ago."""
+    for number, (widest, said) in enumerate(((1250, False), (14336, True), (0, False))):
+        about = {"samples": 32, "tokens": 5000, "sha256": "ab" * 32, "widest": widest}
+        jobs.results["quantize_gptq"] = {"calibration": about}
+        spec = gptq(tmp_path, seed=number)
+        prepared = await CheckpointBuilder(jobs.start).prepare(spec, silent)
+        assert prepared == CheckpointBuilder(jobs.start).find(spec)
+        told = "calibrated on 0.35 tokens for each of the 14336 inputs of its widest module"
+        assert prepared.note.startswith(told) is said
+        assert bool(prepared.note) is said
+
+
+async def test_a_data_set_is_known_by_its_name(tmp_path: Path, jobs: Jobs) -> None:
+    spec = gptq(tmp_path, calibration="hub:org/name:train:text")
+    await CheckpointBuilder(jobs.start).prepare(spec, silent)
+    (_, options), _ = jobs.begun
+    assert options["dataset"] == "hub:org/name:train:text"
+    assert options["file"] is None
+
+
+async def test_what_is_held_out_is_not_calibrated_on(tmp_path: Path, jobs: Jobs) -> None:
+    spec, workshop = gptq(tmp_path, samples=64), CheckpointBuilder(jobs.start)
+    await workshop.prepare(spec, silent)
+    assert spec.quantize
+    held = await workshop.held_out(spec, spec.quantize, silent)
+    assert held.name == "chats.txt"
+    used, apart = (o["prompts"] for name, o in jobs.begun if name == "calibrate")
+    assert len(apart) == 16
+    assert not set(used) & set(apart)
+
+
+async def test_how_much_is_left_to_the_worker_but_for_the_demo(tmp_path: Path, jobs: Jobs) -> None:
+    """The demo's checkpoints stay those that are made already."""
+    here = gptq(tmp_path)
+    assert here.quantize
+    demo = here.model_copy(update={"model": DEMO_MODEL})
+    stages = {}
+    for name, spec in (
+        ("here", here),
+        ("demo", demo),
+        ("here on cpu", here.model_copy(update={"device": "cpu"})),
+        ("demo on cpu", demo.model_copy(update={"device": "cpu"})),
+    ):
+        stage = CheckpointBuilder(jobs.start)._stage(spec)
+        assert isinstance(stage, QuantizeGptq)
+        stages[name] = stage.needs[-1]
+    sizes = {name: [stage.inputs[k] for k in SIZE] for name, stage in stages.items()}
+    assert sizes["here"] == sizes["here on cpu"] == [None, None]
+    assert sizes["demo"] == sizes["demo on cpu"] == [32, 160]
+    assert len(stages["demo"].inputs["prompts"]) == 32
+    # What is written on a CPU is less: it must not be taken for what a GPU would write.
+    assert stages["here"].name != stages["here on cpu"].name
+    assert stages["demo"].name == stages["demo on cpu"].name
+    asked = stages["here"].inputs["prompts"]
+    assert len(asked) == 254 - 16
+    assert asked[:32] == stages["demo"].inputs["prompts"]
+
+
+async def test_bitsandbytes_checkpoints_are_kept_where_that_is_wished(
+    tmp_path: Path, jobs: Jobs
+) -> None:
+    spec = BitsAndBytes(label="NF4", engine="bitsandbytes", model=str(tmp_path / "model"))
+    workshop = CheckpointBuilder(jobs.start)
+    assert (await workshop.prepare(spec, silent)).model == spec.model
+    assert "save_quantized" not in spec.options
+    saving = spec.model_copy(update={"save_quantized": True})
+    made = Path((await workshop.prepare(saving, silent)).model)
+    assert made.name.startswith("model-nf4-")
+    assert jobs.names() == ["quantize_bitsandbytes"]
+    for change in ({"double_quant": False}, {"quant_type": "fp4"}, {"compute_dtype": "float32"}):
+        again = await workshop.prepare(saving.model_copy(update=change), silent)
+        assert Path(again.model) != made
+    assert await workshop.prepare(saving, silent)
+    assert len(jobs.begun) == 4
+
+
+async def test_room_for_quantizing_is_looked_for_before(
+    tmp_path: Path, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(tmp_path / "model", LLAMA_2_7B, {"one.weight": ("F16", (2**29, 2))})  # 2 GiB
+    workshop, spec = CheckpointBuilder(jobs.start, tmp_path / "made"), gptq(tmp_path)
+    real = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=2 * 2**30))
+    with pytest.raises(JobFailed, match="4160 MiB are needed, 2048 are free"):
+        await workshop.prepare(spec, silent)
+    assert jobs.names() == ["calibrate"]  # which is kept, and takes next to nothing
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=5 * 2**30))
+    await workshop.prepare(spec, silent)
+    assert jobs.names() == ["calibrate", "quantize_gptq"]
+
+
+async def test_an_adapter_is_known_by_what_its_files_hold(tmp_path: Path, jobs: Jobs) -> None:
+    for name, body in (("lora", b"one"), ("other", b"one"), ("third", b"two")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter_config.json").write_text("{}")
+        (tmp_path / name / "adapter_model.safetensors").write_bytes(body)
+    workshop = CheckpointBuilder(jobs.start)
+
+    async def begun(adapter: str, *, merged: bool = True, **more: Any) -> list[str]:
+        before = len(jobs.begun)
+        adapted = {"adapter": adapter, "merge_adapter": merged}
+        await workshop.prepare(gptq(tmp_path, **more).model_copy(update=adapted), silent)
+        return jobs.names()[before:]
+
+    everything = ["merge_adapter", "calibrate", "quantize_gptq"]
+    assert await begun(str(tmp_path / "lora")) == everything
+    assert await begun(str(tmp_path / "lora"), bits=3) == ["quantize_gptq"]
+    assert await begun(str(tmp_path / "third")) == everything
+    assert await begun("org/lora@v1") == everything
+    assert await begun("org/lora@v2") == everything
+    # Beside the weights: the base itself is quantized, whatever the adapter.
+    assert await begun(str(tmp_path / "lora"), merged=False) == everything[1:]
+    assert await begun(str(tmp_path / "third"), merged=False) == []
+    # A name is no content: this one holds what the first one does, under another name.
+    key = {"adapter_config.json", "adapter_model.safetensors"}
+    assert {f.name for f in (tmp_path / "other").iterdir()} == key
+    assert await begun(str(tmp_path / "other"), bits=3) == everything
+
+
+async def test_a_merged_model_may_be_loaded_as_it_is(tmp_path: Path, jobs: Jobs) -> None:
+    adapted = {"model": str(tmp_path / "model"), "adapter": "org/lora", "merge_adapter": True}
+    plain = Transformers.model_validate({"label": "bf16", "engine": "transformers", **adapted})
+    nf4 = BitsAndBytes.model_validate({"label": "NF4", "engine": "bitsandbytes", **adapted})
+    jobs.results["merge_adapter"] = {"adapter": {"name": "org/lora", "kind": "LoRA r8 on q_proj"}}
+    workshop = CheckpointBuilder(jobs.start)
+    assert workshop.find(plain) is None
+    prepared = await workshop.prepare(plain, silent)
+    assert prepared.note == "org/lora is merged in (LoRA r8 on q_proj)"
+    assert Path(prepared.model).name.startswith("model-with-lora-")
+    assert await workshop.prepare(nf4, silent) == prepared == workshop.find(plain)
+    assert jobs.names() == ["merge_adapter"]

@@ -1,0 +1,105 @@
+"""A against A: what is asked under each condition, and where answers part."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from fakes.scripted_app import LEFT, RIGHT, profile
+from fakes.scripted_worker import Script, ScriptedMaker, likely, starter
+from quantchat.features.agreement import tables as report
+from quantchat.features.agreement.rerun_agreement import (
+    AGAIN,
+    AT_ONCE,
+    BATCH,
+    CACHED,
+    CONDITIONS,
+    TOGETHER,
+    AgreementCheck,
+    AgreementResult,
+)
+from quantchat.session.comparison import Comparison
+from quantchat.session.runner import with_pair
+from quantchat.wire.messages import END, Generate, ScoreTokens, TokenScores
+
+
+async def checked(folder: Path, left: Script, right: Script, *prompts: str) -> AgreementCheck:
+    scripts = {LEFT: left, RIGHT: right}
+    comparison = Comparison(
+        profile(generation={"temperature": 0.7}),
+        maker=ScriptedMaker(scripts),
+        start=starter(scripts, folder),
+    )
+    steps: list[tuple[int, int, str]] = []
+    check = AgreementCheck(comparison, prompts, lambda *step: steps.append(step))
+    await with_pair(comparison, check.run, stop=check.stop, end=check.end)
+    assert steps[-1][0] == steps[-1][1] == len(prompts) * (len(CONDITIONS) + 1)
+    return check
+
+
+def points(check: AgreementCheck, variant: str) -> dict[str, int | None]:
+    return {one.condition: one.point for one in check.found if one.variant == variant}
+
+
+async def test_each_condition_is_asked_for_as_it_says(tmp_path: Path) -> None:
+    left, right = Script(), Script()
+    check = await checked(tmp_path, left, right, "One?", "Two?")
+    assert len(check.found) == 2 * 2 * len(CONDITIONS)
+    assert set(points(check, LEFT).values()) == {None}
+    asked = [c for c in left.commands if isinstance(c, Generate)][:5]
+    in_turn, again, together, fill, cached = asked
+    assert [one.fresh for one in asked] == [True, True, True, False, False]
+    assert fill.max_new_tokens == 1 and cached.max_new_tokens > 1
+    assert in_turn.threads == again.threads == cached.threads >= together.threads
+    assert {one.sampling.temperature for one in asked} == {0.0}
+    read = [c for c in left.commands if isinstance(c, ScoreTokens)]
+    assert [one.batch for one in read] == [1, 2, 1, 2]
+    assert all(one.ids[-1] == END for one in read)
+
+
+async def test_where_it_parts(tmp_path: Path) -> None:
+    count = 0
+
+    def answer(request: Generate) -> str:
+        nonlocal count
+        count += 1
+        return "one two three" if count != 3 else "one two four"
+
+    def read(request: ScoreTokens) -> TokenScores:
+        told = likely(request)
+        return dataclasses.replace(told, ranks=[0, 1, 0, 0]) if request.batch == 2 else told
+
+    check = await checked(tmp_path, Script(answer=answer, forced=read), Script(), "One?")
+    assert points(check, LEFT) == {AGAIN: None, TOGETHER: 2, CACHED: None, AT_ONCE: None, BATCH: 1}
+    told = list(report.rows(check.found))
+    assert (LEFT, TOGETHER, "0 of 1", "token 3 of 3") in told
+    assert (RIGHT, TOGETHER, "1 of 1", "nowhere") in told
+
+
+async def test_one_that_cannot_be_forced_says_why(tmp_path: Path) -> None:
+    mute: Any = Script(
+        forced=lambda request: TokenScores(request.number, problem="it does not tell")
+    )
+    check = await checked(tmp_path, mute, Script(), "One?")
+    assert (LEFT, BATCH, "–", "it does not tell") in list(report.rows(check.found))
+
+
+def test_what_was_not_reached_is_told() -> None:
+    rows = list(report.rows([AgreementResult("A", AGAIN, 0, 5, None)]))
+    assert rows[0] == ("A", AGAIN, "1 of 1", "nowhere")
+    assert rows[1][2:] == ("–", "not reached")
+
+
+def test_on_the_narrowest_screen_each_condition_keeps_to_its_line() -> None:
+    inside = Console(width=66, file=io.StringIO())  # of the dialog, on 80 columns
+    with inside.capture() as caught:
+        inside.print(
+            report.render([AgreementResult("NF4", name, 0, 1000, 998) for name in CONDITIONS])
+        )
+    lines = caught.get().splitlines()
+    found = [line.split(" 0 of 1 ")[0].strip() for line in lines if "token 999 of 1000" in line]
+    assert found == list(CONDITIONS)

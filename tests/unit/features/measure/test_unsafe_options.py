@@ -1,0 +1,106 @@
+"""What could run any code is off, and shouts where it is on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from fakes.scripted_worker import Script, ScriptedMaker, starter
+from fakes.scripted_worker import resolved as resolved_as
+from quantchat.cli import main
+from quantchat.document.snapshot_tables import variants_table
+from quantchat.features.measure.printing import measured
+from quantchat.features.measure.rounds import Plan, Task
+from quantchat.profile.model import Profile
+from quantchat.session.comparison import Comparison
+from quantchat.snapshot import store
+from quantchat.worker.failures import Refused
+from quantchat.worker.model.pickles import refuse_pickled
+
+Capture = pytest.CaptureFixture[str]
+
+BOTH = {"trust_remote_code": True, "allow_pickle": True}
+DO_WHAT = ["runs the model's own code", "opens pickled weights"]
+
+
+def profile(**unsafe_option: bool) -> Profile:
+    plain: dict[str, Any] = {"engine": "transformers", "model": "not/loaded"}
+    variants = [{**plain, "label": "safe"}, {**plain, "label": "daring", **unsafe_option}]
+    return Profile.model_validate({"name": "Two", "variants": variants})
+
+
+def test_off_by_default() -> None:
+    for variant in profile().variants:
+        assert variant.unsafe_options == []
+        assert variant.options["allow_pickle"] is False
+    assert profile(**BOTH).variants[1].unsafe_options == DO_WHAT
+
+
+def test_the_plan_says_so(tmp_path: Path, capsys: Capture) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        'name = "Two"\n[[variants]]\nlabel = "safe"\nengine = "transformers"\nmodel = "./nowhere"\n'
+        '[[variants]]\nlabel = "daring"\nengine = "transformers"\nmodel = "./nowhere"\n'
+        "trust_remote_code = true\nallow_pickle = true\n"
+    )
+    main(["plan", str(file)])
+    shown = " ".join(capsys.readouterr().out.split())
+    for words in DO_WHAT:
+        assert f"daring: CAUTION: {words}" in shown
+    assert "safe: CAUTION" not in shown
+
+
+def test_a_run_says_so_before_and_after(tmp_path: Path, capsys: Capture) -> None:
+    daring = Script()
+    daring.resolved = replace(resolved_as(), trusted_code=True, pickle_allowed=True)
+    scripts = {"safe": Script(), "daring": daring}
+    sides = Comparison(
+        profile(**BOTH), maker=ScriptedMaker(scripts), start=starter(scripts, tmp_path)
+    )
+    assert measured(sides, Plan((Task("one"),), rounds=2, warmup=0), tmp_path, as_json=False) == 0
+    captured = capsys.readouterr()
+    first, second = captured.err.splitlines()[:2]
+    assert [first, second] == [
+        f"CAUTION: daring {words}, which could do anything you can" for words in DO_WHAT
+    ]
+    (file,) = tmp_path.glob("*.json")
+    out = Console(width=200, record=True)
+    out.print(variants_table(store.load(file)))
+    shown = out.export_text()
+    assert "THE MODEL'S OWN CODE RAN" in shown and "PICKLED WEIGHTS WERE ALLOWED" in shown
+
+
+def test_a_run_tells_of_a_slow_kernel_once(tmp_path: Path, capsys: Capture) -> None:
+    slow = Script()
+    slow.resolved = replace(resolved_as(), slow_kernel="it unpacks (a cure)")
+    scripts = {"safe": Script(), "daring": slow}
+    sides = Comparison(
+        profile(**BOTH), maker=ScriptedMaker(scripts), start=starter(scripts, tmp_path)
+    )
+    assert measured(sides, Plan((Task("one"),), rounds=1, warmup=0), tmp_path, as_json=True) == 0
+    captured = capsys.readouterr()
+    assert captured.err.count("SLOW KERNEL of daring: it unpacks (a cure)\n") == 1
+    assert json.loads(captured.out)["variants"][1]["resolved"]["slow_kernel"]
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.pth", "x.ckpt"])
+@pytest.mark.parametrize("switch", [True, False])
+def test_a_folder_of_pickles_is_refused_with_the_cure(
+    tmp_path: Path, name: str, switch: bool
+) -> None:
+    (tmp_path / name).write_bytes(b"cos\nsystem\n")
+    with pytest.raises(Refused) as caught:
+        refuse_pickled(str(tmp_path), switch=switch)
+    failure = caught.value.failure
+    assert failure.kind == "bad_checkpoint"
+    assert f"pickled ({name})" in failure.reason and "any code" in failure.reason
+    assert "save_pretrained" in failure.hint
+    assert ("allow_pickle = true" in failure.hint) == switch
+    # Beside safetensors they are not looked at, and so do no harm.
+    (tmp_path / "model.safetensors").touch()
+    refuse_pickled(str(tmp_path), switch=switch)

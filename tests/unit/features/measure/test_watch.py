@@ -1,0 +1,191 @@
+"""What is seen of a machine that stops, and of other programs, while something is measured."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fakes.scripted_worker import Script, ledger
+from fakes.waiting import until
+from quantchat.features.measure import watch as watching
+from quantchat.features.measure.measurement import Measurement
+from quantchat.features.measure.record import record_measurement
+from quantchat.features.measure.rounds import TRIES, Plan, Task
+from quantchat.features.measure.watch import LATE_S, LOOK_S, Watch
+from quantchat.snapshot import store
+from quantchat.system import disturbance
+from quantchat.system.disturbance import CpuClock, CpuTime, busiest, stopped
+from quantchat.system.sampler import DeviceSampler
+from unit.features.measure.test_rounds import opened
+
+
+class FakeClock(CpuClock):
+    """Four cores, of which others keep `by_others` busy; each turn takes ten seconds."""
+
+    def __init__(self, by_others: float = 0.0, own: float = 2.0) -> None:
+        super().__init__()
+        self._cores = [0, 1, 2, 3]
+        self.by_others, self.own = by_others, own
+        self.now = CpuTime(0.0, 0.0, 0.0)
+        self.programs: dict[int, tuple[str, float]] = {}
+
+    def read(self) -> CpuTime:
+        at_s, busy_s, own_s = self.now
+        self.now = CpuTime(
+            at_s + 10.0, busy_s + 10.0 * (self.by_others + self.own), own_s + 10.0 * self.own
+        )
+        return CpuTime(at_s, busy_s, own_s)
+
+    def others(self) -> dict[int, tuple[str, float]]:
+        return dict(self.programs)
+
+
+def side(label: str, pid: int | None = None, device: str = "cpu") -> Any:
+    return SimpleNamespace(label=label, pid=pid, ledger=ledger(device=device))
+
+
+@pytest.fixture
+def asleep() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
+        yield process
+        process.kill()
+
+
+async def test_a_worker_that_is_stopped_is_seen(asleep: subprocess.Popen[bytes]) -> None:
+    watch = Watch([side("A", os.getpid()), side("B", asleep.pid)], FakeClock())
+    with watch.turn(1) as found:
+        watch.looked(LOOK_S)
+    assert found == []
+    with watch.turn(1) as found:
+        asleep.send_signal(signal.SIGSTOP)
+        await until(lambda: stopped([asleep.pid]))
+        watch.looked(1.5)
+        watch.looked(0.4)
+        asleep.send_signal(signal.SIGCONT)
+        await until(lambda: not stopped([asleep.pid]))
+        watch.looked(LOOK_S)
+    assert found == ["B: its worker was stopped for about 1.9 s"]
+
+
+def test_a_suspended_machine_and_a_stopped_program_are_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slept = iter([100.0, *[107.25] * 5])
+    monkeypatch.setattr(watching, "suspended_s", lambda: next(slept))
+    watch = Watch([side("A"), side("B")], FakeClock())
+    with watch.turn(1) as found:
+        pass
+    assert found == ["the machine was suspended for 7.2 s"]
+    assert watch.flags == []
+    for number in (0, 2):
+        with watch.turn(number) as found:
+            watch.looked(LOOK_S + LATE_S + 2)
+        assert found == []  # it may be nothing but a busy machine, which would never end
+    told = (
+        "round 2: this program did not run for 3.1 s in all: the machine was overloaded, or frozen"
+    )
+    assert watch.flags == [told]
+
+
+def test_the_two_clocks_of_this_machine() -> None:
+    assert disturbance.suspended_s() >= -1e-3
+
+
+@pytest.mark.parametrize(
+    ("by_others", "devices", "flagged"),
+    [
+        (0.0, ("cpu", "cpu"), False),
+        (0.3, ("cpu", "cpu"), False),
+        (0.5, ("cpu", "cpu"), True),
+        (3.9, ("cpu", "cpu"), True),
+        (0.5, ("cuda:0", "cuda:0"), False),
+        (0.5, ("cuda:0", "cpu"), True),
+        (3.0, ("cuda:0", "cuda:0"), True),
+        (3.9, ("cpu", "server"), False),  # it may be the server itself
+    ],
+)
+def test_what_other_programs_take_of_the_processor(
+    by_others: float, devices: tuple[str, str], flagged: bool
+) -> None:
+    clock = FakeClock(by_others)
+    watch = Watch([side(label, device=at) for label, at in zip("AB", devices, strict=True)], clock)
+    clock.programs = {1: ("idle", 5.0), 2: ("cc1plus", 1.0)}
+    watch.between_rounds()
+    for number in (0, 1, 1, 2):
+        with watch.turn(number):
+            pass
+        clock.by_others = by_others
+    clock.programs = {1: ("idle", 5.0), 2: ("cc1plus", 9.0), 3: ("ld", 2.0)}
+    watch.between_rounds()
+    told = (
+        f"processor: other programs took {by_others:.1f} of 4 cores in round 1, 2 "
+        "(most: cc1plus, ld)"
+    )
+    assert watch.flags == ([told] if flagged else [])
+
+
+def test_a_round_of_a_moment_is_not_judged() -> None:
+    watch = Watch([side("A"), side("B")], CpuClock())
+    for number in range(5):
+        with watch.turn(number):
+            pass
+    assert watch.flags == []
+
+
+def test_the_time_of_a_process_that_follows_another_one_is_its_own() -> None:
+    used = busiest({1: ("make", 50.0), 2: ("ld", 1.0)}, {1: ("cc1", 3.0), 2: ("ld", 1.5)})
+    assert used == {"cc1": 3.0, "ld": 0.5}
+
+
+def test_our_own_work_is_not_that_of_others() -> None:
+    """A child of ours that has worked counts as ours, also once it has ended."""
+    clock = CpuClock()
+    before = clock.read()
+    subprocess.run([sys.executable, "-c", "sum(range(10**6))"], check=True)
+    after = clock.read()
+    assert after.own_s > before.own_s
+    assert clock.cores == len(os.sched_getaffinity(0))
+    assert os.getpid() not in clock.others()
+
+
+async def test_a_turn_that_was_stopped_is_measured_again_or_left_out(tmp_path: Path) -> None:
+    comparison = await opened({"A": Script(), "B": Script()}, tmp_path)
+    plan = Plan((Task("one"), Task("two")), rounds=2, warmup=1)
+    measurement = Measurement(comparison, plan, DeviceSampler())
+    # The warm-up is stopped, which is nothing; the first turn once; the last one each time.
+    stops = iter([1, 1, 0, 0, 0, *[1] * TRIES])
+    turn = measurement._watch.turn
+
+    @contextlib.contextmanager
+    def stopping(round_number: int) -> Iterator[list[str]]:
+        with turn(round_number) as found:
+            if next(stops):
+                measurement._watch._stopped_s["A"] = 3.0
+            yield found
+
+    measurement._rounds.watch = stopping
+    await measurement.run()
+    snapshot = record_measurement(comparison, DeviceSampler(), measurement)
+    await comparison.close()
+    assert next(stops, None) is None
+    assert [(turn.task, turn.round) for turn in snapshot.turns] == [(1, 1), (2, 1), (1, 2)]
+    assert snapshot.measurement is not None
+    disturbed = [(one.task, one.round, one.left_out) for one in snapshot.measurement.disturbed]
+    assert disturbed == [(1, 1, False), (2, 2, False), (2, 2, False), (2, 2, True)]
+    reason = "A: its worker was stopped for about 3.0 s"
+    assert {one.reason for one in snapshot.measurement.disturbed} == {reason}
+    assert (
+        f"prompt 2, round 2: left out, since it was stopped each time ({reason})"
+        in snapshot.measurement.flags
+    )
+    assert f"1 turn was measured again: {reason}" in snapshot.measurement.flags
+    assert store.load(store.save(snapshot, tmp_path / "saved")) == snapshot

@@ -1,0 +1,213 @@
+"""Tasks from profile to snapshot: the real harness, asking real tiny models in this process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes.jobs_here import JobsHere
+from fakes.tiny_folder import tiny_folder, tokenizer
+from quantchat.checkpoints.builder import CheckpointBuilder
+from quantchat.errors import ModelsFailed
+from quantchat.features.tasks import tables as report
+from quantchat.features.tasks.cli import OWN, _task
+from quantchat.features.tasks.run import BAD_TASK, EvaluationPlan, evaluate
+from quantchat.profile.model import Profile
+from quantchat.session.reference import reference_of
+from quantchat.snapshot import store
+from quantchat.snapshot.evaluation import EvaluationRecord, flips, obstacles
+from quantchat.snapshot.schema import Snapshot
+from quantchat.statistics.flips import Flips
+from quantchat.worker.jobs import evaluate as job
+
+pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed: quantchat[eval]")
+pytestmark = pytest.mark.usefixtures("own_folders")
+
+TASK = """
+task: letters
+dataset_path: json
+dataset_kwargs:
+  data_files: {test: letters.jsonl, train: letters.jsonl}
+test_split: test
+fewshot_split: train
+output_type: multiple_choice
+doc_to_text: "{{question}}"
+doc_to_choice: "{{choices}}"
+doc_to_target: "{{answer}}"
+metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
+metadata: {version: 3}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(job, "settle", lambda options: None)
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("models")
+    tiny_folder(home / "base")
+    tiny_folder(home / "far", scale=2.0)
+    return home
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Path:
+    words = ("oak", "elm", "ash", "fir", "yew", "bay", "fig", "nut", "box", "gum", "tea", "rye")
+    lines = [
+        {"question": f"The {word} is", "choices": [" old", " tall", " green"], "answer": n % 3}
+        for n, word in enumerate(words)
+    ]
+    (tmp_path / "letters.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    file = tmp_path / "letters.yaml"
+    file.write_text(TASK)
+    return file
+
+
+def profile(models: Path, *names: str) -> Profile:
+    variants = [
+        {"label": n, "engine": "transformers", "model": str(models / n), "device": "cpu"}
+        for n in names
+    ]
+    return Profile.model_validate({"name": "Tiny", "variants": variants})
+
+
+async def done(
+    models: Path, *tasks: str, jobs: JobsHere | None = None, **more: Any
+) -> tuple[Snapshot, EvaluationRecord]:
+    jobs, asked = jobs or JobsHere(), profile(models, "base", "far")
+    plan = EvaluationPlan(tasks, reference_of(asked, "base"), **more)
+    return await evaluate(asked, plan, maker=CheckpointBuilder(start=jobs.start), start=jobs.start)
+
+
+async def test_from_profile_to_snapshot(models: Path, task: Path, tmp_path: Path) -> None:
+    steps: list[str] = []
+    jobs = JobsHere(lambda label, step: steps.append(f"{label} {step.detail} {step.done}"))
+    snapshot, found = await done(models, str(task), jobs=jobs)
+
+    assert [(m.label, m.role) for m in found.models] == [("base", "reference"), ("far", "variant")]
+    assert not found.undone
+    (theirs,), (ours,) = found.models[0].tasks, found.models[1].tasks
+    assert (ours.task, ours.version, ours.few_shot, ours.documents) == ("letters", "3", 0, 12)
+    assert ours.documents_sha256 == theirs.documents_sha256
+    (figure,) = ours.figures
+    assert (figure.metric, figure.filter, len(figure.right)) == ("acc", "none", 12)
+    assert figure.value == figure.right.count("1") / 12
+    assert figure.error is not None
+    assert "base answering 36" in steps  # twelve questions of three choices
+
+    assert store.load(store.save(snapshot, tmp_path / "saved")) == snapshot
+    assert [one.kind for one in store.recent(tmp_path / "saved")] == ["tasks"]
+    seen = flips(ours, figure, found.reference)
+    assert seen == Flips.between(theirs.figures[0].right, figure.right)
+
+
+async def test_examples_and_a_limit_are_other_questions(models: Path, task: Path) -> None:
+    _, plain = await done(models, str(task))
+    _, shown = await done(models, str(task), few_shot=2, limit=5)
+    (result,) = shown.models[0].tasks
+    assert (result.few_shot, result.documents) == (2, 5)
+    assert obstacles([plain, plain]) == []
+    assert obstacles([plain, shown]) == ["letters differs: its version, examples or documents"]
+
+
+async def test_the_shipped_task_needs_no_hub(models: Path) -> None:
+    _, found = await done(models, _task(OWN), limit=3)
+    (result,) = found.models[0].tasks
+    assert (result.task, result.documents, result.few_shot) == ("quantchat_own", 3, 0)
+    assert [figure.metric for figure in result.figures] == ["acc", "acc_norm"]
+
+
+def test_the_shipped_questions_are_whole() -> None:
+    lines = Path(_task(OWN)).with_name("own.jsonl").read_text(encoding="utf-8").splitlines()
+    questions = [json.loads(line) for line in lines]
+    assert len({one["question"] for one in questions}) == len(questions) > 60
+    assert all(len(set(one["choices"])) == 4 for one in questions)
+    assert {one["answer"] for one in questions} == {0, 1, 2, 3}
+
+
+async def test_a_model_that_fails_does_not_stop_the_others(models: Path, task: Path) -> None:
+    asked = profile(models, "base", "gone", "far")
+    plan = EvaluationPlan((str(task),), reference_of(asked, "base"), limit=2)
+    jobs = JobsHere()
+    _, found = await evaluate(
+        asked, plan, maker=CheckpointBuilder(start=jobs.start), start=jobs.start
+    )
+    assert [bool(model.failure) for model in found.models] == [False, True, False]
+    assert "no such folder" in report.doubts(found)[0]
+
+
+def rewritten(task: Path, text: str) -> str:
+    task.write_text(text)
+    return str(task)
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("task: [", "cannot read letters.yaml"),
+        ("- a list", "cannot read letters.yaml"),
+        ("group: many", "is no task of the harness"),
+        (TASK + "process_docs: !function gone.docs", "cannot read letters.yaml"),
+        (TASK.replace("letters.jsonl", "gone.jsonl"), "cannot get the documents of a task"),
+        (TASK.replace("multiple_choice", "dance"), "cannot make a task"),
+    ],
+)
+async def test_a_bad_task_is_told_once(models: Path, task: Path, written: str, said: str) -> None:
+    jobs = JobsHere()
+    with pytest.raises(ModelsFailed, match=said) as told:
+        await done(models, rewritten(task, written), jobs=jobs)
+    assert told.value.where == ""  # it is not the model's
+    assert len(jobs.places) == 1
+    assert job.BAD_TASK == BAD_TASK
+
+
+async def test_a_task_that_the_harness_does_not_know(models: Path) -> None:
+    with pytest.raises(ModelsFailed, match="the harness has no task arc_esay") as told:
+        await done(models, "arc_esay")
+    assert "arc_easy" in told.value.hint
+
+
+async def test_the_template_is_told_what_the_variants_tell_it(
+    models: Path, task: Path, tmp_path: Path
+) -> None:
+    cutter = tokenizer()
+    cutter.chat_template = "{{ messages[0].content }}{% if think %} Think.{% endif %}"
+    cutter.save_pretrained(tiny_folder(tmp_path / "chats"))
+    common = {"engine": "transformers", "model": str(tmp_path / "chats"), "device": "cpu"}
+    variants = [
+        {**common, "label": str(told), "chat_template_kwargs": told}
+        for told in ({}, {"think": False}, {"think": True})
+    ]
+    asked, jobs = Profile.model_validate({"name": "Tiny", "variants": variants}), JobsHere()
+    plan = EvaluationPlan((str(task),), asked.variants[0], limit=2, chat_template=True)
+    _, found = await evaluate(
+        asked, plan, maker=CheckpointBuilder(start=jobs.start), start=jobs.start
+    )
+    hashes = [one.tasks[0].documents_sha256 for one in found.models]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+async def test_a_model_without_a_chat_template(models: Path, task: Path) -> None:
+    with pytest.raises(ModelsFailed, match="no chat template"):
+        await done(models, str(task), chat_template=True)
+
+
+async def test_what_was_done_before_a_stop_is_kept(
+    models: Path, task: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(label: str, step: Any) -> None:
+        if label == "far":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    _, found = await done(models, str(task), jobs=JobsHere(told))
+    assert [model.label for model in found.models] == ["base"]
+    assert found.undone == ["far"]
+    assert report.doubts(found) == ["stopped before the end, not asked: far"]

@@ -1,0 +1,92 @@
+"""A saved run stays readable: one file of each version of the schema, as that version wrote it.
+
+The files are never edited. A schema they do not fit is a new version, with a file of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quantchat.cli import main
+from quantchat.snapshot import store
+from quantchat.snapshot.schema import SCHEMA_VERSION, Snapshot
+
+FOLDER = Path(__file__).parents[2] / "data" / "snapshots"
+FILES = [FOLDER / f"v{version}.json" for version in range(1, SCHEMA_VERSION + 1)]
+
+each_version = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+
+
+RENAMED = {
+    "mend": "hint",
+    "parting": "divergence",
+    "surprises": "cross_perplexities",
+    "ways": "continuations",
+}
+"""Keys of old files and their names today."""
+
+
+def assert_holds(new: Any, old: Any, where: str = "") -> None:
+    """Each value of `old` stands unchanged in `new`, which may have more keys."""
+    if isinstance(old, dict):
+        assert isinstance(new, dict), where
+        for key, value in old.items():
+            name = RENAMED.get(key, key)
+            assert name in new, f"{where}.{key} is lost"
+            assert_holds(new[name], value, f"{where}.{key}")
+    elif isinstance(old, list):
+        assert isinstance(new, list), where
+        assert len(new) == len(old), where
+        for index, value in enumerate(old):
+            assert_holds(new[index], value, f"{where}[{index}]")
+    else:
+        assert new == old, where
+
+
+@each_version
+def test_nothing_of_an_old_file_is_lost(file: Path) -> None:
+    old = json.loads(file.read_bytes())
+    assert old["schema_version"] == int(file.stem[1:])
+    read = json.loads(store.dumps(store.load(file)))
+    assert_holds(read, {key: value for key, value in old.items() if key != "schema_version"})
+
+
+@each_version
+def test_an_old_file_is_shown_compared_and_reported(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["snapshots", "show", str(file)]) == 0
+    shown = capsys.readouterr().out
+    assert "GPTQ 4-bit" in shown
+    assert "TPOT" in shown
+    assert main(["compare", str(file), "--fail-if", "b.weights_bytes > a.weights_bytes"]) == 0
+    assert main(["compare", str(file), "--fail-if", "b.weights_bytes < a.weights_bytes"]) == 1
+    report = tmp_path / "report.html"
+    assert main(["report", str(file), "-o", str(report)]) == 0
+    assert "B against A, in turn" in report.read_text(encoding="utf-8")
+
+
+def read(body: dict[str, Any]) -> Snapshot:
+    return store.loads(json.dumps(body).encode(), where="a file")
+
+
+def test_renamed_fields_are_read_under_their_former_names() -> None:
+    now = json.loads(store.dumps(store.load(FILES[0])))
+    turn, failure = now["turns"][0], {"kind": "internal", "reason": "it broke", "hint": "try again"}
+    turn["answers"][0]["failure"] = failure
+    turn["divergence"] = {
+        "point": 0,
+        "continuations": [{"variant": "A", "token": "x"}, {"variant": "B", "token": "y"}],
+    }
+    turn["answers"][0]["cross_perplexities"] = [{"by": "A", "logprobs": [-0.5]}]
+    then = json.loads(json.dumps(now))
+    old = then["turns"][0]
+    old["answers"][0]["failure"]["mend"] = old["answers"][0]["failure"].pop("hint")
+    old["answers"][0]["surprises"] = old["answers"][0].pop("cross_perplexities")
+    old["parting"] = old.pop("divergence")
+    old["parting"]["ways"] = old["parting"].pop("continuations")
+    assert read(then) == read(now)
