@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.cli import main as quantchat
-from quantchat.document.figures import size
-from quantchat.document.shared_tables import with_error
-from quantchat.features.score.tables import divergence_cells, perplexity_cell
+from quantchat.document.figures import size, with_error
+from quantchat.features.score.tables import divergence_texts, perplexity_text
 from quantchat.snapshot.score import ScoredRecord, ScoreRecord
 
 HERE = Path(__file__).parent
@@ -82,11 +81,11 @@ def _distance(model: ScoredRecord) -> float:
 
 def _row(model: ScoredRecord) -> list[str]:
     name = model.label if model.role == "variant" else f"{model.label} ({model.role})"
-    more, kld, rms, top = divergence_cells(model.divergence)
+    more, kld, rms, top = divergence_texts(model.divergence)
     seen = model.divergence
     tail = next((p.figure for p in seen.kld_percentiles if p.percent == 99), None) if seen else None
     return [
-        name, size(model.weights), perplexity_cell(model), more, kld,
+        name, size(model.weights), perplexity_text(model), more, kld,
         with_error(tail) if tail else "–", rms, top,
     ]  # fmt: skip
 

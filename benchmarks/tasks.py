@@ -12,7 +12,7 @@ import json
 from typing import Any
 
 from quality import HERE, kept, saved_by
-from quantchat.features.tasks.tables import cells
+from quantchat.features.tasks.tables import figure_texts
 from quantchat.snapshot.evaluation import EvaluationRecord, flips
 
 RESULTS = HERE / "results" / "tasks.json"
@@ -28,7 +28,7 @@ def table(result: dict[str, Any]) -> str:
         name = f"{model.label} ({model.role})" if model.role == "reference" else model.label
         (task,) = model.tasks
         figure = next(one for one in task.figures if one.metric == METRIC)
-        shown = cells(figure, flips(task, figure, found.reference))
+        shown = figure_texts(figure, flips(task, figure, found.reference))
         lines.append(f"| {name} | {' | '.join(shown)} |")
     documents = found.models[0].tasks[0].documents
     return "\n".join(

@@ -14,7 +14,7 @@ from fakes.screen_reader import see, see_gone, see_in
 from fakes.scripted_app import LEFT, RIGHT, SIZES, Setup
 from fakes.scripted_worker import likely
 from quantchat.app.screens.cross_perplexity import STYLES, marked
-from quantchat.features.agreement.surprisal_text import cross_perplexity_text
+from quantchat.features.agreement.turn_text import cross_perplexity_text
 from quantchat.session.conversation import Answer
 from quantchat.session.recorder import record
 from quantchat.statistics.surprisal import LEVELS, CrossPerplexity, level

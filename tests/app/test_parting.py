@@ -12,7 +12,7 @@ from fakes.screen_reader import see, see_gone, wait_until
 from fakes.scripted_app import LEFT, RIGHT, SIZES, Running, Setup, profile
 from fakes.scripted_worker import likely
 from quantchat.app.widgets.divergence_mark import Place, find
-from quantchat.features.agreement.divergence_text import divergence_text
+from quantchat.features.agreement.turn_text import divergence_text
 from quantchat.session.recorder import record
 from quantchat.wire.messages import END, ScoreTokens, Stop, TokenScores
 

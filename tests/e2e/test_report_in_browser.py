@@ -15,8 +15,8 @@ import pytest
 from fakes.hostile_html import ATTACKS
 from fakes.hostile_text import CUT, SAMPLE, name, named, payload
 from fakes.saved import hostile
-from quantchat.report.page import html
-from quantchat.report.page_content import content
+from quantchat.document.html import html
+from quantchat.report.content import content
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 

@@ -12,6 +12,8 @@ Sources: ECMA-48 (C0 and C1 controls), Unicode UAX #9 (bidirectional formatting)
 
 from __future__ import annotations
 
+import re
+
 _UNSEEN = {
     *(0x00AD, 0x034F, 0x061C),  # soft hyphen, combining grapheme joiner, Arabic letter mark
     *(0x115F, 0x1160, 0x3164, 0xFFA0),  # Hangul fillers
@@ -86,3 +88,14 @@ _left_out = _LeftOut()
 def one_line(text: str) -> str:
     """Return `text` neutral and on one line: runs of white space become one space."""
     return neutralise(" ".join(text.split()))
+
+
+def flat(text: str) -> str:
+    """Return `text` neutral and on one line, with a space for each character of white space.
+
+    So pieces of a line can be made harmless one by one, and then joined.
+    """
+    return neutralise(_SPACE.sub(" ", text))
+
+
+_SPACE = re.compile(r"\s")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import os
 import time
@@ -12,11 +11,11 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
-from rich.console import Console
 
+from fakes.printed import printed
 from quantchat.checkpoints.cache import CheckpointCache, Entry, Site, State
 from quantchat.cli import main
-from quantchat.report.cache import cache_table
+from quantchat.cli.cache import cache_table
 
 Capture = pytest.CaptureFixture[str]
 DAY_S = 24 * 3600
@@ -56,7 +55,7 @@ def test_listing(folder: Path, capsys: Capture, command: list[str]) -> None:
     words = shown.split()
     order = [word for word in words if word in ("today-1", "older-2", "broken-3")]
     assert order == ["today-1", "older-2", "broken-3"]
-    assert "damaged: made anew when wanted" in shown
+    assert "damaged: built again when needed" in shown
     assert "together" in shown
 
 
@@ -64,13 +63,11 @@ def test_listing(folder: Path, capsys: Capture, command: list[str]) -> None:
 def test_a_name_is_not_cut_where_there_is_room(width: int) -> None:
     name = "smollm2-135m-instruct-chats-held-out-74c6a55e963f"  # the longest of the demo's
     entries = [Entry(name, 12_000_000, 0, state) for state in State]
-    drawn = io.StringIO()
-    Console(file=drawn, width=width).print(cache_table(entries))
-    shown = drawn.getvalue()
+    shown = printed(cache_table(entries), width)
     assert max(map(len, shown.splitlines())) <= width
     assert shown.count(f" {name} ") == (0 if width == 40 else len(entries))
     assert shown.count("11.4 MiB  19") == len(entries)
-    for note in ("damaged: made anew when wanted", "unfinished: goes on when wanted"):
+    for note in ("damaged: built again when needed", "unfinished: continued when needed"):
         assert shown.count(f"   {note}") == (0 if width == 40 else 1)
     if width == 40:  # nothing of it is lost
         assert "".join(line[:13].strip() for line in shown.splitlines()).count(name) == len(State)
@@ -161,7 +158,7 @@ def test_what_was_stopped_is_kept_listed_and_removed(folder: Path, capsys: Captu
     with pytest.raises(RuntimeError):
         asyncio.run(make())
     assert main(["cache"]) == 0
-    assert "unfinished: goes on when wanted" in capsys.readouterr().out
+    assert "unfinished: continued when needed" in capsys.readouterr().out
     assert cache.entries()[0].bytes == 8000
     assert cache.find("new-4") is None
 

@@ -12,7 +12,7 @@ from fakes.measured import measured
 from fakes.saved import snapshot
 from quantchat.cli import main
 from quantchat.document import drawing
-from quantchat.document.drawing import Plot
+from quantchat.document.document import Plot
 from quantchat.snapshot import store
 
 Capture = pytest.CaptureFixture[str]

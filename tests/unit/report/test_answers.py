@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes.saved import answer, snapshot
-from quantchat.report.page_answers import cut, turns
+from quantchat.report.turns import split, turns
 from quantchat.snapshot.schema import AnswerRecord, TurnRecord
 
 
@@ -30,26 +30,26 @@ def of(*pieces: str, text: str | None = None) -> AnswerRecord:
         (of("The", " cap"), None, ("The cap", None, "")),
         (of("The", " cap"), 7, ("The cap", None, "")),
         (of("x", "y", text="other"), 1, ("other", None, "")),
-        (of("\x1b[0m", "\x07", "\x00"), 1, ("␛[0m", "␇", "␀")),
+        (of("\x1b[0m", "\x07", "\x00"), 1, ("\x1b[0m", "\x07", "\x00")),
     ],
 )
 def test_cutting(
     given_: AnswerRecord, point: int | None, parts: tuple[str, str | None, str]
 ) -> None:
-    said = cut(given_, 0, point)
+    said = split(given_, 0, point)
     assert (said.before, said.differing, said.after) == parts
 
 
 @given(st.lists(st.text(max_size=3), max_size=6), st.integers(0, 8))
 def test_nothing_of_the_text_is_lost(pieces: list[str], point: int) -> None:
-    said, whole = cut(of(*pieces), 0, point), cut(of(*pieces), 0, None)
+    said, whole = split(of(*pieces), 0, point), split(of(*pieces), 0, None)
     assert said.before + (said.differing or "") + said.after == whole.before
 
 
 @pytest.mark.parametrize(
     ("first", "second", "point", "told"),
     [
-        ([1, 2], [1, 3], 1, "the answers part at token 2"),
+        ([1, 2], [1, 3], 1, "the answers diverge at token 2"),
         ([1, 2], [1, 2], None, "the same answer"),
         ([1, 2], [1], None, "no difference so far"),
         ([1, 2], [5, 6], None, "the tokenizers differ, so that tokens cannot be compared"),

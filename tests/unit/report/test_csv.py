@@ -28,7 +28,7 @@ def test_a_row_for_each_answer(tmp_path: Path) -> None:
     assert (first["task"], first["round"], first["variant"]) == ("1", "1", "A")
     assert first["order"] == "in-turn"
     assert float(first["tpot_ms"]) == 20.0
-    assert float(second["decode_tok_s"]) == 100.0
+    assert float(second["decode_tps"]) == 100.0
     assert int(second["process_bytes"]) == 256 * 2**20
     assert first["divergence_point"] == "4"
     assert first["answer"] == "The capital of France is Paris."

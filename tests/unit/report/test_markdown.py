@@ -12,9 +12,9 @@ from markdown_it.token import Token
 
 from fakes.measured import measured
 from fakes.saved import RESOLVED, answer, hostile_text, snapshot, variant
-from quantchat.report.markdown import OURS, escaped, fenced, markdown
-from quantchat.report.page_content import content
-from quantchat.report.pictures import pictures
+from quantchat.document.drawing import pictures
+from quantchat.document.markdown import OURS, escaped, fenced, markdown
+from quantchat.report.content import content
 from quantchat.snapshot.schema import Snapshot, TurnRecord
 from quantchat.text import neutralise, one_line
 

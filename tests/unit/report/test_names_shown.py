@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from fakes.measured import measured
 from fakes.model_folder import LLAMA_2_7B, llama_tensors, write_model
 from fakes.page_reader import PageReader
+from fakes.printed import printed
 from fakes.saved import RESOLVED, SAMPLE, answer, snapshot, variant
 from fakes.scripted_machine import GPU
 from fakes.terminal_text import is_clean
 from quantchat.app.screens.log import tail
 from quantchat.checkpoints.cache import CheckpointCache
 from quantchat.cli import main
+from quantchat.cli.cache import cache_table
 from quantchat.console import progress, stages
+from quantchat.document.html import html
+from quantchat.document.markdown import markdown
 from quantchat.features.memory_plan import tables as plan_report
 from quantchat.features.memory_plan.plan import make_plan
 from quantchat.profile.model import Profile
-from quantchat.report.cache import cache_table
+from quantchat.report.content import content
 from quantchat.report.csv_tables import tables
-from quantchat.report.markdown import markdown
-from quantchat.report.page import html
-from quantchat.report.page_content import content
 from quantchat.session import from_models
 from quantchat.snapshot.schema import Snapshot, TurnRecord
 from quantchat.text import neutralise
@@ -77,12 +76,6 @@ def hostile() -> Snapshot:
     )
 
 
-def printed(what: object) -> str:
-    console = Console(file=(file := io.StringIO()), width=200)
-    console.print(what)
-    return file.getvalue()
-
-
 def test_a_report_as_html() -> None:
     page = html(content([(NAME, hostile())])).decode()
     assert neutralise(page) == page
@@ -120,7 +113,7 @@ def test_a_plan(tmp_path: Path) -> None:
         {"name": "p\u202e", "variants": [{**one, "label": label} for label in labels]}
     )
     machine = dataclasses.replace(SAMPLE, gpus=[dataclasses.replace(GPU, name=NAME)])
-    text = neutral(printed(plan_report.render(make_plan(profile, machine))))
+    text = neutral(printed(plan_report.blocks(make_plan(profile, machine))))
     assert "a⟨202E⟩" in text and SHOWN in text
 
 

@@ -12,8 +12,8 @@ from fakes.measured import hostile_measurements, measured
 from fakes.page_reader import PageReader
 from fakes.saved import hostile, hostile_snapshots, snapshot
 from fakes.terminal_text import is_clean
-from quantchat.report.page import OURS, html
-from quantchat.report.page_content import content
+from quantchat.document.html import OURS, html
+from quantchat.report.content import content
 from quantchat.snapshot.schema import Snapshot
 
 ALLOWED = {
@@ -67,16 +67,16 @@ def test_a_measurement_is_told(tmp_path: Path) -> None:
     assert read.of("h1") == ["Scripted"]
     captions = read.of("caption")
     assert captions == [
-        "B against A, in turn",
-        "Mean of each prompt, in turn",
+        "B against A, one at a time",
+        "Mean of each prompt, one at a time",
         "What ran",
         "Memory",
     ]
     text = read.text
     for said in (
-        "measured in turn: 6 turns, 3 prompts, 2 rounds, 1 warm-up", "greedy, at most",
+        "measured one at a time: 6 turns, 3 prompts, 2 rounds, 1 warm-up", "greedy, at most",
         "2.000", "100.0 tok/s", "What is the capital of France?", "Linear4bit nf4, double quant",
-        "512 MiB", "A: GPTQ (in turn)", "B: NF4 (in turn)", "Round 1, prompt 1",
+        "512 MiB", "A: GPTQ (one at a time)", "B: NF4 (one at a time)", "Round 1, prompt 1",
     ):  # fmt: skip
         assert said.replace("100.0", "100") in text, said
     assert [title for title in read.of("h4") if not title.startswith(("A: ", "B: "))] == [
@@ -87,7 +87,7 @@ def test_a_measurement_is_told(tmp_path: Path) -> None:
 
 def test_the_first_difference_is_marked(tmp_path: Path) -> None:
     read = inert(page(measured(tmp_path)))
-    assert "the answers part at token 5" in read.text
+    assert "the answers diverge at token 5" in read.text
     assert read.of("mark")[:2] == [" is", " was"]
 
 
@@ -104,7 +104,7 @@ def test_contended_figures_say_so(tmp_path: Path) -> None:
     assert "contended: both decoded at once; not to be quoted" in text
     assert "B against A, contended" in text
     assert "A: A (contended)" in text
-    assert "(in turn)" not in text
+    assert "(one at a time)" not in text
 
 
 def test_a_chat_is_told_without_ratios() -> None:

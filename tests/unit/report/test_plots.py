@@ -12,7 +12,7 @@ import pytest
 from fakes.measured import measured, with_prompt_lengths
 from fakes.saved import LEDGER, MIB, answer, snapshot, variant
 from quantchat.document import drawing
-from quantchat.document.drawing import Plot
+from quantchat.document.document import Plot
 from quantchat.document.series import all_series, named
 from quantchat.report.plots import plots
 from quantchat.snapshot.schema import AnswerRecord, Snapshot, TurnRecord
@@ -78,13 +78,13 @@ def test_nothing_is_drawn_of_nothing() -> None:
 def test_a_legend_says_who_and_how() -> None:
     shown = words(named_plots(snapshot())["itl-over-answer"])
     assert "A: GPTQ (contended)" in shown
-    assert "B: NF4 (in turn)" in shown
+    assert "B: NF4 (one at a time)" in shown
 
 
 def test_a_variant_in_both_orders_is_two_series() -> None:
     saved = chat(answer("GPTQ"), answer("GPTQ", order="in-turn"), answer("NF4", state="failed"))
     series = all_series(saved)
-    assert [one.name for one in series] == ["A: GPTQ (in turn)", "A: GPTQ (contended)"]
+    assert [one.name for one in series] == ["A: GPTQ (one at a time)", "A: GPTQ (contended)"]
     in_turn, contended = (drawing.look(one.place, one.order) for one in series)
     assert in_turn != contended
 
@@ -118,7 +118,7 @@ def test_the_ledger_draws_what_is_known() -> None:
 
 def test_ratios_say_which_way_is_better(tmp_path: Path) -> None:
     plot = named_plots(measured(tmp_path, labels=("GPTQ", "NF4")))["ratios"]
-    assert "in turn" in plot.note
+    assert "one at a time" in plot.note
     shown = words(plot)
     assert "decode throughput (more is better)" in shown
     assert "TPOT (less is better)" in shown

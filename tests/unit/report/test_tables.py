@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.console import Console, RenderableType
 
 from fakes.measured import hostile_measurements
+from fakes.printed import printed
 from fakes.saved import (
     LEDGER,
     MIB,
@@ -24,12 +23,14 @@ from fakes.saved import (
 )
 from fakes.terminal_text import is_clean
 from fakes.timed_runs import measured
+from quantchat.cli.snapshots import listed_blocks
 from quantchat.document import figures
 from quantchat.document.snapshot_tables import header, memory_table, variants_table
 from quantchat.estimate.memory import Estimate
 from quantchat.features.measure import tables as measurement
 from quantchat.features.measure.tables import failures, how
-from quantchat.report import comparison, listing, tables, turns
+from quantchat.report import comparison
+from quantchat.report import snapshot as report
 from quantchat.snapshot.compare import compare_runs
 from quantchat.snapshot.compared_sides import Run
 from quantchat.snapshot.schema import Snapshot, TurnRecord
@@ -38,12 +39,6 @@ from quantchat.snapshot.votes import VoteRecord, VotingRecord
 from quantchat.statistics.latency import TurnTiming
 from quantchat.system.process_memory import ProcessMemory
 from quantchat.wire.messages import Failed
-
-
-def drawn(renderable: RenderableType, width: int = 200) -> str:
-    file = io.StringIO()
-    Console(file=file, width=width, color_system=None, emoji=False).print(renderable)
-    return file.getvalue()
 
 
 def row(text: str, name: str) -> str:
@@ -62,7 +57,7 @@ def test_a_prompt_that_nobody_counted_has_no_tokens_to_tell() -> None:
         divergence_point=None,
         answers=[answer("A", prompt_tokens=0), answer("B")],
     )
-    assert row(drawn(turns.turn_table(turn)), "prompt").startswith("prompt – 4")
+    assert row(printed(report.turn_table(turn)), "prompt").startswith("prompt – 4")
 
 
 @pytest.mark.parametrize(
@@ -72,11 +67,11 @@ def test_a_prediction_is_off_by_no_less_than_nothing(predicted: int, off: str) -
     expected = Estimate(False, "bfloat16", 100 * MIB + predicted, {}, 0, 1, 0, 0, 0, 0)
     ledger = replace(LEDGER, weights=100 * MIB)
     saved = snapshot(variants=[variant("GPTQ", predicted=expected, ledger=ledger), variant("NF4")])
-    assert off in row(drawn(tables.render(saved)), "predicted")
+    assert off in row(printed(report.blocks(saved)), "predicted")
 
 
 def test_what_took_seconds_is_told_in_seconds() -> None:
-    text = drawn(measurement.render(measured(lambda task, round_: 44_619.0)))
+    text = printed(measurement.blocks(measured(lambda task, round_: 44_619.0)))
     assert row(text, "TPOT") == "TPOT 44.6 s 10.0 ms 0.000 0.000 to 0.000"
     assert "p50 44.6 s, p95 44.6 s, p99 44.6 s over" in text
     assert " 44619 ms" not in text
@@ -84,12 +79,12 @@ def test_what_took_seconds_is_told_in_seconds() -> None:
 
 def test_each_figure_says_whether_it_was_contended() -> None:
     (turn,) = snapshot().turns
-    text = drawn(turns.turn_table(turn))
-    assert row(text, "TTFT") == "TTFT 100 ms contended 100 ms in turn"
-    assert row(text, "decode throughput").endswith("50.0 tok/s contended 50.0 tok/s in turn")
-    assert row(text, "prefill").endswith("356 tok/s contended 356 tok/s in turn")
+    text = printed(report.turn_table(turn))
+    assert row(text, "TTFT") == "TTFT 100 ms contended 100 ms one at a time"
+    assert row(text, "decode throughput").endswith("50.0 tok/s contended 50.0 tok/s one at a time")
+    assert row(text, "prefill").endswith("356 tok/s contended 356 tok/s one at a time")
     assert "20.0 · 20.0 · 20.0 ms contended" in row(text, "ITL")
-    assert "21.4 tok/s in turn" in row(text, "end-to-end")
+    assert "21.4 tok/s one at a time" in row(text, "end-to-end")
     assert "40 tokens, 8 of them from the KV cache" in row(text, "prompt")
     assert row(text, "CPU threads") == "CPU threads 1 1"
     assert "end of the answer" in row(text, "ended by")
@@ -101,7 +96,7 @@ def test_what_is_not_defined_is_a_dash_without_a_label() -> None:
         timing=TurnTiming.of(received_ns=0, times_ns=[]),
     )  # fmt: skip
     turn = TurnRecord(number=3, prompt="", answers=[waiting], divergence_point=None)
-    text = drawn(turns.turn_table(turn))
+    text = printed(report.turn_table(turn))
     assert row(text, "decode throughput") == "decode throughput –"
     assert row(text, "TTFT") == "TTFT –"
     assert row(text, "ended by") == "ended by not over (waiting)"
@@ -110,12 +105,12 @@ def test_what_is_not_defined_is_a_dash_without_a_label() -> None:
 def test_threads_are_told_only_of_the_cpu() -> None:
     on_gpu = answer("A", ledger=replace(LEDGER, device="cuda:0"))
     turn = TurnRecord(number=1, prompt="", answers=[on_gpu], divergence_point=None)
-    assert "CPU threads" not in drawn(turns.turn_table(turn))
+    assert "CPU threads" not in printed(report.turn_table(turn))
 
 
 def test_the_divergence_is_counted_from_one() -> None:
     turn = TurnRecord(number=2, prompt="", answers=[answer("A"), answer("B")], divergence_point=4)
-    assert "Turn 2: the answers part at token 5" in drawn(turns.turn_table(turn))
+    assert "Turn 2: the answers diverge at token 5" in printed(report.turn_blocks(turn))
 
 
 def test_what_ran_is_told() -> None:
@@ -124,7 +119,7 @@ def test_what_ran_is_told() -> None:
         failure=Failed("out_of_memory", "8 GiB were needed, 2 were free"),
     )  # fmt: skip
     never = variant("Third", resolved=None, load=None, ledger=None, memory=None)
-    text = drawn(variants_table(snapshot(variants=[variant("GPTQ"), failed, never])))
+    text = printed(variants_table(snapshot(variants=[variant("GPTQ"), failed, never])))
     assert "TorchQuantLinear gptq 4 bits" in row(text, "kernel")
     assert "134.5 M" in row(text, "parameters")
     assert "cpu (A Processor, 2 threads)" in row(text, "device")
@@ -142,11 +137,11 @@ def test_the_source_of_a_memory_figure_is_named() -> None:
         ledger=replace(on_gpu, process=600 * MIB, non_torch=496 * MIB),
         memory=ProcessMemory(600 * MIB, "nvml"),
     )
-    text = drawn(memory_table(snapshot(variants=[torch, whole])))
+    text = printed(memory_table(snapshot(variants=[torch, whole])))
     assert row(text, "weights") == "weights 100 MiB 100 MiB"
     assert row(text, "non-torch") == "non-torch – 496 MiB"
     assert row(text, "process total") == "process total – 600 MiB"
-    assert row(text, "worker holds") == "worker holds 104 MiB"
+    assert row(text, "worker uses") == "worker uses 104 MiB"
     assert "reserved by torch, without the CUDA context: a container" in row(text, "measured")
     assert "of the process, from NVML" in row(text, "measured")
 
@@ -160,16 +155,16 @@ def test_what_lies_on_several_gpus_is_told_for_each() -> None:
     )
     ran = replace(RESOLVED, device="cuda:0", devices=["cuda:0", "cuda:1"])
     saved = snapshot(variants=[variant("A", ledger=spread, resolved=ran), variant("B")])
-    text = drawn(memory_table(saved))
+    text = printed(memory_table(saved))
     assert row(text, "by device") == "by device cuda:0 70.0 MiB, cuda:1 30.0 MiB"
     assert row(text, "reserved, by device").endswith("cuda:0 80.0 MiB, cuda:1 40.0 MiB")
-    assert "cuda:0+1 (" in row(drawn(variants_table(saved)), "device")
+    assert "cuda:0+1 (" in row(printed(variants_table(saved)), "device")
 
 
 def test_the_weights_are_told_by_dtype_and_the_quantizations_own_by_kind() -> None:
-    text = drawn(memory_table(snapshot()))
+    text = printed(memory_table(snapshot()))
     assert "int32 60.0 MiB, bfloat16 40.0 MiB" in row(text, "by dtype")
-    assert "scales 6.0 MiB, zeros 2.0 MiB, indices 1.0 MiB" in row(text, "the quantization's own")
+    assert "scales 6.0 MiB, zeros 2.0 MiB, indices 1.0 MiB" in row(text, "of quantization")
     assert "predicted" not in text  # nothing is, no row
 
 
@@ -177,7 +172,7 @@ def test_the_peak_is_told_with_when_it_was() -> None:
     def told(peak_at_ns: int) -> str:
         ledger = replace(LEDGER, peak_at_ns=peak_at_ns)
         saved = snapshot(variants=[variant("GPTQ", ledger=ledger)])
-        return row(drawn(memory_table(saved)), "peak")
+        return row(printed(memory_table(saved)), "peak")
 
     assert told(-1) == "peak 900 MiB"
     assert told(999 * 10**6) == "peak 900 MiB, while loading"
@@ -185,14 +180,14 @@ def test_the_peak_is_told_with_when_it_was() -> None:
     ledger = replace(LEDGER, peak_at_ns=2**62)
     turn = snapshot().turns[0].model_copy(update={"number": 1_000_007, "task": 3, "round": 2})
     measured = snapshot(variants=[variant("GPTQ", ledger=ledger)], turns=[turn])
-    assert "in round 2, prompt 3" in row(drawn(memory_table(measured)), "peak")
+    assert "in round 2, prompt 3" in row(printed(memory_table(measured)), "peak")
 
 
 def test_the_whole_snapshot_holds_what_was_said() -> None:
-    text = drawn(tables.render(snapshot()))
+    text = printed(report.blocks(snapshot()))
     for said in (
         "Demo: GPTQ / NF4", "2026-11-03 14:25 +0100", "quantchat 0.1.0", "NVIDIA H100",
-        "driver 580.95.05", "held down by power cap", "What is the capital of France?", "Paris.",
+        "driver 580.95.05", "throttled by power cap", "What is the capital of France?", "Paris.",
     ):  # fmt: skip
         assert said in text
 
@@ -202,11 +197,15 @@ def test_of_a_measurement_the_result_comes_first() -> None:
     assert saved.measurement is not None
     doubted = saved.measurement.model_copy(update={"flags": ["A's throughput varied by 9 %"]})
     saved = saved.model_copy(update={"measurement": doubted})
-    text = drawn(tables.render(saved))
-    assert "Measured in turn: 6 turns, 3 prompts, 2 rounds" in text
+    text = printed(report.blocks(saved))
+    assert "Measured one at a time: 6 turns, 3 prompts, 2 rounds" in text
     assert "decode throughput 50.0 tok/s 100 tok/s 2.000 2.000 to 2.000" in " ".join(text.split())
     assert "! A's throughput varied by 9 %" in text
-    assert text.index("Measured in turn") < text.index("What ran") < text.index("Round 1, prompt 1")
+    assert (
+        text.index("Measured one at a time")
+        < text.index("What ran")
+        < text.index("Round 1, prompt 1")
+    )
     assert "Round 2, prompt 3" in text
     assert "Turn 1" not in text
 
@@ -216,9 +215,9 @@ def test_answers_that_went_on_past_their_end_say_so() -> None:
     assert saved.measurement is not None
     assert saved.measurement.ignore_eos
     past_end = "2 rounds, 1 warm-up, on past the end of each answer"
-    assert past_end in drawn(measurement.render(saved))
+    assert past_end in printed(measurement.blocks(saved))
     compared = compare_runs([Run("one.json", saved)])
-    assert past_end in drawn(comparison.render(compared, []))
+    assert past_end in printed(comparison.blocks(compared, []))
     free = saved.measurement.model_copy(update={"ignore_eos": False})
     assert "past the end" not in how(saved.model_copy(update={"measurement": free}))
     long = [task.model_copy(update={"output_tokens": 64}) for task in free.tasks]
@@ -228,19 +227,19 @@ def test_answers_that_went_on_past_their_end_say_so() -> None:
 
 def test_one_of_a_thing_is_no_several() -> None:
     saved = measured(prompts=["one"], rounds=1)
-    assert how(saved).startswith("in turn: 1 turn, 1 prompt, 1 round, 1 warm-up")
+    assert how(saved).startswith("one at a time: 1 turn, 1 prompt, 1 round, 1 warm-up")
     (turn,) = saved.turns
     broken = turn.answers[0].model_copy(update={"failure": Failed("internal", "why")})
     turn = turn.model_copy(update={"answers": [broken]})
     assert failures(saved.model_copy(update={"turns": [turn]})) == "1 answer failed, the first: why"
-    assert [figures.plural(count, "doubt") for count in (0, 1, 2)] == [
-        "0 doubts", "1 doubt", "2 doubts",
+    assert [figures.plural(count, "warning") for count in (0, 1, 2)] == [
+        "0 warnings", "1 warning", "2 warnings",
     ]  # fmt: skip
 
 
 def test_a_measurement_of_one_side_has_no_ratios() -> None:
-    text = drawn(tables.render(measured(shown=["GPTQ"])))
-    assert "Measured in turn" in text
+    text = printed(report.blocks(measured(shown=["GPTQ"])))
+    assert "Measured one at a time" in text
     assert "B ÷ A" not in text
 
 
@@ -249,7 +248,7 @@ def test_blind_turns_are_counted_by_their_votes() -> None:
     blind = turn.model_copy(update={"number": 2_000_004})
     vote = VoteRecord(turn=2_000_004, left="GPTQ", right="NF4", choice="left")
     voting = VotingRecord(seed=1, paced=True, votes=[vote])
-    text = drawn(tables.render(snapshot(turns=[turn, blind], voting=voting)))
+    text = printed(report.blocks(snapshot(turns=[turn, blind], voting=voting)))
     assert "Turn 1" in text
     assert "Blind turn 1" in text
     assert "2000004" not in text
@@ -259,7 +258,7 @@ def test_without_a_gpu_the_reason_stands() -> None:
     saved = snapshot()
     device = replace(saved.environment.device, gpus=[], no_gpu="no NVIDIA driver is installed")
     environment = saved.environment.model_copy(update={"device": device})
-    text = drawn(header(snapshot(environment=environment)))
+    text = printed(header(snapshot(environment=environment)))
     assert "no GPU: no NVIDIA driver is installed" in text
 
 
@@ -269,7 +268,7 @@ def test_without_a_gpu_the_reason_stands() -> None:
 @given(hostile_snapshots | hostile_measurements(), st.sampled_from([20, 80, 200]))
 @settings(max_examples=60, deadline=None)
 def test_nothing_hostile_reaches_the_terminal(saved: Snapshot, width: int) -> None:
-    assert all(is_clean(line) for line in drawn(tables.render(saved), width).split("\n"))
+    assert all(is_clean(line) for line in printed(report.blocks(saved), width).split("\n"))
 
 
 @given(hostile_text, hostile_text, hostile_text)
@@ -279,7 +278,7 @@ def test_nothing_hostile_reaches_the_list(name: str, created: str, problem: str)
         Listed(Path(f"{name}.json"), created, name, (name,), 1),
         Listed(Path(name), problem=problem),
     ]
-    assert all(is_clean(line) for line in drawn(listing.render(listed)).split("\n"))
+    assert all(is_clean(line) for line in printed(listed_blocks(listed)).split("\n"))
 
 
 def test_markup_is_not_parsed() -> None:
@@ -291,10 +290,10 @@ def test_markup_is_not_parsed() -> None:
         turns=[turn],
         variants=[variant("[red]A", note=text, resolved=replace(RESOLVED, kernel=text))],
     )
-    drawn_text = drawn(tables.render(saved))
+    drawn_text = printed(report.blocks(saved))
     assert drawn_text.count(text) == 6
     assert "[red]A" in drawn_text
-    listed = drawn(listing.render([Listed(Path("[b]f.json"), "", text, ("[i]v",), 1)]))
+    listed = printed(listed_blocks([Listed(Path("[b]f.json"), "", text, ("[i]v",), 1)]))
     assert "[b]f.json" in listed
     assert "[i]v" in listed
 

@@ -22,9 +22,11 @@ from quantchat.snapshot.expression import (
     evaluate,
     parse,
 )
-from quantchat.snapshot.figures import BY_NAME
+from quantchat.snapshot.figures import by_name
 
 COLUMNS = ["a", "b", "c"]
+
+BY_NAME = by_name()
 
 names = st.builds(Name, st.sampled_from(COLUMNS), st.sampled_from(sorted(BY_NAME)))
 numbers = st.floats(0, allow_nan=False, allow_infinity=False).map(Number)
@@ -122,7 +124,7 @@ def test_operators_group_as_everywhere(text: str, value: float) -> None:
     [
         ("", 1, "invalid syntax"),
         ("b.decode_tsp < 1", 3, 'no figure is called "decode_tsp" (did you mean "decode_tps"?)'),
-        ("  b.zzz < 1", 5, 'no figure is called "zzz" (there are ttft_ms, '),
+        ("  b.zzz < 1", 5, 'no figure is called "zzz" (the figures are ttft_ms, '),
         ("d.ttft_ms < 1", 1, 'no column is called "d" (there are a, b, c)'),
         ("1 < ttft_ms", 5, 'no column is called "ttft_ms" (whose? a.ttft_ms, for one)'),
         ("b < 1", 1, "which figure of b? (as in b.decode_tps)"),

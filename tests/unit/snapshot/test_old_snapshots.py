@@ -67,7 +67,7 @@ def test_an_old_file_is_shown_compared_and_reported(
     assert main(["compare", str(file), "--fail-if", "b.weights_bytes < a.weights_bytes"]) == 1
     report = tmp_path / "report.html"
     assert main(["report", str(file), "-o", str(report)]) == 0
-    assert "B against A, in turn" in report.read_text(encoding="utf-8")
+    assert "B against A, one at a time" in report.read_text(encoding="utf-8")
 
 
 def read(body: dict[str, Any]) -> Snapshot:

@@ -59,7 +59,7 @@ def test_from_a_shell(tmp_path: Path, capsys: Capture, monkeypatch: pytest.Monke
     shown = capsys.readouterr().out
     assert "  recovered" in shown and "snapshots keep NAME" in shown
     assert main(["snapshots", "keep", first.stem]) == 0
-    assert "kept as" in capsys.readouterr().out
+    assert "saved as" in capsys.readouterr().out
     assert main(["snapshots", "discard", second.name]) == 0
     assert "discarded" in capsys.readouterr().out
     assert len(list(tmp_path.iterdir())) == 2

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pynvml
 import pytest
-from rich.console import Console
 
 from fakes.fake_nvml import FakeGpu, FakeNvml, nvml_error
+from fakes.printed import printed
 from fakes.scripted_worker import Script, ScriptedMaker, starter
 from quantchat.features.measure import tables as report
 from quantchat.features.measure.measurement import Measurement
 from quantchat.features.measure.record import record_measurement
 from quantchat.features.measure.rounds import Plan, Task
 from quantchat.profile.model import Profile
-from quantchat.report.turns import turn_table
+from quantchat.report.snapshot import turn_table
 from quantchat.session.comparison import Comparison
 from quantchat.session.live_variant import State
 from quantchat.snapshot import store
@@ -123,10 +123,7 @@ PLAN = Plan((Task("one"), Task("two"), Task("three")), rounds=2, warmup=1)
 
 
 def drawn(snapshot: Snapshot, folder: Path) -> str:
-    console = Console(width=140, record=True, file=(folder / "out").open("w"))
-    console.print(report.render(snapshot))
-    console.print(turn_table(snapshot.turns[0]))
-    return console.export_text()
+    return printed([*report.blocks(snapshot), turn_table(snapshot.turns[0])], 140)
 
 
 async def test_each_answer_has_its_own_energy(

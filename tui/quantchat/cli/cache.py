@@ -1,23 +1,31 @@
-"""`quantchat cache`: the checkpoints that were fetched and made here."""
+"""`quantchat cache`: the checkpoints that quantchat built."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import time
+from collections.abc import Sequence
 from datetime import datetime, timezone
 
 import click
 from filelock import Timeout
 
 from quantchat import paths
-from quantchat.checkpoints.cache import CheckpointCache, Entry
-from quantchat.console.console import console
+from quantchat.checkpoints.cache import CheckpointCache, Entry, State
+from quantchat.console.console import show
+from quantchat.document.document import Cell, Column, Role, Table, cells
+from quantchat.document.figures import size
 from quantchat.errors import UserError
-from quantchat.report.cache import cache_table
 from quantchat.text import one_line
 
 _DAY_S = 24 * 3600
+
+_NOTES = {
+    State.WHOLE: "",
+    State.DAMAGED: "damaged: built again when needed",
+    State.UNFINISHED: "unfinished: continued when needed",
+}
 
 
 @click.group(invoke_without_command=True)
@@ -36,9 +44,9 @@ def list_(found: CheckpointCache, as_json: bool = False) -> None:
     """List the checkpoints with size and last use, the one used last first."""
     entries = found.entries()
     if as_json:
-        click.echo(json.dumps({"folder": str(found.folder), "entries": [*map(_told, entries)]}))
+        click.echo(json.dumps({"folder": str(found.folder), "entries": [*map(_as_json, entries)]}))
     elif entries:
-        console().print(cache_table(entries))
+        show([cache_table(entries)])
     else:
         click.echo(f"no checkpoints in {one_line(str(found.folder))}")
 
@@ -101,6 +109,26 @@ def verify_(found: CheckpointCache, names: tuple[str, ...]) -> int:
     return status
 
 
-def _told(entry: Entry) -> dict[str, object]:
+def cache_table(entries: Sequence[Entry]) -> Table:
+    """Return each checkpoint with its state below it, and what all take together.
+
+    Users type the names again to remove a checkpoint: the other columns leave them room.
+    """
+    columns = (
+        Column("checkpoint", footer="together"),
+        Column("size", right=True, wrap=False, footer=size(sum(entry.bytes for entry in entries))),
+        Column("last used", wrap=False),
+    )
+    rows = []
+    for entry in entries:
+        used = datetime.fromtimestamp(entry.used_s)
+        rows.append(cells((entry.name, size(entry.bytes), f"{used:%Y-%m-%d %H:%M}")))
+        if note := _NOTES[entry.state]:
+            role: Role = "bad" if entry.state is State.DAMAGED else "quiet"
+            rows.append(cells((Cell(note, role=role, indent=2), "", "")))
+    return Table("", columns, tuple(rows), compact=True)
+
+
+def _as_json(entry: Entry) -> dict[str, object]:
     used = datetime.fromtimestamp(entry.used_s, timezone.utc).isoformat(timespec="seconds")
     return {"name": entry.name, "bytes": entry.bytes, "used": used, "state": entry.state.value}

@@ -6,13 +6,13 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from rich.console import Group
-
+    from quantchat.document.document import Block
     from quantchat.snapshot.schema import Snapshot
 
     _Saved = Sequence[tuple[str, Snapshot]]
@@ -21,14 +21,29 @@ _GATE_FAILED = 1
 _GATE_UNDECIDED = 2
 
 
-@click.command()
+class _CompareCommand(click.Command):
+    """A command whose help names the figures. They are read when the help is, to start fast."""
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the help with the names of `snapshot.figures.FIGURES`."""
+        from quantchat.snapshot.figures import FIGURES
+
+        names = ", ".join(figure.name for figure in FIGURES)
+        lines = wrap(f"Figures: {names}", 78, subsequent_indent=" " * len("Figures: "))
+        text = self.help
+        self.help = str(text).replace("Figures: …", "\n".join(lines))
+        super().format_help_text(ctx, formatter)
+        self.help = text
+
+
+@click.command(cls=_CompareCommand)
 @click.argument("snapshots", nargs=-1, required=True, metavar="SNAPSHOT…")
 @click.option(
     "--fail-if",
     "conditions",
     multiple=True,
     metavar="GATE",
-    help="Exit 1 if this is so, beyond doubt; may be repeated.",
+    help="Exit 1 if GATE holds on the whole 95 % interval; may be repeated.",
 )
 @click.option("--force", is_flag=True, help="Compare also what is not comparable.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, nothing else.")
@@ -52,8 +67,7 @@ def compare(
       quantchat compare new.json --fail-if 'b.decode_tps < 0.95 * a.decode_tps'
       quantchat compare old.json new.json --fail-if 'd.ttft_ms > b.ttft_ms + 20'
     Signs: + - * / ( ) and one of < <= > >=
-    Figures: ttft_ms, tpot_ms, decode_tps, end_to_end_ms,
-             j_per_token, weights_bytes, process_bytes
+    Figures: …
 
     A gate fails, and the exit status is 1, only if it is met on the whole 95 % interval: of the
     ratio where it is one figure in two columns, otherwise of left minus right, bootstrapped over
@@ -97,7 +111,7 @@ def _compare_runs(saved: _Saved, conditions: Sequence[str], *, force: bool, as_j
     letters = [column.letter for column in result.columns]
     gates = [parse(condition, letters) for condition in conditions]
     verdicts = [judge(gate, result.columns) for gate in gates]
-    _print(report.document(result, verdicts) if as_json else report.render(result, verdicts))
+    _print(report.json_document(result, verdicts) if as_json else report.blocks(result, verdicts))
     statuses = {verdict.status for verdict in verdicts}
     if "failed" in statuses:
         return _GATE_FAILED
@@ -105,28 +119,26 @@ def _compare_runs(saved: _Saved, conditions: Sequence[str], *, force: bool, as_j
 
 
 def _compare_scores(saved: _Saved, *, force: bool, as_json: bool) -> int:
-    from quantchat.document.several import Result, document
-    from quantchat.features.score import several_tables as report
+    from quantchat.document.model_results import Result, json_document
+    from quantchat.features.score import tables as report
     from quantchat.snapshot.run_diff import unless_forced
     from quantchat.snapshot.score import obstacles
 
     scores = [Result(file, one, one.score) for file, one in saved if one.score]
     against = unless_forced(obstacles([one.found for one in scores]), force=force)
-    _print(document(scores, against, "score") if as_json else report.render(scores, against))
+    _print(json_document(scores, against, "score") if as_json else report.several(scores, against))
     return 0
 
 
 def _compare_evaluations(saved: _Saved, *, force: bool, as_json: bool) -> int:
-    from quantchat.document.several import Result, document
+    from quantchat.document.model_results import Result, json_document
     from quantchat.features.tasks import tables as report
     from quantchat.snapshot.evaluation import obstacles
     from quantchat.snapshot.run_diff import unless_forced
 
     runs = [Result(file, one, one.evaluation) for file, one in saved if one.evaluation]
     against = unless_forced(obstacles([one.found for one in runs]), force=force)
-    _print(
-        document(runs, against, "evaluation") if as_json else report.render_several(runs, against)
-    )
+    _print(json_document(runs, against, "evaluation") if as_json else report.several(runs, against))
     return 0
 
 
@@ -136,7 +148,7 @@ def _pool_votes(saved: _Saved, *, as_json: bool) -> int:
     from quantchat.snapshot.votes import pooled
 
     result = pooled(saved)
-    _print(report.document(result) if as_json else report.render_pooled(result))
+    _print(report.json_document(result) if as_json else report.pooled_blocks(result))
     return 0
 
 
@@ -147,12 +159,12 @@ def _refuse_gates(kind: str, conditions: Sequence[str]) -> None:
         raise UserError(f"{kind} have no gates: --fail-if is for runs", where=conditions[0])
 
 
-def _print(result: dict[str, Any] | Group) -> None:
-    """Print a JSON document, or tables."""
-    from quantchat.console.console import console
+def _print(result: dict[str, Any] | list[Block]) -> None:
+    """Print a JSON document, or parts of a document."""
+    from quantchat.console.console import show
 
     if isinstance(result, dict):
         # Pure ASCII: raw text of a profile in it does nothing to a terminal.
         sys.stdout.write(json.dumps(result, ensure_ascii=True, allow_nan=False) + "\n")
     else:
-        console().print(result)
+        show(result)

@@ -6,14 +6,22 @@ import asyncio
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from quantchat import paths
 from quantchat.errors import UserError
-from quantchat.host.environments import RECIPES, Environments, read_requirements
+from quantchat.host.environments import RECIPES, Environment, Environments, read_requirements
 from quantchat.text import one_line
+
+if TYPE_CHECKING:
+    from quantchat.document.document import Table
+
+_LIBRARIES = ("torch", "transformers", "auto-gptq", "gptqmodel", "bitsandbytes")
+"""Libraries whose version is shown."""
 
 
 @click.group(invoke_without_command=True)
@@ -91,10 +99,9 @@ def list_(found: Environments, as_json: bool = False) -> None:
         ]
         click.echo(json.dumps({"folder": str(found.folder), "entries": told}))
     elif entries:
-        from quantchat.console.console import console
-        from quantchat.report.environments import environments_table
+        from quantchat.console.console import show
 
-        console().print(environments_table(entries))
+        show([environments_table(entries)])
     else:
         click.echo(f"no environments in {one_line(str(found.folder))}")
 
@@ -114,3 +121,23 @@ def remove(found: Environments, names: tuple[str, ...]) -> None:
         except OSError as error:
             raise UserError(f"cannot be removed: {error.strerror}", where=name) from error
         click.echo(f"removed {one_line(name)}")
+
+
+def environments_table(entries: Sequence[Environment]) -> Table:
+    """Return each environment with its libraries, and what all take together."""
+    from quantchat.document.document import Cell, Column, Table, cells
+    from quantchat.document.figures import size
+
+    columns = (
+        Column("environment", footer="together"),
+        Column("size", right=True, footer=size(sum(entry.bytes for entry in entries))),
+        Column("Python"),
+        Column("libraries"),
+    )
+    rows = []
+    for entry in entries:
+        known = {name.lower().replace("_", "-"): at for name, at in entry.packages.items()}
+        versions = ", ".join(f"{name} {known[name]}" for name in _LIBRARIES if name in known)
+        libraries = Cell(versions) if entry.python else Cell("never finished", role="bad")
+        rows.append(cells((entry.name, size(entry.bytes), entry.python, libraries)))
+    return Table("", columns, tuple(rows))

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import click
 
 from quantchat import paths
-from quantchat.console.console import console
+from quantchat.console import console
+from quantchat.document.document import Block, Paragraph, Span, Words, paragraph
+from quantchat.document.figures import plural, when
 from quantchat.errors import UserError
-from quantchat.report import listing, tables
+from quantchat.report import snapshot
 from quantchat.snapshot import recovered, store
 from quantchat.snapshot.lookup import LATEST, found
+from quantchat.snapshot.store import Listed
 from quantchat.text import one_line
 
 _json_option = click.option(
@@ -38,19 +43,19 @@ def snapshots(ctx: click.Context, folder: Path | None, as_json: bool) -> None:
     if ctx.invoked_subcommand is None:
         ctx.invoke(list_, as_json=as_json)
     elif as_json:
-        raise click.UsageError("--json is of the list: `quantchat snapshots list --json`")
+        raise click.UsageError("--json goes with the list: `quantchat snapshots list --json`")
 
 
 @snapshots.command("list")
 @_json_option
 @click.pass_obj
 def list_(folder: Path, as_json: bool) -> None:
-    """List the snapshots, the newest first, with what each is the result of."""
+    """List the snapshots, the newest first, with their kind and variants."""
     listed = store.recent(folder)
     if as_json:
-        click.echo(json.dumps(listing.document(folder, listed)))
+        click.echo(json.dumps(_json_document(folder, listed)))
     elif listed:
-        console().print(listing.render(listed), crop=False)
+        console.show(listed_blocks(listed))
         if any(recovered.is_recovered(line.path) for line in listed):
             click.echo("recovered: `quantchat snapshots keep NAME`, or `… discard NAME`")
     else:
@@ -61,23 +66,23 @@ def list_(folder: Path, as_json: bool) -> None:
 @click.argument("name")
 @click.pass_obj
 def show(folder: Path, name: str) -> None:
-    """Print the snapshot NAME, of the list or a file, as tables. Its beginning will do."""
-    console().print(tables.render(store.load(found(folder, name))))
+    """Print the snapshot NAME as tables: a name of the list, its beginning, or a file."""
+    console.show(snapshot.blocks(store.load(found(folder, name))))
 
 
 @snapshots.command()
 @click.argument("name")
 @click.pass_obj
 def keep(folder: Path, name: str) -> None:
-    """Make the recovered conversation NAME a snapshot like any other."""
-    click.echo(one_line(f"kept as {recovered.keep(found(folder, name))}"))
+    """Save the recovered conversation NAME as a snapshot."""
+    click.echo(one_line(f"saved as {recovered.keep(found(folder, name))}"))
 
 
 @snapshots.command()
 @click.argument("name")
 @click.pass_obj
 def discard(folder: Path, name: str) -> None:
-    """Remove the recovered conversation NAME. Its beginning will do; no saved one is removed."""
+    """Remove the recovered conversation NAME, or the one that begins so; no saved snapshot."""
     path = found(folder, name)
     recovered.discard(path)
     click.echo(one_line(f"discarded {path}"))
@@ -86,7 +91,7 @@ def discard(folder: Path, name: str) -> None:
 @snapshots.command()
 @click.pass_obj
 def latest(folder: Path) -> None:
-    """Print the path of the newest snapshot. Its NAME is "latest" wherever one is asked for."""
+    """Print the path of the newest snapshot. Every command also takes "latest" as its NAME."""
     click.echo(one_line(str(found(folder, LATEST))))
 
 
@@ -95,7 +100,7 @@ def latest(folder: Path) -> None:
 @click.option("--yes", is_flag=True, help="Remove without asking.")
 @click.pass_obj
 def remove(folder: Path, names: tuple[str, ...], yes: bool) -> None:
-    """Remove the snapshots NAME, saved or recovered. Their beginnings will do."""
+    """Remove the snapshots NAME, saved or recovered, or those that begin so."""
     # Each name is looked up before anything is removed: a typo removes nothing.
     paths_of = list(dict.fromkeys(found(folder, name) for name in names))
     for path in paths_of:
@@ -116,3 +121,55 @@ def remove(folder: Path, names: tuple[str, ...], yes: bool) -> None:
             raise UserError(
                 f"cannot be removed: {error.strerror or error}", where=one_line(str(path))
             ) from None
+
+
+# ------------------------------------------------------------ the list
+
+_SAVED = len("2026-11-03 14:25 +0100")
+_KIND = len("measurement")
+
+
+def listed_blocks(listed: Iterable[Listed]) -> list[Block]:
+    """Return the name of each snapshot, and below it what it holds or what is wrong with it.
+
+    Users type or copy the names: each stands on a line of its own, which is never broken.
+    """
+    parts: list[Block] = []
+    for line in listed:
+        name = Span(one_line(line.path.name), "heading")
+        parts += [Paragraph((name,), wrap=False), _problem(line) if line.problem else _about(line)]
+    return parts
+
+
+def _about(line: Listed) -> Paragraph:
+    shown = " | ".join(one_line(label) for label in line.variants)
+    text = f"{line.name}: {shown}" + (f", {plural(line.turns, 'turn')}" if line.turns else "")
+    start = f"{one_line(when(line.created)):{_SAVED}} {line.kind:{_KIND}} "
+    again: list[Words] = [("recovered ", "warning")] if recovered.is_recovered(line.path) else []
+    return paragraph(start, *again, text, indent=2)
+
+
+def _problem(line: Listed) -> Paragraph:
+    cure = f" ({line.cure})" if line.cure else ""
+    return paragraph((f"{line.problem}{cure}", "bad"), indent=2)
+
+
+def _json_document(folder: Path, listed: Iterable[Listed]) -> dict[str, Any]:
+    """Return the list as JSON values; text is raw, as it was recorded."""
+    return {
+        "folder": str(folder),
+        "snapshots": [
+            {
+                "file": line.path.name,
+                "kind": line.kind,
+                "created": line.created,
+                "name": line.name,
+                "shown": line.variants,
+                "turns": line.turns,
+                "recovered": recovered.is_recovered(line.path),
+                "problem": line.problem,
+                "cure": line.cure,
+            }
+            for line in listed
+        ],
+    }

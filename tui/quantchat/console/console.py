@@ -9,6 +9,8 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from quantchat.console.streams import NeutralStream
+from quantchat.document import terminal
+from quantchat.document.document import Block
 from quantchat.text import neutralise
 
 PIPE_WIDTH = 120
@@ -35,3 +37,9 @@ def console(*, stderr: bool = False) -> Console:
     if not out.is_terminal:
         out.width = PIPE_WIDTH
     return out
+
+
+def show(blocks: Iterable[Block]) -> None:
+    """Print parts of a document to stdout."""
+    # What a reader copies may be wider than the terminal: nothing of it is cut off.
+    console().print(terminal.rendered(blocks), crop=False)

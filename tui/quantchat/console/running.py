@@ -13,8 +13,7 @@ import click
 from quantchat.console.options import save_option
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
+    from quantchat.document.document import Block
     from quantchat.profile.model import Profile
     from quantchat.session.comparison import Comparison
     from quantchat.session.model_jobs import OnModel
@@ -53,7 +52,7 @@ def comparison_of(profile: Profile, max_new_tokens: int | None = None) -> Compar
 
 def judged(
     work: Callable[[OnModel], Coroutine[Any, Any, tuple[Snapshot, _Found]]],
-    render: Callable[[_Found], RenderableType],
+    blocks: Callable[[_Found], list[Block]],
     folder: Path | None,
     *,
     as_json: bool,
@@ -62,8 +61,9 @@ def judged(
 
     The snapshot goes into `folder`, by default the user's, and tables or JSON to stdout.
     """
-    from quantchat.console.console import console
+    from quantchat.console.console import show
     from quantchat.console.progress import progress_display
+    from quantchat.document.document import BLANK
     from quantchat.document.snapshot_tables import header
     from quantchat.host import signals
     from quantchat.snapshot import store
@@ -71,13 +71,13 @@ def judged(
     store.make_ready(folder)
     with signals.held(notice):
         with progress_display() as display:
-            snapshot, found = asyncio.run(work(display.on_model))
+            result: tuple[Snapshot, _Found] = asyncio.run(work(display.on_model))
 
-        def show(saved: Snapshot) -> None:
-            console().print(header(saved), "", render(found), sep="\n")
+        def show_result(saved: Snapshot) -> None:
+            show([*header(saved), BLANK, *blocks(result[1])])
 
-        publish(snapshot, folder, None if as_json else show)
-    return FAILED if any(model.failure for model in found.models) else 0
+        publish(result[0], folder, None if as_json else show_result)
+    return FAILED if any(model.failure for model in result[1].models) else 0
 
 
 def notice(text: str) -> None:

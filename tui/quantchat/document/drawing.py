@@ -12,13 +12,13 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from quantchat import paths
+from quantchat.document.document import Document, Plot
 from quantchat.errors import UserError
 from quantchat.text import one_line
 
@@ -81,19 +81,6 @@ _SIZE_IN = (6.0, 3.1)
 _PNG_DPI = 160
 
 
-@dataclass(frozen=True)
-class Plot:
-    """One plot: what it shows, how it is to be read, and how it is drawn."""
-
-    name: str
-    """Stem of a file."""
-    title: str
-    note: str
-    draw: Callable[[Figure], None]
-    height: float = 1.0
-    """Of the usual one."""
-
-
 def look(place: int, order: str = "in-turn") -> dict[str, Any]:
     """Colour, line and marker of the variant at `place`, as arguments for Matplotlib.
 
@@ -106,6 +93,16 @@ def look(place: int, order: str = "in-turn") -> dict[str, Any]:
         "marker": _MARKERS[place % len(_MARKERS)],
         "markerfacecolor": PAPER if order == "together" else colour,
     }
+
+
+def pictures(document: Document) -> dict[str, bytes]:
+    """Return every plot of `document` as a PNG, by the name of its file."""
+    return {picture_name(plot): png(plot) for plot in document.plots()}
+
+
+def picture_name(plot: Plot) -> str:
+    """Return the name of the file of `plot`."""
+    return f"{plot.name}.png"
 
 
 def png(plot: Plot) -> bytes:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import math
 from datetime import datetime
 
+from quantchat.statistics.quality import Quantity
 from quantchat.wire.variant import SERVERS, STARTED_SERVER
 
 UNKNOWN = "–"
 
-ORDERS = {"together": "contended", "in-turn": "in turn"}
-"""How a figure came about, to stand beside it."""
+ORDERS = {"together": "contended", "in-turn": "one at a time"}
+"""How the variants ran, to stand beside a figure."""
+
+_MOST_DECIMALS = 5
+
+_LARGE = 1e5
+"""A figure of at least this size is written with an exponent."""
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -22,6 +28,25 @@ def number(value: float | None) -> str:
     if abs(value) >= 99.95:
         return f"{value:.0f}"
     return f"{value:.1f}" if abs(value) >= 0.995 else f"{value:.2f}"
+
+
+def with_error(
+    quantity: Quantity, *, times: float = 1.0, signed: bool = False, least: int = 0
+) -> str:
+    """Return a figure and its error to two digits of the error, with `least` decimals or more.
+
+    No space stands between ± and the error, so that a narrow table breaks before the sign.
+    """
+    value, sign = quantity.value * times, "+" if signed else ""
+    error = None if quantity.wider is None else quantity.wider * times
+    if abs(value) >= _LARGE:
+        form = f"{sign}.3g"
+    else:
+        magnitude = error or abs(value)
+        needed = 1 - math.floor(math.log10(magnitude)) if magnitude else 0
+        form = f"{sign}.{max(least, min(_MOST_DECIMALS, needed))}f"
+    text = f"{value:{form}}"
+    return text if error is None else f"{text} ±{error:{form.lstrip('+')}}"
 
 
 def plural(count: int, noun: str) -> str:

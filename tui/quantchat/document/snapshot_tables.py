@@ -1,41 +1,40 @@
-"""A snapshot's machine, variants and memory as tables (Rich)."""
+"""The machine, the variants and the memory that a snapshot records, as parts of a document."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from rich.table import Table
-from rich.text import Text
-
+from quantchat.document.document import Block, Table, paragraph, row, variant_table
 from quantchat.document.figures import UNKNOWN, load_parts, seconds, size, when
-from quantchat.document.variant_table import row, variant_table
 from quantchat.snapshot.schema import Snapshot, TurnRecord, VariantRecord
 from quantchat.system.gpus import GpuSample
 from quantchat.system.process_memory import SOURCES
-from quantchat.text import one_line
 
 
-def header(snapshot: Snapshot) -> Text:
-    """Name, time and machine."""
+def header(snapshot: Snapshot) -> list[Block]:
+    """Return name, time and machine, a paragraph each."""
+    return [
+        paragraph((snapshot.name, "heading")),
+        *(paragraph(line) for line in machine(snapshot)),
+    ]
+
+
+def machine(snapshot: Snapshot) -> list[str]:
+    """Return when `snapshot` was saved and on what machine, a line each."""
     environment, device = snapshot.environment, snapshot.environment.device
     host = device.host
-    lines = [
+    return [
         f"saved {when(snapshot.created)} by quantchat {snapshot.quantchat}",
         f"{environment.python} on {environment.os}",
         f"{host.cpu}, {host.cores} cores, "
         f"RAM {size(host.ram_used)} of {size(host.ram_total)} in use",
         *(_gpu(gpu, device.driver) for gpu in device.gpus),
+        *([f"no GPU: {device.no_gpu}"] if device.no_gpu else []),
     ]
-    if device.no_gpu:
-        lines.append(f"no GPU: {device.no_gpu}")
-    text = Text(one_line(snapshot.name), style="bold")
-    for line in lines:
-        text.append(f"\n{one_line(line)}", style="not bold")
-    return text
 
 
 def variants_table(snapshot: Snapshot) -> Table:
-    """What really ran, not what was asked for."""
+    """Return what really ran, not what was asked for."""
     variants = [v for v in snapshot.variants if v.resolved or v.failure]
     rows = [
         row("engine", variants, _ran("engine")),
@@ -61,14 +60,14 @@ def variants_table(snapshot: Snapshot) -> Table:
 
 
 def memory_table(snapshot: Snapshot) -> Table:
-    """The memory ledger of each variant that was loaded."""
+    """Return the memory ledger of each variant that was loaded."""
     variants = [v for v in snapshot.variants if v.ledger]
     rows = [
         row("weights", variants, _bytes("weights")),
-        row("  by dtype", variants, _parts("weights_by_dtype")),
-        row("  the quantization's own", variants, _parts("overhead")),
-        row("  by device", variants, _parts("weights_by_device")),
-        row("  predicted", variants, _predicted),
+        row("by dtype", variants, _parts("weights_by_dtype"), part=True),
+        row("of quantization", variants, _parts("overhead"), part=True),
+        row("by device", variants, _parts("weights_by_device"), part=True),
+        row("predicted", variants, _predicted, part=True),
         row("KV cache", variants, _bytes("kv_cache")),
         row("other live tensors", variants, _bytes("other_live")),
         row("allocator slack", variants, _bytes("slack")),
@@ -76,7 +75,7 @@ def memory_table(snapshot: Snapshot) -> Table:
         row("non-torch", variants, _bytes("non_torch")),
         row("process total", variants, _bytes("process")),
         row("peak", variants, lambda v: _peak(v, snapshot.turns)),
-        row("worker holds", variants, _held),
+        row("worker uses", variants, _worker),
         row("measured", variants, _source),
     ]
     return variant_table("Memory", [variant.label for variant in variants], rows)
@@ -89,18 +88,18 @@ def _context(variant: VariantRecord) -> str | None:
 
 # ------------------------------------------------------------ cells
 
-_Tell = Callable[[VariantRecord], str]
+_Read = Callable[[VariantRecord], str]
 
 
-def _ran(field: str) -> _Tell:
+def _ran(field: str) -> _Read:
     return lambda variant: getattr(variant.resolved, field) if variant.resolved else ""
 
 
-def _bytes(field: str) -> _Tell:
+def _bytes(field: str) -> _Read:
     return lambda variant: size(getattr(variant.ledger, field)) if variant.ledger else ""
 
 
-def _parts(field: str) -> _Tell:
+def _parts(field: str) -> _Read:
     return lambda variant: _sizes(getattr(variant.ledger, field)) if variant.ledger else ""
 
 
@@ -110,16 +109,16 @@ def _adapter(variant: VariantRecord) -> str | None:
 
 
 def _caution(variant: VariantRecord) -> str:
-    """What could have run any code, or makes figures mislead: never to be overlooked."""
+    """Return what could have run any code, or makes figures misleading."""
     ran = variant.resolved
     allowed = [
         ("THE MODEL'S OWN CODE RAN (trust_remote_code)", ran is not None and ran.trusted_code),
         ("PICKLED WEIGHTS WERE ALLOWED (allow_pickle)", ran is not None and ran.pickle_allowed),
     ]
-    told = [words for words, true in allowed if true]
+    cautions = [text for text, applies in allowed if applies]
     if ran is not None and ran.slow_kernel:
-        told.append(f"SLOW KERNEL: {ran.slow_kernel}")
-    return ", ".join(told)
+        cautions.append(f"SLOW KERNEL: {ran.slow_kernel}")
+    return ", ".join(cautions)
 
 
 def _device(variant: VariantRecord) -> str:
@@ -134,8 +133,8 @@ def _prompts(variant: VariantRecord) -> str:
         return ""
     if not variant.resolved.chat_template:
         return "plain completion, no template"
-    lent = variant.resolved.tokenizer
-    return f"chat template of {lent}" if lent else "chat template"
+    other = variant.resolved.tokenizer
+    return f"chat template of {other}" if other else "chat template"
 
 
 def _libraries(variant: VariantRecord) -> str:
@@ -160,7 +159,7 @@ def _sizes(parts: dict[str, int]) -> str:
 
 
 def _peak(variant: VariantRecord, turns: Iterable[TurnRecord]) -> str:
-    """The most it held, and while it did what."""
+    """Return the most memory the variant used, and what it did then."""
     ledger = variant.ledger
     if ledger is None or ledger.peak < 0:
         return ""
@@ -180,7 +179,7 @@ def _peak(variant: VariantRecord, turns: Iterable[TurnRecord]) -> str:
 
 
 def _predicted(variant: VariantRecord) -> str:
-    """What the model's headers let expect, and how far that is off."""
+    """Return the weights predicted from the model's headers, and how far off they are."""
     predicted, ledger = variant.predicted, variant.ledger
     if predicted is None or ledger is None or ledger.weights <= 0:
         return ""
@@ -188,8 +187,8 @@ def _predicted(variant: VariantRecord) -> str:
     return f"{size(predicted.weights)} ({off:+.1%})"
 
 
-def _held(variant: VariantRecord) -> str:
-    """The worker's figure where it is another than the process' total."""
+def _worker(variant: VariantRecord) -> str:
+    """Return the worker's figure if it differs from the process total."""
     memory, ledger = variant.memory, variant.ledger
     if memory is None or ledger is None or memory.bytes in (None, ledger.process):
         return ""
@@ -218,5 +217,5 @@ def _gpu(gpu: GpuSample, driver: str | None) -> str:
     if gpu.sm_clock_mhz is not None:
         parts.append(f"SM clock {gpu.sm_clock_mhz} MHz")
     if gpu.throttle:
-        parts.append(f"held down by {', '.join(gpu.throttle)}")
+        parts.append(f"throttled by {', '.join(gpu.throttle)}")
     return ", ".join(parts)

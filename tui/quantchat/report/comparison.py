@@ -1,4 +1,4 @@
-"""Several runs side by side: as tables (Rich), and as one JSON document."""
+"""Several runs side by side, as parts of a document and as JSON."""
 
 from __future__ import annotations
 
@@ -6,119 +6,131 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
+from quantchat.document.document import (
+    Block,
+    Cell,
+    Column,
+    Paragraph,
+    Role,
+    Table,
+    cells,
+    paragraph,
+    table,
+    warnings,
+)
 from quantchat.document.figures import UNKNOWN, number, plural, size
-from quantchat.document.several import heading, not_comparable
-from quantchat.document.style import plain_table
-from quantchat.features.measure.tables import CONTENDED, failures, flags, how, ratio_cells
+from quantchat.document.model_results import heading, not_comparable
+from quantchat.features.measure.tables import CONTENDED, failures, how, ratio_texts
+from quantchat.snapshot import compared_sides, figures
 from quantchat.snapshot.compare import PairCompared, RunsCompared
-from quantchat.snapshot.compared_sides import Column, Run
-from quantchat.snapshot.figures import FIGURES, AnswerFigure, ProcessFigure
+from quantchat.snapshot.compared_sides import Run
+from quantchat.snapshot.figures import AnswerFigure, ProcessFigure
 from quantchat.snapshot.gates import Status, Verdict
-from quantchat.text import one_line
 from quantchat.wire.variant import loops_differ
 
-MOST_DOUBTS = 5
-"""Doubts of one run that are told one by one."""
+MOST_WARNINGS = 5
+"""How many warnings on a run are shown one by one."""
 
-_STYLES: dict[Status, str] = {
-    "failed": "red",
-    "not shown": "yellow",
-    "passed": "green",
-    "undecided": "yellow",
+_ROLES: dict[Status, Role] = {
+    "failed": "bad",
+    "not shown": "warning",
+    "passed": "good",
+    "undecided": "warning",
 }
 
 
-def render(result: RunsCompared, verdicts: Sequence[Verdict]) -> Group:
-    """The means, the ratios, what differed, what casts doubt, and the gates."""
-    parts: list[RenderableType] = [
-        *(_run(number, run) for number, run in enumerate(result.runs, 1)),
-        _means_table(result),
-        *_ratios_tables(result.pairs),
-    ]
+def blocks(result: RunsCompared, verdicts: Sequence[Verdict]) -> list[Block]:
+    """Return the means, the ratios, what differed, the warnings, and the gates."""
+    parts: list[Block] = []
+    for position, run in enumerate(result.runs, 1):
+        parts += _run(position, run)
+    parts += [_means_table(result), *_ratios_tables(result.pairs)]
     if result.differences:
-        parts.append(_differences_table(result))
+        letters = [column.letter for column in result.columns]
+        parts.append(differences_table(result, letters))
     else:
-        parts.append(Text("Nothing that is recorded differed in how they ran."))
+        parts.append(paragraph("Nothing that is recorded differed in how they ran."))
     parts += not_comparable(result.obstacles)
-    parts += [_verdict(verdict) for verdict in verdicts]
-    return Group(*parts)
+    return [*parts, *map(_verdict, verdicts)]
 
 
-def _run(position: int, run: Run) -> Text:
+def _run(position: int, run: Run) -> list[Block]:
     snapshot = run.snapshot
-    text = heading(position, run.file, snapshot).append(f"\n  measured {how(snapshot)}")
-    doubts = [CONTENDED] if run.measurement.order == "together" else []
-    doubts += flags(snapshot)
-    for line in doubts[:MOST_DOUBTS]:
-        text.append(f"\n  ! {line}", style="yellow")
-    if (more := len(doubts) - MOST_DOUBTS) > 0:
-        text.append(f"\n  ! and {plural(more, 'doubt')} more", style="yellow")
-    if failed := failures(snapshot):
-        text.append(f"\n  ! {failed}", style="red")
-    return text
+    against = [CONTENDED] if run.measurement.order == "together" else []
+    against += run.measurement.flags
+    shown = against[:MOST_WARNINGS]
+    if (more := len(against) - MOST_WARNINGS) > 0:
+        shown.append(f"and {plural(more, 'warning')} more")
+    failed = failures(snapshot)
+    return [
+        *heading(position, run.file, snapshot),
+        paragraph(f"measured {how(snapshot)}", indent=2),
+        *warnings(shown, indent=2),
+        *warnings([failed] if failed else [], "bad", indent=2),
+    ]
 
 
 def _means_table(result: RunsCompared) -> Table:
-    """Headed by the names that gates use, which say the units as well."""
-    table = plain_table("Means; --fail-if names them so: a.ttft_ms, b.decode_tps, …")
-    table.add_column("")
-    table.add_column("run", justify="right")
-    table.add_column("variant", overflow="fold")
-    # One that no run has, as energy on a processor, would only take room.
-    known = [f for f in FIGURES if any(column.mean(f) is not None for column in result.columns)]
+    """Return the means, headed by the names that gates use, which end in the unit."""
+    # A figure that no run has, such as energy on a CPU, would only take room.
+    known = [
+        figure
+        for figure in figures.FIGURES
+        if any(column.mean(figure) is not None for column in result.columns)
+    ]
+    headings = [Column(), Column("run", right=True), Column("variant")]
     for figure in known:
-        # Broken before its unit, to leave room on narrow terminals.
-        table.add_column("\n_".join(figure.name.rsplit("_", 1)), justify="right")
-    for column in result.columns:
-        table.add_row(
-            Text(column.letter, style="bold"),
-            str(column.number),
-            Text(one_line(column.label)),
-            *(_amount(figure, column.mean(figure)) for figure in known),
+        name, sign, unit = figure.name.rpartition("_")
+        headings.append(Column(name, right=True, heading_end=f"{sign}{unit}"))
+    rows = [
+        (
+            Cell(column.letter, role="heading"),
+            Cell(str(column.number)),
+            Cell(column.label),
+            *(Cell(_mean(figure, column.mean(figure))) for figure in known),
         )
-    return table
+        for column in result.columns
+    ]
+    return table("Means; --fail-if calls them a.ttft_ms, b.decode_tps, …", headings, rows)
 
 
-def _amount(figure: AnswerFigure | ProcessFigure, calibration_size: float | None) -> str:
-    if calibration_size is None:
+def _mean(figure: AnswerFigure | ProcessFigure, mean: float | None) -> str:
+    if mean is None:
         return UNKNOWN
-    return size(int(calibration_size)) if figure.unit == "B" else number(calibration_size)
+    return size(int(mean)) if figure.unit == "B" else number(mean)
 
 
 def _ratios_tables(pairs: Sequence[PairCompared]) -> Iterator[Table]:
-    """One for right against left in each run, one for the same variants between runs."""
+    """Yield a table of right against left in each run, and one of a variant between runs."""
+    columns = (
+        Column(role="heading"),
+        Column("figure"),
+        Column("ratio", right=True),
+        Column("95 % interval"),
+    )
     for kind, one_kind in groupby(pairs, key=lambda pair: pair.kind):
-        table = plain_table(f"Ratios {kind}, paired by prompt and round")
-        table.add_column("", style="bold")
-        table.add_column("figure")
-        table.add_column("ratio", justify="right")
-        table.add_column("95 % interval")
+        rows: list[tuple[Cell, ...]] = []
+        groups = set()
         for pair in one_kind:
-            table.add_section()
+            groups.add(len(rows))
             name = f"{pair.b.letter} ÷ {pair.a.letter}"
             if not pair.figures:
-                table.add_row(name, "nothing was measured on both", UNKNOWN, UNKNOWN)
+                rows.append(cells((name, "no figure was measured on both", UNKNOWN, UNKNOWN)))
             for one in pair.figures:
-                table.add_row(name, one.figure, *ratio_cells(one.ratio))
+                rows.append(cells((name, one.figure, *ratio_texts(one.ratio))))
                 name = ""
             if pair.figures and loops_differ(pair.a.resolved, pair.b.resolved):
-                table.add_row("", Text("different decode loops", style="yellow"), "", "")
-        yield table
+                note = Cell("different decode loops", role="warning")
+                rows.append(cells(("", note, "", "")))
+        title = f"Ratios {kind}, paired by prompt and round"
+        yield Table(title, columns, tuple(rows), frozenset(groups))
 
 
-def _differences_table(result: RunsCompared) -> Table:
-    table = plain_table("What differed in how they ran")
-    table.add_column("", style="dim")
-    for column in result.columns:
-        table.add_column(Text(column.letter), overflow="fold")
-    for one in result.differences:
-        cells = (Text(one_line(text) or UNKNOWN) for text in one.values)
-        table.add_row(Text(one_line(one.what)), *cells)
-    return table
+def differences_table(result: RunsCompared, sides: Sequence[str]) -> Table:
+    """Return what differed in how the columns ran, with `sides` as their headings."""
+    columns = [Column(role="quiet"), *(Column(side) for side in sides)]
+    rows = [(one.what, *(text or UNKNOWN for text in one.values)) for one in result.differences]
+    return table("What differed in how they ran", columns, rows)
 
 
 # ------------------------------------------------------------ gates
@@ -126,11 +138,9 @@ def _differences_table(result: RunsCompared) -> Table:
 _WHY_NONE = "measured once, or with resident memory, or divided by what may be zero"
 
 
-def _verdict(verdict: Verdict) -> Text:
-    return Text.assemble(
-        (verdict.status, _STYLES[verdict.status]),
-        f"  {one_line(str(verdict.gate))}: {_found(verdict)}",
-    )
+def _verdict(verdict: Verdict) -> Paragraph:
+    status = (verdict.status, _ROLES[verdict.status])
+    return paragraph(status, f"  {verdict.gate}: {_found(verdict)}")
 
 
 def _found(verdict: Verdict) -> str:
@@ -139,13 +149,13 @@ def _found(verdict: Verdict) -> str:
     if verdict.low is None or verdict.high is None:
         resident = "resident memory differs from process to process"
         reason = _WHY_NONE if verdict.sampled else resident
-        return f"{found}, with no interval to hold against {threshold}: {reason}"
+        return f"{found}, with no interval to compare with {threshold}: {reason}"
     if not verdict.sampled:
-        return f"{found}, held against {threshold} as it stands: memory is no sample"
+        return f"{found}, compared with {threshold} as it is: memory is no sample"
     interval = f"95 % CI {verdict.low:.4g} to {verdict.high:.4g}"
     ends = {
-        "failed": f"all of it on the failing side of {threshold}",
-        "not shown": f"met, but the interval holds {threshold}",
+        "failed": f"the whole interval fails at {threshold}",
+        "not shown": f"met, but {threshold} lies in the interval",
     }
     end = ends.get(verdict.status, f"not met at {threshold}")
     return f"{found} ({interval}): {end}"
@@ -154,8 +164,8 @@ def _found(verdict: Verdict) -> str:
 # ------------------------------------------------------------ JSON
 
 
-def document(result: RunsCompared, verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """All that `render` shows, as plain JSON values; text is raw, as it was recorded."""
+def json_document(result: RunsCompared, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """Return all that `blocks` shows as JSON values; text is raw, as it was recorded."""
     letters = [column.letter for column in result.columns]
     return {
         "comparable": not result.obstacles,
@@ -198,8 +208,8 @@ def document(result: RunsCompared, verdicts: Sequence[Verdict]) -> dict[str, Any
     }
 
 
-def _column(column: Column) -> dict[str, Any]:
-    means = {figure.name: column.mean(figure) for figure in FIGURES}
+def _column(column: compared_sides.Column) -> dict[str, Any]:
+    means = {figure.name: column.mean(figure) for figure in figures.FIGURES}
     return {"column": column.letter, "run": column.number, "variant": column.label, **means}
 
 

@@ -1,78 +1,46 @@
-"""Snapshots as tidy tables (RFC 4180, UTF-8): a row an answer, a token, a figure of a measurement.
+"""Snapshots as tidy CSV tables: a row an answer, a token, a figure of a measurement or score.
 
-An empty cell is "not known". Text is neutral, and where a spreadsheet would take it for a formula
-it begins with an apostrophe (OWASP, "CSV Injection"); the raw text is in the snapshot.
+An empty cell is "not known". The raw text is in the snapshot.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
-from typing import Any
 
-from quantchat.snapshot import evaluation
+from quantchat.document.csv_file import csv_file
+from quantchat.document.document import DataTable
+from quantchat.document.series import has_two_sides
+from quantchat.features.score import tables as score
+from quantchat.features.tasks import tables as tasks
+from quantchat.snapshot import figures
+from quantchat.snapshot.figures import AnswerFigure
+from quantchat.snapshot.ratios import compare_sides
 from quantchat.snapshot.schema import AnswerRecord, Snapshot, TurnRecord
 from quantchat.statistics.latency import itl_ms
-from quantchat.statistics.quality import Divergence, Quantity
-from quantchat.text import neutralise
 from quantchat.wire.variant import Ledger
 
-# The wide ones are those of Japanese and Chinese keyboards, which some spreadsheets take as well.
-_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+_Named = Sequence[tuple[str, Snapshot]]
+_Value = str | float | None
+_Key = tuple[_Value, ...]
 
 _KEYS = ("snapshot", "turn", "task", "round", "variant", "order")
-_ANSWERS = (
-    *_KEYS,
-    "state", "reason", "prompt_tokens", "cached_tokens", "output_tokens",
-    "ttft_ms", "tpot_ms", "itl_p50_ms", "itl_p95_ms", "itl_p99_ms",
-    "prefill_tok_s", "decode_tok_s", "end_to_end_tok_s",
-    "weights_bytes", "kv_cache_bytes", "process_bytes", "peak_bytes",
-    "threads", "max_new_tokens", "temperature", "divergence_point",
-    "prompt", "answer", "failure", "thoughts", "thought_tokens",
-)  # fmt: skip
-_TOKENS = (*_KEYS, "index", "id", "since_prompt_ms", "itl_ms", "piece")
-
-_SCORES = (
-    "snapshot", "model", "role", "figure", "percent", "value", "error", "clustered_error",
-)  # fmt: skip
-
-_TASKS = (
-    "snapshot", "model", "role", "task", "version", "few_shot", "documents", "metric", "filter",
-    "value", "error", "lost", "gained", "p",
-)  # fmt: skip
-
-_Named = Sequence[tuple[str, Snapshot]]
 
 
 def tables(snapshots: _Named) -> dict[str, bytes]:
-    """The tables of `snapshots`, each with the name of its file, by the name of the table's."""
-    scores, tasks = list(_scores(snapshots)), list(_tasks(snapshots))
-    return {
-        "answers.csv": _written(_ANSWERS, _answers(snapshots)),
-        "tokens.csv": _written(_TOKENS, _tokens(snapshots)),
-        **({"scores.csv": _written(_SCORES, scores)} if scores else {}),
-        **({"tasks.csv": _written(_TASKS, tasks)} if tasks else {}),
+    """Return the tables of `snapshots`, each with the name of its file, by the table's name."""
+    found = {
+        "answers.csv": _answers(snapshots),
+        "tokens.csv": _tokens(snapshots),
+        "figures.csv": _figures(snapshots),
+        "scores.csv": score.data_table(snapshots),
+        "tasks.csv": tasks.data_table(snapshots),
     }
+    always = ("answers.csv", "tokens.csv")
+    return {name: csv_file(table) for name, table in found.items() if table.rows or name in always}
 
 
-def _written(head: Sequence[str], rows: Iterable[Iterable[Any]]) -> bytes:
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows([_cell(value) for value in row] for row in rows)
-    return file.getvalue().encode()
-
-
-def _cell(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value  # a number, or None, which is written as an empty cell
-    text = neutralise(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
-
-
-def _each(snapshots: _Named) -> Iterator[tuple[tuple[Any, ...], TurnRecord, AnswerRecord]]:
+def _each(snapshots: _Named) -> Iterator[tuple[_Key, TurnRecord, AnswerRecord]]:
     for file, snapshot in snapshots:
         for turn in snapshot.turns:
             for answer in turn.answers:
@@ -80,16 +48,27 @@ def _each(snapshots: _Named) -> Iterator[tuple[tuple[Any, ...], TurnRecord, Answ
                 yield key, turn, answer
 
 
-def _answers(snapshots: _Named) -> Iterator[tuple[Any, ...]]:
+def _answers(snapshots: _Named) -> DataTable:
+    sampled = [figure for figure in figures.FIGURES if isinstance(figure, AnswerFigure)]
+    columns = (
+        *_KEYS,
+        "state", "reason", "prompt_tokens", "cached_tokens", "output_tokens",
+        *(figure.name for figure in sampled),
+        "itl_p50_ms", "itl_p95_ms", "itl_p99_ms", "prefill_tok_s", "end_to_end_tok_s",
+        "weights_bytes", "kv_cache_bytes", "process_bytes", "peak_bytes",
+        "threads", "max_new_tokens", "temperature", "divergence_point",
+        "prompt", "answer", "failure", "thoughts", "thought_tokens",
+    )  # fmt: skip
+    rows = []
     for key, turn, answer in _each(snapshots):
         timing, itl, request = answer.timing, answer.timing.itl_ms, answer.request
-        yield (
+        rows.append((
             *key,
             answer.state, answer.reason, answer.prompt_tokens, answer.cached_tokens,
             None if timing.output_tokens < 0 else timing.output_tokens,
-            timing.ttft_ms, timing.tpot_ms,
+            *(figure.read(answer) for figure in sampled),
             *((itl.p50, itl.p95, itl.p99) if itl else (None,) * 3),
-            timing.prefill_tok_s, timing.decode_tok_s, timing.end_to_end_tok_s,
+            timing.prefill_tok_s, timing.end_to_end_tok_s,
             *_bytes(answer.ledger),
             *((request.threads, request.max_new_tokens, request.sampling.temperature)
               if request else (None,) * 3),
@@ -97,7 +76,8 @@ def _answers(snapshots: _Named) -> Iterator[tuple[Any, ...]]:
             turn.prompt, answer.text, answer.failure.reason if answer.failure else None,
             answer.thoughts or None,
             None if answer.thought_tokens < 0 else answer.thought_tokens,
-        )  # fmt: skip
+        ))  # fmt: skip
+    return DataTable(columns, tuple(rows))
 
 
 def _bytes(ledger: Ledger | None) -> tuple[int | None, ...]:
@@ -107,50 +87,33 @@ def _bytes(ledger: Ledger | None) -> tuple[int | None, ...]:
     return tuple(part if part >= 0 else None for part in parts)
 
 
-def _tokens(snapshots: _Named) -> Iterator[tuple[Any, ...]]:
+def _tokens(snapshots: _Named) -> DataTable:
+    rows: list[tuple[_Value, ...]] = []
     for key, _, answer in _each(snapshots):
         gaps = [None, *itl_ms(answer.times_ns)]
         pieces = answer.output_pieces
         tokens = zip_longest(answer.ids, pieces, answer.times_ns, gaps[: len(answer.ids)])
         for index, (token, piece, at_ns, gap) in enumerate(tokens):
             since = (at_ns - answer.received_ns) / 1e6 if answer.received_ns else None
-            yield (*key, index, token, since, gap, piece)
+            rows.append((*key, index, token, since, gap, piece))
+    columns = (*_KEYS, "index", "id", "since_prompt_ms", "itl_ms", "piece")
+    return DataTable(columns, tuple(rows))
 
 
-def _scores(snapshots: _Named) -> Iterator[tuple[Any, ...]]:
-    """Each figure against the reference; `percent` is that of a percentile."""
+def _figures(snapshots: _Named) -> DataTable:
+    """Return each figure of a measurement: both sides, B ÷ A and its 95 % interval."""
+    columns = (
+        "snapshot", "order", "variant_a", "variant_b", "figure", "unit", "a", "b",
+        "ratio", "low", "high", "difference_shown",
+    )  # fmt: skip
+    rows = []
     for file, snapshot in snapshots:
-        for model in snapshot.score.models if snapshot.score else ():
-            key = (file, model.label, model.role)
-            if model.perplexity is not None:
-                yield (*key, "perplexity", None, *_quantity(model.perplexity))
-            if model.divergence is not None:
-                yield from ((*key, *row) for row in _seen(model.divergence))
-
-
-def _seen(seen: Divergence) -> Iterator[tuple[Any, ...]]:
-    for name in ("log_ratio", "perplexity_difference", "kld_mean", "delta_p_mean", "delta_p_rms"):
-        yield (name, None, *_quantity(getattr(seen, name)))
-    yield ("same_top", None, *_quantity(seen.same_top))
-    yield ("kld_max", None, seen.kld_max, None, None)
-    for name, percentiles in (("kld", seen.kld_percentiles), ("delta_p", seen.delta_p_percentiles)):
-        for one in percentiles:
-            yield (name, one.percent, *_quantity(one.figure))
-
-
-def _quantity(quantity: Quantity) -> tuple[float | None, ...]:
-    return quantity.value, quantity.error, quantity.clustered
-
-
-def _tasks(snapshots: _Named) -> Iterator[tuple[Any, ...]]:
-    """Each figure of each task; lost, gained and p are against the reference."""
-    for file, snapshot in snapshots:
-        found = snapshot.evaluation
-        for model in found.models if found else ():
-            for task, figure in evaluation.figures(model):
-                seen = evaluation.flips(task, figure, found.reference if found else None)
-                yield (
-                    file, model.label, model.role, task.task, task.version, task.few_shot,
-                    task.documents, figure.metric, figure.filter, figure.value, figure.error,
-                    *((seen.lost, seen.gained, seen.p) if seen else (None,) * 3),
-                )  # fmt: skip
+        if snapshot.measurement is None or not has_two_sides(snapshot):
+            continue
+        key = (file, snapshot.measurement.order, *snapshot.shown)
+        for one in compare_sides(snapshot):
+            ratio = one.ratio
+            shown = "yes" if ratio.shown else "no"
+            values = (one.a, one.b, ratio.value, ratio.low, ratio.high, shown)
+            rows.append((*key, one.name, one.unit, *values))
+    return DataTable(columns, tuple(rows))

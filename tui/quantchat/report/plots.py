@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quantchat.document.drawing import INK, PAPER, Plot, logarithmic, look
+from quantchat.document.document import Plot
+from quantchat.document.drawing import INK, PAPER, logarithmic, look
 from quantchat.document.figures import ORDERS
 from quantchat.document.series import all_series, has_two_sides, named
 from quantchat.report.plots_latency import against_context, itl_distribution, itl_over_answer

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quantchat.document.drawing import Plot, from_zero, legend, logarithmic, look
+from quantchat.document.document import Plot
+from quantchat.document.drawing import from_zero, legend, logarithmic, look
 from quantchat.document.figures import milliseconds
 from quantchat.document.series import Series, letter
 from quantchat.snapshot.schema import AnswerRecord

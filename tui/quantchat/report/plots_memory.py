@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from quantchat.document.document import Plot
 from quantchat.document.drawing import (
     HATCHES,
     INK,
     PARTS,
-    Plot,
     from_zero,
     legend,
     look,

@@ -1,4 +1,4 @@
-"""A report of snapshots in one of three forms, told by the name of what is to be written."""
+"""Write a report of snapshots in one of three forms, chosen by the name of the output."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Literal
 
 from quantchat.document import output
+from quantchat.document.drawing import pictures
+from quantchat.document.html import OURS as OUR_PAGE
+from quantchat.document.html import html
+from quantchat.document.markdown import OURS as OUR_MARKDOWN
+from quantchat.document.markdown import markdown
 from quantchat.errors import UserError
 from quantchat.files import is_folder
 from quantchat.report import csv_tables
-from quantchat.report.markdown import OURS as OUR_MARKDOWN
-from quantchat.report.markdown import markdown
-from quantchat.report.page import OURS as OUR_PAGE
-from quantchat.report.page import html
-from quantchat.report.page_content import content
-from quantchat.report.pictures import pictures
+from quantchat.report.content import content
 from quantchat.snapshot.schema import Snapshot
 
 Form = Literal["html", "markdown", "folder"]
@@ -27,15 +27,15 @@ _FORMS: dict[str, Form] = {
 
 
 def form_of(name: str) -> Form:
-    """The form that a report called `name` has. Raises UserError for an ending with none.
+    """Return the form of a report called `name`. Raises UserError for any other ending.
 
-    Nor has the standard output any: a report is several files, but for a page.
+    The standard output is refused too: most forms are several files.
     """
     if name == "-":
         raise UserError(
             "a report is not written to the standard output",
             where=name,
-            hint="name a file that ends in .html or .md, or a folder; one called so is ./-",
+            hint="name a file that ends in .html or .md, or a folder; a folder called - is ./-",
         )
     if name.endswith(os.sep) or is_folder(Path(name)):
         return "folder"
@@ -52,9 +52,9 @@ def form_of(name: str) -> Form:
 def write(snapshots: Sequence[tuple[str, Snapshot]], name: str, *, force: bool = False) -> Path:
     """Write the report of `snapshots`, each with the name of its file, to `name`; return its path.
 
-    A page is one file. Markdown has its plots beside it, in a folder `…_files`. A folder gets the
-    plots as PNG and the data as CSV. An older report is replaced, anything else only by `force`.
-    Raises UserError where it cannot be written, before anything is.
+    A page is one file. Markdown has its plots in a folder `…_files` beside it. A folder gets the
+    plots as PNG and the data as CSV. An older report is replaced, anything else only with `force`.
+    Raises UserError before anything is written if the report cannot be written.
     """
     form, path = form_of(name), Path(name)
     if form == "html":

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 
 from quantchat.errors import UserError
 from quantchat.profile.nearest import did_you_mean
-from quantchat.snapshot.figures import BY_NAME
+from quantchat.snapshot.figures import by_name
 from quantchat.text import one_line
 
 LONGEST: Final = 500
@@ -210,8 +210,9 @@ class _Reader:
     def _name(self, node: ast.expr, column: str, figure: str) -> Name:
         if column not in self._columns:
             raise self._error(node, *self._half_a_name(column))
-        if figure not in BY_NAME:
-            hint = did_you_mean(figure, BY_NAME) or f"there are {', '.join(BY_NAME)}"
+        known = by_name()
+        if figure not in known:
+            hint = did_you_mean(figure, known) or f"the figures are {', '.join(known)}"
             at = (node.end_col_offset or 0) - len(figure) + self._indent
             raise self._error(at, f'no figure is called "{figure}"', hint)
         return Name(column, figure)
@@ -221,7 +222,7 @@ class _Reader:
         if word in self._columns:
             return f"which figure of {word}?", f"as in {word}.decode_tps"
         hint = did_you_mean(word, self._columns) or f"there are {', '.join(self._columns[:8])}"
-        if word in BY_NAME:
+        if word in by_name():
             hint = f"whose? {self._columns[0]}.{word}, for one"
         return f'no column is called "{word}"', hint
 

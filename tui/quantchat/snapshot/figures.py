@@ -1,4 +1,8 @@
-"""The figures that are compared, each under the one name that gates, JSON and CSV know it by."""
+"""The list of figures that are compared.
+
+A line in `FIGURES` adds a figure everywhere: `compare`, its gates and their help, JSON, reports and
+CSV. Readers take it from this module when they run, as `figures.FIGURES`.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +15,22 @@ from quantchat.wire.variant import Ledger
 
 @dataclass(frozen=True)
 class AnswerFigure:
-    """A figure of every answer: it scatters, and is given with an interval."""
+    """A figure of each answer. It scatters, and has a confidence interval."""
 
     name: str
     title: str
     unit: str
     less_is_better: bool
     read: Callable[[AnswerRecord], float | None]
-    """Above 0, or None where the answer does not have it."""
+    """Above 0, or None if the answer has no such figure."""
 
 
 @dataclass(frozen=True)
 class ProcessFigure:
-    """Memory of a variant's process: one figure for a run, however many answers were given.
+    """A figure of a variant's process, such as memory: one value for a run.
 
-    An exact one is counted; another one is read once, and nothing tells how far it scatters.
-    Reading it after every answer would not help: it is the same process each time.
+    An `exact` figure is counted. Any other is read once, so its scatter is not known: to read it
+    after every answer would not help, as it is the same process each time.
     """
 
     name: str
@@ -35,7 +39,7 @@ class ProcessFigure:
     less_is_better: bool
     exact: bool
     read: Callable[[VariantRecord, Ledger | None], float | None]
-    """Of the variant and its newest ledger: above 0, or None where it is not known."""
+    """From the variant and its newest ledger: above 0, or None if not known."""
 
 
 def _end_to_end_ms(answer: AnswerRecord) -> float | None:
@@ -53,7 +57,7 @@ def _weights(variant: VariantRecord, ledger: Ledger | None) -> float | None:
 
 
 def _process(variant: VariantRecord, ledger: Ledger | None) -> float | None:
-    # Where NVML does not tell of the process, its memory has another source, and it is labelled.
+    # If NVML does not report the process, its memory has another source, with a label.
     if variant.memory is not None and variant.memory.bytes:
         return variant.memory.bytes
     return ledger.process if ledger and ledger.process > 0 else None
@@ -71,4 +75,7 @@ FIGURES: tuple[AnswerFigure | ProcessFigure, ...] = (
     ProcessFigure("process_bytes", "memory, process", "B", True, False, _process),
 )
 
-BY_NAME = {figure.name: figure for figure in FIGURES}
+
+def by_name() -> dict[str, AnswerFigure | ProcessFigure]:
+    """Return the figures by the names that gates, JSON and CSV use."""
+    return {figure.name: figure for figure in FIGURES}

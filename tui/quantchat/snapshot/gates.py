@@ -28,7 +28,7 @@ from quantchat.snapshot.expression import (
     Relation,
     evaluate,
 )
-from quantchat.snapshot.figures import BY_NAME, AnswerFigure, ProcessFigure
+from quantchat.snapshot.figures import AnswerFigure, ProcessFigure, by_name
 from quantchat.snapshot.ratios import compare
 from quantchat.statistics.intervals import Row, interval_of
 
@@ -108,7 +108,7 @@ def _ratio(gate: Gate, by_letter: dict[str, Column]) -> _Quantity | None:
     if a.figure not in found:
         raise _missing(gate, [a, b], by_letter)
     ratio = found[a.figure].ratio
-    figure = BY_NAME[a.figure]
+    figure = by_name()[a.figure]
     threshold = right.factor / left.factor
     what = f"{b.column} ÷ {a.column}, {figure.title}"
     if isinstance(figure, ProcessFigure):
@@ -152,7 +152,7 @@ def _monomial(tree: Expression) -> _Monomial | None:
 def _difference(gate: Gate, by_letter: dict[str, Column]) -> _Quantity:
     """Left minus right, over the prompts and rounds that each of its figures was measured on."""
     tree = Binary("-", gate.left, gate.right)
-    sampled = [name for name in gate.names if isinstance(BY_NAME[name.figure], AnswerFigure)]
+    sampled = [name for name in gate.names if isinstance(by_name()[name.figure], AnswerFigure)]
     held = {name: _held(gate, name, by_letter) for name in gate.names if name not in sampled}
 
     def statistic(means: Sequence[Any]) -> Any:
@@ -175,14 +175,14 @@ def _difference(gate: Gate, by_letter: dict[str, Column]) -> _Quantity:
 
 def _settled(names: Iterable[Name], by_letter: dict[str, Column]) -> bool:
     """Whether what is no sample, of these names, is at least the same in each process."""
-    figures = ((BY_NAME[name.figure], by_letter[name.column]) for name in names)
+    figures = ((by_name()[name.figure], by_letter[name.column]) for name in names)
     return all(
         column.settled(figure) for figure, column in figures if isinstance(figure, ProcessFigure)
     )
 
 
 def _held(gate: Gate, name: Name, by_letter: dict[str, Column]) -> float:
-    value = by_letter[name.column].mean(BY_NAME[name.figure])
+    value = by_letter[name.column].mean(by_name()[name.figure])
     if value is None:
         raise _missing(gate, [name], by_letter)
     return value
@@ -198,14 +198,14 @@ def _rows(gate: Gate, sampled: Sequence[Name], by_letter: dict[str, Column]) -> 
 
 
 def _samples(name: Name, by_letter: dict[str, Column]) -> dict[tuple[TaskKey, int], float]:
-    figure = BY_NAME[name.figure]
+    figure = by_name()[name.figure]
     assert isinstance(figure, AnswerFigure)  # noqa: S101  # what is held is no sample
     return by_letter[name.column].samples(figure)
 
 
 def _missing(gate: Gate, names: Sequence[Name], by_letter: dict[str, Column]) -> UserError:
     for name in names:
-        if by_letter[name.column].mean(BY_NAME[name.figure]) is None:
+        if by_letter[name.column].mean(by_name()[name.figure]) is None:
             return UserError(f"{name} was not measured", where=_where(gate))
     return UserError(
         "no prompt was measured in each of its columns",

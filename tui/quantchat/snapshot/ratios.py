@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from quantchat.snapshot import figures
 from quantchat.snapshot.compared_sides import Column, Run, columns, measured_turns
-from quantchat.snapshot.figures import FIGURES, AnswerFigure, ProcessFigure
+from quantchat.snapshot.figures import AnswerFigure, ProcessFigure
 from quantchat.snapshot.schema import Snapshot
 from quantchat.statistics.intervals import (
     Pair,
@@ -54,7 +55,7 @@ def compare(a: Column, b: Column) -> list[Compared]:
     What was sampled is paired by task and round and clustered by task, and the means are over those
     pairs alone: prompts that only one run has do not enter.
     """
-    return [one for figure in FIGURES if (one := _compared(figure, a, b)) is not None]
+    return [one for figure in figures.FIGURES if (one := _compared(figure, a, b)) is not None]
 
 
 def _compared(figure: AnswerFigure | ProcessFigure, a: Column, b: Column) -> Compared | None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from fakes.printed import printed
 from fakes.scripted_app import LEFT, RIGHT, profile
 from fakes.scripted_worker import Script, ScriptedMaker, likely, starter
-from quantchat.features.agreement import tables as report
+from quantchat.document.document import Table
 from quantchat.features.agreement.rerun_agreement import (
     AGAIN,
     AT_ONCE,
@@ -22,6 +21,7 @@ from quantchat.features.agreement.rerun_agreement import (
     AgreementCheck,
     AgreementResult,
 )
+from quantchat.features.agreement.tables import blocks
 from quantchat.session.comparison import Comparison
 from quantchat.session.runner import with_pair
 from quantchat.wire.messages import END, Generate, ScoreTokens, TokenScores
@@ -61,7 +61,20 @@ async def test_each_condition_is_asked_for_as_it_says(tmp_path: Path) -> None:
     assert all(one.ids[-1] == END for one in read)
 
 
-async def test_where_it_parts(tmp_path: Path) -> None:
+def rows(found: Sequence[AgreementResult]) -> list[tuple[str, ...]]:
+    """The rows of the table, each with its variant in front."""
+    (table,) = blocks(found)
+    assert isinstance(table, Table)
+    variant, shown = "", []
+    for name, *others in table.rows:
+        if name.role == "heading":
+            variant = name.text
+        else:
+            shown.append((variant, name.text, *(cell.text for cell in others)))
+    return shown
+
+
+async def test_where_it_diverges(tmp_path: Path) -> None:
     count = 0
 
     def answer(request: Generate) -> str:
@@ -75,9 +88,9 @@ async def test_where_it_parts(tmp_path: Path) -> None:
 
     check = await checked(tmp_path, Script(answer=answer, forced=read), Script(), "One?")
     assert points(check, LEFT) == {AGAIN: None, TOGETHER: 2, CACHED: None, AT_ONCE: None, BATCH: 1}
-    told = list(report.rows(check.found))
-    assert (LEFT, TOGETHER, "0 of 1", "token 3 of 3") in told
-    assert (RIGHT, TOGETHER, "1 of 1", "nowhere") in told
+    shown = rows(check.found)
+    assert (LEFT, TOGETHER, "0 of 1", "token 3 of 3") in shown
+    assert (RIGHT, TOGETHER, "1 of 1", "none") in shown
 
 
 async def test_one_that_cannot_be_forced_says_why(tmp_path: Path) -> None:
@@ -85,21 +98,17 @@ async def test_one_that_cannot_be_forced_says_why(tmp_path: Path) -> None:
         forced=lambda request: TokenScores(request.number, problem="it does not tell")
     )
     check = await checked(tmp_path, mute, Script(), "One?")
-    assert (LEFT, BATCH, "–", "it does not tell") in list(report.rows(check.found))
+    assert (LEFT, BATCH, "–", "it does not tell") in rows(check.found)
 
 
 def test_what_was_not_reached_is_told() -> None:
-    rows = list(report.rows([AgreementResult("A", AGAIN, 0, 5, None)]))
-    assert rows[0] == ("A", AGAIN, "1 of 1", "nowhere")
-    assert rows[1][2:] == ("–", "not reached")
+    first, second, *_ = rows([AgreementResult("A", AGAIN, 0, 5, None)])
+    assert first == ("A", AGAIN, "1 of 1", "none")
+    assert second[2:] == ("–", "not reached")
 
 
 def test_on_the_narrowest_screen_each_condition_keeps_to_its_line() -> None:
-    inside = Console(width=66, file=io.StringIO())  # of the dialog, on 80 columns
-    with inside.capture() as caught:
-        inside.print(
-            report.render([AgreementResult("NF4", name, 0, 1000, 998) for name in CONDITIONS])
-        )
-    lines = caught.get().splitlines()
-    found = [line.split(" 0 of 1 ")[0].strip() for line in lines if "token 999 of 1000" in line]
-    assert found == list(CONDITIONS)
+    found = [AgreementResult("NF4", name, 0, 1000, 998) for name in CONDITIONS]
+    lines = printed(blocks(found), 66).splitlines()  # of the dialog, on 80 columns
+    shown = [line.split(" 0 of 1 ")[0].strip() for line in lines if "token 999 of 1000" in line]
+    assert shown == list(CONDITIONS)

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from fakes.fake_nvml import FakeGpu, FakeNvml, nvml_error
+from fakes.printed import printed
 from fakes.scripted_jobs import Jobs
 from fakes.terminal_text import is_clean
 from quantchat.cli import main
@@ -25,7 +25,7 @@ from quantchat.features.doctor import inspection
 from quantchat.features.doctor.diagnosis import problems, usable
 from quantchat.features.doctor.inspection import Diagnosis, examine
 from quantchat.features.doctor.system_info import Folder, Terminal
-from quantchat.features.doctor.tables import render
+from quantchat.features.doctor.tables import blocks
 from quantchat.host.worker_process import Place, Worker
 from quantchat.system.gpus import Gpus
 from quantchat.system.sampler import DeviceSampler
@@ -295,9 +295,7 @@ async def test_whatever_befalls_the_worker_is_a_finding(
 
 
 def shown(diagnosis: Diagnosis, tmp_path: Path) -> str:
-    console = Console(width=120, record=True, file=(tmp_path / "out").open("w"))
-    console.print(render(diagnosis))
-    return console.export_text()
+    return printed(blocks(diagnosis), 120)
 
 
 async def test_what_a_profile_calls_each_gpu(
@@ -323,7 +321,7 @@ async def test_as_tables(tmp_path: Path) -> None:
         "2.13.0, built for CUDA 12.8, uses NVIDIA H100 (sm 9.0)",
         "nvcc 12.8, c++, ninja, Triton 3.7",
         "xterm-256color, 120 × 40, colours: true colour, Unicode",
-        "what auto takes, compiled before",
+        "chosen by auto, compiled before",
     ):
         assert part in text
     assert text.rstrip().endswith("usable")

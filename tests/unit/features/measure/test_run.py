@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import itertools
 import os
 import signal
@@ -14,8 +13,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from rich.console import Console
 
+from fakes.printed import printed
 from fakes.scripted_worker import Script, ScriptedMaker, resolved, starter
 from fakes.waiting import until
 from quantchat.errors import ModelsFailed
@@ -82,10 +81,8 @@ async def test_from_loading_to_ratios(tmp_path: Path) -> None:
     assert gaps_a.tokens == 6 * 7
 
     assert store.load(store.save(snapshot, tmp_path / "saved")) == snapshot
-    console = Console(width=120, record=True, file=(tmp_path / "out").open("w"))
-    console.print(report.render(snapshot))
-    text = console.export_text()
-    assert "in turn: 6 turns, 3 prompts, 2 rounds, 1 warm-up" in text
+    text = printed(report.blocks(snapshot), 120)
+    assert "one at a time: 6 turns, 3 prompts, 2 rounds, 1 warm-up" in text
     assert "0.500" in text
     assert "no difference shown" in text
     assert "over 42 gaps" in text
@@ -101,9 +98,7 @@ async def test_a_side_against_itself_shows_no_difference(tmp_path: Path) -> None
 async def test_together_is_marked_contended(tmp_path: Path) -> None:
     plan = Plan((Task("one"),), rounds=1, warmup=0, order="together")
     snapshot = await measure(pair(tmp_path), plan)
-    console = Console(width=120, record=True, file=(tmp_path / "out").open("w"))
-    console.print(report.render(snapshot))
-    text = console.export_text()
+    text = printed(report.blocks(snapshot), 120)
     assert "Measured contended" in text
     assert "not to be quoted" in text
     assert "none: measured once" in text
@@ -184,9 +179,7 @@ async def test_where_one_does_not_load_the_other_is_measured_alone(tmp_path: Pat
     others = [answer.failure for answer in answers if answer.variant == "B"]
     assert all(failure and failure.reason == "no such folder" for failure in others)
     assert store.loads(store.dumps(snapshot), where="it") == snapshot
-    shown = Console(width=100, record=True, file=io.StringIO())
-    shown.print(report.render(snapshot))
-    assert "no such folder" in shown.export_text()
+    assert "no such folder" in printed(report.blocks(snapshot), 100)
     assert compare_sides(snapshot) == []
     assert all(variant.pid is None for variant in sides.variants)
 

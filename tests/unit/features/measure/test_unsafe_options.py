@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
+from fakes.printed import printed
 from fakes.scripted_worker import Script, ScriptedMaker, starter
 from fakes.scripted_worker import resolved as resolved_as
 from quantchat.cli import main
@@ -69,9 +69,7 @@ def test_a_run_says_so_before_and_after(tmp_path: Path, capsys: Capture) -> None
         f"CAUTION: daring {words}, which could do anything you can" for words in DO_WHAT
     ]
     (file,) = tmp_path.glob("*.json")
-    out = Console(width=200, record=True)
-    out.print(variants_table(store.load(file)))
-    shown = out.export_text()
+    shown = printed(variants_table(store.load(file)))
     assert "THE MODEL'S OWN CODE RAN" in shown and "PICKLED WEIGHTS WERE ALLOWED" in shown
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from dataclasses import replace
@@ -10,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from fakes.gguf_file import write_gguf
 from fakes.model_folder import LLAMA_2_7B, gptq_tensors, llama_tensors, write_model
+from fakes.printed import printed
 from fakes.saved import SAMPLE
 from fakes.scripted_worker import Script, ScriptedMaker, resolved, starter
 from fakes.terminal_text import is_clean
@@ -223,9 +222,7 @@ def test_who_is_spread_shares_the_gpu_of_the_other(
     said = warning(shared, two, pair)
     assert said is not None
     assert said.endswith("GPUs 0, 1 together, where one of them may fill the GPU the other needs")
-    console = Console(width=200, record=True, file=io.StringIO())
-    console.print(report.render(plan))
-    assert "where one of them may fill the GPU the other needs" in console.export_text()
+    assert "where one of them may fill the GPU the other needs" in printed(report.blocks(plan))
 
 
 def test_two_that_are_spread_are_no_sure_fit_either(profile: Profile) -> None:
@@ -267,9 +264,7 @@ def test_what_is_not_here_is_not_known(profile: Profile) -> None:
     shown = [variant.label for variant in changed.variants]
     assert plan.fit == "not known"
     assert plan.rooms[0].total is None
-    console = Console(width=200, record=True, file=io.StringIO())
-    console.print(report.render(plan))
-    assert f"not known: {shown[0]} and {shown[1]}: 24.0 GiB of 24.0" in console.export_text()
+    assert f"not known: {shown[0]} and {shown[1]}: 24.0 GiB of 24.0" in printed(report.blocks(plan))
     problems = [variant.problem for variant in plan.variants]
     assert problems[0] == ""
     assert "not here yet" in problems[1]
@@ -319,9 +314,8 @@ async def test_the_snapshot_holds_it_beside_the_measurement(
     assert unknown.predicted is None
     assert never_ran.predicted is None
     assert store.load(store.save(snapshot, tmp_path / "saved")) == snapshot
-    console = Console(width=120, record=True, file=(tmp_path / "out").open("w"))
-    console.print(memory_table(snapshot))
-    assert re.search(r"  predicted +3\.\d GiB \(\+\d+\.\d%\)", console.export_text())
+    shown = printed(memory_table(snapshot), 120)
+    assert re.search(r"  predicted +3\.\d GiB \(\+\d+\.\d%\)", shown)
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from fakes.model_folder import LLAMA_2_7B, gptq_tensors, llama_tensors, write_model
+from fakes.printed import printed
 from fakes.saved import SAMPLE
 from fakes.scripted_machine import GPU
 from quantchat.cli import main
@@ -70,9 +69,7 @@ def test_a_driver_too_old_for_torch_is_refused_with_the_ways_out(tmp_path: Path)
     assert plan.fit == "cannot run"
     (room,) = plan.rooms
     assert room.room.unusable.startswith("the NVIDIA driver takes CUDA 12.4, and torch is built")
-    console = Console(width=400, record=True, file=io.StringIO())
-    console.print(report.render(plan))
-    text = console.export_text()
+    text = printed(report.blocks(plan), 400)
     for words in ("cannot run: GPTQ and NF4 on GPU 0", "driver to 580 or newer", "cu126 or cu128"):
         assert words in text
     told = warning(profile, OLD)

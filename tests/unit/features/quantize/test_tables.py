@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 
+from fakes.printed import printed
 from quantchat.features.quantize.outcome import Outcome, Perplexity, Side
-from quantchat.features.quantize.tables import render
+from quantchat.features.quantize.tables import blocks
 
 CALIBRATION = {"samples": 32, "tokens": 5000, "sha256": "ab" * 32}
 
@@ -32,13 +31,10 @@ def test_bits_per_weight() -> None:
 def test_what_was_quantized_before_is_not_in_the_time() -> None:
     def said(resumed: int) -> str:
         told = dataclasses.replace(an_outcome([]), resumed=resumed)
-        console = Console(file=io.StringIO(), width=120)
-        with console.capture() as caught:
-            console.print(render(told))
-        return caught.get()
+        return printed(blocks(told), 120)
 
-    assert "13 of the layers were kept from a try that was stopped" in said(13)
-    assert "were kept" not in said(0)
+    assert "13 of the layers were quantized before, in a try that was stopped" in said(13)
+    assert "were quantized before" not in said(0)
 
 
 @pytest.mark.parametrize(
@@ -53,10 +49,7 @@ def test_what_was_quantized_before_is_not_in_the_time() -> None:
 )
 def test_how_much_calibration_there_was(widest: dict[str, int], told: str | None) -> None:
     made = dataclasses.replace(an_outcome([]), calibration={**CALIBRATION, **widest})
-    console = Console(file=io.StringIO(), width=160)
-    with console.capture() as caught:
-        console.print(render(made))
-    said = "".join(f"{line.rstrip()} \n" for line in caught.get().splitlines())
+    said = "".join(f"{line.rstrip()} \n" for line in printed(blocks(made), 160).splitlines())
     assert (told or "").replace("\n", " \n") in said
     assert ("for each of" in said) is (told is not None)
 
@@ -72,4 +65,4 @@ rows = st.fixed_dictionaries(
 
 @given(st.lists(rows), st.text())
 def test_any_outcome_can_be_shown(losses: list[dict[str, Any]], note: str) -> None:
-    assert render(an_outcome(losses, note)).renderables
+    assert printed(blocks(an_outcome(losses, note)))

@@ -8,13 +8,13 @@ import json
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
+from fakes.printed import printed
 from fakes.saved import RESOLVED, scored, snapshot
 from fakes.scored import read, score_record, setting
 from fakes.timed_runs import measured
 from quantchat.cli import main
-from quantchat.document.shared_tables import with_error
+from quantchat.document.figures import with_error
 from quantchat.features.score import tables as report
 from quantchat.report.csv_tables import tables
 from quantchat.snapshot import store
@@ -23,12 +23,6 @@ from quantchat.snapshot.score import obstacles
 from quantchat.statistics.quality import Quantity
 
 Capture = pytest.CaptureFixture[str]
-
-
-def drawn(what: object, width: int = 160) -> str:
-    console = Console(file=io.StringIO(), width=width)
-    console.print(what)
-    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
 @pytest.mark.parametrize(
@@ -55,17 +49,18 @@ def test_the_wider_error_is_shown_with_sign_and_scale() -> None:
 
 
 def test_the_whole_score_says_what_was_read_and_what_is_in_doubt() -> None:
-    text = drawn(report.render(score_record(RESOLVED)))
+    text = printed(report.blocks(score_record(RESOLVED)))
     for said in (
         "own (SHA-256 aaaaaaaaaaaa): 512 tokens of tokenizer bbbbbbbbbbbb, 248 scored",
         "windows of 64 tokens, a stride of 64, the first 33 of each only read, begun without a BOS",
         "half precision (1.0 MiB), at a KLD of 1.0e-08",
-        "bf16 reference", "bf16, eager attention floor", "99.9 %", "RMS Δp, %", "same top, %",
+        "bf16 reference", "bf16, eager attention noise floor", "99.9 %", "RMS Δp, %",
+        "top-1 agreement, %",
         "seen from", "! GPTQ failed: it broke", "not read: int8", "! NF4: made of Q4_1",
         "the reference is itself quantized: TorchQuantLinear gptq 4 bits",
     ):  # fmt: skip
         assert said in text, said
-    begun = drawn(report.render(score_record(RESOLVED, setting=setting(begin="<s>"))))
+    begun = printed(report.blocks(score_record(RESOLVED, setting=setting(begin="<s>"))))
     assert "begun with <s>" in begun
 
 

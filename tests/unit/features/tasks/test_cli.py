@@ -111,7 +111,7 @@ def test_answers_to_other_questions_are_no_flips(tmp_path: Path, capsys: Capture
     assert main(["snapshots", "show", str(store.save(snapshot, tmp_path))]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "GPTQ 50 ±10 – – – –" in out
-    assert "! GPTQ was asked otherwise in letters than the reference was" in out
+    assert "! GPTQ and the reference got different prompts in letters" in out
 
 
 def test_another_reference_is_not_compared(tmp_path: Path, capsys: Capture) -> None:

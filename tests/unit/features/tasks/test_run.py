@@ -141,7 +141,7 @@ async def test_a_model_that_fails_does_not_stop_the_others(models: Path, task: P
         asked, plan, maker=CheckpointBuilder(start=jobs.start), start=jobs.start
     )
     assert [bool(model.failure) for model in found.models] == [False, True, False]
-    assert "no such folder" in report.doubts(found)[0]
+    assert "no such folder" in report.evaluation_warnings(found)[0]
 
 
 def rewritten(task: Path, text: str) -> str:
@@ -210,4 +210,4 @@ async def test_what_was_done_before_a_stop_is_kept(
     _, found = await done(models, str(task), jobs=JobsHere(told))
     assert [model.label for model in found.models] == ["base"]
     assert found.undone == ["far"]
-    assert report.doubts(found) == ["stopped before the end, not asked: far"]
+    assert report.evaluation_warnings(found) == ["stopped before the end, not asked: far"]

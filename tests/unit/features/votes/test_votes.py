@@ -13,11 +13,12 @@ from scipy.stats import binomtest
 
 from fakes.saved import snapshot
 from quantchat.cli import main
+from quantchat.document.document import Facts, Table
+from quantchat.document.html import html
+from quantchat.document.markdown import markdown
 from quantchat.errors import UserError
 from quantchat.features.votes import tables as report
-from quantchat.report.markdown import markdown
-from quantchat.report.page import html
-from quantchat.report.page_content import content
+from quantchat.report.content import content
 from quantchat.snapshot import store
 from quantchat.snapshot.schema import Snapshot
 from quantchat.snapshot.votes import VoteRecord, VotingRecord, pooled
@@ -142,7 +143,7 @@ def test_votes_on_one_prompt_are_told_to_be_no_new_ones() -> None:
     assert pooled([("1", one)]).repeated == 0
     both = pooled([("1", one), ("2", other)])
     assert both.repeated == 2  # the tie chose no side
-    assert report.document(both)["repeated"] == 2
+    assert report.json_document(both)["repeated"] == 2
     told = report.lines(both.a, both.b, both.total, both.repeated)
     assert any(line.startswith("not independent: 2 votes on a prompt") for line in told)
     assert not any("not independent" in line for line in report.result(one))
@@ -177,9 +178,12 @@ def test_a_report_tells_them() -> None:
     voted = session("2026-11-25T03:00:00+00:00", "left", "tie", "left")
     said = content([("votes.json", voted)])
     (section,) = said.sections
-    assert section.facts[-len(report.result(voted)) :] == report.result(voted)
-    (grid,) = [one for one in section.results if one.title == "Votes"]
-    assert grid.columns == ["prompt", "left", "right", "chosen"] and len(grid.rows) == 3
+    facts, *_ = section.parts
+    assert isinstance(facts, Facts)
+    assert list(facts.lines)[-len(report.result(voted)) :] == report.result(voted)
+    (table,) = [one for one in section.parts if isinstance(one, Table) and one.title == "Votes"]
+    assert [column.heading for column in table.columns] == ["prompt", "left", "right", "chosen"]
+    assert len(table.rows) == 3
     for text in (html(said).decode(), markdown(said, "files").decode()):
         assert "exact sign test p" in text and "chosen" in text
     assert report.result(snapshot()) == []

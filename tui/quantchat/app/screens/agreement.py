@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from quantchat.app.screens.progress import ProgressScreen
 from quantchat.app.widgets.text_layout import outside
-from quantchat.features.agreement import tables as report
+from quantchat.document import terminal
+from quantchat.features.agreement import tables
 from quantchat.features.agreement.rerun_agreement import AgreementCheck
 from quantchat.session.comparison import Comparison
 
@@ -37,4 +38,4 @@ class SelfCheckScreen(ProgressScreen):
             self.say(outside(str(error), "$error"))
             self.end()
         else:
-            self.end(report.render(found))
+            self.end(terminal.rendered(tables.blocks(found)))

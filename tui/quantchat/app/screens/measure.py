@@ -13,12 +13,12 @@ from quantchat.app.device_watch import MakeSampler
 from quantchat.app.screens.progress import ProgressScreen
 from quantchat.app.widgets.dialog import Dialog
 from quantchat.app.widgets.text_layout import outside, quiet
+from quantchat.document import terminal
 from quantchat.errors import UserError
 from quantchat.features.measure.measurement import Measurement
-from quantchat.features.measure.prompt_table import per_prompt
 from quantchat.features.measure.record import record_measurement
 from quantchat.features.measure.rounds import Plan
-from quantchat.features.measure.tables import render
+from quantchat.features.measure.tables import blocks, prompts_table
 from quantchat.session.comparison import Comparison
 from quantchat.snapshot import store
 from quantchat.snapshot.schema import Snapshot
@@ -122,5 +122,4 @@ class MeasuringScreen(ProgressScreen):
 
 def _result(snapshot: Snapshot) -> Group:
     """What is shown of it. Works out intervals: a matter of seconds, and not the loop's."""
-    prompts = per_prompt(snapshot)
-    return Group(render(snapshot), *([prompts] if prompts else []))
+    return terminal.rendered([*blocks(snapshot), *prompts_table(snapshot)])

@@ -25,6 +25,7 @@ from quantchat.app.widgets.answer_view import AnswerView
 from quantchat.app.widgets.failure_note import explained
 from quantchat.app.widgets.stages import counted
 from quantchat.app.widgets.text_layout import SIDES, hints, outside, quiet
+from quantchat.document.terminal import rendered
 from quantchat.errors import UserError
 from quantchat.features.votes import tables
 from quantchat.features.votes.record import record_voting
@@ -197,7 +198,7 @@ class VoteScreen(Screen[None]):
             return
         snapshot = await asyncio.to_thread(self._record)
         self._end(self._save(snapshot))
-        self.query_one("#result", Static).update(tables.render(snapshot))
+        self.query_one("#result", Static).update(rendered(tables.blocks(snapshot)))
 
     def _record(self) -> Snapshot:
         """To open the driver for it may take seconds."""

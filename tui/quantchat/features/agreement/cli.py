@@ -1,4 +1,4 @@
-"""`quantchat self-check`: how early a variant parts from itself."""
+"""`quantchat self-check`: how early reruns of a variant diverge."""
 
 from __future__ import annotations
 
@@ -32,13 +32,14 @@ def self_check(
 ) -> None:
     """Compare each of the first two variants of PROFILE with itself, at temperature 0.
 
-    In turn again, together with the other, with the prompt in the cache, and with all tokens given
-    at once, alone and in a batch: how many answers stay the same, and where the others part. Where
-    a variant parts from itself as early as from another one, that difference says little. Ctrl+C
-    ends it early and keeps what was found.
+    Reruns each prompt one at a time, together with the other variant, with the prompt in the KV
+    cache, and with all tokens given at once, alone and in a batch. Prints how many answers stay the
+    same, and where the first of the others diverges. If a variant diverges from itself as early as
+    from another variant, that difference says little. Ctrl+C ends it early and keeps what was
+    found.
     """
     from quantchat.console import opening
-    from quantchat.console.console import console
+    from quantchat.console.console import show
     from quantchat.console.progress import progress_display
     from quantchat.features.agreement import tables as report
     from quantchat.features.agreement.rerun_agreement import AgreementCheck
@@ -57,6 +58,6 @@ def self_check(
             )
         )
     if as_json:
-        sys.stdout.write(json.dumps(report.document(found)) + "\n")
+        sys.stdout.write(json.dumps(report.json_document(found)) + "\n")
     else:
-        console().print(report.render(found))
+        show(report.blocks(found))

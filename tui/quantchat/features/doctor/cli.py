@@ -45,8 +45,8 @@ def doctor(python: str | None, env: str | None, as_json: bool) -> int:
         body["problems"] = [dataclasses.asdict(problem) for problem in problems(found)]
         click.echo(json.dumps({**body, "usable": usable(found)}, indent=2))
     else:
-        from quantchat.console.console import console
-        from quantchat.features.doctor.tables import render
+        from quantchat.console.console import show
+        from quantchat.features.doctor.tables import blocks
 
-        console().print(render(found))
+        show(blocks(found))
     return 0 if usable(found) else _NOT_USABLE

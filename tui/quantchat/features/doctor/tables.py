@@ -1,47 +1,41 @@
-"""A diagnosis as tables (Rich)."""
+"""A diagnosis as tables, with the problems last."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
+from quantchat.document.document import Block, Cell, Column, Role, Table, paragraph, table
 from quantchat.document.figures import UNKNOWN, size
-from quantchat.document.style import plain_table
 from quantchat.features.doctor.diagnosis import Problem, problems, usable
 from quantchat.features.doctor.inspection import Diagnosis
 from quantchat.features.doctor.system_info import Terminal
 from quantchat.system.gpus import GpuSample
 from quantchat.system.visible_gpus import cuda_name, shown_gpus
-from quantchat.text import one_line
 from quantchat.wire.jobs import COMPILES, READY, UNUSABLE
 
-_STATES = {READY: "green", COMPILES: "yellow", UNUSABLE: "dim"}
+_STATES: dict[str, Role] = {READY: "good", COMPILES: "warning", UNUSABLE: "quiet"}
 
 
-def render(found: Diagnosis) -> Group:
-    """Everything that was found, the problems last, where they are read."""
-    parts: list[RenderableType] = [_facts(found), _folders(found)]
+def blocks(found: Diagnosis) -> list[Block]:
+    """Return everything that was found."""
+    parts: list[Block] = [
+        Table(
+            "",
+            (Column(role="quiet"), Column()),
+            tuple((Cell(name), Cell(value)) for name, value in _lines(found)),
+        ),
+        _folders(found),
+    ]
     if found.worker:
         parts.append(_kernels(found.worker))
-    parts += [_problem(problem) for problem in problems(found)]
+    for problem in problems(found):
+        parts += _problem(problem)
     if usable(found):
-        parts.append(Text("usable", style="green"))
+        parts.append(paragraph(("usable", "good")))
     else:
-        parts.append(Text("not usable until that is mended", style="bold red"))
-    return Group(*parts)
-
-
-def _facts(found: Diagnosis) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
-    for name, value in _lines(found):
-        table.add_row(Text(name), Text(one_line(value)))
-    return table
+        parts.append(paragraph(("not usable until the problems marked ✗ are solved", "grave")))
+    return parts
 
 
 def _lines(found: Diagnosis) -> Iterator[tuple[str, str]]:
@@ -103,41 +97,33 @@ def _terminal(terminal: Terminal) -> str:
 
 
 def _folders(found: Diagnosis) -> Table:
-    table = plain_table()
-    for name in ("folder", "size", "disk free", "", "path"):
-        right = name in ("size", "disk free")
-        table.add_column(name, overflow="fold", justify="right" if right else "left")
+    headings = ("folder", Column("size", right=True), Column("disk free", right=True))
+    rows = []
     for folder in found.folders:
         state = "writable" if folder.writable else "not writable"
-        table.add_row(
-            Text(folder.name),
-            Text(size(folder.size)),
-            Text(size(folder.free)),
-            Text(state if folder.exists else f"{state}, not made yet"),
-            Text(one_line(folder.path)),
+        rows.append(
+            (
+                folder.name,
+                size(folder.size),
+                size(folder.free),
+                state if folder.exists else f"{state}, does not exist yet",
+                folder.path,
+            )
         )
-    return table
+    return table("", (*headings, Column(), Column("path")), rows)
 
 
 def _kernels(worker: dict[str, Any]) -> Table:
-    table = plain_table()
-    for name in ("library", "kernel", "state", ""):
-        table.add_column(name, overflow="fold")
+    rows = []
     for kernel in worker["kernels"]:
         detail = kernel["detail"]
         if kernel["auto"]:
-            detail = ", ".join(filter(None, ("what auto takes", detail)))
-        table.add_row(
-            Text(one_line(kernel["library"])),
-            Text(one_line(kernel["name"])),
-            Text(one_line(kernel["state"]), style=_STATES.get(kernel["state"], "")),
-            Text(one_line(detail)),
-        )
-    return table
+            detail = ", ".join(filter(None, ("chosen by auto", detail)))
+        state = Cell(kernel["state"], role=_STATES.get(kernel["state"], "plain"))
+        rows.append((kernel["library"], kernel["name"], state, detail))
+    return table("", [Column(name) for name in ("library", "kernel", "state", "")], rows)
 
 
-def _problem(problem: Problem) -> Text:
-    sign, style = ("✗", "bold red") if problem.grave else ("!", "yellow")
-    return Text.assemble(
-        (f"{sign} ", style), one_line(problem.what), "\n  → ", one_line(problem.cure)
-    )
+def _problem(problem: Problem) -> list[Block]:
+    sign: tuple[str, Role] = ("✗ ", "grave") if problem.grave else ("! ", "warning")
+    return [paragraph(sign, problem.what), paragraph(f"→ {problem.cure}", indent=2)]

@@ -1,4 +1,4 @@
-"""What a measurement showed, as a sentence that can be quoted: no more than its intervals bear."""
+"""The result of a measurement as a sentence to quote, which claims no more than its intervals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quantchat.text import one_line
 
 
 def headline(snapshot: Snapshot) -> str:
-    """Which side decodes faster and which has the smaller weights; empty where nothing tells."""
+    """Return which side decodes faster and which has the smaller weights; empty if not known."""
     if snapshot.measurement is None or not has_two_sides(snapshot):
         return ""
     found = {row.name: row.ratio for row in compare_sides(snapshot)}
@@ -22,12 +22,12 @@ def headline(snapshot: Snapshot) -> str:
         parts.append(_speed(a, b, found["decode_tps"], how_compared(snapshot)))
     if "weights_bytes" in found:
         parts.append(_weights(a, b, found["weights_bytes"]))
-    told = "; ".join(parts) + "." if parts else ""
-    return " ".join([*_slow_kernels(snapshot), *filter(None, [told])])
+    result = "; ".join(parts) + "." if parts else ""
+    return " ".join([*_slow_kernels(snapshot), *filter(None, [result])])
 
 
 def _slow_kernels(snapshot: Snapshot) -> Iterator[str]:
-    """Before the figures: what makes those of speed no statement on the quantization."""
+    """Yield a caution on each slow kernel, whose speed says nothing about the quantization."""
     for variant in snapshot.variants:
         if variant.label in snapshot.shown and variant.resolved and variant.resolved.slow_kernel:
             slow = one_line(variant.resolved.slow_kernel)
@@ -46,7 +46,7 @@ def _speed(a: str, b: str, ratio: Ratio, how: str) -> str:
 
 
 def _above(ratio: float) -> str:
-    """`ratio`, or its inverse where that is above 1."""
+    """Return `ratio` or its inverse, whichever is above 1."""
     return f"{max(ratio, 1 / ratio):.2f}"
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from quantchat.snapshot.schema import Snapshot
 
 MOST_PROMPTS = 20
-"""Prompts whose own means are printed; a report has all of them."""
+"""How many prompts are printed with their own means. A report has all of them."""
 
 
 def measured(comparison: Comparison, plan: Plan, folder: Path | None, *, as_json: bool) -> int:
@@ -56,15 +56,15 @@ def measured(comparison: Comparison, plan: Plan, folder: Path | None, *, as_json
 
 
 def _print_tables(snapshot: Snapshot) -> None:
-    from quantchat.console.console import console
+    from quantchat.console.console import show
     from quantchat.document import snapshot_tables
-    from quantchat.features.measure import tables as measurement
-    from quantchat.features.measure.prompt_table import per_prompt
+    from quantchat.features.measure.tables import blocks, prompts_table
 
-    out = console()
-    out.print(snapshot_tables.header(snapshot))
-    out.print(snapshot_tables.variants_table(snapshot))
-    out.print(measurement.render(snapshot))
-    prompts = per_prompt(snapshot, MOST_PROMPTS)
-    if prompts is not None:
-        out.print(prompts)
+    show(
+        [
+            *snapshot_tables.header(snapshot),
+            snapshot_tables.variants_table(snapshot),
+            *blocks(snapshot),
+            *prompts_table(snapshot, MOST_PROMPTS),
+        ]
+    )

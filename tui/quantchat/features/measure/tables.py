@@ -1,43 +1,56 @@
-"""A measurement as tables (Rich): both sides, B against A with its interval, and the doubts."""
+"""A measurement as tables: both sides, B against A with intervals, each prompt, warnings."""
 
 from __future__ import annotations
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+from collections.abc import Iterable
+from statistics import fmean
 
-from quantchat.document.figures import ORDERS, milliseconds, number, plural, size
-from quantchat.document.series import has_two_sides
-from quantchat.document.style import plain_table
+from quantchat.document.document import (
+    Block,
+    Column,
+    Table,
+    cells,
+    paragraph,
+    paragraphs,
+    table,
+    warnings,
+)
+from quantchat.document.figures import ORDERS, UNKNOWN, milliseconds, number, plural, size
+from quantchat.document.series import Series, all_series, has_two_sides, letter, reported_turns
 from quantchat.features.measure.headline import headline
 from quantchat.snapshot.compared_sides import measured_turns
 from quantchat.snapshot.ratios import Compared, compare_sides, pooled_gaps
-from quantchat.snapshot.schema import MeasurementRecord, Snapshot
+from quantchat.snapshot.schema import AnswerRecord, MeasurementRecord, Snapshot
 from quantchat.statistics.intervals import Ratio
 from quantchat.text import one_line
 
 CONTENDED = "contended: both decoded at once; not to be quoted"
 
+_EXCERPT = 70
+"""Characters of a prompt in a table."""
 
-def render(snapshot: Snapshot) -> Group:
-    """The result of the measurement in `snapshot`. Raises ValueError where it holds none."""
-    parts: list[RenderableType] = [
-        Text.assemble(("Measured", "bold"), f" {how(snapshot)}"),
-        *([ratios_table(snapshot)] if has_two_sides(snapshot) else []),
-        *(Text(line, style="bold") for line in filter(None, [headline(snapshot)])),
-        *(Text(line) for line in gap_lines(snapshot)),
-    ]
+
+def blocks(snapshot: Snapshot) -> list[Block]:
+    """Return the result of the measurement in `snapshot`. Raises ValueError without one."""
+    quotable = headline(snapshot)
+    parts: list[Block] = [paragraph(("Measured", "heading"), f" {how(snapshot)}")]
+    if has_two_sides(snapshot):
+        parts.append(ratios_table(snapshot))
+    if quotable:
+        parts.append(paragraph((quotable, "heading")))
+    parts += paragraphs(gap_lines(snapshot))
     if _of(snapshot).order == "together":
-        parts.append(Text(CONTENDED, style="yellow"))
-    parts += [Text(f"! {flag}", style="yellow") for flag in flags(snapshot)]
+        parts.append(paragraph((CONTENDED, "warning")))
     failed = failures(snapshot)
-    if failed:
-        parts.append(Text(f"! {failed}", style="red"))
-    return Group(*parts)
+    return [
+        *parts,
+        *warnings(_of(snapshot).flags),
+        *warnings([failed] if failed else [], "bad"),
+    ]
 
 
 def how(snapshot: Snapshot) -> str:
-    """How it was measured, in a line. Raises ValueError where nothing was."""
+    """Return how it was measured, in a line. Raises ValueError without a measurement."""
     measurement = _of(snapshot)
     return (
         f"{ORDERS[measurement.order]}: {plural(len(measured_turns(snapshot)), 'turn')}, "
@@ -49,21 +62,24 @@ def how(snapshot: Snapshot) -> str:
 
 
 def ratios_table(snapshot: Snapshot) -> Table:
-    """Each figure on both sides, B against A and its interval."""
-    left, right = (one_line(label) for label in snapshot.shown)
-    table = plain_table()
-    table.add_column("mean", style="dim")
-    table.add_column(Text(f"A: {left}"), justify="right", overflow="fold")
-    table.add_column(Text(f"B: {right}"), justify="right", overflow="fold")
-    table.add_column("B ÷ A", justify="right")
-    table.add_column("95 % interval")
-    for row in compare_sides(snapshot):
-        table.add_row(row.figure, _value(row, row.a), _value(row, row.b), *ratio_cells(row.ratio))
-    return table
+    """Return each figure of both sides, B against A, and the interval of that ratio."""
+    left, right = snapshot.shown
+    headings = (
+        Column("mean", role="quiet"),
+        Column(f"A: {left}", right=True),
+        Column(f"B: {right}", right=True),
+        Column("B ÷ A", right=True),
+        Column("95 % interval"),
+    )
+    rows = [
+        (row.figure, _value(row, row.a), _value(row, row.b), *ratio_texts(row.ratio))
+        for row in compare_sides(snapshot)
+    ]
+    return table("", headings, rows)
 
 
-def ratio_cells(ratio: Ratio) -> tuple[str, str]:
-    """A ratio and its interval, or why there is none."""
+def ratio_texts(ratio: Ratio) -> tuple[str, str]:
+    """Return a ratio and its interval, or why there is none."""
     value = f"{ratio.value:.3f}"
     if ratio.low is None or ratio.high is None:
         return value, "none: measured once" if ratio.clustered_by else "none: read once"
@@ -78,7 +94,7 @@ def ratio_cells(ratio: Ratio) -> tuple[str, str]:
 
 
 def gap_lines(snapshot: Snapshot) -> list[str]:
-    """Percentiles of the pooled ITL of each side, a line each."""
+    """Return percentiles of the pooled ITL of each side, a line each."""
     return [
         f"ITL of {one_line(gaps.variant)}: p50 {milliseconds(gaps.itl_ms.p50)}, "
         f"p95 {milliseconds(gaps.itl_ms.p95)}, p99 {milliseconds(gaps.itl_ms.p99)} "
@@ -87,13 +103,8 @@ def gap_lines(snapshot: Snapshot) -> list[str]:
     ]
 
 
-def flags(snapshot: Snapshot) -> list[str]:
-    """What casts doubt on the figures, a line each."""
-    return [one_line(flag) for flag in _of(snapshot).flags]
-
-
 def failures(snapshot: Snapshot) -> str:
-    """How many measured answers failed, and why the first did; empty where none did."""
+    """Return how many measured answers failed and why the first did; empty if none did."""
     failed = [a.failure for t in measured_turns(snapshot) for a in t.answers if a.failure]
     if not failed:
         return ""
@@ -107,7 +118,7 @@ def _of(snapshot: Snapshot) -> MeasurementRecord:
 
 
 def _past_end(measurement: MeasurementRecord) -> bool:
-    """Whether the answers are as long as was asked; a task with a length of its own asks for it."""
+    """Return whether answers went on past their end, to have the length that was asked for."""
     return measurement.ignore_eos or any(task.output_tokens for task in measurement.tasks)
 
 
@@ -115,3 +126,62 @@ def _value(row: Compared, value: float) -> str:
     if row.unit == "B":
         return size(int(value))
     return milliseconds(value) if row.unit == "ms" else f"{number(value)} {row.unit}"
+
+
+# ------------------------------------------------------------ by prompt
+
+
+def prompts_table(snapshot: Snapshot, most: int | None = None) -> list[Block]:
+    """Return a table of mean decode throughput and TTFT of each prompt over its rounds.
+
+    It has the first `most` prompts, or all. The list is empty without a measurement.
+    """
+    measurement = snapshot.measurement
+    if measurement is None or not measured_turns(snapshot):
+        return []
+    series = all_series(snapshot)
+    figures = [f"{letter(one.place)}: {name}" for name in ("tok/s", "TTFT") for one in series]
+    columns = [
+        Column("prompt"),
+        *(Column(name, right=True, wrap=False) for name in ("tokens", *figures)),
+    ]
+    answers = [_by_task(snapshot, one) for one in series]
+    rows = []
+    for number_, task in enumerate(measurement.tasks[:most], start=1):
+        of_task = [by_task.get(number_, []) for by_task in answers]
+        lengths = sorted({answer.prompt_tokens for group in of_task for answer in group})
+        rates = [_mean(answer.timing.decode_tok_s for answer in group) for group in of_task]
+        waits = [_mean(answer.timing.ttft_ms for answer in group) for group in of_task]
+        texts = [
+            f"{number_}. {_excerpt(task.prompt)}",
+            " / ".join(map(str, lengths)) or UNKNOWN,
+            *map(number, rates),
+            *map(milliseconds, waits),
+        ]
+        rows.append(cells(texts))
+    return [Table(_prompts_title(measurement, most), tuple(columns), tuple(rows))]
+
+
+def _prompts_title(measurement: MeasurementRecord, most: int | None) -> str:
+    count = len(measurement.tasks)
+    all_of_them = most is None or count <= most
+    which = "of each prompt" if all_of_them else f"of the first {most} of {count}"
+    return f"Mean {which}, {ORDERS[measurement.order]}"
+
+
+def _by_task(snapshot: Snapshot, series: Series) -> dict[int | None, list[AnswerRecord]]:
+    turns = reported_turns(snapshot)
+    found: dict[int | None, list[AnswerRecord]] = {}
+    for turn, answer in zip(series.turns, series.answers, strict=True):
+        found.setdefault(turns[turn - 1].task, []).append(answer)
+    return found
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def _excerpt(text: str) -> str:
+    short = one_line(text)
+    return short if len(short) <= _EXCERPT else short[: _EXCERPT - 1] + "…"

@@ -42,10 +42,10 @@ def plan(profile: str, context: int | None, offline: bool, as_json: bool) -> int
     if as_json:
         click.echo(json.dumps(_body(made), indent=2))
     else:
-        from quantchat.console.console import console
-        from quantchat.features.memory_plan.tables import render
+        from quantchat.console.console import show
+        from quantchat.features.memory_plan.tables import blocks
 
-        console().print(render(made))
+        show(blocks(made))
     return (
         _NOT_SAID_TO_FIT if made.fit in ("cannot run", "does not fit") or made.nothing_known else 0
     )

@@ -1,25 +1,30 @@
-"""A memory plan as tables (Rich)."""
+"""A memory plan as a table, and what must be known of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
+from quantchat.document.document import (
+    Block,
+    Cell,
+    Column,
+    Paragraph,
+    Role,
+    Table,
+    Words,
+    cells,
+    paragraph,
+)
 from quantchat.document.figures import UNKNOWN, size
-from quantchat.document.style import plain_table
 from quantchat.estimate.memory import Estimate
-from quantchat.features.memory_plan.plan import CONTESTED, Fit, MemoryPlan, RoomPlan, VariantPlan
-from quantchat.text import one_line
+from quantchat.features.memory_plan.plan import CONTESTED, Fit, MemoryPlan, RoomPlan
 
-_STYLES: dict[Fit, str] = {
-    "fits": "green",
-    "tight": "yellow",
-    "cannot run": "bold red",
-    "does not fit": "bold red",
-    "not known": "yellow",
+_ROLES: dict[Fit, Role] = {
+    "fits": "good",
+    "tight": "warning",
+    "cannot run": "grave",
+    "does not fit": "grave",
+    "not known": "warning",
 }
 
 _Read = Callable[[Estimate], int]
@@ -27,72 +32,59 @@ _Read = Callable[[Estimate], int]
 _KINDS = ("scales", "zeros", "codebook", "indices")
 
 
-def render(plan: MemoryPlan) -> Group:
-    """What each variant will need, what the pair needs together, and what must be known of it."""
-    parts: list[RenderableType] = [Text(one_line(plan.name), style="bold"), _table(plan)]
+def blocks(plan: MemoryPlan) -> list[Block]:
+    """Return what each variant will need, what the pair needs together, and the notes."""
+    parts: list[Block] = [paragraph((plan.name, "heading")), _table(plan)]
     parts += [_room(room) for room in plan.rooms]
     for variant in plan.variants:
-        told = [*([variant.problem] if variant.problem else []), *variant.notes]
-        parts += [Text(f"{one_line(variant.label)}: {one_line(line)}") for line in told]
+        lines = [*([variant.problem] if variant.problem else []), *variant.notes]
+        parts += [paragraph(f"{variant.label}: {line}") for line in lines]
     if plan.nothing_known:
-        parts.append(Text("nothing is planned: of no variant is known what it needs", "yellow"))
+        parts.append(paragraph(("no plan: the needs of no variant are known", "warning")))
     else:
-        parts.append(Text("* an allowance: no file tells it", style="dim"))
-    return Group(*parts)
+        parts.append(paragraph(("* an allowance: no file says it", "quiet")))
+    return parts
 
 
 def _table(plan: MemoryPlan) -> Table:
-    table = plain_table()
-    table.add_column("", style="dim")
-    for variant in plan.variants:
-        table.add_column(Text(one_line(variant.label)), justify="right", overflow="fold")
-    _row(table, "device", plan.variants, lambda v: one_line(v.room.name))
-    known = [variant.estimate for variant in plan.variants if variant.estimate]
+    variants = plan.variants
+    rows = [(Cell("device"), *cells(variant.room.name for variant in variants))]
+    known = [variant.estimate for variant in variants if variant.estimate]
     for name, read in _figures(known) if known else ():
-        _row(table, name, plan.variants, _cell(read))
-    return table
+        estimates = (variant.estimate for variant in variants)
+        texts = (size(read(estimate)) if estimate else UNKNOWN for estimate in estimates)
+        rows.append((name, *cells(texts)))
+    columns = (Column(role="quiet"), *(Column(one.label, right=True) for one in variants))
+    return Table("", columns, tuple(rows))
 
 
-def _figures(known: list[Estimate]) -> Iterator[tuple[str, _Read]]:
-    """The rows: a name, and what to read of an estimate."""
-    yield "weights", lambda e: e.weights
+def _figures(known: list[Estimate]) -> Iterator[tuple[Cell, _Read]]:
+    """Yield the name of each row, and what it reads of an estimate."""
+    yield Cell("weights"), lambda e: e.weights
     for kind in _KINDS:
         if any(kind in estimate.overhead for estimate in known):
-            yield f"  {kind}", _overhead(kind)
-    yield "  not quantized", lambda e: e.unquantized
+            yield Cell(kind, indent=2), _overhead(kind)
+    yield Cell("not quantized", indent=2), lambda e: e.unquantized
     contexts = sorted({estimate.context_tokens for estimate in known})
-    yield f"KV cache, {' or '.join(map(str, contexts))} tokens", lambda e: e.kv_cache
-    yield "activations*", lambda e: e.activations
-    yield "CUDA context, or Python and libraries*", lambda e: e.runtime
-    yield "total", lambda e: e.total
-    yield "peak, while loading*", lambda e: e.peak
+    yield Cell(f"KV cache, {' or '.join(map(str, contexts))} tokens"), lambda e: e.kv_cache
+    yield Cell("activations*"), lambda e: e.activations
+    yield Cell("CUDA context, or Python and libraries*"), lambda e: e.runtime
+    yield Cell("total"), lambda e: e.total
+    yield Cell("peak, while loading*"), lambda e: e.peak
 
 
 def _overhead(kind: str) -> _Read:
     return lambda estimate: estimate.overhead.get(kind, 0)
 
 
-def _cell(read: _Read) -> Callable[[VariantPlan], str]:
-    return lambda variant: size(read(variant.estimate)) if variant.estimate else UNKNOWN
-
-
-def _row(
-    table: Table, name: str, variants: list[VariantPlan], tell: Callable[[VariantPlan], str]
-) -> None:
-    table.add_row(Text(name), *(Text(tell(variant)) for variant in variants))
-
-
-def _room(one: RoomPlan) -> Text:
-    room = one.room
-    text = Text.assemble((one.fit, _STYLES[one.fit]), ": ")
-    text.append(" and ".join(one_line(label) for label in one.labels))
+def _room(one: RoomPlan) -> Paragraph:
+    fit: Words = (one.fit, _ROLES[one.fit])
+    room, who = one.room, " and ".join(one.labels)
     if room.unusable:
-        return text.append(f" on {one_line(room.name)}: {one_line(room.unusable)}")
-    if one.total is not None:
-        text.append(f" need {size(one.total)}, {size(one.peak)} while loading;")
-    else:
-        text.append(":")
+        return paragraph(fit, f": {who} on {room.name}: {room.unusable}")
+    need = f" need {size(one.total)}, {size(one.peak)} while loading;"
+    who += ":" if one.total is None else need
     if room.free is None:
-        return text.append(f" nothing tells what is free on {one_line(room.name)}")
-    text.append(f" {size(room.free)} of {size(room.total)} are free on {one_line(room.name)}")
-    return text.append(f", {CONTESTED}") if one.contested else text
+        return paragraph(fit, f": {who} the free memory of {room.name} is not known")
+    free = f"{size(room.free)} of {size(room.total)} are free on {room.name}"
+    return paragraph(fit, f": {who} {free}" + (f", {CONTESTED}" if one.contested else ""))

@@ -232,10 +232,10 @@ def _make(variants: Sequence[Any], output: Path | None, *, held_out: bool, as_js
     if as_json:
         click.echo(json.dumps({**dataclasses.asdict(outcome), "folder": str(where)}, indent=2))
         return 0
-    from quantchat.console.console import console
-    from quantchat.features.quantize.tables import render
+    from quantchat.console.console import show
+    from quantchat.features.quantize.tables import blocks
 
-    console().print(render(outcome))
+    show(blocks(outcome))
     click.echo(f"the checkpoint is in {one_line(str(where))}; a profile uses it with")
     click.echo(_profile_lines(variants[-1], where))
     return 0

@@ -1,55 +1,43 @@
-"""What a checkpoint made on command came to, as a short table (Rich)."""
+"""The result of `quantchat quantize` as a short table with notes."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
 from quantchat.checkpoints.calibration_coverage import share, shortage
-from quantchat.document.figures import UNKNOWN, number, seconds, size
-from quantchat.document.shared_tables import with_error
-from quantchat.document.style import plain_table
+from quantchat.document.document import Block, Cell, Column, Table, paragraphs, table
+from quantchat.document.figures import UNKNOWN, number, seconds, size, with_error
 from quantchat.features.quantize.outcome import Outcome, Side
-from quantchat.text import one_line
 
 WORST = 5
-"""Modules that are named, those with the largest loss."""
+"""How many modules with the largest loss are named."""
 
 
-def render(outcome: Outcome) -> Group:
-    """Before and after, the worst modules, and what must be known of it."""
-    parts: list[RenderableType] = [_sides(outcome)]
+def blocks(outcome: Outcome) -> list[Block]:
+    """Return the model before and after, the modules with the largest loss, and notes."""
+    parts: list[Block] = [_sides(outcome)]
     worst = sorted(
         (row for row in outcome.losses if row["loss"] is not None), key=lambda row: -row["loss"]
     )[:WORST]
     if worst:
-        table = plain_table()
-        table.add_column("worst modules")
-        table.add_column("loss", justify="right")
-        for row in worst:
-            name = one_line(f"layers.{row['layer']}.{row['module']}")
-            table.add_row(Text(name), f"{row['loss']:.3g}")
-        parts.append(table)
-    return Group(*parts, *(Text(line) for line in _notes(outcome)))
+        rows = [(f"layers.{row['layer']}.{row['module']}", f"{row['loss']:.3g}") for row in worst]
+        parts.append(table("", ("worst modules", "loss"), rows))
+    return [*parts, *paragraphs(_notes(outcome))]
 
 
 def _sides(outcome: Outcome) -> Table:
-    table = plain_table()
-    table.add_column("")
-    for name in ("before", "after"):
-        table.add_column(name, justify="right")
     sides = (outcome.before, outcome.after)
-    table.add_row("size", *(size(side.bytes) for side in sides))
-    table.add_row("bits per weight", *(number(outcome.bits_per_weight(side)) for side in sides))
-    table.add_row("perplexity, held out", *map(_perplexity, sides))
+    rows: list[tuple[str | Cell, ...]] = [
+        ("size", *(size(side.bytes) for side in sides)),
+        ("bits per weight", *(number(outcome.bits_per_weight(side)) for side in sides)),
+        ("perplexity, held-out text", *map(_perplexity, sides)),
+    ]
     if outcome.perplexity_more:
-        table.add_row("  after less before", "", with_error(outcome.perplexity_more, signed=True))
-    table.add_row("time to quantize", "", seconds(outcome.seconds))
-    return table
+        difference = with_error(outcome.perplexity_more, signed=True)
+        rows.append((Cell("ΔPPL", indent=2), "", difference))
+    rows.append(("time to quantize", "", seconds(outcome.seconds)))
+    return table("", (Column(), "before", "after"), rows)
 
 
 def _perplexity(side: Side) -> str:
@@ -58,42 +46,38 @@ def _perplexity(side: Side) -> str:
 
 def _notes(outcome: Outcome) -> list[str]:
     notes = []
-    if told := outcome.calibration:
+    if calibration := outcome.calibration:
         notes.append(
-            f"calibrated on {told['samples']} samples, {told['tokens']} tokens"
-            f" (calibration.jsonl, SHA-256 {told['sha256'][:12]}…)"
+            f"calibrated on {calibration['samples']} samples, {calibration['tokens']} tokens"
+            f" (calibration.jsonl, SHA-256 {calibration['sha256'][:12]}…)"
         )
-        if template := told.get("chat_template_kwargs"):
-            notes.append(one_line(f"with chat_template_kwargs {json.dumps(template)}"))
-        notes += _enough(told)
+        if template := calibration.get("chat_template_kwargs"):
+            notes.append(f"with chat_template_kwargs {json.dumps(template)}")
+        notes += _coverage(calibration)
     if outcome.resumed:
         notes.append(
-            f"{outcome.resumed} of the layers were kept from a try that was stopped:"
-            " the time is that of the rest"
+            f"{outcome.resumed} of the layers were quantized before, in a try that was stopped:"
+            " the time is that of the other layers"
         )
     rounded = sum(row["loss"] is None for row in outcome.losses)
     if rounded:
-        notes.append(f"{rounded} modules were only rounded: too little of the calibration met them")
+        notes.append(f"{rounded} modules were only rounded: too little calibration reached them")
     if found := outcome.after.perplexity or outcome.before.perplexity:
         notes.append(
             f"perplexity over {found.positions} tokens of calibration text that was held out,"
             " ± one standard error"
-            + (
-                ", of the difference as both read the same tokens"
-                if outcome.perplexity_more
-                else ""
-            )
+            + (", that of ΔPPL paired by token" if outcome.perplexity_more else "")
         )
     for name, side in (("before", outcome.before), ("after", outcome.after)):
         if side.why:
-            notes.append(f"no perplexity {name}: {one_line(side.why)}")
-    return [*notes, *([one_line(outcome.note)] if outcome.note else [])]
+            notes.append(f"no perplexity {name}: {side.why}")
+    return [*notes, *([outcome.note] if outcome.note else [])]
 
 
-def _enough(calibration: dict[str, Any]) -> list[str]:
-    """How many tokens there were for each input of the widest module, where that is known.
+def _coverage(calibration: dict[str, Any]) -> list[str]:
+    """Return how many tokens there were for each input of the widest module, if known.
 
-    Where they were too few the checkpoint's own note says so.
+    If they were too few, the note of the checkpoint says so instead.
     """
     found = share(calibration)
     if found is None or shortage(calibration):

@@ -87,7 +87,7 @@ def score(
     from quantchat.console import opening
     from quantchat.features.score import run
     from quantchat.features.score.plan import QUICK, ScorePlan
-    from quantchat.features.score.tables import render
+    from quantchat.features.score.tables import blocks
     from quantchat.session.reference import reference_of
 
     if file is not None and dataset is not None:
@@ -107,7 +107,7 @@ def score(
     )
     return judged(
         lambda on_model: run.score(asked, plan, maker=CheckpointBuilder(), on_model=on_model),
-        render,
+        blocks,
         folder or obj,
         as_json=as_json,
     )

@@ -1,119 +1,124 @@
-"""A score as tables (Rich): each model against the reference, the pair, and what casts doubt."""
+"""Scores as parts of a document: models against the reference, the pair, warnings, CSV rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
-
-from quantchat.document.figures import UNKNOWN, size
-from quantchat.document.shared_tables import failures, new_table, notes, with_error
+from quantchat.document.document import (
+    Block,
+    Cell,
+    Column,
+    DataTable,
+    Facts,
+    Table,
+    cells,
+    paragraphs,
+    table,
+    warnings,
+)
+from quantchat.document.figures import UNKNOWN, size, with_error
+from quantchat.document.model_results import Result, failures, heading, not_comparable, notes
+from quantchat.snapshot.schema import Snapshot
 from quantchat.snapshot.score import ScoredRecord, ScoreRecord, SettingRecord
-from quantchat.statistics.quality import Divergence, Percentile
-from quantchat.text import one_line
+from quantchat.statistics.quality import Divergence, Percentile, Quantity
 
-_ROLES = {"reference": " reference", "floor": " floor", "variant": ""}
+_ROLES = {"reference": "reference", "floor": "noise floor", "variant": ""}
 
 _DELTA_P_SHOWN = (1.0, 5.0, 50.0, 95.0, 99.0)
-"""Percentiles of Δp that fit beside each other; a snapshot and a CSV file have more."""
+"""Percentiles of Δp that fit beside each other. A snapshot and a CSV file have more."""
 
 ERRORS = (
-    "PPL is perplexity; ± is one standard error, with tokens or with windows as units, whichever "
-    "is wider; differences are paired by token."
+    "PPL is perplexity, ΔPPL the difference from the reference's, paired by token. ± is one "
+    "standard error, over tokens or over windows, whichever is larger."
 )
 
 
-def render(score: ScoreRecord) -> Group:
-    """The whole score: what was read and how, the tables, the doubts."""
-    return Group(
-        *(Text(one) for one in facts(score)),
+def blocks(score: ScoreRecord) -> list[Block]:
+    """Return the whole score: what was read and how, the tables, the warnings."""
+    return [
+        Facts(tuple(facts(score))),
         *tables(score),
-        *(Text(f"! {doubt}", style="yellow") for doubt in doubts(score)),
-    )
+        *warnings(score_warnings(score)),
+    ]
 
 
 def facts(score: ScoreRecord) -> list[str]:
-    """What was read and how, and what the figures mean, a line each."""
+    """Return what was read and how, and what the figures mean, a line each."""
     lines = [f"read {_read(score.setting)}", _windows(score.setting)]
     if score.storage is not None:
-        kept = score.storage
+        stored = score.storage
         lines.append(
-            f"the reference's forecasts were kept in {one_line(kept.form)} ({size(kept.bytes)}), at"
-            f" a KLD of {kept.kld_mean:.1e} from what it said, {kept.kld_max:.1e} at most"
+            f"the reference's logits were stored in {stored.form} ({size(stored.bytes)}), at a KLD"
+            f" of {stored.kld_mean:.1e} from those it computed, {stored.kld_max:.1e} at most"
         )
     return [*lines, ERRORS]
 
 
 def _read(setting: SettingRecord) -> str:
     return (
-        f"{one_line(setting.text)} (SHA-256 {one_line(setting.text_sha256[:12])}): {setting.tokens}"
-        f" tokens of tokenizer {one_line(setting.tokenizer_hash[:12])}, {setting.positions} scored"
+        f"{setting.text} (SHA-256 {setting.text_sha256[:12]}): {setting.tokens}"
+        f" tokens of tokenizer {setting.tokenizer_hash[:12]}, {setting.positions} scored"
     )
 
 
 def _windows(setting: SettingRecord) -> str:
-    begin = f"begun with {one_line(setting.begin)}" if setting.begin else "begun without a BOS"
+    begin = f"begun with {setting.begin}" if setting.begin else "begun without a BOS"
     return (
         f"windows of {setting.window} tokens, a stride of {setting.stride}, the first"
         f" {setting.context} of each only read, {begin}"
     )
 
 
-def doubts(score: ScoreRecord) -> list[str]:
-    """What failed, what was not read, and what speaks against the figures, a line each."""
+def score_warnings(score: ScoreRecord) -> list[str]:
+    """Return what failed, what was not read, and what speaks against the figures, a line each."""
     lines = failures(score.models)
     if score.unread:
-        lines.append(f"stopped before the end, not read: {one_line(', '.join(score.unread))}")
+        lines.append(f"stopped before the end, not read: {', '.join(score.unread)}")
     for model in score.models:
         if model.role == "reference" and model.resolved:
             kernel = model.resolved.kernel
             if kernel != "not quantized":
-                lines.append(f"the reference is itself quantized: {one_line(kernel)}")
+                lines.append(f"the reference is itself quantized: {kernel}")
     return lines + notes([model for model in score.models if model.role != "floor"])
 
 
 def tables(score: ScoreRecord) -> Iterator[Table]:
-    """Against the reference, the percentiles, and the pair in both directions."""
+    """Yield the models against the reference, the percentiles, and the pair in both directions."""
     yield reference_table(score)
-    told = [(named(model), model.divergence) for model in score.models if model.divergence]
-    if told:
-        yield _percentiles("Percentiles of the KLD from the reference, nats", told, _klds)
-        yield _percentiles("Percentiles of Δp of the token that came, %", told, _delta_ps)
+    seen = [(named(model), model.divergence) for model in score.models if model.divergence]
+    if seen:
+        yield _percentiles("Percentiles of the KLD from the reference, nats", seen, _klds)
+        yield _percentiles("Percentiles of Δp of the actual next token, %", seen, _delta_ps)
     if score.pair:
         yield pair_table(score)
 
 
 def reference_table(score: ScoreRecord) -> Table:
-    """Each model against the reference."""
-    table = new_table("Against the reference", "", "weights", "PPL", *DIVERGENCES)
+    """Return each model against the reference."""
+    rows = []
     for model in score.models:
-        cells = divergence_cells(model.divergence)
-        table.add_row(named(model), size(model.weights), perplexity_cell(model), *cells)
-    return table
+        texts = (perplexity_text(model), *divergence_texts(model.divergence))
+        rows.append(cells((named(model), size(model.weights), *texts)))
+    return table("Against the reference", ("", "weights", "PPL", *DIVERGENCES), rows)
 
 
 def pair_table(score: ScoreRecord) -> Table:
-    """The first two variants, each seen from the other."""
-    table = new_table("The pair, each seen from the other", "", "seen from", *DIVERGENCES)
-    table.columns[1].justify = "left"
-    for one in score.pair:
-        variant, other = Text(one_line(one.variant)), Text(one_line(one.seen_from))
-        table.add_row(variant, other, *divergence_cells(one.divergence))
-    return table
+    """Return the first two variants, each with the other as its reference."""
+    headings = (Column(), Column("seen from"), *DIVERGENCES)
+    rows = [(one.variant, one.seen_from, *divergence_texts(one.divergence)) for one in score.pair]
+    return table("The pair, each seen from the other", headings, rows)
 
 
-DIVERGENCES = ("PPL more", "KLD, nats", "RMS Δp, %", "same top, %")
+DIVERGENCES = ("ΔPPL", "KLD, nats", "RMS Δp, %", "top-1 agreement, %")
 
 
-def perplexity_cell(model: ScoredRecord) -> str:
-    """Its perplexity, if it could read."""
+def perplexity_text(model: ScoredRecord) -> str:
+    """Return the perplexity of `model` with its error, if it could read the text."""
     return with_error(model.perplexity, least=2) if model.perplexity else UNKNOWN
 
 
-def divergence_cells(seen: Divergence | None) -> list[str]:
-    """What `DIVERGENCES` head."""
+def divergence_texts(seen: Divergence | None) -> list[str]:
+    """Return the figures below the headings of `DIVERGENCES`."""
     if seen is None:
         return [UNKNOWN] * len(DIVERGENCES)
     return [
@@ -127,31 +132,89 @@ def divergence_cells(seen: Divergence | None) -> list[str]:
 _Percentiles = Callable[[Divergence], list[tuple[str, str]]]
 
 
-def _percentiles(
-    title: str, told: Iterable[tuple[Text, Divergence]], cells_of: _Percentiles
-) -> Table:
-    rows = [(name, cells_of(seen)) for name, seen in told]
-    table = new_table(title, "", *(head for head, _ in rows[0][1]))
-    for name, cells in rows:
-        table.add_row(name, *(cell for _, cell in cells))
-    return table
+def _percentiles(title: str, seen: Iterable[tuple[Cell, Divergence]], read: _Percentiles) -> Table:
+    rows = [(name, read(divergence)) for name, divergence in seen]
+    headings = ("", *(heading for heading, _ in rows[0][1]))
+    return table(title, headings, [cells((name, *(text for _, text in row))) for name, row in rows])
 
 
 def _klds(seen: Divergence) -> list[tuple[str, str]]:
-    found = [(_head(one), with_error(one.figure)) for one in seen.kld_percentiles]
-    return [*found, ("most", f"{seen.kld_max:.3g}")]
+    texts = [(_percent(one), with_error(one.figure)) for one in seen.kld_percentiles]
+    return [*texts, ("maximum", f"{seen.kld_max:.3g}")]
 
 
 def _delta_ps(seen: Divergence) -> list[tuple[str, str]]:
     shown = [one for one in seen.delta_p_percentiles if one.percent in _DELTA_P_SHOWN]
-    cells = [(_head(one), with_error(one.figure, times=100, signed=True)) for one in shown]
-    return [("mean", with_error(seen.delta_p_mean, times=100, signed=True)), *cells]
+    texts = [(_percent(one), with_error(one.figure, times=100, signed=True)) for one in shown]
+    return [("mean", with_error(seen.delta_p_mean, times=100, signed=True)), *texts]
 
 
-def _head(one: Percentile) -> str:
+def _percent(one: Percentile) -> str:
     return f"{one.percent:g} %"
 
 
-def named(model: ScoredRecord) -> Text:
-    """Its label, and what it is where it is no variant."""
-    return Text.assemble(one_line(model.label), (_ROLES[model.role], "dim"))
+def named(model: ScoredRecord) -> Cell:
+    """Return the label of `model`, and its role unless it is a variant."""
+    return Cell(model.label, _ROLES[model.role])
+
+
+# ------------------------------------------------------------ several scores
+
+
+def several(scores: Sequence[Result[ScoreRecord]], obstacles: Sequence[str]) -> list[Block]:
+    """Return what was read, each model of each run, and why they are not comparable, if so."""
+    parts: list[Block] = []
+    for position, one in enumerate(scores, 1):
+        parts += heading(position, one.file, one.snapshot)
+    if not obstacles:
+        parts += paragraphs(f"all {line}" for line in facts(scores[0].found)[:2])
+    return [*parts, _several_table(scores), *not_comparable(obstacles)]
+
+
+def _several_table(scores: Sequence[Result[ScoreRecord]]) -> Table:
+    """Return the same model of each run beneath each other, in the order of first mention."""
+    rows = []
+    for label in dict.fromkeys(model.label for one in scores for model in one.found.models):
+        for number, one in enumerate(scores, 1):
+            for model in one.found.models:
+                if model.label == label:
+                    texts = divergence_texts(model.divergence)
+                    rows.append(cells((named(model), str(number), perplexity_text(model), *texts)))
+    return table("Against the reference", ("", "run", "PPL", *DIVERGENCES), rows)
+
+
+# ------------------------------------------------------------ CSV
+
+_COLUMNS = (
+    "snapshot", "model", "role", "figure", "percent", "value", "error", "clustered_error",
+)  # fmt: skip
+
+
+def data_table(snapshots: Sequence[tuple[str, Snapshot]]) -> DataTable:
+    """Return each figure against the reference; `percent` is that of a percentile."""
+    rows: list[tuple[str | float | None, ...]] = []
+    for file, snapshot in snapshots:
+        for model in snapshot.score.models if snapshot.score else ():
+            key = (file, model.label, model.role)
+            if model.perplexity is not None:
+                rows.append((*key, "perplexity", None, *_errors(model.perplexity)))
+            if model.divergence is not None:
+                rows += [(*key, *row) for row in _data_rows(model.divergence)]
+    return DataTable(_COLUMNS, tuple(rows))
+
+
+_DataRow = tuple[str, float | None, float | None, float | None, float | None]
+
+
+def _data_rows(seen: Divergence) -> Iterator[_DataRow]:
+    for name in ("log_ratio", "perplexity_difference", "kld_mean", "delta_p_mean", "delta_p_rms"):
+        yield (name, None, *_errors(getattr(seen, name)))
+    yield ("same_top", None, *_errors(seen.same_top))
+    yield ("kld_max", None, seen.kld_max, None, None)
+    for name, percentiles in (("kld", seen.kld_percentiles), ("delta_p", seen.delta_p_percentiles)):
+        for one in percentiles:
+            yield (name, one.percent, *_errors(one.figure))
+
+
+def _errors(quantity: Quantity) -> tuple[float, float | None, float | None]:
+    return quantity.value, quantity.error, quantity.clustered

@@ -81,7 +81,7 @@ def evaluate(
     from quantchat.checkpoints.builder import CheckpointBuilder
     from quantchat.console import opening
     from quantchat.features.tasks import run
-    from quantchat.features.tasks.tables import render
+    from quantchat.features.tasks.tables import blocks
     from quantchat.session.reference import reference_of
 
     asked = opening.profile_of((profile,))
@@ -96,7 +96,7 @@ def evaluate(
     _look_for_harness([plan.reference, *asked.variants])
     return judged(
         lambda on_model: run.evaluate(asked, plan, maker=CheckpointBuilder(), on_model=on_model),
-        render,
+        blocks,
         folder or obj,
         as_json=as_json,
     )

@@ -1,13 +1,10 @@
-"""Blind votes in words: who won, whether that may be chance, and what it would take to know."""
+"""Blind votes as text, as tables and as JSON: who won, and whether that may be chance."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
-
+from quantchat.document.document import Block, Column, Table, paragraphs, table
 from quantchat.document.figures import plural
 from quantchat.snapshot.schema import Snapshot
 from quantchat.snapshot.votes import Pooled, counted, repeated
@@ -18,9 +15,9 @@ _CHOICES = {"tie": "tie", "bad": "both bad"}
 
 
 def lines(a: str, b: str, votes: Tally, repeated: int = 0) -> list[str]:
-    """What the votes on `a` and `b` come to, a sentence a line.
+    """Return the result of the votes on `a` and `b`, a sentence a line.
 
-    `repeated` of them are on a prompt that was voted on before.
+    `repeated` counts the votes on a prompt that was voted on before.
     """
     a, b = one_line(a), one_line(b)
     counts = f"{a} {votes.a}, {b} {votes.b}, ties {votes.ties}, both bad {votes.bad}"
@@ -56,31 +53,27 @@ def _p(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
 
 
-def render(snapshot: Snapshot) -> Group:
-    """The result of one session, and each vote with who stood where."""
-    return Group(*map(Text, result(snapshot)), table(snapshot))
+def blocks(snapshot: Snapshot) -> list[Block]:
+    """Return the result of one session, and each vote with the side of each variant."""
+    return [*paragraphs(result(snapshot)), votes_table(snapshot)]
 
 
 def result(snapshot: Snapshot) -> list[str]:
-    """What the votes of one session come to, a sentence a line; nothing where there were none."""
+    """Return the result of one session, a sentence a line; empty without votes."""
     if snapshot.voting is None:
         return []
     a, b = snapshot.shown
     return lines(a, b, counted(snapshot.voting, a), repeated([snapshot]))
 
 
-def table(snapshot: Snapshot) -> Table:
-    """Each vote with who stood where."""
-    table = Table(title="Votes", title_justify="left")
-    for head in ("prompt", "left", "right", "chosen"):
-        table.add_column(head, overflow="fold")
-    for row in rows(snapshot):
-        table.add_row(*map(Text, row))
-    return table
+def votes_table(snapshot: Snapshot) -> Table:
+    """Return each vote with the side of each variant."""
+    headings = [Column(name) for name in ("prompt", "left", "right", "chosen")]
+    return table("Votes", headings, rows(snapshot))
 
 
 def rows(snapshot: Snapshot) -> Iterator[tuple[str, str, str, str]]:
-    """Each vote: prompt, left, right, what was chosen."""
+    """Yield prompt, left, right and what was chosen of each vote."""
     if snapshot.voting is None:
         return
     prompts = {turn.number: turn.prompt for turn in snapshot.turns}
@@ -95,20 +88,21 @@ def rows(snapshot: Snapshot) -> Iterator[tuple[str, str, str, str]]:
         )
 
 
-def render_pooled(result: Pooled) -> Group:
-    """Sessions one by one, and together."""
-    title = f"{plural(len(result.sessions), 'session')} of blind votes"
-    table = Table(title=title, title_justify="left")
-    for head in ("session", one_line(result.a), one_line(result.b), "ties", "both bad"):
-        table.add_column(Text(head), justify="left" if head == "session" else "right")
-    for number, one in enumerate(result.sessions, 1):
-        table.add_row(str(number), *map(str, (one.a, one.b, one.ties, one.bad)))
-    told = lines(result.a, result.b, result.total, result.repeated)
-    return Group(table, *map(Text, told))
+def pooled_blocks(pooled: Pooled) -> list[Block]:
+    """Return the sessions one by one, and together."""
+    title = f"{plural(len(pooled.sessions), 'session')} of blind votes"
+    sessions = [
+        map(str, (number, one.a, one.b, one.ties, one.bad))
+        for number, one in enumerate(pooled.sessions, 1)
+    ]
+    return [
+        table(title, ("session", pooled.a, pooled.b, "ties", "both bad"), sessions),
+        *paragraphs(lines(pooled.a, pooled.b, pooled.total, pooled.repeated)),
+    ]
 
 
-def document(result: Pooled) -> dict[str, object]:
-    """The same for programs."""
+def json_document(result: Pooled) -> dict[str, object]:
+    """Return the sessions and the sign test as JSON values."""
     test = sign_test(result.total)
     return {
         "a": result.a,

@@ -1,0 +1,83 @@
+"""A line in the list of figures adds a figure to everything that compares runs."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from fakes.page_reader import PageReader
+from fakes.timed_runs import measured
+from quantchat.cli import main
+from quantchat.snapshot import figures, store
+from quantchat.snapshot.figures import AnswerFigure, ProcessFigure
+
+Capture = pytest.CaptureFixture[str]
+
+ADDED = [
+    AnswerFigure(
+        "median_ms", "median ITL", "ms", True, lambda a: a.timing.itl_ms and a.timing.itl_ms.p50
+    ),
+    ProcessFigure(
+        "top_bytes", "memory, peak", "B", True, True, lambda _, ledger: ledger and ledger.peak
+    ),
+]
+
+
+@pytest.fixture(params=ADDED, ids=lambda figure: figure.name)
+def added(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> AnswerFigure | ProcessFigure:
+    figure: AnswerFigure | ProcessFigure = request.param
+    monkeypatch.setattr(figures, "FIGURES", (*figures.FIGURES, figure))
+    return figure
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> str:
+    path = tmp_path / "saved.json"
+    path.write_bytes(store.dumps(measured()))
+    return str(path)
+
+
+def test_compare_shows_it(added: AnswerFigure | ProcessFigure, saved: str, capsys: Capture) -> None:
+    assert main(["compare", saved]) == 0
+    shown = capsys.readouterr().out
+    assert added.title in shown
+    assert added.name.split("_")[0] in shown.split("Means;")[1].splitlines()[2]
+
+
+def test_gates_take_it_and_their_help_names_it(
+    added: AnswerFigure | ProcessFigure, saved: str, capsys: Capture
+) -> None:
+    assert main(["compare", saved, "--fail-if", f"b.{added.name} < 9 * a.{added.name}"]) == 1
+    assert f"b ÷ a, {added.title}" in " ".join(capsys.readouterr().out.split())
+    assert main(["compare", "--help"]) == 0
+    assert added.name in capsys.readouterr().out
+
+
+def test_json_has_it(added: AnswerFigure | ProcessFigure, saved: str, capsys: Capture) -> None:
+    assert main(["compare", saved, "--json"]) == 0
+    body = json.loads(capsys.readouterr().out)
+    assert body["columns"][0][added.name] > 0
+    assert body["ratios"][0]["figures"][added.name]["ratio"] > 0
+
+
+def test_reports_show_it(added: AnswerFigure | ProcessFigure, saved: str, tmp_path: Path) -> None:
+    assert main(["report", saved, "-o", str(tmp_path / "r.html")]) == 0
+    assert added.title in PageReader((tmp_path / "r.html").read_bytes()).text
+    assert main(["report", saved, "-o", str(tmp_path / "r.md")]) == 0
+    assert f"| {added.title} |" in (tmp_path / "r.md").read_text("utf-8")
+
+
+def test_csv_has_it(added: AnswerFigure | ProcessFigure, saved: str, tmp_path: Path) -> None:
+    assert main(["report", saved, "-o", f"{tmp_path}/r/"]) == 0
+    with (tmp_path / "r" / "figures.csv").open(encoding="utf-8", newline="") as file:
+        (row,) = [row for row in csv.DictReader(file) if row["figure"] == added.name]
+    assert (row["unit"], row["difference_shown"]) in (("ms", "yes"), ("B", "no"))
+    assert float(row["a"]) > 0 and float(row["ratio"]) > 0
+    with (tmp_path / "r" / "answers.csv").open(encoding="utf-8", newline="") as file:
+        of_each_answer = added.name in next(csv.reader(file))
+    assert of_each_answer is isinstance(added, AnswerFigure)

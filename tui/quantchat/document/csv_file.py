@@ -1,0 +1,33 @@
+"""Data tables as CSV (RFC 4180, UTF-8).
+
+An empty cell is "not known". Control characters in text are marked, and text that a spreadsheet
+would take for a formula begins with an apostrophe (OWASP, "CSV Injection").
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+from quantchat.document.document import DataTable
+from quantchat.text import neutralise
+
+# Some spreadsheets also take the wide signs of Japanese and Chinese keyboards.
+_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+
+
+def csv_file(table: DataTable) -> bytes:
+    """Return `table` as a CSV file with a head."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(table.columns)
+    writer.writerows([_cell(value) for value in row] for row in table.rows)
+    return file.getvalue().encode()
+
+
+def _cell(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value  # a number, or None, which is written as an empty cell
+    text = neutralise(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text

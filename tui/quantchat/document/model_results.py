@@ -1,0 +1,73 @@
+"""What scores and evaluations share: lines on their models, and several results side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from quantchat.document.document import Block, paragraph, warnings
+from quantchat.document.figures import when
+from quantchat.snapshot.evaluation import EvaluatedRecord, EvaluationRecord
+from quantchat.snapshot.schema import Snapshot
+from quantchat.snapshot.score import ScoredRecord, ScoreRecord
+
+Found = TypeVar("Found", ScoreRecord, EvaluationRecord)
+
+_Models = Sequence[ScoredRecord] | Sequence[EvaluatedRecord]
+
+
+@dataclass(frozen=True)
+class Result(Generic[Found]):
+    """A score or evaluation, its snapshot, and the file it came from."""
+
+    file: str
+    snapshot: Snapshot
+    found: Found
+
+
+def heading(position: int, file: str, snapshot: Snapshot) -> list[Block]:
+    """Return which snapshot stands at this position, counted from 1."""
+    return [
+        paragraph((f"Run {position}", "heading"), f" {file}"),
+        paragraph(f"{snapshot.name}, saved {when(snapshot.created)}", indent=2),
+    ]
+
+
+def not_comparable(obstacles: Iterable[str]) -> list[Block]:
+    """Return a warning for each of `obstacles`, despite which runs were compared."""
+    return warnings((f"not comparable: {reason}" for reason in obstacles), "bad")
+
+
+def failures(models: _Models) -> list[str]:
+    """Return which of `models` failed and why, a line each."""
+    return [f"{model.label} failed: {model.failure.reason}" for model in models if model.failure]
+
+
+def notes(models: _Models) -> list[str]:
+    """Return each note on `models` with the models that it is about, a line each."""
+    noted: dict[str, list[str]] = {}
+    for model in models:
+        if model.note:
+            noted.setdefault(model.note, []).append(model.label)
+    return [f"{', '.join(labels)}: {note}" for note, labels in noted.items()]
+
+
+def json_document(
+    results: Sequence[Result[Found]], obstacles: Sequence[str], kind: str
+) -> dict[str, Any]:
+    """Return all that is shown of `results` as JSON values under `kind`; text is raw."""
+    return {
+        "comparable": not obstacles,
+        "obstacles": list(obstacles),
+        "runs": [
+            {
+                "run": position,
+                "file": one.file,
+                "name": one.snapshot.name,
+                "created": one.snapshot.created,
+                kind: one.found.model_dump(),
+            }
+            for position, one in enumerate(results, 1)
+        ],
+    }

@@ -1,0 +1,191 @@
+"""A report of snapshots as a document: an overview of several, and a section for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from quantchat.document.document import (
+    Block,
+    Cell,
+    Column,
+    Document,
+    Facts,
+    PagePart,
+    Plots,
+    Section,
+    Table,
+    Turns,
+    table,
+    warnings,
+)
+from quantchat.document.figures import ORDERS, UNKNOWN, number, when
+from quantchat.document.series import has_two_sides, how_compared, reported_turns
+from quantchat.document.snapshot_tables import machine, memory_table, variants_table
+from quantchat.features.measure.headline import headline
+from quantchat.features.measure.tables import (
+    CONTENDED,
+    failures,
+    gap_lines,
+    how,
+    prompts_table,
+    ratio_texts,
+    ratios_table,
+)
+from quantchat.features.score import tables as score
+from quantchat.features.tasks import tables as tasks
+from quantchat.features.votes import tables as votes
+from quantchat.report.comparison import differences_table
+from quantchat.report.plots import plots
+from quantchat.report.turns import turns
+from quantchat.snapshot.compare import compare_runs
+from quantchat.snapshot.compared_sides import Run
+from quantchat.snapshot.evaluation import obstacles as evaluation_obstacles
+from quantchat.snapshot.ratios import compare_sides
+from quantchat.snapshot.run_diff import asked_for
+from quantchat.snapshot.schema import Snapshot
+from quantchat.snapshot.score import obstacles as score_obstacles
+from quantchat.text import one_line
+
+_CHAT = "a chat: each figure is of one answer, not of rounds, and has no interval"
+
+_Named = Sequence[tuple[str, Snapshot]]
+
+
+def content(snapshots: _Named) -> Document:
+    """Return the report of `snapshots`, each with the name of its file."""
+    if len(snapshots) == 1:
+        ((file, snapshot),) = snapshots
+        parts = tuple(_parts(file, snapshot, ""))
+        return Document(_title(snapshot), (), (Section("snapshot-1", "", parts),))
+    sections = []
+    for position, (file, snapshot) in enumerate(snapshots, start=1):
+        anchor = _anchor(position)
+        parts = tuple(_parts(file, snapshot, f"{anchor}-"))
+        sections.append(Section(anchor, _title(snapshot), parts))
+    title = f"{len(sections)} comparisons"
+    return Document(title, tuple(_overview(snapshots)), tuple(sections))
+
+
+def _title(snapshot: Snapshot) -> str:
+    return one_line(snapshot.name) or "(no name)"
+
+
+def _anchor(position: int) -> str:
+    return f"snapshot-{position}"
+
+
+# ------------------------------------------------------------ several snapshots
+
+
+def _overview(snapshots: _Named) -> list[Block]:
+    """Return a line for each snapshot, why they are not comparable, and what differed."""
+    against, differed = [], []
+    if all(has_two_sides(snapshot) for _, snapshot in snapshots):
+        compared = compare_runs([Run(*each) for each in snapshots], force=True)
+        against = [f"not comparable: {reason}" for reason in compared.obstacles]
+        sides = [f"{column.number}: {column.label}" for column in compared.columns]
+        differed = [differences_table(compared, sides)] if compared.differences else []
+    scores = [snapshot.score for _, snapshot in snapshots if snapshot.score]
+    against += [f"scores not comparable: {reason}" for reason in score_obstacles(scores)]
+    done = [snapshot.evaluation for _, snapshot in snapshots if snapshot.evaluation]
+    against += [f"evaluations not comparable: {reason}" for reason in evaluation_obstacles(done)]
+    return [_speeds(snapshots), *warnings(against), *differed]
+
+
+def _speeds(snapshots: _Named) -> Table:
+    """Return the sides of each snapshot, their decode throughput, and B against A."""
+    headings = [Column(name) for name in ("snapshot", "saved", "how")]
+    headings += [Column(name, right=True) for name in ("A", "B", "B ÷ A")]
+    rows = [
+        (
+            Cell(f"{position}. {snapshot.name}", file, link=_anchor(position)),
+            Cell(when(snapshot.created)),
+            *_decoding(snapshot),
+        )
+        for position, (file, snapshot) in enumerate(snapshots, start=1)
+    ]
+    return table("Decode throughput", [*headings, Column("95 % interval")], rows)
+
+
+def _decoding(snapshot: Snapshot) -> list[Cell]:
+    labels = [*snapshot.shown, UNKNOWN, UNKNOWN][:2]
+    how_measured = "a chat"
+    if not snapshot.turns and (snapshot.score or snapshot.evaluation):
+        how_measured = "a score" if snapshot.score else "an evaluation"
+    texts = [UNKNOWN] * 4
+    if snapshot.measurement is not None:
+        order = ORDERS[snapshot.measurement.order]
+        how_measured = how_compared(snapshot) if has_two_sides(snapshot) else order
+        for row in compare_sides(snapshot) if has_two_sides(snapshot) else []:
+            if row.name == "decode_tps":
+                sides = (f"{number(side)} {row.unit}" for side in (row.a, row.b))
+                texts = [*sides, *ratio_texts(row.ratio)]
+    return [Cell(how_measured), *map(Cell, texts[:2], labels), *map(Cell, texts[2:])]
+
+
+# ------------------------------------------------------------ one snapshot
+
+
+def _parts(file: str, snapshot: Snapshot, stem: str) -> Iterator[PagePart]:
+    """Yield the parts of a section; the names of its plots' files begin with `stem`."""
+    yield Facts((file, *_facts(snapshot)))
+    yield from _results(snapshot)
+    if snapshot.measurement:
+        yield Facts((*filter(None, [headline(snapshot)]), *gap_lines(snapshot)))
+    yield from warnings(_warnings(snapshot))
+    if drawn := plots(snapshot):
+        yield Plots(tuple(replace(plot, name=f"{stem}{plot.name}") for plot in drawn))
+    yield from (one for one in (variants_table(snapshot), memory_table(snapshot)) if one.rows)
+    if shown := tuple(turns(snapshot)):
+        yield Turns(shown)
+
+
+def _facts(snapshot: Snapshot) -> list[str]:
+    return [
+        *machine(snapshot),
+        *_requests(snapshot),
+        *(score.facts(snapshot.score) if snapshot.score else []),
+        *(tasks.facts(snapshot.evaluation) if snapshot.evaluation else []),
+        *votes.result(snapshot),
+    ]
+
+
+def _requests(snapshot: Snapshot) -> list[str]:
+    """Return how the snapshot was measured, and the settings of its requests."""
+    requests = [a.request for t in reported_turns(snapshot) for a in t.answers if a.request]
+    lines = [f"measured {how(snapshot)}"] if snapshot.measurement else []
+    settings = ", or ".join(dict.fromkeys(map(asked_for, requests)))
+    lines += [f"settings: {settings}"] if settings else []
+    systems = dict.fromkeys(request.system for request in requests if request.system)
+    return lines + [f"system prompt: {system}" for system in systems]
+
+
+def _results(snapshot: Snapshot) -> Iterator[Block]:
+    """Yield B against A, each prompt, the tables of a score or tasks, and the votes."""
+    if snapshot.measurement is not None and has_two_sides(snapshot):
+        title = f"B against A, {ORDERS[snapshot.measurement.order]}"
+        yield replace(ratios_table(snapshot), title=title)
+    yield from prompts_table(snapshot)
+    if snapshot.score:
+        yield from score.tables(snapshot.score)
+    if snapshot.evaluation:
+        yield from tasks.tables(snapshot.evaluation)
+    if snapshot.voting:
+        yield votes.votes_table(snapshot)
+
+
+def _warnings(snapshot: Snapshot) -> list[str]:
+    measurement = snapshot.measurement
+    judged = score.score_warnings(snapshot.score) if snapshot.score else []
+    judged += tasks.evaluation_warnings(snapshot.evaluation) if snapshot.evaluation else []
+    if measurement is None:
+        chat = snapshot.turns or not (snapshot.score or snapshot.evaluation)
+        return [*([_CHAT] if chat else []), *judged]
+    return [
+        *judged,
+        *([CONTENDED] if measurement.order == "together" else []),
+        *(["stopped before the end"] if measurement.stopped else []),
+        *measurement.flags,
+        *filter(None, [failures(snapshot)]),
+    ]

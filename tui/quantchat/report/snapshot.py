@@ -1,0 +1,175 @@
+"""One snapshot for a terminal: its results, what ran, and each turn with figures and answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from quantchat.document.document import (
+    BLANK,
+    Block,
+    Cell,
+    Role,
+    Row,
+    Table,
+    Verbatim,
+    paragraph,
+    row,
+    variant_table,
+)
+from quantchat.document.figures import ORDERS, UNKNOWN, milliseconds, number, seconds, thoughts
+from quantchat.document.snapshot_tables import header, memory_table, variants_table
+from quantchat.features.agreement.turn_text import cross_perplexity_text, divergence_text
+from quantchat.features.measure import tables as measure_tables
+from quantchat.features.score import tables as score_tables
+from quantchat.features.tasks import tables as tasks_tables
+from quantchat.features.votes import tables as votes_tables
+from quantchat.snapshot.run_diff import cpu_threads
+from quantchat.snapshot.schema import AnswerRecord, Snapshot, TurnRecord
+from quantchat.snapshot.votes import VotingRecord
+from quantchat.wire.messages import NO_ID
+
+
+def blocks(snapshot: Snapshot) -> list[Block]:
+    """Return all of `snapshot`: the machine, the results, what ran, its memory, each turn."""
+    parts = [*header(snapshot), *_results(snapshot), variants_table(snapshot)]
+    if any(variant.ledger for variant in snapshot.variants):
+        parts.append(memory_table(snapshot))
+    for turn in snapshot.turns:
+        parts += [BLANK, *turn_blocks(turn, snapshot.voting), *answers(turn)]
+    return parts
+
+
+def _results(snapshot: Snapshot) -> list[Block]:
+    """Return the results of a measurement, votes, a score or tasks; nothing of a chat."""
+    parts: list[Block] = []
+    if snapshot.measurement is not None:
+        parts += [BLANK, *measure_tables.blocks(snapshot)]
+        parts += measure_tables.prompts_table(snapshot)
+    if snapshot.voting is not None:
+        parts += votes_tables.blocks(snapshot)
+    if snapshot.score is not None:
+        parts += score_tables.blocks(snapshot.score)
+    if snapshot.evaluation is not None:
+        parts += tasks_tables.blocks(snapshot.evaluation)
+    return parts
+
+
+# ------------------------------------------------------------ one turn
+
+_REASONS = {
+    "eos": "end of the answer",
+    "length": "longest answer asked for",
+    "stop": "stopped",
+    "context": "context full",
+    "failed": "failed",
+}
+
+
+def _output(answer: AnswerRecord) -> str:
+    tokens, arrived = answer.timing.output_tokens, len(answer.times_ns)
+    thought = answer.thought_tokens
+    own = f", {thought} of them thoughts" if thought > 0 else ", with thoughts" if thought else ""
+    if tokens < 0:
+        return f"{arrived} chunks, tokens not counted{own if thought < 0 else ''}"
+    return f"{tokens} tokens" + (f" in {arrived} chunks" if NO_ID in answer.ids else "") + own
+
+
+def turn_name(turn: TurnRecord, voting: VotingRecord | None = None) -> str:
+    """Return the name of a turn: its round and prompt, its place among the votes, or its number.
+
+    The numbers of measured and blind turns mean nothing to a user.
+    """
+    if turn.round is not None:
+        return f"Round {turn.round}, prompt {UNKNOWN if turn.task is None else turn.task}"
+    blind = [vote.turn for vote in voting.votes] if voting else []
+    if turn.number in blind:
+        return f"Blind turn {blind.index(turn.number) + 1}"
+    return f"Turn {turn.number}"
+
+
+def turn_blocks(turn: TurnRecord, voting: VotingRecord | None = None) -> list[Block]:
+    """Return the name of a turn, how its answers agree, and its figures."""
+    title = turn_name(turn, voting)
+    if turn.divergence_point is not None:
+        title += f": {divergence_text(turn)}"
+    crossed = cross_perplexity_text(turn)
+    return [
+        paragraph((title, "heading")),
+        *([paragraph(crossed)] if crossed else []),
+        turn_table(turn),
+    ]
+
+
+def turn_table(turn: TurnRecord) -> Table:
+    """Return latency and throughput of one turn, each figure with how the variants ran."""
+    given = turn.answers
+    rows = [
+        row("prompt", given, _prompt_tokens),
+        row("output", given, _output),
+        _timed("TTFT", given, lambda a: milliseconds(a.timing.ttft_ms)),
+        _timed("prefill throughput", given, lambda a: _rate(a.timing.prefill_tok_s)),
+        _timed("ITL p50 · p95 · p99", given, _itl),
+        _timed("TPOT", given, lambda a: milliseconds(a.timing.tpot_ms)),
+        _timed("decode throughput", given, lambda a: _rate(a.timing.decode_tok_s)),
+        _timed("end-to-end throughput", given, lambda a: _rate(a.timing.end_to_end_tok_s)),
+        row("energy", given, _energy),
+        row("CPU threads", given, cpu_threads),
+        row("ended by", given, _ended),
+    ]
+    return variant_table("", [answer.variant for answer in given], rows)
+
+
+def answers(turn: TurnRecord) -> list[Block]:
+    """Return the prompt and what each variant answered, in full."""
+    parts = _said("prompt", turn.prompt)
+    for answer in turn.answers:
+        if answer.thoughts:
+            title = f"{answer.variant}, {thoughts(answer.thought_tokens)}"
+            parts += [BLANK, *_said(title, answer.thoughts, "quiet")]
+        parts += [BLANK, *_said(answer.variant, answer.text)]
+    return parts
+
+
+# ------------------------------------------------------------ cells
+
+
+def _timed(name: str, given: Iterable[AnswerRecord], read: Callable[[AnswerRecord], str]) -> Row:
+    return Cell(name), [_with_order(read(answer), answer.order) for answer in given]
+
+
+def _with_order(figure: str, order: str) -> Cell:
+    return Cell(figure) if figure == UNKNOWN else Cell(figure, ORDERS[order])
+
+
+def _said(who: str, text: str, role: Role = "plain") -> list[Block]:
+    return [paragraph((f"{who}:", "heading")), Verbatim(text, role)]
+
+
+def _prompt_tokens(answer: AnswerRecord) -> str:
+    if not answer.prompt_tokens:  # not begun, or a server does not report them
+        return UNKNOWN
+    cached = f", {answer.cached_tokens} of them from the KV cache" if answer.cached_tokens else ""
+    return f"{answer.prompt_tokens} tokens{cached}"
+
+
+def _energy(answer: AnswerRecord) -> str:
+    if answer.energy is None:
+        return ""
+    over = f"{number(answer.energy.joules)} J over {seconds(answer.energy.seconds)}"
+    each = answer.energy.per_token(len(answer.ids))
+    return f"{UNKNOWN} ({over})" if each is None else f"{number(each)} J/token ({over})"
+
+
+def _itl(answer: AnswerRecord) -> str:
+    itl = answer.timing.itl_ms
+    return f"{number(itl.p50)} · {number(itl.p95)} · {number(itl.p99)} ms" if itl else UNKNOWN
+
+
+def _rate(tokens_per_s: float | None) -> str:
+    return UNKNOWN if tokens_per_s is None else f"{number(tokens_per_s)} tok/s"
+
+
+def _ended(answer: AnswerRecord) -> str:
+    if answer.failure is not None:
+        return f"failed: {answer.failure.reason}"
+    return _REASONS.get(answer.reason, answer.reason) or f"not over ({answer.state})"
