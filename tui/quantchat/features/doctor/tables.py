@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -17,7 +16,7 @@ from quantchat.features.doctor.system_info import Terminal
 from quantchat.system.gpus import GpuSample
 from quantchat.system.visible_gpus import cuda_name, shown_gpus
 from quantchat.text import one_line
-from quantchat.wire.jobs import COMPILES, READY, UNUSABLE
+from quantchat.wire.jobs import COMPILES, READY, UNUSABLE, BuildTools, Kernel, TorchInfo
 
 _STATES = {READY: "green", COMPILES: "yellow", UNUSABLE: "dim"}
 
@@ -26,7 +25,7 @@ def render(found: Diagnosis) -> Group:
     """Everything that was found, the problems last, where they are read."""
     parts: list[RenderableType] = [_facts(found), _folders(found)]
     if found.worker:
-        parts.append(_kernels(found.worker))
+        parts.append(_kernels(found.worker.kernels))
     parts += [_problem(problem) for problem in problems(found)]
     if usable(found):
         parts.append(Text("usable", style="green"))
@@ -65,8 +64,8 @@ def _lines(found: Diagnosis) -> Iterator[tuple[str, str]]:
     else:
         yield "GPU", found.device.no_gpu
     if found.worker:
-        yield "torch", _torch(found.worker["torch"])
-        yield "compilers", _tools(found.worker["tools"])
+        yield "torch", _torch(found.worker.torch)
+        yield "compilers", _tools(found.worker.tools)
     yield "terminal", _terminal(found.terminal)
 
 
@@ -74,18 +73,17 @@ def _gpu(gpu: GpuSample) -> str:
     return f"{gpu.name}, {size(gpu.memory_free)} of {size(gpu.memory_total)} free"
 
 
-def _torch(torch: dict[str, Any]) -> str:
-    built = f"built for CUDA {torch['cuda']}" if torch["cuda"] else "built without CUDA"
-    devices = [f"{one['name']} (sm {one['capability']})" for one in torch["devices"]]
-    return f"{torch['version']}, {built}, uses {', '.join(devices) or 'the processor'}"
+def _torch(torch: TorchInfo) -> str:
+    built = f"built for CUDA {torch.cuda}" if torch.cuda else "built without CUDA"
+    devices = [f"{one.name} (sm {one.capability})" for one in torch.devices]
+    return f"{torch.version}, {built}, uses {', '.join(devices) or 'the processor'}"
 
 
-def _tools(tools: dict[str, str]) -> str:
-    nvcc = f"nvcc {tools['nvcc_release']}" if tools["nvcc"] else "no nvcc"
-    triton = f"Triton {tools['triton']}" if tools["triton"] else "no Triton"
-    return ", ".join(
-        [nvcc, *(name if tools[name] else f"no {name}" for name in ("c++", "ninja")), triton]
-    )
+def _tools(tools: BuildTools) -> str:
+    nvcc = f"nvcc {tools.nvcc_release}" if tools.nvcc else "no nvcc"
+    triton = f"Triton {tools.triton}" if tools.triton else "no Triton"
+    compilers = (("c++", tools.cxx), ("ninja", tools.ninja))
+    return ", ".join([nvcc, *(name if path else f"no {name}" for name, path in compilers), triton])
 
 
 def _terminal(terminal: Terminal) -> str:
@@ -119,18 +117,18 @@ def _folders(found: Diagnosis) -> Table:
     return table
 
 
-def _kernels(worker: dict[str, Any]) -> Table:
+def _kernels(kernels: list[Kernel]) -> Table:
     table = plain_table()
     for name in ("library", "kernel", "state", ""):
         table.add_column(name, overflow="fold")
-    for kernel in worker["kernels"]:
-        detail = kernel["detail"]
-        if kernel["auto"]:
+    for kernel in kernels:
+        detail = kernel.detail
+        if kernel.auto:
             detail = ", ".join(filter(None, ("what auto takes", detail)))
         table.add_row(
-            Text(one_line(kernel["library"])),
-            Text(one_line(kernel["name"])),
-            Text(one_line(kernel["state"]), style=_STATES.get(kernel["state"], "")),
+            Text(one_line(kernel.library)),
+            Text(one_line(kernel.name)),
+            Text(one_line(kernel.state), style=_STATES.get(kernel.state, "")),
             Text(one_line(detail)),
         )
     return table
