@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -110,7 +110,9 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
             await worker.close()
         return said
 
-    async def _loaded(worker: Worker, events: object, base: Path, spoil: Spoil) -> Outcome:
+    async def _loaded(
+        worker: Worker, events: AsyncIterator[Event], base: Path, spoil: Spoil
+    ) -> Outcome:
         folder = tmp_path_factory.mktemp("copy") / "model"
         shutil.copytree(base, folder)
         spoil(folder)
@@ -129,9 +131,8 @@ SPOILS: list[tuple[str, Spoil]] = [
 ]
 
 
-async def _outcome(events: object) -> Outcome:
-    async for event in events:  # type: ignore[attr-defined]
-        assert isinstance(event, Event)
+async def _outcome(events: AsyncIterator[Event]) -> Outcome:
+    async for event in events:
         if isinstance(event, Ready | Failed):
             return event
     raise AssertionError("unreachable: the events end with an exception")

@@ -8,6 +8,7 @@ import pytest
 
 from quantchat.host.job_runner import run_job
 from quantchat.host.worker_process import start_worker
+from quantchat.wire.jobs import InspectKernelsJob, Workspace
 
 
 async def test_kernels_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,21 +19,20 @@ async def test_kernels_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     steps: list[str] = []
     found = await run_job(
         start_worker,
-        "inspect_kernels",
-        {"scratch": str(scratch)},
+        InspectKernelsJob(Workspace(str(scratch), str(scratch))),
         lambda done, total, detail: steps.append(detail),
     )
-    assert found["libraries"] == {}
-    assert not found["torch"]["available"]
-    kernels = {(kernel["library"], kernel["name"]): kernel for kernel in found["kernels"]}
+    assert found.libraries == {}
+    assert not found.torch.available
+    kernels = {(kernel.library, kernel.name): kernel for kernel in found.kernels}
     for kind in ("nf4", "fp4", "int8"):
-        assert kernels["bitsandbytes", kind]["state"] == "ready"
+        assert kernels["bitsandbytes", kind].state == "ready"
     for name in ("torch", "torch_aten"):
-        assert kernels["gptqmodel", name]["state"] == "ready"
+        assert kernels["gptqmodel", name].state == "ready"
     for name in ("marlin", "machete", "exllama_v2", "triton"):
-        assert kernels["gptqmodel", name]["state"] == "cannot run"
-        assert "cuda" in kernels["gptqmodel", name]["detail"]
+        assert kernels["gptqmodel", name].state == "cannot run"
+        assert "cuda" in kernels["gptqmodel", name].detail
     # What a demo's GPTQ variant says of itself once loaded: TorchAtenLinear.
-    assert [k["name"] for k in found["kernels"] if k["auto"]] == ["torch_aten"]
+    assert [k.name for k in found.kernels if k.auto] == ["torch_aten"]
     assert steps[0] == "importing torch"
     assert list(scratch.iterdir()) == []

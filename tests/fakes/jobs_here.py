@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 from quantchat.host.worker_process import Place, Worker
-from quantchat.wire.messages import Command, Done, Event, Hello, Prepare, Progress
+from quantchat.wire.jobs import JOBS, AnyJob
+from quantchat.wire.messages import (
+    Command,
+    Event,
+    Hello,
+    Progress,
+    decode_command,
+    decode_event,
+    encode,
+)
+from quantchat.worker import jobs
 from quantchat.worker.failures import describe
 
 
 class JobsHere:
-    """Implements `StartWorker`. `told` hears each step, and may raise or wait for it."""
+    """Implements `StartWorker`. `told` is called with each step, and may raise or wait for it."""
 
     def __init__(self, told: Callable[[str, Progress], None] = lambda label, step: None) -> None:
         self.told = told
         self.places: list[Place] = []
-        self.options: list[dict[str, Any]] = []
+        self.done: list[Any] = []
+        """The jobs, in order."""
 
     async def start(self, place: Place) -> Worker:
         self.places.append(place)
@@ -44,9 +54,10 @@ class _WorkerHere:
         return Path("worker.log")
 
     def send(self, command: Command) -> None:
-        assert isinstance(command, Prepare)
-        self._jobs.options.append(command.options)
-        self._task = asyncio.ensure_future(self._do(command))
+        assert isinstance(command, JOBS)
+        job: Any = decode_command(encode(command))  # as it comes out of the pipe
+        self._jobs.done.append(job)
+        self._task = asyncio.ensure_future(self._do(job))
 
     async def events(self) -> AsyncIterator[Event]:
         while True:
@@ -59,19 +70,18 @@ class _WorkerHere:
         if self._task is not None:  # a thread cannot be ended: it is short
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _do(self, command: Prepare) -> None:
+    async def _do(self, job: AnyJob) -> None:
         loop = asyncio.get_running_loop()
-        job = importlib.import_module(f"quantchat.worker.jobs.{command.job}")
 
         def put(event: Event) -> None:
             loop.call_soon_threadsafe(self._events.put_nowait, event)
 
         def run() -> None:
             try:
-                result = job.run(command.options, lambda *step: put(Progress(command.job, *step)))
+                result = jobs.run(job, lambda *step: put(Progress(job.title, *step)))
             except Exception as error:  # noqa: BLE001 - told as a worker tells it
                 put(describe(error))
             else:
-                put(Done(command.job, result))
+                put(decode_event(encode(result)))
 
         await asyncio.to_thread(run)

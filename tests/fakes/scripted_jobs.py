@@ -1,4 +1,4 @@
-"""Workers that do the jobs of `quantchat.worker.jobs` from a script: no model, only their files."""
+"""Workers that do the jobs of `quantchat.wire.jobs` from a script: no model, only their files."""
 
 from __future__ import annotations
 
@@ -10,23 +10,90 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.host.worker_process import Place, Worker, WorkerEnded
-from quantchat.wire.messages import Command, Done, Event, Failed, Hello, Prepare, Progress
+from quantchat.wire.jobs import (
+    JOBS,
+    AnyJob,
+    CalibrateResult,
+    CalibrationUsed,
+    CollectResult,
+    DequantizeResult,
+    JobResult,
+    MergeAdapterResult,
+    MergedAdapter,
+    QuantizeBitsAndBytesResult,
+    QuantizeGptqResult,
+    ScoreResult,
+    Workspace,
+)
+from quantchat.wire.messages import (
+    Command,
+    Event,
+    Failed,
+    Hello,
+    Progress,
+    decode_command,
+    decode_event,
+    encode,
+)
+from quantchat.wire.variant import Resolved
 
 WRITES = {
     "dequantize": ("model.safetensors", b"bf16" * 64),
     "calibrate": ("chats.jsonl", b'{"messages": []}\n'),
     "collect": ("chats.jsonl", b'{"text": "t"}\n'),
-    "merge_adapter": ("model.safetensors", b"bf16" * 64),
-    "quantize_gptq": ("model.safetensors", b"int4" * 16),
-    "quantize_bitsandbytes": ("model.safetensors", b"nf4." * 16),
+    "merge adapter": ("model.safetensors", b"bf16" * 64),
+    "quantize gptq": ("model.safetensors", b"int4" * 16),
+    "quantize bitsandbytes": ("model.safetensors", b"nf4." * 16),
     "score": ("nll", array("d", [2.0, 3.0] * 255).tobytes()),
 }
-"""The file each job leaves in its output folder."""
+"""The file that each job writes into its output folder, by the job's title."""
+
+RESOLVED = Resolved(
+    engine="transformers",
+    model="model",
+    architecture="Llama",
+    kernel="not quantized",
+    dtype="float32",
+    device="cpu",
+    device_name="CPU",
+    attention="sdpa",
+    decode="none",
+    context_length=512,
+    chat_template=False,
+    tokenizer_hash="",
+    threads=1,
+)
+
+RESULTS: dict[str, JobResult] = {
+    "dequantize": DequantizeResult(parameters=1),
+    "calibrate": CalibrateResult(samples=32, tokens=900),
+    "collect": CollectResult(samples=32, tokens=900, found=48, length=160),
+    "merge adapter": MergeAdapterResult(MergedAdapter("lora", "LoRA r8 on q_proj", "cd" * 32)),
+    "quantize gptq": QuantizeGptqResult(
+        layers=2,
+        losses=[],
+        calibration=CalibrationUsed(samples=32, tokens=5000, sha256="ab" * 32, widest=0),
+        resumed=0,
+    ),
+    "quantize bitsandbytes": QuantizeBitsAndBytesResult(kernel="Linear4bit nf4"),
+    "score": ScoreResult(
+        resolved=RESOLVED,
+        tokens=1024,
+        positions=510,
+        context=257,
+        ids_sha256="of the tokens",
+        begin="",
+        vocabulary=100,
+        seconds=1.0,
+        weights=1,
+    ),
+}
+"""What each job answers where a test says nothing else."""
 
 
 @dataclass
 class Jobs:
-    """What the jobs do, by name. Anything can be changed while they run."""
+    """What the jobs do, by title. Anything can be changed while they run."""
 
     folder: Path
     """For the workers' logs."""
@@ -35,18 +102,18 @@ class Jobs:
     fails: dict[str, Failed] = field(default_factory=dict)
     dies: dict[str, int] = field(default_factory=dict)
     """Exit status with which the worker ends in place of its result."""
-    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    results: dict[str, JobResult] = field(default_factory=dict)
     writes: dict[str, list[bytes]] = field(default_factory=dict)
     """What a job leaves in the place of what `WRITES` has, one time after the other."""
-    begun: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    """Jobs begun, with their options."""
+    begun: list[tuple[str, Any]] = field(default_factory=list)
+    """Titles of the jobs begun, and the jobs."""
     halfway: list[str] = field(default_factory=list)
     """Jobs that have written half of their file."""
     closed: list[str] = field(default_factory=list)
     """Places whose worker was closed."""
 
     def names(self) -> list[str]:
-        """The jobs begun, in order."""
+        """Titles of the jobs begun, in order."""
         return [name for name, _ in self.begun]
 
     async def start(self, place: Place) -> Worker:
@@ -73,8 +140,9 @@ class _JobWorker:
         return self._jobs.folder / f"{self._place.label}.log"
 
     def send(self, command: Command) -> None:
-        assert isinstance(command, Prepare)
-        self._task = asyncio.ensure_future(self._do(command))
+        assert isinstance(command, JOBS)
+        job: Any = decode_command(encode(command))  # as it comes out of the pipe
+        self._task = asyncio.ensure_future(self._do(job))
 
     async def events(self) -> AsyncIterator[Event]:
         while True:
@@ -89,13 +157,13 @@ class _JobWorker:
             await asyncio.gather(self._task, return_exceptions=True)
         self._jobs.closed.append(self._place.label)
 
-    async def _do(self, command: Prepare) -> None:
-        jobs, job, put = self._jobs, command.job, self._events.put_nowait
-        jobs.begun.append((job, command.options))
+    async def _do(self, asked: AnyJob) -> None:
+        jobs, job, put = self._jobs, asked.title, self._events.put_nowait
+        jobs.begun.append((job, asked))
         name, body = WRITES.get(job, ("", b""))
         if bodies := jobs.writes.get(job):
             body = bodies.pop(0)
-        _write(command.options, name, body[: len(body) // 2])
+        _write(asked.workspace, name, body[: len(body) // 2])
         put(Progress(job, 1, 2, "half"))
         jobs.halfway.append(job)
         if job in jobs.gates:
@@ -105,12 +173,12 @@ class _JobWorker:
         elif job in jobs.dies:
             put(jobs.dies[job])
         else:
-            _write(command.options, name, body)
-            put(Done(job, jobs.results.get(job, {})))
+            _write(asked.workspace, name, body)
+            put(decode_event(encode({**RESULTS, **jobs.results}[job])))
 
 
-def _write(options: dict[str, Any], name: str, body: bytes) -> None:
+def _write(workspace: Workspace, name: str, body: bytes) -> None:
     if not name:  # a job that only looks
         return
-    Path(options["output"], name).write_bytes(body)
-    Path(options["scratch"], "left").write_bytes(b"scratch")
+    Path(workspace.output, name).write_bytes(body)
+    Path(workspace.scratch, "left").write_bytes(b"scratch")

@@ -26,7 +26,7 @@ from quantchat.wire.messages import Failed, Progress
 NF4 = BitsAndBytes(label="NF4", engine="bitsandbytes", model=DEMO_MODEL)
 GPTQ = Gptq(label="GPTQ", engine="gptq", model=DEMO_MODEL, quantize=Quantize(group_size=64))
 GGUF = Transformers(label="GGUF", engine="transformers", model=DEMO_MODEL, gguf_file="tiny.gguf")
-ALL = ["dequantize", "calibrate", "quantize_gptq"]
+ALL = ["dequantize", "calibrate", "quantize gptq"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,6 @@ async def cancelled(task: asyncio.Task[Prepared]) -> None:
 
 
 async def test_the_demo_from_nothing(bench: Bench) -> None:
-    bench.jobs.results["quantize_gptq"] = {"losses": [0.5]}
     ear = Ear()
     prepared = await bench.workshop().prepare(GPTQ, ear)
     assert ear.stages == [
@@ -90,17 +89,22 @@ async def test_the_demo_from_nothing(bench: Bench) -> None:
     made = Path(prepared.model)
     assert (made / "model.safetensors").read_bytes() == b"int4" * 16
     about = json.loads((made / "made.json").read_text())
-    assert about["result"] == {"losses": [0.5]}
+    assert about["result"] == {
+        "layers": 2,
+        "losses": [],
+        "calibration": {"samples": 32, "tokens": 5000, "sha256": "ab" * 32, "widest": 0},
+        "resumed": 0,
+    }
     assert about["inputs"]["group_size"] == 64
     assert set(about["versions"]) >= {"torch", "gptqmodel"}
     assert about["files"]["model.safetensors"]["bytes"] == 64
     # Each stage got what the one before it made.
-    options = dict(bench.jobs.begun)
-    assert Path(options["dequantize"]["source"]).parent == bench.folder
-    assert options["dequantize"]["gguf_file"] == "Tiny-1M-Instruct.Q4_1.gguf"
-    assert options["quantize_gptq"]["model"] == options["calibrate"]["model"]
-    assert options["quantize_gptq"]["calibration"].endswith("/chats.jsonl")
-    prompts = options["calibrate"]["prompts"]
+    jobs = dict(bench.jobs.begun)
+    assert Path(jobs["dequantize"].source).parent == bench.folder
+    assert jobs["dequantize"].gguf_file == "Tiny-1M-Instruct.Q4_1.gguf"
+    assert jobs["quantize gptq"].load == jobs["calibrate"].load
+    assert jobs["quantize gptq"].calibration.endswith("/chats.jsonl")
+    prompts = jobs["calibrate"].prompts
     assert len(set(prompts)) == len(prompts) == 32
     assert bench.parts() == []
     assert len(bench.jobs.closed) == len(ALL)
@@ -149,7 +153,7 @@ async def test_two_variants_share_a_stage(bench: Bench) -> None:
     await gptq
     assert bench.jobs.names() == ALL
     assert len(bench.index.calls) == 1
-    assert dict(bench.jobs.begun)["calibrate"]["model"] == base.model
+    assert dict(bench.jobs.begun)["calibrate"].load.model == base.model
 
 
 async def test_one_leaves_and_the_other_goes_on(bench: Bench) -> None:
@@ -178,7 +182,7 @@ async def test_when_all_leave_the_stage_ends_and_what_is_finished_stays(bench: B
     assert bench.artifacts() == ["tiny-1m-instruct", "tiny-model"]
     gate.set()
     await workshop.prepare(GPTQ, Ear())
-    assert bench.jobs.names() == ["dequantize", "calibrate", "calibrate", "quantize_gptq"]
+    assert bench.jobs.names() == ["dequantize", "calibrate", "calibrate", "quantize gptq"]
 
 
 async def test_who_comes_while_a_stage_is_being_cancelled_gets_a_new_one(bench: Bench) -> None:
@@ -303,11 +307,11 @@ async def test_what_goes_in_makes_the_name(bench: Bench) -> None:
         {"damp_percent": 0.1},
         {"true_sequential": False},
     ):
-        assert await again(**settings) == ["quantize_gptq"]
+        assert await again(**settings) == ["quantize gptq"]
     # One order or the other: with act-order the other has no say.
     assert await again(desc_act=True, act_group_aware=False) == []
     for settings in ({"samples": 8}, {"sample_tokens": 64}, {"seed": 1}):
-        assert await again(**settings) == ["calibrate", "quantize_gptq"]
+        assert await again(**settings) == ["calibrate", "quantize gptq"]
 
 
 async def test_a_folder_of_the_users(bench: Bench, tmp_path: Path) -> None:
@@ -317,12 +321,12 @@ async def test_a_folder_of_the_users(bench: Bench, tmp_path: Path) -> None:
     spec = GPTQ.model_copy(update={"model": str(model), "trust_remote_code": True})
     workshop = bench.workshop()
     first = await workshop.prepare(spec, Ear())
-    assert bench.jobs.names() == ["calibrate", "quantize_gptq"]
+    assert bench.jobs.names() == ["calibrate", "quantize gptq"]
     assert Path(first.model).name.startswith("my-model-gptq-4bit-g64-")
     assert first.note == ""
-    for _, options in bench.jobs.begun:
-        assert (options["model"], options["revision"]) == (str(model), None)
-        assert options["trusted"] is True
+    for _, job in bench.jobs.begun:
+        assert (job.load.model, job.load.revision) == (str(model), None)
+        assert job.load.trust_remote_code is True
     # It is known again, and what has changed is not taken for it.
     assert await workshop.prepare(spec, Ear()) == first
     (model / "config.json").write_text("[]")
@@ -333,8 +337,8 @@ async def test_an_id_of_the_hub(bench: Bench) -> None:
     spec = GPTQ.model_copy(update={"model": "org/Name-7B@v1"})
     made = Path((await bench.workshop().prepare(spec, Ear())).model)
     assert made.name.startswith("name-7b-gptq-4bit-g64-")
-    (_, options), *_ = bench.jobs.begun
-    assert (options["model"], options["revision"]) == ("org/Name-7B", "v1")
+    (_, job), *_ = bench.jobs.begun
+    assert (job.load.model, job.load.revision) == ("org/Name-7B", "v1")
     assert json.loads((made / "made.json").read_text())["inputs"]["model"] == "org/Name-7B@v1"
 
 

@@ -11,11 +11,18 @@ import pytest
 from fakes.model_folder import LLAMA_2_7B, write_model
 from fakes.scripted_jobs import Jobs
 from quantchat.checkpoints.builder import CheckpointBuilder
+from quantchat.checkpoints.calibration_stages import Calibrate
 from quantchat.checkpoints.gptq_stage import QuantizeGptq
 from quantchat.errors import UserError
 from quantchat.host.job_runner import JobFailed
 from quantchat.profile.model import DEMO_MODEL, BitsAndBytes, Gptq, Transformers
 from quantchat.profile.quantize import Quantize
+from quantchat.wire.jobs import (
+    CalibrationUsed,
+    MergeAdapterResult,
+    MergedAdapter,
+    QuantizeGptqResult,
+)
 from quantchat.wire.messages import Progress
 
 SIZE = ("samples", "sample_tokens")
@@ -42,24 +49,23 @@ async def test_a_calibration_file_is_known_by_what_it_holds(tmp_path: Path, jobs
     file.write_text("some words")
     other.write_text("some words")
     workshop = CheckpointBuilder(jobs.start)
-    jobs.results["collect"] = {"length": 160}
     await workshop.prepare(gptq(tmp_path, calibration=str(file)), silent)
-    assert jobs.names() == ["collect", "quantize_gptq"]
-    read, quantized = (options for _, options in jobs.begun)
-    assert read["file"] == str(file)
-    assert read["part"] == "calibration"
-    assert read["sample_tokens"] is None
-    assert quantized["most_tokens"] == 160  # as was chosen where it was read
+    assert jobs.names() == ["collect", "quantize gptq"]
+    read, quantized = (job for _, job in jobs.begun)
+    assert read.file == str(file)
+    assert read.part == "calibration"
+    assert read.sample_tokens is None
+    assert quantized.most_tokens == 160  # as was chosen where it was read
     longer = gptq(tmp_path, calibration=str(file), sample_tokens=99)
     await workshop.prepare(longer, silent)
-    assert [options.get("most_tokens") for _, options in jobs.begun[2:]] == [None, 99]
+    assert [getattr(job, "most_tokens", None) for _, job in jobs.begun[2:]] == [None, 99]
     del jobs.begun[2:]
 
     await workshop.prepare(gptq(tmp_path, calibration=str(other)), silent)
     assert len(jobs.begun) == 2
     file.write_text("other words")
     await workshop.prepare(gptq(tmp_path, calibration=str(file)), silent)
-    assert jobs.names()[2:] == ["collect", "quantize_gptq"]
+    assert jobs.names()[2:] == ["collect", "quantize gptq"]
 
 
 async def test_nothing_is_begun_on_a_file_that_cannot_be_read(tmp_path: Path, jobs: Jobs) -> None:
@@ -77,17 +83,17 @@ async def test_nothing_is_begun_on_a_file_that_cannot_be_read(tmp_path: Path, jo
 async def test_chats_are_known_by_what_their_template_is_told(tmp_path: Path, jobs: Jobs) -> None:
     workshop, plain = CheckpointBuilder(jobs.start), gptq(tmp_path)
     await workshop.prepare(plain, silent)
-    assert not any("chat_template_kwargs" in options for _, options in jobs.begun)
+    assert not any(job.load.options for _, job in jobs.begun)
     told = plain.model_copy(update={"chat_template_kwargs": {"enable_thinking": False}})
     await workshop.prepare(told, silent)
-    assert jobs.names() == 2 * ["calibrate", "quantize_gptq"]
-    assert all(options["chat_template_kwargs"] for _, options in jobs.begun[2:])
+    assert jobs.names() == 2 * ["calibrate", "quantize gptq"]
+    assert all(job.load.options["chat_template_kwargs"] for _, job in jobs.begun[2:])
 
 
 async def test_a_tokenizer_that_is_lent_is_lent_for_each_job(tmp_path: Path, jobs: Jobs) -> None:
     workshop, plain = CheckpointBuilder(jobs.start), gptq(tmp_path)
     await workshop.prepare(plain, silent)
-    assert not any("tokenizer" in options for _, options in jobs.begun)
+    assert not any(job.load.options for _, job in jobs.begun)
     (lender := tmp_path / "lender").mkdir()
     (lender / "tokenizer.json").write_text("{}")
     lent = plain.model_copy(update={"tokenizer": str(lender)})
@@ -96,8 +102,8 @@ async def test_a_tokenizer_that_is_lent_is_lent_for_each_job(tmp_path: Path, job
         jobs.begun.clear()
         await workshop.prepare(lent, silent)
         await workshop.prepare(lent, silent)
-        assert jobs.names() == ["calibrate", "quantize_gptq"]
-        assert {options["tokenizer"] for _, options in jobs.begun} == {str(lender)}
+        assert jobs.names() == ["calibrate", "quantize gptq"]
+        assert {job.load.options["tokenizer"] for _, job in jobs.begun} == {str(lender)}
     jobs.begun.clear()
     named = "org/lender@main"
     (tmp_path / "text.txt").write_text("some words")
@@ -112,8 +118,8 @@ async def test_a_tokenizer_that_is_lent_is_lent_for_each_job(tmp_path: Path, job
     )
     for spec in (read, saved):
         await workshop.prepare(spec.model_copy(update={"tokenizer": named}), silent)
-    assert jobs.names() == ["collect", "quantize_gptq", "merge_adapter", "quantize_bitsandbytes"]
-    assert {options["tokenizer"] for _, options in jobs.begun} == {named}
+    assert jobs.names() == ["collect", "quantize gptq", "merge adapter", "quantize bitsandbytes"]
+    assert {job.load.options["tokenizer"] for _, job in jobs.begun} == {named}
 
 
 async def test_a_checkpoint_that_was_calibrated_on_too_little_says_so(
@@ -121,8 +127,8 @@ async def test_a_checkpoint_that_was_calibrated_on_too_little_says_so(
 ) -> None:
     """Where it is loaded, in a column of the screen and in a snapshot, made now or long ago."""
     for number, (widest, said) in enumerate(((1250, False), (14336, True), (0, False))):
-        about = {"samples": 32, "tokens": 5000, "sha256": "ab" * 32, "widest": widest}
-        jobs.results["quantize_gptq"] = {"calibration": about}
+        about = CalibrationUsed(samples=32, tokens=5000, sha256="ab" * 32, widest=widest)
+        jobs.results["quantize gptq"] = QuantizeGptqResult(2, [], about, 0)
         spec = gptq(tmp_path, seed=number)
         prepared = await CheckpointBuilder(jobs.start).prepare(spec, silent)
         assert prepared == CheckpointBuilder(jobs.start).find(spec)
@@ -134,9 +140,9 @@ async def test_a_checkpoint_that_was_calibrated_on_too_little_says_so(
 async def test_a_data_set_is_known_by_its_name(tmp_path: Path, jobs: Jobs) -> None:
     spec = gptq(tmp_path, calibration="hub:org/name:train:text")
     await CheckpointBuilder(jobs.start).prepare(spec, silent)
-    (_, options), _ = jobs.begun
-    assert options["dataset"] == "hub:org/name:train:text"
-    assert options["file"] is None
+    (_, job), _ = jobs.begun
+    assert job.dataset == "hub:org/name:train:text"
+    assert job.file == ""
 
 
 async def test_what_is_held_out_is_not_calibrated_on(tmp_path: Path, jobs: Jobs) -> None:
@@ -145,7 +151,7 @@ async def test_what_is_held_out_is_not_calibrated_on(tmp_path: Path, jobs: Jobs)
     assert spec.quantize
     held = await workshop.held_out(spec, spec.quantize, silent)
     assert held.name == "chats.txt"
-    used, apart = (o["prompts"] for name, o in jobs.begun if name == "calibrate")
+    used, apart = (job.prompts for name, job in jobs.begun if name == "calibrate")
     assert len(apart) == 16
     assert not set(used) & set(apart)
 
@@ -155,7 +161,7 @@ async def test_how_much_is_left_to_the_worker_but_for_the_demo(tmp_path: Path, j
     here = gptq(tmp_path)
     assert here.quantize
     demo = here.model_copy(update={"model": DEMO_MODEL})
-    stages = {}
+    stages: dict[str, Calibrate] = {}
     for name, spec in (
         ("here", here),
         ("demo", demo),
@@ -164,17 +170,19 @@ async def test_how_much_is_left_to_the_worker_but_for_the_demo(tmp_path: Path, j
     ):
         stage = CheckpointBuilder(jobs.start)._stage(spec)
         assert isinstance(stage, QuantizeGptq)
-        stages[name] = stage.needs[-1]
+        chats = stage.needs[-1]
+        assert isinstance(chats, Calibrate)
+        stages[name] = chats
     sizes = {name: [stage.inputs[k] for k in SIZE] for name, stage in stages.items()}
     assert sizes["here"] == sizes["here on cpu"] == [None, None]
     assert sizes["demo"] == sizes["demo on cpu"] == [32, 160]
-    assert len(stages["demo"].inputs["prompts"]) == 32
+    assert len(stages["demo"].prompts) == 32
     # What is written on a CPU is less: it must not be taken for what a GPU would write.
     assert stages["here"].name != stages["here on cpu"].name
     assert stages["demo"].name == stages["demo on cpu"].name
-    asked = stages["here"].inputs["prompts"]
+    asked = stages["here"].prompts
     assert len(asked) == 254 - 16
-    assert asked[:32] == stages["demo"].inputs["prompts"]
+    assert asked[:32] == stages["demo"].prompts
 
 
 async def test_bitsandbytes_checkpoints_are_kept_where_that_is_wished(
@@ -187,7 +195,7 @@ async def test_bitsandbytes_checkpoints_are_kept_where_that_is_wished(
     saving = spec.model_copy(update={"save_quantized": True})
     made = Path((await workshop.prepare(saving, silent)).model)
     assert made.name.startswith("model-nf4-")
-    assert jobs.names() == ["quantize_bitsandbytes"]
+    assert jobs.names() == ["quantize bitsandbytes"]
     for change in ({"double_quant": False}, {"quant_type": "fp4"}, {"compute_dtype": "float32"}):
         again = await workshop.prepare(saving.model_copy(update=change), silent)
         assert Path(again.model) != made
@@ -207,7 +215,7 @@ async def test_room_for_quantizing_is_looked_for_before(
     assert jobs.names() == ["calibrate"]  # which is kept, and takes next to nothing
     monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=5 * 2**30))
     await workshop.prepare(spec, silent)
-    assert jobs.names() == ["calibrate", "quantize_gptq"]
+    assert jobs.names() == ["calibrate", "quantize gptq"]
 
 
 async def test_an_adapter_is_known_by_what_its_files_hold(tmp_path: Path, jobs: Jobs) -> None:
@@ -223,9 +231,9 @@ async def test_an_adapter_is_known_by_what_its_files_hold(tmp_path: Path, jobs: 
         await workshop.prepare(gptq(tmp_path, **more).model_copy(update=adapted), silent)
         return jobs.names()[before:]
 
-    everything = ["merge_adapter", "calibrate", "quantize_gptq"]
+    everything = ["merge adapter", "calibrate", "quantize gptq"]
     assert await begun(str(tmp_path / "lora")) == everything
-    assert await begun(str(tmp_path / "lora"), bits=3) == ["quantize_gptq"]
+    assert await begun(str(tmp_path / "lora"), bits=3) == ["quantize gptq"]
     assert await begun(str(tmp_path / "third")) == everything
     assert await begun("org/lora@v1") == everything
     assert await begun("org/lora@v2") == everything
@@ -242,11 +250,12 @@ async def test_a_merged_model_may_be_loaded_as_it_is(tmp_path: Path, jobs: Jobs)
     adapted = {"model": str(tmp_path / "model"), "adapter": "org/lora", "merge_adapter": True}
     plain = Transformers.model_validate({"label": "bf16", "engine": "transformers", **adapted})
     nf4 = BitsAndBytes.model_validate({"label": "NF4", "engine": "bitsandbytes", **adapted})
-    jobs.results["merge_adapter"] = {"adapter": {"name": "org/lora", "kind": "LoRA r8 on q_proj"}}
+    merged = MergedAdapter("org/lora", "LoRA r8 on q_proj", "cd" * 32)
+    jobs.results["merge adapter"] = MergeAdapterResult(merged)
     workshop = CheckpointBuilder(jobs.start)
     assert workshop.find(plain) is None
     prepared = await workshop.prepare(plain, silent)
     assert prepared.note == "org/lora is merged in (LoRA r8 on q_proj)"
     assert Path(prepared.model).name.startswith("model-with-lora-")
     assert await workshop.prepare(nf4, silent) == prepared == workshop.find(plain)
-    assert jobs.names() == ["merge_adapter"]
+    assert jobs.names() == ["merge adapter"]

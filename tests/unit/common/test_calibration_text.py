@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 from fakes.tiny_folder import tokenizer
 from quantchat.common.calibration_text import ROLES, parse_jsonl, parse_plain, read
 from quantchat.common.input_files import Unreadable
+from quantchat.wire.jobs import CollectJob, CollectResult, Workspace
+from quantchat.wire.messages import Load
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import calibration_io, collect
 
@@ -115,24 +118,21 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     cutter = tokenizer()
     cutter.chat_template = TEMPLATE
     cutter.save_pretrained(folder)
-    monkeypatch.setattr(collect, "settle", lambda options: None)
+    monkeypatch.setattr(collect, "settle", lambda workspace: None)
 
-    def go(file: Path, /, **more: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        options = {
-            "model": str(folder),
-            "revision": None,
-            "trusted": False,
-            "file": str(file),
-            "sha256": read(file)[1],
-            "device": "cpu",
-            "samples": 10,
-            "held_out": 4,
-            "sample_tokens": 20,
-            "seed": 0,
-            "part": "calibration",
-            "output": str(output),
-        }
-        result = collect.run({**options, **more}, lambda done, total, detail: None)
+    def go(text: Path, /, **more: Any) -> tuple[CollectResult, list[dict[str, Any]]]:
+        job = CollectJob(
+            load=Load("transformers", str(folder), more.pop("options", {}), device="cpu"),
+            part="calibration",
+            samples=10,
+            held_out=4,
+            sample_tokens=20,
+            seed=0,
+            workspace=Workspace(str(tmp_path), str(output)),
+            file=str(text),
+            sha256=read(text)[1],
+        )
+        result = collect.run(replace(job, **more), lambda done, total, detail: None)
         written = (output / "chats.jsonl").read_text(encoding="utf-8").splitlines()
         return result, [json.loads(line) for line in written]
 
@@ -143,7 +143,7 @@ def test_text_is_cut_by_tokens_and_a_part_is_held_out(run: Any, tmp_path: Path) 
     file = tmp_path / "text.txt"
     file.write_text("".join(f"{n:03}," for n in range(200)))  # 800 letters: 40 pieces of 20
     result, taken = run(file)
-    assert result == {"samples": 10, "tokens": 10 * 20 + 9, "found": 40, "length": 20}
+    assert result == CollectResult(samples=10, tokens=10 * 20 + 9, found=40, length=20)
     _, held = run(file, part="held out")
     assert len(held) == 4
     both = [one["text"] for one in (*taken, *held)]
@@ -183,8 +183,8 @@ def test_the_template_is_told_what_the_variant_tells_it(run: Any, tmp_path: Path
     cutter.save_pretrained(tmp_path / "model")
     file = tmp_path / "chats.jsonl"
     file.write_text('{"messages": [{"role": "user", "content": "Hello"}]}')
-    for kwargs, end in (({}, "no"), ({"chat_template_kwargs": {"think": True}}, "")):
-        run(file, **kwargs)
+    for options, end in (({}, "no"), ({"chat_template_kwargs": {"think": True}}, "")):
+        run(file, options=options)
         assert (tmp_path / "output" / "chats.txt").read_text() == f"[user]Hello{end}"
     chat = {"messages": [{"role": "user", "content": "ab"}]}
     assert (

@@ -13,6 +13,7 @@ import pytest
 from quantchat.host import job_runner, watchdog
 from quantchat.host.job_runner import JobFailed
 from quantchat.host.worker_process import Place, Worker, WorkerEnded
+from quantchat.wire.jobs import InspectKernelsJob, Workspace
 from quantchat.wire.messages import Command, Event, Progress
 
 
@@ -46,6 +47,10 @@ async def test_a_worker_that_falls_silent_is_ended(monkeypatch: pytest.MonkeyPat
         return Silent()
 
     with pytest.raises(JobFailed, match="no sign of life from the worker for 300 s"):
-        await job_runner.run_job(start, "score", {}, lambda done, total, detail: steps.append(done))
+        await job_runner.run_job(
+            start,
+            InspectKernelsJob(Workspace("", "")),
+            lambda done, total, detail: steps.append(done),
+        )
     assert steps == [1]
     assert next(seconds) > job_runner.LOST_S

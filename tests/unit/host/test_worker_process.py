@@ -16,7 +16,7 @@ from fakes.waiting import until
 from quantchat import paths
 from quantchat.host import worker_process
 from quantchat.host.worker_process import Place, WorkerEnded, new_log, start_worker
-from quantchat.wire.messages import Failed, Hello, Prepare
+from quantchat.wire.messages import Failed, Generate, Hello, Sampling
 
 pytestmark = pytest.mark.usefixtures("own_folders")
 
@@ -56,7 +56,7 @@ async def test_a_full_disk_of_logs_does_not_end_it(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(worker_process, "new_log", lambda label: Path("/dev/full"))
     worker = await start_worker(Place("test"))
     for _ in range(2):
-        worker.send(Prepare("no such job", {}))
+        worker.send(Generate(1, [], Sampling(), 1))  # before a model is loaded
     told: list[Failed] = []
     async for event in worker.events():
         if isinstance(event, Failed):

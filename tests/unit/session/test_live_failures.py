@@ -99,8 +99,8 @@ def bench(tmp_path: Path) -> Bench:
 @pytest.mark.parametrize(
     ("program", "reason"),
     [
-        ("say(b'what?\\n')", "the worker sent what is no message: not JSON"),
-        ("say(b'\\xff\\xfe\\x1b]0;t\\x07\\n')", "the worker sent what is no message: not JSON"),
+        ("say(b'what?\\n')", "the worker sent an invalid message: not JSON"),
+        ("say(b'\\xff\\xfe\\x1b]0;t\\x07\\n')", "the worker sent an invalid message: not JSON"),
         ("say(b'[1]\\n')", "not an object"),
         ('say(b\'{"type":"Rm","path":"/"}\\n\')', "unknown message type"),
         ("say(b'{' * 100_000 + b'\\n')", "not JSON"),

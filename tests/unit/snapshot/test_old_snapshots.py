@@ -55,6 +55,16 @@ def test_nothing_of_an_old_file_is_lost(file: Path) -> None:
     assert_holds(read, {key: value for key, value in old.items() if key != "schema_version"})
 
 
+def test_a_failure_of_a_kind_that_is_no_longer_known_is_read() -> None:
+    body = json.loads(FILES[0].read_bytes())
+    body["variants"][0]["failure"] = {"kind": "gremlins", "reason": "They did it."}
+    read = store.loads(json.dumps(body).encode(), where="it")
+    failure = read.variants[0].failure
+    assert failure is not None
+    assert (failure.kind, failure.reason) == ("gremlins", "They did it.")
+    assert store.loads(store.dumps(read), where="it") == read
+
+
 @each_version
 def test_an_old_file_is_shown_compared_and_reported(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -2,76 +2,109 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import sys
+import types
+import typing
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantchat.wire import messages as protocol
 from quantchat.wire.codec import MOST, ProtocolError
+from quantchat.wire.jobs import JOBS, JobResult, ScoreJob, ScoreResult, Workspace
 from quantchat.wire.messages import (
-    Event,
     Failed,
     Finished,
-    Generate,
     Load,
-    Memory,
-    Message,
-    Sampling,
-    Tokens,
     decode_command,
     decode_event,
     encode,
 )
-from quantchat.wire.variant import Ledger
 
 # Any code point at all, lone surrogates too: a model's text may hold anything.
 text = st.text(st.characters(), max_size=40)
 size = st.integers(-1, MOST)
-ledgers = st.builds(
-    Ledger,
-    device=text,
-    weights=size,
-    weights_by_dtype=st.dictionaries(text, size, max_size=3),
-    kv_cache=size,
-    other_live=size,
-    slack=size,
-    non_torch=size,
-    process=size,
-    peak=size,
-    at_ns=size,
-    weights_by_device=st.dictionaries(text, size, max_size=3),
-    reserved_by_device=st.dictionaries(text, size, max_size=3),
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
+    max_leaves=8,
 )
-events: st.SearchStrategy[Event] = st.one_of(
-    st.builds(
-        Tokens,
-        turn=size,
-        ids=st.lists(size, max_size=5),
-        pieces=st.lists(text, max_size=5),
-        times_ns=st.lists(size, max_size=5),
-    ),
-    st.builds(Memory, ledger=ledgers),
-    st.builds(Finished, turn=size, reason=text, output_tokens=size, text=text, finished_ns=size),
-    st.builds(Failed, kind=text, reason=text, hint=text),
-)
+SCALARS: dict[Any, st.SearchStrategy[Any]] = {
+    int: size,
+    str: text,
+    bool: st.booleans(),
+    float: st.floats(allow_nan=False),
+    object: text | st.lists(size, max_size=2),
+    Any: text | st.lists(size, max_size=2),
+}
 
 
-@given(events)
-def test_events_survive_the_wire(event: Event) -> None:
-    line = encode(event)
+def of_type(hint: Any) -> st.SearchStrategy[Any]:
+    """Values of a type that messages use; KeyError for a type that the codec does not know."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return whole(hint)
+    if origin is list:
+        return st.lists(of_type(arguments[0]), max_size=2)
+    if origin is dict:
+        return st.dictionaries(text, of_type(arguments[1]), max_size=2)
+    if origin is typing.Literal:
+        return st.sampled_from(arguments)
+    if origin in (typing.Union, types.UnionType):
+        (inner,) = (one for one in arguments if one is not type(None))
+        return st.none() | of_type(inner)
+    return SCALARS[hint]
+
+
+def whole(cls: type[Any]) -> st.SearchStrategy[Any]:
+    """The dataclass with a value for each field, also for those that have a default."""
+    hints = typing.get_type_hints(cls, vars(sys.modules[cls.__module__]))
+    fields = {field.name: of_type(hints[field.name]) for field in dataclasses.fields(cls)}
+    return st.builds(cls, **fields)
+
+
+def classes(union: Any) -> list[type[Any]]:
+    return [one for one in typing.get_args(union) if isinstance(one, type)]
+
+
+COMMANDS = [*classes(protocol.Command), *JOBS]
+EVENTS = [*classes(protocol.Event), *classes(JobResult)]
+
+
+@pytest.mark.parametrize("cls", [*COMMANDS, *EVENTS], ids=lambda cls: cls.__name__)
+@settings(max_examples=15)
+@given(st.data())
+def test_each_message_survives_the_wire(cls: type[Any], data: st.DataObject) -> None:
+    message = data.draw(whole(cls))
+    line = encode(message)
     assert line.count(b"\n") == 1
     assert line.endswith(b"\n")
-    assert decode_event(line) == event
+    assert (decode_command if cls in COMMANDS else decode_event)(line) == message
 
 
-@given(st.lists(st.builds(Message, role=text, content=text), max_size=4), text)
-def test_commands_survive_the_wire(messages: list[Message], model: str) -> None:
-    generate = Generate(3, messages, Sampling(temperature=1.0), 10)
-    assert decode_command(encode(generate)) == generate
-    load = Load("gptq", model, {"kernel": "auto"}, revision=None)
-    assert decode_command(encode(load)) == load
+def test_each_job_names_its_result() -> None:
+    results = [job.result_type() for job in JOBS]
+    assert results == classes(JobResult)
+    assert ScoreJob.result_type() is ScoreResult
+    assert len({job.title for job in JOBS}) == len(JOBS)
+
+
+def test_a_word_that_is_not_listed_is_refused() -> None:
+    line = encode(Failed("internal", "")).replace(b"internal", b"eternal")
+    with pytest.raises(ProtocolError, match="'eternal' is none of its words"):
+        decode_event(line)
+
+
+def test_a_nested_load_is_decoded_strictly() -> None:
+    load = Load("gptq", "model", {})
+    body = json.loads(encode(ScoreJob(load, "text", 64, 64, Workspace("", ""))))
+    body["load"]["color"] = "red"
+    with pytest.raises(ProtocolError, match="Load: unknown field 'color'"):
+        decode_command(json.dumps(body).encode())
 
 
 @given(st.binary(max_size=60))
@@ -80,15 +113,8 @@ def test_rubbish_is_a_protocol_error(line: bytes) -> None:
         decode_event(line)
 
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | text,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
-    max_leaves=8,
-)
-
-
 @given(
-    st.sampled_from(["Tokens", "Memory", "Ready", "Failed", "Progress", "Stop", "Nonsense"]),
+    st.sampled_from(["Tokens", "Memory", "Ready", "Failed", "Progress", "ScoreResult", "Nonsense"]),
     st.dictionaries(st.sampled_from(["turn", "ids", "ledger", "kind", "stage", "x"]), json_values),
 )
 def test_wrong_fields_never_raise_anything_else(kind: str, body: dict[str, object]) -> None:
@@ -123,4 +149,5 @@ def test_a_bool_is_no_number() -> None:
 
 
 def test_each_message_is_listed_once() -> None:
-    assert not set(protocol._COMMANDS) & set(protocol._EVENTS)
+    names = [cls.__name__ for cls in (*COMMANDS, *EVENTS)]
+    assert len(set(names)) == len(names)

@@ -18,7 +18,8 @@ from quantchat.features.measure.rounds import Plan, Task
 from quantchat.host.worker_process import Place, start_worker
 from quantchat.profile.model import Profile
 from quantchat.session.comparison import Comparison
-from quantchat.wire.messages import Failed, Generate, Prepare
+from quantchat.wire.jobs import InspectKernelsJob, Workspace
+from quantchat.wire.messages import Failed, Generate
 from quantchat.wire.redaction import redacted, secrets
 from quantchat.worker.failures import Refused, describe
 
@@ -87,8 +88,8 @@ def test_a_workers_failure_does_not_quote_it(error: Exception) -> None:
 async def test_a_workers_log_does_not_hold_it(tmp_path: Path) -> None:
     """A real worker, whose exception and print quote its environment."""
     worker = await start_worker(Place("leaky"))
-    worker.send(Prepare(CANARY.replace("-", "_"), {}))
-    worker.send(Prepare(CANARY, {}))
+    for folder in ("/nowhere", f"/nowhere/{CANARY}"):
+        worker.send(InspectKernelsJob(Workspace(scratch=folder, output=folder)))
     failures: list[Failed] = []
     async for event in worker.events():
         if isinstance(event, Failed):

@@ -19,6 +19,7 @@ from quantchat.common.adapter_folder import CONFIG, WEIGHTS
 from quantchat.profile.load import loads
 from quantchat.profile.mistakes import mistakes
 from quantchat.profile.model import BitsAndBytes, Profile, merged_adapter
+from quantchat.wire.jobs import MergeAdapterJob, MergedAdapter, Workspace
 from quantchat.wire.messages import Load
 from quantchat.worker.decode.cpu.kernels import product
 from quantchat.worker.decode.cpu.llama_step import llama_step
@@ -198,31 +199,26 @@ def test_one_for_another_size_is_refused(tmp_path: Path, put: Callable[[Any, Any
         put(tiny_llama(hidden_size=32), opened(str(adapter_in(tmp_path))))
 
 
-def merge_job(model: Path, adapter: Path | str, place: Path) -> dict[str, Any]:
+def merge_job(model: Path, adapter: Path | str, place: Path) -> MergedAdapter:
     """Run the job in this process, which keeps its folder and its priority."""
     (place / "output").mkdir(parents=True)
-    options: dict[str, Any] = {"model": str(model), "revision": None, "dtype": "auto"}
-    options |= {
-        "device": "cpu",
-        "adapter": str(adapter),
-        "trusted": False,
-        "output": str(place / "output"),
-    }
-    return merge_adapter.run(options, lambda *step: None)
+    load = Load("transformers", str(model), {}, device="cpu")
+    job = MergeAdapterJob(load, str(adapter), Workspace(str(place), str(place / "output")))
+    return merge_adapter.run(job, lambda *step: None).adapter
 
 
 @pytest.fixture
 def unsettled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(merge_adapter, "settle", lambda options: None)
+    monkeypatch.setattr(merge_adapter, "settle", lambda workspace: None)
 
 
 def test_merged_it_says_what_it_says_beside_the_weights(
     folders: tuple[Path, Path], tmp_path: Path, unsettled: None
 ) -> None:
     model, adapter = folders
-    told = merge_job(model, adapter, tmp_path)["adapter"]
-    assert told["kind"] == "LoRA r4 on down_proj, q_proj, v_proj"
-    assert told["sha256"] == loaded(model, adapter).resolved("eager").adapter_hash
+    told = merge_job(model, adapter, tmp_path)
+    assert told.kind == "LoRA r4 on down_proj, q_proj, v_proj"
+    assert told.sha256 == loaded(model, adapter).resolved("eager").adapter_hash
     one = loaded(tmp_path / "output", None)
     assert (
         one.kernel == "not quantized"

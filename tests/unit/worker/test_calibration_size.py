@@ -13,25 +13,21 @@ from transformers import Gemma3Config, GPT2Config
 from fakes.tiny_folder import tiny_folder, tokenizer
 from fakes.tiny_llama import tiny_llama
 from quantchat.common.calibration_text import read
+from quantchat.wire.jobs import CalibrateJob, CollectJob, Workspace
+from quantchat.wire.messages import Load
 from quantchat.worker.jobs import calibrate, collect
 from quantchat.worker.jobs.calibration_size import ENOUGH, CalibrationSize, calibration_size
 from quantchat.worker.jobs.layer_widths import widest, widest_of
 
-NONE = {"samples": None, "sample_tokens": None}
-
 
 def test_on_a_gpu_it_is_the_model_that_says_how_much() -> None:
-    assert calibration_size(NONE, "cuda:0", 11008) == CalibrationSize(32, 4 * 11008, 512)
-    assert calibration_size(NONE, "cuda:0", 11008).most == 86
-    assert calibration_size(NONE, "cpu", 11008) == CalibrationSize(32, 0, 160)
-    # What is said is kept to.
-    assert calibration_size({**NONE, "samples": 7}, "cuda:1", 11008) == CalibrationSize(7, 0, 512)
-    assert calibration_size({**NONE, "sample_tokens": 64}, "cuda:1", 100) == CalibrationSize(
-        32, 400, 64
-    )
-    assert calibration_size({"samples": 128, "sample_tokens": 64}, "cpu", 100) == CalibrationSize(
-        128, 0, 64
-    )
+    assert calibration_size(None, None, "cuda:0", 11008) == CalibrationSize(32, 4 * 11008, 512)
+    assert calibration_size(None, None, "cuda:0", 11008).most == 86
+    assert calibration_size(None, None, "cpu", 11008) == CalibrationSize(32, 0, 160)
+    # A number that the user gives holds.
+    assert calibration_size(7, None, "cuda:1", 11008) == CalibrationSize(7, 0, 512)
+    assert calibration_size(None, 64, "cuda:1", 100) == CalibrationSize(32, 400, 64)
+    assert calibration_size(128, 64, "cpu", 100) == CalibrationSize(128, 0, 64)
 
 
 def test_the_width_of_a_model_that_is_not_loaded() -> None:
@@ -45,26 +41,23 @@ def test_the_width_of_a_model_that_is_not_loaded() -> None:
 def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have as much wanted as on a GPU, here."""
     for job in (calibrate, collect):
-        monkeypatch.setattr(job, "settle", lambda options: None)
+        monkeypatch.setattr(job, "settle", lambda workspace: None)
         monkeypatch.setattr(
             job,
             "calibration_size",
-            lambda o, _device, inputs: calibration_size(o, "cuda:0", inputs),
+            lambda samples, tokens, _, inputs: calibration_size(samples, tokens, "cuda:0", inputs),
         )
 
 
-def options(folder: Path, **more: Any) -> dict[str, Any]:
+def place(folder: Path) -> Workspace:
     (folder / "output").mkdir(exist_ok=True)
-    where = {"model": str(folder / "model"), "revision": None, "output": str(folder / "output")}
-    return {
-        **where,
-        **NONE,
-        "device": "cpu",
-        "dtype": "auto",
-        "trusted": False,
-        "seed": 0,
-        **more,
-    }
+    return Workspace(scratch=str(folder), output=str(folder / "output"))
+
+
+def chats(folder: Path, prompts: list[str], **more: Any) -> CalibrateJob:
+    load = Load("transformers", str(folder / "model"), more.pop("options", {}), device="cpu")
+    sizes = {"samples": None, "sample_tokens": None}
+    return CalibrateJob(load=load, prompts=prompts, seed=0, workspace=place(folder), **sizes | more)
 
 
 def test_the_model_goes_on_until_it_has_said_enough(tmp_path: Path, on_gpu: None) -> None:
@@ -74,10 +67,10 @@ def test_the_model_goes_on_until_it_has_said_enough(tmp_path: Path, on_gpu: None
     cutter.save_pretrained(tmp_path / "model")
     prompts = [f"Tell me {count} things." for count in range(20)]
     told: list[tuple[int, int, str]] = []
-    asked = options(tmp_path, prompts=prompts, sample_tokens=50)
+    asked = chats(tmp_path, prompts, sample_tokens=50)
     result = calibrate.run(asked, lambda *step: told.append(step))
     lines = (tmp_path / "output" / "chats.jsonl").read_text().splitlines()
-    assert result["samples"] == len(lines) == len(set(lines))
+    assert result.samples == len(lines) == len(set(lines))
     written = [json.loads(line)["text"].partition(" things.")[2] for line in lines]
     tokens = sum(map(len, written))  # a letter each, and this decoder puts blanks between
     assert ENOUGH * 512 <= tokens < ENOUGH * 512 + 2 * 50 * calibrate.BATCH
@@ -85,8 +78,8 @@ def test_the_model_goes_on_until_it_has_said_enough(tmp_path: Path, on_gpu: None
     assert told[-1][1] == ENOUGH * 512
     assert told[-1][2].endswith("chats")
     # A number that is given is kept to.
-    few = calibrate.run(options(tmp_path, prompts=prompts, samples=3, sample_tokens=50), silent)
-    assert few["samples"] == 3
+    few = calibrate.run(chats(tmp_path, prompts, samples=3, sample_tokens=50), silent)
+    assert few.samples == 3
 
 
 def test_the_model_is_asked_as_the_variant_tells_its_template(tmp_path: Path, on_gpu: None) -> None:
@@ -96,8 +89,8 @@ def test_the_model_is_asked_as_the_variant_tells_its_template(tmp_path: Path, on
     cutter.chat_template = "{{ messages[0].content }}{% if think %} Think.{% endif %}"
     cutter.save_pretrained(tmp_path / "model")
     answers = []
-    for more in ({}, {"chat_template_kwargs": {"think": True}}):
-        asked = options(tmp_path, prompts=["Why?"], samples=1, sample_tokens=8, **more)
+    for options in ({}, {"chat_template_kwargs": {"think": True}}):
+        asked = chats(tmp_path, ["Why?"], samples=1, sample_tokens=8, options=options)
         calibrate.run(asked, silent)
         (line,) = (tmp_path / "output" / "chats.jsonl").read_text().splitlines()
         answers.append(json.loads(line)["messages"][1]["content"])
@@ -114,12 +107,22 @@ def test_of_a_text_as_much_is_taken(tmp_path: Path, on_gpu: None) -> None:
     tiny_llama(intermediate_size=2560).config.save_pretrained(tmp_path / "model")
     file = tmp_path / "text.txt"
     file.write_text("word" * 64 * 128)  # 64 pieces of 512 letters
-    more = {"file": str(file), "sha256": read(file)[1], "held_out": 4, "part": "calibration"}
-    result = collect.run(options(tmp_path, **more), silent)
-    assert result["samples"] == 32  # of 512 tokens, which is more than the width asks for
-    assert result["length"] == 512
+    job = CollectJob(
+        load=Load("transformers", str(tmp_path / "model"), {}, device="cpu"),
+        part="calibration",
+        samples=None,
+        held_out=4,
+        sample_tokens=None,
+        seed=0,
+        workspace=place(tmp_path),
+        file=str(file),
+        sha256=read(file)[1],
+    )
+    result = collect.run(job, silent)
+    assert result.samples == 32  # of 512 tokens, which is more than the width asks for
+    assert result.length == 512
     tiny_llama(intermediate_size=5120).config.save_pretrained(tmp_path / "model")
-    assert collect.run(options(tmp_path, **more), silent)["samples"] == ENOUGH * 5120 // 512
+    assert collect.run(job, silent).samples == ENOUGH * 5120 // 512
 
 
 class Small(calibrate._Author):

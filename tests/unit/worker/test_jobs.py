@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.resources
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 from fakes.fake_hub import ask_at, serving
 from fakes.tiny_checkpoint import write_checkpoint
 from fakes.tiny_llama import tiny_llama
+from quantchat.wire.messages import Load
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs.calibrate import _batches
 from quantchat.worker.jobs.config_compat import write_both
-from quantchat.worker.jobs.job_env import local_folder, refuse_quantized
+from quantchat.worker.jobs.job_env import refuse_quantized, with_local_files
 from quantchat.worker.jobs.layer_widths import check_groups, widest
 from quantchat.worker.jobs.quantize_gptq import _Watch
 from quantchat.worker.model import hub
@@ -106,7 +108,8 @@ def silent(_done: int, _total: int, _detail: str) -> None:
 
 
 def test_a_folder_is_taken_where_it_lies(tmp_path: Path) -> None:
-    assert local_folder({"model": str(tmp_path)}, silent) == str(tmp_path)
+    load = Load("transformers", str(tmp_path), {})
+    assert with_local_files(load, silent) == load
 
 
 def test_a_model_of_a_hub_is_fetched_with_its_bytes_told(
@@ -117,12 +120,14 @@ def test_a_model_of_a_hub_is_fetched_with_its_bytes_told(
         (there / other).write_bytes(bytes(1000))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
     told: list[str] = []
-    options = {"model": "org/tiny", "revision": None, "trusted": False}
+    load = Load("transformers", "org/tiny", {})
     with serving(tmp_path / "hub") as (address, _):
         ask_at(address, monkeypatch)
-        folder = Path(local_folder(options, lambda done, total, detail: told.append(detail)))
+        found = with_local_files(load, lambda done, total, detail: told.append(detail))
+        folder = Path(found.model)
         names = {file.name for file in folder.iterdir()}
-        assert folder == Path(local_folder({**options, "trusted": True}, silent))
+        trusting = replace(load, trust_remote_code=True)
+        assert with_local_files(trusting, silent) == replace(trusting, model=str(folder))
     assert told and all(re.fullmatch(r"fetched \d+ of \d+ MiB", detail) for detail in told)
     wanted = {f.name for f in there.iterdir() if f.suffix in {".json", ".safetensors"}}
     assert names == wanted - {"consolidated.safetensors"}
@@ -148,7 +153,7 @@ def test_a_hub_that_does_not_give_the_model(
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     monkeypatch.setattr(hub, "check_room", lambda *asked: None)  # which asks the hub first
     with pytest.raises(Refused) as caught:
-        local_folder({"model": "org/name", "revision": "v1", "trusted": False}, silent)
+        with_local_files(Load("transformers", "org/name", {}, "v1"), silent)
     assert set(asked) == {("org/name", "v1")}  # of the hub, then of its cache
     assert caught.value.failure.kind == "fetch_failed"
     assert caught.value.failure.reason == f"cannot fetch org/name from the hub: {why}"

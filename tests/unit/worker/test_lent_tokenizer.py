@@ -13,6 +13,7 @@ from fakes.tiny_folder import LETTERS, tiny_folder, tokenizer
 from quantchat.checkpoints.maker import Prepared
 from quantchat.profile.load import ProfileError, loads
 from quantchat.session.requests import load_request
+from quantchat.wire.jobs import CalibrateJob, Workspace
 from quantchat.wire.messages import Load, Message
 from quantchat.worker import loaders
 from quantchat.worker.decode.prompt import encode_prompt
@@ -103,53 +104,49 @@ def test_a_damaged_one_is_told_as_such(model: Path, chat: Path, damage: Any, rea
         loaded(model, tokenizer=str(chat))
 
 
-def calibrated(model: Path, tmp_path: Path, **more: Any) -> str:
+def calibrated(model: Path, tmp_path: Path, tokenizer: str) -> str:
     """The text of the chats that the model writes, as its checkpoint is calibrated on it."""
     (tmp_path / "output").mkdir(exist_ok=True)
-    asked = {
-        "model": str(model),
-        "revision": None,
-        "output": str(tmp_path / "output"),
-        "prompts": ["Why?"],
-        "samples": 1,
-        "sample_tokens": 8,
-        "device": "cpu",
-        "dtype": "auto",
-        "trusted": False,
-        "seed": 0,
-    }
-    calibrate.run({**asked, **more}, lambda *step: None)
+    job = CalibrateJob(
+        load=Load("transformers", str(model), {"tokenizer": tokenizer}, device="cpu"),
+        prompts=["Why?"],
+        samples=1,
+        sample_tokens=8,
+        seed=0,
+        workspace=Workspace(str(tmp_path), str(tmp_path / "output")),
+    )
+    calibrate.run(job, lambda *step: None)
     return (tmp_path / "output" / "chats.txt").read_text()
 
 
 def test_chats_for_calibration_are_written_in_its_template(
     model: Path, chat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibrate, "settle", lambda options: None)
+    monkeypatch.setattr(calibrate, "settle", lambda workspace: None)
     made = tokenizer()
     made.chat_template = TEMPLATE
     made.pad_token = made.bos_token
     made.save_pretrained(chat)
     for file in model.glob("tokenizer*"):
         file.unlink()
-    said = calibrated(model, tmp_path, tokenizer=str(chat), sample_tokens=8)
+    said = calibrated(model, tmp_path, str(chat))
     assert said.startswith("[Why?][")
     answer = said.removeprefix("[Why?][").removesuffix("]").replace(" ", "")
     assert len(answer) > 1
     # The end of its turns is an end of the answer, whatever the model's own config says.
     made.eos_token = answer[1]
     made.save_pretrained(chat)
-    cut = calibrated(model, tmp_path, tokenizer=str(chat), sample_tokens=8)
+    cut = calibrated(model, tmp_path, str(chat))
     assert cut.removeprefix("[Why?][").removesuffix("]").strip() == answer[0]
 
 
 def test_one_that_is_not_there_is_told_before_the_model_is_loaded(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibrate, "settle", lambda options: None)
+    monkeypatch.setattr(calibrate, "settle", lambda workspace: None)
     (model / "model.safetensors").unlink()
     with pytest.raises(Refused, match="the tokenizer lent to it is not there"):
-        calibrated(model, tmp_path, tokenizer=str(tmp_path / "gone"))
+        calibrated(model, tmp_path, str(tmp_path / "gone"))
 
 
 PROFILE = """

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from fakes.tiny_folder import BEGIN, LETTERS, tiny_folder, tokenizer
 from fakes.tiny_llama import VOCABULARY, tiny_llama
+from quantchat.wire.jobs import ScoreJob, Workspace
 from quantchat.wire.messages import Load
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import score
@@ -29,7 +30,7 @@ TEXT = "It was a dark and stormy night; the rain fell in torrents, and so did th
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A job makes its process nicer and moves it: not the tests' own."""
-    monkeypatch.setattr(score, "settle", lambda options: None)
+    monkeypatch.setattr(score, "settle", lambda workspace: None)
 
 
 def told(*_: object) -> None:
@@ -171,30 +172,22 @@ def test_a_model_that_says_what_is_no_number_is_refused() -> None:
     broken = tiny_llama()
     broken.lm_head.weight.data[3] = math.nan
     loaded: Any = type("Loaded", (), {"model": broken, "input_device": torch.device("cpu")})
-    with pytest.raises(Refused, match="no number"):
+    with pytest.raises(Refused, match="no numbers"):
         list(Forecast(loaded, [1, 2, 3]).logits([1, 2, 3], 0))
 
 
 # ------------------------------------------------------------ the jobs, on a tiny real model
 
 
-def options(folder: Path, output: Path, **more: Any) -> dict[str, Any]:
+def reading(folder: Path, output: Path, **more: Any) -> ScoreJob:
     text = output / "text"
     text.write_text(TEXT, encoding="utf-8")
-    return {
-        "load": dataclasses.asdict(Load("transformers", str(folder), {}, device="cpu")),
-        "text": str(text),
-        "tokens": 0,
-        "window": 64,
-        "stride": 64,
-        "output": str(output),
-        "scratch": str(output),
-        "against": {},
-        "keep": "",
-        "copies": 1,
-        "ids_sha256": "",
-        **more,
-    }
+    return ScoreJob(
+        load=Load("transformers", str(folder), {}, device="cpu"),
+        text=str(text),
+        workspace=Workspace(str(output), str(output)),
+        **{"window": 64, "stride": 64, "copies": 1, **more},
+    )
 
 
 def cross_entropy(folder: Path, ids: list[int], windows: Windows) -> float:
@@ -215,23 +208,23 @@ def cross_entropy(folder: Path, ids: list[int], windows: Windows) -> float:
 @pytest.mark.parametrize(("window", "stride"), [(64, 64), (64, 16)])
 def test_perplexity_is_transformers_cross_entropy(tmp_path: Path, window: int, stride: int) -> None:
     folder = tiny_folder(tmp_path / "model")
-    asked = options(folder, tmp_path, window=window, stride=stride)
+    asked = reading(folder, tmp_path, window=window, stride=stride)
     result = score.run(asked, told)
     ids = tokenizer()(TEXT)["input_ids"]
-    assert result["tokens"] == len(ids) == len(TEXT)
+    assert result.tokens == len(ids) == len(TEXT)
     expected = cross_entropy(folder, ids, Windows(window, stride))
     found = read(tmp_path, "nll").mean()
     assert found == pytest.approx(expected, abs=1e-5)
     assert math.log(2) < found < math.log(1e6)
-    assert result["begin"] == ""
-    assert result["vocabulary"] == VOCABULARY
+    assert result.begin == ""
+    assert result.vocabulary == VOCABULARY
 
 
 def test_a_bos_is_put_before_each_window(tmp_path: Path) -> None:
     folder = tiny_folder(tmp_path / "model", begins=True)
-    result = score.run(options(folder, tmp_path), told)
-    assert result["begin"] == BEGIN
-    assert result["tokens"] == len(TEXT) + 1
+    result = score.run(reading(folder, tmp_path), told)
+    assert result.begin == BEGIN
+    assert result.tokens == len(TEXT) + 1
     ids = [len(LETTERS), *tokenizer()(TEXT)["input_ids"]]
     for start in range(0, len(ids), 64):
         ids[start] = len(LETTERS)
@@ -249,11 +242,11 @@ def test_one_model_is_compared_with_another_that_read_before(tmp_path: Path) -> 
     second.mkdir()
     base = tiny_folder(tmp_path / "base")
     other = tiny_folder(tmp_path / "other", scale=4.0)
-    told_ = score.run(options(base, first, keep="ref"), told)
-    asked = options(other, second, against={"ref": str(first / "ref")})
-    score.run({**asked, "ids_sha256": told_["ids_sha256"]}, told)
+    before = score.run(reading(base, first, keep="ref"), told)
+    asked = reading(other, second, against={"ref": str(first / "ref")})
+    score.run(replace(asked, ids_sha256=before.ids_sha256), told)
 
-    positions = told_["positions"]
+    positions = before.positions
     assert positions == len(Windows(64, 64).starts(len(TEXT))) * (64 - 33)
     nll, forward, backward = (read(second, n) for n in ("nll", "ref.forward", "ref.backward"))
     assert len(read(first, "nll")) == len(nll) == len(forward) == len(backward) == positions
@@ -279,25 +272,25 @@ def test_one_model_is_compared_with_another_that_read_before(tmp_path: Path) -> 
 
 def test_a_perplexity_beyond_numbers_fails_the_model_alone(tmp_path: Path) -> None:
     folder = tiny_folder(tmp_path / "model", scale=1e6)
-    with pytest.raises(Refused, match=r"too large to be told: e\^\d+"):
-        score.run(options(folder, tmp_path), told)
+    with pytest.raises(Refused, match=r"is too large: e\^\d+"):
+        score.run(reading(folder, tmp_path), told)
 
 
 def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
     folder = tiny_folder(tmp_path / "model")
     with pytest.raises(Refused, match="into other tokens"):
-        score.run(options(folder, tmp_path, ids_sha256="0" * 64), told)
+        score.run(reading(folder, tmp_path, ids_sha256="0" * 64), told)
 
 
 def test_a_full_disk_is_told_before_anything_is_read(tmp_path: Path) -> None:
     folder = tiny_folder(tmp_path / "model")
     with pytest.raises(Refused, match="disk is too full") as caught:
-        score.run(options(folder, tmp_path, keep="ref", copies=2**40), told)
+        score.run(reading(folder, tmp_path, keep="ref", copies=2**40), told)
     assert caught.value.failure.kind == "no_space"
     assert not (tmp_path / "ref").exists()
 
 
 def test_a_model_that_cannot_be_loaded_says_so(tmp_path: Path) -> None:
     with pytest.raises(Refused) as caught:
-        score.run(options(tmp_path / "nowhere", tmp_path), told)
+        score.run(reading(tmp_path / "nowhere", tmp_path), told)
     assert caught.value.failure.kind == "bad_checkpoint"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from quantchat.checkpoints.full_precision import FromWeights
 from quantchat.checkpoints.stages import MIB, BuildContext
 from quantchat.common.versions import versions
+from quantchat.wire.jobs import QuantizeBitsAndBytesJob
 
 _MAKERS = ("bitsandbytes", "torch", "transformers")
 
@@ -29,14 +29,21 @@ class QuantizeBitsAndBytes(FromWeights):
         return f"{self.weights.source.slug}-{self.quant_type}"
 
     @property
-    def inputs(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, str | bool]:
+        """Options of the engine bitsandbytes."""
+        return {
+            "quant_type": self.quant_type,
+            "double_quant": self.double_quant and self.quant_type != "int8",
+            "compute_dtype": self.compute_dtype,
+        }
+
+    @property
+    def inputs(self) -> dict[str, object]:
         """The settings, the weights, and the libraries that do it."""
         return {
             **self.weights.inputs,
             **self.weights.lent,
-            "quant_type": self.quant_type,
-            "double_quant": self.double_quant and self.quant_type != "int8",
-            "compute_dtype": self.compute_dtype,
+            **self.settings,
             "versions": versions(_MAKERS),
             "recipe": 1,
         }
@@ -45,9 +52,8 @@ class QuantizeBitsAndBytes(FromWeights):
         """Less than the weights."""
         return self.weights.bytes(needs) + 64 * MIB
 
-    async def build(self, work: BuildContext) -> dict[str, Any]:
+    async def build(self, work: BuildContext) -> dict[str, object]:
         """Load, which quantizes, and save, in a worker."""
-        told = await work.job(
-            "quantize_bitsandbytes", {**self.inputs, **self.weights.options(work)}
-        )
-        return {**told, **self.weights.remembered(work)}
+        load = self.weights.load(work, "bitsandbytes", self.settings)
+        result = await work.job(QuantizeBitsAndBytesJob(load, work.workspace))
+        return {**asdict(result), **self.weights.remembered(work)}

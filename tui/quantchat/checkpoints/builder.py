@@ -6,7 +6,6 @@ import errno
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from quantchat import paths
 from quantchat.checkpoints import verify
@@ -176,7 +175,7 @@ class CheckpointBuilder:
         def tell(done: int, total: int, detail: str) -> None:
             on_progress(Progress(stage.title, done, total, detail))
 
-        async def build(site: Site) -> dict[str, Any]:
+        async def build(site: Site) -> dict[str, object]:
             self._check_room(stage.room(needs))
             tell(0, 0, "")
             return await stage.build(

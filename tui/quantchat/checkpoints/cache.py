@@ -117,9 +117,9 @@ class CheckpointCache:
     async def make(
         self,
         name: str,
-        build: Callable[[Site], Awaitable[dict[str, Any]]],
+        build: Callable[[Site], Awaitable[dict[str, object]]],
         *,
-        inputs: dict[str, Any],
+        inputs: dict[str, object],
         versions: dict[str, str],
         on_wait: Callable[[], None],
     ) -> Path:

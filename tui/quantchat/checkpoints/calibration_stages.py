@@ -11,7 +11,6 @@ import importlib.resources
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 from quantchat.checkpoints.full_precision import FromWeights, Weights
 from quantchat.checkpoints.stages import BuildContext, Stage
@@ -22,10 +21,9 @@ from quantchat.errors import UserError
 from quantchat.host.job_runner import JobFailed
 from quantchat.profile.quantize import Quantize
 from quantchat.text import one_line
+from quantchat.wire.jobs import CalibrateJob, CalibrationPart, CollectJob
 
-Part = Literal["calibration", "held out"]
-
-_SUFFIX: dict[Part, str] = {"calibration": "", "held out": "-held-out"}
+_SUFFIX: dict[CalibrationPart, str] = {"calibration": "", "held out": "-held-out"}
 
 HELD_OUT = 16
 """Samples held out, of the shipped prompts always the same ones for a seed."""
@@ -39,7 +37,7 @@ _NOT_WHOLE = (
 _AUTHORS = ("torch", "transformers")
 
 
-def gather(weights: Weights, quantize: Quantize, part: Part = "calibration") -> Stage:
+def gather(weights: Weights, quantize: Quantize, part: CalibrationPart = "calibration") -> Stage:
     """The stage that gathers `part` of the calibration that `quantize` asks for.
 
     Raises UserError where it names a file that cannot be read.
@@ -52,7 +50,7 @@ class Calibrate(FromWeights):
     """Calibration chats: the model's own answers to varied prompts."""
 
     quantize: Quantize
-    part: Part = "calibration"
+    part: CalibrationPart = "calibration"
 
     @property
     def title(self) -> str:
@@ -65,20 +63,23 @@ class Calibrate(FromWeights):
         return f"{self.weights.source.slug}-chats{_SUFFIX[self.part]}"
 
     @property
-    def inputs(self) -> dict[str, Any]:
+    def inputs(self) -> dict[str, object]:
         """The weights, the prompts, how they are answered, and by which libraries."""
-        held = self.part == "held out"
         return {
             **self.weights.inputs,
             **self.weights.asked,
             "prompts": self.prompts,
-            "samples": HELD_OUT if held else self.quantize.samples,
+            "samples": self._samples,
             "sample_tokens": self.quantize.sample_tokens,
             **_on_cpu(self.weights, self.quantize),
             "seed": self.quantize.seed,
             "versions": versions(_AUTHORS),
             "recipe": 2,
         }
+
+    @property
+    def _samples(self) -> int | None:
+        return HELD_OUT if self.part == "held out" else self.quantize.samples
 
     @property
     def prompts(self) -> list[str]:
@@ -96,17 +97,25 @@ class Calibrate(FromWeights):
             return short[-HELD_OUT:]
         return [*short[:-HELD_OUT], *long][: self.quantize.samples]
 
-    async def build(self, work: BuildContext) -> dict[str, Any]:
+    async def build(self, work: BuildContext) -> dict[str, object]:
         """Let the model answer the prompts, in a worker."""
-        # No input: chats are the same whatever is quantized on them.
-        groups = {"group_size": self.quantize.group_size} if self.part == "calibration" else {}
-        options = {**self.inputs, **self.weights.options(work), **groups}
+        job = CalibrateJob(
+            load=self.weights.load(work),
+            prompts=self.prompts,
+            samples=self._samples,
+            sample_tokens=self.quantize.sample_tokens,
+            seed=self.quantize.seed,
+            workspace=work.workspace,
+            # Not among the inputs: the chats are the same whatever is quantized on them.
+            group_size=self.quantize.group_size if self.part == "calibration" else -1,
+        )
         try:
-            return await work.job("calibrate", options)
+            result = await work.job(job)
         except JobFailed as error:
             if error.failure.kind != "out_of_memory":
                 raise
             raise JobFailed(dataclasses.replace(error.failure, hint=_NOT_WHOLE)) from error
+        return dataclasses.asdict(result)
 
 
 @dataclass(frozen=True)
@@ -114,7 +123,7 @@ class Collect(FromWeights):
     """Samples out of a file of the user's, or of a data set on the hub."""
 
     quantize: Quantize
-    part: Part = "calibration"
+    part: CalibrationPart = "calibration"
 
     @property
     def title(self) -> str:
@@ -129,7 +138,7 @@ class Collect(FromWeights):
         return f"{self.weights.source.slug}-calibration{_SUFFIX[self.part]}"
 
     @property
-    def inputs(self) -> dict[str, Any]:
+    def inputs(self) -> dict[str, object]:
         """What is read, by what it holds, and how it is cut. Raises UserError."""
         file, named = self.quantize.calibration_file, self.quantize.calibration
         return {
@@ -145,10 +154,23 @@ class Collect(FromWeights):
             "recipe": 1,
         }
 
-    async def build(self, work: BuildContext) -> dict[str, Any]:
+    async def build(self, work: BuildContext) -> dict[str, object]:
         """Read and cut it, in a worker that has the tokenizer."""
-        file = {"file": self.quantize.calibration_file}
-        return await work.job("collect", {**self.inputs, **self.weights.options(work), **file})
+        quantize, file = self.quantize, self.quantize.calibration_file
+        job = CollectJob(
+            load=self.weights.load(work),
+            part=self.part,
+            samples=quantize.samples,
+            held_out=HELD_OUT,
+            sample_tokens=quantize.sample_tokens,
+            seed=quantize.seed,
+            workspace=work.workspace,
+            file=file or "",
+            sha256=_sha256(Path(file)) if file else "",
+            dataset="" if file else quantize.calibration or "",
+        )
+        result = await work.job(job)
+        return dataclasses.asdict(result)
 
 
 def _shipped(name: str) -> list[str]:

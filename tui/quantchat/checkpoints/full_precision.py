@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from quantchat.checkpoints import headers
 from quantchat.checkpoints.cache import read_built
@@ -14,6 +13,7 @@ from quantchat.checkpoints.sources import Named, named
 from quantchat.checkpoints.stages import BuildContext, Stage
 from quantchat.errors import UserError
 from quantchat.profile.model import AnyVariant
+from quantchat.wire.messages import Load
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Weights:
     dtype: str
     device: str
     trusted: bool
-    template: dict[str, Any] = field(default_factory=dict)
+    template: Mapping[str, object] = field(default_factory=dict)
     """Variables of its chat template."""
     tokenizer: str = ""
     """Whose tokenizer and chat template are lent to it, an absolute folder or a hub's id."""
@@ -51,40 +51,50 @@ class Weights:
         return (self.source,) if isinstance(self.source, Stage) else ()
 
     @property
-    def inputs(self) -> dict[str, Any]:
+    def inputs(self) -> dict[str, object]:
         """What tells it from other weights, beyond the stage that makes it."""
         model = {"model": self.source.identity()} if isinstance(self.source, Named) else {}
         return {**model, "dtype": self.dtype}
 
     @property
-    def asked(self) -> dict[str, Any]:
+    def asked(self) -> dict[str, object]:
         """What tells what it says in chats from other chats of it: nothing, as a rule."""
         return {
-            **({"chat_template_kwargs": self.template} if self.template else {}),
+            **({"chat_template_kwargs": dict(self.template)} if self.template else {}),
             **self.lent,
         }
 
     @property
-    def lent(self) -> dict[str, Any]:
+    def lent(self) -> dict[str, object]:
         """What tells the tokenizer lent to it from others, if one is. Raises UserError."""
         return {"tokenizer": named(self.tokenizer).identity()} if self.tokenizer else {}
 
-    def options(self, work: BuildContext) -> dict[str, Any]:
-        """How a job loads it."""
+    def load(
+        self,
+        work: BuildContext,
+        engine: str = "transformers",
+        options: Mapping[str, object] | None = None,
+    ) -> Load:
+        """Return the request by which a job loads it, with more `options` of the engine."""
         if isinstance(self.source, Named):
             model, revision = self.source.model, self.source.revision
         else:
             model, revision = str(work.needs[0]), None
-        return {
-            "model": model,
-            "revision": revision,
-            "dtype": self.dtype,
-            "device": self.device,
-            "trusted": self.trusted,
-            **({"tokenizer": self.tokenizer} if self.tokenizer else {}),
-        }
+        return Load(
+            engine,
+            model,
+            {
+                **(options or {}),
+                **({"tokenizer": self.tokenizer} if self.tokenizer else {}),
+                **({"chat_template_kwargs": dict(self.template)} if self.template else {}),
+            },
+            revision,
+            dtype=self.dtype,
+            device=self.device,
+            trust_remote_code=self.trusted,
+        )
 
-    def remembered(self, work: BuildContext) -> dict[str, Any]:
+    def remembered(self, work: BuildContext) -> dict[str, object]:
         """What is to be remembered of them with what is made of them: `adapter`, if one is in."""
         made = read_built(work.needs[0]) if isinstance(self.source, Stage) else None
         adapter = made.result.get("adapter") if made else None

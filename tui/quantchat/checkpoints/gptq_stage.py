@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from quantchat.checkpoints.cache import read_built
 from quantchat.checkpoints.calibration_stages import gather
@@ -13,7 +12,7 @@ from quantchat.checkpoints.full_precision import FromWeights
 from quantchat.checkpoints.stages import MIB, BuildContext, Stage
 from quantchat.common.versions import versions
 from quantchat.profile.quantize import Quantize
-from quantchat.wire.jobs import CHATS, SETTINGS
+from quantchat.wire.jobs import CHATS, GptqSettings, QuantizeGptqJob
 
 _MAKERS = ("gptqmodel", "torch", "transformers")
 
@@ -32,15 +31,20 @@ class QuantizeGptq(FromWeights):
         return f"{self.weights.source.slug}-gptq-{self.quantize.bits}bit-{group}"
 
     @property
-    def inputs(self) -> dict[str, Any]:
-        """GPTQ's settings, the weights, and the libraries that do it."""
-        asked = {name: getattr(self.quantize, name) for name in SETTINGS}
+    def settings(self) -> GptqSettings:
+        """GPTQ's settings, as the job is given them."""
+        asked = {one.name: getattr(self.quantize, one.name) for one in fields(GptqSettings)}
         # One order or the other: GPTQModel refuses both.
         asked["act_group_aware"] = asked["act_group_aware"] and not asked["desc_act"]
+        return GptqSettings(**asked)
+
+    @property
+    def inputs(self) -> dict[str, object]:
+        """GPTQ's settings, the weights, and the libraries that do it."""
         return {
             **self.weights.inputs,
             **self.weights.asked,
-            **asked,
+            **asdict(self.settings),
             "versions": versions(_MAKERS),
             "recipe": 2,
         }
@@ -57,17 +61,22 @@ class QuantizeGptq(FromWeights):
         """
         return 2 * self.weights.bytes(needs) + 64 * MIB
 
-    async def build(self, work: BuildContext) -> dict[str, Any]:
+    async def build(self, work: BuildContext) -> dict[str, object]:
         """Quantize in a worker."""
-        options = {
-            "calibration": str(work.needs[-1] / CHATS),
+        job = QuantizeGptqJob(
+            load=self.weights.load(work),
+            settings=self.settings,
+            calibration=str(work.needs[-1] / CHATS),
+            workspace=work.workspace,
             # The model's own answers have their length already, and their prompts besides.
-            "most_tokens": self._most_tokens(work) if self.quantize.calibration else None,
-        }
-        told = await work.job(
-            "quantize_gptq", {**self.inputs, **self.weights.options(work), **options}
+            most_tokens=self._most_tokens(work) if self.quantize.calibration else None,
         )
-        return {**told, **self.weights.remembered(work)}
+        result = await work.job(job)
+        calibration = asdict(result.calibration)
+        if not result.calibration.chat_template_kwargs:
+            del calibration["chat_template_kwargs"]
+        body = {**asdict(result), "calibration": calibration}
+        return {**body, **self.weights.remembered(work)}
 
     def _most_tokens(self, work: BuildContext) -> int | None:
         """What the calibration is cut after; where that was chosen for it, as it remembers."""

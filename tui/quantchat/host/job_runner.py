@@ -1,4 +1,4 @@
-"""One job of a worker, from start to end, as the near side sees it."""
+"""Run one job in a worker of its own, from the worker's start to its end."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import dataclasses
 import signal
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from quantchat.host.watchdog import watchdog
 from quantchat.host.worker_process import Place, StartWorker, WorkerEnded
 from quantchat.wire.codec import ProtocolError
-from quantchat.wire.messages import Done, Failed, Prepare, Progress
+from quantchat.wire.messages import Failed, FailureKind, Progress
+
+if TYPE_CHECKING:
+    from quantchat.wire.jobs import AnyJob, Job, Result
 
 LOST_S = 300.0
-"""A worker that sends nothing for this long, no sign of life either, is ended."""
+"""Seconds without any event, not even a sign of life, after which a worker is ended."""
 
 MORE_ROOM = "make room, or set QUANTCHAT_CACHE to a folder on another disk"
 
@@ -29,18 +32,17 @@ class JobFailed(Exception):
 
 
 async def run_job(
-    start: StartWorker,
-    job: str,
-    options: dict[str, Any],
-    tell: Callable[[int, int, str], None],
-) -> dict[str, Any]:
-    """Start a worker, let it do `job`, end it; return the job's result.
+    start: StartWorker, job: Job[Result], tell: Callable[[int, int, str], None]
+) -> Result:
+    """Start a worker, let it do `job`, end it, and return the job's result.
 
-    Raises JobFailed for what the worker tells, for its death and for a silence of `LOST_S`,
-    UserError where it cannot be started. Cancelling ends it.
+    `tell` is called with done, total (0: not countable) and a detail. Raises JobFailed where the
+    worker reports a failure, dies, or sends nothing for `LOST_S`; UserError where it cannot be
+    started. Cancelling ends the worker.
     """
-    worker = await start(Place(job.replace("_", " ")))
+    worker = await start(Place(job.title))
     look = f"look at the worker's log {worker.log}"
+    result_type = job.result_type()
     heard_s = time.monotonic()
     ending: asyncio.Future[None] | None = None
 
@@ -55,25 +57,26 @@ async def run_job(
 
     try:
         async with watchdog(end_if_silent, excuse):
-            worker.send(Prepare(job, options))
+            worker.send(cast("AnyJob", job))  # mypy does not know that no other subclass exists
             async for event in worker.events():
                 heard_s = time.monotonic()
                 if isinstance(event, Progress):
                     tell(event.done, event.total, event.detail)
                 elif isinstance(event, Failed):
                     raise JobFailed(_with_cure(event, look))
-                elif isinstance(event, Done):
-                    return event.result
-        raise JobFailed(Failed("worker_ended", "the worker said nothing more", look))
+                elif isinstance(event, result_type):
+                    return event
+        raise JobFailed(Failed("worker_ended", "the worker closed its pipe", look))
     except WorkerEnded as error:
         if ending is not None:
             reason = f"no sign of life from the worker for {LOST_S:.0f} s: it was ended"
             raise JobFailed(Failed("not_responding", reason, look)) from error
-        kind = "out_of_memory" if error.returncode == -signal.SIGKILL else "worker_ended"
+        killed = error.returncode == -signal.SIGKILL
+        kind: FailureKind = "out_of_memory" if killed else "worker_ended"
         raise JobFailed(Failed(kind, error.reason, look)) from error
     except ProtocolError as error:
         raise JobFailed(
-            Failed("internal", f"the worker sent what is no message: {error}", look)
+            Failed("internal", f"the worker sent an invalid message: {error}", look)
         ) from error
     finally:
         await asyncio.shield(worker.close())

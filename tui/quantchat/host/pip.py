@@ -14,7 +14,7 @@ from pathlib import Path
 
 from quantchat.host.process_group import kill_all, watchdog_pipe, watched_command
 from quantchat.text import one_line
-from quantchat.wire.messages import Failed
+from quantchat.wire.messages import Failed, FailureKind
 
 PIP = (sys.executable, "-m", "pip")
 
@@ -55,7 +55,7 @@ async def run(command: Sequence[str], scratch: Path, log: Path, poll: Callable[[
 _NETWORK = "check the network and the proxy, then retry; what is finished is kept"
 _INDEX = "check which index, proxy and credentials pip uses (`pip config list`)"
 
-_REASONS: list[tuple[str, str, str, str]] = [
+_REASONS: list[tuple[str, FailureKind, str, str]] = [
     (
         r"No module named pip",
         "missing_library",

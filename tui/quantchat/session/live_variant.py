@@ -254,7 +254,7 @@ class LiveVariant:
             # Only the kernel knows whether memory was the reason.
             self._fail(failures.ended(error, memory_ran_out=oom_kills() != killed_before))
         except ProtocolError as error:
-            self._fail(Failed("internal", f"the worker sent what is no message: {error}", "retry"))
+            self._fail(Failed("internal", f"the worker sent an invalid message: {error}", "retry"))
         except Exception as error:  # noqa: BLE001 - whatever it was, the column must say so
             log_exception()
             self._fail(failures.unforeseen(error))

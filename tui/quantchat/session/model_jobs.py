@@ -1,13 +1,12 @@
-"""Models at a job, one after the other, each in a worker of its own, as `score` and `eval` want."""
+"""Let models do jobs one after the other, each in a worker of its own (`score`, `eval`)."""
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import quantchat
 from quantchat.checkpoints.maker import Maker
@@ -24,15 +23,18 @@ from quantchat.snapshot.evaluation import EvaluationRecord
 from quantchat.snapshot.schema import Snapshot, VariantRecord
 from quantchat.snapshot.score import ScoreRecord
 from quantchat.system.sampler import DeviceSampler
-from quantchat.wire.messages import Failed, Progress
+from quantchat.wire.messages import Failed, Load, Progress
 from quantchat.wire.variant import Resolved
 
+if TYPE_CHECKING:
+    from quantchat.wire.jobs import Job, Result
+
 OnModel = Callable[[str, Progress | None], None]
-"""Told what a model is at, by its label; None: it is done."""
+"""Called with a model's label and what it does now; None: it is done."""
 
 
 class ModelFailed(Exception):
-    """A model could not do its job; carries why."""
+    """A model could not do its job; `failure` says why."""
 
     def __init__(self, failure: Failed) -> None:
         super().__init__(failure.reason)
@@ -41,18 +43,19 @@ class ModelFailed(Exception):
 
 @dataclass(frozen=True)
 class ModelJobs:
-    """Makes what checkpoints are missing, and starts a worker for each job."""
+    """Makes missing checkpoints, and starts a worker for each job."""
 
     maker: Maker
     start: StartWorker
     on_model: OnModel
 
     async def do(
-        self, job: str, spec: AnyVariant, options: dict[str, Any]
-    ) -> tuple[str, dict[str, Any]]:
-        """Let the model `spec` do `job`; what must be known of its checkpoint, and the result.
+        self, spec: AnyVariant, job_for: Callable[[Load], Job[Result]]
+    ) -> tuple[str, Result]:
+        """Let the model `spec` do the job that `job_for` makes of the request to load it.
 
-        Raises ModelFailed. Cancelling ends the worker.
+        Return the note on its checkpoint, and the job's result. Raises ModelFailed. Cancelling ends
+        the worker.
         """
 
         def tell(done: int, total: int, detail: str) -> None:
@@ -63,20 +66,19 @@ class ModelJobs:
 
         try:
             prepared = await self.maker.prepare(spec, lambda one: self.on_model(spec.label, one))
-            load = dataclasses.asdict(load_request(spec, prepared))
-            result = await run_job(start_there, job, {**options, "load": load}, tell)
+            result = await run_job(start_there, job_for(load_request(spec, prepared)), tell)
         except (JobFailed, UserError, OSError) as error:
             raise ModelFailed(failure_of(error)) from error
         return prepared.note, result
 
 
 def failure_of(error: ModelFailed | JobFailed | UserError | OSError) -> Failed:
-    """What to tell of `error`."""
+    """Return the failure to report for `error`."""
     return error.failure if isinstance(error, ModelFailed) else failure_before_start(error)
 
 
 async def until_stopped(work: Coroutine[Any, Any, None]) -> bool:
-    """Do `work`, which Ctrl+C, SIGTERM and SIGHUP cancel; whether one of them ended it."""
+    """Do `work`, which Ctrl+C, SIGTERM and SIGHUP cancel; return whether one of them did."""
     task = asyncio.ensure_future(work)
     stopped = False
 
@@ -89,13 +91,13 @@ async def until_stopped(work: Coroutine[Any, Any, None]) -> bool:
         try:
             await task
         except asyncio.CancelledError:
-            if not stopped:  # whoever waits for us was cancelled
+            if not stopped:  # the caller was cancelled
                 raise
     return stopped
 
 
 class AtJob(Protocol):
-    """What is recorded of a model that had a job."""
+    """The record of a model that did a job, or failed."""
 
     @property
     def resolved(self) -> Resolved | None:
@@ -103,11 +105,11 @@ class AtJob(Protocol):
 
     @property
     def note(self) -> str:
-        """What must be known of the model."""
+        """What the user must know of the model."""
 
     @property
     def failure(self) -> Failed | None:
-        """Why it could not do it."""
+        """Why it could not do its job."""
 
 
 def jobs_snapshot(
@@ -118,7 +120,7 @@ def jobs_snapshot(
     score: ScoreRecord | None = None,
     evaluation: EvaluationRecord | None = None,
 ) -> Snapshot:
-    """A snapshot without turns: what the models of `profile` did, by label."""
+    """Return a snapshot without turns: what the models of `profile` did, by label."""
     return Snapshot(
         created=datetime.now().astimezone().isoformat(timespec="seconds"),
         quantchat=quantchat.__version__,

@@ -69,7 +69,7 @@ class _AsObject:
         self, source: type[Any], handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         def validate(value: Any) -> Any:
-            return value if isinstance(value, source) else from_json(source, value)
+            return value if isinstance(value, source) else from_json(source, value, saved=True)
 
         return core_schema.no_info_plain_validator_function(
             validate,

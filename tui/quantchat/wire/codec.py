@@ -1,4 +1,4 @@
-"""Dataclasses from parsed JSON, strictly: each field of the type it names, and no other field."""
+"""Build dataclasses from parsed JSON, strictly: each field of its type, and no unknown field."""
 
 from __future__ import annotations
 
@@ -10,21 +10,25 @@ from typing import Any, TypeVar
 
 
 class ProtocolError(ValueError):
-    """A line that is no message of the protocol, or JSON that is not the dataclass it should be."""
+    """A line is no message of the protocol, or JSON does not fit its dataclass."""
 
 
 _T = TypeVar("_T")
 
 FORMERLY = "formerly"
-"""Key of a field's metadata: the name it has in snapshots that were saved before it was renamed."""
+"""Key of a field's metadata for its old name, which saved snapshots still use."""
 
 MOST = 2**63 - 1
-"""The largest whole number a field takes; what is larger becomes this one. A server or a config may
-name any number, and a snapshot of it must be readable by each JSON library."""
+"""The largest whole number of a field; a larger one is cut down to it. A server or a config may
+name any number, and every JSON library must be able to read a snapshot of it."""
 
 
-def from_json(cls: type[_T], body: Any) -> _T:
-    """Build the dataclass `cls` (and those nested in it) from parsed JSON. Raises ProtocolError."""
+def from_json(cls: type[_T], body: Any, *, saved: bool = False) -> _T:
+    """Build the dataclass `cls` (and those nested in it) from parsed JSON. Raises ProtocolError.
+
+    `saved`: `body` is from a file that another version of quantchat may have written. A field that
+    takes one of several words (a `Literal`) then takes any word.
+    """
     if not isinstance(body, dict):
         raise ProtocolError(f"{cls.__name__}: not an object")
     hints = _hints(cls)
@@ -36,7 +40,7 @@ def from_json(cls: type[_T], body: Any) -> _T:
     values = {}
     for name, hint in hints.items():
         if name in body:
-            values[name] = _value(f"{cls.__name__}.{name}", hint, body[name])
+            values[name] = _value(f"{cls.__name__}.{name}", hint, body[name], saved)
     unknown = body.keys() - hints.keys()
     if unknown:
         raise ProtocolError(f"{cls.__name__}: unknown field {sorted(unknown)[0]!r}")
@@ -50,34 +54,43 @@ _HINTS: dict[type[Any], dict[str, Any]] = {}
 
 
 def _hints(cls: type[Any]) -> dict[str, Any]:
+    """Return the type of each field of the dataclass `cls`; its class variables are left out."""
     if cls not in _HINTS:
-        _HINTS[cls] = typing.get_type_hints(cls, vars(sys.modules[cls.__module__]))
+        found = typing.get_type_hints(cls, vars(sys.modules[cls.__module__]))
+        _HINTS[cls] = {field.name: found[field.name] for field in dataclasses.fields(cls)}
     return _HINTS[cls]
 
 
-def _value(where: str, hint: Any, value: Any) -> Any:
-    """Check `value` against the few forms of type the messages use; convert nested dataclasses."""
-    if hint is Any:
+def _value(where: str, hint: Any, value: Any, saved: bool) -> Any:
+    """Check `value` against the few forms of type the messages use; convert nested dataclasses.
+
+    `Any` and `object` stand for any JSON value, which is taken as it is.
+    """
+    if hint is Any or hint is object:
         return value
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
         (hint,) = (a for a in arguments if a is not type(None))
-        return _value(where, hint, value)
+        return _value(where, hint, value, saved)
+    if origin is typing.Literal and type(value) is str and (saved or value in arguments):
+        return value
     if origin is list and isinstance(value, list):
         (item,) = arguments
         if item in (int, str) and all(type(v) is item for v in value):
             return value  # token batches: the hot path
-        return [_value(where, item, v) for v in value]
+        return [_value(where, item, v, saved) for v in value]
     if origin is dict and isinstance(value, dict):
-        return {key: _value(where, arguments[1], v) for key, v in value.items()}
+        return {key: _value(where, arguments[1], v, saved) for key, v in value.items()}
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return from_json(hint, value)
+        return from_json(hint, value, saved=saved)
     if hint is int and type(value) is int:
         return max(-MOST, min(value, MOST))
     if hint is float and type(value) is int:
         return float(max(-MOST, min(value, MOST)))
     if isinstance(hint, type) and type(value) is hint:
         return value
+    if origin is typing.Literal:
+        raise ProtocolError(f"{where}: {str(value)[:80]!r} is none of its words")
     raise ProtocolError(f"{where}: {str(value)[:80]!r} is no {getattr(hint, '__name__', hint)}")

@@ -1,10 +1,9 @@
 """The messages between quantchat and a worker: JSON, one object a line, UTF-8.
 
-The one module (with `variant` and `strict_json` under it) that both sides import. Commands go to
-the worker, events come from it, each over a pipe descriptor of its own: stdout and stderr belong to
-the libraries, which print. Every message is a frozen dataclass below; its class name is the `type`
-on the wire. Times are nanoseconds of the worker's monotonic clock (`time.perf_counter_ns`), sizes
-are bytes.
+Commands go to the worker, events come from it, each through a pipe of its own: stdout and stderr
+belong to the libraries, which print. Every message is a frozen dataclass, here or in `jobs`; its
+class name is the `type` on the wire. Times are nanoseconds of the worker's monotonic clock
+(`time.perf_counter_ns`), sizes are bytes.
 """
 
 from __future__ import annotations
@@ -12,16 +11,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, Union
 
 from quantchat.wire.codec import FORMERLY, ProtocolError, from_json
 from quantchat.wire.variant import Ledger, Resolved
 
+if TYPE_CHECKING:
+    from quantchat.wire.jobs import AnyJob, JobResult
+
 VERSION = 1
 
 NO_ID = -1
-"""In place of a token's id where a server streams text: there, one entry is one chunk."""
+"""In place of a token id in what a server streams: there, one entry is one chunk of text."""
 
 
 # ---------------------------------------------------------------- what is generated
@@ -78,20 +81,20 @@ class Generate:
     threads: int = 0
     ignore_eos: bool = False
     fresh: bool = False
-    """Begin with an empty KV cache and keep nothing: in a measurement each prompt stands alone."""
+    """Begin with an empty KV cache and keep nothing: each prompt of a measurement stands alone."""
     prompt_tokens: int = 0
-    """Repeat or cut the encoded prompt to this many tokens; 0 leaves it as it is."""
+    """Repeat or cut the encoded prompt to this many tokens; 0: neither."""
 
 
 END = -1
-"""In place of a token id: the answer ends here, by whichever of the model's end tokens."""
+"""In place of a token id: the answer ends here, by any of the model's end tokens."""
 
 
 @dataclass(frozen=True)
 class ScoreTokens:
-    """Tell how likely the output tokens `ids` are, each after those before it (teacher forcing).
+    """Report how likely the output tokens `ids` are, each after those before it (teacher forcing).
 
-    Nothing is said and nothing kept. It gives way, unfinished, to any command that comes after it.
+    Generates nothing and leaves the KV cache as it is. Any later command cancels it.
     """
 
     number: int
@@ -100,34 +103,31 @@ class ScoreTokens:
     ids: list[int]
     """`END` may stand for the last one."""
     first: int = 0
-    """Index of the first one to tell of; those before are only context."""
+    """Index of the first token to report; the tokens before it are only context."""
     also: list[int] = field(default_factory=list)
-    """Tokens to tell of in the place of the last one."""
+    """Other tokens to report in the place of the last one."""
     prompt_tokens: int = 0
-    """As in the request that was answered."""
+    """As in the `Generate` that was answered."""
     batch: int = 1
-    """Rows computed at once, all alike."""
+    """Identical rows to compute at once."""
     threads: int = 0
 
 
 @dataclass(frozen=True)
 class Stop:
-    """Stop decoding turn `turn` between two tokens; what was said is kept."""
+    """Stop decoding turn `turn` between two tokens; the answer so far is kept."""
 
     turn: int
 
 
 @dataclass(frozen=True)
-class Prepare:
-    """Do one stage of making a checkpoint: `job` names a module in `worker/jobs`."""
-
-    job: str
-    options: dict[str, Any]
+class StopScoring:
+    """Stop the running `ScoreTokens`, whose answer is then a problem. Without one, do nothing."""
 
 
 @dataclass(frozen=True)
 class Shutdown:
-    """End in good order. The end of the command pipe means the same, at once."""
+    """End the worker at once. The end of the command pipe means the same."""
 
 
 # ---------------------------------------------------------------- events
@@ -144,12 +144,21 @@ class Hello:
 
 @dataclass(frozen=True)
 class Alive:
-    """Nothing else was to be said for a while: the process runs, and so does its interpreter."""
+    """Sign of life after a while without other events: the interpreter still runs."""
+
+
+LoadStage = Literal["fetching the model", "importing libraries", "loading weights", "warming up"]
+"""Stages of loading a variant that the load time is split into, in order. Engines have more."""
+
+FETCHING: LoadStage = "fetching the model"
+IMPORTING: LoadStage = "importing libraries"
+WEIGHTS: LoadStage = "loading weights"
+WARMING_UP: LoadStage = "warming up"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage is. `total` 0 means that it cannot be counted."""
+    """How far a stage is: `done` of `total`, which is 0 where it cannot be counted."""
 
     stage: str
     done: int = 0
@@ -159,7 +168,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Ready:
-    """The variant is loaded. Seconds since the process began, split as DESIGN names them."""
+    """The variant is loaded: what really runs, its memory, and the seconds that loading took."""
 
     resolved: Resolved
     ledger: Ledger
@@ -167,11 +176,11 @@ class Ready:
     weights_s: float
     warmup_s: float
     note: str = ""
-    """What the user must know of it, e.g. why it does not decode in a faster mode."""
+    """What the user must know, for instance why it does not decode in a faster mode."""
     fetch_s: float = 0.0
-    """What of the time until now the network took, which is no part of loading."""
+    """Seconds of fetching from the network, which is no part of loading."""
     keeps_prompts: bool = False
-    """Whether it is a server that keeps prompts even where each shall stand alone."""
+    """Whether it is a server that caches prompts even where each should stand alone."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +195,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Prefilled:
-    """Prefill went on: `done` of `total` prompt tokens that must be computed."""
+    """Prefill has computed `done` of `total` prompt tokens."""
 
     turn: int
     done: int
@@ -196,7 +205,7 @@ class Prefilled:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Output tokens in order. `pieces[i]` is the text of the answer token i made final, often "".
+    """Output tokens in order. `pieces[i]` is the answer's text that token i completes, often "".
 
     `times_ns[i]` is when token i was known on the host.
     """
@@ -206,13 +215,13 @@ class Tokens:
     pieces: list[str]
     times_ns: list[int]
     thoughts: list[str] = field(default_factory=list)
-    """The same as `pieces` for the model's thoughts, which are no part of the answer; empty where
-    none of these tokens has any."""
+    """Like `pieces`, for the model's thoughts, which are no part of the answer; empty where these
+    tokens have none."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """A ledger, sent at most twice a second while decoding and after each turn."""
+    """The memory ledger, sent at most twice a second while decoding and after each turn."""
 
     ledger: Ledger
 
@@ -221,9 +230,9 @@ class Memory:
 class Finished:
     """A turn is over. `reason`: eos, length, stop (asked for) or context (the context is full).
 
-    `text` is the whole answer decoded at once, without thoughts: the authority over the pieces,
-    which lack what is held back at the end, as of a character cut in the middle. A server sends
-    chunks: it says how many, and its own counts of tokens, -1 where it does not count.
+    `text` is the whole answer decoded at once, without thoughts. It holds where the pieces differ:
+    they lack what was held back at the end, such as a character cut in the middle. For a server,
+    which sends chunks, the counts of tokens are its own, -1 where it does not count.
     """
 
     turn: int
@@ -232,24 +241,24 @@ class Finished:
     text: str
     finished_ns: int
     chunks: int = -1
-    """How many chunks carried the tokens; -1: each token came by itself."""
+    """Chunks that carried the tokens; -1: each token came by itself."""
     prompt_tokens: int = -1
-    """As counted by a server, which does so at the end."""
+    """A server's count, which comes at the end."""
     cached_tokens: int = 0
-    """Of those, taken from a server's own prompt cache."""
+    """Prompt tokens that a server took from its prompt cache."""
     thoughts: str = ""
     """The whole of the model's thoughts, without their marks."""
     thought_tokens: int = 0
-    """Output tokens that are thoughts or marks around them; -1: there are, not counted."""
+    """Output tokens that are thoughts or marks around them; -1: there are some, not counted."""
     raw: str = ""
-    """Thoughts and answer as the model wrote them, with its marks; empty where that is `text`."""
+    """Thoughts and answer as the model wrote them, with its marks; empty if equal to `text`."""
 
 
 @dataclass(frozen=True)
 class TokenScores:
-    """Answer to `ScoreTokens`: natural logarithms of probabilities, without sampling settings.
+    """Answer to `ScoreTokens`: log-probabilities in nats, before any sampling setting.
 
-    The lists but `also` run in parallel with `ids[first:]`.
+    All lists but `also` run in parallel with `ids[first:]`.
     """
 
     number: int
@@ -257,34 +266,56 @@ class TokenScores:
     pieces: list[str] = field(default_factory=list)
     """Text of each token, decoded alone; empty for `END`."""
     ranks: list[int] = field(default_factory=list)
-    """How many tokens were likelier: 0 is what a greedy answer says."""
+    """Number of tokens that were likelier: 0 for the token that greedy decoding takes."""
     also: list[float] = field(default_factory=list)
     problem: str = ""
-    """Why there are no figures, in words; empty where there are."""
+    """Why there are no figures; empty where there are."""
 
 
-@dataclass(frozen=True)
-class Done:
-    """A `Prepare` has succeeded, with what it has to say of its result."""
-
-    job: str
-    result: dict[str, Any]
+FailureKind = Literal[
+    # of the machine and the libraries
+    "out_of_memory",
+    "device_busy",
+    "device_failed",
+    "gpu_unusable",
+    "no_kernel_image",
+    "missing_library",
+    "no_space",
+    "environment",
+    # of what was asked for
+    "context_full",
+    "bad_checkpoint",
+    "bad_calibration",
+    "bad_task",
+    "unsupported",
+    "stopped",
+    "fetch_failed",
+    # of a server
+    "server_unreachable",
+    "server_silent",
+    "server_denied",
+    "server_ended",
+    "server_refused",
+    "server_busy",
+    "stream_cut",
+    # reported by the program, not by the worker
+    "cannot_start",
+    "worker_ended",
+    "not_responding",
+    "cannot_write",
+    "internal",
+]
 
 
 @dataclass(frozen=True)
 class Failed:
     """Something did not work; `turn` is -1 unless it ended a turn. The worker lives on.
 
-    `kind`: out_of_memory, device_busy, device_failed, gpu_unusable, no_kernel_image, context_full,
-    bad_checkpoint, missing_library, unsupported, fetch_failed, bad_calibration, no_space,
-    environment, internal;
-    of a server server_unreachable, server_silent, server_denied, server_ended, server_refused,
-    server_busy, stream_cut; the near side adds cannot_start, worker_ended, not_responding and
-    cannot_write.
-    `reason` is one line, `hint` what to try. Sizes for out_of_memory, -1 where not known.
+    `reason` is one line, `hint` what to try. `needed` and `free` are bytes of memory or disk, -1
+    where not known. A saved snapshot may hold a `kind` that is no longer listed.
     """
 
-    kind: str
+    kind: FailureKind
     reason: str
     hint: str = field(default="", metadata={FORMERLY: "mend"})
     turn: int = -1
@@ -292,46 +323,69 @@ class Failed:
     free: int = -1
 
 
-Command = Load | Generate | ScoreTokens | Stop | Prepare | Shutdown
-Event = (
-    Hello
-    | Alive
-    | Progress
-    | Ready
-    | Started
-    | Prefilled
-    | Tokens
-    | Memory
-    | Finished
-    | TokenScores
-    | Done
-    | Failed
-)
+# Unions with strings: jobs nest `Load`, so their module imports this one.
+Command = Union[Load, Generate, ScoreTokens, Stop, StopScoring, Shutdown, "AnyJob"]
+Event = Union[
+    Hello,
+    Alive,
+    Progress,
+    Ready,
+    Started,
+    Prefilled,
+    Tokens,
+    Memory,
+    Finished,
+    TokenScores,
+    Failed,
+    "JobResult",
+]
 
-_COMMANDS: dict[str, type[Any]] = {c.__name__: c for c in typing.get_args(Command)}
-_EVENTS: dict[str, type[Any]] = {c.__name__: c for c in typing.get_args(Event)}
 
-# ---------------------------------------------------------------- to and from the wire
+def _by_name(union: Any) -> dict[str, type[Any]]:
+    return {one.__name__: one for one in typing.get_args(union) if isinstance(one, type)}
+
+
+_COMMANDS = _by_name(Command)
+_EVENTS = _by_name(Event)
+
+
+def _command_type(name: str) -> type[Any] | None:
+    if name in _COMMANDS:
+        return _COMMANDS[name]
+    from quantchat.wire import jobs  # here: a chat needs none of its many types
+
+    return _by_name(jobs.AnyJob).get(name)
+
+
+def _event_type(name: str) -> type[Any] | None:
+    if name in _EVENTS:
+        return _EVENTS[name]
+    from quantchat.wire import jobs
+
+    return _by_name(jobs.JobResult).get(name)
+
+
+# ---------------------------------------------------------------- to and from JSON
 
 
 def encode(message: Command | Event) -> bytes:
     """Return `message` as one JSON line, with its newline."""
     body = {"type": type(message).__name__, **dataclasses.asdict(message)}
-    # ASCII escapes keep U+2028 and lone surrogates of a model's text from ever breaking a line.
+    # ASCII escapes: neither U+2028 nor a lone surrogate in a model's text breaks a line.
     return json.dumps(body, separators=(",", ":")).encode("ascii") + b"\n"
 
 
 def decode_command(line: bytes) -> Command:
     """Return the command on `line`. Raises ProtocolError."""
-    return typing.cast("Command", _decode(line, _COMMANDS))
+    return typing.cast("Command", _decode(line, _command_type))
 
 
 def decode_event(line: bytes) -> Event:
     """Return the event on `line`. Raises ProtocolError."""
-    return typing.cast("Event", _decode(line, _EVENTS))
+    return typing.cast("Event", _decode(line, _event_type))
 
 
-def _decode(line: bytes, known: dict[str, type[Any]]) -> Any:
+def _decode(line: bytes, type_named: Callable[[str], type[Any] | None]) -> Any:
     try:
         body = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -339,6 +393,7 @@ def _decode(line: bytes, known: dict[str, type[Any]]) -> Any:
     if not isinstance(body, dict):
         raise ProtocolError(f"not an object: {line[:80]!r}")
     name = body.pop("type", None)
-    if not isinstance(name, str) or name not in known:
+    found = type_named(name) if isinstance(name, str) else None
+    if found is None:
         raise ProtocolError(f"unknown message type: {str(name)[:80]!r}")
-    return from_json(known[name], body)
+    return from_json(found, body)

@@ -14,9 +14,9 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from quantchat.wire.messages import Failed
+from quantchat.wire.messages import Failed, FailureKind
 
-KIND = "environment"
+KIND: FailureKind = "environment"
 
 _FOLDERS = {
     "HF_HUB_CACHE": ("the hub's cache", "set HF_HOME or HF_HUB_CACHE"),
@@ -71,7 +71,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     yield from seen
 
 
-def _of(error: BaseException, loading: str) -> tuple[str, str, str] | None:
+def _of(error: BaseException, loading: str) -> tuple[FailureKind, str, str] | None:
     """Kind, reason and what to do, of one exception."""
     text = " ".join(str(error).split())
     if "No usable temporary directory" in text:
@@ -113,7 +113,7 @@ def _of_network(error: BaseException) -> bool:
     return of_library or isinstance(error, ConnectionError | TimeoutError)
 
 
-def _network(error: BaseException, text: str) -> tuple[str, str, str]:
+def _network(error: BaseException, text: str) -> tuple[FailureKind, str, str]:
     said = f"{type(error).__name__}: {text}" if text else type(error).__name__
     if "proxy" in said.lower():
         hint = f"look at {_set('HTTPS_PROXY', 'HTTP_PROXY', 'ALL_PROXY')}"
@@ -130,7 +130,7 @@ def _set(*names: str) -> str:
     return ", ".join(there or names)
 
 
-def _of_file(error: OSError, loading: str) -> tuple[str, str, str] | None:
+def _of_file(error: OSError, loading: str) -> tuple[FailureKind, str, str] | None:
     named = error.filename if error.filename is not None else error.filename2
     path = os.fsdecode(named) if isinstance(named, str | bytes | os.PathLike) else ""
     why = f"{path}: {error.strerror}" if path else str(error.strerror)

@@ -8,18 +8,18 @@ import traceback
 from dataclasses import replace
 
 from quantchat.common.cuda_driver import OTHER_BUILD
-from quantchat.wire.messages import Failed
+from quantchat.wire.messages import Failed, FailureKind
 from quantchat.wire.redaction import redacted
 from quantchat.worker.environment_failures import environment_failure
 
-DEVICE_FAILED = "device_failed"
+DEVICE_FAILED: FailureKind = "device_failed"
 """The kind of a failure after which this process can use its GPU no more."""
 
 
 class Refused(Exception):
     """Raised in the worker for what it will not or cannot do; carries the failure to send."""
 
-    def __init__(self, kind: str, reason: str, hint: str = "") -> None:
+    def __init__(self, kind: FailureKind, reason: str, hint: str = "") -> None:
         super().__init__(reason)
         self.failure = Failed(kind, reason, hint)
 

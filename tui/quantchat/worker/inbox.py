@@ -1,32 +1,48 @@
-"""Commands come in through a thread of their own, so that a stop is seen between two tokens."""
+"""Read commands in a thread of their own, so that a stop is seen between two tokens."""
 
 from __future__ import annotations
 
 import os
 import queue
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Union
 
 from quantchat.wire.codec import ProtocolError
-from quantchat.wire.messages import Command, Generate, Shutdown, Stop, decode_command
+from quantchat.wire.messages import (
+    Generate,
+    Load,
+    ScoreTokens,
+    Shutdown,
+    Stop,
+    StopScoring,
+    decode_command,
+)
 from quantchat.worker import threads
 from quantchat.worker.parent_watchdog import end_now
+
+if TYPE_CHECKING:
+    from quantchat.wire.jobs import AnyJob
+
+Request = Union[Load, Generate, ScoreTokens, "AnyJob"]
+"""A command to be done in its order; the others take effect as soon as they are read."""
 
 
 class Inbox:
     """Reads commands from descriptor `fd`. Its end, or Shutdown, ends the process at once.
 
-    An exception while reading ends it too, once `failed` has reported the exception: a worker that
-    hears no command cannot be stopped.
+    An exception while reading ends the process too, after `failed` has reported it: a worker that
+    reads no commands could not be stopped.
     """
 
     def __init__(self, fd: int, failed: Callable[[BaseException], None]) -> None:
         self._fd = fd
-        self._queue: queue.SimpleQueue[tuple[int, Command | ProtocolError]] = queue.SimpleQueue()
-        self._stopped = -1
+        self._queue: queue.SimpleQueue[tuple[int, Request | ProtocolError]] = queue.SimpleQueue()
+        self._stopped: int | None = None
+        """The turn that was stopped last."""
         self._came = 0
-        """Commands that came so far."""
+        """Number of commands read so far."""
         self._current = 0
-        """Which of them was taken last."""
+        """Number of the command that `next` returned last."""
 
         def end(error: BaseException) -> None:
             failed(error)
@@ -34,19 +50,19 @@ class Inbox:
 
         threads.start("inbox", self._run, end)
 
-    def next(self) -> Command:
-        """Wait for the next command. Raises ProtocolError for a line that is none."""
+    def next(self) -> Request:
+        """Wait for the next request. Raises ProtocolError for a line that is no command."""
         self._current, item = self._queue.get()
         if isinstance(item, ProtocolError):
             raise item
         return item
 
     def stopped(self, turn: int) -> bool:
-        """Whether a stop for `turn` has come. Cheap: asked between any two tokens."""
+        """Return whether a `Stop` for `turn` has come. Cheap: called between any two tokens."""
         return self._stopped == turn
 
     def overtaken(self) -> bool:
-        """Whether any command, a stop among them, came after the one that was taken last."""
+        """Return whether any command came after the request that `next` returned last."""
         return self._came > self._current
 
     def _run(self) -> None:
@@ -59,12 +75,9 @@ class Inbox:
                     self._queue.put((self._came, error))
                     continue
                 if isinstance(command, Stop):
-                    # This very turn: those of a measurement have other numbers than a chat's.
                     self._stopped = command.turn
                 elif isinstance(command, Shutdown):
                     break
-                else:
-                    if isinstance(command, Generate) and command.turn == self._stopped:
-                        self._stopped = -1  # a new chat numbers its turns from one again
+                elif not isinstance(command, StopScoring):  # which has just overtaken the scoring
                     self._queue.put((self._came, command))
         end_now()

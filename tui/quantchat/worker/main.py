@@ -1,25 +1,26 @@
-"""The worker's main loop: one command after the other, in the one thread that runs torch."""
+"""The worker's main loop: one command after the other, in the only thread that runs torch."""
 
 from __future__ import annotations
 
-import importlib
 import os
 import platform
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from quantchat.wire.codec import ProtocolError
 from quantchat.wire.messages import (
+    FETCHING,
+    IMPORTING,
     VERSION,
-    Done,
+    WARMING_UP,
+    WEIGHTS,
     Generate,
     Hello,
     Load,
     Memory,
-    Prepare,
     Progress,
     Ready,
     ScoreTokens,
@@ -28,22 +29,23 @@ from quantchat.wire.messages import (
 from quantchat.wire.redaction import also_secret, guard_streams
 from quantchat.worker import import_pruning, parent_watchdog
 from quantchat.worker.failures import DEVICE_FAILED, Refused, describe, log
-from quantchat.worker.inbox import Inbox
+from quantchat.worker.inbox import Inbox, Request
 from quantchat.worker.outbox import ALIVE_S, Outbox
 
 if TYPE_CHECKING:
+    from quantchat.wire.jobs import AnyJob
     from quantchat.worker.decode.decoder import Decoder
     from quantchat.worker.servers.remote import RemoteDecoder
     from quantchat.worker.servers.started import StartedServer
 
 FLUSH_S = 5.0
-"""The longest a worker that ends waits for its last events to be written."""
+"""Longest wait for the last events to be written when the worker ends."""
 
 
 def main(commands: int, events: int, life: int, parent: int) -> int:
-    """Serve commands from descriptor `commands`, answer on `events`, until `parent` is gone.
+    """Do the commands from descriptor `commands`, send events to `events`, until `parent` ends.
 
-    `life` is a pipe that ends with the parent.
+    `life` is a pipe that the parent's end closes.
     """
     began = time.perf_counter()
     for fd in (commands, events):
@@ -84,9 +86,9 @@ class _Server:
             loading = command.model if isinstance(command, Load) else ""
             try:
                 self._do(command)
-            except BaseException as error:  # noqa: BLE001 - whatever it was, it must be told
+            except BaseException as error:  # noqa: BLE001 - every error must be reported
                 if self._started is not None and self._started.explains(error):
-                    continue  # who watches it tells that
+                    continue  # the server's watcher reports it
                 log(error)
                 failure = describe(error, turn=turn, loading=loading)
                 self._outbox.send(failure)
@@ -96,38 +98,39 @@ class _Server:
     def _forget(self, decoder: Decoder | RemoteDecoder) -> None:
         try:
             decoder.forget()
-        except Exception as error:  # noqa: BLE001 - whatever it was, the cache is not to be trusted
+        except Exception as error:  # noqa: BLE001 - the KV cache cannot be trusted any more
             self._failed(error)
 
     def _failed(self, error: BaseException) -> None:
-        """Report what ends the variant, and not an answer alone."""
+        """Report an error that ends the variant, not only an answer."""
         self._outbox.send(describe(error))
 
-    def _do(self, command: Any) -> None:
-        if isinstance(command, Load):
-            (self._connect if command.engine == "openai" else self._load)(command)
-        elif isinstance(command, Prepare):
-            self._prepare(command)
-        elif isinstance(command, Generate):
-            if self._decoder is None:
-                raise Refused("internal", "asked to generate before a model was loaded")
-            received = time.perf_counter_ns()
-            self._decoder.answer(command, received, self._outbox, self._stopped)
-        elif isinstance(command, ScoreTokens):
-            self._score_tokens(command)
+    def _do(self, command: Request) -> None:
+        match command:
+            case Load():
+                (self._connect if command.engine == "openai" else self._load)(command)
+            case Generate():
+                if self._decoder is None:
+                    raise Refused("internal", "asked to generate before a model was loaded")
+                received = time.perf_counter_ns()
+                self._decoder.answer(command, received, self._outbox, self._stopped)
+            case ScoreTokens():
+                self._score_tokens(command)
+            case _:
+                self._run(command)
 
     def _stopped(self, turn: int) -> bool:
-        """Whether to decode no more of `turn`: it was stopped, or its text cannot be sent."""
+        """Return whether to stop decoding `turn`: on request, or since its text cannot be sent."""
         return self._inbox.stopped(turn) or self._outbox.failed(turn)
 
     def _score_tokens(self, command: ScoreTokens) -> None:
         try:
             if self._decoder is None:
-                raise Refused("internal", "asked about tokens before a model was loaded")
-            forced = self._decoder.score_tokens(command, self._inbox.overtaken)
-        except Exception as error:  # noqa: BLE001 - what was answered stands, whatever it was
-            forced = TokenScores(command.number, problem=describe(error).reason)
-        self._outbox.send(forced)
+                raise Refused("internal", "asked to score tokens before a model was loaded")
+            scores = self._decoder.score_tokens(command, self._inbox.overtaken)
+        except Exception as error:  # noqa: BLE001 - no reason to end the variant
+            scores = TokenScores(command.number, problem=describe(error).reason)
+        self._outbox.send(scores)
 
     def _connect(self, command: Load) -> None:
         from quantchat.worker.servers.remote import RemoteDecoder
@@ -156,8 +159,8 @@ class _Server:
                 started.wait_longer(said, tell)
 
             started.wait(tell)
-            # Of no turn: it is the variant that is gone, and an answer with it.
-            self._started.watch(lambda *told: self._failed(Refused(*told)))
+            # Reported as the variant's failure: a server that ended takes the answer with it.
+            self._started.watch(lambda *failure: self._failed(Refused(*failure)))
         there = time.perf_counter()
         self._outbox.send(Progress("connecting"))
         server.connect(wait)
@@ -178,7 +181,7 @@ class _Server:
     def _load(self, command: Load) -> None:
         import_pruning.hide(command)
         from quantchat.worker.decode.decoder import Decoder
-        from quantchat.worker.loaders import FETCHING, load
+        from quantchat.worker.loaders import load
         from quantchat.worker.model.devices import emulated, passed_over
         from quantchat.worker.model.hub import of_mib
 
@@ -192,7 +195,7 @@ class _Server:
             self._outbox.send(Progress(FETCHING, done, total, of_mib(done, total)))
 
         loaded = load(command, stage, fetching, self._outbox.send)
-        stage("warming up")
+        stage(WARMING_UP)
         decoder = Decoder(loaded, command.decode, lambda name: self._outbox.send(Progress(name)))
         ready = time.perf_counter()
         self._decoder = decoder
@@ -203,8 +206,8 @@ class _Server:
         took: defaultdict[str, float] = defaultdict(float)
         for (name, at), end in zip(begun, ends, strict=True):
             took[name] += end - at
-        imported = begun[0][1] - self._began + took["importing libraries"]
-        fetch, weights = took[FETCHING], took["loading weights"]
+        imported = begun[0][1] - self._began + took[IMPORTING]
+        fetch, weights = took[FETCHING], took[WEIGHTS]
         notes = (
             passed_over(command.device),
             emulated(loaded.model.dtype, loaded.device),
@@ -217,20 +220,17 @@ class _Server:
                 ledger=decoder.ledger(),
                 import_s=imported,
                 weights_s=weights,
-                # With the kernels that an engine compiles before it loads.
+                # Includes compiling kernels before the weights are loaded.
                 warmup_s=ready - self._began - imported - fetch - weights,
                 fetch_s=fetch,
                 note="; ".join(filter(None, notes)),
             )
         )
 
-    def _prepare(self, command: Prepare) -> None:
-        if not command.job.isidentifier():
-            raise Refused("internal", f"no job is named {command.job!r}")
-        job = importlib.import_module(f"quantchat.worker.jobs.{command.job}")
+    def _run(self, job: AnyJob) -> None:
+        from quantchat.worker import jobs
 
         def report(done: int, total: int, detail: str) -> None:
-            self._outbox.send(Progress(command.job, done, total, detail))
+            self._outbox.send(Progress(job.title, done, total, detail))
 
-        result = job.run(command.options, report)
-        self._outbox.send(Done(command.job, result))
+        self._outbox.send(jobs.run(job, report))

@@ -1,11 +1,11 @@
-"""Events leave the worker from a thread of their own, so that decoding never waits for a reader.
+"""Send events from a thread of their own, so that decoding never waits for a reader.
 
-Tokens are detokenized here too, and sent in batches: the decoding thread only drops an id and a
+The thread also detokenizes, and sends tokens in batches: the decoding thread only puts an id and a
 time into a queue. Only the decoding thread may run torch; this one does not.
 
 An exception in this thread ends the answer it belongs to: it is reported as that turn's failure,
 and the rest of the turn is dropped. Outside of an answer it is reported as the variant's failure.
-Only what cannot be reported ends the worker, which its parent sees.
+An exception that cannot be reported ends the worker, which its parent sees.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from quantchat.worker.parent_watchdog import end_now
 from quantchat.worker.thoughts import Marks, OutputText
 
 BATCH_S = 0.03
-"""Tokens wait this long for company. A screen draws ten times a second at most."""
+"""Seconds of tokens in one batch. A screen draws at most ten times a second."""
 
 MEMORY_S = 0.5
-"""Least time between two memory ledgers while decoding."""
+"""Least seconds between two memory ledgers while decoding."""
 
 ALIVE_S = 2.0
-"""A worker gives a sign of life after this long without another event."""
+"""Seconds without another event after which the worker sends a sign of life."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,12 @@ class _End:
 
 
 class _Pieces:
-    """Decodes token ids one by one into pieces that join to the text of all of them.
+    """Decodes token ids one by one into pieces; joined, these are the text of all tokens.
 
-    Where a tokenizer has tokens for single bytes, a run of these is decoded as a whole: bytes that
-    are no UTF-8 turn the characters before them in the same run into U+FFFD as well, which the
-    stream of `tokenizers` takes for an error ("Invalid prefix encountered"). Then what was given
-    out stays, and a new stream begins with the tokens that have given out nothing yet.
+    A tokenizer with tokens for single bytes decodes a run of them as a whole: bytes that are not
+    UTF-8 turn the characters before them in the same run into U+FFFD too, which the stream of
+    `tokenizers` takes for an error ("Invalid prefix encountered"). Then the pieces so far stay, and
+    a new stream begins with the tokens that have completed no text yet.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -72,7 +72,7 @@ class _Pieces:
 
         self._stream = DecodeStream(skip_special_tokens=True)
         self._waiting: list[int] = []
-        """Tokens that have given out no text yet."""
+        """Tokens that have completed no text yet."""
 
     def step(self, token: int) -> str:
         """Return the text that `token` completes, often "". Raises what the tokenizer raises."""
@@ -93,9 +93,9 @@ class _Pieces:
 
 
 class Outbox:
-    """Writes events to descriptor `fd` in the order they were put in.
+    """Writes events to descriptor `fd` in the order they were queued.
 
-    `alive_s`: say `Alive` after so many seconds without another event; None says nothing.
+    It sends `Alive` after `alive_s` seconds without another event; None: never.
     """
 
     def __init__(self, fd: int, alive_s: float | None = None) -> None:
@@ -108,7 +108,7 @@ class Outbox:
         self._read_memory: Callable[[], Memory] | None = None
         self._memory_due = 0.0
         self._turn = -1
-        """The turn that the tokens belong to; -1 between two answers."""
+        """The turn that tokens belong to; -1 between two answers."""
         self._failed_turn: int | None = None
         self._output: OutputText
         self._pieces: _Pieces
@@ -116,9 +116,9 @@ class Outbox:
         threads.start("outbox", self._run, lambda _: end_now())
 
     def serve(self, tokenizer: Any, read_memory: Callable[[], Memory], template: str = "") -> None:
-        """Use `tokenizer` (a `tokenizers.Tokenizer`) for tokens, and report memory with them.
+        """Decode tokens with `tokenizer`, a `tokenizers.Tokenizer`, and report memory with them.
 
-        `template` is the model's chat template, whose marks of thoughts are looked for.
+        The marks around thoughts are those of `template`, the model's chat template.
         """
         self._tokenizer = tokenizer
         self._marks = Marks(tokenizer, template)
@@ -129,7 +129,7 @@ class Outbox:
         self._queue.put(event)
 
     def begin(self, turn: int, prompt: Sequence[int] = ()) -> None:
-        """Tokens from here on belong to `turn`, and follow the tokens of `prompt`."""
+        """Begin `turn`: later tokens belong to it, and follow the tokens of `prompt`."""
         self._queue.put(_Begin(turn, prompt))
 
     def token(self, token_id: int, time_ns: int) -> None:
@@ -137,19 +137,19 @@ class Outbox:
         self._queue.put(_Token(token_id, time_ns))
 
     def end(self, turn: int, reason: str, finished_ns: int) -> None:
-        """Queue the end of `turn`: sends what is left of its text, its memory, then Finished.
+        """Queue the end of `turn`: the rest of its text, its memory, then `Finished`.
 
-        The memory is read here and now: the caller may forget the KV cache right after.
+        The memory is read at once: the caller may drop the KV cache right after.
         """
         memory = self._read_memory() if self._read_memory is not None else None
         self._queue.put(_End(turn, reason, finished_ns, memory))
 
     def failed(self, turn: int) -> bool:
-        """Whether `turn` has failed here, so that more tokens of it are of no use."""
+        """Return whether sending `turn` has failed, so that decoding more of it is useless."""
         return self._failed_turn == turn
 
     def flush(self, timeout_s: float) -> None:
-        """Wait until all that was put in is written, for at most `timeout_s`."""
+        """Wait until everything queued is written, for at most `timeout_s` seconds."""
         written = threading.Event()
         self._queue.put(written)
         written.wait(timeout_s)
@@ -161,7 +161,7 @@ class Outbox:
             item = self._next()
             try:
                 self._handle(item)
-            except Exception as error:  # noqa: BLE001 - whatever it was, it must be reported
+            except Exception as error:  # noqa: BLE001 - every error must be reported
                 log(error)
                 turn = self._turn if isinstance(item, _Begin | _Token | _End) else -1
                 if turn >= 0:
@@ -171,7 +171,6 @@ class Outbox:
     def _handle(self, item: Any) -> None:
         if isinstance(item, _Begin):
             self._turn, self._ids = item.turn, []
-            self._failed_turn = None  # a new chat numbers its turns from one again
             self._output = OutputText(self._marks, item.prompt)
             self._pieces = _Pieces(self._tokenizer)
         elif isinstance(item, _Token):
@@ -216,7 +215,7 @@ class Outbox:
         )
 
     def _batch(self, first: _Token) -> list[_Token]:
-        """`first` and the tokens that follow it within `BATCH_S`."""
+        """Return `first` and the tokens that follow it within `BATCH_S`."""
         batch = [first]
         until = time.monotonic() + BATCH_S
         while (left := until - time.monotonic()) > 0:

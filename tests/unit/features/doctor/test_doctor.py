@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import importlib.metadata
 import json
 import os
@@ -29,34 +28,49 @@ from quantchat.features.doctor.tables import blocks
 from quantchat.host.worker_process import Place, Worker
 from quantchat.system.gpus import Gpus
 from quantchat.system.sampler import DeviceSampler
-from quantchat.wire.jobs import COMPILES, READY, UNUSABLE
+from quantchat.wire.jobs import (
+    COMPILES,
+    READY,
+    UNUSABLE,
+    BuildTools,
+    CudaDevice,
+    InspectKernelsResult,
+    Kernel,
+    KernelState,
+    TorchInfo,
+)
 from quantchat.wire.messages import Failed
-from quantchat.worker.jobs.probes import Kernel
-
-TOOLS = {"nvcc": "/cuda/bin/nvcc", "nvcc_release": "12.8", "c++": "c++", "ninja": "ninja"}
 
 
 def kernel(
-    library: str, name: str, state: str = READY, detail: str = "", auto: bool = False
-) -> Any:
-    return asdict(Kernel(library, name, state, detail, auto))
+    library: str, name: str, state: KernelState = READY, detail: str = "", auto: bool = False
+) -> Kernel:
+    return Kernel(library, name, state, detail, auto)
 
 
-WORKER: dict[str, Any] = {
-    "torch": {
-        "version": "2.13.0",
-        "cuda": "12.8",
-        "available": True,
-        "devices": [{"name": "NVIDIA H100", "capability": "9.0"}],
-    },
-    "tools": {**TOOLS, "triton": "3.7"},
-    "libraries": {},
-    "kernels": [
+WORKER = InspectKernelsResult(
+    torch=TorchInfo(
+        version="2.13.0",
+        cuda="12.8",
+        available=True,
+        error="",
+        devices=[CudaDevice("NVIDIA H100", "9.0")],
+    ),
+    tools=BuildTools(
+        nvcc="/cuda/bin/nvcc",
+        nvcc_release="12.8",
+        lacking="",
+        cxx="c++",
+        ninja="ninja",
+        triton="3.7",
+    ),
+    libraries={},
+    kernels=[
         kernel("bitsandbytes", "nf4"),
         kernel("gptqmodel", "marlin", READY, "compiled before", auto=True),
         kernel("gptqmodel", "triton"),
     ],
-}
+)
 
 
 def with_gpu() -> DeviceSampler:
@@ -64,9 +78,9 @@ def with_gpu() -> DeviceSampler:
 
 
 async def found(
-    tmp_path: Path, worker: dict[str, Any] | None = None, sampler: DeviceSampler | None = None
+    tmp_path: Path, worker: InspectKernelsResult = WORKER, sampler: DeviceSampler | None = None
 ) -> Diagnosis:
-    jobs = Jobs(tmp_path, results={"inspect_kernels": copy.deepcopy(worker or WORKER)})
+    jobs = Jobs(tmp_path, results={"inspect kernels": worker})
     diagnosis = await examine(sampler=sampler or with_gpu(), start=jobs.start)
     assert jobs.closed == ["inspect kernels"]
     return diagnosis
@@ -91,17 +105,17 @@ async def test_a_sound_machine(tmp_path: Path) -> None:
 
 
 async def test_the_worker_has_a_scratch_folder_that_goes(tmp_path: Path) -> None:
-    jobs = Jobs(tmp_path, results={"inspect_kernels": WORKER})
+    jobs = Jobs(tmp_path, results={"inspect kernels": WORKER})
     told: list[str] = []
     await examine(sampler=with_gpu(), start=jobs.start, tell=told.append)
-    ((job, options),) = jobs.begun
-    assert job == "inspect_kernels"
-    assert not os.path.exists(options["scratch"])  # noqa: ASYNC240, PTH110
+    ((title, job),) = jobs.begun
+    assert title == "inspect kernels"
+    assert not os.path.exists(job.workspace.scratch)  # noqa: ASYNC240, PTH110
     assert told == ["half"]
 
 
 async def test_another_interpreter_is_the_workers_alone(tmp_path: Path) -> None:
-    jobs = Jobs(tmp_path, results={"inspect_kernels": WORKER})
+    jobs = Jobs(tmp_path, results={"inspect kernels": WORKER})
     places: list[Place] = []
 
     async def start(place: Place) -> Worker:
@@ -122,7 +136,8 @@ Change = Callable[[Diagnosis], Diagnosis]
 
 def of_worker(**changes: Any) -> Change:
     def change(found: Diagnosis) -> Diagnosis:
-        return replace(found, worker={**found.worker, **changes})
+        assert found.worker is not None
+        return replace(found, worker=replace(found.worker, **changes))
 
     return change
 
@@ -140,14 +155,14 @@ def of_folder(name: str, **changes: Any) -> Change:
     return lambda found: replace(found, folders=[replace(folder, **changes)])
 
 
-CPU_BUILD = {"version": "2.13.0+cpu", "cuda": "", "available": False, "devices": []}
+CPU_BUILD = TorchInfo(version="2.13.0+cpu", cuda="", available=False, error="", devices=[])
 
 
 @pytest.mark.parametrize(
     ("change", "what", "cure", "grave"),
     [
         (
-            lambda found: replace(found, worker={}, failure="it died"),
+            lambda found: replace(found, worker=None, failure="it died"),
             "no worker could try the libraries: it died",
             "torch",
             True,
@@ -184,13 +199,13 @@ CPU_BUILD = {"version": "2.13.0+cpu", "cuda": "", "available": False, "devices":
         ),
         (of_worker(torch=CPU_BUILD), "built without CUDA", "install torch with CUDA", False),
         (
-            of_worker(torch={**CPU_BUILD, "cuda": "14.1"}),
+            of_worker(torch=replace(CPU_BUILD, cuda="14.1")),
             "the NVIDIA driver takes CUDA 13.0, and torch is built for CUDA 14.1: no GPU can be",
             "install a torch for an older CUDA",
             True,
         ),
         (
-            of_worker(torch={**CPU_BUILD, "cuda": "13.2", "error": "Error 803"}),
+            of_worker(torch=replace(CPU_BUILD, cuda="13.2", error="Error 803")),
             "built for CUDA 13.2 and finds no GPU; the driver takes CUDA 13.0: Error 803",
             "nvidia-smi",
             True,
@@ -228,7 +243,7 @@ async def test_hidden_gpus_are_the_users_wish(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    change = of_worker(torch={**CPU_BUILD, "cuda": "13.0"})
+    change = of_worker(torch=replace(CPU_BUILD, cuda="13.0"))
     (problem,) = problems(change(await found(tmp_path)))
     assert (problem.what, problem.grave) == ("CUDA_VISIBLE_DEVICES hides each GPU", False)
 
@@ -267,11 +282,11 @@ async def test_whatever_befalls_the_worker_is_a_finding(
     start = jobs.start
     if how == "fails":
         reason = "the library torch is not installed for this interpreter"
-        jobs.fails["inspect_kernels"] = Failed("missing_library", reason, "install torch there")
+        jobs.fails["inspect kernels"] = Failed("missing_library", reason, "install torch there")
     elif how == "dies":
-        jobs.dies["inspect_kernels"] = -11
+        jobs.dies["inspect kernels"] = -11
     elif how == "hangs":
-        jobs.gates["inspect_kernels"] = asyncio.Event()
+        jobs.gates["inspect kernels"] = asyncio.Event()
         monkeypatch.setattr(inspection, "PATIENCE_S", 0.01)
     else:
         from quantchat.host.worker_process import start_worker
@@ -286,7 +301,7 @@ async def test_whatever_befalls_the_worker_is_a_finding(
         "no such interpreter": "cannot run the interpreter",
     }
     assert expected[how] in diagnosis.failure
-    assert diagnosis.worker == {}
+    assert diagnosis.worker is None
     assert not usable(diagnosis)
     assert "\n" not in problems(diagnosis)[0].what
 
@@ -334,9 +349,9 @@ def test_the_command(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    jobs = Jobs(tmp_path, results={"inspect_kernels": WORKER})
+    jobs = Jobs(tmp_path, results={"inspect kernels": WORKER})
     if not sound:
-        jobs.dies["inspect_kernels"] = 1
+        jobs.dies["inspect kernels"] = 1
     real = inspection.examine
 
     async def examined(python: str | None, *, tell: Callable[[str], None]) -> Diagnosis:
@@ -349,6 +364,8 @@ def test_the_command(
     assert err == ""
     assert body["usable"] is sound
     assert [problem["grave"] for problem in body["problems"]] == ([] if sound else [True])
-    assert body["worker"] == (WORKER if sound else {})
+    expected = asdict(WORKER)
+    expected["tools"]["c++"] = expected["tools"].pop("cxx")
+    assert body["worker"] == (expected if sound else {})
     assert main(["doctor"]) == (0 if sound else 1)
     assert ("not usable" in capsys.readouterr().out) is not sound

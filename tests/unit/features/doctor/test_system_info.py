@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,10 +13,12 @@ import pytest
 
 from quantchat.features.doctor import system_info
 from quantchat.features.doctor.system_info import folders, look_at, terminal
-from quantchat.wire.jobs import COMPILES, READY, UNUSABLE
+from quantchat.wire.jobs import COMPILES, READY, UNUSABLE, BuildTools
 from quantchat.worker.jobs.probes import _compiled
 
-TOOLS = {"nvcc": "/cuda/bin/nvcc", "nvcc_release": "12.8", "lacking": ""}
+TOOLS = BuildTools(
+    nvcc="/cuda/bin/nvcc", nvcc_release="12.8", lacking="", cxx="", ninja="", triton=""
+)
 
 
 pytestmark = pytest.mark.usefixtures("own_folders")
@@ -110,6 +113,6 @@ def test_what_must_be_compiled(
     spec = SimpleNamespace(resolve=lambda: Extension(tmp_path))
     module = SimpleNamespace(_EXTENSION_SPECS_BY_NAME={name: spec})
     monkeypatch.setitem(sys.modules, "gptqmodel", SimpleNamespace(extension=module))
-    found_state, found_detail = _compiled(name, {**TOOLS, "lacking": lacking})
+    found_state, found_detail = _compiled(name, replace(TOOLS, lacking=lacking))
     assert found_state == state
     assert detail in found_detail

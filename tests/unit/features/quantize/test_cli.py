@@ -8,6 +8,7 @@ import json
 import math
 import shutil
 from array import array
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +26,29 @@ from quantchat.host.job_runner import run_job
 from quantchat.profile.load import loads
 from quantchat.profile.model import Gptq
 from quantchat.profile.quantize import Quantize
+from quantchat.wire.jobs import (
+    CalibrateResult,
+    CalibrationUsed,
+    ModuleLoss,
+    QuantizeGptqResult,
+)
 from quantchat.wire.messages import Failed
 
 Capture = pytest.CaptureFixture[str]
 LOSSES = [
-    {"layer": 0, "module": "mlp.down_proj", "loss": 0.5},
-    {"layer": 1, "module": "mlp.up_proj", "loss": 0.25},
-    {"layer": 1, "module": "mlp.down_proj", "loss": None},
+    ModuleLoss(0, "mlp.down_proj", 0.5),
+    ModuleLoss(1, "mlp.up_proj", 0.25),
+    ModuleLoss(1, "mlp.down_proj", None),
 ]
-CALIBRATION = {"samples": 32, "tokens": 5000, "sha256": "ab" * 32}
+CALIBRATION = CalibrationUsed(samples=32, tokens=5000, sha256="ab" * 32, widest=0)
+QUANTIZED = QuantizeGptqResult(layers=2, losses=LOSSES, calibration=CALIBRATION, resumed=0)
 
 
 @pytest.fixture
 def jobs(tmp_path: Path, own_folders: None, monkeypatch: pytest.MonkeyPatch) -> Jobs:
     """Scripted workers, and a model in `tmp_path/model`."""
     jobs = Jobs(tmp_path)
-    jobs.results["calibrate"] = {"tokens": 900}
-    jobs.results["quantize_gptq"] = {"losses": LOSSES, "calibration": CALIBRATION}
-    jobs.results["score"] = {"context": 257, "ids_sha256": "of the tokens"}
+    jobs.results["quantize gptq"] = QUANTIZED
     workshop = CheckpointBuilder(jobs.start, tmp_path / "made")
     for name, more in (("make", {}), ("judge", {"start": jobs.start})):
         scripted = functools.partial(getattr(outcome, name), workshop=workshop, **more)
@@ -57,17 +63,18 @@ def test_from_the_model_to_a_folder(tmp_path: Path, jobs: Jobs, capsys: Capture)
     assert main(["quantize", "model", "-o", "out", "--bits", "3", "--act-order"]) == 0
     assert jobs.names() == [
         "calibrate",
-        "quantize_gptq",
+        "quantize gptq",
         "calibrate",  # what is held out
         "score",
         "score",
     ]
-    options = dict(jobs.begun)["quantize_gptq"]
-    assert options["model"] == str(tmp_path / "model")
-    assert (options["bits"], options["desc_act"], options["act_group_aware"]) == (3, True, False)
-    read = [options for name, options in jobs.begun if name == "score"]
-    assert [one["load"]["engine"] for one in read] == ["transformers", "gptq"]
-    assert {one["window"] for one in read} == {512}
+    job = dict(jobs.begun)["quantize gptq"]
+    assert job.load.model == str(tmp_path / "model")
+    asked = job.settings
+    assert (asked.bits, asked.desc_act, asked.act_group_aware) == (3, True, False)
+    read = [job for name, job in jobs.begun if name == "score"]
+    assert [one.load.engine for one in read] == ["transformers", "gptq"]
+    assert {one.window for one in read} == {512}
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == b"int4" * 16
     assert not list(tmp_path.glob(".out*"))
     said = capsys.readouterr()
@@ -88,36 +95,33 @@ def test_from_the_model_to_a_folder(tmp_path: Path, jobs: Jobs, capsys: Capture)
     assert "made/model-gptq-3bit-g128-" in capsys.readouterr().out
 
 
-ADAPTER = {"name": "lora", "kind": "LoRA r8 on q_proj", "sha256": "cd" * 32}
-
-
 @pytest.mark.parametrize("method", ["gptq", "nf4"])
 def test_an_adapter_is_merged_first(
     tmp_path: Path, jobs: Jobs, capsys: Capture, method: str
 ) -> None:
     (tmp_path / "lora").mkdir()
-    jobs.results["merge_adapter"] = {"adapter": ADAPTER}
     assert main(["quantize", "model", "--adapter", "lora", "-o", "out", "--method", method]) == 0
     (merge, given), *rest = jobs.begun
-    assert merge == "merge_adapter"
-    assert (given["model"], given["adapter"]) == (str(tmp_path / "model"), str(tmp_path / "lora"))
+    assert merge == "merge adapter"
+    assert (given.load.model, given.adapter) == (str(tmp_path / "model"), str(tmp_path / "lora"))
     # All that comes after knows the merged model alone: its chats, and its perplexity before.
     assert [name for name, _ in rest].count("score") == 2
-    for name, options in rest:
-        load = options.get("load", {"model": options.get("model"), "options": {}})
-        assert Path(load["model"]).name.startswith("model-with-lora-"), name
-        assert "adapter" not in load["options"]
+    for name, job in rest:
+        assert Path(job.load.model).name.startswith("model-with-lora-"), name
+        assert "adapter" not in job.load.options
     made = json.loads((tmp_path / "out" / "made.json").read_text())
-    assert made["result"]["adapter"] == ADAPTER
+    expected = {"name": "lora", "kind": "LoRA r8 on q_proj", "sha256": "cd" * 32}
+    assert made["result"]["adapter"] == expected
     assert "lora is merged in (LoRA r8 on q_proj)" in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_variables_of_the_chat_template(tmp_path: Path, jobs: Jobs, capsys: Capture) -> None:
-    given = {"enable_thinking": False}
-    jobs.results["quantize_gptq"]["calibration"] = {**CALIBRATION, "chat_template_kwargs": given}
+    given: dict[str, object] = {"enable_thinking": False}
+    used = replace(CALIBRATION, chat_template_kwargs=given)
+    jobs.results["quantize gptq"] = replace(QUANTIZED, calibration=used)
     command = ["quantize", "model", "--chat-template-kwargs", json.dumps(given), "-o", "out"]
     assert main(command) == 0
-    asked = [options for name, options in jobs.begun if name != "score"]
+    asked = [job.load.options for name, job in jobs.begun if name != "score"]
     assert [options["chat_template_kwargs"] for options in asked] == [given] * 3
     made = json.loads((tmp_path / "out" / "made.json").read_text())
     assert made["inputs"]["chat_template_kwargs"] == given
@@ -127,16 +131,16 @@ def test_variables_of_the_chat_template(tmp_path: Path, jobs: Jobs, capsys: Capt
 def test_a_tokenizer_is_lent_to_all_that_is_made(tmp_path: Path, jobs: Jobs) -> None:
     (tmp_path / "chat").mkdir()
     assert main(["quantize", "model", "--tokenizer", "chat"]) == 0
-    asked = [options.get("load", {}).get("options", options) for _, options in jobs.begun]
+    asked = [job.load.options for _, job in jobs.begun]
     assert [one["tokenizer"] for one in asked] == [str(tmp_path / "chat")] * 5
 
 
 def test_bitsandbytes(tmp_path: Path, jobs: Jobs, capsys: Capture) -> None:
     assert main(["quantize", "./model", "--method", "fp4", "--no-double-quant", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert jobs.names()[0] == "quantize_bitsandbytes"
-    assert jobs.begun[0][1]["double_quant"] is False
-    assert jobs.begun[-1][1]["load"]["options"]["quant_type"] == "fp4"
+    assert jobs.names()[0] == "quantize bitsandbytes"
+    assert jobs.begun[0][1].load.options["double_quant"] is False
+    assert jobs.begun[-1][1].load.options["quant_type"] == "fp4"
     assert told["after"]["perplexity"]["value"] == pytest.approx(math.exp(2.5))
     assert told["after"]["perplexity"]["positions"] == 510
     assert told["losses"] == []
@@ -185,7 +189,7 @@ def test_every_setting_of_gptq_has_its_option() -> None:
 
 
 def test_what_fails_is_one_line(jobs: Jobs, tmp_path: Path, capsys: Capture) -> None:
-    jobs.fails["quantize_gptq"] = Failed("unsupported", "128 does not divide 96", "use 32")
+    jobs.fails["quantize gptq"] = Failed("unsupported", "128 does not divide 96", "use 32")
     assert main(["quantize", "model", "-o", "out"]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("quantchat: 128 does not divide 96 (use 32; look at the worker's log")
@@ -286,12 +290,8 @@ def test_perplexities_over_other_tokens_are_not_compared(
 ) -> None:
     reads = iter(("one", "another"))
 
-    class Results(dict[str, object]):
-        def __getitem__(self, key: str) -> object:
-            return next(reads) if key == "ids_sha256" else super().__getitem__(key)
-
     async def read(*args: Any) -> Any:
-        return Results(await run_job(*args))
+        return replace(await run_job(*args), ids_sha256=next(reads))
 
     monkeypatch.setattr("quantchat.features.quantize.outcome.run_job", read)
     assert main(["quantize", "model"]) == 0
@@ -301,7 +301,7 @@ def test_perplexities_over_other_tokens_are_not_compared(
 
 
 def test_a_short_calibration_gives_no_perplexity(jobs: Jobs, capsys: Capture) -> None:
-    jobs.results["calibrate"] = {"tokens": outcome.FEWEST - 1}
+    jobs.results["calibrate"] = CalibrateResult(samples=1, tokens=outcome.FEWEST - 1)
     assert main(["quantize", "model"]) == 0
     assert "score" not in jobs.names()
     row = next(x for x in capsys.readouterr().out.splitlines() if "held out" in x)
@@ -345,7 +345,8 @@ def test_what_cannot_be_copied_whole_is_not_there(
 
 
 def test_too_little_calibration_is_told_once(jobs: Jobs, capsys: Capture) -> None:
-    jobs.results["quantize_gptq"]["calibration"] = {**CALIBRATION, "widest": 14336}
+    used = replace(CALIBRATION, widest=14336)
+    jobs.results["quantize gptq"] = replace(QUANTIZED, calibration=used)
     assert main(["quantize", "model", "--no-perplexity"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert said.count("0.35 tokens for each of the 14336 inputs of its widest module: GPTQ") == 1
@@ -360,7 +361,7 @@ def test_the_group_size_is_one_that_divides_each_layer(
     narrow = {**LLAMA_2_7B, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 1}
     write_model(tmp_path / "model", narrow, llama_tensors(narrow))
     assert main(["quantize", "model", "-o", "out", "--no-perplexity"]) == 0
-    assert dict(jobs.begun)["quantize_gptq"]["group_size"] == 64
+    assert dict(jobs.begun)["quantize gptq"].settings.group_size == 64
     shown = capsys.readouterr().out
     profile = (
         shown[shown.index("[[variants]]") :]

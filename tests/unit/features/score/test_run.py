@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("own_folders")
 
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job, "settle", lambda options: None)
+    monkeypatch.setattr(job, "settle", lambda workspace: None)
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ async def test_the_reference_may_be_one_of_the_pair(
         ("near", "far"),
         ("far", "near"),
     ]
-    assert [options["keep"] for options in jobs.options] == ["forecasts", "", ""]
+    assert [job.keep for job in jobs.done] == ["forecasts", "", ""]
     other = {"near": "far", "far": "near"}[reference]
     seen = next(one for one in found.pair if one.seen_from == reference)
     assert by_label(found)[other].divergence == seen.divergence
@@ -271,7 +271,7 @@ async def test_the_text_is_read_once_the_same_by_all(models: Path, tmp_path: Pat
     _, found = await scored(asked, "near", tmp_path, jobs, window=32, stride=8, tokens=100)
     assert found.setting.context == 24
     assert found.setting.positions == len(range(0, 100 - 32 + 1, 8)) * 8
-    assert jobs.options[0]["ids_sha256"] == ""
-    assert {options["ids_sha256"] for options in jobs.options[1:]} == {found.setting.ids_sha256}
+    assert jobs.done[0].ids_sha256 == ""
+    assert {job.ids_sha256 for job in jobs.done[1:]} == {found.setting.ids_sha256}
     nll = [model.perplexity.value for model in found.models if model.perplexity]
     assert numpy.isfinite(nll).all()

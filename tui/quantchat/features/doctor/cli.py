@@ -41,7 +41,7 @@ def doctor(python: str | None, env: str | None, as_json: bool) -> int:
 
     found = asyncio.run(examine(interpreter(python, env), tell=tell))
     if as_json:
-        body = dataclasses.asdict(found)
+        body = found.as_json()
         body["problems"] = [dataclasses.asdict(problem) for problem in problems(found)]
         click.echo(json.dumps({**body, "usable": usable(found)}, indent=2))
     else:

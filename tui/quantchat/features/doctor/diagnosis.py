@@ -6,14 +6,13 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from quantchat.common import cuda_driver, cuda_toolkit
 from quantchat.common.cuda_driver import OTHER_BUILD
 from quantchat.features.doctor.inspection import Diagnosis
 from quantchat.features.doctor.system_info import Folder, Terminal
 from quantchat.system.nvml import NO_DRIVER
-from quantchat.wire.jobs import COMPILES, MUST_COMPILE, READY, UNUSABLE
+from quantchat.wire.jobs import COMPILES, MUST_COMPILE, READY, UNUSABLE, Kernel
 
 LEAST_COLUMNS = 72
 """Below this many columns the screen shows its sides as tabs."""
@@ -73,7 +72,7 @@ def _of_libraries(found: Diagnosis) -> Iterator[Problem]:
             f"not installed: {', '.join(missing)}",
             "install quantchat anew into this environment: python -m pip install quantchat",
         )
-    for name, reason in found.worker.get("libraries", {}).items():
+    for name, reason in (found.worker.libraries if found.worker else {}).items():
         yield Problem(
             f"{name} cannot be imported: {reason}",
             f"install it anew: python -m pip install --force-reinstall --no-deps {name}",
@@ -82,74 +81,73 @@ def _of_libraries(found: Diagnosis) -> Iterator[Problem]:
 
 
 def _of_kernels(found: Diagnosis) -> Iterator[Problem]:
-    if not found.worker:
+    if found.worker is None:
         yield Problem(
             f"no worker could try the libraries: {found.failure}",
             "see that torch can be imported by this interpreter",
             grave=True,
         )
         return
-    kernels: list[dict[str, Any]] = found.worker["kernels"]
+    kernels = found.worker.kernels
     for library in ("bitsandbytes", "gptqmodel"):
-        own = [kernel for kernel in kernels if kernel["library"] == library]
-        if own and all(kernel["state"] == UNUSABLE for kernel in own):
+        own = [kernel for kernel in kernels if kernel.library == library]
+        if own and all(kernel.state == UNUSABLE for kernel in own):
             cure = "compare its version, and torch's, with those that quantchat's package asks for"
-            if "no kernel image" in own[0]["detail"]:
+            if "no kernel image" in own[0].detail:
                 cure = OTHER_BUILD
             yield Problem(
-                f"no kernel of {library} runs here: {own[0]['name']}: {own[0]['detail']}",
+                f"no kernel of {library} runs here: {own[0].name}: {own[0].detail}",
                 cure,
                 grave=True,
             )
-    yield from _of_compiling(kernels, found.worker["torch"]["cuda"])
+    yield from _of_compiling(kernels, found.worker.torch.cuda)
 
 
-def _of_compiling(kernels: list[dict[str, Any]], cuda: str) -> Iterator[Problem]:
-    own = [kernel for kernel in kernels if kernel["library"] == "gptqmodel"]
-    chosen = next((kernel for kernel in own if kernel["auto"]), None)
-    ready = [kernel["name"] for kernel in own if kernel["state"] == READY]
-    if chosen is not None and chosen["state"] == COMPILES:
+def _of_compiling(kernels: list[Kernel], cuda: str) -> Iterator[Problem]:
+    own = [kernel for kernel in kernels if kernel.library == "gptqmodel"]
+    chosen = next((kernel for kernel in own if kernel.auto), None)
+    ready = [kernel.name for kernel in own if kernel.state == READY]
+    if chosen is not None and chosen.state == COMPILES:
         instead = f', or name a ready one in the profile: kernel = "{ready[0]}"' if ready else ""
         yield Problem(
-            f"the first GPTQ model waits until {chosen['name']} is compiled ({chosen['detail']})",
+            f"the first GPTQ model waits until {chosen.name} is compiled ({chosen.detail})",
             f"wait once{instead}",
         )
-    barred = [kernel for kernel in own if kernel["detail"].startswith(MUST_COMPILE)]
+    barred = [kernel for kernel in own if kernel.detail.startswith(MUST_COMPILE)]
     if barred:
-        names = ", ".join(kernel["name"] for kernel in barred)
+        names = ", ".join(kernel.name for kernel in barred)
         yield Problem(
-            f"faster GPTQ kernels ({names}) cannot be compiled: {barred[0]['detail']}",
+            f"faster GPTQ kernels ({names}) cannot be compiled: {barred[0].detail}",
             f"{cuda_toolkit.INSTALL} (NVIDIA's compiler for CUDA {cuda}), and a C++ compiler; "
             "without a faster kernel no speed of GPTQ can be quoted",
         )
 
 
 def _of_gpus(found: Diagnosis) -> Iterator[Problem]:
-    torch = found.worker.get("torch")
-    if torch and found.device.gpus and not torch["available"]:
-        if cuda_driver.too_old(found.device.cuda, torch["cuda"]):
+    torch = found.worker.torch if found.worker else None
+    if torch and found.device.gpus and not torch.available:
+        if cuda_driver.too_old(found.device.cuda, torch.cuda):
             yield Problem(
-                cuda_driver.complaint(found.device.cuda or "", torch["cuda"])
-                + ": no GPU can be used",
-                cuda_driver.cure(torch["cuda"]),
+                cuda_driver.complaint(found.device.cuda or "", torch.cuda) + ": no GPU can be used",
+                cuda_driver.cure(torch.cuda),
                 grave=True,
             )
-        elif torch["cuda"] and os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        elif torch.cuda and os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
             yield Problem(
                 "CUDA_VISIBLE_DEVICES hides each GPU",
                 "unset it, unless the CPU is what you want",
             )
-        elif torch["cuda"]:
+        elif torch.cuda:
             yield Problem(
-                f"torch was built for CUDA {torch['cuda']} and finds no GPU; "
+                f"torch was built for CUDA {torch.cuda} and finds no GPU; "
                 f"the driver takes CUDA {found.device.cuda or '–'}"
-                f"{': ' + torch['error'] if torch.get('error') else ''}",
+                f"{': ' + torch.error if torch.error else ''}",
                 "see what `nvidia-smi` says, and CUDA_VISIBLE_DEVICES",
                 grave=True,
             )
         else:
             yield Problem(
-                f"there is a GPU, and torch {torch['version']} is built without CUDA",
+                f"there is a GPU, and torch {torch.version} is built without CUDA",
                 "install torch with CUDA: python -m pip install --force-reinstall torch",
             )
     if found.device.no_gpu and found.device.no_gpu != NO_DRIVER:

@@ -1,11 +1,11 @@
-"""The doctor looks: at the machine, the folders, the terminal, and in a worker at the libraries."""
+"""Look at the machine, the folders, the terminal, and, in a worker, at the libraries."""
 
 from __future__ import annotations
 
 import asyncio
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from quantchat.errors import UserError
@@ -22,9 +22,10 @@ from quantchat.host.job_runner import JobFailed, run_job
 from quantchat.host.worker_process import Place, StartWorker, Worker, start_worker
 from quantchat.paths import temporary_dir
 from quantchat.system.sampler import DeviceSample, DeviceSampler
+from quantchat.wire.jobs import InspectKernelsJob, InspectKernelsResult, Workspace
 
 PATIENCE_S = 180.0
-"""How long the libraries may take to be imported and tried: a cold disk is slow."""
+"""Seconds that importing and trying the libraries may take: a cold disk is slow."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,21 @@ class Diagnosis:
     device: DeviceSample
     folders: list[Folder]
     terminal: Terminal
-    worker: dict[str, Any] = field(default_factory=dict)
-    """What `worker/jobs/inspect_kernels.py` says; empty where no worker could."""
+    worker: InspectKernelsResult | None = None
+    """What a worker found of its libraries; None where no worker could look."""
     failure: str = ""
-    """Why it could not."""
+    """Why no worker could look."""
     extras: dict[str, str] = field(default_factory=dict)
-    """What each extra of the package brought; empty where it is not installed."""
+    """Libraries that each extra of the package installs; empty where they are not installed."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON values, with the keys that `doctor --json` prints."""
+        body = asdict(self)
+        if self.worker is None:
+            return {**body, "worker": {}}
+        tools = body["worker"]["tools"]
+        tools["c++"] = tools.pop("cxx")
+        return body
 
 
 async def examine(
@@ -54,7 +64,7 @@ async def examine(
 ) -> Diagnosis:
     """Look at everything; `python` is another interpreter whose libraries are tried.
 
-    `tell` hears what the worker is at.
+    `tell` is called with each step of the worker.
     """
     sampler = sampler or DeviceSampler()
     try:
@@ -69,8 +79,8 @@ async def examine(
 
 async def _inspect(
     python: str | None, start: StartWorker, tell: Callable[[str], None]
-) -> tuple[dict[str, Any], str]:
-    """What a worker finds of its libraries, or why none could look."""
+) -> tuple[InspectKernelsResult | None, str]:
+    """Return what a worker finds of its libraries, or why none could look."""
 
     async def start_there(place: Place) -> Worker:
         return await start(Place(place.label, python))
@@ -78,16 +88,15 @@ async def _inspect(
     with tempfile.TemporaryDirectory(prefix="quantchat-", dir=temporary_dir()) as scratch:
         job = run_job(
             start_there,
-            "inspect_kernels",
-            {"scratch": scratch},
+            InspectKernelsJob(Workspace(scratch, scratch)),
             lambda done, total, detail: tell(detail),
         )
         try:
             return await asyncio.wait_for(job, PATIENCE_S), ""
         except JobFailed as error:
             cure = f" ({error.failure.hint})" if error.failure.hint else ""
-            return {}, f"{error.failure.reason}{cure}"
-        except asyncio.TimeoutError:  # before OSError, which it is one of since Python 3.11
-            return {}, f"it did not answer within {PATIENCE_S:.0f} s"
+            return None, f"{error.failure.reason}{cure}"
+        except asyncio.TimeoutError:  # before OSError, its base class since Python 3.11
+            return None, f"it did not answer within {PATIENCE_S:.0f} s"
         except (UserError, OSError) as error:
-            return {}, str(error)
+            return None, str(error)

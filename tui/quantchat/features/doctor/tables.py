@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from quantchat.document.document import Block, Cell, Column, Role, Table, paragraph, table
 from quantchat.document.figures import UNKNOWN, size
@@ -12,7 +11,7 @@ from quantchat.features.doctor.inspection import Diagnosis
 from quantchat.features.doctor.system_info import Terminal
 from quantchat.system.gpus import GpuSample
 from quantchat.system.visible_gpus import cuda_name, shown_gpus
-from quantchat.wire.jobs import COMPILES, READY, UNUSABLE
+from quantchat.wire.jobs import COMPILES, READY, UNUSABLE, BuildTools, Kernel, TorchInfo
 
 _STATES: dict[str, Role] = {READY: "good", COMPILES: "warning", UNUSABLE: "quiet"}
 
@@ -28,7 +27,7 @@ def blocks(found: Diagnosis) -> list[Block]:
         _folders(found),
     ]
     if found.worker:
-        parts.append(_kernels(found.worker))
+        parts.append(_kernels(found.worker.kernels))
     for problem in problems(found):
         parts += _problem(problem)
     if usable(found):
@@ -59,8 +58,8 @@ def _lines(found: Diagnosis) -> Iterator[tuple[str, str]]:
     else:
         yield "GPU", found.device.no_gpu
     if found.worker:
-        yield "torch", _torch(found.worker["torch"])
-        yield "compilers", _tools(found.worker["tools"])
+        yield "torch", _torch(found.worker.torch)
+        yield "compilers", _tools(found.worker.tools)
     yield "terminal", _terminal(found.terminal)
 
 
@@ -68,18 +67,17 @@ def _gpu(gpu: GpuSample) -> str:
     return f"{gpu.name}, {size(gpu.memory_free)} of {size(gpu.memory_total)} free"
 
 
-def _torch(torch: dict[str, Any]) -> str:
-    built = f"built for CUDA {torch['cuda']}" if torch["cuda"] else "built without CUDA"
-    devices = [f"{one['name']} (sm {one['capability']})" for one in torch["devices"]]
-    return f"{torch['version']}, {built}, uses {', '.join(devices) or 'the processor'}"
+def _torch(torch: TorchInfo) -> str:
+    built = f"built for CUDA {torch.cuda}" if torch.cuda else "built without CUDA"
+    devices = [f"{one.name} (sm {one.capability})" for one in torch.devices]
+    return f"{torch.version}, {built}, uses {', '.join(devices) or 'the processor'}"
 
 
-def _tools(tools: dict[str, str]) -> str:
-    nvcc = f"nvcc {tools['nvcc_release']}" if tools["nvcc"] else "no nvcc"
-    triton = f"Triton {tools['triton']}" if tools["triton"] else "no Triton"
-    return ", ".join(
-        [nvcc, *(name if tools[name] else f"no {name}" for name in ("c++", "ninja")), triton]
-    )
+def _tools(tools: BuildTools) -> str:
+    nvcc = f"nvcc {tools.nvcc_release}" if tools.nvcc else "no nvcc"
+    triton = f"Triton {tools.triton}" if tools.triton else "no Triton"
+    compilers = (("c++", tools.cxx), ("ninja", tools.ninja))
+    return ", ".join([nvcc, *(name if path else f"no {name}" for name, path in compilers), triton])
 
 
 def _terminal(terminal: Terminal) -> str:
@@ -113,14 +111,14 @@ def _folders(found: Diagnosis) -> Table:
     return table("", (*headings, Column(), Column("path")), rows)
 
 
-def _kernels(worker: dict[str, Any]) -> Table:
+def _kernels(kernels: list[Kernel]) -> Table:
     rows = []
-    for kernel in worker["kernels"]:
-        detail = kernel["detail"]
-        if kernel["auto"]:
+    for kernel in kernels:
+        detail = kernel.detail
+        if kernel.auto:
             detail = ", ".join(filter(None, ("chosen by auto", detail)))
-        state = Cell(kernel["state"], role=_STATES.get(kernel["state"], "plain"))
-        rows.append((kernel["library"], kernel["name"], state, detail))
+        state = Cell(kernel.state, role=_STATES.get(kernel.state, "plain"))
+        rows.append((kernel.library, kernel.name, state, detail))
     return table("", [Column(name) for name in ("library", "kernel", "state", "")], rows)
 
 

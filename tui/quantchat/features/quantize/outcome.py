@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from quantchat.profile.model import AnyVariant, BitsAndBytes, Gptq, Transformers
 from quantchat.profile.quantize import Quantize
 from quantchat.statistics import quality
 from quantchat.statistics.quality import Quantity
+from quantchat.wire.jobs import ScoreJob, Workspace
 from quantchat.wire.messages import Load, Progress
 
 if TYPE_CHECKING:
@@ -222,25 +222,12 @@ async def _read(
         trust_remote_code=spec.trust_remote_code,
     )
     with tempfile.TemporaryDirectory(dir=paths.private(paths.cache_dir())) as scratch:
-        options = {
-            "load": dataclasses.asdict(load),
-            "text": str(text),
-            "tokens": 0,
-            "window": window,
-            "stride": window,
-            "ids_sha256": "",
-            "against": {},
-            "keep": "",
-            "copies": 0,
-            "output": scratch,
-            "scratch": scratch,
-        }
+        job = ScoreJob(load, str(text), window, window, Workspace(scratch, scratch))
         on_progress(Progress(title))
         result = await run_job(
             start,
-            "score",
-            options,
+            job,
             lambda done, total, detail: on_progress(Progress(title, done, total, detail)),
         )
         nll = numpy.fromfile(Path(scratch) / "nll")
-    return _Read(nll, len(nll) // (window - result["context"]), result["ids_sha256"])
+    return _Read(nll, len(nll) // (window - result.context), result.ids_sha256)

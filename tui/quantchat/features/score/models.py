@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from quantchat import paths
 from quantchat.features.score.plan import ScorePlan, floor_of
@@ -20,7 +19,8 @@ from quantchat.snapshot.score import (
     SettingRecord,
     StorageRecord,
 )
-from quantchat.wire.codec import from_json
+from quantchat.wire.jobs import ScoreJob, ScoreResult, Workspace
+from quantchat.wire.messages import Load
 from quantchat.wire.variant import Resolved
 
 FORM = "half precision"
@@ -90,13 +90,15 @@ class Scoring:
         """Let `spec` read the text; what it turned out to be, None where it failed."""
         try:
             folder = paths.private(self._folder / str(len(self.models)))
-            made, about = await self._jobs.do("score", spec, self._options(role, spec, folder))
+            made, about = await self._jobs.do(
+                spec, lambda load: self._job(role, spec, load, folder)
+            )
         except (ModelFailed, OSError) as error:
             self._over(role, spec, ScoredRecord.failed(spec.label, role, failure_of(error)))
             return None
-        ran = from_json(Resolved, about["resolved"])
-        figures = Figures(folder, about["positions"] // (self._plan.window - about["context"]))
-        other = self._settle(about, ran)
+        ran = about.resolved
+        figures = Figures(folder, about.positions // (self._plan.window - about.context))
+        other = self._settle(about)
         before = self._kept.get(self._plan.reference.label)
         scored = ScoredRecord(
             label=spec.label,
@@ -105,8 +107,8 @@ class Scoring:
             note="; ".join(filter(None, (made, other))),
             perplexity=figures.perplexity,
             divergence=figures.seen_from(before.figures, before.name) if before else None,
-            weights=about["weights"],
-            seconds=about["seconds"],
+            weights=about.weights,
+            seconds=about.seconds,
         )
         self._keep(role, spec, figures)
         if role != "floor":
@@ -120,21 +122,20 @@ class Scoring:
             self._unread.remove(spec.label)
         self._jobs.on_model(spec.label, None)
 
-    def _options(self, role: Role, spec: AnyVariant, folder: Path) -> dict[str, Any]:
+    def _job(self, role: Role, spec: AnyVariant, load: Load, folder: Path) -> ScoreJob:
         plan = self._plan
-        return {
-            "text": str(plan.corpus.path),
-            "tokens": plan.tokens,
-            "window": plan.window,
-            "stride": plan.stride,
-            "threads": threads_for(1),
-            "output": str(folder),
-            "scratch": str(folder),
-            "against": {read.name: str(read.kept) for read in self._kept.values()},
-            "keep": "forecasts" if self._wanted_later(role, spec) else "",
-            "copies": 1 if self._is_pairs(plan.reference) or role != "reference" else 2,
-            "ids_sha256": self._setting.ids_sha256 if self._setting else "",
-        }
+        return ScoreJob(
+            load=load,
+            text=str(plan.corpus.path),
+            window=plan.window,
+            stride=plan.stride,
+            workspace=Workspace(str(folder), str(folder), threads=threads_for(1)),
+            tokens=plan.tokens,
+            ids_sha256=self._setting.ids_sha256 if self._setting else "",
+            against={read.name: str(read.kept) for read in self._kept.values()},
+            keep="forecasts" if self._wanted_later(role, spec) else "",
+            copies=1 if self._is_pairs(plan.reference) or role != "reference" else 2,
+        )
 
     def _is_pairs(self, spec: AnyVariant) -> bool:
         return spec.label in (self._first, self._second)
@@ -144,20 +145,24 @@ class Scoring:
         first = spec.label == self._first and not self._is_pairs(self._plan.reference)
         return role == "reference" or (role == "variant" and first)
 
-    def _settle(self, about: dict[str, Any], ran: Resolved) -> str:
+    def _settle(self, about: ScoreResult) -> str:
         """Take the setting from the first model that read; what of another's differs."""
-        plan = self._plan
+        plan, tokenizer_hash = self._plan, about.resolved.tokenizer_hash
         if self._setting is None:
-            told = ("tokens", "positions", "context", "begin", "ids_sha256", "vocabulary")
             self._setting = SettingRecord(
                 text=plan.corpus.name,
                 text_sha256=plan.corpus.sha256,
                 window=plan.window,
                 stride=plan.stride,
-                tokenizer_hash=ran.tokenizer_hash,
-                **{name: about[name] for name in told},
+                tokenizer_hash=tokenizer_hash,
+                tokens=about.tokens,
+                positions=about.positions,
+                context=about.context,
+                begin=about.begin,
+                ids_sha256=about.ids_sha256,
+                vocabulary=about.vocabulary,
             )
-        if ran.tokenizer_hash != self._setting.tokenizer_hash:
+        if tokenizer_hash != self._setting.tokenizer_hash:
             return "another tokenizer, which cuts this text into the same tokens"
         return ""
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
 
 from quantchat.checkpoints.maker import Maker
 from quantchat.errors import ModelsFailed
@@ -27,12 +26,8 @@ from quantchat.snapshot.evaluation import (
 )
 from quantchat.snapshot.schema import Snapshot
 from quantchat.system.sampler import DeviceSampler
-from quantchat.wire.codec import from_json
-from quantchat.wire.messages import Failed
-from quantchat.wire.variant import Resolved
-
-BAD_TASK = "bad_task"
-"""Kind of a failure that is the task's (`worker/jobs/evaluate.py`): any model would have it."""
+from quantchat.wire.jobs import EvaluateJob, Workspace
+from quantchat.wire.messages import Failed, Load
 
 
 @dataclass(frozen=True)
@@ -82,7 +77,7 @@ async def evaluate(
 
 
 def _where(failed: EvaluatedRecord) -> str:
-    return "" if failed.failure and failed.failure.kind == BAD_TASK else failed.label
+    return "" if failed.failure and failed.failure.kind == "bad_task" else failed.label
 
 
 class Evaluating:
@@ -122,12 +117,12 @@ class Evaluating:
             self.models.append(done)
             self._undone.pop(0)
             self._jobs.on_model(spec.label, None)
-            if done.failure and done.failure.kind == BAD_TASK:
+            if done.failure and done.failure.kind == "bad_task":  # any model would fail
                 return
 
     async def _model(self, spec: AnyVariant, role: Role) -> EvaluatedRecord:
         try:
-            note, about = await self._jobs.do("evaluate", spec, self._options())
+            note, about = await self._jobs.do(spec, self._job)
         except ModelFailed as error:
             return EvaluatedRecord(
                 label=spec.label,
@@ -138,24 +133,24 @@ class Evaluating:
                 seconds=0.0,
                 failure=error.failure,
             )
-        self._harness = about["harness"]
+        self._harness = about.harness
         return EvaluatedRecord(
             label=spec.label,
             role=role,
-            resolved=from_json(Resolved, about["resolved"]),
+            resolved=about.resolved,
             note=note,
-            tasks=[TaskResultRecord.model_validate(one) for one in about["tasks"]],
-            seconds=about["seconds"],
+            tasks=[TaskResultRecord.model_validate(asdict(one)) for one in about.tasks],
+            seconds=about.seconds,
         )
 
-    def _options(self) -> dict[str, Any]:
+    def _job(self, load: Load) -> EvaluateJob:
         plan = self._plan
-        return {
-            "tasks": list(plan.tasks),
-            "limit": plan.limit,
-            "few_shot": plan.few_shot,
-            "batch": plan.batch,
-            "template": plan.chat_template,
-            "threads": threads_for(1),
-            "scratch": self._scratch,
-        }
+        return EvaluateJob(
+            load=load,
+            tasks=list(plan.tasks),
+            workspace=Workspace(self._scratch, self._scratch, threads=threads_for(1)),
+            limit=plan.limit,
+            few_shot=plan.few_shot,
+            batch=plan.batch,
+            template=plan.chat_template,
+        )

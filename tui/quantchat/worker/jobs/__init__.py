@@ -1,14 +1,70 @@
-"""Jobs: what a worker of its own does besides answering. Most are stages of making a checkpoint.
+"""Jobs: what a worker does besides answering. Most jobs are stages of making a checkpoint.
 
-A job is a module with `run(options, report) -> result`. `options` and the result are plain JSON
-values; `report(done, total, detail)` may be called from any thread. A job writes into the folder
-`options["output"]`, which exists, and scratch files into `options["scratch"]`, nowhere else.
-What it raises is told as a failure.
+Each job is a module with `run(job, report) -> result`, for one pair of types in `wire.jobs`. It
+writes into the folders of `job.workspace`, nowhere else. What it raises is reported as `Failed`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from quantchat.wire.jobs import (
+    AnyJob,
+    CalibrateJob,
+    CollectJob,
+    DequantizeJob,
+    EvaluateJob,
+    InspectKernelsJob,
+    JobResult,
+    MergeAdapterJob,
+    QuantizeBitsAndBytesJob,
+    QuantizeGptqJob,
+    ScoreJob,
+)
+
 Report = Callable[[int, int, str], None]
-"""How far a job is: `done` of `total` (0 where it cannot be counted), and a word on it."""
+"""Called with `done`, `total` (0 where it cannot be counted) and a detail, from any thread."""
+
+
+def run(job: AnyJob, report: Report) -> JobResult:
+    """Do `job` and return its result. Raises Refused, and whatever the libraries raise.
+
+    Only the job's own module is imported: each imports other libraries.
+    """
+    match job:
+        case CalibrateJob():
+            from quantchat.worker.jobs import calibrate
+
+            return calibrate.run(job, report)
+        case CollectJob():
+            from quantchat.worker.jobs import collect
+
+            return collect.run(job, report)
+        case DequantizeJob():
+            from quantchat.worker.jobs import dequantize
+
+            return dequantize.run(job, report)
+        case EvaluateJob():
+            from quantchat.worker.jobs import evaluate
+
+            return evaluate.run(job, report)
+        case InspectKernelsJob():
+            from quantchat.worker.jobs import inspect_kernels
+
+            return inspect_kernels.run(job, report)
+        case MergeAdapterJob():
+            from quantchat.worker.jobs import merge_adapter
+
+            return merge_adapter.run(job, report)
+        case QuantizeBitsAndBytesJob():
+            from quantchat.worker.jobs import quantize_bitsandbytes
+
+            return quantize_bitsandbytes.run(job, report)
+        case QuantizeGptqJob():
+            from quantchat.worker.jobs import quantize_gptq
+
+            return quantize_gptq.run(job, report)
+        case ScoreJob():
+            from quantchat.worker.jobs import score
+
+            return score.run(job, report)

@@ -1,7 +1,7 @@
 """Calibration text in the model's own words: its answers to varied prompts, in its template.
 
-GPTQ keeps best what calibration shows it, and chats by the model itself are nearer to its use than
-any general text (the idea of data-free quantization: LLM-QAT, Liu et al. 2023).
+GPTQ preserves best what its calibration shows, and the model's own chats are closer to its use than
+any general text (data-free quantization: LLM-QAT, Liu et al. 2023).
 """
 
 from __future__ import annotations
@@ -12,53 +12,55 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from quantchat.wire.jobs import CalibrateJob, CalibrateResult
 from quantchat.wire.messages import Load
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.calibration_io import write
 from quantchat.worker.jobs.calibration_size import calibration_size
-from quantchat.worker.jobs.job_env import local_folder, refuse_quantized, settle, tokenizer_for
+from quantchat.worker.jobs.job_env import (
+    refuse_quantized,
+    settle,
+    template_variables,
+    tokenizer_for,
+    with_local_files,
+)
 from quantchat.worker.jobs.layer_widths import check_groups, widest
 from quantchat.worker.model.chat_template import as_wanted
 from quantchat.worker.model.devices import choose_device
 from quantchat.worker.model.loaded import choose_dtype, load_model
 
 TEMPERATURE = 0.8
-"""Of each answer to a prompt but the first, which is greedy."""
+"""Sampling temperature of every answer to a prompt but the first, which is greedy."""
 
 BATCH, GPU_BATCH = 16, 32
-"""Prompts answered at a time on a CPU, and on a GPU, which takes hardly longer for more."""
+"""Prompts answered at once on a CPU and on a GPU, which hardly slows down with more."""
 
 ROUNDS = 6
-"""How often a prompt is answered at most, about, where the number of samples is chosen here."""
+"""About how often a prompt is answered at most, where the number of samples is chosen here."""
 
 
-def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
-    """Let `model` answer `prompts`, and write `chats.jsonl` into the folder `output`.
+def run(job: CalibrateJob, report: Report) -> CalibrateResult:
+    """Let the model answer the prompts, and write its chats into the output folder.
 
-    `samples` chats of at most `sample_tokens` answer tokens each, or where these are None as
-    `calibration_size` has it: every prompt is answered greedily, then again with sampling (from
-    `seed` on) until there are enough. What was said before to the same prompt is not kept twice,
-    nor is silence. A line is `{"messages": [...]}`, or `{"text": ...}` of a model without a
-    chat template.
-    `device`, `dtype`, `revision`, `trusted` (to run the model's own code), and `tokenizer` and
-    `chat_template_kwargs`, which may be left out, are as in a profile.
-    Refused at once where the `group_size` that the chats are for does not fit the model.
-
-    Result: `samples` written, and their `tokens`.
+    It answers every prompt greedily, then again with sampling until there are enough chats. Equal
+    answers to one prompt are kept once, empty answers never. A record is `{"messages": [...]}`, or
+    `{"text": ...}` for a model without a chat template.
+    Raises Refused where the model is quantized, or the group size does not fit it.
     """
     report(0, 0, "importing libraries")
-    settle(options)
+    settle(job.workspace)
     import torch
 
     report(0, 0, "loading the model")
-    options["model"] = local_folder(options, report)
-    refuse_quantized(options["model"])
-    device = choose_device(options["device"])
-    author = _Author(options, device)
-    check_groups(author.model, options.get("group_size", -1))
-    torch.manual_seed(options["seed"])
-    wanted = calibration_size(options, device, widest(author.model))
+    load = with_local_files(job.load, report)
+    refuse_quantized(load.model)
+    device = choose_device(load.device)
+    author = _Author(load, device)
+    check_groups(author.model, job.group_size)
+    torch.manual_seed(job.seed)
+    inputs = widest(author.model)
+    wanted = calibration_size(job.samples, job.sample_tokens, device, inputs)
     author.longest = wanted.length
     chats: dict[str, int] = {}  # keeps their order
 
@@ -70,59 +72,52 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
         else:
             report(min(wanted.samples, count), wanted.samples, "")
 
-    most = ROUNDS * len(options["prompts"]) if wanted.tokens else wanted.samples
+    most = ROUNDS * len(job.prompts) if wanted.tokens else wanted.samples
     size = GPU_BATCH if device.startswith("cuda") else BATCH
-    for prompts, sampled in _batches(options["prompts"], most, size):
+    for prompts, sampled in _batches(job.prompts, most, size):
         missing = wanted.samples - len(chats)
         if missing <= 0 and sum(chats.values()) >= wanted.tokens:
             break
         chats |= author.answer(prompts if wanted.tokens else prompts[:missing], sampled, tell)
     if not chats:
-        raise Refused("unsupported", "the model said nothing to any calibration prompt")
+        raise Refused("unsupported", "the model gave no answer to any calibration prompt")
     records = map(json.loads, chats)
-    return write(records, author.tokenizer, Path(options["output"]), author.template)
+    return write(records, author.tokenizer, Path(job.workspace.output), author.template)
 
 
 def _batches(prompts: list[str], samples: int, size: int) -> Iterator[tuple[list[str], bool]]:
-    """Yield prompts to answer, and whether by sampling; ends, even if the answers all repeat."""
+    """Yield prompts to answer, and whether by sampling; end even if all answers repeat."""
     rounds = -(-samples // len(prompts)) + 2
-    for turn in range(rounds):
+    for number in range(rounds):
         for start in range(0, len(prompts), size):
-            yield prompts[start : start + size], turn > 0
+            yield prompts[start : start + size], number > 0
 
 
 class _Author:
-    """The model, as the writer of chats."""
+    """Writes chats with the model."""
 
-    def __init__(self, options: dict[str, Any], device: str) -> None:
-        # First, since loading the model takes longer.
-        self.tokenizer = tokenizer_for(options, options["model"], padding_side="left")
-        load = Load(
-            "transformers",
-            options["model"],
-            {},
-            device=options["device"],
-            trust_remote_code=options["trusted"],
-        )
-        self.model = load_model(load, device, dtype=choose_dtype(options["dtype"])).eval()
+    def __init__(self, load: Load, device: str) -> None:
+        # First: if the tokenizer is broken, that shows before the model is loaded.
+        self.tokenizer = tokenizer_for(load, padding_side="left")
+        self.model = load_model(load, device, dtype=choose_dtype(load.dtype)).eval()
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        self.template: dict[str, Any] = options.get("chat_template_kwargs", {})
+        self.template = template_variables(load)
         self.longest = 0
-        """Answer in tokens."""
+        """Longest answer in tokens."""
         self._at_once = sys.maxsize
         ends = self.model.generation_config.eos_token_id
         ids = ends if isinstance(ends, list) else [ends]
-        # The tokenizer's own too, as in a chat: a template that is lent has another end of a turn.
+        # The tokenizer's end token too, as in a chat: a lent template ends a turn with its own.
         self._ends = sorted({i for i in [*ids, self.tokenizer.eos_token_id] if i is not None})
 
     def answer(
         self, prompts: list[str], sampled: bool, tell: Callable[[int], None]
     ) -> dict[str, int]:
-        """Return a line of JSON for each of `prompts` that the model had something to say to.
+        """Return a line of JSON for each prompt with an answer, and the answer's tokens.
 
-        With each the tokens of the answer. `tell` is called with the number of answers that have
-        ended, each time it grows. Where the GPU is too small for all at once it takes fewer.
+        Calls `tell` with the number of answers that have ended, each time it grows. Answers fewer
+        prompts at once where the GPU is too small.
         """
         import torch
 

@@ -1,24 +1,23 @@
-"""Chats as the model reads them, and as they are kept."""
+"""Calibration samples: how they are stored, and how the model reads them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from quantchat.common.calibration_text import Record
-from quantchat.wire.jobs import CHATS, CHATS_TEXT
+from quantchat.wire.jobs import CHATS, CHATS_TEXT, CalibrateResult
 from quantchat.worker.model.chat_template import as_wanted
 
 
 def write(
-    records: Iterable[Record], tokenizer: Any, folder: Path, template: dict[str, Any]
-) -> dict[str, int]:
-    """Put `records` into `folder`, a line of JSON each, and the text they are beside them.
+    records: Iterable[Record], tokenizer: Any, folder: Path, template: Mapping[str, object]
+) -> CalibrateResult:
+    """Write `records` into `folder`, as `CHATS` and as `CHATS_TEXT`; return how many and how long.
 
-    `template`: variables of the model's chat template.
-    Returns `samples`, and the `tokens` of the text.
+    `template` holds variables of the model's chat template.
     """
     records = list(records)
     body = "".join(json.dumps(one) + "\n" for one in records)
@@ -26,20 +25,23 @@ def write(
     text = "\n".join(rendered(one, tokenizer, template)[0] for one in records)
     (folder / CHATS_TEXT).write_text(text, encoding="utf-8")
     ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    return {"samples": len(records), "tokens": len(ids)}
+    return CalibrateResult(len(records), len(ids))
 
 
 def ids(
-    one: Record, tokenizer: Any, most: int | None = None, template: dict[str, Any] | None = None
+    one: Record,
+    tokenizer: Any,
+    most: int | None = None,
+    template: Mapping[str, object] | None = None,
 ) -> list[int]:
-    """Token ids of a record, `most` at most."""
+    """Return the first `most` token ids of a record, or all of them."""
     text, whole = rendered(one, tokenizer, template or {})
     found: list[int] = tokenizer(text, add_special_tokens=not whole, verbose=False)["input_ids"]
     return found[:most]
 
 
-def rendered(one: Record, tokenizer: Any, template: dict[str, Any]) -> tuple[str, bool]:
-    """A chat in the model's template, or a text; and whether it has its special tokens already."""
+def rendered(one: Record, tokenizer: Any, template: Mapping[str, object]) -> tuple[str, bool]:
+    """Return a chat in the model's template, or a text; and whether it holds special tokens."""
     if "messages" not in one:
         return str(one["text"]), False
     chat = as_wanted(tokenizer, one["messages"])

@@ -1,20 +1,19 @@
-"""How much calibration there is to be where the user leaves that to quantchat."""
+"""How much calibration to use where the user does not say."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from quantchat.wire.jobs import LEAST, LONG, SHORT
 
 ENOUGH = 4
-"""Tokens for each input of the widest layer. One would do for a Hessian of full rank, were tokens
-independent of each other: those of a sentence are not."""
+"""Tokens for each input of the widest layer. If tokens were independent, one would give a Hessian
+of full rank; the tokens of a sentence are not independent."""
 
 
 @dataclass(frozen=True)
 class CalibrationSize:
-    """At least `samples` of up to `length` tokens each, and so many that they have `tokens`."""
+    """At least `samples` of up to `length` tokens each, and at least `tokens` in all."""
 
     samples: int
     tokens: int
@@ -22,19 +21,21 @@ class CalibrationSize:
 
     @property
     def most(self) -> int:
-        """Samples that it comes to where each has its full length."""
+        """Number of samples if each has its full length."""
         return max(self.samples, -(-self.tokens // self.length))
 
 
-def calibration_size(options: dict[str, Any], device: str, inputs: int) -> CalibrationSize:
-    """What `samples` and `sample_tokens` of `options` ask for; None leaves it to be chosen here.
+def calibration_size(
+    samples: int | None, sample_tokens: int | None, device: str, inputs: int
+) -> CalibrationSize:
+    """Return the size that `samples` and `sample_tokens` ask for; None is chosen here.
 
-    `inputs` has the widest layer. On a CPU it is kept small, whatever the model: one that is wide
-    enough to want more writes slowly there.
+    `inputs` is the width of the widest layer. On a CPU the choice is small for every model: a model
+    wide enough to want more answers too slowly there.
     """
-    on_gpu, samples = device.startswith("cuda"), options["samples"]
+    on_gpu = device.startswith("cuda")
     return CalibrationSize(
         samples=samples or LEAST,
         tokens=ENOUGH * inputs if on_gpu and not samples else 0,
-        length=options["sample_tokens"] or (LONG if on_gpu else SHORT),
+        length=sample_tokens or (LONG if on_gpu else SHORT),
     )

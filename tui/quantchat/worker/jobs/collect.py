@@ -1,4 +1,4 @@
-"""Calibration text that the user names: a file, or a data set on the Hugging Face hub."""
+"""Take calibration samples from a file or from a data set on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -10,61 +10,63 @@ from typing import Any
 
 from quantchat.common.calibration_text import Record, read, record
 from quantchat.common.input_files import Unreadable
+from quantchat.wire.jobs import CollectJob, CollectResult
+from quantchat.wire.messages import Load
 from quantchat.worker.failures import Refused, first_line
 from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.calibration_io import ids, write
 from quantchat.worker.jobs.calibration_size import CalibrationSize, calibration_size
-from quantchat.worker.jobs.job_env import local_folder, settle, tokenizer_for
+from quantchat.worker.jobs.job_env import (
+    settle,
+    template_variables,
+    tokenizer_for,
+    with_local_files,
+)
 from quantchat.worker.jobs.layer_widths import widest_of
 from quantchat.worker.model.devices import choose_device
 
 ROWS = 20
-"""Rows of a data set that are looked at for each sample that is wanted."""
+"""Rows of a data set to look at for each sample that is required."""
 
 
-def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
-    """Take samples out of `file` or `dataset`, and write `chats.jsonl` into the folder `output`.
+def run(job: CollectJob, report: Report) -> CollectResult:
+    """Take samples out of the file or data set, and write them into the output folder.
 
-    A chat is one sample; longer text is cut into pieces of `sample_tokens` tokens of `model`'s
-    tokenizer. They are shuffled by `seed`. The first `held_out` are held apart, and so a quarter at
-    most of what there is: with `part` "held out" these are written, else up to `samples` of the
-    others. Where `samples` or `sample_tokens` is None it is as `calibration_size` has it. `file`
-    must still have the hash `sha256`; `dataset` is `hub:name[:split[:column]]`. `tokenizer` and
-    `chat_template_kwargs` are as in a profile, and may be left out.
-
-    Result: `samples` written, their `tokens`, how many there were (`found`), and the `length` in
-    tokens that they are cut after. Raises Refused.
+    Raises Refused where it cannot be read, or holds other than calibration.
     """
     report(0, 0, "reading")
-    settle(options)
-    folder = local_folder(options, report)
-    tokenizer = tokenizer_for(options, folder)
-    wanted = calibration_size(options, choose_device(options["device"]), _widest(options, folder))
-    many = wanted.most + options["held_out"]
-    records = _of_file(options) if options.get("file") else _of_dataset(options, many)
+    settle(job.workspace)
+    load = with_local_files(job.load, report)
+    tokenizer = tokenizer_for(load)
+    wanted = calibration_size(
+        job.samples, job.sample_tokens, choose_device(load.device), _widest(job, load)
+    )
+    records = _of_file(job) if job.file else _of_dataset(job, wanted.most + job.held_out)
     pieces = [piece for one in records for piece in _cut(one, tokenizer, wanted.length)]
-    random.Random(options["seed"]).shuffle(pieces)  # noqa: S311
-    held_out = min(options["held_out"], len(pieces) // 4)
+    random.Random(job.seed).shuffle(pieces)  # noqa: S311
+    held_out = min(job.held_out, len(pieces) // 4)
     held, rest = pieces[:held_out], pieces[held_out:]
-    template = options.get("chat_template_kwargs", {})
-    chosen = held if options["part"] == "held out" else _first(rest, wanted, tokenizer, template)
-    told = write(chosen, tokenizer, Path(options["output"]), template)
-    return {**told, "found": len(pieces), "length": wanted.length}
+    template = template_variables(load)
+    chosen = held if job.part == "held out" else _first(rest, wanted, tokenizer, template)
+    written = write(chosen, tokenizer, Path(job.workspace.output), template)
+    return CollectResult(written.samples, written.tokens, len(pieces), wanted.length)
 
 
-def _widest(options: dict[str, Any], folder: str) -> int:
-    """Inputs of the widest layer, where that is to decide on the number of samples."""
-    if options["samples"]:
+def _widest(job: CollectJob, load: Load) -> int:
+    """Return the inputs of the widest layer; 0 where the number of samples is given."""
+    if job.samples:
         return 0
     from transformers import AutoConfig
 
-    return widest_of(AutoConfig.from_pretrained(folder, trust_remote_code=options["trusted"]))
+    return widest_of(
+        AutoConfig.from_pretrained(load.model, trust_remote_code=load.trust_remote_code)
+    )
 
 
 def _first(
-    pieces: list[Record], wanted: CalibrationSize, tokenizer: Any, template: dict[str, Any]
+    pieces: list[Record], wanted: CalibrationSize, tokenizer: Any, template: dict[str, object]
 ) -> list[Record]:
-    """As many of `pieces` as are `wanted`, from the first on."""
+    """Return the first of `pieces`, as many as `wanted` requires."""
     chosen: list[Record] = []
     tokens = 0
     for piece in pieces:
@@ -76,24 +78,24 @@ def _first(
     return chosen
 
 
-def _of_file(options: dict[str, Any]) -> list[Record]:
+def _of_file(job: CollectJob) -> list[Record]:
     try:
-        records, sha256 = read(Path(options["file"]))
+        records, sha256 = read(Path(job.file))
     except (OSError, Unreadable) as error:
-        raise Refused("bad_calibration", f"{options['file']}: {error}") from error
-    if sha256 != options["sha256"]:
-        raise Refused("bad_calibration", f"{options['file']} has just changed", "start again")
+        raise Refused("bad_calibration", f"{job.file}: {error}") from error
+    if sha256 != job.sha256:
+        raise Refused("bad_calibration", f"{job.file} has just changed", "start again")
     return records
 
 
-def _of_dataset(options: dict[str, Any], wanted: int) -> list[Record]:
+def _of_dataset(job: CollectJob, wanted: int) -> list[Record]:
     import datasets
 
-    _, name, split, column = (*options["dataset"].split(":"), "", "")[:4]
+    _, name, split, column = (*job.dataset.split(":"), "", "")[:4]
     try:
-        rows: Iterator[dict[str, Any]] = iter(
+        rows: Iterator[dict[str, object]] = iter(
             datasets.load_dataset(name, split=split or "train", streaming=True).shuffle(
-                seed=options["seed"], buffer_size=1000
+                seed=job.seed, buffer_size=1000
             )
         )
         first = next(rows, {})
@@ -117,13 +119,13 @@ def _of_dataset(options: dict[str, Any], wanted: int) -> list[Record]:
         ) from error
 
 
-def _column(row: dict[str, Any]) -> str:
-    """The column to take where none is named: chats first, then text."""
+def _column(row: dict[str, object]) -> str:
+    """Return the column to read where none is named: chats first, then text."""
     return next((name for name in ("messages", "conversation", "text") if name in row), "text")
 
 
 def _records(cells: Iterator[Any]) -> Iterator[Record]:
-    """The cells that hold something: data sets have empty rows."""
+    """Yield the cells that hold a record: data sets have empty rows."""
     for cell in cells:
         try:
             yield record(cell)
@@ -132,7 +134,7 @@ def _records(cells: Iterator[Any]) -> Iterator[Record]:
 
 
 def _cut(one: Record, tokenizer: Any, tokens: int) -> Iterator[Record]:
-    """A chat as it is; a text in pieces of `tokens` tokens, the last one shorter."""
+    """Yield a chat as it is, and a text in pieces of `tokens` tokens, the last one shorter."""
     if "messages" in one:
         if not tokenizer.chat_template:
             raise Refused(

@@ -1,8 +1,8 @@
-"""What transformers 4 reads, written beside what transformers 5 wrote.
+"""Make a checkpoint that transformers 5 wrote readable for transformers 4 too.
 
-A checkpoint made here may be loaded under another interpreter with an older transformers.
-Version 5 keeps rotary settings in `rope_parameters`, 4 reads `rope_theta` and `rope_scaling`;
-5 names a tokenizer class that 4 does not know, and reads the older name as well.
+Another interpreter, with an older transformers, may load the checkpoint. Version 5 keeps rotary
+settings in `rope_parameters`, version 4 reads `rope_theta` and `rope_scaling`; 5 writes a tokenizer
+class that 4 does not know, and reads the older name as well.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def write_both(folder: Path) -> None:
-    """Complete `config.json` and `tokenizer_config.json` in `folder`, where they lie there."""
+    """Add version 4's keys to `config.json` and `tokenizer_config.json` in `folder`, if there."""
     _rewrite(folder / "config.json", _rope)
     _rewrite(folder / "tokenizer_config.json", _tokenizer)
 
@@ -27,7 +27,7 @@ def _rewrite(file: Path, change: Any) -> None:
 
 def _rope(config: dict[str, Any]) -> None:
     rope = config.get("rope_parameters") or {}
-    if "rope_theta" not in rope:  # none, or one for each kind of layer: 4 has no word for that
+    if "rope_theta" not in rope:  # none, or one for each kind of layer, which 4 cannot express
         return
     config["rope_theta"] = rope["rope_theta"]
     scaling = {key: value for key, value in rope.items() if key != "rope_theta"}

@@ -1,4 +1,4 @@
-"""What GPTQModel 7.6 does otherwise than it says, mended for as long as it quantizes."""
+"""Workarounds for faults of GPTQModel 7.6, active while it quantizes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from typing import Any, BinaryIO
 
 @contextlib.contextmanager
 def links_followed() -> Iterator[None]:
-    """Let finished layers be kept of a model whose files are links out of its folder.
+    """Let GPTQModel store finished layers of a model whose files are links out of its folder.
 
-    So they are in the Hugging Face cache, each a link to `../../blobs/…`. GPTQModel knows a model
-    again by the hashes of its files, and refuses one that lies outside the folder
-    (looper/gptq_checkpoint.py, `_source_identity`), so that nothing of the hub could be quantized.
-    Can go once links are followed there.
+    In the Hugging Face cache every file is a link to `../../blobs/…`. GPTQModel recognizes a model
+    by the hashes of its files, and refuses a file outside the folder (looper/gptq_checkpoint.py,
+    `_source_identity`), so no model of the hub could be quantized. Remove once it follows links.
     """
     from gptqmodel.looper import gptq_checkpoint
 
@@ -30,10 +29,10 @@ def links_followed() -> Iterator[None]:
 
 @contextlib.contextmanager
 def file_digest_there() -> Iterator[None]:
-    """Give Python 3.10 `hashlib.file_digest`, with which GPTQModel compares what it keeps.
+    """Add `hashlib.file_digest` to Python 3.10.
 
-    GPTQModel declares Python 3.10, and calls what came with 3.11 (looper/checkpoint_store.py). Can
-    go with Python 3.10.
+    GPTQModel declares Python 3.10, and calls this function of 3.11 (looper/checkpoint_store.py).
+    Remove together with Python 3.10.
     """
     if hasattr(hashlib, "file_digest"):
         yield
@@ -47,12 +46,12 @@ def file_digest_there() -> Iterator[None]:
 
 @contextlib.contextmanager
 def on_one(device: str) -> Iterator[None]:
-    """Keep the work of quantizing on `device`, of a machine with several GPUs.
+    """Quantize on `device` alone, on a machine with several GPUs.
 
-    Whatever `device` it is given, GPTQModel takes that one first, and then all the others of its
-    kind (utils/looper_helpers.py, `select_forward_devices`): memory of GPUs that others use, or
-    that have too little. Its `compute_device_filter` is not asked where inputs are taken and layers
-    run. Can go once that is asked everywhere.
+    GPTQModel uses the `device` it is given first, and then all others of its kind
+    (utils/looper_helpers.py, `select_forward_devices`), even GPUs that others use or that have too
+    little memory. It does not call its `compute_device_filter` where inputs are captured and layers
+    run. Remove once it does everywhere.
     """
     import torch
     from gptqmodel.utils import looper_helpers
@@ -66,7 +65,7 @@ def on_one(device: str) -> Iterator[None]:
 
 
 def _source_identity(model: Any) -> dict[str, str]:
-    """SHA-256 of the config and of each file of weights, by name, as GPTQModel keeps it."""
+    """Return SHA-256 of the config and of each file of weights, by name, as GPTQModel stores it."""
     folder = Path(model.model_local_path)
     names = ["config.json", *sorted(file.name for file in folder.glob("*.safetensors"))]
     found = {}
@@ -77,7 +76,7 @@ def _source_identity(model: Any) -> dict[str, str]:
 
 
 def _file_digest(stream: BinaryIO, name: str) -> hashlib._Hash:
-    """The hash `name` over what is left of `stream`, as `hashlib.file_digest` of Python 3.11."""
+    """Return the hash `name` over the rest of `stream`, like `hashlib.file_digest` of 3.11."""
     digest = hashlib.new(name)
     while block := stream.read(2**20):
         digest.update(block)

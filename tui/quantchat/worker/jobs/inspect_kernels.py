@@ -1,6 +1,6 @@
-"""Which kernels of bitsandbytes and GPTQModel run on this machine, tried where that is quick.
+"""Find out which kernels of bitsandbytes and GPTQModel run on this machine.
 
-No job of making a checkpoint: it only looks. Nothing is compiled for it.
+Kernels are tried where that is quick. Nothing is compiled and nothing is made.
 """
 
 from __future__ import annotations
@@ -8,25 +8,27 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import shutil
+from dataclasses import replace
 from typing import Any
 
 from quantchat.common import cuda_toolkit
-from quantchat.wire.jobs import UNUSABLE
+from quantchat.wire.jobs import (
+    UNUSABLE,
+    BuildTools,
+    CudaDevice,
+    InspectKernelsJob,
+    InspectKernelsResult,
+    Kernel,
+    TorchInfo,
+)
 from quantchat.worker.failures import on_one_line
 from quantchat.worker.jobs import Report
-from quantchat.worker.jobs.probes import Kernel, gptq_kernels, probe_bitsandbytes
+from quantchat.worker.jobs.probes import gptq_kernels, probe_bitsandbytes
 
 
-def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
-    """Look, with `scratch` as the current folder: GPTQModel may write into that.
-
-    Result: `torch` (version, the CUDA it was built for, whether CUDA is available, the error if
-    not, devices), `tools` (nvcc, its release, a C++ compiler, ninja, Triton; empty where missing;
-    `lacking`: why no kernel can be compiled), `libraries` that cannot be imported, with the reason,
-    and `kernels`: library, name, state (`ready`, `compiles first` or `cannot run`), a word on it,
-    and whether it is what `auto` takes.
-    """
-    os.chdir(options["scratch"])
+def run(job: InspectKernelsJob, report: Report) -> InspectKernelsResult:
+    """Try the kernels, with the scratch folder as the current one: GPTQModel may write there."""
+    os.chdir(job.workspace.scratch)
     report(0, 3, "importing torch")
     import torch
 
@@ -37,40 +39,34 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     report(1, 3, "trying bitsandbytes")
     try:
         kernels += probe_bitsandbytes(device)
-    except Exception as error:  # noqa: BLE001 - whatever a broken installation raises is asked for
+    except Exception as error:  # noqa: BLE001 - a broken installation may raise anything
         broken["bitsandbytes"] = _one_line(error)
     report(2, 3, "trying GPTQModel")
     try:
         kernels += gptq_kernels(device, tools)
     except Exception as error:  # noqa: BLE001
         broken["gptqmodel"] = _one_line(error)
-    _mark_auto(kernels)
-    return {
-        "torch": _torch(torch),
-        "tools": tools,
-        "libraries": broken,
-        "kernels": [vars(kernel) for kernel in kernels],
-    }
+    return InspectKernelsResult(_torch(torch), tools, broken, _with_auto(kernels))
 
 
-def _torch(torch: Any) -> dict[str, Any]:
+def _torch(torch: Any) -> TorchInfo:
     available = bool(torch.cuda.is_available())
     devices = []
     for index in range(torch.cuda.device_count() if available else 0):
         major, minor = torch.cuda.get_device_capability(index)
         name = str(torch.cuda.get_device_name(index))
-        devices.append({"name": name, "capability": f"{major}.{minor}"})
-    return {
-        "version": str(torch.__version__),
-        "cuda": str(torch.version.cuda or ""),
-        "available": available,
-        "error": _why_not(torch) if torch.version.cuda and not available else "",
-        "devices": devices,
-    }
+        devices.append(CudaDevice(name, f"{major}.{minor}"))
+    return TorchInfo(
+        version=str(torch.__version__),
+        cuda=str(torch.version.cuda or ""),
+        available=available,
+        error=_why_not(torch) if torch.version.cuda and not available else "",
+        devices=devices,
+    )
 
 
 def _why_not(torch: Any) -> str:
-    """What torch says when it is made to start CUDA."""
+    """Return torch's error when it starts CUDA; empty where there is none."""
     try:
         torch.cuda.init()
     except RuntimeError as error:
@@ -78,7 +74,7 @@ def _why_not(torch: Any) -> str:
     return ""
 
 
-def _tools() -> dict[str, str]:
+def _tools() -> BuildTools:
     import torch
 
     cuda = str(torch.version.cuda or "")
@@ -87,22 +83,22 @@ def _tools() -> dict[str, str]:
         triton = importlib.metadata.version("triton")
     except importlib.metadata.PackageNotFoundError:
         triton = ""
-    return {
-        "nvcc": str(toolkit.nvcc) if toolkit else "",
-        "nvcc_release": toolkit.release if toolkit else "",
-        "lacking": cuda_toolkit.lacking(cuda) if cuda else "torch is built without CUDA",
-        "c++": shutil.which(os.environ.get("CXX", "c++")) or "",
-        "ninja": shutil.which("ninja") or "",
-        "triton": triton,
-    }
+    return BuildTools(
+        nvcc=str(toolkit.nvcc) if toolkit else "",
+        nvcc_release=toolkit.release if toolkit else "",
+        lacking=cuda_toolkit.lacking(cuda) if cuda else "torch is built without CUDA",
+        cxx=shutil.which(os.environ.get("CXX", "c++")) or "",
+        ninja=shutil.which("ninja") or "",
+        triton=triton,
+    )
 
 
-def _mark_auto(kernels: list[Kernel]) -> None:
-    """Say which `auto` takes: the first in order that can run, compiled if it must."""
-    for kernel in kernels:
+def _with_auto(kernels: list[Kernel]) -> list[Kernel]:
+    """Return `kernels` with `auto` set on the one it takes: the first that can run or compile."""
+    for place, kernel in enumerate(kernels):
         if kernel.library == "gptqmodel" and kernel.by_itself and kernel.state != UNUSABLE:
-            kernel.auto = True
-            return
+            return [*kernels[:place], replace(kernel, auto=True), *kernels[place + 1 :]]
+    return kernels
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""What each job does first: the place to write, the threads, the model's files."""
+"""What jobs do first: enter the workspace, set the threads, find or fetch the model's files."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import contextlib
 import ctypes
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from quantchat.common.input_files import MOST_JSON, read_regular
+from quantchat.wire.jobs import Workspace
 from quantchat.wire.messages import Load
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import Report
@@ -18,75 +20,72 @@ from quantchat.worker.model.hub import checkpoint, described, of_mib
 from quantchat.worker.model.tokenizer import fetch_lent, load_tokenizer
 
 NICENESS = 10
-"""A chat with a variant that is ready comes before the making of the next one."""
-
+"""A running chat comes before making the next checkpoint."""
 
 _M_MMAP_THRESHOLD = -3
 """In glibc's malloc.h."""
 
 
-def settle(options: dict[str, Any]) -> None:
-    """Take up `options["threads"]`, and make `options["scratch"]` the current folder.
+def settle(workspace: Workspace) -> None:
+    """Lower this process' priority, set its threads, and make `scratch` the current folder.
 
     GPTQModel writes `logs/` into the current folder, whatever that is.
     """
     import torch
 
     os.nice(NICENESS)
-    os.chdir(options["scratch"])
-    if threads := options.get("threads", 0):
-        torch.set_num_threads(threads)
+    os.chdir(workspace.scratch)
+    if workspace.threads:
+        torch.set_num_threads(workspace.threads)
 
 
 def give_freed_memory_back() -> None:
-    """Have blocks of 1 MiB and more given back to the system as soon as they are freed.
+    """Make glibc return blocks of 1 MiB and more to the system as soon as they are freed.
 
-    By itself glibc raises that limit to the largest block that was freed, up to 32 MiB
-    (M_MMAP_THRESHOLD in mallopt(3)), and keeps what lies between blocks in use: quantizing layer
-    after layer, that came to several times the model. Costs page faults. Without effect where the C
-    library is another one.
+    By default glibc raises that limit to the largest freed block, up to 32 MiB (M_MMAP_THRESHOLD in
+    mallopt(3)), and keeps the memory between blocks in use: while quantizing layer after layer,
+    that came to several times the model. Costs page faults. Does nothing with another C library.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**20)
 
 
-def local_folder(options: dict[str, Any], report: Report) -> str:
-    """Folder with the files of `options["model"]`, fetched from the hub where it is an id.
+def with_local_files(load: Load, report: Report) -> Load:
+    """Return `load` with the folder of its model's files, fetched from the hub if it is an id.
 
-    Fetched as for a variant that is loaded: neither pickled weights, which can run any code when
-    they are opened, nor the same weights for other programs. Raises Refused, also for a model that
-    is none to work on.
+    Fetches what loading a variant fetches: no pickled weights, which can run any code when they
+    are opened, and no copies of the weights for other programs. Raises Refused, also for a model of
+    a kind that no job works on.
     """
-    model: str = options["model"]
-    if Path(model).is_dir():
-        check_kind(model, "transformers")
-        return model
+    if Path(load.model).is_dir():
+        check_kind(load.model, "transformers")
+        return load
 
     def tell(done: int, total: int) -> None:
         report(0, 0, f"fetched {of_mib(done, total)}")
 
-    revision, trusted = options["revision"], options["trusted"]
-    command = Load("", model, {}, revision=revision, trust_remote_code=trusted)
-    check_kind(str(described(command)), "transformers")
-    found = checkpoint(command, tell)
+    check_kind(str(described(load)), "transformers")
+    found = checkpoint(load, tell)
     if found.note:
         report(0, 0, found.note)
-    return str(found.folder)
+    return replace(load, model=str(found.folder), revision=None)
 
 
-def lent(options: dict[str, Any]) -> dict[str, Any]:
-    """What an engine is told of the tokenizer lent to the model, if one is."""
-    return {"tokenizer": options["tokenizer"]} if options.get("tokenizer") else {}
+def tokenizer_for(load: Load, **more: Any) -> Any:
+    """Return the tokenizer of the model in a local folder, or the one lent to it. Raises Refused.
+
+    `more` are arguments for `AutoTokenizer.from_pretrained`.
+    """
+    return load_tokenizer(fetch_lent(load), **more)
 
 
-def tokenizer_for(options: dict[str, Any], folder: str, **more: Any) -> Any:
-    """The tokenizer of the model in `folder`, or the one lent to it. Raises Refused."""
-    command = Load("", folder, lent(options), trust_remote_code=options["trusted"])
-    return load_tokenizer(fetch_lent(command), **more)
+def template_variables(load: Load) -> dict[str, object]:
+    """Return the variables that the model's chat template is given."""
+    return dict(load.options.get("chat_template_kwargs", {}))
 
 
 def refuse_quantized(folder: str) -> None:
-    """Raise Refused where the model in `folder` is quantized already, or is none."""
+    """Raise Refused where the model in `folder` is already quantized, or has no config."""
     try:
         config = json.loads(read_regular(Path(folder, "config.json"), MOST_JSON))
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""How wide a model's layers are: whether groups fit them, and how much calibration they want."""
+"""Widths of a model's layers: they decide on the group size and the calibration's length."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ def check_groups(model: Any, group_size: int) -> None:
 
 
 def widest(model: Any) -> int:
-    """Inputs of the widest layer to be quantized; 0 where there is none.
+    """Return the inputs of the widest layer to be quantized; 0 where there is none.
 
-    GPTQ's Hessian of that layer is a sum over tokens, each of rank one (Frantar et al. 2022):
-    of fewer tokens than inputs it is singular, and what they do not show is left to the damping.
+    GPTQ's Hessian of that layer is a sum over tokens, each of rank one (Frantar et al. 2022): with
+    fewer tokens than inputs it is singular, and damping decides in the missing directions.
     """
     return max((width for _, width in _widths(model)), default=0)
 
 
 def widest_of(config: Any) -> int:
-    """The same, nearly, of a model that is not loaded, from its `config`."""
+    """Return nearly the same for a model that is not loaded, from its `config`."""
     text = config.get_text_config()
     hidden = int(getattr(text, "hidden_size", 0))
-    # Where it says nothing the MLP is, as a rule, four times as wide.
+    # Where the config does not say, the MLP is usually four times as wide.
     return max(hidden, int(getattr(text, "intermediate_size", None) or 4 * hidden))
 
 
 def _widths(model: Any) -> Iterator[tuple[str, int]]:
-    """Name and inputs of each layer to be quantized; `model` is transformers'.
+    """Yield name and inputs of each layer to be quantized of a transformers `model`.
 
-    GPTQModel quantizes the blocks of the decoder, and leaves the head and what sees or hears as it
-    is: Gemma 3's vision tower has widths that 16 is the largest group of.
+    GPTQModel quantizes the decoder's blocks only, not the head nor vision and audio towers: Gemma
+    3's vision tower has widths that no group size above 16 divides.
     """
     import torch
 

@@ -1,47 +1,33 @@
-"""A LoRA adapter merged into the model it was trained on, in full precision (QLoRA's last step).
+"""Merge a LoRA adapter into the model it was trained on, in full precision (QLoRA's last step).
 
-Dettmers et al. 2023 train it beside NF4 weights. It is merged into the ones those were made from:
-what is merged into quantized weights is rounded anew.
+Dettmers et al. 2023 train the adapter beside NF4 weights. It is merged into the weights that the
+NF4 ones were made from: merging into quantized weights would round them again.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from quantchat.common.adapter_folder import digest
-from quantchat.wire.messages import Load
+from quantchat.wire.jobs import MergeAdapterJob, MergeAdapterResult, MergedAdapter
 from quantchat.worker.jobs import Report
-from quantchat.worker.jobs.job_env import lent, local_folder, refuse_quantized, settle
+from quantchat.worker.jobs.job_env import refuse_quantized, settle, with_local_files
 from quantchat.worker.loaders import load
 from quantchat.worker.model.adapter import merge, opened
 
 
-def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
-    """Merge `adapter` into `model`, and save what it gives into the folder `output`.
+def run(job: MergeAdapterJob, report: Report) -> MergeAdapterResult:
+    """Merge the adapter into the model, and save the merged model into the output folder.
 
-    `adapter` is an absolute folder, or an id of the hub; `device`, `dtype`, `revision`, `trusted`
-    (to run the model's own code) and `tokenizer`, which may be left out, are as in a profile.
-
-    Result: `adapter`, with its `name`, its `kind` in words, and `sha256` over its two files.
     Raises Refused where the model is quantized, and for an adapter that cannot be used.
     """
     report(0, 0, "importing libraries")
-    settle(options)
-    folder, output = local_folder(options, report), Path(options["output"])
-    refuse_quantized(folder)
-    adapter = opened(options["adapter"])
-    command = Load(
-        "transformers",
-        folder,
-        lent(options),
-        device=options["device"],
-        dtype=options["dtype"],
-        trust_remote_code=options["trusted"],
-    )
+    settle(job.workspace)
+    command, output = with_local_files(job.load, report), Path(job.workspace.output)
+    refuse_quantized(command.model)
+    adapter = opened(job.adapter)
     loaded = load(command, lambda stage: report(0, 0, stage))
     report(0, 0, "merging")
     merge(loaded.model, adapter).save_pretrained(output)
     loaded.tokenizer.save_pretrained(output)
-    about = {"name": adapter.name, "kind": adapter.kind, "sha256": digest(adapter.folder)}
-    return {"adapter": about}
+    return MergeAdapterResult(MergedAdapter(adapter.name, adapter.kind, digest(adapter.folder)))

@@ -1,39 +1,32 @@
-"""Kernels, one by one: built small and run once, or asked whether they could be."""
+"""Try kernels one by one: build a small layer and run it, or ask whether that is possible."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from quantchat.common.gptq_kernels import AUTO_ON_GPU, EXTENSIONS
-from quantchat.wire.jobs import COMPILES, MUST_COMPILE, READY, UNUSABLE
+from quantchat.wire.jobs import (
+    COMPILES,
+    MUST_COMPILE,
+    READY,
+    UNUSABLE,
+    BuildTools,
+    Kernel,
+    KernelState,
+)
 from quantchat.worker.failures import on_one_line
 from quantchat.worker.loaders.gptq_kernels import ask
 from quantchat.worker.loaders.kernel_build import compiled_before
 
 WIDTH = 256
-"""Inputs and outputs of a tried layer: every kernel's tiles and groups divide it."""
-
-
-@dataclass
-class Kernel:
-    """A kernel and whether it runs here."""
-
-    library: str
-    name: str
-    state: str
-    detail: str = ""
-    auto: bool = False
-    """What `kernel = "auto"` takes for 4 bits in groups of 128."""
-    by_itself: bool = True
-    """Whether `auto` considers it at all."""
+"""Inputs and outputs of the tried layer: every kernel's tiles and groups divide it."""
 
 
 # ------------------------------------------------------------ bitsandbytes
 
 
 def probe_bitsandbytes(device: str) -> list[Kernel]:
-    """Run a layer of each type on `device`. Raises what importing the library raises."""
+    """Run a layer of each type on `device`. Raises whatever importing the library raises."""
     import bitsandbytes
     from bitsandbytes.functional import has_avx512bf16
 
@@ -60,7 +53,7 @@ def _bitsandbytes(kind: str, device: str, how: str) -> Kernel:
         layer = layer.to(dtype).to(device).eval()
         with torch.inference_mode():
             _check(layer(torch.ones(1, WIDTH, dtype=dtype, device=device)))
-    except Exception as error:  # noqa: BLE001 - the probe's very question
+    except Exception as error:  # noqa: BLE001 - any error means: it does not run
         return Kernel("bitsandbytes", kind, UNUSABLE, f"{how}: {_short(error)}")
     return Kernel("bitsandbytes", kind, READY, how)
 
@@ -68,10 +61,10 @@ def _bitsandbytes(kind: str, device: str, how: str) -> Kernel:
 # ------------------------------------------------------------ GPTQModel
 
 
-def gptq_kernels(device: str, tools: dict[str, str]) -> list[Kernel]:
-    """Each kernel for GPTQ checkpoints, in the order in which `auto` looks at them.
+def gptq_kernels(device: str, tools: BuildTools) -> list[Kernel]:
+    """Return each kernel for GPTQ checkpoints, in the order in which `auto` considers them.
 
-    `tools` says what there is to compile with. Raises what importing the library raises.
+    `tools` are what kernels could be compiled with. Raises whatever importing the library raises.
     """
     from gptqmodel.quantization.config import FORMAT, METHOD
     from gptqmodel.utils import importer
@@ -88,7 +81,7 @@ def gptq_kernels(device: str, tools: dict[str, str]) -> list[Kernel]:
     return kernels
 
 
-def _gptq(kernel_class: Any, name: str, device: str, tools: dict[str, str]) -> tuple[str, str]:
+def _gptq(kernel_class: Any, name: str, device: str, tools: BuildTools) -> tuple[KernelState, str]:
     from gptqmodel.models._const import DEVICE
 
     process_tree = DEVICE.CUDA if device.startswith("cuda") else DEVICE.CPU
@@ -104,26 +97,26 @@ def _gptq(kernel_class: Any, name: str, device: str, tools: dict[str, str]) -> t
         if extension:
             return _compiled(extension, tools)
         _run_gptq(kernel_class, device)
-    except Exception as error:  # noqa: BLE001 - the probe's very question
+    except Exception as error:  # noqa: BLE001 - any error means: it does not run
         return UNUSABLE, _short(error)
     return READY, ""
 
 
-def _compiled(name: str, tools: dict[str, str]) -> tuple[str, str]:
-    """Whether an extension was compiled before; if not, whether it can be."""
+def _compiled(name: str, tools: BuildTools) -> tuple[KernelState, str]:
+    """Return whether an extension was compiled before, or can be compiled."""
     from gptqmodel import extension as extensions
 
     extension = extensions._EXTENSION_SPECS_BY_NAME[name].resolve()
     if compiled_before(extension):
-        return READY, "compiled before; anew if torch or the GPU changed since"
-    if tools["lacking"]:
-        return UNUSABLE, f"{MUST_COMPILE}, and {tools['lacking']}"
+        return READY, "compiled before; compiled again if torch or the GPU changed"
+    if tools.lacking:
+        return UNUSABLE, f"{MUST_COMPILE}, and {tools.lacking}"
     needs = ", and CUTLASS from the network" if name in ("machete", "swordfish") else ""
-    return COMPILES, f"with nvcc {tools['nvcc_release']}{needs}"
+    return COMPILES, f"with nvcc {tools.nvcc_release}{needs}"
 
 
 def _run_gptq(kernel_class: Any, device: str) -> None:
-    """Build a layer of made-up weights, as loading does, and run it."""
+    """Build a layer with made-up weights as loading does, and run it."""
     import torch
 
     dtype = _dtype(device)
@@ -163,7 +156,7 @@ def _dtype(device: str) -> Any:
 
 def _check(output: Any) -> None:
     if output.shape != (1, WIDTH) or not bool(output.isfinite().all()):
-        raise ArithmeticError("it ran, and gave what is no number")
+        raise ArithmeticError("it ran, but its results are no numbers")
 
 
 def _short(error: BaseException | None) -> str:

@@ -1,47 +1,31 @@
-"""A bitsandbytes checkpoint: NF4, FP4 (QLoRA, Dettmers et al. 2023) or LLM.int8(), saved."""
+"""Make a bitsandbytes checkpoint: NF4, FP4 (QLoRA, Dettmers et al. 2023) or LLM.int8()."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from quantchat.wire.messages import Load
+from quantchat.wire.jobs import QuantizeBitsAndBytesJob, QuantizeBitsAndBytesResult
 from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.config_compat import write_both
-from quantchat.worker.jobs.job_env import lent, local_folder, refuse_quantized, settle
+from quantchat.worker.jobs.job_env import refuse_quantized, settle, with_local_files
 from quantchat.worker.loaders import bitsandbytes
 from quantchat.worker.model.tokenizer import fetch_lent
 
 
-def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
-    """Quantize `model` on loading, and save it into the folder `output`.
+def run(job: QuantizeBitsAndBytesJob, report: Report) -> QuantizeBitsAndBytesResult:
+    """Quantize the model while loading it, and save it into the output folder.
 
-    `quant_type`, `double_quant`, `compute_dtype`, `device`, `dtype`, `revision`, `trusted` (to
-    run the model's own code) and `tokenizer`, which may be left out, are as in a profile.
-
-    It is saved before the first forward pass: on a CPU that packs the weights anew, in place, and
-    what is saved after it loads again as garbage (bitsandbytes 0.50).
-
-    Result: `kernel`, the class and kind of its layers. Raises Refused where it is quantized.
+    It is saved before the first forward pass: on a CPU that repacks the weights in place, and a
+    checkpoint saved afterwards loads as garbage (bitsandbytes 0.50).
+    Raises Refused where the model is already quantized.
     """
     report(0, 0, "importing libraries")
-    settle(options)
-    folder, output = local_folder(options, report), Path(options["output"])
-    refuse_quantized(folder)
-    command = Load(
-        "bitsandbytes",
-        folder,
-        {
-            **{name: options[name] for name in ("quant_type", "double_quant", "compute_dtype")},
-            **lent(options),
-        },
-        device=options["device"],
-        dtype=options["dtype"],
-        trust_remote_code=options["trusted"],
-    )
-    loaded = bitsandbytes.load(fetch_lent(command), lambda stage: report(0, 0, stage))
+    settle(job.workspace)
+    load, output = with_local_files(job.load, report), Path(job.workspace.output)
+    refuse_quantized(load.model)
+    loaded = bitsandbytes.load(fetch_lent(load), lambda stage: report(0, 0, stage))
     report(0, 0, "writing the checkpoint")
     loaded.model.save_pretrained(output)
     loaded.tokenizer.save_pretrained(output)
     write_both(output)
-    return {"kernel": loaded.kernel}
+    return QuantizeBitsAndBytesResult(loaded.kernel)

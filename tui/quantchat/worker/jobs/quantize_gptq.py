@@ -1,4 +1,4 @@
-"""GPTQ (Frantar et al. 2022) by GPTQModel: layer by layer, on calibration chats."""
+"""Make a GPTQ checkpoint (Frantar et al. 2022) with GPTQModel, layer by layer."""
 
 from __future__ import annotations
 
@@ -6,10 +6,18 @@ import hashlib
 import json
 import shutil
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from quantchat.wire.jobs import SETTINGS
+from quantchat.wire.jobs import (
+    CalibrationUsed,
+    GptqSettings,
+    ModuleLoss,
+    QuantizeGptqJob,
+    QuantizeGptqResult,
+)
+from quantchat.wire.messages import Load
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.calibration_io import ids
@@ -17,10 +25,11 @@ from quantchat.worker.jobs.config_compat import write_both
 from quantchat.worker.jobs.gptqmodel_workarounds import file_digest_there, links_followed, on_one
 from quantchat.worker.jobs.job_env import (
     give_freed_memory_back,
-    local_folder,
     refuse_quantized,
     settle,
+    template_variables,
     tokenizer_for,
+    with_local_files,
 )
 from quantchat.worker.jobs.layer_widths import check_groups, widest
 from quantchat.worker.loaders.gptq import kind_named
@@ -28,49 +37,40 @@ from quantchat.worker.model.devices import choose_device
 from quantchat.worker.model.loaded import choose_dtype
 
 BATCH = 4
-"""Chats run through a layer at a time."""
+"""Samples to run through a layer at once."""
 
 CALIBRATION = "calibration.jsonl"
-"""The chats' name beside the checkpoint."""
+"""File beside the checkpoint with its calibration samples."""
 
 _OFFLOAD = "offload"
-"""The path gets into the checkpoint's config: one that says nothing of this machine."""
+"""A relative path: GPTQModel writes it into the checkpoint's config."""
 
 
-def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
-    """Quantize `model` on the chats in the file `calibration`, into the folder `output`.
+def run(job: QuantizeGptqJob, report: Report) -> QuantizeGptqResult:
+    """Quantize the model on the calibration samples, and save it into the output folder.
 
-    Of GPTQ there are `SETTINGS`; `device`, `dtype`, `revision` and `trusted` (to run the model's
-    own code) are as in a profile, as are `tokenizer` and `chat_template_kwargs`, which may be left
-    out. A chat is cut after `most_tokens`, where that is given. The chats are put beside the
-    checkpoint. Finished layers are kept in the folder `unfinished`, where GPTQModel can go on from
-    them: with models of Llama's kind, in sequence.
-
-    Result: `layers`, their number; `losses`: of each `layer` and `module` the mean squared error
-    `loss` GPTQModel measured, None where it fell back to rounding; `calibration`, with its
-    `samples`, `tokens` and `sha256`, `widest`, the inputs of the widest module, and
-    `chat_template_kwargs` where there are any; `resumed`, the first layer of this try (0: from the
-    start).
+    The samples are copied beside the checkpoint. Finished layers are stored in the workspace's
+    `unfinished`; for models like Llama, quantized module by module, GPTQModel can go on from them.
     Raises Refused where the group size does not divide a module's width, or the model is quantized.
     """
     report(0, 0, "importing libraries")
-    settle(options)
-    give_freed_memory_back()  # of its layers no more is in use at a time than one
-    import gptqmodel  # noqa: F401, here and not while it says that it loads the model
+    settle(job.workspace)
+    give_freed_memory_back()  # only one layer at a time is in use
+    import gptqmodel  # noqa: F401, here and not during the stage "loading the model"
 
     report(0, 0, "loading the model")
-    folder, output = local_folder(options, report), Path(options["output"])
-    refuse_quantized(folder)
-    device = choose_device(options["device"])
-    with kind_named(folder, "load"):
-        model = _loaded(folder, options, device)
-    check_groups(model.model, options["group_size"])
-    tokenizer = tokenizer_for(options, folder)
+    load, output = with_local_files(job.load, report), Path(job.workspace.output)
+    refuse_quantized(load.model)
+    device = choose_device(load.device)
+    with kind_named(load.model, "load"):
+        model = _loaded(load, job.settings, device)
+    check_groups(model.model, job.settings.group_size)
+    tokenizer = tokenizer_for(load)
     layers = model.model.config.get_text_config().num_hidden_layers
-    calibration = Path(options["calibration"]).read_bytes()
-    most, template = options.get("most_tokens"), options.get("chat_template_kwargs", {})
+    calibration = Path(job.calibration).read_bytes()
+    template = template_variables(load)
     chats = [
-        {"input_ids": ids(json.loads(chat), tokenizer, most, template)}
+        {"input_ids": ids(json.loads(chat), tokenizer, job.most_tokens, template)}
         for chat in calibration.decode().split("\n")
         if chat
     ]
@@ -78,57 +78,51 @@ def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
     report(0, layers, f"{tokens} calibration tokens, the widest module has {inputs} inputs")
     watch = _Watch(layers, report)
     model.subset_callback = watch
-    with kind_named(folder, "quantize"):
-        _quantize(model, chats, device, Path(options["unfinished"]))
+    with kind_named(load.model, "quantize"):
+        _quantize(model, chats, device, Path(job.workspace.unfinished))
     report(layers, layers, "writing the checkpoint")
-    with kind_named(folder, "write"):
+    with kind_named(load.model, "write"):
         model.save(str(output))
     tokenizer.save_pretrained(output)
     write_both(output)
     (output / CALIBRATION).write_bytes(calibration)
-    return {
-        "layers": layers,
-        "losses": [
-            {"layer": row["layer"], "module": row["module"], "loss": _number(row["loss"])}
-            for row in model.quant_log
+    digest = hashlib.sha256(calibration).hexdigest()
+    return QuantizeGptqResult(
+        layers=layers,
+        losses=[
+            ModuleLoss(row["layer"], row["module"], _number(row["loss"])) for row in model.quant_log
         ],
-        "calibration": {
-            "samples": len(chats),
-            "tokens": tokens,
-            "sha256": hashlib.sha256(calibration).hexdigest(),
-            "widest": inputs,
-            **({"chat_template_kwargs": template} if template else {}),
-        },
-        "resumed": watch.first,
-    }
+        calibration=CalibrationUsed(len(chats), tokens, digest, inputs, template),
+        resumed=watch.first,
+    )
 
 
-def _loaded(folder: str, options: dict[str, Any], device: str) -> Any:
-    """The model in `folder`, ready to be quantized on `device`."""
+def _loaded(load: Load, settings: GptqSettings, device: str) -> Any:
+    """Load the model with GPTQModel, ready to be quantized on `device`."""
     from gptqmodel import GPTQModel, QuantizeConfig
 
-    settings = QuantizeConfig(
-        **{name: options[name] for name in SETTINGS},
+    config = QuantizeConfig(
+        **asdict(settings),
         device=device,
         offload_to_disk_path=_OFFLOAD,
-        # The default compiles an extension first (half a minute, with a compiler that may not
-        # be there) to write the very same bytes.
+        # The default first compiles an extension (half a minute, and it needs a compiler) to write
+        # the very same bytes.
         pack_impl="original",
     )
     return GPTQModel.load(
-        folder,
-        settings,
-        dtype=choose_dtype(options["dtype"]),
-        trust_remote_code=options["trusted"],
+        load.model,
+        config,
+        dtype=choose_dtype(load.dtype),
+        trust_remote_code=load.trust_remote_code,
     )
 
 
 def _quantize(model: Any, chats: list[dict[str, list[int]]], device: str, unfinished: Path) -> None:
-    """Quantize on `device`, from the last layer kept in `unfinished` on, and keep each there."""
+    """Quantize on `device`; go on from layers stored in `unfinished`, and store new ones there."""
     from gptqmodel.looper.checkpoint_store import CheckpointConfig, CheckpointError
     from gptqmodel.looper.gptq_checkpoint import validate_checkpoint_support
 
-    for left in unfinished.glob("attempt-*"):  # scratch of a try that was killed
+    for left in unfinished.glob("attempt-*"):  # scratch files of a killed try
         shutil.rmtree(left)
     try:
         validate_checkpoint_support(model)
@@ -143,8 +137,8 @@ def _quantize(model: Any, chats: list[dict[str, list[int]]], device: str, unfini
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         raise Refused(
             "internal",
-            f"what is kept of an earlier try does not fit: {error}",
-            "it is cleared away; start again",
+            f"the stored layers of an earlier try do not fit: {error}",
+            "they are removed now; start again",
         ) from error
     if keep:
         shutil.rmtree(_OFFLOAD, ignore_errors=True)
@@ -153,7 +147,7 @@ def _quantize(model: Any, chats: list[dict[str, list[int]]], device: str, unfini
 
 
 class _Watch:
-    """Hears from GPTQModel before and after each group of modules, and tells how far it is."""
+    """Called by GPTQModel before and after each group of modules; reports how far it is."""
 
     def __init__(self, layers: int, report: Report) -> None:
         self._layers = layers
@@ -183,15 +177,15 @@ class _Watch:
             left = self._layers * subset_total - (layer_idx * subset_total + subset_index + 1)
             each_s = (time.monotonic() - self._began) / self._groups_done
             self._left = f"{_duration(left * each_s)} left"
-        # What is told last of time and losses stays while the next group is worked on. The time
-        # comes first, since a narrow column cuts off the end.
+        # The last time and losses stay on screen during the next group. The time comes first, since
+        # a narrow column cuts off the end.
         under_way = "" if stage == "quant_complete" else ", ".join(map(_short, module_names))
         detail = " · ".join(filter(None, (self._left, under_way, self._losses)))
         self._report(layer_idx + 1, self._layers, detail)
 
     def _found(self, layer: int, modules: list[str], processor: Any) -> str:
-        """`loss of q_proj 0.012, k_proj 0.003`, as far as it is known."""
-        # GPTQModel 7.6 hands over the bound method `processor.name` where it means the processor.
+        """Return the known losses: `loss of q_proj 0.012, k_proj 0.003`."""
+        # GPTQModel 7.6 passes the bound method `processor.name` in the place of the processor.
         rows = getattr(getattr(processor, "__self__", processor), "log", [])
         found = [
             f"{_short(row['module'])} {loss:.2g}"

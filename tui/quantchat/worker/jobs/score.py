@@ -1,7 +1,7 @@
-"""One model reads a text: how well it foretells each token, and how far it is from other models.
+"""Let a model read a text: its surprisal at each token, and its KL divergence from other models.
 
-No stage of making a checkpoint: it writes figures, a number for each scored token, and on request
-its own forecasts (`worker/scoring/kept.py`), for the next model to be compared with.
+It writes a number for each scored token, and on request its own logits (`scoring/logit_store.py`),
+for later models to be compared with.
 """
 
 from __future__ import annotations
@@ -14,74 +14,69 @@ from array import array
 from pathlib import Path
 from typing import Any
 
+from quantchat.wire.jobs import ScoreJob, ScoreResult
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.job_env import settle
 from quantchat.worker.memory import Holdings
 from quantchat.worker.scoring.logit_store import BYTES, LogitReader, LogitWriter, divergence
-from quantchat.worker.scoring.text_scoring import TextScoring, begin, bounded, surprisal
+from quantchat.worker.scoring.text_scoring import DECODE, TextScoring, begin, bounded, surprisal
 
 MIB = 2**20
 
 
-def run(options: dict[str, Any], report: Report) -> dict[str, Any]:
-    """Let a model read a text; `options` are those of `worker.scoring.reading.begin`, and more.
+def run(job: ScoreJob, report: Report) -> ScoreResult:
+    """Let the model read the text, and write its figures into the output folder.
 
-    `against` names other models, each with the file that holds its forecasts of the same tokens,
-    whose `ids_sha256` is that of the result; empty: there are none yet. With `keep`, a name, the
-    model's own forecasts are put into a file of that name in `output`; room for `copies` of them
-    must be on the disk.
-
-    Into `output` go arrays of float64, an item for each scored token in order: `nll` (negative log-
-    likelihood, nats), `top` (the likeliest token's id), and for each of `against`
-    `<name>.forward`, KL(other ‖ this), and `<name>.backward`, KL(this ‖ other), nats; and with
-    `keep` `kept`, the KL divergence of what was kept from what the model said.
-
-    Result: what `TextScoring.about` says, `seconds` of reading, and `weights`, the bytes of those.
+    Raises Refused where the model cannot be loaded, cannot read the text, or cuts it into other
+    tokens than `job.ids_sha256` asks for.
     """
     report(0, 0, "importing libraries")
-    settle(options)
-    reading = begin(options, report)
-    about = reading.about()
-    expected = options["ids_sha256"]
-    if expected and about["ids_sha256"] != expected:
+    settle(job.workspace)
+    reading = begin(job, report)
+    digest = reading.tokens.digest
+    if job.ids_sha256 and digest != job.ids_sha256:
         raise Refused(
             "unsupported",
             "its tokenizer cuts the text into other tokens: it cannot be compared",
             "compare variants of one model",
         )
     began = time.monotonic()
-    _Scoring(reading, options).run(report)
+    _Scoring(reading, job).run(report)
     seconds = round(time.monotonic() - began, 2)
-    # Last: some kernels repack their weights when they are first used.
-    return {
-        **about,
-        "seconds": seconds,
-        "weights": Holdings.of(reading.loaded.model).by_dtype.total(),
-    }
+    loaded, first = reading.loaded, reading.tokens.begin
+    return ScoreResult(
+        resolved=loaded.resolved(DECODE),
+        tokens=len(reading.tokens.ids),
+        positions=reading.positions,
+        context=reading.windows.context,
+        ids_sha256=digest,
+        begin="" if first is None else loaded.tokenizer.decode([first]),
+        vocabulary=reading.forecast.vocabulary,
+        seconds=seconds,
+        # Counted last: some kernels repack their weights when they are first used.
+        weights=Holdings.of(loaded.model).by_dtype.total(),
+    )
 
 
 class _Scoring:
-    def __init__(self, reading: TextScoring, options: dict[str, Any]) -> None:
+    def __init__(self, reading: TextScoring, job: ScoreJob) -> None:
         self._reading = reading
-        self._output = Path(options["output"])
-        self._against: dict[str, str] = options["against"]
-        self._keep: str = options["keep"]
-        self._copies: int = options["copies"]
+        self._output = Path(job.workspace.output)
+        self._job = job
         self._figures: dict[str, array[float]] = {}
 
     def run(self, report: Report) -> None:
         positions, vocabulary = self._reading.positions, self._reading.forecast.vocabulary
-        if self._keep:
-            self._check_room(self._copies * positions * vocabulary * BYTES)
+        job = self._job
+        if job.keep:
+            self._check_room(job.copies * positions * vocabulary * BYTES)
         with contextlib.ExitStack() as files:
             others = {
                 name: files.enter_context(LogitReader(Path(file), positions, vocabulary))
-                for name, file in self._against.items()
+                for name, file in job.against.items()
             }
-            kept = (
-                files.enter_context(LogitWriter(self._output / self._keep)) if self._keep else None
-            )
+            kept = files.enter_context(LogitWriter(self._output / job.keep)) if job.keep else None
             for logits, wanted in self._reading.blocks(report):
                 mine = logits.log_softmax(dim=-1)
                 self._note("nll", surprisal(mine, wanted))
@@ -104,7 +99,7 @@ class _Scoring:
         if needed > free:
             raise Refused(
                 "no_space",
-                f"the disk is too full for the forecasts: {needed // MIB} MiB are needed,"
+                f"the disk is too full for the logits: {needed // MIB} MiB are needed,"
                 f" {free // MIB} are free",
                 "take fewer --tokens, make room, or set QUANTCHAT_CACHE to another disk",
             )

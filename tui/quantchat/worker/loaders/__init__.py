@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quantchat.wire.messages import Load, Progress
+from quantchat.wire.messages import FETCHING, IMPORTING, Load, Progress
 from quantchat.worker.failures import Refused
 from quantchat.worker.model.devices import make_current
 from quantchat.worker.model.files_check import check_files, check_kind
@@ -18,8 +18,6 @@ from quantchat.worker.model.tokenizer import fetch_lent
 
 if TYPE_CHECKING:
     from quantchat.worker.model.adapter import Adapter
-
-FETCHING = "fetching the model"
 
 _MODULES = {
     "auto-gptq": "quantchat.worker.loaders.auto_gptq",
@@ -53,7 +51,7 @@ def load(
         found = checkpoint(command, fetching)
         command, note = replace(command, model=str(found.folder), revision=None), found.note
     command = fetch_lent(command)
-    stage("importing libraries")
+    stage(IMPORTING)
     import torch
 
     check_files(command.model, gguf=gguf, tokenizer="tokenizer" not in options)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import WEIGHTS, Load
 from quantchat.worker.failures import Refused
 from quantchat.worker.model.devices import device_for
 from quantchat.worker.model.loaded import Loaded
@@ -49,7 +49,7 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
         raise Refused("unsupported", "auto-gptq's kernels know no bfloat16", 'use dtype = "auto"')
     refuse_pickled(command.model, switch=False)
     tokenizer = fast_tokenizer(command)
-    stage("loading weights")
+    stage(WEIGHTS)
     with _tied_again():
         model = AutoGPTQForCausalLM.from_quantized(
             command.model,

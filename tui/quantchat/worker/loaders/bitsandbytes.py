@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import WEIGHTS, Load
 from quantchat.worker.failures import Refused
 from quantchat.worker.import_pruning import compiled_when_called
 from quantchat.worker.model.contents import Contents
@@ -29,7 +29,7 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
 
     device = device_for(command)
     tokenizer = fast_tokenizer(command)
-    stage("loading weights")
+    stage(WEIGHTS)
     config = AutoConfig.from_pretrained(
         command.model,
         trust_remote_code=command.trust_remote_code,

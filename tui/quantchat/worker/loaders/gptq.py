@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from quantchat.common import cuda_toolkit
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import WEIGHTS, Load
 from quantchat.worker.failures import Refused, describe, on_one_line
 from quantchat.worker.import_pruning import compiled_when_called
 from quantchat.worker.loaders import gptq_kernels
@@ -52,7 +52,7 @@ def load(
     elif wish == "auto" and _whole_rows(command.model):
         # What GPTQModel 7.6 chooses by itself there, its fused kernel, fails at the first product.
         backend = _backend("torch", BACKEND)
-    stage("loading weights")
+    stage(WEIGHTS)
     more: dict[str, Any] = {}
     if command.attention != "auto":
         more["attn_implementation"] = command.attention

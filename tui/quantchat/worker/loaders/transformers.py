@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import WEIGHTS, Load
 from quantchat.worker.model.contents import Contents, unpacked
 from quantchat.worker.model.devices import device_for, fast_dtype
 from quantchat.worker.model.files_check import quantization_method
@@ -26,7 +26,7 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     if gguf := command.options.get("gguf_file"):
         more["gguf_file"] = gguf
     tokenizer = fast_tokenizer(command, **more)
-    stage("loading weights")
+    stage(WEIGHTS)
     dtype = choose_dtype(command.dtype)
     if dtype == "auto" and device.startswith("cuda") and not gguf:
         config = AutoConfig.from_pretrained(

@@ -1,1 +1,1 @@
-"""Scoring: how well a loaded model foretells a text, and how far it is from another's forecast."""
+"""Scoring: a loaded model's surprisal over a text, and its KL divergence from another model."""

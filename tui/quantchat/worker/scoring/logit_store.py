@@ -1,10 +1,10 @@
-"""A model's forecasts kept in a file, for another model's to be compared with.
+"""A file of one model's logits, for another model's to be compared with.
 
-Kept is each logit less the largest of its position, in half precision. That is finest where it
-matters: what is kept is off by at most 2^-11 of that distance, and the likeliest tokens lie next to
-0. Read back they are normalised again, so what is read is a distribution, and no divergence from it
-is below 0 by more than rounding. (llama.cpp keeps 16-bit integers over a range of 16 nats, which
-takes the same room and puts what is less likely at the range's end.)
+The file holds logit - max(logit) of each position as float16. The error is at most 2^-11 of that
+distance, so it is smallest for the likeliest tokens, which lie next to 0. Reading normalises the
+logits again: the result is a distribution, and no KL divergence from it is negative by more than
+rounding. (llama.cpp stores 16-bit integers over a range of 16 nats: as large, but it moves all less
+likely tokens to the end of the range.)
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 BYTES = 2
-"""Of each number kept."""
+"""Bytes of each stored logit."""
 
 
-class _Kept:
+class _LogitFile:
     """A file that is closed at the end of a `with`."""
 
     def __init__(self, file: BufferedIOBase) -> None:
@@ -35,24 +35,24 @@ class _Kept:
         self._file.close()
 
 
-class LogitWriter(_Kept):
-    """Writes forecasts to a new file."""
+class LogitWriter(_LogitFile):
+    """Writes logits to a new file."""
 
     def __init__(self, file: Path) -> None:
         super().__init__(file.open("wb"))
 
     def write(self, logits: Any) -> Any:
-        """Keep `logits`, rows of float32; return the log-probabilities that will be read."""
+        """Store `logits`, rows of float32; return the log-probabilities that will be read back."""
         kept = (logits - logits.amax(dim=-1, keepdim=True)).half()
         self._file.write(kept.cpu().contiguous().numpy().data)
         return kept.float().log_softmax(dim=-1)
 
 
-class LogitReader(_Kept):
-    """Reads forecasts in the order they were written."""
+class LogitReader(_LogitFile):
+    """Reads logits in the order they were written."""
 
     def __init__(self, file: Path, positions: int, vocabulary: int) -> None:
-        """Raises Refused where the file holds other than so many rows of that length."""
+        """Raise Refused unless the file holds `positions` rows of `vocabulary` logits."""
         if file.stat().st_size != positions * vocabulary * BYTES:
             raise Refused(
                 "unsupported",
@@ -63,18 +63,18 @@ class LogitReader(_Kept):
         self._vocabulary = vocabulary
 
     def read(self, rows: int, device: Any) -> Any:
-        """The log-probabilities of the next `rows` positions, float32."""
+        """Return the log-probabilities of the next `rows` positions, float32."""
         import torch
 
         block = bytearray(rows * self._vocabulary * BYTES)
         if self._file.readinto(block) != len(block):
-            raise Refused("internal", "what was kept of the reference is cut short")
+            raise Refused("internal", "the stored logits of the reference are cut short")
         kept = torch.frombuffer(block, dtype=torch.float16).view(rows, self._vocabulary)
         return kept.to(device).float().log_softmax(dim=-1)
 
 
 def divergence(p_log: Any, q_log: Any) -> Any:
-    """KL(p ‖ q) of each row in nats, from log-probabilities; a p of 0 counts nothing."""
+    """Return KL(p ‖ q) of each row in nats, from log-probabilities; a p of 0 counts nothing."""
     import torch
 
     p = p_log.exp()

@@ -1,9 +1,9 @@
-"""The logits of a window, a few positions at a time, so that no vocabulary is too large.
+"""Compute the logits of a window a few positions at a time, to bound memory.
 
-A window's logits all at once are `window` x vocabulary numbers, over a gigabyte in float32 for
-2048 tokens of a modern tokenizer. So the model runs without its last layer, and that one is applied
-to some positions at a time. Where a model does more after its last layer (Gemma 2 caps its logits,
-Cohere scales them) this would be wrong: it is tried once, and then all is asked at once.
+All logits of a window are `window` x vocabulary numbers: over a gigabyte in float32 for 2048 tokens
+of a modern tokenizer. So the model runs without its last layer, which is then applied to some
+positions at a time. That would be wrong for a model that changes its logits afterwards (Gemma 2
+caps them, Cohere scales them): a trial compares both ways, and such a model computes all at once.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from quantchat.worker.failures import Refused
 from quantchat.worker.model.loaded import Loaded
 
 NUMBERS = 2**22
-"""Logits held at a time, in float32: 16 MiB, and a few times that for what is worked out."""
+"""Logits computed at a time: 16 MiB in float32, and a few times that for intermediate results."""
 
 _TRIED = 16
 """Tokens of the trial."""
 
 
 class Forecast:
-    """What a loaded model says of each next token."""
+    """Computes a loaded model's logits for each next token."""
 
     def __init__(self, loaded: Loaded, trial: list[int]) -> None:
-        """`trial` is any text of the model's, some tokens long."""
+        """`trial` holds the first tokens of any text."""
         self._model = loaded.model
         self._device = loaded.input_device
         self._head, self.vocabulary = self._try(trial[:_TRIED])
 
     def logits(self, ids: list[int], first: int) -> Iterator[Any]:
-        """Logits after each token of `ids` from `first` on, float32: blocks of rows, in order.
+        """Yield logits after each token of `ids` from index `first` on: blocks of rows, in order.
 
-        A row is as long as the vocabulary. Raises Refused where a logit is no number.
+        A row (float32) is as long as the vocabulary. Raises Refused where a logit is NaN.
         """
         import torch
 
@@ -44,7 +44,7 @@ class Forecast:
                 if logits.isnan().any():
                     raise Refused(
                         "unsupported",
-                        "the model says what is no number (NaN)",
+                        "the model computes logits that are no numbers (NaN)",
                         "try another dtype or kernel",
                     )
                 yield logits
@@ -55,7 +55,7 @@ class Forecast:
         return torch.tensor([ids], device=self._device)
 
     def _states(self, ids: list[int]) -> Any:
-        """What goes into the last layer."""
+        """Return the inputs of the last layer."""
         output = self._model.base_model(input_ids=self._input(ids), use_cache=False)
         return output.last_hidden_state[0]
 
@@ -63,9 +63,10 @@ class Forecast:
         return self._model(input_ids=self._input(ids), use_cache=False).logits[0]
 
     def _try(self, trial: list[int]) -> tuple[Any, int]:
-        """The last layer if the logits are what it gives and nothing more, else None; their number.
+        """Return the last layer and the vocabulary's size.
 
-        None as well where what is below the last layer cannot be had by itself, as below adapters.
+        The layer is None where its outputs are not the logits, or where the layers below it cannot
+        be run by themselves, as with adapters.
         """
         import torch
 

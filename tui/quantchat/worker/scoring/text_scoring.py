@@ -1,14 +1,13 @@
-"""A loaded model before a text: what it says of each scored token, window by window."""
+"""Read a text with a loaded model, window by window: the logits of each scored token."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantchat.wire.codec import from_json
+from quantchat.wire.jobs import ScoreJob
 from quantchat.wire.messages import Load
 from quantchat.worker import loaders
 from quantchat.worker.failures import Refused, describe
@@ -18,15 +17,15 @@ from quantchat.worker.scoring.logits import Forecast
 from quantchat.worker.scoring.windows import Tokens, Windows, check, read_tokens
 
 MOST_NATS = 300.0
-"""Mean surprise at most: a perplexity of e^300 and the square of its error are still numbers."""
+"""Largest mean surprisal in nats: e^300 and the square of its error still fit a float64."""
 
 DECODE = "none: reads whole windows"
-"""What stands for the decode mode of a model that decodes nothing."""
+"""Stands for the decode mode of a model that only reads."""
 
 
 @dataclass(frozen=True)
 class TextScoring:
-    """A model, and the tokens it is to read."""
+    """A model, and the tokens to read."""
 
     loaded: Loaded
     tokens: Tokens
@@ -35,18 +34,18 @@ class TextScoring:
 
     @property
     def starts(self) -> range:
-        """Where the windows begin."""
+        """Indices at which the windows begin."""
         return self.windows.starts(len(self.tokens.ids))
 
     @property
     def positions(self) -> int:
-        """Tokens that are scored."""
+        """Number of tokens that are scored."""
         return len(self.starts) * self.windows.scored
 
     def blocks(self, report: Report) -> Iterator[tuple[Any, Any]]:
-        """Logits (float32, a row for each scored token) and those tokens' ids, in order.
+        """Yield logits (float32, a row for each scored token) and those tokens' ids, in order.
 
-        As many rows at a time as fit the memory `Forecast` allows itself.
+        A block has as many rows as `logits.NUMBERS` allows.
         """
         import torch
 
@@ -59,43 +58,33 @@ class TextScoring:
                 wanted = wanted[len(logits) :]
         report(len(self.starts), len(self.starts), "windows read")
 
-    def about(self) -> dict[str, Any]:
-        """What was read by what, as plain JSON values."""
-        begin = self.tokens.begin
-        return {
-            "resolved": dataclasses.asdict(self.loaded.resolved(DECODE)),
-            "tokens": len(self.tokens.ids),
-            "positions": self.positions,
-            "context": self.windows.context,
-            "ids_sha256": self.tokens.digest,
-            "begin": "" if begin is None else self.loaded.tokenizer.decode([begin]),
-            "vocabulary": self.forecast.vocabulary,
-        }
 
-
-def begin(options: dict[str, Any], report: Report) -> TextScoring:
-    """Load `load` (the fields of `Load`), and take the file `text` in the tokens of that model.
-
-    `tokens` of it are read (0: all), in windows of `window`, each `stride` after the one before.
-    Raises Refused where the model cannot be loaded or cannot read it.
-    """
-    command = from_json(Load, options["load"])
+def load_or_refuse(command: Load, report: Report) -> Loaded:
+    """Load the model of a job. Raises Refused for any failure, since it is one of loading."""
     try:
-        loaded = loaders.load(command, lambda stage: report(0, 0, stage))
-    except Exception as error:  # what failed was loading, and that is to be told
+        return loaders.load(command, lambda stage: report(0, 0, stage))
+    except Exception as error:
         failure = describe(error, loading=command.model)
         raise Refused(failure.kind, failure.reason, failure.hint) from error
+
+
+def begin(job: ScoreJob, report: Report) -> TextScoring:
+    """Load the job's model, and encode its text with the model's tokenizer.
+
+    Raises Refused where the model cannot be loaded or cannot read the text.
+    """
+    loaded = load_or_refuse(job.load, report)
     report(0, 0, "reading the text")
-    windows = Windows(options["window"], options["stride"])
-    tokens = read_tokens(loaded.tokenizer, Path(options["text"]), options["tokens"])
+    windows = Windows(job.window, job.stride)
+    tokens = read_tokens(loaded.tokenizer, Path(job.text), job.tokens)
     check(tokens, windows, loaded.context_length)
     return TextScoring(loaded, tokens, windows, Forecast(loaded, tokens.ids))
 
 
 def surprisal(log_probabilities: Any, wanted: Any) -> Any:
-    """Negative log-likelihood of the ids `wanted`, one for each row, in nats.
+    """Return the negative log-likelihood of the ids `wanted`, one for each row, in nats.
 
-    Raises Refused where it is not finite: a token of the text is given no probability at all.
+    Raises Refused where one is not finite: the model gives that token no probability at all.
     """
     nll = -log_probabilities.gather(1, wanted[:, None])[:, 0]
     if not nll.isfinite().all():
@@ -108,14 +97,14 @@ def surprisal(log_probabilities: Any, wanted: Any) -> Any:
 
 
 def bounded(mean: float) -> float:
-    """`mean` negative log-likelihood, in nats. Raises Refused where no perplexity comes of it.
+    """Return `mean`, in nats. Raises Refused where its perplexity is too large for a float64.
 
-    A broken checkpoint is as sure of what does not come as its logits are large.
+    A broken checkpoint with large logits is very sure of wrong tokens.
     """
     if mean > MOST_NATS:
         raise Refused(
             "unsupported",
-            f"its perplexity is too large to be told: e^{mean:.0f}",
+            f"its perplexity is too large: e^{mean:.0f}",
             "the checkpoint is broken: make it anew, or try another dtype or kernel",
         )
     return mean

@@ -1,10 +1,9 @@
-"""Cutting a text into the windows a model reads, and what of each is scored.
+"""Cut a text into the windows that a model reads, and choose the tokens of each to score.
 
-Where windows follow each other without overlap this is what `llama-perplexity` does (llama.cpp,
-tools/perplexity/perplexity.cpp): of a window the second half is scored, so that each scored token
-has at least half a window before it. Where they overlap it is the strided evaluation of
-transformers' documentation ("Perplexity of fixed-length models"): each window scores what the one
-before did not reach.
+Without overlap this is what `llama-perplexity` does (llama.cpp, tools/perplexity/perplexity.cpp):
+the second half of each window is scored, so that each scored token has at least half a window
+before it. With overlap it is the strided evaluation of transformers' documentation ("Perplexity of
+fixed-length models"): each window scores the tokens that the one before did not reach.
 """
 
 from __future__ import annotations
@@ -19,70 +18,70 @@ from quantchat.common.input_files import ENCODING
 from quantchat.worker.failures import Refused
 
 _CHARACTERS = 16
-"""Characters read for each token that is wanted; a token of English has about four."""
+"""Characters read for each required token; a token of English has about four."""
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows of `window` tokens, each beginning `stride` after the one before; whole ones only."""
+    """Whole windows of `window` tokens, each beginning `stride` tokens after the one before."""
 
     window: int
     stride: int
 
     @property
     def context(self) -> int:
-        """Tokens at a window's beginning that are only read."""
+        """Tokens at the start of a window that are only read."""
         overlap = self.window - self.stride
         return overlap if overlap > 0 else self.window // 2 + 1
 
     @property
     def scored(self) -> int:
-        """Tokens scored in a window, each by what is said of it after the tokens before it."""
+        """Tokens scored in a window, each given the tokens before it."""
         return self.window - self.context
 
     def starts(self, tokens: int) -> range:
-        """Where the windows of a text of so many tokens begin."""
+        """Return the indices at which the windows of a text of `tokens` tokens begin."""
         return range(0, tokens - self.window + 1, self.stride)
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """A text as a tokenizer has it, after the token it begins each text with, if it has one."""
+    """An encoded text, after the token (BOS) that the tokenizer puts first, if it does."""
 
     ids: list[int]
     begin: int | None
-    """That token (BOS); None for a tokenizer that puts none."""
+    """The BOS token; None for a tokenizer that puts none."""
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the ids: the same text through the same tokenizer."""
+        """SHA-256 over the ids: equal for the same text and tokenizer."""
         return hashlib.sha256(array("q", self.ids).tobytes()).hexdigest()
 
     def window(self, start: int, windows: Windows) -> list[int]:
-        """The window at `start`; its first token gives way to BOS, as in llama.cpp."""
+        """Return the window at `start`; BOS replaces its first token, as in llama.cpp."""
         ids = self.ids[start : start + windows.window]
         return ids if self.begin is None else [self.begin, *ids[1:]]
 
 
 def read_tokens(tokenizer: Any, text: Path, most: int) -> Tokens:
-    """The first `most` tokens of the file `text`; all of them with 0."""
+    """Return the first `most` tokens of the file `text`; 0: all of them."""
     begin = _begin(tokenizer)
     before = [] if begin is None else [begin]
     with text.open(encoding=ENCODING, newline="") as file:
         head = file.read(most * _CHARACTERS if most else -1)
         ids = before + _encode(tokenizer, head)
-        # The last token of a text that is cut short may be another one's first half.
+        # The last token of a cut text may be the first half of another token.
         if len(ids) <= most and (rest := file.read()):
             ids = before + _encode(tokenizer, head + rest)
     return Tokens(ids[:most] if most else ids, begin)
 
 
 def check(tokens: Tokens, windows: Windows, context_length: int) -> None:
-    """Raise Refused where there is not one whole window, or the model cannot take it."""
+    """Raise Refused where there is no whole window, or the model's context is too short for it."""
     if windows.window > context_length:
         raise Refused(
             "context_full",
-            f"a window of {windows.window} tokens, and the model takes {context_length}",
+            f"a window has {windows.window} tokens, but the model takes {context_length}",
             f"--window {context_length}",
         )
     if len(tokens.ids) < windows.window:

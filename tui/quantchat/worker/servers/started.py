@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from quantchat.wire.messages import FailureKind
 from quantchat.wire.redaction import redacted
 from quantchat.worker import threads
 from quantchat.worker.failures import Refused
@@ -165,7 +166,7 @@ class StartedServer:
             self._process.wait(_DYING_S)
         return self._process.returncode is not None
 
-    def watch(self, ended: Callable[[str, str, str], None]) -> None:
+    def watch(self, ended: Callable[[FailureKind, str, str], None]) -> None:
         """Call `ended(kind, reason, mend)` from a thread should it end by itself."""
 
         def wait() -> None:
@@ -174,7 +175,7 @@ class StartedServer:
 
         threads.start("server-watch", wait, self._failed)
 
-    def _end(self, when: str) -> tuple[str, str, str]:
+    def _end(self, when: str) -> tuple[FailureKind, str, str]:
         self._log.join(1.0)  # its last words are the reason
         status = self._process.returncode
         if status < 0:  # whoever did that left it no last word

