@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantchat.checkpoints.full_precision import FromWeights
-from quantchat.checkpoints.stages import MIB, BuildContext
+from quantchat.checkpoints.full_precision import FromWeights, Weights
+from quantchat.checkpoints.stages import MIB, BuildContext, Stage
 from quantchat.common.versions import versions
+from quantchat.engines.bitsandbytes import BitsAndBytes
 
 _MAKERS = ("bitsandbytes", "torch", "transformers")
 
@@ -51,3 +52,8 @@ class QuantizeBitsAndBytes(FromWeights):
             "quantize_bitsandbytes", {**self.inputs, **self.weights.options(work)}
         )
         return {**told, **self.weights.remembered(work)}
+
+
+def stage_of(weights: Weights, spec: BitsAndBytes) -> Stage:
+    """The stage that makes the checkpoint of `spec` from `weights`."""
+    return QuantizeBitsAndBytes(weights, spec.quant_type, spec.double_quant, spec.compute_dtype)

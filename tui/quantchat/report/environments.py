@@ -9,10 +9,11 @@ from rich.text import Text
 
 from quantchat.document.figures import size
 from quantchat.document.style import plain_table
+from quantchat.engines.registry import libraries
 from quantchat.host.environments import Environment
 from quantchat.text import one_line
 
-TOLD = ("torch", "transformers", "auto-gptq", "gptqmodel", "bitsandbytes")
+TOLD = ("torch", *(library.package for library in libraries()))
 """Libraries whose version is shown."""
 
 

@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from quantchat.wire.codec import ProtocolError
@@ -105,7 +106,13 @@ class _Server:
 
     def _do(self, command: Any) -> None:
         if isinstance(command, Load):
-            (self._connect if command.engine == "openai" else self._load)(command)
+            from quantchat.worker.loaders import loader_of
+
+            loader = loader_of(command)
+            if getattr(loader, "SERVER", False):
+                self._connect(command, loader)
+            else:
+                self._load(command)
         elif isinstance(command, Prepare):
             self._prepare(command)
         elif isinstance(command, Generate):
@@ -129,8 +136,7 @@ class _Server:
             forced = TokenScores(command.number, problem=describe(error).reason)
         self._outbox.send(forced)
 
-    def _connect(self, command: Load) -> None:
-        from quantchat.worker.servers.remote import RemoteDecoder
+    def _connect(self, command: Load, loader: ModuleType) -> None:
         from quantchat.worker.servers.started import StartedServer, with_port
 
         own = bool(command.options.get("server"))
@@ -140,7 +146,7 @@ class _Server:
         if key_env := command.options.get("key_env"):
             also_secret(key_env)
             guard_streams()
-        server = RemoteDecoder(command)
+        server: RemoteDecoder = loader.load(command)
         imported = time.perf_counter()
         if own:
             how = command.options["server"]

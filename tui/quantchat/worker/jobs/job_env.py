@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.common.input_files import MOST_JSON, read_regular
+from quantchat.common.model_folder import TRANSFORMERS
 from quantchat.wire.messages import Load
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import Report
@@ -59,7 +60,7 @@ def local_folder(options: dict[str, Any], report: Report) -> str:
     """
     model: str = options["model"]
     if Path(model).is_dir():
-        check_kind(model, "transformers")
+        check_kind(model, TRANSFORMERS)
         return model
 
     def tell(done: int, total: int) -> None:
@@ -67,7 +68,7 @@ def local_folder(options: dict[str, Any], report: Report) -> str:
 
     revision, trusted = options["revision"], options["trusted"]
     command = Load("", model, {}, revision=revision, trust_remote_code=trusted)
-    check_kind(str(described(command)), "transformers")
+    check_kind(str(described(command)), TRANSFORMERS)
     found = checkpoint(command, tell)
     if found.note:
         report(0, 0, found.note)
