@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from quantchat.checkpoints.builder import CheckpointBuilder
+from quantchat.engines.transformers import Transformers
+from quantchat.engines.variant import DEMO_MODEL
 from quantchat.host.worker_process import Place, Worker, WorkerEnded, start_worker
 from quantchat.profile.library import find
 from quantchat.profile.load import load
-from quantchat.profile.model import DEMO_MODEL, AnyVariant, Transformers
+from quantchat.profile.model import AnyVariant
 from quantchat.statistics.latency import decode_throughput
 from quantchat.wire.codec import ProtocolError
 from quantchat.wire.messages import (

@@ -26,9 +26,11 @@ from driving import circumstances
 
 from quantchat import corpus
 from quantchat.checkpoints.builder import CheckpointBuilder
+from quantchat.engines.transformers import Transformers
+from quantchat.engines.variant import DEMO_MODEL
 from quantchat.features.score.plan import QUICK, WINDOW, ScorePlan
 from quantchat.features.score.run import score
-from quantchat.profile.model import DEMO_MODEL, Profile, Transformers
+from quantchat.profile.model import Profile
 
 RESULTS = Path(__file__).parent / "results" / "llama_cpp.json"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -26,9 +26,11 @@ from driving import circumstances
 from quantchat.checkpoints import headers
 from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.checkpoints.cache import read_built
+from quantchat.engines.gptq import Gptq
+from quantchat.engines.quantize import Quantize
+from quantchat.engines.transformers import Transformers
+from quantchat.engines.variant import DEMO_MODEL
 from quantchat.host.worker_process import Place, Worker, start_worker
-from quantchat.profile.model import DEMO_MODEL, Gptq, Transformers
-from quantchat.profile.quantize import Quantize
 from quantchat.wire.messages import Progress
 
 RESULTS = Path(__file__).parent / "results" / "quantize_memory.json"

@@ -26,9 +26,11 @@ import psutil
 from driving import circumstances, demo_gguf, loaded, run
 
 from quantchat.checkpoints.builder import CheckpointBuilder
+from quantchat.engines.transformers import Transformers
+from quantchat.engines.variant import DEMO_MODEL
 from quantchat.features.measure.rounds import Plan, Task
 from quantchat.features.measure.run import measure
-from quantchat.profile.model import DEMO_MODEL, Profile, Transformers
+from quantchat.profile.model import Profile
 from quantchat.session.comparison import Comparison
 from quantchat.session.prompts import DEFAULT
 from quantchat.session.requests import load_request

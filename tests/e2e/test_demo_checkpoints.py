@@ -15,10 +15,12 @@ import pytest
 
 from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.checkpoints.verify import STAMP
+from quantchat.engines.bitsandbytes import BitsAndBytes
+from quantchat.engines.gptq import Gptq
+from quantchat.engines.quantize import Quantize
+from quantchat.engines.variant import DEMO_MODEL
 from quantchat.host.job_runner import JobFailed
 from quantchat.host.worker_process import Place, Worker, start_worker
-from quantchat.profile.model import DEMO_MODEL, BitsAndBytes, Gptq
-from quantchat.profile.quantize import Quantize
 from quantchat.wire.messages import Failed, Finished, Generate, Load, Message, Progress, Sampling
 
 pytestmark = pytest.mark.model

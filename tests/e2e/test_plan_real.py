@@ -13,12 +13,14 @@ import pytest
 from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.checkpoints.headers import read_folder
 from quantchat.checkpoints.variant_files import files_of, predicted
-from quantchat.estimate.memory import estimate
+from quantchat.engines.bitsandbytes import BitsAndBytes
+from quantchat.engines.memory import estimate
+from quantchat.engines.transformers import Transformers
 from quantchat.features.memory_plan.plan import make_plan
 from quantchat.host.worker_process import Place, Worker, start_worker
 from quantchat.profile import library
 from quantchat.profile.load import load
-from quantchat.profile.model import AnyVariant, BitsAndBytes, Profile, Transformers
+from quantchat.profile.model import AnyVariant, Profile
 from quantchat.system.sampler import DeviceSampler
 from quantchat.wire.messages import (
     Event,

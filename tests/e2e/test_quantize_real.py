@@ -20,8 +20,8 @@ from fakes.tiny_adapter import adapter_in
 from fakes.tiny_folder import tiny_folder
 from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.checkpoints.cache import CheckpointCache, State, read_built
-from quantchat.profile.model import Gptq
-from quantchat.profile.quantize import Quantize
+from quantchat.engines.gptq import Gptq
+from quantchat.engines.quantize import Quantize
 from quantchat.wire.messages import Progress
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(900)]

@@ -17,9 +17,11 @@ import pytest
 
 from fakes.waiting import PATIENCE_S
 from quantchat.checkpoints.builder import CheckpointBuilder
+from quantchat.engines.transformers import Transformers
+from quantchat.engines.variant import DEMO_MODEL
 from quantchat.errors import UserError
 from quantchat.host.environments import Environments
-from quantchat.profile.model import DEMO_MODEL, Generation, Profile, Transformers
+from quantchat.profile.model import Generation, Profile
 from quantchat.session.comparison import Comparison
 from quantchat.session.conversation import Answer, Turn, text_divergence
 from quantchat.session.live_variant import LiveVariant, State

@@ -16,11 +16,14 @@ from fakes.tiny_wheel import TinyIndex
 from fakes.waiting import until
 from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.checkpoints.maker import Prepared
+from quantchat.engines.bitsandbytes import BitsAndBytes
+from quantchat.engines.gptq import Gptq
+from quantchat.engines.quantize import Quantize
+from quantchat.engines.transformers import Transformers
+from quantchat.engines.variant import DEMO_MODEL
 from quantchat.errors import UserError
 from quantchat.host.job_runner import JobFailed
 from quantchat.host.worker_process import Place, Worker
-from quantchat.profile.model import DEMO_MODEL, BitsAndBytes, Gptq, Transformers
-from quantchat.profile.quantize import Quantize
 from quantchat.wire.messages import Failed, Progress
 
 NF4 = BitsAndBytes(label="NF4", engine="bitsandbytes", model=DEMO_MODEL)

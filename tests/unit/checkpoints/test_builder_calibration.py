@@ -13,10 +13,13 @@ from fakes.scripted_jobs import Jobs
 from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.checkpoints.calibration_stages import Calibrate
 from quantchat.checkpoints.gptq_stage import QuantizeGptq
+from quantchat.engines.bitsandbytes import BitsAndBytes
+from quantchat.engines.gptq import Gptq
+from quantchat.engines.quantize import Quantize
+from quantchat.engines.transformers import Transformers
+from quantchat.engines.variant import DEMO_MODEL
 from quantchat.errors import UserError
 from quantchat.host.job_runner import JobFailed
-from quantchat.profile.model import DEMO_MODEL, BitsAndBytes, Gptq, Transformers
-from quantchat.profile.quantize import Quantize
 from quantchat.wire.jobs import (
     CalibrationUsed,
     MergeAdapterResult,

@@ -15,7 +15,8 @@ import pytest
 from fakes.tiny_wheel import TinyIndex
 from fakes.waiting import until
 from quantchat.checkpoints.builder import CheckpointBuilder
-from quantchat.profile.model import DEMO_MODEL, Transformers
+from quantchat.engines.transformers import Transformers
+from quantchat.engines.variant import DEMO_MODEL
 from quantchat.wire.messages import Progress
 
 GGUF = Transformers(label="GGUF", engine="transformers", model=DEMO_MODEL, gguf_file="tiny.gguf")

@@ -16,7 +16,7 @@ from quantchat.checkpoints.gptq_stage import QuantizeGptq
 from quantchat.checkpoints.merge_stage import Merge
 from quantchat.checkpoints.sources import Named
 from quantchat.checkpoints.stages import Dequantize, Fetch, Stage
-from quantchat.profile.quantize import Quantize
+from quantchat.engines.quantize import Quantize
 
 WEIGHTS = Weights(Named("org/model", "v1"), "bfloat16", "cuda:0", trusted=False)
 LENT = Weights(

@@ -13,7 +13,8 @@ from fakes.scripted_jobs import Jobs
 from fakes.tiny_wheel import TinyIndex
 from quantchat.checkpoints import verify
 from quantchat.checkpoints.builder import CheckpointBuilder
-from quantchat.profile.model import DEMO_MODEL, BitsAndBytes
+from quantchat.engines.bitsandbytes import BitsAndBytes
+from quantchat.engines.variant import DEMO_MODEL
 from quantchat.wire.messages import Progress
 
 NF4 = BitsAndBytes(label="NF4", engine="bitsandbytes", model=DEMO_MODEL)

@@ -13,9 +13,10 @@ from fakes.saved import snapshot
 from fakes.scripted_jobs import Jobs
 from fakes.tiny_wheel import TinyIndex
 from quantchat.checkpoints.builder import CheckpointBuilder
+from quantchat.engines.bitsandbytes import BitsAndBytes
+from quantchat.engines.variant import DEMO_MODEL
 from quantchat.errors import UserError
 from quantchat.host.job_runner import JobFailed
-from quantchat.profile.model import DEMO_MODEL, BitsAndBytes
 from quantchat.snapshot import recovered, store
 
 NF4 = BitsAndBytes(label="NF4", engine="bitsandbytes", model=DEMO_MODEL)

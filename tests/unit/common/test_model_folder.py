@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from fakes.model_folder import LLAMA_2_7B, gptq_tensors, write_model
 from quantchat.checkpoints.headers import read_folder
 from quantchat.common import model_folder
-from quantchat.common.model_folder import CONFIG, DESCRIBING, ModelFolder, Problem
+from quantchat.common.model_folder import (
+    AUTO_GPTQ,
+    CONFIG,
+    DESCRIBING,
+    GPTQMODEL,
+    TRANSFORMERS,
+    FolderReader,
+    ModelFolder,
+    Problem,
+)
 from quantchat.estimate.model_files import ModelFiles
 from quantchat.worker.failures import Refused
 from quantchat.worker.model.files_check import check_files, check_kind
@@ -35,8 +44,8 @@ def folder(config: dict[str, Any], *names: str, **others: Any) -> ModelFolder:
     return ModelFolder({CONFIG: config, **bodies}, frozenset(names))
 
 
-def first(described: ModelFolder, engine: str = "transformers") -> Problem | None:
-    return next(described.problems(engine), None)
+def first(described: ModelFolder, reader: FolderReader = TRANSFORMERS) -> Problem | None:
+    return next(described.problems(reader), None)
 
 
 def test_a_plain_model_and_a_gptq_one_have_no_problems() -> None:
@@ -45,10 +54,10 @@ def test_a_plain_model_and_a_gptq_one_have_no_problems() -> None:
     # As auto-gptq saved it, without saying which method or format.
     old = {"bits": 4, "group_size": 128, "desc_act": False, "sym": True}
     both = folder({**LLAMA, "quantization_config": GPTQ}, quantize_config=old)
-    assert first(both, "gptq") is None
+    assert first(both, GPTQMODEL) is None
 
 
-@pytest.mark.parametrize("engine", ["gptq", "auto-gptq", "transformers"])
+@pytest.mark.parametrize("reader", [GPTQMODEL, AUTO_GPTQ, TRANSFORMERS])
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -61,10 +70,10 @@ def test_a_plain_model_and_a_gptq_one_have_no_problems() -> None:
         ("quant_method", "awq"),
     ],
 )
-def test_two_files_that_disagree_are_both_named(engine: str, key: str, value: Any) -> None:
+def test_two_files_that_disagree_are_both_named(reader: FolderReader, key: str, value: Any) -> None:
     other = {k: v for k, v in GPTQ.items() if (k, key) != ("checkpoint_format", "format")}
     other[key] = value
-    found = first(folder({**LLAMA, "quantization_config": GPTQ}, quantize_config=other), engine)
+    found = first(folder({**LLAMA, "quantization_config": GPTQ}, quantize_config=other), reader)
     assert found and found.kind == "bad_checkpoint"
     assert "quantize_config.json says" in found.what and "config.json says" in found.what
     assert str(value).lower() in found.what.lower() and found.hint
@@ -74,8 +83,8 @@ def test_a_format_that_one_file_leaves_out_is_the_usual_one() -> None:
     unsaid = {k: v for k, v in GPTQ.items() if k != "checkpoint_format"}
     config = {**LLAMA, "quantization_config": unsaid}
     newer = {**GPTQ, "checkpoint_format": "gptq_v2"}
-    assert first(folder(config, quantize_config=newer), "gptq") is not None
-    assert first(folder(config, quantize_config=GPTQ), "gptq") is None
+    assert first(folder(config, quantize_config=newer), GPTQMODEL) is not None
+    assert first(folder(config, quantize_config=GPTQ), GPTQMODEL) is None
 
 
 def test_autoawqs_spelling_is_understood() -> None:
@@ -93,7 +102,7 @@ def test_autoawqs_spelling_is_understood() -> None:
 def test_a_quantization_that_one_engine_alone_reads_is_no_silent_loss() -> None:
     alone = folder(LLAMA, quantize_config=GPTQ)
     assert alone.quantization == GPTQ
-    assert first(alone, "gptq") is None
+    assert first(alone, GPTQMODEL) is None
     found = first(alone)
     assert found and "quantize_config.json" in found.what and "gptq" in found.hint
 
@@ -104,8 +113,8 @@ def test_the_text_part_may_tell_the_quantization() -> None:
 
 
 def test_an_adapter_beside_the_weights_is_refused_and_not_put_on_in_silence() -> None:
-    for engine in ("transformers", "bitsandbytes", "gptq"):
-        found = first(folder(LLAMA, "config.json", "adapter_config.json"), engine)
+    for reader in (TRANSFORMERS, GPTQMODEL):
+        found = first(folder(LLAMA, "config.json", "adapter_config.json"), reader)
         assert found and "adapter_config.json" in found.what and "adapter" in found.hint
 
 
@@ -129,38 +138,38 @@ def test_what_transformers_cannot_answer_with_is_said_in_one_line(
 
 
 @pytest.mark.parametrize(
-    ("config", "names", "engine", "package"),
+    ("config", "names", "reader", "package"),
     [
-        ({"quantization_config": {"quant_method": "hqq"}}, (), "transformers", "hqq"),
+        ({"quantization_config": {"quant_method": "hqq"}}, (), TRANSFORMERS, "hqq"),
         (
             {"quantization_config": {"quant_method": "compressed-tensors"}},
             (),
-            "transformers",
+            TRANSFORMERS,
             "compressed-tensors",
         ),
-        ({"vision_config": {"model_type": "gemma3n_vision"}}, (), "bitsandbytes", "timm"),
-        ({"model_type": "qwen3_5"}, (), "gptq", "torchvision"),
-        ({}, ("tokenizer.model",), "transformers", "sentencepiece"),
-        ({}, ("tokenizer.model", "tokenizer.json"), "transformers", None),
-        ({"quantization_config": GPTQ}, (), "gptq", None),  # its engine says so itself
+        ({"vision_config": {"model_type": "gemma3n_vision"}}, (), TRANSFORMERS, "timm"),
+        ({"model_type": "qwen3_5"}, (), GPTQMODEL, "torchvision"),
+        ({}, ("tokenizer.model",), TRANSFORMERS, "sentencepiece"),
+        ({}, ("tokenizer.model", "tokenizer.json"), TRANSFORMERS, None),
+        ({"quantization_config": GPTQ}, (), GPTQMODEL, None),  # its engine says so itself
     ],
 )
 def test_a_missing_package_is_named_with_its_install_line(
     monkeypatch: pytest.MonkeyPatch,
     config: dict[str, Any],
     names: tuple[str, ...],
-    engine: str,
+    reader: FolderReader,
     package: str | None,
 ) -> None:
     monkeypatch.setattr(model_folder, "_is_there", lambda module: False)
-    found = next(folder(config, *names).missing_packages(engine), None)
+    found = next(folder(config, *names).missing_packages(reader), None)
     if package is None:
         assert found is None
     else:
         assert found and found.kind == "missing_library"
         assert package in found.what and f"pip install '{package}'" in found.hint
     monkeypatch.setattr(model_folder, "_is_there", lambda module: True)
-    assert not list(folder(config, *names).missing_packages(engine))
+    assert not list(folder(config, *names).missing_packages(reader))
 
 
 _values = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
@@ -173,11 +182,14 @@ _keys = st.sampled_from(
 _bodies = st.dictionaries(_keys, _json | st.dictionaries(_keys, _json))
 
 
-@given(st.dictionaries(st.sampled_from(DESCRIBING), _bodies), st.sampled_from(["gptq", "other"]))
-def test_whatever_is_in_the_files_gives_a_description(bodies: Any, engine: str) -> None:
+@given(
+    st.dictionaries(st.sampled_from(DESCRIBING), _bodies),
+    st.sampled_from([GPTQMODEL, TRANSFORMERS]),
+)
+def test_whatever_is_in_the_files_gives_a_description(bodies: Any, reader: FolderReader) -> None:
     described = ModelFolder(bodies, frozenset(bodies))
     assert described.quantization is None or isinstance(described.quantization, dict)
-    for problem in [*described.problems(engine), *described.missing_packages(engine)]:
+    for problem in [*described.problems(reader), *described.missing_packages(reader)]:
         assert problem.what and problem.hint
     assert ModelFiles(described.config, {}).bytes == 0
 
@@ -187,15 +199,15 @@ def test_whatever_is_in_the_files_gives_a_description(bodies: Any, engine: str) 
 
 def test_a_folder_is_refused_by_its_small_files_alone(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({**LLAMA, "quantization_config": GPTQ}))
-    check_kind(str(tmp_path), "gptq")
+    check_kind(str(tmp_path), GPTQMODEL)
     (tmp_path / "quantize_config.json").write_text(json.dumps({**GPTQ, "bits": 8}))
     with pytest.raises(Refused, match=r"quantize_config\.json says bits 8") as told:
-        check_kind(str(tmp_path), "gptq")
+        check_kind(str(tmp_path), GPTQMODEL)
     assert told.value.failure.kind == "bad_checkpoint"
     (tmp_path / "quantize_config.json").unlink()
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(Refused, match="adapter"):
-        check_kind(str(tmp_path), "gptq")
+        check_kind(str(tmp_path), GPTQMODEL)
 
 
 def test_mistrals_own_tokenizer_is_called_what_it_is(tmp_path: Path) -> None:

@@ -9,10 +9,14 @@ import pytest
 
 from fakes.model_folder import LLAMA_2_7B, gptq_tensors, llama_tensors, write_model
 from quantchat.checkpoints.headers import read_folder
-from quantchat.estimate.memory import CUDA_CONTEXT, PREFILL_TOKENS, Estimate, estimate, notes
+from quantchat.engines.bitsandbytes import BitsAndBytes
+from quantchat.engines.gptq import Gptq
+from quantchat.engines.memory import CUDA_CONTEXT, PREFILL_TOKENS, estimate, notes
+from quantchat.engines.quantize import Quantize
+from quantchat.engines.transformers import Transformers
+from quantchat.estimate.memory import Estimate
 from quantchat.estimate.model_files import ModelFiles, TensorInfo
-from quantchat.profile.model import AnyVariant, BitsAndBytes, Gptq, Transformers
-from quantchat.profile.quantize import Quantize
+from quantchat.profile.model import AnyVariant
 
 LINEAR = 32 * (4 * 4096 * 4096 + 3 * 4096 * 11008)
 """Elements of Llama 2 7B's linear layers, the output head aside: 6.476e9."""

@@ -8,6 +8,8 @@ import pytest
 from fakes.terminal_text import is_clean
 from fakes.toml_writer import toml
 from quantchat.checkpoints.sources import resolve
+from quantchat.engines.gptq import Gptq
+from quantchat.engines.variant import DEMO_MODEL
 from quantchat.errors import UserError
 from quantchat.profile.load import (
     MAX_BYTES,
@@ -17,7 +19,6 @@ from quantchat.profile.load import (
     load,
     loads,
 )
-from quantchat.profile.model import DEMO_MODEL, Gptq
 
 FOLDER = Path("/profiles")
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from fakes.terminal_text import is_clean
 from fakes.toml_writer import toml
+from quantchat.engines.variant import DEMO_MODEL
 from quantchat.profile.load import ProfileError, load, loads
-from quantchat.profile.model import DEMO_MODEL, Profile
+from quantchat.profile.model import Profile
 from quantchat.profile.template import template
 
 FOLDER = Path("/profiles")

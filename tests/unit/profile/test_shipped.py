@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from quantchat.engines.bitsandbytes import BitsAndBytes
+from quantchat.engines.gptq import Gptq
+from quantchat.engines.variant import DEMO_MODEL
 from quantchat.profile.library import Origin, folder
 from quantchat.profile.load import load
-from quantchat.profile.model import DEMO_MODEL, BitsAndBytes, Gptq
 
 SHIPPED = sorted(folder(Origin.SHIPPED).glob("*.toml"))
 

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from quantchat.engines.gptq import Gptq
 from quantchat.profile.load import loads
 from quantchat.profile.mistakes import TABLES
-from quantchat.profile.model import Gptq, Profile
+from quantchat.profile.model import Profile
 from quantchat.profile.schema import json_schema
 from quantchat.profile.template import template
 

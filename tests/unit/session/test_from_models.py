@@ -17,13 +17,18 @@ from fakes.openai_server import FakeServer
 from quantchat.checkpoints.cache import CheckpointCache, Site
 from quantchat.cli import main
 from quantchat.console import opening
+from quantchat.engines.bitsandbytes import BitsAndBytes
+from quantchat.engines.gptq import Gptq
+from quantchat.engines.openai import OpenAI
+from quantchat.engines.registry import methods
+from quantchat.engines.transformers import Transformers
 from quantchat.errors import UserError
 from quantchat.estimate.model_files import ModelFiles, TensorInfo
 from quantchat.profile.load import load, loads
-from quantchat.profile.model import BitsAndBytes, Gptq, OpenAI, Profile, Transformers
+from quantchat.profile.model import Profile
 from quantchat.profile.toml_out import to_toml
 from quantchat.session import from_models
-from quantchat.session.from_models import METHODS, Making, profile_of
+from quantchat.session.from_models import Making, profile_of
 
 SMALL = {**LLAMA_2_7B, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 1}
 
@@ -73,10 +78,13 @@ def test_methods_are_chosen(llama: Path) -> None:
     assert profile.variants[1].dtype == "bfloat16"
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", methods())
 def test_each_method_makes_a_variant(method: str, llama: Path) -> None:
     other = "bf16" if method != "bf16" else "nf4"
-    assert profile_of([str(llama)], methods=[method, other]).variants[0].label == METHODS[method][0]
+    assert (
+        profile_of([str(llama)], methods=[method, other]).variants[0].label
+        == methods()[method][1].label
+    )
 
 
 def test_a_finished_checkpoint_is_taken(llama: Path) -> None:

@@ -16,9 +16,11 @@ from fakes.tiny_adapter import adapter_in
 from fakes.tiny_folder import tiny_folder
 from fakes.tiny_llama import tiny_llama
 from quantchat.common.adapter_folder import CONFIG, WEIGHTS
+from quantchat.engines.bitsandbytes import BitsAndBytes
+from quantchat.engines.variant import merged_adapter
 from quantchat.profile.load import loads
 from quantchat.profile.mistakes import mistakes
-from quantchat.profile.model import BitsAndBytes, Profile, merged_adapter
+from quantchat.profile.model import Profile
 from quantchat.wire.jobs import MergeAdapterJob, MergedAdapter, Workspace
 from quantchat.wire.messages import Load
 from quantchat.worker.decode.cpu.kernels import product

@@ -123,7 +123,7 @@ def test_pickled_weights_are_not_even_fetched(
 ) -> None:
     for shard in there.glob("*.safetensors*"):
         shard.unlink()
-    options: dict[str, Any] = {"allow_pickle": True} if allowed else {}
+    options: dict[str, Any] = {"allow_pickle": allowed}
     command = Load("transformers", NAME, options)
     with serving(tmp_path / "hub") as (address, _):
         at(address)

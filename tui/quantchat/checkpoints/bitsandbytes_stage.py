@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from quantchat.checkpoints.full_precision import FromWeights
-from quantchat.checkpoints.stages import MIB, BuildContext
+from quantchat.checkpoints.full_precision import FromWeights, Weights
+from quantchat.checkpoints.stages import MIB, BuildContext, Stage
 from quantchat.common.versions import versions
+from quantchat.engines.bitsandbytes import BitsAndBytes
 from quantchat.wire.jobs import QuantizeBitsAndBytesJob
 
 _MAKERS = ("bitsandbytes", "torch", "transformers")
@@ -57,3 +58,8 @@ class QuantizeBitsAndBytes(FromWeights):
         load = self.weights.load(work, "bitsandbytes", self.settings)
         result = await work.job(QuantizeBitsAndBytesJob(load, work.workspace))
         return {**asdict(result), **self.weights.remembered(work)}
+
+
+def stage_of(weights: Weights, spec: BitsAndBytes) -> Stage:
+    """Return the stage that makes the checkpoint of `spec` from `weights`."""
+    return QuantizeBitsAndBytes(weights, spec.quant_type, spec.double_quant, spec.compute_dtype)

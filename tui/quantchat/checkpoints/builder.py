@@ -3,46 +3,38 @@
 from __future__ import annotations
 
 import errno
+import pkgutil
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from quantchat import paths
 from quantchat.checkpoints import verify
-from quantchat.checkpoints.bitsandbytes_stage import QuantizeBitsAndBytes
 from quantchat.checkpoints.cache import MADE, CheckpointCache, Site, read_built
 from quantchat.checkpoints.calibration_coverage import shortage
 from quantchat.checkpoints.calibration_stages import gather
 from quantchat.checkpoints.fetch import SMOLLM2, Wheel
 from quantchat.checkpoints.full_precision import Weights
-from quantchat.checkpoints.gptq_stage import QuantizeGptq
 from quantchat.checkpoints.maker import Prepared
 from quantchat.checkpoints.merge_stage import Merge
 from quantchat.checkpoints.single_flight import OnProgress, SingleFlight
 from quantchat.checkpoints.sources import resolve
 from quantchat.checkpoints.stages import MIB, BuildContext, Dequantize, Fetch, Stage
 from quantchat.common.versions import versions
+from quantchat.engines.quantize import Quantize
+from quantchat.engines.registry import engine_of, libraries
+from quantchat.engines.variant import DEMO_MODEL, merged_adapter
 from quantchat.errors import UserError
 from quantchat.host.job_runner import MORE_ROOM, JobFailed
 from quantchat.host.pip import PIP
 from quantchat.host.worker_process import StartWorker, start_worker
-from quantchat.profile.model import (
-    DEMO_MODEL,
-    AnyVariant,
-    AutoGptq,
-    BitsAndBytes,
-    Gptq,
-    OpenAI,
-    Transformers,
-    merged_adapter,
-)
-from quantchat.profile.quantize import Quantize
+from quantchat.profile.model import AnyVariant
 from quantchat.text import one_line
 from quantchat.wire.jobs import CHATS_TEXT, LEAST, SHORT
 from quantchat.wire.messages import Failed, Progress
 
-_MAKERS = ("quantchat", "torch", "transformers", "gptqmodel", "bitsandbytes", "peft")
-"""Libraries that have a hand in making checkpoints."""
+_MAKERS = ("quantchat", "torch", "peft")
+"""Libraries that have a hand in making checkpoints, beside the engines'."""
 
 DEMO_SIZE = {"samples": LEAST, "sample_tokens": SHORT}
 """The demo's calibration, on whatever device: its model is narrow."""
@@ -110,23 +102,22 @@ class CheckpointBuilder:
 
     def _stage(self, spec: AnyVariant) -> Stage | None:
         """The stage whose artifact `spec` loads; None where it loads what the user has."""
-        if isinstance(spec, Gptq | AutoGptq) and spec.quantize:
-            return QuantizeGptq(self._weights(spec), _calibrated(spec, spec.quantize))
-        if isinstance(spec, BitsAndBytes) and spec.save_quantized:
-            return QuantizeBitsAndBytes(
-                self._weights(spec), spec.quant_type, spec.double_quant, spec.compute_dtype
-            )
-        if isinstance(spec, OpenAI):
+        engine = engine_of(spec)
+        if engine.is_server:
             return None
+        if engine.is_saved(spec):
+            make: Callable[[Weights, AnyVariant], Stage] = pkgutil.resolve_name(engine.stage)
+            return make(self._weights(spec), _demo_sized(spec))
         if merged_adapter(spec):
             (merge,) = self._weights(spec).needs
             return merge
         return self._demo_stage(spec) if spec.model == DEMO_MODEL else None
 
     def _demo_stage(self, spec: AnyVariant) -> Stage:
-        if isinstance(spec, Transformers) and spec.gguf_file:
+        engine = engine_of(spec)
+        if engine.gguf_file(spec):
             return self._demo.source
-        if not isinstance(spec, Gptq | AutoGptq):
+        if not engine.only_quantized:
             return self._demo
         raise UserError(
             "the demo's model is no GPTQ checkpoint",
@@ -195,7 +186,7 @@ class CheckpointBuilder:
                 stage.name,
                 build,
                 inputs=stage.all_inputs,
-                versions=versions(_MAKERS),
+                versions=versions((*_MAKERS, *(library.package for library in libraries()))),
                 on_wait=lambda: on_progress(
                     Progress("waiting for another quantchat", detail=f"it is {stage.title}")
                 ),
@@ -213,7 +204,7 @@ class CheckpointBuilder:
 def _prepared(spec: AnyVariant, made: Path | None) -> Prepared:
     if made is not None:
         return Prepared(str(made), note=_note(spec, made))
-    if isinstance(spec, OpenAI):
+    if engine_of(spec).is_server:
         return Prepared(spec.model)
     named = resolve(spec.model)
     return Prepared(named.model, named.revision)
@@ -225,6 +216,13 @@ def _calibrated(spec: AnyVariant, quantize: Quantize) -> Quantize:
         return quantize
     chosen = {name: size for name, size in DEMO_SIZE.items() if getattr(quantize, name) is None}
     return quantize.model_copy(update=chosen)
+
+
+def _demo_sized(spec: AnyVariant) -> AnyVariant:
+    """`spec` with its calibration's size, as `_calibrated` says."""
+    if spec.calibrated is None:
+        return spec
+    return spec.model_copy(update={"quantize": _calibrated(spec, spec.calibrated)})
 
 
 def _note(spec: AnyVariant, made: Path) -> str:

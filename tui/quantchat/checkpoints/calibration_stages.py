@@ -17,9 +17,9 @@ from quantchat.checkpoints.stages import BuildContext, Stage
 from quantchat.common.calibration_text import SHAPE, read
 from quantchat.common.input_files import Unreadable
 from quantchat.common.versions import versions
+from quantchat.engines.quantize import Quantize
 from quantchat.errors import UserError
 from quantchat.host.job_runner import JobFailed
-from quantchat.profile.quantize import Quantize
 from quantchat.text import one_line
 from quantchat.wire.jobs import CalibrateJob, CalibrationPart, CollectJob
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from quantchat.checkpoints.cache import read_built
 from quantchat.checkpoints.calibration_stages import gather
-from quantchat.checkpoints.full_precision import FromWeights
+from quantchat.checkpoints.full_precision import FromWeights, Weights
 from quantchat.checkpoints.stages import MIB, BuildContext, Stage
 from quantchat.common.versions import versions
-from quantchat.profile.quantize import Quantize
+from quantchat.engines.quantize import Quantize
+from quantchat.engines.variant import VariantBase
 from quantchat.wire.jobs import CHATS, GptqSettings, QuantizeGptqJob
 
 _MAKERS = ("gptqmodel", "torch", "transformers")
@@ -84,3 +85,9 @@ class QuantizeGptq(FromWeights):
             return self.quantize.sample_tokens
         made = read_built(work.needs[-1])
         return made.result.get("length") if made else None
+
+
+def stage_of(weights: Weights, spec: VariantBase) -> Stage:
+    """The stage that makes the checkpoint of `spec` from `weights`."""
+    assert spec.calibrated is not None  # noqa: S101 - else it loads a finished checkpoint
+    return QuantizeGptq(weights, spec.calibrated)

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from quantchat.engines.table import is_path
 from quantchat.errors import UserError
-from quantchat.profile.table import is_path
 from quantchat.text import one_line
 
 _SMALL = 2**20

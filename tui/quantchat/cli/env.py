@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from quantchat import paths
+from quantchat.engines.registry import libraries
 from quantchat.errors import UserError
 from quantchat.host.environments import RECIPES, Environment, Environments, read_requirements
 from quantchat.text import one_line
@@ -20,7 +21,7 @@ from quantchat.text import one_line
 if TYPE_CHECKING:
     from quantchat.document.document import Table
 
-_LIBRARIES = ("torch", "transformers", "auto-gptq", "gptqmodel", "bitsandbytes")
+_LIBRARIES = ("torch", *(library.package for library in libraries()))
 """Libraries whose version is shown."""
 
 

@@ -17,7 +17,6 @@ QUANTIZE_CONFIGS = ("quantize_config.json", "quant_config.json")
 DESCRIBING = (CONFIG, *QUANTIZE_CONFIGS)
 """The files whose JSON a `ModelFolder` wants."""
 
-_GPTQ_ENGINES = ("gptq", "auto-gptq")
 _ADAPTER = "adapter_config.json"
 
 _COMPARED = ("quant_method", "bits", "group_size", "desc_act", "sym", "format")
@@ -80,6 +79,24 @@ _FAST_TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt")
 
 
 @dataclass(frozen=True)
+class FolderReader:
+    """How an engine's library reads a model's folder."""
+
+    reads_quantize_config: bool = False
+    """Whether it takes the quantization from `QUANTIZE_CONFIGS` too, and unpacks it itself: then
+    transformers' packages for that quantization are not needed."""
+    builds_vision: bool = True
+    """Whether it builds a multimodal model's vision tower, some of which need the package timm."""
+    loads_processor: bool = False
+    """Whether it loads the processor of a multimodal model, for videos too."""
+
+
+TRANSFORMERS = FolderReader()
+GPTQMODEL = FolderReader(reads_quantize_config=True, loads_processor=True)
+AUTO_GPTQ = FolderReader(reads_quantize_config=True, builds_vision=False)
+
+
+@dataclass(frozen=True)
 class Problem:
     """Why a model is not loaded: `kind` is that of a `Failed`, `what` and `hint` are for people."""
 
@@ -111,8 +128,8 @@ class ModelFolder:
         """
         return _in_config(self.config) or next((body for _, body in self._other_files()), None)
 
-    def problems(self, engine: str, *, gguf: bool = False) -> Iterator[Problem]:
-        """Why `engine` should not load this, the first reason first.
+    def problems(self, reader: FolderReader, *, gguf: bool = False) -> Iterator[Problem]:
+        """Why an engine that reads it as `reader` should not load this, the first reason first.
 
         `gguf`: the weights and the quantization come from a GGUF file.
         """
@@ -125,21 +142,21 @@ class ModelFolder:
             )
         yield from _no_decoder(self.config)
         if not gguf:
-            yield from self._quantization_problems(engine)
+            yield from self._quantization_problems(reader)
 
-    def missing_packages(self, engine: str, *, gguf: bool = False) -> Iterator[Problem]:
+    def missing_packages(self, reader: FolderReader, *, gguf: bool = False) -> Iterator[Problem]:
         """The packages that this interpreter lacks for this model, each with its install line."""
         wanted: list[tuple[str, str, str]] = []
         if gguf:
             wanted.append(("a GGUF file", "gguf", "gguf"))
         elif found := self.quantization:
             method = str(found.get("quant_method", "")).lower()
-            if method in _PACKAGES and engine not in _GPTQ_ENGINES:
+            if method in _PACKAGES and not reader.reads_quantize_config:
                 wanted.append((f"its quantization ({method})", *_PACKAGES[method]))
         kinds = {str(part.get("model_type")) for part in _parts(self.config)}
-        if kinds & set(_TIMM) and engine != "auto-gptq":
+        if kinds & set(_TIMM) and reader.builds_vision:
             wanted.append(("its vision tower", "timm", "timm"))
-        if kinds & _VIDEO and engine == "gptq":
+        if kinds & _VIDEO and reader.loads_processor:
             wanted.append(("its processor, which GPTQModel loads,", "torchvision", "torchvision"))
         if "tokenizer.model" in self.names and self.names.isdisjoint(_FAST_TOKENIZERS):
             for package in ("sentencepiece", "protobuf"):
@@ -156,7 +173,7 @@ class ModelFolder:
     def _other_files(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         return ((name, self.bodies[name]) for name in QUANTIZE_CONFIGS if name in self.bodies)
 
-    def _quantization_problems(self, engine: str) -> Iterator[Problem]:
+    def _quantization_problems(self, reader: FolderReader) -> Iterator[Problem]:
         configured = _in_config(self.config)
         others = list(self._other_files())
         for name, other in others:
@@ -168,7 +185,7 @@ class ModelFolder:
                     " other, and the wrong one makes rubbish of the weights",
                     "ask who quantized it, and correct the file that is wrong; or fetch it again",
                 )
-        if configured is None and others and engine not in _GPTQ_ENGINES:
+        if configured is None and others and not reader.reads_quantize_config:
             yield Problem(
                 "unsupported",
                 f"only {others[0][0]} tells that it is quantized, which transformers does not read",

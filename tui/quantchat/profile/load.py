@@ -9,11 +9,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from quantchat.common.input_files import Unreadable, decoded, read_regular
+from quantchat.engines.registry import engine_of
+from quantchat.engines.table import is_path
 from quantchat.errors import UserError
 from quantchat.files import is_file, is_folder
 from quantchat.profile.mistakes import Mistake, mistakes, written
-from quantchat.profile.model import AnyVariant, AutoGptq, Gptq, OpenAI, Profile
-from quantchat.profile.table import is_path
+from quantchat.profile.model import AnyVariant, Profile
 from quantchat.profile.toml_text import KeyLines, KeyPath, TomlError, parse
 from quantchat.text import one_line
 
@@ -77,13 +78,13 @@ def _named(
     variant: AnyVariant,
 ) -> Iterator[tuple[KeyPath, str, Callable[[Path], bool], str]]:
     """Keys of a variant that name a path: the key, the path, how to look, and what else to say."""
-    for name in () if isinstance(variant, OpenAI) else _FOLDERS:  # a server has its own
+    for name in () if engine_of(variant).is_server else _FOLDERS:  # a server has its own
         named = getattr(variant, name, None)
         if named is not None and is_path(named):
             yield (name,), named, is_folder, "no such folder"
     if variant.python and "/" in variant.python:
         yield ("python",), variant.python, is_file, "no such file"
-    made = getattr(variant, "quantize", None)
+    made = variant.calibrated
     if made and made.calibration_file:
         yield ("quantize", "calibration"), made.calibration_file, is_file, "no such file"
 
@@ -133,7 +134,7 @@ def _from_folder(profile: Profile, folder: Path, where: str, text: str) -> Profi
 
 def _located(variant: AnyVariant, folder: Path) -> AnyVariant:
     paths: dict[str, Any] = {}
-    if is_path(variant.model) and not isinstance(variant, OpenAI):
+    if is_path(variant.model) and not engine_of(variant).is_server:
         paths["model"] = _absolute(variant.model, folder)
     if variant.python and ("/" in variant.python or variant.python.startswith("~")):
         # Links are kept: a virtual environment is known by where its interpreter's link lies.
@@ -142,11 +143,7 @@ def _located(variant: AnyVariant, folder: Path) -> AnyVariant:
         beside = getattr(variant, name, None)
         if beside is not None and is_path(beside):
             paths[name] = _absolute(beside, folder)
-    if (
-        isinstance(variant, Gptq | AutoGptq)
-        and (made := variant.quantize)
-        and made.calibration_file
-    ):
+    if (made := variant.calibrated) and made.calibration_file:
         calibration = _absolute(made.calibration_file, folder)
         paths["quantize"] = made.model_copy(update={"calibration": calibration})
     return variant.model_copy(update=paths)

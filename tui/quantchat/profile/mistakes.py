@@ -10,39 +10,27 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from quantchat.engines.registry import broken, engines
+from quantchat.engines.table import inner_tables
+from quantchat.engines.variant import VariantBase
 from quantchat.profile.field_docs import meanings
-from quantchat.profile.model import (
-    AutoGptq,
-    BitsAndBytes,
-    Generation,
-    Gptq,
-    OpenAI,
-    Profile,
-    Run,
-    Server,
-    Transformers,
-    VariantBase,
-)
+from quantchat.profile.model import Generation, Profile, Run
 from quantchat.profile.nearest import did_you_mean
-from quantchat.profile.quantize import Quantize
 from quantchat.profile.toml_text import KeyPath
 
-_ENGINES = ("auto-gptq", "bitsandbytes", "gptq", "openai", "transformers")
 
-TABLES: dict[tuple[str, ...], tuple[type[BaseModel], str]] = {
-    (): (Profile, "at the top of the file"),
-    ("generation",): (Generation, "in [generation]"),
-    ("run",): (Run, "in [run]"),
-    ("variants",): (VariantBase, "in [[variants]]"),
-    ("variants", "auto-gptq"): (AutoGptq, 'in a variant with engine = "auto-gptq"'),
-    ("variants", "auto-gptq", "quantize"): (Quantize, "in [variants.quantize]"),
-    ("variants", "bitsandbytes"): (BitsAndBytes, 'in a variant with engine = "bitsandbytes"'),
-    ("variants", "gptq"): (Gptq, 'in a variant with engine = "gptq"'),
-    ("variants", "gptq", "quantize"): (Quantize, "in [variants.quantize]"),
-    ("variants", "openai"): (OpenAI, 'in a variant with engine = "openai"'),
-    ("variants", "openai", "server"): (Server, "in [variants.server]"),
-    ("variants", "transformers"): (Transformers, 'in a variant with engine = "transformers"'),
-}
+def _tables() -> Iterator[tuple[tuple[str, ...], tuple[type[BaseModel], str]]]:
+    yield (), (Profile, "at the top of the file")
+    yield ("generation",), (Generation, "in [generation]")
+    yield ("run",), (Run, "in [run]")
+    yield ("variants",), (VariantBase, "in [[variants]]")
+    for name, engine in sorted(engines().items()):
+        yield ("variants", name), (engine.table, f'in a variant with engine = "{name}"')
+        for key, table in inner_tables(engine.table).items():
+            yield ("variants", name, key), (table, f"in [variants.{key}]")
+
+
+TABLES: dict[tuple[str, ...], tuple[type[BaseModel], str]] = dict(_tables())
 """Each table of the format, by pydantic's path to it without indexes, and where that is."""
 
 _KINDS = {
@@ -111,10 +99,14 @@ def _mistake(details: ErrorDetails) -> Mistake:
         case "missing":
             return Mistake(path, "is missing", _purpose(details["loc"]))
         case "union_tag_not_found":
-            return Mistake((*path, "engine"), "is missing", f"one of {', '.join(_ENGINES)}")
+            return Mistake(
+                (*path, "engine"), "is missing", f"one of {', '.join(sorted(engines()))}"
+            )
         case "union_tag_invalid":
             tag = value["engine"] if isinstance(value, dict) else value
-            return _not_one_of((*path, "engine"), tag, _ENGINES)
+            if (failure := broken().get(str(tag))) is not None:
+                return Mistake((*path, "engine"), f"{shown(tag)} cannot be used", failure)
+            return _not_one_of((*path, "engine"), tag, sorted(engines()))
         case "literal_error":
             known = [a or b for a, b in re.findall(r"'([^']*)'|(-?\d+)", context["expected"])]
             return _not_one_of(path, value, known)

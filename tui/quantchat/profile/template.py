@@ -13,22 +13,16 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from quantchat.engines.registry import DEFAULT_METHODS, engines, methods
+from quantchat.engines.table import inner_tables
+from quantchat.engines.variant import DEMO_MODEL, VariantBase
 from quantchat.profile.field_docs import meanings
-from quantchat.profile.model import (
-    DEMO_MODEL,
-    BitsAndBytes,
-    Generation,
-    Gptq,
-    Profile,
-    Run,
-    VariantBase,
-)
-from quantchat.profile.quantize import Quantize
+from quantchat.profile.model import Generation, Profile, Run
 
 _WIDTH = 96
 
-_TABLES = {"variants", "generation", "run", "quantize", "server"}
-"""Keys that are written as tables of their own."""
+_TABLES = {"variants", "generation", "run"}
+"""Keys that are written as tables of their own, beside those inside a variant."""
 
 _HEAD = """\
 # A profile of quantchat: check it with `quantchat profiles check FILE`, open it with
@@ -38,40 +32,36 @@ _HEAD = """\
 # line of this file `#:schema ./profile.schema.json`.
 """
 
-_VARIANTS = """\
-# A [[variants]] for each. The engines:
-#   bitsandbytes  quantized while loading, without calibration
-#   gptq          a finished GPTQ checkpoint, or one made here first
-#   auto-gptq     the same through auto-gptq, in an environment that has it (env = "auto-gptq")
-#   transformers  not quantized, or any other checkpoint that transformers loads by itself
-#   openai        a server that runs it, at base_url = "http://…/v1" (docs/servers.md)
-"""
-
 
 def template() -> str:
-    """Return a valid profile, ready to be edited: GPTQ against NF4 on the demo's model."""
+    """Return a valid profile, ready to be edited: the default methods on the demo's model."""
+    told: Container[str] = ()
+    variants = []
+    for name in DEFAULT_METHODS:
+        engine, method = methods()[name]
+        head = {"label": method.label, "engine": engine.name, "model": DEMO_MODEL}
+        variants.append(_table("[[variants]]", engine.table, head, told=told))
+        for key, table in inner_tables(engine.table).items():
+            # The widths of the demo's model are no multiples of the usual 128.
+            values = {"group_size": 64} if method.calibrated else {}
+            variants.append(_table(f"[variants.{key}]", table, values))
+        told = VariantBase.model_fields
     return "\n".join(
         (
             _HEAD,
             _table("", Profile, {"name": "My comparison", "description": "GPTQ against NF4."}),
-            _VARIANTS,
-            _table("[[variants]]", Gptq, _variant("GPTQ 4-bit", "gptq")),
-            # The widths of the demo's model are no multiples of the usual 128.
-            _table("[variants.quantize]", Quantize, {"group_size": 64}),
-            _table(
-                "[[variants]]",
-                BitsAndBytes,
-                _variant("NF4, double quant", "bitsandbytes"),
-                told=VariantBase.model_fields,
-            ),
+            _engines(),
+            *variants,
             _table("[generation]", Generation, {}),
             _table("[run]", Run, {}),
         )
     )
 
 
-def _variant(label: str, engine: str) -> dict[str, str]:
-    return {"label": label, "engine": engine, "model": DEMO_MODEL}
+def _engines() -> str:
+    """Each engine with what it loads, a line each."""
+    lines = [f"#   {name:<12}  {engine.summary}\n" for name, engine in engines().items()]
+    return "".join(("# A [[variants]] for each. The engines:\n", *lines))
 
 
 def _table(
@@ -84,9 +74,10 @@ def _table(
     lines = [header] if header else []
     lines += _comment(inspect.getdoc(model) or "")
     means = meanings(model)
+    tables = _TABLES | inner_tables(model).keys()
     for name in dict.fromkeys((*values, *model.model_fields)):
         field = model.model_fields[name]
-        if name not in values and (name in told or name in _TABLES):
+        if name not in values and (name in told or name in tables):
             continue
         if name not in told:
             lines += ["", *_comment(means.get(name, ""))]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from quantchat.engines.registry import engines
+from quantchat.engines.table import inner_tables
 from quantchat.profile.model import AnyVariant, Profile
-
-_TABLES = ("quantize", "server")
-"""Keys of a variant that get a table of their own."""
 
 
 def to_toml(profile: Profile) -> str:
@@ -27,7 +26,8 @@ def variant_toml(variant: AnyVariant) -> str:
 
 
 def _variant(body: dict[str, Any]) -> str:
-    own = {key: body.pop(key) for key in _TABLES if body.get(key) is not None}
+    inner = inner_tables(engines()[body["engine"]].table)
+    own = {key: body.pop(key) for key in inner if body.get(key) is not None}
     tables = [f"[variants.{key}]\n{_lines(values)}" for key, values in own.items()]
     return "\n".join(["[[variants]]\n" + _lines(body), *tables])
 

@@ -26,27 +26,18 @@ from quantchat.checkpoints.demo_shape import demo_files
 from quantchat.checkpoints.headers import read
 from quantchat.checkpoints.sources import resolve
 from quantchat.common.server_address import is_loopback
+from quantchat.engines import registry
+from quantchat.engines.engine import Method
+from quantchat.engines.memory import estimate
+from quantchat.engines.table import folder_or_hub_id, is_path
+from quantchat.engines.variant import DEMO_MODEL
 from quantchat.errors import UserError
-from quantchat.estimate.memory import estimate
 from quantchat.estimate.model_files import ModelFiles
 from quantchat.profile import library
 from quantchat.profile.mistakes import mistakes
-from quantchat.profile.model import DEMO_MODEL, Gptq, Profile
+from quantchat.profile.model import Profile
 from quantchat.profile.nearest import did_you_mean
-from quantchat.profile.table import folder_or_hub_id, is_path
 from quantchat.text import one_line
-
-DEFAULT_METHODS = ("gptq", "nf4")
-
-METHODS: dict[str, tuple[str, dict[str, Any]]] = {
-    "nf4": ("NF4, double quant", {"engine": "bitsandbytes", "quant_type": "nf4"}),
-    "fp4": ("FP4, double quant", {"engine": "bitsandbytes", "quant_type": "fp4"}),
-    "int8": ("int8", {"engine": "bitsandbytes", "quant_type": "int8"}),
-    "gptq": ("GPTQ 4-bit", {"engine": "gptq"}),
-    "bf16": ("bf16", {"engine": "transformers", "dtype": "bfloat16"}),
-    "fp16": ("fp16", {"engine": "transformers", "dtype": "float16"}),
-}
-"""By its name: a label, and the keys of a variant that is made of a model in full precision."""
 
 GROUP_SIZES = (128, 64, 32)
 """Group sizes for GPTQ, the usual one first: the first that divides all of the layers' widths."""
@@ -83,24 +74,29 @@ def profile_of(
 ) -> Profile:
     """Return a comparison of what `words` name.
 
-    `methods` are names of `METHODS`, applied to each model in full precision; without them one
-    model becomes its GPTQ 4-bit against its NF4, and several are compared as they are. `gptq` names
-    a finished GPTQ checkpoint, to take in place of one made here. `others` are further words that
-    could have been meant, for the hint at a typo. Raises UserError.
+    `methods` are names of `registry.methods()`, applied to each model in full precision; without
+    them one model becomes its GPTQ 4-bit against its NF4, and several are compared as they are.
+    `gptq` names a finished GPTQ checkpoint, to take in place of one made here. `others` are further
+    words that could have been meant, for the hint at a typo. Raises UserError.
     """
+    known = registry.methods()
     for method in methods:
-        if method not in METHODS:
+        if method not in known:
             raise UserError(
                 f'"{one_line(method)}" is no method that is made here',
                 where="--with",
-                hint=did_you_mean(method, METHODS)
-                or f"there are {', '.join(METHODS)}; a checkpoint that is quantized already is"
+                hint=did_you_mean(method, known)
+                or f"there are {', '.join(known)}; a checkpoint that is quantized already is"
                 " named as a model of its own",
             )
     first_of_hub = next((word for word in words if not _is_address(word)), "")
     sides = [_side(word, first_of_hub, others) for word in words]
     if not methods:
-        methods = DEFAULT_METHODS if len(sides) == 1 and sides[0].method is None else ("as it is",)
+        methods = (
+            registry.DEFAULT_METHODS
+            if len(sides) == 1 and sides[0].method is None
+            else ("as it is",)
+        )
     variants: list[dict[str, Any]] = []
     for side in sides:
         variants += _variants(side, methods, gptq, many=len(sides) > 1)
@@ -140,7 +136,7 @@ def to_make(profile: Profile) -> list[Making]:
     workshop = CheckpointBuilder()
     found = []
     for variant in profile.variants:
-        if isinstance(variant, Gptq) and variant.quantize and workshop.find(variant) is None:
+        if variant.calibrated and workshop.find(variant) is None:
             files = files_of(variant.model)
             size = estimate(variant, files, cuda=False, tokens=1).weights
             found.append(Making(variant.label, variant.model, files.bytes, size, _seconds(size)))
@@ -169,25 +165,26 @@ def _variants(
     if side.method is not None:
         return [{**side.keys, "label": side.name if many else side.method}]
     found = []
-    for method in methods:
-        label, keys = METHODS.get(method, ("", {"engine": "transformers"}))
-        made: dict[str, Any] = {**side.keys, **keys}
-        if method == "gptq" and (finished := gptq or _published(side.keys["model"])):
-            made["model"] = finished
-        elif method == "gptq":
-            made["quantize"] = side.quantize
-        made["label"] = f"{side.name} {label}".strip() if many else label
+    for name in methods:
+        engine, method = registry.methods().get(name, (registry.baseline(), Method("", "")))
+        made: dict[str, Any] = {**side.keys, **method.keys, "engine": engine.name}
+        if method.calibrated:
+            if finished := gptq or _published(side.keys["model"], engine.name):
+                made["model"] = finished
+            else:
+                made["quantize"] = side.quantize
+        made["label"] = f"{side.name} {method.label}".strip() if many else method.label
         found.append(made)
     return found
 
 
-def _published(model: str) -> str | None:
-    """A finished GPTQ checkpoint of `model` that a profile of the library sets beside it."""
+def _published(model: str, engine: str) -> str | None:
+    """A finished checkpoint of `model` for `engine`, which a profile of the library names."""
     for entry in library.entries():
         variants = entry.profile.variants if entry.profile else []
-        if any(v.model == model and not isinstance(v, Gptq) for v in variants):
+        if any(v.model == model and v.engine != engine for v in variants):
             for variant in variants:
-                if isinstance(variant, Gptq) and variant.quantize is None:
+                if variant.engine == engine and variant.calibrated is None:
                     return variant.model
     return None
 
@@ -233,8 +230,7 @@ def _model(word: str, others: Sequence[str]) -> _Side:
     method = str((files.quantization or {}).get("quant_method") or "quantized")
     if files.quantization is None:
         return _Side(name, {"model": named}, quantize={"group_size": group_size(files)})
-    engine = {"gptq": "gptq"}.get(method, "transformers")
-    return _Side(name, {"model": named, "engine": engine}, method)
+    return _Side(name, {"model": named, "engine": registry.engine_for(method).name}, method)
 
 
 def files_of(model: str) -> ModelFiles:
@@ -258,7 +254,8 @@ def _gguf(word: str) -> _Side:
     if not _is(word, Path.is_file):
         raise UserError("there is no such file", where=one_line(word))
     path = Path(word).expanduser().absolute()
-    keys = {"engine": "transformers", "model": str(path.parent), "gguf_file": path.name}
+    engine = registry.engine_with("gguf_file").name
+    keys = {"engine": engine, "model": str(path.parent), "gguf_file": path.name}
     return _Side(path.stem, keys, "GGUF")
 
 
@@ -313,7 +310,7 @@ def _server(word: str, model: str) -> _Side:
             hint="name one of them beside its address, or write a profile",
         )
     host = urlsplit(base).netloc
-    keys = {"engine": "openai", "model": chosen, "base_url": base}
+    keys = {"engine": registry.engine_with("base_url").name, "model": chosen, "base_url": base}
     return _Side(f"{chosen.rpartition('/')[2]} at {host}", keys, f"{chosen} at {host}")
 
 

@@ -12,13 +12,14 @@ from enum import Enum
 from pathlib import Path
 
 from quantchat.checkpoints.maker import Maker
+from quantchat.engines.registry import engine_of
 from quantchat.errors import UserError
 from quantchat.estimate.model_files import ModelFiles
 from quantchat.host.job_runner import JobFailed
 from quantchat.host.log_news import LogNews
 from quantchat.host.screen_log import log_exception
 from quantchat.host.worker_process import Place, StartWorker, Worker, WorkerEnded, interpreter
-from quantchat.profile.model import AnyVariant, Generation, OpenAI
+from quantchat.profile.model import AnyVariant, Generation
 from quantchat.session import failures
 from quantchat.session.conversation import Answer
 from quantchat.session.requests import load_request
@@ -275,7 +276,7 @@ class LiveVariant:
 
         In a thread that nothing waits for: the share that it lies on may hang from now on.
         """
-        if isinstance(self.spec, OpenAI):
+        if engine_of(self.spec).is_server:
             return None
         loop = asyncio.get_running_loop()
         files: asyncio.Future[ModelFiles | None] = loop.create_future()
@@ -378,7 +379,7 @@ class LiveVariant:
             case _ if self._answer is not None:
                 if not isinstance(event, Alive):
                     self._grew_s = self._heard_s
-                self._answer.grow(event, counted_apart=isinstance(self.spec, OpenAI))
+                self._answer.grow(event, counted_apart=engine_of(self.spec).is_server)
                 if self._answer.over:
                     self._answer_over(self._answer)
 

@@ -10,6 +10,7 @@ from datetime import datetime
 import quantchat
 from quantchat.checkpoints.variant_files import PROMPT_TOKENS, predicted
 from quantchat.common.versions import versions
+from quantchat.engines.registry import libraries
 from quantchat.session.comparison import Comparison
 from quantchat.session.conversation import Answer, Turn, divergence_point, same_tokenizer
 from quantchat.session.live_variant import LiveVariant
@@ -32,8 +33,7 @@ _LIBRARIES = (
     "torch",
     "transformers",
     "accelerate",
-    "bitsandbytes",
-    "gptqmodel",
+    *(library.package for library in libraries()),
     "textual",
     "pydantic",
     "psutil",

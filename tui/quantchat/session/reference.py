@@ -6,19 +6,12 @@ from collections.abc import Set
 
 from pydantic import ValidationError
 
+from quantchat.engines.registry import baseline, engine_of
+from quantchat.engines.table import is_path
+from quantchat.engines.variant import DEMO_MODEL
 from quantchat.errors import UserError
-from quantchat.profile.model import (
-    DEMO_MODEL,
-    AnyVariant,
-    AutoGptq,
-    BitsAndBytes,
-    Gptq,
-    OpenAI,
-    Profile,
-    Transformers,
-)
+from quantchat.profile.model import AnyVariant, Profile
 from quantchat.profile.nearest import did_you_mean
-from quantchat.profile.table import is_path
 from quantchat.text import one_line
 
 
@@ -29,18 +22,19 @@ def reference_of(profile: Profile, word: str | None) -> AnyVariant:
     the variants are quantized from, as the profile's own variant if it has one of it, in the dtype
     of its checkpoint otherwise. Raises UserError where that cannot be told, or for a server.
     """
-    if served := [variant.label for variant in profile.variants if isinstance(variant, OpenAI)]:
-        raise UserError(
-            "a server does not tell the probabilities that this needs",
-            where=one_line(served[0]),
-            hint='take a profile without engine = "openai"',
-        )
+    for variant in profile.variants:
+        if reason := engine_of(variant).no_reference:
+            raise UserError(
+                reason,
+                where=one_line(variant.label),
+                hint=f'take a profile without engine = "{variant.engine}"',
+            )
     if word is not None:
         labels = {variant.label: variant for variant in profile.variants}
         return labels[word] if word in labels else _model(profile, word)
-    plain = [v for v in profile.variants if isinstance(v, Transformers) and not v.gguf_file]
+    plain = [variant for variant in profile.variants if _in_full_precision(variant)]
     for variant in profile.variants:
-        if not _quantized_here(variant):
+        if not engine_of(variant).starts_from_base(variant):
             continue
         own = [one for one in plain if one.model == variant.model]
         return own[0] if own else _base(variant.model, variant, profile)
@@ -53,18 +47,19 @@ def reference_of(profile: Profile, word: str | None) -> AnyVariant:
     )
 
 
-def _quantized_here(variant: AnyVariant) -> bool:
-    """Whether the variant's `model` is the base, and not a finished checkpoint."""
-    if isinstance(variant, Gptq | AutoGptq):
-        return variant.quantize is not None
-    return isinstance(variant, BitsAndBytes)
+def _in_full_precision(variant: AnyVariant) -> bool:
+    """Whether the variant loads a checkpoint as it is, and not a GGUF file."""
+    engine = engine_of(variant)
+    return engine.is_baseline and not engine.gguf_file(variant)
 
 
-def _base(model: str, like: AnyVariant, profile: Profile) -> Transformers:
+def _base(model: str, like: AnyVariant, profile: Profile) -> AnyVariant:
     """`model` as it comes, on the device of `like`, and asked like it."""
-    return Transformers(
+    engine = baseline()
+    table: type[AnyVariant] = engine.table
+    return table(
         label=_label(model, {variant.label for variant in profile.variants}),
-        engine="transformers",
+        engine=engine.name,
         model=model,
         device=like.device,
         chat_template_kwargs=like.chat_template_kwargs,

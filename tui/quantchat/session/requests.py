@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-from pathlib import Path
 from typing import Any
 
 from quantchat.checkpoints.maker import Prepared
+from quantchat.engines.registry import engine_of
 from quantchat.host.limits import usable_cpus
-from quantchat.host.worker_process import interpreter
-from quantchat.profile.model import AnyVariant, Generation, OpenAI
+from quantchat.profile.model import AnyVariant, Generation
 from quantchat.wire.messages import Generate, Load, Message, Sampling
-from quantchat.wire.redaction import also_secret
 
 
 def load_request(spec: AnyVariant, prepared: Prepared, settings: Generation | None = None) -> Load:
@@ -20,25 +17,19 @@ def load_request(spec: AnyVariant, prepared: Prepared, settings: Generation | No
     A server is tried with the sampling of `settings`. The value of its `key_env` is redacted from
     now on. Raises UserError where an environment that it names is not there.
     """
-    options = spec.options
-    if isinstance(spec, OpenAI):
-        if spec.key_env:
-            also_secret(spec.key_env)
-        if settings is not None:
-            options["sampling"] = dataclasses.asdict(_sampling(settings))
-    if isinstance(spec, OpenAI) and spec.server is not None:
-        python = interpreter(None, spec.server.env)
-        options["server"]["path"] = python and str(Path(python).parent)
+    engine = engine_of(spec)
     return Load(
         engine=spec.engine,
         model=prepared.model,
         revision=prepared.revision,
-        options=options,
+        options=engine.load_options(spec, _sampling(settings) if settings else None),
         dtype=spec.dtype,
         device=spec.device,
         attention=spec.attention,
         decode=spec.decode,
         trust_remote_code=spec.trust_remote_code,
+        loader=engine.loader,
+        needs=list(engine.libraries),
     )
 
 

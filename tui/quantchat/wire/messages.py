@@ -53,6 +53,25 @@ class Message:
 
 
 @dataclass(frozen=True)
+class Library:
+    """A package that an engine needs in the worker's interpreter."""
+
+    package: str
+    """Name of the distribution, as pip and `importlib.metadata` know it."""
+    module: str
+    """The module that is imported."""
+    dependency: bool = True
+    """Whether installing quantchat installs it."""
+    install: str = ""
+    """The command that installs it; empty: `python -m pip install` and the package."""
+
+    @property
+    def command(self) -> str:
+        """The command that installs it."""
+        return self.install or f"python -m pip install '{self.package}'"
+
+
+@dataclass(frozen=True)
 class Load:
     """Load a variant. `options` are the engine's own, as the profile names them."""
 
@@ -68,6 +87,10 @@ class Load:
     trust_remote_code: bool = False
     threads: int = 0
     """CPU threads while loading; 0 leaves torch's own choice."""
+    loader: str = ""
+    """Dotted name of the module that loads it; empty: the worker's own of the engine's name."""
+    needs: list[Library] = field(default_factory=list)
+    """What the loader imports beside torch."""
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,8 @@ from typing import Any
 
 from quantchat.wire.messages import Load
 
-_EVERYWHERE = ("matplotlib", "pandas", "scipy", "sklearn")
-_UNLESS_TRANSFORMERS = ("torchao",)
-"""The engine `transformers` loads torchao's own checkpoints."""
-
-_ENGINES = ("bitsandbytes", "gptq", "transformers")
-"""Those whose libraries were seen to do without; others may be of any version."""
+SCIENCE = ("matplotlib", "pandas", "scipy", "sklearn")
+"""Which no loader of quantchat's own needs; each names what its libraries do without (`UNUSED`)."""
 
 
 def hide(command: Load) -> None:
@@ -29,11 +25,12 @@ def hide(command: Load) -> None:
     takes it for absent. Code that a model's repository brings may need anything: nothing is hidden
     from it.
     """
-    if command.engine not in _ENGINES or command.trust_remote_code:
+    if command.trust_remote_code:
         return
-    more = () if command.engine == "transformers" else _UNLESS_TRANSFORMERS
+    from quantchat.worker.loaders import loader_of  # which imports this
+
     modules: dict[str, Any] = sys.modules
-    for name in (*_EVERYWHERE, *more):
+    for name in getattr(loader_of(command), "UNUSED", ()):
         modules.setdefault(name, None)
 
 

@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from quantchat.wire.codec import ProtocolError
@@ -108,7 +109,13 @@ class _Server:
     def _do(self, command: Request) -> None:
         match command:
             case Load():
-                (self._connect if command.engine == "openai" else self._load)(command)
+                from quantchat.worker.loaders import loader_of
+
+                loader = loader_of(command)
+                if getattr(loader, "SERVER", False):
+                    self._connect(command, loader)
+                else:
+                    self._load(command)
             case Generate():
                 if self._decoder is None:
                     raise Refused("internal", "asked to generate before a model was loaded")
@@ -132,8 +139,7 @@ class _Server:
             scores = TokenScores(command.number, problem=describe(error).reason)
         self._outbox.send(scores)
 
-    def _connect(self, command: Load) -> None:
-        from quantchat.worker.servers.remote import RemoteDecoder
+    def _connect(self, command: Load, loader: ModuleType) -> None:
         from quantchat.worker.servers.started import StartedServer, with_port
 
         own = bool(command.options.get("server"))
@@ -143,7 +149,7 @@ class _Server:
         if key_env := command.options.get("key_env"):
             also_secret(key_env)
             guard_streams()
-        server = RemoteDecoder(command)
+        server: RemoteDecoder = loader.load(command)
         imported = time.perf_counter()
         if own:
             how = command.options["server"]

@@ -19,13 +19,13 @@ from fakes.scripted_jobs import Jobs
 from quantchat.checkpoints import export
 from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.cli import main
+from quantchat.engines.gptq import Gptq
+from quantchat.engines.quantize import Quantize
 from quantchat.errors import UserError
 from quantchat.features.quantize import outcome
 from quantchat.features.quantize.cli import _GPTQ_ONLY
 from quantchat.host.job_runner import run_job
 from quantchat.profile.load import loads
-from quantchat.profile.model import Gptq
-from quantchat.profile.quantize import Quantize
 from quantchat.wire.jobs import (
     CalibrateResult,
     CalibrationUsed,

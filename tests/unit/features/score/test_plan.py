@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from fakes.saved import RESOLVED
+from quantchat.engines.transformers import Transformers
 from quantchat.errors import UserError
 from quantchat.features.score.plan import floor_of
 from quantchat.profile import library
 from quantchat.profile.load import load
-from quantchat.profile.model import Profile, Transformers
+from quantchat.profile.model import Profile
 from quantchat.session.reference import reference_of
 
 NF4 = {"label": "NF4", "engine": "bitsandbytes", "model": "org/base", "device": "cuda:1"}

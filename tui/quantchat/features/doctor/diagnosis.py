@@ -89,9 +89,9 @@ def _of_kernels(found: Diagnosis) -> Iterator[Problem]:
         )
         return
     kernels = found.worker.kernels
-    for library in ("bitsandbytes", "gptqmodel"):
+    for library in dict.fromkeys(kernel.library for kernel in kernels):
         own = [kernel for kernel in kernels if kernel.library == library]
-        if own and all(kernel.state == UNUSABLE for kernel in own):
+        if all(kernel.state == UNUSABLE for kernel in own):
             cure = "compare its version, and torch's, with those that quantchat's package asks for"
             if "no kernel image" in own[0].detail:
                 cure = OTHER_BUILD
@@ -104,8 +104,8 @@ def _of_kernels(found: Diagnosis) -> Iterator[Problem]:
 
 
 def _of_compiling(kernels: list[Kernel], cuda: str) -> Iterator[Problem]:
-    own = [kernel for kernel in kernels if kernel.library == "gptqmodel"]
-    chosen = next((kernel for kernel in own if kernel.auto), None)
+    chosen = next((kernel for kernel in kernels if kernel.auto), None)
+    own = [k for k in kernels if chosen is None or k.library == chosen.library]
     ready = [kernel.name for kernel in own if kernel.state == READY]
     if chosen is not None and chosen.state == COMPILES:
         instead = f', or name a ready one in the profile: kernel = "{ready[0]}"' if ready else ""

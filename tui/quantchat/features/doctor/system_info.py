@@ -13,14 +13,12 @@ from pathlib import Path
 
 from quantchat import paths
 from quantchat.common.versions import versions
+from quantchat.engines.registry import libraries
 
 LIBRARIES = (
     "quantchat",
     "torch",
-    "transformers",
-    "accelerate",
-    "bitsandbytes",
-    "gptqmodel",
+    *(library.package for library in libraries() if library.dependency),
     "gguf",
     "textual",
     "rich",

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from quantchat.engines.registry import engine_of
 from quantchat.errors import UserError
 from quantchat.features.measure.rounds import MOST_TOKENS, Plan, Task
 from quantchat.profile.mistakes import mistakes, written
-from quantchat.profile.model import Generation, OpenAI, Profile, Run
+from quantchat.profile.model import Generation, Profile, Run
 from quantchat.snapshot.schema import RequestRecord, Snapshot, TurnRecord
 
 
@@ -38,21 +38,9 @@ class Rerun:
                 found.append(f'"{variant.label}" runs under {variant.python}')
             if variant.env:
                 found.append(f'"{variant.label}" runs in the environment {variant.env}')
-            if isinstance(variant, OpenAI):
-                found += _of_a_server(variant)
-            found += [
-                f'"{variant.label}" {unsafe_option}' for unsafe_option in variant.unsafe_options
-            ]
+            lines = [*engine_of(variant).contacts(variant), *variant.unsafe_options]
+            found += [f'"{variant.label}" {line}' for line in lines]
         return found
-
-
-def _of_a_server(variant: OpenAI) -> Iterator[str]:
-    """Whom `variant` starts, and who is told the prompts, and which secret."""
-    if variant.server:
-        yield f'"{variant.label}" starts a server: {shlex.join(variant.server.command)}'
-    if not variant.server or variant.key_env:
-        key = f", with the key in {variant.key_env}" if variant.key_env else ""
-        yield f'"{variant.label}" asks the server at {variant.base_url}{key}'
 
 
 def rerun_of(snapshot: Snapshot, *, where: str) -> Rerun:

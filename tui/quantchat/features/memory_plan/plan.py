@@ -11,20 +11,15 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 from urllib.parse import urlsplit
 
-from quantchat.checkpoints.variant_files import PROMPT_TOKENS, estimate_of, files_to_load, gguf_of
-from quantchat.common import cuda_driver, cuda_toolkit
-from quantchat.common.gptq_kernels import AUTO_ON_GPU, EXTENSIONS, slow
+from quantchat.checkpoints.variant_files import PROMPT_TOKENS, estimate_of, files_to_load
+from quantchat.common import cuda_driver
 from quantchat.common.memory_rules import SHARE
+from quantchat.engines.memory import notes
+from quantchat.engines.registry import engine_of
 from quantchat.errors import UserError
-from quantchat.estimate.memory import Estimate, notes
+from quantchat.estimate.memory import Estimate
 from quantchat.estimate.model_files import ModelFiles
-from quantchat.profile.model import (
-    AnyVariant,
-    AutoGptq,
-    Gptq,
-    OpenAI,
-    Profile,
-)
+from quantchat.profile.model import AnyVariant, Profile
 from quantchat.system.gpus import GpuSample
 from quantchat.system.host import cpu_has
 from quantchat.system.sampler import DeviceSample
@@ -167,8 +162,9 @@ def warning(profile: Profile, sample: DeviceSample, pair: tuple[int, int] = (0, 
 
 def _variant(spec: AnyVariant, sample: DeviceSample, tokens: int, fetch: bool) -> VariantPlan:
     room = _room(spec, sample)
-    if isinstance(spec, OpenAI):
-        seen = "is seen once it runs" if spec.server else "is not known from here"
+    engine = engine_of(spec)
+    if engine.is_server:
+        seen = "is seen once it runs" if _started_here(spec) else "is not known from here"
         return VariantPlan(spec.label, room, None, f"what a server holds {seen}")
     risks = [
         f"CAUTION: {unsafe_option}, which could do anything you can"
@@ -181,11 +177,11 @@ def _variant(spec: AnyVariant, sample: DeviceSample, tokens: int, fetch: bool) -
     except UserError as error:
         return VariantPlan(spec.label, room, None, str(error), notes=risks)
     if not (spec.python or spec.env):
-        lacking = files.folder.missing_packages(spec.engine, gguf=bool(gguf_of(spec)))
+        lacking = files.folder.missing_packages(engine.reader, gguf=bool(engine.gguf_file(spec)))
         told += [f"{problem.what}: {problem.hint}" for problem in lacking]
     reckoned = estimate_of(spec, files, room.cuda, tokens)
     room = _elsewhere(spec, sample, files, reckoned) or room
-    risks += _slow_kernel(spec, room)
+    risks += engine.cautions(spec, cuda=room.cuda)
     if room.cuda and not (spec.python or spec.env):  # another interpreter has a torch of its own
         room = replace(room, unusable=_unusable(sample.cuda))
     repacked = cpu_has("avx512_bf16")
@@ -195,8 +191,9 @@ def _variant(spec: AnyVariant, sample: DeviceSample, tokens: int, fetch: bool) -
 
 def _room(spec: AnyVariant, sample: DeviceSample) -> Room:
     """The device the worker of `spec` chooses for what is small, or its server."""
-    if isinstance(spec, OpenAI):
-        where = "a server started here" if spec.server else urlsplit(spec.base_url).netloc
+    if engine_of(spec).is_server:
+        address = str(getattr(spec, "base_url", ""))
+        where = "a server started here" if _started_here(spec) else urlsplit(address).netloc
         return Room(one_line(where), False, None, None)
     gpus = shown_gpus(sample.gpus)
     index = int(spec.device.partition(":")[2] or 0)
@@ -209,6 +206,11 @@ def _room(spec: AnyVariant, sample: DeviceSample) -> Room:
     if index >= len(gpus):
         return Room(f"cuda:{index}, which is not there", True, None, None)
     return _room_of(gpus[index])
+
+
+def _started_here(spec: AnyVariant) -> bool:
+    """Whether quantchat starts the server that runs `spec`."""
+    return getattr(spec, "server", None) is not None
 
 
 def _room_of(gpu: GpuSample) -> Room:
@@ -229,12 +231,12 @@ def _elsewhere(
     if len(gpus) < 2 or gpus[0].memory_free is None:
         return None
     # What is quantized ahead is loaded as it is held then.
-    checkpoint = needed.weights if isinstance(spec, Gptq | AutoGptq) else files.bytes
+    checkpoint = needed.weights if engine_of(spec).only_quantized else files.bytes
     free = [(gpu, SHARE * gpu.memory_free) for gpu in gpus if gpu.memory_free is not None]
     fitting = next((gpu for gpu, room in free if checkpoint <= room), None)
     if fitting is not None:
         return _room_of(fitting)
-    if isinstance(spec, AutoGptq) or needed.weights <= SHARE * gpus[0].memory_free:
+    if not engine_of(spec).spreads or needed.weights <= SHARE * gpus[0].memory_free:
         return None
     return Room(
         f"GPUs {', '.join(str(gpu.index) for gpu in gpus)} together",
@@ -255,24 +257,6 @@ def _sum(counts: Iterable[int | None]) -> int | None:
     """None where one is not known."""
     known = list(counts)
     return None if None in known else sum(filter(None, known))
-
-
-def _slow_kernel(spec: AnyVariant, room: Room) -> list[str]:
-    """What to say of a GPTQ variant on a GPU whose kernel will not be a fast one."""
-    if not isinstance(spec, Gptq) or not room.cuda:
-        return []
-    named = spec.kernel.removeprefix("gptq_")
-    if named not in ("auto", *EXTENSIONS):
-        cure = 'use kernel = "auto"'
-        return [f"SLOW KERNEL: {slow(named, cure)}"]
-    built_for = "" if spec.python or spec.env else cuda_driver.cuda_of_torch()
-    problem = cuda_toolkit.lacking(built_for) if built_for else ""
-    if not problem:
-        return []
-    if named != "auto":
-        return [f"{named} must be compiled, and {problem} ({cuda_toolkit.INSTALL})"]
-    told = slow(AUTO_ON_GPU[-2], f"{problem}: {cuda_toolkit.INSTALL}")
-    return [f"SLOW KERNEL, unless a faster one was compiled before: {told}"]
 
 
 def _unusable(driver_cuda: str | None) -> str:

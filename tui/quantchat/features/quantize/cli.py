@@ -11,7 +11,12 @@ from typing import Any
 
 import click
 
+from quantchat.engines.registry import DEFAULT_METHODS, baseline, engine_of, methods
+
 _FAILED = 1
+
+_MADE = [name for name, (_, method) in methods().items() if method.saved is not None]
+"""The methods whose checkpoints are made here."""
 
 _GPTQ_ONLY = {
     "bits": "--bits",
@@ -53,8 +58,8 @@ _COMMON = {
 )
 @click.option(
     "--method",
-    type=click.Choice(["gptq", "nf4", "fp4", "int8"]),
-    default="gptq",
+    type=click.Choice(_MADE),
+    default=DEFAULT_METHODS[0],
     show_default=True,
     help="GPTQ by GPTQModel; the others by bitsandbytes, without calibration.",
 )
@@ -180,9 +185,11 @@ def quantize(
     given = {name: value for name, value in settings.items() if value is not None}
     if "bits" in given:
         given["bits"] = int(given["bits"])
-    if method == "gptq" and no_double_quant:
+    engine, how = methods()[method]
+    if no_double_quant and "double_quant" not in engine.table.model_fields:
         raise click.UsageError("--no-double-quant is for nf4 and fp4")
-    if method != "gptq" and (wrong := [_GPTQ_ONLY[name] for name in given if name in _GPTQ_ONLY]):
+    wrong = [_GPTQ_ONLY[name] for name in given if name in _GPTQ_ONLY]
+    if wrong and not how.calibrated:
         raise click.UsageError(f"{', '.join(wrong)}: for --method gptq only")
     common = {
         "model": _named(model),
@@ -196,7 +203,7 @@ def quantize(
         common |= {"adapter": _from_here(_named(adapter)), "merge_adapter": True}
     if tokenizer is not None:
         common["tokenizer"] = _from_here(_named(tokenizer))
-    if method == "gptq" and "group_size" not in given:
+    if how.calibrated and "group_size" not in given:
         given["group_size"] = _group_size(_named(model))
     variants = _asked(method, common, given, double_quant=not no_double_quant)
     return _make(variants, output, held_out=not no_perplexity, as_json=as_json)
@@ -210,7 +217,7 @@ def _make(variants: Sequence[Any], output: Path | None, *, held_out: bool, as_js
     from quantchat.host.job_runner import JobFailed
     from quantchat.text import one_line
 
-    base, gptq = variants[:2]
+    base, calibrated = variants[:2]
     if output is not None:
         export.check(output)
     where: Path | None = None
@@ -220,7 +227,7 @@ def _make(variants: Sequence[Any], output: Path | None, *, held_out: bool, as_js
             if output is not None:  # before anything else can fail
                 export.export(made.folder, output)
             where = output or made.folder
-            outcome = asyncio.run(judge(made, gptq.quantize if held_out else None, display))
+            outcome = asyncio.run(judge(made, calibrated.quantize if held_out else None, display))
     except JobFailed as error:
         hint = f" ({error.failure.hint})" if error.failure.hint else ""
         click.echo(f"quantchat: {one_line(f'{error}{hint}')}", err=True)
@@ -247,7 +254,7 @@ def _profile_lines(made: Any, where: Path) -> str:
 
     finished = {"quantize": None, "save_quantized": False, "adapter": None, "merge_adapter": False}
     own = {key: value for key, value in finished.items() if hasattr(made, key)}
-    label = f"GPTQ {made.quantize.bits}-bit" if made.engine == "gptq" else made.label
+    label = engine_of(made).label(made) if made.calibrated else made.label
     return variant_toml(
         made.model_copy(update={**own, "label": label, "model": str(where.absolute())})
     )
@@ -286,7 +293,7 @@ def _named(model: str) -> str:
 
 def _from_here(named: str) -> str:
     """`named` made absolute where it is a path, as a profile's are once they are read."""
-    from quantchat.profile.table import is_path
+    from quantchat.engines.table import is_path
 
     return str(Path(named).expanduser().absolute()) if is_path(named) else named
 
@@ -294,9 +301,10 @@ def _from_here(named: str) -> str:
 def _asked(
     method: str, common: dict[str, Any], given: dict[str, Any], *, double_quant: bool
 ) -> Sequence[Any]:
-    """What is asked for, as a profile has it: the base, GPTQ of it, and bitsandbytes' if wanted.
+    """What is asked for, as a profile has it: the base, a calibrated method of it, and `method`.
 
-    One description of the settings serves both, with its checks. Raises UserError.
+    The calibrated one holds the settings of the calibration, for each method: the text that is
+    held out of it is what the perplexity is taken on. Raises UserError.
     """
     from pydantic import ValidationError
 
@@ -304,13 +312,16 @@ def _asked(
     from quantchat.profile.mistakes import mistakes, written
     from quantchat.profile.model import Profile
 
-    variants: list[dict[str, Any]] = [
-        {"label": "base", "engine": "transformers", **common},
-        {"label": "gptq", "engine": "gptq", "quantize": given, **common},
-    ]
-    if method != "gptq":
-        told = {"quant_type": method, "double_quant": double_quant, "save_quantized": True}
-        variants.append({"label": method, "engine": "bitsandbytes", **told, **common})
+    calibrating = next(name for name in _MADE if methods()[name][1].calibrated)
+    variants: list[dict[str, Any]] = [{"label": "base", "engine": baseline().name, **common}]
+    for name in dict.fromkeys((calibrating, method)):
+        engine, how = methods()[name]
+        told = {**how.keys, **(how.saved or {})}
+        if how.calibrated:
+            told["quantize"] = given
+        elif "double_quant" in engine.table.model_fields:
+            told["double_quant"] = double_quant
+        variants.append({"label": name, "engine": engine.name, **told, **common})
     try:
         return Profile.model_validate({"name": "quantize", "variants": variants}).variants
     except ValidationError as error:

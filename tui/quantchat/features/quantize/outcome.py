@@ -14,15 +14,16 @@ from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.checkpoints.cache import read_built
 from quantchat.checkpoints.maker import Prepared
 from quantchat.checkpoints.sources import Named
+from quantchat.engines.quantize import Quantize
 from quantchat.errors import UserError
 from quantchat.host.job_runner import JobFailed, run_job
 from quantchat.host.worker_process import StartWorker, start_worker
-from quantchat.profile.model import AnyVariant, BitsAndBytes, Gptq, Transformers
-from quantchat.profile.quantize import Quantize
+from quantchat.profile.model import AnyVariant
+from quantchat.session.requests import load_request
 from quantchat.statistics import quality
 from quantchat.statistics.quality import Quantity
 from quantchat.wire.jobs import ScoreJob, Workspace
-from quantchat.wire.messages import Load, Progress
+from quantchat.wire.messages import Progress
 
 if TYPE_CHECKING:
     from quantchat.statistics.quality import Values
@@ -68,10 +69,11 @@ class Outcome:
     seconds: float
     """What quantizing took, with loading and saving."""
     losses: list[dict[str, Any]]
-    """Of GPTQ: `layer`, `module` and mean squared error `loss`, None where it only rounded."""
+    """Of a calibrated method: `layer`, `module` and mean squared error `loss`, None where the
+    module was only rounded."""
     calibration: dict[str, Any]
-    """Of GPTQ: `samples`, `tokens` and `sha256` of what it was calibrated on, and `widest`, the
-    inputs of the widest module, which checkpoints made before that was looked at do not have."""
+    """Of a calibrated method: `samples`, `tokens` and `sha256` of the calibration set, and
+    `widest`, the inputs of the widest module, which older checkpoints do not record."""
     note: str = ""
     resumed: int = 0
     """Layers that were quantized by an earlier try, and are not in `seconds`."""
@@ -87,8 +89,8 @@ class Outcome:
 class BuiltHere:
     """A checkpoint, and the model it was made from, by what loads them."""
 
-    base: Transformers
-    spec: Gptq | BitsAndBytes
+    base: AnyVariant
+    spec: AnyVariant
     before: Prepared
     after: Prepared
 
@@ -99,8 +101,8 @@ class BuiltHere:
 
 
 async def make(
-    base: Transformers,
-    spec: Gptq | BitsAndBytes,
+    base: AnyVariant,
+    spec: AnyVariant,
     on_progress: Callable[[Progress], None],
     *,
     workshop: CheckpointBuilder | None = None,
@@ -212,16 +214,8 @@ async def _read(
 ) -> _Read:
     import numpy
 
-    load = Load(
-        engine=spec.engine,
-        model=place.model,
-        revision=place.revision,
-        options=spec.options,
-        dtype=spec.dtype,
-        device=spec.device,
-        trust_remote_code=spec.trust_remote_code,
-    )
     with tempfile.TemporaryDirectory(dir=paths.private(paths.cache_dir())) as scratch:
+        load = load_request(spec, place)
         job = ScoreJob(load, str(text), window, window, Workspace(scratch, scratch))
         on_progress(Progress(title))
         result = await run_job(

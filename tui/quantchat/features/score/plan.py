@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from quantchat.corpus import Corpus
-from quantchat.profile.model import (
-    AnyVariant,
-    AutoGptq,
-)
+from quantchat.engines.registry import engine_of
+from quantchat.profile.model import AnyVariant
 from quantchat.wire.variant import Resolved
 
 QUICK = 8192
@@ -38,9 +36,9 @@ class ScorePlan:
 def floor_of(reference: AnyVariant, ran: Resolved, floor: Floor) -> AnyVariant | None:
     """The reference with another attention implementation or dtype; None where none is wanted.
 
-    `ran` is what the reference turned out to be. auto-gptq has no choice of attention.
+    `ran` is what the reference turned out to be. Not every engine lets its attention be chosen.
     """
-    if floor == "none" or (floor == "attention" and isinstance(reference, AutoGptq)):
+    if floor == "none" or (floor == "attention" and not engine_of(reference).selects_attention):
         return None
     if floor == "attention":
         other = "sdpa" if ran.attention == "eager" else "eager"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.common.input_files import MOST_JSON, read_regular
+from quantchat.common.model_folder import TRANSFORMERS
 from quantchat.wire.jobs import Workspace
 from quantchat.wire.messages import Load
 from quantchat.worker.failures import Refused
@@ -58,13 +59,13 @@ def with_local_files(load: Load, report: Report) -> Load:
     a kind that no job works on.
     """
     if Path(load.model).is_dir():
-        check_kind(load.model, "transformers")
+        check_kind(load.model, TRANSFORMERS)
         return load
 
     def tell(done: int, total: int) -> None:
         report(0, 0, f"fetched {of_mib(done, total)}")
 
-    check_kind(str(described(load)), "transformers")
+    check_kind(str(described(load)), TRANSFORMERS)
     found = checkpoint(load, tell)
     if found.note:
         report(0, 0, found.note)

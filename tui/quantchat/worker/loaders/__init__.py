@@ -1,13 +1,25 @@
-"""Engines: each loads one kind of quantized model. A new one is a module with `load`."""
+"""Loaders: each loads the models of one engine.
+
+A loader is a module with `load(command, stage)`, which returns a `Loaded`. The near side's
+declaration of the engine names it, and `Load` brings that name. It may also have:
+
+    READER    how its library reads a model's folder, as the declaration's `reader`
+    UNUSED    libraries that its own import and no answer needs (`import_pruning`)
+    COMPILES  True: `load` takes `building` too, which hears how far compiling a kernel is
+    SERVER    True: `load(command)` returns what asks a server
+"""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
+from quantchat.common.model_folder import TRANSFORMERS, FolderReader
 from quantchat.wire.messages import FETCHING, IMPORTING, Load, Progress
 from quantchat.worker.failures import Refused
 from quantchat.worker.model.devices import make_current
@@ -19,12 +31,33 @@ from quantchat.worker.model.tokenizer import fetch_lent
 if TYPE_CHECKING:
     from quantchat.worker.model.adapter import Adapter
 
-_MODULES = {
-    "auto-gptq": "quantchat.worker.loaders.auto_gptq",
-    "bitsandbytes": "quantchat.worker.loaders.bitsandbytes",
-    "gptq": "quantchat.worker.loaders.gptq",
-    "transformers": "quantchat.worker.loaders.transformers",
-}
+
+def loader_of(command: Load) -> ModuleType:
+    """The loader's module, with none of the ML libraries imported.
+
+    Raises Refused where it is unknown, or a library that it needs is missing.
+    """
+    for library in command.needs:
+        if importlib.util.find_spec(library.module) is None:
+            raise Refused(
+                "missing_library",
+                f"the engine {command.engine} needs the package {library.package}, which this"
+                " interpreter lacks",
+                library.command,
+            )
+    name = command.loader or f"{__name__}.{command.engine.replace('-', '_')}"
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise
+        raise Refused(
+            "unsupported",
+            f"the engine {command.engine} has no loader here: no module {name}",
+            "install the package that brings the engine into this interpreter too"
+            if command.loader
+            else "",
+        ) from error
 
 
 def load(
@@ -39,15 +72,15 @@ def load(
     `building` hears how far the compiling of a kernel is.
     Raises Refused for what the engine does not do, and whatever the libraries raise.
     """
-    if command.engine not in _MODULES:
-        raise Refused("unsupported", f"no engine is named {command.engine!r}")
+    loader = loader_of(command)
+    reader: FolderReader = getattr(loader, "READER", TRANSFORMERS)
     asked, options, note = command, command.options, ""
     gguf = bool(options.get("gguf_file"))
     if Path(command.model).is_dir():
-        check_kind(command.model, command.engine, gguf=gguf)
+        check_kind(command.model, reader, gguf=gguf)
     else:
         stage(FETCHING)
-        check_kind(str(described(command)), command.engine, gguf=gguf)
+        check_kind(str(described(command)), reader, gguf=gguf)
         found = checkpoint(command, fetching)
         command, note = replace(command, model=str(found.folder), revision=None), found.note
     command = fetch_lent(command)
@@ -58,9 +91,8 @@ def load(
     if command.threads:
         torch.set_num_threads(command.threads)
     adapter = _adapter(command.options.get("adapter"))
-    more = {"building": building} if command.engine == "gptq" else {}
-    engine = importlib.import_module(_MODULES[command.engine])
-    loaded: Loaded = engine.load(command, stage, **more)
+    more = {"building": building} if getattr(loader, "COMPILES", False) else {}
+    loaded: Loaded = loader.load(command, stage, **more)
     loaded.command = asked
     loaded.note = "; ".join(filter(None, (note, loaded.note)))
     if adapter is not None:

@@ -7,12 +7,14 @@ from typing import Any
 
 from quantchat.wire.messages import WEIGHTS, Load
 from quantchat.worker.failures import Refused
-from quantchat.worker.import_pruning import compiled_when_called
+from quantchat.worker.import_pruning import SCIENCE, compiled_when_called
 from quantchat.worker.model.contents import Contents
 from quantchat.worker.model.devices import device_for, fast_dtype
 from quantchat.worker.model.loaded import Loaded, choose_dtype, load_model
 from quantchat.worker.model.model_class import left_by_bitsandbytes
 from quantchat.worker.model.tokenizer import fast_tokenizer
+
+UNUSED = (*SCIENCE, "torchao")
 
 _NOT_QUANTIZED = "not quantized"
 

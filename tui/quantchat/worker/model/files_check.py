@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.common.input_files import MOST_JSON, open_regular, read_regular
-from quantchat.common.model_folder import CONFIG, DESCRIBING, ModelFolder, Problem
+from quantchat.common.model_folder import CONFIG, DESCRIBING, FolderReader, ModelFolder, Problem
 from quantchat.worker.failures import Refused
 
 _INDEX = "model.safetensors.index.json"
@@ -45,16 +45,16 @@ def folder_of(model: str) -> ModelFolder:
     )
 
 
-def check_kind(model: str, engine: str, *, gguf: bool = False) -> None:
-    """Refuse a folder that `engine` cannot load, or would load in another way than it looks.
+def check_kind(model: str, reader: FolderReader, *, gguf: bool = False) -> None:
+    """Refuse a folder that its engine's library cannot load, or would load otherwise than it looks.
 
     Reads the small files alone, so that it can be asked before the weights are fetched. `gguf`: the
     weights come from a GGUF file. Raises Refused.
     """
     found = folder_of(model)
-    for problem in found.problems(engine, gguf=gguf):
+    for problem in found.problems(reader, gguf=gguf):
         raise _refused(problem)
-    for problem in found.missing_packages(engine, gguf=gguf):
+    for problem in found.missing_packages(reader, gguf=gguf):
         raise _refused(problem)
 
 

@@ -25,9 +25,6 @@ def of_mib(done: int, total: int) -> str:
     return f"{done / 2**20:,.0f} of {total / 2**20:,.0f} MiB"
 
 
-_OPEN_PICKLES = ("bitsandbytes", "transformers")
-"""Engines that have the option `allow_pickle`."""
-
 NO_WEIGHTS = ["*.json", "*.jinja", "*.model", "*.tiktoken", "vocab.txt", "merges.txt"]
 """Configuration and tokenizer, in whatever form."""
 _ELSEWHERE = ["*/*", "consolidated*"]
@@ -93,7 +90,7 @@ def checkpoint(command: Load, tell: Tell) -> Fetched:
             raise
         found = Fetched(folder, _from_cache(refused.failure.reason))
     if not gguf and not pickles:
-        refuse_all_pickled(found.folder, command.model, switch=command.engine in _OPEN_PICKLES)
+        refuse_all_pickled(found.folder, command.model, switch="allow_pickle" in command.options)
     return found
 
 

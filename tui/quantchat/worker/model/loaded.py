@@ -131,7 +131,7 @@ class Loaded:
             chat_template=self.chat_template,
             tokenizer_hash=_tokenizer_hash(self.tokenizer_backend),
             threads=torch.get_num_threads(),
-            libraries=versions(_LIBRARIES),
+            libraries=versions((*_LIBRARIES, *(library.package for library in command.needs))),
             parameters=_parameters(model),
             checkpoint_hash=_checkpoint_hash(self._folder),
             adapter=str(command.options.get("adapter") or ""),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -43,3 +43,14 @@ class Table(BaseModel):
         defer_build=True,  # each is built as a part of the profile, and most of them nowhere else
         protected_namespaces=(),
     )
+
+
+def inner_tables(table: type[BaseModel]) -> dict[str, type[Table]]:
+    """The tables inside `table`, by key: those of its fields that hold one, or may."""
+    found: dict[str, type[Table]] = {}
+    for key, field in table.model_fields.items():
+        kinds: tuple[Any, ...] = get_args(field.annotation) or (field.annotation,)
+        for kind in kinds:
+            if isinstance(kind, type) and issubclass(kind, Table):
+                found[key] = kind
+    return found

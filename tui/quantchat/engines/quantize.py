@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from quantchat.profile.table import Line, Table, is_path
+from quantchat.engines.table import Line, Table, is_path
 
 _DATA_SET = re.compile(
     r"hub:[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(:[\w.+\[\]%-]+){0,2}", re.ASCII

@@ -1,0 +1,79 @@
+"""GPTQ through auto-gptq, in an environment with transformers 4."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from quantchat.common.model_folder import AUTO_GPTQ
+from quantchat.engines.engine import Engine
+from quantchat.engines.gptq import made_first
+from quantchat.engines.quantize import Quantize
+from quantchat.engines.variant import VariantBase
+from quantchat.estimate.model_files import ModelFiles
+from quantchat.estimate.weights import Weights
+from quantchat.wire.messages import Library
+
+
+class AutoGptq(VariantBase):
+    """GPTQ through auto-gptq, which is archived and wants transformers 4: an environment apart."""
+
+    engine: Literal["auto-gptq"]
+    """What loads the model."""
+    kernel: Literal["auto", "cuda", "exllama", "exllama_v2", "marlin", "triton"] = "auto"
+    """`auto`, or a kernel by auto-gptq's name; on a CPU there is one only."""
+    quantize: Quantize | None = None
+    """Present: the model is quantized first, by GPTQModel here, and kept in the cache."""
+
+    @model_validator(mode="after")
+    def _elsewhere(self) -> AutoGptq:
+        if not (self.python or self.env):
+            raise ValueError(
+                "auto-gptq needs an environment of its own: `quantchat env create auto-gptq`,"
+                ' and env = "auto-gptq" here'
+            )
+        return self
+
+
+class _Engine(Engine[AutoGptq]):
+    table = AutoGptq
+    summary = 'the same through auto-gptq, in an environment that has it (env = "auto-gptq")'
+    loader = "quantchat.worker.loaders.auto_gptq"
+    libraries = (
+        Library(
+            "auto-gptq",
+            "auto_gptq",
+            dependency=False,
+            install='quantchat env create auto-gptq, and env = "auto-gptq" in the variant',
+        ),
+    )
+    reader = AUTO_GPTQ
+    stage = "quantchat.checkpoints.gptq_stage:stage_of"
+    resident_bytes = 410_000_000
+    only_quantized = True
+    spreads = False
+    selects_attention = False
+    pads_cache = False
+
+    def starts_from_base(self, spec: AutoGptq) -> bool:
+        return spec.quantize is not None
+
+    def is_saved(self, spec: AutoGptq) -> bool:
+        return spec.quantize is not None
+
+    def auto_dtype(self, files: ModelFiles, *, cuda: bool) -> str:
+        return "float16" if cuda else "float32"  # its kernels know no bfloat16
+
+    def loading(
+        self, spec: AutoGptq, files: ModelFiles, held: Weights, size: int, *, cuda: bool
+    ) -> int:
+        return held.largest * size if cuda else held.total
+
+    def notes(
+        self, spec: AutoGptq, files: ModelFiles, dtype: str, *, cuda: bool, repacked: bool
+    ) -> list[str]:
+        return made_first(spec, files, self.loaded_dtype(spec, files, cuda=True))
+
+
+ENGINE = _Engine()

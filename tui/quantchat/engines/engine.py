@@ -1,0 +1,163 @@
+"""What the declaration of an engine holds.
+
+An engine is one object: a subclass of `Engine` with the engine's facts as class attributes and, in
+methods, what follows from a variant's table. All other code asks the declaration
+(`registry.engine_of(spec)`) and never compares names.
+
+Only facts that differ from the defaults need to be declared. The defaults suit an engine that
+quantizes a model in full precision while transformers loads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar, get_args
+
+from quantchat.common.model_folder import TRANSFORMERS, FolderReader
+from quantchat.engines.variant import VariantBase
+from quantchat.estimate.model_files import ModelFiles
+from quantchat.estimate.weights import Weights, as_stored, in_full
+from quantchat.wire.messages import Library, Sampling
+
+Table = TypeVar("Table", bound=VariantBase)
+"""The engine's profile table."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to quantize a model in full precision, as `--with` and `quantchat quantize` name it."""
+
+    name: str
+    label: str
+    """Label of a variant that uses it."""
+    keys: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of the variant beside `engine` and `model`."""
+    saved: Mapping[str, Any] | None = None
+    """Further keys that have the checkpoint saved in the cache; None where no checkpoint is."""
+    calibrated: bool = False
+    """Whether it is calibrated: the table `[variants.quantize]` says how."""
+
+
+class Engine(Generic[Table]):
+    """The declaration of an engine: what quantchat knows of it without importing its libraries."""
+
+    table: type[Table]
+    """The pydantic model of its table `[[variants]]`; `engine` in it is a literal, its name."""
+    summary: str
+    """What it loads, in a line: the profile template shows it."""
+    loader: str
+    """Dotted name of the worker's module with `load`; imported in the worker, never here."""
+    libraries: tuple[Library, ...] = ()
+    """What its loader imports beside torch and transformers."""
+    reader: FolderReader = TRANSFORMERS
+    """How its library reads a model's folder. The loader module's `READER` is the same."""
+    methods: tuple[Method, ...] = ()
+    """The methods of quantization it offers."""
+    checkpoints: frozenset[str] = frozenset()
+    """The `quant_method` of finished checkpoints that it loads rather than the baseline's engine.
+    """
+    stage: str = ""
+    """`module:function` that makes a checkpoint: it takes the weights in full precision and the
+    variant's table, and returns a `quantchat.checkpoints.stages.Stage`. Empty: it makes none."""
+    resident_bytes: int = 500_000_000
+    """Resident memory of a worker that has imported its libraries and loaded nothing, in bytes."""
+    is_server: bool = False
+    """Whether another program runs the model: then nothing is known of its files and memory."""
+    is_baseline: bool = False
+    """Whether it loads a model in full precision as it is, as a reference does."""
+    only_quantized: bool = False
+    """Whether it loads finished quantized checkpoints alone, so that others are made first."""
+    spreads: bool = True
+    """Whether it spreads a model that is too large for one GPU over several."""
+    selects_attention: bool = True
+    """Whether the attention implementation can be chosen."""
+    pads_cache: bool = True
+    """Whether quantchat's own loop decodes it, with KV caches of padded lengths."""
+
+    @property
+    def name(self) -> str:
+        """The name that a profile's `engine` gives."""
+        (name,) = get_args(self.table.model_fields["engine"].annotation)
+        return str(name)
+
+    @property
+    def no_reference(self) -> str:
+        """Why no variant of it can be compared with a reference; empty where each can."""
+        return ""
+
+    # ------------------------------------------------------------ a variant
+
+    def label(self, spec: Table) -> str:
+        """A short description of what `spec` runs, fit to be its column's label."""
+        found = [method.label for method in self.methods if _uses(spec, method)]
+        return found[0] if found else self.name
+
+    def starts_from_base(self, spec: Table) -> bool:
+        """Whether `spec` names the model in full precision, not a finished checkpoint."""
+        return not self.is_baseline
+
+    def is_saved(self, spec: Table) -> bool:
+        """Whether `spec` loads a checkpoint that quantchat makes (`stage`) and caches."""
+        return False
+
+    def gguf_file(self, spec: Table) -> str:
+        """The GGUF file whose weights `spec` loads; empty where it loads none."""
+        return ""
+
+    def load_options(self, spec: Table, sampling: Sampling | None) -> dict[str, Any]:
+        """Return `Load.options`: what the loader alone understands, as plain JSON values.
+
+        `sampling` is that of the answers to come, where it is known. Raises UserError.
+        """
+        return spec.options
+
+    def contacts(self, spec: Table) -> list[str]:
+        """What running `spec` starts or contacts outside quantchat, a line each."""
+        return []
+
+    def cautions(self, spec: Table, *, cuda: bool) -> list[str]:
+        """What must be known of the speed of `spec` on a GPU (`cuda`) or CPU, a line each."""
+        return []
+
+    # ------------------------------------------------------------ memory
+
+    def loaded_dtype(self, spec: Table, files: ModelFiles, *, cuda: bool) -> str:
+        """The dtype of unquantized weights and activations, as torch names it."""
+        return self.auto_dtype(files, cuda=cuda) if spec.dtype == "auto" else spec.dtype
+
+    def auto_dtype(self, files: ModelFiles, *, cuda: bool) -> str:
+        """The dtype of unquantized weights and activations that `dtype = "auto"` comes to."""
+        return "float16" if files.dtype == "float16" else "bfloat16"
+
+    def weights(
+        self, spec: Table, files: ModelFiles, size: int, *, cuda: bool, repacked: bool
+    ) -> Weights:
+        """The weights of `spec` once loaded, made from `files`.
+
+        `size` is bytes per unquantized element. `repacked`: this processor has AVX512-BF16, for
+        which bitsandbytes repacks its 4-bit weights.
+        """
+        if files.quantization is not None:
+            return as_stored(files.tensors)
+        return in_full(files.tensors, size)
+
+    def loading(
+        self, spec: Table, files: ModelFiles, held: Weights, size: int, *, cuda: bool
+    ) -> int:
+        """Bytes needed beyond the weights while they are loaded.
+
+        On a GPU one matrix in full precision; on a CPU the files, which safetensors maps: their
+        pages are resident until the system needs them.
+        """
+        return held.largest * size if cuda else files.bytes
+
+    def notes(
+        self, spec: Table, files: ModelFiles, dtype: str, *, cuda: bool, repacked: bool
+    ) -> list[str]:
+        """What must be known of the memory estimate, a line each; `dtype` is of what is dense."""
+        return []
+
+
+def _uses(spec: VariantBase, method: Method) -> bool:
+    return all(getattr(spec, key, None) == value for key, value in method.keys.items())

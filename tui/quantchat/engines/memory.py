@@ -1,0 +1,100 @@
+"""Estimate what a variant will need before it is loaded: weights, KV cache, activations, peak.
+
+Weights and KV cache follow from the model's files and are meant to be right within 5 %. The rest is
+an allowance, and said to be one: no file tells what a CUDA context or a library takes.
+"""
+
+from __future__ import annotations
+
+from quantchat.common.memory_rules import bucket
+from quantchat.engines.registry import engine_of
+from quantchat.engines.variant import VariantBase
+from quantchat.estimate.architecture import Architecture, read_architecture
+from quantchat.estimate.memory import Estimate
+from quantchat.estimate.model_files import DTYPE_BYTES, ModelFiles
+from quantchat.estimate.weights import Weights
+
+CUDA_CONTEXT = 500_000_000
+"""Bytes a process holds on a GPU for context and kernels, about: differs by driver and GPU."""
+
+PREFILL_TOKENS = 512
+"""Prompt tokens computed at once, at most, but by `generate`: `CHUNK` of the worker's own loop."""
+
+
+def estimate(
+    spec: VariantBase,
+    files: ModelFiles,
+    *,
+    cuda: bool,
+    tokens: int,
+    repacked: bool = False,
+) -> Estimate:
+    """What `spec` will need, made from `files`, for `tokens` of prompt and answer.
+
+    `cuda`: on a GPU, else on the CPU. `repacked`: this processor has AVX512-BF16, for which
+    bitsandbytes lays its 4-bit weights out anew.
+    """
+    engine = engine_of(spec)
+    dtype = engine.loaded_dtype(spec, files, cuda=cuda)
+    size = DTYPE_BYTES[dtype]
+    held = engine.weights(spec, files, size, cuda=cuda, repacked=repacked)
+    shape = read_architecture(files.config)
+    tokens = _within_context(shape, tokens)
+    return Estimate(
+        cuda=cuda,
+        dtype=dtype,
+        weights=held.total,
+        overhead=held.overhead,
+        unquantized=held.plain,
+        context_tokens=tokens,
+        kv_cache=shape.kv_cache(tokens, _allocated(spec, tokens)) * size if shape else -1,
+        activations=_activations(spec, shape, held, tokens, size),
+        runtime=CUDA_CONTEXT if cuda else engine.resident_bytes,
+        loading=engine.loading(spec, files, held, size, cuda=cuda),
+    )
+
+
+def notes(
+    spec: VariantBase, files: ModelFiles, tokens: int, *, cuda: bool = True, repacked: bool = False
+) -> list[str]:
+    """What must be known of an estimate from these files for `tokens`, one line each.
+
+    `cuda` and `repacked` are as for `estimate`.
+    """
+    found = []
+    shape = read_architecture(files.config)
+    if shape is None:
+        found.append("config.json does not tell the layers and heads: no KV cache is reckoned")
+    elif (taken := _within_context(shape, tokens)) < tokens:
+        found.append(f"the model's context is {taken} tokens: reckoned for these, not for {tokens}")
+    engine = engine_of(spec)
+    dtype = engine.loaded_dtype(spec, files, cuda=cuda)
+    return [*found, *engine.notes(spec, files, dtype, cuda=cuda, repacked=repacked)]
+
+
+def _within_context(shape: Architecture | None, tokens: int) -> int:
+    """How many of `tokens` the model takes; all, where its context is not known."""
+    return min(tokens, shape.context_length) if shape and shape.context_length else tokens
+
+
+def _allocated(spec: VariantBase, tokens: int) -> int:
+    """Tokens the KV cache is allocated for: by transformers' `generate`, those that it holds."""
+    padded = spec.decode != "generate" and engine_of(spec).pads_cache
+    return bucket(tokens) if padded else tokens
+
+
+def _activations(
+    spec: VariantBase,
+    shape: Architecture | None,
+    held: Weights,
+    tokens: int,
+    size: int,
+) -> int:
+    # A prompt's products with 4-bit weights are dense ones: a matrix at a time is dequantized.
+    dense = held.largest * size if held.packed else 0
+    if shape is None:
+        return dense
+    chunk = tokens if spec.decode == "generate" else min(tokens, PREFILL_TOKENS)
+    # Eager attention writes its scores out, and the softmax of them; the others do not.
+    scores = 2 * shape.heads * chunk * tokens if spec.attention == "eager" else 0
+    return dense + (shape.activations(chunk) + scores) * size

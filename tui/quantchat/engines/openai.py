@@ -1,0 +1,152 @@
+"""Servers that speak OpenAI's protocol: vLLM, SGLang, llama.cpp, Ollama."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl, urlsplit
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from quantchat.engines.engine import Engine
+from quantchat.engines.table import Line, Table
+from quantchat.engines.variant import EnvironmentName, VariantBase
+from quantchat.host.worker_process import interpreter
+from quantchat.wire.messages import Library, Sampling
+from quantchat.wire.redaction import also_secret, names_secret
+
+
+def _address(value: str) -> str:
+    """`value`, if it can be taken apart: a bracket is left open in `http://[::1`."""
+    try:
+        parts = urlsplit(value.replace("{port}", "1"))
+        if not parts.hostname:
+            raise ValueError("names no host")
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError(f"is no address: {error}") from None
+    return value
+
+
+Address = Annotated[
+    str, Field(pattern=r"^https?://[^\s@]+$", max_length=2000), AfterValidator(_address)
+]
+"""Of a server, without a login."""
+
+
+class Server(Table):
+    """A server that quantchat starts for this variant, and ends with it."""
+
+    command: list[Line] = Field(min_length=1, examples=[["vllm", "serve", "org/name"]])
+    """The program and its arguments; no shell reads them. `{port}` is a free port of this machine,
+    here, in `ready` and in the variant's `base_url`."""
+    ready: Address | None = Field(None, examples=["http://127.0.0.1:8000/health"])
+    """An address that answers once it is ready; by default `/models` below `base_url`."""
+    timeout_s: float = Field(600.0, gt=0, le=86400)
+    """Longest start, in seconds."""
+    env: EnvironmentName | None = Field(None, examples=["vllm"])
+    """An environment that `quantchat env create` made: its programs are found first."""
+
+
+class OpenAI(VariantBase):
+    """A server that speaks OpenAI's protocol: vLLM, SGLang, llama.cpp, Ollama."""
+
+    engine: Literal["openai"]
+    """What runs the model: a server, here or elsewhere."""
+    model: Line
+    """The model's name, as the server knows it."""
+    base_url: Address = Field(examples=["http://127.0.0.1:8000/v1"])
+    """Where it answers, up to the path's `/v1`. A query (`?api-version=…`) goes along with each
+    request. A key is never part of it: see `key_env`."""
+    key_env: str | None = Field(
+        None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=100, examples=["VLLM_API_KEY"]
+    )
+    """Name of the environment variable that holds the server's key, if it wants one."""
+    api: Literal["chat", "completion"] = "chat"
+    """`chat`: the server applies the chat template. `completion`: it continues the plain text."""
+    timeout_s: float = Field(120.0, gt=0, le=3600)
+    """Longest silence, in seconds, before or in the middle of an answer."""
+    server: Server | None = None
+    """Present: quantchat starts the server itself."""
+
+    @field_validator("model")
+    @classmethod
+    def _folder_or_id(cls, value: str) -> str:
+        return value  # whatever the server calls it
+
+    @field_validator("base_url")
+    @classmethod
+    def _query_without_secrets(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.fragment:
+            raise ValueError(
+                f"#{parts.fragment} is for browsers: no server is sent it; leave it out"
+            )
+        for name, _ in parse_qsl(parts.query, keep_blank_values=True):
+            if names_secret(name):
+                raise ValueError(
+                    f"`{name}` in base_url would be saved with each snapshot; name the environment"
+                    " variable that holds the key: key_env"
+                )
+        return value
+
+    @model_validator(mode="after")
+    def _nothing_of_the_servers(self) -> OpenAI:
+        its_own = ("dtype", "device", "attention", "decode", "tokenizer", "trust_remote_code")
+        for name in its_own:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is the server's own matter: tell it there")
+        if self.server is None and "{port}" in self.base_url:
+            raise ValueError("{port} in base_url is for a server started here, [variants.server]")
+        return self
+
+
+class _Engine(Engine[OpenAI]):
+    table = OpenAI
+    summary = 'a server that runs it, at base_url = "http://…/v1" (docs/servers.md)'
+    loader = "quantchat.worker.loaders.openai"
+    libraries = (
+        Library(
+            "openai",
+            "openai",
+            dependency=False,
+            install="python -m pip install 'quantchat[servers]'",
+        ),
+    )
+    is_server = True
+
+    @property
+    def no_reference(self) -> str:
+        return "a server does not tell the probabilities that this needs"
+
+    def label(self, spec: OpenAI) -> str:
+        return f"{spec.model} at {urlsplit(spec.base_url).netloc}"
+
+    def starts_from_base(self, spec: OpenAI) -> bool:
+        return False
+
+    def load_options(self, spec: OpenAI, sampling: Sampling | None) -> dict[str, Any]:
+        """As the base says; the value of `key_env` is redacted from now on."""
+        options = spec.options
+        if spec.key_env:
+            also_secret(spec.key_env)
+        if sampling is not None:
+            options["sampling"] = dataclasses.asdict(sampling)
+        if spec.server is not None:
+            python = interpreter(None, spec.server.env)
+            options["server"]["path"] = python and str(Path(python).parent)
+        return options
+
+    def contacts(self, spec: OpenAI) -> list[str]:
+        found = []
+        if spec.server:
+            found.append(f"starts a server: {shlex.join(spec.server.command)}")
+        if not spec.server or spec.key_env:
+            key = f", with the key in {spec.key_env}" if spec.key_env else ""
+            found.append(f"asks the server at {spec.base_url}{key}")
+        return found
+
+
+ENGINE = _Engine()
