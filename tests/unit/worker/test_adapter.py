@@ -83,7 +83,7 @@ def test_every_loop_computes_it(folders: tuple[Path, Path], decode: str) -> None
 
 def greedy(loop: Any, prompt: list[int]) -> list[int]:
     from quantchat.wire.messages import Sampling
-    from quantchat.worker.decode.turn import Turn
+    from quantchat.worker.decode.loop import Turn
 
     heard: list[int] = []
 

@@ -15,7 +15,7 @@ from quantchat.profile.load import ProfileError, loads
 from quantchat.session.requests import load_request
 from quantchat.wire.messages import Load, Message
 from quantchat.worker import loaders
-from quantchat.worker.decode.prompt import encode_prompt
+from quantchat.worker.decode.decoder import encode_prompt
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import calibrate
 
