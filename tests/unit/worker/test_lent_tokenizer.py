@@ -94,7 +94,10 @@ def test_one_with_tokens_that_the_model_does_not_know_is_refused_before_the_weig
     [
         (lambda folder: shutil.rmtree(folder), "is no folder"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json is missing"),
-        (lambda folder: (folder / "tokenizer.json").write_text("{"), "is no JSON, or cut short"),
+        (
+            lambda folder: (folder / "tokenizer.json").write_text("{"),
+            "is not JSON, or is cut short",
+        ),
     ],
 )
 def test_a_damaged_one_is_told_as_such(model: Path, chat: Path, damage: Any, reason: str) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 from quantchat.wire.messages import Load
 from quantchat.worker.failures import Refused
 from quantchat.worker.model.devices import device_for
+from quantchat.worker.model.files_check import refuse_pickled
 from quantchat.worker.model.loaded import Loaded
-from quantchat.worker.model.pickles import refuse_pickled
 from quantchat.worker.model.tokenizer import fast_tokenizer
 
 _KERNELS: dict[str, dict[str, bool]] = {
