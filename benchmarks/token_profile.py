@@ -18,9 +18,9 @@ from typing import Any
 import as_worker  # noqa: F401
 import torch
 from bandwidth import bandwidth
-from seven_checkpoints import check_room, checkpoint, made_in
-from seven_variants import VARIANTS
-from shapes import SHAPES
+from llama7b.checkpoints import check_room, checkpoint, made_in
+from llama7b.shapes import SHAPES
+from llama7b.variants import VARIANTS
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
@@ -46,7 +46,9 @@ def main() -> None:
     parser.add_argument("--variant", choices=list(VARIANTS), default="NF4, double quant")
     parser.add_argument("--mode", default="auto")
     parser.add_argument(
-        "--folder", type=Path, help="keep the checkpoint there, as seven.py does; else it goes"
+        "--folder",
+        type=Path,
+        help="keep the checkpoint there, as llama7b does; without it it is deleted",
     )
     given = parser.parse_args()
     device = "cuda" if on_gpu else "cpu"

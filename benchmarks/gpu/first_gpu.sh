@@ -9,7 +9,7 @@
 # to be kept goes from there into benchmarks/results. Each step has its own limit, and one that fails
 # or runs out of time keeps none of the others from running. No setting of the GPU is touched.
 # DRY=1 goes on without a GPU, over tiny shapes, to see that all of it runs. PARTS names the only
-# parts that are run (tests probe seven plan run screen memory doctor profile), PROBES the only
+# parts that are run (tests probe llama7b plan run screen memory doctor profile), PROBES the only
 # probes.
 set -u
 demo=
@@ -18,7 +18,7 @@ LIMIT=${1:-470}
 cd "$(dirname "$0")/../.." || exit 1
 ROOT=$PWD
 KIT=$ROOT/benchmarks/gpu
-PARTS=${PARTS:-tests probe seven plan run screen memory doctor profile}
+PARTS=${PARTS:-tests probe llama7b plan run screen memory doctor profile}
 WORK=${WORK:-/tmp/quantchat-gpu}
 export OUT=${OUT:-$WORK/out}
 mkdir -p "$OUT" "$WORK"
@@ -53,9 +53,9 @@ export TORCHAO_FORCE_SKIP_LOADING_SO_FILES=1 TORCH_CUDNN_SDPA_DEPRIORITIZED=1
 export TRANSFORMERS_VERBOSITY=error TORCH_LOGS=-all TOKENIZERS_PARALLELISM=false
 # 17 GB of checkpoints: in memory where there is room for them, or on the disk.
 if [ -z "${FOLDER:-}" ]; then
-    FOLDER=$WORK/seven
+    FOLDER=$WORK/llama7b
     room=$(df --output=avail -BG /dev/shm 2>/dev/null | tail -1 | tr -dc 0-9)
-    [ "${room:-0}" -gt 40 ] && [ -z "${DRY:-}" ] && FOLDER=/dev/shm/seven
+    [ "${room:-0}" -gt 40 ] && [ -z "${DRY:-}" ] && FOLDER=/dev/shm/llama7b
 fi
 SHAPE=llama-2-7b KERNEL=marlin GPTQ="GPTQ 4-bit, Marlin" BEST=graph
 TOKENS="--context 128 --context 2048 --tokens 64"
@@ -94,8 +94,8 @@ mkdir -p "$FOLDER"
 (cd benchmarks && exec python3 - "$FOLDER" $SHAPE > "$WORK/checkpoints.log" 2>&1) <<'P' & making=$!
 import sys, time
 from pathlib import Path
-from seven_checkpoints import checkpoint
-from seven_variants import Source
+from llama7b.checkpoints import checkpoint
+from llama7b.variants import Source
 began = time.monotonic()
 for source in (Source(), Source(4)):
     checkpoint(Path(sys.argv[1]), sys.argv[2], source)
@@ -111,11 +111,11 @@ problem = built("marlin", torch.float16, print, lambda progress: print(progress.
 print("marlin", problem or "built", round(time.monotonic() - began, 1), "s")
 P
 fi
-seven() {
-    (cd benchmarks && exec python3 seven.py --shape $SHAPE --folder "$FOLDER" \
+llama7b() {
+    (cd benchmarks && exec python3 llama7b --shape $SHAPE --folder "$FOLDER" \
         --results "$OUT/results" --rounds 1 $TOKENS --no-pair "$@")
 }
-export -f seven
+export -f llama7b
 export SHAPE FOLDER TOKENS
 
 # ---------------------------------------------------------------- 1. does it work at all
@@ -132,15 +132,15 @@ export KIT
 wanted probe && step "probes: attention, captures, NF4" 40 75 \
     bash -c "probe --seconds 65 ${PROBES:-machine attention each bf16 bitsandbytes the_end}"
 # ---------------------------------------------------------------- 3. the figures that are owed
-wanted seven && step "7B: NF4, $BEST beside generate" 60 110 bash -c "seven --variant NF4 --mode $BEST"
+wanted llama7b && step "7B: NF4, $BEST beside generate" 60 110 bash -c "llama7b --variant NF4 --mode $BEST"
 if [ -n "$marlin" ]; then
     timeout 100 tail --pid="$marlin" -f /dev/null
     tail -2 "$WORK/marlin.log"
 fi
 wanted probe && [ -z "${PROBES:-}" ] && step "probes: GPTQ by Triton and Marlin" 40 60 \
     bash -c "probe --seconds 50 gptq_triton gptq_marlin_fp16 the_end"
-wanted seven && step "7B: GPTQ, $BEST beside generate" 60 110 \
-    bash -c "seven --variant '$GPTQ' --mode $BEST"
+wanted llama7b && step "7B: GPTQ, $BEST beside generate" 60 110 \
+    bash -c "llama7b --variant '$GPTQ' --mode $BEST"
 # ---------------------------------------------------------------- 4. plan and ledger, nvidia-smi
 pair=$WORK/pair.toml
 sed -e "s#FOLDER#$FOLDER#; s#SHAPE#$SHAPE#; s#KERNEL#$KERNEL#" "$KIT/pair.toml" > "$pair"
@@ -161,7 +161,7 @@ wanted doctor && step "doctor" 20 60 python3 -m quantchat doctor
 wanted profile && step "where a token's time goes, NF4" 40 60 bash -c \
     "cd benchmarks && python3 token_profile.py --shape $SHAPE --variant NF4 --folder '$FOLDER'"
 tail -qn 3 "$WORK"/logs/*.log 2>/dev/null | cut -c1-300 | tail -40
-(cd benchmarks && timeout 20 python3 seven.py --table --results "$OUT/results")
+(cd benchmarks && timeout 20 python3 llama7b --table --results "$OUT/results")
 python3 "$KIT/probe.py" --table --results "$OUT/results"
 say "the end: what is to be kept goes from $OUT/results into benchmarks/results"
 ls -la "$OUT" "$OUT"/*/

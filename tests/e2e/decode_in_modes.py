@@ -61,7 +61,7 @@ def tensor_of(loaded: Any, prompt: str, said: list[int]) -> Any:
     """The ids of the prompt, in its template, and of `said`, (1, tokens)."""
     import torch
 
-    from quantchat.worker.decode.prompt import encode_prompt
+    from quantchat.worker.decode.decoder import encode_prompt
 
     ids = encode_prompt(loaded, [Message("user", prompt)]) + said
     return torch.tensor([ids]).to(loaded.input_device)
@@ -82,13 +82,13 @@ def logits_after(loaded: Any, prompt: str, said: list[int]) -> Any:
 
     A tie is one in these: a pass over all of it rounds otherwise.
     """
-    from quantchat.worker.decode.cpu.fused_weights import readable
+    from quantchat.worker.decode.cpu import unfused_weights
     from quantchat.worker.decode.steps.eager import EagerStep
 
     step = EagerStep(loaded.model)
     ids = tensor_of(loaded, prompt, said)
     asked = ids.shape[1] - len(said)
-    with readable(loaded.model):
+    with unfused_weights(loaded.model):
         found = step.run(ids[:, :asked])
         for place in range(asked, ids.shape[1]):
             found = step.run(ids[:, place : place + 1])

@@ -68,8 +68,8 @@ DAMAGE: dict[str, tuple[Spoil, str]] = {
     "header dtype": (instead(FIRST, b'"F32"', b'"X32"'), "X32"),
     "tensor renamed": (instead(FIRST, b"q_proj", b"r_proj"), "lacks the tensor model.layers.0"),
     "index missing": (gone(INDEX), f"{INDEX} is missing"),
-    "index cut short": (cut(INDEX, 700), f"{INDEX} is no JSON"),
-    "index empty": (cut(INDEX, 0), f"{INDEX} is no JSON"),
+    "index cut short": (cut(INDEX, 700), f"{INDEX} is not JSON"),
+    "index empty": (cut(INDEX, 0), f"{INDEX} is not JSON"),
     "index a list": (holds(INDEX, b"[]"), f"{INDEX} is not what it should be"),
     "index without map": (holds(INDEX, b"{}"), f"{INDEX} has no weight_map"),
     "index bit": (
@@ -77,7 +77,7 @@ DAMAGE: dict[str, tuple[Spoil, str]] = {
         "00009-of-00003.safetensors is missing",
     ),
     "config missing": (gone("config.json"), "config.json is missing"),
-    "config cut short": (cut("config.json", 100), "config.json is no JSON"),
+    "config cut short": (cut("config.json", 100), "config.json is not JSON"),
     "config a list": (holds("config.json", b"[]"), "config.json is not what it should be"),
     "config type": (instead("config.json", b'"llama"', b'"lxama"'), "lxama"),
     "config width": (
@@ -86,10 +86,13 @@ DAMAGE: dict[str, tuple[Spoil, str]] = {
     ),
     "config depth": (instead("config.json", b'layers": 3', b'layers": 4'), "9 tensors are missing"),
     "tokenizer missing": (gone("tokenizer.json"), "tokenizer.json is missing"),
-    "tokenizer cut short": (cut("tokenizer.json", 300), "tokenizer.json is no JSON"),
-    "tokenizer rubbish": (holds("tokenizer.json", b"\xff\x00\x1b[2J"), "tokenizer.json is no JSON"),
+    "tokenizer cut short": (cut("tokenizer.json", 300), "tokenizer.json is not JSON"),
+    "tokenizer rubbish": (
+        holds("tokenizer.json", b"\xff\x00\x1b[2J"),
+        "tokenizer.json is not JSON",
+    ),
     "tokenizer of nothing": (holds("tokenizer.json", b"{}"), "cannot load"),
-    "tokenizer config": (cut("tokenizer_config.json", 20), "tokenizer_config.json is no JSON"),
+    "tokenizer config": (cut("tokenizer_config.json", 20), "tokenizer_config.json is not JSON"),
     "all gone": (emptied, "is missing"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -23,3 +24,22 @@ def tiny_llama(**more: Any) -> Any:
     """Always the same weights, in float32. `more` goes to its config."""
     torch.manual_seed(0)
     return LlamaForCausalLM(LlamaConfig(**{**SIZES, **more})).eval()
+
+
+class Letters:
+    """Stands in for a tokenizer: a token a letter."""
+
+    def encode(self, text: str) -> Any:
+        return SimpleNamespace(ids=[ord(letter) % VOCABULARY for letter in text])
+
+
+def loaded(model: Any = None, **more: Any) -> Any:
+    """What the modes need of an engine's `Loaded`."""
+    return SimpleNamespace(
+        model=model or tiny_llama(),
+        device="cpu",
+        input_device=torch.device("cpu"),
+        tokenizer_backend=Letters(),
+        context_length=1024,
+        **more,
+    )

@@ -35,7 +35,7 @@ def random_models(torch: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[
     base, gptq = folder / "base", folder / "gptq"
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(BENCHMARKS))
-        shapes = importlib.import_module("shapes")
+        shapes = importlib.import_module("llama7b.shapes")
         for made in (base, gptq):
             made.mkdir()
         shapes.write_dense(base, shapes.SHAPES["small"])

@@ -46,7 +46,7 @@ def test_a_graph_follows_its_cache(
     """Through prompts that outgrow the buffers and tokens that do, and back to short ones."""
     import torch
 
-    from quantchat.worker.decode.norms import plain_norms
+    from quantchat.worker.decode.norms import fusable_norms
     from quantchat.worker.decode.steps.eager import EagerStep
     from quantchat.worker.decode.steps.graph import GraphStep
     from quantchat.worker.loaders import load
@@ -55,7 +55,7 @@ def test_a_graph_follows_its_cache(
         engine, str(random_models[engine]), OPTIONS[engine], dtype="bfloat16", device="cuda:0"
     )
     loaded = load(command, lambda stage: None)
-    norms = plain_norms(loaded.model) if fused else []
+    norms = fusable_norms(loaded.model) if fused else []
     assert len(norms) == (2 * loaded.model.config.num_hidden_layers + 1 if fused else 0)
     eager, graph = EagerStep(loaded.model), GraphStep(loaded.model, norms)
     # The same tokens in both: kernels of attention differ, and one tie would decide all after it.

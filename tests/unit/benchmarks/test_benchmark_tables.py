@@ -44,10 +44,10 @@ def test_a_page_shows_the_kept_result(benchmark: str, page: str) -> None:
     assert printed in (ROOT / page).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("script", ["gpu/probe.py", "seven.py"])
+@pytest.mark.parametrize("script", ["gpu/probe.py", "llama7b"])
 def test_the_page_on_decoding_shows_what_gpus_gave(script: str) -> None:
     """The table of each kept result of a GPU stands there; until there is one, that none is."""
-    kept = {"gpu/probe.py": "gpu-probe-*.json", "seven.py": "seven-*.json"}[script]
+    kept = {"gpu/probe.py": "gpu-probe-*.json", "llama7b": "llama7b-*.json"}[script]
     page = (ROOT / "docs" / "decoding.md").read_text(encoding="utf-8")
     if not any((ROOT / "benchmarks" / "results").glob(kept)):
         assert "No GPU has been measured yet" in page

@@ -210,7 +210,7 @@ def test_a_tower_that_sees_is_left_as_it_is() -> None:
     }
     seeing = files(tensors, text_config={"hidden_size": 64})
     assert on_gpu(bnb(), seeing).unquantized == 2 * 64 * 64
-    assert "what sees and hears not quantized: 50%" in notes(bnb(), seeing, 2048)[-1]
+    assert "image and audio parts not quantized: 50%" in notes(bnb(), seeing, 2048)[-1]
 
 
 def test_what_bitsandbytes_does_not_take_is_planned_in_full() -> None:

@@ -86,7 +86,7 @@ def test_every_loop_computes_it(folders: tuple[Path, Path], decode: str) -> None
 
 def greedy(loop: Any, prompt: list[int]) -> list[int]:
     from quantchat.wire.messages import Sampling
-    from quantchat.worker.decode.turn import Turn
+    from quantchat.worker.decode.loop import Turn
 
     heard: list[int] = []
 
@@ -176,7 +176,7 @@ def change(folder: Path, **values: Any) -> None:
         (no_weights, "there is no adapter_model.safetensors"),
         (pickled, "its weights are pickled: opening them could run any code"),
         (cut_short, "adapter_model.safetensors is cut short"),
-        (no_json, "adapter_config.json is no JSON, or cut short"),
+        (no_json, "adapter_config.json is not JSON, or is cut short"),
         (another_kind, "it is of the kind PROMPT_TUNING"),
         (no_such_module, "it does not fit this model"),
         (fewer_modules, "it does not fit this model"),
@@ -265,7 +265,7 @@ def test_what_the_hub_does_not_give_is_one_line(
         with pytest.raises(Refused) as refused:
             put()
         failure = refused.value.failure
-        assert failure.reason == "cannot fetch the adapter org/lora from the hub: no network"
+        assert failure.reason == "cannot download the adapter org/lora from the hub: no network"
         assert failure.hint
 
 

@@ -115,7 +115,7 @@ def test_what_sees_is_told_apart_from_what_reads() -> None:
     assert any("vision_tower" in name for name in names)
     assert any("multi_modal_projector" in name for name in names)
     assert not any("language_model" in name or "lm_head" in name for name in names)
-    assert Contents.of(model).plain["what sees and hears"] > 0
+    assert Contents.of(model).plain["image and audio parts"] > 0
     assert not list(beside_the_decoder(tiny_llama()))
 
 

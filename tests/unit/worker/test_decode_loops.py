@@ -17,11 +17,10 @@ from quantchat.wire.messages import Prefilled, Sampling
 from quantchat.worker.decode import generate_loop
 from quantchat.worker.decode.cpu.llama_step import llama_step
 from quantchat.worker.decode.generate_loop import PIECES_AFTER_A_CACHE, GenerateLoop
-from quantchat.worker.decode.loop import Loop, common_prefix
+from quantchat.worker.decode.loop import Loop, Turn, common_prefix
+from quantchat.worker.decode.modes import ignored_settings
 from quantchat.worker.decode.native_loop import AHEAD, CHUNK, NativeLoop, Reader
 from quantchat.worker.decode.steps.eager import EagerStep
-from quantchat.worker.decode.turn import Turn
-from quantchat.worker.decode.unfollowed import unfollowed
 
 CPU = torch.device("cpu")
 
@@ -329,4 +328,4 @@ def test_no_loop_follows_the_checkpoint_s_own_wishes(wish: dict[str, Any]) -> No
         assert answer(LOOPS[loop](model), prompt_of(20))[0] == expected, loop
     assert model.generation_config is wishes
     reported = name not in ("repetition_penalty", "cache_implementation")  # a profile sets these
-    assert unfollowed(wishes) == ([name] if reported else [])
+    assert ignored_settings(wishes) == ([name] if reported else [])

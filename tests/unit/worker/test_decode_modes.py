@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from fakes.tiny_llama import VOCABULARY, tiny_llama
+from fakes.tiny_llama import loaded, tiny_llama
 from quantchat.worker.decode.check import STEPS, Check
 from quantchat.worker.decode.cpu.llama_step import LlamaStep, llama_step
 from quantchat.worker.decode.modes import choose
 from quantchat.worker.decode.steps import compiled, graph
 from quantchat.worker.decode.steps.eager import EagerStep
 from quantchat.worker.failures import Refused, describe
-
-
-class Letters:
-    """Stands in for a tokenizer: a token a letter."""
-
-    def encode(self, text: str) -> Any:
-        return SimpleNamespace(ids=[ord(letter) % VOCABULARY for letter in text])
-
-
-def loaded(model: Any = None, **more: Any) -> Any:
-    """What the modes need of an engine's `Loaded`."""
-    return SimpleNamespace(
-        model=model or tiny_llama(),
-        device="cpu",
-        input_device=torch.device("cpu"),
-        tokenizer_backend=Letters(),
-        context_length=1024,
-        **more,
-    )
 
 
 def nothing(_stage: str) -> None:
@@ -115,7 +95,7 @@ def test_a_compiled_step_that_is_wrong_is_refused(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(compiled, "missing_compiler", lambda device: "")
     monkeypatch.setattr(compiled, "CompiledStep", lambda model: Wrong(model, "compile"))
     told: list[str] = []
-    with pytest.raises(Refused, match='"compile" computes something else here'):
+    with pytest.raises(Refused, match='"compile" gives other results here'):
         choose(loaded(), "compile", told.append)
     assert told == ["compiling the decode step"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from quantchat.worker.decode.cpu.fused_weights import readable, unfuse
+from quantchat.worker.decode.cpu.fused_weights import unfuse, unfused_weights
 
 
 class Careless(torch.nn.Module):  # type: ignore[misc]
@@ -73,7 +73,7 @@ def test_a_layer_reads_its_own_columns_and_none_is_kept_as_a_copy(in_a_block: Bl
     x = torch.ones(3, 4)
     expected = x @ own[0] @ own[1]
     assert not torch.equal(model(x), expected)  # what would be shown without it
-    with readable(model):
+    with unfused_weights(model):
         assert torch.equal(model(x), expected)
         assert not any(scales_of(layer).is_contiguous() for layer in model)
     assert not torch.equal(model(x), expected)
@@ -81,7 +81,7 @@ def test_a_layer_reads_its_own_columns_and_none_is_kept_as_a_copy(in_a_block: Bl
 
 def test_what_fails_in_the_middle_leaves_no_copy_either() -> None:
     model, _ = in_a_block_of(Careless)
-    with pytest.raises(ValueError, match="nothing to multiply"), readable(model):
+    with pytest.raises(ValueError, match="nothing to multiply"), unfused_weights(model):
         model(torch.ones(0, 4))
     assert not any(scales_of(layer).is_contiguous() for layer in model)
     assert not model[0]._forward_hooks and not model[0]._forward_pre_hooks

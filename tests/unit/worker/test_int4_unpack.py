@@ -1,4 +1,4 @@
-"""Torch's packed 4-bit weights, unfolded: exactly what the kernel multiplies by."""
+"""Torch's packed 4-bit weights, unpacked: exactly what the kernel multiplies by."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_many_rows_are_multiplied_as_few_are(monkeypatch: pytest.MonkeyPatch) ->
         bias=None,
     )
     multiply = kernels._Int4([layer])
-    rows = torch.randn((kernels._UNFOLD_ROWS, 96)).to(torch.bfloat16)
+    rows = torch.randn((kernels._UNPACK_ROWS, 96)).to(torch.bfloat16)
     few = torch.cat([multiply(part) for part in rows.split(64)])
     error = (multiply(rows).float() - few.float()).norm() / few.float().norm()
     assert float(error) < 2 * torch.finfo(torch.bfloat16).eps  # a mistake is off by about 1

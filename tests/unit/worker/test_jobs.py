@@ -156,7 +156,7 @@ def test_a_hub_that_does_not_give_the_model(
         with_local_files(Load("transformers", "org/name", {}, "v1"), silent)
     assert set(asked) == {("org/name", "v1")}  # of the hub, then of its cache
     assert caught.value.failure.kind == "fetch_failed"
-    assert caught.value.failure.reason == f"cannot fetch org/name from the hub: {why}"
+    assert caught.value.failure.reason == f"cannot download org/name from the hub: {why}"
 
 
 @pytest.mark.parametrize("group_size", [-1, 16, 32, 96, 64])

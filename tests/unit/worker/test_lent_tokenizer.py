@@ -16,7 +16,7 @@ from quantchat.session.requests import load_request
 from quantchat.wire.jobs import CalibrateJob, Workspace
 from quantchat.wire.messages import Load, Message
 from quantchat.worker import loaders
-from quantchat.worker.decode.prompt import encode_prompt
+from quantchat.worker.decode.decoder import encode_prompt
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import calibrate
 
@@ -95,7 +95,10 @@ def test_one_with_tokens_that_the_model_does_not_know_is_refused_before_the_weig
     [
         (lambda folder: shutil.rmtree(folder), "is no folder"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json is missing"),
-        (lambda folder: (folder / "tokenizer.json").write_text("{"), "is no JSON, or cut short"),
+        (
+            lambda folder: (folder / "tokenizer.json").write_text("{"),
+            "is not JSON, or is cut short",
+        ),
     ],
 )
 def test_a_damaged_one_is_told_as_such(model: Path, chat: Path, damage: Any, reason: str) -> None:

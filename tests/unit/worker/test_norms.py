@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Gemma2Config, Gemma2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from fakes.tiny_llama import tiny_llama
-from quantchat.worker.decode.norms import at_once, plain_norms
+from quantchat.worker.decode.norms import fusable_norms, fused_norms
 from quantchat.worker.decode.steps.static import StaticStep
 
 TOKENS = torch.tensor([[5, 60, 7, 33, 2, 90]])
@@ -34,7 +34,7 @@ class Operations(TorchDispatchMode):  # type: ignore[misc]
 
 def roughened(model: Any) -> Any:
     """`model` with norms whose weights are not all one."""
-    for norm in plain_norms(model):
+    for norm in fusable_norms(model):
         torch.nn.init.normal_(norm.weight, 1.0, 0.3)
     return model
 
@@ -42,10 +42,10 @@ def roughened(model: Any) -> Any:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_step_is_the_same_but_for_rounding(dtype: torch.dtype) -> None:
     model = roughened(tiny_llama()).to(dtype)
-    norms = plain_norms(model)
+    norms = fusable_norms(model)
     assert len(norms) == 2 * LAYERS + 1
     own, fused = StaticStep(model, "own"), StaticStep(model, "fused")
-    with at_once(norms):
+    with fused_norms(norms):
         found = torch.stack([fused.run(TOKENS), fused.run(TOKENS[:, :1])]).float()
     assert not any("forward" in vars(norm) for norm in norms)
     expected = torch.stack([own.run(TOKENS), own.run(TOKENS[:, :1])]).float()
@@ -56,10 +56,10 @@ def test_each_norm_is_one_operation() -> None:
     model = tiny_llama().to(torch.bfloat16)
     step = StaticStep(model, "slot")
     step.run(TOKENS)
-    norms = plain_norms(model)
+    norms = fusable_norms(model)
     with Operations() as own:
         step.run(TOKENS[:, :1])
-    with Operations() as fused, at_once(norms):
+    with Operations() as fused, fused_norms(norms):
         step.run(TOKENS[:, :1])
     assert own.by_name["rsqrt"] == len(norms)
     assert fused.by_name["rms_norm"] == len(norms)
@@ -79,13 +79,13 @@ def test_norms_of_another_formula_are_left_alone() -> None:
     gemma = Gemma2ForCausalLM(Gemma2Config(**sizes))
     for norm in (m for m in gemma.modules() if type(m).__name__ == "Gemma2RMSNorm"):
         torch.nn.init.normal_(norm.weight)
-    assert plain_norms(gemma) == []
+    assert fusable_norms(gemma) == []
     qwen = Qwen3ForCausalLM(Qwen3Config(**sizes))
-    assert len(plain_norms(qwen)) == 5  # those of queries and keys too
+    assert len(fusable_norms(qwen)) == 5  # those of queries and keys too
 
 
 def test_a_norm_with_a_hook_or_in_another_dtype_is_left_alone() -> None:
     model = tiny_llama()
-    hooked, *others = plain_norms(model)
+    hooked, *others = fusable_norms(model)
     hooked.forward = hooked.forward
-    assert plain_norms(model) == others
+    assert fusable_norms(model) == others

@@ -139,7 +139,7 @@ def _left_plain(name: str, tensor: TensorInfo, files: ModelFiles, repacked: bool
     if not is_linear(name, tensor, files.vocabulary) or ROUTER.search(name):
         return _END
     if len(files.configs) > 1 and BESIDE.search(name):
-        return "what sees and hears"
+        return "image and audio parts"
     if str(files.config.get("model_type")) in _OWN_LINEARS:
         return "its own kind of layers"
     if repacked and tensor.shape[0] % 32:

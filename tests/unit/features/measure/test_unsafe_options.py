@@ -20,7 +20,7 @@ from quantchat.profile.model import Profile
 from quantchat.session.comparison import Comparison
 from quantchat.snapshot import store
 from quantchat.worker.failures import Refused
-from quantchat.worker.model.pickles import refuse_pickled
+from quantchat.worker.model.files_check import refuse_pickled
 
 Capture = pytest.CaptureFixture[str]
 

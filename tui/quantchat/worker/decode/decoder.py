@@ -1,21 +1,21 @@
-"""The decoder: one loaded model that answers prompts, one at a time."""
+"""The decoder: a loaded model that answers prompts, one at a time."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import cached_property
 
 from quantchat.wire.messages import Generate, Message, ScoreTokens, Started, TokenScores
 from quantchat.wire.variant import Ledger
 from quantchat.worker.decode.attention import BackendRecord
-from quantchat.worker.decode.modes import Tell, choose
-from quantchat.worker.decode.prompt import encode_prompt
+from quantchat.worker.decode.loop import Turn
+from quantchat.worker.decode.modes import Report, choose
 from quantchat.worker.decode.teacher_forcing import score_tokens
-from quantchat.worker.decode.turn import Turn
 from quantchat.worker.failures import Refused
 from quantchat.worker.memory import LedgerReader
+from quantchat.worker.model.chat_template import render
 from quantchat.worker.model.loaded import Loaded
 from quantchat.worker.outbox import Outbox
 from quantchat.worker.text_bounds import Interrupted, bounded
@@ -24,19 +24,34 @@ WARM_UP_TOKENS = 32
 WARM_UP_STEPS = 4
 
 
-class Decoder:
-    """Answers prompts with a loaded model, by the loop that `mode` names (see `modes.choose`).
+def encode_prompt(loaded: Loaded, messages: Sequence[Message]) -> list[int]:
+    """Return the token ids of `messages` in the model's chat template, ready for an answer.
 
-    Making one warms the loop up: first calls repack weights, compile kernels and fill caches, and
-    TTFT must not pay for it. `tell` hears of stages that take long. Raises Refused for a mode that
-    is not possible here.
+    For a base model without a template the texts are joined line by line, system prompt first, and
+    the model continues them.
+    """
+    if not loaded.chat_template:
+        text = "\n".join(message.content for message in messages)
+        return list(loaded.tokenizer_backend.encode(text).ids)
+    variables = loaded.command.options.get("chat_template_kwargs", {})
+    text = render(loaded.tokenizer, messages, variables)
+    # The template writes the special tokens itself.
+    return list(loaded.tokenizer_backend.encode(text, add_special_tokens=False).ids)
+
+
+class Decoder:
+    """Answers prompts with a loaded model, with the loop for `mode` (see `modes.choose`).
+
+    The constructor warms the loop up, because first calls repack weights, compile kernels and fill
+    caches: no TTFT should include that. `report` receives stages that take long. Raises Refused for
+    a mode that cannot run here.
     """
 
-    def __init__(self, loaded: Loaded, mode: str, tell: Tell) -> None:
+    def __init__(self, loaded: Loaded, mode: str, report: Report) -> None:
         self._loaded = loaded
         attention = BackendRecord()
         with nullcontext() if mode == "compile" else attention.recording():
-            self.chosen = choose(loaded, mode, tell)
+            self.chosen = choose(loaded, mode, report)
             self._loop = self.chosen.loop
             ids = list(range(min(WARM_UP_TOKENS, loaded.context_length - 2 * WARM_UP_STEPS)))
             self._loop.warm_up(ids, WARM_UP_STEPS)
@@ -50,7 +65,7 @@ class Decoder:
         outbox: Outbox,
         stopped: Callable[[int], bool],
     ) -> None:
-        """Decode one answer, telling `outbox` each token, until it ends or `stopped(turn)`.
+        """Decode one answer and send each token to `outbox`, until it ends or `stopped(turn)`.
 
         Raises Refused(context_full) where the prompt leaves no room for an answer.
         """
@@ -92,7 +107,7 @@ class Decoder:
             self.forget()
 
     def score_tokens(self, request: ScoreTokens, overtaken: Callable[[], bool]) -> TokenScores:
-        """How likely given output tokens are. The kept KV cache stays as it is. Raises Refused."""
+        """Score given output tokens by teacher forcing; the cached chat stays. Raises Refused."""
         self._set_threads(request.threads)
         with bounded("reading the prompt"):
             prompt = self._prompt(request.messages, request.prompt_tokens)
@@ -103,16 +118,16 @@ class Decoder:
         return (prompt * -(-tokens // len(prompt)))[:tokens] if tokens else prompt
 
     def forget(self) -> None:
-        """Drop the KV cache and give its memory back."""
+        """Drop the KV cache and free its memory."""
         self._loop.forget()
 
     @cached_property
     def _memory(self) -> LedgerReader:
-        # Not before it is asked for: kernels that repack at the first call change what is held.
+        # Read late: kernels that repack at their first call change which tensors exist.
         return LedgerReader(self._loaded.model, self._loaded.device)
 
     def ledger(self) -> Ledger:
-        """Memory now."""
+        """Return the memory ledger of this moment."""
         return self._memory.read(self._loop.kv_bytes())
 
     def _set_threads(self, threads: int) -> None:

@@ -18,13 +18,11 @@ from transformers import GenerationConfig, __version__
 from transformers.generation.streamers import BaseStreamer
 
 from quantchat.wire.messages import Sampling
-from quantchat.worker.decode.blocks import before_each_block
 from quantchat.worker.decode.cache_rules import ORDINARY, CacheRules
 from quantchat.worker.decode.caches import cache_parameter, can_roll_back, plain_cache
-from quantchat.worker.decode.loop import common_prefix
+from quantchat.worker.decode.loop import Turn, common_prefix
 from quantchat.worker.decode.native_loop import CHUNK
-from quantchat.worker.decode.steps.eager import release
-from quantchat.worker.decode.turn import Turn
+from quantchat.worker.decode.steps.eager import before_each_block, release
 from quantchat.worker.memory import kv_cache_bytes
 
 PIECES_AFTER_A_CACHE = Version(__version__) >= Version("5.21")

@@ -1,38 +1,73 @@
-"""What the decoder asks of a decode loop, whichever it is; and the tokens a loop has cached."""
+"""The interface of a decode loop, and the answer that it decodes."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
-from quantchat.worker.decode.turn import Turn
+from quantchat.wire.messages import Prefilled, Sampling
+from quantchat.worker.outbox import Outbox
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One answer while it is decoded: its settings, its listener, and whether to go on."""
+
+    number: int
+    sampling: Sampling
+    most: int
+    """Longest answer in tokens, 1 or more."""
+    end_tokens: frozenset[int]
+    """Ids that end the answer and are not part of it; empty with `ignore_eos`."""
+    outbox: Outbox
+    asked_to_stop: Callable[[int], bool]
+
+    @property
+    def stopped(self) -> bool:
+        """Whether to stop before the next token. Cheap."""
+        return self.asked_to_stop(self.number)
+
+    def prefilled(self, done: int, total: int) -> None:
+        """Report that `done` of `total` prompt tokens have been computed."""
+        self.outbox.send(Prefilled(self.number, done, total, time.perf_counter_ns()))
+
+    def heard(self, token: int) -> bool:
+        """Send `token`, known now, to the host; return False where it ends the answer instead."""
+        now = time.perf_counter_ns()
+        if token in self.end_tokens:
+            return False
+        self.outbox.token(token, now)
+        return True
 
 
 class Loop(Protocol):
     """Turns a prompt into an answer, and keeps the KV cache of both for the next turn."""
 
     def rewind(self, prompt: list[int]) -> int:
-        """Keep of the cache what `prompt` begins with; return how many tokens that is."""
+        """Keep the part of the cache that `prompt` begins with; return its length in tokens."""
 
     def answer(self, prompt: list[int], turn: Turn) -> str:
-        """Answer `prompt`, of which `rewind` kept the beginning; return why it ended.
+        """Answer `prompt`, whose beginning `rewind` kept; return why the answer ended.
 
-        `eos`, `stop` (asked for) or `length` (`turn.most` tokens were said).
+        `eos`, `stop` (requested) or `length` (`turn.most` tokens were decoded).
         """
 
     def warm_up(self, prompt: list[int], steps: int) -> None:
-        """Answer `prompt` with `steps` tokens that nobody hears, so that first calls are over."""
+        """Decode `steps` tokens after `prompt` and send none: first calls take longer."""
 
     def forget(self) -> None:
-        """Drop the KV cache and give its memory back."""
+        """Drop the KV cache and free its memory."""
 
     def kv_bytes(self) -> int:
-        """Bytes that the KV cache holds now. Asked from another thread too."""
+        """Return the bytes of the KV cache. Called from another thread too."""
 
 
 def common_prefix(cached: list[int], prompt: list[int]) -> int:
-    """How many tokens of `cached` begin `prompt`.
+    """Return how many tokens of `cached` begin `prompt`.
 
-    At least one prompt token is left to compute, since its logits are needed.
+    At least one prompt token remains to be computed, because its logits are needed.
     """
     same = 0
     for old, new in zip(cached, prompt[:-1], strict=False):

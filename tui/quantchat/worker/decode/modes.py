@@ -1,10 +1,10 @@
-"""Which loop decodes: the one that was wished for, or the fastest that passes its check here."""
+"""Choose the decode loop and step: the requested mode, or the fastest that passes its check."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from quantchat.worker.decode.cache_rules import ORDINARY, CacheRules
 from quantchat.worker.decode.check import Check
@@ -12,11 +12,11 @@ from quantchat.worker.decode.loop import Loop
 from quantchat.worker.decode.native_loop import NativeLoop
 from quantchat.worker.decode.steps import Step
 from quantchat.worker.decode.steps.eager import EagerStep
-from quantchat.worker.decode.unfollowed import note as unfollowed_note
 from quantchat.worker.failures import DEVICE_FAILED, Refused, describe
 from quantchat.worker.model.loaded import Loaded
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
+"""Receives the name of each stage that takes long."""
 
 
 @dataclass(frozen=True)
@@ -25,74 +25,124 @@ class Chosen:
 
     loop: Loop
     name: str
-    """The mode, and what of it runs where it has several forms."""
+    """The mode, and which of its forms runs."""
     note: str = ""
-    """Why not a faster one, and what of the cache or of the checkpoint's wishes is not as usual."""
+    """Why no faster form runs, and what is unusual of the cache or ignored of the checkpoint."""
     rules: CacheRules = ORDINARY
 
 
-def choose(loaded: Loaded, wish: str, tell: Tell) -> Chosen:
-    """The loop for `wish`: auto, generate, eager, compile or graph. `tell` hears of long work.
+def choose(loaded: Loaded, mode: str, report: Report) -> Chosen:
+    """Return the loop for `mode`: auto, generate, eager, compile or graph.
 
-    `auto` is a captured graph on a GPU, and the eager loop on a CPU, where it calls the kernels
-    directly; there a compiled step is slower and takes a minute to make. Raises Refused where a
-    mode is wished for by name and cannot be had, and for a model that no loop can decode.
+    `auto` is a captured graph on a GPU. On a CPU it is `eager`, which calls the kernels directly: a
+    compiled step is slower there and takes a minute to make. Raises Refused where a mode that is
+    named cannot run here, and for a model that no loop can decode.
     """
-    if wish not in ("auto", "generate", *_STEPS):
-        raise Refused("unsupported", f"no decode mode is named {wish!r}")
+    if mode not in ("auto", "generate", *_STEPS):
+        raise Refused("unsupported", f"there is no decode mode {mode!r}", 'use decode = "auto"')
     check = Check(loaded)  # also the first forward pass, in which kernels repack their weights
-    if wish == "generate":
+    if mode == "generate":
         from quantchat.worker.decode.generate_loop import GenerateLoop
 
         loop = GenerateLoop(loaded.model, loaded.input_device, check.rules)
         return Chosen(loop, "generate", _note(loaded, check.rules), check.rules)
-    if wish != "auto":
-        return _chosen(_STEPS[wish](loaded.model, check, tell), loaded, check.rules)
+    if mode != "auto":
+        return _chosen(_STEPS[mode](loaded.model, check, report), loaded, check.rules)
     modes = ("graph", "eager") if loaded.device.startswith("cuda") else ("eager",)
     problems: list[str] = []
-    for mode in modes:
+    for one in modes:
         try:
-            step = _STEPS[mode](loaded.model, check, tell)
-            return _chosen(step, loaded, check.rules, problems)
-        except Exception as error:  # of whatever kind: the next mode may do without
-            if mode == modes[-1]:
+            checked = _STEPS[one](loaded.model, check, report)
+            return _chosen(checked, loaded, check.rules, problems)
+        except Exception as error:  # of whatever kind: the next mode may work without
+            if one == modes[-1]:
                 raise
-            problems.append(f"not {mode}: {describe(error).reason}")
+            problems.append(f"not {one}: {describe(error).reason}")
     raise AssertionError("unreachable: the last mode is returned or raises")
 
 
-def _chosen(step: Step, loaded: Loaded, rules: CacheRules, problems: Sequence[str] = ()) -> Chosen:
-    loop = NativeLoop(step, loaded.input_device, rules)
-    return Chosen(loop, step.name, _note(loaded, rules, problems), rules)
+class Checked(NamedTuple):
+    """A step that computes what the model's modules compute."""
+
+    step: Step
+    note: str = ""
+    """Why it is not a faster one."""
+
+
+def _chosen(
+    checked: Checked, loaded: Loaded, rules: CacheRules, problems: Sequence[str] = ()
+) -> Chosen:
+    loop = NativeLoop(checked.step, loaded.input_device, rules)
+    note = _note(loaded, rules, [*problems, checked.note])
+    return Chosen(loop, checked.step.name, note, rules)
 
 
 def _note(loaded: Loaded, rules: CacheRules, problems: Sequence[str] = ()) -> str:
-    wishes = unfollowed_note(loaded.model.generation_config)
-    return "; ".join(filter(None, [*problems, rules.note, wishes]))
+    parts = [*problems, rules.note]
+    if ignored := ignored_settings(loaded.model.generation_config):
+        parts.append(
+            f"generation_config.json sets {', '.join(ignored)}, which no decode mode here follows"
+        )
+    return "; ".join(filter(None, parts))
+
+
+# ------------------------------------------------------------ settings of the checkpoint
+
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "bad_words_ids": (),
+    "begin_suppress_tokens": (),
+    "encoder_no_repeat_ngram_size": (0,),
+    "epsilon_cutoff": (0, 0.0),
+    "eta_cutoff": (0, 0.0),
+    "exponential_decay_length_penalty": (),
+    "forced_bos_token_id": (),
+    "forced_eos_token_id": (),
+    "guidance_scale": (1, 1.0),
+    "min_length": (0,),
+    "min_new_tokens": (0,),
+    "min_p": (0, 0.0),
+    "no_repeat_ngram_size": (0,),
+    "num_beams": (1,),
+    "penalty_alpha": (0, 0.0),
+    "sequence_bias": (),
+    "stop_strings": (),
+    "suppress_tokens": (),
+    "top_h": (0, 0.0),
+    "typical_p": (1, 1.0),
+    "watermarking_config": (),
+}
+"""Settings of transformers that change which tokens are chosen, with the values that turn them off;
+None and empty values always do."""
+
+
+def ignored_settings(config: Any) -> list[str]:
+    """Return the names of the settings in `config`, a `GenerationConfig`, that no loop follows.
+
+    Every loop chooses tokens by the request's sampling settings alone, so that two variants differ
+    in their weights and not in their generation_config.json.
+    """
+    found = ((name, getattr(config, name, None)) for name in _NEUTRAL)
+    return [
+        name
+        for name, value in found
+        if value is not None and value not in ([], {}, "") and value not in _NEUTRAL[name]
+    ]
 
 
 # ------------------------------------------------------------ each mode, checked
 
 
-def _eager(model: Any, check: Check, _tell: Tell) -> Step:
-    """The fastest form that computes the same: fused, direct, or the modules as they are."""
-    if model.device.type == "cpu":
-        from quantchat.worker.decode.cpu import fused_weights, kernels
-        from quantchat.worker.decode.cpu.llama_step import llama_step
+def _eager(model: Any, check: Check, _report: Report) -> Checked:
+    """The fastest form that computes the same: one of the CPU's, or the model's own modules."""
+    if model.device.type != "cpu":
+        return Checked(EagerStep(model))
+    from quantchat.worker.decode import cpu
 
-        fused = llama_step(model)
-        if fused is not None and not check.fault(fused):
-            return fused
-        fused_weights.unfuse(model)
-        if kernels.call_directly(model):
-            direct = EagerStep(model, "eager, direct kernel calls")
-            if not check.fault(direct):
-                return direct
-            kernels.call_as_before(model)
-    return EagerStep(model)
+    fast = cpu.fast_step(model, check.fault)
+    return Checked(fast.step or EagerStep(model), fast.rejected)
 
 
-def _compiled(model: Any, check: Check, tell: Tell) -> Step:
+def _compiled(model: Any, check: Check, report: Report) -> Checked:
     from quantchat.worker.decode.steps.compiled import CompiledStep, missing_compiler
 
     missing = missing_compiler(model.device)
@@ -103,34 +153,34 @@ def _compiled(model: Any, check: Check, tell: Tell) -> Step:
             "install gcc, g++ and python3-dev",
         )
     step = CompiledStep(model)
-    tell("compiling the decode step")
-    return _passed("compile", step, check)
+    report("compiling the decode step")
+    return Checked(_passed("compile", step, check))
 
 
-def _graph(model: Any, check: Check, tell: Tell) -> Step:
-    """With norms of one kernel each, where that computes the same: a deep model may round off."""
-    from quantchat.worker.decode.norms import plain_norms
+def _graph(model: Any, check: Check, report: Report) -> Checked:
+    """With one kernel for each norm, unless their rounding adds up to too much in a deep model."""
+    from quantchat.worker.decode.norms import fusable_norms
     from quantchat.worker.decode.steps.graph import GraphStep
 
-    step = GraphStep(model, plain_norms(model))
-    tell("capturing the decode step")
+    step = GraphStep(model, fusable_norms(model))
+    report("capturing the decode step")
     if not _fault("graph", step, check):
-        return step
-    return _passed("graph", GraphStep(model), check)
+        return Checked(step)
+    return Checked(_passed("graph", GraphStep(model), check))
 
 
-_MEND = 'use decode = "eager"'
+_HINT = 'use decode = "eager"'
 
 
 def _passed(mode: str, step: Step, check: Check) -> Step:
     if fault := _fault(mode, step, check):
-        what = f'decode = "{mode}" computes something else here: {fault}'
-        raise Refused("unsupported", what, _MEND)
+        what = f'decode = "{mode}" gives other results here: {fault}'
+        raise Refused("unsupported", what, _HINT)
     return step
 
 
 def _fault(mode: str, step: Step, check: Check) -> str:
-    """What `step` computes otherwise. Raises Refused where it cannot be had at all."""
+    """Return what is wrong with `step`, or an empty text. Raises Refused where it cannot run."""
     try:
         return check.fault(step)
     except Refused:
@@ -140,10 +190,10 @@ def _fault(mode: str, step: Step, check: Check) -> str:
         if failure.kind in ("out_of_memory", DEVICE_FAILED):
             raise
         what = f'decode = "{mode}" is not possible here: {failure.reason}'
-        raise Refused("unsupported", what, _MEND) from error
+        raise Refused("unsupported", what, _HINT) from error
 
 
-_STEPS: dict[str, Callable[[Any, Check, Tell], Step]] = {
+_STEPS: dict[str, Callable[[Any, Check, Report], Checked]] = {
     "eager": _eager,
     "compile": _compiled,
     "graph": _graph,

@@ -6,10 +6,9 @@ from typing import Any
 
 from quantchat.wire.messages import Sampling
 from quantchat.worker.decode.cache_rules import ORDINARY, CacheRules
-from quantchat.worker.decode.loop import common_prefix
+from quantchat.worker.decode.loop import Turn, common_prefix
 from quantchat.worker.decode.sampling import Sampler
 from quantchat.worker.decode.steps import Interrupted, Step, Stopped
-from quantchat.worker.decode.turn import Turn
 
 CHUNK = 512
 """Prompt tokens in one prefill step: long enough to unfold a weight for, short enough to tell how

@@ -1,8 +1,8 @@
-"""RMS norms (Zhang and Sennrich 2019) by one kernel of torch's, for a step made of many small ones.
+"""Compute RMS norms (Zhang and Sennrich 2019) with torch's fused kernel, for a captured GPU step.
 
-transformers writes them out as eight operations: in a Llama layer's step two norms are 16 of some
-40 kernels on a GPU, each of which costs about what its start does. torch has one for CUDA (since
-2.9; an older one writes it out as well), which rounds once, after the weight, and not before too.
+transformers computes a norm with eight operations: in the step of a Llama layer, the two norms are
+16 of about 40 kernels on a GPU, and each costs little more than its launch. torch has one kernel
+for CUDA (since 2.9), which rounds once, after the weight, and not before it too.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from torch.nn import functional
 
 _SAMPLE_ROWS = 4
 _ULPS = 4
-"""Most that a norm may be off its module, relative to the result, in units of the rounding."""
+"""Largest relative error of a fused norm against its module, in units of the dtype's rounding."""
 
 
-def plain_norms(model: Any) -> list[Any]:
-    """The norms of `model` that torch's kernel computes: of those named so, the ones that agree.
+def fusable_norms(model: Any) -> list[Any]:
+    """Return the RMSNorm modules of `model` whose results agree with torch's kernel.
 
-    A norm that multiplies by one more than its weight (Gemma's), say, is not among them.
+    Gemma's norms, for example, multiply by 1 + weight, and are left out.
     """
-    return [module for module in model.modules() if _is_plain(module)]
+    return [module for module in model.modules() if _is_fusable(module)]
 
 
 @contextlib.contextmanager
-def at_once(norms: Sequence[Any]) -> Iterator[None]:
-    """Have `norms` computed by torch's kernel until the block is left."""
+def fused_norms(norms: Sequence[Any]) -> Iterator[None]:
+    """Compute `norms` with torch's kernel while the block runs."""
     for norm in norms:
         norm.forward = partial(_computed, norm)
     try:
@@ -49,13 +49,13 @@ def _epsilon(norm: Any) -> float | None:
     return epsilon if isinstance(epsilon, float) else None
 
 
-def _is_plain(module: Any) -> bool:
+def _is_fusable(module: Any) -> bool:
     weight = getattr(module, "weight", None)
     if not type(module).__name__.endswith("RMSNorm") or _epsilon(module) is None:
         return False
-    if weight is None or weight.dim() != 1 or "forward" in vars(module):  # a hook's
+    if weight is None or weight.dim() != 1 or "forward" in vars(module):  # set by a hook
         return False
-    # Not random: no generator's state may move.
+    # Not random: that would change the state of a generator.
     sample = torch.arange(_SAMPLE_ROWS * len(weight), device=weight.device).sin()
     sample = sample.view(_SAMPLE_ROWS, -1).to(weight.dtype)
     with torch.inference_mode():

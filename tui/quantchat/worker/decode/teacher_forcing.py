@@ -11,12 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 from quantchat.wire.messages import END, ScoreTokens, TokenScores
-from quantchat.worker.decode.blocks import before_each_block
 from quantchat.worker.decode.cache_rules import ORDINARY, CacheRules
 from quantchat.worker.decode.caches import cache_parameter, growing_cache, position_argument
-from quantchat.worker.decode.cpu.fused_weights import readable
+from quantchat.worker.decode.cpu import unfused_weights
 from quantchat.worker.decode.native_loop import CHUNK
-from quantchat.worker.decode.steps.eager import release
+from quantchat.worker.decode.steps.eager import before_each_block, release
 from quantchat.worker.failures import Refused
 from quantchat.worker.model.loaded import Loaded
 
@@ -60,7 +59,7 @@ def score_tokens(
         with (
             torch.inference_mode(),
             before_each_block(loaded.model, preempt),
-            readable(loaded.model),
+            unfused_weights(loaded.model),
         ):
             while at < len(given):
                 end = min(at + CHUNK, need) if at < need else at + _ROWS

@@ -11,8 +11,8 @@ from quantchat.common.model_folder import AUTO_GPTQ
 from quantchat.wire.messages import WEIGHTS, Load
 from quantchat.worker.failures import Refused
 from quantchat.worker.model.devices import device_for
+from quantchat.worker.model.files_check import refuse_pickled
 from quantchat.worker.model.loaded import Loaded
-from quantchat.worker.model.pickles import refuse_pickled
 from quantchat.worker.model.tokenizer import fast_tokenizer
 
 READER = AUTO_GPTQ

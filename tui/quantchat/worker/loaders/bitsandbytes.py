@@ -10,8 +10,8 @@ from quantchat.worker.failures import Refused
 from quantchat.worker.import_pruning import SCIENCE, compiled_when_called
 from quantchat.worker.model.contents import Contents
 from quantchat.worker.model.devices import device_for, fast_dtype
+from quantchat.worker.model.full_precision import modules_in_full_precision
 from quantchat.worker.model.loaded import Loaded, choose_dtype, load_model
-from quantchat.worker.model.model_class import left_by_bitsandbytes
 from quantchat.worker.model.tokenizer import fast_tokenizer
 
 UNUSED = (*SCIENCE, "torchao")
@@ -51,7 +51,7 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
         from bitsandbytes.functional import has_avx512bf16
 
         packs = command.options["quant_type"] != "int8" and device == "cpu" and has_avx512bf16()
-        skipped, note = left_by_bitsandbytes(command, config, repacked=packs)
+        skipped, note = modules_in_full_precision(command, config, repacked=packs)
         wish.llm_int8_skip_modules = skipped
     model = load_model(
         command, device, dtype=dtype, **({} if wish is None else {"quantization_config": wish})

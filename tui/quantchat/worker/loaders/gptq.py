@@ -15,9 +15,8 @@ from quantchat.worker.import_pruning import SCIENCE, compiled_when_called
 from quantchat.worker.loaders import gptq_kernels
 from quantchat.worker.loaders.kernel_build import Building
 from quantchat.worker.model.devices import device_for, rooms, too_small, weights_on_disk
-from quantchat.worker.model.files_check import folder_of
+from quantchat.worker.model.files_check import folder_of, refuse_pickled
 from quantchat.worker.model.loaded import Loaded, choose_dtype, commonest_class
-from quantchat.worker.model.pickles import refuse_pickled
 from quantchat.worker.model.tokenizer import fast_tokenizer
 
 READER = GPTQMODEL

@@ -14,9 +14,8 @@ from typing import Any
 
 from quantchat.common.adapter_folder import CONFIG, WEIGHTS
 from quantchat.worker.failures import Refused
-from quantchat.worker.model.files_check import json_object, tensor_names
+from quantchat.worker.model.files_check import json_object, pickled_file, tensor_names
 from quantchat.worker.model.hub import fetched_named
-from quantchat.worker.model.pickles import pickled_file
 
 
 @dataclass(frozen=True)

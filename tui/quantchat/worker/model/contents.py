@@ -1,7 +1,7 @@
-"""What a loaded model's weights really are: counted over its tensors, and said in words.
+"""Count which weights of a loaded model are quantized, and describe that in words.
 
-What was asked for is no proof: bitsandbytes takes plain linear layers alone and leaves a mixture's
-experts as they are, and transformers unpacks what it has no kernel for, with a line in a log.
+The settings do not prove it: bitsandbytes quantizes plain linear layers only and skips the experts
+of a mixture, and transformers dequantizes formats without a kernel and says so only in its log.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from quantchat.worker.memory import Holdings, is_subclass
 from quantchat.worker.model.devices import weights_on_disk
 
 _WORTH_SAYING = 0.05
-"""Share of what could be quantized, embeddings aside, from which on it is said what is not."""
+"""Share of the weights (without embeddings) from which on unquantized parts are reported."""
 
 _EMBEDDINGS, _EXPERTS, _LAYERS = "embeddings", "experts", "layers"
-_BESIDE = "what sees and hears"
-"""Parts of a model, as they are told."""
+_BESIDE = "image and audio parts"
+"""Parts of a model, as the user reads them."""
 
 _FLOATS = ("float64", "float32", "float16", "bfloat16")
 _PACKED = {"uint8": 2, "int32": 8}
@@ -30,7 +30,7 @@ _PACKED = {"uint8": 2, "int32": 8}
 
 @dataclass
 class Contents:
-    """Counts of weights, as trained: a packed one counts once."""
+    """Counts of weights as trained: several weights packed in one element count one by one."""
 
     quantized: int = 0
     kernels: Counter[str] = field(default_factory=Counter)
@@ -38,13 +38,13 @@ class Contents:
     plain: Counter[str] = field(default_factory=Counter)
     """Weights that are not quantized, by their part of the model."""
     dtypes: Counter[str] = field(default_factory=Counter)
-    """The same by their dtype."""
+    """Weights that are not quantized, by dtype."""
     linears: Counter[str] = field(default_factory=Counter)
     """Layers that are not quantized, by the class of their module."""
 
     @classmethod
     def of(cls, model: Any) -> Contents:
-        """Count the weights of `model`, a transformers model; vectors (norms, biases) are none."""
+        """Count the weights of `model`, a transformers model, without vectors (norms, biases)."""
         found = cls()
         ends = [model.get_input_embeddings(), model.get_output_embeddings()]
         ends = [id(module.weight) for module in ends if hasattr(module, "weight")]
@@ -61,23 +61,23 @@ class Contents:
                 if count := _packed_weights(module, tensor):
                     found._add_quantized(_holder(module, tensor), count)
                 elif tensor.dim() > 1 and str(tensor.dtype).removeprefix("torch.") in _FLOATS:
-                    part = _score_divergence(f"{name}.{key}", id(tensor) in ends, inside)
+                    part = _part_of(f"{name}.{key}", id(tensor) in ends, inside)
                     found._add_plain(part, module, tensor)
         return found
 
     @property
     def kernel(self) -> str:
-        """The class that holds most of the quantized weights; empty where none are."""
+        """The class that holds most of the quantized weights; empty if there are none."""
         return next((name for name, _ in self.kernels.most_common(1)), "")
 
     @property
     def share_plain(self) -> float:
-        """How much of what could be quantized is not: embeddings and output head aside."""
+        """Share of unquantized weights, without embeddings and output head."""
         body = self.plain.total() - self.plain[_EMBEDDINGS]
         return body / max(1, body + self.quantized)
 
     def not_quantized(self) -> str:
-        """`experts not quantized: 91% of the weights are bfloat16`; empty where little is."""
+        """Return e.g. `experts not quantized: 91% of the weights are bfloat16`; empty below 5 %."""
         if not self.quantized or self.share_plain < _WORTH_SAYING:
             return ""
         body = {part: count for part, count in self.plain.items() if part != _EMBEDDINGS}
@@ -103,7 +103,7 @@ class Contents:
 
 
 def label(kernel: str, contents: Contents) -> str:
-    """`kernel`, and of how much of the model it is true where that is not nearly all of it."""
+    """Return `kernel`, with the share of the model that it computes if that is not nearly all."""
     if not contents.not_quantized():
         return kernel
     whole = contents.plain.total() + contents.quantized
@@ -111,9 +111,10 @@ def label(kernel: str, contents: Contents) -> str:
 
 
 def unpacked(model: Any, method: str, folder: str, gguf: str = "") -> tuple[str, str]:
-    """Kernel and note of a model that was unpacked when it was loaded: from `method`, in words.
+    """Return kernel and note of a model that was dequantized while it was loaded.
 
-    `folder` holds its files, `gguf` names the file in it where it is one.
+    `method` names its quantization, `folder` holds its files, `gguf` is its GGUF file, if it has
+    one.
     """
     dtype = str(model.dtype).removeprefix("torch.")
     held = Holdings.of(model).by_dtype.total()
@@ -127,7 +128,7 @@ def _size(count: int) -> str:
 
 
 def _decoder_prefix(model: Any) -> str:
-    """Where the layers lie that read and write text, if the model has others besides."""
+    """Return the name prefix of the text decoder, if the model has other parts besides."""
     if model.config.get_text_config() is model.config:
         return ""
     try:
@@ -138,7 +139,7 @@ def _decoder_prefix(model: Any) -> str:
 
 
 def beside_the_decoder(model: Any) -> Iterator[str]:
-    """Names of the linear layers of `model` that see or hear."""
+    """Yield the names of the linear layers of `model` for images and audio."""
     import torch
 
     inside, head = _decoder_prefix(model), model.get_output_embeddings()
@@ -148,7 +149,7 @@ def beside_the_decoder(model: Any) -> Iterator[str]:
             yield name
 
 
-def _score_divergence(name: str, embeds: bool, inside: str) -> str:
+def _part_of(name: str, embeds: bool, inside: str) -> str:
     if embeds or "embed" in name.rpartition(".layers.")[2]:
         return _EMBEDDINGS
     if inside and not name.startswith(inside):
@@ -157,7 +158,7 @@ def _score_divergence(name: str, embeds: bool, inside: str) -> str:
 
 
 def _packed_layer(module: Any) -> int:
-    """Weights of a layer of GPTQ or AWQ, which keeps them in a buffer but knows its shape."""
+    """Return the weights of a GPTQ or AWQ layer, which stores them in a buffer; else 0."""
     if not hasattr(module, "qweight"):
         return 0
     for wide, high in (("in_features", "out_features"), ("infeatures", "outfeatures")):
@@ -167,7 +168,7 @@ def _packed_layer(module: Any) -> int:
 
 
 def _packed_weights(module: Any, tensor: Any) -> int:
-    """How many weights `tensor` of `module` holds in quantized form; 0 where it holds none."""
+    """Return how many quantized weights `tensor` of `module` holds."""
     if (state := getattr(tensor, "quant_state", None)) is not None:  # bitsandbytes
         return math.prod(state.shape)
     if is_subclass(tensor):  # torchao: its shape is the weight's

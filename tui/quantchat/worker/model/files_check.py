@@ -1,6 +1,7 @@
-"""A checkpoint's files, looked over before a library opens them: which is damaged is said by name.
+"""Check the files of a checkpoint before a library opens them, and name the one that is damaged.
 
-Costs milliseconds: JSON is parsed, of safetensors only the headers are read.
+This takes milliseconds: JSON is parsed, of safetensors only the header is read. Pickled weights are
+refused, because opening a pickle runs any code that it contains.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.common.input_files import MOST_JSON, open_regular, read_regular
-from quantchat.common.model_folder import CONFIG, DESCRIBING, FolderReader, ModelFolder, Problem
+from quantchat.common.model_folder import CONFIG, DESCRIBING, FolderReader, ModelFolder
 from quantchat.worker.failures import Refused
 
 _INDEX = "model.safetensors.index.json"
@@ -28,16 +29,26 @@ _JSON = (
 )
 _TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt")
 _MODELS = (".model", ".tiktoken")
-"""Of SentencePiece's and tiktoken's files, whatever their names."""
+"""Endings of SentencePiece's and tiktoken's files, whose names vary."""
 _TEKKEN = "tekken.json"
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 _LONGEST_HEADER = 100_000_000
-"""Bytes; the safetensors library takes no longer one (its MAX_HEADER_SIZE)."""
-_AGAIN = "fetch or copy that file again; what was made here, `quantchat cache remove` makes anew"
+"""In bytes, as in the safetensors library (its MAX_HEADER_SIZE)."""
+_AGAIN = (
+    "download or copy that file again; `quantchat cache remove` deletes a checkpoint that "
+    "quantchat made, and the next start makes it again"
+)
+
+PICKLES = frozenset({".bin", ".ckpt", ".pkl", ".pt", ".pth"})
+"""Endings of files that torch and transformers write with pickle."""
+CONVERT = (
+    "convert them where that is safe: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…)"
+)
+ALLOW = "or, if you trust their source, add allow_pickle = true to the variant"
 
 
 def folder_of(model: str) -> ModelFolder:
-    """What the small files in the folder `model` say. Raises Refused where one is damaged."""
+    """Return the small files of the folder `model`, parsed. Raises Refused if one is damaged."""
     folder = Path(model)
     return ModelFolder(
         {name: json_object(folder / name) for name in DESCRIBING if (folder / name).exists()},
@@ -46,40 +57,40 @@ def folder_of(model: str) -> ModelFolder:
 
 
 def check_kind(model: str, reader: FolderReader, *, gguf: bool = False) -> None:
-    """Refuse a folder that its engine's library cannot load, or would load otherwise than it looks.
+    """Refuse a folder that its engine's library cannot load, or would load as something else.
 
-    Reads the small files alone, so that it can be asked before the weights are fetched. `gguf`: the
-    weights come from a GGUF file. Raises Refused.
+    Reads the small files only, and so works before the weights are downloaded. `gguf`: the weights
+    come from a GGUF file. Raises Refused.
     """
     found = folder_of(model)
     for problem in found.problems(reader, gguf=gguf):
-        raise _refused(problem)
+        raise Refused(problem.kind, problem.what, problem.hint)
     for problem in found.missing_packages(reader, gguf=gguf):
-        raise _refused(problem)
+        raise Refused(problem.kind, problem.what, problem.hint)
 
 
 def quantization_method(model: str) -> str:
-    """How the files in the folder `model` call their quantization; empty in full precision.
+    """Return the quantization method that the folder `model` names; empty in full precision.
 
-    Raises Refused.
+    Raises Refused where a file is damaged.
     """
     found = folder_of(model).quantization
     return str(found.get("quant_method", "quantized")) if found else ""
 
 
 def check_files(model: str, *, gguf: bool = False, tokenizer: bool = True) -> None:
-    """Refuse a folder in which a file is missing, cut short or not what it should be.
+    """Refuse a folder in which a file is missing, cut short or of another kind. Raises Refused.
 
-    `gguf`: the weights and the tokenizer come from a GGUF file, which is not looked at. Without
-    `tokenizer` it comes from elsewhere. An id of a hub is let pass. Raises Refused.
+    `gguf`: weights and tokenizer come from a GGUF file, which is not checked. Without `tokenizer`
+    the tokenizer comes from another folder. A model id of the hub passes.
     """
     folder = Path(model)
     if not folder.is_dir():
         return
     for file in folder.iterdir():
         if file.exists() and not file.is_file() and not file.is_dir():
-            # A library would open it: a FIFO waits for its writer, a device has no end.
-            raise _damaged(folder, file.name, "is no regular file")
+            # A library would open it: a FIFO blocks until a writer comes, a device never ends.
+            raise _damaged(folder, file.name, "is not a regular file")
     bodies = {name: json_object(folder / name) for name in _JSON if (folder / name).exists()}
     if gguf:
         return
@@ -96,7 +107,7 @@ def check_files(model: str, *, gguf: bool = False, tokenizer: bool = True) -> No
 
 
 def _refuse_kernels(config: Any) -> None:
-    """Refuse a config that names a kernel of a hub: transformers fetches and runs its code."""
+    """Refuse a config that names a kernel on the hub: transformers downloads and runs its code."""
     if isinstance(config, list):
         for one in config:
             _refuse_kernels(one)
@@ -107,23 +118,23 @@ def _refuse_kernels(config: Any) -> None:
                 if isinstance(kernel, str) and "/" in kernel:
                     raise Refused(
                         "unsupported",
-                        f"config.json asks for the kernel {kernel} of a hub, which is code ({key})",
-                        "take that key out of a copy of the model; `attention` in the profile"
-                        " chooses among those that are installed",
+                        f"config.json names the kernel {kernel} of the hub, which is code ({key})",
+                        "remove that key in a copy of the model; `attention` in the profile"
+                        " chooses an installed kernel",
                     )
         else:
             _refuse_kernels(value)
 
 
 def check_tokenizer(folder: Path) -> None:
-    """Refuse a folder without the files of a tokenizer. Raises Refused."""
+    """Refuse a folder without a tokenizer. Raises Refused."""
     if any(f.name in _TOKENIZERS or f.suffix in _MODELS for f in folder.iterdir()):
         return
     if (folder / _TEKKEN).exists():
         raise Refused(
             "unsupported",
             f"the only tokenizer in {folder} is {_TEKKEN}, Mistral's own format",
-            'name a model with the same tokenizer as tokenizer.json: tokenizer = "org/name"',
+            'name a model that has this tokenizer as tokenizer.json: tokenizer = "org/name"',
         )
     raise _damaged(folder, "tokenizer.json", "is missing")
 
@@ -140,22 +151,23 @@ def _check_index(folder: Path, index: dict[str, Any], held: dict[str, set[str]])
 
 
 def json_object(file: Path) -> dict[str, Any]:
-    """The JSON object in `file`. Raises Refused."""
+    """Return the JSON object in `file`. Raises Refused."""
     try:
         with _file_itself(file):
             body = json.loads(read_regular(file, MOST_JSON))
     except (ValueError, RecursionError) as error:
-        raise _damaged(file.parent, file.name, "is no JSON, or cut short") from error
+        raise _damaged(file.parent, file.name, "is not JSON, or is cut short") from error
     if not isinstance(body, dict):
-        raise _damaged(file.parent, file.name, "is not what it should be: no JSON object")
+        raise _damaged(file.parent, file.name, "does not hold a JSON object")
     return body
 
 
 def tensor_names(file: Path) -> set[str]:
-    """Names of the tensors in the safetensors `file`, which must be as long as its header says.
+    """Return the names of the tensors in the safetensors `file`.
 
-    The format: 8 bytes with the header's length, little-endian; the header, JSON; the data.
-    Raises Refused.
+    The format (https://huggingface.co/docs/safetensors): 8 bytes with the length of the header,
+    little-endian; the header in JSON; the data. Raises Refused where the header is damaged or the
+    file is not as long as the header says.
     """
     with _file_itself(file), open_regular(file) as stream:
         size = os.fstat(stream.fileno()).st_size
@@ -178,13 +190,9 @@ def tensor_names(file: Path) -> set[str]:
     return set(ends)
 
 
-def _refused(problem: Problem) -> Refused:
-    return Refused(problem.kind, problem.what, problem.hint)
-
-
 @contextlib.contextmanager
 def _file_itself(file: Path) -> Iterator[None]:
-    """Refuse what is no file, or a far too large one. Raises Refused; OSError of the disk's."""
+    """Turn errors of a file that is none, or far too large, into Refused; other OSErrors pass."""
     try:
         yield
     except OSError as error:
@@ -195,3 +203,39 @@ def _file_itself(file: Path) -> Iterator[None]:
 
 def _damaged(folder: Path, file: str, what: str) -> Refused:
     return Refused("bad_checkpoint", f"cannot load {folder}: {file} {what}", _AGAIN)
+
+
+# ------------------------------------------------------------ pickled weights
+
+
+def pickled_file(folder: Path) -> Path | None:
+    """Return the first file in `folder` that is a pickle by its ending, or None."""
+    return next((f for f in sorted(folder.iterdir()) if f.suffix in PICKLES), None)
+
+
+def refuse_pickled(model: str, *, switch: bool) -> None:
+    """Refuse the folder `model` if its weights are pickled. Raises Refused.
+
+    `switch`: whether the engine has the option `allow_pickle`. A model id of the hub passes.
+    """
+    folder = Path(model)
+    if not folder.is_dir() or any(folder.glob("*.safetensors")):
+        return
+    pickled = pickled_file(folder)
+    if pickled is not None:
+        raise _pickled(f"the weights are pickled ({pickled.name})", switch=switch)
+
+
+def refuse_all_pickled(folder: Path, model: str, *, switch: bool) -> None:
+    """Refuse `model` if `folder`, into which all but its pickles were downloaded, has no weights.
+
+    `switch`: whether the engine has the option `allow_pickle`. Raises Refused.
+    """
+    if not any(folder.glob("*.safetensors")):
+        what = f"{model} has no safetensors, and other weights are pickled"
+        raise _pickled(what, switch=switch)
+
+
+def _pickled(what: str, *, switch: bool) -> Refused:
+    hint = f"{CONVERT}; {ALLOW}" if switch else CONVERT
+    return Refused("bad_checkpoint", f"{what}: opening them could run any code", hint)

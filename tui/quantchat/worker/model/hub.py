@@ -1,7 +1,8 @@
-"""Files of the Hugging Face hub, or a line that says why they cannot be had."""
+"""Download files from the Hugging Face hub, or say in one line why that fails."""
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,39 +11,39 @@ from typing import Any, NamedTuple
 from quantchat.wire.messages import Load
 from quantchat.worker.environment_failures import environment_failure
 from quantchat.worker.failures import Refused, first_line
-from quantchat.worker.model.files_check import check_files
-from quantchat.worker.model.hub_room import check_room
-from quantchat.worker.model.pickles import refuse_all_pickled
+from quantchat.worker.model.files_check import check_files, refuse_all_pickled
 
-Tell = Callable[[int, int], None]
-"""Hears how many bytes of how many have come; the total grows while files are looked up."""
+Report = Callable[[int, int], None]
+"""Receives the downloaded and the total bytes; the total grows while files are listed."""
 
-_TELL_S = 0.2
+_REPORT_S = 0.2
+_LIST_TIMEOUT_S = 10.0
+_MIB = 2**20
 
 
 def of_mib(done: int, total: int) -> str:
-    """`312 of 16,063 MiB`."""
-    return f"{done / 2**20:,.0f} of {total / 2**20:,.0f} MiB"
+    """Return e.g. `312 of 16,063 MiB`."""
+    return f"{done / _MIB:,.0f} of {total / _MIB:,.0f} MiB"
 
 
 NO_WEIGHTS = ["*.json", "*.jinja", "*.model", "*.tiktoken", "vocab.txt", "merges.txt"]
-"""Configuration and tokenizer, in whatever form."""
+"""Configuration and tokenizer, in any form."""
 _ELSEWHERE = ["*/*", "consolidated*"]
-"""What libraries other than transformers want, Meta's and Mistral's own: the weights once more."""
+"""The weights a second time, in the formats of Meta's and Mistral's own libraries."""
 
 
 class Fetched(NamedTuple):
-    """Files of a hub on this machine, and what to say of them."""
+    """Files of the hub on this machine."""
 
     folder: Path
     note: str = ""
-    """Why they are the copy in the hub's cache, where the hub could not be asked."""
+    """Why a cached copy is used, if the hub did not answer."""
 
 
 def described(command: Load) -> Path:
-    """Folder with the small files of what `command` names by an id, its weights aside.
+    """Return a folder with the small files of the model id in `command`, without weights.
 
-    What they tell is known before anything large is fetched. Raises Refused.
+    They are checked before anything large is downloaded. Raises Refused.
     """
     import huggingface_hub
 
@@ -55,7 +56,7 @@ def described(command: Load) -> Path:
             ignore_patterns=_ELSEWHERE,
         ).folder
     except Refused:
-        # What a library fetched once may lack files that it had no use for.
+        # A library may have cached only the files that it needed.
         config = huggingface_hub.try_to_load_from_cache(
             command.model, "config.json", revision=command.revision
         )
@@ -64,11 +65,11 @@ def described(command: Load) -> Path:
         return Path(config).parent
 
 
-def checkpoint(command: Load, tell: Tell) -> Fetched:
-    """The checkpoint that `command` names by an id: fetched, or a whole one in the hub's cache.
+def checkpoint(command: Load, report: Report) -> Fetched:
+    """Return the checkpoint of the model id in `command`: downloaded, or whole in the hub's cache.
 
-    The libraries, given the id, ask the hub about file after file, also for what is here: without a
-    network that takes minutes. Raises Refused.
+    Given the id, the libraries would ask the hub about each file, cached or not: without a network
+    that takes minutes. Raises Refused.
     """
     gguf, pickles = command.options.get("gguf_file"), bool(command.options.get("allow_pickle"))
     weights = [gguf] if gguf else ["*.safetensors", *(["*.bin"] if pickles else [])]
@@ -78,13 +79,13 @@ def checkpoint(command: Load, tell: Tell) -> Fetched:
             command.model,
             command.revision,
             "",
-            tell,
+            report,
             allow_patterns=[*weights, *code, *NO_WEIGHTS],
             ignore_patterns=_ELSEWHERE,
         )
     except Refused as refused:
-        # What a library fetched once lacks files that it had no use for: the hub's library calls
-        # that incomplete.
+        # A library may have cached only the files that it needed: for the hub's library such a copy
+        # is incomplete.
         folder = _whole_in_cache(command, weights)
         if folder is None or refused.failure.kind == "no_space":
             raise
@@ -95,7 +96,7 @@ def checkpoint(command: Load, tell: Tell) -> Fetched:
 
 
 def _whole_in_cache(command: Load, weights: list[str]) -> Path | None:
-    """The folder in the hub's cache that holds all of a checkpoint; None where none does."""
+    """Return the folder of the hub's cache with a whole checkpoint, or None."""
     import huggingface_hub
 
     config = huggingface_hub.try_to_load_from_cache(
@@ -113,55 +114,55 @@ def _whole_in_cache(command: Load, weights: list[str]) -> Path | None:
 
 
 def _from_cache(why: str) -> str:
-    return f"the copy in the hub's cache is taken, which may be an older one: {why}"
+    return f"loaded the copy in the hub's cache, which may be old: {why}"
 
 
-def _telling(tell: Tell, begun: Callable[[], None]) -> type[Any]:
-    """A progress bar that draws nothing, and tells `tell`; `begun` is called when one is made."""
+def _reporting(report: Report, begun: Callable[[], None]) -> type[Any]:
+    """Return a progress bar class that draws nothing and calls `report`, and `begun` when made."""
     from tqdm.std import tqdm
 
-    class Telling(tqdm):  # type: ignore[misc]
+    class Reporting(tqdm):  # type: ignore[misc]
         def __init__(self, *given: Any, **named: Any) -> None:
             begun()
-            # Of several bars one counts what is whole on the disk: another what has travelled,
-            # which may be less, and one the files.
+            # Of several bars this one counts the bytes on the disk. Another counts the bytes sent,
+            # which may be fewer, and one counts files.
             self._counts = named.get("unit") == "B" and "Reconstructing" in named.get("desc", "")
-            self._told_s = 0.0
+            self._reported_s = 0.0
             super().__init__(*given, **{**named, "disable": True})
 
         def update(self, n: float | None = 1) -> bool | None:
             self.n += n or 0
             now = time.monotonic()
-            if self._counts and now - self._told_s > _TELL_S:
-                self._told_s = now
-                tell(int(self.n), int(self.total or 0))
+            if self._counts and now - self._reported_s > _REPORT_S:
+                self._reported_s = now
+                report(int(self.n), int(self.total or 0))
             return None
 
-    return Telling
+    return Reporting
 
 
 def fetched(
-    name: str, revision: str | None, what: str, tell: Tell = lambda *counts: None, **which: Any
+    name: str, revision: str | None, what: str, report: Report = lambda *counts: None, **which: Any
 ) -> Fetched:
-    """The files of `name` on the hub, from the hub's cache where they are there.
+    """Return the files of `name` on the hub, from the hub's cache where it has them.
 
-    `what` is it called in words where that is not `name` alone, e.g. "the adapter"; `which` is
-    `allow_patterns` or `ignore_patterns` of `snapshot_download`. Raises Refused, also before
-    anything is fetched for which the disk is too full.
+    `what` says what `name` is in messages, e.g. "the adapter"; `which` holds `allow_patterns` and
+    `ignore_patterns` of `snapshot_download`. Raises Refused; if the disk is too full, before the
+    download.
     """
     import huggingface_hub
     from huggingface_hub import constants
 
     check_room(name, revision, which)
     asked: list[bool] = []
-    bar = _telling(tell, lambda: asked.append(True))
+    bar = _reporting(report, lambda: asked.append(True))
     try:
         folder = Path(
             huggingface_hub.snapshot_download(name, revision=revision, tqdm_class=bar, **which)
         )
     except Exception as error:  # noqa: BLE001 - as below
-        # Whatever it was: a cache that is read only, a login page instead of the hub's answer, a
-        # hub that is slow. Each raises another kind, of several libraries.
+        # A read-only cache, a login page in place of the hub's answer, a slow hub: each raises
+        # another exception, of several libraries.
         refused = _refused(error, f"{what} {name}".strip())
         try:
             folder = Path(
@@ -169,42 +170,104 @@ def fetched(
                     name, revision=revision, local_files_only=True, **which
                 )
             )
-        except Exception:  # noqa: BLE001 - the first reason is the one that helps
+        except Exception:  # noqa: BLE001 - the first reason helps more
             raise refused from error
         return Fetched(folder, _from_cache(refused.failure.reason))
-    # Where the hub cannot be reached the library takes its cached copy without a word, and begins
-    # no bar; so it does where it was told to stay offline.
+    # Without a connection, and in its offline mode, the library silently returns its cached copy
+    # and makes no progress bar.
     if asked or constants.HF_HUB_OFFLINE:
         return Fetched(folder)
     return Fetched(folder, _from_cache("the hub did not answer"))
 
 
 def _refused(error: Exception, name: str) -> Refused:
-    """Why `name` cannot be had from the hub, by what its library raised."""
+    """Return why `name` cannot be downloaded, from the exception of the hub's library."""
     from huggingface_hub import constants
 
-    what = f"cannot fetch {name} from the hub"
+    what = f"cannot download {name} from the hub"
     if (failure := environment_failure(error)) is not None:
         return Refused("fetch_failed", f"{what}: {failure.reason}", failure.hint)
     if isinstance(error, ValueError) and "JSON" in type(error).__name__:
         return Refused(
             "fetch_failed",
-            f"{what}: {constants.ENDPOINT} answers with something else than the hub does",
-            "look at that address in a browser: the network's login page may stand between, or a"
-            " proxy; or name a folder that holds the model",
+            f"{what}: the answer of {constants.ENDPOINT} is not a hub's",
+            "open that address in a browser: a login page of the network or a proxy may answer"
+            " instead; or name a folder that holds the model",
         )
     return Refused(
         "fetch_failed",
         f"{what}: {first_line(error)}",
-        "check its name, the network, and for what is gated that you are logged in"
-        " (`hf auth login`); or name a folder that holds it",
+        "check the name and the network; for a gated model, log in with `hf auth login`; or name a"
+        " folder that holds it",
     )
 
 
 def fetched_named(named: str, what: str, **which: Any) -> Path:
-    """Folder of what a profile names `org/name` or `org/name@revision`, as `fetched` finds it."""
+    """Download `org/name` or `org/name@revision` (see `fetched`); return its folder."""
     name, _, revision = named.partition("@")
     found = fetched(name, revision or None, what, **which)
     if found.note:
         print(found.note)  # noqa: T201 - to the worker's log
     return found.folder
+
+
+# ------------------------------------------------------------ room on the disk
+
+
+def check_room(name: str, revision: str | None, which: dict[str, Any]) -> None:
+    """Raise Refused if the missing files of `name` are larger than the free space on the disk.
+
+    `which` holds `allow_patterns` and `ignore_patterns` of `snapshot_download`. A hub that is not
+    reached or gives no sizes passes: the download says why it fails.
+    """
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    patterns = {key: which.get(key) for key in ("allow_patterns", "ignore_patterns")}
+    try:
+        huggingface_hub.snapshot_download(
+            name, revision=revision, local_files_only=True, **patterns
+        )
+    except Exception:  # noqa: BLE001 - the download raises it again
+        needed = _missing(name, revision, patterns)
+    else:
+        return  # everything is on the disk
+    cache = Path(constants.HF_HUB_CACHE)
+    there = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise Refused(
+            "no_space",
+            f"the disk has no room to download {name}: {needed / _MIB:,.0f} MiB are needed,"
+            f" {free / _MIB:,.0f} are free in {cache}",
+            "make room, or set HF_HOME to a folder on another disk",
+        )
+
+
+def _missing(name: str, revision: str | None, patterns: dict[str, Any]) -> int:
+    """Return the bytes that are still to be downloaded; 0 where the hub gives no sizes."""
+    import huggingface_hub
+    from huggingface_hub import constants
+    from huggingface_hub.utils import filter_repo_objects
+
+    try:
+        told = huggingface_hub.HfApi(endpoint=constants.ENDPOINT).model_info(
+            name, revision=revision or "main", files_metadata=True, timeout=_LIST_TIMEOUT_S
+        )
+    except Exception:  # noqa: BLE001 - as in check_room
+        return 0
+    files = filter_repo_objects(told.siblings or [], key=lambda file: file.rfilename, **patterns)
+    blobs = Path(constants.HF_HUB_CACHE, f"models--{name.replace('/', '--')}", "blobs")
+    total = 0
+    for file in files:
+        here = huggingface_hub.try_to_load_from_cache(name, file.rfilename, revision=told.sha)
+        blob = (file.lfs.sha256 if file.lfs else file.blob_id) or ""
+        if not isinstance(here, str) and not (blob and (blobs / blob).exists()):
+            total += max(0, (file.size or 0) - _begun(blobs, blob))
+    return total
+
+
+def _begun(blobs: Path, blob: str) -> int:
+    """Return the bytes of a partial download, by another process or an earlier run."""
+    halves = blobs.glob(f"{blob}*.incomplete") if blob else ()
+    return max((512 * half.stat().st_blocks for half in halves), default=0)

@@ -18,7 +18,7 @@ from quantchat.wire.variant import Resolved
 from quantchat.worker.failures import Refused
 from quantchat.worker.model.contents import Contents, label
 from quantchat.worker.model.devices import gpus_of, refuse_offloaded, rooms, too_small
-from quantchat.worker.model.pickles import refuse_pickled
+from quantchat.worker.model.files_check import refuse_pickled
 
 _LIBRARIES = (
     "torch",
@@ -32,7 +32,11 @@ _LIBRARIES = (
 )
 
 NO_LIMIT = 1 << 20
-"""Context length of models that state none."""
+"""Context length in tokens of models that name none."""
+
+_AUTO = ("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForMultimodalLM")
+"""Classes of transformers, the first that knows a model is taken: a model for images and text is
+loaded as a language model if transformers has a class for that."""
 
 
 class Loaded:
@@ -151,6 +155,27 @@ def choose_dtype(wish: str) -> Any:
     return "auto" if wish == "auto" else getattr(torch, wish)
 
 
+def auto_class(command: Load, config: Any) -> Any:
+    """Return the auto class of transformers that loads a model of `config`.
+
+    Raises Refused where transformers has no class for it that generates text.
+    """
+    import transformers
+
+    if command.trust_remote_code and _AUTO[0] in (getattr(config, "auto_map", None) or {}):
+        return transformers.AutoModelForCausalLM
+    for name in _AUTO:
+        found = getattr(transformers, name, None)  # transformers 4 has not all of them
+        if found is not None and type(config) in found._model_mapping:
+            return found
+    named = ", ".join(getattr(config, "architectures", None) or [config.model_type])
+    raise Refused(
+        "unsupported",
+        f"transformers {transformers.__version__} has no class that generates text for {named}",
+        "name a language model; if the model brings its own code, add trust_remote_code = true",
+    )
+
+
 def load_model(command: Load, device: str, **more: Any) -> Any:
     """Load a transformers model straight onto `device`, from safetensors (or GGUF).
 
@@ -159,8 +184,6 @@ def load_model(command: Load, device: str, **more: Any) -> Any:
     for weights that do not fit on all GPUs together.
     """
     from transformers import AutoConfig
-
-    from quantchat.worker.model.model_class import auto_class
 
     pickles = bool(command.options.get("allow_pickle"))
     if not pickles and "gguf_file" not in more:

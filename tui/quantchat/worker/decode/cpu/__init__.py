@@ -1,1 +1,75 @@
-"""Decoding on a CPU: kernels called directly, weights fused, a Llama step written out."""
+"""Faster decoding on a CPU: the one interface to this package (docs/cpu-decoding.md).
+
+`fast_step` returns the fastest decode step of this package that computes the same logits as the
+model's own modules, `unfused_weights` lets these modules compute after it. The rest of the worker
+uses nothing else of this package.
+
+The package calls kernels of torch and bitsandbytes directly and reads layouts that these libraries
+do not document. Another version may change them at any time, so nothing here is taken on trust:
+each step is compared with the modules when the model is loaded, and whatever differs or raises is
+undone and left to the modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from quantchat.worker.decode.cpu.fused_weights import unfuse, unfused_weights
+from quantchat.worker.decode.steps import Step
+from quantchat.worker.decode.steps.eager import EagerStep
+from quantchat.worker.failures import describe
+
+__all__ = ["FastStep", "fast_step", "unfused_weights"]
+
+
+class FastStep(NamedTuple):
+    """The result of `fast_step`."""
+
+    step: Step | None
+    """None where the model's own modules must do."""
+    rejected: str
+    """The faster forms that failed, each with the reason; empty where none failed."""
+
+
+def fast_step(model: Any, fault: Callable[[Step], str]) -> FastStep:
+    """Return the fastest decode step for `model`, a transformers model on the CPU.
+
+    `fault` compares a step with the model's modules and returns what is wrong with it, or an empty
+    text. A form that raises (a library renamed what it reads, say) is rejected like one that
+    computes something else. Where no form passes, `model` computes as before.
+    """
+    rejected: list[str] = []
+    for name, build, undo in (
+        ("fused Llama steps", _fused, unfuse),
+        ("direct kernel calls", _direct, _restore),
+    ):
+        try:
+            step = build(model)
+            reason = "" if step is None else fault(step)
+        except Exception as error:  # noqa: BLE001 - a library's, of any kind: the modules still work
+            step, reason = None, describe(error).reason
+        if step is not None and not reason:
+            return FastStep(step, "; ".join(rejected))
+        undo(model)
+        if reason:
+            rejected.append(f"not {name}: {reason}")
+    return FastStep(None, "; ".join(rejected))
+
+
+def _fused(model: Any) -> Step | None:
+    from quantchat.worker.decode.cpu.llama_step import llama_step
+
+    return llama_step(model)
+
+
+def _direct(model: Any) -> Step | None:
+    from quantchat.worker.decode.cpu.kernels import call_directly
+
+    return EagerStep(model, "eager, direct kernel calls") if call_directly(model) else None
+
+
+def _restore(model: Any) -> None:
+    from quantchat.worker.decode.cpu.kernels import call_as_before
+
+    call_as_before(model)

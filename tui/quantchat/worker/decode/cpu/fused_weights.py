@@ -1,8 +1,8 @@
-"""Layers whose weights lie in one block, as a fused product has them, and their own `forward`.
+"""Undo the fusing of weights: give layers back what a fused product put into one block.
 
-Rows of a block are as good as a weight of their own. Columns are not: the kernels want them without
-gaps, and where a layer's own `forward` hands them columns of a block, they read the neighbours'
-and compute garbage.
+A fused product (`kernels.product` over several layers) stores the weights of these layers side by
+side, and each layer keeps a view of its part. A view of rows works like a weight of its own. A view
+of columns does not: the kernels expect contiguous columns and would read a neighbour's numbers.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import torch
 
 
 def unfuse(model: Any) -> None:
-    """Give each layer its own copy again, for good."""
+    """Give each layer of `model` a copy of its own columns, for good."""
     for layer in model.modules():
         for holder, name, columns in _columns(layer):
             setattr(holder, name, columns.contiguous())
 
 
 @contextlib.contextmanager
-def readable(model: Any) -> Iterator[None]:
-    """While it lasts, the modules of `model` compute as if their weights lay in no block.
+def unfused_weights(model: Any) -> Iterator[None]:
+    """Let the modules of `model` compute with their own weights while the block runs.
 
-    What a layer cannot read where it lies is copied when the layer begins, and dropped when it is
-    done: one at a time, so that no memory is taken by it.
+    Columns are copied when a layer begins and dropped when it ends, one layer at a time: this takes
+    no lasting memory.
     """
     hooks = []
     for layer in model.modules():
@@ -43,20 +43,23 @@ def readable(model: Any) -> Iterator[None]:
             hook.remove()
 
 
-def _copy(found: list[tuple[Any, str, Any]], _layer: Any, _given: Any) -> None:
+def _copy(found: list[tuple[Any, str, Any]], _layer: Any, _inputs: Any) -> None:
     for holder, name, columns in found:
         setattr(holder, name, columns.contiguous())
 
 
-def _put_back(found: list[tuple[Any, str, Any]], _layer: Any, _given: Any, _out: Any) -> None:
+def _put_back(found: list[tuple[Any, str, Any]], _layer: Any, _inputs: Any, _output: Any) -> None:
     for holder, name, columns in found:
         setattr(holder, name, columns)
 
 
 def _columns(layer: Any) -> Iterator[tuple[Any, str, Any]]:
-    """What of `layer` may be columns of a block: who holds it, as what, and the tensor."""
+    """Yield each tensor of `layer` that may be columns of a block: owner, attribute name, tensor.
+
+    They are the scales of GPTQModel's `TorchAtenLinear` and of bitsandbytes' repacked layers.
+    """
     if isinstance(scales := getattr(layer, "scales_and_zeros", None), torch.Tensor):
         yield layer, "scales_and_zeros", scales
     state = getattr(getattr(layer, "weight", None), "quant_state", None)
-    if state is not None:
-        yield state, "absmax", state.absmax
+    if state is not None and isinstance(absmax := getattr(state, "absmax", None), torch.Tensor):
+        yield state, "absmax", absmax

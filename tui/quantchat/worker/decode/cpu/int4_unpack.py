@@ -1,8 +1,9 @@
-"""Torch's packed 4-bit weights, unfolded to a dense matrix again.
+"""Unpack torch's 4-bit weights to a dense matrix, for products of many rows.
 
-The packed product unfolds the weight for every few rows: the fastest way for one row, and a slow
-one for a prompt. The layout is torch's own, not documented, and depends on the processor: so it is
-compared with what the kernel multiplies by, and one that is not understood is left to the kernel.
+torch's packed product unpacks the weight again for every few rows: the fastest way for one row, and
+a slow one for a prompt. The layout is not documented and depends on the processor. It was read from
+`weight_to_int4pack_kernel` (ATen/native/cpu/int4mm_kernel.cpp) of torch 2.13. `int4_width` compares
+it with what the kernel multiplies by; a layout that differs is left to the kernel.
 """
 
 from __future__ import annotations
@@ -12,19 +13,18 @@ from typing import Any
 import torch
 
 _WIDTHS = (64, 32)
-"""Output rows that lie in one block, by the width of the processor's vectors
-(`weight_to_int4pack_kernel` in ATen/native/cpu/int4mm_kernel.cpp)."""
+"""Output rows in one block of the layout, by the width of the processor's vectors."""
 
 _PROBES = 8
 """Inputs whose weights are compared with the kernel's."""
 
 
 def int4(packed: Any, scales_and_zeros: Any, group: int, width: int) -> Any:
-    """The weight of `_weight_int4pack_mm_for_cpu`, (in, out), in the scales' dtype.
+    """Return the weight of `_weight_int4pack_mm_for_cpu`, (in, out), in the scales' dtype.
 
     `packed` is uint8, (out, in / 2), `scales_and_zeros` (in / group, out, 2). A block of `width`
-    output rows has for each input `width` / 2 bytes: the first rows lie in their low halves, the
-    others in their high ones.
+    output rows has `width` / 2 bytes for each input: the first half of the rows in the low four
+    bits, the second half in the high ones.
     """
     out = packed.shape[0]
     blocks = packed.view(out // width, -1, width // 2).transpose(0, 1)
@@ -36,9 +36,9 @@ def int4(packed: Any, scales_and_zeros: Any, group: int, width: int) -> Any:
 
 
 def int4_width(packed: Any, scales_and_zeros: Any, group: int) -> int:
-    """The `width` with which `int4` gives what the kernel multiplies by here; 0 if there is none.
+    """Return the `width` with which `int4` gives exactly the kernel's weights here, or 0.
 
-    Exactly that: one input at a time, nothing is summed and so nothing rounded.
+    The kernel is asked for one input at a time: nothing is summed, and so nothing is rounded.
     """
     inputs = 2 * packed.shape[1]
     places = torch.linspace(0, inputs - 1, _PROBES).long()

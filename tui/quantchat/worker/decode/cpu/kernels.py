@@ -1,9 +1,9 @@
-"""Linear layers on the CPU by direct calls of the kernels that their own `forward` ends in.
+"""Compute linear layers on the CPU by calling directly the kernels that their `forward` calls.
 
-What lies between a layer's `forward` and its kernel (checks, casts, autograd, reshapes) costs more
-than the product itself where one row is multiplied. A `Product` takes one layer, or several that
-read the same input (query, key and value; gate and up) as one matrix. The weights stay as the
-library packed them: fused, their rows lie in one block and each layer keeps a view of its own.
+For one row, the code between a layer's `forward` and its kernel (checks, casts, autograd, reshapes)
+takes longer than the product itself. A `Product` computes one layer, or several layers that read
+the same input (query, key and value; gate and up) as one matrix. The weights stay as the library
+packed them; the rows of fused layers lie in one block, and each layer keeps a view of its part.
 """
 
 from __future__ import annotations
@@ -18,37 +18,38 @@ from quantchat.worker.decode.cpu import int4_unpack
 from quantchat.worker.memory import is_subclass
 
 _ROWS = 8
-"""From this many rows on a product is worth a conversion of its weights to float32."""
+"""From this many rows on, converting the weights to float32 makes a product faster."""
 
-_UNFOLD_ROWS = 256
-"""From this many rows on a product is worth unfolding torch's packed 4-bit weights."""
+_UNPACK_ROWS = 256
+"""From this many rows on, unpacking torch's 4-bit weights makes a product faster."""
 
 _SLAB = 2**20
-"""Weights unfolded at a time: what is multiplied at once must not have left the cache."""
+"""Weights unpacked at a time: few enough that they are still in the processor's cache."""
 
 _BLOCK = 64
-"""Output rows that the packed 4-bit layouts keep together; what is fused is a multiple of it."""
+"""Output rows in one block of the packed 4-bit layouts; fused layers must have a multiple of it."""
 
-_NATIVE_BF16 = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+_NATIVE_BF16 = torch.backends.mkldnn.is_available() and bool(
+    torch.ops.mkldnn._is_mkldnn_bf16_supported()
+)
 """Whether the processor multiplies bfloat16 fast; without it float32 is several times faster."""
 
-
 _OURS = "_quantchat"
-"""Attribute of a `forward` that was put on a layer here, and not by a library."""
+"""Attribute that marks a `forward` set by this module, and not by a library."""
 
 
 class Product(Protocol):
-    """The product of rows with a weight."""
+    """Multiplies rows by a weight."""
 
     def __call__(self, rows: Any) -> Any:
-        """`rows`, (n, in), times the weight: (n, out), in the rows' dtype."""
+        """Return `rows`, (n, in), times the weight: (n, out), in the rows' dtype."""
 
 
 def product(layers: Sequence[Any]) -> Product | None:
-    """The product of all `layers` side by side; None where there is no direct call for them.
+    """Return the product of all `layers` side by side, or None if no kernel is known for them.
 
-    With several layers their weights are moved into one block, which they go on seeing. Call it
-    after a first forward pass: kernels repack their weights there.
+    Several layers are fused: their weights move into one block, of which each keeps a view. Call it
+    after a first forward pass, in which kernels may repack their weights.
     """
     first = layers[0]
     if any(type(layer) is not type(first) or layer.training for layer in layers):
@@ -66,15 +67,15 @@ def product(layers: Sequence[Any]) -> Product | None:
 
 
 def adapted(module: Any) -> bool:
-    """Whether `module` is an adapter's: PEFT's wrappers show the weights they wrap as their own."""
+    """Return whether PEFT wraps `module`: the wrapper shows the base layer's weights as its own."""
     return hasattr(module, "base_layer")
 
 
 def computed_elsewhere(layer: Any) -> bool:
-    """Whether a library computes `layer` in its own way, whatever its class says.
+    """Return whether a library computes `layer` in its own way, whatever its class says.
 
-    torchao puts a tensor subclass in the place of the weight; compressed-tensors and accelerate put
-    a `forward` of their own on the module.
+    torchao replaces the weight by a tensor subclass; compressed-tensors and accelerate set a
+    `forward` of their own on the module.
     """
     own = vars(layer).get("forward")
     return is_subclass(getattr(layer, "weight", None)) or not (own is None or hasattr(own, _OURS))
@@ -99,7 +100,7 @@ class _Dense:
 
 
 class _Int4:
-    """GPTQModel's `TorchAtenLinear`: torch's own 4-bit product."""
+    """GPTQModel's `TorchAtenLinear` (attributes as in 7.6), by torch's 4-bit product."""
 
     def __init__(self, layers: Sequence[Any]) -> None:
         first = layers[0]
@@ -134,8 +135,8 @@ class _Int4:
         if self._order is not None:
             rows = rows.index_select(1, self._order)
         rows = rows.to(torch.bfloat16).contiguous()
-        if self._width and _NATIVE_BF16 and rows.shape[0] >= _UNFOLD_ROWS:
-            out = self._unfolded(rows)
+        if self._width and _NATIVE_BF16 and rows.shape[0] >= _UNPACK_ROWS:
+            out = self._unpacked(rows)
         else:
             out = torch.ops.aten._weight_int4pack_mm_for_cpu(
                 rows, self._weight, self._group, self._scales
@@ -143,20 +144,20 @@ class _Int4:
         out = out.to(dtype)
         return out if self._bias is None else out.add_(self._bias)
 
-    def _unfolded(self, rows: Any) -> Any:
+    def _unpacked(self, rows: Any) -> Any:
         out = rows.new_empty((rows.shape[0], self._weight.shape[0]))
         slab = max(_BLOCK, _SLAB // rows.shape[1] // _BLOCK * _BLOCK)
         for start in range(0, out.shape[1], slab):
-            unfuse = slice(start, start + slab)
+            part = slice(start, start + slab)
             weight = int4_unpack.int4(
-                self._weight[unfuse], self._scales[:, unfuse], self._group, self._width
+                self._weight[part], self._scales[:, part], self._group, self._width
             )
-            out[:, unfuse] = rows @ weight
+            out[:, part] = rows @ weight
         return out
 
 
 class _Packed4Bit:
-    """bitsandbytes' 4-bit product for AVX512-BF16, over weights it has repacked."""
+    """bitsandbytes' 4-bit product for AVX512-BF16, over weights that it repacked (as in 0.50)."""
 
     def __init__(self, layers: Sequence[Any]) -> None:
         states = [layer.weight.quant_state for layer in layers]
@@ -190,10 +191,10 @@ def _packed_4bit(layers: Sequence[Any]) -> Product | None:
 
 
 class _Unpacked4Bit:
-    """bitsandbytes without AVX512-BF16: it unfolds the weight for each product.
+    """bitsandbytes without AVX512-BF16 (as in 0.50), which unpacks the weight for each product.
 
-    So does this, but to float32: that is less than half the work where bfloat16 is not native, and
-    the product is faster too.
+    This unpacks to float32 where the processor has no fast bfloat16: that takes less than half the
+    time, and the product is faster too.
     """
 
     def __init__(self, layer: Any) -> None:
@@ -233,19 +234,19 @@ def _joined(weights: list[Any]) -> Any:
 def _share(
     holders: Sequence[Any], name: str, block: Any, widths: list[int], *, dim: int = 0
 ) -> None:
-    """Let each of `holders` see its part of `block` as `name`, in place of a copy of its own."""
+    """Replace the tensor `name` of each of `holders` by a view of its part of `block`."""
     if len(holders) == 1:
         return
-    for holder, unfuse in zip(holders, block.split(widths, dim=dim), strict=True):
+    for holder, part in zip(holders, block.split(widths, dim=dim), strict=True):
         old = getattr(holder, name)
         if isinstance(old, torch.nn.Parameter):
-            old.data = unfuse
+            old.data = part
         else:
-            setattr(holder, name, unfuse)
+            setattr(holder, name, part)
 
 
 def _bias(layers: Sequence[Any]) -> Any:
-    """The biases side by side; None where there is none."""
+    """Return the biases side by side, or None if no layer has one."""
     if all(layer.bias is None for layer in layers):
         return None
     dtype = next(layer.bias.dtype for layer in layers if layer.bias is not None)
@@ -261,7 +262,7 @@ def _bias(layers: Sequence[Any]) -> Any:
 
 
 def call_directly(model: Any) -> int:
-    """Have each linear layer of `model` call its kernel directly; return how many now do."""
+    """Let each linear layer of `model` call its kernel directly; return how many now do."""
     count = 0
     for layer in model.modules():
         if isinstance(layer, torch.nn.Module) and (direct := product([layer])) is not None:

@@ -1,7 +1,8 @@
-"""The decode step of the Llama family written out, so that few calls stand between the kernels.
+"""The decode step of the Llama family, written out: few Python calls between the kernels.
 
-The same sums in the same order and dtypes as transformers' modules; what is left out is what they
-do between the kernels. Query, key and value are one product, gate and up another one.
+It computes the same sums in the same order and dtypes as the modules of transformers (read in 5.24)
+without what these do between the kernels. Query, key and value are one product, gate and up
+another.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from quantchat.worker.decode.steps import Interrupted, Stopped
 _FAMILY = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
 
 _FIXED_ROPES = ("default", "linear", "llama3", "yarn")
-"""Rotary embeddings whose angles depend on the position alone, and not on the length."""
+"""Rotary embeddings whose angles depend on the position, and not on the length of the text."""
 
 
 class _Block(NamedTuple):
     before: Any
-    """Weight of the norm before attention."""
+    """Weight of the norm before the attention."""
     qkv: Product
     output: Product
     after: Any
-    """Weight of the norm before the gate."""
+    """Weight of the norm before the MLP."""
     gate_up: Product
     down: Product
 
@@ -55,7 +56,7 @@ class LlamaStep:
         self._cos: Any = None
         self._sin: Any = None
 
-    # ------------------------------------------------------------ what the loop asks
+    # ------------------------------------------------------------ the interface of a Step
 
     def run(self, tokens: Any, stopped: Stopped | None = None) -> Any:
         """Append `tokens`, ids of shape (1, n); return the last one's logits, (1, vocabulary)."""
@@ -63,20 +64,20 @@ class LlamaStep:
             return self._run(tokens[0], stopped)
 
     def prepare(self, first: int, last: int) -> None:
-        """Nothing is made ahead."""
+        """Do nothing: no length needs preparation."""
 
     def cut(self, tokens: int) -> bool:
-        """Take the last `tokens` off the cache; the buffers stay."""
+        """Remove the last `tokens` from the cache and return True; the buffers stay."""
         self._length -= tokens
         return True
 
     def forget(self) -> None:
-        """Drop the KV cache and give its memory back."""
+        """Drop the KV cache and free its memory."""
         self._capacity = self._length = 0
         self._keys, self._values = [], []
 
     def kv_bytes(self) -> int:
-        """Bytes allocated for the KV cache."""
+        """Return the bytes allocated for the KV cache."""
         return sum(t.numel() * t.element_size() for t in [*self._keys, *self._values])
 
     # ------------------------------------------------------------ the step
@@ -92,7 +93,7 @@ class LlamaStep:
         x = functional.embedding(ids, self._embedding)
         for block, keys, values in zip(self._blocks, self._keys, self._values, strict=True):
             if stopped is not None and stopped():
-                raise Interrupted(kept=True)  # what lies beyond the length does not count
+                raise Interrupted(kept=True)  # places beyond the length are ignored
             qkv = block.qkv(self._normed(x, block.before))
             qkv = qkv.view(count, rotated + self._kv_heads, self._size)
             turned = qkv[:, :rotated]
@@ -108,13 +109,13 @@ class LlamaStep:
         return self._head(self._normed(x[-1:], self._norm))
 
     def _normed(self, x: Any, weight: Any) -> Any:
-        """RMSNorm in float32, rounded before the weight, as transformers does."""
+        """RMSNorm in float32, rounded before the weight, as in transformers."""
         wide = x.float()
         wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self._epsilon)
         return weight * wide.to(x.dtype)
 
     def _attend_one(self, query: Any, keys: Any, values: Any) -> Any:
-        # The heads that share a key stand as its rows, so that no key need be repeated.
+        # Heads that share a key become rows of one head, so that no key is copied.
         rows = query.reshape(1, self._kv_heads, -1, self._size)
         return functional.scaled_dot_product_attention(rows, keys, values).reshape(1, -1)
 
@@ -150,7 +151,7 @@ class LlamaStep:
 
 
 def llama_step(model: Any) -> LlamaStep | None:
-    """The step for `model`; None where it is not what this knows. To be checked before use."""
+    """Return the step for `model`, or None if the model is of another kind. Check it before use."""
     if not _known(model):
         return None
     inner = model.model
@@ -174,16 +175,16 @@ def llama_step(model: Any) -> LlamaStep | None:
 
 
 def _separately(layers: list[Any]) -> Product | None:
-    """The product of `layers` one by one, where their weights do not go into one block."""
+    """Return the product of `layers`, one by one, for weights that do not go into one block."""
     parts = [product([layer]) for layer in layers]
-    found = [unfuse for unfuse in parts if unfuse is not None]
+    found = [part for part in parts if part is not None]
     if len(found) < len(parts):
         return None
-    return lambda rows: torch.cat([unfuse(rows) for unfuse in found], dim=-1)
+    return lambda rows: torch.cat([part(rows) for part in found], dim=-1)
 
 
 def _known(model: Any) -> bool:
-    """Whether `model` is of the family, on the CPU, and has nothing that the step leaves out."""
+    """Return whether `model` is of the family, on the CPU, and has only what the step computes."""
     config = model.config
     if type(model).__name__ not in _FAMILY or model.device.type != "cpu":
         return False

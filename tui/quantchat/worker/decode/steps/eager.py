@@ -1,8 +1,9 @@
-"""The model's own modules, run one after the other, over a cache that grows in steps."""
+"""A decode step by the model's own modules, over a cache that grows in steps."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from quantchat.worker.decode.caches import (
@@ -17,7 +18,7 @@ from quantchat.worker.memory import kv_cache_bytes
 
 
 class EagerStep:
-    """A step through a transformers causal language model, of whatever architecture."""
+    """A step through a causal language model of transformers, of any architecture."""
 
     def __init__(self, model: Any, name: str = "eager") -> None:
         self.name = name
@@ -26,7 +27,7 @@ class EagerStep:
         self._positions = position_argument(model)
         self.cache = growing_cache(model.config)
         self._length = 0
-        """Tokens cached. A recurrent model's cache does not tell."""
+        """Cached tokens. The cache of a recurrent model does not know its length."""
 
     def run(self, tokens: Any, stopped: Stopped | None = None) -> Any:
         """Append `tokens`, ids of shape (1, n); return the last one's logits, (1, vocabulary)."""
@@ -53,10 +54,10 @@ class EagerStep:
         return output.logits[:, -1]
 
     def prepare(self, first: int, last: int) -> None:
-        """Nothing is made ahead."""
+        """Do nothing: no length needs preparation."""
 
     def cut(self, tokens: int) -> bool:
-        """Take the last `tokens` off the cache, where its layers can do that."""
+        """Remove the last `tokens` from the cache; return False where its layers cannot do that."""
         if not can_roll_back(self.cache):
             return False
         self.cache.crop(-tokens)
@@ -64,13 +65,13 @@ class EagerStep:
         return True
 
     def forget(self) -> None:
-        """Drop the KV cache and give its memory back."""
+        """Drop the KV cache and free its memory."""
         self.cache = growing_cache(self._model.config)
         self._length = 0
         release(self._model.device)
 
     def kv_bytes(self) -> int:
-        """Bytes allocated for the KV cache."""
+        """Return the bytes allocated for the KV cache."""
         return kv_cache_bytes(self.cache)
 
 
@@ -79,11 +80,9 @@ class _Stop(Exception):
 
 
 def _asked_between_blocks(model: Any, stopped: Stopped | None) -> AbstractContextManager[None]:
-    """Have each block of `model` ask `stopped` before it begins; _Stop leaves the forward pass."""
+    """Call `stopped` before each block of `model`; _Stop leaves the forward pass if it is true."""
     if stopped is None:
         return nullcontext()
-    from quantchat.worker.decode.blocks import before_each_block
-
     asked = stopped
 
     def ask() -> None:
@@ -93,8 +92,27 @@ def _asked_between_blocks(model: Any, stopped: Stopped | None) -> AbstractContex
     return before_each_block(model, ask)
 
 
+@contextmanager
+def before_each_block(model: Any, call: Callable[[], None]) -> Iterator[None]:
+    """Call `call` before each decoder block of `model`, for as long as the context lasts.
+
+    An exception that `call` raises leaves the forward pass: so long work can be stopped. The hooks
+    are removed afterwards, because a compiled step must not find any.
+    """
+    import torch
+
+    lists = (m for m in model.modules() if isinstance(m, torch.nn.ModuleList))
+    blocks = max(lists, key=len, default=())
+    hooks = [block.register_forward_pre_hook(lambda *_: call()) for block in blocks]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def release(device: Any) -> None:
-    """Hand what torch's allocator no longer uses back to the device."""
+    """Return memory that torch's allocator holds and no longer uses to the device."""
     if device.type == "cuda":
         import torch
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from quantchat.common.memory_rules import buckets
-from quantchat.worker.decode.norms import at_once
+from quantchat.worker.decode.norms import fused_norms
 from quantchat.worker.decode.steps.static import StaticStep
 from quantchat.worker.failures import Refused
 
@@ -106,7 +106,7 @@ class GraphStep(StaticStep):
         return self._graphs[window]
 
     def _forward(self, places: Any) -> Any:
-        with at_once(self._norms):
+        with fused_norms(self._norms):
             return super()._forward(places)
 
     def _capture(self, window: int) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""The checkpoints that `seven` loads: made where they are not, if there is room for them."""
+"""The checkpoints with random weights: made once, if the disk has room for them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
-from seven_variants import Source
-from shapes import SHAPES, write_dense, write_gptq
+
+from llama7b.shapes import SHAPES, write_dense, write_gptq
+from llama7b.variants import Source
 
 GB = 1e9
 ELSEWHERE = "name a folder on another disk with --folder"
@@ -18,7 +19,7 @@ ELSEWHERE = "name a folder on another disk with --folder"
 
 @contextmanager
 def made_in(named: Path | None) -> Iterator[Path]:
-    """The folder for checkpoints: the one that is named, or one that goes with what is in it."""
+    """Yield the folder for checkpoints: `named`, or a temporary one."""
     if named is not None:
         yield named
         return
@@ -27,7 +28,7 @@ def made_in(named: Path | None) -> Iterator[Path]:
 
 
 def checkpoint(folder: Path, shape: str, source: Source) -> Path:
-    """The checkpoint in `folder` that `source` loads, made where it is not there.
+    """Return the checkpoint for `source` in `folder`; make it if it is missing.
 
     Raises SystemExit where it cannot be written.
     """
@@ -36,7 +37,7 @@ def checkpoint(folder: Path, shape: str, source: Source) -> Path:
         return made
     print(f"writing {shape}, {source.name}, {_size(shape, source) / GB:.1f} GB", flush=True)
     part = made.with_name(f"{made.name}.part")
-    shutil.rmtree(part, ignore_errors=True)  # of a run that was ended
+    shutil.rmtree(part, ignore_errors=True)  # left by a run that was stopped
     try:
         part.mkdir(parents=True)
         if source.bits:
@@ -50,7 +51,7 @@ def checkpoint(folder: Path, shape: str, source: Source) -> Path:
 
 
 def check_room(folder: Path, shape: str, sources: Iterable[Source]) -> None:
-    """Make `folder`; raise SystemExit where it has no room for what is missing of `sources`."""
+    """Create `folder`; raise SystemExit if it has no room for the missing checkpoints."""
     missing = [one for one in set(sources) if not _place(folder, shape, one).is_dir()]
     needed = sum(_size(shape, source) for source in missing)
     try:

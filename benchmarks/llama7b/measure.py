@@ -1,19 +1,20 @@
-"""What `seven` does with a variant: load it by each mode, and ask beside `generate`."""
+"""Load a variant in each mode, and ask it beside `generate` in the same rounds."""
 
 from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 from driving import Answer, NotRun, ask, loaded
-from seven_kept import Kept
-from seven_progress import Progress
-from shapes import SHAPES
 
+from llama7b.results import SavedResults
+from llama7b.shapes import SHAPES
 from quantchat.host.worker_process import Worker
 from quantchat.system.process_memory import complete
 from quantchat.system.sampler import DeviceSampler
@@ -23,21 +24,47 @@ QUESTION = [Message("user", "Explain step by step how a bicycle stays upright.")
 PLAIN = "generate"
 
 
+class Progress:
+    """Counts the steps (a variant in one mode each) and prints each when it begins."""
+
+    def __init__(self, steps: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._steps = steps
+        self._begun = 0
+        self._clock = clock
+        self._since = clock()
+
+    def begin(self, what: str) -> None:
+        """Print that the next step, `what`, begins, and how long the rest takes."""
+        spent = self._clock() - self._since
+        done = self._begun
+        self._begun += 1
+        left = f", about {_clock_time(spent / done * (self._steps - done))} left" if done else ""
+        print(f"[{self._begun} of {self._steps}, {_clock_time(spent)}{left}] {what}", flush=True)
+
+    def skip(self, steps: int) -> None:
+        """Take `steps` steps off the count: their variant cannot be loaded."""
+        self._steps -= steps
+
+
+def _clock_time(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
 @dataclass(frozen=True)
 class Asked:
-    """How the variants are asked."""
+    """The settings of the benchmark."""
 
     shape: str
     contexts: Sequence[int]
     """Prompt tokens."""
     tokens: int
-    """Of each answer."""
+    """Tokens of each answer."""
     rounds: int
     threads: int
     """Of the CPU; 0 leaves torch its own choice."""
 
     def request(self, turn: int, context: int, threads: int | None = None) -> Generate:
-        """One prompt of `context` tokens, alone, answered in full."""
+        """Return the request for an answer to `context` prompt tokens, without a cached prefix."""
         return Generate(
             turn,
             QUESTION,
@@ -51,7 +78,7 @@ class Asked:
 
 
 class Side(NamedTuple):
-    """A variant that is loaded."""
+    """A loaded variant."""
 
     worker: Worker
     ready: Ready
@@ -59,7 +86,7 @@ class Side(NamedTuple):
 
 @asynccontextmanager
 async def serving(label: str, load: Load) -> AsyncIterator[Side]:
-    """What `load` loads, for as long as the block runs. Raises NotRun where it cannot."""
+    """Load a variant for as long as the block runs. Raises NotRun where that fails."""
     side = Side(*await loaded(label, load))
     try:
         yield side
@@ -72,13 +99,13 @@ async def variant(
     load: Load,
     wanted: Mapping[str, Sequence[int]],
     asked: Asked,
-    kept: Kept,
+    saved: SavedResults,
     progress: Progress,
 ) -> None:
-    """Measure one variant in each mode of `wanted`, at its contexts; what cannot be, says why.
+    """Measure one variant in each mode of `wanted` at its contexts, or save why that fails.
 
     `generate` stays loaded beside each other mode and answers in the same rounds, so that a slow
-    minute of the machine meets both.
+    minute of the machine affects both.
     """
     load = replace(load, threads=asked.threads)
     print(f"loading {label}", flush=True)
@@ -86,43 +113,43 @@ async def variant(
         async with serving(label, replace(load, decode=PLAIN)) as plain:
             for mode, contexts in wanted.items():
                 progress.begin(f"{label}: {mode}")
-                keep = _Keep(kept, label, mode)
+                saver = _Saver(saved, label, mode)
                 if mode == PLAIN:
-                    await _ask({PLAIN: plain}, contexts, asked, keep)
+                    await _ask({PLAIN: plain}, contexts, asked, saver)
                     continue
                 try:
                     async with serving(label, replace(load, decode=mode)) as own:
-                        await _ask({mode: own, PLAIN: plain}, contexts, asked, keep)
+                        await _ask({mode: own, PLAIN: plain}, contexts, asked, saver)
                 except NotRun as error:
                     kernel = plain.ready.resolved.kernel
-                    kept.refuse_mode(label, mode, kernel, _reason(error, label, load))
+                    saved.refuse_mode(label, mode, kernel, _reason(error, label, load))
     except NotRun as error:
         progress.skip(len(wanted))
-        kept.refuse(label, _reason(error, label, load))
+        saved.refuse(label, _reason(error, label, load))
 
 
 def _reason(error: NotRun, label: str, load: Load) -> str:
-    """Without what the reader knows (the label) and what is gone by then (a temporary folder)."""
+    """Return the reason without the label and without the path of a temporary folder."""
     reason = str(error).removeprefix(f"{label}: ").replace(load.model, "the checkpoint")
     print(f"  not run: {reason}", flush=True)
     return reason
 
 
 @dataclass(frozen=True)
-class _Keep:
-    """Where the figures of one variant in one mode go."""
+class _Saver:
+    """Saves the figures of one variant in one mode."""
 
-    kept: Kept
+    saved: SavedResults
     label: str
     mode: str
 
     def add(self, ready: Ready, context: int, figures: dict[str, Any]) -> None:
         self._add(self.mode, ready, context, figures)
-        print(f"  at {context}: {_word(figures)}", flush=True)
+        print(f"  at {context}: {_summary(figures)}", flush=True)
 
     def beside(self, ready: Ready, context: int, figures: dict[str, Any]) -> None:
-        """What `generate` did in the same rounds: its figures, until it is measured by itself."""
-        if self.mode != PLAIN and self.kept.left(self.label, PLAIN, [context]):
+        """Save the figures of `generate` in the same rounds, unless it was measured by itself."""
+        if self.mode != PLAIN and self.saved.left(self.label, PLAIN, [context]):
             self._add(PLAIN, ready, context, figures)
 
     def _add(self, mode: str, ready: Ready, context: int, figures: dict[str, Any]) -> None:
@@ -135,25 +162,27 @@ class _Keep:
                 "warm_up": round(ready.warmup_s, 2),
             },
         }
-        self.kept.add(self.label, mode, loading, context, figures)
+        self.saved.add(self.label, mode, loading, context, figures)
 
 
-async def _ask(sides: dict[str, Side], contexts: Sequence[int], asked: Asked, keep: _Keep) -> None:
-    """Ask at each context; where one fails, for memory say, the others still have their figures."""
+async def _ask(
+    sides: dict[str, Side], contexts: Sequence[int], asked: Asked, saver: _Saver
+) -> None:
+    """Ask at each context; one that fails, for lack of memory say, does not end the others."""
     for context in contexts:
         try:
-            found = await _context(sides, context, asked, keep.mode)
+            found = await _context(sides, context, asked, saver.mode)
         except NotRun as error:
-            found = {keep.mode: {"not_run": str(error)}}
-        keep.add(sides[keep.mode].ready, context, found[keep.mode])
+            found = {saver.mode: {"not_run": str(error)}}
+        saver.add(sides[saver.mode].ready, context, found[saver.mode])
         if PLAIN in found:
-            keep.beside(sides[PLAIN].ready, context, found[PLAIN])
+            saver.beside(sides[PLAIN].ready, context, found[PLAIN])
 
 
 async def _context(
     sides: dict[str, Side], context: int, asked: Asked, mode: str
 ) -> dict[str, dict[str, Any]]:
-    """The figures of each of `sides`."""
+    """Return the figures of each of `sides`."""
     answers: dict[str, list[Answer]] = {side: [] for side in sides}
     for number in range(asked.rounds + 1):  # the first one warms up
         order = list(sides) if number % 2 else list(reversed(sides))
@@ -193,14 +222,14 @@ def _ledger(worker: Worker, answer: Answer, ready: Ready) -> dict[str, Any]:
 
 
 def _read(shape: str, answer: Answer, ready: Ready) -> int:
-    """Bytes that one token must read: of the input embedding it reads a single row."""
+    """Return the bytes that one token reads; of the input embedding that is a single row."""
     sizes = SHAPES[shape]
     width = 4 if ready.resolved.dtype == "float32" else 2
     ledger = answer.ledger or ready.ledger
     return ledger.weights - sizes.vocabulary * sizes.hidden * width + ledger.kv_cache
 
 
-def _word(figures: dict[str, Any]) -> str:
+def _summary(figures: dict[str, Any]) -> str:
     if "not_run" in figures:
         return f"not run: {figures['not_run']}"
     middle = {name: statistics.median(figures[name]) for name in ("tok_s", "ratio", "ttft_ms")}

@@ -1,8 +1,8 @@
-"""Checkpoints of a known shape with random weights, made on the spot.
+"""Write checkpoints of a known shape with random weights.
 
-Speed and memory do not depend on the values of the weights, so a shape is all that a benchmark of
-them needs, and nothing is downloaded. The files are what transformers and GPTQModel write: sharded
-safetensors with an index, `config.json`, and for GPTQ the packed layers of format `gptq`.
+Speed and memory do not depend on the values of the weights, so a benchmark needs only a shape and
+downloads nothing. The files are those that transformers and GPTQModel write: sharded safetensors
+with an index, `config.json`, and for GPTQ the packed layers of format `gptq`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 CONTEXT = 16384
-"""Longest context of each shape, longer than some of the trained models take: a prompt of 8k tokens
-is to be measured on all of them, and what a token costs there does not depend on the training."""
+"""Longest context of each shape in tokens. Some trained models take less, but prompts of 8k tokens
+are measured on all shapes, and the cost of a token does not depend on the training."""
 
 SHARD_BYTES = 2 * 2**30
 SPREAD = 0.02
-"""Standard deviation of the weights, as models of this family are initialised."""
+"""Standard deviation of the weights, as in the initialisation of these models."""
 
 ZERO_POINT_LESS = 1
-"""Format `gptq` stores each zero point less one."""
+"""Format `gptq` stores each zero point minus one."""
 
 
 @dataclass(frozen=True)

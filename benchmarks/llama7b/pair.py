@@ -1,4 +1,4 @@
-"""Two variants of `seven` side by side: in turn, and together."""
+"""Two variants side by side: in turn, and together."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from driving import NotRun, ask
-from seven_kept import measured
-from seven_measure import Asked, Side, serving
 
+from llama7b.measure import Asked, Side, serving
+from llama7b.results import measured
 from quantchat.wire.messages import Load
 
 FAMILIES = ("GPTQ 4-bit", "NF4")
-"""How the labels of each side's candidates begin."""
+"""The two sides: how the labels of their variants begin."""
 SHORTEST = 4
 """Turns in each order: two ABBA."""
 
 
 class Best(NamedTuple):
-    """The fastest of a family, and the mode in which it was."""
+    """The fastest variant of a family, and its mode."""
 
     label: str
     mode: str
 
 
-def fastest(variants: Mapping[str, Any], process_tree: str, context: int) -> Best | None:
-    """Which variant of `process_tree` in which mode had the highest throughput at `context`."""
+def fastest(variants: Mapping[str, Any], family: str, context: int) -> Best | None:
+    """Return the variant of `family` and mode with the highest throughput at `context`."""
     speeds = {
         Best(label, mode): statistics.median(figures["tok_s"])
         for label, one in variants.items()
-        if label.startswith(process_tree)
+        if label.startswith(family)
         for mode, by_context in one.get("modes", {}).items()
         if measured(figures := by_context.get("contexts", {}).get(str(context), {}))
     }
@@ -41,7 +41,7 @@ def fastest(variants: Mapping[str, Any], process_tree: str, context: int) -> Bes
 
 
 async def pair(loads: Mapping[str, Load], asked: Asked) -> dict[str, Any]:
-    """tok/s of each side, in turn and together; `loads` is by label."""
+    """Return tok/s of each side, in turn and together; `loads` is by label."""
     try:
         async with AsyncExitStack() as stack:
             sides = {

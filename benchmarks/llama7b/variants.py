@@ -1,4 +1,4 @@
-"""The variants that `seven` measures, in this order."""
+"""The variants that are measured, in this order."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ class Source:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """The name of its folder."""
         return f"gptq-{self.bits}-bit-g{self.group}" if self.bits else "bf16"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What is loaded from which checkpoint."""
+    """A variant: an engine, its options and the checkpoint that it loads."""
 
     engine: str
     options: dict[str, Any]
     source: Source = Source()
     bits: int = 0
-    """Of its weights on the device; 0 for bfloat16."""
+    """Bits of a weight on the device; 0 for bfloat16."""
 
     def load(self, folder: Path, device: str) -> Load:
-        """The command that loads it from `folder`."""
+        """Return the command that loads the variant from `folder`."""
         return Load(self.engine, str(folder), self.options, device=device)
 
 

@@ -1,20 +1,20 @@
-"""Speed and memory of a model of Llama's shapes, by quantization, kernel and decode mode.
+"""Measure speed and memory of Llama's shapes, by quantization, kernel and decode mode.
 
-`python benchmarks/seven.py` makes checkpoints of Llama-2-7B's shape with random weights, measures
+`python benchmarks/llama7b` makes checkpoints of Llama-2-7B's shape with random weights, measures
 each variant in each mode against transformers' `generate` in the same round, then the best GPTQ
-and NF4 together and in turn. `--shape` takes another (13B, Llama-3.1-8B), `--variant` and `--mode`
-may be given several times. Nothing is downloaded.
+and NF4 together and in turn. `--shape` takes another shape (13B, Llama-3.1-8B); `--variant` and
+`--mode` may be given several times. Nothing is downloaded.
 
 All of it takes an hour. NF4, bf16 and GPTQ 4-bit with Marlin come first, as captured graphs at the
-shortest context (`eager` on a CPU), and `generate` beside each: that takes minutes. `compile` comes
-last.
+shortest context (`eager` on a CPU), with `generate` beside each: that takes minutes. `compile`
+comes last.
 
-Each figure is kept as soon as it is measured, in `benchmarks/results/seven-SHAPE-DEVICE.json`,
-beside what earlier runs on the same device measured. A run that was cut off is gone on with by the
-same command and `--missing`; `--folder` keeps the checkpoints for it.
+Each figure is saved as soon as it is measured, in `benchmarks/results/llama7b-SHAPE-DEVICE.json`,
+beside the figures of earlier runs on the same device. The same command with `--missing` continues a
+run that was stopped; `--folder` keeps the checkpoints for that.
 
-On a CPU it takes a small shape by itself, to show that all of it runs; a kernel that wants a GPU is
-written down with its reason. `--table` prints what is kept of each device.
+On a CPU the default is a small shape, which shows that everything runs; where a kernel needs a GPU,
+the reason is saved. `--table` prints the saved results of each device.
 
 MBU is bytes read for a token (weights without the input embedding, and the KV cache) × decode
 throughput ÷ the bandwidth measured before, on the same device in the same run.
@@ -26,45 +26,49 @@ import argparse
 import asyncio
 import shlex
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from bandwidth import bandwidth
 from driving import circumstances
-from seven_checkpoints import GB, check_room, checkpoint, made_in
-from seven_kept import Kept, read
-from seven_measure import Asked, variant
-from seven_pair import FAMILIES, fastest, pair
-from seven_progress import Progress
-from seven_table import table
-from seven_variants import VARIANTS
-from shapes import SHAPES
 
+from llama7b.checkpoints import GB, check_room, checkpoint, made_in
+from llama7b.measure import Asked, Progress, variant
+from llama7b.pair import FAMILIES, fastest, pair
+from llama7b.results import PREFIX, SavedResults, read
+from llama7b.shapes import SHAPES
+from llama7b.table import table
+from llama7b.variants import VARIANTS
 from quantchat.common.versions import versions
 from quantchat.system.gpus import GpuSample
 from quantchat.system.sampler import DeviceSample, DeviceSampler
 from quantchat.wire.messages import Load
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 MODES = ("generate", "graph", "eager", "compile")
 CONTEXTS = {"cuda": (128, 512, 2048, 8192), "cpu": (128, 512)}
 LIBRARIES = ("torch", "transformers", "gptqmodel", "bitsandbytes")
 FIRST = ("NF4", "bf16", "GPTQ 4-bit, Marlin", "NF4, double quant")
-"""Variants that are measured first, in the best mode at the shortest context, where none is named.
-Marlin not the first of them: it may have to be compiled."""
+"""Variants that are measured first (best mode, shortest context) unless the user named any. Marlin
+is not the first, since it may have to be compiled."""
 LAST = "compile"
-"""The mode that takes longest to be had, by minutes."""
+"""The mode that takes minutes to prepare."""
 OTHERS_MAY_HOLD = 10**9
-"""Bytes of a GPU that a desktop takes; more is somebody who computes."""
+"""Bytes of GPU memory that a desktop uses; more means that another program computes."""
 
 
-def measure(given: argparse.Namespace, asked: Asked, machine: DeviceSample, kept: Kept) -> None:
-    """Measure all that was asked for, and keep it."""
-    wanted = _wanted(given, asked, kept)
-    with_pair = given.pair and not (given.missing and "in turn" in kept.result.get("pair", {}))
+def measure(
+    given: argparse.Namespace, asked: Asked, machine: DeviceSample, saved: SavedResults
+) -> None:
+    """Measure what `given` selects, and save it."""
+    wanted = _wanted(given, asked, saved)
+    with_pair = given.pair and not (given.missing and "in turn" in saved.result.get("pair", {}))
     if not wanted and not with_pair:
         return
     device = "cuda" if machine.gpus else "cpu"
@@ -74,10 +78,10 @@ def measure(given: argparse.Namespace, asked: Asked, machine: DeviceSample, kept
             sources |= {one.source for label, one in VARIANTS.items() if label.startswith(FAMILIES)}
         check_room(folder, asked.shape, sources)
         if machine.gpus:
-            _tell_of_memory(machine.gpus[0], asked.shape, list(wanted))
+            _print_memory(machine.gpus[0], asked.shape, list(wanted))
         print(f"reading the memory of the {device} device", flush=True)
         speed = bandwidth(asked.threads, device)
-        kept.begin(
+        saved.begin(
             {
                 **circumstances(_command(given, asked)),
                 "libraries": versions(LIBRARIES),
@@ -95,13 +99,13 @@ def measure(given: argparse.Namespace, asked: Asked, machine: DeviceSample, kept
 
         # A loop for each, so that Ctrl+C ends at once what blocks between them.
         for label, modes in passes:
-            asyncio.run(variant(label, load(label), modes, asked, kept, progress))
+            asyncio.run(variant(label, load(label), modes, asked, saved, progress))
         if with_pair:
             progress.begin("the fastest GPTQ 4-bit and NF4, in turn and together")
-            found = _pair(load, asked, kept)
+            found = _pair(load, asked, saved)
             if "not_run" in found:
                 print(f"  not run: {found['not_run']}", flush=True)
-            kept.add_pair(found)
+            saved.add_pair(found)
 
 
 def _asked(given: argparse.Namespace, on_gpu: bool) -> Asked:
@@ -115,14 +119,16 @@ def _asked(given: argparse.Namespace, on_gpu: bool) -> Asked:
     )
 
 
-def _wanted(given: argparse.Namespace, asked: Asked, kept: Kept) -> dict[str, dict[str, list[int]]]:
-    """The contexts to be measured, by variant and mode."""
+def _wanted(
+    given: argparse.Namespace, asked: Asked, saved: SavedResults
+) -> dict[str, dict[str, list[int]]]:
+    """Return the contexts to measure, by variant and mode."""
     wanted: dict[str, dict[str, list[int]]] = {}
     for label in given.variant or VARIANTS:
         for mode in given.mode or MODES:
             left = list(asked.contexts)
             if given.missing:
-                left = kept.left(label, mode, left)
+                left = saved.left(label, mode, left)
             if left:
                 wanted.setdefault(label, {})[mode] = left
     return wanted
@@ -131,9 +137,9 @@ def _wanted(given: argparse.Namespace, asked: Asked, kept: Kept) -> dict[str, di
 def _in_order(
     given: argparse.Namespace, asked: Asked, wanted: dict[str, dict[str, list[int]]], best: str
 ) -> list[tuple[str, dict[str, list[int]]]]:
-    """`wanted`, a variant after the other; what is wanted most before all else, if none is named.
+    """Return the passes of `wanted`, the most important first unless the user named any.
 
-    All of it takes an hour, and who stops it after minutes has the figures that matter.
+    All of it takes an hour; a run that is stopped after minutes has the figures that matter.
     """
     if given.variant or given.mode:
         return list(wanted.items())
@@ -150,35 +156,37 @@ def _in_order(
     return passes
 
 
-def _pair(load: Callable[[str], Load], asked: Asked, kept: Kept) -> dict[str, Any]:
+def _pair(load: Callable[[str], Load], asked: Asked, saved: SavedResults) -> dict[str, Any]:
     modes = {}
-    for process_tree in FAMILIES:
-        best = fastest(kept.variants, process_tree, asked.contexts[0])
+    for family in FAMILIES:
+        best = fastest(saved.variants, family, asked.contexts[0])
         if best is None:
-            return {"not_run": f"no {process_tree} was measured at {asked.contexts[0]}"}
+            return {"not_run": f"no {family} was measured at {asked.contexts[0]}"}
         modes[best.label] = best.mode
     return asyncio.run(
         pair({label: replace(load(label), decode=mode) for label, mode in modes.items()}, asked)
     )
 
 
-def _tell_of_memory(gpu: GpuSample, shape: str, labels: list[str]) -> None:
-    """Say what may not fit, and that somebody else is there: both make other figures."""
+def _print_memory(gpu: GpuSample, shape: str, labels: list[str]) -> None:
+    """Print what may not fit, and whether other programs use the GPU: both change the figures."""
     if gpu.memory_free is None or gpu.memory_used is None:
         return
     sizes = {label: SHAPES[shape].size(VARIANTS[label].bits, 128) for label in labels}
     large = [label for label, size in sizes.items() if 2 * size > gpu.memory_free]
     parts = [f"{gpu.memory_free / GB:.1f} GB of the GPU's memory are free"]
     if gpu.memory_used > OTHERS_MAY_HOLD:
-        parts.append(f"{gpu.memory_used / GB:.1f} GB are in use: what runs there slows all of this")
+        parts.append(
+            f"{gpu.memory_used / GB:.1f} GB are in use: other programs slow this benchmark"
+        )
     if large:
         parts.append(f"loaded twice, beside generate, these may not fit: {', '.join(large)}")
     print("; ".join(parts), flush=True)
 
 
 def _command(given: argparse.Namespace, asked: Asked) -> str:
-    """What measures the same again; not where its files are put."""
-    words = ["seven.py", "--shape", asked.shape, "--rounds", str(asked.rounds)]
+    """Return the command that repeats the measurement, without the folders of its files."""
+    words = ["llama7b", "--shape", asked.shape, "--rounds", str(asked.rounds)]
     words += ["--tokens", str(asked.tokens)]
     if asked.threads:
         words += ["--threads", str(asked.threads)]
@@ -216,16 +224,18 @@ def _arguments() -> argparse.Namespace:
         "--no-pair", dest="pair", action="store_false", help="leave out together and in turn"
     )
     parser.add_argument(
-        "--folder", type=Path, help="keep the checkpoints there: 55 GB for 13B; else they go"
+        "--folder",
+        type=Path,
+        help="keep the checkpoints there: 55 GB for 13B; without it they are deleted",
     )
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--table", action="store_true", help="print what is kept")
+    parser.add_argument("--table", action="store_true", help="print the saved results")
     return parser.parse_args()
 
 
 @contextmanager
 def _ended_as_by_ctrl_c() -> Iterator[None]:
-    """A lost connection or a job's end leaves no worker and no checkpoint behind either."""
+    """Treat SIGTERM and SIGHUP like Ctrl+C, so that no worker and no checkpoint is left behind."""
     before = {
         number: signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
         for number in (signal.SIGTERM, signal.SIGHUP)
@@ -239,12 +249,12 @@ def _ended_as_by_ctrl_c() -> Iterator[None]:
 
 
 def main() -> int:
-    """Measure and print the table, or print the tables of what is kept."""
+    """Measure and print the table, or print the tables of what is saved."""
     given = _arguments()
     if given.table:
-        files = sorted(given.results.glob(f"seven-{given.shape or '*'}-*.json"))
+        files = sorted(given.results.glob(f"{PREFIX}-{given.shape or '*'}-*.json"))
         if not files:
-            raise SystemExit(f"{given.results}: no result of seven.py is kept there")
+            raise SystemExit(f"{given.results}: there are no results of this benchmark")
         print("\n\n".join(table(read(file)) for file in files))
         return 0
     sampler = DeviceSampler()
@@ -253,16 +263,16 @@ def main() -> int:
     name = machine.gpus[0].name if machine.gpus else machine.host.cpu
     asked = _asked(given, on_gpu=bool(machine.gpus))
     print(f"{asked.shape} on {name}" + ("" if machine.gpus else f": {machine.no_gpu}"), flush=True)
-    kept = Kept(given.results, asked.shape, name)
+    saved = SavedResults(given.results, asked.shape, name)
     status = 0
     try:
         with _ended_as_by_ctrl_c():
-            measure(given, asked, machine, kept)
+            measure(given, asked, machine, saved)
     except KeyboardInterrupt:
-        print("\nstopped: what was measured is kept, the same command with --missing goes on")
+        print("\nstopped: what was measured is saved, the same command with --missing continues")
         status = 130  # as a shell has it for SIGINT
-    if kept.variants:
-        print(f"\nkept in {kept.file}\n\n{table(kept.result)}")
+    if saved.variants:
+        print(f"\nsaved in {saved.file}\n\n{table(saved.result)}")
     return status
 
 

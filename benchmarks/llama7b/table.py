@@ -1,4 +1,4 @@
-"""The result of `seven` as Markdown."""
+"""The results as Markdown."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import statistics
 from collections.abc import Iterator
 from typing import Any
 
-from seven_kept import measured
+from llama7b.results import measured
 
 GB = 1e9
 
 
 def table(result: dict[str, Any]) -> str:
-    """A row for each variant and mode: medians, and the weights' size; then what was not run."""
+    """Return a row for each variant and mode (medians, weights in GB), then what did not run."""
     lines = [
         f"{result['shape']} on {result['device']}",
         "",
@@ -64,7 +64,7 @@ def _row(
 
 
 def _runs(result: dict[str, Any]) -> list[str]:
-    """The runs whose figures are shown."""
+    """Return a line for each run whose figures are shown."""
     shown = {one["run"] for *_, one in _figures(result)}
     if "run" in result.get("pair", {}):
         shown.add(result["pair"]["run"])
@@ -78,7 +78,7 @@ def _runs(result: dict[str, Any]) -> list[str]:
 
 
 def _figures(result: dict[str, Any]) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
-    """Label, mode, context, figures of each."""
+    """Yield label, mode, context and figures of each measurement."""
     for label, one in result["variants"].items():
         for mode, figures in one.get("modes", {}).items():
             for context, by_context in figures.get("contexts", {}).items():

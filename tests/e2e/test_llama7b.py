@@ -20,7 +20,7 @@ VARIANTS = ("GPTQ 4-bit, automatic", "NF4, double quant", "GPTQ 4-bit, Marlin")
 
 @pytest.mark.model
 def test_each_variant_is_measured_or_says_why_not(tmp_path: Path) -> None:
-    script = str(ROOT / "benchmarks" / "seven.py")
+    script = str(ROOT / "benchmarks" / "llama7b")
     named = [part for label in VARIANTS for part in ("--variant", label)]
     run = subprocess.run(
         [sys.executable, script, *SMALL.split(), *named, "--results", str(tmp_path)],
@@ -30,7 +30,7 @@ def test_each_variant_is_measured_or_says_why_not(tmp_path: Path) -> None:
         check=False,
     )
     assert run.returncode == 0, run.stderr[-3000:]
-    (file,) = tmp_path.glob("seven-small-*.json")
+    (file,) = tmp_path.glob("llama7b-small-*.json")
     result = json.loads(file.read_text(encoding="utf-8"))
     for label in VARIANTS[:2]:
         for mode in ("generate", "eager"):
@@ -47,7 +47,7 @@ def test_each_variant_is_measured_or_says_why_not(tmp_path: Path) -> None:
 
 
 def test_packed_words_hold_the_values_in_order() -> None:
-    pack = runpy.run_path(str(ROOT / "benchmarks" / "shapes.py"))["pack"]
+    pack = runpy.run_path(str(ROOT / "benchmarks" / "llama7b" / "shapes.py"))["pack"]
     for bits in (2, 3, 4, 8):
         values = [(7 * place + 3) % 2**bits for place in range(32)]
         words = [word % 2**32 for word in pack(values, bits)]

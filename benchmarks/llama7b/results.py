@@ -1,4 +1,4 @@
-"""What `seven` measured of one shape on one device, in a file that later runs add to."""
+"""The results for one shape on one device: a file that later runs add to."""
 
 from __future__ import annotations
 
@@ -9,25 +9,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+PREFIX = "llama7b"
+"""How the names of the result files begin."""
 
-class Kept:
-    """The result of all runs so far, written after each figure.
+
+class SavedResults:
+    """The results of all runs so far, saved after each figure.
 
     Each figure names the run that measured it (`run`, an index into `runs`), which holds the date,
     the command and the bandwidth: MBU is against the bandwidth of the figure's own run. A new
-    figure replaces the old one of the same variant, mode and context; what could not be run
-    replaces no figure.
+    figure replaces the old one of the same variant, mode and context; a failure replaces no
+    figure.
     """
 
     def __init__(self, folder: Path, shape: str, device: str) -> None:
-        """Read what is there. Raises SystemExit where nothing could be read or written there."""
-        self.file = folder / f"seven-{shape}-{_slug(device)}.json"
+        """Read the results in `folder`. Raises SystemExit where it cannot be read or written."""
+        self.file = folder / f"{PREFIX}-{shape}-{_slug(device)}.json"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
-            raise SystemExit(f"{folder}: nothing can be written there: {error.strerror}") from None
+            raise SystemExit(f"{folder}: cannot be written: {error.strerror}") from None
         self.result: dict[str, Any] = {"shape": shape, "device": device, "runs": [], "variants": {}}
         if self.file.exists():
             self.result = read(self.file)
@@ -39,27 +42,27 @@ class Kept:
 
     @property
     def variants(self) -> dict[str, Any]:
-        """By label."""
+        """Results by label."""
         variants: dict[str, Any] = self.result["variants"]
         return variants
 
     def begin(self, run: dict[str, Any]) -> None:
-        """What follows is measured by `run`: date, command, bandwidth."""
+        """Add `run` (date, command, bandwidth): it measures the figures that follow."""
         self.result["runs"].append(run)
 
     def left(self, label: str, mode: str, contexts: Sequence[int]) -> list[int]:
-        """Those of `contexts` that have no figures yet."""
+        """Return the `contexts` that have no figures yet."""
         there = self.variants.get(label, {}).get("modes", {}).get(mode, {}).get("contexts", {})
         return [one for one in contexts if not measured(there.get(str(one), {}))]
 
     def refuse(self, label: str, reason: str) -> None:
-        """The variant could not be loaded at all."""
+        """Save why the variant could not be loaded at all."""
         if not self.variants.get(label, {}).get("modes"):
             self.variants[label] = {"not_run": reason, "run": self._run}
             self._write()
 
     def refuse_mode(self, label: str, mode: str, kernel: str, reason: str) -> None:
-        """The mode could not be had."""
+        """Save why the mode does not run."""
         modes = self._modes(label)
         if not any(measured(one) for one in modes.get(mode, {}).get("contexts", {}).values()):
             modes[mode] = {"kernel": kernel, "not_run": reason, "run": self._run}
@@ -68,7 +71,7 @@ class Kept:
     def add(
         self, label: str, mode: str, loaded: dict[str, Any], context: int, figures: dict[str, Any]
     ) -> None:
-        """Figures at one context, or why there are none; `loaded` is what loading it gave."""
+        """Save figures at one context, or why there are none; `loaded` describes the variant."""
         modes = self._modes(label)
         contexts = modes.get(mode, {}).get("contexts", {})
         if measured(figures) or not measured(contexts.get(str(context), {})):
@@ -77,7 +80,7 @@ class Kept:
         self._write()
 
     def add_pair(self, figures: dict[str, Any]) -> None:
-        """Two variants together and in turn, or why not."""
+        """Save the figures of two variants together and in turn, or why there are none."""
         if "not_run" not in figures or "not_run" in self.result.get("pair", {"not_run": ""}):
             self.result["pair"] = {**figures, "run": self._run}
             self._write()
@@ -94,25 +97,25 @@ class Kept:
         return modes
 
     def _write(self) -> None:
-        """Whole or not at all: a run may be ended at any moment."""
+        """Replace the file at once: a run may end at any moment."""
         part = self.file.with_suffix(".part")
         part.write_text(json.dumps(self.result, indent=1) + "\n", encoding="utf-8")
         part.replace(self.file)
 
 
 def read(file: Path) -> dict[str, Any]:
-    """A kept result. Raises SystemExit where it is none."""
+    """Return the results in `file`. Raises SystemExit where it holds something else."""
     try:
         result = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SystemExit(f"{file}: cannot be read: {error}") from None
     if not isinstance(result, dict) or not {"shape", "device", "runs", "variants"} <= result.keys():
-        raise SystemExit(f"{file}: is no result of seven.py: move it away")
+        raise SystemExit(f"{file}: is no result of this benchmark: move it away")
     return result
 
 
 def measured(figures: dict[str, Any]) -> bool:
-    """Whether figures at one context are there, not the reason why there are none."""
+    """Return whether `figures` of one context were measured; else they hold the reason why not."""
     return "tok_s" in figures
 
 

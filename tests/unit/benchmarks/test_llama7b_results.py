@@ -1,4 +1,4 @@
-"""What `seven` keeps of several runs, and the table that it makes of it."""
+"""The saved results of several runs, and their table."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def _found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def kept(folder: Path, device: str = "Some GPU", run: dict[str, Any] = SLOW) -> Any:
-    found = importlib.import_module("seven_kept").Kept(folder, "small", device)
-    found.begin({"date": "2026-01-02T03:04", "command": "seven", "peak_bytes_s": None, **run})
+    found = importlib.import_module("llama7b.results").SavedResults(folder, "small", device)
+    found.begin({"date": "2026-01-02T03:04", "command": "llama7b", "peak_bytes_s": None, **run})
     return found
 
 
@@ -37,7 +37,7 @@ def figures(*tok_s: float) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    text: str = importlib.import_module("seven_table").table(result)
+    text: str = importlib.import_module("llama7b.table").table(result)
     return text
 
 
@@ -86,7 +86,7 @@ def test_a_variant_that_is_had_at_last_loses_its_reason(tmp_path: Path) -> None:
 def test_each_device_has_a_file_of_its_own(tmp_path: Path) -> None:
     kept(tmp_path, "NVIDIA H100 80GB HBM3").refuse("NF4", "none")
     other = kept(tmp_path, "NVIDIA H200")
-    assert not other.variants and other.file.name == "seven-small-nvidia-h200.json"
+    assert not other.variants and other.file.name == "llama7b-small-nvidia-h200.json"
     with pytest.raises(SystemExit, match="was measured on 'NVIDIA H200', this is 'NVIDIA-H200'"):
         other.refuse("NF4", "none")
         kept(tmp_path, "NVIDIA-H200")
@@ -94,16 +94,16 @@ def test_each_device_has_a_file_of_its_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"device": "Some GPU"}'])
 def test_a_file_that_is_no_result_is_left_alone(tmp_path: Path, text: str) -> None:
-    file = tmp_path / "seven-small-some-gpu.json"
+    file = tmp_path / "llama7b-small-some-gpu.json"
     file.write_text(text)
-    with pytest.raises(SystemExit, match=r"seven-small-some-gpu\.json"):
+    with pytest.raises(SystemExit, match=r"llama7b-small-some-gpu\.json"):
         kept(tmp_path)
     assert file.read_text() == text
 
 
 def test_a_folder_that_takes_nothing_is_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(SystemExit, match="nothing can be written there"):
+    with pytest.raises(SystemExit, match="cannot be written"):
         kept(tmp_path / "file" / "results")
     assert not kept(tmp_path / "new" / "results").variants
 
@@ -122,13 +122,13 @@ def test_the_table_takes_each_figure_against_its_own_run(tmp_path: Path) -> None
     assert "- FP4, Kernel, graph at 8192: out of memory" in lines
     assert "- int8: no / kernel" in lines
     assert [line for line in lines if "memory read at" in line] == [
-        "- 2026-01-02, `seven`, memory read at 1 GB/s",
-        "- 2026-01-02, `seven`, memory read at 2 GB/s of 3",
+        "- 2026-01-02, `llama7b`, memory read at 1 GB/s",
+        "- 2026-01-02, `llama7b`, memory read at 2 GB/s of 3",
     ]
 
 
 def test_the_fastest_is_named_with_the_mode_it_was_fastest_in(tmp_path: Path) -> None:
-    seven_pair: Any = importlib.import_module("seven_pair")
+    pair: Any = importlib.import_module("llama7b.pair")
     one = kept(tmp_path)
     one.add("NF4", "eager", LOADED, 128, figures(50))
     one.add("NF4", "graph", LOADED, 128, REFUSED)
@@ -136,14 +136,14 @@ def test_the_fastest_is_named_with_the_mode_it_was_fastest_in(tmp_path: Path) ->
     one.add("NF4, double quant", "eager", LOADED, 8192, figures(90))
     one.refuse_mode("NF4", "compile", "Kernel", "no compiler")
     one.refuse("GPTQ 4-bit, Marlin", "no CUDA")
-    assert seven_pair.fastest(one.variants, "NF4", 128) == ("NF4, double quant", "graph")
-    assert seven_pair.fastest(one.variants, "NF4", 8192) == ("NF4, double quant", "eager")
-    assert seven_pair.fastest(one.variants, "GPTQ 4-bit", 128) is None
+    assert pair.fastest(one.variants, "NF4", 128) == ("NF4, double quant", "graph")
+    assert pair.fastest(one.variants, "NF4", 8192) == ("NF4, double quant", "eager")
+    assert pair.fastest(one.variants, "GPTQ 4-bit", 128) is None
 
 
 def test_progress_tells_how_long_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
     now = [100.0]
-    progress = importlib.import_module("seven_progress").Progress(5, lambda: now[0])
+    progress = importlib.import_module("llama7b.measure").Progress(5, lambda: now[0])
     progress.begin("one")
     now[0] += 60
     progress.begin("two")

@@ -1,0 +1,179 @@
+"""Decode steps on a CPU: the model's own modules, direct kernel calls, fused steps, a compiled one.
+
+`python benchmarks/cpu_steps.py` loads each variant of the demo once for each kind of step into one
+process and lets them take turns: a prompt of 512 tokens, then single tokens. Ratios are to the
+model's modules in the same round. It writes the entry `cpu_steps` of
+`benchmarks/results/decode.json`, from which `python benchmarks/cpu_steps.py --table` prints the
+table in docs/cpu-decoding.md. `--no-compile` leaves out the compiled step, which takes minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import as_worker  # noqa: F401
+import torch
+from driving import circumstances, demo_loads
+
+from quantchat.common.versions import versions
+from quantchat.wire.messages import Load
+from quantchat.worker.decode.cpu import kernels
+from quantchat.worker.decode.cpu.llama_step import llama_step
+from quantchat.worker.decode.steps import Step
+from quantchat.worker.decode.steps.compiled import CompiledStep, missing_compiler
+from quantchat.worker.decode.steps.eager import EagerStep
+from quantchat.worker.loaders import load
+
+RESULTS = Path(__file__).parent / "results" / "decode.json"
+LIBRARIES = ("torch", "transformers", "gptqmodel", "bitsandbytes")
+PROMPT_TOKENS = 512
+MODULES = "modules"
+PACKED = "fused, 4 bits packed"
+"""The fused step without unpacking 4-bit weights for a prompt."""
+
+
+def _direct(model: Any) -> Step:
+    kernels.call_directly(model)
+    return EagerStep(model, "direct")
+
+
+def _fused(model: Any) -> Step:
+    step = llama_step(model)
+    if step is None:
+        raise SystemExit(f"{type(model).__name__} has no fused step")
+    return step
+
+
+STEPS: dict[str, Callable[[Any], Step]] = {
+    MODULES: EagerStep,
+    "direct": _direct,
+    "fused": _fused,
+    PACKED: _fused,
+    "compiled": CompiledStep,
+}
+
+
+@contextmanager
+def _unpacking(name: str) -> Iterator[None]:
+    before = kernels._UNPACK_ROWS
+    kernels._UNPACK_ROWS = PROMPT_TOKENS + 1 if name == PACKED else before
+    try:
+        yield
+    finally:
+        kernels._UNPACK_ROWS = before
+
+
+def variant(command: Load, names: list[str], given: argparse.Namespace) -> dict[str, Any]:
+    """Figures of one variant, by kind of step."""
+    ids = torch.arange(1, PROMPT_TOKENS + 1)[None]
+    steps: dict[str, Step] = {}
+    kernel, built_s = "", {}
+    for name in names:
+        loaded = load(replace(command, threads=given.threads), lambda stage: None)
+        kernel = loaded.kernel
+        EagerStep(loaded.model).run(ids[:, :8])  # kernels repack their weights in this pass
+        began = time.perf_counter()
+        steps[name] = STEPS[name](loaded.model)
+        _once(steps[name], name, ids, 4)  # compiles, and warms up
+        built_s[name] = round(time.perf_counter() - began, 2)
+    found: dict[str, Any] = {
+        name: {"tok_s": [], "prefill_ms": [], "built_s": built_s[name]} for name in names
+    }
+    for number in range(given.rounds):
+        for name in names if number % 2 else reversed(names):
+            prefill_s, rate = _once(steps[name], name, ids, given.tokens)
+            found[name]["prefill_ms"].append(round(1e3 * prefill_s, 1))
+            found[name]["tok_s"].append(round(rate, 2))
+    return {"kernel": kernel, "steps": found}
+
+
+def _once(step: Step, name: str, ids: Any, tokens: int) -> tuple[float, float]:
+    """Seconds of the prompt, and tokens per second after it (the median token)."""
+    with _unpacking(name):
+        began = time.perf_counter()
+        token = step.run(ids).argmax(dim=-1, keepdim=True)
+        prefill_s = time.perf_counter() - began
+        taken = []
+        for _ in range(tokens):
+            began = time.perf_counter()
+            token = step.run(token).argmax(dim=-1, keepdim=True)
+            taken.append(time.perf_counter() - began)
+    step.forget()
+    return prefill_s, 1 / statistics.median(taken)
+
+
+def measure(given: argparse.Namespace) -> dict[str, Any]:
+    """Measure each variant of the demo."""
+    names = [MODULES, "direct", "fused"]
+    command = f"cpu_steps.py --rounds {given.rounds} --tokens {given.tokens}"
+    command += f" --threads {given.threads}"
+    if given.compile and not missing_compiler(torch.device("cpu")):
+        names.append("compiled")
+    elif not given.compile:
+        command += " --no-compile"
+    result = circumstances(command)
+    result["libraries"] = versions(LIBRARIES)
+    result["instructions"] = torch.backends.cpu.get_cpu_capability()
+    result["fast_bfloat16"] = kernels._NATIVE_BF16
+    result["variants"] = {}
+    torch.set_num_threads(given.threads)
+    for label, wanted in asyncio.run(demo_loads()).items():
+        packed = [PACKED] if wanted.engine == "gptq" and kernels._NATIVE_BF16 else []
+        result["variants"][label] = variant(wanted, names + packed, given)
+        print(label, "done", flush=True)
+    return result
+
+
+def table(result: dict[str, Any]) -> str:
+    """The table of docs/cpu-decoding.md: medians, in Markdown."""
+    lines = [
+        f"{result['date'][:10]}, {result['machine']}, {result['instructions']}, "
+        + ", ".join(f"{name} {version}" for name, version in result["libraries"].items()),
+        "",
+        f"| variant | step | tok/s | × modules | prefill of {PROMPT_TOKENS} tokens, ms | × modules "
+        "| built in, s |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for label, one in result["variants"].items():
+        base = one["steps"][MODULES]
+        for name, figures in one["steps"].items():
+            faster = [a / b for a, b in zip(figures["tok_s"], base["tok_s"], strict=True)]
+            sooner = [a / b for a, b in zip(base["prefill_ms"], figures["prefill_ms"], strict=True)]
+            lines.append(
+                f"| {label} | {name} | {statistics.median(figures['tok_s']):.1f} "
+                f"| {statistics.median(faster):.2f} "
+                f"| {statistics.median(figures['prefill_ms']):.0f} "
+                f"| {statistics.median(sooner):.2f} | {figures['built_s']:.1f} |"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure and save the result, or print the table of the saved one."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--no-compile", dest="compile", action="store_false")
+    parser.add_argument("--table", action="store_true", help="print the saved result")
+    given = parser.parse_args()
+    saved = json.loads(RESULTS.read_text(encoding="utf-8"))
+    if not given.table:
+        saved["cpu_steps"] = measure(given)
+        RESULTS.write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
+    print(table(saved["cpu_steps"]))
+
+
+if __name__ == "__main__":
+    main()
