@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from quantchat.app import terminal
 from quantchat.session import live_variant
 
-terminal.quieten_textual()  # before anything imports Textual
+terminal.configure_textual()  # before anything imports Textual
 
 from fakes.random_keys import on_the_comparison, on_the_start  # noqa: E402
 

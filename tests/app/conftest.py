@@ -9,7 +9,7 @@ import pytest
 from quantchat.app import terminal
 from quantchat.session import live_variant
 
-terminal.quieten_textual()  # before anything imports Textual
+terminal.configure_textual()  # before anything imports Textual
 
 from fakes.scripted_app import Setup  # noqa: E402
 

@@ -35,7 +35,7 @@ def grown(text: str) -> IncrementalMarkdown:
     growing = IncrementalMarkdown()
     growing.fit(76)
     growing.feed(text)
-    while growing.waits:
+    while growing.has_backlog:
         growing.advance()
     return growing
 
@@ -70,7 +70,7 @@ def test_no_more_is_taken_at_once_than_there_is_time_for(
     monkeypatch.setattr(incremental_markdown, "clock", lambda: float(next(ticks)))  # all takes long
     text = IncrementalMarkdown()
     text.feed("word " * 1000)
-    assert len(parsed) == 1 and text.waits
+    assert len(parsed) == 1 and text.has_backlog
     height = text.height
     text.advance()
     assert text.height >= height and len(parsed) <= 3
@@ -82,7 +82,7 @@ def test_no_more_is_taken_at_once_than_there_is_time_for(
 
 def test_many_short_items_are_cut_before_many_characters() -> None:
     text = grown("- a\n" * 1000)
-    assert all(block.parts <= DENSE + 6 * SLICE for block in text._unsettled)
+    assert all(block.parts <= DENSE + 6 * SLICE for block in text._tail_blocks)
     assert text.settled > 900
 
 
@@ -94,7 +94,7 @@ def test_another_width_is_drawn_a_little_at_a_time(monkeypatch: pytest.MonkeyPat
     ticks = itertools.count()
     monkeypatch.setattr(incremental_markdown, "clock", lambda: float(next(ticks)))
     text.fit(40)
-    assert text.waits and text.height
+    assert text.has_backlog and text.height
     assert [text.line(n) for n in range(text.height)]  # until then the lines are those of before
     monkeypatch.undo()
     text.finish()

@@ -8,7 +8,7 @@ from textual._xterm_parser import XTermParser
 
 from fakes.screen_reader import lines, see, see_in, wait_until
 from fakes.scripted_app import Running, Setup
-from quantchat.app.textual_workarounds import tell_alt_enter
+from quantchat.app.textual_workarounds import map_alt_enter
 from quantchat.wire.messages import Generate
 
 
@@ -47,7 +47,7 @@ async def test_several_lines_are_sent_as_one_prompt(setup: Setup, newline: str) 
     ],
 )
 def test_terminals_deliver_the_keys_that_the_prompt_knows(sequence: str, key: str) -> None:
-    tell_alt_enter()
+    map_alt_enter()
     parser = XTermParser()
     pressed = [*parser.feed(sequence), *parser.feed("")]
     assert [event.key for event in pressed if isinstance(event, events.Key)] == [key]

@@ -60,13 +60,13 @@ async def test_what_is_saved_is_left_at_once(setup: Setup) -> None:
 async def test_the_question_is_asked_anew_when_it_has_gone(
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(application, "ASKED_S", 0.0)
+    monkeypatch.setattr(application, "CONFIRM_S", 0.0)
     async with setup.running() as run:
         await run.ready()
         await run.answered()
         await run.pilot.press("ctrl+q", "ctrl+q")
         assert run.app.is_running
-        monkeypatch.setattr(application, "ASKED_S", 60.0)
+        monkeypatch.setattr(application, "CONFIRM_S", 60.0)
         await run.pilot.press("f1")  # and from whatever is above the conversation
         await run.pilot.press("ctrl+q")
         await wait_until(run.pilot, lambda: "^Q again leaves" in text(run.app), "the question")

@@ -30,7 +30,7 @@ async def test_a_signal_keeps_what_was_said(setup: Setup) -> None:
         await wait_until(run.pilot, lambda: not run.app.is_running, "the end")
     assert run.app.return_code == 128 + signal.SIGHUP
     (kept,) = waiting(run)
-    assert run.app.kept == kept
+    assert run.app.recovery_file == kept
     (turn,) = store.load(kept).turns
     assert turn.prompt == "Where?"
     assert [answer.text for answer in turn.answers] == ["The capital of France is **Paris**."] * 2
@@ -94,7 +94,7 @@ async def test_a_folder_that_cannot_be_written_does_not_hold_up_the_end(
         await run.answered()
         run.app._leave(signal.SIGTERM)
         await wait_until(run.pilot, lambda: not run.app.is_running, "the end")
-    assert run.app.kept is None
+    assert run.app.recovery_file is None
     (said,) = run.app.last_words()
     assert said.startswith("what nobody had saved could not be kept: ") and "snapshots" in said
     assert run.left.closed and run.right.closed

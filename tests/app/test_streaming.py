@@ -14,8 +14,8 @@ from textual.content import Content
 
 from fakes.screen_reader import column, lines, see, see_gone, see_in, text, wait_until
 from fakes.scripted_app import Running, Setup, profile
-from quantchat.app.textual_workarounds import let_drawn_lines_go
-from quantchat.app.widgets.transcript import AT_ONCE, Transcript
+from quantchat.app.textual_workarounds import free_lines_of_removed_widgets
+from quantchat.app.widgets.transcript import TURNS_AT_ONCE, Transcript
 from quantchat.app.widgets.turn_view import TurnView
 from quantchat.session.conversation import Answer, AnswerState
 
@@ -253,13 +253,13 @@ async def test_of_a_long_conversation_the_end_is_drawn_and_more_when_asked_for(
         def numbers() -> list[int]:
             return [view.turn.number for view in left.query(TurnView)]
 
-        first = 42 - AT_ONCE
+        first = 42 - TURNS_AT_ONCE
         assert numbers() == list(range(first, 42))
         while left.scroll_y > 0:
             await run.pilot.press("pageup")
         await see(run.pilot, f"↑ {first - 1} earlier turns")
         await run.pilot.press("pageup")
-        await wait_until(run.pilot, lambda: numbers() == list(range(first - AT_ONCE, 42)))
+        await wait_until(run.pilot, lambda: numbers() == list(range(first - TURNS_AT_ONCE, 42)))
         # Nothing is jumped over: what comes in sight ends where the first turn began.
         await see_in(run.pilot, 0, f"prompt {first - 1}?")
         while "prompt 0?" not in text(run.app):
@@ -268,7 +268,7 @@ async def test_of_a_long_conversation_the_end_is_drawn_and_more_when_asked_for(
         assert "further up" not in text(run.app)
         # The next prompt goes to the end again, and the oldest are let go.
         await run.answered("and now?")
-        await wait_until(run.pilot, lambda: numbers() == list(range(42 - AT_ONCE + 1, 43)))
+        await wait_until(run.pilot, lambda: numbers() == list(range(42 - TURNS_AT_ONCE + 1, 43)))
         await see_in(run.pilot, 0, "and now?")
 
 
@@ -286,7 +286,7 @@ async def test_the_last_turn_asked_anew_stays_the_last(setup: Setup) -> None:
 
 
 def test_drawn_lines_go_with_their_widget() -> None:
-    let_drawn_lines_go()
+    free_lines_of_removed_widgets()
     black, white = Color(0, 0, 0), Color(255, 255, 255)
     drawn = StylesCache()
     inner, outer = drawn.get_inner_outer(black, white)

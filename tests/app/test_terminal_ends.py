@@ -148,7 +148,7 @@ def test_an_end_is_certain_whatever_keeping_does(
 
     monkeypatch.setattr(terminal, "LAST_S", 0.0)
     monkeypatch.setattr(terminal, "KEEP_S", 0.01 if last == "hangs" else PATIENCE_S)
-    monkeypatch.setattr(terminal, "_write_past_the_screen", said.extend)
+    monkeypatch.setattr(terminal, "_write_to_tty", said.extend)
     monkeypatch.setattr(threading, "excepthook", lambda failed: None)
     monkeypatch.setattr(os, "_exit", ended.put)
     terminal.end_for_sure(143, keep)
@@ -316,11 +316,11 @@ def test_over_ssh_there_are_fewer_frames(monkeypatch: pytest.MonkeyPatch, variab
     for name in ("TEXTUAL_FPS", "TEXTUAL_ANIMATIONS"):
         monkeypatch.delenv(name, raising=False)
     assert not terminal.over_ssh()
-    terminal.quieten_textual()
+    terminal.configure_textual()
     assert os.environ["TEXTUAL_FPS"] == "60"
     monkeypatch.delenv("TEXTUAL_FPS")
     monkeypatch.setenv(variable, "x")
-    terminal.quieten_textual()
+    terminal.configure_textual()
     assert os.environ["TEXTUAL_FPS"] == "30"
 
 
@@ -332,8 +332,8 @@ def test_few_bytes_are_chosen_or_refused(monkeypatch: pytest.MonkeyPatch, remote
     assert terminal.pace() == (terminal.REMOTE if remote else terminal.LOCAL)
     for few, expected in ((True, terminal.LOW_BANDWIDTH), (False, terminal.LOCAL)):
         monkeypatch.delenv("TEXTUAL_FPS", raising=False)
-        terminal.quieten_textual(few)
+        terminal.configure_textual(few)
         assert terminal.pace() == expected
         assert os.environ["TEXTUAL_FPS"] == str(expected.frames_per_second)
-    terminal.quieten_textual()
+    terminal.configure_textual()
     assert terminal.pace() == (terminal.REMOTE if remote else terminal.LOCAL)

@@ -14,7 +14,7 @@ from pathlib import Path
 import quantchat.app
 from quantchat.app import terminal
 
-terminal.quieten_textual()
+terminal.configure_textual()
 
 import quantchat.app.app  # noqa: E402
 from fakes import hostile_markdown  # noqa: E402

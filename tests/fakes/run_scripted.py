@@ -18,7 +18,7 @@ from pathlib import Path
 import quantchat.app
 from quantchat.app import terminal
 
-terminal.quieten_textual()
+terminal.configure_textual()
 
 import quantchat.app.app  # noqa: E402
 from fakes.scripted_app import LEFT, RIGHT, profile  # noqa: E402

@@ -18,7 +18,7 @@ import quantchat.app
 from quantchat.app import terminal
 
 LOW_BANDWIDTH = True if "--low-bandwidth" in sys.argv else None
-terminal.quieten_textual(LOW_BANDWIDTH)
+terminal.configure_textual(LOW_BANDWIDTH)
 
 import quantchat.app.app  # noqa: E402
 from fakes.scripted_app import LEFT, RIGHT, profile  # noqa: E402

@@ -1,4 +1,4 @@
-"""The screen. Importing this is cheap: Textual comes with the first call of `run`."""
+"""The screen. Importing this package is cheap: `run` imports Textual."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from quantchat.profile.model import Profile
 
 CRASHED = 1
-"""What Textual returns after an exception that nobody caught."""
+"""Textual's return code after an uncaught exception."""
 
 _DUMB = ("dumb", "unknown")
-"""Values of TERM that name no terminal which could move its cursor (terminfo(5))."""
+"""Values of TERM for terminals that cannot move the cursor (terminfo(5))."""
 
 
 def run(
@@ -29,13 +29,14 @@ def run(
     votes: VotePlan | None = None,
     low_bandwidth: bool | None = None,
 ) -> int:
-    """Show `profile`, or the start screen for None, until the user leaves. Returns the exit status.
+    """Show `profile` until the user quits; None shows the start screen. Returns the exit status.
 
-    With `votes` its answers are voted on, blindly.
+    With `votes`, the user votes blind on the answers of `profile`.
 
-    `snapshots` is the folder to save into, None for the user's own. `low_bandwidth` spares a slow
-    connection, or spares it nothing; None goes by whether there is a network. Raises UserError
-    where there is no terminal, or one that can only print, or no log can be written.
+    Snapshots are saved in the folder `snapshots`; None means the user's default folder.
+    `low_bandwidth` chooses between few and many bytes to the terminal; None means: few over SSH.
+    Raises UserError if there is no terminal, if the terminal cannot move its cursor, or if the
+    log cannot be written.
     """
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UserError(
@@ -45,12 +46,13 @@ def run(
     kind = os.environ.get("TERM", "")
     if kind.lower() in _DUMB:
         raise UserError(
-            f"the screen cannot be drawn on a terminal that says TERM={kind}",
-            hint="`quantchat run` measures without a screen; or set TERM to what the terminal is",
+            f"the screen cannot be drawn on a terminal with TERM={kind}",
+            hint="set TERM to the type of your terminal, or measure without a screen: "
+            "`quantchat run`",
         )
     from quantchat.app import collector, terminal
 
-    terminal.quieten_textual(low_bandwidth)
+    terminal.configure_textual(low_bandwidth)
     collector.take_over()
     from quantchat.app.app import QuantchatApp
 
@@ -70,10 +72,10 @@ def run(
         app.keep()
     for line in app.last_words():
         _say(line)
-    if app.mistakes and status != CRASHED:
-        _say(f"went on after a mistake of its own; {log} tells more")
+    if app.survived_errors and status != CRASHED:
+        _say(f"continued after an internal error; see {log}")
     if status == CRASHED:
-        _say(f"the screen ended with an error; {log} tells more")
+        _say(f"the screen ended with an internal error; see {log}")
     return status
 
 

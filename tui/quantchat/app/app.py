@@ -1,4 +1,4 @@
-"""The Textual application: its theme, its keys, its end."""
+"""The Textual application: its theme, keys, error handling and orderly end."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from quantchat.app.textual_workarounds import (
     PacedApp,
     draw_each_script,
     edit_in_order,
-    let_drawn_lines_go,
-    settle_on_one_size,
-    tell_alt_enter,
+    free_lines_of_removed_widgets,
+    map_alt_enter,
+    use_current_size,
     write_to_terminal,
 )
 from quantchat.errors import UserError
@@ -48,36 +48,36 @@ if TYPE_CHECKING:
     from quantchat.session.comparison import Comparison
     from quantchat.wire.messages import Progress
 
-LOOK_S = 0.5
-"""How often it is looked whether the terminal is still there."""
+TERMINAL_CHECK_S = 0.5
+"""Seconds between two checks that the terminal still exists."""
 
-ASKED_S = 8
-"""How long the question stands whether to leave what is not saved."""
+CONFIRM_S = 8
+"""Seconds in which a second ^Q quits without saving."""
 
-MISTAKE_S = 10
-"""How often the same mistake is told and logged anew: one in drawing comes with each frame."""
+REPEAT_S = 10
+"""Seconds after which the same internal error is reported again: drawing repeats it each frame."""
 
 MakeComparison: TypeAlias = "Callable[[Profile], Comparison]"
 """The seam for tests: a comparison with scripted workers."""
 
 
 class _LaterBuilder:
-    """The workshop, imported when something is to be made: it is no part of the first frame."""
+    """A `CheckpointBuilder` that is imported when first used, so that frame 1 comes sooner."""
 
     def __init__(self) -> None:
-        self._workshop: Maker | None = None
+        self._builder: Maker | None = None
 
     async def prepare(self, spec: AnyVariant, on_progress: Callable[[Progress], None]) -> Prepared:
-        """As `Maker.prepare`."""
-        if self._workshop is None:
+        """Prepare the checkpoint of `spec` (see `Maker.prepare`)."""
+        if self._builder is None:
             from quantchat.checkpoints.builder import CheckpointBuilder
 
-            self._workshop = CheckpointBuilder()
-        return await self._workshop.prepare(spec, on_progress)
+            self._builder = CheckpointBuilder()
+        return await self._builder.prepare(spec, on_progress)
 
 
 def real_comparison(profile: Profile) -> Comparison:
-    """A comparison of real worker processes on checkpoints of the user's cache."""
+    """Return a comparison with real worker processes and the user's checkpoint cache."""
     from quantchat.session.comparison import Comparison
 
     return Comparison(profile, maker=_LaterBuilder())
@@ -91,7 +91,7 @@ def _collect_garbage_again() -> None:
 
 
 class QuantchatApp(PacedApp):
-    """Opens `profile`, or the start screen where there is none."""
+    """Opens `profile`; without one, the start screen."""
 
     TITLE = "quantchat"
     CSS_PATH = "app.tcss"
@@ -110,17 +110,17 @@ class QuantchatApp(PacedApp):
         make_comparison: MakeComparison = real_comparison,
         make_sampler: MakeSampler = real_sampler,
     ) -> None:
-        """`snapshots` is the folder to save into, None for the user's own.
+        """Save into the folder `snapshots`; None means the user's default folder.
 
-        With `votes` the answers of `profile` are voted on, blindly.
+        With `votes`, open the blind vote on the answers of `profile`.
         """
-        tell_alt_enter()
+        map_alt_enter()
         take_pastes_for_text()
         take_pastes_whole()
         edit_in_order()
-        let_drawn_lines_go()
+        free_lines_of_removed_widgets()
         draw_each_script()
-        settle_on_one_size()
+        use_current_size()
         survive_races()
         super().__init__()
         self._profile = profile
@@ -131,30 +131,30 @@ class QuantchatApp(PacedApp):
         self._guard = ControlGuard()
         self._comparing: ComparisonScreen | None = None
         self._vote: VoteScreen | None = None
-        self._asked_until_s = 0.0
-        self._begun = False
-        """Whether the first frame is drawn: a mistake before that ends the program."""
-        self.mistakes: Counter[str] = Counter()
-        """What the program went on after, and how often."""
-        self._told_s: dict[str, float] = {}
-        self.kept: Path | None = None
-        """The file of what nobody had saved when the program had to leave."""
-        self._not_kept = ""
-        """Why there is none."""
+        self._confirm_until_s = 0.0
+        self._first_frame_drawn = False
+        """An error before the first frame ends the program."""
+        self.survived_errors: Counter[str] = Counter()
+        """Internal errors after which the program went on, with their number."""
+        self._report_again_s: dict[str, float] = {}
+        self.recovery_file: Path | None = None
+        """The file in which unsaved work was saved when the program had to end."""
+        self._not_saved_reason = ""
+        """Why unsaved work could not be saved."""
         for theme in themes.THEMES:
             self.register_theme(theme)
         self.theme = themes.THEMES[0].name
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
-        """Our colours, for themes that do not name them."""
+        """Return our colour variables, for themes that do not define them."""
         return themes.VARIABLES
 
     def get_line_filters(self) -> Sequence[LineFilter]:
-        """No control character is drawn, wherever it comes from."""
+        """Add the filter that keeps control characters from the terminal."""
         return [*super().get_line_filters(), self._guard]
 
     def get_default_screen(self) -> Screen[None]:
-        """The comparison, or the vote: Textual would draw an empty screen before it."""
+        """Return the comparison or vote screen: Textual would draw an empty screen before it."""
         if self._profile is None:
             return super().get_default_screen()
         if self._votes is not None:
@@ -168,11 +168,11 @@ class QuantchatApp(PacedApp):
 
     @property
     def votes_saved(self) -> Path | None:
-        """The snapshot of the votes that the program was started for, if there is one."""
+        """The snapshot of the votes that the program was started for, or None."""
         return self._vote.saved if self._vote else None
 
     def comparison_screen(self, profile: Profile) -> ComparisonScreen:
-        """A new comparison of `profile`."""
+        """Return a new comparison screen for `profile`."""
         from quantchat.app.screens.comparison import ComparisonScreen
 
         comparison = self._make_comparison(profile)
@@ -180,11 +180,11 @@ class QuantchatApp(PacedApp):
         return self._comparing
 
     def on_start_screen_chosen(self, event: StartScreen.Chosen) -> None:
-        """Go from the start to the comparison."""
+        """Switch from the start screen to the comparison."""
         self.switch_screen(self.comparison_screen(event.profile))
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        """The palette: each command of the screen that it was opened from."""
+        """Fill the palette with the commands of the screen that it was opened from."""
         at_comparison = screen is self._comparing
         for one in COMMANDS:
             if one.in_prompt or one.id == "command_palette":
@@ -200,34 +200,34 @@ class QuantchatApp(PacedApp):
                 yield SystemCommand(f"{title} ({one.key})", one.help, run)
 
     def on_mount(self) -> None:
-        """Begin at the start; leave in good order when the terminal or the system says so."""
+        """Push the start screen; install signal handlers and the terminal check."""
         if self._profile is None:
             from quantchat.app.screens.start import StartScreen
 
-            # Pushed, since only what was pushed can be switched for the comparison.
+            # Push it: `switch_screen` can only replace a pushed screen.
             self.push_screen(StartScreen(self._snapshots, self._make_sampler))
         self.call_after_refresh(self._after_first_frame)
         if not self.is_headless:
             terminal.on_signals(self._leave, self._last)
-            self.set_interval(LOOK_S, self._leave_with_the_terminal)
+            self.set_interval(TERMINAL_CHECK_S, self._leave_with_the_terminal)
 
     def _after_first_frame(self) -> None:
-        self._begun = True
+        self._first_frame_drawn = True
         _collect_garbage_again()
 
     def _handle_exception(self, error: Exception) -> None:
-        """Report what nobody foresaw and go on: it must not end models that took long to load.
+        """Report an unexpected error and go on, so that models that took long to load survive.
 
-        Textual would end the program, for whatever raises in an action, a handler or a timer, or
-        while something is drawn.
+        Textual would end the program after an exception in an action, a handler, a timer, or
+        while drawing.
         """
-        if self._begun and not self._screen_stack:
-            return  # a key that came while the last screen was closed
+        if self._first_frame_drawn and not self._screen_stack:
+            return  # a key arrived while the last screen was being closed
         cause = error.error if isinstance(error, WorkerFailed) else error
-        if self.is_headless and self._exception is None:  # so that a test fails by it
+        if self.is_headless and self._exception is None:  # makes a test fail
             self._exception = error
             self._exception_event.set()
-        if not self._begun or not self._running:
+        if not self._first_frame_drawn or not self._running:
             self._return_code = CRASHED
             log_exception(cause)
             self._close_messages_no_wait()
@@ -236,24 +236,24 @@ class QuantchatApp(PacedApp):
         self.call_later(self._leave_unfinished_screen)
 
     def _report(self, error: BaseException) -> None:
-        """Write `error` to the log and tell of it; the same one, if it repeats, now and then."""
+        """Log `error` and show it; a repeated error only once in `REPEAT_S`."""
         name = f"{type(error).__name__}: {error}"
-        self.mistakes[name] += 1
+        self.survived_errors[name] += 1
         now = time.monotonic()
-        if now < self._told_s.get(name, now):
+        if now < self._report_again_s.get(name, now):
             return
-        self._told_s[name] = now + MISTAKE_S
+        self._report_again_s[name] = now + REPEAT_S
         log_exception(error)
         self.notify(
-            f"{one_line(name)}. The program goes on; its log tells more",
-            title="A mistake of quantchat's own",
+            f"{one_line(name)}. quantchat continues; the log of the screen has details.",
+            title="Internal error in quantchat",
             severity="error",
-            timeout=ASKED_S,
+            timeout=CONFIRM_S,
             markup=False,
         )
 
     def _leave_unfinished_screen(self) -> None:
-        """Take a screen away that could not be made: it would hear no key."""
+        """Remove a screen that failed while it was being built: it would handle no key."""
         if len(self.screen_stack) > 1 and not self.screen.is_running:
             self.pop_screen()
 
@@ -262,31 +262,33 @@ class QuantchatApp(PacedApp):
         self.exit(return_code=128 + signal_number)
 
     def keep(self) -> None:
-        """Keep what nobody saved, for the next start to offer. Raises nothing."""
+        """Save unsaved work for recovery; the next start offers it. Raises nothing."""
         for holder in self._holders():
             self.keep_of(holder)
 
     def keep_of(self, holder: Recoverable) -> None:
-        """Keep what nobody saved of `holder`. Raises nothing: the end must go on."""
+        """Save unsaved work of `holder`. Raises nothing, so that the program can end."""
         try:
             if path := holder.keep():
-                self.kept, self._not_kept = path, ""
+                self.recovery_file, self._not_saved_reason = path, ""
         except UserError as error:
-            self._not_kept = str(error)
+            self._not_saved_reason = str(error)
 
     def _last(self) -> list[str]:
         self.keep()
         return self.last_words()
 
     def last_words(self) -> list[str]:
-        """What to say on the terminal once the screen is gone, a line each."""
+        """Return the lines to print after the screen is closed."""
         lines = []
         if self.votes_saved is not None:
             lines.append(f"saved {self.votes_saved}")
-        if self.kept is not None:
-            lines.append(f"what nobody had saved is kept in {self.kept}; the next start offers it")
-        if self._not_kept:
-            lines.append(f"what nobody had saved could not be kept: {self._not_kept}")
+        if self.recovery_file is not None:
+            lines.append(
+                f"unsaved work was saved to {self.recovery_file}; the next start offers it"
+            )
+        if self._not_saved_reason:
+            lines.append(f"unsaved work could not be saved: {self._not_saved_reason}")
         return lines
 
     def _holders(self) -> list[Recoverable]:
@@ -294,18 +296,18 @@ class QuantchatApp(PacedApp):
         return [one for one in holders if isinstance(one, Recoverable)]
 
     async def action_quit(self) -> None:
-        """Leave; where that loses something, at the second time."""
+        """Quit; if something is not saved, only at the second press within `CONFIRM_S`."""
         now = time.monotonic()
-        if now < self._asked_until_s or not any(one.unsaved for one in self._holders()):
+        if now < self._confirm_until_s or not any(one.unsaved for one in self._holders()):
             self.exit()
             return
-        self._asked_until_s = now + ASKED_S
-        saves = "^S saves it, " if self.screen is self._comparing else ""
+        self._confirm_until_s = now + CONFIRM_S
+        saves = "^S saves it. " if self.screen is self._comparing else ""
         self.notify(
-            f"{saves}^Q again leaves without it",
+            f"{saves}^Q again quits without saving.",
             title="Not saved",
             severity="warning",
-            timeout=ASKED_S,
+            timeout=CONFIRM_S,
             markup=False,
         )
 
@@ -315,16 +317,16 @@ class QuantchatApp(PacedApp):
             terminal.end_for_sure(128 + signal.SIGHUP, self._last)
 
     def action_command_palette(self) -> None:
-        """Open the palette, but not while one that was left is still taken down: it has its id."""
+        """Open the palette, unless a closed one still exists: both would have the same id."""
         if not any(isinstance(one, CommandPalette) for one in self._nodes):
             super().action_command_palette()
 
     def action_theme(self) -> None:
-        """The next theme."""
+        """Switch to the next theme."""
         self.theme = themes.after(self.theme)
 
     def action_help(self) -> None:
-        """Keys, words, and why a figure is not known."""
+        """Show the keys, the terms, and why a figure is not known."""
         from quantchat.app.screens.help import HelpScreen
 
         if not isinstance(self.screen, HelpScreen):
@@ -334,7 +336,7 @@ class QuantchatApp(PacedApp):
             self.push_screen(HelpScreen(commands, unknown))
 
     def copy_to_clipboard(self, text: str) -> None:
-        """Copy `text`, also from within tmux and GNU screen; what is empty clears no clipboard."""
+        """Copy `text`, also inside tmux and GNU screen; ignore an empty selection."""
         if not text:
             return
         self._clipboard = without_controls(text)

@@ -1,14 +1,13 @@
-"""How many cells text takes, so that it fits on every terminal.
+"""Counts the cells that text takes, so that it fits on every terminal.
 
-Terminals disagree: 👩‍💻 is two cells where joined emoji are known and four where they are not, a
-vowel sign of Devanagari is one cell in tmux and xterm and none by the tables of Rich. A text that
-takes more cells than was reckoned runs over what stands beside it. So the most that any terminal
-takes is reckoned here, character by character, and `in_place` brings the cursor to where it is
-reckoned to be, whatever the terminal made of the text.
+Terminals disagree: 👩‍💻 takes two cells if the terminal knows joined emoji, else four; a vowel sign
+of Devanagari takes one cell in tmux and xterm, but none in Rich's tables. Text that takes more
+cells than counted overwrites its neighbour. So this module counts, character by character, the most
+cells that any terminal uses, and `in_place` then moves the cursor to the counted position, whatever
+the terminal did with the text.
 
-Rich's tables, which Textual lays out with, come from wcwidth and are used for all other characters.
-What belongs together (UAX #29, grapheme clusters) is found by wcwidth: Rich knows neither the
-conjuncts of Devanagari nor skin tones.
+All other characters use Rich's tables (from wcwidth), with which Textual lays out. wcwidth also
+finds the grapheme clusters (UAX #29): Rich knows neither Devanagari conjuncts nor skin tones.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from itertools import accumulate
 from rich import _unicode_data, cells
 
 _BASIC_PLANES_END = 0x20000
-"""Behind them there are ideographs, tags and what is private: no vowel sign."""
+"""From here on there are ideographs, tags and private characters, but no vowel signs."""
 _SKIN_TONES = range(0x1F3FB, 0x1F400)
-"""They colour the emoji before them; where that is not known they are emoji of their own."""
+"""Modifiers of the emoji before them; some terminals draw them as separate emoji."""
 _EMOJI_STYLE = "\ufe0f"
 
 _UNSURE = re.compile(
@@ -34,13 +33,13 @@ _UNSURE = re.compile(
     "\u3000-\u3029\u3041-\u3096\u309b-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uff01-\uff60"
     "]"
 )
-"""What is not Latin, Greek, Cyrillic, Chinese, Japanese, Korean or drawn of lines: all terminals
-agree upon the width of those."""
+"""Matches a character of unsure width: not Latin, Greek, Cyrillic, Chinese, Japanese, Korean or a
+line-drawing character, on whose widths all terminals agree."""
 
 
 @lru_cache(maxsize=4)
 def widest_table(unicode_version: str = "auto") -> cells.CellTable:
-    """Rich's table, but each character that a terminal may draw in a cell of its own has one."""
+    """Return Rich's table with the largest width that any terminal uses for each character."""
     table = _unicode_data.load(unicode_version)
     widths: list[tuple[int, int, int]] = []
     for start, end, width in table.widths:
@@ -57,7 +56,7 @@ def widest_table(unicode_version: str = "auto") -> cells.CellTable:
 
 
 def _most_cells(code: int) -> int:
-    """The most cells that are drawn of a character which has none by Rich's table."""
+    """Return the most cells that a terminal uses for a character of width 0 in Rich's table."""
     if code in _SKIN_TONES:
         return 2
     if unicodedata.category(chr(code)) == "Mc":
@@ -67,13 +66,13 @@ def _most_cells(code: int) -> int:
 
 @lru_cache(maxsize=1)
 def _widened() -> re.Pattern[str]:
-    """A sign and the selector that makes a wide emoji of it, as of ❤."""
+    """Return a pattern for a narrow symbol and the selector that makes it a wide emoji (❤️)."""
     narrow = "".join(map(re.escape, sorted(widest_table().narrow_to_wide)))
     return re.compile(f"[{narrow}]{_EMOJI_STYLE}")
 
 
 def cell_length(text: str, unicode_version: str = "auto") -> int:
-    """Return the cells that `text` takes at most: those of its characters, added up."""
+    """Return the most cells that `text` takes: the sum over its characters."""
     size = cells.get_character_cell_size
     total = sum([size(character, unicode_version) for character in text])
     return total + (len(_widened().findall(text)) if _EMOJI_STYLE in text else 0)
@@ -82,8 +81,8 @@ def cell_length(text: str, unicode_version: str = "auto") -> int:
 def grapheme_spans(
     text: str, unicode_version: str = "auto"
 ) -> tuple[list[tuple[int, int, int]], int]:
-    """Return (start, end, cells) of each grapheme of `text`, and the cells of all of it."""
-    from wcwidth import iter_graphemes  # most texts need no cutting, the first frame none
+    """Return (start, end, cells) of each grapheme of `text`, and the cells of the whole text."""
+    from wcwidth import iter_graphemes  # imported late: the first frame does not need it
 
     parts = list(iter_graphemes(text))
     ends = list(accumulate(map(len, parts)))
@@ -92,9 +91,9 @@ def grapheme_spans(
 
 
 def chop_cells(text: str, width: int, unicode_version: str = "auto") -> list[str]:
-    """Cut `text` into lines of at most `width` cells, each grapheme whole that has the room.
+    """Cut `text` into lines of at most `width` cells, without cutting graphemes that fit a line.
 
-    Nothing is left out. Only a character that is wider than `width` makes a line that is, too.
+    No character is dropped. A character wider than `width` gets a line of its own.
     """
     if cells._is_single_cell_widths(text):
         return [text[start : start + width] for start in range(0, len(text), width)]
@@ -113,10 +112,10 @@ def chop_cells(text: str, width: int, unicode_version: str = "auto") -> list[str
 
 
 def in_place(text: str) -> str:
-    """Return what is written to a terminal of `text`, so that it takes the cells reckoned here.
+    """Return `text` with escape sequences that make it take exactly its counted cells.
 
-    Where terminals may disagree, its cells are blanked first, and the cursor is put behind them
-    afterwards: DECSC and DECRC (save and restore), CUF (forward).
+    If terminals may disagree on the width, blank the cells first and put the cursor behind them
+    afterwards: DECSC and DECRC (save and restore the cursor), CUF (cursor forward).
     """
     if text.isascii() or not _UNSURE.search(text):
         return text
@@ -124,8 +123,8 @@ def in_place(text: str) -> str:
     return f"\x1b7{' ' * room}\x1b8{text}\x1b8\x1b[{room}C" if room else text
 
 
-def measure_so() -> None:
-    """Have Rich, and with it Textual, measure and cut text as is done here."""
+def patch_rich() -> None:
+    """Make Rich, and so Textual, measure and cut text with the functions of this module."""
     if cells._cell_len is _cell_len:
         return
     cells.load_cell_table = widest_table  # type: ignore[attr-defined]

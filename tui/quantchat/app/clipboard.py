@@ -1,7 +1,8 @@
-"""Copying to the clipboard of the machine the user sits at, over SSH and through multiplexers.
+"""Copies text to the clipboard of the user's own machine, over SSH and through multiplexers.
 
-OSC 52 (xterm control sequences, "Manipulate Selection Data") asks the terminal to do it. No
-terminal answers, so what can be said is what was sent, not what arrived.
+The escape sequence OSC 52 (xterm control sequences, "Manipulate Selection Data") asks the terminal
+to set the clipboard. Terminals do not acknowledge it, so quantchat reports what it sent, not what
+arrived.
 """
 
 from __future__ import annotations
@@ -16,25 +17,27 @@ from dataclasses import dataclass, replace
 from quantchat.text import without_controls
 
 _SCREEN_CHUNK = 760
-"""GNU screen takes at most 768 bytes in one string (its MAXSTR), the wrapping included."""
+"""Bytes per string: GNU screen takes at most 768 (its MAXSTR), including the wrapping."""
 
 LIMIT = 74_994
-"""Longest base64 that xterm takes in an OSC 52; other terminals have the same or more."""
+"""Longest base64 text that xterm accepts in an OSC 52; other terminals accept at least that."""
 
 
 @dataclass(frozen=True)
 class Copied:
-    """What was done, for the notification; `sure` if the text is certain to be somewhere."""
+    """The outcome of a copy."""
 
     how: str
+    """What was done, for the notification."""
     sure: bool
+    """Whether the text has certainly arrived somewhere."""
 
 
 def copy(text: str, write: Callable[[str], None]) -> Copied:
-    """Send `text` to the clipboard; `write` writes to the terminal. Returns what was done.
+    """Send `text` to the clipboard; `write` writes to the terminal. Returns the outcome.
 
-    Control and invisible characters but newline and tab are left out: pasted into a shell, a
-    model's ESC [ 201 ~ would end the paste and run what follows.
+    Control and invisible characters except newline and tab are left out: pasted into a shell, an
+    ESC [ 201 ~ from a model would end the paste and run the text behind it.
     """
     clean = without_controls(text)
     copied = _sent(clean, write)
@@ -47,37 +50,37 @@ def copy(text: str, write: Callable[[str], None]) -> Copied:
 def _sent(text: str, write: Callable[[str], None]) -> Copied:
     if os.environ.get("TMUX") and _into_tmux(text):
         return Copied(
-            "into tmux's paste buffer, and on to the terminal's clipboard if its OSC 52 is allowed",
+            "copied to tmux's paste buffer, and to the clipboard if the terminal allows OSC 52",
             sure=True,
         )
     payload = base64.b64encode(text.encode("utf-8", "replace")).decode("ascii")
     sequence = f"\x1b]52;c;{payload}\x07"
     if os.environ.get("TMUX"):
-        how = "sent through tmux, which passes it on only with `set -g allow-passthrough on`"
+        how = "sent through tmux, which needs `set -g allow-passthrough on` to pass it on"
         sequence = for_tmux(sequence)
     elif os.environ.get("STY"):
         how, sequence = "sent through GNU screen to the terminal's clipboard", for_screen(sequence)
     else:
-        how = "sent to the terminal's clipboard (OSC 52), which it may refuse"
+        how = "sent to the clipboard with OSC 52, which some terminals refuse"
     if len(payload) > LIMIT:
-        how += "; it is long, and some terminals cut it"
+        how += "; the text is long, some terminals cut it"
     write(sequence)
     return Copied(how, sure=False)
 
 
 def for_tmux(sequence: str) -> str:
-    """Wrap `sequence` in tmux's pass-through: DCS tmux; … ST, each ESC doubled."""
+    """Wrap `sequence` for tmux's pass-through: DCS tmux; … ST, with each ESC doubled."""
     return "\x1bPtmux;" + sequence.replace("\x1b", "\x1b\x1b") + "\x1b\\"
 
 
 def for_screen(sequence: str) -> str:
-    """Wrap `sequence` in GNU screen's pass-through: DCS … ST, in pieces that it has room for."""
+    """Wrap `sequence` for GNU screen's pass-through: DCS … ST, in pieces that fit its buffer."""
     pieces = (sequence[i : i + _SCREEN_CHUNK] for i in range(0, len(sequence), _SCREEN_CHUNK))
     return "".join(f"\x1bP{piece}\x1b\\" for piece in pieces)
 
 
 def _into_tmux(text: str) -> bool:
-    """Load `text` into tmux's buffer; `-w` (tmux 3.2) sends it on to the clipboard as well."""
+    """Load `text` into tmux's buffer; `-w` (tmux 3.2) also sends it to the clipboard."""
     tmux = shutil.which("tmux")
     if tmux is None:
         return False

@@ -1,8 +1,9 @@
-"""Every command of the comparison screen: the keys, the key line, the help and the palette.
+"""The commands of the comparison screen, for its keys, the key line, the help and the palette.
 
-Keys are chosen so that they arrive over SSH and through tmux and screen: control characters that
-have a byte of their own and that neither multiplexer takes as its prefix (Ctrl+B, Ctrl+A), and
-function keys. None is one that TextArea edits with, but for F6 and F7 (select a line, select all).
+Every key works over SSH and inside tmux and GNU screen: it is a function key, or a control
+character that has its own byte and is not the prefix of either multiplexer (Ctrl+B, Ctrl+A).
+TextArea itself edits with two of them, F6 and F7 (select a line, select all): PromptBox rebinds
+those.
 """
 
 from __future__ import annotations
@@ -30,30 +31,30 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Command:
-    """One thing the user can do. `id` names the action and the binding alike."""
+    """One command. `id` is the name of its action and of its binding."""
 
     id: str
     keys: str
-    """As Textual names them, several with commas; the first one is shown."""
+    """Key names of Textual, separated by commas; the screen shows the first."""
     label: str
     """A word or two for the key line."""
     help: str
     group: Group
     rank: int = 99
-    """Place in the key line, which shows as many as fit."""
+    """Position in the key line, which shows as many commands as fit; 99: never shown there."""
     in_prompt: bool = False
-    """Belongs to the prompt box and means nothing outside it."""
+    """Works only while the prompt box has the focus."""
 
     @property
     def key(self) -> str:
-        """The key as people write it: `^S`, `F3`, `Esc`."""
+        """The key as the screen writes it: `^S`, `F3`, `Esc`."""
         first = self.keys.split(",")[0]
         if first.startswith("ctrl+") and first not in _NAMES:
             return f"^{first[len('ctrl+') :].upper()}"
         return _NAMES.get(first, first.upper())
 
     def binding(self, namespace: str = "") -> Binding:
-        """As Textual wants it; `namespace` is where the action lives (`screen.`), if elsewhere."""
+        """Return Textual's binding; `namespace` (`screen.`, `app.`) says who has the action."""
         return Binding(
             self.keys, namespace + self.id, self.help, show=False, key_display=self.key, id=self.id
         )
@@ -64,24 +65,24 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "newline",
         "ctrl+j,shift+enter,alt+enter",
-        "newline",
-        "Start a new line; Shift+Enter and Alt+Enter too, where the terminal tells them apart",
+        "new line",
+        "Start a new line; also Shift+Enter and Alt+Enter, if the terminal reports them",
         "Prompt",
         in_prompt=True,
     ),
     Command(
         "recall_older",
         "up",
-        "older",
-        "From the first line: recall the prompt before; the draft is kept",
+        "older prompt",
+        "On the first line: recall the previous prompt; your draft is kept",
         "Prompt",
         in_prompt=True,
     ),
     Command(
         "recall_newer",
         "down",
-        "newer",
-        "From the last line: recall the prompt after, and at the end the draft",
+        "newer prompt",
+        "On the last line: recall the next prompt, and after the newest one your draft",
         "Prompt",
         in_prompt=True,
     ),
@@ -89,42 +90,49 @@ COMMANDS: tuple[Command, ...] = (
         "stop",
         "escape",
         "stop",
-        "Stop both answers; what was said stays. Or: leave editing an earlier prompt",
+        "Stop both answers; what has arrived stays. While editing a prompt: cancel",
         "Conversation",
         1,
     ),
     Command(
         "order",
         "ctrl+t",
-        "order",
-        "Together (both decode at once, contended) or in turn (one at a time, may be quoted)",
+        "together / one at a time",
+        "Switch: both variants decode together (contended), or one at a time",
         "Conversation",
         5,
     ),
-    Command("regenerate", "ctrl+r", "again", "Ask the last prompt again", "Conversation", 7),
+    Command(
+        "regenerate",
+        "ctrl+r",
+        "regenerate",
+        "Regenerate the last answers from the same prompt",
+        "Conversation",
+        7,
+    ),
     Command("edit", "f4", "edit", "Edit the last prompt and send it again", "Conversation", 9),
     Command(
         "new_chat",
         "ctrl+n",
         "new chat",
-        "Begin a new chat; what is not saved is kept",
+        "Start a new chat; an unsaved conversation is kept for recovery",
         "Conversation",
         8,
     ),
     Command(
-        "forget",
+        "remove_oldest",
         "f8",
-        "forget oldest",
-        "Forget the oldest turn, when the context is full",
+        "remove oldest",
+        "Remove the oldest turn, to make room in a full context",
         "Conversation",
         17,
     ),
-    Command("settings", "f2", "settings", "System prompt and sampling", "Conversation", 6),
+    Command("settings", "f2", "settings", "System prompt and sampling settings", "Conversation", 6),
     Command(
         "maximise",
         "f3",
         "maximise",
-        "The left column alone, the right one, both; on a narrow terminal the other tab",
+        "Show the left column alone, the right one alone, both; in tabs, the other tab",
         "Columns",
         4,
     ),
@@ -132,15 +140,15 @@ COMMANDS: tuple[Command, ...] = (
         "follow",
         "ctrl+g",
         "follow",
-        "Go to the end and follow it, or stay where you are",
+        "Go to the end and follow new text, or stop following",
         "Columns",
         10,
     ),
     Command(
         "divergence",
         "ctrl+right_square_bracket",
-        "where they part",
-        "Go to the first token at which the greedy answers part",
+        "divergence",
+        "Go to the first token at which the two greedy answers differ",
         "Columns",
         11,
     ),
@@ -155,54 +163,63 @@ COMMANDS: tuple[Command, ...] = (
         "Columns",
         in_prompt=True,
     ),
-    Command("swap", "f10", "swap", "Let left and right change places", "Columns", 13),
+    Command("swap", "f10", "swap", "Swap the left and the right column", "Columns", 13),
     Command("pair", "ctrl+o", "pair", "Choose which two variants to show", "Columns", 11),
-    Command("retry", "f9", "retry", "Load again what failed or hangs", "Columns", 16),
+    Command(
+        "reload", "f9", "reload", "Reload a variant that failed or does not respond", "Columns", 16
+    ),
     Command(
         "measure",
         "f12",
         "measure",
-        "Measure both in rounds: B against A, with an interval that may be quoted",
+        "Measure both variants in rounds: ratio B ÷ A with a 95 % confidence interval",
         "Output",
         5,
     ),
     Command(
         "cross_perplexity",
         "ctrl+underscore",
-        "surprise",
-        "Each answer as the other variant reads it: its perplexity, and which tokens surprise it",
+        "cross-perplexity",
+        "Perplexity of each answer under the other variant, with its unlikely tokens marked",
         "Output",
         16,
     ),
     Command(
         "agreement",
         "ctrl+circumflex_accent",
-        "A against A",
-        "How early each variant parts from itself: in turn, together, with another cache and batch",
+        "agreement",
+        "Compare each variant with itself: how early do two runs of the same prompt diverge?",
         "Output",
         17,
     ),
     Command(
-        "blind",
+        "vote_blind",
         "ctrl+backslash",
-        "blind",
-        "Vote blindly on which answers better: the prompts of this conversation, or the profile's",
+        "vote blind",
+        "Choose the better answer without knowing which variant wrote it",
         "Output",
         16,
     ),
     Command("save", "ctrl+s", "save", "Save a snapshot of this comparison", "Output", 3),
     Command("copy_left", "f5", "copy left", "Copy the left answer", "Output", 14),
     Command("copy_right", "f6", "copy right", "Copy the right answer", "Output", 15),
-    Command("save_answers", "f7", "to file", "Save the last answers to a text file", "Output", 18),
-    Command("log", "ctrl+l", "log", "What a worker's libraries printed", "Output", 12),
-    Command("theme", "f11", "theme", "Dark, light, high contrast", "Program", 19),
-    Command("help", "f1", "help", "Keys and words", "Program", 2),
-    Command("command_palette", "ctrl+p", "palette", "Each command by its name", "Program", 20),
+    Command(
+        "save_answers",
+        "f7",
+        "save answers",
+        "Save the last prompt and its answers to a Markdown file",
+        "Output",
+        18,
+    ),
+    Command("log", "ctrl+l", "log", "Show the log of a worker process", "Output", 12),
+    Command("theme", "f11", "theme", "Next theme: dark, light, high contrast", "Program", 19),
+    Command("help", "f1", "help", "Show the keys and the terms of the screen", "Program", 2),
+    Command("command_palette", "ctrl+p", "commands", "Find a command by its name", "Program", 20),
     Command(
         "quit",
         "ctrl+q",
         "quit",
-        "End the workers and leave; twice, where something is not saved (^S saves)",
+        "Quit; asks for a second press if something is not saved",
         "Program",
         2,
     ),
@@ -210,7 +227,7 @@ COMMANDS: tuple[Command, ...] = (
 
 
 def command(id_: str) -> Command:
-    """The command `id_`. Raises KeyError."""
+    """Return the command with the id `id_`. Raises KeyError."""
     return _BY_ID[id_]
 
 

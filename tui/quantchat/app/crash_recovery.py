@@ -1,4 +1,4 @@
-"""What is kept of a conversation nobody saved, when it is replaced or the program must leave."""
+"""Saves unsaved conversations and measurements when they are replaced or the program must end."""
 
 from __future__ import annotations
 
@@ -18,51 +18,52 @@ if TYPE_CHECKING:
     from quantchat.session.conversation import Conversation
 
 PATIENCE_S = 3.0
-"""How long a second thread waits for the one that writes: that may hang with its disk."""
+"""Seconds that a thread waits for another one that is saving: the disk may hang."""
 
 
 @runtime_checkable
 class Recoverable(Protocol):
-    """A screen that may hold what nobody saved."""
+    """A screen that may hold unsaved work."""
 
     @property
     def unsaved(self) -> bool:
-        """Whether leaving now would lose something."""
+        """Whether quitting now would lose something."""
 
     def keep(self) -> Path | None:
-        """Save it, and return the file; None where there is nothing.
+        """Save the unsaved work for recovery; return the file, None if there is nothing to save.
 
-        Raises UserError where it cannot be written. Once it is, there is nothing left to keep.
+        Afterwards nothing is unsaved. Raises UserError if the file cannot be written.
         """
 
 
 class CrashRecovery:
-    """Keeps `comparison`'s conversation in `folder` (None: the user's own) unless it is saved.
+    """Saves the conversation of `comparison` in `folder` unless it is saved already.
 
-    May be called from any thread: the loop may be stuck when the program has to leave.
+    `folder` None means the user's default folder. May be called from any thread: the event loop
+    may be stuck when the program has to end.
     """
 
     def __init__(self, comparison: Comparison, folder: Path | None) -> None:
         self._comparison = comparison
         self._folder = folder
-        self._said: tuple[Conversation, object] | None = None
-        """The conversation, and how far it had come, when it was last saved."""
-        self._done: tuple[Measurement | None, int] = (None, 0)
-        """The measurement, and how many answers it had, when it was last saved."""
+        self._saved_chat: tuple[Conversation, object] | None = None
+        """The conversation, with its extent, when it was last saved."""
+        self._saved_measurement: tuple[Measurement | None, int] = (None, 0)
+        """The measurement, with its number of answers, when it was last saved."""
         self._writing = threading.Lock()
         self.measured: Measured | None = None
-        """The machine as it was last seen: at the end no driver is asked, which may hang."""
+        """The last sample of the machine, used at the end instead of the driver, which may hang."""
 
     @contextlib.contextmanager
     def saving(self, measurement: Measurement | None = None) -> Iterator[None]:
-        """Save within this context what was said and measured; nothing else keeps it meanwhile.
+        """Hold the lock while the caller saves the conversation and `measurement`.
 
-        Once the context is left without an exception, all of it counts as saved.
+        If the context ends without an exception, both count as saved.
         """
         with self._writing:
             extent = self._extent(measurement)
             yield
-            self._said, self._done = extent
+            self._saved_chat, self._saved_measurement = extent
 
     def _extent(
         self, measurement: Measurement | None
@@ -72,27 +73,32 @@ class CrashRecovery:
         return (conversation, conversation.extent), (measurement, count)
 
     def unsaved(self, measurement: Measurement | None = None) -> bool:
-        """Whether something was said, or by `measurement` measured, that nobody saved."""
-        said, measured = self._extent(measurement)
-        return bool(said[0].turns and said != self._said) or bool(
-            measured[1] and measured != self._done
+        """Whether the conversation or `measurement` has something that is not saved."""
+        chat, measured = self._extent(measurement)
+        return bool(chat[0].turns and chat != self._saved_chat) or bool(
+            measured[1] and measured != self._saved_measurement
         )
 
     def keep(self, measurement: Measurement | None = None) -> Path | None:
-        """As `Recoverable.keep`; what was measured until now goes with it."""
+        """Save unsaved work for recovery, with the answers of `measurement` so far.
+
+        See `Recoverable.keep`.
+        """
         if not self._writing.acquire(timeout=PATIENCE_S):
-            raise UserError("it is being written, and the disk does not answer")
+            raise UserError(
+                f"another thread has been writing it for {PATIENCE_S:.0f} s; the disk may hang"
+            )
         try:
             if not self.unsaved(measurement):
                 return None
             extent = self._extent(measurement)
             path = self._write(measurement)
-            self._said, self._done = extent
+            self._saved_chat, self._saved_measurement = extent
             return path
         except UserError:
             log_exception()
             raise
-        except Exception as error:  # whatever it was, the end must go on
+        except Exception as error:  # the program must be able to end
             log_exception()
             raise UserError(f"{type(error).__name__}: {error}") from error
         finally:

@@ -1,7 +1,7 @@
-"""Samples the machine and the workers' memory in a thread of its own, when asked.
+"""Samples the machine and the workers' memory in a separate daemon thread.
 
-NVML may take seconds to open and can hang with the driver, which must hold up neither the screen
-nor its end: hence a daemon thread, and not one of the event loop's, which it waits for at exit.
+NVML may take seconds to open and can hang with the driver. Neither may delay the screen or its
+end, so the thread is not one of the event loop's executor, for which the loop waits at exit.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from quantchat.system.sampler import DeviceSample, DeviceSampler
 
 PATIENCE_S = 1.0
-"""How long the loop waits for the sampler, which is in use for milliseconds but while it opens."""
+"""Seconds the event loop waits for the sampler. Only opening the driver takes longer than ms."""
 
 MakeSampler = Callable[[], "DeviceSampler"]
-"""The seam for tests: a sampler of a scripted machine."""
+"""Makes a sampler; tests pass one of a scripted machine."""
 
 
 def real_sampler() -> DeviceSampler:
-    """A sampler of this machine, imported when one is made: it is no part of the first frame."""
+    """Return a sampler of this machine. Imported late, so that the first frame comes sooner."""
     from quantchat.system.sampler import DeviceSampler
 
     return DeviceSampler()
@@ -37,7 +37,7 @@ def real_sampler() -> DeviceSampler:
 
 @dataclass(frozen=True)
 class WorkerToMeasure:
-    """A worker process, with its own view of its memory."""
+    """A worker process, with the memory ledger that it reported."""
 
     pid: int
     ledger: Ledger
@@ -45,14 +45,14 @@ class WorkerToMeasure:
 
 @dataclass(frozen=True)
 class Measured:
-    """The machine, and each worker's memory by the label of its variant."""
+    """A sample of the machine, and each worker's memory by the label of its variant."""
 
     device: DeviceSample
     workers: dict[str, tuple[WorkerToMeasure, ProcessMemory]]
 
 
 class DeviceWatch:
-    """Asked again and again, answers with `on_measured` on the loop that made it."""
+    """Measures on request and calls `on_measured` on the event loop that created it."""
 
     def __init__(
         self,
@@ -68,14 +68,14 @@ class DeviceWatch:
         threading.Thread(target=self._run, name="device-watch", daemon=True).start()
 
     def ask(self, workers: Mapping[str, WorkerToMeasure]) -> None:
-        """Measure now, unless the last question is still open: questions never pile up."""
+        """Request a measurement, unless one is pending: requests never pile up."""
         if not self._pending:
             self._pending = True
             self._asked.put(dict(workers))
 
     @contextlib.contextmanager
     def borrowed(self) -> Iterator[DeviceSampler]:
-        """The sampler, for another use on the loop's thread. Raises UserError while it is busy."""
+        """Lend the sampler to the event loop's thread. Raises UserError while it is busy."""
         if not self._in_use.acquire(timeout=PATIENCE_S):
             raise UserError("the GPU driver does not answer yet", hint="try again in a moment")
         try:
@@ -84,7 +84,7 @@ class DeviceWatch:
             self._in_use.release()
 
     def close(self) -> None:
-        """Let the thread end; what it is at is not waited for."""
+        """Ask the thread to end, without waiting for it."""
         self._pending = True
         self._asked.put(None)
 
@@ -98,7 +98,7 @@ class DeviceWatch:
                         for label, worker in workers.items()
                     },
                 )
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
+            with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._answer, measured)
         self._sampler.close()
 

@@ -1,4 +1,4 @@
-"""A sampler for the end of the program, when no driver is asked any more: it might hang."""
+"""A sampler for the end of the program that does not call the GPU driver, which might hang."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from quantchat.wire.variant import Ledger
 
 
 class FinalSampler(DeviceSampler):
-    """Says again what was measured last."""
+    """Returns the last measurement again."""
 
     def __init__(self, measured: Measured | None) -> None:
         super().__init__()
         self._last = measured
 
     def sample(self) -> DeviceSample:
-        """The machine as it was last seen; without its GPUs where that was never."""
+        """Return the last sample; if there is none, a sample of the CPU and RAM without GPUs."""
         if self._last is not None:
             return self._last.device
-        return DeviceSample(time.monotonic(), Host().sample(), [], no_gpu="not looked for yet")
+        return DeviceSample(time.monotonic(), Host().sample(), [], no_gpu="GPUs not sampled yet")
 
     def process_memory(self, pid: int, ledger: Ledger) -> ProcessMemory:
-        """The memory of the worker with this `pid`, as it was last seen."""
+        """Return the last measured memory of the worker `pid`."""
         known = self._last.workers.values() if self._last is not None else ()
         found = (memory for worker, memory in known if worker.pid == pid)
-        return next(found, None) or ProcessMemory(None, "unknown", "it was not measured yet")
+        return next(found, None) or ProcessMemory(None, "unknown", "not measured yet")

@@ -1,8 +1,8 @@
-"""An answer that grows, as lines: what one more token costs does not depend on how long it is.
+"""Draws a streamed answer as lines; the cost of one more token does not grow with its length.
 
-Only the last top-level block can still change, so only that is parsed and drawn again. A block
-that has grown long (an endless paragraph, two thousand lines of code, a table) is cut: what is
-before the cut stays as it is drawn.
+Only the last top-level block can still change, so only that block ("the tail") is parsed and drawn
+again. A block that becomes long (an endless paragraph, two thousand lines of code, a table) is cut:
+the part before the cut stays as it was drawn.
 """
 
 from __future__ import annotations
@@ -22,37 +22,38 @@ from quantchat.app.markdown import COLOURED, Block, blocks, code_lines, coloured
 from quantchat.text import neutralise
 
 LONG = 800
-"""Characters after which a block that still grows is cut."""
+"""Characters after which a growing block is cut."""
 DENSE = 300
-"""Parts (`Block.parts`) after which it is, too: many short items or lines cost as much as a long
-text."""
+"""Parts (`Block.parts`) after which a growing block is cut: many short items or lines cost as much
+as a long text."""
 OPENERS = 4
-"""How much longer each `[` makes a block: from each one, the parser looks for the end of a link, so
-that many in one block cost a square of time."""
+"""Characters that each `[` counts in addition: the parser looks for the end of a link from each
+one, so the time grows with the square of their number in a block."""
 SLICE = 300
-"""Most characters that are parsed at once on top of those."""
+"""Most new characters that are parsed in one step."""
 WHOLE = 16_000
-"""Longest answer, in characters, that is parsed once more as a whole when it is over: only so are
-marks paired that a cut has parted, and links found whose address came later."""
-AT_ONCE_S = 0.015
-"""Processor time that is taken at once, in s: what is left waits, and keys come first."""
+"""Longest answer, in characters, that is parsed again as a whole when it is complete. Only this
+pairs markers on both sides of a cut, and finds links whose address came later."""
+STEP_S = 0.015
+"""Processor time in s after which a step ends, so that keys are handled before the next step."""
 
 _FENCE_ENDS = re.compile(r" {0,3}(`{3,}|~{3,})[ \t]*")
 
 clock = time.thread_time
-"""What `AT_ONCE_S` is measured by."""
+"""The clock that measures `STEP_S`."""
 
 
 @dataclass(eq=False)
 class _Drawn:
-    """Lines that belong together, drawn for one width at a time."""
+    """A finished block, or a finished part of one, drawn for one width at a time."""
 
     draw: Callable[[int], list[Content]]
     size: int
-    """Characters that are drawn."""
+    """Number of characters."""
     glued: bool = False
-    """Whether it goes on from the one before, with no blank line between."""
+    """Whether it continues the previous part, without a blank line in between."""
     code: str | None = None
+    """The code, if it is a code block."""
     lines: list[Content] = field(default_factory=list)
     width: int = -1
 
@@ -67,61 +68,64 @@ class Job:
     """Work that takes too long for the event loop."""
 
     compute: Callable[[], Any]
-    """To be called in a thread: touches nothing of the answer."""
+    """Called in a thread; does not touch the `IncrementalMarkdown`."""
     adopt: Callable[[Any], None]
-    """To be called with the result where the answer is drawn."""
+    """Called on the event loop with the result of `compute`."""
 
 
 class IncrementalMarkdown:
-    """Raw text comes in, neutral lines go out, for the width that `fit` was given last.
+    """Turns raw text into drawn lines without control characters, for the last width of `fit`.
 
-    No call takes much longer than `AT_ONCE_S`, whatever was said: while `busy`, there is more to be
-    done, by `advance` and by `jobs`.
+    No call takes much longer than `STEP_S`, whatever the text is. While `busy`, the caller must go
+    on: call `advance`, and run `jobs`.
     """
 
     def __init__(self) -> None:
         self._width = 80
         self._closed: list[_Drawn] = []
         self._tops: list[int] = [0]
-        """First line of each closed one, and at the end that of the tail."""
+        """First line number of each closed part, and as last item that of the tail."""
         self._open: list[Content] = []
         """Lines of the tail."""
-        self._unsettled: list[Block] = []
-        """The tail's blocks: one, but right after a cut."""
-        self._said: list[str] = []
+        self._tail_blocks: list[Block] = []
+        """The tail's blocks: one, or several right after a cut."""
+        self._fed: list[str] = []
+        """All raw text so far."""
         self._tail = ""
         self._opener = ""
-        """What the tail needs before it to mean what it means: a fence's or a table's head."""
+        """Text to parse before the tail after a cut: the start of its code fence or table."""
         self._glued = False
+        """Whether the tail continues a block that was cut."""
         self._backlog: deque[str] = deque()
-        """Raw text that was not parsed yet."""
+        """Raw text that is not parsed yet."""
         self._taken = 0
-        """Characters of its first piece that were."""
-        self._ends = False
+        """Characters of the backlog's first piece that are parsed."""
+        self._complete = False
         """Whether nothing comes after the backlog."""
         self._stale: list[_Drawn] = []
-        """Drawn for another width; the last one comes first."""
+        """Parts still drawn for another width; the last one is redrawn first."""
         self.jobs: deque[Job] = deque()
+        """Work to be done outside the event loop."""
 
     # ------------------------------------------------------------ lines
 
     @property
     def height(self) -> int:
-        """How many lines there are."""
+        """The number of lines."""
         return self._tops[-1] + len(self._open)
 
     @property
     def settled(self) -> int:
-        """How many lines will not change any more."""
+        """The number of lines, from the top, that will not change."""
         return self._tops[-1]
 
     @property
-    def sure(self) -> int:
-        """How many lines `advance` will not change."""
+    def unchanged_by_advance(self) -> int:
+        """The number of lines, from the top, that the next `advance` will not change."""
         return 0 if self._stale else self.settled
 
     def fit(self, width: int) -> bool:
-        """Draw for `width` cells from now on; whether that is another width than before."""
+        """Draw for `width` cells from now on; return whether the width changed."""
         if width == self._width:
             return False
         self._width = width
@@ -132,7 +136,7 @@ class IncrementalMarkdown:
         return True
 
     def line(self, number: int) -> Content:
-        """Line `number`, from 0. Raises IndexError."""
+        """Return line `number`, counted from 0. Raises IndexError."""
         if number >= self._tops[-1]:
             return self._open[number - self._tops[-1]]
         at = bisect_right(self._tops, number) - 1
@@ -143,11 +147,11 @@ class IncrementalMarkdown:
         return drawn.lines[within]
 
     def _gap(self, at: int) -> int:
-        """Blank lines before closed one `at`."""
+        """Return the number of blank lines before the closed part `at`."""
         return 0 if at == 0 or self._closed[at].glued else 1
 
     def _measure(self, first: int) -> None:
-        """Reckon the tops anew from closed one `first` on."""
+        """Recompute the first line numbers from the closed part `first` on."""
         del self._tops[first + 1 :]
         for at in range(first, len(self._closed)):
             self._tops.append(self._tops[-1] + len(self._closed[at].lines) + self._gap(at))
@@ -165,30 +169,30 @@ class IncrementalMarkdown:
 
         self.jobs.append(Job(lambda: [one.draw(width) for one in large], adopt))
 
-    # ------------------------------------------------------------ growing
+    # ------------------------------------------------------------ adding text
 
     @property
     def busy(self) -> bool:
-        """Whether lines are owed that `advance` or a job will give."""
-        return bool(self._backlog or self._ends or self._stale or self.jobs)
+        """Whether `advance` or a job has something left to draw."""
+        return self.has_backlog or bool(self.jobs)
 
     @property
-    def waits(self) -> bool:
-        """Whether `advance` has something to do."""
-        return bool(self._backlog or self._ends or self._stale)
+    def has_backlog(self) -> bool:
+        """Whether `advance` has something left to draw."""
+        return bool(self._backlog or self._complete or self._stale)
 
     def feed(self, text: str) -> None:
         """Append raw `text`."""
-        self._said.append(text)
+        self._fed.append(text)
         self._backlog.append(text)
         self.advance()
 
     def settle(self, text: str) -> None:
-        """Nothing more will come; `text` is the whole answer, raw, whatever was fed before."""
+        """Set the complete raw answer `text`, whatever was fed before; nothing may follow."""
         if len(text) > WHOLE:
-            if text != "".join(self._said):
-                self._begin_with(text)
-            self._ends = True
+            if text != "".join(self._fed):
+                self._restart(text)
+            self._complete = True
         else:
             self._backlog.clear()
             self._taken = 0
@@ -198,23 +202,23 @@ class IncrementalMarkdown:
                 job.adopt(job.compute())
             else:
                 self.jobs.append(job)
-        self._said = [text]
+        self._fed = [text]
         self.advance()
 
     def advance(self) -> None:
-        """Do what is owed, for `AT_ONCE_S`."""
+        """Parse and draw the backlog for at most about `STEP_S`."""
         now = clock()
-        end, longest, parsed = now + AT_ONCE_S, 0.0, False
+        end, longest, parsed = now + STEP_S, 0.0, False
         while self._backlog and now + longest <= end:
             began = now
             self._take(self._slice())
             now, parsed = clock(), True
             longest = max(longest, now - began)
-        if self._ends and not self._backlog:
-            for block in self._unsettled:
+        if self._complete and not self._backlog:
+            for block in self._tail_blocks:
                 self._close(block, whole=True)
             self._tail, self._opener, self._glued = "", "", False
-            self._unsettled, self._ends, parsed = [], False, True
+            self._tail_blocks, self._complete, parsed = [], False, True
         if parsed:
             self._draw_tail()
         if self._stale:
@@ -223,23 +227,23 @@ class IncrementalMarkdown:
             self._measure(0)
 
     def finish(self) -> None:
-        """Do all that is owed, however long it takes."""
+        """Draw everything now, however long it takes."""
         while self.busy:
             self.advance()
             if self.jobs:
                 job = self.jobs.popleft()
                 job.adopt(job.compute())
 
-    def _begin_with(self, text: str) -> None:
+    def _restart(self, text: str) -> None:
         self._closed, self._tops, self._stale = [], [0], []
-        self._open, self._unsettled = [], []
+        self._open, self._tail_blocks = [], []
         self._tail, self._opener, self._glued = "", "", False
         self._backlog, self._taken = deque([text]), 0
         self.jobs.clear()
 
     def _replace(self, drawn: list[_Drawn]) -> None:
-        """Take what the whole answer was drawn as, in place of what came of its pieces."""
-        self._begin_with("")
+        """Replace what was drawn piece by piece with the answer drawn as a whole."""
+        self._restart("")
         self._backlog.clear()
         self._closed = drawn
         self._measure(0)
@@ -269,20 +273,20 @@ class IncrementalMarkdown:
             self._cut(found[-1])
             found = blocks(self._opener + self._tail)
         elif len(self._tail) > LONG and not self._opener:
-            # Blanks, or definitions of links: nothing is drawn of them, however many come.
+            # Blank lines or link definitions: they draw nothing, so drop them.
             self._tail = self._tail[self._tail.rfind("\n") + 1 or len(self._tail) :]
-        self._unsettled = found
+        self._tail_blocks = found
 
     def _draw_tail(self) -> None:
         self._open = []
-        for number, block in enumerate(self._unsettled):
+        for number, block in enumerate(self._tail_blocks):
             glued = self._glued and number == 0
             lines = block.lines(self._width, headless=glued)
             gap = [] if glued or not (self._closed or self._open) else [Content()]
             self._open += [*gap, *lines]
 
     def _close(self, block: Block, *, whole: bool) -> None:
-        """Draw `block`, the first of the tail, for good; `whole` unless it is cut off there."""
+        """Draw `block`, the tail's first, for the last time; not `whole` if it is cut there."""
         glued, self._glued = self._glued, not whole
         size = len(self._tail)
         drawn = _Drawn(lambda width: block.lines(width, headless=glued), size, glued, block.code)
@@ -293,7 +297,7 @@ class IncrementalMarkdown:
         self._measure(len(self._tops) - 1)
 
     def _colour(self, end: Block) -> None:
-        """Make one of the parts of the code that is whole with `end`, to be coloured by a job."""
+        """Add a job that joins the parts of the code block ending with `end` and colours it."""
         first = len(self._closed) - 1
         while self._closed[first].glued and self._closed[first - 1].code is not None:
             first -= 1
@@ -311,7 +315,7 @@ class IncrementalMarkdown:
         def adopt(coloured: tuple[Content, list[Content]]) -> None:
             content, lines = coloured
             if not all(part in self._closed for part in parts):
-                return  # the whole answer was drawn meanwhile
+                return  # the answer was redrawn as a whole meanwhile
             at = self._closed.index(parts[0])
             whole = _Drawn(lambda width: code_lines(content, width), len(code), parts[0].glued)
             whole.lines, whole.width = lines, width
@@ -326,13 +330,13 @@ class IncrementalMarkdown:
     # ------------------------------------------------------------ cutting
 
     def _cut(self, last: Block) -> None:
-        """Close the tail up to where the least is seen of the cut."""
+        """Close the tail up to the place where a cut is least visible."""
         source, opener = self._opener + self._tail, ""
         lines = source.split("\n")
         if last.kind == "fence":
             end = "\n".join(lines[1:]).removesuffix("\n").rpartition("\n")[2]
             if len(end) < LONG and _FENCE_ENDS.fullmatch(end):
-                return  # it is over: what comes next closes it
+                return  # the code block has ended: the next block closes it
             opener, at = lines[0][:LONG] + "\n", self._tail.rfind("\n") + 1
         elif last.kind == "table_open" and sum(map(len, lines[:2])) < LONG:
             opener, at = "\n".join(lines[:2]) + "\n", self._tail.rfind("\n") + 1
@@ -340,9 +344,8 @@ class IncrementalMarkdown:
             at = self._last_drawn_line(last)
         else:
             at = max((m.end() for m in re.finditer(r"\n(?=\S)", self._tail)), default=0)
-        if (
-            last.kind == "table_open" and opener and at
-        ):  # parsed already, which costs as much as drawing it
+        if last.kind == "table_open" and opener and at:
+            # Reuse the parsed rows: parsing a table again costs as much as drawing it.
             self._close(
                 last.rows_before(source.count("\n", 0, len(self._opener) + at)), whole=False
             )
@@ -353,18 +356,18 @@ class IncrementalMarkdown:
         self._tail, self._opener, self._glued = self._tail[at:], opener, True
 
     def _last_drawn_line(self, paragraph: Block) -> int:
-        """Where in the tail the last line begins that is drawn of it, if that can be told."""
+        """Return where in the tail the last drawn line starts; 0 if that cannot be found."""
         text = paragraph.lines(self._width)[-1].plain
         return len(self._tail) - len(text) if self._tail.endswith(text) else 0
 
 
 def _weight(text: str) -> int:
-    """How long `text` is for the parser: its characters, and more for what may begin a link."""
+    """Return the parsing cost of `text` in characters, with extra for each possible link."""
     return len(text) + OPENERS * text.count("[")
 
 
 def _whole(text: str, width: int) -> list[_Drawn]:
-    """Draw raw `text`, of which nothing is missing, as a whole."""
+    """Draw the complete raw `text` as a whole."""
     found: list[_Drawn] = []
     for block in blocks(neutralise(text)):
         drawn = _Drawn(block.lines, block.size, code=block.code)

@@ -1,7 +1,7 @@
-"""Markdown as language models write it, as lines of styled text for any width.
+"""Draws the Markdown of language models as lines of styled text for any width.
 
-Not Textual's `Markdown`, which makes a widget of each paragraph, item and cell: what one more
-token costs would grow with the answer, and a table's would grow with its square.
+Textual's `Markdown` is not used: it makes a widget of each paragraph, item and cell, so that the
+cost of one more token grows with the answer, and in a table with the square of its size.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ _INLINE = {"strong_open": "bold", "em_open": "italic", "s_open": "strike"}
 _CODE_INLINE = "on $panel"
 _CODE = "on $surface"
 _LEAST_ROOM = 8
-"""Cells that nested lists and quotes leave to their text, however deep they are."""
+"""Fewest cells for the text of nested lists and quotes, however deep they are."""
 
 COLOURED = 12_000
-"""Longest code, in characters, that is coloured: some lexers of Pygments need a time that grows
-with its square."""
+"""Longest code, in characters, that is coloured: the time of some Pygments lexers grows with the
+square of the length."""
 _LONGEST_LINK = 1000
-"""Characters of a word in which no address is looked for: that takes a time that grows with their
-square, and no page's address is as long."""
+"""Longest word, in characters, that is searched for addresses: the time grows with the square of
+the length, and no real address is longer."""
 _WORD = re.compile(r"\S+")
 _BEGINNING = re.compile(rf"\S{{1,{_LONGEST_LINK + 1}}}")
 
 
 def _keep_line_breaks(state: StateCore) -> None:
-    """Make each newline of the source a line break: a model that ends a line means it."""
+    """Turn each newline of the source into a line break, as models intend it."""
     for token in state.tokens:
         for child in token.children or ():
             if child.type == "softbreak":
@@ -53,7 +53,7 @@ def _keep_line_breaks(state: StateCore) -> None:
 
 
 def _neutralise(state: StateCore) -> None:
-    """Mark what entities stood for: `&#x202E;` is a control only once it is parsed."""
+    """Neutralise characters from entities: `&#x202E;` becomes a control when it is parsed."""
     for token in state.tokens:
         for part in (token, *(token.children or ())):
             part.content = neutralise(part.content)
@@ -62,21 +62,21 @@ def _neutralise(state: StateCore) -> None:
 
 
 class _WordByWord:
-    """Looks for addresses in each word by itself: in all of a text it takes a square of time."""
+    """Finds addresses word by word; on a whole text, linkify-it takes quadratic time."""
 
     def __init__(self) -> None:
         self._words = LinkifyIt()
 
     def pretest(self, text: str) -> bool:
-        """Whether there may be an address in `text`."""
+        """Return whether there may be an address in `text`."""
         return any(mark in text for mark in ":.@")
 
     def test(self, text: str) -> bool:
-        """Whether there is an address in `text`."""
+        """Return whether there is an address in `text`."""
         return self.match(text) is not None
 
     def match(self, text: str) -> list[Any] | None:
-        """The addresses in `text`, in order; None where there are none."""
+        """Return the addresses in `text`, in order; None if there are none."""
         found: list[Any] = []
         for word in _WORD.finditer(text):
             if len(word[0]) > _LONGEST_LINK or not self.pretest(word[0]):
@@ -88,7 +88,7 @@ class _WordByWord:
         return found or None
 
     def match_at_start(self, text: str) -> Any:
-        """The address that `text` begins with; None where it begins with none."""
+        """Return the address at the start of `text`, or None."""
         word = _BEGINNING.match(text)
         if word is None or len(word[0]) > _LONGEST_LINK:
             return None
@@ -96,11 +96,11 @@ class _WordByWord:
 
 
 _parsers = threading.local()
-"""A parser keeps what it is at in itself, so that each thread has one."""
+"""One parser for each thread, because a parser keeps its state in itself."""
 
 
 def parser() -> MarkdownIt:
-    """A parser that keeps line breaks, and shows tags (`<think>`, HTML), which others drop."""
+    """Return the thread's parser. It keeps line breaks and shows tags (`<think>`, HTML) as text."""
     made: MarkdownIt | None = getattr(_parsers, "made", None)
     if made is None:
         made = _parsers.made = _new_parser()
@@ -117,55 +117,55 @@ def _new_parser() -> MarkdownIt:
 
 @dataclass(frozen=True)
 class Block:
-    """A top-level block: its tokens, and the lines of the source that it was made of."""
+    """A top-level block: its tokens, and its first line in the source."""
 
     tokens: tuple[Token, ...]
     first_line: int
 
     @property
     def kind(self) -> str:
-        """The type of its first token, such as `paragraph_open`, `fence` or `table_open`."""
+        """Type of the first token, such as `paragraph_open`, `fence` or `table_open`."""
         return self.tokens[0].type
 
     @property
     def code(self) -> str | None:
-        """What a block of code holds; None for another block."""
+        """The code of a code block; None for other blocks."""
         return self.tokens[0].content if self.kind in ("fence", "code_block") else None
 
     @property
     def language(self) -> str:
-        """The language that a block of code names; empty where it names none."""
+        """The language that a code block names; empty if it names none."""
         return next(iter(self.tokens[0].info.split()), "")
 
     @property
     def parts(self) -> int:
-        """How many parts it was parsed into, which is what drawing it costs."""
+        """Number of tokens, which is proportional to the cost of drawing."""
         return sum(1 + len(token.children or ()) for token in self.tokens)
 
     @property
     def size(self) -> int:
-        """Characters of its text."""
+        """Number of characters."""
         return sum(len(token.content) for token in self.tokens)
 
     def rows_before(self, line: int) -> Block:
-        """A table's block with the rows alone that begin before `line` of the source."""
-        kept: list[Token] = []
-        keeps = True
+        """Return a table's block with only the rows that start before `line` of the source."""
+        remaining: list[Token] = []
+        include = True
         for token in self.tokens:
             if token.type == "tr_open":
-                keeps = token.map is None or token.map[0] < line
-            if keeps:
-                kept.append(token)
-            keeps = keeps or token.type == "tr_close"
-        return Block(tuple(kept), self.first_line)
+                include = token.map is None or token.map[0] < line
+            if include:
+                remaining.append(token)
+            include = include or token.type == "tr_close"
+        return Block(tuple(remaining), self.first_line)
 
     def lines(self, width: int, *, headless: bool = False) -> list[Content]:
-        """The block drawn in `width` cells. `headless` leaves the head of a table out."""
+        """Draw the block in `width` cells; `headless` omits the head of a table."""
         return _Drawing(width, headless).draw(self.tokens)
 
 
 def blocks(source: str) -> list[Block]:
-    """The top-level blocks of neutral Markdown `source`."""
+    """Return the top-level blocks of Markdown `source`, which has no control characters."""
     found: list[Block] = []
     begun: list[Token] = []
     for token in parser().parse(source):
@@ -178,19 +178,19 @@ def blocks(source: str) -> list[Block]:
 
 
 def code_text(code: str) -> Content:
-    """Code as it is."""
+    """Return `code` without colours, with tabs expanded."""
     return Content(code.rstrip("\n").expandtabs(4))
 
 
 def coloured_code(code: str, language: str) -> Content:
-    """Code in the colours of `language`; a name that Pygments does not know colours nothing."""
+    """Return `code` coloured for `language`; without colours if Pygments does not know it."""
     from textual.highlight import highlight
 
     return highlight(code_text(code).plain, language=language)
 
 
 def code_lines(code: Content, width: int) -> list[Content]:
-    """Code with its background; long lines go on in the next: no key scrolls sideways."""
+    """Return the lines of `code` on its background; wrap long ones: nothing scrolls sideways."""
     room = max(2, width - 2)
     parts: list[tuple[int, str, int]] = []
     start = 0
@@ -200,7 +200,7 @@ def code_lines(code: Content, width: int) -> list[Content]:
             parts.append((start, part, cells if cells <= room else cell_len(part)))
             start += len(part)
         start += 1
-    # Each part is told its spans: cutting the code there would look at all of them for each part.
+    # Distribute the spans over the parts: cutting `code` would scan all spans for each part.
     spans: list[list[Span]] = [
         [Span(0, len(part) + width - cells, _CODE)] for _, part, cells in parts
     ]
@@ -220,7 +220,7 @@ def code_lines(code: Content, width: int) -> list[Content]:
 
 
 def inline(token: Token) -> Content:
-    """Styled text of an inline token."""
+    """Return the styled text of an inline token."""
     text: list[str] = []
     spans: list[Span] = []
     open_: list[tuple[Style | str, int]] = []
@@ -261,12 +261,12 @@ def inline(token: Token) -> Content:
 
 
 def _link(href: object) -> Style:
-    """Clicked, a link runs the widget's own `action_link`."""
+    """Return a style that runs the widget's `action_link` on a click."""
     return Style.from_meta({"@click": f"link({str(href)!r})"}) + Style(underline=True)
 
 
 class _Drawing:
-    """Draws tokens from left to right, top to bottom, within the prefixes of lists and quotes."""
+    """Draws tokens as lines, with the prefixes of the lists and quotes around them."""
 
     def __init__(self, width: int, headless: bool) -> None:
         self._width = width
@@ -274,9 +274,9 @@ class _Drawing:
         self._lines: list[Content] = []
         self._prefixes: list[Content] = []
         self._bullet: Content | None = None
-        """Stands in place of the innermost prefix on the next line."""
+        """Replaces the innermost prefix on the next line."""
         self._numbers: list[int | None] = []
-        """The next number of each list we are in; None where it has bullets."""
+        """The next number of each enclosing list; None for a bullet list."""
 
     def draw(self, tokens: Sequence[Token]) -> list[Content]:
         index = 0
@@ -330,7 +330,7 @@ class _Drawing:
         return _HEADINGS.get(before.tag, _HEADING)
 
     def _apart(self, tokens: Sequence[Token], index: int) -> bool:
-        """Whether a blank line stands before this paragraph: between two of one item or quote."""
+        """Whether a blank line precedes this paragraph: between two of one item or quote."""
         inside = self._lines and self._prefixes and self._bullet is None
         before = tokens[index - 1].type if index else ""
         after_another = before in ("fence", "code_block") or before.endswith("_close")
@@ -346,14 +346,14 @@ class _Drawing:
         bullet = f"{'•◦▪'[depth % 3]} " if number is None else f"{number}. "
         if number is not None:
             self._numbers[-1] = number + 1
-        if self._bullet is not None:  # an item that begins with a list
+        if self._bullet is not None:  # an item that starts with a list
             self._add([Content()])
         self._bullet = Content.styled(bullet, _QUIET)
         self._prefixes.append(Content(" " * len(bullet)))
 
 
 def _cells(tokens: Sequence[Token]) -> tuple[list[list[Content]], list[str]]:
-    """Rows of a table, the head first, and how each column is aligned."""
+    """Return the rows of a table, the head first, and the alignment of each column."""
     rows: list[list[Content]] = []
     aligned: list[str] = []
     for index, token in enumerate(tokens):

@@ -1,4 +1,4 @@
-"""Tables as lines: columns as wide as they need, or as the room allows."""
+"""Draws Markdown tables as lines, with columns as wide as needed or as the space allows."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from textual.content import Content
 _QUIET = "$quiet"
 _BETWEEN = " │ "
 _LEAST = 3
-"""Cells a column keeps, however many there are."""
+"""Smallest width of a column, in cells."""
 
 
 def table_lines(
     rows: Sequence[Sequence[Content]], aligned: Sequence[str], width: int, headless: bool = False
 ) -> list[Content]:
-    """Draw `rows`, of which the first is the head; `headless` leaves it out, for a table's rest."""
+    """Draw `rows`, the first of which is the head; `headless` omits it, to continue a table."""
     columns = len(rows[0])
     rows = [[*row[:columns], *[Content()] * (columns - len(row))] for row in rows]
     widths = column_widths(rows, width)
@@ -38,27 +38,27 @@ def table_lines(
 
 
 def _wrapped(cell: Content, room: int) -> list[Content]:
-    """`cell` in lines of `room` cells: most fit, and are not worked on."""
+    """Wrap `cell` to lines of `room` cells; most cells fit and are returned unchanged."""
     fits = cell.cell_length <= room and "\n" not in cell.plain
     return [cell] if fits else list(cell.wrap(room))
 
 
 def column_widths(rows: Sequence[Sequence[Content]], width: int) -> list[int]:
-    """Cells for each column: what its longest line wants, the widest giving way first."""
-    wanted = [
+    """Return the width of each column in cells: its longest line; the widest shrink first."""
+    widths = [
         max(_LEAST, *(part.cell_length for cell in column for part in cell.split(allow_blank=True)))
         for column in zip(*rows, strict=True)
     ]
-    room = width - len(_BETWEEN) * (len(wanted) - 1)
-    while sum(wanted) > room and max(wanted) > _LEAST:
-        # At once down to the second widest, or by what is missing.
-        widest = max(wanted)
-        equal = [index for index, cells in enumerate(wanted) if cells == widest]
-        below = max([cells for cells in wanted if cells < widest], default=_LEAST)
-        step = max(1, min(widest - max(below, _LEAST), -(-(sum(wanted) - room) // len(equal))))
+    room = width - len(_BETWEEN) * (len(widths) - 1)
+    while sum(widths) > room and max(widths) > _LEAST:
+        # Shrink the widest to the second widest in one step, or by as much as is missing.
+        widest = max(widths)
+        equal = [index for index, cells in enumerate(widths) if cells == widest]
+        below = max([cells for cells in widths if cells < widest], default=_LEAST)
+        step = max(1, min(widest - max(below, _LEAST), -(-(sum(widths) - room) // len(equal))))
         for index in equal:
-            wanted[index] = max(_LEAST, widest - step)
-    return wanted
+            widths[index] = max(_LEAST, widest - step)
+    return widths
 
 
 def _placed(cell: Content, room: int, where: str) -> Content:

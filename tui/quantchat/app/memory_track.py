@@ -1,4 +1,4 @@
-"""What one variant's worker holds, over time, as measured from outside."""
+"""The memory of one variant's worker over time, as measured from outside the process."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from quantchat.system.process_memory import SOURCES, ProcessMemory, complete, on
 from quantchat.wire.variant import SERVER, Ledger
 
 HISTORY = 600
-"""Samples kept, one a second."""
+"""Number of samples kept, one per second."""
 
 
 class MemoryTrack:
-    """The latest figure with its history. Begins anew when the worker is another one."""
+    """The latest measurement and its history. Starts over when the worker's pid changes."""
 
     def __init__(self) -> None:
         self.latest: ProcessMemory | None = None
@@ -21,7 +21,7 @@ class MemoryTrack:
         self._pid: int | None = None
 
     def note(self, at_s: float, pid: int, ledger: Ledger, memory: ProcessMemory) -> None:
-        """Take one measurement, made at `at_s` of the monotonic clock."""
+        """Add a measurement made at `at_s` of the monotonic clock."""
         if pid != self._pid:
             self.forget()
             self._pid = pid
@@ -31,16 +31,16 @@ class MemoryTrack:
             self.history.append((at_s, memory.bytes))
 
     def forget(self) -> None:
-        """The worker is gone, and its memory with it."""
+        """Drop everything: the worker has ended."""
         self.latest = self.ledger = self._pid = None
         self.history.clear()
 
     @property
     def kind(self) -> str:
-        """Whether the figures are device memory or main memory."""
+        """`VRAM`, `RAM`, or `memory` if it is not known which."""
         if self.ledger is None or self.ledger.device == SERVER:
-            return "memory"  # nobody tells which
-        # A server's own ledger does not tell: where its memory was found does.
+            return "memory"
+        # A server's ledger does not say where its memory is; the source of the measurement does.
         on_device = on_gpu(self.ledger) or (
             self.latest is not None and self.latest.source == "nvml"
         )
@@ -48,7 +48,7 @@ class MemoryTrack:
 
     @property
     def source(self) -> str:
-        """Which figure the total is."""
+        """What the total measures, in words; empty if it is not known."""
         if self.latest is None or self.latest.bytes is None:
             return ""
         return SOURCES.get(self.latest.source, "")

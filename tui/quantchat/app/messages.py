@@ -1,4 +1,4 @@
-"""What widgets and the comparison tell the screen, named in the past tense."""
+"""Messages from widgets and the comparison to the screen, named in the past tense."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from quantchat.session.comparison import Change
 
 @dataclass
 class ComparisonChanged(Message):
-    """The comparison told of a change that is drawn at once, not polled."""
+    """The comparison reported a change; it is drawn at once instead of at the next tick."""
 
     change: Change
 
 
 @dataclass
 class PromptSent(Message):
-    """Enter was pressed in the prompt box, which still holds `text`."""
+    """The user sent `text` with Enter in the prompt box."""
 
     text: str
 
 
 @dataclass
 class ScrollAsked(Message):
-    """The conversation is to be scrolled by `pages` (negative is up) without leaving the prompt."""
+    """The user scrolled the conversation by `pages` (negative is up) from the prompt box."""
 
     pages: int
 
 
 @dataclass
 class LinkClicked(Message):
-    """A link in an answer was clicked: it is named, and never opened."""
+    """The user clicked a link in an answer; its address is shown, never opened."""
 
     href: str
 
 
 @dataclass
 class CommandChosen(Message):
-    """A command of the key line was clicked."""
+    """The user clicked a command in the key line."""
 
     id: str

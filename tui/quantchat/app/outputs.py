@@ -1,4 +1,4 @@
-"""What leaves the screen: answers as a text file, snapshots."""
+"""Files that the screen saves: snapshots, and answers as Markdown."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def save_snapshot(comparison: Comparison, folder: Path | None, sampler: DeviceSampler) -> Path:
-    """Save `comparison` into `folder` (None: the user's own). Raises UserError."""
+    """Save a snapshot of `comparison` in `folder`; return its path. Raises UserError.
+
+    `folder` None means the user's default folder.
+    """
     from quantchat.session.recorder import record
     from quantchat.snapshot import store
 
@@ -25,7 +28,7 @@ def save_snapshot(comparison: Comparison, folder: Path | None, sampler: DeviceSa
 
 
 def save_answers(turn: Turn, comparison: Comparison, folder: Path | None) -> Path:
-    """Save the prompt and the answers of `turn` as Markdown. Raises UserError."""
+    """Save the prompt and the answers of `turn` as Markdown; return the path. Raises UserError."""
     from quantchat.snapshot import store
 
     text = answers_as_markdown(turn, comparison)
@@ -34,7 +37,10 @@ def save_answers(turn: Turn, comparison: Comparison, folder: Path | None) -> Pat
 
 
 def answers_as_markdown(turn: Turn, comparison: Comparison) -> str:
-    """Prompt and answers, neutral: people will send the file to a terminal."""
+    """Return prompt and answers as Markdown without control characters.
+
+    Users print such files to a terminal, where control characters could do harm.
+    """
     running = {v.label: what_runs(v.resolved) for v in comparison.variants if v.resolved}
     parts = ["# Prompt", turn.prompt]
     for label, answer in turn.answers.items():

@@ -1,6 +1,6 @@
-"""What is pasted: text, whatever is in it, and no more of it than a text box can take.
+"""Pasting: a paste is plain text, whatever it contains, and is rejected if it is too long.
 
-Read again whenever the pin of Textual in pyproject.toml moves.
+It patches Textual: review it whenever the Textual version in pyproject.toml changes.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from textual.widgets import Input, TextArea
 from quantchat.text import neutralise
 
 LONGEST = 50_000
-"""Characters that a text box takes. Textual wraps all of a text at once, and its last paragraph
-again with each key: 1.25 MB would stop the screen for seconds."""
+"""Most characters in a text box. Textual wraps a new text as a whole, and its last paragraph again
+for each key: 1.25 MB would block the screen for seconds."""
 MOST_LINES = 2_500
-"""Lines that it takes: each costs more than its characters, in the box and where it is shown."""
+"""Most lines in a text box: a line costs more than its characters, in the box and in the chat."""
 
 
 class PasteParser(XTermParser):
-    """Takes what is pasted for text, whatever is in it and however it is cut.
+    """Reads everything between the start and the end of a bracketed paste as text.
 
-    Textual looks for escape sequences in it too: an ESC begins one, what it does not know comes out
-    as keys, and where the end of the paste comes in two pieces on a busy machine or a slow line, it
-    is not seen, and all keys that follow are pasted. It also looks at each character by itself,
-    which takes seconds for a megabyte, and takes each NUL out. Can go when the parser reads nothing
-    but the end in a paste.
+    Textual's parser looks for escape sequences inside a paste: an ESC starts one, and unknown
+    sequences become keys. If the end marker arrives in two reads (busy machine, slow line), the
+    parser misses it, and all following keys are pasted. It also handles each character by itself,
+    which takes seconds for a megabyte, and drops NUL. Remove this class when Textual's parser
+    looks for nothing but the end marker inside a paste.
     """
 
     _seen = ""
-    """The end of what was read as keys: the start of a paste may come in two pieces."""
+    """The last characters read as keys: the start marker may arrive in two reads."""
     _pasted: str | None = None
-    """What was pasted until now; None where nothing is being pasted."""
+    """The paste so far; None outside a paste."""
 
     def feed(self, data: str) -> Iterable[Message]:
-        """As the parser's own: the messages that `data`, the next characters read, give."""
+        """Return the messages for `data`, the next characters read (see `XTermParser.feed`)."""
         if self._pasted is not None and data:
             begin = max(0, len(self._pasted) - len(BRACKETED_PASTE_END) + 1)
             self._pasted += data
@@ -62,22 +62,22 @@ class PasteParser(XTermParser):
                 yield from self.feed(text)
 
     def tick(self) -> Iterable[Message]:
-        """As the parser's own: what became of a sequence that did not go on in time."""
+        """Return the messages of an unfinished escape sequence (see `XTermParser.tick`)."""
         for message in super().tick():
             self._seen = ""
             yield message
 
 
 def take_pastes_for_text() -> None:
-    """Have the driver read the terminal with `PasteParser`."""
+    """Make Textual's driver use `PasteParser`. May be called again."""
     linux_driver.XTermParser = PasteParser  # type: ignore[attr-defined]
 
 
 def take_pastes_whole() -> None:
-    """Have a text box take all of a paste, neutral, or say why it takes none of it.
+    """Make text boxes take a paste as a whole, without control characters, or reject it.
 
-    A part of it would be taken for the whole. Textual knows no limit, and takes the first line
-    alone in a box of one line, in silence.
+    A part of a paste would be mistaken for all of it. Textual has no limit, and a one-line box
+    silently takes only the first line. May be called again.
     """
     for kind in (TextArea, Input):
         if not getattr(kind._on_paste, "whole", False):
@@ -105,16 +105,24 @@ def _whole(paste: Callable[[Any, Paste], Any]) -> Callable[[Any, Paste], Any]:
 
 
 def _refused(box: TextArea | Input, text: str) -> str:
-    """Why `box` has no room for `text` in place of what is selected; empty where it has."""
+    """Return why `text` does not fit in `box` in place of the selection; empty if it fits."""
     there, most = (box.value, 1) if isinstance(box, Input) else (box.text, MOST_LINES)
     lines = most - there.count("\n") + box.selected_text.count("\n")
     characters = LONGEST - len(there) + len(box.selected_text)
     if len(text) > characters:
-        why = f"{len(text):,} characters: there is room for {max(0, characters):,} of {LONGEST:,}"
+        why = (
+            f"The paste has {len(text):,} characters; there is room for {max(0, characters):,} of "
+            f"{LONGEST:,}."
+        )
     elif text.count("\n") >= lines:
-        why = f"{text.count(chr(10)) + 1:,} lines: there is room for {max(1, lines):,} of {most:,}"
+        why = (
+            f"The paste has {text.count(chr(10)) + 1:,} lines; there is room for "
+            f"{max(1, lines):,} of {most:,}."
+        )
     else:
         return ""
     if box.id != "prompt":
         return why
-    return f'{why}. `quantchat run --prompts FILE` sends a longer prompt: JSONL, {{"prompt": "…"}}'
+    return (
+        f'{why} Send longer prompts with `quantchat run --prompts FILE` (JSONL, {{"prompt": "…"}}).'
+    )

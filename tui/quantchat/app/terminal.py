@@ -1,4 +1,4 @@
-"""The terminal itself: who may write to it, and what happens when it goes away."""
+"""The terminal: how much is sent to it, who may write to it, and the end when it goes away."""
 
 from __future__ import annotations
 
@@ -21,32 +21,34 @@ from quantchat.app.terminal_output import TerminalOutput
 from quantchat.text import one_line
 
 SIGNALS: tuple[signal.Signals, ...] = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
-"""Upon which the program leaves in good order. Ctrl+C is a key on the screen, and no signal."""
+"""Signals after which the program ends in an orderly way. On the screen Ctrl+C is a key, not a
+signal."""
 
 LAST_S = 1.0
-"""An end that takes longer than this is ended."""
+"""Seconds an orderly end may take before the process is ended by force."""
 
 KEEP_S = 6.0
-"""So long it may take then to keep what nobody saved: a disk may be slow, or not answer at all."""
+"""Seconds that saving unsaved work may then take: a disk may be slow, or not answer at all."""
 
 _SCREEN_OFF = "\x1b[?1000l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[?1049l\x1b[?25h"
-"""Mouse and paste reports off, the alternate screen left, the cursor shown (xterm, ctlseqs)."""
+"""Turns mouse and paste reports off, leaves the alternate screen, shows the cursor (xterm,
+ctlseqs)."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How much is sent to the terminal."""
+    """How often, and how much, is sent to the terminal."""
 
     frames_per_second: int
-    """Most frames. A key's echo waits for one; what streams in is drawn far more seldom, so that
-    more of them cost no bytes."""
+    """Most frames per second. The echo of a key waits for a frame; streamed text does not use
+    every frame, so a high value costs no bytes."""
     draws_per_second: float
-    """How often what streams in is drawn."""
+    """How often streamed text is drawn."""
     step: int
-    """Lines by which a streamed answer moves up at a time: where it moves, all that is seen is
-    sent anew."""
+    """Lines by which a streamed answer scrolls at a time: scrolling sends all visible lines
+    again."""
     mouse: bool
-    """Whether the terminal reports the mouse, each move of it included."""
+    """Whether the terminal reports the mouse, including every movement."""
 
 
 LOCAL = Pace(frames_per_second=60, draws_per_second=6, step=1, mouse=True)
@@ -57,22 +59,22 @@ _chosen: Pace | None = None
 
 
 def pace(low_bandwidth: bool | None = None) -> Pace:
-    """What was chosen by `quieten_textual`; else what suits: less over a network."""
+    """Return the pace: by `low_bandwidth`, else as set by `configure_textual`, else by SSH."""
     if low_bandwidth is not None:
         return LOW_BANDWIDTH if low_bandwidth else LOCAL
     return _chosen or (REMOTE if over_ssh() else LOCAL)
 
 
 def over_ssh() -> bool:
-    """Whether the screen is drawn over a network."""
+    """Whether this is an SSH session."""
     return bool(os.environ.get("SSH_CONNECTION") or os.environ.get("SSH_TTY"))
 
 
-def quieten_textual(low_bandwidth: bool | None = None) -> None:
-    """Set what Textual reads from the environment; to be called before its first import.
+def configure_textual(low_bandwidth: bool | None = None) -> None:
+    """Set the environment variables that Textual reads. Call this before importing Textual.
 
-    The wait that tells Esc from the start of an escape sequence comes off the time in which Esc
-    must stop the decoding. `low_bandwidth` chooses the pace.
+    ESCDELAY is short, because the wait that distinguishes Esc from an escape sequence delays
+    stopping the answers. `low_bandwidth` chooses the pace.
     """
     global _chosen
     _chosen = None if low_bandwidth is None else pace(low_bandwidth)
@@ -80,18 +82,19 @@ def quieten_textual(low_bandwidth: bool | None = None) -> None:
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
     os.environ.setdefault("TEXTUAL_SMOOTH_SCROLL", "0")
     os.environ.setdefault("ESCDELAY", "50")
-    # A size that something around exported is believed before the terminal, and never changes.
+    # Textual prefers these to the terminal's size, and an exported size never changes.
     for stale in ("COLUMNS", "LINES"):
         os.environ.pop(stale, None)
 
 
 @contextlib.contextmanager
 def guarded_stderr() -> Iterator[Path]:
-    """Keep descriptor 2 away from the screen, which Textual draws through `sys.__stderr__`.
+    """Redirect descriptor 2 to a log file while Textual draws; yield the path of the log.
 
-    Native libraries and child processes write to descriptor 2; within this context it is a log
-    file, which is yielded, and Textual draws through a copy of the terminal's descriptor. Raises
-    OSError where the log cannot be made. One in which nothing was written is taken away again.
+    Native libraries and child processes write to descriptor 2, and Textual draws through
+    `sys.__stderr__`. Within this context Textual draws through a copy of the terminal's
+    descriptor instead. An empty log is deleted at the end. Raises OSError if the log cannot be
+    created.
     """
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-screen-{os.getpid()}.log"
     log = paths.private(paths.logs_dir()) / name
@@ -119,7 +122,7 @@ def guarded_stderr() -> Iterator[Path]:
 def hung_up(descriptor: int) -> bool:
     """Whether the terminal at `descriptor` is gone.
 
-    A process that ignores SIGHUP (under nohup, say) is told in no other way.
+    A process that ignores SIGHUP (started with nohup, say) cannot find out in another way.
     """
     poll = select.poll()
     try:
@@ -132,45 +135,45 @@ def hung_up(descriptor: int) -> bool:
 def on_signals(leave: Callable[[int], None], last: Callable[[], list[str]]) -> None:
     """Call `leave(signal number)` on the running loop for each of `SIGNALS` that is not ignored.
 
-    `last` is for an end that takes too long (see `end_for_sure`).
+    `last` is passed to `end_for_sure`, in case leaving takes too long.
 
-    By default they end the process at once, before anything could be cleaned up. What is ignored
-    was ignored on purpose, as nohup does: `hung_up` tells then when the terminal really goes.
+    Without a handler, these signals end the process before it can clean up. An ignored signal
+    stays ignored (nohup does that on purpose); `hung_up` then finds out when the terminal goes.
     """
     loop = asyncio.get_running_loop()
 
-    def heard(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         del frame
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the end is near anyway
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the program is ending
             loop.call_soon_threadsafe(leave, number)
         end_for_sure(128 + number, last)
 
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
-            # Not in the main thread (as in some tests) there are no signal handlers.
+            # Only the main thread may set handlers; some tests run in another one.
             with contextlib.suppress(ValueError):
-                signal.signal(number, heard)
+                signal.signal(number, handle)
 
 
 def end_for_sure(status: int, last: Callable[[], list[str]]) -> None:
     """End this process with `status` after `LAST_S`, if it has not ended by then.
 
-    The event loop may be stuck: behind a terminal that does not read, a driver that hangs. The
-    workers end with this process. `last` is called before, and has `KEEP_S`; the lines it returns
-    are written on the terminal.
+    The event loop may be stuck because a terminal does not read or a driver hangs. The workers
+    end when this process ends. Before that, `last` has `KEEP_S` to save unsaved work; the lines
+    it returns are written to the terminal.
     """
 
     def end() -> None:
-        lines = ["what nobody had saved could not be kept in time"]
+        lines = ["unsaved work could not be saved in time"]
 
         def keep() -> None:
             lines[:] = last()
 
-        keeping = threading.Thread(target=keep, daemon=True)
-        keeping.start()
-        keeping.join(KEEP_S)
+        saving = threading.Thread(target=keep, daemon=True)
+        saving.start()
+        saving.join(KEEP_S)
         if lines:
-            _write_past_the_screen(lines)
+            _write_to_tty(lines)
         os._exit(status)
 
     timer = threading.Timer(LAST_S, end)
@@ -178,8 +181,8 @@ def end_for_sure(status: int, last: Callable[[], list[str]]) -> None:
     timer.start()
 
 
-def _write_past_the_screen(lines: list[str]) -> None:
-    """Leave the screen and write `lines`, as far as the terminal takes them at once."""
+def _write_to_tty(lines: list[str]) -> None:
+    """Restore the terminal and write `lines` without waiting for a terminal that is stuck."""
     text = _SCREEN_OFF + "".join(f"\rquantchat: {one_line(line)}\r\n" for line in lines)
     with contextlib.suppress(OSError):  # it may be gone
         terminal = os.open("/dev/tty", os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)

@@ -1,4 +1,4 @@
-"""The way to the terminal: it may be slow, stop reading, or vanish, and none of it holds us up."""
+"""Writes to a terminal that may be slow, stop reading or vanish, without blocking the program."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ import select
 import time
 
 LEAVING_S = 1.0
-"""Seconds that a terminal which takes nothing is waited for once the program leaves."""
-_LOOK_AGAIN_MS = 100
+"""Seconds without progress after which writing is given up once the program ends."""
+_POLL_MS = 100
 
 
 class TerminalOutput:
-    """A text file that writes to the terminal at `descriptor`, which stays the caller's.
+    """A text file that writes to the terminal at `descriptor`, which the caller closes.
 
-    Textual writes to it in a thread of its own. What cannot be written since the terminal is gone
-    is dropped: the thread would die of the error, and the screen wait for it for ever.
+    Textual writes to it in a separate thread. If the terminal is gone, text is dropped: an error
+    would end the thread, and Textual would wait for it for ever.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._own = _opened_anew(descriptor)
+        self._own = _reopened(descriptor)
         self._leaving = False
-        self._moved_s = 0.0
-        """When the terminal last took something, by the monotonic clock."""
+        self._progress_s = 0.0
+        """When the terminal last accepted bytes, by the monotonic clock."""
 
     def write(self, text: str) -> int:
-        """Write `text`, for as long as that takes; returns its length, as text files do."""
+        """Write `text`, however long that takes; return its length, as text files do."""
         left = memoryview(text.encode("utf-8", "replace"))
         while left:
             try:
                 left = left[os.write(self._target, left) :]
-                self._moved_s = time.monotonic()
+                self._progress_s = time.monotonic()
             except BlockingIOError:
-                if self._leaving and time.monotonic() - self._moved_s > LEAVING_S:
+                if self._leaving and time.monotonic() - self._progress_s > LEAVING_S:
                     break
                 _wait_until_writable(self._target)
             except OSError:
@@ -42,18 +42,18 @@ class TerminalOutput:
         return len(text)
 
     def leave(self) -> None:
-        """From now on wait no longer than `LEAVING_S` for a terminal that takes nothing."""
-        self._leaving, self._moved_s = True, time.monotonic()
+        """From now on, give up on a terminal that accepts nothing for `LEAVING_S`."""
+        self._leaving, self._progress_s = True, time.monotonic()
 
     def stay(self) -> None:
-        """Wait for the terminal again for as long as it takes."""
+        """Undo `leave`: wait for the terminal as long as necessary."""
         self._leaving = False
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: `write` does not buffer."""
 
     def fileno(self) -> int:
-        """The caller's descriptor."""
+        """Return the caller's descriptor."""
         return self._descriptor
 
     def isatty(self) -> bool:
@@ -61,7 +61,7 @@ class TerminalOutput:
         return os.isatty(self._descriptor)
 
     def close(self) -> None:
-        """Give back what was opened here."""
+        """Close the descriptor that was opened here."""
         own, self._own = self._own, None
         if own is not None:
             os.close(own)
@@ -71,10 +71,10 @@ class TerminalOutput:
         return self._descriptor if self._own is None else self._own
 
 
-def _opened_anew(descriptor: int) -> int | None:
-    """The terminal at `descriptor`, opened once more, not to block; None where that cannot be.
+def _reopened(descriptor: int) -> int | None:
+    """Open the terminal at `descriptor` a second time, non-blocking; None if that fails.
 
-    Set on `descriptor` itself, O_NONBLOCK would hold for the shell that we were started from.
+    O_NONBLOCK on `descriptor` itself would also apply to the shell that started quantchat.
     """
     opened = None
     with contextlib.suppress(OSError):
@@ -90,4 +90,4 @@ def _opened_anew(descriptor: int) -> int | None:
 def _wait_until_writable(descriptor: int) -> None:
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
-    poll.poll(_LOOK_AGAIN_MS)
+    poll.poll(_POLL_MS)

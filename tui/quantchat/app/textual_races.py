@@ -1,7 +1,8 @@
-"""What Textual 8.2.8 raises on keys in quick succession and on a terminal of a few columns.
+"""Patches for exceptions that Textual 8.2.8 raises on fast keys and on very narrow terminals.
 
-Each has its reason, and can go when Textual no longer raises: `tests/fakes/random_keys.py` finds
-out. Read again whenever the pin in pyproject.toml moves.
+Each patch gives its reason and can be removed when Textual no longer raises; the test
+`tests/fakes/random_keys.py` shows that. Review them when the Textual version in pyproject.toml
+changes.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from textual.widgets import OptionList, TextArea
 
 
 def survive_races() -> None:
-    """Put what follows in place. May be called again."""
+    """Install the patches of this module. May be called again."""
     MessagePump._dispatch_message = _dispatch  # type: ignore[method-assign,assignment]
     Screen.dismiss = _dismiss_once  # type: ignore[method-assign,assignment]
     OptionList._move_page = _move_page  # type: ignore[method-assign,assignment]
@@ -42,10 +43,11 @@ _dispatch_message = MessagePump._dispatch_message
 
 
 async def _dispatch(pump: MessagePump, message: Message) -> None:
-    """Have a widget hear the next message after one that made it raise.
+    """Let a widget handle further messages after one raised an exception.
 
-    Textual ends its message loop, and the app. What to do is left to `App._handle_exception`. What
-    raises while a widget is being made is passed on: it would be half a widget.
+    Textual would end the widget's message loop and the app; here `App._handle_exception` decides.
+    An exception while a widget is being composed or mounted is raised, because the widget is
+    incomplete.
     """
     try:
         await _dispatch_message(pump, message)
@@ -59,10 +61,10 @@ _dismiss = Screen.dismiss
 
 
 def _dismiss_once(screen: Screen[Any], result: Any = None) -> AwaitComplete:
-    """Have a dialog that is left already stay left.
+    """Dismiss a dialog only once.
 
-    `Screen.dismiss` calls back and takes the topmost screen away, whichever that is: of two keys in
-    quick succession the second would end the screen below.
+    `Screen.dismiss` removes the topmost screen, whichever that is: the second of two fast keys
+    would close the screen below.
     """
     if screen.app.screen_stack[-1:] != [screen]:
         return cast("AwaitComplete", AwaitComplete.nothing())  # type: ignore[no-untyped-call]
@@ -73,7 +75,7 @@ _page = OptionList._move_page
 
 
 def _move_page(options: OptionList, direction: Any) -> None:
-    """Move by a page only where the highlighted line is laid out: a list without room has none."""
+    """Move by a page only if the highlighted line is laid out; a list without room has none."""
     if (options.highlighted or 0) in options._index_to_line:
         _page(options, direction)
 
@@ -82,7 +84,7 @@ _option_clicked = OptionList._on_click
 
 
 async def _click_option(options: OptionList, event: Click) -> None:
-    """Ignore a click on an option that is no longer there: the list may have become shorter."""
+    """Ignore a click on an option that no longer exists: the list may have become shorter."""
     clicked = event.style.meta.get("option")
     if clicked is None or clicked < options.option_count:
         await _option_clicked(options, event)
@@ -92,9 +94,9 @@ _recompute = TextArea._recompute_cursor_offset
 
 
 def _recompute_cursor_offset(area: TextArea) -> None:
-    """Leave the cursor where it is drawn while the text is shorter than it was when it was wrapped.
+    """Do not move the drawn cursor while the wrapped text is outdated and too short.
 
-    A new text is not wrapped yet when its scroll bar goes; it is a moment later.
+    When a new, shorter text makes the scroll bar disappear, the text is wrapped only afterwards.
     """
     if area.cursor_location[0] < area.wrapped_document.document.line_count:
         _recompute(area)  # type: ignore[no-untyped-call]
@@ -104,7 +106,7 @@ _wrap_at = Content.wrap
 
 
 def _wrap(content: Content, width: int, **more: Any) -> list[Content]:
-    """Wrap at one column where there is none, as in a text box on a terminal of three columns."""
+    """Wrap at width 1 if the width is 0, as in a text box on a terminal of three columns."""
     return _wrap_at(content, max(1, width), **more)
 
 
@@ -112,7 +114,7 @@ _clicked = CommandPalette._on_click
 
 
 def _on_click(palette: CommandPalette, event: Click) -> None:
-    """Ignore a click on what is no longer there, after the terminal has become smaller."""
+    """Ignore a click outside the palette after the terminal has become smaller."""
     try:
         _clicked(palette, event)
     except NoWidget:
@@ -124,7 +126,7 @@ _gather: Any = CommandPalette._gather_commands.__wrapped__  # type: ignore[attr-
 
 @work(exclusive=True, group=CommandPalette._GATHER_COMMANDS_GROUP)
 async def _gather_commands(palette: CommandPalette, search_value: str) -> None:
-    """Look for commands no longer once the palette is taken down, and its list is gone."""
+    """Stop gathering commands when the palette is closed and its list is removed."""
     try:
         await _gather(palette, search_value)
     except NoMatches:
@@ -136,7 +138,7 @@ _widget_at = Screen.get_widget_and_offset_at
 
 
 def _attached_widget_at(screen: Screen[Any], x: int, y: int) -> tuple[Widget | None, Offset | None]:
-    """Find no widget that was taken away: it has no parent in which a selection could begin."""
+    """Do not return a removed widget: it has no parent in which a selection could start."""
     widget, offset = _widget_at(screen, x, y)
     return (widget, offset) if widget is not None and widget.is_attached else (None, None)
 
@@ -145,9 +147,10 @@ _drawn = Widget.render_lines
 
 
 def _render_lines(widget: Widget, crop: Region) -> list[Strip]:
-    """Draw nothing of a widget that was taken away.
+    """Draw blank lines for a removed widget.
 
-    Below a dialog it may still be asked for its lines, and has no screen to ask what is selected.
+    Textual may still ask a widget below a dialog for its lines; without a screen, it cannot look
+    up the selection and raises.
     """
     if not widget.is_attached:
         return [Strip.blank(crop.width)] * crop.height

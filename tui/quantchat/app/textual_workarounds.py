@@ -1,6 +1,6 @@
-"""What Textual 8.2.8 leaves to its users, each with the reason and when it can go.
+"""Workarounds for Textual 8.2.8, each with its reason and when it can be removed.
 
-Read again whenever the pin in pyproject.toml moves.
+Review them when the Textual version in pyproject.toml changes.
 """
 
 from __future__ import annotations
@@ -32,38 +32,38 @@ from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Input, TextArea
 
-from quantchat.app.cell_widths import chop_cells, in_place, measure_so
+from quantchat.app.cell_widths import chop_cells, in_place, patch_rich
 from quantchat.app.terminal_output import TerminalOutput
 from quantchat.text import neutralise
 
 
-def tell_alt_enter() -> None:
-    """Make ESC CR mean Ctrl+J, so that Alt+Enter starts a line and does not send.
+def map_alt_enter() -> None:
+    """Map ESC CR to Ctrl+J, so that Alt+Enter starts a new line instead of sending.
 
-    Textual's parser drops the Alt of sequences it does not know. ESC CR is what terminals without
-    the kitty keyboard protocol send for Alt+Enter, and what many are set up to send for
-    Shift+Enter. Can go when `_xterm_parser` reports `alt+enter` for it.
+    Terminals without the kitty keyboard protocol send ESC CR for Alt+Enter, and many are
+    configured to send it for Shift+Enter. Textual's parser drops the Alt of unknown sequences.
+    Remove this when `_xterm_parser` reports `alt+enter`.
     """
     sequences = cast("MutableMapping[str, Any]", _ansi_sequences.ANSI_SEQUENCES_KEYS)
     sequences["\x1b\r"] = (Keys.ControlJ,)
 
 
 XTERM_SHIFT_ENTER = "shift+\r"
-"""The name Textual gives to xterm's `CSI 27;2;13~`, which tmux sends with `extended-keys on`.
-Can go when the parser names it `shift+enter`, as it does for kitty's `CSI 13;2u`."""
+"""Textual's name for xterm's `CSI 27;2;13~`, which tmux sends with `extended-keys on`. Remove this
+when the parser calls it `shift+enter`, as it does for kitty's `CSI 13;2u`."""
 
 
 class ControlGuard(LineFilter):
-    """Takes control characters out of each line drawn: the last guard, after `neutralise`.
+    """Removes control characters from each drawn line: the last guard, after `neutralise`.
 
-    Textual passes them on: a model's ESC would reach the terminal through any widget. They are
-    removed and not marked here, since a mark would be wider than the layout has reckoned with.
-    The address of a link, which Textual would send as an OSC 8, goes too: nothing here needs one.
-    Can go when Textual strips them itself.
+    Textual passes them on, so that an ESC from a model could reach the terminal through any
+    widget. They are removed without a visible mark, because a mark would be wider than the layout
+    expects. The addresses of links, which Textual would send as OSC 8, are removed too. Remove
+    this class when Textual strips control characters itself.
     """
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
-        """Return `segments`, each without controls; all but always the very same list."""
+        """Return `segments` without control characters; nearly always the same list object."""
         if all(map(_harmless, segments)):
             return segments
         return [
@@ -82,10 +82,10 @@ def _harmless(segment: Segment) -> bool:
 
 
 def write_to_terminal(app: App[Any]) -> Callable[[str], None]:
-    """What writes an escape sequence to the terminal of `app`, in turn with its frames.
+    """Return a function that writes an escape sequence to the terminal of `app` between frames.
 
-    `App.copy_to_clipboard` does so through the same driver, but knows no multiplexer. Can go when
-    it wraps OSC 52 for tmux and GNU screen.
+    `App.copy_to_clipboard` uses the same driver, but does not wrap OSC 52 for tmux and GNU screen.
+    Remove this when it does.
     """
 
     def write(sequence: str) -> None:
@@ -97,11 +97,11 @@ def write_to_terminal(app: App[Any]) -> Callable[[str], None]:
 
 
 def edit_in_order() -> None:
-    """Let a key that edits act before what is typed after it is taken.
+    """Make editing keys and typed characters take effect in the order in which they were pressed.
 
-    Textual hands a key that is no character up to the app, which looks for its binding when its
-    turn comes. What was typed after it is in the text by then, where keys come faster than they are
-    heard: on a slow line, on a busy machine. Can go when a widget runs its own bindings itself.
+    A text box inserts characters at once, but passes other keys up to the app, which runs their
+    binding later. If keys arrive fast (slow line, busy machine), later characters are inserted
+    before an earlier editing key acts. Remove this when widgets run their own bindings.
     """
     for kind in (TextArea, Input):
         if not getattr(kind._on_key, "in_order", False):
@@ -122,16 +122,16 @@ def _in_order(typed: Callable[[Any, Key], Awaitable[None]]) -> Callable[[Any, Ke
     return on_key
 
 
-def let_drawn_lines_go() -> None:
-    """Let what was drawn of a widget go with it.
+def free_lines_of_removed_widgets() -> None:
+    """Free the cached lines of removed widgets.
 
-    `StylesCache.get_inner_outer` remembers colours under a key that holds the cache of the widget,
-    drawn lines and all: 1024 of them stay long after their widgets, which are days of new chats.
-    Can go when its key is the colours alone.
+    `StylesCache.get_inner_outer` has an LRU cache whose key includes the StylesCache of the widget
+    and with it all its drawn lines. 1024 of them stay alive long after their widgets. Remove this
+    when the key holds only the colours.
     """
-    remembered = StylesCache.get_inner_outer
-    if isinstance(remembered, _lru_cache_wrapper):
-        colours = lru_cache(1024)(partial(remembered.__wrapped__, None))
+    cached = StylesCache.get_inner_outer
+    if isinstance(cached, _lru_cache_wrapper):
+        colours = lru_cache(1024)(partial(cached.__wrapped__, None))
         StylesCache.get_inner_outer = lambda self, *two: colours(*two)  # type: ignore[assignment]
 
 
@@ -139,15 +139,15 @@ _render_style = Strip.render_style.__func__  # type: ignore[attr-defined]
 
 
 def draw_each_script() -> None:
-    """Have text of every script drawn whole, and leave what is beside it whole, on any terminal.
+    """Draw text of every script completely, without overwriting the next column, on any terminal.
 
-    Rich reckons with fewer cells than many terminals take for a vowel sign or joined emoji, which
-    then run over the next column. And Textual counts characters where it means cells when it drops
-    the blanks that a line ends with (`Content.rstrip_end`): a line of combining marks came out
-    shorter than its place, and the compositor draws no such line at all. Can go when both measure
-    what terminals do, by mode 2027 or by asking.
+    For vowel signs and joined emoji, Rich counts fewer cells than many terminals use, so that the
+    text overwrites the next column. Textual, when it strips the blanks at the end of a line
+    (`Content.rstrip_end`), counts characters instead of cells: a line of combining marks becomes
+    too short, and the compositor does not draw lines of a wrong length. Remove this when both
+    measure as the terminal does (mode 2027).
     """
-    measure_so()
+    patch_rich()
     _wrap.chop_cells = chop_cells  # type: ignore[attr-defined]
     Content.rstrip_end = _rstrip_end  # type: ignore[method-assign,assignment]
     Strip.render_style = classmethod(_rendered_in_place)  # type: ignore[assignment,method-assign]
@@ -166,13 +166,13 @@ def _rstrip_end(content: Content, size: int) -> Content:
 _screen_resized = Screen._screen_resized
 
 
-def settle_on_one_size() -> None:
-    """Have a screen take the size that the terminal has now, and no earlier one.
+def use_current_size() -> None:
+    """Make a screen always take the current size of the terminal, never an earlier one.
 
-    A screen answers each change of size with an event to itself that tells it again. Where two
-    sizes wait at once, each is a change from the other, for ever, unless these events meet in the
-    queue; between frames, `PacedApp` lets something else stand there. Can go when a screen sends
-    itself none.
+    On a resize, a screen sends itself another resize event. If two sizes are queued at once, each
+    event looks like a change from the other, and they alternate for ever. Textual merges resize
+    events that are next to each other in the queue, but `PacedApp` lets other events get between
+    them. Remove this when a screen sends itself no such event.
     """
 
     def resized(screen: Screen[Any], size: Size) -> None:
@@ -183,24 +183,25 @@ def settle_on_one_size() -> None:
 
 
 class PacedDriver(LinuxDriver):
-    """Knows whether the terminal has taken all that was written to it.
+    """A driver that knows whether the terminal has accepted everything written to it.
 
-    Textual writes in a thread, through a queue of thirty pieces that blocks the event loop when it
-    is full: a terminal that is slow or stops reading would stop the whole program. Here the queue
-    has no end, and `PacedApp` draws no frame while there is something in it.
-    Can go when Textual drops frames by itself.
+    Textual writes in a thread, through a queue of thirty items that blocks the event loop when it
+    is full: a terminal that is slow or stops reading would block the whole program. Here the queue
+    is unbounded, and `PacedApp` draws no frame until it is empty. Remove this class when Textual
+    drops frames itself.
     """
 
     def __init__(self, app: App[Any], **more: Any) -> None:
         super().__init__(app, **more)
         self._terminal: Any = self._file
-        self._file = cast("Any", _Tap(self._terminal, self._one_taken))
+        self._file = cast("Any", _NotifyingFile(self._terminal, self._one_written))
         self._lock = threading.Lock()
-        self._untaken = 0
-        self._awaited: Callable[[], None] | None = None
+        self._pending = 0
+        """Writes that the terminal has not accepted yet."""
+        self._on_empty: Callable[[], None] | None = None
 
     def start_application_mode(self) -> None:
-        """Begin, with a queue that has no end."""
+        """Start application mode with an unbounded queue."""
         if isinstance(self._terminal, TerminalOutput):
             self._terminal.stay()
         super().start_application_mode()  # type: ignore[no-untyped-call]
@@ -208,35 +209,36 @@ class PacedDriver(LinuxDriver):
             self._writer_thread._queue.maxsize = 0
 
     def _sigcont_application(self, *_: Any) -> None:
-        """Go on after SIGTSTP as Textual does, and after SIGSTOP with the threads there are.
+        """Resume after SIGTSTP as Textual does, and after SIGSTOP with the existing threads.
 
-        Textual starts a second pair of threads then, and of two that read keys one waits for a key
-        when the program wants to leave. Can go when it looks whether it has threads.
+        After SIGSTOP Textual would start a second pair of threads, and at the end of the program
+        one of the two key readers would still wait for a key. Remove this when Textual checks
+        whether its threads run.
         """
         if self._key_thread is None or not self._key_thread.is_alive():
             super()._sigcont_application()
         else:
-            # Not in the handler: what it interrupts may hold the lock of the queue.
-            self._loop.call_soon_threadsafe(self._take_terminal_back)
+            # Not inside the signal handler: the interrupted code may hold the queue's lock.
+            self._loop.call_soon_threadsafe(self._reset_terminal)
 
-    def _take_terminal_back(self) -> None:
-        """Set up the terminal again, which a shell may have had meanwhile, and draw everything."""
+    def _reset_terminal(self) -> None:
+        """Set up the terminal again, because a shell may have used it, and redraw everything."""
         if self._key_thread is None or self._writer_thread is None or not self._app._running:
             return
         self.exit_event.set()
         self._key_thread.join()
         self.exit_event.clear()
-        self._writer_thread._queue.put(None)  # it ends once it has written what waits
+        self._writer_thread._queue.put(None)  # the thread writes what is queued, then ends
         before = self.attrs_before
         self.start_application_mode()
         self.attrs_before = before
         self._app.refresh()
 
     def run_input_thread(self) -> None:
-        """Read keys until the program ends, or the terminal does.
+        """Read keys until the program ends or the terminal is closed.
 
-        A terminal that is closed while it is read gives an error for a moment, before it is at its
-        end. Textual would take that for a mistake of ours; SIGHUP and `terminal.hung_up` tell it.
+        Reading a terminal that is being closed raises EIO, which Textual would report as an error
+        of the program. SIGHUP and `terminal.hung_up` handle a closed terminal.
         """
         try:
             super().run_input_thread()
@@ -245,36 +247,36 @@ class PacedDriver(LinuxDriver):
                 raise
 
     def write(self, data: str) -> None:
-        """Write `data` soon. Never blocks."""
+        """Queue `data` for the writer thread. Never blocks."""
         with self._lock:
-            self._untaken += 1
+            self._pending += 1
         super().write(data)
 
-    def when_taken(self, call: Callable[[], None]) -> bool:
-        """Have `call` made, in the writer's thread, once all is taken; False if that is so."""
+    def when_written(self, call: Callable[[], None]) -> bool:
+        """Call `call`, in the writer thread, once all is written; return False if it is already."""
         with self._lock:
-            if self._untaken:
-                self._awaited = call
-            return bool(self._untaken)
+            if self._pending:
+                self._on_empty = call
+            return bool(self._pending)
 
-    def _one_taken(self) -> None:
+    def _one_written(self) -> None:
         with self._lock:
-            self._untaken -= 1
+            self._pending -= 1
             call = None
-            if not self._untaken:
-                call, self._awaited = self._awaited, None
+            if not self._pending:
+                call, self._on_empty = self._on_empty, None
         if call is not None:
             call()
 
     def close(self) -> None:
-        """Wait for what is still to be written, but not for ever."""
+        """Close; wait a limited time for queued writes (see `TerminalOutput.leave`)."""
         if isinstance(self._terminal, TerminalOutput):
             self._terminal.leave()
         super().close()
 
 
-class _Tap:
-    """A text file that tells of each write that is over."""
+class _NotifyingFile:
+    """A text file that calls `written` after each write."""
 
     def __init__(self, file: Any, written: Callable[[], None]) -> None:
         self._file = file
@@ -289,43 +291,45 @@ class _Tap:
 
 
 class PacedApp(App[None]):
-    """Draws a frame only when the terminal has taken the last one; what changed meanwhile is in it.
+    """Draws a frame only after the terminal has accepted the previous one.
 
-    In Textual's words, there is a batch update from one frame until it is taken.
+    Each frame holds all changes since the previous one: a Textual batch update lasts from one
+    frame until the terminal has accepted it.
     """
 
-    _waits = False
-    _owed = False
-    """Whether something was to be drawn meanwhile that Textual believes to be on the screen."""
+    _waiting = False
+    """Whether the terminal has not accepted the last frame yet."""
+    _redraw = False
+    """Whether Textual dropped a drawing meanwhile that it believes to be on the screen."""
 
     def get_driver_class(self) -> type[Driver]:
-        """Ours for a terminal; another where TEXTUAL_DRIVER names it."""
+        """Return `PacedDriver` for a terminal, or the driver that TEXTUAL_DRIVER names."""
         usual = super().get_driver_class()
         return PacedDriver if usual is LinuxDriver else usual
 
     def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
-        self._owed |= self._waits and renderable is not None
+        self._redraw |= self._waiting and renderable is not None
         super()._display(screen, renderable)
 
     def _end_update(self) -> None:
         super()._end_update()
         loop = asyncio.get_running_loop()
 
-        def taken() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: there is no frame to come
-                loop.call_soon_threadsafe(self._frame_taken)
+        def written() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: no more frames
+                loop.call_soon_threadsafe(self._frame_written)
 
         driver = self._driver
-        if isinstance(driver, PacedDriver) and not self._waits and driver.when_taken(taken):
-            self._waits = True
+        if isinstance(driver, PacedDriver) and not self._waiting and driver.when_written(written):
+            self._waiting = True
             self._begin_batch()
 
-    def _frame_taken(self) -> None:
-        self._waits = False
+    def _frame_written(self) -> None:
+        self._waiting = False
         self._end_batch()
         if not self._running:
             return
-        if self._owed:
-            self._owed = False
+        if self._redraw:
+            self._redraw = False
             self.screen.refresh()
         self.screen.check_idle()

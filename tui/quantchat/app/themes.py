@@ -1,15 +1,15 @@
-"""Dark, light and high contrast: calm grounds, one colour for each side."""
+"""The themes (dark, light, high contrast), with one colour for each side."""
 
 from __future__ import annotations
 
 from textual.theme import Theme
 
 VARIABLES = {"side-left": "#7fb4e0", "side-right": "#e0b178", "quiet": "#8b95a3", "rule": "#2e333c"}
-"""Our own colours, with the values for any theme that does not name them: the two sides, text
-that stands back, and lines."""
+"""Our colour variables (the two sides, secondary text, rules), with values for themes that do not
+define them."""
 
-# The dark grounds are just grey enough (a saturation below 0.15) for Rich to take them for greys
-# where a terminal has 256 colours: the nearest of its blues are navy and teal.
+# The dark backgrounds have a saturation below 0.15, so that Rich maps them to greys on a terminal
+# with 256 colours. More saturated, they would become navy or teal.
 _DARK = Theme(
     name="dark",
     dark=True,
@@ -77,6 +77,6 @@ THEMES = (_DARK, _LIGHT, _CONTRAST)
 
 
 def after(name: str) -> str:
-    """The theme that follows `name` in the round; the first one for a theme not ours."""
+    """Return the theme after `name`, cyclically; the first theme if `name` is not ours."""
     names = [theme.name for theme in THEMES]
     return names[(names.index(name) + 1) % len(names)] if name in names else names[0]

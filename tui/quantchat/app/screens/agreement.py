@@ -1,4 +1,4 @@
-"""A against A on the screen: progress, then the table."""
+"""The agreement check on the screen: progress, then the table."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from quantchat.features.agreement.rerun_agreement import AgreementCheck
 from quantchat.session.comparison import Comparison
 
 
-class SelfCheckScreen(ProgressScreen):
-    """Checks the pair of `comparison` on `prompts`."""
+class AgreementScreen(ProgressScreen):
+    """Compares each variant of `comparison` with itself on `prompts`."""
 
-    WHAT = "Each variant against itself"
-    KEYS = "Esc stops, Esc again ends a worker that does not; what was found is kept"
+    WHAT = "Agreement of each variant with itself"
+    KEYS = "Esc: stop and keep the results · Esc again: end a worker that does not stop"
 
     def __init__(self, comparison: Comparison, prompts: tuple[str, ...]) -> None:
         super().__init__()
@@ -22,19 +22,19 @@ class SelfCheckScreen(ProgressScreen):
         self._check = AgreementCheck(comparison, prompts, self.step)
 
     def stop(self) -> None:
-        """End after what is under way."""
+        """Stop after the running answer."""
         self._check.stop()
 
     def end_now(self) -> None:
-        """End at once, with a worker that does not stop."""
+        """End at once, together with a worker that does not stop."""
         self._check.end()
 
     async def work(self) -> None:
-        """Check, and show the table."""
+        """Run the check and show the table."""
         try:
             with self._comparison.occupied():
                 found = await self._check.run()
-        except ValueError as error:  # a variant ended meanwhile
+        except ValueError as error:  # a variant ended during the check
             self.say(outside(str(error), "$error"))
             self.end()
         else:

@@ -1,4 +1,4 @@
-"""The comparison, and all that its user can do with it."""
+"""The comparison screen: one action for each command."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 class ComparisonScreen(ComparisonView):
-    """Each command of the key line as an action."""
+    """Runs the commands of `COMMANDS` on the comparison."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         one.binding() for one in COMMANDS if not one.in_prompt and one.group != "Program"
     ]
     _draft: str | None = None
-    """What was in the prompt box before an earlier prompt was put there, to be edited."""
+    """The user's draft while the last prompt is being edited; None if none is."""
 
     # ------------------------------------------------------------ prompt and conversation
 
@@ -52,7 +52,7 @@ class ComparisonScreen(ComparisonView):
         self.stale = True
 
     def action_stop(self) -> None:
-        """Stop both answers, or leave editing."""
+        """Stop both answers; if none is running, cancel editing."""
         if self.comparison.busy:
             self.comparison.stop()
         elif self._draft is not None:
@@ -60,67 +60,67 @@ class ComparisonScreen(ComparisonView):
             self._leave_editing()
 
     def action_order(self) -> None:
-        """Together, or in turn, from the next prompt on."""
+        """Switch between together and one at a time, from the next prompt on."""
         self.comparison.order = "in-turn" if self.comparison.order == "together" else "together"
         self.name_order()
 
     def action_regenerate(self) -> None:
-        """Ask the last prompt again."""
+        """Regenerate the last answers."""
         with self.explained():
             self.comparison.again()
 
     def action_edit(self) -> None:
-        """Put the last prompt into the box, to be sent in its own place."""
+        """Put the last prompt into the box; sending it replaces the last turn."""
         last = self.comparison.last_turn
         if last is None:
-            self.say("nothing was asked yet", severity="warning")
+            self.say("There is no prompt to edit yet.", severity="warning")
             return
         if self._draft is None:
             self._draft = self.prompt.text
         self.prompt.add_class("-editing")
         self.prompt.put(last.prompt)
-        self.say(f"Enter sends it in place of the last turn, {command('stop').key} leaves it be")
+        self.say(f"Enter replaces the last turn. {command('stop').key} cancels.")
 
     def _leave_editing(self) -> None:
         self._draft = None
         self.prompt.remove_class("-editing")
 
     def action_new_chat(self) -> None:
-        """Forget what was said."""
+        """Start a new chat."""
         with self.explained():
             self.comparison.new_chat()
             self._leave_editing()
 
-    def action_forget(self) -> None:
-        """Forget the oldest turn."""
+    def action_remove_oldest(self) -> None:
+        """Remove the oldest turn from the conversation."""
         with self.explained():
             self.comparison.forget_oldest()
 
     def action_settings(self) -> None:
-        """System prompt and sampling."""
+        """Edit the system prompt and the sampling settings."""
         from quantchat.app.screens.settings import SettingsScreen
 
         def done(generation: Generation | None) -> None:
             if generation is not None:
                 self.comparison.set_generation(generation)
-                self.say("in force from the next prompt on")
+                self.say("The settings apply from the next prompt on.")
 
         self.app.push_screen(SettingsScreen(self.comparison.generation), done)
 
     # ------------------------------------------------------------ columns
 
     def action_maximise(self) -> None:
-        """One column, the other, both."""
+        """Show the left column alone, the right one alone, or both."""
         self.columns.maximise()
 
     async def action_swap(self) -> None:
-        """Let left and right change places."""
+        """Swap the columns."""
         self.comparison.swap()
         await self.columns.show_pair()
         self.stale = True
 
     def action_pair(self) -> None:
-        """Choose another pair."""
+        """Choose which two variants to show."""
         from quantchat.app.screens.pair import PairScreen
 
         async def done(pair: tuple[int, int] | None) -> None:
@@ -132,8 +132,8 @@ class ComparisonScreen(ComparisonView):
 
         self.app.push_screen(PairScreen(self.comparison), done)
 
-    def action_retry(self) -> None:
-        """Load again what failed, and what does not respond."""
+    def action_reload(self) -> None:
+        """Reload each variant that failed or does not respond."""
         now = time.monotonic()
         troubled = [
             variant
@@ -141,20 +141,20 @@ class ComparisonScreen(ComparisonView):
             if variant.state is State.FAILED or variant.silence(now) is not None
         ]
         if not troubled:
-            self.say("nothing has failed", severity="warning")
+            self.say("Neither variant failed or hangs.", severity="warning")
         for variant in troubled:
             variant.retry()
 
     def action_follow(self) -> None:
-        """Follow the end, or stay."""
+        """Follow the end of the conversation, or stop following it."""
         follows = self.columns.toggle_follow()
-        self.say("following the end" if follows else "staying here", s=2)
+        self.say("Following new text." if follows else "Not following new text.", s=2)
         self.stale = True
 
     def action_divergence(self) -> None:
-        """Go to where the answers part."""
+        """Scroll to the divergence of the newest greedy answers that have one."""
         if not self.columns.to_divergence():
-            self.say("no greedy answers part here, token by token", severity="warning")
+            self.say("No two greedy answers diverge in this conversation.", severity="warning")
         self.stale = True
 
     # ------------------------------------------------------------ output
@@ -170,17 +170,17 @@ class ComparisonScreen(ComparisonView):
     def _copy(self, side: int) -> None:
         answer = self.last_answers()[side]
         if answer is None or not answer.text:
-            self.say("there is no answer to copy", severity="warning")
+            self.say("There is no answer to copy yet.", severity="warning")
             return
         copied = clipboard.copy(answer.text, write_to_terminal(self.app))
-        tail = "" if copied.sure else f". {command('save_answers').key} writes it to a file"
+        tail = "" if copied.sure else f". {command('save_answers').key} saves it to a file."
         self.say(f"{answer.variant}: {len(answer.text)} characters {copied.how}{tail}", s=LONG_S)
 
     def action_save_answers(self) -> None:
         """Save the last answers to a text file."""
         turn = self.comparison.last_turn
         if turn is None:
-            self.say("there is no answer to save", severity="warning")
+            self.say("There is no answer to save yet.", severity="warning")
             return
         with self.explained():
             path = outputs.save_answers(turn, self.comparison, self.snapshots)
@@ -205,33 +205,33 @@ class ComparisonScreen(ComparisonView):
             self.app.push_screen(MeasurePlanScreen(self.comparison), begin)
 
     def action_cross_perplexity(self) -> None:
-        """Show each answer as the other variant reads it."""
+        """Show the perplexity of each answer under both variants."""
         from quantchat.app.screens.cross_perplexity import CrossPerplexityScreen
 
         turn = self.comparison.last_turn
         with self.explained():
             self.comparison.unless_pair_idle()
             if turn is None or sum(bool(answer.ids) for answer in turn.answers.values()) < 2:
-                raise ValueError("there are no two answers to be read")
+                raise ValueError("cross-perplexity needs an answer of each variant: send a prompt")
             self.app.push_screen(CrossPerplexityScreen(self.comparison, turn))
 
     def action_agreement(self) -> None:
-        """See how early each variant parts from itself."""
-        from quantchat.app.screens.agreement import SelfCheckScreen
+        """Compare each variant with itself."""
+        from quantchat.app.screens.agreement import AgreementScreen
 
         with self.explained():
             self.comparison.unless_pair_idle()
-            self.app.push_screen(SelfCheckScreen(self.comparison, self._prompts()))
+            self.app.push_screen(AgreementScreen(self.comparison, self._prompts()))
 
     def _prompts(self) -> tuple[str, ...]:
-        """Those of this conversation, else the profile's."""
+        """The prompts of this conversation; without any, the prompts of the profile."""
         from quantchat.session import prompts
 
         asked = dict.fromkeys(turn.prompt for turn in self.comparison.conversation.turns)
         return tuple(asked) or prompts.of(self.comparison.profile.run)
 
-    def action_blind(self) -> None:
-        """Vote blindly on this conversation's prompts, or on the profile's."""
+    def action_vote_blind(self) -> None:
+        """Vote blind on the prompts of this conversation; without any, on the profile's."""
         import secrets
 
         from quantchat.app.screens.vote import VoteScreen
@@ -245,8 +245,8 @@ class ComparisonScreen(ComparisonView):
 
     def action_save(self) -> None:
         """Save a snapshot."""
-        if self.device_watch is None:  # as the first frame is drawn, and for no longer
-            self.say("nothing is known of this machine yet: save in a moment", severity="warning")
+        if self.device_watch is None:  # only until the first frame is drawn
+            self.say("The machine is not sampled yet: save again in a moment.", severity="warning")
             return
         with self.explained(), self.device_watch.borrowed() as sampler:
             with self.recovery.saving():
@@ -254,7 +254,7 @@ class ComparisonScreen(ComparisonView):
             self.say(str(path), title="Snapshot saved", s=LONG_S)
 
     def action_log(self) -> None:
-        """Show a worker's log."""
+        """Show the workers' logs."""
         from quantchat.app.screens.log import LogScreen
 
         self.app.push_screen(LogScreen(self.comparison.sides))
@@ -271,5 +271,5 @@ class ComparisonScreen(ComparisonView):
 
     @on(LinkClicked)
     def _name_link(self, event: LinkClicked) -> None:
-        # Opened on this machine it would be of no use: the reader sits at another one.
+        # Show the address only: over SSH, a browser would open on the wrong machine.
         self.say(event.href, title="Link", s=LONG_S)

@@ -1,4 +1,4 @@
-"""The comparison as it is drawn: two columns, one prompt, and what changes by itself."""
+"""The layout of the comparison screen, and its updates: two columns, one prompt box."""
 
 from __future__ import annotations
 
@@ -43,18 +43,19 @@ if TYPE_CHECKING:
     from quantchat.system.sampler import DeviceSample
 
 SAMPLE_EVERY_S = 1.0
-ASKED_S = 8.0
-"""How long it is remembered that a conversation which cannot be kept was about to be replaced."""
+CONFIRM_S = 8.0
+"""Seconds in which repeating a command replaces a conversation that could not be saved."""
 NARROW = 72
-"""Below this many columns of the terminal there is one column of ours, with tabs."""
+"""Terminal width, in cells, below which the screen shows one variant at a time, with tabs."""
 LOW, FLAT = 18, 12
-"""Below so many lines the figures give way to the answers; then what compares the two does too."""
+"""Terminal height, in lines, below which the live panels are hidden; below which the divergence
+and difference lines are hidden too."""
 LONG_S = 15.0
-"""Seconds a notification stays that is to be read at leisure, or copied from."""
+"""Seconds that a notification with a path or a long text stays."""
 
 
 class ComparisonView(Screen[None]):
-    """Shows `comparison`: loads it once it is on the screen, ends its workers when it goes."""
+    """Shows `comparison`: loads it after the first frame, ends its workers when it is closed."""
 
     AUTO_FOCUS = "PromptBox"
     DEFAULT_CSS = """
@@ -70,7 +71,7 @@ class ComparisonView(Screen[None]):
         snapshots: Path | None = None,
         make_sampler: MakeSampler = real_sampler,
     ) -> None:
-        """`snapshots` is the folder to save into, None for the user's own."""
+        """Save into the folder `snapshots`; None means the user's default folder."""
         super().__init__()
         self.comparison = comparison
         self.snapshots = snapshots
@@ -84,22 +85,23 @@ class ComparisonView(Screen[None]):
         self.device_watch: DeviceWatch | None = None
         self.recovery = CrashRecovery(comparison, snapshots)
         self.device: DeviceSample | None = None
-        """The machine as it was last seen."""
+        """The last sample of the machine."""
         self.stale = True
-        self._at_work = True
-        """Whether something loaded or streamed at the last tick, or there was none yet."""
-        self._pointed_busy = False
-        """Whether the pair was busy when the key line was last put in order."""
-        self._looked_s = 0.0
-        """When the workers were last looked at, by the monotonic clock."""
+        """Whether the next tick must draw although nothing streams."""
+        self._was_active = True
+        """Whether a variant loaded or streamed at the last tick; True before the first one."""
+        self._keys_busy = False
+        """Whether the pair was busy when the key line was last ordered."""
+        self._checked_s = 0.0
+        """When the workers were last checked for silence, by the monotonic clock."""
         self._silent = False
-        """Whether one of them seems to hang."""
-        self._asked_until_s = 0.0
+        """Whether a worker seems to hang."""
+        self._confirm_until_s = 0.0
         comparison.on_change = self._changed
-        comparison.before_loss = self._keep_replaced
+        comparison.before_loss = self._save_replaced
 
     def compose(self) -> ComposeResult:
-        """From top to bottom."""
+        """Lay the widgets out from top to bottom."""
         yield self._device_line
         yield self.columns
         yield self._divergence
@@ -108,7 +110,7 @@ class ComparisonView(Screen[None]):
         yield self._keys
 
     def on_mount(self) -> None:
-        """Draw the first frame, then begin to load."""
+        """Start loading after the first frame is drawn."""
         self.prompt.placeholder = Content("Ask both variants")
         self.name_order()
         self.call_after_refresh(self._begin)
@@ -129,38 +131,41 @@ class ComparisonView(Screen[None]):
 
     @property
     def unsaved(self) -> bool:
-        """Whether something was said that nobody saved (see `keeping.Recoverable`)."""
+        """Whether the conversation is not saved (see `crash_recovery.Recoverable`)."""
         return self.recovery.unsaved()
 
     def keep(self) -> Path | None:
-        """Keep what nobody saved (see `keeping.Recoverable`)."""
+        """Save an unsaved conversation for recovery (see `crash_recovery.Recoverable`)."""
         return self.recovery.keep()
 
-    def _keep_replaced(self) -> None:
-        """Keep what nobody saved and what is about to be replaced, and say where.
+    def _save_replaced(self) -> None:
+        """Save an unsaved conversation for recovery before it is replaced, and report the path.
 
-        Raises UserError where it cannot be kept; the second time within `ASKED_S` it gives way.
+        Raises UserError if it cannot be saved; repeated within `CONFIRM_S`, it returns instead.
         """
         now = time.monotonic()
         try:
             path = self.recovery.keep()
         except UserError as error:
-            if now < self._asked_until_s:
-                self._asked_until_s = 0.0
+            if now < self._confirm_until_s:
+                self._confirm_until_s = 0.0
                 return
-            self._asked_until_s = now + ASKED_S
-            raise UserError(f"not done: {error}; the same again does it and loses that") from error
+            self._confirm_until_s = now + CONFIRM_S
+            raise UserError(
+                f"Not done, because the unsaved conversation cannot be saved: {error}. "
+                "Press the same key again to discard it."
+            ) from error
         if path is not None:
-            self.say(str(path), title="Kept what nobody had saved")
+            self.say(str(path), title="Saved the unsaved conversation for recovery")
 
     async def on_unmount(self) -> None:
-        """Leave no worker behind."""
+        """End the workers."""
         if self.device_watch is not None:
             self.device_watch.close()
         await self.comparison.close()
 
     def on_resize(self, event: Resize) -> None:
-        """Tabs on a narrow terminal, taller strips on a high one, no figures on a low one."""
+        """Use tabs on a narrow terminal, taller strips on a tall one, no panels on a low one."""
         width, height = event.size
         self.columns.fit(
             tabs=width < NARROW, strip_height=1 if height < 34 else 2 if height < 46 else 3
@@ -172,17 +177,17 @@ class ComparisonView(Screen[None]):
     # ------------------------------------------------------------ what changes by itself
 
     async def _tick(self) -> None:
-        """Draw what came since the last tick; on a quiet screen nothing is done."""
+        """Draw what arrived since the last tick; do nothing if nothing is active or stale."""
         comparison = self.comparison
-        at_work = comparison.busy or any(
+        active = comparison.busy or any(
             variant.state in (State.PREPARING, State.LOADING) for variant in comparison.sides
         )
-        if self._at_work and not at_work:
+        if self._was_active and not active:
             collector.settle()
-        self._at_work = at_work
-        if comparison.busy != self._pointed_busy:
-            self._point_at_keys()  # what else occupied the pair ends without a change
-        if not (at_work or self.stale):
+        self._was_active = active
+        if comparison.busy != self._keys_busy:
+            self._order_keys()  # a measurement or vote ends without a change of the comparison
+        if not (active or self.stale):
             return
         self.stale = False
         await self.columns.tick()
@@ -196,7 +201,7 @@ class ComparisonView(Screen[None]):
         self._divergence.observe(comparison.last_turn, (left.variant.label, right.variant.label))
 
     def last_answers(self) -> tuple[Answer | None, Answer | None]:
-        """The answers to the last prompt, left and right, as far as there are any."""
+        """The left and right answers to the last prompt; None where there is none."""
         turn = self.comparison.last_turn
         left, right = self.comparison.sides
         return (
@@ -213,38 +218,38 @@ class ComparisonView(Screen[None]):
             self.columns.show_state(change.variant)
         else:
             await self.columns.sync()
-        self._point_at_keys()
+        self._order_keys()
         self._sample()
         self.stale = True
 
-    def _point_at_keys(self) -> None:
-        """Let the key line begin with what the moment asks for."""
-        self._pointed_busy = self.comparison.busy
+    def _order_keys(self) -> None:
+        """Let the key line begin with the commands that matter in the current state."""
+        self._keys_busy = self.comparison.busy
         last = [answer for answer in self.last_answers() if answer is not None]
         if self._silent:
-            self._keys.put_first("retry", "log")
+            self._keys.put_first("reload", "log")
         elif self.comparison.busy:
             self._keys.put_first("stop")
         elif any(variant.state is State.FAILED for variant in self.comparison.sides):
-            self._keys.put_first("retry", "log")
+            self._keys.put_first("reload", "log")
         elif any(answer.context_full for answer in last):
-            self._keys.put_first("forget", "new_chat")
+            self._keys.put_first("remove_oldest", "new_chat")
         else:
             self._keys.put_first()
 
     def name_order(self) -> None:
-        """Let the key line say how the next prompt runs."""
-        self._keys.call("order", ORDERS[self.comparison.order])
+        """Show in the key line how the next prompt will run."""
+        self._keys.relabel("order", ORDERS[self.comparison.order])
 
     def _sample(self) -> None:
         now = time.monotonic()
-        # After a pause of our own (the program was suspended, say) all workers seem silent.
-        if now - self._looked_s < 5 * SAMPLE_EVERY_S:
+        # After this process was suspended, all workers seem silent: skip one check.
+        if now - self._checked_s < 5 * SAMPLE_EVERY_S:
             silent = [column.show_silence(now) for column in self.columns.pair]
             if any(silent) != self._silent:
                 self._silent = any(silent)
-                self._point_at_keys()
-        self._looked_s = now
+                self._order_keys()
+        self._checked_s = now
         if self.device_watch is not None:
             self.device_watch.ask(
                 {
@@ -255,7 +260,7 @@ class ComparisonView(Screen[None]):
             )
 
     def _measured(self, measured: Measured) -> None:
-        if self.device is None:  # the pair has only begun to load: what is held is others'
+        if self.device is None:  # loading has only started: memory in use is not the pair's
             self.run_worker(self._warn_of_plan(measured.device), exit_on_error=False)
         self.device = measured.device
         self.recovery.measured = measured
@@ -268,7 +273,7 @@ class ComparisonView(Screen[None]):
         self.stale = True
 
     def unknown_figures(self) -> list[tuple[str, str]]:
-        """What is shown as "–" for lack of a reading, and why; empty before the first one."""
+        """Return (figure, reason) for each figure shown as "–"; empty before the first sample."""
         from quantchat.system.unknown_figures import unknown_figures
 
         if self.device is None:
@@ -277,7 +282,7 @@ class ComparisonView(Screen[None]):
         return unknown_figures(self.device, workers)
 
     async def _warn_of_plan(self, sample: DeviceSample) -> None:
-        """Say it before the memory runs out, in the figures of `quantchat plan`."""
+        """Warn if the memory estimate of `quantchat plan` does not fit on the device."""
         from quantchat.features.memory_plan import plan
 
         comparison = self.comparison
@@ -285,11 +290,11 @@ class ComparisonView(Screen[None]):
         if found:
             self.say(found, title="The pair may not fit", severity="warning", s=LONG_S)
 
-    # ------------------------------------------------------------ saying
+    # ------------------------------------------------------------ notifications
 
     @contextlib.contextmanager
     def explained(self) -> Iterator[None]:
-        """Show as a notification what the comparison will not do now, and why."""
+        """Show ValueError and UserError of a command as a notification."""
         try:
             yield
         except (ValueError, UserError) as error:
@@ -298,12 +303,12 @@ class ComparisonView(Screen[None]):
     def say(
         self, text: str, *, title: str = "", severity: SeverityLevel = "information", s: float = 6
     ) -> None:
-        """Show `text` for `s` seconds."""
+        """Show `text` as a notification for `s` seconds."""
         self.notify(one_line(text), title=title, severity=severity, timeout=s, markup=False)
 
 
 def _anything_recovered(snapshots: Path | None) -> bool:
-    # To import the schema of snapshots takes longer than a frame may.
+    # Importing the snapshot schema takes longer than a frame: call this in a thread.
     from quantchat.snapshot import recovered
 
     return bool(recovered.waiting(snapshots))

@@ -1,4 +1,4 @@
-"""Each answer as the other variant reads it: its tokens by how little that one expected them."""
+"""Cross-perplexity: each answer, with the tokens marked that the other variant finds unlikely."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from quantchat.statistics.surprisal import LEVELS, CrossPerplexity, level
 from quantchat.text import neutralise
 
 STYLES = ("", "underline", "bold underline $warning", "bold reverse $error")
-"""By level. Each differs from the others without colours too."""
+"""Style of each surprisal level. They can be told apart without colours."""
 
 _NARROW = 72
 
 
 class CrossPerplexityScreen(ModalScreen[None]):
-    """Shows what the variants of `comparison` think of each other's answers to `turn`."""
+    """Shows the perplexity of both answers to `turn` under both variants of `comparison`."""
 
     BINDINGS: ClassVar[list[BindingType]] = [("escape,q", "leave", "Close")]
     DEFAULT_CSS = """
@@ -48,8 +48,8 @@ class CrossPerplexityScreen(ModalScreen[None]):
         self._sides = [Static(classes="text"), Static(classes="text")]
 
     def compose(self) -> ComposeResult:
-        """The two answers, and what the styles mean."""
-        with Dialog("What each thinks of the other's answer"):
+        """Lay out the two answers and the legend of the styles."""
+        with Dialog("Cross-perplexity: each answer as the other variant predicts it"):
             with Horizontal():
                 for side, place in zip(self._sides, ("first", "second"), strict=True):
                     with VerticalScroll(classes=place):
@@ -57,18 +57,18 @@ class CrossPerplexityScreen(ModalScreen[None]):
             yield Static(legend(), id="legend")
 
     def on_mount(self) -> None:
-        """Ask the variants."""
+        """Start computing."""
         for side in self._sides:
-            side.update(quiet("reading"))
+            side.update(quiet("computing"))
         self.query_one(VerticalScroll).focus()
         self.run_worker(self._score_tokens(), exit_on_error=False)
 
     def on_resize(self, event: Resize) -> None:
-        """One above the other where there is no room beside."""
+        """Stack the answers on a narrow terminal."""
         self.set_class(event.size.width < _NARROW, "-narrow")
 
     def action_leave(self) -> None:
-        """Close; what is being read is given up."""
+        """Close, and cancel a computation that still runs."""
         for variant in self._comparison.sides:
             variant.preempt()
         self.dismiss(None)
@@ -76,32 +76,31 @@ class CrossPerplexityScreen(ModalScreen[None]):
     async def _score_tokens(self) -> None:
         await self._comparison.compute_cross_perplexity(self._turn)
         for side, answer, colour in zip(self._sides, self._as_on_screen(), SIDES, strict=True):
-            side.update(told(answer, colour))
+            side.update(report(answer, colour))
 
     def _as_on_screen(self) -> list[Answer]:
-        """Two answers, left and right: they may have changed places since they were asked for."""
+        """Return the left and the right answer; the columns may have been swapped since."""
         places = {variant.label: place for place, variant in enumerate(self._comparison.sides)}
         answers = self._turn.answers.values()
         return sorted(answers, key=lambda one: places.get(one.variant, len(places)))[:2]
 
 
 def legend() -> Content:
-    """What each style means."""
-    likely, unlikely, surprise = (f"p < {bound:g}" for bound in LEVELS)
-    named = ("expected", likely, unlikely, surprise)
+    """Return the legend: the probability that each style stands for."""
+    named = (f"p ≥ {LEVELS[0]:g}", *(f"p < {bound:g}" for bound in LEVELS))
     return Content("  ").join(
         Content.styled(f" {name} ", style) for name, style in zip(named, STYLES, strict=True)
     )
 
 
-def told(answer: Answer, colour: str) -> Content:
-    """The perplexity of `answer` under each, and its text as the other one reads it."""
-    head = outside(answer.variant, f"bold {colour}") + quiet("’s answer has a perplexity of")
+def report(answer: Answer, colour: str) -> Content:
+    """Return the perplexity of `answer` under each variant, then its text with marked tokens."""
+    head = outside(answer.variant, f"bold {colour}") + quiet(": perplexity of this answer")
     others = [one for one in answer.cross_perplexities if one.by != answer.variant]
     for one in answer.cross_perplexities:
         who = "itself" if one.by == answer.variant else one.by
         value = one.perplexity
-        text = f"– under {who}: {one.problem}" if value is None else f"{value:.3f} under {who}"
+        text = f"under {who}: – ({one.problem})" if value is None else f"under {who}: {value:.3f}"
         head += quiet("\n") + outside(text, "$quiet")
     body = (
         marked(answer, others[0])
@@ -111,13 +110,13 @@ def told(answer: Answer, colour: str) -> Content:
     return head + Content("\n\n") + body
 
 
-def marked(answer: Answer, surprise: CrossPerplexity) -> Content:
-    """The raw text of `answer`, each token in the style of its level."""
+def marked(answer: Answer, scored: CrossPerplexity) -> Content:
+    """Return the raw text of `answer`, each token in the style of its surprisal level."""
     text, worst = Content(), 0
-    # The end of the answer has a logarithm and no piece.
-    for piece, logprob in zip(answer.output_pieces, surprise.logprobs, strict=False):
+    # The end-of-sequence token has a logprob but no text.
+    for piece, logprob in zip(answer.output_pieces, scored.logprobs, strict=False):
         worst = max(worst, level(logprob))
-        if piece:  # a token without text of its own is told by the next that has some
+        if piece:  # the level of a token without text is shown on the next token with text
             text += Content.styled(neutralise(piece), STYLES[worst])
             worst = 0
     return text

@@ -1,4 +1,4 @@
-"""Help: each key, what the words mean, and why a figure is not known."""
+"""The help screen: the keys, the terms, and why a figure is not known."""
 
 from __future__ import annotations
 
@@ -17,28 +17,44 @@ from quantchat.app.commands import COMMANDS, Command
 from quantchat.app.widgets.dialog import Dialog
 from quantchat.app.widgets.text_layout import outside, quiet
 
-_WORDS = (
-    ("tok/s", "decode throughput: 1000 ÷ TPOT; now is over the last second, avg over the answer"),
-    ("TTFT", "prompt received by the worker → first output token; loading is never in it"),
-    ("ITL", "gap between one output token and the next, with its 50th, 95th, 99th percentile"),
-    ("together", "both decode at once and share the machine: what chatting feels like; contended"),
-    ("in turn", "one decodes at a time, the order balanced from turn to turn: what may be quoted"),
-    ("KV", "the KV cache: keys and values kept of the prompt and the answer so far"),
+_TERMS = (
+    ("tok/s", "decode throughput, 1000 ÷ TPOT: now = over the last second, avg = whole answer"),
+    ("TPOT", "time per output token in ms: (last token − first token) ÷ (tokens − 1)"),
+    ("TTFT", "time to first token: prompt received by the worker → first output token"),
+    ("prefill", "computing the prompt, before the first output token"),
+    ("cached", "prompt tokens taken from the KV cache instead of being computed again"),
+    ("ITL", "inter-token latency: time from one output token to the next"),
+    ("p50, p95, p99", "percentiles: 50, 95 or 99 % of the values are at or below this one"),
+    ("chunks", "pieces of text from a server, until it reports how many tokens they were"),
+    ("together", "both variants decode at once and share the machine (contended)"),
+    (
+        "one at a time",
+        "one variant decodes while the other waits (“alone” where space is short); use these "
+        "figures when you quote a result",
+    ),
+    ("RAM", "main memory of the worker process"),
+    ("VRAM", "GPU memory of the worker process"),
+    ("weights", "memory of the model's parameters"),
+    ("KV", "KV cache: keys and values of all tokens so far, so that they are not computed again"),
+    ("other", "on a GPU: other live tensors; on a CPU: all other memory of the process"),
+    ("slack", "GPU memory that torch has reserved but not allocated"),
+    ("non-torch", "GPU memory not reserved by torch: CUDA context, libraries"),
     (
         "same for",
-        "output tokens that both answers begin with; then the token each goes on with, its",
+        "output tokens that both answers start with; then the next token of each with its "
+        "probability, and in brackets the probability of the other answer's token",
     ),
-    ("", "probability, and in brackets the one that this variant gave the other's token"),
-    ("–", "not known: never 0"),
+    ("single answer", "a ratio from one answer of each side: not a measurement (F12 measures)"),
+    ("–", "not known; never 0"),
 )
 _NOTE = (
-    "A terminal may keep a function key for itself (F1, F10, F11 often): ^P finds every command by "
-    "its name. Ctrl+C copies what is selected with the mouse; it never quits."
+    "Some terminals use F1, F10 or F11 themselves: ^P finds every command by its name. "
+    "Ctrl+C copies text selected with the mouse; it never quits."
 )
 
 
 class HelpScreen(ModalScreen[None]):
-    """Closed by Esc, or by the key that opened it."""
+    """Shows the keys and terms; Esc or F1 closes it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [("escape,f1,q", "dismiss", "Close")]
     DEFAULT_CSS = """
@@ -46,6 +62,7 @@ class HelpScreen(ModalScreen[None]):
         .dialog { height: 90%; padding: 0 1; }
         Grid {
             grid-size: 2; grid-columns: 11 1fr; grid-rows: auto; height: auto; margin-bottom: 1;
+            &.terms { grid-columns: 17 1fr; }
         }
         Static { height: auto; }
         .title { color: $primary; text-style: bold; }
@@ -56,27 +73,27 @@ class HelpScreen(ModalScreen[None]):
     def __init__(
         self, commands: Sequence[Command] = COMMANDS, unknown: Sequence[tuple[str, str]] = ()
     ) -> None:
-        """`commands`: what can be done now. `unknown`: whose figure is not known, and why."""
+        """Show `commands`, and in `unknown` each figure that is not known with the reason."""
         super().__init__()
         self._commands = commands
         self._unknown = unknown
 
     def compose(self) -> ComposeResult:
-        """Keys by group, then words, then what is not known here."""
+        """Lay out the keys by group, then the terms, then the unknown figures."""
         with Dialog("Help"), VerticalScroll():
             for group in dict.fromkeys(one.group for one in self._commands):
                 yield from _table(
                     group, [(one.key, one.help) for one in self._commands if one.group == group]
                 )
-            yield from _table("Words", _WORDS)
+            yield from _table("Terms", _TERMS, "terms")
             if self._unknown:
-                yield from _table("Not known here", self._unknown)
+                yield from _table("Unknown figures and why", self._unknown, "terms")
             yield Static(quiet(_NOTE))
 
 
-def _table(title: str, rows: Iterable[tuple[str, str]]) -> Iterator[Widget]:
+def _table(title: str, rows: Iterable[tuple[str, str]], classes: str = "") -> Iterator[Widget]:
     yield Static(title, classes="title")
-    with Grid():
+    with Grid(classes=classes):
         for left, right in rows:
             yield Static(Content(left), classes="key")
             yield Static(outside(right))

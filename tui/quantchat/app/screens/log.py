@@ -1,4 +1,4 @@
-"""What a worker's libraries printed."""
+"""The log of a worker process: what its libraries printed."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from quantchat.session.live_variant import LiveVariant
 from quantchat.text import neutralise
 
 TAIL = 256 * 1024
-"""Bytes read from the end of a log."""
+"""Bytes shown from the end of a log."""
 _REREAD_S = 1.0
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class LogScreen(ModalScreen[None]):
-    """The end of the log, followed while it is open; Tab turns to the other variant's."""
+    """Shows and follows the end of a variant's log; Tab switches to the other variant."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         ("escape,ctrl+l,q", "dismiss", "Close"),
-        ("tab,shift+tab", "other", "The other worker"),
+        ("tab,shift+tab", "other", "Other variant"),
     ]
     DEFAULT_CSS = """
     LogScreen {
@@ -44,19 +44,19 @@ class LogScreen(ModalScreen[None]):
         self._text: str | None = None
 
     def compose(self) -> ComposeResult:
-        """The log in a frame that names it."""
-        with Dialog(keys="Tab other worker · arrows scroll · Esc closes"):
+        """Put the log into a frame; `_read` sets its title."""
+        with Dialog(keys="Tab: other variant · ↑↓: scroll · Esc: close"):
             yield Log()
 
     def on_mount(self) -> None:
-        """Begin with the left variant, but with one that failed before all."""
+        """Show the right variant's log first if only the right variant failed, else the left's."""
         self._shown = 1 if self._variants[1].failure and not self._variants[0].failure else 0
         self._read()
         self.set_interval(_REREAD_S, self._read)
 
     def _read(self) -> None:
         variant = self._variants[self._shown]
-        text = tail(variant.log) if variant.log else "(no worker was started yet)"
+        text = tail(variant.log) if variant.log else "(the worker has not started yet)"
         if text == self._text:
             return
         self._text = text
@@ -67,20 +67,20 @@ class LogScreen(ModalScreen[None]):
         log.write(text)
 
     def action_other(self) -> None:
-        """Turn to the other variant's log."""
+        """Switch to the other variant's log."""
         self._shown = 1 - self._shown
         self._text = None
         self._read()
 
 
 def tail(log: Path) -> str:
-    """The last `TAIL` bytes of `log`, neutral, without colour codes; a progress bar's every step.
+    """Return the last `TAIL` bytes of `log` without control characters and colour codes.
 
-    A log that cannot be read is its own explanation.
+    Each step of a progress bar becomes a line. If the log cannot be read, the text says why.
     """
     try:
         end = end_of(log, TAIL)
     except OSError as error:
-        return neutralise(f"cannot be read: {error.strerror or error}")
+        return neutralise(f"The log {log} cannot be read: {error.strerror or error}.")
     text = end.replace("\r\n", "\n").replace("\r", "\n")
-    return neutralise(_COLOURS.sub("", text)) or "(nothing was printed)"
+    return neutralise(_COLOURS.sub("", text)) or "(the log is empty)"

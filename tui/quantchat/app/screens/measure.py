@@ -1,4 +1,4 @@
-"""Measuring the pair in rounds: what is to be measured, the progress, and the result."""
+"""Measures the pair in rounds: shows the progress, then the result."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class MeasuringScreen(ProgressScreen):
     """Measures `plan` on the pair that `comparison` shows, saves a snapshot, shows the result."""
 
     WHAT = "Measuring"
-    KEYS = "Esc stops, Esc again ends a worker that does not; what was measured is kept"
+    KEYS = "Esc: stop and keep the results · Esc again: end a worker that does not stop"
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class MeasuringScreen(ProgressScreen):
         snapshots: Path | None,
         recovery: CrashRecovery,
     ) -> None:
-        """`snapshots` is the folder to save into, None for the user's own."""
+        """Save into the folder `snapshots`; None means the user's default folder."""
         super().__init__()
         self._comparison = comparison
         self._plan = plan
@@ -49,39 +49,39 @@ class MeasuringScreen(ProgressScreen):
         self._stopping = False
 
     def stop(self) -> None:
-        """End after the answers under way; what was measured is kept."""
+        """Stop after the running answers; keep what was measured."""
         self._stopping = True
         self.say(quiet("stopping"))
         if self._measurement is not None:
             self._measurement.stop()
 
     def end_now(self) -> None:
-        """End at once, with a worker that does not stop; what was measured is kept."""
+        """End at once, together with a worker that does not stop; keep what was measured."""
         if self._measurement is not None:
             self._measurement.end()
 
     @property
     def unsaved(self) -> bool:
-        """Whether something was measured or said that nobody saved (see `keeping.Recoverable`)."""
+        """Whether a measurement or conversation is unsaved (see `crash_recovery.Recoverable`)."""
         return self._recovery.unsaved(None if self.over else self._measurement)
 
     def keep(self) -> Path | None:
-        """Keep what was measured, and the conversation with it (see `keeping.Recoverable`)."""
+        """Save both for recovery (see `crash_recovery.Recoverable`)."""
         return self._recovery.keep(None if self.over else self._measurement)
 
     async def work(self) -> None:
-        """Measure, save, and show the result."""
-        self.step(0, self._plan.total, "opening the device")
+        """Measure, save a snapshot, and show the result."""
+        self.step(0, self._plan.total, "opening the GPU driver")
         try:
             with self._comparison.occupied():
                 snapshot = await self._measured()
-        except ValueError as error:  # a variant ended while the plan was made
+        except ValueError as error:  # a variant ended while the plan was shown
             self._end("Not measured", outside(str(error), "$error"))
             return
         if snapshot is None:
-            self._end("Not measured", quiet("stopped before anything was measured"))
+            self._end("Not measured", quiet("Stopped before the first answer was measured."))
             return
-        self.say(quiet("working out the intervals"))
+        self.say(quiet("computing confidence intervals"))
         result = await asyncio.to_thread(_result, snapshot)
         self._end("Measured", self._saved(snapshot), result)
 
@@ -104,12 +104,12 @@ class MeasuringScreen(ProgressScreen):
     def _saved(self, snapshot: Snapshot) -> Content:
         try:
             if not self._recovery.unsaved(self._measurement):
-                return quiet("kept, since the program has to leave")
+                return quiet("saved for recovery, because the program has to end")
             with self._recovery.saving(self._measurement):
                 path = store.save(snapshot, self._snapshots)
         except UserError as error:
-            return outside(f"not saved: {error}", "$error")
-        return outside(f"saved {path}", "$quiet")
+            return outside(f"Not saved: {error}", "$error")
+        return outside(f"Saved {path}", "$quiet")
 
     def _step(self, done: int, total: int, detail: str) -> None:
         self.step(done, total, "stopping" if self._stopping else detail)
@@ -121,5 +121,5 @@ class MeasuringScreen(ProgressScreen):
 
 
 def _result(snapshot: Snapshot) -> Group:
-    """What is shown of it. Works out intervals: a matter of seconds, and not the loop's."""
+    """Return the tables of `snapshot`. Computing intervals takes seconds: call it in a thread."""
     return terminal.rendered([*blocks(snapshot), *prompts_table(snapshot)])

@@ -1,4 +1,4 @@
-"""What is to be measured: prompts, rounds, order. The beginning of a measurement."""
+"""The dialog that asks what to measure: prompts, order, rounds."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _NUMBERS = ("rounds", "warmup")
 
 
 class MeasurePlanScreen(ModalScreen["Plan | None"]):
-    """Returns the plan, or None where nothing is to be measured."""
+    """Returns the plan, or None if the user cancels."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        ("escape", "dismiss", "Leave"),
+        ("escape", "dismiss", "Cancel"),
         ("enter,ctrl+s", "begin", "Measure"),
     ]
     DEFAULT_CSS = """
@@ -50,54 +50,55 @@ class MeasurePlanScreen(ModalScreen["Plan | None"]):
     def __init__(self, comparison: Comparison) -> None:
         super().__init__()
         self._run = comparison.profile.run
-        self._given = prompts.of(self._run)
+        self._profile_prompts = prompts.of(self._run)
         turns = comparison.conversation.turns
-        self._asked = tuple(dict.fromkeys(turn.prompt for turn in turns))
-        self._longest = comparison.generation.max_new_tokens
+        self._chat_prompts = tuple(dict.fromkeys(turn.prompt for turn in turns))
+        self._max_new_tokens = comparison.generation.max_new_tokens
 
     def compose(self) -> ComposeResult:
-        """The choices, most of them made already."""
-        whose = "the profile's" if self._run.prompts else "of quantchat's own, each of another kind"
-        keys = "Enter or ^S measures · Tab next · Space chooses · Esc leaves"
-        with Dialog("Measure both in rounds", keys):
+        """Lay out the choices, preset from the profile."""
+        source = "of the profile" if self._run.prompts else "built-in, of different kinds"
+        keys = "Enter or ^S: measure · Tab: next · Space: choose · Esc: cancel"
+        with Dialog("Measure both variants in rounds", keys):
             with Grid():
                 yield Label("prompts")
                 with Choices(id="prompts"):
-                    yield Choice(f"{len(self._given)} {whose}", value=True)
+                    yield Choice(f"{len(self._profile_prompts)} {source}", value=True)
                     yield Choice(
-                        f"the {len(self._asked)} of this conversation, each alone",
-                        disabled=not self._asked,
+                        f"{len(self._chat_prompts)} of this conversation, each as a new chat",
+                        disabled=not self._chat_prompts,
                     )
                 yield Label("order")
                 with Choices(id="order"):
-                    yield Choice("in turn: one decodes at a time; may be quoted", value=True)
-                    yield Choice("together: both at once, contended")
+                    yield Choice("one at a time: comparable speeds", value=True)
+                    yield Choice("together: both decode at once, contended")
                 yield Label("rounds")
                 yield Input(str(self._run.rounds), id="rounds")
                 yield Label("warm-up")
                 yield Input(str(self._run.warmup), id="warmup")
                 yield Label("length")
-                yield Tick("equal: go on past the end of an answer", id="ignore_eos")
+                yield Tick("equal: ignore the end-of-sequence token", id="ignore_eos")
             yield Static(
                 quiet(
-                    f"Answers of up to {self._longest} tokens, as {command('settings').key} has "
-                    "it; each with an empty KV cache. The conversation stays as it is."
+                    f"Answers have at most {self._max_new_tokens} tokens (change it with "
+                    f"{command('settings').key}) and start with an empty KV cache. The "
+                    "conversation does not change."
                 ),
                 id="about",
             )
             yield Static(id="complaint")
 
     def on_mount(self) -> None:
-        """Where most will change something."""
+        """Focus the field that is changed most often."""
         self.query_one("#rounds").focus()
 
     @on(Input.Submitted)
     def action_begin(self) -> None:
-        """Check, and return the plan; else say what is wrong."""
+        """Validate the input and return the plan, or show what is wrong."""
         values: dict[str, object] = {}
         for name in _NUMBERS:
             text = self.query_one(f"#{name}", Input).value.strip()
-            # In a profile a number in quotes is a mistake; here everything is typed as text.
+            # The profile model rejects numbers in quotes, so convert the input's text.
             values[name] = int(text) if text.isascii() and text.isdigit() else text
         try:
             run = Run.model_validate(values)
@@ -105,7 +106,8 @@ class MeasurePlanScreen(ModalScreen["Plan | None"]):
             first = error.errors(include_url=False)[0]
             self._complain(str(first["loc"][0]), first["msg"])
             return
-        texts = self._asked if self.query_one("#prompts", RadioSet).pressed_index else self._given
+        from_chat = self.query_one("#prompts", RadioSet).pressed_index
+        texts = self._chat_prompts if from_chat else self._profile_prompts
         order: Literal["together", "in-turn"] = (
             "together" if self.query_one("#order", RadioSet).pressed_index else "in-turn"
         )

@@ -1,4 +1,4 @@
-"""Choosing which two variants are shown."""
+"""The dialog that chooses which two variants are shown."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PairScreen(ModalScreen["tuple[int, int] | None"]):
     """Returns the indices of the left and the right variant, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        ("escape", "dismiss", "Leave as it is"),
+        ("escape", "dismiss", "Cancel"),
         ("left,right", "other_list", "Other side"),
     ]
     DEFAULT_CSS = """
@@ -43,9 +43,9 @@ class PairScreen(ModalScreen["tuple[int, int] | None"]):
         self._pair = comparison.pair
 
     def compose(self) -> ComposeResult:
-        """A list for each side."""
-        keys = "↑↓ choose · ←→ other side · Enter shows them · Esc leaves"
-        with Dialog("Which two variants", keys):
+        """Lay out a list for each side."""
+        keys = "↑↓: choose · ←→: other side · Enter: show · Esc: cancel"
+        with Dialog("Show which two variants?", keys):
             with Horizontal():
                 for side in ("left", "right"):
                     with Vertical(classes="side"):
@@ -54,7 +54,7 @@ class PairScreen(ModalScreen["tuple[int, int] | None"]):
             yield Static(id="complaint")
 
     def on_mount(self) -> None:
-        """Begin with the pair that is shown."""
+        """Highlight the pair that is shown now."""
         for side, index in zip(("left", "right"), self._pair, strict=True):
             self.query_one(f"#{side}", OptionList).highlighted = index
         self.query_one("#left").focus()
@@ -65,12 +65,12 @@ class PairScreen(ModalScreen["tuple[int, int] | None"]):
             self.query_one(f"#{side}", OptionList).highlighted for side in ("left", "right")
         )
         if left is None or right is None or left == right:
-            self.query_one("#complaint", Static).update("choose two different variants")
+            self.query_one("#complaint", Static).update("Choose two different variants.")
             return
         self.dismiss((left, right))
 
     def action_other_list(self) -> None:
-        """Go to the other list."""
+        """Focus the other list."""
         self.focus_next(OptionList)
 
 

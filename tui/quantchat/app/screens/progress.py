@@ -1,4 +1,4 @@
-"""Work on the pair that takes its time: progress, then the result in its place."""
+"""Base of the screens that run long work on the pair: progress first, then the result."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from quantchat.app.widgets.dialog import SCROLLS_AND_CLOSES, Dialog
 from quantchat.app.widgets.text_layout import quiet
 
 PATIENT_S = 5.0
-"""How long a worker has to stop before a second Esc ends it: loading it again takes its time."""
+"""Seconds a worker has to stop before a second Esc ends it, which makes a reload necessary."""
 
 
 class ProgressScreen(ModalScreen[None]):
-    """Begins `work` when it is shown. Esc stops it, and once it is over closes."""
+    """Runs `work` when it is shown. Esc stops the work; when the work is over, Esc closes."""
 
     WHAT: ClassVar[str]
     KEYS: ClassVar[str]
-    """What Esc does while it goes on."""
+    """What Esc does while the work runs."""
 
     BINDINGS: ClassVar[list[BindingType]] = [("escape,q", "leave", "Stop, then close")]
     DEFAULT_CSS = """
@@ -43,22 +43,22 @@ class ProgressScreen(ModalScreen[None]):
         super().__init__()
         self.over = False
         self._stopped_s: float | None = None
-        """When the work was asked to stop, by the monotonic clock."""
+        """When the user asked the work to stop, by the monotonic clock."""
 
     def compose(self) -> ComposeResult:
-        """Progress; the result takes its place."""
+        """Lay out the progress and the empty result."""
         with Dialog(self.WHAT, self.KEYS), VerticalScroll():
             yield Static(id="step")
             yield ProgressBar(show_eta=True)
             yield Static(id="result")
 
     def on_mount(self) -> None:
-        """Begin."""
-        self.run_worker(self._until_taken_down())
+        """Start the work."""
+        self.run_worker(self._run_until_closed())
         self.query_one(VerticalScroll).focus()
 
-    async def _until_taken_down(self) -> None:
-        """Do the work; what it wants to show after the screen was taken down shows nothing."""
+    async def _run_until_closed(self) -> None:
+        """Do the work; ignore its attempts to draw after the screen was closed."""
         try:
             await self.work()
         except NoMatches:
@@ -66,19 +66,19 @@ class ProgressScreen(ModalScreen[None]):
                 raise
 
     async def work(self) -> None:
-        """Do it, telling `step`, and call `end`."""
+        """Do the work: report progress with `step`, and call `end` when it is over."""
         raise NotImplementedError
 
     def stop(self) -> None:
-        """Have the work end soon."""
+        """Ask the work to end soon."""
         raise NotImplementedError
 
     def end_now(self) -> None:
-        """End the work, and with it a worker that does not stop."""
+        """End the work, together with a worker that does not stop."""
         raise NotImplementedError
 
     def action_leave(self) -> None:
-        """Stop while it goes on; end what has not stopped a while later; close afterwards."""
+        """Stop running work; pressed again after `PATIENT_S`, end it; when it is over, close."""
         if self.over:
             self.dismiss(None)
         elif self._stopped_s is None:
@@ -88,16 +88,16 @@ class ProgressScreen(ModalScreen[None]):
             self.end_now()
 
     def step(self, done: int, total: int, detail: str) -> None:
-        """Show how far it is."""
+        """Show the progress, `done` of `total`, and what is being done."""
         self.say(quiet(detail))
         self.query_one(ProgressBar).update(total=total, progress=done)
 
     def say(self, text: Content) -> None:
-        """Show what it is at, or what came of it."""
+        """Show `text` in the progress line."""
         self.query_one("#step", Static).update(text)
 
     def end(self, result: RenderableType | None = None) -> None:
-        """It is over, with `result` if there is one."""
+        """Hide the progress bar and show `result`, if there is one."""
         self.over = True
         self.query_one(Dialog).border_subtitle = SCROLLS_AND_CLOSES
         self.query_one(ProgressBar).display = False

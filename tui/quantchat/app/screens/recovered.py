@@ -1,4 +1,4 @@
-"""A conversation that was kept when quantchat had to leave: looked at, kept for good, discarded."""
+"""Recovered snapshots: the user looks at one and saves or discards it."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from quantchat.text import one_line
 
 
 class RecoveredScreen(SnapshotScreen):
-    """Shows what is in `path`, and lets its user decide; Esc puts that off.
+    """Shows the recovered snapshot of `path`; the user saves it, discards it, or decides later.
 
-    No letter decides: who opens a comparison may be typing already.
+    No letter is bound: the user may already be typing a prompt when this screen opens.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        ("ctrl+s", "keep", "Keep"),
+        ("ctrl+s", "keep", "Save"),
         ("delete", "discard", "Discard"),
     ]
-    WHAT = "Recovered: nobody saved this when it was replaced or quantchat had to leave"
-    KEYS = "^S keeps it · Del discards it · Esc decides later · ↑↓ scroll"
+    WHAT = "Recovered: not saved before it was replaced or quantchat ended"
+    KEYS = "^S: save · Del: discard · Esc: decide later · ↑↓: scroll"
 
     def __init__(self, path: Path, snapshot: Snapshot) -> None:
         super().__init__(snapshot)
         self._path = path
 
     def action_keep(self) -> None:
-        """Make it a snapshot like any other."""
-        self._decide(lambda: str(recovered.keep(self._path)), "Kept")
+        """Turn it into an ordinary snapshot."""
+        self._decide(lambda: str(recovered.keep(self._path)), "Snapshot saved")
 
     def action_discard(self) -> None:
-        """Remove it."""
+        """Delete the file."""
 
         def remove() -> str:
             recovered.discard(self._path)
@@ -58,9 +58,9 @@ class RecoveredScreen(SnapshotScreen):
 def offer(
     screen: Screen[None], folder: Path | None, on_decided: Callable[[], object] = lambda: None
 ) -> None:
-    """Show on `screen` the newest recovered conversation of `folder`, then the next one.
+    """Show on `screen` the recovered snapshots of `folder`, the newest first.
 
-    Until there is none left, or its user puts it off.
+    Stops when none is left or the user decides later.
     """
 
     def next_one(decided: bool | None) -> None:

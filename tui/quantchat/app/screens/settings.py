@@ -1,4 +1,4 @@
-"""System prompt and sampling settings, checked by the profile's own model."""
+"""The dialog for the system prompt and the sampling settings, validated like a profile."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _NUMBERS = [name for name in Generation.model_fields if name != "system"]
 
 
 class SettingsScreen(ModalScreen["Generation | None"]):
-    """Returns the new settings, or None where they are left as they were."""
+    """Returns the new settings, or None if the user cancels."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        ("escape", "dismiss", "Leave as it was"),
+        ("escape", "dismiss", "Cancel"),
         ("ctrl+s,enter", "apply", "Apply"),
     ]
     DEFAULT_CSS = """
@@ -50,9 +50,9 @@ class SettingsScreen(ModalScreen["Generation | None"]):
         self._meanings = meanings(Generation)
 
     def compose(self) -> ComposeResult:
-        """A field for each of the model's; below, what the one in focus means."""
-        keys = "Enter or ^S applies · Tab next · Esc leaves"
-        with Dialog("Settings, from the next prompt on", keys):
+        """Lay out an input for each setting; below, the description of the focused one."""
+        keys = "Enter or ^S: apply · Tab: next · Esc: cancel"
+        with Dialog("Settings from the next prompt on", keys):
             yield Label("system prompt")
             system = TextArea(neutralise(self._generation.system), id="system")
             system.show_line_numbers = False
@@ -65,14 +65,14 @@ class SettingsScreen(ModalScreen["Generation | None"]):
             yield Static(id="complaint")
 
     def on_descendant_focus(self, event: DescendantFocus) -> None:
-        """Describe the field, in the words of the profile's schema."""
+        """Show the description of the focused setting, as the profile's schema has it."""
         meaning = self._meanings.get(event.widget.id or "")
         if meaning is not None:
             self.query_one("#about", Static).update(Content(meaning))
 
     @on(Input.Submitted)
     def action_apply(self) -> None:
-        """Check, and return the settings; else say what is wrong with which field."""
+        """Validate the input and return the settings, or show which field is wrong and why."""
         values: dict[str, object] = {"system": self.query_one("#system", TextArea).text}
         for name in _NUMBERS:
             kind = Generation.model_fields[name].annotation
@@ -80,8 +80,8 @@ class SettingsScreen(ModalScreen["Generation | None"]):
             try:
                 values[name] = float(text) if kind is float else int(text)
             except ValueError:
-                wanted = "a number" if kind is float else "a whole number"
-                self._complain(name, f"{text!r} is not {wanted}")
+                expected = "a number" if kind is float else "a whole number"
+                self._complain(name, f"{text!r} is not {expected}")
                 return
         try:
             generation = Generation.model_validate(values)

@@ -1,4 +1,4 @@
-"""A saved snapshot, as tables."""
+"""A saved snapshot as tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from quantchat.snapshot.schema import Snapshot
 
 
 class SnapshotScreen(ModalScreen[bool]):
-    """What `quantchat snapshots show` prints."""
+    """Shows what `quantchat snapshots show` prints."""
 
     BINDINGS: ClassVar[list[BindingType]] = [("escape,enter,q", "dismiss", "Close")]
     DEFAULT_CSS = """
@@ -34,6 +34,6 @@ class SnapshotScreen(ModalScreen[bool]):
         self._snapshot = snapshot
 
     def compose(self) -> ComposeResult:
-        """The tables, to be scrolled."""
+        """Lay out the tables in a scroll container."""
         with Dialog(self.WHAT, self.KEYS), VerticalScroll():
             yield Static(tables.render(self._snapshot))

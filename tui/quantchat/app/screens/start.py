@@ -1,4 +1,4 @@
-"""The start: which comparison, what was saved lately, what machine this is."""
+"""The start screen: profiles to open, recent snapshots, the machine."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from quantchat.document.figures import plural
 from quantchat.errors import UserError
 from quantchat.text import neutralise, one_line
 
-if TYPE_CHECKING:  # what reads profiles and snapshots is imported once the first frame is drawn
+if TYPE_CHECKING:  # profiles and snapshots are read, and their modules imported, after frame 1
     from quantchat.profile import library
     from quantchat.profile.model import Profile
     from quantchat.snapshot import store
 
 RECENT = 20
-"""Snapshots listed, the newest."""
+"""How many snapshots are listed, the newest first."""
 SAMPLE_EVERY_S = 2.0
 
 
 class StartScreen(Screen[None]):
-    """Posts `Chosen` for a profile; shows a snapshot by itself."""
+    """Posts `Chosen` when the user opens a profile; shows snapshots itself."""
 
     DEFAULT_CSS = """
     StartScreen {
@@ -48,7 +48,7 @@ class StartScreen(Screen[None]):
     """
 
     class Chosen(Message):
-        """A profile is to be opened."""
+        """The user opened a profile."""
 
         def __init__(self, profile: Profile) -> None:
             super().__init__()
@@ -59,7 +59,7 @@ class StartScreen(Screen[None]):
         snapshots: Path | None = None,
         make_sampler: MakeSampler = real_sampler,
     ) -> None:
-        """`snapshots` is the folder to look in, None for the user's own."""
+        """List the snapshots of the folder `snapshots`; None means the user's default folder."""
         super().__init__()
         self._snapshots = snapshots
         self._make_sampler = make_sampler
@@ -69,7 +69,7 @@ class StartScreen(Screen[None]):
         self._listed: list[store.Listed] = []
 
     def compose(self) -> ComposeResult:
-        """Profiles with what they say of themselves, snapshots below."""
+        """Lay out the profiles with their descriptions, and the snapshots below."""
         yield self._device_line
         yield Static("Profiles", classes="title")
         with Horizontal(classes="part"):
@@ -82,11 +82,11 @@ class StartScreen(Screen[None]):
         yield Static(hints(keys), id="hint")
 
     def on_mount(self) -> None:
-        """Draw the first frame, then look around."""
-        # By way of the app: while it begins, nothing that it refreshes is drawn.
-        self.app.call_later(self.call_after_refresh, self._look_around)
+        """Fill the lists after the first frame is drawn."""
+        # Via the app: a refresh requested while the app starts is not drawn.
+        self.app.call_later(self.call_after_refresh, self._fill)
 
-    def _look_around(self) -> None:
+    def _fill(self) -> None:
         from quantchat.profile import library
         from quantchat.snapshot import recovered
 
@@ -115,11 +115,11 @@ class StartScreen(Screen[None]):
             snapshots.highlighted = 0
         else:
             snapshots.add_option(
-                Option(quiet("none yet: ^S in a comparison saves one"), disabled=True)
+                Option(quiet("none yet; ^S in a comparison saves one"), disabled=True)
             )
 
     def on_unmount(self) -> None:
-        """The next screen has its own."""
+        """Close the sampler; the next screen has its own."""
         if self._watch is not None:
             self._watch.close()
 
@@ -167,12 +167,12 @@ class StartScreen(Screen[None]):
 
 def _profile_option(entry: library.Entry) -> Option:
     if entry.profile is None:
-        return Option(outside(entry.name) + Content.styled("  broken", "$error"))
+        return Option(outside(entry.name) + Content.styled("  invalid", "$error"))
     return Option(outside(entry.name, "bold") + quiet(f"  {entry.origin.value}"))
 
 
 def _about(entry: library.Entry) -> Content:
-    """Name, description, variants; what is wrong with a broken one."""
+    """Return the name, description and variants of a profile, or the errors of an invalid one."""
     if entry.profile is None:
         mistakes = entry.error.lines if entry.error else ()
         return Content.styled(neutralise("\n\n".join(mistakes)), "$error")
@@ -192,7 +192,7 @@ def _snapshot_option(listed: store.Listed) -> Option:
             outside(listed.path.name) + Content.styled(f"  {one_line(listed.problem)}", "$error")
         )
     when = listed.created[:16].replace("T", " ")
-    # What it is stands before what a narrow terminal may cut off.
+    # The kind comes first: a narrow terminal cuts off the end of the line.
     parts = [outside(when, "bold"), *([quiet(listed.kind)] if listed.kind else [])]
     parts += [outside(listed.name), outside(" | ".join(listed.variants), "$quiet")]
     if listed.turns or listed.kind in ("", "chat"):

@@ -1,7 +1,8 @@
-"""Blind votes: two answers without names, kernels or speeds, and one key for the better one.
+"""The screen for blind votes: two answers without variant names, and one key for the better one.
 
-A screen of its own, and not the comparison with things hidden: what is not here cannot leak. It
-has no log, no snapshot and no copying, and it tells of a failure without telling whose it is.
+It is a separate screen, not the comparison screen with parts hidden: what it does not hold, it
+cannot reveal. It has no log, no snapshot and no copying, and it reports a failure without saying
+which variant failed.
 """
 
 from __future__ import annotations
@@ -46,21 +47,21 @@ _KEYS = (
     ("t", "tie"),
     ("x", "both bad"),
     ("r", "reveal"),
-    ("p", "pace"),
-    ("Esc", "end"),
+    ("p", "same speed / at the end"),
+    ("Esc", "finish"),
 )
-_PACES = {True: "shown at one pace", False: "shown when both are over"}
+_PACES = {True: "shown at the same speed", False: "shown when both are complete"}
 
 
 def draw_every_s() -> float:
-    """Seconds from one draw of the answers to the next."""
+    """Return the seconds between two draws of the answers."""
     return 1 / min(MOST_DRAWS_PER_SECOND, terminal.pace().draws_per_second)
 
 
 class VoteScreen(Screen[None]):
-    """Runs `voting` and saves what was voted, at the end and wherever it is left.
+    """Runs `voting` and saves the votes, also if the user leaves early.
 
-    `alone`: the comparison was made for it, so it loads the variants and ends them.
+    `alone`: the comparison exists only for this vote, so the screen loads and ends the variants.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -122,7 +123,7 @@ class VoteScreen(Screen[None]):
         """The snapshot of the votes, once there is one."""
 
     def compose(self) -> ComposeResult:
-        """Prompt, two answers, keys; at the end the result in their place."""
+        """Lay out the prompt, two answers, the keys, and the result, which is hidden at first."""
         yield self._top
         yield self._loading
         yield self._asked
@@ -138,13 +139,13 @@ class VoteScreen(Screen[None]):
         yield Static(id="keys")
 
     def on_mount(self) -> None:
-        """Begin."""
+        """Start the session and the drawing."""
         self.set_interval(draw_every_s(), self._draw)
         self.run_worker(self._session(), exit_on_error=False)
         self._draw()
 
     async def on_unmount(self) -> None:
-        """Keep what was voted; end the workers that were started for this."""
+        """Save the votes; end workers that were started for this screen."""
         cast("QuantchatApp", self.app).keep_of(self)
         if self._alone:
             await self.voting.comparison.close()
@@ -157,29 +158,29 @@ class VoteScreen(Screen[None]):
             comparison.open()
         while any(one.state is not State.READY for one in comparison.sides):
             if any(one.state is State.FAILED for one in comparison.sides):
-                self._not_begun()
+                self._show_load_failure()
                 return
             await asyncio.sleep(draw_every_s())
         try:
             with comparison.occupied():
                 while not self.voting.done and not self._over:
-                    await self._one()
+                    await self._vote_on_next_prompt()
                 await self.voting.close()
         except ValueError as error:
             self._end(outside(str(error), "$error"))
             return
         await self._finish()
 
-    def _not_begun(self) -> None:
-        """Tell why; nothing was asked yet, so that there is nothing to be blind for."""
-        self._end(Content.styled("not begun: a variant could not be loaded", "$error"))
+    def _show_load_failure(self) -> None:
+        """Name the variants that failed to load: without answers there is nothing to hide."""
+        self._end(Content.styled("No votes: a variant could not be loaded.", "$error"))
         lines = []
         for one in self.voting.comparison.sides:
             if one.failure is not None:
                 lines += [outside(one.label, "bold"), *explained(one.failure), Content()]
         self.query_one("#result", Static).update(Content("\n").join(lines))
 
-    async def _one(self) -> None:
+    async def _vote_on_next_prompt(self) -> None:
         self._decided.clear()
         ballot = self.voting.put()
         for number, old in enumerate(self._texts):
@@ -194,14 +195,14 @@ class VoteScreen(Screen[None]):
 
     async def _finish(self) -> None:
         if not self.voting.voted:
-            self._end(quiet("no votes were given; nothing is saved"))
+            self._end(quiet("No votes were given; nothing is saved."))
             return
         snapshot = await asyncio.to_thread(self._record)
         self._end(self._save(snapshot))
         self.query_one("#result", Static).update(rendered(tables.blocks(snapshot)))
 
     def _record(self) -> Snapshot:
-        """To open the driver for it may take seconds."""
+        """Record the votes. Opening the GPU driver may take seconds: call it in a thread."""
         sampler = self._make_sampler()
         try:
             return record_voting(self.voting, sampler)
@@ -210,33 +211,33 @@ class VoteScreen(Screen[None]):
 
     def _save(self, snapshot: Snapshot) -> Content:
         try:
-            if self.saved is None:  # at the end of the program it may be by now
+            if self.saved is None:  # `keep` may have saved them already
                 self.saved = store.save(snapshot, self._snapshots)
         except UserError as error:
-            return outside(f"not saved: {error}", "$error")
-        return outside(f"saved {self.saved}", "$quiet")
+            return outside(f"Not saved: {error}", "$error")
+        return outside(f"Saved {self.saved}", "$quiet")
 
     unsaved = False
-    """What was voted is saved however it ends."""
+    """Leaving loses nothing: the votes are always saved."""
 
     def keep(self) -> Path | None:
-        """Save votes that nobody saved, when the program must end (see `Recoverable`)."""
+        """Save unsaved votes when the program must end (see `crash_recovery.Recoverable`)."""
         if self.saved is None and self.voting.voted:
             last = record_voting(self.voting, FinalSampler(None))
             self.saved = store.save(last, self._snapshots)
-        return None  # it is no conversation for the next start to offer
+        return None  # the next start has no conversation to offer
 
     def _end(self, note: Content) -> None:
         self._over = True
         self._ballot = None
         self.add_class("-over")
         self._top.update(note)
-        self._draw_keys([("Esc", "leaves")])
+        self._draw_keys([("Esc", "close")])
 
-    # ------------------------------------------------------------ what can be done
+    # ------------------------------------------------------------ actions
 
     def action_vote(self, choice: Choice) -> None:
-        """Choose, once both answers are over."""
+        """Record `choice` once both answers are complete."""
         ballot = self._ballot
         if ballot is None or not ballot.turn.over or ballot.choice is not None:
             return
@@ -245,18 +246,18 @@ class VoteScreen(Screen[None]):
         self._decided.set()
 
     def action_reveal(self) -> None:
-        """Show which variant is on which side; the vote does not count then."""
+        """Show which variant is on which side; this vote is then not counted."""
         if self._ballot is not None:
             self._ballot.seen = True
             self._draw()
 
     def action_pace(self) -> None:
-        """Stream both at one pace, or show them when both are over."""
+        """Switch between streaming both at the same speed and showing both when complete."""
         self.voting.paced = not self.voting.paced
         self._draw()
 
     def action_leave(self) -> None:
-        """End the session with what was voted; once it is over, leave."""
+        """Finish the session and save its votes; when it is over, close the screen."""
         if self._over:
             if self._alone:
                 self.app.exit()
@@ -265,11 +266,11 @@ class VoteScreen(Screen[None]):
             return
         self._over = True
         if self._ballot is None:
-            self._end(quiet("ended before anything was voted"))
+            self._end(quiet("Ended before the first vote."))
         self._decided.set()
 
     def action_scroll_both(self, lines: int) -> None:
-        """Scroll both answers alike."""
+        """Scroll both answers by `lines`."""
         for side in self.query(".side"):
             side.scroll_relative(y=lines, animate=False)
 
@@ -295,10 +296,10 @@ class VoteScreen(Screen[None]):
         self._draw_lines(ballot, total)
 
     def _draw_loading(self, total: int) -> None:
-        """What both are at, without saying which one is at what."""
+        """Show the loading stages of both variants without saying which is which."""
         sides = self.voting.comparison.sides
         loaded = sum(one.state is State.READY for one in sides)
-        self._top.update(quiet(f"blind votes on {total} prompts · loading, {loaded} of 2 ready"))
+        self._top.update(quiet(f"blind vote on {total} prompts · loading, {loaded} of 2 ready"))
         stages = sorted(counted(one.progress) for one in sides if one.progress is not None)
         self._loading.update(outside(" · ".join(dict.fromkeys(stages))))
         self._draw_keys(_KEYS[-1:])
@@ -307,13 +308,13 @@ class VoteScreen(Screen[None]):
         self.query_one("#keys", Static).update(hints(keys))
 
     def _draw_lines(self, ballot: Ballot, total: int) -> None:
-        state = "both answers are over: which one is better?"
+        state = "both answers are complete: which one is better?"
         if ballot.failed and ballot.turn.over:
-            state = "an answer failed: any choice goes on, none is counted"
+            state = "an answer failed: press any choice to continue, it is not counted"
         elif not ballot.turn.over:
             state = f"answering, {_PACES[self.voting.paced]}"
             if self.voting.paced and ballot.waits:
-                state = "one answer is over; the rest of the other comes at its end"
+                state = "one answer is complete; the rest of the other appears when it ends"
         number = len(self.voting.ballots)
         self._top.update(
             Content.styled(f"prompt {number} of {total}", "bold") + quiet(f" · {state}")
@@ -325,8 +326,8 @@ class VoteScreen(Screen[None]):
             SIDES,
             strict=True,
         ):
-            told = Content.styled(letter, colour)
+            shown = Content.styled(letter, colour)
             if ballot.seen:
-                told += Content("  ") + outside(f"{label} (not counted)")
-            name.update(told)
+                shown += Content("  ") + outside(f"{label} (not counted)")
+            name.update(shown)
         self._draw_keys(_KEYS)

@@ -1,4 +1,4 @@
-"""One answer on the screen: a single widget of lines, however long it is."""
+"""One answer on the screen: a single widget, however long the answer is."""
 
 from __future__ import annotations
 
@@ -22,40 +22,40 @@ from quantchat.app.widgets.blank_fill import filtered
 from quantchat.app.widgets.divergence_mark import DivergenceMark
 
 _STRIPS = 400
-"""Lines kept ready to be drawn: those that are seen, and some around them."""
+"""Most drawn lines that are cached: the visible ones and some around them."""
 BREATH_S = 0.02
-"""Time for keys and frames, in s, before more is done of what a long answer still owes."""
+"""Pause for keys and frames, in s, between two steps of drawing a long answer."""
 
 
 class AnswerView(Widget):
-    """Follows an answer while it is streamed; `settle` draws the whole."""
+    """Draws an answer while it streams; `settle` draws the complete answer."""
 
     DEFAULT_CSS = """
     AnswerView { height: auto; width: 1fr; }
     """
     INDENT = 2
-    """Cells at the left; a part of the lines, since padding would draw each one anew."""
+    """Cells of indent, drawn as part of each line: CSS padding would bypass the line cache."""
 
     def __init__(self, mark: DivergenceMark | None = None, *, step: int = 1) -> None:
-        """`mark` is drawn into the text. While that is streamed it moves up `step` lines at a time.
+        """Draw `mark` into the text, and grow by `step` lines at a time while streaming.
 
-        Where it moves, all that is seen is sent to the terminal anew.
+        Each growth scrolls the text, and scrolling sends all visible lines to the terminal again.
         """
         super().__init__()
         self._text = IncrementalMarkdown()
         self._mark = mark
         self._step = step
-        self._streams = True
+        self._streaming = True
         self._strips: dict[int, Strip] = {}
-        self._works = False
+        self._working = False
         """Whether `_work` runs."""
 
     @property
     def busy(self) -> bool:
-        """Whether lines will still come, or change, of what was said so far."""
+        """Whether text that has arrived is not drawn yet."""
         return self._text.busy
 
-    # ------------------------------------------------------------ growing
+    # ------------------------------------------------------------ adding text
 
     def write(self, text: str) -> None:
         """Append raw `text`."""
@@ -64,27 +64,27 @@ class AnswerView(Widget):
         settled, height = self._text.settled, self._drawn_height
         self._text.feed(text)
         self._changed_from(settled, height)
-        self._go_on()
+        self._continue()
 
     def settle(self, text: str) -> None:
-        """Draw the whole raw `text`. Nothing may be written after."""
-        height, self._streams = self._drawn_height, False
+        """Draw the complete raw `text`. Nothing may be written afterwards."""
+        height, self._streaming = self._drawn_height, False
         self._text.settle(text)
         self._changed_from(0, height)
-        self._go_on()
+        self._continue()
 
-    def _go_on(self) -> None:
-        if self._text.busy and not self._works:
-            self._works = True
+    def _continue(self) -> None:
+        if self._text.busy and not self._working:
+            self._working = True
             self.run_worker(self._work())
 
     async def _work(self) -> None:
-        """Draw what is owed, a little at a time or in a thread, so that no key waits for it."""
+        """Draw the backlog in short steps or in a thread, so that no key has to wait."""
         try:
             while self._text.busy:
-                if self._text.waits:
+                if self._text.has_backlog:
                     await asyncio.sleep(BREATH_S)
-                    first, height = self._text.sure, self._drawn_height
+                    first, height = self._text.unchanged_by_advance, self._drawn_height
                     self._text.advance()
                 else:
                     job = self._text.jobs[0]
@@ -95,7 +95,7 @@ class AnswerView(Widget):
                         job.adopt(result)
                 self._changed_from(first, height)
         finally:
-            self._works = False
+            self._working = False
 
     def _changed_from(self, first: int, height: int) -> None:
         if self._mark is not None:
@@ -112,25 +112,25 @@ class AnswerView(Widget):
     @property
     def _drawn_height(self) -> int:
         height = self._text.height
-        return -(-height // self._step) * self._step if self._streams else height
+        return -(-height // self._step) * self._step if self._streaming else height
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
-        """As many lines as the text has at `width`."""
+        """Return the number of lines of the text at `width`."""
         del container, viewport
         if self._text.fit(max(1, width - self.INDENT)):
             self._strips.clear()
             if self._mark is not None:
                 self._mark.moved(0)
-            self._go_on()
+            self._continue()
         return self._drawn_height
 
     def notify_style_update(self) -> None:
-        """Another theme: nothing that was drawn can stay."""
+        """Drop the cached lines: the theme changed."""
         super().notify_style_update()
         self._strips.clear()
 
     def render_lines(self, crop: Region) -> list[Strip]:
-        """The lines within `crop`; there is no border or padding that Textual had to add."""
+        """Return the lines within `crop`; this widget has no border or padding to add."""
         if not self.is_attached:
             return super().render_lines(crop)
         lines = [self.render_line(y) for y in crop.line_range]
@@ -139,7 +139,7 @@ class AnswerView(Widget):
         return [line.crop(crop.x, crop.right) for line in lines]
 
     def render_line(self, y: int) -> Strip:
-        """Line `y` of the text, drawn once."""
+        """Return line `y` of the text, from the cache if it was drawn before."""
         if y not in self._strips:
             if len(self._strips) >= _STRIPS:
                 self._strips.clear()
@@ -163,13 +163,13 @@ class AnswerView(Widget):
             line = line.stylize(style, start, len(line.plain) if end == -1 else end)
         strips = Visual.to_strips(self, line, width, 1, self.visual_style, apply_selection=False)
         strip = Strip(strips[0] if strips else ())
-        # A strip that is not as wide as the widget would not be drawn at all.
+        # Textual does not draw a strip whose width differs from the widget's.
         return strip.adjust_cell_length(width, self.rich_style).apply_offsets(0, y)
 
     # ------------------------------------------------------------ the mark
 
     def show_mark(self) -> None:
-        """Draw the mark, which is known now."""
+        """Redraw the line with the mark, once its place is known."""
         place = self._mark.place(self._text) if self._mark is not None else None
         if place is not None:
             self._strips.pop(place.line, None)
@@ -177,30 +177,30 @@ class AnswerView(Widget):
 
     @property
     def marked_line(self) -> int:
-        """Line that is marked; behind the last one where the answer parts by its end."""
+        """Number of the marked line; the number of lines if the answer diverges by its end."""
         place = self._mark.place(self._text) if self._mark is not None else None
         return place.line if place is not None else self._text.height
 
     # ------------------------------------------------------------ selecting and links
 
     def get_selection(self, selection: Selection) -> tuple[str, str] | None:
-        """The text under the pointer's selection, as it is drawn."""
+        """Return the selected text as it is drawn."""
         lines = [self._text.line(y).pad_left(self.INDENT).plain for y in range(self._text.height)]
         return selection.extract("\n".join(line.rstrip() for line in lines)), "\n"
 
     def selection_updated(self, selection: Selection | None) -> None:
-        """Draw with the selection, or without."""
+        """Redraw with the new selection."""
         del selection
         self._strips.clear()
         self.refresh()
 
     def action_link(self, href: str) -> None:
-        """A link was clicked."""
-        self.post_message(LinkClicked(unquote(href)))  # the parser quoted it
+        """Report that the user clicked a link."""
+        self.post_message(LinkClicked(unquote(href)))  # the Markdown parser percent-encoded it
 
 
 async def _in_thread(compute: Callable[[], Any]) -> Any:
-    """Return what `compute` does, called in a thread that the program's end does not wait for."""
+    """Return the result of `compute`, called in a daemon thread: exit does not wait for it."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Any] = loop.create_future()
 
@@ -216,9 +216,9 @@ async def _in_thread(compute: Callable[[], Any]) -> Any:
         result, failed = None, None
         try:
             result = compute()
-        except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
+        except Exception as error:  # noqa: BLE001 - the awaiting coroutine raises it
             failed = error
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nothing awaits the result
             loop.call_soon_threadsafe(give, result, failed)
 
     threading.Thread(target=run, daemon=True).start()

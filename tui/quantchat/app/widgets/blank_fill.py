@@ -1,4 +1,4 @@
-"""The background of containers that show nothing else."""
+"""Draws the plain background of containers, and applies the app's line filters to own lines."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 
-def ground(widget: Widget, crop: Region) -> list[Strip]:
-    """For a container's `render_lines`: one and the same blank line, for any part.
+def blank_lines(widget: Widget, crop: Region) -> list[Strip]:
+    """Return blank lines for `crop`: a fast `render_lines` for containers without own content.
 
-    Textual draws a container anew, line by line, below whatever covers it, each time its size or
-    scroll offset changes: for text that is streamed, half of the cost of a frame.
+    Textual redraws a container, line by line and below its children, whenever its size or scroll
+    offset changes. For streamed text that was half of the cost of a frame.
     """
     return [filtered(widget, Strip.blank(crop.width, widget.rich_style))] * crop.height
 
 
 def filtered(widget: Widget, strip: Strip) -> Strip:
-    """`strip` as Textual's own lines are: without controls, and without colour for NO_COLOR."""
+    """Return `strip` after the app's line filters (no control characters; NO_COLOR)."""
     for line_filter in widget.app.get_line_filters():
         if line_filter.enabled:
             strip = strip.apply_filter(line_filter, widget.background_colors[1])

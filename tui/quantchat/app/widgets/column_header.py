@@ -1,4 +1,4 @@
-"""The head of a column: the variant's label and state, and what really runs."""
+"""The head of a column: the variant's label and state, and what actually runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 
 class ColumnHeader(Widget):
-    """Two lines, drawn from the variant whenever it is refreshed."""
+    """Two lines about a variant; each refresh reads the variant again."""
 
     DEFAULT_CSS = """
     ColumnHeader { height: 2; padding: 0 1; background: $surface; text-wrap: nowrap; }
@@ -33,14 +33,14 @@ class ColumnHeader(Widget):
         super().__init__()
         self._variant = variant
         self.side = "$side-left"
-        """Colour of the side the column is on."""
+        """Colour of the column's side."""
         self.silent = False
         """Whether the worker seems to hang."""
         self.away = False
-        """Whether the conversation goes on below what is seen."""
+        """Whether the column is scrolled up, so that new text is out of sight."""
 
     def render(self) -> Content:
-        """Label and state, what runs."""
+        """Return two lines: label and state; what runs."""
         variant, width = self._variant, self.size.width
         badge, style = _SILENT if self.silent else BADGES[variant.state]
         right = Content.styled(badge, style)
@@ -58,19 +58,19 @@ class ColumnHeader(Widget):
         resolved = self._variant.resolved
         if resolved is None:
             spec = self._variant.spec
-            return quiet("wanted: ") + outside(f"{spec.engine} · {spec.model}", "$quiet")
-        # Dtype and device are short and always seen; a long kernel's name gives way.
+            return quiet("to load: ") + outside(f"{spec.engine} · {spec.model}", "$quiet")
+        # Dtype and device are short: they are never cut; a long kernel name is.
         dtype = _DTYPES.get(resolved.dtype, resolved.dtype)
         where = resolved.device_name if _served(resolved) else f"{dtype} · {resolved.where}"
         right = outside(where, "$quiet")
-        left = outside(" · ".join([_kernel(resolved), *_the_rest(resolved)]), "$quiet")
+        left = outside(" · ".join([_kernel(resolved), *_details(resolved)]), "$quiet")
         return spread(left, right, width)
 
 
 def what_runs(resolved: Resolved) -> str:
-    """All that really runs, on one line."""
+    """Return what actually runs as one line: kernel, dtype, device, context, decode mode."""
     where = [resolved.device_name] if _served(resolved) else [resolved.dtype, resolved.where]
-    return " · ".join([_kernel(resolved), *where, *_the_rest(resolved)])
+    return " · ".join([_kernel(resolved), *where, *_details(resolved)])
 
 
 def _kernel(resolved: Resolved) -> str:
@@ -78,14 +78,14 @@ def _kernel(resolved: Resolved) -> str:
 
 
 def _served(resolved: Resolved) -> bool:
-    """Whether a server runs it, which tells neither its dtype nor its device."""
+    """Whether a server runs the variant; servers report neither dtype nor device."""
     return resolved.device in SERVERS
 
 
-def _the_rest(resolved: Resolved) -> list[str]:
+def _details(resolved: Resolved) -> list[str]:
     parts = [
         f"context {resolved.context_length}" if resolved.context_length > 0 else "",
         "" if _served(resolved) else resolved.attention_used,
-        resolved.decode.removeprefix("server, "),  # the kernel says that already
+        resolved.decode.removeprefix("server, "),  # the kernel's name says "server" already
     ]
     return [part for part in parts if part]

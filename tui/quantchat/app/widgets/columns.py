@@ -1,4 +1,4 @@
-"""The two columns: side by side, one alone, or as tabs where the terminal is narrow."""
+"""The two columns: side by side, one alone, or as tabs on a narrow terminal."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from quantchat.session.comparison import Comparison
 from quantchat.session.live_variant import LiveVariant
 
 LONG_S = 0.015
-"""A column that took longer to draw, as a long table in one go does, lets keys come next."""
+"""If drawing a column took longer, in s, keys are handled before the next column is drawn."""
 BREATH_S = 0.04
-"""Long enough for a key to be heard, and for the frame that shows it."""
+"""Pause in s for that: long enough to handle a key and to draw its frame."""
 
 
 class Columns(Vertical):
-    """Follows the comparison's pair; a column lives as long as its variant is shown."""
+    """Shows the comparison's pair; a column exists as long as its variant is shown."""
 
     DEFAULT_CSS = """
     Columns { height: 1fr; }
@@ -35,38 +35,39 @@ class Columns(Vertical):
         self._side_by_side = Horizontal()
         self._tab_line = TabLine()
         self._alone: int | None = None
-        """The column that is maximised, if one is."""
+        """Index of the maximised column; None shows both."""
         self._tabs = False
         self._tab = 0
-        # Timers do not wait for messages: no turn may go while something is drawn in it.
+        # Timers do not wait for messages: without the lock, a turn could be removed while a tick
+        # draws it.
         self._changing = asyncio.Lock()
         self._strip_height = 1
 
     def compose(self) -> ComposeResult:
-        """Tabs (seldom seen) and columns."""
+        """Lay out the tabs (hidden on wide terminals) and the columns."""
         yield self._tab_line
         yield self._side_by_side
 
     async def on_mount(self) -> None:
-        """Begin with the pair."""
+        """Show the pair."""
         await self.show_pair()
 
     @property
     def pair(self) -> list[VariantColumn]:
-        """The columns, left and right."""
+        """The left and the right column."""
         return list(self._side_by_side.query_children(VariantColumn))
 
     @property
     def shown(self) -> list[VariantColumn]:
-        """The columns that can be seen."""
+        """The visible columns."""
         return [column for column in self.pair if column.display]
 
     def column_of(self, variant: LiveVariant) -> VariantColumn | None:
-        """The column of `variant`, if it has one."""
+        """Return the column of `variant`, or None."""
         return next((column for column in self.pair if column.variant is variant), None)
 
     async def show_pair(self) -> None:
-        """Show the comparison's pair, in its order; columns that stay keep what they show."""
+        """Show the comparison's pair in its order; remaining columns keep their content."""
         async with self._changing:
             await self._show_pair()
 
@@ -85,10 +86,10 @@ class Columns(Vertical):
         self._side_by_side.sort_children(key=lambda column: column.has_class("-right"))
         self._display()
 
-    # ------------------------------------------------------------ which can be seen
+    # ------------------------------------------------------------ visibility
 
     def fit(self, *, tabs: bool, strip_height: int) -> None:
-        """Suit the terminal: tabs if it is narrow, taller strips if it is high."""
+        """Switch to tabs or columns, and set the height of the strips in lines."""
         self._tabs, self._strip_height = tabs, strip_height
         for column in self.pair:
             column.panel.strip_height = strip_height
@@ -96,7 +97,7 @@ class Columns(Vertical):
         self._display()
 
     def maximise(self) -> None:
-        """Left alone, right alone, both; as tabs, the other one."""
+        """Show the left column alone, then the right one, then both; in tabs, the other tab."""
         if self._tabs:
             self._tab = 1 - self._tab
         else:
@@ -111,13 +112,13 @@ class Columns(Vertical):
         self._tab_line.show(self._comparison.sides, self._tab)
 
     def on_tab_line_clicked(self) -> None:
-        """Turn to the other tab."""
+        """Show the other tab."""
         self.maximise()
 
     # ------------------------------------------------------------ drawing
 
     def show_state(self, variant: LiveVariant) -> None:
-        """Draw the state of `variant` anew, if it is one of the pair."""
+        """Redraw the state of `variant` if it is shown."""
         column = self.column_of(variant)
         if column is not None:
             column.show_state()
@@ -130,7 +131,7 @@ class Columns(Vertical):
                 await column.transcript.sync(self._comparison.conversation)
 
     async def tick(self) -> None:
-        """Draw what came since the last tick, the strips of both columns on the same scales."""
+        """Draw what arrived since the last tick, with the same scales in both columns."""
         for column in self.pair:
             async with self._changing:
                 began = time.perf_counter()
@@ -146,7 +147,7 @@ class Columns(Vertical):
         peaks = [column.panel.peaks for column in pair]
         scales = Scales(
             tok_s=ceiling(max((tok_s for tok_s, _ in peaks), default=0.0)),
-            memory=size_ceiling(max((held for _, held in peaks), default=0)),
+            memory=size_ceiling(max((size for _, size in peaks), default=0)),
         )
         for column in pair:
             column.panel.draw(scales)
@@ -154,17 +155,17 @@ class Columns(Vertical):
     # ------------------------------------------------------------ scrolling
 
     def scroll_pages(self, pages: int) -> None:
-        """Scroll what can be seen, both alike."""
+        """Scroll all visible columns by `pages`."""
         for column in self.shown:
             column.transcript.scroll_pages(pages)
 
     def to_divergence(self) -> bool:
-        """Go in each column to where the newest answers part; whether there is such a place."""
+        """Scroll each column to its newest divergence; return whether there is one."""
         found = [column.transcript.to_divergence() for column in self.pair]
         return any(found)
 
     def toggle_follow(self) -> bool:
-        """Follow the end in each column, or stay if each follows already; returns which."""
+        """Follow the end in each column, or stop if all follow already; return the new state."""
         follow = not all(column.transcript.following for column in self.shown)
         for column in self.pair:
             column.transcript.follow(follow)

@@ -1,4 +1,4 @@
-"""The top line: what is compared, and the machine it runs on."""
+"""The top line: the name of the profile, and the machine."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from quantchat.system.sampler import DeviceSample
 
 _LEAST_NAME = 12
-"""Cells a device's name keeps before figures give way."""
+"""Fewest cells for the processor's name; with less room it is left out."""
 
 
 class DeviceLine(Widget):
-    """GPUs with their figures; processor and main memory where there is none."""
+    """Shows the GPUs with their figures; without a GPU, the processor and main memory."""
 
     DEFAULT_CSS = """
     DeviceLine { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; }
@@ -32,12 +32,12 @@ class DeviceLine(Widget):
         self._sample: DeviceSample | None = None
 
     def show(self, sample: DeviceSample) -> None:
-        """Draw another sample."""
+        """Draw `sample`."""
         self._sample = sample
         self.refresh()
 
     def render(self) -> Content:
-        """Title at the left, the machine at the right."""
+        """Return the title at the left and the machine at the right."""
         width = self.size.width
         title = Content.styled("quantchat ", "bold") + outside(self._title, "$quiet")
         room = max(width - title.cell_length - 3, width * 3 // 5)
@@ -47,7 +47,7 @@ class DeviceLine(Widget):
 
 
 def machine(sample: DeviceSample, width: int) -> Content:
-    """The machine in at most `width` cells."""
+    """Return the machine's figures in at most `width` cells."""
     if not sample.gpus:
         return _host(sample.host, width)
     if len(sample.gpus) == 1:
@@ -61,7 +61,7 @@ def _percent(value: float | None) -> str:
 
 
 def used_of(used: int | None, total: int | None, *, between: str = " of ") -> str:
-    """Used and total in the unit of the total: `9.8 of 24.0 GiB`."""
+    """Return used and total bytes in the unit of the total: `9.8 of 24.0 GiB`."""
     whole = figures.size(total)
     if used is None or total is None:
         return f"{figures.UNKNOWN}{between}{whole}"

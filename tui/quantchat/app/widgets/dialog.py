@@ -1,14 +1,14 @@
-"""The frame of what opens over a screen."""
+"""The frame of a dialog."""
 
 from __future__ import annotations
 
 from textual.containers import Vertical
 
-SCROLLS_AND_CLOSES = "↑↓ scroll · Esc closes"
+SCROLLS_AND_CLOSES = "↑↓: scroll · Esc: close"
 
 
 class Dialog(Vertical):
-    """Says what it is above, and its keys below."""
+    """Shows `title` in the upper border and `keys` in the lower one."""
 
     def __init__(self, title: str = "", keys: str = SCROLLS_AND_CLOSES) -> None:
         super().__init__(classes="dialog")

@@ -1,4 +1,4 @@
-"""One line that says how the two variants differ in speed and memory."""
+"""The line that shows how the two variants differ in speed and memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _GAP = " · "
 
 
 class DifferenceLine(Widget):
-    """Speed ratio, memory difference."""
+    """Shows the ratio of the decode throughputs and the difference in memory."""
 
     DEFAULT_CSS = """
     DifferenceLine { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; }
@@ -37,12 +37,12 @@ class DifferenceLine(Widget):
         answers: tuple[Answer | None, Answer | None],
         memory: tuple[MemoryTrack, MemoryTrack],
     ) -> None:
-        """Draw the difference of the newest answers to one prompt, and of what is held."""
+        """Draw the difference between the newest answers to one prompt, and in memory."""
         self._variants, self._answers, self._memory = variants, answers, memory
         self.refresh()
 
     def render(self) -> Content:
-        """Both, as far as they are known."""
+        """Return speed and memory, as far as they are known; a shorter form if space is short."""
         width = self.size.width
         if self._variants is None:
             return Content()
@@ -52,11 +52,15 @@ class DifferenceLine(Widget):
         ]
         memory = _memory(*self._memory) if self._memory else None
         line = _speed_and_memory(names, _speed(*self._answers), memory)
+        if line.cell_length > width:
+            line = _speed_and_memory(names, _speed(*self._answers, short=True), memory)
         return line.truncate(width, ellipsis=True) or quiet("no difference to show yet")
 
 
-def _speed(first: Answer | None, second: Answer | None) -> tuple[int, Content] | None:
-    """Which side was faster in this one answer, and by how much."""
+def _speed(
+    first: Answer | None, second: Answer | None, *, short: bool = False
+) -> tuple[int, Content] | None:
+    """Return the side that was faster in this single answer, and by how much."""
     if first is None or second is None:
         return None
     contended = "together" in (first.order, second.order)
@@ -70,10 +74,11 @@ def _speed(first: Answer | None, second: Answer | None) -> tuple[int, Content] |
     if rates[0] is None or rates[1] is None:
         return None
     ratio = max(rates[0], rates[1]) / min(rates[0], rates[1])
-    told = f"{ratio:.2f}"
-    text = Content(" as fast as the other" if told == "1.00" else f" {told}× faster")
-    # One answer each: of one variant against itself such ratios scatter widely.
-    how = "contended, once" if contended else "in turn, once"
+    shown = f"{ratio:.2f}"
+    text = Content(" as fast as the other" if shown == "1.00" else f" {shown}× faster")
+    # Say "single answer": such ratios scatter widely even between two runs of one variant.
+    how = "contended, " if contended else "" if short else "one at a time, "
+    how += "single answer"
     loops = [answer.ready.resolved if answer.ready else None for answer in (first, second)]
     if loops_differ(*loops):
         how += ", different decode loops"
@@ -82,25 +87,25 @@ def _speed(first: Answer | None, second: Answer | None) -> tuple[int, Content] |
 
 
 def _counted(answer: Answer, some: int) -> int | None:
-    """Tokens in `some` of an answer's chunks, where a server has counted those of the whole."""
+    """Return the tokens in `some` of an answer's chunks, from the server's count of all tokens."""
     if answer.counted is None or answer.counted < 0 or not answer.times_ns:
         return answer.counted
     return round(answer.counted * some / len(answer.times_ns))
 
 
 def _memory(first: MemoryTrack, second: MemoryTrack) -> tuple[int, Content] | None:
-    """Which side is smaller, and by how much: on GPUs the whole process, else the weights.
+    """Return the side that needs less memory, and by how much.
 
-    Resident memory would not tell: of one variant it differs by more from start to start than
-    quantizations do.
+    On GPUs it compares the process totals, otherwise the weights: resident memory varies more
+    between two starts of one variant than between two quantizations.
     """
-    held = [track.latest.bytes if track.latest else None for track in (first, second)]
+    sizes = [track.latest.bytes if track.latest else None for track in (first, second)]
     sources = {track.latest.source for track in (first, second) if track.latest}
     what = "VRAM"
     if not (first.kind == second.kind == "VRAM" and len(sources) == 1):
-        held = [track.ledger.weights if track.ledger else None for track in (first, second)]
+        sizes = [track.ledger.weights if track.ledger else None for track in (first, second)]
         what = "weights"
-    left, right = held
+    left, right = sizes
     if left is None or right is None or min(left, right) <= 0 or left == right:
         return None
     text = Content(f" {figures.size(abs(left - right))} smaller") + quiet(f" ({what})")
@@ -110,7 +115,7 @@ def _memory(first: MemoryTrack, second: MemoryTrack) -> tuple[int, Content] | No
 def _speed_and_memory(
     names: list[Content], speed: tuple[int, Content] | None, memory: tuple[int, Content] | None
 ) -> Content:
-    """Both, without naming the same side twice."""
+    """Join both; name the side only once if it is the same."""
     if speed and memory and speed[0] == memory[0]:
         return names[speed[0]] + speed[1] + "," + memory[1]
     return Content(_GAP).join(names[side] + text for side, text in filter(None, (speed, memory)))

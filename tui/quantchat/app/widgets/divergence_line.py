@@ -1,4 +1,4 @@
-"""One line that says where the two answers part, and how likely either way on was."""
+"""The line that shows where two answers diverge and how likely either continuation was."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from quantchat.statistics.divergence import Continuation
 from quantchat.text import one_line
 
 _LONGEST = 18
-"""Characters shown of a token, or of the words that begin with it."""
+"""Characters shown of a token, or of the text that begins with it."""
 
 
 class DivergenceLine(Widget):
-    """Where the answers to the newest prompt part; not there before two were given."""
+    """Shows the divergence of the answers to the newest prompt; hidden before the first two."""
 
     DEFAULT_CSS = """
     DivergenceLine {
@@ -39,16 +39,16 @@ class DivergenceLine(Widget):
         self._turn: Turn | None = None
         self._labels: tuple[str, str] = ("", "")
         self._same = 0
-        """Tokens, or characters, that both answers are known to begin with: they are not compared
-        again."""
+        """Length of the common start found so far, in tokens or characters: the next comparison
+        begins behind it."""
 
     def observe(self, turn: Turn | None, labels: tuple[str, str]) -> None:
-        """Draw where the answers of `turn` part; `labels` are of the variants, left and right."""
+        """Draw the divergence of `turn`; `labels` name the left and the right variant."""
         if turn is not self._turn or labels != self._labels:
             self._same = 0
         self._turn, self._labels = turn, labels
         answers = self._answers()
-        # Once it is there it stays, lest the columns jump at each prompt.
+        # Once shown, the line stays: hiding it for each prompt would move the columns.
         if answers is not None:
             self.add_class("-known")
         self.refresh()
@@ -59,7 +59,7 @@ class DivergenceLine(Widget):
         return self._turn.answers[self._labels[0]], self._turn.answers[self._labels[1]]
 
     def render(self) -> Content:
-        """The longest form that fits."""
+        """Return the longest form that fits."""
         answers = self._answers()
         if self._turn is None or answers is None:
             return Content()
@@ -69,7 +69,7 @@ class DivergenceLine(Widget):
         return next(fits, forms[-1].truncate(width, ellipsis=True))
 
     def _forms(self, turn: Turn, first: Answer, second: Answer) -> list[Content]:
-        """What is to be said, the longest form first."""
+        """Return the forms of the line, the longest first."""
         if not first.ids or not second.ids:
             return [Content()]
         if not same_tokenizer(first, second):
@@ -84,63 +84,69 @@ class DivergenceLine(Widget):
 
 
 def _text_forms(first: Answer, second: Answer, point: int | None) -> list[Content]:
-    """The same of answers whose texts part at character `point`, and whose tokens say nothing."""
+    """Return the forms for answers whose tokens cannot be compared, only their texts.
+
+    `point` is the first character at which the texts differ, None if there is none.
+    """
     server = first.in_chunks or second.in_chunks
-    why = quiet(" (a server tells no token ids)" if server else " (tokenizers differ)")
+    why = quiet(" (servers report no token ids)" if server else " (tokenizers differ)")
     if point is None:
-        said = plural(min(len(first.text), len(second.text)), "character")
+        common = plural(min(len(first.text), len(second.text)), "character")
         if not (first.over and second.over):
-            return [quiet(f"same text for {said} so far")]
-        told = Content(f"same text, {said}")
+            return [quiet(f"same text for {common} so far")]
+        line = Content(f"same text, {common}")
     else:
         count = plural(point, "character")
-        start = Content(f"same text for {count}, then " if point else "part at once: ")
+        start = Content(f"same text for {count}, then " if point else "differ from the start: ")
         texts = (answer.text[point : point + _LONGEST + 1] for answer in (first, second))
-        told = start + _excerpts(first, second, texts)
-    return [told + why, told]
+        line = start + _excerpts(first, second, texts)
+    return [line + why, line]
 
 
 def _token_forms(turn: Turn, first: Answer, second: Answer, point: int | None) -> list[Content]:
-    """The same of answers that part at token `point`."""
+    """Return the forms for answers that diverge at token `point`, None if they do not."""
     if point is None:
         over = first.over and second.over
-        said = plural(min(len(first.ids), len(second.ids)), "token")
-        return [Content(f"same answer, {said}") if over else quiet(f"same for {said} so far")]
-    start = Content(f"same for {plural(point, 'token')}, then " if point else "part at once: ")
-    if not (is_greedy(first) and is_greedy(second)):
-        excerpts = start + _excerpts(first, second, _from_token(first, second, point))
-        return [excerpts + quiet(" (sampled: chance parts them too)"), excerpts]
-    continuations = (
-        {way.variant: way for way in turn.divergence.continuations} if turn.divergence else {}
+        common = plural(min(len(first.ids), len(second.ids)), "token")
+        return [Content(f"same answer, {common}") if over else quiet(f"same for {common} so far")]
+    start = Content(
+        f"same for {plural(point, 'token')}, then " if point else "differ from the start: "
     )
-    told = [
-        continuations[answer.variant]
-        for answer in (first, second)
-        if answer.variant in continuations
-    ]
-    if len(told) == 2 and all(way.own is not None for way in told):
-        return [start + _joined(form) for form in _chances(told, (first, second), point)]
     excerpts = start + _excerpts(first, second, _from_token(first, second, point))
-    problem = next((way.problem for way in told if way.problem), "")
+    if not (is_greedy(first) and is_greedy(second)):
+        return [excerpts + quiet(" (sampled: answers also differ by chance)"), excerpts]
+    by_variant = (
+        {one.variant: one for one in turn.divergence.continuations} if turn.divergence else {}
+    )
+    continuations = [
+        by_variant[answer.variant] for answer in (first, second) if answer.variant in by_variant
+    ]
+    if len(continuations) == 2 and all(one.own is not None for one in continuations):
+        forms = _with_probabilities(continuations, (first, second), point)
+        return [start + _joined(form) for form in forms]
+    problem = next((one.problem for one in continuations if one.problem), "")
     more = quiet(f" (probabilities not known: {one_line(problem)})" if problem else "")
     return [excerpts + more, excerpts]
 
 
-def _chances(
+def _with_probabilities(
     continuations: Sequence[Continuation], answers: Sequence[Answer], point: int
 ) -> tuple[list[Content], list[Content]]:
-    """Each token with its probability: with that of the other's token too, and without."""
+    """Return each token with its probability, in a long and a short form.
+
+    The long form adds the probability of the other answer's token.
+    """
     tokens = [
-        f"token {answer.ids[point]}" if way.in_character else _quoted(way.token)
-        for way, answer in zip(continuations, answers, strict=True)
+        f"token {answer.ids[point]}" if one.in_character else _quoted(one.token)
+        for one, answer in zip(continuations, answers, strict=True)
     ]
     short = [
-        outside(f"{token} {_chance(way.own)}", side)
-        for way, token, side in zip(continuations, tokens, SIDES, strict=True)
+        outside(f"{token} {_probability(one.own)}", side)
+        for one, token, side in zip(continuations, tokens, SIDES, strict=True)
     ]
     full = [
-        own + quiet(f" ({one_line(other)} {_chance(way.other)})")
-        for own, other, way in zip(short, reversed(tokens), continuations, strict=True)
+        own + quiet(f" ({one_line(other)} {_probability(one.other)})")
+        for own, other, one in zip(short, reversed(tokens), continuations, strict=True)
     ]
     return full, short
 
@@ -159,20 +165,20 @@ def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
-def _chance(probability: float | None) -> str:
+def _probability(probability: float | None) -> str:
     if probability is None:
         return ""
     return f"{probability:.2f}" if probability >= 0.005 else "<0.01"
 
 
 def _excerpts(first: Answer, second: Answer, texts: Iterable[str]) -> Content:
-    """The first words of what each goes on with; `end` where there are none."""
+    """Return the next words of each answer; `end` if the answer has ended."""
     each = zip((first, second), texts, SIDES, strict=True)
     return _joined([outside(_words(answer, text.strip()), side) for answer, text, side in each])
 
 
 def _from_token(first: Answer, second: Answer, point: int) -> Iterable[str]:
-    """What each says from token `point` on."""
+    """Return the text of each answer from token `point` on."""
     return ("".join(answer.output_pieces[point : point + _LONGEST]) for answer in (first, second))
 
 

@@ -1,8 +1,7 @@
-"""The mark in an answer at the first token that the other one has not.
+"""Marks the divergence in an answer: its first token that differs from the other answer.
 
-The answer is drawn as lines of Markdown, in which characters of the source go missing (asterisks,
-the address of a link) and others are added (bullets, indents). The place is found again by
-following the drawn text through the source.
+Drawing Markdown drops characters of the source (asterisks, addresses of links) and adds others
+(bullets, indents). So the token's place is found by matching the drawn text with the source.
 """
 
 from __future__ import annotations
@@ -18,20 +17,20 @@ from quantchat.session.teacher_forcing import greedy_divergence
 from quantchat.text import neutralise
 
 STYLE = "bold reverse"
-"""Seen without colours too, and in every theme."""
+"""Visible without colours and in every theme."""
 
 _FAR = 300
-"""Characters of the source that may go missing in one place, as the address of a link does. What
-is not found within them was added by the drawing."""
+"""Most characters of the source that drawing drops in one place, such as the address of a link. A
+drawn character that is not found within this distance was added by the drawing."""
 
 _REACH = 20_000
-"""Characters of the source through which the drawn text is followed at most: it is done anew
-whenever lines have come or changed."""
+"""Source characters, from the start of an answer, in which a divergence is marked. The search
+starts over whenever lines change, so a longer reach would cost too much."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A stretch of one drawn line, by its cells' characters from `first` to before `last`."""
+    """Part of a drawn line: its characters from `first` up to, not including, `last`."""
 
     line: int
     first: int
@@ -39,58 +38,58 @@ class Place:
 
 
 class DivergenceMark:
-    """Where the answer of `variant` to `turn` parts from the other one, in its drawn lines."""
+    """Finds where the answer of `variant` to `turn` diverges from the other, in drawn lines."""
 
     def __init__(self, turn: Turn, variant: str) -> None:
         self._turn = turn
         self._variant = variant
         self._point: int | None = None
         self._place: Place | None = None
-        self._looked = False
-        """Whether it was looked for, in vain, in what is drawn now."""
+        self._searched = False
+        """Whether the lines drawn now were searched already."""
         self._same = 0
-        """Tokens that both answers are known to begin with: they are not compared again."""
+        """Length of the common start found so far, in tokens: it is not compared again."""
         self.over = False
-        """Whether no more will be known."""
+        """Whether the result is final."""
 
     @property
     def known(self) -> bool:
-        """Whether it parts, as far as the answers have come."""
+        """Whether the answers have diverged so far."""
         return self._point is not None
 
     @property
     def ends(self) -> bool:
-        """Whether it parts by ending while the other goes on: there is no token to be marked."""
+        """Whether this answer diverges by ending first, so that it has no token to mark."""
         return self._point is not None and self._point >= len(self._turn.answers[self._variant].ids)
 
-    def look(self) -> bool:
-        """Look whether the answers part; True once, when that is first known."""
+    def update(self) -> bool:
+        """Compare what arrived; return True once, when a divergence is first found."""
         if self.over:
             return False
         answers = list(self._turn.answers.values())[:2]
-        over, said = self._turn.over, min(len(answer.ids) for answer in answers)
+        over, compared = self._turn.over, min(len(answer.ids) for answer in answers)
         if any(answer.variant == self._variant for answer in answers):
             self._point = greedy_divergence(self._turn, same=self._same)
-        self._same, self.over = said, self.known or over
+        self._same, self.over = compared, self.known or over
         return self.known
 
     def moved(self, line: int) -> None:
-        """What was drawn from `line` on may be elsewhere now."""
+        """Forget the place if it is in `line` or below: those lines were redrawn."""
         if self._place is not None and self._place.line >= line:
             self._place = None
-        self._looked = False
+        self._searched = False
 
     def place(self, text: IncrementalMarkdown) -> Place | None:
-        """Where it is in `text`, None where nothing is to be marked there."""
+        """Return where the mark is in `text`, or None if there is nothing to mark."""
         if self._point is None or self.ends:
             return None
-        if self._place is None and not self._looked:
-            self._looked = True
+        if self._place is None and not self._searched:
+            self._searched = True
             answer = self._turn.answers[self._variant]
             if answer.thinks_at(self._point):
-                return None  # the text that is drawn begins later
+                return None  # the answers diverge in the reasoning, before this text
             before = neutralise("".join(answer.pieces[: self._point]))
-            # A token that made no text final begins with the piece that does.
+            # A token without text of its own is marked at the next piece with text.
             token = next((piece for piece in answer.pieces[self._point :] if piece.strip()), "")
             start = len(before) + len(token) - len(token.lstrip())
             if start > _REACH:
@@ -105,7 +104,7 @@ class DivergenceMark:
         return self._place
 
     def draw(self, text: IncrementalMarkdown, number: int, line: Content) -> Content:
-        """`line`, which is line `number` of `text`, with the mark if it is there."""
+        """Return `line`, line `number` of `text`, with the mark if it is in this line."""
         place = self.place(text)
         if place is None or place.line != number:
             return line
@@ -113,10 +112,11 @@ class DivergenceMark:
 
 
 def find(lines: Iterable[str], source: str, start: int, end: int) -> Place | None:
-    """Where in `lines`, drawn from `source`, stands `source[start:end]`: its first line of it.
+    """Return where `source[start:end]` stands in `lines`, which were drawn from `source`.
 
-    Each character that is drawn is taken for the next one like it in the source. Where nothing of
-    the stretch is drawn, as of an asterisk, it is what comes next. None behind the end.
+    Each drawn character matches the next equal character of the source. If nothing of
+    `source[start:end]` is drawn (an asterisk, say), the result is what follows it. If it spans
+    lines, the result is its part in the first. None if the lines end before it.
     """
     at = 0
     for number, line in enumerate(lines):

@@ -1,4 +1,4 @@
-"""Why a variant failed, and what to do."""
+"""The note that says why a variant failed and what to do."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from quantchat.wire.messages import Failed
 
 TITLES = {
     "out_of_memory": "Out of memory",
-    "device_busy": "The GPU is taken",
+    "device_busy": "The GPU is in use by another process",
     "device_failed": "The GPU failed",
     "gpu_unusable": "The GPU cannot be used",
-    "no_kernel_image": "Not built for this GPU",
+    "no_kernel_image": "The library is not built for this GPU",
     "context_full": "The context is full",
-    "bad_checkpoint": "Not a checkpoint this engine can load",
+    "bad_checkpoint": "This engine cannot load the checkpoint",
     "missing_library": "A library is missing",
-    "bad_calibration": "Not a text to calibrate on",
-    "cannot_start": "Cannot start",
-    "fetch_failed": "Could not be fetched",
-    "no_space": "No space left",
-    "environment": "Something around the model is wrong",
-    "cannot_write": "Cannot be written",
-    "unsupported": "Not supported here",
+    "bad_calibration": "The calibration text cannot be used",
+    "cannot_start": "The worker cannot start",
+    "fetch_failed": "The download failed",
+    "no_space": "The disk is full",
+    "environment": "The environment is not set up correctly",
+    "cannot_write": "A file cannot be written",
+    "unsupported": "Not supported on this machine",
     "not_responding": "The worker does not respond",
-    "server_unreachable": "No server there",
+    "server_unreachable": "The server cannot be reached",
     "server_ended": "The server ended",
     "server_silent": "The server does not answer",
-    "server_denied": "The server wants a key",
-    "server_refused": "The server refused",
+    "server_denied": "The server requires an API key",
+    "server_refused": "The server refused the request",
     "server_busy": "The server is busy",
-    "stream_cut": "The stream was cut",
-    "worker_ended": "The worker is gone",
-    "internal": "Something went wrong inside",
+    "stream_cut": "The connection to the server broke",
+    "worker_ended": "The worker ended unexpectedly",
+    "internal": "Internal error in quantchat",
 }
 
 
 def title_of(failure: Failed) -> str:
-    """A few words for the kind of failure."""
+    """Return a short title for the kind of failure."""
     return TITLES.get(failure.kind, "Failed")
 
 
 def explained(failure: Failed) -> list[Content]:
-    """The reason, the sizes where they are known, what to try: a line each."""
+    """Return the reason, the memory sizes if known, and the hint, one line each."""
     lines = [outside(failure.reason)]
     if failure.needed >= 0 or failure.free >= 0:
         needed, free = figures.size(failure.needed), figures.size(failure.free)
@@ -56,7 +56,7 @@ def explained(failure: Failed) -> list[Content]:
 
 
 class FailureNote(Static):
-    """Shown below the stages while the variant has failed, or does not respond."""
+    """Shown below the stages while the variant has failed or does not respond."""
 
     DEFAULT_CSS = """
     FailureNote {
@@ -71,8 +71,6 @@ class FailureNote(Static):
         self.set_class(failure is not None, "-shown")
         if failure is None:
             return
-        keys = (
-            f"{command('retry').key} loads it again · {command('log').key} shows the worker's log"
-        )
+        keys = f"{command('reload').key} reloads it · {command('log').key} shows the worker's log"
         title = Content.styled(title_of(failure), "bold $error")
         self.update(Content("\n").join([title, *explained(failure), quiet(keys)]))

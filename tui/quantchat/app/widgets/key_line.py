@@ -1,4 +1,4 @@
-"""The keys, as many as fit, the most useful ones first."""
+"""The bottom line with the keys: as many as fit, the most useful ones first."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quantchat.app.widgets.text_layout import GAP, hints
 
 
 class KeyLine(Widget):
-    """One line; a click does what the key does."""
+    """Shows keys and labels; a click on a label runs its command."""
 
     DEFAULT_CSS = """
     KeyLine { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; }
@@ -24,19 +24,19 @@ class KeyLine(Widget):
         self._urgent: tuple[str, ...] = ()
         self._labels: dict[str, str] = {}
 
-    def call(self, id_: str, label: str) -> None:
-        """Show `label` for the command `id_`, as where its state is what matters."""
+    def relabel(self, id_: str, label: str) -> None:
+        """Show `label` for the command `id_`, for example the state that it switches."""
         self._labels[id_] = label
         self.refresh()
 
     def put_first(self, *ids: str) -> None:
-        """Show the commands `ids` before all others: what the moment asks for."""
+        """Show the commands `ids` before all others."""
         if ids != self._urgent:
             self._urgent = ids
             self.refresh()
 
     def render(self) -> Content:
-        """Whole entries only: nothing is cut in the middle."""
+        """Return whole entries only; none is cut."""
         return hints((one.key, self._label(one)) for one in self._shown())
 
     def _shown(self) -> list[Command]:
@@ -51,7 +51,7 @@ class KeyLine(Widget):
         return shown
 
     def on_click(self, event: Click) -> None:
-        """Find the entry under the pointer."""
+        """Run the command under the pointer."""
         left = 1
         for one in self._shown():
             if left <= event.x < left + self._cells(one):

@@ -18,18 +18,18 @@ from quantchat.statistics.streaming_percentiles import StreamingTiming
 from quantchat.wire.variant import SERVER, SERVERS, Ledger
 
 INTERVAL_S = 0.5
-"""Seconds a cell of the throughput strip stands for."""
+"""Seconds that one cell of the throughput strip covers."""
 MEMORY_INTERVAL_S = 1.0
-"""Seconds a cell of the memory strip stands for: the sampler's own rhythm."""
+"""Seconds that one cell of the memory strip covers: the sampling interval."""
 _LABEL = 7
-"""Cells of the labels at the left."""
+"""Width of the labels at the left, in cells."""
 _SCALE = 9
-"""Cells of the scales at the right of the strips."""
+"""Width of the scales at the right of the strips, in cells."""
 
 
 @dataclass(frozen=True)
 class Scales:
-    """Tops of the strips, the same for both columns; 0 where there is nothing to draw."""
+    """Upper ends of the strips' scales, the same for both columns; 0 if there is no data."""
 
     tok_s: float = 0.0
     memory: int = 0
@@ -37,21 +37,22 @@ class Scales:
 
 @dataclass(frozen=True)
 class _Timing:
-    """What is worked out of an answer, once for each state of it."""
+    """Figures computed from an answer, cached until the answer changes."""
 
     answer: Answer
     state: tuple[int, int, int, int | None]
+    """What of the answer the figures depend on."""
     turn: TurnTiming
     now: float | None
-    """Of tokens, or of a server's chunks."""
+    """Throughput over the last second, in tokens/s or chunks/s."""
     average: float | None
-    """The same, over the whole answer."""
+    """Throughput over the whole answer, in the same unit."""
     counts_chunks: bool
-    """Whether the two are of chunks: the server has not counted its tokens."""
+    """Whether the unit is chunks/s: the server has not reported its token count."""
 
 
 class LivePanel(Widget):
-    """Figures of the newest answer of one variant, and its memory."""
+    """Shows the figures of a variant's newest answer, and the memory of its worker."""
 
     DEFAULT_CSS = """
     LivePanel { height: auto; padding: 0 1; background: $surface; text-wrap: nowrap; }
@@ -60,21 +61,22 @@ class LivePanel(Widget):
     def __init__(self, memory: MemoryTrack) -> None:
         super().__init__()
         self.side = "$side-left"
-        """Colour of the side the column is on."""
+        """Colour of the column's side."""
         self._memory = memory
         self._answer: Answer | None = None
         self._timing: _Timing | None = None
-        self._growing = StreamingTiming(INTERVAL_S)
+        self._streaming = StreamingTiming(INTERVAL_S)
         self._scales = Scales()
         self._drawn_lines: list[Content] = []
         self._drawn_for = (0, 0, "")
-        """Width, height of the strips and colour that the lines were made for."""
+        """Width, strip height and colour for which `_drawn_lines` was drawn."""
         self.strip_height = 1
+        """Height of each strip in lines."""
 
     def observe(self, answer: Answer | None) -> None:
-        """Take the figures of `answer`, the newest of this variant."""
+        """Compute the figures of `answer`, the variant's newest one."""
         if answer is not self._answer:
-            self._growing = StreamingTiming(INTERVAL_S)
+            self._streaming = StreamingTiming(INTERVAL_S)
         self._answer = answer
         if answer is None:
             self._timing = None
@@ -85,22 +87,22 @@ class LivePanel(Widget):
             answer.prefilled_ns,
             answer.counted,
         )
-        known = self._timing
-        if known is None or known.answer is not answer or known.state != state:
+        cached = self._timing
+        if cached is None or cached.answer is not answer or cached.state != state:
             chunks = answer.counted is not None and answer.counted < 0
-            turn = answer.timing(self._growing.follow(answer.times_ns))
+            turn = answer.timing(self._streaming.follow(answer.times_ns))
             average = decode_throughput(answer.times_ns) if chunks else turn.decode_tok_s
             now = throughput_now(answer.times_ns)
             self._timing = _Timing(answer, state, turn, now, average, chunks)
 
     @property
     def peaks(self) -> tuple[float, int]:
-        """Highest throughput (tok/s) and memory (bytes) to be drawn."""
-        held = (b for _, b in self._memory.history)
-        return max(self._growing.series, default=0.0), max(held, default=0)
+        """The highest throughput (tok/s) and memory (bytes) of the strips."""
+        sizes = (size for _, size in self._memory.history)
+        return max(self._streaming.series, default=0.0), max(sizes, default=0)
 
     def draw(self, scales: Scales) -> None:
-        """Draw what was observed, the strips on `scales`: those lines that changed."""
+        """Redraw the lines that changed since the last call, with the strips on `scales`."""
         self._scales = scales
         before = self._drawn_lines
         self._draw_lines()
@@ -115,14 +117,14 @@ class LivePanel(Widget):
         self._drawn_lines = self._lines(self.size.width)
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
-        """Five lines of figures and the two strips."""
+        """Return the height: five lines of figures and the two strips."""
         del container, viewport, width
         return 5 + 2 * self.strip_height
 
     def render(self) -> Content:
-        """The figures, then the strips."""
-        # As of `draw`: of what has changed since then, a frame of some lines would show a part, and
-        # the next `draw` would take all of it for shown.
+        """Return the lines of the last `draw`: figures, then strips."""
+        # Draw cached lines: a partial repaint would mix old and new figures, and the next `draw`
+        # would compare with lines that were never shown.
         if self._drawn_for != (self.size.width, self.strip_height, self.side):
             self._draw_lines()
         return Content("\n").join(self._drawn_lines)
@@ -133,7 +135,7 @@ class LivePanel(Widget):
             self._first_token(width),
             self._between_tokens(width),
             *self._ledger(width),
-            *self._strip(self._growing.series, width),
+            *self._strip(self._streaming.series, width),
             *self._memory_strip(width),
         ]
         return [line.truncate(width, ellipsis=True) for line in lines]
@@ -156,7 +158,7 @@ class LivePanel(Widget):
         if answer is not None and answer.order == "together":
             order = "together, contended" if left.cell_length + 20 <= width else "contended"
         elif answer is not None:
-            order = "in turn"
+            order = "one at a time" if left.cell_length + 14 <= width else "alone"
         return spread(left, quiet(order), width)
 
     def _first_token(self, width: int) -> Content:
@@ -164,12 +166,14 @@ class LivePanel(Widget):
         served = self._answer is not None and self._answer.in_chunks
         prompt = ""
         if turn and turn.prompt_tokens:
-            kept = f", {turn.cached_tokens} kept" if turn.cached_tokens else ""
-            prompt = f"prompt {turn.prompt_tokens} tok{kept}"
+            cached = f", {turn.cached_tokens} cached" if turn.cached_tokens else ""
+            prompt = f"prompt {turn.prompt_tokens} tok{cached}"
         parts = [
             Content(figures.milliseconds(turn.ttft_ms if turn else None)),
             quiet(prompt),
-            quiet("by arrival" if served else f"prefill {figures.number(turn.prefill_tok_s)} tok/s")
+            quiet(
+                "with network" if served else f"prefill {figures.number(turn.prefill_tok_s)} tok/s"
+            )
             if turn
             else Content(),
         ]
@@ -182,17 +186,17 @@ class LivePanel(Widget):
             quiet(f"{name} ") + Content(figures.number(value))
             for name, value in zip(("p50", "p95", "p99"), values, strict=True)
         ]
-        # Whole figures only: 1204 cut to 12 would be read as 12.
+        # Never cut a figure: 1204 cut to 12 would be read as 12.
         room = width - _LABEL
         if sum(part.cell_length + 2 for part in parts) + 2 <= room:
             return _label("ITL") + fitted([*parts, quiet("ms")], room)
         return _label("ITL ms") + fitted(parts, room, gap=" ")
 
     def _ledger(self, width: int) -> list[Content]:
-        """The total, then the parts in the order in which they matter, over two lines."""
+        """Return two lines: the total, then the parts, the most important first."""
         memory, ledger = self._memory.latest, self._memory.ledger
         if ledger is not None and ledger.device == SERVER:
-            return [_label(self._memory.kind) + quiet("the server does not tell"), Content()]
+            return [_label(self._memory.kind) + quiet("not reported by the server"), Content()]
         total = figures.size(memory.bytes if memory else None)
         first = _label(self._memory.kind) + Content.styled(total, "bold")
         parts = [quiet(f"{name} ") + Content(figures.size(b)) for name, b in ledger_parts(ledger)]
@@ -236,7 +240,10 @@ def _label(name: str) -> Content:
 
 
 def ledger_parts(ledger: Ledger | None) -> list[tuple[str, int]]:
-    """Names and bytes of the ledger's parts; on the CPU the allocator's own are not known."""
+    """Return (name, bytes) of the ledger's parts; -1 bytes means not known.
+
+    On a CPU torch does not report its allocator, so all remaining memory is "other".
+    """
     if ledger is None:
         return [("weights", -1), ("KV", -1)]
     if ledger.device in SERVERS:
@@ -250,6 +257,6 @@ def ledger_parts(ledger: Ledger | None) -> list[tuple[str, int]]:
             ("non-torch", ledger.non_torch),
             *ledger.reserved_by_device.items(),
         ]
-    held = ledger.process - ledger.weights - ledger.kv_cache
-    known = min(ledger.process, ledger.weights, ledger.kv_cache) >= 0 and held >= 0
-    return [*parts, ("rest", held if known else -1)]
+    other = ledger.process - ledger.weights - ledger.kv_cache
+    known = min(ledger.process, ledger.weights, ledger.kv_cache) >= 0 and other >= 0
+    return [*parts, ("other", other if known else -1)]

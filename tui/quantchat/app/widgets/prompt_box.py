@@ -1,4 +1,4 @@
-"""The prompt: one box for both variants, with recall of what was asked before."""
+"""The prompt box: one for both variants, with a history of sent prompts."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from quantchat.app.messages import PromptSent, ScrollAsked
 from quantchat.app.textual_workarounds import XTERM_SHIFT_ENTER
 
 _TAKEN = ("f6", "f7")
-"""Keys by which TextArea selects a line or all, and which we need more."""
+"""Keys that TextArea binds (select line, select all) and that this app needs for commands."""
 _JOINERS = ("\u200c", "\u200d")
-"""Characters without a glyph that spelling needs (Persian, Hindi, emoji), as `neutralise` knows."""
+"""Zero-width characters that spelling needs (Persian, Hindi, emoji); `neutralise` keeps them."""
 
 
 class PromptBox(TextArea):
-    """Enter sends. ↑ on the first line and ↓ on the last walk through what was sent before."""
+    """Enter sends. ↑ on the first line and ↓ on the last line walk through sent prompts."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         *(one.binding() for one in COMMANDS if one.in_prompt and one.id != "send"),
@@ -41,22 +41,22 @@ class PromptBox(TextArea):
         super().__init__(soft_wrap=True, show_line_numbers=False, id="prompt")
         self._sent: list[str] = []
         self._place = 0
-        """Index into what was sent; its length is the draft."""
+        """Index into `_sent`; its length stands for the draft."""
         self._draft = ""
 
     def send(self) -> None:
-        """Send what is in the box, and empty it: what is typed from now on is the next prompt."""
+        """Send the text and empty the box at once: keys typed from now on are the next prompt."""
         text = self.text
         if text.strip():
             self.text = ""
             self.post_message(PromptSent(text))
 
     def give_back(self, text: str) -> None:
-        """Put `text`, which could not be sent, before what was typed since."""
+        """Put `text`, which could not be sent, before the text typed since."""
         self.put(text + self.text)
 
     def remember(self, text: str) -> None:
-        """Add `text` to what can be recalled, and begin with an empty draft."""
+        """Add `text` to the history and start an empty draft."""
         if not self._sent or self._sent[-1] != text:
             self._sent.append(text)
         self._place, self._draft = len(self._sent), ""
@@ -67,8 +67,8 @@ class PromptBox(TextArea):
         self.move_cursor(self.document.end)
 
     async def _on_key(self, event: events.Key) -> None:
-        # TextArea inserts a newline for Enter before bindings are looked at, and of what is typed
-        # only what Python calls printable.
+        # TextArea inserts a newline for Enter before it looks at bindings, and ignores characters
+        # that Python does not call printable.
         if event.key == "enter":
             event.stop()
             event.prevent_default()
@@ -96,14 +96,14 @@ class PromptBox(TextArea):
         self.post_message(ScrollAsked(1))
 
     def action_recall_older(self) -> None:
-        """On the first line as it is wrapped, the prompt before; else the line above."""
+        """Recall the previous prompt if the cursor is on the first line, else move up."""
         if self.navigator.is_first_wrapped_line(self.cursor_location):
             self._recall(self._place - 1)
         else:
             self.action_cursor_up()
 
     def action_recall_newer(self) -> None:
-        """On the last line as it is wrapped, the next prompt; else the line below."""
+        """Recall the next prompt if the cursor is on the last line, else move down."""
         if self.navigator.is_last_wrapped_line(self.cursor_location):
             self._recall(self._place + 1)
         else:

@@ -1,6 +1,6 @@
-"""A choice among several and a tick, whose state can be read without colour.
+"""Radio buttons and check boxes that only Space switches, and that can be read without colour.
 
-Space switches them. Textual's own take Enter too, which here is left to the dialog around them.
+Textual's own widgets take Enter too; here Enter confirms the dialog.
 """
 
 from __future__ import annotations
@@ -12,38 +12,40 @@ from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.widgets import Checkbox, RadioButton, RadioSet
 
-_TAKES_ENTER = "enter,space"
+_ENTER_OR_SPACE = "enter,space"
 
 
-def _but_enter(bindings: list[BindingType]) -> list[BindingType]:
-    """`bindings`, with Space alone where Textual has Enter as well."""
+def _without_enter(bindings: list[BindingType]) -> list[BindingType]:
+    """Return `bindings` with Space in place of Enter or Space."""
     return [
-        replace(one, key="space") if isinstance(one, Binding) and one.key == _TAKES_ENTER else one
+        replace(one, key="space")
+        if isinstance(one, Binding) and one.key == _ENTER_OR_SPACE
+        else one
         for one in bindings
     ]
 
 
 class Choices(RadioSet, inherit_bindings=False):
-    """Choices of which one is made."""
+    """A set of radio buttons."""
 
-    BINDINGS: ClassVar[list[BindingType]] = _but_enter(RadioSet.BINDINGS)
+    BINDINGS: ClassVar[list[BindingType]] = _without_enter(RadioSet.BINDINGS)
 
 
 class Choice(RadioButton):
-    """One of several: it has the dot. Textual's own has it always, and dims it."""
+    """A radio button with a dot only if chosen; Textual always draws the dot and dims it."""
 
     def render(self) -> Content:
-        """The button, then its label."""
+        """Return the button and its label."""
         self.BUTTON_INNER = "●" if self.value else " "
         return super().render()
 
 
 class Tick(Checkbox, inherit_bindings=False):
-    """On or off."""
+    """A check box."""
 
-    BINDINGS: ClassVar[list[BindingType]] = _but_enter(Checkbox.BINDINGS)
+    BINDINGS: ClassVar[list[BindingType]] = _without_enter(Checkbox.BINDINGS)
 
     def render(self) -> Content:
-        """The button, then its label."""
+        """Return the button and its label."""
         self.BUTTON_INNER = "✓" if self.value else " "
         return super().render()

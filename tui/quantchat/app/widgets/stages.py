@@ -1,4 +1,4 @@
-"""The stages a variant goes through until it can answer, each with its progress."""
+"""The list of loading stages of a variant, each with its progress."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Stage:
 
 
 class Stages(Widget):
-    """A list that grows stage by stage; hidden once the variant is loaded."""
+    """Shows the stages up to the current one; hidden once the variant is loaded."""
 
     DEFAULT_CSS = """
     Stages { height: auto; padding: 0 1; margin-bottom: 1; text-wrap: nowrap; display: none; }
@@ -40,12 +40,12 @@ class Stages(Widget):
         self._state = State.IDLE
 
     def observe(self) -> None:
-        """Take note of the variant's state and stage."""
+        """Read the variant's state and stage."""
         state, progress = self._variant.state, self._variant.progress
         if state is State.READY or (state is State.PREPARING and self._state is not state):
             self._stages.clear()
         if state is not self._state and state is State.LOADING:
-            # What the worker does before it first says a word is a stage too.
+            # The time until the worker's first message is a stage too.
             progress = progress if self._is_new(progress) else Progress("starting the worker")
         self._state = state
         busy = state in (State.PREPARING, State.LOADING)
@@ -55,7 +55,7 @@ class Stages(Widget):
         self.refresh(layout=True)
 
     def tick(self) -> None:
-        """Let the clock of the stage under way go on."""
+        """Redraw the elapsed time of the current stage."""
         if self.display:
             self.refresh()
 
@@ -74,21 +74,21 @@ class Stages(Widget):
             self._stages[-1].progress = progress
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
-        """One line for each stage, one more for the progress of the one under way."""
+        """Return one line for each stage, and one for the progress of the current stage."""
         del container, viewport
         return max(1, sum(len(self._lines(stage, width)) for stage in self._stages))
 
     def render(self) -> Content:
-        """The stages, one below the other."""
+        """Return the stages, one below the other."""
         lines = [line for stage in self._stages for line in self._lines(stage, self.size.width)]
         return Content("\n").join(lines or [quiet("preparing")])
 
     def _lines(self, stage: _Stage, width: int) -> list[Content]:
         progress = stage.progress
-        under_way = stage is self._stages[-1]
-        failed = under_way and self._state is State.FAILED
+        current = stage is self._stages[-1]
+        failed = current and self._state is State.FAILED
         took = figures.seconds((stage.ended_s or time.monotonic()) - stage.began_s)
-        if not under_way or failed:
+        if not current or failed:
             sign = ("✖ ", "$error") if failed else ("✓ ", "$success")
             name = Content.assemble(sign) + outside(progress.stage, "$quiet")
             return [spread(name, quiet("" if failed else took), width)]
@@ -105,7 +105,7 @@ class Stages(Widget):
 
 
 def counted(progress: Progress) -> str:
-    """`quantizing layer 7 of 30`; large totals, as bytes are, are left to the bar."""
+    """Return `quantizing layer 7 of 30`; for totals above 9,999 (bytes) only the stage."""
     if 0 < progress.total <= 9_999:
         return f"{progress.stage} {progress.done} of {progress.total}"
     return progress.stage

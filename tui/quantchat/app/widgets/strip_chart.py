@@ -1,6 +1,7 @@
-"""A strip of values over time, on a scale that is given and not found in the values.
+"""Strips: charts of values over time, one cell for each value.
 
-A scale of each strip's own would make noise look dramatic and two strips impossible to compare.
+The caller gives the scale. If each strip scaled itself to its values, noise would look dramatic
+and two strips could not be compared.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ _EIGHTHS = " ▁▂▃▄▅▆▇█"
 def strip_chart(values: Sequence[float], top: float, width: int, height: int = 1) -> list[str]:
     """Draw the last `width` values, 0 to `top`, as `height` lines of block characters.
 
-    The newest value is at the right end. A value above nothing always shows at least one eighth.
+    The newest value is at the right end. A value above 0 shows at least one eighth of a cell.
     """
     full = 8 * height
     shown = values[-width:] if width > 0 else []
@@ -30,7 +31,7 @@ def strip_chart(values: Sequence[float], top: float, width: int, height: int = 1
 
 
 def at_intervals(samples: Iterable[tuple[float, float]], interval_s: float) -> list[float]:
-    """Values of (seconds, value) `samples`, one for each interval; a gap holds the last value."""
+    """Resample (seconds, value) `samples` to one value per interval; gaps repeat the last value."""
     values: list[float] = []
     first: float | None = None
     for at_s, value in samples:
@@ -46,7 +47,7 @@ def at_intervals(samples: Iterable[tuple[float, float]], interval_s: float) -> l
 
 
 def bar(share: float, width: int) -> str:
-    """A horizontal bar of `width` cells, `share` (0 to 1) of it filled, in eighths of a cell."""
+    """Return a bar of `width` cells with `share` (0 to 1) of it filled, in eighths of a cell."""
     eighths = round(min(1.0, max(0.0, share)) * width * 8)
     filled, rest = divmod(eighths, 8)
     text = "█" * filled + (" ▏▎▍▌▋▊▉"[rest] if rest else "")
@@ -54,7 +55,7 @@ def bar(share: float, width: int) -> str:
 
 
 def ceiling(value: float) -> float:
-    """The next of 1, 2, 5 × 10ⁿ at or above `value`: the top of a scale that seldom moves."""
+    """Return the next of 1, 2, 5 × 10ⁿ at or above `value`, so that a scale seldom changes."""
     if value <= 0:
         return 0.0
     power = 10.0 ** math.floor(math.log10(value))
@@ -62,5 +63,5 @@ def ceiling(value: float) -> float:
 
 
 def size_ceiling(count: int) -> int:
-    """The next power of two at or above `count` bytes: the same, for memory."""
+    """Return the next power of two at or above `count` bytes, so that a scale seldom changes."""
     return 1 << (count - 1).bit_length() if count > 0 else 0

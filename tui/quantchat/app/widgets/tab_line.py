@@ -1,4 +1,4 @@
-"""Both labels on one line, where there is room for one column only."""
+"""The tabs of the two variants, for terminals with room for one column."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from quantchat.session.live_variant import LiveVariant
 
 
 class TabLine(Widget):
-    """Two tabs; a click, or the key it names, turns to the other one."""
+    """Two tabs; a click, or the key named in the line, switches to the other."""
 
     DEFAULT_CSS = """
     TabLine { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; display: none; }
     """
 
     class Clicked(Message):
-        """The line was clicked: show the other column."""
+        """The user clicked the line to see the other column."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,12 +29,12 @@ class TabLine(Widget):
         self._shown = 0
 
     def show(self, variants: tuple[LiveVariant, LiveVariant], shown: int) -> None:
-        """Name the tabs; `shown` is 0 for the left one."""
+        """Set the variants; `shown` is the index of the visible one, 0 for the left."""
         self._variants, self._shown = variants, shown
         self.refresh()
 
     def render(self) -> Content:
-        """The tab that is shown stands out; each has the sign of its variant's state."""
+        """Return the tabs with the symbols of the variants' states; the visible one reversed."""
         width = self.size.width
         hint = quiet(f"{command('maximise').key} other")
         room = max(4, (width - hint.cell_length - 12) // 2)
@@ -47,6 +47,6 @@ class TabLine(Widget):
         return spread(Content(" ").join(tabs), hint, width)
 
     def on_click(self, event: Click) -> None:
-        """Turn to the other tab."""
+        """Ask for the other tab."""
         event.stop()
         self.post_message(self.Clicked())

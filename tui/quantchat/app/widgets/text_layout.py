@@ -1,4 +1,4 @@
-"""Single lines of styled text, fitted to a width in cells."""
+"""Builds single lines of styled text that fit a width in cells."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ QUIET = "$quiet"
 SIDES = ("$side-left", "$side-right")
 """Colours of the left and of the right variant."""
 
-ORDERS = {"together": "together", "in-turn": "in turn"}
-"""What is said of an answer's order."""
+ORDERS = {"together": "together", "in-turn": "one at a time"}
+"""The name of each order on the screen."""
 
 
 def quiet(text: str) -> Content:
-    """Text that stands back."""
+    """Return `text` in the colour for secondary text."""
     return Content.styled(text, QUIET)
 
 
 def outside(text: str, style: str = "") -> Content:
-    """Text from outside, neutral and on one line."""
+    """Return text from models, files or libraries on one line, without control characters."""
     return Content.styled(one_line(text), style)
 
 
 GAP = "  "
-"""Between two `hints`."""
+"""Separates two entries of `hints`."""
 
 
 def hints(keys: Iterable[tuple[str, str]]) -> Content:
-    """Keys with what each does."""
+    """Return a line of (key, what it does)."""
     return Content(GAP).join(
         Content.styled(key, "bold $primary") + quiet(f" {what}") for key, what in keys
     )
 
 
 def spread(left: Content, right: Content, width: int) -> Content:
-    """`left` and `right` at the two ends of a line; `left` gives way, with an ellipsis."""
+    """Put `left` and `right` at the two ends of a line; cut `left` if both do not fit."""
     right = right.truncate(width, ellipsis=True)
     room = width - right.cell_length - (1 if right else 0)
     left = left.truncate(room, ellipsis=True) if room > 0 else Content()
@@ -47,7 +47,7 @@ def spread(left: Content, right: Content, width: int) -> Content:
 
 
 def fitted(parts: Iterable[Content], width: int, gap: str = "  ") -> Content:
-    """As many of `parts`, from the first on, as fit whole; the first is cut if it must be."""
+    """Join those of `parts`, in order, that fit whole; cut the first part if it does not fit."""
     line = Content()
     for part in parts:
         if not part:

@@ -1,4 +1,4 @@
-"""The conversation with one variant, following its end until the reader scrolls away."""
+"""The conversation with one variant; follows the end until the user scrolls away."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widgets import Static
 
-from quantchat.app.widgets.blank_fill import ground
+from quantchat.app.widgets.blank_fill import blank_lines
 from quantchat.app.widgets.failure_note import FailureNote
 from quantchat.app.widgets.stages import Stages
 from quantchat.app.widgets.text_layout import outside, quiet
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from quantchat.app.widgets.turn_view import TurnView
 
 
-AT_ONCE = 12
-"""Turns that are drawn, and so many more each time the reader goes up beyond the first of them:
-what one more token costs grows with what Textual has to lay out."""
+TURNS_AT_ONCE = 12
+"""Turns laid out at first, and added each time the user scrolls above the first of them. The cost
+of a streamed token grows with the number of widgets that Textual has to lay out."""
 WHEEL_ROWS = 5
-"""Rows of them that come in sight when it was the mouse wheel."""
+"""Rows of the added turns to show if the mouse wheel was used."""
 
 
 class Transcript(VerticalScroll, can_focus=False):
-    """The turns of the conversation, as this variant knows them: the newest ones."""
+    """Shows the newest turns of the conversation with this variant's answers."""
 
     DEFAULT_CSS = """
     Transcript {
@@ -55,40 +55,40 @@ class Transcript(VerticalScroll, can_focus=False):
         self._follows = True
         self._turns: list[Turn] = []
         self._views: dict[int, TurnView] = {}
-        """Of the last turns, by number, the oldest first."""
+        """The laid-out turns by number, the oldest first."""
 
     def compose(self) -> ComposeResult:
-        """What was loaded, what is being loaded, why it failed; turns come in between."""
+        """Lay out load note, count of earlier turns, stages, failure; turns go in the middle."""
         yield self._note
         yield self._earlier
         yield self._stages
         yield self._failure
 
     def on_mount(self) -> None:
-        """Hold the end whenever the text grows."""
-        self.watch(self, "virtual_size", self._hold_end, init=False)
+        """Stay at the end whenever the text grows."""
+        self.watch(self, "virtual_size", self._stay_at_end, init=False)
 
     def on_resize(self) -> None:
-        """Hold the end when the place for the text shrinks, too."""
-        self._hold_end()
+        """Stay at the end when the widget shrinks, too."""
+        self._stay_at_end()
 
     def render_lines(self, crop: Region) -> list[Strip]:
-        """The background alone."""
-        return ground(self, crop)
+        """Return the plain background."""
+        return blank_lines(self, crop)
 
     async def sync(self, conversation: Conversation) -> None:
-        """Show the turns of `conversation`, the newest at least; those that are there stay."""
+        """Show the newest turns of `conversation`; keep the views of turns still in it."""
         self._turns = conversation.turns
-        # A new chat counts its turns anew: it is the turn that is compared, not its number.
+        # Compare turns, not their numbers: a new chat starts again at number 1.
         shown = [index for index, turn in enumerate(self._turns) if self._shows(turn)]
-        new = self._turns[shown[-1] + 1 if shown else 0 :][-AT_ONCE:]
-        kept = self._turns[-AT_ONCE:] if new else [self._turns[index] for index in shown]
-        wanted = {turn.number: turn for turn in kept}
+        new = self._turns[shown[-1] + 1 if shown else 0 :][-TURNS_AT_ONCE:]
+        stay = self._turns[-TURNS_AT_ONCE:] if new else [self._turns[index] for index in shown]
+        by_number = {turn.number: turn for turn in stay}
         for number, view in list(self._views.items()):
-            if wanted.get(number) is not view.turn:
+            if by_number.get(number) is not view.turn:
                 await self._views.pop(number).remove()
         if new:
-            views = self._made(new)
+            views = self._make_views(new)
             await self.mount_all(views.values(), before=self._stages)
             self._views.update(views)
             self.follow(True)
@@ -98,8 +98,8 @@ class Transcript(VerticalScroll, can_focus=False):
         view = self._views.get(turn.number)
         return view is not None and view.turn is turn
 
-    def _made(self, turns: list[Turn]) -> dict[int, TurnView]:
-        # Not before there is a turn: the parser of Markdown is no part of the first frame.
+    def _make_views(self, turns: list[Turn]) -> dict[int, TurnView]:
+        # Imported late: the Markdown parser would delay the first frame.
         from quantchat.app.widgets.turn_view import TurnView
 
         return {turn.number: TurnView(turn, self._variant.label) for turn in turns}
@@ -109,17 +109,17 @@ class Transcript(VerticalScroll, can_focus=False):
         self._earlier.display = earlier > 0
         if earlier > 0:
             turns = figures.plural(earlier, "earlier turn")
-            self._earlier.update(quiet(f"↑ {turns}, further up"))
+            self._earlier.update(quiet(f"↑ {turns}"))
 
     @property
     def _more_above(self) -> bool:
-        """Whether the reader is at the top, and not of the conversation."""
+        """Whether the user is at the top and earlier turns are not laid out."""
         return self.scroll_y <= 0 and len(self._views) < len(self._turns)
 
     async def _show_earlier(self, rows: int) -> None:
-        """Draw some turns before the first, and go up so that `rows` of them come in sight."""
+        """Lay out some earlier turns, and scroll up to show their last `rows` rows."""
         end = len(self._turns) - len(self._views)
-        views = self._made(self._turns[max(0, end - AT_ONCE) : end])
+        views = self._make_views(self._turns[max(0, end - TURNS_AT_ONCE) : end])
         first = next(iter(self._views.values()), self._stages)
         self._views = {**views, **self._views}
         self._count_earlier()
@@ -134,11 +134,11 @@ class Transcript(VerticalScroll, can_focus=False):
         self.call_after_refresh(go_up)
 
     def on_mouse_scroll_up(self) -> None:
-        """The wheel, too, goes beyond the first turn that is drawn."""
-        self._go_beyond(WHEEL_ROWS)
+        """Lay out earlier turns if the wheel reaches the first one."""
+        self._go_above(WHEEL_ROWS)
 
-    def _go_beyond(self, rows: int) -> bool:
-        """Draw what is further up, if the reader is at the top and there is more."""
+    def _go_above(self, rows: int) -> bool:
+        """Lay out earlier turns if the user is at the top; return whether there are any."""
         more = self._more_above
         if more:
             self.follow(False)
@@ -146,23 +146,23 @@ class Transcript(VerticalScroll, can_focus=False):
         return more
 
     def tick(self) -> None:
-        """Draw what came since the last tick."""
+        """Draw what arrived since the last tick."""
         for view in self._views.values():
             view.tick()
         self._stages.tick()
 
     def show_state(self) -> None:
-        """Draw the variant's state anew: what was loaded, the stages, the failure."""
+        """Redraw the variant's state: load note, stages, failure."""
         self._stages.observe()
         self.show_trouble(self._variant.failure)
         self._describe()
 
     def show_trouble(self, trouble: Failed | None) -> None:
-        """Explain what is wrong with the variant, if anything is."""
+        """Show the failure `trouble`, or hide the note if it is None."""
         self._failure.show(trouble)
 
     def _describe(self) -> None:
-        """Say above the turns what must be known of the variant as it was loaded."""
+        """Write the note above the turns: load time, decode mode, tokenizer, warnings."""
         ready = self._variant.ready
         self._note.display = ready is not None
         if ready is None:
@@ -172,18 +172,18 @@ class Transcript(VerticalScroll, can_focus=False):
         split = " + ".join(f"{name} {figures.number(s)}" for name, s in parts)
         lines = [quiet(f"loaded in {figures.seconds(self._variant.load_s)} ({split})")]
         if resolved.device in SERVERS:
-            lines.append(quiet("asks for: ") + outside(resolved.model, "$quiet"))
+            lines.append(quiet("model: ") + outside(resolved.model, "$quiet"))
         else:
-            lines.append(quiet("decodes: ") + outside(resolved.decode, "$quiet"))
+            lines.append(quiet("decode mode: ") + outside(resolved.decode, "$quiet"))
         if resolved.tokenizer:
-            lines.append(quiet("tokenizer of: ") + outside(resolved.tokenizer, "$quiet"))
+            lines.append(quiet("tokenizer: ") + outside(resolved.tokenizer, "$quiet"))
         if not resolved.chat_template:
             hint = (
-                'api = "chat" in the profile has the server apply its own.'
+                'Set api = "chat" in the profile to use the server\'s template.'
                 if resolved.device in SERVERS
-                else "`tokenizer` in the profile lends one."
+                else "Set `tokenizer` in the profile to a model that has one."
             )
-            plain = "No chat template: it continues the prompt as plain text."
+            plain = "No chat template: the model continues the prompt as plain text."
             lines.append(Content.styled(f"{plain} {hint}", "$warning"))
         if resolved.slow_kernel:
             slow = Content.styled("SLOW KERNEL: ", "bold $error")
@@ -196,38 +196,38 @@ class Transcript(VerticalScroll, can_focus=False):
 
     @property
     def following(self) -> bool:
-        """Whether new text keeps the end in sight."""
+        """Whether the column scrolls along with new text."""
         return self._follows and not (self.is_anchored and self._anchor_released)
 
     @property
     def away(self) -> bool:
-        """Whether there is more below than is seen, and it will not come by itself."""
+        """Whether text below is out of sight and the column does not follow it."""
         return not self.following and self.scroll_y < self.max_scroll_y
 
     def follow(self, follow: bool) -> None:
-        """Go to the end and stay with it, or stay here."""
+        """Go to the end and follow it, or stay here."""
         self._follows = follow
         if not follow:
             self.anchor(False)
         elif self.is_anchored:
             self.anchor()
-        self._hold_end()
+        self._stay_at_end()
 
-    def _hold_end(self) -> None:
-        """Anchor to the end while there is more than fits.
+    def _stay_at_end(self) -> None:
+        """Anchor to the end while the text does not fit.
 
-        An anchored container that is not full would push its text down to its bottom.
+        An anchored container with room to spare would push its text down to its bottom.
         """
         overfull = self.max_scroll_y > 0
         if self._follows and overfull and not self.is_anchored:
             self.anchor()
         elif self.is_anchored and not overfull:
             self.anchor(False)
-            # At once: put off, it would let go of an anchor that was set in the meantime.
+            # Immediately: a delayed scroll would release an anchor that was set meanwhile.
             self.scroll_to(y=0, animate=False, force=True, immediate=True)
 
     def to_divergence(self) -> bool:
-        """Go to the newest place where the answers part; whether there is one."""
+        """Scroll to the newest divergence; return whether there is one."""
         for view in reversed(self._views.values()):
             if view.divergence.known:
                 self.follow(False)
@@ -238,12 +238,12 @@ class Transcript(VerticalScroll, can_focus=False):
         return False
 
     def scroll_pages(self, pages: int) -> None:
-        """Scroll by `pages`; reaching the end, follow it again."""
+        """Scroll by `pages` (negative is up); at the end, follow it again."""
         step = pages * max(1, self.size.height - 2)
-        if step < 0 and self._go_beyond(-step):
+        if step < 0 and self._go_above(-step):
             return
         if self.scroll_y + step >= self.max_scroll_y:
             self.follow(True)
         else:
-            # At once: the next key may come before the next refresh, and counts from here.
+            # Immediately: the next key may come before the next refresh and starts from here.
             self.scroll_relative(y=step, animate=False, immediate=True)

@@ -1,4 +1,4 @@
-"""One turn in one column: the prompt, the answer as it grows, and how it ended."""
+"""One turn in one column: the prompt, the streamed answer, and how it ended."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from textual.widgets import Static
 from quantchat.app import terminal
 from quantchat.app.commands import command
 from quantchat.app.widgets.answer_view import AnswerView
-from quantchat.app.widgets.blank_fill import ground
+from quantchat.app.widgets.blank_fill import blank_lines
 from quantchat.app.widgets.divergence_mark import STYLE, DivergenceMark
 from quantchat.app.widgets.failure_note import explained, title_of
 from quantchat.app.widgets.text_layout import ORDERS, fitted, quiet
@@ -23,7 +23,7 @@ from quantchat.text import neutralise
 
 
 class TurnView(Vertical):
-    """Reads its answer at each `tick`; knows by itself when the answer is over."""
+    """Draws a turn; each `tick` reads what is new in its answer, until the answer is over."""
 
     DEFAULT_CSS = """
     TurnView {
@@ -47,34 +47,34 @@ class TurnView(Vertical):
         self.divergence = DivergenceMark(turn, variant)
         self._text = AnswerView(self.divergence, step=terminal.pace().step)
         self._thoughts: _Thoughts | None = None
-        """What is drawn of the thoughts, once there are any."""
+        """The drawn reasoning, once there is any."""
         self._shown_end: Content | None = None
         self._summary = Summary()
 
     def compose(self) -> ComposeResult:
-        """Prompt, answer, end."""
+        """Lay out prompt, answer, ending and figures."""
         yield Static(Content(neutralise(self.turn.prompt)), classes="prompt")
         yield self._text
         yield self._end
         yield self._summary
 
     def render_lines(self, crop: Region) -> list[Strip]:
-        """The background alone."""
-        return ground(self, crop)
+        """Return the plain background."""
+        return blank_lines(self, crop)
 
     @property
     def settled(self) -> bool:
-        """Whether the whole answer is drawn, and nothing more will come."""
+        """Whether the whole answer is drawn and will not change."""
         texts = [self._text, *([self._thoughts.text] if self._thoughts else [])]
         return self._ended and not any(text.busy for text in texts)
 
     @property
     def divergence_y(self) -> int:
-        """Row of the screen where the answers part."""
+        """Row of the screen where the answers diverge."""
         return self._text.region.y + self._text.marked_line
 
     def tick(self) -> None:
-        """Draw what came since the last tick; once the answer is over, all of it anew."""
+        """Draw what arrived since the last tick; once the answer is over, redraw all of it."""
         answer = self.answer
         if self.settled and self._shown_end is not None and self.divergence.over:
             return
@@ -91,7 +91,7 @@ class TurnView(Vertical):
                 new = answer.pieces[self._written :]
                 self._written += len(new)
                 self._text.write("".join(new))
-        if self.divergence.look():
+        if self.divergence.update():
             self._text.show_mark()
         end = _end_of(answer)
         if self.divergence.ends:
@@ -105,7 +105,7 @@ class TurnView(Vertical):
 
 
 class _Thoughts:
-    """A model's thoughts, drawn dim above its answer."""
+    """A model's reasoning, drawn dim above its answer."""
 
     def __init__(self) -> None:
         self.head = Static(classes="thinking")
@@ -115,7 +115,7 @@ class _Thoughts:
         self._shown = ""
 
     def follow(self, answer: Answer) -> None:
-        """Draw what came of the thoughts of `answer`; once it is over, all of them anew."""
+        """Draw new reasoning of `answer`; once the answer is over, redraw all of it."""
         if answer.over:
             self.text.settle(answer.thoughts)
         else:
@@ -128,17 +128,18 @@ class _Thoughts:
             self.head.update(quiet(shown))
 
 
-_ENDS = " ends here, the other goes on "
+_ENDS = " ends here; the other answer goes on "
 
 
 def _end_of(answer: Answer | None) -> Content:
-    """The line under an answer: why there is nothing yet, or how it ended."""
+    """Return the line under an answer: why it has no text yet, or how it ended."""
     if answer is None:
-        return quiet("not asked: it was not ready")
+        return quiet("no answer: the variant was not ready")
     if answer.state is AnswerState.WAITING:
-        return quiet("waits for its turn" if answer.order == "in-turn" else "waiting")
+        waiting = "waiting for the other answer" if answer.order == "in-turn" else "waiting"
+        return quiet(waiting)
     if answer.state is AnswerState.PREFILL and answer.in_chunks:
-        return quiet("waiting for the server's first words")
+        return quiet("waiting for the server's first token")
     if answer.state is AnswerState.PREFILL:
         share = f" {answer.prefill_done} of {answer.prefill_total}" if answer.prefill_done else ""
         return quiet(f"reading the prompt{share}, {answer.prompt_tokens} tokens")
@@ -150,24 +151,20 @@ def _end_of(answer: Answer | None) -> Content:
 def _how_it_ended(answer: Answer) -> list[Content]:
     lines: list[Content] = []
     failure = answer.failure
-    if failure is not None and failure.turn < 0:  # the variant's own: explained below the turns
-        lines = [Content.styled(f"■ broken off: {title_of(failure)}", "$error")]
+    if failure is not None and failure.turn < 0:  # the variant failed: explained below the turns
+        lines = [Content.styled(f"■ interrupted: {title_of(failure)}", "$error")]
     elif failure is not None:
         lines = [Content.styled(title_of(failure), "bold $error"), *explained(failure)]
     elif answer.reason == "eos" and not answer.text:
-        how = (
-            "after its thoughts, without an answer"
-            if answer.thoughts
-            else "at once, without a word"
-        )
+        how = "after its reasoning, without an answer" if answer.thoughts else "without text"
         lines = [quiet(f"■ ended {how}")]
     if answer.reason in _MARKS:
         lines.append(Content.styled(_MARKS[answer.reason], "$warning"))
     if answer.context_full:
         lines.append(
             Content(
-                f"{command('forget').key} forgets the oldest turn, "
-                f"{command('new_chat').key} begins a new chat"
+                f"{command('remove_oldest').key} removes the oldest turn, "
+                f"{command('new_chat').key} starts a new chat"
             )
         )
     return lines
@@ -175,13 +172,13 @@ def _how_it_ended(answer: Answer) -> list[Content]:
 
 _MARKS = {
     "stop": "■ stopped",
-    "length": "■ cut off at the longest answer allowed (settings: max new tokens)",
-    "context": "■ the context is full",
+    "length": f"■ cut off: max new tokens reached ({command('settings').key} changes it)",
+    "context": "■ cut off: the context is full",
 }
 
 
 class Summary(Widget):
-    """The figures of an answer that is over, on one line: what fits."""
+    """One line with the figures of a complete answer, as many as fit."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -189,7 +186,7 @@ class Summary(Widget):
         self.display = False
 
     def show(self, answer: Answer | None) -> None:
-        """Show the figures of `answer`, once it is over."""
+        """Show the figures of `answer` if it is over."""
         self.display = answer is not None and answer.over and bool(answer.times_ns)
         if answer is None or not self.display:
             return
@@ -207,5 +204,5 @@ class Summary(Widget):
         self.refresh()
 
     def render(self) -> Content:
-        """The most telling figures first."""
+        """Return the figures, the most important first."""
         return fitted(self._parts, self.size.width, gap=" · ")

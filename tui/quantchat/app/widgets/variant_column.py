@@ -1,4 +1,4 @@
-"""One column: a variant from top to bottom."""
+"""One column: everything about one variant."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quantchat.session.live_variant import LiveVariant
 
 
 class VariantColumn(Vertical):
-    """Header, conversation, live panel."""
+    """Shows the header, the conversation and the live panel of `variant`."""
 
     DEFAULT_CSS = """
     VariantColumn { width: 1fr; height: 1fr; }
@@ -31,31 +31,34 @@ class VariantColumn(Vertical):
         self.panel = LivePanel(self.memory)
 
     def compose(self) -> ComposeResult:
-        """From top to bottom."""
+        """Lay out the parts from top to bottom."""
         yield self.header
         yield self.transcript
         yield self.panel
 
     def on_mount(self) -> None:
-        """Draw the variant as it is."""
+        """Draw the variant's state."""
         self.show_state()
 
     def put(self, *, left: bool) -> None:
-        """Be the left column, or the right one."""
+        """Become the left column, or the right one."""
         self.set_class(left, "-left").set_class(not left, "-right")
         self.header.side = self.panel.side = "$side-left" if left else "$side-right"
         self.header.refresh()
         self.panel.refresh()
 
     def show_state(self) -> None:
-        """Draw the variant's state anew."""
+        """Redraw the variant's state."""
         self.transcript.show_state()
         self.header.refresh()
         if self.variant.pid is None:
             self.memory.forget()
 
     def show_silence(self, now_s: float) -> bool:
-        """Say so where the worker seems to hang at `now_s`, and unsay it; whether it does."""
+        """Show, or remove, the note that the worker seems to hang at `now_s` (monotonic clock).
+
+        Returns whether it seems to hang.
+        """
         silence = self.variant.silence(now_s)
         if silence is not None or self.header.silent:
             self.header.silent = silence is not None
@@ -64,7 +67,7 @@ class VariantColumn(Vertical):
         return silence is not None
 
     def tick(self, conversation: Conversation) -> None:
-        """Draw what came since the last tick."""
+        """Draw what arrived since the last tick."""
         self.transcript.tick()
         self.panel.observe(self.newest_answer(conversation))
         away = self.transcript.away
@@ -73,7 +76,7 @@ class VariantColumn(Vertical):
             self.header.refresh()
 
     def newest_answer(self, conversation: Conversation) -> Answer | None:
-        """The last answer this variant gave or is giving."""
+        """Return the variant's last answer, running or complete; None if it has none."""
         for turn in reversed(conversation.turns):
             answer = turn.answers.get(self.variant.label)
             if answer is not None:
