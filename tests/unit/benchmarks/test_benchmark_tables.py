@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[3]
         ("quantize_memory.py", "docs/quantizing.md"),
         ("intervals.py", "docs/measuring.md"),
         ("tasks.py", "docs/tasks.md"),
+        ("servers.py", "docs/servers.md"),
         ("llama_cpp.py", "docs/scoring.md"),
         ("screen.py", "docs/screen-benchmarks.md"),
         ("peer.py", "docs/screen-benchmarks.md"),
