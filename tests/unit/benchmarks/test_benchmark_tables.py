@@ -82,3 +82,15 @@ def test_the_readme_says_how_fast_eager_is() -> None:
     expected = f"GPTQ 4-bit {gptq:.2f} times and its NF4 {nf4:.2f} times as fast as `generate`"
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert expected in readme
+
+
+def test_the_page_on_decoding_says_what_imports_cost() -> None:
+    result = json.loads((ROOT / "benchmarks" / "results" / "imports.json").read_text())
+    page = " ".join((ROOT / "docs" / "decoding.md").read_text(encoding="utf-8").split())
+    for engine in ("gptq", "bitsandbytes"):
+        figures = result["engines"][engine]
+        plain, hidden = figures["as they are"], figures["hidden"]
+        assert (
+            f"{hidden['cpu_s']} s and {hidden['resident_mib']} MiB instead of"
+            f" {plain['cpu_s']} s and {plain['resident_mib']} MiB"
+        ) in page
