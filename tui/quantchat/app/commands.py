@@ -137,7 +137,7 @@ COMMANDS: tuple[Command, ...] = (
         10,
     ),
     Command(
-        "parting",
+        "divergence",
         "ctrl+right_square_bracket",
         "where they part",
         "Go to the first token at which the greedy answers part",
@@ -167,7 +167,7 @@ COMMANDS: tuple[Command, ...] = (
         5,
     ),
     Command(
-        "force",
+        "cross_perplexity",
         "ctrl+underscore",
         "surprise",
         "Each answer as the other variant reads it: its perplexity, and which tokens surprise it",
@@ -175,7 +175,7 @@ COMMANDS: tuple[Command, ...] = (
         16,
     ),
     Command(
-        "self_check",
+        "agreement",
         "ctrl+circumflex_accent",
         "A against A",
         "How early each variant parts from itself: in turn, together, with another cache and batch",

@@ -270,15 +270,15 @@ def divergence_point(first: Answer, second: Answer, *, same: int = 0) -> int | N
     Also where one ends and the other goes on, once the shorter is over. Token ids are compared:
     meaningful only where `same_tokenizer`.
     """
-    return _parting((first, first.ids), (second, second.ids), same)
+    return _first_difference((first, first.ids), (second, second.ids), same)
 
 
 def text_divergence(first: Answer, second: Answer, *, same: int = 0) -> int | None:
     """The same by characters of the texts, for answers whose token ids cannot be compared."""
-    return _parting((first, first.text), (second, second.text), same)
+    return _first_difference((first, first.text), (second, second.text), same)
 
 
-def _parting(
+def _first_difference(
     first: tuple[Answer, Sequence[object]], second: tuple[Answer, Sequence[object]], same: int
 ) -> int | None:
     """Index of the first part in which what two answers say differs."""

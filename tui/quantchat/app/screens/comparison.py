@@ -151,7 +151,7 @@ class ComparisonScreen(ComparisonView):
         self.say("following the end" if follows else "staying here", s=2)
         self.stale = True
 
-    def action_parting(self) -> None:
+    def action_divergence(self) -> None:
         """Go to where the answers part."""
         if not self.columns.to_divergence():
             self.say("no greedy answers part here, token by token", severity="warning")
@@ -215,7 +215,7 @@ class ComparisonScreen(ComparisonView):
                 raise ValueError("there are no two answers to be read")
             self.app.push_screen(CrossPerplexityScreen(self.comparison, turn))
 
-    def action_self_check(self) -> None:
+    def action_agreement(self) -> None:
         """See how early each variant parts from itself."""
         from quantchat.app.screens.agreement import SelfCheckScreen
 

@@ -60,7 +60,7 @@ class ComparisonView(Screen[None]):
     DEFAULT_CSS = """
     ComparisonView.-low LivePanel { display: none; }
     ComparisonView.-flat {
-        PartingLine, DifferenceLine { display: none; }
+        DivergenceLine, DifferenceLine { display: none; }
     }
     """
 
@@ -77,7 +77,7 @@ class ComparisonView(Screen[None]):
         self.make_sampler = make_sampler
         self._device_line = DeviceLine(comparison.profile.name)
         self.columns = Columns(comparison)
-        self._parting = DivergenceLine()
+        self._divergence = DivergenceLine()
         self._difference = DifferenceLine()
         self.prompt = PromptBox()
         self._keys = KeyLine()
@@ -102,7 +102,7 @@ class ComparisonView(Screen[None]):
         """From top to bottom."""
         yield self._device_line
         yield self.columns
-        yield self._parting
+        yield self._divergence
         yield self._difference
         yield self.prompt
         yield self._keys
@@ -193,7 +193,7 @@ class ComparisonView(Screen[None]):
         self._difference.observe(
             (left.variant, right.variant), self.last_answers(), (left.memory, right.memory)
         )
-        self._parting.observe(comparison.last_turn, (left.variant.label, right.variant.label))
+        self._divergence.observe(comparison.last_turn, (left.variant.label, right.variant.label))
 
     def last_answers(self) -> tuple[Answer | None, Answer | None]:
         """The answers to the last prompt, left and right, as far as there are any."""

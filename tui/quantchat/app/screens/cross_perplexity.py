@@ -30,7 +30,7 @@ class CrossPerplexityScreen(ModalScreen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [("escape,q", "leave", "Close")]
     DEFAULT_CSS = """
-    ForceScreen {
+    CrossPerplexityScreen {
         .dialog { padding: 0 1; width: 96%; max-width: 180; height: 92%; }
         Horizontal { height: 1fr; }
         &.-narrow Horizontal { layout: vertical; }

@@ -28,7 +28,7 @@ class DivergenceLine(Widget):
     """Where the answers to the newest prompt part; not there before two were given."""
 
     DEFAULT_CSS = """
-    PartingLine {
+    DivergenceLine {
         display: none; height: 1; padding: 0 1; background: $panel; text-wrap: nowrap;
         &.-known { display: block; }
     }
