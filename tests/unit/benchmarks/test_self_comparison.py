@@ -65,6 +65,26 @@ def test_the_page_tells_how_far_single_answers_scatter() -> None:
         for left, right in zip(run["one"]["tpot_ms"], run["two"]["tpot_ms"], strict=True)
         for a, b in zip(left, right, strict=True)
     ]
-    told = f"every second such ratio of TPOT was above {statistics.median(ratios):.2f}"
+    half = f"{statistics.median(ratios):.2f}"
+    told = f"in half of such pairs of answers the larger TPOT was over {half} times the smaller one"
     page = (SCRIPT.parents[1] / "docs" / "measuring.md").read_text(encoding="utf-8")
     assert told in " ".join(page.split())
+
+
+def test_the_page_tells_what_was_found(checked: dict[str, dict[str, dict[str, int]]]) -> None:
+    page = (SCRIPT.parents[1] / "docs" / "measuring.md").read_text(encoding="utf-8")
+    swapped, *others = (
+        [found[kind] for found in checked[way].values()]
+        for way, kind in (
+            ("sides swapped", "shown"),
+            ("rounds split", "shown"),
+            ("rounds split", "by prompts alone"),
+        )
+    )
+    assert f"| {swapped[0]} of 100 show a difference | {swapped[1]} | {swapped[2]} |" in page
+    for row in others:
+        assert f"| {' | '.join(map(str, row))} |" in page
+    shown = [found["shown"] for found in checked["in their order"].values()]
+    expected = f"{min(shown)} or {max(shown)} of 22 comparisons"
+    comparing = (SCRIPT.parents[1] / "docs" / "comparing.md").read_text(encoding="utf-8")
+    assert all(expected in " ".join(text.split()) for text in (page, comparing))
