@@ -3,7 +3,7 @@
 `python benchmarks/decode.py` loads a variant once for each mode, each in a worker of its own, and
 asks them by turns, one at a time, so that a slow minute of the machine meets all modes. Ratios are
 to `generate` in the same round. It writes `benchmarks/results/decode.json`, from which
-`python benchmarks/decode.py --table` prints the README's table.
+`python benchmarks/decode.py --table` prints the table of docs/decoding.md.
 
 MBU is (weights + KV cache) × decode throughput ÷ the bandwidth at which this machine reads memory,
 measured before. On a processor whose cache holds much of the weights it can pass 100 %.
@@ -112,7 +112,7 @@ async def rounds(
 
 
 def table(result: dict[str, Any]) -> str:
-    """The README's table: medians, in Markdown."""
+    """The table of docs/decoding.md: medians, in Markdown."""
     lengths = " / ".join(str(length) for length in PROMPT_TOKENS)
     lines = [
         f"| variant | decode | tok/s | × generate | MBU | TTFT ms at {lengths} | warm-up s |",

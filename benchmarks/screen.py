@@ -141,7 +141,7 @@ def bare(kind: str, rate: int) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> list[str]:
-    """The kept result as Markdown, for docs/screen.md.
+    """The kept result as Markdown, for docs/screen-benchmarks.md.
 
     Of a machine that had more to do than it has cores only what does not depend on that.
     """

@@ -186,7 +186,7 @@ def soak(seconds: float) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> list[str]:
-    """The kept result as Markdown, for docs/screen.md."""
+    """The kept result as Markdown, for docs/screen-benchmarks.md."""
     lines = [
         "| process | MB at first, last, most | growth once settled | descriptors | threads |",
         "| --- | --- | --- | --- | --- |",
