@@ -25,7 +25,7 @@ OTHER = """
 import asyncio, sys
 from pathlib import Path
 from fakes.tiny_wheel import TinyIndex
-from quantchat.profile.model import Transformers
+from quantchat.engines.transformers import Transformers
 from quantchat.checkpoints.builder import CheckpointBuilder
 
 index, cache, spec = TinyIndex(Path(sys.argv[1])), Path(sys.argv[2]), sys.argv[3]
