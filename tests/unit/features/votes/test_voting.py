@@ -11,6 +11,7 @@ from quantchat.features.votes.voting import VotePlan, Voting
 from quantchat.profile.model import Profile
 from quantchat.session.comparison import Comparison
 from quantchat.session.live_variant import State
+from quantchat.statistics.votes import Choice
 from quantchat.wire.messages import Generate
 
 
@@ -24,9 +25,10 @@ async def test_no_turn_number_is_used_twice(tmp_path: Path) -> None:
     comparison.ask("chat")
     await comparison.wait()
     voting = Voting(comparison, VotePlan(("one", "two", "three"), seed=1))
-    for choice in ("left", None, "right"):
+    choices: tuple[Choice | None, ...] = ("left", None, "right")
+    for choice in choices:
         ballot = voting.put()
-        await until(lambda turn=ballot.turn: turn.over)
+        await until(lambda: voting.ballots[-1].turn.over)
         ballot.choice = choice
     comparison.new_chat()
     for prompt in ("new chat", "more"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -15,6 +14,7 @@ from quantchat.document.shared_tables import with_error
 from quantchat.document.style import plain_table
 from quantchat.features.quantize.outcome import Outcome, Side
 from quantchat.text import one_line
+from quantchat.wire.jobs import CalibrationUsed
 
 WORST = 5
 """Modules that are named, those with the largest loss."""
@@ -24,15 +24,16 @@ def render(outcome: Outcome) -> Group:
     """Before and after, the worst modules, and what must be known of it."""
     parts: list[RenderableType] = [_sides(outcome)]
     worst = sorted(
-        (row for row in outcome.losses if row["loss"] is not None), key=lambda row: -row["loss"]
+        ((row.loss, row) for row in outcome.losses if row.loss is not None),
+        key=lambda pair: -pair[0],
     )[:WORST]
     if worst:
         table = plain_table()
         table.add_column("worst modules")
         table.add_column("loss", justify="right")
-        for row in worst:
-            name = one_line(f"layers.{row['layer']}.{row['module']}")
-            table.add_row(Text(name), f"{row['loss']:.3g}")
+        for loss, row in worst:
+            name = one_line(f"layers.{row.layer}.{row.module}")
+            table.add_row(Text(name), f"{loss:.3g}")
         parts.append(table)
     return Group(*parts, *(Text(line) for line in _notes(outcome)))
 
@@ -58,20 +59,20 @@ def _perplexity(side: Side) -> str:
 
 def _notes(outcome: Outcome) -> list[str]:
     notes = []
-    if told := outcome.calibration:
+    if used := outcome.calibration:
         notes.append(
-            f"calibrated on {told['samples']} samples, {told['tokens']} tokens"
-            f" (calibration.jsonl, SHA-256 {told['sha256'][:12]}…)"
+            f"calibrated on {used.samples} samples, {used.tokens} tokens"
+            f" (calibration.jsonl, SHA-256 {used.sha256[:12]}…)"
         )
-        if template := told.get("chat_template_kwargs"):
+        if template := used.chat_template_kwargs:
             notes.append(one_line(f"with chat_template_kwargs {json.dumps(template)}"))
-        notes += _enough(told)
+        notes += _enough(used)
     if outcome.resumed:
         notes.append(
             f"{outcome.resumed} of the layers were kept from a try that was stopped:"
             " the time is that of the rest"
         )
-    rounded = sum(row["loss"] is None for row in outcome.losses)
+    rounded = sum(row.loss is None for row in outcome.losses)
     if rounded:
         notes.append(f"{rounded} modules were only rounded: too little of the calibration met them")
     if found := outcome.after.perplexity or outcome.before.perplexity:
@@ -90,7 +91,7 @@ def _notes(outcome: Outcome) -> list[str]:
     return [*notes, *([one_line(outcome.note)] if outcome.note else [])]
 
 
-def _enough(calibration: dict[str, Any]) -> list[str]:
+def _enough(calibration: CalibrationUsed) -> list[str]:
     """How many tokens there were for each input of the widest module, where that is known.
 
     Where they were too few the checkpoint's own note says so.
@@ -98,5 +99,5 @@ def _enough(calibration: dict[str, Any]) -> list[str]:
     found = share(calibration)
     if found is None or shortage(calibration):
         return []
-    widest = calibration["widest"]
-    return [f"{number(found)} tokens for each of the {widest} inputs of the widest module"]
+    inputs = f"the {calibration.widest} inputs of the widest module"
+    return [f"{number(found)} tokens for each of {inputs}"]
