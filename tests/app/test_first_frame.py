@@ -45,7 +45,7 @@ LATER = {
         "quantchat.features.measure.rounds",
         "quantchat.features.votes.voting",
     ),
-    *("quantchat.host.environments", "quantchat.host.pip"),
+    *("quantchat.host.environments", "quantchat.host.pip", "quantchat.wire.jobs"),
 }
 """What is imported after the first frame, or when it is asked for: each costs milliseconds."""
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from fakes.waiting import PATIENCE_S
-from quantchat.wire.messages import Command, Generate, Message, Sampling, ScoreTokens, Stop, encode
+from quantchat.wire.messages import Command, ScoreTokens, Stop, StopScoring, encode
 from quantchat.worker.inbox import Inbox
 
 FORCE = ScoreTokens(1, [], [5])
@@ -41,25 +41,11 @@ def wait_for(true: Callable[[], bool]) -> None:
 
 def test_a_stop_is_for_its_own_turn(pipe: tuple[Inbox, Callable[[Command], None]]) -> None:
     inbox, send = pipe
-    send(Stop(1_000_003))  # of a measurement, which numbers its turns from a million
-    wait_for(lambda: inbox.stopped(1_000_003))
-    assert not inbox.stopped(2)  # the chat's next turn is not stopped by it
+    send(Stop(1))
+    wait_for(lambda: inbox.stopped(1))
+    assert not inbox.stopped(2)
     send(Stop(2))
     wait_for(lambda: inbox.stopped(2))
-
-
-def test_a_stop_is_not_for_the_turn_of_a_new_chat_that_has_its_number(
-    pipe: tuple[Inbox, Callable[[Command], None]],
-) -> None:
-    inbox, send = pipe
-    send(Stop(1))
-    wait_for(lambda: inbox.stopped(1))
-    asked = Generate(1, [Message("user", "Hi")], Sampling(), max_new_tokens=1)
-    send(asked)
-    assert inbox.next() == asked
-    assert not inbox.stopped(1)
-    send(Stop(1))
-    wait_for(lambda: inbox.stopped(1))
 
 
 def test_an_exception_while_reading_is_reported_before_the_worker_ends(
@@ -93,7 +79,7 @@ def test_whatever_comes_after_a_command_overtakes_it(
     send(FORCE)
     assert inbox.next() == FORCE
     assert not inbox.overtaken()
-    send(Stop(-1))
+    send(StopScoring())
     wait_for(inbox.overtaken)
     send(FORCE)
     assert inbox.next() == FORCE

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.resources
 import json
 import re
+import typing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,9 @@ from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 from fakes.fake_hub import ask_at, serving
 from fakes.tiny_checkpoint import write_checkpoint
 from fakes.tiny_llama import tiny_llama
+from quantchat.wire.jobs import JOBS, Job
 from quantchat.wire.messages import Load
+from quantchat.worker import jobs
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs.calibrate import _batches
 from quantchat.worker.jobs.config_compat import write_both
@@ -105,6 +109,18 @@ def test_a_folder_without_configs_stays_empty(tmp_path: Path) -> None:
 
 def silent(_done: int, _total: int, _detail: str) -> None:
     pass
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.title)
+def test_each_job_is_done_by_its_own_module(
+    job: type[Job[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module(f"quantchat.worker.jobs.{job.title.replace(' ', '_')}")
+    types = typing.get_type_hints(module.run)
+    assert (types["job"], types["return"]) == (job, job.result_type())
+    monkeypatch.setattr(module, "run", lambda asked, report: asked)
+    asked: Any = object.__new__(job)  # no field matters here
+    assert jobs.run(asked, silent) is asked
 
 
 def test_a_folder_is_taken_where_it_lies(tmp_path: Path) -> None:

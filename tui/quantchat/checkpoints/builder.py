@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from quantchat import paths
-from quantchat.checkpoints import verify
+from quantchat.checkpoints import built_results, verify
+from quantchat.checkpoints.built_results import calibration_used
 from quantchat.checkpoints.cache import MADE, CheckpointCache, Site, read_built
 from quantchat.checkpoints.calibration_coverage import shortage
 from quantchat.checkpoints.calibration_stages import gather
@@ -226,11 +227,11 @@ def _demo_sized(spec: AnyVariant) -> AnyVariant:
 
 
 def _note(spec: AnyVariant, made: Path) -> str:
-    told = read_built(made)
-    adapter = told.result.get("adapter") if told else None
-    merged = f"{adapter['name']} is merged in ({adapter['kind']})" if adapter else ""
+    built = read_built(made)
+    adapter, calibration = built_results.merged_adapter(built), calibration_used(built)
+    merged = f"{adapter.name} is merged in ({adapter.kind})" if adapter else ""
     demo = DEMO_NOTE if spec.model == DEMO_MODEL else ""
-    short = shortage(told.result.get("calibration", {})) if told else ""
+    short = shortage(calibration) if calibration else ""
     return "; ".join(filter(None, (merged, demo, short)))
 
 

@@ -1,25 +1,21 @@
-"""Whether a checkpoint was calibrated on enough: more tokens than its widest module has inputs."""
+"""Check that a checkpoint's calibration has more tokens than its widest module has inputs."""
 
 from __future__ import annotations
 
-from typing import Any
+from quantchat.wire.jobs import CalibrationUsed
 
 
-def share(calibration: dict[str, Any]) -> float | None:
-    """Tokens for each input of the widest module; None where that is not known.
-
-    `calibration` is what the job that quantized has to say of it.
-    """
-    widest = calibration.get("widest", 0)
-    return calibration["tokens"] / widest if widest else None
+def share(calibration: CalibrationUsed) -> float | None:
+    """Return the tokens for each input of the widest module; None if not known."""
+    return calibration.tokens / calibration.widest if calibration.widest else None
 
 
-def shortage(calibration: dict[str, Any]) -> str:
-    """What to say where it was too little, on one line; else nothing."""
+def shortage(calibration: CalibrationUsed) -> str:
+    """Return one line that warns of too little calibration; empty where there was enough."""
     found = share(calibration)
     if found is None or found >= 1:
         return ""
     return (
-        f"calibrated on {found:.2g} tokens for each of the {calibration['widest']} inputs of its"
+        f"calibrated on {found:.2g} tokens for each of the {calibration.widest} inputs of its"
         " widest module: GPTQ wants more than one; give more samples, or more sample_tokens"
     )

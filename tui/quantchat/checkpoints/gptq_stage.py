@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from quantchat.checkpoints.built_results import as_recorded, cut_length
 from quantchat.checkpoints.cache import read_built
 from quantchat.checkpoints.calibration_stages import gather
 from quantchat.checkpoints.full_precision import FromWeights, Weights
@@ -73,18 +74,14 @@ class QuantizeGptq(FromWeights):
             most_tokens=self._most_tokens(work) if self.quantize.calibration else None,
         )
         result = await work.job(job)
-        calibration = asdict(result.calibration)
-        if not result.calibration.chat_template_kwargs:
-            del calibration["chat_template_kwargs"]
-        body = {**asdict(result), "calibration": calibration}
+        body = {**asdict(result), "calibration": as_recorded(result.calibration)}
         return {**body, **self.weights.remembered(work)}
 
     def _most_tokens(self, work: BuildContext) -> int | None:
         """What the calibration is cut after; where that was chosen for it, as it remembers."""
         if self.quantize.sample_tokens is not None:
             return self.quantize.sample_tokens
-        made = read_built(work.needs[-1])
-        return made.result.get("length") if made else None
+        return cut_length(read_built(work.needs[-1]))
 
 
 def stage_of(weights: Weights, spec: VariantBase) -> Stage:

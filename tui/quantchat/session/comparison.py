@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 
@@ -80,7 +81,9 @@ class Comparison:
         self.profile = profile
         self.generation: Generation = profile.generation
         self.order: Order = profile.run.order
-        self.conversation = Conversation(system=profile.generation.system)
+        self.turn_numbers: Iterator[int] = itertools.count(1)
+        """Numbers for all turns of these variants: of chats, measurements, votes and checks."""
+        self.conversation = self._new_conversation()
         self.on_change = on_change
         self.before_loss: Callable[[], None] = lambda: None
         """Called before something that was said is taken away or a variant is ended: to keep it.
@@ -141,6 +144,9 @@ class Comparison:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         await asyncio.gather(*(variant.close() for variant in self.variants))
+
+    def _new_conversation(self) -> Conversation:
+        return Conversation(system=self.generation.system, numbers=self.turn_numbers)
 
     def _variant_changed(self, variant: LiveVariant) -> None:
         self.on_change(VariantChanged(variant))
@@ -225,7 +231,7 @@ class Comparison:
         """Forget what was said. Raises ValueError while a turn is under way."""
         self._unless_busy()
         self.before_loss()
-        self.conversation = Conversation(system=self.generation.system)
+        self.conversation = self._new_conversation()
         self.on_change(ConversationChanged())
 
     def forget_oldest(self) -> None:

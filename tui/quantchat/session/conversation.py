@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
@@ -203,12 +204,12 @@ class Conversation:
 
     system: str = ""
     turns: list[Turn] = field(default_factory=list)
-    _last_number: int = 0
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    """Numbers for turns. A worker must never get one twice: a late `Stop` names its turn."""
 
     def begin(self, prompt: str, answers: list[Answer]) -> Turn:
-        """Add a turn for `prompt` with the (waiting) `answers`. Numbers are never used twice."""
-        self._last_number += 1
-        turn = Turn(self._last_number, prompt, {answer.variant: answer for answer in answers})
+        """Add a turn for `prompt` with the (waiting) `answers`."""
+        turn = Turn(next(self.numbers), prompt, {answer.variant: answer for answer in answers})
         self.turns.append(turn)
         return turn
 

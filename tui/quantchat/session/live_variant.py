@@ -35,6 +35,7 @@ from quantchat.wire.messages import (
     Ready,
     ScoreTokens,
     Stop,
+    StopScoring,
     TokenScores,
 )
 from quantchat.wire.variant import Ledger, Resolved
@@ -118,6 +119,8 @@ class LiveVariant:
         """The one under way: none that is over."""
         self._answered: asyncio.Event = asyncio.Event()
         self._scoring: asyncio.Future[TokenScores] | None = None
+        self._scored_number = 0
+        """Number of the `ScoreTokens` that `_scoring` waits for."""
         self._preempts = False
         self._heard_s = 0.0
         """When the worker last sent anything, by our monotonic clock."""
@@ -176,8 +179,8 @@ class LiveVariant:
     @property
     def at_work(self) -> bool:
         """Whether somebody waits for it: it is loading, answering, or reading given tokens."""
-        forcing = self._scoring is not None and not self._scoring.done()
-        return forcing or self.state in (State.LOADING, State.ANSWERING)
+        scoring = self._scoring is not None and not self._scoring.done()
+        return scoring or self.state in (State.LOADING, State.ANSWERING)
 
     # ------------------------------------------------------------ life
 
@@ -206,7 +209,7 @@ class LiveVariant:
     def give_up(self, failure: Failed) -> None:
         """End the worker because of `failure`, which is what is told of it. Returns at once."""
         self._fail(failure)
-        self._scored(TokenScores(0, problem=failure.reason))
+        self._end_scoring(failure.reason)
         self.end()
 
     async def close(self) -> None:
@@ -269,7 +272,7 @@ class LiveVariant:
             if self.state is not State.FAILED:
                 self._become(State.IDLE)
             self._finish_answer(Failed("worker_ended", "the variant was ended"))
-            self._scored(TokenScores(0, problem="the variant was ended"))
+            self._end_scoring("the variant was ended")
 
     async def _read_files(self, resolved: Resolved) -> ModelFiles | None:
         """Read the headers of the checkpoint that was loaded; None where that takes too long.
@@ -340,30 +343,34 @@ class LiveVariant:
         if self._worker is not None and self.state is State.ANSWERING and self._turn is not None:
             self._worker.send(Stop(self._turn))
 
-    # ------------------------------------------------------------ forcing
+    # ------------------------------------------------------------ teacher forcing
 
     async def score_tokens(self, request: ScoreTokens) -> TokenScores:
-        """Have the worker tell how likely tokens are. It stays READY meanwhile; see `preempt`."""
+        """Let the worker score tokens. The variant stays READY meanwhile; see `preempt`."""
         worker = self._worker
         if worker is None or self.state is not State.READY:
             return TokenScores(request.number, problem="the variant is not ready")
         self._scoring = asyncio.get_running_loop().create_future()
+        self._scored_number = request.number
         self._preempts = False
         self._asked_s = self._grew_s = time.monotonic()
         worker.send(request)
         return await self._scoring
 
     def preempt(self) -> None:
-        """Have the forcing under way, if any, end soon and without a result."""
+        """Make the running `score_tokens`, if any, end soon and without figures."""
         if self._worker is None or self._scoring is None or self._scoring.done():
             return
         if not self._preempts:
             self._preempts = True
-            self._worker.send(Stop(-1))  # of no turn: any command at all ends a forcing
+            self._worker.send(StopScoring())
 
-    def _scored(self, event: TokenScores) -> None:
+    def _scored(self, scores: TokenScores) -> None:
         if self._scoring is not None and not self._scoring.done():
-            self._scoring.set_result(event)
+            self._scoring.set_result(scores)
+
+    def _end_scoring(self, problem: str) -> None:
+        self._scored(TokenScores(self._scored_number, problem=problem))
 
     def _heard(self, event: Event) -> None:
         match event:

@@ -62,8 +62,8 @@ def record(
     """Return `comparison` as it stands now, in the middle of an answer too.
 
     `sampler` spares opening the driver anew. The turns `more` follow those of the chat; they belong
-    to the `measurement` or the `voting`. Call it on the comparison's own event loop: it reads no
-    file.
+    to the `measurement` or the `voting`. All turns are numbered by their place, from 1. Call it on
+    the comparison's own event loop: it reads no file.
     """
     sampler = sampler or DeviceSampler()
     chat = list(comparison.conversation.turns)
@@ -78,9 +78,11 @@ def record(
         shown=[variant.label for variant in comparison.sides],
         variants=[_variant(v, ran[v.label], sampler, tokens) for v in comparison.variants],
         turns=[
-            # By their places: what was asked again has used up a number of the chat's.
-            *(_turn(turn, ran, number=place) for place, turn in enumerate(chat, start=1)),
-            *(_turn(one.turn, ran, one.task, one.round) for one in more),
+            *(_turn(turn, ran, number) for number, turn in enumerate(chat, start=1)),
+            *(
+                _turn(one.turn, ran, number, one.task, one.round)
+                for number, one in enumerate(more, start=len(chat) + 1)
+            ),
         ],
         measurement=measurement,
         voting=voting,
@@ -137,13 +139,12 @@ def _memory(variant: LiveVariant, sampler: DeviceSampler) -> ProcessMemory | Non
 def _turn(
     turn: Turn,
     ran: dict[str, Ready | None],
+    number: int,
     task: int | None = None,
     round_: int | None = None,
-    *,
-    number: int | None = None,
 ) -> TurnRecord:
     return TurnRecord(
-        number=number or turn.number,
+        number=number,
         prompt=turn.prompt,
         task=task,
         round=round_,

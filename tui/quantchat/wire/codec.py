@@ -50,10 +50,10 @@ def from_json(cls: type[_T], body: Any, *, saved: bool = False) -> _T:
         raise ProtocolError(f"{cls.__name__}: {error}") from error
 
 
-_HINTS: dict[type[Any], dict[str, Any]] = {}
+_HINTS: dict[type[Any], dict[str, object]] = {}
 
 
-def _hints(cls: type[Any]) -> dict[str, Any]:
+def _hints(cls: type[Any]) -> dict[str, object]:
     """Return the type of each field of the dataclass `cls`; its class variables are left out."""
     if cls not in _HINTS:
         found = typing.get_type_hints(cls, vars(sys.modules[cls.__module__]))

@@ -228,8 +228,8 @@ class CalibrationUsed:
     tokens: int
     sha256: str
     """Over the file of samples."""
-    widest: int
-    """Inputs of the widest module."""
+    widest: int = 0
+    """Inputs of the widest module; 0: not recorded, as by older versions."""
     chat_template_kwargs: dict[str, object] = field(default_factory=dict)
     """Variables that the chat template was given."""
 

@@ -1,7 +1,7 @@
-"""All processes of a session, ended together, whichever process groups they made.
+"""End all processes of a session, whatever process groups they are in.
 
-ninja, which torch and GPTQModel compile kernels with, gives each compiler a group of its own: with
-the worker's group alone gone, they would go on compiling for minutes.
+torch and GPTQModel compile kernels with ninja, which gives each compiler a process group of its
+own: killing only the worker's group would leave compilers running for minutes.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ while :; do
 done
 kill -KILL 0
 """
-"""For a shell of the session whose standard input is the read end of a pipe: it waits for the
-pipe's end, to which nothing is ever written, and does what `kill_session` does."""
+"""Script for a shell in the session, whose standard input is the read end of a pipe that nobody
+writes to. It waits until the pipe is closed, and then does what `kill_session` does."""
 
 
 def kill_session(leader: int, spared: Collection[int] = ()) -> None:
-    """SIGKILL each process of the session that `leader` began, but those `spared`.
+    """Send SIGKILL to each process of the session that `leader` began, except those in `spared`.
 
-    Looks again until it meets none that is new: one that is about to be killed may start another.
-    Without /proc (not Linux) it does nothing.
+    Repeats until it finds no new process: a process may start another before it is killed. Does
+    nothing where there is no /proc (not Linux).
     """
     seen = set(spared)
     while new := set(_members(leader)) - seen:
@@ -51,12 +51,12 @@ def kill_session(leader: int, spared: Collection[int] = ()) -> None:
 
 
 def _members(leader: int) -> Iterator[int]:
-    """Process ids of a session, without what is dead and not yet waited for (proc_pid_stat(5))."""
+    """Yield the process ids of a session, without zombies (proc_pid_stat(5))."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            # After the name, which is in brackets and may hold any: state, parent, group, session.
+            # After the name, in parentheses and of any characters: state, parent, group, session.
             state, _, _, session = stat.read_text(errors="replace").rpartition(")")[2].split()[:4]
-        except (OSError, ValueError):  # gone meanwhile
+        except (OSError, ValueError):  # it has ended meanwhile
             continue
         if int(session) == leader and state != "Z":
             yield int(stat.parent.name)

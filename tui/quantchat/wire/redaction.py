@@ -1,7 +1,7 @@
-"""Secrets of the environment (tokens, keys, passwords) are taken out of all that is written.
+"""Remove secrets of the environment (tokens, keys, passwords) from everything that is written.
 
-Exceptions and libraries quote them: a request with its header, an index's address with its login.
-Used on both sides; the standard library is all it needs.
+Exceptions and libraries quote secrets: a request with its header, an index's address with its
+login.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 _NAMES = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|KEY|PAT)$", re.IGNORECASE)
-"""Ends of the names of variables that hold one: HF_TOKEN, OPENAI_API_KEY, GITHUB_PAT, …"""
+"""Ends of the names of variables that hold secrets: HF_TOKEN, OPENAI_API_KEY, GITHUB_PAT, …"""
 _LOGIN = re.compile(r"://([^/\s@]*:)?([^/\s@:]+)@")
-"""In an address: `https://name:password@host`, or a token in place of both."""
+"""A login in an address: `https://name:password@host`, or `https://token@host`."""
 _KNOWN = re.compile(r"\bhf_[A-Za-z0-9]{20,}\b")
-"""Tokens of the Hugging Face hub, wherever they are from (`hf auth login` keeps one in a file)."""
+"""Tokens of the Hugging Face hub, from any source (`hf auth login` stores one in a file)."""
 _SHORTEST = 8
-"""A shorter value is no secret, and would be found in many a harmless word."""
+"""Least length of a secret: shorter values are parts of many harmless words."""
 _WORDS = re.compile(r"[A-Z]?[a-z]+(?:[-_. ][A-Z]?[a-z]+)*")
 _LONGEST_WORDS = 15
-"""Words of letters alone, of at most so many characters, are no secret: a password that is
-`measurement` cannot be told from the word, and the word is in many texts."""
+"""Words of at most this many letters are not redacted: the password `measurement` cannot be told
+from the word, and many texts contain it."""
 _PLACEHOLDERS = frozenset(
     (
         "lm-studio", "llama.cpp", "token-abc123", "sk-no-key-required", "sk-not-needed",
@@ -33,12 +33,12 @@ _PLACEHOLDERS = frozenset(
         "your_api_key_here", "insert-your-key-here", "not-needed-locally",
     )
 )  # fmt: skip
-"""What the manuals of servers tell to write where a client wants a key and the server none, beside
-what is short or made of words: `none`, `EMPTY`, `ollama`, `not-needed`, `placeholder`."""
+"""Values that servers' manuals recommend where a client requires a key and the server does not.
+Others are short or words anyway: `none`, `EMPTY`, `ollama`, `not-needed`, `placeholder`."""
 
 
 def names_secret(name: str) -> bool:
-    """Whether `name` is that of a secret, as its end tells."""
+    """Return whether a variable of this name holds a secret."""
     return bool(_NAMES.search(name))
 
 
@@ -46,15 +46,15 @@ _named: set[str] = set()
 
 
 def also_secret(name: str) -> None:
-    """Redact the value of the environment variable `name` too, whatever it is called.
+    """Redact the value of the environment variable `name` too.
 
-    Streams that are guarded already have to be guarded again.
+    Call `guard_streams` again where streams are guarded already.
     """
     _named.add(name)
 
 
 def secrets(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Each secret's value, and the name of the variable to put in its place."""
+    """Return each secret's value, and the name of the variable to put in its place."""
     found = {}
     for name, value in environment.items():
         if (names_secret(name) or name in _named) and _is_secret(value.strip()):
@@ -72,16 +72,16 @@ def _is_secret(value: str) -> bool:
 
 
 def redacted(text: str, known: Mapping[str, str] | None = None) -> str:
-    """`text` with `[HF_TOKEN]` and the like for secrets, by default those of this process."""
+    """Return `text` with secrets replaced (`[HF_TOKEN]`); by default those of this process."""
     return redactor(known)(text)
 
 
 def redactor(known: Mapping[str, str] | None = None) -> Callable[[str], str]:
-    """Return a function that does what `redacted` does, for many texts."""
+    """Return a function that does what `redacted` does; cheaper for many texts."""
     names: dict[str, str] = {}
     for value, name in (secrets() if known is None else known).items():
         names |= dict.fromkeys((value, json.dumps(value)[1:-1]), f"[{name}]")
-    longest_first = sorted(names, key=len, reverse=True)  # one may be a part of another
+    longest_first = sorted(names, key=len, reverse=True)  # a secret may be a part of another
     secret = re.compile("|".join(map(re.escape, longest_first))) if names else None
 
     def redact(text: str) -> str:
@@ -93,7 +93,7 @@ def redactor(known: Mapping[str, str] | None = None) -> Callable[[str], str]:
 
 
 def guard_streams() -> None:
-    """From here on, redact what this process' Python code prints (a worker's log)."""
+    """Redact everything that this process' Python code prints from now on (a worker's log)."""
     redact = redactor()
     sys.stdout, sys.stderr = (_Guarded(stream, redact) for stream in (sys.stdout, sys.stderr))
 
@@ -107,7 +107,7 @@ class _Guarded:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        with contextlib.suppress(OSError):  # a full disk: the worker works on without its log
+        with contextlib.suppress(OSError):  # a full disk: the worker goes on without its log
             self._stream.write(self._redact(text))
         return len(text)
 

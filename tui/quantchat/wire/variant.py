@@ -1,19 +1,19 @@
-"""What a worker tells of its variant once that is loaded: what really runs, and what it holds."""
+"""What a worker reports of its loaded variant: what really runs, and its memory."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 SERVER = "server"
-"""The `device` of a variant that another program runs; what it holds is not known."""
+"""The `device` of a variant on another program's server; its memory is not known."""
 STARTED_SERVER = "server started here"
-"""The same, of a program that the worker started: its memory is the worker's process tree's."""
+"""The same for a server that the worker started: its memory is that of the process tree."""
 SERVERS = (SERVER, STARTED_SERVER)
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """What really runs, read off the loaded model and not off the wish."""
+    """What really runs, read from the loaded model, not from the request."""
 
     engine: str
     model: str
@@ -29,47 +29,47 @@ class Resolved:
     context_length: int
     chat_template: bool
     tokenizer_hash: str
-    """SHA-256 over the vocabulary and merges: equal hashes make token ids comparable."""
+    """SHA-256 over the vocabulary and merges: with equal hashes, token ids are comparable."""
     threads: int
     libraries: dict[str, str] = field(default_factory=dict)
     parameters: int = 0
     checkpoint_hash: str = ""
-    """SHA-256 over the names, sizes and headers of the checkpoint's files. Of a server's empty, but
-    for Ollama, which tells that of the file of weights."""
+    """SHA-256 over the names, sizes and headers of the checkpoint's files. Empty for a server,
+    except Ollama, which reports the hash of its file of weights."""
     pickle_allowed: bool = False
-    """Whether weights that are pickled would have been opened."""
+    """Whether pickled weights would have been opened."""
     trusted_code: bool = False
     adapter: str = ""
-    """Folder or id of the LoRA adapter on the model; empty where there is none."""
+    """Folder or hub id of the LoRA adapter on the model; empty if there is none."""
     adapter_hash: str = ""
-    """SHA-256 over its config and its weights."""
+    """SHA-256 over the adapter's config and weights."""
     tokenizer: str = ""
-    """Whose tokenizer and chat template it was lent, a folder or id; empty: it has its own."""
+    """Folder or hub id of a lent tokenizer and chat template; empty: the model's own."""
     devices: list[str] = field(default_factory=list)
-    """The GPUs that hold weights, where there are several; `device` is the first of them."""
+    """The GPUs that hold weights, if several; `device` is the first of them."""
     attention_backend: str = ""
-    """Which of torch's backends computed `sdpa` attention: flash, efficient, cudnn or math, and
-    decode's own where it differs from prefill's. Empty where it is not known."""
+    """torch's backend for `sdpa` attention: flash, efficient, cudnn or math; two of them where
+    decode uses another than prefill. Empty if not known."""
 
     slow_kernel: str = ""
-    """Why figures of its speed mislead, and the cure; empty where its kernel is a fast one."""
+    """Why its speed is misleading, and what to do; empty if its kernel is a fast one."""
 
     @property
     def attention_used(self) -> str:
-        """The attention implementation, with torch's backend: `sdpa (flash)`."""
+        """Attention implementation with torch's backend: `sdpa (flash)`."""
         return self.attention + (f" ({self.attention_backend})" if self.attention_backend else "")
 
     @property
     def where(self) -> str:
-        """Its device, or its GPUs: `cuda:0`, `cuda:0+1`."""
+        """Device, or GPUs: `cuda:0`, `cuda:0+1`."""
         others = [device.partition(":")[2] for device in self.devices[1:]]
         return "+".join([self.device, *others])
 
 
 def loops_differ(a: Resolved | None, b: Resolved | None) -> bool:
-    """Whether both were decoded here, by different loops or steps.
+    """Return whether quantchat decoded both, in different modes.
 
-    A ratio of their speeds then compares these as well, and not the quantization alone.
+    A ratio of their speeds then compares the decode modes too, not only the quantization.
     """
     if a is None or b is None or a.device in SERVERS or b.device in SERVERS:
         return False
@@ -78,16 +78,16 @@ def loops_differ(a: Resolved | None, b: Resolved | None) -> bool:
 
 @dataclass(frozen=True)
 class Ledger:
-    """Memory of one worker, split as far as it is known; -1 is "not known", never 0.
+    """Memory of one worker in bytes, split as far as it is known; -1 means not known, never 0.
 
-    On CUDA the parts are device memory and `process` is filled in by NVML, outside the worker.
-    On the CPU `process` is resident memory and the allocator's figures are not known.
-    `other_live` is allocated minus weights minus KV cache; `slack` reserved minus allocated.
-    `overhead` is what of the weights is the quantization's own, by kind: scales, zeros, codebook,
-    indices. `peak` is the highest `process` (on CUDA: reserved) so far, `peak_at_ns` when it was
-    first seen: it may have been anywhere since the reading before. The parts are those of all GPUs
-    together; where there are several, `device` is the first, and weights and what torch reserved
-    are told for each.
+    On CUDA the parts are device memory; the program fills in `process` from NVML. On the CPU
+    `process` is resident memory, and the allocator's figures are not known. `other_live` is
+    allocated - weights - KV cache; `slack` is reserved - allocated. `overhead` is the part of the
+    weights that the quantization adds, by kind: scales, zeros, codebook, indices. `peak` is the
+    highest `process` (on CUDA: reserved) so far; `peak_at_ns` is the time of the reading that
+    first showed it, so it was reached between that reading and the one before. With several GPUs
+    the parts are sums over all, `device` is the first GPU, and weights and reserved memory are also
+    given for each.
     """
 
     device: str
@@ -107,5 +107,5 @@ class Ledger:
 
     @property
     def devices(self) -> list[str]:
-        """Where it runs."""
+        """Devices it runs on."""
         return list(self.reserved_by_device) or [self.device]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,13 +12,14 @@ from hypothesis import strategies as st
 from fakes.printed import printed
 from quantchat.features.quantize.outcome import Outcome, Perplexity, Side
 from quantchat.features.quantize.tables import blocks
+from quantchat.wire.jobs import CalibrationUsed, ModuleLoss
 
-CALIBRATION = {"samples": 32, "tokens": 5000, "sha256": "ab" * 32}
+CALIBRATION = CalibrationUsed(samples=32, tokens=5000, sha256="ab" * 32)
 
 
-def an_outcome(losses: list[dict[str, Any]], note: str = "") -> Outcome:
+def an_outcome(losses: list[ModuleLoss], note: str = "") -> Outcome:
     side = Side(1000, Perplexity(10, 1, 2, 50))
-    return Outcome(Path("/x"), side, Side(None, None), 500, None, 1.0, losses, {}, note)
+    return Outcome(Path("/x"), side, Side(None, None), 500, None, 1.0, losses, None, note)
 
 
 def test_bits_per_weight() -> None:
@@ -40,29 +40,28 @@ def test_what_was_quantized_before_is_not_in_the_time() -> None:
 @pytest.mark.parametrize(
     ("widest", "told"),
     [
-        ({}, None),  # made by an earlier version
-        ({"widest": 0}, None),
-        ({"widest": 1250}, "4.0 tokens for each of the 1250 inputs of the widest module\n"),
-        ({"widest": 5000}, "1.0 tokens for each of the 5000 inputs of the widest module\n"),
-        ({"widest": 14336}, None),  # of which the note of the checkpoint tells
+        (0, None),  # not recorded
+        (1250, "4.0 tokens for each of the 1250 inputs of the widest module\n"),
+        (5000, "1.0 tokens for each of the 5000 inputs of the widest module\n"),
+        (14336, None),  # of which the note of the checkpoint tells
     ],
 )
-def test_how_much_calibration_there_was(widest: dict[str, int], told: str | None) -> None:
-    made = dataclasses.replace(an_outcome([]), calibration={**CALIBRATION, **widest})
+def test_how_much_calibration_there_was(widest: int, told: str | None) -> None:
+    used = dataclasses.replace(CALIBRATION, widest=widest)
+    made = dataclasses.replace(an_outcome([]), calibration=used)
     said = "".join(f"{line.rstrip()} \n" for line in printed(blocks(made), 160).splitlines())
     assert (told or "").replace("\n", " \n") in said
     assert ("for each of" in said) is (told is not None)
 
 
-rows = st.fixed_dictionaries(
-    {
-        "layer": st.integers(0, 99),
-        "module": st.text(),
-        "loss": st.none() | st.floats(allow_nan=False),
-    }
+rows = st.builds(
+    ModuleLoss,
+    layer=st.integers(0, 99),
+    module=st.text(),
+    loss=st.none() | st.floats(allow_nan=False),
 )
 
 
 @given(st.lists(rows), st.text())
-def test_any_outcome_can_be_shown(losses: list[dict[str, Any]], note: str) -> None:
+def test_any_outcome_can_be_shown(losses: list[ModuleLoss], note: str) -> None:
     assert printed(blocks(an_outcome(losses, note)))

@@ -19,9 +19,6 @@ from quantchat.session.requests import lone_request, threads_for
 from quantchat.session.teacher_forcing import score_tokens_request
 from quantchat.wire.messages import END
 
-FIRST_NUMBER = 3_000_000
-"""Turns are numbered from here: apart from those of the chat, of measurements and of votes."""
-
 AGAIN = "in turn, again"
 TOGETHER = "together with the other"
 CACHED = "with the prompt in the cache"
@@ -58,7 +55,6 @@ class AgreementCheck:
     on_step: Callable[[int, int, str], None] = lambda done, total, detail: None
     found: list[AgreementResult] = field(default_factory=list)
     stopped: bool = False
-    _number: int = FIRST_NUMBER
 
     async def run(self) -> list[AgreementResult]:
         """Check; returns what was found, also after `stop`."""
@@ -136,9 +132,8 @@ class AgreementCheck:
     # ------------------------------------------------------------ answers
 
     def _turn(self, prompt: int) -> Turn:
-        self._number += 1
         answers = {v.label: Answer(v.label, "in-turn") for v in self.comparison.sides}
-        return Turn(self._number, self.prompts[prompt], answers)
+        return Turn(next(self.comparison.turn_numbers), self.prompts[prompt], answers)
 
     async def _in_turn(self, prompt: int, *, fresh: bool = True, most: int = 0) -> Turn:
         turn = self._turn(prompt)

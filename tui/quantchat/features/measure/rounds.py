@@ -18,9 +18,6 @@ from quantchat.session.conversation import Answer, Order, Turn
 from quantchat.session.live_variant import LiveVariant
 from quantchat.session.requests import lone_request, threads_for
 
-FIRST_NUMBER = 1_000_000
-"""Turns of a measurement are numbered from here: a late event of a chat's turn is never theirs."""
-
 MOST_TOKENS = 10**7
 """Longest prompt or answer that a task may ask for."""
 
@@ -103,7 +100,6 @@ class Rounds:
     measured: list[Measured] = field(default_factory=list)
     disturbed: list[Disturbed] = field(default_factory=list)
     stopped: bool = False
-    _turns: int = 0
 
     async def run(self) -> list[Measured]:
         """Measure; returns what was measured, also after `stop`. A failed answer stays in it.
@@ -131,8 +127,7 @@ class Rounds:
         """Measure one turn, and once more where it was stopped: see `Disturbed`."""
         for left in reversed(range(TRIES if round_number else 1)):
             with self.watch(round_number) as found:
-                turn = await self._turn(task, round_number, FIRST_NUMBER + self._turns)
-            self._turns += 1
+                turn = await self._turn(task, round_number)
             if self.stopped or not round_number:
                 return
             failed = any(answer.failure for answer in turn.answers.values())
@@ -161,14 +156,14 @@ class Rounds:
             for task in range(count):
                 yield task, round_number
 
-    async def _turn(self, task: int, round_number: int, number: int) -> Turn:
+    async def _turn(self, task: int, round_number: int) -> Turn:
         plan = self.plan
         # By task and round, not by a running count: with an even number of tasks that would give
         # each task the same side first in every round.
         sides = list(self.comparison.sides)
         if (task + round_number) % 2:
             sides.reverse()
-        turn = Turn(number, plan.tasks[task].prompt)
+        turn = Turn(next(self.comparison.turn_numbers), plan.tasks[task].prompt)
         turn.answers = {v.label: Answer(v.label, plan.order) for v in self.comparison.sides}
         if plan.order == "together":
             threads = threads_for(len(sides))

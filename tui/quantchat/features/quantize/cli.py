@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -237,7 +236,7 @@ def _make(variants: Sequence[Any], output: Path | None, *, held_out: bool, as_js
         click.echo(f"quantchat: stopped; {one_line(done)}", err=True)
         raise
     if as_json:
-        click.echo(json.dumps({**dataclasses.asdict(outcome), "folder": str(where)}, indent=2))
+        click.echo(json.dumps({**outcome.as_json(), "folder": str(where)}, indent=2))
         return 0
     from quantchat.console.console import show
     from quantchat.features.quantize.tables import blocks

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from quantchat import paths
 from quantchat.checkpoints import headers
 from quantchat.checkpoints.builder import CheckpointBuilder
+from quantchat.checkpoints.built_results import (
+    as_recorded,
+    calibration_used,
+    layers_resumed,
+    module_losses,
+    tokens_written,
+)
 from quantchat.checkpoints.cache import read_built
 from quantchat.checkpoints.maker import Prepared
 from quantchat.checkpoints.sources import Named
@@ -22,7 +29,7 @@ from quantchat.profile.model import AnyVariant
 from quantchat.session.requests import load_request
 from quantchat.statistics import quality
 from quantchat.statistics.quality import Quantity
-from quantchat.wire.jobs import ScoreJob, Workspace
+from quantchat.wire.jobs import CalibrationUsed, ModuleLoss, ScoreJob, Workspace
 from quantchat.wire.messages import Progress
 
 if TYPE_CHECKING:
@@ -68,15 +75,18 @@ class Outcome:
     """After less before, paired, since both read the same tokens; None where they did not."""
     seconds: float
     """What quantizing took, with loading and saving."""
-    losses: list[dict[str, Any]]
-    """Of a calibrated method: `layer`, `module` and mean squared error `loss`, None where the
-    module was only rounded."""
-    calibration: dict[str, Any]
-    """Of a calibrated method: `samples`, `tokens` and `sha256` of the calibration set, and
-    `widest`, the inputs of the widest module, which older checkpoints do not record."""
+    losses: list[ModuleLoss]
+    """The error of each module, of a method that is calibrated."""
+    calibration: CalibrationUsed | None
+    """What it was calibrated on; None for a method that is not."""
     note: str = ""
     resumed: int = 0
     """Layers that were quantized by an earlier try, and are not in `seconds`."""
+
+    def as_json(self) -> dict[str, object]:
+        """Return it as JSON values, with the keys that `quantize --json` prints."""
+        calibration = as_recorded(self.calibration) if self.calibration else {}
+        return {**asdict(self), "folder": str(self.folder), "calibration": calibration}
 
     def bits_per_weight(self, side: Side) -> float | None:
         """Bits in the files for each parameter of the model, whatever is quantized of it."""
@@ -160,16 +170,15 @@ async def judge(
         perplexity_more=quantized.more_than(base) if base and quantized else None,
         parameters=_size(made.before)[1],
         seconds=told.seconds if told else 0.0,
-        losses=told.result.get("losses", []) if told else [],
-        calibration=told.result.get("calibration", {}) if told else {},
+        losses=module_losses(told),
+        calibration=calibration_used(told),
         note=made.after.note,
-        resumed=told.result.get("resumed", 0) if told else 0,
+        resumed=layers_resumed(told),
     )
 
 
 def _tokens(text: Path) -> int:
-    told = read_built(text.parent)
-    return int(told.result.get("tokens", 0)) if told else 0
+    return tokens_written(read_built(text.parent))
 
 
 def _size(prepared: Prepared) -> tuple[int | None, int | None]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from quantchat.checkpoints.calibration_coverage import share, shortage
 from quantchat.document.document import Block, Cell, Column, Table, paragraphs, table
 from quantchat.document.figures import UNKNOWN, number, seconds, size, with_error
 from quantchat.features.quantize.outcome import Outcome, Side
+from quantchat.wire.jobs import CalibrationUsed
 
 WORST = 5
 """How many modules with the largest loss are named."""
@@ -18,10 +18,11 @@ def blocks(outcome: Outcome) -> list[Block]:
     """Return the model before and after, the modules with the largest loss, and notes."""
     parts: list[Block] = [_sides(outcome)]
     worst = sorted(
-        (row for row in outcome.losses if row["loss"] is not None), key=lambda row: -row["loss"]
+        ((row.loss, row) for row in outcome.losses if row.loss is not None),
+        key=lambda pair: -pair[0],
     )[:WORST]
     if worst:
-        rows = [(f"layers.{row['layer']}.{row['module']}", f"{row['loss']:.3g}") for row in worst]
+        rows = [(f"layers.{row.layer}.{row.module}", f"{loss:.3g}") for loss, row in worst]
         parts.append(table("", ("worst modules", "loss"), rows))
     return [*parts, *paragraphs(_notes(outcome))]
 
@@ -46,20 +47,20 @@ def _perplexity(side: Side) -> str:
 
 def _notes(outcome: Outcome) -> list[str]:
     notes = []
-    if calibration := outcome.calibration:
+    if used := outcome.calibration:
         notes.append(
-            f"calibrated on {calibration['samples']} samples, {calibration['tokens']} tokens"
-            f" (calibration.jsonl, SHA-256 {calibration['sha256'][:12]}…)"
+            f"calibrated on {used.samples} samples, {used.tokens} tokens"
+            f" (calibration.jsonl, SHA-256 {used.sha256[:12]}…)"
         )
-        if template := calibration.get("chat_template_kwargs"):
+        if template := used.chat_template_kwargs:
             notes.append(f"with chat_template_kwargs {json.dumps(template)}")
-        notes += _coverage(calibration)
+        notes += _coverage(used)
     if outcome.resumed:
         notes.append(
             f"{outcome.resumed} of the layers were quantized before, in a try that was stopped:"
             " the time is that of the other layers"
         )
-    rounded = sum(row["loss"] is None for row in outcome.losses)
+    rounded = sum(row.loss is None for row in outcome.losses)
     if rounded:
         notes.append(f"{rounded} modules were only rounded: too little calibration reached them")
     if found := outcome.after.perplexity or outcome.before.perplexity:
@@ -74,7 +75,7 @@ def _notes(outcome: Outcome) -> list[str]:
     return [*notes, *([outcome.note] if outcome.note else [])]
 
 
-def _coverage(calibration: dict[str, Any]) -> list[str]:
+def _coverage(calibration: CalibrationUsed) -> list[str]:
     """Return how many tokens there were for each input of the widest module, if known.
 
     If they were too few, the note of the checkpoint says so instead.
@@ -82,5 +83,5 @@ def _coverage(calibration: dict[str, Any]) -> list[str]:
     found = share(calibration)
     if found is None or shortage(calibration):
         return []
-    widest = calibration["widest"]
-    return [f"{number(found)} tokens for each of the {widest} inputs of the widest module"]
+    inputs = f"the {calibration.widest} inputs of the widest module"
+    return [f"{number(found)} tokens for each of {inputs}"]

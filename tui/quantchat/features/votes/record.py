@@ -20,15 +20,16 @@ def record_voting(voting: Voting, sampler: DeviceSampler | None = None) -> Snaps
 
 
 def _voting(voting: Voting) -> VotingRecord:
+    first = len(voting.comparison.conversation.turns) + 1  # as `record` numbers turns
     votes = [
         VoteRecord(
-            turn=ballot.turn.number,
+            turn=number,
             left=ballot.left,
             right=ballot.right,
             choice=ballot.choice,
             seen=ballot.seen,
         )
-        for ballot in voting.ballots
+        for number, ballot in enumerate(voting.voted, start=first)
         if ballot.choice is not None
     ]
     return VotingRecord(seed=voting.plan.seed, paced=voting.paced, votes=votes)

@@ -12,9 +12,6 @@ from quantchat.session.live_variant import LiveVariant
 from quantchat.session.requests import lone_request, threads_for
 from quantchat.statistics.votes import Choice
 
-FIRST_NUMBER = 2_000_000
-"""Turns of votes are numbered from here: apart from those of the chat and of a measurement."""
-
 
 @dataclass(frozen=True)
 class VotePlan:
@@ -103,7 +100,7 @@ class Voting:
         if self._lot.random() < 0.5:
             labels.reverse()
         answers = {v.label: Answer(v.label, "together") for v in self.comparison.sides}
-        turn = Turn(FIRST_NUMBER + len(self.ballots), prompt, answers)
+        turn = Turn(next(self.comparison.turn_numbers), prompt, answers)
         self.ballots.append(Ballot(turn, labels[0], labels[1]))
         self._asking = asyncio.ensure_future(self._answer(turn))
         return self.ballots[-1]
