@@ -76,7 +76,7 @@ class _Engine(Engine[Gptq]):
         return _slow_kernel(spec) if cuda else []
 
     def auto_dtype(self, files: ModelFiles, *, cuda: bool) -> str:
-        return super().auto_dtype(files, cuda=cuda) if cuda else "bfloat16"
+        return "float16" if cuda and files.dtype == "float16" else "bfloat16"
 
     def weights(
         self, spec: Gptq, files: ModelFiles, size: int, *, cuda: bool, repacked: bool

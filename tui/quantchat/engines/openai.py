@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -106,6 +107,7 @@ class OpenAI(VariantBase):
 class _Engine(Engine[OpenAI]):
     table = OpenAI
     summary = 'a server that runs it, at base_url = "http://…/v1" (docs/servers.md)'
+    example: ClassVar[Mapping[str, str]] = {"base_url": "http://127.0.0.1:8000/v1"}
     loader = "quantchat.worker.loaders.openai"
     libraries = (
         Library(
