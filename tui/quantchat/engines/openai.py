@@ -14,7 +14,6 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from quantchat.engines.engine import Engine
 from quantchat.engines.table import Line, Table
 from quantchat.engines.variant import EnvironmentName, VariantBase
-from quantchat.host.worker_process import interpreter
 from quantchat.wire.messages import Library, Sampling
 from quantchat.wire.redaction import also_secret, names_secret
 
@@ -137,6 +136,8 @@ class _Engine(Engine[OpenAI]):
         if sampling is not None:
             options["sampling"] = dataclasses.asdict(sampling)
         if spec.server is not None:
+            from quantchat.host.worker_process import interpreter  # no profile needs asyncio
+
             python = interpreter(None, spec.server.env)
             options["server"]["path"] = python and str(Path(python).parent)
         return options
