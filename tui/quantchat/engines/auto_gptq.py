@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
@@ -39,6 +40,7 @@ class AutoGptq(VariantBase):
 class _Engine(Engine[AutoGptq]):
     table = AutoGptq
     summary = 'the same through auto-gptq, in an environment that has it (env = "auto-gptq")'
+    example: ClassVar[Mapping[str, str]] = {"env": "auto-gptq"}
     loader = "quantchat.worker.loaders.auto_gptq"
     libraries = (
         Library(

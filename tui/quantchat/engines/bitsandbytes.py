@@ -73,6 +73,9 @@ class _Engine(Engine[BitsAndBytes]):
     def is_saved(self, spec: BitsAndBytes) -> bool:
         return spec.save_quantized
 
+    def auto_dtype(self, files: ModelFiles, *, cuda: bool) -> str:
+        return "float16" if files.dtype == "float16" else "bfloat16"
+
     def weights(
         self, spec: BitsAndBytes, files: ModelFiles, size: int, *, cuda: bool, repacked: bool
     ) -> Weights:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar, get_args
+from typing import Any, ClassVar, Generic, TypeVar, get_args
 
 from quantchat.common.model_folder import TRANSFORMERS, FolderReader
 from quantchat.engines.variant import VariantBase
@@ -46,6 +46,8 @@ class Engine(Generic[Table]):
     """The pydantic model of its table `[[variants]]`; `engine` in it is a literal, its name."""
     summary: str
     """What it loads, in a line: the profile template shows it."""
+    example: ClassVar[Mapping[str, str]] = {}
+    """Keys that a shortest table needs beside `label`, `engine` and `model`."""
     loader: str
     """Dotted name of the worker's module with `load`; imported in the worker, never here."""
     libraries: tuple[Library, ...] = ()
@@ -128,7 +130,7 @@ class Engine(Generic[Table]):
 
     def auto_dtype(self, files: ModelFiles, *, cuda: bool) -> str:
         """The dtype of unquantized weights and activations that `dtype = "auto"` comes to."""
-        return "float16" if files.dtype == "float16" else "bfloat16"
+        return files.dtype or files.commonest_float
 
     def weights(
         self, spec: Table, files: ModelFiles, size: int, *, cuda: bool, repacked: bool

@@ -14,8 +14,6 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from quantchat.common import cuda_driver, cuda_toolkit
-from quantchat.common.gptq_kernels import AUTO_ON_GPU, EXTENSIONS, slow
 from quantchat.common.model_folder import GPTQMODEL
 from quantchat.engines.engine import Engine, Method
 from quantchat.engines.quantize import Quantize
@@ -76,7 +74,7 @@ class _Engine(Engine[Gptq]):
         return _slow_kernel(spec) if cuda else []
 
     def auto_dtype(self, files: ModelFiles, *, cuda: bool) -> str:
-        return super().auto_dtype(files, cuda=cuda) if cuda else "bfloat16"
+        return "float16" if cuda and files.dtype == "float16" else "bfloat16"
 
     def weights(
         self, spec: Gptq, files: ModelFiles, size: int, *, cuda: bool, repacked: bool
@@ -117,6 +115,9 @@ def made_first(spec: VariantBase, files: ModelFiles, dtype: str) -> list[str]:
 
 def _slow_kernel(spec: Gptq) -> list[str]:
     """What to say of a variant on a GPU whose kernel will not be a fast one."""
+    from quantchat.common import cuda_driver, cuda_toolkit  # for a plan alone
+    from quantchat.common.gptq_kernels import AUTO_ON_GPU, EXTENSIONS, slow
+
     named = spec.kernel.removeprefix("gptq_")
     if named not in ("auto", *EXTENSIONS):
         cure = 'use kernel = "auto"'

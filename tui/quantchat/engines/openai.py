@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -13,7 +14,6 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from quantchat.engines.engine import Engine
 from quantchat.engines.table import Line, Table
 from quantchat.engines.variant import EnvironmentName, VariantBase
-from quantchat.host.worker_process import interpreter
 from quantchat.wire.messages import Library, Sampling
 from quantchat.wire.redaction import also_secret, names_secret
 
@@ -106,6 +106,7 @@ class OpenAI(VariantBase):
 class _Engine(Engine[OpenAI]):
     table = OpenAI
     summary = 'a server that runs it, at base_url = "http://…/v1" (docs/servers.md)'
+    example: ClassVar[Mapping[str, str]] = {"base_url": "http://127.0.0.1:8000/v1"}
     loader = "quantchat.worker.loaders.openai"
     libraries = (
         Library(
@@ -135,6 +136,8 @@ class _Engine(Engine[OpenAI]):
         if sampling is not None:
             options["sampling"] = dataclasses.asdict(sampling)
         if spec.server is not None:
+            from quantchat.host.worker_process import interpreter  # no profile needs asyncio
+
             python = interpreter(None, spec.server.env)
             options["server"]["path"] = python and str(Path(python).parent)
         return options

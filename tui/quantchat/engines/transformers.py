@@ -52,9 +52,6 @@ class _Engine(Engine[Transformers]):
     def gguf_file(self, spec: Transformers) -> str:
         return spec.gguf_file or ""
 
-    def auto_dtype(self, files: ModelFiles, *, cuda: bool) -> str:
-        return files.dtype or files.commonest_float
-
     def weights(
         self, spec: Transformers, files: ModelFiles, size: int, *, cuda: bool, repacked: bool
     ) -> Weights:

@@ -31,8 +31,6 @@ from quantchat.wire.messages import Generate, Ready
 
 _LIBRARIES = (
     "torch",
-    "transformers",
-    "accelerate",
     *(library.package for library in libraries()),
     "textual",
     "pydantic",

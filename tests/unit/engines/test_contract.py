@@ -1,0 +1,184 @@
+"""What each registered engine must do, whoever declares it."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import pkgutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from fakes import saved
+from fakes.model_folder import LLAMA_2_7B, gptq_tensors, llama_tensors, write_model
+from quantchat.checkpoints.maker import Prepared
+from quantchat.common.model_folder import TRANSFORMERS
+from quantchat.engines.engine import Engine
+from quantchat.engines.memory import estimate
+from quantchat.engines.registry import baseline, engine_of, engines
+from quantchat.errors import UserError
+from quantchat.features.memory_plan.plan import make_plan
+from quantchat.features.memory_plan.tables import render
+from quantchat.profile.load import loads
+from quantchat.profile.model import AnyVariant, Profile
+from quantchat.profile.toml_out import to_toml
+from quantchat.session.from_models import files_of
+from quantchat.session.reference import reference_of
+from quantchat.session.requests import load_request
+from quantchat.snapshot import store
+from quantchat.wire.messages import Load, decode_command, encode
+from quantchat.worker.failures import Refused
+from quantchat.worker.loaders import loader_of
+
+SMALL = {
+    **LLAMA_2_7B,
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "vocab_size": 512,
+}
+GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 64}
+
+each_engine = pytest.mark.parametrize("engine", engines().values(), ids=engines())
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUANTCHAT_CACHE", str(tmp_path / "cache"))
+    made = tmp_path / "cache" / "environments" / "auto-gptq"
+    made.mkdir(parents=True)
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return write_model(tmp_path / "base", SMALL, llama_tensors(SMALL))
+
+
+def profile_with(engine: Engine[Any], base: Path, **more: Any) -> Profile:
+    """A profile of the shortest table of `engine`, and the model in full precision."""
+    model = base
+    if engine.only_quantized and "quantize" not in more:
+        config = {**SMALL, "quantization_config": GPTQ}
+        model = write_model(base.parent / "finished", config, gptq_tensors(SMALL, 4, 64))
+    variants = [
+        {"label": "it", "engine": engine.name, "model": str(model), **engine.example, **more},
+        {"label": "base", "engine": baseline().name, "model": str(base)},
+    ]
+    return Profile.model_validate({"name": "Contract", "variants": variants})
+
+
+def is_one_line(text: str) -> bool:
+    return bool(text.strip()) and "\n" not in text
+
+
+@each_engine
+def test_the_shortest_table_is_valid_and_comes_back_from_toml(
+    engine: Engine[Any], base: Path
+) -> None:
+    profile = profile_with(engine, base)
+    assert engine_of(profile.variants[0]) is engine
+    assert isinstance(profile.variants[0], engine.table)
+    assert loads(to_toml(profile), where="x", folder=base) == profile
+    assert is_one_line(engine.summary) and is_one_line(engine.label(profile.variants[0]))
+
+
+@each_engine
+def test_it_is_planned_and_shown(engine: Engine[Any], base: Path) -> None:
+    profile = profile_with(engine, base)
+    plan = make_plan(profile, saved.SAMPLE)
+    (planned, _) = plan.variants
+    assert planned.problem if engine.is_server else planned.estimate, planned.problem
+    output = io.StringIO()
+    Console(file=output, width=200).print(render(plan))
+    assert "it" in output.getvalue()
+
+
+@each_engine
+@pytest.mark.parametrize("cuda", [False, True])
+def test_its_memory_is_estimated(engine: Engine[Any], base: Path, cuda: bool) -> None:
+    if engine.is_server:
+        return
+    spec, full = profile_with(engine, base).variants
+    files, plain = files_of(spec.model), files_of(full.model)
+    needed = estimate(spec, files, cuda=cuda, tokens=64)
+    assert 0 < needed.weights <= 4 * sum(t.elements for t in plain.tensors.values())
+    assert needed.unquantized + sum(needed.overhead.values()) <= needed.weights
+    assert needed.peak >= needed.total > needed.weights > 0
+    assert needed.kv_cache > 0 and needed.dtype in ("float32", "float16", "bfloat16")
+
+
+@each_engine
+def test_it_has_a_reference_or_says_why_not(engine: Engine[Any], base: Path) -> None:
+    profile = profile_with(engine, base)
+    if engine.no_reference:
+        with pytest.raises(UserError, match=engine.no_reference):
+            reference_of(profile, None)
+        return
+    reference = reference_of(profile, None)
+    assert engine_of(reference).is_baseline and reference.model == str(base)
+
+
+@each_engine
+def test_the_request_to_load_it_crosses_the_pipe(engine: Engine[Any], base: Path) -> None:
+    spec = profile_with(engine, base).variants[0]
+    request = load_request(spec, Prepared(spec.model))
+    assert isinstance(request, Load) and decode_command(encode(request)) == request
+    assert request.loader == engine.loader and request.needs == list(engine.libraries)
+    json.dumps(request.options)
+
+
+@each_engine
+def test_its_loader_is_there_and_reads_folders_as_declared(engine: Engine[Any]) -> None:
+    loader = importlib.import_module(engine.loader)
+    assert callable(loader.load)
+    assert getattr(loader, "SERVER", False) == engine.is_server
+    assert getattr(loader, "READER", TRANSFORMERS) == engine.reader
+
+
+@each_engine
+def test_a_missing_library_is_one_line_with_the_command_that_installs_it(
+    engine: Engine[Any], base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = profile_with(engine, base).variants[0]
+    request = load_request(spec, Prepared(spec.model))
+    for missing in engine.libraries:
+        with monkeypatch.context() as patched:
+            patched.setitem(sys.modules, missing.module, None)  # as Python marks what is not there
+            with pytest.raises(Refused) as told:
+                loader_of(request)
+        failure = told.value.failure
+        assert failure.kind == "missing_library" and missing.package in failure.reason
+        assert missing.command in failure.hint
+        assert is_one_line(f"{failure.reason} ({failure.hint})")
+
+
+@each_engine
+def test_it_survives_a_snapshot(engine: Engine[Any], base: Path, tmp_path: Path) -> None:
+    profile = profile_with(engine, base)
+    made = saved.snapshot(profile=profile.model_dump(mode="json"))
+    path = store.save(made, tmp_path / "snapshots")
+    assert Profile.model_validate(store.load(path).profile) == profile
+
+
+@each_engine
+def test_each_method_validates_and_has_a_stage_where_it_is_saved(
+    engine: Engine[Any], base: Path
+) -> None:
+    for method in engine.methods:
+        keys = dict(method.keys)
+        if method.calibrated:
+            keys["quantize"] = {"group_size": 64}
+        spec: AnyVariant = profile_with(engine, base, **keys).variants[0]
+        assert engine.is_saved(spec) == method.calibrated
+        assert engine.starts_from_base(spec) != engine.is_baseline
+        assert engine.label(spec) == method.label
+        if method.saved is not None:
+            saves = profile_with(engine, base, **keys, **method.saved).variants[0]
+            assert engine.is_saved(saves)
+            assert callable(pkgutil.resolve_name(engine.stage))
