@@ -112,7 +112,7 @@ def _ratio(gate: Gate, by_letter: dict[str, Column]) -> _Quantity | None:
     threshold = right.factor / left.factor
     what = f"{b.column} ÷ {a.column}, {figure.title}"
     if isinstance(figure, ProcessFigure):
-        end = ratio.value if _settled([a, b], by_letter) else None
+        end = ratio.value if _repeatable([a, b], by_letter) else None
         return _Quantity(what, ratio.value, end, end, threshold, False)
     return _Quantity(what, ratio.value, ratio.low, ratio.high, threshold, True)
 
@@ -168,16 +168,16 @@ def _difference(gate: Gate, by_letter: dict[str, Column]) -> _Quantity:
         value = math.nan
     if not math.isfinite(value):
         raise UserError("comes to no finite number: it divides by zero", where=_where(gate))
-    if not _settled(held, by_letter):
+    if not _repeatable(held, by_letter):
         low = high = None
     return _Quantity("left − right", value, low, high, 0.0, bool(sampled))
 
 
-def _settled(names: Iterable[Name], by_letter: dict[str, Column]) -> bool:
+def _repeatable(names: Iterable[Name], by_letter: dict[str, Column]) -> bool:
     """Whether what is no sample, of these names, is at least the same in each process."""
     figures = ((by_name()[name.figure], by_letter[name.column]) for name in names)
     return all(
-        column.settled(figure) for figure, column in figures if isinstance(figure, ProcessFigure)
+        column.repeatable(figure) for figure, column in figures if isinstance(figure, ProcessFigure)
     )
 
 
