@@ -40,17 +40,17 @@ _PRINTED = {
     "perplexity": r"Mean PPL\(Q\)\s*:\s*(\S+) ±\s*(\S+)",
     "perplexity of the base": r"Mean PPL\(base\)\s*:\s*(\S+) ±\s*(\S+)",
     "ln of the ratio": r"Mean ln\(PPL\(Q\)/PPL\(base\)\)\s*:\s*(\S+) ±\s*(\S+)",
-    "perplexity more": r"Mean PPL\(Q\)-PPL\(base\)\s*:\s*(\S+) ±\s*(\S+)",
+    "ΔPPL": r"Mean PPL\(Q\)-PPL\(base\)\s*:\s*(\S+) ±\s*(\S+)",
     "KLD": r"Mean\s+KLD:\s*(\S+) ±\s*(\S+)",
     "KLD 50 %": r"Median\s+KLD:\s*(\S+)",
     "KLD 90 %": r"90\.0%\s+KLD:\s*(\S+)",
     "KLD 95 %": r"95\.0%\s+KLD:\s*(\S+)",
     "KLD 99 %": r"99\.0%\s+KLD:\s*(\S+)",
     "KLD 99.9 %": r"99\.9%\s+KLD:\s*(\S+)",
-    "KLD, most": r"Maximum KLD:\s*(\S+)",
+    "KLD, maximum": r"Maximum KLD:\s*(\S+)",
     "mean Δp, %": r"Mean\s+Δp:\s*(\S+) ±\s*(\S+)",
     "RMS Δp, %": r"RMS Δp\s*:\s*(\S+) ±\s*(\S+)",
-    "same top, %": r"Same top p:\s*(\S+) ±\s*(\S+)",
+    "top-1 agreement, %": r"Same top p:\s*(\S+) ±\s*(\S+)",
 }
 """What llama.cpp prints: a figure and, for most, its error."""
 
@@ -110,19 +110,19 @@ async def ours(folder: Path, base: str, low: str, chunks: int) -> dict[str, Any]
         "perplexity": (variant.perplexity, 1),
         "perplexity of the base": (reference.perplexity, 1),
         "ln of the ratio": (seen.log_ratio, 1),
-        "perplexity more": (seen.perplexity_difference, 1),
+        "ΔPPL": (seen.perplexity_difference, 1),
         "KLD": (seen.kld_mean, 1),
         **{f"KLD {one.percent:g} %": (one.figure, 1) for one in seen.kld_percentiles},
         "mean Δp, %": (seen.delta_p_mean, 100),
         "RMS Δp, %": (seen.delta_p_rms, 100),
-        "same top, %": (seen.same_top, 100),
+        "top-1 agreement, %": (seen.same_top, 100),
     }
     figures = {
         name: [q.value * times, None if q.error is None else q.error * times]
         for name, (q, times) in quantities.items()
     }
     return {
-        "figures": {**figures, "KLD, most": [seen.kld_max]},
+        "figures": {**figures, "KLD, maximum": [seen.kld_max]},
         "setting": found.setting.model_dump(),
     }
 
@@ -152,9 +152,9 @@ def version(folder: Path) -> str:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Both sides as Markdown, with how far apart they are."""
+    """Both sides as Markdown, with the relative difference."""
     theirs_, ours_ = result["llama_cpp"]["figures"], result["quantchat"]["figures"]
-    lines = ["| figure | llama.cpp | quantchat | apart |", "| --- | --: | --: | --: |"]
+    lines = ["| figure | llama.cpp | quantchat | difference |", "| --- | --: | --: | --: |"]
     for name, one in theirs_.items():
         apart = abs(ours_[name][0] - one[0]) / abs(one[0])
         lines.append(f"| {name} | {_told(one)} | {_told(ours_[name])} | {apart:.3%} |")

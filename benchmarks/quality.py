@@ -17,7 +17,7 @@ from typing import Any
 
 from quantchat.cli import main as quantchat
 from quantchat.document.figures import size, with_error
-from quantchat.features.score.tables import divergence_texts, perplexity_text
+from quantchat.features.score.tables import divergence_texts, named, perplexity_text
 from quantchat.snapshot.score import ScoredRecord, ScoreRecord
 
 HERE = Path(__file__).parent
@@ -59,8 +59,8 @@ def table(result: dict[str, Any]) -> str:
     """The result as Markdown, what is closest to the reference first."""
     found = ScoreRecord.model_validate(result["score"])
     heads = (
-        "model", "weights", "perplexity", "perplexity more", "KLD, nats", "KLD 99 %", "RMS Δp, %",
-        "same top, %",
+        "model", "weights", "perplexity", "ΔPPL", "KLD, nats", "KLD 99 %", "RMS Δp, %",
+        "top-1 agreement, %",
     )  # fmt: skip
     lines = [f"| {' | '.join(heads)} |", "| --- |" + " --: |" * (len(heads) - 1)]
     lines += [f"| {' | '.join(_row(model))} |" for model in sorted(found.models, key=_distance)]
@@ -80,12 +80,13 @@ def _distance(model: ScoredRecord) -> float:
 
 
 def _row(model: ScoredRecord) -> list[str]:
-    name = model.label if model.role == "variant" else f"{model.label} ({model.role})"
-    more, kld, rms, top = divergence_texts(model.divergence)
+    role = named(model).aside
+    name = f"{model.label} ({role})" if role else model.label
+    difference, kld, rms, top = divergence_texts(model.divergence)
     seen = model.divergence
     tail = next((p.figure for p in seen.kld_percentiles if p.percent == 99), None) if seen else None
     return [
-        name, size(model.weights), perplexity_text(model), more, kld,
+        name, size(model.weights), perplexity_text(model), difference, kld,
         with_error(tail) if tail else "–", rms, top,
     ]  # fmt: skip
 

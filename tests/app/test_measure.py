@@ -37,7 +37,7 @@ async def test_rounds_end_in_a_table_and_a_snapshot(setup: Setup, size: tuple[in
         await begin(run)
         await see(run.pilot, "may be quoted")
         await run.pilot.press("backspace", "3", "enter")
-        await see(run.pilot, "Measured in turn: 15 turns, 5 prompts, 3 rounds, 1 warm-up")
+        await see(run.pilot, "Measured one at a time: 15 turns, 5 prompts, 3 rounds, 1 warm-up")
         await see(run.pilot, "1.500")
         (snapshot,) = saved(run)
         assert snapshot.measurement is not None
@@ -56,7 +56,7 @@ async def test_the_prompts_of_the_conversation_can_be_measured(setup: Setup) -> 
         await run.answered("Why?")
         await begin(run)
         await run.pilot.press("shift+tab", "shift+tab", "down", "space", "tab", "tab", "enter")
-        await see(run.pilot, "Measured in turn: 5 turns, 1 prompt, 5 rounds")
+        await see(run.pilot, "Measured one at a time: 5 turns, 1 prompt, 5 rounds")
         (snapshot,) = saved(run)
         assert {turn.prompt for turn in snapshot.turns} == {"Why?"}
 
@@ -72,7 +72,7 @@ async def test_it_begins_wherever_the_cursor_is(setup: Setup, where: str, key: s
         await see(run.pilot, "Enter or ^S measures")
         run.app.screen.query_one(f"#{where}").focus()
         await run.pilot.press(key)
-        await see(run.pilot, "Measured in turn: 25 turns")
+        await see(run.pilot, "Measured one at a time: 25 turns")
         (snapshot,) = saved(run)
         assert snapshot.measurement is not None and not snapshot.measurement.ignore_eos
 
@@ -138,7 +138,7 @@ async def test_a_number_is_what_was_typed_however_fast(setup: Setup) -> None:
         await begin(run)
         for key, character in (("backspace", "\x7f"), ("3", "3"), ("enter", "\r")):
             run.app.post_message(events.Key(key, character))
-        await see(run.pilot, "Measured in turn: 15 turns, 5 prompts, 3 rounds")
+        await see(run.pilot, "Measured one at a time: 15 turns, 5 prompts, 3 rounds")
 
 
 async def test_a_program_that_ends_meanwhile_ends(setup: Setup) -> None:

@@ -52,7 +52,7 @@ def test_a_run_is_done_again_and_compared(demo_cache: Path, tmp_path: Path) -> N
     ran = program("run", "demo", *plan, "--save", str(first), cache=demo_cache)
     assert ran.returncode == 0, ran.stderr
     assert "B ÷ A" in ran.stdout
-    assert "Mean of each prompt, in turn" in ran.stdout
+    assert "Mean of each prompt, one at a time" in ran.stdout
     assert "2. Count to ten." in ran.stdout
     old = snapshot_in(first)
 

@@ -122,7 +122,7 @@ def test_what_is_not_comparable_is_refused_unless_forced(folder: Path, capsys: C
     assert all(line.startswith("quantchat: not comparable: ") for line in lines)
     assert main(["compare", *files, "--force"]) == 0
     out = capsys.readouterr().out
-    assert "! not comparable: the order is in-turn in run 1 and together in run 2" in out
+    assert "! not comparable: run 1 ran one at a time, run 2 together" in out
     assert "not to be quoted" in out
     assert main(["compare", *files, "--force", "--json"]) == 0
     assert not json.loads(capsys.readouterr().out)["comparable"]

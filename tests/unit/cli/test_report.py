@@ -94,13 +94,13 @@ def test_what_is_no_report_stays(saved: Path, capsys: Capture) -> None:
     for name in ("r.html", "r.md"):
         Path(name).write_text("<p>a letter", encoding="utf-8")
         assert main(["report", str(saved), "-o", name]) == 2
-        assert "is there already and is no report" in capsys.readouterr().err
+        assert "exists and is not a report" in capsys.readouterr().err
         assert Path(name).read_text(encoding="utf-8") == "<p>a letter"
         assert main(["report", str(saved), "-o", name, "--force"]) == 0
     Path("letters").mkdir()
     Path("letters/mine.txt").touch()
     assert main(["report", str(saved), "-o", "letters"]) == 2
-    assert "holds other files" in capsys.readouterr().err
+    assert "has files that are not of a report" in capsys.readouterr().err
     assert main(["report", str(saved), "-o", "letters", "--force"]) == 0
     assert Path("letters/mine.txt").exists()
 

@@ -82,7 +82,7 @@ def test_a_beginning_that_no_other_has_is_enough(folder: Path, capsys: Capture) 
     assert "Paris." in capsys.readouterr().out
     assert main(["snapshots", "show", "20261103T14"]) == 2
     refused = capsys.readouterr().err
-    assert "2 snapshots begin so" in refused
+    assert "2 snapshots begin with this" in refused
     assert first.name in refused
     assert main(["report", "20261103T1425", "-o", str(folder / "r.html")]) == 0
 
@@ -93,13 +93,13 @@ def test_what_is_discarded_by_its_beginning_is_the_one_that_begins_so(
     file = recovered.save(snapshot(), folder)
     other = recovered.save(snapshot(name="another"), folder)
     assert main(["snapshots", "discard", file.name[:12]]) == 2
-    assert "2 snapshots begin so" in capsys.readouterr().err
+    assert "2 snapshots begin with this" in capsys.readouterr().err
     assert main(["snapshots", "discard", ""]) == 2
     assert main(["snapshots", "discard", file.name[:20]]) == 0
     assert (file.exists(), other.exists()) == (False, True)
     saved = store.save(snapshot(), folder)
     assert main(["snapshots", "discard", saved.name[:20]]) == 2
-    assert "is no recovered conversation" in capsys.readouterr().err
+    assert "is not a recovered conversation" in capsys.readouterr().err
     assert saved.exists()
 
 
@@ -163,7 +163,7 @@ def test_snapshots_are_removed_when_that_is_confirmed(
     second = store.save(snapshot(created="2026-11-03T14:26:01+00:00"), folder)
     monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
     assert main(["snapshots", "remove", "latest"]) == 2
-    assert "nobody can be asked" in capsys.readouterr().err
+    assert "no terminal to confirm" in capsys.readouterr().err
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     monkeypatch.setattr("click.confirm", _declined)
     assert main(["snapshots", "remove", "latest"]) == 130

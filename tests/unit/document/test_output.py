@@ -26,7 +26,7 @@ def test_a_file_is_replaced_only_if_it_is_ours(tmp_path: Path) -> None:
     write_file(path, b"this is ours")
     check_file(path, OURS, force=False)
     path.write_bytes(b"a letter")
-    with pytest.raises(UserError, match="is there already and is no report"):
+    with pytest.raises(UserError, match="exists and is not a report"):
         check_file(path, OURS, force=False)
     check_file(path, OURS, force=True)
     write_file(path, b"new")
@@ -83,7 +83,7 @@ def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
 def test_what_others_laid_there_stays(tmp_path: Path) -> None:
     write_folder(tmp_path, {"a.png": b"a"})
     (tmp_path / "notes.txt").write_bytes(b"mine")
-    with pytest.raises(UserError, match="holds other files than a report's"):
+    with pytest.raises(UserError, match="has files that are not of a report"):
         check_folder(tmp_path, force=False)
     check_folder(tmp_path, force=True)
     write_folder(tmp_path, {"b.png": b"b"})

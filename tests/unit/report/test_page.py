@@ -125,7 +125,7 @@ def test_several_have_an_overview_that_leads_to_each(tmp_path: Path) -> None:
 def test_what_differed_between_runs_is_told(tmp_path: Path) -> None:
     read = inert(page(measured(tmp_path), measured(tmp_path, order="together")))
     assert "What differed in how they ran" in read.of("caption")
-    assert "not comparable: the order is in-turn in run 1 and together in run 2" in read.text
+    assert "not comparable: run 1 ran one at a time, run 2 together" in read.text
 
 
 # ------------------------------------------------------------ what must not happen

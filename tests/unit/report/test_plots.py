@@ -110,9 +110,9 @@ def test_the_ledger_draws_what_is_known() -> None:
     shown = words(named_plots(snapshot(variants=[variant("GPTQ", ledger=on_gpu)]))["memory-ledger"])
     assert {"weights", "KV cache", "other live tensors", "allocator slack", "peak"} <= set(shown)
     assert "non-torch" not in shown
-    assert not any(text.startswith("rest") for text in shown)
+    assert not any(text.startswith("other memory") for text in shown)
     on_cpu = words(named_plots(snapshot())["memory-ledger"])
-    assert "rest of the process, not told apart" in on_cpu
+    assert "other memory of the process" in on_cpu
     assert "allocator slack" not in on_cpu
 
 

@@ -114,15 +114,15 @@ def test_the_same_again_differs_in_nothing() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"order": "together"}, "the order is in-turn in run 1 and together in run 2"),
+        ({"order": "together"}, "run 1 ran one at a time, run 2 together"),
         ({"prompts": ("else",)}, "runs 1 and 2 have no prompt in common"),
         ({"tokens": 7}, 'output tokens differ, as in prompt 1, round 1: a ("GPTQ" of run 1) 5, '),
         (
             {"resolved": {"checkpoint_hash": "e" * 64}},
             'a ("GPTQ" of run 1) ran the checkpoint ffffffffffff, c ("GPTQ" of run 2) eeeeeeeeeeee',
         ),
-        ({"resolved": {"tokenizer_hash": "new"}}, "is another model than those of run 1"),
-        ({"resolved": {"architecture": "Other"}}, "is another model than those of run 1"),
+        ({"resolved": {"tokenizer_hash": "new"}}, "is another model than in run 1"),
+        ({"resolved": {"architecture": "Other"}}, "is another model than in run 1"),
         (
             {
                 "resolved": {"checkpoint_hash": ""},
@@ -140,7 +140,7 @@ def test_what_is_not_comparable_is_refused(changes: dict[str, Any], said: str) -
     *_, last = caught.value.lines
     assert any(said in line for line in caught.value.lines)
     assert all(line.startswith("not comparable: ") for line in caught.value.lines)
-    assert last.endswith("(--force compares all the same)")
+    assert last.endswith("(--force compares them anyway)")
     assert any(said in reason for reason in compared(first, other, force=True).obstacles)
 
 

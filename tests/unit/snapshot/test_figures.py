@@ -13,16 +13,23 @@ from fakes.timed_runs import measured
 from quantchat.cli import main
 from quantchat.snapshot import figures, store
 from quantchat.snapshot.figures import AnswerFigure, ProcessFigure
+from quantchat.snapshot.schema import AnswerRecord, VariantRecord
+from quantchat.wire.variant import Ledger
 
 Capture = pytest.CaptureFixture[str]
 
+
+def _median(answer: AnswerRecord) -> float | None:
+    return answer.timing.itl_ms.p50 if answer.timing.itl_ms else None
+
+
+def _top(variant: VariantRecord, ledger: Ledger | None) -> float | None:
+    return ledger.peak if ledger else None
+
+
 ADDED = [
-    AnswerFigure(
-        "median_ms", "median ITL", "ms", True, lambda a: a.timing.itl_ms and a.timing.itl_ms.p50
-    ),
-    ProcessFigure(
-        "top_bytes", "memory, peak", "B", True, True, lambda _, ledger: ledger and ledger.peak
-    ),
+    AnswerFigure("median_ms", "median ITL", "ms", True, _median),
+    ProcessFigure("top_bytes", "memory, peak", "B", True, True, _top),
 ]
 
 

@@ -167,7 +167,9 @@ def test_what_is_wrong_is_told() -> None:
     assert "nested too deeply" in complaint(b"[" * 100_000)
     for version in ("1", 0, -1, True, None, 1.0, [1]):
         text = complaint(json.dumps(body_of(schema_version=version)).encode())
-        assert f"schema_version is {json.dumps(version)}, no version (quantchat writes none" in text
+        assert (
+            f"schema_version is {json.dumps(version)}, no version (quantchat does not write" in text
+        )
     assert "created" in complaint(json.dumps(body_of(created="2026-11-03T14:25:01")).encode())
     assert "extra" in complaint(json.dumps(body_of(extra=1)).encode())
     assert "is no snapshot" in complaint(b"{}")

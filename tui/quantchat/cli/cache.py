@@ -31,7 +31,7 @@ _NOTES = {
 @click.group(invoke_without_command=True)
 @click.pass_context
 def cache(ctx: click.Context) -> None:
-    """List, verify or remove the checkpoints made here. Without a command, list them."""
+    """List, verify or remove the checkpoints that quantchat built. Without a command, list them."""
     ctx.obj = CheckpointCache(paths.cache_dir() / "checkpoints")
     if ctx.invoked_subcommand is None:
         ctx.invoke(list_)
@@ -40,15 +40,15 @@ def cache(ctx: click.Context) -> None:
 @cache.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
 @click.pass_obj
-def list_(found: CheckpointCache, as_json: bool = False) -> None:
-    """List the checkpoints with size and last use, the one used last first."""
-    entries = found.entries()
+def list_(cached: CheckpointCache, as_json: bool = False) -> None:
+    """List the checkpoints with size and last use, the most recently used first."""
+    entries = cached.entries()
     if as_json:
-        click.echo(json.dumps({"folder": str(found.folder), "entries": [*map(_as_json, entries)]}))
+        click.echo(json.dumps({"folder": str(cached.folder), "entries": [*map(_as_json, entries)]}))
     elif entries:
         show([cache_table(entries)])
     else:
-        click.echo(f"no checkpoints in {one_line(str(found.folder))}")
+        click.echo(f"no checkpoints in {one_line(str(cached.folder))}")
 
 
 @cache.command()
@@ -57,17 +57,17 @@ def list_(found: CheckpointCache, as_json: bool = False) -> None:
     "--unused-for",
     metavar="DAYS",
     type=click.FloatRange(min=0),
-    help="Remove what was last used longer ago.",
+    help="Remove checkpoints that were not used for so many days.",
 )
 @click.pass_obj
-def remove(found: CheckpointCache, names: tuple[str, ...], unused_for: float | None) -> None:
-    """Remove checkpoints by NAME or by age; what is wanted again is made again."""
-    entries = {entry.name: entry for entry in found.entries()}
+def remove(cached: CheckpointCache, names: tuple[str, ...], unused_for: float | None) -> None:
+    """Remove checkpoints by NAME or by age. A profile that needs one builds it again."""
+    entries = {entry.name: entry for entry in cached.entries()}
     for name in names:
         if name not in entries:
             raise UserError("no such checkpoint", where=name, hint="`quantchat cache` lists them")
     if not names and unused_for is None:
-        raise UserError("nothing is named", hint="name a checkpoint, or give --unused-for DAYS")
+        raise UserError("no checkpoint is named", hint="give a NAME, or --unused-for DAYS")
     chosen = [entries[name] for name in dict.fromkeys(names)]
     if unused_for is not None:
         oldest_s = time.time() - unused_for * _DAY_S
@@ -75,9 +75,9 @@ def remove(found: CheckpointCache, names: tuple[str, ...], unused_for: float | N
         chosen = [entry for entry in pool if entry.used_s <= oldest_s]
     for entry in chosen:
         try:
-            found.remove(entry.name)
+            cached.remove(entry.name)
         except Timeout:
-            raise UserError("is being made by another quantchat", where=entry.name) from None
+            raise UserError("is being built by another quantchat", where=entry.name) from None
         except OSError as error:
             raise UserError(f"cannot be removed: {error.strerror}", where=entry.name) from None
         click.echo(f"removed {one_line(entry.name)}")
@@ -88,24 +88,25 @@ def remove(found: CheckpointCache, names: tuple[str, ...], unused_for: float | N
 @cache.command("verify")
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.pass_obj
-def verify_(found: CheckpointCache, names: tuple[str, ...]) -> int:
-    """Read checkpoints (all by default) and compare them with what was made; 1 if any differs."""
+def verify_(cached: CheckpointCache, names: tuple[str, ...]) -> int:
+    """Check the files of checkpoints (all by default) against their hashes; 1 if any differs."""
     from quantchat.checkpoints import verify
     from quantchat.checkpoints.cache import read_built
 
-    known = {entry.name for entry in found.entries()}
+    known = {entry.name for entry in cached.entries()}
     status = 0
     for name in names or sorted(known):
-        folder = found.find(name) if name in known else None
-        made = read_built(folder) if folder else None
-        if folder is None or made is None:
-            said: str | None = "a file is missing, or it was never finished"
+        folder = cached.find(name) if name in known else None
+        built = read_built(folder) if folder else None
+        if folder is None or built is None:
+            problem: str | None = "a file is missing, or it was never finished"
         else:
-            damaged = asyncio.run(verify.first_damaged(folder, made))
-            said = f"{damaged} differs" if damaged else None
-        cure = f"DAMAGED: {said} (`quantchat cache remove {name}`; it is made anew when wanted)"
-        click.echo(one_line(f"{name}: {cure if said else 'as it was made'}"))
-        status = 1 if said else status
+            damaged = asyncio.run(verify.first_damaged(folder, built))
+            problem = f"{damaged} differs" if damaged else None
+        cure = f"`quantchat cache remove {name}`; it is built again when needed"
+        state = f"DAMAGED: {problem} ({cure})" if problem else "unchanged"
+        click.echo(one_line(f"{name}: {state}"))
+        status = 1 if problem else status
     return status
 
 

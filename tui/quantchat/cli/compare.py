@@ -1,4 +1,4 @@
-"""`quantchat compare`: several runs in one table, and gates that fail a build."""
+"""`quantchat compare`: several runs in one table, and gates that can fail a build."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class _CompareCommand(click.Command):
     metavar="GATE",
     help="Exit 1 if GATE holds on the whole 95 % interval; may be repeated.",
 )
-@click.option("--force", is_flag=True, help="Compare also what is not comparable.")
+@click.option("--force", is_flag=True, help="Compare runs even if they are not comparable.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, nothing else.")
 @click.pass_obj
 def compare(
@@ -57,10 +57,10 @@ def compare(
 ) -> int:
     """Compare the runs in SNAPSHOT…, names of `quantchat snapshots`, their beginnings, or files.
 
-    Each run has two columns, left and right: of the first run a and b, of the second c and d, and
-    so on. Right is compared with left in each run, and each variant with the first run that has one
-    of the same label, paired by prompt and round. Refused (exit 2) where order, model, checkpoint
-    or token counts differ between runs.
+    Each run has two columns, left and right: a and b for the first run, c and d for the second, and
+    so on. Right is compared with left in each run, and each variant with the variant of the same
+    label in the first run that has one, paired by prompt and round. Refused (exit 2) if order,
+    model, checkpoint or token counts differ between runs.
 
     \b
     A GATE compares sums and products of numbers and figures of columns:
@@ -69,24 +69,24 @@ def compare(
     Signs: + - * / ( ) and one of < <= > >=
     Figures: …
 
-    A gate fails, and the exit status is 1, only if it is met on the whole 95 % interval: of the
-    ratio where it is one figure in two columns, otherwise of left minus right, bootstrapped over
-    prompts and rounds. Met by the mean but not by the whole interval is "not shown" and does not
-    fail. Memory is no sample: weights and what a GPU holds are taken as they stand. A gate that
-    cannot be decided makes the exit status 2: what was measured only once, and process_bytes on a
-    CPU, where resident memory differs from process to process.
+    A gate fails, and the exit status is 1, only if it holds on the whole 95 % interval. That is the
+    interval of the ratio if the gate compares one figure of two columns, otherwise of left minus
+    right, bootstrapped over prompts and rounds. If only the mean meets the gate, it is "not shown"
+    and does not fail. Weights and GPU memory are compared without an interval. A gate that cannot
+    be decided makes the exit status 2: a figure measured only once, and process_bytes on a CPU,
+    where resident memory differs between processes.
 
     Sessions of `quantchat vote` on the same two variants are counted together.
 
-    Snapshots of `quantchat score` are laid side by side, without gates. Refused where text,
-    windows, BOS, tokenizer, token count or reference differ. So are those of `quantchat eval`:
-    refused where tasks, their documents or examples, or the harness differ.
+    Snapshots of `quantchat score` are shown side by side, without gates. Refused if text, windows,
+    BOS, tokenizer, token count or reference differ. So are those of `quantchat eval`, refused if
+    tasks, their documents or examples, or the harness differ.
     """  # noqa: D301  # \\b keeps click from wrapping what follows
     from quantchat import paths
     from quantchat.snapshot import store
-    from quantchat.snapshot.lookup import found
+    from quantchat.snapshot.lookup import find_snapshot
 
-    files = [found(obj or paths.snapshots_dir(), name) for name in snapshots]
+    files = [find_snapshot(obj or paths.snapshots_dir(), name) for name in snapshots]
     saved = [(str(file), store.load(file)) for file in files]
     if all(snapshot.score and not snapshot.measurement for _, snapshot in saved):
         _refuse_gates("scores", conditions)
@@ -143,7 +143,7 @@ def _compare_evaluations(saved: _Saved, *, force: bool, as_json: bool) -> int:
 
 
 def _pool_votes(saved: _Saved, *, as_json: bool) -> int:
-    """Count sessions of blind votes together. Raises UserError where that cannot be."""
+    """Count sessions of blind votes together. Raises UserError if they do not fit together."""
     from quantchat.features.votes import tables as report
     from quantchat.snapshot.votes import pooled
 
@@ -164,7 +164,7 @@ def _print(result: dict[str, Any] | list[Block]) -> None:
     from quantchat.console.console import show
 
     if isinstance(result, dict):
-        # Pure ASCII: raw text of a profile in it does nothing to a terminal.
+        # Pure ASCII: raw text in it does nothing to a terminal.
         sys.stdout.write(json.dumps(result, ensure_ascii=True, allow_nan=False) + "\n")
     else:
         show(result)

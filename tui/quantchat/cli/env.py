@@ -44,50 +44,52 @@ def env(ctx: click.Context) -> None:
     "-r",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="What pip is to install, as `pip install -r` reads it. auto-gptq needs none.",
+    help="A requirements file for pip. auto-gptq needs none.",
 )
 @click.option(
     "--python",
     metavar="PYTHON",
     default=sys.executable,
-    help="Its interpreter; this one's is usual.",
+    help="Its Python interpreter; by default the one that runs quantchat.",
 )
 @click.pass_obj
-def create(found: Environments, name: str, requirements: Path | None, python: str) -> None:
-    """Make the environment NAME with pip; `auto-gptq` is one that is known to work."""
+def create(environments: Environments, name: str, requirements: Path | None, python: str) -> None:
+    """Make the environment NAME with pip. For `auto-gptq` the requirements are known."""
     from quantchat.console.stages import stage_display
 
     if not re.fullmatch(paths.ENVIRONMENT, name):
         raise UserError(
-            "cannot be a name", where=name, hint="letters, digits, dots and dashes, as in bnb-0.49"
+            "is not a valid name",
+            where=name,
+            hint="letters, digits, dots and dashes, as in bnb-0.49",
         )
     if requirements is None and name not in RECIPES:
         known = " and ".join(RECIPES)
         raise UserError(
-            f"what is to be in it? Only {known} is known by its name",
+            f"no requirements are given, and quantchat knows only those of {known}",
             where=f"env {name}",
             hint="give --requirements FILE",
         )
     wanted = read_requirements(requirements) if requirements else RECIPES[name]
     with stage_display() as display:
-        making = found.create(name, wanted, display, file=requirements, python=python)
+        making = environments.create(name, wanted, display, file=requirements, python=python)
         try:
             made = asyncio.run(making)
         except OSError as error:
             raise UserError(
                 f"cannot be made: {error.strerror or error}", where=f"env {name}"
             ) from error
-    click.echo(one_line(f'{name}: Python {made.python}; a variant takes it with env = "{name}"'))
+    click.echo(one_line(f'{name}: Python {made.python}; a variant uses it with env = "{name}"'))
 
 
 @env.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
 @click.pass_obj
-def list_(found: Environments, as_json: bool = False) -> None:
+def list_(environments: Environments, as_json: bool = False) -> None:
     """List the environments with their Python, their main libraries and their size."""
-    entries = found.entries()
+    entries = environments.entries()
     if as_json:
-        told = [
+        rows = [
             {
                 "name": one.name,
                 "bytes": one.bytes,
@@ -98,27 +100,27 @@ def list_(found: Environments, as_json: bool = False) -> None:
             }
             for one in entries
         ]
-        click.echo(json.dumps({"folder": str(found.folder), "entries": told}))
+        click.echo(json.dumps({"folder": str(environments.folder), "entries": rows}))
     elif entries:
         from quantchat.console.console import show
 
         show([environments_table(entries)])
     else:
-        click.echo(f"no environments in {one_line(str(found.folder))}")
+        click.echo(f"no environments in {one_line(str(environments.folder))}")
 
 
 @env.command()
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.pass_obj
-def remove(found: Environments, names: tuple[str, ...]) -> None:
+def remove(environments: Environments, names: tuple[str, ...]) -> None:
     """Remove environments by NAME."""
-    known = {one.name for one in found.entries()}
+    known = {one.name for one in environments.entries()}
     for name in names:
         if name not in known:
             raise UserError("no such environment", where=name, hint="`quantchat env` lists them")
     for name in dict.fromkeys(names):
         try:
-            found.remove(name)
+            environments.remove(name)
         except OSError as error:
             raise UserError(f"cannot be removed: {error.strerror}", where=name) from error
         click.echo(f"removed {one_line(name)}")

@@ -17,7 +17,7 @@ from quantchat.document.figures import plural, when
 from quantchat.errors import UserError
 from quantchat.report import snapshot
 from quantchat.snapshot import recovered, store
-from quantchat.snapshot.lookup import LATEST, found
+from quantchat.snapshot.lookup import LATEST, find_snapshot
 from quantchat.snapshot.store import Listed
 from quantchat.text import one_line
 
@@ -37,7 +37,7 @@ _json_option = click.option(
 @_json_option
 @click.pass_context
 def snapshots(ctx: click.Context, folder: Path | None, as_json: bool) -> None:
-    """List or show saved snapshots, decide on recovered ones. Without a command, list them."""
+    """List, show or remove snapshots; decide on recovered ones. Without a command, list them."""
     # `quantchat --snapshots DIR snapshots` has left the folder with the context.
     ctx.obj = folder or ctx.obj or paths.snapshots_dir()
     if ctx.invoked_subcommand is None:
@@ -67,7 +67,7 @@ def list_(folder: Path, as_json: bool) -> None:
 @click.pass_obj
 def show(folder: Path, name: str) -> None:
     """Print the snapshot NAME as tables: a name of the list, its beginning, or a file."""
-    console.show(snapshot.blocks(store.load(found(folder, name))))
+    console.show(snapshot.blocks(store.load(find_snapshot(folder, name))))
 
 
 @snapshots.command()
@@ -75,7 +75,7 @@ def show(folder: Path, name: str) -> None:
 @click.pass_obj
 def keep(folder: Path, name: str) -> None:
     """Save the recovered conversation NAME as a snapshot."""
-    click.echo(one_line(f"saved as {recovered.keep(found(folder, name))}"))
+    click.echo(one_line(f"saved as {recovered.keep(find_snapshot(folder, name))}"))
 
 
 @snapshots.command()
@@ -83,7 +83,7 @@ def keep(folder: Path, name: str) -> None:
 @click.pass_obj
 def discard(folder: Path, name: str) -> None:
     """Remove the recovered conversation NAME, or the one that begins so; no saved snapshot."""
-    path = found(folder, name)
+    path = find_snapshot(folder, name)
     recovered.discard(path)
     click.echo(one_line(f"discarded {path}"))
 
@@ -92,7 +92,7 @@ def discard(folder: Path, name: str) -> None:
 @click.pass_obj
 def latest(folder: Path) -> None:
     """Print the path of the newest snapshot. Every command also takes "latest" as its NAME."""
-    click.echo(one_line(str(found(folder, LATEST))))
+    click.echo(one_line(str(find_snapshot(folder, LATEST))))
 
 
 @snapshots.command()
@@ -102,7 +102,7 @@ def latest(folder: Path) -> None:
 def remove(folder: Path, names: tuple[str, ...], yes: bool) -> None:
     """Remove the snapshots NAME, saved or recovered, or those that begin so."""
     # Each name is looked up before anything is removed: a typo removes nothing.
-    paths_of = list(dict.fromkeys(found(folder, name) for name in names))
+    paths_of = list(dict.fromkeys(find_snapshot(folder, name) for name in names))
     for path in paths_of:
         if not path.is_file():
             raise UserError("no such snapshot", where=one_line(str(path)))
@@ -111,7 +111,7 @@ def remove(folder: Path, names: tuple[str, ...], yes: bool) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise UserError(
-                "nobody can be asked whether to remove them", hint="--yes removes without asking"
+                "there is no terminal to confirm the removal", hint="--yes removes without asking"
             )
         click.confirm(f"Remove {len(paths_of)}?", abort=True, err=True)
     for path in paths_of:

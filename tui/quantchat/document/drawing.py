@@ -1,8 +1,8 @@
-"""How plots look, and what they become: SVG for a page that is light or dark, or a PNG.
+"""Draw plots with Matplotlib: as SVG for a light or dark page, or as PNG.
 
-Matplotlib draws, without pyplot and whatever the user's matplotlibrc says. Two variants are told
-apart by colour, by line and by marker; the colours are those of Okabe and Ito, "Color Universal
-Design" (2008), which all kinds of colour vision tell apart.
+Neither pyplot nor the user's matplotlibrc is used. Variants differ in colour, line and marker. The
+colours are those of Okabe and Ito, "Color Universal Design" (2008), which readers with any colour
+vision can distinguish.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _MARKERS = ("o", "s", "^", "D", "v")
 
 PARTS = ("#56b4e9", "#e69f00", "#009e73", "#f0e442", "#cc79a7", "#bbbbbb")
 HATCHES = ("", "//", "..", "\\\\", "xx", "")
-"""Fill and hatch of the parts of a whole, in turn."""
+"""Fill and hatch of the parts of a bar, in this order."""
 
-# A page sets these to other colours in the dark.
+# A page gives these variables other colours in dark mode.
 _VARIABLES = {
     INK: "var(--ink)",
     _QUIET: "var(--quiet)",
@@ -67,10 +67,10 @@ _STYLE: Any = {
     "legend.handlelength": 3.2,
     "lines.linewidth": 1.6,
     "lines.markersize": 4.5,
-    "svg.fonttype": "none",  # text stays text: to be read aloud, searched and copied
+    "svg.fonttype": "none",  # text stays text, for search, copying and screen readers
     "svg.hashsalt": "quantchat",  # the same snapshot gives the same file
     "text.color": INK,
-    "text.parse_math": False,  # a label may hold a $
+    "text.parse_math": False,  # a label may contain a $
     "xtick.color": _QUIET,
     "xtick.labelcolor": INK,
     "ytick.color": _QUIET,
@@ -82,9 +82,9 @@ _PNG_DPI = 160
 
 
 def look(place: int, order: str = "in-turn") -> dict[str, Any]:
-    """Colour, line and marker of the variant at `place`, as arguments for Matplotlib.
+    """Return colour, line and marker of the variant at `place`, as arguments for Matplotlib.
 
-    The markers of answers given `together` are hollow: a chat may hold both kinds.
+    The markers of answers given `together` are hollow, because a chat may contain both kinds.
     """
     colour = _SERIES[place % len(_SERIES)]
     return {
@@ -106,27 +106,28 @@ def picture_name(plot: Plot) -> str:
 
 
 def png(plot: Plot) -> bytes:
-    """Return `plot` as a picture that stands alone: on white, with its title."""
+    """Return `plot` as a PNG on white with its title."""
     return _saved(plot, "png", title=True)
 
 
 def svg(plot: Plot) -> str:
-    """Return `plot` as an SVG element for a page of HTML, which names its colours and its font.
+    """Return `plot` as an SVG element for an HTML page, which defines its colours and its font.
 
-    It needs no namespace there, and nothing in it refers to anything outside.
+    The element needs no namespace, and refers to nothing outside.
     """
-    # Matplotlib's own output, in which labels are escaped.
+    # This is Matplotlib's own output, with escaped labels.
     root = ElementTree.fromstring(_saved(plot, "svg", title=False))  # noqa: S314
     for element in root.iter():
         element.tag = _local(element.tag)
-        kept = {_local(name): value for name, value in element.attrib.items()}
+        attributes = {_local(name): value for name, value in element.attrib.items()}
         if element.tag == "g":
-            kept.pop("id", None)  # never referred to, and the same in each plot
-        for name in kept.keys() & {"style", "fill", "stroke"}:
-            kept[name] = _COLOUR.sub(lambda match: _VARIABLES[match[0]], kept[name])
+            attributes.pop("id", None)  # never referred to, and the same in each plot
+        for name in attributes.keys() & {"style", "fill", "stroke"}:
+            attributes[name] = _COLOUR.sub(lambda match: _VARIABLES[match[0]], attributes[name])
         if element.tag == "text":
-            kept["style"] = re.sub(r"font-family: [^;]*;? ?", "", kept.get("style", ""))
-        element.attrib = kept
+            style = attributes.get("style", "")
+            attributes["style"] = re.sub(r"font-family: [^;]*;? ?", "", style)
+        element.attrib = attributes
     for parent in list(root.iter()):
         for child in list(parent):
             if child.tag in ("metadata", "style"):
@@ -161,9 +162,9 @@ def _saved(plot: Plot, kind: str, *, title: bool) -> bytes:
 
 
 def _import_matplotlib() -> None:
-    """Import it without a screen, and with a folder for its list of fonts. Raises UserError.
+    """Import Matplotlib without a display and with a folder for its fonts. Raises UserError.
 
-    A notebook's MPLBACKEND, which its terminals have too, names a module that is not here.
+    Terminals of a notebook have its MPLBACKEND, which names a module that is not installed here.
     """
     if "matplotlib" in sys.modules:
         return
@@ -172,10 +173,10 @@ def _import_matplotlib() -> None:
         os.environ.setdefault("MPLCONFIGDIR", str(paths.private(paths.cache_dir() / "matplotlib")))
     try:
         import matplotlib  # noqa: F401
-    except Exception as error:  # what is wrong with its own folder or matplotlibrc, in many kinds
+    except Exception as error:  # a broken folder or matplotlibrc raises many kinds
         raise UserError(
-            f"matplotlib, which draws the plots, cannot begin: {one_line(str(error))[:200]}",
-            hint="set MPLCONFIGDIR to a folder that can be written, and look at any matplotlibrc",
+            f"matplotlib, which draws the plots, does not start: {one_line(str(error))[:200]}",
+            hint="set MPLCONFIGDIR to a folder that can be written, and check any matplotlibrc",
         ) from error
 
 
@@ -184,7 +185,7 @@ def _styled() -> Iterator[None]:
     import matplotlib as mpl
 
     with mpl.rc_context(), warnings.catch_warnings():
-        # A label in letters the font has not: a page shows it, a picture shows boxes.
+        # The font lacks letters of a label: a page shows them, a PNG shows boxes.
         warnings.filterwarnings("ignore", message=r"Glyph \d+")
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
@@ -195,18 +196,18 @@ def _styled() -> Iterator[None]:
 
 
 def legend(figure: Figure, columns: int = 1) -> None:
-    """Put the legend of the first axes above them all, where it hides nothing."""
+    """Put the legend of the first axes above all axes."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=columns, alignment="left")
 
 
 def from_zero(axes: Axes, highest: float) -> None:
-    """Let the vertical axis begin at 0, so that heights compare as the figures do."""
+    """Start the vertical axis at 0, so that heights are proportional to the figures."""
     axes.set_ylim(0, 1.08 * highest or 1)
 
 
 def logarithmic(axes: Axes) -> None:
-    """Make the horizontal axis logarithmic, its ticks plain numbers and not too many."""
+    """Make the horizontal axis logarithmic, with few ticks as plain numbers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     axes.set_xscale("log", nonpositive="clip")
@@ -220,11 +221,11 @@ def logarithmic(axes: Axes) -> None:
 
 
 _WIDE = 6
-"""High to low from which a logarithmic axis has its ticks at powers of ten and between."""
+"""Ratio of the ends from which a logarithmic axis has ticks at 1, 2 and 5 times powers of 10."""
 
 
 def whole_ticks(axis: Axis) -> None:
-    """Only whole numbers."""
+    """Put ticks at whole numbers only."""
     from matplotlib.ticker import MaxNLocator
 
     axis.set_major_locator(MaxNLocator(integer=True))

@@ -1,4 +1,4 @@
-"""Figures as people read them. What is not known is "–", never 0."""
+"""Figures as text for people. A figure that is not known is "–", never 0."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def number(value: float | None) -> str:
-    """As precise as is of use: `0.42`, `4.2`, `42.1`, `421`."""
+    """Return a number with a useful number of digits: `0.42`, `4.2`, `42.1`, `421`."""
     if value is None or not math.isfinite(value):
         return UNKNOWN
     if abs(value) >= 99.95:
@@ -50,29 +50,29 @@ def with_error(
 
 
 def plural(count: int, noun: str) -> str:
-    """`1 prompt`, `2 prompts`."""
+    """Return `1 prompt` or `2 prompts`."""
     return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
 def milliseconds(value: float | None) -> str:
-    """A duration given in ms, with its unit: `42.1 ms`, `1.2 s`."""
+    """Return a duration in ms with its unit: `42.1 ms`, `1.2 s`."""
     if value is None:
         return UNKNOWN
     return f"{value / 1000:.1f} s" if value >= 9_999.5 else f"{number(value)} ms"
 
 
 def seconds(value: float) -> str:
-    """A duration given in s: `0.4 s`, `42 s`, `3:07 min`."""
+    """Return a duration in s with its unit: `0.4 s`, `42 s`, `3:07 min`."""
     if value >= 99.5:
-        minutes, rest = divmod(round(value), 60)
-        return f"{minutes}:{rest:02} min"
+        minutes, remainder = divmod(round(value), 60)
+        return f"{minutes}:{remainder:02} min"
     return f"{value:.1f} s" if value < 9.95 else f"{value:.0f} s"
 
 
 def load_parts(
     device: str, import_s: float, weights_s: float, warmup_s: float
 ) -> list[tuple[str, float]]:
-    """What the load time of a variant on `device` was spent on, in seconds, by name."""
+    """Return the parts of the load time of a variant on `device`: name and seconds."""
     if device not in SERVERS:
         return [("import", import_s), ("weights", weights_s), ("warm-up", warmup_s)]
     start = [("server's start", weights_s)] if device == STARTED_SERVER else []
@@ -80,7 +80,7 @@ def load_parts(
 
 
 def when(created: str) -> str:
-    """A saved time, to the minute: `2026-11-03 14:25 +0100`; as it stands where it is none."""
+    """Return a saved time to the minute: `2026-11-03 14:25 +0100`; other text unchanged."""
     try:
         return f"{datetime.fromisoformat(created):%Y-%m-%d %H:%M %z}"
     except ValueError:
@@ -88,7 +88,7 @@ def when(created: str) -> str:
 
 
 def size(count: int | None) -> str:
-    """Bytes in binary units; None and negative counts are not known."""
+    """Return a number of bytes in binary units. None and negative numbers are not known."""
     if count is None or count < 0:
         return UNKNOWN
     divisor, unit = scale(count)
@@ -96,7 +96,7 @@ def size(count: int | None) -> str:
 
 
 def scale(count: int) -> tuple[int, str]:
-    """The unit in which `count` bytes read best, as its bytes and its name."""
+    """Return the best unit for `count` bytes: its size in bytes and its name."""
     power = 0
     while count / 1024**power >= 999.5 and power < len(_UNITS) - 1:
         power += 1
@@ -104,5 +104,5 @@ def scale(count: int) -> tuple[int, str]:
 
 
 def thoughts(tokens: int) -> str:
-    """The head of a model's thoughts, with their tokens: 0 or less where these are not counted."""
+    """Return the title of a model's thoughts, with the number of tokens if it is above 0."""
     return f"thoughts, {plural(tokens, 'token')}" if tokens > 0 else "thoughts"

@@ -1,7 +1,7 @@
-"""Where a report goes: files written whole, in nothing's place but an older report's.
+"""Write a report as a file or a folder. It replaces only an older report.
 
-A folder of ours holds a list of what was written into it, and is taken for ours while it holds
-nothing else: so a report is never mixed with files that somebody laid there.
+A folder of a report has a list of the files that were written into it. It may be overwritten as
+long as it has no other files, so that a report never mixes with files of the user.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from quantchat.errors import UserError
 from quantchat.files import write_whole
 
 LIST = ".quantchat-report"
-"""Name of the list of what a folder of ours holds, a name on each line."""
+"""Name of the list of a folder's files, one name on a line."""
 
 _HEAD = 4096
-"""Bytes from its beginning by which a file is known."""
+"""Bytes at the beginning of a file in which a report is recognised."""
 
 
 def check_file(path: Path, ours: bytes, *, force: bool) -> None:
-    """Raise UserError where `path` may not be written: `ours` is in the head of older reports."""
+    """Raise UserError if `path` may not be written. The head of an older report contains `ours`."""
     try:
         mode = _mode(path)
         if mode is None:
@@ -35,16 +35,16 @@ def check_file(path: Path, ours: bytes, *, force: bool) -> None:
         with path.open("rb") as file:
             if not force and ours not in file.read(_HEAD):
                 raise UserError(
-                    "is there already and is no report",
+                    "exists and is not a report",
                     where=str(path),
-                    hint="name another file, or replace it with --force",
+                    hint="name another file, or replace this one with --force",
                 )
     except (OSError, ValueError) as error:
         raise _unwritable(path, error) from error
 
 
 def check_folder(path: Path, *, force: bool) -> None:
-    """Raise UserError where no report may be written into `path`."""
+    """Raise UserError if no report may be written into the folder `path`."""
     try:
         mode = _mode(path)
         if mode is None:
@@ -53,7 +53,7 @@ def check_folder(path: Path, *, force: bool) -> None:
             raise UserError("is no folder", where=str(path))
         if not force and {entry.name for entry in os.scandir(path)} - {LIST, *_listed(path)}:
             raise UserError(
-                "holds other files than a report's",
+                "has files that are not of a report",
                 where=str(path),
                 hint="name another folder, or write among them with --force",
             )
@@ -62,7 +62,7 @@ def check_folder(path: Path, *, force: bool) -> None:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write `data` to `path`, through a link where it is one. Raises UserError."""
+    """Write `data` to `path`, or to the target if it is a link. Raises UserError."""
     try:
         write_whole(Path(os.path.realpath(path)), data)
     except OSError as error:
@@ -70,9 +70,9 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    """Make `path` a folder that holds `files`, by their names. Raises UserError.
+    """Make `path` a folder with `files`, given by name. Raises UserError.
 
-    All are on the disk before the first has its name. What an older report left goes away.
+    All files are on the disk before the first gets its name. Files of an older report are removed.
     """
     there = path.is_dir()
     try:
@@ -96,7 +96,7 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _mode(path: Path) -> int | None:
-    """What `path` is; None where it is not there yet, but can be. Raises OSError, ValueError."""
+    """Return the mode of `path`; None if it does not exist but can. Raises OSError, ValueError."""
     try:
         return path.stat().st_mode
     except FileNotFoundError:

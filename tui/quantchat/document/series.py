@@ -1,4 +1,4 @@
-"""Which answers a report draws and tables, by variant and by how they ran."""
+"""The answers of a report as series: grouped by variant and by how they ran."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ class Series:
     """The finished answers of one variant that ran in one order."""
 
     place: int
-    """Of the variant among those of the snapshot, from 0: it has its colour and line by it."""
+    """Place of the variant in the snapshot, from 0. It decides colour and line."""
     variant: str
     order: str
     turns: list[int]
-    """Where each of `answers` stands among the turns told of, counted from 1."""
+    """Number of the turn of each answer among `reported_turns`, from 1."""
     answers: list[AnswerRecord]
 
     @property
     def name(self) -> str:
-        """For a legend: `A: GPTQ 4-bit (in turn)`."""
+        """Return the name for a legend: `A: GPTQ 4-bit (one at a time)`."""
         return f"{named(self.place, self.variant)} ({ORDERS[self.order]})"
 
     @cached_property
     def gaps_ms(self) -> list[list[float]]:
-        """The inter-token latencies of each answer that has any."""
+        """Return the inter-token latencies in ms of each answer that has any."""
         return [gaps for answer in self.answers if (gaps := itl_ms(answer.times_ns))]
 
 
 def reported_turns(snapshot: Snapshot) -> list[TurnRecord]:
-    """The turns a report is about: the measured ones, or those of the chat where none is."""
+    """Return the measured turns, or the turns of the chat without a measurement."""
     return measured_turns(snapshot) or snapshot.turns
 
 
 def all_series(snapshot: Snapshot) -> list[Series]:
-    """The finished answers of `reported_turns`, in the order of `places`."""
+    """Return the finished answers of `reported_turns`, in the order of `places`."""
     known = places(snapshot)
     found: dict[tuple[int, str], Series] = {}
     for number, turn in enumerate(reported_turns(snapshot), start=1):
@@ -59,14 +59,14 @@ def all_series(snapshot: Snapshot) -> list[Series]:
 
 
 def has_two_sides(snapshot: Snapshot) -> bool:
-    """Whether there is a measurement of two variants, one against the other."""
+    """Return whether the snapshot has a measurement of two different variants."""
     return snapshot.measurement is not None and len(snapshot.shown) == len(set(snapshot.shown)) == 2
 
 
 def how_compared(snapshot: Snapshot) -> str:
-    """What to say beside a ratio of the two sides' speeds: their order, and other decode loops.
+    """Return how the two sides ran, to stand beside a ratio: the order, and different decode loops.
 
-    Raises ValueError where there is no measurement.
+    Raises ValueError without a measurement.
     """
     if snapshot.measurement is None:
         raise ValueError("the snapshot holds no measurement")
@@ -77,7 +77,7 @@ def how_compared(snapshot: Snapshot) -> str:
 
 
 def places(snapshot: Snapshot) -> dict[str, int]:
-    """Each variant's place by its label: left, right, then any other."""
+    """Return the place of each variant by its label: left, right, then any other."""
     labels = [
         *snapshot.shown,
         *(variant.label for variant in snapshot.variants),
@@ -87,19 +87,19 @@ def places(snapshot: Snapshot) -> dict[str, int]:
 
 
 def letter(place: int) -> str:
-    """A and B for the two sides, as in the tables of ratios; then C, D and so on."""
+    """Return A and B for the two sides, as in the tables of ratios; then C, D and so on."""
     letters = string.ascii_uppercase
     return letters[place] if place < len(letters) else f"no. {place + 1}"
 
 
 def named(place: int, label: str) -> str:
-    """`A: GPTQ 4-bit`, on one line, never longer than a legend has room for."""
+    """Return `A: GPTQ 4-bit`, on one line and short enough for a legend."""
     short = one_line(label).translate(_NOT_XML)
     return f"{letter(place)}: {short if len(short) <= _LABEL else short[: _LABEL - 1] + '…'}"
 
 
 _LABEL = 48
-"""Characters of a label in a plot."""
+"""Most characters of a label in a plot."""
 
-# XML 1.0, production 2: what no SVG may hold, besides what is neutralised already.
+# Characters that XML 1.0 (production 2), and so SVG, forbids, and that `one_line` leaves.
 _NOT_XML = {0xFFFE: "⟨FFFE⟩", 0xFFFF: "⟨FFFF⟩"}

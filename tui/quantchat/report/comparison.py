@@ -126,10 +126,17 @@ def _ratios_tables(pairs: Sequence[PairCompared]) -> Iterator[Table]:
         yield Table(title, columns, tuple(rows), frozenset(groups))
 
 
+_ORDERS = {"in-turn": "one at a time"}
+"""Values of a difference that are written otherwise for people."""
+
+
 def differences_table(result: RunsCompared, sides: Sequence[str]) -> Table:
     """Return what differed in how the columns ran, with `sides` as their headings."""
     columns = [Column(role="quiet"), *(Column(side) for side in sides)]
-    rows = [(one.what, *(text or UNKNOWN for text in one.values)) for one in result.differences]
+    rows = [
+        (one.what, *(_ORDERS.get(text, text) or UNKNOWN for text in one.values))
+        for one in result.differences
+    ]
     return table("What differed in how they ran", columns, rows)
 
 

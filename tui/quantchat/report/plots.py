@@ -1,4 +1,4 @@
-"""Every plot of a snapshot. One without data is left out; what an axis cuts off is told."""
+"""All plots of a snapshot. A plot without data is left out; a note says what an axis cuts off."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def plots(snapshot: Snapshot) -> list[Plot]:
-    """Every plot there is data for, in the order they are read in."""
+    """Return each plot that has data, in the order of reading."""
     series = all_series(snapshot)
     return [
         *_ratios(snapshot),
@@ -41,7 +41,7 @@ def _ratios(snapshot: Snapshot) -> list[Plot]:
     order = ORDERS[snapshot.measurement.order]
     note = (
         f"B ÷ A, {order}, with its 95 % interval. Filled: a difference is shown. Hollow: the "
-        "interval holds 1, or there is none."
+        "interval contains 1, or there is none."
     )
 
     bounds = [x for _, ratio in rows for x in (ratio.low, ratio.value, ratio.high) if x]
@@ -60,7 +60,7 @@ def _ratios(snapshot: Snapshot) -> list[Plot]:
             )  # fmt: skip
         axes.set_yticks(range(len(rows)), [_better(row) for row, _ in rows])
         axes.set_ylim(-0.6, len(rows) - 0.4)
-        axes.set_xlim(1 / reach, reach)  # twice and half as much are equally far from 1
+        axes.set_xlim(1 / reach, reach)  # twice and half are equally far from 1
         logarithmic(axes)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(f"{named(1, right)}\n÷ {named(0, left)}")

@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BINS = 300
-"""Points of a line over tokens: more than can be seen."""
+"""Most points of a line over tokens: more cannot be seen."""
 
 _QUANTILES = 400
 
 _CONTEXT_GROWS = 1.5
-"""Longest prompt to shortest from which figures are drawn against the length."""
+"""Ratio of the longest to the shortest prompt from which figures are drawn against length."""
 
 _NAMED_LENGTHS = 6
-"""Up to so many lengths have a tick each."""
+"""Up to how many lengths have a tick each."""
 
 
 def itl_over_answer(series: Sequence[Series]) -> list[Plot]:
-    """The median gap before each token, and how far the gaps spread."""
+    """Return the median gap before each token, and the spread of the gaps."""
     series = [one for one in series if one.gaps_ms]
     if not series:
         return []
@@ -39,7 +39,7 @@ def itl_over_answer(series: Sequence[Series]) -> list[Plot]:
     top = max(1.5 * float(np.percentile(gaps, 99)), 1e-9)
     above = int((gaps > top).sum())
     answers = ", ".join(f"{letter(one.place)} {len(one.gaps_ms)}" for one in series)
-    note = f"Median over the answers ({answers}); the band holds 90 % of the gaps."
+    note = f"Median over the answers ({answers}); the band contains 90 % of the gaps."
     if above:
         longest = milliseconds(float(gaps.max()))
         note += f" {above} of {gaps.size} gaps lie above the plot, the longest {longest}."
@@ -63,9 +63,9 @@ def itl_over_answer(series: Sequence[Series]) -> list[Plot]:
 def _by_token(
     gaps_ms: Sequence[Sequence[float]],
 ) -> tuple[list[float], list[float], list[float], list[float]]:
-    """Token, 5th, 50th and 95th percentile of the gaps before it, over all answers.
+    """Return token number, 5th, 50th and 95th percentile of the gaps before it, over all answers.
 
-    Neighbouring tokens of long answers are taken together, so that there are at most `_BINS`.
+    Neighbouring tokens of long answers are merged, so that there are at most `_BINS` points.
     """
     width = -(-max(map(len, gaps_ms)) // _BINS)
     bins: defaultdict[int, list[float]] = defaultdict(list)
@@ -80,8 +80,8 @@ def _by_token(
 
 
 def itl_distribution(series: Sequence[Series]) -> list[Plot]:
-    """The empirical distribution function of all gaps of each series."""
-    # Where no time passed between any two tokens, a logarithmic axis has nothing to show.
+    """Return the empirical distribution function of all gaps of each series."""
+    # If no time passed between any two tokens, a logarithmic axis has nothing to show.
     series = [one for one in series if any(gap > 0 for gaps in one.gaps_ms for gap in gaps)]
     if not series:
         return []
@@ -108,7 +108,7 @@ def itl_distribution(series: Sequence[Series]) -> list[Plot]:
 
 
 def against_context(series: Sequence[Series]) -> list[Plot]:
-    """Decode throughput and TTFT by the length of the prompt, where prompts differ in length."""
+    """Return decode throughput and TTFT by prompt length, if the prompts differ in length."""
     lengths = {a.prompt_tokens for one in series for a in one.answers if a.prompt_tokens > 0}
     if not lengths or max(lengths) < _CONTEXT_GROWS * min(lengths):
         return []
@@ -131,8 +131,8 @@ def against_context(series: Sequence[Series]) -> list[Plot]:
         legend(figure)
 
     note = (
-        "Median over the answers to prompts of each length; the bars reach from the least to the "
-        "most. TTFT only of prompts that were computed whole, nothing taken from the KV cache."
+        "Median over the answers to prompts of each length; the bars reach from the minimum to "
+        "the maximum. TTFT only of prompts that were computed whole, without the KV cache."
     )
     return [Plot("context", "Throughput and TTFT against context length", note, draw)]
 

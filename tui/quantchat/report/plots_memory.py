@@ -1,4 +1,4 @@
-"""Plots of memory: each variant's ledger, its process over the turns, the device meanwhile."""
+"""Plots of memory: ledger of each variant, its process by turn, the device over time."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _LEDGER = (
     ("slack", "allocator slack"),
     ("non_torch", "non-torch"),
 )
-_REST = "rest of the process, not told apart"
+_OTHER = "other memory of the process"
 
 
 def ledgers(snapshot: Snapshot) -> list[Plot]:
-    """The parts of each variant's memory, one bar each."""
+    """Return a bar of the parts of each variant's memory."""
     known = places(snapshot)
     variants = [v for v in snapshot.variants if v.ledger is not None and _parts(v)]
     if not variants:
@@ -50,7 +50,7 @@ def ledgers(snapshot: Snapshot) -> list[Plot]:
         divisor, unit = scale(max(*peaks, *(sum(one.values()) for one in parts)))
         heights = range(len(variants))
         left = np.zeros(len(variants))
-        for index, name in enumerate([*(name for _, name in _LEDGER), _REST]):
+        for index, name in enumerate([*(name for _, name in _LEDGER), _OTHER]):
             having = [at for at, one in enumerate(parts) if name in one]
             if having:
                 widths = [parts[at][name] / divisor for at in having]
@@ -69,25 +69,25 @@ def ledgers(snapshot: Snapshot) -> list[Plot]:
         legend(figure, columns=3)
 
     note = (
-        "At the end, of each variant's process. What is not known is not drawn, and never as 0. "
-        "On a GPU the peak is what torch's allocator reserved at most."
+        "Of each variant's process, at the end. Parts that are not known are not drawn. On a GPU "
+        "the peak is the most that torch's allocator reserved."
     )
     height = 0.55 + 0.15 * len(variants)
     return [Plot("memory-ledger", "Memory ledger", note, draw, height)]
 
 
 def _parts(variant: VariantRecord) -> dict[str, int]:
-    """Bytes of each known part by its name; what the process holds beside them is the rest."""
+    """Return the bytes of each known part by its name, and the other memory of the process."""
     if variant.ledger is None:
         return {}
     known = {name: getattr(variant.ledger, field) for field, name in _LEDGER}
     parts = {name: count for name, count in known.items() if count > 0}
-    rest = variant.ledger.process - sum(parts.values())
-    return {**parts, _REST: rest} if rest > 0 else parts
+    other = variant.ledger.process - sum(parts.values())
+    return {**parts, _OTHER: other} if other > 0 else parts
 
 
 def memory_by_turn(series: Sequence[Series]) -> list[Plot]:
-    """What each variant's process held after each of its answers."""
+    """Return the memory of each variant's process after each of its answers."""
     lines = [(one, _processes(one)) for one in series]
     lines = [(one, points) for one, points in lines if len(points) > 1]
     if not lines:
@@ -120,7 +120,7 @@ def _processes(series: Series) -> list[tuple[int, int]]:
 
 
 def device_memory(snapshot: Snapshot) -> list[Plot]:
-    """What was in use on the whole device while it was measured."""
+    """Return the memory in use on the whole device during the measurement."""
     samples = snapshot.measurement.samples if snapshot.measurement else []
     lines: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
     for sample in samples:
@@ -138,7 +138,7 @@ def device_memory(snapshot: Snapshot) -> list[Plot]:
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        # After the variants' own looks: these lines are the whole machine's.
+        # Not the looks of the two variants: these lines are of the whole machine.
         for place, (name, points) in enumerate(drawn.items(), start=2):
             times, used = zip(*points, strict=True)
             axes.plot(times, np.array(used) / divisor, **look(place), label=name)

@@ -1,4 +1,4 @@
-"""Several runs side by side: every ratio that can be told, and what differed between them."""
+"""Several runs side by side: their ratios, and what differed between them."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ class PairCompared:
 
 @dataclass(frozen=True)
 class RunsCompared:
-    """What a comparison of runs comes to."""
+    """The result of a comparison of runs."""
 
     runs: list[Run]
     columns: list[Column]
     pairs: list[PairCompared]
     differences: list[Difference]
     obstacles: list[str]
-    """Why they cannot be compared, where it was done all the same."""
+    """Why the runs are not comparable, if they were compared with `force`."""
 
 
 def compare_runs(runs: Sequence[Run], *, force: bool = False) -> RunsCompared:
     """Compare the sides of each run, and each variant with the first run that has it.
 
-    Raises NotComparable where model, token counts or order differ, unless `force`.
+    Raises NotComparable if model, token counts or order differ, unless `force`.
     """
     sides = columns(runs)
     against = unless_forced(obstacles(runs, sides), force=force)

@@ -1,4 +1,4 @@
-"""The columns of a comparison: each side of each run, with what was measured of it."""
+"""The columns of a comparison: each side of each run, with its figures."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from quantchat.wire.variant import Ledger, Resolved
 
 
 class TaskKey(NamedTuple):
-    """What makes a task of one run the same as a task of another."""
+    """A task without its number: equal keys of two runs mean the same task."""
 
     prompt: str
     prompt_tokens: int
     output_tokens: int
     again: int
-    """The same task may stand in a plan several times: counted from 0."""
+    """Which repetition of the task this is, from 0: a plan may contain a task several times."""
 
 
 @dataclass(frozen=True)
@@ -56,19 +56,19 @@ class Run:
 
     @property
     def measurement(self) -> MeasurementRecord:
-        """How it was measured."""
+        """Return how the run was measured."""
         assert self.snapshot.measurement is not None  # noqa: S101  # __post_init__ saw to it
         return self.snapshot.measurement
 
     @cached_property
     def tasks(self) -> dict[int, TaskKey]:
-        """Number of each task, as its turns name it, to what it asked."""
+        """Return the key of each task by the task's number."""
         seen: Counter[tuple[str, int, int]] = Counter()
         keys = {}
         for number, task in enumerate(self.measurement.tasks, 1):
-            asked = (task.prompt, task.prompt_tokens, task.output_tokens)
-            keys[number] = TaskKey(*asked, seen[asked])
-            seen[asked] += 1
+            same = (task.prompt, task.prompt_tokens, task.output_tokens)
+            keys[number] = TaskKey(*same, seen[same])
+            seen[same] += 1
         return keys
 
 
@@ -78,18 +78,18 @@ class Column:
 
     letter: str
     number: int
-    """Of the run, counted from 1."""
+    """The number of the run, from 1."""
     run: Run
     label: str
 
     @cached_property
     def variant(self) -> VariantRecord | None:
-        """What is recorded of the variant itself."""
+        """Return the record of the variant, or None."""
         return next((v for v in self.run.snapshot.variants if v.label == self.label), None)
 
     @cached_property
     def answers(self) -> dict[tuple[TaskKey, int], AnswerRecord]:
-        """Each measured answer that came to its end, by task and round."""
+        """Return each finished, measured answer by task and round."""
         return {
             (self.run.tasks[turn.task], turn.round): answer
             for turn in measured_turns(self.run.snapshot)
@@ -100,58 +100,58 @@ class Column:
 
     @property
     def resolved(self) -> Resolved | None:
-        """What really ran."""
+        """Return what really ran, or None if not known."""
         if self.variant is not None and self.variant.resolved is not None:
             return self.variant.resolved
         return next((answer.resolved for answer in self.answers.values() if answer.resolved), None)
 
     @property
     def ledger(self) -> Ledger | None:
-        """The newest memory ledger."""
+        """Return the newest memory ledger, or None."""
         if self.variant is not None and self.variant.ledger is not None:
             return self.variant.ledger
         ledgers = [answer.ledger for answer in self.answers.values() if answer.ledger]
         return ledgers[-1] if ledgers else None
 
     def samples(self, figure: AnswerFigure) -> dict[tuple[TaskKey, int], float]:
-        """The figure of each answer that has it, by task and round."""
+        """Return the figure of each answer that has it, by task and round."""
         read = ((key, figure.read(answer)) for key, answer in self.answers.items())
         return {key: value for key, value in read if value is not None and value > 0}
 
-    def held(self, figure: ProcessFigure) -> float | None:
-        """The one figure of the process, or None where it is not known."""
+    def value(self, figure: ProcessFigure) -> float | None:
+        """Return the one figure of the process, or None if not known."""
         return figure.read(self.variant, self.ledger) if self.variant else None
 
-    def settled(self, figure: ProcessFigure) -> bool:
-        """Whether another process of the same variant would show the same.
+    def repeatable(self, figure: ProcessFigure) -> bool:
+        """Return whether another process of the same variant would have the same value.
 
-        What a GPU's allocators take is repeatable. Resident memory is not: it was seen to differ by
-        half between processes of one variant, with what they happen to have mapped.
+        The memory that a GPU's allocators take is repeatable. Resident memory is not: it
+        differed by half between processes of one variant, depending on the pages they had mapped.
         """
         memory = self.variant.memory if self.variant else None
         return figure.exact or (memory is not None and memory.source in ("nvml", "torch"))
 
     def mean(self, figure: AnswerFigure | ProcessFigure) -> float | None:
-        """The mean over all answers; of memory, the figure itself."""
+        """Return the mean over all answers; the value itself for a figure of the process."""
         if isinstance(figure, ProcessFigure):
-            return self.held(figure)
+            return self.value(figure)
         values = list(self.samples(figure).values())
         return math.fsum(values) / len(values) if values else None
 
 
 def measured_turns(snapshot: Snapshot) -> list[TurnRecord]:
-    """The turns of the measurement, without those of the chat."""
+    """Return the turns of the measurement, without those of the chat."""
     return [turn for turn in snapshot.turns if turn.round is not None]
 
 
 def columns(runs: Sequence[Run]) -> list[Column]:
-    """The variants on show of each run, left and right, run by run: a and b, then c and d."""
+    """Return the left and the right variant of each run: a and b, then c and d."""
     shown = [(n, run, label) for n, run in enumerate(runs, 1) for label in run.snapshot.shown]
     return [Column(letters(index), *each) for index, each in enumerate(shown)]
 
 
 def between(columns: Sequence[Column]) -> Iterator[tuple[Column, Column]]:
-    """Each column of a later run with that of the first run which has the same variant."""
+    """Yield each later column of a variant with the first column of that variant."""
     firsts: dict[str, Column] = {}
     for column in columns:
         first = firsts.setdefault(column.label, column)
@@ -160,12 +160,12 @@ def between(columns: Sequence[Column]) -> Iterator[tuple[Column, Column]]:
 
 
 def within(columns: Sequence[Column]) -> Iterator[tuple[Column, Column]]:
-    """Left and right of each run."""
+    """Yield left and right of each run."""
     yield from zip(columns[::2], columns[1::2], strict=True)
 
 
 def letters(index: int) -> str:
-    """Name of the column at `index`, as spreadsheets count: a to z, then aa, ab."""
+    """Return the name of the column at `index` as in a spreadsheet: a to z, then aa, ab."""
     name = ""
     index += 1
     while index:

@@ -1,7 +1,7 @@
 """Tasks in a snapshot: which documents each model was right on.
 
-Models are compared by the answers that changed, so those are kept document by document, a 0 or a 1
-for each, in the order in which they were asked. Times are seconds, figures from 0 to 1 mostly.
+Models are compared by the answers that changed. So each answer is stored as 0 or 1, in the order of
+the documents. Times are in seconds; most figures are from 0 to 1.
 """
 
 from __future__ import annotations
@@ -24,40 +24,40 @@ class FigureRecord(Record):
 
     metric: Text
     filter: Text
-    """`none` where answers are taken as they are."""
+    """`none` if answers are used unfiltered."""
     value: float
     error: float | None
-    """Standard error of the mean over the documents; None where it is no such mean."""
+    """Standard error of the mean over the documents; None if the figure is no such mean."""
     right: Annotated[Text, Field(json_schema_extra={"pattern": "^[01]*$"})]
-    """For each document, in order, whether it was right; empty for a metric that is graded."""
+    """For each document, in order, whether the answer was right; empty for a graded metric."""
 
 
 class TaskResultRecord(Record):
-    """What one model did of one task."""
+    """The result of one model in one task."""
 
     task: Text
     version: Text
-    """Of the task, as the harness counts them."""
+    """The harness's version of the task."""
     few_shot: int
     """Examples that were shown before each question."""
     documents: int
     documents_sha256: Text
-    """Over what was asked and what was wanted, in order."""
+    """Over the questions and the expected answers, in order."""
     figures: list[FigureRecord]
 
 
 class EvaluatedRecord(Record):
-    """One model that was to do the tasks."""
+    """One model and its results."""
 
     label: Text
     role: Role
     resolved: AsObject[Resolved] | None
-    """What really ran; None where it failed."""
+    """What really ran; None if the model failed."""
     note: Text
-    """What must be known of the model, e.g. that its base was itself dequantized."""
+    """A note on the model, e.g. that its base was itself dequantized."""
     tasks: list[TaskResultRecord]
     seconds: float
-    """What answering took, without loading."""
+    """Time for answering, without loading."""
     failure: AsObject[Failed] | None = None
 
 
@@ -69,36 +69,36 @@ class EvaluationRecord(Record):
     chat_template: bool
     """Whether questions were put into the model's chat template."""
     limit: int
-    """Documents of each task that were done; 0: all."""
+    """Documents of each task that were used; 0: all."""
     batch: int
-    """Documents that a model was asked at a time."""
+    """Documents per batch."""
     models: list[EvaluatedRecord]
     """The reference first, then the variants in the profile's order."""
     undone: list[Text]
-    """Labels of those that were not asked, since it was stopped before."""
+    """Labels of the models that were not asked, because the run was stopped."""
 
     @property
     def reference(self) -> EvaluatedRecord | None:
-        """The model that the others are held against, if it could do the tasks."""
+        """Return the model that the others are compared with, if it did not fail."""
         return next((m for m in self.models if m.role == "reference" and not m.failure), None)
 
 
 def figures(model: EvaluatedRecord) -> Iterator[tuple[TaskResultRecord, FigureRecord]]:
-    """Each figure of `model`, with its task."""
+    """Return each figure of `model` with its task."""
     return ((task, figure) for task in model.tasks for figure in task.figures)
 
 
 def asked(task: TaskResultRecord) -> tuple[str, int, str]:
-    """What tells a task from another of the same name."""
+    """Return what distinguishes a task from another of the same name."""
     return task.version, task.few_shot, task.documents_sha256
 
 
 def flips(
     task: TaskResultRecord, figure: FigureRecord, reference: EvaluatedRecord | None
 ) -> Flips | None:
-    """The answers of `figure` that changed.
+    """Return the answers of `figure` that changed from the reference.
 
-    None for the reference itself, and where it was asked otherwise or tells no single answers.
+    None for the reference itself, and if its questions differ or a figure has no single answers.
     """
     for there, theirs in figures(reference) if reference else ():
         same = (there.task, theirs.metric, theirs.filter) == (
@@ -114,7 +114,7 @@ def flips(
 
 
 def asked_otherwise(found: EvaluationRecord) -> Iterator[tuple[str, str]]:
-    """Models that were not asked what the reference was, each with the task."""
+    """Yield label and task of each model whose questions differ from the reference's."""
     reference = found.reference
     theirs = {task.task: asked(task) for task in reference.tasks} if reference else {}
     for model in found.models:
@@ -124,7 +124,7 @@ def asked_otherwise(found: EvaluationRecord) -> Iterator[tuple[str, str]]:
 
 
 def obstacles(found: Sequence[EvaluationRecord]) -> list[str]:
-    """Why several evaluations cannot be compared, a line each; none where they can."""
+    """Return why several evaluations are not comparable, a line each; empty if they are."""
     reasons = []
     for field, name in (("harness", "lm-evaluation-harness"), ("chat_template", "chat template")):
         values = dict.fromkeys(str(getattr(one, field)) for one in found)
@@ -135,24 +135,24 @@ def obstacles(found: Sequence[EvaluationRecord]) -> list[str]:
         reasons.append(f"reference differs: {', '.join(references)}")
     tasks = [_tasks(one) for one in found]
     for name in dict.fromkeys(name for one in tasks for name in one):
-        told = [one.get(name) for one in tasks]
-        if None in told:
-            reasons.append(f"{name} was not done by each")
-        elif any(one != told[0] for one in told):
+        asked_of = [one.get(name) for one in tasks]
+        if None in asked_of:
+            reasons.append(f"{name} is missing from some")
+        elif any(one != asked_of[0] for one in asked_of):
             reasons.append(f"{name} differs: its version, examples or documents")
     return reasons
 
 
 def _tasks(one: EvaluationRecord) -> dict[str, set[tuple[str, int, str]]]:
-    """What was asked under each task's name."""
-    told: dict[str, set[tuple[str, int, str]]] = {}
+    """Return the different questions under each task's name."""
+    by_name: dict[str, set[tuple[str, int, str]]] = {}
     for model in one.models:
         for task in model.tasks:
-            told.setdefault(task.task, set()).add(asked(task))
-    return told
+            by_name.setdefault(task.task, set()).add(asked(task))
+    return by_name
 
 
 def _reference(one: EvaluationRecord) -> str:
-    """What tells the reference from another: its checkpoint, or its name on the hub, and dtype."""
+    """Return what identifies the reference: its checkpoint or name on the hub, and its dtype."""
     ran = one.reference.resolved if one.reference else None
     return f"{ran.checkpoint_hash[:12] or ran.model} in {ran.dtype}" if ran else "none"

@@ -22,7 +22,7 @@ from quantchat.snapshot.figures import by_name
 from quantchat.text import one_line
 
 LONGEST: Final = 500
-"""Characters of a gate at most. This bounds how deep a gate can be nested, too."""
+"""Most characters of a gate. This also limits how deep it can be nested."""
 
 Sign = Literal["+", "-", "*", "/"]
 Relation = Literal["<", "<=", ">", ">="]
@@ -46,7 +46,7 @@ _EXAMPLE = "a gate is like b.decode_tps < 0.95 * a.decode_tps"
 
 @dataclass(frozen=True)
 class Number:
-    """A number as it was written: finite, and never negative."""
+    """A number as it was typed: finite and not negative."""
 
     value: float
 
@@ -67,7 +67,7 @@ class Name:
 
 @dataclass(frozen=True)
 class Negative:
-    """Minus what follows."""
+    """Minus an expression."""
 
     of: Expression
 
@@ -107,12 +107,12 @@ class Gate:
 
     @property
     def names(self) -> list[Name]:
-        """Each name in it, once, from the left."""
+        """Return each name in the gate once, from the left."""
         return list(dict.fromkeys([*_names(self.left), *_names(self.right)]))
 
 
 def evaluate(tree: Expression, values: Mapping[Name, Any]) -> Any:
-    """What `tree` comes to with these values, which may be arrays."""
+    """Return the value of `tree` for these values, which may be arrays."""
     if isinstance(tree, Number):
         return tree.value
     if isinstance(tree, Name):
@@ -123,9 +123,9 @@ def evaluate(tree: Expression, values: Mapping[Name, Any]) -> Any:
 
 
 def parse(text: str, columns: Sequence[str]) -> Gate:
-    """The gate that `text` holds; `columns` are the letters there are.
+    """Return the gate in `text`, about columns with the letters `columns`.
 
-    Raises UserError, with the place in the text, what is wrong there and the nearest known name.
+    Raises UserError with the place in the text, what is wrong there and the nearest known name.
     """
     if len(text) > LONGEST:
         raise UserError(f"a gate of more than {LONGEST} characters", where="--fail-if")
@@ -169,16 +169,16 @@ class _Reader:
         return gate
 
     def _parsed(self) -> ast.expr:
-        # Each white space becomes one space: the places in the text stay what they are.
+        # Each white space becomes one space, so that places in the text stay the same.
         text = re.sub(r"\s", " ", self._text)
         if strange := _NO_PART.search(text):
-            raise self._error(strange.start(), f'"{strange[0]}" means nothing in a gate')
+            raise self._error(strange.start(), f'"{strange[0]}" is not allowed in a gate')
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # "1if" and the like, refused below
                 return ast.parse(text.strip(), mode="eval").body
         except SyntaxError as error:
-            # An offset of 0 or None is the parser's for "the whole text" (too many parentheses).
+            # The parser's offset 0 or None means "the whole text" (too many parentheses).
             at = self._indent + (error.offset or 1) - 1
             raise self._error(min(at, len(text)), error.msg, _EXAMPLE) from None
         except (MemoryError, RecursionError):
@@ -218,12 +218,14 @@ class _Reader:
         return Name(column, figure)
 
     def _half_a_name(self, word: str) -> tuple[str, str]:
-        """What is wrong with a column without a figure, or a figure without a column."""
+        """Return what is wrong with a column without a figure, or a figure without a column."""
         if word in self._columns:
             return f"which figure of {word}?", f"as in {word}.decode_tps"
-        hint = did_you_mean(word, self._columns) or f"there are {', '.join(self._columns[:8])}"
+        hint = (
+            did_you_mean(word, self._columns) or f"the columns are {', '.join(self._columns[:8])}"
+        )
         if word in by_name():
-            hint = f"whose? {self._columns[0]}.{word}, for one"
+            hint = f"of which column? For example {self._columns[0]}.{word}"
         return f'no column is called "{word}"', hint
 
     def _error(self, at: ast.expr | int, what: str, hint: str = "") -> UserError:

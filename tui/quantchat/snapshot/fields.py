@@ -1,8 +1,8 @@
-"""What each record of a snapshot is, and two kinds of field that pydantic has not.
+"""The base class of a snapshot's records, and two kinds of field that pydantic lacks.
 
-Text of a model or of a file name may hold lone surrogates, which pydantic's own strings refuse.
-And what a snapshot keeps is described once already, by the frozen dataclasses of the worker's
-messages and of the metrics: those are taken as they are, checked as the messages are.
+Text of a model or of a file name may have lone surrogates, which pydantic's own strings refuse.
+Frozen dataclasses of the worker's messages and of the statistics are stored as they are, and
+checked as messages are, so that nothing is declared twice.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Record(BaseModel):
     )
 
     formerly: ClassVar[Mapping[str, str]] = {}
-    """Names that fields had in snapshots saved before they were renamed, and their names today."""
+    """Old names of fields in saved snapshots, and their names today."""
 
     @model_validator(mode="before")
     @classmethod
@@ -50,15 +50,15 @@ class Record(BaseModel):
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{str(value)[:80]!r} is no text")
+        raise ValueError(f"{str(value)[:80]!r} is not text")
     return value
 
 
 Text = Annotated[str, PlainValidator(_text), WithJsonSchema({"type": "string"})]
 """Any text, raw.
 
-Two lone surrogates that follow each other as a pair come back from a file as the one character
-they stand for: JSON writes both alike (RFC 8259, section 8.2).
+Two lone surrogates that form a pair come back from a file as the one character they stand for: JSON
+writes both the same way (RFC 8259, section 8.2).
 """
 
 
@@ -87,4 +87,4 @@ class _AsObject:
 _T = TypeVar("_T")
 
 AsObject = Annotated[_T, _AsObject()]
-"""`AsObject[SomeDataclass]`: kept as a JSON object, read back by the rules of the protocol."""
+"""`AsObject[SomeDataclass]`: stored as a JSON object, read by the rules of the worker protocol."""

@@ -1,10 +1,10 @@
-"""Gates: conditions that fail a comparison, and only where its intervals bear them out.
+"""Gates: conditions that fail a comparison, if the whole confidence interval meets them.
 
-A gate between the same figure of two columns, as `b.decode_tps < 0.95 * a.decode_tps`, is judged on
-their ratio, paired by task and round, with the interval of `metrics.statistics.ratio_of`. Any other
-gate is judged on left minus right, each figure being its mean over the prompts, bootstrapped over
-prompts and rounds. It fails where the whole interval lies on the failing side. Memory is no sample:
-it enters as the one figure it is, and decides only where another process would show the same.
+A gate on one figure of two columns, such as `b.decode_tps < 0.95 * a.decode_tps`, is judged by
+their ratio, paired by task and round, with the interval of `statistics.intervals.ratio_of`. Any
+other gate is judged by left minus right. There each figure is its mean over the prompts, bootstrapped over
+prompts and rounds. Memory is not a sample: a gate compares its one value, and decides only if
+another process would have the same value.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from quantchat.snapshot.ratios import compare
 from quantchat.statistics.intervals import Row, interval_of
 
 Status = Literal["failed", "not shown", "passed", "undecided"]
-"""`failed`: met, and the whole interval on that side. `not shown`: met, but the interval holds the
-threshold. `passed`: not met. `undecided`: there is no interval, as of what was measured once."""
+"""`failed`: the whole interval meets the gate. `not shown`: the mean meets it, but the interval
+contains the threshold. `passed`: not met. `undecided`: no interval, as after a single round."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one gate: `quantity` was held against `threshold`."""
+    """The result of a gate: `quantity` was compared with `threshold`."""
 
     gate: Gate
     status: Status
@@ -50,7 +50,7 @@ class Verdict:
     high: float | None
     threshold: float
     sampled: bool
-    """False where only memory enters, which is no sample and has no interval."""
+    """False if the gate is about memory alone, which has no interval."""
 
 
 class _Quantity(NamedTuple):
@@ -68,9 +68,9 @@ _MET: dict[Relation, Callable[[float, float], bool]] = {
 
 
 def judge(gate: Gate, columns: Sequence[Column]) -> Verdict:
-    """Judge `gate` on these columns, to which each of its names belongs.
+    """Return the verdict on `gate`, whose names all belong to `columns`.
 
-    Raises UserError where a figure of it was not measured, or where it divides by zero.
+    Raises UserError if one of its figures was not measured, or if it divides by zero.
     """
     by_letter = {column.letter: column for column in columns}
     quantity = _ratio(gate, by_letter) or _difference(gate, by_letter)
@@ -91,7 +91,7 @@ def _status(relation: Relation, of: _Quantity) -> Status:
 
 
 def _ratio(gate: Gate, by_letter: dict[str, Column]) -> _Quantity | None:
-    """The gate as a ratio of one figure in two columns against a number, if it is one."""
+    """Return the ratio of one figure in two columns, if the gate compares that with a number."""
     left, right = _monomial(gate.left), _monomial(gate.right)
     if left is None or right is None:
         return None
@@ -112,7 +112,7 @@ def _ratio(gate: Gate, by_letter: dict[str, Column]) -> _Quantity | None:
     threshold = right.factor / left.factor
     what = f"{b.column} ÷ {a.column}, {figure.title}"
     if isinstance(figure, ProcessFigure):
-        end = ratio.value if _settled([a, b], by_letter) else None
+        end = ratio.value if _repeatable([a, b], by_letter) else None
         return _Quantity(what, ratio.value, end, end, threshold, False)
     return _Quantity(what, ratio.value, ratio.low, ratio.high, threshold, True)
 
@@ -123,7 +123,7 @@ class _Monomial(NamedTuple):
 
 
 def _monomial(tree: Expression) -> _Monomial | None:
-    """`tree` as a number times powers of names; None where it is a sum, or divides by zero."""
+    """Return `tree` as a number times powers of names; None if it is a sum or divides by zero."""
     if isinstance(tree, Number):
         return _Monomial(tree.value, Counter())
     if isinstance(tree, Name):
@@ -150,13 +150,15 @@ def _monomial(tree: Expression) -> _Monomial | None:
 
 
 def _difference(gate: Gate, by_letter: dict[str, Column]) -> _Quantity:
-    """Left minus right, over the prompts and rounds that each of its figures was measured on."""
+    """Return left minus right over the prompts and rounds that have all of its figures."""
     tree = Binary("-", gate.left, gate.right)
     sampled = [name for name in gate.names if isinstance(by_name()[name.figure], AnswerFigure)]
-    held = {name: _held(gate, name, by_letter) for name in gate.names if name not in sampled}
+    fixed = {
+        name: _process_value(gate, name, by_letter) for name in gate.names if name not in sampled
+    }
 
     def statistic(means: Sequence[Any]) -> Any:
-        return evaluate(tree, {**held, **dict(zip(sampled, means, strict=True))})
+        return evaluate(tree, {**fixed, **dict(zip(sampled, means, strict=True))})
 
     try:
         if sampled:
@@ -168,20 +170,20 @@ def _difference(gate: Gate, by_letter: dict[str, Column]) -> _Quantity:
         value = math.nan
     if not math.isfinite(value):
         raise UserError("comes to no finite number: it divides by zero", where=_where(gate))
-    if not _settled(held, by_letter):
+    if not _repeatable(fixed, by_letter):
         low = high = None
     return _Quantity("left − right", value, low, high, 0.0, bool(sampled))
 
 
-def _settled(names: Iterable[Name], by_letter: dict[str, Column]) -> bool:
-    """Whether what is no sample, of these names, is at least the same in each process."""
+def _repeatable(names: Iterable[Name], by_letter: dict[str, Column]) -> bool:
+    """Return whether those names that are no samples have the same value in every process."""
     figures = ((by_name()[name.figure], by_letter[name.column]) for name in names)
     return all(
-        column.settled(figure) for figure, column in figures if isinstance(figure, ProcessFigure)
+        column.repeatable(figure) for figure, column in figures if isinstance(figure, ProcessFigure)
     )
 
 
-def _held(gate: Gate, name: Name, by_letter: dict[str, Column]) -> float:
+def _process_value(gate: Gate, name: Name, by_letter: dict[str, Column]) -> float:
     value = by_letter[name.column].mean(by_name()[name.figure])
     if value is None:
         raise _missing(gate, [name], by_letter)
@@ -189,7 +191,7 @@ def _held(gate: Gate, name: Name, by_letter: dict[str, Column]) -> float:
 
 
 def _rows(gate: Gate, sampled: Sequence[Name], by_letter: dict[str, Column]) -> list[Row]:
-    """What each name was measured at in each task and round that all of them have."""
+    """Return the values of the names in each task and round that has all of them."""
     measured = [_samples(name, by_letter) for name in sampled]
     shared = [key for key in measured[0] if all(key in one for one in measured)]
     if not shared:
@@ -199,7 +201,7 @@ def _rows(gate: Gate, sampled: Sequence[Name], by_letter: dict[str, Column]) -> 
 
 def _samples(name: Name, by_letter: dict[str, Column]) -> dict[tuple[TaskKey, int], float]:
     figure = by_name()[name.figure]
-    assert isinstance(figure, AnswerFigure)  # noqa: S101  # what is held is no sample
+    assert isinstance(figure, AnswerFigure)  # noqa: S101  # a figure of a process is no sample
     return by_letter[name.column].samples(figure)
 
 

@@ -12,11 +12,11 @@ LATEST = "latest"
 """The NAME of the newest snapshot."""
 
 
-def found(folder: Path, name: str) -> Path:
-    """The file that `name` means: a path, or a file of the folder, by its name or its beginning.
+def find_snapshot(folder: Path, name: str) -> Path:
+    """Return the file that `name` means: a path, or a file of `folder` by its name or beginning.
 
-    "latest" means the newest snapshot of the folder, unless a file is called so. Raises UserError
-    where there is none, and where several begin so.
+    "latest" means the newest snapshot of the folder, unless a file has this name. Raises UserError
+    if there is no such file, or if several begin so.
     """
     path = _named(folder, name)
     if path is not None:
@@ -27,9 +27,9 @@ def found(folder: Path, name: str) -> Path:
     begun = [path for path in known if path.name.startswith(name)]
     if len(begun) > 1:
         raise UserError(
-            f"{len(begun)} snapshots begin so",
+            f"{len(begun)} snapshots begin with this",
             where=name,
-            hint=f"give more of it: {begun[0].name}, {begun[1].name}"
+            hint=f"type more of the name: {begun[0].name}, {begun[1].name}"
             + (", …" if len(begun) > 2 else ""),
         )
     if begun:
@@ -37,12 +37,12 @@ def found(folder: Path, name: str) -> Path:
     raise UserError(
         "no such snapshot",
         where=name,
-        hint="`quantchat snapshots` lists those in the folder; else give a file",
+        hint="`quantchat snapshots` lists the names; a path of a file works too",
     )
 
 
 def _named(folder: Path, name: str) -> Path | None:
-    """The file of just this name, with or without its ending, or the path."""
+    """Return the file of exactly this name, with or without its ending, or the path."""
     if os.sep in name:
         return Path(name)
     for path in (Path(name), folder / name, folder / f"{name}.json"):

@@ -1,4 +1,4 @@
-"""One column of a comparison against another, from the measured turns of their snapshots."""
+"""Ratios of the figures of two columns, from the measured turns of their snapshots."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from quantchat.statistics.latency import Percentiles, itl_ms
 
 @dataclass(frozen=True)
 class Compared:
-    """One figure of two columns: typical in the one (`a`) and the other (`b`), and b against a."""
+    """One figure of two columns: the mean of each, and the ratio b ÷ a."""
 
     name: str
     figure: str
@@ -35,7 +35,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Gaps:
-    """Inter-token latencies of one variant, pooled over all measured answers."""
+    """Percentiles of the inter-token latencies of one variant over all measured answers."""
 
     variant: str
     itl_ms: Percentiles
@@ -44,23 +44,23 @@ class Gaps:
 
 
 def compare_sides(snapshot: Snapshot) -> list[Compared]:
-    """Right against left within one snapshot. Raises UserError where it holds no measurement."""
+    """Return right against left within one snapshot. Raises UserError without a measurement."""
     left, right = columns([Run("", snapshot)])
     return compare(left, right)
 
 
 def compare(a: Column, b: Column) -> list[Compared]:
-    """Each figure that both columns have, b against a.
+    """Return b against a for each figure that both columns have.
 
-    What was sampled is paired by task and round and clustered by task, and the means are over those
-    pairs alone: prompts that only one run has do not enter.
+    Figures of answers are paired by task and round and clustered by task. The means are over these
+    pairs alone: prompts of only one run do not count.
     """
     return [one for figure in figures.FIGURES if (one := _compared(figure, a, b)) is not None]
 
 
 def _compared(figure: AnswerFigure | ProcessFigure, a: Column, b: Column) -> Compared | None:
     if isinstance(figure, ProcessFigure):
-        of_a, of_b = a.held(figure), b.held(figure)
+        of_a, of_b = a.value(figure), b.value(figure)
         if of_a is None or of_b is None:
             return None
         ratio = exact_ratio(of_a, of_b) if figure.exact else single_ratio(of_a, of_b)
@@ -84,7 +84,7 @@ def _pairs(figure: AnswerFigure, a: Column, b: Column) -> Iterator[Pair]:
 
 
 def pooled_gaps(snapshot: Snapshot) -> list[Gaps]:
-    """Percentiles of ITL of each side over all its measured answers."""
+    """Return percentiles of the ITL of each side over all its measured answers."""
     pooled = []
     for label in snapshot.shown:
         gaps = [

@@ -1,7 +1,7 @@
-"""Conversations that were not saved when the program had to leave: kept beside the snapshots.
+"""Recovered conversations: saved automatically when the program had to end, beside the snapshots.
 
-Such a file is a snapshot like any other, named `….recovered.json` until its user keeps it for good
-or discards it.
+Such a file is a normal snapshot. Its name ends in `.recovered.json` until the user keeps or
+discards it.
 """
 
 from __future__ import annotations
@@ -18,42 +18,44 @@ _NAME = re.compile(r"(?P<stem>.+)\.recovered(-\d+)?\.json", re.S)
 
 
 def save(snapshot: Snapshot, folder: Path | None = None) -> Path:
-    """Keep `snapshot` in `folder` (by default the user's), as `store.save` does; the new file.
+    """Save `snapshot` as recovered in `folder`, by default the user's, and return the new file.
 
-    Raises UserError.
+    Raises UserError as `store.save` does.
     """
     return store.save(snapshot, folder, mark=".recovered")
 
 
 def is_recovered(path: Path) -> bool:
-    """Whether `path` is the name of a recovered conversation."""
+    """Return whether `path` is the name of a recovered conversation."""
     return _NAME.fullmatch(path.name) is not None
 
 
 def waiting(folder: Path | None = None) -> list[Path]:
-    """Recovered conversations that nobody has decided on yet, the newest first."""
+    """Return the recovered conversations that the user has not decided on, the newest first."""
     return [path for path in store.newest(folder) if is_recovered(path)]
 
 
 def keep(path: Path) -> Path:
-    """Make the recovered conversation at `path` a snapshot like any other; return its new name.
+    """Rename the recovered conversation at `path` to a normal snapshot; return its new name.
 
-    Raises UserError where it is none.
+    Raises UserError if it is not a recovered conversation.
     """
     named = _NAME.fullmatch(path.name)
     if named is None:
-        raise UserError("is no recovered conversation, and so kept already", where=str(path))
+        raise UserError("is not a recovered conversation, so it is saved already", where=str(path))
     try:
         return move_new(path, path.with_name(f"{named['stem']}.json"))
     except OSError as error:
-        raise UserError(f"cannot be kept: {error.strerror or error}", where=str(path)) from error
+        raise UserError(f"cannot be renamed: {error.strerror or error}", where=str(path)) from error
 
 
 def discard(path: Path) -> None:
     """Remove the recovered conversation at `path`, and nothing else. Raises UserError."""
     if not is_recovered(path):
         raise UserError(
-            "is no recovered conversation", where=str(path), hint="remove a saved one by hand"
+            "is not a recovered conversation",
+            where=str(path),
+            hint="`quantchat snapshots remove` removes saved ones",
         )
     try:
         path.unlink()

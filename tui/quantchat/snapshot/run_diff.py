@@ -1,4 +1,4 @@
-"""How the columns of a comparison ran: what differed, and whether they can be compared at all."""
+"""How the columns of a comparison ran: what differed, and whether they are comparable."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from quantchat.system.process_memory import SOURCES
 from quantchat.wire.variant import Resolved
 
 _HASH_SHOWN = 12
-"""Digits of a hash that are shown: enough to tell any two apart."""
+"""How many digits of a hash are shown."""
 
 _MOST_COUNTS = 12
-"""Prompts whose token counts are told one by one."""
+"""Up to how many prompts the token counts are listed one by one."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that was not the same everywhere; an empty value is not known."""
+    """Something that differed between columns. An empty value is not known."""
 
     what: str
     values: tuple[str, ...]
@@ -28,7 +28,7 @@ class Difference:
 
 
 class NotComparable(UserError):
-    """Runs whose figures do not speak of the same work: each reason is a line."""
+    """The runs did different work, so their figures are not comparable. Each reason is a line."""
 
     def __init__(self, reasons: Sequence[str]) -> None:
         super().__init__(reasons[0])
@@ -36,13 +36,13 @@ class NotComparable(UserError):
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """Each reason, the last with what to do."""
+        """Return each reason; the last one says what to do."""
         *before, last = (f"not comparable: {reason}" for reason in self._reasons)
-        return (*before, f"{last} (--force compares all the same)")
+        return (*before, f"{last} (--force compares them anyway)")
 
 
 def unless_forced(obstacles: list[str], *, force: bool) -> list[str]:
-    """`obstacles` to a comparison, for it to be shown with. Raises NotComparable unless `force`."""
+    """Return `obstacles`, to show with the comparison. Raises NotComparable unless `force`."""
     if obstacles and not force:
         raise NotComparable(obstacles)
     return obstacles
@@ -52,20 +52,20 @@ def unless_forced(obstacles: list[str], *, force: bool) -> list[str]:
 
 
 def differences(columns: Sequence[Column]) -> list[Difference]:
-    """What was not the same in each column, as it was recorded, the model first."""
-    told = [_told(column, columns[0].run) for column in columns]
-    rows = dict.fromkeys(name for one in told for name in one)
-    found = [Difference(name, tuple(one.get(name, "") for one in told)) for name in rows]
-    return [one for one in found if len(set(one.values)) > 1]
+    """Return what differed between the columns, the model first."""
+    recorded = [_recorded(column, columns[0].run) for column in columns]
+    names = dict.fromkeys(name for one in recorded for name in one)
+    rows = [Difference(name, tuple(one.get(name, "") for one in recorded)) for name in names]
+    return [row for row in rows if len(set(row.values)) > 1]
 
 
-def _told(column: Column, first: Run) -> dict[str, str]:
-    """All that can be told of how a column ran, by name."""
+def _recorded(column: Column, first: Run) -> dict[str, str]:
+    """Return all that is recorded on how a column ran, by name."""
     resolved, run = column.resolved, column.run
-    told = {name: tell(resolved) if resolved else "" for name, tell in _RESOLVED.items()}
+    values = {name: read(resolved) if resolved else "" for name, read in _RESOLVED.items()}
     environment, measurement = run.snapshot.environment, run.measurement
     device = environment.device
-    told |= {
+    values |= {
         "threads": _each(column, cpu_threads),
         "GPU": ", ".join(dict.fromkeys(gpu.name for gpu in device.gpus)),
         "driver": device.driver or "",
@@ -85,7 +85,7 @@ def _told(column: Column, first: Run) -> dict[str, str]:
         "memory is": _source(column),
     }
     libraries = resolved.libraries if resolved else {}
-    return told | {f"library {name}": version for name, version in libraries.items()}
+    return values | {f"library {name}": version for name, version in libraries.items()}
 
 
 _RESOLVED: dict[str, Callable[[Resolved], str]] = {
@@ -105,7 +105,7 @@ _RESOLVED: dict[str, Callable[[Resolved], str]] = {
 
 
 def cpu_threads(answer: AnswerRecord) -> str:
-    """How many; empty on a GPU, where they decide nothing. On a CPU nothing decides more."""
+    """Return the number of CPU threads; empty on a GPU, where they make no difference."""
     on_cpu = answer.ledger is not None and answer.ledger.device == "cpu"
     return str(answer.request.threads) if answer.request and on_cpu else ""
 
@@ -118,7 +118,7 @@ def _settings(request: RequestRecord | None) -> str:
 
 
 def asked_for(request: RequestRecord) -> str:
-    """The sampling settings and the longest answer, in words."""
+    """Return the sampling settings and the longest answer as text."""
     sampling = request.sampling
     parts = ["greedy" if sampling.temperature == 0 else f"temperature {sampling.temperature:g}"]
     if sampling.temperature:
@@ -128,13 +128,13 @@ def asked_for(request: RequestRecord) -> str:
     return ", ".join([*parts, f"at most {request.max_new_tokens} tokens"])
 
 
-def _each(column: Column, tell: Callable[[AnswerRecord], str]) -> str:
-    """What is said of the answers: once, where it is the same of each."""
-    return ", ".join(dict.fromkeys(filter(None, map(tell, column.answers.values()))))
+def _each(column: Column, read: Callable[[AnswerRecord], str]) -> str:
+    """Return the different values of `read` over the answers."""
+    return ", ".join(dict.fromkeys(filter(None, map(read, column.answers.values()))))
 
 
 def _counts(column: Column, count: Callable[[AnswerRecord], int]) -> str:
-    """Tokens by prompt, `40, 44, 42–46`: a range where they differed between rounds."""
+    """Return tokens by prompt, `40, 44, 42–46`: a range if they differed between rounds."""
     by_task: dict[TaskKey, list[int]] = {}
     for (task, _), answer in column.answers.items():
         by_task.setdefault(task, []).append(count(answer))
@@ -152,18 +152,22 @@ def _source(column: Column) -> str:
 # ------------------------------------------------------------ whether they can be compared
 
 
-def obstacles(runs: Sequence[Run], columns: Sequence[Column]) -> list[str]:
-    """Why the runs cannot be compared, a line each; empty where they can.
+_ORDERS = {"together": "together", "in-turn": "one at a time"}
 
-    It is the runs that are looked at, each against the first: two variants within one run differ by
-    design, and its own flags tell where their answers had different lengths.
+
+def obstacles(runs: Sequence[Run], columns: Sequence[Column]) -> list[str]:
+    """Return why the runs are not comparable, a line each; empty if they are.
+
+    Each run is checked against the first one. Two variants within one run differ by design, and the
+    warnings of the run say if their answers had different lengths.
     """
     found = []
     for number, run in enumerate(runs[1:], 2):
         first, own = ([c for c in columns if c.number == n] for n in (1, number))
         order = runs[0].measurement.order, run.measurement.order
         if len(set(order)) > 1:
-            found.append(f"the order is {order[0]} in run 1 and {order[1]} in run {number}")
+            first_order, own_order = (_ORDERS[each] for each in order)
+            found.append(f"run 1 ran {first_order}, run {number} {own_order}")
         if not set(runs[0].tasks.values()) & set(run.tasks.values()):
             found.append(f"runs 1 and {number} have no prompt in common")
         found += _other_model(first, own)
@@ -176,7 +180,7 @@ def _other_model(first: Sequence[Column], own: Sequence[Column]) -> Iterator[str
     known = {_model(column.resolved) for column in first if column.resolved}
     for column in own:
         if column.resolved and known and _model(column.resolved) not in known:
-            yield f"{_name(column)} is another model than those of run 1: {_model_words(column)}"
+            yield f"{_name(column)} is another model than in run 1: {_model_words(column)}"
 
 
 def _model(resolved: Resolved) -> tuple[str, str]:
@@ -185,7 +189,7 @@ def _model(resolved: Resolved) -> tuple[str, str]:
 
 def _model_words(column: Column) -> str:
     resolved = column.resolved
-    assert resolved is not None  # noqa: S101  # the caller looked
+    assert resolved is not None  # noqa: S101  # the caller checked
     return f"{resolved.architecture}, tokenizer {resolved.tokenizer_hash[:_HASH_SHOWN]}"
 
 
@@ -202,7 +206,7 @@ def _other_checkpoint(base: Column, column: Column) -> Iterator[str]:
 
 
 def _asked(column: Column, resolved: Resolved) -> str:
-    """The model as the profile names it, with its revision: an id has no hash of its files."""
+    """Return the model as the profile names it: a model on a hub has no hash of its files."""
     variants = column.run.snapshot.profile.get("variants")
     for variant in variants if isinstance(variants, list) else []:
         if isinstance(variant, dict) and variant.get("label") == column.label:
@@ -211,7 +215,7 @@ def _asked(column: Column, resolved: Resolved) -> str:
 
 
 def _other_tokens(base: Column, column: Column) -> Iterator[str]:
-    """The first prompt whose token counts differ, for prompts and for answers."""
+    """Yield the first prompt whose token counts differ, for prompts and for answers."""
     shared = [key for key in base.answers if key in column.answers]
     counts: tuple[tuple[str, Callable[[AnswerRecord], int], str], ...] = (
         ("prompt", lambda answer: answer.prompt_tokens, ""),

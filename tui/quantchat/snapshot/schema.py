@@ -1,10 +1,10 @@
-"""The snapshot: what was asked, what really ran, what was said, and every figure of it.
+"""The snapshot: the requests, what really ran, the answers, and all their figures.
 
-All text is raw, as the models and the user wrote it. Times are nanoseconds of each worker's own
-monotonic clock, sizes are bytes; -1 in a ledger is "not known".
+All text is raw, as the models and the user wrote it. Times are in nanoseconds of each worker's own
+monotonic clock, sizes in bytes; -1 in a ledger means "not known".
 
-A snapshot outlives the program that wrote it: a change to these models, or to the dataclasses they
-take in, that an old file does not fit needs a new `SCHEMA_VERSION`.
+Old files must stay readable. A change to these models, or to the dataclasses in them, that an old
+file does not fit needs a new `SCHEMA_VERSION`. A renamed field goes into `formerly`.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ SCHEMA_VERSION: Final = 1
 
 
 class RequestRecord(Record):
-    """How an answer was asked for."""
+    """The request for an answer."""
 
     system: Text
-    """System prompt; empty where none was sent."""
+    """System prompt; empty if none was sent."""
     messages: int
-    """Messages of the chat that were sent, the prompt among them."""
+    """How many messages of the chat were sent, with the prompt."""
     sampling: AsObject[Sampling]
     max_new_tokens: int
     threads: int
-    """CPU threads it was decoded with; 0 is torch's own choice."""
+    """CPU threads for decoding; 0 leaves the choice to torch."""
 
 
 class LoadRecord(Record):
-    """What loading cost, in seconds."""
+    """The load time and its parts, in seconds."""
 
     total_s: float
     """Process start to ready."""
@@ -65,50 +65,50 @@ class AnswerRecord(Record):
     variant: Text
     """Label of the variant."""
     order: Literal["together", "in-turn"]
-    """`together`: contended, the other variant decoded meanwhile. `in-turn`: it ran alone."""
+    """`together`: both variants decoded at once, contended. `in-turn`: this one ran alone."""
     state: Literal["waiting", "prefill", "streaming", "done", "failed"]
-    """`done` and `failed` are over; else the snapshot was taken in the middle."""
+    """`done` and `failed` are final; any other means that the snapshot was taken meanwhile."""
     reason: Text
-    """Why it ended: eos, length, stop, context, failed; empty while it goes on."""
+    """Why the answer ended: eos, length, stop, context or failed; empty if it had not ended."""
     request: RequestRecord | None
-    """None where the variant was never asked, as after an early stop."""
+    """None if the variant never got the request, as after an early stop."""
     resolved: AsObject[Resolved] | None = None
-    """What ran, where that was not what its variant's record names."""
+    """What ran, if it differs from the record of the variant."""
     prompt_tokens: int
     cached_tokens: int
-    """Prompt tokens taken from the kept KV cache, not computed."""
+    """Prompt tokens taken from the KV cache instead of computed."""
     received_ns: int
-    """When the worker received the prompt; 0 where it did not."""
+    """When the worker received the prompt; 0 if it did not."""
     prefilled_ns: int
-    """When the last prompt token was computed; 0 where it was not."""
+    """When the last prompt token was computed; 0 if it was not."""
     ids: list[int]
     pieces: list[Text]
-    """The text of the answer that each token made final, often empty."""
+    """The text of the answer that became final with each token, often empty."""
     thought_pieces: list[Text] = Field(default_factory=list)
-    """The same of the thoughts; empty where there are none."""
+    """The same for the thoughts; empty if there are none."""
     times_ns: list[int]
     """When each token was known on the host."""
     text: Text
-    """The whole answer, decoded at once: the authority over the pieces."""
+    """The whole answer, decoded at once. It counts if the pieces differ from it."""
     thoughts: Text = ""
-    """What the model thought before it answered (its reasoning): no part of the answer."""
+    """The model's reasoning before the answer. It is no part of the answer."""
     thought_tokens: int = 0
-    """Output tokens that are thoughts or marks around them; -1: there are, not counted."""
+    """Output tokens of the thoughts and the marks around them; -1: there are some, not counted."""
     raw: Text = ""
-    """Thoughts and answer as the model wrote them, with its marks; empty where that is `text`."""
+    """Thoughts and answer with the model's own marks; empty if that equals `text`."""
     timing: AsObject[TurnTiming]
     """Latency and throughput, as the screen showed them."""
     ledger: AsObject[Ledger] | None
     """Memory at the end of the answer."""
     energy: AsObject[Energy] | None = None
-    """What it took of the GPU; None where it did not run alone or nothing counts it."""
+    """Energy of the GPU; None if the variant did not run alone, or without a counter."""
     cross_perplexities: list[AsObject[CrossPerplexity]] = Field(default_factory=list)
-    """What each variant thinks of it, token by token; empty where they were not asked."""
+    """The perplexity of the answer under each variant; empty if it was not measured."""
     failure: AsObject[Failed] | None
 
     @property
     def output_pieces(self) -> list[str]:
-        """The text that each token made final, of the thoughts or of the answer."""
+        """Return the text that became final with each token, of the thoughts or of the answer."""
         if not self.thought_pieces:
             return list(self.pieces)
         return [a + b for a, b in zip(self.thought_pieces, self.pieces, strict=True)]
@@ -133,34 +133,34 @@ class TurnRecord(Record):
     prompt: Text
     answers: list[AnswerRecord]
     task: int | None = None
-    """Which task of the measurement this is, counted from 1; None in a chat."""
+    """Number of the task in the measurement, from 1; None in a chat."""
     round: int | None = None
-    """Which round of the measurement this is, counted from 1; None in a chat."""
+    """Number of the round in the measurement, from 1; None in a chat."""
     divergence_point: int | None
     """Index of the first output token at which the first two answers differ.
 
-    None where they do not, and where their tokenizers do, so that ids cannot be compared.
+    None if they do not differ, or if their tokenizers do, so that ids cannot be compared.
     """
     divergence: AsObject[DivergenceScore] | None = None
-    """How likely each of the two held either token there; None where they were not asked."""
+    """The probabilities of both tokens there under each variant; None if not measured."""
 
 
 class VariantRecord(Record):
-    """One variant: what really ran, what it took to load and what it holds."""
+    """One variant: what really ran, its load time and its memory."""
 
     label: Text
     state: Text
-    """Where it was in its life when the snapshot was taken."""
+    """The state of the variant when the snapshot was taken."""
     resolved: AsObject[Resolved] | None
-    """None where it never ran."""
+    """None if the variant never ran."""
     load: LoadRecord | None
     note: Text
-    """What must be known of the model, e.g. that its base was itself dequantized."""
+    """A note on the model, e.g. that its base was itself dequantized."""
     ledger: AsObject[Ledger] | None
     memory: AsObject[ProcessMemory] | None
-    """Of its process, when the snapshot was taken, with the source of the figure."""
+    """Memory of the process when the snapshot was taken, with the source of the figure."""
     predicted: AsObject[Estimate] | None = None
-    """What `quantchat plan` says of it, from the model's headers; None where they do not tell."""
+    """The estimate of `quantchat plan` from the model's headers; None if they do not suffice."""
     failure: AsObject[Failed] | None
 
 
@@ -169,20 +169,20 @@ class TaskRecord(Record):
 
     prompt: Text
     prompt_tokens: int
-    """The prompt was repeated or cut to this many tokens; 0: taken as it is."""
+    """The prompt was repeated or cut to this many tokens; 0: used unchanged."""
     output_tokens: int
-    """Longest answer, in tokens; 0: as the generation settings say."""
+    """Longest answer, in tokens; 0: the limit of the generation settings."""
 
 
 class DisturbedRecord(Record):
-    """A turn of a measurement that something stopped, e.g. the machine was suspended meanwhile.
+    """A turn of a measurement that was interrupted, e.g. because the machine was suspended.
 
-    Its figures are not in the snapshot: it was measured again, or left out where that was stopped,
+    Its figures are not in the snapshot. It was measured again, or left out if that was interrupted
     too.
     """
 
     task: int
-    """Counted from 1, as in its turn."""
+    """Number of the task, from 1."""
     round: int
     reason: Text
     left_out: bool
@@ -193,29 +193,29 @@ class MeasurementRecord(Record):
 
     tasks: list[TaskRecord]
     rounds: int
-    """As asked; fewer turns mean that it was stopped."""
+    """Rounds that were planned. Fewer turns mean that the measurement was stopped."""
     warmup: int
-    """Tasks answered and thrown away first."""
+    """Tasks answered first without being measured."""
     order: Literal["together", "in-turn"]
     ignore_eos: bool
     stopped: bool
     samples: list[AsObject[DeviceSample]]
     """The machine before each round and at the end."""
     flags: list[Text]
-    """What casts doubt on the figures, e.g. a clock that changed meanwhile."""
+    """Warnings: what speaks against the figures, e.g. a GPU clock that changed."""
     disturbed: list[DisturbedRecord] = Field(default_factory=list)
-    """Turns that were stopped meanwhile, each time that happened."""
+    """Turns that were interrupted, an entry for each time."""
 
 
 class Environment(Record):
-    """The machine and the software, without anything of the user's environment variables."""
+    """The machine and the software, without the user's environment variables."""
 
     python: Text
     os: Text
     libraries: dict[Text, Text]
-    """Versions beside quantchat; those a worker really used are in what it resolved."""
+    """Versions in quantchat's environment. `resolved` has those that a worker really used."""
     device: AsObject[DeviceSample]
-    """GPUs with driver and clocks, processor, main memory, when the snapshot was taken."""
+    """GPUs with driver and clocks, CPU and RAM when the snapshot was taken."""
 
 
 def _with_zone(value: str) -> str:
@@ -225,7 +225,7 @@ def _with_zone(value: str) -> str:
 
 
 class Snapshot(Record):
-    """A comparison as it stood at one moment."""
+    """The state of a comparison at one moment."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     created: Annotated[
@@ -233,26 +233,26 @@ class Snapshot(Record):
     ]
     """ISO 8601, with its zone."""
     quantchat: Text
-    """Version that wrote it."""
+    """Version that wrote the snapshot."""
     name: Text
     """Name of the profile."""
     profile: dict[Text, JsonValue]
-    """The profile as asked. Plain JSON, so that an old file never fails today's rules."""
+    """The profile as it was given: plain JSON, so that an old profile stays readable."""
     shown: list[Text]
-    """Labels of the two variants on show, left and right."""
+    """Labels of the left and the right variant."""
     variants: list[VariantRecord]
     turns: list[TurnRecord]
-    """Of the chat, then those of a measurement."""
+    """The turns of the chat, then those of a measurement."""
     measurement: MeasurementRecord | None = None
     voting: VotingRecord | None = None
-    """Blind votes on turns of the chat; None where there were none."""
+    """Blind votes on turns of the chat; None without any."""
     score: ScoreRecord | None = None
-    """How far the variants are from the model they were made from; None where it was not asked."""
+    """How far the variants are from their reference; None if not measured."""
     evaluation: EvaluationRecord | None = None
-    """What the variants were right on in tasks; None where it was not asked."""
+    """The results of the variants in tasks; None if not measured."""
     environment: Environment
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema of a snapshot file, draft 2020-12, with a description for each key."""
+    """Return the JSON Schema of a snapshot file, draft 2020-12, with a description for each key."""
     return {"$schema": DIALECT, **Snapshot.model_json_schema(), "title": "quantchat snapshot"}

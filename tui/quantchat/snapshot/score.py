@@ -1,6 +1,6 @@
-"""A score in a snapshot: which models read which text how, and how far each is from the reference.
+"""A score in a snapshot: the text, how it was read, and how far each model is from the reference.
 
-Times are seconds, sizes bytes, divergences nats, probabilities from 0 to 1.
+Times are in seconds, sizes in bytes, divergences in nats, probabilities from 0 to 1.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Role = Literal["reference", "floor", "variant"]
 
 
 class SettingRecord(Record):
-    """What was read, and how: figures of two settings that differ are not comparable."""
+    """What was read, and how. Figures of different settings are not comparable."""
 
     text: Text
     """Name of the text, or of its file."""
@@ -27,52 +27,52 @@ class SettingRecord(Record):
     positions: int
     """Tokens that were scored."""
     window: int
-    """Tokens a model reads at a time, each window from nothing."""
+    """Tokens that a model reads at a time. Each window starts with an empty context."""
     stride: int
     """Tokens from the beginning of one window to that of the next."""
     context: int
     """Tokens at the beginning of each window that are only read."""
     begin: Text
-    """The token (BOS) in the place of each window's first; empty where the tokenizer puts none."""
+    """The BOS token that replaces the first token of each window; empty if there is none."""
     tokenizer_hash: Text
     ids_sha256: Text
-    """Over the token ids that were read."""
+    """Hash of the token ids that were read."""
     vocabulary: int
 
 
 class StorageRecord(Record):
-    """How the forecasts of a model were kept for the others to be compared with."""
+    """How the logits of the reference were stored, to compare the other models with them."""
 
     form: Text
     bytes: int
-    """Of one model's file, which was removed at the end."""
+    """Size of one model's file, which was removed at the end."""
     kld_mean: float
-    """KL(what the reference said ‖ what was kept of it): the error of keeping it, on average."""
+    """Mean KL(computed ‖ stored): the error of storing the logits."""
     kld_max: float
 
 
 class ScoredRecord(Record):
-    """One model that was to read the text."""
+    """One model and its figures."""
 
     label: Text
     role: Role
-    """`floor`: the reference again, with another attention implementation or dtype."""
+    """`floor`: the noise floor, the reference with another attention implementation or dtype."""
     resolved: AsObject[Resolved] | None
-    """What really ran; None where it failed."""
+    """What really ran; None if the model failed."""
     note: Text
-    """What must be known of the model, e.g. that its base was itself dequantized."""
+    """A note on the model, e.g. that its base was itself dequantized."""
     perplexity: AsObject[Quantity] | None
     divergence: AsObject[Divergence] | None
-    """From the reference; None for the reference itself."""
+    """The divergence from the reference; None for the reference itself."""
     weights: int
-    """Bytes of its weights as they lie in memory, with what the quantization keeps beside them."""
+    """Bytes of the weights in memory, with the scales and other tensors of the quantization."""
     seconds: float
-    """What reading took, without loading."""
+    """Time for reading, without loading."""
     failure: AsObject[Failed] | None = None
 
     @classmethod
     def failed(cls, label: str, role: Role, failure: Failed) -> ScoredRecord:
-        """Of a model that could not read."""
+        """Return the record of a model that failed."""
         return cls(
             label=label,
             role=role,
@@ -87,7 +87,7 @@ class ScoredRecord(Record):
 
 
 class PairRecord(Record):
-    """One variant seen from another: KL(`seen_from` ‖ `variant`)."""
+    """One variant with another as its reference: KL(`seen_from` ‖ `variant`)."""
 
     seen_from: Text
     variant: Text
@@ -99,13 +99,13 @@ class ScoreRecord(Record):
 
     setting: SettingRecord
     storage: StorageRecord | None
-    """None where the reference failed."""
+    """None if the reference failed."""
     models: list[ScoredRecord]
-    """The reference first, then its floor, then the variants in the profile's order."""
+    """The reference first, then its noise floor, then the variants in the profile's order."""
     pair: list[PairRecord]
-    """The first two variants, each from the other."""
+    """The first two variants, each with the other as its reference."""
     unread: list[Text]
-    """Labels of what was not read, since it was stopped before."""
+    """Labels of the models that did not read, because the run was stopped."""
 
 
 _COMPARED = (
@@ -122,7 +122,7 @@ _COMPARED = (
 
 
 def obstacles(scores: Sequence[ScoreRecord]) -> list[str]:
-    """Why the figures of several scores cannot be compared, a line each; none where they can."""
+    """Return why several scores are not comparable, a line each; empty if they are."""
     found = []
     for field, name in _COMPARED:
         values = [getattr(score.setting, field) for score in scores]
@@ -145,7 +145,7 @@ def _short(value: Any) -> str:
 
 
 def _reference(score: ScoreRecord) -> str:
-    """What tells the reference from another: its checkpoint, or its name on the hub, and dtype."""
+    """Return what identifies the reference: its checkpoint or name on the hub, and its dtype."""
     for model in score.models:
         if model.role == "reference" and model.resolved is not None:
             ran = model.resolved

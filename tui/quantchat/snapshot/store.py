@@ -26,7 +26,7 @@ from quantchat.wire.codec import MOST
 from quantchat.wire.redaction import redactor
 
 LIST_BYTES = 32 * 2**20
-"""A file larger than this is listed by its name alone: reading it would hold up the list."""
+"""A larger file is listed by its name alone, because reading it would delay the list."""
 
 _SUFFIX = ".json"
 
@@ -34,9 +34,9 @@ _SUFFIX = ".json"
 def save(snapshot: Snapshot, folder: Path | None = None, *, mark: str = "") -> Path:
     """Write `snapshot` into `folder` (by default the user's) and return the new file.
 
-    The file is private, complete or not there at all, and never takes another's place; `mark` ends
-    its name. Raises UserError where it cannot be written. A body that `loads` would refuse gets no
-    snapshot's name: it is put beside them for its user to mend, and UserError names that file.
+    The file is private, is written whole or not at all, and never replaces another file; its name
+    ends in `mark`. Raises UserError if it cannot be written. If `loads` would refuse the data, it
+    goes into a file that is not listed as a snapshot, and UserError names that file.
     """
     name = f"{_stem(snapshot)}{mark}{_SUFFIX}"
     data = dumps(snapshot)
@@ -53,7 +53,7 @@ def save(snapshot: Snapshot, folder: Path | None = None, *, mark: str = "") -> P
 
 
 def save_file(folder: Path | None, name: str, data: bytes, *, what: str) -> Path:
-    """Write `data` among the snapshots, as `save` does; `what` it is, for a complaint."""
+    """Write `data` among the snapshots, as `save` does. `what` names it in error messages."""
     folder = folder or paths.snapshots_dir()
     try:
         paths.private(folder)
@@ -63,9 +63,9 @@ def save_file(folder: Path | None, name: str, data: bytes, *, what: str) -> Path
 
 
 def make_ready(folder: Path | None = None) -> None:
-    """Make `folder` (by default the user's), and see whether a snapshot can be saved there.
+    """Make `folder`, by default the user's, and check that a snapshot can be saved there.
 
-    To be asked before what takes hours. Raises UserError.
+    Commands call this before work that takes hours. Raises UserError.
     """
     folder = folder or paths.snapshots_dir()
     try:
@@ -85,11 +85,11 @@ def _cannot_save(what: str, folder: Path, error: OSError) -> UserError:
 
 
 def dumps(snapshot: Snapshot) -> bytes:
-    """The file's content: one line of JSON.
+    """Return the content of the file: one line of JSON.
 
-    Pure ASCII, so that raw text of a model in it survives and does nothing to a terminal that the
-    file is sent to. Without the secrets of the environment, whoever quoted them, and with no number
-    that `loads` refuses: one that is too large becomes the largest.
+    It is pure ASCII: raw text of a model survives, and does nothing to a terminal that prints the
+    file. Secrets of the environment are removed. A number that is too large for `loads` becomes the
+    largest one.
     """
     body = _writable(snapshot.model_dump(), redactor())
     text = json.dumps(body, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
@@ -97,11 +97,11 @@ def dumps(snapshot: Snapshot) -> bytes:
 
 
 _WORDS = frozenset(("bfloat16", "exllama_v2", "flash_attention_2"))
-"""Words of the format that would be secrets, were they the value of a variable named like one."""
+"""Words of the format that stay, even if a secret variable of the environment has this value."""
 
 
 def _writable(value: Any, redact: Callable[[str], str]) -> Any:
-    """Copy parsed JSON with secrets taken out of strings and numbers bounded; keys stay."""
+    """Return a copy of parsed JSON without secrets in its strings, and with bounded numbers."""
     if type(value) is int:
         return max(-MOST, min(value, MOST))
     if isinstance(value, str):
@@ -114,7 +114,7 @@ def _writable(value: Any, redact: Callable[[str], str]) -> Any:
     if isinstance(value, list | tuple):
         return [_writable(item, redact) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
-        # Null is "not known", where a figure may be that; elsewhere `save` finds it unreadable.
+        # Null means "not known". Where a figure must be known, `save` reports it as unreadable.
         return None if math.isnan(value) else math.copysign(sys.float_info.max, value)
     return value
 
@@ -130,16 +130,16 @@ _FORMATTED: dict[str, Callable[[Any], bool]] = {
     "created": _is_time,
     "right": lambda value: isinstance(value, str) and not value.strip("01"),
 }
-"""Keys whose strings have a format, which a secret of digits might be a part of."""
+"""Keys whose strings have a format, in which a secret of digits may occur by chance."""
 
 
 def load(path: Path) -> Snapshot:
-    """Read the snapshot at `path`. Raises UserError, one line on what is wrong with the file."""
+    """Return the snapshot at `path`. Raises UserError with one line on what is wrong with it."""
     return loads(_read(path), where=str(path))
 
 
 def loads(data: bytes, *, where: str) -> Snapshot:
-    """The snapshot in `data`. `where` names it in complaints. Raises UserError."""
+    """Return the snapshot in `data`. `where` names it in error messages. Raises UserError."""
     body = _parsed(data, where)
     _check_version(body, where)
     try:
@@ -151,7 +151,7 @@ def loads(data: bytes, *, where: str) -> Snapshot:
         raise UserError(
             one_line(f"is no snapshot: {key}: {problem}" if key else f"is no snapshot: {problem}"),
             where=where,
-            hint="quantchat writes none like it: give another",
+            hint="quantchat does not write such files: give another",
         ) from None
     except RecursionError:
         raise UserError("is no snapshot: nested too deeply", where=where) from None
@@ -163,12 +163,12 @@ _KINDS = {
     "score": "score",
     "evaluation": "tasks",
 }
-"""What a snapshot is called by which key it holds; by none of them it is a chat."""
+"""The kind of a snapshot by the key that it has. Without any of them it is a chat."""
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A line of the list: what a snapshot file says of itself, or why it cannot be read."""
+    """An entry of the list: the main facts of a snapshot file, or why it cannot be read."""
 
     path: Path
     created: str = ""
@@ -176,26 +176,26 @@ class Listed:
     name: str = ""
     """Name of the profile."""
     variants: tuple[str, ...] = ()
-    """Labels of the two on show."""
+    """Labels of the left and the right variant."""
     turns: int = 0
     kind: str = ""
-    """What it is the result of: chat, measurement, votes, score or tasks."""
+    """chat, measurement, votes, score or tasks."""
     problem: str = ""
     cure: str = ""
-    """Of the problem."""
+    """What to do about the problem."""
 
 
 def recent(folder: Path | None = None, count: int | None = None) -> list[Listed]:
-    """The `count` newest snapshots of `folder` (all by default), the newest first.
+    """Return the `count` newest snapshots of `folder`, by default all, the newest first.
 
-    Newest by file name, which begins with the time. Only the listed files are read, and only as
-    far as the list needs; a broken one is listed with its problem.
+    The order is by file name, which begins with the time. Only the listed files are read. A broken
+    file is listed with its problem.
     """
     return [_listed(path) for path in newest(folder)[:count]]
 
 
 def newest(folder: Path | None = None) -> list[Path]:
-    """The snapshot files of `folder` (by default the user's), by name, the newest first."""
+    """Return the snapshot files of `folder`, by default the user's, the newest name first."""
     folder = folder or paths.snapshots_dir()
     names = sorted(_names(folder), key=lambda name: (Path(name).stem, name), reverse=True)
     return [folder / name for name in names]
@@ -214,8 +214,8 @@ def _names(folder: Path) -> Iterator[str]:
 def _listed(path: Path) -> Listed:
     try:
         if path.stat().st_size > LIST_BYTES:
-            told = "very large, not read for the list"
-            return Listed(path, problem=told, cure="`quantchat snapshots show` reads it")
+            problem = "very large, not read for the list"
+            return Listed(path, problem=problem, cure="`quantchat snapshots show` reads it")
         body = _parsed(_read(path), str(path))
         _check_version(body, str(path))
     except UserError as error:
@@ -237,7 +237,7 @@ def _listed(path: Path) -> Listed:
 
 
 _AWAY = "remove it, or move it elsewhere"
-"""The cure for a file that lies among the snapshots and is none, or none any more."""
+"""What to do with a file among the snapshots that is not a snapshot, or a broken one."""
 
 
 # ------------------------------------------------------------ reading
@@ -245,7 +245,7 @@ _AWAY = "remove it, or move it elsewhere"
 
 def _read(path: Path) -> bytes:
     try:
-        # Looked at before it is opened: opening a FIFO would wait for its writer.
+        # Checked before it is opened: opening a FIFO would wait for its writer.
         if not stat.S_ISREG(path.stat().st_mode):
             raise UserError(
                 "is a folder" if path.is_dir() else "is no regular file", where=str(path)
@@ -257,13 +257,13 @@ def _read(path: Path) -> bytes:
 
 
 def _check_version(body: dict[str, Any], where: str) -> None:
-    """Raises UserError for a version of the schema that this program does not read."""
+    """Raise UserError for a version of the schema that this program does not read."""
     version = body.get("schema_version", SCHEMA_VERSION)
     if type(version) is not int or version < 1:
         raise UserError(
             one_line(f"is no snapshot: schema_version is {json.dumps(version)[:40]}, no version"),
             where=where,
-            hint="quantchat writes none like it: give another",
+            hint="quantchat does not write such files: give another",
         )
     if version > SCHEMA_VERSION:
         raise UserError(
@@ -274,7 +274,7 @@ def _check_version(body: dict[str, Any], where: str) -> None:
 
 
 def _parsed(data: bytes, where: str) -> dict[str, Any]:
-    """The JSON object in `data`. Raises UserError."""
+    """Return the JSON object in `data`. Raises UserError."""
     if not data.strip():
         raise UserError("is empty", where=where)
     try:
@@ -308,7 +308,7 @@ def _finite(digits: str) -> float:
 
 
 def _sized(digits: str) -> int:
-    value = int(digits[:21])  # reading all of them would take long
+    value = int(digits[:21])  # to read all digits could take long
     if abs(value) > MOST:
         raise ValueError(f"{digits[:40]} is too large a number")
     return value
@@ -318,7 +318,7 @@ def _sized(digits: str) -> int:
 
 
 def _stem(snapshot: Snapshot) -> str:
-    """Time (UTC, so that names sort by it in any zone) and profile, safe as a file's name."""
+    """Return time and profile, safe in a file name. UTC, so that names sort by time in any zone."""
     created = datetime.fromisoformat(snapshot.created).astimezone(timezone.utc)
     slug = re.sub(r"[^a-z0-9]+", "-", snapshot.name.lower()).strip("-")[:40] or "snapshot"
     return f"{created:%Y%m%dT%H%M%SZ}-{slug}"

@@ -1,4 +1,4 @@
-"""Blind votes as they are saved, and several sessions taken together."""
+"""The record of blind votes, and several sessions counted together."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ if TYPE_CHECKING:
 
 
 class VoteRecord(Record):
-    """One vote: which variant stood on which side, and what was chosen."""
+    """One vote: the variant on each side, and the choice."""
 
     turn: int
-    """Number of the turn that was voted on."""
+    """Number of the turn."""
     left: Text
     right: Text
     choice: Literal["left", "right", "tie", "bad"]
-    """`bad`: both were."""
+    """`bad`: both answers were bad."""
     seen: bool = False
-    """Whether the labels were shown before the choice, so that it was not blind."""
+    """Whether the labels were visible before the choice, so that the vote was not blind."""
 
 
 class VotingRecord(Record):
     """A session of blind votes on the turns that `votes` name."""
 
     seed: int
-    """Decided by lot which variant stood on which side."""
+    """Seed of the random choice of sides."""
     paced: bool
-    """Both streams were shown at the pace of the slower; else only when both were over."""
+    """Whether both answers appeared at the speed of the slower one, or only when both were done."""
     votes: list[VoteRecord]
 
 
@@ -46,19 +46,19 @@ class Pooled:
     sessions: list[Tally]
     total: Tally
     repeated: int
-    """See `repeated`."""
+    """What the function `repeated` returns."""
 
 
 def counted(voting: VotingRecord, a: str) -> Tally:
-    """The votes of one session, `a` being the variant whose wins come first."""
+    """Return the votes of one session; the wins of variant `a` come first."""
     return tally(((v.left, v.right, v.choice, v.seen) for v in voting.votes), a)
 
 
 def repeated(snapshots: Sequence[Snapshot]) -> int:
-    """How many votes that chose a side are on a prompt that such a vote was on already.
+    """Return how many deciding votes are on a prompt that already had a deciding vote.
 
-    The test takes votes for independent. Greedy answers to a prompt are the same each time, and of
-    sampled ones those to one prompt are still alike.
+    The test assumes independent votes. Greedy answers to a prompt are the same each time, and
+    sampled answers to one prompt are alike.
     """
     asked = [prompt for snapshot in snapshots for prompt in _decided(snapshot)]
     return len(asked) - len(set(asked))
@@ -74,8 +74,8 @@ def _decided(snapshot: Snapshot) -> Iterator[str]:
 def pooled(snapshots: Sequence[tuple[str, Snapshot]]) -> Pooled:
     """Count the sessions in `snapshots`, each with the name of its file, together.
 
-    Raises UserError where one holds no votes, shows other variants or ran another checkpoint, and
-    where a file is given twice: its votes would count double.
+    Raises UserError if a snapshot has no votes, other variants or another checkpoint, or if a file
+    is given twice: its votes would count double.
     """
     (first_file, first), *_ = snapshots
     a, b = first.shown

@@ -1,4 +1,4 @@
-"""What `run` and `rerun` share: measure, save, and print the tables."""
+"""Measure, save and print the tables, for `run` and `rerun`."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ MOST_PROMPTS = 20
 
 
 def measured(comparison: Comparison, plan: Plan, folder: Path | None, *, as_json: bool) -> int:
-    """Measure `plan` on `comparison`; the exit status, 1 where anything failed.
+    """Measure `plan` on `comparison`; return the exit status, 1 if anything failed.
 
-    The snapshot goes into `folder`, by default the user's, and tables or JSON to stdout.
+    The snapshot is saved in `folder`, by default the user's; tables or JSON go to stdout.
     """
     from quantchat.console.progress import progress_display
     from quantchat.features.measure.run import measure
@@ -34,8 +34,8 @@ def measured(comparison: Comparison, plan: Plan, folder: Path | None, *, as_json
     store.make_ready(folder)
     for side in comparison.sides:
         for unsafe_option in side.spec.unsafe_options:
-            told = f"CAUTION: {side.label} {unsafe_option}, which could do anything you can"
-            click.echo(one_line(told), err=True)
+            caution = f"CAUTION: {side.label} {unsafe_option}, which could do anything you can"
+            click.echo(one_line(caution), err=True)
     slow: set[str] = set()
 
     def on_variant(variant: LiveVariant) -> None:

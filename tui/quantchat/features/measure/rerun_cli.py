@@ -29,10 +29,10 @@ def rerun(obj: Path | None, snapshot: str, trust: bool, folder: Path | None, as_
     from quantchat.errors import UserError
     from quantchat.features.measure.rerun import rerun_of
     from quantchat.snapshot import store
-    from quantchat.snapshot.lookup import found
+    from quantchat.snapshot.lookup import find_snapshot
     from quantchat.text import one_line
 
-    file = found(obj or paths.snapshots_dir(), snapshot)
+    file = find_snapshot(obj or paths.snapshots_dir(), snapshot)
     same = rerun_of(store.load(file), where=str(file))
     if same.trusted and not trust:
         raise UserError(

@@ -32,8 +32,8 @@ from quantchat.statistics.quality import Quantity
 FLIPS = ("Δ, %", "lost", "gained", "p")
 
 MEANING = (
-    "± is one standard error; Δ is paired by document. Lost and gained are answers that were right "
-    "in the reference and are not here, and the other way round; p is McNemar's exact test of them."
+    "± is one standard error; Δ is paired by document. Lost: answers right in the reference and "
+    "wrong here. Gained: the reverse. p is that of McNemar's exact test of lost and gained."
 )
 
 

@@ -21,32 +21,32 @@ def lines(a: str, b: str, votes: Tally, repeated: int = 0) -> list[str]:
     """
     a, b = one_line(a), one_line(b)
     counts = f"{a} {votes.a}, {b} {votes.b}, ties {votes.ties}, both bad {votes.bad}"
-    told = [f"blind votes: {counts}"]
+    sentences = [f"blind votes: {counts}"]
     if votes.seen:
-        told.append(f"not counted: {votes.seen} given with the names shown")
+        sentences.append(f"not counted: {votes.seen} given with the names shown")
     if repeated:
-        told.append(
+        sentences.append(
             f"not independent: {plural(repeated, 'vote')} on a prompt that was voted on before; "
-            "the test takes each as new, so p is too small and the interval too narrow"
+            "the test assumes independent votes, so p is too small and the interval too narrow"
         )
     test = sign_test(votes)
     if test is None:
-        return [*told, "no vote chose a side: there is nothing to test"]
-    told.append(
+        return [*sentences, "no vote chose a side: there is nothing to test"]
+    sentences.append(
         f"{a} won {test.share:.0%} of the {votes.decided} that chose a side "
         f"(95 % interval {test.low:.0%} to {test.high:.0%}); exact sign test p = {_p(test.p)}"
     )
     if test.shown:
-        return [*told, f"{a if votes.a > votes.b else b} is preferred"]
-    told.append("no preference shown")
+        return [*sentences, f"{a if votes.a > votes.b else b} is preferred"]
+    sentences.append("no preference shown")
     if test.more is None:
-        told.append(f"at such a share even {MOST_VOTES} votes would hardly tell")
+        sentences.append(f"at this share even {MOST_VOTES} votes would hardly decide it")
     else:
-        told.append(
-            f"if the share stays, an answer (p < {LEVEL:g}) can be expected after about "
+        sentences.append(
+            f"if the share stays the same, a decision (p < {LEVEL:g}) can be expected after about "
             f"{plural(test.more, 'more vote')} (power {POWER:.0%})"
         )
-    return told
+    return sentences
 
 
 def _p(value: float) -> str:
