@@ -109,7 +109,7 @@ async def test_a_against_a_on_the_screen(setup: Setup) -> None:
         await run.ready()
         await run.answered()
         await run.pilot.press("ctrl+circumflex_accent")
-        await see(run.pilot, "together with the other")
+        await see(run.pilot, "together")
         await see(run.pilot, "nowhere")
         await run.pilot.press("escape")
         await see_gone(run.pilot, "nowhere")

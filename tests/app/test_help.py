@@ -18,7 +18,7 @@ async def test_no_driver_is_named_as_the_reason(setup: Setup, size: tuple[int, i
         await run.ready()
         await see(run.pilot, "611 MiB")
         await run.pilot.press("f1", "end")
-        await see(run.pilot, "Not known here")
+        await see(run.pilot, "Unknown figures and why")
         await see(run.pilot, "no driver")
         assert f"{RIGHT}: " not in text(run.app)  # its memory is known
 
@@ -68,4 +68,4 @@ async def test_where_all_is_known_nothing_is_said(setup: Setup) -> None:
         await see(run.pilot, "611 MiB")
         await run.pilot.press("f1", "end")
         await see(run.pilot, "not known: never 0")
-        assert "Not known here" not in text(run.app)
+        assert "Unknown figures and why" not in text(run.app)

@@ -80,7 +80,7 @@ def test_ten_thousand_payloads_are_text(terminal: Listener, tmp_path: Path) -> N
 
     terminal.forget()
     terminal.type(f"fail{ENTER}")
-    failed = "Something went wrong inside"
+    failed = "Internal error in quantchat"
     terminal.wait_for(lambda: terminal.drawn.count(failed) >= 2, "both failures")
     terminal.type(NEW_CHAT)
 

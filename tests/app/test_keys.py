@@ -69,12 +69,12 @@ async def test_order_is_for_the_next_prompt(setup: Setup) -> None:
         await run.ready()
         await see(run.pilot, "^T together")
         await run.pilot.press("ctrl+t")
-        await see(run.pilot, "^T in turn")
+        await see(run.pilot, "^T one at a time")
         await run.answered()
-        await see(run.pilot, "faster (in turn, once)")
+        await see(run.pilot, "faster (one at a time, single answer)")
         await run.pilot.press("ctrl+t")
         assert run.comparison.order == "together"
-        await see(run.pilot, "faster (in turn, once)")
+        await see(run.pilot, "faster (one at a time, single answer)")
 
 
 async def test_maximise_goes_round(setup: Setup) -> None:
@@ -277,7 +277,7 @@ async def test_a_click_on_the_key_line_does_what_the_key_does(setup: Setup) -> N
         await run.ready()
         line = lines(run.app)[-1]
         await run.pilot.click(offset=(line.index("^T") + 1, run.app.size.height - 1))
-        await see(run.pilot, "^T in turn")
+        await see(run.pilot, "^T one at a time")
 
 
 async def test_the_palette_runs_commands(setup: Setup) -> None:

@@ -82,11 +82,11 @@ async def test_what_is_chosen_is_seen_without_colour(setup: Setup, size: tuple[i
     async with setup.running(size) as run:
         await run.ready()
         await begin(run)
-        for one in ("▐● in turn", "▐ together: both", "▐ equal"):
+        for one in ("▐● one at a time", "▐ together: both", "▐ equal"):
             await see(run.pilot, one)
         await run.pilot.press("shift+tab", "down", "space")
         await see(run.pilot, "▐● together: both")
-        await see(run.pilot, "▐ in turn")
+        await see(run.pilot, "▐ one at a time")
         await run.pilot.press("tab", "tab", "tab", "space")
         await see(run.pilot, "▐✓ equal")
 

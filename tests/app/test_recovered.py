@@ -96,7 +96,7 @@ async def test_a_folder_that_cannot_be_written_does_not_hold_up_the_end(
         await wait_until(run.pilot, lambda: not run.app.is_running, "the end")
     assert run.app.recovery_file is None
     (said,) = run.app.last_words()
-    assert said.startswith("what nobody had saved could not be kept: ") and "snapshots" in said
+    assert said.startswith("unsaved work could not be saved: ") and "snapshots" in said
     assert run.left.closed and run.right.closed
     assert "cannot save the snapshot" in capfd.readouterr().err  # which is the screen's log
 

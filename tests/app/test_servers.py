@@ -77,12 +77,12 @@ async def test_a_remote_server(setup: Setup, size: Size, server: FakeServer) -> 
         await run.ask("Where?")
         await chunks(run, 20)
         await goes_on(run)
-        await see_in(run.pilot, 1, "by arrival")
+        await see_in(run.pilot, 1, "with network")
         await see_like(run, r"chunks [\d.]+/s now [\d.]+ avg")
         assert "faster" not in text(run.app)
         server.behaviour = "ok"
         await run.settled()
-        await see_in(run.pilot, 1, "7 tokens · ", "tok/s – now", "prompt 11 tok, 4 kept")
+        await see_in(run.pilot, 1, "7 tokens · ", "tok/s – now", "prompt 11 tok, 4 cached")
         await see(run.pilot, "faster")
         await see(run.pilot, "same text for 12 characters, then “of France is")
 
@@ -116,7 +116,9 @@ async def test_a_cut_connection_and_a_refusal_are_the_column_s_own(
         await run.ask("Where?")
         await chunks(run, 5)
         server.behaviour = "cut"
-        await see_in(run.pilot, 1, "The stream was cut", "try: what had come is kept; ask")
+        await see_in(
+            run.pilot, 1, "The connection to the server broke", "try: what had come is kept; ask"
+        )
         assert run.comparison.sides[0].state is State.ANSWERING
         setup.left.gate.set()
         await run.settled()

@@ -102,7 +102,7 @@ async def test_answers_stream_with_their_figures(setup: Setup, size: Size) -> No
         setup.right.gate.set()
         await run.settled()
         await see(run.pilot, "– now 50.0 avg")
-        await see(run.pilot, "1.50× faster (contended, once)")
+        await see(run.pilot, "1.50× faster (contended, single answer)")
         await see(run.pilot, "same answer")
 
 
@@ -111,7 +111,7 @@ async def test_a_difference_that_no_digit_shows_is_none(setup: Setup, size: Size
     async with setup.running(size) as run:
         await run.ready()
         await run.answered()
-        await see(run.pilot, f"{LEFT} as fast as the other (contended, once)")
+        await see(run.pilot, f"{LEFT} as fast as the other (contended, single answer)")
         assert "× faster" not in text(run.app)
 
 
@@ -186,7 +186,7 @@ async def test_a_worker_that_dies_leaves_the_other_alone(setup: Setup, size: Siz
         await see(run.pilot, "✖ failed")
         await see_in(run.pilot, 0, "(signal 9)")
         await run.pilot.press("pageup")
-        await see_in(run.pilot, 0, "■ broken off: The worker is gone", "The capital of")
+        await see_in(run.pilot, 0, "■ interrupted: The worker ended unexpectedly", "The capital of")
         await see_in(run.pilot, 1, "The capital of France is Paris.")
         assert run.comparison.sides[1].state is State.READY
 
@@ -233,12 +233,12 @@ async def test_a_repeatable_profile_may_begin_in_turn(setup: Setup, size: Size) 
     setup.profile = profile(run={"order": "in-turn"})
     async with setup.running(size) as run:
         await run.ready()
-        await see(run.pilot, "^T in turn")
+        await see(run.pilot, "^T one at a time")
         await run.answered()
         for side in (0, 1):
             await see_in(run.pilot, side, "in turn")
             assert "contended" not in column(run.app, side)
-        await see(run.pilot, "faster (in turn, once)")
+        await see(run.pilot, "faster (one at a time, single answer)")
 
 
 async def test_what_could_run_any_code_shouts_in_its_column(setup: Setup, size: Size) -> None:

@@ -154,7 +154,7 @@ def test_an_end_is_certain_whatever_keeping_does(
     terminal.end_for_sure(143, keep)
     assert ended.get(timeout=PATIENCE_S) == 143
     never.set()
-    lost = ["what nobody had saved could not be kept in time"]
+    lost = ["unsaved work could not be saved in time"]
     assert said == {"is done": ["kept in x"], "has nothing to do": []}.get(last, lost)
 
 

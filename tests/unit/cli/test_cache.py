@@ -111,7 +111,7 @@ def test_removing(folder: Path, capsys: Capture, arguments: list[str], left: set
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ([], "nothing is named"),
+        ([], "no checkpoint is given"),
         (["../elsewhere"], "../elsewhere: no such checkpoint"),
         ([".parts"], ".parts: no such checkpoint"),
         (["today-1", "gone"], "gone: no such checkpoint"),
@@ -131,7 +131,7 @@ def test_what_cannot_be_removed(
 def test_what_another_process_makes_stays(folder: Path, capsys: Capture) -> None:
     with FileLock(folder / ".locks" / "today-1.lock"):
         assert main(["cache", "remove", "today-1"]) == 2
-    assert "today-1: is being made by another quantchat" in capsys.readouterr().err
+    assert "today-1: another quantchat process is making this checkpoint" in capsys.readouterr().err
     assert (folder / "today-1" / "model.safetensors").exists()
 
 
@@ -181,11 +181,11 @@ def test_what_was_stopped_is_kept_listed_and_removed(folder: Path, capsys: Captu
 
 def test_verifying(folder: Path, capsys: Capture) -> None:
     assert main(["cache", "verify", "today-1", "older-2"]) == 0
-    assert capsys.readouterr().out.count(": as it was made") == 2
+    assert capsys.readouterr().out.count(": unchanged") == 2
     (folder / "today-1" / "model.safetensors").write_bytes(b"w" * 4999 + b"v")
     assert main(["cache", "verify"]) == 1
     said = {line.partition(":")[0]: line for line in capsys.readouterr().out.splitlines()}
-    assert "as it was made" in said["older-2"]
+    assert "unchanged" in said["older-2"]
     assert "model.safetensors differs" in said["today-1"] and "cache remove" in said["today-1"]
     assert "a file is missing" in said["broken-3"]
     assert main(["cache", "verify", "../x"]) == 1

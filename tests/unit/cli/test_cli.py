@@ -236,7 +236,7 @@ def test_an_interrupt_is_quiet(
         (["demo", "--with", "nf4"], '"demo" is a profile (options and further words are for'),
         (["schema"], "Missing command. (see `quantchat schema --help`)"),
         (["profiles", "show"], "Missing argument 'NAME'. (see `quantchat profiles show --help`)"),
-        (["profiles", "new", "mine"], "mine: a profile's name ends in .toml"),
+        (["profiles", "new", "mine"], "mine: the name of a profile must end in .toml"),
         (["profiles", "new", "no/x.toml"], "no/x.toml: cannot be written: No such file or direct"),
     ],
 )

@@ -241,7 +241,7 @@ def test_the_profile_is_saved_and_loads_as_the_same(llama: Path, tmp_path: Path)
     path = tmp_path / "mine.toml"
     made = opening.profile_of([str(llama)], save=path, yes=True)
     assert load(path) == made
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         opening.profile_of([str(llama)], save=path, yes=True)
 
 

@@ -1,4 +1,4 @@
-"""`quantchat cache`: the checkpoints that were fetched and made here."""
+"""`quantchat cache`: list, verify and remove the checkpoints in the cache."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def cache(ctx: click.Context) -> None:
 
 
 @cache.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
+@click.option("--json", "as_json", is_flag=True, help="Print only JSON.")
 @click.pass_obj
 def list_(found: CheckpointCache, as_json: bool = False) -> None:
-    """List the checkpoints with size and last use, the one used last first."""
+    """List the checkpoints with size and last use, the last used first."""
     entries = found.entries()
     if as_json:
-        click.echo(json.dumps({"folder": str(found.folder), "entries": [*map(_told, entries)]}))
+        click.echo(json.dumps({"folder": str(found.folder), "entries": [*map(_body, entries)]}))
     elif entries:
         console().print(cache_table(entries))
     else:
@@ -49,17 +49,17 @@ def list_(found: CheckpointCache, as_json: bool = False) -> None:
     "--unused-for",
     metavar="DAYS",
     type=click.FloatRange(min=0),
-    help="Remove what was last used longer ago.",
+    help="Remove checkpoints that were not used for this many days.",
 )
 @click.pass_obj
 def remove(found: CheckpointCache, names: tuple[str, ...], unused_for: float | None) -> None:
-    """Remove checkpoints by NAME or by age; what is wanted again is made again."""
+    """Remove checkpoints by NAME or by age. They are made again when they are needed."""
     entries = {entry.name: entry for entry in found.entries()}
     for name in names:
         if name not in entries:
             raise UserError("no such checkpoint", where=name, hint="`quantchat cache` lists them")
     if not names and unused_for is None:
-        raise UserError("nothing is named", hint="name a checkpoint, or give --unused-for DAYS")
+        raise UserError("no checkpoint is given", hint="give a NAME or --unused-for DAYS")
     chosen = [entries[name] for name in dict.fromkeys(names)]
     if unused_for is not None:
         oldest_s = time.time() - unused_for * _DAY_S
@@ -69,7 +69,11 @@ def remove(found: CheckpointCache, names: tuple[str, ...], unused_for: float | N
         try:
             found.remove(entry.name)
         except Timeout:
-            raise UserError("is being made by another quantchat", where=entry.name) from None
+            raise UserError(
+                "another quantchat process is making this checkpoint",
+                where=entry.name,
+                hint="try again when it has finished",
+            ) from None
         except OSError as error:
             raise UserError(f"cannot be removed: {error.strerror}", where=entry.name) from None
         click.echo(f"removed {one_line(entry.name)}")
@@ -81,7 +85,10 @@ def remove(found: CheckpointCache, names: tuple[str, ...], unused_for: float | N
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.pass_obj
 def verify_(found: CheckpointCache, names: tuple[str, ...]) -> int:
-    """Read checkpoints (all by default) and compare them with what was made; 1 if any differs."""
+    """Compare the files of checkpoints (default: all) with the hashes recorded when made.
+
+    The exit status is 1 if a checkpoint is damaged.
+    """
     from quantchat.checkpoints import verify
     from quantchat.checkpoints.cache import read_built
 
@@ -91,16 +98,17 @@ def verify_(found: CheckpointCache, names: tuple[str, ...]) -> int:
         folder = found.find(name) if name in known else None
         made = read_built(folder) if folder else None
         if folder is None or made is None:
-            said: str | None = "a file is missing, or it was never finished"
+            problem: str | None = "a file is missing, or the checkpoint was never finished"
         else:
             damaged = asyncio.run(verify.first_damaged(folder, made))
-            said = f"{damaged} differs" if damaged else None
-        cure = f"DAMAGED: {said} (`quantchat cache remove {name}`; it is made anew when wanted)"
-        click.echo(one_line(f"{name}: {cure if said else 'as it was made'}"))
-        status = 1 if said else status
+            problem = f"{damaged} differs" if damaged else None
+        fix = f"remove it with `quantchat cache remove {name}`; it is made again when needed"
+        verdict = f"DAMAGED: {problem} ({fix})" if problem else "unchanged"
+        click.echo(one_line(f"{name}: {verdict}"))
+        status = 1 if problem else status
     return status
 
 
-def _told(entry: Entry) -> dict[str, object]:
+def _body(entry: Entry) -> dict[str, object]:
     used = datetime.fromtimestamp(entry.used_s, timezone.utc).isoformat(timespec="seconds")
     return {"name": entry.name, "bytes": entry.bytes, "used": used, "state": entry.state.value}

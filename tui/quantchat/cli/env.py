@@ -1,4 +1,4 @@
-"""`quantchat env`: environments with other library versions, for variants that name one."""
+"""`quantchat env`: make, list and remove Python environments with other library versions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from quantchat.text import one_line
 def env(ctx: click.Context) -> None:
     """Make, list or remove environments with other library versions. Without a command, list them.
 
-    A variant names one with `env = "NAME"` and runs under its interpreter.
+    A variant with `env = "NAME"` in the profile runs in the environment NAME.
     """
     ctx.obj = Environments()
     if ctx.invoked_subcommand is None:
@@ -35,50 +35,52 @@ def env(ctx: click.Context) -> None:
     "-r",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="What pip is to install, as `pip install -r` reads it. auto-gptq needs none.",
+    help="Requirements file for `pip install -r`. The environment auto-gptq needs none.",
 )
 @click.option(
     "--python",
     metavar="PYTHON",
     default=sys.executable,
-    help="Its interpreter; this one's is usual.",
+    help="Python interpreter of the environment (default: the one that runs quantchat).",
 )
 @click.pass_obj
 def create(found: Environments, name: str, requirements: Path | None, python: str) -> None:
-    """Make the environment NAME with pip; `auto-gptq` is one that is known to work."""
+    """Make the environment NAME with pip. The name `auto-gptq` needs no --requirements."""
     from quantchat.console.stages import stage_display
 
     if not re.fullmatch(paths.ENVIRONMENT, name):
         raise UserError(
-            "cannot be a name", where=name, hint="letters, digits, dots and dashes, as in bnb-0.49"
+            "cannot be the name of an environment",
+            where=name,
+            hint="use letters, digits, dots and dashes, as in bnb-0.49",
         )
     if requirements is None and name not in RECIPES:
         known = " and ".join(RECIPES)
         raise UserError(
-            f"what is to be in it? Only {known} is known by its name",
+            f"no requirements are given; only {known} has built-in requirements",
             where=f"env {name}",
-            hint="give --requirements FILE",
+            hint="add --requirements FILE",
         )
-    wanted = read_requirements(requirements) if requirements else RECIPES[name]
+    required = read_requirements(requirements) if requirements else RECIPES[name]
     with stage_display() as display:
-        making = found.create(name, wanted, display, file=requirements, python=python)
+        making = found.create(name, required, display, file=requirements, python=python)
         try:
             made = asyncio.run(making)
         except OSError as error:
             raise UserError(
                 f"cannot be made: {error.strerror or error}", where=f"env {name}"
             ) from error
-    click.echo(one_line(f'{name}: Python {made.python}; a variant takes it with env = "{name}"'))
+    click.echo(one_line(f'{name}: Python {made.python}; to use it in a profile: env = "{name}"'))
 
 
 @env.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
+@click.option("--json", "as_json", is_flag=True, help="Print only JSON.")
 @click.pass_obj
 def list_(found: Environments, as_json: bool = False) -> None:
     """List the environments with their Python, their main libraries and their size."""
     entries = found.entries()
     if as_json:
-        told = [
+        bodies = [
             {
                 "name": one.name,
                 "bytes": one.bytes,
@@ -89,7 +91,7 @@ def list_(found: Environments, as_json: bool = False) -> None:
             }
             for one in entries
         ]
-        click.echo(json.dumps({"folder": str(found.folder), "entries": told}))
+        click.echo(json.dumps({"folder": str(found.folder), "entries": bodies}))
     elif entries:
         from quantchat.console.console import console
         from quantchat.report.environments import environments_table
