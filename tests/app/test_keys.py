@@ -30,7 +30,7 @@ async def test_each_command_has_a_key_an_action_and_a_place_in_the_palette(setup
                 assert hasattr(node, f"action_{one.id}"), one.id
             if not one.in_prompt and one.id != "command_palette":
                 assert f"{one.label[0].upper()}{one.label[1:]} ({one.key})" in named
-        assert "A against A (^^)" in named
+        assert "Agreement (^^)" in named
         keys = [key for one in COMMANDS for key in one.keys.split(",")]
         assert len(keys) == len(set(keys))
 
@@ -125,14 +125,14 @@ async def test_another_pair_can_be_chosen(setup: Setup) -> None:
         await run.ready()
         await run.answered()
         await run.pilot.press("ctrl+o")
-        await see(run.pilot, "Which two variants")
+        await see(run.pilot, "Show which two variants")
         await run.pilot.press("down", "enter")  # the left list: the same as the right
         await see(run.pilot, "choose two different variants")
         await run.pilot.press("down", "enter")
         await see_in(run.pilot, 0, THIRD)
         await run.ready()
         await wait_until(run.pilot, lambda: run.left.closed, "the first worker ended")
-        await see_in(run.pilot, 0, "not asked: it was not ready")
+        await see_in(run.pilot, 0, "no answer: the variant was not ready")
         await see_in(run.pilot, 1, RIGHT, "The capital of France is Paris.")
 
 
@@ -262,7 +262,7 @@ async def test_themes_go_round(setup: Setup) -> None:
 async def test_help_names_each_key(setup: Setup) -> None:
     async with setup.running((200, 70)) as run:  # as high as it takes to see them all
         await run.pilot.press("f1")
-        await see(run.pilot, "Keys and words")
+        await see(run.pilot, "Show the keys and the terms")
 
         def named(one: Command) -> bool:
             return any(f"  {one.key} " in x and one.help[:40] in x for x in lines(run.app))

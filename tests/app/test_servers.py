@@ -67,9 +67,9 @@ async def test_a_remote_server(setup: Setup, size: Size, server: FakeServer) -> 
         await see_in(
             run.pilot, 1, f"server (fake) · {'context 4096' if size[0] > 80 else ''}", where
         )
-        await see_in(run.pilot, 1, "+ first answer", "asks for: tiny", "times are of arrival here")
+        await see_in(run.pilot, 1, "+ first answer", "model: tiny", "times are of arrival here")
         # Nothing of this machine's memory is said to be its own.
-        await see_in(run.pilot, 1, "memory the server does not tell")
+        await see_in(run.pilot, 1, "memory not reported by the server")
         assert "not told" not in text(run.app) and "smaller" not in text(run.app)
 
         # While it streams nobody counts tokens, so no speed in tokens is claimed.
@@ -99,10 +99,10 @@ async def test_a_completion_that_ends_at_once(setup: Setup, size: Size, server: 
     beside_a_server(setup, server.url, api="completion")
     async with setup.running(size) as run:
         await run.ready()
-        await see_in(run.pilot, 1, "as plain text", 'api = "chat" in the profile has the server')
+        await see_in(run.pilot, 1, "as plain text", 'Set api = "chat" in the profile')
         server.behaviour = "wordless"
         await run.answered("Where?")
-        await see_in(run.pilot, 1, "■ ended at once, without a word")
+        await see_in(run.pilot, 1, "■ ended without text")
 
 
 async def test_a_cut_connection_and_a_refusal_are_the_column_s_own(

@@ -37,7 +37,7 @@ async def test_stages_show_their_progress_while_the_other_side_chats(
             "✓ fetching the wheel",
             "quantizing layer 7 of 30",
             "23 % down_proj",
-            "not asked: it was not ready",
+            "no answer: the variant was not ready",
         )
         await see_in(run.pilot, 1, "The capital of France is Paris.")
         setup.left.making_gate.set()
@@ -50,7 +50,7 @@ async def test_loading_says_what_the_worker_does(setup: Setup, size: Size) -> No
     setup.right.loading_gate = asyncio.Event()
     async with setup.running(size) as run:
         await see_in(
-            run.pilot, 1, "loading weights 1 of 3", "✓ importing torch", "wanted: bitsandbytes"
+            run.pilot, 1, "loading weights 1 of 3", "✓ importing torch", "to load: bitsandbytes"
         )
         setup.right.loading_gate.set()
         await run.ready()
@@ -71,7 +71,7 @@ async def test_ready_says_what_really_runs(setup: Setup, size: Size) -> None:
         await run.ready()
         await see_in(run.pilot, 0, LEFT, "TorchLinear 4-bit", "bf16 · cpu")
         await see_in(run.pilot, 1, RIGHT, "Linear4bit", "bf16 · cpu", "dequantized from Q4_1")
-        await see_in(run.pilot, 0, "decodes: own loop")
+        await see_in(run.pilot, 0, "decode mode: own loop")
         # Nothing was measured yet: unknown, and not 0.
         await see_in(run.pilot, 0, "– now – avg", "TTFT –", "p50 – p95 – p99 –")
         await see_in(run.pilot, 0, "RAM 498 MiB weights 102 MiB")
@@ -199,7 +199,7 @@ async def test_a_full_context_shows_the_way_on(setup: Setup, size: Size) -> None
         await run.answered()
         await see_in(run.pilot, 0, "The context is full 8200 tokens do not fit into 8192")
         await see_in(run.pilot, 0, "F8 forgets the oldest turn")
-        await see_in(run.pilot, 1, "■ the context is full F8 forgets the oldest turn")
+        await see_in(run.pilot, 1, "■ cut off: the context is full F8 removes the oldest turn")
         await wait_until(run.pilot, lambda: lines(run.app)[-1].lstrip().startswith("F8"))
         setup.left.answer_fails, setup.right.reason = None, "eos"
         await run.pilot.press("f8")

@@ -135,7 +135,10 @@ def test_new_writes_a_private_valid_profile_once(capsys: pytest.CaptureFixture[s
 
     Path("mine.toml").write_text("mine")
     assert main(["profiles", "new", "mine.toml"]) == 2
-    assert capsys.readouterr().err == "quantchat: mine.toml: already exists (choose another file name)\n"
+    assert (
+        capsys.readouterr().err
+        == "quantchat: mine.toml: already exists (choose another file name)\n"
+    )
     assert Path("mine.toml").read_text() == "mine"
     assert [path.name for path in Path().iterdir()] == ["mine.toml"]
 

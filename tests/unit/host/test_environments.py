@@ -116,8 +116,8 @@ def test_what_killed_makers_left_goes_when_the_next_one_is_made(main: Main, tmp_
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["create", "x"], "env x: what is to be in it? Only auto-gptq is known by its name"),
-        (["create", "../x", "-r", "r"], "../x: cannot be a name"),
+        (["create", "x"], "env x: no requirements are given; only auto-gptq has"),
+        (["create", "../x", "-r", "r"], "../x: cannot be the name of an environment"),
         (["create", "x", "-r", "missing.txt"], "missing.txt: cannot be read: No such file"),
         (["create", "x", "--requirements", "empty.txt"], "empty.txt: asks for nothing"),
         (["create", "x", "-r", "some.txt", "--python", "no-python"], "no-python cannot make one"),

@@ -14,7 +14,6 @@ import click.shell_completion
 
 import quantchat
 from quantchat.cli.lazy import Lazy, LazyGroup
-from quantchat.cli.quick import quick_start
 from quantchat.console.ending import like_ctrl_c
 from quantchat.console.options import LOW_BANDWIDTH, low_bandwidth_of, low_bandwidth_option
 from quantchat.console.streams import neutral_output, open_closed_streams
@@ -201,9 +200,9 @@ def _open(
 def _run(
     load: Callable[[], Profile] | None, snapshots: Path | None, low_bandwidth: bool | None
 ) -> int:
-    from quantchat.app import run
+    from quantchat.app import gc_tuning, run
 
-    with quick_start():
+    with gc_tuning.no_collection_while_importing():
         profile = load() if load else None
         if not (sys.stdin.isatty() and sys.stdout.isatty()):
             raise UserError(

@@ -69,7 +69,7 @@ def judged(
     from quantchat.snapshot import store
 
     store.make_ready(folder)
-    with signals.held(notice):
+    with signals.handled(notice):
         with progress_display() as display:
             snapshot, found = asyncio.run(work(display.on_model))
 

@@ -18,8 +18,7 @@ from pathlib import Path
 
 from quantchat import paths
 from quantchat.errors import UserError
-from quantchat.files import write_whole
-from quantchat.host.log_end import end_of
+from quantchat.files import read_tail, write_whole
 from quantchat.host.pip import PIP, QUIET, failure, run
 from quantchat.host.worker_process import new_log
 from quantchat.text import one_line
@@ -231,6 +230,6 @@ def _read(folder: Path) -> Environment:
 def _last_step(log: Path) -> str:
     """What pip does, by the end of its log."""
     with contextlib.suppress(OSError):
-        steps = _STEPS.findall(end_of(log, _TAIL))
+        steps = _STEPS.findall(read_tail(log, _TAIL))
         return one_line(steps[-1]) if steps else ""
     return ""

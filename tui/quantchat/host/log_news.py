@@ -6,7 +6,7 @@ import re
 import time
 from pathlib import Path
 
-from quantchat.host.log_end import end_of
+from quantchat.files import read_tail
 from quantchat.wire.redaction import redacted
 
 PATIENCE_S = 10.0
@@ -30,7 +30,7 @@ class LogNews:
         if time.monotonic() - self._began_s < PATIENCE_S:
             return ""
         try:
-            end = end_of(self._log, _TAIL)
+            end = read_tail(self._log, _TAIL)
         except OSError:
             return ""
         if end == self._end:

@@ -24,9 +24,8 @@ from typing import IO, Protocol
 
 from quantchat import paths
 from quantchat.errors import UserError
-from quantchat.host import launch
+from quantchat.files import read_tail
 from quantchat.host.limits import usable_cpus
-from quantchat.host.log_end import end_of
 from quantchat.host.process_group import kill_all
 from quantchat.host.scratch import Scratch, sweep_once
 from quantchat.wire.codec import ProtocolError
@@ -57,6 +56,10 @@ SURROUNDINGS = {
     "PYTHONUNBUFFERED": "1",
 }
 """What a worker's libraries find in their environment, where the user's own says nothing else."""
+
+
+_BOOTSTRAP = Path(__file__).parents[1] / "worker" / "bootstrap.py"
+"""The script that runs a worker under any interpreter."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class WorkerEnded(Exception):
 
     def _end_of_log(self) -> str:
         with contextlib.suppress(OSError):
-            return end_of(self.log, 2**16)
+            return read_tail(self.log, 2**16)
         return ""
 
 
@@ -227,7 +230,7 @@ async def start_worker(place: Place) -> Worker:
         try:
             with log.open("ab") as output:
                 process = await asyncio.create_subprocess_exec(
-                    *launch.command_line(python, command_read, event_write, life_read, os.getpid()),
+                    *_command_line(python, command_read, event_write, life_read, os.getpid()),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
@@ -243,6 +246,15 @@ async def start_worker(place: Place) -> Worker:
             ) from error
         near.pop_all()
     return WorkerProcess(process, commands, reader, life, log, scratch)
+
+
+def _command_line(python: str, commands: int, events: int, life: int, parent: int) -> list[str]:
+    """Return the arguments that start a worker.
+
+    `commands`, `events` and `life` are inherited pipe descriptors. The worker ends when the process
+    `parent` dies, and with it the write end of `life`.
+    """
+    return [python, str(_BOOTSTRAP), *map(str, (commands, events, life, parent))]
 
 
 def interpreter(python: str | None, env: str | None) -> str | None:

@@ -50,7 +50,7 @@ def agreement(
     asked = opening.profile_of((profile,))
     texts = prompts.asked(given, file, asked.run)
     comparison = comparison_of(asked, max_new_tokens)
-    with progress_display() as display, signals.held(notice):
+    with progress_display() as display, signals.handled(notice):
         check = AgreementCheck(comparison, texts, display.on_step)
         found = asyncio.run(
             with_pair(
