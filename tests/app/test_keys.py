@@ -127,7 +127,7 @@ async def test_another_pair_can_be_chosen(setup: Setup) -> None:
         await run.pilot.press("ctrl+o")
         await see(run.pilot, "Show which two variants")
         await run.pilot.press("down", "enter")  # the left list: the same as the right
-        await see(run.pilot, "choose two different variants")
+        await see(run.pilot, "Choose two different variants")
         await run.pilot.press("down", "enter")
         await see_in(run.pilot, 0, THIRD)
         await run.ready()
@@ -160,7 +160,7 @@ async def test_regenerate_asks_the_last_prompt_again(setup: Setup) -> None:
     async with setup.running() as run:
         await run.ready()
         await run.pilot.press("ctrl+r")
-        await see(run.pilot, "nothing was asked yet")
+        await see(run.pilot, "There is no prompt to edit yet")
         await run.answered("Where is Paris?")
         run.left.answer = lambda request: "In *France*."
         await run.pilot.press("ctrl+r")

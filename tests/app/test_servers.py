@@ -159,7 +159,7 @@ async def test_a_started_server_that_is_killed_is_had_again_by_a_key(
         )
         process.kill()
         await see_in(run.pilot, 1, "✖ failed", "The server ended", "was ended by signal 9")
-        await see_in(run.pilot, 1, "F9 loads it again")
+        await see_in(run.pilot, 1, "F9 reloads it")
         answer = run.comparison.conversation.turns[-1].answers[SERVED]
         assert answer.text.startswith(SAID)
         assert run.comparison.sides[0].state is State.ANSWERING

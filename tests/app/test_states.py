@@ -121,7 +121,7 @@ async def test_a_worker_that_hangs_is_told_of_and_ended_by_a_key(setup: Setup, s
         left, _ = run.comparison.sides
         left._heard_s -= 1000
         await see_in(run.pilot, 0, "✖ no response", "The worker does not respond")
-        await see_in(run.pilot, 0, "no sign of life", "F9 loads it again")
+        await see_in(run.pilot, 0, "no sign of life", "F9 reloads it")
         assert "no response" not in column(run.app, 1)
         await run.pilot.press("f9")
         await wait_until(run.pilot, lambda: setup.left.lives == 2, "another worker")
@@ -157,7 +157,7 @@ async def test_out_of_memory_says_what_to_do_and_the_other_goes_on(
             0,
             "Out of memory no room for the weights needed 5.0 GiB, free 3.0 GiB",
             "try: close what else runs",
-            "F9 loads it again",
+            "F9 reloads it",
         )
         await wait_until(run.pilot, lambda: lines(run.app)[-1].lstrip().startswith("F9 retry"))
         await run.answered()
@@ -198,7 +198,7 @@ async def test_a_full_context_shows_the_way_on(setup: Setup, size: Size) -> None
         await run.ready()
         await run.answered()
         await see_in(run.pilot, 0, "The context is full 8200 tokens do not fit into 8192")
-        await see_in(run.pilot, 0, "F8 forgets the oldest turn")
+        await see_in(run.pilot, 0, "F8 removes the oldest turn")
         await see_in(run.pilot, 1, "■ cut off: the context is full F8 removes the oldest turn")
         await wait_until(run.pilot, lambda: lines(run.app)[-1].lstrip().startswith("F8"))
         setup.left.answer_fails, setup.right.reason = None, "eos"

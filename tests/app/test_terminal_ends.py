@@ -207,7 +207,7 @@ def test_a_mistake_of_ours_is_told_and_ends_nothing(start: Start) -> None:
     assert report["status"] == 0 and report["closed"] == [True, True]
     (log,) = (session.folder / "logs").glob("*-screen-*.log")
     assert "a mistake of ours" in log.read_text()
-    said = b"went on after a mistake of its own; " + str(log).encode()
+    said = b"continued after an internal error; see " + str(log).encode()
     assert said in session.terminal.received.replace(b"\r\n", b"")
 
 
@@ -218,7 +218,7 @@ def test_a_screen_that_cannot_be_drawn_at_all_ends_and_says_so(start: Start) -> 
     (log,) = (session.folder / "logs").glob("*-screen-*.log")
     assert max(map(len, log.read_text().splitlines())) > 20  # whatever the terminal's width
     assert "a mistake of ours" in log.read_text()
-    said = b"the screen ended with an error; " + str(log).encode()
+    said = b"the screen ended with an internal error; see " + str(log).encode()
     assert said in session.terminal.received.replace(b"\r\n", b"")
 
 

@@ -11,9 +11,9 @@ from textual.binding import BindingType
 from textual.screen import ModalScreen
 from textual.widgets import Log
 
-from quantchat.files import read_tail
 from quantchat.app.widgets.dialog import Dialog
 from quantchat.app.widgets.text_layout import outside
+from quantchat.files import read_tail
 from quantchat.session.live_variant import LiveVariant
 from quantchat.text import neutralise
 
