@@ -121,7 +121,7 @@ async def test_a_worker_that_hangs_is_told_of_and_ended_by_a_key(setup: Setup, s
         left, _ = run.comparison.sides
         left._heard_s -= 1000
         await see_in(run.pilot, 0, "✖ no response", "The worker does not respond")
-        await see_in(run.pilot, 0, "no sign of life", "F9 reloads it")
+        await see_in(run.pilot, 0, "has not sent a message", "F9 reloads it")
         assert "no response" not in column(run.app, 1)
         await run.pilot.press("f9")
         await wait_until(run.pilot, lambda: setup.left.lives == 2, "another worker")

@@ -149,7 +149,7 @@ NONE = "ERROR: No matching distribution found for tiny-model==1.0\n"
         (
             "ERROR: Could not install: [Errno 28] No space left on device\n",
             "full",
-            "free disk space",
+            "free disk",
         ),
         (f"404 Client Error: Not Found\n{NONE}", "does not have it", "PIP_INDEX_URL"),
         ("ERROR: Could not\x1b[2Jfind an activated env\n", "Could not␛[2Jfind", "pip's log"),

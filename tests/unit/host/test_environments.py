@@ -173,9 +173,7 @@ async def test_one_at_a_time(tmp_path: Path) -> None:
     found = Environments(tmp_path)
     with (
         FileLock(tmp_path / ".tiny.lock"),
-        pytest.raises(
-            UserError, match="env tiny: another quantchat process is making this environment"
-        ),
+        pytest.raises(UserError, match="env tiny: another quantchat process is making"),
     ):
         await found.create("tiny", ["tiny_thing"], lambda told: None)
 
