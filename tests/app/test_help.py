@@ -27,7 +27,7 @@ async def test_no_driver_is_named_as_the_reason(setup: Setup, size: tuple[int, i
 async def test_each_figure_that_a_gpu_does_not_tell_has_its_reason(
     setup: Setup, size: tuple[int, int]
 ) -> None:
-    does_not_tell = "this GPU or driver does not tell"
+    does_not_tell = "this GPU or driver does not report it"
     setup.gpus = (
         replace(
             GPU,

@@ -160,7 +160,7 @@ async def test_regenerate_asks_the_last_prompt_again(setup: Setup) -> None:
     async with setup.running() as run:
         await run.ready()
         await run.pilot.press("ctrl+r")
-        await see(run.pilot, "There is no prompt to edit yet")
+        await see(run.pilot, "there is no answer to regenerate yet")
         await run.answered("Where is Paris?")
         run.left.answer = lambda request: "In *France*."
         await run.pilot.press("ctrl+r")

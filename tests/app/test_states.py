@@ -159,7 +159,7 @@ async def test_out_of_memory_says_what_to_do_and_the_other_goes_on(
             "try: close what else runs",
             "F9 reloads it",
         )
-        await wait_until(run.pilot, lambda: lines(run.app)[-1].lstrip().startswith("F9 retry"))
+        await wait_until(run.pilot, lambda: lines(run.app)[-1].lstrip().startswith("F9 reload"))
         await run.answered()
         await see_in(run.pilot, 1, "The capital of France is Paris.")
         setup.left.loading_fails = None

@@ -273,3 +273,14 @@ def test_what_an_error_says_cannot_act_on_the_terminal(
 def test_any_word_is_answered_in_clean_lines(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([word]) == 2
     assert all(is_clean(line) for line in capsys.readouterr().err.splitlines())
+
+
+def test_self_check_is_a_hidden_old_name_of_agreement(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["self-check", "--help"]) == 0
+    old = capsys.readouterr().out
+    assert old.startswith("Usage: quantchat agreement")
+    assert main(["agreement", "--help"]) == 0
+    assert capsys.readouterr().out == old
+    assert main(["--help"]) == 0
+    listed = capsys.readouterr().out
+    assert "agreement" in listed and "self-check" not in listed

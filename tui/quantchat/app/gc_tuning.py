@@ -1,9 +1,9 @@
 """Keeps full garbage collections out of the start and out of streaming.
 
 A full collection looks at every object of modules, widgets and answers (150,000 and more). While
-two answers streamed, Python ran one about every seven seconds, each of 70 to 130 ms in which no key
+two answers streamed, Python ran one about every six seconds, each of 70 to 160 ms in which no key
 is handled; with this module there is none. Without collections during imports, the first frame
-comes about 5 % sooner. `benchmarks/gc_tuning.py` measures both.
+comes 5 to 8 % sooner. `benchmarks/gc_tuning.py` measures both.
 """
 
 from __future__ import annotations
