@@ -16,9 +16,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 import session
-from session import Session, Synthetic
+from session import SYNTHETIC, Session, Synthetic
 from startup import QUANTCHAT
 
 STREAM_S = 28.0
@@ -29,11 +30,8 @@ _LOG, _OFF = "GC_BENCHMARK_LOG", "GC_BENCHMARK_OFF"
 def collections_ms(*, tuned: bool) -> list[float]:
     """Processor time in ms of each full collection while both sides stream for `STREAM_S`."""
     log = Path(tempfile.mkdtemp(prefix="quantchat-")) / "collections"
-    session.SYNTHETIC = (sys.executable, __file__, "as", *session.SYNTHETIC[1:])
-    try:
+    with mock.patch.object(session, "SYNTHETIC", (sys.executable, __file__, "as", SYNTHETIC[1])):
         running = Synthetic(env={_LOG: str(log), _OFF: "" if tuned else "1"})
-    finally:
-        session.SYNTHETIC = (session.SYNTHETIC[0], *session.SYNTHETIC[3:])
     time.sleep(1)
     began = time.monotonic()
     running.ask("code", 1000, 30_000)

@@ -33,7 +33,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 def output_options(command: _Command) -> _Command:
     """Add `--save` and `--json`, passed as `folder` and `as_json`."""
     as_json = click.option(
-        "--json", "as_json", is_flag=True, help="Print the snapshot as JSON, and nothing else."
+        "--json", "as_json", is_flag=True, help="Print only the snapshot, as JSON."
     )
     return save_option(as_json(command))
 
