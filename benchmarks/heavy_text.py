@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from fakes.heavy_text import SHAPES  # noqa: E402
-from quantchat.app import collector  # noqa: E402
+from quantchat.app import gc_tuning  # noqa: E402
 from quantchat.app.incremental_markdown import IncrementalMarkdown  # noqa: E402
 from quantchat.app.textual_workarounds import draw_each_script  # noqa: E402
 from quantchat.system.host import cpu_name  # noqa: E402
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="shapes to measure; nothing is kept then")
     given = parser.parse_args()
     if not given.table:
-        collector.take_over()  # as the program does
+        gc_tuning.start()  # as the program does
         draw_each_script()
         _drawn("warm *up* http://a.example\n\n```py\nx\n```\n\n|a|\n|-|\n|हि|" * 20)
         shapes = {name: _measured(SHAPES[name]) for name in given.only or SHAPES}
@@ -72,7 +72,7 @@ def _measured(said: Callable[[int], str]) -> list[dict[str, float]]:
 def _drawn(text: str) -> tuple[float, float]:
     """The longest time that a call takes, and all of it, in s of this thread."""
     growing, held, cost = IncrementalMarkdown(), 0.0, 0.0
-    collector.settle()  # what other shapes left is no part of this one
+    gc_tuning.collect_while_idle()  # what other shapes left is no part of this one
 
     def timed(call: Callable[..., Any], *given: Any, held_by: bool = True) -> Any:
         nonlocal held, cost

@@ -136,11 +136,11 @@ async def test_a_key_for_each_side(setup: Setup, written: list[str], key: str) -
     async with setup.running((200, 50)) as run:  # where the notification is one line
         await run.ready()
         await run.pilot.press(key)
-        await see(run.pilot, "there is no answer to copy")
+        await see(run.pilot, "There is no answer to copy yet")
         await run.answered()
         await run.pilot.press(key)
         await see(run.pilot, "characters sent to the terminal's clipboard (OSC 52)")
-        await see(run.pilot, "F7 writes it to a file")
+        await see(run.pilot, "F7 saves it to a file")
         await see(run.pilot, "4 control characters left out")
         answers = run.comparison.conversation.turns[0].answers.values()
         assert all(answer.text.endswith(evil) for answer in answers)  # as it is saved

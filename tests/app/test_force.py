@@ -54,8 +54,8 @@ async def test_sides_that_were_swapped_are_swapped_here_too(setup: Setup) -> Non
         await run.ready()
         await run.answered()
         await run.pilot.press("f10", KEY)
-        await see_in(run.pilot, 0, f"{RIGHT}’s answer")
-        await see_in(run.pilot, 1, f"{LEFT}’s answer")
+        await see_in(run.pilot, 0, f"{RIGHT}: perplexity")
+        await see_in(run.pilot, 1, f"{LEFT}: perplexity")
 
 
 async def test_why_one_cannot_read_is_told(setup: Setup) -> None:
@@ -65,10 +65,10 @@ async def test_why_one_cannot_read_is_told(setup: Setup) -> None:
     async with setup.running() as run:
         await run.ready()
         await run.pilot.press(KEY)
-        await see(run.pilot, "there are no two answers to be read")
+        await see(run.pilot, "cross-perplexity needs an answer of each variant")
         await run.answered()
         await run.pilot.press(KEY)
-        await see(run.pilot, f"– under {RIGHT}: it tells no probability")
+        await see(run.pilot, f"under {RIGHT}: – (it tells no probability)")
 
 
 def test_levels() -> None:
@@ -109,7 +109,7 @@ async def test_a_against_a_on_the_screen(setup: Setup) -> None:
         await run.ready()
         await run.answered()
         await run.pilot.press("ctrl+circumflex_accent")
-        await see(run.pilot, "together with the other")
+        await see(run.pilot, "together")
         await see(run.pilot, "Against itself, one at a time")
         await run.pilot.press("escape")
         await see_gone(run.pilot, "Against itself, one at a time")

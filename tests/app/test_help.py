@@ -18,7 +18,7 @@ async def test_no_driver_is_named_as_the_reason(setup: Setup, size: tuple[int, i
         await run.ready()
         await see(run.pilot, "611 MiB")
         await run.pilot.press("f1", "end")
-        await see(run.pilot, "Not known here")
+        await see(run.pilot, "Unknown figures and why")
         await see(run.pilot, "no driver")
         assert f"{RIGHT}: " not in text(run.app)  # its memory is known
 
@@ -27,7 +27,7 @@ async def test_no_driver_is_named_as_the_reason(setup: Setup, size: tuple[int, i
 async def test_each_figure_that_a_gpu_does_not_tell_has_its_reason(
     setup: Setup, size: tuple[int, int]
 ) -> None:
-    does_not_tell = "this GPU or driver does not tell"
+    does_not_tell = "this GPU or driver does not report it"
     setup.gpus = (
         replace(
             GPU,
@@ -56,8 +56,8 @@ async def test_at_the_start_only_what_works_there_is_listed(setup: Setup) -> Non
     async with app.run_test(size=(80, 50)) as pilot:
         await see(pilot, "Profiles")
         await pilot.press("f1")
-        await see(pilot, "twice, where something is")
-        await see(pilot, "Each command by its name")
+        await see(pilot, "asks for a second press")
+        await see(pilot, "Find a command by its name")
         assert "Send the prompt to both variants" not in text(app)
 
 
@@ -67,5 +67,5 @@ async def test_where_all_is_known_nothing_is_said(setup: Setup) -> None:
         await run.ready()
         await see(run.pilot, "611 MiB")
         await run.pilot.press("f1", "end")
-        await see(run.pilot, "not known: never 0")
-        assert "Not known here" not in text(run.app)
+        await see(run.pilot, "not known; never 0")
+        assert "Unknown figures and why" not in text(run.app)

@@ -80,7 +80,7 @@ def test_ten_thousand_payloads_are_text(terminal: Listener, tmp_path: Path) -> N
 
     terminal.forget()
     terminal.type(f"fail{ENTER}")
-    failed = "Something went wrong inside"
+    failed = "Internal error in quantchat"
     terminal.wait_for(lambda: terminal.drawn.count(failed) >= 2, "both failures")
     terminal.type(NEW_CHAT)
 
@@ -96,7 +96,7 @@ def test_ten_thousand_payloads_are_text(terminal: Listener, tmp_path: Path) -> N
     terminal.wait_for(lambda: list(tmp_path.glob(SAVED)), "a snapshot")
     terminal.forget()
     terminal.type(LOG)
-    drawn = "arrows scroll · Esc closes"
+    drawn = "↑↓: scroll · Esc: close"
     terminal.wait_for(lambda: drawn in terminal.drawn and len(terminal.seen) > 50, "the log")
     terminal.allowed = ENDING
     terminal.type(QUIT)

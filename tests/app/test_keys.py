@@ -30,7 +30,7 @@ async def test_each_command_has_a_key_an_action_and_a_place_in_the_palette(setup
                 assert hasattr(node, f"action_{one.id}"), one.id
             if not one.in_prompt and one.id != "command_palette":
                 assert f"{one.label[0].upper()}{one.label[1:]} ({one.key})" in named
-        assert "A against A (^^)" in named
+        assert "Agreement (^^)" in named
         keys = [key for one in COMMANDS for key in one.keys.split(",")]
         assert len(keys) == len(set(keys))
 
@@ -69,12 +69,12 @@ async def test_order_is_for_the_next_prompt(setup: Setup) -> None:
         await run.ready()
         await see(run.pilot, "^T together")
         await run.pilot.press("ctrl+t")
-        await see(run.pilot, "^T in turn")
+        await see(run.pilot, "^T one at a time")
         await run.answered()
-        await see(run.pilot, "faster (in turn, once)")
+        await see(run.pilot, "faster (one at a time, single answer)")
         await run.pilot.press("ctrl+t")
         assert run.comparison.order == "together"
-        await see(run.pilot, "faster (in turn, once)")
+        await see(run.pilot, "faster (one at a time, single answer)")
 
 
 async def test_maximise_goes_round(setup: Setup) -> None:
@@ -125,14 +125,14 @@ async def test_another_pair_can_be_chosen(setup: Setup) -> None:
         await run.ready()
         await run.answered()
         await run.pilot.press("ctrl+o")
-        await see(run.pilot, "Which two variants")
+        await see(run.pilot, "Show which two variants")
         await run.pilot.press("down", "enter")  # the left list: the same as the right
-        await see(run.pilot, "choose two different variants")
+        await see(run.pilot, "Choose two different variants")
         await run.pilot.press("down", "enter")
         await see_in(run.pilot, 0, THIRD)
         await run.ready()
         await wait_until(run.pilot, lambda: run.left.closed, "the first worker ended")
-        await see_in(run.pilot, 0, "not asked: it was not ready")
+        await see_in(run.pilot, 0, "no answer: the variant was not ready")
         await see_in(run.pilot, 1, RIGHT, "The capital of France is Paris.")
 
 
@@ -160,7 +160,7 @@ async def test_regenerate_asks_the_last_prompt_again(setup: Setup) -> None:
     async with setup.running() as run:
         await run.ready()
         await run.pilot.press("ctrl+r")
-        await see(run.pilot, "nothing was asked yet")
+        await see(run.pilot, "there is no answer to regenerate yet")
         await run.answered("Where is Paris?")
         run.left.answer = lambda request: "In *France*."
         await run.pilot.press("ctrl+r")
@@ -262,7 +262,7 @@ async def test_themes_go_round(setup: Setup) -> None:
 async def test_help_names_each_key(setup: Setup) -> None:
     async with setup.running((200, 70)) as run:  # as high as it takes to see them all
         await run.pilot.press("f1")
-        await see(run.pilot, "Keys and words")
+        await see(run.pilot, "Show the keys and the terms")
 
         def named(one: Command) -> bool:
             return any(f"  {one.key} " in x and one.help[:40] in x for x in lines(run.app))
@@ -277,7 +277,7 @@ async def test_a_click_on_the_key_line_does_what_the_key_does(setup: Setup) -> N
         await run.ready()
         line = lines(run.app)[-1]
         await run.pilot.click(offset=(line.index("^T") + 1, run.app.size.height - 1))
-        await see(run.pilot, "^T in turn")
+        await see(run.pilot, "^T one at a time")
 
 
 async def test_the_palette_runs_commands(setup: Setup) -> None:

@@ -35,7 +35,7 @@ async def test_rounds_end_in_a_table_and_a_snapshot(setup: Setup, size: tuple[in
         await run.ready()
         await run.answered("Why?")
         await begin(run)
-        await see(run.pilot, "may be quoted")
+        await see(run.pilot, "comparable speeds")
         await run.pilot.press("backspace", "3", "enter")
         await see(run.pilot, "Measured one at a time: 15 turns, 5 prompts, 3 rounds, 1 warm-up")
         await see(run.pilot, "1.500")
@@ -69,7 +69,7 @@ async def test_it_begins_wherever_the_cursor_is(setup: Setup, where: str, key: s
     async with setup.running((80, 24)) as run:
         await run.ready()
         await begin(run)
-        await see(run.pilot, "Enter or ^S measures")
+        await see(run.pilot, "Enter or ^S: measure")
         run.app.screen.query_one(f"#{where}").focus()
         await run.pilot.press(key)
         await see(run.pilot, "Measured one at a time: 25 turns")
@@ -82,11 +82,11 @@ async def test_what_is_chosen_is_seen_without_colour(setup: Setup, size: tuple[i
     async with setup.running(size) as run:
         await run.ready()
         await begin(run)
-        for one in ("▐● in turn", "▐ together: both", "▐ equal"):
+        for one in ("▐● one at a time", "▐ together: both", "▐ equal"):
             await see(run.pilot, one)
         await run.pilot.press("shift+tab", "down", "space")
         await see(run.pilot, "▐● together: both")
-        await see(run.pilot, "▐ in turn")
+        await see(run.pilot, "▐ one at a time")
         await run.pilot.press("tab", "tab", "tab", "space")
         await see(run.pilot, "▐✓ equal")
 
@@ -149,7 +149,7 @@ async def test_a_program_that_ends_meanwhile_ends(setup: Setup) -> None:
         await run.pilot.press("enter")
         await wait_until(run.pilot, lambda: isinstance(run.app.screen, MeasuringScreen))
         await see(run.pilot, "warming up")
-        await see(run.pilot, "Esc stops")
+        await see(run.pilot, "Esc: stop")
         await run.pilot.press("ctrl+q")
     assert setup.left.closed and setup.right.closed
 

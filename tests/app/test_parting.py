@@ -68,7 +68,7 @@ async def test_an_answer_that_ends_says_so(setup: Setup) -> None:
         await see(run.pilot, "same for 2 tokens, then end 0.61 (‘three’ 0.30) / ‘three’ 0.58")
         await wait_until(
             run.pilot,
-            lambda: set(marked(run)) == {"ends here, the other goes on", "three"},
+            lambda: set(marked(run)) == {"ends here; the other answer goes on", "three"},
             "marks",
         )
         asked = [c for c in run.left.commands if isinstance(c, ScoreTokens)]
@@ -92,7 +92,7 @@ async def test_sampled_answers_are_not_marked(setup: Setup) -> None:
     async with setup.running() as run:
         await run.ready()
         await run.answered()
-        await see(run.pilot, "(sampled: chance parts them too)")
+        await see(run.pilot, "(sampled: answers also differ by chance)")
         assert marked(run) == []
 
 
@@ -135,7 +135,7 @@ async def test_the_key_goes_there(setup: Setup) -> None:
     async with setup.running() as run:
         await run.ready()
         await run.pilot.press("ctrl+right_square_bracket")
-        await see(run.pilot, "no greedy answers part here")
+        await see(run.pilot, "No two greedy answers diverge")
         await run.answered()
         await see(run.pilot, "more 59")
         await see_gone(run.pilot, "here it is")  # the line has it until all is known

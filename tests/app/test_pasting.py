@@ -78,7 +78,7 @@ async def test_what_has_room_is_there_to_its_last_character(
         run.app.post_message(events.Paste("1\n2\n3"))
         await wait_until(run.pilot, lambda: box.text == "1\n2\n3", "three lines")
         run.app.post_message(events.Paste("\n"))
-        await see(run.pilot, "2 lines: there is room for 1 of 3")
+        await see(run.pilot, "The paste has 2 lines; there is room for 1 of 3")
 
 
 async def test_a_box_of_one_line_takes_no_part_of_several(setup: Setup) -> None:
@@ -90,7 +90,7 @@ async def test_a_box_of_one_line_takes_no_part_of_several(setup: Setup) -> None:
         box.focus()
         before = box.value
         run.app.post_message(events.Paste("1\n2\r\n3"))
-        await see(run.pilot, "3 lines: there is room for 1 of 1")
+        await see(run.pilot, "The paste has 3 lines; there is room for 1 of 1")
         assert box.value == before
         box.value = ""
         run.app.post_message(events.Paste("0.25\r\n"))

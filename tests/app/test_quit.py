@@ -39,7 +39,7 @@ async def test_what_is_not_saved_is_asked_about_once(setup: Setup) -> None:
         await run.ready()
         await run.answered()
         await run.pilot.press("ctrl+q")
-        await see(run.pilot, "^S saves it, ^Q again leaves without it")
+        await see(run.pilot, "^S saves it. ^Q again quits without saving.")
         assert run.app.is_running
         await run.pilot.press("ctrl+q")
         await wait_until(run.pilot, lambda: not run.app.is_running, "the end")
@@ -69,7 +69,7 @@ async def test_the_question_is_asked_anew_when_it_has_gone(
         monkeypatch.setattr(application, "CONFIRM_S", 60.0)
         await run.pilot.press("f1")  # and from whatever is above the conversation
         await run.pilot.press("ctrl+q")
-        await wait_until(run.pilot, lambda: "^Q again leaves" in text(run.app), "the question")
+        await wait_until(run.pilot, lambda: "^Q again quits" in text(run.app), "the question")
         assert run.app.is_running
         await run.pilot.press("ctrl+q")
         await wait_until(run.pilot, lambda: not run.app.is_running, "the end")

@@ -15,7 +15,7 @@ from quantchat.app.app import QuantchatApp
 from quantchat.app.screens.recovered import RecoveredScreen
 from quantchat.snapshot import recovered, store
 
-NOBODY_SAVED = "nobody saved this"
+NOBODY_SAVED = "Recovered: not saved before"
 
 
 def waiting(run: Running) -> list[Path]:
@@ -96,7 +96,7 @@ async def test_a_folder_that_cannot_be_written_does_not_hold_up_the_end(
         await wait_until(run.pilot, lambda: not run.app.is_running, "the end")
     assert run.app.recovery_file is None
     (said,) = run.app.last_words()
-    assert said.startswith("what nobody had saved could not be kept: ") and "snapshots" in said
+    assert said.startswith("unsaved work could not be saved: ") and "snapshots" in said
     assert run.left.closed and run.right.closed
     assert "cannot save the snapshot" in capfd.readouterr().err  # which is the screen's log
 
@@ -134,7 +134,7 @@ async def test_what_was_measured_is_kept(setup: Setup) -> None:
 REPLACES = {
     "new chat": ["ctrl+n"],
     "regenerate": ["ctrl+r"],
-    "forget oldest": ["f8"],
+    "remove oldest": ["f8"],
     "edit": ["f4", "enter"],
     "pair": ["ctrl+o", "down", "down", "enter"],
 }
@@ -150,7 +150,7 @@ async def test_what_nobody_saved_is_kept_before_it_is_replaced(
         await run.answered("Where?")
         for key in keys:
             await run.pilot.press(key)
-        await see(run.pilot, "Kept what nobody had saved")
+        await see(run.pilot, "Saved the unsaved conversation for recovery")
         (kept,) = waiting(run)
         # Of the notice, and not of the screen: there a long path is wrapped between other text.
         assert str(kept) in [notice.message for notice in run.app._notifications]
@@ -188,7 +188,7 @@ async def test_what_cannot_be_kept_is_replaced_at_the_second_time(setup: Setup) 
         await run.ready()
         await run.answered("Where?")
         await run.pilot.press("ctrl+n")
-        await see(run.pilot, "the same again does it and loses that")
+        await see(run.pilot, "Press the same key again to discard it.")
         assert len(run.comparison.conversation.turns) == 1
         await run.pilot.press("ctrl+n")
         await wait_until(run.pilot, lambda: not run.comparison.conversation.turns, "a new chat")
@@ -201,7 +201,7 @@ async def test_a_comparison_offers_it(setup: Setup, size: tuple[int, int]) -> No
     new = recovered.save(snapshot(), folder)
     async with setup.running(size) as run:
         await see(run.pilot, NOBODY_SAVED)
-        await see(run.pilot, "^S keeps it · Del discards it")
+        await see(run.pilot, "^S: save · Del: discard")
         # What is typed already decides nothing.
         await run.pilot.press(*"kd y")
         assert len(waiting(run)) == 2

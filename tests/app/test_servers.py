@@ -67,9 +67,9 @@ async def test_a_remote_server(setup: Setup, size: Size, server: FakeServer) -> 
         await see_in(
             run.pilot, 1, f"server (fake) · {'context 4096' if size[0] > 80 else ''}", where
         )
-        await see_in(run.pilot, 1, "+ first answer", "asks for: tiny", "times are of arrival here")
+        await see_in(run.pilot, 1, "+ first answer", "model: tiny", "times are of arrival here")
         # Nothing of this machine's memory is said to be its own.
-        await see_in(run.pilot, 1, "memory the server does not tell")
+        await see_in(run.pilot, 1, "memory not reported by the server")
         assert "not told" not in text(run.app) and "smaller" not in text(run.app)
 
         # While it streams nobody counts tokens, so no speed in tokens is claimed.
@@ -77,12 +77,12 @@ async def test_a_remote_server(setup: Setup, size: Size, server: FakeServer) -> 
         await run.ask("Where?")
         await chunks(run, 20)
         await goes_on(run)
-        await see_in(run.pilot, 1, "by arrival")
+        await see_in(run.pilot, 1, "with network")
         await see_like(run, r"chunks [\d.]+/s now [\d.]+ avg")
         assert "faster" not in text(run.app)
         server.behaviour = "ok"
         await run.settled()
-        await see_in(run.pilot, 1, "7 tokens · ", "tok/s – now", "prompt 11 tok, 4 kept")
+        await see_in(run.pilot, 1, "7 tokens · ", "tok/s – now", "prompt 11 tok, 4 cached")
         await see(run.pilot, "faster")
         await see(run.pilot, "same text for 12 characters, then “of France is")
 
@@ -99,10 +99,10 @@ async def test_a_completion_that_ends_at_once(setup: Setup, size: Size, server: 
     beside_a_server(setup, server.url, api="completion")
     async with setup.running(size) as run:
         await run.ready()
-        await see_in(run.pilot, 1, "as plain text", 'api = "chat" in the profile has the server')
+        await see_in(run.pilot, 1, "as plain text", 'Set api = "chat" in the profile')
         server.behaviour = "wordless"
         await run.answered("Where?")
-        await see_in(run.pilot, 1, "■ ended at once, without a word")
+        await see_in(run.pilot, 1, "■ ended without text")
 
 
 async def test_a_cut_connection_and_a_refusal_are_the_column_s_own(
@@ -116,7 +116,9 @@ async def test_a_cut_connection_and_a_refusal_are_the_column_s_own(
         await run.ask("Where?")
         await chunks(run, 5)
         server.behaviour = "cut"
-        await see_in(run.pilot, 1, "The stream was cut", "try: what had come is kept; ask")
+        await see_in(
+            run.pilot, 1, "The connection to the server broke", "try: what had come is kept; ask"
+        )
         assert run.comparison.sides[0].state is State.ANSWERING
         setup.left.gate.set()
         await run.settled()
@@ -157,7 +159,7 @@ async def test_a_started_server_that_is_killed_is_had_again_by_a_key(
         )
         process.kill()
         await see_in(run.pilot, 1, "✖ failed", "The server ended", "was ended by signal 9")
-        await see_in(run.pilot, 1, "F9 loads it again")
+        await see_in(run.pilot, 1, "F9 reloads it")
         answer = run.comparison.conversation.turns[-1].answers[SERVED]
         assert answer.text.startswith(SAID)
         assert run.comparison.sides[0].state is State.ANSWERING

@@ -68,7 +68,7 @@ async def test_it_shows_profiles_hardware_and_that_nothing_was_saved(
             "My comparison",
             "Of [red]two[/red].",
             "gptq · some/model",
-            "aab broken",
+            "aab invalid",
             "demo shipped",
             "none yet",
             "RTX 4090",
@@ -81,7 +81,7 @@ async def test_it_shows_profiles_hardware_and_that_nothing_was_saved(
 async def test_a_broken_profile_says_what_is_wrong(tmp_path: Path) -> None:
     app = start(tmp_path)
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
-        await see(pilot, "aab broken")
+        await see(pilot, "aab invalid")
         await pilot.press("down")
         await see(pilot, "this value is no TOML")
         await pilot.press("enter")

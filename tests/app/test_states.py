@@ -37,7 +37,7 @@ async def test_stages_show_their_progress_while_the_other_side_chats(
             "✓ fetching the wheel",
             "quantizing layer 7 of 30",
             "23 % down_proj",
-            "not asked: it was not ready",
+            "no answer: the variant was not ready",
         )
         await see_in(run.pilot, 1, "The capital of France is Paris.")
         setup.left.making_gate.set()
@@ -50,7 +50,7 @@ async def test_loading_says_what_the_worker_does(setup: Setup, size: Size) -> No
     setup.right.loading_gate = asyncio.Event()
     async with setup.running(size) as run:
         await see_in(
-            run.pilot, 1, "loading weights 1 of 3", "✓ importing torch", "wanted: bitsandbytes"
+            run.pilot, 1, "loading weights 1 of 3", "✓ importing torch", "to load: bitsandbytes"
         )
         setup.right.loading_gate.set()
         await run.ready()
@@ -71,7 +71,7 @@ async def test_ready_says_what_really_runs(setup: Setup, size: Size) -> None:
         await run.ready()
         await see_in(run.pilot, 0, LEFT, "TorchLinear 4-bit", "bf16 · cpu")
         await see_in(run.pilot, 1, RIGHT, "Linear4bit", "bf16 · cpu", "dequantized from Q4_1")
-        await see_in(run.pilot, 0, "decodes: own loop")
+        await see_in(run.pilot, 0, "decode mode: own loop")
         # Nothing was measured yet: unknown, and not 0.
         await see_in(run.pilot, 0, "– now – avg", "TTFT –", "p50 – p95 – p99 –")
         await see_in(run.pilot, 0, "RAM 498 MiB weights 102 MiB")
@@ -102,7 +102,7 @@ async def test_answers_stream_with_their_figures(setup: Setup, size: Size) -> No
         setup.right.gate.set()
         await run.settled()
         await see(run.pilot, "– now 50.0 avg")
-        await see(run.pilot, "1.50× faster (contended, once)")
+        await see(run.pilot, "1.50× faster (contended, single answer)")
         await see(run.pilot, "same answer")
 
 
@@ -111,7 +111,7 @@ async def test_a_difference_that_no_digit_shows_is_none(setup: Setup, size: Size
     async with setup.running(size) as run:
         await run.ready()
         await run.answered()
-        await see(run.pilot, f"{LEFT} as fast as the other (contended, once)")
+        await see(run.pilot, f"{LEFT} as fast as the other (contended, single answer)")
         assert "× faster" not in text(run.app)
 
 
@@ -121,7 +121,7 @@ async def test_a_worker_that_hangs_is_told_of_and_ended_by_a_key(setup: Setup, s
         left, _ = run.comparison.sides
         left._heard_s -= 1000
         await see_in(run.pilot, 0, "✖ no response", "The worker does not respond")
-        await see_in(run.pilot, 0, "no sign of life", "F9 loads it again")
+        await see_in(run.pilot, 0, "has not sent a message", "F9 reloads it")
         assert "no response" not in column(run.app, 1)
         await run.pilot.press("f9")
         await wait_until(run.pilot, lambda: setup.left.lives == 2, "another worker")
@@ -157,9 +157,9 @@ async def test_out_of_memory_says_what_to_do_and_the_other_goes_on(
             0,
             "Out of memory no room for the weights needed 5.0 GiB, free 3.0 GiB",
             "try: close what else runs",
-            "F9 loads it again",
+            "F9 reloads it",
         )
-        await wait_until(run.pilot, lambda: lines(run.app)[-1].lstrip().startswith("F9 retry"))
+        await wait_until(run.pilot, lambda: lines(run.app)[-1].lstrip().startswith("F9 reload"))
         await run.answered()
         await see_in(run.pilot, 1, "The capital of France is Paris.")
         setup.left.loading_fails = None
@@ -186,7 +186,7 @@ async def test_a_worker_that_dies_leaves_the_other_alone(setup: Setup, size: Siz
         await see(run.pilot, "✖ failed")
         await see_in(run.pilot, 0, "(signal 9)")
         await run.pilot.press("pageup")
-        await see_in(run.pilot, 0, "■ broken off: The worker is gone", "The capital of")
+        await see_in(run.pilot, 0, "■ interrupted: The worker ended unexpectedly", "The capital of")
         await see_in(run.pilot, 1, "The capital of France is Paris.")
         assert run.comparison.sides[1].state is State.READY
 
@@ -198,8 +198,8 @@ async def test_a_full_context_shows_the_way_on(setup: Setup, size: Size) -> None
         await run.ready()
         await run.answered()
         await see_in(run.pilot, 0, "The context is full 8200 tokens do not fit into 8192")
-        await see_in(run.pilot, 0, "F8 forgets the oldest turn")
-        await see_in(run.pilot, 1, "■ the context is full F8 forgets the oldest turn")
+        await see_in(run.pilot, 0, "F8 removes the oldest turn")
+        await see_in(run.pilot, 1, "■ cut off: the context is full F8 removes the oldest turn")
         await wait_until(run.pilot, lambda: lines(run.app)[-1].lstrip().startswith("F8"))
         setup.left.answer_fails, setup.right.reason = None, "eos"
         await run.pilot.press("f8")
@@ -233,12 +233,12 @@ async def test_a_repeatable_profile_may_begin_in_turn(setup: Setup, size: Size) 
     setup.profile = profile(run={"order": "in-turn"})
     async with setup.running(size) as run:
         await run.ready()
-        await see(run.pilot, "^T in turn")
+        await see(run.pilot, "^T one at a time")
         await run.answered()
         for side in (0, 1):
             await see_in(run.pilot, side, "in turn")
             assert "contended" not in column(run.app, side)
-        await see(run.pilot, "faster (in turn, once)")
+        await see(run.pilot, "faster (one at a time, single answer)")
 
 
 async def test_what_could_run_any_code_shouts_in_its_column(setup: Setup, size: Size) -> None:

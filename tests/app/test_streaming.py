@@ -152,7 +152,7 @@ async def test_follow_can_be_turned_off(setup: Setup) -> None:
         for side in (0, 1):
             await see_in(run.pilot, side, "519")
         await run.pilot.press("ctrl+g")
-        await see(run.pilot, "staying here")
+        await see(run.pilot, "Not following new text")
         run.left.gate.set()
         run.right.gate.set()
         await run.settled()
@@ -265,7 +265,7 @@ async def test_of_a_long_conversation_the_end_is_drawn_and_more_when_asked_for(
         while "prompt 0?" not in text(run.app):
             await run.pilot.press("pageup")
         await see_in(run.pilot, 0, "prompt 0?")
-        assert "further up" not in text(run.app)
+        assert "earlier turn" not in text(run.app)
         # The next prompt goes to the end again, and the oldest are let go.
         await run.answered("and now?")
         await wait_until(run.pilot, lambda: numbers() == list(range(42 - TURNS_AT_ONCE + 1, 43)))

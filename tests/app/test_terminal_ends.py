@@ -107,13 +107,13 @@ def test_what_nobody_saved_is_kept_and_offered(start: Start, number: signal.Sign
     session.terminal.process.send_signal(number)  # in the middle of an answer
     session.end()
     (kept,) = session.kept()
-    assert f"is kept in {kept}".encode() in session.terminal.received.replace(b"\r\n", b"")
+    assert f"was saved to {kept}".encode() in session.terminal.received.replace(b"\r\n", b"")
     (turn,) = store.load(kept).turns
     assert turn.prompt == "Where?"
     assert turn.answers[0].text == "The capital of France is Paris."
     assert turn.answers[1].text.startswith("The sea is wide.")
     again = start(ready=False)
-    again.terminal.wait_for_text("nobody saved this")
+    again.terminal.wait_for_text("Recovered: not saved before")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
@@ -130,7 +130,7 @@ def test_a_loop_that_is_stuck_is_ended_and_loses_nothing(
     (kept,) = session.kept()
     assert store.load(kept).turns[0].prompt == "Where?"
     assert LEFT_ALTERNATE_SCREEN in session.terminal.received
-    assert f"is kept in {kept}".encode() in session.terminal.received.replace(b"\r\n", b"")
+    assert f"was saved to {kept}".encode() in session.terminal.received.replace(b"\r\n", b"")
 
 
 @pytest.mark.parametrize("last", ["hangs", "fails", "is done", "has nothing to do"])
@@ -154,7 +154,7 @@ def test_an_end_is_certain_whatever_keeping_does(
     terminal.end_for_sure(143, keep)
     assert ended.get(timeout=PATIENCE_S) == 143
     never.set()
-    lost = ["what nobody had saved could not be kept in time"]
+    lost = ["unsaved work could not be saved in time"]
     assert said == {"is done": ["kept in x"], "has nothing to do": []}.get(last, lost)
 
 
@@ -207,7 +207,7 @@ def test_a_mistake_of_ours_is_told_and_ends_nothing(start: Start) -> None:
     assert report["status"] == 0 and report["closed"] == [True, True]
     (log,) = (session.folder / "logs").glob("*-screen-*.log")
     assert "a mistake of ours" in log.read_text()
-    said = b"went on after a mistake of its own; " + str(log).encode()
+    said = b"continued after an internal error; see " + str(log).encode()
     assert said in session.terminal.received.replace(b"\r\n", b"")
 
 
@@ -218,7 +218,7 @@ def test_a_screen_that_cannot_be_drawn_at_all_ends_and_says_so(start: Start) -> 
     (log,) = (session.folder / "logs").glob("*-screen-*.log")
     assert max(map(len, log.read_text().splitlines())) > 20  # whatever the terminal's width
     assert "a mistake of ours" in log.read_text()
-    said = b"the screen ended with an error; " + str(log).encode()
+    said = b"the screen ended with an internal error; see " + str(log).encode()
     assert said in session.terminal.received.replace(b"\r\n", b"")
 
 
@@ -270,7 +270,7 @@ def test_a_terminal_that_can_only_print_is_refused_before_the_screen(
     session = start(ready=False, term=kind)
     session.terminal.wait_for_exit()
     assert b"\x1b" not in session.terminal.received
-    assert f"terminal that says TERM={kind}".encode() in session.terminal.received
+    assert f"terminal with TERM={kind}".encode() in session.terminal.received
 
 
 @pytest.mark.parametrize("kind", ["", "linux"])

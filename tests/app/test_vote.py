@@ -17,7 +17,7 @@ from quantchat.features.votes.voting import VotePlan
 from quantchat.wire.messages import Failed, Progress
 
 TELLTALE = (LEFT, RIGHT, "GPTQ", "NF4", "Linear", "tok/s", "TTFT", "MiB", "ms", "faster")
-ENDS = "both answers are over"
+ENDS = "both answers are complete"
 
 
 async def begin(run: Running, *prompts: str) -> VoteScreen:
@@ -78,12 +78,14 @@ async def test_the_faster_side_is_not_told_by_its_stream(setup: Setup) -> None:
         ballot = screen.voting.ballots[0]
         await wait_until(run.pilot, lambda: ballot.turn.answers[LEFT].over, "one side over")
         await wait_until(run.pilot, lambda: len(ballot.turn.answers[RIGHT].ids) == 2, "the other")
-        await wait_until(run.pilot, lambda: text(run.app).count("one two") == 2, "both at one pace")
+        await wait_until(
+            run.pilot, lambda: text(run.app).count("one two") == 2, "both at the same speed"
+        )
         assert "three" not in text(run.app)
         await run.pilot.press("a")
         assert ballot.choice is None  # not before both are over
         await run.pilot.press("p")
-        await see(run.pilot, "shown when both are over")
+        await see(run.pilot, "shown when both are complete")
         run.right.gate.set()
         await see(run.pilot, ENDS)
         await wait_until(run.pilot, lambda: text(run.app).count("three four") == 2, "both whole")
@@ -108,7 +110,7 @@ async def test_what_the_longer_answer_has_more_does_not_tell_who_was_waiting(
         await wait_until(run.pilot, lambda: answers[RIGHT].over, "the shorter one over")
         await wait_until(run.pilot, lambda: text(run.app).count("one two three") == 2, "as much")
         assert "four" not in text(run.app)
-        await see(run.pilot, "one answer is over")
+        await see(run.pilot, "one answer is complete")
         run.left.gate.set()
         await see(run.pilot, ENDS)
         await see(run.pilot, "four five")
@@ -149,7 +151,7 @@ async def test_a_failed_answer_is_passed_over_and_nobody_named(setup: Setup) -> 
         await see(run.pilot, "an answer failed")
         assert LEFT not in text(run.app)
         await run.pilot.press("a")
-        await see(run.pilot, "no votes were given; nothing is saved")
+        await see(run.pilot, "No votes were given; nothing is saved")
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -174,7 +176,7 @@ async def test_why_it_cannot_begin_is_told(setup: Setup) -> None:
     setup.votes = VotePlan(("First?",), seed=1)
     setup.right.making_fails = Failed("no_space", "the disk is too full", "make room")
     async with setup.running((80, 24)) as run:
-        await see(run.pilot, "not begun: a variant could not be loaded")
+        await see(run.pilot, "No votes: a variant could not be loaded")
         await see(run.pilot, RIGHT)
         await see(run.pilot, "the disk is too full")
         await see(run.pilot, "try: make room")
@@ -214,7 +216,7 @@ async def test_a_session_that_is_left_while_answering_leaves_no_key_to_stop_it(
         await wait_until(run.pilot, lambda: screen.voting.ballots, "a ballot")
         await wait_until(run.pilot, lambda: screen.voting.ballots[0].turn.answers[RIGHT].ids, "it")
         await run.pilot.press("escape")
-        await see(run.pilot, "Esc leaves")
+        await see(run.pilot, "Esc close")
         await run.pilot.press("escape")
         await see(run.pilot, "Enter send")
         await wait_until(run.pilot, lambda: lines(run.app)[-1].startswith(" Enter"), "send first")

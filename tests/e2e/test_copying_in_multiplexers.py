@@ -67,7 +67,7 @@ def test_tmux_has_it_in_its_buffer_and_hands_it_on(tmp_path: Path) -> None:
     try:
         with within([*tmux, "set", "-s", "set-clipboard", "on", ";", "new"], tmp_path) as terminal:
             terminal.type(F6)
-            terminal.wait_for_text("into tmux's paste buffer")
+            terminal.wait_for_text("copied to tmux's paste buffer")
             buffer = subprocess.check_output([*tmux, "show-buffer"], encoding="utf-8")
             assert buffer == SAID
             terminal.wait_for(lambda: clipboard(terminal) == [SAID], "the clipboard's OSC 52")

@@ -63,7 +63,7 @@ def test_where_they_part_what_surprises_and_a_blind_vote(demo_cache: Path, tmp_p
         terminal.wait_for(lambda: terminal.text.count("● ready") == 2, "both sides ready")
         terminal.type("Name three rivers of Europe." + ENTER)
         # Where that is depends on what the checkpoint was calibrated on.
-        terminal.wait_for_match(r"(same for \d+ tokens?, then|part at once:) ‘.* 0\.\d")
+        terminal.wait_for_match(r"(same for \d+ tokens?, then|differ from the start:) ‘.* 0\.\d")
         terminal.type(WHERE_THEY_PART)
         terminal.type(SURPRISE)
         terminal.wait_for(lambda: terminal.text.count("under itself") == 2, "both perplexities")
@@ -73,7 +73,7 @@ def test_where_they_part_what_surprises_and_a_blind_vote(demo_cache: Path, tmp_p
         terminal.wait_for_text("Snapshot saved")
 
         terminal.type(BLIND)
-        terminal.wait_for_text("prompt 1 of 1", "both answers are over")
+        terminal.wait_for_text("prompt 1 of 1", "both answers are complete")
         assert not [word for word in ("GPTQ", "NF4", "tok/s", "MiB") if word in terminal.text]
         terminal.type("a")
         terminal.wait_for_text("exact sign test p = 1.000", "no preference shown")

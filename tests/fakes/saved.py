@@ -72,7 +72,7 @@ SAMPLE = DeviceSample(
             "NVIDIA H100",
             memory_used=5 * MIB,
             throttle=["power cap"],
-            missing={"power_w": "this GPU or driver does not tell"},
+            missing={"power_w": "this GPU or driver does not report it"},
         )
     ],
     driver="580.95.05",

@@ -1,16 +1,16 @@
-"""The one kind of error a user sees: a line that says what, where and how to mend it."""
+"""The errors that users see: one line that says what happened, where, and what to do."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """Something the user can mend. Shown as one line, never with a traceback.
+    """An error that the user can fix. Shown as one line, never with a traceback.
 
-    `what` is the complaint, `where` the file, key or argument it is about, `hint` what to do.
+    `what` says what happened, `where` names the file, key or argument, `hint` says what to do.
     """
 
     status = 2
-    """Exit status of a command that ends so."""
+    """Exit status of the command."""
 
     def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
         super().__init__(what)
@@ -20,16 +20,16 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
-        cure = f" ({self.hint})" if self.hint else ""
-        return f"{place}{self.what}{cure}"
+        hint = f" ({self.hint})" if self.hint else ""
+        return f"{place}{self.what}{hint}"
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """What to print, a line each; several where one file holds several mistakes."""
+        """The lines to print; several if a file has several errors."""
         return (str(self),)
 
 
 class ModelsFailed(UserError):
-    """The call was right, but a model that it needs, or each of them, could not do its part."""
+    """The command was correct, but a model that it needs, or each of its models, failed."""
 
     status = 1

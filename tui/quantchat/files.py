@@ -90,6 +90,13 @@ def move_new(file: Path, path: Path) -> Path:
     return place
 
 
+def read_tail(path: Path, most: int) -> str:
+    """Return the last `most` bytes of `path` as text. Raises OSError."""
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, 2) - most))
+        return file.read().decode("utf-8", "replace")
+
+
 @contextlib.contextmanager
 def _written(folder: Path, data: bytes) -> Iterator[Path]:
     """A hidden file in `folder` that holds `data`, for as long as it has no other name."""

@@ -1,8 +1,8 @@
-"""Where quantchat keeps things: the user's config, data, cache and log folders.
+"""The user's folders for config, data, cache and logs.
 
-Each folder can be moved by one environment variable, for a box with a small home or for tests; the
-variables are looked at first, since a container may run as a user who has no home at all.
-Folders are made private to the user (0700), since conversations and logs lie in them.
+An environment variable can move each folder, for a machine with a small home or for tests. The
+variables are read first, because a container may run as a user without a home directory. Folders
+are created private to the user (0700), because they hold conversations and logs.
 """
 
 from __future__ import annotations
@@ -19,54 +19,54 @@ from quantchat.errors import UserError
 _APP = "quantchat"
 
 ENVIRONMENT = r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}"
-"""What an environment may be called: its folder has this name."""
+"""Pattern of valid names for environments; the name is also the name of the folder."""
 
 
 def _folder(variable: str, default: Callable[[str], str]) -> Path:
-    """The folder that `variable` names, else `default` of our name. Raises UserError."""
+    """Return the folder that `variable` names, else `default("quantchat")`. Raises UserError."""
     try:
         if named := os.environ.get(variable):
             return Path(named).expanduser()
         return Path(default(_APP))
-    except RuntimeError as error:  # of pathlib and platformdirs: nothing to expand a ~ with
+    except RuntimeError as error:  # from pathlib and platformdirs: `~` cannot be expanded
         raise UserError(
             "this user has no home directory: HOME is not set, and there is no passwd entry",
             where=variable,
-            hint=f"set HOME, or {variable} to a folder that can be written",
+            hint=f"set HOME, or set {variable} to a writable folder",
         ) from error
 
 
 def config_dir() -> Path:
-    """The user's own profiles lie in `profiles/` below it. `QUANTCHAT_CONFIG` moves it."""
+    """Return the folder with the user's `profiles/`. `QUANTCHAT_CONFIG` moves it."""
     return _folder("QUANTCHAT_CONFIG", platformdirs.user_config_dir)
 
 
 def cache_dir() -> Path:
-    """Downloads and checkpoints made here, all of which can be made again. `QUANTCHAT_CACHE`."""
+    """Return the folder for downloads and checkpoints. `QUANTCHAT_CACHE` moves it."""
     return _folder("QUANTCHAT_CACHE", platformdirs.user_cache_dir)
 
 
 def snapshots_dir() -> Path:
-    """Saved snapshots, by default. `QUANTCHAT_SNAPSHOTS` moves them."""
+    """Return the default folder for snapshots. `QUANTCHAT_SNAPSHOTS` moves it."""
     return _folder(
         "QUANTCHAT_SNAPSHOTS", lambda app: str(Path(platformdirs.user_data_dir(app), "snapshots"))
     )
 
 
 def logs_dir() -> Path:
-    """One log file for each worker process. `QUANTCHAT_LOGS` moves them."""
+    """Return the folder with one log file for each worker. `QUANTCHAT_LOGS` moves it."""
     return _folder("QUANTCHAT_LOGS", platformdirs.user_log_dir)
 
 
 def has_home() -> bool:
-    """Whether this user has a home directory: what HOME names, or a passwd entry does."""
+    """Return whether this user has a home directory, from HOME or a passwd entry."""
     return not os.path.expanduser("~").startswith("~")  # noqa: PTH111 - pathlib raises
 
 
 def hub_home() -> Path:
-    """The folder of the Hugging Face libraries, as they find it. `HF_HOME` moves it.
+    """Return the folder of the Hugging Face libraries. `HF_HOME` moves it.
 
-    Without a home they would take a folder that is called `~`: then it lies in our cache.
+    Without a home directory they would create a folder named `~`; then use a folder in our cache.
     """
     if named := os.environ.get("HF_HOME"):
         return Path(os.path.expandvars(named)).expanduser() if has_home() else Path(named)
@@ -76,38 +76,37 @@ def hub_home() -> Path:
 
 
 def hub_cache() -> Path:
-    """Where models of the Hugging Face hub are cached. `HF_HUB_CACHE` moves it."""
+    """Return the cache folder for models of the Hugging Face hub. `HF_HUB_CACHE` moves it."""
     named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
     return Path(named).expanduser() if named else hub_home() / "hub"
 
 
 def temporary_dir() -> Path:
-    """A folder for files that are soon removed: the system's, else one in the cache.
+    """Return the system's folder for temporary files; if none is writable, one in the cache.
 
-    Raises UserError or OSError where there is none.
+    Raises UserError or OSError if there is none.
     """
     try:
         return Path(tempfile.gettempdir())
-    except FileNotFoundError:  # no folder of the system's can be written, nor the current one
+    except FileNotFoundError:  # neither the system's folders nor the current one are writable
         return private(cache_dir() / "tmp")
 
 
 def can_be_written(folder: Path) -> bool:
-    """Whether files can be made in `folder`, or it can be made itself."""
+    """Return whether files can be created in `folder`, which may have to be created first."""
     nearest = folder
     try:
         while not nearest.exists() and nearest != nearest.parent:
             nearest = nearest.parent
         return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
-    except OSError:  # a name that is too long, a folder above it that is closed to us
+    except OSError:  # the name is too long, or a parent folder is not accessible
         return False
 
 
 def private(folder: Path) -> Path:
-    """Make `folder` (and what is missing above it), readable by the user alone; return it.
+    """Create `folder` and its missing parents, accessible only to the user; return `folder`.
 
-    A folder that exists keeps its mode: it may be one the user shares on purpose.
-    Raises OSError where it cannot be made.
+    An existing folder keeps its mode, because the user may share it on purpose. Raises OSError.
     """
     missing, place = list[Path](), folder
     while not place.is_dir() and place != place.parent:
@@ -117,6 +116,6 @@ def private(folder: Path) -> Path:
         try:
             place.mkdir(mode=0o700)
         except FileExistsError:
-            if not place.is_dir():  # else another process was quicker
+            if not place.is_dir():  # otherwise another process has just created it
                 raise
     return folder

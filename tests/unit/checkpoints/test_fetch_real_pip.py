@@ -104,7 +104,7 @@ async def test_one_that_works(index: Index, tiny: TinyIndex, tmp_path: Path) -> 
     ("mode", "reason", "hint"),
     [
         ("refuses", "the package index refused the download", "credentials"),
-        ("cuts", "cut short", "retry"),
+        ("cuts", "cut short", "try again"),
     ],
 )
 async def test_one_that_does_not(

@@ -108,7 +108,7 @@ def test_removing(folder: Path, capsys: Capture, arguments: list[str], left: set
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ([], "no checkpoint is named"),
+        ([], "no checkpoint is given"),
         (["../elsewhere"], "../elsewhere: no such checkpoint"),
         ([".parts"], ".parts: no such checkpoint"),
         (["today-1", "gone"], "gone: no such checkpoint"),
@@ -128,7 +128,7 @@ def test_what_cannot_be_removed(
 def test_what_another_process_makes_stays(folder: Path, capsys: Capture) -> None:
     with FileLock(folder / ".locks" / "today-1.lock"):
         assert main(["cache", "remove", "today-1"]) == 2
-    assert "today-1: is being built by another quantchat" in capsys.readouterr().err
+    assert "today-1: another quantchat process is making this checkpoint" in capsys.readouterr().err
     assert (folder / "today-1" / "model.safetensors").exists()
 
 

@@ -236,7 +236,7 @@ def test_an_interrupt_is_quiet(
         (["demo", "--with", "nf4"], '"demo" is a profile (options and further words are for'),
         (["schema"], "Missing command. (see `quantchat schema --help`)"),
         (["profiles", "show"], "Missing argument 'NAME'. (see `quantchat profiles show --help`)"),
-        (["profiles", "new", "mine"], "mine: a profile's name ends in .toml"),
+        (["profiles", "new", "mine"], "mine: the name of a profile must end in .toml"),
         (["profiles", "new", "no/x.toml"], "no/x.toml: cannot be written: No such file or direct"),
     ],
 )
@@ -273,3 +273,14 @@ def test_what_an_error_says_cannot_act_on_the_terminal(
 def test_any_word_is_answered_in_clean_lines(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([word]) == 2
     assert all(is_clean(line) for line in capsys.readouterr().err.splitlines())
+
+
+def test_self_check_is_a_hidden_old_name_of_agreement(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["self-check", "--help"]) == 0
+    old = capsys.readouterr().out
+    assert old.startswith("Usage: quantchat agreement")
+    assert main(["agreement", "--help"]) == 0
+    assert capsys.readouterr().out == old
+    assert main(["--help"]) == 0
+    listed = capsys.readouterr().out
+    assert "agreement" in listed and "self-check" not in listed

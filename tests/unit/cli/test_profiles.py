@@ -40,7 +40,7 @@ def test_list_groups_by_origin(args: list[str], capsys: pytest.CaptureFixture[st
     here, shipped = lines.index("./profiles:"), lines.index("shipped:")
     mine, theirs = lines[here + 1 : shipped - 1], lines[shipped + 1 :]
     assert [line.split()[0] for line in mine] == ["␛[2J", "broken"]
-    assert "broken: profiles/broken.toml:1: name: must be text in quotes, not 1 …" in mine[1]
+    assert "invalid: profiles/broken.toml:1: name: must be text in quotes, not 1 …" in mine[1]
     demo = next(line for line in theirs if line.startswith("  demo "))
     assert "Demo: SmolLM2 135M, GPTQ against NF4: GPTQ 4-bit, quantized here" in demo
 
@@ -73,7 +73,7 @@ def test_what_show_prints_is_a_profile(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_check_says_good(capsys: pytest.CaptureFixture[str]) -> None:
-    assert said(["profiles", "check", "demo"], capsys) == "demo: good, 3 variants\n"
+    assert said(["profiles", "check", "demo"], capsys) == "demo: valid, 3 variants\n"
 
 
 def test_check_prints_every_mistake_of_every_file(capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,7 +82,7 @@ def test_check_prints_every_mistake_of_every_file(capsys: pytest.CaptureFixture[
     first, second, good, missing = out.splitlines()
     assert "run.round: unknown key" in first
     assert "run.round2: unknown key" in second
-    assert good == "demo: good, 3 variants"
+    assert good == "demo: valid, 3 variants"
     assert missing == "no.toml: cannot be read: No such file or directory"
 
 
@@ -124,18 +124,21 @@ def test_check_looks_for_what_is_to_be_on_this_machine(
         Path(folder).mkdir(parents=True)
     Path("text.txt").touch()
     Path("venv/bin/python").touch()
-    assert said(["profiles", "check", "p.toml"], capsys) == "p.toml: good, 3 variants\n"
+    assert said(["profiles", "check", "p.toml"], capsys) == "p.toml: valid, 3 variants\n"
 
 
 def test_new_writes_a_private_valid_profile_once(capsys: pytest.CaptureFixture[str]) -> None:
     out = said(["profiles", "new", "mine.toml"], capsys)
-    assert out == "mine.toml written; edit it, then: quantchat mine.toml\n"
+    assert out == "wrote mine.toml; edit it, then run: quantchat mine.toml\n"
     assert load(Path("mine.toml")).name == "My comparison"
     assert stat.S_IMODE(Path("mine.toml").stat().st_mode) == 0o600
 
     Path("mine.toml").write_text("mine")
     assert main(["profiles", "new", "mine.toml"]) == 2
-    assert capsys.readouterr().err == "quantchat: mine.toml: is there already (name another file)\n"
+    assert (
+        capsys.readouterr().err
+        == "quantchat: mine.toml: already exists (choose another file name)\n"
+    )
     assert Path("mine.toml").read_text() == "mine"
     assert [path.name for path in Path().iterdir()] == ["mine.toml"]
 

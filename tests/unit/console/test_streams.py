@@ -128,7 +128,9 @@ def test_a_traceback_is_neutral_within_and_after(guarded: str) -> None:
 
 # ---------------------------------------------------------------- a full disk
 
-FULL = "quantchat: the output: cannot be written: No space left on device (make room there, or "
+FULL = (
+    "quantchat: standard output: cannot be written: No space left on device (free disk space, or "
+)
 
 
 def started(folder: Path, *words: str, **streams: Any) -> subprocess.CompletedProcess[str]:

@@ -86,11 +86,14 @@ def test_one_is_made_listed_used_and_removed(main: Main, tmp_path: Path) -> None
     # As it is wanted already; and not as it is.
     assert main("create", "tiny", "-r", written(tmp_path))[0] == 0
     status, _, err = main("create", "tiny", "-r", written(tmp_path, "tiny_thing\n"))
-    assert status == 2 and "is there with other requirements (quantchat env remove tiny" in err
+    assert (
+        status == 2
+        and "already exists with other requirements (run `quantchat env remove tiny" in err
+    )
 
     assert main("remove", "tiny")[:2] == (0, "removed tiny\n")
     assert not folder.exists()
-    with pytest.raises(UserError, match="env tiny: there is no such environment"):
+    with pytest.raises(UserError, match="env tiny: no such environment"):
         interpreter(None, "tiny")
 
 
@@ -98,7 +101,7 @@ def test_what_pip_cannot_install_leaves_nothing(main: Main, tmp_path: Path) -> N
     status, _, err = main("create", "tiny", "-r", written(tmp_path, "tiny_thing==2.0\n"))
     complaint = err.splitlines()[-1]
     assert status == 2 and complaint.startswith("quantchat: cannot make the environment tiny: ")
-    assert "the package index pip uses does not have it" in complaint
+    assert "the package index that pip uses does not have it" in complaint
     assert [one.name for one in (tmp_path / "cache" / "environments").iterdir()] == [".tiny.lock"]
 
 
@@ -116,15 +119,12 @@ def test_what_killed_makers_left_goes_when_the_next_one_is_made(main: Main, tmp_
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (
-            ["create", "x"],
-            "env x: no requirements are given, and quantchat knows only those of auto-gptq",
-        ),
-        (["create", "../x", "-r", "r"], "../x: is not a valid name"),
+        (["create", "x"], "env x: no requirements are given; only auto-gptq has"),
+        (["create", "../x", "-r", "r"], "../x: cannot be the name of an environment"),
         (["create", "x", "-r", "missing.txt"], "missing.txt: cannot be read: No such file"),
-        (["create", "x", "--requirements", "empty.txt"], "empty.txt: asks for nothing"),
-        (["create", "x", "-r", "some.txt", "--python", "no-python"], "no-python cannot make one"),
-        (["create", "x", "-r", "some.txt", "--python", "/bin/false"], "/bin/false cannot make one"),
+        (["create", "x", "--requirements", "empty.txt"], "empty.txt: has no requirements"),
+        (["create", "x", "-r", "some.txt", "--python", "no-python"], "no-python -m venv failed"),
+        (["create", "x", "-r", "some.txt", "--python", "/bin/false"], "/bin/false -m venv failed"),
         (["remove", "x"], "x: no such environment (`quantchat env` lists them)"),
     ],
 )
@@ -163,7 +163,7 @@ async def test_stopping_leaves_nothing(index: Path, tmp_path: Path) -> None:
 async def test_one_that_was_never_finished_is_told_and_made(index: Path, tmp_path: Path) -> None:
     found = Environments(tmp_path / "environments")
     (found.folder / "tiny" / "bin").mkdir(parents=True)
-    with pytest.raises(UserError, match="it was never finished"):
+    with pytest.raises(UserError, match="this environment was never finished"):
         found.find("tiny")
     made = await found.create("tiny", ["tiny_thing"], lambda told: None)
     assert found.find("tiny") == made
@@ -173,7 +173,7 @@ async def test_one_at_a_time(tmp_path: Path) -> None:
     found = Environments(tmp_path)
     with (
         FileLock(tmp_path / ".tiny.lock"),
-        pytest.raises(UserError, match="env tiny: is being made by another quantchat"),
+        pytest.raises(UserError, match="env tiny: another quantchat process is making"),
     ):
         await found.create("tiny", ["tiny_thing"], lambda told: None)
 

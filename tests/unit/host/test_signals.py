@@ -29,7 +29,7 @@ def exits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 async def test_ctrl_c_asks_then_ends_then_exits(exits: list[int]) -> None:
     calls: list[str] = []
     with (
-        signals.held(calls.append),
+        signals.handled(calls.append),
         signals.on_signals(lambda: calls.append("ask"), lambda: calls.append("end")),
     ):
         send(signal.SIGINT)
@@ -98,7 +98,7 @@ def test_while_a_result_is_saved_the_first_signals_end_nothing(
             return "result"
 
     before = [signal.getsignal(one) for one in signals.NUMBERS]
-    with signals.held():
+    with signals.handled():
         result = asyncio.run(work())
         send(number)
         send(number)
@@ -109,8 +109,8 @@ def test_while_a_result_is_saved_the_first_signals_end_nothing(
 
 
 def test_before_anything_has_begun_a_signal_ends_it() -> None:
-    with pytest.raises(KeyboardInterrupt), signals.held():
+    with pytest.raises(KeyboardInterrupt), signals.handled():
         send(signal.SIGINT)
-    with pytest.raises(SystemExit) as ended, signals.held():
+    with pytest.raises(SystemExit) as ended, signals.handled():
         send(signal.SIGTERM)
     assert ended.value.code == 143

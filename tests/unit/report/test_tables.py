@@ -143,7 +143,7 @@ def test_the_source_of_a_memory_figure_is_named() -> None:
     assert row(text, "process total") == "process total – 600 MiB"
     assert row(text, "worker uses") == "worker uses 104 MiB"
     assert "reserved by torch, without the CUDA context: a container" in row(text, "measured")
-    assert "of the process, from NVML" in row(text, "measured")
+    assert "process total, from NVML" in row(text, "measured")
 
 
 def test_what_lies_on_several_gpus_is_told_for_each() -> None:

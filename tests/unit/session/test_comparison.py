@@ -278,7 +278,7 @@ async def test_what_cannot_be_done_now_is_said(comparison: Comparison, scripts: 
         comparison.ask("too early")
     scripts["A"].holds_after = 1
     await opened(comparison)
-    with pytest.raises(ValueError, match="nothing was asked"):
+    with pytest.raises(ValueError, match="no answer to regenerate"):
         comparison.again()
     with pytest.raises(ValueError, match="two different"):
         comparison.choose_pair(1, 1)

@@ -203,7 +203,7 @@ def test_what_making_costs_is_told_before_it_is_asked(
     assert making.reads == sum(t.bytes for t in from_models.files_of(str(llama)).tensors.values())
     assert 0 < making.writes < making.reads
     assert f"{making.reads / 1e9:.1f} GB of weights" in said
-    assert "not known: none was made on this machine yet" in said
+    assert "not known: no checkpoint was made on this machine yet" in said
     assert len(opening.profile_of([str(llama)], yes=True).variants) == 2
 
 
@@ -249,7 +249,7 @@ def test_the_profile_is_saved_and_loads_as_the_same(llama: Path, tmp_path: Path)
     path = tmp_path / "mine.toml"
     made = opening.profile_of([str(llama)], save=path, yes=True)
     assert load(path) == made
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         opening.profile_of([str(llama)], save=path, yes=True)
 
 

@@ -212,7 +212,7 @@ async def test_a_worker_that_hangs_is_told_of_and_can_be_ended(bench: Bench) -> 
     assert bench.left.silence(now) is None
     silence = bench.left.silence(now + SILENT_S + 3)
     assert silence is not None and silence.kind == "not_responding"
-    assert "no sign of life" in silence.reason and silence.hint
+    assert "has not sent a message" in silence.reason and silence.hint
     assert bench.left.state is State.LOADING  # told, and not acted upon
 
     bench.left._heard_s -= SILENT_S + 3
@@ -255,7 +255,7 @@ async def test_when_a_measurement_ends_a_worker(bench: Bench) -> None:
     now = time.monotonic()
     assert bench.left.overdue(now + LOST_S - 1) is None
     silent = bench.left.overdue(now + LOST_S + 1)
-    assert silent is not None and "no sign of life" in silent.reason
+    assert silent is not None and "has not sent a message" in silent.reason
     bench.left._heard_s = now + HUNG_S + 1  # it says that it lives
     hung = bench.left.overdue(now + HUNG_S + 1)
     assert hung is not None and "has not grown" in hung.reason

@@ -239,7 +239,7 @@ async def test_nobody_reads_what_has_no_token_ids(opened: Opened) -> None:
     turn = await opened.ask()
     await cross_perplexities(turn, list(opened.comparison.sides))
     told = [one.problem for answer in turn.answers.values() for one in answer.cross_perplexities]
-    assert told == ["a server tells no token ids"] * 4
+    assert told == ["servers report no token ids"] * 4
 
 
 async def test_why_a_server_breaks_off_is_told(opened: Opened, server: FakeServer) -> None:

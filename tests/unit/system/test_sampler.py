@@ -351,7 +351,7 @@ def test_a_tree_counts_its_children_and_ends_as_none() -> None:
     assert memory.bytes > alone
     parent.communicate("\n")
     assert sampler.process_memory(parent.pid, ON_CPU) == ProcessMemory(
-        None, "unknown", "the process is gone"
+        None, "unknown", "the process has ended"
     )
 
 

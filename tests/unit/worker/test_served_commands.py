@@ -152,12 +152,12 @@ def test_the_plan_knows_what_it_does_not_know(commands: Commands, server: FakeSe
 
 
 @pytest.mark.parametrize(("behaviour", "same"), [("ok", "1 of 1"), ("fickle", "0 of 1")])
-def test_a_self_check_compares_what_a_server_says(
+def test_agreement_compares_what_a_server_says(
     commands: Commands, server: FakeServer, behaviour: str, same: str
 ) -> None:
     server.behaviour = behaviour
     assert commands.do("self-check", commands.profile(server.url), *ONE_PROMPT) == 0
-    (line, *_) = [one for one in commands.said.splitlines() if "in turn, again" in one]
+    (line, *_) = [one for one in commands.said.splitlines() if "one at a time, again" in one]
     assert same in line
     if behaviour == "fickle":
         assert f"character {len(''.join(CHUNKS)) + 2} of" in line

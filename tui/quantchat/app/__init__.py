@@ -50,10 +50,10 @@ def run(
             hint="set TERM to the type of your terminal, or measure without a screen: "
             "`quantchat run`",
         )
-    from quantchat.app import collector, terminal
+    from quantchat.app import gc_tuning, terminal
 
     terminal.configure_textual(low_bandwidth)
-    collector.take_over()
+    gc_tuning.start()
     from quantchat.app.app import QuantchatApp
 
     app = QuantchatApp(profile, snapshots=snapshots, votes=votes)

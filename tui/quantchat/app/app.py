@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 import sys
 import time
@@ -18,7 +17,7 @@ from textual.filter import LineFilter
 from textual.screen import Screen
 from textual.worker import WorkerFailed
 
-from quantchat.app import CRASHED, clipboard, terminal, themes
+from quantchat.app import CRASHED, clipboard, gc_tuning, terminal, themes
 from quantchat.app.commands import COMMANDS
 from quantchat.app.crash_recovery import Recoverable
 from quantchat.app.device_watch import MakeSampler, real_sampler
@@ -81,13 +80,6 @@ def real_comparison(profile: Profile) -> Comparison:
     from quantchat.session.comparison import Comparison
 
     return Comparison(profile, maker=_LaterBuilder())
-
-
-def _collect_garbage_again() -> None:
-    """Undo what `cli.quick.quick_start` did; what was imported is never looked at again."""
-    if not gc.isenabled():
-        gc.freeze()
-        gc.enable()
 
 
 class QuantchatApp(PacedApp):
@@ -213,7 +205,7 @@ class QuantchatApp(PacedApp):
 
     def _after_first_frame(self) -> None:
         self._first_frame_drawn = True
-        _collect_garbage_again()
+        gc_tuning.first_frame_drawn()
 
     def _handle_exception(self, error: Exception) -> None:
         """Report an unexpected error and go on, so that models that took long to load survive.

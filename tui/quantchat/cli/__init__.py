@@ -1,4 +1,4 @@
-"""The command line. Each command imports what it needs when it runs; `--help` needs only click."""
+"""The command line. Commands import what they need when they run; `--help` imports only click."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import click.shell_completion
 
 import quantchat
 from quantchat.cli.lazy import Lazy, LazyGroup
-from quantchat.cli.quick import quick_start
 from quantchat.console.ending import like_ctrl_c
 from quantchat.console.options import LOW_BANDWIDTH, low_bandwidth_of, low_bandwidth_option
 from quantchat.console.streams import neutral_output, open_closed_streams
@@ -25,43 +24,51 @@ if TYPE_CHECKING:
     from quantchat.profile.model import Profile
 
 BAD_INPUT = UserError.status
-"""Exit status for what the user can mend; 1 is for a check that failed."""
+"""Exit status for bad input; 1 means that a check or a model failed."""
 
 _COMPLETING = "_QUANTCHAT_COMPLETE"
-"""Set by a shell that asks for completions (click, "Shell Completion")."""
+"""Environment variable of a shell that asks for completions (click, "Shell Completion")."""
 
 _COMMANDS = {
-    "profiles": Lazy("quantchat.cli.profiles:profiles", "List, show, check or begin profiles."),
+    "profiles": Lazy("quantchat.cli.profiles:profiles", "List, show, check or create profiles."),
     "run": Lazy(
-        "quantchat.features.measure.cli:run", "Measure a comparison in rounds, without the screen."
+        "quantchat.features.measure.cli:run", "Measure two variants in rounds, without the screen."
     ),
     "plan": Lazy(
-        "quantchat.features.memory_plan.cli:plan", "Estimate the memory a comparison will need."
+        "quantchat.features.memory_plan.cli:plan", "Estimate the memory that variants need."
     ),
     "doctor": Lazy(
-        "quantchat.features.doctor.cli:doctor", "Name what will not work here, and the cure."
+        "quantchat.features.doctor.cli:doctor", "Find what does not work here, and how to fix it."
     ),
     "score": Lazy(
-        "quantchat.features.score.cli:score", "Tell how far variants are from their base."
+        "quantchat.features.score.cli:score", "Measure perplexity and KLD of variants on a text."
     ),
-    "eval": Lazy("quantchat.features.tasks.cli:evaluate", "Tell which answers of tasks changed."),
-    "compare": Lazy("quantchat.cli.compare:compare", "Compare runs, and fail on a condition."),
+    "eval": Lazy(
+        "quantchat.features.tasks.cli:evaluate", "Measure the accuracy of variants on tasks."
+    ),
+    "compare": Lazy(
+        "quantchat.cli.compare:compare", "Compare saved runs; fail if a condition is not met."
+    ),
     "rerun": Lazy(
-        "quantchat.features.measure.rerun_cli:rerun", "Measure again what a snapshot records."
+        "quantchat.features.measure.rerun_cli:rerun", "Repeat the measurement of a snapshot."
     ),
-    "vote": Lazy("quantchat.cli.vote:vote", "Vote blindly on which variant answers better."),
-    "self-check": Lazy(
-        "quantchat.features.agreement.cli:self_check", "See how early a variant parts from itself."
+    "vote": Lazy("quantchat.cli.vote:vote", "Vote blind on which variant answers better."),
+    "agreement": Lazy(
+        "quantchat.features.agreement.cli:agreement",
+        "Show how soon a variant diverges from itself.",
     ),
     "snapshots": Lazy("quantchat.cli.snapshots:snapshots", "List, show or remove saved snapshots."),
-    "report": Lazy("quantchat.cli.report:report", "Write snapshots as a page, as Markdown or CSV."),
+    "report": Lazy("quantchat.cli.report:report", "Write snapshots as HTML, Markdown or CSV."),
     "quantize": Lazy(
         "quantchat.features.quantize.cli:quantize", "Make a quantized checkpoint of a model."
     ),
     "env": Lazy("quantchat.cli.env:env", "Make environments with other library versions."),
-    "cache": Lazy("quantchat.cli.cache:cache", "List or remove the checkpoints made here."),
+    "cache": Lazy("quantchat.cli.cache:cache", "List, verify or remove checkpoints made here."),
     "schema": Lazy("quantchat.cli.schema:schema", "Print the JSON Schema of a file format."),
 }
+
+_OLD_NAMES = {"self-check": "agreement"}
+"""Old names of commands; they still work and are not in the help."""
 
 _snapshots_option = click.option(
     "--snapshots",
@@ -72,17 +79,18 @@ _snapshots_option = click.option(
 
 
 class _Root(LazyGroup):
-    """Takes a first word that is no command as the profile or model to open."""
+    """Treats a first word that is not a command as the profile or model to open."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        args = [_OLD_NAMES.get(args[0], args[0]), *args[1:]]
         if args[0] in self.lazy:
             return super().resolve_command(ctx, args)
         return "open", _open, args
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, those after a model too, and the commands."""
+        """Write the options, including those after a model, and the commands."""
         own = {param.name for param in self.params}
         records = [
             record
@@ -95,7 +103,7 @@ class _Root(LazyGroup):
         super().format_options(ctx, formatter)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; what it printed is out then, or the command has failed."""
+        """Run the command and flush its output, so that an output error fails the command."""
         status = super().invoke(ctx)
         sys.stdout.flush()
         return status
@@ -106,7 +114,7 @@ class _Root(LazyGroup):
         """Complete commands, options and the names of profiles."""
         from quantchat.profile import library
 
-        # A shell writes them to the terminal as they are: a name with controls is left out.
+        # The shell prints completions as they are, so leave out names with control characters.
         names = (name for name in library.names() if one_line(name) == name)
         known = [name for name in names if name.startswith(incomplete)]
         return [
@@ -116,7 +124,7 @@ class _Root(LazyGroup):
 
 
 class _Open(click.Command):
-    """Has no help of its own: it is what the root does."""
+    """Opens the screen; its help is the help of the root command."""
 
     def get_help(self, ctx: click.Context) -> str:
         return ctx.find_root().get_help()
@@ -134,13 +142,14 @@ class _Open(click.Command):
 @low_bandwidth_option
 @click.pass_context
 def root(ctx: click.Context, snapshots: Path | None, low_bandwidth: bool | None) -> int | None:
-    """Two quantizations of one language model answer side by side in the terminal.
+    """Compare two quantizations of a language model side by side in the terminal.
 
-    PROFILE names a comparison, or is the path of its TOML file. Without one, quantchat opens on
-    the profiles there are and the snapshots saved last.
+    PROFILE is the name of a comparison or the path of its TOML file. Without it, quantchat lists
+    the available profiles and the recent snapshots.
 
-    MODEL is a folder, org/name on the hub, a GGUF file, or a server's address (http://…/v1). One
-    model opens as its GPTQ 4-bit against its NF4; several are compared as they are.
+    MODEL is a folder, org/name on the Hugging Face hub, a GGUF file, or the address of a server
+    (http://…/v1). One model is compared as GPTQ 4-bit against NF4; several models are compared
+    as they are.
     """
     ctx.obj = snapshots
     ctx.meta[LOW_BANDWIDTH] = low_bandwidth
@@ -154,9 +163,9 @@ def root(ctx: click.Context, snapshots: Path | None, low_bandwidth: bool | None)
     "methods",
     metavar="METHOD,...",
     default="",
-    help="Methods for models in full precision: nf4, fp4, int8, gptq, bf16, fp16.",
+    help="How to load unquantized models: nf4, fp4, int8, gptq, bf16, fp16.",
 )
-@click.option("--gptq", metavar="MODEL", help="Take this GPTQ checkpoint instead of making one.")
+@click.option("--gptq", metavar="MODEL", help="Use this GPTQ checkpoint instead of making one.")
 @click.option(
     "--save-profile",
     "save",
@@ -178,7 +187,7 @@ def _open(
     snapshots: Path | None,
     low_bandwidth: bool | None,
 ) -> int:
-    """Open the comparison of a profile, or one made up from the names of models."""
+    """Open the comparison of a profile, or of models given by name."""
 
     def load() -> Profile:
         from quantchat.console import opening
@@ -191,27 +200,27 @@ def _open(
 def _run(
     load: Callable[[], Profile] | None, snapshots: Path | None, low_bandwidth: bool | None
 ) -> int:
-    from quantchat.app import run
+    from quantchat.app import gc_tuning, run
 
-    with quick_start():
+    with gc_tuning.no_collection_while_importing():
         profile = load() if load else None
         if not (sys.stdin.isatty() and sys.stdout.isatty()):
             raise UserError(
-                "the screen needs a terminal for its input and output",
-                hint="`quantchat run` measures without a screen",
+                "the screen needs a terminal on standard input and standard output",
+                hint="to measure without a screen, use `quantchat run`",
             )
         return run(profile, snapshots=snapshots, low_bandwidth=low_bandwidth)
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run quantchat with `args`, the process' own by default; return its exit status."""
+    """Run quantchat with `args` (default: the process's arguments); return the exit status."""
     open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names may hold what the terminal's encoding lacks; stderr escapes it by default.
+        # Escape characters that the terminal's encoding lacks, as stderr does by default.
         sys.stdout.reconfigure(errors="backslashreplace")
     if _COMPLETING in os.environ:
-        # click echoes bytes then, which a neutral stream does not take; all that is offered are
-        # words of ours and the names that `shell_complete` lets through.
+        # click writes completions as bytes, which a NeutralStream does not accept. They are safe:
+        # our own words, and names that `shell_complete` has checked.
         return _main(args)
     with neutral_output():
         return _main(args)
@@ -239,7 +248,7 @@ def _status(args: Sequence[str] | None) -> int:
 
 
 def _see(error: click.ClickException) -> str:
-    """Where the help on a mistaken call is."""
+    """Return ` (see … --help)` for a usage error, else an empty text."""
     if not isinstance(error, click.UsageError) or error.ctx is None:
         return ""
     ctx = error.ctx.find_root() if error.ctx.command is _open else error.ctx

@@ -38,7 +38,7 @@ def cache(ctx: click.Context) -> None:
 
 
 @cache.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
+@click.option("--json", "as_json", is_flag=True, help="Print only JSON.")
 @click.pass_obj
 def list_(cached: CheckpointCache, as_json: bool = False) -> None:
     """List the checkpoints with size and last use, the most recently used first."""
@@ -67,7 +67,7 @@ def remove(cached: CheckpointCache, names: tuple[str, ...], unused_for: float | 
         if name not in entries:
             raise UserError("no such checkpoint", where=name, hint="`quantchat cache` lists them")
     if not names and unused_for is None:
-        raise UserError("no checkpoint is named", hint="give a NAME, or --unused-for DAYS")
+        raise UserError("no checkpoint is given", hint="give a NAME or --unused-for DAYS")
     chosen = [entries[name] for name in dict.fromkeys(names)]
     if unused_for is not None:
         oldest_s = time.time() - unused_for * _DAY_S
@@ -77,7 +77,11 @@ def remove(cached: CheckpointCache, names: tuple[str, ...], unused_for: float | 
         try:
             cached.remove(entry.name)
         except Timeout:
-            raise UserError("is being built by another quantchat", where=entry.name) from None
+            raise UserError(
+                "another quantchat process is making this checkpoint",
+                where=entry.name,
+                hint="try again when it has finished",
+            ) from None
         except OSError as error:
             raise UserError(f"cannot be removed: {error.strerror}", where=entry.name) from None
         click.echo(f"removed {one_line(entry.name)}")

@@ -1,4 +1,4 @@
-"""`quantchat env`: environments with other library versions, for variants that name one."""
+"""`quantchat env`: make, list and remove Python environments with other library versions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LIBRARIES = ("torch", *(library.package for library in libraries()))
 def env(ctx: click.Context) -> None:
     """Make, list or remove environments with other library versions. Without a command, list them.
 
-    A variant names one with `env = "NAME"` and runs under its interpreter.
+    A variant with `env = "NAME"` in the profile runs in the environment NAME.
     """
     ctx.obj = Environments()
     if ctx.invoked_subcommand is None:
@@ -44,46 +44,46 @@ def env(ctx: click.Context) -> None:
     "-r",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="A requirements file for pip. auto-gptq needs none.",
+    help="Requirements file for `pip install -r`. The environment auto-gptq needs none.",
 )
 @click.option(
     "--python",
     metavar="PYTHON",
     default=sys.executable,
-    help="Its Python interpreter; by default the one that runs quantchat.",
+    help="Python interpreter of the environment (default: the one that runs quantchat).",
 )
 @click.pass_obj
 def create(environments: Environments, name: str, requirements: Path | None, python: str) -> None:
-    """Make the environment NAME with pip. For `auto-gptq` the requirements are known."""
+    """Make the environment NAME with pip. The name `auto-gptq` needs no --requirements."""
     from quantchat.console.stages import stage_display
 
     if not re.fullmatch(paths.ENVIRONMENT, name):
         raise UserError(
-            "is not a valid name",
+            "cannot be the name of an environment",
             where=name,
-            hint="letters, digits, dots and dashes, as in bnb-0.49",
+            hint="use letters, digits, dots and dashes, as in bnb-0.49",
         )
     if requirements is None and name not in RECIPES:
         known = " and ".join(RECIPES)
         raise UserError(
-            f"no requirements are given, and quantchat knows only those of {known}",
+            f"no requirements are given; only {known} has built-in requirements",
             where=f"env {name}",
-            hint="give --requirements FILE",
+            hint="add --requirements FILE",
         )
-    wanted = read_requirements(requirements) if requirements else RECIPES[name]
+    required = read_requirements(requirements) if requirements else RECIPES[name]
     with stage_display() as display:
-        making = environments.create(name, wanted, display, file=requirements, python=python)
+        making = environments.create(name, required, display, file=requirements, python=python)
         try:
             made = asyncio.run(making)
         except OSError as error:
             raise UserError(
                 f"cannot be made: {error.strerror or error}", where=f"env {name}"
             ) from error
-    click.echo(one_line(f'{name}: Python {made.python}; a variant uses it with env = "{name}"'))
+    click.echo(one_line(f'{name}: Python {made.python}; to use it in a profile: env = "{name}"'))
 
 
 @env.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
+@click.option("--json", "as_json", is_flag=True, help="Print only JSON.")
 @click.pass_obj
 def list_(environments: Environments, as_json: bool = False) -> None:
     """List the environments with their Python, their main libraries and their size."""

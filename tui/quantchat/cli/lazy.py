@@ -1,4 +1,4 @@
-"""A click group whose commands are imported when they are called, so that `--help` is instant."""
+"""A click group that imports a command only when it is called, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ import click
 
 
 class Lazy(NamedTuple):
-    """A command to come: `module:attribute`, and its line in the help."""
+    """A command that is not imported yet: `module:attribute`, and its line in the help."""
 
     target: str
     help: str
 
 
 class LazyGroup(click.Group):
-    """A group of `lazy` commands, by name, beside those that are added to it."""
+    """A group of `lazy` commands by name, in addition to ordinary ones."""
 
     def __init__(self, *args: Any, lazy: dict[str, Lazy], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.lazy = lazy
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of the commands, those of the help."""
+        """Return the names of the commands in the order of the help."""
         return [*self.lazy, *super().list_commands(ctx)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of this name, imported now."""
+        """Import and return the command `cmd_name`, or None."""
         if cmd_name not in self.lazy:
             return super().get_command(ctx, cmd_name)
         module, _, attribute = self.lazy[cmd_name].target.partition(":")
         return cast("click.Command", getattr(importlib.import_module(module), attribute))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands' lines of the help, without importing any."""
+        """Write the list of commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, lazy.help) for name, lazy in self.lazy.items()])

@@ -1,4 +1,4 @@
-"""`quantchat profiles`: list, show, check and begin profiles."""
+"""`quantchat profiles`: list, show, check and create profiles."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from quantchat.text import neutralise, one_line
 @click.group(invoke_without_command=True)
 @click.pass_context
 def profiles(ctx: click.Context) -> None:
-    """List, show, check or begin profiles. Without a command, list them."""
+    """List, show, check or create profiles. Without a command, list them."""
     if ctx.invoked_subcommand is None:
         ctx.invoke(list_)
 
 
 @profiles.command("list")
 def list_() -> None:
-    """List the profiles that a name opens."""
-    # A description is folded to the terminal's width, but stays one line for a pipe.
+    """List the profiles that can be opened by name."""
+    # Wrap descriptions to the terminal's width, but keep them on one line in a pipe.
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     formatter = click.HelpFormatter(width=width)
     for origin, entries in groupby(library.entries(), key=lambda entry: entry.origin):
@@ -41,7 +41,7 @@ def list_() -> None:
 
 def _about(entry: library.Entry) -> str:
     if entry.profile is None:
-        return f"broken: {one_line(str(entry.error))}"
+        return f"invalid: {one_line(str(entry.error))}"
     name, description = entry.profile.name, entry.profile.description
     return one_line(f"{name}: {description}" if description else name)
 
@@ -49,42 +49,47 @@ def _about(entry: library.Entry) -> str:
 @profiles.command()
 @click.argument("name")
 def show(name: str) -> None:
-    """Print the profile called NAME (or the file NAME)."""
+    """Print the profile NAME (a name or a file)."""
     click.echo(neutralise(read(library.find(name))), nl=False)
 
 
 @profiles.command()
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 def check(files: tuple[str, ...]) -> int:
-    """Check profiles, files or names, and print each mistake.
+    """Check profiles and print each error; FILE is a file or the name of a profile.
 
-    A folder or file that a profile names and that is not there is one too. No hub is asked.
+    Also reports folders and files that a profile names and that do not exist. Does not access the
+    hub. The exit status is 1 if a profile is invalid.
     """
-    broken = False
+    invalid = False
     for file in files:
         try:
             path = library.find(file)
             profile = load(path)
             check_there(profile, path)
         except UserError as error:
-            broken = True
+            invalid = True
             for line in error.lines:
                 click.echo(one_line(line))
         else:
-            click.echo(one_line(f"{file}: good, {len(profile.variants)} variants"))
-    return 1 if broken else 0
+            click.echo(one_line(f"{file}: valid, {len(profile.variants)} variants"))
+    return 1 if invalid else 0
 
 
 @profiles.command()
 @click.argument("file", type=click.Path(path_type=Path), default="comparison.toml")
 def new(file: Path) -> None:
-    """Write a commented profile to start from (comparison.toml, or FILE)."""
+    """Write a commented profile as a starting point (to comparison.toml, or to FILE)."""
     if file.suffix != ".toml":
-        raise UserError("a profile's name ends in .toml", where=str(file))
+        raise UserError(
+            "the name of a profile must end in .toml",
+            where=str(file),
+            hint=f"use {file.with_suffix('.toml')}" if file.name.strip(".") else "",
+        )
     if os.path.lexists(file):
-        raise UserError("is there already", where=str(file), hint="name another file")
+        raise UserError("already exists", where=str(file), hint="choose another file name")
     try:
         write_whole(file, template().encode())
     except OSError as error:
         raise UserError(f"cannot be written: {error.strerror}", where=str(file)) from error
-    click.echo(one_line(f"{file} written; edit it, then: quantchat {file}"))
+    click.echo(one_line(f"wrote {file}; edit it, then run: quantchat {file}"))

@@ -1,4 +1,4 @@
-"""`quantchat report`: snapshots as an HTML page, as Markdown, or as PNG and CSV files."""
+"""`quantchat report`: write snapshots as an HTML page, as Markdown, or as PNG and CSV."""
 
 from __future__ import annotations
 
@@ -19,22 +19,21 @@ from quantchat.text import one_line
     help="report.html, report.md (its plots in report_files), or a folder (for PNG and CSV).",
 )
 @click.option(
-    "--force",
-    is_flag=True,
-    help="Replace a file that is not a report, or write into a folder with other files.",
+    "--force", is_flag=True, help="Replace a file that is not a report; use a non-empty folder."
 )
 @click.pass_obj
 def report(obj: Path | None, names: tuple[str, ...], output: str, force: bool) -> None:
-    """Write one report on each SNAPSHOT: a name of the list, its beginning, or a file.
+    """Write one report of all SNAPSHOTs.
 
-    The ending of OUTPUT decides what is written. An older report is replaced, anything else is not.
+    SNAPSHOT is a name from `quantchat snapshots`, the start of a name, or a file. The ending of
+    OUTPUT chooses the format. An older report is replaced; other files are not.
     """
     from quantchat import paths
     from quantchat.report import writer
     from quantchat.snapshot import store
     from quantchat.snapshot.lookup import find_snapshot
 
-    writer.form_of(output)  # a wrong name is reported before anything is read
+    writer.form_of(output)  # reports a wrong ending before reading the snapshots
     files = [find_snapshot(obj or paths.snapshots_dir(), name) for name in names]
     path = writer.write([(file.name, store.load(file)) for file in files], output, force=force)
     click.echo(f"wrote {one_line(str(path))}", err=True)

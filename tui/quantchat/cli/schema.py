@@ -1,4 +1,4 @@
-"""`quantchat schema`: the JSON Schema of a file format, for editors."""
+"""`quantchat schema`: print the JSON Schema of a file format, for editors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def schema() -> None:
 
 @schema.command()
 def profile() -> None:
-    """Print the schema of a profile, draft 2020-12."""
+    """Print the JSON Schema (draft 2020-12) of profiles."""
     from quantchat.profile.schema import json_schema
 
     click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
@@ -22,7 +22,7 @@ def profile() -> None:
 
 @schema.command()
 def snapshot() -> None:
-    """Print the schema of a snapshot, draft 2020-12."""
+    """Print the JSON Schema (draft 2020-12) of snapshots."""
     from quantchat.snapshot.schema import json_schema
 
     click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""`quantchat vote`: which variant answers better, judged without knowing which is which."""
+"""`quantchat vote`: choose the better answer without knowing which variant wrote it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from quantchat.errors import UserError
     "--seed",
     type=click.IntRange(0, 2**63 - 1),
     metavar="N",
-    help="Draw the sides by this seed, by default a new one; it is saved.",
+    help="Random seed for the sides (default: a new one). The snapshot records it.",
 )
 @click.option(
     "--at-the-end",
     is_flag=True,
-    help="Show the answers when both are over, in place of streaming both at one pace.",
+    help="Show the answers when both are complete, instead of streaming at the same speed.",
 )
 @save_option
 @low_bandwidth_option
@@ -44,15 +44,15 @@ def vote(
     folder: Path | None,
     low_bandwidth: bool | None,
 ) -> int:
-    """Vote blindly on the answers of the first two variants of PROFILE.
+    """Vote blind on the answers of the first two variants of PROFILE.
 
-    Each prompt stands alone. Names, kernels and speeds are hidden, and the sides are drawn by lot
-    for each prompt. a, b, t or x: A is better, B is better, tie, both bad. At the end come the
-    wins, an exact sign test and how many more votes would be wanted; all of it is saved as a
-    snapshot. `quantchat compare` counts several sessions together.
+    Each prompt is a new chat. Names, kernels and speeds are hidden, and the sides are chosen at
+    random for each prompt. Keys: a (A is better), b (B is better), t (tie), x (both bad). The
+    result has the wins, an exact sign test and how many more votes are needed, and is saved as a
+    snapshot. `quantchat compare` adds up several sessions.
 
-    Decide beforehand how many prompts there will be: votes that are added until a difference is
-    shown show one too often.
+    Choose the number of prompts before you start: if you add votes until a difference shows, you
+    will find one too often.
     """
     from quantchat.console import opening
     from quantchat.features.votes.voting import VotePlan
@@ -61,9 +61,13 @@ def vote(
     asked = opening.profile_of((profile,))
     texts = prompts.asked(given, file, asked.run)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UserError("votes are given on the screen, which needs a terminal")
+        raise UserError(
+            "voting needs the screen, and the screen needs a terminal on standard input and "
+            "standard output",
+            hint="run it without redirecting them",
+        )
     from quantchat.app import run
 
     plan = VotePlan(texts, secrets.randbits(32) if seed is None else seed, not at_the_end)
-    sparing = low_bandwidth_of(ctx, low_bandwidth)
-    return run(asked, snapshots=folder or ctx.obj, votes=plan, low_bandwidth=sparing)
+    bandwidth = low_bandwidth_of(ctx, low_bandwidth)
+    return run(asked, snapshots=folder or ctx.obj, votes=plan, low_bandwidth=bandwidth)

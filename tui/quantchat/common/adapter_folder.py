@@ -9,7 +9,7 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def digest(folder: Path) -> str:
-    """SHA-256 over the hashes of an adapter's two files. Raises OSError."""
+    """Return the SHA-256 over the hashes of an adapter's two files. Raises OSError."""
     whole = hashlib.sha256()
     for name in (CONFIG, WEIGHTS):
         whole.update(hashlib.sha256((folder / name).read_bytes()).digest())

@@ -1,4 +1,4 @@
-"""Calibration text out of a file: plain, or JSONL with texts or chats. Standard library only.
+"""Reads calibration text from a file: plain text, or JSONL with texts or chats.
 
 A record is `{"messages": [{"role", "content"}, ...]}` or `{"text": ...}`, as the jobs that read
 calibration have it.
@@ -23,7 +23,7 @@ Record = dict[str, Any]
 ROLES = ("system", "user", "assistant", "tool")
 
 MOST_BYTES = 64 * 2**20
-"""Largest file that is read: a calibration takes a few hundred kilobytes out of it."""
+"""Largest file that is read, in bytes; a calibration uses only a few hundred kilobytes."""
 
 SHAPE = 'a line is {"messages": [{"role": …, "content": …}, …]}, {"text": …}, or a JSON string'
 
@@ -37,14 +37,14 @@ def read(file: Path) -> tuple[list[Record], str]:
 
 
 def parse_plain(text: str) -> list[Record]:
-    """Plain text is one long record, to be cut by tokens. Raises Unreadable."""
+    """Return plain text as one long record, to be cut by tokens. Raises Unreadable."""
     if not text.strip():
         raise Unreadable("holds no text")
     return [{"text": text}]
 
 
 def parse_jsonl(text: str) -> list[Record]:
-    """Return the records of JSON Lines; blank lines are passed over. Raises Unreadable."""
+    """Return the records of JSON Lines; blank lines are skipped. Raises Unreadable."""
     records = [record(value, number) for number, value in json_lines(text)]
     if not records:
         raise Unreadable("holds no text")

@@ -1,4 +1,4 @@
-"""Whether the NVIDIA driver takes the CUDA that torch is built for, and what to do if not.
+"""Checks whether the NVIDIA driver supports the CUDA version that torch is built for.
 
 A driver runs programs of its own CUDA major version and of older ones ("CUDA minor version
 compatibility" in NVIDIA's compatibility guide). With an older driver torch only warns, and says
@@ -19,7 +19,7 @@ OTHER_BUILD = (
     "capability 7.5 (V100, P100) needs torch for CUDA 12.6 (cu126: see "
     "https://pytorch.org/get-started/locally), a newer one than the libraries needs newer ones"
 )
-"""What to do where a library brings no code for a GPU. CUDA 13 left out what is before Turing."""
+"""Hint for a library without code for a GPU. CUDA 13 dropped GPUs older than Turing."""
 
 _VERSION = re.compile(r"^cuda: [^=]*= ['\"]([\d.]+)['\"]", re.M)
 
@@ -41,7 +41,7 @@ def cuda_of_torch() -> str:
 
 
 def too_old(driver_cuda: str | None, torch_cuda: str) -> bool:
-    """Whether a driver that takes CUDA `driver_cuda` is too old for a torch of `torch_cuda`.
+    """Return whether a driver for CUDA `driver_cuda` is too old for a torch of CUDA `torch_cuda`.
 
     False where one of them is not known.
     """
@@ -50,12 +50,12 @@ def too_old(driver_cuda: str | None, torch_cuda: str) -> bool:
 
 
 def complaint(driver_cuda: str, torch_cuda: str) -> str:
-    """What to say of a driver that is too old."""
+    """Return the message about a driver that is too old."""
     return f"the NVIDIA driver takes CUDA {driver_cuda}, and torch is built for CUDA {torch_cuda}"
 
 
 def cure(torch_cuda: str) -> str:
-    """The ways out of a driver that is too old."""
+    """Return what to do about a driver that is too old."""
     least = _LEAST_DRIVER.get(_major(torch_cuda))
     driver = f"update the driver to {least} or newer" if least else "update the driver"
     return (

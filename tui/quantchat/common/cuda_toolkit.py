@@ -1,4 +1,4 @@
-"""What compiles CUDA kernels here: an nvcc of torch's CUDA version, with its headers.
+"""Finds what compiles CUDA kernels here: an nvcc of torch's CUDA version, with its headers.
 
 GPTQModel compiles Marlin and ExLlamaV2 on first use, through torch's `cpp_extension`. That takes
 the folder above the first `nvcc` on PATH for the CUDA toolkit, whatever its version: with a wrapper
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 INSTALL = "python -m pip install 'quantchat[cuda-build]'"
-"""Brings NVIDIA's compiler, in the version of torch's CUDA."""
+"""Command that installs NVIDIA's compiler in the version of torch's CUDA."""
 
 _SYSTEM = Path("/usr/local")
 _HEADER = Path("include", "cuda_runtime_api.h")
@@ -38,16 +38,16 @@ class Toolkit:
 
     @property
     def nvcc(self) -> Path:
-        """Its compiler."""
+        """Path of its compiler."""
         return self.home / "bin" / "nvcc"
 
     def fits(self, torch_cuda: str) -> bool:
-        """Whether torch lets it compile: torch refuses another major version than its own."""
+        """Return whether torch accepts it: torch rejects a major version other than its own."""
         return self.release.partition(".")[0] == torch_cuda.partition(".")[0]
 
 
 def toolkits() -> Iterator[Toolkit]:
-    """Each toolkit that is here, in the order in which they are looked at.
+    """Yield each installed toolkit, in the order of preference.
 
     What the user names in CUDA_HOME or CUDA_PATH is the only one then.
     """
@@ -68,7 +68,7 @@ def choose(torch_cuda: str) -> Toolkit | None:
 
 
 def lacking(torch_cuda: str) -> str:
-    """Why no kernel can be compiled for a torch of CUDA `torch_cuda`; empty where it can."""
+    """Return why no kernel can be compiled for a torch of CUDA `torch_cuda`; empty if one can."""
     if choose(torch_cuda) is None:
         others = [f"nvcc {one.release} in {one.home}" for one in toolkits()]
         if others:
@@ -85,7 +85,7 @@ def lacking(torch_cuda: str) -> str:
 
 
 def use(torch_cuda: str) -> Toolkit | None:
-    """Have torch compile with the toolkit of `choose` and return that; None if there is none.
+    """Make torch compile with the toolkit of `choose` and return it; None if there is none.
 
     To be called before `torch.utils.cpp_extension` is used; later it sees to that as well.
     """
@@ -110,7 +110,7 @@ def _homes() -> Iterator[Path]:
 
 
 def _home_of(nvcc: Path) -> Path:
-    """The toolkit's folder; `nvcc` may be a link or a wrapper, and only its own word is sure."""
+    """Return the toolkit's folder; ask `nvcc` itself, because it may be a link or a wrapper."""
     if (nvcc.parent.parent / _HEADER).is_file():
         return nvcc.parent.parent
     here = _HERE.search(_output(str(nvcc), "--dryrun", "-c", os.devnull))
@@ -131,7 +131,7 @@ def _output(*command: str) -> str:
 
 
 def _link_runtime(home: Path) -> None:
-    """Let the linker find `-lcudart`, which torch adds: the wheel has no `libcudart.so`.
+    """Make the linker find `-lcudart`, which torch adds: the wheel has no `libcudart.so`.
 
     That is the name for linking; the wheel has only the one for loading, with a version. A folder
     with such a link goes into LIBRARY_PATH (gcc's own variable).

@@ -1,4 +1,4 @@
-"""What is known of GPTQModel's kernels without importing it: their order, which are slow."""
+"""Facts about GPTQModel's kernels that need no import of it: their order, and which are slow."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ EXTENSIONS = {
     "exllama_v2": "exllamav2",
     "swordfish": "swordfish",
 }
-"""Kernels that are compiled on first use, and the extension that is; Marlin has one for float16,
-`marlin_fp16`, too."""
+"""Kernels that are compiled on first use, with their extension; Marlin has a second one for
+float16, `marlin_fp16`."""
 
 AUTO_ON_GPU = ("marlin", "exllama_v2", "triton", "torch")
-"""What `auto` tries on a GPU, the fastest first. Not Machete: a network must not decide that."""
+"""Kernels that `auto` tries on a GPU, the fastest first. Machete is left out, because it is
+downloaded, and the network must not decide which kernel runs."""
 
 ROW_BY_ROW = (
     "{} unpacks each weight anew for each token, so it decodes slower than 16-bit weights: "
     "speeds here compare this kernel, and not GPTQ"
 )
-"""What to say of a kernel that is not a fast one."""
+"""Note on a slow kernel."""
 
 
 def slow(kernel: str, cure: str) -> str:
-    """What to say of a kernel by its name, and how to get a faster one; empty if it is fast."""
+    """Return a note on the kernel `name` and how to get a faster one; empty if it is fast."""
     if kernel in EXTENSIONS:
         return ""
     return f"{ROW_BY_ROW.format(f'the kernel {kernel}')} ({cure})"

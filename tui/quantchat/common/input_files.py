@@ -1,4 +1,4 @@
-"""Files from outside: opened only where they are regular, read up to a size, decoded one way.
+"""Reads files of users and models: only regular files, up to a size, only UTF-8.
 
 Profiles, configs, headers of weights, prompts and calibration texts are all read through this
 module, on both sides. A FIFO would wait for its writer, and a device has no end.
@@ -16,22 +16,22 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 ENCODING = "utf-8-sig"
-"""Of text: UTF-8, and a byte order mark before it is none of the text."""
+"""Encoding of text: UTF-8; a byte order mark at its start is removed."""
 
 MOST_JSON = 256 * 2**20
-"""Bytes of a model's file of JSON: the largest tokenizers and indexes have some 40 MB."""
+"""Largest JSON file of a model in bytes; the largest tokenizers and indexes have about 40 MB."""
 
 _MARKS = {
     "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
     "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
 }
-"""Byte order marks that tell another encoding; the longer ones first, which begin alike."""
+"""Byte order marks of other encodings; longer ones first, because they start alike."""
 
 _JSON_LINES = (".jsonl", ".ndjson", ".json")
 
 
 class Unreadable(ValueError):
-    """What is wrong with a text, on which `line` (1-based; 0: all of it)."""
+    """A text cannot be read; `line` is 1-based, 0 means the whole text."""
 
     def __init__(self, what: str, line: int = 0) -> None:
         super().__init__(what)
@@ -39,9 +39,9 @@ class Unreadable(ValueError):
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open the file at `path` for reading. Raises OSError, also where it is no regular file."""
+    """Open the file at `path` for reading. Raises OSError, also if it is not a regular file."""
     try:
-        # Without O_NONBLOCK, opening a FIFO would wait.
+        # Without O_NONBLOCK, opening a FIFO would block.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError as error:  # a NUL in the name
         raise OSError(errno.EINVAL, str(error), str(path)) from error
@@ -58,13 +58,13 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def read_regular(path: Path, most: int) -> bytes:
-    """Return what is in the regular file at `path`. Raises OSError, also for more than `most`."""
+    """Return the content of the regular file at `path`. Raises OSError, also above `most` bytes."""
     with open_regular(path) as file:
         return _up_to(file, most, path)
 
 
 def read_any(path: Path, most: int) -> bytes:
-    """The same of any kind of file: a shell's `<(command)` is a pipe. Raises OSError."""
+    """Return the content of any kind of file: a shell's `<(command)` is a pipe. Raises OSError."""
     try:
         with path.open("rb") as file:
             return _up_to(file, most, path)
@@ -81,7 +81,7 @@ def _up_to(file: BinaryIO, most: int, path: Path) -> bytes:
 
 
 def decoded(data: bytes) -> str:
-    """`data` as text. Raises Unreadable where it is not UTF-8."""
+    """Decode `data` as UTF-8. Raises Unreadable."""
     try:
         return data.decode(ENCODING)
     except UnicodeDecodeError as error:
@@ -92,13 +92,13 @@ def decoded(data: bytes) -> str:
 
 
 def is_json_lines(path: Path) -> bool:
-    """Whether a file is JSON Lines by its name: `x.jsonl`, `x.ndjson`, also `x.jsonl.txt`."""
+    """Return whether the name says JSON Lines: `x.jsonl`, `x.ndjson`, also `x.jsonl.txt`."""
     return any(suffix.lower() in _JSON_LINES for suffix in path.suffixes[-2:])
 
 
 def json_lines(text: str) -> Iterator[tuple[int, Any]]:
-    """Yield each line of JSON with its number; blank ones are passed over. Raises Unreadable."""
-    # Only line feeds end a line: JSON may hold U+2028 as it is.
+    """Yield each line of JSON with its number; skip blank lines. Raises Unreadable."""
+    # Split at line feeds only: JSON may contain an unescaped U+2028.
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -106,7 +106,7 @@ def json_lines(text: str) -> Iterator[tuple[int, Any]]:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise Unreadable("is not JSON", number) from error
-        # Only an escape can bring one: the text itself was UTF-8.
+        # Only an escape can be a lone surrogate: the text itself is UTF-8.
         if "\\u" in line and half_characters(json.dumps(value, ensure_ascii=False)):
             raise Unreadable(HALF, number)
         yield number, value
@@ -116,5 +116,5 @@ HALF = "holds half a character (a lone surrogate, as of a cut emoji), which no m
 
 
 def half_characters(text: str) -> bool:
-    """Whether `text` holds a lone surrogate: it cannot be encoded, and no tokenizer takes it."""
+    """Return whether `text` has a lone surrogate, which no tokenizer can encode."""
     return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)

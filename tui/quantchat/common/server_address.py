@@ -1,4 +1,4 @@
-"""What the address of a server says of it."""
+"""Facts derived from the address of a server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` is this machine itself, which no proxy stands before."""
+    """Return whether `host` is this machine, which is reached without a proxy."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

@@ -1,4 +1,4 @@
-"""What Triton wants of a machine beside a GPU: it builds with C what launches its kernels."""
+"""What Triton needs besides a GPU: it compiles the launchers of its kernels with a C compiler."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def lacking() -> str:
-    """Why no kernel of Triton can be launched here; empty where nothing is known against it.
+    """Return why Triton cannot launch kernels here; empty if no reason is known.
 
     Triton's own rules (`triton/runtime/build.py`): the compiler that CC names, clang or gcc, with
     the headers of this Python.
@@ -21,12 +21,12 @@ def lacking() -> str:
 
 
 def lacking_to_build() -> str:
-    """What of a C compiler and Python's headers is not here; empty where both are."""
+    """Return what is missing of a C compiler and Python's headers; empty if both are installed."""
     named = os.environ.get("CC")
     if not any(map(shutil.which, [named] if named else ["gcc", "clang"])):
         return f"no C compiler ({named or 'gcc or clang'}) was found"
     scheme = sysconfig.get_default_scheme()
-    # Debian's own scheme names a folder where there are no headers.
+    # Debian's default scheme names a folder without headers.
     scheme = "posix_prefix" if scheme == "posix_local" else scheme
     if not (Path(sysconfig.get_path("include", scheme)) / "Python.h").is_file():
         return "the headers of Python (python3-dev) are not installed"

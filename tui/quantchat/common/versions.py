@@ -1,4 +1,4 @@
-"""Versions of installed packages, told without importing them."""
+"""Versions of installed packages, read without importing them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    """The version of each of `packages` that is installed; the others are left out."""
+    """Return the version of each of `packages` that is installed."""
     found = {}
     for name in packages:
         try:

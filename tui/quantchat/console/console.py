@@ -1,4 +1,4 @@
-"""The consoles that tables and progress are printed to."""
+"""The Rich consoles for tables (stdout) and progress (stderr)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from quantchat.document.document import Block
 from quantchat.text import neutralise
 
 PIPE_WIDTH = 120
-"""Columns of the tables where the output is no terminal."""
+"""Width of tables, in columns, if the output is not a terminal."""
 
 
 class _Guarded(Console):
-    """Prints no control character but those of its own styles, and of a progress bar's cursor."""
+    """Prints no control characters except its own styles and cursor movements."""
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
@@ -30,7 +30,7 @@ class _Guarded(Console):
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console for stdout, or stderr, that parses nothing it is given."""
+    """Return a console for stdout or stderr that does not interpret markup in its input."""
     stream = sys.stderr if stderr else sys.stdout
     raw = stream.raw if isinstance(stream, NeutralStream) else stream
     out = _Guarded(file=raw, markup=False, emoji=False, highlight=False)

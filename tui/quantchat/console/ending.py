@@ -1,7 +1,7 @@
-"""SIGTERM and SIGHUP, which a terminal sends when it goes, end a command as Ctrl+C does.
+"""Makes SIGTERM and SIGHUP (sent when a terminal is closed) end a command as Ctrl+C does.
 
-So there is one way in which a command that is stopped cleans up: KeyboardInterrupt, which cancels
-what asyncio runs. A command that keeps what it has measured hears the signals itself.
+So a stopped command cleans up in only one way: KeyboardInterrupt, which cancels asyncio tasks.
+Commands that save partial results handle the signals themselves (see `host.signals`).
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from collections.abc import Iterator
 from types import FrameType
 
 LAST_S = 10.0
-"""Cleaning up that takes longer is ended with the process: a disk may not answer."""
+"""Seconds for cleaning up, after which the process is ended: a disk may hang."""
 
 
 class Ending:
     """Remembers which signal ended the command."""
 
     status = 128 + signal.SIGINT
-    """Exit status of a command that was interrupted, as shells have it."""
+    """Exit status of an interrupted command by the convention of shells."""
     timer: threading.Timer | None = None
-    """Ends the process, once there is a signal."""
+    """Ends the process `LAST_S` after the first signal."""
 
-    def heard(self, number: int, frame: FrameType | None) -> None:
-        """Interrupt what goes on, the first time; a terminal that goes may send both signals."""
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Interrupt the command at the first signal; a closing terminal may send both."""
         del frame
         if self.status != 128 + signal.SIGINT:
             return
@@ -35,19 +35,19 @@ class Ending:
         self.timer.daemon = True
         self.timer.start()
         if callable(signal.getsignal(signal.SIGINT)):
-            signal.raise_signal(signal.SIGINT)  # asyncio has a handler of its own for it
-        else:  # ignored, as in a background job of a script
+            signal.raise_signal(signal.SIGINT)  # asyncio has its own SIGINT handler
+        else:  # SIGINT is ignored, as in a background job of a script
             raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
 def like_ctrl_c() -> Iterator[Ending]:
-    """Let both signals interrupt within this context, but those that are ignored on purpose."""
+    """Make both signals interrupt within this context; an ignored signal stays ignored."""
     ending, before = Ending(), {}
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
-            with contextlib.suppress(ValueError):  # not in the main thread there are no handlers
-                before[number] = signal.signal(number, ending.heard)
+            with contextlib.suppress(ValueError):  # only the main thread may set handlers
+                before[number] = signal.signal(number, ending.handle)
     try:
         yield ending
     finally:

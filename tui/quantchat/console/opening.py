@@ -1,4 +1,4 @@
-"""What the words after `quantchat` open: a profile, or a comparison made up from models."""
+"""Turns the arguments of `quantchat` into a profile: by its name, or built from model names."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def profile_of(
     yes: bool = False,
     others: Sequence[str] = (),
 ) -> Profile:
-    """Return the profile that `words` name, or make one up from models.
+    """Return the profile that `words` name, or build one from the models that they name.
 
-    Asks on the terminal before a checkpoint is made here, unless `yes`. `save` is the file to write
-    a comparison to that was made up. Raises UserError, and click.Abort where the answer is no.
+    A built profile is written to the file `save`. Unless `yes`, asks on the terminal before a
+    checkpoint has to be made. Raises UserError, and click.Abort if the user answers no.
     """
     from quantchat.profile import library
     from quantchat.profile.load import load
@@ -58,7 +58,7 @@ def _save(profile: Profile, path: Path) -> None:
             file.write(to_toml(profile))
     except FileExistsError:
         raise UserError(
-            "is there already", where=one_line(str(path)), hint="name a new file"
+            "already exists", where=one_line(str(path)), hint="choose another file name"
         ) from None
     except OSError as error:
         raise UserError(
@@ -67,27 +67,27 @@ def _save(profile: Profile, path: Path) -> None:
 
 
 def _ask(making: Making) -> None:
-    """Say what it costs to make a checkpoint here, and go on only after a yes."""
+    """Show the cost of making a checkpoint; continue only if the user agrees."""
     from quantchat import paths
 
     cache = paths.cache_dir()
     place = next((f for f in (cache, *cache.parents) if f.is_dir()), Path("/"))
     free = shutil.disk_usage(place).free
-    took = "how long it takes is not known: none was made on this machine yet"
+    took = "not known: no checkpoint was made on this machine yet"
     if making.seconds is not None:
-        took = f"about {_duration(making.seconds)}, going by the last one made on this machine"
+        took = f"about {_duration(making.seconds)}, estimated from the last one on this machine"
     click.echo(
-        f"{one_line(making.label)} of {one_line(making.model)} has to be made here first:\n"
-        f"  read    {_gb(making.reads)} of weights, downloaded where they are not here yet\n"
+        f"{one_line(making.label)} of {one_line(making.model)} must be made here first:\n"
+        f"  read    {_gb(making.reads)} of weights (downloaded if they are not cached)\n"
         f"  write   {_gb(making.writes)} to {one_line(str(cache))}, where {_gb(free)} are free\n"
         f"  time    {took}\n"
-        "A finished checkpoint is taken instead with --gptq MODEL; --with nf4,bf16 needs none.",
+        "To avoid this, name a finished checkpoint with --gptq MODEL, or use --with nf4,bf16.",
         err=True,
     )
     if not sys.stdin.isatty():
         raise UserError(
-            "a checkpoint has to be made first, and nobody can be asked",
-            hint="--yes makes it without asking",
+            "a checkpoint must be made first, and there is no terminal to confirm it",
+            hint="add --yes to make it without asking",
         )
     click.confirm("Make it?", default=True, abort=True, err=True)
 

@@ -1,4 +1,4 @@
-"""Options that several commands have, in the same words."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 def prompt_options(command: _Command) -> _Command:
     """Add `--prompt` and `--prompts`, passed as `given` and `file`."""
     one = click.option(
-        "--prompt", "given", multiple=True, metavar="TEXT", help="A prompt; may be repeated."
+        "--prompt", "given", multiple=True, metavar="TEXT", help="A prompt; can be repeated."
     )
     several = click.option(
         "--prompts",
         "file",
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="Prompts from a file: one a line, or JSONL.",
+        help="Read prompts from a file: one per line, or JSONL.",
     )
     return one(several(command))
 
@@ -38,13 +38,13 @@ def save_option(command: _Command) -> _Command:
 
 
 LOW_BANDWIDTH = "quantchat.low_bandwidth"
-"""Where a context keeps the option before a command's name for the one after it."""
+"""Key in click's context for the option if it is given before the command's name."""
 
 
 def low_bandwidth_option(command: _Command) -> _Command:
-    """Add `--low-bandwidth`, passed as `low_bandwidth`; None where it is not given.
+    """Add `--low-bandwidth`, passed as `low_bandwidth`; None if it is not given.
 
-    `--few-bytes` is its former name. See `low_bandwidth_of`.
+    `--few-bytes` is its old name. See `low_bandwidth_of`.
     """
     return click.option(
         "--low-bandwidth/--no-low-bandwidth",
@@ -52,10 +52,10 @@ def low_bandwidth_option(command: _Command) -> _Command:
         "low_bandwidth",
         default=None,
         envvar=["QUANTCHAT_LOW_BANDWIDTH", "QUANTCHAT_FEW_BYTES"],
-        help="Spare a slow connection: draw seldom, no mouse. Over SSH something in between.",
+        help="For slow connections: draw once a second, no mouse (default: fewer draws over SSH).",
     )(command)
 
 
 def low_bandwidth_of(ctx: click.Context, low_bandwidth: bool | None) -> bool | None:
-    """The option as given after a command's name, else as before it."""
+    """Return the option given after the command's name, else the one given before it."""
     return ctx.meta.get(LOW_BANDWIDTH) if low_bandwidth is None else low_bandwidth

@@ -17,21 +17,21 @@ from quantchat.wire import messages
 
 
 class Display(Protocol):
-    """Told what goes on; never in the way of it."""
+    """Shows the progress that the caller reports."""
 
     def on_variant(self, variant: LiveVariant) -> None:
-        """Show the stage a variant is at while it is prepared and loaded."""
+        """Show the stage of `variant` while it is prepared and loaded."""
 
     def on_model(self, label: str, stage: messages.Progress | None) -> None:
-        """Show the stage the model `label` is at; None: it is done."""
+        """Show the stage of the model `label`; None means that it is done."""
 
     def on_step(self, done: int, total: int, detail: str) -> None:
-        """Show how far the rounds are."""
+        """Show that `done` of `total` steps are finished, and what runs now."""
 
 
 @contextlib.contextmanager
 def progress_display() -> Iterator[Display]:
-    """Show progress for as long as the context lasts; stdout is left alone."""
+    """Show progress on stderr within this context."""
     if not console(stderr=True).is_terminal:
         yield _Lines()
         return
@@ -40,7 +40,7 @@ def progress_display() -> Iterator[Display]:
 
 
 def _stage(variant: LiveVariant) -> messages.Progress | None:
-    """The stage of a variant that is prepared or loaded, None of any other."""
+    """Return the stage of a variant that is being prepared or loaded, else None."""
     if variant.state not in (State.PREPARING, State.LOADING):
         return None
     return variant.progress or messages.Progress(variant.state.value)
@@ -78,7 +78,7 @@ class _Bars:
 
 
 class _Lines:
-    """One line for each new stage and each turn; counts within a stage are passed over."""
+    """Prints one line for each new stage and each turn, not for counts within a stage."""
 
     def __init__(self) -> None:
         self._last: dict[str, str] = {}

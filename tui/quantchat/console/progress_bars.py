@@ -1,4 +1,4 @@
-"""The bars that progress is shown with in a terminal, on stderr."""
+"""Progress bars on stderr, in a terminal."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from rich.text import Text
 from quantchat.console.console import console
 
 _LONG, _SHORT, _WIDE = 24, 12, 100
-"""Cells of a bar in a terminal of `_WIDE` columns and more, and in a narrower one."""
+"""Cells of a bar in a terminal of at least `_WIDE` columns; in a narrower one; that limit."""
 
 _ECHO = 2
-"""Columns left free: a terminal writes `^C` where the cursor is, and at the end of a full line
-that would move all below by one."""
+"""Columns left free at the right: a terminal echoes `^C` at the cursor, and at the end of a full
+line the echo would shift the bars by a line."""
 
 
 class _Count(ProgressColumn):
-    """`7/30`; nothing where there is nothing to count, under way (None) or over (1)."""
+    """Shows `7/30`; empty if the total is unknown (None) or 1."""
 
     def render(self, task: Task) -> Text:
         total = task.total or 0
@@ -30,10 +30,10 @@ class _Count(ProgressColumn):
 
 
 class _Narrower(Progress):
-    """Leaves the last columns of the terminal free, whatever its width is at the time."""
+    """Leaves the last `_ECHO` columns of the terminal free, also after a resize."""
 
     def __init__(self, *columns: ProgressColumn, out: Console, **more: Any) -> None:
-        self._out = out  # asked for its width before there is a `console`
+        self._out = out  # `get_renderables` is called before `self.console` exists
         super().__init__(*columns, console=out, **more)
 
     def get_renderables(self) -> Iterable[RenderableType]:
@@ -43,9 +43,9 @@ class _Narrower(Progress):
 
 
 def bars(*, detail: bool = False, transient: bool = False) -> Progress:
-    """Bars of one line each: what it is, how far, since when, and its field `detail` if wanted."""
+    """Return bars of one line each: description, bar, count, elapsed time and, if set, `detail`."""
     out = console(stderr=True)
-    # The detail gets what the others leave, and is cut off there.
+    # The detail gets the remaining width and is cut there.
     rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     more = [TextColumn("{task.fields[detail]}", markup=False, table_column=rest)] if detail else []
     return _Narrower(

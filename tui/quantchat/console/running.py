@@ -1,4 +1,4 @@
-"""What commands that measure share: progress while they do, saving, printing."""
+"""Shared by the commands that measure: options, progress, saving, printing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     _Found = TypeVar("_Found", ScoreRecord, EvaluationRecord)
 
 FAILED = 1
-"""The exit status where a model could not do its job."""
+"""Exit status if a model failed."""
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -32,13 +32,13 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 def output_options(command: _Command) -> _Command:
     """Add `--save` and `--json`, passed as `folder` and `as_json`."""
     as_json = click.option(
-        "--json", "as_json", is_flag=True, help="Print the snapshot as JSON, and nothing else."
+        "--json", "as_json", is_flag=True, help="Print only the snapshot, as JSON."
     )
     return save_option(as_json(command))
 
 
 def comparison_of(profile: Profile, max_new_tokens: int | None = None) -> Comparison:
-    """The comparison of `profile`; its answers at most so many tokens long, if that is given."""
+    """Return the comparison of `profile`, with `max_new_tokens` if it is given."""
     from quantchat.checkpoints.builder import CheckpointBuilder
     from quantchat.session.comparison import Comparison
 
@@ -57,9 +57,9 @@ def judged(
     *,
     as_json: bool,
 ) -> int:
-    """Do `work`, in which each model has the same job; the exit status, 1 where one failed.
+    """Run `work`, the same job for each model; return the exit status, 1 if a model failed.
 
-    The snapshot goes into `folder`, by default the user's, and tables or JSON to stdout.
+    Saves the snapshot in `folder` (None: the user's default folder) and prints tables or JSON.
     """
     from quantchat.console.console import show
     from quantchat.console.progress import progress_display
@@ -69,7 +69,7 @@ def judged(
     from quantchat.snapshot import store
 
     store.make_ready(folder)
-    with signals.held(notice):
+    with signals.handled(notice):
         with progress_display() as display:
             result: tuple[Snapshot, _Found] = asyncio.run(work(display.on_model))
 
@@ -81,16 +81,17 @@ def judged(
 
 
 def notice(text: str) -> None:
-    """Tell the user `text` while something is measured."""
+    """Print the message `text` on stderr during a measurement."""
     click.echo(f"quantchat: {text}", err=True)
 
 
 def publish(
     snapshot: Snapshot, folder: Path | None, show: Callable[[Snapshot], None] | None
 ) -> None:
-    """Save `snapshot` into `folder`, by default the user's; `show` it, or print it as JSON.
+    """Save `snapshot` in `folder` (None: the user's default folder), and print it.
 
-    Shown also where it cannot be saved: it may have taken hours. Raises UserError then.
+    `show` prints it; without `show` it is printed as JSON. If it cannot be saved, it is printed
+    all the same, because it may have taken hours, and UserError is raised afterwards.
     """
     from quantchat.errors import UserError
     from quantchat.snapshot import store
@@ -106,7 +107,7 @@ def publish(
             sys.stdout.flush()
         else:
             show(snapshot)
-    finally:  # also where the output has no room
+    finally:  # also if the output cannot be written
         if path is not None:
             click.echo(f"saved {one_line(str(path))}", err=True)
     if unsaved is not None:

@@ -1,4 +1,4 @@
-"""Progress of stages on stderr: a bar in a terminal, a line for each stage elsewhere."""
+"""Progress of stages on stderr: a bar in a terminal, else a line for each stage."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from quantchat.wire.messages import Progress
 
 @contextlib.contextmanager
 def stage_display() -> Iterator[Callable[[Progress], None]]:
-    """Show the stage that is told of, for as long as the context lasts; stdout is left alone."""
+    """Yield a function that shows the stage it is called with, on stderr, within this context."""
     if not console(stderr=True).is_terminal:
         yield _Lines()
         return
@@ -28,43 +28,47 @@ def stage_display() -> Iterator[Callable[[Progress], None]]:
 
 
 class _Bars:
-    """A bar for each stage; those that are over stay, with the time they took."""
+    """Shows a bar for each stage; finished bars stay, with their time."""
 
     def __init__(self, bar: Bar) -> None:
         self._bar = bar
         self._stage = ""
         self._task: TaskID | None = None
 
-    def __call__(self, told: Progress) -> None:
-        if self._task is None or told.stage != self._stage:
+    def __call__(self, progress: Progress) -> None:
+        if self._task is None or progress.stage != self._stage:
             self.end()
-            self._stage = told.stage
-            self._task = self._bar.add_task(one_line(told.stage), total=None, detail="")
+            self._stage = progress.stage
+            self._task = self._bar.add_task(one_line(progress.stage), total=None, detail="")
         self._bar.update(
             self._task,
-            total=told.total or None,
-            completed=told.done,
-            detail=one_line(told.detail),
+            total=progress.total or None,
+            completed=progress.done,
+            detail=one_line(progress.detail),
         )
 
     def end(self) -> None:
-        """The stage under way is over."""
+        """Mark the current stage as finished."""
         if self._task is not None:
             total = self._bar.tasks[self._task].total or 1
             self._bar.update(self._task, total=total, completed=total, detail="")
 
 
 class _Lines:
-    """A line for each new stage, and for each step of one that can be counted."""
+    """Prints a line for each new stage, and for each counted step of a stage."""
 
     def __init__(self) -> None:
         self._last = ("", -1)
 
-    def __call__(self, told: Progress) -> None:
-        at = (told.stage, told.done)
+    def __call__(self, progress: Progress) -> None:
+        at = (progress.stage, progress.done)
         if at == self._last:
             return
         self._last = at
-        step = f" {told.done} of {told.total}" if 0 < told.total <= 9_999 and told.done else ""
-        detail = f": {told.detail}" if step and told.detail else ""
-        print(one_line(f"{told.stage}{step}{detail}"), file=sys.stderr, flush=True)  # noqa: T201
+        step = (
+            f" {progress.done} of {progress.total}"
+            if 0 < progress.total <= 9_999 and progress.done
+            else ""
+        )
+        detail = f": {progress.detail}" if step and progress.detail else ""
+        print(one_line(f"{progress.stage}{step}{detail}"), file=sys.stderr, flush=True)  # noqa: T201

@@ -1,4 +1,4 @@
-"""What is printed past the consoles: neutral, whoever prints it."""
+"""Standard streams that pass no control characters and survive a lost reader or a full disk."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from quantchat.wire.redaction import redacted
 
 
 def open_closed_streams() -> None:
-    """Put /dev/null in the place of standard streams that are closed, as some daemons have them.
+    """Open /dev/null in place of closed standard streams; some daemons start programs like that.
 
-    Python has None there then, and the next file that is opened would get the descriptor: what is
-    printed would end up in it.
+    Otherwise Python's stream is None, and the next opened file gets the free descriptor, so that
+    printed text would end up in that file.
     """
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(descriptor)
         except OSError:
-            nowhere = os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
+            nowhere = os.open(os.devnull, os.O_RDWR)  # gets the lowest free number: `descriptor`
             os.set_inheritable(nowhere, True)
         if getattr(sys, name) is None:
             mode = "r" if name == "stdin" else "w"
@@ -35,54 +35,54 @@ def open_closed_streams() -> None:
             setattr(sys, f"__{name}__", stream)
 
 
-class _Steady:
-    """A stream whose other end may go away, or fill up.
+class _FailSafeStream:
+    """A stream that drops text that cannot be written.
 
-    The exit status is that of the work. What nobody reads any more, since the terminal is gone or
-    the reader of a pipe has ended (`| head`), is dropped: a measurement goes on without its reader
-    and is saved. So is what a full disk does not take of messages. Only `results` that a disk does
-    not take are told, by UserError: whoever sent them there would take the part for the whole.
+    If the terminal is gone or the reader of a pipe has ended (`| head`), text is dropped, so that
+    a measurement continues and is saved, and the exit status is that of the work. On a full disk,
+    messages are dropped too. `results` on a full disk raise UserError, because the user would take
+    a part of them for the whole.
     """
 
     def __init__(self, stream: TextIO, *, results: bool) -> None:
         self._stream = stream
         self._results = results
         self._full: UserError | None = None
-        """Raised again each time: the first one may have been swallowed, as click does."""
+        """Raised at each write: the caller may swallow the first error, as click does."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        with self._while_there():
+        with self._errors_handled():
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        with self._while_there():
+        with self._errors_handled():
             self._stream.flush()
 
     @contextlib.contextmanager
-    def _while_there(self) -> Iterator[None]:
+    def _errors_handled(self) -> Iterator[None]:
         if self._full:
             raise self._full
         try:
             yield
         except OSError as error:
-            if error.errno == errno.EIO:  # a terminal's, which nothing else is written to
+            if error.errno == errno.EIO:  # the terminal is gone
                 return
-            _let_go(self._stream)
+            _discard_buffer(self._stream)
             if self._results and error.errno != errno.EPIPE:
                 self._full = UserError(
                     f"cannot be written: {error.strerror or error}",
-                    where="the output",
-                    hint="make room there, or send it elsewhere",
+                    where="standard output",
+                    hint="free disk space, or redirect the output elsewhere",
                 )
                 raise self._full from error
 
 
-def _let_go(stream: TextIO) -> None:
-    """Send what `stream` still holds back nowhere: at exit Python would fail on it once more."""
+def _discard_buffer(stream: TextIO) -> None:
+    """Redirect `stream` to /dev/null: at exit Python flushes its buffer and would fail again."""
     with contextlib.suppress(OSError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         try:
@@ -92,16 +92,16 @@ def _let_go(stream: TextIO) -> None:
 
 
 class NeutralStream:
-    """A text stream that marks control characters: of a warning, a log line, a library's print.
+    """A text stream that replaces control characters by visible marks, whoever prints them.
 
-    It has no `buffer`, by which a library could get past it. `raw` is for who writes styles.
+    It has no `buffer`, because a library could bypass it that way. Consoles write styles to `raw`.
     """
 
     def __init__(self, raw: TextIO) -> None:
         self.raw = raw
 
     def write(self, text: str) -> int:
-        """Write `text` with its controls marked."""
+        """Write `text` with visible marks for control characters."""
         self.raw.write(neutralise(text))
         return len(text)
 
@@ -111,47 +111,52 @@ class NeutralStream:
             self.write(line)
 
     def flush(self) -> None:
-        """Pass on what is held back."""
+        """Flush the underlying stream."""
         self.raw.flush()
 
     def fileno(self) -> int:
-        """The descriptor below. Raises OSError where there is none."""
+        """Return the underlying descriptor. Raises OSError if there is none."""
         return self.raw.fileno()
 
     def isatty(self) -> bool:
-        """Whether it ends in a terminal."""
+        """Return whether the underlying stream is a terminal."""
         return self.raw.isatty()
 
     @property
     def encoding(self) -> str:
-        """As of the stream below."""
+        """Encoding of the underlying stream."""
         return self.raw.encoding
 
     @property
     def errors(self) -> str | None:
-        """As of the stream below."""
+        """Error handling of the underlying stream."""
         return self.raw.errors
 
 
 @contextlib.contextmanager
 def neutral_output() -> Iterator[None]:
-    """Within this context stdout and stderr let no control character through.
+    """Let no control character through to stdout and stderr within this context.
 
-    Who prints text from outside puts in marks where they are laid out; this is the last guard. A
-    traceback of what nobody foresaw is neutral too, also after the context.
+    This is the last guard: code that prints text from outside neutralises it before. Tracebacks of
+    unexpected exceptions are neutralised too, also after the context.
     """
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (
-        cast("TextIO", NeutralStream(cast("TextIO", _Steady(stream, results=stream is before[0]))))
+        cast(
+            "TextIO",
+            NeutralStream(cast("TextIO", _FailSafeStream(stream, results=stream is before[0]))),
+        )
         for stream in before
     )
-    sys.excepthook = _tell
+    sys.excepthook = _print_traceback
     try:
         yield
     finally:
         sys.stdout, sys.stderr = before
 
 
-def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    said = redacted("".join(traceback.format_exception(kind, error, trace)))
-    sys.stderr.write(neutralise(said))
+def _print_traceback(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    text = redacted("".join(traceback.format_exception(kind, error, trace)))
+    sys.stderr.write(neutralise(text))

@@ -1,7 +1,7 @@
-"""Virtual environments with other library versions, made by pip and kept in the cache folder.
+"""Virtual environments with other library versions, made with pip in the cache folder.
 
-A variant that names one runs under its interpreter. It counts once its `made.json` is written,
-which is done last: what was stopped in the middle is no environment.
+A variant that names an environment runs with its interpreter. An environment is valid once its
+`made.json` exists; that file is written last, so an interrupted environment has none.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from pathlib import Path
 
 from quantchat import paths
 from quantchat.errors import UserError
-from quantchat.files import write_whole
-from quantchat.host.log_end import end_of
+from quantchat.files import read_tail, write_whole
 from quantchat.host.pip import PIP, QUIET, failure, run
 from quantchat.host.worker_process import new_log
 from quantchat.text import one_line
@@ -36,7 +35,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
         "torch>=2.8,<2.14",
     )
 }
-"""Requirements that are known to work together, by the name of the environment."""
+"""Built-in requirements that work together, by the name of the environment."""
 
 _MADE = "made.json"
 _ABOUT = """
@@ -50,53 +49,53 @@ _STEPS = re.compile(r"(?:Collecting|Downloading|Building wheel for|Installing co
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment; `packages` has the version of each library in it, by its name."""
+    """A virtual environment; `packages` maps the name of each library to its version."""
 
     name: str
     folder: Path
     python: str
-    """Version of its Python; empty where it was never finished."""
+    """Version of its Python; empty if the environment was never finished."""
     requirements: tuple[str, ...]
     packages: dict[str, str]
 
     @property
     def interpreter(self) -> Path:
-        """Its Python."""
+        """Path of its Python interpreter."""
         return self.folder / "bin" / "python"
 
     @property
     def bytes(self) -> int:
-        """What it takes on the disk, links not followed."""
+        """Its size on the disk in bytes, without following links."""
         files = (file for file in self.folder.rglob("*") if not file.is_dir())
         return sum(file.lstat().st_size for file in files)
 
 
 class Environments:
-    """Those in `folder`, by default in the user's cache."""
+    """The environments in `folder` (default: in the user's cache)."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or paths.cache_dir() / "environments"
 
     def entries(self) -> list[Environment]:
-        """All of them, by name; also what was never finished."""
+        """Return all environments sorted by name, including unfinished ones."""
         with contextlib.suppress(FileNotFoundError):
             folders = sorted(one for one in self.folder.iterdir() if one.is_dir())
             return [_read(one) for one in folders if re.fullmatch(paths.ENVIRONMENT, one.name)]
         return []
 
     def find(self, name: str) -> Environment:
-        """The one called `name`. Raises UserError where there is none."""
+        """Return the environment `name`. Raises UserError if it does not exist."""
         folder = self.folder / name
         found = _read(folder) if re.fullmatch(paths.ENVIRONMENT, name) and folder.is_dir() else None
         if found is None or not (found.python and found.interpreter.exists()):
             known = name in RECIPES
             hint = f"quantchat env create {name}{'' if known else ' --requirements FILE'}"
-            what = "there is no such environment" if found is None else "it was never finished"
+            what = "no such environment" if found is None else "this environment was never finished"
             raise UserError(what, where=f"env {name}", hint=hint)
         return found
 
     def remove(self, name: str) -> None:
-        """Delete it. Raises UserError where it is being made, OSError."""
+        """Delete the environment `name`. Raises UserError if it is being made, and OSError."""
         with self._alone(name):
             shutil.rmtree(self.folder / name)
 
@@ -104,17 +103,17 @@ class Environments:
         self,
         name: str,
         requirements: Sequence[str],
-        tell: Callable[[Progress], None],
+        report: Callable[[Progress], None],
         *,
         file: Path | None = None,
         python: str = sys.executable,
         pip: Sequence[str] = PIP,
     ) -> Environment:
-        """Make it for the interpreter `python`, or return it where it is there as it is wanted.
+        """Make the environment `name` with the interpreter `python`, or return the existing one.
 
-        `requirements` is what is recorded; pip reads them from `file` where there is one. What it
-        does is told of with `tell`. Raises UserError where it cannot be made, or one with other
-        requirements is there, and OSError. Cancelling leaves nothing.
+        `requirements` are recorded; if `file` is given, pip reads them from it. Progress is
+        reported with `report`. Raises OSError, and UserError if it cannot be made or exists with
+        other requirements. Cancelling removes everything again.
         """
         paths.private(self.folder)
         self._clear_leftovers()
@@ -125,15 +124,15 @@ class Environments:
                 if there.requirements == tuple(requirements):
                     return there
                 raise UserError(
-                    "is there with other requirements",
+                    "already exists with other requirements",
                     where=f"env {name}",
-                    hint=f"quantchat env remove {name}, or take another name",
+                    hint=f"run `quantchat env remove {name}`, or choose another name",
                 )
-            wanted = ("-r", str(file)) if file else tuple(requirements)
+            arguments = ("-r", str(file)) if file else tuple(requirements)
             made = Environment(name, folder, "", tuple(requirements), {})
             scratch = paths.private(self.folder / f".{name}.tmp")
             try:
-                return await _make(made, wanted, scratch, tell, python, pip)
+                return await _make(made, arguments, scratch, report, python, pip)
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
@@ -141,10 +140,10 @@ class Environments:
                 shutil.rmtree(scratch, ignore_errors=True)
 
     def _clear_leftovers(self) -> None:
-        """Remove what pip downloaded for makers that were killed, and their half environments."""
+        """Remove downloads and unfinished environments of processes that were killed."""
         for scratch in self.folder.glob(".*.tmp"):
             name = scratch.name.removeprefix(".").removesuffix(".tmp")
-            with contextlib.suppress(UserError), self._alone(name):  # unless it is being made
+            with contextlib.suppress(UserError), self._alone(name):  # skip those being made now
                 if not _read(self.folder / name).python:
                     shutil.rmtree(self.folder / name, ignore_errors=True)
                 shutil.rmtree(scratch, ignore_errors=True)
@@ -157,56 +156,60 @@ class Environments:
             with FileLock(self.folder / f".{name}.lock", timeout=0, mode=0o600):
                 yield
         except Timeout:
-            raise UserError("is being made by another quantchat", where=f"env {name}") from None
+            raise UserError(
+                "another quantchat process is making this environment",
+                where=f"env {name}",
+                hint="try again when it has finished",
+            ) from None
 
 
 def read_requirements(file: Path) -> tuple[str, ...]:
-    """The lines of `file` that ask for something. Raises UserError."""
+    """Return the requirements in `file`, without comments and blank lines. Raises UserError."""
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
     except OSError as error:
         why = error.strerror or str(error)
         raise UserError(f"cannot be read: {why}", where=one_line(str(file))) from error
     except UnicodeDecodeError as error:
-        raise UserError("is no text file", where=one_line(str(file))) from error
+        raise UserError("is not a UTF-8 text file", where=one_line(str(file))) from error
     found = tuple(line for line in lines if line and not line.startswith("#"))
     if not found:
-        hint = "name a package in each line, such as bitsandbytes==0.49.2"
-        raise UserError("asks for nothing", where=one_line(str(file)), hint=hint)
+        hint = "write one package per line, such as bitsandbytes==0.49.2"
+        raise UserError("has no requirements", where=one_line(str(file)), hint=hint)
     return found
 
 
 async def _make(
     made: Environment,
-    wanted: Sequence[str],
+    arguments: Sequence[str],
     scratch: Path,
-    tell: Callable[[Progress], None],
+    report: Callable[[Progress], None],
     python: str,
     pip: Sequence[str],
 ) -> Environment:
     log = new_log(f"env {made.name}")
     what = f"cannot make the environment {made.name}"
-    tell(Progress("making the environment"))
-    # Without pip: ours installs into it, and some systems ship Python without what brings one.
+    report(Progress("making the environment"))
+    # Without pip: our pip installs into it, and some systems ship Python without ensurepip.
     create = [python, "-m", "venv", "--clear", "--without-pip", str(made.folder)]
     if await run(create, scratch, log, lambda: None):
-        raise UserError(f"{what}: {python} cannot make one", hint=f"look at the log {log}")
+        raise UserError(f"{what}: {python} -m venv failed", hint=f"see the log {log}")
     made.folder.chmod(0o700)
     path = str(made.interpreter)
-    install = [*pip, "--python", path, "install", *QUIET, f"--log={log}", *wanted]
+    install = [*pip, "--python", path, "install", *QUIET, f"--log={log}", *arguments]
 
     def poll() -> None:
-        tell(Progress("installing libraries", detail=_last_step(log)))
+        report(Progress("installing libraries", detail=_last_step(log)))
 
     status = await run(install, scratch, log, poll)
     if status:
         failed = failure(what, status, log)
         raise UserError(failed.reason, hint=failed.hint)
-    asked = await asyncio.create_subprocess_exec(
+    process = await asyncio.create_subprocess_exec(
         path, "-I", "-c", _ABOUT, stdout=asyncio.subprocess.PIPE
     )
-    said, _ = await asked.communicate()
-    version, packages = json.loads(said)
+    output, _ = await process.communicate()
+    version, packages = json.loads(output)
     made = replace(made, python=version, packages=dict(sorted(packages.items())))
     body = {key: value for key, value in asdict(made).items() if key not in ("name", "folder")}
     write_whole(made.folder / _MADE, json.dumps(body, indent=1).encode())
@@ -214,23 +217,23 @@ async def _make(
 
 
 def _read(folder: Path) -> Environment:
-    """What is known of the environment in `folder`."""
+    """Read the environment in `folder`; an unfinished one has an empty `python`."""
     try:
-        told = json.loads((folder / _MADE).read_bytes())
+        body = json.loads((folder / _MADE).read_bytes())
         return Environment(
             folder.name,
             folder,
-            str(told["python"]),
-            tuple(map(str, told["requirements"])),
-            {str(name): str(version) for name, version in told["packages"].items()},
+            str(body["python"]),
+            tuple(map(str, body["requirements"])),
+            {str(name): str(version) for name, version in body["packages"].items()},
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Environment(folder.name, folder, "", (), {})
 
 
 def _last_step(log: Path) -> str:
-    """What pip does, by the end of its log."""
+    """Return what pip is doing, from the end of its log; empty if that is not known."""
     with contextlib.suppress(OSError):
-        steps = _STEPS.findall(end_of(log, _TAIL))
+        steps = _STEPS.findall(read_tail(log, _TAIL))
         return one_line(steps[-1]) if steps else ""
     return ""

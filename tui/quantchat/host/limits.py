@@ -1,9 +1,9 @@
-"""What this process, and all it starts, may use of the machine: CPUs and main memory.
+"""The CPUs and main memory that this process and its children may use.
 
-The machine may have more than a container gives. CPUs are confined by the affinity mask (which
-follows a cpuset) and by a cgroup's CPU quota, memory by a cgroup's limit; of nested cgroups each
-one counts, so the lowest on the way up decides. Both versions of cgroups are read, see cgroups(7)
-and the kernel's admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst.
+A container may allow less than the machine has. CPUs are limited by the affinity mask (which
+includes a cpuset) and by a cgroup's CPU quota, memory by a cgroup's limit. Of nested cgroups the
+lowest limit counts. Supports cgroups v1 and v2: see cgroups(7) and the kernel's
+admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst.
 """
 
 from __future__ import annotations
@@ -19,39 +19,39 @@ _ROOT = Path("/")
 
 @dataclass(frozen=True)
 class UsableMemory:
-    """Main memory in bytes, as far as this process may use it."""
+    """Main memory, in bytes, that this process may use."""
 
     total: int
-    """The lowest limit: the machine's memory, or a cgroup's."""
+    """The lower of the machine's memory and the cgroups' limits."""
     available: int
-    """What can be allocated without swapping, and without being killed by a cgroup's limit."""
+    """What can be allocated without swapping and without exceeding a cgroup's limit."""
 
 
 def usable_cpus(root: Path = _ROOT) -> int:
-    """Return the logical CPUs that may compute at once: affinity and CPU quota, at least 1.
+    """Return how many logical CPUs may compute at once, by affinity and CPU quota; at least 1.
 
-    A quota of 2.5 CPUs gives 2: a third thread would be stopped in each period, and the others
-    would wait for it. `root` holds the trees /proc and /sys, for tests.
+    A quota of 2.5 CPUs gives 2: a third thread would be throttled in each period, and the others
+    would wait for it. `root` is the parent of /proc and /sys; tests pass their own.
     """
     quotas = [_quota(folder) for folder in _levels("cpu", root)]
-    given = [len(os.sched_getaffinity(0)), *(int(quota) for quota in quotas if quota is not None)]
-    return max(1, min(given))
+    limits = [len(os.sched_getaffinity(0)), *(int(quota) for quota in quotas if quota is not None)]
+    return max(1, min(limits))
 
 
 class MemoryLimits:
-    """Reads `UsableMemory`. The cgroups are looked up once: a process seldom moves."""
+    """Reads `UsableMemory`. Finds the cgroups only once, because a process seldom changes them."""
 
     def __init__(self, root: Path = _ROOT) -> None:
         self._levels = _levels("memory", root)
 
     def usable(self) -> UsableMemory:
-        """Return what may be used now."""
-        import psutil  # to start a worker, which `usable_cpus` is for, needs none
+        """Return the memory that may be used now."""
+        import psutil  # imported late: starting a worker needs only `usable_cpus`
 
         machine = psutil.virtual_memory()
         total, available = machine.total, machine.available
         for folder in self._levels:
-            # Above memory.high a process is not killed but stopped again and again.
+            # Above memory.high a process is not killed but throttled heavily.
             limits = [
                 limit
                 for name in ("memory.max", "memory.high", "memory.limit_in_bytes")
@@ -64,9 +64,9 @@ class MemoryLimits:
 
 
 def _working_set(folder: Path) -> int:
-    """Bytes that a cgroup holds and cannot drop: its usage without the files that are cached.
+    """Return the bytes that a cgroup uses and cannot drop: its usage without cached files.
 
-    Cached files on the inactive list are what the kernel drops first when the limit is reached.
+    When the limit is reached, the kernel first drops cached files on the inactive list.
     """
     used = _number(folder / "memory.current")
     key = "inactive_file"
@@ -77,7 +77,7 @@ def _working_set(folder: Path) -> int:
 
 
 def _quota(folder: Path) -> float | None:
-    """The CPU quota of a cgroup, in CPUs; None where it has none."""
+    """Return the CPU quota of a cgroup in CPUs; None if it has none."""
     quota, _, period = _text(folder / "cpu.max").strip().partition(" ")
     if not quota:
         quota = _text(folder / "cpu.cfs_quota_us").strip()
@@ -88,7 +88,7 @@ def _quota(folder: Path) -> float | None:
 
 
 def _levels(controller: str, root: Path) -> list[Path]:
-    """The folders of this process' cgroups that `controller` may confine, from the inner one up."""
+    """Return the folders of this process's cgroups with `controller`, from the innermost up."""
     paths = {}
     for line in _text(root / "proc/self/cgroup").splitlines():
         number, _, rest = line.partition(":")
@@ -108,7 +108,7 @@ def _levels(controller: str, root: Path) -> list[Path]:
 
 
 def _mounts(root: Path) -> Iterator[tuple[int, Sequence[str], str, str]]:
-    """Version, controllers, root and mount point of each cgroup file system: mountinfo, proc(5)."""
+    """Yield version, controllers, root and mount point of each cgroup file system (proc(5))."""
     for line in _text(root / "proc/self/mountinfo").splitlines():
         before, _, after = line.partition(" - ")
         fields, kind = before.split(), after.split()
@@ -118,9 +118,10 @@ def _mounts(root: Path) -> Iterator[tuple[int, Sequence[str], str, str]]:
 
 
 def _below(path: str, mounted: str) -> PurePosixPath:
-    """Where the cgroup `path` lies in a file system that shows the cgroup `mounted` as its root.
+    """Return the path of the cgroup `path` below a mount whose root is the cgroup `mounted`.
 
-    A container may be told a path that its own mount does not show: then the mount's root it is.
+    In a container, /proc may name a path that the mount does not show: then return the mount's
+    root.
     """
     try:
         inner = PurePosixPath(path).relative_to(mounted)
@@ -130,7 +131,7 @@ def _below(path: str, mounted: str) -> PurePosixPath:
 
 
 def _plain(field: str) -> str:
-    """`field` of a mount table without its octal escapes, as of a space."""
+    """Return `field` of a mount table with octal escapes (such as of a space) decoded."""
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), field)
 
 
@@ -140,7 +141,7 @@ def _number(file: Path) -> int | None:
 
 
 def _text(file: Path) -> str:
-    """What is in `file`; empty where it cannot be read, as most are not there."""
+    """Return the content of `file`; empty if it cannot be read, for most files do not exist."""
     try:
         return file.read_text(encoding="utf-8", errors="replace")
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What a library does while it tells quantchat nothing: compile a kernel for minutes, say."""
+"""Shows the last line of a worker's log during long stages, such as compiling a kernel."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 import time
 from pathlib import Path
 
-from quantchat.host.log_end import end_of
+from quantchat.files import read_tail
 from quantchat.wire.redaction import redacted
 
 PATIENCE_S = 10.0
-"""A stage shorter than this needs no explanation, and libraries print much that is none."""
+"""Stages shorter than this, in s, show no log line: most lines of libraries explain nothing."""
 
 _TAIL = 4096
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[^\[])")
@@ -18,7 +18,7 @@ _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[^\[])")
 
 
 class LogNews:
-    """The end of a worker's log during one stage."""
+    """Reads the end of a worker's log during one stage."""
 
     def __init__(self, log: Path) -> None:
         self._log = log
@@ -26,16 +26,16 @@ class LogNews:
         self._end = ""
 
     def line(self) -> str:
-        """The last line that has words, where the stage takes long and the log has grown; or ""."""
+        """Return the last non-empty line, if the stage takes long and the log has grown; or ""."""
         if time.monotonic() - self._began_s < PATIENCE_S:
             return ""
         try:
-            end = end_of(self._log, _TAIL)
+            end = read_tail(self._log, _TAIL)
         except OSError:
             return ""
         if end == self._end:
             return ""
         self._end = end
         lines = re.split(r"[\r\n]", _ESCAPES.sub("", end))
-        told = (" ".join(line.split()) for line in reversed(lines))
-        return redacted(next(filter(None, told), ""))
+        texts = (" ".join(line.split()) for line in reversed(lines))
+        return redacted(next(filter(None, texts), ""))

@@ -1,6 +1,6 @@
-"""The user's own pip, run so that it ends with this process, and why it failed.
+"""Runs the user's pip so that it ends with this process, and explains why it failed.
 
-Going through pip, the index, proxy, certificates and cache are those the user has set up.
+pip uses the index, proxy, certificates and cache that the user has configured.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from quantchat.wire.messages import Failed, FailureKind
 PIP = (sys.executable, "-m", "pip")
 
 QUIET = ("--no-input", "--disable-pip-version-check", "--progress-bar=off")
-"""Asks nothing, and tells its log alone."""
+"""Options of pip: ask nothing, print nothing but to the log."""
 
 POLL_S = 0.25
-"""How often it is looked at how far it is."""
+"""Seconds between two calls of `poll`."""
 
 
 async def run(command: Sequence[str], scratch: Path, log: Path, poll: Callable[[], None]) -> int:
-    """Run `command` in a session of its own that ends with this process; return its exit status.
+    """Run `command` in its own session, which ends with this process; return its exit status.
 
-    What it prints to stderr goes to the end of `log`; `scratch` is its folder for temporary files,
-    where a download can be watched. `poll` is called every `POLL_S`. Cancelling ends the command
-    with all it started. Raises OSError.
+    Appends its stderr to `log`. `scratch` is its folder for temporary files, in which a download
+    can be watched. Calls `poll` every `POLL_S`. Cancelling ends the command and all processes it
+    started. Raises OSError.
     """
-    with watchdog_pipe() as held, log.open("ab") as output:
+    with watchdog_pipe() as pipe, log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             *watched_command(command),
-            stdin=held,
+            stdin=pipe,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=output,
             start_new_session=True,
@@ -52,7 +52,7 @@ async def run(command: Sequence[str], scratch: Path, log: Path, poll: Callable[[
             await asyncio.shield(ended)
 
 
-_NETWORK = "check the network and the proxy, then retry; what is finished is kept"
+_NETWORK = "check the network and the proxy, then try again; finished downloads are kept"
 _INDEX = "check which index, proxy and credentials pip uses (`pip config list`)"
 
 _REASONS: list[tuple[str, FailureKind, str, str]] = [
@@ -66,7 +66,7 @@ _REASONS: list[tuple[str, FailureKind, str, str]] = [
         r"No space left on device",
         "no_space",
         "the disk is full",
-        "make room, or set QUANTCHAT_CACHE to a folder on another disk",
+        "free disk space, or set QUANTCHAT_CACHE to a folder on another disk",
     ),
     (
         r"ProxyError|Tunnel connection failed",
@@ -78,7 +78,7 @@ _REASONS: list[tuple[str, FailureKind, str, str]] = [
         r"CERTIFICATE_VERIFY_FAILED|SSLError",
         "fetch_failed",
         "the package index's certificate is not trusted",
-        "name your CA bundle to pip (PIP_CERT, or `pip config set global.cert FILE`)",
+        "give pip your CA bundle (PIP_CERT, or `pip config set global.cert FILE`)",
     ),
     (
         r"\b(?:401|403|407) Client Error|HTTP error (?:401|403|407)",
@@ -103,19 +103,19 @@ _REASONS: list[tuple[str, FailureKind, str, str]] = [
     (
         r"No matching distribution found",
         "fetch_failed",
-        "the package index pip uses does not have it",
-        "name one that does to pip (PIP_INDEX_URL), then retry",
+        "the package index that pip uses does not have it",
+        "give pip another index (PIP_INDEX_URL), then try again",
     ),
 ]
-"""What pip's log holds, most telling first, with the failure's kind, reason and mend."""
+"""Patterns in pip's log, the most specific first, with the failure's kind, reason and hint."""
 
 
 def failure(what: str, status: int, log: Path) -> Failed:
-    """Why pip, that ended with `status`, could not do `what`, read from its log."""
+    """Return why pip, which ended with `status`, failed at `what`, from its `log`."""
     text = log.read_text(encoding="utf-8", errors="replace")
     for pattern, kind, reason, hint in _REASONS:
         if re.search(pattern, text):
-            return Failed(kind, f"{what}: {reason}", f"{hint}; pip's log is {log}")
+            return Failed(kind, f"{what}: {reason}", f"{hint}; see pip's log {log}")
     errors = re.findall(r"ERROR: (.+)", text)
     reason = one_line(errors[-1]) if errors else f"pip ended with status {status}"
-    return Failed("fetch_failed", f"{what}: {reason}", f"look at pip's log {log}, then retry")
+    return Failed("fetch_failed", f"{what}: {reason}", f"see pip's log {log}, then try again")

@@ -1,4 +1,4 @@
-"""A session of processes that ends with this process, even if this one is killed."""
+"""Starts commands whose whole process session ends with this process, even if it is killed."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ exec 3<&0
 /bin/sh -c "$0" <&3 3<&- >/dev/null 2>&1 &
 exec "$@" 3<&- </dev/null
 """
-"""A shell that turns into the command and leaves a second one behind in its group, which waits for
-the end of the pipe that is its standard input."""
+"""A shell script that runs the command with `exec`, after starting a second shell in its process
+group. The second shell waits for the end of the pipe on its standard input, then kills the
+session."""
 
 
 def watched_command(command: Sequence[str]) -> list[str]:
-    """`command`, to be started with `watchdog_pipe()` as its stdin and in a session of its own."""
+    """Return `command` wrapped for a start in a new session with `watchdog_pipe()` as its stdin."""
     return ["/bin/sh", "-c", _SCRIPT, WAIT_AND_KILL, *command]
 
 
 @contextlib.contextmanager
 def watchdog_pipe() -> Iterator[int]:
-    """The read end of a pipe whose write end only this process holds, until the block is left."""
+    """Yield the read end of a pipe whose write end only this process has open."""
     read, write = os.pipe()
     try:
         yield read
@@ -35,7 +36,7 @@ def watchdog_pipe() -> Iterator[int]:
 
 
 def kill_all(leader: int) -> None:
-    """SIGKILL the process `leader`, which began a session, and all of that."""
+    """SIGKILL the session leader `leader` and all processes of its session."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(leader, signal.SIGKILL)  # all there is to do where there is no /proc
+        os.killpg(leader, signal.SIGKILL)  # all that is possible on a system without /proc
     kill_session(leader)

@@ -1,7 +1,8 @@
-"""A folder for temporary files for each worker, which is gone when the worker is.
+"""A temporary folder for each worker, removed when the worker ends.
 
-Libraries leave gigabytes in them: GPTQModel a copy of the model, where its loading is ended. The
-folder is locked while its owner lives, so that a later start finds those whose owner was killed.
+Libraries leave gigabytes behind: GPTQModel leaves a copy of the model if loading is interrupted.
+The folder is locked while its owner lives, so that a later start can find and remove folders whose
+owner was killed.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ _PREFIX = "quantchat-worker-"
 
 
 class Scratch:
-    """A new folder among the temporary files of this machine. Raises OSError."""
+    """A new folder in the system's temporary folder. Raises OSError."""
 
     def __init__(self) -> None:
         self.path, self._lock = _locked_folder()
 
     def remove(self) -> None:
-        """Remove it with all that lies in it, as far as that can be. May be called twice."""
+        """Remove the folder and its content, ignoring errors. May be called twice."""
         shutil.rmtree(self.path, ignore_errors=True)
         if self._lock is not None:
             os.close(self._lock)
@@ -39,20 +40,20 @@ def _locked_folder() -> tuple[Path, int | None]:
                 return path, lock
         except FileNotFoundError:
             pass
-        except OSError:  # a file system without locks: nobody will find it, should we be killed
+        except OSError:  # no locks on this file system: if we are killed, the folder stays
             return path, None
-        # Another process found it before it was locked, and took it for a dead one's.
+        # Another process swept the folder before it was locked: try again.
 
 
 def _lock(path: Path) -> int | None:
-    """Lock the folder `path` until the descriptor is closed; None where another process has it.
+    """Lock the folder `path` until the descriptor is closed; None if another process has it locked.
 
-    Raises OSError where it is gone, or no folder of ours.
+    Raises OSError if it does not exist or is not our folder.
     """
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # It may have been removed between the two calls, and made again by its name.
+        # The folder may have been removed and recreated between the two calls.
         if os.path.samestat(os.fstat(folder), path.stat()):
             return folder
     except BlockingIOError:
@@ -68,16 +69,16 @@ _swept = threading.Event()
 
 
 def sweep_once() -> None:
-    """Remove in a thread, the first time it is called, what dead owners have left."""
+    """Run `sweep` in a thread, the first time this is called."""
     if not _swept.is_set():
         _swept.set()
         threading.Thread(target=sweep, name="sweep", daemon=True).start()
 
 
 def sweep() -> None:
-    """Remove the folders of this user whose owner lives no more."""
+    """Remove this user's scratch folders whose owner process has ended."""
     for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError):  # another's, or gone meanwhile
+        with contextlib.suppress(OSError):  # another user's folder, or removed meanwhile
             if path.lstat().st_uid == os.getuid() and (lock := _lock(path)) is not None:
                 shutil.rmtree(path, ignore_errors=True)
                 os.close(lock)

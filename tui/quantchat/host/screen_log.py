@@ -1,4 +1,4 @@
-"""What nobody foresaw, written where its user can find it."""
+"""Writes unexpected exceptions to the log of the screen."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from quantchat.wire.redaction import redacted
 
 
 def log_exception(error: BaseException | None = None) -> None:
-    """Write `error`, by default the one being handled, to descriptor 2: a drawn screen's log.
+    """Write `error` (default: the exception being handled) to descriptor 2, the screen's log.
 
-    Not to `sys.stderr`, which Textual takes away meanwhile, and swallows.
+    Textual replaces `sys.stderr` and drops what is written there.
     """
     lines = traceback.format_exception(error) if error else [traceback.format_exc()]
     with contextlib.suppress(OSError):

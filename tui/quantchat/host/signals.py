@@ -1,9 +1,9 @@
-"""Signals that stop a command: Ctrl+C, SIGTERM, and SIGHUP, which a terminal sends when it goes.
+"""Signals that stop a command: Ctrl+C, SIGTERM, and SIGHUP (sent when a terminal is closed).
 
-The first Ctrl+C asks the work to stop, and what it has is kept. The second one ends what does not
-stop, and the third one the process, at once. SIGTERM and SIGHUP ask, and end by themselves what
-has not stopped `GRACE_S` later. A signal that is ignored when the command starts stays ignored:
-that is how nohup and a shell's background jobs are protected.
+The first Ctrl+C asks the work to stop, and its results so far are saved. The second ends work that
+does not stop, the third ends the process at once. SIGTERM and SIGHUP ask the work to stop, and end
+it after `GRACE_S`. A signal that is ignored when the command starts stays ignored, because nohup
+and background jobs of shells rely on that.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ from types import FrameType
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 GRACE_S = 2.0
-"""Seconds that the work has to stop by itself after SIGTERM or SIGHUP, before it is ended."""
+"""Seconds that the work has to stop after SIGTERM or SIGHUP before it is ended."""
 
 LAST_S = 8.0
-"""Seconds that the process has to save what there is after the work was ended."""
+"""Seconds that the process has to save results after the work was ended."""
 
-AGAIN = "stopping; Ctrl+C again ends what does not stop, and a third time ends at once"
+AGAIN = "stopping; press Ctrl+C again to end work that does not stop, a third time to end at once"
 
 
 class _Listener:
-    """Hears the signals from `install` to `remove`, and passes them on to the work under way."""
+    """Handles the signals from `install` to `remove` and passes them on to the running work."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report = report
         self._before: dict[signal.Signals, signal._HANDLER] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ask: Callable[[], None] = lambda: None
         self._end: Callable[[], None] = lambda: None
         self._worked = False
-        """Whether work was under way before: its result is about to be saved."""
+        """Whether work has ended: its results are being saved."""
         self._pressed = 0
-        """How often Ctrl+C was pressed."""
+        """Number of times that Ctrl+C was pressed."""
         self._asked = self._ended = False
         self._timers: list[threading.Timer] = []
 
     def install(self) -> None:
         for number in NUMBERS:
             if signal.getsignal(number) is not signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._heard)
+                self._before[number] = signal.signal(number, self._handle)
 
     def remove(self) -> None:
         for number, handler in self._before.items():
@@ -62,9 +62,9 @@ class _Listener:
         finally:
             self._loop, self._worked = None, True
 
-    def _heard(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
-        if self._loop is None and not self._worked:  # nothing has begun: there is nothing to keep
+        if self._loop is None and not self._worked:  # no work has started: nothing to save
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
         if number != signal.SIGINT:
             self._later(GRACE_S, lambda: self._end_work(number))
@@ -78,17 +78,17 @@ class _Listener:
         else:
             os._exit(128 + number)  # the workers end with this process
 
-    def _ask_work(self, told: str) -> None:
+    def _ask_work(self, message: str) -> None:
         if not self._asked:
             self._asked = True
             self._call(self._ask)
-            if told:
-                self._call(lambda: self._tell(told))
+            if message:
+                self._call(lambda: self._report(message))
 
     def _end_work(self, number: int) -> None:
         if not self._ended:
             self._ended = True
-            # The event loop may hang, as behind a driver or a disk that does not answer.
+            # The event loop may hang because a driver or a disk does not answer.
             self._later(LAST_S, lambda: os._exit(128 + number))
             self._call(self._end)
 
@@ -105,18 +105,18 @@ class _Listener:
 
 
 _listener: _Listener | None = None
-"""The one that hears signals now: they belong to the process."""
+"""The listener of this process; None outside `handled`."""
 
 
 @contextlib.contextmanager
-def held(tell: Callable[[str], None] = lambda text: None) -> Iterator[_Listener]:
-    """Hear the signals until the context ends: what `on_signals` kept can be saved meanwhile.
+def handled(report: Callable[[str], None] = lambda text: None) -> Iterator[_Listener]:
+    """Handle the signals within this context, also while results are saved after `on_signals`.
 
-    Before and after the work in it a first signal ends nothing that is to be saved. `tell` is
-    called with a line for the user at the first Ctrl+C.
+    A signal during saving does not interrupt it. At the first Ctrl+C, `report` is called with a
+    line for the user.
     """
     global _listener
-    before, listener = _listener, _Listener(tell)
+    before, listener = _listener, _Listener(report)
     listener.install()
     _listener = listener
     try:
@@ -128,7 +128,7 @@ def held(tell: Callable[[str], None] = lambda text: None) -> Iterator[_Listener]
 
 @contextlib.contextmanager
 def on_signals(ask: Callable[[], None], end: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Call `ask` on the running loop when the work shall stop, and `end` when it must."""
-    hearing = contextlib.nullcontext(_listener) if _listener else held()
-    with hearing as listener, listener.during(ask, end):
+    """Call `ask` on the running loop when the work should stop, and `end` when it must end."""
+    handling = contextlib.nullcontext(_listener) if _listener else handled()
+    with handling as listener, listener.during(ask, end):
         yield

@@ -1,4 +1,4 @@
-"""Looking now and then whether a worker still responds."""
+"""A watchdog that checks regularly whether workers still respond."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import time
 from collections.abc import AsyncIterator, Callable
 
 LOOK_S = 1.0
-"""How often it is looked, in seconds."""
+"""Seconds between two checks."""
 
 LATE_S = 5.0
-"""Seconds between two looks from which on this process was itself stopped, as by Ctrl+Z."""
+"""A longer time between two checks, in s, means that this process was stopped, e.g. by Ctrl+Z."""
 
 
 @contextlib.asynccontextmanager
 async def watchdog(
     look: Callable[[float], None], excuse: Callable[[float], None]
 ) -> AsyncIterator[None]:
-    """Call `look(now)` every `LOOK_S` until the context ends; `now` is the monotonic clock's, in s.
+    """Call `look(now)` every `LOOK_S` within this context; `now` is from the monotonic clock, in s.
 
-    After a time in which this process did not run, `excuse(now)` is called instead: what the
-    worker sent meanwhile could not be read, and its silence counts from now.
+    After a time in which this process did not run, call `excuse(now)` instead: messages that the
+    worker sent meanwhile are not read yet, so its silence counts from now.
     """
 
     async def watch() -> None:

@@ -1,7 +1,7 @@
-"""A worker as its owner sees it: commands in, events out, and an end that is certain.
+"""Starts and ends worker processes, sends them commands and reads their events.
 
-The process gets two pipes of its own for messages; its stdout and stderr go to a private log file.
-It begins a session of its own, so that Ctrl+C in the terminal does not reach it and so that all it
+A worker has two pipes for messages; its stdout and stderr go to a private log file. It runs in its
+own session, so that Ctrl+C in the terminal does not reach it, and so that all processes that it
 started (compilers, say) can be ended with it.
 """
 
@@ -24,28 +24,27 @@ from typing import IO, Protocol
 
 from quantchat import paths
 from quantchat.errors import UserError
-from quantchat.host import launch
+from quantchat.files import read_tail
 from quantchat.host.limits import usable_cpus
-from quantchat.host.log_end import end_of
 from quantchat.host.process_group import kill_all
 from quantchat.host.scratch import Scratch, sweep_once
 from quantchat.wire.codec import ProtocolError
 from quantchat.wire.messages import Command, Event, Shutdown, decode_event, encode
 
 LINE_LIMIT = 16 * 2**20
-"""Longest message line, in bytes: a whole answer of a long context fits many times over."""
+"""Longest message line in bytes. The whole answer of a long context fits many times."""
 
 SURROUNDINGS = {
-    # As nvidia-smi and NVML count: CUDA's own order begins with the fastest.
+    # Number GPUs as nvidia-smi and NVML do: CUDA's own order puts the fastest first.
     "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-    # Two libraries with thread pools that spin would starve each other on few cores.
+    # Two libraries whose threads spin while they wait would starve each other on few cores.
     "GOMP_SPINCOUNT": "10000",
     "GPTQMODEL_CPU_WORKERS": "2",
-    # torch's default, said aloud: where nothing is said GPTQModel turns it on, and a GPTQ variant
-    # would be compared with another one by memory that another allocator reserved.
+    # torch's default, set explicitly: otherwise GPTQModel turns it on, and the memory of a GPTQ
+    # variant would be reserved by a different allocator than that of the other variant.
     "PYTORCH_ALLOC_CONF": "expandable_segments:False",
-    # cuDNN's attention, torch's first choice on Hopper and Blackwell, builds a plan of 20 to 40 ms
-    # for each KV length it has not seen, and is silently wrong for some shapes on B200
+    # torch prefers cuDNN attention on Hopper and Blackwell. It takes 20 to 40 ms to build a plan
+    # for each new KV length, and gives wrong results for some shapes on B200
     # (pytorch/pytorch#193893).
     "TORCH_CUDNN_SDPA_DEPRIORITIZED": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -56,19 +55,23 @@ SURROUNDINGS = {
     "TORCHAO_FORCE_SKIP_LOADING_SO_FILES": "1",
     "PYTHONUNBUFFERED": "1",
 }
-"""What a worker's libraries find in their environment, where the user's own says nothing else."""
+"""Environment variables for a worker's libraries; the user's own values take precedence."""
+
+
+_BOOTSTRAP = Path(__file__).parents[1] / "worker" / "bootstrap.py"
+"""The script that runs a worker under any interpreter."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a worker runs: `label` names its log, `python` another interpreter than ours."""
+    """Where a worker runs: `label` names its log, `python` its interpreter if it is not ours."""
 
     label: str
     python: str | None = None
 
 
 class WorkerEnded(Exception):
-    """The worker is gone. `returncode` is negative for a signal, as subprocess has it."""
+    """The worker has ended. `returncode` is negative for a signal, as in subprocess."""
 
     def __init__(self, returncode: int, log: Path) -> None:
         super().__init__(returncode)
@@ -77,11 +80,11 @@ class WorkerEnded(Exception):
 
     @property
     def reason(self) -> str:
-        """One line on how it ended."""
+        """How the worker ended, in one line."""
         if self.returncode == -signal.SIGXCPU:
-            return "the tokenizer or the chat template computed without an end: the worker is ended"
+            return "the tokenizer or the chat template did not finish, so the worker was ended"
         if self.returncode == -signal.SIGABRT and _NO_MEMORY in self._end_of_log():
-            return "the tokenizer, or other native code, wanted more memory than it may take"
+            return "the tokenizer, or other native code, needed more memory than is allowed"
         if self.returncode == -signal.SIGKILL:
             return "the worker was killed (signal 9)"
         if self.returncode < 0:
@@ -94,16 +97,16 @@ class WorkerEnded(Exception):
 
     def _end_of_log(self) -> str:
         with contextlib.suppress(OSError):
-            return end_of(self.log, 2**16)
+            return read_tail(self.log, 2**16)
         return ""
 
 
 _NO_MEMORY = "memory allocation of"
-"""So begins what Rust says of memory that it does not get, before it ends the process."""
+"""Start of the message that Rust prints before it aborts because memory cannot be allocated."""
 
 
 class Worker(Protocol):
-    """What the comparison needs of a worker. The seam at which tests put a scripted one."""
+    """The interface of a worker. Tests implement it with a scripted one."""
 
     @property
     def pid(self) -> int:
@@ -114,23 +117,23 @@ class Worker(Protocol):
         """File with what the worker's libraries printed."""
 
     def send(self, command: Command) -> None:
-        """Queue a command; never blocks. To a worker that is gone it does nothing."""
+        """Queue a command; never blocks. Does nothing if the worker has ended."""
 
     def events(self) -> AsyncIterator[Event]:
-        """Yield events in order, to one reader.
+        """Yield events in order, to a single reader.
 
-        Raises WorkerEnded at the end, ProtocolError for a line that is no message.
+        Raises WorkerEnded at the end, ProtocolError for a line that is not a message.
         """
 
     async def close(self) -> None:
-        """End the worker and all it started; returns when it is gone. May be called twice."""
+        """End the worker and all processes it started, and wait for it. May be called twice."""
 
 
 StartWorker = Callable[[Place], Awaitable[Worker]]
 
 
 class WorkerProcess:
-    """A real worker process (see the module). Made by `start_worker`."""
+    """A real worker process, made by `start_worker`."""
 
     def __init__(
         self,
@@ -145,14 +148,15 @@ class WorkerProcess:
         self._commands = commands
         self._reader = reader
         self._life = life
-        """Never written to: its end, also that of this process, ends the worker's whole session."""
+        """Write end of a pipe that is never written to. When it closes, also because this process
+        dies, the worker's whole session ends."""
         self._log = log
         self._scratch = scratch
-        """Its temporary files, which go with it."""
+        """The worker's temporary folder, removed when it ends."""
 
     @property
     def pid(self) -> int:
-        """Process id, also its session's."""
+        """Id of the process and of its session."""
         return self._process.pid
 
     @property
@@ -161,24 +165,24 @@ class WorkerProcess:
         return self._log
 
     def send(self, command: Command) -> None:
-        """Queue a command; never blocks. To a worker that is gone it does nothing."""
+        """Queue a command; never blocks. Does nothing if the worker has ended."""
         if not self._commands.is_closing():
             self._commands.write(encode(command))
 
     async def events(self) -> AsyncIterator[Event]:
-        """Yield events in order. Raises WorkerEnded at the end, ProtocolError for rubbish."""
+        """Yield events in order. Raises WorkerEnded at the end, ProtocolError for invalid lines."""
         while True:
             try:
                 line = await self._reader.readline()
             except ValueError as error:  # longer than LINE_LIMIT
                 raise ProtocolError(f"a line of over {LINE_LIMIT} bytes") from error
             if not line.endswith(b"\n"):
-                # The pipe ended, perhaps in the middle of a line: that is an end, not rubbish.
+                # The pipe ended, perhaps within a line: the worker has ended.
                 raise WorkerEnded(await self._process.wait(), self._log)
             yield decode_event(line)
 
     async def close(self, grace_s: float = 0.5) -> None:
-        """Ask the worker to end, then make it, with its whole session. Safe to call twice."""
+        """Ask the worker to end; after `grace_s`, kill its session. May be called twice."""
         self.send(Shutdown())
         self._commands.close()
         with contextlib.suppress(asyncio.TimeoutError):
@@ -191,12 +195,12 @@ class WorkerProcess:
             await asyncio.to_thread(scratch.remove)
 
     def kill(self) -> None:
-        """SIGKILL the whole session at once: also what a dead worker may have left behind."""
+        """SIGKILL the whole session at once, including processes that a dead worker left behind."""
         kill_all(self._process.pid)
 
 
 async def start_worker(place: Place) -> Worker:
-    """Start a worker process. Raises UserError where its interpreter cannot be run."""
+    """Start a worker process. Raises UserError if its interpreter cannot be run."""
     log = new_log(place.label)
     python, environment = _executable(place)
     command_read, command_write = os.pipe()
@@ -207,7 +211,7 @@ async def start_worker(place: Place) -> Worker:
     with contextlib.ExitStack() as near, contextlib.ExitStack() as far:
         sweep_once()
         scratch = None
-        with contextlib.suppress(OSError):  # its libraries will say what they miss
+        with contextlib.suppress(OSError):  # the libraries will report a missing folder
             scratch = Scratch()
             near.callback(scratch.remove)
             environment["TMPDIR"] = str(scratch.path)
@@ -217,7 +221,8 @@ async def start_worker(place: Place) -> Worker:
         event_file = near.enter_context(os.fdopen(event_read, "rb", 0))
         command_file = near.enter_context(os.fdopen(command_write, "wb", 0))
         life = near.enter_context(os.fdopen(life_write, "wb", 0))
-        # The pipes first: once there is a process, nothing is waited for before it has an owner.
+        # Connect the pipes before starting the process: after the start nothing may be awaited
+        # until the process has an owner.
         events, _ = await loop.connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), event_file
         )
@@ -227,7 +232,7 @@ async def start_worker(place: Place) -> Worker:
         try:
             with log.open("ab") as output:
                 process = await asyncio.create_subprocess_exec(
-                    *launch.command_line(python, command_read, event_write, life_read, os.getpid()),
+                    *_command_line(python, command_read, event_write, life_read, os.getpid()),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
@@ -245,10 +250,19 @@ async def start_worker(place: Place) -> Worker:
     return WorkerProcess(process, commands, reader, life, log, scratch)
 
 
-def interpreter(python: str | None, env: str | None) -> str | None:
-    """The interpreter of a variant that names `python`, or the environment `env`, or neither.
+def _command_line(python: str, commands: int, events: int, life: int, parent: int) -> list[str]:
+    """Return the arguments that start a worker.
 
-    Raises UserError where the environment is not there.
+    `commands`, `events` and `life` are inherited pipe descriptors. The worker ends when the process
+    `parent` dies, and with it the write end of `life`.
+    """
+    return [python, str(_BOOTSTRAP), *map(str, (commands, events, life, parent))]
+
+
+def interpreter(python: str | None, env: str | None) -> str | None:
+    """Return the interpreter of a variant with the settings `python` and `env`; None means ours.
+
+    Raises UserError if the environment `env` does not exist.
     """
     if not env:
         return python
@@ -260,25 +274,28 @@ def interpreter(python: str | None, env: str | None) -> str | None:
 
 
 def _executable(place: Place) -> tuple[str, dict[str, str]]:
-    """The executable and its environment; another interpreter gets none of our module paths."""
+    """Return the interpreter and its environment variables.
+
+    Another interpreter than ours gets none of our module paths.
+    """
     environment = {
         **SURROUNDINGS,
         **_folders(),
-        # OpenMP knows the affinity and no CPU quota. Each request names its own threads; this is
-        # for loading, and for jobs.
+        # OpenMP considers the affinity but no CPU quota. This value is for loading and for jobs;
+        # each generation request sets its own number of threads.
         "OMP_NUM_THREADS": str(usable_cpus()),
     }
-    if older := os.environ.get("PYTORCH_CUDA_ALLOC_CONF"):  # which the newer name overrides
+    if older := os.environ.get("PYTORCH_CUDA_ALLOC_CONF"):  # torch prefers the newer name
         environment["PYTORCH_ALLOC_CONF"] = older
     environment |= os.environ
-    environment["MPLBACKEND"] = "agg"  # a notebook's own names a module that is not here
+    environment["MPLBACKEND"] = "agg"  # a notebook sets a module that does not exist here
     python = sys.executable
     if place.python is not None:
         python = str(Path(place.python).expanduser())
         for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
             environment.pop(name, None)
-    # torch looks for ninja on PATH, and it lies beside the interpreter: not on PATH where that is
-    # run by its full name, as pipx does. Kernels would not be compiled.
+    # torch needs ninja on PATH to compile kernels. ninja lies beside the interpreter, whose folder
+    # is not on PATH if it is run by its full path, as pipx does.
     if found := shutil.which(python):
         beside = str(Path(found).absolute().parent)
         environment["PATH"] = os.pathsep.join((environment.get("PATH") or os.defpath, beside))
@@ -286,25 +303,25 @@ def _executable(place: Place) -> tuple[str, dict[str, str]]:
 
 
 def _folders() -> dict[str, str]:
-    """Variables that name folders: else libraries choose some by a fixed name below /tmp."""
+    """Return variables that name folders: otherwise libraries use fixed names below /tmp."""
     cache = paths.cache_dir()
-    # Both hold code that will be run, so they are made here: the libraries would let the umask
-    # decide who may write to them. They outlive a worker: a second start finds what was compiled.
+    # Both folders hold code that will be run. Make them here, private to the user: the libraries
+    # would leave the permissions to the umask. They are kept, so that kernels are compiled once.
     compiled, modules = cache / "compiled", cache / "modules"
     for folder in (compiled, modules):
-        with contextlib.suppress(OSError):  # a cache that is read only: said once it is needed
+        with contextlib.suppress(OSError):  # a read-only cache is reported when it is needed
             paths.private(folder)
     hub = paths.hub_cache()
     if not paths.can_be_written(hub) and not hub.is_dir():
-        hub = cache / "huggingface" / "hub"  # GPTQModel makes this folder when it is imported
+        hub = cache / "huggingface" / "hub"  # importing GPTQModel creates this folder
     named = {
         "TORCHINDUCTOR_CACHE_DIR": str(compiled),
-        # Said aloud: where nothing is said GPTQModel takes /tmp/tokenicer_hf_home, any user's.
+        # Set explicitly: otherwise GPTQModel uses /tmp/tokenicer_hf_home, shared by all users.
         "HF_HOME": str(paths.hub_home()),
         "HF_HUB_CACHE": str(hub),
         "HF_MODULES_CACHE": str(modules),
     }
-    if not paths.has_home():  # libraries would make a folder that is called `~`
+    if not paths.has_home():  # otherwise libraries would create a folder named `~`
         named |= {"HOME": str(cache), "USER": str(os.getuid())}
     try:
         tempfile.gettempdir()
@@ -315,9 +332,9 @@ def _folders() -> dict[str, str]:
 
 
 def new_log(label: str) -> Path:
-    """Make a log file, private to the user, with a name that cannot leave its folder.
+    """Create a log file, private to the user, in the log folder; return its path.
 
-    On a full disk it is the null device: what is to be measured needs no log. Raises OSError.
+    On a full disk, return the null device: a measurement does not need a log. Raises OSError.
     """
     try:
         return _new_file(label, paths.private(paths.logs_dir()))
@@ -331,7 +348,7 @@ def _new_file(label: str, folder: Path) -> Path:
     slug = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")[:40] or "worker"
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{slug}-{os.getpid()}"
     log, number = folder / f"{stem}.log", 1
-    while True:  # one that ends at once may be started again within a second
+    while True:  # a worker that ends at once may be restarted within the same second
         try:
             log.touch(mode=0o600, exist_ok=False)
         except FileExistsError:

@@ -1,8 +1,8 @@
-"""The comparison: a profile's variants, the pair on show, and the conversation with it.
+"""The comparison: a profile's variants, the pair that is shown, and the conversation with it.
 
-The screen and the headless run are two faces of this one object. Everything here runs on one
-asyncio loop; tokens and figures are state to be read when the reader has time (a screen draws a
-few times a second), and only what changes rarely is told through `on_change`.
+The screen and the commands without a screen use the same object. Everything here runs on one
+asyncio loop. Tokens and figures are state that a reader polls (a screen draws a few times per
+second); only rare changes are reported with `on_change`.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from quantchat.wire.messages import Failed
 
 @dataclass(frozen=True)
 class VariantChanged:
-    """A variant's state, stage or failure is another now: read it from the variant."""
+    """The state, stage or failure of `variant` changed."""
 
     variant: LiveVariant
 
 
 @dataclass(frozen=True)
 class TurnStarted:
-    """A prompt was sent; its answers begin to grow."""
+    """A prompt was sent; its answers start to grow."""
 
     turn: Turn
 
@@ -51,23 +51,23 @@ class TurnEnded:
 
 @dataclass(frozen=True)
 class DivergenceScored:
-    """The variants were asked where the answers of the turn part: `turn.divergence` is known."""
+    """The probabilities at the turn's divergence are known: `turn.divergence` is set."""
 
     turn: Turn
 
 
 @dataclass(frozen=True)
 class ConversationChanged:
-    """Turns were taken away (new chat, edit, regenerate): draw the conversation anew."""
+    """Turns were removed (new chat, edit, regenerate): redraw the conversation."""
 
 
 Change = VariantChanged | TurnStarted | TurnEnded | DivergenceScored | ConversationChanged
 
 
 class Comparison:
-    """Variants of `profile`, two of them (`pair`) loaded and talked to.
+    """The variants of `profile`, of which the `pair` is loaded and answers.
 
-    `start` is the seam for tests: it starts a worker, by default a real process.
+    `start` starts a worker; tests pass one that starts no process.
     """
 
     def __init__(
@@ -86,8 +86,8 @@ class Comparison:
         self.conversation = self._new_conversation()
         self.on_change = on_change
         self.before_loss: Callable[[], None] = lambda: None
-        """Called before something that was said is taken away or a variant is ended: to keep it.
-        What it raises prevents that."""
+        """Called before turns are removed or a variant is ended, to save the conversation. If it
+        raises, nothing is removed."""
         self.variants = [
             LiveVariant(
                 spec,
@@ -108,19 +108,19 @@ class Comparison:
 
     @property
     def sides(self) -> tuple[LiveVariant, LiveVariant]:
-        """The two variants on show, left and right."""
+        """The two shown variants, left and right."""
         left, right = self.pair
         return self.variants[left], self.variants[right]
 
     def open(self) -> None:
-        """Begin to load the pair; returns at once, the variants tell how far they are."""
+        """Start loading the pair. Returns at once; the variants report their progress."""
         for variant in self.sides:
             variant.begin()
 
     def choose_pair(self, left: int, right: int) -> None:
-        """Show two other variants; those no longer shown are ended, to give their memory back.
+        """Show two other variants; end those no longer shown, to free their memory.
 
-        Raises ValueError where both are the same, or while answers are streaming.
+        Raises ValueError if both are the same, or while answers are streaming.
         """
         if left == right:
             raise ValueError("choose two different variants")
@@ -133,12 +133,12 @@ class Comparison:
         self.open()
 
     def swap(self) -> None:
-        """Let left and right change places."""
+        """Swap left and right."""
         left, right = self.pair
         self.pair = (right, left)
 
     async def close(self) -> None:
-        """Stop everything; returns when no worker process is left."""
+        """Stop everything and wait until no worker process is left."""
         for task in filter(None, (self._asking, self._scoring)):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -155,23 +155,23 @@ class Comparison:
 
     @property
     def busy(self) -> bool:
-        """Whether a turn is under way, or other work that occupies the pair."""
+        """Whether a turn or other work occupies the pair."""
         return self._occupied or (self._asking is not None and not self._asking.done())
 
     @property
     def last_turn(self) -> Turn | None:
-        """The newest turn, streaming or over."""
+        """The newest turn, streaming or complete; None if there is none."""
         return self.conversation.turns[-1] if self.conversation.turns else None
 
     def ask(self, prompt: str) -> Turn:
-        """Send `prompt` to each shown variant that is ready; returns the turn, which then grows.
+        """Send `prompt` to each shown variant that is ready; return the turn, which then grows.
 
-        Raises ValueError while a turn is under way, or where no shown variant is ready.
+        Raises ValueError while a turn is running, or if no shown variant is ready.
         """
         self._unless_busy()
         ready = self._ready()
         making = [v for v in self.sides if v.state in (State.PREPARING, State.LOADING)]
-        # Beside a variant that is being made or loaded nothing is alone on the machine.
+        # While the other variant is being made or loaded, this one shares the machine with it.
         alone: Order = "together" if making else "in-turn"
         order = self.order if len(ready) > 1 else alone
         turn = self.conversation.begin(prompt, [Answer(v.label, order) for v in ready])
@@ -182,7 +182,7 @@ class Comparison:
         return turn
 
     def unless_pair_idle(self) -> None:
-        """Raises ValueError unless both shown variants are ready, and nothing is under way."""
+        """Raise ValueError unless both shown variants are ready and idle."""
         self._unless_busy()
         waiting = [one.label for one in self.sides if one.state is not State.READY]
         if waiting:
@@ -190,7 +190,7 @@ class Comparison:
 
     @contextlib.contextmanager
     def occupied(self) -> Iterator[None]:
-        """Keep the shown pair for other work than turns, which are refused meanwhile.
+        """Reserve the shown pair for other work within this context; turns are refused meanwhile.
 
         Raises ValueError as `unless_pair_idle` does.
         """
@@ -202,24 +202,24 @@ class Comparison:
             self._occupied = False
 
     async def wait(self) -> None:
-        """Wait until the turn under way, if any, is over."""
+        """Wait until the running turn, if any, is over."""
         if self._asking is not None:
             await asyncio.shield(self._asking)
 
     def stop(self) -> None:
-        """Stop decoding on both sides; what was said is kept."""
+        """Stop decoding on both sides; the text so far stays."""
         self._stopping = True
         for variant in self.variants:
             variant.stop()
 
     def again(self, prompt: str | None = None) -> Turn:
-        """Ask the last prompt again (regenerate), or `prompt` in its place (edit and resend).
+        """Replace the last turn: send its prompt again (regenerate), or `prompt` (edit).
 
-        Raises ValueError as `ask` does, or where nothing was asked; nothing is lost then.
+        Raises ValueError as `ask` does, or if there is no turn; then nothing is removed.
         """
         last = self.last_turn
         if last is None:
-            raise ValueError("nothing was asked yet")
+            raise ValueError("there is no answer to regenerate yet")
         self._unless_busy()
         self._ready()
         self.before_loss()
@@ -228,14 +228,14 @@ class Comparison:
         return self.ask(last.prompt if prompt is None else prompt)
 
     def new_chat(self) -> None:
-        """Forget what was said. Raises ValueError while a turn is under way."""
+        """Start a new conversation. Raises ValueError while a turn is running."""
         self._unless_busy()
         self.before_loss()
         self.conversation = self._new_conversation()
         self.on_change(ConversationChanged())
 
     def forget_oldest(self) -> None:
-        """Drop the oldest turn, for a full context. Raises ValueError while a turn is under way."""
+        """Remove the oldest turn, for a full context. Raises ValueError while a turn is running."""
         self._unless_busy()
         self.before_loss()
         self.conversation.drop_oldest()
@@ -262,8 +262,8 @@ class Comparison:
             if order == "together":
                 await asyncio.gather(*(self._answer(turn, v, threads) for v in ready))
             else:
-                # Every second turn begins with the other side, so that neither is always the one
-                # that runs on a cool (or a throttled) device: ABBA over two turns.
+                # Every second turn starts with the other side (ABBA over two turns), so that not
+                # always the same side runs on a cool, or a throttled, device.
                 for variant in ready if turn.number % 2 else reversed(ready):
                     await self._answer(turn, variant, threads)
         finally:
@@ -276,9 +276,9 @@ class Comparison:
         self.on_change(DivergenceScored(turn))
 
     async def compute_cross_perplexity(self, turn: Turn) -> None:
-        """Have each shown variant read both answers of `turn`: see `Answer.cross_perplexities`.
+        """Let each shown variant score both answers of `turn` into `Answer.cross_perplexities`.
 
-        Raises ValueError while a turn is under way, or where a variant is not ready.
+        Raises ValueError while a turn is running, or if a variant is not ready.
         """
         self.unless_pair_idle()
         if self._scoring is not None:
@@ -289,9 +289,9 @@ class Comparison:
 
     @contextlib.asynccontextmanager
     async def silent_sides_ended(self) -> AsyncIterator[None]:
-        """End a shown variant that does not respond while it is waited for (`overdue`).
+        """End shown variants that do not respond (`LiveVariant.overdue`) within this context.
 
-        For work that nobody may be watching. A side that was ended is FAILED and says why.
+        For work that nobody may be watching. An ended variant is FAILED and says why.
         """
 
         def look(now_s: float) -> None:
@@ -308,18 +308,18 @@ class Comparison:
             yield
 
     def end_at_work(self) -> None:
-        """End the shown variants that are still waited for: they did not stop when asked."""
+        """End the shown variants that are still working although they were asked to stop."""
         for variant in self.sides:
             if variant.at_work:
-                reason = "it did not stop when it was asked to, and was ended"
-                variant.give_up(Failed("not_responding", reason, "load it again"))
+                reason = "the worker did not stop when it was asked to, so it was ended"
+                variant.give_up(Failed("not_responding", reason, "reload the variant"))
 
     async def quiet(self) -> None:
-        """Have forcing give way, and wait until no worker is at it: it would disturb a timing."""
+        """Cancel teacher forcing and wait for its end, because it would disturb a timing."""
         while self._scoring is not None and not self._scoring.done():
             for variant in self.variants:
                 variant.preempt()
-            # Not for ever: one that has not sent its request yet was not reached.
+            # Repeat: a task that has not sent its request yet was not cancelled.
             await asyncio.wait([self._scoring], timeout=0.05)
 
     async def _answer(self, turn: Turn, variant: LiveVariant, threads: int) -> None:

@@ -1,4 +1,4 @@
-"""What was said: one prompt for all variants, one answer from each. Pure data, no processes."""
+"""Conversations: turns of one prompt with an answer of each variant. Pure data, no processes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Order = Literal["together", "in-turn"]
 
 
 class AnswerState(Enum):
-    """Where an answer is. The last two are final."""
+    """The state of an answer. The last two are final."""
 
     WAITING = "waiting"
     PREFILL = "prefill"
@@ -40,15 +40,15 @@ class AnswerState(Enum):
 
 @dataclass
 class Answer:
-    """One variant's answer, growing while it streams. Times are the worker's own clock, ns."""
+    """One variant's answer; it grows while it streams. Times are from the worker's clock, in ns."""
 
     variant: str
     order: Order
-    """How it was decoded; `together` where the other variant decoded, or was made, meanwhile."""
+    """How it was decoded; `together` if the other variant decoded, or was made, meanwhile."""
     state: AnswerState = AnswerState.WAITING
     prompt_tokens: int = 0
     cached_tokens: int = 0
-    """Prompt tokens taken from the kept KV cache, not computed."""
+    """Prompt tokens taken from the KV cache instead of being computed."""
     prefill_done: int = 0
     prefill_total: int = 0
     received_ns: int = 0
@@ -58,75 +58,75 @@ class Answer:
     pieces: list[str] = field(default_factory=list)
     times_ns: list[int] = field(default_factory=list)
     counted: int | None = None
-    """Output tokens by a server's count, which comes at the end: `ids` are its chunks. -1: not
-    counted, or not yet. None where each token came by itself."""
+    """Output tokens as counted by a server, which reports them at the end; `ids` are then its
+    chunks. -1: not counted, or not yet. None if the worker reports each token."""
     text: str = ""
-    """What was answered so far; the pieces joined, until the worker's whole decoding comes."""
+    """The answer so far: the joined pieces, at the end replaced by the worker's full decoding."""
     thoughts: str = ""
-    """What the model thought before that (its reasoning), which is no part of the answer."""
+    """The model's reasoning before the answer, which is not part of the answer."""
     thought_pieces: list[str] = field(default_factory=list)
-    """The text of the thoughts that each token made final, as `pieces` has the answer's; empty
-    where there are none."""
+    """The reasoning text that each token completed, parallel to `pieces`; empty if there is no
+    reasoning."""
     thought_tokens: int = 0
-    """Output tokens that are thoughts, known at the end; -1: there are, not counted."""
+    """Output tokens of the reasoning, known at the end; -1: there are some, not counted."""
     raw: str = ""
-    """Thoughts and answer as the model wrote them, with its marks; empty where that is `text`."""
+    """Reasoning and answer as the model wrote them, with its markers; empty if equal to `text`."""
     reason: str = ""
-    """Why it ended: eos, length, stop, context, failed; empty while it goes on."""
+    """Why it ended: eos, length, stop, context, failed; empty while it runs."""
     failure: Failed | None = None
     ledger: Ledger | None = None
-    """Memory at the end of the answer."""
+    """The memory ledger at the end of the answer."""
     energy: Energy | None = None
-    """What it took of the GPU's energy, if that was measured."""
+    """The GPU's energy for it, if measured."""
     cross_perplexities: list[CrossPerplexity] = field(default_factory=list)
-    """What each variant thinks of it, once they were asked."""
+    """The answer's perplexity under each variant, if computed."""
     request: Generate | None = None
-    """What was sent to the worker; None while it waits for its turn."""
+    """The request that was sent to the worker; None while the answer waits."""
     ready: Ready | None = None
-    """What it runs on: the variant may be ended or loaded anew before a snapshot is taken."""
+    """What it runs on, kept because the variant may end or be reloaded before a snapshot."""
 
     @property
     def output_tokens(self) -> int:
-        """Tokens said so far, by a server's count where there is one; -1: not counted."""
+        """Number of output tokens so far, as counted by a server if there is one; -1: unknown."""
         return len(self.ids) if self.counted is None else self.counted
 
     @property
     def output_pieces(self) -> list[str]:
-        """The text that each token made final, of the thoughts or of the answer."""
+        """The text that each token completed, of the reasoning or of the answer."""
         if not self.thought_pieces:
             return self.pieces
         return [a + b for a, b in zip(self.thought_pieces, self.pieces, strict=True)]
 
     def thinks_at(self, token: int) -> bool:
-        """Whether output token `token` belongs to the thoughts."""
+        """Return whether output token `token` belongs to the reasoning."""
         return thinks_at(self.thought_pieces, self.pieces, token)
 
     @property
     def in_chunks(self) -> bool:
-        """Whether a server sent it, whose chunks may hold several tokens and have no ids."""
+        """Whether it came from a server, whose chunks may hold several tokens and have no ids."""
         return self.counted is not None
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether the answer is complete or failed."""
         return self.state in (AnswerState.DONE, AnswerState.FAILED)
 
     @property
     def context_full(self) -> bool:
-        """Whether it ended, or never began, for want of context."""
+        """Whether it ended, or could not start, because the context is full."""
         return self.reason == "context" or (
             self.failure is not None and self.failure.kind == "context_full"
         )
 
     def grow(self, event: Event, *, counted_apart: bool) -> None:
-        """Take in what the worker says of it.
+        """Add an event of the worker.
 
-        `counted_apart`: the tokens are counted by a server, at the end, and not one by one.
+        `counted_apart`: a server reports the number of tokens at the end, not token by token.
         """
         match event:
             case Started():
                 self.state = AnswerState.PREFILL
-                # From the beginning: what is cut off before the end was never counted.
+                # Set it at the start: an answer that is cut off is never counted.
                 self.counted = -1 if counted_apart else None
                 self.received_ns = event.received_ns
                 self.prompt_tokens = event.prompt_tokens
@@ -160,17 +160,17 @@ class Answer:
                 self.fail(event)
 
     def never_asked(self) -> None:
-        """End it: it was stopped before its turn came."""
+        """End the answer because it was stopped before it was requested."""
         self.state, self.reason = AnswerState.DONE, "stop"
 
     def fail(self, failure: Failed) -> None:
-        """End it with `failure`; what was said is kept."""
+        """End the answer with `failure`; its text so far stays."""
         self.failure = failure
         self.reason = "failed"
         self.state = AnswerState.FAILED
 
     def timing(self, itl: Percentiles | None = None) -> TurnTiming:
-        """Latency and throughput, finished or growing; `itl` where its percentiles are known."""
+        """Return latency and throughput so far; `itl` avoids recomputing the percentiles."""
         return TurnTiming.of(
             received_ns=self.received_ns,
             times_ns=self.times_ns,
@@ -190,7 +190,7 @@ class Turn:
     prompt: str
     answers: dict[str, Answer] = field(default_factory=dict)
     divergence: DivergenceScore | None = None
-    """How likely either way on was where the answers part, once the variants were asked."""
+    """The probabilities of both continuations at the divergence, once computed."""
 
     @property
     def over(self) -> bool:
@@ -200,7 +200,7 @@ class Turn:
 
 @dataclass
 class Conversation:
-    """The turns so far. `system` is sent first where it is not empty."""
+    """The turns so far. A non-empty `system` is sent as system prompt."""
 
     system: str = ""
     turns: list[Turn] = field(default_factory=list)
@@ -214,10 +214,10 @@ class Conversation:
         return turn
 
     def messages_for(self, variant: str, turn: Turn) -> list[Message]:
-        """The chat `variant` gets for `turn`: what itself said before, and the new prompt.
+        """Return the chat for `variant` in `turn`: its own earlier answers and the new prompt.
 
-        Turns it did not answer (it was not on the screen, or it failed) are left out: no model is
-        made to own words it did not say.
+        Turns that it did not answer (not shown, or failed) are left out, so that no model gets
+        answers that it did not write.
         """
         messages = [Message("system", self.system)] if self.system else []
         for earlier in self.turns:
@@ -232,7 +232,7 @@ class Conversation:
 
     @property
     def extent(self) -> tuple[tuple[int, int, bool], ...]:
-        """How far it has come: another value means that something was said since."""
+        """A value that changes whenever the conversation changes."""
         return tuple(
             (turn.number, len(answer.ids), answer.over)
             for turn in self.turns
@@ -240,49 +240,48 @@ class Conversation:
         )
 
     def drop_last(self) -> Turn | None:
-        """Take the last turn away (to ask it again) and return it."""
+        """Remove and return the last turn; None if there is none."""
         return self.turns.pop() if self.turns else None
 
     def drop_oldest(self) -> Turn | None:
-        """Take the first turn away: the way on when the context is full."""
+        """Remove and return the first turn; None if there is none."""
         return self.turns.pop(0) if self.turns else None
 
 
 def thinks_at(thoughts: Sequence[str], answer: Sequence[str], token: int) -> bool:
-    """Whether the text that output token `token` begins is part of the thoughts.
+    """Return whether the text that starts with output token `token` is part of the reasoning.
 
-    `thoughts` and `answer` are the pieces of both; the first is empty where there are none.
+    `thoughts` and `answer` are the pieces of both; `thoughts` is empty if there is no reasoning.
     """
     pairs = zip(thoughts[token:], answer[token:], strict=False)
     return next((bool(thought) for thought, piece in pairs if thought or piece), False)
 
 
 def same_tokenizer(first: Answer, second: Answer) -> bool:
-    """Whether the token ids of two answers mean the same; not where one's tokenizer is unknown."""
+    """Return whether the token ids of two answers are comparable; False if one is unknown."""
     hashes = [a.ready.resolved.tokenizer_hash if a.ready else "" for a in (first, second)]
     return hashes[0] == hashes[1] != ""
 
 
 def divergence_point(first: Answer, second: Answer, *, same: int = 0) -> int | None:
-    """Index of the first output token at which two answers differ, or None.
+    """Return the index of the first output token at which two answers differ, or None.
 
-    The first `same` tokens are known to be equal.
-
-    Also where one ends and the other goes on, once the shorter is over. Token ids are compared:
-    meaningful only where `same_tokenizer`.
+    If the shorter answer is complete and the longer one continues it, that is its length. The
+    first `same` tokens are known to be equal. Compares token ids, so call it only if
+    `same_tokenizer`.
     """
     return _first_difference((first, first.ids), (second, second.ids), same)
 
 
 def text_divergence(first: Answer, second: Answer, *, same: int = 0) -> int | None:
-    """The same by characters of the texts, for answers whose token ids cannot be compared."""
+    """Return the index of the first character that differs; for incomparable token ids."""
     return _first_difference((first, first.text), (second, second.text), same)
 
 
 def _first_difference(
     first: tuple[Answer, Sequence[object]], second: tuple[Answer, Sequence[object]], same: int
 ) -> int | None:
-    """Index of the first part in which what two answers say differs."""
+    """Return the index of the first token or character at which two answers differ."""
     (_, one), (_, other) = first, second
     for index in range(same, min(len(one), len(other))):
         if one[index] != other[index]:

@@ -1,4 +1,4 @@
-"""A variant that lives: prepared, loaded, answering, or failed with its reason."""
+"""A variant and its worker through all states: preparing, loading, ready, answering, failed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from quantchat.wire.variant import Ledger, Resolved
 
 
 class State(Enum):
-    """Where a variant is in its life."""
+    """The state of a variant."""
 
     IDLE = "idle"
     PREPARING = "preparing"
@@ -53,33 +53,33 @@ class State(Enum):
 
 
 SILENT_S = 20.0
-"""A worker that sends no sign of life for this long is said not to respond.
+"""Seconds without a heartbeat after which a worker is reported as not responding.
 
-Ten times the rate of the signs: a library may hold the interpreter for long, so nothing is ended on
-a suspicion. It is told, and the user decides.
+It is ten times the interval of the heartbeats, because a library may block the interpreter for
+long. The worker is not ended: the user decides.
 """
 
 STUCK_S = 60.0
-"""An answer that did not grow for this long, though its worker lives: a device may hang."""
+"""Seconds without a new token after which an answer is reported as stuck: a device may hang."""
 
 LOST_S = 60.0
-"""A measurement, which nobody may be watching, ends a worker that sent nothing for this long while
-it answered."""
+"""Seconds without any message after which a measurement ends an answering worker, because nobody
+may be watching."""
 
 LOST_LOADING_S = 300.0
-"""The same while it loads: a library read from a slow disk holds the interpreter for long."""
+"""The same limit while loading: importing a library from a slow disk blocks the interpreter."""
 
 HUNG_S = 1800.0
-"""A measurement ends a worker whose answer did not grow for this long. So long, since a server
-tells nothing of how far it has read a long prompt."""
+"""Seconds without a new token after which a measurement ends a worker. It is this long because
+servers do not report their progress on a long prompt."""
 
 
 HEADERS_S = 5.0
-"""The headers of a checkpoint that was just loaded are not waited for any longer than this."""
+"""Longest wait, in s, for the headers of a checkpoint that was just loaded."""
 
 
 class LiveVariant:
-    """One variant of a comparison with its worker, if it has one. All state is for reading."""
+    """One variant of a comparison with its worker, if it has one. Others only read its state."""
 
     def __init__(
         self,
@@ -90,18 +90,18 @@ class LiveVariant:
         on_change: Callable[[LiveVariant], None],
         settings: Callable[[], Generation] | None = None,
     ) -> None:
-        """`settings` tells how answers are generated now: a server is tried with that."""
+        """`settings` returns the current sampling settings, with which a server is tested."""
         self.spec = spec
         self.label = spec.label
         self.state = State.IDLE
         self.progress: Progress | None = None
-        """The stage under way while PREPARING or LOADING."""
+        """The current stage while PREPARING or LOADING."""
         self.ready: Ready | None = None
-        """What really runs, and what loading cost, once READY."""
+        """What actually runs, and the load times, once READY."""
         self.load_s = 0.0
         """Seconds from the worker's start until it was ready."""
         self.files: ModelFiles | None = None
-        """Headers of what was loaded last, for snapshots; None where they could not be read."""
+        """Headers of the last loaded checkpoint, for snapshots; None if they cannot be read."""
         self.ledger: Ledger | None = None
         self.failure: Failed | None = None
         """The reason while FAILED."""
@@ -116,76 +116,76 @@ class LiveVariant:
         self._news: LogNews | None = None
         self._turn: int | None = None
         self._answer: Answer | None = None
-        """The one under way: none that is over."""
+        """The running answer, or None."""
         self._answered: asyncio.Event = asyncio.Event()
         self._scoring: asyncio.Future[TokenScores] | None = None
         self._scored_number = 0
         """Number of the `ScoreTokens` that `_scoring` waits for."""
         self._preempts = False
         self._heard_s = 0.0
-        """When the worker last sent anything, by our monotonic clock."""
+        """When the worker last sent a message, by our monotonic clock."""
         self._grew_s = 0.0
-        """When the answer under way last grew."""
+        """When the running answer last grew."""
         self._asked_s = 0.0
-        """When the worker was last asked for something."""
+        """When the last request was sent to the worker."""
 
-    # ------------------------------------------------------------ what others read
+    # ------------------------------------------------------------ state for others
 
     @property
     def resolved(self) -> Resolved | None:
-        """What really runs, once loaded."""
+        """What actually runs, once loaded."""
         return self.ready.resolved if self.ready else None
 
     @property
     def pid(self) -> int | None:
-        """Of the worker process, while there is one."""
+        """Process id of the worker, or None."""
         return self._worker.pid if self._worker else None
 
     @property
     def log(self) -> Path | None:
-        """File with what the libraries printed; it outlives the worker."""
+        """Log file with the output of the libraries; it outlives the worker."""
         return self._log
 
     def silence(self, now_s: float) -> Failed | None:
-        """What to say of a worker that seems to hang, at `now_s` of the monotonic clock."""
+        """Return why the worker seems to hang at `now_s` (monotonic clock), or None."""
         if self._worker is None:
             return None
         silent, stuck = now_s - self._heard_s, now_s - self._grew_s
         if silent > SILENT_S:
-            reason = f"no sign of life from the worker for {silent:.0f} s"
+            reason = f"the worker has not sent a message for {silent:.0f} s"
         elif self.state is State.ANSWERING and stuck > STUCK_S:
             reason = f"the answer has not grown for {stuck:.0f} s"
         else:
             return None
-        return Failed("not_responding", reason, "wait if it may be busy, or end it and load anew")
+        return Failed("not_responding", reason, "wait if it may be busy, or reload the variant")
 
     def overdue(self, now_s: float) -> Failed | None:
-        """Why a measurement ends the worker at `now_s` of the monotonic clock, if it does."""
+        """Return why a measurement must end the worker at `now_s` (monotonic clock), or None."""
         if self._worker is None or not self.at_work:
             return None
         silent, stuck = now_s - max(self._heard_s, self._asked_s), now_s - self._grew_s
         if silent > (LOST_LOADING_S if self.state is State.LOADING else LOST_S):
-            reason = f"no sign of life from the worker for {silent:.0f} s: it was ended"
+            reason = f"the worker sent no message for {silent:.0f} s, so it was ended"
         elif self.state is not State.LOADING and stuck > HUNG_S:
-            reason = f"the answer has not grown for {stuck:.0f} s: the worker was ended"
+            reason = f"the answer did not grow for {stuck:.0f} s, so the worker was ended"
         else:
             return None
-        return Failed("not_responding", reason, "look at the worker's log, and measure again")
+        return Failed("not_responding", reason, "see the worker's log, and measure again")
 
     def excuse(self, now_s: float) -> None:
-        """Count its silence from `now_s`: what it sent before could not be read."""
+        """Count silence from `now_s` on: earlier messages could not be read."""
         self._asked_s = self._grew_s = now_s
 
     @property
     def at_work(self) -> bool:
-        """Whether somebody waits for it: it is loading, answering, or reading given tokens."""
+        """Whether a caller waits for it: it is loading, answering or scoring tokens."""
         scoring = self._scoring is not None and not self._scoring.done()
         return scoring or self.state in (State.LOADING, State.ANSWERING)
 
-    # ------------------------------------------------------------ life
+    # ------------------------------------------------------------ loading and ending
 
     def begin(self) -> None:
-        """Prepare and load, unless that is done or under way. Returns at once."""
+        """Start to prepare and load, unless that has happened already. Returns at once."""
         before = self._life
         over = before is None or before.done() or self._ending or self.state is State.FAILED
         if not over:
@@ -195,33 +195,33 @@ class LiveVariant:
         self._life = asyncio.ensure_future(self._live(before))
 
     def retry(self) -> None:
-        """Load anew what has failed, or end what does not respond and load it anew."""
+        """Reload the variant after a failure; if it does not respond, end its worker first."""
         if self.silence(time.monotonic()) is not None:
             self.end()
         self.begin()
 
     def end(self) -> None:
-        """End the worker and give its memory back; `begin` loads it again. Returns at once."""
+        """End the worker and free its memory; `begin` loads it again. Returns at once."""
         if self._life is not None:
             self._ending = True
             self._life.cancel()
 
     def give_up(self, failure: Failed) -> None:
-        """End the worker because of `failure`, which is what is told of it. Returns at once."""
+        """End the worker and report `failure` as the reason. Returns at once."""
         self._fail(failure)
         self._end_scoring(failure.reason)
         self.end()
 
     async def close(self) -> None:
-        """End the worker; returns when it is gone."""
+        """End the worker and wait until it has ended."""
         self.end()
         if self._life is not None:
             await asyncio.gather(self._life, return_exceptions=True)
 
     async def _live(self, before: asyncio.Task[None] | None) -> None:
-        """From preparing to the end of the worker, in one task that can be cancelled anywhere.
+        """Prepare, load and serve until the worker ends; may be cancelled at any point.
 
-        `before` is the life before this one, whose memory must be free first.
+        `before` is the previous such task, which must have freed its memory first.
         """
         if before is not None:
             await asyncio.wait([before])
@@ -241,7 +241,7 @@ class LiveVariant:
                 self._heard_s = time.monotonic()
                 if isinstance(event, Ready):
                     self.load_s = time.monotonic() - began - event.fetch_s
-                    # What the maker knows of the base no worker can see.
+                    # The worker does not know the note about how the checkpoint was made.
                     note = "; ".join(part for part in (prepared.note, event.note) if part)
                     self.ready = dataclasses.replace(event, note=note)
                     self.ledger = event.ledger
@@ -255,11 +255,12 @@ class LiveVariant:
         except (JobFailed, UserError, OSError) as error:
             self._fail(failures.failure_before_start(error))
         except WorkerEnded as error:
-            # Only the kernel knows whether memory was the reason.
+            # Only the kernel's counter says whether the worker was killed for its memory.
             self._fail(failures.ended(error, memory_ran_out=oom_kills() != killed_before))
         except ProtocolError as error:
-            self._fail(Failed("internal", f"the worker sent an invalid message: {error}", "retry"))
-        except Exception as error:  # noqa: BLE001 - whatever it was, the column must say so
+            reason = f"the worker sent an invalid message: {error}"
+            self._fail(Failed("internal", reason, "reload the variant"))
+        except Exception as error:  # noqa: BLE001 - the column must show any failure
             log_exception()
             self._fail(failures.unforeseen(error))
         finally:
@@ -275,9 +276,9 @@ class LiveVariant:
             self._end_scoring("the variant was ended")
 
     async def _read_files(self, resolved: Resolved) -> ModelFiles | None:
-        """Read the headers of the checkpoint that was loaded; None where that takes too long.
+        """Read the headers of the loaded checkpoint; None if that takes over `HEADERS_S`.
 
-        In a thread that nothing waits for: the share that it lies on may hang from now on.
+        Reads in a daemon thread, because a network file system may hang.
         """
         if engine_of(self.spec).is_server:
             return None
@@ -285,16 +286,16 @@ class LiveVariant:
         files: asyncio.Future[ModelFiles | None] = loop.create_future()
 
         def give(found: ModelFiles | None) -> None:
-            if not files.done():  # cancelled: nobody waits any more
+            if not files.done():  # it is done if the task was cancelled
                 files.set_result(found)
 
         def read() -> None:
-            from quantchat.checkpoints.variant_files import files_of  # which no first frame needs
+            from quantchat.checkpoints.variant_files import files_of  # late, for the first frame
 
             found = None
             try:
                 found = files_of(self.spec, resolved)
-            except Exception:  # noqa: BLE001 - a snapshot lacks one line then
+            except Exception:  # noqa: BLE001 - then a snapshot lacks the estimate
                 log_exception()
             with contextlib.suppress(RuntimeError):  # the loop is closed by now
                 loop.call_soon_threadsafe(give, found)
@@ -318,14 +319,14 @@ class LiveVariant:
 
     def _fail(self, failure: Failed) -> None:
         self.failure = failure
-        self.state = State.FAILED  # first, lest the end of the answer shows as READY
+        self.state = State.FAILED  # before the answer ends, or its end would show READY
         self._finish_answer(failure)
         self._become(State.FAILED)
 
     # ------------------------------------------------------------ answers
 
     async def answer(self, request: Generate, answer: Answer) -> None:
-        """Send `request` and fill `answer` until it is over. The variant must be READY."""
+        """Send `request` and fill `answer` until it is over. The variant should be READY."""
         self._answer, self._answered = answer, asyncio.Event()
         worker = self._worker
         if worker is None or self.state is not State.READY:
@@ -346,7 +347,7 @@ class LiveVariant:
     # ------------------------------------------------------------ teacher forcing
 
     async def score_tokens(self, request: ScoreTokens) -> TokenScores:
-        """Let the worker score tokens. The variant stays READY meanwhile; see `preempt`."""
+        """Let the worker score given tokens; the state stays READY meanwhile (see `preempt`)."""
         worker = self._worker
         if worker is None or self.state is not State.READY:
             return TokenScores(request.number, problem="the variant is not ready")
@@ -358,7 +359,7 @@ class LiveVariant:
         return await self._scoring
 
     def preempt(self) -> None:
-        """Make the running `score_tokens`, if any, end soon and without figures."""
+        """Cancel a running `score_tokens`, which then returns soon and without a result."""
         if self._worker is None or self._scoring is None or self._scoring.done():
             return
         if not self._preempts:
@@ -391,7 +392,7 @@ class LiveVariant:
                     self._answer_over(self._answer)
 
     def _finish_answer(self, failure: Failed) -> None:
-        """End the answer under way, if there is one, with `failure`; what was said is kept."""
+        """End a running answer with `failure`; its text so far stays."""
         if self._answer is not None:
             self._answer.fail(failure)
             self._answer_over(self._answer)

@@ -1,4 +1,4 @@
-"""What variants think of tokens that were said: teacher forcing."""
+"""Teacher forcing: lets variants score the tokens of given answers."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _numbers = itertools.count(1)
 
 
 def is_greedy(answer: Answer) -> bool:
-    """Whether the likeliest token was said each time."""
+    """Return whether the answer was decoded greedily (temperature 0)."""
     return answer.request is not None and answer.request.sampling.temperature == 0
 
 
 def greedy_divergence(turn: Turn, *, same: int = 0) -> int | None:
-    """Where the first two answers part by their own choice: both greedy, and none cut off there.
+    """Return the divergence point of the first two answers if both are greedy and not cut off.
 
-    None where they do not, and where their tokens cannot be compared. The first `same` tokens are
+    None if they do not diverge or their tokens cannot be compared. The first `same` tokens are
     known to be equal.
     """
     answers = list(turn.answers.values())[:2]
@@ -38,9 +38,10 @@ def greedy_divergence(turn: Turn, *, same: int = 0) -> int | None:
 
 
 async def score_divergence(turn: Turn, variants: list[LiveVariant]) -> DivergenceScore | None:
-    """Ask each variant for its probabilities where `turn` parts; None where it does not.
+    """Score both continuations at the divergence of `turn` under both variants.
 
-    `variants` are those of the first two answers. Unknown is told as a problem; nothing is raised.
+    `variants` belong to the first two answers. None if the answers do not diverge. If a probability
+    cannot be computed, its `problem` says why; nothing is raised.
     """
     point = greedy_divergence(turn)
     if point is None:
@@ -54,50 +55,55 @@ async def score_divergence(turn: Turn, variants: list[LiveVariant]) -> Divergenc
 
 
 async def cross_perplexities(turn: Turn, variants: list[LiveVariant]) -> None:
-    """Have each of `variants` read each of the first two answers of `turn`, and note it there."""
+    """Let each of `variants` score the first two answers of `turn`; store it in the answers."""
     answers = [one for one in list(turn.answers.values())[:2] if one.ids]
     for answer in answers:
-        found = await asyncio.gather(*(_read(variant, answer) for variant in variants))
+        found = await asyncio.gather(*(_cross_perplexity(variant, answer) for variant in variants))
         answer.cross_perplexities = list(found)
 
 
-async def _read(variant: LiveVariant, answer: Answer) -> CrossPerplexity:
+async def _cross_perplexity(variant: LiveVariant, answer: Answer) -> CrossPerplexity:
     ready = variant.ready
     if ready is None or answer.ready is None:
-        return CrossPerplexity(variant.label, problem="it is not loaded")
+        return CrossPerplexity(variant.label, problem="the variant is not loaded")
     if answer.in_chunks or ready.resolved.device in SERVERS:
-        return CrossPerplexity(variant.label, problem="a server tells no token ids")
+        return CrossPerplexity(variant.label, problem="servers report no token ids")
     if ready.resolved.tokenizer_hash != answer.ready.resolved.tokenizer_hash:
-        return CrossPerplexity(variant.label, problem="its tokenizer is another one")
-    said = [*answer.ids, *([END] if answer.reason == "eos" else [])]
-    asked = await variant.score_tokens(score_tokens_request(answer, said))
-    return CrossPerplexity(variant.label, asked.logprobs, asked.problem)
+        return CrossPerplexity(variant.label, problem="its tokenizer differs")
+    tokens = [*answer.ids, *([END] if answer.reason == "eos" else [])]
+    scored = await variant.score_tokens(score_tokens_request(answer, tokens))
+    return CrossPerplexity(variant.label, scored.logprobs, scored.problem)
 
 
 async def _continuation(
     variant: LiveVariant, answer: Answer, other: Answer, point: int
 ) -> Continuation:
     own = _token(answer, point)
-    said = "" if own == END else "".join(answer.output_pieces[point : point + 1])
-    asked = await variant.score_tokens(
+    text = "" if own == END else "".join(answer.output_pieces[point : point + 1])
+    scored = await variant.score_tokens(
         score_tokens_request(
             answer, [*answer.ids[:point], own], first=point, also=[_token(other, point)]
         )
     )
-    if asked.problem:
-        return Continuation(answer.variant, said, problem=asked.problem)
-    if own != END and not said.strip():
-        said = asked.pieces[0]  # a token that made no text final then
-    return Continuation(answer.variant, said, math.exp(asked.logprobs[0]), math.exp(asked.also[0]))
+    if scored.problem:
+        return Continuation(answer.variant, text, problem=scored.problem)
+    if own != END and not text.strip():
+        text = scored.pieces[0]  # the token completed no text of its own
+    return Continuation(
+        answer.variant, text, math.exp(scored.logprobs[0]), math.exp(scored.also[0])
+    )
 
 
 def score_tokens_request(
     answer: Answer, ids: list[int], *, first: int = 0, also: list[int] | None = None, batch: int = 1
 ) -> ScoreTokens:
-    """The request to tell how likely `ids` are after the chat that `answer` answers."""
+    """Return the request to score the tokens `ids` after the prompt of `answer`.
+
+    Raises ValueError if the answer has no request.
+    """
     request = answer.request
     if request is None:
-        raise ValueError("the answer was never asked for")
+        raise ValueError("the answer was never requested")
     return ScoreTokens(
         number=next(_numbers),
         messages=request.messages,

@@ -1,7 +1,8 @@
-"""Where two answers part, and how likely each variant thought either way on.
+"""The divergence of two answers, with the probabilities of both continuations.
 
-A greedy answer says the likeliest token, so at the first difference each variant has its own ahead
-of the other's: by how much tells a real difference from a tie that rounding decided.
+Greedy decoding chooses the most likely token, so at the divergence each variant gives its own token
+the higher probability. The difference of the two probabilities tells a real difference from a tie
+that rounding decided.
 """
 
 from __future__ import annotations
@@ -13,28 +14,29 @@ from quantchat.wire.codec import FORMERLY
 
 @dataclass(frozen=True)
 class Continuation:
-    """How one variant goes on where the answers part. Probabilities are in 0…1."""
+    """One variant's next token at the divergence. Probabilities are from 0 to 1."""
 
     variant: str
     token: str
-    """Text of its token there; empty where its answer ends instead."""
+    """Text of the token; empty if the answer ends there."""
     own: float | None = None
-    """Its probability of that token, given the same answer so far; None where not known."""
+    """The variant's probability of this token, given the same answer so far; None if unknown."""
     other: float | None = None
-    """Its probability of the token with which the other one goes on."""
+    """The variant's probability of the other answer's next token."""
     problem: str = ""
-    """Why the probabilities are not known, in words."""
+    """Why the probabilities are not known; empty if they are."""
 
     @property
     def in_character(self) -> bool:
-        """Whether its token is part of a character: as text it is like any other such part."""
+        """Whether the token is only part of a character, so that its text says nothing."""
         return "\ufffd" in self.token
 
 
 @dataclass(frozen=True)
 class DivergenceScore:
-    """The first output token, by its index from 0, at which two answers differ."""
+    """The divergence of the first two answers of a turn."""
 
     point: int
+    """Index, from 0, of the first output token that differs."""
     continuations: list[Continuation] = field(metadata={FORMERLY: "ways"})
-    """Of the first two answers, in their order."""
+    """The continuations of the two answers, in their order."""

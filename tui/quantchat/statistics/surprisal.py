@@ -1,8 +1,9 @@
-"""How surprised one variant is by another's answer, token by token (teacher forcing).
+"""Cross-perplexity: the perplexity of one variant's answer under another variant.
 
-Perplexity is exp of the mean negative log-likelihood of the answer's tokens, its end among them
-where it ended by itself: 1 where each was certain. It is the answer's perplexity under a variant,
-not that variant's perplexity on a text, and compares only variants with the same tokenizer.
+Perplexity is exp of the mean negative log-likelihood of the answer's tokens, including the
+end-of-sequence token if the answer ended by itself; it is 1 if each token was certain. It describes
+this answer, not the quality of the variant on a text, and is comparable only for variants with the
+same tokenizer.
 """
 
 from __future__ import annotations
@@ -11,22 +12,22 @@ import math
 from dataclasses import dataclass, field
 
 LEVELS = (0.5, 0.1, 0.01)
-"""Probabilities at or above which a token is expected, likely, unlikely; below it is a surprise."""
+"""Probabilities that separate the four surprisal levels, from level 0 (expected) to level 3."""
 
 
 @dataclass(frozen=True)
 class CrossPerplexity:
-    """What the variant `by` thinks of an answer."""
+    """The scores of an answer under the variant `by`."""
 
     by: str
     logprobs: list[float] = field(default_factory=list)
-    """Natural logarithms of the probability of each token, and last of the end if it ended."""
+    """Natural logarithm of the probability of each token, and of the end-of-sequence token."""
     problem: str = ""
-    """Why they are not known, in words."""
+    """Why the logprobs are not known; empty if they are."""
 
     @property
     def perplexity(self) -> float | None:
-        """Of the whole answer; None where it is not known, infinite where no number holds it."""
+        """Perplexity of the whole answer; None if unknown, infinite if it is too large a number."""
         if not self.logprobs:
             return None
         try:
@@ -36,5 +37,5 @@ class CrossPerplexity:
 
 
 def level(logprob: float) -> int:
-    """0 for an expected token to 3 for a surprise."""
+    """Return the surprisal level of a token: 0 (expected) to 3 (very unlikely)."""
     return sum(logprob < math.log(bound) for bound in LEVELS)

@@ -1,4 +1,4 @@
-"""What disturbs a measurement from outside: time in which nothing ran, and what others ran."""
+"""Detects disturbances of a measurement: other processes' CPU time, suspension, stopped workers."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from quantchat.system.host import ProcessTree
 
 
 class CpuTime(NamedTuple):
-    """Seconds, each since some moment in the past: only differences mean something."""
+    """CPU times in seconds, each since an arbitrary start: only differences are meaningful."""
 
     at_s: float
-    """By the monotonic clock."""
+    """Time of the monotonic clock."""
     busy_s: float
-    """In which the cores that this process may use did anything; a virtual machine's neighbours
-    (steal) are in it."""
+    """Busy time of the cores that this process may use, including time that the hypervisor gave
+    to other virtual machines (steal)."""
     own_s: float
-    """In which this process and those it started, its workers among them, used a core."""
+    """CPU time of this process and its descendants, which include the workers."""
 
 
 class CpuClock:
-    """Reads `CpuTime`. A reading costs some system calls for each process of ours."""
+    """Reads `CpuTime`. A reading costs a few system calls for each of our processes."""
 
     def __init__(self) -> None:
         self._tree = ProcessTree(os.getpid())
@@ -36,12 +36,12 @@ class CpuClock:
 
     @property
     def cores(self) -> int:
-        """How many cores are looked at."""
+        """The number of cores that are observed."""
         return len(self._cores)
 
     def read(self) -> CpuTime:
-        """The time used until now."""
-        self._tree.resident()  # looks for new processes now and then
+        """Return the times so far."""
+        self._tree.resident()  # rescans for new processes when it is due
         return CpuTime(time.monotonic(), self._busy_s(), sum(map(_used_s, self._tree.pids)))
 
     def _busy_s(self) -> float:
@@ -52,11 +52,11 @@ class CpuClock:
                 times = each[core]
                 idle = times.idle + getattr(times, "iowait", 0.0)
                 guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
-                busy += sum(times) - guests - idle  # proc(5): a guest's time is in `user` too
+                busy += sum(times) - guests - idle  # proc(5): `user` includes the guests' time
         return busy
 
     def others(self) -> dict[int, tuple[str, float]]:
-        """Name and CPU seconds of each process that is not ours, by its id. Reads all of /proc."""
+        """Return name and CPU seconds of each foreign process by its pid. Reads all of /proc."""
         own = {os.getpid(), *self._tree.pids}
         found = {}
         for process in psutil.process_iter(["name", "cpu_times"]):
@@ -67,7 +67,7 @@ class CpuClock:
 
 
 def _used_s(pid: int) -> float:
-    """CPU seconds of a process and of its children that have ended; 0 where it is gone."""
+    """Return the CPU seconds of a process and of its ended children; 0 if it has ended."""
     try:
         times = psutil.Process(pid).cpu_times()
     except psutil.Error:
@@ -78,7 +78,7 @@ def _used_s(pid: int) -> float:
 def busiest(
     before: dict[int, tuple[str, float]], after: dict[int, tuple[str, float]]
 ) -> Counter[str]:
-    """CPU seconds that processes took between two readings of `CpuClock.others`, by their names."""
+    """Return the CPU seconds by process name between two readings of `CpuClock.others`."""
     used: Counter[str] = Counter()
     for pid, (name, seconds) in after.items():
         known, earlier = before.get(pid, (name, 0.0))
@@ -87,9 +87,10 @@ def busiest(
 
 
 def suspended_s() -> float:
-    """Seconds that the machine was suspended since it was started, as after its lid was closed.
+    """Return the seconds that the machine was suspended since boot, e.g. with its lid closed.
 
-    Of the two clocks one goes on meanwhile (clock_gettime(2)); 0 where the system has but one.
+    CLOCK_BOOTTIME runs during suspension, CLOCK_MONOTONIC does not (clock_gettime(2)). 0 if the
+    system has no CLOCK_BOOTTIME.
     """
     boot = getattr(time, "CLOCK_BOOTTIME", None)
     if boot is None:
@@ -98,7 +99,7 @@ def suspended_s() -> float:
 
 
 def stopped(pids: Iterable[int]) -> list[int]:
-    """Those of `pids` that are stopped, by SIGSTOP or a debugger, and use no CPU until SIGCONT."""
+    """Return those of `pids` that are stopped (by SIGSTOP or a debugger)."""
     found = []
     for pid in pids:
         with contextlib.suppress(OSError):

@@ -12,10 +12,9 @@ import psutil
 from quantchat.host.limits import MemoryLimits, usable_cpus
 
 RESCAN_S = 5.0
-"""How long a worker's list of child processes is believed: finding them reads all of /proc."""
+"""Seconds for which a worker's list of child processes is cached: a scan reads all of /proc."""
 RESCAN_SHARE = 1 / 400
-"""Most of a core that looking for them may take; on a machine with many processes it is believed
-for longer."""
+"""Largest share of a core for these scans; with many processes the list is cached for longer."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +24,13 @@ class HostSample:
     cpu: str
     """Model name."""
     cores: int
-    """Logical cores this process may use at once (see `host/limits.py`)."""
+    """Logical cores that this process may use at once (see `host/limits.py`)."""
     cpu_percent: float | None
-    """Busy share of all logical cores since the sample before; None in the first."""
+    """Busy share of all logical cores since the previous sample; None in the first."""
     ram_used: int
-    """Bytes that this process could not get without swapping: total minus available."""
+    """Bytes in use: total minus what can be allocated without swapping."""
     ram_total: int
-    """Bytes this process may use at most: fewer than the machine has where a cgroup limits it."""
+    """Bytes that this process may use: the machine's memory, or a cgroup's lower limit."""
 
 
 class Host:
@@ -44,7 +43,7 @@ class Host:
         self._last: tuple[float, float] | None = None
 
     def sample(self) -> HostSample:
-        """The host now. The busy share is worked out here: psutil keeps one for each thread."""
+        """Return a sample. Computes the busy share itself, because psutil's is per thread."""
         now = _cpu_seconds()
         busy_percent = None
         if self._last is not None and now[1] > self._last[1]:
@@ -62,15 +61,15 @@ class Host:
 
 
 def _cpu_seconds() -> tuple[float, float]:
-    """Busy seconds and all seconds of all cores since the machine began."""
+    """Return the busy seconds and all seconds of all cores since boot."""
     times = psutil.cpu_times()
-    # proc(5): a guest's time is counted in `user` already.
+    # proc(5): `user` already includes the time of guests.
     total = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
     return total - times.idle - getattr(times, "iowait", 0.0), total
 
 
 def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Model name of the processor; on machines whose kernel does not tell, the architecture."""
+    """Return the model name of the processor; the architecture if the kernel does not report it."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -83,7 +82,7 @@ def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def cpu_has(flag: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the processor has the feature that Linux calls `flag`; False where nothing tells."""
+    """Return whether the processor has the feature `flag` of Linux; False if that is not known."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -93,9 +92,9 @@ def cpu_has(flag: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 
 class ProcessTree:
-    """Resident memory of a process and all it started.
+    """Resident memory of a process and all its descendants.
 
-    Pages they share count once for each of them; a worker seldom has children while it decodes.
+    Shared pages count once for each process; a worker seldom has children while it decodes.
     """
 
     def __init__(self, pid: int) -> None:
@@ -104,7 +103,7 @@ class ProcessTree:
         self._processes: list[psutil.Process] = []
 
     def resident(self) -> int | None:
-        """Bytes, or None once the process is gone."""
+        """Return the resident memory in bytes; None if the process has ended."""
         try:
             if time.monotonic() >= self._rescan_at:
                 self._scan()
@@ -114,13 +113,13 @@ class ProcessTree:
         for child in self._processes[1:]:
             try:
                 total += child.memory_info().rss
-            except psutil.Error:  # it has ended; the next scan forgets it
+            except psutil.Error:  # it has ended; the next scan removes it
                 continue
         return total or None
 
     @property
     def pids(self) -> list[int]:
-        """Its processes, as they were last seen."""
+        """The pids as of the last scan."""
         return [process.pid for process in self._processes]
 
     def _scan(self) -> None:

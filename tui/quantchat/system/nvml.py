@@ -1,7 +1,7 @@
 # ruff: noqa: N802, N815 - the names are NVML's own
-"""The seam to NVIDIA's management library (NVML): what of it is used, and its errors in words.
+"""The functions of NVIDIA's management library (NVML) that are used, and its errors in words.
 
-Source: NVML API reference; `pynvml` is the module that the package nvidia-ml-py provides.
+Source: NVML API reference. The package nvidia-ml-py provides the module `pynvml`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Any, Protocol, cast
 
 
 class Nvml(Protocol):
-    """The part of the `pynvml` module that is used. The seam at which tests put their own driver.
+    """The part of the `pynvml` module that is used. Tests implement it with a scripted driver.
 
-    Each function raises `NVMLError` or one of its subclasses, named after NVML's error codes.
+    Each function raises `NVMLError` or a subclass named after one of NVML's error codes.
     """
 
     NVMLError: type[Exception]
@@ -118,15 +118,15 @@ _REASONS = {
     "NVMLError_LibraryNotFound": NO_DRIVER,
     "NVMLError_DriverNotLoaded": "the NVIDIA driver is not loaded",
     "NVMLError_LibRmVersionMismatch": "the NVIDIA driver was replaced: restart the machine",
-    "NVMLError_NoPermission": "no permission to ask the NVIDIA driver for it",
+    "NVMLError_NoPermission": "no permission to read it from the NVIDIA driver",
     "NVMLError_GpuIsLost": "the GPU is lost: it no longer answers the driver",
     "NVMLError_ResetRequired": "the GPU must be reset",
-    "NVMLError_NotSupported": "this GPU or driver does not tell",
-    "NVMLError_FunctionNotFound": "this driver is too old to tell",
-    "NVMLLibraryMismatchError": "this driver is too old to tell",
+    "NVMLError_NotSupported": "this GPU or driver does not report it",
+    "NVMLError_FunctionNotFound": "this driver is too old to report it",
+    "NVMLLibraryMismatchError": "this driver is too old to report it",
 }
 
 
 def reason_of(error: Exception) -> str:
-    """One line on why NVML refused."""
+    """Return in one line why NVML failed."""
     return _REASONS.get(type(error).__name__) or f"NVML: {error}"

@@ -1,4 +1,4 @@
-"""Memory that ran out: what the kernel tells of it."""
+"""Reads how often the kernel killed a process because memory ran out."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 
 def oom_kills(vmstat: Path = Path("/proc/vmstat")) -> int | None:
-    """How many processes the kernel has killed for want of memory; None where it does not tell.
+    """Return how many processes the kernel's OOM killer has killed since boot; None if unknown.
 
-    The whole machine's, since it began (proc(5), `oom_kill`): what matters is whether it grew.
+    The count is for the whole machine (`oom_kill` in proc(5)): compare two readings.
     """
     try:
         lines = vmstat.read_text(encoding="ascii", errors="replace").splitlines()

@@ -1,8 +1,9 @@
-"""Whose memory is it: one figure for one worker, with the name of where it comes from.
+"""The memory of one worker, with the source of the figure.
 
-NVML's figure for a process has five cases: it works; its pids are the host's; it reads 0; it is
-not available; the call is unsupported. Only the first is a measurement. Otherwise the worker's own
-torch figures are shown, labelled so: the whole device's use is never passed off as a variant's.
+NVML's figure for a process has five cases: it works; its pids are those of the host, not of the
+container; it is 0; it is not available; the call is unsupported. Only the first is a measurement.
+In the other cases the worker's own torch figures are shown, and labelled so. The memory in use on
+the whole device is never shown as a variant's.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ if TYPE_CHECKING:
     from quantchat.system.gpus import ProcessReading
 
 SOURCES = {
-    "nvml": "of the process, from NVML",
+    "nvml": "process total, from NVML",
     "torch": "reserved by torch, without the CUDA context",
-    "resident": "resident, with all it started",
+    "resident": "resident, with child processes",
     "unknown": "not known",
 }
-"""What each source measures, for a label beside the figure."""
+"""What each source measures; shown beside the figure."""
 
 
 @dataclass(frozen=True)
 class ProcessMemory:
-    """Memory of one worker in bytes, which figure it is, and why it is not a better one."""
+    """Memory of one worker in bytes, its source, and why there is no better source."""
 
     bytes: int | None
     source: str
@@ -36,14 +37,14 @@ class ProcessMemory:
 
 
 def gpu_memory(reading: ProcessReading, ledger: Ledger) -> ProcessMemory:
-    """The best figure there is for a worker on a GPU.
+    """Return the best available figure for a worker on a GPU.
 
-    `reading` is what NVML says of its process, `ledger` the worker's own.
+    `reading` is NVML's figure for the process, `ledger` the worker's own.
     """
     reserved = reserved_bytes(ledger)
     reason = reading.reason
     if reading.bytes is not None and reading.bytes < (reserved or 0):
-        reason = "NVML shows less than the worker itself reserved, so it means another process"
+        reason = "NVML reports less than the worker reserved, so it means another process"
     elif reading.bytes:
         return ProcessMemory(reading.bytes, "nvml")
     if reserved:
@@ -52,14 +53,14 @@ def gpu_memory(reading: ProcessReading, ledger: Ledger) -> ProcessMemory:
 
 
 def resident_memory(resident: int | None) -> ProcessMemory:
-    """The figure for a worker on the CPU: its resident bytes, None once it is gone."""
+    """Return the figure for a worker on the CPU from its resident bytes; None: it has ended."""
     if resident:
         return ProcessMemory(resident, "resident")
-    return ProcessMemory(None, "unknown", "the process is gone")
+    return ProcessMemory(None, "unknown", "the process has ended")
 
 
 def reserved_bytes(ledger: Ledger) -> int | None:
-    """What torch's allocator holds on the GPU, in bytes; None where that is not known."""
+    """Return the bytes that torch's allocator has reserved on the GPU; None if not known."""
     if not on_gpu(ledger):
         return None
     parts = (ledger.weights, ledger.kv_cache, ledger.other_live, ledger.slack)
@@ -67,14 +68,14 @@ def reserved_bytes(ledger: Ledger) -> int | None:
 
 
 def on_gpu(ledger: Ledger) -> bool:
-    """Whether the ledger's parts are device memory."""
+    """Return whether the ledger's parts are GPU memory."""
     return ledger.device.startswith("cuda")
 
 
 def complete(ledger: Ledger, memory: ProcessMemory) -> Ledger:
-    """`ledger` with the process total, and on a GPU what of it is not torch's.
+    """Return `ledger` with the process total and, on a GPU, the non-torch memory.
 
-    Only a total that covers the whole process is one; parts stay -1 where they are not known.
+    Unchanged if `memory` does not cover the whole process. Unknown parts stay -1.
     """
     if memory.bytes is None or memory.source not in ("nvml", "resident"):
         return ledger

@@ -1,4 +1,4 @@
-"""The sampler: GPUs, processor and memory at one moment, cheap enough for twice a second."""
+"""Samples GPUs, processor and memory; cheap enough for twice a second."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class DeviceSample:
     driver: str | None = None
     """Version of the NVIDIA driver."""
     cuda: str | None = None
-    """Newest CUDA version that driver takes."""
+    """Newest CUDA version that the driver supports."""
 
 
 class DeviceSampler:
-    """Samples the machine. Made at once; the first sample opens the driver, which may take seconds.
+    """Samples the machine. The first sample opens the GPU driver, which may take seconds.
 
-    May be called from any thread, from one at a time.
+    May be called from any thread, but from only one at a time.
     """
 
     def __init__(self, gpus: Gpus | None = None) -> None:
@@ -40,7 +40,7 @@ class DeviceSampler:
         self._trees: dict[int, ProcessTree] = {}
 
     def sample(self) -> DeviceSample:
-        """The machine now."""
+        """Return a sample of the machine."""
         gpus = self._gpus.sample()
         return DeviceSample(
             at_s=time.monotonic(),
@@ -52,9 +52,9 @@ class DeviceSampler:
         )
 
     def process_memory(self, pid: int, ledger: Ledger) -> ProcessMemory:
-        """What the worker `pid` holds, where its `ledger` says it runs (see `gpu_memory`)."""
+        """Return the memory of the worker `pid`, by the device of its `ledger`."""
         if ledger.device == SERVER:
-            return ProcessMemory(None, "unknown", "the server does not tell what it holds")
+            return ProcessMemory(None, "unknown", "the server does not report its memory")
         if on_gpu(ledger):
             return gpu_memory(self._gpus.process_memory(pid), ledger)
         tree = self._trees.setdefault(pid, ProcessTree(pid))
@@ -62,13 +62,13 @@ class DeviceSampler:
         if resident is None:
             del self._trees[pid]
         elif ledger.device == STARTED_SERVER:
-            held = self._gpus.process_memory(*tree.pids)
-            if held.bytes:
-                return ProcessMemory(held.bytes, "nvml")
+            reading = self._gpus.process_memory(*tree.pids)
+            if reading.bytes:
+                return ProcessMemory(reading.bytes, "nvml")
         return resident_memory(resident)
 
     def energy_mj(self, *devices: str) -> int | None:
-        """Energy counters of a worker's `devices` together, millijoules; None if one has none."""
+        """Return the sum of the energy counters of `devices` in mJ; None if one has none."""
         found = [self._energy_mj(device) for device in devices]
         known = [energy for energy in found if energy is not None]
         return sum(known) if found and len(known) == len(found) else None
@@ -78,16 +78,16 @@ class DeviceSampler:
         return self._gpus.energy_mj(int(number or 0)) if kind == "cuda" else None
 
     def process_tree(self, pid: int) -> set[int]:
-        """`pid` and the processes that it has started, as they were last seen."""
+        """Return `pid` and the pids of its descendants, as of the last scan."""
         tree = self._trees.setdefault(pid, ProcessTree(pid))
         if tree.resident() is None:
             del self._trees[pid]
         return {pid, *tree.pids}
 
     def foreign_processes(self, gpu: GpuSample, own: Collection[int], running: int) -> int:
-        """How many processes are on `gpu` beside `own` (see `Gpus.foreign_processes`)."""
+        """Return how many processes other than `own` use `gpu` (see `Gpus.foreign_processes`)."""
         return self._gpus.foreign_processes(gpu, own, running)
 
     def close(self) -> None:
-        """Let go of the driver. Safe to call twice."""
+        """Close the GPU driver. May be called twice."""
         self._gpus.close()

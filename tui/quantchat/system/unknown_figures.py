@@ -1,4 +1,4 @@
-"""Why a figure is shown as "–"."""
+"""Explains why a figure is shown as "–"."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _NAMES = {
 def unknown_figures(
     device: DeviceSample, workers: Iterable[tuple[str, ProcessMemory | None]]
 ) -> list[tuple[str, str]]:
-    """What the machine does not tell, and why: pairs of whose figure it is and the reason.
+    """Return (device or figure, reason) for each figure that the machine does not report.
 
     `workers` are the variants' labels with their memory, None for a worker that is not running. A
-    figure that is not the best there could be is among them too: it says what stands in for it.
+    memory figure that replaces a better one is listed too, with what it measures.
     """
     rows = [("GPU", device.no_gpu)] if device.no_gpu else []
     for gpu in device.gpus:

@@ -1,4 +1,4 @@
-"""Which GPU a worker means by `cuda:0`: CUDA numbers those it is shown, NVML all there are."""
+"""Maps CUDA's device numbers to GPUs: CUDA numbers only visible GPUs, NVML numbers all."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _G = TypeVar("_G", bound=_Gpu)
 
 
 def shown_gpus(gpus: Sequence[_G]) -> list[_G]:
-    """The GPUs of `gpus` that this process and its workers are shown, in CUDA's order."""
+    """Return those of `gpus` that are visible to this process and its workers, in CUDA's order."""
     return visible_gpus(gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
 def cuda_name(gpu: _G, shown: Sequence[_G]) -> str:
-    """What a profile calls `gpu`, one of `shown_gpus`; empty where it is none of them."""
+    """Return the name of `gpu` in a profile (`cuda:0`); empty if it is not in `shown`."""
     return f"cuda:{shown.index(gpu)}" if gpu in shown else ""
 
 
 def visible_gpus(gpus: Sequence[_G], shown: str | None) -> list[_G]:
-    """The GPUs of `gpus` in CUDA's order, where CUDA_VISIBLE_DEVICES is `shown` (None: not set).
+    """Return the visible GPUs of `gpus` in CUDA's order for the CUDA_VISIBLE_DEVICES `shown`.
 
-    Its entries are indices or the beginnings of UUIDs; the first that names no GPU ends the list
-    (CUDA programming guide, environment variables). Indices are those of the bus, as workers are
-    told (CUDA_DEVICE_ORDER) unless the user has told them otherwise. Of MIG instances a process is
-    shown one, and no board beside it (MIG user guide, CUDA device enumeration).
+    None means that it is not set. Its entries are indices or starts of UUIDs; the first one that
+    matches no GPU ends the list (CUDA programming guide, environment variables). Indices are in PCI
+    bus order, which workers use (CUDA_DEVICE_ORDER) unless the user sets another. With MIG, a
+    process sees one instance and no other GPU (MIG user guide, CUDA device enumeration).
     """
     found = list(gpus) if shown is None else _named(gpus, shown)
     return [gpu for gpu in found if gpu.mig][:1] or found

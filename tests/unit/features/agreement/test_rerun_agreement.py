@@ -1,4 +1,4 @@
-"""A against A: what is asked under each condition, and where answers part."""
+"""Agreement of a variant with itself: requests under each condition, and divergences."""
 
 from __future__ import annotations
 

@@ -115,8 +115,8 @@ def with_measurement(**changes: Any) -> Snapshot:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (chat(), "s.json: nothing was asked in it"),
-        (without_tasks(), "s.json: nothing was asked in it"),
+        (chat(), "s.json: the snapshot has no prompt to measure"),
+        (without_tasks(), "s.json: the snapshot has no prompt to measure"),
         (chat(request(), shown=["GPTQ", "other"]), "its profile does not have the two variants"),
         (chat(request(), shown=["GPTQ"]), "its profile does not have the two variants"),
         (chat(request(max_new_tokens=0)), "cannot be run by today's rules: max_new_tokens: "),
@@ -134,7 +134,7 @@ def test_an_impossible_length_is_told() -> None:
     record = with_measurement().measurement
     assert record is not None
     task = record.tasks[0].model_copy(update={"prompt_tokens": -1})
-    with pytest.raises(UserError, match="no possible length"):
+    with pytest.raises(UserError, match="invalid length"):
         of(with_measurement(tasks=[task]))
 
 

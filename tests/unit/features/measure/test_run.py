@@ -284,7 +284,7 @@ async def test_a_side_that_falls_silent_is_failed_and_the_other_goes_on(
     assert [(a.state, a.failure) for a in of_a] == [("done", None)] * 6
     assert [answer.state for answer in of_b] == ["done", *["failed"] * 5]
     assert snapshot.variants[1].failure is not None
-    assert "no sign of life from the worker for 6" in snapshot.variants[1].failure.reason
+    assert "the worker sent no message for 6" in snapshot.variants[1].failure.reason
     assert clock.ahead_s >= live_variant.LOST_S
 
 

@@ -161,13 +161,13 @@ def test_bitsandbytes(tmp_path: Path, jobs: Jobs, capsys: Capture) -> None:
         (["model", "--damp", "1"], "--damp: 1.0 is out of range"),
         (["model", "--samples", "0"], "--samples: 0 is out of range"),
         (["model", "--device", "gpu"], '--device: "gpu" does not fit'),
-        (["model", "--method", "nf4", "--bits", "4"], "--bits: for --method gptq only"),
-        (["model", "--no-double-quant"], "--no-double-quant is for nf4 and fp4"),
+        (["model", "--method", "nf4", "--bits", "4"], "--bits: only for --method gptq"),
+        (["model", "--no-double-quant"], "--no-double-quant needs --method nf4"),
         (["model", "--calibration", "gone.txt"], "cannot read the calibration: No such file"),
-        (["model", "--calibration", "a", "--calibration-dataset", "b"], "not both"),
+        (["model", "--calibration", "a", "--calibration-dataset", "b"], "both name a text"),
         (["model", "--calibration-dataset", "a:b:c:d"], "hub:org/name[:split[:column]]"),
-        (["model", "--chat-template-kwargs", "[1]"], "takes a JSON object"),
-        (["model", "--chat-template-kwargs", "{a: 1}"], "takes a JSON object"),
+        (["model", "--chat-template-kwargs", "[1]"], "needs a JSON object"),
+        (["model", "--chat-template-kwargs", "{a: 1}"], "needs a JSON object"),
         (["model", "--chat-template-kwargs", '{"a": []}'], "--chat-template-kwargs: "),
         (["model", "-o", "model"], "model: is there already"),
         (["model", "-o", "model/config.json"], "is there already"),
@@ -205,7 +205,7 @@ def test_stopping_says_that_it_goes_on(
 
     monkeypatch.setattr(asyncio, "run", interrupt)
     assert main(["quantize", "model"]) == 130
-    assert "the same command goes on from here" in capsys.readouterr().err
+    assert "the same command continues from here" in capsys.readouterr().err
 
 
 FULL = Failed("out_of_memory", "out of memory: 2,000 MiB more were needed", "try fewer bits")

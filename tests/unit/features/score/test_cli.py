@@ -16,9 +16,9 @@ pytestmark = pytest.mark.usefixtures("own_folders")
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--text", "a.txt", "--dataset", "own"], "two texts: give one"),
-        (["--full", "--tokens", "9"], "give it or --tokens"),
-        (["--window", "64", "--stride", "65"], "text between would not be read"),
+        (["--text", "a.txt", "--dataset", "own"], "both name a text"),
+        (["--full", "--tokens", "9"], "both set the length"),
+        (["--window", "64", "--stride", "65"], "text would be skipped"),
         (["--window", "7"], "not in the range 8<=x"),
         (["--tokens", "0"], "not in the range x>=1"),
         (["--floor", "sea"], "is not one of"),

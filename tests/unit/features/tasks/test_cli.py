@@ -25,9 +25,12 @@ pytestmark = pytest.mark.usefixtures("own_folders")
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--tasks", "./gone.yaml"], "./gone.yaml: is no file (name a task, or its YAML file)"),
-        (["--tasks", "gone.yml"], "gone.yml: is no file"),
-        (["--tasks", "own,,"], "--tasks: is no task's name"),
+        (
+            ["--tasks", "./gone.yaml"],
+            "./gone.yaml: no such file (give the name of a task or a YAML file)",
+        ),
+        (["--tasks", "gone.yml"], "gone.yml: no such file"),
+        (["--tasks", "own,,"], "--tasks: a task name is empty"),
         (["--limit", "0"], "not in the range x>=1"),
         (["--few-shot", "-1"], "not in the range 0<=x<=64"),
         (["--batch", "0"], "not in the range 1<=x<=1024"),

@@ -16,7 +16,7 @@ from textual.events import Resize
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
-from quantchat.app import collector, terminal
+from quantchat.app import gc_tuning, terminal
 from quantchat.app.crash_recovery import CrashRecovery
 from quantchat.app.device_watch import (
     DeviceWatch,
@@ -183,7 +183,7 @@ class ComparisonView(Screen[None]):
             variant.state in (State.PREPARING, State.LOADING) for variant in comparison.sides
         )
         if self._was_active and not active:
-            collector.settle()
+            gc_tuning.collect_while_idle()
         self._was_active = active
         if comparison.busy != self._keys_busy:
             self._order_keys()  # a measurement or vote ends without a change of the comparison

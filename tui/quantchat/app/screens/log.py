@@ -13,7 +13,7 @@ from textual.widgets import Log
 
 from quantchat.app.widgets.dialog import Dialog
 from quantchat.app.widgets.text_layout import outside
-from quantchat.host.log_end import end_of
+from quantchat.files import read_tail
 from quantchat.session.live_variant import LiveVariant
 from quantchat.text import neutralise
 
@@ -79,7 +79,7 @@ def tail(log: Path) -> str:
     Each step of a progress bar becomes a line. If the log cannot be read, the text says why.
     """
     try:
-        end = end_of(log, TAIL)
+        end = read_tail(log, TAIL)
     except OSError as error:
         return neutralise(f"The log {log} cannot be read: {error.strerror or error}.")
     text = end.replace("\r\n", "\n").replace("\r", "\n")

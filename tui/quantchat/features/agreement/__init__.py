@@ -1,1 +1,1 @@
-"""How far two answers or two runs agree: divergence, cross-perplexity, A against A."""
+"""How far two answers or two runs agree: divergence, cross-perplexity, agreement with itself."""

@@ -1,4 +1,4 @@
-"""`quantchat self-check`: how early reruns of a variant diverge."""
+"""`quantchat agreement`: show how soon a variant diverges from itself."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from quantchat.console.options import prompt_options
 from quantchat.console.running import comparison_of, notice
 
 
-@click.command("self-check")
+@click.command()
 @click.argument("profile")
 @prompt_options
 @click.option(
     "--max-new-tokens",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Longest answer, by default the profile's.",
+    help="Longest answer in tokens (default: the profile's).",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
-def self_check(
+@click.option("--json", "as_json", is_flag=True, help="Print only JSON.")
+def agreement(
     profile: str,
     given: tuple[str, ...],
     file: Path | None,
@@ -32,11 +32,11 @@ def self_check(
 ) -> None:
     """Compare each of the first two variants of PROFILE with itself, at temperature 0.
 
-    Reruns each prompt one at a time, together with the other variant, with the prompt in the KV
-    cache, and with all tokens given at once, alone and in a batch. Prints how many answers stay the
-    same, and where the first of the others diverges. If a variant diverges from itself as early as
-    from another variant, that difference says little. Ctrl+C ends it early and keeps what was
-    found.
+    Each variant answers each prompt again: one at a time, together with the other variant, with
+    the prompt in the KV cache, and by teacher forcing, alone and in a batch of two. The table shows
+    how many answers stay the same, and how early the others diverge. If a variant diverges from
+    itself as early as from another variant, that difference says nothing about the other variant.
+    Ctrl+C stops early and prints the results so far.
     """
     from quantchat.console import opening
     from quantchat.console.console import show
@@ -50,7 +50,7 @@ def self_check(
     asked = opening.profile_of((profile,))
     texts = prompts.asked(given, file, asked.run)
     comparison = comparison_of(asked, max_new_tokens)
-    with progress_display() as display, signals.held(notice):
+    with progress_display() as display, signals.handled(notice):
         check = AgreementCheck(comparison, texts, display.on_step)
         found = asyncio.run(
             with_pair(

@@ -1,9 +1,8 @@
-"""A against A: how early a variant parts from itself when only the circumstances are others.
+"""Agreement of a variant with itself: how early its answers diverge under other conditions.
 
-Greedy decoding repeats itself only where the same sums are taken in the same order. How many
-threads there are, what of the prompt was cached, and how many rows are computed at once decide that
-order. So the first difference between A and B means little if it comes no earlier than A's from
-itself.
+Greedy decoding gives the same answer again only if sums are added in the same order. That order
+depends on the number of threads, on the cached part of the prompt and on the batch size. So a
+divergence between A and B means little if A diverges from itself just as early.
 """
 
 from __future__ import annotations
@@ -19,35 +18,40 @@ from quantchat.session.requests import lone_request, threads_for
 from quantchat.session.teacher_forcing import score_tokens_request
 from quantchat.wire.messages import END
 
-AGAIN = "in turn, again"
-TOGETHER = "together with the other"
-CACHED = "with the prompt in the cache"
-AT_ONCE = "all tokens at once"
-BATCH = "all tokens at once, batch of 2"
+AGAIN = "one at a time, again"
+TOGETHER = "together"
+CACHED = "prompt in the KV cache"
+AT_ONCE = "teacher forcing"
+BATCH = "teacher forcing, batch of 2"
 CONDITIONS = (AGAIN, TOGETHER, CACHED, AT_ONCE, BATCH)
 
 
 @dataclass(frozen=True)
 class AgreementResult:
-    """How far one answer came under one condition as it did in turn with an empty cache."""
+    """How far one answer under one condition equals the baseline answer.
+
+    The baseline is the answer one at a time with an empty KV cache.
+    """
 
     variant: str
     condition: str
     prompt: int
     tokens: int
-    """Length of the answer that is compared with."""
+    """Length of the baseline answer, in `unit`."""
     point: int | None
-    """Index of the first token that is another one; None where none is."""
+    """Index of the first token that differs; None if all are equal."""
     problem: str = ""
+    """Why there is no result; empty if there is one."""
     unit: str = "token"
-    """What is counted: of a server, whose tokens are not known, `character`."""
+    """`token`, or `character` for a server, which reports no token ids."""
 
 
 @dataclass
 class AgreementCheck:
-    """Checks the pair that `comparison` shows on `prompts`; both must be READY and stay idle else.
+    """Compares each variant of the pair that `comparison` shows with itself, on `prompts`.
 
-    `on_step(done, total, detail)` is told before each prompt and condition, and at the end.
+    Both variants must be READY and otherwise idle. `on_step(done, total, detail)` is called before
+    each prompt and condition, and at the end.
     """
 
     comparison: Comparison
@@ -57,7 +61,7 @@ class AgreementCheck:
     stopped: bool = False
 
     async def run(self) -> list[AgreementResult]:
-        """Check; returns what was found, also after `stop`."""
+        """Run the check; return the results, also after `stop`."""
         await self.comparison.quiet()
         async with self.comparison.silent_sides_ended():
             await self._all_steps()
@@ -68,7 +72,7 @@ class AgreementCheck:
         for done, (prompt, condition) in enumerate(self._steps()):
             if self.stopped:
                 break
-            named = condition or "in turn"
+            named = condition or "one at a time"
             self.on_step(done, total, f"prompt {prompt + 1} of {len(self.prompts)}: {named}")
             if not condition:
                 base = await self._in_turn(prompt)
@@ -77,14 +81,14 @@ class AgreementCheck:
         self.on_step(total, total, "stopped" if self.stopped else "done")
 
     def stop(self) -> None:
-        """End soon; what was found until now is kept."""
+        """Stop soon; the results so far stay in `found`."""
         self.stopped = True
         for variant in self.comparison.sides:
             variant.stop()
             variant.preempt()
 
     def end(self) -> None:
-        """End at once: a worker that does not stop is ended."""
+        """Stop at once, and end a worker that does not stop."""
         self.stop()
         self.comparison.end_at_work()
 
@@ -98,7 +102,7 @@ class AgreementCheck:
         if condition in (AT_ONCE, BATCH):
             rows = 2 if condition == BATCH else 1
             return [
-                await self._read(variant, condition, prompt, base.answers[variant.label], rows)
+                await self._force(variant, condition, prompt, base.answers[variant.label], rows)
                 for variant in self.comparison.sides
                 if not self.stopped
             ]
@@ -116,17 +120,17 @@ class AgreementCheck:
             return []
         return [_compared(condition, prompt, base.answers[a.variant], a) for a in _answers(turn)]
 
-    async def _read(
+    async def _force(
         self, variant: LiveVariant, condition: str, prompt: int, answer: Answer, rows: int
     ) -> AgreementResult:
-        """Where the likeliest token is another one than was said, all being given at once."""
+        """Find by teacher forcing the first token of `answer` that is not the most likely one."""
         if not answer.ids:
             return AgreementResult(variant.label, condition, prompt, 0, None, "no answer")
-        said = [*answer.ids, *([END] if answer.reason == "eos" else [])]
-        read = await variant.score_tokens(score_tokens_request(answer, said, batch=rows))
-        point = next((n for n, rank in enumerate(read.ranks[: len(answer.ids)]) if rank), None)
+        tokens = [*answer.ids, *([END] if answer.reason == "eos" else [])]
+        scored = await variant.score_tokens(score_tokens_request(answer, tokens, batch=rows))
+        point = next((n for n, rank in enumerate(scored.ranks[: len(answer.ids)]) if rank), None)
         return AgreementResult(
-            variant.label, condition, prompt, len(answer.ids), point, read.problem
+            variant.label, condition, prompt, len(answer.ids), point, scored.problem
         )
 
     # ------------------------------------------------------------ answers

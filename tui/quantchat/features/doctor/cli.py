@@ -1,4 +1,4 @@
-"""`quantchat doctor`: what is here, what of it will not work, and the cure."""
+"""`quantchat doctor`: find what does not work on this machine, and how to fix it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _NOT_USABLE = 1
 @click.option(
     "--python",
     metavar="PYTHON",
-    help="Try the libraries of this interpreter, as a variant may name one.",
+    help="Check the libraries of this Python interpreter.",
 )
-@click.option("--env", metavar="NAME", help="The same of an environment of `quantchat env`.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
+@click.option("--env", metavar="NAME", help="Check an environment made by `quantchat env`.")
+@click.option("--json", "as_json", is_flag=True, help="Print only JSON.")
 def doctor(python: str | None, env: str | None, as_json: bool) -> int:
-    """Look at the machine, the libraries and the terminal; name each problem with its cure.
+    """Check the machine, the libraries and the terminal; show each problem with its fix.
 
-    The kernels of bitsandbytes and GPTQModel are tried in a worker process. The exit status is 1
-    where something keeps quantchat from its main job.
+    Runs the kernels of bitsandbytes and GPTQModel in a worker process. The exit status is 1 if
+    quantchat cannot load and compare quantized models here.
     """
     from quantchat.errors import UserError
     from quantchat.features.doctor.diagnosis import problems, usable
@@ -33,7 +33,7 @@ def doctor(python: str | None, env: str | None, as_json: bool) -> int:
     from quantchat.text import one_line
 
     if python and env:
-        raise UserError("--python and --env both name an interpreter", hint="leave one out")
+        raise UserError("--python and --env both name an interpreter", hint="give only one of them")
 
     def tell(step: str) -> None:
         if sys.stderr.isatty():

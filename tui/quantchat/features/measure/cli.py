@@ -1,4 +1,4 @@
-"""`quantchat run`: a comparison without the screen, measured in rounds."""
+"""`quantchat run`: measure two variants in rounds, without the screen."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quantchat.features.measure.printing import measured
 def _counts(
     ctx: click.Context, param: click.Parameter, value: str | None
 ) -> tuple[int, ...] | None:
-    """Comma-separated counts of tokens: `128,512,2048`."""
+    """Parse comma-separated token counts: `128,512,2048`. Raises BadParameter."""
     from quantchat.features.measure.rounds import MOST_TOKENS
 
     if value is None:
@@ -24,7 +24,10 @@ def _counts(
     except ValueError:
         counts = ()
     if not counts or min(counts) < 1 or max(counts) > MOST_TOKENS:
-        raise click.BadParameter("give counts of tokens above 0, as in 128,512,2048")
+        raise click.BadParameter(
+            f"{value!r} is not a list of token counts from 1 to {MOST_TOKENS:,}: give for example "
+            "128,512,2048"
+        )
     return counts
 
 
@@ -35,32 +38,34 @@ def _counts(
     "--settings-of",
     "protocol",
     metavar="PROFILE",
-    help="Take prompts, rounds, order and generation settings from this other profile.",
+    help="Take prompts, rounds, order and sampling settings from this other profile.",
 )
-@click.option("--rounds", type=click.IntRange(1, 10_000), help="How often each prompt is measured.")
+@click.option("--rounds", type=click.IntRange(1, 10_000), help="Measure each prompt so often.")
 @click.option(
-    "--warmup", type=click.IntRange(0, 100), help="Prompts answered and thrown away first."
+    "--warmup", type=click.IntRange(0, 100), help="Prompts to answer first without measuring."
 )
 @click.option(
     "--order",
     type=click.Choice(["together", "in-turn"]),
-    help="Both at once (contended), or one at a time (may be quoted; the default).",
+    help="Both variants at once (contended), or one at a time (in-turn; default).",
 )
-@click.option("--max-new-tokens", type=click.IntRange(1), help="Longest answer, in tokens.")
+@click.option("--max-new-tokens", type=click.IntRange(1), help="Longest answer in tokens.")
 @click.option(
-    "--ignore-eos", is_flag=True, help="Go on past the end: the same length on both sides."
+    "--ignore-eos",
+    is_flag=True,
+    help="Ignore the end-of-sequence token: equally long answers on both sides.",
 )
 @click.option(
     "--prompt-tokens",
     callback=_counts,
     metavar="N[,N…]",
-    help="Measure prompts of exactly these lengths, to see cost grow with the context.",
+    help="Measure prompts of exactly these lengths, to see the effect of the context.",
 )
 @click.option(
     "--output-tokens",
     callback=_counts,
     metavar="N[,N…]",
-    help="Answers of exactly these lengths; with --prompt-tokens a grid.",
+    help="Measure answers of exactly these lengths; with --prompt-tokens, all combinations.",
 )
 @output_options
 @click.pass_obj
@@ -82,8 +87,9 @@ def run(
 ) -> int:
     """Measure the first two variants of PROFILE in rounds, without the screen.
 
-    Loads both, warms up, answers each prompt ROUNDS times on each side, prints B against A with
-    its interval, and saves a snapshot. Ctrl+C ends it early and keeps what was measured.
+    Loads both variants, warms up, answers each prompt once per round on each side, prints the
+    ratios B ÷ A with 95 % confidence intervals, and saves a snapshot. Ctrl+C stops early and keeps
+    the answers measured so far.
     """
     from quantchat.console import opening
     from quantchat.features.measure.rounds import Plan, Task

@@ -1,4 +1,4 @@
-"""A measurement: rounds with the machine watched meanwhile, and what casts doubt on them."""
+"""A measurement: runs rounds, watches the machine, and collects warnings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOST_TEMPERATURE_CHANGE_C = 10
 
 @dataclass
 class Measurement:
-    """Runs `plan` on the pair `comparison` shows, and keeps what it takes to judge the result."""
+    """Runs `plan` on the pair that `comparison` shows, and records what may disturb the result."""
 
     comparison: Comparison
     plan: Plan
@@ -40,42 +40,41 @@ class Measurement:
             self.comparison, self.plan, self._step, self._metered, self._watch.turn
         )
         self._gpus: dict[str, list[GpuSample]] = {}
-        """Those the pair ran on, by name, at each sample: what the others do is none of its
-        concern."""
+        """Samples of the GPUs that the pair ran on, by GPU name."""
         self._foreign_processes: dict[str, int] = {}
-        """Most processes of others that were seen on one of them, by its name."""
+        """Largest number of foreign processes on each of these GPUs, by GPU name."""
 
     @property
     def measured(self) -> list[Measured]:
-        """What was measured so far."""
+        """The turns measured so far."""
         return self._rounds.measured
 
     @property
     def disturbed(self) -> list[Disturbed]:
-        """Turns that something stopped, and that were measured again or left out."""
+        """Disturbed turns, which were measured again or left out."""
         return self._rounds.disturbed
 
     @property
     def stopped(self) -> bool:
-        """Whether it ended before its time."""
+        """Whether it ended early."""
         return self._rounds.stopped
 
     async def run(self) -> None:
-        """Measure to the end, or until `stop`."""
+        """Measure until the plan is finished or `stop` is called."""
         async with self._watch.running():
             await self._rounds.run()
 
     def stop(self) -> None:
-        """End soon; what was measured is kept."""
+        """Stop soon; keep what was measured."""
         self._rounds.stop()
 
     def end(self) -> None:
-        """End at once, with the workers that do not stop; what was measured is kept."""
+        """End at once, together with workers that do not stop; keep what was measured."""
         self._rounds.end()
 
     def _step(self, done: int, total: int, detail: str) -> None:
-        # Before each round and at the end: often enough to see a clock that falls, and seldom
-        # enough not to disturb what is measured.
+        # Before each round and at the end: often enough to see a falling clock, and seldom enough
+        # not to disturb the measurement.
         after_warmup = done - self.plan.warmup
         if after_warmup >= 0 and (after_warmup % len(self.plan.tasks) == 0 or done == total):
             sample = self.sampler.sample()
@@ -88,7 +87,7 @@ class Measurement:
         variants = self.comparison.variants
         own = {variant.pid for variant in variants if variant.pid is not None}
         used = Counter(d for one in variants if one.ledger for d in one.ledger.devices)
-        # A server that was started here tells no device: its processes are found where they are.
+        # A server that was started here reports no device: find the GPUs of its processes.
         servers = [
             self.sampler.process_tree(one.pid)
             for one in variants
@@ -111,7 +110,7 @@ class Measurement:
 
     @contextmanager
     def _metered(self, variant: LiveVariant, answer: Answer) -> Iterator[None]:
-        """Give `answer` the energy that its GPUs take meanwhile, where that is counted."""
+        """Record in `answer` the energy of its GPUs within this context, if they count it."""
         devices = variant.ledger.devices if variant.ledger else []
         before, began = self.sampler.energy_mj(*devices), monotonic()
         yield
@@ -121,7 +120,7 @@ class Measurement:
 
     @property
     def flags(self) -> list[str]:
-        """Doubts, one line each; empty where nothing speaks against the figures."""
+        """The warnings, one line each; empty if there are none."""
         return [
             *_stopped(self._rounds.disturbed),
             *steadiness.doubts(self.measured),
@@ -137,7 +136,7 @@ class Measurement:
 
 
 def _with_context(variant: LiveVariant, gpus: int) -> list[str]:
-    """The devices, of `gpus` that are shown, on which NVML lists its worker.
+    """Return those devices of the visible `gpus` on which NVML lists the worker.
 
     Where it runs, and with `auto` each GPU that it asked before for its free memory.
     """
@@ -150,7 +149,7 @@ def _with_context(variant: LiveVariant, gpus: int) -> list[str]:
 
 
 def _stopped(disturbed: Sequence[Disturbed]) -> list[str]:
-    """Turns that were measured again, since something stopped them, and those left out for it."""
+    """Return warnings about turns that were measured again or left out after a disturbance."""
     lost = {(one.round, one.task): one.reason for one in disturbed if one.left_out}
     again = {turn: one.reason for one in disturbed if (turn := (one.round, one.task)) not in lost}
     lines = [
@@ -164,7 +163,7 @@ def _stopped(disturbed: Sequence[Disturbed]) -> list[str]:
 
 
 def _unequal(measured: Sequence[Measured]) -> list[str]:
-    """Tasks that one side answered at another length: their end-to-end times say little."""
+    """Return a warning about tasks with answers of different lengths on the two sides."""
     tasks = sorted(
         {
             one.task + 1
@@ -182,7 +181,7 @@ def _unequal(measured: Sequence[Measured]) -> list[str]:
 
 
 def _otherwise_asked(sides: Sequence[LiveVariant]) -> list[str]:
-    """Whether one side's prompts stand in a chat template and the other's do not."""
+    """Return a warning if only one side applies a chat template."""
     templates = {one.label: one.resolved.chat_template for one in sides if one.resolved}
     if len(set(templates.values())) < 2:
         return []
@@ -191,7 +190,7 @@ def _otherwise_asked(sides: Sequence[LiveVariant]) -> list[str]:
 
 
 def _otherwise_decoded(sides: Sequence[LiveVariant]) -> list[str]:
-    """Whether the sides were decoded by different loops or steps of ours."""
+    """Return a warning if the sides used different decode loops or steps."""
     a, b = sides[0], sides[-1]
     if not loops_differ(a.resolved, b.resolved):
         return []
@@ -203,7 +202,7 @@ def _otherwise_decoded(sides: Sequence[LiveVariant]) -> list[str]:
 
 
 def _other_prompts(measured: Sequence[Measured]) -> list[str]:
-    """Tasks of which the sides read different numbers of tokens, told once, of a server's side.
+    """Return a warning about tasks whose prompts have different token counts on the sides.
 
     Two local variants with different tokenizers do so rightly. Of a server neither tokenizer nor
     chat template is known, and both should be the other side's.
@@ -221,7 +220,7 @@ def _other_prompts(measured: Sequence[Measured]) -> list[str]:
 
 
 def _kept(sides: Sequence[LiveVariant]) -> list[str]:
-    """Servers that kept the prompts, which come in each round anew."""
+    """Return warnings about servers that took repeated prompts from their cache."""
     return [
         f"{one.label}: the server keeps prompts and cannot be told not to: from the second time on "
         "the TTFT of a prompt is that of its cache"
@@ -231,7 +230,7 @@ def _kept(sides: Sequence[LiveVariant]) -> list[str]:
 
 
 def _restless(readings: Mapping[str, Sequence[GpuSample]]) -> list[str]:
-    """What the GPUs did meanwhile that they should not have done."""
+    """Return warnings about the GPUs, such as changing clocks or throttling."""
     flags = []
     for name, gpus in readings.items():
         clocks = _known(gpus, "sm_clock_mhz")
@@ -247,7 +246,7 @@ def _restless(readings: Mapping[str, Sequence[GpuSample]]) -> list[str]:
 
 
 def _shared(foreign_processes: Mapping[str, int]) -> list[str]:
-    """GPUs that others' processes were on: whatever they did took part of the machine."""
+    """Return warnings about GPUs on which foreign processes were running."""
     return [
         f"{name}: {count} other process{'es were' if count > 1 else ' was'} on it meanwhile"
         for name, count in foreign_processes.items()

@@ -45,7 +45,7 @@ def measured(comparison: Comparison, plan: Plan, folder: Path | None, *, as_json
             slow.add(variant.label)
             click.echo(one_line(f"SLOW KERNEL of {variant.label}: {why}"), err=True)
 
-    with signals.held(notice):
+    with signals.handled(notice):
         with progress_display() as display:
             snapshot = asyncio.run(
                 measure(comparison, plan, on_variant=on_variant, on_step=display.on_step)

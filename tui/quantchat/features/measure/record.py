@@ -1,4 +1,4 @@
-"""A measurement, made into a snapshot with the comparison it was taken on."""
+"""Turns a measurement, with its comparison, into a snapshot."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quantchat.system.sampler import DeviceSampler
 def record_measurement(
     comparison: Comparison, sampler: DeviceSampler | None, measurement: Measurement
 ) -> Snapshot:
-    """Return `comparison` as it stands now, and what was measured on it so far."""
+    """Return a snapshot of `comparison` and of what was measured on it so far."""
     return record(
         comparison,
         sampler,

@@ -1,4 +1,4 @@
-"""What it takes to do again what a snapshot records."""
+"""Rebuilds the comparison and the plan of a snapshot, to measure it again."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from quantchat.snapshot.schema import RequestRecord, Snapshot, TurnRecord
 
 @dataclass(frozen=True)
 class Rerun:
-    """A comparison to be measured as it was."""
+    """What to measure again."""
 
     profile: Profile
-    """With the generation settings that the answers were really asked with."""
+    """The profile with the sampling settings of the recorded answers."""
     pair: tuple[int, int]
-    """Indexes of the variants on show, left and right."""
+    """Indices of the shown variants, left and right."""
     plan: Plan
     notes: tuple[str, ...]
-    """What cannot be the same, a line each."""
+    """What cannot be repeated exactly, one line each."""
 
     @property
     def trusted(self) -> list[str]:
-        """What would run here beyond quantchat's own engines, a line each."""
+        """What the rerun would start or contact outside of quantchat, one line each."""
         found = []
         for variant in (self.profile.variants[index] for index in self.pair):
             if variant.python:
@@ -44,21 +44,24 @@ class Rerun:
 
 
 def rerun_of(snapshot: Snapshot, *, where: str) -> Rerun:
-    """Read out of `snapshot` what was measured, or else what was asked in its chat.
+    """Return the measurement of `snapshot`; without one, the prompts of its chat.
 
-    `where` names it in complaints. Raises UserError where it cannot be done again.
+    `where` names it in error messages. Raises UserError if it cannot be measured again.
     """
     profile = _valid(Profile, snapshot.profile, where)
     labels = [variant.label for variant in profile.variants]
     if len(set(snapshot.shown)) != 2 or not set(snapshot.shown) <= set(labels):
-        raise UserError("its profile does not have the two variants it shows", where=where)
+        raise UserError(
+            "the profile in the snapshot lacks the two variants that the snapshot shows",
+            where=where,
+        )
     left, right = (labels.index(label) for label in snapshot.shown)
     measured = snapshot.measurement is not None and bool(snapshot.measurement.tasks)
     turns = [turn for turn in snapshot.turns if (turn.round is not None) == measured]
     notes: tuple[str, ...] = ()
     if not measured:
         if not turns:
-            raise UserError("nothing was asked in it", where=where)
+            raise UserError("the snapshot has no prompt to measure", where=where)
         notes = ("it holds a chat: each prompt is measured alone, without what was said before",)
     plan = _plan(snapshot, where) if measured else _chat(turns, profile.run)
     settings = list(dict.fromkeys(_settings(turns, plan, profile.generation, where)))
@@ -74,7 +77,7 @@ def _plan(snapshot: Snapshot, where: str) -> Plan:
     assert record is not None  # noqa: S101  # the caller looked
     lengths = [n for task in record.tasks for n in (task.prompt_tokens, task.output_tokens)]
     if min(lengths) < 0 or max(lengths) > MOST_TOKENS:
-        raise UserError("a task of its measurement has no possible length", where=where)
+        raise UserError("a task of the measurement has an invalid length", where=where)
     run = _valid(Run, {"rounds": record.rounds, "warmup": record.warmup}, where)
     tasks = tuple(Task(**task.model_dump()) for task in record.tasks)
     return Plan(tasks, run.rounds, run.warmup, record.order, record.ignore_eos)
@@ -89,7 +92,7 @@ def _chat(turns: list[TurnRecord], run: Run) -> Plan:
 def _settings(
     turns: list[TurnRecord], plan: Plan, asked: Generation, where: str
 ) -> Iterable[Generation]:
-    """What each answer was asked with, but for a length that its task set."""
+    """Return the settings of each answer, except for a length that its task set."""
     for turn in turns:
         number = turn.task or 0
         own_length = 0 < number <= len(plan.tasks) and plan.tasks[number - 1].output_tokens
@@ -113,7 +116,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def _valid(model: type[_Model], data: dict[str, Any], where: str) -> _Model:
-    """`data` by today's rules of the profile, which an old or a made-up file need not keep."""
+    """Validate `data` by the current rules of profiles; old or edited files may break them."""
     try:
         return model.model_validate(data)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""`quantchat rerun`: do the same again here."""
+"""`quantchat rerun`: repeat the measurement of a snapshot."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from quantchat.features.measure.printing import measured
 @click.option(
     "--trust",
     is_flag=True,
-    help="Run and ask what else the snapshot names: interpreters, servers, a model's own code.",
+    help="Allow what the snapshot names: other interpreters, servers, a model's own code.",
 )
 @output_options
 @click.pass_obj
 def rerun(obj: Path | None, snapshot: str, trust: bool, folder: Path | None, as_json: bool) -> int:
-    """Measure again, here, what SNAPSHOT records: a name of the list, its beginning, or a file.
+    """Repeat the measurement of SNAPSHOT on this machine.
 
-    The same variants, prompts, rounds, order and settings. Of a chat the prompts are measured, each
-    alone. `quantchat compare` then tells the two runs apart.
+    SNAPSHOT is a name from `quantchat snapshots`, the start of a name, or a file. Uses the same
+    variants, prompts, rounds, order and settings. The prompts of a chat are measured one by one,
+    each as a new chat. `quantchat compare` then compares the two runs.
     """
     from quantchat import paths
     from quantchat.errors import UserError
@@ -36,7 +37,9 @@ def rerun(obj: Path | None, snapshot: str, trust: bool, folder: Path | None, as_
     same = rerun_of(store.load(file), where=str(file))
     if same.trusted and not trust:
         raise UserError(
-            "; ".join(same.trusted), where=str(file), hint="--trust, if you know where it is from"
+            "; ".join(same.trusted),
+            where=str(file),
+            hint="add --trust if you trust the origin of this snapshot",
         )
     for note in same.notes:
         click.echo(f"note: {one_line(note)}", err=True)

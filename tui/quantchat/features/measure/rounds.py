@@ -1,4 +1,4 @@
-"""Rounds: the same prompts, again and again, on both sides, so that a figure can be quoted.
+"""Rounds: both sides answer the same prompts repeatedly, so that figures get intervals.
 
 Unlike in a chat each prompt stands alone: no history, an empty KV cache, so that every TTFT pays
 for its whole prompt. In turn, one side decodes while the other is idle, and who begins changes
@@ -19,11 +19,11 @@ from quantchat.session.live_variant import LiveVariant
 from quantchat.session.requests import lone_request, threads_for
 
 MOST_TOKENS = 10**7
-"""Longest prompt or answer that a task may ask for."""
+"""Longest prompt or answer of a task, in tokens."""
 
 
 TRIES = 3
-"""How often a turn is measured, at most, until nothing stopped it."""
+"""Most tries to measure a turn without a disturbance."""
 
 
 @dataclass(frozen=True)
@@ -33,36 +33,36 @@ class Task:
     prompt: str
     prompt_tokens: int = 0
     output_tokens: int = 0
-    """Longest answer, in tokens; 0 takes the generation settings'."""
+    """Longest answer in tokens; 0 uses the sampling settings."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured, and how often."""
+    """What to measure, and how often."""
 
     tasks: tuple[Task, ...]
     rounds: int = 5
     warmup: int = 1
-    """Tasks answered on both sides and thrown away before anything is measured."""
+    """Tasks answered on both sides before the measurement, without being measured."""
     order: Order = "in-turn"
     ignore_eos: bool = False
-    """Go on past the end of an answer, so that both sides have the same count of tokens."""
+    """Ignore the end-of-sequence token, so that both sides have the same number of tokens."""
 
     @property
     def total(self) -> int:
-        """Turns in all, warm-up included."""
+        """Number of turns, including the warm-up."""
         return self.warmup + self.rounds * len(self.tasks)
 
 
 @dataclass(frozen=True)
 class Disturbed:
-    """A turn that something stopped. It is not measured: it was thrown away."""
+    """A turn that was disturbed, and whose figures were discarded."""
 
     task: int
     round: int
     reason: str
     left_out: bool
-    """Whether each further try was stopped, too; else it was measured again."""
+    """Whether each further try was disturbed too; otherwise the turn was measured again."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _undisturbed(round_number: int) -> Iterator[list[str]]:
 
 @dataclass
 class Rounds:
-    """Measures `plan` on the pair that `comparison` shows; both must be READY and stay idle else.
+    """Measures `plan` on the pair that `comparison` shows; both must be READY and otherwise idle.
 
     `on_step(done, total, detail)` is told before each turn and at the end. `around` is entered
     around each answer that has the machine to itself, and `watch` around each turn, with the number
@@ -102,7 +102,7 @@ class Rounds:
     stopped: bool = False
 
     async def run(self) -> list[Measured]:
-        """Measure; returns what was measured, also after `stop`. A failed answer stays in it.
+        """Measure; return what was measured, also after `stop`. Includes failed answers.
 
         A side that does not respond is ended (`LiveVariant.overdue`); the other one goes on.
         """
@@ -124,7 +124,7 @@ class Rounds:
         self.on_step(done, total, "stopped" if self.stopped else "done")
 
     async def _measure(self, task: int, round_number: int) -> None:
-        """Measure one turn, and once more where it was stopped: see `Disturbed`."""
+        """Measure one turn, again if it was disturbed (see `Disturbed`)."""
         for left in reversed(range(TRIES if round_number else 1)):
             with self.watch(round_number) as found:
                 turn = await self._turn(task, round_number)
@@ -137,18 +137,18 @@ class Rounds:
             self.disturbed.append(Disturbed(task, round_number, "; ".join(found), not left))
 
     def stop(self) -> None:
-        """End after the answers under way, which are stopped and thrown away."""
+        """Stop the running answers, discard them, and end."""
         self.stopped = True
         for variant in self.comparison.sides:
             variant.stop()
 
     def end(self) -> None:
-        """End at once: a worker that does not stop is ended."""
+        """End at once, and end a worker that does not stop."""
         self.stop()
         self.comparison.end_at_work()
 
     def _steps(self) -> Iterator[tuple[int, int]]:
-        """(task, round) in order; round 0 is the warm-up."""
+        """Yield (task, round) in order; round 0 is the warm-up."""
         count = len(self.plan.tasks)
         for step in range(self.plan.warmup):
             yield step % count, 0
@@ -158,8 +158,8 @@ class Rounds:
 
     async def _turn(self, task: int, round_number: int) -> Turn:
         plan = self.plan
-        # By task and round, not by a running count: with an even number of tasks that would give
-        # each task the same side first in every round.
+        # By task and round, not by a running number: with an even number of tasks, the latter
+        # would start each task with the same side in every round.
         sides = list(self.comparison.sides)
         if (task + round_number) % 2:
             sides.reverse()

@@ -1,4 +1,4 @@
-"""Whether the figures of a measurement are steady: each that is given with an interval.
+"""Checks whether the figures of a measurement are steady over the rounds.
 
 An interval is honest about scatter only if all of it was sampled. So answers that lie far from
 their prompt's others are named, and so is a figure that varies more from round to round than that
@@ -17,14 +17,14 @@ from quantchat.statistics.intervals import variation
 from quantchat.statistics.latency import decode_throughput, ttft_ms
 
 OUTLIER = 1.5
-"""An answer is one whose figure is this many times its prompt's median, or the median this many
-times the figure."""
+"""An answer is an outlier if its figure is this many times its prompt's median, or the median this
+many times the figure."""
 
 LEAST_ROUNDS = 3
-"""Fewest rounds in which one can be told to be the outlier: of two, neither is."""
+"""Fewest rounds for finding an outlier: of two, it is not known which one it is."""
 
 FEW_ROUNDS = {2: 2.0, 3: 1.4}
-"""By how much more a figure may vary where few rounds tell how much it does."""
+"""Factor by which a figure may vary more if there are few rounds."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def _energy(answer: Answer) -> float | None:
 
 FIGURES = (
     Judged("TTFT", 0.10, lambda a: ttft_ms(a.received_ns, a.times_ns)),
-    # TPOT is its inverse: one doubt for both.
+    # TPOT is its inverse: one warning for both.
     Judged("decode throughput", 0.05, lambda a: decode_throughput(a.times_ns, a.counted)),
     Judged("end to end", 0.05, _end_to_end),
     Judged("energy", 0.10, _energy),
@@ -59,7 +59,7 @@ than a throughput, which is the mean of many tokens."""
 
 
 def doubts(measured: Sequence[Measured]) -> list[str]:
-    """Figures that varied, and answers far from the others: a line for each side and figure.
+    """Return warnings about figures that varied and about outliers, one for each side and figure.
 
     A restless machine is one doubt, whatever the number of prompts, and must not drown the others.
     """
@@ -79,7 +79,7 @@ def _of_side(label: str, measured: Sequence[Measured]) -> Iterator[str]:
 
 
 Rounds = dict[int, dict[int, float]]
-"""Task to round to figure."""
+"""Figures by task and round."""
 
 
 def _by_task(label: str, figure: Judged, measured: Sequence[Measured]) -> Rounds:
@@ -101,7 +101,7 @@ def _far(value: float, median: float) -> bool:
 
 
 def _outliers(label: str, figure: Judged, rounds: Rounds) -> list[str]:
-    """Answers far from their prompt's median, taken out of `rounds` where the others are steady."""
+    """Remove outliers from `rounds` if the other rounds are steady; return them."""
     far: list[tuple[float, str]] = []
     for task, found in sorted(rounds.items()):
         if len(found) < LEAST_ROUNDS:

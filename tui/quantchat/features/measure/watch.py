@@ -1,4 +1,4 @@
-"""Watching a measurement from outside: what stopped it, and what else the processor was busy with.
+"""Watches a measurement: what stopped it, and which other programs used the processor.
 
 A turn during which a worker was stopped or the machine was suspended is measured again, twice at
 most; one that was disturbed each time is left out. All of them are recorded. What other programs
@@ -20,33 +20,33 @@ from quantchat.system.disturbance import CpuClock, busiest, stopped, suspended_s
 from quantchat.wire.variant import SERVER
 
 LOOK_S = 0.1
-"""How often it is looked whether a worker is stopped, in seconds: a shorter stop may be missed."""
+"""Seconds between two checks for stopped workers; a shorter stop may be missed."""
 
 LATE_S = 1.0
-"""A look that comes this much too late: this program did not run, as in a frozen container."""
+"""A check that is this many seconds late means that this program did not run (frozen container)."""
 
 LEAST_SUSPENDED_S = 0.1
 
 MOST_BY_OTHERS = 0.10
-"""Share of the cores that other programs may take while a variant runs on the processor."""
+"""Largest share of the cores for other programs while a variant runs on the processor."""
 
 MOST_BY_OTHERS_BESIDE_GPU = 0.50
-"""The same where both run on a GPU, beside which most cores idle."""
+"""The same limit if both variants run on a GPU, when most cores are idle anyway."""
 
 LEAST_S = 1.0
-"""Shortest time, in seconds, of which the load is judged: it is counted in steps of 10 ms."""
+"""Shortest time, in s, for which the load is judged, because it is counted in steps of 10 ms."""
 
 NAMED = 3
-"""Most programs that are named."""
+"""Largest number of programs that are named."""
 
 
 @dataclass
 class Load:
-    """What others used of the processor while turns were measured."""
+    """CPU load of other processes while turns were measured."""
 
     seconds: float = 0.0
     by_others_s: float = 0.0
-    """CPU seconds, of all cores together."""
+    """CPU seconds on all cores together."""
 
     def add(self, seconds: float, by_others_s: float) -> None:
         """Add a turn."""
@@ -55,7 +55,7 @@ class Load:
 
     @property
     def cores(self) -> float | None:
-        """Cores that others kept busy, on average; None where it was too short to be known."""
+        """Return the mean number of cores busy with other processes; None for too short a time."""
         return max(0.0, self.by_others_s) / self.seconds if self.seconds >= LEAST_S else None
 
 
@@ -66,9 +66,9 @@ class Watch:
     sides: Iterable[LiveVariant]
     clock: CpuClock = field(default_factory=CpuClock)
     loads: dict[int, Load] = field(default_factory=dict)
-    """By round."""
+    """Load by round."""
     used_by: Counter[str] = field(default_factory=Counter)
-    """CPU seconds of other programs during the rounds, by their names."""
+    """CPU seconds of other programs during the rounds, by program name."""
 
     def __post_init__(self) -> None:
         self._stopped_s: dict[str, float] = {}
@@ -81,7 +81,7 @@ class Watch:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Look every `LOOK_S` until the context ends."""
+        """Check every `LOOK_S` within this context."""
         task = asyncio.ensure_future(self._look())
         try:
             yield
@@ -99,7 +99,7 @@ class Watch:
             last = now
 
     def looked(self, seconds: float) -> None:
-        """Look, `seconds` after the last time."""
+        """Check, `seconds` after the previous check."""
         if seconds > LOOK_S + LATE_S:
             self._late_s[self._round] = self._late_s.get(self._round, 0.0) + seconds
         labels = {one.pid: one.label for one in self.sides if one.pid is not None}
@@ -109,7 +109,7 @@ class Watch:
 
     @contextlib.contextmanager
     def turn(self, round_number: int) -> Iterator[list[str]]:
-        """Watch a turn; the list is filled at the end, with what stopped it meanwhile."""
+        """Watch a turn; at the end the list has what stopped it."""
         found: list[str] = []
         self._stopped_s.clear()
         self._round = round_number
@@ -127,17 +127,17 @@ class Watch:
         ]
 
     def between_rounds(self) -> None:
-        """Note what other programs have used: not while something is measured, it takes a while."""
+        """Record the CPU time of other programs; call it between turns, because it takes long."""
         now = self.clock.others()
         if self._others is not None:
             self.used_by.update(busiest(self._others, now))
         self._others = now
 
-    # ------------------------------------------------------------ what came of it
+    # ------------------------------------------------------------ result
 
     @property
     def flags(self) -> list[str]:
-        """Times in which nothing ran, and the load by other programs that no figure should bear."""
+        """Return warnings about times in which nothing ran, and about load of other programs."""
         late = {number: for_s for number, for_s in sorted(self._late_s.items()) if number}
         lines = []
         if late:

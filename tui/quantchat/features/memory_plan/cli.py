@@ -1,4 +1,4 @@
-"""`quantchat plan`: what a profile's variants will need, before anything is loaded."""
+"""`quantchat plan`: estimate the memory of a profile's variants without loading them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-_NOT_SAID_TO_FIT = 1
+_DOES_NOT_FIT = 1
+"""Exit status if the variants do not fit or cannot be estimated."""
 
 
 @click.command()
@@ -17,17 +18,16 @@ _NOT_SAID_TO_FIT = 1
     "--context",
     type=click.IntRange(1, 10**8),
     metavar="TOKENS",
-    help="Prompt and answer the KV cache is for. Default: the longest answer and 512.",
+    help="Tokens in the KV cache, prompt and answer. Default: the longest answer plus 512.",
 )
-@click.option("--offline", is_flag=True, help="Ask no hub for the headers of models not here.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else; bytes.")
+@click.option("--offline", is_flag=True, help="Do not read headers of models from the hub.")
+@click.option("--json", "as_json", is_flag=True, help="Print only JSON; sizes are in bytes.")
 def plan(profile: str, context: int | None, offline: bool, as_json: bool) -> int:
     """Estimate the memory that the variants of PROFILE will need.
 
-    Reads config.json and the headers of the weights, and loads nothing. Says whether the first two
-    variants fit together on their device, beside what is in use there now: the exit status is 1
-    where they do not, where torch cannot use the GPU, and where of no variant is known what it
-    needs.
+    Reads config.json and the headers of the weight files; loads no model. Shows whether the first
+    two variants fit on their device together, in addition to the memory in use there now. The exit
+    status is 1 if they do not fit, if torch cannot use the GPU, or if no variant can be estimated.
     """
     from quantchat.console import opening
     from quantchat.features.memory_plan.plan import make_plan
@@ -46,18 +46,16 @@ def plan(profile: str, context: int | None, offline: bool, as_json: bool) -> int
         from quantchat.features.memory_plan.tables import blocks
 
         show(blocks(made))
-    return (
-        _NOT_SAID_TO_FIT if made.fit in ("cannot run", "does not fit") or made.nothing_known else 0
-    )
+    return _DOES_NOT_FIT if made.fit in ("cannot run", "does not fit") or made.nothing_known else 0
 
 
 def _body(made: Any) -> dict[str, Any]:
-    """The plan as JSON values, with the sums that are worked out."""
+    """Return the plan as JSON values, with the computed sums."""
     body = dataclasses.asdict(made)
-    for variant, told in zip(made.variants, body["variants"], strict=True):
+    for variant, values in zip(made.variants, body["variants"], strict=True):
         if variant.estimate is not None:
             sums = {"total": variant.estimate.total, "peak": variant.estimate.peak}
-            told["estimate"] = {**told["estimate"], **sums}
-    for room, told in zip(made.rooms, body["rooms"], strict=True):
-        told["fit"] = room.fit
+            values["estimate"] = {**values["estimate"], **sums}
+    for room, values in zip(made.rooms, body["rooms"], strict=True):
+        values["fit"] = room.fit
     return {**body, "fit": made.fit}

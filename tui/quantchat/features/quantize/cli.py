@@ -26,7 +26,7 @@ _GPTQ_ONLY = {
     "damp_percent": "--damp",
     "true_sequential": "--no-true-sequential",
 }
-"""Settings of GPTQ by the profile's name, and the option of each."""
+"""GPTQ settings by their names in a profile, with their options."""
 
 _CALIBRATION = {
     "calibration": "--calibration, --calibration-dataset",
@@ -53,14 +53,14 @@ _COMMON = {
     "--output",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Copy the checkpoint here. Without it, it stays in the cache alone.",
+    help="Copy the checkpoint to this folder. Default: it is only in the cache.",
 )
 @click.option(
     "--method",
     type=click.Choice(_MADE),
     default=DEFAULT_METHODS[0],
     show_default=True,
-    help="GPTQ by GPTQModel; the others by bitsandbytes, without calibration.",
+    help="gptq uses GPTQModel; the others use bitsandbytes and need no calibration.",
 )
 @click.option(
     "--adapter",
@@ -70,9 +70,11 @@ _COMMON = {
 @click.option(
     "--tokenizer",
     metavar="PATH_OR_ID",
-    help="Lend MODEL this other model's tokenizer and chat template.",
+    help="Use the tokenizer and chat template of this other model.",
 )
-@click.option("--bits", type=click.Choice(["2", "3", "4", "8"]), help="GPTQ: bits. Default: 4.")
+@click.option(
+    "--bits", type=click.Choice(["2", "3", "4", "8"]), help="GPTQ: bits per weight. Default: 4."
+)
 @click.option(
     "--group-size",
     type=int,
@@ -83,76 +85,74 @@ _COMMON = {
     "desc_act",
     flag_value=True,
     default=None,
-    help="GPTQ: columns in order of falling activation (desc_act).",
+    help="GPTQ: quantize columns in order of falling activation (desc_act).",
 )
 @click.option(
     "--no-act-group-aware",
     "act_group_aware",
     flag_value=False,
     default=None,
-    help="GPTQ: keep the columns' order inside the groups too.",
+    help="GPTQ: do not reorder columns inside the groups.",
 )
 @click.option(
     "--asymmetric",
     "sym",
     flag_value=False,
     default=None,
-    help="GPTQ: a zero point of its own for each group.",
+    help="GPTQ: use a zero point for each group.",
 )
 @click.option(
     "--damp",
     "damp_percent",
     type=float,
     metavar="SHARE",
-    help="GPTQ: added to the Hessian's diagonal, as a share of its mean. Default: 0.05.",
+    help="GPTQ: damping of the Hessian's diagonal, as a share of its mean. Default: 0.05.",
 )
 @click.option(
     "--no-true-sequential",
     "true_sequential",
     flag_value=False,
     default=None,
-    help="GPTQ: the modules of a layer all at once.",
+    help="GPTQ: quantize all modules of a layer from the same activations.",
 )
-@click.option(
-    "--no-double-quant", is_flag=True, help="nf4, fp4: keep the scales as they are, unquantized."
-)
+@click.option("--no-double-quant", is_flag=True, help="nf4, fp4: do not quantize the scales.")
 @click.option(
     "--calibration",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Text, or JSONL of texts or chats. Default: chats the model itself writes.",
+    help="Calibration text, or JSONL of texts or chats. Default: chats that the model generates.",
 )
 @click.option(
     "--calibration-dataset",
     metavar="NAME[:SPLIT[:COLUMN]]",
-    help="A data set on the Hugging Face hub.",
+    help="Calibration data set on the Hugging Face hub.",
 )
 @click.option(
     "--samples",
     type=int,
-    help="Calibration samples. Default: on a GPU what the model's width asks for, on a CPU 32.",
+    help="Number of calibration samples. Default: by the model's width on a GPU, 32 on a CPU.",
 )
 @click.option(
     "--sample-tokens",
     type=int,
-    help="Longest sample, in tokens. Default: 512 on a GPU, 160 on a CPU.",
+    help="Longest calibration sample in tokens. Default: 512 on a GPU, 160 on a CPU.",
 )
 @click.option(
     _TEMPLATE,
     metavar="JSON",
-    help="Variables of the model's chat template, e.g. '{\"enable_thinking\": false}'.",
+    help="Variables for the model's chat template, e.g. '{\"enable_thinking\": false}'.",
 )
-@click.option("--seed", type=int, help="Of the choice of samples. Default: 0.")
+@click.option("--seed", type=int, help="Random seed for choosing samples. Default: 0.")
 @click.option(
     "--dtype",
     type=click.Choice(["auto", "bfloat16", "float16", "float32"]),
     default="auto",
-    help="Of what is not quantized. Default: the checkpoint's.",
+    help="Number format of what is not quantized. Default: the checkpoint's.",
 )
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
-@click.option("--trust-remote-code", is_flag=True, help="Let the model run its own Python code.")
-@click.option("--no-perplexity", is_flag=True, help="Leave out perplexity before and after.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
+@click.option("--trust-remote-code", is_flag=True, help="Allow the model to run its Python code.")
+@click.option("--no-perplexity", is_flag=True, help="Do not measure perplexity before and after.")
+@click.option("--json", "as_json", is_flag=True, help="Print only JSON.")
 def quantize(
     model: str,
     output: Path | None,
@@ -172,12 +172,14 @@ def quantize(
 ) -> int:
     """Make a quantized checkpoint of MODEL.
 
-    MODEL is a folder, an id of the Hugging Face hub, or demo:smollm2-135m-instruct. What it is
-    made of is kept in the cache, and what is the same is not made again. After Ctrl+C the same
-    command goes on where it was stopped.
+    MODEL is a folder, an id on the Hugging Face hub, or demo:smollm2-135m-instruct. Downloads and
+    results are cached: the same checkpoint is not made twice. After Ctrl+C, the same command
+    continues where it stopped.
     """
     if calibration is not None and calibration_dataset is not None:
-        raise click.UsageError("--calibration or --calibration-dataset, not both")
+        raise click.UsageError(
+            "--calibration and --calibration-dataset both name a text: give only one of them"
+        )
     settings["calibration"] = f"hub:{calibration_dataset}" if calibration_dataset else None
     if calibration is not None:
         settings["calibration"] = str(calibration.expanduser().absolute())
@@ -186,10 +188,10 @@ def quantize(
         given["bits"] = int(given["bits"])
     engine, how = methods()[method]
     if no_double_quant and "double_quant" not in engine.table.model_fields:
-        raise click.UsageError("--no-double-quant is for nf4 and fp4")
+        raise click.UsageError("--no-double-quant needs --method nf4 or --method fp4")
     wrong = [_GPTQ_ONLY[name] for name in given if name in _GPTQ_ONLY]
     if wrong and not how.calibrated:
-        raise click.UsageError(f"{', '.join(wrong)}: for --method gptq only")
+        raise click.UsageError(f"{', '.join(wrong)}: only for --method gptq")
     common = {
         "model": _named(model),
         "dtype": dtype,
@@ -209,7 +211,10 @@ def quantize(
 
 
 def _make(variants: Sequence[Any], output: Path | None, *, held_out: bool, as_json: bool) -> int:
-    """Make the last of `variants`, measure it on `held_out` text, and tell; the exit status."""
+    """Make the last of `variants` and print the result; return the exit status.
+
+    With `held_out`, measure its perplexity on text that was not used for calibration.
+    """
     from quantchat.checkpoints import export
     from quantchat.console.stages import stage_display
     from quantchat.features.quantize.outcome import judge, make
@@ -232,7 +237,7 @@ def _make(variants: Sequence[Any], output: Path | None, *, held_out: bool, as_js
         click.echo(f"quantchat: {one_line(f'{error}{hint}')}", err=True)
         return _FAILED
     except KeyboardInterrupt:
-        done = f"the checkpoint is in {where}" if where else "the same command goes on from here"
+        done = f"the checkpoint is in {where}" if where else "the same command continues from here"
         click.echo(f"quantchat: stopped; {one_line(done)}", err=True)
         raise
     if as_json:
@@ -242,13 +247,13 @@ def _make(variants: Sequence[Any], output: Path | None, *, held_out: bool, as_js
     from quantchat.features.quantize.tables import blocks
 
     show(blocks(outcome))
-    click.echo(f"the checkpoint is in {one_line(str(where))}; a profile uses it with")
+    click.echo(f"the checkpoint is in {one_line(str(where))}; to use it in a profile:")
     click.echo(_profile_lines(variants[-1], where))
     return 0
 
 
 def _profile_lines(made: Any, where: Path) -> str:
-    """The lines of a profile that load the checkpoint in the folder `where`."""
+    """Return the lines of a profile that load the checkpoint in the folder `where`."""
     from quantchat.profile.toml_out import variant_toml
 
     finished = {"quantize": None, "save_quantized": False, "adapter": None, "merge_adapter": False}
@@ -260,7 +265,10 @@ def _profile_lines(made: Any, where: Path) -> str:
 
 
 def _group_size(model: str) -> int:
-    """The default for `model`; where its files tell nothing, the usual 128 is checked at load."""
+    """Return the default group size for `model`.
+
+    If its files cannot be read yet, return the usual 128, which is checked when it is loaded.
+    """
     from quantchat.errors import UserError
     from quantchat.session import from_models
 
@@ -277,13 +285,13 @@ def _object(text: str) -> Any:
         found = None
     if not isinstance(found, dict):
         raise click.UsageError(
-            f'{_TEMPLATE} takes a JSON object, e.g. {{"enable_thinking": false}}'
+            f'{_TEMPLATE} needs a JSON object, e.g. {{"enable_thinking": false}}'
         )
     return found
 
 
 def _named(model: str) -> str:
-    """`model` as a profile has it: here a bare name of a folder will do as well."""
+    """Return `model` as a profile writes it: the bare name of a folder becomes `./name`."""
     from quantchat.files import is_folder
 
     bare = not model.startswith((".", "/", "~"))
@@ -291,7 +299,7 @@ def _named(model: str) -> str:
 
 
 def _from_here(named: str) -> str:
-    """`named` made absolute where it is a path, as a profile's are once they are read."""
+    """Make `named` absolute if it is a path, as reading a profile does."""
     from quantchat.engines.table import is_path
 
     return str(Path(named).expanduser().absolute()) if is_path(named) else named
@@ -325,6 +333,6 @@ def _asked(
         return Profile.model_validate({"name": "quantize", "variants": variants}).variants
     except ValidationError as error:
         first = next(mistakes(error))
-        options = {**_GPTQ_ONLY, **_CALIBRATION, **_COMMON}
-        option = next((options[key] for key in map(str, first.path) if key in options), None)
+        names = {**_GPTQ_ONLY, **_CALIBRATION, **_COMMON}
+        option = next((names[key] for key in map(str, first.path) if key in names), None)
         raise UserError(first.what, where=option or written(first.path), hint=first.hint) from None

@@ -1,4 +1,4 @@
-"""`quantchat score`: how far each variant is from the model it was made from."""
+"""`quantchat score`: measure perplexity and KLD of each variant against its reference."""
 
 from __future__ import annotations
 
@@ -20,44 +20,44 @@ LEAST_WINDOW, MOST_WINDOW = 8, 2**20
 @click.option(
     "--reference",
     metavar="VARIANT|MODEL",
-    help="Hold the variants against this one, by its label, or against another model. "
-    "The model they are made from is the default.",
+    help="Compare with this variant (by its label) or with another model. Default: the model that "
+    "the variants are made from.",
 )
 @click.option(
-    "--text", "file", type=click.Path(path_type=Path), metavar="FILE", help="Read this UTF-8 text."
+    "--text", "file", type=click.Path(path_type=Path), metavar="FILE", help="Use this UTF-8 text."
 )
 @click.option(
     "--dataset",
     metavar="NAME",
-    help="Read `own`, which ships with quantchat (the default), or `wikitext-2`, from the hub.",
+    help="Use `own`, the built-in text (default), or `wikitext-2` from the hub.",
 )
 @click.option(
     "--tokens",
     type=click.IntRange(1),
     metavar="N",
-    help="Read the first N tokens (8192 unless said).",
+    help="Use the first N tokens of the text (default: 8192).",
 )
-@click.option("--full", is_flag=True, help="Read the whole text.")
+@click.option("--full", is_flag=True, help="Use the whole text.")
 @click.option(
     "--window",
     type=click.IntRange(LEAST_WINDOW, MOST_WINDOW),
     default=512,
     show_default=True,
     metavar="N",
-    help="Tokens that a model reads at a time.",
+    help="Tokens that a model sees at a time.",
 )
 @click.option(
     "--stride",
     type=click.IntRange(1),
     metavar="N",
-    help="Tokens from one window to the next; a window unless said.",
+    help="Tokens from the start of one window to the next (default: one window).",
 )
 @click.option(
     "--floor",
     type=click.Choice(["attention", "dtype", "none"]),
     default="attention",
     show_default=True,
-    help="How the reference is run a second time, to see how far it is from itself.",
+    help="How to run the reference a second time, to measure the noise floor.",
 )
 @output_options
 @click.pass_obj
@@ -75,12 +75,12 @@ def score(
     folder: Path | None,
     as_json: bool,
 ) -> int:
-    """Let each variant of PROFILE, and their reference, read a text; tell how far they are apart.
+    """Measure how far the variants of PROFILE are from their reference on a text.
 
-    Perplexity, KL divergence from the reference, Δp of the token that came and top-1 agreement,
-    each with its standard error, beside how far the reference is from itself. One model is loaded
-    at a time. Saves a snapshot. Ctrl+C ends it early and keeps the models that were read; the exit
-    status is 1 where one failed.
+    Prints perplexity, KL divergence from the reference, Δp of the text's next token and top-1
+    agreement, each with its standard error, beside the noise floor: how far the reference is from
+    itself. Loads one model at a time and saves a snapshot. Ctrl+C stops early and keeps the
+    finished models. The exit status is 1 if a model failed.
     """
     from quantchat import corpus
     from quantchat.checkpoints.builder import CheckpointBuilder
@@ -91,11 +91,14 @@ def score(
     from quantchat.session.reference import reference_of
 
     if file is not None and dataset is not None:
-        raise click.UsageError("--text and --dataset are two texts: give one")
+        raise click.UsageError("--text and --dataset both name a text: give only one of them")
     if full and tokens is not None:
-        raise click.UsageError("--full is the whole text: give it or --tokens")
+        raise click.UsageError("--full and --tokens both set the length: give only one of them")
     if stride is not None and stride > window:
-        raise click.UsageError("--stride is longer than --window: text between would not be read")
+        raise click.UsageError(
+            f"--stride {stride} is longer than --window {window}, so text would be skipped: give a "
+            "stride of at most one window"
+        )
     asked = opening.profile_of((profile,))
     plan = ScorePlan(
         corpus=corpus.text_file(file) if file else corpus.dataset(dataset or corpus.OWN),

@@ -1,4 +1,4 @@
-"""`quantchat eval`: tasks that each variant does, and the answers that changed."""
+"""`quantchat eval`: measure the accuracy of variants on tasks, and which answers changed."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ OWN = "own"
     metavar="TASK,…",
     default=OWN,
     show_default=True,
-    help="Tasks of lm-evaluation-harness by name, YAML files of tasks, or `own`, which ships with "
-    "quantchat and needs no hub.",
+    help="Names of lm-evaluation-harness tasks, YAML files of tasks, or `own`, the built-in task "
+    "that needs no hub.",
 )
 @click.option(
     "--reference",
     metavar="VARIANT|MODEL",
-    help="Hold the variants against this one, by its label, or against another model. "
-    "The model they are made from is the default.",
+    help="Compare with this variant (by its label) or with another model. Default: the model that "
+    "the variants are made from.",
 )
 @click.option(
-    "--limit", type=click.IntRange(1), metavar="N", help="The first N documents of each task."
+    "--limit", type=click.IntRange(1), metavar="N", help="Use the first N documents of each task."
 )
 @click.option(
     "--few-shot",
     type=click.IntRange(0, 64),
     metavar="N",
-    help="Examples before each question; as many as the task says unless said. A task that says 0, "
-    "as `own` does, keeps to it.",
+    help="Examples before each question (default: what the task sets). A task that sets 0, such as "
+    "`own`, always uses 0.",
 )
 @click.option(
     "--batch",
@@ -51,9 +51,9 @@ OWN = "own"
     metavar="N",
     default=1,
     show_default=True,
-    help="Documents that a model is asked at a time.",
+    help="Documents per batch.",
 )
-@click.option("--chat-template", is_flag=True, help="Ask in the model's chat template.")
+@click.option("--chat-template", is_flag=True, help="Apply the model's chat template.")
 @output_options
 @click.pass_obj
 def evaluate(
@@ -68,15 +68,14 @@ def evaluate(
     folder: Path | None,
     as_json: bool,
 ) -> int:
-    """Let each variant of PROFILE, and their reference, do tasks; tell which answers changed.
+    """Measure the accuracy of the variants of PROFILE, and of their reference, on tasks.
 
-    Through lm-evaluation-harness (`pip install 'quantchat[eval]'`): accuracies with their standard
-    errors, and beside them the answers lost and gained against the reference, with McNemar's exact
-    test. One model is loaded at a time. Saves a snapshot. Ctrl+C ends it early and keeps the models
-    that are done; the exit status is 1 where one failed.
+    Uses lm-evaluation-harness (`pip install 'quantchat[eval]'`). Prints accuracies with standard
+    errors, and the answers lost and gained against the reference with McNemar's exact test. Loads
+    one model at a time and saves a snapshot. Ctrl+C stops early and keeps the finished models. The
+    exit status is 1 if a model failed.
 
-    A YAML file of a task can run code of its own (`!function`): take such files from those you
-    would take a program from.
+    The YAML file of a task can run code (`!function`): use only files whose origin you trust.
     """
     from quantchat.checkpoints.builder import CheckpointBuilder
     from quantchat.console import opening
@@ -93,7 +92,7 @@ def evaluate(
         batch=batch,
         chat_template=chat_template,
     )
-    _look_for_harness([plan.reference, *asked.variants])
+    _require_harness([plan.reference, *asked.variants])
     return judged(
         lambda on_model: run.evaluate(asked, plan, maker=CheckpointBuilder(), on_model=on_model),
         blocks,
@@ -102,10 +101,10 @@ def evaluate(
     )
 
 
-def _look_for_harness(variants: Sequence[AnyVariant]) -> None:
-    """Raise UserError where lm-evaluation-harness is not there, before anything is made.
+def _require_harness(variants: Sequence[AnyVariant]) -> None:
+    """Raise UserError if lm-evaluation-harness is not installed, before anything is prepared.
 
-    Whether it is in a variant's own interpreter only that one can tell.
+    A variant with its own interpreter is not checked: only that interpreter can find out.
     """
     from quantchat.errors import UserError
 
@@ -118,14 +117,14 @@ def _look_for_harness(variants: Sequence[AnyVariant]) -> None:
 
 
 def _task(word: str) -> str:
-    """A task's name, or the path of its file. Raises UserError where there is none."""
+    """Return the name of a task, or the path of its file. Raises UserError."""
     from quantchat.errors import UserError
     from quantchat.files import is_file
     from quantchat.text import one_line
 
     if not word:
         raise UserError(
-            "is no task's name", where="--tasks", hint="name tasks, with commas between"
+            "a task name is empty", where="--tasks", hint="give names separated by commas"
         )
     if word == OWN:
         return str(importlib.resources.files("quantchat.corpus") / "tasks" / "own.yaml")
@@ -133,7 +132,7 @@ def _task(word: str) -> str:
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         if not is_file(path):
             raise UserError(
-                "is no file", where=one_line(word), hint="name a task, or its YAML file"
+                "no such file", where=one_line(word), hint="give the name of a task or a YAML file"
             )
         return str(path.absolute())
     return word

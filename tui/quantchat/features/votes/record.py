@@ -1,4 +1,4 @@
-"""A session of blind votes, made into a snapshot."""
+"""Turns a session of blind votes into a snapshot."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from quantchat.system.sampler import DeviceSampler
 
 
 def record_voting(voting: Voting, sampler: DeviceSampler | None = None) -> Snapshot:
-    """Return the comparison that is voted on, with the turns and the votes so far."""
+    """Return a snapshot of the comparison with the turns and votes so far."""
     return record(
         voting.comparison,
         sampler,

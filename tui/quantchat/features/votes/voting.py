@@ -1,4 +1,4 @@
-"""A session of blind votes: each prompt to both variants, their sides drawn by lot."""
+"""A session of blind votes: both variants answer each prompt, on random sides."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from quantchat.statistics.votes import Choice
 
 @dataclass(frozen=True)
 class VotePlan:
-    """What is to be voted on, and how it is shown."""
+    """The prompts of a vote, and how the answers are shown."""
 
     prompts: tuple[str, ...]
     seed: int
     """Decides which side each variant is on; the same seed gives the same sides."""
     paced: bool = True
-    """Show of both answers what the slower one has; else only when both are over."""
+    """Stream both at the speed of the slower one; otherwise show them when both are complete."""
 
 
 @dataclass
 class Ballot:
-    """One prompt, the two answers by the side they are shown on, and what was chosen."""
+    """One prompt, its two answers by side, and the choice."""
 
     turn: Turn
     left: str
     right: str
-    """Labels of the variants on each side: not to be shown."""
+    """Labels of the variants on each side; they must not be shown."""
     choice: Choice | None = None
     seen: bool = False
-    """Whether the labels were shown before the choice: then it is no blind vote."""
+    """Whether the labels were shown before the choice, so that the vote does not count."""
 
     @property
     def answers(self) -> tuple[Answer, Answer]:
-        """On the left and on the right."""
+        """The left and the right answer."""
         return self.turn.answers[self.left], self.turn.answers[self.right]
 
     @property
     def failed(self) -> bool:
-        """Whether a side has no whole answer, so that there is nothing to vote on."""
+        """Whether an answer failed, so that there is nothing to vote on."""
         return any(answer.failure is not None for answer in self.answers)
 
     @property
     def waits(self) -> bool:
-        """Whether all is shown that may be before both are over: the shorter answer is whole."""
+        """Whether the shorter answer is shown completely while the other still runs."""
         first, second = self.answers
         return not self.turn.over and any(
             one.over and len(one.text) <= len(other.text)
@@ -56,7 +56,7 @@ class Ballot:
         )
 
     def shown(self, *, paced: bool) -> tuple[str, str]:
-        """What may be read by now, left and right, without telling which side is faster.
+        """Return the text to show now, left and right, without revealing which side is faster.
 
         `paced`: as much of each as there is of both; else nothing until both are over. What the
         longer answer has more comes at the end: to stream it would show whether its side had been
@@ -72,7 +72,7 @@ class Ballot:
 
 @dataclass
 class Voting:
-    """Puts `plan`'s prompts to the pair that `comparison` shows, each alone, with no history."""
+    """Sends the prompts of `plan` to the pair that `comparison` shows, each as a new chat."""
 
     comparison: Comparison
     plan: VotePlan
@@ -85,7 +85,7 @@ class Voting:
 
     @property
     def done(self) -> bool:
-        """Whether each prompt was put."""
+        """Whether all prompts were sent."""
         return len(self.ballots) == len(self.plan.prompts)
 
     @property
@@ -94,7 +94,7 @@ class Voting:
         return [ballot for ballot in self.ballots if ballot.choice is not None]
 
     def put(self) -> Ballot:
-        """Put the next prompt; returns the ballot, whose answers then grow."""
+        """Send the next prompt; return the ballot, whose answers then grow."""
         prompt = self.plan.prompts[len(self.ballots)]
         labels = [variant.label for variant in self.comparison.sides]
         if self._lot.random() < 0.5:
@@ -106,7 +106,7 @@ class Voting:
         return self.ballots[-1]
 
     async def close(self) -> None:
-        """Stop the answers under way; returns when they are over."""
+        """Stop the running answers and wait for their end."""
         if self._asking is not None and not self._asking.done():
             for variant in self.comparison.sides:
                 variant.stop()

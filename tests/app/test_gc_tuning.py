@@ -1,4 +1,4 @@
-"""No full round of the garbage collector while something streams."""
+"""No full garbage collection while something streams."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import pytest
 
 from fakes.screen_reader import see, wait_until
 from fakes.scripted_app import Setup
-from quantchat.app import collector
+from quantchat.app import gc_tuning
 
 
 @pytest.fixture
 def ours(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(collector, "_ours", False)
+    monkeypatch.setattr(gc_tuning, "_started", False)
     before = gc.get_threshold()
-    collector.take_over()
-    assert gc.get_threshold() == (*before[:2], collector.FULL_AFTER)
+    gc_tuning.start()
+    assert gc.get_threshold() == (*before[:2], gc_tuning.FULL_AFTER)
     yield
     gc.set_threshold(*before)
     gc.unfreeze()
@@ -45,19 +45,19 @@ def test_garbage_among_it_is_found_the_next_time(ours: None) -> None:
     one = Node()
     one.other = Node()
     one.other.other = one
-    collector.settle()
+    gc_tuning.collect_while_idle()
     found = []
     gc.callbacks.append(lambda phase, told: found.append(told["collected"]))
     try:
         del one
-        collector.settle()
+        gc_tuning.collect_while_idle()
     finally:
         gc.callbacks.pop()
     assert max(found) >= 2
 
 
-def test_another_program_s_collector_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collector, "_ours", False)
+def test_a_program_that_did_not_start_it_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gc_tuning, "_started", False)
     gc.unfreeze()
-    collector.settle()
+    gc_tuning.collect_while_idle()
     assert gc.get_freeze_count() == 0
