@@ -1,7 +1,7 @@
 """Decode steps on a CPU: the model's own modules, direct kernel calls, fused steps, a compiled one.
 
 `python benchmarks/cpu_steps.py` loads each variant of the demo once for each kind of step into one
-process and lets them take turns: a prompt of 512 tokens, then single tokens. Ratios are to the
+process and lets them take turns: a prompt of 256 tokens, then single tokens. Ratios are to the
 model's modules in the same round. It writes the entry `cpu_steps` of
 `benchmarks/results/decode.json`, from which `python benchmarks/cpu_steps.py --table` prints the
 table in docs/cpu-decoding.md. `--no-compile` leaves out the compiled step, which takes minutes.
@@ -35,7 +35,7 @@ from quantchat.worker.loaders import load
 
 RESULTS = Path(__file__).parent / "results" / "decode.json"
 LIBRARIES = ("torch", "transformers", "gptqmodel", "bitsandbytes")
-PROMPT_TOKENS = 512
+PROMPT_TOKENS = 256
 MODULES = "modules"
 PACKED = "fused, 4 bits packed"
 """The fused step without unpacking 4-bit weights for a prompt."""
