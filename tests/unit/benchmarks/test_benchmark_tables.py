@@ -1,4 +1,4 @@
-"""The tables in the documentation are those that the kept results give."""
+"""The tables in the documentation are those that the saved results give."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[3]
     ("benchmark", "page"),
     [
         ("decode.py", "README.md"),
+        ("cpu_steps.py", "docs/cpu-decoding.md"),
         ("quality.py", "docs/scoring.md"),
         ("quantize_memory.py", "docs/quantizing.md"),
         ("intervals.py", "docs/measuring.md"),
@@ -32,7 +33,7 @@ ROOT = Path(__file__).parents[3]
         ("heavy_text.py", "docs/screen.md"),
     ],
 )
-def test_a_page_shows_the_kept_result(benchmark: str, page: str) -> None:
+def test_a_page_shows_the_saved_result(benchmark: str, page: str) -> None:
     printed = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / benchmark), "--table"],
         env={"PYTHONPATH": str(Path(quantchat.__file__).parents[1])},
