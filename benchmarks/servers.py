@@ -1,7 +1,7 @@
-"""Compare real servers with a local variant: `transformers serve` and llama.cpp's, demo's model.
+"""Compare real servers, `transformers serve` and llama.cpp's, with a variant loaded by quantchat.
 
-`python benchmarks/servers.py` makes an environment with llama.cpp's server (built once, from source,
-in some minutes). quantchat starts both servers on loopback, each in turn beside bf16 that quantchat
+`python benchmarks/servers.py` makes an environment with llama.cpp's server (built from source once,
+which takes minutes). quantchat starts both servers on loopback, each in turn beside bf16 that it
 loads itself, and beside each other. All have the same weights: the GGUF is the file from which the
 demo's bf16 base was unpacked. They get the same prompts, greedy, one at a time.
 
