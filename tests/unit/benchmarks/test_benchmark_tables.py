@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,6 @@ ROOT = Path(__file__).parents[3]
     ("benchmark", "page"),
     [
         ("decode.py", "README.md"),
-        ("cpu_steps.py", "docs/cpu-decoding.md"),
         ("quality.py", "docs/scoring.md"),
         ("quantize_memory.py", "docs/quantizing.md"),
         ("intervals.py", "docs/measuring.md"),
@@ -69,3 +69,33 @@ def test_the_readme_tells_how_soon_a_stop_is_answered() -> None:
     told = f"answered within {math.ceil(slowest)} ms in a prompt of 8000 tokens"
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert "--tokens 8000" in kept["command"] and told in readme
+
+
+def test_the_page_on_cpu_decoding_has_the_saved_figures() -> None:
+    saved = json.loads((ROOT / "benchmarks" / "results" / "decode.json").read_text())
+    page = (ROOT / "docs" / "cpu-decoding.md").read_text(encoding="utf-8")
+    ratios = {
+        mode: " / ".join(
+            f"{statistics.median(modes[mode]['ratio']):.2f}" for modes in saved["variants"].values()
+        )
+        for mode in ("eager", "compile")
+    }
+    sentence = (
+        f"Decode throughput relative to `generate` ({' / '.join(saved['variants'])}): fused Llama "
+        f"steps {ratios['eager']}, compiled steps {ratios['compile']}."
+    )
+    assert {modes["eager"]["resolved"] for modes in saved["variants"].values()} == {
+        "eager, fused Llama steps"
+    }
+    assert sentence in " ".join(page.split())
+    if "cpu_steps" not in saved:
+        assert "No result has been saved yet" in " ".join(page.split())
+        return
+    printed = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "cpu_steps.py"), "--table"],
+        env={"PYTHONPATH": str(Path(quantchat.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert printed.strip() in page
