@@ -1,10 +1,10 @@
-"""Whether each architecture of transformers decodes here as its own forward pass computes.
+"""Check that each architecture of transformers decodes here as its own forward pass computes.
 
-`python benchmarks/architectures.py` makes a tiny random model of each in float32, and compares
-what quantchat's decode loops compute (a first, second, edited and long turn, one that goes on
-after a stop, teacher forcing) with one uncached pass of the same model. With names it does so for
-these, and replaces their rows alone. A model may be refused when it is loaded; the exit status is
-1 if one that is not refused computes something else.
+`python benchmarks/architectures.py` makes a tiny random model of each in float32, and compares the
+decode loops (a first, second, edited and long turn, one continued after a stop, teacher forcing)
+with one uncached pass of the same model. With names it checks only these and replaces their rows. A
+model may be refused when it is loaded; the exit status is 1 if one that is not refused gives other
+results.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Imported before torch: this process' libraries find what a worker's would.
+"""Import this before torch: the libraries of this process get the environment of a worker.
 
-OpenMP's threads that spin made a token ten times as long on two busy cores, and CUDA by itself
-counts its devices in another order.
+Spinning threads of OpenMP made a token ten times slower on two busy cores, and without it CUDA
+numbers its devices in another order.
 """
 
 from __future__ import annotations

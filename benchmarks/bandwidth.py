@@ -1,4 +1,4 @@
-"""How fast a device reads its memory: what MBU is measured against."""
+"""Measure how fast a device reads its memory, which MBU is relative to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The least that Textual can show: one line. What `startup.py` measures beside our first frame."""
+"""The smallest Textual app, one line of text: `startup.py` compares its first frame with ours."""
 
 from __future__ import annotations
 

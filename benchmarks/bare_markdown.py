@@ -1,7 +1,7 @@
-"""Two of Textual's own Markdown widgets that stream a text: what `screen.py` measures beside ours.
+"""Two Markdown widgets of Textual that stream a text: `screen.py` compares them with ours.
 
-`python benchmarks/bare_markdown.py KIND RATE` streams until it is killed. It is done as Textual's
-documentation says: `Markdown.get_stream`, in a container that is anchored to its end.
+`python benchmarks/bare_markdown.py KIND RATE` streams until it is killed. It follows Textual's
+documentation: `Markdown.get_stream`, in a container that is anchored to its end.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""Do the worker's own times agree with a clock that is not the worker's?
+"""Compare the worker's times with an independent clock.
 
-`python benchmarks/clock.py` measures the demo pair in turn, and stamps beside it, in the process
-that owns the workers, when each request left and each batch of tokens came, by a clock that nobody
-slews (CLOCK_MONOTONIC_RAW). Of each answer it compares, worker against outside:
+`python benchmarks/clock.py` measures the demo pair in turn. The process that owns the workers notes
+when each request leaves and each batch of tokens arrives, with a clock that is never adjusted
+(CLOCK_MONOTONIC_RAW). For each answer it compares the worker's figure with the outside figure:
 
-- end to end: the request to the last token;
+- end to end: from the request to the last token;
 - TPOT: over the tokens after the first batch, from the last token of that batch to the last of all.
 
-Outside holds the pipe and the batching of tokens too, up to 30 ms an answer: of an answer of 2 s
-that is 1.5 %. The exit status is 1 if a median is further than 2 % from 1.
+The outside figure includes the pipe and the batching of tokens, up to 30 ms per answer: 1.5 % of an
+answer of 2 s. The exit status is 1 if a median differs from 1 by more than 2 %.
 """
 
 from __future__ import annotations

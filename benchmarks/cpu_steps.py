@@ -1,10 +1,11 @@
 """Decode steps on a CPU: the model's own modules, direct kernel calls, fused steps, a compiled one.
 
 `python benchmarks/cpu_steps.py` loads each variant of the demo once for each kind of step into one
-process and lets them take turns: a prompt of 512 tokens, then single tokens. Ratios are to the
-model's modules in the same round. It writes the entry `cpu_steps` of
+process and lets them take turns: a prompt of 256 tokens, then single tokens. Ratios are to the
+model's modules in the same round. Times are processor time of one thread, which other programs on
+the machine change little. After each variant it writes the entry `cpu_steps` of
 `benchmarks/results/decode.json`, from which `python benchmarks/cpu_steps.py --table` prints the
-table in docs/cpu-decoding.md. `--no-compile` leaves out the compiled step, which takes minutes.
+table in docs/cpu-decoding.md. `--compile` adds the compiled step, which takes minutes.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from quantchat.worker.loaders import load
 
 RESULTS = Path(__file__).parent / "results" / "decode.json"
 LIBRARIES = ("torch", "transformers", "gptqmodel", "bitsandbytes")
-PROMPT_TOKENS = 512
+PROMPT_TOKENS = 256
 MODULES = "modules"
 PACKED = "fused, 4 bits packed"
 """The fused step without unpacking 4-bit weights for a prompt."""
@@ -78,13 +79,13 @@ def variant(command: Load, names: list[str], given: argparse.Namespace) -> dict[
     steps: dict[str, Step] = {}
     kernel, built_s = "", {}
     for name in names:
-        loaded = load(replace(command, threads=given.threads), lambda stage: None)
+        loaded = load(replace(command, threads=1), lambda stage: None)
         kernel = loaded.kernel
         EagerStep(loaded.model).run(ids[:, :8])  # kernels repack their weights in this pass
-        began = time.perf_counter()
+        began = time.thread_time()
         steps[name] = STEPS[name](loaded.model)
         _once(steps[name], name, ids, 4)  # compiles, and warms up
-        built_s[name] = round(time.perf_counter() - began, 2)
+        built_s[name] = round(time.thread_time() - began, 2)
     found: dict[str, Any] = {
         name: {"tok_s": [], "prefill_ms": [], "built_s": built_s[name]} for name in names
     }
@@ -99,38 +100,36 @@ def variant(command: Load, names: list[str], given: argparse.Namespace) -> dict[
 def _once(step: Step, name: str, ids: Any, tokens: int) -> tuple[float, float]:
     """Seconds of the prompt, and tokens per second after it (the median token)."""
     with _unpacking(name):
-        began = time.perf_counter()
+        began = time.thread_time()
         token = step.run(ids).argmax(dim=-1, keepdim=True)
-        prefill_s = time.perf_counter() - began
+        prefill_s = time.thread_time() - began
         taken = []
         for _ in range(tokens):
-            began = time.perf_counter()
+            began = time.thread_time()
             token = step.run(token).argmax(dim=-1, keepdim=True)
-            taken.append(time.perf_counter() - began)
+            taken.append(time.thread_time() - began)
     step.forget()
     return prefill_s, 1 / statistics.median(taken)
 
 
-def measure(given: argparse.Namespace) -> dict[str, Any]:
-    """Measure each variant of the demo."""
+def measure(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield the result so far after each variant of the demo."""
     names = [MODULES, "direct", "fused"]
     command = f"cpu_steps.py --rounds {given.rounds} --tokens {given.tokens}"
-    command += f" --threads {given.threads}"
     if given.compile and not missing_compiler(torch.device("cpu")):
         names.append("compiled")
-    elif not given.compile:
-        command += " --no-compile"
+        command += " --compile"
     result = circumstances(command)
     result["libraries"] = versions(LIBRARIES)
     result["instructions"] = torch.backends.cpu.get_cpu_capability()
     result["fast_bfloat16"] = kernels._NATIVE_BF16
     result["variants"] = {}
-    torch.set_num_threads(given.threads)
+    torch.set_num_threads(1)
     for label, wanted in asyncio.run(demo_loads()).items():
         packed = [PACKED] if wanted.engine == "gptq" and kernels._NATIVE_BF16 else []
         result["variants"][label] = variant(wanted, names + packed, given)
         print(label, "done", flush=True)
-    return result
+        yield result
 
 
 def table(result: dict[str, Any]) -> str:
@@ -162,16 +161,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--tokens", type=int, default=48)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--no-compile", dest="compile", action="store_false")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=24)
+    parser.add_argument("--compile", action="store_true", help="measure a compiled step too")
     parser.add_argument("--table", action="store_true", help="print the saved result")
     given = parser.parse_args()
     saved = json.loads(RESULTS.read_text(encoding="utf-8"))
-    if not given.table:
-        saved["cpu_steps"] = measure(given)
+    for result in () if given.table else measure(given):
+        saved["cpu_steps"] = result
         RESULTS.write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
+    if "cpu_steps" not in saved:
+        raise SystemExit(f"{RESULTS.name}: the CPU's steps have not been measured yet")
     print(table(saved["cpu_steps"]))
 
 

@@ -1,15 +1,15 @@
-"""How fast each variant of the demo decodes, by each mode that runs here.
+"""Measure how fast each variant of the demo decodes, in each mode that runs here.
 
-`python benchmarks/decode.py` loads a variant once for each mode, each in a worker of its own, and
-asks them by turns, one at a time, so that a slow minute of the machine meets all modes. Ratios are
-to `generate` in the same round. It writes `benchmarks/results/decode.json`, from which
+`python benchmarks/decode.py` loads a variant once for each mode, each in its own worker, and asks
+them in turn, so that a slow minute of the machine affects all modes. Ratios are to `generate` in
+the same round. It writes `benchmarks/results/decode.json`, from which
 `python benchmarks/decode.py --table` prints the table of docs/decoding.md.
 
-MBU is (weights + KV cache) × decode throughput ÷ the bandwidth at which this machine reads memory,
-measured before. On a processor whose cache holds much of the weights it can pass 100 %.
+MBU is (weights + KV cache) × decode throughput ÷ the memory bandwidth of this machine, which is
+measured first. On a processor whose cache holds much of the weights it can exceed 100 %.
 
-`--llama-bench FILE` names llama.cpp's own benchmark program, which is then run beside them on the
-GGUF that the demo's variants were made from. Its TTFT is the prompt's time alone.
+`--llama-bench FILE` names llama.cpp's benchmark program, which then runs beside the variants on the
+GGUF that they were made from. Its TTFT is the time of the prompt alone.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ async def variant(label: str, command: Load, given: argparse.Namespace) -> dict[
         with tempfile.TemporaryDirectory() as empty:
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = empty  # workers inherit it
             for mode in MODES:
-                wish = replace(command, decode=mode, threads=given.threads)
+                load = replace(command, decode=mode, threads=given.threads)
                 if mode == "compile":  # twice: what the first one made, the second one finds
-                    first, cold = await loaded(label, wish)
+                    first, cold = await loaded(label, load)
                     await first.close()
                     figures[mode] = {"warmup_cold_s": round(cold.warmup_s, 2)}
-                workers[mode], readies[mode] = await loaded(label, wish)
+                workers[mode], readies[mode] = await loaded(label, load)
             answers = await rounds(workers, given)
     finally:
         if before is None:
@@ -166,7 +166,7 @@ async def measure(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure and write the result, or print the table of the kept one."""
+    """Measure and write the result, or print the table of the saved one."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -174,10 +174,12 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--llama-bench", type=Path, metavar="FILE", help="measure llama.cpp too")
-    parser.add_argument("--table", action="store_true", help="print the kept result")
+    parser.add_argument("--table", action="store_true", help="print the saved result")
     given = parser.parse_args()
     if not given.table:
         result = run(measure(given))
+        if cpu_steps := json.loads(RESULTS.read_text(encoding="utf-8")).get("cpu_steps"):
+            result["cpu_steps"] = cpu_steps  # of cpu_steps.py
         RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(table(json.loads(RESULTS.read_text(encoding="utf-8"))))
 

@@ -1,4 +1,4 @@
-"""What the benchmarks of decoding share: real workers on the demo's models, asked by turns."""
+"""Drive real workers on the demo's models: shared by the benchmarks of decoding."""
 
 from __future__ import annotations
 

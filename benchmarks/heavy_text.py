@@ -1,10 +1,9 @@
-"""What text that is made to be heavy costs the screen: how long no key is heard, and growth.
+"""Measure how long adversarial text blocks the screen, and how the cost grows with its length.
 
-`python benchmarks/heavy_text.py` has an answer of each shape come in one piece, end, and be drawn
-for another width, as a column does it, and keeps in results/heavy_text.json the longest time that
-one call held the event loop and the cost of a character at two sizes. What is computed in a thread
-(`IncrementalMarkdown.jobs`) counts for the cost, and not for what is held. `--table` prints the
-results.
+`python benchmarks/heavy_text.py` lets an answer of each shape arrive in one piece, end, and be
+drawn again at another width, as a column does. It saves the longest time that one call blocked the
+event loop and the cost per character at two sizes in results/heavy_text.json. Work in a thread
+(`IncrementalMarkdown.jobs`) counts as cost, but not as blocking. `--table` prints the results.
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--table", action="store_true", help="print the kept result")
-    parser.add_argument("--only", nargs="*", help="shapes to measure; nothing is kept then")
+    parser.add_argument("--table", action="store_true", help="print the saved result")
+    parser.add_argument("--only", nargs="*", help="shapes to measure; then nothing is saved")
     given = parser.parse_args()
     if not given.table:
         gc_tuning.start()  # as the program does

@@ -1,8 +1,8 @@
-"""What the libraries of each engine cost to import, with and without those that no answer needs.
+"""Measure the cost of importing each engine's libraries, with and without unneeded packages.
 
-`python benchmarks/imports.py` imports each in fresh processes, by turns, and writes
-`benchmarks/results/imports.json`: processor seconds, resident memory, count of modules, and which
-packages the most modules are of.
+`python benchmarks/imports.py` imports the libraries in fresh processes, alternately with all
+packages and with those that no answer needs hidden, and writes `benchmarks/results/imports.json`:
+processor seconds, resident memory, number of modules, and the packages with the most modules.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""How often the interval of a ratio holds the true ratio, and how wide it is.
+"""Simulate how often the interval of a ratio contains the true ratio, and how wide it is.
 
 `python benchmarks/intervals.py` simulates comparisons of two sides on a machine that is quiet, that
-has good and bad rounds, or that others use too, works out each one's interval with and without
-drawing outliers in, and writes coverage, width and power to `benchmarks/results/intervals.json`.
-Nothing is timed: the same seed gives the same figures. `--table` prints what docs/measuring.md has.
+has good and bad rounds, or that other programs use too. It computes each interval with and without
+winsorizing outliers, and writes coverage, width and power to `benchmarks/results/intervals.json`.
+Nothing is timed: the same seed gives the same figures. `--table` prints the table of
+docs/measuring.md.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Simulate, or print the table of the kept result."""
+    """Simulate, or print the table of the saved result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=1000, help="comparisons in each cell")
     parser.add_argument("--table", action="store_true")

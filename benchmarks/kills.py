@@ -1,12 +1,12 @@
-"""What is left when quantchat, or one of its workers, is ended at a random moment.
+"""End quantchat or one of its workers at a random moment, and look for what is left behind.
 
 `python benchmarks/kills.py` starts the demo in a pseudo-terminal again and again, types prompts and
-saves snapshots once a side is ready, and at a moment drawn by lot kills the program or a worker,
-hangs up, closes the terminal, or quits. Some runs have an empty cache, so that fetching and making
-are hit too, and some one without the quantized checkpoint, so that quantizing is. Then each process
-that was started must be gone within 2 s, every snapshot must be whole, no half-made checkpoint may
-pass for one, and what was said must be in a snapshot, where a signal gave the time. Writes
-`benchmarks/results/kills.json`; the exit status is 1 if anything was left or lost.
+saves snapshots once a side is ready. At a random moment it kills the program or a worker, hangs up,
+closes the terminal, or quits. Some runs start with an empty cache, so that downloads and making of
+checkpoints are hit too, and some without the quantized checkpoint, so that quantizing is. Then all
+started processes must be gone within 2 s, every snapshot must be whole, no partial checkpoint may
+be taken for a whole one, and, where a signal left time for it, the answers must be in a snapshot.
+It writes `benchmarks/results/kills.json`; the exit status is 1 if anything was left or lost.
 """
 
 from __future__ import annotations

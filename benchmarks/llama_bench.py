@@ -1,6 +1,6 @@
-"""llama.cpp as a peer of `decode`: its own benchmark, `llama-bench`, on the demo's GGUF.
+"""Run llama.cpp's benchmark `llama-bench` on the demo's GGUF, for comparison in `decode`.
 
-The GGUF is the file that the demo's other variants were made from. `llama-bench` is built from
+The GGUF is the file from which the demo's other variants were made. Build `llama-bench` from
 llama.cpp's sources, or from those in llama-cpp-python's source distribution.
 """
 

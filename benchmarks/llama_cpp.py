@@ -1,12 +1,12 @@
-"""quantchat's perplexity and KL divergence beside llama.cpp's own, on the same GGUF files.
+"""Compare quantchat's perplexity and KL divergence with llama.cpp's, on the same GGUF files.
 
-`python benchmarks/llama_cpp.py --bin FOLDER` wants llama.cpp's `llama-perplexity` and
-`llama-quantize` in FOLDER (built from its sources, or from those that come with the
-source distribution of llama-cpp-python, with CMake; `docs/scoring.md` has the lines). It takes the
-demo's Q4_1 GGUF, unpacks it to float32, quantizes that to Q3_K_S and unpacks it again, so that both
-programs multiply the same float32 weights, and lets both read the text that ships with quantchat in
-the same windows. llama.cpp reads the Q4_1 file itself as well: there it rounds the activations to
-8 bits, which transformers does not.
+`python benchmarks/llama_cpp.py --bin FOLDER` needs llama.cpp's `llama-perplexity` and
+`llama-quantize` in FOLDER (built with CMake from its sources, or from those in the source
+distribution of llama-cpp-python; `docs/scoring.md` has the commands). It takes the demo's Q4_1
+GGUF, unpacks it to float32, quantizes that to Q3_K_S and unpacks it again, so that both programs
+multiply the same float32 weights, and lets both read the text that ships with quantchat in the same
+windows. llama.cpp also reads the Q4_1 file itself: there it rounds the activations to 8 bits, which
+transformers does not.
 
 It writes `benchmarks/results/llama_cpp.json`; `--table` prints the table of `docs/scoring.md`.
 """
@@ -173,13 +173,13 @@ def _told(one: list[float]) -> str:
 
 
 def main() -> None:
-    """Measure and write the result, or print the table of the kept one."""
+    """Measure and write the result, or print the table of the saved one."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--bin", type=Path, help="folder with llama.cpp's programs")
     parser.add_argument("--chunks", type=int, default=QUICK // WINDOW, help="windows that are read")
-    parser.add_argument("--table", action="store_true", help="print the kept result")
+    parser.add_argument("--table", action="store_true", help="print the saved result")
     given = parser.parse_args()
     if not given.table:
         if given.bin is None:

@@ -1,12 +1,12 @@
-"""What another Textual chat client takes to show the same stream.
+"""Compare the cost of showing a stream with another Textual chat client, Elia.
 
 `python benchmarks/peer.py` makes an environment with Elia (github.com/darrenburns/elia), a client
-for one model at a time, and serves texts on loopback as an OpenAI-compatible server does, at 300
-tokens a second. Elia shows one such stream; quantchat two, as two variants of the engine `openai`,
-which come through the same HTTP. Processor seconds of the process that draws, the same with the
-processes it started (Elia reads HTTP in its own, quantchat in its workers), and bytes to the
-terminal are told for each token that was served meanwhile. Writes `benchmarks/results/peer.json`;
-`--table` prints what the documentation shows of it.
+for one model at a time, and serves texts on loopback like an OpenAI-compatible server, at 300
+tokens a second. Elia shows one such stream; quantchat shows two, as two variants of the engine
+`openai`, which use the same HTTP. Reported per served token: processor seconds of the process that
+draws, the same including its child processes (Elia reads HTTP in its own process, quantchat in its
+workers), and bytes sent to the terminal. It writes `benchmarks/results/peer.json`; `--table` prints
+the documentation's table.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--table", action="store_true", help="print the kept result's table")
+    parser.add_argument("--table", action="store_true", help="print the table of the saved result")
     if parser.parse_args().table:
         print(table(kept("peer")))
         return

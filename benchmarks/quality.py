@@ -1,10 +1,10 @@
-"""How far each quantization of the demo's model is from its bf16 base, in one table.
+"""Measure how far each quantization of the demo's model is from its bf16 base.
 
-`python benchmarks/quality.py` scores what `benchmarks/quality.toml` names (GPTQ in 8, 4, 3 and 2
-bits; NF4 with and without double quantization, FP4, int8), which are made first where they are not
-yet, on the text that ships with quantchat. It writes `benchmarks/results/quality.json`, from which
-`python benchmarks/quality.py --table` prints the table of `docs/scoring.md`. No figure is a time:
-another load of the machine changes none of them.
+`python benchmarks/quality.py` scores the variants of `benchmarks/quality.toml` (GPTQ in 8, 4, 3 and
+2 bits; NF4 with and without double quantization, FP4, int8) on the text that ships with quantchat;
+it makes missing checkpoints first. It writes `benchmarks/results/quality.json`, from which
+`python benchmarks/quality.py --table` prints the table of `docs/scoring.md`. No figure is a time,
+so the load of the machine does not matter.
 """
 
 from __future__ import annotations
@@ -92,11 +92,11 @@ def _row(model: ScoredRecord) -> list[str]:
 
 
 def main() -> None:
-    """Measure and write the result, or print the table of the kept one."""
+    """Measure and write the result, or print the table of the saved one."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--table", action="store_true", help="print the kept result")
+    parser.add_argument("--table", action="store_true", help="print the saved result")
     given = parser.parse_args()
     if not given.table:
         RESULTS.write_text(json.dumps(measure(), indent=1) + "\n", encoding="utf-8")

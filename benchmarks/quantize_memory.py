@@ -1,13 +1,13 @@
-"""What memory GPTQ takes against the model it quantizes: does it hold the whole of it?
+"""Measure the memory of GPTQ quantization against the size of the model.
 
-`python benchmarks/quantize_memory.py` quantizes models of Llama's kind with random weights, of
-equal layers and more and more of them, and then the demo's model; each in a worker, as `quantchat
-quantize` does, on the text that ships. It reads the worker's memory from the kernel meanwhile and
-writes `benchmarks/results/quantize_memory.json`; `--table` prints what is kept as Markdown.
+`python benchmarks/quantize_memory.py` quantizes random models of Llama's kind with more and more
+equal layers, then the demo's model; each in a worker, as `quantchat quantize` does, on the text
+that ships. It reads the worker's memory from the kernel meanwhile and writes
+`benchmarks/results/quantize_memory.json`; `--table` prints the saved result as Markdown.
 
-Counted is what is the worker's own (RssAnon of /proc/PID/status) above what the libraries take once
-they are imported. Pages of the checkpoint's file (RssFile) are the kernel's cache: it takes them
-back when it needs them. On the CPU this is main memory; of a GPU nothing was measured yet.
+Counted is the worker's own memory (RssAnon of /proc/PID/status) above that of the imported
+libraries. Pages of the checkpoint's file (RssFile) are the kernel's cache, which it frees when
+needed. On the CPU this is main memory; no GPU has been measured yet.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--table", action="store_true", help="print the kept result, run nothing")
+    parser.add_argument("--table", action="store_true", help="print the saved result, run nothing")
     given = parser.parse_args()
     if not given.table:
         layers = " ".join(map(str, given.layers))

@@ -1,10 +1,10 @@
-"""Keys, clicks and sizes at random, in quick succession, on every screen: does anything end it?
+"""Press random keys, click and resize on every screen: does anything raise an exception?
 
-    python benchmarks/random_keys.py                # 20,000 of them, from seed 0 on
+    python benchmarks/random_keys.py                # 20,000 inputs, from seed 0 on
     python benchmarks/random_keys.py --count 2000 --first 7
 
-Workers are scripted: no model is loaded. Exits with 1 where something raised, and prints the seed
-and the last keys of each such session.
+Workers are scripted, no model is loaded. The exit status is 1 if something raised; the seed and the
+last keys of each such session are printed.
 """
 
 from __future__ import annotations

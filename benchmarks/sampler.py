@@ -1,9 +1,9 @@
-"""What watching the machine costs, as a share of one core.
+"""Measure the cost of watching the machine, as a share of one core.
 
-`python benchmarks/sampler.py` samples the machine and two processes at the screen's own rate and
-counts the processor time of doing so, alone and beside a thousand sleeping processes: finding what
-a worker has started reads the whole process table. GPUs are sampled too where there are any. The
-exit status is 1 if it is 1 % of a core or more.
+`python benchmarks/sampler.py` samples the machine and two processes at the screen's rate and counts
+the processor time for it, alone and beside a thousand sleeping processes: to find the processes
+that a worker has started, the whole process table is read. GPUs are sampled too, if there are any.
+The exit status is 1 if sampling takes 1 % of a core or more.
 """
 
 from __future__ import annotations

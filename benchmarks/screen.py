@@ -1,14 +1,14 @@
-"""What the screen costs while two sides stream, and whether anything is lost or held up.
+"""Measure the cost of the screen while two sides stream, and whether anything is lost or delayed.
 
-`python benchmarks/screen.py` streams texts from processes that only play a model into the real
-screen of 120 x 40 cells, whose reader only counts bytes; rates are tokens a second of each side:
+`python benchmarks/screen.py` streams texts from imitated models into the real screen of 120 x 40
+cells, whose reader only counts bytes; rates are tokens a second of each side:
 
-- each kind of text at 300, 1000 and 3000: processor, bytes, memory, keys, whether all came;
+- each kind of text at 300, 1000 and 3000: processor, bytes, memory, keys, whether all arrived;
 - at 300: over SSH, with `--low-bandwidth`, and with transcripts of 1k, 10k and 100k tokens;
-- a terminal that reads 4 kB/s, one that reads nothing for 30 s, 500 sizes while it streams;
-- the same stream in two bare `Markdown` widgets of Textual's, which is what most clients use.
+- a terminal that reads 4 kB/s, one that reads nothing for 30 s, 500 resizes while it streams;
+- the same stream in two plain `Markdown` widgets of Textual, which most clients use.
 
-Writes `benchmarks/results/screen.json`; the exit status is 1 if anything was lost.
+It writes `benchmarks/results/screen.json`; the exit status is 1 if anything was lost.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def bare(kind: str, rate: int) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> list[str]:
-    """The kept result as Markdown, for docs/screen-benchmarks.md.
+    """Return the saved result as Markdown, for docs/screen-benchmarks.md.
 
     Of a machine that had more to do than it has cores only what does not depend on that.
     """
@@ -186,7 +186,7 @@ def main() -> int:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--rates", nargs="+", type=int, default=list(RATES))
     parser.add_argument(
-        "--table", action="store_true", help="print the kept result, measure nothing"
+        "--table", action="store_true", help="print the saved result, measure nothing"
     )
     asked = parser.parse_args()
     if asked.table:

@@ -1,23 +1,23 @@
-"""Does comparing a variant with itself say "no difference shown"?
+"""Check that comparing a variant with itself says "no difference shown".
 
 `record` measures one variant against itself again and again, under two labels and so in two
-processes, each time from a fresh start, and writes every answer's times to
-`benchmarks/results/self_comparison.json`. `check` reads them and compares, seeded:
+processes, each time from a fresh start, and writes the times of every answer to
+`benchmarks/results/self_comparison.json`. `check` reads them and compares, with a fixed seed:
 
-- sides swapped: 100 times one of the runs, with left and right changed in rounds drawn by lot; the
-  prompts of a round together, as they were slow together;
-- rounds split: 100 times as many rounds of one variant as two runs have, drawn by lot from all
-  runs and split in two halves: like two runs, whose rounds were not measured side by side;
+- sides swapped: 100 times one of the runs, with left and right swapped in randomly drawn rounds;
+  all prompts of a round together, because they were slow together;
+- rounds split: 100 times as many rounds of one variant as two runs have, drawn from all runs and
+  split in two halves: like two runs whose rounds were not measured side by side;
 - as recorded: each run as it was, one process against another of the same variant;
 - in their order: each variant against itself in the run before.
 
-The first two make two sides that are equal by construction, from real times: the property is that
-at most 7 of their 100 show a difference, in any figure. The last two are printed and not judged:
-two processes may really differ, and a machine may really change between two runs.
+The first two compare sides that are equal by construction, with real times: at most 7 of the 100
+may show a difference, in any figure. The last two are printed but not judged: two processes may
+really differ, and a machine may really change between two runs.
 
-Beside each count stand the one of intervals from prompts alone, which is why rounds are resampled,
-and the one where the right side is made to take twice the time: within a run no caution may hide
-that, so at least 90 of the 100 must show it.
+Beside each count are two others: with intervals over prompts only, which shows why rounds are
+resampled, and with the right side made to take twice the time. Within a run caution must not hide
+such a difference, so at least 90 of the 100 must show it.
 """
 
 from __future__ import annotations

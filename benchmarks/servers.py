@@ -1,14 +1,14 @@
-"""Real servers beside a local variant: `transformers serve` and llama.cpp's, on the demo's model.
+"""Compare real servers, `transformers serve` and llama.cpp's, with a variant loaded by quantchat.
 
-`python benchmarks/servers.py` makes an environment with llama.cpp's server (built from source, some
-minutes, once), and has quantchat start both servers on loopback, each in turn beside bf16 loaded by
-quantchat itself, and beside each other. All have the same weights: the GGUF is what the demo's bf16
-base was unpacked from. They are asked the same prompts, greedy, one at a time.
+`python benchmarks/servers.py` makes an environment with llama.cpp's server (built from source once,
+which takes minutes). quantchat starts both servers on loopback, each in turn beside bf16 that it
+loads itself, and beside each other. All have the same weights: the GGUF is the file from which the
+demo's bf16 base was unpacked. They get the same prompts, greedy, one at a time.
 
 It writes `benchmarks/results/servers.json`: whether the texts are equal, TTFT and ITL by arrival,
-what each server counted, what its processes held, and how many of them were left at the end. Where
-a text parts from the local one, the local variant tells how likely it held either token there.
-`--table` prints the table of `docs/servers.md`.
+the token counts of each server, the memory of its processes, and how many processes were left at
+the end. Where a text diverges from the local one, the local variant gives the probability of both
+tokens. `--table` prints the table of `docs/servers.md`.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ def _steady(snapshot: Snapshot) -> bool:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The kept result as Markdown."""
+    """Return the saved result as Markdown."""
     lines = [
         "| pair | variant | TTFT ms | ITL p50 ms | arrivals/s | tok/s | memory | equal texts |",
         "| --- | --- | --: | --: | --: | --: | --: | --: |",
@@ -219,7 +219,7 @@ def main() -> int:
     )
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=48)
-    parser.add_argument("--table", action="store_true", help="print the kept result")
+    parser.add_argument("--table", action="store_true", help="print the saved result")
     given = parser.parse_args()
     if not given.table:
         create = ["quantchat", "env", "create", ENV, "-r", str(REQUIREMENTS)]

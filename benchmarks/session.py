@@ -1,7 +1,7 @@
-"""The real screen in a pseudo-terminal whose reader is cheap, slow or deaf.
+"""Run the real screen in a pseudo-terminal whose reader is fast, slow or stops reading.
 
-What the benchmarks of the screen share. Nothing is drawn on this side: bytes are counted and
-searched, so that the reader takes next to nothing from the cores that the program is measured on.
+The benchmarks of the screen share this module. The reader draws nothing: it counts and searches
+bytes, so that it takes next to nothing from the cores on which the program is measured.
 """
 
 from __future__ import annotations

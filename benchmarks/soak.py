@@ -1,10 +1,10 @@
-"""Whether anything grows that should not while two variants talk for half an hour.
+"""Let two variants talk for half an hour: does anything grow that should not?
 
-`python benchmarks/soak.py` runs two screens at once, each in a pseudo-terminal of its own: the demo
-with its real variants, at the lowest priority, and one over processes that only play a model and
-talk nearly all the time. Each begins a new chat now and again, as on a long day. Every few seconds
-the resident memory, file descriptors and threads of every process are read. Writes
-`benchmarks/results/soak.json`; the exit status is 1 if something grew or was lost.
+`python benchmarks/soak.py` runs two screens at once, each in its own pseudo-terminal: the demo with
+its real variants, at the lowest priority, and one over imitated models that talk nearly all the
+time. Each begins a new chat now and then, as on a long day. Every few seconds it reads the resident
+memory, file descriptors and threads of every process. It writes `benchmarks/results/soak.json`; the
+exit status is 1 if something grew or was lost.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def soak(seconds: float) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> list[str]:
-    """The kept result as Markdown, for docs/screen-benchmarks.md."""
+    """Return the saved result as Markdown, for docs/screen-benchmarks.md."""
     lines = [
         "| process | MB at first, last, most | growth once settled | descriptors | threads |",
         "| --- | --- | --- | --- | --- |",
@@ -208,7 +208,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--table", action="store_true", help="print the kept result, soak nothing")
+    parser.add_argument("--table", action="store_true", help="print the saved result, soak nothing")
     asked = parser.parse_args()
     if asked.table:
         print("\n".join(table(kept("soak"))))

@@ -1,9 +1,9 @@
-"""How long until there is something to see, and until both sides can be chatted with.
+"""Measure the time until the first frame, and until both sides are ready to chat.
 
-`python benchmarks/startup.py` starts `quantchat demo` in a pseudo-terminal, on checkpoints that
-are made already (it makes them first where they are not), and writes what it measured to
-`benchmarks/results/startup.json`. First frames are timed by turns with those of a bare Textual app,
-which is what no program on Textual comes below; `--table` prints what the documentation shows.
+`python benchmarks/startup.py` starts `quantchat demo` in a pseudo-terminal on existing checkpoints
+(it makes missing ones first), and writes `benchmarks/results/startup.json`. First frames alternate
+with those of a bare Textual app, the lower limit for a program that uses Textual; `--table` prints
+the documentation's table.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, default=21, help="first frames of each")
     parser.add_argument("--repeats", type=int, default=3, help="starts until both sides are ready")
-    parser.add_argument("--table", action="store_true", help="print the kept result")
+    parser.add_argument("--table", action="store_true", help="print the saved result")
     asked = parser.parse_args()
     if asked.table:
         print("\n".join(table(kept("startup"))))

@@ -1,8 +1,8 @@
-"""How soon a stop is answered while a long prompt is computed.
+"""Measure how soon a stop takes effect while a long prompt is computed.
 
-`python benchmarks/stopping.py` gives each variant of the demo, in each of its loops, a prompt of
-8000 tokens, asks it to stop at several moments, and writes to `benchmarks/results/stopping.json`
-the milliseconds from sending the stop to the end of the answer, as the near side sees them.
+`python benchmarks/stopping.py` gives each variant of the demo, in each decode mode, a prompt of
+8000 tokens, stops it at several moments, and writes to `benchmarks/results/stopping.json` the
+milliseconds from the stop request to the end of the answer, as the host sees them.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ async def measure(given: argparse.Namespace) -> dict[str, Any]:
     turn = 0
     for label, command in (await demo_loads()).items():
         for mode in MODES:
-            wish = replace(command, decode=mode, threads=given.threads)
-            worker, _ = await loaded(label, wish)
+            load = replace(command, decode=mode, threads=given.threads)
+            worker, _ = await loaded(label, load)
             found = []
             for after_s in AFTER_S:
                 turn += 1

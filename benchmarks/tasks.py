@@ -1,6 +1,6 @@
-"""Which answers each quantization of the demo's model changes, in one table.
+"""Show which answers each quantization of the demo's model changes.
 
-`python benchmarks/tasks.py` lets what `benchmarks/quality.toml` names do the questions that ship
+`python benchmarks/tasks.py` gives the variants of `benchmarks/quality.toml` the questions that ship
 with quantchat (`quantchat eval`), and writes `benchmarks/results/tasks.json`, from which
 `python benchmarks/tasks.py --table` prints the table of `docs/tasks.md`. No figure is a time.
 """
@@ -41,11 +41,11 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure and write the result, or print the table of the kept one."""
+    """Measure and write the result, or print the table of the saved one."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--table", action="store_true", help="print the kept result")
+    parser.add_argument("--table", action="store_true", help="print the saved result")
     if not parser.parse_args().table:
         result = kept("eval", saved_by("eval"), "evaluation")
         RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

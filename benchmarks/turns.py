@@ -1,8 +1,8 @@
-"""What the KV cache that is kept between turns is worth: time to first token over a long chat.
+"""Measure TTFT over a long chat, with and without the KV cache of earlier turns.
 
-`python benchmarks/turns.py` holds the same chat twice with each variant of the demo, side by side
-in two workers that take turns: once as the screen does, once with each turn computed from an empty
-cache. It writes `benchmarks/results/turns.json`.
+`python benchmarks/turns.py` holds the same chat twice with each variant of the demo, in two workers
+that take turns: once with the cache that the screen keeps between turns, once with each turn
+computed from an empty cache. It writes `benchmarks/results/turns.json`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ LAST = 3
 
 async def chat(label: str, command: Load, given: argparse.Namespace) -> dict[str, Any]:
     """TTFT in ms and prompt tokens taken from the cache, turn by turn; `fresh` has no cache."""
-    wish = replace(command, threads=given.threads)
-    workers = {name: (await loaded(label, wish))[0] for name in ("kept", "fresh")}
+    load = replace(command, threads=given.threads)
+    workers = {name: (await loaded(label, load))[0] for name in ("kept", "fresh")}
     found: dict[str, Any] = {name: {"ttft_ms": [], "cached_tokens": []} for name in workers}
     messages: list[Message] = []
     try:

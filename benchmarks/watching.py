@@ -1,16 +1,16 @@
-"""What being watched costs a decoding: the screen, its panels and its sampler on, or not.
+"""Measure how much the screen, its panels and its sampler slow decoding down.
 
 `python benchmarks/watching.py` opens the demo on the real screen in a pseudo-terminal, in turn and
-with one decoding thread, so that a core is to spare. While an answer is decoded the screen's
-process is stopped (SIGSTOP) and let go on, in windows of a second, watched, alone, alone, watched:
-neither the length of the context nor a machine that grows slower favours one of them. Windows in
-which anything else ran on the machine do not count: there was no core to spare. Tokens are counted
-by the worker's clock, from the snapshot. The ratio of the throughputs of such four windows,
-with its interval over the answers, goes to `benchmarks/results/watching.json`; `--table` prints
-what the documentation shows of it. The exit status is 1 where 1 % or more is lost.
+with one decoding thread, so that one core is free. While an answer is decoded, the process of the
+screen is stopped (SIGSTOP) and continued in windows of one second: watched, alone, alone, watched.
+So neither a growing context nor a machine that becomes slower favours one side. Windows in which
+other programs ran do not count, because no core was free. Tokens are counted with the worker's
+clock, from the snapshot. The ratio of the throughputs of four such windows, with its interval over
+the answers, goes to `benchmarks/results/watching.json`; `--table` prints the documentation's table.
+The exit status is 1 if 1 % or more is lost.
 
-What stays on in both is what the worker does to be measured: it reads its clock and writes each
-token into a pipe, which holds what is decoded while nobody reads.
+Both sides include what the worker does to be measured: it reads its clock and writes each token
+into a pipe, which buffers tokens while nobody reads.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=6)
     parser.add_argument("--screen", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--table", action="store_true", help="print the kept result")
+    parser.add_argument("--table", action="store_true", help="print the saved result")
     asked = parser.parse_args()
     if asked.screen:
         return show(asked.screen)

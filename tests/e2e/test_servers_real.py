@@ -131,7 +131,9 @@ async def test_transformers_serve_says_the_same_and_is_killed(demo_base: Path) -
         assert (served.reason, served.prompt_tokens) == ("eos", here.prompt_tokens)
         assert served.counted == len(here.ids) == len(served.pieces)
         assert run.served.ready is not None
-        assert "repetition penalty of its own" in run.served.ready.note  # it refuses to be told
+        assert (
+            "its own top-k and repetition penalty" in run.served.ready.note
+        )  # it refuses to be told
         own = psutil.Process(run.served.pid).memory_info().rss
         weights = (demo_base / "model.safetensors").stat().st_size
         assert memory_of(run.served) > own + weights

@@ -248,7 +248,7 @@ class ScriptedWorker:
                 wait.cancel()
         forced = self._script.forced(request)
         if overtaken.is_set():
-            forced = TokenScores(request.number, problem="it gave way to the next command")
+            forced = TokenScores(request.number, problem="cancelled: another command came")
         self._events.put_nowait(forced)
 
     def _ledger(self, said: int = 0) -> Ledger:

@@ -1,4 +1,4 @@
-"""The tables in the documentation are those that the kept results give."""
+"""The tables in the documentation are those that the saved results give."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[3]
         ("heavy_text.py", "docs/screen-benchmarks.md"),
     ],
 )
-def test_a_page_shows_the_kept_result(benchmark: str, page: str) -> None:
+def test_a_page_shows_the_saved_result(benchmark: str, page: str) -> None:
     printed = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / benchmark), "--table"],
         env={"PYTHONPATH": str(Path(quantchat.__file__).parents[1])},
@@ -94,3 +94,33 @@ def test_the_page_on_decoding_says_what_imports_cost() -> None:
             f"{hidden['cpu_s']} s and {hidden['resident_mib']} MiB instead of"
             f" {plain['cpu_s']} s and {plain['resident_mib']} MiB"
         ) in page
+
+
+def test_the_page_on_cpu_decoding_has_the_saved_figures() -> None:
+    saved = json.loads((ROOT / "benchmarks" / "results" / "decode.json").read_text())
+    page = (ROOT / "docs" / "cpu-decoding.md").read_text(encoding="utf-8")
+    ratios = {
+        mode: " / ".join(
+            f"{statistics.median(modes[mode]['ratio']):.2f}" for modes in saved["variants"].values()
+        )
+        for mode in ("eager", "compile")
+    }
+    sentence = (
+        f"Decode throughput relative to `generate` ({' / '.join(saved['variants'])}): fused Llama "
+        f"steps {ratios['eager']}, compiled steps {ratios['compile']}."
+    )
+    assert {modes["eager"]["resolved"] for modes in saved["variants"].values()} == {
+        "eager, fused Llama steps"
+    }
+    assert sentence in " ".join(page.split())
+    if "cpu_steps" not in saved:
+        assert "No result has been saved yet" in " ".join(page.split())
+        return
+    printed = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "cpu_steps.py"), "--table"],
+        env={"PYTHONPATH": str(Path(quantchat.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert printed.strip() in page

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import io
 import json
 import pkgutil
 import sys
@@ -11,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from fakes import saved
 from fakes.model_folder import LLAMA_2_7B, gptq_tensors, llama_tensors, write_model
+from fakes.printed import printed
 from quantchat.checkpoints.maker import Prepared
 from quantchat.common.model_folder import TRANSFORMERS
 from quantchat.engines.engine import Engine
@@ -22,7 +21,7 @@ from quantchat.engines.memory import estimate
 from quantchat.engines.registry import baseline, engine_of, engines
 from quantchat.errors import UserError
 from quantchat.features.memory_plan.plan import make_plan
-from quantchat.features.memory_plan.tables import render
+from quantchat.features.memory_plan.tables import blocks
 from quantchat.profile.load import loads
 from quantchat.profile.model import AnyVariant, Profile
 from quantchat.profile.toml_out import to_toml
@@ -94,9 +93,7 @@ def test_it_is_planned_and_shown(engine: Engine[Any], base: Path) -> None:
     plan = make_plan(profile, saved.SAMPLE)
     (planned, _) = plan.variants
     assert planned.problem if engine.is_server else planned.estimate, planned.problem
-    output = io.StringIO()
-    Console(file=output, width=200).print(render(plan))
-    assert "it" in output.getvalue()
+    assert "it" in printed(blocks(plan))
 
 
 @each_engine

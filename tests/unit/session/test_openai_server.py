@@ -100,7 +100,7 @@ async def test_greedy_means_no_penalty_of_the_server_s_own(
     sent = server.requests[-1]
     assert (sent["temperature"], sent["repeat_penalty"], sent["repetition_penalty"]) == (0, 1, 1)
     assert "top_k" not in sent
-    assert one.ready is not None and "of its own" in one.ready.note
+    assert one.ready is not None and "its own" in one.ready.note
     assert "repetition penalty" not in one.ready.note
     opened.comparison.set_generation(Generation(temperature=0.7, top_k=0))
     await opened.ask()
@@ -139,7 +139,7 @@ async def test_what_a_strict_server_does_not_take_is_left_out_and_told(
     server.behaviour = "strict"
     one = await opened.load()
     assert one.ready is not None, one.failure
-    assert "by a top-k and repetition penalty of its own" in one.ready.note
+    assert "with its own top-k and repetition penalty" in one.ready.note
     answer = (await opened.ask()).answers["one"]
     assert (answer.reason, answer.counted) == ("eos", TOKENS)
     assert "repeat_penalty" not in server.requests[-1]
@@ -156,7 +156,7 @@ async def test_tgi_that_refuses_a_top_p_of_1_in_its_stream(
     server.behaviour = "TGI"
     one = await opened.load()
     assert one.ready is not None, one.failure
-    assert "by a top-p of its own" in one.ready.note
+    assert "with its own top-p" in one.ready.note
     opened.comparison.set_generation(Generation(temperature=0.7))
     answers = (await opened.ask()).answers.values()
     assert [answer.reason for answer in answers] == ["eos", "eos"]
@@ -197,7 +197,7 @@ async def test_recorded_without_divergence_and_memory(opened: Opened) -> None:
 
 
 REFUSALS = [
-    ("401", "server_denied", "wants a key"),
+    ("401", "server_denied", "requires a key"),
     ("404", "server_refused", "does not know tiny"),
     ("429", "server_busy", "it says 429"),
     ("500", "server_refused", "it says 500"),

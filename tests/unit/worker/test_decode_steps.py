@@ -39,7 +39,7 @@ def direct(model: Any) -> Step:
 
 MAKERS: dict[str, Callable[[Any], Step]] = {
     "eager": EagerStep,
-    "slot": lambda model: StaticStep(model, "slot"),
+    "static": lambda model: StaticStep(model, "static"),
     "fused": fused,
     "direct": direct,
 }

@@ -30,12 +30,12 @@ def generators(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "Generator", lambda device: none)
 
 
-def slot(model: Any) -> EagerStep:
-    return StaticStep(model, "slot")
+def static(model: Any) -> EagerStep:
+    return StaticStep(model, "static")
 
 
 @pytest.mark.usefixtures("generators")
-@pytest.mark.parametrize("make", [EagerStep, slot])
+@pytest.mark.parametrize("make", [EagerStep, static])
 @pytest.mark.parametrize("sampling", [Sampling(), ALL_PROCESSORS], ids=["greedy", "sampled"])
 def test_a_prompt_in_chunks_and_tokens_over_the_end_of_the_buffers(
     make: Any, sampling: Sampling
@@ -57,7 +57,7 @@ def test_a_prompt_in_chunks_and_tokens_over_the_end_of_the_buffers(
 
 
 def test_what_waits_or_lies_elsewhere_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    step = StaticStep(tiny_llama().to(META), "slot")
+    step = StaticStep(tiny_llama().to(META), "static")
     one = torch.zeros((1, 1), dtype=torch.long, device=META)
     step.run(one)
     forward = step._forward

@@ -282,7 +282,7 @@ def test_the_settings_of_a_checkpoint(tmp_path: Path) -> None:
         (KeyError("model.layers.0"), "unsupported", "GPTNeoXForCausalLM (gpt_neox)"),
         (NotImplementedError("no"), "unsupported", "could not load this kind of model"),
         (FileNotFoundError("Offloaded tensor 'lm_head.weight'"), "unsupported", "lm_head"),
-        (FileNotFoundError(2, "No such file or directory", "x"), "environment", "x is not there"),
+        (FileNotFoundError(2, "No such file or directory", "x"), "environment", "x is not"),
         (RuntimeError("CUDA out of memory."), "out_of_memory", "out of memory"),
         (ModuleNotFoundError("No module named 'x'", name="x"), "missing_library", "x"),
     ],

@@ -54,7 +54,7 @@ def test_a_step_is_the_same_but_for_rounding(dtype: torch.dtype) -> None:
 
 def test_each_norm_is_one_operation() -> None:
     model = tiny_llama().to(torch.bfloat16)
-    step = StaticStep(model, "slot")
+    step = StaticStep(model, "static")
     step.run(TOKENS)
     norms = fusable_norms(model)
     with Operations() as own:

@@ -107,7 +107,7 @@ OWN = [
 
 @pytest.mark.parametrize(("one", "told"), OWN)
 def test_what_it_does_of_its_own_accord_is_told(one: Ollama, told: str) -> None:
-    assert told in one.ways
+    assert told in one.behaviour
 
 
 FIRST = [Message("user", "Where?")]
@@ -184,7 +184,7 @@ async def test_where_only_its_openai_side_is_reached_it_is_a_server_as_any_other
 ) -> None:
     server.native = {}
     one = await opened.load()
-    assert one.ready is not None and "from a prompt cache of its own" in one.ready.note
+    assert one.ready is not None and "from its own prompt cache" in one.ready.note
     assert one.ready.keeps_prompts
     assert one.ready.resolved.libraries["server"] == "fp_ollama"
     assert (await asked(opened)).text == "Paris"

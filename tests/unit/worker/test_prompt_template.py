@@ -99,7 +99,7 @@ def checked(template: Any, **variables: Any) -> Any:
         ("{{ messages[7].content.x.y }}", "cannot be rendered"),
         ("{{ raise_exception('not today') }}", "not today"),
         ("{{ 1 // 0 }}", "ZeroDivisionError"),
-        ("always the same", "leaves out what the user says"),
+        ("always the same", "leaves out the user's messages"),
     ],
 )
 def test_a_template_that_renders_no_question_is_refused_while_loading(

@@ -66,7 +66,7 @@ async def test_a_wrong_name_is_told_with_those_that_there_are(server: FakeServer
     failure = (await made.load()).failure
     await made.comparison.close()
     assert failure is not None and "does not know no-such" in failure.reason
-    assert failure.hint == "mend `model`: the server has tiny"
+    assert failure.hint == "correct `model`: the server has tiny"
 
 
 async def test_what_the_server_says_that_it_is_goes_into_the_snapshot(opened: Opened) -> None:

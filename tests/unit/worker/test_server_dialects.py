@@ -119,8 +119,8 @@ async def test_mlx_that_breaks_off_over_a_parameter_is_asked_without_it(
     server.listed = ""  # so it does where there is no cache of the hub
     one = await opened.load()
     assert one.ready is not None, one.failure
-    assert "by a top-k and repetition penalty of its own" in one.ready.note
-    assert "by the server's count" in one.ready.note
+    assert "with its own top-k and repetition penalty" in one.ready.note
+    assert "use the server's count" in one.ready.note
     opened.comparison.set_generation(Generation(temperature=0.7, top_k=0, max_new_tokens=1))
     for answer in (await opened.ask()).answers.values():
         assert (answer.text, answer.reason, answer.counted) == ("Paris", "length", 1)
@@ -192,7 +192,7 @@ async def test_litellm_that_does_not_know_a_name_or_a_key(
     failure = (await made.load()).failure
     await made.comparison.close()
     assert failure is not None and "does not know no-such (400)" in failure.reason
-    assert failure.hint == "mend `model`: the server has tiny"
+    assert failure.hint == "correct `model`: the server has tiny"
     no_key = {"message": "No connected db.", "type": "no_db_connection", "code": "400"}
     server.recorded = lambda _: (400, {"error": no_key})
     one = await opened.load()
@@ -222,7 +222,7 @@ async def test_openvino_s_server_loses_no_more_than_the_option_that_it_does_not_
     server.recorded = ovms
     one = await opened.load()
     assert one.ready is not None, one.failure
-    assert "of its own" in one.ready.note and "penalty" not in one.ready.note
+    assert "its own" in one.ready.note and "penalty" not in one.ready.note
     opened.comparison.set_generation(Generation(temperature=0.7))
     await opened.ask()
     sent = server.requests[-1]

@@ -197,14 +197,14 @@ def old_tgi(body: dict[str, Any]) -> Any:
 
 
 PARAMETERS: list[tuple[Callable[[dict[str, Any]], Any], set[str], set[str], str]] = [
-    (no_seed, {"max_tokens", "temperature"}, {"seed"}, "without seed"),
+    (no_seed, {"max_tokens", "temperature"}, {"seed"}, "omit seed"),
     (
         new_openai,
         {"max_completion_tokens", "seed"},
         {"max_tokens", "temperature"},
-        "asked with max_completion_tokens",
+        "requests name max_completion_tokens",
     ),
-    (old_tgi, {"max_tokens", "seed"}, {"temperature"}, "without temperature"),
+    (old_tgi, {"max_tokens", "seed"}, {"temperature"}, "omit temperature"),
 ]
 
 
@@ -358,7 +358,7 @@ def test_an_answer_that_goes_on_and_on_is_cut_off(monkeypatch: pytest.MonkeyPatc
     with raw_server(after_warm_up(endless)) as server:
         made = decoder(server)
         made.connect()
-        assert "goes on after the 2 tokens" in refused(lambda: ask(made, most=2))[1]
+        assert "goes on after the 2 requested tokens" in refused(lambda: ask(made, most=2))[1]
 
 
 def test_a_text_that_no_message_can_hold_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:

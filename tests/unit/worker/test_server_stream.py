@@ -255,7 +255,7 @@ ERRORS = [
     (b"<html><style>p {}</style><body>Please <b>log in</b></body></html>", "Please log in"),
     (b"upstream connect error", "upstream connect error"),
     (b'data: {"choices": [\n\n', '{"choices": ['),
-    (sse("[" * 100_000), "no JSON"),
+    (sse("[" * 100_000), "not JSON"),
 ]
 
 

@@ -221,5 +221,5 @@ def test_a_tokenizer_that_gives_up_is_no_damaged_checkpoint() -> None:
     kind = type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})
     failure = describe(kind("called `Result::unwrap()`: retry-limit-in-match over"), loading="/m")
     assert failure.kind == "unsupported"
-    assert "the tokenizer cannot take this text" in failure.reason
+    assert "the tokenizer failed on this text" in failure.reason
     assert "model is whole" not in failure.hint

@@ -1,5 +1,5 @@
-"""One variant's own process: loads it, decodes, times its own tokens.
+"""The process of one variant: it loads the model, decodes, and times its tokens.
 
-Imports the standard library and, late, the ML libraries its engine needs; nothing else of
-quantchat. It runs under interpreters in which quantchat is not installed (`launch.py`).
+It imports the standard library, `quantchat.wire` and `quantchat.common`, and late the ML libraries
+of its engine: it also runs under interpreters in which quantchat is not installed (`bootstrap.py`).
 """

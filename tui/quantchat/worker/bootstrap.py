@@ -1,8 +1,7 @@
-"""Run as a script: makes `quantchat.worker` importable, alone, and hands over to it.
+"""Script that starts a worker: it makes `quantchat` importable and calls `worker.main`.
 
-The interpreter may be one in which quantchat is not installed. Putting quantchat's own
-site-packages on the path would mix two environments, so the package is named to the import system
-by hand, and nothing else comes with it.
+quantchat may not be installed for this interpreter. Adding quantchat's site-packages to the path
+would mix two environments, so the script registers the package by hand, and nothing else.
 """
 
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     here = Path(__file__).resolve().parent
-    # The script's own folder comes first on the path; its modules are not top-level ones.
+    # Python puts the script's folder on the path; its modules are not top-level modules.
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != here]
     package = types.ModuleType("quantchat")
     package.__path__ = [str(here.parent)]

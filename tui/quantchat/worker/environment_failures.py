@@ -1,8 +1,8 @@
-"""Faults of the environment, told apart from those of a model's files.
+"""Recognize faults of the environment, as opposed to faults of a model's files.
 
-A folder that cannot be written, a full disk, a proxy, an encoding: the libraries raise them out of
-the middle of loading, in many kinds. Each is reported with its path, and with the variable that
-names another one.
+While a model is loaded, a folder that cannot be written, a full disk, a proxy or an encoding raise
+many kinds of exceptions. Each is reported with its path and the environment variable that names
+another folder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ KIND: FailureKind = "environment"
 
 _FOLDERS = {
     "HF_HUB_CACHE": ("the hub's cache", "set HF_HOME or HF_HUB_CACHE"),
-    "HF_MODULES_CACHE": ("the folder for code that models bring", "set HF_MODULES_CACHE"),
+    "HF_MODULES_CACHE": ("the folder for the code of models", "set HF_MODULES_CACHE"),
     "HF_HOME": ("the folder of the Hugging Face libraries", "set HF_HOME"),
     "TORCHINDUCTOR_CACHE_DIR": ("the folder for compiled code", "set QUANTCHAT_CACHE"),
     "TRITON_CACHE_DIR": ("the folder for compiled code", "set TRITON_CACHE_DIR"),
@@ -29,7 +29,7 @@ _FOLDERS = {
     "XDG_CACHE_HOME": ("the cache folder", "set XDG_CACHE_HOME"),
     "HOME": ("the home directory", "set HOME"),
 }
-"""By the variable that names it: what a folder is for, and how another one is named."""
+"""By environment variable: the purpose of its folder, and how to name another one."""
 
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -38,15 +38,15 @@ _BROKEN = (errno.EIO, errno.ESTALE, errno.ENXIO)
 _GRAVE = (*_FORBIDDEN, *_FULL, *_TOO_MANY, *_BROKEN)
 
 _NETWORK = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "ssl", "socket")
-"""Libraries whose exceptions are the network's, where they have no path."""
+"""Packages whose exceptions are faults of the network, unless they name a path."""
 _ANSWERED = ("HTTPStatusError", "HTTPError", "HfHubHTTPError")
-"""A server that was reached has said these."""
+"""Exceptions for the answer of a server: the network worked."""
 
 
 def environment_failure(error: BaseException, loading: str = "") -> Failed | None:
-    """Return what of the environment is behind `error`; None where it may be the model's files.
+    """Return the fault of the environment behind `error`; None where it may be the model's files.
 
-    `loading` is the folder or id of the model that is loaded, for the reason's first words.
+    `loading` is the folder or id of the model that is being loaded: it begins the reason.
     """
     for one in _chain(error):
         if (found := _of(one, loading)) is not None:
@@ -56,9 +56,9 @@ def environment_failure(error: BaseException, loading: str = "") -> Failed | Non
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """`error`, and what it was raised from; of what was only being handled, the faults of files.
+    """Yield `error` and its causes; of exceptions that were being handled, only grave ones.
 
-    A library often tries one thing, handles that it is missing, and fails at another.
+    A library often tries one file, handles that it is missing, and fails at another.
     """
     seen: list[BaseException] = []
     one: BaseException | None = error
@@ -72,10 +72,10 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _of(error: BaseException, loading: str) -> tuple[FailureKind, str, str] | None:
-    """Kind, reason and what to do, of one exception."""
+    """Return kind, reason and hint for one exception, or None."""
     text = " ".join(str(error).split())
     if "No usable temporary directory" in text:
-        return KIND, "no temporary folder can be written", "set TMPDIR to a folder that can"
+        return KIND, "no temporary folder is writable", "set TMPDIR to a writable folder"
     if "uid not found" in text or "Could not determine home directory" in text:
         return (
             KIND,
@@ -95,12 +95,12 @@ def _of(error: BaseException, loading: str) -> tuple[FailureKind, str, str] | No
     if isinstance(error, OSError) and error.errno is not None and not _of_network(error):
         return _of_file(error, loading)
     if _of_network(error) or (loading and re.search(r"\bproxy\b", text, re.IGNORECASE)):
-        return _network(error, text)  # a proxy's address that is none is a ValueError
+        return _network(error, text)  # an invalid proxy address is a ValueError
     return None
 
 
 def _by_locale(error: UnicodeError) -> bool:
-    """Whether the encoding is one that the locale chose: files of models are in UTF-8."""
+    """Return whether the locale chose the encoding: files of models are in UTF-8."""
     encoding = str(getattr(error, "encoding", "")).lower()
     return bool(encoding) and not encoding.startswith("utf")
 
@@ -116,7 +116,7 @@ def _of_network(error: BaseException) -> bool:
 def _network(error: BaseException, text: str) -> tuple[FailureKind, str, str]:
     said = f"{type(error).__name__}: {text}" if text else type(error).__name__
     if "proxy" in said.lower():
-        hint = f"look at {_set('HTTPS_PROXY', 'HTTP_PROXY', 'ALL_PROXY')}"
+        hint = f"check {_set('HTTPS_PROXY', 'HTTP_PROXY', 'ALL_PROXY')}"
     elif "ssl" in said.lower() or "certificate" in said.lower():
         hint = "set SSL_CERT_FILE to the certificates of your network"
     else:
@@ -125,7 +125,7 @@ def _network(error: BaseException, text: str) -> tuple[FailureKind, str, str]:
 
 
 def _set(*names: str) -> str:
-    """Those of the variables that are set, in any case of letters; all of them where none is."""
+    """Return the variables that are set, in upper or lower case; all of them if none is set."""
     there = [name for name in names if os.environ.get(name) or os.environ.get(name.lower())]
     return ", ".join(there or names)
 
@@ -141,19 +141,19 @@ def _of_file(error: OSError, loading: str) -> tuple[FailureKind, str, str] | Non
     if error.errno in _TOO_MANY:
         return KIND, f"too many open files: {why}", "raise the limit: ulimit -n 4096"
     if error.errno in _BROKEN:
-        return KIND, f"the disk or its network fails: {why}", "look at `dmesg`, then retry"
+        return KIND, f"the disk or its network failed: {why}", "look at `dmesg`, then retry"
     own = loading.startswith("/") and _below(path, loading)
     if error.errno in _FORBIDDEN:
         if own or not cure:
-            return KIND, why, "let this user read it, or name a copy that can be read"
-        return KIND, f"{label} cannot be used: {why}", f"{cure} to a folder that can be written"
+            return KIND, why, "give this user read access, or name a copy that it can read"
+        return KIND, f"{label} cannot be used: {why}", f"{cure} to a writable folder"
     if error.errno == errno.ENOENT and path and "/" not in path:
-        return KIND, f"the program {path} is not there", f"install {path}"
-    return None  # of the model's own files
+        return KIND, f"the program {path} is not installed", f"install {path}"
+    return None  # a file of the model
 
 
 def variable_for(path: str, environ: Mapping[str, str] = os.environ) -> tuple[str, str]:
-    """What the folder around `path` is for, and how another is named; both empty if unknown."""
+    """Return the purpose of the folder around `path` and how to name another; empty if unknown."""
     named = {"TMPDIR": "/tmp", **environ}  # noqa: S108 - where TMPDIR is not set
     around = [(name, folder) for name in _FOLDERS if (folder := named.get(name))]
     inner = [(len(folder), name) for name, folder in around if _below(path, folder)]

@@ -1,4 +1,4 @@
-"""An exception, told as one line: what kind, why, and what to try."""
+"""Turn an exception into one line for the user: its kind, the reason, and what to do."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from quantchat.wire.redaction import redacted
 from quantchat.worker.environment_failures import environment_failure
 
 DEVICE_FAILED: FailureKind = "device_failed"
-"""The kind of a failure after which this process can use its GPU no more."""
+"""Kind of a failure after which this process can no longer use its GPU."""
 
 
 class Refused(Exception):
-    """Raised in the worker for what it will not or cannot do; carries the failure to send."""
+    """Raised in the worker for a request that it cannot or will not do; carries the failure."""
 
     def __init__(self, kind: FailureKind, reason: str, hint: str = "") -> None:
         super().__init__(reason)
@@ -32,9 +32,9 @@ _CUDA_FULL = re.compile(
     r"CUDA out of memory|(?:CUDA (?:driver )?error|Triton Error \[CUDA\]): out of memory"
     r"|CUBLAS_STATUS_ALLOC_FAILED"
 )
-"""torch's allocator; a context, a graph or a module that found no room; a cuBLAS handle."""
+"""Of torch's allocator; of a context, a graph or a module without room; of a cuBLAS handle."""
 _CUDA_BUSY = re.compile(r"CUDA-capable device(?:s|\(s\)) (?:are|is/are) busy or unavailable")
-"""`cudaErrorDevicesUnavailable` in the words of `cudaGetErrorString`, until CUDA 11 and since."""
+"""`cudaErrorDevicesUnavailable` in the words of `cudaGetErrorString`, of CUDA 11 and later."""
 _CUDA_LOST = re.compile(
     r"(?:CUDA(?: driver)? error|Triton Error \[CUDA\]): ("
     r"uncorrectable (?:ECC error encountered|NVLink error detected during the execution)"
@@ -44,22 +44,22 @@ _CUDA_LOST = re.compile(
     r"|operation not supported on global/shared address space"
     r"|Invalid access of peer GPU memory over nvlink or a hardware error)"
 )
-"""After these each later call of the process fails too (CUDA's `driver_types.h`: "the process must
-be terminated and relaunched"), in the words of `cudaGetErrorString`."""
+"""Errors, in the words of `cudaGetErrorString`, after which each later call fails too ("the process
+must be terminated and relaunched": CUDA's `driver_types.h`)."""
 _NO_KERNEL_IMAGE = re.compile(
     r"no kernel image is available|device kernel image is invalid|CUBLAS_STATUS_ARCH_MISMATCH", re.I
 )
-"""`cudaErrorNoKernelImageForDevice` and its kin: a library was not built for this GPU."""
+"""`cudaErrorNoKernelImageForDevice` and similar: a library was not built for this GPU."""
 _INSTALL = re.compile(r"pip install (?:-U |--upgrade )?(['\"]?[A-Za-z][\w.\-\[\],=<>]*['\"]?)")
-"""What a library says to install, in what it raises."""
+"""The package that a library's exception says to install."""
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _SMALLER = (
-    "try a shorter context, fewer bits, double quantization, or end what else uses the device"
+    "try a shorter context, fewer bits or double quantization, or end other programs on the device"
 )
 
 
 def describe(error: BaseException, *, turn: int = -1, loading: str = "") -> Failed:
-    """Return what to tell the user of `error`; `loading` names the model while it is loaded."""
+    """Return the failure to show for `error`; `loading` names the model while it is loaded."""
     if isinstance(error, Refused):
         failure = error.failure
         reason, hint = redacted(failure.reason), redacted(failure.hint)
@@ -73,8 +73,8 @@ def describe(error: BaseException, *, turn: int = -1, loading: str = "") -> Fail
     if _CUDA_BUSY.search(text):
         return Failed(
             "device_busy",
-            "CUDA gives no access to the GPU: as a rule another process has it in exclusive mode",
-            "end that process (it may be the other variant), or let processes share the GPU: "
+            "CUDA gives no access to the GPU: usually another process uses it in exclusive mode",
+            "end that process (it may be the other variant), or let several processes use the GPU: "
             "nvidia-smi -c DEFAULT",
             turn,
         )
@@ -86,8 +86,8 @@ def describe(error: BaseException, *, turn: int = -1, loading: str = "") -> Fail
         return Failed(
             DEVICE_FAILED,
             f"the GPU no longer works for this process: {lost[1]}",
-            "load the variant anew; if it comes back, `nvidia-smi -q` and the Xid lines of `dmesg` "
-            "tell whether the GPU is at fault",
+            "load the variant anew; if the error returns, `nvidia-smi -q` and the Xid lines of "
+            "`dmesg` show whether the GPU is at fault",
         )
     if (of_environment := environment_failure(error, loading)) is not None:
         reason, hint = _shortened(redacted(of_environment.reason)), redacted(of_environment.hint)
@@ -99,7 +99,7 @@ def describe(error: BaseException, *, turn: int = -1, loading: str = "") -> Fail
             f"install {error.name} there, or name another `python` in the variant",
             turn,
         )
-    if isinstance(error, ImportError):  # transformers says in words what a checkpoint wants
+    if isinstance(error, ImportError):  # transformers says which library a checkpoint needs
         return Failed(
             "missing_library",
             _shortened(f"cannot load {loading}: {text}" if loading else text),
@@ -108,11 +108,11 @@ def describe(error: BaseException, *, turn: int = -1, loading: str = "") -> Fail
             else "install it for this interpreter, or use the engine made for this checkpoint",
             turn,
         )
-    if type(error).__name__ == "PanicException":  # of Rust: the tokenizers library gives up
+    if type(error).__name__ == "PanicException":  # of Rust, in the tokenizers library
         return Failed(
             "unsupported",
-            _shortened(f"the tokenizer cannot take this text: {text}"),
-            "a pattern in tokenizer.json tries too much: lend the model another tokenizer"
+            _shortened(f"the tokenizer failed on this text: {text}"),
+            "a pattern in tokenizer.json backtracks too much: name another tokenizer"
             " (`tokenizer` in the profile)",
             turn,
         )
@@ -121,26 +121,26 @@ def describe(error: BaseException, *, turn: int = -1, loading: str = "") -> Fail
         return Failed(
             "bad_checkpoint",
             f"cannot load {loading}: {_shortened(what)}",
-            "look at the worker's log; check that the model is whole and of the engine's kind",
+            "look at the worker's log; check that the model is whole and fits the engine",
             turn,
         )
     return Failed("internal", _shortened(what), "look at the worker's log, then retry", turn)
 
 
 def log(error: BaseException) -> None:
-    """Print `error` with its traceback to the worker's log, where that takes it (a full disk)."""
+    """Print `error` with its traceback to the worker's log, unless the disk is full."""
     with contextlib.suppress(OSError, ValueError):
         traceback.print_exception(error)
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what `error` says; its kind, where it says nothing."""
+    """Return the first line of the message of `error`, or the name of its class."""
     lines = (line.strip() for line in str(error).splitlines())
     return next(filter(None, lines), type(error).__name__)
 
 
 def on_one_line(text: str, most: int = 200) -> str:
-    """What others wrote over several lines, as one of at most so many characters."""
+    """Return `text` on one line of at most `most` characters."""
     return _shortened(" ".join(text.split()), most)
 
 
@@ -149,9 +149,9 @@ def _shortened(text: str, most: int = 300) -> str:
 
 
 def _out_of_memory(error: BaseException) -> tuple[int, int] | None:
-    """(needed, free) in bytes, -1 where the message does not say; None for other errors.
+    """Return (needed, free) in bytes, -1 if the message does not say; None for other errors.
 
-    torch has no exception of its own for the CPU's allocator, so its words must do.
+    torch has no exception class for the CPU's allocator, so the message is parsed.
     """
     text = str(error)
     if found := _CPU_ALLOCATOR.search(text):

@@ -1,7 +1,6 @@
-"""Libraries that the ML libraries import where they are installed, and that no answer needs.
+"""Hide optional libraries that the ML libraries would import although no answer needs them.
 
-What they cost a worker: `python benchmarks/imports.py`. Loading should not wait for them, and what
-a variant holds in memory should be its own.
+A worker then loads faster and uses less memory: `python benchmarks/imports.py` measures how much.
 """
 
 from __future__ import annotations
@@ -15,15 +14,14 @@ from typing import Any
 from quantchat.wire.messages import Load
 
 SCIENCE = ("matplotlib", "pandas", "scipy", "sklearn")
-"""Which no loader of quantchat's own needs; each names what its libraries do without (`UNUSED`)."""
+"""Libraries that no loader of quantchat needs; each names what it does without (`UNUSED`)."""
 
 
 def hide(command: Load) -> None:
-    """Let what `command` does not need be "not installed" in this process, before the imports.
+    """Make libraries that `command` does not need look absent; call it before the imports.
 
-    A module that is None in `sys.modules` cannot be imported (Python's own rule), and transformers
-    takes it for absent. Code that a model's repository brings may need anything: nothing is hidden
-    from it.
+    A module that is None in `sys.modules` cannot be imported, and transformers treats it as not
+    installed. With `trust_remote_code` nothing is hidden: the model's code may need anything.
     """
     if command.trust_remote_code:
         return
@@ -36,10 +34,10 @@ def hide(command: Load) -> None:
 
 @contextlib.contextmanager
 def compiled_when_called() -> Iterator[None]:
-    """While it lasts, what is decorated with `torch.compile` is compiled when it is first called.
+    """Delay `torch.compile` of decorated functions to their first call while the context lasts.
 
-    bitsandbytes, which GPTQModel imports as well, decorates its optimizers and what it computes by
-    where it has no kernel. torch imports its whole compiler for a decorator alone.
+    bitsandbytes (and GPTQModel, which imports it) decorates functions that a worker rarely calls,
+    and the decorator alone makes torch import its whole compiler.
     """
     import torch
 

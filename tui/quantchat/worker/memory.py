@@ -1,4 +1,4 @@
-"""What a loaded model holds: weights from the tensors themselves, KV cache from its shapes."""
+"""Count the memory of a loaded model: the bytes of its tensors and of its KV cache."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ _OVERHEAD = {
     "codebook": ("code",),
     "indices": ("g_idx", "_g_idx_long_cache", "g_idx_sort_indices", "ret_idx", "input_perm"),
 }
-"""What a quantization keeps beside the weights, and how bitsandbytes, GPTQModel, torchao and
-compressed-tensors name the tensors that hold it."""
+"""Data that a quantization stores beside the weights, and the names of these tensors in
+bitsandbytes, GPTQModel, torchao and compressed-tensors."""
 
 _KINDS = {name: kind for kind, names in _OVERHEAD.items() for name in names}
 
 
 @dataclass
 class Holdings:
-    """Bytes of every tensor a `torch.nn.Module` keeps; a shared one counts once.
+    """Bytes of all tensors of a `torch.nn.Module`; shared storage counts once.
 
-    Besides parameters and buffers this takes in what bitsandbytes hangs on its parameters
-    (`quant_state`: scales, codebook, and with double quantization the scales' own scales; `SCB`:
-    the scales of int8) and the plain tensor attributes that GPTQ kernels repack their weights into.
+    Besides parameters and buffers this includes what bitsandbytes attaches to its parameters
+    (`quant_state`: scales, codebook, and with double quantization the scales of the scales; `SCB`:
+    the scales of int8), and the tensor attributes that GPTQ kernels repack their weights into.
     """
 
     by_dtype: Counter[str] = field(default_factory=Counter)
     by_device: Counter[str] = field(default_factory=Counter)
     overhead: Counter[str] = field(default_factory=Counter)
-    """What of that is the quantization's own: scales, zeros, codebook, indices."""
+    """Bytes of the quantization's own data: scales, zeros, codebook, indices."""
     _seen: set[int] = field(default_factory=set)
 
     @classmethod
     def of(cls, model: Any) -> Holdings:
-        """Count `model`."""
+        """Count the tensors of `model`."""
         found = cls()
         for module in model.modules():
             for named in (module._parameters, module._buffers, vars(module)):
                 for name, value in named.items():
                     found._count(name, value)
-            # bitsandbytes moves int8's weights and scales there at the first use.
+            # bitsandbytes moves the weights and scales of int8 there at first use.
             found._count_parts(vars(module).get("state"), ("CB", "SCB"))
         return found
 
@@ -57,7 +57,7 @@ class Holdings:
             inner, _ = value.__tensor_flatten__()
             self._count_parts(value, tuple(inner))
             return
-        # Storages, not views: a repacked weight may be seen through several shapes.
+        # Count storages: a repacked weight may have views of several shapes.
         storage = value.untyped_storage()
         if storage.data_ptr() not in self._seen and storage.nbytes():
             self._seen.add(storage.data_ptr())
@@ -75,7 +75,7 @@ class Holdings:
             self._count(name, getattr(holder, name, None))
 
     def _name(self, name: str, size: int) -> None:
-        if name == "scales_and_zeros":  # side by side, for the processor's kernel
+        if name == "scales_and_zeros":  # interleaved for the processor's kernel
             self.overhead["scales"] += size // 2
             self.overhead["zeros"] += size // 2
         elif name in _KINDS:
@@ -83,14 +83,14 @@ class Holdings:
 
 
 def is_subclass(tensor: Any) -> bool:
-    """Whether `tensor` only wraps others, as torchao's quantized weights do: it has no storage."""
+    """Return whether `tensor` wraps other tensors (torchao's weights do) and has no storage."""
     return hasattr(tensor, "__tensor_flatten__") and not hasattr(tensor, "quant_state")
 
 
 def kv_cache_bytes(cache: Any) -> int:
-    """Bytes of a transformers `Cache`: 2 (K, V) x layers x heads x tokens x head size x dtype.
+    """Return the bytes of a transformers `Cache`: keys and values of all layers.
 
-    And the keys of an indexer (DeepSeek sparse attention), which grow beside them.
+    The keys of an indexer (DeepSeek sparse attention), which grow with them, count too.
     """
     total = 0
     for name in ("key_cache", "value_cache"):  # of transformers 4
@@ -115,7 +115,7 @@ class LedgerReader:
         self._peak_at_ns = -1
 
     def read(self, kv_cache: int) -> Ledger:
-        """Return the ledger now, with `kv_cache` bytes held by the cache."""
+        """Return the ledger of this moment; `kv_cache` is the size of the KV cache in bytes."""
         now = time.perf_counter_ns()
         weights = self._held.by_dtype.total()
         by_gpu: dict[str, int] = {}
@@ -152,9 +152,9 @@ class LedgerReader:
 
 
 def resident_bytes() -> tuple[int, int]:
-    """Resident memory of this process and its highest so far, in bytes; -1 where not known.
+    """Return resident memory of this process and its peak, in bytes; -1 if unknown.
 
-    VmRSS and VmHWM of proc(5); where that lacks them only the highest, from getrusage(2).
+    They are VmRSS and VmHWM of proc(5); without these only the peak is known, from getrusage(2).
     """
     try:
         with open("/proc/self/status", encoding="ascii", errors="replace") as status:  # noqa: PTH123

@@ -1,9 +1,9 @@
-"""Bounds for what a model's files make of text: its tokenizer and its chat template.
+"""Limit the time and memory of a model's tokenizer and chat template.
 
-Both come from outside and compute what they like: a normalizer that doubles its text forty times, a
-pattern that backtracks for hours, a loop of a billion steps. Python is interrupted by a timer and
-says why. Native code cannot be, so the kernel ends the worker where it goes on for longer, or takes
-more memory; `WorkerEnded.reason` says that on the near side.
+Both are files from outside and can compute anything: a normalizer that doubles its text forty
+times, a pattern that backtracks for hours, a loop of a billion steps. A timer interrupts Python
+code, which then says why. Native code cannot be interrupted: if it takes too long or too much
+memory, the kernel ends the worker, and `WorkerEnded.reason` says so on the host's side.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from types import FrameType
 from quantchat.worker.failures import Refused
 
 SECONDS = 30
-"""Of processor time, which other programs on a busy machine do not use up."""
+"""Limit in seconds of processor time, which does not depend on the load of the machine."""
 GRACE_S = 5
-"""So much longer native code may go on, until the kernel ends the process."""
+"""Further seconds of processor time until the kernel ends the process."""
 MEMORY = 4 * 2**30
-"""Bytes that may come on top of what the process holds."""
+"""Limit in bytes, above what the process already holds."""
 
 _TICK_S = 0.25
 
-MEND = (
-    "the model's tokenizer or chat template is at fault: lend it another model's (`tokenizer` in"
-    " the profile), or look into tokenizer.json and chat_template.jinja"
+HINT = (
+    "the model's tokenizer or chat template is at fault: name another model's (`tokenizer` in the"
+    " profile), or check tokenizer.json and chat_template.jinja"
 )
 
 
 class Interrupted(BaseException):
-    """The user wants no answer any more. No Exception: a library would go on after one."""
+    """The user stopped the answer. Not an Exception, which a library might catch."""
 
 
 @contextlib.contextmanager
 def bounded(what: str, asked_to_stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """Within this context, computing and memory have an end.
+    """Limit processor time and memory while the context lasts.
 
-    `what` is done, as "reading the prompt". Raises Refused where it takes too much and can be
-    interrupted, Interrupted as soon as `asked_to_stop()`. Only the main thread can be interrupted.
+    `what` names the work, e.g. "reading the prompt". Raises Refused where the work takes too much,
+    and Interrupted once `asked_to_stop()` is true. Only the main thread can be interrupted.
     """
     began = time.process_time()
 
@@ -59,7 +59,7 @@ def bounded(what: str, asked_to_stop: Callable[[], bool] = lambda: False) -> Ite
             raise _too_much(what, f"{SECONDS} s of computing")
 
     with contextlib.ExitStack() as stack:
-        # A worker that is ended so must not leave gigabytes of a core file behind.
+        # The kernel must not write a core file of gigabytes when it ends the worker.
         stack.enter_context(_limit(resource.RLIMIT_CORE, 0))
         stack.enter_context(_limit(resource.RLIMIT_CPU, math.ceil(began + SECONDS + GRACE_S)))
         if (held := _data_bytes()) is not None:
@@ -70,21 +70,21 @@ def bounded(what: str, asked_to_stop: Callable[[], bool] = lambda: False) -> Ite
             yield
         except MemoryError as error:
             raise _too_much(what, f"{MEMORY / 2**30:.0f} GiB of memory") from error
-        except Exception as error:  # of a library that was interrupted, and says something else
+        except Exception as error:  # a library may raise something else when interrupted
             if overdue():
                 raise _too_much(what, f"{SECONDS} s of computing") from error
             raise
-        if overdue():  # a library went on after it was interrupted
+        if overdue():  # a library swallowed the interruption
             raise _too_much(what, f"{SECONDS} s of computing")
 
 
 def _too_much(what: str, how_much: str) -> Refused:
-    return Refused("unsupported", f"{what} takes more than {how_much}", MEND)
+    return Refused("unsupported", f"{what} takes more than {how_much}", HINT)
 
 
 @contextlib.contextmanager
 def _limit(kind: int, most: int) -> Iterator[None]:
-    """Lower the soft limit of a resource to `most`, where it is not lower already."""
+    """Lower the soft limit of a resource to `most`, unless it is lower already."""
     soft, hard = resource.getrlimit(kind)
     bounds = [bound for bound in (soft, hard, most) if bound != resource.RLIM_INFINITY]
     resource.setrlimit(kind, (min(bounds), hard))
@@ -103,12 +103,12 @@ def _ticking(tick: Callable[[int, FrameType | None], None]) -> Iterator[None]:
         yield
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, signal.SIG_IGN)  # one may be on its way
+        signal.signal(signal.SIGPROF, signal.SIG_IGN)  # a signal may still be pending
         signal.signal(signal.SIGPROF, before)
 
 
 def _data_bytes() -> int | None:
-    """What counts against RLIMIT_DATA now (getrlimit(2)); None where nothing tells."""
+    """Return the bytes that count against RLIMIT_DATA now (getrlimit(2)); None if unknown."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     except OSError:

@@ -1,8 +1,7 @@
-"""Tell a model's thoughts (its reasoning) from its answer.
+"""Separate a model's thoughts (its reasoning) from its answer.
 
-Reasoning models write both into one output and put marks between them. Some marks are special
-tokens, which vanish from decoded text, and a chat template wants neither marks nor thoughts in the
-turns that came before.
+Reasoning models write both into one output, with marks between them. Some marks are special tokens,
+which decoded text does not contain. Chat templates expect earlier turns without marks and thoughts.
 """
 
 from __future__ import annotations
@@ -18,25 +17,25 @@ PAIRS = {
     "<seed:think>": "</seed:think>",  # Seed-OSS
     "◁think▷": "◁/think▷",  # Kimi
 }
-"""Marks that stand around the thoughts at the beginning of an output."""
+"""Marks before and after the thoughts at the beginning of an output."""
 
 CHANNEL, MESSAGE, START = "<|channel|>", "<|message|>", "<|start|>"
 _ENDS = ("<|end|>", "<|return|>", "<|call|>", START, CHANNEL)
-"""Marks of harmony (gpt-oss), whose messages name a channel each: analysis, commentary or final.
+"""Marks of harmony (gpt-oss): each message names its channel, analysis, commentary or final.
 https://developers.openai.com/cookbook/articles/openai-harmony"""
 _FINAL = "final"
 _BREAK = "\n\n"
-"""Between two messages of one kind."""
+"""Text between two messages of one kind."""
 
 _HARMONY = (MESSAGE, *_ENDS)
 
 
 class Splitter:
-    """Splits an output that is fed in pieces into the answer and the thoughts.
+    """Splits an output, which comes in pieces, into answer and thoughts.
 
-    However it is cut into pieces, the parts join to the same two texts. `pairs` are the marks to
-    look for, `channels` whether harmony's are among them. `opened`: the mark that ends the thoughts
-    which the prompt itself began.
+    The result does not depend on how the output is cut into pieces. `pairs` are the marks to look
+    for, `channels`: harmony's marks too. `opened` is the closing mark if the prompt has already
+    opened the thoughts.
     """
 
     def __init__(
@@ -46,30 +45,30 @@ class Splitter:
         self._channels = channels and not opened
         self._state = "part" if opened else "start"
         self._kind = "thoughts" if opened else "answer"
-        """Of the part that goes on."""
+        """Kind of the current part."""
         self._ends: tuple[str, ...] = (opened,) if opened else ()
-        """Marks that end the part."""
+        """Marks that end the current part."""
         self._rest = ""
-        """What may be the beginning of a mark, and waits for more."""
+        """Text held back because it may be the beginning of a mark."""
         self._bare = bool(opened)
-        """Whether nothing but line breaks came since the last mark: they belong to no text."""
+        """Whether only line breaks have come since the last mark: they belong to neither text."""
         self._has: set[str] = set()
-        """The kinds that have any text."""
+        """The kinds that have text so far."""
         self.marked = bool(opened)
-        """Whether there were any marks."""
+        """Whether any mark has come."""
 
     @property
     def answering(self) -> bool:
-        """Whether the answer goes on, or nothing has come yet."""
+        """Whether the current part is the answer, or nothing has come yet."""
         return self._state != "header" and self._kind == "answer"
 
     def feed(self, text: str) -> tuple[str, str]:
-        """What `text` adds to the answer, and what to the thoughts."""
+        """Return what `text` adds to the answer and to the thoughts."""
         self._rest += text
         return self._take(last=False)
 
     def end(self) -> tuple[str, str]:
-        """The same of what was held back, once nothing more comes."""
+        """Return what the held-back text adds to both, at the end of the output."""
         return self._take(last=True)
 
     def _take(self, *, last: bool) -> tuple[str, str]:
@@ -91,7 +90,7 @@ class Splitter:
         return added["answer"], added["thoughts"]
 
     def _step(self, last: bool) -> tuple[str, bool] | None:
-        """Take text of the part that goes on, up to a mark if one ends it; None: wait for more."""
+        """Return text of the current part, and whether a mark ends it; None to wait for more."""
         if self._state == "start":
             return self._begin(last)
         if self._state == "header":
@@ -127,10 +126,10 @@ class Splitter:
         return "", True
 
     def _header(self) -> tuple[str, bool] | None:
-        """Pass over the names before a message, as in `assistant<|channel|>analysis`."""
+        """Skip the header of a message, e.g. `assistant<|channel|>analysis`."""
         header, mark, rest = self._rest.partition(MESSAGE)
         if not mark:
-            return None  # what has no message yet is no text
+            return None  # the header is not complete
         channel = header.rpartition(CHANNEL)[2].split()
         self._state, self._ends, self._rest = "part", _ENDS, rest
         self._kind = "answer" if channel[:1] == [_FINAL] else "thoughts"
@@ -138,12 +137,12 @@ class Splitter:
 
 
 def _first(text: str, marks: Iterable[str]) -> tuple[int, str] | None:
-    """Where the first of `marks` stands in `text`, and which it is."""
+    """Return the position of the first of `marks` in `text`, and the mark."""
     return min(((text.find(one), one) for one in marks if one in text), default=None)
 
 
 def _held_back(text: str, marks: Iterable[str]) -> int:
-    """How many characters at the end of `text` may be the beginning of one of `marks`."""
+    """Return how many characters at the end of `text` may begin one of `marks`."""
     longest = max((len(one) for one in marks), default=1) - 1
     for size in range(min(longest, len(text)), 0, -1):
         if any(one.startswith(text[-size:]) for one in marks):
@@ -152,7 +151,7 @@ def _held_back(text: str, marks: Iterable[str]) -> int:
 
 
 class Marks:
-    """The marks that a model's tokenizer or chat template knows."""
+    """The marks in a model's tokenizer or chat template."""
 
     def __init__(self, tokenizer: Any, template: str = "") -> None:
         """`tokenizer` is a `tokenizers.Tokenizer`."""
@@ -170,23 +169,23 @@ class Marks:
         self.tokens = {
             id_: text for id_, text in self._special.items() if any(text in mark for mark in marks)
         }
-        """Marks, or parts of them, that are special tokens and so missing from decoded text."""
+        """Special tokens that are marks or parts of marks: decoded text lacks them."""
 
     def splitter(self, prompt: Sequence[int]) -> Splitter:
-        """A splitter for the output after `prompt`, whose end may have opened the thoughts."""
+        """Return a splitter for the output after `prompt`, whose end may open the thoughts."""
         end = self._tokenizer.decode(prompt[-16:], skip_special_tokens=False).rstrip()
         opened = next((close for one, close in self._pairs.items() if end.endswith(one)), "")
         return Splitter(self._pairs, channels=self._channels, opened=opened)
 
     def marked_text(self, ids: Sequence[int]) -> str:
-        """The text of `ids` with its marks, and without other special tokens."""
+        """Return the text of `ids` with marks, without other special tokens."""
         if not self.tokens.keys() & set(ids):
             return str(self._tokenizer.decode(ids, skip_special_tokens=True))
         kept = [id_ for id_ in ids if id_ in self.tokens or id_ not in self._special]
         return str(self._tokenizer.decode(kept, skip_special_tokens=False))
 
     def raw_text(self, ids: Sequence[int]) -> str:
-        """The text of `ids` with all special tokens."""
+        """Return the text of `ids` with all special tokens."""
         return str(self._tokenizer.decode(ids, skip_special_tokens=False))
 
 
@@ -198,10 +197,10 @@ class OutputText:
         self._prompt = prompt
         self._splitter = marks.splitter(prompt)
         self.thought_tokens = 0
-        """Tokens before the answer, or between its parts: thoughts and marks."""
+        """Tokens of thoughts and marks."""
 
     def add(self, token: int, piece: str) -> tuple[str, str]:
-        """What `token`, whose decoded text is `piece`, adds to the answer and to the thoughts."""
+        """Return what `token`, decoded as `piece`, adds to the answer and to the thoughts."""
         answered = self._splitter.answering
         split = self._splitter.feed(piece + self._marks.tokens.get(token, ""))
         if not (answered and self._splitter.answering):
@@ -209,7 +208,7 @@ class OutputText:
         return split
 
     def whole(self, ids: Sequence[int]) -> tuple[str, str, str]:
-        """The answer, the thoughts, and the raw text of all `ids`, empty where it is the answer."""
+        """Return answer, thoughts and raw text of all `ids`; raw is empty if nothing was marked."""
         splitter = self._marks.splitter(self._prompt)
         parts = splitter.feed(self._marks.marked_text(ids)), splitter.end()
         text, thoughts = ("".join(two) for two in zip(*parts, strict=True))

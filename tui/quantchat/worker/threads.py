@@ -1,4 +1,4 @@
-"""The threads that a worker starts: none of them ends by an exception that nobody hears of."""
+"""Start the worker's threads so that an exception in one is always reported."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Decode loops: how the next token is found, and timed."""
+"""Decode loops: they compute, choose and time the next token."""

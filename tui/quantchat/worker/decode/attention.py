@@ -1,9 +1,9 @@
-"""Which of torch's attention backends computes `scaled_dot_product_attention`.
+"""Record which of torch's backends computes `scaled_dot_product_attention`.
 
-torch decides at each call, from the GPU, the dtype, the shapes and the mask. On Hopper and
-Blackwell its own first choice is cuDNN, which builds a plan for each KV length that it has not
-seen: workers put cuDNN last (`TORCH_CUDNN_SDPA_DEPRIORITIZED`, see `host/worker_process.py`). Since
-the choice may differ between machines and releases, it is recorded beside each result.
+torch chooses at each call, by GPU, dtype, shapes and mask. On Hopper and Blackwell its first choice
+is cuDNN, which builds a plan for each new KV length: workers put cuDNN last
+(`TORCH_CUDNN_SDPA_DEPRIORITIZED`, see `host/worker_process.py`). The choice differs between
+machines and releases, so it is saved with each result.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from typing import Any
 
 
 class BackendRecord:
-    """The backends that computed prefill and decode, each the last one seen."""
+    """The backends that last computed prefill and decode."""
 
     def __init__(self) -> None:
         self._prefill = ""
         self._decode = ""
 
     def __str__(self) -> str:
-        """`flash`, or `flash, decode efficient` where the two differ; empty if nothing was seen."""
+        """`flash`, or `flash, decode efficient` if the two differ; empty if there was no call."""
         if not self._prefill or self._decode in ("", self._prefill):
             return self._prefill or self._decode
         return f"{self._prefill}, decode {self._decode}"
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
-        """Record each call while the block lasts.
+        """Record each call while the context lasts.
 
-        Not for code under torch.compile, which would trace what is put in the function's place.
+        Not for code under torch.compile, which would trace the recording function.
         """
         from torch.nn import functional
 
@@ -53,7 +53,7 @@ class BackendRecord:
 
         choice = torch._fused_sdp_choice(query, key, value, *more, **options)
         name = SDPBackend(choice).name.removesuffix("_ATTENTION").lower()
-        # As many queries as keys: a prompt. In decoding, heads that share a key may stand as rows.
+        # As many queries as keys: a prompt. In decoding, rows may be heads that share a key.
         if query.shape[-2] == key.shape[-2] > 1:
             self._prefill = name
         else:

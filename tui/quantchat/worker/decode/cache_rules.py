@@ -1,7 +1,7 @@
-"""What the KV cache of a model can be used for, and what must be computed anew instead.
+"""What the KV cache of a model allows, and when a prompt must be computed anew.
 
-Most caches can be cut anywhere and continued by any number of tokens. Some recurrent models start
-from an empty state whenever they are given several tokens at once, and LongRoPE turns every key by
+Most caches can be cut anywhere and continued with any number of tokens. Some recurrent models start
+from an empty state whenever they get several tokens at once, and LongRoPE rotates every key by
 other factors once a chat is longer than the model's original context.
 """
 
@@ -13,24 +13,24 @@ from typing import Any
 
 @dataclass(frozen=True)
 class CacheRules:
-    """What a loop must know of the cache; the defaults are those of an ordinary model."""
+    """What a loop must know about the cache; the defaults fit ordinary models."""
 
     pieces: bool = True
-    """Whether tokens after what is cached may be computed several at a time."""
+    """Whether the cache can be continued with several tokens at a time."""
     switch: int = 0
-    """Tokens after which what was cached before is wrong; 0: there is no such length."""
+    """Length in tokens after which the earlier cache is wrong; 0 if there is none."""
     problem: str = ""
-    """What is not exact of the cache and could not be avoided, in words."""
+    """In which way the cache is not exact, in words; empty if it is."""
 
     def continues(self, cached: int, total: int) -> bool:
-        """Whether a prompt may go on from `cached` tokens to `total`, in pieces if that is long.
+        """Return whether a prompt can continue from `cached` to `total` tokens, also in pieces.
 
-        Otherwise all `total` tokens are computed in one piece, after an empty cache.
+        Otherwise all `total` tokens are computed in one piece, with an empty cache.
         """
         return self.pieces and not (self.switch and cached <= self.switch < total)
 
     def keeps(self, cached: int, common: int, total: int) -> bool:
-        """Whether the first `common` of `cached` tokens serve a prompt of `total` tokens."""
+        """Return whether the first `common` of `cached` tokens can serve a prompt of `total`."""
         return (
             common > 0
             and self.continues(common, total)
@@ -38,12 +38,12 @@ class CacheRules:
         )
 
     def crosses(self, cached: int) -> bool:
-        """Whether the next token makes what is cached wrong."""
+        """Return whether the next token makes the cache wrong."""
         return bool(self.switch) and cached == self.switch
 
     @property
     def note(self) -> str:
-        """What the user must know of it; empty for an ordinary model."""
+        """What the user must know about the cache; empty for an ordinary model."""
         parts = [self.problem] if self.problem else []
         if not self.pieces:
             parts.append(
@@ -62,10 +62,10 @@ ORDINARY = CacheRules()
 
 
 def longrope_switch(config: Any) -> int:
-    """The length in tokens after which a model of `config` takes LongRoPE's long factors, or 0.
+    """Return the length in tokens above which `config` uses LongRoPE's long factors, or 0.
 
-    `longrope_frequency_update` of transformers chooses them by the last position of a pass, for
-    all positions of that pass.
+    `longrope_frequency_update` of transformers chooses the factors of a whole pass by its last
+    position.
     """
     text = config.get_text_config()
     rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}

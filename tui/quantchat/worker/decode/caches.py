@@ -1,7 +1,7 @@
-"""KV caches of whichever transformers there is.
+"""KV caches of the installed transformers, which may be an older release.
 
-A worker may run under another interpreter with an older one. transformers 4 knows no layers of a
-cache that could be replaced, and keeps sliding windows like everything else.
+A worker may run under another interpreter. In transformers 4 a cache has no layers that could be
+replaced, and stores sliding windows like full attention.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def growing_cache(config: Any) -> Any:
-    """A cache that grows in steps for a model of `config`; with transformers 4 its own one."""
+    """Return a cache that grows in steps for a model of `config`; plain with transformers 4."""
     try:
         from quantchat.worker.decode import growing_cache as growing
     except ImportError:
@@ -20,7 +20,7 @@ def growing_cache(config: Any) -> Any:
 
 
 def plain_cache(config: Any) -> Any:
-    """Transformers' own cache, which copies all it holds to append a token."""
+    """Return transformers' own cache, which copies its contents to append a token."""
     from transformers import DynamicCache
 
     try:
@@ -30,20 +30,20 @@ def plain_cache(config: Any) -> Any:
 
 
 def cache_parameter(model: Any) -> str:
-    """What `model.forward` calls its KV cache: `cache`, or `past_key_values`.
+    """Return the parameter of `model.forward` for the KV cache: `cache` or `past_key_values`.
 
-    transformers 5.24 renamed it, and passes over the old name from 5.40 on, without a word. Older
-    releases, and models that bring their own code, know the old name alone.
+    transformers 5.24 renamed it, and will silently ignore the old name from 5.40 on. Older releases
+    and models with their own code know only the old name.
     """
     named = inspect.signature(model.forward).parameters
     return "cache" if "cache" in named else "past_key_values"
 
 
 def position_argument(model: Any) -> str:
-    """`position_ids` where `model.forward` must be told them; empty where it works them out.
+    """Return `position_ids` if `model.forward` needs them, else an empty text.
 
-    transformers' `generate` always tells them, and some models (Bamba) count from 0 without. Models
-    whose positions have several dimensions work them out of what is cached.
+    transformers' `generate` always passes them; without them some models (Bamba) count from 0.
+    Models whose positions have several dimensions compute them from the cache.
     """
     if any(hasattr(module, "get_rope_index") for module in model.modules()):
         return ""
@@ -51,9 +51,9 @@ def position_argument(model: Any) -> str:
 
 
 def can_roll_back(cache: Any) -> bool:
-    """Whether tokens can be taken off the end; sliding windows and recurrent states cannot.
+    """Return whether tokens can be removed from the end: not with sliding windows or states.
 
-    A layer with attention beside a recurrent state is not sliding, and yet no `crop` restores it.
+    A layer with attention and a recurrent state is not sliding, but `crop` does not restore it.
     """
     layers = getattr(cache, "layers", None) or []
     return not any(
@@ -63,14 +63,14 @@ def can_roll_back(cache: Any) -> bool:
 
 
 def has_states(cache: Any) -> bool:
-    """Whether a layer holds a recurrent state or a convolution's, beside or in place of keys."""
+    """Return whether a layer has a recurrent or convolution state, beside or instead of keys."""
     return any(hasattr(layer, "recurrent_states") for layer in getattr(cache, "layers", None) or [])
 
 
 def roll_back_to(cache: Any, tokens: int) -> bool:
-    """Keep the first `tokens`, more than 0, of each layer; False, and nothing done, if it cannot.
+    """Cut each layer to its first `tokens` (more than 0); return False if that is not possible.
 
-    A forward pass that was left in the middle has appended to some of the layers only.
+    A forward pass that was interrupted has appended to some of the layers only.
     """
     if not can_roll_back(cache):
         return False

@@ -1,8 +1,8 @@
-"""The checks of a loaded model: its KV cache against a pass without one, and faster steps.
+"""Check a loaded model: its KV cache against a pass without cache, then each faster step.
 
-What a model says is defined by one pass of its own forward over all tokens, without a cache. Its
-modules with a cache are compared with that once: a prompt in two pieces, single tokens, and several
-tokens after them, as a second turn has. Faster steps are then compared with its modules.
+The reference is one pass of the model's forward over all tokens, without a cache. The modules with
+a cache are compared with it once: a prompt in two pieces, single tokens, and several tokens after
+them, as in a second turn. Faster steps are then compared with the modules.
 """
 
 from __future__ import annotations
@@ -26,36 +26,36 @@ STEPS = 12
 """Tokens decoded one by one after the sample."""
 
 ULPS = 16
-"""Most that logits may be off, relative, in units of the dtype's rounding. Sums in another order
-were seen to be 2 or 3 of them off, a compiled model, which rounds less often, 10. A mistake is off
-by about the logits themselves: 128 of bfloat16's."""
+"""Largest relative error of logits, in units of the dtype's rounding. Sums in another order gave 2
+or 3, a compiled model, which rounds less often, 10. A mistake is about as large as the logits
+themselves: 128 units of bfloat16."""
 
 LEAST = 1e-3
-"""Error that is let pass in any dtype: float32's own rounding says nothing of a kernel's."""
+"""Error that passes in any dtype: kernels for float32 models need not round as float32 does."""
 
 
 MORE = 8
 """Tokens of the second turn."""
 
 NONSENSE = 0.5
-"""Median error of the cache from which on a model is refused: it was seen at 1.4 for a model that
-does not use the cache at all. Between rounding and this the error is reported."""
+"""Median error of the cache above which a model is refused; a model that ignores its cache had 1.4.
+Errors between rounding and this one are reported."""
 
 _EXACT_STATES = (
     *("bamba", "falcon_h1", "granitemoehybrid", "kimi_linear", "lfm2", "lfm2_moe", "nemotron_h"),
     *("olmo_hybrid", "qwen3_5_text", "qwen3_5_moe_text", "qwen3_next", "zamba2"),
 )
-"""Model types with recurrent states that several tokens continue exactly. Others lose a part of the
-state there (Mamba's, Jamba's and RecurrentGemma's convolution), which hides behind the rounding of
-a coarse dtype: `benchmarks/architectures.py` shows it in float32."""
+"""Model types with recurrent states that several tokens can continue exactly. Others lose a part of
+the state (the convolution of Mamba, Jamba and RecurrentGemma). The rounding of a coarse dtype hides
+that error; `benchmarks/architectures.py` shows it in float32."""
 
 
 class Check:
-    """The reference: logits of the model's own modules over a text and some tokens after it.
+    """The reference logits of the model's own modules, over a text and some tokens after it.
 
-    Made once for a loaded model; that runs the first forward pass, in which kernels may repack
-    their weights. `rules` tell what its cache can be used for. Raises Refused for a model that
-    cannot be decoded token by token: what it computes from its cache is something else.
+    Made once for a loaded model, with its first forward pass, in which kernels may repack their
+    weights. `rules` say what its cache allows. Raises Refused for a model that cannot be decoded
+    token by token, because its cache gives other results.
     """
 
     def __init__(self, loaded: Loaded) -> None:
@@ -72,10 +72,10 @@ class Check:
         self._expected: list[Any] = []
         self.rules = self._examine()
 
-    # ------------------------------------------------------------ the model's own cache
+    # ------------------------------------------------------------ the cache of the model
 
     def _examine(self) -> CacheRules:
-        """Compare the cache with an uncached pass; leaves `_tokens` and `_expected` behind."""
+        """Compare the cache with an uncached pass; sets `_tokens` and `_expected`."""
         config = self._model.config
         switch = longrope_switch(config)
         in_pieces = float("inf")
@@ -83,21 +83,21 @@ class Check:
             found, trusted = self._cached(self._prompt.shape[1] // 2)
             uncached = self._uncached()
             if not all(bool(row.isfinite().all()) for row in uncached):
-                return CacheRules(switch=switch)  # a damaged model: its answers show that
+                return CacheRules(switch=switch)  # a damaged model, whose answers show it
             *errors, second_turn = map(_error, found, uncached)
             if trusted:
                 in_pieces = max(median(errors), second_turn)
             if in_pieces <= self._most:
                 return CacheRules(switch=switch)
-        except Exception as error:  # noqa: BLE001 - one piece may do where two do not
-            _raise_what_is_no_fault_of_the_cache(error)
+        except Exception as error:  # noqa: BLE001 - one piece may work where two do not
+            _raise_device_errors(error)
         try:
             found, _ = self._cached(0)
             *errors, _ = map(_error, found, self._uncached())
         except Exception as error:
-            _raise_what_is_no_fault_of_the_cache(error)
+            _raise_device_errors(error)
             raise self._refused(f"it fails there: {describe(error).reason}") from error
-        # The median: a wrong cache shows at each token, a router that rounds otherwise at some.
+        # The median: a wrong cache shows at every token, the rounding of a router only at some.
         whole = median(errors)
         if not whole <= NONSENSE:
             raise self._refused(f"its logits are off by {whole:.0%}")
@@ -116,11 +116,11 @@ class Check:
             "unsupported",
             f"{type(self._model).__name__} cannot be decoded with its cache by this release of "
             f"transformers: {why}",
-            'run it in a server of its own (engine = "openai"), or try another release',
+            'run it in a server (engine = "openai"), or try another release',
         )
 
     def _cached(self, cut: int) -> tuple[list[Any], bool]:
-        """Logits of the model's modules with a cache, and whether rounding cannot hide its faults.
+        """Return logits of the modules with a cache, and whether rounding cannot hide its faults.
 
         After the prompt, which is cut at `cut` (0: nowhere), after each of the tokens that follow,
         and after a second turn. The tokens are the greedy ones.
@@ -145,7 +145,7 @@ class Check:
         return found, trusted
 
     def _uncached(self) -> list[Any]:
-        """What `_cached` should have found: from one pass over the same tokens."""
+        """Return what `_cached` should have found, from one pass over the same tokens."""
         import torch
 
         ids = torch.cat([self._prompt, *self._tokens, self._more], dim=-1)
@@ -162,10 +162,10 @@ class Check:
     # ------------------------------------------------------------ faster steps
 
     def fault(self, step: Step) -> str:
-        """What is wrong with `step`, empty where nothing is; its cache is left empty.
+        """Return what is wrong with `step`, or an empty text; its cache is emptied.
 
-        It is given the reference's tokens (teacher forcing), so that one rounding does not decide
-        all that follows, then made to take back half of them and to go over these again.
+        It computes the reference's tokens (teacher forcing), so that a single rounding does not
+        change all that follows; then half of them are cut off and computed again.
         """
         half = STEPS // 2
         error = self._error(step.run(self._prompt), 0)
@@ -175,12 +175,12 @@ class Check:
             for place in range(STEPS - half, STEPS):
                 error = max(error, self._error(step.run(self._tokens[place]), place + 1))
         step.forget()
-        if error <= self._most:  # and not the other way round: NaN is a fault
+        if error <= self._most:  # written so that NaN is a fault
             return ""
         return f"its logits are off by {error:.1%}, {self._most:.1%} would be rounding"
 
     def _error(self, logits: Any, place: int) -> float:
-        """Relative error of `logits`, (1, vocabulary), in the Euclidean norm."""
+        """Return the relative error of `logits`, (1, vocabulary), in the Euclidean norm."""
         return _error(logits.float(), self._expected[place])
 
 
@@ -189,7 +189,7 @@ def _error(found: Any, expected: Any) -> float:
     return error if error == error else float("inf")
 
 
-def _raise_what_is_no_fault_of_the_cache(error: Exception) -> None:
+def _raise_device_errors(error: Exception) -> None:
     failure = describe(error)
     if failure.kind in ("out_of_memory", DEVICE_FAILED):
         raise error

@@ -1,10 +1,10 @@
-"""transformers' own `generate`, as it comes: what the other loops are compared with.
+"""The generate loop: transformers' `generate`, unchanged, the baseline of the native loop.
 
-A long prompt is computed in pieces of the same length as in the other loops, by its own option
-`prefill_chunk_size`: in one piece nothing could stop it for seconds on a CPU.
+Long prompts are computed in chunks of the same length as in the native loop (`generate`'s option
+`prefill_chunk_size`): in one piece, a CPU could not be stopped for seconds.
 
-It runs in the thread of its caller. The usual way to watch it, a thread of its own behind a
-streamer's queue, has two threads run torch and halves its speed on a CPU.
+`generate` runs in the caller's thread. The usual way, another thread behind a streamer's queue,
+makes two threads run torch and halves the speed on a CPU.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from quantchat.worker.decode.steps.eager import before_each_block, release
 from quantchat.worker.memory import kv_cache_bytes
 
 PIECES_AFTER_A_CACHE = Version(__version__) >= Version("5.21")
-"""Older ones, the last for Python 3.10, cut the whole prompt, and compute again what is cached."""
+"""Older releases (the last for Python 3.10) cut the whole prompt and recompute cached tokens."""
 
 _NO_TOKEN = -1
-"""An end token that no model says. None would mean the model's own."""
+"""An end token that no model has. None would select the model's own."""
 
 
 class GenerateLoop:
-    """Decodes with `model.generate`: the prompt, then a token at a time."""
+    """Decodes with `model.generate`."""
 
     def __init__(self, model: Any, device: Any, rules: CacheRules = ORDINARY) -> None:
         self._model = model
         self._rules = rules
-        """What the cache can be used for: one of states alone (Mamba 2) cannot tell how many tokens
-        it holds, which `generate` asks where it goes on from one."""
+        """A cache of states only (Mamba 2) does not know its length, which `generate` needs to
+        continue it: then `pieces` is False."""
         self._named = cache_parameter(model)
         self._device = device
         self._ids: list[int] = []
@@ -50,7 +50,7 @@ class GenerateLoop:
             self._rules = replace(rules, pieces=False)
 
     def rewind(self, prompt: list[int]) -> int:
-        """Keep of the cache what `prompt` begins with; return how many tokens that is."""
+        """Keep the part of the cache that `prompt` begins with; return its length in tokens."""
         same = common_prefix(self._ids, prompt)
         surplus = len(self._ids) - same
         kept = self._rules.keeps(len(self._ids), same, len(prompt))
@@ -62,7 +62,7 @@ class GenerateLoop:
         return len(self._ids)
 
     def answer(self, prompt: list[int], turn: Turn) -> str:
-        """Answer `prompt` after what is cached of it; return why it ended."""
+        """Answer `prompt`, whose beginning is cached; return why the answer ended."""
         new = len(prompt) - len(self._ids)
         in_pieces = (
             new > CHUNK
@@ -79,29 +79,29 @@ class GenerateLoop:
                 self._generate(prompt, settings, streamer=listener, **{self._named: self._cache})
         except _Stopped:
             if not listener.said:
-                self.forget()  # layers before the stop have tokens that those after it lack
+                self.forget()  # some layers have already cached the tokens of this piece
                 return "stop"
             listener.reason = "stop"
         self._remember([*prompt, *listener.said])
         return listener.reason
 
     def _remember(self, ids: list[int]) -> None:
-        """Note that the cache holds `ids`: without the last one, which is said and not computed."""
+        """Note that the cache holds `ids`, except the last one, which has not been computed."""
         if not self._rules.pieces:
-            return  # nothing goes on from it, and a recurrent cache cannot tell how long it is
+            return  # nothing continues it, and a recurrent cache does not know its length
         surplus = self._cache.get_seq_length() - len(ids)
-        if surplus > 0:  # a GPU is a step ahead of what was heard
+        if surplus > 0:  # a GPU computes one step ahead
             self._cache.crop(-surplus)
         self._ids = ids[: self._cache.get_seq_length()]
 
     def warm_up(self, prompt: list[int], steps: int) -> None:
-        """Answer `prompt` with `steps` tokens that nobody hears."""
+        """Decode `steps` tokens after `prompt` and send none."""
         self._generate(prompt, _settings(Sampling(), steps, frozenset()))
 
     def _generate(self, prompt: list[int], settings: GenerationConfig, **more: Any) -> None:
-        """Run `generate` by `settings` alone: it takes what they leave open from the checkpoint."""
+        """Run `generate` with `settings` only, without the checkpoint's generation config."""
         ids = torch.tensor([prompt], device=self._device)
-        wishes, self._model.generation_config = self._model.generation_config, settings
+        own, self._model.generation_config = self._model.generation_config, settings
         try:
             with torch.inference_mode():
                 self._model.generate(
@@ -111,16 +111,16 @@ class GenerateLoop:
                     **more,
                 )
         finally:
-            self._model.generation_config = wishes
+            self._model.generation_config = own
 
     def forget(self) -> None:
-        """Drop the KV cache and give its memory back."""
+        """Drop the KV cache and free its memory."""
         self._ids = []
         self._cache = plain_cache(self._model.config)
         release(self._device)
 
     def kv_bytes(self) -> int:
-        """Bytes of the KV cache, which is as long as what it holds."""
+        """Return the bytes of the KV cache, which is never longer than its tokens."""
         return kv_cache_bytes(self._cache)
 
 
@@ -149,14 +149,14 @@ def _settings(
 
 
 class _Listener(BaseStreamer):  # type: ignore[misc]
-    """Hears each token in the loop's own thread, at the moment it is known."""
+    """Receives each token in the loop's thread as soon as it is known."""
 
     def __init__(self, turn: Turn, to_prefill: int) -> None:
         self._turn = turn
         self._to_prefill = to_prefill
         self._has_prompt = False
         self.said: list[int] = []
-        """Tokens that were chosen, an end token among them."""
+        """The chosen tokens, with the end token."""
         self.reason = "length"
 
     def put(self, value: Any) -> None:
@@ -169,7 +169,7 @@ class _Listener(BaseStreamer):  # type: ignore[misc]
         if not self._turn.heard(self.said[-1]):
             self.reason = "eos"
         elif self._turn.stopped:
-            raise _Stopped  # a stopping criterion is asked before the token is told
+            raise _Stopped  # `generate` checks stopping criteria before the streamer
 
     def end(self) -> None:
         pass
@@ -180,7 +180,7 @@ class _Stopped(Exception):
 
 
 def _interruptible(model: Any, turn: Turn, listener: _Listener) -> Any:
-    """Look for a stop before each of the model's blocks while the prompt is computed."""
+    """Check for a stop before each block of the model while the prompt is computed."""
 
     def look() -> None:
         if not listener.said and turn.stopped:

@@ -1,4 +1,4 @@
-"""quantchat's own loop: prefill in chunks, then one step a token, over any kind of step."""
+"""The native loop: prefill in chunks, then one step per token, with any kind of step."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from quantchat.worker.decode.sampling import Sampler
 from quantchat.worker.decode.steps import Interrupted, Step, Stopped
 
 CHUNK = 512
-"""Prompt tokens in one prefill step: long enough to unfold a weight for, short enough to tell how
-far it is. A stop is answered between two steps, and on a CPU between two blocks of the model.
+"""Prompt tokens in one prefill step: enough to pay for unpacking a weight, few enough to show
+progress. A stop takes effect between two steps, on a CPU also between two blocks of the model.
 
-Fixed, and not fitted to the speed: how a prompt is cut decides its rounding, so a greedy answer
-would else differ from run to run with the load of the machine.
+The size is fixed and does not follow the speed: where a prompt is cut changes its rounding, so
+greedy answers would differ from run to run with the load of the machine.
 """
 
 
 AHEAD = 2048
-"""Most tokens of an answer that a step is made ready for before it begins. Room for all that an
-answer may have would be held by each short one too; beyond this, it grows as tokens come."""
+"""Most tokens of an answer that a step prepares for in advance. Room for the longest answer would
+be held by short ones too; beyond this length the cache grows while tokens are decoded."""
 
 
 class NativeLoop:
-    """Decodes with `step`, whose tokens lie on `device` (a `torch.device`)."""
+    """Decodes with `step`; its token ids are on `device` (a `torch.device`)."""
 
     def __init__(self, step: Step, device: Any, rules: CacheRules = ORDINARY) -> None:
         self._step = step
         self._rules = rules
         self._device = device
         self._ids: list[int] = []
-        """Tokens whose keys and values are in the cache, in order."""
+        """The cached tokens, in order."""
 
-    # ------------------------------------------------------------ what the decoder asks
+    # ------------------------------------------------------------ the interface of a Loop
 
     def rewind(self, prompt: list[int]) -> int:
-        """Keep of the cache what `prompt` begins with; return how many tokens that is."""
+        """Keep the part of the cache that `prompt` begins with; return its length in tokens."""
         common = common_prefix(self._ids, prompt)
         kept = self._rules.keeps(len(self._ids), common, len(prompt))
         self._keep(common if kept else 0)
         return len(self._ids)
 
     def answer(self, prompt: list[int], turn: Turn) -> str:
-        """Answer `prompt` after what is cached of it; return why it ended."""
+        """Answer `prompt`, whose beginning is cached; return why the answer ended."""
         self._step.prepare(len(prompt) + 1, len(prompt) + min(turn.most, AHEAD))
         logits = self._prefill(prompt[len(self._ids) :], turn)
         if logits is None:
@@ -54,13 +54,13 @@ class NativeLoop:
         token = sampler.choose(logits)
         for count in range(1, turn.most + 1):
             more = count < turn.most
-            # The device computes the next one while this one travels; but not while the first one
-            # does, or TTFT would hold the launching of a second step.
+            # The device computes the next token while this one is copied to the host; not for the
+            # first token, or TTFT would include the launch of a second step.
             ahead = more and reader.lags and count > 1
             reader.begin(token)
             if ahead:
                 token = sampler.choose(self._next(token))
-            token_id = reader.read()  # the one synchronisation of a step
+            token_id = reader.read()  # the only synchronisation of a step
             if ahead:
                 self._ids.append(token_id)
             if not turn.heard(token_id):
@@ -74,7 +74,7 @@ class NativeLoop:
         return "length"
 
     def warm_up(self, prompt: list[int], steps: int) -> None:
-        """Answer `prompt` with `steps` tokens that nobody hears."""
+        """Decode `steps` tokens after `prompt` and send none."""
         sampler = Sampler(Sampling(), self._device, prompt)
         for start in range(0, len(prompt), CHUNK):
             logits = self._run(prompt[start : start + CHUNK])
@@ -84,12 +84,12 @@ class NativeLoop:
             self._ids.append(int(token.item()))
 
     def forget(self) -> None:
-        """Drop the KV cache and give its memory back."""
+        """Drop the KV cache and free its memory."""
         self._ids = []
         self._step.forget()
 
     def kv_bytes(self) -> int:
-        """Bytes allocated for the KV cache."""
+        """Return the bytes allocated for the KV cache."""
         return self._step.kv_bytes()
 
     def _reader(self) -> Reader:
@@ -98,7 +98,7 @@ class NativeLoop:
     # ------------------------------------------------------------ steps
 
     def _next(self, token: Any) -> Any:
-        """Append `token`, shape (1, 1), after what is cached; return its logits."""
+        """Append `token`, shape (1, 1), to the cache; return its logits."""
         if self._rules.crosses(len(self._ids)):
             import torch
 
@@ -114,7 +114,7 @@ class NativeLoop:
         return logits
 
     def _prefill(self, ids: list[int], turn: Turn) -> Any:
-        """Compute `ids` in chunks; the last token's logits, or None where it was stopped."""
+        """Compute `ids` in chunks; return the last token's logits, or None if stopped."""
         logits = None
         cached = len(self._ids)
         size = CHUNK if self._rules.continues(cached, cached + len(ids)) else len(ids)
@@ -129,12 +129,12 @@ class NativeLoop:
                 if not interrupted.kept:
                     self._ids = []
                 return None
-            self._synchronise()  # lest a stop wait for all the chunks that are queued
+            self._synchronise()  # else a stop would wait for all queued chunks
             turn.prefilled(start + len(chunk), len(ids))
         return logits
 
     def _keep(self, tokens: int) -> None:
-        """Take off the cache what comes after `tokens`; all of it where that cannot be done."""
+        """Cut the cache to its first `tokens`; empty it where that is not possible."""
         if tokens and (tokens == len(self._ids) or self._step.cut(len(self._ids) - tokens)):
             del self._ids[tokens:]
         else:
@@ -148,7 +148,7 @@ class NativeLoop:
 
 
 class Reader:
-    """Brings a token's id to the host; on a GPU while the device goes on with the next step."""
+    """Copies a token's id to the host; on a GPU while the device computes the next step."""
 
     def __init__(self, device: Any) -> None:
         self.lags = device.type == "cuda"
@@ -160,14 +160,14 @@ class Reader:
             self._copied = torch.cuda.Event()
 
     def begin(self, token: Any) -> None:
-        """Queue the copy of `token`, shape (1, 1), behind the step that chooses it."""
+        """Queue the copy of `token`, shape (1, 1), after the step that chooses it."""
         self._token = token
         if self.lags:
             self._host.copy_(token, non_blocking=True)
             self._copied.record()
 
     def read(self) -> int:
-        """Wait for the copy, and for nothing that was queued after it."""
+        """Wait for the copy, but not for work queued after it; return the id."""
         if not self.lags:
             return int(self._token.item())
         self._copied.synchronize()

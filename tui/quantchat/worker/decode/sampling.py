@@ -1,4 +1,4 @@
-"""The choice of the next token, by transformers' own logits processors."""
+"""Choose the next token with transformers' logits processors."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from quantchat.wire.messages import Sampling
 
 
 class Sampler:
-    """Chooses tokens for one answer. Seeded: the same logits give the same tokens.
+    """Chooses the tokens of one answer. It is seeded: the same logits give the same tokens.
 
     The processors and their order are those of `transformers.GenerationMixin`: repetition penalty
-    (over prompt and answer), temperature, top-k, top-p. A temperature of 0 takes the likeliest.
+    (over prompt and answer), temperature, top-k, top-p. Temperature 0 takes the likeliest token.
     """
 
     def __init__(self, sampling: Sampling, device: Any, prompt_ids: list[int]) -> None:
@@ -36,7 +36,7 @@ class Sampler:
             if sampling.top_p < 1.0:
                 self._processors.append(TopPLogitsWarper(sampling.top_p))
             self._generator = torch.Generator(device=device).manual_seed(sampling.seed)
-        # Only the repetition penalty looks back; without it the list need not grow.
+        # Only the repetition penalty needs earlier tokens.
         self._looks_back = sampling.repetition_penalty != 1.0
         self._seen = torch.tensor([prompt_ids if self._looks_back else []], device=device)
 
@@ -45,14 +45,14 @@ class Sampler:
         import torch
 
         if self._processors:
-            # float32, as generate does: the warpers' softmax and sums are too coarse in bf16.
+            # float32 as in `generate`: softmax and sums of the warpers are too coarse in bf16.
             logits = self._processors(self._seen, logits.float())
         if self._greedy:
             token = logits.argmax(dim=-1, keepdim=True)
         else:
             chances = torch.softmax(logits.float(), dim=-1)
-            # What torch.multinomial does for one draw, without its checks, for which the host
-            # would wait until the device has come so far (ATen/native/Distributions.cpp).
+            # torch.multinomial for one draw (ATen/native/Distributions.cpp), without its checks:
+            # for these the host would wait for the device.
             races = torch.empty_like(chances).exponential_(1, generator=self._generator)
             token = (chances / races).argmax(dim=-1, keepdim=True)
         if self._looks_back:

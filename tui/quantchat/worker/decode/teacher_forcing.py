@@ -1,8 +1,7 @@
-"""How likely given tokens are to a model, each after those before it: teacher forcing.
+"""Teacher forcing: the log-probability of given tokens, each after the tokens before it.
 
-It runs the model's own modules, by `readable` where a fused product took their weights into a
-block, over a cache of its own. What the decode loop keeps is not touched:
-the next answer begins as it would have, and no token of it is timed with this in between.
+It runs the model's own modules with a cache of its own. The cache of the decode loop is not
+changed, so the next answer starts from it as usual, and none of its times includes this work.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ from quantchat.worker.failures import Refused
 from quantchat.worker.model.loaded import Loaded
 
 _ROWS = 64
-"""Tokens whose logits are held at once: in float32 they take 33 MB with a vocabulary of 128k."""
+"""Positions whose logits exist at once: 33 MB in float32 with a vocabulary of 128k."""
 
 _LEAST = -1000.0
-"""Logarithm given for what a model holds impossible: JSON knows no infinity."""
+"""Log-probability reported for an impossible token, because JSON has no infinity."""
 
 
 def score_tokens(
@@ -33,14 +32,15 @@ def score_tokens(
     overtaken: Callable[[], bool],
     rules: CacheRules = ORDINARY,
 ) -> TokenScores:
-    """Return how likely `request.ids` are after `prompt`; `overtaken` is asked before each block.
+    """Return the log-probabilities and ranks of `request.ids` after `prompt`.
 
-    All is computed in one piece where `rules` allow no pieces.
-    Raises Refused where that does not fit the context, or where it was overtaken.
+    `overtaken` is called before each block of the model, and cancels the work if it is true. Where
+    `rules` allow no pieces, all tokens are computed at once. Raises Refused where the tokens do not
+    fit the context, or after a cancellation.
     """
     import torch
 
-    given = [*prompt, *request.ids[:-1]]  # the last one is asked about, not given
+    given = [*prompt, *request.ids[:-1]]  # the last token is scored, not an input
     if len(given) > loaded.context_length:
         raise Refused("context_full", "the answer does not fit the context of this model")
     need = len(prompt) + request.first - 1
@@ -53,7 +53,7 @@ def score_tokens(
 
     def preempt() -> None:
         if overtaken():
-            raise Refused("stopped", "it gave way to the next command")
+            raise Refused("stopped", "cancelled: another command came")
 
     try:
         with (
@@ -82,11 +82,11 @@ def score_tokens(
     finally:
         del cache
         release(device)
-    return rows.forced()
+    return rows.scores()
 
 
 class _Rows:
-    """Gathers the figures of one position after the other."""
+    """Collects the figures, position by position."""
 
     def __init__(self, loaded: Loaded, request: ScoreTokens) -> None:
         self._tokenizer = loaded.tokenizer_backend
@@ -98,12 +98,12 @@ class _Rows:
         self._also: list[float] = []
 
     def take(self, logits: Any) -> None:
-        """Take the next positions' `logits`, shape (n, vocabulary)."""
+        """Add the `logits` of the next positions, shape (n, vocabulary)."""
         import torch
 
         logprobs = torch.log_softmax(logits.float(), dim=-1)
         if bool(torch.isnan(logprobs).any()):
-            raise Refused("internal", "the model computes what is no number")
+            raise Refused("internal", "the model computes NaN")
         logprobs = logprobs.clamp(min=_LEAST)
         wanted, self._left = self._left[: len(logprobs)], self._left[len(logprobs) :]
         found = torch.stack(
@@ -115,13 +115,13 @@ class _Rows:
             self._also = [float(self._of(logprobs[-1], token)) for token in self._request.also]
 
     def _of(self, row: Any, token: int) -> Any:
-        """Log-probability of `token`; of all that end an answer together for `END`."""
+        """Return the log-probability of `token`; for `END`, that of all end tokens together."""
         import torch
 
         return torch.logsumexp(row[self._ends], dim=0) if token == END else row[token]
 
-    def forced(self) -> TokenScores:
-        """All figures."""
+    def scores(self) -> TokenScores:
+        """Return the figures of all positions."""
         request = self._request
         return TokenScores(
             number=request.number,

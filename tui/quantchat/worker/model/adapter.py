@@ -1,7 +1,7 @@
-"""A LoRA adapter (Hu et al. 2021) on a loaded model, through PEFT: beside its weights, or in them.
+"""Use a LoRA adapter (Hu et al. 2021) through PEFT: beside the weights of a model, or merged.
 
-Beside them, as QLoRA has it, what is quantized stays as it was. Into them it is merged before they
-are quantized: into weights that are quantized already it would be rounded anew.
+Beside quantized weights, as in QLoRA, these stay unchanged. An adapter is merged only before the
+weights are quantized, because merging into quantized weights would round them again.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from quantchat.worker.model.hub import fetched_named
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter that was looked over: it is whole, and of the kind that can be used."""
+    """An adapter that was checked: it is complete and of a supported kind."""
 
     name: str
-    """As the user names it."""
+    """The name in the profile."""
     folder: Path
     config: dict[str, Any]
     tensors: int
 
     @property
     def kind(self) -> str:
-        """`LoRA r8 on q_proj, v_proj`."""
-        targets = self.config.get("target_modules")  # names, or one pattern for them
+        """E.g. `LoRA r8 on q_proj, v_proj`."""
+        targets = self.config.get("target_modules")  # a list of names, or one pattern
         parts = ", ".join(sorted(map(str, targets))) if isinstance(targets, list) else targets
         return f"LoRA r{self.config.get('r')} on {parts}"
 
 
 def opened(name: str) -> Adapter:
-    """Look over the adapter `name`: an absolute folder, or `org/name` or `org/name@revision`.
+    """Check the adapter `name`: an absolute folder, `org/name` or `org/name@revision`.
 
-    Loads nothing. Raises Refused where it cannot be had, is damaged, pickled, or of another kind,
+    Loads no weights. Raises Refused where it cannot be downloaded, is damaged, pickled or not LoRA,
     and where PEFT is missing.
     """
     folder = Path(name)
@@ -48,7 +48,7 @@ def opened(name: str) -> Adapter:
     config = _config(folder, name)
     tensors = len(tensor_names(folder / WEIGHTS))
     try:
-        import peft  # noqa: F401 - transformers asks for it by a sentence that names pip alone
+        import peft  # noqa: F401 - the message of transformers does not name our extra
     except ImportError as error:
         raise Refused(
             "missing_library",
@@ -59,14 +59,14 @@ def opened(name: str) -> Adapter:
 
 
 def attach(model: Any, adapter: Adapter) -> None:
-    """Put `adapter` beside the weights of `model`. Raises Refused where it does not fit whole."""
+    """Add `adapter` beside the weights of `model`. Raises Refused if any tensor does not fit."""
     with _fitting(adapter):
         model.load_adapter(str(adapter.folder))
-    _look_for_all(model, adapter)
+    _check_complete(model, adapter)
 
 
 def merge(model: Any, adapter: Adapter) -> Any:
-    """Merge `adapter` into the weights of `model`, which is used up; return the model it gives.
+    """Merge `adapter` into the weights of `model`, in place; return the merged model.
 
     In full precision only: the weights keep their dtype. Raises Refused as `attach` does.
     """
@@ -74,7 +74,7 @@ def merge(model: Any, adapter: Adapter) -> Any:
 
     with _fitting(adapter):
         adapted = PeftModel.from_pretrained(model, str(adapter.folder))
-    _look_for_all(adapted, adapter)
+    _check_complete(adapted, adapter)
     return adapted.merge_and_unload()
 
 
@@ -84,31 +84,31 @@ def _fitting(adapter: Adapter) -> Iterator[None]:
         yield
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         why = " ".join(str(error).split())[:300]
-        if "ignore_mismatched_sizes" in why:  # transformers names its option, and nothing else
-            why = "its tensors have other shapes than its config says, or than the model's"
+        if "ignore_mismatched_sizes" in why:  # transformers only names its option
+            why = "its tensors have other shapes than its config or the model says"
         raise _misfit(adapter, why) from error
 
 
-def _look_for_all(model: Any, adapter: Adapter) -> None:
-    """What finds no place is left out by PEFT, with a warning at most."""
+def _check_complete(model: Any, adapter: Adapter) -> None:
+    """Refuse an adapter of which PEFT has skipped tensors, which it only warns of."""
     there = sum("lora_" in name for name, _ in model.named_parameters())
     if there != adapter.tensors:
-        what = f"{adapter.tensors} of its tensors, {there} have a place in the model"
+        what = f"only {there} of its {adapter.tensors} tensors have a place in the model"
         raise _misfit(adapter, what)
 
 
 def _config(folder: Path, adapter: str) -> dict[str, Any]:
     if not (folder / CONFIG).is_file():
-        raise _unusable(adapter, f"there is no {CONFIG}", "name a folder that PEFT saved")
+        raise _unusable(adapter, f"there is no {CONFIG}", "name a folder that PEFT has saved")
     if not (folder / WEIGHTS).is_file():
         if pickled_file(folder):
             what = "its weights are pickled: opening them could run any code"
-            raise _unusable(adapter, what, "save it anew as safetensors: PeftModel.save_pretrained")
-        raise _unusable(adapter, f"there is no {WEIGHTS}", "name a folder that PEFT saved")
+            raise _unusable(adapter, what, "save it as safetensors: PeftModel.save_pretrained")
+        raise _unusable(adapter, f"there is no {WEIGHTS}", "name a folder that PEFT has saved")
     config = json_object(folder / CONFIG)
     if config.get("peft_type") != "LORA":
         kind = str(config.get("peft_type"))[:40]
-        raise _unusable(adapter, f"it is of the kind {kind}", "a variant takes LoRA adapters")
+        raise _unusable(adapter, f"it is of the kind {kind}", "use a LoRA adapter")
     return config
 
 

@@ -1,4 +1,4 @@
-"""A model's chat template (Jinja), rendered; and looked over once, while the model is loaded."""
+"""Render a model's chat template (Jinja), and check it once while the model is loaded."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from quantchat.worker.failures import Refused, on_one_line
 from quantchat.worker.text_bounds import bounded
 
 _PROBE = "quantchat probe 7"
-"""What nobody asks: a template that passes it on shows that it reads the user's words."""
+"""A question that the rendered text must contain, to show that the template uses the messages."""
 _IN_PARTS = "_quantchat_content_in_parts"
-"""Attribute of a tokenizer whose template wants a message's content as a list of parts."""
+"""Attribute of a tokenizer whose template expects the content of a message as a list of parts."""
 
 
 def check_template(tokenizer: Any, variables: Mapping[str, Any]) -> None:
-    """Render a short chat, and note in which form the template of `tokenizer` wants the content.
+    """Render a short chat, and note which form of content the template of `tokenizer` expects.
 
-    Templates of models that also see loop over a message's parts: of a plain string they would
-    render its letters, or nothing. Raises Refused where nothing can be rendered, with the cure, and
-    where that has no end.
+    Templates of vision models loop over the parts of a message: of a plain string they would render
+    the letters, or nothing. Raises Refused where rendering fails or does not end.
     """
     if tokenizer.chat_template:
         with bounded("trying the chat template"):
@@ -33,18 +32,18 @@ def _try(tokenizer: Any, variables: Mapping[str, Any]) -> None:
             setattr(tokenizer, _IN_PARTS, in_parts)
             if _PROBE in render(tokenizer, [Message("user", _PROBE)], variables):
                 return
-    except Exception as error:  # whatever Jinja, or what a template calls, raises
-        if in_parts:  # the plain form was rendered, without the question
-            raise _refused(_MUTE, _CURE) from error
+    except Exception as error:  # Jinja and the functions that a template calls raise anything
+        if in_parts:  # the plain form was rendered, but without the question
+            raise _refused(_NO_QUESTION, _HINT) from error
         raise _told(tokenizer, error) from error
-    raise _refused(_MUTE, _CURE)
+    raise _refused(_NO_QUESTION, _HINT)
 
 
 def render(tokenizer: Any, messages: Sequence[Message], variables: Mapping[str, Any]) -> str:
-    """The text of `messages` in the chat template of `tokenizer`, ready for an answer.
+    """Return the text of `messages` in the chat template of `tokenizer`, ready for an answer.
 
-    `variables` are the template's own. A system message that the template refuses (Gemma's, the
-    first of Mistral's) is put before the first question. Raises what rendering raises.
+    `variables` are variables of the template. A system message that the template refuses (Gemma,
+    early Mistral) is put before the first question. Raises the exceptions of rendering.
     """
     from jinja2 import TemplateError
 
@@ -66,14 +65,14 @@ def render(tokenizer: Any, messages: Sequence[Message], variables: Mapping[str, 
 
 
 def as_wanted(tokenizer: Any, chat: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`chat`, messages with role and content, in the form that `check_template` has found."""
+    """Return `chat`, messages with role and content, in the form that the template expects."""
     if not getattr(tokenizer, _IN_PARTS, False):
         return chat
     return [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in chat]
 
 
-_MUTE = "the chat template leaves out what the user says"
-_CURE = 'lend it another model\'s tokenizer and template: tokenizer = "org/name"'
+_NO_QUESTION = "the chat template leaves out the user's messages"
+_HINT = 'name another model\'s tokenizer and template: tokenizer = "org/name"'
 
 
 def _told(tokenizer: Any, error: Exception) -> Refused:
@@ -84,7 +83,7 @@ def _told(tokenizer: Any, error: Exception) -> Refused:
             f'name one: chat_template_kwargs = {{ chat_template = "{names[0]}" }}',
         )
     why = on_one_line(f"{type(error).__name__}: {error}")
-    return _refused(f"the chat template cannot be rendered: {why}", _CURE)
+    return _refused(f"the chat template cannot be rendered: {why}", _HINT)
 
 
 def _refused(what: str, hint: str) -> Refused:

@@ -1,4 +1,4 @@
-"""On which device the weights lie: one, or several GPUs where one is too small for them."""
+"""Choose the device for the weights: one, or several GPUs if one is too small."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from quantchat.wire.messages import Load
 from quantchat.worker.failures import Refused, on_one_line
 
 _DRIVERS = (Path("/dev/nvidiactl"), Path("/usr/lib/wsl/lib/libcuda.so.1"))
-"""What is there where an NVIDIA driver is, on Linux and in WSL."""
+"""Files that exist where an NVIDIA driver is installed, on Linux and in WSL."""
 
 _NO_GPU = re.compile(r"No CUDA GPUs are available|no NVIDIA driver|no CUDA-capable device", re.I)
 _TOO_OLD = re.compile(r"driver on your system is too old \(found version (\d+)\)")
-"""torch's words (c10/cuda/CUDAFunctions.cpp, torch/csrc/cuda/Module.cpp)."""
+"""Messages of torch (c10/cuda/CUDAFunctions.cpp, torch/csrc/cuda/Module.cpp)."""
 
 
 def device_for(command: Load) -> str:
     """Return the torch device for a variant, and make it the current one. Raises Refused.
 
-    `auto` takes the first GPU that has room for the whole checkpoint: on one GPU the step can be
-    captured, over several it cannot. Where none has, it is the first of all (see `rooms`).
+    `auto` takes the first GPU with room for the whole checkpoint, because a step can be captured on
+    one GPU only. If none has room, it is the first GPU (see `rooms`).
     """
     there = _gpus()
     if command.device != "auto" or there < 2:
@@ -38,34 +38,33 @@ def device_for(command: Load) -> str:
     return choose_device(f"cuda:{next(fitting, 0)}")
 
 
-def choose_device(wish: str) -> str:
+def choose_device(setting: str) -> str:
     """Return the torch device for a profile's `device`, and make it the current one.
 
-    Streams, events and graphs are made for the current device unless they are told another one: a
-    token that is read after an event of GPU 0 would be read too early from GPU 1. Raises Refused
-    where the device is not there, and for `auto` too where there is a GPU that torch cannot start:
-    a run on the CPU is not what was asked for then.
+    Streams, events and graphs belong to the current device by default: after an event of GPU 0, a
+    token would be read too early from GPU 1. Raises Refused where the device does not exist, and
+    also for `auto` where torch cannot start an existing GPU: the user does not expect the CPU then.
     """
     import torch
 
     there = _gpus()
-    if wish != "cpu" and not there and (refusal := _unusable()):
+    if setting != "cpu" and not there and (refusal := _unusable()):
         raise refusal
-    if wish == "cpu" or (wish == "auto" and not there):
+    if setting == "cpu" or (setting == "auto" and not there):
         return "cpu"
-    index = int(wish.partition(":")[2] or 0)
+    index = int(setting.partition(":")[2] or 0)
     if index >= there:
         found = f"{there} CUDA device{'s' if there != 1 else ''} found"
-        raise Refused("unsupported", f"no device {wish}: {found}", 'use device = "auto"')
+        raise Refused("unsupported", f"no device {setting}: {found}", 'use device = "auto"')
     torch.cuda.set_device(index)
     return f"cuda:{index}"
 
 
 def make_current(device: Any) -> None:
-    """Make the GPU where a loaded model's inputs lie, a `torch.device`, the current one.
+    """Make `device`, the `torch.device` of a loaded model's inputs, the current one.
 
-    It may be another one than was chosen: all weights lie on the second GPU where the first is full
-    already, and ExLlamaV2 leaves that of its last layer the current one (q_matrix.cu).
+    It may differ from the chosen device: if the first GPU is full, all weights are on the second,
+    and ExLlamaV2 makes the GPU of its last layer the current one (q_matrix.cu).
     """
     if device.type == "cuda":
         import torch
@@ -73,25 +72,25 @@ def make_current(device: Any) -> None:
         torch.cuda.set_device(device.index)
 
 
-def passed_over(wish: str) -> str:
-    """Why a GPU that is there is not used by a variant of the device `wish`; empty where it is."""
+def passed_over(setting: str) -> str:
+    """Return why a variant with this device setting ignores a GPU; empty if it does not."""
     import torch
 
-    if wish == "cpu" or _gpus() or torch.version.cuda or not _gpu_is_shown():
+    if setting == "cpu" or _gpus() or torch.version.cuda or not _gpu_is_shown():
         return ""
     return f"the GPU is not used: torch {torch.__version__} is built without CUDA"
 
 
 def _gpu_is_shown() -> bool:
-    """Whether a driver is here, and its GPUs are not hidden from this process."""
+    """Return whether a driver is installed and its GPUs are not hidden from this process."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
     return not hidden and any(cuda_driver.exists() for cuda_driver in _DRIVERS)
 
 
 def _unusable() -> Refused | None:
-    """What to raise where there is a GPU and torch's CUDA cannot start; torch only warns of it.
+    """Return the refusal for a GPU that torch's CUDA cannot start; torch itself only warns.
 
-    None where torch finds none, as in a container that was given a driver and no GPU.
+    None where torch finds no GPU, as in a container with a driver but without a GPU.
     """
     import torch
 
@@ -119,7 +118,7 @@ def _unusable() -> Refused | None:
 
 
 def emulated(dtype: Any, device: str) -> str:
-    """What to know of `dtype`, a `torch.dtype`, on this device; empty where there is nothing."""
+    """Return a note about `dtype`, a `torch.dtype`, on this device; empty if there is none."""
     import torch
 
     if not _emulates_bfloat16(device):
@@ -132,9 +131,9 @@ def emulated(dtype: Any, device: str) -> str:
 
 
 def fast_dtype(dtype: Any, device: str) -> Any:
-    """Return `dtype`, a `torch.dtype`; float16 for a bfloat16 that the GPU would only emulate.
+    """Return `dtype`, a `torch.dtype`, or float16 for a bfloat16 that the GPU only emulates.
 
-    For a dtype that nobody named. Activations above 65504 overflow in float16; no Llama is known
+    Used if the user named no dtype. Activations above 65504 overflow in float16; no Llama is known
     to have any.
     """
     import torch
@@ -143,9 +142,9 @@ def fast_dtype(dtype: Any, device: str) -> Any:
 
 
 def _emulates_bfloat16(device: str) -> bool:
-    """Whether it is a GPU before compute capability 8.0: torch converts to float32 and back there.
+    """Return whether the GPU has a compute capability below 8.0: torch computes in float32 there.
 
-    torch itself says of each GPU that it takes bfloat16.
+    torch's own test says that every GPU supports bfloat16.
     """
     import torch
 
@@ -153,10 +152,10 @@ def _emulates_bfloat16(device: str) -> bool:
 
 
 def rooms(command: Load, device: str) -> dict[int, int]:
-    """Bytes for weights on each GPU, by its number; empty where they are to lie on `device` alone.
+    """Return the bytes for weights on each GPU, by its index; empty for `device` alone.
 
-    They may lie on several with `auto`, where the checkpoint is larger than `device` has room for.
-    What is quantized while it is loaded may still fit on one.
+    With `auto` they go to several GPUs if the checkpoint is larger than the room on `device`. A
+    model that is quantized while it loads may still fit on one.
     """
     there = _gpus()
     if command.device != "auto" or there < 2:
@@ -167,26 +166,26 @@ def rooms(command: Load, device: str) -> dict[int, int]:
 
 
 def _room(index: int) -> int:
-    # To be asked costs a context, some hundred MB: no GPU is asked before it is needed.
+    # The query creates a context of some hundred MB, so no GPU is queried without need.
     import torch
 
     try:
         return int(SHARE * torch.cuda.mem_get_info(index)[0])
-    except RuntimeError:  # full to the last byte, or another's alone
+    except RuntimeError:  # full, or in exclusive use by another process
         return 0
 
 
 def gpus_of(model: Any) -> list[str]:
-    """The CUDA devices that hold parameters or buffers of `model`, a `torch.nn.Module`, sorted."""
+    """Return the CUDA devices of the parameters and buffers of `model`, a `torch.nn.Module`."""
     tensors = chain(model.parameters(), model.buffers())
     found = {tensor.device.index for tensor in tensors if tensor.device.type == "cuda"}
     return [f"cuda:{index}" for index in sorted(found)]
 
 
 def refuse_offloaded(model: Any) -> None:
-    """Refuse a model that transformers has put in part elsewhere than on the GPUs.
+    """Refuse a model of which transformers has put a part on the CPU or the disk.
 
-    It would decode at the speed of a disk. Raises Refused.
+    It would decode at the speed of the disk. Raises Refused.
     """
     places = getattr(model, "hf_device_map", None) or {}
     if {"cpu", "disk"} & {str(place) for place in places.values()}:
@@ -194,16 +193,16 @@ def refuse_offloaded(model: Any) -> None:
 
 
 def too_small() -> Refused:
-    """What to raise where the weights fit on no GPU, and not on all of them together."""
+    """Return the refusal for weights that do not fit on all GPUs together."""
     return Refused(
         "out_of_memory",
         f"out of memory: the weights do not fit in {SHARE:.0%} of what all GPUs have free",
-        "try fewer bits, or end what else uses the GPUs",
+        "try fewer bits, or end other programs on the GPUs",
     )
 
 
 def weights_on_disk(model: str) -> int:
-    """Bytes of the safetensors in the folder `model`: of those the index names, if there is one."""
+    """Return the bytes of the safetensors in the folder `model` (of its index, if it has one)."""
     files = set(Path(model).glob("*.safetensors"))
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
         index = json.loads(read_regular(Path(model) / "model.safetensors.index.json", MOST_JSON))

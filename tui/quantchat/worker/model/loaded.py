@@ -1,4 +1,4 @@
-"""What an engine hands over: a model ready to decode, and what it really is."""
+"""A loaded model, ready to decode, with a description of what really runs."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ loaded as a language model if transformers has a class for that."""
 class Loaded:
     """A model in memory with its tokenizer.
 
-    `model` is a transformers causal language model (a `torch.nn.Module`), `kernel` says in words
-    what computes its quantized layers.
+    `model` is a causal language model of transformers (a `torch.nn.Module`), `kernel` names what
+    computes its quantized layers.
     """
 
     def __init__(
@@ -57,37 +57,37 @@ class Loaded:
         slow_kernel: str = "",
     ) -> None:
         self.command = command
-        """As it was asked for: a model on a hub by its id."""
+        """The command as sent: a model of the hub by its id."""
         self._folder = command.model
         self.model = model.eval()
         self.tokenizer = tokenizer
         contents = Contents.of(self.model)
         self.kernel = label(kernel, contents)
         self.note = "; ".join(filter(None, (note, contents.not_quantized())))
-        """Why its layers have not a faster kernel, where there is one; what is not quantized."""
+        """Why its layers do not use a faster kernel, and which parts are not quantized."""
         self._slow_kernel = slow_kernel
         self._adapter_hash = ""
         self.tokenizer_backend = tokenizer.backend_tokenizer
 
     def set_adapter(self, adapter: str, hashed: str) -> None:
-        """Note that the model has an adapter: what it is in words, and its hash."""
+        """Note the model's adapter, by its description and its hash."""
         self.kernel += f" + {adapter}"
         self._adapter_hash = hashed
 
     @cached_property
     def device(self) -> str:
-        """Device of the weights, e.g. `cuda:0`; the first one where there are several."""
+        """Device of the weights, e.g. `cuda:0`; the first if there are several."""
         return str(next(self.model.parameters()).device)
 
     @cached_property
     def devices(self) -> list[str]:
-        """The GPUs that hold weights, where there are several; else empty."""
+        """The GPUs with weights, if there are several; else empty."""
         gpus = gpus_of(self.model)
         return gpus if len(gpus) > 1 else []
 
     @property
     def input_device(self) -> Any:
-        """Where token ids must lie."""
+        """The device for token ids."""
         return self.model.get_input_embeddings().weight.device
 
     @cached_property
@@ -103,19 +103,19 @@ class Loaded:
 
     @property
     def template_text(self) -> str:
-        """The chat template, in Jinja; empty where there is none or several."""
+        """The chat template, in Jinja; empty if there is none or several."""
         template = getattr(self.tokenizer, "chat_template", None)
         return template if isinstance(template, str) else ""
 
     @cached_property
     def end_tokens(self) -> frozenset[int]:
-        """Ids that end an answer: the generation config's, and the tokenizer's own."""
+        """Ids that end an answer: those of the generation config and of the tokenizer."""
         named = getattr(self.model.generation_config, "eos_token_id", None)
         ids = named if isinstance(named, list) else [named]
         return frozenset(i for i in [*ids, self.tokenizer.eos_token_id] if i is not None)
 
     def resolved(self, decode: str, attention_backend: str = "") -> Resolved:
-        """Return what really runs; `decode` says how it decodes."""
+        """Return what really runs; `decode` names the decode step."""
         import torch
 
         model, command = self.model, self.command
@@ -148,11 +148,11 @@ class Loaded:
         )
 
 
-def choose_dtype(wish: str) -> Any:
+def choose_dtype(name: str) -> Any:
     """Return transformers' `dtype` argument for a profile's `dtype`."""
     import torch
 
-    return "auto" if wish == "auto" else getattr(torch, wish)
+    return "auto" if name == "auto" else getattr(torch, name)
 
 
 def auto_class(command: Load, config: Any) -> Any:
@@ -179,9 +179,9 @@ def auto_class(command: Load, config: Any) -> Any:
 def load_model(command: Load, device: str, **more: Any) -> Any:
     """Load a transformers model straight onto `device`, from safetensors (or GGUF).
 
-    `auto` leaves it to transformers to fill one GPU after the other where none has room for all of
-    it. Raises Refused for pickled weights, unless the variant's option `allow_pickle` is on, and
-    for weights that do not fit on all GPUs together.
+    With `auto`, transformers fills one GPU after the other if no GPU has room for the whole model.
+    Raises Refused for pickled weights (unless the option `allow_pickle` is on), for missing
+    tensors, and for weights that do not fit on all GPUs together.
     """
     from transformers import AutoConfig
 
@@ -206,11 +206,11 @@ def load_model(command: Load, device: str, **more: Any) -> Any:
             **more,
         )
     if absent := sorted(told["missing_keys"]):
-        # transformers would fill them with random numbers, and say so in its log alone.
+        # transformers would fill them with random numbers, and say so only in its log.
         raise Refused(
             "bad_checkpoint",
-            f"{len(absent)} tensors are missing in the checkpoint, {absent[0]} the first of them",
-            "look whether config.json belongs to these weights, and fetch them again",
+            f"{len(absent)} tensors are missing in the checkpoint, the first is {absent[0]}",
+            "check that config.json belongs to these weights, or download them again",
         )
     if several:
         refuse_offloaded(model)
@@ -219,7 +219,7 @@ def load_model(command: Load, device: str, **more: Any) -> Any:
 
 @contextlib.contextmanager
 def _on_gpus_alone() -> Iterator[None]:
-    """Bitsandbytes refuses to be offloaded, and names options that nobody here has given."""
+    """Replace the error of bitsandbytes about offloading, which names options of transformers."""
     try:
         yield
     except ValueError as error:
@@ -230,7 +230,7 @@ def _on_gpus_alone() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _shapes_as_configured() -> Iterator[None]:
-    """Transformers names its option where tensors do not fit the config: say what is wrong."""
+    """Replace the error of transformers for wrong shapes, which only names an option."""
     try:
         yield
     except RuntimeError as error:
@@ -239,12 +239,12 @@ def _shapes_as_configured() -> Iterator[None]:
         raise Refused(
             "bad_checkpoint",
             "tensors in the checkpoint have other shapes than config.json says",
-            "look whether config.json belongs to these weights, and fetch them again",
+            "check that config.json belongs to these weights, or download them again",
         ) from error
 
 
 def commonest_class(model: Any, base: type) -> str:
-    """Name of the class that most modules derived from `base` have: the kernel in use."""
+    """Return the commonest class among the modules derived from `base`: the kernel in use."""
     names = Counter(type(m).__name__ for m in model.modules() if isinstance(m, base))
     return names.most_common(1)[0][0] if names else "none"
 
@@ -265,10 +265,10 @@ def _device_name(device: str) -> str:
 
 
 def _parameters(model: Any) -> int:
-    """Count of parameters as trained.
+    """Return the number of parameters as trained.
 
-    transformers counts through bitsandbytes' packing; GPTQ and AWQ layers keep their weights in
-    buffers, which it does not see, but know their shape.
+    transformers unpacks the counts of bitsandbytes. It does not see the buffers of GPTQ and AWQ
+    layers, which know their shape.
     """
     try:
         count = int(model.num_parameters())
@@ -282,7 +282,7 @@ def _parameters(model: Any) -> int:
 
 
 def _tokenizer_hash(backend: Any) -> str:
-    """SHA-256 over vocabulary, merges and added tokens, in an order that files do not change."""
+    """Return the SHA-256 of vocabulary, merges and added tokens, in a canonical order."""
     state = json.loads(backend.to_str())
     model = state["model"]
     vocabulary = model.get("vocab")
@@ -294,10 +294,10 @@ def _tokenizer_hash(backend: Any) -> str:
 
 
 def _checkpoint_hash(model: str) -> str:
-    """SHA-256 over names, sizes and safetensors headers of a folder's weight files.
+    """Return the SHA-256 of the names, sizes and safetensors headers of a folder's weight files.
 
-    The headers hold every tensor's name, dtype, shape and place; reading gigabytes of weights at
-    each start would cost more than it tells.
+    The headers have the name, dtype, shape and offset of each tensor; hashing gigabytes of weights
+    at each start would take too long.
     """
     folder = Path(model)
     if not folder.is_dir():

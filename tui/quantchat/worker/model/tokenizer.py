@@ -1,4 +1,4 @@
-"""The tokenizer of a variant: the model's own, or another's that its profile lends it."""
+"""Load the tokenizer of a variant: the model's own, or another one that the profile names."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from quantchat.worker.text_bounds import bounded
 
 
 def load_tokenizer(command: Load, **more: Any) -> Any:
-    """Load the tokenizer that lies with the model, or the one that its options name instead.
+    """Load the tokenizer of the model, or the one that its options name.
 
-    Raises Refused where it is lent and has tokens that the model does not know, and where its chat
+    Raises Refused where a named tokenizer has more tokens than the model, and where the chat
     template cannot be rendered.
     """
     from transformers import AutoTokenizer
@@ -36,16 +36,16 @@ def load_tokenizer(command: Load, **more: Any) -> Any:
         raise Refused(
             "unsupported",
             f"the tokenizer lent to it has {len(tokenizer)} tokens, the model knows {known}",
-            "lend it that of the model it was made from, or leave `tokenizer` out",
+            "name the tokenizer of its base model, or remove `tokenizer` from the profile",
         )
     check_template(tokenizer, command.options.get("chat_template_kwargs", {}))
     return tokenizer
 
 
 def fast_tokenizer(command: Load, **more: Any) -> Any:
-    """`load_tokenizer` for a model that is about to be loaded, which may take minutes.
+    """Load the tokenizer before the model, which may take minutes.
 
-    Raises Refused where it is not one of the tokenizers library.
+    Raises Refused as `load_tokenizer`, and where it is not one of the tokenizers library.
     """
     tokenizer = load_tokenizer(command, **more)
     if getattr(tokenizer, "backend_tokenizer", None) is None:
@@ -58,7 +58,7 @@ def fast_tokenizer(command: Load, **more: Any) -> Any:
 
 
 def fetch_lent(command: Load) -> Load:
-    """`command` with the folder of the tokenizer lent to it, if one is. Raises Refused."""
+    """Return `command` with the folder of the tokenizer that it names, if any. Raises Refused."""
     name = command.options.get("tokenizer")
     if not name:
         return command
@@ -75,7 +75,7 @@ def fetch_lent(command: Load) -> Load:
         raise Refused(
             "bad_checkpoint",
             f"the tokenizer lent to it is not there: {folder} is no folder",
-            "look at `tokenizer` in the profile",
+            "check `tokenizer` in the profile",
         )
     for file in ("tokenizer.json", "tokenizer_config.json"):
         if (folder / file).exists():
@@ -85,17 +85,17 @@ def fetch_lent(command: Load) -> Load:
 
 
 def _of_the_processor(model: str) -> str:
-    """The chat template that a model which also sees keeps apart from its tokenizer, if it does."""
+    """Return the chat template that vision models store outside of the tokenizer, or ''."""
     file = Path(model) / "chat_template.json"
     template = json_object(file).get("chat_template") if file.is_file() else None
     return template if isinstance(template, str) else ""
 
 
 def _vocabulary(folder: Path) -> int:
-    """How many tokens the model in `folder` embeds, as its config says; 0: it does not."""
+    """Return the vocabulary size in the config of the model in `folder`; 0 if it has none."""
     try:
         config = json_object(folder / "config.json")
-    except OSError:  # a GGUF file alone
+    except OSError:  # only a GGUF file
         return 0
     text = config.get("text_config")
     size = (text if isinstance(text, dict) else config).get("vocab_size", 0)

@@ -1,4 +1,4 @@
-"""The HTTP client that asks a server: where its requests go, and how much it reads of an answer."""
+"""The HTTP client for a server: where its requests go, and how much it reads of a response."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from quantchat.worker.failures import Refused
 CONNECT_S = 5.0
 
 MOST_BYTES = 32 * 2**20
-"""Most bytes, uncompressed, of a response that is no answer: a list of models, say."""
+"""Most bytes, uncompressed, of a response that is not an answer, e.g. a list of models."""
 MOST_BYTES_OF_AN_ERROR = 2**20
-"""The same of an error, of which a line is shown."""
+"""Most bytes of an error, of which one line is shown."""
 MOST_BYTES_A_TOKEN = 4096
-"""Most bytes of an answer's stream for each token that was asked for, beside `MOST_BYTES`."""
+"""Most bytes of an answer per requested token, in addition to `MOST_BYTES`."""
 
 
 class Connection:
-    """An `openai.AsyncOpenAI` client for one server, and the limits of what it reads."""
+    """An `openai.AsyncOpenAI` client for one server, with limits on what it reads."""
 
     def __init__(self, base_url: str, *, key_env: str, timeout_s: float, own: bool) -> None:
-        """`own`: whether the server is started here. Raises Refused."""
+        """`own`: whether this worker starts the server. Raises Refused."""
         try:
             import openai
         except ModuleNotFoundError as error:
             raise Refused(
                 "missing_library",
-                f"the client that asks servers is not installed: {error.name}",
+                f"the client library for servers is not installed: {error.name}",
                 "python -m pip install 'quantchat[servers]'",
             ) from error
 
@@ -44,8 +44,8 @@ class Connection:
         key = _key(key_env)
         parts = urlsplit(self.url)
         self.where = parts.netloc
-        # A proxy has nothing to do with loopback or a server of ours. Not even its address is
-        # read: one of a scheme that the client does not know would end it.
+        # No proxy for loopback or our own server. Its address is not even read, because an unknown
+        # scheme would raise.
         direct: dict[str, Any] = {}
         if own or is_loopback(parts.hostname or ""):
             direct = {"trust_env": False}
@@ -61,21 +61,21 @@ class Connection:
             raise Refused(
                 "server_unreachable",
                 f"the proxy settings of the environment cannot be used: {error}",
-                "mend HTTP_PROXY, HTTPS_PROXY or ALL_PROXY, or name the host in NO_PROXY",
+                "correct HTTP_PROXY, HTTPS_PROXY or ALL_PROXY, or add the host to NO_PROXY",
             ) from error
-        # Retries would wait, unseen, inside a TTFT: who asks tries again where that is right.
+        # No retries here: they would add hidden waits to a TTFT. The caller retries where it may.
         self.client = openai.AsyncOpenAI(
             base_url=self.url,
             api_key=key,
             max_retries=0,
             default_query=query or None,
-            default_headers={"Accept-Encoding": "identity"},  # a chunk is not to wait for a block
+            default_headers={"Accept-Encoding": "identity"},  # compression would delay chunks
             http_client=http,
         )
 
     @contextlib.contextmanager
     def reading_at_most(self, size: int) -> Iterator[None]:
-        """Read at most `size` bytes of the responses that begin meanwhile."""
+        """Read at most `size` bytes of responses that begin while the context lasts."""
         self._most_bytes = size
         try:
             yield
@@ -83,7 +83,7 @@ class Connection:
             self._most_bytes = MOST_BYTES
 
     async def _check(self, response: Any) -> None:
-        """Refuse a redirect to another host, and limit what is read of `response`."""
+        """Refuse a redirect to another host, and limit the bytes read of `response`."""
         if response.is_redirect:
             asked, to = str(response.request.url), response.headers.get("location", "")
             target = urljoin(asked, to)
@@ -91,8 +91,8 @@ class Connection:
                 raise Refused(
                     "server_refused",
                     f"the server at {self.where} redirects ({response.status_code}) to "
-                    f"{_origin(target)}, which was not asked",
-                    "name that server in base_url if it is the one that you mean",
+                    f"{_origin(target)}, another server",
+                    "if you mean that server, name it in base_url",
                 )
         httpx = sys.modules[type(response).__module__.partition(".")[0]]  # httpx, or httpx2
         encoding = response.headers.pop("content-encoding", "identity").strip().lower()
@@ -123,17 +123,17 @@ class Connection:
     def _too_long(self, most: int) -> Refused:
         return Refused(
             "stream_cut",
-            f"the server at {self.where} sent more than {most >> 20} MiB where less was asked for",
-            "look at what answers there: it is read no further",
+            f"the server at {self.where} sent more than {most >> 20} MiB, far more than requested",
+            "check which program answers at that address: its response is not read further",
         )
 
 
 _INFLATED = 1 << 16
-"""Bytes that are uncompressed at a time: a few can stand for gigabytes."""
+"""Bytes decompressed at a time: few compressed bytes can expand to gigabytes."""
 
 
 async def _inflated(source: Any) -> AsyncIterator[bytes]:
-    """`source`, which is gzip or zlib, uncompressed in pieces. Raises Refused."""
+    """Yield `source`, which is gzip or zlib, decompressed in pieces. Raises Refused."""
     stream = zlib.decompressobj(zlib.MAX_WBITS | 32)
     try:
         async for data in source:
@@ -148,34 +148,34 @@ async def _inflated(source: Any) -> AsyncIterator[bytes]:
 
 
 def split_query(base_url: str) -> tuple[str, dict[str, object]]:
-    """`base_url` without its query, and the query, which goes along with each request."""
+    """Return `base_url` without its query, and the query, which is sent with each request."""
     parts = urlsplit(base_url)
     query: dict[str, object] = dict(parse_qsl(parts.query, keep_blank_values=True))
     return urlunsplit((parts.scheme, parts.netloc, parts.path, "", "")), query
 
 
 def _key(key_env: str) -> str:
-    """The key in the environment variable `key_env`, which must suit a header. Raises Refused."""
+    """Return the key in the environment variable `key_env`, valid in a header. Raises Refused."""
     if not key_env:
-        return "none"  # the client insists on one; servers without keys look at none
+        return "none"  # the client requires one; servers without keys ignore it
     key = os.environ.get(key_env, "").strip()
     if not key:
         raise Refused(
             "server_denied",
             f"the environment variable {key_env} is not set",
-            "set it to the server's key before quantchat starts, or take key_env away",
+            "set it to the server's key before starting quantchat, or remove key_env",
         )
     if not key.isascii() or not key.isprintable() or " " in key:
         raise Refused(
             "server_denied",
             f"the key in the environment variable {key_env} has a space, a line break or another "
-            "character that no key has",
-            f"set {key_env} to the key alone",
+            "character that no key contains",
+            f"set {key_env} to the key only",
         )
     return key
 
 
 def _origin(url: str) -> str:
-    """Scheme, host and port of `url`."""
+    """Return scheme, host and port of `url`."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}".lower()

@@ -1,4 +1,4 @@
-"""What a server or the network refused, told as one line with what to try."""
+"""Turn the errors of a server or the network into one line with a hint."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from quantchat.worker.failures import Refused, on_one_line
 from quantchat.worker.servers.stream import ServerError, mapping, name, whole_characters
 
 _TRANSPORT = {"httpx", "httpx2", "httpcore", "httpcore2", "anyio"}
-"""Packages whose exceptions come through the client while a stream is read."""
+"""Packages whose exceptions pass through the client while it reads a stream."""
 
 
 _NAMED = 5
-"""Most models of a server that are named."""
+"""Most models of a server that a hint lists."""
 _TOO_LONG = re.compile(
     r"context[ _](length|size|window)|max_model_len|supports at most \d+ completion tokens|"
     r"must have less than \d+ tokens|"
     r"`inputs` tokens \+ `max_new_tokens`",
     re.IGNORECASE,
 )
-"""What servers say of a prompt that does not fit: vLLM, SGLang, llama.cpp; and the last two TGI."""
+"""Messages about a prompt that does not fit: vLLM, SGLang, llama.cpp; the last two are TGI's."""
 
 
 class StillLoading(Refused):
-    """What a server says that takes requests and has not loaded its model yet: status 503."""
+    """Raised for a server that accepts requests but still loads its model: status 503."""
 
 
 def is_transport(error: BaseException) -> bool:
-    """Whether the connection failed, and not what was asked over it."""
+    """Return whether the connection failed, and not the request."""
     import openai
 
-    if isinstance(error.__cause__, Refused):  # by this side, inside the client
+    if isinstance(error.__cause__, Refused):  # raised by this side, inside the client
         return False
     if isinstance(error, openai.APIConnectionError):
         return True
@@ -40,17 +40,17 @@ def is_transport(error: BaseException) -> bool:
 
 
 def is_timeout(error: BaseException) -> bool:
-    """Whether the server did not answer in time: each library has a class of its own for that."""
+    """Return whether the server did not answer in time; each library has its own class for that."""
     return "Timeout" in type(error).__name__
 
 
 def is_of_the_request(error: BaseException) -> bool:
-    """Whether the server does not take what it was asked, as it was asked."""
+    """Return whether the server rejects the request itself, e.g. a parameter."""
     import openai
 
     if isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError):
         return True
-    # TGI looks at a request once its stream is open, and tells of it there: status 200.
+    # TGI checks a request after it has opened the stream, with status 200.
     told = mapping(error.body) if isinstance(error, ServerError) else {}
     return told.get("http_status_code") in (400, 422)
 
@@ -59,11 +59,11 @@ _PARAMETERS = re.compile(r"\b(max_tokens|temperature|seed)\b")
 _UNKNOWN = re.compile(
     r"max_completion_tokens|unsupported|not supported|unknown|extra|unexpected", re.I
 )
-"""What a refusal says of a name that it does not know, and not of a value."""
+"""Words of a refusal that concern an unknown name, not a value."""
 
 
 def named_parameters(error: Exception) -> set[str]:
-    """The parameters of OpenAI's that the refusal `error` names as what it does not take."""
+    """Return the parameters of OpenAI's that `error` names as not accepted."""
     said = _said(error)
     if not is_of_the_request(error) or _TOO_LONG.search(said):
         return set()
@@ -77,16 +77,16 @@ def named_parameters(error: Exception) -> set[str]:
             {one for one in place if isinstance(one, str)} if isinstance(place, list) else set()
         )
     if not _UNKNOWN.search(str(getattr(error, "body", ""))):
-        named.discard("max_tokens")  # its value is what is wrong
+        named.discard("max_tokens")  # its value is wrong, not its name
     return named
 
 
 def refusal(
     error: Exception, *, where: str, model: str, key_env: str, has: Sequence[str] = ()
 ) -> Refused | None:
-    """`error` of a request to `where` as a Refused; None for an error of another kind.
+    """Return the Refused for `error` of a request to `where`; None for an unknown error.
 
-    `has`: the names of the models that the server lists.
+    `has`: the models that the server lists.
     """
     import openai
 
@@ -94,52 +94,52 @@ def refusal(
         return Refused(
             "server_silent",
             f"the server at {where} did not answer in time",
-            "look at its own log, or give it longer: timeout_s in the variant",
+            "look at the server's log, or raise timeout_s in the variant",
         )
     if is_transport(error):
         cause = error.__cause__ or error
         return Refused(
             "server_unreachable",
             f"no connection to the server at {where}: {_line(cause)}",
-            "start the server, or mend base_url in the variant; then retry",
+            "start the server, or correct base_url in the variant; then retry",
         )
     if isinstance(error, openai.APIStatusError) and _wants_a_key(error):
-        held = f"the key in {key_env} is not taken" if key_env else "it wants a key"
+        held = f"it rejects the key in {key_env}" if key_env else "it requires a key"
         return Refused(
             "server_denied",
             f"the server at {where} refused ({error.status_code}): {held}",
             'put a key into an environment variable and name it: key_env = "…_API_KEY"',
         )
     if isinstance(error, openai.NotFoundError) or (
-        # LiteLLM refuses a name that it does not list as a bad request.
+        # LiteLLM answers an unknown name with "bad request".
         has and isinstance(error, openai.BadRequestError) and model in _said(error)
     ):
         more = ", …" if len(has) > _NAMED else ""
         return Refused(
             "server_refused",
             f"the server at {where} does not know {model} ({error.status_code}): {_said(error)}",
-            f"mend `model`: the server has {', '.join(has[:_NAMED])}{more}"
+            f"correct `model`: the server has {', '.join(has[:_NAMED])}{more}"
             if has
-            else "mend `model`, or base_url, which as a rule ends with /v1",
+            else "correct `model`, or base_url, which usually ends with /v1",
         )
     if isinstance(error, openai.RateLimitError):
         wait = error.response.headers.get("retry-after", "")
         return Refused(
             "server_busy",
-            f"the server at {where} takes no more requests now (429): {_said(error)}",
+            f"the server at {where} accepts no more requests now (429): {_said(error)}",
             f"wait {wait} s and ask again" if wait.isdecimal() else "wait, and ask again",
         )
     if is_of_the_request(error) and _TOO_LONG.search(_said(error)):
         return Refused(
             "context_full",
-            f"the server at {where} has no room for that: {_said(error)}",
+            f"the prompt does not fit the context of the server at {where}: {_said(error)}",
             "drop the oldest turn, begin a new chat, or lower max_new_tokens",
         )
     if isinstance(error, openai.APIStatusError) and error.status_code == 503:
         return StillLoading(
             "server_refused",
             f"the server at {where} answered with 503: {_said(error)}",
-            "wait until it has loaded its model, then try again; or look at its log",
+            "wait until it has loaded its model, then retry; or look at the server's log",
         )
     if isinstance(error, openai.APIStatusError):
         return Refused(
@@ -147,7 +147,7 @@ def refusal(
             f"the server at {where} answered with {error.status_code}: {_said(error)}",
             "look at the server's log",
         )
-    if isinstance(error, ServerError):  # told in the middle of a stream, or in place of one
+    if isinstance(error, ServerError):  # sent within a stream, or in place of one
         return Refused(
             "stream_cut",
             f"the server at {where} broke off: {_said(error)}",
@@ -157,22 +157,22 @@ def refusal(
 
 
 def cut_off(where: str, reason: str) -> Refused:
-    """An answer that ended without its end."""
+    """Return the Refused for an answer that broke off."""
     return Refused(
         "stream_cut",
         f"the stream from {where} was cut: {reason}",
-        "what had come is kept; ask again, the next prompt connects anew",
+        "the text so far is kept; ask again, the next prompt opens a new connection",
     )
 
 
 def _wants_a_key(error: Any) -> bool:
-    """Whether it refused for want of a key: LiteLLM without a database calls that a bad request."""
+    """Return whether a key is missing: LiteLLM without a database reports "bad request"."""
     told = error.body.get("type") if isinstance(error.body, dict) else None
     return error.status_code in (401, 403) or told == "no_db_connection"
 
 
 def _said(error: Any) -> str:
-    """The message in the body of an answer, where it has one."""
+    """Return the message in the body of the response, or that of the exception."""
     body = getattr(error, "body", None)
     if isinstance(body, dict):
         body = body.get("message") or body.get("detail") or body.get("error") or body

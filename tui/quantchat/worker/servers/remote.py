@@ -1,8 +1,8 @@
-"""Answers of an OpenAI-compatible server, streamed, with the times of their arrival.
+"""Stream the answers of an OpenAI-compatible server, and note when each chunk arrives.
 
 The protocol: https://platform.openai.com/docs/api-reference/chat/create-streaming. A server sends
-chunks of text, as a rule a token each, and no token ids. Times are those of the chunks; how many
-tokens they held is known only where the server counts them (`usage`).
+chunks of text, usually one token each, and no token ids. The times are those of the chunks; the
+number of tokens is known only if the server counts them (`usage`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from quantchat.wire.variant import SERVER, STARTED_SERVER, Ledger, Resolved
 from quantchat.worker.failures import Refused
 from quantchat.worker.outbox import Outbox
 from quantchat.worker.servers import ollama
-from quantchat.worker.servers.asking import DIALECTS, Refusals, asked
 from quantchat.worker.servers.connection import MOST_BYTES, MOST_BYTES_A_TOKEN, Connection
 from quantchat.worker.servers.refusals import (
     StillLoading,
@@ -43,6 +42,7 @@ from quantchat.worker.servers.refusals import (
     is_transport,
     refusal,
 )
+from quantchat.worker.servers.request import DIALECTS, Refusals, request_arguments
 from quantchat.worker.servers.stream import (
     Record,
     StreamReader,
@@ -55,42 +55,42 @@ from quantchat.worker.servers.stream import (
 from quantchat.worker.thoughts import Splitter
 
 STOP_S = 0.02
-"""How often a stop is looked for while nothing arrives."""
+"""Seconds between two checks for a stop while nothing arrives."""
 
 MOST_TEXT = 8 * 2**20
-"""Longest text of an answer, in characters of JSON: a message to the near side has room for two."""
+"""Longest text of an answer, in characters of JSON: a message to the host has room for two."""
 
 MOST_CHUNKS_A_TOKEN, MOST_CHUNKS = 64, 1024
-"""Most chunks for each token that was asked for, and beside that: a proxy may send each letter."""
+"""Most chunks per requested token, and further chunks: a proxy may send single letters."""
 
 _SPELT_END = "eos_token"
-"""TGI's reason in a completion, of a chunk whose text is the end token's: no answer has it."""
+"""TGI's reason in a completion: the text of that chunk is the end token, not part of the answer."""
 _REASONS = {"stop": "eos", _SPELT_END: "eos", "length": "length"}
-"""Reasons for an end by our names."""
+"""The server's reasons for an end, and quantchat's names for them."""
 
 
 @dataclass
 class _Stream:
-    """One answer as it arrives."""
+    """An answer while it arrives."""
 
     turn: int
     text: str = ""
     thoughts: str = ""
     size: int = 0
-    """Characters of both, as JSON."""
+    """Characters of text and thoughts, as JSON."""
     chunks: int = 0
     reason: str = ""
     usage: Usage | None = None
     heard_s: float = field(default_factory=time.monotonic)
-    """When anything of the answer last came."""
+    """When something of the answer last arrived."""
     last: deque[str] = field(default_factory=lambda: deque(maxlen=ollama.MOST_REPEATED))
-    """The texts of the last chunks."""
+    """The texts of the latest chunks."""
     splitter: Splitter = field(default_factory=Splitter)
-    """A server that does not parse thoughts sends them in the text, with their marks."""
+    """For servers that send thoughts within the text, between marks."""
 
 
 class RemoteDecoder:
-    """Stands where a `Decoder` stands, and asks a server instead of a model."""
+    """Takes the place of a `Decoder`, and asks a server instead of a model."""
 
     def __init__(self, command: Load) -> None:
         options = command.options
@@ -100,7 +100,7 @@ class RemoteDecoder:
         self._key_env = str(options.get("key_env") or "")
         self._timeout_s = float(options["timeout_s"])
         self._sampling = Sampling(**options.get("sampling", {}))
-        """What answers are asked with, as far as is known yet."""
+        """Sampling settings of the requests, as far as they are known when it loads."""
         own = bool(options.get("server"))
         self._connection = Connection(
             str(options["base_url"]), key_env=self._key_env, timeout_s=self._timeout_s, own=own
@@ -111,24 +111,24 @@ class RemoteDecoder:
         self._dialect = DIALECTS[0]
         self._refusals = Refusals()
         self._counts = False
-        """Whether the server was seen to count its tokens."""
+        """Whether the server has counted its tokens."""
         self._streams = True
-        """Whether it was seen to stream, and not to send an answer as a whole."""
+        """Whether it streams; a server that does not sends each answer as a whole."""
         self._build = ""
-        """What it says it is: as a rule its version."""
+        """Its `system_fingerprint`, usually a version."""
         self._has: list[str] = []
-        """The names it lists, where the model's is none of them."""
+        """The models that it lists, if the requested one is not among them."""
         self._listed: dict[str, Any] = {}
-        """What it lists of the model."""
+        """Its entry for the model in the list."""
         self._ollama: ollama.Ollama | None = None
 
     # ------------------------------------------------------------ loading
 
     def connect(self, wait: Callable[[str], None] | None = None) -> None:
-        """Ask what the server has, and for one token. Raises Refused.
+        """List the server's models and request one token. Raises Refused.
 
-        `wait` is called with what a server says that still loads its model, and returns when to
-        ask again; without it the server must have loaded.
+        While the server says that it still loads its model, `wait` is called with that message and
+        returns when to ask again. Without `wait` the server must be ready.
         """
         while True:
             try:
@@ -149,14 +149,14 @@ class RemoteDecoder:
         try:
             asked_for = self._client.get("/models", cast_to=object)
             body = await asyncio.wait_for(asked_for, self._timeout_s)
-            # Text where the server does not say that it is JSON.
+            # A str if the server does not declare JSON.
             listed = mapping(parsed(body) if isinstance(body, str) else body).get("data")
         except (openai.APITimeoutError, asyncio.TimeoutError):
-            raise  # it would be waited for twice
+            raise  # else the wait would be repeated
         except Exception as error:
             if _refused(error) is not None:
                 raise
-            return  # not every server lists; the first request will tell
+            return  # not every server has a list; the first request shows whether it works
         models = [mapping(one) for one in listed] if isinstance(listed, list) else []
         names = (self._model, self._model + ollama.LATEST)
         self._listed = next((model for model in models if model.get("id") in names), {})
@@ -167,11 +167,11 @@ class RemoteDecoder:
             if await self._takes(self._sampling, last=self._dialect == DIALECTS[-1]):
                 break
         else:
-            # mlx_lm.server drops the connection over a parameter that it does not take.
+            # mlx_lm.server drops the connection if it does not accept a parameter.
             raise cut_off(self._where, "it ended in the middle of the answer")
         if self._sampling.temperature or "temperature" in self._refusals.without:
             return
-        # Also what only sampling needs: the settings may be changed later.
+        # Try sampling too: the settings may change later.
         taken = self._dialect
         for self._dialect in DIALECTS[DIALECTS.index(taken) :]:
             if await self._takes(Sampling(temperature=1.0), last=False, learn=False):
@@ -179,11 +179,11 @@ class RemoteDecoder:
         self._dialect = taken
 
     async def _takes(self, sampling: Sampling, *, last: bool, learn: bool = True) -> bool:
-        """Whether the server answers with a token if it is asked in the dialect of this moment.
+        """Return whether the server answers a request in the current dialect.
 
-        In the `last` dialect its refusal is raised. `learn`: leave out what a refusal names.
+        With `last`, its refusal is raised. `learn`: omit parameters that a refusal names.
         """
-        # Fresh, so that it is also asked what only measuring needs.
+        # `fresh` also tries the options that only measurements need.
         request = Generate(-1, [Message("user", "Hi")], sampling, max_new_tokens=1, fresh=True)
         while True:
             try:
@@ -198,7 +198,7 @@ class RemoteDecoder:
                 return False
 
     async def _probe(self, request: Generate) -> bool:
-        """Whether the answer to `request` came to an end."""
+        """Return whether the answer to `request` was complete."""
         ended = False
         async with contextlib.aclosing(await self._open(request)) as records:
             async for record in records:
@@ -210,9 +210,9 @@ class RemoteDecoder:
         return ended
 
     def resolved(self) -> Resolved:
-        """What is known of it, which is what the server tells."""
+        """Return what the server says of itself and the model."""
         meta = mapping(self._listed.get("meta"))
-        # vLLM and SGLang; llama.cpp for one request, and of old what the model was trained for.
+        # vLLM and SGLang; llama.cpp for one request; old llama.cpp for the training context.
         lengths = (self._listed.get("max_model_len"), meta.get("n_ctx"), meta.get("n_ctx_train"))
         owner = name(self._listed.get("owned_by"))
         resolved = Resolved(
@@ -234,45 +234,45 @@ class RemoteDecoder:
                 **({"server": self._build} if self._build else {}),
             },
         )
-        return self._ollama.told(resolved) if self._ollama else resolved
+        return self._ollama.described(resolved) if self._ollama else resolved
 
     @property
     def keeps_prompts(self) -> bool:
-        """Whether it keeps the prompts that it is asked to forget."""
+        """Whether it caches prompts even if the request forbids it."""
         return self._build == ollama.FINGERPRINT
 
     @property
     def note(self) -> str:
-        """What must be known of the figures."""
+        """What the user must know about the figures."""
         counted = (
-            "tok/s and TPOT by the server's count of tokens"
+            "tok/s and TPOT use the server's count of tokens"
             if self._counts
             else "the server counts no tokens, so tok/s and TPOT are not known"
         )
-        own = "it may answer from a prompt cache of its own"
+        own = "it may answer from its own prompt cache"
         sampling = [] if self._dialect.whole else ["top-p"]
         sampling += [] if self._dialect.neutral else ["top-k and repetition penalty"]
         if sampling:
-            own += f", and by a {', '.join(sampling)} of its own"
+            own += f", and samples with its own {', '.join(sampling)}"
         parts = [
-            "a server: times are of arrival here, ITL from chunk to chunk",
+            "a server: times are those of arrival here, ITL is from chunk to chunk",
             "" if self._streams else "it does not stream: TTFT is the time of the whole answer",
             counted,
-            self._ollama.ways if self._ollama else own,
+            self._ollama.behaviour if self._ollama else own,
             self._refusals.note,
         ]
         return "; ".join(filter(None, parts))
 
     def ledger(self) -> Ledger:
-        """Nothing of a server's memory is known to who asks it; its processes may tell."""
+        """Return an empty ledger: a client does not know a server's memory."""
         now = time.perf_counter_ns()
         return Ledger(self._device, -1, {}, -1, -1, -1, -1, -1, -1, now)
 
     def forget(self) -> None:
-        """Nothing to forget: each request carries the whole chat."""
+        """Do nothing: each request carries the whole chat."""
 
     def score_tokens(self, request: ScoreTokens, overtaken: Callable[[], bool]) -> TokenScores:
-        """Not possible: there are no token ids."""
+        """Return the reason why this is impossible: a server sends no token ids."""
         del overtaken
         return TokenScores(request.number, problem="a server tells no token ids")
 
@@ -315,13 +315,13 @@ class RemoteDecoder:
         )
 
     def _end(self, request: Generate, stream: _Stream, usage: Usage) -> tuple[str, int]:
-        """Why a whole answer ended, by our names, and its tokens."""
+        """Return why a whole answer ended, in quantchat's words, and its number of tokens."""
         reason, counted = _REASONS.get(stream.reason, stream.reason), usage.output
         if reason == "eos" and counted == stream.chunks + 1:
-            # It counts the end token, which it does not send: no variant's answer has it.
+            # It counts the end token, which is no part of an answer and which it does not send.
             counted = stream.chunks
         if reason == "length" and 0 <= counted < request.max_new_tokens:
-            reason = "context"  # vLLM takes a prompt that leaves less room than was asked for
+            reason = "context"  # vLLM accepts a prompt that leaves less room than requested
         known = usage.prompt >= 0 and usage.output >= 0
         if (
             self._ollama
@@ -338,17 +338,17 @@ class RemoteDecoder:
         stream: _Stream,
         stopped: Callable[[int], bool],
     ) -> bool:
-        """Whether the answer came to its own end. Raises TimeoutError for silence."""
+        """Return whether the answer ended by itself. Raises TimeoutError for a silent server."""
         reading = asyncio.ensure_future(self._read(request, outbox, stream))
         while not reading.done():
             silent = time.monotonic() - stream.heard_s > self._timeout_s
             if silent or stopped(request.turn):
-                reading.cancel()  # closes the stream, by which the server learns of it
+                reading.cancel()  # closes the stream, which tells the server to stop
                 await asyncio.wait([reading])
                 if not reading.cancelled():
                     break
                 if silent and not stream.reason:
-                    # Keep-alives may still come, or a byte now and then.
+                    # Keep-alives or single bytes may still arrive.
                     raise TimeoutError
                 return silent
             await asyncio.wait([reading], timeout=STOP_S)
@@ -363,7 +363,7 @@ class RemoteDecoder:
                 async for record in records:
                     self._take(record, outbox, stream)
                     if stream.chunks > most:
-                        said = f"it goes on after the {request.max_new_tokens} tokens asked for"
+                        said = f"it goes on after the {request.max_new_tokens} requested tokens"
                         raise cut_off(self._where, said)
         except Exception as error:
             if not is_transport(error):
@@ -372,19 +372,19 @@ class RemoteDecoder:
                 if is_timeout(error):
                     raise
                 raise cut_off(self._where, str(error) or type(error).__name__) from error
-            # Only a count of tokens could have followed.
+            # After the reason only a token count could follow.
         if not stream.reason:
             why = ollama.why_cut(stream.last) if self._ollama else ""
             raise cut_off(self._where, why or "it ended in the middle of the answer")
         if stream.reason == "error":
-            raise cut_off(self._where, "it ended the answer for an error, and does not say which")
+            raise cut_off(self._where, "it ended the answer with an error that it does not name")
 
     async def _begin(
         self, request: Generate, outbox: Outbox, stream: _Stream
     ) -> AsyncGenerator[Record, None]:
         if self._ollama:
             await asyncio.wait_for(self._ollama.load(), self._timeout_s)
-            # Anew: to load a model is no part of a TTFT.
+            # Again: a TTFT does not include the loading of a model.
             outbox.send(Started(request.turn, time.perf_counter_ns(), 0, 0))
             stream.heard_s = time.monotonic()
         return await self._open(request)
@@ -398,15 +398,15 @@ class RemoteDecoder:
         said = record.text or record.thought
         if said or record.reason or counted > before.output:
             stream.heard_s = time.monotonic()
-        over = bool(stream.reason)  # and LiteLLM's count follows, beside a choice
+        over = bool(stream.reason)  # LiteLLM's count follows, with a choice beside it
         stream.reason = record.reason or stream.reason
         if record.reason == _SPELT_END:
             return
         if not said:
-            # A token may have no text: a half of a letter, or with ignore_eos an end that is no
-            # end. It has come all the same, and is counted: without its time the last ones would
-            # take none. Only a server that counts as it goes tells: elsewhere the first count is
-            # that of the whole answer, and comes with the chunk that says why it ended.
+            # A token may have no text: half a character, or an end token with ignore_eos. It counts
+            # nevertheless, or the last tokens would seem to take no time. Only servers that count
+            # in each chunk show it: with others the first count is that of the whole answer and
+            # comes with the reason for the end.
             goes_on = not over and record.reason in ("", "length")
             along = before.output >= stream.chunks > 0
             if not (goes_on and along and counted > before.output):
@@ -425,8 +425,8 @@ class RemoteDecoder:
     # ------------------------------------------------------------ requests
 
     async def _open(self, request: Generate) -> AsyncGenerator[Record, None]:
-        """Ask, and return the records of the answer once it begins."""
-        arguments = asked(
+        """Send the request; return the records of the answer once it begins."""
+        arguments = request_arguments(
             request,
             model=self._model,
             chat=self._chat,
@@ -444,12 +444,12 @@ class RemoteDecoder:
             except Exception as error:
                 if is_timeout(error) or not is_transport(error):
                     raise
-                opening = create(**arguments)  # a kept connection may have died of age
+                opening = create(**arguments)  # an idle connection may have been closed
                 response = await opening.__aenter__()
         return _records(opening, response)
 
     def _run(self, work: Any) -> Any:
-        """The result of the coroutine `work`. Raises Refused for what the server refuses."""
+        """Return the result of the coroutine `work`. Raises Refused if the server refuses."""
         try:
             return self._loop.run_until_complete(work)
         except Exception as error:
@@ -466,18 +466,18 @@ class RemoteDecoder:
 
 
 def _refused(error: BaseException | None) -> Refused | None:
-    """What this side refused while a request was made, which the client wraps."""
+    """Return the Refused of this side that the client has wrapped, or None."""
     while error is not None and not isinstance(error, Refused):
         error = error.__cause__
     return error
 
 
 DRAIN_S = 0.2
-"""How long the end of a response may take that says it is over, for its connection to be kept."""
+"""Seconds to wait for the rest of a finished response, so that its connection can be reused."""
 
 
 async def _records(opening: Any, response: Any) -> AsyncGenerator[Record, None]:
-    """The records of `response`, which is closed however reading them ends."""
+    """Yield the records of `response`, and close it in any case."""
     try:
         reader = StreamReader()
         async with contextlib.aclosing(response.iter_bytes()) as pieces:

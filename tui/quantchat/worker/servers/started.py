@@ -1,7 +1,7 @@
-"""A server that is started here, for one variant, and ends with it.
+"""A server that the worker starts for its variant, and that ends with the worker.
 
-It is a child of the worker and stays in its session: what ends the worker ends the server,
-with all it started, however quantchat went. What it prints goes to the worker's log.
+It is a child of the worker and stays in its session: whatever ends the worker ends the server and
+its processes too, however quantchat ends. Its output goes to the worker's log.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from quantchat.worker.failures import Refused
 _BEFORE_WORDS = re.compile(
     r"(\([^()]*pid=\d+\) )?((DEBUG|INFO|WARNING|ERROR):? +)?([\d:., -]+ )?(\[[^\]]*\] +)?"
 )
-"""What vLLM, SGLang and uvicorn put before a line's words: process, level, time and place."""
+"""Prefix of log lines of vLLM, SGLang and uvicorn: process, level, time and place."""
 _ERROR = re.compile(r"\b\w*(Error|Exception): |^Value error, ")
-"""Python's, or pydantic's below that."""
+"""Error lines of Python and pydantic."""
 _TOLD_BEFORE = re.compile(r"See (root cause|stack trace) ?\(?above", re.IGNORECASE)
-"""So vLLM says in the process that was asked, once another one has told why."""
+"""A line of vLLM's main process that refers to the error of another process."""
 _KEPT = 100
-"""Last lines among which an error is looked for."""
+"""Number of last lines that are searched for an error."""
 _SHOWN = 120
-"""Characters of a line that are told while it starts."""
+"""Characters of a line shown while the server starts."""
 
 POLL_S = 0.1
-"""How often it is asked whether it is ready."""
+"""Seconds between two checks whether it is ready."""
 _CONNECTION_GONE = ("server_unreachable", "stream_cut")
 _DYING_S = 0.5
-"""How long the system may take to tell that a process is gone whose connection is."""
+"""Seconds until a process whose connection ended is reported as ended."""
 
 
 def with_port(options: dict[str, Any]) -> dict[str, Any]:
-    """`options` with a free port for each `{port}` in the addresses and the command."""
+    """Return `options` with a free port in place of each `{port}`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -65,21 +65,22 @@ def with_port(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _models_at(base_url: str) -> str:
-    """The address of the list of models below `base_url`, whose query goes along."""
+    """Return the address of the list of models below `base_url`, with its query."""
     parts = urlsplit(base_url)
     return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/models", fragment=""))
 
 
 def _program(command: Sequence[str]) -> str:
-    """The name of what `command` runs, which `env` may start with settings of its own."""
+    """Return the name of the program in `command`, also behind `env NAME=VALUE`."""
     words = [one for one in command[1:] if "=" not in one] if command[0] == "env" else command
     return Path((words or command)[0]).name
 
 
 class StartedServer:
-    """Runs `server["command"]`: no shell reads it. `server["path"]` comes first on its PATH.
+    """Runs `server["command"]` without a shell; `server["path"]` comes first on its PATH.
 
-    `failed` hears of an exception in one of the threads that watch it.
+    `failed` is called with an exception in one of the threads that watch it. Raises Refused where
+    the program cannot be started.
     """
 
     def __init__(
@@ -91,10 +92,10 @@ class StartedServer:
         self._timeout_s = float(server["timeout_s"])
         self._deadline = time.monotonic() + self._timeout_s
         self._shown = ""
-        """The last line that was told."""
+        """The last line that was reported."""
         self._lines: deque[str] = deque(maxlen=_KEPT)
-        """The last it printed, to tell how far it is and why it ended."""
-        # Last of all the programs of this environment: it need not be an activated one.
+        """Its last lines, which show its progress and why it ended."""
+        # Last the programs of this environment, which need not be activated.
         places = [server.get("path"), os.environ.get("PATH"), str(Path(sys.executable).parent)]
         environment = {**os.environ, "PATH": os.pathsep.join(filter(None, places))}
         program, *arguments = self._command
@@ -118,8 +119,8 @@ class StartedServer:
         self._log = threads.start("server-log", self._read, failed)
 
     def wait(self, tell: Callable[[str], None]) -> None:
-        """Return once it answers at its ready address; `tell` hears its lines. Raises Refused."""
-        # Asked directly: a proxy of the user's has nothing to do with a server of ours.
+        """Return once it answers at its ready address; `tell` gets its lines. Raises Refused."""
+        # No proxy for our own server.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         while (left := self._deadline - time.monotonic()) > 0:
             if self._process.poll() is not None:
@@ -129,17 +130,17 @@ class StartedServer:
                 with opener.open(self._ready, timeout=max(POLL_S, left)):
                     return
             except urllib.error.HTTPError as error:
-                if error.code in (401, 403):  # it is there, and wants the key
+                if error.code in (401, 403):  # it answers, and requires a key
                     return
-            except (OSError, http.client.HTTPException):  # not there yet, or no HTTP yet
+            except (OSError, http.client.HTTPException):  # not listening yet, or not yet with HTTP
                 pass
             time.sleep(POLL_S)
         raise self._not_ready(f"at {self._ready} ")
 
     def wait_longer(self, said: str, tell: Callable[[str], None]) -> None:
-        """Return when to ask anew a server that answered, as `said`, that it still loads.
+        """Wait before the next request to a server that still loads, as its answer `said` says.
 
-        Raises Refused once its time is over.
+        Raises Refused after its time limit.
         """
         if time.monotonic() >= self._deadline:
             raise self._not_ready("", f": {said}")
@@ -155,11 +156,11 @@ class StartedServer:
         return Refused(
             "server_silent",
             f"{self._name} was not ready {where}within {self._timeout_s:g} s{why}",
-            "look at the log, or give it longer: timeout_s in [variants.server]",
+            "look at the log, or raise timeout_s in [variants.server]",
         )
 
     def explains(self, error: BaseException) -> bool:
-        """Whether `error` is but a connection that it took along when it ended."""
+        """Return whether `error` is a connection that ended because this server ended."""
         if not isinstance(error, Refused) or error.failure.kind not in _CONNECTION_GONE:
             return False
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -167,7 +168,7 @@ class StartedServer:
         return self._process.returncode is not None
 
     def watch(self, ended: Callable[[FailureKind, str, str], None]) -> None:
-        """Call `ended(kind, reason, mend)` from a thread should it end by itself."""
+        """Call `ended(kind, reason, hint)` from a thread if the server ends by itself."""
 
         def wait() -> None:
             self._process.wait()
@@ -176,9 +177,9 @@ class StartedServer:
         threads.start("server-watch", wait, self._failed)
 
     def _end(self, when: str) -> tuple[FailureKind, str, str]:
-        self._log.join(1.0)  # its last words are the reason
+        self._log.join(1.0)  # its last lines give the reason
         status = self._process.returncode
-        if status < 0:  # whoever did that left it no last word
+        if status < 0:  # a killed process prints no reason
             how = f"was ended by signal {-status}"
         else:
             words = self._last_words()
@@ -192,8 +193,8 @@ class StartedServer:
 
     def _read(self) -> None:
         for line in self._process.stdout or ():
-            # A log that takes no more (a full disk) must not stop the reading: the server would
-            # wait for ever to print. Python's stream, and not the descriptor: it takes secrets out.
+            # A full disk must not stop this loop, or the server would block on its output. Written
+            # to Python's stream, which removes secrets, and not to the descriptor.
             with contextlib.suppress(ValueError, OSError):
                 sys.stderr.write(line)
                 sys.stderr.flush()
@@ -202,7 +203,7 @@ class StartedServer:
                 self._lines.append(words)
 
     def _last_words(self) -> str:
-        """The last line that names an error: others may follow it, as of memory not given back."""
+        """Return the last line that names an error; lines about cleaning up may follow it."""
         lines = list(reversed(self._lines))
         errors = (one for one in lines if _ERROR.search(one) and not _TOLD_BEFORE.search(one))
         return next(errors, lines[0] if lines else "")

@@ -1,9 +1,8 @@
-"""Read what a server streams: bytes in, checked records out, whatever the bytes are.
+"""Parse the stream of a server: bytes in, checked records out, for any bytes.
 
-The format is that of server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events)
-with OpenAI's chunks in them. Servers and proxies deviate from both, so nothing is taken for granted
-here: a field may be missing, null or of another type. `StreamReader` raises `ServerError` with the
-server's own words where it says why there is no answer, and nothing else.
+The format: server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events) with
+OpenAI's chunks. Servers and proxies deviate from both: a field may be missing, null or of another
+type. `StreamReader` raises only `ServerError`, with the server's reason for not answering.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 MOST_COUNTED = 2**63
-"""Counts from here on fit no snapshot, and no server has counted so many tokens."""
+"""Counts from here on do not fit a snapshot and cannot be real."""
 _MOST_NAME = 200
-"""Characters of a name that a server gives (its build, a reason) that are kept."""
+"""Characters that are kept of a server's names (build, reason)."""
 _LINE_ENDS = re.compile(rb"\r\n|\r|\n")
 _TAGS = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 _HALVES = re.compile("[\ud800-\udfff]")
-"""Halves of surrogate pairs, which JSON can escape and UTF-8 cannot hold."""
+"""Halves of surrogate pairs: JSON can escape them, UTF-8 cannot encode them."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Usage:
     """Output tokens that were reasoning."""
 
     def updated(self, newer: Usage) -> Usage:
-        """The counts of `newer`, and these where it reports none."""
+        """Return the counts of `newer`, and those of self where `newer` has none."""
         pairs = zip(vars(self).items(), vars(newer).values(), strict=True)
         return Usage(**{name: old if new < 0 else new for (name, old), new in pairs})
 
@@ -48,20 +47,20 @@ class Record:
 
     text: str = ""
     thought: str = ""
-    """Reasoning, which is no part of the answer."""
+    """Reasoning, which is not part of the answer."""
     reason: str = ""
     """Why the answer ends here, in the server's words; empty while it goes on."""
     usage: Usage | None = None
     build: str = ""
-    """What the server says it is (`system_fingerprint`)."""
+    """The server's `system_fingerprint`."""
     whole: bool = False
     """Whether this is a whole answer, sent without streaming."""
 
 
 class ServerError(Exception):
-    """What a server said in place of an answer, or of the rest of one.
+    """Raised for an error that a server sends in place of an answer or of its rest.
 
-    `body` is its error as JSON, or text.
+    `body` is the error, as JSON or text.
     """
 
     def __init__(self, body: Any) -> None:
@@ -69,26 +68,26 @@ class ServerError(Exception):
         self.body = body
 
 
-# ---------------------------------------------------------------- JSON that may be anything
+# ---------------------------------------------------------------- JSON of any type
 
 
 def count(value: Any) -> int:
-    """`value` where it is a count of tokens; -1 where it is anything else."""
+    """Return `value` if it is a count of tokens, else -1."""
     return value if type(value) is int and 0 <= value < MOST_COUNTED else -1
 
 
 def name(value: Any) -> str:
-    """`value` where it is a string, shortened; else empty."""
+    """Return `value`, shortened, if it is a string, else an empty text."""
     return whole_characters(value)[:_MOST_NAME] if isinstance(value, str) else ""
 
 
 def mapping(value: Any) -> dict[str, Any]:
-    """`value` where it is an object; else an empty one."""
+    """Return `value` if it is a JSON object, else an empty one."""
     return value if isinstance(value, dict) else {}
 
 
 def parsed(text: str | bytes) -> Any:
-    """The JSON value in `text`. Raises ValueError."""
+    """Return the JSON value in `text`. Raises ValueError."""
     try:
         return json.loads(text, parse_int=_integer)
     except RecursionError as error:
@@ -100,7 +99,7 @@ def _integer(digits: str) -> int | float:
 
 
 def whole_characters(text: str) -> str:
-    """`text` with its surrogate pairs joined, and U+FFFD for halves that stand alone."""
+    """Return `text` with surrogate pairs joined, and U+FFFD for single halves."""
     if not _HALVES.search(text):
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -110,7 +109,7 @@ def whole_characters(text: str) -> str:
 
 
 def record_of(chunk: Any) -> Record | None:
-    """What the JSON value `chunk` holds of an answer; None where it holds nothing.
+    """Return the part of an answer in the JSON value `chunk`, or None.
 
     Raises ServerError where it is an error.
     """
@@ -144,7 +143,7 @@ def _error_in(chunk: dict[str, Any]) -> Any:
 
 
 def _first_choice(choices: Any) -> dict[str, Any]:
-    """The first choice: only one is asked for, and others belong to other answers."""
+    """Return the first choice: only one is requested, others belong to other answers."""
     found = [one for one in choices if isinstance(one, dict)] if isinstance(choices, list) else []
     return next((one for one in found if one.get("index") in (0, None)), {})
 
@@ -154,7 +153,7 @@ def _string(value: Any) -> str:
 
 
 def _parts(content: Any) -> tuple[str, str]:
-    """The text and the thoughts of a message's `content`, which may come in parts."""
+    """Return text and thoughts of a message's `content`, which may be a list of parts."""
     if not isinstance(content, list):
         return _string(content), ""
     text = thought = ""
@@ -170,14 +169,14 @@ def _parts(content: Any) -> tuple[str, str]:
 
 
 def _reason(value: Any) -> str:
-    """A reason of any type ends an answer; null, false and "" say that it goes on."""
+    """Return the reason for the end, of any type; null, false and "" do not end an answer."""
     if not value:
         return ""
     return name(value) if isinstance(value, str) else json.dumps(value)[:_MOST_NAME]
 
 
 def _usage(value: Any) -> Usage | None:
-    """The counts in `value`; None where there are none: Ollama's are zeros until the end."""
+    """Return the counts in `value`, or None. Ollama sends zeros until the end."""
     counted = mapping(value)
     prompt, output = count(counted.get("prompt_tokens")), count(counted.get("completion_tokens"))
     if prompt <= 0 and output <= 0:
@@ -199,15 +198,15 @@ class StreamReader:
         self._data: list[str] = []
         self._event = ""
         self._foreign: list[str] = []
-        """Lines that belong to no event: of a page, or of an answer that is no stream."""
+        """Lines outside of events: of a page, or of an answer that is not streamed."""
         self._text, self._thought = _Characters(), _Characters()
         self._seen = False
         """Whether any event was read."""
         self.over = False
-        """Whether the stream has said that it is over."""
+        """Whether the stream has ended with `[DONE]`."""
 
     def feed(self, data: bytes) -> Iterator[Record]:
-        """The records that `data` completes. Raises ServerError."""
+        """Yield the records that `data` completes. Raises ServerError."""
         if self._skip_newline and data[:1] == b"\n":
             data = data[1:]
         if data:
@@ -220,7 +219,7 @@ class StreamReader:
         self._line += rest
 
     def end(self) -> Iterator[Record]:
-        """The records that the end of the stream completes. Raises ServerError."""
+        """Yield the records that the end of the stream completes. Raises ServerError."""
         last, self._line = bytes(self._line), bytearray()
         with contextlib.suppress(_NoJson):  # it was cut in the middle of an event
             yield from self._read(last.decode("utf-8", "replace"))
@@ -240,13 +239,13 @@ class StreamReader:
             self._data.append(value)
         elif field == "event":
             self._event = value
-        elif field == "error" and colon:  # llama.cpp's, which is no field of the format
+        elif field == "error" and colon:  # sent by llama.cpp, not part of the format
             raise ServerError(_json_or_text(value))
         elif field not in ("", "id", "retry") and not self._seen:
             self._foreign.append(line)
 
     def _dispatch(self) -> Iterator[Record]:
-        """The event that a blank line ends. One without data is none: a comment, a keep-alive."""
+        """Yield the record of the event that a blank line ends; without data it is a keep-alive."""
         data, event = "\n".join(self._data), self._event
         self._data, self._event = [], ""
         if not data.strip() or self.over:
@@ -260,7 +259,7 @@ class StreamReader:
         try:
             chunk = parsed(data)
         except ValueError as error:
-            raise _NoJson(f"it sent what is no JSON: {data[:_MOST_NAME]}") from error
+            raise _NoJson(f"it sent an event that is not JSON: {data[:_MOST_NAME]}") from error
         if (record := record_of(chunk)) is not None:
             yield self._joined(record)
 
@@ -269,7 +268,7 @@ class StreamReader:
         return dataclasses.replace(record, text=text, thought=thought)
 
     def _not_streamed(self, said: str) -> Iterator[Record]:
-        """The one record of a response that is a whole answer; else what it says is an error."""
+        """Yield the record of a response that is a whole answer; else raise its text as error."""
         try:
             value = parsed(said)
         except ValueError:
@@ -286,13 +285,13 @@ class _NoJson(ServerError):
 
 
 class _Characters:
-    """Joins surrogate pairs whose halves come in two chunks."""
+    """Joins surrogate pairs whose halves arrive in two chunks."""
 
     def __init__(self) -> None:
         self._half = ""
 
     def joined(self, text: str) -> str:
-        """`text` after what was held back, in whole characters."""
+        """Return `text` after the half that was held back, in whole characters."""
         if not text:
             return ""
         text = self._half + text
@@ -301,7 +300,7 @@ class _Characters:
 
 
 def _json_or_text(text: str) -> Any:
-    """The error in `text`: the object, or what stands in its field `error`."""
+    """Return the error in `text`: its JSON object, or that object's field `error`."""
     try:
         value = parsed(text)
     except ValueError:

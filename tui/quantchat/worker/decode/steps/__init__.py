@@ -1,6 +1,6 @@
-"""Steps: each runs tokens through the model after what is cached, in its own way.
+"""Decode steps: each computes tokens after the cached ones, in its own way.
 
-All of them keep the same promise, so that the loop above them, and the tests, know only this.
+All have the interface `Step`, which is all that the native loop and the tests know.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 Stopped = Callable[[], bool]
-"""Whether to stop. Cheap: asked between any two blocks of a model."""
+"""Return whether to stop. Cheap: called between the blocks of a model."""
 
 
 class Interrupted(Exception):
-    """A step was stopped in the middle.
+    """Raised by a step that was stopped in the middle.
 
-    `kept` tells that the cache is as it was before; else it is empty.
+    `kept`: whether the cache is as it was before; otherwise it is empty.
     """
 
     def __init__(self, *, kept: bool) -> None:
@@ -27,26 +27,26 @@ class Step(Protocol):
     """A model with its KV cache."""
 
     name: str
-    """What `Resolved.decode` says of it."""
+    """The name that `Resolved.decode` shows."""
 
     def run(self, tokens: Any, stopped: Stopped | None = None) -> Any:
         """Append `tokens`, ids of shape (1, n); return the last one's logits, (1, vocabulary).
 
-        On a GPU the work is only queued. The logits hold until the next call. With `stopped`, for
-        long work on a CPU, raises Interrupted between two blocks where it says so.
+        On a GPU the work is only queued. The logits are valid until the next call. If `stopped` is
+        given, for long work on a CPU, raises Interrupted between two blocks once it is true.
         """
 
     def prepare(self, first: int, last: int) -> None:
-        """Make ahead what steps need that have `first` to `last` tokens in the cache after them.
+        """Prepare for steps after which the cache has `first` to `last` tokens.
 
-        What is cached stays. For what takes long, so that no token of an answer waits for it.
+        The cache keeps its contents. For slow work that no token of an answer should wait for.
         """
 
     def cut(self, tokens: int) -> bool:
-        """Take the last `tokens` off the cache; False, and nothing done, where it cannot be."""
+        """Remove the last `tokens` from the cache; return False where that is not possible."""
 
     def forget(self) -> None:
-        """Drop the KV cache and give its memory back."""
+        """Drop the KV cache and free its memory."""
 
     def kv_bytes(self) -> int:
-        """Bytes allocated for the KV cache."""
+        """Return the bytes allocated for the KV cache."""

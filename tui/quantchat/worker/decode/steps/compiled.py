@@ -1,6 +1,6 @@
-"""The decode step through torch.compile.
+"""The static step, compiled with torch.compile.
 
-Inductor keeps what it made in the folder that `TORCHINDUCTOR_CACHE_DIR` names.
+Inductor caches the compiled code in the folder `TORCHINDUCTOR_CACHE_DIR`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from quantchat.worker.decode.steps.static import StaticStep
 
 
 class CompiledStep(StaticStep):
-    """One compilation serves all lengths of the cache: the length is left open in it."""
+    """One compilation serves all lengths of the cache, because the length is dynamic."""
 
     def __init__(self, model: Any) -> None:
         super().__init__(model, "compile")
@@ -32,7 +32,7 @@ class CompiledStep(StaticStep):
 
 
 def missing_compiler(device: Any) -> str:
-    """Why nothing can be compiled for `device` here; empty where it can."""
+    """Return why nothing can be compiled for `device`, or an empty text."""
     if device.type != "cpu":
         return lacking_to_build()
     from torch._inductor import cpp_builder, exc

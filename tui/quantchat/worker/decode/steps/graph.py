@@ -1,7 +1,8 @@
-"""The decode step as a CUDA graph: captured once, then replayed with one launch.
+"""The static step as a CUDA graph: captured once, then replayed with one launch.
 
-Captured by hand and without Dynamo, so that bitsandbytes' and GPTQModel's kernels go in as they
-are. One graph for each length of the cache in steps; capturing takes a fraction of a second.
+It is captured without Dynamo, so that the kernels of bitsandbytes and GPTQModel are included
+unchanged. There is one graph for each allocated length of the cache; a capture takes a fraction of
+a second.
 """
 
 from __future__ import annotations
@@ -18,22 +19,23 @@ from quantchat.worker.decode.steps.static import StaticStep
 from quantchat.worker.failures import Refused
 
 _BEFORE_CAPTURE = 2
-"""Steps run before a capture: first calls allocate workspaces and tune, which it does not allow.
+"""Steps before a capture: first calls allocate workspaces and tune, which a capture forbids.
 
-The last of them must not wait for the device, which a capture does not allow either: one that fails
-leaves torch's allocator unable to give memory back, so it is not tried then.
+A capture also forbids waiting for the device. The last of these steps checks for that, because a
+failed capture leaves torch's allocator unable to free memory.
 """
 
 
 _ON_THE_DEFAULT_STREAM = ("ExllamaV2Linear", "AwqExllamaV2Linear")
-"""GPTQModel's layers whose kernels are launched without naming a stream (q_gemm.cu): a graph that
-is captured on another one would lack them."""
+"""GPTQModel's layers whose kernels always run on the default stream (q_gemm.cu): a graph that is
+captured on another stream would lack them."""
 
 
 class GraphStep(StaticStep):
-    """Replays the step. The buffers are kept when the cache is dropped: the graphs point there.
+    """Replays the captured step. Dropping the cache keeps its buffers, which the graphs address.
 
-    `norms` of the model are captured as one kernel each; see there.
+    Each of `norms` is captured as one kernel (see `decode.norms`). Raises Refused where a graph is
+    not possible.
     """
 
     def __init__(self, model: Any, norms: Sequence[Any] = ()) -> None:
@@ -54,17 +56,17 @@ class GraphStep(StaticStep):
         if norms:
             self.name = "graph, fused norms"
         self._graphs: dict[int, tuple[Any, Any]] = {}
-        """By window: the graph, and the logits it writes."""
+        """By window: the graph, and the logits that it writes."""
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream(model.device)
-        """The one stream for all captures: cuBLAS keeps a workspace for each stream it has seen (32
-        MiB on Hopper), which would count as the variant's memory."""
+        """The only stream for captures: cuBLAS keeps a workspace for each stream (32 MiB on
+        Hopper), which would count as the variant's memory."""
 
     def prepare(self, first: int, last: int) -> None:
         """Grow the cache once, and capture a graph for each length that the answer may have.
 
-        A step that has to do it makes its token wait for a tenth of a second and more. Where memory
-        is short nothing is made ahead: the answer may be a short one.
+        Otherwise a token would wait a tenth of a second or more for a capture. If memory is short,
+        nothing is prepared: the answer may be short.
         """
         layers = self.cache.layers
         if not layers[0].is_initialized:
@@ -73,14 +75,14 @@ class GraphStep(StaticStep):
             with torch.inference_mode():
                 for layer in layers:
                     layer.reserve(last)
-                self._look_for_moves()
-                # A place that nothing is cached in yet: the prompt's own tokens come before it.
+                self._detect_moves()
+                # An empty place: the tokens of the prompt come before it.
                 self._position.fill_(first - 1)
-                with self._slots():
+                with self._writing_to_position():
                     for window in buckets(first, last):
                         self._graph(window)
         except torch.OutOfMemoryError:
-            self._look_for_moves()
+            self._detect_moves()
 
     def forget(self) -> None:
         """Empty the KV cache; its buffers stay for the next answer."""
@@ -90,8 +92,8 @@ class GraphStep(StaticStep):
 
     def _moved(self) -> None:
         self._graphs.clear()
-        # Not the old pool: without graphs nothing uses it, though a library's workspace, or logits
-        # that are still looked at, may lie there, and torch asserts that such a one is not shared.
+        # A new pool: workspaces of libraries, or logits in use, may still lie in the old one, and
+        # torch asserts that such a pool is not shared.
         self._pool = torch.cuda.graph_pool_handle()
 
     def _decode(self, window: int) -> Any:
@@ -100,7 +102,7 @@ class GraphStep(StaticStep):
         return logits
 
     def _graph(self, window: int) -> tuple[Any, Any]:
-        """The graph over the first `window` places, captured if it is not yet, and its logits."""
+        """Return the graph over the first `window` places, and its logits; capture it if needed."""
         if window not in self._graphs:
             self._graphs[window] = self._capture(window)
         return self._graphs[window]
@@ -126,16 +128,16 @@ class GraphStep(StaticStep):
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
                 logits = self._forward(places)
         except BaseException:
-            torch.cuda.set_stream(before)  # torch stays on the stream of a capture that fails
+            torch.cuda.set_stream(before)  # after a failed capture torch stays on its stream
             raise
-        # The graph reads `places` wherever it lies: it must live as long.
+        # The graph reads the memory of `places`, which must live as long.
         graph.places = places
         return graph, logits
 
 
 @contextlib.contextmanager
 def _never_waiting() -> Iterator[None]:
-    """Refuse what makes the host wait for the device: LLM.int8() looks for outliers so, say."""
+    """Refuse code that makes the host wait for the device, as LLM.int8() does for outliers."""
     mode = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:

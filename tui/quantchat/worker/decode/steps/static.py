@@ -1,6 +1,6 @@
-"""A decode step whose every size and address is fixed: what can be compiled or captured.
+"""The static step: all sizes and addresses are fixed, so that it can be compiled or captured.
 
-The token, its position and the KV cache lie in buffers; the position says where the token goes
+The token, its position and the KV cache are buffers; the position says where the token is written
 and how far attention may look. Prefill stays eager.
 """
 
@@ -21,7 +21,7 @@ from quantchat.worker.model.devices import gpus_of
 
 
 class StaticStep(EagerStep):
-    """The fixed step, run as it is. `CompiledStep` and `GraphStep` make it fast.
+    """The static step, run eagerly. `CompiledStep` and `GraphStep` make it fast.
 
     Raises Refused for a model whose cache or attention does not allow it.
     """
@@ -38,7 +38,7 @@ class StaticStep(EagerStep):
         self._token = torch.zeros((1, 1), dtype=torch.long, device=model.device)
         self._position = torch.zeros((1,), dtype=torch.long, device=model.device)
         self._buffers: list[tuple[int, int]] = []
-        """Address and length of each layer's keys at the last step; the values move with them."""
+        """Address and length of each layer's keys at the last step; values move with keys."""
 
     def run(self, tokens: Any, stopped: Stopped | None = None) -> Any:
         """Append `tokens`, ids of shape (1, n); return the last one's logits, (1, vocabulary)."""
@@ -49,10 +49,10 @@ class StaticStep(EagerStep):
         with torch.inference_mode():
             for layer in layers:
                 layer.reserve(length + 1)
-            self._look_for_moves()
+            self._detect_moves()
             self._token.copy_(tokens)
             self._position.fill_(length)
-            with self._slots():
+            with self._writing_to_position():
                 logits = self._decode(bucket(length + 1))
         for layer in layers:
             layer.length = length + 1
@@ -60,27 +60,27 @@ class StaticStep(EagerStep):
         return logits
 
     @contextlib.contextmanager
-    def _slots(self) -> Iterator[None]:
-        """Have the cache's layers write to the place that `_position` holds."""
+    def _writing_to_position(self) -> Iterator[None]:
+        """Let the layers of the cache write to the place in `_position`."""
         for layer in self.cache.layers:
-            layer.slot = self._position
+            layer.place = self._position
         try:
             yield
         finally:
             for layer in self.cache.layers:
-                layer.slot = None
+                layer.place = None
 
     def _decode(self, window: int) -> Any:
-        """The step over the first `window` places of the cache."""
+        """Compute the step over the first `window` places of the cache."""
         for layer in self.cache.layers:
             layer.window = window
         places = torch.arange(window, device=self._position.device)
         return self._forward(places)
 
-    def _look_for_moves(self) -> None:
-        """Call `_moved` if the buffers are others than at the last look.
+    def _detect_moves(self) -> None:
+        """Call `_moved` if the buffers have changed since the last call.
 
-        Not only a step moves them: a prompt may outgrow them, or memory run out midway.
+        Not only steps move them: a prompt may outgrow them, or memory may run out midway.
         """
         layers = self.cache.layers
         buffers = [(layer.keys.data_ptr(), layer.keys.shape[-2]) for layer in layers]
@@ -89,11 +89,11 @@ class StaticStep(EagerStep):
             self._buffers = buffers
 
     def _moved(self) -> None:
-        """The cache's buffers lie elsewhere than at the last step, or are longer."""
+        """Handle that the buffers of the cache have moved or grown since the last step."""
 
     def _forward(self, places: Any) -> Any:
-        # Added to the scores, and in their dtype: a mask of booleans is turned into this in each
-        # layer, by three kernels.
+        # A mask to be added to the scores, in their dtype: each layer would convert a boolean mask
+        # with three kernels.
         mask = torch.zeros(places.shape, dtype=self._model.dtype, device=places.device)
         mask = mask.masked_fill(places > self._position, float("-inf"))
         output = self._model(

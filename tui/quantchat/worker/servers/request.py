@@ -1,4 +1,4 @@
-"""What a server is asked for: OpenAI's parameters, and what servers add to them."""
+"""Build the request to a server: OpenAI's parameters, and the extensions of other servers."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from quantchat.wire.messages import Generate
 from quantchat.worker.servers.refusals import named_parameters
 
 _ALL = 1 << 30
-"""A `top_k` that leaves nothing out. 0 says that to some servers, and others refuse it."""
+"""A `top_k` that excludes no token. Some servers take 0 for that, others refuse 0."""
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """What a server takes that is not OpenAI's own."""
+    """The extensions of OpenAI's protocol that a server accepts."""
 
     neutral: bool
-    """That no top-k, no penalty and, of a prompt to be measured, no prompt cache is wished. Left
-    unsaid, some servers have their own: a repetition penalty of 1.1 in llama-cpp-python; vLLM reads
-    the model's `generation_config`; both vLLM and llama.cpp keep prompts."""
+    """Neutral values: no top-k, no penalties and, for measured prompts, no prompt cache. Without
+    them some servers use their own: llama-cpp-python a repetition penalty of 1.1, vLLM the model's
+    `generation_config`; vLLM and llama.cpp cache prompts."""
     usage: bool
     """`stream_options.include_usage`."""
     along: bool
-    """That it counts as it goes: OpenVINO's server takes no other `stream_options`."""
+    """`stream_options.continuous_usage_stats`: token counts in each chunk. OpenVINO's server takes
+    no other `stream_options`."""
     whole: bool
-    """A `top_p` of 1, which says that nothing is left out. TGI takes less than 1 only; left unsaid,
-    some servers have their own, as with `neutral`."""
+    """`top_p = 1`, which excludes no token. TGI accepts less than 1 only; without a value some
+    servers use their own, as with `neutral`."""
 
 
 DIALECTS = tuple(
@@ -37,20 +38,20 @@ DIALECTS = tuple(
     for one in (Dialect(*takes) for takes in product((True, False), repeat=4))
     if (one.neutral and one.usage) or not one.along
 )
-"""The richest first: a server that knows one part of it not refuses all."""
+"""The richest first: a server that does not know one extension refuses the whole request."""
 
 
 class Refusals:
-    """What a server was seen to refuse of OpenAI's own parameters, by the names in its refusals."""
+    """Parameters of OpenAI's own that a server has refused, by the names in its refusals."""
 
     def __init__(self) -> None:
         self.without: list[str] = []
-        """Parameters that are left out."""
+        """Parameters that later requests omit."""
         self.limit = "max_tokens"
-        """Its name for the longest answer."""
+        """The server's name for the length limit of an answer."""
 
     def learn(self, error: Exception) -> bool:
-        """Whether `error` names a parameter that can be left out, or renamed, from now on."""
+        """Return whether `error` names a parameter that later requests can omit or rename."""
         named = named_parameters(error)
         if "max_tokens" in named and self.limit == "max_tokens":
             self.limit = "max_completion_tokens"
@@ -60,7 +61,7 @@ class Refusals:
         return bool(found)
 
     def applied(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """`arguments` as the server takes them."""
+        """Return `arguments` as the server accepts them."""
         left = {key: value for key, value in arguments.items() if key not in self.without}
         if self.limit != "max_tokens":
             more = {self.limit: left.pop("max_tokens")}
@@ -69,21 +70,21 @@ class Refusals:
 
     @property
     def note(self) -> str:
-        """What is left out or renamed, for the note of the variant."""
+        """What is omitted or renamed, for the note of the variant."""
         parts = []
         if self.without:
             names = " and ".join(self.without)
-            parts.append(f"asked without {names}, which it refuses: it has its own")
+            parts.append(f"requests omit {names}, which the server refuses: it uses its own values")
         if self.limit != "max_tokens":
-            parts.append(f"asked with {self.limit} for max_tokens, which it refuses")
+            parts.append(f"requests name {self.limit}, because the server refuses max_tokens")
         return "; ".join(parts)
 
 
 _LEFT_OUT = ("temperature", "seed")
-"""Parameters that may be left out; without `max_tokens` an answer would have no end."""
+"""Parameters that requests may omit. Not `max_tokens`: an answer could be endless."""
 
 
-def asked(
+def request_arguments(
     request: Generate,
     *,
     model: str,
@@ -92,10 +93,10 @@ def asked(
     template: Mapping[str, bool | int | str],
     ollama: bool = False,
 ) -> dict[str, Any]:
-    """The arguments for the client. What was wished for is asked of each server, come what may.
+    """Return the arguments for the client. What the user has set is sent to every server.
 
-    `template` is for the variables of a chat template, of which `ollama` knows but whether a model
-    thinks, by another name.
+    `template` holds variables of the chat template. `ollama` knows only whether a model thinks, and
+    names that differently.
     """
     sampling = request.sampling
     more: dict[str, Any] = {}  # vLLM, SGLang and llama.cpp know these
@@ -108,13 +109,13 @@ def asked(
     elif dialect.neutral and sampling.temperature:
         more |= {"top_k": _ALL, "min_p": 0.0}
     if dialect.neutral:
-        # OpenAI's own are none by default. Ollama has those of its Modelfile unless it is told.
+        # OpenAI's defaults are 0. Ollama uses those of its Modelfile unless the request names them.
         more |= {"presence_penalty": 0.0, "frequency_penalty": 0.0}
     if dialect.neutral or sampling.repetition_penalty != 1:
         more["repetition_penalty"] = more["repeat_penalty"] = sampling.repetition_penalty
     if dialect.neutral and request.fresh:
-        # llama.cpp's word for it; vLLM's, to whom a salt makes it another prompt; and LiteLLM's,
-        # which may keep whole answers.
+        # The options of llama.cpp, of vLLM (a salt makes it another prompt) and of LiteLLM, which
+        # may cache whole answers.
         more |= {"cache_prompt": False, "cache_salt": secrets.token_hex(16)}
         more["cache"] = {"no-cache": True}
     if request.ignore_eos:
@@ -132,7 +133,7 @@ def asked(
     if dialect.usage:
         arguments["stream_options"] = {"include_usage": True}
         if dialect.along:
-            # So vLLM and SGLang count as they go, and an answer that is stopped is counted too.
+            # vLLM and SGLang then count in each chunk, and stopped answers are counted too.
             arguments["stream_options"]["continuous_usage_stats"] = True
     if chat:
         arguments["messages"] = [{"role": m.role, "content": m.content} for m in request.messages]
