@@ -86,6 +86,23 @@ def test_each_message_survives_the_wire(cls: type[Any], data: st.DataObject) -> 
     assert (decode_command if cls in COMMANDS else decode_event)(line) == message
 
 
+@pytest.mark.parametrize("cls", [*COMMANDS, *EVENTS], ids=lambda cls: cls.__name__)
+@settings(max_examples=15)
+@given(st.data())
+def test_a_spoilt_message_is_a_protocol_error(cls: type[Any], data: st.DataObject) -> None:
+    body = json.loads(encode(data.draw(whole(cls))))
+    name = data.draw(st.sampled_from([*sorted(body.keys() - {"type"}), "colour"]))
+    body[name] = data.draw(json_values)
+    decode = decode_command if cls in COMMANDS else decode_event
+    try:
+        found = decode(json.dumps(body).encode())
+    except ProtocolError as error:
+        assert "\n" not in str(error)
+    else:
+        assert name != "colour"
+        assert isinstance(found, cls)
+
+
 def test_each_job_names_its_result() -> None:
     results = [job.result_type() for job in JOBS]
     assert results == classes(JobResult)

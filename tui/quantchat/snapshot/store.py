@@ -96,7 +96,7 @@ def dumps(snapshot: Snapshot) -> bytes:
     return text.encode("ascii") + b"\n"
 
 
-_WORDS = frozenset(("bfloat16", "exllama_v2", "flash_attention_2"))
+_WORDS = frozenset(("bfloat16", "exllama_v2", "flash_attention_2", "server_unreachable"))
 """Words of the format that stay, even if a secret variable of the environment has this value."""
 
 

@@ -21,7 +21,7 @@ from quantchat.wire.variant import Ledger, Resolved
 if TYPE_CHECKING:
     from quantchat.wire.jobs import AnyJob, JobResult
 
-VERSION = 1
+VERSION = 2
 
 NO_ID = -1
 """In place of a token id in what a server streams: there, one entry is one chunk of text."""
