@@ -2,9 +2,9 @@
 
 A gate on one figure of two columns, such as `b.decode_tps < 0.95 * a.decode_tps`, is judged by
 their ratio, paired by task and round, with the interval of `statistics.intervals.ratio_of`. Any
-other gate is judged by left minus right. There each figure is its mean over the prompts, bootstrapped over
-prompts and rounds. Memory is not a sample: a gate compares its one value, and decides only if
-another process would have the same value.
+other gate is judged by left minus right. There each figure is its mean over the prompts,
+bootstrapped over prompts and rounds. Memory is not a sample: a gate compares its one value, and
+decides only if another process would have the same value.
 """
 
 from __future__ import annotations
