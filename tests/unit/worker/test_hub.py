@@ -135,7 +135,7 @@ def test_pickled_weights_are_not_even_fetched(
     assert "allow_pickle = true" in caught.value.failure.hint
     with serving(tmp_path / "hub") as (address, _), pytest.raises(Refused) as caught:
         at(address)
-        hub.checkpoint(replace(command, engine="gptq"), quiet)  # which opens none
+        hub.checkpoint(replace(command, engine="gptq", options={}), quiet)  # which opens none
     assert "allow_pickle" not in caught.value.failure.hint
     assert not list((tmp_path / "hf").rglob("*.bin"))
 
