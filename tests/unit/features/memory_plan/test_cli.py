@@ -10,7 +10,7 @@ import pytest
 from fakes.model_folder import LLAMA_2_7B, llama_tensors, write_model
 from quantchat.cli import main
 
-NOTHING = "nothing is planned: of no variant is known what it needs"
+NOTHING = "no plan: the needs of no variant are known"
 
 PROFILE = """
 name = "p"
