@@ -62,7 +62,7 @@ def test_a_model_with_a_pipe_in_it_is_refused(name: str, tmp_path: Path) -> None
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / name).unlink(missing_ok=True)
     os.mkfifo(tmp_path / name)
-    with pytest.raises(Refused, match=f"{name} is no regular file"):
+    with pytest.raises(Refused, match=f"{name} is not a regular file"):
         check_files(str(tmp_path))
     with pytest.raises(UserError):
         read_folder(tmp_path)
@@ -70,7 +70,7 @@ def test_a_model_with_a_pipe_in_it_is_refused(name: str, tmp_path: Path) -> None
 
 def test_a_config_without_an_end_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").symlink_to("/dev/zero")
-    with pytest.raises(Refused, match=r"config\.json is no regular file"):
+    with pytest.raises(Refused, match=r"config\.json is not a regular file"):
         check_files(str(tmp_path))
     with pytest.raises(UserError, match="no regular file"):
         read_folder(tmp_path)
@@ -88,7 +88,7 @@ def test_a_config_without_an_end_is_refused(tmp_path: Path) -> None:
 )
 def test_a_kernel_of_a_hub_is_not_fetched(config: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(Refused, match="asks for the kernel org/x") as caught:
+    with pytest.raises(Refused, match="names the kernel org/x") as caught:
         check_files(str(tmp_path))
     assert caught.value.failure.kind == "unsupported"
 
