@@ -1,4 +1,4 @@
-"""The doctor looks: at the machine, the folders, the terminal, and in a worker at the libraries."""
+"""Inspects the machine, the folders, the terminal and, in a worker, the libraries."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from quantchat.paths import temporary_dir
 from quantchat.system.sampler import DeviceSample, DeviceSampler
 
 PATIENCE_S = 180.0
-"""How long the libraries may take to be imported and tried: a cold disk is slow."""
+"""Seconds for importing and trying the libraries; a cold disk is slow."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found."""
+    """The result of an inspection."""
 
     interpreter: Interpreter
     libraries: dict[str, str]
-    """Name to version; empty where it is not installed."""
+    """Version of each library by name; empty if it is not installed."""
     device: DeviceSample
     folders: list[Folder]
     terminal: Terminal
     worker: dict[str, Any] = field(default_factory=dict)
-    """What `worker/jobs/inspect_kernels.py` says; empty where no worker could."""
+    """The result of `worker/jobs/inspect_kernels.py`; empty if it failed."""
     failure: str = ""
-    """Why it could not."""
+    """Why it failed."""
     extras: dict[str, str] = field(default_factory=dict)
-    """What each extra of the package brought; empty where it is not installed."""
+    """Name and version of the library of each extra; empty if it is not installed."""
 
 
 async def examine(
@@ -52,9 +52,9 @@ async def examine(
     start: StartWorker = start_worker,
     tell: Callable[[str], None] = lambda step: None,
 ) -> Diagnosis:
-    """Look at everything; `python` is another interpreter whose libraries are tried.
+    """Inspect everything; with `python`, try the libraries of that interpreter.
 
-    `tell` hears what the worker is at.
+    `tell` is called with each step of the worker.
     """
     sampler = sampler or DeviceSampler()
     try:
@@ -70,7 +70,7 @@ async def examine(
 async def _inspect(
     python: str | None, start: StartWorker, tell: Callable[[str], None]
 ) -> tuple[dict[str, Any], str]:
-    """What a worker finds of its libraries, or why none could look."""
+    """Return what a worker finds about its libraries, or why it failed."""
 
     async def start_there(place: Place) -> Worker:
         return await start(Place(place.label, python))

@@ -1,4 +1,4 @@
-"""What a measurement showed, as a sentence that can be quoted: no more than its intervals bear."""
+"""States the result of a measurement in a sentence that its intervals support."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quantchat.text import one_line
 
 
 def headline(snapshot: Snapshot) -> str:
-    """Which side decodes faster and which has the smaller weights; empty where nothing tells."""
+    """Return which side decodes faster and which has the smaller weights; empty if unknown."""
     if snapshot.measurement is None or not has_two_sides(snapshot):
         return ""
     found = {row.name: row.ratio for row in compare_sides(snapshot)}
@@ -27,7 +27,7 @@ def headline(snapshot: Snapshot) -> str:
 
 
 def _slow_kernels(snapshot: Snapshot) -> Iterator[str]:
-    """Before the figures: what makes those of speed no statement on the quantization."""
+    """Return what makes the speeds no statement about the quantization, e.g. a slow kernel."""
     for variant in snapshot.variants:
         if variant.label in snapshot.shown and variant.resolved and variant.resolved.slow_kernel:
             slow = one_line(variant.resolved.slow_kernel)
@@ -46,7 +46,7 @@ def _speed(a: str, b: str, ratio: Ratio, how: str) -> str:
 
 
 def _above(ratio: float) -> str:
-    """`ratio`, or its inverse where that is above 1."""
+    """Return `ratio` or its inverse, whichever is above 1."""
     return f"{max(ratio, 1 / ratio):.2f}"
 
 

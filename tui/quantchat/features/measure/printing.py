@@ -1,4 +1,4 @@
-"""What `run` and `rerun` share: measure, save, and print the tables."""
+"""Shared by `run` and `rerun`: measure, save, and print the tables."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from quantchat.snapshot.schema import Snapshot
 
 MOST_PROMPTS = 20
-"""Prompts whose own means are printed; a report has all of them."""
+"""Most prompts whose means are printed; a report has all."""
 
 
 def measured(comparison: Comparison, plan: Plan, folder: Path | None, *, as_json: bool) -> int:
-    """Measure `plan` on `comparison`; the exit status, 1 where anything failed.
+    """Measure `plan` on `comparison`; return the exit status, 1 if anything failed.
 
-    The snapshot goes into `folder`, by default the user's, and tables or JSON to stdout.
+    Save the snapshot in `folder` (None: the user's default folder); print tables or JSON.
     """
     from quantchat.console.progress import progress_display
     from quantchat.features.measure.run import measure

@@ -55,7 +55,7 @@ class Load:
 
     @property
     def cores(self) -> float | None:
-        """Return the average number of cores busy with other processes; None for too short a time."""
+        """Average number of cores busy with other processes; None if the time is too short."""
         return max(0.0, self.by_others_s) / self.seconds if self.seconds >= LEAST_S else None
 
 
