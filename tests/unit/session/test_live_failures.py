@@ -161,7 +161,7 @@ async def test_what_cannot_start_tells_the_cure_apart(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("counts", "kind", "said"),
     [
-        ([4, 5], "out_of_memory", "killed (signal 9) as the machine ran out of memory"),
+        ([4, 5], "out_of_memory", "killed (signal 9) because the machine ran out of memory"),
         ([4, 4], "worker_ended", "killed (signal 9)"),
         ([None, None], "worker_ended", "killed (signal 9)"),
     ],
