@@ -34,10 +34,10 @@ async def test_each_answer_has_its_perplexity_under_both(
         await run.ready()
         await run.answered()
         await run.pilot.press(KEY)
-        await see(run.pilot, "2.000 under itself")
-        await see(run.pilot, "4.000 under itself")
-        await see(run.pilot, f"4.000 under {RIGHT}")
-        await see(run.pilot, f"2.000 under {LEFT}")
+        await see(run.pilot, "under itself: 2.000")
+        await see(run.pilot, "under itself: 4.000")
+        await see(run.pilot, f"under {RIGHT}: 4.000")
+        await see(run.pilot, f"under {LEFT}: 2.000")
         await see(run.pilot, "p < 0.01")
         asked = [c for c in run.right.commands if isinstance(c, ScoreTokens) and c.first == 0]
         assert [request.ids[-1] for request in asked] == [END, END]
@@ -68,7 +68,7 @@ async def test_why_one_cannot_read_is_told(setup: Setup) -> None:
         await see(run.pilot, "cross-perplexity needs an answer of each variant")
         await run.answered()
         await run.pilot.press(KEY)
-        await see(run.pilot, f"under {RIGHT}: – (it tells no probability)")
+        await see(run.pilot, "under itself: – (it tells no probability)")
 
 
 def test_levels() -> None:

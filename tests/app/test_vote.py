@@ -165,7 +165,7 @@ async def test_while_they_are_made_and_loaded_the_stages_are_told(
         await see(run.pilot, "loading, 1 of 2 ready")
         await see(run.pilot, "quantizing layer 7 of 30")
         shown = text(run.app)
-        assert "Esc end" in shown
+        assert "Esc finish" in shown
         assert not [word for word in (LEFT, RIGHT, "A is better") if word in shown]
         gate.set()
         await see(run.pilot, "A is better")

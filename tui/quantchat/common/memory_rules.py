@@ -24,7 +24,7 @@ def bucket(tokens: int) -> int:
 
 
 def buckets(first: int, last: int) -> list[int]:
-    """Yield each length that is allocated for `first` to `last` tokens, the smallest first."""
+    """Return each length that is allocated for `first` to `last` tokens, the smallest first."""
     found = [bucket(first)]
     while found[-1] < last:
         found.append(bucket(found[-1] + 1))

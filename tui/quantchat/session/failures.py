@@ -1,4 +1,4 @@
-"""Why a variant failed, as its column tells it: what ended it before, in and after its worker."""
+"""Explains why a variant failed: before, in, and after its worker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from quantchat.wire.messages import Failed
 
 
 def failure_before_start(error: JobFailed | UserError | OSError) -> Failed:
-    """What to tell of a variant that could not be made, or begun with as the profile asks."""
+    """Return the failure of a variant that could not be prepared or started."""
     if isinstance(error, JobFailed):
         return error.failure
     if isinstance(error, UserError):
@@ -24,17 +24,17 @@ def failure_before_start(error: JobFailed | UserError | OSError) -> Failed:
 
 
 def ended(error: WorkerEnded, *, memory_ran_out: bool) -> Failed:
-    """What to say of a worker that is gone; `memory_ran_out` is what the kernel says."""
+    """Return the failure of a worker that ended; `memory_ran_out`: the kernel's OOM killer ran."""
     if error.returncode == -signal.SIGKILL and memory_ran_out:
         return Failed(
             "out_of_memory",
-            f"{error.reason} as the machine ran out of memory",
-            "end what else holds memory, or load one variant at a time",
+            f"{error.reason} because the machine ran out of memory",
+            "end other programs that use memory, or load one variant at a time",
         )
-    return Failed("worker_ended", error.reason, "look at the worker's log, then retry")
+    return Failed("worker_ended", error.reason, "see the worker's log, then try again")
 
 
 def unforeseen(error: Exception) -> Failed:
-    """What to tell of an exception that none of ours should have raised."""
+    """Return the failure for an unexpected exception."""
     what = one_line(f"{type(error).__name__}: {error}").rstrip(" :")
-    return Failed("internal", what, f"retry; the logs in {paths.logs_dir()} tell more")
+    return Failed("internal", what, f"try again; see the logs in {paths.logs_dir()}")

@@ -24,7 +24,7 @@ DEFAULT = (
     "Write a short letter to a neighbour, asking them to water the plants for two weeks.",
     "What are the differences between a list and a tuple in Python? Give examples.",
 )
-"""Five of different kinds, as many as the article's protocol has."""
+"""Five prompts of different kinds."""
 
 MOST_BYTES = 16 * 2**20
 
@@ -32,12 +32,12 @@ _MEND = 'UTF-8 text, a prompt a line; in JSON Lines a string, or an object with 
 
 
 def of(run: Run) -> tuple[str, ...]:
-    """The prompts that a profile names to be measured, by default our own."""
+    """Return the prompts of a profile's measurement; by default the built-in ones."""
     return tuple(run.prompts) or DEFAULT
 
 
 def asked(given: Iterable[str], file: Path | None, run: Run) -> tuple[str, ...]:
-    """The prompts of a command: those `given` and in its `file`, or else those `of` the profile.
+    """Return the prompts `given` and those in `file`; without any, the profile's.
 
     Raises UserError as `read` does.
     """
@@ -49,16 +49,16 @@ def asked(given: Iterable[str], file: Path | None, run: Run) -> tuple[str, ...]:
 
 
 def read(path: Path) -> tuple[str, ...]:
-    """Return the prompts of a file: one a line, or JSONL with a string or a `prompt` a line.
+    """Return the prompts of a file: one per line, or JSONL with a string or a `prompt` per line.
 
-    Blank lines are passed over. Raises UserError, with the line.
+    Blank lines are skipped. Raises UserError, with the line.
     """
     try:
         text = decoded(read_any(path, MOST_BYTES))
         if is_json_lines(path):
             prompts = tuple(_prompt(value, number) for number, value in json_lines(text))
         else:
-            # Only line feeds end a line: a prompt may hold U+2028 or a form feed.
+            # Split at line feeds only: a prompt may contain U+2028 or a form feed.
             prompts = tuple(line.strip() for line in text.split("\n") if line.strip())
     except OSError as error:
         raise UserError(

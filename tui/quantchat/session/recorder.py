@@ -1,4 +1,4 @@
-"""A comparison as it stands, made into a snapshot."""
+"""Turns the current state of a comparison into a snapshot."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ _LIBRARIES = (
 
 @dataclass(frozen=True)
 class RecordedTurn:
-    """A turn that a feature had answered, outside of the chat."""
+    """A turn of a measurement or vote, which is not part of the chat."""
 
     turn: Turn
     task: int | None = None
-    """Which of a measurement's prompts it answers, counted from 1."""
+    """Number of the measurement's prompt that it answers, counted from 1."""
     round: int | None = None
 
 
@@ -57,11 +57,11 @@ def record(
     measurement: MeasurementRecord | None = None,
     voting: VotingRecord | None = None,
 ) -> Snapshot:
-    """Return `comparison` as it stands now, in the middle of an answer too.
+    """Return a snapshot of `comparison` as it is now, also while an answer runs.
 
-    `sampler` spares opening the driver anew. The turns `more` follow those of the chat; they belong
-    to the `measurement` or the `voting`. All turns are numbered by their place, from 1. Call it on
-    the comparison's own event loop: it reads no file.
+    An open `sampler` avoids opening the driver again. The turns `more` follow those of the chat;
+    they belong to the `measurement` or the `voting`. All turns are numbered by their place, from 1.
+    Call it on the comparison's event loop: it reads no file.
     """
     sampler = sampler or DeviceSampler()
     chat = list(comparison.conversation.turns)
@@ -89,7 +89,7 @@ def record(
 
 
 def environment(sampler: DeviceSampler) -> Environment:
-    """The machine and the software, now."""
+    """Return the current machine and software."""
     return Environment(
         python=f"{platform.python_implementation()} {platform.python_version()}",
         os=platform.platform(),
@@ -99,7 +99,7 @@ def environment(sampler: DeviceSampler) -> Environment:
 
 
 def _ran(variant: LiveVariant, turns: list[Turn]) -> Ready | None:
-    """What the variant runs on; once it is ended, what its newest answer ran on."""
+    """Return what the variant runs on; if it has ended, what its newest answer ran on."""
     answers = (turn.answers.get(variant.label) for turn in reversed(turns))
     past = (answer.ready for answer in answers if answer is not None and answer.ready)
     return variant.ready or next(past, None)

@@ -1,4 +1,4 @@
-"""Run a comparison without a screen: load the pair, do the work, end the pair."""
+"""Runs work on a comparison without a screen: load the pair, do the work, end the pair."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def with_pair(
     on_variant: Callable[[LiveVariant], None] = lambda variant: None,
     one_will_do: bool = False,
 ) -> _Result:
-    """Load the shown pair of `comparison`, do `work`, end the pair; what the work returned.
+    """Load the shown pair of `comparison`, do `work`, end the pair; return the work's result.
 
     `stop` is called on signals, and shall make the work end soon; `end` must, whatever the workers
     do. `one_will_do`: the work is done also where only one of the pair loads. Raises ModelsFailed

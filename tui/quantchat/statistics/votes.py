@@ -1,4 +1,4 @@
-"""Blind votes: who won, whether that may be chance, and how many more it would take to know.
+"""Blind votes: who won, whether it may be chance, and how many more votes are needed.
 
 The test is the exact sign test (Dixon and Mood 1946, "The Statistical Sign Test"): of the votes
 that chose a side, is the share of one side other than one half? Ties and "both bad" choose none,
@@ -24,12 +24,12 @@ Choice = Literal["left", "right", "tie", "bad"]
 LEVEL = 0.05
 POWER = 0.8
 MOST_VOTES = 10_000
-"""Where even so many would not do, no number is given."""
+"""If even this many votes would not suffice, no number is given."""
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Votes by what they chose. `seen` are those given with the names shown: they count nowhere."""
+    """Votes by choice. `seen` are votes after the names were shown; they are not counted."""
 
     a: int = 0
     b: int = 0
@@ -48,25 +48,25 @@ class Tally:
 
     @property
     def decided(self) -> int:
-        """Votes that chose a side."""
+        """Number of votes for a side."""
         return self.a + self.b
 
     @property
     def blind(self) -> int:
-        """Votes that count, those without a choice of a side among them."""
+        """Number of counted votes, including ties and both bad."""
         return self.decided + self.ties + self.bad
 
 
 @dataclass(frozen=True)
 class SignTest:
-    """What the votes say of A's share among those that chose a side."""
+    """The result: A's share of the votes for a side."""
 
     share: float
     low: float
     high: float
     """95 % interval of the share."""
     p: float
-    """Chance of a result at least as one-sided if neither were better."""
+    """Probability of a result at least as one-sided if neither were better."""
     more: int | None
     """Further votes after which an answer could be expected, ties counted in; 0 where there is
     one, None where even `MOST_VOTES` would not do."""

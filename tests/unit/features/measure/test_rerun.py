@@ -117,8 +117,11 @@ def with_measurement(**changes: Any) -> Snapshot:
     [
         (chat(), "s.json: the snapshot has no prompt to measure"),
         (without_tasks(), "s.json: the snapshot has no prompt to measure"),
-        (chat(request(), shown=["GPTQ", "other"]), "its profile does not have the two variants"),
-        (chat(request(), shown=["GPTQ"]), "its profile does not have the two variants"),
+        (
+            chat(request(), shown=["GPTQ", "other"]),
+            "the profile in the snapshot lacks the two variants",
+        ),
+        (chat(request(), shown=["GPTQ"]), "the profile in the snapshot lacks the two variants"),
         (chat(request(max_new_tokens=0)), "cannot be run by today's rules: max_new_tokens: "),
         (with_measurement(rounds=10**9), "cannot be run by today's rules: rounds: "),
         (measured(profile={"name": "x"}), "cannot be run by today's rules: variants: "),

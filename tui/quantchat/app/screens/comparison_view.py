@@ -152,8 +152,7 @@ class ComparisonView(Screen[None]):
                 return
             self._confirm_until_s = now + CONFIRM_S
             raise UserError(
-                f"Not done, because the unsaved conversation cannot be saved: {error}. "
-                "Press the same key again to discard it."
+                f"The conversation cannot be saved: {error}. Press the key again to discard it"
             ) from error
         if path is not None:
             self.say(str(path), title="Saved the unsaved conversation for recovery")

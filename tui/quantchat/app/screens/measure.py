@@ -28,7 +28,7 @@ class MeasuringScreen(ProgressScreen):
     """Measures `plan` on the pair that `comparison` shows, saves a snapshot, shows the result."""
 
     WHAT = "Measuring"
-    KEYS = "Esc: stop and keep the results · Esc again: end a worker that does not stop"
+    KEYS = "Esc: stop, keep results · Esc again: end a stuck worker"
 
     def __init__(
         self,

@@ -47,7 +47,7 @@ _KEYS = (
     ("t", "tie"),
     ("x", "both bad"),
     ("r", "reveal"),
-    ("p", "same speed / at the end"),
+    ("p", "speed"),
     ("Esc", "finish"),
 )
 _PACES = {True: "shown at the same speed", False: "shown when both are complete"}

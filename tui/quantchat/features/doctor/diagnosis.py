@@ -1,4 +1,4 @@
-"""What of a diagnosis will not work, or not well, and the cure for each."""
+"""Finds the problems in an inspection, each with its fix."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from quantchat.system.nvml import NO_DRIVER
 from quantchat.wire.jobs import COMPILES, MUST_COMPILE, READY, UNUSABLE, Kernel
 
 LEAST_COLUMNS = 72
-"""Below this many columns the screen shows its sides as tabs."""
+"""Terminal width, in columns, below which the screen shows the variants as tabs."""
 
 LITTLE_DISK = 5 * 2**30
-"""Free bytes below which a disk is called full: a checkpoint of 7B takes 4 GB."""
+"""Free bytes below which a disk counts as full: a checkpoint of a 7B model takes 4 GB."""
 
 
 _VARIABLES = {
@@ -28,14 +28,14 @@ _VARIABLES = {
     "profiles": "QUANTCHAT_CONFIG",
     "Hugging Face hub": "HF_HOME",
 }
-"""What moves each folder."""
+"""The environment variable that moves each folder."""
 
 _LARGE = ("checkpoints", "Hugging Face hub")
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that will not work, or not well."""
+    """Something that does not work, or not well."""
 
     what: str
     cure: str
@@ -44,7 +44,7 @@ class Problem:
 
 
 def problems(found: Diagnosis) -> list[Problem]:
-    """Each problem with its cure, the gravest first."""
+    """Return the problems with their fixes, the most serious first."""
     told = [
         *_of_libraries(found),
         *_of_kernels(found),
@@ -70,7 +70,7 @@ def _of_libraries(found: Diagnosis) -> Iterator[Problem]:
     if missing:
         yield Problem(
             f"not installed: {', '.join(missing)}",
-            "install quantchat anew into this environment: python -m pip install quantchat",
+            "reinstall quantchat in this environment: python -m pip install quantchat",
         )
     for name, reason in (found.worker.libraries if found.worker else {}).items():
         yield Problem(
@@ -84,7 +84,7 @@ def _of_kernels(found: Diagnosis) -> Iterator[Problem]:
     if found.worker is None:
         yield Problem(
             f"no worker could try the libraries: {found.failure}",
-            "see that torch can be imported by this interpreter",
+            "check that this interpreter can import torch",
             grave=True,
         )
         return
@@ -135,7 +135,7 @@ def _of_gpus(found: Diagnosis) -> Iterator[Problem]:
         elif torch.cuda and os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
             yield Problem(
                 "CUDA_VISIBLE_DEVICES hides each GPU",
-                "unset it, unless the CPU is what you want",
+                "unset it, unless you want to use the CPU",
             )
         elif torch.cuda:
             yield Problem(
@@ -153,7 +153,7 @@ def _of_gpus(found: Diagnosis) -> Iterator[Problem]:
     if found.device.no_gpu and found.device.no_gpu != NO_DRIVER:
         yield Problem(
             f"no GPU can be used: {found.device.no_gpu}",
-            "see what `nvidia-smi` says; the driver and its kernel module must be of one version",
+            "run `nvidia-smi`; the driver and its kernel module must have the same version",
         )
 
 
@@ -163,13 +163,13 @@ def _of_folders(folders: list[Folder]) -> Iterator[Problem]:
         if not folder.writable:
             yield Problem(
                 f"the folder for {folder.name} cannot be written: {folder.path}",
-                f"set {variable} to one that can",
+                f"set {variable} to a writable folder",
                 grave=folder.name in ("checkpoints", "logs"),
             )
         elif folder.name in _LARGE and folder.free is not None and folder.free < LITTLE_DISK:
             yield Problem(
                 f"{folder.free / 2**30:.1f} GiB are free for {folder.name}: {folder.path}",
-                f"make room, or set {variable} to a folder on another disk",
+                f"free disk space, or set {variable} to a folder on another disk",
             )
 
 
@@ -188,7 +188,7 @@ def _of_terminal(found: Terminal) -> Iterator[Problem]:
         )
     if not found.unicode:
         yield Problem(
-            "the output's encoding is not UTF-8: signs and bars will be wrong",
+            "the encoding of the output is not UTF-8: symbols and bars will be wrong",
             "set LANG to a UTF-8 locale, e.g. C.UTF-8",
         )
     if 0 < found.columns < LEAST_COLUMNS:

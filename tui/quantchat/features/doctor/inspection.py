@@ -30,11 +30,11 @@ PATIENCE_S = 180.0
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found."""
+    """The result of an inspection."""
 
     interpreter: Interpreter
     libraries: dict[str, str]
-    """Name to version; empty where it is not installed."""
+    """Version of each library by name; empty if it is not installed."""
     device: DeviceSample
     folders: list[Folder]
     terminal: Terminal
@@ -62,7 +62,7 @@ async def examine(
     start: StartWorker = start_worker,
     tell: Callable[[str], None] = lambda step: None,
 ) -> Diagnosis:
-    """Look at everything; `python` is another interpreter whose libraries are tried.
+    """Inspect everything; with `python`, try the libraries of that interpreter.
 
     `tell` is called with each step of the worker.
     """

@@ -1,4 +1,4 @@
-"""Where quantchat runs: its folders with their sizes, the terminal, the libraries installed."""
+"""Reads where quantchat runs: folders with sizes, the terminal, installed libraries."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LIBRARIES = (
     "pydantic",
     "nvidia-ml-py",
 )
-"""Whose versions are told; each is a dependency."""
+"""Libraries whose versions are shown; each is a dependency."""
 
 EXTRAS = {
     "servers": "openai",
@@ -33,7 +33,7 @@ EXTRAS = {
     "eval": "lm_eval",
     "cuda-build": "nvidia-cuda-nvcc",
 }
-"""The library that each extra of the package brings."""
+"""The library that each extra of the package installs."""
 
 
 @dataclass(frozen=True)
@@ -46,35 +46,35 @@ class Interpreter:
 
     @classmethod
     def this(cls) -> Interpreter:
-        """The one that runs."""
+        """Return the interpreter that runs this code."""
         name = f"{platform.python_implementation()} {platform.python_version()}"
         return cls(name, sys.executable, platform.platform())
 
 
 @dataclass(frozen=True)
 class Folder:
-    """One of the user's folders. Sizes in bytes; None where it cannot be looked at."""
+    """One of the user's folders. Sizes are in bytes; None if it cannot be read."""
 
     name: str
     path: str
     exists: bool
     writable: bool
-    """Whether files can be made in it, or it can be made itself."""
+    """Whether files can be created in it; it may have to be created first."""
     size: int | None
-    """Of all files in it; a file with several names counts once."""
+    """Size of all files in it; a file with several names counts once."""
     free: int | None
-    """On its disk."""
+    """Free bytes on its disk."""
 
 
 @dataclass(frozen=True)
 class Terminal:
-    """What the screen will be drawn on."""
+    """The terminal on which the screen is drawn."""
 
     interactive: bool
-    """Input and output are a terminal."""
+    """Whether input and output are a terminal."""
     term: str
     colours: str
-    """`true colour`, `256`, `few` or `none`: by the environment, as Rich goes by it."""
+    """`true colour`, `256`, `few` or `none`: from the environment, as Rich does it."""
     unicode: bool
     columns: int
     rows: int
@@ -84,18 +84,18 @@ class Terminal:
 
 
 def installed() -> dict[str, str]:
-    """Version of each library, without importing it; empty where it is not installed."""
+    """Return the version of each library without importing it; empty if not installed."""
     return {**dict.fromkeys(LIBRARIES, ""), **versions(LIBRARIES)}
 
 
 def extras() -> dict[str, str]:
-    """Name and version of what each extra brings, by the extra; empty where it is not installed."""
+    """Return name and version of each extra's library; empty if it is not installed."""
     found = versions(tuple(EXTRAS.values()))
     return {extra: f"{of} {found[of]}" if of in found else "" for extra, of in EXTRAS.items()}
 
 
 def folders() -> list[Folder]:
-    """The folders of quantchat, and the cache of the Hugging Face hub."""
+    """Return the folders of quantchat and the cache of the Hugging Face hub."""
     named = [
         ("checkpoints", paths.cache_dir()),
         ("snapshots", paths.snapshots_dir()),
@@ -107,7 +107,7 @@ def folders() -> list[Folder]:
 
 
 def look_at(name: str, path: Path) -> Folder:
-    """`path` as it is now."""
+    """Return the current state of `path`."""
     exists = path.is_dir()
     nearest = path
     while not nearest.exists() and nearest != nearest.parent:
@@ -127,7 +127,7 @@ def look_at(name: str, path: Path) -> Folder:
 
 
 def _size(folder: Path) -> int | None:
-    """Bytes on the disk. The hub's cache links to its files: links are not followed."""
+    """Return the bytes on the disk, without following links (the hub's cache has many)."""
     total, seen, refused = 0, set[tuple[int, int]](), False
 
     def cannot(error: OSError) -> None:
@@ -145,7 +145,7 @@ def _size(folder: Path) -> int | None:
 
 
 def terminal(environ: Mapping[str, str] = os.environ) -> Terminal:
-    """The terminal at hand."""
+    """Return the current terminal."""
     size = shutil.get_terminal_size((0, 0))
     encoding = (getattr(sys.stdout, "encoding", "") or "").lower().replace("-", "")
     multiplexer = "tmux" if environ.get("TMUX") else "screen" if environ.get("STY") else ""
@@ -162,7 +162,7 @@ def terminal(environ: Mapping[str, str] = os.environ) -> Terminal:
 
 
 def _colours(environ: Mapping[str, str]) -> str:
-    """How many colours, by the conventions Rich and Textual go by."""
+    """Return the number of colours by the conventions of Rich and Textual."""
     term = environ.get("TERM", "").lower()
     if environ.get("NO_COLOR") or term in ("", "dumb", "unknown"):
         return "none"

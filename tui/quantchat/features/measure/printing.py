@@ -23,7 +23,7 @@ MOST_PROMPTS = 20
 def measured(comparison: Comparison, plan: Plan, folder: Path | None, *, as_json: bool) -> int:
     """Measure `plan` on `comparison`; return the exit status, 1 if anything failed.
 
-    The snapshot is saved in `folder`, by default the user's; tables or JSON go to stdout.
+    Save the snapshot in `folder` (None: the user's default folder); print tables or JSON.
     """
     from quantchat.console.progress import progress_display
     from quantchat.features.measure.run import measure

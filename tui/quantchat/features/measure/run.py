@@ -1,4 +1,4 @@
-"""Measure a comparison without a screen: load the pair, measure, record, end."""
+"""Measures a comparison without a screen: load the pair, measure, record, end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def measure(
     on_variant: Callable[[LiveVariant], None] = lambda variant: None,
     on_step: Callable[[int, int, str], None] = lambda done, total, detail: None,
 ) -> Snapshot:
-    """Load the shown pair of `comparison`, measure `plan` on it, end it; the snapshot of it all.
+    """Load the shown pair of `comparison`, measure `plan`, end the pair; return the snapshot.
 
     Ctrl+C, SIGTERM and the end of the terminal stop the measurement (see `host.signals`); what was
     measured until then is in the snapshot. Where one of the two does not load, the other one is

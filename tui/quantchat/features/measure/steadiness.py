@@ -101,7 +101,7 @@ def _far(value: float, median: float) -> bool:
 
 
 def _outliers(label: str, figure: Judged, rounds: Rounds) -> list[str]:
-    """Remove outliers from `rounds` if the other rounds are steady; return them."""
+    """Remove outliers from `rounds` if the other rounds are steady; return a warning about them."""
     far: list[tuple[float, str]] = []
     for task, found in sorted(rounds.items()):
         if len(found) < LEAST_ROUNDS:

@@ -1,4 +1,4 @@
-"""The plan: what a profile's variants will need, and whether the pair fits beside what is there.
+"""The memory plan: what a profile's variants need, and whether the pair fits in free memory.
 
 Nothing is loaded for it, and no ML library imported: it is reckoned from the models' headers.
 """
@@ -27,28 +27,28 @@ from quantchat.system.visible_gpus import shown_gpus
 from quantchat.text import one_line
 
 CONTESTED = "where one of them may fill the GPU the other needs"
-"""What to say of contested GPUs, behind what is free on them."""
+"""Note on GPUs that several variants may fill; shown after their free memory."""
 
 Fit = Literal["fits", "tight", "does not fit", "not known", "cannot run"]
 
 
 @dataclass(frozen=True)
 class Room:
-    """A device with the memory that is free on it now, in bytes; None where nothing tells."""
+    """A device with its free memory in bytes; None if it is not known."""
 
     name: str
     cuda: bool
     free: int | None
     total: int | None
     gpus: tuple[int, ...] = ()
-    """The boards' indices: several where weights are spread over them."""
+    """Indices of the GPUs; several if weights are split over them."""
     unusable: str = ""
-    """Why torch cannot use the GPU, and the cure; empty where nothing is known against it."""
+    """Why torch cannot use the GPU, and the fix; empty if no reason is known."""
 
 
 @dataclass(frozen=True)
 class VariantPlan:
-    """What one variant will need, or the `problem` why that cannot be told."""
+    """The memory that one variant needs, or the `problem` why it cannot be estimated."""
 
     label: str
     room: Room
@@ -59,28 +59,28 @@ class VariantPlan:
 
 @dataclass(frozen=True)
 class RoomPlan:
-    """What the variants of the pair that share one device need of it together, in bytes.
+    """The memory, in bytes, that the pair's variants on one device need together.
 
-    One that is spread over several GPUs shares them with the one that lies on any of these.
+    A multi-GPU variant shares a device with another variant if any GPU is common.
     """
 
     room: Room
     labels: list[str]
     total: int | None
-    """Loaded, with full contexts; None where a variant's need is not known."""
+    """Bytes when loaded, with full contexts; None if a variant cannot be estimated."""
     peak: int | None
-    """At most, both loading at once."""
+    """Largest number of bytes while both load at once."""
 
     @property
     def contested(self) -> bool:
-        """Whether one variant may fill a GPU that the other needs, however much they all have."""
+        """Whether one variant may fill a GPU that the other needs, however large the GPUs are."""
         return len(self.room.gpus) > 1 and len(self.labels) > 1
 
     @property
     def fit(self) -> Fit:
-        """`tight`: the variants fit once loaded, and perhaps not while both are loading.
+        """`tight`: the variants fit once loaded, but perhaps not while both are loading.
 
-        It is also the best that is said of contested GPUs: they are filled one after the other, so
+        It is also the best result for contested GPUs: they are filled one after the other, so
         that what is free on all of them promises nothing for a single one.
         """
         if self.room.unusable:
@@ -94,7 +94,7 @@ class RoomPlan:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """The plan of a profile: each variant, and each device the pair would use."""
+    """The plan of a profile: each variant, and each device that the pair would use."""
 
     name: str
     variants: list[VariantPlan]
@@ -102,12 +102,12 @@ class MemoryPlan:
 
     @property
     def nothing_known(self) -> bool:
-        """Whether of no variant can be told what it needs: then nothing is planned."""
+        """Whether no variant can be estimated, so that there is no plan."""
         return not any(variant.estimate for variant in self.variants)
 
     @property
     def fit(self) -> Fit:
-        """The worst of the devices'."""
+        """The worst result of all devices."""
         order: tuple[Fit, ...] = ("cannot run", "does not fit", "not known", "tight", "fits")
         return min((one.fit for one in self.rooms), key=order.index)
 
@@ -120,9 +120,9 @@ def make_plan(
     pair: tuple[int, int] = (0, 1),
     fetch: bool = False,
 ) -> MemoryPlan:
-    """What each variant of `profile` needs, and what the `pair` does to the machine in `sample`.
+    """Plan the memory of the variants of `profile`, and of the `pair` on the machine in `sample`.
 
-    `tokens` of prompt and answer, by default the profile's longest answer and `PROMPT_TOKENS`.
+    `tokens` counts prompt and answer (default: the longest answer plus `PROMPT_TOKENS`).
     `fetch`: a hub may be asked for the headers of models that are not here.
     """
     tokens = tokens or profile.generation.max_new_tokens + PROMPT_TOKENS
@@ -140,9 +140,9 @@ def make_plan(
 
 
 def warning(profile: Profile, sample: DeviceSample, pair: tuple[int, int] = (0, 1)) -> str | None:
-    """One line where the `pair` cannot run, will not fit, or only tightly; None elsewhere.
+    """Return a line if the `pair` cannot run, does not fit or fits tightly; else None.
 
-    Reads files, and asks no hub: a matter of milliseconds, but for the first id of a hub, which
+    Reads files and does not access the hub. Takes milliseconds, except for the first hub id, which
     imports its library.
     """
     found = []
@@ -190,7 +190,7 @@ def _variant(spec: AnyVariant, sample: DeviceSample, tokens: int, fetch: bool) -
 
 
 def _room(spec: AnyVariant, sample: DeviceSample) -> Room:
-    """The device the worker of `spec` chooses for what is small, or its server."""
+    """Return the device that the worker of `spec` chooses for small models, or its server."""
     if engine_of(spec).is_server:
         address = str(getattr(spec, "base_url", ""))
         where = "a server started here" if _started_here(spec) else urlsplit(address).netloc
@@ -221,16 +221,16 @@ def _room_of(gpu: GpuSample) -> Room:
 def _elsewhere(
     spec: AnyVariant, sample: DeviceSample, files: ModelFiles, needed: Estimate
 ) -> Room | None:
-    """Where weights lie that are too large for the first GPU (`device_for` and `rooms` there).
+    """Return the GPUs for weights that are too large for the first one (as the worker chooses).
 
-    The next one that has room for all of the checkpoint, or all GPUs together. None: on the first.
+    That is the next GPU with room for the whole checkpoint, or all GPUs. None: the first GPU.
     """
     gpus = shown_gpus(sample.gpus)
     if not needed.cuda or spec.device != "auto":
         return None
     if len(gpus) < 2 or gpus[0].memory_free is None:
         return None
-    # What is quantized ahead is loaded as it is held then.
+    # A checkpoint that was quantized before is loaded at its quantized size.
     checkpoint = needed.weights if engine_of(spec).only_quantized else files.bytes
     free = [(gpu, SHARE * gpu.memory_free) for gpu in gpus if gpu.memory_free is not None]
     fitting = next((gpu for gpu, room in free if checkpoint <= room), None)
@@ -248,19 +248,19 @@ def _elsewhere(
 
 
 def _widest(room: Room, pair: list[VariantPlan]) -> Room:
-    """`room`, or the GPUs of the pair's other variant where it is one of these."""
+    """Return `room`, or the other variant's GPUs if `room` is one of them."""
     wider = (v.room for v in pair if room.gpus and set(room.gpus) < set(v.room.gpus))
     return next(wider, room)
 
 
 def _sum(counts: Iterable[int | None]) -> int | None:
-    """None where one is not known."""
+    """Return the sum; None if one of `counts` is not known."""
     known = list(counts)
     return None if None in known else sum(filter(None, known))
 
 
 def _unusable(driver_cuda: str | None) -> str:
-    """Why torch cannot use any GPU of this machine, and the cure; empty where it can."""
+    """Return why torch cannot use any GPU here, and the fix; empty if it can."""
     built_for = cuda_driver.cuda_of_torch()
     if driver_cuda is None or not cuda_driver.too_old(driver_cuda, built_for):
         return ""

@@ -1,4 +1,4 @@
-"""What is to be scored: the text, the windows, the reference, and the reference's floor."""
+"""The plan of a score: text, windows, reference, and how to measure the noise floor."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from quantchat.profile.model import AnyVariant
 from quantchat.wire.variant import Resolved
 
 QUICK = 8192
-"""Tokens read where nothing else is said."""
+"""Default number of tokens."""
 
 WINDOW = 512
-"""Tokens of a window where nothing else is said, as in llama.cpp."""
+"""Default window in tokens, as in llama.cpp."""
 
 Floor = Literal["attention", "dtype", "none"]
 
 
 @dataclass(frozen=True)
 class ScorePlan:
-    """What each model reads, and against what."""
+    """The text that each model scores, and the reference."""
 
     corpus: Corpus
     reference: AnyVariant
     tokens: int = QUICK
-    """Tokens of the text that are read; 0: all."""
+    """Number of tokens of the text; 0: all."""
     window: int = WINDOW
     stride: int = WINDOW
     floor: Floor = "attention"
@@ -34,9 +34,9 @@ class ScorePlan:
 
 
 def floor_of(reference: AnyVariant, ran: Resolved, floor: Floor) -> AnyVariant | None:
-    """The reference with another attention implementation or dtype; None where none is wanted.
+    """Return the reference with another attention implementation or dtype; None for no floor.
 
-    `ran` is what the reference turned out to be. Not every engine lets its attention be chosen.
+    `ran` is what the reference actually ran as. Some engines have only one attention implementation.
     """
     if floor == "none" or (floor == "attention" and not engine_of(reference).selects_attention):
         return None

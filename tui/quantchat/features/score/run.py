@@ -1,4 +1,4 @@
-"""A score: one model after the other reads a text, each in a worker of its own."""
+"""Runs a score: the models score a text one after the other, each in its own worker."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def score(
     start: StartWorker = start_worker,
     on_model: OnModel = lambda label, progress: None,
 ) -> tuple[Snapshot, ScoreRecord]:
-    """Let the reference, its floor and each variant read the text; the snapshot, and its score.
+    """Score the text with the reference, its floor and each variant; return snapshot and score.
 
     A model that fails does not stop the others. Ctrl+C, SIGTERM and SIGHUP end it; what was read
     until then is in the snapshot. Raises ModelsFailed where no model could, KeyboardInterrupt
@@ -57,7 +57,7 @@ async def score(
 
 @contextlib.contextmanager
 def _workplace() -> Iterator[Path]:
-    """A private folder for the forecasts, gone at the end, as is what a killed run has left."""
+    """Yield a private folder for logits, removed at the end; also remove those of killed runs."""
     home = paths.private(paths.cache_dir() / "scoring")
     for lock in home.glob("*.lock"):
         with (
