@@ -36,7 +36,7 @@ class ScorePlan:
 def floor_of(reference: AnyVariant, ran: Resolved, floor: Floor) -> AnyVariant | None:
     """Return the reference with another attention implementation or dtype; None for no floor.
 
-    `ran` is what the reference actually ran as. Some engines have only one attention implementation.
+    `ran` is what the reference actually ran as. Some engines have one attention implementation.
     """
     if floor == "none" or (floor == "attention" and not engine_of(reference).selects_attention):
         return None
