@@ -188,7 +188,7 @@ async def test_what_cannot_be_kept_is_replaced_at_the_second_time(setup: Setup) 
         await run.ready()
         await run.answered("Where?")
         await run.pilot.press("ctrl+n")
-        await see(run.pilot, "discard it")
+        await see(run.pilot, "discard")
         assert len(run.comparison.conversation.turns) == 1
         await run.pilot.press("ctrl+n")
         await wait_until(run.pilot, lambda: not run.comparison.conversation.turns, "a new chat")

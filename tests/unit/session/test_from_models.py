@@ -196,7 +196,7 @@ def test_what_making_costs_is_told_before_it_is_asked(
     llama: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
-    with pytest.raises(UserError, match="nobody can be asked"):
+    with pytest.raises(UserError, match="no terminal to confirm"):
         opening.profile_of([str(llama)])
     said = capsys.readouterr().err
     (making,) = from_models.to_make(profile_of([str(llama)]))

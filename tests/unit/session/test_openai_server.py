@@ -188,7 +188,7 @@ async def test_recorded_without_divergence_and_memory(opened: Opened) -> None:
     assert variant.predicted is None
     assert variant.memory is not None
     assert (variant.memory.bytes, variant.memory.source) == (None, "unknown")
-    assert "does not tell" in variant.memory.reason
+    assert "does not report" in variant.memory.reason
     assert variant.ledger is not None
     assert variant.ledger.weights == variant.ledger.process == -1
     assert variant.resolved is not None
