@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import quantchat
 from fakes.terminal_text import is_clean
+from quantchat.app import gc_tuning
 from quantchat.cli import main
 from quantchat.errors import UserError
 from quantchat.profile.model import Profile
@@ -56,7 +57,7 @@ def opened(
         calls.append((profile, snapshots))
         return 0
 
-    monkeypatch.setitem(sys.modules, "quantchat.app", SimpleNamespace(run=run))
+    monkeypatch.setitem(sys.modules, "quantchat.app", SimpleNamespace(run=run, gc_tuning=gc_tuning))
     for stream in (sys.stdin, sys.stdout):
         monkeypatch.setattr(type(stream), "isatty", lambda _: True, raising=False)
     return calls

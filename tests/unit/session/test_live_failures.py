@@ -258,7 +258,7 @@ async def test_when_a_measurement_ends_a_worker(bench: Bench) -> None:
     assert silent is not None and "sent no message for" in silent.reason
     bench.left._heard_s = now + HUNG_S + 1  # it says that it lives
     hung = bench.left.overdue(now + HUNG_S + 1)
-    assert hung is not None and "has not grown" in hung.reason
+    assert hung is not None and "did not grow" in hung.reason
     bench.left.give_up(hung)
     await bench.comparison.wait()
     assert turn.answers["A"].failure == bench.left.failure == hung

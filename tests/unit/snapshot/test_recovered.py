@@ -36,7 +36,7 @@ def test_only_what_is_recovered_is_ever_discarded(tmp_path: Path) -> None:
     recovered.discard(kept)
     with pytest.raises(UserError, match="not a recovered conversation"):
         recovered.discard(saved)
-    with pytest.raises(UserError, match="kept already"):
+    with pytest.raises(UserError, match="saved already"):
         recovered.keep(saved)
     with pytest.raises(UserError, match="cannot be removed"):
         recovered.discard(kept)

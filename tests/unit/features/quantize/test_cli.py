@@ -219,7 +219,7 @@ def test_a_perplexity_that_fails_costs_no_checkpoint(
     assert main(["quantize", "model", "-o", "out", "--method", method]) == 0
     assert (tmp_path / "out" / "model.safetensors").exists()
     said = capsys.readouterr().out
-    row = next(x for x in said.splitlines() if "held out" in x)
+    row = next(x for x in said.splitlines() if "held-out text" in x)
     assert row.split()[-2:] == ["–", "–"]
     for side in ("before", "after"):
         assert f"no perplexity {side}: out of memory: 2,000 MiB more were needed" in said
@@ -273,7 +273,7 @@ def test_the_difference_of_the_perplexities_is_paired(jobs: Jobs, capsys: Captur
     jobs.writes["score"] = [nll(2, 3), nll(2.01, 3.01)]
     assert main(["quantize", "model"]) == 0
     said = capsys.readouterr().out
-    (row,) = (line for line in said.splitlines() if "after less before" in line)
+    (row,) = (line for line in said.splitlines() if line.strip().startswith("ΔPPL"))
     assert row.split()[-2:] == ["+0.1224", "±0.0027"]
     assert "± one standard error, of the difference as both read the same tokens" in " ".join(
         said.split()
@@ -297,14 +297,14 @@ def test_perplexities_over_other_tokens_are_not_compared(
     assert main(["quantize", "model"]) == 0
     said = capsys.readouterr().out
     assert said.count("12.18 ±0.27") == 2
-    assert "after less before" not in said and "of the difference" not in said
+    assert "ΔPPL" not in said and "of the difference" not in said
 
 
 def test_a_short_calibration_gives_no_perplexity(jobs: Jobs, capsys: Capture) -> None:
     jobs.results["calibrate"] = CalibrateResult(samples=1, tokens=outcome.FEWEST - 1)
     assert main(["quantize", "model"]) == 0
     assert "score" not in jobs.names()
-    row = next(x for x in capsys.readouterr().out.splitlines() if "held out" in x)
+    row = next(x for x in capsys.readouterr().out.splitlines() if "held-out text" in x)
     assert row.split()[-2:] == ["–", "–"]
 
 
