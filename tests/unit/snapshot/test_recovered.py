@@ -40,7 +40,7 @@ def test_only_what_is_recovered_is_ever_discarded(tmp_path: Path) -> None:
         recovered.keep(saved)
     with pytest.raises(UserError, match="cannot be removed"):
         recovered.discard(kept)
-    with pytest.raises(UserError, match="cannot be kept"):
+    with pytest.raises(UserError, match="cannot be renamed"):
         recovered.keep(kept)
     assert list(tmp_path.iterdir()) == [saved]
 
