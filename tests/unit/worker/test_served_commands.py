@@ -140,7 +140,7 @@ def test_prompts_cannot_be_cut_to_tokens(commands: Commands, server: FakeServer)
 def test_the_plan_knows_what_it_does_not_know(commands: Commands, server: FakeServer) -> None:
     assert commands.do("plan", commands.profile(server.url)) == 1  # of both nothing is known
     where = server.url.split("/")[2]
-    told = f"not known: one and other: nothing tells what is free on {where}"
+    told = f"not known: one and other: the free memory of {where} is not known"
     assert told in commands.said and "/v1" not in commands.said
     started = commands.profile(
         "http://127.0.0.1:{port}/v1", 'server = { command = ["vllm", "serve"] }'
