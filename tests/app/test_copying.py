@@ -139,7 +139,7 @@ async def test_a_key_for_each_side(setup: Setup, written: list[str], key: str) -
         await see(run.pilot, "There is no answer to copy yet")
         await run.answered()
         await run.pilot.press(key)
-        await see(run.pilot, "characters sent to the terminal's clipboard (OSC 52)")
+        await see(run.pilot, "sent to the clipboard with OSC 52")
         await see(run.pilot, "F7 saves it to a file")
         await see(run.pilot, "4 control characters left out")
         answers = run.comparison.conversation.turns[0].answers.values()

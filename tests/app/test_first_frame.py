@@ -84,7 +84,7 @@ def listening(app, screen, renderable):
     display(app, screen, renderable)
 
 QuantchatApp._display = listening
-StartScreen._look_around = lambda screen: print(screen in drawn, *sorted(sys.modules))
+StartScreen._fill = lambda screen: print(screen in drawn, *sorted(sys.modules))
 
 async def main():
     async with QuantchatApp().run_test(size=(120, 40)) as pilot:

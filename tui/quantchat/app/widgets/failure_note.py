@@ -20,6 +20,7 @@ TITLES = {
     "bad_checkpoint": "This engine cannot load the checkpoint",
     "missing_library": "A library is missing",
     "bad_calibration": "The calibration text cannot be used",
+    "bad_task": "A task cannot be run",
     "cannot_start": "The worker cannot start",
     "fetch_failed": "The download failed",
     "no_space": "The disk is full",

@@ -88,7 +88,7 @@ def _tasks(named: list[str], report: Report) -> Any:
         ) from error
     except Exception as error:  # whatever a task's own code or the harness's checks raise
         raise Refused(
-            "bad_task", f"cannot make a task: {first_line(error)}", "mend the task's YAML file"
+            "bad_task", f"cannot make a task: {first_line(error)}", "correct the task's YAML file"
         ) from error
 
 
@@ -105,7 +105,9 @@ def _of_file(path: Path) -> dict[str, object]:
         config: Any = load_yaml(path, resolve_func=True)
     except (OSError, ValueError, ImportError, yaml.YAMLError) as error:
         raise Refused(
-            "bad_task", f"cannot read {path.name}: {first_line(error)}", "mend the task's YAML file"
+            "bad_task",
+            f"cannot read {path.name}: {first_line(error)}",
+            "correct the task's YAML file",
         ) from error
     if not isinstance(config.get("task"), str) or "dataset_path" not in config:
         raise Refused(
