@@ -84,7 +84,7 @@ async def test_a_remote_server(setup: Setup, size: Size, server: FakeServer) -> 
         assert "faster" not in text(run.app)
         server.behaviour = "ok"
         await run.settled()
-        await see_in(run.pilot, 1, "7 tokens · ", "tok/s – now", "prompt 11 tok, 4 cached")
+        await see_in(run.pilot, 1, "7 tokens · ", "tok/s – now", "prompt 11, 4 cached")
         await see(run.pilot, "faster")
         await see(run.pilot, "same text for 12 characters, then “of France is")
 
@@ -119,7 +119,7 @@ async def test_a_cut_connection_and_a_refusal_are_the_column_s_own(
         await chunks(run, 5)
         server.behaviour = "cut"
         await see_in(
-            run.pilot, 1, "The connection to the server broke", "try: what had come is kept; ask"
+            run.pilot, 1, "The connection to the server broke", "try: the text so far is kept; ask"
         )
         assert run.comparison.sides[0].state is State.ANSWERING
         setup.left.gate.set()

@@ -236,7 +236,7 @@ async def test_a_repeatable_profile_may_begin_in_turn(setup: Setup, size: Size) 
         await see(run.pilot, "^T one at a time")
         await run.answered()
         for side in (0, 1):
-            await see_in(run.pilot, side, "in turn")
+            await see_in(run.pilot, side, "one at a time")
             assert "contended" not in column(run.app, side)
         await see(run.pilot, "faster (one at a time, single answer)")
 

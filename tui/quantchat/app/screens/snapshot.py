@@ -11,7 +11,8 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from quantchat.app.widgets.dialog import SCROLLS_AND_CLOSES, Dialog
-from quantchat.report import tables
+from quantchat.document.terminal import rendered
+from quantchat.report.snapshot import blocks
 from quantchat.snapshot.schema import Snapshot
 
 
@@ -36,4 +37,4 @@ class SnapshotScreen(ModalScreen[bool]):
     def compose(self) -> ComposeResult:
         """Lay out the tables in a scroll container."""
         with Dialog(self.WHAT, self.KEYS), VerticalScroll():
-            yield Static(tables.render(self._snapshot))
+            yield Static(rendered(blocks(self._snapshot)))

@@ -166,8 +166,9 @@ class LivePanel(Widget):
         served = self._answer is not None and self._answer.in_chunks
         prompt = ""
         if turn and turn.prompt_tokens:
-            cached = f", {turn.cached_tokens} cached" if turn.cached_tokens else ""
-            prompt = f"prompt {turn.prompt_tokens} tok{cached}"
+            # Short enough to stand beside a TTFT on 80 columns.
+            cached = f", {turn.cached_tokens} cached" if turn.cached_tokens else " tok"
+            prompt = f"prompt {turn.prompt_tokens}{cached}"
         parts = [
             Content(figures.milliseconds(turn.ttft_ms if turn else None)),
             quiet(prompt),
