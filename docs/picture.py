@@ -21,7 +21,7 @@ TARGET = Path(__file__).with_name("screen.svg")
 
 
 async def picture() -> str:
-    """Load the demo, ask, wait for both answers; the screen as SVG."""
+    """Load the demo, ask, wait until the divergence is scored; return the screen as SVG."""
     app = QuantchatApp(load.load(library.find("demo")))
     async with app.run_test(size=SIZE) as pilot:
         screen = app.screen
@@ -34,7 +34,8 @@ async def picture() -> str:
             await pilot.pause(0.2)
         screen.prompt.text = PROMPT
         await pilot.press("enter")
-        while not (comparison.last_turn and comparison.last_turn.over):
+        # The answers diverge: the line below them has probabilities once these are computed.
+        while not (comparison.last_turn and comparison.last_turn.divergence):
             await pilot.pause(0.2)
         await pilot.pause(1)
         svg = app.export_screenshot(title="quantchat demo")
