@@ -83,7 +83,7 @@ async def test_a_broken_profile_says_what_is_wrong(tmp_path: Path) -> None:
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         await see(pilot, "aab invalid")
         await pilot.press("down")
-        await see(pilot, "this value is no TOML")
+        await see(pilot, "invalid value")
         await pilot.press("enter")
         await wait_until(pilot, lambda: any("▌" in line for line in lines(app)), "a notification")
         assert not isinstance(app.screen, ComparisonScreen)

@@ -73,7 +73,7 @@ def test_a_broken_profile_is_listed_with_its_error(folders: dict[Origin, Path]) 
     (folders[Origin.HERE] / "notes.txt").touch()
     broken, folder, good = library.entries()
     assert broken.profile is None
-    assert str(broken.error).startswith("profiles/broken.toml:1: this value is no TOML")
+    assert str(broken.error).startswith("profiles/broken.toml:1: invalid value")
     assert str(folder.error) == "profiles/folder.toml: cannot be read: it is a folder"
     assert good.error is None
     assert good.profile is not None

@@ -164,29 +164,39 @@ def test_good() -> None:
         (
             '"org/model@main"',
             '"org/model',
-            'p.toml:14: a quote is not closed (text over several lines stands in """ and """)',
+            "p.toml:14: illegal character '\\n' (close the quote; text over several lines stands in "
+            '""" and """)',
         ),
         (
             "bits = 4",
             "bits = four",
-            "p.toml:9: this value is no TOML (text stands in quotes; write true, not True)",
+            "p.toml:9: invalid value (text stands in quotes; write true, not True)",
         ),
-        ("bits = 4", "bits", "p.toml:9: a key without a value (write key = value)"),
-        ("bits = 4", "bits = [4", "p.toml:9: a bracket is not closed, or a comma is missing"),
+        (
+            "bits = 4",
+            "bits",
+            "p.toml:9: expected '=' after a key in a key/value pair (write key = value)",
+        ),
+        (
+            "bits = 4",
+            "bits = [4",
+            "p.toml:9: unclosed array (close the bracket, or add the missing comma)",
+        ),
         (
             "bits = 4",
             "bits = 4\nbits = 3",
-            "p.toml:10: this key is given a second time (leave one of them)",
+            "p.toml:10: cannot overwrite a value (remove one of the two)",
         ),
         (
             "[generation]",
             "[generation]\n[generation]",
-            "p.toml:17: this table is given a second time (leave one of them)",
+            "p.toml:17: cannot declare ('generation',) twice (remove one of the two)",
         ),
         (
             'Two\nlines."""',
             "Two\nlines.",
-            'p.toml:17: a quote is not closed (text over several lines stands in """ and """)',
+            "p.toml:17: unterminated string (close the quote; text over several lines stands in "
+            '""" and """)',
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""TOML as text: parsed, with plain words for its mistakes, and the line each key stands on.
+"""TOML as text: parsed, with a hint for common mistakes, and the line of each key.
 
 The parser is the standard library's (tomli before Python 3.11). It says on which line the syntax
 breaks, but not where a parsed key stood; `KeyLines` finds that with the same parser, statement by
@@ -27,25 +27,19 @@ of several lines the squares are added: they may have what one line may."""
 MAX_EFFORT = 1_000_000
 """Characters parsed to split one text into statements; what lies beyond has no known line."""
 
-# What the parser says (a regular expression), in plain words, and what would be right.
-_SYNTAX: tuple[tuple[str, str, str], ...] = (
-    ("Invalid value", "this value is no TOML", "text stands in quotes; write true, not True"),
-    ("Invalid statement", "this line is no TOML", "write key = value, or [table]"),
-    ("Expected '=' after a key", "a key without a value", "write key = value"),
-    ("Expected newline or end of doc", "something follows the value", "write one key on each line"),
-    ("Cannot overwrite a value", "this key is given a second time", "leave one of them"),
-    ("Cannot (declare|mutate|redefine)", "this table is given a second time", "leave one of them"),
-    ("Unclosed|Expected '\\]", "a bracket is not closed, or a comma is missing", ""),
+# What the parser reports (a regular expression), and what to do about it.
+_HINTS: tuple[tuple[str, str], ...] = (
+    ("Invalid value", "text stands in quotes; write true, not True"),
+    ("Invalid statement", "write key = value, or [table]"),
+    ("Expected '=' after a key", "write key = value"),
+    ("Expected newline or end of doc", "write one key on each line"),
+    ("Cannot (overwrite|declare|mutate|redefine)", "remove one of the two"),
+    ("Unclosed|Expected '\\]", "close the bracket, or add the missing comma"),
     (
         "Illegal character '\\\\n'|Unterminated string|Expected (\"'+\"|'\"+')",
-        "a quote is not closed",
-        'text over several lines stands in """ and """',
+        'close the quote; text over several lines stands in """ and """',
     ),
-    (
-        "Unescaped '",
-        "a backslash in double quotes begins an escape",
-        "write \\\\, or single quotes",
-    ),
+    ("Unescaped '", "write \\\\, or use single quotes: a backslash begins an escape"),
 )
 
 
@@ -69,7 +63,7 @@ def parse(text: str) -> dict[str, Any]:
     try:
         parsed: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise _in_plain_words(str(error), text) from None
+        raise _explained(str(error), text) from None
     except RecursionError:
         raise TomlError("lists or tables are nested too deeply") from None
     except ValueError as error:  # a number longer than Python converts
@@ -77,18 +71,17 @@ def parse(text: str) -> dict[str, Any]:
     return parsed
 
 
-def _in_plain_words(message: str, text: str) -> TomlError:
+def _explained(message: str, text: str) -> TomlError:
+    """Return the parser's `message` with the line it means, and a hint for common mistakes."""
     found = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", message)
     line = None
     if found:
         message = message[: found.start()]
-        # Of what is never closed, the place that matters is where it began.
+        # For a bracket or quote that is never closed, name the line on which it was opened.
         unclosed = not found[1] or message.startswith("Unclosed")
         line = _last_statement(text) if unclosed else int(found[1])
-    for pattern, what, hint in _SYNTAX:
-        if re.match(pattern, message):
-            return TomlError(what, hint, line)
-    return TomlError(message[:1].lower() + message[1:], "", line)
+    hint = next((hint for pattern, hint in _HINTS if re.match(pattern, message)), "")
+    return TomlError(message[:1].lower() + message[1:], hint, line)
 
 
 class _Statement(NamedTuple):
