@@ -164,8 +164,8 @@ def test_good() -> None:
         (
             '"org/model@main"',
             '"org/model',
-            "p.toml:14: illegal character '\\n' (close the quote; text over several lines stands in "
-            '""" and """)',
+            "p.toml:14: illegal character '\\n' (close the quote; text over several lines stands"
+            ' in """ and """)',
         ),
         (
             "bits = 4",
