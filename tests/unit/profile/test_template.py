@@ -55,7 +55,7 @@ def test_it_names_every_key() -> None:
 
 
 def objects() -> Iterator[tuple[str, dict[str, Any]]]:
-    schema = json_schema()
+    schema: dict[str, Any] = dict(json_schema())
     yield "Profile", schema
     yield from schema["$defs"].items()
 

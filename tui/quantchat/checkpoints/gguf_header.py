@@ -70,7 +70,7 @@ def read_gguf(file: Path) -> ModelFiles:
     return ModelFiles(_config(said), tensors, names=frozenset([file.name]))
 
 
-def _header(stream: BinaryIO) -> tuple[dict[str, Any], dict[str, TensorInfo]]:
+def _header(stream: BinaryIO) -> tuple[dict[str, object], dict[str, TensorInfo]]:
     if stream.read(4) != _MAGIC:
         raise _NotUnderstood("is no GGUF file")
     version = _number(stream, _UINT32)
@@ -86,7 +86,7 @@ def _header(stream: BinaryIO) -> tuple[dict[str, Any], dict[str, TensorInfo]]:
     return said, dict(_tensor(stream) for _ in range(count))
 
 
-def _config(said: Mapping[str, Any]) -> dict[str, Any]:
+def _config(said: Mapping[str, Any]) -> dict[str, object]:
     """The keys of `config.json` that transformers makes of the file's own."""
     kind = str(said.get("general.architecture"))
     config = {to: said.get(f"{kind}.{key}") for key, to in _KEYS.items()}

@@ -109,7 +109,7 @@ def _names(folder: Path) -> frozenset[str]:
         raise _cannot_read(folder, error) from error
 
 
-def _others(folder: Path) -> dict[str, dict[str, Any]]:
+def _others(folder: Path) -> dict[str, dict[str, object]]:
     return {name: _json(folder / name) for name in QUANTIZE_CONFIGS if (folder / name).is_file()}
 
 
@@ -176,7 +176,7 @@ def _header(file: Path) -> tuple[dict[str, TensorInfo], dict[str, Place]]:
     return tensors, {name: _place(file, length, header[name]) for name in tensors}
 
 
-def _place(file: Path, length: int, described: dict[str, Any]) -> Place:
+def _place(file: Path, length: int, described: dict[str, object]) -> Place:
     offsets = described.get("data_offsets")
     both = offsets if isinstance(offsets, list) and len(offsets) == 2 else [0, 0]
     start, end = (8 + length + n if type(n) is int and 0 <= n < 2**48 else 0 for n in both)
@@ -192,7 +192,7 @@ def _tensor(file: Path, described: Any) -> TensorInfo:
     raise _not_understood(file, "describes a tensor without dtype and shape")
 
 
-def _json(file: Path) -> dict[str, Any]:
+def _json(file: Path) -> dict[str, object]:
     try:
         body = json.loads(read_regular(file, MOST_JSON))
     except OSError as error:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -159,7 +159,7 @@ def _refuse_gates(kind: str, conditions: Sequence[str]) -> None:
         raise UserError(f"{kind} have no gates: --fail-if is for runs", where=conditions[0])
 
 
-def _print(result: dict[str, Any] | list[Block]) -> None:
+def _print(result: dict[str, object] | list[Block]) -> None:
     """Print a JSON document, or parts of a document."""
     from quantchat.console.console import show
 

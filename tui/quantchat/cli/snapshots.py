@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -154,7 +153,7 @@ def _problem(line: Listed) -> Paragraph:
     return paragraph((f"{line.problem}{cure}", "bad"), indent=2)
 
 
-def _json_document(folder: Path, listed: Iterable[Listed]) -> dict[str, Any]:
+def _json_document(folder: Path, listed: Iterable[Listed]) -> dict[str, object]:
     """Return the list as JSON values; text is raw, as it was recorded."""
     return {
         "folder": str(folder),

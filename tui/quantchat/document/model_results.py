@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from quantchat.document.document import Block, paragraph, warnings
 from quantchat.document.figures import when
@@ -55,7 +55,7 @@ def notes(models: _Models) -> list[str]:
 
 def json_document(
     results: Sequence[Result[Found]], obstacles: Sequence[str], kind: str
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return all that is shown of `results` as JSON values under `kind`; text is raw."""
     return {
         "comparable": not obstacles,

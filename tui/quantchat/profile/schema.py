@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from quantchat.profile.field_docs import DescribedSchema
 from quantchat.profile.model import Profile
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
-def json_schema() -> dict[str, Any]:
+def json_schema() -> dict[str, object]:
     """JSON Schema of a profile, draft 2020-12, with a description for each key."""
     described = Profile.model_json_schema(schema_generator=DescribedSchema)
     return {"$schema": DIALECT, **described, "title": "quantchat profile"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Any
 
 from quantchat.document.document import (
     Block,
@@ -171,7 +170,7 @@ def _found(verdict: Verdict) -> str:
 # ------------------------------------------------------------ JSON
 
 
-def json_document(result: RunsCompared, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+def json_document(result: RunsCompared, verdicts: Sequence[Verdict]) -> dict[str, object]:
     """Return all that `blocks` shows as JSON values; text is raw, as it was recorded."""
     letters = [column.letter for column in result.columns]
     return {
@@ -215,12 +214,12 @@ def json_document(result: RunsCompared, verdicts: Sequence[Verdict]) -> dict[str
     }
 
 
-def _column(column: compared_sides.Column) -> dict[str, Any]:
+def _column(column: compared_sides.Column) -> dict[str, object]:
     means = {figure.name: column.mean(figure) for figure in figures.FIGURES}
     return {"column": column.letter, "run": column.number, "variant": column.label, **means}
 
 
-def _ratio(pair: PairCompared) -> dict[str, Any]:
+def _ratio(pair: PairCompared) -> dict[str, object]:
     return {
         "kind": pair.kind,
         "of": pair.b.letter,

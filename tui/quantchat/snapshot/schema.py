@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 
@@ -253,6 +253,6 @@ class Snapshot(Record):
     environment: Environment
 
 
-def json_schema() -> dict[str, Any]:
+def json_schema() -> dict[str, object]:
     """Return the JSON Schema of a snapshot file, draft 2020-12, with a description for each key."""
     return {"$schema": DIALECT, **Snapshot.model_json_schema(), "title": "quantchat snapshot"}

@@ -6,7 +6,6 @@ import asyncio
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from quantchat.errors import UserError
 from quantchat.features.doctor.system_info import (
@@ -45,7 +44,7 @@ class Diagnosis:
     extras: dict[str, str] = field(default_factory=dict)
     """Libraries that each extra of the package installs; empty where they are not installed."""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Return it as JSON values, with the keys that `doctor --json` prints."""
         body = asdict(self)
         if self.worker is None:

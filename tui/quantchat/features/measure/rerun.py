@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -104,7 +104,7 @@ def _settings(
                 yield _valid(Generation, settings, where)
 
 
-def _fields(request: RequestRecord) -> dict[str, Any]:
+def _fields(request: RequestRecord) -> Mapping[str, object]:
     return {
         "system": request.system,
         "max_new_tokens": request.max_new_tokens,
@@ -115,7 +115,7 @@ def _fields(request: RequestRecord) -> dict[str, Any]:
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-def _valid(model: type[_Model], data: dict[str, Any], where: str) -> _Model:
+def _valid(model: type[_Model], data: Mapping[str, object], where: str) -> _Model:
     """Validate `data` by the current rules of profiles; old or edited files may break them."""
     try:
         return model.model_validate(data)

@@ -49,7 +49,7 @@ def plan(profile: str, context: int | None, offline: bool, as_json: bool) -> int
     return _DOES_NOT_FIT if made.fit in ("cannot run", "does not fit") or made.nothing_known else 0
 
 
-def _body(made: Any) -> dict[str, Any]:
+def _body(made: Any) -> dict[str, object]:
     """Return the plan as JSON values, with the computed sums."""
     body = dataclasses.asdict(made)
     for variant, values in zip(made.variants, body["variants"], strict=True):

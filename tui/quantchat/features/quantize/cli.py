@@ -306,7 +306,7 @@ def _from_here(named: str) -> str:
 
 
 def _asked(
-    method: str, common: dict[str, Any], given: dict[str, Any], *, double_quant: bool
+    method: str, common: dict[str, object], given: dict[str, object], *, double_quant: bool
 ) -> Sequence[Any]:
     """What is asked for, as a profile has it: the base, a calibrated method of it, and `method`.
 
@@ -320,7 +320,7 @@ def _asked(
     from quantchat.profile.model import Profile
 
     calibrating = next(name for name in _MADE if methods()[name][1].calibrated)
-    variants: list[dict[str, Any]] = [{"label": "base", "engine": baseline().name, **common}]
+    variants: list[dict[str, object]] = [{"label": "base", "engine": baseline().name, **common}]
     for name in dict.fromkeys((calibrating, method)):
         engine, how = methods()[name]
         told = {**how.keys, **(how.saved or {})}

@@ -25,7 +25,7 @@ class Adapter:
     name: str
     """The name in the profile."""
     folder: Path
-    config: dict[str, Any]
+    config: dict[str, object]
     tensors: int
 
     @property
@@ -97,7 +97,7 @@ def _check_complete(model: Any, adapter: Adapter) -> None:
         raise _misfit(adapter, what)
 
 
-def _config(folder: Path, adapter: str) -> dict[str, Any]:
+def _config(folder: Path, adapter: str) -> dict[str, object]:
     if not (folder / CONFIG).is_file():
         raise _unusable(adapter, f"there is no {CONFIG}", "name a folder that PEFT has saved")
     if not (folder / WEIGHTS).is_file():

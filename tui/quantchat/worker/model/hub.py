@@ -214,7 +214,7 @@ def fetched_named(named: str, what: str, **which: Any) -> Path:
 # ------------------------------------------------------------ room on the disk
 
 
-def check_room(name: str, revision: str | None, which: dict[str, Any]) -> None:
+def check_room(name: str, revision: str | None, which: dict[str, object]) -> None:
     """Raise Refused if the missing files of `name` are larger than the free space on the disk.
 
     `which` holds `allow_patterns` and `ignore_patterns` of `snapshot_download`. A hub that is not
@@ -244,7 +244,7 @@ def check_room(name: str, revision: str | None, which: dict[str, Any]) -> None:
         )
 
 
-def _missing(name: str, revision: str | None, patterns: dict[str, Any]) -> int:
+def _missing(name: str, revision: str | None, patterns: dict[str, object]) -> int:
     """Return the bytes that are still to be downloaded; 0 where the hub gives no sizes."""
     import huggingface_hub
     from huggingface_hub import constants
