@@ -104,7 +104,7 @@ def _settings(
                 yield _valid(Generation, settings, where)
 
 
-def _fields(request: RequestRecord) -> Mapping[str, object]:
+def _fields(request: RequestRecord) -> dict[str, object]:
     return {
         "system": request.system,
         "max_new_tokens": request.max_new_tokens,
