@@ -72,7 +72,7 @@ class Cell:
     """What is said of `text` in a quieter way, such as how a figure was measured."""
     role: Role = "plain"
     indent: int = 0
-    """Columns by which the name of a row stands in, below the row that it is a part of."""
+    """Columns of indentation, for the name of a row that is a part of the row above."""
     link: str = ""
     """The anchor of the section that the cell leads to."""
 
@@ -234,7 +234,7 @@ def cells(texts: Iterable[str | Cell]) -> tuple[Cell, ...]:
 def table(
     title: str, headings: Sequence[str | Column], rows: Iterable[Iterable[str | Cell]]
 ) -> Table:
-    """Return a table whose headings after the first stand flush right unless they are columns."""
+    """Return a table; a heading given as text is right-aligned, except for the first."""
     columns = tuple(
         heading if isinstance(heading, Column) else Column(heading, right=place > 0)
         for place, heading in enumerate(headings)
@@ -256,6 +256,6 @@ def variant_table(title: str, labels: Iterable[str], rows: Iterable[Row]) -> Tab
 def row(name: str, items: Iterable[_T], read: Callable[[_T], object], *, part: bool = False) -> Row:
     """Return a row of what `read` returns for each item; None gives an empty cell.
 
-    A `part` of the row above stands in.
+    The name of a `part` of the row above is indented.
     """
     return Cell(name, indent=2 * part), [Cell(str(read(item) or "")) for item in items]

@@ -90,7 +90,7 @@ class LiveVariant:
         on_change: Callable[[LiveVariant], None],
         settings: Callable[[], Generation] | None = None,
     ) -> None:
-        """`settings` returns the current sampling settings, with which a server is tested."""
+        """`settings` returns the sampling settings, with which a server is tried at load."""
         self.spec = spec
         self.label = spec.label
         self.state = State.IDLE
@@ -173,7 +173,7 @@ class LiveVariant:
         return Failed("not_responding", reason, "see the worker's log, and measure again")
 
     def excuse(self, now_s: float) -> None:
-        """Count silence from `now_s` on: earlier messages could not be read."""
+        """Count silence from `now_s` on: until then this process did not run and read nothing."""
         self._asked_s = self._grew_s = now_s
 
     @property

@@ -1,10 +1,10 @@
 """Gates: conditions that fail a comparison, if the whole confidence interval meets them.
 
 A gate on one figure of two columns, such as `b.decode_tps < 0.95 * a.decode_tps`, is judged by
-their ratio, paired by task and round, with the interval of `statistics.intervals.ratio_of`. Any
+their ratio, paired by prompt and round, with the interval of `statistics.intervals.ratio_of`. Any
 other gate is judged by left minus right. There each figure is its mean over the prompts,
 bootstrapped over prompts and rounds. Memory is not a sample: a gate compares its one value, and
-decides only if another process would have the same value.
+decides only if every process that loads the variant would have this value (`Column.repeatable`).
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def _process_value(gate: Gate, name: Name, by_letter: dict[str, Column]) -> floa
 
 
 def _rows(gate: Gate, sampled: Sequence[Name], by_letter: dict[str, Column]) -> list[Row]:
-    """Return the values of the names in each task and round that has all of them."""
+    """Return the values of the names for each prompt and round that has all of them."""
     measured = [_samples(name, by_letter) for name in sampled]
     shared = [key for key in measured[0] if all(key in one for one in measured)]
     if not shared:

@@ -25,7 +25,7 @@ from quantchat.worker.parent_watchdog import end_now
 from quantchat.worker.thoughts import Marks, OutputText
 
 BATCH_S = 0.03
-"""Seconds of tokens in one batch. A screen draws at most ten times a second."""
+"""Seconds of tokens in one batch. A screen shows new text less often than that."""
 
 MEMORY_S = 0.5
 """Least seconds between two memory ledgers while decoding."""
