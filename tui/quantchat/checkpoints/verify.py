@@ -1,7 +1,7 @@
 """Verify the SHA-256 of cached artifacts, to find bits that the disk has flipped.
 
 The cache compares file sizes at each use, which finds truncated files only. This module compares
-each file's SHA-256 with that in `made.json`: at each use for artifacts up to `SMALL` bytes (less
+each file's SHA-256 with that in `made.json`: in each run for artifacts up to `SMALL` bytes (less
 than a second), and once per `EVERY_S` seconds for larger artifacts.
 """
 
@@ -31,7 +31,7 @@ def size(made: BuiltCheckpoint) -> int:
 
 
 def is_due(folder: Path, made: BuiltCheckpoint) -> bool:
-    """Return whether the artifact in `folder` must be verified before this use."""
+    """Return whether the artifact in `folder` must be verified before it is used."""
     if size(made) <= SMALL:
         return True
     try:
@@ -57,6 +57,6 @@ async def first_damaged(
                 tell(done)
         if digest.hexdigest() != told["sha256"]:
             return name
-    with contextlib.suppress(OSError):  # a read-only cache is verified at each use
+    with contextlib.suppress(OSError):  # in a read-only cache each run verifies
         (folder / STAMP).touch(mode=0o600)
     return None
