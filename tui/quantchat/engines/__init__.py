@@ -1,1 +1,1 @@
-"""The engines: one file declares each, the registry lists them, a loader in the worker loads."""
+"""The engines: one file declares each, the registry lists them, and a loader in the worker runs."""
