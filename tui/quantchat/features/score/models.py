@@ -24,7 +24,7 @@ from quantchat.wire.messages import Load
 from quantchat.wire.variant import Resolved
 
 FORM = "half precision"
-"""How logits are stored; see `worker/scoring/logit_store.py`."""
+"""Storage format of the logits; see `worker/scoring/logit_store.py`."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ COMPILES = True
 def load(
     command: Load, stage: Callable[[str], None], building: Building = lambda progress: None
 ) -> Loaded:
-    """Load a GPTQ checkpoint made by GPTQModel, auto-gptq or transformers.
+    """Load a GPTQ checkpoint that GPTQModel, auto-gptq or transformers wrote.
 
     Calls `building` with the progress of compiling a kernel. `options`: `kernel`, `auto` or a name
     of GPTQModel's `BACKEND`, with or without its `gptq_`. Raises Refused for an unknown kernel, a

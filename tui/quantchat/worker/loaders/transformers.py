@@ -21,7 +21,7 @@ UNUSED = SCIENCE
 
 
 def load(command: Load, stage: Callable[[str], None]) -> Loaded:
-    """Load a transformers checkpoint. `options`: `gguf_file`, a file name beside the config."""
+    """Load a transformers checkpoint. `options`: `gguf_file`, a file name in the model's folder."""
     from transformers import AutoConfig  # here, so that the time counts as import
 
     device = device_for(command)
