@@ -1,1 +1,1 @@
-"""The engines: one file declares each, the registry lists them, and a loader in the worker runs."""
+"""The engines: one file declares each, the registry lists them; the worker has their loaders."""
