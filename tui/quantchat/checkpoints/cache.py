@@ -1,12 +1,12 @@
-"""The cache of made checkpoints: each artifact a folder that is whole, or not there.
+"""The cache of built checkpoints: an artifact's folder is complete or absent.
 
-An artifact is built aside, described by its `made.json`, and renamed into place. A lock for each
-name keeps two processes from making the same thing; who comes second finds it made. Nothing here
-knows what is being made.
+An artifact is built in a temporary folder, described by its `made.json`, and renamed into place. A
+lock for each name stops two processes from building the same artifact: the second process waits and
+then finds it. This module does not know what an artifact contains.
 
-    checkpoints/<name>/            the artifact, with its made.json
-    checkpoints/.parts/<name>.*/   one under way, or what a dead maker left
-    checkpoints/.unfinished/<name>/  what a later try can go on from
+    checkpoints/<name>/              the artifact, with its made.json
+    checkpoints/.parts/<name>.*/     a running build, or the leftovers of a process that died
+    checkpoints/.unfinished/<name>/  files from which a later build can resume
     checkpoints/.locks/<name>.lock
 """
 
@@ -34,61 +34,61 @@ MADE = "made.json"
 SCHEMA = 1
 
 LOCK_POLL_S = 0.2
-"""How often a lock that another process holds is tried again."""
+"""Seconds between two attempts to take a lock that another process has."""
 
 
 @dataclass(frozen=True)
 class BuiltCheckpoint:
-    """What `made.json` tells of an artifact."""
+    """The content of an artifact's `made.json`."""
 
     schema: int
     inputs: dict[str, Any]
-    """What went in, and so what the name's hash stands for."""
+    """Inputs of the build; the hash in the artifact's name is computed from them."""
     result: dict[str, Any]
-    """What the maker had to say of it."""
+    """What the build returned."""
     versions: dict[str, str]
-    """Of the libraries, by name."""
+    """Versions of the libraries, by name."""
     files: dict[str, dict[str, Any]]
     """`bytes` and `sha256` of each file, by its path inside the artifact."""
     seconds: float
-    """What it took."""
+    """Duration of the build."""
     finished: str
-    """When, as ISO 8601 in UTC."""
+    """Time of completion, as ISO 8601 in UTC."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """Where an artifact is built: what lies in `output` at the end is the artifact."""
+    """The folders of one build; the content of `output` at the end becomes the artifact."""
 
     output: Path
     scratch: Path
     unfinished: Path
-    """What lies here outlives a build that fails or is stopped, until one of that name is whole."""
+    """Files here survive a build that fails or is stopped, until a build of this name succeeds."""
 
 
 class State(str, Enum):
-    """What is there of an artifact."""
+    """The state of an artifact on the disk."""
 
     WHOLE = "whole"
     DAMAGED = "damaged"
-    """It will be made anew when it is wanted."""
+    """The next use rebuilds it."""
     UNFINISHED = "unfinished"
-    """Making it was stopped; what is here is where the next try goes on."""
+    """Its build was stopped; the next build resumes from these files."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An artifact that lies in the cache."""
+    """An artifact in the cache, as `quantchat cache` lists it."""
 
     name: str
     bytes: int
     used_s: float
-    """When it was last made or loaded, seconds since the epoch."""
+    """Time of the last build or load, in seconds since the epoch."""
     state: State
 
 
 class CheckpointCache:
-    """Artifacts in `folder`, which is made when the first one is."""
+    """The artifacts in `folder`; the first build creates the folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -97,10 +97,10 @@ class CheckpointCache:
         self._unfinished = folder / ".unfinished"
 
     def find(self, name: str) -> Path | None:
-        """Return the artifact's folder if it is there and whole.
+        """Return the artifact's folder, or None if it is missing or incomplete.
 
-        Whole is judged by its `made.json` and the sizes in it: reading gigabytes again at each
-        start would cost more than it tells.
+        Compares file sizes with those in `made.json`. Hashing gigabytes at each start would take
+        too long; `verify` does that now and then.
         """
         folder = self.folder / name
         made = read_built(folder)
@@ -110,7 +110,7 @@ class CheckpointCache:
             whole = all(
                 (folder / file).stat().st_size == told["bytes"] for file, told in made.files.items()
             )
-        except (OSError, LookupError, TypeError):  # a file is gone, or made.json was meddled with
+        except (OSError, LookupError, TypeError):  # a file is missing, or made.json was edited
             return None
         return folder if whole else None
 
@@ -123,11 +123,11 @@ class CheckpointCache:
         versions: dict[str, str],
         on_wait: Callable[[], None],
     ) -> Path:
-        """Return the artifact `name`, which `build` makes unless it is there.
+        """Return the folder of the artifact `name`; call `build` if it is not in the cache.
 
-        `build` returns what is to be remembered of it. `on_wait` is called once if another process
-        is making it. Cancelling, and whatever `build` raises, leave no trace but what it put into
-        `unfinished`. Raises OSError where the folder cannot be written.
+        `build` returns the `result` for `made.json`. `on_wait` is called once if another process is
+        building the artifact. After a cancellation or an exception of `build`, only the files in
+        `unfinished` remain. Raises OSError if the folder cannot be written.
         """
         for folder in (self.folder, self._parts, self._locks, self._unfinished):
             paths.private(folder)
@@ -159,11 +159,11 @@ class CheckpointCache:
                 return made_at
             finally:
                 await asyncio.to_thread(shutil.rmtree, part, ignore_errors=True)
-                with contextlib.suppress(OSError):  # there is something in it
+                with contextlib.suppress(OSError):  # not empty: a later build resumes from it
                     unfinished.rmdir()
 
     def entries(self) -> list[Entry]:
-        """What lies here, the one used last first."""
+        """Return the artifacts in the cache, the most recently used first."""
         names = {*_folders(self.folder), *_folders(self._unfinished)}
         return sorted(map(self._entry, names), key=lambda entry: entry.used_s, reverse=True)
 
@@ -175,14 +175,15 @@ class CheckpointCache:
         return Entry(name, sum(map(_bytes, places)), max(map(_used, places), default=0.0), state)
 
     def note_use(self, name: str) -> None:
-        """Remember that the artifact `name` is used now, where the folder can be written."""
+        """Record that the artifact `name` is used now; do nothing in a read-only cache."""
         with contextlib.suppress(OSError):
             os.utime(self.folder / name / MADE)
 
     def remove(self, name: str) -> None:
-        """Remove the artifact `name`, at once and whole.
+        """Remove the artifact `name` and its unfinished build.
 
-        Raises Timeout (of filelock) while a process makes it, OSError where it cannot be removed.
+        Moves the folders away first, so that no process sees half of an artifact. Raises
+        filelock.Timeout while a process builds it, OSError if it cannot be removed.
         """
         for folder in (self._parts, self._locks):
             paths.private(folder)
@@ -195,7 +196,7 @@ class CheckpointCache:
 
     def _publish(self, output: Path, part: Path, name: str) -> Path:
         final = self.folder / name
-        if final.exists():  # damaged, or `find` had found it
+        if final.exists():  # damaged: `find` would have returned an intact artifact
             final.rename(part / "damaged")
         output.rename(final)
         _sync(self.folder)
@@ -203,7 +204,7 @@ class CheckpointCache:
 
     @contextlib.asynccontextmanager
     async def _locked(self, name: str, on_wait: Callable[[], None]) -> AsyncIterator[None]:
-        """Hold the lock of `name`; the event loop goes on while it is another's."""
+        """Take the lock of `name` for the block; wait for it without blocking the event loop."""
         lock = self._lock(name)
         waiting = False
         while True:
@@ -221,7 +222,10 @@ class CheckpointCache:
             lock.release()
 
     async def _clear_leftovers(self, held: str) -> None:
-        """Remove what makers left that died: the parts whose lock is ours (`held`) or nobody's."""
+        """Remove the folders of builds whose process died.
+
+        These are the folders below `.parts` whose lock is free, or is `held` by this call.
+        """
         for part in list(self._parts.iterdir()):
             name = part.name.rpartition(".")[0]
             lock = self._lock(name)
@@ -238,7 +242,7 @@ class CheckpointCache:
 
 
 def read_built(folder: Path) -> BuiltCheckpoint | None:
-    """Return what `folder`'s `made.json` tells, or None where it is missing or not understood."""
+    """Return the content of `made.json` in `folder`; None if it is missing or cannot be read."""
     try:
         body = json.loads((folder / MADE).read_bytes())
         made = BuiltCheckpoint(**body)
@@ -248,7 +252,7 @@ def read_built(folder: Path) -> BuiltCheckpoint | None:
 
 
 def _folders(folder: Path) -> list[str]:
-    """Names of the folders in `folder` that are artifacts' own."""
+    """Return the names of the artifacts' folders in `folder`; hidden folders are none."""
     try:
         return [f.name for f in folder.iterdir() if f.is_dir() and f.name[0] != "."]
     except OSError:
@@ -272,7 +276,7 @@ def _used(folder: Path) -> float:
 
 
 def _settle(folder: Path) -> dict[str, dict[str, Any]]:
-    """Make the files below `folder` private and put them on the disk; return sizes and hashes."""
+    """Make the files below `folder` private and fsync them; return their sizes and hashes."""
     files = {}
     for path in sorted(folder.rglob("*")):
         if path.is_dir():

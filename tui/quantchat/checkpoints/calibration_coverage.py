@@ -6,12 +6,12 @@ from quantchat.wire.jobs import CalibrationUsed
 
 
 def share(calibration: CalibrationUsed) -> float | None:
-    """Return the tokens for each input of the widest module; None if not known."""
+    """Return the calibration tokens per input of the widest module; None if unknown."""
     return calibration.tokens / calibration.widest if calibration.widest else None
 
 
 def shortage(calibration: CalibrationUsed) -> str:
-    """Return one line that warns of too little calibration; empty where there was enough."""
+    """Return a one-line warning of too few calibration tokens; empty if there are enough."""
     found = share(calibration)
     if found is None or found >= 1:
         return ""

@@ -1,7 +1,7 @@
-"""The stages that gather calibration: the model's own chats, or what the user names.
+"""The stages that build a calibration set: the model's own chats, or the user's text.
 
-Each has two parts, of which the second is held out: nothing is calibrated on it, so that
-perplexity over it says what was lost.
+Each set has two parts. No checkpoint is calibrated on the second, held-out part, so the perplexity
+over it shows the loss by quantization.
 """
 
 from __future__ import annotations
@@ -26,45 +26,45 @@ from quantchat.wire.jobs import CalibrateJob, CalibrationPart, CollectJob
 _SUFFIX: dict[CalibrationPart, str] = {"calibration": "", "held out": "-held-out"}
 
 HELD_OUT = 16
-"""Samples held out, of the shipped prompts always the same ones for a seed."""
+"""Number of held-out samples; a seed always holds out the same shipped prompts."""
 
 _NOT_WHOLE = (
     "to write chats the model must be held whole: calibrate on a text of yours"
     " (--calibration FILE; in a profile, calibration), or quantize on the CPU (--device cpu)"
 )
-"""What to do where memory is short; GPTQ itself takes a few layers' worth."""
+"""Hint for a failure by lack of memory: GPTQ itself needs the memory of a few layers only."""
 
 _AUTHORS = ("torch", "transformers")
 
 
 def gather(weights: Weights, quantize: Quantize, part: CalibrationPart = "calibration") -> Stage:
-    """The stage that gathers `part` of the calibration that `quantize` asks for.
+    """Return the stage that builds `part` of the calibration set of `quantize`.
 
-    Raises UserError where it names a file that cannot be read.
+    Raises UserError if its calibration file cannot be read.
     """
     return (Collect if quantize.calibration else Calibrate)(weights, quantize, part)
 
 
 @dataclass(frozen=True)
 class Calibrate(FromWeights):
-    """Calibration chats: the model's own answers to varied prompts."""
+    """The stage that writes calibration chats: the model's own answers to varied prompts."""
 
     quantize: Quantize
     part: CalibrationPart = "calibration"
 
     @property
     def title(self) -> str:
-        """Which of the two parts is written."""
+        """The progress title, which names the part."""
         return f"writing {self.part.replace(' ', '-')} chats"
 
     @property
     def slug(self) -> str:
-        """The model's name."""
+        """The model's slug and the part."""
         return f"{self.weights.source.slug}-chats{_SUFFIX[self.part]}"
 
     @property
     def inputs(self) -> dict[str, object]:
-        """The weights, the prompts, how they are answered, and by which libraries."""
+        """The weights, the prompts, the answer settings and the library versions."""
         return {
             **self.weights.inputs,
             **self.weights.asked,
@@ -83,10 +83,10 @@ class Calibrate(FromWeights):
 
     @property
     def prompts(self) -> list[str]:
-        """As many of the shipped prompts as there are to be samples, chosen by the seed.
+        """The shipped prompts for `part`, shuffled by the seed; for calibration `samples` at most.
 
-        Those that ask for little come first, and of them the last ones in the seed's order are for
-        the part that is held out.
+        Prompts for short answers come before prompts for long answers. The last `HELD_OUT` of the
+        short ones are the held-out part.
         """
         order = random.Random(self.quantize.seed)  # noqa: S311
         short, long = (
@@ -106,7 +106,7 @@ class Calibrate(FromWeights):
             sample_tokens=self.quantize.sample_tokens,
             seed=self.quantize.seed,
             workspace=work.workspace,
-            # Not among the inputs: the chats are the same whatever is quantized on them.
+            # Not among the inputs: the chats do not depend on the group size.
             group_size=self.quantize.group_size if self.part == "calibration" else -1,
         )
         try:
@@ -120,26 +120,26 @@ class Calibrate(FromWeights):
 
 @dataclass(frozen=True)
 class Collect(FromWeights):
-    """Samples out of a file of the user's, or of a data set on the hub."""
+    """The stage that takes calibration samples from the user's file or a data set on the hub."""
 
     quantize: Quantize
     part: CalibrationPart = "calibration"
 
     @property
     def title(self) -> str:
-        """Which of the two parts is read."""
+        """The progress title, which names the part."""
         return (
             "reading the calibration" if self.part == "calibration" else "reading what is held out"
         )
 
     @property
     def slug(self) -> str:
-        """The model's name, whose tokens are counted."""
+        """The model's slug and the part; samples are cut by this model's tokenizer."""
         return f"{self.weights.source.slug}-calibration{_SUFFIX[self.part]}"
 
     @property
     def inputs(self) -> dict[str, object]:
-        """What is read, by what it holds, and how it is cut. Raises UserError."""
+        """The file's hash or the data set's name, and the sample settings. Raises UserError."""
         file, named = self.quantize.calibration_file, self.quantize.calibration
         return {
             **self.weights.inputs,
@@ -155,7 +155,7 @@ class Collect(FromWeights):
         }
 
     async def build(self, work: BuildContext) -> dict[str, object]:
-        """Read and cut it, in a worker that has the tokenizer."""
+        """Read the text and cut it into samples, in a worker that has the tokenizer."""
         quantize, file = self.quantize, self.quantize.calibration_file
         job = CollectJob(
             load=self.weights.load(work),
@@ -179,13 +179,16 @@ def _shipped(name: str) -> list[str]:
 
 
 def _on_cpu(weights: Weights, quantize: Quantize) -> dict[str, str]:
-    """That it is gathered on the CPU, where that decides how much: a GPU's is another."""
+    """Return the device as an input if it decides the calibration size, else nothing.
+
+    Without explicit `samples` and `sample_tokens`, the CPU's default size differs from a GPU's.
+    """
     chosen = None in (quantize.samples, quantize.sample_tokens)
     return {"device": "cpu"} if chosen and weights.device == "cpu" else {}
 
 
 def _sha256(file: Path) -> str:
-    """The hash of a calibration file. Raises UserError where it cannot be read, or holds none."""
+    """Return the SHA-256 of a calibration file. Raises UserError if it is unreadable or invalid."""
     try:
         return read(file.expanduser())[1]
     except OSError as error:

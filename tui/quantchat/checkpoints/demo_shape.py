@@ -1,4 +1,4 @@
-"""The demo's base model as its files will describe it, for before they are there."""
+"""The config and tensor shapes of the demo's base model, known before its files exist."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ _CONFIG: dict[str, Any] = {
 
 
 def demo_files() -> ModelFiles:
-    """SmolLM2-135M-Instruct in bfloat16 (Allal et al. 2025)."""
+    """Return the config and tensor headers of SmolLM2-135M-Instruct in bfloat16.
+
+    Source: Allal et al. 2025.
+    """
     hidden, mlp = _CONFIG["hidden_size"], _CONFIG["intermediate_size"]
     keys = _CONFIG["num_key_value_heads"] * _CONFIG["head_dim"]
     shapes: dict[str, tuple[int, ...]] = {

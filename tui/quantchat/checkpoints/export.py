@@ -1,4 +1,4 @@
-"""A checkpoint out of the cache, into a folder of the user's: whole, or not there."""
+"""Copy a checkpoint from the cache to a folder of the user's, completely or not at all."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ MIB = 2**20
 
 
 def check(target: Path, least: int = 0) -> None:
-    """Raise UserError where `target` could not take a checkpoint of `least` bytes.
+    """Check that `target` is new or an empty folder, with `least` bytes free on its disk.
 
-    It must not exist, or be an empty folder.
+    Raises UserError.
     """
     where = one_line(str(target))
     try:
@@ -34,13 +34,13 @@ def check(target: Path, least: int = 0) -> None:
 
 
 def export(folder: Path, target: Path) -> None:
-    """Copy what lies in `folder` to `target`. Raises UserError."""
+    """Copy the content of `folder` to `target`. Raises UserError."""
     check(target, sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()))
     part = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.part"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(folder, part)
-        part.replace(target)  # an empty folder gives way
+        part.replace(target)  # replaces an empty folder
     except OSError as error:
         raise _cannot_write(target, error) from error
     finally:
@@ -48,7 +48,7 @@ def export(folder: Path, target: Path) -> None:
 
 
 def _nearest(target: Path) -> Path:
-    """The nearest folder above `target` that is there."""
+    """Return the nearest existing folder: `target` itself or one of its parents."""
     return next(place for place in (target, *target.absolute().parents) if place.is_dir())
 
 

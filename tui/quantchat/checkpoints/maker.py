@@ -1,4 +1,4 @@
-"""The maker: turns what a variant names into something an engine can load."""
+"""The interface that turns a variant's model into a checkpoint that its engine can load."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from quantchat.wire.messages import Progress
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the engine loads: a folder or a Hugging Face id, with its revision if one was named."""
+    """The model that an engine loads: a folder or a Hugging Face id, perhaps with a revision."""
 
     model: str
     revision: str | None = None
     note: str = ""
-    """What the user must know of it, e.g. that the base was itself dequantized from Q4_1."""
+    """A note for the user, e.g. that the base was itself dequantized from Q4_1."""
 
 
 class Maker(Protocol):
-    """The seam between a comparison and the making of checkpoints."""
+    """Interface between a comparison and the builder of checkpoints; tests replace it."""
 
     async def prepare(self, spec: AnyVariant, on_progress: Callable[[Progress], None]) -> Prepared:
-        """Make what `spec` needs, or find it made. Raises JobFailed or UserError.
+        """Return what the engine of `spec` loads; build a missing checkpoint first.
 
-        Two variants that need the same stage at once share it. Cancelling ends the stage under
-        way with its processes; finished stages are kept.
+        Two variants that need the same stage at the same time share one build. Cancelling ends the
+        running stage and its processes, unless another caller waits for that stage. Finished stages
+        stay in the cache. Raises JobFailed or UserError.
         """

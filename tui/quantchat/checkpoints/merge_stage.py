@@ -19,7 +19,7 @@ _MAKERS = ("peft", "torch", "transformers")
 
 @dataclass(frozen=True)
 class Merge(FromWeights):
-    """A model in full precision with an adapter merged into its weights."""
+    """The stage that merges a LoRA adapter into the weights of a model in full precision."""
 
     adapter: str
     """An absolute folder, or an id of the hub."""
@@ -27,12 +27,12 @@ class Merge(FromWeights):
 
     @property
     def slug(self) -> str:
-        """The names of both."""
+        """The slugs of model and adapter."""
         return f"{self.weights.source.slug}-with-{Named(self.adapter).slug}"
 
     @property
     def inputs(self) -> dict[str, object]:
-        """The weights, the adapter, and the libraries that merge it."""
+        """The weights, the borrowed tokenizer, the adapter and the library versions."""
         return {
             **self.weights.inputs,
             **self.weights.lent,
@@ -42,20 +42,20 @@ class Merge(FromWeights):
         }
 
     def room(self, needs: Sequence[Path]) -> int:
-        """As much as the weights."""
+        """Upper bound in bytes: the size of the weights and a margin."""
         return self.weights.bytes(needs) + 64 * MIB
 
     async def build(self, work: BuildContext) -> dict[str, object]:
-        """Merge in a worker."""
+        """Merge the adapter in a worker; return the job's result for `made.json`."""
         job = MergeAdapterJob(self.weights.load(work), self.adapter, work.workspace)
         result = await work.job(job)
         return asdict(result)
 
 
 def _identity(adapter: str) -> str:
-    """What tells it from others: a hash over its files, or an id with its revision.
+    """Return the identity of an adapter: a hash over its files, or its id with the revision.
 
-    Of a folder without the files of an adapter it is its name: the worker says what is wrong.
+    For a folder without an adapter's files, return its path: the worker reports the problem.
     """
     folder = Path(adapter)
     if not folder.is_absolute():
@@ -69,5 +69,8 @@ def _identity(adapter: str) -> str:
 
 @functools.lru_cache
 def _hashed(folder: Path, *_state: tuple[int, int]) -> str:
-    """Remembered while size and time stay: an adapter may have hundreds of megabytes."""
+    """Return the adapter's hash, cached while sizes and modification times stay the same.
+
+    An adapter may have hundreds of megabytes.
+    """
     return f"sha256:{digest(folder)}"

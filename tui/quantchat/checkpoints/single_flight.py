@@ -1,4 +1,4 @@
-"""One task for each thing that is wanted, however many want it."""
+"""Run one task per key, shared by all callers that wait for its result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OnProgress = Callable[[Progress], None]
 
 
 class SingleFlight(Generic[T]):
-    """Tasks under way, by key, each with those that wait for it."""
+    """The running tasks by key, each with its waiting callers."""
 
     def __init__(self) -> None:
         self._under_way: dict[str, _Shared[T]] = {}
@@ -24,10 +24,11 @@ class SingleFlight(Generic[T]):
         begin: Callable[[OnProgress], Coroutine[Any, Any, T]],
         on_progress: OnProgress,
     ) -> T:
-        """Return what the task of `key` returns; `begin` starts it where there is none.
+        """Return the result of the task of `key`; start it with `begin` if none is running.
 
-        Each who waits hears of its progress, a late one at once of the latest. Whoever is
-        cancelled leaves; with the last one the task is cancelled, and its end waited for.
+        Each caller's `on_progress` gets the progress; a caller that joins later gets the latest
+        progress at once. A cancelled caller leaves. When the last caller has left, the task is
+        cancelled, and this call waits until it has ended.
         """
         shared = self._under_way.get(key)
         if shared is None:
@@ -38,7 +39,7 @@ class SingleFlight(Generic[T]):
         finally:
             shared.leave(place)
             if not shared.listeners and self._under_way.get(key) is shared:
-                # First forgotten: who comes now must not wait for a task that is being cancelled.
+                # Delete first: a new caller must not join a task that is being cancelled.
                 del self._under_way[key]
                 await shared.end()
 
@@ -61,7 +62,7 @@ class _Shared(Generic[T]):
         del self.listeners[place]
 
     async def end(self) -> None:
-        """Cancel the task if it goes on, and wait until it is over, whatever comes of it."""
+        """Cancel the task if it is still running; wait for its end and ignore its result."""
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
 

@@ -1,4 +1,4 @@
-"""What a profile's `model` names: a folder, an id on the hub, or the demo's model."""
+"""Resolve the `model` of a profile: a folder, an id on the hub, or the demo's model."""
 
 from __future__ import annotations
 
@@ -12,33 +12,34 @@ from quantchat.errors import UserError
 from quantchat.text import one_line
 
 _SMALL = 2**20
-"""Files up to this many bytes are told apart by what they hold."""
+"""Files up to this size in bytes are hashed by content, larger files by size and time."""
 
 
 @dataclass(frozen=True)
 class Named:
-    """A model the user names: `model` is an absolute folder or a hub's id."""
+    """A model that the user names: `model` is an absolute folder or an id on the hub."""
 
     model: str
     revision: str | None = None
 
     @property
     def folder(self) -> Path | None:
-        """The folder, if it is one."""
+        """The model's folder; None for an id on the hub."""
         return Path(self.model) if Path(self.model).is_absolute() else None
 
     @property
     def slug(self) -> str:
-        """A short name for people."""
+        """A short, readable name for file names."""
         return (
             re.sub(r"[^a-z0-9.]+", "-", Path(self.model).name.lower()).strip("-.")[:60] or "model"
         )
 
     def identity(self) -> str:
-        """What tells these weights from others, without reading them all.
+        """Return a string that identifies the weights, without reading all of them.
 
-        An id with its revision; or a hash over a folder's file names, what its small files hold,
-        and the size and time of change of its large ones. Raises UserError.
+        For the hub: the id with its revision. For a folder: a SHA-256 over the file names, the
+        sizes, the content of small files and the modification time of large files. Raises
+        UserError if the folder cannot be read.
         """
         if self.folder is None:
             return f"{self.model}@{self.revision or 'main'}"
@@ -63,7 +64,7 @@ def _folder_hash(folder: Path) -> str:
 
 
 def named(model: str) -> Named:
-    """What a profile's `model` names, whether it is there or not."""
+    """Return the model that a profile's `model` names, without checking that it exists."""
     if is_path(model):
         return Named(model)
     name, _, revision = model.partition("@")
@@ -71,9 +72,9 @@ def named(model: str) -> Named:
 
 
 def resolve(model: str) -> Named:
-    """Return what a profile's `model` names, the demo's source aside.
+    """Return the model that a profile's `model` names, which must not be the demo's.
 
-    Raises UserError for a folder that is not there.
+    Raises UserError if it is a path and not an existing folder.
     """
     if not is_path(model):
         return named(model)
@@ -82,7 +83,7 @@ def resolve(model: str) -> Named:
         if path.is_dir():
             return Named(str(path))
         what = "is a file, and a model is a folder" if path.is_file() else "no such folder"
-    except (OSError, ValueError, RuntimeError) as error:  # too long for a path; `~` of nobody
+    except (OSError, ValueError, RuntimeError) as error:  # too long, or `~` of an unknown user
         what = str(error)
     raise UserError(
         one_line(what),

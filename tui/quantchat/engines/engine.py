@@ -1,10 +1,10 @@
-"""What the declaration of an engine holds.
+"""The base class of engine declarations.
 
-An engine is one object: a subclass of `Engine` with the engine's facts as class attributes and, in
-methods, what follows from a variant's table. All other code asks the declaration
-(`registry.engine_of(spec)`) and never compares names.
+An engine is one object of a subclass of `Engine`. Class attributes state facts about the engine;
+methods compute facts about a variant from its profile table. All other code asks the declaration
+(`registry.engine_of(spec)`) and never compares engine names.
 
-Only facts that differ from the defaults need to be declared. The defaults suit an engine that
+A subclass declares only the facts that differ from the defaults. The defaults suit an engine that
 quantizes a model in full precision while transformers loads it.
 """
 
@@ -26,116 +26,118 @@ Table = TypeVar("Table", bound=VariantBase)
 
 @dataclass(frozen=True)
 class Method:
-    """A way to quantize a model in full precision, as `--with` and `quantchat quantize` name it."""
+    """A quantization method for models in full precision; `--with` and `quantize` take its name."""
 
     name: str
     label: str
     """Label of a variant that uses it."""
     keys: Mapping[str, Any] = field(default_factory=dict)
-    """Keys of the variant beside `engine` and `model`."""
+    """Keys that a variant needs for it, apart from `engine` and `model`."""
     saved: Mapping[str, Any] | None = None
-    """Further keys that have the checkpoint saved in the cache; None where no checkpoint is."""
+    """Further keys that save the checkpoint in the cache; None if the method saves none."""
     calibrated: bool = False
-    """Whether it is calibrated: the table `[variants.quantize]` says how."""
+    """Whether it needs calibration, which the table `[variants.quantize]` describes."""
 
 
 class Engine(Generic[Table]):
-    """The declaration of an engine: what quantchat knows of it without importing its libraries."""
+    """The declaration of an engine: facts that need no import of the engine's libraries."""
 
     table: type[Table]
-    """The pydantic model of its table `[[variants]]`; `engine` in it is a literal, its name."""
+    """The pydantic model of its table `[[variants]]`; its field `engine` is a literal: the name."""
     summary: str
-    """What it loads, in a line: the profile template shows it."""
+    """What it loads, in one line. The profile template shows it."""
     example: ClassVar[Mapping[str, str]] = {}
-    """Keys that a shortest table needs beside `label`, `engine` and `model`."""
+    """Keys that the shortest valid table needs, apart from `label`, `engine` and `model`."""
     loader: str
     """Dotted name of the worker's module with `load`; imported in the worker, never here."""
     libraries: tuple[Library, ...] = ()
-    """What its loader imports beside torch and transformers."""
+    """Libraries that its loader imports, apart from torch and transformers."""
     reader: FolderReader = TRANSFORMERS
-    """How its library reads a model's folder. The loader module's `READER` is the same."""
+    """How its library reads a model's folder; equal to `READER` of the loader module."""
     methods: tuple[Method, ...] = ()
-    """The methods of quantization it offers."""
+    """The quantization methods it offers."""
     checkpoints: frozenset[str] = frozenset()
-    """The `quant_method` of finished checkpoints that it loads rather than the baseline's engine.
+    """Values of `quant_method` in a checkpoint's config for which quantchat chooses this engine.
+
+    For any other value it chooses the engine with `is_baseline`, plain transformers.
     """
     stage: str = ""
-    """`module:function` that makes a checkpoint: it takes the weights in full precision and the
-    variant's table, and returns a `quantchat.checkpoints.stages.Stage`. Empty: it makes none."""
+    """`module:function` that returns the `quantchat.checkpoints.stages.Stage` which quantizes a
+    model, given its unquantized weights and the variant's table. Empty: it quantizes none."""
     resident_bytes: int = 500_000_000
-    """Resident memory of a worker that has imported its libraries and loaded nothing, in bytes."""
+    """Resident memory in bytes of a worker that has imported its libraries and loaded no model."""
     is_server: bool = False
-    """Whether another program runs the model: then nothing is known of its files and memory."""
+    """Whether another program runs the model, so that its files and memory are unknown."""
     is_baseline: bool = False
-    """Whether it loads a model in full precision as it is, as a reference does."""
+    """Whether it loads a model unquantized, as a reference needs it: plain transformers."""
     only_quantized: bool = False
-    """Whether it loads finished quantized checkpoints alone, so that others are made first."""
+    """Whether it loads only quantized checkpoints: a full-precision model is quantized first."""
     spreads: bool = True
-    """Whether it spreads a model that is too large for one GPU over several."""
+    """Whether it can spread a model over several GPUs if one is too small."""
     selects_attention: bool = True
-    """Whether the attention implementation can be chosen."""
+    """Whether the profile can choose the attention implementation."""
     pads_cache: bool = True
-    """Whether quantchat's own loop decodes it, with KV caches of padded lengths."""
+    """Whether the native loop decodes it, whose KV caches have padded lengths."""
 
     @property
     def name(self) -> str:
-        """The name that a profile's `engine` gives."""
+        """The name of the engine, the value of `engine` in a profile."""
         (name,) = get_args(self.table.model_fields["engine"].annotation)
         return str(name)
 
     @property
     def no_reference(self) -> str:
-        """Why no variant of it can be compared with a reference; empty where each can."""
+        """Why variants of this engine cannot be compared with a reference; empty if they can."""
         return ""
 
     # ------------------------------------------------------------ a variant
 
     def label(self, spec: Table) -> str:
-        """A short description of what `spec` runs, fit to be its column's label."""
+        """Return a short description of `spec` for its column's label."""
         found = [method.label for method in self.methods if _uses(spec, method)]
         return found[0] if found else self.name
 
     def starts_from_base(self, spec: Table) -> bool:
-        """Whether `spec` names the model in full precision, not a finished checkpoint."""
+        """Return whether the `model` of `spec` is a base to quantize, not a finished checkpoint."""
         return not self.is_baseline
 
     def is_saved(self, spec: Table) -> bool:
-        """Whether `spec` loads a checkpoint that quantchat makes (`stage`) and caches."""
+        """Return whether `spec` loads a checkpoint that quantchat builds (`stage`) and caches."""
         return False
 
     def gguf_file(self, spec: Table) -> str:
-        """The GGUF file whose weights `spec` loads; empty where it loads none."""
+        """Return the name of the GGUF file that `spec` loads; empty if none."""
         return ""
 
     def load_options(self, spec: Table, sampling: Sampling | None) -> dict[str, Any]:
-        """Return `Load.options`: what the loader alone understands, as plain JSON values.
+        """Return `Load.options`, the loader's own options, as plain JSON values.
 
-        `sampling` is that of the answers to come, where it is known. Raises UserError.
+        `sampling` is the sampling of the answers to come, or None if unknown. Raises UserError.
         """
         return spec.options
 
     def contacts(self, spec: Table) -> list[str]:
-        """What running `spec` starts or contacts outside quantchat, a line each."""
+        """Return the programs and hosts that `spec` starts or contacts, one line each."""
         return []
 
     def cautions(self, spec: Table, *, cuda: bool) -> list[str]:
-        """What must be known of the speed of `spec` on a GPU (`cuda`) or CPU, a line each."""
+        """Return warnings about the speed of `spec` on a GPU (`cuda`) or CPU, one line each."""
         return []
 
     # ------------------------------------------------------------ memory
 
     def loaded_dtype(self, spec: Table, files: ModelFiles, *, cuda: bool) -> str:
-        """The dtype of unquantized weights and activations, as torch names it."""
+        """Return the dtype of unquantized weights and activations, by torch's name."""
         return self.auto_dtype(files, cuda=cuda) if spec.dtype == "auto" else spec.dtype
 
     def auto_dtype(self, files: ModelFiles, *, cuda: bool) -> str:
-        """The dtype of unquantized weights and activations that `dtype = "auto"` comes to."""
+        """Return the dtype of unquantized weights and activations for `dtype = "auto"`."""
         return files.dtype or files.commonest_float
 
     def weights(
         self, spec: Table, files: ModelFiles, size: int, *, cuda: bool, repacked: bool
     ) -> Weights:
-        """The weights of `spec` once loaded, made from `files`.
+        """Return the size of the loaded weights of `spec`, computed from `files`.
 
         `size` is bytes per unquantized element. `repacked`: this processor has AVX512-BF16, for
         which bitsandbytes repacks its 4-bit weights.
@@ -147,17 +149,20 @@ class Engine(Generic[Table]):
     def loading(
         self, spec: Table, files: ModelFiles, held: Weights, size: int, *, cuda: bool
     ) -> int:
-        """Bytes needed beyond the weights while they are loaded.
+        """Return the bytes needed beyond the weights during loading.
 
-        On a GPU one matrix in full precision; on a CPU the files, which safetensors maps: their
-        pages are resident until the system needs them.
+        On a GPU this is one matrix in full precision. On a CPU it is the size of the files, because
+        safetensors maps them and their pages stay resident until the system needs the memory.
         """
         return held.largest * size if cuda else files.bytes
 
     def notes(
         self, spec: Table, files: ModelFiles, dtype: str, *, cuda: bool, repacked: bool
     ) -> list[str]:
-        """What must be known of the memory estimate, a line each; `dtype` is of what is dense."""
+        """Return notes on the memory estimate, one line each.
+
+        `dtype` is the dtype of unquantized weights.
+        """
         return []
 
 

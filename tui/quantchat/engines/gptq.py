@@ -1,8 +1,8 @@
-"""GPTQ through GPTQModel: finished checkpoints, and those that are made here.
+"""Declare the engine `gptq`: GPTQ with GPTQModel, for finished checkpoints and those built here.
 
-What it makes of a matrix of n elements, in bytes: n × bits ÷ 8; for each group and column a scale
-of 2 bytes and a zero of `bits`; 4 bytes of group index for each input (GPTQModel's `gptq` format).
-Some kernels keep more than the format holds: their layouts are read off GPTQModel 7.6.
+Bytes of a quantized matrix with n elements: n × bits ÷ 8; a 2-byte scale and a zero of `bits` bits
+per group and column; a 4-byte group index per input (GPTQModel's `gptq` format). Some kernels need
+more memory than the format (source of their layouts: the code of GPTQModel 7.6).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from quantchat.wire.messages import Library
 
 
 class Gptq(TakesAdapter):
-    """GPTQ through GPTQModel: a finished checkpoint, or one made here first (`quantize`)."""
+    """GPTQ with GPTQModel: a finished checkpoint, or one that is built here first (`quantize`)."""
 
     engine: Literal["gptq"]
     """What loads the model."""
@@ -106,7 +106,10 @@ ENGINE = _Engine()
 
 
 def made_first(spec: VariantBase, files: ModelFiles, dtype: str) -> list[str]:
-    """What to say of a checkpoint that must be made first: what its base takes, in `dtype`."""
+    """Return a note on the memory to load the base in `dtype`, if the checkpoint is not built yet.
+
+    Return an empty list for a finished checkpoint.
+    """
     if spec.calibrated is None or files.quantization is not None:
         return []
     size = DTYPE_BYTES[dtype] * sum(tensor.elements for tensor in files.tensors.values())
@@ -114,7 +117,7 @@ def made_first(spec: VariantBase, files: ModelFiles, dtype: str) -> list[str]:
 
 
 def _slow_kernel(spec: Gptq) -> list[str]:
-    """What to say of a variant on a GPU whose kernel will not be a fast one."""
+    """Return a warning if the variant's kernel on a GPU will be slow or must be compiled first."""
     from quantchat.common import cuda_driver, cuda_toolkit  # for a plan alone
     from quantchat.common.gptq_kernels import AUTO_ON_GPU, EXTENSIONS, slow
 
@@ -190,7 +193,10 @@ def _to_make(spec: Gptq, files: ModelFiles) -> tuple[list[_Layer], list[TensorIn
 
 
 def _layout(kernel: str, layer: _Layer, cuda: bool) -> str:
-    """What the kernel that will be chosen keeps: `stored` is as the file has it, or less."""
+    """Return the memory layout of the kernel that will run: `stored`, `torch` or `aten`.
+
+    `stored` needs the size in the file, or less.
+    """
     name = kernel.removeprefix("gptq_")
     if name == "torch":
         return "torch"

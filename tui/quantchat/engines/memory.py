@@ -1,7 +1,8 @@
-"""Estimate what a variant will need before it is loaded: weights, KV cache, activations, peak.
+"""Estimate a variant's memory before it is loaded: weights, KV cache, activations and peak.
 
-Weights and KV cache follow from the model's files and are meant to be right within 5 %. The rest is
-an allowance, and said to be one: no file tells what a CUDA context or a library takes.
+Weights and KV cache are computed from the model's files, with an intended error below 5 %. The
+other parts are allowances and labelled so, since no file gives the size of a CUDA context or a
+library.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ def estimate(
     tokens: int,
     repacked: bool = False,
 ) -> Estimate:
-    """What `spec` will need, made from `files`, for `tokens` of prompt and answer.
+    """Return the memory estimate of `spec`, loaded from `files`, for `tokens` of prompt and answer.
 
     `cuda`: on a GPU, else on the CPU. `repacked`: this processor has AVX512-BF16, for which
-    bitsandbytes lays its 4-bit weights out anew.
+    bitsandbytes repacks its 4-bit weights.
     """
     engine = engine_of(spec)
     dtype = engine.loaded_dtype(spec, files, cuda=cuda)
@@ -57,10 +58,7 @@ def estimate(
 def notes(
     spec: VariantBase, files: ModelFiles, tokens: int, *, cuda: bool = True, repacked: bool = False
 ) -> list[str]:
-    """What must be known of an estimate from these files for `tokens`, one line each.
-
-    `cuda` and `repacked` are as for `estimate`.
-    """
+    """Return notes on the estimate for `tokens`, one line each; arguments as for `estimate`."""
     found = []
     shape = read_architecture(files.config)
     if shape is None:
@@ -73,12 +71,12 @@ def notes(
 
 
 def _within_context(shape: Architecture | None, tokens: int) -> int:
-    """How many of `tokens` the model takes; all, where its context is not known."""
+    """Return `tokens`, limited to the model's context length if that is known."""
     return min(tokens, shape.context_length) if shape and shape.context_length else tokens
 
 
 def _allocated(spec: VariantBase, tokens: int) -> int:
-    """Tokens the KV cache is allocated for: by transformers' `generate`, those that it holds."""
+    """Return the tokens for which the KV cache is allocated; `generate` allocates no padding."""
     padded = spec.decode != "generate" and engine_of(spec).pads_cache
     return bucket(tokens) if padded else tokens
 

@@ -1,4 +1,4 @@
-"""Servers that speak OpenAI's protocol: vLLM, SGLang, llama.cpp, Ollama."""
+"""Declare the engine `openai`: servers with OpenAI's protocol, e.g. vLLM, SGLang, llama.cpp."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from quantchat.wire.redaction import also_secret, names_secret
 
 
 def _address(value: str) -> str:
-    """`value`, if it can be taken apart: a bracket is left open in `http://[::1`."""
+    """Return `value` if it is a valid URL with a host; `http://[::1`, for example, is not.
+
+    Raises ValueError.
+    """
     try:
         parts = urlsplit(value.replace("{port}", "1"))
         if not parts.hostname:
@@ -37,7 +40,7 @@ Address = Annotated[
 
 
 class Server(Table):
-    """A server that quantchat starts for this variant, and ends with it."""
+    """A server that quantchat starts for this variant and ends together with it."""
 
     command: list[Line] = Field(min_length=1, examples=[["vllm", "serve", "org/name"]])
     """The program and its arguments; no shell reads them. `{port}` is a free port of this machine,
@@ -129,7 +132,10 @@ class _Engine(Engine[OpenAI]):
         return False
 
     def load_options(self, spec: OpenAI, sampling: Sampling | None) -> dict[str, Any]:
-        """As the base says; the value of `key_env` is redacted from now on."""
+        """Return the client's options with `sampling` and the server's PATH folder.
+
+        From now on, the value of the variable `key_env` is redacted from all output.
+        """
         options = spec.options
         if spec.key_env:
             also_secret(spec.key_env)

@@ -1,4 +1,4 @@
-"""The table `[variants.quantize]`: how a GPTQ checkpoint is made."""
+"""The table `[variants.quantize]`: the settings for building a GPTQ checkpoint."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DATA_SET = re.compile(
 
 
 class Quantize(Table):
-    """Ask for a GPTQ checkpoint to be made here first, from the model the variant names."""
+    """Build a GPTQ checkpoint here first, from the model that the variant names."""
 
     bits: Literal[2, 3, 4, 8] = 4
     """Bits per weight."""
@@ -65,5 +65,5 @@ class Quantize(Table):
 
     @property
     def calibration_file(self) -> str | None:
-        """The file to calibrate on, if it is one."""
+        """The calibration file; None without `calibration` or for a data set."""
         return self.calibration if self.calibration and is_path(self.calibration) else None

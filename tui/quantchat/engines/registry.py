@@ -1,7 +1,7 @@
-"""The registered engines: quantchat's own, and those of installed packages.
+"""The registered engines: quantchat's own and those of other installed packages.
 
-A package registers an engine by an entry point of the group `quantchat.engines`, whose object is an
-`Engine`: see docs/add-an-engine.md.
+A package registers an engine with an entry point of the group `quantchat.engines` that names an
+`Engine` object; see docs/add-an-engine.md.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ def _registry() -> _Registry:
 
 
 def _others_registered() -> bool:
-    """Whether the metadata of any installed package names the group.
+    """Return whether any installed package has entry points of the group.
 
-    A look at the files costs 3 ms; importing `importlib.metadata` and asking it, 70 ms.
+    Reading the files takes 3 ms; importing and asking `importlib.metadata` takes 70 ms.
     """
     group = f"[{GROUP}]".encode()
     for folder in sys.path:
@@ -75,48 +75,48 @@ def _others_registered() -> bool:
 
 
 def engines() -> dict[str, Engine[Any]]:
-    """Each registered engine, by name."""
+    """Return the registered engines by name."""
     return _registry().engines
 
 
 def broken() -> dict[str, str]:
-    """The reason why an entry point gives no engine, by the entry point's name."""
+    """Return why an entry point gives no engine, by the name of the entry point."""
     return _registry().broken
 
 
 def tables() -> tuple[type[VariantBase], ...]:
-    """The profile table of each engine."""
+    """Return the profile table of each engine."""
     return tuple(engine.table for engine in engines().values())
 
 
 def engine_of(spec: VariantBase) -> Engine[Any]:
-    """The engine of the variant `spec`."""
+    """Return the engine of the variant `spec`."""
     return engines()[spec.engine]
 
 
 def baseline() -> Engine[Any]:
-    """The engine that loads models in full precision, and checkpoints that no other one claims."""
+    """Return the engine for full-precision models and checkpoints that no other engine claims."""
     return next(engine for engine in engines().values() if engine.is_baseline)
 
 
 def engine_for(quant_method: str) -> Engine[Any]:
-    """The engine that loads a finished checkpoint of `quant_method`."""
+    """Return the engine that claims checkpoints of `quant_method`, else the baseline's."""
     claiming = (e for e in engines().values() if quant_method in e.checkpoints)
     return next(claiming, baseline())
 
 
 def engine_with(key: str) -> Engine[Any]:
-    """The first engine whose table has `key`."""
+    """Return the first engine whose profile table has the key `key`."""
     return next(e for e in engines().values() if key in e.table.model_fields)
 
 
 def methods() -> dict[str, tuple[Engine[Any], Method]]:
-    """Each method of quantization by name, with the engine that offers it."""
+    """Return each quantization method with its engine, by the method's name."""
     return {
         method.name: (engine, method) for engine in engines().values() for method in engine.methods
     }
 
 
 def libraries() -> tuple[Library, ...]:
-    """The libraries of all engines, each once."""
+    """Return the libraries of all engines without duplicates."""
     return tuple(dict.fromkeys(one for engine in engines().values() for one in engine.libraries))

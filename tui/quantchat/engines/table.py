@@ -1,4 +1,4 @@
-"""What each table of a profile is built on: its kind of model, its lines, its names of models."""
+"""The base class and field types of a profile's tables."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Line = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 
 
 def is_path(text: str) -> bool:
-    """Whether `text` names a file or folder, and not a Hugging Face id or a command's name."""
+    """Return whether `text` is a path and not a Hugging Face id or a command's name."""
     return text.startswith(("/", "./", "../", "~")) or text in (".", "..")
 
 
 def folder_or_hub_id(value: str) -> str:
-    """`value`, if it names a model or an adapter. Raises ValueError."""
+    """Return `value` if it is a path or a Hugging Face id. Raises ValueError."""
     if not is_path(value) and not _HUB_ID.fullmatch(value):
         raise ValueError(
             "must be a folder, which begins with ./, ../, ~ or /, or a Hugging Face id, "
@@ -34,7 +34,7 @@ FolderOrHubId = Annotated[Line, AfterValidator(folder_or_hub_id)]
 
 
 class Table(BaseModel):
-    """Checked to the letter, and never changed."""
+    """A table of a profile: frozen, with strict types and no unknown keys."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -46,7 +46,7 @@ class Table(BaseModel):
 
 
 def inner_tables(table: type[BaseModel]) -> dict[str, type[Table]]:
-    """The tables inside `table`, by key: those of its fields that hold one, or may."""
+    """Return the tables nested in `table`, by key, including optional ones."""
     found: dict[str, type[Table]] = {}
     for key, field in table.model_fields.items():
         kinds: tuple[Any, ...] = get_args(field.annotation) or (field.annotation,)

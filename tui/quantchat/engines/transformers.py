@@ -1,4 +1,4 @@
-"""Plain transformers: models in full precision, and each checkpoint that it loads by itself."""
+"""Declare the engine `transformers`: full precision, and checkpoints that it loads by itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from quantchat.wire.messages import Library
 
 
 class Transformers(OpensPickles):
-    """Plain transformers: the fp16/bf16 baseline, and each checkpoint it loads by itself."""
+    """Plain transformers: the fp16/bf16 baseline, and any checkpoint that it loads by itself."""
 
     engine: Literal["transformers"]
     """What loads the model."""
@@ -86,9 +86,10 @@ ENGINE = _Engine()
 
 
 def _dequantized(spec: Transformers, files: ModelFiles, cuda: bool) -> str:
-    """The `quant_method` that transformers dequantizes here when it loads `files`; empty: none.
+    """Return the `quant_method` that transformers dequantizes when it loads `files`; empty if none.
 
-    As its quantizers decide: FP8 needs a GPU, MXFP4 Triton and the package kernels.
+    Follows transformers' quantizers: to stay quantized, FP8 needs a GPU, and MXFP4 needs Triton and
+    the package `kernels`.
     """
     method = str((files.quantization or {}).get("quant_method", "")).lower()
     if method in ("fp8", "mxfp8"):

@@ -1,4 +1,4 @@
-"""What the profile's table of each variant has, whatever its engine."""
+"""The keys that all variants of a profile share, and the bases of the engines' tables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DType = Literal["auto", "bfloat16", "float16", "float32"]
 
 
 class VariantBase(Table):
-    """What each variant has, whatever its engine."""
+    """The keys of a variant that all engines share."""
 
     if TYPE_CHECKING:
         engine: str  # a literal in each engine's own table
@@ -65,12 +65,12 @@ class VariantBase(Table):
 
     @property
     def calibrated(self) -> Quantize | None:
-        """How the checkpoint that it loads is calibrated and quantized here, if it is."""
+        """The settings to build its checkpoint here with calibration; None if it is not built."""
         return getattr(self, "quantize", None)
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the engine alone understands, as plain JSON values."""
+        """The engine's own options as plain JSON values."""
         shared = {*VariantBase.model_fields, "engine", "quantize", "save_quantized"}
         merged = {"adapter"} if merged_adapter(self) else set()
         found = self.model_dump(exclude={*shared, "merge_adapter", *merged})
@@ -81,7 +81,7 @@ class VariantBase(Table):
 
     @property
     def unsafe_options(self) -> list[str]:
-        """What it is allowed to do that could run any code, in words: never to be overlooked."""
+        """Descriptions of the enabled options that can run arbitrary code."""
         found = []
         if self.trust_remote_code:
             found.append("runs the model's own code")
@@ -100,7 +100,7 @@ class VariantBase(Table):
 
 
 class TakesAdapter(VariantBase):
-    """An engine whose models take a LoRA adapter."""
+    """The keys of an engine whose models can take a LoRA adapter."""
 
     adapter: FolderOrHubId | None = Field(None, examples=["org/my-qlora-adapter"])
     """A LoRA adapter to put on the model, through PEFT: a folder or a Hugging Face id, named as
@@ -116,7 +116,7 @@ class TakesAdapter(VariantBase):
 
 
 class OpensPickles(TakesAdapter):
-    """An engine that loads through transformers, which opens pickled weights too."""
+    """The keys of an engine that loads with transformers, which can open pickled weights."""
 
     allow_pickle: bool = False
     """Open weights in `.bin` or `.pt` files where there are no safetensors. Off: opening a pickle
@@ -124,7 +124,7 @@ class OpensPickles(TakesAdapter):
 
 
 def merged_adapter(variant: VariantBase) -> str | None:
-    """The adapter that is merged into the weights of `variant` before it is loaded, if one is."""
+    """Return the adapter that is merged into the weights of `variant` before loading, or None."""
     if isinstance(variant, TakesAdapter) and variant.merge_adapter:
         return variant.adapter
     return None

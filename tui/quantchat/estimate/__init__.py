@@ -1,1 +1,1 @@
-"""What a model needs before it is loaded: its shape, weights, KV cache and peak memory."""
+"""Estimate a model's shape, weights, KV cache and peak memory before it is loaded."""

@@ -1,7 +1,7 @@
-"""What a model's `config.json` says of its shape: layers, heads, and so the size of its KV cache.
+"""Read a model's shape from `config.json`: layers, heads and the size of its KV cache.
 
-Sizes here are counts of elements; bytes follow from the dtype. The keys are those of transformers'
-configurations, older spellings (GPT-2, Falcon, BLOOM) among them.
+Sizes are counts of elements; the dtype gives the bytes. The keys are those of transformers'
+configurations, including older spellings (GPT-2, Falcon, BLOOM).
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ _SPELLINGS: dict[str, tuple[str, ...]] = {
 
 _SLIDING = ("sliding_attention", "hybrid_sliding", "reference_sliding_attention")
 _GROWING = ("full_attention", "attention", "indexed_attention", "hybrid")
-"""Kinds of layers whose KV cache stops growing at a window, and whose does not; others have none:
-recurrent states do not grow, and an MLP keeps nothing."""
+"""Kinds of layers whose KV cache is limited by a window (`_SLIDING`) or grows without limit
+(`_GROWING`). Other kinds have no KV cache: recurrent states do not grow, and an MLP has no state.
+"""
 
 _ALTERNATING = {
     "cohere2": 4, "gemma2": 2, "gemma3": 6, "gemma3_text": 6, "gemma3n_text": 5, "gemma4_text": 6,
     "gpt_oss": 2,
 }  # fmt: skip
-"""One layer in so many attends to everything, where the config's `layer_types` does not say."""
+"""By `model_type`: one layer in this many attends to all tokens, if the config has no
+`layer_types`."""
 
 _GEMMA = {"num_attention_heads": 8, "head_dim": 256}
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -51,11 +53,11 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "glm_moe_dsa": {"index_head_dim": 128},
     "qwen3_next": {"head_dim": 256, "num_key_value_heads": 2, "full_attention_interval": 4},
 }  # fmt: skip
-"""Of transformers' configurations: a config that is published with what sees beside it leaves out
-what is as usual."""
+"""Default values of transformers' configurations by `model_type`: the text config of a multimodal
+model omits keys that have their default."""
 
 _MOST_LAYERS = 10_000
-"""More than any model has; a config that says so is no model's."""
+"""More layers than any model has; a config with more is invalid."""
 
 
 @dataclass(frozen=True)
@@ -63,18 +65,18 @@ class LayerCache:
     """The KV cache of one layer."""
 
     width: int
-    """Elements of keys and values of one token."""
+    """Elements of the keys and values of one token."""
     window: int | None
-    """How many tokens it keeps: None for all, 0 for a layer without a KV cache."""
+    """Maximum number of cached tokens: None for all, 0 for a layer without a KV cache."""
 
     def elements(self, tokens: int, whole: int) -> int:
-        """Elements for `tokens`; without a window there is room for `whole`."""
+        """Return the elements allocated for `tokens`; without a window, for `whole` tokens."""
         return self.width * (whole if self.window is None else min(tokens, self.window))
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """The shape of a decoder. Made by `read_architecture`."""
+    """The shape of a decoder, as `read_architecture` returns it."""
 
     layers: int
     hidden: int
@@ -82,30 +84,33 @@ class Architecture:
     heads: int
     vocabulary: int
     context_length: int
-    """Most tokens of prompt and answer; 0 where the config names none."""
+    """Maximum tokens of prompt and answer; 0 if the config gives none."""
     caches: tuple[LayerCache, ...]
-    """Of each layer."""
+    """The KV cache of each layer."""
 
     def kv_cache(self, tokens: int, allocated: int = 0) -> int:
-        """Elements of the KV cache of one sequence of `tokens`.
+        """Return the elements of the KV cache of one sequence of `tokens`.
 
-        2 (K, V) × layers × KV heads × tokens × head size; a sliding window of w keeps w − 1. Layers
-        without a window have room for `allocated` tokens, where that is more.
+        2 (K, V) × layers × KV heads × tokens × head size. A sliding window of w tokens caches w − 1
+        tokens. A layer without a window is allocated for `allocated` tokens if that is more.
         """
         whole = max(tokens, allocated)
         return sum(cache.elements(tokens, whole) for cache in self.caches)
 
     def activations(self, tokens: int) -> int:
-        """Elements alive at once while a chunk of `tokens` passes one layer, about.
+        """Estimate the live elements while a chunk of `tokens` passes one layer.
 
-        Residual, its norm, queries, keys, values, attention's output: six of the hidden size; gate,
-        up and their product: three of the MLP's. And the logits of one token, in float32.
+        Six tensors of the hidden size (residual, norm, queries, keys, values, attention output) and
+        three of the MLP's size (gate, up, their product), plus one token's logits in float32.
         """
         return tokens * (6 * self.hidden + 3 * self.intermediate) + 2 * self.vocabulary
 
 
 def read_architecture(config: Mapping[str, Any]) -> Architecture | None:
-    """The architecture in a parsed `config.json`, None where it does not name one."""
+    """Return the shape in a parsed `config.json`; None without valid layers, hidden size and heads.
+
+    Reads the text part of a multimodal model.
+    """
     text = config.get("text_config")
     text = text if isinstance(text, Mapping) else config
     text = {**_DEFAULTS.get(str(text.get("model_type")), {}), **text}
@@ -130,7 +135,7 @@ def read_architecture(config: Mapping[str, Any]) -> Architecture | None:
 
 def _layers(text: Mapping[str, Any]) -> int | None:
     blocks = _whole(text.get("num_layers"))
-    if blocks and text.get("model_type") == "longcat_flash":  # each of its blocks attends twice
+    if blocks and text.get("model_type") == "longcat_flash":  # each block has two attention layers
         return 2 * blocks
     if layers := _number(text, "layers"):
         return layers
@@ -142,7 +147,7 @@ def _layers(text: Mapping[str, Any]) -> int | None:
 
 
 def _width(text: Mapping[str, Any], hidden: int, heads: int, number: int, kind: str) -> int:
-    """Elements of keys and values of one token in layer `number`."""
+    """Return the elements of one token's keys and values in layer `number`."""
     if (latent := _whole(text.get("kv_lora_rank"))) and "qk_rope_head_dim" in text:
         # Latent attention (DeepSeek-V2): transformers 5 caches the latent and the rotary key.
         return latent + (_whole(text.get("qk_rope_head_dim")) or 0) + _indexer(text, number)
@@ -150,12 +155,12 @@ def _width(text: Mapping[str, Any], hidden: int, heads: int, number: int, kind: 
     kv_heads = _number(text, "kv_heads") or heads
     size = _whole(text.get("head_dim")) or hidden // heads
     if kind_of_model == "falcon":
-        # Its newer attention caches each key once for each head that shares it.
+        # Falcon's newer attention caches each key once per head that shares it.
         new = text.get("new_decoder_architecture") is True
         kv_heads = heads if new else 1 if text.get("multi_query") is not False else kv_heads
     elif text.get("multi_query") is True:
-        kv_heads = 1  # StarCoder: whatever other keys say
-    elif kind_of_model == "zamba2":  # its attention reads the embedding beside the hidden state
+        kv_heads = 1  # StarCoder: overrides the other keys
+    elif kind_of_model == "zamba2":  # its attention reads hidden state and embedding together
         size = _whole(text.get("attention_head_dim")) or 2 * size
     elif kind_of_model == "gemma4_text" and kind == "full_attention":
         size = _whole(text.get("global_head_dim")) or size
@@ -173,9 +178,10 @@ def _width(text: Mapping[str, Any], hidden: int, heads: int, number: int, kind: 
 
 
 def _indexer(text: Mapping[str, Any], number: int) -> int:
-    """Elements of one token's key in the indexer of layer `number`, if that has its own one.
+    """Return the elements of one token's key in the indexer of layer `number`; 0 without indexer.
 
-    It picks the tokens that are attended to (DeepSeek-V3.2); several layers may share it (GLM-5).
+    An indexer selects the tokens to attend to (DeepSeek-V3.2). If several layers share an indexer
+    (GLM-5), only one of them counts.
     """
     size = _whole(text.get("index_head_dim")) or 0
     kinds = text.get("indexer_types") or text.get("index_topk_pattern")
@@ -191,34 +197,37 @@ def _indexer(text: Mapping[str, Any], number: int) -> int:
 
 
 def _kinds(text: Mapping[str, Any], layers: int) -> list[str]:
-    """What each layer is, as transformers' `layer_types` calls it."""
+    """Return the kind of each layer, as transformers' `layer_types` names it."""
     named = text.get("layer_types")
     if not (isinstance(named, list) and len(named) == layers):
         named = _hybrid(text, layers) or _alternating(text, layers)
     kinds = [str(kind) for kind in named]
     if shared := _whole(text.get("num_kv_shared_layers")):
-        # The last ones read the cache of earlier ones (Gemma 3n, Gemma 4).
+        # The last layers read the KV cache of earlier layers (Gemma 3n, Gemma 4).
         kept = max(0, layers - shared)
         kinds[kept:] = ["shared"] * (layers - kept)
     for number in _numbers(text.get("cross_attention_layers")):
         if number < layers:
-            kinds[number] = "cross_attention"  # without an image it keeps nothing
+            kinds[number] = "cross_attention"  # without an image it caches nothing
     return kinds
 
 
 def _hybrid(text: Mapping[str, Any], layers: int) -> list[str] | None:
-    """The layers of a model in which not all attend, by whichever key it was published with."""
+    """Return the kind of each layer of a hybrid model; None for a model of other kind.
+
+    A hybrid model mixes kinds of layers; each family publishes the mix under its own key.
+    """
 
     def attending(numbers: list[int] | range, others: str = "other") -> list[str]:
         return ["full_attention" if n in numbers else others for n in range(layers)]
 
     blocks = text.get("layers_block_type")
-    if isinstance(blocks, list) and len(blocks) == layers:  # Zamba2, Nemotron-H as 5 saves it
+    if isinstance(blocks, list) and len(blocks) == layers:  # Zamba2; Nemotron-H of transformers 5
         return [str(block) for block in blocks]
     pattern = text.get("hybrid_override_pattern")
     if isinstance(pattern, str) and len(pattern) == layers:  # Nemotron-H
         return attending([n for n, block in enumerate(pattern) if block == "*"])
-    if text.get("model_type") == "minimax":  # whatever `attn_type_list` says: 5 does not read it
+    if text.get("model_type") == "minimax":  # transformers 5 ignores its `attn_type_list`
         return attending(range(0, layers, 2))
     linear = _mapping(text.get("linear_attn_config"))
     if "full_attn_layers" in linear:  # Kimi Linear counts from one
@@ -258,10 +267,13 @@ def _alternating(text: Mapping[str, Any], layers: int) -> list[str]:
 
 
 def _window(text: Mapping[str, Any], kind: str) -> int | None:
-    """How many tokens a layer of this kind keeps: a sliding window of w keeps w − 1."""
+    """Return the maximum number of tokens that a layer of this kind caches; None for all.
+
+    A sliding window of w tokens caches w − 1 tokens.
+    """
     if kind in _SLIDING:
         found = _whole(text.get("sliding_window")) or _whole(text.get("attention_window_size"))
-        if text.get("model_type") == "mimo_v2_flash":  # by this key it does not count the query
+        if text.get("model_type") == "mimo_v2_flash":  # this key does not count the query
             found = (_whole(text.get("sliding_window_size")) or (found or 0) - 1) + 1
         window = None if text.get("use_sliding_window") is False else found
         return window and window - 1
@@ -285,5 +297,5 @@ def _number(text: Mapping[str, Any], key: str) -> int | None:
 
 
 def _whole(value: Any) -> int | None:
-    """`value` if it is a positive whole number: a config may hold anything."""
+    """Return `value` if it is a positive whole number, else None: a config may hold anything."""
     return value if type(value) is int and 0 < value < 2**40 else None

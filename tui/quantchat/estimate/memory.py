@@ -1,4 +1,4 @@
-"""The memory that a variant will need, as it is estimated before the variant is loaded."""
+"""The memory estimate of a variant that is not loaded yet."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Estimate:
-    """The memory of one variant, in bytes; on a GPU of the device, on the CPU of the process."""
+    """Memory of one variant in bytes: device memory on a GPU, process memory on the CPU."""
 
     cuda: bool
     dtype: str
-    """Of what is not quantized, of activations and of the KV cache."""
+    """Dtype of unquantized weights, activations and the KV cache."""
     weights: int
     overhead: dict[str, int]
-    """What of the weights is the quantization's own: scales, zeros, codebook, indices."""
+    """Part of `weights` that the quantization adds: scales, zeros, codebook, indices."""
     unquantized: int
-    """What of the weights is not quantized."""
+    """Part of `weights` that is not quantized."""
     context_tokens: int
-    """Tokens of prompt and answer that the KV cache is reckoned for."""
+    """Tokens of prompt and answer for which `kv_cache` is computed."""
     kv_cache: int
-    """-1 where the config does not tell."""
+    """-1 if the config does not give the shape."""
     activations: int
-    """An allowance: while a prompt is computed."""
+    """Allowance for prefill."""
     runtime: int
-    """An allowance: the CUDA context, or on the CPU the interpreter with its libraries."""
+    """Allowance for the CUDA context, or on the CPU for the interpreter and its libraries."""
     loading: int
-    """An allowance: what is held beyond the weights while they are being loaded."""
+    """Allowance for memory beyond the weights while they are loaded."""
 
     @property
     def total(self) -> int:
-        """Loaded, and at the end of a context of `context_tokens`."""
+        """Memory of the loaded variant at the end of a context of `context_tokens`."""
         return self.runtime + self.weights + max(0, self.kv_cache) + self.activations
 
     @property
     def peak(self) -> int:
-        """The most, while it is loading or after."""
+        """Peak memory, during or after loading."""
         return max(self.total, self.runtime + self.weights + self.loading)

@@ -1,4 +1,4 @@
-"""What a model's files say of it without being loaded: its config, and its tensors' headers."""
+"""A model's config and tensor headers, read from its files without loading weights."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _BITS = {
     "I16": 16, "U16": 16, "I8": 8, "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8,
     "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4, "C64": 64,
 }  # fmt: skip
-"""Bits of an element, by safetensors' name of the dtype."""
+"""Bits per element, by safetensors' name of the dtype."""
 
 EMBEDDING = re.compile(r"(?:^|\.)(?:embed\w*|word_embeddings|wte|wpe|tok_embeddings)\.weight$")
 HEAD = re.compile(r"(?:^|\.)(?:lm_head|embed_out)\.weight$")
-"""The names of a model's embeddings, and of its output head."""
+"""Patterns of the tensor names of embeddings (`EMBEDDING`) and output head (`HEAD`)."""
 
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -44,27 +44,27 @@ class TensorInfo:
 
     @property
     def bytes(self) -> int:
-        """Size as it lies in the file; a dtype that is not known counts as 16 bits."""
+        """Size in the file in bytes; an unknown dtype counts as 16 bits per element."""
         return self.elements * _BITS.get(self.dtype, 16) // 8
 
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """What a model's files say without being loaded."""
+    """The config, tensor headers and file names of a model."""
 
     config: Mapping[str, Any]
     """The parsed `config.json`."""
     tensors: Mapping[str, TensorInfo]
-    """By name, from the headers of all weight files; an output head that is but a copy of the
-    embedding it is tied to is left out."""
+    """The tensors by name, from the headers of all weight files, without an output head that is a
+    copy of the embedding it is tied to."""
     others: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """The parsed files beside `config.json` that a `ModelFolder` wants, by name."""
+    """Further parsed files that a `ModelFolder` takes, by name."""
     names: frozenset[str] = field(default_factory=frozenset)
-    """Names of all files there."""
+    """Names of all files of the model."""
 
     @property
     def folder(self) -> ModelFolder:
-        """What the loaders read of it before its weights."""
+        """The model's folder as loaders check it before they load weights."""
         return ModelFolder({CONFIG: self.config, **self.others}, self.names)
 
     @property
@@ -74,41 +74,41 @@ class ModelFiles:
 
     @property
     def tied_heads(self) -> list[str]:
-        """Names of output heads in the files, where the config ties them to the embedding."""
+        """Names of the output heads in the files; empty unless the config ties embeddings."""
         tied = any(config.get("tie_word_embeddings") is True for config in self.configs)
         return [name for name in self.tensors if tied and HEAD.search(name)]
 
     @property
     def bytes(self) -> int:
-        """Size of the tensors as they lie in the files."""
+        """Total size of the tensors in the files in bytes."""
         return sum(tensor.bytes for tensor in self.tensors.values())
 
     @property
     def quantization(self) -> Mapping[str, Any] | None:
-        """The config of a finished quantization; None for a model in full precision."""
+        """The quantization config of a quantized checkpoint; None in full precision."""
         return self.folder.quantization
 
     @property
     def configs(self) -> tuple[Mapping[str, Any], ...]:
-        """The config, and that of its text part where the model has others besides."""
+        """The config and, for a multimodal model, the config of its text part."""
         text = self.config.get("text_config")
         return (self.config, text) if isinstance(text, Mapping) else (self.config,)
 
     @property
     def vocabulary(self) -> int | None:
-        """Count of tokens, as the config names it."""
+        """Size of the vocabulary in tokens; None if the config does not give it."""
         named = (config.get("vocab_size") for config in self.configs)
         return next((size for size in named if type(size) is int), None)
 
     @property
     def dtype(self) -> str | None:
-        """The dtype the config names, as torch calls it."""
+        """The dtype in the config, by torch's name; None if there is none."""
         named = (config.get(key) for config in self.configs for key in ("dtype", "torch_dtype"))
         return next((str(dtype) for dtype in named if str(dtype) in DTYPE_BYTES), None)
 
     @property
     def commonest_float(self) -> str:
-        """The dtype most of the weights lie in, as torch calls it."""
+        """The float dtype of most weights, by torch's name."""
         sizes: Counter[str] = Counter()
         for tensor in self.tensors.values():
             sizes[_TORCH.get(tensor.dtype, "")] += tensor.elements

@@ -1,7 +1,7 @@
-"""How large a model's weights are once loaded, from its tensors' names, dtypes and shapes alone.
+"""Compute the size of loaded weights from the names, dtypes and shapes of a model's tensors.
 
-What each format makes of its matrices stands with its engine (`quantchat.engines`); here is what
-they share. As a rule each linear layer but the output head is quantized, and embeddings stay.
+Each engine's declaration (`quantchat.engines`) has the size of its format; this module has the
+common parts. Usually all linear layers except the output head are quantized; embeddings are not.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from quantchat.estimate.model_files import EMBEDDING, FLOATS, HEAD, ModelFiles, TensorInfo
 
 ROUTER = re.compile(r"\.(?:gate|router)\.weight$")
-"""The layer that selects experts: engines leave it in full precision."""
+"""The layer that selects experts; engines do not quantize it."""
 EXPERTS = re.compile(r"\.experts\.")
-"""Routed experts. `shared_experts`, which every token passes, are linear layers."""
+"""Routed experts. `shared_experts`, which process every token, are plain linear layers."""
 BLOCK = re.compile(r"\.\d+\.")
 """Part of a tensor's name inside a stack of layers."""
 BESIDE = re.compile(r"visual|vision|audio|multi_modal|mm_projector|connector")
@@ -28,30 +28,30 @@ OVERHEAD = {
     "codebook": ("quant_map", "nested_quant_map"),
     "indices": ("g_idx",),
 }
-"""What a quantization keeps beside the weights: kind, and the tensors' last names."""
+"""Tensors that a quantization adds to the weights: the last parts of their names, by kind."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Bytes of the weights once loaded."""
+    """Sizes of the loaded weights, in bytes."""
 
     packed: int
-    """The quantized weights themselves; 0 where nothing is quantized."""
+    """The quantized weights; 0 if nothing is quantized."""
     plain: int
-    """What is not quantized: embeddings, output head, norms, biases."""
+    """The unquantized weights: embeddings, output head, norms, biases."""
     overhead: dict[str, int]
-    """What the quantization keeps beside: scales, zeros, codebook, indices."""
+    """Additions of the quantization by kind: scales, zeros, codebook, indices."""
     largest: int
-    """Elements of the largest matrix that is quantized, or of the largest tensor where none is."""
+    """Elements of the largest quantized matrix, or of the largest tensor if none is quantized."""
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Total size in bytes."""
         return self.packed + self.plain + sum(self.overhead.values())
 
 
 def in_full(tensors: Mapping[str, TensorInfo], size: int) -> Weights:
-    """A model of which nothing is quantized; `size` is bytes per element."""
+    """Return the sizes of an unquantized model; `size` is bytes per element."""
     plain = sum(dense_bytes(tensor, size) for tensor in tensors.values())
     return Weights(0, plain, {}, max((t.elements for t in tensors.values()), default=0))
 
@@ -63,11 +63,11 @@ def quantized_linears(
     *,
     keep: Callable[[str, TensorInfo], bool] | None = None,
 ) -> Weights:
-    """A model whose linear layers are quantized while it is loaded.
+    """Return the sizes of a model whose linear layers are quantized during loading.
 
-    `quantize` returns the packed bytes of a matrix and its overhead by kind (scales, zeros,
-    codebook, indices). `keep` tells which tensors stay as they are, `size` bytes per element; by
-    default all but the linear layers inside the stack.
+    `quantize` returns a matrix's packed bytes and its overhead by kind (scales, zeros, codebook,
+    indices). `keep` returns whether a tensor stays unquantized, with `size` bytes per element; by
+    default all tensors but linear layers do (`is_linear`).
     """
     packed, plain, largest = 0, 0, 0
     overhead: Counter[str] = Counter()
@@ -82,13 +82,13 @@ def quantized_linears(
 
 
 def as_stored(tensors: Mapping[str, TensorInfo]) -> Weights:
-    """A finished checkpoint that its engine holds as it lies in the files."""
+    """Return the sizes of a checkpoint that its engine loads without converting any tensor."""
     packed, plain, largest = 0, 0, 0
     overhead: Counter[str] = Counter()
     for name, tensor in tensors.items():
         last = name.rpartition(".")[2]
         kind = next((kind for kind, names in OVERHEAD.items() if last in names), None)
-        if last.startswith("bitsandbytes__"):  # a description, in JSON, that is not loaded
+        if last.startswith("bitsandbytes__"):  # metadata as JSON, not loaded
             continue
         if kind is not None:
             overhead[kind] += tensor.bytes
@@ -102,7 +102,10 @@ def as_stored(tensors: Mapping[str, TensorInfo]) -> Weights:
 
 
 def dequantized(tensors: Mapping[str, TensorInfo], size: int) -> Weights:
-    """An FP8 or MXFP4 checkpoint in full precision: two weights lie in each byte of the latter."""
+    """Return the sizes of an FP8 or MXFP4 checkpoint that is dequantized during loading.
+
+    `size` is bytes per element. An MXFP4 byte has two weights.
+    """
     plain, largest = 0, 0
     for name, tensor in tensors.items():
         last = name.rpartition(".")[2]
@@ -114,12 +117,15 @@ def dequantized(tensors: Mapping[str, TensorInfo], size: int) -> Weights:
 
 
 def dense_bytes(tensor: TensorInfo, size: int) -> int:
-    """Bytes of a tensor that is not quantized: floats are cast to `size` bytes per element."""
+    """Return the bytes of an unquantized tensor; floats are cast to `size` bytes per element."""
     return tensor.elements * size if tensor.dtype in FLOATS else tensor.bytes
 
 
 def is_linear(name: str, tensor: TensorInfo, vocabulary: int | None) -> bool:
-    """Whether a tensor is the matrix of a linear layer, neither embedding nor output head."""
+    """Return whether a tensor is a linear layer's matrix, neither embedding nor output head.
+
+    Outside the stack of layers, a matrix with `vocabulary` rows counts as embedding or head.
+    """
     return (
         name.endswith(".weight")
         and len(tensor.shape) == 2
@@ -130,5 +136,5 @@ def is_linear(name: str, tensor: TensorInfo, vocabulary: int | None) -> bool:
 
 
 def divide_up(count: int, by: int) -> int:
-    """`count` / `by`, rounded up."""
+    """Return `count` / `by`, rounded up."""
     return -(-count // by)

@@ -18,9 +18,9 @@ from pydantic_core import core_schema
 
 
 def meanings(model: type[BaseModel]) -> dict[str, str]:
-    """The documentation of each key of `model` that has some, with those of the models it extends.
+    """Return the attribute docstrings of `model` and its base models, by key.
 
-    Raises OSError where the source is not at hand.
+    Raises OSError if the source code is not available.
     """
     found: dict[str, str] = {}
     for kind in reversed(model.__mro__):
@@ -31,7 +31,7 @@ def meanings(model: type[BaseModel]) -> dict[str, str]:
 
 @functools.cache
 def _documented(module: str) -> dict[str, dict[str, str]]:
-    """By class and attribute, the string that follows each annotated attribute in `module`."""
+    """Return the docstring of each annotated attribute in `module`, by class and attribute."""
     source = inspect.getsource(sys.modules[module])
     return {
         node.name: {
@@ -52,7 +52,7 @@ class DescribedSchema(GenerateJsonSchema):
     """A JSON Schema in which each key of a model is described by its documentation."""
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
-        """As pydantic's, with a description for each key."""
+        """Return pydantic's schema of a model with a description for each key."""
         made = super().model_schema(schema)
         properties: dict[str, Any] = made.get("properties", {})
         for key, text in meanings(schema["cls"]).items():
@@ -60,7 +60,10 @@ class DescribedSchema(GenerateJsonSchema):
         return made
 
     def encode_default(self, dft: Any) -> Any:
-        """As pydantic's, which before 2.14 takes no model whose building was deferred."""
+        """Return the JSON value of a default; build a model first if its building was deferred.
+
+        pydantic before 2.14 does not accept such a model.
+        """
         if isinstance(dft, BaseModel):
             type(dft).model_rebuild()
         return super().encode_default(dft)

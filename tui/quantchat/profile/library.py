@@ -42,10 +42,10 @@ class Entry:
 
 
 def folder(origin: Origin) -> Path:
-    """The folder of an origin, which need not exist.
+    """Return the profile folder of `origin`, which need not exist.
 
-    The shipped profiles are `quantchat/shipped` in an installed wheel; in a checkout, installed as
-    editable, they are `profiles` at the root of the repository.
+    The shipped profiles are in `quantchat/shipped` of an installed wheel; in an editable install
+    they are in `profiles` at the root of the repository.
     """
     if origin is Origin.HERE:
         return Path("profiles")
@@ -57,7 +57,7 @@ def folder(origin: Origin) -> Path:
 
 
 def entries() -> list[Entry]:
-    """Each profile that a name opens, read. Broken ones are there too, with their error."""
+    """Read each profile that a name opens; a broken profile has its error instead."""
     listed = []
     for name, (origin, path) in _files().items():
         try:
@@ -68,12 +68,15 @@ def entries() -> list[Entry]:
 
 
 def names() -> list[str]:
-    """Each name that opens a profile, without reading any."""
+    """Return the names of all profiles without reading their files."""
     return list(_files())
 
 
 def names_profile(word: str) -> bool:
-    """Whether `word` means a profile: a known name, a path that ends in .toml, or another file."""
+    """Return whether `word` means a profile: a known name, a `.toml` path, or a file but `.gguf`.
+
+    A word that cannot be a path counts as a profile's name.
+    """
     if word.endswith(".toml") or word in _files():
         return True
     try:
@@ -83,9 +86,9 @@ def names_profile(word: str) -> bool:
 
 
 def find(word: str, *, others: Sequence[str] = ()) -> Path:
-    """The file that `word` means, a name or a path. A path is not looked at here.
+    """Return the profile file for `word`, a name or a path, without checking that a path exists.
 
-    `others` are words that could have stood in its place, for the hint at a typo. Raises UserError.
+    `others` are further valid words, such as commands, for the hint at a typo. Raises UserError.
     """
     if "/" in word or word.endswith(".toml") or word == "~":
         try:
@@ -107,7 +110,7 @@ def find(word: str, *, others: Sequence[str] = ()) -> Path:
 
 
 def _files() -> dict[str, tuple[Origin, Path]]:
-    """Name to origin and file, the names that win alone, by origin and name."""
+    """Return origin and file by name, ordered by origin and name; the first origin wins."""
     found: dict[str, tuple[Origin, Path]] = {}
     for origin in Origin:
         for path in _listed(folder(origin)):

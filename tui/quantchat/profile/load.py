@@ -46,12 +46,12 @@ class ProfileError(UserError):
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """Each mistake as `file:line: key: what is wrong (what would be right)`."""
+        """The mistakes, each as `file:line: key: what is wrong (how to fix it)`."""
         return (*self._lines, f"… and {self._more} more") if self._more else self._lines
 
 
 def load(path: Path) -> Profile:
-    """Read the profile at `path`. Folders in it are made absolute, seen from its own folder.
+    """Read the profile at `path`; resolve relative paths in it against its own folder.
 
     Raises ProfileError.
     """
@@ -59,10 +59,10 @@ def load(path: Path) -> Profile:
 
 
 def check_there(profile: Profile, path: Path) -> None:
-    """Look whether what `profile`, loaded from `path`, names on this machine is there.
+    """Check that the files and folders that `profile`, loaded from `path`, names exist.
 
-    Not asked where it is loaded: the variants that have all they need can run without the others.
-    Raises ProfileError.
+    `load` does not check this: variants whose files exist can run without the others. Raises
+    ProfileError.
     """
     found = [
         Mistake(("variants", index, *key), f"{why}: {named}", "")
@@ -77,7 +77,7 @@ def check_there(profile: Profile, path: Path) -> None:
 def _named(
     variant: AnyVariant,
 ) -> Iterator[tuple[KeyPath, str, Callable[[Path], bool], str]]:
-    """Keys of a variant that name a path: the key, the path, how to look, and what else to say."""
+    """Yield each key of a variant that names a path: key, path, existence test, error text."""
     for name in () if engine_of(variant).is_server else _FOLDERS:  # a server has its own
         named = getattr(variant, name, None)
         if named is not None and is_path(named):
@@ -90,7 +90,7 @@ def _named(
 
 
 def read(path: Path) -> str:
-    """The text of the file at `path`, as a profile may have it. Raises ProfileError."""
+    """Return the text of the profile file at `path` with LF line ends. Raises ProfileError."""
     where = str(path)
     try:
         return decoded(read_regular(path, MAX_BYTES)).replace("\r\n", "\n")
@@ -101,9 +101,9 @@ def read(path: Path) -> str:
 
 
 def loads(text: str, *, where: str, folder: Path) -> Profile:
-    """Return the profile that `text` holds. `where` names it in complaints.
+    """Parse a profile from `text`; `where` names the file in error messages.
 
-    Relative folders in it are seen from `folder`. Raises ProfileError.
+    Relative paths in it are resolved against `folder`. Raises ProfileError.
     """
     try:
         data = parse(text)
@@ -120,7 +120,7 @@ def loads(text: str, *, where: str, folder: Path) -> Profile:
 
 
 def _from_folder(profile: Profile, folder: Path, where: str, text: str) -> Profile:
-    """`profile` with each path in it absolute, seen from `folder`."""
+    """Return `profile` with its paths resolved against `folder`. Raises ProfileError."""
     variants, found = [], list[Mistake]()
     for index, variant in enumerate(profile.variants):
         try:
@@ -158,7 +158,7 @@ def _single(where: str, what: str, hint: str = "") -> ProfileError:
 
 
 def _placed(found: Sequence[Mistake], where: str, text: str) -> ProfileError:
-    """The first mistakes that were found, in the order of the file's lines."""
+    """Return an error with the first `MAX_MISTAKES` mistakes, in the order of the file's lines."""
     keys = KeyLines(text)
     placed = [(keys.find(m.path), m) for m in found[:MAX_MISTAKES]]
     placed.sort(key=lambda pair: (pair[0] is None, pair[0]))  # those without a line come last

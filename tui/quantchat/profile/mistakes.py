@@ -53,13 +53,13 @@ class Mistake(NamedTuple):
 
 
 def mistakes(error: ValidationError) -> Iterator[Mistake]:
-    """Each mistake that `error` holds."""
+    """Yield each mistake in `error`."""
     for details in error.errors(include_url=False):
         yield _mistake(details)
 
 
 def written(path: KeyPath) -> str:
-    """A path as people write it: `variants[2].quantize.bits`, counted from 1."""
+    """Return a key path as text with indexes from 1, e.g. `variants[2].quantize.bits`."""
     text = ""
     for part in path:
         if isinstance(part, int):
@@ -71,7 +71,7 @@ def written(path: KeyPath) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as TOML writes it, cut short where it is long."""
+    """Return a value as TOML text, with long strings shortened and tables and lists only named."""
     match value:
         case str():
             return json.dumps(value if len(value) <= 40 else value[:40] + "…", ensure_ascii=False)
@@ -139,7 +139,7 @@ def _not_one_of(path: KeyPath, value: Any, known: list[str] | tuple[str, ...]) -
 
 
 def _table(loc: KeyPath) -> tuple[str, ...]:
-    """Key into TABLES of the table in which the last part of `loc` stands."""
+    """Return the key in TABLES of the table that contains the last part of `loc`."""
     return tuple(part for part in loc[:-1] if isinstance(part, str))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 def nearest(word: str, known: Iterable[str], limit: int = 1) -> list[str]:
-    """At most `limit` of `known` that `word` may have meant, the likeliest first."""
+    """Return at most `limit` names of `known` similar to `word`, the most similar first."""
     import difflib  # seldom needed, and never for the first frame
 
     by_lower = {name.lower(): name for name in known}
@@ -16,6 +16,6 @@ def nearest(word: str, known: Iterable[str], limit: int = 1) -> list[str]:
 
 
 def did_you_mean(word: str, known: Iterable[str], limit: int = 1) -> str:
-    """`did you mean …?` with the names in double quotes, or empty."""
+    """Return `did you mean …?` with the names in double quotes; empty if none is similar."""
     names = [f'"{name}"' for name in nearest(word, known, limit)]
     return f"did you mean {' or '.join(names)}?" if names else ""

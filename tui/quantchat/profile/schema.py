@@ -9,6 +9,6 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def json_schema() -> dict[str, object]:
-    """JSON Schema of a profile, draft 2020-12, with a description for each key."""
+    """Return the JSON Schema (draft 2020-12) of a profile, with a description for each key."""
     described = Profile.model_json_schema(schema_generator=DescribedSchema)
     return {"$schema": DIALECT, **described, "title": "quantchat profile"}

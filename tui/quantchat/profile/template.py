@@ -34,7 +34,7 @@ _HEAD = """\
 
 
 def template() -> str:
-    """Return a valid profile, ready to be edited: the default methods on the demo's model."""
+    """Return a valid profile to edit, as TOML: the default methods on the demo's model."""
     told: Container[str] = ()
     variants = []
     for name in DEFAULT_METHODS:
@@ -59,7 +59,7 @@ def template() -> str:
 
 
 def _engines() -> str:
-    """Each engine with what it loads, a line each."""
+    """Return a comment that lists each engine and what it loads, one line each."""
     lines = [f"#   {name:<12}  {engine.summary}\n" for name, engine in engines().items()]
     return "".join(("# A [[variants]] for each. The engines:\n", *lines))
 
@@ -67,9 +67,9 @@ def _engines() -> str:
 def _table(
     header: str, model: type[BaseModel], values: dict[str, Any], *, told: Container[str] = ()
 ) -> str:
-    """The table with `values` first, then its other keys, commented out.
+    """Return a table as TOML: `values` first, then its other keys as comments with their defaults.
 
-    Keys that were `told` elsewhere are not documented again.
+    Keys in `told` are documented in an earlier table and are not documented again.
     """
     lines = [header] if header else []
     lines += _comment(inspect.getdoc(model) or "")

@@ -11,7 +11,7 @@ from quantchat.profile.model import AnyVariant, Profile
 
 
 def to_toml(profile: Profile) -> str:
-    """Return the text of a file that loads as `profile`."""
+    """Return `profile` as the text of a TOML file."""
     body = profile.model_dump(mode="json", exclude_defaults=True)
     variants = body.pop("variants")
     tables = [_lines({key: body.pop(key) for key in ("name", "description") if key in body})]
@@ -21,7 +21,7 @@ def to_toml(profile: Profile) -> str:
 
 
 def variant_toml(variant: AnyVariant) -> str:
-    """Return the table `[[variants]]` of one variant."""
+    """Return the table `[[variants]]` of one variant as TOML."""
     return _variant(variant.model_dump(mode="json", exclude_defaults=True))
 
 

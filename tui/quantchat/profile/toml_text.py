@@ -54,7 +54,7 @@ class TomlError(ValueError):
 
 
 def parse(text: str) -> dict[str, Any]:
-    """Return the parsed `text`. Raises TomlError, and nothing else."""
+    """Parse `text` as TOML. Raises TomlError and no other exception."""
     effort = 0
     for number, line in enumerate(text.split("\n"), start=1):
         effort += line.count(".") ** 2
@@ -94,10 +94,10 @@ class _Statement(NamedTuple):
 
 
 def _statements(text: str) -> Iterator[_Statement]:
-    """The statements of `text` in order, without blank lines and comments.
+    """Yield the statements of `text` in order, without blank lines and comments.
 
-    A statement is the least number of lines that parse by themselves. The first one that never
-    does is the last one that comes.
+    A statement is the smallest number of lines that parse by themselves. A statement that does not
+    parse is the last one yielded.
     """
     begin, held, effort = 1, "", 0
     for number, line in enumerate(text.split("\n"), start=1):
@@ -130,7 +130,7 @@ class KeyLines:
         self._placed = list(_placed(text))
 
     def find(self, path: KeyPath) -> int | None:
-        """The 1-based line of `path`, or of the nearest table around it that has one, or None."""
+        """Return the 1-based line of `path`, or of its nearest enclosing table; None if unknown."""
         best, line = 0, None
         for where, prefix, tree in self._placed:
             depth = _shared(path, prefix, tree)
@@ -140,7 +140,7 @@ class KeyLines:
 
 
 def _placed(text: str) -> Iterator[tuple[int, KeyPath, dict[str, Any]]]:
-    """Each statement's line, the table it stands in (or opens), and its parsed keys."""
+    """Yield each statement's line, the path of the table it is in or opens, and its parsed keys."""
     counts: dict[tuple[str, ...], int] = {}
     table: KeyPath = ()
     for line, tree, header in _statements(text):
@@ -165,7 +165,7 @@ def _placed(text: str) -> Iterator[tuple[int, KeyPath, dict[str, Any]]]:
 
 
 def _header(tree: dict[str, Any]) -> tuple[tuple[str, ...], bool]:
-    """The names of a header parsed by itself, and whether it is one of several (`[[…]]`)."""
+    """Return the names in a parsed table header, and whether it is an array's (`[[…]]`)."""
     names: list[str] = []
     inner: Any = tree
     while isinstance(inner, dict) and inner:
@@ -175,7 +175,10 @@ def _header(tree: dict[str, Any]) -> tuple[tuple[str, ...], bool]:
 
 
 def _shared(path: KeyPath, prefix: KeyPath, tree: Any) -> int:
-    """How many parts of `path` lie in a statement: first in its table's path, then in its keys."""
+    """Return the number of leading parts of `path` that a statement matches.
+
+    Matches the path of the statement's table first, then its keys.
+    """
     depth = 0
     for part, own in zip(path, prefix, strict=False):
         if part != own:

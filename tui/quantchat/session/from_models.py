@@ -1,8 +1,8 @@
-"""Make up a comparison from the names of models, so that nobody needs a profile to begin.
+"""Build a comparison from the names of models, so that users can start without a profile.
 
-Each word names one side: a folder, an id on the hub, a GGUF file, or the address of a server. One
-model in full precision becomes two variants of it, GPTQ 4-bit against NF4; `methods` chooses
-others. A checkpoint that is quantized already stays what it is.
+Each word names one side: a folder, an id on the hub, a GGUF file, or the address of a server. A
+single model in full precision becomes two variants, GPTQ 4-bit and NF4; `methods` chooses other
+variants. A checkpoint that is already quantized is one variant.
 """
 
 from __future__ import annotations
@@ -40,29 +40,29 @@ from quantchat.profile.nearest import did_you_mean
 from quantchat.text import one_line
 
 GROUP_SIZES = (128, 64, 32)
-"""Group sizes for GPTQ, the usual one first: the first that divides all of the layers' widths."""
+"""Group sizes for GPTQ in order of preference; the chosen size divides all layer widths."""
 
 _LABEL = 60
-"""Longest label, in characters."""
+"""Maximum length of a label in characters."""
 _SERVER_ANSWERS_S = 5.0
 _LIST_BYTES = 4 * 2**20
-"""Longest list of models that is read of a server."""
+"""Maximum bytes that are read of a server's list of models."""
 _LAYER = re.compile(r"\.\d+\..*\.weight$")
-"""The weight of a module inside one of a stack of layers."""
+"""Name of a module's weight inside a numbered layer."""
 
 
 @dataclass(frozen=True)
 class _Side:
-    """What one word names."""
+    """The model or server that one word names."""
 
     name: str
-    """For labels: the last part of the model's name."""
+    """Last part of the model's name, for labels."""
     keys: dict[str, Any]
-    """Of the variant; of a model in full precision those that each method shares."""
+    """Keys of the variant; for a model in full precision, the keys that all methods share."""
     method: str | None = None
-    """What a label says of it; None for a model in full precision."""
+    """The label of a single variant; None for a model in full precision."""
     quantize: dict[str, Any] = field(default_factory=dict)
-    """How its GPTQ checkpoint is to be made here."""
+    """The table `[variants.quantize]` for a GPTQ checkpoint built here."""
 
 
 def profile_of(
@@ -72,12 +72,12 @@ def profile_of(
     gptq: str | None = None,
     others: Sequence[str] = (),
 ) -> Profile:
-    """Return a comparison of what `words` name.
+    """Return a profile that compares the models and servers that `words` name.
 
-    `methods` are names of `registry.methods()`, applied to each model in full precision; without
-    them one model becomes its GPTQ 4-bit against its NF4, and several are compared as they are.
-    `gptq` names a finished GPTQ checkpoint, to take in place of one made here. `others` are further
-    words that could have been meant, for the hint at a typo. Raises UserError.
+    `methods` are names of `registry.methods()`, applied to each model in full precision. Without
+    methods, a single model is compared as GPTQ 4-bit and NF4, and several models as they are.
+    `gptq` names a finished GPTQ checkpoint that replaces one built here. `others` are further valid
+    words, such as commands, for the hint at a typo. Raises UserError.
     """
     known = registry.methods()
     for method in methods:
@@ -119,20 +119,20 @@ def profile_of(
 
 @dataclass(frozen=True)
 class Making:
-    """A GPTQ checkpoint that has to be made here first, and what that costs."""
+    """A GPTQ checkpoint that must be built before the comparison, and the cost of building it."""
 
     label: str
     model: str
     reads: int
     """Bytes of the model's weights."""
     writes: int
-    """Bytes of the finished checkpoint, estimated."""
+    """Estimated bytes of the finished checkpoint."""
     seconds: float | None
-    """Scaled by size from the last one made on this machine; None where none has been."""
+    """Estimated from a GPTQ checkpoint that was built on this machine; None if there is none."""
 
 
 def to_make(profile: Profile) -> list[Making]:
-    """What has to be made here before `profile` can run. Raises UserError."""
+    """Return the GPTQ checkpoints that must be built before `profile` can run. Raises UserError."""
     workshop = CheckpointBuilder()
     found = []
     for variant in profile.variants:
@@ -144,7 +144,11 @@ def to_make(profile: Profile) -> list[Making]:
 
 
 def _seconds(size: int) -> float | None:
-    """Seconds that a GPTQ checkpoint of `size` bytes takes here, going by those that were made."""
+    """Estimate the seconds to build a GPTQ checkpoint of `size` bytes; None if unknown.
+
+    Scales the duration of the most recently used GPTQ checkpoint in the cache, including its
+    calibration chats, by size.
+    """
     cache = CheckpointCache(paths.cache_dir() / "checkpoints")
     for entry in cache.entries():
         made = read_built(cache.folder / entry.name)
@@ -179,7 +183,11 @@ def _variants(
 
 
 def _published(model: str, engine: str) -> str | None:
-    """A finished checkpoint of `model` for `engine`, which a profile of the library names."""
+    """Return a finished checkpoint of `model` for `engine` from the profile library, or None.
+
+    A profile of the library gives one if it compares `model` under another engine with a finished
+    checkpoint under `engine`.
+    """
     for entry in library.entries():
         variants = entry.profile.variants if entry.profile else []
         if any(v.model == model and v.engine != engine for v in variants):
@@ -190,7 +198,7 @@ def _published(model: str, engine: str) -> str | None:
 
 
 def _distinct(variants: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Number labels that stand twice, and cut what is too long."""
+    """Number duplicate labels and shorten long ones, in place."""
     seen: set[str] = set()
     for variant in variants:
         label = one_line(variant["label"])[:_LABEL]
@@ -234,14 +242,17 @@ def _model(word: str, others: Sequence[str]) -> _Side:
 
 
 def files_of(model: str) -> ModelFiles:
-    """What the files of `model` say; the hub is asked for them. Raises UserError or ValueError."""
+    """Return the config and tensor headers of `model`, downloaded from the hub if not here.
+
+    Raises UserError, or ValueError if `model` is neither a folder nor a hub's id.
+    """
     if model == DEMO_MODEL:
         return demo_files()
     return read(resolve(folder_or_hub_id(model)), fetch=True)
 
 
 def group_size(files: ModelFiles) -> int:
-    """The largest usual group size that divides the width of each layer, or -1, a whole row."""
+    """Return the largest of `GROUP_SIZES` that divides each layer's width, or -1 (a whole row)."""
     widths = {
         tensor.shape[1]
         for name, tensor in files.tensors.items()
@@ -262,12 +273,12 @@ def _gguf(word: str) -> _Side:
 def _is(word: str, test: Callable[[Path], bool]) -> bool:
     try:
         return test(Path(word).expanduser())
-    except (OSError, RuntimeError, ValueError):  # `~` of nobody; a NUL; too long for a path
+    except (OSError, RuntimeError, ValueError):  # `~` of an unknown user; a NUL; a path too long
         return False
 
 
 def _nothing(word: str, others: Sequence[str], of_the_hub: str = "") -> UserError:
-    """Say what was looked for, and where."""
+    """Return the error for a `word` that names nothing; it says where quantchat looked."""
     if is_path(word):
         return UserError(
             "there is no such file or folder",
@@ -299,7 +310,10 @@ def _is_address(word: str) -> bool:
 
 
 def _server(word: str, model: str) -> _Side:
-    """The model that the server at `word` has: the one named `model`, or the only one."""
+    """Return the side for the server at `word`: its model `model`, or else its only model.
+
+    Raises UserError if neither exists.
+    """
     base = word.rstrip("/")
     served = served_models(base)
     chosen = model if model in served else served[0]
@@ -315,7 +329,7 @@ def _server(word: str, model: str) -> _Side:
 
 
 def served_models(base: str) -> list[str]:
-    """The names of the models that the server below `base` lists. Raises UserError."""
+    """Return the names of the models that the server at `base` lists. Raises UserError."""
     where = one_line(base)
     host = urlsplit(base).hostname or ""
     proxies = urllib.request.ProxyHandler({} if is_loopback(host) else None)

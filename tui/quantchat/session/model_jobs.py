@@ -1,4 +1,4 @@
-"""Let models do jobs one after the other, each in a worker of its own (`score`, `eval`)."""
+"""Run jobs on models one after the other, each in its own worker (for `score` and `eval`)."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from quantchat.wire.jobs import Job, Result
 
 OnModel = Callable[[str, Progress | None], None]
-"""Called with a model's label and what it does now; None: it is done."""
+"""Called with a model's label and its progress; None: the model is done."""
 
 
 class ModelFailed(Exception):
-    """A model could not do its job; `failure` says why."""
+    """A model's job failed; `failure` has the reason."""
 
     def __init__(self, failure: Failed) -> None:
         super().__init__(failure.reason)
@@ -43,7 +43,7 @@ class ModelFailed(Exception):
 
 @dataclass(frozen=True)
 class ModelJobs:
-    """Makes missing checkpoints, and starts a worker for each job."""
+    """Runs jobs on models: builds missing checkpoints and starts a worker for each job."""
 
     maker: Maker
     start: StartWorker
@@ -52,10 +52,10 @@ class ModelJobs:
     async def do(
         self, spec: AnyVariant, job_for: Callable[[Load], Job[Result]]
     ) -> tuple[str, Result]:
-        """Let the model `spec` do the job that `job_for` makes of the request to load it.
+        """Run a job on the model `spec`; return the note on its checkpoint and the job's result.
 
-        Return the note on its checkpoint, and the job's result. Raises ModelFailed. Cancelling ends
-        the worker.
+        `job_for` returns the job for the request that loads the model. Cancelling ends the worker.
+        Raises ModelFailed.
         """
 
         def tell(done: int, total: int, detail: str) -> None:
@@ -78,7 +78,10 @@ def failure_of(error: ModelFailed | JobFailed | UserError | OSError) -> Failed:
 
 
 async def until_stopped(work: Coroutine[Any, Any, None]) -> bool:
-    """Do `work`, which Ctrl+C, SIGTERM and SIGHUP cancel; return whether one of them did."""
+    """Run `work` until it ends or Ctrl+C, SIGTERM or SIGHUP cancels it.
+
+    Return whether a signal cancelled it.
+    """
     task = asyncio.ensure_future(work)
     stopped = False
 
@@ -97,19 +100,19 @@ async def until_stopped(work: Coroutine[Any, Any, None]) -> bool:
 
 
 class AtJob(Protocol):
-    """The record of a model that did a job, or failed."""
+    """The record of a model whose job is done or failed."""
 
     @property
     def resolved(self) -> Resolved | None:
-        """What really ran."""
+        """The model, libraries and settings that actually ran; None after a failure."""
 
     @property
     def note(self) -> str:
-        """What the user must know of the model."""
+        """A note on the model for the user."""
 
     @property
     def failure(self) -> Failed | None:
-        """Why it could not do its job."""
+        """Why the job failed; None if it did not."""
 
 
 def jobs_snapshot(
@@ -120,7 +123,10 @@ def jobs_snapshot(
     score: ScoreRecord | None = None,
     evaluation: EvaluationRecord | None = None,
 ) -> Snapshot:
-    """Return a snapshot without turns: what the models of `profile` did, by label."""
+    """Return a snapshot without turns from the records `done` of the models of `profile`, by label.
+
+    `score` or `evaluation` has the results.
+    """
     return Snapshot(
         created=datetime.now().astimezone().isoformat(timespec="seconds"),
         quantchat=quantchat.__version__,

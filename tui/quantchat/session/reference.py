@@ -1,4 +1,4 @@
-"""The model that variants are compared with: the one they were quantized from, or a named one."""
+"""Choose the reference model: the base that the variants were quantized from, or a named model."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from quantchat.text import one_line
 
 
 def reference_of(profile: Profile, word: str | None) -> AnyVariant:
-    """The model that the variants are held against: the one that `word` names, or their base.
+    """Return the reference model for the variants of `profile`.
 
-    `word` is a variant's label, or a model as a profile names it. Without one it is the model that
-    the variants are quantized from, as the profile's own variant if it has one of it, in the dtype
-    of its checkpoint otherwise. Raises UserError where that cannot be told, or for a server.
+    `word` is a variant's label, or a model as a profile names it. Without `word`, the reference is
+    the base model of the variants: the profile's own full-precision variant of it, if there is one,
+    else the base in the dtype of its checkpoint. Raises UserError if the base is unknown, or for a
+    variant that cannot be compared with a reference (a server).
     """
     for variant in profile.variants:
         if reason := engine_of(variant).no_reference:
@@ -48,13 +49,16 @@ def reference_of(profile: Profile, word: str | None) -> AnyVariant:
 
 
 def _in_full_precision(variant: AnyVariant) -> bool:
-    """Whether the variant loads a checkpoint as it is, and not a GGUF file."""
+    """Return whether the variant loads a model in full precision; a GGUF file does not count."""
     engine = engine_of(variant)
     return engine.is_baseline and not engine.gguf_file(variant)
 
 
 def _base(model: str, like: AnyVariant, profile: Profile) -> AnyVariant:
-    """`model` as it comes, on the device of `like`, and asked like it."""
+    """Return a baseline variant of `model`, with the device and chat template variables of `like`.
+
+    It may run the model's own code only if `like` may, for the same model.
+    """
     engine = baseline()
     table: type[AnyVariant] = engine.table
     return table(
@@ -68,13 +72,13 @@ def _base(model: str, like: AnyVariant, profile: Profile) -> AnyVariant:
 
 
 def _label(model: str, taken: Set[str]) -> str:
-    """The end of the model's name, unless a variant is called so."""
+    """Return the last part of the model's name, with `, reference` added if the label is taken."""
     end = model.removeprefix("demo:").rstrip("/").rsplit("/", 1)[-1][:48] or "base"
     return f"{end}, reference" if end in taken else end
 
 
 def _model(profile: Profile, word: str) -> AnyVariant:
-    """The model `word`, which is no label. Raises UserError where it is no model either."""
+    """Return the model that `word` names, which is no label. Raises UserError if it names none."""
     if not (is_path(word) or "/" in word or word == DEMO_MODEL):
         labels = [variant.label for variant in profile.variants]
         raise UserError(

@@ -1,8 +1,8 @@
-"""Agreement of a variant with itself: how early its answers diverge under other conditions.
+"""Measure a variant's agreement with itself: where its answer diverges under other conditions.
 
-Greedy decoding gives the same answer again only if sums are added in the same order. That order
-depends on the number of threads, on the cached part of the prompt and on the batch size. So a
-divergence between A and B means little if A diverges from itself just as early.
+Greedy decoding repeats an answer only if floating-point sums are added in the same order. That
+order depends on the number of threads, the cached part of the prompt and the batch size. So if a
+rerun of A already diverges at token 20, B differing from A at token 25 says nothing about B.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ CONDITIONS = (AGAIN, TOGETHER, CACHED, AT_ONCE, BATCH)
 
 @dataclass(frozen=True)
 class AgreementResult:
-    """How far one answer under one condition equals the baseline answer.
+    """The divergence point of one answer under one condition from the baseline answer.
 
-    The baseline is the answer one at a time with an empty KV cache.
+    The baseline is an answer with one variant at a time and an empty KV cache.
     """
 
     variant: str
@@ -48,10 +48,10 @@ class AgreementResult:
 
 @dataclass
 class AgreementCheck:
-    """Compares each variant of the pair that `comparison` shows with itself, on `prompts`.
+    """Reruns `prompts` on the two shown variants of `comparison` and compares the answers.
 
-    Both variants must be READY and otherwise idle. `on_step(done, total, detail)` is called before
-    each prompt and condition, and at the end.
+    Both variants must be READY and idle. Calls `on_step(done, total, detail)` before each prompt
+    and condition, and at the end.
     """
 
     comparison: Comparison
@@ -61,7 +61,7 @@ class AgreementCheck:
     stopped: bool = False
 
     async def run(self) -> list[AgreementResult]:
-        """Run the check; return the results, also after `stop`."""
+        """Run the check; return the results so far, also after `stop`."""
         await self.comparison.quiet()
         async with self.comparison.silent_sides_ended():
             await self._all_steps()
@@ -81,14 +81,14 @@ class AgreementCheck:
         self.on_step(total, total, "stopped" if self.stopped else "done")
 
     def stop(self) -> None:
-        """Stop soon; the results so far stay in `found`."""
+        """Cancel the running requests and stop; `found` has the results so far."""
         self.stopped = True
         for variant in self.comparison.sides:
             variant.stop()
             variant.preempt()
 
     def end(self) -> None:
-        """Stop at once, and end a worker that does not stop."""
+        """Stop, and end the workers that are at work."""
         self.stop()
         self.comparison.end_at_work()
 
@@ -123,7 +123,7 @@ class AgreementCheck:
     async def _force(
         self, variant: LiveVariant, condition: str, prompt: int, answer: Answer, rows: int
     ) -> AgreementResult:
-        """Find by teacher forcing the first token of `answer` that is not the most likely one."""
+        """Find the first token of `answer` that is not the likeliest, by teacher forcing."""
         if not answer.ids:
             return AgreementResult(variant.label, condition, prompt, 0, None, "no answer")
         tokens = [*answer.ids, *([END] if answer.reason == "eos" else [])]

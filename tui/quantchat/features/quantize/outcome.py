@@ -1,4 +1,4 @@
-"""A checkpoint made on command: what it came to, against the model it was made from."""
+"""Build a checkpoint on command, and compare its size and perplexity with the original model's."""
 
 from __future__ import annotations
 
@@ -36,60 +36,60 @@ if TYPE_CHECKING:
     from quantchat.statistics.quality import Values
 
 WINDOW = 512
-"""Tokens of a window that perplexity is taken in; the second half of each is scored."""
+"""Window of the perplexity in tokens; the second half of each window is scored."""
 
 FEWEST = 64
-"""Tokens that are too few for a perplexity."""
+"""Minimum length of the held-out text in tokens; a shorter text gives no perplexity."""
 
 
 @dataclass(frozen=True)
 class Perplexity(Quantity):
-    """Over the text that was held out."""
+    """Perplexity over the held-out text."""
 
     positions: int
-    """Tokens that were scored."""
+    """Number of scored tokens."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """The model before or after."""
+    """Size and perplexity of the model before or after quantization."""
 
     bytes: int | None
-    """Of its tensors, as they lie in the files; None where the files do not tell."""
+    """Bytes of the tensors in the files; None if the headers cannot be read."""
     perplexity: Perplexity | None
-    """None where it was not taken."""
+    """None if not requested or not available."""
     why: str = ""
-    """Why it was not, where it was asked for and could not be had."""
+    """Why a requested perplexity is not available."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a checkpoint came to."""
+    """A built checkpoint's size, perplexity, losses and calibration, and the original's figures."""
 
     folder: Path
     before: Side
     after: Side
     parameters: int | None
-    """As trained; None where the files of the model do not tell."""
+    """Parameters of the original model; None if its headers cannot be read."""
     perplexity_more: Quantity | None
-    """After less before, paired, since both read the same tokens; None where they did not."""
+    """ΔPPL, after minus before, paired by token; None if the two scored different tokens."""
     seconds: float
-    """What quantizing took, with loading and saving."""
+    """Time to quantize, including loading and saving."""
     losses: list[ModuleLoss]
-    """The error of each module, of a method that is calibrated."""
+    """The error of each module; empty for a method without calibration."""
     calibration: CalibrationUsed | None
-    """What it was calibrated on; None for a method that is not."""
+    """The calibration; None for a method without."""
     note: str = ""
     resumed: int = 0
-    """Layers that were quantized by an earlier try, and are not in `seconds`."""
+    """Layers that an earlier, interrupted build quantized; `seconds` does not include them."""
 
     def as_json(self) -> dict[str, object]:
-        """Return it as JSON values, with the keys that `quantize --json` prints."""
+        """Return the outcome as JSON values, with the keys that `quantize --json` prints."""
         calibration = as_recorded(self.calibration) if self.calibration else {}
         return {**asdict(self), "folder": str(self.folder), "calibration": calibration}
 
     def bits_per_weight(self, side: Side) -> float | None:
-        """Bits in the files for each parameter of the model, whatever is quantized of it."""
+        """Return the bits in the files per parameter, quantized or not; None if unknown."""
         if side.bytes is None or not self.parameters:
             return None
         return 8 * side.bytes / self.parameters
@@ -97,7 +97,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class BuiltHere:
-    """A checkpoint, and the model it was made from, by what loads them."""
+    """A built checkpoint and its base model, each with its variant and its loadable path."""
 
     base: AnyVariant
     spec: AnyVariant
@@ -106,7 +106,7 @@ class BuiltHere:
 
     @property
     def folder(self) -> Path:
-        """Where the checkpoint lies."""
+        """The checkpoint's folder."""
         return Path(self.after.model)
 
 
@@ -117,9 +117,9 @@ async def make(
     *,
     workshop: CheckpointBuilder | None = None,
 ) -> BuiltHere:
-    """Make the checkpoint of `spec` out of `base`.
+    """Build the checkpoint of `spec` from `base`.
 
-    Raises JobFailed or UserError. Cancelling keeps what is finished.
+    After a cancellation, finished stages stay in the cache. Raises JobFailed or UserError.
     """
     workshop = workshop or CheckpointBuilder()
     before = await workshop.prepare(base, on_progress)
@@ -134,10 +134,10 @@ async def judge(
     workshop: CheckpointBuilder | None = None,
     start: StartWorker = start_worker,
 ) -> Outcome:
-    """Say what `made` came to, with the perplexity of the model before and after.
+    """Return the outcome of `made`, with the perplexity of the model before and after.
 
-    `held_out` says of which calibration the held-out part is read; None reads nothing. A perplexity
-    that cannot be had costs nothing else: its side says why.
+    The perplexity is over the held-out part of the calibration set of `held_out`; None skips it. If
+    a perplexity fails, the outcome has everything else, and its side has the reason.
     """
     text, why = None, ""
     if held_out is not None:
@@ -182,7 +182,7 @@ def _tokens(text: Path) -> int:
 
 
 def _size(prepared: Prepared) -> tuple[int | None, int | None]:
-    """Bytes and elements of the tensors; None where the files do not tell."""
+    """Return the bytes and elements of the tensors; None if the headers cannot be read."""
     try:
         files = headers.read(Named(prepared.model, prepared.revision), fetch=False)
     except UserError:
@@ -192,13 +192,13 @@ def _size(prepared: Prepared) -> tuple[int | None, int | None]:
 
 @dataclass(frozen=True)
 class _Read:
-    """What a model made of the text."""
+    """The token scores of one model over the text."""
 
     nll: Values
-    """Negative log-likelihood of each scored token, nats."""
+    """Negative log-likelihood of each scored token in nats."""
     windows: int
     ids_sha256: str
-    """Of the tokens."""
+    """SHA-256 of the token ids."""
 
     @property
     def perplexity(self) -> Perplexity:
@@ -206,7 +206,7 @@ class _Read:
         return Perplexity(found.value, found.error, found.clustered, len(self.nll))
 
     def more_than(self, other: _Read) -> Quantity | None:
-        """Its perplexity less that of `other`; None where that one read other tokens."""
+        """Return this perplexity minus that of `other`; None if their tokens differ."""
         if self.ids_sha256 != other.ids_sha256:
             return None
         return quality.perplexity_difference(self.nll, other.nll, self.windows)

@@ -1,4 +1,4 @@
-"""The models of a score, each read in a worker of its own and held against the reference."""
+"""Score a text with each model in its own worker, and compare the models with the reference."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from quantchat.wire.messages import Load
 from quantchat.wire.variant import Resolved
 
 FORM = "half precision"
-"""How logits are stored; see `worker/scoring/logit_store.py`."""
+"""Storage format of the logits; see `worker/scoring/logit_store.py`."""
 
 
 @dataclass(frozen=True)
 class _Read:
-    """A model that was read, and whose forecasts were kept."""
+    """A scored model whose logits are stored for later comparisons."""
 
     name: str
     figures: Figures
@@ -40,7 +40,7 @@ class _Read:
 
 
 class Scoring:
-    """Lets the models of a plan read its text, one after the other. Results are for reading."""
+    """Scores the text of a plan with its models, one after the other, and collects the records."""
 
     def __init__(
         self,
@@ -56,14 +56,14 @@ class Scoring:
         self._unread = [plan.reference.label, *(variant.label for variant in self._others)]
         self._kept: dict[str, _Read] = {}
         self.models: list[ScoredRecord] = []
-        """Those that were read, or failed."""
+        """Records of the models that are scored or failed."""
         self._pair: list[PairRecord] = []
         self._setting: SettingRecord | None = None
         self._storage: StorageRecord | None = None
 
     @property
     def record(self) -> ScoreRecord | None:
-        """What came out so far; None where no model could read the text yet."""
+        """The results so far; None if no model has scored the text."""
         if self._setting is None:
             return None
         return ScoreRecord(
@@ -75,7 +75,7 @@ class Scoring:
         )
 
     async def run(self) -> None:
-        """Read them all. What fails is recorded, and does not stop the others."""
+        """Score all models. A failure is recorded and does not stop the others."""
         reference = self._plan.reference
         ran = await self._model("reference", reference)
         floor = floor_of(reference, ran, self._plan.floor) if ran else None
@@ -87,7 +87,7 @@ class Scoring:
     # ------------------------------------------------------------ one model
 
     async def _model(self, role: Role, spec: AnyVariant) -> Resolved | None:
-        """Let `spec` read the text; what it turned out to be, None where it failed."""
+        """Score the text with `spec`; return the resolved variant, or None if it failed."""
         try:
             folder = paths.private(self._folder / str(len(self.models)))
             made, about = await self._jobs.do(
@@ -141,12 +141,15 @@ class Scoring:
         return spec.label in (self._first, self._second)
 
     def _wanted_later(self, role: Role, spec: AnyVariant) -> bool:
-        """Whether others are compared with it: the reference, and the pair's first."""
+        """Return whether a later model is compared with it: the reference, or the pair's first.
+
+        If the reference is one of the pair, no further model needs to be stored.
+        """
         first = spec.label == self._first and not self._is_pairs(self._plan.reference)
         return role == "reference" or (role == "variant" and first)
 
     def _settle(self, about: ScoreResult) -> str:
-        """Take the setting from the first model that read; what of another's differs."""
+        """Take the setting from the first scored model; return a note if the tokenizer differs."""
         plan, tokenizer_hash = self._plan, about.resolved.tokenizer_hash
         if self._setting is None:
             self._setting = SettingRecord(
@@ -181,7 +184,7 @@ class Scoring:
             )
 
     def _compare_pair(self, label: str, figures: Figures) -> None:
-        """Compare the pair in both directions, once its second one was read."""
+        """Compare the pair in both directions, once both of its models are scored."""
         other = {self._first: self._second, self._second: self._first}.get(label, "")
         if (read := self._kept.get(other)) is None:
             return

@@ -1,4 +1,4 @@
-"""What the job `score` wrote of one model, made into figures."""
+"""Compute perplexity and divergence from the arrays that the job `score` writes."""
 
 from __future__ import annotations
 
@@ -12,29 +12,35 @@ from quantchat.statistics.quality import Divergence, Quantity
 
 @dataclass(frozen=True)
 class Figures:
-    """The arrays of one model, in `folder`: an item for each scored token, in order."""
+    """The arrays of one model in `folder`, with one item per scored token in order."""
 
     folder: Path
     windows: int
-    """How many equally long windows they come from."""
+    """Number of equally long windows of scored tokens."""
 
     def read(self, name: str) -> Any:
-        """The array of this name."""
+        """Return the array `name`, of shape (scored tokens,)."""
         import numpy
 
         return numpy.fromfile(self.folder / name)
 
     @property
     def perplexity(self) -> Quantity:
-        """Of this model."""
+        """Perplexity of this model."""
         return quality.perplexity(self.read("nll"), self.windows)
 
     def seen_from(self, other: Figures, name: str) -> Divergence:
-        """This model seen from `other`, which had this `name` when this one was read."""
+        """Return the divergence of this model from the reference `other`.
+
+        This model's job was given the stored logits of `other` under `name`.
+        """
         return self._compared(other, self.read(f"{name}.forward"))
 
     def seeing(self, other: Figures, name: str) -> Divergence:
-        """`other`, which had this `name`, seen from this model."""
+        """Return the divergence of `other` from this model as the reference.
+
+        This model's job was given the stored logits of `other` under `name`.
+        """
         return other._compared(self, self.read(f"{name}.backward"))
 
     def _compared(self, reference: Figures, kld: Any) -> Divergence:

@@ -1,4 +1,4 @@
-"""Runs a score: the models score a text one after the other, each in its own worker."""
+"""Run a score: the models score a text one after the other, each in its own worker."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ async def score(
     start: StartWorker = start_worker,
     on_model: OnModel = lambda label, progress: None,
 ) -> tuple[Snapshot, ScoreRecord]:
-    """Score the text with the reference, its floor and each variant; return snapshot and score.
+    """Score the text with the reference, its noise floor and each variant.
 
-    A model that fails does not stop the others. Ctrl+C, SIGTERM and SIGHUP end it; what was read
-    until then is in the snapshot. Raises ModelsFailed where no model could, KeyboardInterrupt
-    where it is stopped before the first one was done.
+    Return the snapshot and its score. A model that fails does not stop the others. Ctrl+C, SIGTERM
+    and SIGHUP stop the score; the snapshot has the results so far. Raises ModelsFailed if all
+    models fail, KeyboardInterrupt if stopped before the first model was done.
     """
     sampler = DeviceSampler()
     try:
@@ -57,7 +57,10 @@ async def score(
 
 @contextlib.contextmanager
 def _workplace() -> Iterator[Path]:
-    """Yield a private folder for logits, removed at the end; also remove those of killed runs."""
+    """Yield a private folder for logits and remove it at the end.
+
+    Also remove the folders of killed runs, whose locks are free.
+    """
     home = paths.private(paths.cache_dir() / "scoring")
     for lock in home.glob("*.lock"):
         with (

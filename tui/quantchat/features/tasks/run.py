@@ -1,4 +1,4 @@
-"""An evaluation: one model after the other does the same tasks, each in a worker of its own."""
+"""Run an evaluation: the models do the same tasks one after the other, each in its own worker."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from quantchat.wire.messages import Failed, Load
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """What each model does, and which one the others are held against."""
+    """The tasks and settings of an evaluation, and the reference model."""
 
     tasks: tuple[str, ...]
-    """Names that the harness knows, or paths of its YAML files."""
+    """Task names of the harness, or paths of its YAML files."""
     reference: AnyVariant
     limit: int = 0
-    """Documents of each task; 0: all."""
+    """Maximum documents per task; 0: all."""
     few_shot: int = -1
-    """Examples before each question; -1: as many as the task says."""
+    """Examples before each question; -1: the task's own number."""
     batch: int = 1
     chat_template: bool = False
 
@@ -53,11 +53,11 @@ async def evaluate(
     start: StartWorker = start_worker,
     on_model: OnModel = lambda label, progress: None,
 ) -> tuple[Snapshot, EvaluationRecord]:
-    """Let the reference and each variant do the tasks; the snapshot, and what is in it of them.
+    """Run the tasks on the reference and each variant; return the snapshot and its evaluation.
 
-    A model that fails does not stop the others, a task that cannot be had does. Ctrl+C, SIGTERM and
-    SIGHUP end it; what was done until then is in the snapshot. Raises ModelsFailed where there
-    is nothing, KeyboardInterrupt where it is stopped before the first model was done.
+    A model that fails does not stop the others; a task that cannot be loaded does. Ctrl+C, SIGTERM
+    and SIGHUP stop the evaluation; the snapshot has the results so far. Raises ModelsFailed if
+    there is no result, KeyboardInterrupt if stopped before the first model was done.
     """
     sampler = DeviceSampler()
     try:
@@ -81,22 +81,22 @@ def _where(failed: EvaluatedRecord) -> str:
 
 
 class Evaluating:
-    """Lets the models of a plan do its tasks, one after the other. Results are for reading."""
+    """Runs the tasks of a plan on its models, one after the other, and collects the records."""
 
     def __init__(
         self, profile: Profile, plan: EvaluationPlan, scratch: str, jobs: ModelJobs
     ) -> None:
-        """`scratch` is a folder for what the libraries write into the current one."""
+        """Use `scratch` as the current folder, since some libraries write files into it."""
         self._plan, self._scratch, self._jobs = plan, scratch, jobs
         others = [variant for variant in profile.variants if variant is not plan.reference]
         self._undone = [plan.reference, *others]
         self._harness = ""
         self.models: list[EvaluatedRecord] = []
-        """Those that did the tasks, or failed."""
+        """Records of the models that are done or failed."""
 
     @property
     def record(self) -> EvaluationRecord | None:
-        """What came out so far; None where no model could do the tasks yet."""
+        """The results so far; None if no model has done the tasks."""
         if not self._harness:
             return None
         return EvaluationRecord(
@@ -109,7 +109,7 @@ class Evaluating:
         )
 
     async def run(self) -> None:
-        """Ask them all. A model that fails does not stop the others; a task that fails does."""
+        """Evaluate all models. A model that fails does not stop the others; a bad task does."""
         while self._undone:
             spec = self._undone[0]
             role: Role = "reference" if spec is self._plan.reference else "variant"

@@ -1,12 +1,12 @@
-"""Loaders: each loads the models of one engine.
+"""Loaders: one module per engine, which loads its models.
 
-A loader is a module with `load(command, stage)`, which returns a `Loaded`. The near side's
-declaration of the engine names it, and `Load` brings that name. It may also have:
+A loader is a module with `load(command, stage)`, which returns a `Loaded`. The engine's declaration
+(`quantchat.engines`) names the module, and `Load` carries that name. A loader may also define:
 
-    READER    how its library reads a model's folder, as the declaration's `reader`
-    UNUSED    libraries that its own import and no answer needs (`import_pruning`)
-    COMPILES  True: `load` takes `building` too, which hears how far compiling a kernel is
-    SERVER    True: `load(command)` returns what asks a server
+    READER    how its library reads a model's folder; the same as the declaration's `reader`
+    UNUSED    libraries that its imports would load and no answer needs (`import_pruning`)
+    COMPILES  True: `load` also takes `building`, the progress callback for compiling a kernel
+    SERVER    True: `load(command)` returns a client of a server
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 
 def loader_of(command: Load) -> ModuleType:
-    """The loader's module, with none of the ML libraries imported.
+    """Return the loader's module without importing ML libraries.
 
-    Raises Refused where it is unknown, or a library that it needs is missing.
+    Raises Refused if there is no such module or a required library is missing.
     """
     for library in command.needs:
         if importlib.util.find_spec(library.module) is None:
@@ -66,11 +66,11 @@ def load(
     fetching: Callable[[int, int], None] = lambda done, total: None,
     building: Callable[[Progress], None] = lambda progress: None,
 ) -> Loaded:
-    """Load what `command` names; `stage` is told when the weights' turn comes.
+    """Load the model that `command` names; download it first if it is on a hub.
 
-    What lies on a hub is fetched first; `fetching` hears how many bytes of how many have come.
-    `building` hears how far the compiling of a kernel is.
-    Raises Refused for what the engine does not do, and whatever the libraries raise.
+    Calls `stage` at the start of each stage (download, import, weights), `fetching` with the
+    downloaded and total bytes, and `building` with the progress of compiling a kernel. Raises
+    Refused for a model or setting that the engine does not support; errors of the libraries pass.
     """
     loader = loader_of(command)
     reader: FolderReader = getattr(loader, "READER", TRANSFORMERS)
@@ -106,7 +106,10 @@ def load(
 
 
 def _adapter(name: str | None) -> Adapter | None:
-    """The adapter `name`, looked over before the model is loaded: that may take minutes."""
+    """Return the adapter `name`, or None if there is none.
+
+    Checks the adapter before the model is loaded, since loading may take minutes.
+    """
     if not name:
         return None
     from quantchat.worker.model.adapter import opened

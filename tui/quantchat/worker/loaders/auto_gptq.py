@@ -1,4 +1,4 @@
-"""GPTQ through auto-gptq 0.7.1, the library of that name: archived, and tied to transformers 4."""
+"""Load GPTQ checkpoints with auto-gptq 0.7.1, which is archived and needs transformers 4."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _KERNELS: dict[str, dict[str, bool]] = {
 def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     """Load a GPTQ checkpoint from safetensors.
 
-    `options`: `kernel`, a key of `_KERNELS`. Raises Refused for what auto-gptq does not do.
+    `options`: `kernel`, a key of `_KERNELS`. Raises Refused for settings that auto-gptq lacks.
     """
     import torch
 
@@ -44,7 +44,7 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
         ) from error
 
     device = device_for(command)
-    # Its kernels multiply in the activations' dtype and know no bfloat16; float16 is slow on a CPU.
+    # The kernels use the activations' dtype and do not support bfloat16; float16 is slow on a CPU.
     wish = command.dtype
     if wish == "auto":
         wish = "float16" if device.startswith("cuda") else "float32"
@@ -75,10 +75,10 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
 
 @contextlib.contextmanager
 def _tied_again() -> Iterator[None]:
-    """Tie an output head to its embedding once both are loaded.
+    """Make auto-gptq tie an output head to its embedding after loading, within this context.
 
-    auto-gptq 0.7.1 ties them before: the loading of accelerate 1.x then takes the head, of which
-    a checkpoint has no tensor, for the one that counts, and the embedding stays empty.
+    auto-gptq 0.7.1 ties them before loading. accelerate 1.x then loads the tied parameter under the
+    head's name, for which a checkpoint has no tensor, so the embedding stays empty.
     """
     from accelerate.utils import modeling
 

@@ -1,4 +1,4 @@
-"""bitsandbytes: NF4, FP4 (QLoRA, Dettmers et al. 2023) and LLM.int8(), quantized on load."""
+"""Load models with bitsandbytes: NF4, FP4 (QLoRA, Dettmers et al. 2023) and LLM.int8()."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ _NOT_QUANTIZED = "not quantized"
 
 
 def load(command: Load, stage: Callable[[str], None]) -> Loaded:
-    """Load a model and quantize it meanwhile, or load a finished bitsandbytes checkpoint.
+    """Load and quantize a model, or load a finished bitsandbytes checkpoint.
 
-    `options`: `quant_type` (nf4, fp4, int8), `double_quant`, `compute_dtype`.
+    `options`: `quant_type` (nf4, fp4, int8), `double_quant`, `compute_dtype`. Raises Refused for a
+    checkpoint of another quantization.
     """
     with compiled_when_called():
         import bitsandbytes
@@ -38,7 +39,7 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     )
     dtype = choose_dtype(command.dtype)
     if dtype == "auto":
-        # 4-bit kernels have no other products than these; a float32 checkpoint gains nothing.
+        # 4-bit kernels compute in bfloat16 or float16; a float32 checkpoint gains no accuracy.
         dtype = config.dtype if config.dtype in (torch.bfloat16, torch.float16) else torch.bfloat16
         dtype = fast_dtype(dtype, device)
     wish = _quantization(command.options, dtype, BitsAndBytesConfig)
@@ -75,7 +76,7 @@ def _quantization(options: dict[str, Any], dtype: Any, config: Any) -> Any:
 
 
 def _check_finished(finished: Any, options: dict[str, Any]) -> None:
-    """Refuse a checkpoint that was quantized to something else than the profile says."""
+    """Raise Refused if the checkpoint's quantization differs from the variant's `quant_type`."""
     body = finished if isinstance(finished, dict) else finished.to_dict()
     if body.get("quant_method") not in (None, "bitsandbytes"):
         raise Refused(
@@ -93,7 +94,7 @@ def _check_finished(finished: Any, options: dict[str, Any]) -> None:
 
 
 def _kernel(model: Any, nn: Any) -> str:
-    """Read off the layers what they are: the wish is not the proof."""
+    """Return the kernel name from the loaded layers, which may differ from the requested one."""
     for module in model.modules():
         if isinstance(module, nn.Linear8bitLt):
             return "Linear8bitLt int8"
@@ -105,7 +106,7 @@ def _kernel(model: Any, nn: Any) -> str:
 
 
 def _nothing_quantized(model: Any, kernel: str) -> str:
-    """Why a model that bitsandbytes was to quantize is not; empty where it is."""
+    """Return a note if bitsandbytes quantized no layer of the model; empty if it did."""
     if kernel != _NOT_QUANTIZED:
         return ""
     layers = Contents.of(model).linears.most_common(1)

@@ -1,4 +1,4 @@
-"""GPTQ (Frantar et al. 2022) through GPTQModel: finished checkpoints, and its kernels."""
+"""Load GPTQ checkpoints (Frantar et al. 2022) with GPTQModel and its kernels."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ COMPILES = True
 def load(
     command: Load, stage: Callable[[str], None], building: Building = lambda progress: None
 ) -> Loaded:
-    """Load a GPTQ checkpoint made by GPTQModel, auto-gptq or transformers.
+    """Load a GPTQ checkpoint that GPTQModel, auto-gptq or transformers wrote.
 
-    `building` hears how far the compiling of a kernel is.
-    `options`: `kernel`, `auto` or a name of GPTQModel's `BACKEND`, with or without its `gptq_`.
+    Calls `building` with the progress of compiling a kernel. `options`: `kernel`, `auto` or a name
+    of GPTQModel's `BACKEND`, with or without its `gptq_`. Raises Refused for an unknown kernel, a
+    checkpoint without GPTQ layers, or a model that GPTQModel cannot load.
     """
     import torch
 
     if torch.version.cuda and torch.cuda.is_available():
         cuda_toolkit.use(torch.version.cuda)  # before GPTQModel looks for a compiler
-    # First, so that its import is counted as importing and not as loading.
+    # Imported here so that the time counts as import, not as loading.
     from accelerate.hooks import remove_hook_from_submodules
 
     with compiled_when_called():
@@ -54,7 +55,7 @@ def load(
         dtype = chosen.dtype
         backend, note, slow = _backend(chosen.name, BACKEND), chosen.note, chosen.slow
     elif wish == "auto" and _whole_rows(command.model):
-        # What GPTQModel 7.6 chooses by itself there, its fused kernel, fails at the first product.
+        # GPTQModel 7.6 would choose its fused kernel, which fails at the first matrix product.
         backend = _backend("torch", BACKEND)
     stage(WEIGHTS)
     more: dict[str, Any] = {}
@@ -72,7 +73,7 @@ def load(
             **more,
         ).model
     if place is not None:
-        # Of a map with one device: each layer would look in Python whether its inputs lie there.
+        # Useless with one device: each layer would check its inputs' device in Python.
         remove_hook_from_submodules(model)
     layer = next((m for m in model.modules() if isinstance(m, BaseQuantLinear)), None)
     if layer is None:
@@ -87,24 +88,24 @@ def load(
 
 
 def _whole_rows(model: str) -> bool:
-    """Whether the checkpoint in the folder `model` has one scale for each row, and no groups."""
+    """Return whether the checkpoint in folder `model` has one scale per row, without groups."""
     found = folder_of(model).quantization
     return found is not None and found.get("group_size") in (-1, None)
 
 
 @contextlib.contextmanager
 def kind_named(model: str, doing: str) -> Iterator[None]:
-    """Say of which kind the model in the folder `model` is, where GPTQModel fails at `doing` it.
+    """Raise Refused, with the model's kind, if GPTQModel fails to `doing` (a verb) the model.
 
-    What it raises for a kind of model that it does not know names a tensor or an attribute of its
-    own code. Lets pass what has a name already: memory, devices, missing libraries, damaged files.
+    For an unsupported kind of model, GPTQModel's own errors name only a tensor or an attribute of
+    its code. Errors that are clear already pass: memory, devices, missing libraries, damaged files.
     """
     try:
         yield
     except (ArithmeticError, AssertionError, AttributeError, FileNotFoundError, LookupError,
             RuntimeError, TypeError, ValueError) as error:  # fmt: skip
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # the system says so: without a number it is GPTQModel, of a tensor it has lost
+            raise  # an error of the system; without errno, GPTQModel raised it for a missing tensor
         failure = describe(error, loading=model)
         if failure.kind != "bad_checkpoint" or "afetensor" in type(error).__name__:
             raise
@@ -121,7 +122,10 @@ def kind_named(model: str, doing: str) -> Iterator[None]:
 
 
 def _place(command: Load, device: str) -> str | None:
-    """`device`, or None where the layers must be dealt out to all GPUs, as GPTQModel then does."""
+    """Return `device`, or None if GPTQModel must spread the layers over all GPUs.
+
+    Raises Refused if the weights do not fit on all GPUs together.
+    """
     several = rooms(command, device)
     if not several:
         return device
@@ -132,10 +136,10 @@ def _place(command: Load, device: str) -> str | None:
 
 @contextlib.contextmanager
 def _on_one(device: str) -> Iterator[None]:
-    """Keep GPTQModel from dealing the layers out to all GPUs there are.
+    """Prevent GPTQModel from spreading the layers over all GPUs, within this context.
 
-    That is what 7.6 does with whatever `device` or `device_map` it is given (models/loader.py, in
-    which the branch for an explicit map is never taken). Can go once that is mended there.
+    GPTQModel 7.6 spreads them whatever `device` or `device_map` says (models/loader.py never takes
+    the branch for an explicit map). Remove this workaround when GPTQModel is fixed.
     """
     from gptqmodel.models import loader
 

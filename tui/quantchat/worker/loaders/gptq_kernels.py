@@ -1,7 +1,7 @@
-"""Which of GPTQModel's kernels multiplies on a GPU: one that is known to run before it is taken.
+"""Choose the GPTQModel kernel for a GPU; compile it before choosing it.
 
-GPTQModel's own choice settles on a kernel before it knows whether that can be compiled, which
-Machete wants CUTLASS from the network for and Marlin nvcc; where it cannot, the load has failed.
+GPTQModel itself chooses a kernel before it knows whether the kernel can be compiled: Machete needs
+CUTLASS from the network, and Marlin needs nvcc. If compiling fails, the load fails.
 """
 
 from __future__ import annotations
@@ -28,20 +28,21 @@ from quantchat.worker.model.loaded import choose_dtype
 
 @dataclass(frozen=True)
 class Chosen:
-    """A kernel's name, and what the user must know of the choice: why not a faster one."""
+    """The chosen kernel, and notes for the user on why it is not a faster one."""
 
     name: str
     dtype: Any
-    """The `torch.dtype` of the activations, which it was chosen for."""
+    """The `torch.dtype` of the activations for which the kernel was chosen."""
     note: str = ""
     slow: str = ""
-    """Why figures of its speed mislead, and the cure; empty for a fast one."""
+    """Why its measured speed is misleading, and the remedy; empty for a fast kernel."""
 
 
 def choose(command: Load, stage: Callable[[str], None], building: Building) -> Chosen:
-    """The kernel for a checkpoint on a GPU, compiled where it must be, of which `building` hears.
+    """Choose the kernel for a checkpoint on a GPU, and compile it if necessary.
 
-    Raises Refused where the variant names a kernel that cannot be compiled.
+    Calls `building` with the compiler's progress. Raises Refused if the variant names a kernel that
+    cannot be compiled.
     """
     from transformers import AutoConfig
 
@@ -72,10 +73,10 @@ def choose(command: Load, stage: Callable[[str], None], building: Building) -> C
 
 
 def _chosen(name: str, dtype: Any, note: str = "", cure: str = "") -> Chosen:
-    """The kernel `name`, which GPTQModel makes the layers of next.
+    """Return the kernel `name` as chosen; set up GPTQModel for its use.
 
-    Its kernel torch unpacks by Triton, else through torch.compile, which launches by Triton too:
-    the first token would fail where that cannot build. Then torch unpacks as it is written.
+    GPTQModel's kernel `torch` unpacks weights with Triton or else torch.compile, which needs Triton
+    too. If Triton cannot build launchers here, the first token would fail: switch both off.
     """
     if name == "torch" and lacking():
         os.environ |= {"GPTQ_TORCH_TRITON_DEQUANT": "0", "TORCHDYNAMO_DISABLE": "1"}
@@ -83,9 +84,9 @@ def _chosen(name: str, dtype: Any, note: str = "", cure: str = "") -> Chosen:
 
 
 def quantization(model: str, config: Any) -> dict[str, Any]:
-    """What a checkpoint says of its quantization: `bits`, `group_size`, `desc_act`, `sym`."""
+    """Return the checkpoint's `bits`, `group_size`, `desc_act` and `sym`, with GPTQ's defaults."""
     told = getattr(config, "quantization_config", None)
-    if told is None:  # as auto-gptq saved it
+    if told is None:  # auto-gptq saves it in a file of its own
         with contextlib.suppress(OSError, ValueError):
             told = json.loads(read_regular(Path(model) / "quantize_config.json", MOST_JSON))
     body = told if isinstance(told, dict) else told.to_dict() if told is not None else {}
@@ -98,7 +99,10 @@ def quantization(model: str, config: Any) -> dict[str, Any]:
 
 
 def _dtype(command: Load, config: Any) -> Any:
-    """The `torch.dtype` of the activations: GPTQModel's choice where the variant makes none."""
+    """Return the `torch.dtype` of the activations; for `auto`, GPTQModel's choice.
+
+    A GPU that only emulates bfloat16 gets float16 (`fast_dtype`).
+    """
     dtype = choose_dtype(command.dtype)
     if dtype != "auto":
         return dtype
@@ -109,7 +113,7 @@ def _dtype(command: Load, config: Any) -> Any:
 
 
 def unfit(name: str, settings: dict[str, Any], dtype: Any) -> str:
-    """Why the kernel is not for this checkpoint or this GPU; empty where it is."""
+    """Return why the kernel does not support this checkpoint or GPU; empty if it does."""
     from gptqmodel import BACKEND
     from gptqmodel.models._const import DEVICE
     from gptqmodel.quantization.config import FORMAT, METHOD
@@ -124,9 +128,10 @@ def unfit(name: str, settings: dict[str, Any], dtype: Any) -> str:
 def ask(
     kernel: Any, name: str, settings: dict[str, Any], dtype: Any, device: Any
 ) -> tuple[bool, Exception | None]:
-    """Whether the layer class `kernel`, called `name`, does that on a `DEVICE`, and why not.
+    """Return whether the layer class `kernel` of kernel `name` supports the settings, and why not.
 
-    Nothing is compiled: its own `validate` would, to see whether an extension can be loaded.
+    `device` is a GPTQModel `DEVICE`. Compiles nothing, unlike the class's own `validate`, which
+    checks whether its extension can be loaded.
     """
     import torch
 

@@ -1,7 +1,7 @@
-"""GPTQModel's compiled kernels: built before they are chosen, with progress, or the reason why not.
+"""Build GPTQModel's compiled kernels before they are chosen, and report progress and failures.
 
-GPTQModel compiles an extension when it is first used: half a minute for ExLlamaV2, minutes for
-Marlin, silently.
+GPTQModel compiles an extension silently at its first use: half a minute for ExLlamaV2, minutes for
+Marlin.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from quantchat.wire.messages import Progress
 from quantchat.worker.failures import on_one_line
 
 LOOK_S = 1.0
-"""How often the folder of a build is looked at."""
+"""Seconds between two looks at a build's folder."""
 
 Building = Callable[[Progress], None]
 
@@ -31,9 +31,10 @@ _OBJECT = re.compile(r"^build (\S+\.o): ", re.M)
 
 
 def built(name: str, dtype: Any, stage: Callable[[str], None], building: Building) -> str:
-    """Build or load the kernel's extension; return why that failed, empty where it did not.
+    """Build or load the kernel's extension; return why that failed, or empty.
 
-    `building` hears how far the compiler is. Triton compiles by itself later: why it could not.
+    Calls `building` with the compiler's progress. Triton compiles later by itself; for it, return
+    why it could not.
     """
     import torch
     from gptqmodel import extension as extensions
@@ -60,24 +61,24 @@ def built(name: str, dtype: Any, stage: Callable[[str], None], building: Buildin
 
 
 def compiled_before(extension: Any) -> bool:
-    """Whether an extension was compiled on this machine, perhaps for another torch or GPU.
+    """Return whether an extension was compiled on this machine, perhaps for another torch or GPU.
 
-    Its exact folder is not asked for: working that out generates sources, or fetches them.
+    Does not compute the extension's exact folder: that would generate or download its sources.
     """
     return any(extension.base_build_root().glob(f"*/{extension.name}*.so"))
 
 
 def _reason(text: str) -> str:
-    """The compiler's own complaint out of all that a failed build says."""
+    """Return the compiler's error message from the output of a failed build."""
     found = _ERROR.search(text)
     told = found[0] if found else text or "its build said nothing; see the worker's log"
     return on_one_line(re.sub(r"<class '[\w.]*?(\w+)'>", r"\1", told))
 
 
 def _let_sources_be_generated() -> None:
-    """Give GPTQModel a copy of Marlin's sources where it cannot write into its own folder.
+    """Give GPTQModel a writable copy of Marlin's sources if its own folder is read-only.
 
-    It generates the kernels' sources beside those it brings, in site-packages.
+    GPTQModel generates kernel sources next to its own, in site-packages.
     """
     from gptqmodel.utils import marlin
 
@@ -91,12 +92,16 @@ def _let_sources_be_generated() -> None:
         copy = base.with_name("marlin_sources")
         shutil.copytree(root, copy, dirs_exist_ok=True, copy_function=_copy_contents)
         for folder in (copy, *filter(Path.is_dir, copy.rglob("*"))):
-            folder.chmod(0o700)  # copytree gives it the mode of the one that is read only
+            folder.chmod(0o700)  # copytree copies the read-only mode
         marlin._marlin_root = lambda: copy
 
 
 def _copy_contents(source: str, target: str) -> None:
-    """Copy a file where it differs: not its mode, which is read only, nor its time over a build."""
+    """Copy a file's content if it differs.
+
+    Does not copy the read-only mode, and leaves the time of an equal file, so that ninja does not
+    rebuild it.
+    """
     old, new = Path(target), Path(source).read_bytes()
     if not old.is_file() or old.read_bytes() != new:
         old.write_bytes(new)
@@ -107,7 +112,10 @@ def _copy_contents(source: str, target: str) -> None:
 
 @contextlib.contextmanager
 def _told(root: Path, tell: Callable[[int, int, str], None]) -> Iterator[None]:
-    """Tell how far the build under `root` is, while the block lasts; nothing for a quick one."""
+    """Report the progress of the build under `root` each `LOOK_S` seconds within this context.
+
+    A build that takes less time reports nothing.
+    """
     over = threading.Event()
     began = time.monotonic()
 
@@ -128,14 +136,14 @@ def _told(root: Path, tell: Callable[[int, int, str], None]) -> Iterator[None]:
 
 
 def progress_of(root: Path) -> tuple[int, int]:
-    """Return (compiled, all) object files of the build under `root`; (0, 0) before it has begun.
+    """Return the counts of compiled and all object files of the build under `root`.
 
-    torch writes a build.ninja that names them all, and ninja makes one after the other.
+    Return (0, 0) before the build begins. torch writes a build.ninja that lists the object files.
     """
     builds = [one for one in root.glob("*/build.ninja") if not any(one.parent.glob("*.so"))]
     try:
         newest = max(builds, key=lambda one: one.stat().st_mtime)
         objects = _OBJECT.findall(newest.read_text(encoding="utf-8", errors="replace"))
-    except (ValueError, OSError):  # none; or it is being replaced
+    except (ValueError, OSError):  # no build yet, or the file is being replaced
         return 0, 0
     return sum((newest.parent / name).is_file() for name in objects), len(objects)

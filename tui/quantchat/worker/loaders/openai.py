@@ -1,4 +1,4 @@
-"""A server that speaks OpenAI's protocol: it runs the model, and this process asks it."""
+"""Connect to a server that speaks OpenAI's protocol; the server runs the model."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ SERVER = True
 
 
 def load(command: Load) -> RemoteDecoder:
-    """Return what asks the server, not connected yet. Raises Refused."""
+    """Return the client of the server, not connected yet. Raises Refused."""
     return RemoteDecoder(command)

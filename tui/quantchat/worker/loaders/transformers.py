@@ -1,7 +1,7 @@
-"""Plain transformers: bf16 and fp16 baselines, and each checkpoint it can load by itself.
+"""Load models with transformers alone: bf16 and fp16 baselines, and many quantized checkpoints.
 
-That takes in GGUF, AWQ, HQQ, compressed-tensors, torchao and fp8 checkpoints, which name their
-quantization in their own config.
+These include GGUF files, and AWQ, HQQ, compressed-tensors, torchao and fp8 checkpoints, whose
+config names the quantization.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ UNUSED = SCIENCE
 
 
 def load(command: Load, stage: Callable[[str], None]) -> Loaded:
-    """Load a transformers checkpoint. `options`: `gguf_file`, a file name beside the config."""
-    from transformers import AutoConfig  # here: importing it shall not count as loading
+    """Load a transformers checkpoint. `options`: `gguf_file`, a file name in the model's folder."""
+    from transformers import AutoConfig  # here, so that the time counts as import
 
     device = device_for(command)
     more: dict[str, Any] = {}
