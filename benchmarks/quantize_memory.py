@@ -114,11 +114,11 @@ async def measure(model: str, folder: Path, text: Path, given: argparse.Namespac
         calibration=str(text),
     )
     spec = Gptq(label="GPTQ", engine="gptq", model=model, quantize=quantize, device="cpu")
-    workshop = CheckpointBuilder(watch.start, folder, threads=given.threads)
+    builder = CheckpointBuilder(watch.start, folder, threads=given.threads)
     base = Transformers(label="base", engine="transformers", model=model)
-    size = headers.read_folder(Path((await workshop.prepare(base, watch.heard)).model)).bytes
+    size = headers.read_folder(Path((await builder.prepare(base, watch.heard)).model)).bytes
     try:
-        made = Path((await workshop.prepare(spec, watch.heard)).model)
+        made = Path((await builder.prepare(spec, watch.heard)).model)
     finally:
         watch.end()
     told = read_built(made)

@@ -99,8 +99,8 @@ def _demo_made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path,
         patch.setenv("QUANTCHAT_LOGS", str(cache / "logs"))
 
         async def make() -> dict[str, Path]:
-            workshop = CheckpointBuilder()
-            making = (workshop.prepare(variant, lambda progress: None) for variant in variants)
+            builder = CheckpointBuilder()
+            making = (builder.prepare(variant, lambda progress: None) for variant in variants)
             made = await asyncio.gather(*making)
             return {v.engine: Path(p.model) for v, p in zip(variants, made, strict=True)}
 

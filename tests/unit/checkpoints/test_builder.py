@@ -1,4 +1,4 @@
-"""The workshop: each stage made once, shared, kept whole, or not at all."""
+"""The builder: each stage made once, shared, kept whole, or not at all."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ ALL = ["dequantize", "calibrate", "quantize gptq"]
 
 @dataclass(frozen=True)
 class Bench:
-    """A workshop with its surroundings, as most tests here want it."""
+    """A builder with the environment that most tests here need."""
 
     index: TinyIndex
     jobs: Jobs
     folder: Path
 
-    def workshop(self, mode: str = "whole") -> CheckpointBuilder:
+    def builder(self, mode: str = "whole") -> CheckpointBuilder:
         """A new one, as another start of quantchat has it, on the same cache."""
         return CheckpointBuilder(
             self.jobs.start, self.folder, pip=self.index.pip(mode), wheel=self.index.wheel
@@ -80,7 +80,7 @@ async def cancelled(task: asyncio.Task[Prepared]) -> None:
 
 async def test_the_demo_from_nothing(bench: Bench) -> None:
     ear = Ear()
-    prepared = await bench.workshop().prepare(GPTQ, ear)
+    prepared = await bench.builder().prepare(GPTQ, ear)
     assert ear.stages == [
         "fetching the model",
         "dequantizing",
@@ -114,23 +114,23 @@ async def test_the_demo_from_nothing(bench: Bench) -> None:
 
 
 async def test_all_is_private(bench: Bench) -> None:
-    await bench.workshop().prepare(GPTQ, Ear())
+    await bench.builder().prepare(GPTQ, Ear())
     for path in [bench.folder, *bench.folder.rglob("*")]:
         assert path.stat().st_mode & 0o077 == 0, path
 
 
 async def test_other_variants_need_less(bench: Bench) -> None:
-    workshop = bench.workshop()
-    gguf = await workshop.prepare(GGUF, Ear())
+    builder = bench.builder()
+    gguf = await builder.prepare(GGUF, Ear())
     assert (Path(gguf.model) / "Tiny-1M-Instruct.Q4_1.gguf").is_file()
     assert bench.jobs.names() == []
-    nf4 = await workshop.prepare(NF4, Ear())
+    nf4 = await builder.prepare(NF4, Ear())
     assert (Path(nf4.model) / "model.safetensors").read_bytes() == b"bf16" * 64
     assert bench.jobs.names() == ["dequantize"]
 
 
 async def test_the_second_start_makes_nothing(bench: Bench) -> None:
-    first = await bench.workshop().prepare(GPTQ, Ear())
+    first = await bench.builder().prepare(GPTQ, Ear())
 
     async def never(place: Place) -> Worker:
         raise AssertionError(f"started {place}")
@@ -145,10 +145,10 @@ async def test_the_second_start_makes_nothing(bench: Bench) -> None:
 
 async def test_two_variants_share_a_stage(bench: Bench) -> None:
     gate = bench.jobs.gates["dequantize"] = asyncio.Event()
-    workshop, early, late = bench.workshop(), Ear(), Ear()
-    gptq = asyncio.ensure_future(workshop.prepare(GPTQ, early))
+    builder, early, late = bench.builder(), Ear(), Ear()
+    gptq = asyncio.ensure_future(builder.prepare(GPTQ, early))
     await until(lambda: bench.jobs.halfway)
-    nf4 = asyncio.ensure_future(workshop.prepare(NF4, late))
+    nf4 = asyncio.ensure_future(builder.prepare(NF4, late))
     await until(lambda: late)
     assert late[0] == Progress("dequantizing", 1, 2, "half")  # at once, without waiting for more
     gate.set()
@@ -161,9 +161,9 @@ async def test_two_variants_share_a_stage(bench: Bench) -> None:
 
 async def test_one_leaves_and_the_other_goes_on(bench: Bench) -> None:
     gate = bench.jobs.gates["dequantize"] = asyncio.Event()
-    workshop = bench.workshop()
-    gptq = asyncio.ensure_future(workshop.prepare(GPTQ, Ear()))
-    nf4 = asyncio.ensure_future(workshop.prepare(NF4, Ear()))
+    builder = bench.builder()
+    gptq = asyncio.ensure_future(builder.prepare(GPTQ, Ear()))
+    nf4 = asyncio.ensure_future(builder.prepare(NF4, Ear()))
     await until(lambda: bench.jobs.halfway)
     await cancelled(gptq)
     assert bench.jobs.closed == []
@@ -174,9 +174,9 @@ async def test_one_leaves_and_the_other_goes_on(bench: Bench) -> None:
 
 async def test_when_all_leave_the_stage_ends_and_what_is_finished_stays(bench: Bench) -> None:
     gate = bench.jobs.gates["calibrate"] = asyncio.Event()
-    workshop = bench.workshop()
-    gptq = asyncio.ensure_future(workshop.prepare(GPTQ, Ear()))
-    again = asyncio.ensure_future(workshop.prepare(GPTQ, Ear()))
+    builder = bench.builder()
+    gptq = asyncio.ensure_future(builder.prepare(GPTQ, Ear()))
+    again = asyncio.ensure_future(builder.prepare(GPTQ, Ear()))
     await until(lambda: "calibrate" in bench.jobs.halfway)
     await cancelled(gptq)
     await cancelled(again)
@@ -184,27 +184,27 @@ async def test_when_all_leave_the_stage_ends_and_what_is_finished_stays(bench: B
     assert bench.parts() == []
     assert bench.artifacts() == ["tiny-1m-instruct", "tiny-model"]
     gate.set()
-    await workshop.prepare(GPTQ, Ear())
+    await builder.prepare(GPTQ, Ear())
     assert bench.jobs.names() == ["dequantize", "calibrate", "calibrate", "quantize gptq"]
 
 
 async def test_who_comes_while_a_stage_is_being_cancelled_gets_a_new_one(bench: Bench) -> None:
     gate = bench.jobs.gates["dequantize"] = asyncio.Event()
-    workshop = bench.workshop()
-    first = asyncio.ensure_future(workshop.prepare(NF4, Ear()))
+    builder = bench.builder()
+    first = asyncio.ensure_future(builder.prepare(NF4, Ear()))
     await until(lambda: bench.jobs.halfway)
     first.cancel()
     await asyncio.sleep(0)  # the cancellation is on its way
     gate.set()
-    assert await workshop.prepare(NF4, Ear())
+    assert await builder.prepare(NF4, Ear())
     assert bench.jobs.names() == ["dequantize", "dequantize"]
 
 
 async def test_a_failure_is_told_to_all_and_can_be_tried_again(bench: Bench) -> None:
     bench.jobs.fails["dequantize"] = Failed("internal", "the file is odd", "look again")
-    workshop = bench.workshop()
+    builder = bench.builder()
     outcomes = await asyncio.gather(
-        workshop.prepare(GPTQ, Ear()), workshop.prepare(NF4, Ear()), return_exceptions=True
+        builder.prepare(GPTQ, Ear()), builder.prepare(NF4, Ear()), return_exceptions=True
     )
     for outcome in outcomes:
         assert isinstance(outcome, JobFailed)
@@ -214,14 +214,14 @@ async def test_a_failure_is_told_to_all_and_can_be_tried_again(bench: Bench) -> 
         )
     assert bench.parts() == []
     bench.jobs.fails.clear()
-    assert await workshop.prepare(NF4, Ear())
+    assert await builder.prepare(NF4, Ear())
 
 
 @pytest.mark.parametrize(("status", "kind"), [(-9, "out_of_memory"), (1, "worker_ended")])
 async def test_a_worker_that_dies(bench: Bench, status: int, kind: str) -> None:
     bench.jobs.dies["dequantize"] = status
     with pytest.raises(JobFailed) as caught:
-        await bench.workshop().prepare(NF4, Ear())
+        await bench.builder().prepare(NF4, Ear())
     assert caught.value.failure.kind == kind
     assert "dequantize.log" in caught.value.failure.hint
     assert bench.artifacts() == ["tiny-model"]
@@ -231,17 +231,17 @@ async def test_a_full_disk_is_told_as_such(bench: Bench) -> None:
     reason = "SafetensorError: I/O error: No space left on device (os error 28)"
     bench.jobs.fails["dequantize"] = Failed("internal", reason)
     with pytest.raises(JobFailed) as caught:
-        await bench.workshop().prepare(NF4, Ear())
+        await bench.builder().prepare(NF4, Ear())
     assert caught.value.failure.kind == "no_space"
     assert "QUANTCHAT_CACHE" in caught.value.failure.hint
 
 
 async def test_room_is_looked_for_before(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    await bench.workshop().prepare(GGUF, Ear())
+    await bench.builder().prepare(GGUF, Ear())
     real = shutil.disk_usage(bench.folder)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=2000))
     with pytest.raises(JobFailed) as caught:
-        await bench.workshop().prepare(NF4, Ear())
+        await bench.builder().prepare(NF4, Ear())
     assert caught.value.failure.kind == "no_space"
     assert (caught.value.failure.needed, caught.value.failure.free) == (5 * 2004, 2000)
     assert bench.jobs.names() == []
@@ -253,7 +253,7 @@ async def test_a_cache_that_cannot_be_written(bench: Bench, place: str) -> None:
     blocked.parent.mkdir(exist_ok=True)
     blocked.write_text("a file where a folder should be")
     with pytest.raises(JobFailed) as caught:
-        await bench.workshop().prepare(NF4, Ear())
+        await bench.builder().prepare(NF4, Ear())
     assert caught.value.failure.kind == "cannot_write"
     assert str(bench.folder) in caught.value.failure.reason
     assert "QUANTCHAT_CACHE" in caught.value.failure.hint
@@ -279,9 +279,9 @@ async def test_a_cache_that_cannot_be_written(bench: Bench, place: str) -> None:
 async def test_a_damaged_artifact_is_made_again(
     bench: Bench, damage: Callable[[Path], object]
 ) -> None:
-    made = Path((await bench.workshop().prepare(NF4, Ear())).model)
+    made = Path((await bench.builder().prepare(NF4, Ear())).model)
     damage(made)
-    assert Path((await bench.workshop().prepare(NF4, Ear())).model) == made
+    assert Path((await bench.builder().prepare(NF4, Ear())).model) == made
     assert (made / "model.safetensors").read_bytes() == b"bf16" * 64
     assert bench.jobs.names() == ["dequantize", "dequantize"]
     assert bench.parts() == []
@@ -291,13 +291,13 @@ async def test_a_damaged_artifact_is_made_again(
 
 
 async def test_what_goes_in_makes_the_name(bench: Bench) -> None:
-    workshop = bench.workshop()
-    await workshop.prepare(GPTQ, Ear())
+    builder = bench.builder()
+    await builder.prepare(GPTQ, Ear())
 
     async def again(**settings: object) -> list[str]:
         before = len(bench.jobs.begun)
         quantize = Quantize.model_validate({"group_size": 64, **settings})
-        await workshop.prepare(GPTQ.model_copy(update={"quantize": quantize}), Ear())
+        await builder.prepare(GPTQ.model_copy(update={"quantize": quantize}), Ear())
         return bench.jobs.names()[before:]
 
     assert await again() == []
@@ -322,8 +322,8 @@ async def test_a_folder_of_the_users(bench: Bench, tmp_path: Path) -> None:
     model.mkdir()
     (model / "config.json").write_text("{}")
     spec = GPTQ.model_copy(update={"model": str(model), "trust_remote_code": True})
-    workshop = bench.workshop()
-    first = await workshop.prepare(spec, Ear())
+    builder = bench.builder()
+    first = await builder.prepare(spec, Ear())
     assert bench.jobs.names() == ["calibrate", "quantize gptq"]
     assert Path(first.model).name.startswith("my-model-gptq-4bit-g64-")
     assert first.note == ""
@@ -331,14 +331,14 @@ async def test_a_folder_of_the_users(bench: Bench, tmp_path: Path) -> None:
         assert (job.load.model, job.load.revision) == (str(model), None)
         assert job.load.trust_remote_code is True
     # It is known again, and what has changed is not taken for it.
-    assert await workshop.prepare(spec, Ear()) == first
+    assert await builder.prepare(spec, Ear()) == first
     (model / "config.json").write_text("[]")
-    assert await workshop.prepare(spec, Ear()) != first
+    assert await builder.prepare(spec, Ear()) != first
 
 
 async def test_an_id_of_the_hub(bench: Bench) -> None:
     spec = GPTQ.model_copy(update={"model": "org/Name-7B@v1"})
-    made = Path((await bench.workshop().prepare(spec, Ear())).model)
+    made = Path((await bench.builder().prepare(spec, Ear())).model)
     assert made.name.startswith("name-7b-gptq-4bit-g64-")
     (_, job), *_ = bench.jobs.begun
     assert (job.load.model, job.load.revision) == ("org/Name-7B", "v1")
@@ -356,7 +356,7 @@ async def test_an_id_of_the_hub(bench: Bench) -> None:
 async def test_others_are_left_as_they_are(bench: Bench, model: str, expected: Prepared) -> None:
     for spec in (NF4, GPTQ.model_copy(update={"quantize": None})):
         spec = spec.model_copy(update={"model": model})
-        assert await bench.workshop().prepare(spec, Ear()) == expected
+        assert await bench.builder().prepare(spec, Ear()) == expected
     assert not bench.folder.exists()
 
 
@@ -366,7 +366,7 @@ async def test_a_folder_is_named_whole(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
     spec = NF4.model_copy(update={"model": "./model"})
-    assert await bench.workshop().prepare(spec, Ear()) == Prepared(str(tmp_path / "model"))
+    assert await bench.builder().prepare(spec, Ear()) == Prepared(str(tmp_path / "model"))
 
 
 @pytest.mark.parametrize(
@@ -380,11 +380,11 @@ async def test_a_folder_is_named_whole(
 )
 async def test_a_folder_that_is_none(bench: Bench, model: str, what: str) -> None:
     with pytest.raises(UserError, match=what) as caught:
-        await bench.workshop().prepare(NF4.model_copy(update={"model": model}), Ear())
+        await bench.builder().prepare(NF4.model_copy(update={"model": model}), Ear())
     assert caught.value.hint
     assert caught.value.where == model
 
 
 async def test_the_demos_model_is_no_gptq_checkpoint(bench: Bench) -> None:
     with pytest.raises(UserError, match="quantize"):
-        await bench.workshop().prepare(GPTQ.model_copy(update={"quantize": None}), Ear())
+        await bench.builder().prepare(GPTQ.model_copy(update={"quantize": None}), Ear())

@@ -1,4 +1,4 @@
-"""The workshop, calibrating on what the user names, and saving what is quantized on loading."""
+"""The builder, calibrating on what the user names, and saving what is quantized on loading."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ async def test_a_calibration_file_is_known_by_what_it_holds(tmp_path: Path, jobs
     file, other = tmp_path / "text.txt", tmp_path / "the same.txt"
     file.write_text("some words")
     other.write_text("some words")
-    workshop = CheckpointBuilder(jobs.start)
-    await workshop.prepare(gptq(tmp_path, calibration=str(file)), silent)
+    builder = CheckpointBuilder(jobs.start)
+    await builder.prepare(gptq(tmp_path, calibration=str(file)), silent)
     assert jobs.names() == ["collect", "quantize gptq"]
     read, quantized = (job for _, job in jobs.begun)
     assert read.file == str(file)
@@ -60,14 +60,14 @@ async def test_a_calibration_file_is_known_by_what_it_holds(tmp_path: Path, jobs
     assert read.sample_tokens is None
     assert quantized.most_tokens == 160  # as was chosen where it was read
     longer = gptq(tmp_path, calibration=str(file), sample_tokens=99)
-    await workshop.prepare(longer, silent)
+    await builder.prepare(longer, silent)
     assert [getattr(job, "most_tokens", None) for _, job in jobs.begun[2:]] == [None, 99]
     del jobs.begun[2:]
 
-    await workshop.prepare(gptq(tmp_path, calibration=str(other)), silent)
+    await builder.prepare(gptq(tmp_path, calibration=str(other)), silent)
     assert len(jobs.begun) == 2
     file.write_text("other words")
-    await workshop.prepare(gptq(tmp_path, calibration=str(file)), silent)
+    await builder.prepare(gptq(tmp_path, calibration=str(file)), silent)
     assert jobs.names()[2:] == ["collect", "quantize gptq"]
 
 
@@ -84,18 +84,18 @@ async def test_nothing_is_begun_on_a_file_that_cannot_be_read(tmp_path: Path, jo
 
 
 async def test_chats_are_known_by_what_their_template_is_told(tmp_path: Path, jobs: Jobs) -> None:
-    workshop, plain = CheckpointBuilder(jobs.start), gptq(tmp_path)
-    await workshop.prepare(plain, silent)
+    builder, plain = CheckpointBuilder(jobs.start), gptq(tmp_path)
+    await builder.prepare(plain, silent)
     assert not any(job.load.options for _, job in jobs.begun)
     told = plain.model_copy(update={"chat_template_kwargs": {"enable_thinking": False}})
-    await workshop.prepare(told, silent)
+    await builder.prepare(told, silent)
     assert jobs.names() == 2 * ["calibrate", "quantize gptq"]
     assert all(job.load.options["chat_template_kwargs"] for _, job in jobs.begun[2:])
 
 
 async def test_a_tokenizer_that_is_lent_is_lent_for_each_job(tmp_path: Path, jobs: Jobs) -> None:
-    workshop, plain = CheckpointBuilder(jobs.start), gptq(tmp_path)
-    await workshop.prepare(plain, silent)
+    builder, plain = CheckpointBuilder(jobs.start), gptq(tmp_path)
+    await builder.prepare(plain, silent)
     assert not any(job.load.options for _, job in jobs.begun)
     (lender := tmp_path / "lender").mkdir()
     (lender / "tokenizer.json").write_text("{}")
@@ -103,8 +103,8 @@ async def test_a_tokenizer_that_is_lent_is_lent_for_each_job(tmp_path: Path, job
     for template in ("one", "another"):  # what it holds is what counts, not where it lies
         (lender / "chat_template.jinja").write_text(template)
         jobs.begun.clear()
-        await workshop.prepare(lent, silent)
-        await workshop.prepare(lent, silent)
+        await builder.prepare(lent, silent)
+        await builder.prepare(lent, silent)
         assert jobs.names() == ["calibrate", "quantize gptq"]
         assert {job.load.options["tokenizer"] for _, job in jobs.begun} == {str(lender)}
     jobs.begun.clear()
@@ -120,7 +120,7 @@ async def test_a_tokenizer_that_is_lent_is_lent_for_each_job(tmp_path: Path, job
         merge_adapter=True,
     )
     for spec in (read, saved):
-        await workshop.prepare(spec.model_copy(update={"tokenizer": named}), silent)
+        await builder.prepare(spec.model_copy(update={"tokenizer": named}), silent)
     assert jobs.names() == ["collect", "quantize gptq", "merge adapter", "quantize bitsandbytes"]
     assert {job.load.options["tokenizer"] for _, job in jobs.begun} == {named}
 
@@ -149,10 +149,10 @@ async def test_a_data_set_is_known_by_its_name(tmp_path: Path, jobs: Jobs) -> No
 
 
 async def test_what_is_held_out_is_not_calibrated_on(tmp_path: Path, jobs: Jobs) -> None:
-    spec, workshop = gptq(tmp_path, samples=64), CheckpointBuilder(jobs.start)
-    await workshop.prepare(spec, silent)
+    spec, builder = gptq(tmp_path, samples=64), CheckpointBuilder(jobs.start)
+    await builder.prepare(spec, silent)
     assert spec.quantize
-    held = await workshop.held_out(spec, spec.quantize, silent)
+    held = await builder.held_out(spec, spec.quantize, silent)
     assert held.name == "chats.txt"
     used, apart = (job.prompts for name, job in jobs.begun if name == "calibrate")
     assert len(apart) == 16
@@ -192,17 +192,17 @@ async def test_bitsandbytes_checkpoints_are_kept_where_that_is_wished(
     tmp_path: Path, jobs: Jobs
 ) -> None:
     spec = BitsAndBytes(label="NF4", engine="bitsandbytes", model=str(tmp_path / "model"))
-    workshop = CheckpointBuilder(jobs.start)
-    assert (await workshop.prepare(spec, silent)).model == spec.model
+    builder = CheckpointBuilder(jobs.start)
+    assert (await builder.prepare(spec, silent)).model == spec.model
     assert "save_quantized" not in spec.options
     saving = spec.model_copy(update={"save_quantized": True})
-    made = Path((await workshop.prepare(saving, silent)).model)
+    made = Path((await builder.prepare(saving, silent)).model)
     assert made.name.startswith("model-nf4-")
     assert jobs.names() == ["quantize bitsandbytes"]
     for change in ({"double_quant": False}, {"quant_type": "fp4"}, {"compute_dtype": "float32"}):
-        again = await workshop.prepare(saving.model_copy(update=change), silent)
+        again = await builder.prepare(saving.model_copy(update=change), silent)
         assert Path(again.model) != made
-    assert await workshop.prepare(saving, silent)
+    assert await builder.prepare(saving, silent)
     assert len(jobs.begun) == 4
 
 
@@ -210,14 +210,14 @@ async def test_room_for_quantizing_is_looked_for_before(
     tmp_path: Path, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_model(tmp_path / "model", LLAMA_2_7B, {"one.weight": ("F16", (2**29, 2))})  # 2 GiB
-    workshop, spec = CheckpointBuilder(jobs.start, tmp_path / "made"), gptq(tmp_path)
+    builder, spec = CheckpointBuilder(jobs.start, tmp_path / "made"), gptq(tmp_path)
     real = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=2 * 2**30))
     with pytest.raises(JobFailed, match="4160 MiB are needed, 2048 are free"):
-        await workshop.prepare(spec, silent)
+        await builder.prepare(spec, silent)
     assert jobs.names() == ["calibrate"]  # which is kept, and takes next to nothing
     monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=5 * 2**30))
-    await workshop.prepare(spec, silent)
+    await builder.prepare(spec, silent)
     assert jobs.names() == ["calibrate", "quantize gptq"]
 
 
@@ -226,12 +226,12 @@ async def test_an_adapter_is_known_by_what_its_files_hold(tmp_path: Path, jobs: 
         (tmp_path / name).mkdir()
         (tmp_path / name / "adapter_config.json").write_text("{}")
         (tmp_path / name / "adapter_model.safetensors").write_bytes(body)
-    workshop = CheckpointBuilder(jobs.start)
+    builder = CheckpointBuilder(jobs.start)
 
     async def begun(adapter: str, *, merged: bool = True, **more: Any) -> list[str]:
         before = len(jobs.begun)
         adapted = {"adapter": adapter, "merge_adapter": merged}
-        await workshop.prepare(gptq(tmp_path, **more).model_copy(update=adapted), silent)
+        await builder.prepare(gptq(tmp_path, **more).model_copy(update=adapted), silent)
         return jobs.names()[before:]
 
     everything = ["merge adapter", "calibrate", "quantize gptq"]
@@ -255,10 +255,10 @@ async def test_a_merged_model_may_be_loaded_as_it_is(tmp_path: Path, jobs: Jobs)
     nf4 = BitsAndBytes.model_validate({"label": "NF4", "engine": "bitsandbytes", **adapted})
     merged = MergedAdapter("org/lora", "LoRA r8 on q_proj", "cd" * 32)
     jobs.results["merge adapter"] = MergeAdapterResult(merged)
-    workshop = CheckpointBuilder(jobs.start)
-    assert workshop.find(plain) is None
-    prepared = await workshop.prepare(plain, silent)
+    builder = CheckpointBuilder(jobs.start)
+    assert builder.find(plain) is None
+    prepared = await builder.prepare(plain, silent)
     assert prepared.note == "org/lora is merged in (LoRA r8 on q_proj)"
     assert Path(prepared.model).name.startswith("model-with-lora-")
-    assert await workshop.prepare(nf4, silent) == prepared == workshop.find(plain)
+    assert await builder.prepare(nf4, silent) == prepared == builder.find(plain)
     assert jobs.names() == ["merge adapter"]

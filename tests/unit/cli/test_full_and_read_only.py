@@ -64,9 +64,9 @@ def test_saving_on_a_full_disk(disk: Path, save: Callable[..., Path]) -> None:
 async def test_making_on_a_full_disk(disk: Path, tmp_path: Path) -> None:
     index, jobs = TinyIndex(tmp_path / "index"), Jobs(tmp_path)
     fill(disk)
-    workshop = CheckpointBuilder(jobs.start, disk / "cache", pip=index.pip(), wheel=index.wheel)
+    builder = CheckpointBuilder(jobs.start, disk / "cache", pip=index.pip(), wheel=index.wheel)
     with pytest.raises(JobFailed) as caught:
-        await workshop.prepare(NF4, print)
+        await builder.prepare(NF4, print)
     failure = caught.value.failure
     assert failure.kind == "no_space", failure
     assert "QUANTCHAT_CACHE" in failure.hint
@@ -77,18 +77,18 @@ async def test_a_read_only_cache_serves_what_it_holds_and_says_what_it_cannot_ma
 ) -> None:
     index, jobs = TinyIndex(tmp_path / "index"), Jobs(tmp_path)
 
-    def workshop() -> CheckpointBuilder:
+    def builder() -> CheckpointBuilder:
         return CheckpointBuilder(jobs.start, disk / "cache", pip=index.pip(), wheel=index.wheel)
 
-    made = await workshop().prepare(NF4, print)
+    made = await builder().prepare(NF4, print)
     assert mounted("-o", "remount,ro", str(disk))
-    assert await workshop().prepare(NF4, print) == made
+    assert await builder().prepare(NF4, print) == made
     # One that is damaged cannot be made anew there: that is said too.
     assert mounted("-o", "remount,rw", str(disk))
     (Path(made.model) / "model.safetensors").write_bytes(b"bf17" * 64)
     assert mounted("-o", "remount,ro", str(disk))
     with pytest.raises(JobFailed) as caught:
-        await workshop().prepare(NF4, print)
+        await builder().prepare(NF4, print)
     failure = caught.value.failure
     assert failure.kind == "cannot_write"
     assert "Read-only file system" in failure.reason and "QUANTCHAT_CACHE" in failure.hint

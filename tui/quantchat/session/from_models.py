@@ -133,10 +133,10 @@ class Making:
 
 def to_make(profile: Profile) -> list[Making]:
     """Return the GPTQ checkpoints that must be built before `profile` can run. Raises UserError."""
-    workshop = CheckpointBuilder()
+    builder = CheckpointBuilder()
     found = []
     for variant in profile.variants:
-        if variant.calibrated and workshop.find(variant) is None:
+        if variant.calibrated and builder.find(variant) is None:
             files = files_of(variant.model)
             size = estimate(variant, files, cuda=False, tokens=1).weights
             found.append(Making(variant.label, variant.model, files.bytes, size, _seconds(size)))

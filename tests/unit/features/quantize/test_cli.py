@@ -49,9 +49,9 @@ def jobs(tmp_path: Path, own_folders: None, monkeypatch: pytest.MonkeyPatch) -> 
     """Scripted workers, and a model in `tmp_path/model`."""
     jobs = Jobs(tmp_path)
     jobs.results["quantize gptq"] = QUANTIZED
-    workshop = CheckpointBuilder(jobs.start, tmp_path / "made")
+    builder = CheckpointBuilder(jobs.start, tmp_path / "made")
     for name, more in (("make", {}), ("judge", {"start": jobs.start})):
-        scripted = functools.partial(getattr(outcome, name), workshop=workshop, **more)
+        scripted = functools.partial(getattr(outcome, name), builder=builder, **more)
         monkeypatch.setattr(outcome, name, scripted)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")

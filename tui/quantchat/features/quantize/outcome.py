@@ -115,15 +115,15 @@ async def make(
     spec: AnyVariant,
     on_progress: Callable[[Progress], None],
     *,
-    workshop: CheckpointBuilder | None = None,
+    builder: CheckpointBuilder | None = None,
 ) -> BuiltHere:
     """Build the checkpoint of `spec` from `base`.
 
     After a cancellation, finished stages stay in the cache. Raises JobFailed or UserError.
     """
-    workshop = workshop or CheckpointBuilder()
-    before = await workshop.prepare(base, on_progress)
-    return BuiltHere(base, spec, before, await workshop.prepare(spec, on_progress))
+    builder = builder or CheckpointBuilder()
+    before = await builder.prepare(base, on_progress)
+    return BuiltHere(base, spec, before, await builder.prepare(spec, on_progress))
 
 
 async def judge(
@@ -131,7 +131,7 @@ async def judge(
     held_out: Quantize | None,
     on_progress: Callable[[Progress], None],
     *,
-    workshop: CheckpointBuilder | None = None,
+    builder: CheckpointBuilder | None = None,
     start: StartWorker = start_worker,
 ) -> Outcome:
     """Return the outcome of `made`, with the perplexity of the model before and after.
@@ -142,9 +142,7 @@ async def judge(
     text, why = None, ""
     if held_out is not None:
         try:
-            text = await (workshop or CheckpointBuilder()).held_out(
-                made.spec, held_out, on_progress
-            )
+            text = await (builder or CheckpointBuilder()).held_out(made.spec, held_out, on_progress)
         except (JobFailed, UserError) as error:
             why = str(error)
 
