@@ -164,10 +164,9 @@ class Gpus:
     def foreign_processes(self, gpu: GpuSample, own: Collection[int], running: int) -> int:
         """Return the number of processes on `gpu` that are not in `own`.
 
-        If NVML lists the host's ids, they cannot be compared with `own`: return the number of
-        processes on `gpu` beyond `running`, the number of ours that run on it. A process of ours
-        may also be listed on a GPU where it does not run: reading that GPU's free memory creates a
-        context there.
+        If NVML lists the host's ids, they cannot be compared with `own`: then return how many there
+        are beyond `running`, the number of our processes with a context on `gpu`. A process may
+        have one where it does not run, because reading a GPU's free memory creates a context.
         """
         listed = gpu.processes or []
         if any(self._foreign(pid) for pid in listed):
