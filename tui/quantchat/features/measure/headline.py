@@ -27,7 +27,7 @@ def headline(snapshot: Snapshot) -> str:
 
 
 def _slow_kernels(snapshot: Snapshot) -> Iterator[str]:
-    """Yield a caution for each slow kernel, because its speed does not describe the quantization."""
+    """Yield a caution for each slow kernel, whose speed does not describe the quantization."""
     for variant in snapshot.variants:
         if variant.label in snapshot.shown and variant.resolved and variant.resolved.slow_kernel:
             slow = one_line(variant.resolved.slow_kernel)
