@@ -43,7 +43,7 @@ class TextScoring:
         return len(self.starts) * self.windows.scored
 
     def blocks(self, report: Report) -> Iterator[tuple[Any, Any]]:
-        """Yield logits (float32, a row for each scored token) and the ids of these tokens, in order.
+        """Yield logits (float32, a row for each scored token) and the tokens' ids, in order.
 
         A block has as many rows as `logits.NUMBERS` allows.
         """
