@@ -85,7 +85,7 @@ class Family:
 
 
 async def explain(spec: Transformers, turn: TurnRecord, tokens: int) -> dict[str, Any] | None:
-    """Return where the server's text diverges, and both tokens' probabilities by the local model."""
+    """Return where the server's text diverges, and how likely the local model finds both tokens."""
     from transformers import AutoTokenizer
 
     made = await CheckpointBuilder().prepare(spec, lambda progress: None)

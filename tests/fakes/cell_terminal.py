@@ -1,4 +1,4 @@
-"""A terminal as a grid of cells, which measures text by one of the ways terminals have."""
+"""A terminal as a grid of cells, with one of the methods by which terminals measure text."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ WAYS: tuple[Callable[[str], Iterator[tuple[str, int]]], ...] = (each_by_itself, 
 
 
 class CellTerminal:
-    """Draws what Textual writes: text, places (CUP), DECSC, DECRC and CUF."""
+    """Draws what Textual writes: text, cursor positions (CUP), DECSC, DECRC and CUF."""
 
     def __init__(
         self, columns: int, rows: int, way: Callable[[str], Iterator[tuple[str, int]]]

@@ -1,4 +1,4 @@
-"""What a program wants that loads a model by itself."""
+"""Settings for a program that loads a model itself, without a worker."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""What a terminal is told, as it would take it: text, and each control by itself.
+"""Splits the bytes sent to a terminal as a terminal would: into text and single controls.
 
-Strict where terminals are lenient: what is no UTF-8 is an error, and both forms of each control are
-known, since some terminals take either. After ECMA-48 and Paul Williams' parser of a VT500.
+It is strict where terminals are lenient: bytes that are no UTF-8 are an error. It knows both forms
+of each control, because some terminals accept either. Sources: ECMA-48 and Paul Williams' parser of
+a VT500.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Token:
 
 
 class Tokens:
-    """Takes bytes as they come."""
+    """Splits bytes into tokens as they arrive."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("strict")

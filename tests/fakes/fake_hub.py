@@ -1,4 +1,4 @@
-"""A hub of models on this machine: what of the Hugging Face hub serves files of a repository."""
+"""A model hub on this machine: the part of the Hugging Face hub that serves files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GGUF files with a header alone, written without the package `gguf`."""
+"""GGUF files that have only a header, written without the package `gguf`."""
 
 from __future__ import annotations
 

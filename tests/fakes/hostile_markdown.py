@@ -1,4 +1,4 @@
-"""Answers in Markdown that hold hostile payloads in each place that Markdown has for text."""
+"""Answers in Markdown with hostile payloads in each place where Markdown allows text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model's folder as the Hugging Face cache has it: each file a link to a blob elsewhere."""
+"""A model's folder like those of the Hugging Face cache: each file links to a blob elsewhere."""
 
 from __future__ import annotations
 

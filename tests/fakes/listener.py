@@ -1,4 +1,4 @@
-"""A pseudo-terminal that looks at each control it is sent, and draws none."""
+"""A pseudo-terminal that checks each control it receives, and draws none of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SYNCHRONIZED = "\x1b[?2026$p"
 
 
 class Listener(Terminal):
-    """Fails as soon as a hostile payload, or any control that is not `allowed`, reaches it."""
+    """Fails as soon as it receives a hostile payload, or a control that is not `allowed`."""
 
     def __init__(
         self,

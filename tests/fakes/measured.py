@@ -1,4 +1,4 @@
-"""A measurement by scripted workers, as a snapshot that a report can be made of."""
+"""A measurement by scripted workers, as a snapshot from which a report can be made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model folders that hold headers and no weights, of models of any size."""
+"""Model folders of any model size, with headers but without weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A loopback server that speaks OpenAI's streaming protocol, well or badly, as it is told."""
+"""A loopback server that speaks OpenAI's streaming protocol, correctly or with a chosen fault."""
 
 from __future__ import annotations
 
@@ -19,14 +19,24 @@ BUILD = "fake-0.1-abc"
 
 
 class FakeServer(ThreadingHTTPServer):
-    """`behaviour`: ok, uncounted, silent on usage, strict, fickle, mute, counts the end, 401, 404,
-    429, cut, breaks off, endless, full, out of room, wordless or TGI. A strict one takes no
-    parameter that is not OpenAI's, a fickle one never says the same again, one that breaks off says
-    why in its stream. One that is full refuses with the words `full`, one out of room ends an
-    answer before it has what was asked for. TGI refuses a top_p of 1, in its stream too, and has a
-    name of its own for an end of a completion.
+    """A server that answers according to `behaviour`.
 
-    An endless stream goes on until it is something else: cut, or well.
+    - ok: it streams an answer.
+    - uncounted: it refuses `stream_options`.
+    - silent on usage: it sends no usage.
+    - counts the end: its usage includes the end-of-sequence token.
+    - strict: it refuses `repeat_penalty`, a parameter that is not OpenAI's.
+    - fickle: each answer differs.
+    - wordless: the answer has no text.
+    - mute: it never answers.
+    - 401, 404, 429: it answers with that status.
+    - full: it refuses with the text of `full`.
+    - breaks off: its stream has an error message.
+    - cut: it closes the connection within the stream.
+    - out of room: it ends an answer before the requested length.
+    - endless: it streams until `behaviour` changes.
+    - TGI: it refuses a `top_p` of 1 within the stream, and has its own name for the end of a
+      completion.
     """
 
     daemon_threads = True

@@ -1,4 +1,4 @@
-"""A comparison over real workers, opened as the screen has it."""
+"""A comparison of real workers, opened in the same way as by the screen."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quantchat.session.live_variant import LiveVariant, State
 
 
 class Opened:
-    """The first two variants of `spec`."""
+    """A comparison of the first two variants of `spec`."""
 
     def __init__(self, spec: Profile) -> None:
         self.comparison = Comparison(

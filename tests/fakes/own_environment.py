@@ -1,7 +1,7 @@
-"""A virtual environment with quantchat and one extra alone, made of what is installed here.
+"""A virtual environment with quantchat and one of its extras, built from what is installed here.
 
-Nothing is downloaded: the packages that the extra brings, and those that they bring, are linked
-into it, and all others (as of `[dev]`) are not there.
+Nothing is downloaded: the packages of the extra and their dependencies are linked into the
+environment. No other package (such as those of `[dev]`) is in it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SOURCE = Path(quantchat.__file__).parents[1]
 
 
 class NotInstalled(Exception):
-    """A package that the extra brings is not here."""
+    """A package that the environment needs is not installed here."""
 
 
 def own_environment(folder: Path, extra: str = "") -> Path:

@@ -1,8 +1,8 @@
-"""A decoder over a tiny model, held against one uncached pass of that model's own forward.
+"""A decoder of a tiny model, compared with one uncached pass of the model's own forward.
 
-`Probe` asks what a chat asks: a first, a second, an edited and a long turn (longer than a piece of
-the prompt and than a sliding window), one that goes on after a stop, and teacher forcing. Prompts
-are token ids, written as numbers.
+`Probe` sends what a chat sends: a first, a second, an edited and a long turn (longer than a piece
+of the prompt and than a sliding window), one that continues after a stop, and teacher forcing.
+Prompts are token ids, written as numbers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ REFERENCE = "reference"
 
 
 class Numbers:
-    """Stands in for a tokenizer: a prompt is ids in decimals; of other text, a token a letter."""
+    """Replaces a tokenizer: decimal numbers are token ids; other text has one token a letter."""
 
     eos_token_id = None
     chat_template = None
@@ -59,7 +59,7 @@ def tiny_loaded(model: Any) -> Loaded:
 
 
 class Probe:
-    """Asks a decoder of `model` in `mode`. Raises what making the decoder raises."""
+    """Sends requests to a decoder of `model` in `mode`. Raises what building the decoder raises."""
 
     def __init__(self, model: Any, mode: str, long: int = 700) -> None:
         self._model = model
@@ -207,7 +207,7 @@ def _message(ids: Sequence[int]) -> Message:
 
 
 class _Heard:
-    """Hears an answer, in place of the outbox."""
+    """Collects an answer, in place of the outbox."""
 
     def __init__(self) -> None:
         self.ids: list[int] = []

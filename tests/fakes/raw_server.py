@@ -1,4 +1,4 @@
-"""A loopback server that answers each request with bytes of a test's choice."""
+"""A loopback server that answers each request with bytes that a test chooses."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Asked:
 
 
 class RawServer(ThreadingHTTPServer):
-    """Answers requests by `answers`, which is called with each; a list of models by itself."""
+    """Calls `answers` with each request; lists its models by itself."""
 
     daemon_threads = True
 

@@ -1,8 +1,8 @@
-"""Runs each command in this process' terminal on what would act on it, one after the other.
+"""Runs each command in this process' terminal on hostile input, one after the other.
 
-Argument: a folder, for all that the commands read and write. In it lie snapshots, profiles and
-checkpoints whose names and contents are payloads of `hostile_text`; workers, that only play, say
-some too. After each command stands `=== ` with its name and its exit status.
+Argument: a folder for everything that the commands read and write. It gets snapshots, profiles and
+checkpoints whose names and contents are payloads of `hostile_text`. The workers are imitations, and
+send payloads too. After each command, `=== ` is printed with its name and its exit status.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reading the screen as its user does, and waiting for what should come."""
+"""Reads the screen as its user does, and waits for expected text."""
 
 from __future__ import annotations
 

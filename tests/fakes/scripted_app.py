@@ -1,4 +1,4 @@
-"""The real screen and the real comparison, over scripted workers on a scripted machine."""
+"""The real screen and the real comparison, with scripted workers on a scripted machine."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def profile(**more: object) -> Profile:
 
 @dataclass
 class Running:
-    """A running app, with what drives it."""
+    """A running app and the objects that control it."""
 
     app: QuantchatApp
     pilot: Pilot[None]
@@ -115,7 +115,7 @@ class Running:
 
 @dataclass
 class Setup:
-    """What a run begins with; to be changed before `running`."""
+    """The initial state of a run; change it before `running`."""
 
     folder: Path
     profile: Profile

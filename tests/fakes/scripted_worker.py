@@ -1,7 +1,7 @@
-"""Workers that speak the real protocol from a script, and a maker that has nothing to make.
+"""Workers that speak the real protocol from a script, and a builder with nothing to build.
 
-Their clock is the script's own, so that figures are the same on each machine; they go on only when
-the event loop lets them, and wait for `gate` where a test wants to look in the middle.
+Their clock is part of the script, so that figures are the same on each machine. They continue only
+when the event loop runs, and wait for `gate` if a test wants to look at a moment in between.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def likely(request: ScoreTokens, own: float = 0.61, other: float = 0.3) -> Token
 
 @dataclass
 class Script:
-    """What one worker does. Anything can be changed while it runs."""
+    """The behaviour of one worker. Anything can be changed while it runs."""
 
     resolved: Resolved = field(default_factory=resolved)
     note: str = ""
@@ -300,7 +300,7 @@ class ScriptedWorker:
 
 @dataclass
 class ScriptedMaker:
-    """Implements `quantize.maker.Maker`: plays each script's stages of making."""
+    """Implements `checkpoints.maker.Maker`: plays the building stages of each script."""
 
     scripts: dict[str, Script]
 

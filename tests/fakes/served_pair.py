@@ -1,4 +1,4 @@
-"""A profile of two variants that one server on loopback answers for."""
+"""A profile of two variants that use the same server on loopback."""
 
 from __future__ import annotations
 

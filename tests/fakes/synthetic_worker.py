@@ -1,9 +1,9 @@
 """A worker process without a model: the real pipes, inbox and outbox, and tokens at a given rate.
 
-The prompt says what to answer: `prose 300 2000` is 2000 tokens of prose at 300 a second, and
-`prose 300 2000 1500` the same with the first 1500 at once. The
-decoding thread does nothing but wait for the next token's time, put it into the outbox and note
-when; so whatever holds it up can be seen in the times that arrive. See `start_synthetic`.
+The prompt chooses the answer: `prose 300 2000` is 2000 tokens of prose at 300 per second, and
+`prose 300 2000 1500` the same with the first 1500 tokens at once. The decoding thread only waits
+for the next token's time, puts the token into the outbox and notes when. So the times that arrive
+show any delay. See `start_synthetic`.
 """
 
 from __future__ import annotations

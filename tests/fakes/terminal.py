@@ -1,4 +1,4 @@
-"""A real pseudo-terminal with a program in it, and a screen (pyte) that can be read."""
+"""A real pseudo-terminal that runs a program, with a screen (pyte) that can be read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may reach a terminal as one line."""
+"""Checks that a line is safe for a terminal."""
 
 from __future__ import annotations
 

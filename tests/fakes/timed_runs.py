@@ -1,4 +1,4 @@
-"""Snapshots of measurements whose every time is given."""
+"""Snapshots of measurements whose times are all given."""
 
 from __future__ import annotations
 

