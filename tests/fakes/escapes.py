@@ -47,10 +47,10 @@ class Tokens:
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("strict")
         self.pending = ""
-        """A control that is not over yet."""
+        """The beginning of an incomplete control."""
 
     def feed(self, data: bytes) -> list[Token]:
-        """The tokens that `data` makes whole. Raises UnicodeDecodeError."""
+        """Return the tokens that `data` completes. Raises UnicodeDecodeError."""
         self.pending += self._decoder.decode(data)
         found: list[Token] = []
         end = 0

@@ -1,4 +1,4 @@
-"""A measurement by scripted workers, as a snapshot from which a report can be made."""
+"""A measurement by scripted workers, as a snapshot from which a report can be built."""
 
 from __future__ import annotations
 

@@ -43,24 +43,25 @@ class FakeServer(ThreadingHTTPServer):
     behaviour = "ok"
     full = ""
     listed: str | None = None
-    """What it answers where it is asked for its models, in place of a list."""
+    """Answer to the request for its models, in place of a list."""
     recorded: Callable[[dict[str, Any]], str | tuple[int, dict[str, Any]]] | None = None
-    """What a server said to a request: the text of its stream, or a status and a body."""
+    """Recorded answers to requests: the text of the stream, or a status and a body."""
     native: Mapping[str, Any] = {}
-    """What it answers, by path, beside OpenAI's protocol."""
+    """Answers outside OpenAI's protocol, by path."""
     held = False
-    """Leaves the stream that was recorded open."""
+    """Whether the recorded stream stays open at its end."""
     counts_along = False
-    """Counts the tokens so far in each chunk, if it was asked to: one a chunk, two in an endless
-    stream."""
+    """Whether each chunk has the number of tokens so far, if a request asks for it: one token a chunk,
+    two in an endless stream.
+    """
     wordless_tokens = 0
-    """Tokens without text at the end of an answer, each counted in its chunk if it counts along."""
+    """Number of tokens without text at the end of an answer, each in a chunk of its own."""
 
     def __init__(self, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.requests: list[dict[str, Any]] = []
         self.asked: list[tuple[str, int]] = []
-        """The path of each request, and when it came, by the clock of the workers."""
+        """Path and arrival time of each request, by the workers' clock."""
         self.keys: list[str] = []
         self._connections: list[socket.socket] = []
         self.hung_up = threading.Event()
@@ -71,7 +72,7 @@ class FakeServer(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def server_close(self) -> None:
-        """Gone with its connections, as a process is."""
+        """Close the server together with its connections, as the end of its process would."""
         super().server_close()
         for one in self._connections:
             with contextlib.suppress(OSError):
@@ -221,7 +222,7 @@ def _choice(chat: bool, piece: str, reason: str | None) -> dict[str, Any]:
 
 @contextmanager
 def serving(port: int = 0) -> Iterator[FakeServer]:
-    """A server on `port` of loopback, by default a free one, gone at the end."""
+    """Run a server on `port` of loopback (default: a free port) within this context."""
     with FakeServer(port) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

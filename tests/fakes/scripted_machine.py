@@ -44,7 +44,7 @@ class ScriptedMachine(DeviceSampler):
     def __init__(self, *gpus: GpuSample) -> None:
         super().__init__()
         self.answers = threading.Event()
-        """Cleared, the driver hangs in the next sample."""
+        """While cleared, the driver hangs in the next sample."""
         self.answers.set()
         self.samples = 0
         self.gpus = list(gpus)

@@ -6,5 +6,5 @@ import unicodedata
 
 
 def is_clean(line: str) -> bool:
-    """Whether `line` is one line without control characters, and can be encoded."""
+    """Return whether `line` is one line without control characters, and can be encoded."""
     return not any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in line)

@@ -139,8 +139,8 @@ def ratio_of(pairs: Sequence[Pair]) -> Ratio | None:
 def sides_of(pairs: Sequence[Pair], ratio: float) -> tuple[float, float]:
     """Return a typical a and a typical b of `pairs`, whose `ratio` comes from `ratio_of`.
 
-    Their geometric mean is that of the prompts, each the median of its rounds. Each side's own mean
-    could contradict the ratio that is printed beside it.
+    Their common level is the geometric mean over the prompts of the median over a prompt's rounds.
+    Each side's own mean could contradict the ratio that is printed beside it.
     """
     logs: defaultdict[Hashable, list[float]] = defaultdict(list)
     for pair in pairs:
