@@ -35,7 +35,7 @@ class Token:
 
     @property
     def shape(self) -> str:
-        """What it does, without where to and in which colour."""
+        """The control without its parameters: no position, no colour."""
         if self.kind == "csi" and re.fullmatch(r"\x1b\[[\d;]+[mHC]", self.raw):
             return f"\x1b[{self.raw[-1]}"
         return self.raw

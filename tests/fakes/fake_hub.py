@@ -119,7 +119,7 @@ def serving(
 
 
 def ask_at(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let huggingface_hub ask the hub at `address`."""
+    """Make huggingface_hub use the hub at `address`."""
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
     template = address + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)

@@ -111,6 +111,6 @@ class FakeNvml:
 
 
 def nvml_error(name: str) -> Exception:
-    """The pynvml error for NVML's error code `name`, e.g. `NOT_SUPPORTED`."""
+    """Return pynvml's error for NVML's error code `name`, e.g. `NOT_SUPPORTED`."""
     error_class: type[Exception] = pynvml.NVMLError
     return error_class(getattr(pynvml, f"NVML_ERROR_{name}"))

@@ -96,7 +96,7 @@ def name(number: int) -> str:
 
 
 def named(text: str) -> set[str]:
-    """The payloads named in `text`."""
+    """Return the names of payloads in `text`."""
     return set(re.findall(r"q\d{5}q", text))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def as_in_hub_cache(folder: Path) -> Path:
-    """Put the files of `folder` into `blobs` two folders above, and links in their place."""
+    """Move the files of `folder` into `blobs` two folders above, and put links in their place."""
     blobs = folder.parents[1] / "blobs"
     blobs.mkdir()
     for number, file in enumerate(sorted(folder.iterdir())):

@@ -51,8 +51,9 @@ class FakeServer(ThreadingHTTPServer):
     held = False
     """Whether the recorded stream stays open at its end."""
     counts_along = False
-    """Whether each chunk has the number of tokens so far, if a request asks for it: one token a chunk,
-    two in an endless stream.
+    """Whether each chunk has the number of tokens so far, if a request asks for it.
+
+    One token a chunk; two in an endless stream.
     """
     wordless_tokens = 0
     """Number of tokens without text at the end of an answer, each in a chunk of its own."""

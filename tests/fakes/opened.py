@@ -29,7 +29,7 @@ class Opened:
             self.details.append(self.one.progress.detail)
 
     async def load(self, *sides: LiveVariant) -> LiveVariant:
-        """Load both sides, wait until `sides` (default: both) are settled, return the first side."""
+        """Load both sides, wait until `sides` (default: both) are settled; return the first."""
         self.comparison.open()
         waited = sides or self.comparison.sides
         await until(lambda: all(v.state in (State.READY, State.FAILED) for v in waited))

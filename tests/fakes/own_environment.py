@@ -30,7 +30,7 @@ class NotInstalled(Exception):
 
 
 def own_environment(folder: Path, extra: str = "") -> Path:
-    """Make the environment in `folder`; its interpreter. Raises NotInstalled."""
+    """Create the environment in `folder`, and return its interpreter. Raises NotInstalled."""
     command = [sys.executable, "-m", "venv", "--without-pip", str(folder)]
     subprocess.run(command, check=True)
     (packages,) = folder.glob("lib/python*/site-packages")
@@ -47,7 +47,7 @@ def own_environment(folder: Path, extra: str = "") -> Path:
 
 
 def _closure(extra: str) -> list[importlib.metadata.Distribution]:
-    """What quantchat needs with `extra`, as pyproject.toml says, and what these need in turn."""
+    """Return the distributions that quantchat with `extra` requires, directly and indirectly."""
     project: dict[str, Any] = tomllib.loads((SOURCE.parent / "pyproject.toml").read_text())
     project = project["project"]
     wanted = [*project["dependencies"]]

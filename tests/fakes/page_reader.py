@@ -25,7 +25,7 @@ class PageReader(HTMLParser):
         return "\n".join(text for tag, text in self.texts if tag != "style")
 
     def of(self, name: str) -> list[str]:
-        """The text in each element of this name, that of its children left out."""
+        """Return the text in each element of this name, without that of its children."""
         return [text for tag, text in self.texts if tag == name]
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:

@@ -40,19 +40,19 @@ class Numbers:
         return self
 
     def encode(self, text: str) -> Any:
-        """The ids of `text`, none of them special."""
+        """Return the ids of `text`, without special tokens."""
         words = text.split()
         if all(word.isdigit() for word in words):
             return SimpleNamespace(ids=[int(word) for word in words])
         return SimpleNamespace(ids=[3 + ord(letter) % (self.vocabulary - 3) for letter in text])
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        """Ids in decimals."""
+        """Return `ids` as decimal numbers."""
         return " ".join(map(str, ids))
 
 
 def tiny_loaded(model: Any) -> Loaded:
-    """What an engine would hand over of `model`."""
+    """Return `model` as an engine's loader would return it."""
     command = Load("transformers", "", {}, dtype="float32", device="cpu")
     vocabulary = model.config.get_text_config().vocab_size
     return Loaded(command, model, Numbers(vocabulary), kernel="Linear float32")
@@ -197,7 +197,7 @@ class Probe:
         return worst if worst == worst else float("inf")
 
     def uncached(self, ids: list[int], last: int) -> Any:
-        """Logits of the last `last` places, (last, vocabulary), of one pass without a cache."""
+        """Return logits of the last positions, (last, vocabulary), of one pass without a cache."""
         with torch.inference_mode():
             return self._model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -last:]
 

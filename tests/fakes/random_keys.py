@@ -45,7 +45,7 @@ class Monkey:
         app.exit = lambda *_, **__: None  # type: ignore[method-assign]
 
     async def act(self, count: int) -> None:
-        """Do `count` things, a few at a time. Raises AssertionError where one raised something."""
+        """Send `count` inputs, a few at a time. Raises AssertionError if one raises something."""
         left = count
         while left > 0:
             burst = min(left, self._random.randint(1, _BURST))

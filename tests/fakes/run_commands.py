@@ -44,7 +44,7 @@ _numbers = itertools.cycle(SAMPLE)
 
 
 def evil(count: int = 12) -> str:
-    """The next payloads, and none of them twice until all were."""
+    """Return the next payloads; none repeats until all were used."""
     return " ".join(payload(next(_numbers)).replace(CUT, "") for _ in range(count))
 
 
@@ -55,7 +55,7 @@ def file_name(ending: str) -> str:
 
 
 def word() -> str:
-    """Payloads as a word of a command line, which holds no NUL."""
+    """Return payloads as an argument of a command line, which cannot contain a NUL."""
     return evil().replace("\0", "").encode("utf-8", "ignore").decode()
 
 

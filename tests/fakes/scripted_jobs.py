@@ -113,7 +113,7 @@ class Jobs:
     """Places whose worker was closed."""
 
     def names(self) -> list[str]:
-        """Titles of the jobs begun, in order."""
+        """Titles of the jobs that were started, in order."""
         return [name for name, _ in self.begun]
 
     async def start(self, place: Place) -> Worker:

@@ -91,7 +91,7 @@ def resolved(
 
 
 def words(text: str) -> list[str]:
-    """Cut `text` into pieces as a tokenizer would: each word with the space before it."""
+    """Split `text` into pieces as a tokenizer would: each word with the space before it."""
     pieces: list[str] = []
     for character in text:
         if not pieces or (character.isspace() and not pieces[-1].isspace()):
@@ -317,7 +317,7 @@ class ScriptedMaker:
 
 
 def starter(scripts: dict[str, Script], folder: Path) -> StartWorker:
-    """Starts a scripted worker for each label of `scripts`; their logs lie in `folder`."""
+    """Return a function that starts a scripted worker by label; logs are in `folder`."""
 
     async def start(place: Place) -> Worker:
         script = scripts[place.label]

@@ -36,7 +36,7 @@ class SshServer:
         return psutil.Process(self.process.pid).children()
 
     def running(self, word: str) -> list[psutil.Process]:
-        """Processes logged in whose command line holds `word`, with all they started."""
+        """Return logged-in processes with `word` in their command line, and their descendants."""
         found = []
         for session in self.sessions():
             for process in session.children(recursive=True):

@@ -42,7 +42,7 @@ def start_synthetic(folder: Path) -> StartWorker:
 
 
 def main(commands: int, events: int, life: int, parent: int) -> None:
-    """Serve commands until the parent is gone."""
+    """Serve commands until the parent ends."""
     from fakes.scripted_worker import ledger, resolved
     from fakes.synthetic_text import wanted
     from quantchat.wire.messages import (
@@ -99,7 +99,7 @@ def _decode(turn: int, rate: float, count: int, at_once: int, inbox: Any, outbox
 
 
 def _tokenizer(kind: str, count: int) -> Any:
-    """A tokenizer whose token n is token n of the text."""
+    """Return a tokenizer whose token n is token n of the text."""
     from tokenizers import Tokenizer, decoders, models
 
     from fakes.synthetic_text import tokens

@@ -649,7 +649,10 @@ _NO_HEAD_DIM = (
 
 
 def tiny_model(name: str, **more: Any) -> Any:
-    """The model `ARCHITECTURES[name]`; `more` goes to its config. Raises what transformers does."""
+    """Return the model `ARCHITECTURES[name]`. Raises what transformers raises.
+
+    `more` goes to the model's config.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 

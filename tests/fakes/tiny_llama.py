@@ -21,7 +21,7 @@ SIZES = {
 
 
 def tiny_llama(**more: Any) -> Any:
-    """Always the same weights, in float32. `more` goes to its config."""
+    """Return the model, in float32 with fixed weights. `more` goes to its config."""
     torch.manual_seed(0)
     return LlamaForCausalLM(LlamaConfig(**{**SIZES, **more})).eval()
 

@@ -45,6 +45,6 @@ class TinyIndex:
 
     @property
     def calls(self) -> list[str]:
-        """A line for each time pip was run: its process id and what was wanted."""
+        """One line for each call of pip: its process id and the requirement."""
         file = self.folder / "calls"
         return file.read_text().splitlines() if file.exists() else []
