@@ -30,15 +30,15 @@ from quantchat.system.host import cpu_name  # noqa: E402
 RESULTS = HERE / "results" / "architectures.json"
 MODES = ("generate", "auto")
 MOST_S = 600.0
-"""A model that takes longer than this to probe is told as failed."""
+"""Longest time for one model, in s; after that its row says that it failed."""
 
 
 PRELOADED = ("torch", "transformers", "quantchat.worker.decode.decoder", "fakes.probed")
-"""Imported once, before a process for each model."""
+"""Modules imported once, before a process is forked for each model."""
 
 
 def main() -> int:
-    """Probe, print a line for each model, keep the table; 0 if none computes something else."""
+    """Check the models, print a line for each, save the results; 1 if a model computes wrongly."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -80,7 +80,7 @@ def _about() -> dict[str, Any]:
 
 
 def _in_a_process(name: str) -> dict[str, Any]:
-    """The row of `name`; a crash, or a model that takes too long, costs no more than its row."""
+    """Return the row of `name`, checked in its own process: a crash or a hang affects no other."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_probe, args=(name, theirs))
@@ -97,7 +97,7 @@ def _in_a_process(name: str) -> dict[str, Any]:
 
 
 def _probe(name: str, channel: Any) -> None:
-    """In a process of its own: probe `name` in each mode, and send its row."""
+    """Check `name` in each mode and send its row; runs in its own process."""
     import torch
     import transformers
 
@@ -114,7 +114,7 @@ def _probe(name: str, channel: Any) -> None:
         except Refused as refused:
             row[mode] = {"refused": str(refused)}
             continue
-        except Exception as error:  # noqa: BLE001 - a model's own, of any kind
+        except Exception as error:  # noqa: BLE001 - a model's own code may raise anything
             row[mode] = {"failed": f"{type(error).__name__}: {str(error)[:200]}"}
             continue
         chosen = probe.decoder.chosen
@@ -122,7 +122,7 @@ def _probe(name: str, channel: Any) -> None:
         for check, run in probe.checks.items():
             try:
                 found: float | str = float(f"{run():.2g}")
-            except Exception as error:  # noqa: BLE001 - likewise
+            except Exception as error:  # noqa: BLE001 - see above
                 found = f"{type(error).__name__}: {str(error)[:200]}"
             row[mode]["errors"][check] = found
     channel.send(row)
@@ -133,7 +133,7 @@ def _modes(row: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _faults(row: dict[str, Any]) -> list[str]:
-    """What of a mode's row is wrong, in words."""
+    """Return what is wrong in a mode's row, one text each."""
     from fakes.probed import REFERENCE, ROUNDING
 
     if "failed" in row:

@@ -1,7 +1,7 @@
-"""Import this before torch: the libraries of this process get the environment of a worker.
+"""Import this before torch: it gives this process's libraries the environment of a worker.
 
-Spinning threads of OpenMP made a token ten times slower on two busy cores, and without it CUDA
-numbers its devices in another order.
+With another environment, spinning OpenMP threads made a token ten times slower on two busy cores,
+and CUDA numbers its devices in another order.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Measure how fast a device reads its memory, which MBU is relative to."""
+"""Measures how fast a device reads its memory: the bandwidth that MBU refers to."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ print(json.dumps([statistics.median(read() for _ in range(7)), peak or None]))
 
 
 class Bandwidth(NamedTuple):
-    """Bytes a second."""
+    """Memory bandwidth in bytes a second."""
 
     measured: float
     peak: float | None
-    """What the memory's clock and width come to; None where the driver does not tell them."""
+    """Computed from the memory's clock and bus width; None if the driver does not report them."""
 
 
 def bandwidth(threads: int, device: str = "cpu") -> Bandwidth:
-    """How fast `device` reads memory: the median of seven readings, on a GPU of ten sums each.
+    """Measure how fast `device` reads memory: the median of seven readings (of ten sums on a GPU).
 
-    `threads` are the CPU's; 0 leaves torch its own choice. In a process of its own, which gives
-    the memory back. Raises SystemExit where the device cannot be used.
+    `threads` is the number of CPU threads; 0 leaves the choice to torch. Runs in its own process,
+    so that the memory is freed. Raises SystemExit if the device cannot be used.
     """
     script = [sys.executable, "-c", _SCRIPT, device, str(threads)]
-    surroundings = {**SURROUNDINGS, **os.environ}  # a worker's: they count the same devices
+    surroundings = {**SURROUNDINGS, **os.environ}  # as for a worker, so that device numbers agree
     run = subprocess.run(script, env=surroundings, capture_output=True, text=True, check=False)
     if run.returncode:
         reason = (run.stderr.strip() or f"exit status {run.returncode}").splitlines()[-1]

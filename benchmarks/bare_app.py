@@ -10,7 +10,7 @@ class Bare(App[None]):
     """One line of text."""
 
     def compose(self) -> ComposeResult:
-        """The line that is waited for."""
+        """Yield the line that `startup.py` waits for."""
         yield Static("the first frame")
 
 

@@ -28,7 +28,7 @@ class Bare(App[None]):
     CSS = "VerticalScroll { width: 1fr; }"
 
     def compose(self) -> ComposeResult:
-        """Side by side."""
+        """Yield two columns side by side, and a footer."""
         with Horizontal():
             for _ in range(2):
                 with VerticalScroll():
@@ -36,7 +36,7 @@ class Bare(App[None]):
         yield Footer()
 
     def on_mount(self) -> None:
-        """Begin to stream."""
+        """Start streaming into both columns."""
         self.title = "streams"
         kind, rate = sys.argv[1], float(sys.argv[2])
         for column in self.query(VerticalScroll):
@@ -45,7 +45,7 @@ class Bare(App[None]):
             self.run_worker(self.stream(widget, tokens(kind, MOST), rate))
 
     async def stream(self, widget: Markdown, pieces: list[str], rate: float) -> None:
-        """Append what is due, as it comes from a worker: in batches."""
+        """Append the pieces that are due, in batches, as they come from a worker."""
         stream = Markdown.get_stream(widget)
         began, done = time.perf_counter(), 0
         await stream.write("streams\n\n")

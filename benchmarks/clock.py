@@ -45,21 +45,21 @@ PROMPTS = (
 
 
 def outside_ns() -> int:
-    """A clock of the kernel's that is not the one the worker reads."""
+    """Return the time of CLOCK_MONOTONIC_RAW in ns; the worker reads another clock."""
     return time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
 
 
 @dataclass
 class Stamps:
-    """What was seen of one answer from outside, ns."""
+    """The times of one answer as seen by the host, in ns."""
 
     sent_ns: int
     batches: list[tuple[int, int]] = field(default_factory=list)
-    """Of each batch of tokens, when it came and how many there were in all by then."""
+    """For each batch of tokens, when it arrived and the number of tokens so far."""
 
 
 class WatchedWorker:
-    """A worker whose traffic is stamped as it passes."""
+    """A worker whose messages are timestamped as they pass."""
 
     def __init__(self, worker: Worker, stamps: dict[tuple[int, int], Stamps]) -> None:
         self._worker = worker
@@ -91,7 +91,7 @@ class WatchedWorker:
 
 
 def ratios(stamps: Stamps, received_ns: int, times_ns: list[int]) -> dict[str, float]:
-    """Worker's figure over outside's, for one answer."""
+    """Return the worker's figures divided by the host's, for one answer."""
     (first_ns, in_first), (last_ns, count) = stamps.batches[0], stamps.batches[-1]
     assert count == len(times_ns), "a token was lost"
     own_tpot = tpot_ms(times_ns[in_first - 1 :])
@@ -103,7 +103,7 @@ def ratios(stamps: Stamps, received_ns: int, times_ns: list[int]) -> dict[str, f
 
 
 async def compare(rounds: int, tokens: int) -> dict[str, list[dict[str, float]]]:
-    """The ratios of every answer, by variant."""
+    """Return the ratios of all answers, by variant."""
     stamps: dict[tuple[int, int], Stamps] = {}
     pids: dict[str, int] = {}
 
@@ -126,7 +126,7 @@ async def compare(rounds: int, tokens: int) -> dict[str, list[dict[str, float]]]
 
 
 def main() -> int:
-    """Measure, write the result; 0 if the clocks agree."""
+    """Measure and write the result; 0 if the clocks agree."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -74,7 +74,7 @@ def _unpacking(name: str) -> Iterator[None]:
 
 
 def variant(command: Load, names: list[str], given: argparse.Namespace) -> dict[str, Any]:
-    """Figures of one variant, by kind of step."""
+    """Return the figures of one variant, by kind of step."""
     ids = torch.arange(1, PROMPT_TOKENS + 1)[None]
     steps: dict[str, Step] = {}
     kernel, built_s = "", {}
@@ -98,7 +98,7 @@ def variant(command: Load, names: list[str], given: argparse.Namespace) -> dict[
 
 
 def _once(step: Step, name: str, ids: Any, tokens: int) -> tuple[float, float]:
-    """Seconds of the prompt, and tokens per second after it (the median token)."""
+    """Return the prefill time in s, and the tokens per second after it (of the median token)."""
     with _unpacking(name):
         began = time.thread_time()
         token = step.run(ids).argmax(dim=-1, keepdim=True)
@@ -133,7 +133,7 @@ def measure(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The table of docs/cpu-decoding.md: medians, in Markdown."""
+    """Return the table of docs/cpu-decoding.md: medians, in Markdown."""
     lines = [
         f"{result['date'][:10]}, {result['machine']}, {result['instructions']}, "
         + ", ".join(f"{name} {version}" for name, version in result["libraries"].items()),
@@ -157,7 +157,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure and save the result, or print the table of the saved one."""
+    """Measure and save the result, or print the table of the saved result."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

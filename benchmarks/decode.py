@@ -37,7 +37,7 @@ QUESTION = [Message("user", "Explain step by step how a bicycle stays upright.")
 
 
 async def variant(label: str, command: Load, given: argparse.Namespace) -> dict[str, Any]:
-    """The figures of one variant, by mode."""
+    """Return the figures of one variant, by decode mode."""
     workers: dict[str, Worker] = {}
     readies: dict[str, Ready] = {}
     figures: dict[str, Any] = {}
@@ -47,7 +47,7 @@ async def variant(label: str, command: Load, given: argparse.Namespace) -> dict[
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = empty  # workers inherit it
             for mode in MODES:
                 load = replace(command, decode=mode, threads=given.threads)
-                if mode == "compile":  # twice: what the first one made, the second one finds
+                if mode == "compile":  # load twice: the second load finds the compiled code cached
                     first, cold = await loaded(label, load)
                     await first.close()
                     figures[mode] = {"warmup_cold_s": round(cold.warmup_s, 2)}
@@ -85,10 +85,10 @@ async def variant(label: str, command: Load, given: argparse.Namespace) -> dict[
 async def rounds(
     workers: dict[str, Worker], given: argparse.Namespace
 ) -> dict[str, dict[int, list[Answer]]]:
-    """Answers by mode, and by length of the prompt; 0 is the question as it is, answered long."""
+    """Return answers by mode and prompt length; 0 is the unchanged question, answered long."""
     found: dict[str, dict[int, list[Answer]]] = {mode: {} for mode in workers}
     turn = 0
-    for number in range(given.rounds + 1):  # the first one warms up
+    for number in range(given.rounds + 1):  # round 0 is the warm-up
         for length in (0, *PROMPT_TOKENS):
             modes = list(workers) if number % 2 else list(reversed(workers))
             for mode in modes:
@@ -104,7 +104,7 @@ async def rounds(
                     prompt_tokens=length,
                 )
                 if number == 0 and length == max(PROMPT_TOKENS):
-                    continue  # dear, and the shorter ones have warmed all there is
+                    continue  # expensive, and the shorter prompts have warmed up everything
                 answer = await ask(workers[mode], request)
                 if number:
                     found[mode].setdefault(length, []).append(answer)
@@ -112,7 +112,7 @@ async def rounds(
 
 
 def table(result: dict[str, Any]) -> str:
-    """The table of docs/decoding.md: medians, in Markdown."""
+    """Return the table of docs/decoding.md: medians, in Markdown."""
     lengths = " / ".join(str(length) for length in PROMPT_TOKENS)
     lines = [
         f"| variant | decode | tok/s | × generate | MBU | TTFT ms at {lengths} | warm-up s |",
@@ -166,7 +166,7 @@ async def measure(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure and write the result, or print the table of the saved one."""
+    """Measure and write the result, or print the table of the saved result."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -179,7 +179,7 @@ def main() -> None:
     if not given.table:
         result = run(measure(given))
         if cpu_steps := json.loads(RESULTS.read_text(encoding="utf-8")).get("cpu_steps"):
-            result["cpu_steps"] = cpu_steps  # of cpu_steps.py
+            result["cpu_steps"] = cpu_steps  # written by cpu_steps.py
         RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(table(json.loads(RESULTS.read_text(encoding="utf-8"))))
 

@@ -1,4 +1,4 @@
-"""Drive real workers on the demo's models: shared by the benchmarks of decoding."""
+"""Runs real workers on the demo's models, for the benchmarks of decoding."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ T = TypeVar("T")
 
 
 class NotRun(Exception):
-    """A worker could not do what was asked, or ended; its text is the reason."""
+    """A worker could not do what was asked, or it ended; the text is the reason."""
 
 
 class Answer(NamedTuple):
-    """One answer, timed by the worker's clock."""
+    """One answer, timed with the worker's clock."""
 
     text: str
     ids: list[int]
     ttft_ms: float
     tok_s: float | None
-    """Decode throughput; None below two tokens."""
+    """Decode throughput; None for fewer than two tokens."""
     cached_tokens: int
     ledger: Ledger | None
-    """Memory at its end."""
+    """Memory at the end of the answer."""
 
 
 def run(measuring: Coroutine[Any, Any, T]) -> T:
-    """Run `measuring`; a reason that it did not keep ends the program, as its only line."""
+    """Run `measuring`; NotRun ends the program with its reason as the only line."""
     try:
         return asyncio.run(measuring)
     except NotRun as error:
@@ -61,7 +61,7 @@ def run(measuring: Coroutine[Any, Any, T]) -> T:
 
 
 async def demo_loads() -> dict[str, Load]:
-    """What loads each variant of the demo, by label; makes the checkpoints where they are not."""
+    """Return the command that loads each variant of the demo, by label; build checkpoints first."""
     loads = {}
     for spec in load(find("demo")).variants:
         loads[spec.label] = await _load_of(spec)
@@ -69,7 +69,7 @@ async def demo_loads() -> dict[str, Load]:
 
 
 async def demo_gguf() -> Path:
-    """The GGUF that the demo's checkpoints are made from; fetched where it is not there."""
+    """Return the GGUF that the demo's checkpoints are made from, fetched if necessary."""
     name = "SmolLM2-135M-Instruct.Q4_1.gguf"
     spec = Transformers(label="GGUF", engine="transformers", model=DEMO_MODEL, gguf_file=name)
     return Path((await CheckpointBuilder().prepare(spec, lambda progress: None)).model) / name
@@ -81,7 +81,7 @@ async def _load_of(spec: AnyVariant) -> Load:
 
 
 async def loaded(label: str, command: Load) -> tuple[Worker, Ready]:
-    """A worker that has loaded `command`. Raises NotRun where it cannot."""
+    """Return a worker that has loaded `command`. Raises NotRun if it cannot load."""
     worker = await start_worker(Place(label))
     try:
         worker.send(command)
@@ -97,7 +97,7 @@ async def loaded(label: str, command: Load) -> tuple[Worker, Ready]:
 
 
 async def ask(worker: Worker, request: Generate) -> Answer:
-    """Send `request` and wait for its end. Raises NotRun where it fails or the worker ends."""
+    """Send `request` and wait for its end. Raises NotRun if it fails or the worker ends."""
     worker.send(request)
     ids: list[int] = []
     times: list[int] = []
@@ -131,7 +131,7 @@ async def _events(worker: Worker) -> AsyncIterator[Event]:
 
 
 def circumstances(command: str) -> dict[str, Any]:
-    """When, where and how; taken before the measuring, for the load of the machine."""
+    """Return date, command, machine and load. Call it before measuring, because of the load."""
     return {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": f"python benchmarks/{command}",

@@ -28,7 +28,7 @@ _LOG, _OFF = "GC_BENCHMARK_LOG", "GC_BENCHMARK_OFF"
 
 
 def collections_ms(*, tuned: bool) -> list[float]:
-    """Processor time in ms of each full collection while both sides stream for `STREAM_S`."""
+    """Return the CPU time in ms of each full collection while both sides stream `STREAM_S`."""
     log = Path(tempfile.mkdtemp(prefix="quantchat-")) / "collections"
     with mock.patch.object(session, "SYNTHETIC", (sys.executable, __file__, "as", SYNTHETIC[1])):
         running = Synthetic(env={_LOG: str(log), _OFF: "" if tuned else "1"})
@@ -43,7 +43,7 @@ def collections_ms(*, tuned: bool) -> list[float]:
 
 
 def first_frame_s(*, tuned: bool) -> float:
-    """Seconds from the start of `quantchat` until its first frame."""
+    """Return the seconds from the start of `quantchat` to its first frame."""
     began = time.perf_counter()
     command = (sys.executable, __file__, "as", "-m", *QUANTCHAT[2:])
     running = Session(command, env={_OFF: "" if tuned else "1"})
@@ -54,9 +54,9 @@ def first_frame_s(*, tuned: bool) -> float:
 
 
 def run_as(words: list[str]) -> None:
-    """Run the program `words`, with full collections logged and the module switched off if asked.
+    """Run the program `words`, logging full collections, and with gc_tuning disabled if asked.
 
-    Called in the process that is measured.
+    Runs in the process that is measured.
     """
     if os.environ.get(_OFF):
         from quantchat.app import gc_tuning
@@ -83,7 +83,7 @@ def run_as(words: list[str]) -> None:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the results."""
     for tuned in (False, True):
         took = collections_ms(tuned=tuned)
         name = "with" if tuned else "without"

@@ -30,11 +30,11 @@ from quantchat.system.host import cpu_name  # noqa: E402
 RESULT = Path(__file__).parent / "results" / "heavy_text.json"
 SIZES = (15_000, 60_000)
 LONG_S = 60.0
-"""CPU time after which a shape is given up, in s."""
+"""CPU time, in s, after which the benchmark ends with an error."""
 
 
 def main() -> None:
-    """Measure, keep, print."""
+    """Measure, save and print the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -69,9 +69,9 @@ def _measured(said: Callable[[int], str]) -> list[dict[str, float]]:
 
 
 def _drawn(text: str) -> tuple[float, float]:
-    """The longest time that a call takes, and all of it, in s of this thread."""
+    """Return the longest time of a call and the total time, in CPU seconds of this thread."""
     growing, held, cost = IncrementalMarkdown(), 0.0, 0.0
-    gc_tuning.collect_while_idle()  # what other shapes left is no part of this one
+    gc_tuning.collect_while_idle()  # garbage of other shapes must not count for this one
 
     def timed(call: Callable[..., Any], *given: Any, held_by: bool = True) -> Any:
         nonlocal held, cost

@@ -53,7 +53,7 @@ print(json.dumps({
 
 
 def once(engine: str, how: str) -> dict[str, Any]:
-    """Import an engine's libraries in a fresh process."""
+    """Import an engine's libraries in a fresh process, and return the figures."""
     run = subprocess.run(
         [sys.executable, "-c", _PROGRAM, engine, ENGINES[engine], how, str(MOST_NAMED)],
         env={**os.environ, "GPTQMODEL_CPU_WORKERS": "2"},
@@ -66,7 +66,7 @@ def once(engine: str, how: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, write and print."""
+    """Measure, write and print the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -26,26 +26,26 @@ from quantchat.statistics.intervals import Pair, Ratio, Row, interval_of, ratio_
 RESULTS = Path(__file__).parent / "results" / "intervals.json"
 SEED = 20261130
 DESIGNS = ((5, 5), (5, 3), (2, 2), (20, 1), (1, 5))
-"""Prompts and rounds."""
+"""Numbers of prompts and rounds."""
 REGRESSIONS = (1.05, 1.10)
 
 Noise = Callable[[np.random.Generator, int], Any]
-"""Logarithms of how much slower each of so many answers is, in the order of the answers."""
+"""Returns the logarithm of the slowdown of each of `count` answers, in the order of the answers."""
 
 
 def quiet(generator: np.random.Generator, count: int) -> Any:
-    """Normal noise of 3 %."""
+    """Return normal noise of 3 %."""
     return generator.normal(0, 0.03, count)
 
 
 def pauses(generator: np.random.Generator, count: int) -> Any:
-    """One answer of ten is interrupted, for as long as it takes itself on average."""
+    """Return noise with pauses: one answer in ten, by its own duration on average."""
     hit = generator.random(count) < 0.1
     return np.log1p(hit * generator.exponential(1.0, count)) + generator.normal(0, 0.02, count)
 
 
 def bursts(generator: np.random.Generator, count: int) -> Any:
-    """Another program takes cores now and then, for five answers on average: 1.8 times as slow."""
+    """Return noise with bursts: another program makes five answers on average 1.8 times slower."""
     slow, found = generator.random() < 0.3, []
     for _ in range(count):
         found.append(math.log(1.8) * slow)
@@ -54,7 +54,7 @@ def bursts(generator: np.random.Generator, count: int) -> Any:
 
 
 def drift(generator: np.random.Generator, count: int) -> Any:
-    """Speed that wanders by 15 %, neighbours alike (autoregressive, 0.9)."""
+    """Return noise with a speed that drifts by 15 % (autoregressive, with coefficient 0.9)."""
     found = [generator.normal(0, 0.15)]
     for _ in range(count - 1):
         found.append(0.9 * found[-1] + generator.normal(0, 0.15 * math.sqrt(1 - 0.81)))
@@ -67,7 +67,7 @@ MACHINES: dict[str, Noise] = {"quiet": quiet, "pauses": pauses, "bursts": bursts
 def measured(
     generator: np.random.Generator, prompts: int, rounds: int, noise: Noise, of_prompt: float = 0.0
 ) -> list[Pair]:
-    """Pairs of two equal sides, first by turns; `of_prompt`: how much B differs between prompts."""
+    """Return pairs of two equal sides that begin in turn; `of_prompt` is how B varies by prompt."""
     slow = iter(noise(generator, 2 * prompts * rounds))
     own = generator.normal(0, of_prompt, prompts) if of_prompt else np.zeros(prompts)
     pairs = []
@@ -80,7 +80,7 @@ def measured(
 
 
 def plain_ratio(pairs: list[Pair]) -> Ratio:
-    """The geometric mean with its interval, outliers and all."""
+    """Return the geometric mean with its interval, outliers included."""
     found = interval_of(
         lambda means: means[0],
         [Row(pair.prompt, pair.round, (math.log(pair.b / pair.a),)) for pair in pairs],
@@ -90,7 +90,7 @@ def plain_ratio(pairs: list[Pair]) -> Ratio:
 
 
 def cell(prompts: int, rounds: int, noise: Noise, of_prompt: float, count: int) -> dict[str, Any]:
-    """Coverage, width and power of both estimates over the same `count` comparisons."""
+    """Return coverage, width and power of both estimates over the same `count` comparisons."""
     generator = np.random.default_rng(SEED)
     data = [measured(generator, prompts, rounds, noise, of_prompt) for _ in range(count)]
     result: dict[str, Any] = {}
@@ -102,14 +102,14 @@ def cell(prompts: int, rounds: int, noise: Noise, of_prompt: float, count: int) 
         result[name] = {
             "coverage": sum(low <= 1 <= high for low, high in bounds) / count,
             "half_width": statistics.median(math.sqrt(high / low) - 1 for low, high in bounds),
-            # A factor on B moves the whole interval: these are comparisons of a slower B.
+            # A factor on B moves the whole interval: this simulates comparisons with a slower B.
             **{f"shown at {f}": sum(low * f > 1 for low, _ in bounds) / count for f in REGRESSIONS},
         }
     return result
 
 
 def run(count: int) -> dict[str, Any]:
-    """Simulate every design on every machine."""
+    """Simulate every design on every machine, and return the result."""
     cells = []
     for prompts, rounds in DESIGNS:
         for machine, noise in MACHINES.items():
@@ -130,7 +130,7 @@ def run(count: int) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The table of docs/measuring.md."""
+    """Return the table of docs/measuring.md."""
     lines = [
         "| prompts × rounds | machine | coverage, plain → robust | ± half-width, plain → robust"
         " | 5 % shown, plain → robust |",

@@ -41,27 +41,27 @@ from quantchat.snapshot import recovered, store  # noqa: E402
 RESULTS = HERE / "results" / "kills.json"
 WAYS = ("SIGKILL", "SIGTERM", "SIGHUP", "terminal closed", "worker SIGKILL", "Ctrl+Q")
 IN_GOOD_ORDER = ("SIGTERM", "SIGHUP", "terminal closed")
-"""Ends that leave the time to keep what nobody saved."""
+"""Ends that leave time to save the answers that nobody saved."""
 MARK = "QUANTCHAT_KILLS"
 GOAL_S = 2.0
 PATIENCE_S = 15.0
 STARTING_S = 12.0
-"""Most lives end within this time, while variants are fetched, made, quantized or loaded."""
+"""Most runs end within this time, in s, while variants are fetched, built, quantized or loaded."""
 CHATTING_S = 4.0
-"""The others end within this time after a side is ready, while they answer and are saved."""
+"""The other runs end within this time, in s, after a side is ready, while they answer and save."""
 QUIT = "\x11\x11"
 READY, ANSWERING = "● ready", "▶ answering"
 
 
 def process_tree(process: psutil.Process) -> list[psutil.Process]:
-    """`process` and all it started, as far as they live."""
+    """Return `process` and its descendants, as far as they are alive."""
     with contextlib.suppress(psutil.Error):
         return [process, *process.children(recursive=True)]
     return []
 
 
 def marked(mark: str) -> list[psutil.Process]:
-    """Processes that inherited `mark`, whoever their parent is now."""
+    """Return the processes that inherited `mark`, whatever their parent is now."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -71,7 +71,7 @@ def marked(mark: str) -> list[psutil.Process]:
 
 
 def alive(process: psutil.Process) -> bool:
-    """Whether it runs; a zombie holds nothing any more."""
+    """Return whether the process runs; a zombie does not count, because it uses no resources."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
@@ -79,7 +79,7 @@ def alive(process: psutil.Process) -> bool:
 
 
 def without_quantized(cache: Path) -> None:
-    """Fill `cache` with the user's checkpoints but for the quantized ones."""
+    """Fill `cache` with the user's checkpoints, except for the GPTQ ones."""
     for made in (paths.cache_dir() / "checkpoints").iterdir():
         if "-gptq-" in made.name or made.name.startswith("."):
             continue
@@ -91,7 +91,7 @@ def without_quantized(cache: Path) -> None:
 
 
 def use(terminal: Terminal, until_s: float, chatting: bool) -> bool:
-    """Watch, or type and save, until the moment has come; whether an answer was seen."""
+    """Read the screen, or type and save, until the given time; return whether an answer ran."""
     asked, answered = 1, False
     while time.monotonic() < until_s and terminal.process.poll() is None:
         terminal.read()
@@ -107,7 +107,7 @@ def use(terminal: Terminal, until_s: float, chatting: bool) -> bool:
 
 
 def end(terminal: Terminal, way: str, lot: random.Random) -> None:
-    """End it that way; where a worker is killed, the program is asked to quit after it."""
+    """End the program in the given way; after a worker was killed, ask the program to quit."""
     program = psutil.Process(terminal.process.pid)
     if way == "worker SIGKILL":
         workers = [p for p in process_tree(program)[1:] if os.getpgid(p.pid) == p.pid]
@@ -125,9 +125,9 @@ def end(terminal: Terminal, way: str, lot: random.Random) -> None:
 def wait_until_gone(
     terminal: Terminal, processes: list[psutil.Process], mark: str, press: str
 ) -> float:
-    """Seconds until nothing of it runs; `PATIENCE_S` if that never came.
+    """Return the seconds until all its processes have ended; `PATIENCE_S` if they never do.
 
-    `press` is typed again each second, as a user does: before the screen is there no key is heard.
+    `press` is typed again each second, as a user does: before the screen starts, keys are lost.
     """
     began = time.monotonic()
     pressed = 0
@@ -145,7 +145,7 @@ def wait_until_gone(
 
 
 def broken_files(folder: Path, cache: Path | None) -> Iterator[str]:
-    """Each file that is not whole."""
+    """Yield a line for each snapshot or checkpoint that is incomplete."""
     snapshots = folder / "snapshots"
     for file in snapshots.iterdir() if snapshots.is_dir() else ():
         if file.suffix == ".json" and not file.name.startswith("."):
@@ -161,7 +161,7 @@ def broken_files(folder: Path, cache: Path | None) -> Iterator[str]:
 
 
 def one(number: int, lot: random.Random) -> dict[str, object]:
-    """One life and its end."""
+    """Run the program once, end it, and return what was left behind."""
     mark, way = uuid.uuid4().hex, WAYS[number % len(WAYS)]
     doing = lot.choices(("chatting", "starting", "fetching", "quantizing"), (40, 30, 15, 15))[0]
     chatting, fresh = doing == "chatting", doing in ("fetching", "quantizing")
@@ -209,7 +209,7 @@ def one(number: int, lot: random.Random) -> dict[str, object]:
 
 
 def main() -> int:
-    """Kill, count, write the result; 0 if nothing was left or lost."""
+    """Run and end the program, write the result; 0 if nothing was left or lost."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

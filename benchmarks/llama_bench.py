@@ -1,4 +1,4 @@
-"""Run llama.cpp's benchmark `llama-bench` on the demo's GGUF, for comparison in `decode`.
+"""Runs llama.cpp's benchmark `llama-bench` on the demo's GGUF, for comparison in `decode.py`.
 
 The GGUF is the file from which the demo's other variants were made. Build `llama-bench` from
 llama.cpp's sources, or from those in llama-cpp-python's source distribution.
@@ -16,9 +16,10 @@ from typing import Any
 def measure(
     program: Path, gguf: Path, prompts: Sequence[int], tokens: int, rounds: int, threads: int
 ) -> dict[str, Any]:
-    """Figures in `decode`'s terms; TTFT is the time of the prompt alone, each from an empty cache.
+    """Run `program` and return its figures in `decode.py`'s terms.
 
-    Raises SystemExit with the reason where `program` does not run.
+    TTFT is the prefill time alone, each time from an empty cache. Raises SystemExit with the
+    reason if `program` does not run.
     """
     options = {
         "-m": str(gguf),
@@ -40,7 +41,7 @@ def measure(
 
 
 def figures(printed: str) -> dict[str, Any]:
-    """What `llama-bench -o json` printed, in `decode`'s terms."""
+    """Return the output of `llama-bench -o json` in `decode.py`'s terms."""
     tests = json.loads(printed)
     (decoding,) = (test for test in tests if test["n_gen"])
     return {

@@ -52,13 +52,13 @@ _PRINTED = {
     "RMS Δp, %": r"RMS Δp\s*:\s*(\S+) ±\s*(\S+)",
     "top-1 agreement, %": r"Same top p:\s*(\S+) ±\s*(\S+)",
 }
-"""What llama.cpp prints: a figure and, for most, its error."""
+"""Patterns of llama.cpp's output: a figure and, for most, its error."""
 
 _FINAL = re.compile(r"Final estimate: PPL = (\S+) \+/- (\S+)")
 
 
 def theirs(folder: Path, gguf: Path, low: Path, original: Path, chunks: int) -> dict[str, Any]:
-    """The figures of `low` against `gguf`, and the perplexity of the Q4_1 file as it comes."""
+    """Return the figures of `low` against `gguf`, and the perplexity of the original Q4_1 file."""
     kept = gguf.with_suffix(".logits")
     size = ["-c", str(WINDOW), "-b", str(WINDOW), "--chunks", str(chunks)]
     common = ["-f", str(corpus.dataset(corpus.OWN).path), *size, "--no-warmup"]
@@ -80,7 +80,7 @@ def theirs(folder: Path, gguf: Path, low: Path, original: Path, chunks: int) -> 
 
 
 def run(command: list[str]) -> str:
-    """What a program of llama.cpp prints. Ends the benchmark where it fails."""
+    """Return the output of a llama.cpp program. Ends the benchmark if the program fails."""
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
         raise SystemExit(f"{command[0]} failed:\n{done.stderr[-3000:]}")
@@ -88,7 +88,7 @@ def run(command: list[str]) -> str:
 
 
 async def ours(folder: Path, base: str, low: str, chunks: int) -> dict[str, Any]:
-    """The same figures, by quantchat: llama.cpp's own errors take tokens as units."""
+    """Return the same figures by quantchat, with errors by token, as llama.cpp has them."""
     variants = [
         {
             "label": name, "engine": "transformers", "model": str(folder), "gguf_file": name,
@@ -128,7 +128,7 @@ async def ours(folder: Path, base: str, low: str, chunks: int) -> dict[str, Any]
 
 
 async def measure(folder: Path, chunks: int) -> dict[str, Any]:
-    """Make the files, and read them by both."""
+    """Build the files, and score them with both programs."""
     spec = Transformers(label="GGUF", engine="transformers", model=DEMO_MODEL, gguf_file=GGUF)
     wheel = Path((await CheckpointBuilder().prepare(spec, lambda progress: None)).model)
     result = circumstances(f"llama_cpp.py --bin FOLDER --chunks {chunks}")
@@ -145,14 +145,14 @@ async def measure(folder: Path, chunks: int) -> dict[str, Any]:
 
 
 def version(folder: Path) -> str:
-    """As llama.cpp says it."""
+    """Return llama.cpp's version as it prints it."""
     said = run([str(folder / "llama-perplexity"), "--version"])
     found = re.search(r"version: .*", said)
     return found[0] if found else "not told"
 
 
 def table(result: dict[str, Any]) -> str:
-    """Both sides as Markdown, with the relative difference."""
+    """Return both sides as a Markdown table, with the relative difference."""
     theirs_, ours_ = result["llama_cpp"]["figures"], result["quantchat"]["figures"]
     lines = ["| figure | llama.cpp | quantchat | difference |", "| --- | --: | --: | --: |"]
     for name, one in theirs_.items():
@@ -173,7 +173,7 @@ def _told(one: list[float]) -> str:
 
 
 def main() -> None:
-    """Measure and write the result, or print the table of the saved one."""
+    """Measure and write the result, or print the table of the saved result."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

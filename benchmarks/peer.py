@@ -36,21 +36,21 @@ from quantchat.host.environments import Environment, Environments
 ELIA = ("elia-chat==1.10.0",)
 KINDS = ("prose", "code")
 RATE = 300
-"""Tokens a second of each stream."""
+"""Tokens per second of each stream."""
 MOST = 100_000
 SETTLING_S = 4.0
 MEASURED_S = 8.0
 
 
 class Streams(ThreadingHTTPServer):
-    """Answers each chat with the text that its last message names, token by token."""
+    """Answers each chat with the kind of text that its last message names, token by token."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.served = 0
-        """Tokens so far, of all streams."""
+        """Tokens so far, in all streams together."""
         self.lock = threading.Lock()
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -63,7 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: Streams
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
     def do_GET(self) -> None:
         self._begin("application/json")
@@ -102,7 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def measured(session: Session, streams: Streams) -> dict[str, Any]:
-    """What a token takes while a stream runs."""
+    """Return the cost of a token while a stream runs."""
     began_with = streams.served
     while streams.served < began_with + RATE // 10:
         time.sleep(0.01)
@@ -127,7 +127,7 @@ def measured(session: Session, streams: Streams) -> dict[str, Any]:
 
 
 def elia(environment: Environment, streams: Streams, kind: str) -> dict[str, Any]:
-    """Elia on one stream."""
+    """Measure Elia on one stream."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         home = Path(name)
         (home / "elia").mkdir()
@@ -140,7 +140,7 @@ def elia(environment: Environment, streams: Streams, kind: str) -> dict[str, Any
                 "PYTHONPATH": "",
                 "XDG_CONFIG_HOME": name,
                 "XDG_DATA_HOME": name,
-                "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # no call home
+                "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # no request to litellm's server
             },
         )
         try:
@@ -150,7 +150,7 @@ def elia(environment: Environment, streams: Streams, kind: str) -> dict[str, Any
 
 
 def quantchat(streams: Streams, kind: str) -> dict[str, Any]:
-    """quantchat on two."""
+    """Measure quantchat on two streams."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         profile = Path(name) / "peer.toml"
         profile.write_text(
@@ -167,7 +167,7 @@ def quantchat(streams: Streams, kind: str) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result as the documentation shows it."""
+    """Return the result as the documentation's Markdown table."""
     lines = [
         "| client | what streams | tok/s shown | µs a token | with workers | bytes a token | MB |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -182,7 +182,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure both by turns, and keep it."""
+    """Measure both programs, one after the other, and save the result."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -25,12 +25,12 @@ RESULTS = HERE / "results" / "quality.json"
 
 
 def measure() -> dict[str, Any]:
-    """What `quantchat score` saves, as far as it is kept."""
+    """Return the part of `quantchat score`'s snapshot that is saved here."""
     return kept("score", saved_by("score"))
 
 
 def saved_by(command: str) -> dict[str, Any]:
-    """The snapshot that `command` saves of `quality.toml`. Ends the benchmark where it fails."""
+    """Return the snapshot of `command` on `quality.toml`. Ends the benchmark if it fails."""
     with tempfile.TemporaryDirectory() as folder:
         if quantchat([command, str(HERE / "quality.toml"), "--save", folder]):
             raise SystemExit("not every variant could be measured")
@@ -40,7 +40,7 @@ def saved_by(command: str) -> dict[str, Any]:
 
 
 def kept(command: str, snapshot: dict[str, Any], part: str = "score") -> dict[str, Any]:
-    """A part of what `command` saved with its circumstances, without this machine's folders."""
+    """Return `part` of the snapshot of `command`, with date and machine but no local paths."""
     environment, measured = snapshot["environment"], snapshot[part]
     for model in measured["models"]:
         model["resolved"]["model"] = Path(model["resolved"]["model"]).name
@@ -56,7 +56,7 @@ def kept(command: str, snapshot: dict[str, Any], part: str = "score") -> dict[st
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result as Markdown, what is closest to the reference first."""
+    """Return the result as Markdown, the models closest to the reference first."""
     found = ScoreRecord.model_validate(result["score"])
     heads = (
         "model", "weights", "perplexity", "ΔPPL", "KLD, nats", "KLD 99 %", "RMS Δp, %",
@@ -92,7 +92,7 @@ def _row(model: ScoredRecord) -> list[str]:
 
 
 def main() -> None:
-    """Measure and write the result, or print the table of the saved one."""
+    """Measure and write the result, or print the table of the saved result."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

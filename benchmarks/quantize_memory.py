@@ -35,7 +35,7 @@ from quantchat.wire.messages import Progress
 
 RESULTS = Path(__file__).parent / "results" / "quantize_memory.json"
 BEFORE = RESULTS.with_name("quantize_memory_kept.json")
-"""The same before `give_freed_memory_back`, which the job now begins with."""
+"""The saved result without `give_freed_memory_back`, which the job now calls first."""
 MIB = 2**20
 EVERY_S = 0.02
 SHAPE = {
@@ -48,7 +48,7 @@ SHAPE = {
 
 
 class Watch:
-    """The most a worker has taken, from when it has imported its libraries."""
+    """Watches the largest memory of a worker, from when it has imported its libraries."""
 
     def __init__(self) -> None:
         self.pid: int | None = None
@@ -60,14 +60,14 @@ class Watch:
         self._thread.start()
 
     async def start(self, place: Place) -> Worker:
-        """Implements `StartWorker`; the one that quantizes is watched."""
+        """Start a worker, and watch the one that quantizes. Implements `StartWorker`."""
         worker = await start_worker(place)
         if place.label == "quantize gptq":
             self.pid = worker.pid
         return worker
 
     def heard(self, progress: Progress) -> None:
-        """Take note when the libraries are there."""
+        """Read the memory of the libraries when the worker has imported them."""
         if self.pid is not None and progress.detail == "loading the model":
             self.base = _status(self.pid).get("RssAnon", 0)
 
@@ -93,7 +93,7 @@ def _status(pid: int) -> dict[str, int]:
 
 
 def random_llama(folder: Path, base: Path, layers: int) -> None:
-    """A Llama with random bf16 weights, and the tokenizer that lies in `base`."""
+    """Save a Llama with random bf16 weights into `folder`, with the tokenizer of `base`."""
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -105,7 +105,7 @@ def random_llama(folder: Path, base: Path, layers: int) -> None:
 
 
 async def measure(model: str, folder: Path, text: Path, given: argparse.Namespace) -> Any:
-    """Quantize `model` to 4 bits, and return what it took."""
+    """Quantize `model` to 4 bits, and return sizes and peak memory in MiB."""
     watch = Watch()
     quantize = Quantize(
         group_size=64,
@@ -155,7 +155,7 @@ async def run(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def table(kept: dict[str, Any]) -> str:
-    """What is kept, as Markdown, beside what it was while glibc kept what was freed."""
+    """Return the saved result as Markdown, beside the result of before freed blocks went back."""
     before = json.loads(BEFORE.read_text())["models"]
     lines = [
         "| model | layers | bf16 MiB | 4-bit MiB | peak above the libraries, MiB | ÷ bf16"

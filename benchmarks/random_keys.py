@@ -27,11 +27,11 @@ terminal.configure_textual()  # before anything imports Textual
 from fakes.random_keys import on_the_comparison, on_the_start  # noqa: E402
 
 SESSION = 400
-"""Keys after which the program is started anew."""
+"""Number of keys after which the program is restarted."""
 
 
 async def main(count: int, first: int) -> int:
-    """Press `count` keys in sessions that begin with seed `first`; the exit status."""
+    """Press `count` keys in sessions that begin with seed `first`; return the exit status."""
     live_variant.SILENT_S = live_variant.STUCK_S = 3600.0  # scripted workers give no sign of life
     pressed, failed = 0, 0
     seen: Counter[str] = Counter()
@@ -43,7 +43,7 @@ async def main(count: int, first: int) -> int:
             keys = min(SESSION, count - pressed)
             try:
                 seen += await begin(Path(folder), first + number, keys)
-            except Exception as error:  # noqa: BLE001 - whatever it was, it is what is looked for
+            except Exception as error:  # noqa: BLE001 - this benchmark looks for any exception
                 failed += 1
                 told = f"{error.__context__ or ''}\n{type(error).__name__}: {error}"
                 print(f"seed {first + number}, {begin.__name__}: {told}", flush=True)

@@ -43,7 +43,7 @@ UNKNOWN: dict[str, Any] = {
 
 @contextlib.contextmanager
 def sleepers(count: int) -> Iterator[list[int]]:
-    """Ids of `count` processes that do nothing."""
+    """Yield the pids of `count` processes that do nothing."""
     processes = [subprocess.Popen(["sleep", "infinity"]) for _ in range(count)]
     try:
         yield [process.pid for process in processes]
@@ -54,7 +54,7 @@ def sleepers(count: int) -> Iterator[list[int]]:
 
 
 def share_of_core(pids: list[int], seconds: float) -> float:
-    """Percent of a core that sampling takes, the opening of the driver not counted."""
+    """Return the share of a core that sampling takes, in percent, without opening the driver."""
     sampler = DeviceSampler()
     device = "cuda:0" if sampler.sample().gpus else "cpu"
     ledger = Ledger(device=device, weights_by_dtype={}, **UNKNOWN)
@@ -72,7 +72,7 @@ def share_of_core(pids: list[int], seconds: float) -> float:
 
 
 def main() -> int:
-    """Measure, write the result; 0 if the goal is met."""
+    """Measure and write the result; 0 if the goal is met."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

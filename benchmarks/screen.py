@@ -40,16 +40,16 @@ RATES = (300, 1000, 3000)
 TRANSCRIPTS = (1_000, 10_000, 100_000)
 SETTLING_S = 1.5
 QUIET_S = 4.0
-"""In which nothing is typed: processor and bytes are measured."""
+"""Seconds without typing, in which processor time and bytes are measured."""
 TYPING_S = 12.0
 OVER_SSH = {"SSH_CONNECTION": "192.0.2.1 1 192.0.2.2 22"}
 SLOW = 4000
-"""Bytes a second of a slow terminal."""
+"""Bytes per second of a slow terminal."""
 DEAF_S = 30.0
 
 
 def measured(session: Session, rate: int) -> dict[str, Any]:
-    """What a session costs that streams at `rate` on both sides now."""
+    """Return the cost of a session that streams at `rate` on both sides now."""
     received, cpu_s, began = session.received, session.cpu_s(), time.perf_counter()
     time.sleep(QUIET_S)
     wall_s = time.perf_counter() - began
@@ -65,7 +65,7 @@ def measured(session: Session, rate: int) -> dict[str, Any]:
 
 
 def outcome(answers: list[dict[str, Any]]) -> dict[str, Any]:
-    """Whether all came, and how the worker was held up."""
+    """Return whether all answers arrived, and how they were delayed."""
     return {
         "whole_and_in_order": bool(answers) and all(a["whole"] and a["in_order"] for a in answers),
         "tokens": sum(a["tokens"] for a in answers),
@@ -81,7 +81,7 @@ def streamed(
     env: dict[str, str] | None = None,
     history: int = 0,
 ) -> dict[str, Any]:
-    """Stream `kind` at `rate`; what it cost, how keys were answered, what came."""
+    """Stream `kind` at `rate`; return its cost, the key latencies and what arrived."""
     session = Synthetic(*more, *(("--history", str(history)) if history else ()), env=env)
     try:
         session.ask(kind, rate, int(rate * (SETTLING_S + QUIET_S + TYPING_S + 2)))
@@ -89,7 +89,7 @@ def streamed(
         found = measured(session, rate)
         keys = key_latencies_ms(session, TYPING_S)
         session.forget()
-        session.resize(SIZE[0] + 1, SIZE[1])  # all is drawn again: an answer may be over already
+        session.resize(SIZE[0] + 1, SIZE[1])  # draws everything again: an answer may be over
         session.wait_for("● ready", times=2, most_s=60)
         answers = session.report()
     finally:
@@ -101,7 +101,7 @@ def streamed(
 
 
 def hindered(how: str) -> dict[str, Any]:
-    """Stream prose at 300 to a terminal that hinders it; the answers, as the workers timed them."""
+    """Stream prose at 300 tok/s to a hindered terminal; return the answers' own timing."""
     session = Synthetic()
     try:
         session.ask("prose", 300, int(300 * (DEAF_S + 5)))
@@ -127,7 +127,7 @@ def hindered(how: str) -> dict[str, Any]:
 
 
 def bare(kind: str, rate: int) -> dict[str, Any]:
-    """The same stream in bare Markdown widgets."""
+    """Measure the same stream in plain Markdown widgets of Textual."""
     session = Session([sys.executable, str(HERE / "bare_markdown.py"), kind, str(rate)])
     try:
         session.wait_for("streams")
@@ -143,7 +143,7 @@ def bare(kind: str, rate: int) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> list[str]:
     """Return the saved result as Markdown, for docs/screen-benchmarks.md.
 
-    Of a machine that had more to do than it has cores only what does not depend on that.
+    If the machine had more load than cores, leave out the figures that depend on its load.
     """
     busy = result["load_before"] > result["cores"]
     named = [(one["kind"], one) for one in result["streams"]]
@@ -179,7 +179,7 @@ def table(result: dict[str, Any]) -> list[str]:
 
 
 def main() -> int:
-    """Measure, write the result; 0 if nothing was lost."""
+    """Measure and write the result; 0 if nothing was lost."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

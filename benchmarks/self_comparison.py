@@ -70,16 +70,16 @@ Name three rivers of Europe and say where each of them ends.
 OPTIONS = ("--ignore-eos", "--max-new-tokens", "24", "--rounds", "5")
 
 Round = list[float]
-"""One figure of each prompt, in one round."""
+"""One figure of each prompt in one round."""
 
 Side = Mapping[str, Sequence[Round]]
-"""By figure, the rounds of one side of one run."""
+"""The rounds of one side of one run, by figure."""
 
 # ------------------------------------------------------------ recording
 
 
 def record(count: int, note: str) -> None:
-    """Measure `count` runs and write their times; `note` says what the machine did besides."""
+    """Measure `count` runs and save their times; `note` says what else the machine did."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "same.toml").write_text(PROFILE)
@@ -91,7 +91,7 @@ def record(count: int, note: str) -> None:
 
 
 def write(snapshots: Sequence[Path], command: str, note: str) -> None:
-    """Keep of the snapshots what is needed here."""
+    """Save the figures of the snapshots that `check` needs."""
     runs = [Run(str(file), store.load(file)) for file in snapshots]
     environment = runs[0].snapshot.environment
     resolved = columns(runs)[0].resolved
@@ -171,9 +171,9 @@ JUDGED = ("sides swapped", "rounds split")
 
 
 def shown(sides: Sides, *, blind: bool = False, slower: float = 1) -> bool:
-    """Whether a difference is shown, with the right side made so many times `slower`.
+    """Return whether a difference is shown, with the right side's figures multiplied by `slower`.
 
-    `blind` takes all as measured in a single round, which leaves the prompts alone.
+    `blind` treats all pairs as measured in a single round, so that only prompts are resampled.
     """
     pairs = [
         Pair(prompt, 0 if blind else number, a, b * slower)
@@ -186,7 +186,7 @@ def shown(sides: Sides, *, blind: bool = False, slower: float = 1) -> bool:
 
 
 def check() -> bool:
-    """Print a JSON document of how often a difference was shown; whether the property holds."""
+    """Print as JSON how often a difference was shown; return whether the limits hold."""
     runs = json.loads(RESULTS.read_text())["runs"]
     holds = True
     body: dict[str, dict[str, dict[str, int]]] = {name: {} for name in WAYS}

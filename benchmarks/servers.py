@@ -46,7 +46,7 @@ ADDRESS = "http://127.0.0.1:{port}"
 
 
 def profile(base: Path, gguf: Path, tokens: int) -> Profile:
-    """The three variants; the servers as their own documentation starts them."""
+    """Return the three variants; the servers start as their own documentation says."""
     serve = ["transformers", "serve", str(base), "--host", "127.0.0.1", "--port", "{port}"]
     llama = ["python", "-m", "llama_cpp.server", "--model", str(gguf), "--model_alias", gguf.stem]
     llama += ["--n_ctx", "2048", "--host", "127.0.0.1", "--port", "{port}"]
@@ -68,24 +68,24 @@ def profile(base: Path, gguf: Path, tokens: int) -> Profile:
 
 
 class Family:
-    """Processes that this one has started, and those they started."""
+    """All descendants of this process that have been seen."""
 
     def __init__(self) -> None:
         self.seen: dict[int, psutil.Process] = {}
 
     def look(self) -> None:
-        """Note who is there now."""
+        """Add the descendants that exist now."""
         for one in psutil.Process().children(recursive=True):
             self.seen.setdefault(one.pid, one)
 
     def left(self) -> int:
-        """How many of those that were seen still run, given a moment to end."""
+        """Return how many of the seen processes still run after 3 s."""
         _, alive = psutil.wait_procs(self.seen.values(), timeout=3)
         return len(alive)
 
 
 async def explain(spec: Transformers, turn: TurnRecord, tokens: int) -> dict[str, Any] | None:
-    """Where the server's text of `turn` leaves the local one, by the local variant's own odds."""
+    """Return where the server's text diverges, and how likely the local model finds both tokens."""
     from transformers import AutoTokenizer
 
     made = await CheckpointBuilder().prepare(spec, lambda progress: None)
@@ -117,7 +117,7 @@ async def explain(spec: Transformers, turn: TurnRecord, tokens: int) -> dict[str
 
 
 def figures(snapshot: Snapshot, label: str) -> dict[str, Any]:
-    """Of one variant in one measurement: medians over its answers."""
+    """Return the figures of one variant in one measurement: medians over its answers."""
     variant = next(one for one in snapshot.variants if one.label == label)
     answers = [a for t in snapshot.turns for a in t.answers if a.variant == label]
     assert variant.memory is not None and variant.load is not None
@@ -151,13 +151,13 @@ def figures(snapshot: Snapshot, label: str) -> dict[str, Any]:
 
 
 def _arrivals(answer: AnswerRecord) -> float | None:
-    """Tokens or chunks a second, as they arrive."""
+    """Return the tokens or chunks per second by arrival."""
     times = answer.times_ns
     return (len(times) - 1) * 1e9 / (times[-1] - times[0]) if len(times) > 1 else None
 
 
 async def each_pair(rounds: int, tokens: int) -> dict[str, Any]:
-    """Each pair in turn, and nothing of it left."""
+    """Measure each pair, and count the processes that are left at the end."""
     base = Transformers(label=LOCAL, engine="transformers", model=DEMO_MODEL, decode="generate")
     folder = Path((await CheckpointBuilder().prepare(base, lambda progress: None)).model)
     spec = profile(folder, await demo_gguf(), tokens)
@@ -187,7 +187,7 @@ async def each_pair(rounds: int, tokens: int) -> dict[str, Any]:
 
 
 def _steady(snapshot: Snapshot) -> bool:
-    """Whether each variant said the same in each round."""
+    """Return whether each variant gave the same text in each round."""
     said: dict[tuple[str, int | None], set[str]] = {}
     for turn in snapshot.turns:
         for answer in turn.answers:
@@ -213,7 +213,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    """Measure and write, or print what is kept; 0 if nothing was left running."""
+    """Measure and write the result, or print the saved one; 0 if no process was left running."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,7 +1,7 @@
-"""Run the real screen in a pseudo-terminal whose reader is fast, slow or stops reading.
+"""Runs the real screen in a pseudo-terminal whose reader is fast, slow or stops reading.
 
-The benchmarks of the screen share this module. The reader draws nothing: it counts and searches
-bytes, so that it takes next to nothing from the cores on which the program is measured.
+The benchmarks of the screen share this module. The reader draws nothing: it only counts and
+searches bytes, so that it takes hardly any time of the cores on which the program is measured.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ SYNTHETIC = (sys.executable, str(TESTS / "fakes" / "run_synthetic.py"))
 ENTER, QUIT, NEW_CHAT, SAVE = "\r", "\x11\x11", "\x0e", "\x13"
 SIZE = (120, 40)
 _TAIL = 200_000
-"""Bytes that are searched; of what came before, only the number is known."""
+"""Number of last bytes that are searched; earlier bytes are only counted."""
 _BREATHS = 20
-"""Reads a second at a given pace."""
+"""Reads per second at a limited pace."""
 
 
 class Session:
-    """`command` in a pseudo-terminal of its own."""
+    """Runs `command` in a pseudo-terminal of its own."""
 
     def __init__(self, command: Sequence[str], *, env: Mapping[str, str] | None = None) -> None:
         self.pace: int | None = None
-        """Bytes a second that are read; None is as fast as they come, 0 is none."""
+        """Bytes per second to read; None reads as fast as they come, 0 reads nothing."""
         self.received = 0
-        """Bytes so far."""
+        """Bytes received so far."""
         self._tail = b""
         self._seen = threading.Condition()
         self._fd, child = pty.openpty()
@@ -87,12 +87,12 @@ class Session:
                 time.sleep(1 / _BREATHS)
 
     def forget(self) -> None:
-        """Search only what comes from here on."""
+        """From now on, search only new bytes."""
         with self._seen:
             self._tail = b""
 
     def wait_for(self, text: str, times: int = 1, most_s: float = 120) -> float:
-        """Wait until `text` is written so often; the clock then. Raises TimeoutError."""
+        """Wait until `text` was written `times` times; return the clock. Raises TimeoutError."""
         wanted = text.encode()
         with self._seen:
             if not self._seen.wait_for(lambda: self._tail.count(wanted) >= times, most_s):
@@ -100,11 +100,11 @@ class Session:
         return time.perf_counter()
 
     def type(self, text: str) -> None:
-        """Type `text`, control characters included."""
+        """Type `text`, which may have control characters."""
         os.write(self._fd, text.encode())
 
     def resize(self, columns: int, rows: int) -> None:
-        """Change the size, as a user who drags the window's corner does."""
+        """Change the size of the terminal, as a user does who drags the window's corner."""
         self._size(columns, rows)
         os.killpg(self.process.pid, signal.SIGWINCH)
 
@@ -112,21 +112,21 @@ class Session:
         fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def cpu_s(self) -> float:
-        """Processor seconds of the screen process so far."""
+        """Return the processor seconds of the screen's process so far."""
         times = self.ps.cpu_times()
         return float(times.user + times.system)
 
     def started_cpu_s(self) -> float:
-        """Processor seconds so far of the processes that it started."""
+        """Return the processor seconds so far of the processes that it started."""
         times = [child.cpu_times() for child in self.ps.children(recursive=True)]
         return float(sum(one.user + one.system for one in times))
 
     def resident_mb(self) -> float:
-        """Of the screen process, in MB of 10^6 bytes."""
+        """Return the resident memory of the screen's process, in MB of 10^6 bytes."""
         return round(self.ps.memory_info().rss / 1e6, 1)
 
     def end(self, most_s: float = 60) -> int:
-        """Quit and wait; the exit status."""
+        """Quit and wait for the end; return the exit status."""
         self.pace = None
         self.type(QUIT)
         try:
@@ -135,14 +135,14 @@ class Session:
             self.close()
 
     def close(self) -> None:
-        """Make an end of it."""
+        """Kill the program if it still runs."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
 
 class Synthetic(Session):
-    """The screen over processes that only play a model; both sides are ready when it is made."""
+    """The screen over imitated models; both sides are ready after the constructor."""
 
     def __init__(self, *options: str, env: Mapping[str, str] | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="quantchat-"))
@@ -151,24 +151,24 @@ class Synthetic(Session):
         self.wait_for("● ready", times=2)
 
     def ask(self, kind: str, rate: int, count: int) -> None:
-        """Have both sides answer with `count` tokens of `kind` at `rate` a second."""
+        """Let both sides answer with `count` tokens of `kind` at `rate` tokens per second."""
         self.type(f"{kind} {rate} {count}{ENTER}")
 
     def report(self) -> list[dict[str, Any]]:
-        """End; for each answer, whether it came whole and in order, and how it was timed."""
+        """Quit; return for each answer whether it was whole and in order, and its timing."""
         self.end()
         found = json.loads((self.folder / "report.json").read_text())
         return list(found["answers"])
 
 
 KEYS = "БГДЖЗИЛПФЦЧШЩЭЮЯ"
-"""Letters that no text and no widget here has, so that their echo is found among the bytes."""
+"""Letters that occur in no text and no widget here, so that their echo is found in the bytes."""
 
 
 def key_latencies_ms(session: Session, seconds: float) -> list[float]:
-    """Type a letter now and again for `seconds`; from each key to its echo, ms.
+    """Type letters for `seconds`; return the times from each key to its echo, in ms.
 
-    At uneven times, or keys would fall into step with the frames.
+    The pauses are random, because regular keys would fall into step with the frames.
     """
     found: list[float] = []
     uneven = random.Random(0)
@@ -187,15 +187,15 @@ def key_latencies_ms(session: Session, seconds: float) -> list[float]:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The nearest rank."""
+    """Return the percentile by nearest rank."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 
 
 def keep(name: str, result: dict[str, Any], *, indent: int | None = 2) -> None:
-    """Write `result` to `benchmarks/results/<name>.json`, and print where.
+    """Write `result` to `benchmarks/results/<name>.json`, and print the path.
 
-    Without `indent` it is one line, as many samples are better kept.
+    With `indent=None` it is one line, for results with many samples.
     """
     target = HERE / "results" / f"{name}.json"
     target.parent.mkdir(exist_ok=True)
@@ -206,7 +206,7 @@ def keep(name: str, result: dict[str, Any], *, indent: int | None = 2) -> None:
 
 
 def kept(name: str) -> dict[str, Any]:
-    """The result in `benchmarks/results/<name>.json`."""
+    """Return the result in `benchmarks/results/<name>.json`."""
     text = (HERE / "results" / f"{name}.json").read_text(encoding="utf-8")
     result: dict[str, Any] = json.loads(text)
     return result

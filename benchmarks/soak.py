@@ -27,9 +27,9 @@ from session import ENTER, NEW_CHAT, SAVE, Session, Synthetic, keep, kept
 
 EVERY_S = 10.0
 SETTLING = 1 / 4
-"""Share of the time after which nothing may grow any more: caches are filled by then."""
+"""Share of the time after which nothing may grow any more, because caches are filled by then."""
 MOST_GROWTH = 0.02
-"""Of the resident memory, over all the time that is judged."""
+"""Largest growth of the resident memory over the time that is judged, as a fraction."""
 PROMPTS = (
     "Tell me of a lighthouse and its keeper.",
     "Explain how bread is baked, step by step.",
@@ -40,13 +40,13 @@ PROMPTS = (
 SYNTHETIC_ASKS = ("prose 60 2400", "code 60 2400", "table 60 2400", "cjk 60 2400", "emoji 60 2400")
 SYNTHETIC_EVERY_S = 55.0
 REAL_EVERY_S = 45.0
-"""Longer than an answer takes at the lowest priority: a prompt that must wait is not sent."""
+"""Longer than an answer takes at the lowest priority, because a prompt is not sent during one."""
 TURNS = len(PROMPTS)
-"""After so many there is a new chat, so that each holds the same: only then do they compare."""
+"""Number of turns in a chat, so that all chats are equally long and can be compared."""
 
 
 class Talker:
-    """Types one prompt after the other into `session`, and begins a new chat now and again."""
+    """Types one prompt after the other into `session`, and starts a new chat after `TURNS`."""
 
     def __init__(self, session: Session, prompts: tuple[str, ...], every_s: float) -> None:
         self.session = session
@@ -56,7 +56,7 @@ class Talker:
         self._due = time.monotonic()
 
     def go_on(self) -> None:
-        """Ask, if it is time."""
+        """Type the next prompt if it is due."""
         if time.monotonic() < self._due:
             return
         self._due = time.monotonic() + self._every_s
@@ -70,7 +70,7 @@ class Talker:
 
 
 def processes(session: Session) -> dict[str, psutil.Process]:
-    """The screen and its workers, by name; the watchers, a shell each, are left out."""
+    """Return the screen's process and its workers, by name; watchdogs (shells) are left out."""
     found = {"screen": session.ps}
     for child in session.ps.children():
         with contextlib.suppress(psutil.Error):
@@ -80,7 +80,7 @@ def processes(session: Session) -> dict[str, psutil.Process]:
 
 
 def look(named: dict[str, psutil.Process], at_s: float) -> list[dict[str, Any]]:
-    """One sample of each process."""
+    """Return one sample of each process."""
     samples = []
     for name, process in named.items():
         if not process.is_running():
@@ -99,7 +99,7 @@ def look(named: dict[str, psutil.Process], at_s: float) -> list[dict[str, Any]]:
 
 
 def judged(samples: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
-    """What one process held, and whether it stayed flat once it had settled."""
+    """Return the resources of one process, and whether they stayed flat after settling."""
     later = [one for one in samples if one["at_s"] >= seconds * SETTLING]
     memory = [one["resident_mb"] for one in later]
     times = [one["at_s"] for one in later]
@@ -123,7 +123,7 @@ def judged(samples: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
 
 
 def said(folder: Path) -> dict[str, int]:
-    """What the real variants said, by label, as far as it was saved."""
+    """Return the tokens of the real variants' saved answers, by label."""
     tokens: dict[str, int] = defaultdict(int)
     for file in folder.glob("*.json"):
         for turn in json.loads(file.read_text())["turns"]:
@@ -133,7 +133,7 @@ def said(folder: Path) -> dict[str, int]:
 
 
 def soak(seconds: float) -> dict[str, Any]:
-    """Talk for `seconds`; what was seen."""
+    """Chat for `seconds` and return the result."""
     snapshots = Path(tempfile.mkdtemp(prefix="quantchat-"))
     program = [sys.executable, "-m", "quantchat", "demo", "--snapshots", str(snapshots)]
     demo = Session(["nice", "-n", "19", *program], env={"QUANTCHAT_LOGS": str(snapshots / "logs")})
@@ -203,7 +203,7 @@ def table(result: dict[str, Any]) -> list[str]:
 
 
 def main() -> int:
-    """Soak, write the result; 0 if nothing grew and nothing was lost."""
+    """Run the benchmark and write the result; 0 if nothing grew and nothing was lost."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -33,11 +33,11 @@ FIRST = {
     "`quantchat demo`": ((*QUANTCHAT, "demo"), "GPTQ 4-bit"),
     "`quantchat`": (QUANTCHAT, "Profiles"),
 }
-"""What is started, and the text that its first frame has."""
+"""For each name, the command to start, and a text of its first frame."""
 
 
 def first_frame(command: tuple[str, ...], text: str) -> float:
-    """Seconds from the start of the process until the terminal has the frame with `text`."""
+    """Return the seconds from the start of the process to the frame with `text`."""
     began = time.perf_counter()
     session = Session(command)
     try:
@@ -47,7 +47,7 @@ def first_frame(command: tuple[str, ...], text: str) -> float:
 
 
 def whole_start() -> dict[str, float]:
-    """Start, wait, quit; seconds from the start of the process, and the screen's memory."""
+    """Start, wait for both sides, quit; return the times since the start, and the memory."""
     began = time.perf_counter()
     terminal = Terminal([*QUANTCHAT, "demo"])
     try:
@@ -68,7 +68,7 @@ def whole_start() -> dict[str, float]:
 
 
 def table(result: dict[str, Any]) -> list[str]:
-    """First frames as Markdown."""
+    """Return the times of first frames as Markdown."""
     lines = ["| first frame of | s | fastest, slowest | × bare |", "| --- | --- | --- | --- |"]
     bare = result["first_frame_s"][BARE]
     for name, times in result["first_frame_s"].items():
@@ -79,7 +79,7 @@ def table(result: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    """Measure and write the result."""
+    """Measure and write the result, or print the table of the saved result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, default=21, help="first frames of each")
     parser.add_argument("--repeats", type=int, default=3, help="starts until both sides are ready")
@@ -89,7 +89,7 @@ def main() -> None:
         print("\n".join(table(kept("startup"))))
         return
     load = os.getloadavg()[0]
-    whole_start()  # makes what is missing, and fills the file cache
+    whole_start()  # builds missing checkpoints, and fills the file cache
     for start in FIRST.values():
         first_frame(*start)
     frames: dict[str, list[float]] = {name: [] for name in FIRST}

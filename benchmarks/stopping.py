@@ -28,7 +28,7 @@ GOAL_MS = 200
 
 
 async def answered_ms(worker: Worker, request: Generate, after_s: float) -> tuple[float, int]:
-    """Milliseconds until the stop sent `after_s` later is answered; prompt tokens done by then."""
+    """Stop the answer `after_s` later; return the ms until its end, and the prefilled tokens."""
 
     async def stop() -> float:
         await asyncio.sleep(after_s)
@@ -48,7 +48,7 @@ async def answered_ms(worker: Worker, request: Generate, after_s: float) -> tupl
 
 
 async def measure(given: argparse.Namespace) -> dict[str, Any]:
-    """Stop each loop of each variant."""
+    """Stop each decode loop of each variant at each moment, and return the result."""
     result = circumstances(f"stopping.py --tokens {given.tokens} --threads {given.threads}")
     result["variants"] = {}
     turn = 0
@@ -72,7 +72,7 @@ async def measure(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Measure and write the result; 0 if each stop was answered in time."""
+    """Measure and write the result; 0 if each stop took effect in time."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

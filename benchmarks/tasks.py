@@ -20,7 +20,7 @@ METRIC = "acc"
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result as Markdown, in the order of the profile."""
+    """Return the result as Markdown, in the order of the profile."""
     found = EvaluationRecord.model_validate(result["evaluation"])
     heads = ("model", "right, %", "Δ, %", "lost", "gained", "p")
     lines = [f"| {' | '.join(heads)} |", "| --- |" + " --: |" * (len(heads) - 1)]
@@ -41,7 +41,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure and write the result, or print the table of the saved one."""
+    """Measure and write the result, or print the table of the saved result."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

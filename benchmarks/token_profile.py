@@ -31,11 +31,11 @@ from quantchat.worker.memory import Holdings
 CONTEXT = 128
 STEPS = 8
 LONGEST = 12
-"""Kernels that are printed."""
+"""Number of kernels that are printed."""
 
 
 def main() -> None:
-    """Load, decode, print."""
+    """Load a variant, decode, and print where the time goes."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -81,10 +81,10 @@ def _timed(step: Any, token: Any, wait: Any) -> float:
 
 
 def _bytes(loaded: Any, step: Any) -> int:
-    """What a token reads: all weights but the input embedding, and the KV cache.
+    """Return the bytes that a token reads: all weights except the input embedding, and KV cache.
 
-    With what a quantization keeps beside the weights: bitsandbytes hangs its scales on the
-    parameters, where torch does not list them.
+    This includes the scales: bitsandbytes stores them as attributes of the parameters, where torch
+    does not list them.
     """
     model = loaded.model
     held = Holdings.of(model).by_dtype.total()
@@ -92,11 +92,11 @@ def _bytes(loaded: Any, step: Any) -> int:
 
 
 def spent(averages: Iterable[Any], on_gpu: bool) -> dict[str, tuple[float, int]]:
-    """Microseconds and runs of all steps by kernel; on a CPU by operator.
+    """Return microseconds and number of runs over all steps, by kernel; on a CPU by operator.
 
-    Of a GPU, only what ran there: an operator on the CPU carries the time of the kernels it
-    launched, and an annotation that of all below it, so that each would count twice (torch's own
-    total leaves out the same, `torch/autograd/profiler_util.py`).
+    On a GPU, only what ran there: an operator on the CPU includes the time of the kernels that it
+    launched, and an annotation that of all operators inside it, so that each kernel would count
+    twice (torch's own total leaves out the same events, `torch/autograd/profiler_util.py`).
     """
     times: dict[str, tuple[float, int]] = {}
     for event in averages:

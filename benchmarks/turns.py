@@ -21,11 +21,11 @@ from quantchat.wire.messages import Generate, Load, Message, Sampling
 RESULTS = Path(__file__).parent / "results" / "turns.json"
 QUESTIONS = ("Name a river of Europe.", "Name one more, and say where it ends.")
 LAST = 3
-"""Turns at each end of the chat whose median is given."""
+"""Number of turns at each end of the chat over which a median is taken."""
 
 
 async def chat(label: str, command: Load, given: argparse.Namespace) -> dict[str, Any]:
-    """TTFT in ms and prompt tokens taken from the cache, turn by turn; `fresh` has no cache."""
+    """Return TTFT in ms and cached prompt tokens, turn by turn; `fresh` starts without a cache."""
     load = replace(command, threads=given.threads)
     workers = {name: (await loaded(label, load))[0] for name in ("kept", "fresh")}
     found: dict[str, Any] = {name: {"ttft_ms": [], "cached_tokens": []} for name in workers}
@@ -58,7 +58,7 @@ async def chat(label: str, command: Load, given: argparse.Namespace) -> dict[str
 
 
 async def measure(given: argparse.Namespace) -> dict[str, Any]:
-    """Hold the chats of all variants."""
+    """Chat with each variant, and return the result."""
     options = f"--turns {given.turns} --tokens {given.tokens} --threads {given.threads}"
     result = circumstances(f"turns.py {options}")
     result["variants"] = {
@@ -68,7 +68,7 @@ async def measure(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, write the result, and print both ends of each chat."""
+    """Measure, write the result, and print the TTFT at both ends of each chat."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

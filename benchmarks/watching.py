@@ -38,32 +38,32 @@ from quantchat.statistics.intervals import Pair, ratio_of
 
 GOAL_PERCENT = 1.0
 ORDER = (True, False, False, True)
-"""Whether each of four windows is watched."""
+"""For each of four windows, whether it is watched."""
 WINDOW_S = 1.0
 SETTLING_S = 0.2
-"""Of a window's beginning nothing counts: a screen that goes on first draws what it missed."""
+"""Seconds at the start of a window that do not count: the screen first draws what it missed."""
 MOST_OTHERS = 0.1
-"""Share of a core that others may take in a window that counts."""
+"""Largest share of a core for other programs in a window that counts."""
 LEAST_TOKENS = 10
-"""In a window, below which it does not count."""
+"""Fewest tokens in a window that counts."""
 TOKENS = 768
 PROMPT = "Tell a long story of a journey, with all that was seen on the way."
 MOST_S = 600
 
 
 class Window(NamedTuple):
-    """A stretch of time, by the clock that all processes of the machine share."""
+    """A period of time, by the clock that all processes of the machine share."""
 
     watched: bool
     from_ns: int
     to_ns: int
     others: float
-    """Share of a core that was busy with what is neither the screen nor a worker."""
+    """Share of a core that was busy with neither the screen nor a worker."""
 
 
 def show(folder: Path) -> int:
-    """The demo on the screen of this process' terminal, with answers that all are long."""
-    # As on a machine of one core: one decoding thread, which leaves the other core to spare.
+    """Run the demo on this process's terminal, with long answers; return the exit status."""
+    # As on a machine with one core: one decoding thread, which leaves the other core free.
     os.cpu_count = lambda: 1
     import quantchat.session.comparison as asks
     from quantchat.app import run
@@ -80,14 +80,14 @@ def show(folder: Path) -> int:
 
 
 def others_cpu_s(session: Session) -> float:
-    """Busy processor seconds of the machine that are not the session's."""
+    """Return the machine's busy processor seconds without those of the session."""
     times = psutil.cpu_times()
     busy = sum(times) - times.idle - times.iowait - times.guest - times.guest_nice
     return float(busy) - session.cpu_s() - session.started_cpu_s()
 
 
 def wait_until_idle(session: Session) -> None:
-    """Wait until no worker computes."""
+    """Wait until no worker computes. Raises TimeoutError."""
     deadline, before = time.monotonic() + MOST_S, -math.inf
     while (now := session.started_cpu_s()) - before > 0.2:
         if time.monotonic() > deadline:
@@ -97,7 +97,7 @@ def wait_until_idle(session: Session) -> None:
 
 
 def windows_of(session: Session) -> Iterator[Window]:
-    """Stop the screen and let it go on until nothing is decoded any more."""
+    """Stop and continue the screen, window by window, until nothing is decoded any more."""
     while True:
         decoded_s = session.started_cpu_s()
         for watched in ORDER:
@@ -111,7 +111,7 @@ def windows_of(session: Session) -> Iterator[Window]:
 
 
 def turn(session: Session, folder: Path) -> tuple[TurnRecord, list[Window], float]:
-    """One prompt answered in windows; the screen's share of a core while it was watched."""
+    """Answer one prompt in windows; also return the screen's share of a core while watched."""
     session.type(PROMPT + ENTER)
     cpu_s, windows = session.cpu_s(), list(windows_of(session))
     watched_s = WINDOW_S * sum(window.watched for window in windows)
@@ -130,7 +130,7 @@ def turn(session: Session, folder: Path) -> tuple[TurnRecord, list[Window], floa
 
 
 def throughput(answer: AnswerRecord, window: Window) -> float | None:
-    """Tokens a second decoded in `window`; None where it holds something else too."""
+    """Return the decode throughput in `window`, in tok/s; None if the window does not count."""
     times = answer.times_ns
     if window.others > MOST_OTHERS:
         return None
@@ -143,7 +143,7 @@ def throughput(answer: AnswerRecord, window: Window) -> float | None:
 
 
 def pairs(number: int, answer: AnswerRecord, windows: list[Window]) -> Iterator[Pair]:
-    """Alone and watched throughput of each four windows that lie within `answer`."""
+    """Yield the throughput alone and watched of each group of four windows within `answer`."""
     for first in range(0, len(windows), len(ORDER)):
         found = [(w.watched, throughput(answer, w)) for w in windows[first : first + len(ORDER)]]
         rates: dict[bool, list[float]] = {True: [], False: []}
@@ -156,7 +156,7 @@ def pairs(number: int, answer: AnswerRecord, windows: list[Window]) -> Iterator[
 
 
 def measure(turns: int) -> dict[str, Any]:
-    """The pairs of `turns` prompts, by variant, and what they say."""
+    """Answer `turns` prompts; return throughputs and ratios by variant."""
     found: dict[str, list[Pair]] = {}
     shares, counted, disturbed = [], 0, 0
     with tempfile.TemporaryDirectory(prefix="quantchat-") as name:
@@ -191,7 +191,7 @@ def measure(turns: int) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> list[str]:
-    """What was lost, as Markdown."""
+    """Return the lost throughput as Markdown."""
     lines = [
         "| decoded by | tok/s alone | lost while watched (95 % CI) | windows, by four |",
         "| --- | --- | --- | --- |",
@@ -210,7 +210,7 @@ def table(result: dict[str, Any]) -> list[str]:
 
 
 def main() -> int:
-    """Measure and write the result."""
+    """Measure and write the result, and print its table; 1 if the goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=6)
     parser.add_argument("--screen", type=Path, help=argparse.SUPPRESS)

@@ -1,4 +1,4 @@
-"""What several tests share: the checkpoints of the demo, made once and kept."""
+"""Fixtures and settings shared by all tests, such as the demo's checkpoints, built once."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.profile import library
 from quantchat.profile.load import load
 
-# A busy machine is no fault of the code: properties are checked for truth, not for speed. And the
-# same code gets the same verdict each time; `--hypothesis-profile explore` looks for new examples.
+# A busy machine is no fault of the code, so properties are checked without a deadline. Examples are
+# the same in each run; `--hypothesis-profile explore` looks for new ones.
 _quiet = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("quantchat", _quiet, derandomize=True)
 settings.register_profile("explore", _quiet, max_examples=2000)
 settings.load_profile("quantchat")
 
 MAKING_S = 1800
-"""Time for a test that may have to make the checkpoints first, on two busy cores."""
+"""Time limit in s of a test that may have to build the checkpoints first, on two busy cores."""
 
 
 @pytest.fixture
 def server() -> Iterator[FakeServer]:
-    """A server that speaks OpenAI's protocol, on loopback."""
+    """Yield a server on loopback that speaks OpenAI's protocol."""
     with serving() as one:
         yield one
 
 
 @pytest.fixture
 def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of the user's folders below `tmp_path`, so that a test meets none of the real ones."""
+    """Put the user's folders below `tmp_path`, so that a test uses none of the real ones."""
     for name in ("CONFIG", "CACHE", "SNAPSHOTS", "LOGS"):
         monkeypatch.setenv(f"QUANTCHAT_{name}", str(tmp_path / name.lower()))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
@@ -48,7 +48,7 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
-    """Two test processes share two cores, and threads that wait for one another spin there."""
+    """Give torch one thread: two test processes share two cores, and waiting threads spin."""
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(1)
@@ -58,7 +58,7 @@ def _one_thread() -> None:
 def compiled_here(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Inductor begins with nothing in each run, and finds out but once what the compiler can."""
+    """Give Inductor a cache that starts empty and is shared by all tests of the run."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
@@ -66,9 +66,9 @@ def compiled_here(
 
 
 def pytest_configure() -> None:
-    """Hear Ctrl+C and SIGHUP also where they are ignored, as in a background job or under nohup.
+    """Enable Ctrl+C and SIGHUP where they are ignored, as in a background job or under nohup.
 
-    Tests send them to themselves and to programs that they start, which inherit what is ignored.
+    Tests send them to themselves and to programs that they start, which inherit ignored signals.
     """
     for number, handler in (
         (signal.SIGINT, signal.default_int_handler),
@@ -82,8 +82,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     on_the_demo = [item for item in items if "_demo_made" in getattr(item, "fixturenames", ())]
     for item in on_the_demo:
         item.add_marker(pytest.mark.timeout(MAKING_S))
-    # A file that wants the demo comes first: one process makes it, while the other one has many
-    # tests that need none of it. They would else come to it together, and one would wait.
+    # A file that needs the demo comes first: one process builds the checkpoints, and the other has
+    # many tests that do not need them. Otherwise both would need them at once, and one would wait.
     if on_the_demo:
         items.sort(key=lambda item: item.path != on_the_demo[0].path)
 
@@ -104,7 +104,7 @@ def _demo_made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path,
             made = await asyncio.gather(*making)
             return {v.engine: Path(p.model) for v, p in zip(variants, made, strict=True)}
 
-        # A thread of its own: its event loop must not meet pytest-asyncio's.
+        # In a separate thread, because its event loop must not conflict with pytest-asyncio's.
         with pytest.MonkeyPatch.context() as moved, ThreadPoolExecutor(1) as thread:
             moved.chdir(elsewhere)
             made = thread.submit(lambda: asyncio.run(make())).result()
@@ -114,21 +114,21 @@ def _demo_made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path,
 
 @pytest.fixture(scope="session")
 def demo_cache(_demo_made: tuple[Path, dict[str, Path]]) -> Path:
-    """A cache folder with all checkpoints of the shipped demo, and `QUANTCHAT_CACHE` set to it.
+    """Return a cache folder with the demo's checkpoints, which `QUANTCHAT_CACHE` names.
 
-    `QUANTCHAT_TEST_CACHE` names it; by default it is the user's own, so that
-    tests and `quantchat demo` share what was made.
+    `QUANTCHAT_TEST_CACHE` chooses it; by default it is the user's own cache, so that tests and
+    `quantchat demo` share the checkpoints.
     """
     return _demo_made[0]
 
 
 @pytest.fixture(scope="session")
 def demo_base(_demo_made: tuple[Path, dict[str, Path]]) -> Path:
-    """The folder of the demo's base in bf16."""
+    """Return the folder of the demo's base model in bf16."""
     return _demo_made[1]["transformers"]
 
 
 @pytest.fixture(scope="session")
 def demo_gptq(_demo_made: tuple[Path, dict[str, Path]]) -> Path:
-    """The folder of the demo's GPTQ checkpoint."""
+    """Return the folder of the demo's GPTQ checkpoint."""
     return _demo_made[1]["gptq"]

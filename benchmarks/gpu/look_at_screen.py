@@ -1,4 +1,4 @@
-"""The screen with both variants in a pseudo-terminal: what it shows, written down at each step.
+"""Runs the screen with both variants in a pseudo-terminal, and saves its text at each step.
 
 python benchmarks/gpu/look_at_screen.py PROFILE OUT.txt [SECONDS]
 """
@@ -19,7 +19,7 @@ BOTH = 2
 
 
 def main() -> None:
-    """Load both, send one prompt, save, leave; each wait ends when SECONDS are over."""
+    """Load both variants, send a prompt, save, quit; all within SECONDS (default 100)."""
     profile, out = sys.argv[1], Path(sys.argv[2])
     began = time.monotonic()
     most = float(sys.argv[3]) if len(sys.argv) > 3 else 100.0

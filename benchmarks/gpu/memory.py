@@ -1,4 +1,4 @@
-"""Plan, ledger and nvidia-smi beside each other.
+"""Prints the planned memory, the ledger and nvidia-smi's figure beside each other.
 
 python benchmarks/gpu/memory.py SMI.csv SNAPSHOT.json...
 
@@ -22,7 +22,7 @@ PARTS = ("weights", "kv_cache", "other_live", "slack", "non_torch", "process", "
 
 
 def most_by_pid(file: Path) -> dict[int, int]:
-    """The most MiB that nvidia-smi has told of each process; empty where it told nothing."""
+    """Return the most MiB that nvidia-smi reported for each pid; empty if it reported nothing."""
     most: defaultdict[int, int] = defaultdict(int)
     if file.is_file():
         with file.open(encoding="utf-8", errors="replace", newline="") as lines:
@@ -35,7 +35,7 @@ def most_by_pid(file: Path) -> dict[int, int]:
 
 
 def variant_lines(one: dict[str, Any]) -> Iterator[str]:
-    """What ran, and each part of its memory beside what was planned, in MiB."""
+    """Yield what ran, and each part of its memory beside the planned size, in MiB."""
     ledger, plan = one.get("ledger") or {}, one.get("predicted") or {}
     memory, ran = one.get("memory") or {}, one.get("resolved") or {}
     attention = f"{ran.get('attention')} ({ran.get('attention_backend') or 'backend not told'})"
@@ -56,7 +56,7 @@ def variant_lines(one: dict[str, Any]) -> Iterator[str]:
 
 
 def answer_line(answer: dict[str, Any]) -> str:
-    """Speed and times between tokens of one answer; empty for one of fewer than three tokens."""
+    """Return throughput and latencies of one answer; empty for fewer than three tokens."""
     times = answer["times_ns"]
     if len(times) < 3:
         return ""
@@ -76,7 +76,7 @@ def _mib(count: int | None) -> str:
 
 
 def main() -> None:
-    """Print all of it."""
+    """Print nvidia-smi's figures, then variants and answers of each snapshot."""
     smi, *snapshots = map(Path, sys.argv[1:])
     print("nvidia-smi, most MiB by pid:", most_by_pid(smi) or "none (not told here)")
     for file in snapshots:

@@ -33,7 +33,7 @@ Probe = Callable[[], dict[str, Any]]
 
 
 class Kept:
-    """The results on one device: a JSON file that is written anew after each probe."""
+    """The results on one device: a JSON file that is rewritten after each probe."""
 
     def __init__(self, folder: Path, device: str) -> None:
         slug = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
@@ -43,7 +43,7 @@ class Kept:
             self.body = json.loads(self._file.read_text(encoding="utf-8"))
 
     def keep(self, name: str, result: dict[str, Any]) -> None:
-        """Add what one probe found, with when and how it was asked."""
+        """Add the result of one probe, with date and command."""
         when = datetime.now(timezone.utc).isoformat(timespec="seconds")
         command = shlex.join(["python", "benchmarks/gpu/probe.py", *sys.argv[1:]])
         self.body["probes"][name] = {"date": when, "command": command, **result}
@@ -54,7 +54,7 @@ class Kept:
 
 
 def ask(name: str, probe: Probe) -> dict[str, Any]:
-    """What `probe` finds; an exception is an answer too."""
+    """Return the result of `probe`, or the exception that it raised."""
     began = time.monotonic()
     try:
         found = probe()
@@ -69,7 +69,7 @@ def _first_paragraph(probe: Probe) -> str:
 
 
 def table(bodies: list[dict[str, Any]]) -> str:
-    """A row for each figure of each device; a heading for each device."""
+    """Return a Markdown table for each device, with a row for each figure."""
     lines: list[str] = []
     for body in bodies:
         lines += [f"{body['device']}", "", "| probe | what | found |", "| --- | --- | --- |"]
@@ -96,13 +96,13 @@ def _flat(found: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """All results that are kept in `folder`."""
+    """Return all results that are saved in `folder`."""
     files = sorted(folder.glob(f"{PREFIX}*.json"))
     return [json.loads(file.read_text(encoding="utf-8")) for file in files]
 
 
 def main() -> int:
-    """Ask, keep, print."""
+    """Run the probes, save and print the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

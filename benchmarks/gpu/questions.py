@@ -1,4 +1,4 @@
-"""The probes of `probe.py`, in the order in which they are asked."""
+"""The probes of `probe.py`, in the order in which they run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
 SIZES = ((4096, 4096), (11008, 4096), (4096, 11008)) if GPU else ((256, 128),)
 COPIES = 8 if GPU else 2
-"""Layers that take turns, so that none is read from the cache of the one before."""
+"""Number of layers that take turns, so that no layer's weights are still in the cache."""
 
 Found = dict[str, Any]
 
@@ -25,12 +25,12 @@ attend = functional.scaled_dot_product_attention
 
 
 def device_name() -> str:
-    """The GPU's name, or that there is none."""
+    """Return the GPU's name; `cpu` if there is none."""
     return str(torch.cuda.get_device_name()) if GPU else "cpu"
 
 
 def graph_us(calls: Sequence[Callable[[], Any]], replays: int = 20) -> float:
-    """Microseconds of one of `calls`, captured together and replayed; on a CPU simply run."""
+    """Return the µs of one of `calls`, captured and replayed together; on a CPU simply run."""
     if not GPU:
         began = time.perf_counter()
         for call in calls:
@@ -58,12 +58,12 @@ def graph_us(calls: Sequence[Callable[[], Any]], replays: int = 20) -> float:
 
 
 def error_of(found: Any, expected: Any) -> float:
-    """Relative error in the Euclidean norm."""
+    """Return the relative error in the Euclidean norm."""
     return float((found.float() - expected.float()).norm() / expected.float().norm())
 
 
 def random(*sizes: int, dtype: Any = torch.bfloat16) -> Any:
-    """Normal random numbers on the device."""
+    """Return normal random numbers on the device."""
     return torch.randn(*sizes, device=DEVICE, dtype=dtype)
 
 
@@ -93,7 +93,7 @@ def machine() -> Found:
 
 
 def qkv(heads: int, kv: int, tokens: int, capacity: int, size: int = 128) -> tuple[Any, Any, Any]:
-    """One query, and views of `tokens` keys and values in buffers of `capacity`."""
+    """Return one query, and views of `tokens` keys and values in buffers of `capacity`."""
     query = random(1, heads, 1, size)
     keys, values = random(1, kv, capacity, size), random(1, kv, capacity, size)
     return query, keys[:, :, :tokens], values[:, :, :tokens]
@@ -157,9 +157,10 @@ def attention_in_a_graph() -> Found:
 
 
 def _flash(key: str, query: Any, keys: Any, values: Any, window: int) -> Found:
-    """What it could be: flash, which may split along the keys, over a length that lies on the
-    device, as a graph wants it. Only the form for several sequences takes such a length
-    (`seqused_k`); the error, over fewer keys than the window has, tells whether it is heeded.
+    """Return the times of flash attention, which may split along the keys.
+
+    A graph needs the length to be on the device. Only the form for several sequences takes such a
+    length (`seqused_k`); the error, over fewer keys than the window has, shows whether it is used.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -184,7 +185,7 @@ def _flash(key: str, query: Any, keys: Any, values: Any, window: int) -> Found:
         expected = attend(query, keys[:, :, :used], values[:, :, :used], enable_gqa=grouped)
         off = error_of(with_length()[0], expected[0].transpose(0, 1))
         found[f"{key}, flash with seqused_k, error"] = off
-    except Exception as error:  # noqa: BLE001 - whether it can be had is the question
+    except Exception as error:  # noqa: BLE001 - the question is whether this build has it
         found[f"{key}, flash with seqused_k"] = f"{type(error).__name__}: {error}"[:120]
     return found
 
@@ -234,7 +235,7 @@ def _rates(out: int, inputs: int, us: float, bytes_a_weight: float) -> Found:
 
 
 def _product(layers: Sequence[Callable[[Any], Any]], dense: Any, dtype: Any) -> Found:
-    """Errors of 1 and 512 rows against `dense`, (inputs, out) in float32, and the time of a row."""
+    """Return errors of 1 and 512 rows against `dense`, (inputs, out) float32, and a row's time."""
     inputs, out = dense.shape
     errors = []
     with torch.inference_mode():
@@ -287,7 +288,7 @@ def _nf4(out: int, inputs: int, nested: bool) -> Any:
 
 
 def _gptq_layer(kind: Any, out: int, inputs: int, dtype: Any, zero: int) -> tuple[Any, Any]:
-    """A layer of random weights of `kind`, and what it should multiply by, (inputs, out)."""
+    """Return a layer of `kind` with random weights, and its dense weight, (inputs, out)."""
     group = 128
     words = torch.randint(-(2**31), 2**31 - 1, (inputs // 8, out), dtype=torch.int32, device=DEVICE)
     scales = (torch.rand(inputs // group, out, device=DEVICE) * 0.01 + 0.001).half()

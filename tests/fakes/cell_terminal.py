@@ -1,4 +1,4 @@
-"""A terminal as a grid of cells, which measures text by one of the ways terminals have."""
+"""A terminal as a grid of cells, with one of the methods by which terminals measure text."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from fakes.escapes import Tokens
 
 
 def _cells(character: str) -> int:
-    """By the tables; half of a flag is one cell to every C library, if not to wcwidth."""
+    """Return the cells of `character` by wcwidth's tables; half a flag is 1, as in C libraries."""
     return 1 if "\U0001f1e6" <= character <= "\U0001f1ff" else max(0, wcwidth(character))
 
 
 def each_by_itself(text: str) -> Iterator[tuple[str, int]]:
-    """As xterm, tmux and the C library: each character has its cells, vowel signs have one."""
+    """Yield characters with cells as xterm, tmux and the C library do: vowel signs have one."""
     for character in text:
         spacing = unicodedata.category(character) == "Mc"
         yield character, 1 if spacing else _cells(character)
 
 
 def joined(text: str) -> Iterator[tuple[str, int]]:
-    """As terminals with mode 2027: a grapheme has one or two cells."""
+    """Yield graphemes with their cells as terminals with mode 2027 do: one or two."""
     for grapheme in iter_graphemes(text):
         yield grapheme, min(2, max(0, wcswidth(grapheme)))
 
 
 def no_signs(text: str) -> Iterator[tuple[str, int]]:
-    """By the tables alone: vowel signs have no cell, joiners join nothing."""
+    """Yield characters with their cells by the tables alone: vowel signs have none."""
     for character in text:
         yield character, _cells(character)
 
@@ -39,7 +39,7 @@ WAYS: tuple[Callable[[str], Iterator[tuple[str, int]]], ...] = (each_by_itself, 
 
 
 class CellTerminal:
-    """Draws what Textual writes: text, places (CUP), DECSC, DECRC and CUF."""
+    """Draws what Textual writes: text, cursor positions (CUP), DECSC, DECRC and CUF."""
 
     def __init__(
         self, columns: int, rows: int, way: Callable[[str], Iterator[tuple[str, int]]]
@@ -52,7 +52,7 @@ class CellTerminal:
 
     @property
     def lines(self) -> list[str]:
-        """Each row's text."""
+        """The text of each row."""
         return ["".join(row) for row in self.rows]
 
     def feed(self, written: str) -> None:

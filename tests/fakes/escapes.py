@@ -1,7 +1,8 @@
-"""What a terminal is told, as it would take it: text, and each control by itself.
+"""Splits the bytes sent to a terminal as a terminal would: into text and single controls.
 
-Strict where terminals are lenient: what is no UTF-8 is an error, and both forms of each control are
-known, since some terminals take either. After ECMA-48 and Paul Williams' parser of a VT500.
+It is strict where terminals are lenient: bytes that are no UTF-8 are an error. It knows both forms
+of each control, because some terminals accept either. Sources: ECMA-48 and Paul Williams' parser of
+a VT500.
 """
 
 from __future__ import annotations
@@ -34,22 +35,22 @@ class Token:
 
     @property
     def shape(self) -> str:
-        """What it does, without where to and in which colour."""
+        """The control without its parameters: no position, no colour."""
         if self.kind == "csi" and re.fullmatch(r"\x1b\[[\d;]+[mHC]", self.raw):
             return f"\x1b[{self.raw[-1]}"
         return self.raw
 
 
 class Tokens:
-    """Takes bytes as they come."""
+    """Splits bytes into tokens as they arrive."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("strict")
         self.pending = ""
-        """A control that is not over yet."""
+        """The beginning of an incomplete control."""
 
     def feed(self, data: bytes) -> list[Token]:
-        """The tokens that `data` makes whole. Raises UnicodeDecodeError."""
+        """Return the tokens that `data` completes. Raises UnicodeDecodeError."""
         self.pending += self._decoder.decode(data)
         found: list[Token] = []
         end = 0

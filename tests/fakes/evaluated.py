@@ -1,4 +1,4 @@
-"""An evaluation as it may be found in a snapshot."""
+"""An evaluation as it may be stored in a snapshot."""
 
 from __future__ import annotations
 

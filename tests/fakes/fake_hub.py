@@ -1,4 +1,4 @@
-"""A hub of models on this machine: what of the Hugging Face hub serves files of a repository."""
+"""A model hub on this machine: the part of the Hugging Face hub that serves files."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def serving(
 
 
 def ask_at(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let huggingface_hub ask the hub at `address`."""
+    """Make huggingface_hub use the hub at `address`."""
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
     template = address + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)

@@ -1,7 +1,7 @@
 # ruff: noqa: N802, N815 - the names are NVML's own
-"""A driver made of plain data, at the seam `quantchat.system.nvml.Nvml`.
+"""An NVIDIA driver that consists of plain data. It implements `quantchat.system.nvml.Nvml`.
 
-Its errors are pynvml's own, so that the error paths are those of a real driver.
+Its errors are pynvml's own, so that tests take the same error paths as a real driver.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ GIB = 2**30
 
 @dataclass
 class FakeGpu:
-    """`refused` maps the name of an NVML function to the error it raises for this GPU."""
+    """A GPU; `refused` maps the name of an NVML function to the error that it raises."""
 
     name: str = "NVIDIA H100 80GB HBM3"
     uuid: str = "GPU-0"
@@ -111,6 +111,6 @@ class FakeNvml:
 
 
 def nvml_error(name: str) -> Exception:
-    """The pynvml error for NVML's error code `name`, e.g. `NOT_SUPPORTED`."""
+    """Return pynvml's error for NVML's error code `name`, e.g. `NOT_SUPPORTED`."""
     error_class: type[Exception] = pynvml.NVMLError
     return error_class(getattr(pynvml, f"NVML_ERROR_{name}"))

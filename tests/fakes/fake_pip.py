@@ -1,8 +1,9 @@
-"""Run in place of pip: `fake_pip.py FOLDER MODE download … --log=… --dest=… REQUIREMENT`.
+"""Runs in place of pip: `fake_pip.py FOLDER MODE download … --log=… --dest=… REQUIREMENT`.
 
-FOLDER holds the wheel to hand out, if any, and gets a line in `calls` for each run. MODE is
-`whole`, `damaged`, `hangs` (half of the wheel, and a process of its own), `waits` (until there is
-a file `go`), or `says` (what is in `words` goes into the log, and it fails).
+FOLDER has the wheel to deliver, if any; each run appends a line to its file `calls`. MODE is
+`whole`, `damaged` (one wrong byte), `hangs` (writes half of the wheel, starts a process and never
+ends), `waits` (until there is a file `go`), or `says` (copies the file `words` into the log, and
+fails).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""GGUF files with a header alone, written without the package `gguf`."""
+"""GGUF files that have only a header, written without the package `gguf`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _KEYS = {
 
 
 def string(text: str) -> bytes:
-    """A string as the format keeps it."""
+    """Encode a string as GGUF stores it."""
     return struct.pack("<Q", len(text.encode())) + text.encode()
 
 
@@ -47,6 +47,6 @@ def gguf_bytes(shapes: Shapes, config: Mapping[str, Any], kind: str = "llama") -
 
 
 def write_gguf(file: Path, shapes: Shapes, config: Mapping[str, Any]) -> Path:
-    """Write such a file, and return it."""
+    """Write `file` as such a GGUF, and return its path."""
     file.write_bytes(gguf_bytes(shapes, config))
     return file

@@ -1,4 +1,4 @@
-"""Text in shapes that make a parser, a highlighter or a layout work hard, of any length."""
+"""Text of any length in shapes that make a parser, a highlighter or a layout slow."""
 
 from __future__ import annotations
 

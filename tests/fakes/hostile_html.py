@@ -1,6 +1,6 @@
-"""What a model could say to act on a browser that shows a report.
+"""Answers of a model that would attack a browser that shows a report.
 
-`{script}` stands for what would run there, `{server}` for an address that nothing may ask.
+`{script}` stands for the code that would run, `{server}` for an address that nothing may contact.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Answers in Markdown that hold hostile payloads in each place that Markdown has for text."""
+"""Answers in Markdown with hostile payloads in each place where Markdown allows text."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def answer(numbers: Sequence[int], shift: int) -> str:
 
 
 def chunks(text: str) -> list[str]:
-    """`text` as a worker sends it: cut at each `CUT`."""
+    """Split `text` at each `CUT`, as the chunks that a worker sends."""
     return text.split(CUT)
 
 

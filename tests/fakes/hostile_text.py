@@ -1,4 +1,4 @@
-"""Text that would act on a terminal, in thousands of forms, each with a name to know it by.
+"""Text that would act on a terminal, in thousands of forms, each with a name that identifies it.
 
 Sources: ECMA-48 (control functions, in 7-bit and 8-bit forms), xterm's "Control Sequences" (OSC,
 DCS, private modes), the kitty graphics protocol (APC), iTerm2's and ConEmu's OSC.
@@ -96,7 +96,7 @@ def name(number: int) -> str:
 
 
 def named(text: str) -> set[str]:
-    """The payloads named in `text`."""
+    """Return the names of payloads in `text`."""
     return set(re.findall(r"q\d{5}q", text))
 
 

@@ -1,4 +1,4 @@
-"""A model's folder as the Hugging Face cache has it: each file a link to a blob elsewhere."""
+"""A model's folder like those of the Hugging Face cache: each file links to a blob elsewhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def as_in_hub_cache(folder: Path) -> Path:
-    """Put the files of `folder` into `blobs` two folders above, and links in their place."""
+    """Move the files of `folder` into `blobs` two folders above, and put links in their place."""
     blobs = folder.parents[1] / "blobs"
     blobs.mkdir()
     for number, file in enumerate(sorted(folder.iterdir())):

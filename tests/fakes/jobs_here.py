@@ -1,4 +1,4 @@
-"""Workers that really do their job, in a thread of this process: no start, no imports anew."""
+"""Workers that run real jobs in a thread of this process, without a start and new imports."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from quantchat.worker.failures import describe
 
 
 class JobsHere:
-    """Implements `StartWorker`. `told` is called with each step, and may raise or wait for it."""
+    """Implements `StartWorker`. `told` is called with each progress step, and may raise or wait."""
 
     def __init__(self, told: Callable[[str, Progress], None] = lambda label, step: None) -> None:
         self.told = told

@@ -1,4 +1,4 @@
-"""A pseudo-terminal that looks at each control it is sent, and draws none."""
+"""A pseudo-terminal that checks each control it receives, and draws none of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SYNCHRONIZED = "\x1b[?2026$p"
 
 
 class Listener(Terminal):
-    """Fails as soon as a hostile payload, or any control that is not `allowed`, reaches it."""
+    """Fails as soon as it receives a hostile payload, or a control that is not `allowed`."""
 
     def __init__(
         self,
@@ -39,22 +39,22 @@ class Listener(Terminal):
         self._tokens = Tokens()
 
     def forget(self) -> None:
-        """Let go of what was drawn."""
+        """Forget what was drawn."""
         self.drawn = ""
         self.seen.clear()
 
     @property
     def text(self) -> str:
-        """The end of what was drawn."""
+        """The last 3000 characters of what was drawn."""
         return self.drawn[-3000:]
 
     @property
     def pending(self) -> str:
-        """A control that has begun, and is not over."""
+        """The beginning of an incomplete control."""
         return self._tokens.pending
 
     def wait_for_payloads(self, wanted: Set[str], condition: Callable[[], bool]) -> None:
-        """Read until all of `wanted` were drawn as text, and `condition` holds."""
+        """Read until all payloads of `wanted` were drawn as text and `condition` is true."""
         try:
             self.wait_for(lambda: wanted <= self.seen and condition(), "payloads as text")
         except AssertionError as error:
@@ -62,7 +62,7 @@ class Listener(Terminal):
             raise AssertionError(f"of {len(wanted)} not drawn: {missing[:20]}\n{error}") from None
 
     def read(self, timeout_s: float = 0.05) -> bool:
-        """Take in and judge what the program wrote; False once it has closed the terminal."""
+        """Read and check what the program wrote; return False once it has closed the terminal."""
         ready, _, _ = select.select([self._fd], [], [], timeout_s)
         if not ready:
             return True

@@ -1,4 +1,4 @@
-"""A measurement by scripted workers, as a snapshot that a report can be made of."""
+"""A measurement by scripted workers, as a snapshot from which a report can be built."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PROMPTS = ("What is the capital of France?", "And of Italy?", "And of Spain?")
 def measured(
     folder: Path, *, rounds: int = 2, order: Order = "in-turn", labels: tuple[str, str] = ("A", "B")
 ) -> Snapshot:
-    """Two scripted variants measured: the right one twice as fast, parting at the fifth token."""
+    """Measure two scripted variants: B is twice as fast, and diverges at the fifth token."""
     first, second = labels
     scripts = {
         first: Script(answer=lambda request: "The capital of France is Paris.", token_ms=20.0),

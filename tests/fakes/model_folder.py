@@ -1,4 +1,4 @@
-"""Model folders that hold headers and no weights, of models of any size."""
+"""Model folders of any model size, with headers but without weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LLAMA_2_7B: dict[str, Any] = {
 
 
 def llama_tensors(config: Mapping[str, Any], dtype: str = "F16") -> dict[str, Any]:
-    """The tensors of a Llama of this config, as its files have them."""
+    """Return names, dtypes and shapes of the tensors of a Llama with this config."""
     hidden, mlp = config["hidden_size"], config["intermediate_size"]
     keys = hidden // config["num_attention_heads"] * config["num_key_value_heads"]
     shapes: dict[str, tuple[int, ...]] = {
@@ -44,7 +44,7 @@ def llama_tensors(config: Mapping[str, Any], dtype: str = "F16") -> dict[str, An
 
 
 def gptq_tensors(config: Mapping[str, Any], bits: int, group: int) -> dict[str, Any]:
-    """The tensors of the same Llama after GPTQ, packed into int32."""
+    """Return the tensors of the same Llama after GPTQ, packed into int32."""
     packed: dict[str, Any] = {}
     for name, (dtype, shape) in llama_tensors(config).items():
         if "_proj" not in name:
@@ -60,7 +60,7 @@ def gptq_tensors(config: Mapping[str, Any], bits: int, group: int) -> dict[str, 
 
 
 def write_model(folder: Path, config: Mapping[str, Any], tensors: Tensors, shards: int = 1) -> Path:
-    """Write `config` and files of `tensors` in `shards`; the weights themselves are left out."""
+    """Write `config` and the headers of `tensors` in `shards` files, without the weights."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
     names = list(tensors)
@@ -79,7 +79,7 @@ def write_model(folder: Path, config: Mapping[str, Any], tensors: Tensors, shard
 
 
 def header(tensors: Tensors) -> bytes:
-    """The beginning of a safetensors file: length, then JSON."""
+    """Return the start of a safetensors file: length, then JSON."""
     body = {
         name: {"dtype": dtype, "shape": list(shape), "data_offsets": [0, 0]}
         for name, (dtype, shape) in tensors.items()

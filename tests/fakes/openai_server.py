@@ -1,4 +1,4 @@
-"""A loopback server that speaks OpenAI's streaming protocol, well or badly, as it is told."""
+"""A loopback server that speaks OpenAI's streaming protocol, correctly or with a chosen fault."""
 
 from __future__ import annotations
 
@@ -19,38 +19,50 @@ BUILD = "fake-0.1-abc"
 
 
 class FakeServer(ThreadingHTTPServer):
-    """`behaviour`: ok, uncounted, silent on usage, strict, fickle, mute, counts the end, 401, 404,
-    429, cut, breaks off, endless, full, out of room, wordless or TGI. A strict one takes no
-    parameter that is not OpenAI's, a fickle one never says the same again, one that breaks off says
-    why in its stream. One that is full refuses with the words `full`, one out of room ends an
-    answer before it has what was asked for. TGI refuses a top_p of 1, in its stream too, and has a
-    name of its own for an end of a completion.
+    """A server that answers according to `behaviour`.
 
-    An endless stream goes on until it is something else: cut, or well.
+    - ok: it streams an answer.
+    - uncounted: it refuses `stream_options`.
+    - silent on usage: it sends no usage.
+    - counts the end: its usage includes the end-of-sequence token.
+    - strict: it refuses `repeat_penalty`, a parameter that is not OpenAI's.
+    - fickle: each answer differs.
+    - wordless: the answer has no text.
+    - mute: it never answers.
+    - 401, 404, 429: it answers with that status.
+    - full: it refuses with the text of `full`.
+    - breaks off: its stream has an error message.
+    - cut: it closes the connection within the stream.
+    - out of room: it ends an answer before the requested length.
+    - endless: it streams until `behaviour` changes.
+    - TGI: it refuses a `top_p` of 1 within the stream, and has its own name for the end of a
+      completion.
     """
 
     daemon_threads = True
     behaviour = "ok"
     full = ""
     listed: str | None = None
-    """What it answers where it is asked for its models, in place of a list."""
+    """Answer to the request for its models, in place of a list."""
     recorded: Callable[[dict[str, Any]], str | tuple[int, dict[str, Any]]] | None = None
-    """What a server said to a request: the text of its stream, or a status and a body."""
+    """Recorded answers to requests: the text of the stream, or a status and a body."""
     native: Mapping[str, Any] = {}
-    """What it answers, by path, beside OpenAI's protocol."""
+    """Answers outside OpenAI's protocol, by path."""
     held = False
-    """Leaves the stream that was recorded open."""
+    """Whether the recorded stream stays open at its end."""
     counts_along = False
-    """Counts the tokens so far in each chunk, if it was asked to: one a chunk, two in an endless
-    stream."""
+    """Whether each chunk has the number of tokens so far, if a request asks for it.
+
+    One token a chunk; two in an endless stream.
+    """
     wordless_tokens = 0
-    """Tokens without text at the end of an answer, each counted in its chunk if it counts along."""
+    """Number of tokens without text at the end of an answer, each in a chunk of its own."""
 
     def __init__(self, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.requests: list[dict[str, Any]] = []
         self.asked: list[tuple[str, int]] = []
-        """The path of each request, and when it came, by the clock of the workers."""
+        """Path and arrival time of each request, by the workers' clock."""
         self.keys: list[str] = []
         self._connections: list[socket.socket] = []
         self.hung_up = threading.Event()
@@ -61,7 +73,7 @@ class FakeServer(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def server_close(self) -> None:
-        """Gone with its connections, as a process is."""
+        """Close the server together with its connections, as the end of its process would."""
         super().server_close()
         for one in self._connections:
             with contextlib.suppress(OSError):
@@ -211,7 +223,7 @@ def _choice(chat: bool, piece: str, reason: str | None) -> dict[str, Any]:
 
 @contextmanager
 def serving(port: int = 0) -> Iterator[FakeServer]:
-    """A server on `port` of loopback, by default a free one, gone at the end."""
+    """Run a server on `port` of loopback (default: a free port) within this context."""
     with FakeServer(port) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

@@ -1,4 +1,4 @@
-"""A comparison over real workers, opened as the screen has it."""
+"""A comparison of real workers, opened in the same way as by the screen."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quantchat.session.live_variant import LiveVariant, State
 
 
 class Opened:
-    """The first two variants of `spec`."""
+    """A comparison of the first two variants of `spec`."""
 
     def __init__(self, spec: Profile) -> None:
         self.comparison = Comparison(
@@ -21,7 +21,7 @@ class Opened:
         self.one, self.other = self.comparison.sides
         self.stages: list[str] = []
         self.details: list[str] = []
-        """What the first side told of its loading."""
+        """Progress details of the first side while it loaded."""
 
     def _changed(self, _: object) -> None:
         if self.one.progress:
@@ -29,14 +29,14 @@ class Opened:
             self.details.append(self.one.progress.detail)
 
     async def load(self, *sides: LiveVariant) -> LiveVariant:
-        """Load both, and wait until `sides` (by default both) are settled; the first of them."""
+        """Load both sides, wait until `sides` (default: both) are settled; return the first."""
         self.comparison.open()
         waited = sides or self.comparison.sides
         await until(lambda: all(v.state in (State.READY, State.FAILED) for v in waited))
         return self.one
 
     async def ask(self) -> Turn:
-        """One prompt, answered by both."""
+        """Send one prompt, and return the turn when both have answered."""
         turn = self.comparison.ask("What is the capital of France?")
         await self.comparison.wait()
         return turn

@@ -1,7 +1,7 @@
-"""A virtual environment with quantchat and one extra alone, made of what is installed here.
+"""A virtual environment with quantchat and one of its extras, built from what is installed here.
 
-Nothing is downloaded: the packages that the extra brings, and those that they bring, are linked
-into it, and all others (as of `[dev]`) are not there.
+Nothing is downloaded: the packages of the extra and their dependencies are linked into the
+environment. No other package (such as those of `[dev]`) is in it.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ SOURCE = Path(quantchat.__file__).parents[1]
 
 
 class NotInstalled(Exception):
-    """A package that the extra brings is not here."""
+    """A package that the environment needs is not installed here."""
 
 
 def own_environment(folder: Path, extra: str = "") -> Path:
-    """Make the environment in `folder`; its interpreter. Raises NotInstalled."""
+    """Create the environment in `folder`, and return its interpreter. Raises NotInstalled."""
     command = [sys.executable, "-m", "venv", "--without-pip", str(folder)]
     subprocess.run(command, check=True)
     (packages,) = folder.glob("lib/python*/site-packages")
@@ -47,7 +47,7 @@ def own_environment(folder: Path, extra: str = "") -> Path:
 
 
 def _closure(extra: str) -> list[importlib.metadata.Distribution]:
-    """What quantchat needs with `extra`, as pyproject.toml says, and what these need in turn."""
+    """Return the distributions that quantchat with `extra` requires, directly and indirectly."""
     project: dict[str, Any] = tomllib.loads((SOURCE.parent / "pyproject.toml").read_text())
     project = project["project"]
     wanted = [*project["dependencies"]]

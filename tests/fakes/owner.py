@@ -1,9 +1,9 @@
-"""A program that owns a session of processes, to be killed: what it owns must not outlive it.
+"""A program that owns a process session. Tests kill it: the session must end with it.
 
     python owner.py worker PYTHON      a worker under the interpreter PYTHON
     python owner.py watched_command COMMAND…   a command that ends with its owner
 
-Says the session's leader once it runs, then waits to be killed.
+Prints the pid of the session's leader once that runs, then waits to be killed.
 """
 
 from __future__ import annotations

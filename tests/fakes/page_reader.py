@@ -1,4 +1,4 @@
-"""A page of HTML as a browser takes it: its elements, and the text of each."""
+"""Reads a page of HTML as a browser does: its elements, and the text of each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _VOID = {"meta", "link", "br", "hr", "img", "input"}
 
 
 class PageReader(HTMLParser):
-    """Reads a page into `elements` (name and attributes) and `texts` (of the element around)."""
+    """Reads a page into `elements` (name and attributes) and `texts` (by the enclosing element)."""
 
     def __init__(self, page: bytes) -> None:
         super().__init__(convert_charrefs=True)
@@ -25,7 +25,7 @@ class PageReader(HTMLParser):
         return "\n".join(text for tag, text in self.texts if tag != "style")
 
     def of(self, name: str) -> list[str]:
-        """The text in each element of this name, that of its children left out."""
+        """Return the text in each element of this name, without that of its children."""
         return [text for tag, text in self.texts if tag == name]
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:

@@ -1,4 +1,4 @@
-"""Parts of a document as a terminal shows them, without colours."""
+"""Prints parts of a document as a terminal shows them, without colours."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A decoder over a tiny model, held against one uncached pass of that model's own forward.
+"""A decoder of a tiny model, compared with one uncached pass of the model's own forward.
 
-`Probe` asks what a chat asks: a first, a second, an edited and a long turn (longer than a piece of
-the prompt and than a sliding window), one that goes on after a stop, and teacher forcing. Prompts
-are token ids, written as numbers.
+`Probe` sends what a chat sends: a first, a second, an edited and a long turn (longer than a piece
+of the prompt and than a sliding window), one that continues after a stop, and teacher forcing.
+Prompts are token ids, written as numbers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ REFERENCE = "reference"
 
 
 class Numbers:
-    """Stands in for a tokenizer: a prompt is ids in decimals; of other text, a token a letter."""
+    """Replaces a tokenizer: decimal numbers are token ids; other text has one token a letter."""
 
     eos_token_id = None
     chat_template = None
@@ -40,26 +40,26 @@ class Numbers:
         return self
 
     def encode(self, text: str) -> Any:
-        """The ids of `text`, none of them special."""
+        """Return the ids of `text`, without special tokens."""
         words = text.split()
         if all(word.isdigit() for word in words):
             return SimpleNamespace(ids=[int(word) for word in words])
         return SimpleNamespace(ids=[3 + ord(letter) % (self.vocabulary - 3) for letter in text])
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        """Ids in decimals."""
+        """Return `ids` as decimal numbers."""
         return " ".join(map(str, ids))
 
 
 def tiny_loaded(model: Any) -> Loaded:
-    """What an engine would hand over of `model`."""
+    """Return `model` as an engine's loader would return it."""
     command = Load("transformers", "", {}, dtype="float32", device="cpu")
     vocabulary = model.config.get_text_config().vocab_size
     return Loaded(command, model, Numbers(vocabulary), kernel="Linear float32")
 
 
 class Probe:
-    """Asks a decoder of `model` in `mode`. Raises what making the decoder raises."""
+    """Sends requests to a decoder of `model` in `mode`. Raises what building the decoder raises."""
 
     def __init__(self, model: Any, mode: str, long: int = 700) -> None:
         self._model = model
@@ -197,7 +197,7 @@ class Probe:
         return worst if worst == worst else float("inf")
 
     def uncached(self, ids: list[int], last: int) -> Any:
-        """Logits of the last `last` places, (last, vocabulary), of one pass without a cache."""
+        """Return logits of the last positions, (last, vocabulary), of one pass without a cache."""
         with torch.inference_mode():
             return self._model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -last:]
 
@@ -207,7 +207,7 @@ def _message(ids: Sequence[int]) -> Message:
 
 
 class _Heard:
-    """Hears an answer, in place of the outbox."""
+    """Collects an answer, in place of the outbox."""
 
     def __init__(self) -> None:
         self.ids: list[int] = []

@@ -1,4 +1,4 @@
-"""Keys, clicks and sizes in quick succession, by a seeded generator: whatever comes, it goes on."""
+"""Sends random keys, clicks and resizes in quick succession, from a seeded generator."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _BURST = 6
 
 
 class Monkey:
-    """Acts on `app` by `seed`. Never leaves it: to be asked to end it counts, and does not."""
+    """Sends random input to `app` by `seed`. The app never exits: a request to exit is ignored."""
 
     def __init__(self, app: App[Any], seed: int) -> None:
         self._app = app
@@ -45,7 +45,7 @@ class Monkey:
         app.exit = lambda *_, **__: None  # type: ignore[method-assign]
 
     async def act(self, count: int) -> None:
-        """Do `count` things, a few at a time. Raises AssertionError where one raised something."""
+        """Send `count` inputs, a few at a time. Raises AssertionError if one raises something."""
         left = count
         while left > 0:
             burst = min(left, self._random.randint(1, _BURST))

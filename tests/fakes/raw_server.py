@@ -1,4 +1,4 @@
-"""A loopback server that answers each request with bytes of a test's choice."""
+"""A loopback server that answers each request with bytes that a test chooses."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Asked:
         self.whole(json.dumps(body).encode(), "Content-Type: application/json", status=status)
 
     def begin(self) -> None:
-        """Begin a stream, which the end of the connection ends."""
+        """Start a stream that ends with the connection."""
         self.write(b"HTTP/1.1 200 X\r\nContent-Type: text/event-stream\r\n\r\n")
 
     def say(self, text: str = "", reason: str | None = None, **more: Any) -> None:
@@ -54,7 +54,7 @@ class Asked:
 
 
 class RawServer(ThreadingHTTPServer):
-    """Answers requests by `answers`, which is called with each; a list of models by itself."""
+    """Calls `answers` with each request; lists its models by itself."""
 
     daemon_threads = True
 
@@ -99,7 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def raw_server(answers: Callable[[Asked], None]) -> Iterator[RawServer]:
-    """A server that answers by `answers`, gone at the end."""
+    """Run a server that answers by `answers` within this context."""
     with RawServer(answers) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

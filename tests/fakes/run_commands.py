@@ -1,8 +1,8 @@
-"""Runs each command in this process' terminal on what would act on it, one after the other.
+"""Runs each command in this process' terminal on hostile input, one after the other.
 
-Argument: a folder, for all that the commands read and write. In it lie snapshots, profiles and
-checkpoints whose names and contents are payloads of `hostile_text`; workers, that only play, say
-some too. After each command stands `=== ` with its name and its exit status.
+Argument: a folder for everything that the commands read and write. It gets snapshots, profiles and
+checkpoints whose names and contents are payloads of `hostile_text`. The workers are imitations, and
+send payloads too. After each command, `=== ` is printed with its name and its exit status.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _numbers = itertools.cycle(SAMPLE)
 
 
 def evil(count: int = 12) -> str:
-    """The next payloads, and none of them twice until all were."""
+    """Return the next payloads; none repeats until all were used."""
     return " ".join(payload(next(_numbers)).replace(CUT, "") for _ in range(count))
 
 
@@ -55,7 +55,7 @@ def file_name(ending: str) -> str:
 
 
 def word() -> str:
-    """Payloads as a word of a command line, which holds no NUL."""
+    """Return payloads as an argument of a command line, which cannot contain a NUL."""
     return evil().replace("\0", "").encode("utf-8", "ignore").decode()
 
 

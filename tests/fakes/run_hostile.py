@@ -1,8 +1,8 @@
-"""Runs the real screen in this process' terminal, over workers that say what would act on it.
+"""Runs the real screen in this process' terminal, over workers that send hostile text.
 
 Argument: a folder, for logs and snapshots. To the prompt `say 20 120` the left side answers with
-the payloads 20 to 119 of `hostile_text`, the right one with their other copies; to `fail` both fail
-with a hostile reason. What the workers tell of themselves is hostile too.
+the payloads 20 to 119 of `hostile_text`, the right side with their other copies; to `fail` both
+fail with a hostile reason. What the workers report about themselves is hostile too.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""`quantchat run` in this process' terminal, over scripted workers that wait to be let go on.
+"""Runs `quantchat run` in this process' terminal, over scripted workers that wait for a test.
 
-Arguments: a folder, into which the snapshot is saved. The first answer of the right side after the
-warm-up waits for the file `go` there, after making the file `waits`; or to be stopped.
+Argument: a folder, into which the snapshot is saved. The second answer of the right side creates
+the file `waits` there, and waits for the file `go`, or until it is stopped.
 """
 
 from __future__ import annotations

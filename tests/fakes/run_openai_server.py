@@ -1,9 +1,9 @@
-"""The loopback server of `openai_server` as a program of its own, as a user's command starts one.
+"""Runs the loopback server of `openai_server` as a program, as a user's command starts a server.
 
-Arguments: the port, and how it behaves: `ok`; `slow`, not ready at first; `dies`, with status 3 and
-some words; `fails`, as vLLM does, which says why some lines before its last; `never`, that never
-listens; `leaves`, which starts a process of its own first, whose number it prints. Its own
-environment says where its PATH begins.
+Arguments: the port and the behaviour. `ok`; `endless`; `slow`: not ready at first; `dies`: exits
+with status 3 and a message; `fails`: as vLLM does, with the reason some lines before the last;
+`never`: never listens; `leaves`: first starts a process, and prints its pid. It prints where its
+PATH begins.
 """
 
 from __future__ import annotations

@@ -1,9 +1,12 @@
 """Runs the real screen in this process' terminal, over scripted workers.
 
-Arguments: a folder, for the logs and for `report.json`, which says how it ended; `--deaf` to be
-deaf to SIGHUP, as under nohup; `--broken` for a mistake under Ctrl+T and in the help's making,
-`--unmade` for one in the making of the screen itself, `--stuck` for a Ctrl+T that never comes back;
-`--slow` for answers that go on.
+Arguments: a folder for the logs and for `report.json`, which says how the run ended. Options:
+
+- `--deaf` ignores SIGHUP, as under nohup;
+- `--broken` raises in Ctrl+T and when the help is built;
+- `--unmade` raises when the screen itself is built;
+- `--stuck` makes Ctrl+T never return;
+- `--slow` gives long answers.
 """
 
 from __future__ import annotations

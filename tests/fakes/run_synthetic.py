@@ -1,8 +1,8 @@
-"""Runs the real screen in this process' terminal, over real processes that only play a model.
+"""Runs the real screen in this process' terminal, over real worker processes without a model.
 
-Arguments: a folder, for logs, snapshots and `report.json`; perhaps `--low-bandwidth`, and perhaps
-`--history TOKENS`, for a conversation that holds so many tokens of each side already. The report
-says, for each answer, whether text and order came whole and how late tokens were.
+Arguments: a folder for logs, snapshots and `report.json`; optionally `--low-bandwidth`, and
+`--history TOKENS` for a conversation that already has so many tokens on each side. The report says
+for each answer whether text and order are complete, and how late tokens were.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Snapshots as they may be found on disk: a plain one, and hostile ones for property tests."""
+"""Snapshots as they may be stored on disk: a plain one, and hostile ones for property tests."""
 
 from __future__ import annotations
 

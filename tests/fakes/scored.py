@@ -1,4 +1,4 @@
-"""A score as it may be found in a snapshot: three models on made-up figures."""
+"""A score as it may be stored in a snapshot: three models with invented figures."""
 
 from __future__ import annotations
 

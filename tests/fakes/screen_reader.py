@@ -1,4 +1,4 @@
-"""Reading the screen as its user does, and waiting for what should come."""
+"""Reads the screen as its user does, and waits for expected text."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _SCROLLBAR_END = re.compile(r"(?<= )[▁▂▃▄▅▆▇](?=▏|$)", re.MULTIL
 
 
 def lines(app: App[Any]) -> list[str]:
-    """What the topmost screen draws, a string for each line of the terminal."""
+    """Return what the topmost screen draws, one string for each line of the terminal."""
     return [strip.text for strip in app.screen._compositor.render_strips()]
 
 
 def text(app: App[Any]) -> str:
-    """What the topmost screen draws, with runs of blanks and line ends as one blank."""
+    """Return what the topmost screen draws, with each run of white space as one blank."""
     return _prose(lines(app))
 
 
 def column(app: App[Any], index: int) -> str:
-    """The left (0) or the right (1) half of the screen."""
+    """Return the left (0) or the right (1) half of the screen."""
     middle = app.size.width // 2
     return _prose([line[:middle] if index == 0 else line[middle:] for line in lines(app)])
 
@@ -41,7 +41,7 @@ def _prose(drawn: list[str]) -> str:
 
 
 async def wait_until(pilot: Pilot[Any], true: Callable[[], object], what: str = "") -> None:
-    """Let the app go on until `true()`; fails with the screen's text after `PATIENCE_S`."""
+    """Run the app until `true()`; fail with the screen's text after `PATIENCE_S`."""
     end = time.monotonic() + PATIENCE_S
     while not true():
         if time.monotonic() > end:

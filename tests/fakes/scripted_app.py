@@ -1,4 +1,4 @@
-"""The real screen and the real comparison, over scripted workers on a scripted machine."""
+"""The real screen and the real comparison, with scripted workers on a scripted machine."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def profile(**more: object) -> Profile:
 
 @dataclass
 class Running:
-    """A running app, with what drives it."""
+    """A running app and the objects that control it."""
 
     app: QuantchatApp
     pilot: Pilot[None]
@@ -63,7 +63,7 @@ class Running:
         return self.screen.comparison
 
     async def ready(self) -> None:
-        """Wait until both sides are loaded, and seen to be."""
+        """Wait until both sides are loaded, and the screen shows it."""
         await wait_until(
             self.pilot,
             lambda: all(v.state is State.READY for v in self.comparison.sides),
@@ -84,7 +84,7 @@ class Running:
         await wait_until(self.pilot, lambda: self.comparison.last_turn is not before, "a turn")
 
     async def answered(self, prompt: str = "Where is Paris?") -> None:
-        """Ask, and wait until both answers are over and drawn."""
+        """Send `prompt`, and wait until both answers are over and drawn."""
         turns = len(self.comparison.conversation.turns)
         await self.ask(prompt)
         await wait_until(
@@ -99,7 +99,7 @@ class Running:
         await self.settled()
 
     async def settled(self) -> None:
-        """Wait until each answer is drawn to its end, those of the last turn among them."""
+        """Wait until all answers, including the last turn's, are drawn to their ends."""
 
         def drawn() -> bool:
             views, last = self.screen.query(TurnView), self.comparison.last_turn
@@ -115,7 +115,7 @@ class Running:
 
 @dataclass
 class Setup:
-    """What a run begins with; to be changed before `running`."""
+    """The initial state of a run; change it before `running`."""
 
     folder: Path
     profile: Profile

@@ -1,4 +1,4 @@
-"""Workers that do the jobs of `quantchat.wire.jobs` from a script: no model, only their files."""
+"""Workers that run the jobs of `quantchat.wire.jobs` from a script: no model, only result files."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ RESULTS: dict[str, JobResult] = {
 
 @dataclass
 class Jobs:
-    """What the jobs do, by title. Anything can be changed while they run."""
+    """The behaviour of the jobs, by title. Anything can be changed while they run."""
 
     folder: Path
     """For the workers' logs."""
@@ -113,7 +113,7 @@ class Jobs:
     """Places whose worker was closed."""
 
     def names(self) -> list[str]:
-        """Titles of the jobs begun, in order."""
+        """Titles of the jobs that were started, in order."""
         return [name for name, _ in self.begun]
 
     async def start(self, place: Place) -> Worker:

@@ -1,4 +1,4 @@
-"""A machine whose figures are given: with a GPU or without, and workers of known size."""
+"""A machine with given figures: with a GPU or without, and workers of known size."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ HOST = HostSample(
 
 
 class ScriptedMachine(DeviceSampler):
-    """A sampler that reads nothing: each worker holds what its own ledger says.
+    """A sampler that takes the memory of each worker from the worker's own ledger.
 
-    But for a server, whose real processes tell.
+    For a server it reads the memory of the real processes.
     """
 
     def __init__(self, *gpus: GpuSample) -> None:
         super().__init__()
         self.answers = threading.Event()
-        """Cleared, the driver hangs in the next sample."""
+        """While cleared, the driver hangs in the next sample."""
         self.answers.set()
         self.samples = 0
         self.gpus = list(gpus)

@@ -1,7 +1,7 @@
-"""Workers that speak the real protocol from a script, and a maker that has nothing to make.
+"""Workers that speak the real protocol from a script, and a builder with nothing to build.
 
-Their clock is the script's own, so that figures are the same on each machine; they go on only when
-the event loop lets them, and wait for `gate` where a test wants to look in the middle.
+Their clock is part of the script, so that figures are the same on each machine. They continue only
+when the event loop runs, and wait for `gate` if a test wants to look at a moment in between.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def resolved(
 
 
 def words(text: str) -> list[str]:
-    """Cut `text` into pieces as a tokenizer would: each word with the space before it."""
+    """Split `text` into pieces as a tokenizer would: each word with the space before it."""
     pieces: list[str] = []
     for character in text:
         if not pieces or (character.isspace() and not pieces[-1].isspace()):
@@ -114,7 +114,7 @@ def likely(request: ScoreTokens, own: float = 0.61, other: float = 0.3) -> Token
 
 @dataclass
 class Script:
-    """What one worker does. Anything can be changed while it runs."""
+    """The behaviour of one worker. Anything can be changed while it runs."""
 
     resolved: Resolved = field(default_factory=resolved)
     note: str = ""
@@ -300,7 +300,7 @@ class ScriptedWorker:
 
 @dataclass
 class ScriptedMaker:
-    """Implements `quantize.maker.Maker`: plays each script's stages of making."""
+    """Implements `checkpoints.maker.Maker`: plays the building stages of each script."""
 
     scripts: dict[str, Script]
 
@@ -317,7 +317,7 @@ class ScriptedMaker:
 
 
 def starter(scripts: dict[str, Script], folder: Path) -> StartWorker:
-    """Starts a scripted worker for each label of `scripts`; their logs lie in `folder`."""
+    """Return a function that starts a scripted worker by label; logs are in `folder`."""
 
     async def start(place: Place) -> Worker:
         script = scripts[place.label]

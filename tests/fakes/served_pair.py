@@ -1,10 +1,10 @@
-"""A profile of two variants that one server on loopback answers for."""
+"""A profile of two variants that use the same server on loopback."""
 
 from __future__ import annotations
 
 
 def served_pair(url: str, *, name: str = "servers", max_new_tokens: int = 8) -> str:
-    """Its TOML, with the server at `url`; the variants are `one` and `other`."""
+    """Return the profile as TOML, with the server at `url`; the variants are `one` and `other`."""
     return f"""
 name = "{name}"
 generation = {{ max_new_tokens = {max_new_tokens} }}

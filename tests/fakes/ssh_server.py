@@ -1,4 +1,4 @@
-"""A real sshd on loopback, with a host key and a user key of its own that are thrown away."""
+"""A real sshd on loopback, with its own temporary host key and user key."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SEPARATION = Path("/run/sshd")
 
 @dataclass(frozen=True)
 class SshServer:
-    """A running server: how to log in, and what runs below it."""
+    """A running server: how to log in, and the processes that it started."""
 
     process: subprocess.Popen[bytes]
     client: list[str]
@@ -36,7 +36,7 @@ class SshServer:
         return psutil.Process(self.process.pid).children()
 
     def running(self, word: str) -> list[psutil.Process]:
-        """Processes logged in whose command line holds `word`, with all they started."""
+        """Return logged-in processes with `word` in their command line, and their descendants."""
         found = []
         for session in self.sessions():
             for process in session.children(recursive=True):

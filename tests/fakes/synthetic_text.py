@@ -1,4 +1,4 @@
-"""Long texts of each awkward kind, cut into tokens; token n is the same in any run."""
+"""Long texts of each difficult kind, split into tokens; token n is the same in each run."""
 
 from __future__ import annotations
 

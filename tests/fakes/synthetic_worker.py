@@ -1,9 +1,9 @@
 """A worker process without a model: the real pipes, inbox and outbox, and tokens at a given rate.
 
-The prompt says what to answer: `prose 300 2000` is 2000 tokens of prose at 300 a second, and
-`prose 300 2000 1500` the same with the first 1500 at once. The
-decoding thread does nothing but wait for the next token's time, put it into the outbox and note
-when; so whatever holds it up can be seen in the times that arrive. See `start_synthetic`.
+The prompt chooses the answer: `prose 300 2000` is 2000 tokens of prose at 300 per second, and
+`prose 300 2000 1500` the same with the first 1500 tokens at once. The decoding thread only waits
+for the next token's time, puts the token into the outbox and notes when. So the times that arrive
+show any delay. See `start_synthetic`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def start_synthetic(folder: Path) -> StartWorker:
 
 
 def main(commands: int, events: int, life: int, parent: int) -> None:
-    """Serve commands until the parent is gone."""
+    """Serve commands until the parent ends."""
     from fakes.scripted_worker import ledger, resolved
     from fakes.synthetic_text import wanted
     from quantchat.wire.messages import (
@@ -99,7 +99,7 @@ def _decode(turn: int, rate: float, count: int, at_once: int, inbox: Any, outbox
 
 
 def _tokenizer(kind: str, count: int) -> Any:
-    """A tokenizer whose token n is token n of the text."""
+    """Return a tokenizer whose token n is token n of the text."""
     from tokenizers import Tokenizer, decoders, models
 
     from fakes.synthetic_text import tokens

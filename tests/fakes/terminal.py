@@ -1,4 +1,4 @@
-"""A real pseudo-terminal with a program in it, and a screen (pyte) that can be read."""
+"""A real pseudo-terminal that runs a program, with a screen (pyte) that can be read."""
 
 from __future__ import annotations
 
@@ -61,17 +61,17 @@ class Terminal:
         fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def resize(self, columns: int, rows: int) -> None:
-        """Change the size, as a user who drags the window's corner does."""
+        """Change the size of the terminal, as a user does who drags the window's corner."""
         self.screen.resize(rows, columns)
         self._size(columns, rows)
         os.killpg(self.process.pid, signal.SIGWINCH)
 
     def type(self, text: str) -> None:
-        """Type `text`, control characters included."""
+        """Type `text`, which may have control characters."""
         os.write(self._fd, text.encode())
 
     def read(self, timeout_s: float = 0.05) -> bool:
-        """Take in what the program wrote; False once it has closed the terminal."""
+        """Read what the program wrote; return False once it has closed the terminal."""
         ready, _, _ = select.select([self._fd], [], [], timeout_s)
         if not ready:
             return True
@@ -98,7 +98,7 @@ class Terminal:
     def wait_for(
         self, condition: Callable[[], object], what: str, most_s: float = LOADING_S
     ) -> None:
-        """Read until `condition` holds; fails with the screen where it does not."""
+        """Read until `condition` is true; fail with the screen's text if it never is."""
         deadline = time.monotonic() + most_s
         while not condition():
             alive = self.read()
@@ -107,7 +107,7 @@ class Terminal:
             assert time.monotonic() < deadline, f"waited in vain for {what}:\n{self.text}"
 
     def wait_for_text(self, *texts: str, most_s: float = LOADING_S) -> None:
-        """Read until each of `texts` stands on the screen."""
+        """Read until the screen shows each of `texts`."""
         self.wait_for(lambda: all(text in self.text for text in texts), f"{texts}", most_s)
 
     def wait_for_match(self, pattern: str, most_s: float = LOADING_S) -> None:
@@ -118,7 +118,7 @@ class Terminal:
         self.wait_for(lambda: re.search(pattern, self.text), f"a match of {pattern}", most_s)
 
     def wait_for_exit(self, most_s: float = PATIENCE_S) -> int:
-        """Read until the program is gone, and all that it wrote; its exit status."""
+        """Read until the program has ended and all its output was read; return its exit status."""
         deadline = time.monotonic() + most_s
         while self.process.poll() is None:
             self.read()
@@ -129,13 +129,13 @@ class Terminal:
         return self.process.returncode
 
     def hang_up(self) -> None:
-        """Close the terminal, as a window that is closed or a connection that drops does."""
+        """Close the terminal, as a closed window or a dropped connection does."""
         nowhere = os.open(os.devnull, os.O_RDWR)
         os.dup2(nowhere, self._fd)
         os.close(nowhere)
 
     def close(self) -> None:
-        """Hang up, and end what is left."""
+        """Close the terminal, and kill processes that are left."""
         os.close(self._fd)
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)

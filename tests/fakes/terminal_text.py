@@ -1,4 +1,4 @@
-"""What may reach a terminal as one line."""
+"""Checks that a line is safe for a terminal."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import unicodedata
 
 
 def is_clean(line: str) -> bool:
-    """Whether `line` is one line without control characters, and can be encoded."""
+    """Return whether `line` is one line without control characters, and can be encoded."""
     return not any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in line)

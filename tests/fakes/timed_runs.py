@@ -1,4 +1,4 @@
-"""Snapshots of measurements whose every time is given."""
+"""Snapshots of measurements whose times are all given."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TokenMs = Callable[[int, int], float]
 
 
 def timed(label: str, token_ms: float, *, tokens: int = 5, **changes: Any) -> AnswerRecord:
-    """An answer of `tokens` tokens, `token_ms` apart; the first one took five times as long."""
+    """Return an answer of `tokens` tokens, `token_ms` apart; the first took five times as long."""
     received = 1_000 * MS
     first = received + round(5 * token_ms * MS)
     times = [first + round(n * token_ms * MS) for n in range(tokens)]
@@ -49,7 +49,7 @@ def measured(
     resolved: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Snapshot:
-    """A finished measurement of two variants; `resolved` changes what both ran on."""
+    """Return a finished measurement of two variants; `resolved` changes what both ran on."""
     left, right = labels
     turns = [
         TurnRecord(

@@ -1,7 +1,7 @@
-"""Tiny random models of the architectures that transformers knows, each made from its own config.
+"""Tiny random models of the architectures that transformers knows, each built from its own config.
 
-The weights are float32 and always the same. A model takes well under a second to make: four layers
-of 256 wide, a vocabulary of 512, and sliding windows of 64 tokens, so that a test passes them.
+The weights are float32 and always the same. A model is built in well under a second: four layers of
+width 256, a vocabulary of 512, and sliding windows of 64 tokens, which a test's prompts exceed.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _MAMBA: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """One of transformers' architectures."""
+    """One of the architectures in transformers."""
 
     model_type: str
     models: str
@@ -649,7 +649,10 @@ _NO_HEAD_DIM = (
 
 
 def tiny_model(name: str, **more: Any) -> Any:
-    """The model `ARCHITECTURES[name]`; `more` goes to its config. Raises what transformers does."""
+    """Return the model `ARCHITECTURES[name]`. Raises what transformers raises.
+
+    `more` goes to the model's config.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 

@@ -1,4 +1,4 @@
-"""A whole model folder that loads in a second: a tiny Llama in two shards, with a tokenizer."""
+"""A complete model folder that loads in a second: a tiny Llama in two shards, with a tokenizer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fakes.tiny_llama import VOCABULARY, tiny_llama
 
 
 def write_checkpoint(folder: Path) -> Path:
-    """Write it into `folder`, in float32: config, two shards with their index, tokenizer."""
+    """Write the checkpoint into `folder`, in float32: config, two shards with index, tokenizer."""
     tiny_llama().save_pretrained(folder, max_shard_size="150KB")
     words = {f"w{index}": index for index in range(VOCABULARY - 2)}
     words |= {"<unk>": VOCABULARY - 2, "</s>": VOCABULARY - 1}

@@ -31,7 +31,7 @@ def tiny_folder(folder: Path, *, begins: bool = False, scale: float = 8.0, **con
 
 
 def tokenizer(*, begins: bool = False) -> Any:
-    """The tokenizer alone."""
+    """Return only the tokenizer."""
     vocabulary = {token: number for number, token in enumerate([*LETTERS, BEGIN])}
     assert len(vocabulary) == VOCABULARY
     backend = Tokenizer(WordLevel(vocabulary, unk_token=" "))

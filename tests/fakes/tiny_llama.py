@@ -1,4 +1,4 @@
-"""A Llama of three blocks with grouped heads and random weights, made in milliseconds."""
+"""A Llama of three blocks with grouped heads and random weights, built in milliseconds."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ SIZES = {
 
 
 def tiny_llama(**more: Any) -> Any:
-    """Always the same weights, in float32. `more` goes to its config."""
+    """Return the model, in float32 with fixed weights. `more` goes to its config."""
     torch.manual_seed(0)
     return LlamaForCausalLM(LlamaConfig(**{**SIZES, **more})).eval()
 
 
 class Letters:
-    """Stands in for a tokenizer: a token a letter."""
+    """Replaces a tokenizer: one token for each letter."""
 
     def encode(self, text: str) -> Any:
         return SimpleNamespace(ids=[ord(letter) % VOCABULARY for letter in text])

@@ -1,4 +1,4 @@
-"""A wheel with a tiny GGUF in it, as the demo's is, and a pip that hands it out."""
+"""A wheel with a tiny GGUF in it, like the demo's, and a pip that delivers it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _GGUF = "tiny_model/Tiny-1M-Instruct.Q4_1.gguf"
 
 
 class TinyIndex:
-    """The index in `folder`; `pip(mode)` is a command that fetches from it (see `fake_pip`)."""
+    """A package index in `folder`; `pip(mode)` is a command that fetches from it (`fake_pip`)."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -45,6 +45,6 @@ class TinyIndex:
 
     @property
     def calls(self) -> list[str]:
-        """A line for each time pip was run: its process id and what was wanted."""
+        """One line for each call of pip: its process id and the requirement."""
         file = self.folder / "calls"
         return file.read_text().splitlines() if file.exists() else []

@@ -1,4 +1,4 @@
-"""TOML out of plain values, for tests of what reads it."""
+"""Writes plain values as TOML, for tests of TOML readers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a test waits for what should come, and how."""
+"""Waits for a condition, with the tests' common time limit."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable
 
 PATIENCE_S = 60.0
-"""Far longer than anything takes, on a busy machine too: only a test that fails waits for it."""
+"""Time limit in s, much longer than anything takes: only a failing test reaches it."""
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait until `condition` holds, for `PATIENCE_S` at most."""
+    """Wait until `condition` is true, for at most `PATIENCE_S`."""
 
     async def poll() -> None:
         while not condition():

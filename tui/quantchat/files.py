@@ -1,4 +1,4 @@
-"""Files written whole or not at all, readable by the user alone."""
+"""Writes files completely or not at all, readable only by the user; hashes and reads files."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import Protocol
 
 _BUFFER = 2**18
-"""Bytes held: memory that a thread has once had is not given back to the system."""
+"""Buffer size in bytes. Small, because a thread's memory does not go back to the system."""
 
 
 class Digest(Protocol):
-    """What takes bytes to make a hash of, as hashlib's do."""
+    """The interface of a hash object of hashlib."""
 
     def update(self, data: memoryview, /) -> None:
-        """Take `data` too."""
+        """Add `data` to the hash."""
 
 
 def take(stream: BufferedIOBase, digest: Digest, most: int | None = None) -> int:
-    """Put what follows in `stream` into `digest`; return its bytes, 0 at the end.
+    """Read `stream` to its end into `digest`; return the number of bytes, 0 at the end.
 
-    It takes all, or little more than `most` bytes. Raises OSError.
+    With `most`, stop once that many bytes were read, at most one buffer later. Raises OSError.
     """
     buffer = memoryview(bytearray(_BUFFER))
     done = 0
@@ -36,7 +36,7 @@ def take(stream: BufferedIOBase, digest: Digest, most: int | None = None) -> int
 
 
 def is_folder(path: Path) -> bool:
-    """Whether `path` is a folder; False also for what can be no path: too long, or with a NUL."""
+    """Return whether `path` is a folder; False also if `path` is too long or contains a NUL."""
     try:
         return path.is_dir()
     except (OSError, ValueError):
@@ -44,7 +44,7 @@ def is_folder(path: Path) -> bool:
 
 
 def is_file(path: Path) -> bool:
-    """Whether `path` is a regular file; False as `is_folder` has it."""
+    """Return whether `path` is a regular file; False also if it is too long or contains a NUL."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -52,7 +52,7 @@ def is_file(path: Path) -> bool:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of what `path` holds, in hexadecimal. Raises OSError."""
+    """Return the SHA-256 of the content of `path`, in hexadecimal. Raises OSError."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         take(stream, digest)
@@ -60,10 +60,10 @@ def sha256(path: Path) -> str:
 
 
 def write_whole(path: Path, data: bytes) -> Path:
-    """Write `data` to `path`, in the place of what was there, and return `path`.
+    """Write `data` to `path`, replacing an existing file, and return `path`.
 
-    The file is private (0600), on the disk before it has its name, and nothing is left behind where
-    that fails. Raises OSError.
+    The file is private (0600) and gets its name only when its data is on the disk. A failure
+    leaves no temporary file behind. Raises OSError.
     """
     with _written(path.parent, data) as temporary:
         temporary.replace(path)
@@ -71,19 +71,20 @@ def write_whole(path: Path, data: bytes) -> Path:
 
 
 def write_new(path: Path, data: bytes) -> Path:
-    """Write `data` to `path` or, where that is taken, to the first free `name-2` and so on.
+    """Write `data` to `path` or, if that exists, to the first free `name-2`, `name-3` and so on.
 
-    Returns the path it has. Two that save at once never meet, and a name is never seen before its
-    file is whole, not even where this process is killed in the middle. Raises OSError.
+    Returns the path of the new file. Two processes that save at once never get the same name. A
+    name appears only when its file is complete, even if this process is killed while it writes.
+    Raises OSError.
     """
     with _written(path.parent, data) as temporary:
         return _named(temporary, path)
 
 
 def move_new(file: Path, path: Path) -> Path:
-    """Give `file` the name `path`, in the same folder, or the first free one as `write_new` does.
+    """Rename `file` to `path`, in the same folder, or to the first free name as `write_new` does.
 
-    Returns the name it has. Raises OSError.
+    Returns the new path. Raises OSError.
     """
     place = _named(file, path)
     file.unlink(missing_ok=True)
@@ -99,7 +100,7 @@ def read_tail(path: Path, most: int) -> str:
 
 @contextlib.contextmanager
 def _written(folder: Path, data: bytes) -> Iterator[Path]:
-    """A hidden file in `folder` that holds `data`, for as long as it has no other name."""
+    """Yield a hidden file in `folder` that contains `data`; unlink it at the end."""
     descriptor, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=folder)  # mode 0600
     temporary = Path(name)
     try:
@@ -113,7 +114,7 @@ def _written(folder: Path, data: bytes) -> Iterator[Path]:
 
 
 def _named(file: Path, path: Path) -> Path:
-    """Give `file` the name `path` too, or the first free one after it; return that."""
+    """Give `file` the additional name `path`, or the first free one after it; return that name."""
     number, place = 1, path
     while True:
         try:
@@ -126,12 +127,12 @@ def _named(file: Path, path: Path) -> Path:
 
 
 def _name(temporary: Path, place: Path) -> None:
-    """Give the file `temporary` the name `place` too. Raises FileExistsError where it is taken."""
+    """Give `temporary` the additional name `place`. Raises FileExistsError if that exists."""
     try:
         place.hardlink_to(temporary)
     except FileExistsError:
         raise
-    except OSError:  # a file system without hard links: the name is taken first, then filled
+    except OSError:  # a file system without hard links: reserve the name, then replace that file
         os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         try:
             temporary.replace(place)

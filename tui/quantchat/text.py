@@ -1,10 +1,10 @@
 """Text from outside, made safe for a terminal.
 
-A model, a file name or an exception may carry control characters. Sent raw, they would move the
-cursor, write the clipboard (OSC 52) or change the window's title (OSC 0); bidirectional controls
-would reorder what is read, and characters that nobody sees would hide what is said. Each becomes a
-visible mark here, one by one, so that the result does not depend on how the text was cut into
-chunks.
+A model, a file name or an exception may contain control characters. A terminal would obey them:
+move the cursor, write the clipboard (OSC 52) or change the window's title (OSC 0). Bidirectional
+controls would reorder the text on the screen, and invisible characters would hide parts of it. This
+module replaces each such character by a visible mark. It looks at one character at a time, so the
+result does not depend on how the text was split into chunks.
 
 Sources: ECMA-48 (C0 and C1 controls), Unicode UAX #9 (bidirectional formatting) and UAX #44
 (Default_Ignorable_Code_Point and the general category Cf, of Unicode 16).
@@ -17,25 +17,25 @@ import re
 _UNSEEN = {
     *(0x00AD, 0x034F, 0x061C),  # soft hyphen, combining grapheme joiner, Arabic letter mark
     *(0x115F, 0x1160, 0x3164, 0xFFA0),  # Hangul fillers
-    *(0x17B4, 0x17B5, *range(0x180B, 0x1810)),  # Khmer and Mongolian signs that nobody writes
+    *(0x17B4, 0x17B5, *range(0x180B, 0x1810)),  # Khmer and Mongolian signs that have no glyph
     *(0x200B, 0x200E, 0x200F),  # zero-width space, left-to-right and right-to-left marks
     *range(0x2028, 0x202F),  # line and paragraph separators; embeddings and overrides
-    *range(0x2060, 0x2070),  # word joiner, invisible operators, isolates, deprecated ones
+    *range(0x2060, 0x2070),  # word joiner, invisible operators, isolates, deprecated controls
     *range(0xD800, 0xE000),  # a lone surrogate cannot be written at all
     *(*range(0xFE00, 0xFE0E), 0xFEFF),  # variation selectors, byte order mark
-    *range(0xFFF0, 0xFFFC),  # interlinear annotation, and places kept for more of the kind
+    *range(0xFFF0, 0xFFFC),  # interlinear annotation, and code points reserved beside it
     *range(0x13430, 0x13440),  # joiners of hieroglyphs
     *range(0x1BCA0, 0x1BCA4),  # shorthand format controls
     *range(0x1D173, 0x1D17B),  # musical format controls
-    *range(0xE0000, 0xE1000),  # tags, more variation selectors, places kept for more of the kind
+    *range(0xE0000, 0xE1000),  # tags, more variation selectors, reserved code points
 }
 
 
 def neutralise(text: str) -> str:
-    """Return `text` with every C0, C1, DEL, bidi control and invisible character as a visible mark.
+    """Return `text` with each C0, C1, DEL, bidi control and invisible character as a visible mark.
 
-    Newline and tab stay, and what spelling needs: the joiners U+200C and U+200D (Persian, Hindi,
-    emoji) and the choice between a sign and its emoji, U+FE0E and U+FE0F.
+    Newline and tab stay. So do the characters that spelling needs: the joiners U+200C and U+200D
+    (Persian, Hindi, emoji), and U+FE0E and U+FE0F, which select a plain sign or its emoji.
     `neutralise(a + b)` equals `neutralise(a) + neutralise(b)`.
     """
     if text.isascii() and text.isprintable():
@@ -44,10 +44,10 @@ def neutralise(text: str) -> str:
 
 
 def without_controls(text: str) -> str:
-    """Return `text` without the characters that `neutralise` marks, as it may be pasted anywhere.
+    """Return `text` without the characters that `neutralise` marks: safe to paste anywhere.
 
-    Newline and tab stay. A terminal takes ESC [ 201 ~ for the end of what is pasted, and runs the
-    lines after it.
+    Newline and tab stay. With ESC [ 201 ~ left in the text, a terminal would take the paste to end
+    there and run the lines after it.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -55,7 +55,7 @@ def without_controls(text: str) -> str:
 
 
 class _LeftOut(dict[int, "int | None"]):
-    """None for each code point that has a mark, itself for any other."""
+    """Maps a code point that `neutralise` marks to None, and any other to itself."""
 
     def __missing__(self, code: int) -> int | None:
         self[code] = kept = code if _mark(code) == chr(code) else None
@@ -63,7 +63,7 @@ class _LeftOut(dict[int, "int | None"]):
 
 
 class _Marks(dict[int, str]):
-    """What is written for a code point, worked out when it is first met: most never are."""
+    """Maps a code point to its replacement, computed on first use: most code points never occur."""
 
     def __missing__(self, code: int) -> str:
         self[code] = mark = _mark(code)
@@ -86,14 +86,14 @@ _left_out = _LeftOut()
 
 
 def one_line(text: str) -> str:
-    """Return `text` neutral and on one line: runs of white space become one space."""
+    """Return `text` neutralised and on one line: each run of white space becomes one space."""
     return neutralise(" ".join(text.split()))
 
 
 def flat(text: str) -> str:
-    """Return `text` neutral and on one line, with a space for each character of white space.
+    """Return `text` neutralised and on one line, with a space for each character of white space.
 
-    So pieces of a line can be made harmless one by one, and then joined.
+    Pieces of a line can be made harmless one by one this way, and then joined.
     """
     return neutralise(_SPACE.sub(" ", text))
 

@@ -1,1 +1,1 @@
-"""Standard-library code that the program and its workers both use, apart from the pipe."""
+"""Standard-library code shared by the program and its workers, except for the messages (`wire`)."""

@@ -27,7 +27,7 @@ _VERSION = re.compile(r"^cuda: [^=]*= ['\"]([\d.]+)['\"]", re.M)
 def cuda_of_torch() -> str:
     """Return the CUDA version that this interpreter's torch is built for, without importing it.
 
-    Empty where torch has no CUDA, or is not installed, or does not tell.
+    Empty if torch has no CUDA, is not installed, or does not report its version.
     """
     found = importlib.util.find_spec("torch")
     if found is None or found.origin is None:
@@ -43,7 +43,7 @@ def cuda_of_torch() -> str:
 def too_old(driver_cuda: str | None, torch_cuda: str) -> bool:
     """Return whether a driver for CUDA `driver_cuda` is too old for a torch of CUDA `torch_cuda`.
 
-    False where one of them is not known.
+    False if one of the two is not known.
     """
     driver, torch = _major(driver_cuda or ""), _major(torch_cuda)
     return bool(driver and torch) and driver < torch

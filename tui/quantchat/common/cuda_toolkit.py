@@ -1,10 +1,11 @@
 """Finds what compiles CUDA kernels here: an nvcc of torch's CUDA version, with its headers.
 
-GPTQModel compiles Marlin and ExLlamaV2 on first use, through torch's `cpp_extension`. That takes
-the folder above the first `nvcc` on PATH for the CUDA toolkit, whatever its version: with a wrapper
-in /usr/local/bin the compile fails for want of headers, with a toolkit of another major version
-torch refuses. It also does not look into site-packages, where NVIDIA's compiler lies after
-`pip install 'quantchat[cuda-build]'`. So the toolkit is chosen here. Standard library only.
+GPTQModel compiles Marlin and ExLlamaV2 on first use, through torch's `cpp_extension`. That module
+takes the folder above the first `nvcc` on PATH for the CUDA toolkit, whatever its version: with a
+wrapper in /usr/local/bin the compile fails because the headers are missing, and torch refuses a
+toolkit of another major version. It also does not look into site-packages, where
+`pip install 'quantchat[cuda-build]'` puts NVIDIA's compiler. So this module chooses the toolkit.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Toolkit:
 def toolkits() -> Iterator[Toolkit]:
     """Yield each installed toolkit, in the order of preference.
 
-    What the user names in CUDA_HOME or CUDA_PATH is the only one then.
+    If the user sets CUDA_HOME or CUDA_PATH, only that toolkit.
     """
     named = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
     seen: set[Path] = set()
@@ -87,7 +88,7 @@ def lacking(torch_cuda: str) -> str:
 def use(torch_cuda: str) -> Toolkit | None:
     """Make torch compile with the toolkit of `choose` and return it; None if there is none.
 
-    To be called before `torch.utils.cpp_extension` is used; later it sees to that as well.
+    Best called before `torch.utils.cpp_extension` is imported; an imported module is updated.
     """
     toolkit = choose(torch_cuda)
     if toolkit is None:
@@ -133,8 +134,8 @@ def _output(*command: str) -> str:
 def _link_runtime(home: Path) -> None:
     """Make the linker find `-lcudart`, which torch adds: the wheel has no `libcudart.so`.
 
-    That is the name for linking; the wheel has only the one for loading, with a version. A folder
-    with such a link goes into LIBRARY_PATH (gcc's own variable).
+    The linker needs that name; the wheel has only the versioned name that the loader needs. So put
+    a folder with a link of the linker's name into LIBRARY_PATH (gcc's own variable).
     """
     libraries = [home / name for name in ("lib64", "lib")]
     if any((folder / "libcudart.so").exists() for folder in libraries):
@@ -146,7 +147,7 @@ def _link_runtime(home: Path) -> None:
     folder = Path(cache or Path.home() / ".cache" / "quantchat" / "compiled") / "cuda-link"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     link = folder / "libcudart.so"
-    with contextlib.suppress(FileExistsError):  # of another worker, or an older environment
+    with contextlib.suppress(FileExistsError):  # another worker has just created it
         if link.is_symlink() and link.readlink() != versioned:
             link.unlink(missing_ok=True)
         link.symlink_to(versioned)

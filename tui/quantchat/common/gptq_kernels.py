@@ -23,7 +23,7 @@ ROW_BY_ROW = (
 
 
 def slow(kernel: str, cure: str) -> str:
-    """Return a note on the kernel `name` and how to get a faster one; empty if it is fast."""
+    """Return a note on the kernel `kernel` and how to get a faster one; empty if it is fast."""
     if kernel in EXTENSIONS:
         return ""
     return f"{ROW_BY_ROW.format(f'the kernel {kernel}')} ({cure})"

@@ -1,7 +1,8 @@
-"""What the small files of a model say, before its weights are fetched or a library opens them.
+"""Describes a model from its small files, before weights are fetched or a library opens them.
 
-`quantchat plan` and the worker read the same description, with the loaders' own precedence. What a
-library would take in silence, and what it cannot load, is found here and refused in one line.
+`quantchat plan` and the worker read the same description, with the loaders' own precedence. This
+module also finds models that a library cannot load, or would load wrongly without a warning, and
+gives the reason in one line.
 """
 
 from __future__ import annotations
@@ -13,21 +14,21 @@ from typing import Any, Literal
 
 CONFIG = "config.json"
 QUANTIZE_CONFIGS = ("quantize_config.json", "quant_config.json")
-"""Where GPTQModel and auto-gptq look for the quantization first, in this order."""
+"""Where GPTQModel and auto-gptq look for the quantization config first, in this order."""
 DESCRIBING = (CONFIG, *QUANTIZE_CONFIGS)
-"""The files whose JSON a `ModelFolder` wants."""
+"""The files whose parsed JSON a `ModelFolder` needs."""
 
 _ADAPTER = "adapter_config.json"
 
 _COMPARED = ("quant_method", "bits", "group_size", "desc_act", "sym", "format")
-"""Settings that decide how packed weights are read: where two files differ, one is wrong."""
+"""Settings that decide how packed weights are read: if two files disagree, one of them is wrong."""
 _OTHER_NAMES = {
     "w_bit": "bits",
     "q_group_size": "group_size",
     "checkpoint_format": "format",
     "version": "format",
 }
-"""As AutoAWQ and GPTQModel spell them."""
+"""Other names of these settings, as AutoAWQ and GPTQModel write them."""
 
 _PACKAGES = {
     "aqlm": ("aqlm", "aqlm[gpu,cpu]"),
@@ -48,8 +49,8 @@ _PACKAGES = {
     "torchao": ("torchao", "torchao"),
     "vptq": ("vptq", "vptq"),
 }
-"""What transformers needs for a quantization: the module that is imported, and the package that pip
-installs (its `quantizers/`)."""
+"""What transformers needs to load each quantization: the module that it imports, and the package
+that pip installs. Source: transformers' `quantizers/`."""
 
 _FOREIGN = {
     "exl2": "TabbyAPI or ExLlamaV2",
@@ -58,24 +59,24 @@ _FOREIGN = {
     "modelopt": "vLLM, SGLang or TensorRT-LLM",
     "nvfp4": "vLLM, SGLang or TensorRT-LLM",
 }
-"""Quantizations that transformers cannot load, and what can."""
+"""Quantizations that transformers cannot load, and programs that can."""
 
 _NO_DECODERS = (
     "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering",
     "ForMultipleChoice", "ForNextSentencePrediction", "ForPreTraining", "ForImageClassification",
     "ForObjectDetection", "ForSemanticSegmentation", "ForCTC", "ForAudioClassification",
 )  # fmt: skip
-"""How the class of a model ends that does not continue text."""
+"""Endings of the class names of models that do not continue text."""
 
 _TIMM = ("timm_wrapper", "timm_backbone", "gemma3n_vision")
-"""Parts of a model that transformers builds by the package timm, by their `model_type`."""
+"""Parts of a model that transformers builds with the package timm, by their `model_type`."""
 
 _VIDEO = frozenset(("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"))
-"""Kinds whose processor has a part for videos, which transformers builds by torchvision. GPTQModel
-loads the processor of each model that sees."""
+"""Model types whose processor has a part for videos, which transformers builds with torchvision.
+GPTQModel loads the processor of each multimodal model."""
 
 _FAST_TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt")
-"""What a tokenizer of the tokenizers library is made of without another package."""
+"""Files from which the tokenizers library builds a tokenizer without another package."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,12 @@ class FolderReader:
     """How an engine's library reads a model's folder."""
 
     reads_quantize_config: bool = False
-    """Whether it takes the quantization from `QUANTIZE_CONFIGS` too, and unpacks it itself: then
-    transformers' packages for that quantization are not needed."""
+    """Whether it also takes the quantization config from `QUANTIZE_CONFIGS` and unpacks the weights
+    itself. Then transformers' packages for that quantization are not needed."""
     builds_vision: bool = True
-    """Whether it builds a multimodal model's vision tower, some of which need the package timm."""
+    """Whether it builds a multimodal model's vision tower, which may need the package timm."""
     loads_processor: bool = False
-    """Whether it loads the processor of a multimodal model, for videos too."""
+    """Whether it loads the processor of a multimodal model, including the part for videos."""
 
 
 TRANSFORMERS = FolderReader()
@@ -98,7 +99,7 @@ AUTO_GPTQ = FolderReader(reads_quantize_config=True, builds_vision=False)
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a model is not loaded: `kind` is that of a `Failed`, `what` and `hint` are for people."""
+    """Why a model cannot be loaded: `kind` as in a `Failed`; `what` and `hint` are for the user."""
 
     kind: Literal["bad_checkpoint", "missing_library", "unsupported"]
     what: str
@@ -110,26 +111,26 @@ class ModelFolder:
     """A model's small files, in a folder or on a hub."""
 
     bodies: Mapping[str, Mapping[str, Any]]
-    """Parsed JSON by the file's name: those of `DESCRIBING` that are there."""
+    """Parsed JSON by file name, of the files of `DESCRIBING` that exist."""
     names: frozenset[str] = field(default_factory=frozenset)
     """Names of all files."""
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """The parsed `config.json`; empty where there is none."""
+        """The parsed `config.json`; empty if there is none."""
         return self.bodies.get(CONFIG, {})
 
     @property
     def quantization(self) -> Mapping[str, Any] | None:
-        """The settings of a finished quantization; None for a model in full precision.
+        """The quantization config of a quantized checkpoint; None for a model in full precision.
 
-        From `config.json` as transformers looks for them (top level, then the text part), else from
-        the file that GPTQModel reads. Where there are both they agree, or the model is refused.
+        From `config.json` as transformers looks for it (top level, then the text part), else from
+        the file that GPTQModel reads. If both exist and disagree, `problems` refuses the model.
         """
         return _in_config(self.config) or next((body for _, body in self._other_files()), None)
 
     def problems(self, reader: FolderReader, *, gguf: bool = False) -> Iterator[Problem]:
-        """Why an engine that reads it as `reader` should not load this, the first reason first.
+        """Yield why an engine that reads the folder as `reader` should not load this model.
 
         `gguf`: the weights and the quantization come from a GGUF file.
         """
@@ -145,7 +146,7 @@ class ModelFolder:
             yield from self._quantization_problems(reader)
 
     def missing_packages(self, reader: FolderReader, *, gguf: bool = False) -> Iterator[Problem]:
-        """The packages that this interpreter lacks for this model, each with its install line."""
+        """Yield a problem with its install line for each package that this interpreter lacks."""
         wanted: list[tuple[str, str, str]] = []
         if gguf:
             wanted.append(("a GGUF file", "gguf", "gguf"))
@@ -193,7 +194,7 @@ class ModelFolder:
             )
         method = str((configured or {}).get("quant_method", "")).lower()
         if not method and isinstance(self.config.get("quantization"), Mapping):
-            method = "mlx"  # which names no method, and tells it twice
+            method = "mlx"  # MLX names no method, and writes its settings under two keys
         if method in _FOREIGN:
             yield Problem(
                 "unsupported",
@@ -203,7 +204,7 @@ class ModelFolder:
 
 
 def _in_config(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """As transformers looks for it (`get_hf_quantizer`)."""
+    """Return the quantization config as transformers looks for it (`get_hf_quantizer`)."""
     text = config.get("text_config")
     for part in (config, text if isinstance(text, Mapping) else {}):
         found = part.get("quantization_config")
@@ -213,7 +214,7 @@ def _in_config(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _disagreement(one: Mapping[str, Any], two: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
-    """The first setting in which both differ, and both values; None where they agree."""
+    """Return the first setting in which the two differ, and both values; None if they agree."""
     first, second = _settings(one), _settings(two)
     for key in _COMPARED:
         if key in first and key in second and first[key] != second[key]:
@@ -228,12 +229,12 @@ def _settings(body: Mapping[str, Any]) -> dict[str, Any]:
         if key in _COMPARED and isinstance(value, str | int | bool):
             found.setdefault(key, value.lower() if isinstance(value, str) else value)
     if "desc_act" in body and found.get("quant_method", "gptq") == "gptq":
-        found.setdefault("format", "gptq")  # what the libraries take it for
+        found.setdefault("format", "gptq")  # the libraries' default
     return found
 
 
 def _no_decoder(config: Mapping[str, Any]) -> Iterator[Problem]:
-    """Refuse what does not answer with text, or only with an encoder's help."""
+    """Yield why the model is no decoder: it is an encoder-decoder, or it writes no text."""
     named = config.get("architectures")
     classes = [str(name) for name in named] if isinstance(named, list) else []
     kind = ", ".join(classes) or str(config.get("model_type", ""))
@@ -252,7 +253,7 @@ def _no_decoder(config: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The config, and those of its parts."""
+    """Yield the config and each nested config."""
     yield config
     yield from (part for part in config.values() if isinstance(part, Mapping))
 
@@ -260,5 +261,5 @@ def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 def _is_there(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):  # the package above it is absent, or half imported
+    except (ImportError, ValueError):  # its parent package is missing, or only half imported
         return False

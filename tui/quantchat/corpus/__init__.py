@@ -16,14 +16,14 @@ from quantchat.files import write_whole
 from quantchat.text import one_line
 
 OWN = "own"
-"""Prose, code and dialogue written for quantchat: over 8192 tokens of SmolLM2's tokenizer."""
+"""Prose, code and dialogue written for quantchat: over 8192 tokens with SmolLM2's tokenizer."""
 
 WIKITEXT = "wikitext-2"
 """The test split of WikiText-2 (Merity et al. 2016), raw."""
 
 DATASETS = (OWN, WIKITEXT)
 
-# What llama.cpp's scripts/get-wikitext-2.sh takes, so that figures of the two can be compared.
+# The archive that llama.cpp's scripts/get-wikitext-2.sh fetches: the figures can be compared.
 _WIKITEXT_HOME = "ggml-org/ci"
 _WIKITEXT_ARCHIVE = "wikitext-2-raw-v1.zip"
 _WIKITEXT_MEMBER = "wikitext-2-raw/wiki.test.raw"
@@ -33,16 +33,16 @@ _BLOCK = 2**20
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text to be read."""
+    """A text to score models on."""
 
     name: str
-    """Of a dataset, or of the file."""
+    """Name of the dataset or of the file."""
     path: Path
     sha256: str
 
 
 def dataset(name: str) -> Corpus:
-    """The text called `name`, one of `DATASETS`. Raises UserError where it cannot be had."""
+    """Return the text called `name`, one of `DATASETS`. Raises UserError if it is not available."""
     if name == OWN:
         path = Path(str(importlib.resources.files(__name__) / "own.txt"))
     elif name == WIKITEXT:
@@ -53,7 +53,7 @@ def dataset(name: str) -> Corpus:
 
 
 def text_file(path: Path) -> Corpus:
-    """The text in a file of the user's. Raises UserError where it cannot be read as UTF-8."""
+    """Return the text in a file of the user. Raises UserError if it cannot be read as UTF-8."""
     return Corpus(path.name, path.absolute(), _digest(path))
 
 
@@ -62,7 +62,7 @@ def _listed() -> str:
 
 
 def _digest(path: Path) -> str:
-    """SHA-256 of the file. Raises UserError where it is no file, empty, or not UTF-8."""
+    """Return the SHA-256 of a file. Raises UserError if it is no file, empty, or not UTF-8."""
     digest, decoder = hashlib.sha256(), codecs.getincrementaldecoder("utf-8-sig")()
     found = False
     try:
@@ -92,7 +92,7 @@ def _no_file(path: Path) -> str:
 
 
 def _wikitext() -> Path:
-    """The file, fetched from the hub once and kept in the cache."""
+    """Return the path of WikiText-2, fetched from the hub once and cached."""
     kept = paths.cache_dir() / "texts" / Path(_WIKITEXT_MEMBER).name
     if kept.is_file():
         return kept
@@ -105,7 +105,7 @@ def _wikitext() -> Path:
             body = opened.read(_WIKITEXT_MEMBER)
         paths.private(kept.parent)
         return write_whole(kept, body)
-    except Exception as error:  # its network stack raises what it likes; none of it is a text
+    except Exception as error:  # huggingface_hub and its network stack raise errors of many types
         raise UserError(
             f"cannot be fetched from the hub: {one_line(str(error))[:200]}",
             where=WIKITEXT,

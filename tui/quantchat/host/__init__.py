@@ -1,1 +1,1 @@
-"""The near side of a worker: start its process, talk to it, end it for sure."""
+"""The program's side of a worker: start the process, exchange messages with it, end it."""

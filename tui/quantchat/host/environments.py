@@ -1,4 +1,4 @@
-"""Virtual environments with other library versions, made with pip in the cache folder.
+"""Creates virtual environments with other library versions, with pip, in the cache folder.
 
 A variant that names an environment runs with its interpreter. An environment is valid once its
 `made.json` exists; that file is written last, so an interrupted environment has none.
@@ -95,7 +95,7 @@ class Environments:
         return found
 
     def remove(self, name: str) -> None:
-        """Delete the environment `name`. Raises UserError if it is being made, and OSError."""
+        """Delete environment `name`. Raises UserError if it is being created, and OSError."""
         with self._alone(name):
             shutil.rmtree(self.folder / name)
 
@@ -109,10 +109,10 @@ class Environments:
         python: str = sys.executable,
         pip: Sequence[str] = PIP,
     ) -> Environment:
-        """Make the environment `name` with the interpreter `python`, or return the existing one.
+        """Create the environment `name` with the interpreter `python`, or return the existing one.
 
-        `requirements` are recorded; if `file` is given, pip reads them from it. Progress is
-        reported with `report`. Raises OSError, and UserError if it cannot be made or exists with
+        `requirements` are recorded; if `file` is given, pip reads them from it. `report` is called
+        with the progress. Raises OSError, and UserError if it cannot be created or exists with
         other requirements. Cancelling removes everything again.
         """
         paths.private(self.folder)
@@ -143,7 +143,7 @@ class Environments:
         """Remove downloads and unfinished environments of processes that were killed."""
         for scratch in self.folder.glob(".*.tmp"):
             name = scratch.name.removeprefix(".").removesuffix(".tmp")
-            with contextlib.suppress(UserError), self._alone(name):  # skip those being made now
+            with contextlib.suppress(UserError), self._alone(name):  # skip those in creation now
                 if not _read(self.folder / name).python:
                     shutil.rmtree(self.folder / name, ignore_errors=True)
                 shutil.rmtree(scratch, ignore_errors=True)

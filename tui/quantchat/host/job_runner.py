@@ -1,4 +1,4 @@
-"""Run one job in a worker of its own, from the worker's start to its end."""
+"""Runs one job in a worker of its own, from the worker's start to its end."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from quantchat.wire.jobs import AnyJob, Job, Result
 
 LOST_S = 300.0
-"""Seconds without any event, not even a sign of life, after which a worker is ended."""
+"""Seconds without any event, even a sign of life, after which a worker is ended."""
 
 MORE_ROOM = "make room, or set QUANTCHAT_CACHE to a folder on another disk"
 
 
 class JobFailed(Exception):
-    """A job, or a stage of making a checkpoint, failed; `failure` has the reason and a hint."""
+    """A job, or a stage of building a checkpoint, failed; `failure` has the reason and a hint."""
 
     def __init__(self, failure: Failed) -> None:
         super().__init__(failure.reason)
@@ -34,11 +34,11 @@ class JobFailed(Exception):
 async def run_job(
     start: StartWorker, job: Job[Result], tell: Callable[[int, int, str], None]
 ) -> Result:
-    """Start a worker, let it do `job`, end it, and return the job's result.
+    """Start a worker, run `job` in it, end the worker, and return the job's result.
 
-    `tell` is called with done, total (0: not countable) and a detail. Raises JobFailed where the
-    worker reports a failure, dies, or sends nothing for `LOST_S`; UserError where it cannot be
-    started. Cancelling ends the worker.
+    `tell` is called with done, total (0: unknown) and a detail. Raises JobFailed if the worker
+    reports a failure, dies, or sends nothing for `LOST_S`; UserError if it cannot be started.
+    Cancelling ends the worker.
     """
     worker = await start(Place(job.title))
     look = f"look at the worker's log {worker.log}"

@@ -1,4 +1,4 @@
-"""Runs the user's pip so that it ends with this process, and explains why it failed.
+"""Runs the user's pip so that it ends when this process ends, and explains why pip failed.
 
 pip uses the index, proxy, certificates and cache that the user has configured.
 """
@@ -19,14 +19,14 @@ from quantchat.wire.messages import Failed, FailureKind
 PIP = (sys.executable, "-m", "pip")
 
 QUIET = ("--no-input", "--disable-pip-version-check", "--progress-bar=off")
-"""Options of pip: ask nothing, print nothing but to the log."""
+"""Options for pip: ask nothing, and print only to the log."""
 
 POLL_S = 0.25
 """Seconds between two calls of `poll`."""
 
 
 async def run(command: Sequence[str], scratch: Path, log: Path, poll: Callable[[], None]) -> int:
-    """Run `command` in its own session, which ends with this process; return its exit status.
+    """Run `command` in its own session and return its exit status. It ends when this process does.
 
     Appends its stderr to `log`. `scratch` is its folder for temporary files, in which a download
     can be watched. Calls `poll` every `POLL_S`. Cancelling ends the command and all processes it
@@ -111,7 +111,7 @@ _REASONS: list[tuple[str, FailureKind, str, str]] = [
 
 
 def failure(what: str, status: int, log: Path) -> Failed:
-    """Return why pip, which ended with `status`, failed at `what`, from its `log`."""
+    """Return why pip failed at `what`, from its exit status `status` and its `log`."""
     text = log.read_text(encoding="utf-8", errors="replace")
     for pattern, kind, reason, hint in _REASONS:
         if re.search(pattern, text):

@@ -32,7 +32,7 @@ from quantchat.wire.codec import ProtocolError
 from quantchat.wire.messages import Command, Event, Shutdown, decode_event, encode
 
 LINE_LIMIT = 16 * 2**20
-"""Longest message line in bytes. The whole answer of a long context fits many times."""
+"""Longest message line in bytes: many times the whole answer of a long context."""
 
 SURROUNDINGS = {
     # Number GPUs as nvidia-smi and NVML do: CUDA's own order puts the fastest first.
@@ -114,7 +114,7 @@ class Worker(Protocol):
 
     @property
     def log(self) -> Path:
-        """File with what the worker's libraries printed."""
+        """File with the output of the worker's libraries."""
 
     def send(self, command: Command) -> None:
         """Queue a command; never blocks. Does nothing if the worker has ended."""
@@ -133,7 +133,7 @@ StartWorker = Callable[[Place], Awaitable[Worker]]
 
 
 class WorkerProcess:
-    """A real worker process, made by `start_worker`."""
+    """A real worker process, started by `start_worker`."""
 
     def __init__(
         self,
@@ -161,7 +161,7 @@ class WorkerProcess:
 
     @property
     def log(self) -> Path:
-        """File with what the worker's libraries printed."""
+        """File with the output of the worker's libraries."""
         return self._log
 
     def send(self, command: Command) -> None:
@@ -267,7 +267,7 @@ def interpreter(python: str | None, env: str | None) -> str | None:
     if not env:
         return python
     from quantchat.host.environments import (
-        Environments,  # few name one, and no first frame needs it
+        Environments,  # imported late: few variants name one, and the first frame needs none
     )
 
     return str(Environments().find(env).interpreter)
@@ -305,15 +305,17 @@ def _executable(place: Place) -> tuple[str, dict[str, str]]:
 def _folders() -> dict[str, str]:
     """Return variables that name folders: otherwise libraries use fixed names below /tmp."""
     cache = paths.cache_dir()
-    # Both folders hold code that will be run. Make them here, private to the user: the libraries
-    # would leave the permissions to the umask. They are kept, so that kernels are compiled once.
+    # Both folders hold code that will be run. Create them here, private to the user: the libraries
+    # would leave the permissions to the umask. They stay, so that kernels are compiled only once.
     compiled, modules = cache / "compiled", cache / "modules"
     for folder in (compiled, modules):
         with contextlib.suppress(OSError):  # a read-only cache is reported when it is needed
             paths.private(folder)
     hub = paths.hub_cache()
     if not paths.can_be_written(hub) and not hub.is_dir():
-        hub = cache / "huggingface" / "hub"  # importing GPTQModel creates this folder
+        hub = (
+            cache / "huggingface" / "hub"
+        )  # which can be written: importing GPTQModel creates the hub folder
     named = {
         "TORCHINDUCTOR_CACHE_DIR": str(compiled),
         # Set explicitly: otherwise GPTQModel uses /tmp/tokenicer_hf_home, shared by all users.

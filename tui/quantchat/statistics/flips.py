@@ -1,9 +1,10 @@
-"""Answers that changed: what an accuracy hides.
+"""Counts the answers that changed between two models: accuracies that are equal can hide them.
 
-Two models can be right equally often on different questions, so that their accuracies agree while
-many answers do not: quantized models do just that (Dutta et al. 2024, "Accuracy is Not All You
-Need", who call them flips). Both models are asked the same questions, so the test is McNemar's
-(1947) in its exact form: of the questions on which only one is right, is each as often that one?
+Two models can be right equally often but on different questions: their accuracies agree although
+many answers differ. Quantized models do that (Dutta et al. 2024, "Accuracy is Not All You Need",
+who call such answers flips). Both models are asked the same questions, so the test is McNemar's
+(1947) in its exact form: among the questions that only one model answers correctly, is each model
+the correct one equally often?
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Flips:
-    """A model against the reference, on the same documents."""
+    """The changed answers of a model against the reference, on the same documents."""
 
     documents: int
     lost: int
@@ -24,9 +25,9 @@ class Flips:
 
     @classmethod
     def between(cls, reference: Sequence[object], model: Sequence[object]) -> Flips:
-        """Of whether each was right, document by document.
+        """Compare two lists that say for each document whether the model was right.
 
-        Raises ValueError where they are not equally many, or none.
+        Raises ValueError if the lists differ in length or are empty.
         """
         if len(reference) != len(model) or not model:
             raise ValueError(f"{len(reference)} and {len(model)} answers are no pairs")
@@ -39,7 +40,7 @@ class Flips:
 
     @property
     def difference(self) -> float:
-        """Accuracy here minus that of the reference."""
+        """Accuracy of the model minus accuracy of the reference."""
         return (self.gained - self.lost) / self.documents
 
     @property
@@ -50,7 +51,7 @@ class Flips:
 
     @property
     def p(self) -> float:
-        """Chance of so one-sided a change if neither were better: McNemar's exact test."""
+        """p-value of McNemar's exact test: the chance of such a one-sided change between equals."""
         changed = self.lost + self.gained
         if not changed:
             return 1.0

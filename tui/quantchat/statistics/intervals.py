@@ -1,26 +1,29 @@
-"""Is B really different from A? A ratio with its interval, or "no difference shown".
+"""Compares B with A: a ratio with its confidence interval, or "no difference shown".
 
-Each pair is one prompt in one round, measured on both sides. Ratios are compared as logarithms, so
-that twice as fast and twice as slow are equally far from 1. The rounds of one prompt are not
-independent of each other, so the unit that is resampled is the prompt (a cluster bootstrap, Field
-and Welsh 2007): its pairs are averaged, and the averages are bootstrapped. Neither are the prompts
-of one round: a machine that is slow for a minute is slow for all of them. So rounds are resampled
-in the same way. And both together, since a ratio may differ from prompt to prompt and from round to
-round as well: the variances of the two ways add up, but for that of the single pairs, which is in
-both (Cameron, Gelbach and Miller 2011), with the degrees of freedom of such a sum (Satterthwaite
-1946). The widest of the three intervals is the one that is given.
+Each pair is one prompt in one round, measured on both sides. Ratios are averaged as logarithms, so
+that twice as fast and twice as slow are equally far from 1.
 
-A pause of the machine, or another program for some seconds, makes single pairs ten times as slow.
-A mean follows them, and its interval grows until it shows nothing. So the ratio is Huber's
-M-estimate of the logarithms (Huber 1964): pairs farther than 1.345 robust standard deviations from
-the centre count as if they lay there. The intervals are those of its pseudo-values, whose mean is
-the estimate. `benchmarks/intervals.py` shows what this does to coverage and width. Few pairs of one
-prompt alone, or of one round alone, are averaged as they are (`ROBUST_FROM`).
+The interval has to allow for three dependences. The rounds of one prompt depend on each other, so
+prompts are resampled (a cluster bootstrap, Field and Welsh 2007): the pairs of each prompt are
+averaged, and the averages are bootstrapped. The prompts of one round depend on each other as well,
+because a machine that is slow for a minute is slow for all of them, so rounds are resampled in the
+same way. And a ratio may differ both from prompt to prompt and from round to round: then the two
+variances are added, and the variance of single pairs, which both contain, is subtracted (Cameron,
+Gelbach and Miller 2011); the sum has Satterthwaite's (1946) degrees of freedom. The widest of the
+three intervals is reported.
+
+A pause of the machine, or another program that runs for some seconds, makes single pairs ten times
+as slow. A mean follows such outliers, and its interval grows until it shows nothing. So the ratio
+is Huber's M-estimate of the logarithms (Huber 1964): pairs farther than 1.345 robust standard
+deviations from the centre are moved to that distance. The intervals are those of the estimate's
+pseudo-values, whose mean is the estimate. `benchmarks/intervals.py` measures what this does to
+coverage and width. A few pairs of a single prompt, or of a single round, are averaged as they are
+(`ROBUST_FROM`).
 
 With few prompts the percentile interval is known to be too narrow (Hesterberg 2015, "What Teachers
-Should Know About the Bootstrap"), so each is Student's t, with one degree of freedom less than
-there are prompts or rounds, around the bootstrap's standard error, corrected for its small-sample
-bias.
+Should Know About the Bootstrap"). So each interval is Student's t, with one degree of freedom less
+than there are prompts or rounds, times the bootstrap's standard error, corrected for its
+small-sample bias.
 """
 
 from __future__ import annotations
@@ -36,21 +39,22 @@ from typing import Any, NamedTuple
 CONFIDENCE = 0.95
 
 RESAMPLES = 2000
-"""The standard error is then known to about 1.6 %, which no digit that is shown can tell."""
+"""Bootstrap resamples. They give the standard error to about 1.6 %, finer than any digit shown."""
 
 NUMBERS = 2**21
-"""Figures resampled at a time: 16 MiB, and a few times that for what is worked out."""
+"""Figures resampled at a time: 16 MiB, and a few times that for intermediate results."""
 
 ROBUST_FROM = 20
-"""Pairs of a single prompt, or of a single round, from which on outliers are drawn in. With ten,
-Huber's interval held the true ratio in 93 of 100 simulations; pairs of several prompts in several
-rounds have the wider of two intervals, which held it in 96 and more, down to two by two."""
+"""Fewest pairs of a single prompt, or of a single round, to which Huber's estimate is applied. With
+ten, its interval contained the true ratio in 93 of 100 simulations. Pairs of several prompts in
+several rounds get the widest of three intervals, which contained it in 96 and more, down to two
+prompts by two rounds."""
 
 HUBER_K = 1.345
-"""In robust standard deviations: 95 % as efficient as the mean where the noise is normal."""
+"""Huber's k in robust standard deviations: 95 % of the mean's efficiency under normal noise."""
 
 SEED = 20230801
-"""The resampling is seeded: the same measurements give the same interval."""
+"""Seed of the resampling, so that the same measurements give the same interval."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Ratio of B to A with its interval; `low` and `high` are None where none can be given."""
+    """Ratio of B to A with its interval; `low` and `high` are None if there is no interval."""
 
     value: float
     low: float | None
@@ -74,16 +78,16 @@ class Ratio:
     prompts: int
     clusters: int
     clustered_by: str
-    """What was resampled: `prompt`, `round` or `prompt and round`; empty: nothing was sampled."""
+    """What was resampled: `prompt`, `round` or `prompt and round`; empty if nothing was sampled."""
 
     @property
     def shown(self) -> bool:
-        """Whether a difference is shown: there is an interval and it does not hold 1."""
+        """Whether a difference is shown: there is an interval and it does not contain 1."""
         return self.low is not None and self.high is not None and not self.low <= 1 <= self.high
 
 
 class Row(NamedTuple):
-    """What was measured on one prompt in one round: the same figures in each row."""
+    """The figures measured on one prompt in one round; all rows have the same figures."""
 
     prompt: Hashable
     round: Hashable
@@ -92,7 +96,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure of sampled rows; `low` and `high` are None where no interval can be given."""
+    """A statistic of sampled rows; `low` and `high` are None if there is no interval."""
 
     value: float
     low: float | None
@@ -104,16 +108,14 @@ class Interval:
 
 
 Statistic = Callable[[Sequence[Any]], Any]
-"""Takes the mean of each figure, as floats or as equally long arrays; returns the same kind."""
+"""A function of each figure's mean, as floats or equally long arrays; returns the same kind."""
 
 
 def ratio_of(pairs: Sequence[Pair]) -> Ratio | None:
-    """Return the typical b / a with its interval, or None where there are no pairs.
+    """Return the typical b / a with its interval, or None if there are no pairs.
 
-    Huber's estimate of the geometric mean, which outliers move little; the geometric mean itself
-    where there are too few pairs for that.
-
-    Raises ValueError for figures that are not above 0.
+    Huber's estimate of the geometric mean, on which outliers have little effect; the geometric mean
+    itself if there are too few pairs for that. Raises ValueError for figures that are not above 0.
     """
     if not pairs:
         return None
@@ -135,10 +137,10 @@ def ratio_of(pairs: Sequence[Pair]) -> Ratio | None:
 
 
 def sides_of(pairs: Sequence[Pair], ratio: float) -> tuple[float, float]:
-    """Return a typical a and a typical b of `pairs`, whose `ratio` is that of `ratio_of`.
+    """Return a typical a and a typical b of `pairs`, whose `ratio` comes from `ratio_of`.
 
-    The geometric mean over the prompts of the median over a prompt's rounds. Means of each side by
-    itself would contradict the ratio that stands beside them.
+    Their common level is the geometric mean over the prompts of the median over a prompt's rounds.
+    Each side's own mean could contradict the ratio that is printed beside it.
     """
     logs: defaultdict[Hashable, list[float]] = defaultdict(list)
     for pair in pairs:
@@ -148,9 +150,10 @@ def sides_of(pairs: Sequence[Pair], ratio: float) -> tuple[float, float]:
 
 
 def _drawn_in(pairs: Sequence[Pair], values: list[float]) -> Sequence[float]:
-    """Pseudo-values of Huber's M-estimate of location: their mean is the estimate.
+    """Return the pseudo-values of Huber's M-estimate of location: their mean is the estimate.
 
-    `values`, one of each pair, as they are where `pairs` are too few, or half of them are equal.
+    `values` has one value for each pair. It is returned unchanged if there are too few pairs, or if
+    at least half of the values are equal.
     """
     crossed = len({pair.prompt for pair in pairs}) > 1 and len({pair.round for pair in pairs}) > 1
     if not crossed and len(pairs) < ROBUST_FROM:
@@ -159,7 +162,7 @@ def _drawn_in(pairs: Sequence[Pair], values: list[float]) -> Sequence[float]:
 
     x = numpy.array(values)
     centre = float(numpy.median(x))
-    spread = 1.4826 * float(numpy.median(abs(x - centre)))  # that of a normal sample's deviation
+    spread = 1.4826 * float(numpy.median(abs(x - centre)))  # estimates a normal sample's deviation
     if not spread:
         return values
     for _ in range(50):
@@ -175,21 +178,21 @@ def _drawn_in(pairs: Sequence[Pair], values: list[float]) -> Sequence[float]:
 
 
 def exact_ratio(a: float, b: float) -> Ratio:
-    """The ratio of two figures that were counted, not sampled: both bounds are the value."""
+    """Return the ratio of two figures that were counted, not sampled: both bounds are the value."""
     return Ratio(b / a, b / a, b / a, 1, 0, 1, "")
 
 
 def single_ratio(a: float, b: float) -> Ratio:
-    """The ratio of two figures that were read once each: nothing tells how far they scatter."""
+    """Return the ratio of two figures that were read once each: it has no interval."""
     return Ratio(b / a, None, None, 1, 0, 1, "")
 
 
 def interval_of(statistic: Statistic, rows: Sequence[Row]) -> Interval:
-    """`statistic` of the mean of each figure over the prompts, with its interval.
+    """Return `statistic` of the mean of each figure over the prompts, with its interval.
 
-    With a single prompt the interval is that of its rounds, and speaks of that prompt alone; with a
-    single round it is that of the prompts. There is none for a single row, nor where a resample
-    leaves the statistic without a finite value. Raises ValueError for no rows.
+    With a single prompt the interval is that of its rounds, and is valid for that prompt only; with
+    a single round it is that of the prompts. A single row has no interval, nor has a statistic that
+    is not finite for some resample. Raises ValueError if there are no rows.
     """
     import numpy
 
@@ -197,7 +200,7 @@ def interval_of(statistic: Statistic, rows: Sequence[Row]) -> Interval:
         raise ValueError("nothing was measured")
     prompts = _units((row.prompt, row.figures) for row in rows)
     rounds = _units((row.round, row.figures) for row in rows)
-    with numpy.errstate(all="ignore"):  # what is not finite is told by the result
+    with numpy.errstate(all="ignore"):  # a result that is not finite shows it
         value = float(statistic(list(prompts.mean(axis=0))))
         found = [
             _Spread(_error(statistic, units), len(units), len(units) - 1, way)
@@ -217,14 +220,15 @@ def interval_of(statistic: Statistic, rows: Sequence[Row]) -> Interval:
 
 
 class _Spread(NamedTuple):
-    """How far a statistic scatters, seen in one way."""
+    """The spread of a statistic when it is resampled in one way."""
 
     error: float
-    """Standard error; infinite where it cannot be told."""
+    """Standard error; infinite if it cannot be computed."""
     clusters: int
     freedom: float
-    """Degrees of freedom of the error."""
+    """Degrees of freedom of the standard error."""
     way: str
+    """What was resampled: `prompt`, `round` or `prompt and round`."""
 
     @property
     def margin(self) -> float:
@@ -237,7 +241,7 @@ class _Spread(NamedTuple):
 
 
 def _both(prompt: _Spread, round_: _Spread, single: float) -> Iterator[_Spread]:
-    """Both ways at once, where that is more than either; `single` is the error by single rows."""
+    """Yield the two-way spread if it exceeds both; `single` is the standard error by rows."""
     by_prompt, by_round = prompt.error**2, round_.error**2
     variance = by_prompt + by_round - single**2
     if math.isfinite(variance) and variance > max(by_prompt, by_round):
@@ -249,7 +253,7 @@ def _both(prompt: _Spread, round_: _Spread, single: float) -> Iterator[_Spread]:
 
 
 def _units(rows: Iterable[tuple[Hashable, tuple[float, ...]]]) -> Any:
-    """The mean of each figure in each cluster: an array of clusters by figures."""
+    """Return the mean of each figure in each cluster: an array of clusters by figures."""
     import numpy
 
     clusters: defaultdict[Hashable, list[tuple[float, ...]]] = defaultdict(list)
@@ -259,7 +263,7 @@ def _units(rows: Iterable[tuple[Hashable, tuple[float, ...]]]) -> Any:
 
 
 def _error(statistic: Statistic, units: Any) -> float:
-    """Standard error of `statistic` by resampling `units`; infinite where it cannot be told."""
+    """Return the bootstrap's standard error of `statistic` over `units`, infinite if not finite."""
     import numpy
     from scipy import stats
 
@@ -283,7 +287,10 @@ def _error(statistic: Statistic, units: Any) -> float:
 
 
 def variation(values: Iterable[float]) -> float | None:
-    """Coefficient of variation: standard deviation (n - 1) over mean. None for fewer than two."""
+    """Return the coefficient of variation: standard deviation (n - 1) over mean.
+
+    None for fewer than two values, and for a mean of 0.
+    """
     found = list(values)
     if len(found) < 2:
         return None

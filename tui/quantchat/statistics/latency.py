@@ -1,12 +1,12 @@
-"""Latency and throughput of one answer, each figure defined in one place.
+"""Latency and throughput of one answer. Each figure is defined once, here.
 
-All times are nanoseconds of the worker's monotonic clock; `times_ns[i]` is when output token i was
+All times are nanoseconds of the worker's monotonic clock. `times_ns[i]` is when output token i was
 known on the host, `received_ns` when the worker received the prompt (0: not yet known). A figure
-that is not defined, as an inter-token latency of a single token is not, is None: never 0, never
+that is undefined, such as the inter-token latency of a single token, is None: never 0, never
 infinite.
 
-Other tools define ITL and TPOT each in their own way. Here they are what `vllm bench serve` calls
-so: ITL is every single gap, TPOT their mean over one answer. AIPerf's ITL is our TPOT.
+Tools differ in their definitions of ITL and TPOT. Here they are those of `vllm bench serve`: ITL is
+each single gap, TPOT the mean gap of one answer. AIPerf's ITL is TPOT here.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _NS_PER_MS = 1e6
 _NS_PER_S = 1e9
 
 NOW_WINDOW_S = 1.0
-"""How far back "tok/s now" looks, in seconds."""
+"""Length of the window of "tok/s now", in seconds."""
 
 SERIES_LIMIT = 600
-"""Most intervals of a throughput series: more than any terminal has columns."""
+"""Largest number of intervals in a throughput series: more than any terminal has columns."""
 
 
 def ttft_ms(received_ns: int, times_ns: Sequence[int]) -> float | None:
-    """Time to first token, ms: prompt received by the worker → first output token on the host.
+    """Return the TTFT in ms: prompt received by the worker → first output token on the host.
 
-    Tokenizing and prefill are part of it, loading the model never is.
+    It includes tokenizing and prefill, and never the loading of the model. None if unknown.
     """
     if not received_ns or not times_ns or times_ns[0] < received_ns:
         return None
@@ -37,21 +37,21 @@ def ttft_ms(received_ns: int, times_ns: Sequence[int]) -> float | None:
 
 
 def itl_ms(times_ns: Sequence[int]) -> list[float]:
-    """Inter-token latencies, ms: the n − 1 gaps between one output token and the next."""
+    """Return the inter-token latencies in ms: the n − 1 gaps between consecutive output tokens."""
     return [(b - a) / _NS_PER_MS for a, b in pairwise(times_ns)]
 
 
 def tpot_ms(times_ns: Sequence[int], tokens: int | None = None) -> float | None:
-    """Time per output token, ms: (last token − first token) ÷ (n − 1).
+    """Return the TPOT in ms: (last token − first token) ÷ (n − 1). None if it is undefined.
 
-    n is `tokens` where the times are those of a server's chunks (so has it `vllm bench serve`).
+    n is `tokens` if the times are those of a server's chunks, as in `vllm bench serve`.
     """
     span_ns, gaps = _span_ns(times_ns), (len(times_ns) if tokens is None else tokens) - 1
     return span_ns / gaps / _NS_PER_MS if span_ns and gaps > 0 else None
 
 
 def decode_throughput(times_ns: Sequence[int], tokens: int | None = None) -> float | None:
-    """Decode throughput, tok/s: 1000 ÷ TPOT. The first token, which prefill made, is not in it."""
+    """Return the decode throughput in tok/s: 1000 ÷ TPOT. It excludes the first token (prefill)."""
     tpot = tpot_ms(times_ns, tokens)
     return 1000 / tpot if tpot else None
 
@@ -59,10 +59,10 @@ def decode_throughput(times_ns: Sequence[int], tokens: int | None = None) -> flo
 def while_both_decode(
     first: Sequence[int], second: Sequence[int]
 ) -> tuple[Sequence[int], Sequence[int]]:
-    """The times of each, ns of one machine's clock, at which the other was decoding as well.
+    """Return the times of each answer, ns of one clock, at which the other was decoding as well.
 
-    The shorter answer leaves the device to the longer one, which then is no longer contended. Empty
-    where the two did not overlap.
+    When the shorter answer ends, the longer one has the device for itself and is no longer
+    contended. Empty if the two did not overlap.
     """
     if not first or not second:
         return (), ()
@@ -76,7 +76,7 @@ def while_both_decode(
 def end_to_end_throughput(
     received_ns: int, times_ns: Sequence[int], tokens: int | None = None
 ) -> float | None:
-    """End-to-end throughput, tok/s: n ÷ (prompt received → last token)."""
+    """Return the end-to-end throughput in tok/s: n ÷ (prompt received → last token)."""
     if not received_ns or not times_ns or times_ns[-1] <= received_ns:
         return None
     count = len(times_ns) if tokens is None else tokens
@@ -84,9 +84,10 @@ def end_to_end_throughput(
 
 
 def prefill_throughput(received_ns: int, prefilled_ns: int, computed_tokens: int) -> float | None:
-    """Prefill throughput, tok/s: computed prompt tokens ÷ (prompt received → last one computed).
+    """Return the prefill throughput in tok/s: computed prompt tokens ÷ prefill time.
 
-    Tokens taken from a kept KV cache are not computed and do not count.
+    The prefill time is from receiving the prompt to computing its last token. Tokens taken from a
+    cached KV cache are not computed and do not count.
     """
     if not received_ns or prefilled_ns <= received_ns or computed_tokens <= 0:
         return None
@@ -94,9 +95,9 @@ def prefill_throughput(received_ns: int, prefilled_ns: int, computed_tokens: int
 
 
 def throughput_now(times_ns: Sequence[int], window_s: float = NOW_WINDOW_S) -> float | None:
-    """Decode throughput, tok/s, over the tokens of the last `window_s` before the newest one.
+    """Return the decode throughput in tok/s over the last `window_s` before the newest token.
 
-    A model slower than one token a window is judged by its last gap.
+    If a model is slower than one token in `window_s`, the last gap counts.
     """
     if len(times_ns) < 2:
         return None
@@ -105,18 +106,18 @@ def throughput_now(times_ns: Sequence[int], window_s: float = NOW_WINDOW_S) -> f
 
 
 def whole_intervals(times_ns: Sequence[int], interval_s: float) -> int:
-    """How many whole intervals of `interval_s` there are since the first token."""
+    """Return the number of whole intervals of `interval_s` since the first token."""
     return int((_span_ns(times_ns) or 0) / (interval_s * _NS_PER_S))
 
 
 def throughput_series(
     times_ns: Sequence[int], interval_s: float, first: int, end: int
 ) -> list[float]:
-    """Throughput, tok/s, in each interval since the first token, from `first` to before `end`.
+    """Return the throughput in tok/s of the intervals `first` to `end` (exclusive).
 
-    Each token is spread evenly over the gap before it. Counting tokens instead would make a steady
-    slow model look like a comb, and hide how long a stall lasted; so the mean over the series is
-    the decode throughput of the same stretch.
+    Interval 0 starts at the first token. Each token is spread evenly over the gap before it.
+    Counting whole tokens would make a steady slow model look like a comb, and would hide how long a
+    stall lasted. The mean of the series is the decode throughput of the same span.
     """
     if end <= first:
         return []
@@ -127,7 +128,7 @@ def throughput_series(
 
 
 def percentile(values: Sequence[float], percent: float) -> float | None:
-    """Percentile `percent` (0 to 100) with linear interpolation, as numpy's default has it.
+    """Return the percentile `percent` (0 to 100) with linear interpolation, numpy's default.
 
     Hyndman & Fan (1996), definition 7. None for no values.
     """
@@ -137,7 +138,7 @@ def percentile(values: Sequence[float], percent: float) -> float | None:
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Percentiles of the inter-token latency, ms."""
+    """Percentiles of the inter-token latency in ms."""
 
     p50: float
     p95: float
@@ -145,13 +146,13 @@ class Percentiles:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Percentiles | None:
-        """The percentiles of `values`; None where there are none."""
+        """Return the percentiles of `values`; None if there are no values."""
         ordered = sorted(values)
         return cls.by_rank(len(ordered), ordered.__getitem__)
 
     @classmethod
     def by_rank(cls, count: int, ranked: Callable[[int], float]) -> Percentiles | None:
-        """The same, of `count` values of which `ranked(i)` is the i-th smallest, from 0."""
+        """Return the percentiles of `count` values; `ranked(i)` is the i-th smallest, from 0."""
         p50, p95, p99 = (_percentile(count, ranked, percent) for percent in (50, 95, 99))
         if p50 is None or p95 is None or p99 is None:
             return None
@@ -160,13 +161,13 @@ class Percentiles:
 
 @dataclass(frozen=True)
 class TurnTiming:
-    """Every latency and throughput figure of one answer, finished or growing."""
+    """All latency and throughput figures of one answer, finished or still running."""
 
     output_tokens: int
-    """-1 where a server sent chunks and did not count."""
+    """-1 if a server sent chunks and reported no count."""
     prompt_tokens: int
     cached_tokens: int
-    """Prompt tokens taken from the kept KV cache, counted apart from those computed."""
+    """Prompt tokens taken from the cached KV cache, counted apart from the computed tokens."""
     ttft_ms: float | None
     itl_ms: Percentiles | None
     tpot_ms: float | None
@@ -186,10 +187,11 @@ class TurnTiming:
         itl: Percentiles | None = None,
         tokens: int | None = None,
     ) -> TurnTiming:
-        """Work them out. `prefilled_ns` is when the last prompt token was computed (0: not yet).
+        """Compute the figures.
 
-        `itl` is for who knows the percentiles of the inter-token latency already. `tokens` is the
-        server's count where the times are those of chunks, -1 where it does not count.
+        `prefilled_ns` is when the last prompt token was computed (0: not yet). `itl` passes
+        percentiles of the inter-token latency that are known already. `tokens` is the server's
+        count if the times are those of chunks, -1 if the server reports no count.
         """
         return cls(
             output_tokens=len(times_ns) if tokens is None else tokens,
@@ -207,14 +209,14 @@ class TurnTiming:
 
 
 def _span_ns(times_ns: Sequence[int]) -> int | None:
-    """From the first token to the last, or None where no time lies between two."""
+    """Return the time from the first token to the last in ns; None if it is not above 0."""
     if len(times_ns) < 2 or times_ns[-1] <= times_ns[0]:
         return None
     return times_ns[-1] - times_ns[0]
 
 
 def _tokens_by(times_ns: Sequence[int], at_ns: float) -> float:
-    """Tokens after the first that are known by `at_ns`, the one under way as a fraction."""
+    """Return the tokens after the first known by `at_ns`; the next one counts as a fraction."""
     after = bisect_right(times_ns, at_ns)
     if after == len(times_ns):
         return after - 1

@@ -1,16 +1,16 @@
-"""How far one model's forecasts are from another's, over the scored tokens of a text.
+"""Compares the predictions of two models over the scored tokens of a text.
 
 The definitions are those of llama.cpp's `llama-perplexity --kl-divergence` (`kl_divergence` in
-tools/perplexity/perplexity.cpp): perplexity, the KL divergence KL(reference ‖ variant) in nats, Δp,
-the difference of the two probabilities of the token that really came, its root mean square, and
-how often both find the same token likeliest. So are the standard errors `Quantity.error`, in which
-each token counts as independent, and those of perplexity by propagation (the delta method); the
-error of a difference of perplexities is paired, since both models read the same tokens.
+tools/perplexity/perplexity.cpp): perplexity, the KL divergence KL(reference ‖ variant) in nats, Δp
+(the difference of both models' probabilities of the token that actually follows), its root mean
+square, and top-1 agreement. The standard errors `Quantity.error` are llama.cpp's as well: they take
+tokens as independent, and those of perplexity are propagated (the delta method). The error of a
+difference of perplexities is paired, because both models read the same tokens.
 
-Tokens of one window are not quite independent: a passage that is hard is hard for a while. So
+Tokens of one window are not quite independent: a hard passage is hard for many tokens. So
 `Quantity.clustered` takes the windows as units (a cluster-robust error: Cameron and Miller 2015).
-A percentile's error is half the interval between the percentiles one standard error of the
-proportion to either side (Woodruff 1952).
+A percentile's error is half the distance between the percentiles one standard error of the
+proportion below and above (Woodruff 1952).
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ DELTA_P_PERCENTILES = (0.1, 1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 
 
 @dataclass(frozen=True)
 class Quantity:
-    """A figure with its standard errors; None where it cannot be told."""
+    """A figure with its standard errors; None if an error cannot be computed."""
 
     value: float
     error: float | None
-    """With each token as a unit."""
+    """Standard error with each token as a unit."""
     clustered: float | None
-    """With each window as a unit; None for fewer than two."""
+    """Standard error with each window as a unit; None for fewer than two windows."""
 
     @property
     def wider(self) -> float | None:
-        """The larger of the two."""
+        """The larger of the two standard errors; None if neither is known."""
         known = [error for error in (self.error, self.clustered) if error is not None]
         return max(known, default=None)
 
 
 @dataclass(frozen=True)
 class Percentile:
-    """A percentile with its errors."""
+    """A percentile with its standard errors."""
 
     percent: float
     figure: Quantity
@@ -56,7 +56,7 @@ class Percentile:
 
 @dataclass(frozen=True)
 class Divergence:
-    """One model seen from another, the reference. Probabilities are from 0 to 1, KLD in nats."""
+    """A model compared with the reference model. Probabilities are from 0 to 1, KLD in nats."""
 
     log_ratio: Quantity
     """ln(perplexity ÷ the reference's), paired."""
@@ -69,18 +69,18 @@ class Divergence:
     delta_p_rms: Quantity
     delta_p_percentiles: list[Percentile]
     same_top: Quantity
-    """Share of tokens before which both find the same token likeliest."""
+    """Top-1 agreement: share of positions at which both models have the same most likely token."""
 
 
 def perplexity(nll: Values, windows: int) -> Quantity:
-    """Of the negative log-likelihoods `nll` of tokens in so many equally long windows."""
+    """Return the perplexity from the negative log-likelihoods `nll` of `windows` equal windows."""
     mean = float(nll.mean())
     value = math.exp(mean)
     return _estimate(value, value * (nll - mean), windows)
 
 
 def perplexity_difference(nll: Values, reference_nll: Values, windows: int) -> Quantity:
-    """One model's perplexity less that of another, which read the same tokens: paired."""
+    """Return a model's perplexity minus that of a reference that read the same tokens: paired."""
     mine, other = math.exp(nll.mean()), math.exp(reference_nll.mean())
     pull = mine * (nll - nll.mean()) - other * (reference_nll - reference_nll.mean())
     return _estimate(mine - other, pull, windows)
@@ -91,7 +91,7 @@ def divergence(
 ) -> Divergence:
     """Compare two models, from parallel arrays with an item for each scored token.
 
-    `same_top` is whether both found the same token likeliest.
+    `same_top` says for each token whether both models had the same most likely token.
     """
     import numpy
 
@@ -127,7 +127,7 @@ def _percentiles(values: Values, percents: Sequence[float], windows: int) -> lis
 
 
 def _percentile(values: Values, share: float, windows: int) -> Quantity:
-    """Linear between the two nearest, as numpy and llama.cpp have it."""
+    """Return the quantile `share`, interpolated linearly between neighbours as in llama.cpp."""
     import numpy
 
     value = float(numpy.quantile(values, share))
@@ -143,7 +143,7 @@ def _percentile(values: Values, share: float, windows: int) -> Quantity:
 
 
 def _estimate(value: float, pulls: Values, windows: int) -> Quantity:
-    """`pulls` is what each token adds to the figure's deviation (its influence), mean 0."""
+    """Return `value` with its errors; `pulls` is each token's influence on it, with mean 0."""
     count = len(pulls)
     error = math.sqrt(float((pulls**2).sum()) / (count * (count - 1))) if count > 1 else None
     clustered = None

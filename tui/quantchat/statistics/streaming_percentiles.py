@@ -1,4 +1,4 @@
-"""The figures of an answer that grows: a token more costs the same however many there are."""
+"""Figures of an answer that is still running: the cost of a token does not grow with the answer."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from quantchat.statistics.latency import (
 
 _RECENT = 256
 _SHARE = 16
-"""Values wait to be sorted in until there are so many, or this share of all the others: so each is
-moved a bounded number of times."""
+"""New values are merged into the sorted list once there are more than `_RECENT` of them, and more
+than 1/`_SHARE` of that list. So each value is moved a bounded number of times."""
 
 
 class StreamingPercentiles:
-    """Percentiles of all values given so far, exactly those of `Percentiles.of`."""
+    """Percentiles of all values so far, exactly equal to those of `Percentiles.of`."""
 
     def __init__(self) -> None:
         self._sorted: list[float] = []
         self._recent: list[float] = []
 
     def add(self, values: Sequence[float]) -> None:
-        """Take in `values`, in any order."""
+        """Add `values`, in any order."""
         self._recent.extend(values)
         self._recent.sort()
         if len(self._recent) > max(_RECENT, len(self._sorted) // _SHARE):
             self._sorted += self._recent
-            self._sorted.sort()  # of two sorted runs: one pass
+            self._sorted.sort()  # two sorted runs: sorting merges them in one pass
             self._recent = []
 
     def now(self) -> Percentiles | None:
-        """The percentiles; None where nothing was given."""
+        """Return the percentiles; None if there are no values yet."""
         return Percentiles.by_rank(len(self._sorted) + len(self._recent), self._ranked)
 
     def _ranked(self, rank: int) -> float:
-        """The value of `rank`, from 0, in both lists together."""
-        # By bisection: how many of `_recent` are among the first `rank + 1`.
+        """Return the value of `rank`, from 0, in both lists together."""
+        # Bisect for the number of values of `_recent` among the first `rank + 1`.
         low, high = max(0, rank + 1 - len(self._sorted)), min(rank + 1, len(self._recent))
         while low < high:
             middle = (low + high) // 2
@@ -58,20 +58,19 @@ class StreamingPercentiles:
 
 
 class StreamingTiming:
-    """Inter-token latency and throughput series of one answer, whose times are only appended to."""
+    """ITL percentiles and throughput series of one answer, to whose times new ones are appended."""
 
     def __init__(self, interval_s: float) -> None:
-        """`interval_s` is the interval of the series."""
+        """Start without times. `interval_s` is the interval of the throughput series in seconds."""
         self._interval_s = interval_s
         self._percentiles = StreamingPercentiles()
         self._counted = 0
         self._intervals = 0
         self.series: list[float] = []
-        """Throughput, tok/s, in each whole interval so far, but for those before the last
-        `SERIES_LIMIT`."""
+        """Throughput in tok/s of each whole interval so far; only the last `SERIES_LIMIT`."""
 
     def follow(self, times_ns: Sequence[int]) -> Percentiles | None:
-        """Take in what `times_ns` has more than at the last call; the latency's percentiles, ms."""
+        """Add the times of `times_ns` that are new since the last call; return the ITL in ms."""
         if len(times_ns) > self._counted:
             self._percentiles.add(itl_ms(times_ns[max(0, self._counted - 1) :]))
             self._counted = len(times_ns)

@@ -1,15 +1,15 @@
 """Blind votes: who won, whether it may be chance, and how many more votes are needed.
 
-The test is the exact sign test (Dixon and Mood 1946, "The Statistical Sign Test"): of the votes
-that chose a side, is the share of one side other than one half? Ties and "both bad" choose none,
-so they are left out of it and told beside it. The interval of the share is Clopper's and Pearson's
-(1934), exact too, hence wide with few votes.
+The test is the exact sign test (Dixon and Mood 1946, "The Statistical Sign Test"): among the votes
+for a side, does the share of one side differ from one half? Ties and "both bad" are for no side, so
+the test leaves them out, and they are reported beside it. The interval of the share is that of
+Clopper and Pearson (1934), which is exact too, and therefore wide with few votes.
 
-The votes still wanted are those at which the test would find a share like the present one four
-times out of five (power 0.8, two-sided at 0.05). The power of an exact test saws up and down with
-the number of votes (Chernick and Liu 2002); it is the first number that reaches it. A share seen
-in a few votes is itself uncertain, so this is an expectation and no promise. And votes must not be
-added until the test likes them: decide beforehand how many there will be.
+The number of votes needed is the number at which the test would detect a share like the present
+one four times out of five (power 0.8, two-sided at 0.05). The power of an exact test rises and
+falls as votes are added (Chernick and Liu 2002); the number is the first that reaches it. A share
+from a few votes is itself uncertain, so the number is an expectation and no promise. Do not add
+votes until the test shows a difference: decide beforehand how many there will be.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Choice = Literal["left", "right", "tie", "bad"]
 LEVEL = 0.05
 POWER = 0.8
 MOST_VOTES = 10_000
-"""If even this many votes would not suffice, no number is given."""
+"""Largest number of votes to suggest; if it would not suffice, no number is given."""
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Votes by choice. `seen` are votes after the names were shown; they are not counted."""
+    """Counts of votes by choice. `seen` are votes after the names were shown; they do not count."""
 
     a: int = 0
     b: int = 0
@@ -59,17 +59,17 @@ class Tally:
 
 @dataclass(frozen=True)
 class SignTest:
-    """The result: A's share of the votes for a side."""
+    """The result of the sign test on A's share of the votes for a side."""
 
     share: float
     low: float
     high: float
     """95 % interval of the share."""
     p: float
-    """Probability of a result at least as one-sided if neither were better."""
+    """p-value: probability of a result at least as one-sided if neither were better."""
     more: int | None
-    """Further votes after which an answer could be expected, ties counted in; 0 where there is
-    one, None where even `MOST_VOTES` would not do."""
+    """Number of further votes, ties included, after which a difference should be shown. 0 if it is
+    shown already, None if even `MOST_VOTES` would not suffice."""
 
     @property
     def shown(self) -> bool:
@@ -91,7 +91,7 @@ def tally(votes: Iterable[tuple[str, str, Choice, bool]], a: str) -> Tally:
 
 
 def sign_test(votes: Tally) -> SignTest | None:
-    """The exact test of `votes`; None where none chose a side."""
+    """Return the exact sign test of `votes`; None if there are no votes for a side."""
     if not votes.decided:
         return None
     from scipy.stats import binomtest
@@ -113,19 +113,19 @@ def _more(votes: Tally) -> int | None:
     if wanted is None:
         return None
     missing = max(1, wanted - votes.decided)
-    return math.ceil(missing * votes.blind / votes.decided)  # as many ties among them as until now
+    return math.ceil(missing * votes.blind / votes.decided)  # assumes as large a share of ties
 
 
 def votes_wanted(share: float) -> int | None:
-    """Fewest decided votes at which the test has `POWER` if one side wins `share` of them.
+    """Return the fewest votes for a side that give the test `POWER` if one side wins `share`.
 
-    None where `MOST_VOTES` do not suffice, as for a share of one half.
+    None if `MOST_VOTES` do not suffice, as for a share of one half.
     """
     import numpy as np
     from scipy.stats import binom
 
     counts = np.arange(1, MOST_VOTES + 1)
-    # Most wins of the rarer side at which p is still below the level: P(X <= c) <= level / 2.
+    # Most wins of the side with fewer for which p is below the level: P(X <= c) <= level / 2.
     most = binom.ppf(LEVEL / 2, counts, 0.5)
     most = np.where(binom.cdf(most, counts, 0.5) > LEVEL / 2, most - 1, most)
     power = binom.cdf(most, counts, share) + binom.sf(counts - most - 1, counts, share)

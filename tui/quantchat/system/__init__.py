@@ -1,1 +1,1 @@
-"""The machine: GPUs through NVML, processor, main memory, memory of a process, energy."""
+"""The machine: GPUs (through NVML), processor, main memory, memory of a process, energy."""

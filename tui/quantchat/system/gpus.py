@@ -1,7 +1,7 @@
-"""The GPUs of this machine and what a process holds on them, as NVML tells.
+"""Reads the GPUs of this machine, and a process's memory on them, from NVML.
 
-Nothing here raises for a missing driver, a lost GPU or a figure that is not supported: it becomes
-None, with its reason beside it.
+Nothing here raises for a missing driver, a lost GPU or an unsupported figure: the figure becomes
+None, with a reason beside it.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ NOT_AVAILABLE = "NVML has no memory figure for each process here (as with MIG, W
 
 @dataclass(frozen=True)
 class GpuSample:
-    """One GPU, or one MIG instance, at one moment. None: not known, `missing` has the reason.
+    """One GPU, or one MIG instance, at one moment. None means unknown; `missing` has the reason.
 
-    Power, temperature and clocks of a MIG instance are its whole board's.
+    Power, temperature and clocks of a MIG instance are those of its whole board.
     """
 
     index: int
-    """Of the board, in PCI order, as nvidia-smi counts."""
+    """Index of the board in PCI order, as nvidia-smi counts."""
     uuid: str
     name: str
     mig: bool = False
     memory_used: int | None = None
-    """Bytes, all processes together."""
+    """Bytes used by all processes together."""
     memory_total: int | None = None
     utilisation: int | None = None
     """Percent of the last sample period in which a kernel ran."""
@@ -54,22 +54,22 @@ class GpuSample:
     sm_clock_mhz: int | None = None
     memory_clock_mhz: int | None = None
     pstate: str | None = None
-    """P0 is the fastest."""
+    """Performance state; P0 is the fastest."""
     throttle: list[str] | None = None
-    """What holds the clocks down; empty where nothing does."""
+    """Reasons why the clocks are throttled; empty if they are not."""
     pcie_generation: int | None = None
-    """Of the link now; it falls while the GPU idles. NVML's PCIe throughput is not asked for: each
-    reading of it waits 20 ms."""
+    """PCIe generation of the link now; it falls while the GPU idles. NVML's PCIe throughput is not
+    read, because each reading takes 20 ms."""
     pcie_width: int | None = None
     """Lanes of the link now."""
     processes: list[int] | None = None
-    """Ids of the processes with a compute context; inside a container those of the host."""
+    """Ids of the processes with a compute context; in a container these are the host's ids."""
     missing: dict[str, str] = field(default_factory=dict)
-    """Why a figure is None, by its name."""
+    """Why a figure is None, by the figure's name."""
 
     @property
     def memory_free(self) -> int | None:
-        """Bytes that are free."""
+        """Free memory in bytes; None if unknown."""
         if self.memory_total is None or self.memory_used is None:
             return None
         return self.memory_total - self.memory_used
@@ -77,16 +77,16 @@ class GpuSample:
 
 @dataclass(frozen=True)
 class ProcessReading:
-    """Memory of one process as NVML has it: `bytes`, or None with the reason."""
+    """Memory of one process as NVML reports it: `bytes`, or None and the reason."""
 
     bytes: int | None
     reason: str = ""
 
 
 def is_foreign(pid: int) -> bool:
-    """Whether `pid` must be of another pid namespace: there is no such process in our own one.
+    """Return whether `pid` belongs to another pid namespace: our namespace has no such process.
 
-    In the machine's first namespace nothing is foreign: NVML may list a process that has died.
+    False in the machine's first pid namespace: there NVML may list a process that has just died.
     """
     return not _in_first_pid_namespace() and not psutil.pid_exists(pid)
 
@@ -100,7 +100,7 @@ def _in_first_pid_namespace() -> bool:
 
 
 class Gpus:
-    """The GPUs. NVML is opened at the first question; that it cannot be is remembered."""
+    """The GPUs of this machine. The first call opens NVML; a failure to open it is remembered."""
 
     def __init__(
         self,
@@ -114,32 +114,32 @@ class Gpus:
 
     @property
     def driver(self) -> str | None:
-        """Version of the NVIDIA driver, once NVML is open."""
+        """Version of the NVIDIA driver; None while NVML is not open."""
         return self._driver.version if self._driver else None
 
     @property
     def cuda(self) -> str | None:
-        """Newest CUDA version the driver takes, once NVML is open."""
+        """Newest CUDA version that the driver supports; None while NVML is not open."""
         return self._driver.cuda if self._driver else None
 
     @property
     def reason(self) -> str:
-        """Why there are no GPUs; empty where there are, and before the first question."""
+        """Why there are no GPUs; empty if there are some, and before NVML is first opened."""
         return self._reason
 
     def sample(self) -> list[GpuSample]:
-        """Each GPU now; empty, with `reason` set, where there is none."""
+        """Return a sample of each GPU; empty, with `reason` set, if there is none."""
         driver = self._opened()
         return [driver.sample(gpu) for gpu in driver.gpus] if driver else []
 
     def process_memory(self, *pids: int) -> ProcessReading:
-        """Device memory of the processes `pids`, on all GPUs together."""
+        """Return the device memory of the processes `pids`, summed over all GPUs."""
         driver = self._opened()
         if driver is None or not driver.gpus:
             return ProcessReading(None, self._reason)
         listed, refusal = driver.processes()
         if any(self._foreign(process.pid) for process in listed):
-            # An equal number would be a coincidence, and another's memory.
+            # The ids are the host's: an equal id would be the memory of some other process.
             return ProcessReading(None, HOST_PIDS)
         held = [process.usedGpuMemory for process in listed if process.pid in pids]
         if not held:
@@ -151,9 +151,9 @@ class Gpus:
         return ProcessReading(sum(held))
 
     def energy_mj(self, number: int) -> int | None:
-        """Energy counter of the GPU that CUDA calls `cuda:number`, millijoules.
+        """Return the energy counter, in mJ, of the GPU that CUDA calls `cuda:number`.
 
-        None where it is not known, and for a MIG instance: the counter is its whole board's.
+        None if it is unknown, and for a MIG instance, because the counter is its whole board's.
         """
         driver = self._opened()
         shown = shown_gpus(driver.gpus if driver else [])
@@ -162,10 +162,11 @@ class Gpus:
         return driver.energy_mj(shown[number])
 
     def foreign_processes(self, gpu: GpuSample, own: Collection[int], running: int) -> int:
-        """How many of the processes on `gpu` are not among `own`, of which `running` run on it.
+        """Return the number of processes on `gpu` that are not in `own`.
 
-        Where the ids are the host's, all that are more than those. One's own may be on a GPU where
-        it does not run: to ask for its free memory takes a context there.
+        If NVML lists the host's ids, they cannot be compared with `own`: then return how many there
+        are beyond `running`, the number of our processes with a context on `gpu`. A process may
+        have one where it does not run, because reading a GPU's free memory creates a context.
         """
         listed = gpu.processes or []
         if any(self._foreign(pid) for pid in listed):
@@ -173,7 +174,7 @@ class Gpus:
         return len(set(listed) - set(own))
 
     def close(self) -> None:
-        """Let go of NVML. Safe to call twice; a later question opens it again."""
+        """Close NVML. May be called twice; a later call opens it again."""
         driver, self._driver, self._reason = self._driver, None, ""
         if driver is not None:
             driver.close()
@@ -197,11 +198,11 @@ class Gpus:
 
 @dataclass(frozen=True)
 class _Gpu:
-    """What does not change while the program runs."""
+    """The properties of a GPU that do not change while the program runs."""
 
     handle: Any
     board: Any
-    """Handle of the board: the same, but for a MIG instance."""
+    """Handle of the board; equal to `handle` except for a MIG instance."""
     index: int
     uuid: str
     name: str
@@ -213,7 +214,7 @@ _T = TypeVar("_T")
 
 
 class _Driver:
-    """NVML, open, with the GPUs it has."""
+    """An open NVML and the GPUs that it lists."""
 
     def __init__(self, nvml: Nvml) -> None:
         self._nvml = nvml
@@ -229,7 +230,7 @@ class _Driver:
                 for handle in instances or [board]:
                     self.gpus.append(self._describe(handle, board, index, bool(instances)))
         self.no_gpu = "" if self.gpus else missing.get("gpus", "the NVIDIA driver finds no GPU")
-        """Why there is none."""
+        """Why there is no GPU; empty if there is one."""
 
     def close(self) -> None:
         self._ask({}, "shutdown", self._nvml.nvmlShutdown)
@@ -281,7 +282,7 @@ class _Driver:
         return self._ask({}, "energy", self._nvml.nvmlDeviceGetTotalEnergyConsumption, gpu.board)
 
     def processes(self) -> tuple[list[Any], str]:
-        """Every compute process on any GPU, and why a GPU's are not among them, if so."""
+        """Return all compute processes on all GPUs, and why a GPU's could not be read, if so."""
         missing: dict[str, str] = {}
         found: list[Any] = []
         for gpu in self.gpus:
@@ -318,7 +319,7 @@ class _Driver:
     def _ask(
         self, missing: dict[str, str], name: str, function: Callable[..., _T], *arguments: Any
     ) -> _T | None:
-        """Call `function`; where NVML refuses, None, and the reason goes to `missing[name]`."""
+        """Return `function(*arguments)`; on an NVML error None, its reason in `missing[name]`."""
         try:
             return function(*arguments)
         except (self._nvml.NVMLError, self._nvml.NVMLLibraryMismatchError) as error:

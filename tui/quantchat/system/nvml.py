@@ -1,5 +1,5 @@
 # ruff: noqa: N802, N815 - the names are NVML's own
-"""The functions of NVIDIA's management library (NVML) that are used, and its errors in words.
+"""The NVML functions (NVIDIA Management Library) that are used, and messages for NVML's errors.
 
 Source: NVML API reference. The package nvidia-ml-py provides the module `pynvml`.
 """
@@ -23,74 +23,74 @@ class Nvml(Protocol):
         """Load the driver's library; on a GPU without persistence mode this takes seconds."""
 
     def nvmlShutdown(self) -> None:
-        """Undo one `nvmlInit`."""
+        """Undo one call of `nvmlInit`."""
 
     def nvmlSystemGetDriverVersion(self) -> str:
-        """Driver version, as nvidia-smi shows it."""
+        """Return the driver version, as nvidia-smi shows it."""
 
     def nvmlSystemGetCudaDriverVersion_v2(self) -> int:
-        """Newest CUDA the driver takes: 1000 × major + 10 × minor."""
+        """Return the newest CUDA version the driver supports: 1000 × major + 10 × minor."""
 
     def nvmlDeviceGetCount(self) -> int:
-        """GPUs (boards, not MIG instances)."""
+        """Return the number of GPUs (boards, not MIG instances)."""
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> Any:
-        """Handle of the GPU, in PCI order."""
+        """Return the handle of a GPU by its index in PCI order."""
 
     def nvmlDeviceGetMigMode(self, handle: Any) -> list[int]:
-        """Current and pending MIG mode, 1 for on."""
+        """Return the current and the pending MIG mode; 1 means on."""
 
     def nvmlDeviceGetMaxMigDeviceCount(self, handle: Any) -> int:
-        """Most MIG instances the GPU can have."""
+        """Return the largest number of MIG instances that the GPU can have."""
 
     def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: Any, index: int) -> Any:
-        """Handle of a MIG instance; NotFound where there is none of that index."""
+        """Return the handle of a MIG instance. Raises NotFound if `index` has no instance."""
 
     def nvmlDeviceGetName(self, handle: Any) -> str:
-        """Product name."""
+        """Return the product name."""
 
     def nvmlDeviceGetUUID(self, handle: Any) -> str:
-        """`GPU-…` or `MIG-…`."""
+        """Return the UUID, `GPU-…` or `MIG-…`."""
 
     def nvmlDeviceGetMemoryInfo(self, handle: Any, version: int) -> Any:
-        """`.used` (without what the driver keeps for itself) and `.total`, bytes."""
+        """Return `.used` (without the driver's own reserve) and `.total`, in bytes."""
 
     def nvmlDeviceGetUtilizationRates(self, handle: Any) -> Any:
-        """`.gpu`: percent of the last sample period in which a kernel ran."""
+        """Return `.gpu`: percent of the last sample period in which a kernel ran."""
 
     def nvmlDeviceGetTemperature(self, handle: Any, sensor: int) -> int:
-        """Degrees Celsius."""
+        """Return the temperature in degrees Celsius."""
 
     def nvmlDeviceGetPowerUsage(self, handle: Any) -> int:
-        """Milliwatts, of the whole board."""
+        """Return the power of the whole board in mW."""
 
     def nvmlDeviceGetTotalEnergyConsumption(self, handle: Any) -> int:
-        """Millijoules since the driver was loaded, of the whole board; Volta and newer."""
+        """Return the whole board's energy since the driver was loaded, in mJ; Volta and newer."""
 
     def nvmlDeviceGetEnforcedPowerLimit(self, handle: Any) -> int:
-        """Milliwatts."""
+        """Return the power limit in mW."""
 
     def nvmlDeviceGetClockInfo(self, handle: Any, clock: int) -> int:
-        """MHz."""
+        """Return the frequency of a clock in MHz."""
 
     def nvmlDeviceGetPerformanceState(self, handle: Any) -> int:
-        """0 (fastest) to 15; 32 is unknown."""
+        """Return the performance state, 0 (fastest) to 15; 32 means unknown."""
 
     def nvmlDeviceGetCurrentClocksEventReasons(self, handle: Any) -> int:
-        """Bit mask of what holds the clocks down."""
+        """Return a bit mask of the reasons why the clocks are throttled."""
 
     def nvmlDeviceGetCurrPcieLinkGeneration(self, handle: Any) -> int:
-        """PCIe generation of the link now: it falls while the GPU idles."""
+        """Return the PCIe generation of the link now; it falls while the GPU idles."""
 
     def nvmlDeviceGetCurrPcieLinkWidth(self, handle: Any) -> int:
-        """Lanes of the link now."""
+        """Return the number of lanes of the link now."""
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: Any) -> list[Any]:
-        """Processes with a compute context: `.pid`, `.usedGpuMemory` (bytes or None)."""
+        """Return processes with a compute context: `.pid`, `.usedGpuMemory` (bytes or None)."""
 
 
 def load_nvml() -> Nvml:
-    """Import pynvml, which loads no driver yet. Raises ImportError."""
+    """Import pynvml, which does not load the driver yet. Raises ImportError."""
     import pynvml
 
     return cast("Nvml", pynvml)
@@ -128,5 +128,5 @@ _REASONS = {
 
 
 def reason_of(error: Exception) -> str:
-    """Return in one line why NVML failed."""
+    """Return why NVML failed, in one line."""
     return _REASONS.get(type(error).__name__) or f"NVML: {error}"

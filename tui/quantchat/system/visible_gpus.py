@@ -20,7 +20,7 @@ _G = TypeVar("_G", bound=_Gpu)
 
 
 def shown_gpus(gpus: Sequence[_G]) -> list[_G]:
-    """Return those of `gpus` that are visible to this process and its workers, in CUDA's order."""
+    """Return the GPUs that are visible to this process and its workers, in CUDA's order."""
     return visible_gpus(gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 

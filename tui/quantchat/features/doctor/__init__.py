@@ -1,1 +1,1 @@
-"""Look at the machine, the folders and the libraries, and say what will not work."""
+"""Inspect the machine, the folders and the libraries, and report problems with their fixes."""

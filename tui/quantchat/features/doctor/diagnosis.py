@@ -40,7 +40,7 @@ class Problem:
     what: str
     cure: str
     grave: bool = False
-    """It keeps quantchat from its main job: two variants, side by side."""
+    """Whether it prevents quantchat's main job: two variants, side by side."""
 
 
 def problems(found: Diagnosis) -> list[Problem]:
@@ -56,7 +56,7 @@ def problems(found: Diagnosis) -> list[Problem]:
 
 
 def usable(found: Diagnosis) -> bool:
-    """Whether nothing keeps quantchat from its main job."""
+    """Return whether quantchat can do its main job here: no problem is grave."""
     return not any(problem.grave for problem in problems(found))
 
 
@@ -175,7 +175,7 @@ def _of_folders(folders: list[Folder]) -> Iterator[Problem]:
 
 def _of_terminal(found: Terminal) -> Iterator[Problem]:
     if not found.interactive:
-        return  # a pipe: the screen is not what was asked for
+        return  # a pipe: the screen is not used
     if found.term in ("", "dumb", "unknown"):
         yield Problem(
             f'TERM is "{found.term}": the screen cannot be drawn',

@@ -1,4 +1,4 @@
-"""Look at the machine, the folders, the terminal, and, in a worker, at the libraries."""
+"""Inspects the machine, the folders, the terminal and, in a worker, the libraries."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from quantchat.system.sampler import DeviceSample, DeviceSampler
 from quantchat.wire.jobs import InspectKernelsJob, InspectKernelsResult, Workspace
 
 PATIENCE_S = 180.0
-"""Seconds that importing and trying the libraries may take: a cold disk is slow."""
+"""Longest time, in s, to import and try the libraries: a cold disk is slow."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class Diagnosis:
     folders: list[Folder]
     terminal: Terminal
     worker: InspectKernelsResult | None = None
-    """What a worker found of its libraries; None where no worker could look."""
+    """What a worker found out about its libraries; None if no worker could inspect them."""
     failure: str = ""
-    """Why no worker could look."""
+    """Why no worker could inspect the libraries; empty if one did."""
     extras: dict[str, str] = field(default_factory=dict)
-    """Libraries that each extra of the package installs; empty where they are not installed."""
+    """Name and version of the library of each extra of the package; empty if not installed."""
 
     def as_json(self) -> dict[str, object]:
-        """Return it as JSON values, with the keys that `doctor --json` prints."""
+        """Return the diagnosis as JSON values, with the keys that `doctor --json` prints."""
         body = asdict(self)
         if self.worker is None:
             return {**body, "worker": {}}
@@ -79,7 +79,7 @@ async def examine(
 async def _inspect(
     python: str | None, start: StartWorker, tell: Callable[[str], None]
 ) -> tuple[InspectKernelsResult | None, str]:
-    """Return what a worker finds of its libraries, or why none could look."""
+    """Return what a worker finds out about its libraries, or why it could not inspect them."""
 
     async def start_there(place: Place) -> Worker:
         return await start(Place(place.label, python))

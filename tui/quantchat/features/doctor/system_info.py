@@ -136,7 +136,7 @@ def _size(folder: Path) -> int | None:
 
     for place, _, files in os.walk(folder, onerror=cannot):
         for file in files:
-            with contextlib.suppress(OSError):  # it has gone
+            with contextlib.suppress(OSError):  # the file was removed meanwhile
                 about = os.lstat(os.path.join(place, file))  # noqa: PTH118 - many files
                 if (about.st_dev, about.st_ino) not in seen:
                     seen.add((about.st_dev, about.st_ino))

@@ -1,4 +1,4 @@
-"""A diagnosis as tables, with the problems last."""
+"""A diagnosis as tables; the problems come last."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _STATES: dict[str, Role] = {READY: "good", COMPILES: "warning", UNUSABLE: "quiet
 
 
 def blocks(found: Diagnosis) -> list[Block]:
-    """Return everything that was found."""
+    """Return the tables of the diagnosis, its problems, and whether quantchat is usable."""
     parts: list[Block] = [
         Table(
             "",

@@ -1,1 +1,1 @@
-"""Measure a pair in rounds: plan, run, doubts, record, tables, commands."""
+"""Measure a pair in rounds: plan, run, warnings, record, tables, commands."""

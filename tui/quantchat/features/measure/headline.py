@@ -1,4 +1,4 @@
-"""The result of a measurement as a sentence to quote, which claims no more than its intervals."""
+"""The result of a measurement as a sentence that can be quoted: no more than its intervals show."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quantchat.text import one_line
 
 
 def headline(snapshot: Snapshot) -> str:
-    """Return which side decodes faster and which has the smaller weights; empty if not known."""
+    """Return which side decodes faster and which has smaller weights; empty if unknown."""
     if snapshot.measurement is None or not has_two_sides(snapshot):
         return ""
     found = {row.name: row.ratio for row in compare_sides(snapshot)}
@@ -27,7 +27,7 @@ def headline(snapshot: Snapshot) -> str:
 
 
 def _slow_kernels(snapshot: Snapshot) -> Iterator[str]:
-    """Yield a caution on each slow kernel, whose speed says nothing about the quantization."""
+    """Yield a caution for each slow kernel, whose speed does not describe the quantization."""
     for variant in snapshot.variants:
         if variant.label in snapshot.shown and variant.resolved and variant.resolved.slow_kernel:
             slow = one_line(variant.resolved.slow_kernel)

@@ -26,7 +26,7 @@ MOST_TEMPERATURE_CHANGE_C = 10
 
 @dataclass
 class Measurement:
-    """Runs `plan` on the pair that `comparison` shows, and records what may disturb the result."""
+    """Runs `plan` on the shown pair of `comparison`, and records what may disturb the result."""
 
     comparison: Comparison
     plan: Plan
@@ -56,7 +56,7 @@ class Measurement:
 
     @property
     def stopped(self) -> bool:
-        """Whether it ended early."""
+        """Whether the measurement ended early."""
         return self._rounds.stopped
 
     async def run(self) -> None:
@@ -65,11 +65,11 @@ class Measurement:
             await self._rounds.run()
 
     def stop(self) -> None:
-        """Stop soon; keep what was measured."""
+        """Stop soon; what was measured stays available."""
         self._rounds.stop()
 
     def end(self) -> None:
-        """End at once, together with workers that do not stop; keep what was measured."""
+        """End at once, with workers that do not stop; what was measured stays available."""
         self._rounds.end()
 
     def _step(self, done: int, total: int, detail: str) -> None:
@@ -136,9 +136,10 @@ class Measurement:
 
 
 def _with_context(variant: LiveVariant, gpus: int) -> list[str]:
-    """Return those devices of the visible `gpus` on which NVML lists the worker.
+    """Return the devices, of `gpus` visible ones, on which NVML lists the worker.
 
-    Where it runs, and with `auto` each GPU that it asked before for its free memory.
+    These are the devices where it runs and, with `device = "auto"`, each GPU whose free memory it
+    asked for before it chose.
     """
     devices = variant.ledger.devices if variant.ledger else []
     kind, _, number = devices[0].partition(":") if devices else ("", "", "")
@@ -204,8 +205,8 @@ def _otherwise_decoded(sides: Sequence[LiveVariant]) -> list[str]:
 def _other_prompts(measured: Sequence[Measured]) -> list[str]:
     """Return a warning about tasks whose prompts have different token counts on the sides.
 
-    Two local variants with different tokenizers do so rightly. Of a server neither tokenizer nor
-    chat template is known, and both should be the other side's.
+    Two local variants with different tokenizers are right to differ. The tokenizer and chat
+    template of a server are unknown, and both should be the same as on the other side.
     """
     for one in measured:
         answers = list(one.turn.answers.values())

@@ -1,4 +1,4 @@
-"""Measure, save and print the tables, for `run` and `rerun`."""
+"""Measures, saves and prints the tables, for `run` and `rerun`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from quantchat.snapshot.schema import Snapshot
 
 MOST_PROMPTS = 20
-"""How many prompts are printed with their own means. A report has all of them."""
+"""Largest number of prompts printed with their own means. A report has all of them."""
 
 
 def measured(comparison: Comparison, plan: Plan, folder: Path | None, *, as_json: bool) -> int:
     """Measure `plan` on `comparison`; return the exit status, 1 if anything failed.
 
-    Save the snapshot in `folder` (None: the user's default folder); print tables or JSON.
+    Saves the snapshot in `folder` (None: the user's default folder); prints tables or JSON.
     """
     from quantchat.console.progress import progress_display
     from quantchat.features.measure.run import measure

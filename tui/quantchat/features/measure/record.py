@@ -14,7 +14,7 @@ from quantchat.system.sampler import DeviceSampler
 def record_measurement(
     comparison: Comparison, sampler: DeviceSampler | None, measurement: Measurement
 ) -> Snapshot:
-    """Return a snapshot of `comparison` and of what was measured on it so far."""
+    """Return a snapshot of `comparison` with what was measured so far."""
     return record(
         comparison,
         sampler,

@@ -19,7 +19,7 @@ from quantchat.snapshot.schema import RequestRecord, Snapshot, TurnRecord
 
 @dataclass(frozen=True)
 class Rerun:
-    """What to measure again."""
+    """What to measure again, and how."""
 
     profile: Profile
     """The profile with the sampling settings of the recorded answers."""
@@ -31,7 +31,7 @@ class Rerun:
 
     @property
     def trusted(self) -> list[str]:
-        """What the rerun would start or contact outside of quantchat, one line each."""
+        """What the rerun would start or contact outside quantchat, one line each."""
         found = []
         for variant in (self.profile.variants[index] for index in self.pair):
             if variant.python:
@@ -74,7 +74,7 @@ def rerun_of(snapshot: Snapshot, *, where: str) -> Rerun:
 
 def _plan(snapshot: Snapshot, where: str) -> Plan:
     record = snapshot.measurement
-    assert record is not None  # noqa: S101  # the caller looked
+    assert record is not None  # noqa: S101  # the caller checked it
     lengths = [n for task in record.tasks for n in (task.prompt_tokens, task.output_tokens)]
     if min(lengths) < 0 or max(lengths) > MOST_TOKENS:
         raise UserError("a task of the measurement has an invalid length", where=where)
@@ -92,7 +92,7 @@ def _chat(turns: list[TurnRecord], run: Run) -> Plan:
 def _settings(
     turns: list[TurnRecord], plan: Plan, asked: Generation, where: str
 ) -> Iterable[Generation]:
-    """Return the settings of each answer, except for a length that its task set."""
+    """Yield the sampling settings of each answer, without an answer length that its task set."""
     for turn in turns:
         number = turn.task or 0
         own_length = 0 < number <= len(plan.tasks) and plan.tasks[number - 1].output_tokens
@@ -116,7 +116,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def _valid(model: type[_Model], data: Mapping[str, object], where: str) -> _Model:
-    """Validate `data` by the current rules of profiles; old or edited files may break them."""
+    """Validate `data` by the current rules of profiles; old or edited snapshots may break them."""
     try:
         return model.model_validate(data)
     except ValidationError as error:

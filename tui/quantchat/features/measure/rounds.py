@@ -1,8 +1,9 @@
 """Rounds: both sides answer the same prompts repeatedly, so that figures get intervals.
 
-Unlike in a chat each prompt stands alone: no history, an empty KV cache, so that every TTFT pays
-for its whole prompt. In turn, one side decodes while the other is idle, and who begins changes
-from pair to pair (ABBA), so that neither is always the one on the cooler device.
+Unlike in a chat, each prompt stands alone, without history and with an empty KV cache, so that
+every TTFT includes the prefill of the whole prompt. With the order "in-turn", one side decodes
+while the other is idle, and the side that begins alternates (ABBA), so that neither always gets the
+cooler device.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ MOST_TOKENS = 10**7
 
 
 TRIES = 3
-"""Most tries to measure a turn without a disturbance."""
+"""Largest number of tries to measure a turn without a disturbance."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One prompt to be measured; with `prompt_tokens` repeated or cut to that many tokens."""
+    """One prompt to measure; `prompt_tokens` repeats or cuts it to that many tokens (0: as is)."""
 
     prompt: str
     prompt_tokens: int = 0
@@ -62,12 +63,12 @@ class Disturbed:
     round: int
     reason: str
     left_out: bool
-    """Whether each further try was disturbed too; otherwise the turn was measured again."""
+    """Whether all tries were disturbed, so that the turn is missing; else it was measured again."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One task in one round, counted from 1."""
+    """The turn of one task in one round; rounds count from 1."""
 
     task: int
     round: int
@@ -85,11 +86,12 @@ def _undisturbed(round_number: int) -> Iterator[list[str]]:
 
 @dataclass
 class Rounds:
-    """Measures `plan` on the pair that `comparison` shows; both must be READY and otherwise idle.
+    """Measures `plan` on the shown pair of `comparison`; both must be READY and otherwise idle.
 
-    `on_step(done, total, detail)` is told before each turn and at the end. `around` is entered
-    around each answer that has the machine to itself, and `watch` around each turn, with the number
-    of its round: where it finds that something stopped the turn, that is measured again (`TRIES`).
+    `on_step(done, total, detail)` is called before each turn and at the end. `around` is a context
+    for each answer that has the machine to itself. `watch` is a context for each turn and gets the
+    number of its round; if it reports that the turn was disturbed, the turn is measured again, up
+    to `TRIES` times.
     """
 
     comparison: Comparison
@@ -102,9 +104,9 @@ class Rounds:
     stopped: bool = False
 
     async def run(self) -> list[Measured]:
-        """Measure; return what was measured, also after `stop`. Includes failed answers.
+        """Measure the plan; return the measured turns, also after `stop`, and with failed answers.
 
-        A side that does not respond is ended (`LiveVariant.overdue`); the other one goes on.
+        A side that does not respond is ended (`LiveVariant.overdue`); the other side continues.
         """
         await self.comparison.quiet()
         async with self.comparison.silent_sides_ended():
@@ -124,7 +126,7 @@ class Rounds:
         self.on_step(done, total, "stopped" if self.stopped else "done")
 
     async def _measure(self, task: int, round_number: int) -> None:
-        """Measure one turn, again if it was disturbed (see `Disturbed`)."""
+        """Measure one turn; if it was disturbed, measure it again (see `Disturbed`)."""
         for left in reversed(range(TRIES if round_number else 1)):
             with self.watch(round_number) as found:
                 turn = await self._turn(task, round_number)
@@ -137,13 +139,13 @@ class Rounds:
             self.disturbed.append(Disturbed(task, round_number, "; ".join(found), not left))
 
     def stop(self) -> None:
-        """Stop the running answers, discard them, and end."""
+        """Stop the running answers, discard them, and end the measurement."""
         self.stopped = True
         for variant in self.comparison.sides:
             variant.stop()
 
     def end(self) -> None:
-        """End at once, and end a worker that does not stop."""
+        """End at once, together with a worker that does not stop."""
         self.stop()
         self.comparison.end_at_work()
 
@@ -158,8 +160,8 @@ class Rounds:
 
     async def _turn(self, task: int, round_number: int) -> Turn:
         plan = self.plan
-        # By task and round, not by a running number: with an even number of tasks, the latter
-        # would start each task with the same side in every round.
+        # Alternate by task and round, not by a running number: with an even number of tasks, that
+        # would start a task with the same side in every round.
         sides = list(self.comparison.sides)
         if (task + round_number) % 2:
             sides.reverse()

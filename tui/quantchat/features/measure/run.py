@@ -1,4 +1,4 @@
-"""Measures a comparison without a screen: load the pair, measure, record, end."""
+"""Measures a comparison without the screen: load the pair, measure, record, end the pair."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ async def measure(
 ) -> Snapshot:
     """Load the shown pair of `comparison`, measure `plan`, end the pair; return the snapshot.
 
-    Ctrl+C, SIGTERM and the end of the terminal stop the measurement (see `host.signals`); what was
-    measured until then is in the snapshot. Where one of the two does not load, the other one is
-    measured alone, and the snapshot says why. Raises ModelsFailed where neither loads,
-    KeyboardInterrupt where it is stopped before anything was measured.
+    Ctrl+C, SIGTERM and the end of the terminal stop the measurement (see `host.signals`); the
+    snapshot then has what was measured. If only one of the two loads, it is measured alone, and the
+    snapshot says why. Raises ModelsFailed if neither loads, KeyboardInterrupt if it is stopped
+    before anything was measured.
     """
     sampler = DeviceSampler()
     measurement = Measurement(comparison, plan, sampler, on_step)

@@ -1,8 +1,8 @@
 """Checks whether the figures of a measurement are steady over the rounds.
 
-An interval is honest about scatter only if all of it was sampled. So answers that lie far from
-their prompt's others are named, and so is a figure that varies more from round to round than that
-of a steady machine does.
+A confidence interval covers only the variation that was sampled. So this module reports answers far
+from the other answers to their prompt, and figures that vary more from round to round than they do
+on a steady machine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ OUTLIER = 1.5
 many times the figure."""
 
 LEAST_ROUNDS = 3
-"""Fewest rounds for finding an outlier: of two, it is not known which one it is."""
+"""Fewest rounds in which an outlier can be found: of two values, either may be the outlier."""
 
 FEW_ROUNDS = {2: 2.0, 3: 1.4}
 """Factor by which a figure may vary more if there are few rounds."""
@@ -29,7 +29,7 @@ FEW_ROUNDS = {2: 2.0, 3: 1.4}
 
 @dataclass(frozen=True)
 class Judged:
-    """A figure of an answer, and by how much it may vary between rounds."""
+    """A figure of an answer, and its largest normal variation between rounds."""
 
     title: str
     most_variation: float
@@ -54,14 +54,14 @@ FIGURES = (
     Judged("end to end", 0.05, _end_to_end),
     Judged("energy", 0.10, _energy),
 )
-"""TTFT is a single time, and energy a counter that moves in steps: both vary more on any machine
-than a throughput, which is the mean of many tokens."""
+"""TTFT is a single time, and energy comes from a counter that moves in steps: on any machine both
+vary more than a throughput, which is the mean of many tokens."""
 
 
 def doubts(measured: Sequence[Measured]) -> list[str]:
     """Return warnings about figures that varied and about outliers, one for each side and figure.
 
-    A restless machine is one doubt, whatever the number of prompts, and must not drown the others.
+    However many prompts there are, an unsteady machine gives few lines, which do not bury others.
     """
     labels = sorted({label for one in measured for label in one.turn.answers})
     return [line for label in labels for line in _of_side(label, measured)]
@@ -71,7 +71,7 @@ def _of_side(label: str, measured: Sequence[Measured]) -> Iterator[str]:
     found: list[str] = []
     for figure in FIGURES:
         if figure.title == "end to end" and found:
-            continue  # of what it is made of, something was told already
+            continue  # a figure that is a part of this one has a warning already
         rounds = _by_task(label, figure, measured)
         found += _outliers(label, figure, rounds)
         found += _unsteady(label, figure, rounds)
@@ -109,7 +109,7 @@ def _outliers(label: str, figure: Judged, rounds: Rounds) -> list[str]:
         median = statistics.median(found.values())
         odd = [number for number, value in found.items() if _far(value, median)]
         if len(odd) > max(1, len(found) // 4):
-            continue  # too many to be exceptions: it is unsteady
+            continue  # too many for outliers: the figure is unsteady
         for number in odd:
             times = found.pop(number) / median
             far.append((max(times, 1 / times), f"prompt {task} round {number} ({times:.1f} times)"))

@@ -31,7 +31,7 @@ _EXCERPT = 70
 
 
 def blocks(snapshot: Snapshot) -> list[Block]:
-    """Return the result of the measurement in `snapshot`. Raises ValueError without one."""
+    """Return the result of the measurement in `snapshot`. Raises ValueError if it has none."""
     quotable = headline(snapshot)
     parts: list[Block] = [paragraph(("Measured", "heading"), f" {how(snapshot)}")]
     if has_two_sides(snapshot):
@@ -50,7 +50,7 @@ def blocks(snapshot: Snapshot) -> list[Block]:
 
 
 def how(snapshot: Snapshot) -> str:
-    """Return how it was measured, in a line. Raises ValueError without a measurement."""
+    """Return how it was measured, in one line. Raises ValueError if there is no measurement."""
     measurement = _of(snapshot)
     return (
         f"{ORDERS[measurement.order]}: {plural(len(measured_turns(snapshot)), 'turn')}, "
@@ -62,7 +62,7 @@ def how(snapshot: Snapshot) -> str:
 
 
 def ratios_table(snapshot: Snapshot) -> Table:
-    """Return each figure of both sides, B against A, and the interval of that ratio."""
+    """Return a table of each figure on both sides, with the ratio B ÷ A and its interval."""
     left, right = snapshot.shown
     headings = (
         Column("mean", role="quiet"),
@@ -79,7 +79,7 @@ def ratios_table(snapshot: Snapshot) -> Table:
 
 
 def ratio_texts(ratio: Ratio) -> tuple[str, str]:
-    """Return a ratio and its interval, or why there is none."""
+    """Return a ratio and its interval, or why it has no interval."""
     value = f"{ratio.value:.3f}"
     if ratio.low is None or ratio.high is None:
         return value, "none: measured once" if ratio.clustered_by else "none: read once"
@@ -94,7 +94,7 @@ def ratio_texts(ratio: Ratio) -> tuple[str, str]:
 
 
 def gap_lines(snapshot: Snapshot) -> list[str]:
-    """Return percentiles of the pooled ITL of each side, a line each."""
+    """Return one line for each side: the percentiles of its pooled ITL."""
     return [
         f"ITL of {one_line(gaps.variant)}: p50 {milliseconds(gaps.itl_ms.p50)}, "
         f"p95 {milliseconds(gaps.itl_ms.p95)}, p99 {milliseconds(gaps.itl_ms.p99)} "
@@ -104,7 +104,7 @@ def gap_lines(snapshot: Snapshot) -> list[str]:
 
 
 def failures(snapshot: Snapshot) -> str:
-    """Return how many measured answers failed and why the first did; empty if none did."""
+    """Return how many measured answers failed and why the first failed; empty if none failed."""
     failed = [a.failure for t in measured_turns(snapshot) for a in t.answers if a.failure]
     if not failed:
         return ""
@@ -118,7 +118,7 @@ def _of(snapshot: Snapshot) -> MeasurementRecord:
 
 
 def _past_end(measurement: MeasurementRecord) -> bool:
-    """Return whether answers went on past their end, to have the length that was asked for."""
+    """Return whether answers continued past the end-of-sequence token to reach a given length."""
     return measurement.ignore_eos or any(task.output_tokens for task in measurement.tasks)
 
 

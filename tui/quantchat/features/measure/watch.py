@@ -1,9 +1,9 @@
-"""Watches a measurement: what stopped it, and which other programs used the processor.
+"""Watches a measurement for disturbances: stopped workers, suspension, load of other programs.
 
-A turn during which a worker was stopped or the machine was suspended is measured again, twice at
-most; one that was disturbed each time is left out. All of them are recorded. What other programs
-take of the processor is flagged, and so is a time in which this program did not run: nothing is
-repeated for that, since a busy machine may stay so.
+A turn during which a worker was stopped or the machine was suspended is measured again, at most
+twice; if it is disturbed each time, it is left out. All of these turns are recorded. CPU load of
+other programs, and a time in which this program did not run, only give a warning: measuring again
+would not help, because a busy machine may stay busy.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LEAST_S = 1.0
 """Shortest time, in s, for which the load is judged, because it is counted in steps of 10 ms."""
 
 NAMED = 3
-"""Largest number of programs that are named."""
+"""Largest number of other programs that a warning names."""
 
 
 @dataclass
@@ -49,19 +49,19 @@ class Load:
     """CPU seconds on all cores together."""
 
     def add(self, seconds: float, by_others_s: float) -> None:
-        """Add a turn."""
+        """Add the times of a turn."""
         self.seconds += seconds
         self.by_others_s += by_others_s
 
     @property
     def cores(self) -> float | None:
-        """Return the mean number of cores busy with other processes; None for too short a time."""
+        """The mean number of cores busy with other processes; None if the time is too short."""
         return max(0.0, self.by_others_s) / self.seconds if self.seconds >= LEAST_S else None
 
 
 @dataclass
 class Watch:
-    """Watches `sides` from `begin` to `end` of each turn, while `running`."""
+    """Watches the workers of `sides` and the machine during each `turn`, while `running`."""
 
     sides: Iterable[LiveVariant]
     clock: CpuClock = field(default_factory=CpuClock)
@@ -99,7 +99,7 @@ class Watch:
             last = now
 
     def looked(self, seconds: float) -> None:
-        """Check, `seconds` after the previous check."""
+        """Check for stopped workers, `seconds` after the previous check."""
         if seconds > LOOK_S + LATE_S:
             self._late_s[self._round] = self._late_s.get(self._round, 0.0) + seconds
         labels = {one.pid: one.label for one in self.sides if one.pid is not None}
@@ -109,7 +109,7 @@ class Watch:
 
     @contextlib.contextmanager
     def turn(self, round_number: int) -> Iterator[list[str]]:
-        """Watch a turn; at the end the list has what stopped it."""
+        """Watch a turn within this context; at its end the list has what disturbed the turn."""
         found: list[str] = []
         self._stopped_s.clear()
         self._round = round_number
@@ -127,7 +127,7 @@ class Watch:
         ]
 
     def between_rounds(self) -> None:
-        """Record the CPU time of other programs; call it between turns, because it takes long."""
+        """Record the CPU time of other programs. Slow, so call it only between turns."""
         now = self.clock.others()
         if self._others is not None:
             self.used_by.update(busiest(self._others, now))
@@ -137,7 +137,7 @@ class Watch:
 
     @property
     def flags(self) -> list[str]:
-        """Return warnings about times in which nothing ran, and about load of other programs."""
+        """Warnings about times in which this program did not run, and load of other programs."""
         late = {number: for_s for number, for_s in sorted(self._late_s.items()) if number}
         lines = []
         if late:
@@ -151,7 +151,7 @@ class Watch:
     def _by_others(self) -> list[str]:
         sides = list(self.sides)
         devices = [one.ledger.device if one.ledger else "" for one in sides]
-        if SERVER in devices:  # it may run on this machine: which processes are its, nothing tells
+        if SERVER in devices:  # it may run on this machine, and its processes are not known
             return []
         beside_gpu = all(device.startswith("cuda") for device in devices)
         most = MOST_BY_OTHERS_BESIDE_GPU if beside_gpu else MOST_BY_OTHERS

@@ -1,1 +1,1 @@
-"""Plan the memory of a comparison before anything is loaded."""
+"""Estimate the memory of a comparison before anything is loaded."""

@@ -1,6 +1,7 @@
-"""The memory plan: what a profile's variants need, and whether the pair fits in free memory.
+"""Estimates the memory that a profile's variants need, and whether the pair fits in free memory.
 
-Nothing is loaded for it, and no ML library imported: it is reckoned from the models' headers.
+The estimate is computed from the headers of the models. No model is loaded and no ML library
+imported.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from quantchat.system.visible_gpus import shown_gpus
 from quantchat.text import one_line
 
 CONTESTED = "where one of them may fill the GPU the other needs"
-"""Note on GPUs that several variants may fill; shown after their free memory."""
+"""Note on GPUs that several variants may fill; printed after the GPUs' free memory."""
 
 Fit = Literal["fits", "tight", "does not fit", "not known", "cannot run"]
 
@@ -43,7 +44,7 @@ class Room:
     gpus: tuple[int, ...] = ()
     """Indices of the GPUs; several if weights are split over them."""
     unusable: str = ""
-    """Why torch cannot use the GPU, and the fix; empty if no reason is known."""
+    """Why torch cannot use the GPU, with what to do; empty if no reason is known."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class RoomPlan:
     total: int | None
     """Bytes when loaded, with full contexts; None if a variant cannot be estimated."""
     peak: int | None
-    """Largest number of bytes while both load at once."""
+    """Largest number of bytes while both variants load at once; None as for `total`."""
 
     @property
     def contested(self) -> bool:
@@ -78,10 +79,10 @@ class RoomPlan:
 
     @property
     def fit(self) -> Fit:
-        """`tight`: the variants fit once loaded, but perhaps not while both are loading.
+        """Whether the variants fit; `tight`: they may not fit while both are loading.
 
-        It is also the best result for contested GPUs: they are filled one after the other, so
-        that what is free on all of them promises nothing for a single one.
+        For contested GPUs `tight` is the best result: GPUs are filled one after the other, so the
+        sum of their free memory says nothing about a single GPU.
         """
         if self.room.unusable:
             return "cannot run"
@@ -94,7 +95,7 @@ class RoomPlan:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """The plan of a profile: each variant, and each device that the pair would use."""
+    """The memory plan of a profile: each variant, and each device that the pair would use."""
 
     name: str
     variants: list[VariantPlan]
@@ -102,7 +103,7 @@ class MemoryPlan:
 
     @property
     def nothing_known(self) -> bool:
-        """Whether no variant can be estimated, so that there is no plan."""
+        """Whether no variant can be estimated."""
         return not any(variant.estimate for variant in self.variants)
 
     @property
@@ -120,10 +121,10 @@ def make_plan(
     pair: tuple[int, int] = (0, 1),
     fetch: bool = False,
 ) -> MemoryPlan:
-    """Plan the memory of the variants of `profile`, and of the `pair` on the machine in `sample`.
+    """Plan the memory of all variants of `profile`, and of the `pair` on the machine in `sample`.
 
-    `tokens` counts prompt and answer (default: the longest answer plus `PROMPT_TOKENS`).
-    `fetch`: a hub may be asked for the headers of models that are not here.
+    `tokens` counts prompt and answer (default: the longest answer plus `PROMPT_TOKENS`). With
+    `fetch`, headers of models that are not on this machine are read from the hub.
     """
     tokens = tokens or profile.generation.max_new_tokens + PROMPT_TOKENS
     variants = [_variant(spec, sample, tokens, fetch) for spec in profile.variants]
@@ -140,7 +141,7 @@ def make_plan(
 
 
 def warning(profile: Profile, sample: DeviceSample, pair: tuple[int, int] = (0, 1)) -> str | None:
-    """Return a line if the `pair` cannot run, does not fit or fits tightly; else None.
+    """Return a warning if the `pair` cannot run, does not fit or fits tightly; else None.
 
     Reads files and does not access the hub. Takes milliseconds, except for the first hub id, which
     imports its library.
@@ -182,7 +183,7 @@ def _variant(spec: AnyVariant, sample: DeviceSample, tokens: int, fetch: bool) -
     reckoned = estimate_of(spec, files, room.cuda, tokens)
     room = _elsewhere(spec, sample, files, reckoned) or room
     risks += engine.cautions(spec, cuda=room.cuda)
-    if room.cuda and not (spec.python or spec.env):  # another interpreter has a torch of its own
+    if room.cuda and not (spec.python or spec.env):  # another interpreter has its own torch
         room = replace(room, unusable=_unusable(sample.cuda))
     repacked = cpu_has("avx512_bf16")
     told += notes(spec, files, tokens, cuda=room.cuda, repacked=repacked)
@@ -190,7 +191,7 @@ def _variant(spec: AnyVariant, sample: DeviceSample, tokens: int, fetch: bool) -
 
 
 def _room(spec: AnyVariant, sample: DeviceSample) -> Room:
-    """Return the device that the worker of `spec` chooses for small models, or its server."""
+    """Return the device that the worker of `spec` chooses for a small model, or its server."""
     if engine_of(spec).is_server:
         address = str(getattr(spec, "base_url", ""))
         where = "a server started here" if _started_here(spec) else urlsplit(address).netloc
@@ -209,7 +210,7 @@ def _room(spec: AnyVariant, sample: DeviceSample) -> Room:
 
 
 def _started_here(spec: AnyVariant) -> bool:
-    """Whether quantchat starts the server that runs `spec`."""
+    """Return whether quantchat itself starts the server that runs `spec`."""
     return getattr(spec, "server", None) is not None
 
 
@@ -221,16 +222,17 @@ def _room_of(gpu: GpuSample) -> Room:
 def _elsewhere(
     spec: AnyVariant, sample: DeviceSample, files: ModelFiles, needed: Estimate
 ) -> Room | None:
-    """Return the GPUs for weights that are too large for the first one (as the worker chooses).
+    """Return the GPUs for weights that are too large for the first GPU, as the worker chooses.
 
-    That is the next GPU with room for the whole checkpoint, or all GPUs. None: the first GPU.
+    That is the first GPU with enough free memory for the whole checkpoint, or all GPUs. None means
+    that the variant uses the first GPU.
     """
     gpus = shown_gpus(sample.gpus)
     if not needed.cuda or spec.device != "auto":
         return None
     if len(gpus) < 2 or gpus[0].memory_free is None:
         return None
-    # A checkpoint that was quantized before is loaded at its quantized size.
+    # An engine that loads only quantized checkpoints loads this one at its quantized size.
     checkpoint = needed.weights if engine_of(spec).only_quantized else files.bytes
     free = [(gpu, SHARE * gpu.memory_free) for gpu in gpus if gpu.memory_free is not None]
     fitting = next((gpu for gpu, room in free if checkpoint <= room), None)
@@ -254,13 +256,13 @@ def _widest(room: Room, pair: list[VariantPlan]) -> Room:
 
 
 def _sum(counts: Iterable[int | None]) -> int | None:
-    """Return the sum; None if one of `counts` is not known."""
+    """Return the sum; None if one of `counts` is unknown."""
     known = list(counts)
     return None if None in known else sum(filter(None, known))
 
 
 def _unusable(driver_cuda: str | None) -> str:
-    """Return why torch cannot use any GPU here, and the fix; empty if it can."""
+    """Return why torch cannot use any GPU here, and what to do; empty if it can."""
     built_for = cuda_driver.cuda_of_torch()
     if driver_cuda is None or not cuda_driver.too_old(driver_cuda, built_for):
         return ""

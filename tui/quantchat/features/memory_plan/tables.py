@@ -1,4 +1,4 @@
-"""A memory plan as a table, and what must be known of it."""
+"""A memory plan as a table, with notes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _table(plan: MemoryPlan) -> Table:
 
 
 def _figures(known: list[Estimate]) -> Iterator[tuple[Cell, _Read]]:
-    """Yield the name of each row, and what it reads of an estimate."""
+    """Yield the name of each row, and the function that reads it from an estimate."""
     yield Cell("weights"), lambda e: e.weights
     for kind in _KINDS:
         if any(kind in estimate.overhead for estimate in known):

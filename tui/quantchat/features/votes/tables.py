@@ -1,4 +1,4 @@
-"""Blind votes as text, as tables and as JSON: who won, and whether that may be chance."""
+"""Blind votes as sentences, tables and JSON: who won, and whether that may be chance."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _CHOICES = {"tie": "tie", "bad": "both bad"}
 
 
 def lines(a: str, b: str, votes: Tally, repeated: int = 0) -> list[str]:
-    """Return the result of the votes on `a` and `b`, a sentence a line.
+    """Return the result of the votes on `a` and `b`, one sentence a line.
 
-    `repeated` counts the votes on a prompt that was voted on before.
+    `repeated` is the number of votes on a prompt that was voted on before.
     """
     a, b = one_line(a), one_line(b)
     counts = f"{a} {votes.a}, {b} {votes.b}, ties {votes.ties}, both bad {votes.bad}"
@@ -54,12 +54,12 @@ def _p(value: float) -> str:
 
 
 def blocks(snapshot: Snapshot) -> list[Block]:
-    """Return the result of one session, and each vote with the side of each variant."""
+    """Return the result of one session, and a table of its votes with the side of each variant."""
     return [*paragraphs(result(snapshot)), votes_table(snapshot)]
 
 
 def result(snapshot: Snapshot) -> list[str]:
-    """Return the result of one session, a sentence a line; empty without votes."""
+    """Return the result of one session, one sentence a line; empty if it has no votes."""
     if snapshot.voting is None:
         return []
     a, b = snapshot.shown
@@ -67,13 +67,13 @@ def result(snapshot: Snapshot) -> list[str]:
 
 
 def votes_table(snapshot: Snapshot) -> Table:
-    """Return each vote with the side of each variant."""
+    """Return a table of the votes with the side of each variant."""
     headings = [Column(name) for name in ("prompt", "left", "right", "chosen")]
     return table("Votes", headings, rows(snapshot))
 
 
 def rows(snapshot: Snapshot) -> Iterator[tuple[str, str, str, str]]:
-    """Yield prompt, left, right and what was chosen of each vote."""
+    """Yield the prompt, left label, right label and choice of each vote."""
     if snapshot.voting is None:
         return
     prompts = {turn.number: turn.prompt for turn in snapshot.turns}
@@ -89,7 +89,7 @@ def rows(snapshot: Snapshot) -> Iterator[tuple[str, str, str, str]]:
 
 
 def pooled_blocks(pooled: Pooled) -> list[Block]:
-    """Return the sessions one by one, and together."""
+    """Return a table of the sessions, and the result of all of them together."""
     title = f"{plural(len(pooled.sessions), 'session')} of blind votes"
     sessions = [
         map(str, (number, one.a, one.b, one.ties, one.bad))

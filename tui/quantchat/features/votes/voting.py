@@ -21,7 +21,7 @@ class VotePlan:
     seed: int
     """Decides which side each variant is on; the same seed gives the same sides."""
     paced: bool = True
-    """Stream both at the speed of the slower one; otherwise show them when both are complete."""
+    """Show both answers as far as both have come; otherwise only when both are complete."""
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Ballot:
     turn: Turn
     left: str
     right: str
-    """Labels of the variants on each side; they must not be shown."""
+    """Labels of the variants on the two sides; do not show them before the vote."""
     choice: Choice | None = None
     seen: bool = False
     """Whether the labels were shown before the choice, so that the vote does not count."""
@@ -48,7 +48,7 @@ class Ballot:
 
     @property
     def waits(self) -> bool:
-        """Whether the shorter answer is shown completely while the other still runs."""
+        """Whether one answer is over, shown completely, while the other still runs."""
         first, second = self.answers
         return not self.turn.over and any(
             one.over and len(one.text) <= len(other.text)
@@ -58,10 +58,10 @@ class Ballot:
     def shown(self, *, paced: bool) -> tuple[str, str]:
         """Return the text to show now, left and right, without revealing which side is faster.
 
-        `paced`: as much of each as there is of both; else nothing until both are over. What the
-        longer answer has more comes at the end: to stream it would show whether its side had been
-        waiting, and so was the faster one. Characters are counted, since a server's chunks, or
-        another tokenizer's tokens, would tell the sides apart by their size.
+        `paced`: show equally many characters of each, as many as both have; else nothing until both
+        are over. The rest of the longer answer comes at the end: streaming it would show whether
+        its side had been waiting, and so was the faster one. Characters are counted because chunks
+        of a server, or tokens of another tokenizer, would tell the sides apart by their size.
         """
         first, second = (answer.text for answer in self.answers)
         if self.turn.over:
@@ -81,7 +81,7 @@ class Voting:
 
     def __post_init__(self) -> None:
         self.paced = self.plan.paced
-        self._lot = random.Random(self.plan.seed)  # noqa: S311  # to be repeated, not to be secret
+        self._lot = random.Random(self.plan.seed)  # noqa: S311  # must be repeatable, not secret
 
     @property
     def done(self) -> bool:
@@ -94,7 +94,7 @@ class Voting:
         return [ballot for ballot in self.ballots if ballot.choice is not None]
 
     def put(self) -> Ballot:
-        """Send the next prompt; return the ballot, whose answers then grow."""
+        """Send the next prompt; return its ballot, whose answers then stream in."""
         prompt = self.plan.prompts[len(self.ballots)]
         labels = [variant.label for variant in self.comparison.sides]
         if self._lot.random() < 0.5:

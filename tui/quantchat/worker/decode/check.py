@@ -1,8 +1,8 @@
-"""Check a loaded model: its KV cache against a pass without cache, then each faster step.
+"""Checks a loaded model: its KV cache against a pass without a cache, then each faster step.
 
-The reference is one pass of the model's forward over all tokens, without a cache. The modules with
-a cache are compared with it once: a prompt in two pieces, single tokens, and several tokens after
-them, as in a second turn. Faster steps are then compared with the modules.
+The reference is one forward pass over all tokens, without a cache. The model's own modules with a
+cache are compared with it once: a prompt in two pieces, then single tokens, then several tokens at
+once, as in a second turn. Faster steps are then compared with the model's own modules.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ SAMPLE = (
     "gained, differs from model to model; so it is measured, and not believed."
 )
 STEPS = 12
-"""Tokens decoded one by one after the sample."""
+"""Number of tokens decoded one by one after the sample."""
 
 ULPS = 16
-"""Largest relative error of logits, in units of the dtype's rounding. Sums in another order gave 2
-or 3, a compiled model, which rounds less often, 10. A mistake is about as large as the logits
-themselves: 128 units of bfloat16."""
+"""Largest relative error of logits, in units of the dtype's rounding. Sums in another order gave an
+error of 2 or 3, a compiled model, which rounds less often, 10. A wrong result has an error about as
+large as the logits themselves: 128 units of bfloat16."""
 
 LEAST = 1e-3
-"""Error that passes in any dtype: kernels for float32 models need not round as float32 does."""
+"""Error accepted in any dtype: kernels may round more coarsely than a float32 model does."""
 
 
 MORE = 8
-"""Tokens of the second turn."""
+"""Number of tokens of the second turn."""
 
 NONSENSE = 0.5
 """Median error of the cache above which a model is refused; a model that ignores its cache had 1.4.
-Errors between rounding and this one are reported."""
+Errors that are larger than rounding but below this limit are reported."""
 
 _EXACT_STATES = (
     *("bamba", "falcon_h1", "granitemoehybrid", "kimi_linear", "lfm2", "lfm2_moe", "nemotron_h"),
     *("olmo_hybrid", "qwen3_5_text", "qwen3_5_moe_text", "qwen3_next", "zamba2"),
 )
-"""Model types with recurrent states that several tokens can continue exactly. Others lose a part of
-the state (the convolution of Mamba, Jamba and RecurrentGemma). The rounding of a coarse dtype hides
-that error; `benchmarks/architectures.py` shows it in float32."""
+"""Model types with recurrent states that several tokens at once continue exactly. Others lose part
+of the state (the convolution of Mamba, Jamba and RecurrentGemma). The rounding of a coarse dtype
+hides that error; `benchmarks/architectures.py` shows it in float32."""
 
 
 class Check:
-    """The reference logits of the model's own modules, over a text and some tokens after it.
+    """The reference logits of the model's own modules, for a text and some tokens after it.
 
-    Made once for a loaded model, with its first forward pass, in which kernels may repack their
-    weights. `rules` say what its cache allows. Raises Refused for a model that cannot be decoded
+    Created once for a loaded model, with its first forward pass, in which kernels may repack their
+    weights. `rules` says what its cache allows. Raises Refused for a model that cannot be decoded
     token by token, because its cache gives other results.
     """
 
@@ -75,7 +75,7 @@ class Check:
     # ------------------------------------------------------------ the cache of the model
 
     def _examine(self) -> CacheRules:
-        """Compare the cache with an uncached pass; sets `_tokens` and `_expected`."""
+        """Compare the cache with an uncached pass, and set `_tokens` and `_expected`."""
         config = self._model.config
         switch = longrope_switch(config)
         in_pieces = float("inf")
@@ -83,7 +83,7 @@ class Check:
             found, trusted = self._cached(self._prompt.shape[1] // 2)
             uncached = self._uncached()
             if not all(bool(row.isfinite().all()) for row in uncached):
-                return CacheRules(switch=switch)  # a damaged model, whose answers show it
+                return CacheRules(switch=switch)  # a damaged model: its answers will show it
             *errors, second_turn = map(_error, found, uncached)
             if trusted:
                 in_pieces = max(median(errors), second_turn)
@@ -120,10 +120,10 @@ class Check:
         )
 
     def _cached(self, cut: int) -> tuple[list[Any], bool]:
-        """Return logits of the modules with a cache, and whether rounding cannot hide its faults.
+        """Return the logits with a cache, and whether rounding is too fine to hide a cache fault.
 
-        After the prompt, which is cut at `cut` (0: nowhere), after each of the tokens that follow,
-        and after a second turn. The tokens are the greedy ones.
+        The logits are those after the prompt, which is read in two pieces split at `cut` (0: in one
+        piece), after each of the greedy tokens that follow, and after a second turn.
         """
         step = EagerStep(self._model)
         if cut:
@@ -145,7 +145,7 @@ class Check:
         return found, trusted
 
     def _uncached(self) -> list[Any]:
-        """Return what `_cached` should have found, from one pass over the same tokens."""
+        """Return the logits that `_cached` should give, from one pass over the same tokens."""
         import torch
 
         ids = torch.cat([self._prompt, *self._tokens, self._more], dim=-1)
@@ -162,10 +162,10 @@ class Check:
     # ------------------------------------------------------------ faster steps
 
     def fault(self, step: Step) -> str:
-        """Return what is wrong with `step`, or an empty text; its cache is emptied.
+        """Return what is wrong with `step`, or an empty text. Clears the step's cache.
 
-        It computes the reference's tokens (teacher forcing), so that a single rounding does not
-        change all that follows; then half of them are cut off and computed again.
+        The step reads the reference's tokens (teacher forcing), so that one rounding does not
+        change everything after it. Then half of the tokens are cut off and computed again.
         """
         half = STEPS // 2
         error = self._error(step.run(self._prompt), 0)

@@ -1,7 +1,7 @@
-"""Jobs: what a worker does besides answering. Most jobs are stages of making a checkpoint.
+"""Jobs: what a worker does besides answering. Most jobs are stages of building a checkpoint.
 
 Each job is a module with `run(job, report) -> result`, for one pair of types in `wire.jobs`. It
-writes into the folders of `job.workspace`, nowhere else. What it raises is reported as `Failed`.
+writes only into the folders of `job.workspace`. Its exceptions are reported as `Failed`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from quantchat.wire.jobs import (
 )
 
 Report = Callable[[int, int, str], None]
-"""Called with `done`, `total` (0 where it cannot be counted) and a detail, from any thread."""
+"""Called with `done`, `total` (0: unknown) and a detail, from any thread."""
 
 
 def run(job: AnyJob, report: Report) -> JobResult:
-    """Do `job` and return its result. Raises Refused, and whatever the libraries raise.
+    """Run `job` and return its result. Raises Refused, and whatever the libraries raise.
 
-    Only the job's own module is imported: each imports other libraries.
+    Imports only the job's own module, because each module imports other libraries.
     """
     match job:
         case CalibrateJob():

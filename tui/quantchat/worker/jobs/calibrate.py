@@ -1,7 +1,7 @@
-"""Calibration text in the model's own words: its answers to varied prompts, in its template.
+"""Builds calibration text from the model's own answers to varied prompts, in its chat template.
 
-GPTQ preserves best what its calibration shows, and the model's own chats are closer to its use than
-any general text (data-free quantization: LLM-QAT, Liu et al. 2023).
+GPTQ preserves best what its calibration set contains, and the model's own chats are closer to its
+use than any general text (data-free quantization: LLM-QAT, Liu et al. 2023).
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from quantchat.worker.model.devices import choose_device
 from quantchat.worker.model.loaded import choose_dtype, load_model
 
 TEMPERATURE = 0.8
-"""Sampling temperature of every answer to a prompt but the first, which is greedy."""
+"""Sampling temperature of all answers to a prompt except the first, which is greedy."""
 
 BATCH, GPU_BATCH = 16, 32
-"""Prompts answered at once on a CPU and on a GPU, which hardly slows down with more."""
+"""Number of prompts answered at once on a CPU and on a GPU; a GPU hardly slows down with more."""
 
 ROUNDS = 6
-"""About how often a prompt is answered at most, where the number of samples is chosen here."""
+"""About the largest number of answers to a prompt if the number of samples is chosen here."""
 
 
 def run(job: CalibrateJob, report: Report) -> CalibrateResult:
-    """Let the model answer the prompts, and write its chats into the output folder.
+    """Let the model answer the prompts, and write these chats into the output folder.
 
-    It answers every prompt greedily, then again with sampling until there are enough chats. Equal
-    answers to one prompt are kept once, empty answers never. A record is `{"messages": [...]}`, or
-    `{"text": ...}` for a model without a chat template.
-    Raises Refused where the model is quantized, or the group size does not fit it.
+    The model answers every prompt greedily, then again with sampling until there are enough chats.
+    Equal answers to one prompt count once, empty answers not at all. A record is
+    `{"messages": [...]}`, or `{"text": ...}` for a model without a chat template. Raises Refused if
+    the model is quantized, or the group size does not fit it.
     """
     report(0, 0, "importing libraries")
     settle(job.workspace)
@@ -62,7 +62,7 @@ def run(job: CalibrateJob, report: Report) -> CalibrateResult:
     inputs = widest(author.model)
     wanted = calibration_size(job.samples, job.sample_tokens, device, inputs)
     author.longest = wanted.length
-    chats: dict[str, int] = {}  # keeps their order
+    chats: dict[str, int] = {}  # in the order of the answers
 
     def tell(more: int) -> None:
         count = len(chats) + more
@@ -86,7 +86,7 @@ def run(job: CalibrateJob, report: Report) -> CalibrateResult:
 
 
 def _batches(prompts: list[str], samples: int, size: int) -> Iterator[tuple[list[str], bool]]:
-    """Yield prompts to answer, and whether by sampling; end even if all answers repeat."""
+    """Yield prompts to answer, and whether to sample; end even if all answers repeat."""
     rounds = -(-samples // len(prompts)) + 2
     for number in range(rounds):
         for start in range(0, len(prompts), size):
@@ -94,10 +94,10 @@ def _batches(prompts: list[str], samples: int, size: int) -> Iterator[tuple[list
 
 
 class _Author:
-    """Writes chats with the model."""
+    """Writes chats with the model: answers prompts in batches."""
 
     def __init__(self, load: Load, device: str) -> None:
-        # First: if the tokenizer is broken, that shows before the model is loaded.
+        # Before the model, because this finds a broken tokenizer sooner.
         self.tokenizer = tokenizer_for(load, padding_side="left")
         self.model = load_model(load, device, dtype=choose_dtype(load.dtype)).eval()
         if self.tokenizer.pad_token is None:
@@ -108,16 +108,16 @@ class _Author:
         self._at_once = sys.maxsize
         ends = self.model.generation_config.eos_token_id
         ids = ends if isinstance(ends, list) else [ends]
-        # The tokenizer's end token too, as in a chat: a lent template ends a turn with its own.
+        # Also the tokenizer's end token, as in a chat: a lent template ends turns with its own.
         self._ends = sorted({i for i in [*ids, self.tokenizer.eos_token_id] if i is not None})
 
     def answer(
         self, prompts: list[str], sampled: bool, tell: Callable[[int], None]
     ) -> dict[str, int]:
-        """Return a line of JSON for each prompt with an answer, and the answer's tokens.
+        """Return a line of JSON for each prompt that got an answer, with the answer's tokens.
 
-        Calls `tell` with the number of answers that have ended, each time it grows. Answers fewer
-        prompts at once where the GPU is too small.
+        Calls `tell` with the number of finished answers, each time it grows. If GPU memory runs
+        out, answers fewer prompts at once.
         """
         import torch
 
@@ -137,7 +137,7 @@ class _Author:
             else:
                 prompts = prompts[len(some) :]
                 continue
-            torch.cuda.empty_cache()  # here, where the error does not hold on to its tensors
+            torch.cuda.empty_cache()  # outside `except`: the error still refers to its tensors
         return found
 
     def _answered(
@@ -155,7 +155,7 @@ class _Author:
             )
         batch = self.tokenizer(
             texts,
-            add_special_tokens=plain,  # a template writes them itself
+            add_special_tokens=plain,  # a chat template writes them itself
             padding=True,
             return_tensors="pt",
         ).to(self.model.device)

@@ -1,4 +1,4 @@
-"""Calibration samples: how they are stored, and how the model reads them."""
+"""Stores calibration samples, and encodes them as the model reads them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def write(
 ) -> CalibrateResult:
     """Write `records` into `folder`, as `CHATS` and as `CHATS_TEXT`; return how many and how long.
 
-    `template` holds variables of the model's chat template.
+    `template` has the variables of the model's chat template.
     """
     records = list(records)
     body = "".join(json.dumps(one) + "\n" for one in records)
@@ -34,14 +34,14 @@ def ids(
     most: int | None = None,
     template: Mapping[str, object] | None = None,
 ) -> list[int]:
-    """Return the first `most` token ids of a record, or all of them."""
+    """Return the token ids of a record, only the first `most` if given."""
     text, whole = rendered(one, tokenizer, template or {})
     found: list[int] = tokenizer(text, add_special_tokens=not whole, verbose=False)["input_ids"]
     return found[:most]
 
 
 def rendered(one: Record, tokenizer: Any, template: Mapping[str, object]) -> tuple[str, bool]:
-    """Return a chat in the model's template, or a text; and whether it holds special tokens."""
+    """Return a chat in the model's template, or a text, and whether it has special tokens."""
     if "messages" not in one:
         return str(one["text"]), False
     chat = as_wanted(tokenizer, one["messages"])

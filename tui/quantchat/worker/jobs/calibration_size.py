@@ -1,4 +1,4 @@
-"""How much calibration to use where the user does not say."""
+"""Chooses the size of the calibration set if the user does not give it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from quantchat.wire.jobs import LEAST, LONG, SHORT
 
 ENOUGH = 4
-"""Tokens for each input of the widest layer. If tokens were independent, one would give a Hessian
-of full rank; the tokens of a sentence are not independent."""
+"""Tokens for each input of the widest layer. With independent tokens, one for each input would give
+a Hessian of full rank, but the tokens of a sentence are not independent."""
 
 
 @dataclass(frozen=True)
 class CalibrationSize:
-    """At least `samples` of up to `length` tokens each, and at least `tokens` in all."""
+    """At least `samples` samples of up to `length` tokens each, and at least `tokens` in all."""
 
     samples: int
     tokens: int
@@ -28,10 +28,10 @@ class CalibrationSize:
 def calibration_size(
     samples: int | None, sample_tokens: int | None, device: str, inputs: int
 ) -> CalibrationSize:
-    """Return the size that `samples` and `sample_tokens` ask for; None is chosen here.
+    """Return the size that `samples` and `sample_tokens` ask for; None lets this function choose.
 
-    `inputs` is the width of the widest layer. On a CPU the choice is small for every model: a model
-    wide enough to want more answers too slowly there.
+    `inputs` is the width of the widest layer. On a CPU the chosen size is small for every model: a
+    model that is wide enough to need more answers too slowly there.
     """
     on_gpu = device.startswith("cuda")
     return CalibrationSize(

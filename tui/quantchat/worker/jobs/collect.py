@@ -1,4 +1,4 @@
-"""Take calibration samples from a file or from a data set on the Hugging Face hub."""
+"""Takes calibration samples from a file or from a data set on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from quantchat.worker.jobs.layer_widths import widest_of
 from quantchat.worker.model.devices import choose_device
 
 ROWS = 20
-"""Rows of a data set to look at for each sample that is required."""
+"""Rows of a data set to read for each required sample."""
 
 
 def run(job: CollectJob, report: Report) -> CollectResult:
-    """Take samples out of the file or data set, and write them into the output folder.
+    """Take samples from the file or data set, and write them into the output folder.
 
-    Raises Refused where it cannot be read, or holds other than calibration.
+    Raises Refused if it cannot be read, or is no calibration text.
     """
     report(0, 0, "reading")
     settle(job.workspace)
@@ -53,7 +53,7 @@ def run(job: CollectJob, report: Report) -> CollectResult:
 
 
 def _widest(job: CollectJob, load: Load) -> int:
-    """Return the inputs of the widest layer; 0 where the number of samples is given."""
+    """Return the number of inputs of the widest layer; 0 if the number of samples is given."""
     if job.samples:
         return 0
     from transformers import AutoConfig
@@ -66,7 +66,7 @@ def _widest(job: CollectJob, load: Load) -> int:
 def _first(
     pieces: list[Record], wanted: CalibrationSize, tokenizer: Any, template: dict[str, object]
 ) -> list[Record]:
-    """Return the first of `pieces`, as many as `wanted` requires."""
+    """Return the first pieces, as many as the calibration size `wanted` requires."""
     chosen: list[Record] = []
     tokens = 0
     for piece in pieces:
@@ -120,12 +120,12 @@ def _of_dataset(job: CollectJob, wanted: int) -> list[Record]:
 
 
 def _column(row: dict[str, object]) -> str:
-    """Return the column to read where none is named: chats first, then text."""
+    """Return the column to read if none is named: one with chats, else one with text."""
     return next((name for name in ("messages", "conversation", "text") if name in row), "text")
 
 
 def _records(cells: Iterator[Any]) -> Iterator[Record]:
-    """Yield the cells that hold a record: data sets have empty rows."""
+    """Yield the records in the cells, without empty rows."""
     for cell in cells:
         try:
             yield record(cell)
@@ -134,7 +134,7 @@ def _records(cells: Iterator[Any]) -> Iterator[Record]:
 
 
 def _cut(one: Record, tokenizer: Any, tokens: int) -> Iterator[Record]:
-    """Yield a chat as it is, and a text in pieces of `tokens` tokens, the last one shorter."""
+    """Yield a chat unchanged, or a text in pieces of `tokens` tokens; the last may be shorter."""
     if "messages" in one:
         if not tokenizer.chat_template:
             raise Refused(

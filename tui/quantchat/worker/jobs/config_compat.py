@@ -1,8 +1,8 @@
-"""Make a checkpoint that transformers 5 wrote readable for transformers 4 too.
+"""Makes a checkpoint that transformers 5 wrote readable for transformers 4 too.
 
-Another interpreter, with an older transformers, may load the checkpoint. Version 5 keeps rotary
-settings in `rope_parameters`, version 4 reads `rope_theta` and `rope_scaling`; 5 writes a tokenizer
-class that 4 does not know, and reads the older name as well.
+Another interpreter, with an older transformers, may load the checkpoint. Version 5 writes the
+rotary settings to `rope_parameters`, version 4 reads `rope_theta` and `rope_scaling`. Version 5
+also writes a tokenizer class that version 4 does not know; both versions read the older name.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def write_both(folder: Path) -> None:
-    """Add version 4's keys to `config.json` and `tokenizer_config.json` in `folder`, if there."""
+    """Add version 4's keys to the existing configs of model and tokenizer in `folder`."""
     _rewrite(folder / "config.json", _rope)
     _rewrite(folder / "tokenizer_config.json", _tokenizer)
 
@@ -27,7 +27,7 @@ def _rewrite(file: Path, change: Any) -> None:
 
 def _rope(config: dict[str, Any]) -> None:
     rope = config.get("rope_parameters") or {}
-    if "rope_theta" not in rope:  # none, or one for each kind of layer, which 4 cannot express
+    if "rope_theta" not in rope:  # no settings, or several by layer type, which 4 cannot express
         return
     config["rope_theta"] = rope["rope_theta"]
     scaling = {key: value for key, value in rope.items() if key != "rope_theta"}

@@ -1,4 +1,4 @@
-"""Turn a GGUF file into a dense bf16 checkpoint that every engine can load."""
+"""Unpacks a GGUF file into a dense bf16 checkpoint that every engine can load."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from quantchat.worker.jobs.job_env import settle
 def run(job: DequantizeJob, report: Report) -> DequantizeResult:
     """Unpack the GGUF file into the output folder, with its tokenizer.
 
-    The weights are those of the file, rounded to bfloat16; what its quantization lost stays lost.
+    The weights are those of the file, rounded to bfloat16. The loss of its quantization remains.
     """
     report(0, 3, "importing libraries")
     settle(job.workspace)

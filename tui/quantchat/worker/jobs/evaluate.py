@@ -1,8 +1,8 @@
-"""Let a model do tasks, such as multiple choice, with EleutherAI's lm-evaluation-harness.
+"""Runs tasks, such as multiple choice, with EleutherAI's lm-evaluation-harness.
 
-Published accuracies come from the harness, so it does all the asking and counting. Its counts are
-passed on document by document, since two models are compared by the answers that changed.
-https://github.com/EleutherAI/lm-evaluation-harness
+Published accuracies come from the harness, so it asks all questions and counts the right answers.
+Its counts are passed on document by document, because two models are compared by the answers that
+changed. Source: https://github.com/EleutherAI/lm-evaluation-harness
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ASKING = ("loglikelihood", "loglikelihood_rolling", "generate_until")
 
 
 def run(job: EvaluateJob, report: Report) -> EvaluateResult:
-    """Let the model do the tasks. Raises Refused, of kind `bad_task` where a task cannot be had."""
+    """Run the tasks on the model. Raises Refused, of kind `bad_task` for an unavailable task."""
     report(0, 0, "importing libraries")
     if importlib.util.find_spec("lm_eval") is None:
         raise Refused(
@@ -68,7 +68,7 @@ def _tasks(named: list[str], report: Report) -> Any:
 
     report(0, 0, "reading the tasks")
     files = [name for name in named if Path(name).is_absolute()]
-    manager = TaskManager(include_defaults=len(files) < len(named))  # its index takes seconds
+    manager = TaskManager(include_defaults=len(files) < len(named))  # loading its index is slow
     unknown = [name for name in named if name not in files and not _known(manager, name)]
     if unknown:
         near = difflib.get_close_matches(unknown[0], manager.all_tasks, n=3)
@@ -86,7 +86,7 @@ def _tasks(named: list[str], report: Report) -> Any:
             f"cannot get the documents of a task: {first_line(error)}",
             "check the network and the paths in the task; own documents need no hub",
         ) from error
-    except Exception as error:  # whatever a task's own code or the harness's checks raise
+    except Exception as error:  # a task's own code and the harness's checks raise any type
         raise Refused(
             "bad_task", f"cannot make a task: {first_line(error)}", "correct the task's YAML file"
         ) from error
@@ -97,7 +97,7 @@ def _known(manager: Any, name: str) -> bool:
 
 
 def _of_file(path: Path) -> dict[str, object]:
-    """Return the task of a YAML file, with paths of its data files. `!function` runs code."""
+    """Return the task in a YAML file, with absolute data paths. Its `!function` tags run code."""
     import yaml
     from lm_eval.tasks._yaml_loader import load_yaml
 
@@ -134,7 +134,7 @@ def _beside(path: Path, files: Any) -> Any:
 
 
 def _evaluate(loaded: Loaded, tasks: Any, job: EvaluateJob, report: Report) -> Any:
-    """Ask the tasks' questions; return what `lm_eval.evaluator.evaluate` returns."""
+    """Ask the tasks' questions; return the result of `lm_eval.evaluator.evaluate`."""
     from lm_eval import evaluator
     from lm_eval.models.huggingface import HFLM
     from transformers import set_seed
@@ -162,7 +162,7 @@ def _evaluate(loaded: Loaded, tasks: Any, job: EvaluateJob, report: Report) -> A
 
 
 def _few_shot(task: Any, wanted: int) -> None:
-    """Set how many examples are shown; a task that says 0 keeps 0, as in the harness."""
+    """Set the number of few-shot examples; a task that sets 0 keeps 0, as in the harness."""
     own = task.get_config("num_fewshot")
     if wanted >= 0 and own != 0:
         task.set_config(key="num_fewshot", value=wanted)
@@ -172,7 +172,7 @@ def _few_shot(task: Any, wanted: int) -> None:
 
 
 class _Counter:
-    """Takes the place of the harness's cache of answers, and so is called for each answer."""
+    """Replaces the harness's cache of answers, because the harness calls that for each answer."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
@@ -187,7 +187,7 @@ class _Counter:
 
 @contextlib.contextmanager
 def _counted(lm: Any, report: Report) -> Iterator[None]:
-    """Report answers as they come; the total grows as the harness asks."""
+    """Report each answer when it comes; the total grows as the harness asks."""
     counter = _Counter(report)
     lm.set_cache_hook(counter)
 
@@ -203,7 +203,7 @@ def _counted(lm: Any, report: Report) -> Iterator[None]:
     yield
 
 
-# ---------------------------------------------------------------- what came out
+# ---------------------------------------------------------------- results
 
 
 def _result(task: str, results: Any) -> TaskResult:

@@ -13,9 +13,10 @@ from typing import Any, BinaryIO
 def links_followed() -> Iterator[None]:
     """Let GPTQModel store finished layers of a model whose files are links out of its folder.
 
-    In the Hugging Face cache every file is a link to `../../blobs/…`. GPTQModel recognizes a model
+    In the Hugging Face cache every file is a link to `../../blobs/…`. GPTQModel identifies a model
     by the hashes of its files, and refuses a file outside the folder (looper/gptq_checkpoint.py,
-    `_source_identity`), so no model of the hub could be quantized. Remove once it follows links.
+    `_source_identity`), so no model from the hub could be quantized. Remove this once GPTQModel
+    follows links.
     """
     from gptqmodel.looper import gptq_checkpoint
 
@@ -31,8 +32,8 @@ def links_followed() -> Iterator[None]:
 def file_digest_there() -> Iterator[None]:
     """Add `hashlib.file_digest` to Python 3.10.
 
-    GPTQModel declares Python 3.10, and calls this function of 3.11 (looper/checkpoint_store.py).
-    Remove together with Python 3.10.
+    GPTQModel declares support of Python 3.10 but calls this function of 3.11
+    (looper/checkpoint_store.py). Remove this when support of Python 3.10 ends.
     """
     if hasattr(hashlib, "file_digest"):
         yield
@@ -46,12 +47,12 @@ def file_digest_there() -> Iterator[None]:
 
 @contextlib.contextmanager
 def on_one(device: str) -> Iterator[None]:
-    """Quantize on `device` alone, on a machine with several GPUs.
+    """Quantize only on `device`, on a machine with several GPUs.
 
-    GPTQModel uses the `device` it is given first, and then all others of its kind
-    (utils/looper_helpers.py, `select_forward_devices`), even GPUs that others use or that have too
-    little memory. It does not call its `compute_device_filter` where inputs are captured and layers
-    run. Remove once it does everywhere.
+    GPTQModel first uses the `device` it is given, and then all other devices of its type
+    (utils/looper_helpers.py, `select_forward_devices`), even GPUs that are in use or have too
+    little memory. It does not call its `compute_device_filter` where it captures inputs and runs
+    layers. Remove this once it does so everywhere.
     """
     import torch
     from gptqmodel.utils import looper_helpers
@@ -65,7 +66,7 @@ def on_one(device: str) -> Iterator[None]:
 
 
 def _source_identity(model: Any) -> dict[str, str]:
-    """Return SHA-256 of the config and of each file of weights, by name, as GPTQModel stores it."""
+    """Return the SHA-256 of the config and of each weight file by name, as GPTQModel stores it."""
     folder = Path(model.model_local_path)
     names = ["config.json", *sorted(file.name for file in folder.glob("*.safetensors"))]
     found = {}
@@ -76,7 +77,7 @@ def _source_identity(model: Any) -> dict[str, str]:
 
 
 def _file_digest(stream: BinaryIO, name: str) -> hashlib._Hash:
-    """Return the hash `name` over the rest of `stream`, like `hashlib.file_digest` of 3.11."""
+    """Return the hash `name` of the rest of `stream`, like `hashlib.file_digest` of 3.11."""
     digest = hashlib.new(name)
     while block := stream.read(2**20):
         digest.update(block)

@@ -1,6 +1,6 @@
-"""Find out which kernels of bitsandbytes and GPTQModel run on this machine.
+"""Finds out which kernels of bitsandbytes and GPTQModel run on this machine.
 
-Kernels are tried where that is quick. Nothing is compiled and nothing is made.
+Kernels are run if that is quick. Nothing is compiled, and no checkpoint is built.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from quantchat.worker.jobs.probes import gptq_kernels, probe_bitsandbytes
 
 
 def run(job: InspectKernelsJob, report: Report) -> InspectKernelsResult:
-    """Try the kernels, with the scratch folder as the current one: GPTQModel may write there."""
+    """Try the kernels. Changes to the scratch folder first, because GPTQModel may write there."""
     os.chdir(job.workspace.scratch)
     report(0, 3, "importing torch")
     import torch
@@ -66,7 +66,7 @@ def _torch(torch: Any) -> TorchInfo:
 
 
 def _why_not(torch: Any) -> str:
-    """Return torch's error when it starts CUDA; empty where there is none."""
+    """Return torch's error when it starts CUDA; empty if it starts."""
     try:
         torch.cuda.init()
     except RuntimeError as error:
@@ -94,7 +94,7 @@ def _tools() -> BuildTools:
 
 
 def _with_auto(kernels: list[Kernel]) -> list[Kernel]:
-    """Return `kernels` with `auto` set on the one it takes: the first that can run or compile."""
+    """Return `kernels`, with `auto` set on the kernel that `auto` takes: the first usable one."""
     for place, kernel in enumerate(kernels):
         if kernel.library == "gptqmodel" and kernel.by_itself and kernel.state != UNUSABLE:
             return [*kernels[:place], replace(kernel, auto=True), *kernels[place + 1 :]]

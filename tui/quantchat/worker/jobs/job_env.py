@@ -1,4 +1,4 @@
-"""What jobs do first: enter the workspace, set the threads, find or fetch the model's files."""
+"""First steps of a job: enter the workspace, set the threads, find or fetch the model's files."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from quantchat.worker.model.hub import checkpoint, described, of_mib
 from quantchat.worker.model.tokenizer import fetch_lent, load_tokenizer
 
 NICENESS = 10
-"""A running chat comes before making the next checkpoint."""
+"""Niceness of jobs: a running chat has priority over building the next checkpoint."""
 
 _M_MMAP_THRESHOLD = -3
-"""In glibc's malloc.h."""
+"""Value of M_MMAP_THRESHOLD in glibc's malloc.h."""
 
 
 def settle(workspace: Workspace) -> None:
     """Lower this process' priority, set its threads, and make `scratch` the current folder.
 
-    GPTQModel writes `logs/` into the current folder, whatever that is.
+    GPTQModel writes `logs/` into the current folder.
     """
     import torch
 
@@ -44,8 +44,9 @@ def give_freed_memory_back() -> None:
     """Make glibc return blocks of 1 MiB and more to the system as soon as they are freed.
 
     By default glibc raises that limit to the largest freed block, up to 32 MiB (M_MMAP_THRESHOLD in
-    mallopt(3)), and keeps the memory between blocks in use: while quantizing layer after layer,
-    that came to several times the model. Costs page faults. Does nothing with another C library.
+    mallopt(3)), and keeps the memory between blocks in use. While layer after layer was quantized,
+    that memory grew to several times the model. This call costs page faults. It does nothing with
+    another C library.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**20)
@@ -54,9 +55,9 @@ def give_freed_memory_back() -> None:
 def with_local_files(load: Load, report: Report) -> Load:
     """Return `load` with the folder of its model's files, fetched from the hub if it is an id.
 
-    Fetches what loading a variant fetches: no pickled weights, which can run any code when they
-    are opened, and no copies of the weights for other programs. Raises Refused, also for a model of
-    a kind that no job works on.
+    Fetches the same files as loading a variant: no pickled weights, which can run any code when
+    they are opened, and no copies of the weights for other programs. Raises Refused, also for a
+    model of a kind that no job supports.
     """
     if Path(load.model).is_dir():
         check_kind(load.model, TRANSFORMERS)
@@ -73,7 +74,7 @@ def with_local_files(load: Load, report: Report) -> Load:
 
 
 def tokenizer_for(load: Load, **more: Any) -> Any:
-    """Return the tokenizer of the model in a local folder, or the one lent to it. Raises Refused.
+    """Return the tokenizer of a model in a local folder, or one lent to it. Raises Refused.
 
     `more` are arguments for `AutoTokenizer.from_pretrained`.
     """
@@ -81,12 +82,12 @@ def tokenizer_for(load: Load, **more: Any) -> Any:
 
 
 def template_variables(load: Load) -> dict[str, object]:
-    """Return the variables that the model's chat template is given."""
+    """Return the variables for the model's chat template."""
     return dict(load.options.get("chat_template_kwargs", {}))
 
 
 def refuse_quantized(folder: str) -> None:
-    """Raise Refused where the model in `folder` is already quantized, or has no config."""
+    """Raise Refused if the model in `folder` is already quantized, or has no config."""
     try:
         config = json.loads(read_regular(Path(folder, "config.json"), MOST_JSON))
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Widths of a model's layers: they decide on the group size and the calibration's length."""
+"""Widths of a model's layers, for checking the group size and choosing the calibration size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from quantchat.worker.failures import Refused
 
 
 def check_groups(model: Any, group_size: int) -> None:
-    """Raise Refused where `group_size` does not divide the width of a layer to be quantized."""
+    """Raise Refused if `group_size` does not divide the width of a layer to be quantized."""
     if group_size < 0:
         return
     for name, width in _widths(model):
@@ -23,27 +23,27 @@ def check_groups(model: Any, group_size: int) -> None:
 
 
 def widest(model: Any) -> int:
-    """Return the inputs of the widest layer to be quantized; 0 where there is none.
+    """Return the number of inputs of the widest layer to be quantized; 0 if there is no layer.
 
     GPTQ's Hessian of that layer is a sum over tokens, each of rank one (Frantar et al. 2022): with
-    fewer tokens than inputs it is singular, and damping decides in the missing directions.
+    fewer tokens than inputs it is singular, and damping decides the missing directions.
     """
     return max((width for _, width in _widths(model)), default=0)
 
 
 def widest_of(config: Any) -> int:
-    """Return nearly the same for a model that is not loaded, from its `config`."""
+    """Return an estimate of `widest` for a model that is not loaded, from its `config`."""
     text = config.get_text_config()
     hidden = int(getattr(text, "hidden_size", 0))
-    # Where the config does not say, the MLP is usually four times as wide.
+    # If the config does not say it, the MLP is usually four times as wide.
     return max(hidden, int(getattr(text, "intermediate_size", None) or 4 * hidden))
 
 
 def _widths(model: Any) -> Iterator[tuple[str, int]]:
-    """Yield name and inputs of each layer to be quantized of a transformers `model`.
+    """Yield name and number of inputs of each layer of a transformers `model` to be quantized.
 
-    GPTQModel quantizes the decoder's blocks only, not the head nor vision and audio towers: Gemma
-    3's vision tower has widths that no group size above 16 divides.
+    GPTQModel quantizes only the decoder's blocks, not the head and not vision or audio towers:
+    Gemma 3's vision tower has widths that no group size above 16 divides.
     """
     import torch
 

@@ -1,7 +1,7 @@
-"""Merge a LoRA adapter into the model it was trained on, in full precision (QLoRA's last step).
+"""Merges a LoRA adapter into the model it was trained on, in full precision (QLoRA's last step).
 
-Dettmers et al. 2023 train the adapter beside NF4 weights. It is merged into the weights that the
-NF4 ones were made from: merging into quantized weights would round them again.
+Dettmers et al. 2023 train the adapter beside NF4 weights. This job merges it into the unquantized
+weights, because merging into quantized weights would round them again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from quantchat.worker.model.adapter import merge, opened
 def run(job: MergeAdapterJob, report: Report) -> MergeAdapterResult:
     """Merge the adapter into the model, and save the merged model into the output folder.
 
-    Raises Refused where the model is quantized, and for an adapter that cannot be used.
+    Raises Refused if the model is quantized, and for an adapter that cannot be used.
     """
     report(0, 0, "importing libraries")
     settle(job.workspace)

@@ -1,4 +1,4 @@
-"""Try kernels one by one: build a small layer and run it, or ask whether that is possible."""
+"""Tries kernels one by one: builds a small layer and runs it, or asks whether that is possible."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from quantchat.worker.loaders.gptq_kernels import ask
 from quantchat.worker.loaders.kernel_build import compiled_before
 
 WIDTH = 256
-"""Inputs and outputs of the tried layer: every kernel's tiles and groups divide it."""
+"""Inputs and outputs of the test layer: a multiple of every kernel's tile and group size."""
 
 
 # ------------------------------------------------------------ bitsandbytes
 
 
 def probe_bitsandbytes(device: str) -> list[Kernel]:
-    """Run a layer of each type on `device`. Raises whatever importing the library raises."""
+    """Run a layer of each type on `device`. Raises whatever the library's import raises."""
     import bitsandbytes
     from bitsandbytes.functional import has_avx512bf16
 
@@ -53,7 +53,7 @@ def _bitsandbytes(kind: str, device: str, how: str) -> Kernel:
         layer = layer.to(dtype).to(device).eval()
         with torch.inference_mode():
             _check(layer(torch.ones(1, WIDTH, dtype=dtype, device=device)))
-    except Exception as error:  # noqa: BLE001 - any error means: it does not run
+    except Exception as error:  # noqa: BLE001 - any error means that it does not run
         return Kernel("bitsandbytes", kind, UNUSABLE, f"{how}: {_short(error)}")
     return Kernel("bitsandbytes", kind, READY, how)
 
@@ -64,7 +64,7 @@ def _bitsandbytes(kind: str, device: str, how: str) -> Kernel:
 def gptq_kernels(device: str, tools: BuildTools) -> list[Kernel]:
     """Return each kernel for GPTQ checkpoints, in the order in which `auto` considers them.
 
-    `tools` are what kernels could be compiled with. Raises whatever importing the library raises.
+    `tools` are the installed build tools. Raises whatever the library's import raises.
     """
     from gptqmodel.quantization.config import FORMAT, METHOD
     from gptqmodel.utils import importer
@@ -97,7 +97,7 @@ def _gptq(kernel_class: Any, name: str, device: str, tools: BuildTools) -> tuple
         if extension:
             return _compiled(extension, tools)
         _run_gptq(kernel_class, device)
-    except Exception as error:  # noqa: BLE001 - any error means: it does not run
+    except Exception as error:  # noqa: BLE001 - any error means that it does not run
         return UNUSABLE, _short(error)
     return READY, ""
 
@@ -116,7 +116,7 @@ def _compiled(name: str, tools: BuildTools) -> tuple[KernelState, str]:
 
 
 def _run_gptq(kernel_class: Any, device: str) -> None:
-    """Build a layer with made-up weights as loading does, and run it."""
+    """Build a layer with constant weights in the same way as loading does, and run it."""
     import torch
 
     dtype = _dtype(device)

@@ -1,4 +1,4 @@
-"""Make a bitsandbytes checkpoint: NF4, FP4 (QLoRA, Dettmers et al. 2023) or LLM.int8()."""
+"""Builds a bitsandbytes checkpoint: NF4, FP4 (QLoRA, Dettmers et al. 2023) or LLM.int8()."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from quantchat.worker.model.tokenizer import fetch_lent
 def run(job: QuantizeBitsAndBytesJob, report: Report) -> QuantizeBitsAndBytesResult:
     """Quantize the model while loading it, and save it into the output folder.
 
-    It is saved before the first forward pass: on a CPU that repacks the weights in place, and a
-    checkpoint saved afterwards loads as garbage (bitsandbytes 0.50).
-    Raises Refused where the model is already quantized.
+    The checkpoint is saved before the first forward pass: on a CPU that pass repacks the weights in
+    place, and a checkpoint saved afterwards loads as garbage (bitsandbytes 0.50). Raises Refused if
+    the model is already quantized.
     """
     report(0, 0, "importing libraries")
     settle(job.workspace)

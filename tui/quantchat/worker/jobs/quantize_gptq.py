@@ -1,4 +1,4 @@
-"""Make a GPTQ checkpoint (Frantar et al. 2022) with GPTQModel, layer by layer."""
+"""Builds a GPTQ checkpoint (Frantar et al. 2022) with GPTQModel, layer by layer."""
 
 from __future__ import annotations
 
@@ -37,25 +37,26 @@ from quantchat.worker.model.devices import choose_device
 from quantchat.worker.model.loaded import choose_dtype
 
 BATCH = 4
-"""Samples to run through a layer at once."""
+"""Number of samples to run through a layer at once."""
 
 CALIBRATION = "calibration.jsonl"
 """File beside the checkpoint with its calibration samples."""
 
 _OFFLOAD = "offload"
-"""A relative path: GPTQModel writes it into the checkpoint's config."""
+"""Folder for offloaded layers. A relative path, because GPTQModel writes it into the config."""
 
 
 def run(job: QuantizeGptqJob, report: Report) -> QuantizeGptqResult:
     """Quantize the model on the calibration samples, and save it into the output folder.
 
     The samples are copied beside the checkpoint. Finished layers are stored in the workspace's
-    `unfinished`; for models like Llama, quantized module by module, GPTQModel can go on from them.
-    Raises Refused where the group size does not divide a module's width, or the model is quantized.
+    `unfinished`; a later try resumes from them with models that GPTQModel quantizes module by
+    module, such as Llama. Raises Refused if the group size does not divide a module's width, or the
+    model is already quantized.
     """
     report(0, 0, "importing libraries")
     settle(job.workspace)
-    give_freed_memory_back()  # only one layer at a time is in use
+    give_freed_memory_back()  # only one layer is in use at a time
     import gptqmodel  # noqa: F401, here and not during the stage "loading the model"
 
     report(0, 0, "loading the model")
@@ -98,15 +99,15 @@ def run(job: QuantizeGptqJob, report: Report) -> QuantizeGptqResult:
 
 
 def _loaded(load: Load, settings: GptqSettings, device: str) -> Any:
-    """Load the model with GPTQModel, ready to be quantized on `device`."""
+    """Load the model with GPTQModel, for quantizing on `device`."""
     from gptqmodel import GPTQModel, QuantizeConfig
 
     config = QuantizeConfig(
         **asdict(settings),
         device=device,
         offload_to_disk_path=_OFFLOAD,
-        # The default first compiles an extension (half a minute, and it needs a compiler) to write
-        # the very same bytes.
+        # The default first compiles an extension (half a minute, and it needs a compiler), which
+        # writes exactly the same bytes.
         pack_impl="original",
     )
     return GPTQModel.load(
@@ -118,11 +119,11 @@ def _loaded(load: Load, settings: GptqSettings, device: str) -> Any:
 
 
 def _quantize(model: Any, chats: list[dict[str, list[int]]], device: str, unfinished: Path) -> None:
-    """Quantize on `device`; go on from layers stored in `unfinished`, and store new ones there."""
+    """Quantize on `device`; resume from the layers stored in `unfinished`, and store new ones."""
     from gptqmodel.looper.checkpoint_store import CheckpointConfig, CheckpointError
     from gptqmodel.looper.gptq_checkpoint import validate_checkpoint_support
 
-    for left in unfinished.glob("attempt-*"):  # scratch files of a killed try
+    for left in unfinished.glob("attempt-*"):  # scratch files of a try that was killed
         shutil.rmtree(left)
     try:
         validate_checkpoint_support(model)
@@ -147,7 +148,7 @@ def _quantize(model: Any, chats: list[dict[str, list[int]]], device: str, unfini
 
 
 class _Watch:
-    """Called by GPTQModel before and after each group of modules; reports how far it is."""
+    """Reports the progress; GPTQModel calls it before and after each group of modules."""
 
     def __init__(self, layers: int, report: Report) -> None:
         self._layers = layers
@@ -177,15 +178,15 @@ class _Watch:
             left = self._layers * subset_total - (layer_idx * subset_total + subset_index + 1)
             each_s = (time.monotonic() - self._began) / self._groups_done
             self._left = f"{_duration(left * each_s)} left"
-        # The last time and losses stay on screen during the next group. The time comes first, since
-        # a narrow column cuts off the end.
+        # The last time and losses stay on screen during the next group. The time comes first,
+        # because a narrow column cuts off the end.
         under_way = "" if stage == "quant_complete" else ", ".join(map(_short, module_names))
         detail = " · ".join(filter(None, (self._left, under_way, self._losses)))
         self._report(layer_idx + 1, self._layers, detail)
 
     def _found(self, layer: int, modules: list[str], processor: Any) -> str:
-        """Return the known losses: `loss of q_proj 0.012, k_proj 0.003`."""
-        # GPTQModel 7.6 passes the bound method `processor.name` in the place of the processor.
+        """Return the known losses of `modules`: `loss of q_proj 0.012, k_proj 0.003`."""
+        # GPTQModel 7.6 passes the bound method `processor.name` instead of the processor.
         rows = getattr(getattr(processor, "__self__", processor), "log", [])
         found = [
             f"{_short(row['module'])} {loss:.2g}"

@@ -1,7 +1,7 @@
-"""Let a model read a text: its surprisal at each token, and its KL divergence from other models.
+"""Scores a text: the model's surprisal at each token, and its KL divergence from other models.
 
-It writes a number for each scored token, and on request its own logits (`scoring/logit_store.py`),
-for later models to be compared with.
+The job writes a number for each scored token and, on request, the model's logits
+(`scoring/logit_store.py`), with which later models are compared.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ MIB = 2**20
 def run(job: ScoreJob, report: Report) -> ScoreResult:
     """Let the model read the text, and write its figures into the output folder.
 
-    Raises Refused where the model cannot be loaded, cannot read the text, or cuts it into other
-    tokens than `job.ids_sha256` asks for.
+    Raises Refused if the model cannot be loaded, cannot read the text, or splits it into other
+    tokens than `job.ids_sha256` requires.
     """
     report(0, 0, "importing libraries")
     settle(job.workspace)
@@ -54,7 +54,7 @@ def run(job: ScoreJob, report: Report) -> ScoreResult:
         begin="" if first is None else loaded.tokenizer.decode([first]),
         vocabulary=reading.forecast.vocabulary,
         seconds=seconds,
-        # Counted last: some kernels repack their weights when they are first used.
+        # Counted at the end, because some kernels repack their weights on first use.
         weights=Holdings.of(loaded.model).by_dtype.total(),
     )
 

@@ -1,10 +1,10 @@
-"""A file of one model's logits, for another model's to be compared with.
+"""Stores the logits of one model in a file, so that other models can be compared with it.
 
-The file holds logit - max(logit) of each position as float16. The error is at most 2^-11 of that
-distance, so it is smallest for the likeliest tokens, which lie next to 0. Reading normalises the
-logits again: the result is a distribution, and no KL divergence from it is negative by more than
-rounding. (llama.cpp stores 16-bit integers over a range of 16 nats: as large, but it moves all less
-likely tokens to the end of the range.)
+The file has logit - max(logit) of each position as float16. The error is at most 2^-11 of that
+difference, so it is smallest for the most likely tokens, whose value is near 0. Reading normalises
+the logits again: the result is a distribution, and no KL divergence from it is negative by more
+than rounding. (llama.cpp stores 16-bit integers over a range of 16 nats: the files are as large,
+but all less likely tokens move to the end of that range.)
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BYTES = 2
 
 
 class _LogitFile:
-    """A file that is closed at the end of a `with`."""
+    """A file that the end of a `with` block closes."""
 
     def __init__(self, file: BufferedIOBase) -> None:
         self._file = file
@@ -42,7 +42,7 @@ class LogitWriter(_LogitFile):
         super().__init__(file.open("wb"))
 
     def write(self, logits: Any) -> Any:
-        """Store `logits`, rows of float32; return the log-probabilities that will be read back."""
+        """Store `logits`, rows of float32; return the log-probabilities as they will be read."""
         kept = (logits - logits.amax(dim=-1, keepdim=True)).half()
         self._file.write(kept.cpu().contiguous().numpy().data)
         return kept.float().log_softmax(dim=-1)
@@ -52,7 +52,7 @@ class LogitReader(_LogitFile):
     """Reads logits in the order they were written."""
 
     def __init__(self, file: Path, positions: int, vocabulary: int) -> None:
-        """Raise Refused unless the file holds `positions` rows of `vocabulary` logits."""
+        """Open `file`. Raises Refused unless it has `positions` rows of `vocabulary` logits."""
         if file.stat().st_size != positions * vocabulary * BYTES:
             raise Refused(
                 "unsupported",
@@ -63,7 +63,7 @@ class LogitReader(_LogitFile):
         self._vocabulary = vocabulary
 
     def read(self, rows: int, device: Any) -> Any:
-        """Return the log-probabilities of the next `rows` positions, float32."""
+        """Return the log-probabilities of the next `rows` positions as float32."""
         import torch
 
         block = bytearray(rows * self._vocabulary * BYTES)
@@ -74,7 +74,7 @@ class LogitReader(_LogitFile):
 
 
 def divergence(p_log: Any, q_log: Any) -> Any:
-    """Return KL(p ‖ q) of each row in nats, from log-probabilities; a p of 0 counts nothing."""
+    """Return KL(p ‖ q) of each row in nats, from log-probabilities; where p is 0 it adds 0."""
     import torch
 
     p = p_log.exp()

@@ -1,9 +1,10 @@
-"""Compute the logits of a window a few positions at a time, to bound memory.
+"""Computes the logits of a window for a few positions at a time, to limit memory.
 
 All logits of a window are `window` x vocabulary numbers: over a gigabyte in float32 for 2048 tokens
-of a modern tokenizer. So the model runs without its last layer, which is then applied to some
-positions at a time. That would be wrong for a model that changes its logits afterwards (Gemma 2
-caps them, Cohere scales them): a trial compares both ways, and such a model computes all at once.
+of a modern tokenizer. So the model runs without its last layer, which is then applied to a few
+positions at a time. That is wrong for a model that changes its logits afterwards (Gemma 2 caps
+them, Cohere scales them). So a trial compares both methods, and such a model computes all logits at
+once.
 """
 
 from __future__ import annotations
@@ -18,22 +19,22 @@ NUMBERS = 2**22
 """Logits computed at a time: 16 MiB in float32, and a few times that for intermediate results."""
 
 _TRIED = 16
-"""Tokens of the trial."""
+"""Number of tokens in the trial."""
 
 
 class Forecast:
     """Computes a loaded model's logits for each next token."""
 
     def __init__(self, loaded: Loaded, trial: list[int]) -> None:
-        """`trial` holds the first tokens of any text."""
+        """Run the trial on the first tokens of `trial`, which may be any text."""
         self._model = loaded.model
         self._device = loaded.input_device
         self._head, self.vocabulary = self._try(trial[:_TRIED])
 
     def logits(self, ids: list[int], first: int) -> Iterator[Any]:
-        """Yield logits after each token of `ids` from index `first` on: blocks of rows, in order.
+        """Yield the logits after each token of `ids` from index `first` on, in blocks of rows.
 
-        A row (float32) is as long as the vocabulary. Raises Refused where a logit is NaN.
+        A row (float32) has one logit for each token of the vocabulary. Raises Refused for a NaN.
         """
         import torch
 
@@ -63,10 +64,10 @@ class Forecast:
         return self._model(input_ids=self._input(ids), use_cache=False).logits[0]
 
     def _try(self, trial: list[int]) -> tuple[Any, int]:
-        """Return the last layer and the vocabulary's size.
+        """Return the last layer and the size of the vocabulary.
 
-        The layer is None where its outputs are not the logits, or where the layers below it cannot
-        be run by themselves, as with adapters.
+        The layer is None if its outputs are not the logits, or if the layers below it cannot run by
+        themselves, as with adapters.
         """
         import torch
 

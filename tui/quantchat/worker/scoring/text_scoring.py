@@ -1,4 +1,4 @@
-"""Read a text with a loaded model, window by window: the logits of each scored token."""
+"""Reads a text with a loaded model, window by window, and yields the logits of scored tokens."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ MOST_NATS = 300.0
 """Largest mean surprisal in nats: e^300 and the square of its error still fit a float64."""
 
 DECODE = "none: reads whole windows"
-"""Stands for the decode mode of a model that only reads."""
+"""In place of the decode mode, for a model that only reads."""
 
 
 @dataclass(frozen=True)
 class TextScoring:
-    """A model, and the tokens to read."""
+    """A loaded model and the tokens that it reads."""
 
     loaded: Loaded
     tokens: Tokens
@@ -34,16 +34,16 @@ class TextScoring:
 
     @property
     def starts(self) -> range:
-        """Indices at which the windows begin."""
+        """Indices of the first token of each window."""
         return self.windows.starts(len(self.tokens.ids))
 
     @property
     def positions(self) -> int:
-        """Number of tokens that are scored."""
+        """Number of scored tokens."""
         return len(self.starts) * self.windows.scored
 
     def blocks(self, report: Report) -> Iterator[tuple[Any, Any]]:
-        """Yield logits (float32, a row for each scored token) and those tokens' ids, in order.
+        """Yield logits (float32, a row for each scored token) and the tokens' ids, in order.
 
         A block has as many rows as `logits.NUMBERS` allows.
         """
@@ -60,7 +60,7 @@ class TextScoring:
 
 
 def load_or_refuse(command: Load, report: Report) -> Loaded:
-    """Load the model of a job. Raises Refused for any failure, since it is one of loading."""
+    """Load the model of a job. Raises Refused for any failure, described as one of loading."""
     try:
         return loaders.load(command, lambda stage: report(0, 0, stage))
     except Exception as error:
@@ -71,7 +71,7 @@ def load_or_refuse(command: Load, report: Report) -> Loaded:
 def begin(job: ScoreJob, report: Report) -> TextScoring:
     """Load the job's model, and encode its text with the model's tokenizer.
 
-    Raises Refused where the model cannot be loaded or cannot read the text.
+    Raises Refused if the model cannot be loaded or cannot read the text.
     """
     loaded = load_or_refuse(job.load, report)
     report(0, 0, "reading the text")
@@ -84,7 +84,7 @@ def begin(job: ScoreJob, report: Report) -> TextScoring:
 def surprisal(log_probabilities: Any, wanted: Any) -> Any:
     """Return the negative log-likelihood of the ids `wanted`, one for each row, in nats.
 
-    Raises Refused where one is not finite: the model gives that token no probability at all.
+    Raises Refused if one is not finite: then the model gives that token a probability of 0.
     """
     nll = -log_probabilities.gather(1, wanted[:, None])[:, 0]
     if not nll.isfinite().all():
@@ -97,9 +97,9 @@ def surprisal(log_probabilities: Any, wanted: Any) -> Any:
 
 
 def bounded(mean: float) -> float:
-    """Return `mean`, in nats. Raises Refused where its perplexity is too large for a float64.
+    """Return `mean`, in nats. Raises Refused if its perplexity is too large for a float64.
 
-    A broken checkpoint with large logits is very sure of wrong tokens.
+    That happens with a broken checkpoint, whose large logits make it very sure of wrong tokens.
     """
     if mean > MOST_NATS:
         raise Refused(

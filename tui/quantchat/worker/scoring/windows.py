@@ -1,9 +1,10 @@
-"""Cut a text into the windows that a model reads, and choose the tokens of each to score.
+"""Splits a text into the windows that a model reads, and chooses the tokens of each to score.
 
-Without overlap this is what `llama-perplexity` does (llama.cpp, tools/perplexity/perplexity.cpp):
-the second half of each window is scored, so that each scored token has at least half a window
-before it. With overlap it is the strided evaluation of transformers' documentation ("Perplexity of
-fixed-length models"): each window scores the tokens that the one before did not reach.
+Without overlap this is the method of `llama-perplexity` (llama.cpp,
+tools/perplexity/perplexity.cpp): the second half of each window is scored, so that each scored
+token has at least half a window before it. With overlap it is the strided evaluation of
+transformers' documentation ("Perplexity of fixed-length models"): each window scores the tokens
+that the previous window did not reach.
 """
 
 from __future__ import annotations
@@ -18,25 +19,25 @@ from quantchat.common.input_files import ENCODING
 from quantchat.worker.failures import Refused
 
 _CHARACTERS = 16
-"""Characters read for each required token; a token of English has about four."""
+"""Characters to read for each required token; an English token has about four."""
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Whole windows of `window` tokens, each beginning `stride` tokens after the one before."""
+    """Full windows of `window` tokens; each begins `stride` tokens after the previous one."""
 
     window: int
     stride: int
 
     @property
     def context(self) -> int:
-        """Tokens at the start of a window that are only read."""
+        """Number of tokens at the start of a window that are read but not scored."""
         overlap = self.window - self.stride
         return overlap if overlap > 0 else self.window // 2 + 1
 
     @property
     def scored(self) -> int:
-        """Tokens scored in a window, each given the tokens before it."""
+        """Number of tokens scored in a window, each given the tokens before it."""
         return self.window - self.context
 
     def starts(self, tokens: int) -> range:
@@ -46,11 +47,11 @@ class Windows:
 
 @dataclass(frozen=True)
 class Tokens:
-    """An encoded text, after the token (BOS) that the tokenizer puts first, if it does."""
+    """An encoded text; it starts with BOS if the tokenizer puts it there."""
 
     ids: list[int]
     begin: int | None
-    """The BOS token; None for a tokenizer that puts none."""
+    """The BOS token; None if the tokenizer adds none."""
 
     @property
     def digest(self) -> str:
@@ -64,7 +65,7 @@ class Tokens:
 
 
 def read_tokens(tokenizer: Any, text: Path, most: int) -> Tokens:
-    """Return the first `most` tokens of the file `text`; 0: all of them."""
+    """Return the first `most` tokens of the file `text`, all of them if `most` is 0."""
     begin = _begin(tokenizer)
     before = [] if begin is None else [begin]
     with text.open(encoding=ENCODING, newline="") as file:
@@ -77,7 +78,7 @@ def read_tokens(tokenizer: Any, text: Path, most: int) -> Tokens:
 
 
 def check(tokens: Tokens, windows: Windows, context_length: int) -> None:
-    """Raise Refused where there is no whole window, or the model's context is too short for it."""
+    """Raise Refused if there is no full window, or the model's context is shorter than a window."""
     if windows.window > context_length:
         raise Refused(
             "context_full",
@@ -97,7 +98,7 @@ def _encode(tokenizer: Any, text: str) -> list[int]:
 
 
 def _begin(tokenizer: Any) -> int | None:
-    """BOS, if this tokenizer puts it before a text by itself."""
+    """Return the BOS token if this tokenizer puts it before a text by itself; else None."""
     begin: int | None = tokenizer.bos_token_id
     ids = tokenizer("a")["input_ids"]
     return begin if begin is not None and ids and ids[0] == begin else None

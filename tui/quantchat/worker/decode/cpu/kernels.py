@@ -1,9 +1,9 @@
-"""Compute linear layers on the CPU by calling directly the kernels that their `forward` calls.
+"""Computes linear layers on the CPU: calls the kernels directly that the layers' `forward` calls.
 
 For one row, the code between a layer's `forward` and its kernel (checks, casts, autograd, reshapes)
 takes longer than the product itself. A `Product` computes one layer, or several layers that read
 the same input (query, key and value; gate and up) as one matrix. The weights stay as the library
-packed them; the rows of fused layers lie in one block, and each layer keeps a view of its part.
+packed them; the rows of fused layers lie in one block, and each layer has a view of its part.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from quantchat.worker.decode.cpu import int4_unpack
 from quantchat.worker.memory import is_subclass
 
 _ROWS = 8
-"""From this many rows on, converting the weights to float32 makes a product faster."""
+"""Number of rows from which converting the weights to float32 makes a product faster."""
 
 _UNPACK_ROWS = 256
-"""From this many rows on, unpacking torch's 4-bit weights makes a product faster."""
+"""Number of rows from which unpacking torch's 4-bit weights makes a product faster."""
 
 _SLAB = 2**20
-"""Weights unpacked at a time: few enough that they are still in the processor's cache."""
+"""Number of weights unpacked at a time: few enough to stay in the processor's cache."""
 
 _BLOCK = 64
-"""Output rows in one block of the packed 4-bit layouts; fused layers must have a multiple of it."""
+"""Output rows in one block of the packed 4-bit layouts; the width of a fused layer must be a
+multiple."""
 
 _NATIVE_BF16 = torch.backends.mkldnn.is_available() and bool(
     torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -35,7 +36,7 @@ _NATIVE_BF16 = torch.backends.mkldnn.is_available() and bool(
 """Whether the processor multiplies bfloat16 fast; without it float32 is several times faster."""
 
 _OURS = "_quantchat"
-"""Attribute that marks a `forward` set by this module, and not by a library."""
+"""Attribute of a `forward` that this module has set; one set by a library lacks it."""
 
 
 class Product(Protocol):
@@ -48,8 +49,8 @@ class Product(Protocol):
 def product(layers: Sequence[Any]) -> Product | None:
     """Return the product of all `layers` side by side, or None if no kernel is known for them.
 
-    Several layers are fused: their weights move into one block, of which each keeps a view. Call it
-    after a first forward pass, in which kernels may repack their weights.
+    Several layers are fused: their weights move into one block, and each layer gets a view of it.
+    Call it after a first forward pass, in which kernels may repack their weights.
     """
     first = layers[0]
     if any(type(layer) is not type(first) or layer.training for layer in layers):
@@ -67,15 +68,15 @@ def product(layers: Sequence[Any]) -> Product | None:
 
 
 def adapted(module: Any) -> bool:
-    """Return whether PEFT wraps `module`: the wrapper shows the base layer's weights as its own."""
+    """Return whether PEFT wraps `module`; the wrapper shows the base layer's weights as its own."""
     return hasattr(module, "base_layer")
 
 
 def computed_elsewhere(layer: Any) -> bool:
-    """Return whether a library computes `layer` in its own way, whatever its class says.
+    """Return whether a library computes `layer` in its own way, whatever its class is.
 
-    torchao replaces the weight by a tensor subclass; compressed-tensors and accelerate set a
-    `forward` of their own on the module.
+    torchao replaces the weight by a tensor subclass; compressed-tensors and accelerate set their
+    own `forward` on the module.
     """
     own = vars(layer).get("forward")
     return is_subclass(getattr(layer, "weight", None)) or not (own is None or hasattr(own, _OURS))
@@ -100,7 +101,7 @@ class _Dense:
 
 
 class _Int4:
-    """GPTQModel's `TorchAtenLinear` (attributes as in 7.6), by torch's 4-bit product."""
+    """GPTQModel's `TorchAtenLinear` (attributes as in 7.6), computed with torch's 4-bit product."""
 
     def __init__(self, layers: Sequence[Any]) -> None:
         first = layers[0]
@@ -157,7 +158,7 @@ class _Int4:
 
 
 class _Packed4Bit:
-    """bitsandbytes' 4-bit product for AVX512-BF16, over weights that it repacked (as in 0.50)."""
+    """bitsandbytes' 4-bit product for AVX512-BF16, on weights that it has repacked (as in 0.50)."""
 
     def __init__(self, layers: Sequence[Any]) -> None:
         states = [layer.weight.quant_state for layer in layers]
@@ -193,8 +194,8 @@ def _packed_4bit(layers: Sequence[Any]) -> Product | None:
 class _Unpacked4Bit:
     """bitsandbytes without AVX512-BF16 (as in 0.50), which unpacks the weight for each product.
 
-    This unpacks to float32 where the processor has no fast bfloat16: that takes less than half the
-    time, and the product is faster too.
+    If the processor has no fast bfloat16, this class unpacks to float32: that takes less than half
+    the time, and the product is faster too.
     """
 
     def __init__(self, layer: Any) -> None:
@@ -246,7 +247,7 @@ def _share(
 
 
 def _bias(layers: Sequence[Any]) -> Any:
-    """Return the biases side by side, or None if no layer has one."""
+    """Return the biases joined into one vector, or None if no layer has a bias."""
     if all(layer.bias is None for layer in layers):
         return None
     dtype = next(layer.bias.dtype for layer in layers if layer.bias is not None)
@@ -262,7 +263,7 @@ def _bias(layers: Sequence[Any]) -> Any:
 
 
 def call_directly(model: Any) -> int:
-    """Let each linear layer of `model` call its kernel directly; return how many now do."""
+    """Make each linear layer of `model` call its kernel directly; return how many layers do."""
     count = 0
     for layer in model.modules():
         if isinstance(layer, torch.nn.Module) and (direct := product([layer])) is not None:
