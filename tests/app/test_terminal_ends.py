@@ -200,7 +200,14 @@ def test_a_mistake_of_ours_is_told_and_ends_nothing(start: Start) -> None:
     session.terminal.type("\x14")  # Ctrl+T
     session.terminal.wait_for_text("RuntimeError: a mistake of ours")
     session.terminal.type("\x1bOP")  # F1: a screen that cannot be made hears no key
-    session.terminal.type("Where?" + ENTER)
+
+    def hears() -> bool:
+        """Type a letter and look for it: keys are lost until the broken screen is gone."""
+        session.terminal.type("W")
+        return "▌ W" in session.terminal.text
+
+    session.terminal.wait_for(hears, "the prompt hears keys again")
+    session.terminal.type("here?" + ENTER)
     session.terminal.wait_for_text("Paris.")
     session.terminal.type(QUIT)
     report = session.end()

@@ -245,8 +245,12 @@ class QuantchatApp(PacedApp):
         )
 
     def _leave_unfinished_screen(self) -> None:
-        """Remove a screen that failed while it was being built: it would handle no key."""
-        if len(self.screen_stack) > 1 and not self.screen.is_running:
+        """Remove a screen that failed while it was being built: it would take all keys.
+
+        Depending on when it failed it does not run, or runs without any widget.
+        """
+        unfinished = not self.screen.is_running or not self.screen.children
+        if len(self.screen_stack) > 1 and unfinished:
             self.pop_screen()
 
     def _leave(self, signal_number: int) -> None:
