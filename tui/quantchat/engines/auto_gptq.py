@@ -58,12 +58,6 @@ class _Engine(Engine[AutoGptq]):
     selects_attention = False
     pads_cache = False
 
-    def starts_from_base(self, spec: AutoGptq) -> bool:
-        return spec.quantize is not None
-
-    def is_saved(self, spec: AutoGptq) -> bool:
-        return spec.quantize is not None
-
     def auto_dtype(self, files: ModelFiles, *, cuda: bool) -> str:
         return "float16" if cuda else "float32"  # its kernels know no bfloat16
 

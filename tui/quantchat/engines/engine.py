@@ -99,11 +99,13 @@ class Engine(Generic[Table]):
 
     def starts_from_base(self, spec: Table) -> bool:
         """Return whether the `model` of `spec` is a base to quantize, not a finished checkpoint."""
-        return not self.is_baseline
+        if self.only_quantized:
+            return spec.calibrated is not None
+        return not (self.is_baseline or self.is_server)
 
     def is_saved(self, spec: Table) -> bool:
         """Return whether `spec` loads a checkpoint that quantchat builds (`stage`) and caches."""
-        return False
+        return spec.calibrated is not None
 
     def gguf_file(self, spec: Table) -> str:
         """Return the name of the GGUF file that `spec` loads; empty if none."""

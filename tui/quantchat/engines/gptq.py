@@ -64,12 +64,6 @@ class _Engine(Engine[Gptq]):
     def label(self, spec: Gptq) -> str:
         return f"GPTQ {spec.quantize.bits}-bit" if spec.quantize else "GPTQ"
 
-    def starts_from_base(self, spec: Gptq) -> bool:
-        return spec.quantize is not None
-
-    def is_saved(self, spec: Gptq) -> bool:
-        return spec.quantize is not None
-
     def cautions(self, spec: Gptq, *, cuda: bool) -> list[str]:
         return _slow_kernel(spec) if cuda else []
 

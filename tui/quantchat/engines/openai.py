@@ -128,9 +128,6 @@ class _Engine(Engine[OpenAI]):
     def label(self, spec: OpenAI) -> str:
         return f"{spec.model} at {urlsplit(spec.base_url).netloc}"
 
-    def starts_from_base(self, spec: OpenAI) -> bool:
-        return False
-
     def load_options(self, spec: OpenAI, sampling: Sampling | None) -> dict[str, Any]:
         """Return the client's options with `sampling` and the server's PATH folder.
 
