@@ -27,16 +27,13 @@ def from_json(cls: type[_T], body: Any, *, saved: bool = False) -> _T:
     """Build the dataclass `cls` (and those nested in it) from parsed JSON. Raises ProtocolError.
 
     `saved`: `body` is from a file that another version of quantchat may have written. A field that
-    takes one of several words (a `Literal`) then takes any word.
+    takes one of several words (a `Literal`) then takes any word, and fields may have former names.
     """
     if not isinstance(body, dict):
         raise ProtocolError(f"{cls.__name__}: not an object")
     hints = _hints(cls)
-    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
-        former = field.metadata.get(FORMERLY)
-        if former in body and field.name not in body:
-            body = {**body, field.name: body[former]}
-            del body[former]
+    if saved:
+        body = _renamed(cls, body)
     values = {}
     for name, hint in hints.items():
         if name in body:
@@ -48,6 +45,16 @@ def from_json(cls: type[_T], body: Any, *, saved: bool = False) -> _T:
         return cls(**values)
     except TypeError as error:
         raise ProtocolError(f"{cls.__name__}: {error}") from error
+
+
+def _renamed(cls: type[Any], body: dict[str, object]) -> dict[str, object]:
+    """Return `body` with the fields of `cls` that it has under former names under today's."""
+    for field in dataclasses.fields(cls):
+        former = field.metadata.get(FORMERLY)
+        if former in body and field.name not in body:
+            body = {**body, field.name: body[former]}
+            del body[former]
+    return body
 
 
 _HINTS: dict[type[Any], dict[str, object]] = {}
