@@ -33,14 +33,6 @@ OnModel = Callable[[str, Progress | None], None]
 """Called with a model's label and its progress; None: the model is done."""
 
 
-class ModelFailed(Exception):
-    """A model's job failed; `failure` has the reason."""
-
-    def __init__(self, failure: Failed) -> None:
-        super().__init__(failure.reason)
-        self.failure = failure
-
-
 @dataclass(frozen=True)
 class ModelJobs:
     """Runs jobs on models: builds missing checkpoints and starts a worker for each job."""
@@ -55,7 +47,7 @@ class ModelJobs:
         """Run a job on the model `spec`; return the note on its checkpoint and the job's result.
 
         `job_for` returns the job for the request that loads the model. Cancelling ends the worker.
-        Raises ModelFailed.
+        Raises JobFailed, also where the checkpoint cannot be built or the worker not started.
         """
 
         def tell(done: int, total: int, detail: str) -> None:
@@ -67,14 +59,9 @@ class ModelJobs:
         try:
             prepared = await self.maker.prepare(spec, lambda one: self.on_model(spec.label, one))
             result = await run_job(start_there, job_for(load_request(spec, prepared)), tell)
-        except (JobFailed, UserError, OSError) as error:
-            raise ModelFailed(failure_of(error)) from error
+        except (UserError, OSError) as error:
+            raise JobFailed(failure_before_start(error)) from error
         return prepared.note, result
-
-
-def failure_of(error: ModelFailed | JobFailed | UserError | OSError) -> Failed:
-    """Return the failure to report for `error`."""
-    return error.failure if isinstance(error, ModelFailed) else failure_before_start(error)
 
 
 async def until_stopped(work: Coroutine[Any, Any, None]) -> bool:

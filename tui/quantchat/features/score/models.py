@@ -8,8 +8,10 @@ from pathlib import Path
 from quantchat import paths
 from quantchat.features.score.plan import ScorePlan, floor_of
 from quantchat.features.score.results import Figures
+from quantchat.host.job_runner import JobFailed
 from quantchat.profile.model import AnyVariant, Profile
-from quantchat.session.model_jobs import ModelFailed, ModelJobs, failure_of
+from quantchat.session.failures import failure_before_start
+from quantchat.session.model_jobs import ModelJobs
 from quantchat.session.requests import threads_for
 from quantchat.snapshot.score import (
     PairRecord,
@@ -93,8 +95,10 @@ class Scoring:
             made, about = await self._jobs.do(
                 spec, lambda load: self._job(role, spec, load, folder)
             )
-        except (ModelFailed, OSError) as error:
-            self._over(role, spec, ScoredRecord.failed(spec.label, role, failure_of(error)))
+        except (JobFailed, OSError) as error:
+            self._over(
+                role, spec, ScoredRecord.failed(spec.label, role, failure_before_start(error))
+            )
             return None
         ran = about.resolved
         figures = Figures(folder, about.positions // (self._plan.window - about.context))

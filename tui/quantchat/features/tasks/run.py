@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 
 from quantchat.checkpoints.maker import Maker
 from quantchat.errors import ModelsFailed
+from quantchat.host.job_runner import JobFailed
 from quantchat.host.worker_process import StartWorker, start_worker
 from quantchat.paths import temporary_dir
 from quantchat.profile.model import AnyVariant, Profile
 from quantchat.session.model_jobs import (
-    ModelFailed,
     ModelJobs,
     OnModel,
     jobs_snapshot,
@@ -123,7 +123,7 @@ class Evaluating:
     async def _model(self, spec: AnyVariant, role: Role) -> EvaluatedRecord:
         try:
             note, about = await self._jobs.do(spec, self._job)
-        except ModelFailed as error:
+        except JobFailed as error:
             return EvaluatedRecord(
                 label=spec.label,
                 role=role,
