@@ -14,7 +14,7 @@ from quantchat.engines.quantize import Quantize
 from quantchat.engines.variant import VariantBase
 from quantchat.estimate.model_files import ModelFiles
 from quantchat.estimate.weights import Weights
-from quantchat.wire.messages import Library
+from quantchat.wire.library import Library
 
 
 class AutoGptq(VariantBase):

@@ -27,7 +27,7 @@ from quantchat.estimate.weights import (
     is_linear,
     quantized_linears,
 )
-from quantchat.wire.messages import Library
+from quantchat.wire.library import Library
 
 _OWN_LINEARS = ("falcon",)
 """Kinds of models whose layers are classes of their own, which bitsandbytes does not take."""

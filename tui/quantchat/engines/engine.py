@@ -12,13 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, get_args
 
 from quantchat.common.model_folder import TRANSFORMERS, FolderReader
 from quantchat.engines.variant import VariantBase
 from quantchat.estimate.model_files import ModelFiles
 from quantchat.estimate.weights import Weights, as_stored, in_full
-from quantchat.wire.messages import Library, Sampling
+from quantchat.wire.library import Library
+
+if TYPE_CHECKING:
+    from quantchat.wire.messages import Sampling
 
 Table = TypeVar("Table", bound=VariantBase)
 """The engine's profile table."""

@@ -20,7 +20,7 @@ from quantchat.engines.quantize import Quantize
 from quantchat.engines.variant import TakesAdapter, VariantBase
 from quantchat.estimate.model_files import DTYPE_BYTES, ModelFiles, TensorInfo
 from quantchat.estimate.weights import BESIDE, BLOCK, Weights, dense_bytes, divide_up, is_linear
-from quantchat.wire.messages import Library
+from quantchat.wire.library import Library
 
 
 class Gptq(TakesAdapter):

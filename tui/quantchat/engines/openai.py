@@ -6,7 +6,7 @@ import dataclasses
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -14,8 +14,11 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from quantchat.engines.engine import Engine
 from quantchat.engines.table import Line, Table
 from quantchat.engines.variant import EnvironmentName, VariantBase
-from quantchat.wire.messages import Library, Sampling
+from quantchat.wire.library import Library
 from quantchat.wire.redaction import also_secret, names_secret
+
+if TYPE_CHECKING:
+    from quantchat.wire.messages import Sampling
 
 
 def _address(value: str) -> str:

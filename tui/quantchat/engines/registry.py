@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from quantchat.engines.engine import Engine, Method
 from quantchat.engines.variant import VariantBase
-from quantchat.wire.messages import Library
+from quantchat.wire.library import Library
 
 _OWN = ("bitsandbytes", "gptq", "auto_gptq", "transformers", "openai")
 """Modules of this package that declare an engine, as `ENGINE`."""

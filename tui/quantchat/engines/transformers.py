@@ -12,7 +12,7 @@ from quantchat.engines.table import Line
 from quantchat.engines.variant import OpensPickles
 from quantchat.estimate.model_files import DTYPE_BYTES, ModelFiles
 from quantchat.estimate.weights import Weights, dequantized
-from quantchat.wire.messages import Library
+from quantchat.wire.library import Library
 
 
 class Transformers(OpensPickles):

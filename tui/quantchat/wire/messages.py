@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Union
 
 from quantchat.wire.codec import FORMERLY, ProtocolError, from_json
+from quantchat.wire.library import Library
 from quantchat.wire.variant import Ledger, Resolved
 
 if TYPE_CHECKING:
@@ -50,25 +51,6 @@ class Message:
 
 
 # ---------------------------------------------------------------- commands
-
-
-@dataclass(frozen=True)
-class Library:
-    """A package that an engine needs in the worker's interpreter."""
-
-    package: str
-    """Name of the distribution, as pip and `importlib.metadata` know it."""
-    module: str
-    """The module that is imported."""
-    dependency: bool = True
-    """Whether installing quantchat installs it."""
-    install: str = ""
-    """The command that installs it; empty: `python -m pip install` and the package."""
-
-    @property
-    def command(self) -> str:
-        """The command that installs it."""
-        return self.install or f"python -m pip install '{self.package}'"
 
 
 @dataclass(frozen=True)
