@@ -27,9 +27,9 @@ from datetime import datetime
 from pathlib import Path
 
 from quantchat.checkpoints.builder import CheckpointBuilder
-from quantchat.features.measure.rounds import Plan, Task
-from quantchat.features.measure.run import measure
 from quantchat.host.worker_process import Place, Worker, start_worker
+from quantchat.measuring.measure import measure
+from quantchat.measuring.rounds import Plan, Task
 from quantchat.profile.library import find
 from quantchat.profile.load import load
 from quantchat.session.comparison import Comparison

@@ -28,8 +28,8 @@ from quantchat import corpus
 from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.engines.transformers import Transformers
 from quantchat.engines.variant import DEMO_MODEL
-from quantchat.features.score.plan import QUICK, WINDOW, ScorePlan
 from quantchat.features.score.run import score
+from quantchat.measuring.score_plan import QUICK, WINDOW, ScorePlan
 from quantchat.profile.model import Profile
 
 RESULTS = Path(__file__).parent / "results" / "llama_cpp.json"

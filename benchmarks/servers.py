@@ -28,8 +28,8 @@ from driving import circumstances, demo_gguf, loaded, run
 from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.engines.transformers import Transformers
 from quantchat.engines.variant import DEMO_MODEL
-from quantchat.features.measure.rounds import Plan, Task
-from quantchat.features.measure.run import measure
+from quantchat.measuring.measure import measure
+from quantchat.measuring.rounds import Plan, Task
 from quantchat.profile.model import Profile
 from quantchat.session.comparison import Comparison
 from quantchat.session.prompts import DEFAULT

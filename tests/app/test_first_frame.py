@@ -42,7 +42,7 @@ LATER = {
     *("psutil", "quantchat.system.sampler", "quantchat.snapshot.schema"),
     *(
         "quantchat.session.recorder",
-        "quantchat.features.measure.rounds",
+        "quantchat.measuring.rounds",
         "quantchat.features.votes.voting",
     ),
     *("quantchat.host.environments", "quantchat.host.pip", "quantchat.wire.jobs"),

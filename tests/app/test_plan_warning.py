@@ -10,7 +10,7 @@ from fakes.model_folder import LLAMA_2_7B, gptq_tensors, llama_tensors, write_mo
 from fakes.screen_reader import see, text, wait_until
 from fakes.scripted_app import SIZES, Setup
 from fakes.scripted_machine import GPU, with_memory
-from quantchat.features.memory_plan import plan
+from quantchat.measuring import memory_plan
 from quantchat.profile.model import Profile
 
 GIB = 2**30
@@ -43,7 +43,7 @@ async def test_a_pair_that_does_not_fit_is_warned_of(llama: Setup, size: tuple[i
         await see(run.pilot, "The pair may not fit")
         await see(run.pilot, "4.0 GiB are free")
         assert run.screen.device is not None
-        said = plan.warning(llama.profile, run.screen.device)
+        said = memory_plan.warning(llama.profile, run.screen.device)
         assert said is not None
         (shown,) = [one.message for one in run.app._notifications]
         assert shown == said  # the figures of `quantchat plan`, and no others
@@ -53,13 +53,13 @@ async def test_a_pair_that_fits_is_not_spoken_of(
     llama: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str | None] = []
-    warning = plan.warning
+    warning = memory_plan.warning
 
     def heard(*given: object) -> str | None:
         asked.append(warning(*given))  # type: ignore[arg-type]
         return asked[-1]
 
-    monkeypatch.setattr(plan, "warning", heard)
+    monkeypatch.setattr(memory_plan, "warning", heard)
     llama.gpus = (with_memory(GPU, 2 * GIB),)
     async with llama.running() as run:
         await run.ready()

@@ -16,8 +16,8 @@ from quantchat.checkpoints.variant_files import files_of, predicted
 from quantchat.engines.bitsandbytes import BitsAndBytes
 from quantchat.engines.memory import estimate
 from quantchat.engines.transformers import Transformers
-from quantchat.features.memory_plan.plan import make_plan
 from quantchat.host.worker_process import Place, Worker, start_worker
+from quantchat.measuring.memory_plan import make_plan
 from quantchat.profile import library
 from quantchat.profile.load import load
 from quantchat.profile.model import AnyVariant, Profile

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from quantchat import corpus
-from quantchat.features.score.plan import QUICK
+from quantchat.measuring.score_plan import QUICK
 from quantchat.snapshot import store
 
 pytestmark = pytest.mark.model

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from fakes.saved import SAMPLE, hostile_snapshots, hostile_text
 from fakes.scripted_worker import Script, ScriptedMaker, resolved, starter
-from quantchat.features.measure.rounds import Plan, Task
-from quantchat.features.measure.run import measure
+from quantchat.measuring.measure import measure
+from quantchat.measuring.rounds import Plan, Task
 from quantchat.profile.model import Profile
 from quantchat.session.comparison import Comparison
 from quantchat.session.conversation import Order

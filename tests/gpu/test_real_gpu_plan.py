@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from quantchat.checkpoints.builder import CheckpointBuilder
-from quantchat.features.memory_plan.plan import make_plan
 from quantchat.host.worker_process import Place, start_worker
+from quantchat.measuring.memory_plan import make_plan
 from quantchat.profile.model import Profile
 from quantchat.system.gpus import Gpus
 from quantchat.system.sampler import DeviceSampler

@@ -33,7 +33,7 @@ from quantchat.console.stages import stage_display
 from quantchat.console.streams import NeutralStream, neutral_output
 from quantchat.errors import UserError
 from quantchat.features.measure.printing import measured as run
-from quantchat.features.measure.rounds import Plan, Task
+from quantchat.measuring.rounds import Plan, Task
 from quantchat.profile.model import Profile
 from quantchat.session.comparison import Comparison
 from quantchat.snapshot import store

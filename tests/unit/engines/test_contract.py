@@ -20,8 +20,8 @@ from quantchat.engines.engine import Engine
 from quantchat.engines.memory import estimate
 from quantchat.engines.registry import baseline, engine_of, engines
 from quantchat.errors import UserError
-from quantchat.features.memory_plan.plan import make_plan
 from quantchat.features.memory_plan.tables import blocks
+from quantchat.measuring.memory_plan import make_plan
 from quantchat.profile.load import loads
 from quantchat.profile.model import AnyVariant, Profile
 from quantchat.profile.toml_out import to_toml

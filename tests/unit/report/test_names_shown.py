@@ -24,7 +24,7 @@ from quantchat.console import progress, stages
 from quantchat.document.html import html
 from quantchat.document.markdown import markdown
 from quantchat.features.memory_plan import tables as plan_report
-from quantchat.features.memory_plan.plan import make_plan
+from quantchat.measuring.memory_plan import make_plan
 from quantchat.profile.model import Profile
 from quantchat.report.content import content
 from quantchat.report.csv_tables import tables

@@ -13,9 +13,9 @@ from fakes.opened import Opened
 from fakes.printed import printed
 from fakes.waiting import PATIENCE_S, until
 from quantchat.errors import UserError
-from quantchat.features.measure.rounds import Plan, Rounds, Task
-from quantchat.features.memory_plan.plan import make_plan
 from quantchat.features.memory_plan.tables import blocks
+from quantchat.measuring.memory_plan import make_plan
+from quantchat.measuring.rounds import Plan, Rounds, Task
 from quantchat.profile.load import loads
 from quantchat.profile.model import Generation, Profile
 from quantchat.session.conversation import Answer

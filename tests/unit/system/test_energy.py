@@ -16,9 +16,9 @@ from fakes.fake_nvml import FakeGpu, FakeNvml, nvml_error
 from fakes.printed import printed
 from fakes.scripted_worker import Script, ScriptedMaker, starter
 from quantchat.features.measure import tables as report
-from quantchat.features.measure.measurement import Measurement
-from quantchat.features.measure.record import record_measurement
-from quantchat.features.measure.rounds import Plan, Task
+from quantchat.measuring.measurement import Measurement
+from quantchat.measuring.record import record_measurement
+from quantchat.measuring.rounds import Plan, Task
 from quantchat.profile.model import Profile
 from quantchat.report.snapshot import turn_table
 from quantchat.session.comparison import Comparison
@@ -90,7 +90,7 @@ class Machine:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.gpu = FakeGpu(energy_mj=10**9)
         self.now = 100.0
-        monkeypatch.setattr("quantchat.features.measure.measurement.monotonic", lambda: self.now)
+        monkeypatch.setattr("quantchat.measuring.measurement.monotonic", lambda: self.now)
 
     def side(self, millijoules: int, seconds: float, device: str = "cuda:0") -> Script:
         def answer(request: Generate) -> str:

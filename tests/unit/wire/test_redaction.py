@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from fakes.scripted_worker import Script, ScriptedMaker, starter
 from quantchat.cli import main
 from quantchat.features.measure.printing import measured
-from quantchat.features.measure.rounds import Plan, Task
 from quantchat.host.worker_process import Place, start_worker
+from quantchat.measuring.rounds import Plan, Task
 from quantchat.profile.model import Profile
 from quantchat.session.comparison import Comparison
 from quantchat.wire.jobs import InspectKernelsJob, Workspace

@@ -11,8 +11,8 @@ import pytest
 from fakes.openai_server import FakeServer
 from fakes.opened import Opened
 from fakes.served_pair import served_pair
-from quantchat.features.measure.measurement import Measurement
-from quantchat.features.measure.rounds import Plan, Task
+from quantchat.measuring.measurement import Measurement
+from quantchat.measuring.rounds import Plan, Task
 from quantchat.profile.load import loads
 from quantchat.session.conversation import Answer
 from quantchat.system.sampler import DeviceSampler

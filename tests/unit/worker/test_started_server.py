@@ -18,7 +18,7 @@ import pytest
 from fakes.opened import Opened
 from fakes.waiting import PATIENCE_S, until
 from quantchat.features.measure.rerun import Rerun
-from quantchat.features.measure.rounds import Plan
+from quantchat.measuring.rounds import Plan
 from quantchat.profile.load import loads
 from quantchat.profile.model import Profile
 from quantchat.session.conversation import Answer

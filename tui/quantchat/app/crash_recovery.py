@@ -13,7 +13,7 @@ from quantchat.errors import UserError
 from quantchat.host.screen_log import log_exception
 
 if TYPE_CHECKING:
-    from quantchat.features.measure.measurement import Measurement
+    from quantchat.measuring.measurement import Measurement
     from quantchat.session.comparison import Comparison
     from quantchat.session.conversation import Conversation
 
@@ -106,7 +106,7 @@ class CrashRecovery:
 
     def _write(self, measurement: Measurement | None) -> Path:
         from quantchat.app.final_sampler import FinalSampler
-        from quantchat.features.measure.record import record_measurement
+        from quantchat.measuring.record import record_measurement
         from quantchat.session.recorder import record
         from quantchat.snapshot import recovered
 

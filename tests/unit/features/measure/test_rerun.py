@@ -15,8 +15,8 @@ from fakes.timed_runs import measured
 from quantchat.cli import main
 from quantchat.errors import UserError
 from quantchat.features.measure.rerun import Rerun, rerun_of
-from quantchat.features.measure.rounds import Plan, Task
-from quantchat.features.measure.run import measure
+from quantchat.measuring.measure import measure
+from quantchat.measuring.rounds import Plan, Task
 from quantchat.profile.model import Profile
 from quantchat.session.comparison import Comparison
 from quantchat.snapshot import store

@@ -15,7 +15,7 @@ from fakes.scripted_worker import resolved as resolved_as
 from quantchat.cli import main
 from quantchat.document.snapshot_tables import variants_table
 from quantchat.features.measure.printing import measured
-from quantchat.features.measure.rounds import Plan, Task
+from quantchat.measuring.rounds import Plan, Task
 from quantchat.profile.model import Profile
 from quantchat.session.comparison import Comparison
 from quantchat.snapshot import store

@@ -18,8 +18,8 @@ from fakes.tiny_folder import tiny_folder, tokenizer
 from quantchat import corpus, paths
 from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.errors import ModelsFailed
-from quantchat.features.score.plan import ScorePlan
 from quantchat.features.score.run import score
+from quantchat.measuring.score_plan import ScorePlan
 from quantchat.profile.model import Profile
 from quantchat.session.reference import reference_of
 from quantchat.snapshot import store

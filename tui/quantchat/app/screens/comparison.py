@@ -17,7 +17,7 @@ from quantchat.profile.model import Generation
 from quantchat.session.live_variant import State
 
 if TYPE_CHECKING:
-    from quantchat.features.measure.rounds import Plan
+    from quantchat.measuring.rounds import Plan
 
 
 class ComparisonScreen(ComparisonView):

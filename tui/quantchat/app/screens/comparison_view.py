@@ -282,10 +282,10 @@ class ComparisonView(Screen[None]):
 
     async def _warn_of_plan(self, sample: DeviceSample) -> None:
         """Warn if the memory estimate of `quantchat plan` does not fit on the device."""
-        from quantchat.features.memory_plan import plan
+        from quantchat.measuring import memory_plan
 
-        comparison = self.comparison
-        found = await asyncio.to_thread(plan.warning, comparison.profile, sample, comparison.pair)
+        profile, pair = self.comparison.profile, self.comparison.pair
+        found = await asyncio.to_thread(memory_plan.warning, profile, sample, pair)
         if found:
             self.say(found, title="The pair may not fit", severity="warning", s=LONG_S)
 

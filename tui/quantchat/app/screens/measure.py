@@ -15,10 +15,10 @@ from quantchat.app.widgets.dialog import Dialog
 from quantchat.app.widgets.text_layout import outside, quiet
 from quantchat.document import terminal
 from quantchat.errors import UserError
-from quantchat.features.measure.measurement import Measurement
-from quantchat.features.measure.record import record_measurement
-from quantchat.features.measure.rounds import Plan
 from quantchat.features.measure.tables import blocks, prompts_table
+from quantchat.measuring.measurement import Measurement
+from quantchat.measuring.record import record_measurement
+from quantchat.measuring.rounds import Plan
 from quantchat.session.comparison import Comparison
 from quantchat.snapshot import store
 from quantchat.snapshot.schema import Snapshot

@@ -17,7 +17,7 @@ from quantchat.app.commands import command
 from quantchat.app.widgets.dialog import Dialog
 from quantchat.app.widgets.space_only_inputs import Choice, Choices, Tick
 from quantchat.app.widgets.text_layout import quiet
-from quantchat.features.measure.rounds import Plan, Task
+from quantchat.measuring.rounds import Plan, Task
 from quantchat.profile.model import Run
 from quantchat.session import prompts
 from quantchat.session.comparison import Comparison

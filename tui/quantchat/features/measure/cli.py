@@ -15,7 +15,7 @@ def _counts(
     ctx: click.Context, param: click.Parameter, value: str | None
 ) -> tuple[int, ...] | None:
     """Parse comma-separated token counts: `128,512,2048`. Raises BadParameter."""
-    from quantchat.features.measure.rounds import MOST_TOKENS
+    from quantchat.measuring.rounds import MOST_TOKENS
 
     if value is None:
         return None
@@ -92,7 +92,7 @@ def run(
     the answers measured so far.
     """
     from quantchat.console import opening
-    from quantchat.features.measure.rounds import Plan, Task
+    from quantchat.measuring.rounds import Plan, Task
     from quantchat.profile import library, load
     from quantchat.session import prompts
 

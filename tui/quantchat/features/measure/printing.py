@@ -11,7 +11,7 @@ import click
 from quantchat.console.running import FAILED, notice, publish
 
 if TYPE_CHECKING:
-    from quantchat.features.measure.rounds import Plan
+    from quantchat.measuring.rounds import Plan
     from quantchat.session.comparison import Comparison
     from quantchat.session.live_variant import LiveVariant
     from quantchat.snapshot.schema import Snapshot
@@ -26,8 +26,8 @@ def measured(comparison: Comparison, plan: Plan, folder: Path | None, *, as_json
     Saves the snapshot in `folder` (None: the user's default folder); prints tables or JSON.
     """
     from quantchat.console.progress import progress_display
-    from quantchat.features.measure.run import measure
     from quantchat.host import signals
+    from quantchat.measuring.measure import measure
     from quantchat.snapshot import store
     from quantchat.text import one_line
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from quantchat.engines.registry import engine_of
 from quantchat.errors import UserError
-from quantchat.features.measure.rounds import MOST_TOKENS, Plan, Task
+from quantchat.measuring.rounds import MOST_TOKENS, Plan, Task
 from quantchat.profile.mistakes import mistakes, written
 from quantchat.profile.model import Generation, Profile, Run
 from quantchat.snapshot.schema import RequestRecord, Snapshot, TurnRecord

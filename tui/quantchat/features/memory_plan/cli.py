@@ -30,7 +30,7 @@ def plan(profile: str, context: int | None, offline: bool, as_json: bool) -> int
     status is 1 if they do not fit, if torch cannot use the GPU, or if no variant can be estimated.
     """
     from quantchat.console import opening
-    from quantchat.features.memory_plan.plan import make_plan
+    from quantchat.measuring.memory_plan import make_plan
     from quantchat.system.sampler import DeviceSampler
 
     asked = opening.profile_of((profile,), yes=True)

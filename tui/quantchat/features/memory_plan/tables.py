@@ -17,7 +17,7 @@ from quantchat.document.document import (
 )
 from quantchat.document.figures import UNKNOWN, size
 from quantchat.estimate.memory import Estimate
-from quantchat.features.memory_plan.plan import CONTESTED, Fit, MemoryPlan, RoomPlan
+from quantchat.measuring.memory_plan import CONTESTED, Fit, MemoryPlan, RoomPlan
 
 _ROLES: dict[Fit, Role] = {
     "fits": "good",

@@ -10,7 +10,7 @@ import click
 from quantchat.console.running import judged, output_options
 
 if TYPE_CHECKING:
-    from quantchat.features.score.plan import Floor
+    from quantchat.measuring.score_plan import Floor
 
 LEAST_WINDOW, MOST_WINDOW = 8, 2**20
 
@@ -86,8 +86,8 @@ def score(
     from quantchat.checkpoints.builder import CheckpointBuilder
     from quantchat.console import opening
     from quantchat.features.score import run
-    from quantchat.features.score.plan import QUICK, ScorePlan
     from quantchat.features.score.tables import blocks
+    from quantchat.measuring.score_plan import QUICK, ScorePlan
     from quantchat.session.reference import reference_of
 
     if file is not None and dataset is not None:

@@ -13,9 +13,9 @@ from filelock import FileLock, Timeout
 from quantchat import paths
 from quantchat.checkpoints.maker import Maker
 from quantchat.errors import ModelsFailed
-from quantchat.features.score.models import Scoring
-from quantchat.features.score.plan import ScorePlan
 from quantchat.host.worker_process import StartWorker, start_worker
+from quantchat.measuring.score_plan import ScorePlan
+from quantchat.measuring.scoring import Scoring
 from quantchat.profile.model import Profile
 from quantchat.session.model_jobs import ModelJobs, OnModel, jobs_snapshot, until_stopped
 from quantchat.snapshot.schema import Snapshot

@@ -79,12 +79,12 @@ def evaluate(
     """
     from quantchat.checkpoints.builder import CheckpointBuilder
     from quantchat.console import opening
-    from quantchat.features.tasks import run
     from quantchat.features.tasks.tables import blocks
+    from quantchat.measuring import evaluating
     from quantchat.session.reference import reference_of
 
     asked = opening.profile_of((profile,))
-    plan = run.EvaluationPlan(
+    plan = evaluating.EvaluationPlan(
         tasks=tuple(dict.fromkeys(_task(word.strip()) for word in words.split(","))),
         reference=reference_of(asked, reference),
         limit=limit or 0,
@@ -94,7 +94,9 @@ def evaluate(
     )
     _require_harness([plan.reference, *asked.variants])
     return judged(
-        lambda on_model: run.evaluate(asked, plan, maker=CheckpointBuilder(), on_model=on_model),
+        lambda on_model: evaluating.evaluate(
+            asked, plan, maker=CheckpointBuilder(), on_model=on_model
+        ),
         blocks,
         folder or obj,
         as_json=as_json,

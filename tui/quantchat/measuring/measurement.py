@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
 
-from quantchat.features.measure import steadiness
-from quantchat.features.measure.rounds import Disturbed, Measured, Plan, Rounds
-from quantchat.features.measure.watch import Watch
+from quantchat.measuring import steadiness
+from quantchat.measuring.rounds import Disturbed, Measured, Plan, Rounds
+from quantchat.measuring.watch import Watch
 from quantchat.session.comparison import Comparison
 from quantchat.session.conversation import Answer
 from quantchat.session.live_variant import LiveVariant

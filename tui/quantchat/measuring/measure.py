@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from quantchat.features.measure.measurement import Measurement
-from quantchat.features.measure.record import record_measurement
-from quantchat.features.measure.rounds import Plan
+from quantchat.measuring.measurement import Measurement
+from quantchat.measuring.record import record_measurement
+from quantchat.measuring.rounds import Plan
 from quantchat.session.comparison import Comparison
 from quantchat.session.live_variant import LiveVariant
 from quantchat.session.runner import with_pair

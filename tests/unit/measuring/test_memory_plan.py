@@ -19,10 +19,10 @@ from fakes.terminal_text import is_clean
 from quantchat.checkpoints.variant_files import files_of, predicted
 from quantchat.cli import main
 from quantchat.document.snapshot_tables import memory_table
-from quantchat.features.measure.rounds import Plan, Task
-from quantchat.features.measure.run import measure
 from quantchat.features.memory_plan import tables as report
-from quantchat.features.memory_plan.plan import MemoryPlan, make_plan, warning
+from quantchat.measuring.measure import measure
+from quantchat.measuring.memory_plan import MemoryPlan, make_plan, warning
+from quantchat.measuring.rounds import Plan, Task
 from quantchat.profile.load import load
 from quantchat.profile.model import Profile
 from quantchat.session.comparison import Comparison
@@ -244,7 +244,7 @@ def test_nothing_is_spread_over_mig_instances(profile: Profile) -> None:
 
 
 def test_the_demo_is_known_before_it_is_made() -> None:
-    demo = Path(__file__).parents[4] / "profiles" / "demo.toml"
+    demo = Path(__file__).parents[3] / "profiles" / "demo.toml"
     plan = make_plan(load(demo), machine(gpu()))
     gptq, nf4, bf16 = (variant.estimate for variant in plan.variants)
     assert gptq is not None and nf4 is not None and bf16 is not None

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from quantchat.features.measure.rounds import Measured
-from quantchat.features.measure.steadiness import FIGURES, doubts
+from quantchat.measuring.rounds import Measured
+from quantchat.measuring.steadiness import FIGURES, doubts
 from quantchat.session.conversation import Answer, AnswerState, Turn
 from quantchat.snapshot import figures
 from quantchat.snapshot.figures import AnswerFigure

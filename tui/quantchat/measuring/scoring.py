@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantchat import paths
-from quantchat.features.score.plan import ScorePlan, floor_of
-from quantchat.features.score.results import Figures
 from quantchat.host.job_runner import JobFailed
+from quantchat.measuring.score_plan import ScorePlan, floor_of
+from quantchat.measuring.score_results import Figures
 from quantchat.profile.model import AnyVariant, Profile
 from quantchat.session.failures import failure_before_start
 from quantchat.session.model_jobs import ModelJobs

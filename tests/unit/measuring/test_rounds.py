@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fakes.scripted_worker import Script, ScriptedMaker, starter
 from fakes.waiting import until
-from quantchat.features.measure.rounds import Plan, Rounds, Task
+from quantchat.measuring.rounds import Plan, Rounds, Task
 from quantchat.profile.model import Profile
 from quantchat.session.comparison import Comparison
 from quantchat.session.conversation import AnswerState

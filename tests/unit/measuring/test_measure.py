@@ -20,9 +20,9 @@ from fakes.waiting import until
 from quantchat.errors import ModelsFailed
 from quantchat.features.measure import tables as report
 from quantchat.features.measure.headline import headline
-from quantchat.features.measure.rounds import Plan, Task
-from quantchat.features.measure.run import measure
 from quantchat.host import signals, watchdog
+from quantchat.measuring.measure import measure
+from quantchat.measuring.rounds import Plan, Task
 from quantchat.profile.model import Profile
 from quantchat.session import live_variant
 from quantchat.session.comparison import Comparison

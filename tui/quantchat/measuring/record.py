@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from quantchat.features.measure.measurement import Measurement
+from quantchat.measuring.measurement import Measurement
 from quantchat.session.comparison import Comparison
 from quantchat.session.recorder import RecordedTurn, record
 from quantchat.snapshot.schema import DisturbedRecord, MeasurementRecord, Snapshot, TaskRecord

@@ -16,7 +16,7 @@ from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.errors import ModelsFailed
 from quantchat.features.tasks import tables as report
 from quantchat.features.tasks.cli import OWN, _task
-from quantchat.features.tasks.run import EvaluationPlan, evaluate
+from quantchat.measuring.evaluating import EvaluationPlan, evaluate
 from quantchat.profile.model import Profile
 from quantchat.session.reference import reference_of
 from quantchat.snapshot import store

@@ -14,7 +14,7 @@ from fakes.saved import SAMPLE
 from fakes.scripted_machine import GPU
 from quantchat.cli import main
 from quantchat.features.memory_plan import tables as report
-from quantchat.features.memory_plan.plan import make_plan, warning
+from quantchat.measuring.memory_plan import make_plan, warning
 from quantchat.profile.model import Profile
 from quantchat.system.sampler import DeviceSample
 

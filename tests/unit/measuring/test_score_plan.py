@@ -10,7 +10,7 @@ import pytest
 from fakes.saved import RESOLVED
 from quantchat.engines.transformers import Transformers
 from quantchat.errors import UserError
-from quantchat.features.score.plan import floor_of
+from quantchat.measuring.score_plan import floor_of
 from quantchat.profile import library
 from quantchat.profile.load import load
 from quantchat.profile.model import Profile

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from quantchat.features.measure.rounds import Measured
+from quantchat.measuring.rounds import Measured
 from quantchat.session.conversation import Answer
 from quantchat.statistics.intervals import variation
 from quantchat.statistics.latency import decode_throughput, ttft_ms

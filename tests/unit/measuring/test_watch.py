@@ -16,16 +16,16 @@ import pytest
 
 from fakes.scripted_worker import Script, ledger
 from fakes.waiting import until
-from quantchat.features.measure import watch as watching
-from quantchat.features.measure.measurement import Measurement
-from quantchat.features.measure.record import record_measurement
-from quantchat.features.measure.rounds import TRIES, Plan, Task
-from quantchat.features.measure.watch import LATE_S, LOOK_S, Watch
+from quantchat.measuring import watch as watching
+from quantchat.measuring.measurement import Measurement
+from quantchat.measuring.record import record_measurement
+from quantchat.measuring.rounds import TRIES, Plan, Task
+from quantchat.measuring.watch import LATE_S, LOOK_S, Watch
 from quantchat.snapshot import store
 from quantchat.system import disturbance
 from quantchat.system.disturbance import CpuClock, CpuTime, busiest, stopped
 from quantchat.system.sampler import DeviceSampler
-from unit.features.measure.test_rounds import opened
+from unit.measuring.test_rounds import opened
 
 
 class FakeClock(CpuClock):

@@ -1,0 +1,1 @@
+"""What several features do with variants: measure in rounds, score, ask tasks, plan memory."""
