@@ -6,8 +6,6 @@ import os
 import platform
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import replace
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -27,7 +25,7 @@ from quantchat.wire.messages import (
     ScoreTokens,
     TokenScores,
 )
-from quantchat.wire.redaction import also_secret, guard_streams
+from quantchat.wire.redaction import guard_streams
 from quantchat.worker import import_pruning, parent_watchdog
 from quantchat.worker.failures import DEVICE_FAILED, Refused, describe, log
 from quantchat.worker.inbox import Inbox, Request
@@ -36,8 +34,8 @@ from quantchat.worker.outbox import ALIVE_S, Outbox
 if TYPE_CHECKING:
     from quantchat.wire.jobs import AnyJob
     from quantchat.worker.decode.decoder import Decoder
+    from quantchat.worker.servers.opening import Opener
     from quantchat.worker.servers.remote import RemoteDecoder
-    from quantchat.worker.servers.started import StartedServer
 
 FLUSH_S = 5.0
 """Longest wait for the last events to be written when the worker ends."""
@@ -74,7 +72,7 @@ class _Server:
         self._outbox = outbox
         self._began = began
         self._decoder: Decoder | RemoteDecoder | None = None
-        self._started: StartedServer | None = None
+        self._opener: Opener | None = None
 
     def run(self) -> None:
         while True:
@@ -88,7 +86,7 @@ class _Server:
             try:
                 self._do(command)
             except BaseException as error:  # noqa: BLE001 - every error must be reported
-                if self._started is not None and self._started.explains(error):
+                if self._opener is not None and self._opener.explains(error):
                     continue  # the server's watcher reports it
                 log(error)
                 failure = describe(error, turn=turn, loading=loading)
@@ -140,45 +138,21 @@ class _Server:
         self._outbox.send(scores)
 
     def _connect(self, command: Load, loader: ModuleType) -> None:
-        from quantchat.worker.servers.started import StartedServer, with_port
+        from quantchat.worker.servers.opening import Opener
 
-        own = bool(command.options.get("server"))
-        wait: Callable[[str], None] | None = None
-        if own:
-            command = replace(command, options=with_port(command.options))
-        if key_env := command.options.get("key_env"):
-            also_secret(key_env)
-            guard_streams()
-        server: RemoteDecoder = loader.load(command)
-        imported = time.perf_counter()
-        if own:
-            how = command.options["server"]
-            stage = "starting the server"
-            self._outbox.send(Progress(stage, detail=how["command"][0]))
-            self._started = StartedServer(how, command.options["base_url"], self._failed)
-            started = self._started
+        def tell(stage: str, detail: str) -> None:
+            self._outbox.send(Progress(stage, detail=detail))
 
-            def tell(line: str) -> None:
-                self._outbox.send(Progress(stage, detail=line))
-
-            def wait(said: str) -> None:
-                started.wait_longer(said, tell)
-
-            started.wait(tell)
-            # Reported as the variant's failure: a server that ended takes the answer with it.
-            self._started.watch(lambda *failure: self._failed(Refused(*failure)))
-        there = time.perf_counter()
-        self._outbox.send(Progress("connecting"))
-        server.connect(wait)
-        self._decoder = server
-        ready = time.perf_counter()
+        self._opener = Opener(tell, self._failed)
+        opened = self._opener.open(command, loader)
+        server = self._decoder = opened.client
         self._outbox.send(
             Ready(
                 resolved=server.resolved(),
                 ledger=server.ledger(),
-                import_s=imported - self._began,
-                weights_s=there - imported,
-                warmup_s=ready - there,
+                import_s=opened.imported - self._began,
+                weights_s=opened.started - opened.imported,
+                warmup_s=opened.ready - opened.started,
                 note=server.note,
                 keeps_prompts=server.keeps_prompts,
             )

@@ -1,0 +1,78 @@
+"""Open a server for a variant: start it if the profile says so, wait until it answers, connect."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from quantchat.wire.messages import Load
+from quantchat.wire.redaction import also_secret, guard_streams
+from quantchat.worker.failures import Refused
+from quantchat.worker.servers.started import StartedServer, with_port
+
+if TYPE_CHECKING:
+    from quantchat.worker.servers.remote import RemoteDecoder
+
+STARTING = "starting the server"
+
+
+@dataclass
+class Opened:
+    """A connected server, and when (`time.perf_counter`, in s) each stage was over."""
+
+    client: RemoteDecoder
+    imported: float
+    started: float
+    ready: float
+
+
+class Opener:
+    """Opens the server of one variant.
+
+    `tell` is called with a stage and a detail. `failed` is called from another thread with the
+    reason when a server of ours ends by itself.
+    """
+
+    def __init__(
+        self, tell: Callable[[str, str], None], failed: Callable[[BaseException], None]
+    ) -> None:
+        self._tell, self._failed = tell, failed
+        self._server: StartedServer | None = None
+
+    def open(self, command: Load, loader: ModuleType) -> Opened:
+        """Return the client once the server has answered a request. Raises Refused."""
+        own = bool(command.options.get("server"))
+        wait: Callable[[str], None] | None = None
+        if own:
+            command = replace(command, options=with_port(command.options))
+        if key_env := command.options.get("key_env"):
+            also_secret(key_env)
+            guard_streams()
+        client: RemoteDecoder = loader.load(command)
+        imported = time.perf_counter()
+        if own:
+            server = self._start(command)
+
+            def wait(said: str) -> None:
+                server.wait_longer(said, lambda line: self._tell(STARTING, line))
+
+        started = time.perf_counter()
+        self._tell("connecting", "")
+        client.connect(wait)
+        return Opened(client, imported, started, time.perf_counter())
+
+    def _start(self, command: Load) -> StartedServer:
+        how = command.options["server"]
+        self._tell(STARTING, how["command"][0])
+        self._server = StartedServer(how, command.options["base_url"], self._failed)
+        self._server.wait(lambda line: self._tell(STARTING, line))
+        # Reported as the variant's failure: a server that ended takes the answer with it.
+        self._server.watch(lambda *failure: self._failed(Refused(*failure)))
+        return self._server
+
+    def explains(self, error: BaseException) -> bool:
+        """Return whether `error` is a lost connection to a server of ours that has ended."""
+        return self._server is not None and self._server.explains(error)
