@@ -5,7 +5,7 @@ process and lets them take turns: a prompt of 256 tokens, then single tokens. Ra
 model's modules in the same round. Times are processor time of one thread, which other programs on
 the machine change little. After each variant it writes the entry `cpu_steps` of
 `benchmarks/results/decode.json`, from which `python benchmarks/cpu_steps.py --table` prints the
-table in docs/cpu-decoding.md. `--compile` adds the compiled step, which takes minutes.
+table in docs/explanation/cpu-decoding.md. `--compile` adds the compiled step, which takes minutes.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def measure(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Return the table of docs/cpu-decoding.md: medians, in Markdown."""
+    """Return the table of docs/explanation/cpu-decoding.md: medians, in Markdown."""
     lines = [
         f"{result['date'][:10]}, {result['machine']}, {result['instructions']}, "
         + ", ".join(f"{name} {version}" for name, version in result["libraries"].items()),

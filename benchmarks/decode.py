@@ -3,7 +3,7 @@
 `python benchmarks/decode.py` loads a variant once for each mode, each in its own worker, and asks
 them in turn, so that a slow minute of the machine affects all modes. Ratios are to `generate` in
 the same round. It writes `benchmarks/results/decode.json`, from which
-`python benchmarks/decode.py --table` prints the table of docs/decoding.md.
+`python benchmarks/decode.py --table` prints the table of docs/explanation/decoding.md.
 
 MBU is (weights + KV cache) × decode throughput ÷ the memory bandwidth of this machine, which is
 measured first. On a processor whose cache holds much of the weights it can exceed 100 %.
@@ -112,7 +112,7 @@ async def rounds(
 
 
 def table(result: dict[str, Any]) -> str:
-    """Return the table of docs/decoding.md: medians, in Markdown."""
+    """Return the table of docs/explanation/decoding.md: medians, in Markdown."""
     lengths = " / ".join(str(length) for length in PROMPT_TOKENS)
     lines = [
         f"| variant | decode | tok/s | × generate | MBU | TTFT ms at {lengths} | warm-up s |",

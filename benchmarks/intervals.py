@@ -4,7 +4,7 @@
 has good and bad rounds, or that other programs use too. It computes each interval with and without
 winsorizing outliers, and writes coverage, width and power to `benchmarks/results/intervals.json`.
 Nothing is timed: the same seed gives the same figures. `--table` prints the table of
-docs/measuring.md.
+docs/explanation/statistics.md.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def run(count: int) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Return the table of docs/measuring.md."""
+    """Return the table of docs/explanation/statistics.md."""
     lines = [
         "| prompts × rounds | machine | coverage, plain → robust | ± half-width, plain → robust"
         " | 5 % shown, plain → robust |",

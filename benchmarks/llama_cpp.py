@@ -2,13 +2,14 @@
 
 `python benchmarks/llama_cpp.py --bin FOLDER` needs llama.cpp's `llama-perplexity` and
 `llama-quantize` in FOLDER (built with CMake from its sources, or from those in the source
-distribution of llama-cpp-python; `docs/scoring.md` has the commands). It takes the demo's Q4_1
-GGUF, unpacks it to float32, quantizes that to Q3_K_S and unpacks it again, so that both programs
-multiply the same float32 weights, and lets both read the text that ships with quantchat in the same
-windows. llama.cpp also reads the Q4_1 file itself: there it rounds the activations to 8 bits, which
-transformers does not.
+distribution of llama-cpp-python; `docs/explanation/scoring.md` has the commands). It takes the
+demo's Q4_1 GGUF, unpacks it to float32, quantizes that to Q3_K_S and unpacks it again, so that both
+programs multiply the same float32 weights, and lets both read the text that ships with quantchat in
+the same windows. llama.cpp also reads the Q4_1 file itself: there it rounds the activations to
+8 bits, which transformers does not.
 
-It writes `benchmarks/results/llama_cpp.json`; `--table` prints the table of `docs/scoring.md`.
+It writes `benchmarks/results/llama_cpp.json`; `--table` prints the table of
+`docs/explanation/scoring.md`.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 `python benchmarks/quality.py` scores the variants of `benchmarks/quality.toml` (GPTQ in 8, 4, 3 and
 2 bits; NF4 with and without double quantization, FP4, int8) on the text that ships with quantchat;
 it makes missing checkpoints first. It writes `benchmarks/results/quality.json`, from which
-`python benchmarks/quality.py --table` prints the table of `docs/scoring.md`. No figure is a time,
-so the load of the machine does not matter.
+`python benchmarks/quality.py --table` prints the table of `docs/explanation/scoring.md`. No figure
+is a time, so the load of the machine does not matter.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def bare(kind: str, rate: int) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> list[str]:
-    """Return the saved result as Markdown, for docs/screen-benchmarks.md.
+    """Return the saved result as Markdown, for docs/explanation/screen-benchmarks.md.
 
     If the machine had more load than cores, leave out the figures that depend on its load.
     """

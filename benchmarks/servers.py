@@ -8,7 +8,7 @@ demo's bf16 base was unpacked. They get the same prompts, greedy, one at a time.
 It writes `benchmarks/results/servers.json`: whether the texts are equal, TTFT and ITL by arrival,
 the token counts of each server, the memory of its processes, and how many processes were left at
 the end. Where a text diverges from the local one, the local variant gives the probability of both
-tokens. `--table` prints the table of `docs/servers.md`.
+tokens. `--table` prints the table of `docs/how-to/servers.md`.
 """
 
 from __future__ import annotations

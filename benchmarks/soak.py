@@ -186,7 +186,7 @@ def soak(seconds: float) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> list[str]:
-    """Return the saved result as Markdown, for docs/screen-benchmarks.md."""
+    """Return the saved result as Markdown, for docs/explanation/screen-benchmarks.md."""
     lines = [
         "| process | MB at first, last, most | growth once settled | descriptors | threads |",
         "| --- | --- | --- | --- | --- |",

@@ -2,7 +2,8 @@
 
 `python benchmarks/tasks.py` gives the variants of `benchmarks/quality.toml` the questions that ship
 with quantchat (`quantchat eval`), and writes `benchmarks/results/tasks.json`, from which
-`python benchmarks/tasks.py --table` prints the table of `docs/tasks.md`. No figure is a time.
+`python benchmarks/tasks.py --table` prints the table of `docs/how-to/tasks.md`. No figure is a
+time.
 """
 
 from __future__ import annotations

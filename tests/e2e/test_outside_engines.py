@@ -1,4 +1,4 @@
-"""Engines of other packages: the example of docs/add-an-engine.md, and packages that are broken."""
+"""Engines of other packages: the example of the documentation, and packages that are broken."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-PAGE = Path(__file__).parents[2] / "docs/add-an-engine.md"
+PAGE = Path(__file__).parents[2] / "docs/how-to/add-an-engine.md"
 GROUP = "quantchat.engines"
 
 

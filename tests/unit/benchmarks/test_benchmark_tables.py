@@ -19,19 +19,19 @@ ROOT = Path(__file__).parents[3]
 @pytest.mark.parametrize(
     ("benchmark", "page"),
     [
-        ("decode.py", "docs/decoding.md"),
-        ("quality.py", "docs/scoring.md"),
-        ("quantize_memory.py", "docs/quantizing.md"),
-        ("intervals.py", "docs/measuring.md"),
-        ("tasks.py", "docs/tasks.md"),
-        ("servers.py", "docs/servers.md"),
-        ("llama_cpp.py", "docs/scoring.md"),
-        ("screen.py", "docs/screen-benchmarks.md"),
-        ("peer.py", "docs/screen-benchmarks.md"),
-        ("soak.py", "docs/screen-benchmarks.md"),
-        ("startup.py", "docs/screen-benchmarks.md"),
-        ("watching.py", "docs/screen-benchmarks.md"),
-        ("heavy_text.py", "docs/screen-benchmarks.md"),
+        ("decode.py", "docs/explanation/decoding.md"),
+        ("quality.py", "docs/explanation/scoring.md"),
+        ("quantize_memory.py", "docs/how-to/quantizing.md"),
+        ("intervals.py", "docs/explanation/statistics.md"),
+        ("tasks.py", "docs/how-to/tasks.md"),
+        ("servers.py", "docs/how-to/servers.md"),
+        ("llama_cpp.py", "docs/explanation/scoring.md"),
+        ("screen.py", "docs/explanation/screen-benchmarks.md"),
+        ("peer.py", "docs/explanation/screen-benchmarks.md"),
+        ("soak.py", "docs/explanation/screen-benchmarks.md"),
+        ("startup.py", "docs/explanation/screen-benchmarks.md"),
+        ("watching.py", "docs/explanation/screen-benchmarks.md"),
+        ("heavy_text.py", "docs/explanation/screen-benchmarks.md"),
     ],
 )
 def test_a_page_shows_the_saved_result(benchmark: str, page: str) -> None:
@@ -50,7 +50,7 @@ def test_a_page_shows_the_saved_result(benchmark: str, page: str) -> None:
 def test_the_page_on_decoding_shows_what_gpus_gave(script: str) -> None:
     """The table of each kept result of a GPU stands there; until there is one, that none is."""
     kept = {"gpu/probe.py": "gpu-probe-*.json", "llama7b": "llama7b-*.json"}[script]
-    page = (ROOT / "docs" / "decoding.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "explanation" / "decoding.md").read_text(encoding="utf-8")
     if not any((ROOT / "benchmarks" / "results").glob(kept)):
         assert "No GPU has been measured yet" in page
         return
@@ -64,7 +64,7 @@ def test_the_page_on_decoding_shows_what_gpus_gave(script: str) -> None:
     assert printed.strip() in page
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/decoding.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/explanation/decoding.md"])
 def test_a_page_says_how_soon_a_stop_is_answered(page: str) -> None:
     result = json.loads((ROOT / "benchmarks" / "results" / "stopping.json").read_text())
     slowest = max(stop["ms"] for stops in result["variants"].values() for stop in stops)
@@ -86,7 +86,9 @@ def test_the_readme_says_how_fast_eager_is() -> None:
 
 def test_the_page_on_decoding_says_what_imports_cost() -> None:
     result = json.loads((ROOT / "benchmarks" / "results" / "imports.json").read_text())
-    page = " ".join((ROOT / "docs" / "decoding.md").read_text(encoding="utf-8").split())
+    page = " ".join(
+        (ROOT / "docs" / "explanation" / "decoding.md").read_text(encoding="utf-8").split()
+    )
     for engine in ("gptq", "bitsandbytes"):
         figures = result["engines"][engine]
         plain, hidden = figures["as they are"], figures["hidden"]
@@ -98,7 +100,7 @@ def test_the_page_on_decoding_says_what_imports_cost() -> None:
 
 def test_the_page_on_cpu_decoding_has_the_saved_figures() -> None:
     saved = json.loads((ROOT / "benchmarks" / "results" / "decode.json").read_text())
-    page = (ROOT / "docs" / "cpu-decoding.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "explanation" / "cpu-decoding.md").read_text(encoding="utf-8")
     ratios = {
         mode: " / ".join(
             f"{statistics.median(modes[mode]['ratio']):.2f}" for modes in saved["variants"].values()

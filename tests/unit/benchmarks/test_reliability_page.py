@@ -1,4 +1,4 @@
-"""What docs/reliability.md says is what the kept results say, and each proof it names is there."""
+"""The page on reliability says what the kept results say, and each proof it names is there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fakes.hostile_html import ATTACKS
 from fakes.hostile_text import COUNT, SAMPLE
 
 ROOT = Path(__file__).parents[3]
-PAGE = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "explanation" / "reliability.md").read_text(encoding="utf-8")
 
 
 def kept(name: str) -> dict[str, Any]:

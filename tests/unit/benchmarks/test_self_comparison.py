@@ -67,12 +67,12 @@ def test_the_page_tells_how_far_single_answers_scatter() -> None:
     ]
     half = f"{statistics.median(ratios):.2f}"
     told = f"in half of such pairs of answers the larger TPOT was over {half} times the smaller one"
-    page = (SCRIPT.parents[1] / "docs" / "measuring.md").read_text(encoding="utf-8")
+    page = (SCRIPT.parents[1] / "docs" / "explanation" / "measuring.md").read_text(encoding="utf-8")
     assert told in " ".join(page.split())
 
 
 def test_the_page_tells_what_was_found(checked: dict[str, dict[str, dict[str, int]]]) -> None:
-    page = (SCRIPT.parents[1] / "docs" / "measuring.md").read_text(encoding="utf-8")
+    page = (SCRIPT.parents[1] / "docs" / "explanation" / "measuring.md").read_text(encoding="utf-8")
     swapped, *others = (
         [found[kind] for found in checked[way].values()]
         for way, kind in (
@@ -86,5 +86,5 @@ def test_the_page_tells_what_was_found(checked: dict[str, dict[str, dict[str, in
         assert f"| {' | '.join(map(str, row))} |" in page
     shown = [found["shown"] for found in checked["in their order"].values()]
     expected = f"{min(shown)} or {max(shown)} of 22 comparisons"
-    comparing = (SCRIPT.parents[1] / "docs" / "comparing.md").read_text(encoding="utf-8")
+    comparing = (SCRIPT.parents[1] / "docs" / "how-to" / "comparing.md").read_text(encoding="utf-8")
     assert all(expected in " ".join(text.split()) for text in (page, comparing))

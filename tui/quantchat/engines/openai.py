@@ -111,7 +111,7 @@ class OpenAI(VariantBase):
 
 class _Engine(Engine[OpenAI]):
     table = OpenAI
-    summary = 'a server that runs it, at base_url = "http://…/v1" (docs/servers.md)'
+    summary = 'a server that runs it, at base_url = "http://…/v1" (docs/how-to/servers.md)'
     example: ClassVar[Mapping[str, str]] = {"base_url": "http://127.0.0.1:8000/v1"}
     loader = "quantchat.worker.loaders.openai"
     libraries = (

@@ -1,7 +1,7 @@
 """The registered engines: quantchat's own and those of other installed packages.
 
 A package registers an engine with an entry point of the group `quantchat.engines` that names an
-`Engine` object; see docs/add-an-engine.md.
+`Engine` object; see docs/how-to/add-an-engine.md.
 """
 
 from __future__ import annotations

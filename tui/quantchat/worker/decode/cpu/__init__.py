@@ -1,4 +1,4 @@
-"""Faster decoding on a CPU: the one interface to this package (docs/cpu-decoding.md).
+"""Faster decoding on a CPU: the one interface to this package (docs/explanation/cpu-decoding.md).
 
 `fast_step` returns the fastest decode step of this package that computes the same logits as the
 model's own modules, `unfused_weights` lets these modules compute after it. The rest of the worker

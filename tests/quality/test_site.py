@@ -1,0 +1,98 @@
+"""The site of the documentation builds without a warning, and its reference is complete."""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from quantchat.cli import root
+from quantchat.profile.schema import json_schema as profile_schema
+from quantchat.profile.toml_text import parse
+from quantchat.snapshot.schema import json_schema as snapshot_schema
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    return folder
+
+
+def text_of(site: Path, page: str) -> str:
+    source = (site / page / "index.html").read_text(encoding="utf-8")
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", "", source)).split())
+
+
+def commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
+    yield path, command
+    if isinstance(command, click.Group):
+        ctx = click.Context(command)
+        for name in command.list_commands(ctx):
+            one = command.get_command(ctx, name)
+            assert one is not None
+            yield from commands(one, f"{path} {name}")
+
+
+def test_each_command_and_option_is_in_the_reference(site: Path) -> None:
+    page = text_of(site, "reference/commands")
+    for path, command in commands(root, "quantchat"):
+        assert f"Usage: {path} " in page
+        options = [param for param in command.params if isinstance(param, click.Option)]
+        assert not [option for o in options for option in o.opts if option not in page]
+
+
+@pytest.mark.parametrize(
+    ("page", "schema"),
+    [("profile-keys", profile_schema()), ("snapshot-fields", snapshot_schema())],
+    ids=["profile", "snapshot"],
+)
+def test_each_key_is_in_the_reference(site: Path, page: str, schema: dict[str, Any]) -> None:
+    source = (site / "reference" / page / "index.html").read_text(encoding="utf-8")
+    sections = dict(re.findall(r'<h2 id="([^"]+)">(.*?)(?=<h2|</article>)', source, re.DOTALL))
+    tables = {**schema["$defs"], schema["title"].removeprefix("quantchat "): schema}
+    for name, described in tables.items():
+        for key in described.get("properties", ()):
+            assert f"<code>{key}</code>" in sections[name.lower()]
+
+
+def test_nothing_is_fetched_from_another_host_when_a_page_is_read(site: Path) -> None:
+    loads = re.compile(r'<(?:script|img|link|iframe)[^>]*(?:src|href)="(?:https?:)?//')
+    assert not [p for p in site.rglob("*.html") if loads.search(p.read_text(encoding="utf-8"))]
+
+
+def test_the_table_of_dependencies_is_that_of_the_project() -> None:
+    project = parse((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    declared = {Requirement(line).name: "" for line in project["dependencies"]}
+    for extra in extras.keys() - {"dev"}:
+        declared |= {Requirement(line).name: f" (extra `{extra}`)" for line in extras[extra]}
+    page = (ROOT / "docs" / "reference" / "dependencies.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|]+?)( \(extra `[\w-]+`\))? \|", page, re.MULTILINE)
+    listed = {
+        canonicalize_name(name): extra
+        for names, extra in rows
+        if names not in ("package", "---")
+        for name in names.split(", ")
+    }
+    assert listed == {canonicalize_name(name): extra for name, extra in declared.items()}
