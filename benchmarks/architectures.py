@@ -33,7 +33,7 @@ MOST_S = 600.0
 """Longest time for one model, in s; after that its row says that it failed."""
 
 
-PRELOADED = ("torch", "transformers", "quantchat.worker.decode.decoder", "fakes.probed")
+PRELOADED = ("torch", "transformers", "quantchat.worker.decode.decoder", "fakes.decoder_probe")
 """Modules imported once, before a process is forked for each model."""
 
 
@@ -101,7 +101,7 @@ def _probe(name: str, channel: Any) -> None:
     import torch
     import transformers
 
-    from fakes.probed import Probe
+    from fakes.decoder_probe import Probe
     from fakes.tiny_architectures import tiny_model
     from quantchat.worker.failures import Refused
 
@@ -134,7 +134,7 @@ def _modes(row: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _faults(row: dict[str, Any]) -> list[str]:
     """Return what is wrong in a mode's row, one text each."""
-    from fakes.probed import REFERENCE, ROUNDING
+    from fakes.decoder_probe import REFERENCE, ROUNDING
 
     if "failed" in row:
         return [str(row["failed"])]

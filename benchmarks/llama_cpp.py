@@ -116,7 +116,7 @@ async def ours(folder: Path, base: str, low: str, chunks: int) -> dict[str, Any]
         **{f"KLD {one.percent:g} %": (one.figure, 1) for one in seen.kld_percentiles},
         "mean Δp, %": (seen.delta_p_mean, 100),
         "RMS Δp, %": (seen.delta_p_rms, 100),
-        "top-1 agreement, %": (seen.same_top, 100),
+        "top-1 agreement, %": (seen.top1_agreement, 100),
     }
     figures = {
         name: [q.value * times, None if q.error is None else q.error * times]

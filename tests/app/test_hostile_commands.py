@@ -7,8 +7,8 @@ import re
 import sys
 from pathlib import Path
 
+from fakes.control_checker import Listener
 from fakes.hostile_text import named
-from fakes.listener import Listener
 
 TESTS = Path(__file__).parents[1]
 PROGRAM = TESTS / "fakes" / "run_commands.py"

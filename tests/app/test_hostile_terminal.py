@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from fakes.control_checker import SYNCHRONIZED, Listener
 from fakes.hostile_markdown import PLACES
 from fakes.hostile_text import COPIES, COUNT, CUT, name, payload
-from fakes.listener import SYNCHRONIZED, Listener
 from quantchat.snapshot import store
 from quantchat.text import neutralise
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from fakes.linked_environment import NotInstalled, own_environment
 from fakes.openai_server import FakeServer
-from fakes.own_environment import NotInstalled, own_environment
 from fakes.tiny_adapter import adapter_in
 from fakes.tiny_folder import tiny_folder
 

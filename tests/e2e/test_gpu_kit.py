@@ -14,7 +14,7 @@ import pytest
 
 import quantchat
 from fakes.decoding import ENVIRONMENT
-from fakes.measured import measured
+from fakes.saved_measurement import measured
 from quantchat.snapshot import store
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ import pytest
 from fakes.waiting import PATIENCE_S
 from quantchat.host.worker_process import Place, start_worker
 
-OWNER = Path(__file__).parents[1] / "fakes" / "owner.py"
+OWNER = Path(__file__).parents[1] / "fakes" / "session_owner.py"
 TIMES = 8
 """Who dies first is a race: without the watcher most of these left a child behind."""
 

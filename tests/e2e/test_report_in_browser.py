@@ -14,7 +14,7 @@ import pytest
 
 from fakes.hostile_html import ATTACKS
 from fakes.hostile_text import CUT, SAMPLE, name, named, payload
-from fakes.saved import hostile
+from fakes.saved_snapshots import hostile
 from quantchat.document.html import html
 from quantchat.report.content import content
 

@@ -81,6 +81,6 @@ def test_a_variant_and_its_reference(demo_base: Path, demo_cache: Path, tmp_path
     assert variant["perplexity"]["value"] > reference["perplexity"]["value"]
     seen = variant["divergence"]
     assert 0.05 < seen["kld_mean"]["value"] < 1
-    assert 0.5 < seen["same_top"]["value"] < 1
+    assert 0.5 < seen["top1_agreement"]["value"] < 1
     assert body["score"]["storage"]["kld_max"] < 1e-5 < seen["kld_mean"]["value"] / 1000
     assert [pair["seen_from"] for pair in body["score"]["pair"]] == ["NF4", "base"]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from wcwidth import iter_graphemes, wcswidth, wcwidth
 
-from fakes.escapes import Tokens
+from fakes.terminal_controls import Tokens
 
 
 def _cells(character: str) -> int:

@@ -16,12 +16,12 @@ from typing import Any
 
 import quantchat.features.doctor.inspection
 import quantchat.session.comparison
-from fakes.evaluated import done as evaluated
-from fakes.evaluated import evaluation, figure
 from fakes.hostile_text import CUT, SAMPLE, payload
-from fakes.measured import measured
-from fakes.saved import LEDGER, RESOLVED, answer, scored, snapshot, variant
-from fakes.scored import read, setting
+from fakes.saved_evaluations import done as evaluated
+from fakes.saved_evaluations import evaluation, figure
+from fakes.saved_measurement import measured
+from fakes.saved_scores import read, setting
+from fakes.saved_snapshots import LEDGER, RESOLVED, answer, scored, snapshot, variant
 from fakes.scripted_worker import Script, resolved, starter
 from quantchat import paths
 from quantchat.cli import main

@@ -101,7 +101,7 @@ def words(text: str) -> list[str]:
 
 
 def likely(request: ScoreTokens, own: float = 0.61, other: float = 0.3) -> TokenScores:
-    """Each token asked of with probability `own`, those asked of beside it with `other`."""
+    """Give each requested token probability `own`, and each further token probability `other`."""
     asked = request.ids[request.first :]
     return TokenScores(
         request.number,
@@ -118,10 +118,10 @@ class Script:
 
     resolved: Resolved = field(default_factory=resolved)
     note: str = ""
-    making: list[Progress] = field(default_factory=list)
-    """Stages of the maker, before any worker is started."""
+    building: list[Progress] = field(default_factory=list)
+    """Stages of the builder, before any worker is started."""
     loading: list[Progress] = field(default_factory=list)
-    making_fails: Failed | None = None
+    building_fails: Failed | None = None
     loading_fails: Failed | None = None
     start_fails: Exception | None = None
     dies_loading: int | None = None
@@ -133,9 +133,9 @@ class Script:
     """How an answer becomes tokens."""
     batch: int = 1
     """Tokens in one event."""
-    forced: Callable[[ScoreTokens], TokenScores] = lambda request: likely(request)
-    forcing_gate: asyncio.Event | None = None
-    """A forcing waits here, or until another command comes, if there is one."""
+    token_scores: Callable[[ScoreTokens], TokenScores] = lambda request: likely(request)
+    scoring_gate: asyncio.Event | None = None
+    """Scoring waits here, or until another command comes, if there is one."""
     reason: str = "eos"
     prompt_tokens: int = 40
     answer_fails: Failed | None = None
@@ -147,13 +147,13 @@ class Script:
     holds_after: int | None = None
     """Tokens after which the answer waits for `gate` (or to be stopped)."""
     deaf: bool = False
-    """It does not hear that it shall stop."""
+    """It ignores commands to stop."""
     process: int = 512 * MIB
     weights: int = 102 * MIB
     device: str = "cpu"
     gate: asyncio.Event = field(default_factory=asyncio.Event)
-    making_gate: asyncio.Event | None = None
-    """The maker waits here after its last stage, if there is one."""
+    building_gate: asyncio.Event | None = None
+    """The builder waits here after its last stage, if there is one."""
     loading_gate: asyncio.Event | None = None
     commands: list[Command] = field(default_factory=list)
     """All commands that were sent, for the test to look at."""
@@ -239,17 +239,17 @@ class ScriptedWorker:
             )
 
     async def _score_tokens(self, request: ScoreTokens, overtaken: asyncio.Event) -> None:
-        if self._script.forcing_gate is not None:
+        if self._script.scoring_gate is not None:
             waits = [
-                asyncio.ensure_future(e.wait()) for e in (self._script.forcing_gate, overtaken)
+                asyncio.ensure_future(e.wait()) for e in (self._script.scoring_gate, overtaken)
             ]
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             for wait in waits:
                 wait.cancel()
-        forced = self._script.forced(request)
+        scores = self._script.token_scores(request)
         if overtaken.is_set():
-            forced = TokenScores(request.number, problem="cancelled: another command came")
-        self._events.put_nowait(forced)
+            scores = TokenScores(request.number, problem="cancelled: another command came")
+        self._events.put_nowait(scores)
 
     def _ledger(self, said: int = 0) -> Ledger:
         script = self._script
@@ -306,13 +306,13 @@ class ScriptedMaker:
 
     async def prepare(self, spec: AnyVariant, on_progress: Callable[[Progress], None]) -> Prepared:
         script = self.scripts[spec.label]
-        for progress in script.making:
+        for progress in script.building:
             on_progress(progress)
             await asyncio.sleep(0)
-        if script.making_gate is not None:
-            await script.making_gate.wait()
-        if script.making_fails is not None:
-            raise JobFailed(script.making_fails)
+        if script.building_gate is not None:
+            await script.building_gate.wait()
+        if script.building_fails is not None:
+            raise JobFailed(script.building_fails)
         return Prepared(spec.model)
 
 

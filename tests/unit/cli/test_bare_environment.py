@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 import quantchat
-from fakes.saved import snapshot
+from fakes.saved_snapshots import snapshot
 from quantchat import paths
 from quantchat.cli import main
 from quantchat.errors import UserError

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from fakes.printed import printed
+from fakes.printed_document import printed
 from quantchat.checkpoints.cache import CheckpointCache, Entry, Site, State
 from quantchat.cli import main
 from quantchat.cli.cache import cache_table

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import quantchat
-from fakes.terminal_text import is_clean
+from fakes.safe_line import is_clean
 from quantchat.app import gc_tuning
 from quantchat.cli import main
 from quantchat.errors import UserError

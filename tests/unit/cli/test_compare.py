@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fakes.saved import hostile_snapshots, hostile_text, snapshot
-from fakes.terminal_text import is_clean
-from fakes.timed_runs import measured
+from fakes.safe_line import is_clean
+from fakes.saved_snapshots import hostile_snapshots, hostile_text, snapshot
+from fakes.timed_snapshots import measured
 from quantchat.cli import main
 from quantchat.snapshot import store
 from quantchat.snapshot.figures import FIGURES

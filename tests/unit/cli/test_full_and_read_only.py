@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes.saved import snapshot
+from fakes.saved_snapshots import snapshot
 from fakes.scripted_jobs import Jobs
 from fakes.tiny_wheel import TinyIndex
 from quantchat.checkpoints.builder import CheckpointBuilder

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakes.saved import snapshot
-from fakes.terminal_text import is_clean
+from fakes.safe_line import is_clean
+from fakes.saved_snapshots import snapshot
 from quantchat import paths
 from quantchat.checkpoints.sources import Named
 from quantchat.cli import main

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes.terminal_text import is_clean
+from fakes.safe_line import is_clean
 from quantchat.cli import main
 from quantchat.profile.load import load
 from quantchat.profile.schema import json_schema

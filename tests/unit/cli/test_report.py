@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fakes.measured import measured
-from fakes.saved import snapshot
+from fakes.saved_measurement import measured
+from fakes.saved_snapshots import snapshot
 from quantchat.cli import main
 from quantchat.document import drawing
 from quantchat.document.document import Plot

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 import pytest
 
-from fakes.saved import scored, snapshot
-from fakes.timed_runs import measured
+from fakes.saved_snapshots import scored, snapshot
+from fakes.timed_snapshots import measured
 from quantchat.cli import main
 from quantchat.snapshot import recovered, store
 from quantchat.snapshot.votes import VotingRecord

@@ -21,10 +21,10 @@ from rich.table import Table
 from rich.text import Text
 
 import quantchat
-from fakes.escapes import Tokens
 from fakes.hostile_text import CUT, SAMPLE, named, payload
 from fakes.scripted_worker import Script, ScriptedMaker, starter
-from fakes.timed_runs import measured
+from fakes.terminal_controls import Tokens
+from fakes.timed_snapshots import measured
 from quantchat.cli import root
 from quantchat.console.console import console
 from quantchat.console.progress import progress_display

@@ -8,9 +8,9 @@ import io
 from hypothesis import given
 
 from fakes.page_reader import PageReader
-from fakes.printed import printed
-from fakes.saved import hostile_text
-from fakes.terminal_text import is_clean
+from fakes.printed_document import printed
+from fakes.safe_line import is_clean
+from fakes.saved_snapshots import hostile_text
 from quantchat.document.csv_file import csv_file
 from quantchat.document.document import (
     Block,

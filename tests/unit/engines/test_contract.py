@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from fakes import saved
+from fakes import saved_snapshots
 from fakes.model_folder import LLAMA_2_7B, gptq_tensors, llama_tensors, write_model
-from fakes.printed import printed
+from fakes.printed_document import printed
 from quantchat.checkpoints.maker import Prepared
 from quantchat.common.model_folder import TRANSFORMERS
 from quantchat.engines.engine import Engine
@@ -90,7 +90,7 @@ def test_the_shortest_table_is_valid_and_comes_back_from_toml(
 @each_engine
 def test_it_is_planned_and_shown(engine: Engine[Any], base: Path) -> None:
     profile = profile_with(engine, base)
-    plan = make_plan(profile, saved.SAMPLE)
+    plan = make_plan(profile, saved_snapshots.SAMPLE)
     (planned, _) = plan.variants
     assert planned.problem if engine.is_server else planned.estimate, planned.problem
     assert "it" in printed(blocks(plan))
@@ -158,7 +158,7 @@ def test_a_missing_library_is_one_line_with_the_command_that_installs_it(
 @each_engine
 def test_it_survives_a_snapshot(engine: Engine[Any], base: Path, tmp_path: Path) -> None:
     profile = profile_with(engine, base)
-    made = saved.snapshot(profile=profile.model_dump(mode="json"))
+    made = saved_snapshots.snapshot(profile=profile.model_dump(mode="json"))
     path = store.save(made, tmp_path / "snapshots")
     assert Profile.model_validate(store.load(path).profile) == profile
 

@@ -22,7 +22,7 @@ from quantchat.host import scratch
 from quantchat.host.scratch import Scratch, sweep
 from quantchat.host.worker_process import Place, start_worker
 
-OWNER = Path(__file__).parents[2] / "fakes" / "owner.py"
+OWNER = Path(__file__).parents[2] / "fakes" / "session_owner.py"
 SIGNALS = [signal.SIGTERM, signal.SIGHUP, signal.SIGINT]
 
 

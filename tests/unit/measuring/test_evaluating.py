@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fakes.jobs_here import JobsHere
+from fakes.in_process_jobs import InProcessJobs
 from fakes.tiny_folder import tiny_folder, tokenizer
 from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.errors import ModelsFailed
@@ -80,16 +80,16 @@ def profile(models: Path, *names: str) -> Profile:
 
 
 async def done(
-    models: Path, *tasks: str, jobs: JobsHere | None = None, **more: Any
+    models: Path, *tasks: str, jobs: InProcessJobs | None = None, **more: Any
 ) -> tuple[Snapshot, EvaluationRecord]:
-    jobs, asked = jobs or JobsHere(), profile(models, "base", "far")
+    jobs, asked = jobs or InProcessJobs(), profile(models, "base", "far")
     plan = EvaluationPlan(tasks, reference_of(asked, "base"), **more)
     return await evaluate(asked, plan, maker=CheckpointBuilder(start=jobs.start), start=jobs.start)
 
 
 async def test_from_profile_to_snapshot(models: Path, task: Path, tmp_path: Path) -> None:
     steps: list[str] = []
-    jobs = JobsHere(lambda label, step: steps.append(f"{label} {step.detail} {step.done}"))
+    jobs = InProcessJobs(lambda label, step: steps.append(f"{label} {step.detail} {step.done}"))
     snapshot, found = await done(models, str(task), jobs=jobs)
 
     assert [(m.label, m.role) for m in found.models] == [("base", "reference"), ("far", "variant")]
@@ -136,7 +136,7 @@ def test_the_shipped_questions_are_whole() -> None:
 async def test_a_model_that_fails_does_not_stop_the_others(models: Path, task: Path) -> None:
     asked = profile(models, "base", "gone", "far")
     plan = EvaluationPlan((str(task),), reference_of(asked, "base"), limit=2)
-    jobs = JobsHere()
+    jobs = InProcessJobs()
     _, found = await evaluate(
         asked, plan, maker=CheckpointBuilder(start=jobs.start), start=jobs.start
     )
@@ -161,7 +161,7 @@ def rewritten(task: Path, text: str) -> str:
     ],
 )
 async def test_a_bad_task_is_told_once(models: Path, task: Path, written: str, said: str) -> None:
-    jobs = JobsHere()
+    jobs = InProcessJobs()
     with pytest.raises(ModelsFailed, match=said) as told:
         await done(models, rewritten(task, written), jobs=jobs)
     assert told.value.where == ""  # it is not the model's
@@ -185,7 +185,7 @@ async def test_the_template_is_told_what_the_variants_tell_it(
         {**common, "label": str(told), "chat_template_kwargs": told}
         for told in ({}, {"think": False}, {"think": True})
     ]
-    asked, jobs = Profile.model_validate({"name": "Tiny", "variants": variants}), JobsHere()
+    asked, jobs = Profile.model_validate({"name": "Tiny", "variants": variants}), InProcessJobs()
     plan = EvaluationPlan((str(task),), asked.variants[0], limit=2, chat_template=True)
     _, found = await evaluate(
         asked, plan, maker=CheckpointBuilder(start=jobs.start), start=jobs.start
@@ -206,7 +206,7 @@ async def test_what_was_done_before_a_stop_is_kept(
         if label == "far":
             os.kill(os.getpid(), signal.SIGINT)
 
-    _, found = await done(models, str(task), jobs=JobsHere(told))
+    _, found = await done(models, str(task), jobs=InProcessJobs(told))
     assert [model.label for model in found.models] == ["base"]
     assert found.undone == ["far"]
     assert report.evaluation_warnings(found) == ["stopped before the end, not asked: far"]

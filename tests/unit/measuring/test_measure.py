@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fakes.printed import printed
+from fakes.printed_document import printed
 from fakes.scripted_worker import Script, ScriptedMaker, resolved, starter
 from fakes.waiting import until
 from quantchat.errors import ModelsFailed

@@ -12,10 +12,10 @@ import pytest
 
 from fakes.gguf_file import write_gguf
 from fakes.model_folder import LLAMA_2_7B, gptq_tensors, llama_tensors, write_model
-from fakes.printed import printed
-from fakes.saved import SAMPLE
+from fakes.printed_document import printed
+from fakes.safe_line import is_clean
+from fakes.saved_snapshots import SAMPLE
 from fakes.scripted_worker import Script, ScriptedMaker, resolved, starter
-from fakes.terminal_text import is_clean
 from quantchat.checkpoints.variant_files import files_of, predicted
 from quantchat.cli import main
 from quantchat.document.snapshot_tables import memory_table

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from fakes.model_folder import LLAMA_2_7B, gptq_tensors, llama_tensors, write_model
-from fakes.printed import printed
-from fakes.saved import SAMPLE
+from fakes.printed_document import printed
+from fakes.saved_snapshots import SAMPLE
 from fakes.scripted_machine import GPU
 from quantchat.cli import main
 from quantchat.features.memory_plan import tables as report

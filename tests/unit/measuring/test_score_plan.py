@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fakes.saved import RESOLVED
+from fakes.saved_snapshots import RESOLVED
 from quantchat.engines.transformers import Transformers
 from quantchat.errors import UserError
 from quantchat.measuring.score_plan import floor_of

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes.terminal_text import is_clean
+from fakes.safe_line import is_clean
 from fakes.toml_writer import toml
 from quantchat.checkpoints.sources import resolve
 from quantchat.engines.gptq import Gptq

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakes.terminal_text import is_clean
+from fakes.safe_line import is_clean
 from fakes.toml_writer import toml
 from quantchat.engines.variant import DEMO_MODEL
 from quantchat.profile.load import ProfileError, load, loads

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakes.saved import answer, snapshot
+from fakes.saved_snapshots import answer, snapshot
 from quantchat.report.turns import split, turns
 from quantchat.snapshot.schema import AnswerRecord, TurnRecord
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 
-from fakes.measured import measured
-from fakes.saved import answer, hostile_snapshots, snapshot
+from fakes.saved_measurement import measured
+from fakes.saved_snapshots import answer, hostile_snapshots, snapshot
 from quantchat.report.csv_tables import tables
 from quantchat.snapshot.schema import Snapshot, TurnRecord
 

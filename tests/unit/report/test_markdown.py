@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from fakes.measured import measured
-from fakes.saved import RESOLVED, answer, hostile_text, snapshot, variant
+from fakes.saved_measurement import measured
+from fakes.saved_snapshots import RESOLVED, answer, hostile_text, snapshot, variant
 from quantchat.document.drawing import pictures
 from quantchat.document.markdown import OURS, escaped, fenced, markdown
 from quantchat.report.content import content

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from fakes.measured import measured
 from fakes.model_folder import LLAMA_2_7B, llama_tensors, write_model
 from fakes.page_reader import PageReader
-from fakes.printed import printed
-from fakes.saved import RESOLVED, SAMPLE, answer, snapshot, variant
+from fakes.printed_document import printed
+from fakes.safe_line import is_clean
+from fakes.saved_measurement import measured
+from fakes.saved_snapshots import RESOLVED, SAMPLE, answer, snapshot, variant
 from fakes.scripted_machine import GPU
-from fakes.terminal_text import is_clean
 from quantchat.app.screens.log import tail
 from quantchat.checkpoints.cache import CheckpointCache
 from quantchat.cli import main

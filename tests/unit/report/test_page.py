@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from fakes.measured import hostile_measurements, measured
 from fakes.page_reader import PageReader
-from fakes.saved import hostile, hostile_snapshots, snapshot
-from fakes.terminal_text import is_clean
+from fakes.safe_line import is_clean
+from fakes.saved_measurement import hostile_measurements, measured
+from fakes.saved_snapshots import hostile, hostile_snapshots, snapshot
 from quantchat.document.html import OURS, html
 from quantchat.report.content import content
 from quantchat.snapshot.schema import Snapshot

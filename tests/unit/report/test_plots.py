@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from fakes.measured import measured, with_prompt_lengths
-from fakes.saved import LEDGER, MIB, answer, snapshot, variant
+from fakes.saved_measurement import measured, with_prompt_lengths
+from fakes.saved_snapshots import LEDGER, MIB, answer, snapshot, variant
 from quantchat.document import drawing
 from quantchat.document.document import Plot
 from quantchat.document.series import all_series, named

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakes.measured import hostile_measurements
-from fakes.printed import printed
-from fakes.saved import (
+from fakes.printed_document import printed
+from fakes.safe_line import is_clean
+from fakes.saved_measurement import hostile_measurements
+from fakes.saved_snapshots import (
     LEDGER,
     MIB,
     RESOLVED,
@@ -21,8 +22,7 @@ from fakes.saved import (
     snapshot,
     variant,
 )
-from fakes.terminal_text import is_clean
-from fakes.timed_runs import measured
+from fakes.timed_snapshots import measured
 from quantchat.cli.snapshots import listed_blocks
 from quantchat.document import figures
 from quantchat.document.snapshot_tables import header, memory_table, variants_table

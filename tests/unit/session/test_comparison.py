@@ -76,8 +76,8 @@ async def test_both_answer(comparison: Comparison, scripts: Scripts, changes: li
 async def test_a_ready_side_answers_while_the_other_is_made(
     comparison: Comparison, scripts: Scripts
 ) -> None:
-    scripts["B"].making = [Progress("quantizing", 7, 30)]
-    scripts["B"].making_gate = asyncio.Event()
+    scripts["B"].building = [Progress("quantizing", 7, 30)]
+    scripts["B"].building_gate = asyncio.Event()
     comparison.open()
     left, right = comparison.sides
     await until(lambda: left.state is State.READY and right.progress is not None)
@@ -88,7 +88,7 @@ async def test_a_ready_side_answers_while_the_other_is_made(
     assert list(turn.answers) == ["A"]
     # It was alone in answering, but not on the machine: the figures are contended.
     assert turn.answers["A"].order == "together"
-    scripts["B"].making_gate.set()
+    scripts["B"].building_gate.set()
     await until(lambda: right.state is State.READY)
     turn = comparison.again()
     await comparison.wait()
@@ -181,7 +181,7 @@ async def test_what_fails_says_why_and_can_be_tried_again(
 ) -> None:
     failure = Failed("bad_checkpoint", "no such folder", "look")
     if where == "making":
-        scripts["A"].making_fails = failure
+        scripts["A"].building_fails = failure
     elif where == "loading":
         scripts["A"].loading_fails = failure
     else:
@@ -193,7 +193,7 @@ async def test_what_fails_says_why_and_can_be_tried_again(
     assert failed is not None
     assert ("exit status 3" if where == "dies" else "no such folder") in failed.reason
     assert right.state is State.READY
-    scripts["A"].making_fails = scripts["A"].loading_fails = scripts["A"].dies_loading = None
+    scripts["A"].building_fails = scripts["A"].loading_fails = scripts["A"].dies_loading = None
     left.retry()
     await until(lambda: left.state is State.READY)
     assert left.failure is None

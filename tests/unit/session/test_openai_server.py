@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from fakes.openai_server import CHUNKS, TOKENS, FakeServer, serving
-from fakes.opened import Opened
-from fakes.printed import printed
+from fakes.opened_comparison import Opened
+from fakes.printed_document import printed
 from fakes.waiting import PATIENCE_S, until
 from quantchat.errors import UserError
 from quantchat.features.memory_plan.tables import blocks

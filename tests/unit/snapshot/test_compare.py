@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakes.saved import RESOLVED, snapshot, variant
-from fakes.timed_runs import measured
+from fakes.saved_snapshots import RESOLVED, snapshot, variant
+from fakes.timed_snapshots import measured
 from quantchat.errors import UserError
 from quantchat.snapshot.compare import RunsCompared, compare_runs
 from quantchat.snapshot.compared_sides import Run, letters

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fakes.terminal_text import is_clean
+from fakes.safe_line import is_clean
 from quantchat.errors import UserError
 from quantchat.snapshot.expression import (
     LONGEST,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fakes.page_reader import PageReader
-from fakes.timed_runs import measured
+from fakes.timed_snapshots import measured
 from quantchat.cli import main
 from quantchat.snapshot import figures, store
 from quantchat.snapshot.figures import AnswerFigure, ProcessFigure

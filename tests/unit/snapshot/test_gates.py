@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakes.saved import LEDGER, MIB, variant
-from fakes.timed_runs import TokenMs, measured
+from fakes.saved_snapshots import LEDGER, MIB, variant
+from fakes.timed_snapshots import TokenMs, measured
 from quantchat.errors import UserError
 from quantchat.snapshot.compared_sides import Run, columns
 from quantchat.snapshot.expression import parse

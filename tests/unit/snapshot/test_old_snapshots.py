@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from fakes.saved_snapshots import scored
 from quantchat.cli import main
 from quantchat.snapshot import store
 from quantchat.snapshot.schema import SCHEMA_VERSION, Snapshot
@@ -24,6 +25,7 @@ each_version = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem
 RENAMED = {
     "mend": "hint",
     "parting": "divergence",
+    "same_top": "top1_agreement",
     "surprises": "cross_perplexities",
     "ways": "continuations",
 }
@@ -100,3 +102,15 @@ def test_renamed_fields_are_read_under_their_former_names() -> None:
     old["parting"] = old.pop("divergence")
     old["parting"]["ways"] = old["parting"].pop("continuations")
     assert read(then) == read(now)
+
+
+def test_top_1_agreement_is_read_under_its_former_name() -> None:
+    snapshot = scored()
+    then = json.loads(store.dumps(snapshot))
+    score = then["score"]
+    pieces = [model["divergence"] for model in score["models"]] + [
+        pair["divergence"] for pair in score["pair"]
+    ]
+    for piece in filter(None, pieces):
+        piece["same_top"] = piece.pop("top1_agreement")
+    assert read(then) == snapshot

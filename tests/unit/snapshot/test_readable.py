@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakes.saved import (
+from fakes.saved_snapshots import (
     LEDGER,
     RESOLVED,
     SAMPLE,

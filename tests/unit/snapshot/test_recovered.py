@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes.saved import snapshot
+from fakes.saved_snapshots import snapshot
 from quantchat.cli import main
 from quantchat.errors import UserError
 from quantchat.snapshot import recovered, store

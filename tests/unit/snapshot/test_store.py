@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakes.saved import hostile_snapshots, snapshot
+from fakes.saved_snapshots import hostile_snapshots, snapshot
 from quantchat import paths
 from quantchat.errors import UserError
 from quantchat.snapshot import store

@@ -25,7 +25,7 @@ def figures(seed: int = 0) -> dict[str, Any]:
         "reference_nll": reference,
         "nll": numpy.abs(reference + rng.normal(0.1, 0.4, count)),
         "kld": rng.gamma(0.5, 0.1, count),
-        "same_top": rng.random(count) < 0.8,
+        "top1_agrees": rng.random(count) < 0.8,
     }
 
 
@@ -65,8 +65,8 @@ def test_the_figures_and_errors_of_llama_cpp() -> None:
     near(found.delta_p_mean, mean_and_uncertainty(delta_p))
     square, square_unc = mean_and_uncertainty(delta_p**2)
     near(found.delta_p_rms, (math.sqrt(square), 0.5 / math.sqrt(square) * square_unc))
-    share = given_["same_top"].mean()
-    near(found.same_top, (share, math.sqrt(share * (1 - share) / (count - 1))))
+    share = given_["top1_agrees"].mean()
+    near(found.top1_agreement, (share, math.sqrt(share * (1 - share) / (count - 1))))
     assert found.kld_max == given_["kld"].max()
 
 
@@ -117,10 +117,10 @@ def test_the_error_of_a_percentile_is_how_far_it_scatters() -> None:
 def test_a_model_compared_with_itself_is_no_distance_away() -> None:
     nll = figures()["nll"]
     zeros, same = 0 * nll, numpy.ones(len(nll), bool)
-    found = divergence(nll=nll, reference_nll=nll, kld=zeros, same_top=same, windows=WINDOWS)
+    found = divergence(nll=nll, reference_nll=nll, kld=zeros, top1_agrees=same, windows=WINDOWS)
     nothing = Quantity(0.0, 0.0, 0.0)
     assert found.perplexity_difference == found.kld_mean == found.delta_p_rms == nothing
-    assert found.same_top == Quantity(1.0, 0.0, 0.0)
+    assert found.top1_agreement == Quantity(1.0, 0.0, 0.0)
 
 
 def test_one_window_has_no_error_between_windows() -> None:

@@ -13,7 +13,7 @@ import pynvml
 import pytest
 
 from fakes.fake_nvml import FakeGpu, FakeNvml, nvml_error
-from fakes.printed import printed
+from fakes.printed_document import printed
 from fakes.scripted_worker import Script, ScriptedMaker, starter
 from quantchat.features.measure import tables as report
 from quantchat.measuring.measurement import Measurement

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from fakes.probed import REFERENCE, ROUNDING, Probe, tiny_loaded
+from fakes.decoder_probe import REFERENCE, ROUNDING, Probe, tiny_loaded
 from fakes.tiny_architectures import ARCHITECTURES, tiny_model
 from quantchat.worker.decode.cache_rules import CacheRules, longrope_switch
 from quantchat.worker.decode.check import Check

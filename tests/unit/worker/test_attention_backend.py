@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from fakes.saved import RESOLVED
+from fakes.saved_snapshots import RESOLVED
 from fakes.tiny_folder import tiny_folder
 from quantchat.host.worker_process import SURROUNDINGS
 from quantchat.wire.messages import Load

@@ -14,7 +14,7 @@ import torch
 import transformers
 from accelerate import dispatch_model, init_empty_weights
 
-from fakes.saved import LEDGER
+from fakes.saved_snapshots import LEDGER
 from fakes.scripted_worker import resolved
 from fakes.tiny_folder import tiny_folder
 from fakes.tiny_llama import tiny_llama

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fakes.openai_server import BUILD, CHUNKS, FakeServer
-from fakes.opened import Opened
+from fakes.opened_comparison import Opened
 from fakes.served_pair import served_pair
 from fakes.waiting import until
 from quantchat.profile.load import loads

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fakes.openai_server import FakeServer
-from fakes.opened import Opened
+from fakes.opened_comparison import Opened
 from fakes.served_pair import served_pair
 from fakes.waiting import until
 from quantchat.profile.load import loads

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from fakes.opened import Opened
+from fakes.opened_comparison import Opened
 from fakes.waiting import PATIENCE_S, until
 from quantchat.features.measure.rerun import Rerun
 from quantchat.measuring.rounds import Plan

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import quantchat
-from fakes.probed import Probe
+from fakes.decoder_probe import Probe
 from fakes.tiny_folder import tokenizer
 from fakes.tiny_llama import tiny_llama
 from quantchat.host.worker_process import WorkerEnded

@@ -48,6 +48,6 @@ class Figures:
             nll=self.read("nll"),
             reference_nll=reference.read("nll"),
             kld=kld,
-            same_top=self.read("top") == reference.read("top"),
+            top1_agrees=self.read("top") == reference.read("top"),
             windows=self.windows,
         )

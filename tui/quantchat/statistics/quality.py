@@ -17,8 +17,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from quantchat.wire.codec import FORMERLY
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,7 +70,7 @@ class Divergence:
     delta_p_mean: Quantity
     delta_p_rms: Quantity
     delta_p_percentiles: list[Percentile]
-    same_top: Quantity
+    top1_agreement: Quantity = field(metadata={FORMERLY: "same_top"})
     """Top-1 agreement: share of positions at which both models have the same most likely token."""
 
 
@@ -87,11 +89,11 @@ def perplexity_difference(nll: Values, reference_nll: Values, windows: int) -> Q
 
 
 def divergence(
-    *, nll: Values, reference_nll: Values, kld: Values, same_top: Values, windows: int
+    *, nll: Values, reference_nll: Values, kld: Values, top1_agrees: Values, windows: int
 ) -> Divergence:
     """Compare two models, from parallel arrays with an item for each scored token.
 
-    `same_top` says for each token whether both models had the same most likely token.
+    `top1_agrees` says for each token whether both models had the same most likely token.
     """
     import numpy
 
@@ -105,7 +107,7 @@ def divergence(
         delta_p_mean=_mean(delta_p, windows),
         delta_p_rms=_rms(delta_p, windows),
         delta_p_percentiles=_percentiles(delta_p, DELTA_P_PERCENTILES, windows),
-        same_top=_mean(same_top.astype(float), windows),
+        top1_agreement=_mean(top1_agrees.astype(float), windows),
     )
 
 

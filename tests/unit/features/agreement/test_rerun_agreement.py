@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fakes.printed import printed
+from fakes.printed_document import printed
 from fakes.scripted_app import LEFT, RIGHT, profile
 from fakes.scripted_worker import Script, ScriptedMaker, likely, starter
 from quantchat.document.document import Table
@@ -86,7 +86,7 @@ async def test_where_it_diverges(tmp_path: Path) -> None:
         told = likely(request)
         return dataclasses.replace(told, ranks=[0, 1, 0, 0]) if request.batch == 2 else told
 
-    check = await checked(tmp_path, Script(answer=answer, forced=read), Script(), "One?")
+    check = await checked(tmp_path, Script(answer=answer, token_scores=read), Script(), "One?")
     assert points(check, LEFT) == {AGAIN: None, TOGETHER: 2, CACHED: None, AT_ONCE: None, BATCH: 1}
     shown = rows(check.found)
     assert (LEFT, TOGETHER, "0 of 1", "token 3 of 3") in shown
@@ -95,7 +95,7 @@ async def test_where_it_diverges(tmp_path: Path) -> None:
 
 async def test_one_that_cannot_be_forced_says_why(tmp_path: Path) -> None:
     mute: Any = Script(
-        forced=lambda request: TokenScores(request.number, problem="it does not tell")
+        token_scores=lambda request: TokenScores(request.number, problem="it does not tell")
     )
     check = await checked(tmp_path, mute, Script(), "One?")
     assert (LEFT, BATCH, "–", "it does not tell") in rows(check.found)

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from fakes.fake_nvml import FakeGpu, FakeNvml, nvml_error
-from fakes.printed import printed
+from fakes.printed_document import printed
+from fakes.safe_line import is_clean
 from fakes.scripted_jobs import Jobs
-from fakes.terminal_text import is_clean
 from quantchat.cli import main
 from quantchat.features.doctor import inspection
 from quantchat.features.doctor.diagnosis import problems, usable

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakes.measured import measured
-from fakes.printed import printed
+from fakes.printed_document import printed
+from fakes.saved_measurement import measured
 from quantchat.document.document import Facts
 from quantchat.document.snapshot_tables import variants_table
 from quantchat.features.measure.headline import _speed, _weights, headline

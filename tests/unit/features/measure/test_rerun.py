@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 
 import quantchat.features.measure.rerun_cli
-from fakes.saved import answer, hostile_snapshots, snapshot
+from fakes.saved_snapshots import answer, hostile_snapshots, snapshot
 from fakes.scripted_worker import Script, ScriptedMaker, starter
-from fakes.timed_runs import measured
+from fakes.timed_snapshots import measured
 from quantchat.cli import main
 from quantchat.errors import UserError
 from quantchat.features.measure.rerun import Rerun, rerun_of

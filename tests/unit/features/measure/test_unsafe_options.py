@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fakes.printed import printed
+from fakes.printed_document import printed
 from fakes.scripted_worker import Script, ScriptedMaker, starter
 from fakes.scripted_worker import resolved as resolved_as
 from quantchat.cli import main

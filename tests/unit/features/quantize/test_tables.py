@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakes.printed import printed
+from fakes.printed_document import printed
 from quantchat.features.quantize.outcome import Outcome, Perplexity, Side
 from quantchat.features.quantize.tables import blocks
 from quantchat.wire.jobs import CalibrationUsed, ModuleLoss

@@ -13,7 +13,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from fakes.jobs_here import JobsHere
+from fakes.in_process_jobs import InProcessJobs
 from fakes.tiny_folder import tiny_folder, tokenizer
 from quantchat import corpus, paths
 from quantchat.checkpoints.builder import CheckpointBuilder
@@ -65,9 +65,13 @@ def plan(asked: Profile, reference: str | None, folder: Path, **more: Any) -> Sc
 
 
 async def scored(
-    asked: Profile, reference: str | None, folder: Path, jobs: JobsHere | None = None, **more: Any
+    asked: Profile,
+    reference: str | None,
+    folder: Path,
+    jobs: InProcessJobs | None = None,
+    **more: Any,
 ) -> tuple[Snapshot, ScoreRecord]:
-    jobs = jobs or JobsHere()
+    jobs = jobs or InProcessJobs()
     chosen = plan(asked, reference, folder, **more)
     return await score(asked, chosen, maker=CheckpointBuilder(start=jobs.start), start=jobs.start)
 
@@ -88,7 +92,7 @@ def log_probabilities(folder: Path) -> Any:
 
 async def test_from_profile_to_snapshot(models: Path, tmp_path: Path) -> None:
     asked = profile(models, "near", "far")
-    jobs = JobsHere()
+    jobs = InProcessJobs()
     snapshot, found = await scored(asked, str(models / "base"), tmp_path, jobs)
 
     roles = [(model.label, model.role) for model in found.models]
@@ -107,7 +111,7 @@ async def test_from_profile_to_snapshot(models: Path, tmp_path: Path) -> None:
     assert far.divergence is not None
     assert floor.divergence.kld_mean.value < 1e-6 < near.divergence.kld_mean.value
     assert near.divergence.kld_mean.value < far.divergence.kld_mean.value
-    assert near.divergence.same_top.value > 0.9
+    assert near.divergence.top1_agreement.value > 0.9
     assert near.weights == reference.weights > 0
 
     setting = found.setting
@@ -137,7 +141,7 @@ async def test_the_pair_is_compared_in_both_directions(models: Path, tmp_path: P
     assert back.divergence.kld_mean.value == pytest.approx(expected, rel=1e-3)
     difference = there.divergence.perplexity_difference
     assert back.divergence.perplexity_difference.value == pytest.approx(-difference.value)
-    assert there.divergence.same_top == back.divergence.same_top
+    assert there.divergence.top1_agreement == back.divergence.top1_agreement
     read = by_label(found)
     assert read["near"].perplexity is not None
     assert read["far"].perplexity is not None
@@ -151,7 +155,7 @@ async def test_the_reference_may_be_one_of_the_pair(
     models: Path, tmp_path: Path, reference: str
 ) -> None:
     asked = profile(models, "near", "far", "base")
-    jobs = JobsHere()
+    jobs = InProcessJobs()
     _, found = await scored(asked, reference, tmp_path, jobs, floor="none")
     assert found.models[0].label == reference
     assert len(found.models) == 3  # each read once
@@ -223,7 +227,9 @@ async def test_a_signal_ends_it_and_keeps_what_was_read(
             os.kill(os.getpid(), number)
 
     asked = profile(models, "near", "far", "begins")
-    _, found = await scored(asked, str(models / "base"), tmp_path, JobsHere(told), floor="none")
+    _, found = await scored(
+        asked, str(models / "base"), tmp_path, InProcessJobs(told), floor="none"
+    )
     assert [model.label for model in found.models] == ["base", "near"]
     assert found.unread == ["far", "begins"]
     assert list((paths.cache_dir() / "scoring").iterdir()) == []
@@ -239,14 +245,14 @@ async def test_stopped_before_the_first_was_read_nothing_is_kept(
             sent.append(label)
             os.kill(os.getpid(), signal.SIGINT)
 
-    jobs = JobsHere(told)
+    jobs = InProcessJobs(told)
     with pytest.raises(KeyboardInterrupt):
         await scored(profile(models, "near", "far"), "near", tmp_path, jobs)
 
 
 async def test_whoever_waits_for_it_may_be_cancelled(models: Path, tmp_path: Path) -> None:
     begun = asyncio.Event()
-    jobs = JobsHere(lambda label, step: begun.set())
+    jobs = InProcessJobs(lambda label, step: begun.set())
     task = asyncio.ensure_future(scored(profile(models, "near", "far"), "near", tmp_path, jobs))
     await begun.wait()
     task.cancel()
@@ -266,7 +272,7 @@ async def test_what_a_killed_run_left_is_removed(models: Path, tmp_path: Path) -
 
 
 async def test_the_text_is_read_once_the_same_by_all(models: Path, tmp_path: Path) -> None:
-    jobs = JobsHere()
+    jobs = InProcessJobs()
     asked = profile(models, "near", "far")
     _, found = await scored(asked, "near", tmp_path, jobs, window=32, stride=8, tokens=100)
     assert found.setting.context == 24

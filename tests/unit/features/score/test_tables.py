@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from fakes.printed import printed
-from fakes.saved import RESOLVED, scored, snapshot
-from fakes.scored import read, score_record, setting
-from fakes.timed_runs import measured
+from fakes.printed_document import printed
+from fakes.saved_scores import read, score_record, setting
+from fakes.saved_snapshots import RESOLVED, scored, snapshot
+from fakes.timed_snapshots import measured
 from quantchat.cli import main
 from quantchat.document.figures import with_error
 from quantchat.features.score import tables as report

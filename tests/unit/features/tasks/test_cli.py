@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from fakes.evaluated import done, evaluation, figure
-from fakes.saved import RESOLVED, scored
+from fakes.saved_evaluations import done, evaluation, figure
+from fakes.saved_snapshots import RESOLVED, scored
 from quantchat.cli import main
 from quantchat.report import writer
 from quantchat.report.csv_tables import tables

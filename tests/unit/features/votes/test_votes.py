@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from fakes.saved import snapshot
+from fakes.saved_snapshots import snapshot
 from quantchat.cli import main
 from quantchat.document.document import Facts, Table
 from quantchat.document.html import html

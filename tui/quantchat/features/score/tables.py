@@ -125,7 +125,7 @@ def divergence_texts(seen: Divergence | None) -> list[str]:
         with_error(seen.perplexity_difference, signed=True),
         with_error(seen.kld_mean),
         with_error(seen.delta_p_rms, times=100),
-        with_error(seen.same_top, times=100),
+        with_error(seen.top1_agreement, times=100),
     ]
 
 
@@ -209,7 +209,7 @@ _DataRow = tuple[str, float | None, float | None, float | None, float | None]
 def _data_rows(seen: Divergence) -> Iterator[_DataRow]:
     for name in ("log_ratio", "perplexity_difference", "kld_mean", "delta_p_mean", "delta_p_rms"):
         yield (name, None, *_errors(getattr(seen, name)))
-    yield ("same_top", None, *_errors(seen.same_top))
+    yield ("top1_agreement", None, *_errors(seen.top1_agreement))
     yield ("kld_max", None, seen.kld_max, None, None)
     for name, percentiles in (("kld", seen.kld_percentiles), ("delta_p", seen.delta_p_percentiles)):
         for one in percentiles:

@@ -1,4 +1,4 @@
-"""Force: each answer as the other variant reads it, told without colours too."""
+"""Cross-perplexity: each answer as the other variant scores it, readable without colours too."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ async def test_each_answer_has_its_perplexity_under_both(
     setup: Setup, size: tuple[int, int]
 ) -> None:
     setup.left.answer, setup.right.answer = (lambda r: "One two"), (lambda r: "One three four")
-    setup.left.forced = lambda request: likely(request, own=0.5)
-    setup.right.forced = lambda request: likely(request, own=0.25)
+    setup.left.token_scores = lambda request: likely(request, own=0.5)
+    setup.right.token_scores = lambda request: likely(request, own=0.25)
     async with setup.running(size) as run:
         await run.ready()
         await run.answered()
@@ -59,7 +59,7 @@ async def test_sides_that_were_swapped_are_swapped_here_too(setup: Setup) -> Non
 
 
 async def test_why_one_cannot_read_is_told(setup: Setup) -> None:
-    setup.right.forced = lambda request: TokenScores(
+    setup.right.token_scores = lambda request: TokenScores(
         request.number, problem="it tells no probability"
     )
     async with setup.running() as run:

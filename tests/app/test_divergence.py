@@ -1,4 +1,4 @@
-"""Where two greedy answers part: marked in both columns, told between them, reached by a key."""
+"""The divergence of two greedy answers: marked in both columns, described between them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from quantchat.wire.messages import END, ScoreTokens, Stop, TokenScores
 
 def part(setup: Setup, left: str, right: str) -> None:
     setup.left.answer, setup.right.answer = (lambda r: left), (lambda r: right)
-    setup.right.forced = lambda request: likely(request, 0.58, 0.37)
+    setup.right.token_scores = lambda request: likely(request, 0.58, 0.37)
 
 
 def marked(run: Running) -> list[str]:
@@ -98,7 +98,7 @@ async def test_sampled_answers_are_not_marked(setup: Setup) -> None:
 
 async def test_a_variant_that_cannot_tell_says_why(setup: Setup) -> None:
     part(setup, "One two", "One three")
-    setup.right.forced = lambda request: TokenScores(
+    setup.right.token_scores = lambda request: TokenScores(
         request.number, problem="the server does not tell"
     )
     async with setup.running() as run:
@@ -109,7 +109,7 @@ async def test_a_variant_that_cannot_tell_says_why(setup: Setup) -> None:
 
 async def test_the_next_prompt_does_not_wait_for_a_scoring(setup: Setup) -> None:
     part(setup, "One two", "One three")
-    setup.left.forcing_gate = asyncio.Event()
+    setup.left.scoring_gate = asyncio.Event()
     async with setup.running() as run:
         await run.ready()
         await run.answered()

@@ -32,7 +32,7 @@ def figures(seed: int, far: float) -> tuple[Quantity, Divergence]:
         nll=nll,
         reference_nll=base,
         kld=rng.gamma(0.5, far, len(base)),
-        same_top=rng.random(len(base)) > far,
+        top1_agrees=rng.random(len(base)) > far,
         windows=WINDOWS,
     )
     return perplexity(nll, WINDOWS), seen

@@ -90,7 +90,7 @@ class Probe:
             "long, edited": self.long_edited,
             "stopped": self.stopped,
             "stopped in the prompt": self.stopped_in_the_prompt,
-            "teacher forcing": self.forced,
+            "teacher forcing": self.teacher_forcing,
         }
 
     def reference(self) -> float:
@@ -143,7 +143,7 @@ class Probe:
         self.ask(self._longest, stop=lambda asked, said: asked >= 7)
         return self._turn(self._longest)
 
-    def forced(self) -> float:
+    def teacher_forcing(self) -> float:
         """Teacher forcing over a short and a long prompt; greatest error of a log-probability."""
         worst = 0.0
         for prompt in (self._first, self._longest):

@@ -22,11 +22,13 @@ from quantchat.worker import jobs
 from quantchat.worker.failures import describe
 
 
-class JobsHere:
-    """Implements `StartWorker`. `told` is called with each progress step, and may raise or wait."""
+class InProcessJobs:
+    """Implements `StartWorker`. `on_progress` is called with each step, and may raise or wait."""
 
-    def __init__(self, told: Callable[[str, Progress], None] = lambda label, step: None) -> None:
-        self.told = told
+    def __init__(
+        self, on_progress: Callable[[str, Progress], None] = lambda label, step: None
+    ) -> None:
+        self.on_progress = on_progress
         self.places: list[Place] = []
         self.done: list[Any] = []
         """The jobs, in order."""
@@ -39,7 +41,7 @@ class JobsHere:
 class _WorkerHere:
     """Implements `host.worker_process.Worker` for one job."""
 
-    def __init__(self, jobs: JobsHere, place: Place) -> None:
+    def __init__(self, jobs: InProcessJobs, place: Place) -> None:
         self._jobs, self._place = jobs, place
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
@@ -63,7 +65,7 @@ class _WorkerHere:
         while True:
             event = await self._events.get()
             if isinstance(event, Progress):
-                self._jobs.told(self._place.label, event)
+                self._jobs.on_progress(self._place.label, event)
             yield event
 
     async def close(self) -> None:

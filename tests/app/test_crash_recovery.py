@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes.saved import snapshot
+from fakes.saved_snapshots import snapshot
 from fakes.screen_reader import see, see_gone, see_in, text, wait_until
 from fakes.scripted_app import SIZES, Running, Setup
 from fakes.scripted_machine import ScriptedMachine

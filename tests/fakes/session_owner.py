@@ -1,7 +1,7 @@
 """A program that owns a process session. Tests kill it: the session must end with it.
 
-    python owner.py worker PYTHON      a worker under the interpreter PYTHON
-    python owner.py watched_command COMMAND…   a command that ends with its owner
+    python session_owner.py worker PYTHON      a worker under the interpreter PYTHON
+    python session_owner.py watched_command COMMAND…   a command that ends with its owner
 
 Prints the pid of the session's leader once that runs, then waits to be killed.
 """

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes.saved import scored
+from fakes.saved_snapshots import scored
 from fakes.screen_reader import lines, see, see_gone, text, wait_until
 from fakes.scripted_app import SIZES, Setup
 from fakes.scripted_machine import GPU, ScriptedMachine

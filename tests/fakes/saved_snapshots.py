@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from fakes.scored import hostile_scores, score_record
+from fakes.saved_scores import hostile_scores, score_record
 from quantchat.snapshot.schema import (
     AnswerRecord,
     Environment,

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fakes.saved import MS, RESOLVED, answer, snapshot, variant
+from fakes.saved_snapshots import MS, RESOLVED, answer, snapshot, variant
 from quantchat.snapshot.schema import (
     AnswerRecord,
     MeasurementRecord,

@@ -22,11 +22,11 @@ Size = tuple[int, int]
 async def test_stages_show_their_progress_while_the_other_side_chats(
     setup: Setup, size: Size
 ) -> None:
-    setup.left.making = [
+    setup.left.building = [
         Progress("fetching the wheel", 93_000_000, 93_000_000),
         Progress("quantizing layer", 7, 30, "down_proj"),
     ]
-    setup.left.making_gate = asyncio.Event()
+    setup.left.building_gate = asyncio.Event()
     async with setup.running(size) as run:
         await see(run.pilot, "◌ preparing")
         await see(run.pilot, "● ready")
@@ -40,7 +40,7 @@ async def test_stages_show_their_progress_while_the_other_side_chats(
             "no answer: the variant was not ready",
         )
         await see_in(run.pilot, 1, "The capital of France is Paris.")
-        setup.left.making_gate.set()
+        setup.left.building_gate.set()
         await run.ready()
         await see_gone(run.pilot, "quantizing layer")
 

@@ -7,9 +7,9 @@ import select
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 
-from fakes.escapes import Tokens
 from fakes.hostile_text import SEQUENCES, named
 from fakes.terminal import Terminal
+from fakes.terminal_controls import Tokens
 from quantchat.text import neutralise
 
 SYNCHRONIZED = "\x1b[?2026$p"

@@ -159,8 +159,8 @@ async def test_while_they_are_made_and_loaded_the_stages_are_told(
     setup: Setup, size: tuple[int, int]
 ) -> None:
     setup.votes = VotePlan(("First?",), seed=1)
-    setup.left.making = [Progress("quantizing layer", 7, 30, "q_proj")]
-    gate = setup.left.making_gate = asyncio.Event()
+    setup.left.building = [Progress("quantizing layer", 7, 30, "q_proj")]
+    gate = setup.left.building_gate = asyncio.Event()
     async with setup.running(size) as run:
         await see(run.pilot, "loading, 1 of 2 ready")
         await see(run.pilot, "quantizing layer 7 of 30")
@@ -174,7 +174,7 @@ async def test_while_they_are_made_and_loaded_the_stages_are_told(
 
 async def test_why_it_cannot_begin_is_told(setup: Setup) -> None:
     setup.votes = VotePlan(("First?",), seed=1)
-    setup.right.making_fails = Failed("no_space", "the disk is too full", "make room")
+    setup.right.building_fails = Failed("no_space", "the disk is too full", "make room")
     async with setup.running((80, 24)) as run:
         await see(run.pilot, "No votes: a variant could not be loaded")
         await see(run.pilot, RIGHT)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from fakes.saved import SAMPLE, hostile_snapshots, hostile_text
+from fakes.saved_snapshots import SAMPLE, hostile_snapshots, hostile_text
 from fakes.scripted_worker import Script, ScriptedMaker, resolved, starter
 from quantchat.measuring.measure import measure
 from quantchat.measuring.rounds import Plan, Task
