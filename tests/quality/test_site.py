@@ -88,7 +88,8 @@ def test_the_table_of_dependencies_is_that_of_the_project() -> None:
     for extra in extras.keys() - {"dev"}:
         declared |= {Requirement(line).name: f" (extra `{extra}`)" for line in extras[extra]}
     page = (ROOT / "docs" / "reference" / "dependencies.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| ([^|]+?)( \(extra `[\w-]+`\))? \|", page, re.MULTILINE)
+    table = page.partition("\n## ")[0]
+    rows = re.findall(r"^\| ([^|]+?)( \(extra `[\w-]+`\))? \|", table, re.MULTILINE)
     listed = {
         canonicalize_name(name): extra
         for names, extra in rows

@@ -41,9 +41,6 @@ def test_how_much_the_kills_met() -> None:
         f" were started and {summary['snapshots_written']} snapshots written; the slowest end took"
         f" {summary['slowest_end_s']} s."
     ) in said
-    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    assert f"Ended {sum(summary['ended'].values())} times at a random moment" in readme
-    assert f"the slowest end took {summary['slowest_end_s']} s." in readme
 
 
 def test_how_many_payloads_were_tried() -> None:
