@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fakes.safe_line import is_clean
-from fakes.saved_snapshots import hostile_snapshots, hostile_text, snapshot
+from fakes.saved_scores import score_record
+from fakes.saved_snapshots import RESOLVED, hostile_snapshots, hostile_text, snapshot, variant
 from fakes.timed_snapshots import measured
 from quantchat.cli import main
 from quantchat.snapshot import store
@@ -74,6 +75,31 @@ def test_a_gate_that_cannot_be_decided_is_neither(folder: Path, capsys: Capture)
     assert main(["compare", file, *both]) == 1
 
 
+def test_verdicts_are_written_for_ci(folder: Path, capsys: Capture) -> None:
+    (file,) = saved(folder, measured())
+    files = ["--junit", "verdicts.xml", "--summary", "summary.md"]
+    assert main(["compare", file, *files, "--fail-unless", "b.tpot_ms < a.tpot_ms"]) == 0
+    assert main(["compare", file, *files, "--fail-unless", "b.tpot_ms > a.tpot_ms"]) == 1
+    assert 'failures="1"' in Path("verdicts.xml").read_text("utf-8")
+    assert Path("summary.md").read_text("utf-8").count("### quantchat compare 0.json") == 2
+    capsys.readouterr()
+    for options, said in (
+        (files, "--junit writes verdicts: add --fail-if or --fail-unless"),
+        (["--junit", "no/x.xml", "--fail-if", "b.tpot_ms < 1"], "no: no such folder"),
+    ):
+        assert main(["compare", file, *options]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_gates_on_scores(folder: Path, capsys: Capture) -> None:
+    (file,) = saved(folder, snapshot(variants=[variant("NF4")], score=score_record(RESOLVED)))
+    assert main(["compare", file, "--fail-unless", "a.kld < 0.5"]) == 0
+    assert "passed  unless a.kld < 0.5: a.kld is 0." in capsys.readouterr().out
+    assert main(["compare", file, "--json", "--fail-unless", "a.kld < 0.01"]) == 1
+    (gate,) = json.loads(capsys.readouterr().out)["gates"]
+    assert (gate["status"], gate["outcome"]) == ("failed", "shown otherwise")
+
+
 def test_json_is_one_document_and_nothing_else(folder: Path, capsys: Capture) -> None:
     files = saved(folder, measured(), measured(rounds=3))
     options = ["--json", "--fail-if", "d.tpot_ms > 1.1 * b.tpot_ms"]
@@ -91,6 +117,9 @@ def test_json_is_one_document_and_nothing_else(folder: Path, capsys: Capture) ->
         "ttft_ms": 50,
         "tpot_ms": 10,
         "decode_tps": 100,
+        "itl_p95_ms": 10,
+        "itl_p99_ms": 10,
+        "prefill_tps": None,
         "end_to_end_ms": 90,
         "j_per_token": None,
         "weights_bytes": 100 * 2**20,

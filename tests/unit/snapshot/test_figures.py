@@ -53,7 +53,7 @@ def test_compare_shows_it(added: AnswerFigure | ProcessFigure, saved: str, capsy
     assert main(["compare", saved]) == 0
     shown = capsys.readouterr().out
     assert added.title in shown
-    assert added.name.split("_")[0] in shown.split("Means;")[1].splitlines()[2]
+    assert added.name in shown.split("Means;")[1].split("Ratios")[0]
 
 
 def test_gates_take_it_and_their_help_names_it(

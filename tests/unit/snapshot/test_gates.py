@@ -14,9 +14,10 @@ from fakes.timed_snapshots import TokenMs, measured
 from quantchat.errors import UserError
 from quantchat.snapshot.compared_sides import Run, columns
 from quantchat.snapshot.expression import parse
-from quantchat.snapshot.gates import Verdict, judge
+from quantchat.snapshot.gates import judge
 from quantchat.snapshot.ratios import compare
 from quantchat.snapshot.schema import Snapshot
+from quantchat.snapshot.verdicts import Verdict
 from quantchat.system.process_memory import ProcessMemory
 
 
@@ -42,18 +43,18 @@ SIX = tuple("prompt {n}" for n in range(6))
     [
         # b decodes at 0.9 times a's speed, give or take 5 % by prompt.
         ("b.decode_tps < 0.99 * a.decode_tps", "failed"),
-        ("b.decode_tps < 0.91 * a.decode_tps", "not shown"),
+        ("b.decode_tps < 0.91 * a.decode_tps", "undecided"),
         ("b.decode_tps < 0.80 * a.decode_tps", "passed"),
         ("b.decode_tps / a.decode_tps < 0.99", "failed"),
         ("0.99 * a.decode_tps > b.decode_tps", "failed"),
-        ("0.91 > b.decode_tps / a.decode_tps", "not shown"),
+        ("0.91 > b.decode_tps / a.decode_tps", "undecided"),
         ("b.tpot_ms >= a.tpot_ms", "failed"),
         # The same as differences, where the interval is that of left minus right.
         ("b.tpot_ms - a.tpot_ms > 0", "failed"),
-        ("b.tpot_ms > a.tpot_ms + 2", "not shown"),
+        ("b.tpot_ms > a.tpot_ms + 2", "undecided"),
         ("b.tpot_ms > a.tpot_ms + 9", "passed"),
         ("b.ttft_ms > 90", "failed"),
-        ("b.ttft_ms > 110", "not shown"),
+        ("b.ttft_ms > 110", "undecided"),
         ("b.ttft_ms > 130", "passed"),
     ],
 )
@@ -66,9 +67,13 @@ def test_a_ratio_is_judged_on_the_interval_of_the_table() -> None:
     snapshot = measured(steady, noisy(21.0), prompts=SIX)
     verdict = judged("b.tpot_ms > 1.01 * a.tpot_ms", snapshot)
     table = {one.name: one.ratio for one in compare(*columns([Run("", snapshot)]))}["tpot_ms"]
-    assert verdict.quantity == "b ÷ a, TPOT"
-    assert (verdict.value, verdict.low, verdict.high) == (table.value, table.low, table.high)
-    assert verdict.threshold == pytest.approx(1.01)
+    assert verdict.found.quantity == "b ÷ a, TPOT"
+    assert (verdict.found.value, verdict.found.low, verdict.found.high) == (
+        table.value,
+        table.low,
+        table.high,
+    )
+    assert verdict.found.threshold == pytest.approx(1.01)
 
 
 @pytest.mark.parametrize(
@@ -86,12 +91,12 @@ def test_however_a_ratio_is_written_it_is_the_same(text: str) -> None:
     plain = judged("b.tpot_ms > 1.01 * a.tpot_ms", snapshot)
     other = judged(text, snapshot)
     assert other.status == plain.status
-    if other.quantity == plain.quantity:
-        assert other.low == plain.low
-        assert other.threshold == pytest.approx(1.01)
+    if other.found.quantity == plain.found.quantity:
+        assert other.found.low == plain.found.low
+        assert other.found.threshold == pytest.approx(1.01)
     else:  # it is b's share in a
-        assert plain.high is not None
-        assert other.low == pytest.approx(1 / plain.high)
+        assert plain.found.high is not None
+        assert other.found.low == pytest.approx(1 / plain.found.high)
 
 
 @settings(deadline=None, max_examples=50)
@@ -114,11 +119,11 @@ def test_a_gate_and_its_opposite_never_both_fail(
         ("b.tpot_ms - a.ttft_ms", f"{threshold}"),
     ):
         verdict, other = (judged(f"{left} {r} {right}", snapshot) for r in (relation, opposite))
-        assert {verdict.status, other.status} in ({"failed", "passed"}, {"not shown", "passed"})
+        assert {verdict.status, other.status} in ({"failed", "passed"}, {"undecided"})
         if verdict.status == "failed":
-            assert verdict.low is not None
-            assert verdict.high is not None
-            assert not verdict.low < verdict.threshold < verdict.high
+            assert verdict.found.low is not None
+            assert verdict.found.high is not None
+            assert not verdict.found.low < verdict.found.threshold < verdict.found.high
 
 
 def test_a_single_measurement_decides_nothing() -> None:
@@ -157,8 +162,8 @@ def test_memory_is_taken_as_it_is() -> None:
     ):
         verdict = judged(text, snapshot)
         assert verdict.status == status, text
-        assert not verdict.sampled
-        assert verdict.low == verdict.high == verdict.value
+        assert not verdict.found.sampled
+        assert verdict.found.low == verdict.found.high == verdict.found.value
 
 
 @pytest.mark.parametrize(
@@ -172,7 +177,7 @@ def test_memory_is_taken_as_it_is() -> None:
 )
 def test_resident_memory_decides_nothing(text: str) -> None:
     verdict = judged(text, with_memory(90 * MIB, 900 * MIB, "resident"))
-    assert (verdict.status, verdict.low, verdict.high) == ("undecided", None, None)
+    assert (verdict.status, verdict.found.low, verdict.found.high) == ("undecided", None, None)
 
 
 def test_memory_and_time_in_one_gate() -> None:
@@ -180,7 +185,7 @@ def test_memory_and_time_in_one_gate() -> None:
     snapshot = measured(steady, noisy(20.0), prompts=SIX)
     rate = f"{100 * MIB * 50}"
     assert judged(f"b.weights_bytes * b.decode_tps > 0.9 * {rate}", snapshot).status == "failed"
-    assert judged(f"b.weights_bytes * b.decode_tps > 1.0 * {rate}", snapshot).status == "not shown"
+    assert judged(f"b.weights_bytes * b.decode_tps > 1.0 * {rate}", snapshot).status == "undecided"
 
 
 def test_between_runs() -> None:

@@ -7,51 +7,46 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from quantchat.console.gates import GateOptions, gate_options
+
 if TYPE_CHECKING:
     from quantchat.document.document import Block
+    from quantchat.snapshot.figures import Kind
     from quantchat.snapshot.schema import Snapshot
 
     _Saved = Sequence[tuple[str, Snapshot]]
-
-_GATE_FAILED = 1
-_GATE_UNDECIDED = 2
 
 
 class _CompareCommand(click.Command):
     """A command whose help names the figures. They are read when the help is, to start fast."""
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the help with the names of `snapshot.figures.FIGURES`."""
-        from quantchat.snapshot.figures import FIGURES
+        """Write the help with the names of all figures."""
+        from quantchat.snapshot.figures import kinds
 
-        names = ", ".join(figure.name for figure in FIGURES)
-        lines = wrap(f"Figures: {names}", 78, subsequent_indent=" " * len("Figures: "))
         text = self.help
-        self.help = str(text).replace("Figures: …", "\n".join(lines))
+        for kind, head in (("run", "Figures: "), ("score", "  score: "), ("eval", "  eval: ")):
+            names = ", ".join(name for name, its in kinds().items() if its == kind)
+            lines = wrap(f"{head}{names}", 78, subsequent_indent=" " * len(head))
+            self.help = str(self.help).replace(f"{head}…", "\n".join(lines))
         super().format_help_text(ctx, formatter)
         self.help = text
 
 
 @click.command(cls=_CompareCommand)
 @click.argument("snapshots", nargs=-1, required=True, metavar="SNAPSHOT…")
-@click.option(
-    "--fail-if",
-    "conditions",
-    multiple=True,
-    metavar="GATE",
-    help="Exit 1 if GATE holds on the whole 95 % interval; may be repeated.",
-)
+@gate_options
 @click.option("--force", is_flag=True, help="Compare runs even if they are not comparable.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, nothing else.")
 @click.pass_obj
 def compare(
     obj: Path | None,
     snapshots: tuple[str, ...],
-    conditions: tuple[str, ...],
+    gates: GateOptions,
     force: bool,
     as_json: bool,
 ) -> int:
@@ -66,80 +61,106 @@ def compare(
     A GATE compares sums and products of numbers and figures of columns:
       quantchat compare new.json --fail-if 'b.decode_tps < 0.95 * a.decode_tps'
       quantchat compare old.json new.json --fail-if 'd.ttft_ms > b.ttft_ms + 20'
+      quantchat compare score.json --fail-unless 'b.kld < 0.05'
     Signs: + - * / ( ) and one of < <= > >=
     Figures: …
+      score: …
+      eval: …
 
-    A gate fails, and the exit status is 1, only if it holds on the whole 95 % interval. That is the
-    interval of the ratio if the gate compares one figure of two columns, otherwise of left minus
-    right, bootstrapped over prompts and rounds. If only the mean meets the gate, it is "not shown"
-    and does not fail. Weights and GPU memory are compared without an interval. A gate that cannot
-    be decided makes the exit status 2: a figure measured only once, and process_bytes on a CPU,
-    where resident memory differs between processes.
+    A condition is shown if it holds on the whole 95 % interval, shown otherwise if it holds nowhere
+    in it, and undecided in between. --fail-if fails (exit status 1) if it is shown, --fail-unless
+    if it is shown otherwise; an undecided gate makes the exit status 2, and says how much more
+    measuring would decide it. The interval is that of the ratio if the gate compares one figure of
+    two columns, bootstrapped over prompts and rounds. Weights and GPU memory are compared without
+    an interval. A figure measured only once is undecided, and so is process_bytes on a CPU, where
+    resident memory differs between processes.
 
     Sessions of `quantchat vote` on the same two variants are counted together.
 
-    Snapshots of `quantchat score` are shown side by side, without gates. Refused if text, windows,
-    BOS, tokenizer, token count or reference differ. So are those of `quantchat eval`, refused if
-    tasks, their documents or examples, or the harness differ.
+    Snapshots of `quantchat score` are shown side by side. Refused if text, windows, BOS, tokenizer,
+    token count or reference differ. So are those of `quantchat eval`, refused if tasks, their
+    documents or examples, or the harness differ. In their gates the columns are the variants of
+    each snapshot in order, and `ref` is the reference.
     """  # noqa: D301  # \\b keeps click from wrapping what follows
     from quantchat import paths
+    from quantchat.errors import UserError
     from quantchat.snapshot import store
     from quantchat.snapshot.lookup import find_snapshot
 
     files = [find_snapshot(obj or paths.snapshots_dir(), name) for name in snapshots]
     saved = [(str(file), store.load(file)) for file in files]
     if all(snapshot.score and not snapshot.measurement for _, snapshot in saved):
-        _refuse_gates("scores", conditions)
-        return _compare_scores(saved, force=force, as_json=as_json)
+        return _compare_scores(saved, gates, force=force, as_json=as_json)
     if all(snapshot.evaluation and not snapshot.measurement for _, snapshot in saved):
-        _refuse_gates("evaluations", conditions)
-        return _compare_evaluations(saved, force=force, as_json=as_json)
+        return _compare_evaluations(saved, gates, force=force, as_json=as_json)
     if any(snapshot.voting and not snapshot.measurement for _, snapshot in saved):
-        _refuse_gates("votes", conditions)
+        if gates.conditions:
+            raise UserError("votes have no gates", where=" ".join(gates.conditions[0]))
         return _pool_votes(saved, as_json=as_json)
-    return _compare_runs(saved, conditions, force=force, as_json=as_json)
+    return _compare_runs(saved, gates, force=force, as_json=as_json)
 
 
-def _compare_runs(saved: _Saved, conditions: Sequence[str], *, force: bool, as_json: bool) -> int:
+def _compare_runs(saved: _Saved, gates: GateOptions, *, force: bool, as_json: bool) -> int:
     from quantchat.report import comparison as report
     from quantchat.snapshot.compare import compare_runs
     from quantchat.snapshot.compared_sides import Run
-    from quantchat.snapshot.expression import parse
-    from quantchat.snapshot.gates import judge
 
     result = compare_runs([Run(*one) for one in saved], force=force)
-    letters = [column.letter for column in result.columns]
-    gates = [parse(condition, letters) for condition in conditions]
-    verdicts = [judge(gate, result.columns) for gate in gates]
+    verdicts = gates.judge("run", [snapshot for _, snapshot in saved])
     _print(report.json_document(result, verdicts) if as_json else report.blocks(result, verdicts))
-    statuses = {verdict.status for verdict in verdicts}
-    if "failed" in statuses:
-        return _GATE_FAILED
-    return _GATE_UNDECIDED if "undecided" in statuses else 0
+    return gates.finish(_title(saved), verdicts)
 
 
-def _compare_scores(saved: _Saved, *, force: bool, as_json: bool) -> int:
-    from quantchat.document.model_results import Result, json_document
+def _compare_scores(saved: _Saved, gates: GateOptions, *, force: bool, as_json: bool) -> int:
+    from quantchat.document.model_results import Result
     from quantchat.features.score import tables as report
     from quantchat.snapshot.run_diff import unless_forced
     from quantchat.snapshot.score import obstacles
 
     scores = [Result(file, one, one.score) for file, one in saved if one.score]
     against = unless_forced(obstacles([one.found for one in scores]), force=force)
-    _print(json_document(scores, against, "score") if as_json else report.several(scores, against))
-    return 0
+    blocks = [] if as_json else report.several(scores, against)
+    return _with_verdicts(saved, scores, against, blocks, gates, "score", as_json=as_json)
 
 
-def _compare_evaluations(saved: _Saved, *, force: bool, as_json: bool) -> int:
-    from quantchat.document.model_results import Result, json_document
+def _compare_evaluations(saved: _Saved, gates: GateOptions, *, force: bool, as_json: bool) -> int:
+    from quantchat.document.model_results import Result
     from quantchat.features.tasks import tables as report
     from quantchat.snapshot.evaluation import obstacles
     from quantchat.snapshot.run_diff import unless_forced
 
     runs = [Result(file, one, one.evaluation) for file, one in saved if one.evaluation]
     against = unless_forced(obstacles([one.found for one in runs]), force=force)
-    _print(json_document(runs, against, "evaluation") if as_json else report.several(runs, against))
-    return 0
+    blocks = [] if as_json else report.several(runs, against)
+    return _with_verdicts(saved, runs, against, blocks, gates, "eval", as_json=as_json)
+
+
+def _with_verdicts(
+    saved: _Saved,
+    results: Sequence[Any],
+    against: Sequence[str],
+    blocks: list[Block],
+    gates: GateOptions,
+    kind: Kind,
+    *,
+    as_json: bool,
+) -> int:
+    """Print scores or evaluations and the verdicts on them; return the exit status."""
+    from quantchat.document.model_results import json_document
+    from quantchat.document.verdicts import as_json as verdict_json
+    from quantchat.document.verdicts import line
+
+    verdicts = gates.judge(kind, [snapshot for _, snapshot in saved])
+    if as_json:
+        body = json_document(results, against, "score" if kind == "score" else "evaluation")
+        _print({**body, "gates": [verdict_json(one) for one in verdicts]})
+    else:
+        _print([*blocks, *map(line, verdicts)])
+    return gates.finish(_title(saved), verdicts)
+
+
+def _title(saved: _Saved) -> str:
+    return "quantchat compare " + " ".join(Path(file).name for file, _ in saved)
 
 
 def _pool_votes(saved: _Saved, *, as_json: bool) -> int:
@@ -150,13 +171,6 @@ def _pool_votes(saved: _Saved, *, as_json: bool) -> int:
     result = pooled(saved)
     _print(report.json_document(result) if as_json else report.pooled_blocks(result))
     return 0
-
-
-def _refuse_gates(kind: str, conditions: Sequence[str]) -> None:
-    from quantchat.errors import UserError
-
-    if conditions:
-        raise UserError(f"{kind} have no gates: --fail-if is for runs", where=conditions[0])
 
 
 def _print(result: dict[str, object] | list[Block]) -> None:

@@ -39,7 +39,7 @@ def console(*, stderr: bool = False) -> Console:
     return out
 
 
-def show(blocks: Iterable[Block]) -> None:
-    """Print parts of a document to stdout."""
+def show(blocks: Iterable[Block], *, stderr: bool = False) -> None:
+    """Print parts of a document to stdout or stderr."""
     # What a reader copies may be wider than the terminal: nothing of it is cut off.
-    console().print(terminal.rendered(blocks), crop=False)
+    console(stderr=stderr).print(terminal.rendered(blocks), crop=False)

@@ -13,11 +13,13 @@ import click
 from quantchat.console.options import save_option
 
 if TYPE_CHECKING:
+    from quantchat.console.gates import GateOptions
     from quantchat.document.document import Block
     from quantchat.profile.model import Profile
     from quantchat.session.comparison import Comparison
     from quantchat.session.model_jobs import OnModel
     from quantchat.snapshot.evaluation import EvaluationRecord
+    from quantchat.snapshot.figures import Kind
     from quantchat.snapshot.schema import Snapshot
     from quantchat.snapshot.score import ScoreRecord
 
@@ -56,10 +58,13 @@ def judged(
     folder: Path | None,
     *,
     as_json: bool,
+    gates: GateOptions,
+    kind: Kind,
 ) -> int:
     """Run `work`, the same job for each model; return the exit status, 1 if a model failed.
 
-    Saves the snapshot in `folder` (None: the user's default folder) and prints tables or JSON.
+    If no model failed, the status is that of `gates`, about figures of `kind`. Saves the snapshot
+    in `folder` (None: the user's default folder) and prints tables or JSON.
     """
     from quantchat.console.console import show
     from quantchat.console.progress import progress_display
@@ -77,7 +82,8 @@ def judged(
             show([*header(saved), BLANK, *blocks(result[1])])
 
         publish(result[0], folder, None if as_json else show_result)
-    return FAILED if any(model.failure for model in result[1].models) else 0
+    status = gates.judge_and_print(kind, result[0], as_json=as_json)
+    return FAILED if any(model.failure for model in result[1].models) else status
 
 
 def notice(text: str) -> None:

@@ -9,8 +9,6 @@ from quantchat.document.document import (
     Block,
     Cell,
     Column,
-    Paragraph,
-    Role,
     Table,
     cells,
     paragraph,
@@ -19,23 +17,18 @@ from quantchat.document.document import (
 )
 from quantchat.document.figures import UNKNOWN, number, plural, size
 from quantchat.document.model_results import heading, not_comparable
+from quantchat.document.verdicts import as_json as verdict_json
+from quantchat.document.verdicts import line as verdict_line
 from quantchat.features.measure.tables import CONTENDED, failures, how, ratio_texts
 from quantchat.snapshot import compared_sides, figures
 from quantchat.snapshot.compare import PairCompared, RunsCompared
 from quantchat.snapshot.compared_sides import Run
 from quantchat.snapshot.figures import AnswerFigure, ProcessFigure
-from quantchat.snapshot.gates import Status, Verdict
+from quantchat.snapshot.verdicts import Verdict
 from quantchat.wire.variant import loops_differ
 
 MOST_WARNINGS = 5
 """How many warnings on a run are shown one by one."""
-
-_ROLES: dict[Status, Role] = {
-    "failed": "bad",
-    "not shown": "warning",
-    "passed": "good",
-    "undecided": "warning",
-}
 
 
 def blocks(result: RunsCompared, verdicts: Sequence[Verdict]) -> list[Block]:
@@ -50,7 +43,7 @@ def blocks(result: RunsCompared, verdicts: Sequence[Verdict]) -> list[Block]:
     else:
         parts.append(paragraph("Nothing that is recorded differed in how they ran."))
     parts += not_comparable(result.obstacles)
-    return [*parts, *map(_verdict, verdicts)]
+    return [*parts, *map(verdict_line, verdicts)]
 
 
 def _run(position: int, run: Run) -> list[Block]:
@@ -70,27 +63,19 @@ def _run(position: int, run: Run) -> list[Block]:
 
 
 def _means_table(result: RunsCompared) -> Table:
-    """Return the means, headed by the names that gates use, which end in the unit."""
-    # A figure that no run has, such as energy on a CPU, would only take room.
-    known = [
-        figure
-        for figure in figures.FIGURES
-        if any(column.mean(figure) is not None for column in result.columns)
+    """Return the means under the names that gates use, with a column for each side of each run."""
+    sides = result.columns
+    headings = [
+        Column("figure"),
+        *(Column(f"{side.letter}: {side.label}", right=True) for side in sides),
     ]
-    headings = [Column(), Column("run", right=True), Column("variant")]
-    for figure in known:
-        name, sign, unit = figure.name.rpartition("_")
-        headings.append(Column(name, right=True, heading_end=f"{sign}{unit}"))
-    rows = [
-        (
-            Cell(column.letter, role="heading"),
-            Cell(str(column.number)),
-            Cell(column.label),
-            *(Cell(_mean(figure, column.mean(figure))) for figure in known),
-        )
-        for column in result.columns
-    ]
-    return table("Means; --fail-if calls them a.ttft_ms, b.decode_tps, …", headings, rows)
+    rows = [(Cell("run", role="quiet"), *(Cell(str(side.number)) for side in sides))]
+    for figure in figures.FIGURES:
+        means = [side.mean(figure) for side in sides]
+        # A figure that no run has, such as energy on a CPU, would only take room.
+        if any(mean is not None for mean in means):
+            rows.append((Cell(figure.name), *(Cell(_mean(figure, mean)) for mean in means)))
+    return table("Means; gates call them a.ttft_ms, b.decode_tps, …", headings, rows)
 
 
 def _mean(figure: AnswerFigure | ProcessFigure, mean: float | None) -> str:
@@ -139,34 +124,6 @@ def differences_table(result: RunsCompared, sides: Sequence[str]) -> Table:
     return table("What differed in how they ran", columns, rows)
 
 
-# ------------------------------------------------------------ gates
-
-_WHY_NONE = "measured once, or with resident memory, or divided by what may be zero"
-
-
-def _verdict(verdict: Verdict) -> Paragraph:
-    status = (verdict.status, _ROLES[verdict.status])
-    return paragraph(status, f"  {verdict.gate}: {_found(verdict)}")
-
-
-def _found(verdict: Verdict) -> str:
-    found = f"{verdict.quantity} is {verdict.value:.4g}"
-    threshold = f"{verdict.threshold:.4g}"
-    if verdict.low is None or verdict.high is None:
-        resident = "resident memory differs from process to process"
-        reason = _WHY_NONE if verdict.sampled else resident
-        return f"{found}, with no interval to compare with {threshold}: {reason}"
-    if not verdict.sampled:
-        return f"{found}, compared with {threshold} as it is: memory is no sample"
-    interval = f"95 % CI {verdict.low:.4g} to {verdict.high:.4g}"
-    ends = {
-        "failed": f"the whole interval fails at {threshold}",
-        "not shown": f"met, but {threshold} lies in the interval",
-    }
-    end = ends.get(verdict.status, f"not met at {threshold}")
-    return f"{found} ({interval}): {end}"
-
-
 # ------------------------------------------------------------ JSON
 
 
@@ -198,19 +155,7 @@ def json_document(result: RunsCompared, verdicts: Sequence[Verdict]) -> dict[str
             {"what": one.what, "values": dict(zip(letters, one.values, strict=True))}
             for one in result.differences
         ],
-        "gates": [
-            {
-                "gate": str(verdict.gate),
-                "status": verdict.status,
-                "quantity": verdict.quantity,
-                "value": verdict.value,
-                "low": verdict.low,
-                "high": verdict.high,
-                "threshold": verdict.threshold,
-                "sampled": verdict.sampled,
-            }
-            for verdict in verdicts
-        ],
+        "gates": [verdict_json(verdict) for verdict in verdicts],
     }
 
 

@@ -7,6 +7,7 @@ the documents. Times are in seconds; most figures are from 0 to 1.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -111,6 +112,42 @@ def flips(
         paired = asked(there) == asked(task) and len(theirs.right) == len(figure.right) > 0
         return Flips.between(theirs.right, figure.right) if paired else None
     return None
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """All tasks of a model together: each document counts once, whichever task it belongs to."""
+
+    documents: int
+    right: int
+    flips: Flips | None
+    """Against the reference; None for the reference itself, or if it was asked otherwise."""
+
+
+def pooled(model: EvaluatedRecord, reference: EvaluatedRecord | None) -> Pooled | None:
+    """Return the answers of `model` over all tasks; None if no task has right and wrong answers.
+
+    Of several metrics of a task the first counts that has single answers, such as `acc` before
+    `acc_norm`. The tasks are pooled with the reference only if it was asked all of them.
+    """
+    chosen = [
+        next(((task, figure) for figure in task.figures if figure.right), None)
+        for task in model.tasks
+    ]
+    found = [one for one in chosen if one is not None]
+    if not found:
+        return None
+    changed = [flips(task, figure, reference) for task, figure in found]
+    known = [one for one in changed if one is not None]
+    together = None
+    if len(known) == len(found):
+        together = Flips(
+            sum(one.documents for one in known),
+            sum(one.lost for one in known),
+            sum(one.gained for one in known),
+        )
+    answers = "".join(figure.right for _, figure in found)
+    return Pooled(len(answers), answers.count("1"), together)
 
 
 def asked_otherwise(found: EvaluationRecord) -> Iterator[tuple[str, str]]:

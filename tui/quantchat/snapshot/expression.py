@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 
 from quantchat.errors import UserError
 from quantchat.profile.nearest import did_you_mean
-from quantchat.snapshot.figures import by_name
+from quantchat.snapshot.figures import Kind, kinds
 from quantchat.text import one_line
 
 LONGEST: Final = 500
@@ -26,6 +26,7 @@ LONGEST: Final = 500
 
 Sign = Literal["+", "-", "*", "/"]
 Relation = Literal["<", "<=", ">", ">="]
+Option = Literal["--fail-if", "--fail-unless"]
 
 _OPERATIONS: dict[Sign, Callable[[Any, Any], Any]] = {
     "+": operator.add,
@@ -96,19 +97,25 @@ Expression = Number | Name | Negative | Binary
 
 @dataclass(frozen=True)
 class Gate:
-    """A condition that fails a comparison."""
+    """A condition that fails a comparison: if it holds, or with `--fail-unless` if it does not."""
 
     left: Expression
     relation: Relation
     right: Expression
+    option: Option = "--fail-if"
 
     def __str__(self) -> str:
         return f"{self.left} {self.relation} {self.right}"
 
     @property
+    def where(self) -> str:
+        """Return the gate as it is given on the command line, for messages."""
+        return f"{self.option} '{self}'"
+
+    @property
     def names(self) -> list[Name]:
         """Return each name in the gate once, from the left."""
-        return list(dict.fromkeys([*_names(self.left), *_names(self.right)]))
+        return list(dict.fromkeys([*names_in(self.left), *names_in(self.right)]))
 
 
 def evaluate(tree: Expression, values: Mapping[Name, Any]) -> Any:
@@ -122,36 +129,42 @@ def evaluate(tree: Expression, values: Mapping[Name, Any]) -> Any:
     return _OPERATIONS[tree.sign](evaluate(tree.left, values), evaluate(tree.right, values))
 
 
-def parse(text: str, columns: Sequence[str]) -> Gate:
-    """Return the gate in `text`, about columns with the letters `columns`.
+def parse(
+    text: str, columns: Sequence[str], option: Option = "--fail-if", kind: Kind = "run"
+) -> Gate:
+    """Return the gate in `text`, about columns with the letters `columns` and figures of `kind`.
 
     Raises UserError with the place in the text, what is wrong there and the nearest known name.
     """
     if len(text) > LONGEST:
-        raise UserError(f"a gate of more than {LONGEST} characters", where="--fail-if")
-    return _Reader(text, columns).gate()
+        raise UserError(f"a gate of more than {LONGEST} characters", where=option)
+    return _Reader(text, columns, option, kind).gate()
 
 
 def _rank(tree: Expression) -> int:
     return _RANK[tree.sign] if isinstance(tree, Binary) else 3
 
 
-def _names(tree: Expression) -> Iterator[Name]:
+def names_in(tree: Expression) -> Iterator[Name]:
+    """Yield each name in `tree`, from the left."""
     if isinstance(tree, Name):
         yield tree
     elif isinstance(tree, Negative):
-        yield from _names(tree.of)
+        yield from names_in(tree.of)
     elif isinstance(tree, Binary):
-        yield from _names(tree.left)
-        yield from _names(tree.right)
+        yield from names_in(tree.left)
+        yield from names_in(tree.right)
 
 
 class _Reader:
     """Turns Python's syntax tree of one text into a gate."""
 
-    def __init__(self, text: str, columns: Sequence[str]) -> None:
+    def __init__(self, text: str, columns: Sequence[str], option: Option, kind: Kind) -> None:
         self._text = text
         self._columns = columns
+        self._option: Option = option
+        self._kind = kind
+        self._known = [name for name, its in kinds().items() if its == kind]
         self._indent = len(text) - len(text.lstrip())
 
     def gate(self) -> Gate:
@@ -163,9 +176,9 @@ class _Reader:
         relation = _RELATIONS.get(type(node.ops[0]))
         if relation is None:
             raise self._error(node, "a gate compares with one of < <= > >=", _EXAMPLE)
-        gate = Gate(self._tree(node.left), relation, self._tree(node.comparators[0]))
+        gate = Gate(self._tree(node.left), relation, self._tree(node.comparators[0]), self._option)
         if not gate.names:
-            raise self._error(0, "no figure in it", "name one, as in b.decode_tps")
+            raise self._error(0, "no figure in it", f"name one, as in b.{self._sample}")
         return gate
 
     def _parsed(self) -> ast.expr:
@@ -210,25 +223,33 @@ class _Reader:
     def _name(self, node: ast.expr, column: str, figure: str) -> Name:
         if column not in self._columns:
             raise self._error(node, *self._half_a_name(column))
-        known = by_name()
-        if figure not in known:
-            hint = did_you_mean(figure, known) or f"the figures are {', '.join(known)}"
+        if figure not in self._known:
             at = (node.end_col_offset or 0) - len(figure) + self._indent
+            if measured_by := kinds().get(figure):
+                what = f'"{figure}" is a figure of `quantchat {measured_by}`'
+                raise self._error(at, what, f"here are {', '.join(self._known)}")
+            hint = did_you_mean(figure, self._known)
+            hint = hint or f"the figures are {', '.join(self._known)}"
             raise self._error(at, f'no figure is called "{figure}"', hint)
         return Name(column, figure)
+
+    @property
+    def _sample(self) -> str:
+        """Return the figure that hints name as an example."""
+        return "decode_tps" if self._kind == "run" else self._known[0]
 
     def _half_a_name(self, word: str) -> tuple[str, str]:
         """Return what is wrong with a column without a figure, or a figure without a column."""
         if word in self._columns:
-            return f"which figure of {word}?", f"as in {word}.decode_tps"
+            return f"which figure of {word}?", f"as in {word}.{self._sample}"
         hint = (
             did_you_mean(word, self._columns) or f"the columns are {', '.join(self._columns[:8])}"
         )
-        if word in by_name():
+        if word in self._known:
             hint = f"of which column? For example {self._columns[0]}.{word}"
         return f'no column is called "{word}"', hint
 
     def _error(self, at: ast.expr | int, what: str, hint: str = "") -> UserError:
         place = at if isinstance(at, int) else at.col_offset + self._indent
-        where = f"--fail-if {one_line(self._text)!r}, character {place + 1}"
+        where = f"{self._option} {one_line(self._text)!r}, character {place + 1}"
         return UserError(one_line(what), where=where, hint=one_line(hint))

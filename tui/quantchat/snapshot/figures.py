@@ -1,13 +1,15 @@
 """The list of figures that are compared.
 
-A line in `FIGURES` adds a figure everywhere: `compare`, its gates and their help, JSON, reports and
-CSV. Readers take it from this module when they run, as `figures.FIGURES`.
+A line in `FIGURES` adds a figure of measurements everywhere: `compare`, gates and their help, JSON,
+reports and CSV. A line in `QUALITY` adds a figure of `score` or `eval` to gates and their help.
+Readers take the lists from this module when they run, as `figures.FIGURES`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from quantchat.snapshot.schema import AnswerRecord, VariantRecord
 from quantchat.wire.variant import Ledger
@@ -42,6 +44,19 @@ class ProcessFigure:
     """From the variant and its newest ledger: above 0, or None if not known."""
 
 
+Kind = Literal["run", "score", "eval"]
+"""The command that measures a figure; `rerun` and the screen measure those of `run`."""
+
+
+@dataclass(frozen=True)
+class QualityFigure:
+    """A figure of a model's predictions or answers. `snapshot.quality_columns` reads it."""
+
+    name: str
+    title: str
+    kind: Kind
+
+
 def _end_to_end_ms(answer: AnswerRecord) -> float | None:
     if not answer.times_ns or not answer.received_ns:
         return None
@@ -50,6 +65,14 @@ def _end_to_end_ms(answer: AnswerRecord) -> float | None:
 
 def _energy(answer: AnswerRecord) -> float | None:
     return answer.energy.per_token(len(answer.ids)) if answer.energy else None
+
+
+def _itl_p95(answer: AnswerRecord) -> float | None:
+    return answer.timing.itl_ms.p95 if answer.timing.itl_ms else None
+
+
+def _itl_p99(answer: AnswerRecord) -> float | None:
+    return answer.timing.itl_ms.p99 if answer.timing.itl_ms else None
 
 
 def _weights(variant: VariantRecord, ledger: Ledger | None) -> float | None:
@@ -69,6 +92,11 @@ FIGURES: tuple[AnswerFigure | ProcessFigure, ...] = (
     AnswerFigure(
         "decode_tps", "decode throughput", "tok/s", False, lambda a: a.timing.decode_tok_s
     ),
+    AnswerFigure("itl_p95_ms", "ITL p95", "ms", True, _itl_p95),
+    AnswerFigure("itl_p99_ms", "ITL p99", "ms", True, _itl_p99),
+    AnswerFigure(
+        "prefill_tps", "prefill throughput", "tok/s", False, lambda a: a.timing.prefill_tok_s
+    ),
     AnswerFigure("end_to_end_ms", "end to end", "ms", True, _end_to_end_ms),
     AnswerFigure("j_per_token", "energy", "J/token", True, _energy),
     ProcessFigure("weights_bytes", "memory, weights", "B", True, True, _weights),
@@ -76,6 +104,21 @@ FIGURES: tuple[AnswerFigure | ProcessFigure, ...] = (
 )
 
 
+QUALITY: tuple[QualityFigure, ...] = (
+    QualityFigure("kld", "mean KLD from the reference, nats", "score"),
+    QualityFigure("kld_p99", "99th percentile of the KLD, nats", "score"),
+    QualityFigure("perplexity", "perplexity", "score"),
+    QualityFigure("top1_agreement", "top-1 agreement, 0 to 1", "score"),
+    QualityFigure("accuracy", "accuracy over all tasks, 0 to 1", "eval"),
+    QualityFigure("flips", "share of answers that changed, 0 to 1", "eval"),
+)
+
+
 def by_name() -> dict[str, AnswerFigure | ProcessFigure]:
-    """Return the figures by the names that gates, JSON and CSV use."""
+    """Return the figures of measurements by the names that gates, JSON and CSV use."""
     return {figure.name: figure for figure in FIGURES}
+
+
+def kinds() -> dict[str, Kind]:
+    """Return the command that measures each figure, by the figure's name."""
+    return {**dict.fromkeys(by_name(), "run"), **{one.name: one.kind for one in QUALITY}}

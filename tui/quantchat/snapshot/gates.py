@@ -1,70 +1,37 @@
-"""Gates: conditions that fail a comparison, if the whole confidence interval meets them.
+"""Judge a gate on measured runs.
 
 A gate on one figure of two columns, such as `b.decode_tps < 0.95 * a.decode_tps`, is judged by
-their ratio, paired by prompt and round, with the interval of `statistics.intervals.ratio_of`. Any
-other gate is judged by left minus right. There each figure is its mean over the prompts,
-bootstrapped over prompts and rounds. Memory is not a sample: a gate compares its one value, and
-decides only if every process that loads the variant would have this value (`Column.repeatable`).
+their ratio, paired by prompt and round, with the interval of `statistics.intervals.ratio_of`. A
+gate that compares an expression with a number is judged by the expression, any other gate by left
+minus right. There each figure is its mean over the prompts, bootstrapped over prompts and rounds.
+Memory is not a sample: a gate compares its one value, and decides only if every process that loads
+the variant would have this value (`Column.repeatable`).
 """
 
 from __future__ import annotations
 
 import math
-import operator
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 from quantchat.errors import UserError
 from quantchat.snapshot.compared_sides import Column, TaskKey
 from quantchat.snapshot.expression import (
-    Binary,
     Expression,
     Gate,
     Name,
     Negative,
     Number,
-    Relation,
     evaluate,
 )
 from quantchat.snapshot.figures import AnswerFigure, ProcessFigure, by_name
 from quantchat.snapshot.ratios import compare
+from quantchat.snapshot.verdicts import Judged, Verdict, against_number, no_number
 from quantchat.statistics.intervals import Row, interval_of
 
-Status = Literal["failed", "not shown", "passed", "undecided"]
-"""`failed`: the whole interval meets the gate. `not shown`: the mean meets it, but the interval
-contains the threshold. `passed`: not met. `undecided`: no interval, as after a single round."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The result of a gate: `quantity` was compared with `threshold`."""
-
-    gate: Gate
-    status: Status
-    quantity: str
-    """`b ÷ a` of one figure, or `left − right`."""
-    value: float
-    low: float | None
-    high: float | None
-    threshold: float
-    sampled: bool
-    """False if the gate is about memory alone, which has no interval."""
-
-
-class _Quantity(NamedTuple):
-    what: str
-    value: float
-    low: float | None
-    high: float | None
-    threshold: float
-    sampled: bool
-
-
-_MET: dict[Relation, Callable[[float, float], bool]] = {
-    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
-}  # fmt: skip
+RESIDENT = "resident memory differs from process to process"
+SINGLE = "measured once, or divided by what may be zero"
 
 
 def judge(gate: Gate, columns: Sequence[Column]) -> Verdict:
@@ -73,24 +40,13 @@ def judge(gate: Gate, columns: Sequence[Column]) -> Verdict:
     Raises UserError if one of its figures was not measured, or if it divides by zero.
     """
     by_letter = {column.letter: column for column in columns}
-    quantity = _ratio(gate, by_letter) or _difference(gate, by_letter)
-    return Verdict(gate, _status(gate.relation, quantity), *quantity)
-
-
-def _status(relation: Relation, of: _Quantity) -> Status:
-    if of.low is None or of.high is None:
-        return "undecided"
-    met = _MET[relation]
-    if not met(of.value, of.threshold):
-        return "passed"
-    whole = met(of.low, of.threshold) and met(of.high, of.threshold)
-    return "failed" if whole else "not shown"
+    return Verdict(gate, _ratio(gate, by_letter) or _difference(gate, by_letter))
 
 
 # ------------------------------------------------------------ one figure of two columns
 
 
-def _ratio(gate: Gate, by_letter: dict[str, Column]) -> _Quantity | None:
+def _ratio(gate: Gate, by_letter: dict[str, Column]) -> Judged | None:
     """Return the ratio of one figure in two columns, if the gate compares that with a number."""
     left, right = _monomial(gate.left), _monomial(gate.right)
     if left is None or right is None:
@@ -111,10 +67,16 @@ def _ratio(gate: Gate, by_letter: dict[str, Column]) -> _Quantity | None:
     figure = by_name()[a.figure]
     threshold = right.factor / left.factor
     what = f"{b.column} ÷ {a.column}, {figure.title}"
+    relation = gate.relation  # b is the figure that multiplies the left side, so it stays
     if isinstance(figure, ProcessFigure):
-        end = ratio.value if _repeatable([a, b], by_letter) else None
-        return _Quantity(what, ratio.value, end, end, threshold, False)
-    return _Quantity(what, ratio.value, ratio.low, ratio.high, threshold, True)
+        fixed = _repeatable([a, b], by_letter)
+        end = ratio.value if fixed else None
+        why = "" if fixed else RESIDENT
+        return Judged(what, ratio.value, end, end, threshold, relation, sampled=False, why=why)
+    return Judged(
+        what, ratio.value, ratio.low, ratio.high, threshold, relation,
+        why=SINGLE, units=ratio.clusters, unit=ratio.clustered_by, is_ratio=True,
+    )  # fmt: skip
 
 
 class _Monomial(NamedTuple):
@@ -149,9 +111,9 @@ def _monomial(tree: Expression) -> _Monomial | None:
 # ------------------------------------------------------------ anything else
 
 
-def _difference(gate: Gate, by_letter: dict[str, Column]) -> _Quantity:
-    """Return left minus right over the prompts and rounds that have all of its figures."""
-    tree = Binary("-", gate.left, gate.right)
+def _difference(gate: Gate, by_letter: dict[str, Column]) -> Judged:
+    """Judge any other gate, over the prompts and rounds that have all of its figures."""
+    what, tree, threshold, relation = against_number(gate)
     sampled = [name for name in gate.names if isinstance(by_name()[name.figure], AnswerFigure)]
     fixed = {
         name: _process_value(gate, name, by_letter) for name in gate.names if name not in sampled
@@ -160,19 +122,25 @@ def _difference(gate: Gate, by_letter: dict[str, Column]) -> _Quantity:
     def statistic(means: Sequence[Any]) -> Any:
         return evaluate(tree, {**fixed, **dict(zip(sampled, means, strict=True))})
 
+    units, unit = 0, ""
     try:
         if sampled:
             interval = interval_of(statistic, _rows(gate, sampled, by_letter))
             value, low, high = interval.value, interval.low, interval.high
+            units, unit = interval.clusters, interval.clustered_by
         else:
             value = low = high = float(statistic([]))
     except (ZeroDivisionError, OverflowError):
         value = math.nan
-    if not math.isfinite(value):
-        raise UserError("comes to no finite number: it divides by zero", where=_where(gate))
-    if not _repeatable(fixed, by_letter):
+    if not math.isfinite(value) or not math.isfinite(threshold):
+        raise no_number(gate)
+    repeatable = _repeatable(fixed, by_letter)
+    if not repeatable:
         low = high = None
-    return _Quantity("left − right", value, low, high, 0.0, bool(sampled))
+    return Judged(
+        what, value, low, high, threshold, relation, sampled=bool(sampled),
+        why=SINGLE if repeatable else RESIDENT, units=units if repeatable else 0, unit=unit,
+    )  # fmt: skip
 
 
 def _repeatable(names: Iterable[Name], by_letter: dict[str, Column]) -> bool:
@@ -208,13 +176,9 @@ def _samples(name: Name, by_letter: dict[str, Column]) -> dict[tuple[TaskKey, in
 def _missing(gate: Gate, names: Sequence[Name], by_letter: dict[str, Column]) -> UserError:
     for name in names:
         if by_letter[name.column].mean(by_name()[name.figure]) is None:
-            return UserError(f"{name} was not measured", where=_where(gate))
+            return UserError(f"{name} was not measured", where=gate.where)
     return UserError(
         "no prompt was measured in each of its columns",
-        where=_where(gate),
+        where=gate.where,
         hint="compare runs of the same prompts",
     )
-
-
-def _where(gate: Gate) -> str:
-    return f"--fail-if '{gate}'"

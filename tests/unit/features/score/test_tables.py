@@ -169,6 +169,6 @@ def test_scores_of_two_settings_are_refused(tmp_path: Path, capsys: Capture) -> 
 def test_what_cannot_be_asked_of_scores(tmp_path: Path, capsys: Capture) -> None:
     files = saved(tmp_path, scored(), measured())
     assert main(["compare", files[0], "--fail-if", "b.tpot_ms > a.tpot_ms"]) == 2
-    assert "scores have no gates" in capsys.readouterr().err
+    assert "is a figure of `quantchat run`" in capsys.readouterr().err
     assert main(["compare", *files]) == 2
     assert "holds a score and no measurement" in capsys.readouterr().err

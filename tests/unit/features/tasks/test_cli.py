@@ -92,7 +92,7 @@ def test_what_was_asked_otherwise_is_not_compared(tmp_path: Path, capsys: Captur
     assert main(["compare", *files, "--force"]) == 0
     assert "! not comparable: chat template differs" in capsys.readouterr().out
     assert main(["compare", files[0], "--fail-if", "b.ttft_ms > 1"]) == 2
-    assert "evaluations have no gates" in capsys.readouterr().err
+    assert "is a figure of `quantchat run`" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["report.html", "report.md"])

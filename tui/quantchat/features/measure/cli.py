@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from quantchat.console.gates import GateOptions, gate_options
 from quantchat.console.options import prompt_options
 from quantchat.console.running import comparison_of, output_options
 from quantchat.features.measure.printing import measured
@@ -67,6 +68,7 @@ def _counts(
     metavar="N[,N…]",
     help="Measure answers of exactly these lengths; with --prompt-tokens, all combinations.",
 )
+@gate_options
 @output_options
 @click.pass_obj
 def run(
@@ -82,6 +84,7 @@ def run(
     ignore_eos: bool,
     prompt_tokens: tuple[int, ...] | None,
     output_tokens: tuple[int, ...] | None,
+    gates: GateOptions,
     folder: Path | None,
     as_json: bool,
 ) -> int:
@@ -90,6 +93,9 @@ def run(
     Loads both variants, warms up, answers each prompt once per round on each side, prints the
     ratios B ÷ A with 95 % confidence intervals, and saves a snapshot. Ctrl+C stops early and keeps
     the answers measured so far.
+
+    A GATE is a condition such as 'b.decode_tps < 0.95 * a.decode_tps', as for `quantchat compare`:
+    a is the first variant, b the second.
     """
     from quantchat.console import opening
     from quantchat.measuring.rounds import Plan, Task
@@ -97,6 +103,7 @@ def run(
     from quantchat.session import prompts
 
     asked = opening.profile_of((profile,))
+    gates.parse_early([variant.label for variant in asked.variants[:2]])
     if protocol is not None:
         other = load.load(library.find(protocol))
         asked = asked.model_copy(update={"run": other.run, "generation": other.generation})
@@ -115,4 +122,4 @@ def run(
         ignore_eos=ignore_eos,
     )
     comparison = comparison_of(asked, max_new_tokens)
-    return measured(comparison, plan, folder or obj, as_json=as_json)
+    return measured(comparison, plan, folder or obj, as_json=as_json, gates=gates)

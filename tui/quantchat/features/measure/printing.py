@@ -11,6 +11,7 @@ import click
 from quantchat.console.running import FAILED, notice, publish
 
 if TYPE_CHECKING:
+    from quantchat.console.gates import GateOptions
     from quantchat.measuring.rounds import Plan
     from quantchat.session.comparison import Comparison
     from quantchat.session.live_variant import LiveVariant
@@ -20,10 +21,18 @@ MOST_PROMPTS = 20
 """Largest number of prompts printed with their own means. A report has all of them."""
 
 
-def measured(comparison: Comparison, plan: Plan, folder: Path | None, *, as_json: bool) -> int:
+def measured(
+    comparison: Comparison,
+    plan: Plan,
+    folder: Path | None,
+    *,
+    as_json: bool,
+    gates: GateOptions | None = None,
+) -> int:
     """Measure `plan` on `comparison`; return the exit status, 1 if anything failed.
 
-    Saves the snapshot in `folder` (None: the user's default folder); prints tables or JSON.
+    If nothing failed, the status is that of `gates`. Saves the snapshot in `folder` (None: the
+    user's default folder); prints tables or JSON.
     """
     from quantchat.console.progress import progress_display
     from quantchat.host import signals
@@ -52,7 +61,8 @@ def measured(comparison: Comparison, plan: Plan, folder: Path | None, *, as_json
             )
         publish(snapshot, folder, None if as_json else _print_tables)
     failed = any(answer.failure for turn in snapshot.turns for answer in turn.answers)
-    return FAILED if failed else 0
+    judged = gates.judge_and_print("run", snapshot, as_json=as_json) if gates else 0
+    return FAILED if failed else judged
 
 
 def _print_tables(snapshot: Snapshot) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from quantchat.console.gates import GateOptions, gate_options
 from quantchat.console.running import judged, output_options
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ LEAST_WINDOW, MOST_WINDOW = 8, 2**20
     show_default=True,
     help="How to run the reference a second time, to measure the noise floor.",
 )
+@gate_options
 @output_options
 @click.pass_obj
 def score(
@@ -72,6 +74,7 @@ def score(
     window: int,
     stride: int | None,
     floor: str,
+    gates: GateOptions,
     folder: Path | None,
     as_json: bool,
 ) -> int:
@@ -81,6 +84,9 @@ def score(
     agreement, each with its standard error, beside the noise floor: how far the reference is from
     itself. Loads one model at a time and saves a snapshot. Ctrl+C stops early and keeps the
     finished models. The exit status is 1 if a model failed.
+
+    A GATE is a condition such as 'b.kld < 0.05', as for `quantchat compare`:
+    a, b, … are the variants in the profile's order, `ref` is the reference.
     """
     from quantchat import corpus
     from quantchat.checkpoints.builder import CheckpointBuilder
@@ -100,6 +106,7 @@ def score(
             "stride of at most one window"
         )
     asked = opening.profile_of((profile,))
+    gates.parse_early([variant.label for variant in asked.variants], "score")
     plan = ScorePlan(
         corpus=corpus.text_file(file) if file else corpus.dataset(dataset or corpus.OWN),
         reference=reference_of(asked, reference),
@@ -113,4 +120,6 @@ def score(
         blocks,
         folder or obj,
         as_json=as_json,
+        gates=gates,
+        kind="score",
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from quantchat.console.gates import GateOptions, gate_options
 from quantchat.console.running import judged, output_options
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ OWN = "own"
     help="Documents per batch.",
 )
 @click.option("--chat-template", is_flag=True, help="Apply the model's chat template.")
+@gate_options
 @output_options
 @click.pass_obj
 def evaluate(
@@ -65,6 +67,7 @@ def evaluate(
     few_shot: int | None,
     batch: int,
     chat_template: bool,
+    gates: GateOptions,
     folder: Path | None,
     as_json: bool,
 ) -> int:
@@ -75,6 +78,9 @@ def evaluate(
     one model at a time and saves a snapshot. Ctrl+C stops early and keeps the finished models. The
     exit status is 1 if a model failed.
 
+    A GATE is a condition such as 'b.accuracy > ref.accuracy - 0.01', as for `quantchat compare`:
+    a, b, … are the variants in the profile's order, `ref` is the reference.
+
     The YAML file of a task can run code (`!function`): use only files whose origin you trust.
     """
     from quantchat.checkpoints.builder import CheckpointBuilder
@@ -84,6 +90,7 @@ def evaluate(
     from quantchat.session.reference import reference_of
 
     asked = opening.profile_of((profile,))
+    gates.parse_early([variant.label for variant in asked.variants], "eval")
     plan = evaluating.EvaluationPlan(
         tasks=tuple(dict.fromkeys(_task(word.strip()) for word in words.split(","))),
         reference=reference_of(asked, reference),
@@ -100,6 +107,8 @@ def evaluate(
         blocks,
         folder or obj,
         as_json=as_json,
+        gates=gates,
+        kind="eval",
     )
 
 

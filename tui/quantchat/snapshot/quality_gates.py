@@ -1,0 +1,270 @@
+"""Judge a gate on scores or evaluations, such as `b.kld < 0.05` or `b.perplexity < 1.01 * ref.…`.
+
+All models read the same tokens and answer the same questions, so a figure of a variant is known
+better relative to the reference than by itself. Its perplexity is therefore the reference's times
+their paired ratio, and its accuracy the reference's plus their paired difference. The interval of
+an expression is that of its linear approximation (the delta method). What two variants have in
+common is not recorded, so the margins of different measured quantities are added: the interval of
+an expression of two variants is then too wide rather than too narrow.
+
+Margins: means over tokens take the wider of two, with tokens or with windows as independent units
+(`statistics.quality`). Counts of answers use the intervals of Agresti and Coull (1998) and, for
+paired differences, of Agresti and Min (2005), which are valid for few changes, down to none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+from quantchat.errors import UserError
+from quantchat.snapshot.evaluation import EvaluatedRecord, EvaluationRecord, Pooled, pooled
+from quantchat.snapshot.expression import Gate, Name, evaluate
+from quantchat.snapshot.figures import Kind
+from quantchat.snapshot.schema import Snapshot
+from quantchat.snapshot.score import ScoredRecord, ScoreRecord
+from quantchat.snapshot.verdicts import Judged, Verdict, against_number, no_number
+from quantchat.statistics.flips import Flips
+from quantchat.statistics.intervals import CONFIDENCE
+from quantchat.statistics.quality import Quantity
+
+SINGLE = "a single token or window has no error"
+
+REFERENCE = "ref"
+"""Name of the reference's column in gates."""
+
+
+@dataclass(frozen=True)
+class Uncertain:
+    """A measured value, the centre of its 95 % interval, and half the interval's width."""
+
+    value: float
+    centre: float
+    margin: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A figure as a function of measured quantities, each with a key that tells it from others."""
+
+    parts: tuple[tuple[Hashable, Uncertain], ...]
+    combine: Callable[..., float]
+
+    def at(self, values: Mapping[Hashable, float]) -> float:
+        """Return the figure for these values of the quantities."""
+        return self.combine(*(values[key] for key, _ in self.parts))
+
+
+@dataclass(frozen=True)
+class QualityColumn:
+    """One model of a score or an evaluation; `letter` is its name in gates."""
+
+    letter: str
+    label: str
+    read: Callable[[str], Reading | None]
+    """Return the figure of this name, or None if it was not measured."""
+    units: int
+    """Tokens or documents."""
+    unit: str
+
+
+def judge_quality(gate: Gate, columns: Sequence[QualityColumn]) -> Verdict:
+    """Return the verdict on `gate`, whose names all belong to `columns`.
+
+    Raises UserError if one of its figures was not measured, or if it divides by zero.
+    """
+    by_letter = {column.letter: column for column in columns}
+    what, tree, threshold, relation = against_number(gate)
+    readings = {name: _reading(gate, name, by_letter) for name in gate.names}
+    parts = {key: part for reading in readings.values() for key, part in reading.parts}
+
+    def value(at: Mapping[Hashable, float]) -> float:
+        return float(evaluate(tree, {name: one.at(at) for name, one in readings.items()}))
+
+    centres = {key: part.centre for key, part in parts.items()}
+    sampled = all(math.isfinite(part.margin) for part in parts.values())
+    try:
+        found = value({key: part.value for key, part in parts.items()})
+        middle, margin = value(centres), 0.0
+        for key, part in parts.items() if sampled else ():
+            # A step of the margin itself: the slope over the interval, not at one point of it.
+            ends = [value({**centres, key: part.centre + sign * part.margin}) for sign in (-1, 1)]
+            margin += abs(ends[1] - ends[0]) / 2
+    except (ZeroDivisionError, OverflowError):
+        raise no_number(gate) from None
+    if not all(map(math.isfinite, (found, middle, margin, threshold))):
+        raise no_number(gate)
+    if not sampled:
+        return Verdict(gate, Judged(what, found, None, None, threshold, relation, why=SINGLE))
+    column = by_letter[gate.names[0].column]
+    low, high = min(found, middle - margin), max(found, middle + margin)
+    judged = Judged(
+        what, found, low, high, threshold, relation, units=column.units, unit=column.unit
+    )
+    return Verdict(gate, judged)
+
+
+def _reading(gate: Gate, name: Name, by_letter: Mapping[str, QualityColumn]) -> Reading:
+    reading = by_letter[name.column].read(name.figure)
+    if reading is None:
+        raise UserError(f"{name} was not measured", where=gate.where)
+    return reading
+
+
+def quality_columns(
+    kind: Kind, snapshots: Sequence[Snapshot], letters: Callable[[int], str]
+) -> list[QualityColumn]:
+    """Return the models of all scores (`kind` is `score`) or evaluations, variants in order.
+
+    Letters go on from one snapshot to the next; `ref` is the reference of the first snapshot.
+    """
+    columns: list[QualityColumn] = []
+    references: list[QualityColumn] = []
+    for number, snapshot in enumerate(snapshots):
+        if kind == "score" and snapshot.score is not None:
+            found = _scored(number, snapshot.score)
+        elif kind == "eval" and snapshot.evaluation is not None:
+            found = _evaluated(number, snapshot.evaluation)
+        else:
+            continue
+        by_label, reference = found
+        for variant in snapshot.variants:
+            letter = letters(len(columns))
+            if variant.label in by_label:
+                columns.append(by_label[variant.label](letter))
+            else:
+                columns.append(QualityColumn(letter, variant.label, lambda figure: None, 0, ""))
+        if reference is not None and not references:
+            references.append(reference(REFERENCE))
+    return [*columns, *references]
+
+
+_Named = Callable[[str], QualityColumn]
+"""Gives a column its letter."""
+
+
+# ------------------------------------------------------------ scores
+
+
+def _scored(run: int, score: ScoreRecord) -> tuple[dict[str, _Named], _Named | None]:
+    setting = score.setting
+    windows = setting.positions // max(1, setting.window - setting.context)
+    reference = next((one for one in score.models if one.role == "reference"), None)
+
+    def column(model: ScoredRecord) -> _Named:
+        def read(figure: str) -> Reading | None:
+            return _of_score(figure, run, model, reference, windows)
+
+        return lambda letter: QualityColumn(letter, model.label, read, setting.tokens, "token")
+
+    named = {one.label: column(one) for one in score.models if one.role != "floor"}
+    return named, column(reference) if reference else None
+
+
+def _of_score(
+    figure: str, run: int, model: ScoredRecord, reference: ScoredRecord | None, windows: int
+) -> Reading | None:
+    seen = model.divergence
+    if figure == "perplexity" and reference is not None and reference.perplexity is not None:
+        base = ((run, "perplexity"), mean_of_tokens(reference.perplexity, windows))
+        if model is reference:
+            return Reading((base,), lambda perplexity: perplexity)
+        if seen is None:
+            return None
+        ratio = ((run, "log ratio", model.label), mean_of_tokens(seen.log_ratio, windows))
+        return Reading((base, ratio), lambda perplexity, log: perplexity * math.exp(log))
+    if seen is None:
+        return None
+    percentiles = {one.percent: one.figure for one in seen.kld_percentiles}
+    quantities = {
+        "kld": seen.kld_mean,
+        "kld_p99": percentiles.get(99.0),
+        "top1_agreement": seen.top1_agreement,
+    }
+    quantity = quantities.get(figure)
+    if quantity is None:
+        return None
+    part = ((run, figure, model.label), mean_of_tokens(quantity, windows))
+    return Reading((part,), lambda value: value)
+
+
+def mean_of_tokens(quantity: Quantity, windows: int) -> Uncertain:
+    """Return a mean over tokens with its margin: the wider of those by token and by window.
+
+    Without any standard error the margin is infinite.
+    """
+    from scipy import stats
+
+    margins = []
+    if quantity.error is not None:
+        margins.append(float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * quantity.error)
+    if quantity.clustered is not None and windows > 1:
+        margins.append(float(stats.t.ppf((1 + CONFIDENCE) / 2, windows - 1)) * quantity.clustered)
+    return Uncertain(quantity.value, quantity.value, max(margins, default=math.inf))
+
+
+# ------------------------------------------------------------ evaluations
+
+
+def _evaluated(run: int, found: EvaluationRecord) -> tuple[dict[str, _Named], _Named | None]:
+    reference = found.reference
+
+    def column(model: EvaluatedRecord) -> _Named:
+        its = pooled(model, None if model is reference else reference)
+
+        def read(figure: str) -> Reading | None:
+            base = pooled(reference, None) if reference else None
+            return _of_tasks(figure, run, model, its, base, itself=model is reference)
+
+        count = its.documents if its else 0
+        return lambda letter: QualityColumn(letter, model.label, read, count, "document")
+
+    named = {one.label: column(one) for one in found.models}
+    return named, column(reference) if reference else None
+
+
+def _of_tasks(
+    figure: str,
+    run: int,
+    model: EvaluatedRecord,
+    its: Pooled | None,
+    base: Pooled | None,
+    *,
+    itself: bool,
+) -> Reading | None:
+    if its is None or base is None:
+        return None
+    own = ((run, "accuracy"), share(base.right, base.documents))
+    if figure == "accuracy" and itself:
+        return Reading((own,), lambda accuracy: accuracy)
+    if its.flips is None:
+        return None
+    if figure == "accuracy":
+        change = ((run, "change", model.label), paired_difference(its.flips))
+        return Reading((own, change), lambda accuracy, difference: accuracy + difference)
+    changed = share(its.flips.lost + its.flips.gained, its.flips.documents)
+    return Reading((((run, figure, model.label), changed),), lambda value: value)
+
+
+def share(count: int, of: int) -> Uncertain:
+    """Return a share with its interval of Agresti and Coull: two successes and failures added."""
+    centre = (count + 2) / (of + 4)
+    return Uncertain(count / of, centre, _z() * math.sqrt(centre * (1 - centre) / (of + 4)))
+
+
+def paired_difference(flips: Flips) -> Uncertain:
+    """Return the difference of accuracy with the interval of Agresti and Min (2005).
+
+    Half a document is added to each of the four cells, so that no change at all has a width too.
+    """
+    net, documents = flips.gained - flips.lost, flips.documents + 2
+    changed = flips.gained + flips.lost + 1
+    error = math.sqrt(changed - net * net / documents) / documents
+    return Uncertain(flips.difference, net / documents, _z() * error)
+
+
+def _z() -> float:
+    from statistics import NormalDist
+
+    return NormalDist().inv_cdf((1 + CONFIDENCE) / 2)

@@ -1,0 +1,135 @@
+"""The three outcomes of a gate, and how much more measuring would decide an undecided one.
+
+A gate states a condition. It is *shown* if every value in the 95 % interval meets it, *shown
+otherwise* if no value does, and *undecided* if only some do, or if there is no interval.
+`--fail-if` fails if its condition is shown, `--fail-unless` if the opposite is shown. An undecided
+gate neither passes nor fails: weak data must not pass a build.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from quantchat.errors import UserError
+from quantchat.snapshot.expression import Binary, Expression, Gate, Relation, evaluate, names_in
+
+Outcome = Literal["shown", "shown otherwise", "undecided"]
+Status = Literal["passed", "failed", "undecided"]
+
+PASSED, FAILED, UNDECIDED = 0, 1, 2
+"""Exit statuses."""
+
+DECIDING: Final = ((1.960 + 0.842) / 1.960) ** 2
+"""Factor on the data, besides (half width ÷ distance)², after which four of five measurements
+decide: an interval of half the distance to the threshold decides only every second time."""
+
+MOST_UNITS = 10_000
+"""With more prompts, rounds, tokens or documents than this factor, no measurement is suggested."""
+
+_MET: dict[Relation, Callable[[float, float], bool]] = {
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+}  # fmt: skip
+_TURNED: dict[Relation, Relation] = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a gate compares: a measured quantity with its interval, and a threshold."""
+
+    quantity: str
+    """What was compared with the threshold, such as `b ÷ a, TPOT` or `left − right`."""
+    value: float
+    low: float | None
+    high: float | None
+    threshold: float
+    relation: Relation
+    """The relation of `value` to `threshold` that meets the condition."""
+    sampled: bool = True
+    """False if the gate is about memory alone, which has no interval."""
+    why: str = ""
+    """Why there is no interval, if there is none."""
+    units: int = 0
+    """How many of `unit` the interval is computed from; 0 if more of them would not help."""
+    unit: str = ""
+    is_ratio: bool = False
+    """Whether distances are those of logarithms."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """Return whether the interval lies on one side of the threshold, and on which."""
+        if self.low is None or self.high is None:
+            return "undecided"
+        met = {_MET[self.relation](end, self.threshold) for end in (self.low, self.high)}
+        if len(met) > 1:
+            return "undecided"
+        return "shown" if met.pop() else "shown otherwise"
+
+    @property
+    def needed(self) -> int | None:
+        """Return how many of `unit` would decide in four of five cases, if `value` is the truth.
+
+        None if the gate is decided, if no such number is known, or if it is out of reach.
+        """
+        if self.outcome != "undecided" or self.low is None or self.high is None or not self.units:
+            return None
+        ends = (self.low, self.high, self.value, self.threshold)
+        if self.is_ratio:
+            if min(ends) <= 0:
+                return None
+            ends = tuple(math.log(end) for end in ends)  # type: ignore[assignment]
+        low, high, value, threshold = ends
+        distance = abs(value - threshold)
+        if not distance:
+            return None
+        factor = DECIDING * ((high - low) / 2 / distance) ** 2
+        return math.ceil(self.units * factor) if factor <= MOST_UNITS else None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The result of a gate."""
+
+    gate: Gate
+    found: Judged
+
+    @property
+    def status(self) -> Status:
+        """Return whether the gate passes."""
+        if self.found.outcome == "undecided":
+            return "undecided"
+        shown = self.found.outcome == "shown"
+        return "failed" if shown == (self.gate.option == "--fail-if") else "passed"
+
+
+def exit_status(verdicts: Iterable[Verdict]) -> int:
+    """Return 1 if a gate failed, else 2 if one is undecided, else 0."""
+    statuses = {verdict.status for verdict in verdicts}
+    if "failed" in statuses:
+        return FAILED
+    return UNDECIDED if "undecided" in statuses else PASSED
+
+
+def against_number(gate: Gate) -> tuple[str, Expression, float, Relation]:
+    """Return the quantity of `gate`: its name, expression, threshold and relation.
+
+    The quantity is one side if the other is a number, otherwise left minus right, compared with 0.
+    Raises UserError if the number divides by zero.
+    """
+    try:
+        if not any(names_in(gate.right)):
+            return str(gate.left), gate.left, float(evaluate(gate.right, {})), gate.relation
+        if not any(names_in(gate.left)):
+            turned = _TURNED[gate.relation]
+            return str(gate.right), gate.right, float(evaluate(gate.left, {})), turned
+    except (ZeroDivisionError, OverflowError):
+        raise no_number(gate) from None
+    return "left − right", Binary("-", gate.left, gate.right), 0.0, gate.relation
+
+
+def no_number(gate: Gate) -> UserError:
+    """Return the error for a gate that divides by zero."""
+    return UserError("comes to no finite number: it divides by zero", where=gate.where)
