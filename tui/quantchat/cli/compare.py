@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -84,20 +84,20 @@ def compare(
     """  # noqa: D301  # \\b keeps click from wrapping what follows
     from quantchat import paths
     from quantchat.errors import UserError
+    from quantchat.report import several
     from quantchat.snapshot import store
     from quantchat.snapshot.lookup import find_snapshot
 
     files = [find_snapshot(obj or paths.snapshots_dir(), name) for name in snapshots]
     saved = [(str(file), store.load(file)) for file in files]
-    if all(snapshot.score and not snapshot.measurement for _, snapshot in saved):
-        return _compare_scores(saved, gates, force=force, as_json=as_json)
-    if all(snapshot.evaluation and not snapshot.measurement for _, snapshot in saved):
-        return _compare_evaluations(saved, gates, force=force, as_json=as_json)
-    if any(snapshot.voting and not snapshot.measurement for _, snapshot in saved):
-        if gates.conditions:
-            raise UserError("votes have no gates", where=" ".join(gates.conditions[0]))
-        return _pool_votes(saved, as_json=as_json)
-    return _compare_runs(saved, gates, force=force, as_json=as_json)
+    kind = several.kind_of(saved)
+    if kind == "runs":
+        return _compare_runs(saved, gates, force=force, as_json=as_json)
+    if kind != "votes":
+        return _compare_results(saved, kind, gates, force=force, as_json=as_json)
+    if gates.conditions:
+        raise UserError("votes have no gates", where=" ".join(gates.conditions[0]))
+    return _pool_votes(saved, as_json=as_json)
 
 
 def _compare_runs(saved: _Saved, gates: GateOptions, *, force: bool, as_json: bool) -> int:
@@ -111,48 +111,24 @@ def _compare_runs(saved: _Saved, gates: GateOptions, *, force: bool, as_json: bo
     return gates.finish(_title(saved), verdicts)
 
 
-def _compare_scores(saved: _Saved, gates: GateOptions, *, force: bool, as_json: bool) -> int:
-    from quantchat.document.model_results import Result
-    from quantchat.features.score import tables as report
-    from quantchat.snapshot.run_diff import unless_forced
-    from quantchat.snapshot.score import obstacles
-
-    scores = [Result(file, one, one.score) for file, one in saved if one.score]
-    against = unless_forced(obstacles([one.found for one in scores]), force=force)
-    blocks = [] if as_json else report.several(scores, against)
-    return _with_verdicts(saved, scores, against, blocks, gates, "score", as_json=as_json)
-
-
-def _compare_evaluations(saved: _Saved, gates: GateOptions, *, force: bool, as_json: bool) -> int:
-    from quantchat.document.model_results import Result
-    from quantchat.features.tasks import tables as report
-    from quantchat.snapshot.evaluation import obstacles
-    from quantchat.snapshot.run_diff import unless_forced
-
-    runs = [Result(file, one, one.evaluation) for file, one in saved if one.evaluation]
-    against = unless_forced(obstacles([one.found for one in runs]), force=force)
-    blocks = [] if as_json else report.several(runs, against)
-    return _with_verdicts(saved, runs, against, blocks, gates, "eval", as_json=as_json)
-
-
-def _with_verdicts(
+def _compare_results(
     saved: _Saved,
-    results: Sequence[Any],
-    against: Sequence[str],
-    blocks: list[Block],
+    kind: Literal["scores", "evaluations"],
     gates: GateOptions,
-    kind: Kind,
     *,
+    force: bool,
     as_json: bool,
 ) -> int:
     """Print scores or evaluations and the verdicts on them; return the exit status."""
-    from quantchat.document.model_results import json_document
     from quantchat.document.verdicts import as_json as verdict_json
     from quantchat.document.verdicts import line
+    from quantchat.report import several
 
-    verdicts = gates.judge(kind, [snapshot for _, snapshot in saved])
+    body = several.json_document(saved, kind, force=force) if as_json else {}
+    blocks = [] if as_json else several.blocks(saved, force=force)
+    command: Kind = "score" if kind == "scores" else "eval"
+    verdicts = gates.judge(command, [snapshot for _, snapshot in saved])
     if as_json:
-        body = json_document(results, against, "score" if kind == "score" else "evaluation")
         _print({**body, "gates": [verdict_json(one) for one in verdicts]})
     else:
         _print([*blocks, *map(line, verdicts)])

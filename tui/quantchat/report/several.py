@@ -1,0 +1,70 @@
+"""Several snapshots compared: which kind of comparison fits, and its parts as a document."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from quantchat.document import model_results
+from quantchat.document.document import Block
+from quantchat.document.model_results import Result
+from quantchat.features.score import tables as score_tables
+from quantchat.features.tasks import tables as task_tables
+from quantchat.features.votes import tables as vote_tables
+from quantchat.report import comparison
+from quantchat.snapshot import evaluation, score
+from quantchat.snapshot.compare import compare_runs
+from quantchat.snapshot.compared_sides import Run
+from quantchat.snapshot.run_diff import unless_forced
+from quantchat.snapshot.schema import Snapshot
+from quantchat.snapshot.votes import pooled
+
+Saved = Sequence[tuple[str, Snapshot]]
+"""Snapshots, each with the name of its file."""
+
+Kind = Literal["scores", "evaluations", "votes", "runs"]
+
+
+def kind_of(saved: Saved) -> Kind:
+    """Return which comparison fits `saved`; anything that is no result alone is compared as runs."""
+    if all(one.score and not one.measurement for _, one in saved):
+        return "scores"
+    if all(one.evaluation and not one.measurement for _, one in saved):
+        return "evaluations"
+    if any(one.voting and not one.measurement for _, one in saved):
+        return "votes"
+    return "runs"
+
+
+def _scores(saved: Saved, force: bool) -> tuple[list[Result[score.ScoreRecord]], list[str]]:
+    found = [Result(file, one, one.score) for file, one in saved if one.score]
+    return found, unless_forced(score.obstacles([one.found for one in found]), force=force)
+
+
+def _evaluations(
+    saved: Saved, force: bool
+) -> tuple[list[Result[evaluation.EvaluationRecord]], list[str]]:
+    found = [Result(file, one, one.evaluation) for file, one in saved if one.evaluation]
+    return found, unless_forced(evaluation.obstacles([one.found for one in found]), force=force)
+
+
+def json_document(
+    saved: Saved, kind: Literal["scores", "evaluations"], *, force: bool
+) -> dict[str, object]:
+    """Return scores or evaluations as JSON values. Raises NotComparable unless `force`."""
+    if kind == "scores":
+        return model_results.json_document(*_scores(saved, force), "score")
+    return model_results.json_document(*_evaluations(saved, force), "evaluation")
+
+
+def blocks(saved: Saved, *, force: bool) -> list[Block]:
+    """Return the comparison of `saved`. Raises UserError if they are not comparable."""
+    match kind_of(saved):
+        case "scores":
+            return score_tables.several(*_scores(saved, force))
+        case "evaluations":
+            return task_tables.several(*_evaluations(saved, force))
+        case "votes":
+            return vote_tables.pooled_blocks(pooled(saved))
+        case "runs":
+            return comparison.blocks(compare_runs([Run(*one) for one in saved], force=force), [])
