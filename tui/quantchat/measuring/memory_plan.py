@@ -12,7 +12,13 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 from urllib.parse import urlsplit
 
-from quantchat.checkpoints.variant_files import PROMPT_TOKENS, estimate_of, files_to_load
+from quantchat.checkpoints.variant_files import (
+    PROMPT_TOKENS,
+    estimate_of,
+    files_to_load,
+    guess,
+    is_of_hub,
+)
 from quantchat.common import cuda_driver
 from quantchat.common.memory_rules import SHARE
 from quantchat.engines.memory import notes
@@ -49,7 +55,10 @@ class Room:
 
 @dataclass(frozen=True)
 class VariantPlan:
-    """The memory that one variant needs, or the `problem` why it cannot be estimated."""
+    """The memory that one variant needs, or the `problem` why it cannot be estimated.
+
+    With both, the estimate is only a guess from the model's name.
+    """
 
     label: str
     room: Room
@@ -120,14 +129,16 @@ def make_plan(
     tokens: int | None = None,
     pair: tuple[int, int] = (0, 1),
     fetch: bool = False,
+    by_name: bool = False,
 ) -> MemoryPlan:
     """Plan the memory of all variants of `profile`, and of the `pair` on the machine in `sample`.
 
     `tokens` counts prompt and answer (default: the longest answer plus `PROMPT_TOKENS`). With
-    `fetch`, headers of models that are not on this machine are read from the hub.
+    `fetch`, headers of models that are not on this machine are read from the hub. With `by_name`,
+    the size of such a model is guessed from its name.
     """
     tokens = tokens or profile.generation.max_new_tokens + PROMPT_TOKENS
-    variants = [_variant(spec, sample, tokens, fetch) for spec in profile.variants]
+    variants = [_variant(spec, sample, tokens, fetch, by_name) for spec in profile.variants]
     chosen = [variants[index] for index in pair]
     rooms = [_widest(variant.room, chosen) for variant in chosen]
     return MemoryPlan(
@@ -161,7 +172,9 @@ def warning(profile: Profile, sample: DeviceSample, pair: tuple[int, int] = (0, 
     return "; ".join(found) or None
 
 
-def _variant(spec: AnyVariant, sample: DeviceSample, tokens: int, fetch: bool) -> VariantPlan:
+def _variant(
+    spec: AnyVariant, sample: DeviceSample, tokens: int, fetch: bool, by_name: bool
+) -> VariantPlan:
     room = _room(spec, sample)
     engine = engine_of(spec)
     if engine.is_server:
@@ -176,18 +189,25 @@ def _variant(spec: AnyVariant, sample: DeviceSample, tokens: int, fetch: bool) -
     try:
         files, told = files_to_load(spec, fetch=fetch)
     except UserError as error:
-        return VariantPlan(spec.label, room, None, str(error), notes=risks)
+        guessed = guess(spec, room.cuda, tokens) if by_name and is_of_hub(spec) else None
+        return VariantPlan(spec.label, _usable(room, spec, sample), guessed, str(error), risks)
     if not (spec.python or spec.env):
         lacking = files.folder.missing_packages(engine.reader, gguf=bool(engine.gguf_file(spec)))
         told += [f"{problem.what}: {problem.hint}" for problem in lacking]
     reckoned = estimate_of(spec, files, room.cuda, tokens)
     room = _elsewhere(spec, sample, files, reckoned) or room
     risks += engine.cautions(spec, cuda=room.cuda)
-    if room.cuda and not (spec.python or spec.env):  # another interpreter has its own torch
-        room = replace(room, unusable=_unusable(sample.cuda))
+    room = _usable(room, spec, sample)
     repacked = cpu_has("avx512_bf16")
     told += notes(spec, files, tokens, cuda=room.cuda, repacked=repacked)
     return VariantPlan(spec.label, room, reckoned, notes=[*risks, *told])
+
+
+def _usable(room: Room, spec: AnyVariant, sample: DeviceSample) -> Room:
+    """Return `room` with the reason why torch cannot use its GPU, if there is one."""
+    if not room.cuda or spec.python or spec.env:  # another interpreter has its own torch
+        return room
+    return replace(room, unusable=_unusable(sample.cuda))
 
 
 def _room(spec: AnyVariant, sample: DeviceSample) -> Room:

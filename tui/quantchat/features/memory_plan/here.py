@@ -1,0 +1,60 @@
+"""What opening a profile would mean on this machine: does it fit, and what does it download?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from quantchat.checkpoints.builder import CheckpointBuilder
+from quantchat.checkpoints.variant_files import to_download
+from quantchat.errors import UserError
+from quantchat.features.memory_plan.plan import Fit, RoomPlan, make_plan
+from quantchat.profile.model import AnyVariant, Profile
+from quantchat.system.sampler import DeviceSample
+
+
+@dataclass(frozen=True)
+class Here:
+    """The memory and the downloads that the first two variants of a profile need here."""
+
+    fit: Fit
+    guessed: bool
+    """Whether a size was guessed from a model's name."""
+    rooms: tuple[RoomPlan, ...]
+    unknown: tuple[str, ...]
+    """Why the memory of a variant is not known."""
+    downloads: tuple[tuple[str, int | None], ...]
+    """Each model that is not on this machine, with its bytes; None if not known."""
+    makes: tuple[str, ...]
+    """Labels of the variants whose checkpoint is quantized here first."""
+
+
+def opening(profile: Profile, sample: DeviceSample) -> Here:
+    """Return what opening `profile` would mean on the machine in `sample`.
+
+    Reads files and does not access the hub. Takes milliseconds, except for the first hub id, which
+    imports its library.
+    """
+    plan = make_plan(profile, sample, by_name=True)
+    pair = plan.variants[:2]
+    specs = profile.variants[:2]
+    return Here(
+        plan.fit,
+        any(variant.estimate and variant.problem for variant in pair),
+        tuple(plan.rooms),
+        tuple(variant.problem for variant in pair if variant.estimate is None),
+        tuple(dict.fromkeys(filter(None, map(to_download, specs)))),
+        tuple(_to_make(specs)),
+    )
+
+
+def _to_make(specs: Sequence[AnyVariant]) -> list[str]:
+    found = []
+    builder = CheckpointBuilder()
+    for spec in specs:
+        try:
+            if spec.calibrated and builder.find(spec) is None:
+                found.append(spec.label)
+        except UserError:  # a folder that does not exist; `unknown` says so
+            continue
+    return found
