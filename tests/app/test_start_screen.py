@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from textual.widgets import OptionList
 
+from fakes.saved_measurement import measured
 from fakes.saved_snapshots import scored
 from fakes.screen_reader import lines, see, see_gone, text, wait_until
 from fakes.scripted_app import SIZES, Setup
-from fakes.scripted_machine import GPU, ScriptedMachine
+from fakes.scripted_machine import GIB, GPU, ScriptedMachine
 from fakes.scripted_worker import Script, ScriptedMaker, starter
 from quantchat import paths
 from quantchat.app.app import QuantchatApp
 from quantchat.app.screens.comparison import ComparisonScreen
+from quantchat.app.screens.snapshot import ComparedScreen, DeleteScreen
 from quantchat.profile.model import Profile
 from quantchat.session.comparison import Comparison
 from quantchat.snapshot import store
+from quantchat.system.gpus import GpuSample
 
 OWN = """
 name = "My comparison"
@@ -32,7 +37,7 @@ model = "some/model"
 """
 
 
-def start(folder: Path) -> QuantchatApp:
+def start(folder: Path, *gpus: GpuSample) -> QuantchatApp:
     def compare(profile: Profile) -> Comparison:
         scripts = {variant.label: Script() for variant in profile.variants}
         return Comparison(profile, maker=ScriptedMaker(scripts), start=starter(scripts, folder))
@@ -41,7 +46,7 @@ def start(folder: Path) -> QuantchatApp:
         None,
         snapshots=folder / "snapshots",
         make_comparison=compare,
-        make_sampler=lambda: ScriptedMachine(GPU),
+        make_sampler=lambda: ScriptedMachine(*(gpus or (GPU,))),
     )
 
 
@@ -129,3 +134,169 @@ async def test_a_snapshot_can_be_looked_at(setup: Setup) -> None:
         await pilot.press("down", "enter")
         await see(pilot, "cut short")
         assert "What ran" not in text(app)
+
+
+# ------------------------------------------------------------ what fits here
+
+
+def highlighted(app: QuantchatApp) -> str:
+    """Return the name of the highlighted profile."""
+    profiles = app.screen.query_one("#profiles", OptionList)
+    assert profiles.highlighted is not None
+    prompt = profiles.get_option_at_index(profiles.highlighted).prompt
+    return str(prompt)[2:].split()[0]
+
+
+@pytest.mark.parametrize("size", SIZES[:2])
+async def test_each_profile_says_whether_it_fits_and_what_it_downloads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "2.13.0")  # built with CUDA
+    app = start(tmp_path, replace(GPU, memory_used=12 * GIB))
+    async with app.run_test(size=size, notifications=True) as pilot:
+        await see(pilot, "✓ llama-2-7b-chat")
+        await see(pilot, "✗ nf4-vs-bf16")
+        await see(pilot, "✓ fits: needs")
+        await see(pilot, "downloads 0.1 GB:")
+        await see(pilot, "quantizes GPTQ 4-bit here first")
+        await pilot.press(*["down"] * 3)
+        await see(pilot, "downloads about 3.9 GB:")
+        await see(pilot, "needs about 8.1 GiB; GPU 0 (NVIDIA")
+
+
+async def test_the_demo_is_preselected_where_no_gpu_fits_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    app = start(tmp_path)
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        await see(pilot, "✗ nf4-vs-fp4")
+        assert highlighted(app) == "demo"
+
+
+@pytest.mark.usefixtures("own")
+async def test_a_profile_of_the_user_is_preselected_unless_it_does_not_fit(
+    tmp_path: Path, own: Path
+) -> None:
+    app = start(tmp_path)
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        await see(pilot, "? aaa")
+        assert highlighted(app) == "aaa"
+    (own / "aab.toml").unlink()
+    (own / "aaa.toml").write_text(OWN.replace("some/model", "some/model-70b"))
+    app = start(tmp_path)
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        await see(pilot, "✗ aaa")
+        await wait_until(pilot, lambda: highlighted(app) == "demo", "the demo is highlighted")
+
+
+async def test_the_highlight_of_the_user_does_not_move(tmp_path: Path, own: Path) -> None:
+    (own / "aaa.toml").write_text(OWN.replace("some/model", "some/model-70b"))
+    machine = ScriptedMachine(GPU)
+    machine.answers.clear()
+    app = QuantchatApp(None, snapshots=tmp_path / "s", make_sampler=lambda: machine)
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        await see(pilot, "aab invalid")
+        await pilot.press("down", "up")
+        machine.answers.set()
+        await see(pilot, "✗ nf4-vs-fp4")
+        assert highlighted(app) == "aaa"
+
+
+# ------------------------------------------------------------ what is saved
+
+
+@pytest.fixture
+def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Return the files of two measurements of the variants A and B, the newest first."""
+    monkeypatch.chdir(tmp_path)
+    once = measured(tmp_path)
+    for hour in ("14", "15"):
+        again = once.model_copy(update={"created": f"2026-11-03T{hour}:00:00+01:00"})
+        store.save(again, tmp_path / "snapshots")
+    return store.newest(tmp_path / "snapshots")
+
+
+async def test_marked_snapshots_are_compared(tmp_path: Path, saved: list[Path]) -> None:
+    app = start(tmp_path)
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        await see(pilot, "2026-11-03 15:00 measurement")
+        await pilot.press("tab", "c")
+        await see(pilot, "mark two or more snapshots with Space")
+        await pilot.press("space", "space", "c")
+        await wait_until(pilot, lambda: isinstance(app.screen, ComparedScreen), "compared")
+        await see(pilot, f"Run 1 {saved[-1].name}")
+        await pilot.press("end")
+        await see(pilot, "c ÷ a")
+
+
+async def test_a_report_is_written_beside_the_snapshots(tmp_path: Path, saved: list[Path]) -> None:
+    app = start(tmp_path)
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        await see(pilot, "2026-11-03 15:00 measurement")
+        await pilot.press("tab", "r")
+        await see(pilot, "Report written")
+        assert "<html" in saved[0].with_suffix(".html").read_text()
+        await pilot.press("space", "space", "r")
+        both = saved[1].with_name(f"{saved[1].stem}-and-1-more.html")
+        await wait_until(pilot, both.exists, "the report of both")
+
+
+async def test_a_measurement_is_repeated(tmp_path: Path, saved: list[Path]) -> None:
+    app = start(tmp_path)
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        await see(pilot, "2026-11-03 15:00 measurement")
+        await pilot.press("tab", "m")
+        await see(pilot, "Measured")
+        await see(pilot, "decode throughput")
+        (again,) = set(store.newest(tmp_path / "snapshots")) - set(saved)
+        record, before = store.load(again).measurement, store.load(saved[0]).measurement
+        assert record and before and record.tasks == before.tasks
+
+
+async def test_what_a_snapshot_would_run_is_not_trusted(tmp_path: Path, saved: list[Path]) -> None:
+    snapshot = store.load(saved[0])
+    profile = Profile.model_validate(snapshot.profile)
+    elsewhere = [variant.model_copy(update={"env": "other"}) for variant in profile.variants]
+    body = profile.model_copy(update={"variants": elsewhere}).model_dump(mode="json")
+    saved[0].write_bytes(store.dumps(snapshot.model_copy(update={"profile": body})))
+    app = start(tmp_path)
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        await see(pilot, "2026-11-03 15:00 measurement")
+        await pilot.press("tab", "m")
+        await see(pilot, "quantchat rerun --trust")
+        assert not isinstance(app.screen, ComparisonScreen)
+
+
+async def test_a_snapshot_is_deleted_after_a_question(tmp_path: Path, saved: list[Path]) -> None:
+    newer, older = saved
+    app = start(tmp_path)
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await see(pilot, "2026-11-03 15:00 measurement")
+        await pilot.press("tab", "delete")
+        await wait_until(pilot, lambda: isinstance(app.screen, DeleteScreen), "the question")
+        await pilot.press("escape")
+        await wait_until(pilot, lambda: not isinstance(app.screen, DeleteScreen), "closed")
+        assert newer.exists()
+        await pilot.press("delete")
+        await wait_until(pilot, lambda: isinstance(app.screen, DeleteScreen), "the question")
+        await see(pilot, newer.name)
+        await pilot.press("delete")
+        await see_gone(pilot, "2026-11-03 15:00")
+        await see(pilot, "2026-11-03 14:00")
+        assert not newer.exists() and older.exists()
+
+
+@pytest.mark.parametrize("size", SIZES[:2])
+async def test_help_explains_the_start_screen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    app = start(tmp_path)
+    async with app.run_test(size=size, notifications=True) as pilot:
+        await see(pilot, "demo shipped")
+        await pilot.press("f1")
+        await see(pilot, "Mark the snapshot for a comparison or report")
+        await pilot.press("end")
+        await see(pilot, "what opening the profile downloads first")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
+from textual import on
 from textual.app import App, SystemCommand
 from textual.binding import BindingType
 from textual.command import CommandPalette
@@ -21,6 +22,7 @@ from quantchat.app import CRASHED, clipboard, gc_tuning, terminal, themes
 from quantchat.app.commands import COMMANDS
 from quantchat.app.crash_recovery import Recoverable
 from quantchat.app.device_watch import MakeSampler, real_sampler
+from quantchat.app.messages import ProfileChosen
 from quantchat.app.pasting import take_pastes_for_text, take_pastes_whole
 from quantchat.app.textual_races import survive_races
 from quantchat.app.textual_workarounds import (
@@ -39,7 +41,6 @@ from quantchat.text import one_line, without_controls
 
 if TYPE_CHECKING:
     from quantchat.app.screens.comparison import ComparisonScreen
-    from quantchat.app.screens.start import StartScreen
     from quantchat.app.screens.vote import VoteScreen
     from quantchat.checkpoints.maker import Maker, Prepared
     from quantchat.features.votes.voting import VotePlan
@@ -171,9 +172,13 @@ class QuantchatApp(PacedApp):
         self._comparing = ComparisonScreen(comparison, self._snapshots, self._make_sampler)
         return self._comparing
 
-    def on_start_screen_chosen(self, event: StartScreen.Chosen) -> None:
+    @on(ProfileChosen)
+    def _open_profile(self, event: ProfileChosen) -> None:
         """Switch from the start screen to the comparison."""
-        self.switch_screen(self.comparison_screen(event.profile))
+        screen = self.comparison_screen(event.profile)
+        screen.comparison.pair = event.pair
+        screen.plan_when_ready = event.plan
+        self.switch_screen(screen)
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Fill the palette with the commands of the screen that it was opened from."""
@@ -323,13 +328,14 @@ class QuantchatApp(PacedApp):
 
     def action_help(self) -> None:
         """Show the keys, the terms, and why a figure is not known."""
-        from quantchat.app.screens.help import HelpScreen
+        from quantchat.app.screens.help import HelpScreen, start_help
 
         if not isinstance(self.screen, HelpScreen):
             shown = self._comparing if self._comparing in self.screen_stack else None
-            unknown = shown.unknown_figures() if shown else []
-            commands = [one for one in COMMANDS if shown or one.group == "Program"]
-            self.push_screen(HelpScreen(commands, unknown))
+            if shown:
+                self.push_screen(HelpScreen(COMMANDS, shown.unknown_figures()))
+            else:
+                self.push_screen(start_help())
 
     def copy_to_clipboard(self, text: str) -> None:
         """Copy `text`, also inside tmux and GNU screen; ignore an empty selection."""

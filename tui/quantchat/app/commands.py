@@ -1,4 +1,4 @@
-"""The commands of the comparison screen, for its keys, the key line, the help and the palette.
+"""The commands of the screens, for its keys, the key line, the help and the palette.
 
 Every key works over SSH and inside tmux and GNU screen: it is a function key, or a control
 character that has its own byte and is not the prefix of either multiplexer (Ctrl+B, Ctrl+A).
@@ -13,7 +13,7 @@ from typing import Literal
 
 from textual.binding import Binding
 
-Group = Literal["Prompt", "Conversation", "Columns", "Output", "Program"]
+Group = Literal["Prompt", "Conversation", "Columns", "Output", "Snapshots", "Program"]
 
 _NAMES = {
     "enter": "Enter",
@@ -22,6 +22,8 @@ _NAMES = {
     "down": "↓",
     "pageup": "PgUp",
     "pagedown": "PgDn",
+    "space": "Space",
+    "delete": "Del",
     "ctrl+right_square_bracket": "^]",
     "ctrl+underscore": "^_",
     "ctrl+circumflex_accent": "^^",
@@ -51,7 +53,7 @@ class Command:
         first = self.keys.split(",")[0]
         if first.startswith("ctrl+") and first not in _NAMES:
             return f"^{first[len('ctrl+') :].upper()}"
-        return _NAMES.get(first, first.upper())
+        return _NAMES.get(first, first if len(first) == 1 else first.upper())
 
     def binding(self, namespace: str = "") -> Binding:
         """Return Textual's binding; `namespace` (`screen.`, `app.`) says who has the action."""
@@ -224,6 +226,33 @@ COMMANDS: tuple[Command, ...] = (
         2,
     ),
 )
+
+
+SNAPSHOT_COMMANDS: tuple[Command, ...] = (
+    Command("open", "enter", "open", "Open the profile; show the snapshot", "Snapshots", 0),
+    Command(
+        "mark", "space", "mark", "Mark the snapshot for a comparison or report", "Snapshots", 1
+    ),
+    Command("compare", "c", "compare", "Compare the marked snapshots", "Snapshots", 2),
+    Command(
+        "report",
+        "r",
+        "report",
+        "Write a report (HTML) of the marked snapshots, or of this one",
+        "Snapshots",
+        3,
+    ),
+    Command(
+        "rerun",
+        "m",
+        "rerun",
+        "Open the variants of the snapshot and repeat its measurement",
+        "Snapshots",
+        4,
+    ),
+    Command("delete", "delete", "delete", "Delete the snapshot; asks first", "Snapshots", 5),
+)
+"""The commands of the start screen, for its list of snapshots."""
 
 
 def command(id_: str) -> Command:

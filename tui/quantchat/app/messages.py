@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from textual.message import Message
 
 from quantchat.session.comparison import Change
+
+if TYPE_CHECKING:
+    from quantchat.measuring.rounds import Plan
+    from quantchat.profile.model import Profile
 
 
 @dataclass
@@ -42,3 +47,12 @@ class CommandChosen(Message):
     """The user clicked a command in the key line."""
 
     id: str
+
+
+@dataclass
+class ProfileChosen(Message):
+    """The user opened `profile` on the start screen; `plan` is measured once `pair` is ready."""
+
+    profile: Profile
+    pair: tuple[int, int] = (0, 1)
+    plan: Plan | None = None

@@ -10,7 +10,13 @@ from textual.binding import BindingType
 
 from quantchat.app import clipboard, outputs
 from quantchat.app.commands import COMMANDS, command
-from quantchat.app.messages import CommandChosen, LinkClicked, PromptSent, ScrollAsked
+from quantchat.app.messages import (
+    CommandChosen,
+    ComparisonChanged,
+    LinkClicked,
+    PromptSent,
+    ScrollAsked,
+)
 from quantchat.app.screens.comparison_view import LONG_S, ComparisonView
 from quantchat.app.textual_workarounds import write_to_terminal
 from quantchat.profile.model import Generation
@@ -26,6 +32,8 @@ class ComparisonScreen(ComparisonView):
     BINDINGS: ClassVar[list[BindingType]] = [
         one.binding() for one in COMMANDS if not one.in_prompt and one.group != "Program"
     ]
+    plan_when_ready: Plan | None = None
+    """What to measure as soon as both variants are ready."""
     _draft: str | None = None
     """The user's draft while the last prompt is being edited; None if none is."""
 
@@ -190,19 +198,31 @@ class ComparisonScreen(ComparisonView):
         """Measure the pair in rounds."""
         from quantchat.app.screens.measure_plan import MeasurePlanScreen
 
-        def begin(plan: Plan | None) -> None:
-            from quantchat.app.screens.measure import MeasuringScreen
-
-            if plan is not None:
-                self.app.push_screen(
-                    MeasuringScreen(
-                        self.comparison, plan, self.make_sampler, self.snapshots, self.recovery
-                    )
-                )
-
         with self.explained():
             self.comparison.unless_pair_idle()
-            self.app.push_screen(MeasurePlanScreen(self.comparison), begin)
+            self.app.push_screen(MeasurePlanScreen(self.comparison), self._begin_measuring)
+
+    def _begin_measuring(self, plan: Plan | None) -> None:
+        from quantchat.app.screens.measure import MeasuringScreen
+
+        if plan is not None:
+            self.app.push_screen(
+                MeasuringScreen(
+                    self.comparison, plan, self.make_sampler, self.snapshots, self.recovery
+                )
+            )
+
+    @on(ComparisonChanged)
+    def _measure_when_ready(self) -> None:
+        """Begin the measurement for which the comparison was opened, unless a variant failed."""
+        states = [variant.state for variant in self.comparison.sides]
+        if self.plan_when_ready is None or not set(states) <= {State.READY, State.FAILED}:
+            return
+        plan, self.plan_when_ready = self.plan_when_ready, None
+        if State.FAILED in states:
+            self.say("A variant failed: nothing is measured.", severity="warning")
+        else:
+            self._begin_measuring(plan)
 
     def action_cross_perplexity(self) -> None:
         """Show the perplexity of each answer under both variants."""

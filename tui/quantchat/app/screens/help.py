@@ -13,7 +13,7 @@ from textual.screen import ModalScreen
 from textual.widget import Widget
 from textual.widgets import Static
 
-from quantchat.app.commands import COMMANDS, Command
+from quantchat.app.commands import COMMANDS, SNAPSHOT_COMMANDS, Command
 from quantchat.app.widgets.dialog import Dialog
 from quantchat.app.widgets.text_layout import outside, quiet
 
@@ -53,6 +53,31 @@ _NOTE = (
 )
 
 
+_START = (
+    ("✓", "the first two variants of the profile fit into the free memory together"),
+    ("≈", "they fit once loaded, but loading both at once may need more than is free"),
+    ("✗", "they do not fit, or torch cannot use the GPU here"),
+    ("?", "not known: no file of a model is here, and its name states no size"),
+    (
+        "downloads",
+        "what opening the profile downloads first; “about”: from the size in the model's name. "
+        "`quantchat plan PROFILE` reads the real sizes from the hub",
+    ),
+    ("quantizes", "opening the profile makes this checkpoint here first, once"),
+    ("recovered", "work that was not saved when it was replaced or quantchat ended"),
+)
+_START_NOTE = (
+    "Tab changes between profiles and snapshots. To compare models without a profile, start "
+    "`quantchat MODEL` or `quantchat MODEL_A MODEL_B` in the shell."
+)
+
+
+def start_help() -> HelpScreen:
+    """Return the help of the start screen."""
+    commands = (*SNAPSHOT_COMMANDS, *(one for one in COMMANDS if one.group == "Program"))
+    return HelpScreen(commands, terms=_START, note=_START_NOTE)
+
+
 class HelpScreen(ModalScreen[None]):
     """Shows the keys and terms; Esc or F1 closes it."""
 
@@ -71,12 +96,19 @@ class HelpScreen(ModalScreen[None]):
     """
 
     def __init__(
-        self, commands: Sequence[Command] = COMMANDS, unknown: Sequence[tuple[str, str]] = ()
+        self,
+        commands: Sequence[Command] = COMMANDS,
+        unknown: Sequence[tuple[str, str]] = (),
+        *,
+        terms: Sequence[tuple[str, str]] = _TERMS,
+        note: str = _NOTE,
     ) -> None:
-        """Show `commands`, and in `unknown` each figure that is not known with the reason."""
+        """Show `commands`, `terms`, a `note`, and in `unknown` why a figure is not known."""
         super().__init__()
         self._commands = commands
         self._unknown = unknown
+        self._terms = terms
+        self._note = note
 
     def compose(self) -> ComposeResult:
         """Lay out the keys by group, then the terms, then the unknown figures."""
@@ -85,10 +117,10 @@ class HelpScreen(ModalScreen[None]):
                 yield from _table(
                     group, [(one.key, one.help) for one in self._commands if one.group == group]
                 )
-            yield from _table("Terms", _TERMS, "terms")
+            yield from _table("Terms", self._terms, "terms")
             if self._unknown:
                 yield from _table("Unknown figures and why", self._unknown, "terms")
-            yield Static(quiet(_NOTE))
+            yield Static(quiet(self._note))
 
 
 def _table(title: str, rows: Iterable[tuple[str, str]], classes: str = "") -> Iterator[Widget]:

@@ -1,9 +1,12 @@
-"""A saved snapshot as tables."""
+"""Screens about saved snapshots: one as tables, several compared, one to delete."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
+from rich.console import RenderableType
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import VerticalScroll
@@ -11,30 +14,86 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from quantchat.app.widgets.dialog import SCROLLS_AND_CLOSES, Dialog
+from quantchat.app.widgets.text_layout import outside
 from quantchat.document.terminal import rendered
+from quantchat.report import several
 from quantchat.report.snapshot import blocks
 from quantchat.snapshot.schema import Snapshot
+from quantchat.text import one_line
 
 
-class SnapshotScreen(ModalScreen[bool]):
-    """Shows what `quantchat snapshots show` prints."""
+class _TablesScreen(ModalScreen[bool]):
+    """Shows tables in a scroll container."""
 
     BINDINGS: ClassVar[list[BindingType]] = [("escape,enter,q", "dismiss", "Close")]
     DEFAULT_CSS = """
-    SnapshotScreen {
+    _TablesScreen {
         .dialog { width: 96%; max-width: 160; height: 92%; padding: 0 1; }
         Static { height: auto; }
     }
     """
 
-    WHAT = "Snapshot"
+    WHAT = ""
     KEYS = SCROLLS_AND_CLOSES
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, tables: RenderableType) -> None:
         super().__init__()
-        self._snapshot = snapshot
+        self._tables = tables
 
     def compose(self) -> ComposeResult:
         """Lay out the tables in a scroll container."""
         with Dialog(self.WHAT, self.KEYS), VerticalScroll():
-            yield Static(rendered(blocks(self._snapshot)))
+            yield Static(self._tables)
+
+
+class SnapshotScreen(_TablesScreen):
+    """Shows what `quantchat snapshots show` prints."""
+
+    WHAT = "Snapshot"
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        super().__init__(rendered(blocks(snapshot)))
+
+
+class ComparedScreen(_TablesScreen):
+    """Shows what `quantchat compare --force` prints: it also says why runs are not comparable."""
+
+    WHAT = "Comparison"
+
+    @classmethod
+    def of(cls, saved: Sequence[tuple[str, Snapshot]]) -> ComparedScreen:
+        """Return the screen for `saved`, each with its file's name. Raises UserError.
+
+        Computing intervals takes seconds: call it in a thread.
+        """
+        return cls(rendered(several.blocks(saved, force=True)))
+
+
+class DeleteScreen(ModalScreen[bool]):
+    """Deletes the file of a snapshot at the second Del; returns whether it was deleted."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        ("delete", "delete", "Delete"),
+        ("escape,q", "dismiss(False)", "Cancel"),
+    ]
+    DEFAULT_CSS = "DeleteScreen { Static { height: auto; } }"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def compose(self) -> ComposeResult:
+        """Ask."""
+        with Dialog("Delete this snapshot for good?", "Del: delete · Esc: cancel"):
+            yield Static(outside(str(self._path)))
+
+    def action_delete(self) -> None:
+        """Delete the file."""
+        try:
+            self._path.unlink()
+        except OSError as error:
+            reason = one_line(f"cannot be deleted: {error.strerror or error}")
+            self.app.notify(reason, severity="error", timeout=15, markup=False)
+            self.dismiss(False)
+        else:
+            self.dismiss(True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,30 +10,47 @@ from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.message import Message
+from textual.events import Key
 from textual.screen import Screen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
+from quantchat.app.commands import SNAPSHOT_COMMANDS
 from quantchat.app.device_watch import DeviceWatch, MakeSampler, Measured, real_sampler
+from quantchat.app.messages import ProfileChosen
 from quantchat.app.widgets.device_line import DeviceLine
-from quantchat.app.widgets.text_layout import hints, outside, quiet
-from quantchat.document.figures import plural
-from quantchat.errors import UserError
+from quantchat.app.widgets.saved_list import SavedList
+from quantchat.app.widgets.text_layout import GAP, fitted, hints, outside, quiet
+from quantchat.document.figures import size
 from quantchat.text import neutralise, one_line
 
 if TYPE_CHECKING:  # profiles and snapshots are read, and their modules imported, after frame 1
+    from quantchat.measuring.fit_here import Here
+    from quantchat.measuring.memory_plan import Fit, RoomPlan
     from quantchat.profile import library
-    from quantchat.profile.model import Profile
-    from quantchat.snapshot import store
+    from quantchat.system.sampler import DeviceSample
 
-RECENT = 20
-"""How many snapshots are listed, the newest first."""
 SAMPLE_EVERY_S = 2.0
+_DEMO = "demo"
+"""The profile that runs anywhere."""
+_PROFILE_KEYS = (("Enter", "open"), ("F1", "help"), ("Tab", "snapshots"), ("^Q", "quit"))
+_SNAPSHOT_KEYS = (
+    *((one.key, one.label) for one in SNAPSHOT_COMMANDS),
+    *(("F1", "help"), ("Tab", "profiles"), ("^Q", "quit")),
+)
+
+_MARKS: dict[Fit, tuple[str, str]] = {
+    "fits": ("✓", "$success"),
+    "tight": ("≈", "$warning"),
+    "does not fit": ("✗", "$error"),
+    "cannot run": ("✗", "$error"),
+    "not known": ("?", "$quiet"),
+}
+_NOT_CHECKED = (" ", "")
 
 
 class StartScreen(Screen[None]):
-    """Posts `Chosen` when the user opens a profile; shows snapshots itself."""
+    """Posts `ProfileChosen` when the user opens a profile; snapshots have their own list."""
 
     DEFAULT_CSS = """
     StartScreen {
@@ -47,13 +65,6 @@ class StartScreen(Screen[None]):
     }
     """
 
-    class Chosen(Message):
-        """The user opened a profile."""
-
-        def __init__(self, profile: Profile) -> None:
-            super().__init__()
-            self.profile = profile
-
     def __init__(
         self,
         snapshots: Path | None = None,
@@ -66,7 +77,11 @@ class StartScreen(Screen[None]):
         self._device_line = DeviceLine("")
         self._watch: DeviceWatch | None = None
         self._entries: list[library.Entry] = []
-        self._listed: list[store.Listed] = []
+        self._here: dict[str, Here] = {}
+        """What opening a profile means on this machine, by the profile's name, once computed."""
+        self._checking = False
+        self._untouched = True
+        """Whether the user has pressed no key yet, so that the highlight may move by itself."""
 
     def compose(self) -> ComposeResult:
         """Lay out the profiles with their descriptions, and the snapshots below."""
@@ -77,9 +92,8 @@ class StartScreen(Screen[None]):
             yield Static(id="about")
         with Vertical(id="lower"):
             yield Static("Recent snapshots", classes="title")
-            yield OptionList(id="snapshots")
-        keys = (("Enter", "open"), ("Tab", "other list"), ("F1", "help"), ("^Q", "quit"))
-        yield Static(hints(keys), id="hint")
+            yield SavedList(self._snapshots)
+        yield Static(id="hint")
 
     def on_mount(self) -> None:
         """Fill the lists after the first frame is drawn."""
@@ -90,38 +104,58 @@ class StartScreen(Screen[None]):
         from quantchat.profile import library
         from quantchat.snapshot import recovered
 
+        self._entries = library.entries()
+        profiles = self.query_one("#profiles", OptionList)
+        profiles.add_options(map(self._option, self._entries))
+        profiles.highlighted = self._preselected()
+        profiles.focus()
+        self._list_snapshots()
         self._watch = DeviceWatch(self._measured, self._make_sampler)
         self._sample()
         self.set_interval(SAMPLE_EVERY_S, self._sample)
-        self._entries = library.entries()
-        profiles = self.query_one("#profiles", OptionList)
-        profiles.add_options(_profile_option(entry) for entry in self._entries)
-        profiles.highlighted = 0 if self._entries else None
-        profiles.focus()
-        self._list_snapshots()
         if recovered.waiting(self._snapshots):
             from quantchat.app.screens.recovered import offer
 
             offer(self, self._snapshots, self._list_snapshots)
 
-    def _list_snapshots(self) -> None:
-        from quantchat.snapshot import store
+    def _preselected(self) -> int | None:
+        """Return the first profile of the user that may fit here, else the demo, else the first."""
+        from quantchat.profile.library import Origin
 
-        self._listed = store.recent(self._snapshots, RECENT)
-        snapshots = self.query_one("#snapshots", OptionList)
-        snapshots.clear_options()
-        if self._listed:
-            snapshots.add_options(_snapshot_option(listed) for listed in self._listed)
-            snapshots.highlighted = 0
-        else:
-            snapshots.add_option(
-                Option(quiet("none yet; ^S in a comparison saves one"), disabled=True)
-            )
+        def may_fit(entry: library.Entry) -> bool:
+            here = self._here.get(entry.name)
+            return here is None or here.fit not in ("does not fit", "cannot run")
+
+        own = (n for n, e in enumerate(self._entries) if e.origin is not Origin.SHIPPED)
+        demo = (n for n, e in enumerate(self._entries) if e.name == _DEMO)
+        fallback = 0 if self._entries else None
+        return next((n for n in own if may_fit(self._entries[n])), next(demo, fallback))
+
+    def _list_snapshots(self) -> None:
+        self.query_one(SavedList).fill()
 
     def on_unmount(self) -> None:
         """Close the sampler; the next screen has its own."""
         if self._watch is not None:
             self._watch.close()
+
+    def on_key(self, event: Key) -> None:
+        """Let the highlight stay where it is from the first key on."""
+        del event
+        self._untouched = False
+
+    def on_descendant_focus(self) -> None:
+        """Show the keys of the list that has the focus."""
+        self._show_keys()
+
+    def on_resize(self) -> None:
+        """Show as many keys as fit."""
+        self._show_keys()
+
+    def _show_keys(self) -> None:
+        keys = _SNAPSHOT_KEYS if isinstance(self.focused, SavedList) else _PROFILE_KEYS
+        line = fitted((hints([key]) for key in keys), self.size.width - 2, GAP)
+        self.query_one("#hint", Static).update(line)
 
     def _sample(self) -> None:
         if self._watch is not None:
@@ -129,74 +163,87 @@ class StartScreen(Screen[None]):
 
     def _measured(self, measured: Measured) -> None:
         self._device_line.show(measured.device)
+        if not self._checking:
+            self._checking = True
+            self.run_worker(self._check(measured.device), exit_on_error=False)
+
+    async def _check(self, sample: DeviceSample) -> None:
+        """Find out for each profile whether it fits here and what it would download."""
+        from quantchat.measuring.fit_here import opening
+
+        profiles = self.query_one("#profiles", OptionList)
+        for place, entry in enumerate(self._entries):
+            if entry.profile is None:
+                continue
+            self._here[entry.name] = await asyncio.to_thread(opening, entry.profile, sample)
+            profiles.replace_option_prompt_at_index(place, self._option(entry).prompt)
+            if profiles.highlighted == place:
+                self._describe(place)
+        if self._untouched:
+            profiles.highlighted = self._preselected()
 
     @on(OptionList.OptionHighlighted, "#profiles")
-    def _describe(self, event: OptionList.OptionHighlighted) -> None:
-        self.query_one("#about", Static).update(_about(self._entries[event.option_index]))
+    def _highlighted(self, event: OptionList.OptionHighlighted) -> None:
+        self._describe(event.option_index)
+
+    def _describe(self, place: int) -> None:
+        entry = self._entries[place]
+        self.query_one("#about", Static).update(_about(entry, self._here.get(entry.name)))
 
     @on(OptionList.OptionSelected, "#profiles")
     def _open(self, event: OptionList.OptionSelected) -> None:
         entry = self._entries[event.option_index]
         if entry.profile is not None:
-            self.post_message(self.Chosen(entry.profile))
+            self.post_message(ProfileChosen(entry.profile))
         else:
-            self._complain(str(entry.error))
+            self.notify(one_line(str(entry.error)), severity="error", timeout=15, markup=False)
 
-    @on(OptionList.OptionSelected, "#snapshots")
-    def _show(self, event: OptionList.OptionSelected) -> None:
-        from quantchat.app.screens.recovered import RecoveredScreen
-        from quantchat.app.screens.snapshot import SnapshotScreen
-        from quantchat.snapshot import recovered, store
-
-        path = self._listed[event.option_index].path
-        try:
-            snapshot = store.load(path)
-        except UserError as error:
-            self._complain(str(error))
-            return
-        self.app.push_screen(
-            RecoveredScreen(path, snapshot)
-            if recovered.is_recovered(path)
-            else SnapshotScreen(snapshot),
-            lambda decided: self._list_snapshots() if decided else None,
-        )
-
-    def _complain(self, text: str) -> None:
-        self.notify(one_line(text), severity="error", timeout=15, markup=False)
+    def _option(self, entry: library.Entry) -> Option:
+        here = self._here.get(entry.name)
+        mark = Content.styled(*(_MARKS[here.fit] if here else _NOT_CHECKED)) + " "
+        if entry.profile is None:
+            return Option(mark + outside(entry.name) + Content.styled("  invalid", "$error"))
+        return Option(mark + outside(entry.name, "bold") + quiet(f"  {entry.origin.value}"))
 
 
-def _profile_option(entry: library.Entry) -> Option:
-    if entry.profile is None:
-        return Option(outside(entry.name) + Content.styled("  invalid", "$error"))
-    return Option(outside(entry.name, "bold") + quiet(f"  {entry.origin.value}"))
-
-
-def _about(entry: library.Entry) -> Content:
-    """Return the name, description and variants of a profile, or the errors of an invalid one."""
+def _about(entry: library.Entry, here: Here | None) -> Content:
+    """Return name, description and variants of a profile, or the errors of an invalid one."""
     if entry.profile is None:
         mistakes = entry.error.lines if entry.error else ()
         return Content.styled(neutralise("\n\n".join(mistakes)), "$error")
     profile = entry.profile
     lines = [outside(profile.name, "bold"), Content(neutralise(profile.description)), Content()]
+    if here:
+        lines += [*_what_it_means(here), Content()]
     for variant in profile.variants:
         lines.append(outside(variant.label, "$primary"))
         lines.append(quiet("  ") + outside(f"{variant.engine} · {variant.model}", "$quiet"))
     return Content("\n").join(lines)
 
 
-def _snapshot_option(listed: store.Listed) -> Option:
-    from quantchat.snapshot.recovered import is_recovered
+def _what_it_means(here: Here) -> list[Content]:
+    """Return whether the profile fits, what it downloads and what it quantizes, one line each."""
+    about = "about " if here.guessed else ""
+    lines = [_fit(room, about) for room in here.rooms]
+    lines += [outside(reason, "$quiet") for reason in here.unknown]
+    for model, count in here.downloads:
+        told = "of unknown size" if count is None else f"{about}{count / 1e9:.1f} GB"
+        lines.append(quiet("downloads ") + outside(f"{told}: {model}"))
+    if not here.downloads:
+        lines.append(quiet("downloads nothing"))
+    if here.makes:
+        lines.append(quiet("quantizes ") + outside(", ".join(here.makes)) + quiet(" here first"))
+    return lines
 
-    if listed.problem:
-        return Option(
-            outside(listed.path.name) + Content.styled(f"  {one_line(listed.problem)}", "$error")
-        )
-    when = listed.created[:16].replace("T", " ")
-    # The kind comes first: a narrow terminal cuts off the end of the line.
-    parts = [outside(when, "bold"), *([quiet(listed.kind)] if listed.kind else [])]
-    parts += [outside(listed.name), outside(" | ".join(listed.variants), "$quiet")]
-    if listed.turns or listed.kind in ("", "chat"):
-        parts.append(quiet(plural(listed.turns, "turn")))
-    if is_recovered(listed.path):
-        parts.insert(1, Content.styled("recovered", "$warning"))
-    return Option(Content("  ").join(parts))
+
+def _fit(room: RoomPlan, about: str) -> Content:
+    mark, style = _MARKS[room.fit]
+    text = f"{mark} {room.fit}"
+    if room.room.unusable:
+        text += f": {room.room.unusable}"
+    elif room.total is not None and room.room.free is not None:
+        loading = room.fit == "tight" and not room.contested
+        needed = f"{about}{size(room.peak if loading else room.total)}"
+        when = " while loading" if loading else ""
+        text += f": needs {needed}{when}; {room.room.name} has {size(room.room.free)} free"
+    return outside(text, style)

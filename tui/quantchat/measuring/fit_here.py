@@ -1,4 +1,4 @@
-"""What opening a profile would mean on this machine: does it fit, and what does it download?"""
+"""Find out whether a profile fits on this machine, and what opening it would download."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.checkpoints.variant_files import to_download
 from quantchat.errors import UserError
-from quantchat.features.memory_plan.plan import Fit, RoomPlan, make_plan
+from quantchat.measuring.memory_plan import Fit, RoomPlan, make_plan
 from quantchat.profile.model import AnyVariant, Profile
 from quantchat.system.sampler import DeviceSample
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fakes.model_folder import LLAMA_2_7B, llama_tensors, write_model
-from fakes.saved import SAMPLE
+from fakes.saved_snapshots import SAMPLE
 from quantchat.estimate import by_name
-from quantchat.features.memory_plan.here import opening
+from quantchat.measuring.fit_here import opening
 from quantchat.profile import library
 from quantchat.profile.load import load
 from quantchat.profile.model import Profile
@@ -23,7 +24,7 @@ def gpu(total: int) -> GpuSample:
     return GpuSample(0, "GPU-0", "RTX 4090", memory_used=0, memory_total=total * GIB)
 
 
-def pair(*models: dict[str, object]) -> Profile:
+def pair(*models: Mapping[str, object]) -> Profile:
     variants = [{"label": f"variant {n}", **model} for n, model in enumerate(models)]
     return Profile.model_validate({"name": "a pair", "variants": variants})
 
