@@ -1,12 +1,15 @@
 """End quantchat or one of its workers at a random moment, and look for what is left behind.
 
-`python benchmarks/kills.py` starts the demo in a pseudo-terminal again and again, types prompts and
-saves snapshots once a side is ready. At a random moment it kills the program or a worker, hangs up,
-closes the terminal, or quits. Some runs start with an empty cache, so that downloads and making of
-checkpoints are hit too, and some without the quantized checkpoint, so that quantizing is. Then all
-started processes must be gone within 2 s, every snapshot must be whole, no partial checkpoint may
-be taken for a whole one, and, where a signal left time for it, the answers must be in a snapshot.
-It writes `benchmarks/results/kills.json`; the exit status is 1 if anything was left or lost.
+`python benchmarks/kills.py` starts the demo, a small pair, `run` and `quantize` in a
+pseudo-terminal again and again, and ends each at a random moment in each of the ways of
+`kill_ways.py`. Some runs of the demo start with an empty cache, so that downloads and builds of
+checkpoints are hit too, and some without the quantized checkpoint, so that quantizing is.
+Afterwards all processes must be gone, within 2 s unless a share hangs; every snapshot must be
+whole, no partial checkpoint may be taken for a whole one, and no temporary file may survive the
+next start. Where an end leaves time to save, the answers must be in a snapshot; where they cannot
+be saved, the terminal must say so. It writes `benchmarks/results/kills.json`; the exit status is 1
+if anything was left or lost. It mounts file systems (a full one, and one that hangs), so it has to
+be run by root.
 """
 
 from __future__ import annotations
@@ -17,7 +20,6 @@ import json
 import os
 import platform
 import random
-import signal
 import sys
 import tempfile
 import time
@@ -26,38 +28,26 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
-from fakes.terminal import Terminal  # noqa: E402 - the tests' pseudo-terminal
-from quantchat import paths  # noqa: E402
+from kill_ways import WAYS, Session  # noqa: E402 - it uses the tests' pseudo-terminal
+
 from quantchat.checkpoints.cache import CheckpointCache  # noqa: E402
 from quantchat.errors import UserError  # noqa: E402
+from quantchat.host import scratch  # noqa: E402
 from quantchat.snapshot import recovered, store  # noqa: E402
 
 RESULTS = HERE / "results" / "kills.json"
-WAYS = ("SIGKILL", "SIGTERM", "SIGHUP", "terminal closed", "worker SIGKILL", "Ctrl+Q")
-IN_GOOD_ORDER = ("SIGTERM", "SIGHUP", "terminal closed")
-"""Ends that leave time to save the answers that nobody saved."""
 MARK = "QUANTCHAT_KILLS"
 GOAL_S = 2.0
 PATIENCE_S = 15.0
-STARTING_S = 12.0
-"""Most runs end within this time, in s, while variants are fetched, built, quantized or loaded."""
-CHATTING_S = 4.0
-"""The other runs end within this time, in s, after a side is ready, while they answer and save."""
-QUIT = "\x11\x11"
-READY, ANSWERING = "● ready", "▶ answering"
-
-
-def process_tree(process: psutil.Process) -> list[psutil.Process]:
-    """Return `process` and its descendants, as far as they are alive."""
-    with contextlib.suppress(psutil.Error):
-        return [process, *process.children(recursive=True)]
-    return []
+LOST = ("processes_left", "files_broken", "temporary_files_left", "results_lost")
+"""Counts that have to be 0."""
 
 
 def marked(mark: str) -> list[psutil.Process]:
@@ -78,173 +68,149 @@ def alive(process: psutil.Process) -> bool:
         return False
 
 
-def without_quantized(cache: Path) -> None:
-    """Fill `cache` with the user's checkpoints, except for the GPTQ ones."""
-    for made in (paths.cache_dir() / "checkpoints").iterdir():
-        if "-gptq-" in made.name or made.name.startswith("."):
-            continue
-        place = paths.private(cache / "checkpoints" / made.name)
-        for file in made.rglob("*"):
-            if file.is_file():
-                linked = paths.private((place / file.relative_to(made)).parent) / file.name
-                linked.hardlink_to(file)
-
-
-def use(terminal: Terminal, until_s: float, chatting: bool) -> bool:
-    """Read the screen, or type and save, until the given time; return whether an answer ran."""
-    asked, answered = 1, False
-    while time.monotonic() < until_s and terminal.process.poll() is None:
-        terminal.read()
-        answered = answered or (chatting and ANSWERING in terminal.text)
-        if chatting:
-            with contextlib.suppress(OSError):
-                terminal.type("Count to twenty.\r" if asked % 4 == 0 else "\x13")
-            asked += 1
-            next_s = min(until_s, time.monotonic() + 0.2)
-            while time.monotonic() < next_s:
-                terminal.read()
-    return answered
-
-
-def end(terminal: Terminal, way: str, lot: random.Random) -> None:
-    """End the program in the given way; after a worker was killed, ask the program to quit."""
-    program = psutil.Process(terminal.process.pid)
-    if way == "worker SIGKILL":
-        workers = [p for p in process_tree(program)[1:] if os.getpgid(p.pid) == p.pid]
-        if workers:
-            lot.choice(workers).kill()
-        terminal.type(QUIT)
-    elif way == "terminal closed":
-        terminal.hang_up()
-    elif way == "Ctrl+Q":
-        terminal.type(QUIT)
-    else:
-        program.send_signal(signal.Signals[way])
+def process_tree(pid: int) -> list[psutil.Process]:
+    """Return the process `pid` and its descendants, as far as they are alive."""
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    return []
 
 
 def wait_until_gone(
-    terminal: Terminal, processes: list[psutil.Process], mark: str, press: str
+    session: Session, processes: list[psutil.Process], mark: str, press: str
 ) -> float:
-    """Return the seconds until all its processes have ended; `PATIENCE_S` if they never do.
-
-    `press` is typed again each second, as a user does: before the screen starts, keys are lost.
-    """
+    """Return the seconds until all processes have ended; `PATIENCE_S` if they never do."""
     began = time.monotonic()
     pressed = 0
     while (took := time.monotonic() - began) < PATIENCE_S:
         if press and took > pressed + 1:
             pressed += 1
-            with contextlib.suppress(OSError):
-                terminal.type(press)
+            session.type(press)
         with contextlib.suppress(OSError):
-            terminal.read(0.02)
-        terminal.process.poll()
+            session.terminal.read(0.02)
+        session.terminal.process.poll()
         if not any(map(alive, processes)) and not marked(mark):
             return took
     return PATIENCE_S
 
 
-def broken_files(folder: Path, cache: Path | None) -> Iterator[str]:
-    """Yield a line for each snapshot or checkpoint that is incomplete."""
-    snapshots = folder / "snapshots"
-    for file in snapshots.iterdir() if snapshots.is_dir() else ():
+def broken_files(session: Session, *, tidied: bool) -> Iterator[str]:
+    """Yield a line for each snapshot or checkpoint that is incomplete.
+
+    With `tidied`, also for what is left of a build that was stopped.
+    """
+    for file in session.snapshots.iterdir():
         if file.suffix == ".json" and not file.name.startswith("."):
             try:
                 store.load(file)
             except UserError as error:
                 yield f"snapshot: {error}"
-    if cache is not None and (cache / "checkpoints").is_dir():
-        checkpoints = CheckpointCache(cache / "checkpoints")
+    if session.cache is not None and (session.cache / "checkpoints").is_dir():
+        checkpoints = CheckpointCache(session.cache / "checkpoints")
         for made in checkpoints.folder.iterdir():
             if not made.name.startswith(".") and checkpoints.find(made.name) is None:
                 yield f"checkpoint: {made.name}"
+        for part in (checkpoints.folder / ".parts").iterdir() if tidied else ():
+            yield f"partial build: {part.name}"
 
 
-def one(number: int, lot: random.Random) -> dict[str, object]:
-    """Run the program once, end it, and return what was left behind."""
-    mark, way = uuid.uuid4().hex, WAYS[number % len(WAYS)]
-    doing = lot.choices(("chatting", "starting", "fetching", "quantizing"), (40, 30, 15, 15))[0]
-    chatting, fresh = doing == "chatting", doing in ("fetching", "quantizing")
-    after_s = lot.uniform(0.05, CHATTING_S if chatting else STARTING_S)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        cache = folder / "cache" if fresh else None
-        if cache and doing == "quantizing":
-            without_quantized(cache)
-        terminal = Terminal(
-            [sys.executable, "-m", "quantchat", "demo", "--snapshots", str(folder / "snapshots")],
-            cwd=folder,
-            env={MARK: mark, "QUANTCHAT_LOGS": str(folder / "logs")}
-            | ({"QUANTCHAT_CACHE": str(cache)} if cache else {}),
-        )
+def temporary_files(folder: Path) -> list[str]:
+    """Return what is left in the temporary folder `folder` when the program starts again."""
+    tempfile.tempdir = str(folder)
+    try:
+        scratch.sweep()
+    finally:
+        tempfile.tempdir = None
+    return sorted(path.name for path in folder.iterdir())
+
+
+def one(name: str, lot: random.Random) -> dict[str, Any]:
+    """Run a program once, end it in the way `name`, and return what was left behind."""
+    mark, way = uuid.uuid4().hex, WAYS[name]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        session = Session(Path(folder), lot)
+        for own in ("snapshots", "tmp", "logs"):
+            (session.folder / own).mkdir(mode=0o700)
+        began = time.monotonic()
         try:
-            if chatting:
-                terminal.wait_for_text(READY, most_s=600)  # the other side may still load
-                terminal.type("Count to twenty.\r")
-            answered = use(terminal, time.monotonic() + after_s, chatting)
-            processes = process_tree(psutil.Process(terminal.process.pid))
-            end(terminal, way, lot)
-            press = QUIT if way == "Ctrl+Q" else ""
-            gone_s = wait_until_gone(terminal, processes, mark, press)
-            left = [p for p in {*processes, *marked(mark)} if alive(p)]
-            broken = list(broken_files(folder, cache))
+            with session.surroundings:
+                way.program(session, {MARK: mark})
+                after_s = time.monotonic() - began
+                processes = process_tree(session.terminal.process.pid)
+                way.end(session)
+                gone_s = wait_until_gone(session, processes, mark, way.press)
+                left = [p for p in {*processes, *marked(mark)} if alive(p)]
+                for process in left:
+                    process.kill()
+            said = session.terminal.received.decode(errors="replace")
         finally:
-            terminal.close()
-        for process in left:
-            process.kill()
-        count = len(list((folder / "snapshots").glob("*.json")))
-        kept = len(recovered.waiting(folder / "snapshots"))
+            session.terminal.close()
+        broken = list(broken_files(session, tidied=way.tidies))
+        count = len(list(session.snapshots.glob("*.json")))
+        kept = len(recovered.waiting(session.snapshots))
+        temporary = temporary_files(session.folder / "tmp")
+    unsaved = way.saves and session.answered and not count
     return {
-        "way": way,
-        "while": doing,
+        "way": name,
+        "while": session.doing,
         "after_s": round(after_s, 2),
         "processes": len(processes),
         "gone_s": round(gone_s, 2),
         "left": len(left),
         "snapshots": count,
         "recovered": kept,
-        "lost": int(answered and way in IN_GOOD_ORDER and not count),
+        "lost": int(unsaved or way.says not in said),
         "broken": broken,
+        "temporary": temporary,
+    }
+
+
+def summary_of(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the counts over all runs."""
+    hung = [run["gone_s"] for run in runs if WAYS[run["way"]].hung]
+    usual = [run["gone_s"] for run in runs if not WAYS[run["way"]].hung]
+    return {
+        "ended": dict(Counter(run["way"] for run in runs)),
+        "processes_that_ran": sum(run["processes"] for run in runs),
+        "processes_left": sum(run["left"] for run in runs),
+        "snapshots_written": sum(run["snapshots"] for run in runs),
+        "conversations_recovered": sum(run["recovered"] for run in runs),
+        "results_lost": sum(run["lost"] for run in runs),
+        "files_broken": sum(len(run["broken"]) for run in runs),
+        "temporary_files_left": sum(len(run["temporary"]) for run in runs),
+        "slowest_end_s": max(usual, default=0.0),
+        "slowest_end_on_a_hung_share_s": max(hung, default=0.0),
+        "within_2_s": sum(seconds <= GOAL_S for seconds in usual),
     }
 
 
 def main() -> int:
-    """Run and end the program, write the result; 0 if nothing was left or lost."""
+    """Run and end the programs, write the result; 0 if nothing was left or lost."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--times", type=int, default=120)
-    parser.add_argument("--seed", type=int, default=20261124)
+    parser.add_argument("--each", type=int, default=6, help="how often each way is tried")
+    parser.add_argument("--seed", type=int, default=20261130)
+    parser.add_argument("--only", nargs="*", help="ways to try; then nothing is saved")
     given = parser.parse_args()
     lot = random.Random(given.seed)
     runs = []
-    for number in range(given.times):
-        runs.append(one(number, lot))
+    for name in (given.only or list(WAYS)) * given.each:
+        runs.append(one(name, lot))
         print(json.dumps(runs[-1]), file=sys.stderr, flush=True)
-    slowest = max(run["gone_s"] for run in runs)  # type: ignore[type-var]
-    summary = {
-        "ended": dict(Counter(run["way"] for run in runs)),
-        "processes_that_ran": sum(run["processes"] for run in runs),  # type: ignore[misc]
-        "processes_left": sum(run["left"] for run in runs),  # type: ignore[misc]
-        "snapshots_written": sum(run["snapshots"] for run in runs),  # type: ignore[misc]
-        "conversations_recovered": sum(run["recovered"] for run in runs),  # type: ignore[misc]
-        "conversations_lost": sum(run["lost"] for run in runs),  # type: ignore[misc]
-        "files_broken": sum(len(run["broken"]) for run in runs),  # type: ignore[misc,arg-type]
-        "slowest_end_s": slowest,
-        "within_2_s": sum(run["gone_s"] <= GOAL_S for run in runs),  # type: ignore[operator]
-    }
+    summary = summary_of(runs)
     result = {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "command": f"python benchmarks/kills.py --times {given.times} --seed {given.seed}",
+        "command": f"python benchmarks/kills.py --each {given.each} --seed {given.seed}",
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
         "summary": summary,
         "runs": runs,
     }
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if not given.only:
+        RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(summary, indent=2))
-    failures = ("processes_left", "files_broken", "conversations_lost")
-    return 1 if any(summary[what] for what in failures) else 0
+    return 1 if any(summary[what] for what in LOST) else 0
 
 
 if __name__ == "__main__":
