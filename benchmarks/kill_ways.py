@@ -285,6 +285,13 @@ def hang_snapshots(session: Session) -> None:
     session.send(signal.SIGTERM)
 
 
+def hang_and_close(session: Session) -> None:
+    """Let the share with the snapshots hang, try to save there, then close the terminal."""
+    _hang(session, session.snapshots)
+    session.type(SAVE)
+    session.terminal.hang_up()
+
+
 @dataclass(frozen=True)
 class Way:
     """How a program is ended, and what has to be found afterwards."""
@@ -323,6 +330,7 @@ WAYS = {
     "SIGTERM while the snapshots' share hangs": Way(
         pair, hang_snapshots, says=_NOT_SAVED, hung=True
     ),
+    "terminal closed while the snapshots' share hangs": Way(pair, hang_and_close, hung=True),
     "`run`: SIGKILL": Way(run, signals(_KILL)),
     "`run`: Ctrl+C": Way(run, signals(_INT), saves=True),
     "`run`: SIGTERM and SIGHUP at once": Way(run, signals(_TERM, _HUP), saves=True),
@@ -332,6 +340,9 @@ WAYS = {
     ),
     "`run`: SIGTERM with stderr closed": Way(run_without_stderr, signals(_TERM), saves=True),
     "`run`: SIGTERM with a full disk": Way(run, fill_disk, says="No space left on device"),
+    "`run`: SIGTERM while the snapshots' share hangs": Way(
+        run, hang_snapshots, says="the disk does not answer", hung=True
+    ),
     "`quantize`: SIGKILL": Way(quantize, signals(_KILL)),
     "`quantize`: SIGTERM": Way(quantize, signals(_TERM), tidies=True),
     "`quantize`: Ctrl+C": Way(quantize, signals(_INT), tidies=True),

@@ -184,6 +184,19 @@ def summary_of(runs: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def write(command: str, summary: dict[str, Any], runs: list[dict[str, Any]]) -> None:
+    """Write the result file."""
+    result = {
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": command,
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        "summary": summary,
+        "runs": runs,
+    }
+    RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
 def main() -> int:
     """Run and end the programs, write the result; 0 if nothing was left or lost."""
     parser = argparse.ArgumentParser(
@@ -195,20 +208,13 @@ def main() -> int:
     given = parser.parse_args()
     lot = random.Random(given.seed)
     runs = []
-    for name in (given.only or list(WAYS)) * given.each:
-        runs.append(one(name, lot))
-        print(json.dumps(runs[-1]), file=sys.stderr, flush=True)
-    summary = summary_of(runs)
-    result = {
-        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "command": f"python benchmarks/kills.py --each {given.each} --seed {given.seed}",
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-        "summary": summary,
-        "runs": runs,
-    }
-    if not given.only:
-        RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    for each in range(1, given.each + 1):
+        for name in given.only or WAYS:
+            runs.append(one(name, lot))
+            print(json.dumps(runs[-1]), file=sys.stderr, flush=True)
+        summary = summary_of(runs)
+        if not given.only:  # after each round: the next one may be interrupted
+            write(f"python benchmarks/kills.py --each {each} --seed {given.seed}", summary, runs)
     print(json.dumps(summary, indent=2))
     return 1 if any(summary[what] for what in LOST) else 0
 

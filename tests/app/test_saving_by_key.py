@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
 
 from fakes.screen_reader import see, text, wait_until
 from fakes.scripted_app import LEFT, Setup
+from quantchat import files
+from quantchat.app import crash_recovery
 
 
 async def test_snapshot_is_saved_and_named(setup: Setup) -> None:
@@ -59,3 +67,80 @@ async def test_a_folder_that_cannot_be_written_is_one_clear_line(setup: Setup) -
         for key in ("ctrl+s", "f7"):
             await run.pilot.press(key)
             await see(run.pilot, "cannot save the")
+
+
+@pytest.fixture
+def share(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """A network share that does not answer until this event is set."""
+    answers, write_new = threading.Event(), files.write_new
+
+    def write(path: Path, data: bytes) -> Path:
+        answers.wait()
+        return write_new(path, data)
+
+    monkeypatch.setattr("quantchat.snapshot.store.write_new", write)
+    yield answers
+    answers.set()
+
+
+async def test_while_a_share_hangs_keys_work_and_only_one_save_runs(
+    setup: Setup, share: threading.Event
+) -> None:
+    async with setup.running() as run:
+        await run.ready()
+        await run.answered()
+        await run.pilot.press("ctrl+s")
+        await run.pilot.press(*"typed")
+        await wait_until(run.pilot, lambda: run.screen.prompt.text == "typed", "the keys")
+        await run.pilot.press("ctrl+s")
+        await see(run.pilot, "still being saved")
+        await run.pilot.press("ctrl+q")
+        await see(run.pilot, "It is being saved")
+        share.set()
+        await see(run.pilot, "Snapshot saved")
+        assert len(list((setup.folder / "snapshots").iterdir())) == 1
+        await run.pilot.press("ctrl+q")
+        await wait_until(run.pilot, lambda: not run.app.is_running, "the end")
+    run.app.finish_saving()
+    assert run.app.last_words() == []
+
+
+@pytest.mark.parametrize("in_time", [True, False])
+async def test_the_end_waits_for_a_snapshot_that_is_being_saved(
+    setup: Setup, share: threading.Event, monkeypatch: pytest.MonkeyPatch, in_time: bool
+) -> None:
+    async with setup.running() as run:
+        await run.ready()
+        await run.answered()
+        await run.pilot.press("ctrl+s", "ctrl+q", "ctrl+q")
+        await wait_until(run.pilot, lambda: not run.app.is_running, "the end")
+    if in_time:
+        wait = crash_recovery.in_time
+
+        def answered(result: Future[Path], seconds: float) -> Path:
+            share.set()
+            return wait(result, seconds)
+
+        monkeypatch.setattr(crash_recovery, "in_time", answered)
+    else:
+        monkeypatch.setattr(crash_recovery, "PATIENCE_S", 0.05)
+    run.app.finish_saving()
+    (line,) = run.app.last_words()
+    if in_time:
+        (path,) = (setup.folder / "snapshots").iterdir()
+        assert line == f"saved {path}"
+    else:
+        assert line.startswith("unsaved work could not be saved: the disk did not answer")
+
+
+async def test_a_chat_that_cannot_be_saved_in_time_is_not_replaced(
+    setup: Setup, share: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quantchat.app.screens.comparison_view.PATIENCE_S", 0.05)
+    async with setup.running() as run:
+        await run.ready()
+        await run.answered()
+        await run.pilot.press("ctrl+n")
+        await see(run.pilot, "the disk did not answer")
+        assert run.comparison.conversation.turns
+        share.set()

@@ -8,6 +8,7 @@ import io
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -26,6 +27,7 @@ from fakes.scripted_worker import Script, ScriptedMaker, starter
 from fakes.terminal_controls import Tokens
 from fakes.timed_snapshots import measured
 from quantchat.cli import root
+from quantchat.console import running
 from quantchat.console.console import console
 from quantchat.console.progress import progress_display
 from quantchat.console.running import publish
@@ -199,6 +201,20 @@ def test_a_measurement_is_printed_though_it_cannot_be_saved(
     out, err = capsys.readouterr()
     assert store.loads(out.encode(), where="stdout") == snapshot
     assert err == ""
+
+
+def test_a_measurement_is_printed_though_the_share_hangs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr(store, "write_new", lambda path, data: answers.wait())
+    monkeypatch.setattr(running, "SOON_S", 0.0)
+    monkeypatch.setattr(running, "SAVE_S", 0.0)
+    snapshot = measured()
+    with pytest.raises(UserError, match="did not answer"):
+        publish(snapshot, tmp_path, None)
+    answers.set()
+    assert store.loads(capsys.readouterr().out.encode(), where="stdout") == snapshot
 
 
 @pytest.mark.parametrize("words", [("run", "demo"), ("score", "demo"), ("rerun", "{saved}")])

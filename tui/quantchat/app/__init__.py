@@ -70,6 +70,7 @@ def run(
     status = app.return_code or 0
     if status == CRASHED:
         app.keep()
+    app.finish_saving()
     for line in app.last_words():
         _say(line)
     if app.survived_errors and status != CRASHED:

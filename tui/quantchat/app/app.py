@@ -132,6 +132,8 @@ class QuantchatApp(PacedApp):
         self._report_again_s: dict[str, float] = {}
         self.recovery_file: Path | None = None
         """The file in which unsaved work was saved when the program had to end."""
+        self._saved_last: Path | None = None
+        """A snapshot that was written while the program ended."""
         self._not_saved_reason = ""
         """Why unsaved work could not be saved."""
         for theme in themes.THEMES:
@@ -279,11 +281,21 @@ class QuantchatApp(PacedApp):
         self.keep()
         return self.last_words()
 
+    def finish_saving(self) -> None:
+        """Wait for a snapshot that is still being written; the disk may hang. Raises nothing."""
+        if self._comparing is not None:
+            try:
+                self._saved_last = self._comparing.recovery.wait_for_save()
+            except UserError as error:
+                self._not_saved_reason = str(error)
+
     def last_words(self) -> list[str]:
         """Return the lines to print after the screen is closed."""
         lines = []
         if self.votes_saved is not None:
             lines.append(f"saved {self.votes_saved}")
+        if self._saved_last is not None:
+            lines.append(f"saved {self._saved_last}")
         if self.recovery_file is not None:
             lines.append(
                 f"unsaved work was saved to {self.recovery_file}; the next start offers it"
@@ -303,9 +315,13 @@ class QuantchatApp(PacedApp):
             self.exit()
             return
         self._confirm_until_s = now + CONFIRM_S
-        saves = "^S saves it. " if self.screen is self._comparing else ""
+        hint = "^Q again quits without saving."
+        if self._comparing is not None and self._comparing.recovery.saving:
+            hint = "It is being saved; the disk is slow. ^Q again quits as soon as it is saved."
+        elif self.screen is self._comparing:
+            hint = f"^S saves it. {hint}"
         self.notify(
-            f"{saves}^Q again quits without saving.",
+            hint,
             title="Not saved",
             severity="warning",
             timeout=CONFIRM_S,
@@ -314,8 +330,8 @@ class QuantchatApp(PacedApp):
 
     def _leave_with_the_terminal(self) -> None:
         if terminal.hung_up(sys.__stdin__.fileno() if sys.__stdin__ else -1):
-            self._leave(signal.SIGHUP)
             terminal.end_for_sure(128 + signal.SIGHUP, self._last)
+            self._leave(signal.SIGHUP)
 
     def action_command_palette(self) -> None:
         """Open the palette, unless a closed one still exists: both would have the same id."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from quantchat.app.device_watch import Measured
+from quantchat.daemon_thread import in_daemon_thread, in_time, no_answer
 from quantchat.errors import UserError
 from quantchat.host.screen_log import log_exception
 
@@ -16,9 +18,10 @@ if TYPE_CHECKING:
     from quantchat.measuring.measurement import Measurement
     from quantchat.session.comparison import Comparison
     from quantchat.session.conversation import Conversation
+    from quantchat.snapshot.schema import Snapshot
 
 PATIENCE_S = 3.0
-"""Seconds that a thread waits for another one that is saving: the disk may hang."""
+"""Seconds that the event loop, or a thread that saves, waits for the disk: it may hang."""
 
 
 @runtime_checkable
@@ -51,19 +54,53 @@ class CrashRecovery:
         self._saved_measurement: tuple[Measurement | None, int] = (None, 0)
         """The measurement, with its number of answers, when it was last saved."""
         self._writing = threading.Lock()
+        self._save: Future[Path] | None = None
+        """The last `save`."""
         self.measured: Measured | None = None
         """The last sample of the machine, used at the end instead of the driver, which may hang."""
 
-    @contextlib.contextmanager
-    def saving(self, measurement: Measurement | None = None) -> Iterator[None]:
-        """Hold the lock while the caller saves the conversation and `measurement`.
+    @property
+    def saving(self) -> bool:
+        """Whether `save` is still writing."""
+        return self._save is not None and not self._save.done()
 
-        If the context ends without an exception, both count as saved.
+    def save(self, snapshot: Snapshot, measurement: Measurement | None = None) -> Future[Path]:
+        """Begin to save `snapshot`, just recorded with `measurement`; return the file to come.
+
+        A thread writes it, because the disk may be slow or hang. Once it is written, both the
+        conversation and `measurement` count as saved. The future may raise UserError.
         """
-        with self._writing:
-            extent = self._extent(measurement)
+        from quantchat.snapshot import store
+
+        extent = self._extent(measurement)
+
+        def write() -> Path:
+            with self._alone():
+                path = store.save(snapshot, self._folder)
+                self._saved_chat, self._saved_measurement = extent
+                return path
+
+        self._save = in_daemon_thread(write, "save")
+        return self._save
+
+    def wait_for_save(self) -> Path | None:
+        """Wait for a running `save` before the program ends; return its file, None without one.
+
+        Raises UserError if it fails or takes longer than `PATIENCE_S`.
+        """
+        if self._save is None or self._save.done():
+            return None
+        return in_time(self._save, PATIENCE_S)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Write without another thread that does. Raises UserError after `PATIENCE_S`."""
+        if not self._writing.acquire(timeout=PATIENCE_S):
+            raise no_answer(PATIENCE_S)
+        try:
             yield
-            self._saved_chat, self._saved_measurement = extent
+        finally:
+            self._writing.release()
 
     def _extent(
         self, measurement: Measurement | None
@@ -84,25 +121,20 @@ class CrashRecovery:
 
         See `Recoverable.keep`.
         """
-        if not self._writing.acquire(timeout=PATIENCE_S):
-            raise UserError(
-                f"another thread has been writing it for {PATIENCE_S:.0f} s; the disk may hang"
-            )
         try:
-            if not self.unsaved(measurement):
-                return None
-            extent = self._extent(measurement)
-            path = self._write(measurement)
-            self._saved_chat, self._saved_measurement = extent
-            return path
+            with self._alone():
+                if not self.unsaved(measurement):
+                    return None
+                extent = self._extent(measurement)
+                path = self._write(measurement)
+                self._saved_chat, self._saved_measurement = extent
+                return path
         except UserError:
             log_exception()
             raise
         except Exception as error:  # the program must be able to end
             log_exception()
             raise UserError(f"{type(error).__name__}: {error}") from error
-        finally:
-            self._writing.release()
 
     def _write(self, measurement: Measurement | None) -> Path:
         from quantchat.app.final_sampler import FinalSampler

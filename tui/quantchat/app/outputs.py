@@ -1,10 +1,9 @@
-"""Files that the screen saves: snapshots, and answers as Markdown."""
+"""Answers as a Markdown file."""
 
 from __future__ import annotations
 
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from quantchat.app.widgets.column_header import what_runs
 from quantchat.document.figures import thoughts
@@ -12,26 +11,14 @@ from quantchat.session.comparison import Comparison
 from quantchat.session.conversation import Turn
 from quantchat.text import neutralise
 
-if TYPE_CHECKING:
-    from quantchat.system.sampler import DeviceSampler
 
-
-def save_snapshot(comparison: Comparison, folder: Path | None, sampler: DeviceSampler) -> Path:
-    """Save a snapshot of `comparison` in `folder`; return its path. Raises UserError.
+def save_answers(text: str, folder: Path | None) -> Path:
+    """Save `text`, as `answers_as_markdown` returns it; return the new file. Raises UserError.
 
     `folder` None means the user's default folder.
     """
-    from quantchat.session.recorder import record
     from quantchat.snapshot import store
 
-    return store.save(record(comparison, sampler), folder)
-
-
-def save_answers(turn: Turn, comparison: Comparison, folder: Path | None) -> Path:
-    """Save the prompt and the answers of `turn` as Markdown; return the path. Raises UserError."""
-    from quantchat.snapshot import store
-
-    text = answers_as_markdown(turn, comparison)
     stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
     return store.save_file(folder, f"{stamp}-answers.md", text.encode(), what="the answers")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Coroutine
+from concurrent.futures import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
 
 FAILED = 1
 """Exit status if a model failed."""
+
+SOON_S = 3.0
+"""Seconds after which a result that is still being saved is printed meanwhile."""
+
+SAVE_S = 30.0
+"""Seconds that saving may then take. A network share may hang for ever."""
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -96,17 +103,17 @@ def publish(
 ) -> None:
     """Save `snapshot` in `folder` (None: the user's default folder), and print it.
 
-    `show` prints it; without `show` it is printed as JSON. If it cannot be saved, it is printed
-    all the same, because it may have taken hours, and UserError is raised afterwards.
+    `show` prints it; without `show` it is printed as JSON. If it cannot be saved, or the disk does
+    not answer, it is printed all the same, because it may have taken hours, and UserError is raised
+    afterwards.
     """
+    from quantchat.daemon_thread import in_daemon_thread, in_time
     from quantchat.errors import UserError
     from quantchat.snapshot import store
     from quantchat.text import one_line
 
-    try:
-        path, unsaved = store.save(snapshot, folder), None
-    except UserError as error:
-        path, unsaved = None, error
+    saving, unsaved = in_daemon_thread(lambda: store.save(snapshot, folder), "save"), None
+    wait([saving], SOON_S)
     try:
         if show is None:
             sys.stdout.write(store.dumps(snapshot).decode("ascii"))
@@ -114,7 +121,13 @@ def publish(
         else:
             show(snapshot)
     finally:  # also if the output cannot be written
-        if path is not None:
+        if not saving.done():
+            notice(f"the disk does not answer; waiting for it for up to {SAVE_S:.0f} s")
+        try:
+            path = in_time(saving, SAVE_S)
+        except UserError as error:
+            unsaved = error
+        else:
             click.echo(f"saved {one_line(str(path))}", err=True)
     if unsaved is not None:
         raise unsaved

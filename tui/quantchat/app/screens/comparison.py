@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
@@ -19,10 +21,14 @@ from quantchat.app.messages import (
 )
 from quantchat.app.screens.comparison_view import LONG_S, ComparisonView
 from quantchat.app.textual_workarounds import write_to_terminal
+from quantchat.daemon_thread import in_daemon_thread
 from quantchat.profile.model import Generation
 from quantchat.session.live_variant import State
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+    from pathlib import Path
+
     from quantchat.measuring.rounds import Plan
 
 
@@ -190,9 +196,10 @@ class ComparisonScreen(ComparisonView):
         if turn is None:
             self.say("There is no answer to save yet.", severity="warning")
             return
-        with self.explained():
-            path = outputs.save_answers(turn, self.comparison, self.snapshots)
-            self.say(str(path), title="Answers saved", s=LONG_S)
+        text = outputs.answers_as_markdown(turn, self.comparison)
+        self._report_saved(
+            "Answers saved", in_daemon_thread(partial(outputs.save_answers, text, self.snapshots))
+        )
 
     def action_measure(self) -> None:
         """Measure the pair in rounds."""
@@ -268,10 +275,27 @@ class ComparisonScreen(ComparisonView):
         if self.device_watch is None:  # only until the first frame is drawn
             self.say("The machine is not sampled yet: save again in a moment.", severity="warning")
             return
-        with self.explained(), self.device_watch.borrowed() as sampler:
-            with self.recovery.saving():
-                path = outputs.save_snapshot(self.comparison, self.snapshots, sampler)
-            self.say(str(path), title="Snapshot saved", s=LONG_S)
+        if self.recovery.saving:
+            self.say(
+                "The last snapshot is still being saved; the disk is slow.", severity="warning"
+            )
+            return
+        from quantchat.session.recorder import record
+
+        with self.explained():
+            with self.device_watch.borrowed() as sampler:
+                snapshot = record(self.comparison, sampler)
+            self._report_saved("Snapshot saved", self.recovery.save(snapshot))
+
+    def _report_saved(self, title: str, file: Future[Path]) -> None:
+        """Show where `file` was saved, or why it was not, once that is known."""
+
+        async def report() -> None:
+            with self.explained():
+                path = await asyncio.wrap_future(file)
+                self.say(str(path), title=title, s=LONG_S)
+
+        self.run_worker(report())
 
     def action_log(self) -> None:
         """Show the workers' logs."""

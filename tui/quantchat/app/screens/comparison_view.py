@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
 from quantchat.app import gc_tuning, terminal
-from quantchat.app.crash_recovery import CrashRecovery
+from quantchat.app.crash_recovery import PATIENCE_S, CrashRecovery
 from quantchat.app.device_watch import (
     DeviceWatch,
     MakeSampler,
@@ -33,6 +32,7 @@ from quantchat.app.widgets.divergence_line import DivergenceLine
 from quantchat.app.widgets.key_line import KeyLine
 from quantchat.app.widgets.prompt_box import PromptBox
 from quantchat.app.widgets.text_layout import ORDERS
+from quantchat.daemon_thread import in_daemon_thread, in_time, to_daemon_thread
 from quantchat.errors import UserError
 from quantchat.session.comparison import Change, Comparison, VariantChanged
 from quantchat.session.conversation import Answer
@@ -124,7 +124,7 @@ class ComparisonView(Screen[None]):
         self.run_worker(self._offer_recovered())
 
     async def _offer_recovered(self) -> None:
-        if await asyncio.to_thread(_anything_recovered, self.snapshots):
+        if await to_daemon_thread(lambda: _anything_recovered(self.snapshots)):
             from quantchat.app.screens.recovered import offer
 
             offer(self, self.snapshots)
@@ -145,7 +145,7 @@ class ComparisonView(Screen[None]):
         """
         now = time.monotonic()
         try:
-            path = self.recovery.keep()
+            path = in_time(in_daemon_thread(self.recovery.keep), PATIENCE_S)
         except UserError as error:
             if now < self._confirm_until_s:
                 self._confirm_until_s = 0.0
@@ -285,7 +285,7 @@ class ComparisonView(Screen[None]):
         from quantchat.measuring import memory_plan
 
         profile, pair = self.comparison.profile, self.comparison.pair
-        found = await asyncio.to_thread(memory_plan.warning, profile, sample, pair)
+        found = await to_daemon_thread(lambda: memory_plan.warning(profile, sample, pair))
         if found:
             self.say(found, title="The pair may not fit", severity="warning", s=LONG_S)
 

@@ -13,6 +13,7 @@ from quantchat.app.device_watch import MakeSampler
 from quantchat.app.screens.progress import ProgressScreen
 from quantchat.app.widgets.dialog import Dialog
 from quantchat.app.widgets.text_layout import outside, quiet
+from quantchat.daemon_thread import to_daemon_thread
 from quantchat.document import terminal
 from quantchat.errors import UserError
 from quantchat.features.measure.tables import blocks, prompts_table
@@ -20,7 +21,6 @@ from quantchat.measuring.measurement import Measurement
 from quantchat.measuring.record import record_measurement
 from quantchat.measuring.rounds import Plan
 from quantchat.session.comparison import Comparison
-from quantchat.snapshot import store
 from quantchat.snapshot.schema import Snapshot
 
 
@@ -82,14 +82,14 @@ class MeasuringScreen(ProgressScreen):
             self._end("Not measured", quiet("Stopped before the first answer was measured."))
             return
         self.say(quiet("computing confidence intervals"))
-        result = await asyncio.to_thread(_result, snapshot)
-        self._end("Measured", self._saved(snapshot), result)
+        result = await to_daemon_thread(lambda: _result(snapshot))
+        self._end("Measured", await self._saved(snapshot), result)
 
     async def _measured(self) -> Snapshot | None:
         sampler = self._make_sampler()
         try:
             # The first sample opens the driver, which may take seconds.
-            await asyncio.to_thread(sampler.sample)
+            await to_daemon_thread(sampler.sample)
             measurement = Measurement(self._comparison, self._plan, sampler, self._step)
             self._measurement = measurement
             if self._stopping:
@@ -101,12 +101,11 @@ class MeasuringScreen(ProgressScreen):
         finally:
             sampler.close()
 
-    def _saved(self, snapshot: Snapshot) -> Content:
+    async def _saved(self, snapshot: Snapshot) -> Content:
         try:
             if not self._recovery.unsaved(self._measurement):
                 return quiet("saved for recovery, because the program has to end")
-            with self._recovery.saving(self._measurement):
-                path = store.save(snapshot, self._snapshots)
+            path = await asyncio.wrap_future(self._recovery.save(snapshot, self._measurement))
         except UserError as error:
             return outside(f"Not saved: {error}", "$error")
         return outside(f"Saved {path}", "$quiet")

@@ -8,6 +8,7 @@ which variant failed.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
@@ -20,12 +21,14 @@ from textual.screen import Screen
 from textual.widgets import Static
 
 from quantchat.app import terminal
+from quantchat.app.crash_recovery import PATIENCE_S
 from quantchat.app.device_watch import MakeSampler
 from quantchat.app.final_sampler import FinalSampler
 from quantchat.app.widgets.answer_view import AnswerView
 from quantchat.app.widgets.failure_note import explained
 from quantchat.app.widgets.stages import counted
 from quantchat.app.widgets.text_layout import SIDES, hints, outside, quiet
+from quantchat.daemon_thread import in_daemon_thread, in_time, to_daemon_thread
 from quantchat.document.terminal import rendered
 from quantchat.errors import UserError
 from quantchat.features.votes import tables
@@ -119,6 +122,7 @@ class VoteScreen(Screen[None]):
         self._ballot: Ballot | None = None
         self._decided = asyncio.Event()
         self._over = False
+        self._writing = threading.Lock()
         self.saved: Path | None = None
         """The snapshot of the votes, once there is one."""
 
@@ -197,8 +201,12 @@ class VoteScreen(Screen[None]):
         if not self.voting.voted:
             self._end(quiet("No votes were given; nothing is saved."))
             return
-        snapshot = await asyncio.to_thread(self._record)
-        self._end(self._save(snapshot))
+        snapshot = await to_daemon_thread(self._record)
+        try:
+            await to_daemon_thread(lambda: self._save(snapshot))
+            self._end(outside(f"Saved {self.saved}", "$quiet"))
+        except UserError as error:
+            self._end(outside(f"Not saved: {error}", "$error"))
         self.query_one("#result", Static).update(rendered(tables.blocks(snapshot)))
 
     def _record(self) -> Snapshot:
@@ -209,13 +217,10 @@ class VoteScreen(Screen[None]):
         finally:
             sampler.close()
 
-    def _save(self, snapshot: Snapshot) -> Content:
-        try:
+    def _save(self, snapshot: Snapshot) -> None:
+        with self._writing:
             if self.saved is None:  # `keep` may have saved them already
                 self.saved = store.save(snapshot, self._snapshots)
-        except UserError as error:
-            return outside(f"Not saved: {error}", "$error")
-        return outside(f"Saved {self.saved}", "$quiet")
 
     unsaved = False
     """Leaving loses nothing: the votes are always saved."""
@@ -224,7 +229,7 @@ class VoteScreen(Screen[None]):
         """Save unsaved votes when the program must end (see `crash_recovery.Recoverable`)."""
         if self.saved is None and self.voting.voted:
             last = record_voting(self.voting, FinalSampler(None))
-            self.saved = store.save(last, self._snapshots)
+            in_time(in_daemon_thread(lambda: self._save(last)), PATIENCE_S)
         return None  # the next start has no conversation to offer
 
     def _end(self, note: Content) -> None:

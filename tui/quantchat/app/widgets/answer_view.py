@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import threading
-from collections.abc import Callable
-from typing import Any
 from urllib.parse import unquote
 
 from textual.geometry import Region, Size
@@ -20,6 +16,7 @@ from quantchat.app.incremental_markdown import IncrementalMarkdown
 from quantchat.app.messages import LinkClicked
 from quantchat.app.widgets.blank_fill import filtered
 from quantchat.app.widgets.divergence_mark import DivergenceMark
+from quantchat.daemon_thread import to_daemon_thread
 
 _STRIPS = 400
 """Most drawn lines that are cached: the visible ones and some around them."""
@@ -88,7 +85,7 @@ class AnswerView(Widget):
                     self._text.advance()
                 else:
                     job = self._text.jobs[0]
-                    result = await _in_thread(job.compute)
+                    result = await to_daemon_thread(job.compute)
                     first, height = 0, self._drawn_height
                     if self._text.jobs and self._text.jobs[0] is job:
                         self._text.jobs.popleft()
@@ -197,29 +194,3 @@ class AnswerView(Widget):
     def action_link(self, href: str) -> None:
         """Report that the user clicked a link."""
         self.post_message(LinkClicked(unquote(href)))  # the Markdown parser percent-encoded it
-
-
-async def _in_thread(compute: Callable[[], Any]) -> Any:
-    """Return the result of `compute`, called in a daemon thread: exit does not wait for it."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[Any] = loop.create_future()
-
-    def give(result: Any, error: Exception | None) -> None:
-        if done.cancelled():
-            return
-        if error is None:
-            done.set_result(result)
-        else:
-            done.set_exception(error)
-
-    def run() -> None:
-        result, failed = None, None
-        try:
-            result = compute()
-        except Exception as error:  # noqa: BLE001 - the awaiting coroutine raises it
-            failed = error
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nothing awaits the result
-            loop.call_soon_threadsafe(give, result, failed)
-
-    threading.Thread(target=run, daemon=True).start()
-    return await done
