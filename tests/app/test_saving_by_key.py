@@ -12,7 +12,7 @@ import pytest
 
 from fakes.screen_reader import see, text, wait_until
 from fakes.scripted_app import LEFT, Setup
-from quantchat import files
+from quantchat import daemon_thread, files
 from quantchat.app import crash_recovery
 
 
@@ -115,7 +115,7 @@ async def test_the_end_waits_for_a_snapshot_that_is_being_saved(
         await run.pilot.press("ctrl+s", "ctrl+q", "ctrl+q")
         await wait_until(run.pilot, lambda: not run.app.is_running, "the end")
     if in_time:
-        wait = crash_recovery.in_time
+        wait = daemon_thread.in_time
 
         def answered(result: Future[Path], seconds: float) -> Path:
             share.set()
