@@ -226,7 +226,7 @@ def test_an_interrupt_is_quiet(
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["dmo"], 'no profile, command or folder is called "dmo" (did you mean "demo"?)'),
+        (["dmo"], 'no profile, command or folder is called "dmo" (did you mean "demo"? Looked'),
         (["profils"], 'no profile, command or folder is called "profils" (did you mean "profil'),
         (["zzz"], 'no profile, command or folder is called "zzz" (looked for in ./profiles, '),
         (["./zzz"], "./zzz: there is no such file or folder"),

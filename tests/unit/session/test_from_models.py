@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from fakes import fake_hub
 from fakes.model_folder import LLAMA_2_7B, gptq_tensors, llama_tensors, write_model
 from fakes.openai_server import FakeServer
+from quantchat import paths
 from quantchat.checkpoints.cache import CheckpointCache, Site
 from quantchat.cli import main
 from quantchat.console import opening
@@ -285,3 +286,38 @@ def test_any_profile_is_written_as_what_it_is(
         }
     )
     assert loads(to_toml(profile), where="p.toml", folder=Path("/")) == profile
+
+
+# ------------------------------------------------------------ names that are not found
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_folders: None) -> Path:
+    """Return the current folder, with a model's folder, a GGUF file and a cached model."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "My-Llama").mkdir()
+    (tmp_path / "qwen3.gguf").touch()
+    (paths.hub_cache() / "models--Some-Org--Tiny-Chat-1B").mkdir(parents=True)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("dmo", 'did you mean "demo"? Looked for in ./profiles, '),
+        ("my-lama", 'did you mean "My-Llama"? Looked for in ./profiles, '),
+        ("zzzzzz", "looked for in ./profiles, "),
+        ("./my-lama", 'did you mean "My-Llama"?'),
+        ("qwen.gguf", 'did you mean "qwen3.gguf"?'),
+        ("./xyz.gguf", "name a GGUF file, or a model of the hub"),
+        ("some-org/tiny-chat-1", 'did you mean "Some-Org/Tiny-Chat-1B"?'),
+        ("meta-llama/Llama-2-7b-chat", 'did you mean "meta-llama/Llama-2-7b-chat-hf"'),
+        ("zzz/xyz", "the hub did not tell"),
+    ],
+)
+@pytest.mark.usefixtures("here")
+def test_what_is_not_found_names_the_nearest_and_the_places(word: str, said: str) -> None:
+    with pytest.raises(UserError) as error:
+        profile_of([word])
+    assert said in str(error.value)
+    assert str(paths.config_dir()) in str(error.value) or "Looked" not in said

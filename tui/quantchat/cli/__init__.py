@@ -163,7 +163,7 @@ def root(ctx: click.Context, snapshots: Path | None, low_bandwidth: bool | None)
     "methods",
     metavar="METHOD,...",
     default="",
-    help="How to load unquantized models: nf4, fp4, int8, gptq, bf16, fp16.",
+    help="How to load unquantized models, e.g. nf4,gptq,bf16; an unknown name lists all.",
 )
 @click.option("--gptq", metavar="MODEL", help="Use this GPTQ checkpoint instead of making one.")
 @click.option(

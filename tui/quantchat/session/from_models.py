@@ -37,6 +37,7 @@ from quantchat.profile import library
 from quantchat.profile.mistakes import mistakes
 from quantchat.profile.model import Profile
 from quantchat.profile.nearest import did_you_mean
+from quantchat.session.not_found import not_found
 from quantchat.text import one_line
 
 GROUP_SIZES = (128, 64, 32)
@@ -227,13 +228,13 @@ def _model(word: str, others: Sequence[str]) -> _Side:
     if _is(word, Path.is_dir):
         named = str(Path(word).expanduser().absolute())
     elif word != DEMO_MODEL and (is_path(word) or "/" not in word):
-        raise _nothing(word, others)
+        raise not_found(word, others)
     try:
         files = files_of(named)
     except (ValueError, UserError) as error:
         if named != word:
             raise UserError(one_line(str(error))) from None
-        raise _nothing(word, others, str(error)) from None
+        raise not_found(word, others, error) from None
     name = Path(named.partition("@")[0]).name
     method = str((files.quantization or {}).get("quant_method") or "quantized")
     if files.quantization is None:
@@ -263,7 +264,7 @@ def group_size(files: ModelFiles) -> int:
 
 def _gguf(word: str) -> _Side:
     if not _is(word, Path.is_file):
-        raise UserError("there is no such file", where=one_line(word))
+        raise not_found(word)
     path = Path(word).expanduser().absolute()
     engine = registry.engine_with("gguf_file").name
     keys = {"engine": engine, "model": str(path.parent), "gguf_file": path.name}
@@ -275,31 +276,6 @@ def _is(word: str, test: Callable[[Path], bool]) -> bool:
         return test(Path(word).expanduser())
     except (OSError, RuntimeError, ValueError):  # `~` of an unknown user; a NUL; a path too long
         return False
-
-
-def _nothing(word: str, others: Sequence[str], of_the_hub: str = "") -> UserError:
-    """Return the error for a `word` that names nothing; it says where quantchat looked."""
-    if is_path(word):
-        return UserError(
-            "there is no such file or folder",
-            where=one_line(word),
-            hint="name a profile, a folder with a model, or a model of the hub (org/name)",
-        )
-    if "/" in word:
-        what = f"no folder of this name is here, and as a model of the hub: {of_the_hub}"
-        return UserError(one_line(what), where=one_line(word))
-    if word in library.names():
-        return UserError(
-            f'"{word}" is a profile', hint="options and further words are for models, named without"
-        )
-    what = "profile, command or folder" if others else "profile or folder"
-    own = library.folder(library.Origin.OWN)
-    return UserError(
-        f'no {what} is called "{one_line(word)}"',
-        hint=did_you_mean(word, [*library.names(), *others], limit=3)
-        or f"looked for in ./profiles, {one_line(str(own))}, among the shipped profiles"
-        " (`quantchat profiles` lists them) and in this folder; a model of the hub is org/name",
-    )
 
 
 # ------------------------------------------------------------------ servers
