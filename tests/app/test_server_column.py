@@ -194,7 +194,9 @@ async def test_thoughts_are_drawn_apart_from_the_answer(
         await run.ready()
         server.held = True
         await run.ask("Where?")
-        await see_in(run.pilot, 1, "thinking They ask for a city.")
+        await see_in(run.pilot, 1, "▸ thinking · Alt+T opens", "TTFA –")
+        await run.pilot.press("alt+t")
+        await see_in(run.pilot, 1, "▾ thinking They ask for a city.")
         await run.pilot.press("escape")
         await run.settled()
         await see_in(run.pilot, 1, "thoughts They ask for a city.", "■ stopped")
@@ -202,6 +204,9 @@ async def test_thoughts_are_drawn_apart_from_the_answer(
         server.hung_up.set()
         await run.answered("Where?")
         await see_in(run.pilot, 1, "thoughts, 5 tokens They ask for a city. It is Paris.")
+        await run.pilot.press("alt+t")
+        await see_in(run.pilot, 1, "▸ thoughts, 5 tokens · Alt+T opens It is Paris.")
+        assert "They ask for a" not in text(run.app)
         messages = server.requests[-1]["messages"]
         await run.answered("Sure?")
         assert [m["content"] for m in server.requests[-1]["messages"]] == [

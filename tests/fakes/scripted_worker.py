@@ -127,6 +127,8 @@ class Script:
     dies_loading: int | None = None
     """Exit status with which the worker ends in place of becoming ready."""
     answer: Callable[[Generate], str] = lambda request: "The capital of France is **Paris**."
+    thought: Callable[[Generate], str] = lambda request: ""
+    """What it thinks before it answers."""
     token_ms: float = 20.0
     ttft_ms: float = 150.0
     cut: Callable[[str], list[str]] = words
@@ -262,7 +264,8 @@ class ScriptedWorker:
         put(Prefilled(turn, script.prompt_tokens, script.prompt_tokens, self._now_ns + 100_000_000))
         self._now_ns += int((script.ttft_ms - script.token_ms) * 1e6)
         text = script.answer(request)
-        pieces = script.cut(text)[: request.max_new_tokens]
+        thoughts = script.cut(script.thought(request))
+        pieces = [*([""] * len(thoughts)), *script.cut(text)][: request.max_new_tokens]
         reason, said = script.reason, 0
         while said < len(pieces):
             if script.holds_after is not None and said >= script.holds_after:
@@ -280,10 +283,12 @@ class ScriptedWorker:
             for _ in batch:
                 self._now_ns += int(script.token_ms * 1e6)
                 times.append(self._now_ns)
+            thought = (thoughts[said : said + len(batch)] + [""] * len(batch))[: len(batch)]
+            whole = [t or p for t, p in zip(thought, batch, strict=True)]
             ids = [
-                int(hashlib.sha256(p.encode("utf-8", "replace")).hexdigest()[:4], 16) for p in batch
+                int(hashlib.sha256(p.encode("utf-8", "replace")).hexdigest()[:4], 16) for p in whole
             ]
-            put(Tokens(turn, ids, batch, times))
+            put(Tokens(turn, ids, batch, times, thought if any(thought) else []))
             said += len(batch)
             await asyncio.sleep(0)
         if script.answer_fails is not None:
@@ -295,7 +300,19 @@ class ScriptedWorker:
             )
             return
         put(Memory(self._ledger(said)))
-        put(Finished(turn, reason, said, "".join(pieces[:said]), self._now_ns))
+        text, thoughts_text = "".join(pieces[:said]), "".join(thoughts[:said])
+        put(
+            Finished(
+                turn,
+                reason,
+                said,
+                text,
+                self._now_ns,
+                thoughts=thoughts_text,
+                thought_tokens=min(said, len(thoughts)),
+                raw=f"<think>{thoughts_text}</think>{text}" if thoughts_text else "",
+            )
+        )
 
 
 @dataclass

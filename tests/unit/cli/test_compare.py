@@ -115,6 +115,7 @@ def test_json_is_one_document_and_nothing_else(folder: Path, capsys: Capture) ->
         "run": 1,
         "variant": "NF4",
         "ttft_ms": 50,
+        "ttfa_ms": 50,
         "tpot_ms": 10,
         "decode_tps": 100,
         "itl_p95_ms": 10,

@@ -368,3 +368,8 @@ def test_an_address_that_cannot_be_taken_apart_is_refused(address: str, tmp_path
     file.write_text('name = "x"\n' + "".join(variant.format(n, address) for n in "AB"))
     with pytest.raises(ProfileError, match="base_url"):
         load(file)
+
+
+def test_thought_marks_need_an_end() -> None:
+    named = changed('engine = "gptq"', 'engine = "gptq"\nthought_marks = ["<think>", ""]')
+    assert "ends the thoughts" in complaint(named)

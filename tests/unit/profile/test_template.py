@@ -35,12 +35,12 @@ def test_what_it_comments_out_is_the_default() -> None:
     assert first.python is not None
     assert first.adapter is not None
     assert first.tokenizer is not None
+    assert first.thought_marks is not None
     made = ("calibration", "samples", "sample_tokens")
     assert all(getattr(first.quantize, name) is not None for name in made)
     without = first.quantize.model_copy(update=dict.fromkeys(made))
-    first = first.model_copy(
-        update={"python": None, "adapter": None, "tokenizer": None, "quantize": without}
-    )
+    examples = ("python", "adapter", "tokenizer", "thought_marks")
+    first = first.model_copy(update={**dict.fromkeys(examples), "quantize": without})
     second = whole.variants[1].model_copy(update={"adapter": None})
     shown = whole.model_copy(update={"variants": [first, second]})
     assert shown == read(template())

@@ -13,6 +13,7 @@ from fakes.timed_snapshots import measured
 from quantchat.cli import main
 from quantchat.snapshot import figures, store
 from quantchat.snapshot.figures import AnswerFigure, ProcessFigure
+from quantchat.snapshot.ratios import compare_sides
 from quantchat.snapshot.schema import AnswerRecord, VariantRecord
 from quantchat.wire.variant import Ledger
 
@@ -88,3 +89,14 @@ def test_csv_has_it(added: AnswerFigure | ProcessFigure, saved: str, tmp_path: P
     with (tmp_path / "r" / "answers.csv").open(encoding="utf-8", newline="") as file:
         of_each_answer = added.name in next(csv.reader(file))
     assert of_each_answer is isinstance(added, AnswerFigure)
+
+
+def test_ttfa_is_shown_where_a_model_thinks() -> None:
+    snapshot = measured()
+    assert "ttfa_ms" not in [one.name for one in compare_sides(snapshot)]
+    body = snapshot.model_dump()
+    for turn in body["turns"]:
+        for answer in turn["answers"]:
+            answer["thoughts"], answer["timing"]["ttfa_ms"] = "Hm.", 300.0
+    snapshot = store.loads(json.dumps(body).encode(), where="")
+    assert "ttfa_ms" in [one.name for one in compare_sides(snapshot)]

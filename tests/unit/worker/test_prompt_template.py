@@ -131,6 +131,16 @@ def test_a_template_that_wants_parts_gets_them() -> None:
     assert render(checked(THINKS), [Message("user", "Why?")], {}).startswith("user: Why?")
 
 
+def test_the_template_decides_what_becomes_of_earlier_thoughts() -> None:
+    chat = [Message("user", "Why?"), Message("assistant", "So.", "Hm."), Message("user", "And?")]
+    keeps = (
+        "{% for m in messages %}{% if m.reasoning_content %}({{ m.reasoning_content }}){% endif %}"
+        "{{ m.content }} {% endfor %}"
+    )
+    assert render(checked(keeps), chat, {}).strip() == "Why? (Hm.)So. And?"
+    assert "Hm." not in render(checked(THINKS), chat, {})
+
+
 def test_without_a_template_there_is_nothing_to_look_over() -> None:
     assert checked(None).chat_template is None
 

@@ -12,7 +12,16 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from quantchat.session.conversation import Answer, AnswerState, Conversation, divergence_point
 from quantchat.wire.messages import Event, Finished, Started, Tokens, decode_event
 from quantchat.worker.outbox import Outbox
-from quantchat.worker.thoughts import CHANNEL, MESSAGE, PAIRS, START, Marks, OutputText, Splitter
+from quantchat.worker.thoughts import (
+    CHANNEL,
+    MESSAGE,
+    PAIRS,
+    START,
+    Marks,
+    OutputText,
+    Splitter,
+    served_splitter,
+)
 
 HARMONY = (
     "<|channel|>analysis<|message|>User asks capital.<|end|><|start|>assistant<|channel|>final"
@@ -104,12 +113,19 @@ def tokenizer(*special: str, plain: tuple[str, ...] = ()) -> Tokenizer:
     return made
 
 
-def answered(made: Tokenizer, output: str, *, prompt: str = "", template: str = "") -> list[Event]:
+def answered(
+    made: Tokenizer,
+    output: str,
+    *,
+    prompt: str = "",
+    template: str = "",
+    given: list[str] | None = None,
+) -> list[Event]:
     """What the outbox says of an answer whose tokens are those of `output`."""
     read, write = os.pipe()
     with os.fdopen(read, "rb") as reader:
         outbox = Outbox(write)
-        outbox.serve(made, None, template)  # type: ignore[arg-type]
+        outbox.serve(made, None, template, given)  # type: ignore[arg-type]
         outbox.begin(1, made.encode(prompt).ids)
         for at, token in enumerate(made.encode(output).ids):
             outbox.token(token, at)
@@ -160,6 +176,39 @@ def test_marks_that_the_template_alone_knows() -> None:
     output = "<think>Hm.</think>Paris."
     assert grown(answered(tokenizer(), output, template=template)).text == "Paris."
     assert grown(answered(tokenizer(), output)).text == output
+
+
+def test_marks_that_the_profile_names() -> None:
+    answer = grown(answered(tokenizer(), "(hm)a?(so)b.", given=["(hm)", "(so)"]))
+    assert (answer.text, answer.thoughts) == ("b.", "a?")
+    answer = grown(answered(tokenizer(), "a?(so)b.", given=["", "(so)"]))
+    assert (answer.text, answer.thoughts) == ("b.", "a?")
+
+
+@pytest.mark.parametrize(
+    ("given", "output"),
+    [
+        (None, HARMONY),
+        (None, "<think>User asks capital.</think>The capital is Paris."),
+        (["", "</t>"], "User asks capital.</t>The capital is Paris."),
+    ],
+)
+def test_marks_in_the_text_of_a_server(given: list[str] | None, output: str) -> None:
+    splitter = served_splitter(given)
+    parts = [*map(splitter.feed, output), splitter.end()]
+    assert "".join(answer for answer, _ in parts) == "The capital is Paris."
+    assert "".join(thought for _, thought in parts) == "User asks capital."
+
+
+def test_the_first_token_of_the_answer_has_its_time() -> None:
+    answer = grown(answered(tokenizer(*SPECIAL), "[THINK]Hm.[/THINK]Paris."))
+    assert answer.first_answer == len(["[THINK]", *"Hm.", "[/THINK]"])
+    answer.received_ns = 1
+    assert answer.timing().ttfa_ms == (answer.times_ns[5] - 1) / 1e6
+    answer = grown(answered(tokenizer(*SPECIAL), "[THINK]Hm."))
+    assert answer.timing().ttfa_ms is None
+    answer = grown(answered(tokenizer(*SPECIAL), "Paris."))
+    assert answer.timing().ttfa_ms == answer.timing().ttft_ms
 
 
 def test_without_marks_nothing_changes() -> None:

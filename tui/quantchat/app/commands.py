@@ -1,7 +1,8 @@
 """The commands of the screens, for its keys, the key line, the help and the palette.
 
 Every key works over SSH and inside tmux and GNU screen: it is a function key, or a control
-character that has its own byte and is not the prefix of either multiplexer (Ctrl+B, Ctrl+A).
+character that has its own byte and is not the prefix of either multiplexer (Ctrl+B, Ctrl+A), or Alt
+with a letter, which terminals send as ESC and the letter (not B and F, which move by words).
 TextArea itself edits with two of them, F6 and F7 (select a line, select all): PromptBox rebinds
 those.
 """
@@ -20,6 +21,8 @@ _NAMES = {
     "escape": "Esc",
     "up": "↑",
     "down": "↓",
+    "left": "←",
+    "right": "→",
     "pageup": "PgUp",
     "pagedown": "PgDn",
     "space": "Space",
@@ -53,6 +56,8 @@ class Command:
         first = self.keys.split(",")[0]
         if first.startswith("ctrl+") and first not in _NAMES:
             return f"^{first[len('ctrl+') :].upper()}"
+        if first.startswith("alt+"):
+            return f"Alt+{_NAMES.get(key := first[len('alt+') :], key.upper())}"
         return _NAMES.get(first, first if len(first) == 1 else first.upper())
 
     def binding(self, namespace: str = "") -> Binding:
@@ -164,6 +169,25 @@ COMMANDS: tuple[Command, ...] = (
         "Scroll the conversation down",
         "Columns",
         in_prompt=True,
+    ),
+    Command(
+        "thoughts",
+        "alt+t",
+        "thoughts",
+        "Open or fold the thoughts that models write before their answers",
+        "Columns",
+        21,
+    ),
+    Command(
+        "raw",
+        "alt+r",
+        "raw",
+        "Show the output as the model wrote it: left, right, both sides, none",
+        "Columns",
+        22,
+    ),
+    Command(
+        "prompts", "alt+p", "long prompts", "Show long prompts whole, or fold them", "Columns", 23
     ),
     Command("swap", "f10", "swap", "Swap the left and the right column", "Columns", 13),
     Command("pair", "ctrl+o", "pair", "Choose which two variants to show", "Columns", 11),

@@ -16,6 +16,8 @@ from typing import Any, cast
 from linkify_it import LinkifyIt  # type: ignore[import-untyped]
 from markdown_it import MarkdownIt
 from markdown_it.rules_core import StateCore
+from markdown_it.rules_inline import StateInline
+from markdown_it.rules_inline.state_inline import Delimiter
 from markdown_it.token import Token
 from rich.cells import cell_len
 from textual.content import Content, Span
@@ -50,6 +52,54 @@ def _keep_line_breaks(state: StateCore) -> None:
         for child in token.children or ():
             if child.type == "softbreak":
                 child.type = "hardbreak"
+
+
+_IN_WORD = re.compile(r"(?<=[0-9A-Za-z)\]])\*+")
+_IN_NUMBER = re.compile(r"(?<=[0-9])\*{1,2}(?=[0-9])")
+_FORMULA = re.compile(
+    r"\\\([\s\S]{0,1500}?\\\)|\\\[[\s\S]{0,1500}?\\\]|\$\$[\s\S]{1,1500}?\$\$"
+    r"|\$(?![\s$])[^$\n]{0,1500}?(?<![\s\\])\$(?!\d)|\\[()\[\]]"
+)
+"""A formula of TeX in its delimiters, or one of these that has no partner yet. `$5 and $6` is none:
+the closing `$` follows no space and stands before no digit, as in Pandoc. The length has a limit,
+or the time would grow with the square of the number of delimiters."""
+
+
+def _keep_product(state: StateInline, silent: bool) -> bool:
+    """Keep the asterisks of products and powers: 17*23, width*height*depth, 2**10.
+
+    CommonMark begins emphasis also within a word. Here an asterisk after a letter or digit only
+    ends it, and one between two digits does neither.
+    """
+    if silent or _keep(state, silent, _IN_NUMBER):
+        return not silent
+    if _IN_WORD.match(state.src, state.pos, state.posMax) is None:
+        return False
+    run = state.scanDelims(state.pos, True)
+    for _ in range(run.length):
+        state.push("text", "", 0).content = "*"
+        at = len(state.tokens) - 1
+        state.delimiters.append(Delimiter(ord("*"), run.length, at, -1, False, run.can_close))
+    state.pos += run.length
+    return True
+
+
+def _keep_formula(state: StateInline, silent: bool) -> bool:
+    """Keep a formula as it is: no escapes and no emphasis in it."""
+    return _keep(state, silent, _FORMULA)
+
+
+def _keep(state: StateInline, silent: bool, pattern: re.Pattern[str]) -> bool:
+    found = pattern.match(state.src, state.pos, state.posMax)
+    if found is None:
+        return False
+    if not silent:
+        for number, line in enumerate(found[0].split("\n")):
+            if number:
+                state.push("hardbreak", "br", 0)
+            state.pending += line
+    state.pos = found.end()
+    return True
 
 
 def _neutralise(state: StateCore) -> None:
@@ -110,6 +160,8 @@ def parser() -> MarkdownIt:
 def _new_parser() -> MarkdownIt:
     made = MarkdownIt("gfm-like", {"html": False})
     made.linkify = cast("Any", _WordByWord())
+    made.inline.ruler.before("escape", "formula", _keep_formula)
+    made.inline.ruler.before("emphasis", "product", _keep_product)
     made.core.ruler.push("neutralise", _neutralise)
     made.core.ruler.push("keep_line_breaks", _keep_line_breaks)
     return made

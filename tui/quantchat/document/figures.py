@@ -106,3 +106,8 @@ def scale(count: int) -> tuple[int, str]:
 def thoughts(tokens: int) -> str:
     """Return the title of a model's thoughts, with the number of tokens if it is above 0."""
     return f"thoughts, {plural(tokens, 'token')}" if tokens > 0 else "thoughts"
+
+
+def thinking(tokens: int) -> str:
+    """Return the same title while the model still thinks."""
+    return f"thinking, {plural(tokens, 'token')}" if tokens > 0 else "thinking"

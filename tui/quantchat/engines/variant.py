@@ -51,6 +51,12 @@ class VariantBase(Table):
     )
     """Variables of the model's chat template, e.g. `{ enable_thinking = false }` for one that would
     think aloud first. A server is sent them, as vLLM, SGLang and llama.cpp take them."""
+    thought_marks: list[Annotated[str, Field(max_length=100)]] | None = Field(
+        None, min_length=2, max_length=2, examples=[["<think>", "</think>"]]
+    )
+    """The texts before and after the thoughts in the model's output, where its tokenizer and chat
+    template do not show them. The first is empty if the chat template itself opens the thoughts of
+    each answer; of a model that is loaded here quantchat sees that."""
     tokenizer: FolderOrHubId | None = Field(None, examples=["org/name"])
     """A model whose tokenizer and chat template to take in place of this model's own, named as
     `model` is: for a checkpoint that was published without its chat template, say."""
@@ -63,6 +69,13 @@ class VariantBase(Table):
             raise ValueError("`python` and `env` both name an interpreter; leave one out")
         return self
 
+    @field_validator("thought_marks")
+    @classmethod
+    def _has_an_end(cls, value: list[str] | None) -> list[str] | None:
+        if value is not None and not value[1]:
+            raise ValueError("the second text, which ends the thoughts, must not be empty")
+        return value
+
     @property
     def calibrated(self) -> Quantize | None:
         """The settings to build its checkpoint here with calibration; None if it is not built."""
@@ -74,7 +87,7 @@ class VariantBase(Table):
         shared = {*VariantBase.model_fields, "engine", "quantize", "save_quantized"}
         merged = {"adapter"} if merged_adapter(self) else set()
         found = self.model_dump(exclude={*shared, "merge_adapter", *merged})
-        for name in ("chat_template_kwargs", "tokenizer"):  # each engine's, where there are any
+        for name in ("chat_template_kwargs", "thought_marks", "tokenizer"):  # each engine's
             if given := getattr(self, name):
                 found[name] = given
         return found

@@ -70,7 +70,7 @@ def _means_table(result: RunsCompared) -> Table:
         *(Column(f"{side.letter}: {side.label}", right=True) for side in sides),
     ]
     rows = [(Cell("run", role="quiet"), *(Cell(str(side.number)) for side in sides))]
-    for figure in figures.FIGURES:
+    for figure in compared_sides.figures_of(sides):
         means = [side.mean(figure) for side in sides]
         # A figure that no run has, such as energy on a CPU, would only take room.
         if any(mean is not None for mean in means):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from quantchat.document.document import (
     BLANK,
@@ -107,6 +107,7 @@ def turn_table(turn: TurnRecord) -> Table:
         row("prompt", given, _prompt_tokens),
         row("output", given, _output),
         _timed("TTFT", given, lambda a: milliseconds(a.timing.ttft_ms)),
+        *_first_answer(given),
         _timed("prefill throughput", given, lambda a: _rate(a.timing.prefill_tok_s)),
         _timed("ITL p50 · p95 · p99", given, _itl),
         _timed("TPOT", given, lambda a: milliseconds(a.timing.tpot_ms)),
@@ -117,6 +118,12 @@ def turn_table(turn: TurnRecord) -> Table:
         row("ended by", given, _ended),
     ]
     return variant_table("", [answer.variant for answer in given], rows)
+
+
+def _first_answer(given: Sequence[AnswerRecord]) -> list[Row]:
+    if not any(answer.thoughts for answer in given):
+        return []  # it would repeat TTFT
+    return [_timed("TTFA", given, lambda a: milliseconds(a.timing.ttfa_ms))]
 
 
 def answers(turn: TurnRecord) -> list[Block]:

@@ -69,6 +69,8 @@ class Answer:
     reasoning."""
     thought_tokens: int = 0
     """Output tokens of the reasoning, known at the end; -1: there are some, not counted."""
+    first_answer: int = -1
+    """Index of the first token with text of the answer; -1 if there is none yet."""
     raw: str = ""
     """Reasoning and answer as the model wrote them, with its markers; empty if equal to `text`."""
     reason: str = ""
@@ -96,6 +98,15 @@ class Answer:
         if not self.thought_pieces:
             return self.pieces
         return [a + b for a, b in zip(self.thought_pieces, self.pieces, strict=True)]
+
+    @property
+    def thinking_tokens(self) -> int:
+        """Output tokens of the reasoning so far; -1: there are some, not counted."""
+        if self.over or self.in_chunks:
+            return self.thought_tokens or -bool(self.thoughts)
+        if not self.thoughts:
+            return 0
+        return len(self.ids) if self.first_answer < 0 else self.first_answer
 
     def thinks_at(self, token: int) -> bool:
         """Return whether output token `token` belongs to the reasoning."""
@@ -142,6 +153,9 @@ class Answer:
                     before = len(self.ids) - len(self.thought_pieces)
                     now = event.thoughts or [""] * len(event.ids)
                     self.thought_pieces += [*[""] * before, *now]
+                if self.first_answer < 0 and any(event.pieces):
+                    within = next(i for i, piece in enumerate(event.pieces) if piece)
+                    self.first_answer = len(self.ids) + within
                 self.ids += event.ids
                 self.pieces += event.pieces
                 self.times_ns += event.times_ns
@@ -179,6 +193,7 @@ class Answer:
             prefilled_ns=self.prefilled_ns,
             tokens=self.counted,
             itl=itl,
+            first_answer=self.first_answer if self.thoughts else 0,
         )
 
 
@@ -226,7 +241,7 @@ class Conversation:
             answer = earlier.answers.get(variant)
             if answer is not None and answer.text:
                 messages.append(Message("user", earlier.prompt))
-                messages.append(Message("assistant", answer.text))
+                messages.append(Message("assistant", answer.text, answer.thoughts))
         messages.append(Message("user", turn.prompt))
         return messages
 

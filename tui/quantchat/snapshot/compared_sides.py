@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from quantchat.errors import UserError
+from quantchat.snapshot import figures
 from quantchat.snapshot.figures import AnswerFigure, ProcessFigure
 from quantchat.snapshot.schema import (
     AnswerRecord,
@@ -137,6 +138,16 @@ class Column:
             return self.value(figure)
         values = list(self.samples(figure).values())
         return math.fsum(values) / len(values) if values else None
+
+
+def figures_of(columns: Sequence[Column]) -> list[AnswerFigure | ProcessFigure]:
+    """Return the figures to show of `columns`: TTFA only where a model thinks, else it is TTFT."""
+    thinks = any(answer.thoughts for column in columns for answer in column.answers.values())
+    return [
+        figure
+        for figure in figures.FIGURES
+        if thinks or not (isinstance(figure, AnswerFigure) and figure.of_thinking)
+    ]
 
 
 def measured_turns(snapshot: Snapshot) -> list[TurnRecord]:

@@ -25,6 +25,8 @@ class AnswerFigure:
     less_is_better: bool
     read: Callable[[AnswerRecord], float | None]
     """Above 0, or None if the answer has no such figure."""
+    of_thinking: bool = False
+    """Whether it says something only where a model thinks before it answers."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ def _process(variant: VariantRecord, ledger: Ledger | None) -> float | None:
 
 FIGURES: tuple[AnswerFigure | ProcessFigure, ...] = (
     AnswerFigure("ttft_ms", "TTFT", "ms", True, lambda a: a.timing.ttft_ms),
+    AnswerFigure("ttfa_ms", "TTFA", "ms", True, lambda a: a.timing.ttfa_ms, of_thinking=True),
     AnswerFigure("tpot_ms", "TPOT", "ms", True, lambda a: a.timing.tpot_ms),
     AnswerFigure(
         "decode_tps", "decode throughput", "tok/s", False, lambda a: a.timing.decode_tok_s

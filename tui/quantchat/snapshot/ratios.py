@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from quantchat.snapshot import figures
-from quantchat.snapshot.compared_sides import Column, Run, columns, measured_turns
+from quantchat.snapshot.compared_sides import Column, Run, columns, figures_of, measured_turns
 from quantchat.snapshot.figures import AnswerFigure, ProcessFigure
 from quantchat.snapshot.schema import Snapshot
 from quantchat.statistics.intervals import (
@@ -55,7 +54,7 @@ def compare(a: Column, b: Column) -> list[Compared]:
     Figures of answers are paired by task and round and clustered by task. The means are over these
     pairs alone: prompts of only one run do not count.
     """
-    return [one for figure in figures.FIGURES if (one := _compared(figure, a, b)) is not None]
+    return [one for figure in figures_of((a, b)) if (one := _compared(figure, a, b)) is not None]
 
 
 def _compared(figure: AnswerFigure | ProcessFigure, a: Column, b: Column) -> Compared | None:

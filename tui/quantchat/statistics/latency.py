@@ -36,6 +36,17 @@ def ttft_ms(received_ns: int, times_ns: Sequence[int]) -> float | None:
     return (times_ns[0] - received_ns) / _NS_PER_MS
 
 
+def ttfa_ms(received_ns: int, times_ns: Sequence[int], first: int) -> float | None:
+    """Return the TTFA in ms: prompt received by the worker → first token of the answer on the host.
+
+    `first` is the index of that token: with it begins the text after the model's thoughts, which
+    TTFT does not tell from the answer. None if unknown, or if the answer has not begun.
+    """
+    if not 0 <= first < len(times_ns):
+        return None
+    return ttft_ms(received_ns, times_ns[first:])
+
+
 def itl_ms(times_ns: Sequence[int]) -> list[float]:
     """Return the inter-token latencies in ms: the n − 1 gaps between consecutive output tokens."""
     return [(b - a) / _NS_PER_MS for a, b in pairwise(times_ns)]
@@ -174,6 +185,8 @@ class TurnTiming:
     decode_tok_s: float | None
     end_to_end_tok_s: float | None
     prefill_tok_s: float | None
+    ttfa_ms: float | None = None
+    """Equal to `ttft_ms` where the model did not think first."""
 
     @classmethod
     def of(
@@ -186,12 +199,14 @@ class TurnTiming:
         prefilled_ns: int = 0,
         itl: Percentiles | None = None,
         tokens: int | None = None,
+        first_answer: int = 0,
     ) -> TurnTiming:
         """Compute the figures.
 
         `prefilled_ns` is when the last prompt token was computed (0: not yet). `itl` passes
         percentiles of the inter-token latency that are known already. `tokens` is the server's
-        count if the times are those of chunks, -1 if the server reports no count.
+        count if the times are those of chunks, -1 if the server reports no count. `first_answer` is
+        the index of the first token after the model's thoughts, -1 if there is none yet.
         """
         return cls(
             output_tokens=len(times_ns) if tokens is None else tokens,
@@ -205,6 +220,7 @@ class TurnTiming:
             prefill_tok_s=prefill_throughput(
                 received_ns, prefilled_ns, prompt_tokens - cached_tokens
             ),
+            ttfa_ms=ttfa_ms(received_ns, times_ns, first_answer),
         )
 
 

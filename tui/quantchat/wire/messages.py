@@ -48,6 +48,8 @@ class Message:
 
     role: str
     content: str
+    thoughts: str = ""
+    """What the assistant thought before `content`; the chat template decides whether it is kept."""
 
 
 # ---------------------------------------------------------------- commands

@@ -180,7 +180,10 @@ class _Server:
         ready = time.perf_counter()
         self._decoder = decoder
         self._outbox.serve(
-            loaded.tokenizer_backend, lambda: Memory(decoder.ledger()), loaded.template_text
+            loaded.tokenizer_backend,
+            lambda: Memory(decoder.ledger()),
+            loaded.template_text,
+            command.options.get("thought_marks"),
         )
         ends = [at for _, at in begun[1:]] + [ready]
         took: defaultdict[str, float] = defaultdict(float)

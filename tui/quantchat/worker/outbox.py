@@ -115,13 +115,20 @@ class Outbox:
         self._ids: list[int] = []
         threads.start("outbox", self._run, lambda _: end_now())
 
-    def serve(self, tokenizer: Any, read_memory: Callable[[], Memory], template: str = "") -> None:
+    def serve(
+        self,
+        tokenizer: Any,
+        read_memory: Callable[[], Memory],
+        template: str = "",
+        thought_marks: Sequence[str] | None = None,
+    ) -> None:
         """Decode tokens with `tokenizer`, a `tokenizers.Tokenizer`, and report memory with them.
 
-        The marks around thoughts are those of `template`, the model's chat template.
+        The marks around thoughts are those of `template`, the model's chat template, unless the
+        profile names them: `thought_marks`.
         """
         self._tokenizer = tokenizer
-        self._marks = Marks(tokenizer, template)
+        self._marks = Marks(tokenizer, template, thought_marks)
         self._read_memory = read_memory
 
     def send(self, event: Event) -> None:

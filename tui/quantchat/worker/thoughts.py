@@ -153,8 +153,10 @@ def _held_back(text: str, marks: Iterable[str]) -> int:
 class Marks:
     """The marks in a model's tokenizer or chat template."""
 
-    def __init__(self, tokenizer: Any, template: str = "") -> None:
-        """`tokenizer` is a `tokenizers.Tokenizer`."""
+    def __init__(
+        self, tokenizer: Any, template: str = "", given: Sequence[str] | None = None
+    ) -> None:
+        """`tokenizer` is a `tokenizers.Tokenizer`; `given` are the marks that the profile names."""
         added = tokenizer.get_added_tokens_decoder()
         names = {token.content for token in added.values()}
         self._tokenizer = tokenizer
@@ -164,6 +166,10 @@ class Marks:
             for one, end in PAIRS.items()
             if end in names or (one in template and end in template)
         }
+        self._opened = ""
+        """Closing mark of thoughts that each prompt opens, as the profile says."""
+        if given:
+            self._pairs, self._opened = _named(given)
         self._channels = {CHANNEL, MESSAGE} <= names
         marks = [*self._pairs, *self._pairs.values(), *(_HARMONY if self._channels else ())]
         self.tokens = {
@@ -174,7 +180,8 @@ class Marks:
     def splitter(self, prompt: Sequence[int]) -> Splitter:
         """Return a splitter for the output after `prompt`, whose end may open the thoughts."""
         end = self._tokenizer.decode(prompt[-16:], skip_special_tokens=False).rstrip()
-        opened = next((close for one, close in self._pairs.items() if end.endswith(one)), "")
+        opens = (close for one, close in self._pairs.items() if end.endswith(one))
+        opened = next(opens, self._opened)
         return Splitter(self._pairs, channels=self._channels, opened=opened)
 
     def marked_text(self, ids: Sequence[int]) -> str:
@@ -187,6 +194,23 @@ class Marks:
     def raw_text(self, ids: Sequence[int]) -> str:
         """Return the text of `ids` with all special tokens."""
         return str(self._tokenizer.decode(ids, skip_special_tokens=False))
+
+
+def _named(given: Sequence[str]) -> tuple[dict[str, str], str]:
+    """Return the pair of marks that a profile names, and the closing mark if prompts open it."""
+    start, end = given
+    return ({start: end}, "") if start else ({}, end)
+
+
+def served_splitter(given: Sequence[str] | None) -> Splitter:
+    """Return a splitter for the text of a server, which may leave the marks in.
+
+    `given` are the marks that the profile names.
+    """
+    if given is None:
+        return Splitter(channels=True)
+    pairs, opened = _named(given)
+    return Splitter(pairs, opened=opened)
 
 
 class OutputText:

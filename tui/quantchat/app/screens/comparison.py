@@ -133,6 +133,25 @@ class ComparisonScreen(ComparisonView):
         await self.columns.show_pair()
         self.stale = True
 
+    async def action_thoughts(self) -> None:
+        """Open or fold the thoughts."""
+        await self.columns.toggle_thoughts()
+        self.stale = True
+
+    async def action_prompts(self) -> None:
+        """Show long prompts whole, or fold them."""
+        await self.columns.toggle_prompts()
+        self.stale = True
+
+    async def action_raw(self) -> None:
+        """Show the left outputs raw, the right ones, both, or none."""
+        left, right = await self.columns.next_raw()
+        which = {(True, True): "Both sides", (True, False): "The left side"}.get(
+            (left, right), "The right side" if right else ""
+        )
+        self.say(f"{which}: raw output." if which else "Outputs are rendered as Markdown.", s=3)
+        self.stale = True
+
     def action_pair(self) -> None:
         """Choose which two variants to show."""
         from quantchat.app.screens.pair import PairScreen

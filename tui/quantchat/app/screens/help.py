@@ -21,6 +21,8 @@ _TERMS = (
     ("tok/s", "decode throughput, 1000 ÷ TPOT: now = over the last second, avg = whole answer"),
     ("TPOT", "time per output token in ms: (last token − first token) ÷ (tokens − 1)"),
     ("TTFT", "time to first token: prompt received by the worker → first output token"),
+    ("thoughts", "what a model writes before its answer; counted in tok/s, not in the answer"),
+    ("TTFA", "time to first token of the answer, after the thoughts; without thoughts it is TTFT"),
     ("prefill", "computing the prompt, before the first output token"),
     ("cached", "prompt tokens taken from the KV cache instead of being computed again"),
     ("ITL", "inter-token latency: time from one output token to the next"),

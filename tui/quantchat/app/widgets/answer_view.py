@@ -14,6 +14,7 @@ from textual.widget import Widget
 
 from quantchat.app.incremental_markdown import IncrementalMarkdown
 from quantchat.app.messages import LinkClicked
+from quantchat.app.plain_text import PlainText
 from quantchat.app.widgets.blank_fill import filtered
 from quantchat.app.widgets.divergence_mark import DivergenceMark
 from quantchat.daemon_thread import to_daemon_thread
@@ -33,13 +34,17 @@ class AnswerView(Widget):
     INDENT = 2
     """Cells of indent, drawn as part of each line: CSS padding would bypass the line cache."""
 
-    def __init__(self, mark: DivergenceMark | None = None, *, step: int = 1) -> None:
+    def __init__(
+        self, mark: DivergenceMark | None = None, *, step: int = 1, raw: bool = False
+    ) -> None:
         """Draw `mark` into the text, and grow by `step` lines at a time while streaming.
+
+        A `raw` text is drawn as it is, not as Markdown.
 
         Each growth scrolls the text, and scrolling sends all visible lines to the terminal again.
         """
         super().__init__()
-        self._text = IncrementalMarkdown()
+        self._text: IncrementalMarkdown | PlainText = PlainText() if raw else IncrementalMarkdown()
         self._mark = mark
         self._step = step
         self._streaming = True

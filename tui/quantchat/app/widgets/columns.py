@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Literal
 
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
@@ -114,6 +115,38 @@ class Columns(Vertical):
     def on_tab_line_clicked(self) -> None:
         """Show the other tab."""
         self.maximise()
+
+    # ------------------------------------------------------------ the look of the turns
+
+    async def toggle_thoughts(self) -> bool:
+        """Open the thoughts in both columns, or fold them; return whether they are open now."""
+        return await self._toggle("thoughts")
+
+    async def toggle_prompts(self) -> bool:
+        """Show long prompts whole in both columns, or fold them; return whether they are whole."""
+        return await self._toggle("prompts")
+
+    async def next_raw(self) -> tuple[bool, bool]:
+        """Show the next of left, right, both and no column raw; return which are raw now."""
+        states = [(False, False), (True, False), (False, True), (True, True)]
+        before = tuple(column.transcript.look.raw for column in self.pair)
+        now = states[(states.index(before) + 1) % 4] if before in states else states[0]
+        for column, raw in zip(self.pair, now, strict=True):
+            column.transcript.look.raw = raw
+        await self._show_looks()
+        return now
+
+    async def _toggle(self, name: Literal["thoughts", "prompts"]) -> bool:
+        value = not all(getattr(column.transcript.look, name) for column in self.pair)
+        for column in self.pair:
+            setattr(column.transcript.look, name, value)
+        await self._show_looks()
+        return value
+
+    async def _show_looks(self) -> None:
+        async with self._changing:
+            for column in self.pair:
+                await column.transcript.show_look()
 
     # ------------------------------------------------------------ drawing
 

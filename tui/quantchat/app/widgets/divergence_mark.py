@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from textual.content import Content
 
 from quantchat.app.incremental_markdown import IncrementalMarkdown
+from quantchat.app.plain_text import PlainText
 from quantchat.session.conversation import Turn
 from quantchat.session.teacher_forcing import greedy_divergence
 from quantchat.text import neutralise
@@ -79,7 +80,7 @@ class DivergenceMark:
             self._place = None
         self._searched = False
 
-    def place(self, text: IncrementalMarkdown) -> Place | None:
+    def place(self, text: IncrementalMarkdown | PlainText) -> Place | None:
         """Return where the mark is in `text`, or None if there is nothing to mark."""
         if self._point is None or self.ends:
             return None
@@ -103,7 +104,7 @@ class DivergenceMark:
             )
         return self._place
 
-    def draw(self, text: IncrementalMarkdown, number: int, line: Content) -> Content:
+    def draw(self, text: IncrementalMarkdown | PlainText, number: int, line: Content) -> Content:
         """Return `line`, line `number` of `text`, with the mark if it is in this line."""
         place = self.place(text)
         if place is None or place.line != number:

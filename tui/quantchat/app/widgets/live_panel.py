@@ -40,7 +40,7 @@ class _Timing:
     """Figures computed from an answer, cached until the answer changes."""
 
     answer: Answer
-    state: tuple[int, int, int, int | None]
+    state: tuple[int, int, int, int | None, int]
     """What of the answer the figures depend on."""
     turn: TurnTiming
     now: float | None
@@ -86,6 +86,7 @@ class LivePanel(Widget):
             answer.prompt_tokens,
             answer.prefilled_ns,
             answer.counted,
+            answer.first_answer,
         )
         cached = self._timing
         if cached is None or cached.answer is not answer or cached.state != state:
@@ -178,6 +179,9 @@ class LivePanel(Widget):
             if turn
             else Content(),
         ]
+        if self._answer is not None and self._answer.thoughts:
+            first = figures.milliseconds(turn.ttfa_ms if turn else None)
+            parts.insert(1, quiet("TTFA ") + Content(first))
         return _label("TTFT") + fitted(parts, width - _LABEL)
 
     def _between_tokens(self, width: int) -> Content:

@@ -66,6 +66,10 @@ class PromptBox(TextArea):
         self.text = text
         self.move_cursor(self.document.end)
 
+    def check_consume_key(self, key: str, character: str | None = None) -> bool:
+        """Return whether the key is text: Alt with a letter, which brings the letter, is not."""
+        return not key.startswith("alt+") and super().check_consume_key(key, character)
+
     async def _on_key(self, event: events.Key) -> None:
         # TextArea inserts a newline for Enter before it looks at bindings, and ignores characters
         # that Python does not call printable.
@@ -77,6 +81,8 @@ class PromptBox(TextArea):
             event.stop()
             event.prevent_default()
             self.action_newline()
+        elif event.key.startswith("alt+"):
+            event.prevent_default()  # a command, or nothing: never the letter
         elif event.character in _JOINERS:
             event.stop()
             event.prevent_default()

@@ -13,6 +13,7 @@ from textual.widgets import Static
 
 from quantchat.app.widgets.blank_fill import blank_lines
 from quantchat.app.widgets.failure_note import FailureNote
+from quantchat.app.widgets.look import Look
 from quantchat.app.widgets.stages import Stages
 from quantchat.app.widgets.text_layout import outside, quiet
 from quantchat.document import figures
@@ -52,6 +53,8 @@ class Transcript(VerticalScroll, can_focus=False):
         self._stages = Stages(variant)
         self._failure = FailureNote()
 
+        self.look = Look()
+        """How turns are shown; call `show_look` after a change."""
         self._follows = True
         self._turns: list[Turn] = []
         self._views: dict[int, TurnView] = {}
@@ -102,7 +105,12 @@ class Transcript(VerticalScroll, can_focus=False):
         # Imported late: the Markdown parser would delay the first frame.
         from quantchat.app.widgets.turn_view import TurnView
 
-        return {turn.number: TurnView(turn, self._variant.label) for turn in turns}
+        return {turn.number: TurnView(turn, self._variant.label, self.look) for turn in turns}
+
+    async def show_look(self) -> None:
+        """Draw the turns as `look` says now."""
+        for view in list(self._views.values()):
+            await view.show_look()
 
     def _count_earlier(self) -> None:
         earlier = len(self._turns) - len(self._views)

@@ -16,6 +16,7 @@ from quantchat.app.widgets.answer_view import AnswerView
 from quantchat.app.widgets.blank_fill import blank_lines
 from quantchat.app.widgets.divergence_mark import STYLE, DivergenceMark
 from quantchat.app.widgets.failure_note import explained, title_of
+from quantchat.app.widgets.look import Look
 from quantchat.app.widgets.text_layout import ORDERS, fitted, quiet
 from quantchat.document import figures
 from quantchat.session.conversation import Answer, AnswerState, Turn
@@ -37,23 +38,37 @@ class TurnView(Vertical):
     }
     """
 
-    def __init__(self, turn: Turn, variant: str) -> None:
+    def __init__(self, turn: Turn, variant: str, look: Look | None = None) -> None:
         super().__init__()
         self.turn = turn
         self.answer: Answer | None = turn.answers.get(variant)
+        self._look = look or Look()
+        self._raw = False
+        """Whether the answer's view shows the raw output."""
+        self._prompt = Static(classes="prompt")
         self._written = 0
         self._ended = self.answer is None
         self._end = Static(id="end", classes="end")
         self.divergence = DivergenceMark(turn, variant)
-        self._text = AnswerView(self.divergence, step=terminal.pace().step)
+        self._text = self._new_text()
         self._thoughts: _Thoughts | None = None
-        """The drawn reasoning, once there is any."""
+        """The reasoning, once there is any."""
         self._shown_end: Content | None = None
         self._summary = Summary()
 
+    def _new_text(self) -> AnswerView:
+        """Return an empty view for the answer, or for the raw output."""
+        self._raw, self._written = self._look.raw, 0
+        self._ended = self.answer is None
+        self.divergence.moved(0)
+        # The mark is searched in the answer, and a raw output has the thoughts before it.
+        mark = None if self._raw and self.answer and self.answer.thoughts else self.divergence
+        return AnswerView(mark, step=terminal.pace().step, raw=self._raw)
+
     def compose(self) -> ComposeResult:
         """Lay out prompt, answer, ending and figures."""
-        yield Static(Content(neutralise(self.turn.prompt)), classes="prompt")
+        self._show_prompt()
+        yield self._prompt
         yield self._text
         yield self._end
         yield self._summary
@@ -65,7 +80,7 @@ class TurnView(Vertical):
     @property
     def settled(self) -> bool:
         """Whether the whole answer is drawn and will not change."""
-        texts = [self._text, *([self._thoughts.text] if self._thoughts else [])]
+        texts = [self._text, *(self._thoughts.texts if self._thoughts else [])]
         return self._ended and not any(text.busy for text in texts)
 
     @property
@@ -73,22 +88,34 @@ class TurnView(Vertical):
         """Row of the screen where the answers diverge."""
         return self._text.region.y + self._text.marked_line
 
+    def _show_prompt(self) -> None:
+        self._prompt.update(prompt_text(self.turn.prompt, folded=not self._look.prompts))
+
+    async def show_look(self) -> None:
+        """Draw the turn as its column's `Look` says now."""
+        self._show_prompt()
+        if self._raw != self._look.raw:
+            before, self._text = self._text, self._new_text()
+            await self.mount(self._text, after=before)
+            await before.remove()
+            self._shown_end = None
+        self.tick()
+
     def tick(self) -> None:
         """Draw what arrived since the last tick; once the answer is over, redraw all of it."""
         answer = self.answer
+        if self._thoughts is None and answer is not None and answer.thoughts:
+            self._thoughts = _Thoughts(self, before=self._text)
+        if self._thoughts is not None and answer is not None:
+            self._thoughts.follow(answer, shown=not self._raw, open_=self._look.thoughts)
         if self.settled and self._shown_end is not None and self.divergence.over:
             return
         if answer is not None and not self._ended:
-            if self._thoughts is None and answer.thoughts:
-                self._thoughts = _Thoughts()
-                self.mount(self._thoughts.head, self._thoughts.text, before=self._text)
-            if self._thoughts is not None:
-                self._thoughts.follow(answer)
             if answer.over:
-                self._text.settle(answer.text)
+                self._text.settle((answer.raw or answer.text) if self._raw else answer.text)
                 self._ended = True
             else:
-                new = answer.pieces[self._written :]
+                new = (answer.output_pieces if self._raw else answer.pieces)[self._written :]
                 self._written += len(new)
                 self._text.write("".join(new))
         if self.divergence.update():
@@ -101,31 +128,67 @@ class TurnView(Vertical):
             self._end.update(end)
             self._summary.show(answer)
         self._end.display = bool(end)
-        self._text.display = bool(answer and answer.text)
+        said = answer and (answer.text or (self._raw and answer.thoughts))
+        self._text.display = bool(said)
+
+
+FOLDED_LINES, FOLDED_CHARACTERS = 12, 1200
+"""A prompt of more lines or characters is folded."""
+_FIRST_LINES, _FIRST_CHARACTERS = 4, 400
+"""What is shown of a folded prompt, at most."""
+
+
+def prompt_text(prompt: str, *, folded: bool) -> Content:
+    """Return `prompt` without control characters; if it is long and `folded`, its beginning."""
+    lines = prompt.split("\n")
+    if not folded or (len(lines) <= FOLDED_LINES and len(prompt) <= FOLDED_CHARACTERS):
+        return Content(neutralise(prompt))
+    begin = "\n".join(lines[:_FIRST_LINES])[:_FIRST_CHARACTERS].rstrip()
+    size = f"{figures.plural(len(lines), 'line')}, {len(prompt):,} characters"
+    return Content(neutralise(begin)) + quiet(f" …\n▸ {size} ({command('prompts').key} opens)")
 
 
 class _Thoughts:
-    """A model's reasoning, drawn dim above its answer."""
+    """A model's reasoning, above its answer: folded to one line, or dim below that line."""
 
-    def __init__(self) -> None:
-        self.head = Static(classes="thinking")
-        self.text = AnswerView(step=terminal.pace().step)
-        self.text.add_class("thoughts")
+    def __init__(self, turn: TurnView, *, before: AnswerView) -> None:
+        self._turn = turn
+        self._head = Static(classes="thinking")
+        self._text: AnswerView | None = None
+        """The drawn reasoning; None as long as it was never opened."""
         self._written = 0
-        self._shown = ""
+        self._over = False
+        self._shown: Content | None = None
+        turn.mount(self._head, before=before)
 
-    def follow(self, answer: Answer) -> None:
+    @property
+    def texts(self) -> list[AnswerView]:
+        """The view of the reasoning, if it was opened."""
+        return [self._text] if self._text is not None else []
+
+    def follow(self, answer: Answer, *, shown: bool, open_: bool) -> None:
         """Draw new reasoning of `answer`; once the answer is over, redraw all of it."""
-        if answer.over:
-            self.text.settle(answer.thoughts)
-        else:
-            new = answer.thought_pieces[self._written :]
-            self._written += len(new)
-            self.text.write("".join(new))
-        shown = figures.thoughts(answer.thought_tokens) if answer.over else "thinking"
-        if shown != self._shown:
-            self._shown = shown
-            self.head.update(quiet(shown))
+        if shown and open_ and self._text is None:
+            self._text = AnswerView(step=terminal.pace().step)
+            self._text.add_class("thoughts")
+            self._turn.mount(self._text, after=self._head)
+        self._head.display = shown
+        if self._text is not None:
+            self._text.display = shown and open_
+            if not self._over and answer.over:
+                self._text.settle(answer.thoughts)
+                self._over = True
+            elif not answer.over:
+                new = answer.thought_pieces[self._written :]
+                self._written += len(new)
+                self._text.write("".join(new))
+        thinks = not answer.over and answer.first_answer < 0
+        title = (figures.thinking if thinks else figures.thoughts)(answer.thinking_tokens)
+        hint = "" if open_ else f" · {command('thoughts').key} opens"
+        head = quiet(f"{'▾' if open_ else '▸'} {title}{hint}")
+        if head != self._shown:
+            self._shown = head
+            self._head.update(head)
 
 
 _ENDS = " ends here; the other answer goes on "
@@ -199,6 +262,7 @@ class Summary(Widget):
             "" if count < 0 else f"{figures.number(timing.decode_tok_s)} tok/s",
             ORDERS[answer.order],
             f"TTFT {figures.milliseconds(timing.ttft_ms)}",
+            f"TTFA {figures.milliseconds(timing.ttfa_ms)}" if answer.thoughts else "",
         )
         self._parts = [quiet(text) for text in texts if text]
         self.refresh()

@@ -42,13 +42,14 @@ def _try(tokenizer: Any, variables: Mapping[str, Any]) -> None:
 def render(tokenizer: Any, messages: Sequence[Message], variables: Mapping[str, Any]) -> str:
     """Return the text of `messages` in the chat template of `tokenizer`, ready for an answer.
 
-    `variables` are variables of the template. A system message that the template refuses (Gemma,
-    early Mistral) is put before the first question. Raises the exceptions of rendering.
+    `variables` are variables of the template. It receives the thoughts of earlier answers under
+    the names that templates use; nearly all leave them out. A system message that the template
+    refuses (Gemma, early Mistral) is put before the first question. Raises what rendering raises.
     """
     from jinja2 import TemplateError
 
     def once(chat: Sequence[Message]) -> str:
-        told = as_wanted(tokenizer, [{"role": m.role, "content": m.content} for m in chat])
+        told = as_wanted(tokenizer, [_as_dict(message) for message in chat])
         return str(
             tokenizer.apply_chat_template(
                 told, tokenize=False, add_generation_prompt=True, **variables
@@ -62,6 +63,13 @@ def render(tokenizer: Any, messages: Sequence[Message], variables: Mapping[str, 
             raise
         system, first, *rest = messages
         return once([Message("user", f"{system.content}\n\n{first.content}"), *rest])
+
+
+def _as_dict(message: Message) -> dict[str, Any]:
+    found = {"role": message.role, "content": message.content}
+    if message.thoughts:  # Qwen3, GLM and MiniMax read the first name, gpt-oss the second
+        found |= {"reasoning_content": message.thoughts, "thinking": message.thoughts}
+    return found
 
 
 def as_wanted(tokenizer: Any, chat: list[dict[str, Any]]) -> list[dict[str, Any]]:

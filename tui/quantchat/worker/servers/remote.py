@@ -52,7 +52,7 @@ from quantchat.worker.servers.stream import (
     name,
     parsed,
 )
-from quantchat.worker.thoughts import Splitter
+from quantchat.worker.thoughts import Splitter, served_splitter
 
 STOP_S = 0.02
 """Seconds between two checks for a stop while nothing arrives."""
@@ -74,6 +74,8 @@ class _Stream:
     """An answer while it arrives."""
 
     turn: int
+    splitter: Splitter
+    """For servers that send thoughts within the text, between marks."""
     text: str = ""
     thoughts: str = ""
     size: int = 0
@@ -85,8 +87,6 @@ class _Stream:
     """When something of the answer last arrived."""
     last: deque[str] = field(default_factory=lambda: deque(maxlen=ollama.MOST_REPEATED))
     """The texts of the latest chunks."""
-    splitter: Splitter = field(default_factory=Splitter)
-    """For servers that send thoughts within the text, between marks."""
 
 
 class RemoteDecoder:
@@ -97,6 +97,8 @@ class RemoteDecoder:
         self._model = command.model
         self._chat = options["api"] == "chat"
         self._template: dict[str, bool | int | str] = options.get("chat_template_kwargs", {})
+        self._thought_marks: list[str] | None = options.get("thought_marks")
+        """As the profile names them."""
         self._key_env = str(options.get("key_env") or "")
         self._timeout_s = float(options["timeout_s"])
         self._sampling = Sampling(**options.get("sampling", {}))
@@ -293,7 +295,7 @@ class RemoteDecoder:
                 "measure without --prompt-tokens",
             )
         outbox.send(Started(request.turn, received_ns, 0, 0))
-        stream = _Stream(request.turn)
+        stream = _Stream(request.turn, served_splitter(self._thought_marks))
         whole = self._run(self._until_stopped(request, outbox, stream, stopped))
         answer, thought = stream.splitter.end()
         usage = stream.usage or Usage()
