@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from quantchat.features.doctor.inspection import loaders
 from quantchat.host.job_runner import run_job
 from quantchat.host.worker_process import start_worker
 from quantchat.wire.jobs import InspectKernelsJob, Workspace
@@ -19,7 +20,7 @@ async def test_kernels_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     steps: list[str] = []
     found = await run_job(
         start_worker,
-        InspectKernelsJob(Workspace(str(scratch), str(scratch))),
+        InspectKernelsJob(Workspace(str(scratch), str(scratch)), loaders()),
         lambda done, total, detail: steps.append(detail),
     )
     assert found.libraries == {}

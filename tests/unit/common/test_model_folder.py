@@ -14,18 +14,20 @@ from fakes.model_folder import LLAMA_2_7B, gptq_tensors, write_model
 from quantchat.checkpoints.headers import read_folder
 from quantchat.common import model_folder
 from quantchat.common.model_folder import (
-    AUTO_GPTQ,
     CONFIG,
     DESCRIBING,
-    GPTQMODEL,
-    TRANSFORMERS,
-    FolderReader,
     ModelFolder,
     Problem,
 )
+from quantchat.engines import auto_gptq, gptq
 from quantchat.estimate.model_files import ModelFiles
+from quantchat.wire.library import FolderReader
 from quantchat.worker.failures import Refused
 from quantchat.worker.model.files_check import check_files, check_kind
+
+TRANSFORMERS = FolderReader()
+GPTQMODEL = gptq.ENGINE.reader
+AUTO_GPTQ = auto_gptq.ENGINE.reader
 
 GPTQ = {
     "quant_method": "gptq",

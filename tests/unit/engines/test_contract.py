@@ -15,7 +15,6 @@ from fakes import saved_snapshots
 from fakes.model_folder import LLAMA_2_7B, gptq_tensors, llama_tensors, write_model
 from fakes.printed_document import printed
 from quantchat.checkpoints.maker import Prepared
-from quantchat.common.model_folder import TRANSFORMERS
 from quantchat.engines.engine import Engine
 from quantchat.engines.memory import estimate
 from quantchat.engines.registry import baseline, engine_of, engines
@@ -127,15 +126,15 @@ def test_the_request_to_load_it_crosses_the_pipe(engine: Engine[Any], base: Path
     request = load_request(spec, Prepared(spec.model))
     assert isinstance(request, Load) and decode_command(encode(request)) == request
     assert request.loader == engine.loader and request.needs == list(engine.libraries)
+    assert request.reader == engine.reader
     json.dumps(request.options)
 
 
 @each_engine
-def test_its_loader_is_there_and_reads_folders_as_declared(engine: Engine[Any]) -> None:
+def test_its_loader_is_there(engine: Engine[Any]) -> None:
     loader = importlib.import_module(engine.loader)
     assert callable(loader.load)
     assert getattr(loader, "SERVER", False) == engine.is_server
-    assert getattr(loader, "READER", TRANSFORMERS) == engine.reader
 
 
 @each_engine

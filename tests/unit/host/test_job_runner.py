@@ -49,7 +49,7 @@ async def test_a_worker_that_falls_silent_is_ended(monkeypatch: pytest.MonkeyPat
     with pytest.raises(JobFailed, match="no sign of life from the worker for 300 s"):
         await job_runner.run_job(
             start,
-            InspectKernelsJob(Workspace("", "")),
+            InspectKernelsJob(Workspace("", ""), []),
             lambda done, total, detail: steps.append(done),
         )
     assert steps == [1]

@@ -89,7 +89,7 @@ async def test_a_workers_log_does_not_hold_it(tmp_path: Path) -> None:
     """A real worker, whose exception and print quote its environment."""
     worker = await start_worker(Place("leaky"))
     for folder in ("/nowhere", f"/nowhere/{CANARY}"):
-        worker.send(InspectKernelsJob(Workspace(scratch=folder, output=folder)))
+        worker.send(InspectKernelsJob(Workspace(scratch=folder, output=folder), []))
     failures: list[Failed] = []
     async for event in worker.events():
         if isinstance(event, Failed):

@@ -9,10 +9,10 @@ from pathlib import Path
 from quantchat.checkpoints.full_precision import FromWeights, Weights
 from quantchat.checkpoints.stages import MIB, BuildContext, Stage
 from quantchat.common.versions import versions
-from quantchat.engines.bitsandbytes import BitsAndBytes
+from quantchat.engines.bitsandbytes import ENGINE, BitsAndBytes
 from quantchat.wire.jobs import QuantizeBitsAndBytesJob
 
-_MAKERS = ("bitsandbytes", "torch", "transformers")
+_MAKERS = (*(library.package for library in ENGINE.libraries), "torch", "transformers")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class QuantizeBitsAndBytes(FromWeights):
 
     async def build(self, work: BuildContext) -> dict[str, object]:
         """Load the model in a worker, which quantizes it, and save the checkpoint."""
-        load = self.weights.load(work, "bitsandbytes", self.settings)
+        load = self.weights.load(work, ENGINE, self.settings)
         result = await work.job(QuantizeBitsAndBytesJob(load, work.workspace))
         return {**asdict(result), **self.weights.remembered(work)}
 

@@ -6,11 +6,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from quantchat.checkpoints import headers
 from quantchat.checkpoints.cache import read_built
 from quantchat.checkpoints.sources import Named, named
 from quantchat.checkpoints.stages import BuildContext, Stage
+from quantchat.engines.engine import Engine
+from quantchat.engines.registry import baseline
 from quantchat.errors import UserError
 from quantchat.profile.model import AnyVariant
 from quantchat.wire.messages import Load
@@ -73,16 +76,21 @@ class Weights:
     def load(
         self,
         work: BuildContext,
-        engine: str = "transformers",
+        engine: Engine[Any] | None = None,
         options: Mapping[str, object] | None = None,
     ) -> Load:
-        """Return the request with which a job loads the model, with further engine `options`."""
+        """Return the request with which a job loads the model.
+
+        `engine` is the engine that loads it, by default the baseline's; `options` are its further
+        options.
+        """
+        engine = engine or baseline()
         if isinstance(self.source, Named):
             model, revision = self.source.model, self.source.revision
         else:
             model, revision = str(work.needs[0]), None
         return Load(
-            engine,
+            engine.name,
             model,
             {
                 **(options or {}),
@@ -93,6 +101,9 @@ class Weights:
             dtype=self.dtype,
             device=self.device,
             trust_remote_code=self.trusted,
+            loader=engine.loader,
+            needs=list(engine.libraries),
+            reader=engine.reader,
         )
 
     def remembered(self, work: BuildContext) -> dict[str, object]:

@@ -12,11 +12,12 @@ from quantchat.checkpoints.calibration_stages import gather
 from quantchat.checkpoints.full_precision import FromWeights, Weights
 from quantchat.checkpoints.stages import MIB, BuildContext, Stage
 from quantchat.common.versions import versions
+from quantchat.engines.gptq import ENGINE
 from quantchat.engines.quantize import Quantize
 from quantchat.engines.variant import VariantBase
 from quantchat.wire.jobs import CHATS, GptqSettings, QuantizeGptqJob
 
-_MAKERS = ("gptqmodel", "torch", "transformers")
+_MAKERS = (*(library.package for library in ENGINE.libraries), "torch", "transformers")
 
 
 @dataclass(frozen=True)

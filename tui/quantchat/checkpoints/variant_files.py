@@ -8,7 +8,6 @@ from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.checkpoints.demo_shape import demo_files
 from quantchat.checkpoints.headers import read, read_gguf_of
 from quantchat.checkpoints.sources import Named, resolve
-from quantchat.common.model_folder import FolderReader
 from quantchat.engines.memory import estimate
 from quantchat.engines.registry import baseline, engine_of
 from quantchat.engines.table import is_path
@@ -20,6 +19,7 @@ from quantchat.estimate.model_files import ModelFiles
 from quantchat.profile.model import AnyVariant
 from quantchat.system.host import cpu_has
 from quantchat.text import one_line
+from quantchat.wire.library import FolderReader
 from quantchat.wire.variant import Resolved
 
 PROMPT_TOKENS = 512

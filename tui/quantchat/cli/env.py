@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import click
 
 from quantchat import paths
+from quantchat.engines.registry import environments as declared
 from quantchat.engines.registry import libraries
 from quantchat.errors import UserError
-from quantchat.host.environments import RECIPES, Environment, Environments, read_requirements
+from quantchat.host.environments import Environment, Environments, read_requirements
 from quantchat.text import one_line
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def env(ctx: click.Context) -> None:
     "-r",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Requirements file for `pip install -r`. The environment auto-gptq needs none.",
+    help="Requirements file for `pip install -r`. "
+    + f"Not needed for the environments of engines: {', '.join(declared())}.",
 )
 @click.option(
     "--python",
@@ -54,7 +56,10 @@ def env(ctx: click.Context) -> None:
 )
 @click.pass_obj
 def create(environments: Environments, name: str, requirements: Path | None, python: str) -> None:
-    """Make the environment NAME with pip. The name `auto-gptq` needs no --requirements."""
+    """Make the environment NAME with pip.
+
+    The environment of an engine, named after it, needs no --requirements.
+    """
     from quantchat.console.stages import stage_display
 
     if not re.fullmatch(paths.ENVIRONMENT, name):
@@ -63,14 +68,14 @@ def create(environments: Environments, name: str, requirements: Path | None, pyt
             where=name,
             hint="use letters, digits, dots and dashes, as in bnb-0.49",
         )
-    if requirements is None and name not in RECIPES:
-        known = " and ".join(RECIPES)
+    if requirements is None and name not in declared():
+        known = " and ".join(declared())
         raise UserError(
             f"no requirements are given; only {known} has built-in requirements",
             where=f"env {name}",
             hint="add --requirements FILE",
         )
-    required = read_requirements(requirements) if requirements else RECIPES[name]
+    required = read_requirements(requirements) if requirements else declared()[name]
     with stage_display() as display:
         making = environments.create(name, required, display, file=requirements, python=python)
         try:

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from quantchat.wire.library import FolderReader
+
 CONFIG = "config.json"
 QUANTIZE_CONFIGS = ("quantize_config.json", "quant_config.json")
 """Where GPTQModel and auto-gptq look for the quantization config first, in this order."""
@@ -50,7 +52,8 @@ _PACKAGES = {
     "vptq": ("vptq", "vptq"),
 }
 """What transformers needs to load each quantization: the module that it imports, and the package
-that pip installs. Source: transformers' `quantizers/`."""
+that pip installs. Source: transformers' `quantizers/`. The keys are values of `quant_method` in the
+file format, and no names of engines."""
 
 _FOREIGN = {
     "exl2": "TabbyAPI or ExLlamaV2",
@@ -73,28 +76,10 @@ _TIMM = ("timm_wrapper", "timm_backbone", "gemma3n_vision")
 
 _VIDEO = frozenset(("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"))
 """Model types whose processor has a part for videos, which transformers builds with torchvision.
-GPTQModel loads the processor of each multimodal model."""
+Only some engines load the processor (`FolderReader.loads_processor`)."""
 
 _FAST_TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt")
 """Files from which the tokenizers library builds a tokenizer without another package."""
-
-
-@dataclass(frozen=True)
-class FolderReader:
-    """How an engine's library reads a model's folder."""
-
-    reads_quantize_config: bool = False
-    """Whether it also takes the quantization config from `QUANTIZE_CONFIGS` and unpacks the weights
-    itself. Then transformers' packages for that quantization are not needed."""
-    builds_vision: bool = True
-    """Whether it builds a multimodal model's vision tower, which may need the package timm."""
-    loads_processor: bool = False
-    """Whether it loads the processor of a multimodal model, including the part for videos."""
-
-
-TRANSFORMERS = FolderReader()
-GPTQMODEL = FolderReader(reads_quantize_config=True, loads_processor=True)
-AUTO_GPTQ = FolderReader(reads_quantize_config=True, builds_vision=False)
 
 
 @dataclass(frozen=True)
@@ -158,7 +143,7 @@ class ModelFolder:
         if kinds & set(_TIMM) and reader.builds_vision:
             wanted.append(("its vision tower", "timm", "timm"))
         if kinds & _VIDEO and reader.loads_processor:
-            wanted.append(("its processor, which GPTQModel loads,", "torchvision", "torchvision"))
+            wanted.append(("its processor, which the engine loads,", "torchvision", "torchvision"))
         if "tokenizer.model" in self.names and self.names.isdisjoint(_FAST_TOKENIZERS):
             for package in ("sentencepiece", "protobuf"):
                 module = "google.protobuf" if package == "protobuf" else package
@@ -190,7 +175,7 @@ class ModelFolder:
             yield Problem(
                 "unsupported",
                 f"only {others[0][0]} tells that it is quantized, which transformers does not read",
-                'use engine = "gptq"',
+                f"use the engine for {_method_named(others[0][1])} checkpoints",
             )
         method = str((configured or {}).get("quant_method", "")).lower()
         if not method and isinstance(self.config.get("quantization"), Mapping):
@@ -199,7 +184,8 @@ class ModelFolder:
             yield Problem(
                 "unsupported",
                 f"it is quantized for {_FOREIGN[method]} ({method}): transformers cannot load it",
-                'serve it there and use engine = "openai", or name the unquantized model',
+                "serve it there and compare the server (docs/how-to/servers.md), or name the"
+                " unquantized model",
             )
 
 
@@ -211,6 +197,11 @@ def _in_config(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
         if isinstance(found, Mapping) and found:
             return found
     return None
+
+
+def _method_named(body: Mapping[str, Any]) -> str:
+    """Return the quantization method of a `quantize_config.json`, which only GPTQ leaves out."""
+    return str(body.get("quant_method") or "gptq")
 
 
 def _disagreement(one: Mapping[str, Any], two: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
@@ -228,9 +219,15 @@ def _settings(body: Mapping[str, Any]) -> dict[str, Any]:
         key = _OTHER_NAMES.get(name, name)
         if key in _COMPARED and isinstance(value, str | int | bool):
             found.setdefault(key, value.lower() if isinstance(value, str) else value)
-    if "desc_act" in body and found.get("quant_method", "gptq") == "gptq":
+    if "desc_act" in body and _method_named(found) == "gptq":
         found.setdefault("format", "gptq")  # the libraries' default
     return found
+
+
+def quantization_package(method: str) -> str:
+    """Return the package with which transformers loads `quant_method`; empty if none is needed."""
+    _, package = _PACKAGES.get(method, ("", ""))
+    return package.partition("[")[0]
 
 
 def _no_decoder(config: Mapping[str, Any]) -> Iterator[Problem]:

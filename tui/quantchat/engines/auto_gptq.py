@@ -7,14 +7,13 @@ from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from quantchat.common.model_folder import AUTO_GPTQ
 from quantchat.engines.engine import Engine
 from quantchat.engines.gptq import made_first
 from quantchat.engines.quantize import Quantize
 from quantchat.engines.variant import VariantBase
 from quantchat.estimate.model_files import ModelFiles
 from quantchat.estimate.weights import Weights
-from quantchat.wire.library import Library
+from quantchat.wire.library import FolderReader, Library
 
 
 class AutoGptq(VariantBase):
@@ -50,7 +49,18 @@ class _Engine(Engine[AutoGptq]):
             install='quantchat env create auto-gptq, and env = "auto-gptq" in the variant',
         ),
     )
-    reader = AUTO_GPTQ
+    reader = FolderReader(reads_quantize_config=True, builds_vision=False)
+    environments: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "auto-gptq": (
+            "auto-gptq==0.7.1",
+            "transformers==4.49.0",
+            "datasets<4",
+            "peft<0.15",
+            "accelerate<1.4",
+            "numpy<2.3",
+            "torch>=2.8,<2.14",
+        )
+    }
     stage = "quantchat.checkpoints.gptq_stage:stage_of"
     resident_bytes = 410_000_000
     only_quantized = True

@@ -14,11 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, get_args
 
-from quantchat.common.model_folder import TRANSFORMERS, FolderReader
 from quantchat.engines.variant import VariantBase
 from quantchat.estimate.model_files import ModelFiles
 from quantchat.estimate.weights import Weights, as_stored, in_full
-from quantchat.wire.library import Library
+from quantchat.wire.library import FolderReader, Library
 
 if TYPE_CHECKING:
     from quantchat.wire.messages import Sampling
@@ -55,8 +54,11 @@ class Engine(Generic[Table]):
     """Dotted name of the worker's module with `load`; imported in the worker, never here."""
     libraries: tuple[Library, ...] = ()
     """Libraries that its loader imports, apart from torch and transformers."""
-    reader: FolderReader = TRANSFORMERS
-    """How its library reads a model's folder; equal to `READER` of the loader module."""
+    reader: FolderReader = FolderReader()
+    """How its library reads a model's folder."""
+    environments: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Requirements that work together, by the name of the environment that `quantchat env create`
+    makes of them without a file of requirements."""
     methods: tuple[Method, ...] = ()
     """The quantization methods it offers."""
     checkpoints: frozenset[str] = frozenset()

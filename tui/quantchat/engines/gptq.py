@@ -14,13 +14,12 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from quantchat.common.model_folder import GPTQMODEL
 from quantchat.engines.engine import Engine, Method
 from quantchat.engines.quantize import Quantize
 from quantchat.engines.variant import TakesAdapter, VariantBase
 from quantchat.estimate.model_files import DTYPE_BYTES, ModelFiles, TensorInfo
 from quantchat.estimate.weights import BESIDE, BLOCK, Weights, dense_bytes, divide_up, is_linear
-from quantchat.wire.library import Library
+from quantchat.wire.library import FolderReader, Library
 
 
 class Gptq(TakesAdapter):
@@ -54,7 +53,7 @@ class _Engine(Engine[Gptq]):
     summary = "a finished GPTQ checkpoint, or one made here first"
     loader = "quantchat.worker.loaders.gptq"
     libraries = (Library("gptqmodel", "gptqmodel"),)
-    reader = GPTQMODEL
+    reader = FolderReader(reads_quantize_config=True, loads_processor=True)
     methods = (Method("gptq", "GPTQ 4-bit", saved={}, calibrated=True),)
     checkpoints = frozenset(("gptq",))
     stage = "quantchat.checkpoints.gptq_stage:stage_of"

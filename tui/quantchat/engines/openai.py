@@ -114,14 +114,7 @@ class _Engine(Engine[OpenAI]):
     summary = 'a server that runs it, at base_url = "http://…/v1" (docs/how-to/servers.md)'
     example: ClassVar[Mapping[str, str]] = {"base_url": "http://127.0.0.1:8000/v1"}
     loader = "quantchat.worker.loaders.openai"
-    libraries = (
-        Library(
-            "openai",
-            "openai",
-            dependency=False,
-            install="python -m pip install 'quantchat[servers]'",
-        ),
-    )
+    libraries = (Library("openai", "openai", dependency=False, extra="servers"),)
     is_server = True
 
     @property

@@ -120,3 +120,8 @@ def methods() -> dict[str, tuple[Engine[Any], Method]]:
 def libraries() -> tuple[Library, ...]:
     """Return the libraries of all engines without duplicates."""
     return tuple(dict.fromkeys(one for engine in engines().values() for one in engine.libraries))
+
+
+def environments() -> dict[str, tuple[str, ...]]:
+    """Return the requirements that engines declare, by the name of the environment."""
+    return {name: of for engine in engines().values() for name, of in engine.environments.items()}

@@ -24,19 +24,6 @@ from quantchat.host.worker_process import new_log
 from quantchat.text import one_line
 from quantchat.wire.messages import Progress
 
-RECIPES: dict[str, tuple[str, ...]] = {
-    "auto-gptq": (
-        "auto-gptq==0.7.1",
-        "transformers==4.49.0",
-        "datasets<4",
-        "peft<0.15",
-        "accelerate<1.4",
-        "numpy<2.3",
-        "torch>=2.8,<2.14",
-    )
-}
-"""Built-in requirements that work together, by the name of the environment."""
-
 _MADE = "made.json"
 _ABOUT = """
 import importlib.metadata, json, platform
@@ -88,8 +75,7 @@ class Environments:
         folder = self.folder / name
         found = _read(folder) if re.fullmatch(paths.ENVIRONMENT, name) and folder.is_dir() else None
         if found is None or not (found.python and found.interpreter.exists()):
-            known = name in RECIPES
-            hint = f"quantchat env create {name}{'' if known else ' --requirements FILE'}"
+            hint = f"quantchat env create {name}"
             what = "no such environment" if found is None else "this environment was never finished"
             raise UserError(what, where=f"env {name}", hint=hint)
         return found

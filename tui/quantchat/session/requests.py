@@ -30,6 +30,7 @@ def load_request(spec: AnyVariant, prepared: Prepared, settings: Generation | No
         trust_remote_code=spec.trust_remote_code,
         loader=engine.loader,
         needs=list(engine.libraries),
+        reader=engine.reader,
     )
 
 

@@ -12,6 +12,7 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
+from quantchat.wire.library import Library
 from quantchat.wire.messages import Load
 from quantchat.wire.variant import Resolved
 
@@ -455,12 +456,23 @@ class InspectKernelsResult:
 
 
 @dataclass(frozen=True)
+class Loader:
+    """An engine's loader, and the libraries that it imports; the first has its kernels."""
+
+    module: str
+    """Dotted name."""
+    libraries: list[Library]
+
+
+@dataclass(frozen=True)
 class InspectKernelsJob(Job[InspectKernelsResult]):
-    """Try the kernels of bitsandbytes and GPTQModel; nothing is compiled or written for it."""
+    """Try the kernels of the engines' libraries; nothing is compiled or written for it."""
 
     title = "inspect kernels"
 
     workspace: Workspace
+    loaders: list[Loader]
+    """The loaders of all engines."""
 
 
 # ---------------------------------------------------------------- all of them

@@ -1,4 +1,7 @@
-"""A library that an engine needs. Apart from the messages, which no profile needs."""
+"""The facts of an engine's declaration that a worker needs, apart from the messages.
+
+No profile needs the messages, but every declaration has these facts.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,27 @@ class Library:
     """The module that is imported."""
     dependency: bool = True
     """Whether installing quantchat installs it."""
+    extra: str = ""
+    """The extra of quantchat that installs it; empty if none does."""
     install: str = ""
-    """The command that installs it; empty: `python -m pip install` and the package."""
+    """The command that installs it; empty: pip with the extra or the package."""
 
     @property
     def command(self) -> str:
         """The command that installs it."""
-        return self.install or f"python -m pip install '{self.package}'"
+        what = f"quantchat[{self.extra}]" if self.extra else self.package
+        return self.install or f"python -m pip install '{what}'"
+
+
+@dataclass(frozen=True)
+class FolderReader:
+    """How an engine's library reads a model's folder. The defaults are those of transformers."""
+
+    reads_quantize_config: bool = False
+    """Whether it also takes the quantization config from a file of its own, beside `config.json`,
+    and unpacks the weights itself. Then transformers' packages for that quantization are not
+    needed."""
+    builds_vision: bool = True
+    """Whether it builds a multimodal model's vision tower, which may need the package timm."""
+    loads_processor: bool = False
+    """Whether it loads the processor of a multimodal model, including the part for videos."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Union
 
 from quantchat.wire.codec import FORMERLY, ProtocolError, from_json
-from quantchat.wire.library import Library
+from quantchat.wire.library import FolderReader, Library
 from quantchat.wire.variant import Ledger, Resolved
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ class Load:
     """Dotted name of the module that loads it; empty: the worker's own of the engine's name."""
     needs: list[Library] = field(default_factory=list)
     """What the loader imports beside torch."""
+    reader: FolderReader = field(default_factory=FolderReader)
+    """How the engine's library reads the model's folder."""
 
 
 @dataclass(frozen=True)

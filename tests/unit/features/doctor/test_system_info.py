@@ -14,7 +14,7 @@ import pytest
 from quantchat.features.doctor import system_info
 from quantchat.features.doctor.system_info import folders, look_at, terminal
 from quantchat.wire.jobs import COMPILES, READY, UNUSABLE, BuildTools
-from quantchat.worker.jobs.probes import _compiled
+from quantchat.worker.loaders.gptq_probe import _compiled
 
 TOOLS = BuildTools(
     nvcc="/cuda/bin/nvcc", nvcc_release="12.8", lacking="", cxx="", ninja="", triton=""

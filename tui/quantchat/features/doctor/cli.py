@@ -23,7 +23,7 @@ _NOT_USABLE = 1
 def doctor(python: str | None, env: str | None, as_json: bool) -> int:
     """Check the machine, the libraries and the terminal; show each problem with its fix.
 
-    Runs the kernels of bitsandbytes and GPTQModel in a worker process. The exit status is 1 if
+    Runs the kernels of the engines' libraries in a worker process. The exit status is 1 if
     quantchat cannot load and compare quantized models here.
     """
     from quantchat.errors import UserError

@@ -110,16 +110,18 @@ def _of_compiling(kernels: list[Kernel], cuda: str) -> Iterator[Problem]:
     if chosen is not None and chosen.state == COMPILES:
         instead = f', or name a ready one in the profile: kernel = "{ready[0]}"' if ready else ""
         yield Problem(
-            f"the first GPTQ model waits until {chosen.name} is compiled ({chosen.detail})",
+            f"the first model with {chosen.library} waits until {chosen.name} is compiled"
+            f" ({chosen.detail})",
             f"wait once{instead}",
         )
     barred = [kernel for kernel in own if kernel.detail.startswith(MUST_COMPILE)]
     if barred:
         names = ", ".join(kernel.name for kernel in barred)
         yield Problem(
-            f"faster GPTQ kernels ({names}) cannot be compiled: {barred[0].detail}",
+            f"faster kernels of {barred[0].library} ({names}) cannot be compiled:"
+            f" {barred[0].detail}",
             f"{cuda_toolkit.INSTALL} (NVIDIA's compiler for CUDA {cuda}), and a C++ compiler; "
-            "without a faster kernel no speed of GPTQ can be quoted",
+            "without a faster kernel no speed of its checkpoints can be quoted",
         )
 
 

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
+from quantchat.engines.registry import engines
 from quantchat.errors import UserError
 from quantchat.features.doctor.system_info import (
     Folder,
@@ -21,7 +22,7 @@ from quantchat.host.job_runner import JobFailed, run_job
 from quantchat.host.worker_process import Place, StartWorker, Worker, start_worker
 from quantchat.paths import temporary_dir
 from quantchat.system.sampler import DeviceSample, DeviceSampler
-from quantchat.wire.jobs import InspectKernelsJob, InspectKernelsResult, Workspace
+from quantchat.wire.jobs import InspectKernelsJob, InspectKernelsResult, Loader, Workspace
 
 PATIENCE_S = 180.0
 """Longest time, in s, to import and try the libraries: a cold disk is slow."""
@@ -76,6 +77,15 @@ async def examine(
     )
 
 
+def loaders() -> list[Loader]:
+    """Return the loaders of all engines that need a library besides torch."""
+    return [
+        Loader(engine.loader, list(engine.libraries))
+        for engine in engines().values()
+        if engine.libraries
+    ]
+
+
 async def _inspect(
     python: str | None, start: StartWorker, tell: Callable[[str], None]
 ) -> tuple[InspectKernelsResult | None, str]:
@@ -87,7 +97,7 @@ async def _inspect(
     with tempfile.TemporaryDirectory(prefix="quantchat-", dir=temporary_dir()) as scratch:
         job = run_job(
             start_there,
-            InspectKernelsJob(Workspace(scratch, scratch)),
+            InspectKernelsJob(Workspace(scratch, scratch), loaders()),
             lambda done, total, detail: tell(detail),
         )
         try:

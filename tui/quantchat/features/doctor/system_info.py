@@ -28,7 +28,7 @@ LIBRARIES = (
 """Libraries whose versions are shown; each is a dependency."""
 
 EXTRAS = {
-    "servers": "openai",
+    **{library.extra: library.package for library in libraries() if library.extra},
     "adapters": "peft",
     "eval": "lm_eval",
     "cuda-build": "nvidia-cuda-nvcc",

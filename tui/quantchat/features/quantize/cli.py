@@ -46,6 +46,18 @@ _COMMON = {
 }
 
 
+def _method_help() -> str:
+    """Return which library each method uses, and which methods need calibration."""
+    by_library: dict[str, list[str]] = {}
+    calibrated = []
+    for name in _MADE:
+        engine, method = methods()[name]
+        by_library.setdefault(engine.libraries[0].package, []).append(name)
+        calibrated += [name] if method.calibrated else []
+    used = "; ".join(f"{library} for {', '.join(names)}" for library, names in by_library.items())
+    return f"Libraries: {used}. Calibrated: {', '.join(calibrated)}."
+
+
 @click.command()
 @click.argument("model")
 @click.option(
@@ -60,7 +72,7 @@ _COMMON = {
     type=click.Choice(_MADE),
     default=DEFAULT_METHODS[0],
     show_default=True,
-    help="gptq uses GPTQModel; the others use bitsandbytes and need no calibration.",
+    help=_method_help(),
 )
 @click.option(
     "--adapter",

@@ -116,7 +116,7 @@ class Check:
             "unsupported",
             f"{type(self._model).__name__} cannot be decoded with its cache by this release of "
             f"transformers: {why}",
-            'run it in a server (engine = "openai"), or try another release',
+            "run it in a server (docs/how-to/servers.md), or try another release",
         )
 
     def _cached(self, cut: int) -> tuple[list[Any], bool]:

@@ -1,4 +1,4 @@
-"""Finds out which kernels of bitsandbytes and GPTQModel run on this machine.
+"""Finds out which kernels of the engines' libraries run on this machine.
 
 Kernels are run if that is quick. Nothing is compiled, and no checkpoint is built.
 """
@@ -6,47 +6,58 @@ Kernels are run if that is quick. Nothing is compiled, and no checkpoint is buil
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import shutil
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 from quantchat.common import cuda_toolkit
 from quantchat.wire.jobs import (
-    UNUSABLE,
     BuildTools,
     CudaDevice,
     InspectKernelsJob,
     InspectKernelsResult,
     Kernel,
+    Loader,
     TorchInfo,
 )
 from quantchat.worker.failures import on_one_line
 from quantchat.worker.jobs import Report
-from quantchat.worker.jobs.probes import gptq_kernels, probe_bitsandbytes
 
 
 def run(job: InspectKernelsJob, report: Report) -> InspectKernelsResult:
-    """Try the kernels. Changes to the scratch folder first, because GPTQModel may write there."""
+    """Try the kernels. Changes to the scratch folder first, because some library writes there."""
     os.chdir(job.workspace.scratch)
-    report(0, 3, "importing torch")
+    report(0, len(job.loaders) + 1, "importing torch")
     import torch
 
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     tools = _tools()
     kernels: list[Kernel] = []
     broken: dict[str, str] = {}
-    report(1, 3, "trying bitsandbytes")
+    tried = [(loader, probe) for loader in job.loaders if (probe := _probe(loader))]
+    for number, (loader, probe) in enumerate(tried, 1):
+        package = loader.libraries[0].package
+        report(number, len(tried) + 1, f"trying {package}")
+        try:
+            kernels += probe(device, tools)
+        except Exception as error:  # noqa: BLE001 - a broken installation may raise anything
+            broken[package] = _one_line(error)
+    return InspectKernelsResult(_torch(torch), tools, broken, kernels)
+
+
+def _probe(loader: Loader) -> Callable[[str, BuildTools], list[Kernel]] | None:
+    """Return what tries the kernels of an engine; None if nothing does, or it is not installed."""
+    for library in loader.libraries:
+        if not library.dependency and importlib.util.find_spec(library.module) is None:
+            return None
     try:
-        kernels += probe_bitsandbytes(device)
-    except Exception as error:  # noqa: BLE001 - a broken installation may raise anything
-        broken["bitsandbytes"] = _one_line(error)
-    report(2, 3, "trying GPTQModel")
-    try:
-        kernels += gptq_kernels(device, tools)
-    except Exception as error:  # noqa: BLE001
-        broken["gptqmodel"] = _one_line(error)
-    return InspectKernelsResult(_torch(torch), tools, broken, _with_auto(kernels))
+        module = importlib.import_module(loader.module)
+    except ModuleNotFoundError:  # an engine of a package that is not in this interpreter
+        return None
+    probe: Callable[[str, BuildTools], list[Kernel]] | None = getattr(module, "kernels", None)
+    return probe
 
 
 def _torch(torch: Any) -> TorchInfo:
@@ -91,14 +102,6 @@ def _tools() -> BuildTools:
         ninja=shutil.which("ninja") or "",
         triton=triton,
     )
-
-
-def _with_auto(kernels: list[Kernel]) -> list[Kernel]:
-    """Return `kernels`, with `auto` set on the kernel that `auto` takes: the first usable one."""
-    for place, kernel in enumerate(kernels):
-        if kernel.library == "gptqmodel" and kernel.by_itself and kernel.state != UNUSABLE:
-            return [*kernels[:place], replace(kernel, auto=True), *kernels[place + 1 :]]
-    return kernels
 
 
 def _one_line(error: BaseException) -> str:

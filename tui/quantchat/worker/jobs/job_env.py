@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.common.input_files import MOST_JSON, read_regular
-from quantchat.common.model_folder import TRANSFORMERS
 from quantchat.wire.jobs import Workspace
 from quantchat.wire.messages import Load
 from quantchat.worker.failures import Refused
@@ -60,13 +59,13 @@ def with_local_files(load: Load, report: Report) -> Load:
     model of a kind that no job supports.
     """
     if Path(load.model).is_dir():
-        check_kind(load.model, TRANSFORMERS)
+        check_kind(load.model, load.reader)
         return load
 
     def tell(done: int, total: int) -> None:
         report(0, 0, f"fetched {of_mib(done, total)}")
 
-    check_kind(str(described(load)), TRANSFORMERS)
+    check_kind(str(described(load)), load.reader)
     found = checkpoint(load, tell)
     if found.note:
         report(0, 0, found.note)
@@ -99,6 +98,7 @@ def refuse_quantized(folder: str) -> None:
     if told := config.get("quantization_config"):
         raise Refused(
             "unsupported",
+            # Only old checkpoints of bitsandbytes name no method: a fact of the file format.
             f"the model is already quantized ({told.get('quant_method', 'bitsandbytes')})",
             "name the model in full precision that it was made from",
         )

@@ -3,10 +3,10 @@
 A loader is a module with `load(command, stage)`, which returns a `Loaded`. The engine's declaration
 (`quantchat.engines`) names the module, and `Load` carries that name. A loader may also define:
 
-    READER    how its library reads a model's folder; the same as the declaration's `reader`
     UNUSED    libraries that its imports would load and no answer needs (`import_pruning`)
     COMPILES  True: `load` also takes `building`, the progress callback for compiling a kernel
     SERVER    True: `load(command)` returns a client of a server
+    kernels   `kernels(device, tools)` tries the engine's kernels on this machine, for `doctor`
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from quantchat.common.model_folder import TRANSFORMERS, FolderReader
 from quantchat.wire.messages import FETCHING, IMPORTING, Load, Progress
 from quantchat.worker.failures import Refused
 from quantchat.worker.model.devices import make_current
@@ -73,14 +72,13 @@ def load(
     Refused for a model or setting that the engine does not support; errors of the libraries pass.
     """
     loader = loader_of(command)
-    reader: FolderReader = getattr(loader, "READER", TRANSFORMERS)
     asked, options, note = command, command.options, ""
     gguf = bool(options.get("gguf_file"))
     if Path(command.model).is_dir():
-        check_kind(command.model, reader, gguf=gguf)
+        check_kind(command.model, command.reader, gguf=gguf)
     else:
         stage(FETCHING)
-        check_kind(str(described(command)), reader, gguf=gguf)
+        check_kind(str(described(command)), command.reader, gguf=gguf)
         found = checkpoint(command, fetching)
         command, note = replace(command, model=str(found.folder), revision=None), found.note
     command = fetch_lent(command)

@@ -7,15 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from quantchat.common.model_folder import AUTO_GPTQ
 from quantchat.wire.messages import WEIGHTS, Load
 from quantchat.worker.failures import Refused
 from quantchat.worker.model.devices import device_for
 from quantchat.worker.model.files_check import refuse_pickled
 from quantchat.worker.model.loaded import Loaded
 from quantchat.worker.model.tokenizer import fast_tokenizer
-
-READER = AUTO_GPTQ
 
 _KERNELS: dict[str, dict[str, bool]] = {
     "auto": {},

@@ -8,6 +8,7 @@ from typing import Any
 from quantchat.wire.messages import WEIGHTS, Load
 from quantchat.worker.failures import Refused
 from quantchat.worker.import_pruning import SCIENCE, compiled_when_called
+from quantchat.worker.loaders.bitsandbytes_probe import kernels as kernels
 from quantchat.worker.model.contents import Contents
 from quantchat.worker.model.devices import device_for, fast_dtype
 from quantchat.worker.model.full_precision import modules_in_full_precision

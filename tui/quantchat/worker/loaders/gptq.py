@@ -8,18 +8,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from quantchat.common import cuda_toolkit
-from quantchat.common.model_folder import GPTQMODEL
 from quantchat.wire.messages import WEIGHTS, Load
 from quantchat.worker.failures import Refused, describe, on_one_line
 from quantchat.worker.import_pruning import SCIENCE, compiled_when_called
 from quantchat.worker.loaders import gptq_kernels
+from quantchat.worker.loaders.gptq_probe import kernels as kernels
 from quantchat.worker.loaders.kernel_build import Building
 from quantchat.worker.model.devices import device_for, rooms, too_small, weights_on_disk
 from quantchat.worker.model.files_check import folder_of, refuse_pickled
 from quantchat.worker.model.loaded import Loaded, choose_dtype, commonest_class
 from quantchat.worker.model.tokenizer import fast_tokenizer
 
-READER = GPTQMODEL
 UNUSED = (*SCIENCE, "torchao")
 COMPILES = True
 

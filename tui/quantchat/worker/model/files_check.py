@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.common.input_files import MOST_JSON, open_regular, read_regular
-from quantchat.common.model_folder import CONFIG, DESCRIBING, FolderReader, ModelFolder
+from quantchat.common.model_folder import CONFIG, DESCRIBING, ModelFolder
+from quantchat.wire.library import FolderReader
 from quantchat.worker.failures import Refused
 
 _INDEX = "model.safetensors.index.json"

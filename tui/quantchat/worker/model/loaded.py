@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from quantchat.common.model_folder import quantization_package
 from quantchat.common.versions import versions
 from quantchat.wire.messages import Load
 from quantchat.wire.variant import Resolved
@@ -24,9 +25,6 @@ _LIBRARIES = (
     "torch",
     "transformers",
     "tokenizers",
-    "bitsandbytes",
-    "gptqmodel",
-    "auto-gptq",
     "accelerate",
     "peft",
 )
@@ -135,7 +133,7 @@ class Loaded:
             chat_template=self.chat_template,
             tokenizer_hash=_tokenizer_hash(self.tokenizer_backend),
             threads=torch.get_num_threads(),
-            libraries=versions((*_LIBRARIES, *(library.package for library in command.needs))),
+            libraries=versions(self._packages()),
             parameters=_parameters(model),
             checkpoint_hash=_checkpoint_hash(self._folder),
             adapter=str(command.options.get("adapter") or ""),
@@ -146,6 +144,17 @@ class Loaded:
             pickle_allowed=bool(command.options.get("allow_pickle")),
             trusted_code=command.trust_remote_code,
         )
+
+    def _packages(self) -> Iterator[str]:
+        """Yield the packages that compute the answers: those of the engine and the checkpoint."""
+        yield from _LIBRARIES
+        yield from (library.package for library in self.command.needs)
+        config: Any = getattr(self.model.config, "quantization_config", None) or {}
+        if not isinstance(config, dict):
+            config = config.to_dict()
+        method = config.get("quant_method", "")
+        if package := quantization_package(str(getattr(method, "value", method)).lower()):
+            yield package
 
 
 def choose_dtype(name: str) -> Any:

@@ -93,6 +93,7 @@ class RemoteDecoder:
     """Takes the place of a `Decoder`, and asks a server instead of a model."""
 
     def __init__(self, command: Load) -> None:
+        self._command = command
         options = command.options
         self._model = command.model
         self._chat = options["api"] == "chat"
@@ -218,7 +219,7 @@ class RemoteDecoder:
         lengths = (self._listed.get("max_model_len"), meta.get("n_ctx"), meta.get("n_ctx_train"))
         owner = name(self._listed.get("owned_by"))
         resolved = Resolved(
-            engine="openai",
+            engine=self._command.engine,
             model=self._model,
             architecture="not told by the server",
             kernel=f"server ({owner})" if owner else "server",
@@ -232,7 +233,7 @@ class RemoteDecoder:
             tokenizer_hash="",
             threads=0,
             libraries={
-                **versions(("openai",)),
+                **versions(library.package for library in self._command.needs),
                 **({"server": self._build} if self._build else {}),
             },
         )

@@ -1,7 +1,8 @@
-"""Tries kernels one by one: builds a small layer and runs it, or asks whether that is possible."""
+"""Tries the kernels of GPTQModel: runs a small layer, or asks whether a kernel can be compiled."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from quantchat.common.gptq_kernels import AUTO_ON_GPU, EXTENSIONS
@@ -14,54 +15,12 @@ from quantchat.wire.jobs import (
     Kernel,
     KernelState,
 )
-from quantchat.worker.failures import on_one_line
 from quantchat.worker.loaders.gptq_kernels import ask
 from quantchat.worker.loaders.kernel_build import compiled_before
-
-WIDTH = 256
-"""Inputs and outputs of the test layer: a multiple of every kernel's tile and group size."""
+from quantchat.worker.loaders.probe import WIDTH, check_output, probe_dtype, short
 
 
-# ------------------------------------------------------------ bitsandbytes
-
-
-def probe_bitsandbytes(device: str) -> list[Kernel]:
-    """Run a layer of each type on `device`. Raises whatever the library's import raises."""
-    import bitsandbytes
-    from bitsandbytes.functional import has_avx512bf16
-
-    library = type(bitsandbytes.cextension.lib).__name__
-    how = "CUDA library" if device.startswith("cuda") else "processor, without AVX512-BF16"
-    if device == "cpu" and has_avx512bf16():
-        how = "processor, AVX512-BF16"
-    if "ErrorHandler" in library:
-        how = "its native library cannot be loaded"
-    return [_bitsandbytes(kind, device, how) for kind in ("nf4", "fp4", "int8")]
-
-
-def _bitsandbytes(kind: str, device: str, how: str) -> Kernel:
-    import torch
-    from bitsandbytes import nn
-
-    dtype = _dtype(device)
-    try:
-        layer = (
-            nn.Linear8bitLt(WIDTH, WIDTH, bias=False, has_fp16_weights=False)
-            if kind == "int8"
-            else nn.Linear4bit(WIDTH, WIDTH, bias=False, compute_dtype=dtype, quant_type=kind)
-        )
-        layer = layer.to(dtype).to(device).eval()
-        with torch.inference_mode():
-            _check(layer(torch.ones(1, WIDTH, dtype=dtype, device=device)))
-    except Exception as error:  # noqa: BLE001 - any error means that it does not run
-        return Kernel("bitsandbytes", kind, UNUSABLE, f"{how}: {_short(error)}")
-    return Kernel("bitsandbytes", kind, READY, how)
-
-
-# ------------------------------------------------------------ GPTQModel
-
-
-def gptq_kernels(device: str, tools: BuildTools) -> list[Kernel]:
+def kernels(device: str, tools: BuildTools) -> list[Kernel]:
     """Return each kernel for GPTQ checkpoints, in the order in which `auto` considers them.
 
     `tools` are the installed build tools. Raises whatever the library's import raises.
@@ -71,14 +30,22 @@ def gptq_kernels(device: str, tools: BuildTools) -> list[Kernel]:
 
     chosen_from = importer.AUTO_BACKEND_KERNEL_MAPPING[METHOD.GPTQ][FORMAT.GPTQ]
     order = importer.BACKEND_TO_METHOD_FORMAT_MAPPING[METHOD.GPTQ][FORMAT.GPTQ]
-    kernels = []
+    found = []
     for backend in order:
         kernel_class = importer.get_kernel_for_backend(backend, METHOD.GPTQ, FORMAT.GPTQ)
         name = backend.value.removeprefix("gptq_")
         state, detail = _gptq(kernel_class, name, device, tools)
         by_itself = name in AUTO_ON_GPU if device != "cpu" else backend in chosen_from
-        kernels.append(Kernel("gptqmodel", name, state, detail, by_itself=by_itself))
-    return kernels
+        found.append(Kernel("gptqmodel", name, state, detail, by_itself=by_itself))
+    return _with_auto(found)
+
+
+def _with_auto(found: list[Kernel]) -> list[Kernel]:
+    """Return `found`, with `auto` set on the kernel that `auto` takes: the first usable one."""
+    for place, kernel in enumerate(found):
+        if kernel.by_itself and kernel.state != UNUSABLE:
+            return [*found[:place], replace(kernel, auto=True), *found[place + 1 :]]
+    return found
 
 
 def _gptq(kernel_class: Any, name: str, device: str, tools: BuildTools) -> tuple[KernelState, str]:
@@ -91,14 +58,14 @@ def _gptq(kernel_class: Any, name: str, device: str, tools: BuildTools) -> tuple
     settings = {"bits": 4, "group_size": 128, "desc_act": False, "sym": True}
     extension = EXTENSIONS.get(name)
     try:
-        fine, error = ask(kernel_class, name, settings, _dtype(device), process_tree)
+        fine, error = ask(kernel_class, name, settings, probe_dtype(device), process_tree)
         if not fine:
-            return UNUSABLE, _short(error)
+            return UNUSABLE, short(error)
         if extension:
             return _compiled(extension, tools)
         _run_gptq(kernel_class, device)
     except Exception as error:  # noqa: BLE001 - any error means that it does not run
-        return UNUSABLE, _short(error)
+        return UNUSABLE, short(error)
     return READY, ""
 
 
@@ -119,7 +86,7 @@ def _run_gptq(kernel_class: Any, device: str) -> None:
     """Build a layer with constant weights in the same way as loading does, and run it."""
     import torch
 
-    dtype = _dtype(device)
+    dtype = probe_dtype(device)
     layer = kernel_class(
         bits=4,
         group_size=128,
@@ -141,23 +108,4 @@ def _run_gptq(kernel_class: Any, device: str) -> None:
     layer = layer.to(device).eval()
     layer.post_init()
     with torch.inference_mode():
-        _check(layer(torch.ones(1, WIDTH, dtype=dtype, device=device)))
-
-
-# ------------------------------------------------------------
-
-
-def _dtype(device: str) -> Any:
-    import torch
-
-    modern = device == "cpu" or torch.cuda.get_device_capability(device)[0] >= 8
-    return torch.bfloat16 if modern else torch.float16
-
-
-def _check(output: Any) -> None:
-    if output.shape != (1, WIDTH) or not bool(output.isfinite().all()):
-        raise ArithmeticError("it ran, but its results are no numbers")
-
-
-def _short(error: BaseException | None) -> str:
-    return on_one_line(str(error)) or type(error).__name__
+        check_output(layer(torch.ones(1, WIDTH, dtype=dtype, device=device)))
