@@ -150,7 +150,7 @@ def run(session: Session, mark: dict[str, str], *before: str) -> None:
     """Measure a tiny model beside a server until a random moment after a whole round."""
     session.doing = "measuring"
     profile = _tiny_pair(session, "ok", max_new_tokens=200)
-    words = ("run", profile, "--rounds", "10000", "--warmup", "0", "--prompt", "w1 w2")
+    words = ("run", profile, "--rounds", "10000", "--warmup", "0", "--prompt", "w1 w2", "--json")
     session.start(*before, *QUANTCHAT, *words, "--save", str(session.snapshots), mark=mark)
     session.terminal.wait_for(lambda: _measured(session) >= 3, "a round", LOADING_S)
     session.use(session.lot.uniform(0, CHATTING_S))

@@ -113,7 +113,8 @@ def publish(
     from quantchat.text import one_line
 
     saving, unsaved = in_daemon_thread(lambda: store.save(snapshot, folder), "save"), None
-    wait([saving], SOON_S)
+    if wait([saving], SOON_S).not_done:
+        notice(f"the disk does not answer; waiting for it for up to {SAVE_S:.0f} s")
     try:
         if show is None:
             sys.stdout.write(store.dumps(snapshot).decode("ascii"))
@@ -121,8 +122,6 @@ def publish(
         else:
             show(snapshot)
     finally:  # also if the output cannot be written
-        if not saving.done():
-            notice(f"the disk does not answer; waiting for it for up to {SAVE_S:.0f} s")
         try:
             path = in_time(saving, SAVE_S)
         except UserError as error:
