@@ -285,6 +285,12 @@ def hang_snapshots(session: Session) -> None:
     session.send(signal.SIGTERM)
 
 
+def hang_results(session: Session) -> None:
+    """Let the share for the results hang, then send SIGTERM."""
+    _hang(session, session.snapshots)
+    session.send(signal.SIGTERM)
+
+
 def hang_and_close(session: Session) -> None:
     """Let the share with the snapshots hang, try to save there, then close the terminal."""
     _hang(session, session.snapshots)
@@ -341,7 +347,7 @@ WAYS = {
     "`run`: SIGTERM with stderr closed": Way(run_without_stderr, signals(_TERM), saves=True),
     "`run`: SIGTERM with a full disk": Way(run, fill_disk, says="No space left on device"),
     "`run`: SIGTERM while the snapshots' share hangs": Way(
-        run, hang_snapshots, says="the disk does not answer", hung=True
+        run, hang_results, says="the disk does not answer", hung=True
     ),
     "`quantize`: SIGKILL": Way(quantize, signals(_KILL)),
     "`quantize`: SIGTERM": Way(quantize, signals(_TERM), tidies=True),
