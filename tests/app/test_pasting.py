@@ -108,3 +108,23 @@ async def test_the_system_prompt_has_a_limit_too(setup: Setup) -> None:
         run.app.post_message(events.Paste("a" * (LONGEST + 1)))
         await see(run.pilot, f"{LONGEST + 1:,} characters")
         assert system.text == before
+
+
+async def test_what_is_typed_has_the_same_limits(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pasting, "LONGEST", 5)
+    monkeypatch.setattr(pasting, "MOST_LINES", 2)
+    async with setup.running() as run:
+        await run.ready()
+        box = run.screen.prompt
+        await run.pilot.press(*"abcdefgh")
+        await see(run.pilot, "The box is full: it holds 5 characters.")
+        await wait_until(run.pilot, lambda: box.text == "abcde", "what has room")
+        assert len(run.app._notifications) == 1  # however many keys were too many
+        await run.pilot.press("backspace", "backspace", "ctrl+j", "ctrl+j", "x")
+        await see(run.pilot, "The box is full: it holds 2 lines.")
+        await wait_until(run.pilot, lambda: box.text == "abc\nx", "what has room")
+        box.select_all()
+        await run.pilot.press("z")
+        await wait_until(run.pilot, lambda: box.text == "z", "what takes the place of all of it")

@@ -23,7 +23,7 @@ from quantchat.app.commands import COMMANDS
 from quantchat.app.crash_recovery import Recoverable
 from quantchat.app.device_watch import MakeSampler, real_sampler
 from quantchat.app.messages import ProfileChosen
-from quantchat.app.pasting import take_pastes_for_text, take_pastes_whole
+from quantchat.app.pasting import limit_typing, take_pastes_for_text, take_pastes_whole
 from quantchat.app.textual_races import survive_races
 from quantchat.app.textual_workarounds import (
     ControlGuard,
@@ -110,6 +110,7 @@ class QuantchatApp(PacedApp):
         map_alt_enter()
         take_pastes_for_text()
         take_pastes_whole()
+        limit_typing()
         edit_in_order()
         free_lines_of_removed_widgets()
         draw_each_script()

@@ -1,14 +1,18 @@
-"""Pasting: a paste is plain text, whatever it contains, and is rejected if it is too long.
+"""Pasting, and how much text a box holds, pasted or typed.
+
+A paste is plain text, whatever it contains, and is rejected if it is too long.
 
 It patches Textual: review it whenever the Textual version in pyproject.toml changes.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from textual._xterm_parser import BRACKETED_PASTE_END, BRACKETED_PASTE_START, XTermParser
+from textual.document._document import EditResult, Location
 from textual.drivers import linux_driver
 from textual.events import Paste
 from textual.message import Message
@@ -104,11 +108,59 @@ def _whole(paste: Callable[[Any, Paste], Any]) -> Callable[[Any, Paste], Any]:
     return on_paste
 
 
+def limit_typing() -> None:
+    """Make text boxes of several lines ignore what is typed beyond their limits, and say so once.
+
+    May be called again.
+    """
+    if getattr(TextArea._replace_via_keyboard, "limited", False):
+        return
+    replace = TextArea._replace_via_keyboard
+    told: weakref.WeakSet[TextArea] = weakref.WeakSet()
+
+    def limited(box: TextArea, insert: str, start: Location, end: Location) -> EditResult | None:
+        room, lines = _room(box, box.get_text_range(start, end))
+        if len(insert) <= room and insert.count("\n") < lines:
+            told.discard(box)
+            return replace(box, insert, start, end)
+        if box not in told:  # a key that is held down comes thirty times a second
+            told.add(box)
+            what = f"{LONGEST:,} characters" if len(insert) > room else f"{MOST_LINES:,} lines"
+            box.notify(
+                _for_longer(box, f"The box is full: it holds {what}."),
+                title="Not typed",
+                severity="warning",
+                timeout=20,
+                markup=False,
+            )
+        return None
+
+    limited.limited = True  # type: ignore[attr-defined]
+    TextArea._replace_via_keyboard = limited  # type: ignore[method-assign,assignment]
+
+
+def _room(box: TextArea | Input, replaced: str) -> tuple[int, int]:
+    """Return how many characters and lines fit in `box` in place of `replaced`."""
+    there, most = (box.value, 1) if isinstance(box, Input) else (box.text, MOST_LINES)
+    return (
+        LONGEST - len(there) + len(replaced),
+        most - there.count("\n") + replaced.count("\n"),
+    )
+
+
+def _for_longer(box: TextArea | Input, why: str) -> str:
+    """Return `why`, and at the prompt how to send longer ones."""
+    if box.id != "prompt":
+        return why
+    return (
+        f'{why} Send longer prompts with `quantchat run --prompts FILE` (JSONL, {{"prompt": "…"}}).'
+    )
+
+
 def _refused(box: TextArea | Input, text: str) -> str:
     """Return why `text` does not fit in `box` in place of the selection; empty if it fits."""
-    there, most = (box.value, 1) if isinstance(box, Input) else (box.text, MOST_LINES)
-    lines = most - there.count("\n") + box.selected_text.count("\n")
-    characters = LONGEST - len(there) + len(box.selected_text)
+    most = 1 if isinstance(box, Input) else MOST_LINES
+    characters, lines = _room(box, box.selected_text)
     if len(text) > characters:
         why = (
             f"The paste has {len(text):,} characters; there is room for {max(0, characters):,} of "
@@ -121,8 +173,4 @@ def _refused(box: TextArea | Input, text: str) -> str:
         )
     else:
         return ""
-    if box.id != "prompt":
-        return why
-    return (
-        f'{why} Send longer prompts with `quantchat run --prompts FILE` (JSONL, {{"prompt": "…"}}).'
-    )
+    return _for_longer(box, why)

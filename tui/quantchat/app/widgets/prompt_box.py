@@ -90,7 +90,7 @@ class PromptBox(TextArea):
 
     def action_newline(self) -> None:
         """Start a new line."""
-        self.insert("\n")
+        self._replace_via_keyboard("\n", *self.selection)
         self.scroll_cursor_visible()
 
     def action_conversation_up(self) -> None:
