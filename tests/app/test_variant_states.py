@@ -30,19 +30,20 @@ async def test_stages_show_their_progress_while_the_other_side_chats(
     async with setup.running(size) as run:
         await see(run.pilot, "◌ preparing")
         await see(run.pilot, "● ready")
-        await run.answered()
+        await run.ask()
         await see_in(
             run.pilot,
             0,
             "✓ fetching the wheel",
             "quantizing layer 7 of 30",
             "23 % down_proj",
-            "no answer: the variant was not ready",
+            "queued until it is ready · Esc",
         )
         await see_in(run.pilot, 1, "The capital of France is Paris.")
         setup.left.building_gate.set()
         await run.ready()
         await see_gone(run.pilot, "quantizing layer")
+        await see_in(run.pilot, 0, "The capital of France is Paris.")
 
 
 async def test_loading_says_what_the_worker_does(setup: Setup, size: Size) -> None:

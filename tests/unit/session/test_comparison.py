@@ -85,7 +85,7 @@ async def test_a_ready_side_answers_while_the_other_is_made(
     assert right.progress == Progress("quantizing", 7, 30)
     turn = comparison.ask("hello")
     await comparison.wait()
-    assert list(turn.answers) == ["A"]
+    assert turn.answers["A"].over and turn.answers["B"].queued
     # It was alone in answering, but not on the machine: the figures are contended.
     assert turn.answers["A"].order == "together"
     scripts["B"].building_gate.set()
@@ -274,7 +274,7 @@ async def test_another_pair_ends_the_one_not_shown(
 
 
 async def test_what_cannot_be_done_now_is_said(comparison: Comparison, scripts: Scripts) -> None:
-    with pytest.raises(ValueError, match="no variant is ready"):
+    with pytest.raises(ValueError, match="no variant is loaded or loading"):
         comparison.ask("too early")
     scripts["A"].holds_after = 1
     await opened(comparison)

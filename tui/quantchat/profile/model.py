@@ -40,6 +40,9 @@ class Run(Table):
 
     order: Literal["together", "in-turn"] = "together"
     """`together`: both decode at once (contended). `in-turn`: one at a time (may be quoted)."""
+    history: Literal["own", "left", "right"] = "own"
+    """What a chat continues from: `own`, each variant's own answers; `left` or `right`, for both
+    the answers of that side, so that later turns compare the same question."""
     warmup: int = Field(1, ge=0, le=100)
     """Prompts answered and thrown away before measuring."""
     rounds: int = Field(5, ge=1, le=10_000)

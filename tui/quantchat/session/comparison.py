@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Container, Iterator
 from dataclasses import dataclass
 
 from quantchat.checkpoints.maker import Maker
 from quantchat.host.watchdog import watchdog
 from quantchat.host.worker_process import StartWorker, start_worker
 from quantchat.profile.model import Generation, Profile
-from quantchat.session.conversation import Answer, Conversation, Order, Turn
+from quantchat.session.conversation import Answer, Conversation, History, Order, Turn
 from quantchat.session.live_variant import LiveVariant, State
 from quantchat.session.requests import chat_request, threads_for
 from quantchat.session.teacher_forcing import (
@@ -81,6 +81,7 @@ class Comparison:
         self.profile = profile
         self.generation: Generation = profile.generation
         self.order: Order = profile.run.order
+        self.history: History = profile.run.history
         self.turn_numbers: Iterator[int] = itertools.count(1)
         """Numbers for all turns of these variants: of chats, measurements, votes and checks."""
         self.conversation = self._new_conversation()
@@ -103,6 +104,7 @@ class Comparison:
         self._scoring: asyncio.Task[None] | None = None
         self._stopping = False
         self._occupied = False
+        self._closing = False
 
     # ------------------------------------------------------------ which variants
 
@@ -127,6 +129,9 @@ class Comparison:
         self._unless_busy()
         self.before_loss()
         self.pair = (left, right)
+        shown = {variant.label for variant in self.sides}
+        for turn in self.conversation.turns:
+            _drop_queued(turn, keep=shown)
         for index, variant in enumerate(self.variants):
             if index not in self.pair:
                 variant.end()
@@ -139,6 +144,7 @@ class Comparison:
 
     async def close(self) -> None:
         """Stop everything and wait until no worker process is left."""
+        self._closing = True
         for task in filter(None, (self._asking, self._scoring)):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -150,6 +156,8 @@ class Comparison:
 
     def _variant_changed(self, variant: LiveVariant) -> None:
         self.on_change(VariantChanged(variant))
+        if variant.state is State.READY:
+            self._send_queued()
 
     # ------------------------------------------------------------ the conversation
 
@@ -166,20 +174,85 @@ class Comparison:
     def ask(self, prompt: str) -> Turn:
         """Send `prompt` to each shown variant that is ready; return the turn, which then grows.
 
-        Raises ValueError while a turn is running, or if no shown variant is ready.
+        For a variant that is being prepared or loaded it is queued. Raises ValueError while a turn
+        is running, or if no shown variant is ready or will be.
         """
         self._unless_busy()
-        ready = self._ready()
-        making = [v for v in self.sides if v.state in (State.PREPARING, State.LOADING)]
+        self._ready()
+        asked = [one for one in self.sides if one.state is State.READY or one in self._making]
+        queued = [Answer(one.label, self.order, queued=True) for one in asked]
+        turn = self.conversation.begin(prompt, queued)
+        turn.absent = {one.label: _ABSENT[one.state] for one in self.sides if one not in asked}
+        if self.history != "own":
+            turn.history_of = self.sides[0 if self.history == "left" else 1].label
+        self.on_change(TurnStarted(turn))
+        self._send_queued()
+        return turn
+
+    @property
+    def _making(self) -> list[LiveVariant]:
+        return [one for one in self.sides if one.coming]
+
+    def _send_queued(self) -> None:
+        """Let the sides that are ready answer the first prompt that is queued for one of them."""
+        if self.busy or self._closing:
+            return
+        for turn in self.conversation.turns:
+            queued = {label for label, answer in turn.answers.items() if answer.queued}
+            ready = [one for one in self.sides if one.state is State.READY and one.label in queued]
+            if ready:
+                self._start(turn, ready)
+                return
+
+    def _start(self, turn: Turn, ready: list[LiveVariant]) -> None:
         # While the other variant is being made or loaded, this one shares the machine with it.
+        making = self._making
         alone: Order = "together" if making else "in-turn"
         order = self.order if len(ready) > 1 else alone
-        turn = self.conversation.begin(prompt, [Answer(v.label, order) for v in ready])
+        for variant in ready:
+            answer = turn.answers[variant.label]
+            answer.queued, answer.order = False, order
         self._stopping = False
-        self.on_change(TurnStarted(turn))
         at_work = len(ready) + len(making) if order == "together" else 1
         self._asking = asyncio.ensure_future(self._run(turn, ready, order, threads_for(at_work)))
-        return turn
+
+    def take_back(self) -> str | None:
+        """Take back what is queued; return the prompt of the last turn that nobody was sent.
+
+        None if no such turn was removed.
+        """
+        prompt = None
+        for turn in list(self.conversation.turns):
+            if _drop_queued(turn) and not turn.answers:
+                self.conversation.turns.remove(turn)
+                prompt = turn.prompt
+        self.on_change(ConversationChanged())
+        return prompt
+
+    @property
+    def queued(self) -> bool:
+        """Whether a prompt waits until a variant is ready."""
+        return any(a.queued for turn in self.conversation.turns for a in turn.answers.values())
+
+    def ask_missing(self) -> int:
+        """Queue the turns that a shown variant lacks for it; return how many answers that are.
+
+        A variant lacks a turn that it was not asked, or that it failed to answer. Raises ValueError
+        while a turn is running, or if a side lacks turns but is not loaded.
+        """
+        self._unless_busy()
+        count = 0
+        for variant in self.sides:
+            lacking = [t for t in self.conversation.turns if _lacks(t, variant.label)]
+            if lacking and variant.state is not State.READY and variant not in self._making:
+                raise ValueError(f"{variant.label} is not loaded")
+            for turn in lacking:
+                turn.answers[variant.label] = Answer(variant.label, self.order, queued=True)
+            count += len(lacking)
+        if count:
+            self.on_change(ConversationChanged())
+            self._send_queued()
+        return count
 
     def unless_pair_idle(self) -> None:
         """Raise ValueError unless both shown variants are ready and idle."""
@@ -200,6 +273,7 @@ class Comparison:
             yield
         finally:
             self._occupied = False
+            self._send_queued()
 
     async def wait(self) -> None:
         """Wait until the running turn, if any, is over."""
@@ -215,17 +289,39 @@ class Comparison:
     def again(self, prompt: str | None = None) -> Turn:
         """Replace the last turn: send its prompt again (regenerate), or `prompt` (edit).
 
-        Raises ValueError as `ask` does, or if there is no turn; then nothing is removed.
+        Regenerated answers keep the earlier ones beside them (`Turn.others`). Raises ValueError as
+        `ask` does, or if there is no turn; then nothing is removed.
         """
         last = self.last_turn
         if last is None:
             raise ValueError("there is no answer to regenerate yet")
         self._unless_busy()
         self._ready()
-        self.before_loss()
+        same = prompt is None or prompt == last.prompt
+        if not same:
+            self.before_loss()
         self.conversation.drop_last()
         self.on_change(ConversationChanged())
-        return self.ask(last.prompt if prompt is None else prompt)
+        turn = self.ask(last.prompt if prompt is None else prompt)
+        if same:
+            turn.others = [one for one in last.versions if any(a.over for a in one.values())]
+            turn.place = len(turn.others)
+        return turn
+
+    def show_version(self, step: int) -> bool:
+        """Show earlier (-1) or later (1) answers of the last turn; False if there are none.
+
+        The next turn continues from the answers that are shown. Raises ValueError while a turn is
+        running.
+        """
+        self._unless_busy()
+        turn = self.last_turn
+        if turn is None or not turn.show_version(turn.place + step):
+            return False
+        self.on_change(ConversationChanged())
+        if greedy_divergence(turn) is not None:
+            self._scoring = asyncio.ensure_future(self._score_divergence(turn))
+        return True
 
     def new_chat(self) -> None:
         """Start a new conversation. Raises ValueError while a turn is running."""
@@ -246,11 +342,10 @@ class Comparison:
         self.generation = generation
         self.conversation.system = generation.system
 
-    def _ready(self) -> list[LiveVariant]:
-        ready = [variant for variant in self.sides if variant.state is State.READY]
-        if not ready:
-            raise ValueError("no variant is ready yet")
-        return ready
+    def _ready(self) -> None:
+        """Raise ValueError unless a shown variant is ready or will be."""
+        if not (self._making or any(one.state is State.READY for one in self.sides)):
+            raise ValueError("no variant is loaded or loading")
 
     def _unless_busy(self) -> None:
         if self.busy:
@@ -268,11 +363,14 @@ class Comparison:
                     await self._answer(turn, variant, threads)
         finally:
             self.on_change(TurnEnded(turn))
+            # Later: this task, which makes the pair busy, is not over yet.
+            asyncio.get_running_loop().call_soon(self._send_queued)
         if greedy_divergence(turn) is not None:
-            self._scoring = asyncio.ensure_future(self._score_divergence(turn, ready))
+            self._scoring = asyncio.ensure_future(self._score_divergence(turn))
 
-    async def _score_divergence(self, turn: Turn, variants: list[LiveVariant]) -> None:
-        turn.divergence = await score_divergence(turn, variants)
+    async def _score_divergence(self, turn: Turn) -> None:
+        variants = [one for label in turn.answers for one in self.variants if one.label == label]
+        turn.divergence = await score_divergence(turn, variants[:2])
         self.on_change(DivergenceScored(turn))
 
     async def compute_cross_perplexity(self, turn: Turn) -> None:
@@ -330,3 +428,20 @@ class Comparison:
         messages = self.conversation.messages_for(variant.label, turn)
         request = chat_request(turn.number, messages, self.generation, threads=threads)
         await variant.answer(request, answer)
+
+
+_ABSENT = {State.FAILED: "it had failed", State.IDLE: "it was not loaded"}
+
+
+def _lacks(turn: Turn, label: str) -> bool:
+    answer = turn.answers.get(label)
+    return answer is None or (answer.failure is not None and not answer.text)
+
+
+def _drop_queued(turn: Turn, keep: Container[str] = ()) -> bool:
+    """Remove what is queued in `turn`, but for the labels in `keep`; return whether any was."""
+    dropped = [one for one, answer in turn.answers.items() if answer.queued and one not in keep]
+    for label in dropped:
+        del turn.answers[label]
+        turn.absent[label] = "the prompt was taken back"
+    return bool(dropped)

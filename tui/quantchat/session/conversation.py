@@ -26,6 +26,8 @@ from quantchat.wire.messages import (
 from quantchat.wire.variant import Ledger
 
 Order = Literal["together", "in-turn"]
+History = Literal["own", "left", "right"]
+"""Whose answers a variant continues from: its own, or for both those of the left or right side."""
 
 
 class AnswerState(Enum):
@@ -46,6 +48,8 @@ class Answer:
     order: Order
     """How it was decoded; `together` if the other variant decoded, or was made, meanwhile."""
     state: AnswerState = AnswerState.WAITING
+    queued: bool = False
+    """Whether the prompt is sent only when the variant is ready."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     """Prompt tokens taken from the KV cache instead of being computed."""
@@ -206,6 +210,28 @@ class Turn:
     answers: dict[str, Answer] = field(default_factory=dict)
     divergence: DivergenceScore | None = None
     """The probabilities of both continuations at the divergence, once computed."""
+    absent: dict[str, str] = field(default_factory=dict)
+    """Why a variant was not asked, by label; a variant that was not shown then is not in it."""
+    history_of: str = ""
+    """Label of the variant whose earlier answers both continued; empty: each its own."""
+    others: list[dict[str, Answer]] = field(default_factory=list)
+    """Other answers to the same prompt, the oldest first, of a turn that was regenerated."""
+    place: int = 0
+    """How many of `others` are older than `answers`."""
+
+    @property
+    def versions(self) -> list[dict[str, Answer]]:
+        """All answers to the prompt, the oldest first."""
+        return [*self.others[: self.place], self.answers, *self.others[self.place :]]
+
+    def show_version(self, number: int) -> bool:
+        """Let version `number`, from 0, be the answers; return False if there is none."""
+        versions = self.versions
+        if not 0 <= number < len(versions) or number == self.place:
+            return False
+        self.answers = versions.pop(number)
+        self.others, self.place, self.divergence = versions, number, None
+        return True
 
     @property
     def over(self) -> bool:
@@ -231,14 +257,15 @@ class Conversation:
     def messages_for(self, variant: str, turn: Turn) -> list[Message]:
         """Return the chat for `variant` in `turn`: its own earlier answers and the new prompt.
 
-        Turns that it did not answer (not shown, or failed) are left out, so that no model gets
-        answers that it did not write.
+        If the turn has one history for both, the earlier answers are those of `turn.history_of`.
+        Turns that this variant did not answer (not shown, or failed) are left out.
         """
+        author = turn.history_of or variant
         messages = [Message("system", self.system)] if self.system else []
         for earlier in self.turns:
             if earlier is turn:
                 break
-            answer = earlier.answers.get(variant)
+            answer = earlier.answers.get(author)
             if answer is not None and answer.text:
                 messages.append(Message("user", earlier.prompt))
                 messages.append(Message("assistant", answer.text, answer.thoughts))
@@ -251,7 +278,8 @@ class Conversation:
         return tuple(
             (turn.number, len(answer.ids), answer.over)
             for turn in self.turns
-            for answer in turn.answers.values()
+            for version in turn.versions
+            for answer in version.values()
         )
 
     def drop_last(self) -> Turn | None:

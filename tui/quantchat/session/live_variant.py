@@ -177,6 +177,13 @@ class LiveVariant:
         self._asked_s = self._grew_s = now_s
 
     @property
+    def coming(self) -> bool:
+        """Whether it is being prepared or loaded, or is about to be."""
+        begun = self._life is not None and not self._life.done() and not self._ending
+        over = self.failure is not None or self.state in (State.READY, State.ANSWERING)
+        return begun and not over
+
+    @property
     def at_work(self) -> bool:
         """Whether a caller waits for it: it is loading, answering or scoring tokens."""
         scoring = self._scoring is not None and not self._scoring.done()

@@ -147,6 +147,11 @@ def _turn(
         task=task,
         round=round_,
         answers=[_answer(answer, ran.get(answer.variant)) for answer in turn.answers.values()],
+        history_of=turn.history_of,
+        others=[
+            [_answer(answer, ran.get(answer.variant)) for answer in version.values()]
+            for version in turn.others
+        ],
         divergence_point=_divergence(turn),
         divergence=turn.divergence,
     )

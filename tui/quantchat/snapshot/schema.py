@@ -136,6 +136,10 @@ class TurnRecord(Record):
     """Number of the task in the measurement, from 1; None in a chat."""
     round: int | None = None
     """Number of the round in the measurement, from 1; None in a chat."""
+    history_of: Text = ""
+    """Label of the variant whose earlier answers both continued; empty: each its own."""
+    others: list[list[AnswerRecord]] = Field(default_factory=list)
+    """Other answers to the same prompt, the oldest first, if the turn was regenerated."""
     divergence_point: int | None
     """Index of the first output token at which the first two answers differ.
 

@@ -21,8 +21,11 @@ from quantchat.app.messages import (
 )
 from quantchat.app.screens.comparison_view import LONG_S, ComparisonView
 from quantchat.app.textual_workarounds import write_to_terminal
+from quantchat.app.widgets.history_line import history_text
 from quantchat.daemon_thread import in_daemon_thread
+from quantchat.document.figures import plural
 from quantchat.profile.model import Generation
+from quantchat.session.conversation import History
 from quantchat.session.live_variant import State
 
 if TYPE_CHECKING:
@@ -66,9 +69,13 @@ class ComparisonScreen(ComparisonView):
         self.stale = True
 
     def action_stop(self) -> None:
-        """Stop both answers; if none is running, cancel editing."""
+        """Stop both answers; if none is running, take back what is queued, or cancel editing."""
         if self.comparison.busy:
             self.comparison.stop()
+        elif self.comparison.queued:
+            prompt = self.comparison.take_back()
+            if prompt is not None:
+                self.prompt.give_back(prompt)
         elif self._draft is not None:
             self.prompt.put(self._draft)
             self._leave_editing()
@@ -77,6 +84,36 @@ class ComparisonScreen(ComparisonView):
         """Switch between together and one at a time, from the next prompt on."""
         self.comparison.order = "in-turn" if self.comparison.order == "together" else "together"
         self.name_order()
+
+    def action_history(self) -> None:
+        """Switch between own histories, and one history for both, from the next prompt on."""
+        histories: tuple[History, ...] = ("own", "left", "right")
+        at = histories.index(self.comparison.history)
+        self.comparison.history = histories[(at + 1) % len(histories)]
+        self.say(f"From the next prompt on: {history_text(self.comparison)}.")
+        self.stale = True
+
+    def action_ask_missing(self) -> None:
+        """Ask each side the turns that it lacks."""
+        with self.explained():
+            count = self.comparison.ask_missing()
+            self.say(f"Asking {plural(count, 'missing answer')}." if count else "None is missing.")
+            self.stale = True
+
+    def action_earlier_answers(self) -> None:
+        """Show the answers to the last prompt before those that are shown."""
+        self._page(-1)
+
+    def action_later_answers(self) -> None:
+        """Show the answers to the last prompt after those that are shown."""
+        self._page(1)
+
+    def _page(self, step: int) -> None:
+        with self.explained():
+            if not self.comparison.show_version(step):
+                where = "earlier" if step < 0 else "later"
+                self.say(f"The last prompt has no {where} answers.", severity="warning")
+            self.stale = True
 
     def action_regenerate(self) -> None:
         """Regenerate the last answers."""

@@ -29,6 +29,7 @@ from quantchat.app.widgets.columns import Columns
 from quantchat.app.widgets.device_line import DeviceLine
 from quantchat.app.widgets.difference_line import DifferenceLine
 from quantchat.app.widgets.divergence_line import DivergenceLine
+from quantchat.app.widgets.history_line import HistoryLine
 from quantchat.app.widgets.key_line import KeyLine
 from quantchat.app.widgets.prompt_box import PromptBox
 from quantchat.app.widgets.text_layout import ORDERS
@@ -61,7 +62,7 @@ class ComparisonView(Screen[None]):
     DEFAULT_CSS = """
     ComparisonView.-low LivePanel { display: none; }
     ComparisonView.-flat {
-        DivergenceLine, DifferenceLine { display: none; }
+        HistoryLine, DivergenceLine, DifferenceLine { display: none; }
     }
     """
 
@@ -78,6 +79,7 @@ class ComparisonView(Screen[None]):
         self.make_sampler = make_sampler
         self._device_line = DeviceLine(comparison.profile.name)
         self.columns = Columns(comparison)
+        self._history = HistoryLine(comparison)
         self._divergence = DivergenceLine()
         self._difference = DifferenceLine()
         self.prompt = PromptBox()
@@ -104,6 +106,7 @@ class ComparisonView(Screen[None]):
         """Lay the widgets out from top to bottom."""
         yield self._device_line
         yield self.columns
+        yield self._history
         yield self._divergence
         yield self._difference
         yield self.prompt
@@ -197,6 +200,7 @@ class ComparisonView(Screen[None]):
         self._difference.observe(
             (left.variant, right.variant), self.last_answers(), (left.memory, right.memory)
         )
+        self._history.observe()
         self._divergence.observe(comparison.last_turn, (left.variant.label, right.variant.label))
 
     def last_answers(self) -> tuple[Answer | None, Answer | None]:

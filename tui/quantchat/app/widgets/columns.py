@@ -146,7 +146,7 @@ class Columns(Vertical):
     async def _show_looks(self) -> None:
         async with self._changing:
             for column in self.pair:
-                await column.transcript.show_look()
+                column.transcript.show_look()
 
     # ------------------------------------------------------------ drawing
 

@@ -68,7 +68,7 @@ class DivergenceMark:
         if self.over:
             return False
         answers = list(self._turn.answers.values())[:2]
-        over, compared = self._turn.over, min(len(answer.ids) for answer in answers)
+        over, compared = self._turn.over, min((len(answer.ids) for answer in answers), default=0)
         if any(answer.variant == self._variant for answer in answers):
             self._point = greedy_divergence(self._turn, same=self._same)
         self._same, self.over = compared, self.known or over

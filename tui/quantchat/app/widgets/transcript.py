@@ -107,10 +107,10 @@ class Transcript(VerticalScroll, can_focus=False):
 
         return {turn.number: TurnView(turn, self._variant.label, self.look) for turn in turns}
 
-    async def show_look(self) -> None:
+    def show_look(self) -> None:
         """Draw the turns as `look` says now."""
-        for view in list(self._views.values()):
-            await view.show_look()
+        for view in self._views.values():
+            view.show_look()
 
     def _count_earlier(self) -> None:
         earlier = len(self._turns) - len(self._views)

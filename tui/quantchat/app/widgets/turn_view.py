@@ -41,6 +41,7 @@ class TurnView(Vertical):
     def __init__(self, turn: Turn, variant: str, look: Look | None = None) -> None:
         super().__init__()
         self.turn = turn
+        self._variant = variant
         self.answer: Answer | None = turn.answers.get(variant)
         self._look = look or Look()
         self._raw = False
@@ -91,18 +92,35 @@ class TurnView(Vertical):
     def _show_prompt(self) -> None:
         self._prompt.update(prompt_text(self.turn.prompt, folded=not self._look.prompts))
 
-    async def show_look(self) -> None:
+    def show_look(self) -> None:
         """Draw the turn as its column's `Look` says now."""
         self._show_prompt()
         if self._raw != self._look.raw:
-            before, self._text = self._text, self._new_text()
-            await self.mount(self._text, after=before)
-            await before.remove()
-            self._shown_end = None
+            self._begin_text()
         self.tick()
+
+    def _begin_text(self) -> None:
+        """Replace the view of the answer with an empty one."""
+        before, self._text = self._text, self._new_text()
+        self.mount(self._text, after=before)
+        before.remove()
+        self._shown_end = None
+
+    def _follow_turn(self) -> None:
+        """Begin anew if the turn has another answer: asked later, taken back, or paged to."""
+        answer = self.turn.answers.get(self._variant)
+        if answer is self.answer:
+            return
+        self.answer = answer
+        if self._thoughts is not None:
+            self._thoughts.remove()
+            self._thoughts = None
+        self.divergence = DivergenceMark(self.turn, self._variant)
+        self._begin_text()
 
     def tick(self) -> None:
         """Draw what arrived since the last tick; once the answer is over, redraw all of it."""
+        self._follow_turn()
         answer = self.answer
         if self._thoughts is None and answer is not None and answer.thoughts:
             self._thoughts = _Thoughts(self, before=self._text)
@@ -120,7 +138,8 @@ class TurnView(Vertical):
                 self._text.write("".join(new))
         if self.divergence.update():
             self._text.show_mark()
-        end = _end_of(answer)
+        end = _end_of(answer) if answer is not None else _absent(self.turn, self._variant)
+        end = Content("\n").join([*([end] if end else []), *_versions(self.turn)])
         if self.divergence.ends:
             end = Content("\n").join([*([end] if end else []), Content.styled(_ENDS, STYLE)])
         if end != self._shown_end:
@@ -161,6 +180,12 @@ class _Thoughts:
         self._shown: Content | None = None
         turn.mount(self._head, before=before)
 
+    def remove(self) -> None:
+        """Take it off the screen."""
+        self._head.remove()
+        for text in self.texts:
+            text.remove()
+
     @property
     def texts(self) -> list[AnswerView]:
         """The view of the reasoning, if it was opened."""
@@ -194,10 +219,24 @@ class _Thoughts:
 _ENDS = " ends here; the other answer goes on "
 
 
-def _end_of(answer: Answer | None) -> Content:
+def _absent(turn: Turn, variant: str) -> Content:
+    """Return why `variant` has no answer in `turn`."""
+    why = turn.absent.get(variant, "it was not shown then")
+    return quiet(f"not asked: {why} · {command('ask_missing').key} asks it")
+
+
+def _versions(turn: Turn) -> list[Content]:
+    """Return the line that tells which answers are shown, if the turn was regenerated."""
+    if not turn.others:
+        return []
+    keys = f"{command('earlier_answers').key} {command('later_answers').key}"
+    return [quiet(f"answers {turn.place + 1} of {len(turn.versions)} · {keys}")]
+
+
+def _end_of(answer: Answer) -> Content:
     """Return the line under an answer: why it has no text yet, or how it ended."""
-    if answer is None:
-        return quiet("no answer: the variant was not ready")
+    if answer.queued:
+        return quiet(f"queued until it is ready · {command('stop').key} takes it back")
     if answer.state is AnswerState.WAITING:
         waiting = "waiting for the other answer" if answer.order == "in-turn" else "waiting"
         return quiet(waiting)
