@@ -15,8 +15,7 @@ from fakes.tiny_folder import tiny_folder, tokenizer
 from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.errors import ModelsFailed
 from quantchat.features.tasks import tables as report
-from quantchat.features.tasks.cli import OWN, _task
-from quantchat.measuring.evaluating import EvaluationPlan, evaluate
+from quantchat.measuring.evaluating import OWN, EvaluationPlan, evaluate, task_named
 from quantchat.profile.model import Profile
 from quantchat.session.reference import reference_of
 from quantchat.snapshot import store
@@ -119,14 +118,14 @@ async def test_examples_and_a_limit_are_other_questions(models: Path, task: Path
 
 
 async def test_the_shipped_task_needs_no_hub(models: Path) -> None:
-    _, found = await done(models, _task(OWN), limit=3)
+    _, found = await done(models, task_named(OWN), limit=3)
     (result,) = found.models[0].tasks
     assert (result.task, result.documents, result.few_shot) == ("quantchat_own", 3, 0)
     assert [figure.metric for figure in result.figures] == ["acc", "acc_norm"]
 
 
 def test_the_shipped_questions_are_whole() -> None:
-    lines = Path(_task(OWN)).with_name("own.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = Path(task_named(OWN)).with_name("own.jsonl").read_text(encoding="utf-8").splitlines()
     questions = [json.loads(line) for line in lines]
     assert len({one["question"] for one in questions}) == len(questions) > 60
     assert all(len(set(one["choices"])) == 4 for one in questions)

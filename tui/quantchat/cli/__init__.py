@@ -46,6 +46,7 @@ _COMMANDS = {
     "eval": Lazy(
         "quantchat.features.tasks.cli:evaluate", "Measure the accuracy of variants on tasks."
     ),
+    "pick": Lazy("quantchat.cli.pick:pick", "Measure many variants and recommend one."),
     "compare": Lazy(
         "quantchat.cli.compare:compare", "Compare saved runs; fail if a condition is not met."
     ),

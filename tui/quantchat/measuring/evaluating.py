@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.resources
+import importlib.util
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from quantchat.checkpoints.maker import Maker
-from quantchat.errors import ModelsFailed
+from quantchat.errors import ModelsFailed, UserError
+from quantchat.files import is_file
 from quantchat.host.job_runner import JobFailed
 from quantchat.host.worker_process import StartWorker, start_worker
 from quantchat.paths import temporary_dir
@@ -26,8 +31,12 @@ from quantchat.snapshot.evaluation import (
 )
 from quantchat.snapshot.schema import Snapshot
 from quantchat.system.sampler import DeviceSampler
+from quantchat.text import one_line
 from quantchat.wire.jobs import EvaluateJob, Workspace
 from quantchat.wire.messages import Failed, Load
+
+OWN = "own"
+"""The built-in task, which needs no hub."""
 
 
 @dataclass(frozen=True)
@@ -90,17 +99,18 @@ class Evaluating:
         self._plan, self._scratch, self._jobs = plan, scratch, jobs
         others = [variant for variant in profile.variants if variant is not plan.reference]
         self._undone = [plan.reference, *others]
-        self._harness = ""
+        self.harness = ""
+        """Version of lm-evaluation-harness; empty before the first result."""
         self.models: list[EvaluatedRecord] = []
         """Records of the models that are done or failed."""
 
     @property
     def record(self) -> EvaluationRecord | None:
         """The results so far; None if no model has done the tasks."""
-        if not self._harness:
+        if not self.harness:
             return None
         return EvaluationRecord(
-            harness=self._harness,
+            harness=self.harness,
             chat_template=self._plan.chat_template,
             limit=self._plan.limit,
             batch=self._plan.batch,
@@ -113,14 +123,15 @@ class Evaluating:
         while self._undone:
             spec = self._undone[0]
             role: Role = "reference" if spec is self._plan.reference else "variant"
-            done = await self._model(spec, role)
+            done = await self.evaluate(spec, role)
             self.models.append(done)
             self._undone.pop(0)
             self._jobs.on_model(spec.label, None)
             if done.failure and done.failure.kind == "bad_task":  # any model would fail
                 return
 
-    async def _model(self, spec: AnyVariant, role: Role) -> EvaluatedRecord:
+    async def evaluate(self, spec: AnyVariant, role: Role) -> EvaluatedRecord:
+        """Return the results of one model, or why it failed."""
         try:
             note, about = await self._jobs.do(spec, self._job)
         except JobFailed as error:
@@ -133,7 +144,7 @@ class Evaluating:
                 seconds=0.0,
                 failure=error.failure,
             )
-        self._harness = about.harness
+        self.harness = about.harness
         return EvaluatedRecord(
             label=spec.label,
             role=role,
@@ -154,3 +165,39 @@ class Evaluating:
             batch=plan.batch,
             template=plan.chat_template,
         )
+
+
+def require_harness(variants: Sequence[AnyVariant]) -> None:
+    """Raise UserError if lm-evaluation-harness is not installed, before anything is prepared.
+
+    A variant with its own interpreter is not checked: only that interpreter can find out.
+    """
+    ours = [variant for variant in variants if not (variant.python or variant.env)]
+    if ours and importlib.util.find_spec("lm_eval") is None:
+        raise UserError(
+            "lm-evaluation-harness is not installed",
+            hint="python -m pip install 'quantchat[eval]'",
+        )
+
+
+def tasks_named(words: str) -> tuple[str, ...]:
+    """Return the tasks that `words` lists, separated by commas, each once. Raises UserError."""
+    return tuple(dict.fromkeys(task_named(word.strip()) for word in words.split(",")))
+
+
+def task_named(word: str) -> str:
+    """Return the name of a task, or the path of its file. Raises UserError."""
+    if not word:
+        raise UserError(
+            "a task name is empty", where="--tasks", hint="give names separated by commas"
+        )
+    if word == OWN:
+        return str(importlib.resources.files("quantchat.corpus") / "tasks" / "own.yaml")
+    path = Path(word).expanduser()
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        if not is_file(path):
+            raise UserError(
+                "no such file", where=one_line(word), hint="give the name of a task or a YAML file"
+            )
+        return str(path.absolute())
+    return word

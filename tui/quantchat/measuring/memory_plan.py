@@ -127,7 +127,7 @@ def make_plan(
     sample: DeviceSample,
     *,
     tokens: int | None = None,
-    pair: tuple[int, int] = (0, 1),
+    pair: tuple[int, ...] = (0, 1),
     fetch: bool = False,
     by_name: bool = False,
 ) -> MemoryPlan:
@@ -151,7 +151,7 @@ def make_plan(
     )
 
 
-def warning(profile: Profile, sample: DeviceSample, pair: tuple[int, int] = (0, 1)) -> str | None:
+def warning(profile: Profile, sample: DeviceSample, pair: tuple[int, ...] = (0, 1)) -> str | None:
     """Return a warning if the `pair` cannot run, does not fit or fits tightly; else None.
 
     Reads files and does not access the hub. Takes milliseconds, except for the first hub id, which

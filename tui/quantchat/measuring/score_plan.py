@@ -31,6 +31,8 @@ class ScorePlan:
     stride: int = WINDOW
     floor: Floor = "attention"
     """What of the reference is changed to see how far it is from itself."""
+    pair: bool = True
+    """Whether the first two variants are also compared with each other."""
 
 
 def floor_of(reference: AnyVariant, ran: Resolved, floor: Floor) -> AnyVariant | None:

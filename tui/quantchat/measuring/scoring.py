@@ -53,7 +53,9 @@ class Scoring:
     ) -> None:
         self._profile, self._plan, self._folder = profile, plan, folder
         self._jobs = jobs
-        self._first, self._second = (variant.label for variant in profile.variants[:2])
+        self._first = self._second = ""
+        if plan.pair:
+            self._first, self._second = (variant.label for variant in profile.variants[:2])
         self._others = [v for v in profile.variants if v is not plan.reference]
         self._unread = [plan.reference.label, *(variant.label for variant in self._others)]
         self._kept: dict[str, _Read] = {}
@@ -79,16 +81,37 @@ class Scoring:
     async def run(self) -> None:
         """Score all models. A failure is recorded and does not stop the others."""
         reference = self._plan.reference
-        ran = await self._model("reference", reference)
+        ran = await self.score("reference", reference)
         floor = floor_of(reference, ran, self._plan.floor) if ran else None
         if floor is not None:
-            await self._model("floor", floor)
+            await self.score("floor", floor)
         for spec in self._others:
-            await self._model("variant", spec)
+            await self.score("variant", spec)
 
     # ------------------------------------------------------------ one model
 
-    async def _model(self, role: Role, spec: AnyVariant) -> Resolved | None:
+    def restore(self, record: ScoreRecord) -> None:
+        """Continue after `record`, which an earlier process left with its files in the same folder.
+
+        Without the reference's stored logits nothing of the record is used.
+        """
+        reference = self._plan.reference.label
+        folder = self._folder / "0"
+        if not (folder / "forecasts").is_file():
+            return
+        setting = record.setting
+        windows = setting.positions // (setting.window - setting.context)
+        self._setting, self._storage = setting, record.storage
+        self._kept[reference] = _Read("0", Figures(folder, windows))
+        self.models = list(record.models)
+        done = {one.label for one in record.models}
+        self._unread = [label for label in self._unread if label not in done]
+
+    def scored(self, label: str) -> bool:
+        """Return whether the model `label` is scored or failed."""
+        return any(one.label == label for one in self.models)
+
+    async def score(self, role: Role, spec: AnyVariant) -> Resolved | None:
         """Score the text with `spec`; return the resolved variant, or None if it failed."""
         try:
             folder = paths.private(self._folder / str(len(self.models)))
@@ -138,7 +161,7 @@ class Scoring:
             ids_sha256=self._setting.ids_sha256 if self._setting else "",
             against={read.name: str(read.kept) for read in self._kept.values()},
             keep="forecasts" if self._wanted_later(role, spec) else "",
-            copies=1 if self._is_pairs(plan.reference) or role != "reference" else 2,
+            copies=2 if plan.pair and role == "reference" and not self._is_pairs(spec) else 1,
         )
 
     def _is_pairs(self, spec: AnyVariant) -> bool:

@@ -32,6 +32,8 @@ from quantchat.features.measure.tables import (
     ratio_texts,
     ratios_table,
 )
+from quantchat.features.pick import frontier
+from quantchat.features.pick import tables as pick
 from quantchat.features.score import tables as score
 from quantchat.features.tasks import tables as tasks
 from quantchat.features.votes import tables as votes
@@ -130,6 +132,13 @@ def _decoding(snapshot: Snapshot) -> list[Cell]:
 def _parts(file: str, snapshot: Snapshot, stem: str) -> Iterator[PagePart]:
     """Yield the parts of a section; the names of its plots' files begin with `stem`."""
     yield Facts((file, *_facts(snapshot)))
+    if snapshot.pick:
+        yield from pick.verdict(snapshot.pick)
+        yield pick.candidates_table(snapshot.pick)
+        yield from pick.limits_tables(snapshot.pick)
+        yield from pick.dropped(snapshot.pick)
+        if drawn := frontier.plots(snapshot.pick):
+            yield Plots(tuple(replace(plot, name=f"{stem}{plot.name}") for plot in drawn))
     yield from _results(snapshot)
     if snapshot.measurement:
         yield Facts((*filter(None, [headline(snapshot)]), *gap_lines(snapshot)))
@@ -144,6 +153,7 @@ def _parts(file: str, snapshot: Snapshot, stem: str) -> Iterator[PagePart]:
 def _facts(snapshot: Snapshot) -> list[str]:
     return [
         *machine(snapshot),
+        *(pick.facts(snapshot.pick) if snapshot.pick else []),
         *_requests(snapshot),
         *(score.facts(snapshot.score) if snapshot.score else []),
         *(tasks.facts(snapshot.evaluation) if snapshot.evaluation else []),

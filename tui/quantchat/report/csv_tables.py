@@ -11,6 +11,7 @@ from itertools import zip_longest
 from quantchat.document.csv_file import csv_file
 from quantchat.document.document import DataTable
 from quantchat.document.series import has_two_sides
+from quantchat.features.pick import tables as pick
 from quantchat.features.score import tables as score
 from quantchat.features.tasks import tables as tasks
 from quantchat.snapshot import figures
@@ -33,6 +34,7 @@ def tables(snapshots: _Named) -> dict[str, bytes]:
         "answers.csv": _answers(snapshots),
         "tokens.csv": _tokens(snapshots),
         "figures.csv": _figures(snapshots),
+        "picks.csv": pick.data_table(snapshots),
         "scores.csv": score.data_table(snapshots),
         "tasks.csv": tasks.data_table(snapshots),
     }
@@ -54,7 +56,7 @@ def _answers(snapshots: _Named) -> DataTable:
         *_KEYS,
         "state", "reason", "prompt_tokens", "cached_tokens", "output_tokens",
         *(figure.name for figure in sampled),
-        "itl_p50_ms", "itl_p95_ms", "itl_p99_ms", "prefill_tok_s", "end_to_end_tok_s",
+        "itl_p50_ms", "end_to_end_tok_s",
         "weights_bytes", "kv_cache_bytes", "process_bytes", "peak_bytes",
         "threads", "max_new_tokens", "temperature", "divergence_point",
         "prompt", "answer", "failure", "thoughts", "thought_tokens",
@@ -67,8 +69,7 @@ def _answers(snapshots: _Named) -> DataTable:
             answer.state, answer.reason, answer.prompt_tokens, answer.cached_tokens,
             None if timing.output_tokens < 0 else timing.output_tokens,
             *(figure.read(answer) for figure in sampled),
-            *((itl.p50, itl.p95, itl.p99) if itl else (None,) * 3),
-            timing.prefill_tok_s, timing.end_to_end_tok_s,
+            itl.p50 if itl else None, timing.end_to_end_tok_s,
             *_bytes(answer.ledger),
             *((request.threads, request.max_new_tokens, request.sampling.temperature)
               if request else (None,) * 3),

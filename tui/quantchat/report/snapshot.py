@@ -20,6 +20,7 @@ from quantchat.document.figures import ORDERS, UNKNOWN, milliseconds, number, se
 from quantchat.document.snapshot_tables import header, memory_table, variants_table
 from quantchat.features.agreement.turn_text import cross_perplexity_text, divergence_text
 from quantchat.features.measure import tables as measure_tables
+from quantchat.features.pick import tables as pick_tables
 from quantchat.features.score import tables as score_tables
 from quantchat.features.tasks import tables as tasks_tables
 from quantchat.features.votes import tables as votes_tables
@@ -51,6 +52,8 @@ def _results(snapshot: Snapshot) -> list[Block]:
         parts += score_tables.blocks(snapshot.score)
     if snapshot.evaluation is not None:
         parts += tasks_tables.blocks(snapshot.evaluation)
+    if snapshot.pick is not None:
+        parts += [BLANK, *pick_tables.blocks(snapshot.pick)]
     return parts
 
 

@@ -67,6 +67,7 @@ Change = VariantChanged | TurnStarted | TurnEnded | DivergenceScored | Conversat
 class Comparison:
     """The variants of `profile`, of which the `pair` is loaded and answers.
 
+    A profile with a single variant, as `pick` makes them, has no pair but one side.
     `start` starts a worker; tests pass one that starts no process.
     """
 
@@ -99,7 +100,7 @@ class Comparison:
             )
             for spec in profile.variants
         ]
-        self.pair: tuple[int, int] = (0, 1)
+        self.pair: tuple[int, ...] = (0, 1) if len(self.variants) > 1 else (0,)
         self._asking: asyncio.Task[None] | None = None
         self._scoring: asyncio.Task[None] | None = None
         self._stopping = False
@@ -109,10 +110,9 @@ class Comparison:
     # ------------------------------------------------------------ which variants
 
     @property
-    def sides(self) -> tuple[LiveVariant, LiveVariant]:
-        """The two shown variants, left and right."""
-        left, right = self.pair
-        return self.variants[left], self.variants[right]
+    def sides(self) -> tuple[LiveVariant, ...]:
+        """The shown variants, left and right."""
+        return tuple(self.variants[index] for index in self.pair)
 
     def open(self) -> None:
         """Start loading the pair. Returns at once; the variants report their progress."""

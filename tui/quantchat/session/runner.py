@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
 from quantchat.errors import ModelsFailed
@@ -30,45 +31,68 @@ async def with_pair(
     where a variant that is needed does not load, KeyboardInterrupt
     where it is stopped while they load.
     """
-    changed = asyncio.Event()
     stopped = asyncio.Event()
+
+    def halt() -> None:
+        stopped.set()
+        stop()
+
+    with on_signals(halt, end):
+        async with loaded(comparison, stopped, on_variant=on_variant, one_will_do=one_will_do):
+            return await work()
+
+
+@contextlib.asynccontextmanager
+async def loaded(
+    comparison: Comparison,
+    stopped: asyncio.Event | None = None,
+    *,
+    on_variant: Callable[[LiveVariant], None] = lambda variant: None,
+    one_will_do: bool = False,
+) -> AsyncIterator[None]:
+    """Load the shown variants of `comparison` for this context, then end them.
+
+    Raises ModelsFailed as `with_pair` does, KeyboardInterrupt if `stopped` is set while they load.
+    """
+    stopped = stopped or asyncio.Event()
+    changed = asyncio.Event()
 
     def heard(change: Change) -> None:
         changed.set()
         if isinstance(change, VariantChanged):
             on_variant(change.variant)
 
-    def halt() -> None:
-        stopped.set()
-        changed.set()
-        stop()
-
     comparison.on_change = heard
     try:
-        with on_signals(halt, end):
-            comparison.open()
-            async with comparison.silent_sides_ended():
-                await _loaded(comparison, changed, stopped, one_will_do=one_will_do)
-            return await work()
+        comparison.open()
+        async with comparison.silent_sides_ended():
+            await _all_ready(comparison, changed, stopped, one_will_do=one_will_do)
+        yield
     finally:
         await comparison.close()
 
 
-async def _loaded(
+async def _all_ready(
     comparison: Comparison, changed: asyncio.Event, stopped: asyncio.Event, *, one_will_do: bool
 ) -> None:
     """Wait until both sides are ready, or with `one_will_do` one is and the other failed."""
-    while True:
-        if stopped.is_set():
-            raise KeyboardInterrupt
-        sides = comparison.sides
-        failed = [variant for variant in sides if variant.state is State.FAILED]
-        ready = sum(variant.state is State.READY for variant in sides)
-        if ready == len(sides) or (ready and one_will_do and ready + len(failed) == len(sides)):
-            return
-        if failed and (not one_will_do or len(failed) == len(sides)):
-            failure = failed[0].failure
-            if failure is not None:
-                raise ModelsFailed(failure.reason, where=failed[0].label, hint=failure.hint)
-        changed.clear()
-        await changed.wait()
+    halted = asyncio.ensure_future(stopped.wait())
+    try:
+        while True:
+            if stopped.is_set():
+                raise KeyboardInterrupt
+            sides = comparison.sides
+            failed = [variant for variant in sides if variant.state is State.FAILED]
+            ready = sum(variant.state is State.READY for variant in sides)
+            if ready == len(sides) or (ready and one_will_do and ready + len(failed) == len(sides)):
+                return
+            if failed and (not one_will_do or len(failed) == len(sides)):
+                failure = failed[0].failure
+                if failure is not None:
+                    raise ModelsFailed(failure.reason, where=failed[0].label, hint=failure.hint)
+            changed.clear()
+            change = asyncio.ensure_future(changed.wait())
+            await asyncio.wait([change, halted], return_when=asyncio.FIRST_COMPLETED)
+            change.cancel()
+    finally:
+        halted.cancel()

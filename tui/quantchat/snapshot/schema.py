@@ -20,6 +20,7 @@ from quantchat.estimate.memory import Estimate
 from quantchat.profile.schema import DIALECT
 from quantchat.snapshot.evaluation import EvaluationRecord
 from quantchat.snapshot.fields import AsObject, Record, Text
+from quantchat.snapshot.pick import PickRecord
 from quantchat.snapshot.score import ScoreRecord
 from quantchat.snapshot.votes import VotingRecord
 from quantchat.statistics.divergence import DivergenceScore
@@ -254,6 +255,8 @@ class Snapshot(Record):
     """How far the variants are from their reference; None if not measured."""
     evaluation: EvaluationRecord | None = None
     """The results of the variants in tasks; None if not measured."""
+    pick: PickRecord | None = None
+    """The decision between the variants; None if none was asked for."""
     environment: Environment
 
 

@@ -158,6 +158,7 @@ def loads(data: bytes, *, where: str) -> Snapshot:
 
 
 _KINDS = {
+    "pick": "pick",
     "measurement": "measurement",
     "voting": "votes",
     "score": "score",
@@ -179,7 +180,7 @@ class Listed:
     """Labels of the left and the right variant."""
     turns: int = 0
     kind: str = ""
-    """chat, measurement, votes, score or tasks."""
+    """chat, measurement, votes, score, tasks or pick."""
     problem: str = ""
     cure: str = ""
     """What to do about the problem."""

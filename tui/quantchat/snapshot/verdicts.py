@@ -16,8 +16,8 @@ from typing import Final, Literal
 
 from quantchat.errors import UserError
 from quantchat.snapshot.expression import Binary, Expression, Gate, Relation, evaluate, names_in
+from quantchat.snapshot.pick import Outcome
 
-Outcome = Literal["shown", "shown otherwise", "undecided"]
 Status = Literal["passed", "failed", "undecided"]
 
 PASSED, FAILED, UNDECIDED = 0, 1, 2

@@ -79,6 +79,8 @@ class Ratio:
     clusters: int
     clustered_by: str
     """What was resampled: `prompt`, `round` or `prompt and round`; empty if nothing was sampled."""
+    p: float | None = None
+    """Two-sided p-value of a ratio of 1; None if there is no interval."""
 
     @property
     def shown(self) -> bool:
@@ -105,6 +107,8 @@ class Interval:
     clusters: int
     clustered_by: str
     """What was resampled: `prompt`, `round` or `prompt and round`."""
+    p: float | None = None
+    """Two-sided p-value of a statistic of 0; None if there is no interval."""
 
 
 Statistic = Callable[[Sequence[Any]], Any]
@@ -133,6 +137,7 @@ def ratio_of(pairs: Sequence[Pair]) -> Ratio | None:
         log.prompts,
         log.clusters,
         log.clustered_by,
+        log.p,
     )
 
 
@@ -215,8 +220,11 @@ def interval_of(statistic: Statistic, rows: Sequence[Row]) -> Interval:
         return Interval(value, None, None, len(prompts), 1, "prompt")
     margins = [(spread.margin, spread) for spread in found]
     margin, spread = max(margins, key=operator.itemgetter(0))
-    low, high = (value - margin, value + margin) if math.isfinite(margin) else (None, None)
-    return Interval(value, low, high, len(prompts), spread.clusters, spread.way)
+    if not math.isfinite(margin):
+        return Interval(value, None, None, len(prompts), spread.clusters, spread.way)
+    p = max(one.p_value(value) for one in found)
+    ends = value - margin, value + margin
+    return Interval(value, *ends, len(prompts), spread.clusters, spread.way, p)
 
 
 class _Spread(NamedTuple):
@@ -238,6 +246,14 @@ class _Spread(NamedTuple):
         if not self.error or math.isinf(self.error):
             return self.error
         return float(stats.t.ppf((1 + CONFIDENCE) / 2, self.freedom) * self.error)
+
+    def p_value(self, value: float) -> float:
+        """Return the two-sided p-value of 0 for an estimate of `value`."""
+        from scipy import stats
+
+        if not self.error:
+            return 0.0 if value else 1.0
+        return float(2 * stats.t.sf(abs(value) / self.error, self.freedom))
 
 
 def _both(prompt: _Spread, round_: _Spread, single: float) -> Iterator[_Spread]:

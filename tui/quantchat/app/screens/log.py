@@ -37,7 +37,7 @@ class LogScreen(ModalScreen[None]):
     }
     """
 
-    def __init__(self, variants: tuple[LiveVariant, LiveVariant]) -> None:
+    def __init__(self, variants: tuple[LiveVariant, ...]) -> None:
         super().__init__()
         self._variants = variants
         self._shown = 0

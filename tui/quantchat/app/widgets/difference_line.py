@@ -27,13 +27,13 @@ class DifferenceLine(Widget):
 
     def __init__(self) -> None:
         super().__init__()
-        self._variants: tuple[LiveVariant, LiveVariant] | None = None
+        self._variants: tuple[LiveVariant, ...] | None = None
         self._answers: tuple[Answer | None, Answer | None] = (None, None)
         self._memory: tuple[MemoryTrack, MemoryTrack] | None = None
 
     def observe(
         self,
-        variants: tuple[LiveVariant, LiveVariant],
+        variants: tuple[LiveVariant, ...],
         answers: tuple[Answer | None, Answer | None],
         memory: tuple[MemoryTrack, MemoryTrack],
     ) -> None:

@@ -28,7 +28,7 @@ class TabLine(Widget):
         self._variants: tuple[LiveVariant, ...] = ()
         self._shown = 0
 
-    def show(self, variants: tuple[LiveVariant, LiveVariant], shown: int) -> None:
+    def show(self, variants: tuple[LiveVariant, ...], shown: int) -> None:
         """Set the variants; `shown` is the index of the visible one, 0 for the left."""
         self._variants, self._shown = variants, shown
         self.refresh()

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.resources
-import importlib.util
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from quantchat.console.gates import GateOptions, gate_options
 from quantchat.console.running import judged, output_options
 
-if TYPE_CHECKING:
-    from quantchat.profile.model import AnyVariant
-
 OWN = "own"
+"""The built-in task; `measuring.evaluating` defines it, and is imported late."""
 
 
 @click.command(name="eval")
@@ -92,14 +86,16 @@ def evaluate(
     asked = opening.profile_of((profile,))
     gates.parse_early([variant.label for variant in asked.variants], "eval")
     plan = evaluating.EvaluationPlan(
-        tasks=tuple(dict.fromkeys(_task(word.strip()) for word in words.split(","))),
+        tasks=tuple(
+            dict.fromkeys(evaluating.task_named(word.strip()) for word in words.split(","))
+        ),
         reference=reference_of(asked, reference),
         limit=limit or 0,
         few_shot=-1 if few_shot is None else few_shot,
         batch=batch,
         chat_template=chat_template,
     )
-    _require_harness([plan.reference, *asked.variants])
+    evaluating.require_harness([plan.reference, *asked.variants])
     return judged(
         lambda on_model: evaluating.evaluate(
             asked, plan, maker=CheckpointBuilder(), on_model=on_model
@@ -110,40 +106,3 @@ def evaluate(
         gates=gates,
         kind="eval",
     )
-
-
-def _require_harness(variants: Sequence[AnyVariant]) -> None:
-    """Raise UserError if lm-evaluation-harness is not installed, before anything is prepared.
-
-    A variant with its own interpreter is not checked: only that interpreter can find out.
-    """
-    from quantchat.errors import UserError
-
-    ours = [variant for variant in variants if not (variant.python or variant.env)]
-    if ours and importlib.util.find_spec("lm_eval") is None:
-        raise UserError(
-            "lm-evaluation-harness is not installed",
-            hint="python -m pip install 'quantchat[eval]'",
-        )
-
-
-def _task(word: str) -> str:
-    """Return the name of a task, or the path of its file. Raises UserError."""
-    from quantchat.errors import UserError
-    from quantchat.files import is_file
-    from quantchat.text import one_line
-
-    if not word:
-        raise UserError(
-            "a task name is empty", where="--tasks", hint="give names separated by commas"
-        )
-    if word == OWN:
-        return str(importlib.resources.files("quantchat.corpus") / "tasks" / "own.yaml")
-    path = Path(word).expanduser()
-    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
-        if not is_file(path):
-            raise UserError(
-                "no such file", where=one_line(word), hint="give the name of a task or a YAML file"
-            )
-        return str(path.absolute())
-    return word

@@ -1,0 +1,231 @@
+"""`quantchat pick`: measure many variants within limits, and recommend one."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from quantchat.console.options import prompt_options
+from quantchat.console.running import notice, output_options, publish
+from quantchat.features.pick.options import Share, Size, Tokens
+
+if TYPE_CHECKING:
+    from quantchat.features.pick.plan import PickPlan
+    from quantchat.measuring.evaluating import EvaluationPlan
+    from quantchat.measuring.score_plan import ScorePlan
+    from quantchat.profile.model import Profile
+    from quantchat.snapshot.pick import PickRecord, Preference
+    from quantchat.snapshot.schema import Snapshot
+
+NONE_MEETS, UNDECIDED = 1, 2
+"""Exit statuses, as of gates: no variant meets the limits; the limits of the best are undecided."""
+
+
+@click.command()
+@click.argument("profile")
+@click.option(
+    "--methods",
+    metavar="NAME[,NAME…]",
+    default="",
+    help="Make these variants of the model: gptq, nf4, int8, bf16, … Default: those of the "
+    "profile, or every method for a model.",
+)
+@click.option(
+    "--reference", metavar="VARIANT|MODEL", help="Compare with this model, as `quantchat score`."
+)
+@click.option("--max-memory", type=Size(), metavar="SIZE", help="Limit, such as 24GB or 800MiB.")
+@click.option(
+    "--context",
+    type=Tokens(),
+    metavar="TOKENS",
+    help="Context at which memory counts, such as 16k (default: the longest answer plus 512).",
+)
+@click.option("--min-tps", type=click.FloatRange(0, min_open=True), help="Least decode tok/s.")
+@click.option(
+    "--max-kld", type=click.FloatRange(0, min_open=True), help="Largest mean KLD from the original."
+)
+@click.option(
+    "--max-drop",
+    type=Share(),
+    metavar="SHARE",
+    help="Largest loss of accuracy in the tasks, such as 1%; needs lm-evaluation-harness.",
+)
+@click.option(
+    "--tasks", default="own", show_default=True, metavar="NAME[,NAME…]", help="For --max-drop."
+)
+@click.option(
+    "--prefer",
+    type=click.Choice(["fastest", "smallest", "closest"]),
+    default="fastest",
+    show_default=True,
+    help="What decides between variants that meet the limits.",
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    help="Begin nothing after this time; what is left goes to undecided questions.",
+)
+@click.option("--rounds", type=click.IntRange(2, 1000), default=3, show_default=True)
+@click.option(
+    "--max-new-tokens", type=click.IntRange(2), default=128, show_default=True,
+    help="Tokens of each measured answer.",
+)  # fmt: skip
+@click.option(
+    "--tokens", type=click.IntRange(64), default=8192, show_default=True,
+    help="Tokens of the text on which the KLD is computed.",
+)  # fmt: skip
+@prompt_options
+@click.option("--fresh", is_flag=True, help="Measure anew what a stopped pick has measured.")
+@click.option("--yes", is_flag=True, help="Make missing checkpoints without asking.")
+@click.option("-o", "--output", metavar="OUTPUT", help="Write a report: .html, .md or a folder.")
+@output_options
+@click.pass_obj
+def pick(
+    obj: Path | None,
+    profile: str,
+    methods: str,
+    reference: str | None,
+    max_memory: int | None,
+    context: int | None,
+    min_tps: float | None,
+    max_kld: float | None,
+    max_drop: float | None,
+    tasks: str,
+    prefer: str,
+    minutes: float | None,
+    rounds: int,
+    max_new_tokens: int,
+    tokens: int,
+    given: tuple[str, ...],
+    file: Path | None,
+    fresh: bool,
+    yes: bool,
+    output: str | None,
+    folder: Path | None,
+    as_json: bool,
+) -> int:
+    """Measure all variants of PROFILE, a profile or a model, and recommend one.
+
+    Drops variants that cannot fit, loads the others one after the other, measures speed and memory,
+    and scores a text against the reference. Ends with one recommendation, and says which variants
+    cannot be told apart. Saves a snapshot. Ctrl+C stops; the same command then continues, also with
+    other limits. Servers are measured for speed only.
+
+    The exit status is 0 if the recommended variant is shown to meet all limits, 1 if no variant
+    meets them, 2 if that is undecided.
+    """
+    from quantchat import corpus
+    from quantchat.checkpoints.variant_files import PROMPT_TOKENS
+    from quantchat.features.pick.plan import PickPlan, Reading, score_plan
+    from quantchat.measuring.rounds import Plan, Task
+    from quantchat.report import writer
+    from quantchat.session import prompts
+    from quantchat.snapshot.pick import LimitsRecord
+
+    if output is not None:
+        writer.form_of(output)  # reports a wrong ending before measuring
+    asked = _profile(profile, methods, yes=yes)
+    asked = asked.model_copy(
+        update={
+            "generation": asked.generation.model_copy(update={"max_new_tokens": max_new_tokens})
+        }
+    )
+    scored = score_plan(asked, Reading(corpus.dataset(corpus.OWN), tokens, 512), reference)
+    plan = PickPlan(
+        limits=LimitsRecord(
+            context=context or max_new_tokens + PROMPT_TOKENS,
+            max_memory=max_memory,
+            min_tps=min_tps,
+            max_kld=max_kld,
+            max_drop=max_drop,
+            prefer=cast("Preference", prefer),
+        ),
+        speed=Plan(
+            tasks=tuple(map(Task, prompts.asked(given, file, asked.run))),
+            rounds=rounds,
+            ignore_eos=True,
+        ),
+        score=scored,
+        tasks=_tasks(asked, tasks, scored) if max_drop is not None else None,
+        minutes=minutes,
+    )
+    snapshot = _picked(asked, plan, folder or obj, fresh=fresh, as_json=as_json)
+    if output is not None:
+        path = writer.write([(snapshot.name, snapshot)], output)
+        click.echo(f"wrote {path}", err=True)
+    assert snapshot.pick is not None  # noqa: S101  # a pick's snapshot has one
+    return status_of(snapshot.pick)
+
+
+def _profile(word: str, methods: str, *, yes: bool) -> Profile:
+    """Return the profile `word`, or variants of the model that it names or is about."""
+    from quantchat.console import opening
+    from quantchat.engines import registry
+    from quantchat.profile import library, load
+    from quantchat.session.reference import reference_of
+
+    if library.names_profile(word):
+        if not methods:
+            return opening.profile_of((word,), yes=yes)
+        word = reference_of(load.load(library.find(word)), None).model
+    return opening.profile_of((word,), methods or ",".join(registry.methods()), yes=yes)
+
+
+def _tasks(asked: Profile, words: str, scored: ScorePlan | None) -> EvaluationPlan:
+    from quantchat.errors import UserError
+    from quantchat.features.pick.plan import scorable
+    from quantchat.measuring.evaluating import EvaluationPlan, require_harness, tasks_named
+
+    if scored is None:
+        raise UserError("no variant can be compared with a reference", where="--max-drop")
+    require_harness([scored.reference, *scorable(asked)])
+    return EvaluationPlan(tasks=tasks_named(words), reference=scored.reference)
+
+
+def _picked(
+    asked: Profile, plan: PickPlan, folder: Path | None, *, fresh: bool, as_json: bool
+) -> Snapshot:
+    """Run the pick with its progress on stderr; save and print the result."""
+    from quantchat.checkpoints.builder import CheckpointBuilder
+    from quantchat.console.console import show
+    from quantchat.console.progress import progress_display
+    from quantchat.document.document import BLANK
+    from quantchat.document.snapshot_tables import header
+    from quantchat.features.pick import run, state
+    from quantchat.features.pick.tables import blocks
+    from quantchat.host import signals
+    from quantchat.snapshot import store
+
+    store.make_ready(folder)
+    with signals.handled(notice), state.opened(state.key_of(asked, plan), fresh=fresh) as kept:
+        with progress_display() as display:
+            picking = run.Picking(
+                asked,
+                plan,
+                kept,
+                maker=CheckpointBuilder(),
+                on_model=display.on_model,
+                on_variant=display.on_variant,
+            )
+            snapshot = asyncio.run(run.pick(picking))
+
+        def print_result(saved: Snapshot) -> None:
+            assert saved.pick is not None  # noqa: S101  # a pick's snapshot has one
+            show([*header(saved), BLANK, *blocks(saved.pick)])
+
+        publish(snapshot, folder, None if as_json else print_result)
+        if picking.finished:
+            kept.remove()
+    return snapshot
+
+
+def status_of(found: PickRecord) -> int:
+    """Return the exit status of the decision."""
+    chosen = found.of(found.recommended) if found.recommended else None
+    if chosen is not None:
+        return 0 if chosen.certain else UNDECIDED
+    left = [one for one in found.candidates if not one.dropped and not one.fails]
+    return UNDECIDED if left else NONE_MEETS

@@ -1,0 +1,309 @@
+"""Decide between measured candidates: limits, frontier, the best one, and who ties with it.
+
+A limit is judged as a gate is (`snapshot.verdicts`): shown, shown otherwise, or undecided. A
+candidate that is shown to miss a limit is out; one whose limits are undecided is recommended only
+if there is none whose limits are all shown. The best candidate in the preferred figure is compared
+with each other one. These comparisons are corrected together (Holm). Candidates that cannot be told
+apart from the best one count as equally good, so the next figure decides between them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import NormalDist
+
+from quantchat.document.figures import number, size
+from quantchat.snapshot.pick import (
+    CandidateRecord,
+    ComparedRecord,
+    LimitRecord,
+    LimitsRecord,
+    MeasuredRecord,
+    PickRecord,
+    Preference,
+)
+from quantchat.snapshot.quality_gates import Uncertain
+from quantchat.snapshot.verdicts import Judged
+from quantchat.statistics.intervals import CONFIDENCE, Pair, Row, interval_of, ratio_of
+from quantchat.statistics.multiple import holm
+
+LEVEL = 1 - CONFIDENCE
+
+SAME_MEMORY = 0.01
+"""Sizes that differ by less than this share count as equal: an estimate is not finer."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What was measured of one variant."""
+
+    label: str
+    dropped: str = ""
+    memory: int | None = None
+    memory_how: str = ""
+    speeds: Mapping[tuple[int, int], float] = field(default_factory=dict)
+    """Decode throughput in tok/s by prompt and round."""
+    kld: Uncertain | None = None
+    tokens: int = 0
+    """Tokens of the text that gave `kld`."""
+    drop: Uncertain | None = None
+    questions: int = 0
+    is_reference: bool = False
+
+
+def decide(
+    candidates: Sequence[Candidate], limits: LimitsRecord, reference: str, stopped: str = ""
+) -> PickRecord:
+    """Return the decision between `candidates` under `limits`."""
+    frontier = _frontier(candidates)
+    records = [_record(one, limits, one.label in frontier) for one in candidates]
+    by_label = {one.label: one for one in candidates}
+    meeting = [one for one in records if not one.dropped and not one.fails]
+    certain = [one for one in meeting if one.certain]
+    ranked = _ranked(certain or meeting, limits.prefer)
+    best = ranked[0].label if ranked else ""
+    rivals = [one for one in _ranked(meeting, limits.prefer) if one.label != best]
+    comparisons = _compared(by_label, best, [one.label for one in rivals], limits.prefer)
+    tied = {one.other for one in comparisons if not one.told_apart}
+    equals = [one for one in ranked if one.label == best or one.label in tied]
+    chosen, because = _chosen(equals, limits.prefer)
+    others = [one.label for one in [*ranked, *rivals] if one.label != chosen]
+    return PickRecord(
+        limits=limits,
+        reference=reference,
+        candidates=records,
+        best=best,
+        recommended=chosen,
+        because=because,
+        runner_up=others[0] if others else "",
+        comparisons=comparisons,
+        stopped=stopped,
+    )
+
+
+# ------------------------------------------------------------ limits
+
+
+def _record(one: Candidate, limits: LimitsRecord, frontier: bool) -> CandidateRecord:
+    speed = speed_of(one)
+    return CandidateRecord(
+        label=one.label,
+        dropped=one.dropped,
+        memory=one.memory,
+        memory_how=one.memory_how,
+        speed=MeasuredRecord(value=speed.value, low=speed.low, high=speed.high) if speed else None,
+        answers=len(one.speeds),
+        kld=_measured(one.kld),
+        drop=_measured(one.drop),
+        limits=[] if one.dropped else judged_limits(one, limits),
+        frontier=frontier,
+    )
+
+
+def _measured(found: Uncertain | None) -> MeasuredRecord | None:
+    if found is None:
+        return None
+    if not math.isfinite(found.margin):
+        return MeasuredRecord(value=found.value, low=None, high=None)
+    return MeasuredRecord(
+        value=found.value,
+        low=min(found.value, found.centre - found.margin),
+        high=max(found.value, found.centre + found.margin),
+    )
+
+
+def speed_of(one: Candidate, threshold: float = 0.0) -> Judged | None:
+    """Return the mean decode throughput, to be judged as at least `threshold`; None if unknown."""
+    if not one.speeds:
+        return None
+    rows = [Row(prompt, round_, (value,)) for (prompt, round_), value in one.speeds.items()]
+    found = interval_of(lambda means: means[0], rows)
+    return Judged(
+        "decode throughput", found.value, found.low, found.high, threshold, ">=",
+        why="measured once", units=found.clusters, unit=found.clustered_by,
+    )  # fmt: skip
+
+
+def judged_limits(one: Candidate, limits: LimitsRecord) -> list[LimitRecord]:
+    """Return what is shown about each limit that is set."""
+    found = []
+    if limits.max_memory is not None:
+        needs = None if one.memory is None else float(one.memory)
+        judged = Judged(
+            "memory", needs or 0.0, needs, needs, limits.max_memory, "<=",
+            sampled=False, why="not known",
+        )  # fmt: skip
+        found.append(_limit(f"at most {size(limits.max_memory)}", judged, size(one.memory)))
+    if limits.min_tps is not None:
+        text = f"at least {number(limits.min_tps)} tok/s"
+        found.append(_limit(text, speed_of(one, limits.min_tps), "tok/s"))
+    if limits.max_kld is not None:
+        text = f"KLD at most {limits.max_kld:g}"
+        found.append(_limit(text, _at_most(one.kld, limits.max_kld, one.tokens, "token"), "nats"))
+    if limits.max_drop is not None:
+        text = f"accuracy at most {limits.max_drop:.2%} worse"
+        judged_drop = _at_most(one.drop, limits.max_drop, one.questions, "question")
+        found.append(_limit(text, judged_drop, "of the questions"))
+    return found
+
+
+def _at_most(found: Uncertain | None, most: float, units: int, unit: str) -> Judged | None:
+    measured = _measured(found)
+    if measured is None:
+        return None
+    return Judged(
+        unit, measured.value, measured.low, measured.high, most, "<=",
+        why="no error is known", units=units, unit=unit,
+    )  # fmt: skip
+
+
+def _limit(text: str, judged: Judged | None, unit: str) -> LimitRecord:
+    if judged is None:
+        return LimitRecord(limit=text, outcome="undecided", reason="not measured")
+    if judged.low is None or judged.high is None:
+        return LimitRecord(limit=text, outcome="undecided", reason=judged.why)
+    if not judged.sampled:
+        return LimitRecord(limit=text, outcome=judged.outcome, reason=unit)
+    reason = f"{judged.value:.3g} {unit} ({judged.low:.3g} to {judged.high:.3g})"
+    if judged.outcome == "undecided":
+        needed = judged.needed
+        reason += (
+            f"; about {needed} {judged.unit}s would decide ({judged.units} now)"
+            if needed is not None
+            else "; too close to the limit for any longer measurement"
+        )
+    return LimitRecord(limit=text, outcome=judged.outcome, reason=reason)
+
+
+# ------------------------------------------------------------ ranks
+
+
+_UNKNOWN = math.inf
+_READ: dict[Preference, Callable[[CandidateRecord], float]] = {
+    "fastest": lambda one: -one.speed.value if one.speed else _UNKNOWN,
+    "smallest": lambda one: one.memory if one.memory is not None else _UNKNOWN,
+    "closest": lambda one: one.kld.value if one.kld else _UNKNOWN,
+}
+"""Each figure so that less is better."""
+
+_NEXT: dict[Preference, tuple[Preference, Preference]] = {
+    "fastest": ("closest", "smallest"),
+    "smallest": ("closest", "fastest"),
+    "closest": ("smallest", "fastest"),
+}
+"""Which figures decide, in this order, between candidates that tie in the preferred one."""
+
+_BETTER: dict[Preference, str] = {
+    "fastest": "it is faster",
+    "smallest": "it takes less memory",
+    "closest": "it is closer to the original",
+}
+
+
+def _ranked(records: Sequence[CandidateRecord], prefer: Preference) -> list[CandidateRecord]:
+    """Return the candidates whose preferred figure is known, the best first."""
+    orders = [_READ[prefer], *(_READ[one] for one in _NEXT[prefer])]
+    known = [one for one in records if _READ[prefer](one) < _UNKNOWN]
+    return sorted(known, key=lambda one: [read(one) for read in orders])
+
+
+def _chosen(equals: Sequence[CandidateRecord], prefer: Preference) -> tuple[str, str]:
+    """Return the best of candidates that tie in the preferred figure, and why not the first."""
+    if not equals:
+        return "", ""
+    for figure in _NEXT[prefer]:
+        read = _READ[figure]
+        chosen = min(equals, key=read)
+        if read(chosen) < read(equals[0]):
+            return chosen.label, _BETTER[figure]
+        if any(read(one) > read(equals[0]) for one in equals):
+            break  # the first is the best in this figure too
+    return equals[0].label, ""
+
+
+def _frontier(candidates: Sequence[Candidate]) -> set[str]:
+    """Return the labels that no other candidate beats in memory, speed and KLD together."""
+    points = {}
+    for one in candidates:
+        speed = speed_of(one)
+        if not one.dropped and speed is not None:
+            memory = _UNKNOWN if one.memory is None else one.memory
+            kld = one.kld.value if one.kld else _UNKNOWN
+            points[one.label] = (memory, -speed.value, kld)
+    return {
+        label
+        for label, point in points.items()
+        if not any(
+            other != point and all(a <= b for a, b in zip(other, point, strict=True))
+            for other in points.values()
+        )
+    }
+
+
+# ------------------------------------------------------------ comparisons
+
+
+def _compared(
+    by_label: Mapping[str, Candidate], best: str, others: Sequence[str], prefer: Preference
+) -> list[ComparedRecord]:
+    if not best:
+        return []
+    found = [(other, *_difference(by_label[best], by_label[other], prefer)) for other in others]
+    sampled = [p for _, _, p, _ in found if p is not None]
+    corrected = iter(holm(sampled))
+    records = []
+    for other, text, p, apart in found:
+        adjusted = None if p is None else next(corrected)
+        records.append(
+            ComparedRecord(
+                other=other,
+                difference=text,
+                p=p,
+                p_holm=adjusted,
+                told_apart=apart if adjusted is None else adjusted < LEVEL,
+            )
+        )
+    return records
+
+
+def _difference(
+    best: Candidate, other: Candidate, prefer: Preference
+) -> tuple[str, float | None, bool]:
+    """Return the difference in words, its p-value, and whether it is one without a p-value."""
+    if prefer == "fastest":
+        return _speeds(best, other)
+    if prefer == "smallest":
+        if not best.memory or not other.memory:
+            return "memory not known", None, False
+        ratio = other.memory / best.memory
+        return f"{ratio:.3f} times as large", None, ratio > 1 + SAME_MEMORY
+    if best.kld is None or other.kld is None:
+        return "KLD not known", None, False
+    further = other.kld.value - best.kld.value
+    # What both have in common is not recorded: the sum of the errors is never too small.
+    error = (best.kld.margin + other.kld.margin) / _z()
+    if not error or not math.isfinite(error):
+        return f"KLD {further:+.3g}", 0.0 if further and not error else 1.0, False
+    return f"KLD {further:+.3g}", 2 * (1 - NormalDist().cdf(abs(further) / error)), False
+
+
+def _speeds(best: Candidate, other: Candidate) -> tuple[str, float | None, bool]:
+    pairs = [
+        Pair(*key, other.speeds[key], value)
+        for key, value in best.speeds.items()
+        if key in other.speeds
+    ]
+    ratio = ratio_of(pairs)
+    if ratio is None:
+        return "no prompt in common", None, False
+    if ratio.low is None or ratio.high is None:
+        return f"{ratio.value:.2f} times as fast, measured once", 1.0, False
+    return (
+        f"{ratio.value:.2f} times as fast ({ratio.low:.2f} to {ratio.high:.2f})", ratio.p, False
+    )  # fmt: skip
+
+
+def _z() -> float:
+    return NormalDist().inv_cdf((1 + CONFIDENCE) / 2)

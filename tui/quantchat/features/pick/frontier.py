@@ -1,0 +1,116 @@
+"""The frontier of a pick: memory, speed and quality in one plot, for a terminal and for pages."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from quantchat.document.document import Plot
+from quantchat.document.figures import number, size
+from quantchat.document.series import letter
+from quantchat.snapshot.pick import CandidateRecord, PickRecord
+from quantchat.text import one_line
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_WIDE, _HIGH = 56, 10
+"""Columns and rows of the plot in a terminal."""
+
+_FLOOR = 1e-4
+"""Smallest KLD on the logarithmic axis: the reference itself, whose KLD is 0, is drawn there."""
+
+NOTE = (
+    "Lower and further right is better. The area of a mark grows with the memory. Filled: on the"
+    " frontier, which means that no other variant is at least as good in all three and better in"
+    " one. Hollow: another variant is. Lines are 95 % intervals."
+)
+
+
+class _Point(NamedTuple):
+    place: int
+    one: CandidateRecord
+    speed: float
+    kld: float
+    """At least `_FLOOR`."""
+
+
+def _points(pick: PickRecord) -> list[_Point]:
+    return [
+        _Point(place, one, one.speed.value, max(_FLOOR, one.kld.value))
+        for place, one in enumerate(pick.candidates)
+        if not one.dropped and one.speed is not None and one.kld is not None
+    ]
+
+
+def scatter(pick: PickRecord) -> str:
+    """Return the candidates as letters over speed and KLD; empty for fewer than two of them.
+
+    Letters in parentheses are not on the frontier.
+    """
+    points = _points(pick)
+    if len(points) < 2:
+        return ""
+    logs = [math.log10(point.kld) for point in points]
+    top, bottom = max(logs), min(logs)
+    left, right = min(p.speed for p in points), max(p.speed for p in points)
+    canvas = [[" "] * (_WIDE + 4) for _ in range(_HIGH)]
+    for point, log in zip(points, logs, strict=True):
+        x = round((point.speed - left) / (right - left or 1) * (_WIDE - 1))
+        y = round((top - log) / (top - bottom or 1) * (_HIGH - 1))
+        name = letter(point.place)
+        mark = name if point.one.frontier else f"({name})"
+        while any(cell != " " for cell in canvas[y][x : x + len(mark)]) and x < _WIDE:
+            x += 1  # beside a letter that lies there
+        for offset, character in enumerate(mark):
+            canvas[y][x + offset] = character
+    ends = {0: f"{10**top:.2g}", _HIGH - 1: f"{10**bottom:.2g}"}
+    lines = ["KLD, nats (less is better); letters in parentheses are not on the frontier"]
+    for row, cells in enumerate(canvas):
+        lines.append(f"{ends.get(row, ''):>8} │{''.join(cells).rstrip()}")
+    lines.append(f"{'':8} └{'─' * _WIDE}")
+    low, high = number(left), number(right)
+    lines.append(f"{'':10}{low}{'tok/s (more is better)':^{_WIDE - len(low) - len(high)}}{high}")
+    return "\n".join(lines)
+
+
+def plots(pick: PickRecord) -> list[Plot]:
+    """Return the frontier as a plot of a page; nothing for fewer than two measured candidates."""
+    points = _points(pick)
+    if len(points) < 2:
+        return []
+
+    def draw(figure: Figure) -> None:
+        from quantchat.document.drawing import PAPER, look
+
+        axes = figure.add_subplot()
+        largest = max(point.one.memory or 0 for point in points) or 1
+        for point in points:
+            colour, one = look(point.place)["color"], point.one
+            _error_bars(axes, point, colour)
+            axes.scatter(
+                [point.speed], [point.kld], s=30 + 220 * (one.memory or 0) / largest,
+                marker=look(point.place)["marker"], edgecolors=colour, linewidths=1.5, zorder=3,
+                facecolors=colour if one.frontier else PAPER,
+            )  # fmt: skip
+            text = f"{one_line(one.label)}\n{size(one.memory)}"
+            axes.annotate(
+                text, (point.speed, point.kld), xytext=(9, 3), textcoords="offset points",
+                fontsize=7, zorder=4,
+            )  # fmt: skip
+        axes.set_yscale("log")
+        axes.margins(x=0.22, y=0.18)
+        axes.set_xlabel("decode throughput, tok/s")
+        axes.set_ylabel("mean KLD from the reference, nats")
+
+    return [Plot("frontier", "Memory, speed and distance from the original", NOTE, draw, 1.4)]
+
+
+def _error_bars(axes: object, point: _Point, colour: str) -> None:
+    speed, kld = point.one.speed, point.one.kld
+    plot = axes.plot  # type: ignore[attr-defined]
+    if speed is not None and speed.low is not None and speed.high is not None:
+        plot([speed.low, speed.high], [point.kld, point.kld], color=colour, linewidth=1)
+    if kld is not None and kld.low is not None and kld.high is not None:
+        low, high = max(_FLOOR, kld.low), max(_FLOOR, kld.high)
+        plot([point.speed, point.speed], [low, high], color=colour, linewidth=1)

@@ -1,0 +1,120 @@
+"""The plan of a pick: what to measure, within which limits, and which variants cannot fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from quantchat.corpus import Corpus
+from quantchat.document.figures import size
+from quantchat.engines.registry import engine_of
+from quantchat.errors import UserError
+from quantchat.measuring.evaluating import EvaluationPlan
+from quantchat.measuring.memory_plan import VariantPlan, make_plan
+from quantchat.measuring.rounds import Plan
+from quantchat.measuring.score_plan import ScorePlan
+from quantchat.profile.model import AnyVariant, Profile
+from quantchat.session.reference import reference_of
+from quantchat.snapshot.pick import LimitsRecord
+from quantchat.system.sampler import DeviceSample
+
+
+@dataclass(frozen=True)
+class PickPlan:
+    """What to measure of each variant of a profile, and how to decide."""
+
+    limits: LimitsRecord
+    speed: Plan
+    """Prompts and rounds of one visit to a variant."""
+    score: ScorePlan | None
+    """None if no variant can be compared with a reference."""
+    tasks: EvaluationPlan | None = None
+    """None if no limit asks for the accuracy."""
+    minutes: float | None = None
+    """No step begins after this time. What is left of it goes to undecided questions."""
+    fetch: bool = True
+    """Whether headers of models may be read from the hub."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A variant before it is loaded: its estimate, or why it is dropped."""
+
+    spec: AnyVariant
+    plan: VariantPlan
+    dropped: str = ""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The text that is scored."""
+
+    corpus: Corpus
+    tokens: int
+    window: int
+
+
+def scorable(profile: Profile) -> list[AnyVariant]:
+    """Return the variants that can be compared with a reference."""
+    return [one for one in profile.variants if not engine_of(one).no_reference]
+
+
+def score_plan(profile: Profile, reading: Reading, reference: str | None) -> ScorePlan | None:
+    """Return how to score the variants of `profile`, or None if none can be compared.
+
+    `reference` names the reference as in `reference_of`. Raises UserError if the name is unknown,
+    or if the variants do not tell from which model they were made.
+    """
+    found = scorable(profile)
+    if not found:
+        if reference is not None:
+            raise UserError("no variant can be compared with a reference", where="--reference")
+        return None
+    return ScorePlan(
+        corpus=reading.corpus,
+        reference=reference_of(profile.model_copy(update={"variants": found}), reference),
+        tokens=reading.tokens,
+        window=reading.window,
+        stride=reading.window,
+        floor="none",
+        pair=False,
+    )
+
+
+def planned(profile: Profile, plan: PickPlan, sample: DeviceSample) -> list[Planned]:
+    """Return each variant with its estimate at the context of the limits, the promising ones first.
+
+    Small variants are fast as a rule and large ones close to the original, so a limited time is
+    spent on the right ones. A variant is dropped only where its estimate says that it cannot run.
+    """
+    limits = plan.limits
+    pair = tuple(range(min(2, len(profile.variants))))
+    made = make_plan(profile, sample, tokens=limits.context, pair=pair, fetch=plan.fetch)
+    found = [
+        Planned(spec, its, why_not(its, limits))
+        for spec, its in zip(profile.variants, made.variants, strict=True)
+    ]
+    return sorted(found, key=_weights, reverse=limits.prefer == "closest")
+
+
+def _weights(one: Planned) -> int:
+    return one.plan.estimate.weights if one.plan.estimate else 0
+
+
+def why_not(its: VariantPlan, limits: LimitsRecord) -> str:
+    """Return why the variant cannot meet the limit on memory, or cannot run here; else empty."""
+    if its.room.unusable:
+        return f"cannot run: {its.room.unusable}"
+    if its.estimate is None:
+        return ""
+    needs = f"needs about {size(its.estimate.total)} at {limits.context:,} tokens of context"
+    if limits.max_memory is not None and its.estimate.total > limits.max_memory:
+        return f"{needs}, more than {size(limits.max_memory)}"
+    if its.room.free is not None and its.estimate.total > its.room.free:
+        return f"{needs}, and {size(its.room.free)} are free on {its.room.name}"
+    return ""
+
+
+def sub_profile(profile: Profile, variants: Sequence[AnyVariant]) -> Profile:
+    """Return `profile` with these variants alone, which may be a single one."""
+    return profile.model_copy(update={"variants": list(variants)})

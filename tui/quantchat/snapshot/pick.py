@@ -1,0 +1,117 @@
+"""A pick in a snapshot: limits, each candidate's figures, and the decision between them.
+
+The answers and scores that the figures come from are in the same snapshot. Sizes are in bytes,
+speeds in tok/s, KLD in nats, shares from 0 to 1.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from quantchat.snapshot.fields import Record, Text
+
+Preference = Literal["fastest", "smallest", "closest"]
+Outcome = Literal["shown", "shown otherwise", "undecided"]
+
+
+class LimitsRecord(Record):
+    """What a candidate must meet; None: no limit."""
+
+    context: int
+    """Tokens of prompt and answer for which memory counts."""
+    max_memory: int | None
+    min_tps: float | None
+    max_kld: float | None
+    max_drop: float | None
+    """Largest loss of accuracy against the reference, as a share of the questions."""
+    prefer: Preference
+
+
+class MeasuredRecord(Record):
+    """A figure with its 95 % confidence interval; None if it has no interval."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+class LimitRecord(Record):
+    """One limit and what a candidate's figure shows about it."""
+
+    limit: Text
+    """Such as `at least 40 tok/s`."""
+    outcome: Outcome
+    reason: Text
+    """What was found, and how much more measuring would decide."""
+
+
+class CandidateRecord(Record):
+    """One variant: why it was dropped, or its figures."""
+
+    label: Text
+    dropped: Text = ""
+    """Why it is no candidate: it does not fit, failed, or was not measured in time."""
+    memory: int | None = None
+    """Memory at `LimitsRecord.context` tokens; None if it is not known."""
+    memory_how: Text = ""
+    speed: MeasuredRecord | None = None
+    """Decode throughput."""
+    answers: int = 0
+    """Measured answers behind `speed`."""
+    kld: MeasuredRecord | None = None
+    """Mean KLD from the reference; 0 for the reference itself."""
+    drop: MeasuredRecord | None = None
+    """Accuracy of the reference minus accuracy of the candidate."""
+    limits: list[LimitRecord] = Field(default_factory=list)
+    frontier: bool = False
+    """Whether no other candidate is at least as good in memory, speed and KLD and better in one."""
+
+    @property
+    def fails(self) -> bool:
+        """Return whether a limit is shown to be missed."""
+        return any(one.outcome == "shown otherwise" for one in self.limits)
+
+    @property
+    def certain(self) -> bool:
+        """Return whether every limit is shown to be met."""
+        return all(one.outcome == "shown" for one in self.limits)
+
+
+class ComparedRecord(Record):
+    """The best candidate in the preferred figure against another one."""
+
+    other: Text
+    difference: Text
+    """Such as `1.04 times as fast (0.99 to 1.09)`."""
+    p: float | None
+    """Two-sided p-value of no difference; None if the figure is not sampled."""
+    p_holm: float | None
+    """`p` after Holm's correction for all comparisons of this pick."""
+    told_apart: bool
+
+
+class PickRecord(Record):
+    """What `quantchat pick` found."""
+
+    limits: LimitsRecord
+    reference: Text
+    """Label of the reference; empty if no candidate can be compared with one."""
+    candidates: list[CandidateRecord]
+    """In the profile's order."""
+    best: Text
+    """The candidate that is best in the preferred figure; empty if none meets the limits."""
+    recommended: Text
+    """`best`, or a candidate that cannot be told apart from it and is better otherwise."""
+    because: Text
+    """Why `recommended` is not `best`; empty if it is."""
+    runner_up: Text
+    comparisons: list[ComparedRecord]
+    """`best` against each other candidate that meets the limits or may meet them."""
+    stopped: Text
+    """Why candidates were not measured or measured less: stopped, or the time was used up."""
+
+    def of(self, label: str) -> CandidateRecord | None:
+        """Return the candidate with this label."""
+        return next((one for one in self.candidates if one.label == label), None)
