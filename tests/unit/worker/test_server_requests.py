@@ -12,7 +12,17 @@ from typing import Any
 import pytest
 
 from fakes.raw_server import Asked, RawServer, raw_server
-from quantchat.wire.messages import Event, Finished, Generate, Load, Message, Sampling, Tokens
+from quantchat.wire.messages import (
+    Event,
+    Finished,
+    Generate,
+    Load,
+    Message,
+    Note,
+    Sampling,
+    Started,
+    Tokens,
+)
 from quantchat.worker.failures import Refused
 from quantchat.worker.servers import connection, remote
 from quantchat.worker.servers.remote import RemoteDecoder
@@ -220,6 +230,48 @@ def test_a_parameter_that_a_refusal_names_is_left_out_or_renamed(
         last = server.asked[-1].body
         assert sent <= last.keys() and not left & last.keys()
         assert last.get("max_tokens", last.get("max_completion_tokens")) == 32
+
+
+def named(name: str) -> Callable[[dict[str, Any]], Any]:
+    """A check that refuses the parameter `name`, as vLLM refuses an unknown one."""
+    extra = {"type": "extra_forbidden", "loc": ["body", name], "msg": "Extra inputs"}
+    return lambda body: [extra] if name in body else None
+
+
+def test_a_parameter_that_the_user_has_set_is_left_out_while_loading_and_reported() -> None:
+    with raw_server(refusing(named("top_k"))) as server:
+        made = decoder(server, sampling={"temperature": 0.7, "top_k": 5})
+        made.connect()
+        assert "omit top_k" in made.note
+
+
+@pytest.mark.parametrize("name", ["seed", "temperature", "top_k", "top_p", "repetition_penalty"])
+def test_a_parameter_refused_in_the_middle_of_a_chat_is_left_out_and_reported_once(
+    name: str,
+) -> None:
+    with raw_server(lambda asked: asked.answer()) as server:
+        made = decoder(server, sampling={"temperature": 0.7})
+        made.connect()
+        server.answers = refusing(named(name))
+        sampling = Sampling(0.7, top_p=0.9, top_k=5, repetition_penalty=1.1)
+        first, second = ask(made, sampling), ask(made, sampling)
+        last = server.asked[-1].body
+    assert first.finished.text == second.finished.text == "It is Paris."
+    (note,) = [event.note for event in first.sent if isinstance(event, Note)]
+    assert f"omit {name}" in note
+    assert not any(isinstance(event, Note) for event in second.sent)
+    assert name not in last and last["max_tokens"] == 32
+    begun = [event.received_ns for event in first.sent if isinstance(event, Started)]
+    assert len(begun) == 2 and begun[1] > begun[0]  # the refused request is no part of the TTFT
+
+
+def test_a_limit_renamed_in_the_middle_of_a_chat() -> None:
+    with raw_server(lambda asked: asked.answer()) as server:
+        made = decoder(server)
+        made.connect()
+        server.answers = refusing(new_openai)
+        assert ask(made, Sampling(1.0)).finished.text == "It is Paris."
+        assert server.asked[-1].body["max_completion_tokens"] == 32
 
 
 def test_the_warm_up_asks_with_the_profile_s_own_sampling() -> None:
@@ -458,6 +510,25 @@ def test_thoughts_in_the_text_are_known_by_their_marks() -> None:
         made.connect()
         end = ask(made).finished
     assert (end.text, end.thoughts, end.thought_tokens) == ("Paris.", "Hm.", -1)
+
+
+@pytest.mark.parametrize(
+    ("said", "text", "thoughts"),
+    [
+        ("Hm.\n</think>\n\nParis.", "Paris.", "Hm."),
+        ("Hm.[/THINK]\nParis.", "Paris.", "Hm."),
+        ("Hm.\n</think>", "", "Hm."),
+        ("The tag `</think>` closes.", "The tag `</think>` closes.", ""),
+    ],
+)
+def test_thoughts_that_the_prompt_of_a_server_has_opened(
+    said: str, text: str, thoughts: str
+) -> None:
+    with raw_server(lambda asked: asked.answer(*said)) as server:
+        made = decoder(server)
+        made.connect()
+        end = ask(made).finished
+    assert (end.text, end.thoughts, end.thought_tokens) == (text, thoughts, -bool(thoughts))
 
 
 def test_an_answer_that_is_not_streamed_is_taken_and_reported() -> None:

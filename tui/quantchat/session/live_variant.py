@@ -31,6 +31,7 @@ from quantchat.wire.messages import (
     Failed,
     Generate,
     Memory,
+    Note,
     Progress,
     Ready,
     ScoreTokens,
@@ -248,12 +249,13 @@ class LiveVariant:
                 self._heard_s = time.monotonic()
                 if isinstance(event, Ready):
                     self.load_s = time.monotonic() - began - event.fetch_s
-                    # The worker does not know the note about how the checkpoint was made.
-                    note = "; ".join(part for part in (prepared.note, event.note) if part)
-                    self.ready = dataclasses.replace(event, note=note)
+                    self.ready = _noted(event, prepared.note, event.note)
                     self.ledger = event.ledger
                     self.files = await self._read_files(event.resolved)
                     self._become(State.READY)
+                elif isinstance(event, Note) and self.ready is not None:
+                    self.ready = _noted(self.ready, prepared.note, event.note)
+                    self._on_change(self)
                 elif isinstance(event, Failed) and event.turn < 0:
                     self._fail(event)
                     return
@@ -410,3 +412,11 @@ class LiveVariant:
         self._answered.set()
         if self.state is State.ANSWERING:
             self._become(State.READY)
+
+
+def _noted(ready: Ready, made: str, runs: str) -> Ready:
+    """Return `ready` with a note of two parts: how its checkpoint was made, and how it runs.
+
+    The worker knows only the second one.
+    """
+    return dataclasses.replace(ready, note="; ".join(filter(None, (made, runs))))

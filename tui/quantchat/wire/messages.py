@@ -193,6 +193,13 @@ class Ready:
 
 
 @dataclass(frozen=True)
+class Note:
+    """The `note` of `Ready` has changed, because a server refused something since then."""
+
+    note: str
+
+
+@dataclass(frozen=True)
 class Started:
     """The prompt is tokenized; prefill begins. `cached_tokens` come from the kept KV cache."""
 
@@ -339,6 +346,7 @@ Event = Union[
     Alive,
     Progress,
     Ready,
+    Note,
     Started,
     Prefilled,
     Tokens,

@@ -6,6 +6,7 @@ which decoded text does not contain. Chat templates expect earlier turns without
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -134,6 +135,19 @@ class Splitter:
         self._state, self._ends, self._rest = "part", _ENDS, rest
         self._kind = "answer" if channel[:1] == [_FINAL] else "thoughts"
         return "", True
+
+
+def split_at_end(text: str) -> tuple[str, str]:
+    """Return answer and thoughts of a whole output whose thoughts the prompt has opened.
+
+    A server does not show its prompt, so that only the closing mark tells. It counts beside a line
+    break or the end of the text: an answer may mention it.
+    """
+    for close in PAIRS.values():
+        found = re.search(rf"(?:\A|(?<=\n)){re.escape(close)}|{re.escape(close)}(?=\n|\Z)", text)
+        if found:
+            return text[found.end() :].lstrip("\r\n"), text[: found.start()].rstrip()
+    return text, ""
 
 
 def _first(text: str, marks: Iterable[str]) -> tuple[int, str] | None:

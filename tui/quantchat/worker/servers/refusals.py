@@ -55,7 +55,9 @@ def is_of_the_request(error: BaseException) -> bool:
     return told.get("http_status_code") in (400, 422)
 
 
-_PARAMETERS = re.compile(r"\b(max_tokens|temperature|seed)\b")
+_PARAMETERS = re.compile(
+    r"\b(max_tokens|temperature|seed|top_p|top_k|repetition_penalty|repeat_penalty)\b"
+)
 _UNKNOWN = re.compile(
     r"max_completion_tokens|unsupported|not supported|unknown|extra|unexpected", re.I
 )
@@ -63,7 +65,7 @@ _UNKNOWN = re.compile(
 
 
 def named_parameters(error: Exception) -> set[str]:
-    """Return the parameters of OpenAI's that `error` names as not accepted."""
+    """Return the parameters that `error` names as not accepted."""
     said = _said(error)
     if not is_of_the_request(error) or _TOO_LONG.search(said):
         return set()

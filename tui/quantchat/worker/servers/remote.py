@@ -23,6 +23,7 @@ from quantchat.wire.messages import (
     Generate,
     Load,
     Message,
+    Note,
     Sampling,
     ScoreTokens,
     Started,
@@ -52,7 +53,7 @@ from quantchat.worker.servers.stream import (
     name,
     parsed,
 )
-from quantchat.worker.thoughts import Splitter, served_splitter
+from quantchat.worker.thoughts import Splitter, served_splitter, split_at_end
 
 STOP_S = 0.02
 """Seconds between two checks for a stop while nothing arrives."""
@@ -194,7 +195,7 @@ class RemoteDecoder:
             except Exception as error:
                 if not is_of_the_request(error):
                     raise
-                if learn and self._refusals.learn(error):
+                if learn and self._refusals.learn(error, also_set=last):
                     continue
                 if last:
                     raise
@@ -300,14 +301,16 @@ class RemoteDecoder:
         whole = self._run(self._until_stopped(request, outbox, stream, stopped))
         answer, thought = stream.splitter.end()
         usage = stream.usage or Usage()
-        thoughts = stream.thoughts + thought
+        text, thoughts = stream.text + answer, stream.thoughts + thought
+        if not thoughts:
+            text, thoughts = split_at_end(text)
         reason, counted = self._end(request, stream, usage) if whole else ("stop", usage.output)
         outbox.send(
             Finished(
                 turn=request.turn,
                 reason=reason,
                 output_tokens=counted,
-                text=stream.text + answer,
+                text=text,
                 finished_ns=time.perf_counter_ns(),
                 chunks=stream.chunks,
                 prompt_tokens=usage.prompt,
@@ -359,6 +362,24 @@ class RemoteDecoder:
         return True
 
     async def _read(self, request: Generate, outbox: Outbox, stream: _Stream) -> None:
+        """Read the answer; ask again without the parameters that a refusal names."""
+        while True:
+            try:
+                await self._read_answer(request, outbox, stream)
+                return
+            except Exception as error:
+                of_request = not stream.chunks and is_of_the_request(error)
+                if not (of_request and self._refusals.learn(error, also_set=True)):
+                    raise
+            outbox.send(Note(self.note))
+            self._restart(request, outbox, stream)
+
+    def _restart(self, request: Generate, outbox: Outbox, stream: _Stream) -> None:
+        """Let the times of the answer begin now."""
+        outbox.send(Started(request.turn, time.perf_counter_ns(), 0, 0))
+        stream.heard_s = time.monotonic()
+
+    async def _read_answer(self, request: Generate, outbox: Outbox, stream: _Stream) -> None:
         records = await self._begin(request, outbox, stream)
         most = MOST_CHUNKS_A_TOKEN * request.max_new_tokens + MOST_CHUNKS
         try:
@@ -387,9 +408,7 @@ class RemoteDecoder:
     ) -> AsyncGenerator[Record, None]:
         if self._ollama:
             await asyncio.wait_for(self._ollama.load(), self._timeout_s)
-            # Again: a TTFT does not include the loading of a model.
-            outbox.send(Started(request.turn, time.perf_counter_ns(), 0, 0))
-            stream.heard_s = time.monotonic()
+            self._restart(request, outbox, stream)  # a TTFT does not include loading a model
         return await self._open(request)
 
     def _take(self, record: Record, outbox: Outbox, stream: _Stream) -> None:

@@ -42,7 +42,7 @@ DIALECTS = tuple(
 
 
 class Refusals:
-    """Parameters of OpenAI's own that a server has refused, by the names in its refusals."""
+    """Parameters that a server has refused, by the names in its refusals."""
 
     def __init__(self) -> None:
         self.without: list[str] = []
@@ -50,22 +50,28 @@ class Refusals:
         self.limit = "max_tokens"
         """The server's name for the length limit of an answer."""
 
-    def learn(self, error: Exception) -> bool:
-        """Return whether `error` names a parameter that later requests can omit or rename."""
+    def learn(self, error: Exception, *, also_set: bool) -> bool:
+        """Return whether `error` names a parameter that later requests can omit or rename.
+
+        `also_set`: also one that is sent because the user has set it, and not as a neutral value.
+        """
         named = named_parameters(error)
         if "max_tokens" in named and self.limit == "max_tokens":
             self.limit = "max_completion_tokens"
             return True
-        found = [one for one in _LEFT_OUT if one in named and one not in self.without]
+        may = (*_LEFT_OUT, *_SET) if also_set else _LEFT_OUT
+        found = [one for one in may if one in named and one not in self.without]
         self.without += found
         return bool(found)
 
     def applied(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return `arguments` as the server accepts them."""
         left = {key: value for key, value in arguments.items() if key not in self.without}
+        if more := left.get("extra_body"):
+            left["extra_body"] = {key: more[key] for key in more if key not in self.without}
         if self.limit != "max_tokens":
-            more = {self.limit: left.pop("max_tokens")}
-            left["extra_body"] = {**(left.get("extra_body") or {}), **more}
+            limit = {self.limit: left.pop("max_tokens")}
+            left["extra_body"] = {**(left.get("extra_body") or {}), **limit}
         return left
 
     @property
@@ -82,6 +88,8 @@ class Refusals:
 
 _LEFT_OUT = ("temperature", "seed")
 """Parameters that requests may omit. Not `max_tokens`: an answer could be endless."""
+_SET = ("top_p", "top_k", "repetition_penalty", "repeat_penalty")
+"""Further ones, once no `Dialect` without their neutral values helps: the user has set them."""
 
 
 def request_arguments(
