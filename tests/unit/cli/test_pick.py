@@ -9,8 +9,8 @@ import pytest
 
 from quantchat.cli import main
 from quantchat.cli.pick import status_of
+from quantchat.console.units import Share, Size, Tokens
 from quantchat.features.pick.decide import Candidate, decide
-from quantchat.features.pick.options import Share, Size, Tokens
 from quantchat.snapshot.pick import LimitsRecord
 
 Capture = pytest.CaptureFixture[str]

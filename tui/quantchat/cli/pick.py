@@ -10,7 +10,7 @@ import click
 
 from quantchat.console.options import prompt_options
 from quantchat.console.running import notice, output_options, publish
-from quantchat.features.pick.options import Share, Size, Tokens
+from quantchat.console.units import Share, Size, Tokens
 
 if TYPE_CHECKING:
     from quantchat.features.pick.plan import PickPlan

@@ -25,12 +25,16 @@ def record_measurement(
 
 def _measurement(measurement: Measurement) -> MeasurementRecord:
     plan = measurement.plan
+    rounds = plan.rounds
+    if (plan.until_width is not None or plan.minutes is not None) and not measurement.stopped:
+        rounds = max((one.round for one in measurement.measured), default=0)
     return MeasurementRecord(
         tasks=[TaskRecord(**dataclasses.asdict(task)) for task in plan.tasks],
-        rounds=plan.rounds,
+        rounds=rounds,
         warmup=plan.warmup,
         order=plan.order,
         ignore_eos=plan.ignore_eos,
+        until_width=plan.until_width,
         stopped=measurement.stopped,
         samples=measurement.samples,
         flags=measurement.flags,

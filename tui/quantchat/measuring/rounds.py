@@ -12,7 +12,9 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from time import monotonic
 
+from quantchat.measuring.until_width import FIRST_CHECK, half_width, narrow, throughput_pairs
 from quantchat.profile.model import Generation
 from quantchat.session.comparison import Comparison
 from quantchat.session.conversation import Answer, Order, Turn
@@ -48,6 +50,10 @@ class Plan:
     order: Order = "in-turn"
     ignore_eos: bool = False
     """Ignore the end-of-sequence token, so that both sides have the same number of tokens."""
+    until_width: float | None = None
+    """End before all rounds once the interval is this narrow; see `measuring.until_width`."""
+    minutes: float | None = None
+    """No round begins after this time."""
 
     @property
     def total(self) -> int:
@@ -103,6 +109,11 @@ class Rounds:
     disturbed: list[Disturbed] = field(default_factory=list)
     stopped: bool = False
 
+    def __post_init__(self) -> None:
+        self._began_s = 0.0
+        self._half_width: float | None = None
+        """Half the width of the interval after the round before."""
+
     async def run(self) -> list[Measured]:
         """Measure the plan; return the measured turns, also after `stop`, and with failed answers.
 
@@ -115,6 +126,7 @@ class Rounds:
 
     async def _all_turns(self) -> None:
         plan, total = self.plan, self.plan.total
+        self._began_s = monotonic()
         done = 0
         for task, round_number in self._steps():
             if self.stopped:
@@ -123,7 +135,8 @@ class Rounds:
             self.on_step(done, total, f"{name}, prompt {task + 1} of {len(plan.tasks)}")
             await self._measure(task, round_number)
             done += 1
-        self.on_step(done, total, "stopped" if self.stopped else "done")
+        # With fewer rounds than the most, the steps that are done are all of them.
+        self.on_step(done, total if self.stopped else done, "stopped" if self.stopped else "done")
 
     async def _measure(self, task: int, round_number: int) -> None:
         """Measure one turn; if it was disturbed, measure it again (see `Disturbed`)."""
@@ -155,8 +168,21 @@ class Rounds:
         for step in range(self.plan.warmup):
             yield step % count, 0
         for round_number in range(1, self.plan.rounds + 1):
+            if self._enough(round_number - 1):
+                return
             for task in range(count):
                 yield task, round_number
+
+    def _enough(self, rounds: int) -> bool:
+        """Return whether no further round is needed, or may begin, after `rounds` rounds."""
+        plan = self.plan
+        if plan.minutes is not None and rounds and monotonic() - self._began_s > 60 * plan.minutes:
+            return True
+        if plan.until_width is None or rounds < FIRST_CHECK:
+            return False
+        half, before = half_width(throughput_pairs(self.measured)), self._half_width
+        self._half_width = half
+        return narrow(half, before, plan.until_width)
 
     async def _turn(self, task: int, round_number: int) -> Turn:
         plan = self.plan

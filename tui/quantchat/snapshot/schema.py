@@ -210,6 +210,9 @@ class MeasurementRecord(Record):
     """Warnings: what speaks against the figures, e.g. a GPU clock that changed."""
     disturbed: list[DisturbedRecord] = Field(default_factory=list)
     """Turns that were interrupted, an entry for each time."""
+    until_width: float | None = None
+    """The measurement was to end once the interval of decode throughput was from the ratio ÷
+    (1 + this) to the ratio × (1 + this); None: after a number of rounds."""
 
 
 class Environment(Record):

@@ -9,7 +9,11 @@ import click
 from quantchat.console.gates import GateOptions, gate_options
 from quantchat.console.options import prompt_options
 from quantchat.console.running import comparison_of, output_options
+from quantchat.console.units import Share
 from quantchat.features.measure.printing import measured
+
+MOST_ROUNDS = 50
+"""Rounds after which `--until-width` gives up, unless `--rounds` says another number."""
 
 
 def _counts(
@@ -41,7 +45,20 @@ def _counts(
     metavar="PROFILE",
     help="Take prompts, rounds, order and sampling settings from this other profile.",
 )
-@click.option("--rounds", type=click.IntRange(1, 10_000), help="Measure each prompt so often.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(1, 10_000),
+    help=f"Measure each prompt so often; with --until-width at most ({MOST_ROUNDS} by default).",
+)
+@click.option(
+    "--until-width",
+    type=Share(),
+    metavar="SHARE",
+    help="Measure until the 95 % interval of the speed is this narrow, such as 5% for ±5 %.",
+)
+@click.option(
+    "--minutes", type=click.FloatRange(0, min_open=True), help="Begin no round after this time."
+)
 @click.option(
     "--warmup", type=click.IntRange(0, 100), help="Prompts to answer first without measuring."
 )
@@ -78,6 +95,8 @@ def run(
     file: Path | None,
     protocol: str | None,
     rounds: int | None,
+    until_width: float | None,
+    minutes: float | None,
     warmup: int | None,
     order: str | None,
     max_new_tokens: int | None,
@@ -93,6 +112,9 @@ def run(
     Loads both variants, warms up, answers each prompt once per round on each side, prints the
     ratios B ÷ A with 95 % confidence intervals, and saves a snapshot. Ctrl+C stops early and keeps
     the answers measured so far.
+
+    --until-width goes on until the interval of the ratio of decode throughput is narrow enough
+    after two rounds in a row, at least five in all, or until --rounds or --minutes are used up.
 
     A GATE is a condition such as 'b.decode_tps < 0.95 * a.decode_tps', as for `quantchat compare`:
     a is the first variant, b the second.
@@ -116,10 +138,12 @@ def run(
     )
     plan = Plan(
         tasks=tasks,
-        rounds=asked.run.rounds if rounds is None else rounds,
+        rounds=rounds or (asked.run.rounds if until_width is None else MOST_ROUNDS),
         warmup=asked.run.warmup if warmup is None else warmup,
         order="together" if order == "together" else "in-turn",
         ignore_eos=ignore_eos,
+        until_width=until_width,
+        minutes=minutes,
     )
     comparison = comparison_of(asked, max_new_tokens)
     return measured(comparison, plan, folder or obj, as_json=as_json, gates=gates)

@@ -57,8 +57,23 @@ def how(snapshot: Snapshot) -> str:
         f"{plural(len(measurement.tasks), 'prompt')}, {plural(measurement.rounds, 'round')}, "
         f"{measurement.warmup} warm-up"
         + (", on past the end of each answer" if _past_end(measurement) else "")
+        + (f", {_until(snapshot)}" if measurement.until_width else "")
         + (", stopped before the end" if measurement.stopped else "")
     )
+
+
+def _until(snapshot: Snapshot) -> str:
+    """Return which width the interval was to have, and whether it has it."""
+    width = _of(snapshot).until_width or 0.0
+    compared = compare_sides(snapshot) if has_two_sides(snapshot) else []
+    speed = next((one.ratio for one in compared if one.name == "decode_tps"), None)
+    reached = (
+        speed is not None
+        and speed.low is not None
+        and speed.high is not None
+        and speed.high <= speed.low * (1 + width) ** 2
+    )
+    return f"until the interval of the speed is ±{width:.2%}{'' if reached else ', not reached'}"
 
 
 def ratios_table(snapshot: Snapshot) -> Table:

@@ -1,4 +1,4 @@
-"""Types of the options of `pick`: sizes, numbers of tokens, and shares."""
+"""Types of options with units: sizes, numbers of tokens, and shares."""
 
 from __future__ import annotations
 

@@ -1,0 +1,49 @@
+"""Measure until the interval is narrow: when to stop, without making it too narrow by chance.
+
+`--until-width 5%` goes on until the 95 % interval of the ratio of decode throughput reaches from
+the ratio ÷ 1.05 to the ratio × 1.05. Intervals vary by chance, and the first one that is narrow
+enough is too narrow more often than others. So the rule is: the interval has to be narrow enough
+after two rounds in a row, the fourth and fifth at the earliest. `benchmarks/verdicts.py` simulates
+how often the interval at the end contains the true ratio.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from quantchat.statistics.intervals import Pair, ratio_of
+from quantchat.statistics.latency import decode_throughput
+
+if TYPE_CHECKING:
+    from quantchat.measuring.rounds import Measured
+
+FIRST_CHECK = 4
+"""Rounds after which the interval is looked at for the first time: at least five are measured."""
+
+
+def half_width(pairs: Sequence[Pair]) -> float | None:
+    """Return w so that the interval is the ratio ÷ (1 + w) to the ratio × (1 + w); None if none."""
+    ratio = ratio_of(pairs)
+    if ratio is None or ratio.low is None or ratio.high is None or ratio.low <= 0:
+        return None
+    return math.sqrt(ratio.high / ratio.low) - 1
+
+
+def narrow(half: float | None, before: float | None, width: float) -> bool:
+    """Return whether to stop: the interval now and after the round before are narrow enough."""
+    return half is not None and before is not None and max(half, before) <= width
+
+
+def throughput_pairs(measured: Iterable[Measured]) -> list[Pair]:
+    """Return the decode throughput of both sides for each measured turn that has it."""
+    pairs = []
+    for one in measured:
+        speeds = [
+            decode_throughput(answer.times_ns, answer.counted)
+            for answer in one.turn.answers.values()
+        ]
+        if len(speeds) == 2 and speeds[0] is not None and speeds[1] is not None:
+            pairs.append(Pair(one.task, one.round, speeds[0], speeds[1]))
+    return pairs
