@@ -9,7 +9,7 @@ import pytest
 from textual.widgets import OptionList
 
 from fakes.saved_measurement import measured
-from fakes.saved_snapshots import scored
+from fakes.saved_snapshots import scored, snapshot
 from fakes.screen_reader import lines, see, see_gone, text, wait_until
 from fakes.scripted_app import SIZES, Setup
 from fakes.scripted_machine import GIB, GPU, ScriptedMachine
@@ -253,6 +253,23 @@ async def test_a_measurement_is_repeated(tmp_path: Path, saved: list[Path]) -> N
         (again,) = set(store.newest(tmp_path / "snapshots")) - set(saved)
         record, before = store.load(again).measurement, store.load(saved[0]).measurement
         assert record and before and record.tasks == before.tasks
+
+
+async def test_a_chat_is_continued(tmp_path: Path) -> None:
+    folder = tmp_path / "snapshots"
+    variants = [
+        {"label": label, "engine": "bitsandbytes", "model": "m"} for label in ("GPTQ", "NF4")
+    ]
+    body = Profile.model_validate({"name": "p", "variants": variants}).model_dump(mode="json")
+    store.save(snapshot(profile=body), folder)
+    app = start(tmp_path)
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await see(pilot, "Recent snapshots")
+        await pilot.press("tab", "n")
+        await wait_until(pilot, lambda: isinstance(app.screen, ComparisonScreen), "the chat")
+        screen = app.screen
+        assert isinstance(screen, ComparisonScreen)
+        await wait_until(pilot, lambda: screen.comparison.conversation.turns, "its turns")
 
 
 async def test_what_a_snapshot_would_run_is_not_trusted(tmp_path: Path, saved: list[Path]) -> None:

@@ -21,6 +21,7 @@ from quantchat.host.worker_process import Place, Worker, start_worker
 from quantchat.profile.model import Profile
 from quantchat.session.comparison import Comparison
 from quantchat.session.live_variant import State
+from quantchat.snapshot.schema import Snapshot
 from quantchat.system.gpus import GpuSample
 
 LEFT, RIGHT, THIRD = "GPTQ 4-bit", "NF4 double", "bf16"
@@ -126,6 +127,9 @@ class Setup:
     real: tuple[str, ...] = ()
     """Labels of the variants that run in a worker of their own, and by no script."""
     votes: VotePlan | None = None
+    chat: Snapshot | None = None
+    """The saved chat to continue."""
+    pair: tuple[int, int] = (0, 1)
 
     @classmethod
     def usual(cls, folder: Path) -> Setup:
@@ -155,6 +159,8 @@ class Setup:
             self.profile,
             snapshots=self.folder / "snapshots",
             votes=self.votes,
+            chat=self.chat,
+            pair=self.pair,
             make_comparison=compare,
             make_sampler=lambda: machine,
         )

@@ -14,6 +14,7 @@ from quantchat.text import one_line
 if TYPE_CHECKING:
     from quantchat.features.votes.voting import VotePlan
     from quantchat.profile.model import Profile
+    from quantchat.snapshot.schema import Snapshot
 
 CRASHED = 1
 """Textual's return code after an uncaught exception."""
@@ -27,11 +28,14 @@ def run(
     *,
     snapshots: Path | None,
     votes: VotePlan | None = None,
+    chat: Snapshot | None = None,
+    pair: tuple[int, int] = (0, 1),
     low_bandwidth: bool | None = None,
 ) -> int:
     """Show `profile` until the user quits; None shows the start screen. Returns the exit status.
 
-    With `votes`, the user votes blind on the answers of `profile`.
+    With `votes`, the user votes blind on the answers of `profile`. With `chat`, its conversation is
+    continued. `pair` are the variants to show first.
 
     Snapshots are saved in the folder `snapshots`; None means the user's default folder.
     `low_bandwidth` chooses between few and many bytes to the terminal; None means: few over SSH.
@@ -56,7 +60,7 @@ def run(
     gc_tuning.start()
     from quantchat.app.app import QuantchatApp
 
-    app = QuantchatApp(profile, snapshots=snapshots, votes=votes)
+    app = QuantchatApp(profile, snapshots=snapshots, votes=votes, chat=chat, pair=pair)
     with contextlib.ExitStack() as stack:
         try:
             log = stack.enter_context(terminal.guarded_stderr())

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from quantchat.features.votes.voting import VotePlan
     from quantchat.profile.model import AnyVariant, Profile
     from quantchat.session.comparison import Comparison
+    from quantchat.snapshot.schema import Snapshot
     from quantchat.wire.messages import Progress
 
 TERMINAL_CHECK_S = 0.5
@@ -100,12 +101,15 @@ class QuantchatApp(PacedApp):
         *,
         snapshots: Path | None = None,
         votes: VotePlan | None = None,
+        chat: Snapshot | None = None,
+        pair: tuple[int, int] = (0, 1),
         make_comparison: MakeComparison = real_comparison,
         make_sampler: MakeSampler = real_sampler,
     ) -> None:
         """Save into the folder `snapshots`; None means the user's default folder.
 
-        With `votes`, open the blind vote on the answers of `profile`.
+        With `votes`, open the blind vote on the answers of `profile`. With `chat`, continue its
+        conversation. `pair` are the variants to show first.
         """
         map_alt_enter()
         take_pastes_for_text()
@@ -119,6 +123,8 @@ class QuantchatApp(PacedApp):
         super().__init__()
         self._profile = profile
         self._votes = votes
+        self._chat = chat
+        self._pair = pair
         self._snapshots = snapshots
         self._make_comparison = make_comparison
         self._make_sampler = make_sampler
@@ -160,26 +166,30 @@ class QuantchatApp(PacedApp):
             voting = Voting(self._make_comparison(self._profile), self._votes)
             self._vote = VoteScreen(voting, self._snapshots, self._make_sampler, alone=True)
             return self._vote
-        return self.comparison_screen(self._profile)
+        return self.comparison_screen(self._profile, self._pair, self._chat)
 
     @property
     def votes_saved(self) -> Path | None:
         """The snapshot of the votes that the program was started for, or None."""
         return self._vote.saved if self._vote else None
 
-    def comparison_screen(self, profile: Profile) -> ComparisonScreen:
-        """Return a new comparison screen for `profile`."""
+    def comparison_screen(
+        self, profile: Profile, pair: tuple[int, int], chat: Snapshot | None = None
+    ) -> ComparisonScreen:
+        """Return a new comparison screen for `profile`, which continues `chat`."""
         from quantchat.app.screens.comparison import ComparisonScreen
 
         comparison = self._make_comparison(profile)
+        comparison.pair = pair
         self._comparing = ComparisonScreen(comparison, self._snapshots, self._make_sampler)
+        if chat is not None:
+            self._comparing.continue_chat(chat)
         return self._comparing
 
     @on(ProfileChosen)
     def _open_profile(self, event: ProfileChosen) -> None:
         """Switch from the start screen to the comparison."""
-        screen = self.comparison_screen(event.profile)
-        screen.comparison.pair = event.pair
+        screen = self.comparison_screen(event.profile, event.pair, event.chat)
         screen.plan_when_ready = event.plan
         self.switch_screen(screen)
 

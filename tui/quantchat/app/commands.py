@@ -135,6 +135,13 @@ COMMANDS: tuple[Command, ...] = (
         17,
     ),
     Command(
+        "ask_file",
+        "alt+o",
+        "prompts from file",
+        "Send the prompts of a file, one after another",
+        "Conversation",
+    ),
+    Command(
         "ask_missing",
         "alt+m",
         "ask missing",
@@ -267,6 +274,24 @@ COMMANDS: tuple[Command, ...] = (
         "Output",
         18,
     ),
+    Command(
+        "export_chat",
+        "alt+e",
+        "export chat",
+        "Save the whole conversation, with both sides' answers, to a Markdown file",
+        "Output",
+    ),
+    Command(
+        "diff",
+        "alt+d",
+        "diff",
+        "Show the last two answers as one text, word by word, with what each has of its own",
+        "Output",
+        17,
+    ),
+    Command(
+        "search", "alt+s", "search", "Search prompts and answers of the conversation", "Output", 17
+    ),
     Command("log", "ctrl+l", "log", "Show the log of a worker process", "Output", 12),
     Command("theme", "f11", "theme", "Next theme: dark, light, high contrast", "Program", 19),
     Command("help", "f1", "help", "Show the keys and the terms of the screen", "Program", 2),
@@ -304,7 +329,15 @@ SNAPSHOT_COMMANDS: tuple[Command, ...] = (
         "Snapshots",
         4,
     ),
-    Command("delete", "delete", "delete", "Delete the snapshot; asks first", "Snapshots", 5),
+    Command(
+        "continue_chat",
+        "n",
+        "continue",
+        "Open the variants of the snapshot and continue its chat",
+        "Snapshots",
+        5,
+    ),
+    Command("delete", "delete", "delete", "Delete the snapshot; asks first", "Snapshots", 6),
 )
 """The commands of the start screen, for its list of snapshots."""
 

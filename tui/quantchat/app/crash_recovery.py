@@ -83,6 +83,10 @@ class CrashRecovery:
         self._save = in_daemon_thread(write, "save")
         return self._save
 
+    def is_saved(self) -> None:
+        """Count the conversation as saved: it was read from a file."""
+        self._saved_chat = self._extent(None)[0]
+
     def wait_for_save(self) -> Path | None:
         """Wait for a running `save` before the program ends; return its file, None without one.
 

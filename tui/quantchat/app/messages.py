@@ -12,6 +12,7 @@ from quantchat.session.comparison import Change
 if TYPE_CHECKING:
     from quantchat.measuring.rounds import Plan
     from quantchat.profile.model import Profile
+    from quantchat.snapshot.schema import Snapshot
 
 
 @dataclass
@@ -51,8 +52,12 @@ class CommandChosen(Message):
 
 @dataclass
 class ProfileChosen(Message):
-    """The user opened `profile` on the start screen; `plan` is measured once `pair` is ready."""
+    """The user opened `profile` on the start screen; `plan` is measured once `pair` is ready.
+
+    The conversation of `chat` is continued.
+    """
 
     profile: Profile
     pair: tuple[int, int] = (0, 1)
     plan: Plan | None = None
+    chat: Snapshot | None = None

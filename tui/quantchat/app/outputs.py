@@ -8,7 +8,7 @@ from pathlib import Path
 from quantchat.app.widgets.column_header import what_runs
 from quantchat.document.figures import thoughts
 from quantchat.session.comparison import Comparison
-from quantchat.session.conversation import Turn
+from quantchat.session.conversation import Answer, Turn
 from quantchat.text import neutralise
 
 
@@ -23,23 +23,54 @@ def save_answers(text: str, folder: Path | None) -> Path:
     return store.save_file(folder, f"{stamp}-answers.md", text.encode(), what="the answers")
 
 
+def save_chat(comparison: Comparison, folder: Path | None) -> Path:
+    """Save the whole conversation as Markdown; return the path. Raises UserError."""
+    from quantchat.snapshot import store
+
+    text = chat_as_markdown(comparison)
+    stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    return store.save_file(folder, f"{stamp}-chat.md", text.encode(), what="the chat")
+
+
+def chat_as_markdown(comparison: Comparison) -> str:
+    """Return the conversation as Markdown without control characters: a section for each turn."""
+    parts = [f"# {comparison.profile.name}"]
+    for label, what in _running(comparison).items():
+        parts.append(f"- {label}: {what}")
+    if comparison.conversation.system:
+        parts += ["## System prompt", comparison.conversation.system]
+    for number, turn in enumerate(comparison.conversation.turns, start=1):
+        parts += [f"## Turn {number}", _quoted(turn.prompt)]
+        if turn.history_of:
+            parts.append(f"*both continue the answers of {turn.history_of}*")
+        for label, answer in turn.answers.items():
+            parts += [f"### {label}", *_said(answer)]
+    return neutralise("\n\n".join(part.strip("\n") for part in parts)) + "\n"
+
+
 def answers_as_markdown(turn: Turn, comparison: Comparison) -> str:
     """Return prompt and answers as Markdown without control characters.
 
     Users print such files to a terminal, where control characters could do harm.
     """
-    running = {v.label: what_runs(v.resolved) for v in comparison.variants if v.resolved}
+    running = _running(comparison)
     parts = ["# Prompt", turn.prompt]
     for label, answer in turn.answers.items():
         parts += [f"# {label}", *([f"*{running[label]}*"] if label in running else [])]
-        if answer.thoughts:
-            parts += [
-                f"*{thoughts(answer.thought_tokens)}:*",
-                _quoted(answer.thoughts),
-                "*answer:*",
-            ]
-        parts.append(answer.text)
+        parts += _said(answer)
     return neutralise("\n\n".join(part.strip("\n") for part in parts)) + "\n"
+
+
+def _running(comparison: Comparison) -> dict[str, str]:
+    """Return what each loaded variant runs on, by label."""
+    return {v.label: what_runs(v.resolved) for v in comparison.variants if v.resolved}
+
+
+def _said(answer: Answer) -> list[str]:
+    if not answer.thoughts:
+        return [answer.text]
+    title = f"*{thoughts(answer.thought_tokens)}:*"
+    return [title, _quoted(answer.thoughts), "*answer:*", answer.text]
 
 
 def _quoted(text: str) -> str:

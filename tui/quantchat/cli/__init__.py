@@ -138,11 +138,19 @@ class _Open(click.Command):
     subcommand_metavar="[PROFILE | MODEL... | COMMAND]",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+@click.option(
+    "--continue",
+    "saved",
+    metavar="SNAPSHOT",
+    help="Continue the chat of a saved or recovered snapshot, e.g. latest.",
+)
 @click.version_option(quantchat.__version__, message="%(prog)s %(version)s")
 @_snapshots_option
 @low_bandwidth_option
 @click.pass_context
-def root(ctx: click.Context, snapshots: Path | None, low_bandwidth: bool | None) -> int | None:
+def root(
+    ctx: click.Context, saved: str | None, snapshots: Path | None, low_bandwidth: bool | None
+) -> int | None:
     """Compare two quantizations of a language model side by side in the terminal.
 
     PROFILE is the name of a comparison or the path of its TOML file. Without it, quantchat lists
@@ -154,7 +162,30 @@ def root(ctx: click.Context, snapshots: Path | None, low_bandwidth: bool | None)
     """
     ctx.obj = snapshots
     ctx.meta[LOW_BANDWIDTH] = low_bandwidth
-    return None if ctx.invoked_subcommand else _run(None, snapshots, low_bandwidth)
+    if ctx.invoked_subcommand:
+        if saved is not None:
+            raise click.UsageError("--continue takes the profile of its snapshot, and no command")
+        return None
+    if saved is not None:
+        return _continue(saved, snapshots, low_bandwidth)
+    return _run(None, snapshots, low_bandwidth)
+
+
+def _continue(name: str, snapshots: Path | None, low_bandwidth: bool | None) -> int:
+    """Open the screen with the chat of the snapshot `name`."""
+    from quantchat import paths
+    from quantchat.features.measure.rerun import chat_of
+    from quantchat.snapshot import store
+    from quantchat.snapshot.lookup import find_snapshot
+
+    file = find_snapshot(snapshots or paths.snapshots_dir(), name)
+    chat = store.load(file)
+    same = chat_of(chat, where=str(file))
+    if same.trusted:
+        for line in same.trusted:
+            click.echo(one_line(line), err=True)
+        click.confirm("Open it, as the snapshot says?", abort=True, err=True)
+    return _run(lambda: same.profile, snapshots, low_bandwidth, chat=chat, pair=same.pair)
 
 
 @click.command(cls=_Open)
@@ -199,7 +230,10 @@ def _open(
 
 
 def _run(
-    load: Callable[[], Profile] | None, snapshots: Path | None, low_bandwidth: bool | None
+    load: Callable[[], Profile] | None,
+    snapshots: Path | None,
+    low_bandwidth: bool | None,
+    **more: Any,
 ) -> int:
     from quantchat.app import gc_tuning, run
 
@@ -210,7 +244,7 @@ def _run(
                 "the screen needs a terminal on standard input and standard output",
                 hint="to measure without a screen, use `quantchat run`",
             )
-        return run(profile, snapshots=snapshots, low_bandwidth=low_bandwidth)
+        return run(profile, snapshots=snapshots, low_bandwidth=low_bandwidth, **more)
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Callable, Container, Iterator
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 
 from quantchat.checkpoints.maker import Maker
@@ -104,6 +104,8 @@ class Comparison:
         self._asking: asyncio.Task[None] | None = None
         self._scoring: asyncio.Task[None] | None = None
         self._stopping = False
+        self.pending: list[str] = []
+        """Prompts to send one after another, each when the turn before is over."""
         self._occupied = False
         self._closing = False
 
@@ -203,6 +205,15 @@ class Comparison:
             if ready:
                 self._start(turn, ready)
                 return
+        if self.pending and not self.queued:
+            self.ask(self.pending.pop(0))
+
+    def ask_all(self, prompts: Iterable[str]) -> None:
+        """Send `prompts` one after another. Raises ValueError as `ask` does."""
+        self._unless_busy()
+        self._ready()
+        self.pending += prompts
+        self._send_queued()
 
     def _start(self, turn: Turn, ready: list[LiveVariant]) -> None:
         # While the other variant is being made or loaded, this one shares the machine with it.
@@ -221,6 +232,7 @@ class Comparison:
 
         None if no such turn was removed.
         """
+        self.pending.clear()
         prompt = None
         for turn in list(self.conversation.turns):
             if _drop_queued(turn) and not turn.answers:
@@ -281,7 +293,8 @@ class Comparison:
             await asyncio.shield(self._asking)
 
     def stop(self) -> None:
-        """Stop decoding on both sides; the text so far stays."""
+        """Stop decoding on both sides; the text so far stays. Further prompts are not sent."""
+        self.pending.clear()
         self._stopping = True
         for variant in self.variants:
             variant.stop()
@@ -327,6 +340,7 @@ class Comparison:
         """Start a new conversation. Raises ValueError while a turn is running."""
         self._unless_busy()
         self.before_loss()
+        self.pending.clear()
         self.conversation = self._new_conversation()
         self.on_change(ConversationChanged())
 

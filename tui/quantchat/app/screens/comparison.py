@@ -93,6 +93,19 @@ class ComparisonScreen(ComparisonView):
         self.say(f"From the next prompt on: {history_text(self.comparison)}.")
         self.stale = True
 
+    def action_ask_file(self) -> None:
+        """Send the prompts of a file, one after another."""
+        from quantchat.app.screens.ask_file import AskFileScreen
+
+        def send(found: tuple[str, ...] | None) -> None:
+            if found is not None:
+                with self.explained():
+                    self.comparison.ask_all(found)
+                    key = command("stop").key
+                    self.say(f"Sending {plural(len(found), 'prompt')}. {key} stops.")
+
+        self.app.push_screen(AskFileScreen(), send)
+
     def action_ask_missing(self) -> None:
         """Ask each side the turns that it lacks."""
         with self.explained():
@@ -256,6 +269,36 @@ class ComparisonScreen(ComparisonView):
         self._report_saved(
             "Answers saved", in_daemon_thread(partial(outputs.save_answers, text, self.snapshots))
         )
+
+    def action_export_chat(self) -> None:
+        """Save the whole conversation to a Markdown file."""
+        if not self.comparison.conversation.turns:
+            self.say("There is no conversation to save yet.", severity="warning")
+            return
+        with self.explained():
+            path = outputs.save_chat(self.comparison, self.snapshots)
+            self.say(str(path), title="Chat saved", s=LONG_S)
+
+    def action_diff(self) -> None:
+        """Show the difference of the last two answers."""
+        from quantchat.app.screens.diff import DiffScreen
+
+        left, right = self.last_answers()
+        if left is None or right is None or not (left.text and right.text):
+            self.say("The last prompt has no two answers to compare.", severity="warning")
+            return
+        self.app.push_screen(DiffScreen(left, right))
+
+    def action_search(self) -> None:
+        """Search the conversation."""
+        from quantchat.app.screens.search import Found, SearchScreen
+
+        async def go(place: Found | None) -> None:
+            if place is not None:
+                await self.columns.to_turn(place.turn, place.text)
+                self.stale = True
+
+        self.app.push_screen(SearchScreen(self.comparison.conversation), go)
 
     def action_measure(self) -> None:
         """Measure the pair in rounds."""

@@ -41,6 +41,7 @@ from quantchat.session.live_variant import State
 from quantchat.text import one_line
 
 if TYPE_CHECKING:
+    from quantchat.snapshot.schema import Snapshot
     from quantchat.system.sampler import DeviceSample
 
 SAMPLE_EVERY_S = 1.0
@@ -131,6 +132,13 @@ class ComparisonView(Screen[None]):
             from quantchat.app.screens.recovered import offer
 
             offer(self, self.snapshots)
+
+    def continue_chat(self, snapshot: Snapshot) -> None:
+        """Continue the chat of `snapshot`, which is a saved one."""
+        from quantchat.session.continuing import restore
+
+        restore(self.comparison, snapshot)
+        self.recovery.is_saved()
 
     @property
     def unsaved(self) -> bool:

@@ -185,6 +185,12 @@ class AnswerView(Widget):
 
     # ------------------------------------------------------------ selecting and links
 
+    def line_of(self, text: str) -> int | None:
+        """Return the number of the first line with `text` in any case, or None."""
+        wanted = text.casefold()
+        lines = (self._text.line(number).plain.casefold() for number in range(self._text.height))
+        return next((number for number, line in enumerate(lines) if wanted in line), None)
+
     def get_selection(self, selection: Selection) -> tuple[str, str] | None:
         """Return the selected text as it is drawn."""
         lines = [self._text.line(y).pad_left(self.INDENT).plain for y in range(self._text.height)]

@@ -197,6 +197,12 @@ class Columns(Vertical):
         found = [column.transcript.to_divergence() for column in self.pair]
         return any(found)
 
+    async def to_turn(self, index: int, text: str) -> None:
+        """Scroll each column to turn `index` of the conversation, to the first line with `text`."""
+        async with self._changing:
+            for column in self.pair:
+                await column.transcript.to_turn(index, text)
+
     def toggle_follow(self) -> bool:
         """Follow the end in each column, or stop if all follow already; return the new state."""
         follow = not all(column.transcript.following for column in self.shown)

@@ -22,6 +22,7 @@ from quantchat.errors import UserError
 from quantchat.text import one_line
 
 if TYPE_CHECKING:  # imported after frame 1
+    from quantchat.features.measure.rerun import Rerun
     from quantchat.snapshot import store
     from quantchat.snapshot.schema import Snapshot
 
@@ -133,16 +134,24 @@ class SavedList(OptionList):
         for path, snapshot in self._loaded(self._current):
             try:
                 same = rerun_of(snapshot, where=path.name)
-                if same.trusted:
-                    raise UserError(
-                        "; ".join(same.trusted),
-                        where=path.name,
-                        hint="`quantchat rerun --trust` allows what a snapshot names",
-                    )
+                _only_trusted(same, path, "quantchat rerun --trust")
             except UserError as error:
                 self._complain(str(error))
             else:
                 self.post_message(ProfileChosen(same.profile, same.pair, same.plan))
+
+    def action_continue_chat(self) -> None:
+        """Open the variants of the highlighted snapshot and continue its chat."""
+        from quantchat.features.measure.rerun import chat_of
+
+        for path, snapshot in self._loaded(self._current):
+            try:
+                same = chat_of(snapshot, where=path.name)
+                _only_trusted(same, path, "quantchat --continue")
+            except UserError as error:
+                self._complain(str(error))
+            else:
+                self.post_message(ProfileChosen(same.profile, same.pair, chat=snapshot))
 
     def action_delete(self) -> None:
         """Delete the highlighted snapshot after a question."""
@@ -165,6 +174,16 @@ class SavedList(OptionList):
 
     def _complain(self, text: str) -> None:
         self.notify(one_line(text), severity="error", timeout=15, markup=False)
+
+
+def _only_trusted(same: Rerun, path: Path, command: str) -> None:
+    """Raise UserError if `same` would start or contact something outside quantchat."""
+    if same.trusted:
+        raise UserError(
+            "; ".join(same.trusted),
+            where=path.name,
+            hint=f"`{command}` allows what a snapshot names",
+        )
 
 
 def _named(saved: Sequence[tuple[Path, Snapshot]]) -> list[tuple[str, Snapshot]]:

@@ -245,6 +245,20 @@ class Transcript(VerticalScroll, can_focus=False):
                 return True
         return False
 
+    async def to_turn(self, index: int, text: str) -> None:
+        """Scroll to turn `index` of the conversation, to the first line with `text` in any case."""
+        self.follow(False)
+        while index < len(self._turns) - len(self._views):
+            await self._show_earlier(0)
+        view = self._views[self._turns[index].number]
+        view.tick()
+
+        def go() -> None:
+            y = view.virtual_region.y + view.line_of(text) - self.size.height // 3
+            self.scroll_to(y=max(0, y), animate=False, immediate=True)
+
+        self.call_after_refresh(go)
+
     def scroll_pages(self, pages: int) -> None:
         """Scroll by `pages` (negative is up); at the end, follow it again."""
         step = pages * max(1, self.size.height - 2)

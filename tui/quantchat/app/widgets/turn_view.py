@@ -89,6 +89,14 @@ class TurnView(Vertical):
         """Row of the screen where the answers diverge."""
         return self._text.region.y + self._text.marked_line
 
+    def line_of(self, text: str) -> int:
+        """Return the row of the answer's first line with `text` in any case, from the turn's top.
+
+        0 if the answer has no such line: then it is in the prompt, or wraps.
+        """
+        row = self._text.line_of(text)
+        return 0 if row is None else self._text.region.y - self.region.y + row
+
     def _show_prompt(self) -> None:
         self._prompt.update(prompt_text(self.turn.prompt, folded=not self._look.prompts))
 

@@ -14,6 +14,7 @@ from quantchat.errors import UserError
 from quantchat.measuring.rounds import MOST_TOKENS, Plan, Task
 from quantchat.profile.mistakes import mistakes, written
 from quantchat.profile.model import Generation, Profile, Run
+from quantchat.session.continuing import chat_turns
 from quantchat.snapshot.schema import RequestRecord, Snapshot, TurnRecord
 
 
@@ -70,6 +71,15 @@ def rerun_of(snapshot: Snapshot, *, where: str) -> Rerun:
     if len(settings) > 1:
         notes += ("the settings were changed in the middle; the last ones are used",)
     return Rerun(profile, (left, right), plan, notes)
+
+
+def chat_of(snapshot: Snapshot, *, where: str) -> Rerun:
+    """Return how the chat of `snapshot` is continued: its profile with the last settings, its pair.
+
+    Raises UserError as `rerun_of` does, and if the snapshot holds no chat.
+    """
+    chat = chat_turns(snapshot)
+    return rerun_of(snapshot.model_copy(update={"measurement": None, "turns": chat}), where=where)
 
 
 def _plan(snapshot: Snapshot, where: str) -> Plan:

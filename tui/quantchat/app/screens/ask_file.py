@@ -1,0 +1,50 @@
+"""The dialog that asks for a file of prompts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.screen import ModalScreen
+from textual.widgets import Input, Static
+
+from quantchat.app.widgets.dialog import Dialog
+from quantchat.app.widgets.text_layout import outside, quiet
+from quantchat.errors import UserError
+from quantchat.session import prompts
+
+
+class AskFileScreen(ModalScreen["tuple[str, ...] | None"]):
+    """Returns the prompts of the file, or None."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [("escape", "dismiss", "Cancel")]
+    DEFAULT_CSS = """
+    AskFileScreen {
+        .dialog { width: 76; height: auto; padding: 0 1; }
+        Input { border: none; height: 1; padding: 0 1; background: $panel; }
+        Input:focus { border: none; }
+        Static { height: auto; }
+        #complaint { color: $error; min-height: 1; }
+    }
+    """
+
+    def compose(self) -> ComposeResult:
+        """Lay out the box for the path."""
+        with Dialog("Send the prompts of a file", "Enter: send · Esc: cancel"):
+            yield Static(quiet("One prompt a line; or JSON Lines with strings or a key “prompt”."))
+            yield Input(placeholder="prompts.txt")
+            yield Static(id="complaint")
+
+    @on(Input.Submitted)
+    def _read(self, event: Input.Submitted) -> None:
+        if not event.value.strip():
+            return
+        try:
+            found = prompts.read(Path(event.value.strip()).expanduser())
+        except UserError as error:
+            self.query_one("#complaint", Static).update(outside(str(error)))
+        else:
+            self.dismiss(found)

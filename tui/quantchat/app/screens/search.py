@@ -1,0 +1,118 @@
+"""Search in the conversation: type, choose a place, go there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Input, OptionList
+from textual.widgets.option_list import Option
+
+from quantchat.app.widgets.dialog import Dialog
+from quantchat.app.widgets.text_layout import outside, quiet
+from quantchat.session.conversation import Conversation
+from quantchat.text import one_line
+
+MOST_FOUND = 200
+_BEFORE, _AFTER = 24, 80
+"""Characters around a match that are shown."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A place in the conversation: the turn's index, who wrote it, and the text around it."""
+
+    turn: int
+    who: str
+    """A variant's label; empty for the prompt."""
+    text: str
+    before: str
+    after: str
+
+
+class SearchScreen(ModalScreen["Found | None"]):
+    """Returns the chosen place, or None."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        ("escape", "dismiss", "Close"),
+        ("down", "list", "Places"),
+    ]
+    DEFAULT_CSS = """
+    SearchScreen {
+        .dialog { width: 96%; max-width: 120; height: auto; max-height: 90%; padding: 0 1; }
+        Input { border: none; height: 1; padding: 0 1; background: $panel; }
+        Input:focus { border: none; }
+        OptionList { height: auto; max-height: 16; }
+    }
+    """
+
+    def __init__(self, conversation: Conversation) -> None:
+        super().__init__()
+        self._conversation = conversation
+        self._found: list[Found] = []
+
+    def compose(self) -> ComposeResult:
+        """Lay out the box and the list of places."""
+        with Dialog("Search the conversation", "Enter: go there · ↓: choose · Esc: close"):
+            yield Input(placeholder="text")
+            yield OptionList()
+
+    @on(Input.Changed)
+    def _search(self, event: Input.Changed) -> None:
+        self._found = search(self._conversation, event.value)
+        places = self.query_one(OptionList)
+        places.clear_options()
+        if self._found:
+            places.add_options(map(_option, self._found))
+            places.highlighted = 0
+        elif event.value:
+            places.add_option(Option(quiet("not found"), disabled=True))
+
+    @on(Input.Submitted)
+    def _first(self) -> None:
+        place = self.query_one(OptionList).highlighted
+        if self._found and place is not None:
+            self.dismiss(self._found[place])
+
+    @on(OptionList.OptionSelected)
+    def _chosen(self, event: OptionList.OptionSelected) -> None:
+        self.dismiss(self._found[event.option_index])
+
+    def action_list(self) -> None:
+        """Move to the list of places."""
+        self.query_one(OptionList).focus()
+
+
+def search(conversation: Conversation, words: str) -> list[Found]:
+    """Return the places with `words` in any case, the newest turn first, at most `MOST_FOUND`.
+
+    Of each text only the first place counts.
+    """
+    wanted = words.strip().casefold()
+    found: list[Found] = []
+    if not wanted:
+        return found
+    for index, turn in reversed(list(enumerate(conversation.turns))):
+        texts = [("", turn.prompt), *((a.variant, a.text) for a in turn.answers.values())]
+        for who, text in texts:
+            at = text.casefold().find(wanted)
+            if at >= 0:
+                end = at + len(wanted)
+                before, after = text[max(0, at - _BEFORE) : at], text[end : end + _AFTER]
+                found.append(Found(index, who, text[at:end], before, after))
+    return found[:MOST_FOUND]
+
+
+def _option(place: Found) -> Option:
+    who = place.who or "prompt"
+    around = (
+        outside(place.before, "$quiet")
+        + Content.styled(one_line(place.text), "bold $primary")
+        + outside(place.after, "$quiet")
+    )
+    return Option(quiet(f"{place.turn + 1}  ") + outside(who, "bold") + "  " + around)

@@ -1,0 +1,40 @@
+"""The difference of two texts, word by word."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+_WORDS = re.compile(r"\s*\S+|\s+$")
+"""A word with the white space before it, or the white space at the end."""
+MOST_WORDS = 6000
+"""Words of each text that are compared: the time grows with the square of their number."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of both texts: equal if `first` and `second` are, else what each has there."""
+
+    first: str
+    second: str
+
+    @property
+    def same(self) -> bool:
+        """Whether both texts have it."""
+        return self.first == self.second
+
+
+def word_diff(first: str, second: str) -> Iterator[Part]:
+    """Yield the parts of two texts in order; joined, they are the texts.
+
+    Words behind the first `MOST_WORDS` are one part.
+    """
+    one, other = _WORDS.findall(first), _WORDS.findall(second)
+    matcher = SequenceMatcher(None, one[:MOST_WORDS], other[:MOST_WORDS], autojunk=False)
+    for _, a, b, c, d in matcher.get_opcodes():
+        yield Part("".join(one[a:b]), "".join(other[c:d]))
+    rest = Part("".join(one[MOST_WORDS:]), "".join(other[MOST_WORDS:]))
+    if rest.first or rest.second:
+        yield rest
