@@ -22,6 +22,7 @@ class FakeGpu:
 
     name: str = "NVIDIA H100 80GB HBM3"
     uuid: str = "GPU-0"
+    capability: tuple[int, int] = (9, 0)
     used: int = 10 * GIB
     total: int = 80 * GIB
     processes: list[tuple[int, int | None]] = field(default_factory=list)
@@ -89,6 +90,7 @@ class FakeNvml:
             "nvmlDeviceGetMigMode": lambda g: [int(bool(g.instances))] * 2,
             "nvmlDeviceGetMaxMigDeviceCount": lambda g: len(g.instances),
             "nvmlDeviceGetName": lambda g: g.name,
+            "nvmlDeviceGetCudaComputeCapability": lambda g: list(g.capability),
             "nvmlDeviceGetUUID": lambda g: g.uuid,
             "nvmlDeviceGetMemoryInfo": lambda g: SimpleNamespace(used=g.used, total=g.total),
             "nvmlDeviceGetUtilizationRates": lambda g: SimpleNamespace(gpu=37, memory=12),

@@ -242,6 +242,10 @@ def test_what_is_unpacked_is_planned_unpacked(monkeypatch: pytest.MonkeyPatch) -
     assert estimate(PLAIN, eight, cuda=False, tokens=8).weights == 2 * 128 * 128
     (note,) = notes(PLAIN, eight, 8, cuda=False)
     assert note.startswith("fp8 is dequantized to bfloat16")
+    for capability, bytes_ in (((8, 6), 2), ((8, 9), 1), ((9, 0), 1), ((10, 0), 1)):
+        planned = estimate(PLAIN, eight, cuda=True, tokens=8, capability=capability)
+        assert planned.weights // (128 * 128) == bytes_
+        assert len(notes(PLAIN, eight, 8, capability=capability)) == bytes_ - 1
     four = files(
         {
             "model.layers.0.mlp.experts.down_proj_blocks": ("U8", (4, 64, 2, 16)),
@@ -256,3 +260,4 @@ def test_what_is_unpacked_is_planned_unpacked(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
     assert on_gpu(PLAIN, four).weights == 4 * 64 * 34 + 128
     assert not notes(PLAIN, four, 8)
+    assert "mxfp4 is dequantized" in notes(PLAIN, four, 8, capability=(7, 0))[0]

@@ -159,6 +159,26 @@ def test_without_a_gpu_or_a_torch_that_knows_it_the_ram_counts(
     assert make_plan(on(profile, "cuda"), machine(gpu())).rooms[0].room.cuda
 
 
+def test_fp8_on_a_gpu_without_kernels_for_it_is_planned_dequantized(
+    profile: Profile, tmp_path: Path
+) -> None:
+    config = {**LLAMA_2_7B, "quantization_config": {"quant_method": "fp8"}}
+    tensors = {"model.layers.0.mlp.up_proj.weight": ("F8_E4M3", (4096, 4096))}
+    folder = write_model(tmp_path / "fp8", config, tensors)
+    spec = profile.variants[2].model_copy(update={"model": str(folder), "dtype": "auto"})
+    only = profile.model_copy(update={"variants": [spec]})
+    for capability, size in (((8, 6), 2), ((8, 9), 1), (None, 1)):
+        sample = machine(replace(gpu(0), capability=capability))
+        (planned,) = make_plan(only, sample, pair=(0,)).variants
+        assert planned.estimate is not None
+        assert planned.estimate.weights == size * 4096**2
+        assert any("fp8 is dequantized" in note for note in planned.notes) == (size == 2)
+    two = machine(
+        replace(gpu(0, total=1), capability=(9, 0)), replace(gpu(1, total=1), capability=(8, 0))
+    )
+    assert make_plan(profile, two, pair=(2,)).rooms[0].room.capability == (8, 0)
+
+
 def test_the_shown_gpus_are_planned_for(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     (room,) = make_plan(profile, machine(gpu(0), gpu(1, used=5))).rooms

@@ -8,6 +8,7 @@ from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.checkpoints.demo_shape import demo_files
 from quantchat.checkpoints.headers import read, read_gguf_of
 from quantchat.checkpoints.sources import Named, resolve
+from quantchat.engines.engine import Capability
 from quantchat.engines.memory import estimate
 from quantchat.engines.registry import baseline, engine_of
 from quantchat.engines.table import is_path
@@ -52,9 +53,19 @@ def predicted(
     return estimate_of(spec, files, resolved.device.startswith("cuda"), tokens)
 
 
-def estimate_of(spec: AnyVariant, files: ModelFiles, cuda: bool, tokens: int) -> Estimate:
-    """Return the memory estimate of `spec` with headers `files` at `tokens` tokens of context."""
-    return estimate(spec, files, cuda=cuda, tokens=tokens, repacked=cpu_has("avx512_bf16"))
+def estimate_of(
+    spec: AnyVariant,
+    files: ModelFiles,
+    cuda: bool,
+    tokens: int,
+    capability: Capability | None = None,
+) -> Estimate:
+    """Return the memory estimate of `spec` with headers `files` at `tokens` tokens of context.
+
+    `capability` is that of the GPU, if it is known.
+    """
+    repacked = cpu_has("avx512_bf16")
+    return estimate(spec, files, cuda=cuda, tokens=tokens, repacked=repacked, capability=capability)
 
 
 def guess(spec: AnyVariant, cuda: bool, tokens: int) -> Estimate | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar, get_args
 
 from quantchat.engines.variant import VariantBase
 from quantchat.estimate.model_files import ModelFiles
@@ -39,6 +39,10 @@ class Method:
     """Further keys that save the checkpoint in the cache; None if the method saves none."""
     calibrated: bool = False
     """Whether it needs calibration, which the table `[variants.quantize]` describes."""
+
+
+Capability: TypeAlias = "tuple[int, int]"
+"""The compute capability of a GPU, such as (8, 9)."""
 
 
 class Engine(Generic[Table]):
@@ -152,6 +156,16 @@ class Engine(Generic[Table]):
         if files.quantization is not None:
             return as_stored(files.tensors)
         return in_full(files.tensors, size)
+
+    def dequantizes(
+        self, spec: Table, files: ModelFiles, *, cuda: bool, capability: Capability | None
+    ) -> str:
+        """Return the format that the library dequantizes while it loads `files`; empty if none.
+
+        It does so where the device has no kernel for the format. `capability` is that of the GPU,
+        None if it is not known.
+        """
+        return ""
 
     def loading(
         self, spec: Table, files: ModelFiles, held: Weights, size: int, *, cuda: bool

@@ -8,12 +8,13 @@ library.
 from __future__ import annotations
 
 from quantchat.common.memory_rules import bucket
+from quantchat.engines.engine import Capability
 from quantchat.engines.registry import engine_of
 from quantchat.engines.variant import VariantBase
 from quantchat.estimate.architecture import Architecture, read_architecture
 from quantchat.estimate.memory import Estimate
 from quantchat.estimate.model_files import DTYPE_BYTES, ModelFiles
-from quantchat.estimate.weights import Weights
+from quantchat.estimate.weights import Weights, dequantized
 
 CUDA_CONTEXT = 500_000_000
 """Bytes a process holds on a GPU for context and kernels, about: differs by driver and GPU."""
@@ -29,16 +30,20 @@ def estimate(
     cuda: bool,
     tokens: int,
     repacked: bool = False,
+    capability: Capability | None = None,
 ) -> Estimate:
     """Return the memory estimate of `spec`, loaded from `files`, for `tokens` of prompt and answer.
 
     `cuda`: on a GPU, else on the CPU. `repacked`: this processor has AVX512-BF16, for which
-    bitsandbytes repacks its 4-bit weights.
+    bitsandbytes repacks its 4-bit weights. `capability` is that of the GPU, if it is known.
     """
     engine = engine_of(spec)
     dtype = engine.loaded_dtype(spec, files, cuda=cuda)
     size = DTYPE_BYTES[dtype]
-    held = engine.weights(spec, files, size, cuda=cuda, repacked=repacked)
+    if engine.dequantizes(spec, files, cuda=cuda, capability=capability):
+        held = dequantized(files.tensors, size)
+    else:
+        held = engine.weights(spec, files, size, cuda=cuda, repacked=repacked)
     shape = read_architecture(files.config)
     tokens = _within_context(shape, tokens)
     return Estimate(
@@ -56,7 +61,13 @@ def estimate(
 
 
 def notes(
-    spec: VariantBase, files: ModelFiles, tokens: int, *, cuda: bool = True, repacked: bool = False
+    spec: VariantBase,
+    files: ModelFiles,
+    tokens: int,
+    *,
+    cuda: bool = True,
+    repacked: bool = False,
+    capability: Capability | None = None,
 ) -> list[str]:
     """Return notes on the estimate for `tokens`, one line each; arguments as for `estimate`."""
     found = []
@@ -67,6 +78,12 @@ def notes(
         found.append(f"the model's context is {taken} tokens: reckoned for these, not for {tokens}")
     engine = engine_of(spec)
     dtype = engine.loaded_dtype(spec, files, cuda=cuda)
+    if method := engine.dequantizes(spec, files, cuda=cuda, capability=capability):
+        held = dequantized(files.tensors, DTYPE_BYTES[dtype]).total
+        found.append(
+            f"{method} is dequantized to {dtype} when it is loaded:"
+            f" {held / 1e9:.1f} GB, not {files.bytes / 1e9:.1f} GB"
+        )
     return [*found, *engine.notes(spec, files, dtype, cuda=cuda, repacked=repacked)]
 
 

@@ -7,12 +7,16 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from quantchat.engines.engine import Engine, Method
+from quantchat.engines.engine import Capability, Engine, Method
 from quantchat.engines.table import Line
 from quantchat.engines.variant import OpensPickles
-from quantchat.estimate.model_files import DTYPE_BYTES, ModelFiles
-from quantchat.estimate.weights import Weights, dequantized
+from quantchat.estimate.model_files import ModelFiles
+from quantchat.estimate.weights import Weights
 from quantchat.wire.library import Library
+
+_FP8: Capability = (8, 9)
+_MXFP4: Capability = (7, 5)
+"""The lowest compute capability of a GPU that computes with such weights."""
 
 
 class Transformers(OpensPickles):
@@ -52,12 +56,19 @@ class _Engine(Engine[Transformers]):
     def gguf_file(self, spec: Transformers) -> str:
         return spec.gguf_file or ""
 
-    def weights(
-        self, spec: Transformers, files: ModelFiles, size: int, *, cuda: bool, repacked: bool
-    ) -> Weights:
-        if _dequantized(spec, files, cuda):
-            return dequantized(files.tensors, size)
-        return super().weights(spec, files, size, cuda=cuda, repacked=repacked)
+    def dequantizes(
+        self, spec: Transformers, files: ModelFiles, *, cuda: bool, capability: Capability | None
+    ) -> str:
+        # As transformers' quantizers decide: FP8 needs a GPU of capability 8.9, and MXFP4 needs
+        # Triton, the package `kernels`, and 7.5 where there is a GPU.
+        method = str((files.quantization or {}).get("quant_method", "")).lower()
+        if method in ("fp8", "mxfp8"):
+            return "" if cuda and (capability or _FP8) >= _FP8 else method
+        if method == "mxfp4":
+            there = all(importlib.util.find_spec(name) for name in ("triton", "kernels"))
+            here = there and not (spec.python or spec.env)
+            return "" if here and (capability or _MXFP4) >= _MXFP4 else method
+        return ""
 
     def loading(
         self, spec: Transformers, files: ModelFiles, held: Weights, size: int, *, cuda: bool
@@ -68,33 +79,5 @@ class _Engine(Engine[Transformers]):
         # dequantized to float32, and copied.
         return 2 * 4 * held.largest if spec.gguf_file else 0
 
-    def notes(
-        self, spec: Transformers, files: ModelFiles, dtype: str, *, cuda: bool, repacked: bool
-    ) -> list[str]:
-        method = _dequantized(spec, files, cuda)
-        if not method:
-            return []
-        size = DTYPE_BYTES[dtype]
-        held = self.weights(spec, files, size, cuda=cuda, repacked=repacked).total
-        return [
-            f"{method} is dequantized to {dtype} when it is loaded:"
-            f" {held / 1e9:.1f} GB, not {files.bytes / 1e9:.1f} GB"
-        ]
-
 
 ENGINE = _Engine()
-
-
-def _dequantized(spec: Transformers, files: ModelFiles, cuda: bool) -> str:
-    """Return the `quant_method` that transformers dequantizes when it loads `files`; empty if none.
-
-    Follows transformers' quantizers: to stay quantized, FP8 needs a GPU, and MXFP4 needs Triton and
-    the package `kernels`.
-    """
-    method = str((files.quantization or {}).get("quant_method", "")).lower()
-    if method in ("fp8", "mxfp8"):
-        return "" if cuda else method
-    if method == "mxfp4":
-        there = all(importlib.util.find_spec(name) for name in ("triton", "kernels"))
-        return "" if there and not (spec.python or spec.env) else method
-    return ""

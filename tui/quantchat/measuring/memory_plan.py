@@ -49,6 +49,8 @@ class Room:
     total: int | None
     gpus: tuple[int, ...] = ()
     """Indices of the GPUs; several if weights are split over them."""
+    capability: tuple[int, int] | None = None
+    """Compute capability, the lowest of several GPUs; None if it is not known."""
     unusable: str = ""
     """Why torch cannot use the GPU, with what to do; empty if no reason is known."""
 
@@ -194,12 +196,14 @@ def _variant(
     if not (spec.python or spec.env):
         lacking = files.folder.missing_packages(engine.reader, gguf=bool(engine.gguf_file(spec)))
         told += [f"{problem.what}: {problem.hint}" for problem in lacking]
-    reckoned = estimate_of(spec, files, room.cuda, tokens)
+    reckoned = estimate_of(spec, files, room.cuda, tokens, room.capability)
     room = _elsewhere(spec, sample, files, reckoned) or room
     risks += engine.cautions(spec, cuda=room.cuda)
     room = _usable(room, spec, sample)
     repacked = cpu_has("avx512_bf16")
-    told += notes(spec, files, tokens, cuda=room.cuda, repacked=repacked)
+    told += notes(
+        spec, files, tokens, cuda=room.cuda, repacked=repacked, capability=room.capability
+    )
     return VariantPlan(spec.label, room, reckoned, notes=[*risks, *told])
 
 
@@ -236,7 +240,7 @@ def _started_here(spec: AnyVariant) -> bool:
 
 def _room_of(gpu: GpuSample) -> Room:
     name = f"GPU {gpu.index} ({gpu.name})"
-    return Room(name, True, gpu.memory_free, gpu.memory_total, (gpu.index,))
+    return Room(name, True, gpu.memory_free, gpu.memory_total, (gpu.index,), gpu.capability)
 
 
 def _elsewhere(
@@ -266,6 +270,7 @@ def _elsewhere(
         _sum(gpu.memory_free for gpu in gpus),
         _sum(gpu.memory_total for gpu in gpus),
         tuple(gpu.index for gpu in gpus),
+        min((gpu.capability for gpu in gpus if gpu.capability), default=None),
     )
 
 

@@ -43,6 +43,8 @@ class GpuSample:
     uuid: str
     name: str
     mig: bool = False
+    capability: tuple[int, int] | None = None
+    """CUDA's compute capability."""
     memory_used: int | None = None
     """Bytes used by all processes together."""
     memory_total: int | None = None
@@ -207,6 +209,7 @@ class _Gpu:
     uuid: str
     name: str
     mig: bool
+    capability: tuple[int, int] | None
     power_limit_w: float | None
 
 
@@ -258,6 +261,7 @@ class _Driver:
             uuid=gpu.uuid,
             name=gpu.name,
             mig=gpu.mig,
+            capability=gpu.capability,
             memory_used=None if memory is None else memory.used,
             memory_total=None if memory is None else memory.total,
             utilisation=None if rates is None else rates.gpu,
@@ -304,6 +308,7 @@ class _Driver:
 
     def _describe(self, handle: Any, board: Any, index: int, mig: bool) -> _Gpu:
         nvml = self._nvml
+        capability = self._ask({}, "capability", nvml.nvmlDeviceGetCudaComputeCapability, board)
         return _Gpu(
             handle=handle,
             board=board,
@@ -311,6 +316,7 @@ class _Driver:
             uuid=self._ask({}, "uuid", nvml.nvmlDeviceGetUUID, handle) or "",
             name=self._ask({}, "name", nvml.nvmlDeviceGetName, handle) or f"GPU {index}",
             mig=mig,
+            capability=None if capability is None else (capability[0], capability[1]),
             power_limit_w=_from_milli(
                 self._ask({}, "limit", nvml.nvmlDeviceGetEnforcedPowerLimit, board)
             ),

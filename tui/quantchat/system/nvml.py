@@ -49,6 +49,9 @@ class Nvml(Protocol):
     def nvmlDeviceGetName(self, handle: Any) -> str:
         """Return the product name."""
 
+    def nvmlDeviceGetCudaComputeCapability(self, handle: Any) -> list[int]:
+        """Return major and minor number."""
+
     def nvmlDeviceGetUUID(self, handle: Any) -> str:
         """Return the UUID, `GPU-…` or `MIG-…`."""
 
