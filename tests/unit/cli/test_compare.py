@@ -122,6 +122,7 @@ def test_json_is_one_document_and_nothing_else(folder: Path, capsys: Capture) ->
         "itl_p99_ms": 10,
         "prefill_tps": None,
         "end_to_end_ms": 90,
+        "answer_tokens": 5,
         "j_per_token": None,
         "weights_bytes": 100 * 2**20,
         "process_bytes": 700 * 2**20,

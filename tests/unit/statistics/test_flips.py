@@ -46,3 +46,32 @@ def test_words_of_noughts_and_ones() -> None:
 def test_what_is_no_pair(before: str, now: str) -> None:
     with pytest.raises(ValueError, match="are no pairs"):
         Flips.between(before, now)
+
+
+def test_the_interval_has_a_width_without_any_change() -> None:
+    few, many = Flips(20, 0, 0), Flips(2000, 0, 0)
+    assert few.difference == few.centre == 0
+    assert few.interval[0] < -0.05 < -0.002 < many.interval[0] < 0
+
+
+@given(st.integers(1, 500), st.integers(0, 500), st.integers(0, 500))
+def test_the_interval_contains_the_difference_and_what_is_detectable_is_wider(
+    documents: int, lost: int, gained: int
+) -> None:
+    lost, gained = min(lost, documents), min(gained, documents - min(lost, documents))
+    seen = Flips(documents, lost, gained)
+    low, high = seen.interval
+    assert low - 0.02 <= seen.difference <= high + 0.02
+    assert seen.detectable == pytest.approx(seen.margin * 2.8016 / 1.96, rel=1e-3)
+
+
+def test_the_detectable_difference_is_found_in_four_of_five_simulations() -> None:
+    import numpy
+
+    generator, documents, changed = numpy.random.default_rng(3), 1000, 0.10
+    planned = Flips(documents, int(changed * documents / 2), int(changed * documents / 2))
+    effect = planned.detectable
+    shares = [(changed + effect) / 2, (changed - effect) / 2, 1 - changed]
+    drawn = generator.multinomial(documents, shares, size=2000)
+    found = sum(Flips(documents, int(a), int(b)).interval[1] < 0 for a, b, _ in drawn)
+    assert 0.77 < found / 2000 < 0.84

@@ -69,4 +69,6 @@ def _ratios(snapshot: Snapshot) -> list[Plot]:
 
 
 def _better(row: Compared) -> str:
+    if row.less_is_better is None:
+        return row.figure
     return f"{row.figure} ({'less' if row.less_is_better else 'more'} is better)"

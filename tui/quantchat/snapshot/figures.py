@@ -22,7 +22,8 @@ class AnswerFigure:
     name: str
     title: str
     unit: str
-    less_is_better: bool
+    less_is_better: bool | None
+    """None if neither more nor less is better."""
     read: Callable[[AnswerRecord], float | None]
     """Above 0, or None if the answer has no such figure."""
     of_thinking: bool = False
@@ -65,6 +66,10 @@ def _end_to_end_ms(answer: AnswerRecord) -> float | None:
     return (answer.times_ns[-1] - answer.received_ns) / 1e6
 
 
+def _length(answer: AnswerRecord) -> float | None:
+    return answer.timing.output_tokens if answer.timing.output_tokens > 0 else None
+
+
 def _energy(answer: AnswerRecord) -> float | None:
     return answer.energy.per_token(len(answer.ids)) if answer.energy else None
 
@@ -101,6 +106,7 @@ FIGURES: tuple[AnswerFigure | ProcessFigure, ...] = (
         "prefill_tps", "prefill throughput", "tok/s", False, lambda a: a.timing.prefill_tok_s
     ),
     AnswerFigure("end_to_end_ms", "end to end", "ms", True, _end_to_end_ms),
+    AnswerFigure("answer_tokens", "answer length", "tokens", None, _length),
     AnswerFigure("j_per_token", "energy", "J/token", True, _energy),
     ProcessFigure("weights_bytes", "memory, weights", "B", True, True, _weights),
     ProcessFigure("process_bytes", "memory, process", "B", True, False, _process),

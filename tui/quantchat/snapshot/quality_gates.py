@@ -254,14 +254,8 @@ def share(count: int, of: int) -> Uncertain:
 
 
 def paired_difference(flips: Flips) -> Uncertain:
-    """Return the difference of accuracy with the interval of Agresti and Min (2005).
-
-    Half a document is added to each of the four cells, so that no change at all has a width too.
-    """
-    net, documents = flips.gained - flips.lost, flips.documents + 2
-    changed = flips.gained + flips.lost + 1
-    error = math.sqrt(changed - net * net / documents) / documents
-    return Uncertain(flips.difference, net / documents, _z() * error)
+    """Return the difference of accuracy with its interval (`Flips.interval`)."""
+    return Uncertain(flips.difference, flips.centre, flips.margin)
 
 
 def _z() -> float:

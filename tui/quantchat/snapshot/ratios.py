@@ -29,7 +29,7 @@ class Compared:
     a: float
     b: float
     ratio: Ratio
-    less_is_better: bool
+    less_is_better: bool | None
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ the correct one equally often?
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,40 @@ class Flips:
         """Standard error of the difference, paired (Agresti, "Categorical Data Analysis", 11.1)."""
         changed, net = self.lost + self.gained, self.gained - self.lost
         return float((changed - net * net / self.documents) ** 0.5) / self.documents
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the difference (Agresti and Min 2005).
+
+        Half a document is added to each of the four cells, so that no change at all has a width
+        too: few documents without a change do not show that there is none.
+        """
+        centre, margin = self.centre, self.margin
+        return centre - margin, centre + margin
+
+    @property
+    def centre(self) -> float:
+        """The middle of `interval`, which is a little nearer to 0 than the difference."""
+        return (self.gained - self.lost) / (self.documents + 2)
+
+    @property
+    def margin(self) -> float:
+        """Half the width of `interval`."""
+        return NormalDist().inv_cdf(0.975) * self._smoothed_error
+
+    @property
+    def detectable(self) -> float:
+        """The smallest true difference that so many documents show in four of five cases.
+
+        It holds if as many answers change as did here (power 0.8 at the 0.05 level).
+        """
+        return (NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.8)) * self._smoothed_error
+
+    @property
+    def _smoothed_error(self) -> float:
+        net, documents = self.gained - self.lost, self.documents + 2
+        changed = self.gained + self.lost + 1
+        return math.sqrt(changed - net * net / documents) / documents
 
     @property
     def p(self) -> float:

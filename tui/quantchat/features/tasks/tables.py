@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from quantchat.document.document import (
     Block,
     Cell,
+    Column,
     DataTable,
     Facts,
     Table,
@@ -24,16 +25,22 @@ from quantchat.snapshot.evaluation import (
     asked_otherwise,
     figures,
     flips,
+    pooled,
 )
 from quantchat.snapshot.schema import Snapshot
 from quantchat.statistics.flips import Flips
+from quantchat.statistics.intervals import CONFIDENCE
+from quantchat.statistics.multiple import holm
 from quantchat.statistics.quality import Quantity
 
-FLIPS = ("Δ, %", "lost", "gained", "p")
+LEVEL = 1 - CONFIDENCE
+
+FLIPS = ("Δ, %", "detectable, %", "lost", "gained", "p")
 
 MEANING = (
     "± is one standard error; Δ is paired by document. Lost: answers right in the reference and "
-    "wrong here. Gained: the reverse. p is that of McNemar's exact test of lost and gained."
+    "wrong here. Gained: the reverse. p is that of McNemar's exact test of lost and gained. "
+    "Detectable: the smallest difference that so many documents show in four of five cases."
 )
 
 
@@ -91,6 +98,48 @@ def tables(found: EvaluationRecord) -> Iterator[Table]:
         key = (task, metric, chosen)
         rows = [cells((_named(model), *_texts(found, model, key))) for model in found.models]
         yield table(title, ("", "%", *FLIPS), rows)
+    if len({task for task, _, _ in keys}) > 1:
+        yield pooled_table(found)
+
+
+def pooled_table(found: EvaluationRecord) -> Table:
+    """Return all tasks together: one decision for each model, corrected for their number."""
+    done = [(model, pooled(model, _against(found, model))) for model in found.models]
+    tested = [its.flips.p for _, its in done if its and its.flips]
+    corrected = iter(holm(tested))
+    rows = []
+    for model, its in done:
+        if its is None or its.flips is None:
+            accuracy = f"{its.right / its.documents:.1%}" if its else UNKNOWN
+            rows.append(cells((_named(model), accuracy, *[UNKNOWN] * 6)))
+            continue
+        seen, p = its.flips, next(corrected)
+        low, high = seen.interval
+        texts = (
+            f"{its.right / its.documents:.1%}",
+            f"{seen.difference * 100:+.1f}",
+            f"{low * 100:+.1f} to {high * 100:+.1f}",
+            f"{seen.detectable * 100:.1f}",
+            f"{seen.lost} / {seen.gained}",
+            f"{p:.2g}",
+            decision(seen, p),
+        )
+        rows.append(cells((_named(model), *texts)))
+    title = "All tasks together, each document once; p corrected for the number of models (Holm)"
+    headings = ("", "right", "Δ, %", "95 % interval", "detectable, %", "lost / gained", "p")
+    return table(title, (*headings, Column("decision")), rows)
+
+
+def _against(found: EvaluationRecord, model: EvaluatedRecord) -> EvaluatedRecord | None:
+    return None if model is found.reference else found.reference
+
+
+def decision(seen: Flips, p: float) -> str:
+    """Return what the answers show, with the corrected p-value `p`, in plain words."""
+    if p < LEVEL:
+        return "worse than the reference" if seen.difference < 0 else "better than the reference"
+    most = max(0.0, -seen.interval[0])
+    return f"no difference shown; a loss of more than {most:.1%} is excluded"
 
 
 def _named(model: EvaluatedRecord) -> Cell:
@@ -110,7 +159,8 @@ def figure_texts(figure: FigureRecord, seen: Flips | None) -> list[str]:
     if seen is None:
         return [value, *[UNKNOWN] * len(FLIPS)]
     difference = with_error(Quantity(seen.difference, seen.error, None), times=100, signed=True)
-    return [value, difference, str(seen.lost), str(seen.gained), f"{seen.p:.2g}"]
+    detectable = f"{seen.detectable * 100:.1f}"
+    return [value, difference, detectable, str(seen.lost), str(seen.gained), f"{seen.p:.2g}"]
 
 
 def several(runs: Sequence[Result[EvaluationRecord]], obstacles: Sequence[str]) -> list[Block]:
@@ -123,7 +173,7 @@ def several(runs: Sequence[Result[EvaluationRecord]], obstacles: Sequence[str]) 
 
 _COLUMNS = (
     "snapshot", "model", "role", "task", "version", "few_shot", "documents", "metric", "filter",
-    "value", "error", "lost", "gained", "p",
+    "value", "error", "lost", "gained", "p", "detectable",
 )  # fmt: skip
 
 
@@ -138,6 +188,7 @@ def data_table(snapshots: Sequence[tuple[str, Snapshot]]) -> DataTable:
                 rows.append((
                     file, model.label, model.role, task.task, task.version, task.few_shot,
                     task.documents, figure.metric, figure.filter, figure.value, figure.error,
-                    *((seen.lost, seen.gained, seen.p) if seen else (None, None, None)),
+                    *((seen.lost, seen.gained, seen.p, seen.detectable)
+                      if seen else (None,) * 4),
                 ))  # fmt: skip
     return DataTable(_COLUMNS, tuple(rows))
