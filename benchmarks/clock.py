@@ -34,7 +34,8 @@ from quantchat.profile.library import find
 from quantchat.profile.load import load
 from quantchat.session.comparison import Comparison
 from quantchat.statistics.latency import tpot_ms
-from quantchat.wire.messages import Command, Event, Generate, Tokens
+from quantchat.wire.messages import Generate, Tokens
+from quantchat.wire.protocol import Command, Event
 
 RESULTS = Path(__file__).parent / "results" / "clock.json"
 TOLERANCE = 0.02

@@ -19,17 +19,8 @@ from quantchat.profile.load import load
 from quantchat.profile.model import AnyVariant
 from quantchat.statistics.latency import decode_throughput
 from quantchat.wire.codec import ProtocolError
-from quantchat.wire.messages import (
-    Event,
-    Failed,
-    Finished,
-    Generate,
-    Load,
-    Memory,
-    Ready,
-    Started,
-    Tokens,
-)
+from quantchat.wire.messages import Failed, Finished, Generate, Load, Memory, Ready, Started, Tokens
+from quantchat.wire.protocol import Event
 from quantchat.wire.variant import Ledger
 
 T = TypeVar("T")

@@ -31,14 +31,15 @@ ENGINES = {
 MOST_NAMED = 12
 _PROGRAM = """
 import collections, contextlib, json, sys, time
-from quantchat.worker import import_pruning as unneeded
+from quantchat.worker.import_pruning import compiled_when_called
+from quantchat.worker.loaders import hide_unused
 from quantchat.worker.memory import resident_bytes
 from quantchat.wire.messages import Load
 before = set(sys.modules)
 if sys.argv[3] == "hidden":
-    unneeded.hide(Load(sys.argv[1], "", {}))
+    hide_unused(Load(sys.argv[1], "", {}))
 began = time.process_time()
-with unneeded.compiled_when_called() if sys.argv[3] == "hidden" else contextlib.nullcontext():
+with compiled_when_called() if sys.argv[3] == "hidden" else contextlib.nullcontext():
     exec(sys.argv[2])
 spent = time.process_time() - began
 new = [name for name in sys.modules if name not in before and sys.modules[name] is not None]

@@ -21,6 +21,7 @@ from fakes.terminal import Terminal
 from fakes.waiting import PATIENCE_S
 from quantchat import paths
 from quantchat.app import terminal
+from quantchat.app.app import CRASHED
 from quantchat.errors import UserError
 from quantchat.snapshot import recovered, store
 
@@ -221,7 +222,7 @@ def test_a_mistake_of_ours_is_told_and_ends_nothing(start: Start) -> None:
 def test_a_screen_that_cannot_be_drawn_at_all_ends_and_says_so(start: Start) -> None:
     session = start("--unmade", ready=False)
     report = session.end()
-    assert report["status"] == quantchat.app.CRASHED
+    assert report["status"] == CRASHED
     (log,) = (session.folder / "logs").glob("*-screen-*.log")
     assert max(map(len, log.read_text().splitlines())) > 20  # whatever the terminal's width
     assert "a mistake of ours" in log.read_text()

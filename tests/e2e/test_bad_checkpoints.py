@@ -12,7 +12,8 @@ import pytest
 
 from fakes.tiny_checkpoint import write_checkpoint
 from quantchat.host.worker_process import Place, Worker, start_worker
-from quantchat.wire.messages import Event, Failed, Load, Ready
+from quantchat.wire.messages import Failed, Load, Ready
+from quantchat.wire.protocol import Event
 
 INDEX = "model.safetensors.index.json"
 FIRST, LAST = "model-00001-of-00003.safetensors", "model-00003-of-00003.safetensors"

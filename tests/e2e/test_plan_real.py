@@ -23,7 +23,6 @@ from quantchat.profile.load import load
 from quantchat.profile.model import AnyVariant, Profile
 from quantchat.system.sampler import DeviceSampler
 from quantchat.wire.messages import (
-    Event,
     Failed,
     Finished,
     Generate,
@@ -33,6 +32,7 @@ from quantchat.wire.messages import (
     Ready,
     Sampling,
 )
+from quantchat.wire.protocol import Event
 
 pytestmark = pytest.mark.model
 

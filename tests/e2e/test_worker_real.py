@@ -23,7 +23,6 @@ from fakes.waiting import PATIENCE_S
 from quantchat.errors import UserError
 from quantchat.host.worker_process import Place, Worker, WorkerEnded, start_worker
 from quantchat.wire.messages import (
-    Event,
     Failed,
     Finished,
     Generate,
@@ -36,6 +35,7 @@ from quantchat.wire.messages import (
     Stop,
     Tokens,
 )
+from quantchat.wire.protocol import Event
 
 pytestmark = pytest.mark.model
 

@@ -9,17 +9,10 @@ from typing import Any
 
 from quantchat.host.worker_process import Place, Worker
 from quantchat.wire.jobs import JOBS, AnyJob
-from quantchat.wire.messages import (
-    Command,
-    Event,
-    Hello,
-    Progress,
-    decode_command,
-    decode_event,
-    encode,
-)
-from quantchat.worker import jobs
+from quantchat.wire.messages import Hello, Progress
+from quantchat.wire.protocol import Command, Event, decode_command, decode_event, encode
 from quantchat.worker.failures import describe
+from quantchat.worker.jobs import dispatch
 
 
 class InProcessJobs:
@@ -80,7 +73,7 @@ class _WorkerHere:
 
         def run() -> None:
             try:
-                result = jobs.run(job, lambda *step: put(Progress(job.title, *step)))
+                result = dispatch.run(job, lambda *step: put(Progress(job.title, *step)))
             except Exception as error:  # noqa: BLE001 - told as a worker tells it
                 put(describe(error))
             else:

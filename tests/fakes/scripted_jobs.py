@@ -25,16 +25,8 @@ from quantchat.wire.jobs import (
     ScoreResult,
     Workspace,
 )
-from quantchat.wire.messages import (
-    Command,
-    Event,
-    Failed,
-    Hello,
-    Progress,
-    decode_command,
-    decode_event,
-    encode,
-)
+from quantchat.wire.messages import Failed, Hello, Progress
+from quantchat.wire.protocol import Command, Event, decode_command, decode_event, encode
 from quantchat.wire.variant import Resolved
 
 WRITES = {

@@ -18,7 +18,8 @@ import numpy
 from fakes.scripted_worker import Script, ScriptedMaker, ScriptedWorker
 from quantchat.host.worker_process import Place, Worker
 from quantchat.wire.jobs import ScoreJob, ScoreResult
-from quantchat.wire.messages import Command, Event, Failed, Finished, Hello
+from quantchat.wire.messages import Failed, Finished, Hello
+from quantchat.wire.protocol import Command, Event
 
 WINDOWS = 16
 

@@ -19,8 +19,6 @@ from quantchat.host.job_runner import JobFailed
 from quantchat.host.worker_process import Place, StartWorker, Worker, WorkerEnded
 from quantchat.profile.model import AnyVariant
 from quantchat.wire.messages import (
-    Command,
-    Event,
     Failed,
     Finished,
     Generate,
@@ -37,6 +35,7 @@ from quantchat.wire.messages import (
     Tokens,
     TokenScores,
 )
+from quantchat.wire.protocol import Command, Event
 from quantchat.wire.variant import Ledger, Resolved
 
 MIB = 2**20

@@ -21,7 +21,8 @@ from fakes.scripted_worker import Script, ScriptedWorker, resolved
 from quantchat.host.worker_process import Place
 from quantchat.system.gpus import Gpus
 from quantchat.system.sampler import DeviceSampler
-from quantchat.wire.messages import Command, Failed, Generate, Load
+from quantchat.wire.messages import Failed, Generate, Load
+from quantchat.wire.protocol import Command
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 GPTQ, NF4 = "GPTQ 4-bit, automatic", "NF4"

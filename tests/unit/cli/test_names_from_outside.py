@@ -16,7 +16,7 @@ from fakes.saved_snapshots import snapshot
 from quantchat import paths
 from quantchat.checkpoints.sources import Named
 from quantchat.cli import main
-from quantchat.host.worker_process import new_log
+from quantchat.host.logs import new_log
 from quantchat.snapshot import store
 
 LEADING_OUT = (

@@ -28,7 +28,8 @@ from quantchat.session.from_models import files_of
 from quantchat.session.reference import reference_of
 from quantchat.session.requests import load_request
 from quantchat.snapshot import store
-from quantchat.wire.messages import Load, decode_command, encode
+from quantchat.wire.messages import Load
+from quantchat.wire.protocol import decode_command, encode
 from quantchat.worker.failures import Refused
 from quantchat.worker.loaders import loader_of
 

@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from quantchat import cli
 from quantchat.errors import UserError
 from quantchat.host import pip as pips
-from quantchat.host.environments import Environments, read_requirements
-from quantchat.host.worker_process import interpreter
+from quantchat.host.environments import Environments, interpreter, read_requirements
 from quantchat.profile.model import Profile
 from quantchat.wire.messages import Progress
 

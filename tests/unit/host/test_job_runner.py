@@ -14,7 +14,8 @@ from quantchat.host import job_runner, watchdog
 from quantchat.host.job_runner import JobFailed
 from quantchat.host.worker_process import Place, Worker, WorkerEnded
 from quantchat.wire.jobs import InspectKernelsJob, Workspace
-from quantchat.wire.messages import Command, Event, Progress
+from quantchat.wire.messages import Progress
+from quantchat.wire.protocol import Command, Event
 
 
 class Silent:

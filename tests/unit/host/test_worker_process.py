@@ -15,7 +15,8 @@ import pytest
 from fakes.waiting import until
 from quantchat import paths
 from quantchat.host import worker_process
-from quantchat.host.worker_process import Place, WorkerEnded, new_log, start_worker
+from quantchat.host.logs import new_log
+from quantchat.host.worker_process import Place, WorkerEnded, start_worker
 from quantchat.wire.messages import Failed, Generate, Hello, Sampling
 
 pytestmark = pytest.mark.usefixtures("own_folders")

@@ -13,17 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantchat.wire import messages as protocol
+from quantchat.wire import protocol
 from quantchat.wire.codec import MOST, ProtocolError
 from quantchat.wire.jobs import JOBS, JobResult, ScoreJob, ScoreResult, Workspace
-from quantchat.wire.messages import (
-    Failed,
-    Finished,
-    Load,
-    decode_command,
-    decode_event,
-    encode,
-)
+from quantchat.wire.messages import Failed, Finished, Load
+from quantchat.wire.protocol import decode_command, decode_event, encode
 
 # Any code point at all, lone surrogates too: a model's text may hold anything.
 text = st.text(st.characters(), max_size=40)

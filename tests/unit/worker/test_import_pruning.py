@@ -15,9 +15,9 @@ from quantchat.worker.import_pruning import compiled_when_called
 
 PROGRAM = """
 import importlib.util, sys
-from quantchat.worker import import_pruning as unneeded
+from quantchat.worker.loaders import hide_unused
 from quantchat.wire.messages import Load
-unneeded.hide(Load(sys.argv[1], "", {}, trust_remote_code=sys.argv[2] == "trusted"))
+hide_unused(Load(sys.argv[1], "", {}, trust_remote_code=sys.argv[2] == "trusted"))
 print([name for name in ("scipy", "torchao") if importlib.util.find_spec(name) is None])
 """
 
@@ -74,10 +74,11 @@ def test_a_decorator_alone_needs_no_compiler() -> None:
 
 PROGRAM_THAT_IMPORTS = """
 import sys
-from quantchat.worker import import_pruning as unneeded
+from quantchat.worker.import_pruning import compiled_when_called
+from quantchat.worker.loaders import hide_unused
 from quantchat.wire.messages import Load
-unneeded.hide(Load("bitsandbytes", "", {}))
-with unneeded.compiled_when_called():
+hide_unused(Load("bitsandbytes", "", {}))
+with compiled_when_called():
     import bitsandbytes
 print("torch._dynamo" in sys.modules)
 """

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from fakes.waiting import PATIENCE_S
-from quantchat.wire.messages import Command, ScoreTokens, Stop, StopScoring, encode
+from quantchat.wire.messages import ScoreTokens, Stop, StopScoring
+from quantchat.wire.protocol import Command, encode
 from quantchat.worker.inbox import Inbox
 
 FORCE = ScoreTokens(1, [], [5])

@@ -24,8 +24,8 @@ from fakes.tiny_checkpoint import write_checkpoint
 from fakes.tiny_llama import tiny_llama
 from quantchat.wire.jobs import JOBS, Job
 from quantchat.wire.messages import Load
-from quantchat.worker import jobs
 from quantchat.worker.failures import Refused
+from quantchat.worker.jobs import dispatch
 from quantchat.worker.jobs.calibrate import _batches
 from quantchat.worker.jobs.config_compat import write_both
 from quantchat.worker.jobs.job_env import refuse_quantized, with_local_files
@@ -120,7 +120,7 @@ def test_each_job_is_done_by_its_own_module(
     assert (types["job"], types["return"]) == (job, job.result_type())
     monkeypatch.setattr(module, "run", lambda asked, report: asked)
     asked: Any = object.__new__(job)  # no field matters here
-    assert jobs.run(asked, silent) is asked
+    assert dispatch.run(asked, silent) is asked
 
 
 def test_a_folder_is_taken_where_it_lies(tmp_path: Path) -> None:

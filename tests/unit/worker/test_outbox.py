@@ -15,16 +15,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models
 
 from fakes.waiting import PATIENCE_S
-from quantchat.wire.messages import (
-    Alive,
-    Event,
-    Failed,
-    Finished,
-    Memory,
-    Progress,
-    Tokens,
-    decode_event,
-)
+from quantchat.wire.messages import Alive, Failed, Finished, Memory, Progress, Tokens
+from quantchat.wire.protocol import Event, decode_event
 from quantchat.wire.variant import Ledger
 from quantchat.worker.outbox import Outbox, _Pieces
 

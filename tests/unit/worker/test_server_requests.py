@@ -13,7 +13,6 @@ import pytest
 
 from fakes.raw_server import Asked, RawServer, raw_server
 from quantchat.wire.messages import (
-    Event,
     Finished,
     Generate,
     Load,
@@ -23,6 +22,7 @@ from quantchat.wire.messages import (
     Started,
     Tokens,
 )
+from quantchat.wire.protocol import Event
 from quantchat.worker.failures import Refused
 from quantchat.worker.servers import connection, remote
 from quantchat.worker.servers.remote import RemoteDecoder

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantchat.wire.messages import Finished, Tokens, decode_event, encode
+from quantchat.wire.messages import Finished, Tokens
+from quantchat.wire.protocol import decode_event, encode
 from quantchat.worker.servers.stream import Record, ServerError, StreamReader, Usage
 
 USAGE = {"prompt_tokens": 11, "completion_tokens": 2, "total_tokens": 13}

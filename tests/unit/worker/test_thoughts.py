@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from quantchat.session.conversation import Answer, AnswerState, Conversation, divergence_point
-from quantchat.wire.messages import Event, Finished, Started, Tokens, decode_event
+from quantchat.wire.messages import Finished, Started, Tokens
+from quantchat.wire.protocol import Event, decode_event
 from quantchat.worker.outbox import Outbox
 from quantchat.worker.thoughts import (
     CHANNEL,

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from quantchat.profile.model import Profile
     from quantchat.snapshot.schema import Snapshot
 
-CRASHED = 1
-"""Textual's return code after an uncaught exception."""
-
 _DUMB = ("dumb", "unknown")
 """Values of TERM for terminals that cannot move the cursor (terminfo(5))."""
 
@@ -58,7 +55,7 @@ def run(
 
     terminal.configure_textual(low_bandwidth)
     gc_tuning.start()
-    from quantchat.app.app import QuantchatApp
+    from quantchat.app.app import CRASHED, QuantchatApp
 
     app = QuantchatApp(profile, snapshots=snapshots, votes=votes, chat=chat, pair=pair)
     with contextlib.ExitStack() as stack:

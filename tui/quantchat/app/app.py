@@ -18,7 +18,7 @@ from textual.filter import LineFilter
 from textual.screen import Screen
 from textual.worker import WorkerFailed
 
-from quantchat.app import CRASHED, clipboard, gc_tuning, terminal, themes
+from quantchat.app import clipboard, gc_tuning, terminal, themes
 from quantchat.app.commands import COMMANDS
 from quantchat.app.crash_recovery import Recoverable
 from quantchat.app.device_watch import MakeSampler, real_sampler
@@ -82,6 +82,10 @@ def real_comparison(profile: Profile) -> Comparison:
     from quantchat.session.comparison import Comparison
 
     return Comparison(profile, maker=_LaterBuilder())
+
+
+CRASHED = 1
+"""Textual's return code after an uncaught exception."""
 
 
 class QuantchatApp(PacedApp):

@@ -39,6 +39,13 @@ class Recoverable(Protocol):
         """
 
 
+class Keeper(Protocol):
+    """The app, as a screen needs it that closes with unsaved work."""
+
+    def keep_of(self, holder: Recoverable) -> None:
+        """Save unsaved work of `holder`. Raises nothing."""
+
+
 class CrashRecovery:
     """Saves the conversation of `comparison` in `folder` unless it is saved already.
 

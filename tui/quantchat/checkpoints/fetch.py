@@ -15,8 +15,8 @@ from pathlib import Path
 
 from quantchat.files import sha256
 from quantchat.host.job_runner import JobFailed
+from quantchat.host.logs import new_log
 from quantchat.host.pip import PIP, QUIET, failure, run
-from quantchat.host.worker_process import new_log
 from quantchat.wire.messages import Failed
 
 

@@ -142,7 +142,7 @@ def _title(saved: _Saved) -> str:
 def _pool_votes(saved: _Saved, *, as_json: bool) -> int:
     """Count sessions of blind votes together. Raises UserError if they do not fit together."""
     from quantchat.features.votes import tables as report
-    from quantchat.snapshot.votes import pooled
+    from quantchat.snapshot.pooled_votes import pooled
 
     result = pooled(saved)
     _print(report.json_document(result) if as_json else report.pooled_blocks(result))

@@ -135,7 +135,7 @@ class _Engine(Engine[OpenAI]):
         if sampling is not None:
             options["sampling"] = dataclasses.asdict(sampling)
         if spec.server is not None:
-            from quantchat.host.worker_process import interpreter  # no profile needs asyncio
+            from quantchat.host.environments import interpreter  # no profile needs asyncio
 
             python = interpreter(None, spec.server.env)
             options["server"]["path"] = python and str(Path(python).parent)

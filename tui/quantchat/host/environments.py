@@ -19,8 +19,8 @@ from pathlib import Path
 from quantchat import paths
 from quantchat.errors import UserError
 from quantchat.files import read_tail, write_whole
+from quantchat.host.logs import new_log
 from quantchat.host.pip import PIP, QUIET, failure, run
-from quantchat.host.worker_process import new_log
 from quantchat.text import one_line
 from quantchat.wire.messages import Progress
 
@@ -147,6 +147,14 @@ class Environments:
                 where=f"env {name}",
                 hint="try again when it has finished",
             ) from None
+
+
+def interpreter(python: str | None, env: str | None) -> str | None:
+    """Return the interpreter of a variant with the settings `python` and `env`; None means ours.
+
+    Raises UserError if the environment `env` does not exist.
+    """
+    return str(Environments().find(env).interpreter) if env else python
 
 
 def read_requirements(file: Path) -> tuple[str, ...]:

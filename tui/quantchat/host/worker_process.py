@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
-import re
 import shutil
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +23,12 @@ from quantchat import paths
 from quantchat.errors import UserError
 from quantchat.files import read_tail
 from quantchat.host.limits import usable_cpus
+from quantchat.host.logs import new_log
 from quantchat.host.process_group import kill_all
 from quantchat.host.scratch import Scratch, sweep_once
 from quantchat.wire.codec import ProtocolError
-from quantchat.wire.messages import Command, Event, Shutdown, decode_event, encode
+from quantchat.wire.messages import Shutdown
+from quantchat.wire.protocol import Command, Event, decode_event, encode
 
 LINE_LIMIT = 16 * 2**20
 """Longest message line in bytes: many times the whole answer of a long context."""
@@ -259,20 +258,6 @@ def _command_line(python: str, commands: int, events: int, life: int, parent: in
     return [python, str(_BOOTSTRAP), *map(str, (commands, events, life, parent))]
 
 
-def interpreter(python: str | None, env: str | None) -> str | None:
-    """Return the interpreter of a variant with the settings `python` and `env`; None means ours.
-
-    Raises UserError if the environment `env` does not exist.
-    """
-    if not env:
-        return python
-    from quantchat.host.environments import (
-        Environments,  # imported late: few variants name one, and the first frame needs none
-    )
-
-    return str(Environments().find(env).interpreter)
-
-
 def _executable(place: Place) -> tuple[str, dict[str, str]]:
     """Return the interpreter and its environment variables.
 
@@ -331,30 +316,3 @@ def _folders() -> dict[str, str]:
         with contextlib.suppress(OSError):
             named["TMPDIR"] = str(paths.temporary_dir())
     return named
-
-
-def new_log(label: str) -> Path:
-    """Create a log file, private to the user, in the log folder; return its path.
-
-    On a full disk, return the null device: a measurement does not need a log. Raises OSError.
-    """
-    try:
-        return _new_file(label, paths.private(paths.logs_dir()))
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        return Path(os.devnull)
-
-
-def _new_file(label: str, folder: Path) -> Path:
-    slug = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")[:40] or "worker"
-    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{slug}-{os.getpid()}"
-    log, number = folder / f"{stem}.log", 1
-    while True:  # a worker that ends at once may be restarted within the same second
-        try:
-            log.touch(mode=0o600, exist_ok=False)
-        except FileExistsError:
-            number += 1
-            log = folder / f"{stem}-{number}.log"
-        else:
-            return log

@@ -9,17 +9,19 @@ cooler device.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from time import monotonic
 
-from quantchat.measuring.until_width import FIRST_CHECK, half_width, narrow, throughput_pairs
+from quantchat.measuring.until_width import FIRST_CHECK, half_width, narrow
 from quantchat.profile.model import Generation
 from quantchat.session.comparison import Comparison
 from quantchat.session.conversation import Answer, Order, Turn
 from quantchat.session.live_variant import LiveVariant
 from quantchat.session.requests import lone_request, threads_for
+from quantchat.statistics.intervals import Pair
+from quantchat.statistics.latency import decode_throughput
 
 MOST_TOKENS = 10**7
 """Longest prompt or answer of a task, in tokens."""
@@ -219,3 +221,16 @@ class Rounds:
             prompt_tokens=wanted.prompt_tokens,
         )
         await variant.answer(request, turn.answers[variant.label])
+
+
+def throughput_pairs(measured: Iterable[Measured]) -> list[Pair]:
+    """Return the decode throughput of both sides for each measured turn that has it."""
+    pairs = []
+    for one in measured:
+        speeds = [
+            decode_throughput(answer.times_ns, answer.counted)
+            for answer in one.turn.answers.values()
+        ]
+        if len(speeds) == 2 and speeds[0] is not None and speeds[1] is not None:
+            pairs.append(Pair(one.task, one.round, speeds[0], speeds[1]))
+    return pairs

@@ -10,14 +10,9 @@ how often the interval at the end contains the true ratio.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from quantchat.statistics.intervals import Pair, ratio_of
-from quantchat.statistics.latency import decode_throughput
-
-if TYPE_CHECKING:
-    from quantchat.measuring.rounds import Measured
 
 FIRST_CHECK = 4
 """Rounds after which the interval is looked at for the first time: at least five are measured."""
@@ -34,16 +29,3 @@ def half_width(pairs: Sequence[Pair]) -> float | None:
 def narrow(half: float | None, before: float | None, width: float) -> bool:
     """Return whether to stop: the interval now and after the round before are narrow enough."""
     return half is not None and before is not None and max(half, before) <= width
-
-
-def throughput_pairs(measured: Iterable[Measured]) -> list[Pair]:
-    """Return the decode throughput of both sides for each measured turn that has it."""
-    pairs = []
-    for one in measured:
-        speeds = [
-            decode_throughput(answer.times_ns, answer.counted)
-            for answer in one.turn.answers.values()
-        ]
-        if len(speeds) == 2 and speeds[0] is not None and speeds[1] is not None:
-            pairs.append(Pair(one.task, one.round, speeds[0], speeds[1]))
-    return pairs

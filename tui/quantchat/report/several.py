@@ -15,9 +15,9 @@ from quantchat.report import comparison
 from quantchat.snapshot import evaluation, score
 from quantchat.snapshot.compare import compare_runs
 from quantchat.snapshot.compared_sides import Run
+from quantchat.snapshot.pooled_votes import pooled
 from quantchat.snapshot.run_diff import unless_forced
 from quantchat.snapshot.schema import Snapshot
-from quantchat.snapshot.votes import pooled
 
 Saved = Sequence[tuple[str, Snapshot]]
 """Snapshots, each with the name of its file."""

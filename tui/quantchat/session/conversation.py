@@ -13,7 +13,6 @@ from quantchat.statistics.latency import Percentiles, TurnTiming
 from quantchat.statistics.surprisal import CrossPerplexity
 from quantchat.system.energy import Energy
 from quantchat.wire.messages import (
-    Event,
     Failed,
     Finished,
     Generate,
@@ -23,6 +22,7 @@ from quantchat.wire.messages import (
     Started,
     Tokens,
 )
+from quantchat.wire.protocol import Event
 from quantchat.wire.variant import Ledger
 
 Order = Literal["together", "in-turn"]

@@ -15,10 +15,11 @@ from quantchat.checkpoints.maker import Maker
 from quantchat.engines.registry import engine_of
 from quantchat.errors import UserError
 from quantchat.estimate.model_files import ModelFiles
+from quantchat.host.environments import interpreter
 from quantchat.host.job_runner import JobFailed
 from quantchat.host.log_news import LogNews
 from quantchat.host.screen_log import log_exception
-from quantchat.host.worker_process import Place, StartWorker, Worker, WorkerEnded, interpreter
+from quantchat.host.worker_process import Place, StartWorker, Worker, WorkerEnded
 from quantchat.profile.model import AnyVariant, Generation
 from quantchat.session import failures
 from quantchat.session.conversation import Answer
@@ -27,7 +28,6 @@ from quantchat.system.oom import oom_kills
 from quantchat.wire.codec import ProtocolError
 from quantchat.wire.messages import (
     Alive,
-    Event,
     Failed,
     Generate,
     Memory,
@@ -39,6 +39,7 @@ from quantchat.wire.messages import (
     StopScoring,
     TokenScores,
 )
+from quantchat.wire.protocol import Event
 from quantchat.wire.variant import Ledger, Resolved
 
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import quantchat
 from quantchat.checkpoints.maker import Maker
 from quantchat.errors import UserError
+from quantchat.host.environments import interpreter
 from quantchat.host.job_runner import JobFailed, run_job
 from quantchat.host.signals import on_signals
-from quantchat.host.worker_process import Place, StartWorker, Worker, interpreter
+from quantchat.host.worker_process import Place, StartWorker, Worker
 from quantchat.profile.model import AnyVariant, Profile
 from quantchat.session.failures import failure_before_start
 from quantchat.session.live_variant import State

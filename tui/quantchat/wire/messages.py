@@ -1,26 +1,17 @@
-"""The messages between quantchat and a worker: JSON, one object a line, UTF-8.
+"""The messages between quantchat and a worker, apart from those of jobs (`jobs`).
 
-Commands go to the worker, events come from it, each through a pipe of its own: stdout and stderr
-belong to the libraries, which print. Every message is a frozen dataclass, here or in `jobs`; its
-class name is the `type` on the wire. Times are nanoseconds of the worker's monotonic clock
-(`time.perf_counter_ns`), sizes are bytes.
+Every message is a frozen dataclass; `protocol` turns it into a line. Times are nanoseconds of the
+worker's monotonic clock (`time.perf_counter_ns`), sizes are bytes.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import typing
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Union
+from typing import Any, Literal
 
-from quantchat.wire.codec import FORMERLY, ProtocolError, from_json
+from quantchat.wire.codec import FORMERLY
 from quantchat.wire.library import FolderReader, Library
 from quantchat.wire.variant import Ledger, Resolved
-
-if TYPE_CHECKING:
-    from quantchat.wire.jobs import AnyJob, JobResult
 
 VERSION = 2
 
@@ -337,80 +328,3 @@ class Failed:
     turn: int = -1
     needed: int = -1
     free: int = -1
-
-
-# Unions with strings: jobs nest `Load`, so their module imports this one.
-Command = Union[Load, Generate, ScoreTokens, Stop, StopScoring, Shutdown, "AnyJob"]
-Event = Union[
-    Hello,
-    Alive,
-    Progress,
-    Ready,
-    Note,
-    Started,
-    Prefilled,
-    Tokens,
-    Memory,
-    Finished,
-    TokenScores,
-    Failed,
-    "JobResult",
-]
-
-
-def _by_name(union: Any) -> dict[str, type[Any]]:
-    return {one.__name__: one for one in typing.get_args(union) if isinstance(one, type)}
-
-
-_COMMANDS = _by_name(Command)
-_EVENTS = _by_name(Event)
-
-
-def _command_type(name: str) -> type[Any] | None:
-    if name in _COMMANDS:
-        return _COMMANDS[name]
-    from quantchat.wire import jobs  # here: a chat needs none of its many types
-
-    return _by_name(jobs.AnyJob).get(name)
-
-
-def _event_type(name: str) -> type[Any] | None:
-    if name in _EVENTS:
-        return _EVENTS[name]
-    from quantchat.wire import jobs
-
-    return _by_name(jobs.JobResult).get(name)
-
-
-# ---------------------------------------------------------------- to and from JSON
-
-
-def encode(message: Command | Event) -> bytes:
-    """Return `message` as one JSON line, with its newline."""
-    body = {"type": type(message).__name__, **dataclasses.asdict(message)}
-    # ASCII escapes: neither U+2028 nor a lone surrogate in a model's text breaks a line.
-    return json.dumps(body, separators=(",", ":")).encode("ascii") + b"\n"
-
-
-def decode_command(line: bytes) -> Command:
-    """Return the command on `line`. Raises ProtocolError."""
-    return typing.cast("Command", _decode(line, _command_type))
-
-
-def decode_event(line: bytes) -> Event:
-    """Return the event on `line`. Raises ProtocolError."""
-    return typing.cast("Event", _decode(line, _event_type))
-
-
-def _decode(line: bytes, type_named: Callable[[str], type[Any] | None]) -> Any:
-    try:
-        body = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ProtocolError(f"not JSON: {line[:80]!r}") from error
-    if not isinstance(body, dict):
-        raise ProtocolError(f"not an object: {line[:80]!r}")
-    name = body.pop("type", None)
-    found = type_named(name) if isinstance(name, str) else None
-    if found is None:
-        raise ProtocolError(f"unknown message type: {str(name)[:80]!r}")
-    return from_json(found, body)

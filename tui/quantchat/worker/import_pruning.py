@@ -7,29 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from quantchat.wire.messages import Load
-
 SCIENCE = ("matplotlib", "pandas", "scipy", "sklearn")
 """Libraries that no loader of quantchat needs; each names what it does without (`UNUSED`)."""
-
-
-def hide(command: Load) -> None:
-    """Make libraries that `command` does not need look absent; call it before the imports.
-
-    A module that is None in `sys.modules` cannot be imported, and transformers treats it as not
-    installed. With `trust_remote_code` nothing is hidden: the model's code may need anything.
-    """
-    if command.trust_remote_code:
-        return
-    from quantchat.worker.loaders import loader_of  # which imports this
-
-    modules: dict[str, Any] = sys.modules
-    for name in getattr(loader_of(command), "UNUSED", ()):
-        modules.setdefault(name, None)
 
 
 @contextlib.contextmanager

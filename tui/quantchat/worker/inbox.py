@@ -8,15 +8,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Union
 
 from quantchat.wire.codec import ProtocolError
-from quantchat.wire.messages import (
-    Generate,
-    Load,
-    ScoreTokens,
-    Shutdown,
-    Stop,
-    StopScoring,
-    decode_command,
-)
+from quantchat.wire.messages import Generate, Load, ScoreTokens, Shutdown, Stop, StopScoring
+from quantchat.wire.protocol import decode_command
 from quantchat.worker import threads
 from quantchat.worker.parent_watchdog import end_now
 

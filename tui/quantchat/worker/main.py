@@ -26,7 +26,7 @@ from quantchat.wire.messages import (
     TokenScores,
 )
 from quantchat.wire.redaction import guard_streams
-from quantchat.worker import import_pruning, parent_watchdog
+from quantchat.worker import parent_watchdog
 from quantchat.worker.failures import DEVICE_FAILED, Refused, describe, log
 from quantchat.worker.inbox import Inbox, Request
 from quantchat.worker.outbox import ALIVE_S, Outbox
@@ -159,9 +159,10 @@ class _Server:
         )
 
     def _load(self, command: Load) -> None:
-        import_pruning.hide(command)
+        from quantchat.worker.loaders import hide_unused, load
+
+        hide_unused(command)
         from quantchat.worker.decode.decoder import Decoder
-        from quantchat.worker.loaders import load
         from quantchat.worker.model.devices import emulated, passed_over
         from quantchat.worker.model.hub import of_mib
 
@@ -211,9 +212,9 @@ class _Server:
         )
 
     def _run(self, job: AnyJob) -> None:
-        from quantchat.worker import jobs
+        from quantchat.worker.jobs import dispatch
 
         def report(done: int, total: int, detail: str) -> None:
             self._outbox.send(Progress(job.title, done, total, detail))
 
-        self._outbox.send(jobs.run(job, report))
+        self._outbox.send(dispatch.run(job, report))

@@ -18,7 +18,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from quantchat.wire.messages import Alive, Event, Finished, Memory, Tokens, encode
+from quantchat.wire.messages import Alive, Finished, Memory, Tokens
+from quantchat.wire.protocol import Event, encode
 from quantchat.worker import threads
 from quantchat.worker.failures import describe, log
 from quantchat.worker.parent_watchdog import end_now

@@ -20,8 +20,9 @@ from quantchat.errors import UserError
 from quantchat.features.votes import tables as report
 from quantchat.report.content import content
 from quantchat.snapshot import store
+from quantchat.snapshot.pooled_votes import pooled
 from quantchat.snapshot.schema import Snapshot
-from quantchat.snapshot.votes import VoteRecord, VotingRecord, pooled
+from quantchat.snapshot.votes import VoteRecord, VotingRecord
 from quantchat.statistics.votes import LEVEL, POWER, Tally, sign_test, tally, votes_wanted
 
 counts = st.integers(0, 60)

@@ -18,8 +18,8 @@ from textual.widgets.option_list import Option
 from quantchat.app.commands import SNAPSHOT_COMMANDS
 from quantchat.app.device_watch import DeviceWatch, MakeSampler, Measured, real_sampler
 from quantchat.app.messages import ProfileChosen
+from quantchat.app.screens.saved_list import SavedList
 from quantchat.app.widgets.device_line import DeviceLine
-from quantchat.app.widgets.saved_list import SavedList
 from quantchat.app.widgets.text_layout import GAP, fitted, hints, outside, quiet
 from quantchat.document.figures import size
 from quantchat.text import neutralise, one_line

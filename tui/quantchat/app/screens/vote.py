@@ -11,7 +11,7 @@ import asyncio
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar, cast
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -21,7 +21,7 @@ from textual.screen import Screen
 from textual.widgets import Static
 
 from quantchat.app import terminal
-from quantchat.app.crash_recovery import PATIENCE_S
+from quantchat.app.crash_recovery import PATIENCE_S, Keeper
 from quantchat.app.device_watch import MakeSampler
 from quantchat.app.final_sampler import FinalSampler
 from quantchat.app.widgets.answer_view import AnswerView
@@ -39,9 +39,6 @@ from quantchat.snapshot import store
 from quantchat.snapshot.schema import Snapshot
 from quantchat.statistics.votes import Choice
 from quantchat.text import neutralise
-
-if TYPE_CHECKING:
-    from quantchat.app.app import QuantchatApp
 
 MOST_DRAWS_PER_SECOND = 5
 _KEYS = (
@@ -150,7 +147,7 @@ class VoteScreen(Screen[None]):
 
     async def on_unmount(self) -> None:
         """Save the votes; end workers that were started for this screen."""
-        cast("QuantchatApp", self.app).keep_of(self)
+        cast("Keeper", self.app).keep_of(self)
         if self._alone:
             await self.voting.comparison.close()
 

@@ -29,7 +29,7 @@ def doctor(python: str | None, env: str | None, as_json: bool) -> int:
     from quantchat.errors import UserError
     from quantchat.features.doctor.diagnosis import problems, usable
     from quantchat.features.doctor.inspection import examine
-    from quantchat.host.worker_process import interpreter
+    from quantchat.host.environments import interpreter
     from quantchat.text import one_line
 
     if python and env:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from quantchat.document.document import Block, Column, Table, paragraphs, table
 from quantchat.document.figures import plural
+from quantchat.snapshot.pooled_votes import Pooled, repeated
 from quantchat.snapshot.schema import Snapshot
-from quantchat.snapshot.votes import Pooled, counted, repeated
+from quantchat.snapshot.votes import counted
 from quantchat.statistics.votes import LEVEL, MOST_VOTES, POWER, Tally, sign_test
 from quantchat.text import one_line
 

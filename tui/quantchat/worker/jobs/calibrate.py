@@ -15,7 +15,6 @@ from typing import Any
 from quantchat.wire.jobs import CalibrateJob, CalibrateResult
 from quantchat.wire.messages import Load
 from quantchat.worker.failures import Refused
-from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.calibration_io import write
 from quantchat.worker.jobs.calibration_size import calibration_size
 from quantchat.worker.jobs.job_env import (
@@ -29,6 +28,7 @@ from quantchat.worker.jobs.layer_widths import check_groups, widest
 from quantchat.worker.model.chat_template import as_wanted
 from quantchat.worker.model.devices import choose_device
 from quantchat.worker.model.loaded import choose_dtype, load_model
+from quantchat.worker.report import Report
 
 TEMPERATURE = 0.8
 """Sampling temperature of all answers to a prompt except the first, which is greedy."""

@@ -13,7 +13,6 @@ from quantchat.common.input_files import Unreadable
 from quantchat.wire.jobs import CollectJob, CollectResult
 from quantchat.wire.messages import Load
 from quantchat.worker.failures import Refused, first_line
-from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.calibration_io import ids, write
 from quantchat.worker.jobs.calibration_size import CalibrationSize, calibration_size
 from quantchat.worker.jobs.job_env import (
@@ -24,6 +23,7 @@ from quantchat.worker.jobs.job_env import (
 )
 from quantchat.worker.jobs.layer_widths import widest_of
 from quantchat.worker.model.devices import choose_device
+from quantchat.worker.report import Report
 
 ROWS = 20
 """Rows of a data set to read for each required sample."""

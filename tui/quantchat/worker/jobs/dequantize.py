@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from quantchat.wire.jobs import DequantizeJob, DequantizeResult
-from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.config_compat import write_both
 from quantchat.worker.jobs.job_env import settle
+from quantchat.worker.report import Report
 
 
 def run(job: DequantizeJob, report: Report) -> DequantizeResult:

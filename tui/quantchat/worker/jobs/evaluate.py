@@ -21,9 +21,9 @@ from typing import Any
 
 from quantchat.wire.jobs import EvaluateJob, EvaluateResult, TaskFigure, TaskResult
 from quantchat.worker.failures import Refused, first_line
-from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.job_env import settle, template_variables
 from quantchat.worker.model.loaded import Loaded
+from quantchat.worker.report import Report
 from quantchat.worker.scoring.text_scoring import DECODE, load_or_refuse
 
 SEED = 1234

@@ -23,7 +23,7 @@ from quantchat.wire.jobs import (
     TorchInfo,
 )
 from quantchat.worker.failures import on_one_line
-from quantchat.worker.jobs import Report
+from quantchat.worker.report import Report
 
 
 def run(job: InspectKernelsJob, report: Report) -> InspectKernelsResult:

@@ -14,10 +14,10 @@ from quantchat.common.input_files import MOST_JSON, read_regular
 from quantchat.wire.jobs import Workspace
 from quantchat.wire.messages import Load
 from quantchat.worker.failures import Refused
-from quantchat.worker.jobs import Report
 from quantchat.worker.model.files_check import check_kind
 from quantchat.worker.model.hub import checkpoint, described, of_mib
 from quantchat.worker.model.tokenizer import fetch_lent, load_tokenizer
+from quantchat.worker.report import Report
 
 NICENESS = 10
 """Niceness of jobs: a running chat has priority over building the next checkpoint."""

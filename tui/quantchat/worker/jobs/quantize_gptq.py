@@ -19,7 +19,6 @@ from quantchat.wire.jobs import (
 )
 from quantchat.wire.messages import Load
 from quantchat.worker.failures import Refused
-from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.calibration_io import ids
 from quantchat.worker.jobs.config_compat import write_both
 from quantchat.worker.jobs.gptqmodel_workarounds import file_digest_there, links_followed, on_one
@@ -35,6 +34,7 @@ from quantchat.worker.jobs.layer_widths import check_groups, widest
 from quantchat.worker.loaders.gptq import kind_named
 from quantchat.worker.model.devices import choose_device
 from quantchat.worker.model.loaded import choose_dtype
+from quantchat.worker.report import Report
 
 BATCH = 4
 """Number of samples to run through a layer at once."""

@@ -16,9 +16,9 @@ from typing import Any
 
 from quantchat.wire.jobs import ScoreJob, ScoreResult
 from quantchat.worker.failures import Refused
-from quantchat.worker.jobs import Report
 from quantchat.worker.jobs.job_env import settle
 from quantchat.worker.memory import Holdings
+from quantchat.worker.report import Report
 from quantchat.worker.scoring.logit_store import BYTES, LogitReader, LogitWriter, divergence
 from quantchat.worker.scoring.text_scoring import DECODE, TextScoring, begin, bounded, surprisal
 

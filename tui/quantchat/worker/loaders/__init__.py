@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from quantchat.wire.messages import FETCHING, IMPORTING, Load, Progress
 from quantchat.worker.failures import Refused
@@ -57,6 +58,19 @@ def loader_of(command: Load) -> ModuleType:
             if command.loader
             else "",
         ) from error
+
+
+def hide_unused(command: Load) -> None:
+    """Make libraries that `command` does not need look absent; call it before the imports.
+
+    A module that is None in `sys.modules` cannot be imported, and transformers treats it as not
+    installed. With `trust_remote_code` nothing is hidden: the model's code may need anything.
+    """
+    if command.trust_remote_code:
+        return
+    modules: dict[str, Any] = sys.modules
+    for name in getattr(loader_of(command), "UNUSED", ()):
+        modules.setdefault(name, None)
 
 
 def load(

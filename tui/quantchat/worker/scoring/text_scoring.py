@@ -11,8 +11,8 @@ from quantchat.wire.jobs import ScoreJob
 from quantchat.wire.messages import Load
 from quantchat.worker import loaders
 from quantchat.worker.failures import Refused, describe
-from quantchat.worker.jobs import Report
 from quantchat.worker.model.loaded import Loaded
+from quantchat.worker.report import Report
 from quantchat.worker.scoring.logits import Forecast
 from quantchat.worker.scoring.windows import Tokens, Windows, check, read_tokens
 

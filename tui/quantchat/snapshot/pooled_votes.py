@@ -1,0 +1,71 @@
+"""Counts the blind votes of several snapshots together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from quantchat.errors import UserError
+from quantchat.snapshot.schema import Snapshot
+from quantchat.snapshot.votes import counted
+from quantchat.statistics.votes import Tally
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Sessions on the same two variants, counted together."""
+
+    a: str
+    b: str
+    sessions: list[Tally]
+    total: Tally
+    repeated: int
+    """What the function `repeated` returns."""
+
+
+def repeated(snapshots: Sequence[Snapshot]) -> int:
+    """Return how many deciding votes are on a prompt that already had a deciding vote.
+
+    The test assumes independent votes. Greedy answers to a prompt are the same each time, and
+    sampled answers to one prompt are alike.
+    """
+    asked = [prompt for snapshot in snapshots for prompt in _decided(snapshot)]
+    return len(asked) - len(set(asked))
+
+
+def _decided(snapshot: Snapshot) -> Iterator[str]:
+    prompts = {turn.number: turn.prompt for turn in snapshot.turns}
+    for vote in snapshot.voting.votes if snapshot.voting else ():
+        if vote.turn in prompts and not vote.seen and vote.choice in ("left", "right"):
+            yield prompts[vote.turn]
+
+
+def pooled(snapshots: Sequence[tuple[str, Snapshot]]) -> Pooled:
+    """Count the sessions in `snapshots`, each with the name of its file, together.
+
+    Raises UserError if a snapshot has no votes, other variants or another checkpoint, or if a file
+    is given twice: its votes would count double.
+    """
+    (first_file, first), *_ = snapshots
+    a, b = first.shown
+    sessions, seen = [], set[tuple[str, int, str]]()
+    for file, snapshot in snapshots:
+        if snapshot.voting is None:
+            raise UserError("holds no votes", where=file, hint="give sessions of votes alone")
+        if set(snapshot.shown) != {a, b}:
+            raise UserError(f"is not about {a} and {b}, as {first_file} is", where=file)
+        for label in (a, b):
+            if _checkpoint(snapshot, label) != _checkpoint(first, label):
+                raise UserError(f"{label} is another checkpoint than in {first_file}", where=file)
+        identity = (snapshot.created, snapshot.voting.seed, str(snapshot.voting.votes))
+        if identity in seen:
+            raise UserError("is given twice: its votes would count double", where=file)
+        seen.add(identity)
+        sessions.append(counted(snapshot.voting, a))
+    again = repeated([snapshot for _, snapshot in snapshots])
+    return Pooled(a, b, sessions, sum(sessions, Tally()), again)
+
+
+def _checkpoint(snapshot: Snapshot, label: str) -> str:
+    ran = (one.resolved for one in snapshot.variants if one.label == label)
+    return next((found.checkpoint_hash for found in ran if found is not None), "")

@@ -1,0 +1,62 @@
+"""Runs a job with the module that does it."""
+
+from __future__ import annotations
+
+from quantchat.wire.jobs import (
+    AnyJob,
+    CalibrateJob,
+    CollectJob,
+    DequantizeJob,
+    EvaluateJob,
+    InspectKernelsJob,
+    JobResult,
+    MergeAdapterJob,
+    QuantizeBitsAndBytesJob,
+    QuantizeGptqJob,
+    ScoreJob,
+)
+from quantchat.worker.report import Report
+
+
+def run(job: AnyJob, report: Report) -> JobResult:
+    """Run `job` and return its result. Raises Refused, and whatever the libraries raise.
+
+    Imports only the job's own module, because each module imports other libraries.
+    """
+    match job:
+        case CalibrateJob():
+            from quantchat.worker.jobs import calibrate
+
+            return calibrate.run(job, report)
+        case CollectJob():
+            from quantchat.worker.jobs import collect
+
+            return collect.run(job, report)
+        case DequantizeJob():
+            from quantchat.worker.jobs import dequantize
+
+            return dequantize.run(job, report)
+        case EvaluateJob():
+            from quantchat.worker.jobs import evaluate
+
+            return evaluate.run(job, report)
+        case InspectKernelsJob():
+            from quantchat.worker.jobs import inspect_kernels
+
+            return inspect_kernels.run(job, report)
+        case MergeAdapterJob():
+            from quantchat.worker.jobs import merge_adapter
+
+            return merge_adapter.run(job, report)
+        case QuantizeBitsAndBytesJob():
+            from quantchat.worker.jobs import quantize_bitsandbytes
+
+            return quantize_bitsandbytes.run(job, report)
+        case QuantizeGptqJob():
+            from quantchat.worker.jobs import quantize_gptq
+
+            return quantize_gptq.run(job, report)
+        case ScoreJob():
+            from quantchat.worker.jobs import score
+
+            return score.run(job, report)
