@@ -33,3 +33,9 @@ def test(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the documentation into `build/site`."""
     session.run("mkdocs", "build", "--strict", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def package(session: nox.Session) -> None:
+    """Build the package, install it in fresh environments, and let the demo answer (GBs, hours)."""
+    session.run("python", "benchmarks/package.py", *session.posargs)

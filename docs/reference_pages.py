@@ -6,6 +6,7 @@ differ from the code. `mkdocs.yml` names this file; the commands come from mkdoc
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -97,8 +98,9 @@ def _type(value: dict[str, Any], definitions: dict[str, dict[str, Any]]) -> str:
 def _code(value: Any) -> str:
     if value is None:
         return "–"
-    text = "true" if value is True else "false" if value is False else str(value)
-    return f"`{text}`" if text else '`""`'
+    if isinstance(value, dict) and value:
+        return "see its table"
+    return f"`{json.dumps(value, ensure_ascii=False)}`"
 
 
 def _cell(text: str) -> str:

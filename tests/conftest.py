@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from fakes.imports import is_fast
 from fakes.openai_server import FakeServer, serving
 from quantchat import paths
 from quantchat.checkpoints.builder import CheckpointBuilder
@@ -20,9 +21,10 @@ from quantchat.profile import library
 from quantchat.profile.load import load
 
 # A busy machine is no fault of the code, so properties are checked without a deadline. Examples are
-# the same in each run; `--hypothesis-profile explore` looks for new ones.
+# the same in each run, fewer under `-m fast`; `--hypothesis-profile explore` looks for new ones.
 _quiet = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("quantchat", _quiet, derandomize=True)
+settings.register_profile("fast", _quiet, derandomize=True, max_examples=20)
 settings.register_profile("explore", _quiet, max_examples=2000)
 settings.load_profile("quantchat")
 
@@ -65,11 +67,13 @@ def compiled_here(
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder / "compiled"))
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Enable Ctrl+C and SIGHUP where they are ignored, as in a background job or under nohup.
 
     Tests send them to themselves and to programs that they start, which inherit ignored signals.
     """
+    if _only_fast(config):
+        settings.load_profile("fast")
     for number, handler in (
         (signal.SIGINT, signal.default_int_handler),
         (signal.SIGHUP, signal.SIG_DFL),
@@ -78,7 +82,21 @@ def pytest_configure() -> None:
             signal.signal(number, handler)
 
 
+def _only_fast(config: pytest.Config) -> bool:
+    return bool(config.option.markexpr == "fast")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Under `-m fast`, import no file of other tests: some of them import torch."""
+    if _only_fast(config) and collection_path.suffix == ".py":
+        return not is_fast(collection_path) or None
+    return None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if is_fast(item.path):
+            item.add_marker(pytest.mark.fast)
     on_the_demo = [item for item in items if "_demo_made" in getattr(item, "fixturenames", ())]
     for item in on_the_demo:
         item.add_marker(pytest.mark.timeout(MAKING_S))

@@ -47,7 +47,7 @@ def test_how_many_payloads_were_tried() -> None:
     assert f"| {COUNT:,} payloads" in PAGE
     assert f"and {len(SAMPLE):,} payloads |" in PAGE
     assert f"| each of {len(ATTACKS)} attacks, and {len(SAMPLE):,} payloads |" in PAGE
-    assert f"| {settings().max_examples} generated ones each |" in PAGE
+    assert f"| {settings.get_profile('quantchat').max_examples} generated ones each |" in PAGE
 
 
 def test_each_proof_named_is_there() -> None:

@@ -176,7 +176,11 @@ def test_a_missing_package_is_named_with_its_install_line(
 
 _values = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
 _json = st.recursive(
-    _values, lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=5), inner)
+    _values,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=6,
 )
 _keys = st.sampled_from(
     [*GPTQ, "quantization_config", "text_config", "architectures", "model_type", "version"]
