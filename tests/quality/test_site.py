@@ -19,6 +19,7 @@ from packaging.utils import canonicalize_name
 from quantchat.cli import root
 from quantchat.profile.schema import json_schema as profile_schema
 from quantchat.profile.toml_text import parse
+from quantchat.snapshot import figures
 from quantchat.snapshot.schema import json_schema as snapshot_schema
 
 ROOT = Path(__file__).parents[2]
@@ -75,6 +76,11 @@ def test_each_key_is_in_the_reference(site: Path, page: str, schema: dict[str, A
     for name, described in tables.items():
         for key in described.get("properties", ()):
             assert f"<code>{key}</code>" in sections[name.lower()]
+
+
+def test_each_figure_is_on_the_page_about_gates() -> None:
+    page = (ROOT / "docs" / "how-to" / "ci-gate.md").read_text(encoding="utf-8")
+    assert not [name for name in figures.by_name() if f"`{name}`" not in page]
 
 
 def test_nothing_is_fetched_from_another_host_when_a_page_is_read(site: Path) -> None:
