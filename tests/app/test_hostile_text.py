@@ -124,7 +124,7 @@ async def test_labels_and_names(setup: Setup, size: tuple[int, int]) -> None:
         await see(run.pilot, "quantchat [red]n⟨2")
         await run.answered()
         clean(run)
-        for key in ("ctrl+o", "ctrl+l"):
+        for key in ("ctrl+o", "alt+l"):
             await run.pilot.press(key)
             await wait_until(run.pilot, lambda: run.app.screen is not run.screen, "the dialog")
             await see(run.pilot, "[b]l⟨202E⟩[/nope]")

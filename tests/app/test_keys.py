@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from textual._compositor import LayoutUpdate
+from textual.command import CommandPalette
 from textual.widgets import Input, OptionList, TextArea
 
 from fakes.screen_reader import column, lines, see, see_gone, see_in, text, wait_until
 from fakes.scripted_app import LEFT, RIGHT, THIRD, Running, Setup
 from quantchat.app.commands import COMMANDS, Command
+from quantchat.app.palette import CommandProvider
 from quantchat.app.screens.log import LogScreen
 from quantchat.wire.messages import Generate, Stop
 
@@ -207,7 +210,7 @@ async def test_settings_are_checked_and_sent(setup: Setup) -> None:
         await see(run.pilot, "temperature: 'warm' is not a number")
         temperature.value = "11"
         await run.pilot.press("enter")
-        await see(run.pilot, "temperature: Input should be less than or equal to 10")
+        await see(run.pilot, "temperature: 11.0 is out of range (must be less than or equal to 10)")
         temperature.value = "0.7"
         run.app.screen.query_one("#top_k", Input).value = "40"
         run.app.screen.query_one("#max_new_tokens", Input).value = "3"
@@ -238,7 +241,7 @@ async def test_a_full_log_can_be_read(setup: Setup) -> None:
         log = run.comparison.sides[1].log
         assert log is not None
         log.write_text("\x1b[32mgreen\x1b[0m 10 %\r 20 %\r\n\x1b]0;title\x07[b]not bold[/b]\n")
-        await run.pilot.press("ctrl+l")
+        await run.pilot.press("alt+l")
         await see(run.pilot, f"loading {LEFT}")
         await run.pilot.press("tab")
         await see(run.pilot, "␛]0;title␇[b]not bold[/b]")
@@ -341,3 +344,53 @@ async def test_prompt_waits_in_the_box_until_it_can_be_sent(setup: Setup, tmp_pa
         await run.pilot.press("enter")
         await wait_until(run.pilot, lambda: len(run.comparison.conversation.turns) == 2)
         assert column(run.app, 0)
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("vote", "Vote blind"),
+        ("regenerate", "Regenerate"),
+        ("retry", "Regenerate"),
+        ("temperature", "Settings"),
+        ("snapshot", "Save ("),
+        ("export", "Export chat"),
+        ("dark", "Theme"),
+        ("perplexity", "Cross-perplexity"),
+        ("benchmark", "Measure"),
+        ("repaint", "Redraw"),
+        ("unlikely tokens", "Cross-perplexity"),
+        ("exit", "Quit"),
+    ],
+)
+async def test_the_palette_finds_by_name_help_and_synonym(
+    setup: Setup, query: str, found: str
+) -> None:
+    async with setup.running() as run:
+        await run.ready()
+        provider = CommandProvider(run.screen)
+        hits = [hit async for hit in provider.search(query)]
+        best = max(hits, key=lambda hit: hit.score)
+        assert str(best.text).startswith(found), [(hit.score, str(hit.text)) for hit in hits]
+
+
+async def test_the_palette_runs_what_it_found(setup: Setup) -> None:
+    async with setup.running((80, 24)) as run:
+        await run.ready()
+        await run.pilot.press("ctrl+p")
+        await wait_until(run.pilot, lambda: isinstance(run.app.screen, CommandPalette), "palette")
+        await run.pilot.press(*"temperature")
+        await see(run.pilot, "Settings (F2)")
+        await run.pilot.press("enter")
+        await see(run.pilot, "Settings from the next prompt on")
+
+
+async def test_redraw_sends_the_whole_screen_again(setup: Setup) -> None:
+    async with setup.running() as run:
+        await run.ready()
+        drawn = []
+        display = run.app._display
+        run.app._display = lambda screen, what: (drawn.append(what), display(screen, what))  # type: ignore[assignment,func-returns-value]
+        await run.pilot.press("ctrl+l")
+        await wait_until(run.pilot, lambda: any(isinstance(w, LayoutUpdate) for w in drawn), "all")
+        assert run.app.screen is run.screen

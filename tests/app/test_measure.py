@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from textual import events
 
-from fakes.screen_reader import see, see_gone, wait_until
+from fakes.screen_reader import lines, see, see_gone, wait_until
 from fakes.scripted_app import SIZES, Running, Setup
 from quantchat.app.screens import progress
 from quantchat.app.screens.measure import MeasuringScreen
@@ -36,7 +36,7 @@ async def test_rounds_end_in_a_table_and_a_snapshot(setup: Setup, size: tuple[in
         await run.answered("Why?")
         await begin(run)
         await see(run.pilot, "comparable speeds")
-        await run.pilot.press("backspace", "3", "enter")
+        await run.pilot.press("tab", "tab", "backspace", "3", "enter")
         await see(run.pilot, "Measured one at a time: 15 turns, 5 prompts, 3 rounds, 1 warm-up")
         await see(run.pilot, "1.500")
         (snapshot,) = saved(run)
@@ -55,7 +55,7 @@ async def test_the_prompts_of_the_conversation_can_be_measured(setup: Setup) -> 
         await run.ready()
         await run.answered("Why?")
         await begin(run)
-        await run.pilot.press("shift+tab", "shift+tab", "down", "space", "tab", "tab", "enter")
+        await run.pilot.press("down", "space", "tab", "tab", "enter")
         await see(run.pilot, "Measured one at a time: 5 turns, 1 prompt, 5 rounds")
         (snapshot,) = saved(run)
         assert {turn.prompt for turn in snapshot.turns} == {"Why?"}
@@ -77,6 +77,24 @@ async def test_it_begins_wherever_the_cursor_is(setup: Setup, where: str, key: s
         assert snapshot.measurement is not None and not snapshot.measurement.ignore_eos
 
 
+@pytest.mark.parametrize("size", SIZES[:2])
+async def test_the_cursor_starts_at_the_top_and_nothing_moves(
+    setup: Setup, size: tuple[int, int]
+) -> None:
+    async with setup.running(size) as run:
+        await run.ready()
+        await begin(run)
+        await see(run.pilot, "Enter or ^S: measure")
+        before = lines(run.app)
+        first = run.app.screen.query_one("#prompts")
+        assert run.app.focused is first
+        for _ in run.app.screen.focus_chain:
+            await run.pilot.press("tab")
+            assert len(lines(run.app)) == len(before)
+            assert [line[:12] for line in lines(run.app)] == [line[:12] for line in before]
+        assert run.app.focused is first
+
+
 @pytest.mark.parametrize("size", SIZES)
 async def test_what_is_chosen_is_seen_without_colour(setup: Setup, size: tuple[int, int]) -> None:
     async with setup.running(size) as run:
@@ -84,7 +102,7 @@ async def test_what_is_chosen_is_seen_without_colour(setup: Setup, size: tuple[i
         await begin(run)
         for one in ("▐● one at a time", "▐ together: both", "▐ equal"):
             await see(run.pilot, one)
-        await run.pilot.press("shift+tab", "down", "space")
+        await run.pilot.press("tab", "down", "space")
         await see(run.pilot, "▐● together: both")
         await see(run.pilot, "▐ one at a time")
         await run.pilot.press("tab", "tab", "tab", "space")
@@ -126,8 +144,8 @@ async def test_a_mistaken_number_is_told(setup: Setup) -> None:
     async with setup.running() as run:
         await run.ready()
         await begin(run)
-        await run.pilot.press("backspace", "0", "enter")
-        await see(run.pilot, "rounds: Input should be greater than or equal to 1")
+        await run.pilot.press("tab", "tab", "backspace", "0", "enter")
+        await see(run.pilot, "rounds: 0 is out of range (must be greater than or equal to 1)")
         await run.pilot.press("escape")
         await wait_until(run.pilot, lambda: run.app.screen is run.screen)
 
@@ -136,6 +154,7 @@ async def test_a_number_is_what_was_typed_however_fast(setup: Setup) -> None:
     async with setup.running() as run:
         await run.ready()
         await begin(run)
+        await run.pilot.press("tab", "tab")
         for key, character in (("backspace", "\x7f"), ("3", "3"), ("enter", "\r")):
             run.app.post_message(events.Key(key, character))
         await see(run.pilot, "Measured one at a time: 15 turns, 5 prompts, 3 rounds")

@@ -14,6 +14,7 @@ from fakes.screen_reader import text, wait_until
 from fakes.scripted_machine import ScriptedMachine
 from fakes.scripted_worker import MIB, Script, ScriptedMaker, resolved, starter
 from quantchat.app.app import QuantchatApp
+from quantchat.app.preferences import Preferences
 from quantchat.app.screens.comparison import ComparisonScreen
 from quantchat.app.widgets.turn_view import TurnView
 from quantchat.features.votes.voting import VotePlan
@@ -130,6 +131,7 @@ class Setup:
     chat: Snapshot | None = None
     """The saved chat to continue."""
     pair: tuple[int, int] = (0, 1)
+    preferences: Preferences | None = None
 
     @classmethod
     def usual(cls, folder: Path) -> Setup:
@@ -161,6 +163,7 @@ class Setup:
             votes=self.votes,
             chat=self.chat,
             pair=self.pair,
+            preferences=self.preferences,
             make_comparison=compare,
             make_sampler=lambda: machine,
         )

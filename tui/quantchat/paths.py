@@ -37,8 +37,13 @@ def _folder(variable: str, default: Callable[[str], str]) -> Path:
 
 
 def config_dir() -> Path:
-    """Return the folder with the user's `profiles/`. `QUANTCHAT_CONFIG` moves it."""
+    """Return the folder with preferences and `profiles/`. `QUANTCHAT_CONFIG` moves it."""
     return _folder("QUANTCHAT_CONFIG", platformdirs.user_config_dir)
+
+
+def preferences_file() -> Path:
+    """Return the file with the user's preferences, which need not exist."""
+    return config_dir() / "preferences.toml"
 
 
 def cache_dir() -> Path:

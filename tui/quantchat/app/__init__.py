@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quantchat import paths
 from quantchat.errors import UserError
 from quantchat.text import one_line
 
 if TYPE_CHECKING:
+    from quantchat.app.preferences import Preferences
     from quantchat.features.votes.voting import VotePlan
     from quantchat.profile.model import Profile
     from quantchat.snapshot.schema import Snapshot
@@ -36,8 +38,8 @@ def run(
 
     Snapshots are saved in the folder `snapshots`; None means the user's default folder.
     `low_bandwidth` chooses between few and many bytes to the terminal; None means: few over SSH.
-    Raises UserError if there is no terminal, if the terminal cannot move its cursor, or if the
-    log cannot be written.
+    Raises UserError if the preferences have a mistake, if there is no terminal, if the terminal
+    cannot move its cursor, or if the log cannot be written.
     """
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UserError(
@@ -53,11 +55,21 @@ def run(
         )
     from quantchat.app import gc_tuning, terminal
 
+    preferred = _preferences()
+    if low_bandwidth is None and preferred is not None:
+        low_bandwidth = preferred.low_bandwidth
     terminal.configure_textual(low_bandwidth)
     gc_tuning.start()
     from quantchat.app.app import CRASHED, QuantchatApp
 
-    app = QuantchatApp(profile, snapshots=snapshots, votes=votes, chat=chat, pair=pair)
+    app = QuantchatApp(
+        profile,
+        snapshots=snapshots,
+        votes=votes,
+        chat=chat,
+        pair=pair,
+        preferences=preferred,
+    )
     with contextlib.ExitStack() as stack:
         try:
             log = stack.enter_context(terminal.guarded_stderr())
@@ -79,6 +91,15 @@ def run(
     if status == CRASHED:
         _say(f"the screen ended with an internal error; see {log}")
     return status
+
+
+def _preferences() -> Preferences | None:
+    """Return the user's preferences. Without a file, nothing is imported to read it."""
+    if not paths.preferences_file().is_file():
+        return None
+    from quantchat.app import preferences
+
+    return preferences.load()
 
 
 def _say(text: str) -> None:

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from textual import on
 from textual.app import App, SystemCommand
 from textual.binding import BindingType
-from textual.command import CommandPalette
+from textual.command import CommandPalette, Provider
 from textual.filter import LineFilter
 from textual.screen import Screen
 from textual.worker import WorkerFailed
 
-from quantchat.app import clipboard, gc_tuning, terminal, themes
-from quantchat.app.commands import COMMANDS
+from quantchat.app import clipboard, commands, gc_tuning, terminal, themes
+from quantchat.app.commands import COMMANDS, command
 from quantchat.app.crash_recovery import Recoverable
 from quantchat.app.device_watch import MakeSampler, real_sampler
 from quantchat.app.messages import ProfileChosen
+from quantchat.app.palette import CommandProvider, title
 from quantchat.app.pasting import limit_typing, take_pastes_for_text, take_pastes_whole
 from quantchat.app.textual_races import survive_races
 from quantchat.app.textual_workarounds import (
@@ -31,15 +32,18 @@ from quantchat.app.textual_workarounds import (
     draw_each_script,
     edit_in_order,
     free_lines_of_removed_widgets,
+    identify_bindings,
     map_alt_enter,
     use_current_size,
     write_to_terminal,
 )
+from quantchat.daemon_thread import to_daemon_thread
 from quantchat.errors import UserError
 from quantchat.host.screen_log import log_exception
 from quantchat.text import one_line, without_controls
 
 if TYPE_CHECKING:
+    from quantchat.app.preferences import Preferences
     from quantchat.app.screens.comparison import ComparisonScreen
     from quantchat.app.screens.vote import VoteScreen
     from quantchat.checkpoints.maker import Maker, Prepared
@@ -54,6 +58,9 @@ TERMINAL_CHECK_S = 0.5
 
 CONFIRM_S = 8
 """Seconds in which a second ^Q quits without saving."""
+
+_CLEAR = "\x1b[2J"
+"""Clears the terminal (ECMA-48, ED)."""
 
 REPEAT_S = 10
 """Seconds after which the same internal error is reported again: drawing repeats it each frame."""
@@ -98,6 +105,7 @@ class QuantchatApp(PacedApp):
         for one in COMMANDS
         if one.group == "Program" and one.id not in ("quit", "command_palette")
     ]
+    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {CommandProvider}
 
     def __init__(
         self,
@@ -107,13 +115,15 @@ class QuantchatApp(PacedApp):
         votes: VotePlan | None = None,
         chat: Snapshot | None = None,
         pair: tuple[int, int] = (0, 1),
+        preferences: Preferences | None = None,
         make_comparison: MakeComparison = real_comparison,
         make_sampler: MakeSampler = real_sampler,
     ) -> None:
         """Save into the folder `snapshots`; None means the user's default folder.
 
         With `votes`, open the blind vote on the answers of `profile`. With `chat`, continue its
-        conversation. `pair` are the variants to show first.
+        conversation. `pair` are the variants to show first. Without
+        `preferences`, use the defaults.
         """
         map_alt_enter()
         take_pastes_for_text()
@@ -125,6 +135,11 @@ class QuantchatApp(PacedApp):
         use_current_size()
         survive_races()
         super().__init__()
+        self._preferences = preferences
+        keys = preferences.keys if preferences else {}
+        commands.use_keys(keys)
+        identify_bindings(self)
+        self.set_keymap(keys)
         self._profile = profile
         self._votes = votes
         self._chat = chat
@@ -149,7 +164,7 @@ class QuantchatApp(PacedApp):
         """Why unsaved work could not be saved."""
         for theme in themes.THEMES:
             self.register_theme(theme)
-        self.theme = themes.THEMES[0].name
+        self.theme = preferences.theme if preferences else themes.THEMES[0].name
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """Return our colour variables, for themes that do not define them."""
@@ -183,9 +198,11 @@ class QuantchatApp(PacedApp):
         """Return a new comparison screen for `profile`, which continues `chat`."""
         from quantchat.app.screens.comparison import ComparisonScreen
 
-        comparison = self._make_comparison(profile)
+        preferred = self._preferences
+        comparison = self._make_comparison(preferred.applied(profile) if preferred else profile)
         comparison.pair = pair
         self._comparing = ComparisonScreen(comparison, self._snapshots, self._make_sampler)
+        self._comparing.remembers_prompts = preferred is None or preferred.history
         if chat is not None:
             self._comparing.continue_chat(chat)
         return self._comparing
@@ -210,8 +227,7 @@ class QuantchatApp(PacedApp):
                 async def run(action: str = one.id, node: App[None] | Screen[Any] = node) -> None:
                     await node.run_action(action)
 
-                title = one.label[0].upper() + one.label[1:]
-                yield SystemCommand(f"{title} ({one.key})", one.help, run)
+                yield SystemCommand(title(one), one.help, run)
 
     def on_mount(self) -> None:
         """Push the start screen; install signal handlers and the terminal check."""
@@ -334,7 +350,7 @@ class QuantchatApp(PacedApp):
         if self._comparing is not None and self._comparing.recovery.saving:
             hint = "It is being saved; the disk is slow. ^Q again quits as soon as it is saved."
         elif self.screen is self._comparing:
-            hint = f"^S saves it. {hint}"
+            hint = f"{command('save').key} saves it. {hint}"
         self.notify(
             hint,
             title="Not saved",
@@ -353,9 +369,20 @@ class QuantchatApp(PacedApp):
         if not any(isinstance(one, CommandPalette) for one in self._nodes):
             super().action_command_palette()
 
-    def action_theme(self) -> None:
-        """Switch to the next theme."""
-        self.theme = themes.after(self.theme)
+    async def action_theme(self) -> None:
+        """Switch to the next theme, and write it into the user's preferences."""
+        from quantchat.app.preferences import save_theme
+
+        self.theme = chosen = themes.after(self.theme)
+        try:
+            await to_daemon_thread(lambda: save_theme(chosen))
+        except UserError as error:
+            self.notify(one_line(str(error)), title="Theme not saved", severity="warning")
+
+    def action_redraw(self) -> None:
+        """Clear the terminal and draw everything again."""
+        write_to_terminal(self)(_CLEAR)
+        self.screen.refresh(layout=True)
 
     def action_help(self) -> None:
         """Show the keys, the terms, and why a figure is not known."""

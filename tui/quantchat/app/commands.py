@@ -9,10 +9,12 @@ those.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from textual.binding import Binding
+if TYPE_CHECKING:  # Textual reads its settings when it is imported: preferences come first
+    from textual.binding import Binding
 
 Group = Literal["Prompt", "Conversation", "Columns", "Output", "Snapshots", "Program"]
 
@@ -39,7 +41,7 @@ class Command:
     """One command. `id` is the name of its action and of its binding."""
 
     id: str
-    keys: str
+    default_keys: str
     """Key names of Textual, separated by commas; the screen shows the first."""
     label: str
     """A word or two for the key line."""
@@ -51,20 +53,38 @@ class Command:
     """Works only while the prompt box has the focus."""
 
     @property
+    def keys(self) -> str:
+        """The keys in use: those of the user's preferences, else the default ones."""
+        return _keymap.get(self.id, self.default_keys)
+
+    @property
     def key(self) -> str:
         """The key as the screen writes it: `^S`, `F3`, `Esc`."""
         first = self.keys.split(",")[0]
-        if first.startswith("ctrl+") and first not in _NAMES:
-            return f"^{first[len('ctrl+') :].upper()}"
-        if first.startswith("alt+"):
-            return f"Alt+{_NAMES.get(key := first[len('alt+') :], key.upper())}"
-        return _NAMES.get(first, first if len(first) == 1 else first.upper())
+        modifier, _, key = first.rpartition("+")
+        if first in _NAMES:
+            return _NAMES[first]
+        if modifier == "ctrl" and len(key) == 1:
+            return f"^{key.upper()}"
+        if modifier:
+            return f"{modifier.title()}+{_NAMES.get(key, key.upper())}"
+        return key if len(key) == 1 else key.upper()
 
     def binding(self, namespace: str = "") -> Binding:
         """Return Textual's binding; `namespace` (`screen.`, `app.`) says who has the action."""
-        return Binding(
-            self.keys, namespace + self.id, self.help, show=False, key_display=self.key, id=self.id
-        )
+        from textual.binding import Binding
+
+        return Binding(self.default_keys, namespace + self.id, self.help, show=False, id=self.id)
+
+
+_keymap: dict[str, str] = {}
+"""The user's keys by the commands' ids."""
+
+
+def use_keys(keys: Mapping[str, str]) -> None:
+    """Show the keys of the user, by the commands' ids, in place of the default ones."""
+    _keymap.clear()
+    _keymap.update(keys)
 
 
 COMMANDS: tuple[Command, ...] = (
@@ -292,7 +312,14 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "search", "alt+s", "search", "Search prompts and answers of the conversation", "Output", 17
     ),
-    Command("log", "ctrl+l", "log", "Show the log of a worker process", "Output", 12),
+    Command("log", "alt+l", "log", "Show the log of a worker process", "Output", 12),
+    Command(
+        "redraw",
+        "ctrl+l",
+        "redraw",
+        "Draw the screen again, if something else wrote on the terminal",
+        "Program",
+    ),
     Command("theme", "f11", "theme", "Next theme: dark, light, high contrast", "Program", 19),
     Command("help", "f1", "help", "Show the keys and the terms of the screen", "Program", 2),
     Command("command_palette", "ctrl+p", "commands", "Find a command by its name", "Program", 20),

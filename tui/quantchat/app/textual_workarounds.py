@@ -10,6 +10,7 @@ import contextlib
 import errno
 import threading
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import replace
 from functools import _lru_cache_wrapper, lru_cache, partial
 from typing import Any, cast
 
@@ -51,6 +52,17 @@ def map_alt_enter() -> None:
 XTERM_SHIFT_ENTER = "shift+\r"
 """Textual's name for xterm's `CSI 27;2;13~`, which tmux sends with `extended-keys on`. Remove this
 when the parser calls it `shift+enter`, as it does for kitty's `CSI 13;2u`."""
+
+
+def identify_bindings(app: App[Any]) -> None:
+    """Give the bindings of `app` that have no id their action as id, so that a keymap moves them.
+
+    Remove this when Textual's own bindings, for quitting and the palette, have ids.
+    """
+    for key, bindings in app._bindings.key_to_bindings.items():
+        app._bindings.key_to_bindings[key] = [
+            one if one.id else replace(one, id=one.action) for one in bindings
+        ]
 
 
 class ControlGuard(LineFilter):
@@ -111,7 +123,9 @@ def edit_in_order() -> None:
 def _in_order(typed: Callable[[Any, Key], Awaitable[None]]) -> Callable[[Any, Key], Any]:
     async def on_key(widget: Widget, event: Key) -> None:
         if not event.is_printable:
-            for one in widget._bindings.key_to_bindings.get(event.key, ()):
+            bindings = widget._bindings.copy()
+            bindings.apply_keymap(widget.app._keymap)
+            for one in bindings.key_to_bindings.get(event.key, ()):
                 if await widget.app.run_action(one.action, widget):
                     event.stop()
                     event.prevent_default()

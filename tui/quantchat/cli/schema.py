@@ -21,6 +21,14 @@ def profile() -> None:
 
 
 @schema.command()
+def preferences() -> None:
+    """Print the JSON Schema (draft 2020-12) of the user's preferences."""
+    from quantchat.app.preferences import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+
+
+@schema.command()
 def snapshot() -> None:
     """Print the JSON Schema (draft 2020-12) of snapshots."""
     from quantchat.snapshot.schema import json_schema

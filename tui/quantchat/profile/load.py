@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from quantchat.common.input_files import Unreadable, decoded, read_regular
 from quantchat.engines.registry import engine_of
-from quantchat.engines.table import is_path
+from quantchat.engines.table import Table, is_path
 from quantchat.errors import UserError
 from quantchat.files import is_file, is_folder
 from quantchat.profile.mistakes import Mistake, mistakes, written
@@ -26,6 +26,9 @@ MAX_MISTAKES = 20
 
 _FOLDERS = ("model", "adapter", "tokenizer")
 """Keys of a variant that name a folder, or a model of a hub."""
+
+
+AnyTable = TypeVar("AnyTable", bound=Table)
 
 
 class ProfileError(UserError):
@@ -71,7 +74,7 @@ def check_there(profile: Profile, path: Path) -> None:
         if not is_there(Path(named))
     ]
     if found:
-        raise _placed(found, str(path), read(path))
+        raise placed(found, str(path), read(path))
 
 
 def _named(
@@ -105,18 +108,29 @@ def loads(text: str, *, where: str, folder: Path) -> Profile:
 
     Relative paths in it are resolved against `folder`. Raises ProfileError.
     """
+    if not parsed(text, where):
+        raise _single(where, "is empty", "`quantchat profiles new` writes a starting point")
+    return _from_folder(validated(text, where, Profile), folder, where, text)
+
+
+def parsed(text: str, where: str) -> dict[str, Any]:
+    """Return `text` parsed as TOML; `where` names the file. Raises ProfileError."""
     try:
-        data = parse(text)
+        return parse(text)
     except TomlError as error:
         place = f"{where}:{error.line}" if error.line else where
         raise _single(place, error.what, error.hint) from None
-    if not data:
-        raise _single(where, "is empty", "`quantchat profiles new` writes a starting point")
+
+
+def validated(text: str, where: str, model: type[AnyTable]) -> AnyTable:
+    """Return the TOML in `text` validated as `model`; `where` names the file.
+
+    Raises ProfileError with the line of each mistake.
+    """
     try:
-        profile = Profile.model_validate(data)
+        return model.model_validate(parsed(text, where))
     except ValidationError as error:
-        raise _placed(list(mistakes(error)), where, text) from None
-    return _from_folder(profile, folder, where, text)
+        raise placed(list(mistakes(error, model)), where, text) from None
 
 
 def _from_folder(profile: Profile, folder: Path, where: str, text: str) -> Profile:
@@ -128,7 +142,7 @@ def _from_folder(profile: Profile, folder: Path, where: str, text: str) -> Profi
         except RuntimeError:  # a `~name` that is no user here
             found.append(Mistake(("variants", index), "~ names a user who is unknown here", ""))
     if found:
-        raise _placed(found, where, text)
+        raise placed(found, where, text)
     return profile.model_copy(update={"variants": variants})
 
 
@@ -157,14 +171,14 @@ def _single(where: str, what: str, hint: str = "") -> ProfileError:
     return ProfileError([_line(where, what, hint)])
 
 
-def _placed(found: Sequence[Mistake], where: str, text: str) -> ProfileError:
+def placed(found: Sequence[Mistake], where: str, text: str) -> ProfileError:
     """Return an error with the first `MAX_MISTAKES` mistakes, in the order of the file's lines."""
     keys = KeyLines(text)
-    placed = [(keys.find(m.path), m) for m in found[:MAX_MISTAKES]]
-    placed.sort(key=lambda pair: (pair[0] is None, pair[0]))  # those without a line come last
+    by_line = [(keys.find(m.path), m) for m in found[:MAX_MISTAKES]]
+    by_line.sort(key=lambda pair: (pair[0] is None, pair[0]))  # those without a line come last
     lines = [
         _line(f"{where}:{line}" if line else where, f"{written(m.path)}: {m.what}", m.hint)
-        for line, m in placed
+        for line, m in by_line
     ]
     return ProfileError(lines, len(found) - len(lines))
 

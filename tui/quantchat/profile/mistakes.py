@@ -30,7 +30,9 @@ def _tables() -> Iterator[tuple[tuple[str, ...], tuple[type[BaseModel], str]]]:
             yield ("variants", name, key), (table, f"in [variants.{key}]")
 
 
-TABLES: dict[tuple[str, ...], tuple[type[BaseModel], str]] = dict(_tables())
+Tables = dict[tuple[str, ...], tuple[type[BaseModel], str]]
+
+TABLES: Tables = dict(_tables())
 """Each table of the format, by pydantic's path to it without indexes, and where that is."""
 
 _KINDS = {
@@ -51,11 +53,21 @@ class Mistake(NamedTuple):
     what: str
     hint: str
 
+    @property
+    def text(self) -> str:
+        """What is wrong, with the hint."""
+        return f"{self.what} ({self.hint})" if self.hint else self.what
 
-def mistakes(error: ValidationError) -> Iterator[Mistake]:
-    """Yield each mistake in `error`."""
+
+def mistakes(error: ValidationError, model: type[BaseModel] = Profile) -> Iterator[Mistake]:
+    """Yield each mistake in `error`, which validating as `model` raised.
+
+    `model` is a profile, one of its tables, or another file that has some of these tables.
+    """
+    own = {path: table for path, table in TABLES.items() if path and path[0] in model.model_fields}
+    tables = TABLES if model is Profile else {(): (model, "at the top of the file"), **own}
     for details in error.errors(include_url=False):
-        yield _mistake(details)
+        yield _mistake(details, tables)
 
 
 def written(path: KeyPath) -> str:
@@ -88,16 +100,16 @@ def shown(value: Any) -> str:
             return str(value)
 
 
-def _mistake(details: ErrorDetails) -> Mistake:
+def _mistake(details: ErrorDetails, tables: Tables) -> Mistake:
     # The discriminator's value stands in pydantic's path after the index, but not in the file.
     inside_variant = len(details["loc"]) > 2 and details["loc"][0] == "variants"
     path = details["loc"][:2] + details["loc"][3:] if inside_variant else details["loc"]
     kind, context, value = details["type"], details.get("ctx", {}), details["input"]
     match kind:
         case "extra_forbidden":
-            return Mistake(path, "unknown key", _where_it_belongs(details["loc"]))
+            return Mistake(path, "unknown key", _where_it_belongs(details["loc"], tables))
         case "missing":
-            return Mistake(path, "is missing", _purpose(details["loc"]))
+            return Mistake(path, "is missing", _purpose(details["loc"], tables))
         case "union_tag_not_found":
             return Mistake(
                 (*path, "engine"), "is missing", f"one of {', '.join(sorted(engines()))}"
@@ -123,7 +135,7 @@ def _mistake(details: ErrorDetails) -> Mistake:
         case "string_too_long":
             return Mistake(path, f"is longer than {context['max_length']} characters", "")
         case "string_pattern_mismatch":
-            return Mistake(path, f"{shown(value)} does not fit", _examples(details["loc"]))
+            return Mistake(path, f"{shown(value)} does not fit", _examples(details["loc"], tables))
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
             bound = re.sub(r"^Input should be ", "", details["msg"])
             return Mistake(path, f"{shown(value)} is out of range", f"must be {bound}")
@@ -143,21 +155,21 @@ def _table(loc: KeyPath) -> tuple[str, ...]:
     return tuple(part for part in loc[:-1] if isinstance(part, str))
 
 
-def _where_it_belongs(loc: KeyPath) -> str:
+def _where_it_belongs(loc: KeyPath, tables: Tables) -> str:
     key, here = str(loc[-1]), _table(loc)
-    model, _ = TABLES[here]
-    for table, place in TABLES.values():
+    model, _ = tables[here]
+    for table, place in tables.values():
         if key in table.model_fields:
             return f"it belongs {place}"
     return did_you_mean(key, model.model_fields) or f"known: {', '.join(model.model_fields)}"
 
 
-def _purpose(loc: KeyPath) -> str:
-    model, _ = TABLES[_table(loc)]
+def _purpose(loc: KeyPath, tables: Tables) -> str:
+    model, _ = tables[_table(loc)]
     return meanings(model).get(str(loc[-1]), "").split(". ")[0].rstrip(".")
 
 
-def _examples(loc: KeyPath) -> str:
-    model, _ = TABLES[_table(loc)]
+def _examples(loc: KeyPath, tables: Tables) -> str:
+    model, _ = tables[_table(loc)]
     examples = model.model_fields[str(loc[-1])].examples or []
     return f"such as {', '.join(map(str, examples))}" if examples else ""

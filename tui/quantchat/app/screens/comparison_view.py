@@ -25,6 +25,7 @@ from quantchat.app.device_watch import (
     real_sampler,
 )
 from quantchat.app.messages import ComparisonChanged
+from quantchat.app.prompt_history import PromptHistory
 from quantchat.app.widgets.columns import Columns
 from quantchat.app.widgets.device_line import DeviceLine
 from quantchat.app.widgets.difference_line import DifferenceLine
@@ -84,6 +85,8 @@ class ComparisonView(Screen[None]):
         self._divergence = DivergenceLine()
         self._difference = DifferenceLine()
         self.prompt = PromptBox()
+        self.remembers_prompts = True
+        """Whether prompts are remembered for the next start."""
         self._keys = KeyLine()
         self.device_watch: DeviceWatch | None = None
         self.recovery = CrashRecovery(comparison, snapshots)
@@ -126,6 +129,8 @@ class ComparisonView(Screen[None]):
         self._sample()
         self.set_interval(SAMPLE_EVERY_S, self._sample)
         self.run_worker(self._offer_recovered())
+        if self.remembers_prompts:
+            self.run_worker(self.prompt.use_history(PromptHistory()))
 
     async def _offer_recovered(self) -> None:
         if await to_daemon_thread(lambda: _anything_recovered(self.snapshots)):

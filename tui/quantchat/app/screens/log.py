@@ -27,7 +27,7 @@ class LogScreen(ModalScreen[None]):
     """Shows and follows the end of a variant's log; Tab switches to the other variant."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        ("escape,ctrl+l,q", "dismiss", "Close"),
+        ("escape,alt+l,q", "dismiss", "Close"),
         ("tab,shift+tab", "other", "Other variant"),
     ]
     DEFAULT_CSS = """

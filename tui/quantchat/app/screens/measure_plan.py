@@ -18,6 +18,7 @@ from quantchat.app.widgets.dialog import Dialog
 from quantchat.app.widgets.space_only_inputs import Choice, Choices, Tick
 from quantchat.app.widgets.text_layout import quiet
 from quantchat.measuring.rounds import Plan, Task
+from quantchat.profile.mistakes import mistakes
 from quantchat.profile.model import Run
 from quantchat.session import prompts
 from quantchat.session.comparison import Comparison
@@ -36,7 +37,10 @@ class MeasurePlanScreen(ModalScreen["Plan | None"]):
     DEFAULT_CSS = """
     MeasurePlanScreen {
         .dialog { width: 76; padding: 1 2 0 2; }
-        RadioSet { border: none; padding: 0; width: 1fr; background: transparent; }
+        RadioSet, RadioSet:focus {
+            border: none; padding: 0; width: 1fr; background: transparent;
+        }
+        RadioSet:blur > RadioButton.-selected > .toggle--label { background: transparent; }
         RadioButton, Checkbox { border: none; padding: 0; background: transparent; height: 1; }
         Checkbox:focus { border: none; background: $primary 20%; }
         Grid { grid-size: 2; grid-columns: 10 1fr; grid-rows: auto; height: auto; }
@@ -88,10 +92,6 @@ class MeasurePlanScreen(ModalScreen["Plan | None"]):
             )
             yield Static(id="complaint")
 
-    def on_mount(self) -> None:
-        """Focus the field that is changed most often."""
-        self.query_one("#rounds").focus()
-
     @on(Input.Submitted)
     def action_begin(self) -> None:
         """Validate the input and return the plan, or show what is wrong."""
@@ -99,12 +99,16 @@ class MeasurePlanScreen(ModalScreen["Plan | None"]):
         for name in _NUMBERS:
             text = self.query_one(f"#{name}", Input).value.strip()
             # The profile model rejects numbers in quotes, so convert the input's text.
-            values[name] = int(text) if text.isascii() and text.isdigit() else text
+            try:
+                values[name] = int(text)
+            except ValueError:
+                self._complain(name, f"{text!r} is not a whole number")
+                return
         try:
             run = Run.model_validate(values)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            self._complain(str(first["loc"][0]), first["msg"])
+            first = next(mistakes(error, Run))
+            self._complain(str(first.path[0]), first.text)
             return
         from_chat = self.query_one("#prompts", RadioSet).pressed_index
         texts = self._chat_prompts if from_chat else self._profile_prompts

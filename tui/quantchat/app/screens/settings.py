@@ -16,6 +16,7 @@ from textual.widgets import Input, Label, Static, TextArea
 
 from quantchat.app.widgets.dialog import Dialog
 from quantchat.profile.field_docs import meanings
+from quantchat.profile.mistakes import mistakes
 from quantchat.profile.model import Generation
 from quantchat.text import neutralise, one_line
 
@@ -86,8 +87,8 @@ class SettingsScreen(ModalScreen["Generation | None"]):
         try:
             generation = Generation.model_validate(values)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            self._complain(str(first["loc"][0]), first["msg"])
+            first = next(mistakes(error, Generation))
+            self._complain(str(first.path[0]), first.text)
             return
         self.dismiss(generation)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from textual.content import Content
 from textual.widget import Widget
 
-from quantchat.app.widgets.text_layout import outside, quiet, spread
+from quantchat.app.widgets.text_layout import fitted, outside, quiet, spread
 from quantchat.session.live_variant import LiveVariant, State
 from quantchat.wire.variant import SERVERS, Resolved
 
@@ -59,12 +59,12 @@ class ColumnHeader(Widget):
         if resolved is None:
             spec = self._variant.spec
             return quiet("to load: ") + outside(f"{spec.engine} · {spec.model}", "$quiet")
-        # Dtype and device are short: they are never cut; a long kernel name is.
+        # Dtype and device are always shown, details only whole; a long kernel's name is cut.
         dtype = _DTYPES.get(resolved.dtype, resolved.dtype)
         where = resolved.device_name if _served(resolved) else f"{dtype} · {resolved.where}"
         right = outside(where, "$quiet")
-        left = outside(" · ".join([_kernel(resolved), *_details(resolved)]), "$quiet")
-        return spread(left, right, width)
+        parts = (outside(part, "$quiet") for part in (_kernel(resolved), *_details(resolved)))
+        return spread(fitted(parts, width - right.cell_length - 1, " · "), right, width)
 
 
 def what_runs(resolved: Resolved) -> str:

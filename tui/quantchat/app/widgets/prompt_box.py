@@ -8,8 +8,9 @@ from textual import events
 from textual.binding import BindingType
 from textual.widgets import TextArea
 
-from quantchat.app.commands import COMMANDS
+from quantchat.app.commands import COMMANDS, command
 from quantchat.app.messages import PromptSent, ScrollAsked
+from quantchat.app.prompt_history import PromptHistory
 from quantchat.app.textual_workarounds import XTERM_SHIFT_ENTER
 
 _TAKEN = ("f6", "f7")
@@ -23,7 +24,7 @@ class PromptBox(TextArea):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         *(one.binding() for one in COMMANDS if one.in_prompt and one.id != "send"),
-        *(one.binding("screen.") for one in COMMANDS if one.keys in _TAKEN),
+        *(one.binding("screen.") for one in COMMANDS if one.default_keys in _TAKEN),
     ]
 
     DEFAULT_CSS = """
@@ -40,6 +41,7 @@ class PromptBox(TextArea):
     def __init__(self) -> None:
         super().__init__(soft_wrap=True, show_line_numbers=False, id="prompt")
         self._sent: list[str] = []
+        self._history: PromptHistory | None = None
         self._place = 0
         """Index into `_sent`; its length stands for the draft."""
         self._draft = ""
@@ -55,10 +57,19 @@ class PromptBox(TextArea):
         """Put `text`, which could not be sent, before the text typed since."""
         self.put(text + self.text)
 
+    async def use_history(self, history: PromptHistory) -> None:
+        """Recall the prompts of earlier sessions too, and remember those of this one."""
+        before = await history.read()
+        self._history = history
+        self._sent[:0] = before
+        self._place += len(before)
+
     def remember(self, text: str) -> None:
         """Add `text` to the history and start an empty draft."""
         if not self._sent or self._sent[-1] != text:
             self._sent.append(text)
+            if self._history is not None:
+                self._history.add(text)
         self._place, self._draft = len(self._sent), ""
 
     def put(self, text: str) -> None:
@@ -73,11 +84,11 @@ class PromptBox(TextArea):
     async def _on_key(self, event: events.Key) -> None:
         # TextArea inserts a newline for Enter before it looks at bindings, and ignores characters
         # that Python does not call printable.
-        if event.key == "enter":
+        if event.key in command("send").keys.split(","):
             event.stop()
             event.prevent_default()
             self.send()
-        elif event.key == XTERM_SHIFT_ENTER:
+        elif event.key in ("enter", XTERM_SHIFT_ENTER):
             event.stop()
             event.prevent_default()
             self.action_newline()
