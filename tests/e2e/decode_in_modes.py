@@ -61,7 +61,7 @@ def tensor_of(loaded: Any, prompt: str, said: list[int]) -> Any:
     """The ids of the prompt, in its template, and of `said`, (1, tokens)."""
     import torch
 
-    from quantchat.worker.decode.decoder import encode_prompt
+    from quantchat.worker.decode.loop_decoder import encode_prompt
 
     ids = encode_prompt(loaded, [Message("user", prompt)]) + said
     return torch.tensor([ids]).to(loaded.input_device)

@@ -19,11 +19,13 @@ CONFIG = {"num_hidden_layers": 6, "hidden_size": 64, "num_attention_heads": 4, "
 WHOLE = gguf_bytes(SHAPES, CONFIG)
 
 
-def test_shapes_are_those_once_dequantized(tmp_path: Path) -> None:
+def test_types_and_shapes_are_those_in_the_file(tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(WHOLE)
     found = read_gguf(tmp_path / "m.gguf")
     assert {name: tensor.shape for name, tensor in found.tensors.items()} == SHAPES
-    assert found.bytes == 4 * (97 * 64 + 64)
+    assert {tensor.dtype for tensor in found.tensors.values()} == {"Q4_0"}
+    assert found.bytes == (97 * 64 + 64) // 32 * 18
+    assert found.config["vocab_size"] == 97
     shape = read_architecture(found.config)
     assert shape is not None
     assert (shape.layers, shape.heads, shape.kv_cache(100)) == (6, 4, 100 * 6 * 2 * 64)

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from fakes import saved_snapshots
+from fakes.gguf_file import write_gguf
 from fakes.model_folder import LLAMA_2_7B, gptq_tensors, llama_tensors, write_model
 from fakes.printed_document import printed
 from quantchat.checkpoints.maker import Prepared
+from quantchat.checkpoints.variant_files import files_to_load
 from quantchat.engines.engine import Engine
 from quantchat.engines.memory import estimate
 from quantchat.engines.registry import baseline, engine_of, engines
@@ -65,6 +67,9 @@ def profile_with(engine: Engine[Any], base: Path, **more: Any) -> Profile:
     if engine.only_quantized and "quantize" not in more:
         config = {**SMALL, "quantization_config": GPTQ}
         model = write_model(base.parent / "finished", config, gptq_tensors(SMALL, 4, 64))
+    if "gguf_file" in engine.example:
+        shapes = {n: s for n, (_, s) in llama_tensors(SMALL).items()}
+        write_gguf(base / engine.example["gguf_file"], shapes, SMALL)
     variants = [
         {"label": "it", "engine": engine.name, "model": str(model), **engine.example, **more},
         {"label": "base", "engine": baseline().name, "model": str(base)},
@@ -102,7 +107,7 @@ def test_its_memory_is_estimated(engine: Engine[Any], base: Path, cuda: bool) ->
     if engine.is_server:
         return
     spec, full = profile_with(engine, base).variants
-    files, plain = files_of(spec.model), files_of(full.model)
+    files, plain = files_to_load(spec, fetch=False)[0], files_of(full.model)
     needed = estimate(spec, files, cuda=cuda, tokens=64)
     assert 0 < needed.weights <= 4 * sum(t.elements for t in plain.tensors.values())
     assert needed.unquantized + sum(needed.overhead.values()) <= needed.weights

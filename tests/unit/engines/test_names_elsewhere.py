@@ -15,13 +15,16 @@ ALLOWED_FOLDERS = ("engines", "worker/loaders")
 
 _VERSIONS = "the library transformers, whose version is recorded"
 _FORMAT = "a value of `quant_method` in a checkpoint's files"
+_PACKAGE = "the package gguf, with which transformers reads GGUF files"
 ALLOWED = {
     ("checkpoints/bitsandbytes_stage.py", "transformers"): _VERSIONS,
     ("checkpoints/calibration_stages.py", "transformers"): _VERSIONS,
     ("checkpoints/gptq_stage.py", "transformers"): _VERSIONS,
     ("checkpoints/merge_stage.py", "transformers"): _VERSIONS,
     ("common/model_folder.py", "bitsandbytes"): _FORMAT,
+    ("common/model_folder.py", "gguf"): _PACKAGE,
     ("common/model_folder.py", "gptq"): _FORMAT,
+    ("features/doctor/system_info.py", "gguf"): _PACKAGE,
     ("worker/jobs/job_env.py", "bitsandbytes"): _FORMAT,
     ("worker/model/loaded.py", "transformers"): _VERSIONS,
 }

@@ -118,7 +118,7 @@ def test_what_killed_makers_left_goes_when_the_next_one_is_made(main: Main, tmp_
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["create", "x"], "env x: no requirements are given; only auto-gptq has"),
+        (["create", "x"], "env x: no requirements are given; only auto-gptq and gguf have"),
         (["create", "../x", "-r", "r"], "../x: cannot be the name of an environment"),
         (["create", "x", "-r", "missing.txt"], "missing.txt: cannot be read: No such file"),
         (["create", "x", "--requirements", "empty.txt"], "empty.txt: has no requirements"),

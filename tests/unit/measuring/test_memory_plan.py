@@ -304,7 +304,9 @@ def test_a_gguf_file_is_reckoned_dequantized(profile: Profile, tmp_path: Path) -
     assert narrow.estimate.weights == bf16.estimate.weights
     assert narrow.estimate.kv_cache == bf16.estimate.kv_cache
     assert full.estimate.weights == 2 * narrow.estimate.weights
-    assert "a.gguf is dequantized when it is loaded" in narrow.notes
+    assert (
+        "a.gguf is dequantized to bfloat16 when it is loaded: 13.5 GB, not 3.8 GB" in narrow.notes
+    )
     ran = replace(resolved(), model=str(tmp_path), device="cpu")
     assert predicted(gguf, files_of(gguf, ran), ran, 1512) == narrow.estimate
 

@@ -115,14 +115,14 @@ def test_good() -> None:
         (
             'engine = "gptq"',
             'engine = "gtpq"',
-            'p.toml:5: variants[1].engine: "gtpq" is not one of auto-gptq, bitsandbytes, gptq,'
-            ' openai, transformers (did you mean "gptq"?)',
+            'p.toml:5: variants[1].engine: "gtpq" is not one of auto-gptq, bitsandbytes, gguf,'
+            ' gptq, openai, transformers (did you mean "gptq"?)',
         ),
         (
             'engine = "gptq"\n',
             "",
-            "p.toml:3: variants[1].engine: is missing (one of auto-gptq, bitsandbytes, gptq, "
-            "openai, transformers)",
+            "p.toml:3: variants[1].engine: is missing (one of auto-gptq, bitsandbytes, gguf, "
+            "gptq, openai, transformers)",
         ),
         (
             'engine = "gptq"',

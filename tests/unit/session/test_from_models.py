@@ -18,7 +18,9 @@ from quantchat import paths
 from quantchat.checkpoints.cache import CheckpointCache, Site
 from quantchat.cli import main
 from quantchat.console import opening
+from quantchat.engines import registry
 from quantchat.engines.bitsandbytes import BitsAndBytes
+from quantchat.engines.engine import Engine
 from quantchat.engines.gptq import Gptq
 from quantchat.engines.openai import OpenAI
 from quantchat.engines.registry import methods
@@ -124,11 +126,41 @@ def test_the_same_model_twice_has_two_labels(llama: Path) -> None:
     assert labels == ["llama", "llama (2)"]
 
 
-def test_a_gguf_file_is_a_side(tmp_path: Path, llama: Path) -> None:
-    (file := tmp_path / "llama-q4.gguf").write_bytes(b"GGUF")
-    gguf = profile_of([str(file), str(llama)]).variants[0]
-    assert isinstance(gguf, Transformers)
-    assert (gguf.model, gguf.gguf_file) == (str(tmp_path), "llama-q4.gguf")
+@pytest.mark.parametrize("llama_cpp", ["here", "in an environment", "missing"])
+def test_a_gguf_file_is_computed_where_its_library_is_there(
+    llama_cpp: str, tmp_path: Path, llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUANTCHAT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(Engine, "is_installed", lambda _: llama_cpp == "here")
+    if llama_cpp == "in an environment":
+        python = tmp_path / "cache" / "environments" / "gguf" / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.touch()
+        made = {"python": "3.11", "requirements": ["llama-cpp-python"], "packages": {}}
+        (python.parents[1] / "made.json").write_text(json.dumps(made))
+    (folder := tmp_path / "alone").mkdir()
+    (file := folder / "llama-q4.gguf").write_bytes(b"GGUF")
+    for word in (str(file), str(folder)):
+        gguf = profile_of([word, str(llama)]).variants[0]
+        assert gguf.model == str(folder)
+        assert registry.engine_of(gguf).gguf_file(gguf) == "llama-q4.gguf"
+        assert gguf.engine == ("transformers" if llama_cpp == "missing" else "gguf")
+        assert gguf.env == ("gguf" if llama_cpp == "in an environment" else None)
+    if llama_cpp == "missing":
+        with pytest.raises(UserError, match="needs the package llama-cpp-python"):
+            profile_of(["org/llama-GGUF:Q4_K_M", str(llama)])
+        return
+    hub = profile_of(["org/llama-GGUF:Q4_K_M", str(llama)]).variants[0]
+    assert (hub.model, hub.label) == ("org/llama-GGUF", "llama-GGUF")
+    assert registry.engine_of(hub).gguf_file(hub) == "Q4_K_M"
+
+
+def test_a_folder_with_several_gguf_files_lists_them(tmp_path: Path, llama: Path) -> None:
+    for name in ("a-Q4_0.gguf", "a-Q8_0.gguf", "mmproj-a.gguf"):
+        (tmp_path / name).write_bytes(b"GGUF")
+    with pytest.raises(UserError, match="has 2 GGUF files") as told:
+        profile_of([str(tmp_path), str(llama)])
+    assert told.value.hint is not None and '"a-Q4_0.gguf", "a-Q8_0.gguf"' in told.value.hint
 
 
 def test_a_server_is_named_by_its_address(server: FakeServer, llama: Path) -> None:

@@ -63,7 +63,7 @@ def test_a_loaded_variant_tells_its_backend(mode: str, tmp_path: Path) -> None:
         Load("transformers", str(tiny_folder(tmp_path)), {}, device="cpu"), lambda stage: None
     )
     decoder = Decoder(loaded, mode, lambda stage: None)
-    resolved = loaded.resolved(decoder.chosen.name, decoder.attention_backend)
+    resolved = loaded.resolved(decoder.chosen.name, decoder.resolved().attention_backend)
     assert resolved.attention_used == "sdpa (flash)"  # the CPU's own flash attention
 
 

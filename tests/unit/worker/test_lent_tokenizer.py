@@ -16,7 +16,7 @@ from quantchat.session.requests import load_request
 from quantchat.wire.jobs import CalibrateJob, Workspace
 from quantchat.wire.messages import Load, Message
 from quantchat.worker import loaders
-from quantchat.worker.decode.decoder import encode_prompt
+from quantchat.worker.decode.loop_decoder import encode_prompt
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import calibrate
 

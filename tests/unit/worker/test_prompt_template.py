@@ -14,7 +14,7 @@ from quantchat.checkpoints.maker import Prepared
 from quantchat.profile.load import loads
 from quantchat.session.requests import load_request
 from quantchat.wire.messages import Load, Message
-from quantchat.worker.decode.decoder import encode_prompt
+from quantchat.worker.decode.loop_decoder import encode_prompt
 from quantchat.worker.failures import Refused
 from quantchat.worker.model.chat_template import check_template, render
 from quantchat.worker.model.tokenizer import load_tokenizer

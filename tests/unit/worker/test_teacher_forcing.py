@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from fakes.tiny_llama import VOCABULARY, tiny_llama
 from quantchat.wire.messages import END, ScoreTokens, TokenScores
 from quantchat.worker.decode import teacher_forcing as module
+from quantchat.worker.decode.loop_decoder import LEAST
 from quantchat.worker.decode.teacher_forcing import score_tokens
 from quantchat.worker.failures import Refused
 
@@ -105,6 +106,6 @@ def test_what_does_not_fit_is_refused() -> None:
 def test_an_impossible_token_has_a_finite_logarithm(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = module._Rows(loaded(), ScoreTokens(1, [], [0, 1]))
     rows.take(torch.tensor([[0.0, -math.inf], [0.0, -math.inf]]))
-    assert rows.scores().logprobs == [0.0, module._LEAST]
+    assert rows.scores().logprobs == [0.0, LEAST]
     with pytest.raises(Refused, match="NaN"):
         module._Rows(loaded(), ScoreTokens(1, [], [0])).take(torch.tensor([[math.nan, 0.0]]))

@@ -121,7 +121,7 @@ def test_a_stop_ends_an_answer_whose_prompt_is_still_read(monkeypatch: pytest.Mo
     heard = Heard()
     monkeypatch.setattr(text_bounds, "SECONDS", 60)
     with monkeypatch.context() as patched:
-        patched.setattr("quantchat.worker.decode.decoder.encode_prompt", lambda *_: for_ever())
+        patched.setattr("quantchat.worker.decode.loop_decoder.encode_prompt", lambda *_: for_ever())
         decoder.answer(request(7), 5, heard, lambda turn: turn == 7)  # type: ignore[arg-type]
     assert heard.events == [Started(7, 5, 0, 0)]
     assert heard.ended == [(7, "stop", 0)]

@@ -243,7 +243,8 @@ def _note(spec: AnyVariant, made: Path) -> str:
     built = read_built(made)
     adapter, calibration = built_results.merged_adapter(built), calibration_used(built)
     merged = f"{adapter.name} is merged in ({adapter.kind})" if adapter else ""
-    demo = DEMO_NOTE if spec.model == DEMO_MODEL else ""
+    as_published = bool(engine_of(spec).gguf_file(spec))
+    demo = DEMO_NOTE if spec.model == DEMO_MODEL and not as_published else ""
     short = shortage(calibration) if calibration else ""
     return "; ".join(filter(None, (merged, demo, short)))
 

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from quantchat import paths
 from quantchat.checkpoints.gguf_header import read_gguf
 from quantchat.checkpoints.sources import Named
+from quantchat.common import gguf
 from quantchat.common.input_files import MOST_JSON, open_regular, read_regular
 from quantchat.common.model_folder import CONFIG, QUANTIZE_CONFIGS
 from quantchat.errors import UserError
@@ -62,15 +63,32 @@ def _not_here(named: Named) -> UserError:
     )
 
 
-def read_gguf_of(named: Named, name: str) -> ModelFiles:
-    """Return the header of the GGUF file `name`, in the folder of `named` or the cache.
+def read_gguf_of(named: Named, wanted: str) -> ModelFiles:
+    """Return the header of the GGUF file `wanted`, in the folder of `named` or the cache.
 
-    The hub is not asked: its API gives no headers of GGUF files. Raises UserError.
+    `wanted` is as in `gguf.chosen`. The hub is not asked: its
+    API gives no headers of GGUF files. Raises UserError.
     """
-    folder = named.folder or _cached(named, name)
+    folder = named.folder or _snapshot(named)
     if folder is None:
         raise _not_here(named)
-    return read_gguf(folder / name)
+    names = [str(file.relative_to(folder)) for file in folder.rglob(f"*{gguf.SUFFIX}")]
+    try:
+        return read_gguf(folder / gguf.chosen(names, wanted))
+    except gguf.BadGguf as error:
+        if named.folder is None:
+            raise _not_here(named) from None
+        raise UserError(str(error), where=one_line(named.model), hint=error.hint) from None
+
+
+def _snapshot(named: Named) -> Path | None:
+    """Return the folder of `named` in the Hugging Face cache, with whatever it has of the files."""
+    repository = paths.hub_cache() / f"models--{named.model.replace('/', '--')}"
+    revision = named.revision or "main"
+    with contextlib.suppress(OSError):
+        revision = (repository / "refs" / revision).read_text(encoding="ascii").strip()
+    folder = repository / "snapshots" / revision
+    return folder if folder.is_dir() else None
 
 
 def _cached(named: Named, file: str = CONFIG) -> Path | None:

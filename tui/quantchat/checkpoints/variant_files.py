@@ -119,8 +119,6 @@ def files_to_load(spec: AnyVariant, *, fetch: bool) -> tuple[ModelFiles, list[st
     would refuse them.
     """
     engine = engine_of(spec)
-    gguf = engine.gguf_file(spec)
-    told = [f"{one_line(gguf)} is dequantized when it is loaded"] if gguf else []
     made = CheckpointBuilder().find(spec)
     if made is not None:
         files = _loadable(spec, Named(made.model, made.revision), fetch, engine.reader)
@@ -128,12 +126,12 @@ def files_to_load(spec: AnyVariant, *, fetch: bool) -> tuple[ModelFiles, list[st
             raise UserError(
                 "is not quantized", where=made.model, hint="add [variants.quantize] to have it made"
             )
-        return files, told
+        return files, []
     if spec.model == DEMO_MODEL:
         return demo_files(), ["not made yet: reckoned from the demo's known shape"]
     # The checkpoint is not built yet; transformers reads its base.
     reader = baseline().reader if engine.only_quantized else engine.reader
-    return _loadable(spec, resolve(spec.model), fetch, reader), told
+    return _loadable(spec, resolve(spec.model), fetch, reader), []
 
 
 def _loadable(spec: AnyVariant, named: Named, fetch: bool, reader: FolderReader) -> ModelFiles:

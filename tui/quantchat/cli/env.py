@@ -71,7 +71,7 @@ def create(environments: Environments, name: str, requirements: Path | None, pyt
     if requirements is None and name not in declared():
         known = " and ".join(declared())
         raise UserError(
-            f"no requirements are given; only {known} has built-in requirements",
+            f"no requirements are given; only {known} have built-in requirements",
             where=f"env {name}",
             hint="add --requirements FILE",
         )

@@ -133,6 +133,8 @@ class ModelFolder:
     def missing_packages(self, reader: FolderReader, *, gguf: bool = False) -> Iterator[Problem]:
         """Yield a problem with its install line for each package that this interpreter lacks."""
         wanted: list[tuple[str, str, str]] = []
+        if reader.reads_gguf:
+            return
         if gguf:
             wanted.append(("a GGUF file", "gguf", "gguf"))
         elif found := self.quantization:

@@ -10,10 +10,12 @@ quantizes a model in full precision while transformers loads it.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar, get_args
 
+from quantchat.common.memory_rules import bucket
 from quantchat.engines.variant import VariantBase
 from quantchat.estimate.model_files import ModelFiles
 from quantchat.estimate.weights import Weights, as_stored, in_full
@@ -85,6 +87,8 @@ class Engine(Generic[Table]):
     """Whether it can spread a model over several GPUs if one is too small."""
     selects_attention: bool = True
     """Whether the profile can choose the attention implementation."""
+    computes_gguf: bool = False
+    """Whether it computes GGUF files from their quantized weights."""
     pads_cache: bool = True
     """Whether the native loop decodes it, whose KV caches have padded lengths."""
 
@@ -117,8 +121,12 @@ class Engine(Generic[Table]):
         return spec.calibrated is not None
 
     def gguf_file(self, spec: Table) -> str:
-        """Return the name of the GGUF file that `spec` loads; empty if none."""
+        """Return which GGUF file `spec` loads, as `gguf.chosen` takes it; empty if none."""
         return ""
+
+    def is_installed(self) -> bool:
+        """Return whether this interpreter has its libraries."""
+        return all(importlib.util.find_spec(one.module) for one in self.libraries)
 
     def load_options(self, spec: Table, sampling: Sampling | None) -> dict[str, Any]:
         """Return `Load.options`, the loader's own options, as plain JSON values.
@@ -166,6 +174,15 @@ class Engine(Generic[Table]):
         None if it is not known.
         """
         return ""
+
+    def cached_tokens(self, spec: Table, tokens: int) -> int:
+        """Return for how many tokens the KV cache is allocated if it holds `tokens`."""
+        padded = spec.decode != "generate" and self.pads_cache
+        return bucket(tokens) if padded else tokens
+
+    def cached_element(self, spec: Table, size: int) -> float:
+        """Return the bytes of an element of the KV cache; `size` is that of an unquantized one."""
+        return size
 
     def loading(
         self, spec: Table, files: ModelFiles, held: Weights, size: int, *, cuda: bool

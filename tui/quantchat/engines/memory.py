@@ -7,7 +7,6 @@ library.
 
 from __future__ import annotations
 
-from quantchat.common.memory_rules import bucket
 from quantchat.engines.engine import Capability
 from quantchat.engines.registry import engine_of
 from quantchat.engines.variant import VariantBase
@@ -53,7 +52,7 @@ def estimate(
         overhead=held.overhead,
         unquantized=held.plain,
         context_tokens=tokens,
-        kv_cache=shape.kv_cache(tokens, _allocated(spec, tokens)) * size if shape else -1,
+        kv_cache=_kv_cache(spec, shape, tokens, size) if shape else -1,
         activations=_activations(spec, shape, held, tokens, size),
         runtime=CUDA_CONTEXT if cuda else engine.resident_bytes,
         loading=engine.loading(spec, files, held, size, cuda=cuda),
@@ -92,10 +91,10 @@ def _within_context(shape: Architecture | None, tokens: int) -> int:
     return min(tokens, shape.context_length) if shape and shape.context_length else tokens
 
 
-def _allocated(spec: VariantBase, tokens: int) -> int:
-    """Return the tokens for which the KV cache is allocated; `generate` allocates no padding."""
-    padded = spec.decode != "generate" and engine_of(spec).pads_cache
-    return bucket(tokens) if padded else tokens
+def _kv_cache(spec: VariantBase, shape: Architecture, tokens: int, size: int) -> int:
+    engine = engine_of(spec)
+    elements = shape.kv_cache(tokens, engine.cached_tokens(spec, tokens))
+    return round(elements * engine.cached_element(spec, size))
 
 
 def _activations(

@@ -18,7 +18,7 @@ from quantchat.engines.engine import Engine, Method
 from quantchat.engines.variant import VariantBase
 from quantchat.wire.library import Library
 
-_OWN = ("bitsandbytes", "gptq", "auto_gptq", "transformers", "openai")
+_OWN = ("bitsandbytes", "gptq", "auto_gptq", "transformers", "gguf", "openai")
 """Modules of this package that declare an engine, as `ENGINE`."""
 
 GROUP = "quantchat.engines"
@@ -103,6 +103,11 @@ def engine_for(quant_method: str) -> Engine[Any]:
     """Return the engine that claims checkpoints of `quant_method`, else the baseline's."""
     claiming = (e for e in engines().values() if quant_method in e.checkpoints)
     return next(claiming, baseline())
+
+
+def computing_gguf() -> Engine[Any]:
+    """Return the engine that computes GGUF files from their quantized weights."""
+    return next(e for e in engines().values() if e.computes_gguf)
 
 
 def engine_with(key: str) -> Engine[Any]:

@@ -56,11 +56,18 @@ class _Engine(Engine[Transformers]):
     def gguf_file(self, spec: Transformers) -> str:
         return spec.gguf_file or ""
 
+    def loaded_dtype(self, spec: Transformers, files: ModelFiles, *, cuda: bool) -> str:
+        if spec.gguf_file and spec.dtype == "auto":
+            return "float32"
+        return super().loaded_dtype(spec, files, cuda=cuda)
+
     def dequantizes(
         self, spec: Transformers, files: ModelFiles, *, cuda: bool, capability: Capability | None
     ) -> str:
         # As transformers' quantizers decide: FP8 needs a GPU of capability 8.9, and MXFP4 needs
         # Triton, the package `kernels`, and 7.5 where there is a GPU.
+        if spec.gguf_file:
+            return spec.gguf_file
         method = str((files.quantization or {}).get("quant_method", "")).lower()
         if method in ("fp8", "mxfp8"):
             return "" if cuda and (capability or _FP8) >= _FP8 else method

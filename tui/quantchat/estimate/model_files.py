@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from quantchat.common.gguf import BY_NAME
 from quantchat.common.model_folder import CONFIG, ModelFolder
 
 _BITS = {
@@ -31,10 +32,10 @@ _TORCH = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """A tensor as a safetensors header describes it."""
+    """A tensor as the header of a safetensors or GGUF file describes it."""
 
     dtype: str
-    """Safetensors' name, e.g. `BF16`."""
+    """Safetensors' name, e.g. `BF16`, or GGML's, e.g. `Q4_K`."""
     shape: tuple[int, ...]
 
     @property
@@ -45,6 +46,8 @@ class TensorInfo:
     @property
     def bytes(self) -> int:
         """Size in the file in bytes; an unknown dtype counts as 16 bits per element."""
+        if self.dtype not in _BITS and (block := BY_NAME.get(self.dtype)):
+            return -(-self.elements // block.weights) * block.bytes
         return self.elements * _BITS.get(self.dtype, 16) // 8
 
 

@@ -23,7 +23,7 @@ from quantchat.wire.messages import (
     Tokens,
 )
 from quantchat.wire.protocol import Event
-from quantchat.wire.variant import Ledger
+from quantchat.wire.variant import Ledger, same_tokens
 
 Order = Literal["together", "in-turn"]
 History = Literal["own", "left", "right"]
@@ -302,8 +302,9 @@ def thinks_at(thoughts: Sequence[str], answer: Sequence[str], token: int) -> boo
 
 def same_tokenizer(first: Answer, second: Answer) -> bool:
     """Return whether the token ids of two answers are comparable; False if one is unknown."""
-    hashes = [a.ready.resolved.tokenizer_hash if a.ready else "" for a in (first, second)]
-    return hashes[0] == hashes[1] != ""
+    if first.ready is None or second.ready is None:
+        return False
+    return same_tokens(first.ready.resolved, second.ready.resolved)
 
 
 def divergence_point(first: Answer, second: Answer, *, same: int = 0) -> int | None:

@@ -25,6 +25,8 @@ from quantchat.checkpoints.cache import CheckpointCache, read_built
 from quantchat.checkpoints.demo_shape import demo_files
 from quantchat.checkpoints.headers import read
 from quantchat.checkpoints.sources import resolve
+from quantchat.common import gguf
+from quantchat.common.model_folder import CONFIG
 from quantchat.common.server_address import is_loopback
 from quantchat.engines import registry
 from quantchat.engines.engine import Method
@@ -33,6 +35,7 @@ from quantchat.engines.table import folder_or_hub_id, is_path
 from quantchat.engines.variant import DEMO_MODEL
 from quantchat.errors import UserError
 from quantchat.estimate.model_files import ModelFiles
+from quantchat.host.environments import Environments
 from quantchat.profile import library
 from quantchat.profile.mistakes import mistakes
 from quantchat.profile.model import Profile
@@ -48,6 +51,8 @@ _LABEL = 60
 _SERVER_ANSWERS_S = 5.0
 _LIST_BYTES = 4 * 2**20
 """Maximum bytes that are read of a server's list of models."""
+_GGUF_OF_HUB = re.compile(r"([\w.-]+/[\w.-]+):([\w.-]+)", re.ASCII)
+"""`org/name:Q4_K_M`: a GGUF file of the hub."""
 _LAYER = re.compile(r"\.\d+\..*\.weight$")
 """Name of a module's weight inside a numbered layer."""
 
@@ -215,8 +220,18 @@ def _distinct(variants: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _side(word: str, model: str, others: Sequence[str]) -> _Side:
     if _is_address(word):
         return _server(word, model)
-    if word.endswith(".gguf"):
+    if word.endswith(gguf.SUFFIX) or _is(word, _holds_gguf_alone):
         return _gguf(word)
+    if (found := _GGUF_OF_HUB.fullmatch(word)) and not _is(word, Path.exists):
+        keys = {**_computing_gguf(), "model": found[1], "gguf_file": found[2]}
+        if "engine" not in keys:
+            (library,) = registry.computing_gguf().libraries
+            raise UserError(
+                f"a GGUF file of the hub needs the package {library.package}, which is not here",
+                where=one_line(word),
+                hint=library.command,
+            )
+        return _Side(found[1].rpartition("/")[2], keys, found[2])
     return _model(word, others)
 
 
@@ -263,12 +278,37 @@ def group_size(files: ModelFiles) -> int:
 
 
 def _gguf(word: str) -> _Side:
-    if not _is(word, Path.is_file):
-        raise not_found(word)
+    """Return the side for a GGUF file, or for a folder that holds one GGUF model."""
     path = Path(word).expanduser().absolute()
-    engine = registry.engine_with("gguf_file").name
-    keys = {"engine": engine, "model": str(path.parent), "gguf_file": path.name}
+    if path.is_dir():
+        try:
+            path /= gguf.chosen([file.name for file in path.glob(gguf.ANY)], gguf.ANY)
+        except gguf.BadGguf as error:
+            raise UserError(str(error), where=one_line(word), hint=error.hint) from None
+    elif not _is(word, Path.is_file):
+        raise not_found(word)
+    keys = {"engine": registry.engine_with("gguf_file").name, **_computing_gguf()}
+    keys |= {"model": str(path.parent), "gguf_file": path.name}
     return _Side(path.stem, keys, "GGUF")
+
+
+def _computing_gguf() -> dict[str, str]:
+    """Return the keys of a variant that computes a GGUF file from its quantized weights.
+
+    Its library may be here, or in the environment of the engine's name; empty if it is in neither.
+    """
+    engine = registry.computing_gguf()
+    if engine.is_installed():
+        return {"engine": engine.name}
+    try:
+        return {"engine": engine.name, "env": Environments().find(engine.name).name}
+    except UserError:
+        return {}
+
+
+def _holds_gguf_alone(folder: Path) -> bool:
+    """Return whether `folder` has GGUF files and no other model."""
+    return folder.is_dir() and any(folder.glob(gguf.ANY)) and not (folder / CONFIG).exists()
 
 
 def _is(word: str, test: Callable[[Path], bool]) -> bool:

@@ -12,7 +12,7 @@ from quantchat.session.requests import threads_for
 from quantchat.statistics.divergence import Continuation, DivergenceScore
 from quantchat.statistics.surprisal import CrossPerplexity
 from quantchat.wire.messages import END, ScoreTokens
-from quantchat.wire.variant import SERVERS
+from quantchat.wire.variant import SERVERS, same_tokens
 
 _numbers = itertools.count(1)
 
@@ -68,7 +68,7 @@ async def _cross_perplexity(variant: LiveVariant, answer: Answer) -> CrossPerple
         return CrossPerplexity(variant.label, problem="the variant is not loaded")
     if answer.in_chunks or ready.resolved.device in SERVERS:
         return CrossPerplexity(variant.label, problem="servers report no token ids")
-    if ready.resolved.tokenizer_hash != answer.ready.resolved.tokenizer_hash:
+    if not same_tokens(ready.resolved, answer.ready.resolved):
         return CrossPerplexity(variant.label, problem="its tokenizer differs")
     tokens = [*answer.ids, *([END] if answer.reason == "eos" else [])]
     scored = await variant.score_tokens(score_tokens_request(answer, tokens))

@@ -42,3 +42,5 @@ class FolderReader:
     """Whether it builds a multimodal model's vision tower, which may need the package timm."""
     loads_processor: bool = False
     """Whether it loads the processor of a multimodal model, including the part for videos."""
+    reads_gguf: bool = False
+    """Whether it reads GGUF files, with their tokenizer, without another package."""

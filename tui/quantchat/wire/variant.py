@@ -51,6 +51,9 @@ class Resolved:
     """torch's backend for `sdpa` attention: flash, efficient, cudnn or math; two of them where
     decode uses another than prefill. Empty if not known."""
 
+    vocabulary_hash: str = ""
+    """SHA-256 over each token with its id, the same for every library that reads this vocabulary.
+    Empty in older snapshots, and for a server."""
     slow_kernel: str = ""
     """Why its speed is misleading, and what to do; empty if its kernel is a fast one."""
 
@@ -64,6 +67,13 @@ class Resolved:
         """Device, or GPUs: `cuda:0`, `cuda:0+1`."""
         others = [device.partition(":")[2] for device in self.devices[1:]]
         return "+".join([self.device, *others])
+
+
+def same_tokens(a: Resolved, b: Resolved) -> bool:
+    """Return whether the token ids of both mean the same; False if one is unknown."""
+    if a.vocabulary_hash and b.vocabulary_hash:
+        return a.vocabulary_hash == b.vocabulary_hash
+    return a.tokenizer_hash == b.tokenizer_hash != ""
 
 
 def loops_differ(a: Resolved | None, b: Resolved | None) -> bool:

@@ -33,7 +33,7 @@ from quantchat.worker.outbox import ALIVE_S, Outbox
 
 if TYPE_CHECKING:
     from quantchat.wire.jobs import AnyJob
-    from quantchat.worker.decode.decoder import Decoder
+    from quantchat.worker.decode.loop_decoder import LoopDecoder
     from quantchat.worker.servers.opening import Opener
     from quantchat.worker.servers.remote import RemoteDecoder
 
@@ -71,7 +71,7 @@ class _Server:
         self._inbox = inbox
         self._outbox = outbox
         self._began = began
-        self._decoder: Decoder | RemoteDecoder | None = None
+        self._decoder: LoopDecoder | RemoteDecoder | None = None
         self._opener: Opener | None = None
 
     def run(self) -> None:
@@ -94,7 +94,7 @@ class _Server:
                 if self._decoder is not None and failure.kind != DEVICE_FAILED:
                     self._forget(self._decoder)
 
-    def _forget(self, decoder: Decoder | RemoteDecoder) -> None:
+    def _forget(self, decoder: LoopDecoder | RemoteDecoder) -> None:
         try:
             decoder.forget()
         except Exception as error:  # noqa: BLE001 - the KV cache cannot be trusted any more
@@ -159,11 +159,9 @@ class _Server:
         )
 
     def _load(self, command: Load) -> None:
-        from quantchat.worker.loaders import hide_unused, load
+        from quantchat.worker.loaders import decoder_of, hide_unused, load_any
 
         hide_unused(command)
-        from quantchat.worker.decode.decoder import Decoder
-        from quantchat.worker.model.devices import emulated, passed_over
         from quantchat.worker.model.hub import of_mib
 
         begun: list[tuple[str, float]] = []
@@ -175,9 +173,9 @@ class _Server:
         def fetching(done: int, total: int) -> None:
             self._outbox.send(Progress(FETCHING, done, total, of_mib(done, total)))
 
-        loaded = load(command, stage, fetching, self._outbox.send)
+        loaded = load_any(command, stage, fetching, self._outbox.send)
         stage(WARMING_UP)
-        decoder = Decoder(loaded, command.decode, lambda name: self._outbox.send(Progress(name)))
+        decoder = decoder_of(loaded, command, lambda name: self._outbox.send(Progress(name)))
         ready = time.perf_counter()
         self._decoder = decoder
         self._outbox.serve(
@@ -192,22 +190,16 @@ class _Server:
             took[name] += end - at
         imported = begun[0][1] - self._began + took[IMPORTING]
         fetch, weights = took[FETCHING], took[WEIGHTS]
-        notes = (
-            passed_over(command.device),
-            emulated(loaded.model.dtype, loaded.device),
-            loaded.note,
-            decoder.chosen.note,
-        )
         self._outbox.send(
             Ready(
-                resolved=loaded.resolved(decoder.chosen.name, decoder.attention_backend),
+                resolved=decoder.resolved(),
                 ledger=decoder.ledger(),
                 import_s=imported,
                 weights_s=weights,
                 # Includes compiling kernels before the weights are loaded.
                 warmup_s=ready - self._began - imported - fetch - weights,
                 fetch_s=fetch,
-                note="; ".join(filter(None, notes)),
+                note=decoder.note,
             )
         )
 

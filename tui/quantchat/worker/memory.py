@@ -103,6 +103,19 @@ def kv_cache_bytes(cache: Any) -> int:
     return total
 
 
+class Peak:
+    """The highest memory of a process so far, and the reading that first showed it."""
+
+    def __init__(self) -> None:
+        self.bytes = -1
+        self.at_ns = -1
+
+    def see(self, highest: int, now: int) -> None:
+        """Take note of `highest` in bytes, read at `now`."""
+        if highest > self.bytes:
+            self.bytes, self.at_ns = highest, now
+
+
 class LedgerReader:
     """Reads the ledger of one loaded model; cheap enough for twice a second."""
 
@@ -111,8 +124,7 @@ class LedgerReader:
         self._held = Holdings.of(model)
         gpus = sorted(gpu for gpu in self._held.by_device if gpu.startswith("cuda"))
         self._gpus = gpus or [device]
-        self._peak = -1
-        self._peak_at_ns = -1
+        self._peak = Peak()
 
     def read(self, kv_cache: int) -> Ledger:
         """Return the ledger of this moment; `kv_cache` is the size of the KV cache in bytes."""
@@ -131,8 +143,7 @@ class LedgerReader:
         else:
             other = slack = non_torch = -1
             process, highest = resident_bytes()
-        if highest > self._peak:
-            self._peak, self._peak_at_ns = highest, now
+        self._peak.see(highest, now)
         return Ledger(
             device=self._device,
             weights=weights,
@@ -143,8 +154,8 @@ class LedgerReader:
             slack=slack,
             non_torch=non_torch,
             process=process,
-            peak=self._peak,
-            peak_at_ns=self._peak_at_ns,
+            peak=self._peak.bytes,
+            peak_at_ns=self._peak.at_ns,
             at_ns=now,
             weights_by_device=dict(self._held.by_device) if len(by_gpu) > 1 else {},
             reserved_by_device=by_gpu if len(by_gpu) > 1 else {},

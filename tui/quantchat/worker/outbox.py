@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from quantchat.wire.messages import Alive, Finished, Memory, Tokens
 from quantchat.wire.protocol import Event, encode
@@ -93,6 +93,13 @@ class _Pieces:
         return piece or ""
 
 
+class PieceStream(Protocol):
+    """Decodes the tokens of one answer."""
+
+    def step(self, token: int) -> str:
+        """Return the text that `token` completes, often "". Raises what the tokenizer raises."""
+
+
 class Outbox:
     """Writes events to descriptor `fd` in the order they were queued.
 
@@ -112,7 +119,7 @@ class Outbox:
         """The turn that tokens belong to; -1 between two answers."""
         self._failed_turn: int | None = None
         self._output: OutputText
-        self._pieces: _Pieces
+        self._pieces: PieceStream
         self._ids: list[int] = []
         threads.start("outbox", self._run, lambda _: end_now())
 
@@ -180,7 +187,9 @@ class Outbox:
         if isinstance(item, _Begin):
             self._turn, self._ids = item.turn, []
             self._output = OutputText(self._marks, item.prompt)
-            self._pieces = _Pieces(self._tokenizer)
+            # A tokenizer of another library than `tokenizers` brings its own stream.
+            own = getattr(self._tokenizer, "pieces", None)
+            self._pieces = own() if own else _Pieces(self._tokenizer)
         elif isinstance(item, _Token):
             self._answer_with(self._batch(item))
         elif isinstance(item, _End):

@@ -13,16 +13,11 @@ from quantchat.wire.messages import END, ScoreTokens, TokenScores
 from quantchat.worker.decode.cache_rules import ORDINARY, CacheRules
 from quantchat.worker.decode.caches import cache_parameter, growing_cache, position_argument
 from quantchat.worker.decode.cpu import unfused_weights
+from quantchat.worker.decode.loop_decoder import LEAST, ROWS
 from quantchat.worker.decode.native_loop import CHUNK
 from quantchat.worker.decode.steps.eager import before_each_block, release
 from quantchat.worker.failures import Refused
 from quantchat.worker.model.loaded import Loaded
-
-_ROWS = 64
-"""Positions whose logits exist at once: 33 MB in float32 with a vocabulary of 128k."""
-
-_LEAST = -1000.0
-"""Log-probability reported for an impossible token, because JSON has no infinity."""
 
 
 def score_tokens(
@@ -62,7 +57,7 @@ def score_tokens(
             unfused_weights(loaded.model),
         ):
             while at < len(given):
-                end = min(at + CHUNK, need) if at < need else at + _ROWS
+                end = min(at + CHUNK, need) if at < need else at + ROWS
                 end = min(end, len(given)) if in_pieces else len(given)
                 tokens = torch.tensor([given[at:end]], device=device)
                 more = {parameter: cache}
@@ -76,7 +71,7 @@ def score_tokens(
                     logits_to_keep=max(1, asked),
                 )
                 if asked > 0:
-                    for block in output.logits[0, -asked:].split(_ROWS):
+                    for block in output.logits[0, -asked:].split(ROWS):
                         rows.take(block)
                 at = end
     finally:
@@ -104,7 +99,7 @@ class _Rows:
         logprobs = torch.log_softmax(logits.float(), dim=-1)
         if bool(torch.isnan(logprobs).any()):
             raise Refused("internal", "the model computes NaN")
-        logprobs = logprobs.clamp(min=_LEAST)
+        logprobs = logprobs.clamp(min=LEAST)
         wanted, self._left = self._left[: len(logprobs)], self._left[len(logprobs) :]
         found = torch.stack(
             [self._of(row, token) for row, token in zip(logprobs, wanted, strict=False)]

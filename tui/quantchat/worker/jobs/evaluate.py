@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quantchat.wire.jobs import EvaluateJob, EvaluateResult, TaskFigure, TaskResult
 from quantchat.worker.failures import Refused, first_line
@@ -25,6 +25,9 @@ from quantchat.worker.jobs.job_env import settle, template_variables
 from quantchat.worker.model.loaded import Loaded
 from quantchat.worker.report import Report
 from quantchat.worker.scoring.text_scoring import DECODE, load_or_refuse
+
+if TYPE_CHECKING:
+    from quantchat.worker.llama.model import LlamaModel
 
 SEED = 1234
 """Seed of the harness's sampling and few-shot examples."""
@@ -133,22 +136,33 @@ def _beside(path: Path, files: Any) -> Any:
 # ---------------------------------------------------------------- answering
 
 
-def _evaluate(loaded: Loaded, tasks: Any, job: EvaluateJob, report: Report) -> Any:
+def _harness_model(loaded: Loaded | LlamaModel, job: EvaluateJob) -> Any:
+    """Return `loaded` as the harness asks it."""
+    variables = template_variables(job.load)
+    if not isinstance(loaded, Loaded):
+        from quantchat.worker.llama.harness import LlamaLM
+
+        return LlamaLM(loaded, variables)
+    from lm_eval.models.huggingface import HFLM
+
+    return HFLM(
+        pretrained=loaded.model,
+        tokenizer=loaded.tokenizer,
+        batch_size=job.batch,
+        trust_remote_code=False,
+        chat_template_args=variables,
+    )
+
+
+def _evaluate(loaded: Loaded | LlamaModel, tasks: Any, job: EvaluateJob, report: Report) -> Any:
     """Ask the tasks' questions; return the result of `lm_eval.evaluator.evaluate`."""
     from lm_eval import evaluator
-    from lm_eval.models.huggingface import HFLM
     from transformers import set_seed
 
     report(0, 0, "preparing the questions")
     for task in tasks["tasks"].values():
         _few_shot(task, job.few_shot)
-    lm = HFLM(
-        pretrained=loaded.model,
-        tokenizer=loaded.tokenizer,
-        batch_size=job.batch,
-        trust_remote_code=False,
-        chat_template_args=template_variables(job.load),
-    )
+    lm = _harness_model(loaded, job)
     set_seed(SEED)
     with _counted(lm, report):
         return evaluator.evaluate(

@@ -17,7 +17,6 @@ from typing import Any
 from quantchat.wire.jobs import ScoreJob, ScoreResult
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs.job_env import settle
-from quantchat.worker.memory import Holdings
 from quantchat.worker.report import Report
 from quantchat.worker.scoring.logit_store import BYTES, LogitReader, LogitWriter, divergence
 from quantchat.worker.scoring.text_scoring import DECODE, TextScoring, begin, bounded, surprisal
@@ -55,7 +54,7 @@ def run(job: ScoreJob, report: Report) -> ScoreResult:
         vocabulary=reading.forecast.vocabulary,
         seconds=seconds,
         # Counted at the end, because some kernels repack their weights on first use.
-        weights=Holdings.of(loaded.model).by_dtype.total(),
+        weights=loaded.weight_bytes,
     )
 
 

@@ -5,6 +5,8 @@ A loader is a module with `load(command, stage)`, which returns a `Loaded`. The 
 
     UNUSED    libraries that its imports would load and no answer needs (`import_pruning`)
     COMPILES  True: `load` also takes `building`, the progress callback for compiling a kernel
+    ALONE     True: `load(command, stage, fetching)` finds, fetches and checks the files by itself,
+              and its model is no torch model
     SERVER    True: `load(command)` returns a client of a server
     kernels   `kernels(device, tools)` tries the engine's kernels on this machine, for `doctor`
 """
@@ -29,6 +31,8 @@ from quantchat.worker.model.loaded import Loaded
 from quantchat.worker.model.tokenizer import fetch_lent
 
 if TYPE_CHECKING:
+    from quantchat.worker.decode.loop_decoder import LoopDecoder
+    from quantchat.worker.llama.model import LlamaModel
     from quantchat.worker.model.adapter import Adapter
 
 
@@ -79,7 +83,7 @@ def load(
     fetching: Callable[[int, int], None] = lambda done, total: None,
     building: Callable[[Progress], None] = lambda progress: None,
 ) -> Loaded:
-    """Load the model that `command` names; download it first if it is on a hub.
+    """Load the torch model that `command` names; download it first if it is on a hub.
 
     Calls `stage` at the start of each stage (download, import, weights), `fetching` with the
     downloaded and total bytes, and `building` with the progress of compiling a kernel. Raises
@@ -115,6 +119,33 @@ def load(
         loaded.set_adapter(adapter.kind, digest(adapter.folder))
     make_current(loaded.input_device)
     return loaded
+
+
+def load_any(
+    command: Load,
+    stage: Callable[[str], None],
+    fetching: Callable[[int, int], None] = lambda done, total: None,
+    building: Callable[[Progress], None] = lambda progress: None,
+) -> Loaded | LlamaModel:
+    """Load as `load` does, also a model of another library than torch."""
+    loader = loader_of(command)
+    if getattr(loader, "ALONE", False):
+        model: LlamaModel = loader.load(command, stage, fetching)
+        return model
+    return load(command, stage, fetching, building)
+
+
+def decoder_of(
+    loaded: Loaded | LlamaModel, command: Load, report: Callable[[str], None]
+) -> LoopDecoder:
+    """Return the decoder of `loaded`, warmed up; `report` receives stages that take long."""
+    if isinstance(loaded, Loaded):
+        from quantchat.worker.decode.decoder import Decoder
+
+        return Decoder(loaded, command.decode, report)
+    from quantchat.worker.llama.decoder import LlamaDecoder
+
+    return LlamaDecoder(loaded)
 
 
 def _adapter(name: str | None) -> Adapter | None:

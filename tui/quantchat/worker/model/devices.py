@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import re
 from itertools import chain
 from pathlib import Path
@@ -76,12 +77,12 @@ def passed_over(setting: str) -> str:
     """Return why a variant with this device setting ignores a GPU; empty if it does not."""
     import torch
 
-    if setting == "cpu" or _gpus() or torch.version.cuda or not _gpu_is_shown():
+    if setting == "cpu" or _gpus() or torch.version.cuda or not gpu_is_shown():
         return ""
     return f"the GPU is not used: torch {torch.__version__} is built without CUDA"
 
 
-def _gpu_is_shown() -> bool:
+def gpu_is_shown() -> bool:
     """Return whether a driver is installed and its GPUs are not hidden from this process."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
     return not hidden and any(cuda_driver.exists() for cuda_driver in _DRIVERS)
@@ -95,7 +96,7 @@ def _unusable() -> Refused | None:
     import torch
 
     built_for = torch.version.cuda
-    if not built_for or not _gpu_is_shown():
+    if not built_for or not gpu_is_shown():
         return None
     try:
         torch.cuda.init()
@@ -115,6 +116,18 @@ def _unusable() -> Refused | None:
             'see `quantchat doctor`, or use device = "cpu"',
         )
     return None
+
+
+def processor_name() -> str:
+    """Return the name of this machine's CPU."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def emulated(dtype: Any, device: str) -> str:

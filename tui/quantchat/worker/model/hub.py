@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from quantchat.common import gguf
 from quantchat.wire.messages import Load
 from quantchat.worker.environment_failures import environment_failure
 from quantchat.worker.failures import Refused, first_line
@@ -71,8 +72,8 @@ def checkpoint(command: Load, report: Report) -> Fetched:
     Given the id, the libraries would ask the hub about each file, cached or not: without a network
     that takes minutes. Raises Refused.
     """
-    gguf, pickles = command.options.get("gguf_file"), bool(command.options.get("allow_pickle"))
-    weights = [gguf] if gguf else ["*.safetensors", *(["*.bin"] if pickles else [])]
+    file, pickles = command.options.get("gguf_file"), bool(command.options.get("allow_pickle"))
+    weights = [file] if file else ["*.safetensors", *(["*.bin"] if pickles else [])]
     code = ["*.py"] if command.trust_remote_code else []
     try:
         found = fetched(
@@ -90,9 +91,38 @@ def checkpoint(command: Load, report: Report) -> Fetched:
         if folder is None or refused.failure.kind == "no_space":
             raise
         found = Fetched(folder, _from_cache(refused.failure.reason))
-    if not gguf and not pickles:
+    if not file and not pickles:
         refuse_all_pickled(found.folder, command.model, switch="allow_pickle" in command.options)
     return found
+
+
+def gguf_files(command: Load, wanted: str, report: Report) -> Fetched:
+    """Download the GGUF file of the model id in `command` that `wanted` means, with all its parts.
+
+    See `gguf.chosen`. Without a hub the files in its cache are taken. Raises Refused.
+    """
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    name = command.model
+    try:
+        told = huggingface_hub.HfApi(endpoint=constants.ENDPOINT).model_info(
+            name, revision=command.revision or "main", timeout=_LIST_TIMEOUT_S
+        )
+        names = [file.rfilename for file in told.siblings or []]
+    except Exception as error:  # noqa: BLE001 - of several libraries, as in `fetched`
+        try:
+            cached = huggingface_hub.snapshot_download(
+                name, revision=command.revision, local_files_only=True
+            )
+        except Exception:  # noqa: BLE001 - the first reason helps more
+            raise _refused(error, name) from error
+        names = [str(file.relative_to(cached)) for file in Path(cached).rglob(gguf.ANY)]
+    try:
+        files = gguf.parts(Path(gguf.chosen(names, wanted)))
+    except gguf.BadGguf as error:
+        raise Refused("bad_checkpoint", f"{name} {error}", error.hint) from error
+    return fetched(name, command.revision, "", report, allow_patterns=[str(one) for one in files])
 
 
 def _whole_in_cache(command: Load, weights: list[str]) -> Path | None:
@@ -106,8 +136,8 @@ def _whole_in_cache(command: Load, weights: list[str]) -> Path | None:
         return None
     folder = Path(config).parent
     try:
-        gguf = bool(command.options.get("gguf_file"))
-        check_files(str(folder), gguf=gguf, tokenizer="tokenizer" not in command.options)
+        has_gguf = bool(command.options.get("gguf_file"))
+        check_files(str(folder), gguf=has_gguf, tokenizer="tokenizer" not in command.options)
     except Refused:
         return None
     return folder if any(any(folder.glob(pattern)) for pattern in weights) else None

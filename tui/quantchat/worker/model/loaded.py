@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import platform
 from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
@@ -17,9 +16,17 @@ from quantchat.common.versions import versions
 from quantchat.wire.messages import Load
 from quantchat.wire.variant import Resolved
 from quantchat.worker.failures import Refused
+from quantchat.worker.memory import Holdings
 from quantchat.worker.model.contents import Contents, label
-from quantchat.worker.model.devices import gpus_of, refuse_offloaded, rooms, too_small
+from quantchat.worker.model.devices import (
+    gpus_of,
+    processor_name,
+    refuse_offloaded,
+    rooms,
+    too_small,
+)
 from quantchat.worker.model.files_check import refuse_pickled
+from quantchat.worker.model.vocabulary import vocabulary_hash
 
 _LIBRARIES = (
     "torch",
@@ -112,6 +119,11 @@ class Loaded:
         ids = named if isinstance(named, list) else [named]
         return frozenset(i for i in [*ids, self.tokenizer.eos_token_id] if i is not None)
 
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weights at this moment: some kernels repack them on first use."""
+        return Holdings.of(self.model).by_dtype.total()
+
     def resolved(self, decode: str, attention_backend: str = "") -> Resolved:
         """Return what really runs; `decode` names the decode step."""
         import torch
@@ -132,6 +144,7 @@ class Loaded:
             context_length=self.context_length,
             chat_template=self.chat_template,
             tokenizer_hash=_tokenizer_hash(self.tokenizer_backend),
+            vocabulary_hash=vocabulary_hash(self.tokenizer.get_vocab()),
             threads=torch.get_num_threads(),
             libraries=versions(self._packages()),
             parameters=_parameters(model),
@@ -263,14 +276,7 @@ def _device_name(device: str) -> str:
         import torch
 
         return str(torch.cuda.get_device_name(device))
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return processor_name()
 
 
 def _parameters(model: Any) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quantchat.wire.jobs import ScoreJob
 from quantchat.wire.messages import Load
@@ -15,6 +15,10 @@ from quantchat.worker.model.loaded import Loaded
 from quantchat.worker.report import Report
 from quantchat.worker.scoring.logits import Forecast
 from quantchat.worker.scoring.windows import Tokens, Windows, check, read_tokens
+
+if TYPE_CHECKING:
+    from quantchat.worker.llama.model import LlamaModel
+    from quantchat.worker.llama.scoring import LlamaForecast
 
 MOST_NATS = 300.0
 """Largest mean surprisal in nats: e^300 and the square of its error still fit a float64."""
@@ -27,10 +31,10 @@ DECODE = "none: reads whole windows"
 class TextScoring:
     """A loaded model and the tokens that it reads."""
 
-    loaded: Loaded
+    loaded: Loaded | LlamaModel
     tokens: Tokens
     windows: Windows
-    forecast: Forecast
+    forecast: Forecast | LlamaForecast
 
     @property
     def starts(self) -> range:
@@ -59,10 +63,10 @@ class TextScoring:
         report(len(self.starts), len(self.starts), "windows read")
 
 
-def load_or_refuse(command: Load, report: Report) -> Loaded:
+def load_or_refuse(command: Load, report: Report) -> Loaded | LlamaModel:
     """Load the model of a job. Raises Refused for any failure, described as one of loading."""
     try:
-        return loaders.load(command, lambda stage: report(0, 0, stage))
+        return loaders.load_any(command, lambda stage: report(0, 0, stage))
     except Exception as error:
         failure = describe(error, loading=command.model)
         raise Refused(failure.kind, failure.reason, failure.hint) from error
@@ -78,7 +82,16 @@ def begin(job: ScoreJob, report: Report) -> TextScoring:
     windows = Windows(job.window, job.stride)
     tokens = read_tokens(loaded.tokenizer, Path(job.text), job.tokens)
     check(tokens, windows, loaded.context_length)
-    return TextScoring(loaded, tokens, windows, Forecast(loaded, tokens.ids))
+    return TextScoring(loaded, tokens, windows, forecast_of(loaded, tokens.ids))
+
+
+def forecast_of(loaded: Loaded | LlamaModel, trial: list[int]) -> Forecast | LlamaForecast:
+    """Return what computes the logits of `loaded`; `trial` are tokens of any text."""
+    if isinstance(loaded, Loaded):
+        return Forecast(loaded, trial)
+    from quantchat.worker.llama.scoring import LlamaForecast
+
+    return LlamaForecast(loaded)
 
 
 def surprisal(log_probabilities: Any, wanted: Any) -> Any:

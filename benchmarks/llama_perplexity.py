@@ -1,6 +1,6 @@
 """Compare quantchat's perplexity and KL divergence with llama.cpp's, on the same GGUF files.
 
-`python benchmarks/llama_cpp.py --bin FOLDER` needs llama.cpp's `llama-perplexity` and
+`python benchmarks/llama_perplexity.py --bin FOLDER` needs llama.cpp's `llama-perplexity` and
 `llama-quantize` in FOLDER (built with CMake from its sources, or from those in the source
 distribution of llama-cpp-python; `docs/explanation/scoring.md` has the commands). It takes the
 demo's Q4_1 GGUF, unpacks it to float32, quantizes that to Q3_K_S and unpacks it again, so that both
@@ -8,7 +8,7 @@ programs multiply the same float32 weights, and lets both read the text that shi
 the same windows. llama.cpp also reads the Q4_1 file itself: there it rounds the activations to
 8 bits, which transformers does not.
 
-It writes `benchmarks/results/llama_cpp.json`; `--table` prints the table of
+It writes `benchmarks/results/llama_perplexity.json`; `--table` prints the table of
 `docs/explanation/scoring.md`.
 """
 
@@ -33,7 +33,7 @@ from quantchat.features.score.run import score
 from quantchat.measuring.score_plan import QUICK, WINDOW, ScorePlan
 from quantchat.profile.model import Profile
 
-RESULTS = Path(__file__).parent / "results" / "llama_cpp.json"
+RESULTS = Path(__file__).parent / "results" / "llama_perplexity.json"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 LOW = "Q3_K_S"
 
@@ -132,7 +132,7 @@ async def measure(folder: Path, chunks: int) -> dict[str, Any]:
     """Build the files, and score them with both programs."""
     spec = Transformers(label="GGUF", engine="transformers", model=DEMO_MODEL, gguf_file=GGUF)
     wheel = Path((await CheckpointBuilder().prepare(spec, lambda progress: None)).model)
-    result = circumstances(f"llama_cpp.py --bin FOLDER --chunks {chunks}")
+    result = circumstances(f"llama_perplexity.py --bin FOLDER --chunks {chunks}")
     with tempfile.TemporaryDirectory() as made:
         base, low, plain = (Path(made) / f"{name}.gguf" for name in ("base", "low", "low-f32"))
         quantize = [str(folder / "llama-quantize"), "--allow-requantize"]

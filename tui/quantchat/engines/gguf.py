@@ -1,0 +1,162 @@
+"""Declare the engine `gguf`: GGUF files as llama.cpp computes them, through llama-cpp-python."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from quantchat.common.gguf import ANY, BY_NAME, SUFFIX
+from quantchat.engines.engine import Engine
+from quantchat.engines.table import Line, is_path
+from quantchat.engines.variant import VariantBase
+from quantchat.estimate.model_files import FLOATS, ModelFiles
+from quantchat.estimate.weights import Weights
+from quantchat.wire.library import FolderReader, Library
+
+CacheType = Literal["f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+
+
+class Gguf(VariantBase):
+    """A GGUF file, computed by llama.cpp from its quantized weights."""
+
+    engine: Literal["gguf"]
+    """What loads the model."""
+    gguf_file: Line | None = Field(None, examples=["Q4_K_M", "model-q4_k_m.gguf"])
+    """Which GGUF file of the model's folder or repository: its name, or the name of a quantization
+    that only one of them has. Not needed if there is one only. `model` may name it instead:
+    `org/name:Q4_K_M`, or the path of the file."""
+    n_gpu_layers: int = Field(-1, ge=-1, le=10_000)
+    """Layers on the GPU, as llama.cpp counts them: the output layer is one of them; -1 for all."""
+    n_ctx: int = Field(0, ge=0, le=2**24, examples=[8192])
+    """Tokens for which the KV cache is allocated, and most tokens of prompt and answer. 0: it grows
+    in steps up to the model's own context."""
+    type_k: CacheType = "f16"
+    """Type of the keys in the KV cache."""
+    type_v: CacheType = "f16"
+    """Type of the values in the KV cache; a quantized one needs flash attention, which llama.cpp
+    then turns on."""
+    mmap: bool = True
+    """Map the file into memory; else the weights are read into memory of the process."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _file_in_model(cls, given: Any) -> Any:
+        """Split `model` into the folder or repository and `gguf_file`, where it names both."""
+        model = given.get("model") if isinstance(given, dict) else None
+        if not isinstance(model, str):
+            return given
+        if is_path(model) and model.endswith(SUFFIX):
+            path = PurePath(model)
+            folder = str(path.parent)
+            # A parent of "./x.gguf" is ".", but of "../x.gguf" "..".
+            found = {"model": folder, "gguf_file": path.name}
+        elif not is_path(model) and ":" in model and not model.startswith("demo:"):
+            name, _, which = model.rpartition(":")
+            found = {"model": name, "gguf_file": which}
+        else:
+            return given
+        if (given.get("gguf_file") or found["gguf_file"]) != found["gguf_file"]:
+            raise ValueError("`model` and `gguf_file` name two files; leave one out")
+        return {**given, **found}
+
+    @field_validator("gguf_file")
+    @classmethod
+    def _inside(cls, value: str | None) -> str | None:
+        if value is not None and (value.startswith("/") or ".." in value.split("/")):
+            raise ValueError("must be a file inside the model's folder, such as model-q4_1.gguf")
+        return value
+
+    @model_validator(mode="after")
+    def _nothing_of_torch(self) -> Gguf:
+        for name in ("dtype", "attention", "decode"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is torch's: llama.cpp chooses it by itself; leave it out")
+        if self.trust_remote_code:
+            raise ValueError("a GGUF file has no code; leave trust_remote_code out")
+        return self
+
+
+class _Engine(Engine[Gguf]):
+    table = Gguf
+    summary = 'a GGUF file, computed by llama.cpp (model = "org/name:Q4_K_M" or a file)'
+    example: ClassVar[Mapping[str, str]] = {"gguf_file": "model.gguf"}
+    loader = "quantchat.worker.loaders.gguf"
+    libraries = (
+        Library(
+            "llama-cpp-python",
+            "llama_cpp",
+            dependency=False,
+            install='quantchat env create gguf, and env = "gguf" in the variant; or, for this'
+            " interpreter, python -m pip install 'quantchat[gguf]'",
+        ),
+    )
+    reader = FolderReader(builds_vision=False, reads_gguf=True)
+    environments: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "gguf": (
+            "llama-cpp-python==0.3.36",
+            # For any CPU with AVX2: llama.cpp's own choice crashes on some with AMX. The variable
+            # CMAKE_ARGS adds to it, e.g. -DGGML_CUDA=on.
+            "--config-settings=cmake.args=-DGGML_NATIVE=OFF;-DLLAVA_BUILD=OFF",
+            "huggingface_hub>=1",
+            "torch>=2.8,<2.14",  # `score` compares logits with it
+        )
+    }
+    resident_bytes = 60_000_000
+    selects_attention = False
+    computes_gguf = True
+
+    def label(self, spec: Gguf) -> str:
+        return (spec.gguf_file or "GGUF").removesuffix(SUFFIX)
+
+    def starts_from_base(self, spec: Gguf) -> bool:
+        return False
+
+    def gguf_file(self, spec: Gguf) -> str:
+        return spec.gguf_file or ANY
+
+    def loaded_dtype(self, spec: Gguf, files: ModelFiles, *, cuda: bool) -> str:
+        return "float32"  # of its activations, between the products
+
+    def weights(
+        self, spec: Gguf, files: ModelFiles, size: int, *, cuda: bool, repacked: bool
+    ) -> Weights:
+        packed, plain, scales = 0, 0, 0
+        for tensor in files.tensors.values():
+            if tensor.dtype in FLOATS:
+                plain += tensor.bytes
+                continue
+            block = BY_NAME[tensor.dtype]
+            added = tensor.bytes // block.bytes * block.scales
+            packed, scales = packed + tensor.bytes - added, scales + added
+        # No matrix is dequantized as a whole: the largest counts as none.
+        return Weights(packed, plain, {"scales": scales} if scales else {}, 0)
+
+    def cached_tokens(self, spec: Gguf, tokens: int) -> int:
+        return spec.n_ctx or super().cached_tokens(spec, tokens)
+
+    def cached_element(self, spec: Gguf, size: int) -> float:
+        kinds = [BY_NAME[name.upper()] for name in (spec.type_k, spec.type_v)]
+        return sum(kind.bytes / kind.weights for kind in kinds) / 2
+
+    def loading(
+        self, spec: Gguf, files: ModelFiles, held: Weights, size: int, *, cuda: bool
+    ) -> int:
+        # A mapped file is the weights; for a GPU its pages pass through the memory of the host.
+        return 0
+
+    def notes(
+        self, spec: Gguf, files: ModelFiles, dtype: str, *, cuda: bool, repacked: bool
+    ) -> list[str]:
+        sizes: Counter[str] = Counter()
+        for tensor in files.tensors.values():
+            sizes[tensor.dtype] += tensor.bytes
+        bits = 8 * files.bytes / max(1, sum(t.elements for t in files.tensors.values()))
+        kinds = ", ".join(f"{kind} {size / files.bytes:.0%}" for kind, size in sizes.most_common(4))
+        return [f"{bits:.2f} bits per weight: {kinds}"] if files.bytes else []
+
+
+ENGINE = _Engine()

@@ -1,0 +1,166 @@
+"""What every decoder does, of whatever library: encode the chat, keep the limits, report the turn.
+
+`decoder.Decoder` adds what is torch's, `worker.llama.decoder` what is llama.cpp's. Nothing that is
+imported here imports torch.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from quantchat.wire.messages import Generate, Load, Message, ScoreTokens, Started, TokenScores
+from quantchat.wire.variant import Ledger, Resolved
+from quantchat.worker.decode.loop import Loop, Turn
+from quantchat.worker.failures import Refused
+from quantchat.worker.model.chat_template import render
+from quantchat.worker.outbox import Outbox
+from quantchat.worker.text_bounds import Interrupted, bounded
+
+WARM_UP_TOKENS = 32
+WARM_UP_STEPS = 4
+
+ROWS = 64
+"""Positions whose logits exist at once: 33 MB in float32 with a vocabulary of 128k."""
+
+LEAST = -1000.0
+"""Log-probability reported for an impossible token, because JSON has no infinity."""
+
+
+class LoadedModel(Protocol):
+    """What a decoder needs to know of a loaded model, of any library."""
+
+    @property
+    def command(self) -> Load:
+        """The command that loaded it."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """Its tokenizer, with the methods of transformers'."""
+
+    @property
+    def tokenizer_backend(self) -> Any:
+        """The same with the methods of a `tokenizers.Tokenizer`."""
+
+    @property
+    def chat_template(self) -> bool:
+        """Whether it has a chat template."""
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens of prompt and answer together."""
+
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """Ids that end an answer."""
+
+
+def encode_prompt(loaded: LoadedModel, messages: Sequence[Message]) -> list[int]:
+    """Return the token ids of `messages` in the model's chat template, ready for an answer.
+
+    For a base model without a template the texts are joined line by line, system prompt first, and
+    the model continues them.
+    """
+    if not loaded.chat_template:
+        text = "\n".join(message.content for message in messages)
+        return list(loaded.tokenizer_backend.encode(text).ids)
+    variables = loaded.command.options.get("chat_template_kwargs", {})
+    text = render(loaded.tokenizer, messages, variables)
+    # The template writes the special tokens itself.
+    return list(loaded.tokenizer_backend.encode(text, add_special_tokens=False).ids)
+
+
+class LoopDecoder(ABC):
+    """Answers prompts with `loop`, which decodes with the model `loaded`."""
+
+    def __init__(self, loaded: LoadedModel, loop: Loop) -> None:
+        self._model = loaded
+        self._loop = loop
+
+    def answer(
+        self,
+        request: Generate,
+        received_ns: int,
+        outbox: Outbox,
+        stopped: Callable[[int], bool],
+    ) -> None:
+        """Decode one answer and send each token to `outbox`, until it ends or `stopped(turn)`.
+
+        Raises Refused(context_full) where the prompt leaves no room for an answer.
+        """
+        self._set_threads(request.threads)
+        try:
+            with bounded("reading the prompt", lambda: stopped(request.turn)):
+                prompt = self._prompt(request.messages, request.prompt_tokens)
+        except Interrupted:
+            outbox.send(Started(request.turn, received_ns, 0, 0))
+            outbox.begin(request.turn)
+            outbox.end(request.turn, "stop", time.perf_counter_ns())
+            return
+        if request.fresh:
+            self.forget()
+        room = self._model.context_length - len(prompt)
+        if room < 1:
+            raise Refused(
+                "context_full",
+                f"the context is full: the chat has {len(prompt)} tokens, "
+                f"the model takes {self._model.context_length}",
+                "drop the oldest turn, begin a new chat, or send something shorter",
+            )
+        cached = self._loop.rewind(prompt)
+        outbox.send(Started(request.turn, received_ns, len(prompt), cached))
+        outbox.begin(request.turn, prompt)
+        turn = Turn(
+            number=request.turn,
+            sampling=request.sampling,
+            most=min(request.max_new_tokens, room),
+            end_tokens=frozenset() if request.ignore_eos else self._model.end_tokens,
+            outbox=outbox,
+            asked_to_stop=stopped,
+        )
+        reason = self._loop.answer(prompt, turn)
+        if reason == "length" and turn.most < request.max_new_tokens:
+            reason = "context"
+        outbox.end(request.turn, reason, time.perf_counter_ns())
+        if request.fresh:
+            self.forget()
+
+    def score_tokens(self, request: ScoreTokens, overtaken: Callable[[], bool]) -> TokenScores:
+        """Score given output tokens by teacher forcing; the cached chat stays. Raises Refused."""
+        self._set_threads(request.threads)
+        with bounded("reading the prompt"):
+            prompt = self._prompt(request.messages, request.prompt_tokens)
+        return self._score(prompt, request, overtaken)
+
+    def forget(self) -> None:
+        """Empty the KV cache."""
+        self._loop.forget()
+
+    @property
+    @abstractmethod
+    def note(self) -> str:
+        """What the user must know of what runs."""
+
+    @abstractmethod
+    def resolved(self) -> Resolved:
+        """Return what really runs."""
+
+    @abstractmethod
+    def ledger(self) -> Ledger:
+        """Return the memory ledger of this moment."""
+
+    @abstractmethod
+    def _score(
+        self, prompt: list[int], request: ScoreTokens, overtaken: Callable[[], bool]
+    ) -> TokenScores:
+        """Score the tokens of `request` after `prompt`."""
+
+    @abstractmethod
+    def _set_threads(self, threads: int) -> None:
+        """Compute with this many CPU threads; 0 changes nothing."""
+
+    def _prompt(self, messages: list[Message], tokens: int) -> list[int]:
+        prompt = encode_prompt(self._model, messages)
+        return (prompt * -(-tokens // len(prompt)))[:tokens] if tokens else prompt

@@ -1,0 +1,77 @@
+"""The decoder of a model that llama.cpp computes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from quantchat.wire.messages import ScoreTokens, TokenScores
+from quantchat.wire.variant import Ledger, Resolved
+from quantchat.worker.decode.loop_decoder import WARM_UP_STEPS, WARM_UP_TOKENS, LoopDecoder
+from quantchat.worker.llama.loop import LlamaLoop
+from quantchat.worker.llama.model import LlamaModel
+from quantchat.worker.llama.teacher_forcing import score_tokens
+from quantchat.worker.memory import Peak, resident_bytes
+
+
+class LlamaDecoder(LoopDecoder):
+    """Answers prompts with llama.cpp. The constructor warms it up, as `Decoder` does."""
+
+    def __init__(self, loaded: LlamaModel) -> None:
+        self._loaded = loaded
+        self._context = loaded.context()
+        self._peak = Peak()
+        super().__init__(loaded, LlamaLoop(self._context))
+        count = min(WARM_UP_TOKENS, loaded.context_length - 2 * WARM_UP_STEPS)
+        self._loop.warm_up([n % loaded.own_tokenizer.size for n in range(count)], WARM_UP_STEPS)
+        self._loop.forget()
+
+    @property
+    def note(self) -> str:
+        """What the user must know of what runs."""
+        return self._loaded.note
+
+    def resolved(self) -> Resolved:
+        """Return what really runs."""
+        attention = "flash" if self._context.flash else "llama.cpp"
+        options = self._loaded.command.options
+        kinds = (options.get("type_k", "f16"), options.get("type_v", "f16"))
+        cache = "" if kinds == ("f16", "f16") else f", KV cache {kinds[0]}/{kinds[1]}"
+        return self._loaded.resolved(f"llama.cpp{cache}", attention)
+
+    def ledger(self) -> Ledger:
+        """Return the memory ledger of this moment.
+
+        llama.cpp reports the size of each buffer; torch has no part in it. On a GPU the program
+        reads the memory of the process by itself.
+        """
+        model, now = self._loaded, time.perf_counter_ns()
+        on_gpu = model.device != "cpu"
+        process, highest = (-1, -1) if on_gpu else resident_bytes()
+        self._peak.see(highest, now)
+        scales = model.scales
+        return Ledger(
+            device=model.device,
+            weights=model.weight_bytes,
+            weights_by_dtype=dict(model.weights),
+            overhead={"scales": scales} if scales else {},
+            kv_cache=self._loop.kv_bytes(),
+            other_live=self._context.compute.total(),
+            slack=-1,
+            non_torch=-1,
+            process=process,
+            peak=self._peak.bytes,
+            peak_at_ns=self._peak.at_ns,
+            at_ns=now,
+            weights_by_device=model.weights_by_device,
+        )
+
+    def _score(
+        self, prompt: list[int], request: ScoreTokens, overtaken: Callable[[], bool]
+    ) -> TokenScores:
+        return score_tokens(self._loaded, prompt, request, overtaken)
+
+    def _set_threads(self, threads: int) -> None:
+        if threads and threads != self._loaded.threads:
+            self._loaded.threads = threads
+            self._context.set_threads(threads)

@@ -1,0 +1,120 @@
+"""The decode loop of llama.cpp: prefill in chunks, then one token after the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import llama_cpp as c
+
+from quantchat.wire.messages import Sampling
+from quantchat.worker.decode.loop import Turn, common_prefix
+from quantchat.worker.decode.native_loop import AHEAD, CHUNK
+from quantchat.worker.llama.context import Context, Interrupted
+
+
+class LlamaLoop:
+    """Decodes with `context`; a `Loop`."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def rewind(self, prompt: list[int]) -> int:
+        """Keep the part of the cache that `prompt` begins with; return its length in tokens."""
+        self._context.cut(common_prefix(self._context.ids, prompt))
+        return len(self._context.ids)
+
+    def answer(self, prompt: list[int], turn: Turn) -> str:
+        """Answer `prompt`, whose beginning is cached; return why the answer ended."""
+        context = self._context
+        context.prepare(len(prompt) + min(turn.most, AHEAD))
+        if not self._prefill(prompt, turn):
+            return "stop"
+        sampler = Sampler(turn.sampling, context, prompt, turn.most)
+        try:
+            for count in range(1, turn.most + 1):
+                token = sampler.choose()
+                if not turn.heard(token):
+                    return "eos"
+                if turn.stopped:
+                    return "stop"
+                if count < turn.most:
+                    context.run([token])
+        finally:
+            sampler.close()
+        return "length"
+
+    def warm_up(self, prompt: list[int], steps: int) -> None:
+        """Decode `steps` tokens after `prompt` and send none."""
+        self._context.run(prompt)
+        for _ in range(steps):
+            self._context.run([int(self._context.logits()[0].argmax())])
+
+    def forget(self) -> None:
+        """Empty the KV cache; its memory stays allocated, as in llama.cpp's own programs."""
+        self._context.clear()
+
+    def kv_bytes(self) -> int:
+        """Return the bytes allocated for the KV cache."""
+        return self._context.cache.total()
+
+    def _prefill(self, prompt: list[int], turn: Turn) -> bool:
+        """Compute what of `prompt` is not cached; return whether it was not stopped."""
+        cached, total = len(self._context.ids), len(prompt)
+        for start in range(cached, total, CHUNK):
+            chunk = prompt[start : start + CHUNK]
+            try:
+                if turn.stopped:
+                    return False
+                self._context.run(chunk, stopped=lambda: turn.stopped)
+            except Interrupted:
+                return False
+            turn.prefilled(start + len(chunk) - cached, total - cached)
+        return True
+
+
+class Sampler:
+    """Chooses the tokens of one answer with llama.cpp's samplers, in the order of transformers'.
+
+    Repetition penalty (over prompt and answer), temperature, top-k, top-p; then a draw, seeded: the
+    same logits give the same tokens. Temperature 0 takes the likeliest token.
+    """
+
+    def __init__(self, sampling: Sampling, context: Context, prompt: list[int], most: int) -> None:
+        self._context = context
+        self._chain: Any = None
+        greedy = sampling.temperature == 0
+        if greedy and sampling.repetition_penalty == 1.0:
+            return  # the largest logit, without the library's list of candidates
+        self._chain = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
+        if sampling.repetition_penalty != 1.0:
+            penalty = c.llama_sampler_init_penalties(
+                context.vocabulary, len(prompt) + most, sampling.repetition_penalty, 0.0, 0.0
+            )
+            for token in prompt:
+                c.llama_sampler_accept(penalty, token)
+            self._add(penalty)
+        if greedy:
+            self._add(c.llama_sampler_init_greedy())
+            return
+        if sampling.temperature != 1.0:
+            self._add(c.llama_sampler_init_temp(sampling.temperature))
+        if sampling.top_k:
+            self._add(c.llama_sampler_init_top_k(sampling.top_k))
+        if sampling.top_p < 1.0:
+            self._add(c.llama_sampler_init_top_p(sampling.top_p, 1))
+        self._add(c.llama_sampler_init_dist(sampling.seed & 0xFFFFFFFF))
+
+    def choose(self) -> int:
+        """Return the next token's id. Waits for the computation of the last one."""
+        if self._chain is None:
+            return int(self._context.logits()[0].argmax())
+        # Also tells the penalty which token was taken.
+        return int(c.llama_sampler_sample(self._chain, self._context.pointer, -1))
+
+    def close(self) -> None:
+        """Free the samplers."""
+        if self._chain is not None:
+            c.llama_sampler_free(self._chain)
+
+    def _add(self, sampler: Any) -> None:
+        c.llama_sampler_chain_add(self._chain, sampler)

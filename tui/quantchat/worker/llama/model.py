@@ -1,0 +1,262 @@
+"""A GGUF model loaded by llama.cpp, with a description of what really runs."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+from collections import Counter
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import llama_cpp as c
+
+from quantchat.common.gguf import TYPES, GgufHeader, parts
+from quantchat.common.memory_rules import SHARE
+from quantchat.common.versions import versions
+from quantchat.wire.messages import Load
+from quantchat.wire.variant import Resolved
+from quantchat.worker.failures import Refused
+from quantchat.worker.llama.context import Context, Settings
+from quantchat.worker.llama.library import Device, Listening, build, gpus
+from quantchat.worker.llama.tokenizer import LlamaTokenizer
+from quantchat.worker.model.devices import gpu_is_shown, processor_name
+from quantchat.worker.model.vocabulary import vocabulary_hash
+
+CUDA_BUILD = (
+    "build it for CUDA: CMAKE_ARGS=-DGGML_CUDA=on python -m pip install --force-reinstall"
+    " --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
+)
+
+_HEADER = 64 * 2**20
+"""Bytes at the start of a file that its hash is made of."""
+_NUMBERS = {kind.name: number for number, kind in TYPES.items()}
+
+
+class LlamaModel:
+    """A model in memory with its tokenizer; `file` is the first of its files, `header` theirs.
+
+    The constructor loads it. Raises Refused.
+    """
+
+    def __init__(self, command: Load, file: Path, header: GgufHeader) -> None:
+        self.command = command
+        self.header = header
+        self._file = file
+        self._devices = _devices(command, file)
+        layers = int(command.options.get("n_gpu_layers", -1))
+        self._on_gpu = bool(self._devices) and layers != 0
+        listening = Listening()
+        self.pointer = _loaded(file, command, self._devices if self._on_gpu else [], layers)
+        if not self.pointer:
+            raise _not_loaded(file, listening.fault)
+        if not c.llama_model_has_decoder(self.pointer) or c.llama_model_has_encoder(self.pointer):
+            raise Refused("unsupported", "it is no decoder, and only decoders are compared")
+        self.buffers = listening.buffers("model")
+        """Bytes of the weights, by backend."""
+        vocabulary = c.llama_model_get_vocab(self.pointer)
+        template = header.metadata.get("tokenizer.chat_template")
+        own = LlamaTokenizer(vocabulary, template if isinstance(template, str) else "")
+        self.own_tokenizer = own
+        self.tokenizer: Any = own
+        self.tokenizer_backend: Any = own
+        self.note = "" if self._on_gpu or layers == 0 else passed_over(command.device)
+
+    def lend(self, tokenizer: Any) -> None:
+        """Take `tokenizer`, one of transformers, in place of the model's own. Raises Refused."""
+        if len(tokenizer) > self.own_tokenizer.size:
+            raise Refused(
+                "unsupported",
+                f"the tokenizer lent to it has {len(tokenizer)} tokens, the model knows"
+                f" {self.own_tokenizer.size}",
+                "name the tokenizer of its base model, or remove `tokenizer` from the profile",
+            )
+        self.tokenizer, self.tokenizer_backend = tokenizer, tokenizer.backend_tokenizer
+
+    @cached_property
+    def settings(self) -> Settings:
+        """How contexts of this model are made."""
+        options = self.command.options
+        wanted = int(options.get("n_ctx", 0))
+        return Settings(
+            type_k=_NUMBERS[str(options.get("type_k", "f16")).upper()],
+            type_v=_NUMBERS[str(options.get("type_v", "f16")).upper()],
+            context_length=wanted or int(c.llama_model_n_ctx_train(self.pointer)),
+            fixed=wanted > 0,
+            on_gpu=self._on_gpu,
+        )
+
+    def context(self, **more: int) -> Context:
+        """Return a new, empty context; see `Context` for `more`."""
+        context = Context(self.pointer, self.settings, **more)
+        context.set_threads(self.threads)
+        return context
+
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    """CPU threads of new contexts."""
+
+    @property
+    def device(self) -> str:
+        """Device of the weights, e.g. `cuda:0`; the first if there are several."""
+        return self._devices[0].place if self._on_gpu else "cpu"
+
+    @property
+    def chat_template(self) -> bool:
+        """Whether the model brings a chat template; without one it only continues text."""
+        return bool(getattr(self.tokenizer, "chat_template", None))
+
+    @property
+    def template_text(self) -> str:
+        """The chat template, in Jinja; empty if there is none or several."""
+        template = getattr(self.tokenizer, "chat_template", None)
+        return template if isinstance(template, str) else ""
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens of prompt and answer together."""
+        return self.settings.context_length
+
+    @cached_property
+    def end_tokens(self) -> frozenset[int]:
+        """Ids that end an answer."""
+        return self.own_tokenizer.end_tokens
+
+    @cached_property
+    def weights(self) -> Counter[str]:
+        """Bytes of the tensors, by GGML's name of their type."""
+        found: Counter[str] = Counter()
+        for tensor in self.header.tensors.values():
+            found[tensor.kind.name] += tensor.bytes
+        return found
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weights."""
+        return self.weights.total()
+
+    @property
+    def scales(self) -> int:
+        """Bytes of the weights that are scales and minima of quantized blocks."""
+        return sum(tensor.blocks * tensor.kind.scales for tensor in self.header.tensors.values())
+
+    @property
+    def weights_by_device(self) -> dict[str, int]:
+        """Bytes of the weights on each device, if there are several; else empty."""
+        places = {device.name: device.place for device in self._devices}
+        found: Counter[str] = Counter()
+        for name, size in self.buffers.items():
+            found[places.get(name, "cpu")] += size
+        return dict(found) if len(found) > 1 else {}
+
+    @property
+    def kernel(self) -> str:
+        """What multiplies the quantized weights, e.g. `llama.cpp Q4_K (CPU AVX2 FMA)`."""
+        sizes = {kind: size for kind, size in self.weights.items() if kind[0] not in "FB"}
+        quantized = sorted(sizes, key=lambda kind: -sizes[kind])
+        most = [kind for kind in quantized if sizes[kind] > 0.1 * sum(sizes.values())]
+        repacked = ", repacked for the CPU" if self.buffers["CPU_REPACK"] else ""
+        return f"llama.cpp {' + '.join(most) or 'not quantized'}{repacked} ({build()})"
+
+    def resolved(self, decode: str, attention: str = "") -> Resolved:
+        """Return what really runs; `attention` is the implementation, if it is known."""
+        said, command = self.header.metadata, self.command
+        return Resolved(
+            engine=command.engine,
+            model=command.model + (f"@{command.revision}" if command.revision else ""),
+            architecture=f"{said.get('general.architecture')} (GGUF)",
+            kernel=self.kernel,
+            dtype="float32",
+            device=self.device,
+            device_name=self._devices[0].description if self._on_gpu else processor_name(),
+            devices=self._places,
+            attention=attention or "llama.cpp",
+            decode=decode,
+            context_length=self.context_length,
+            chat_template=self.chat_template,
+            tokenizer_hash=self._tokenizer_hash,
+            vocabulary_hash=vocabulary_hash(self.own_tokenizer.get_vocab()),
+            threads=self.threads,
+            libraries=versions([library.package for library in command.needs]),
+            parameters=int(c.llama_model_n_params(self.pointer)),
+            checkpoint_hash=_checkpoint_hash(self._file),
+            tokenizer=str(command.options.get("tokenizer") or ""),
+        )
+
+    @property
+    def _places(self) -> list[str]:
+        places = [device.place for device in self._devices] if self._on_gpu else []
+        return places if len(places) > 1 else []
+
+    @property
+    def _tokenizer_hash(self) -> str:
+        said = self.header.metadata
+        kind = [said.get("tokenizer.ggml.model"), said.get("tokenizer.ggml.pre")]
+        body = json.dumps([sorted(self.own_tokenizer.get_vocab().items()), kind])
+        return hashlib.sha256(body.encode()).hexdigest()
+
+
+# ------------------------------------------------------------ loading
+
+
+def _devices(command: Load, file: Path) -> list[Device]:
+    """Return the GPUs for the weights, none for the CPU. Raises Refused."""
+    setting = command.device
+    if setting == "cpu":
+        return []
+    found = gpus()
+    if setting == "auto":
+        needed = sum(part.stat().st_size for part in parts(file))
+        fitting = [one for one in found if needed <= SHARE * one.free]
+        return fitting[:1] or found
+    there = {device.place: device for device in found}
+    index = int(setting.partition(":")[2] or 0)
+    if f"cuda:{index}" not in there:
+        if not any(place.startswith("cuda") for place in there):
+            raise Refused("unsupported", "llama-cpp-python is built here without CUDA", CUDA_BUILD)
+        raise Refused("unsupported", f"no device {setting}", 'use device = "auto"')
+    return [there[f"cuda:{index}"]]
+
+
+def passed_over(setting: str) -> str:
+    """Return why a variant with this device setting ignores a GPU; empty if it does not."""
+    if setting == "cpu" or gpus() or not gpu_is_shown():
+        return ""
+    return f"the GPU is not used: llama-cpp-python is built without CUDA ({CUDA_BUILD})"
+
+
+def _loaded(file: Path, command: Load, devices: list[Device], layers: int) -> Any:
+    """Return the library's model, or None where it fails."""
+    parameters = c.llama_model_default_params()
+    # A list that ends with NULL; without it the library takes every GPU.
+    listed = (ctypes.c_void_p * (len(devices) + 1))(*[one.pointer for one in devices], None)
+    parameters.devices = ctypes.cast(listed, ctypes.c_void_p)
+    parameters.n_gpu_layers = layers if devices else 0
+    if not command.options.get("mmap", True):
+        parameters.load_mode = c.LLAMA_LOAD_MODE_NONE
+    return c.llama_model_load_from_file(str(file).encode(), parameters)
+
+
+def _not_loaded(file: Path, fault: str) -> Refused:
+    if "alloc" in fault or "out of memory" in fault:
+        return Refused(
+            "out_of_memory",
+            f"llama.cpp has no memory for the weights: {fault}",
+            "set fewer n_gpu_layers, or take a smaller quantization",
+        )
+    return Refused(
+        "bad_checkpoint",
+        f"llama.cpp cannot load {file.name}: {fault or 'see the log'}",
+        "check that the file is whole; a newer architecture needs a newer llama-cpp-python",
+    )
+
+
+def _checkpoint_hash(file: Path) -> str:
+    """Return the SHA-256 over names, sizes and headers of the model's files."""
+    digest = hashlib.sha256()
+    for part in parts(file):
+        digest.update(f"{part.name}:{part.stat().st_size}:".encode())
+        with part.open("rb") as stream:
+            digest.update(stream.read(_HEADER))
+    return digest.hexdigest()

@@ -1,0 +1,73 @@
+"""Teacher forcing with llama.cpp: the log-probability of given tokens, in a context of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+
+from quantchat.wire.messages import END, ScoreTokens, TokenScores
+from quantchat.worker.decode.loop_decoder import LEAST, ROWS
+from quantchat.worker.decode.native_loop import CHUNK
+from quantchat.worker.failures import Refused
+from quantchat.worker.llama.context import Interrupted
+from quantchat.worker.llama.model import LlamaModel
+
+
+def score_tokens(
+    model: LlamaModel, prompt: list[int], request: ScoreTokens, overtaken: Callable[[], bool]
+) -> TokenScores:
+    """Return the log-probabilities and ranks of `request.ids` after `prompt`.
+
+    `overtaken` cancels the work if it is true. Raises Refused where the tokens do not fit the
+    context, or after a cancellation.
+    """
+    given = [*prompt, *request.ids[:-1]]  # the last token is scored, not an input
+    if len(given) > model.context_length:
+        raise Refused("context_full", "the answer does not fit the context of this model")
+    need = len(prompt) + request.first - 1
+    wanted = request.ids[request.first :]
+    ends = sorted(model.end_tokens)
+    logprobs: list[float] = []
+    ranks: list[int] = []
+    also: list[float] = []
+    context = model.context(outputs=ROWS, rows=request.batch)
+    at = 0
+    try:
+        context.prepare(len(given))
+        while at < len(given):
+            end = min(at + CHUNK, need) if at < need else at + ROWS
+            end = min(end, len(given))
+            asked = end - max(at, need)
+            context.run(given[at:end], wanted=max(1, asked), stopped=overtaken)
+            if asked > 0:
+                rows = log_softmax(context.logits(asked))
+                for row, token in zip(rows, wanted[len(logprobs) :], strict=False):
+                    found = _of(row, token, ends)
+                    logprobs.append(found)
+                    ranks.append(int((row > found).sum()))
+                if len(logprobs) == len(wanted):
+                    also = [_of(rows[-1], token, ends) for token in request.also]
+            at = end
+    except Interrupted as error:
+        raise Refused("stopped", "cancelled: another command came") from error
+    finally:
+        context.close()
+    decode = model.tokenizer_backend.decode
+    pieces = ["" if i == END else decode([i], skip_special_tokens=False) for i in wanted]
+    return TokenScores(request.number, logprobs, pieces, ranks, also)
+
+
+def log_softmax(logits: Any) -> Any:
+    """Return the log-probabilities of `logits`, shape (n, vocabulary), at least `LEAST` each."""
+    if numpy.isnan(logits).any():
+        raise Refused("internal", "the model computes NaN")
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    norm = numpy.log(numpy.exp(shifted).sum(axis=-1, keepdims=True, dtype=numpy.float64))
+    return numpy.maximum(shifted - norm.astype(numpy.float32), LEAST)
+
+
+def _of(row: Any, token: int, ends: list[int]) -> float:
+    """Return the log-probability of `token`; for `END`, that of all end tokens together."""
+    return float(numpy.logaddexp.reduce(row[ends]) if token == END else row[token])

@@ -1,0 +1,75 @@
+"""Load GGUF files with llama.cpp, through llama-cpp-python; torch is not imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantchat.common.gguf import ANY, BadGguf, chosen, parts, read_header
+from quantchat.wire.messages import FETCHING, IMPORTING, WEIGHTS, Load
+from quantchat.worker.failures import Refused
+from quantchat.worker.model.chat_template import check_template
+from quantchat.worker.model.hub import gguf_files
+from quantchat.worker.model.tokenizer import fetch_lent, load_tokenizer
+
+if TYPE_CHECKING:
+    from quantchat.worker.llama.model import LlamaModel
+
+ALONE = True
+
+
+def load(
+    command: Load,
+    stage: Callable[[str], None],
+    fetching: Callable[[int, int], None] = lambda done, total: None,
+) -> LlamaModel:
+    """Load a GGUF file. Raises Refused.
+
+    `options`: `gguf_file` (see `gguf.chosen`), `n_gpu_layers`, `n_ctx`, `type_k`, `type_v`, `mmap`.
+    """
+    asked, note = command, ""
+    wanted = str(command.options.get("gguf_file") or ANY)
+    if not Path(command.model).is_dir():
+        stage(FETCHING)
+        folder, note = gguf_files(command, wanted, fetching)
+        command = replace(command, model=str(folder), revision=None)
+    command = fetch_lent(command)
+    stage(IMPORTING)
+    from quantchat.worker.llama import library
+    from quantchat.worker.llama.model import LlamaModel
+
+    library.start()
+    file = _file(Path(command.model), wanted)
+    try:
+        header = read_header(file)
+    except BadGguf as error:
+        raise Refused("bad_checkpoint", f"{file.name} {error}", error.hint) from error
+    lent = load_tokenizer(command) if command.options.get("tokenizer") else None
+    stage(WEIGHTS)
+    loaded = LlamaModel(command, file, header)
+    if lent is not None:
+        loaded.lend(lent)
+    else:
+        check_template(loaded.tokenizer, command.options.get("chat_template_kwargs", {}))
+    loaded.command = asked
+    loaded.note = "; ".join(filter(None, (note, loaded.note)))
+    return loaded
+
+
+def _file(folder: Path, wanted: str) -> Path:
+    """Return the GGUF file in `folder` that `wanted` means, whole. Raises Refused."""
+    names = [str(file.relative_to(folder)) for file in folder.rglob(ANY)]
+    try:
+        file = folder / chosen(names, wanted)
+    except BadGguf as error:
+        raise Refused("bad_checkpoint", f"{folder} {error}", error.hint) from error
+    for part in parts(file):
+        if not part.is_file():
+            raise Refused(
+                "bad_checkpoint",
+                f"a part of the model is missing: {part.name}",
+                "download all of its parts into one folder",
+            )
+    return file
