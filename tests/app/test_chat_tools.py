@@ -52,14 +52,14 @@ async def test_the_diff_has_the_words_of_each_side(setup: Setup, size: Size) -> 
         await run.answered()
         await run.pilot.press("alt+d")
         await see(run.pilot, f"only {LEFT}")
-        await see(run.pilot, "The capital of France Italy is **Paris**. **Rome**.")
+        await see(run.pilot, "The capital of France Italy is **ParisRome**.")
         marked = [
             segment.text
             for strip in run.app.screen._compositor.render_strips()
             for segment in strip
             if segment.style is not None and segment.style.reverse and segment.text.strip()
         ]
-        assert marked == ["France", "Italy", "**Paris**.", "**Rome**."]
+        assert marked == ["France", "Italy", "Paris", "Rome"]
         await run.pilot.press("escape")
         await wait_until(run.pilot, lambda: not isinstance(run.app.screen, DiffScreen), "closed")
 

@@ -74,10 +74,10 @@ async def test_order_is_for_the_next_prompt(setup: Setup) -> None:
         await run.pilot.press("ctrl+t")
         await see(run.pilot, "^T one at a time")
         await run.answered()
-        await see(run.pilot, "faster (one at a time, single answer)")
+        await see(run.pilot, "faster · one at a time, single answer")
         await run.pilot.press("ctrl+t")
         assert run.comparison.order == "together"
-        await see(run.pilot, "faster (one at a time, single answer)")
+        await see(run.pilot, "faster · one at a time, single answer")
 
 
 async def test_maximise_goes_round(setup: Setup) -> None:

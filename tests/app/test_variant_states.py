@@ -96,24 +96,41 @@ async def test_answers_stream_with_their_figures(setup: Setup, size: Size) -> No
                 now,
                 "Where is Paris? The capital of France",
                 "TTFT 150 ms",
-                "contended",
+                "together",
             )
             assert "Paris." not in column(run.app, side)
         setup.left.gate.set()
         setup.right.gate.set()
         await run.settled()
         await see(run.pilot, "– now 50.0 avg")
-        await see(run.pilot, "1.50× faster (contended, single answer)")
+        await see(run.pilot, "no ratio: both decoded together for few tokens")
         await see(run.pilot, "same answer")
 
 
 async def test_a_difference_that_no_digit_shows_is_none(setup: Setup, size: Size) -> None:
     setup.left.token_ms, setup.right.token_ms = 20.0, 20.05
+    setup.left.answer = setup.right.answer = lambda request: "word " * 20
     async with setup.running(size) as run:
         await run.ready()
         await run.answered()
-        await see(run.pilot, f"{LEFT} as fast as the other (contended, single answer)")
+        how = "together (contended)" if size[0] > 80 else "together"
+        await see(run.pilot, f"{LEFT} as fast as the other · {how}, single answer")
         assert "× faster" not in text(run.app)
+
+
+async def test_the_ratio_is_that_of_the_speeds_in_the_columns(setup: Setup, size: Size) -> None:
+    setup.left.answer = setup.right.answer = lambda request: "word " * 20
+    async with setup.running(size) as run:
+        await run.ready()
+        await run.answered()
+        await see_in(run.pilot, 0, "50.0 tok/s")
+        await see_in(run.pilot, 1, "33.3 tok/s")
+        await see(run.pilot, f"{LEFT} 1.50× faster · together")
+        # The right one goes on alone, which is no comparison.
+        run.left.answer = lambda request: "word " * 20
+        run.right.answer = lambda request: "word " * 200
+        await run.answered()
+        await see(run.pilot, "no ratio: both decoded together for few tokens")
 
 
 async def test_a_worker_that_hangs_is_told_of_and_ended_by_a_key(setup: Setup, size: Size) -> None:
@@ -239,7 +256,7 @@ async def test_a_repeatable_profile_may_begin_in_turn(setup: Setup, size: Size) 
         for side in (0, 1):
             await see_in(run.pilot, side, "one at a time")
             assert "contended" not in column(run.app, side)
-        await see(run.pilot, "faster (one at a time, single answer)")
+        await see(run.pilot, "faster · one at a time, single answer")
 
 
 async def test_what_could_run_any_code_shouts_in_its_column(setup: Setup, size: Size) -> None:

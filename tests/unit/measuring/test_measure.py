@@ -99,7 +99,7 @@ async def test_together_is_marked_contended(tmp_path: Path) -> None:
     plan = Plan((Task("one"),), rounds=1, warmup=0, order="together")
     snapshot = await measure(pair(tmp_path), plan)
     text = printed(report.blocks(snapshot), 120)
-    assert "Measured contended" in text
+    assert "Measured together (contended)" in text
     assert "not to be quoted" in text
     assert "none: measured once" in text
 

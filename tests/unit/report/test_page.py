@@ -102,8 +102,8 @@ def test_answers_that_come_again_are_told_once(tmp_path: Path) -> None:
 def test_contended_figures_say_so(tmp_path: Path) -> None:
     text = inert(page(measured(tmp_path, order="together"))).text
     assert "contended: both decoded at once; not to be quoted" in text
-    assert "B against A, contended" in text
-    assert "A: A (contended)" in text
+    assert "B against A, together (contended)" in text
+    assert "A: A (together)" in text
     assert "(one at a time)" not in text
 
 

@@ -77,14 +77,17 @@ def test_nothing_is_drawn_of_nothing() -> None:
 
 def test_a_legend_says_who_and_how() -> None:
     shown = words(named_plots(snapshot())["itl-over-answer"])
-    assert "A: GPTQ (contended)" in shown
+    assert "A: GPTQ (together)" in shown
     assert "B: NF4 (one at a time)" in shown
 
 
 def test_a_variant_in_both_orders_is_two_series() -> None:
     saved = chat(answer("GPTQ"), answer("GPTQ", order="in-turn"), answer("NF4", state="failed"))
     series = all_series(saved)
-    assert [one.name for one in series] == ["A: GPTQ (one at a time)", "A: GPTQ (contended)"]
+    assert [one.name for one in series] == [
+        "A: GPTQ (one at a time)",
+        "A: GPTQ (together)",
+    ]
     in_turn, contended = (drawing.look(one.place, one.order) for one in series)
     assert in_turn != contended
 
@@ -161,7 +164,7 @@ def test_the_same_snapshot_makes_the_same_files() -> None:
 )  # fmt: skip
 def test_a_label_is_text(label: str) -> None:
     plot = named_plots(chat(with_gaps(label, 20.0, 30.0)))["itl-over-answer"]
-    expected = f"C: {named(0, label)[3:]} (contended)"
+    expected = f"C: {named(0, label)[3:]} (together)"
     assert expected in words(plot)
     assert drawing.png(plot)
 

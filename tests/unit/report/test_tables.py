@@ -80,10 +80,12 @@ def test_what_took_seconds_is_told_in_seconds() -> None:
 def test_each_figure_says_whether_it_was_contended() -> None:
     (turn,) = snapshot().turns
     text = printed(report.turn_table(turn))
-    assert row(text, "TTFT") == "TTFT 100 ms contended 100 ms one at a time"
-    assert row(text, "decode throughput").endswith("50.0 tok/s contended 50.0 tok/s one at a time")
-    assert row(text, "prefill").endswith("356 tok/s contended 356 tok/s one at a time")
-    assert "20.0 · 20.0 · 20.0 ms contended" in row(text, "ITL")
+    assert row(text, "TTFT") == "TTFT 100 ms together (contended) 100 ms one at a time"
+    assert row(text, "decode throughput").endswith(
+        "50.0 tok/s together (contended) 50.0 tok/s one at a time"
+    )
+    assert row(text, "prefill").endswith("356 tok/s together (contended) 356 tok/s one at a time")
+    assert "20.0 · 20.0 · 20.0 ms together (contended)" in row(text, "ITL")
     assert "21.4 tok/s one at a time" in row(text, "end-to-end")
     assert "40 tokens, 8 of them from the KV cache" in row(text, "prompt")
     assert row(text, "CPU threads") == "CPU threads 1 1"

@@ -10,8 +10,12 @@ from quantchat.wire.variant import SERVERS, STARTED_SERVER
 
 UNKNOWN = "–"
 
-ORDERS = {"together": "contended", "in-turn": "one at a time"}
+ORDERS = {"together": "together (contended)", "in-turn": "one at a time"}
 """How the variants ran, to stand beside a figure."""
+SHORT_ORDERS = {"together": "together", "in-turn": "one at a time"}
+"""The same in brackets and on keys."""
+NARROW_ORDERS = {"together": "together", "in-turn": "1 at a time"}
+"""The same in a narrow column."""
 
 _MOST_DECIMALS = 5
 

@@ -6,7 +6,7 @@ import string
 from dataclasses import dataclass
 from functools import cached_property
 
-from quantchat.document.figures import ORDERS
+from quantchat.document.figures import ORDERS, SHORT_ORDERS
 from quantchat.snapshot.compared_sides import measured_turns
 from quantchat.snapshot.schema import AnswerRecord, Snapshot, TurnRecord
 from quantchat.statistics.latency import itl_ms
@@ -29,7 +29,7 @@ class Series:
     @property
     def name(self) -> str:
         """Return the name for a legend: `A: GPTQ 4-bit (one at a time)`."""
-        return f"{named(self.place, self.variant)} ({ORDERS[self.order]})"
+        return f"{named(self.place, self.variant)} ({SHORT_ORDERS[self.order]})"
 
     @cached_property
     def gaps_ms(self) -> list[list[float]]:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-_WORDS = re.compile(r"\s*\S+|\s+$")
-"""A word with the white space before it, or the white space at the end."""
+_WORDS = re.compile(r"\s*(?:\w+|[^\w\s])|\s+$")
+"""A word or a sign with the white space before it, or the white space at the end."""
 MOST_WORDS = 6000
 """Words of each text that are compared: the time grows with the square of their number."""
 

@@ -33,8 +33,8 @@ from quantchat.app.widgets.divergence_line import DivergenceLine
 from quantchat.app.widgets.history_line import HistoryLine
 from quantchat.app.widgets.key_line import KeyLine
 from quantchat.app.widgets.prompt_box import PromptBox
-from quantchat.app.widgets.text_layout import ORDERS
 from quantchat.daemon_thread import in_daemon_thread, in_time, to_daemon_thread
+from quantchat.document.figures import SHORT_ORDERS
 from quantchat.errors import UserError
 from quantchat.session.comparison import Change, Comparison, VariantChanged
 from quantchat.session.conversation import Answer
@@ -255,7 +255,7 @@ class ComparisonView(Screen[None]):
 
     def name_order(self) -> None:
         """Show in the key line how the next prompt will run."""
-        self._keys.relabel("order", ORDERS[self.comparison.order])
+        self._keys.relabel("order", SHORT_ORDERS[self.comparison.order])
 
     def _sample(self) -> None:
         now = time.monotonic()

@@ -31,8 +31,7 @@ _TERMS = (
     ("together", "both variants decode at once and share the machine (contended)"),
     (
         "one at a time",
-        "one variant decodes while the other waits (“alone” where space is short); use these "
-        "figures when you quote a result",
+        "one variant decodes while the other waits; use these figures when you quote a result",
     ),
     ("RAM", "main memory of the worker process"),
     ("VRAM", "GPU memory of the worker process"),

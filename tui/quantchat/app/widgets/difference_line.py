@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from textual.content import Content
 from textual.widget import Widget
 
@@ -16,6 +14,8 @@ from quantchat.statistics.latency import decode_throughput, while_both_decode
 from quantchat.wire.variant import loops_differ
 
 _GAP = " · "
+FEW = 16
+"""Tokens that both must have decoded together, or no ratio of their speeds is shown."""
 
 
 class DifferenceLine(Widget):
@@ -59,38 +59,43 @@ class DifferenceLine(Widget):
 
 def _speed(
     first: Answer | None, second: Answer | None, *, short: bool = False
-) -> tuple[int, Content] | None:
-    """Return the side that was faster in this single answer, and by how much."""
+) -> tuple[int | None, Content] | None:
+    """Return the side that was faster in this single answer, and by how much.
+
+    None for the side if both speeds are known, but not comparable: then the text says so.
+    """
     if first is None or second is None:
         return None
-    contended = "together" in (first.order, second.order)
-    times: tuple[Sequence[int], Sequence[int]] = (first.times_ns, second.times_ns)
-    if contended and min(map(len, shared := while_both_decode(*times))) > 1:
-        times = shared
-    rates = [
-        decode_throughput(some, _counted(one, len(some)))
-        for one, some in zip((first, second), times, strict=True)
-    ]
+    rates = [decode_throughput(answer.times_ns, answer.counted) for answer in (first, second)]
     if rates[0] is None or rates[1] is None:
         return None
+    contended = "together" in (first.order, second.order)
+    if contended and not _mostly_together(first, second):
+        return None, quiet("no ratio: both decoded together for few tokens")
     ratio = max(rates[0], rates[1]) / min(rates[0], rates[1])
     shown = f"{ratio:.2f}"
     text = Content(" as fast as the other" if shown == "1.00" else f" {shown}× faster")
     # Say "single answer": such ratios scatter widely even between two runs of one variant.
-    how = "contended, " if contended else "" if short else "one at a time, "
-    how += "single answer"
+    orders = figures.NARROW_ORDERS if short else figures.ORDERS
+    how = orders["together" if contended else "in-turn"] + ", single answer"
     loops = [answer.ready.resolved if answer.ready else None for answer in (first, second)]
     if loops_differ(*loops):
         how += ", different decode loops"
-    text += quiet(f" ({how})")
+    text += quiet(f" · {how}")
     return (0 if rates[0] >= rates[1] else 1), text
 
 
-def _counted(answer: Answer, some: int) -> int | None:
-    """Return the tokens in `some` of an answer's chunks, from the server's count of all tokens."""
-    if answer.counted is None or answer.counted < 0 or not answer.times_ns:
-        return answer.counted
-    return round(answer.counted * some / len(answer.times_ns))
+def _mostly_together(first: Answer, second: Answer) -> bool:
+    """Return whether both decoded together for long enough that their speeds are comparable.
+
+    The speeds are those of the columns, over each whole answer. When the shorter one has ended, the
+    longer one has the machine for itself.
+    """
+    shared = while_both_decode(first.times_ns, second.times_ns)
+    return all(
+        len(both) >= FEW and 2 * len(both) >= len(answer.times_ns)
+        for both, answer in zip(shared, (first, second), strict=True)
+    )
 
 
 def _memory(first: MemoryTrack, second: MemoryTrack) -> tuple[int, Content] | None:
@@ -113,9 +118,14 @@ def _memory(first: MemoryTrack, second: MemoryTrack) -> tuple[int, Content] | No
 
 
 def _speed_and_memory(
-    names: list[Content], speed: tuple[int, Content] | None, memory: tuple[int, Content] | None
+    names: list[Content],
+    speed: tuple[int | None, Content] | None,
+    memory: tuple[int, Content] | None,
 ) -> Content:
     """Join both; name the side only once if it is the same."""
     if speed and memory and speed[0] == memory[0]:
-        return names[speed[0]] + speed[1] + "," + memory[1]
-    return Content(_GAP).join(names[side] + text for side, text in filter(None, (speed, memory)))
+        return names[memory[0]] + speed[1] + "," + memory[1]
+    parts = [
+        text if side is None else names[side] + text for side, text in filter(None, (speed, memory))
+    ]
+    return Content(_GAP).join(parts)

@@ -155,11 +155,9 @@ class LivePanel(Widget):
             (average, "bold"),
             (" avg", "$quiet"),
         )
-        order = ""
-        if answer is not None and answer.order == "together":
-            order = "together, contended" if left.cell_length + 20 <= width else "contended"
-        elif answer is not None:
-            order = "one at a time" if left.cell_length + 14 <= width else "alone"
+        order = figures.ORDERS[answer.order] if answer is not None else ""
+        if answer is not None and left.cell_length + len(order) >= width:
+            order = figures.NARROW_ORDERS[answer.order]
         return spread(left, quiet(order), width)
 
     def _first_token(self, width: int) -> Content:

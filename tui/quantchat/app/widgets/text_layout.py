@@ -13,9 +13,6 @@ QUIET = "$quiet"
 SIDES = ("$side-left", "$side-right")
 """Colours of the left and of the right variant."""
 
-ORDERS = {"together": "together", "in-turn": "one at a time"}
-"""The name of each order on the screen."""
-
 
 def quiet(text: str) -> Content:
     """Return `text` in the colour for secondary text."""

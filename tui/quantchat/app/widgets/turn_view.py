@@ -17,7 +17,7 @@ from quantchat.app.widgets.blank_fill import blank_lines
 from quantchat.app.widgets.divergence_mark import STYLE, DivergenceMark
 from quantchat.app.widgets.failure_note import explained, title_of
 from quantchat.app.widgets.look import Look
-from quantchat.app.widgets.text_layout import ORDERS, fitted, quiet
+from quantchat.app.widgets.text_layout import fitted, quiet
 from quantchat.document import figures
 from quantchat.session.conversation import Answer, AnswerState, Turn
 from quantchat.text import neutralise
@@ -307,7 +307,7 @@ class Summary(Widget):
             if count < 0
             else figures.plural(count, "token"),
             "" if count < 0 else f"{figures.number(timing.decode_tok_s)} tok/s",
-            ORDERS[answer.order],
+            figures.ORDERS[answer.order],
             f"TTFT {figures.milliseconds(timing.ttft_ms)}",
             f"TTFA {figures.milliseconds(timing.ttfa_ms)}" if answer.thoughts else "",
         )
