@@ -140,7 +140,9 @@ def test_a_broken_package_disables_its_engine_alone(tmp_path: Path) -> None:
         },
     )
     names, broken, mistake = run(TOLD, folder, tmp_path).splitlines()
-    assert names == "['auto-gptq', 'bitsandbytes', 'gptq', 'openai', 'transformers']"
+    assert (
+        names == "['auto-gptq', 'bitsandbytes', 'gptq', 'hqq', 'openai', 'torchao', 'transformers']"
+    )
     assert "another engine is called gptq" in broken and "os:sep is no" in broken
     assert mistake.startswith('x.toml:4: variants[1].engine: "broken" cannot be used')
     assert "no_such_module" in mistake

@@ -28,10 +28,11 @@ from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import dispatch
 from quantchat.worker.jobs.calibrate import _batches
 from quantchat.worker.jobs.config_compat import write_both
-from quantchat.worker.jobs.job_env import refuse_quantized, with_local_files
+from quantchat.worker.jobs.job_env import with_local_files
 from quantchat.worker.jobs.layer_widths import check_groups, widest
 from quantchat.worker.jobs.quantize_gptq import _Watch
 from quantchat.worker.model import hub
+from quantchat.worker.model.files_check import refuse_quantized
 
 
 def test_the_shipped_prompts() -> None:

@@ -18,7 +18,9 @@ from quantchat.engines.engine import Engine, Method
 from quantchat.engines.variant import VariantBase
 from quantchat.wire.library import Library
 
-_OWN = ("bitsandbytes", "gptq", "auto_gptq", "transformers", "gguf", "openai")
+_OWN = (
+    "bitsandbytes", "gptq", "torchao", "hqq", "auto_gptq", "transformers", "gguf", "openai",
+)  # fmt: skip
 """Modules of this package that declare an engine, as `ENGINE`."""
 
 GROUP = "quantchat.engines"

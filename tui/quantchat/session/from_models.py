@@ -26,6 +26,7 @@ from quantchat.checkpoints.demo_shape import demo_files
 from quantchat.checkpoints.headers import read
 from quantchat.checkpoints.sources import resolve
 from quantchat.common import gguf
+from quantchat.common.group_size import fitting_group
 from quantchat.common.model_folder import CONFIG
 from quantchat.common.server_address import is_loopback
 from quantchat.engines import registry
@@ -42,9 +43,6 @@ from quantchat.profile.model import Profile
 from quantchat.profile.nearest import did_you_mean
 from quantchat.session.not_found import not_found
 from quantchat.text import one_line
-
-GROUP_SIZES = (128, 64, 32)
-"""Group sizes for GPTQ in order of preference; the chosen size divides all layer widths."""
 
 _LABEL = 60
 """Maximum length of a label in characters."""
@@ -268,13 +266,13 @@ def files_of(model: str) -> ModelFiles:
 
 
 def group_size(files: ModelFiles) -> int:
-    """Return the largest of `GROUP_SIZES` that divides each layer's width, or -1 (a whole row)."""
+    """Return the largest usual group size that divides each layer's width, or -1 (a whole row)."""
     widths = {
         tensor.shape[1]
         for name, tensor in files.tensors.items()
         if len(tensor.shape) == 2 and _LAYER.search(name)
     }
-    return next((size for size in GROUP_SIZES if all(w % size == 0 for w in widths)), -1)
+    return fitting_group(widths)
 
 
 def _gguf(word: str) -> _Side:

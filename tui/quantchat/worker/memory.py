@@ -11,7 +11,7 @@ from quantchat.wire.variant import Ledger
 
 _OVERHEAD = {
     "scales": ("absmax", "offset", "scales", "SCB", "weight_scale", "weight_scale_inv", "scale"),
-    "zeros": ("qzeros", "_zeros_cache", "weight_zero_point", "zero_point"),
+    "zeros": ("qzeros", "_zeros_cache", "weight_zero_point", "zero_point", "zero"),
     "codebook": ("code",),
     "indices": ("g_idx", "_g_idx_long_cache", "g_idx_sort_indices", "ret_idx", "input_perm"),
 }
@@ -46,6 +46,9 @@ class Holdings:
                     found._count(name, value)
             # bitsandbytes moves the weights and scales of int8 there at first use.
             found._count_parts(vars(module).get("state"), ("CB", "SCB"))
+            if isinstance(meta := vars(module).get("meta"), dict):  # HQQ
+                for name, value in meta.items():
+                    found._count(name, value)
         return found
 
     def _count(self, name: str, value: Any) -> None:
@@ -75,7 +78,7 @@ class Holdings:
             self._count(name, getattr(holder, name, None))
 
     def _name(self, name: str, size: int) -> None:
-        if name == "scales_and_zeros":  # interleaved for the processor's kernel
+        if name in ("scales_and_zeros", "scale_and_zero"):  # interleaved for the processor's kernel
             self.overhead["scales"] += size // 2
             self.overhead["zeros"] += size // 2
         elif name in _KINDS:

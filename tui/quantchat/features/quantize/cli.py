@@ -281,13 +281,14 @@ def _group_size(model: str) -> int:
 
     If its files cannot be read yet, return the usual 128, which is checked when it is loaded.
     """
+    from quantchat.common.group_size import GROUP_SIZES
     from quantchat.errors import UserError
     from quantchat.session import from_models
 
     try:
         return from_models.group_size(from_models.files_of(model))
     except (UserError, ValueError):
-        return from_models.GROUP_SIZES[0]
+        return GROUP_SIZES[0]
 
 
 def _object(text: str) -> Any:

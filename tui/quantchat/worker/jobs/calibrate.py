@@ -18,7 +18,6 @@ from quantchat.worker.failures import Refused
 from quantchat.worker.jobs.calibration_io import write
 from quantchat.worker.jobs.calibration_size import calibration_size
 from quantchat.worker.jobs.job_env import (
-    refuse_quantized,
     settle,
     template_variables,
     tokenizer_for,
@@ -27,6 +26,7 @@ from quantchat.worker.jobs.job_env import (
 from quantchat.worker.jobs.layer_widths import check_groups, widest
 from quantchat.worker.model.chat_template import as_wanted
 from quantchat.worker.model.devices import choose_device
+from quantchat.worker.model.files_check import refuse_quantized
 from quantchat.worker.model.loaded import choose_dtype, load_model
 from quantchat.worker.report import Report
 

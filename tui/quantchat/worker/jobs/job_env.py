@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from quantchat.common.input_files import MOST_JSON, read_regular
 from quantchat.wire.jobs import Workspace
 from quantchat.wire.messages import Load
-from quantchat.worker.failures import Refused
 from quantchat.worker.model.files_check import check_kind
 from quantchat.worker.model.hub import checkpoint, described, of_mib
 from quantchat.worker.model.tokenizer import fetch_lent, load_tokenizer
@@ -83,22 +80,3 @@ def tokenizer_for(load: Load, **more: Any) -> Any:
 def template_variables(load: Load) -> dict[str, object]:
     """Return the variables for the model's chat template."""
     return dict(load.options.get("chat_template_kwargs", {}))
-
-
-def refuse_quantized(folder: str) -> None:
-    """Raise Refused if the model in `folder` is already quantized, or has no config."""
-    try:
-        config = json.loads(read_regular(Path(folder, "config.json"), MOST_JSON))
-    except (OSError, ValueError) as error:
-        raise Refused(
-            "bad_checkpoint",
-            f"{folder} has no config.json that can be read",
-            "name a folder that holds a model (config.json and *.safetensors)",
-        ) from error
-    if told := config.get("quantization_config"):
-        raise Refused(
-            "unsupported",
-            # Only old checkpoints of bitsandbytes name no method: a fact of the file format.
-            f"the model is already quantized ({told.get('quant_method', 'bitsandbytes')})",
-            "name the model in full precision that it was made from",
-        )

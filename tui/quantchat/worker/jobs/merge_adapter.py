@@ -10,9 +10,10 @@ from pathlib import Path
 
 from quantchat.common.adapter_folder import digest
 from quantchat.wire.jobs import MergeAdapterJob, MergeAdapterResult, MergedAdapter
-from quantchat.worker.jobs.job_env import refuse_quantized, settle, with_local_files
+from quantchat.worker.jobs.job_env import settle, with_local_files
 from quantchat.worker.loaders import load
 from quantchat.worker.model.adapter import merge, opened
+from quantchat.worker.model.files_check import refuse_quantized
 from quantchat.worker.report import Report
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from quantchat.wire.jobs import QuantizeBitsAndBytesJob, QuantizeBitsAndBytesResult
 from quantchat.worker.jobs.config_compat import write_both
-from quantchat.worker.jobs.job_env import refuse_quantized, settle, with_local_files
+from quantchat.worker.jobs.job_env import settle, with_local_files
 from quantchat.worker.loaders import bitsandbytes
+from quantchat.worker.model.files_check import refuse_quantized
 from quantchat.worker.model.tokenizer import fetch_lent
 from quantchat.worker.report import Report
 

@@ -24,7 +24,6 @@ from quantchat.worker.jobs.config_compat import write_both
 from quantchat.worker.jobs.gptqmodel_workarounds import file_digest_there, links_followed, on_one
 from quantchat.worker.jobs.job_env import (
     give_freed_memory_back,
-    refuse_quantized,
     settle,
     template_variables,
     tokenizer_for,
@@ -33,6 +32,7 @@ from quantchat.worker.jobs.job_env import (
 from quantchat.worker.jobs.layer_widths import check_groups, widest
 from quantchat.worker.loaders.gptq import kind_named
 from quantchat.worker.model.devices import choose_device
+from quantchat.worker.model.files_check import refuse_quantized
 from quantchat.worker.model.loaded import choose_dtype
 from quantchat.worker.report import Report
 

@@ -10,12 +10,20 @@ from quantchat.worker.failures import Refused
 from quantchat.worker.import_pruning import SCIENCE, compiled_when_called
 from quantchat.worker.loaders.bitsandbytes_probe import kernels as kernels
 from quantchat.worker.model.contents import Contents
-from quantchat.worker.model.devices import device_for, fast_dtype
-from quantchat.worker.model.full_precision import modules_in_full_precision
+from quantchat.worker.model.devices import device_for
+from quantchat.worker.model.full_precision import (
+    half_precision,
+    modules_in_full_precision,
+    without_weights,
+)
 from quantchat.worker.model.loaded import Loaded, choose_dtype, load_model
 from quantchat.worker.model.tokenizer import fast_tokenizer
 
 UNUSED = (*SCIENCE, "torchao")
+
+_CPU_BLOCK = 32
+"""Where bitsandbytes repacks for AVX512-BF16, the outputs of a 4-bit layer must be a multiple of it
+(`_convert_weight_packed_for_cpu`)."""
 
 _NOT_QUANTIZED = "not quantized"
 
@@ -38,11 +46,7 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
         command.model,
         trust_remote_code=command.trust_remote_code,
     )
-    dtype = choose_dtype(command.dtype)
-    if dtype == "auto":
-        # 4-bit kernels compute in bfloat16 or float16; a float32 checkpoint gains no accuracy.
-        dtype = config.dtype if config.dtype in (torch.bfloat16, torch.float16) else torch.bfloat16
-        dtype = fast_dtype(dtype, device)
+    dtype = half_precision(command, config, device)
     wish = _quantization(command.options, dtype, BitsAndBytesConfig)
     note = ""
     finished = getattr(config, "quantization_config", None)
@@ -53,7 +57,12 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
         from bitsandbytes.functional import has_avx512bf16
 
         packs = command.options["quant_type"] != "int8" and device == "cpu" and has_avx512bf16()
-        skipped, note = modules_in_full_precision(command, config, repacked=packs)
+        skipped, note = modules_in_full_precision(
+            without_weights(command, config),
+            lambda layer: (
+                packs and type(layer) is torch.nn.Linear and layer.out_features % _CPU_BLOCK > 0
+            ),
+        )
         wish.llm_int8_skip_modules = skipped
     model = load_model(
         command, device, dtype=dtype, **({} if wish is None else {"quantization_config": wish})

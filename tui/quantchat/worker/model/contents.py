@@ -158,8 +158,8 @@ def _part_of(name: str, embeds: bool, inside: str) -> str:
 
 
 def _packed_layer(module: Any) -> int:
-    """Return the weights of a GPTQ or AWQ layer, which stores them in a buffer; else 0."""
-    if not hasattr(module, "qweight"):
+    """Return the weights of a GPTQ, AWQ or HQQ layer, which packs them as it likes; else 0."""
+    if not (hasattr(module, "qweight") or hasattr(module, "W_q")):
         return 0
     for wide, high in (("in_features", "out_features"), ("infeatures", "outfeatures")):
         if count := int(getattr(module, wide, 0) * getattr(module, high, 0)):

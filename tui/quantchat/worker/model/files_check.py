@@ -209,6 +209,25 @@ def _damaged(folder: Path, file: str, what: str) -> Refused:
 # ------------------------------------------------------------ pickled weights
 
 
+def refuse_quantized(folder: str) -> None:
+    """Raise Refused if the model in `folder` is already quantized, or has no config."""
+    try:
+        config = json.loads(read_regular(Path(folder, "config.json"), MOST_JSON))
+    except (OSError, ValueError) as error:
+        raise Refused(
+            "bad_checkpoint",
+            f"{folder} has no config.json that can be read",
+            "name a folder that holds a model (config.json and *.safetensors)",
+        ) from error
+    if told := config.get("quantization_config"):
+        raise Refused(
+            "unsupported",
+            # Only old checkpoints of bitsandbytes name no method: a fact of the file format.
+            f"the model is already quantized ({told.get('quant_method', 'bitsandbytes')})",
+            "name the model in full precision that it was made from",
+        )
+
+
 def pickled_file(folder: Path) -> Path | None:
     """Return the first file in `folder` that is a pickle by its ending, or None."""
     return next((f for f in sorted(folder.iterdir()) if f.suffix in PICKLES), None)

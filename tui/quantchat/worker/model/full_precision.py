@@ -1,42 +1,73 @@
-"""Modules of a model that bitsandbytes leaves in full precision."""
+"""Modules of a model that stay in full precision when it is quantized while loading."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from quantchat.wire.messages import Load
 from quantchat.worker.model.contents import beside_the_decoder
-from quantchat.worker.model.loaded import auto_class
+from quantchat.worker.model.devices import fast_dtype
+from quantchat.worker.model.loaded import auto_class, choose_dtype
 
-_CPU_BLOCK = 32
-"""Where bitsandbytes repacks for AVX512-BF16, the outputs of a 4-bit layer must be a multiple of it
-(`_convert_weight_packed_for_cpu`)."""
+
+def half_precision(command: Load, config: Any, device: str) -> Any:
+    """Return the `torch.dtype` of activations and unquantized weights.
+
+    For `auto` it is float16 or bfloat16, also for a float32 checkpoint, which gains no accuracy
+    beside quantized weights.
+    """
+    import torch
+
+    dtype = choose_dtype(command.dtype)
+    if dtype != "auto":
+        return dtype
+    half = config.dtype in (torch.bfloat16, torch.float16)
+    return fast_dtype(config.dtype if half else torch.bfloat16, device)
+
+
+def without_weights(command: Load, config: Any) -> Any:
+    """Return the model of `config` on torch's device `meta`, to look at its layers."""
+    import torch
+
+    with torch.device("meta"):
+        return auto_class(command, config).from_config(
+            config, trust_remote_code=command.trust_remote_code
+        )
+
+
+def body_linears(model: Any) -> Iterator[tuple[str, Any]]:
+    """Yield name and module of the linear layers of the decoder, without the output head."""
+    import torch
+
+    outside = {id(model.get_output_embeddings())}
+    outside.update(id(model.get_submodule(name)) for name in beside_the_decoder(model))
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and id(module) not in outside:
+            yield name, module
 
 
 def modules_in_full_precision(
-    command: Load, config: Any, *, repacked: bool
+    model: Any, refuses: Callable[[Any], bool]
 ) -> tuple[list[str] | None, str]:
     """Return patterns of the modules to leave in full precision, and a note for the user.
 
     The patterns are None where transformers' default serves. Vision and audio parts stay in full
-    precision, as the models are published and measured. `repacked`: 4-bit layers get the layout of
-    a processor's kernel, which does not take every width.
+    precision, as the models are published and measured. `refuses` returns whether the kernel does
+    not take the width of a linear layer.
     """
-    import torch
-
-    with torch.device("meta"):
-        model = auto_class(command, config).from_config(
-            config, trust_remote_code=command.trust_remote_code
-        )
     towers = set(_towers(model))
-    refused = set(_refused_widths(model)) if repacked else set()
+    refused = {
+        re.sub(r"\\\.\d+(?=\\\.)", r"\\.\\d+", re.escape(name))
+        for name, module in body_linears(model)
+        if refuses(module)
+    }
     left = sorted({*towers, *refused, *_usual(model)}) if towers or refused else None
     if not refused:
         return left, ""
     names = ", ".join(sorted({name.rpartition(".")[2] for name in refused}))
-    return left, f"not quantized, because the processor's kernel does not take their width: {names}"
+    return left, f"not quantized, because the kernel does not take their width: {names}"
 
 
 def _usual(model: Any) -> Iterator[str]:
@@ -55,12 +86,3 @@ def _towers(model: Any) -> Iterator[str]:
         parts = layer.split(".")
         heads = (".".join(parts[:n]) for n in range(1, len(parts) + 1))
         yield re.escape(next(head for head in heads if not f"{inside}.".startswith(f"{head}.")))
-
-
-def _refused_widths(model: Any) -> Iterator[str]:
-    """Yield a pattern for each layer whose width the processor's kernel does not take."""
-    import torch
-
-    for name, module in model.named_modules():
-        if type(module) is torch.nn.Linear and module.out_features % _CPU_BLOCK:
-            yield re.sub(r"\\\.\d+(?=\\\.)", r"\\.\\d+", re.escape(name))

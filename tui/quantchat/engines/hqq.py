@@ -1,0 +1,62 @@
+"""Declare the engine `hqq`: half-quadratic quantization (Badri and Shaji 2023) while loading.
+
+Bytes of a quantized matrix with n elements (source: the code of hqq 0.2.8): n × bits ÷ 8, at 3 bits
+ten weights in four bytes, and for each group a scale and a zero of the activations' dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from quantchat.engines.engine import Method
+from quantchat.engines.on_load import OnLoad
+from quantchat.engines.variant import OpensPickles
+from quantchat.estimate.model_files import ModelFiles, TensorInfo
+from quantchat.estimate.weights import divide_up
+from quantchat.wire.library import Library
+
+
+class HQQ(OpensPickles):
+    """HQQ: quantizes while loading, without calibration, and searches the zeros of each group."""
+
+    engine: Literal["hqq"]
+    """What loads the model."""
+    bits: Literal[2, 3, 4, 8] = 4
+    """Bits per weight."""
+    group_size: Literal[16, 32, 64, 128, 256] = 64
+    """Weights that share a scale and a zero."""
+
+
+class _Engine(OnLoad[HQQ]):
+    table = HQQ
+    summary = "HQQ at 2, 3, 4 or 8 bits, quantized while loading, without calibration"
+    loader = "quantchat.worker.loaders.hqq"
+    libraries = (
+        Library("hqq", "hqq", dependency=False, install="python -m pip install 'quantchat[hqq]'"),
+    )
+    methods = tuple(
+        Method(f"hqq-{bits}bit", f"HQQ {bits}-bit", {"bits": bits}) for bits in (4, 3, 2, 8)
+    )
+    resident_bytes = 560_000_000
+    spreads = False
+
+    def packed(
+        self, spec: HQQ, files: ModelFiles, tensor: TensorInfo, size: int, *, on_cpu_kernel: bool
+    ) -> tuple[int, Mapping[str, int]]:
+        groups = tensor.elements // spec.group_size
+        overhead = {"scales": size * groups, "zeros": size * groups}
+        if spec.bits == 3:
+            # Ten rows of the matrix, seen as groups, lie in one row of int32.
+            return 4 * divide_up(groups, 10) * spec.group_size, overhead
+        return tensor.elements * spec.bits // 8, overhead
+
+    def left_plain(
+        self, spec: HQQ, files: ModelFiles, tensor: TensorInfo, *, on_cpu_kernel: bool
+    ) -> str:
+        if tensor.elements % (8 * spec.group_size):
+            return f"layers that {spec.group_size} does not divide"
+        return ""
+
+
+ENGINE = _Engine()

@@ -1,0 +1,111 @@
+"""The base class of engines that quantize the linear layers of a model while it is loaded."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Mapping
+
+from quantchat.engines.engine import Engine, Table
+from quantchat.estimate.model_files import ModelFiles, TensorInfo
+from quantchat.estimate.weights import (
+    BESIDE,
+    EXPERTS,
+    ROUTER,
+    Weights,
+    as_stored,
+    is_linear,
+    quantized_linears,
+)
+
+_WORTH_SAYING = 0.05
+"""Share of the layers that stays unquantized, from which on a note says so."""
+
+_END = "embeddings, norms and biases"
+
+
+class OnLoad(Engine[Table]):
+    """An engine without calibration: each linear layer but the output head is quantized.
+
+    A subclass gives the bytes of one quantized layer (`packed`), and in `left_plain` which layers
+    its library skips besides those that every library skips.
+    """
+
+    @abstractmethod
+    def packed(
+        self, spec: Table, files: ModelFiles, tensor: TensorInfo, size: int, *, on_cpu_kernel: bool
+    ) -> tuple[int, Mapping[str, int]]:
+        """Return the bytes of one quantized layer, and those of its overhead by kind.
+
+        `size` is bytes per unquantized element. `on_cpu_kernel`: it gets the layout of a
+        processor with AVX512-BF16.
+        """
+
+    def left_plain(
+        self, spec: Table, files: ModelFiles, tensor: TensorInfo, *, on_cpu_kernel: bool
+    ) -> str:
+        """Return why the library skips a linear layer, as the name of a part; empty if it does not.
+
+        E.g. `layers whose width is no multiple of 32`.
+        """
+        return ""
+
+    def auto_dtype(self, files: ModelFiles, *, cuda: bool) -> str:
+        """Return float16 for a float16 model, else bfloat16, in which the kernels compute."""
+        return "float16" if files.dtype == "float16" else "bfloat16"
+
+    def weights(
+        self, spec: Table, files: ModelFiles, size: int, *, cuda: bool, repacked: bool
+    ) -> Weights:
+        """Return the size of the weights: quantized layers, and the rest in full precision."""
+        if files.quantization is not None:
+            return as_stored(files.tensors)
+        on_cpu = repacked and not cuda
+
+        def keep(name: str, tensor: TensorInfo) -> bool:
+            return bool(self._part(spec, files, name, tensor, on_cpu))
+
+        def packed(tensor: TensorInfo) -> tuple[int, Mapping[str, int]]:
+            return self.packed(spec, files, tensor, size, on_cpu_kernel=on_cpu)
+
+        return quantized_linears(files, size, packed, keep=keep)
+
+    def notes(
+        self, spec: Table, files: ModelFiles, dtype: str, *, cuda: bool, repacked: bool
+    ) -> list[str]:
+        """Return a note on the parts that are not quantized, if they are a large share."""
+        if files.quantization is not None:
+            return []
+        left: Counter[str] = Counter()
+        quantized = ends = 0
+        for name, tensor in files.tensors.items():
+            part = self._part(spec, files, name, tensor, repacked and not cuda)
+            if not part:
+                quantized += tensor.elements
+            elif part == _END:
+                ends += tensor.elements
+            else:
+                left[part] += tensor.elements
+        if left.total() < _WORTH_SAYING * (left.total() + quantized):
+            return []
+        share = 1 - quantized / (left.total() + ends + quantized)
+        ours = ", embeddings included," if ends else ""
+        parts = [part for part, count in left.most_common() if count > 0.1 * left.total()]
+        named = " and ".join(parts)
+        return [f"{named} not quantized: {share:.0%} of the weights{ours} stay {dtype}"]
+
+    def _part(
+        self, spec: Table, files: ModelFiles, name: str, tensor: TensorInfo, on_cpu: bool
+    ) -> str:
+        """Return the name of the unquantized part a tensor belongs to; empty if it is quantized.
+
+        transformers 5 stores the experts of a layer in one three-dimensional parameter, which is no
+        linear layer.
+        """
+        if EXPERTS.search(name) and len(tensor.shape) > 1:
+            return "experts"
+        if not is_linear(name, tensor, files.vocabulary) or ROUTER.search(name):
+            return _END
+        if len(files.configs) > 1 and BESIDE.search(name):
+            return "image and audio parts"
+        return self.left_plain(spec, files, tensor, on_cpu_kernel=on_cpu)

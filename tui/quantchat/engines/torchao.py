@@ -1,0 +1,91 @@
+"""Declare the engine `torchao`: int4, int8 and float8, quantized while the model is loaded.
+
+Bytes of a quantized matrix with n elements (source: the code of torchao 0.18):
+
+    int4             n ÷ 2, a scale and a zero of two bytes for each group
+    int8, float8     n, a float32 scale for each row; int8 has a zero of one byte beside it
+    nvfp4            n ÷ 2, a float8 scale for 16 weights, padded to tiles of 128 rows by 4 scales
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from quantchat.common.group_size import fitting_group
+from quantchat.engines.engine import Method
+from quantchat.engines.on_load import OnLoad
+from quantchat.engines.variant import OpensPickles
+from quantchat.estimate.model_files import ModelFiles, TensorInfo
+from quantchat.estimate.weights import divide_up, is_linear
+from quantchat.wire.library import Library
+
+
+class TorchAO(OpensPickles):
+    """torchao: quantizes while loading, without calibration."""
+
+    engine: Literal["torchao"]
+    """What loads the model."""
+    quant_type: Literal["int4", "int8", "int8-dynamic", "float8", "nvfp4"] = "int4"
+    """`int4` has a scale for each group of weights, `nvfp4` for 16 weights, the others for a row.
+    `int8-dynamic` quantizes activations to int8 as well, in every product. `float8` and `nvfp4` are
+    unpacked for every product, so their speed says nothing of the format's."""
+    group_size: Literal[32, 64, 128] | None = None
+    """int4: weights that share a scale. Without it, the largest of 128, 64, 32 that divides the
+    layers' widths."""
+
+
+class _Engine(OnLoad[TorchAO]):
+    table = TorchAO
+    summary = "int4, int8 or float8, quantized while loading, without calibration"
+    loader = "quantchat.worker.loaders.torchao"
+    libraries = (Library("torchao", "torchao"),)
+    methods = tuple(
+        Method(f"torchao-{kind}", f"torchao {kind}", {"quant_type": kind})
+        for kind in ("int4", "int8", "int8-dynamic", "float8", "nvfp4")
+    )
+    resident_bytes = 560_000_000
+
+    def packed(
+        self,
+        spec: TorchAO,
+        files: ModelFiles,
+        tensor: TensorInfo,
+        size: int,
+        *,
+        on_cpu_kernel: bool,
+    ) -> tuple[int, Mapping[str, int]]:
+        rows = tensor.shape[0]
+        if spec.quant_type == "int4":
+            groups = tensor.elements // self._group(spec, files)
+            return tensor.elements // 2, {"scales": 2 * groups, "zeros": 2 * groups}
+        if spec.quant_type == "nvfp4":
+            tiles = divide_up(rows, 128) * divide_up(tensor.shape[1], 64)
+            return tensor.elements // 2, {"scales": 128 * 4 * tiles + 4}
+        if spec.quant_type == "float8":
+            return tensor.elements, {"scales": 4 * rows}
+        return tensor.elements, {"scales": 4 * rows, "zeros": rows}
+
+    def left_plain(
+        self, spec: TorchAO, files: ModelFiles, tensor: TensorInfo, *, on_cpu_kernel: bool
+    ) -> str:
+        if spec.quant_type == "int4" and tensor.shape[1] % self._group(spec, files):
+            return f"layers whose width is no multiple of {self._group(spec, files)}"
+        if spec.quant_type == "nvfp4" and any(width % 16 for width in tensor.shape):
+            return "layers whose width is no multiple of 16"
+        return ""
+
+    def _group(self, spec: TorchAO, files: ModelFiles) -> int:
+        """Return int4's group size, 32 if no usual one divides all widths."""
+        if spec.group_size:
+            return spec.group_size
+        widths = (
+            tensor.shape[1]
+            for name, tensor in files.tensors.items()
+            if is_linear(name, tensor, files.vocabulary)
+        )
+        found = fitting_group(widths)
+        return found if found > 0 else 32
+
+
+ENGINE = _Engine()

@@ -1,0 +1,64 @@
+"""Load models with HQQ: half-quadratic quantization (Badri and Shaji 2023), without calibration.
+
+transformers 5 quantizes no model with HQQ. So the layers are replaced here, one by one: only one of
+them is in full precision on the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from quantchat.wire.messages import WEIGHTS, Load
+from quantchat.worker.import_pruning import SCIENCE
+from quantchat.worker.model.devices import device_for
+from quantchat.worker.model.files_check import refuse_quantized
+from quantchat.worker.model.full_precision import body_linears, half_precision
+from quantchat.worker.model.loaded import Loaded, load_model
+from quantchat.worker.model.tokenizer import fast_tokenizer
+
+UNUSED = (*SCIENCE, "torchao")
+
+
+def load(command: Load, stage: Callable[[str], None]) -> Loaded:
+    """Load and quantize a model. `options`: `bits`, `group_size`.
+
+    Raises Refused for a checkpoint that is quantized already.
+    """
+    from hqq.core import quantize  # here, so that the time counts as import
+    from transformers import AutoConfig
+
+    refuse_quantized(command.model)
+    bits, group = command.options["bits"], command.options["group_size"]
+    device = device_for(command)
+    tokenizer = fast_tokenizer(command)
+    stage(WEIGHTS)
+    config = AutoConfig.from_pretrained(command.model, trust_remote_code=command.trust_remote_code)
+    dtype = half_precision(command, config, device)
+    model = load_model(command, "cpu", dtype=dtype)
+    skipped = set()
+    layers = list(body_linears(model))
+    for done, (name, layer) in enumerate(layers, 1):
+        stage(f"quantizing layer {done} of {len(layers)}")
+        if layer.weight.numel() % (8 * group):
+            skipped.add(name.rpartition(".")[2])
+            continue
+        packed = quantize.HQQLinear(
+            layer,
+            quantize.BaseQuantizeConfig(nbits=bits, group_size=group, axis=1),
+            compute_dtype=dtype,
+            device=device,
+        )
+        model.set_submodule(name, packed)
+    model.to(device)
+    names = ", ".join(sorted(skipped))
+    return Loaded(
+        command,
+        model,
+        tokenizer,
+        kernel=f"HQQLinear {bits}-bit g{group}",
+        note=f"not quantized, because {group} does not divide them: {names}" if skipped else "",
+        slow_kernel=_SLOW,
+    )
+
+
+_SLOW = "HQQ's own kernel unpacks each matrix for each product; only its quality is to compare"
