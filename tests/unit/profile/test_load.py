@@ -9,6 +9,7 @@ from fakes.safe_line import is_clean
 from fakes.toml_writer import toml
 from quantchat.checkpoints.sources import resolve
 from quantchat.engines.gptq import Gptq
+from quantchat.engines.registry import engines
 from quantchat.engines.variant import DEMO_MODEL
 from quantchat.errors import UserError
 from quantchat.profile.load import (
@@ -44,6 +45,8 @@ Two
 lines.\"\"\"
 max_new_tokens = 32
 """
+
+ENGINES = ", ".join(sorted(engines()))
 
 
 def complaints(text: str) -> tuple[str, ...]:
@@ -115,14 +118,22 @@ def test_good() -> None:
         (
             'engine = "gptq"',
             'engine = "gtpq"',
+<<<<<<< HEAD
             'p.toml:5: variants[1].engine: "gtpq" is not one of auto-gptq, bitsandbytes, gguf,'
             ' gptq, openai, transformers (did you mean "gptq"?)',
+=======
+            f'p.toml:5: variants[1].engine: "gtpq" is not one of {ENGINES} (did you mean "gptq"?)',
+>>>>>>> d27fe42 (Make and load AWQ checkpoints with GPTQModel)
         ),
         (
             'engine = "gptq"\n',
             "",
+<<<<<<< HEAD
             "p.toml:3: variants[1].engine: is missing (one of auto-gptq, bitsandbytes, gguf, "
             "gptq, openai, transformers)",
+=======
+            f"p.toml:3: variants[1].engine: is missing (one of {ENGINES})",
+>>>>>>> d27fe42 (Make and load AWQ checkpoints with GPTQModel)
         ),
         (
             'engine = "gptq"',

@@ -59,11 +59,11 @@ class Machine:
         return name not in self.broken
 
     @staticmethod
-    def _unfit(name: str, settings: dict[str, Any], dtype: Any) -> str:
+    def _unfit(name: str, settings: dict[str, Any], dtype: Any, family: str) -> str:
         # Marlin asks CUDA for the GPU's generation: here it says what it says of other bits there.
         if name == "marlin":
             return "" if settings["bits"] in (4, 8) else "MarlinLinear only supports [4, 8] bits"
-        return unfit(name, settings, dtype)
+        return unfit(name, settings, dtype, family)
 
     def choose(self, model: str, **more: Any) -> Chosen:
         command = Load("gptq", model, more.pop("options", {}), **more)

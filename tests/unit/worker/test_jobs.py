@@ -29,7 +29,7 @@ from quantchat.worker.jobs import dispatch
 from quantchat.worker.jobs.calibrate import _batches
 from quantchat.worker.jobs.config_compat import write_both
 from quantchat.worker.jobs.job_env import with_local_files
-from quantchat.worker.jobs.layer_widths import check_groups, widest
+from quantchat.worker.jobs.layer_widths import check_awq, check_groups, widest
 from quantchat.worker.jobs.quantize_gptq import _Watch
 from quantchat.worker.model import hub
 from quantchat.worker.model.files_check import refuse_quantized
@@ -186,6 +186,16 @@ def test_groups_that_do_not_fit_are_told_with_some_that_do(group_size: int) -> N
         check_groups(model, group_size)
     fitting = {96: 64, 64: 32}[group_size]  # of the first layer that it does not fit
     assert f"use a group size of {fitting}" in told.value.failure.hint
+
+
+def test_awq_takes_blocks_of_64_outputs() -> None:
+    wide = tiny_llama(hidden_size=128, intermediate_size=256, head_dim=32)
+    check_awq(wide)
+    wide.model.layers[1].mlp.up_proj = torch.nn.Linear(128, 96)
+    with pytest.raises(
+        Refused, match=r"multiple of 64 outputs, and layers\.1\.mlp\.up_proj has 96"
+    ):
+        check_awq(wide)
 
 
 def test_groups_need_not_fit_what_is_not_quantized() -> None:

@@ -22,7 +22,7 @@ from quantchat.checkpoints.single_flight import OnProgress, SingleFlight
 from quantchat.checkpoints.sources import resolve
 from quantchat.checkpoints.stages import MIB, BuildContext, Dequantize, Fetch, Stage
 from quantchat.common.versions import versions
-from quantchat.engines.quantize import Quantize
+from quantchat.engines.quantize import Calibration
 from quantchat.engines.registry import engine_of, libraries
 from quantchat.engines.variant import DEMO_MODEL, merged_adapter
 from quantchat.errors import UserError
@@ -96,7 +96,9 @@ class CheckpointBuilder:
         fetched = any(self._cache.find(stage.name) for stage in stages)
         return None if fetched else self._demo.source.wheel
 
-    async def held_out(self, spec: AnyVariant, quantize: Quantize, on_progress: OnProgress) -> Path:
+    async def held_out(
+        self, spec: AnyVariant, quantize: Calibration, on_progress: OnProgress
+    ) -> Path:
         """Return the file with the held-out part of the calibration set of `quantize`.
 
         No checkpoint is calibrated on the held-out part. The file is empty if the calibration set
@@ -221,7 +223,7 @@ def _prepared(spec: AnyVariant, made: Path | None) -> Prepared:
     return Prepared(named.model, named.revision)
 
 
-def _calibrated(spec: AnyVariant, quantize: Quantize) -> Quantize:
+def _calibrated(spec: AnyVariant, quantize: Calibration) -> Calibration:
     """Return `quantize` with the demo's calibration size filled in.
 
     For other models a worker chooses the size.

@@ -17,7 +17,7 @@ from quantchat.checkpoints.stages import BuildContext, Stage
 from quantchat.common.calibration_text import SHAPE, read
 from quantchat.common.input_files import Unreadable
 from quantchat.common.versions import versions
-from quantchat.engines.quantize import Quantize
+from quantchat.engines.quantize import Calibration
 from quantchat.errors import UserError
 from quantchat.host.job_runner import JobFailed
 from quantchat.text import one_line
@@ -37,7 +37,7 @@ _NOT_WHOLE = (
 _AUTHORS = ("torch", "transformers")
 
 
-def gather(weights: Weights, quantize: Quantize, part: CalibrationPart = "calibration") -> Stage:
+def gather(weights: Weights, quantize: Calibration, part: CalibrationPart = "calibration") -> Stage:
     """Return the stage that builds `part` of the calibration set of `quantize`.
 
     Raises UserError if its calibration file cannot be read.
@@ -49,7 +49,7 @@ def gather(weights: Weights, quantize: Quantize, part: CalibrationPart = "calibr
 class Calibrate(FromWeights):
     """The stage that writes calibration chats: the model's own answers to varied prompts."""
 
-    quantize: Quantize
+    quantize: Calibration
     part: CalibrationPart = "calibration"
 
     @property
@@ -122,7 +122,7 @@ class Calibrate(FromWeights):
 class Collect(FromWeights):
     """The stage that takes calibration samples from the user's file or a data set on the hub."""
 
-    quantize: Quantize
+    quantize: Calibration
     part: CalibrationPart = "calibration"
 
     @property
@@ -178,7 +178,7 @@ def _shipped(name: str) -> list[str]:
     return prompts.read_text(encoding="utf-8").splitlines()
 
 
-def _on_cpu(weights: Weights, quantize: Quantize) -> dict[str, str]:
+def _on_cpu(weights: Weights, quantize: Calibration) -> dict[str, str]:
     """Return the device as an input if it decides the calibration size, else nothing.
 
     Without explicit `samples` and `sample_tokens`, the CPU's default size differs from a GPU's.

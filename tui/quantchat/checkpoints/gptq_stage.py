@@ -1,10 +1,12 @@
-"""The stage from a model in full precision to a GPTQ checkpoint."""
+"""The stages from a model in full precision to a GPTQ or AWQ checkpoint."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from quantchat.checkpoints.built_results import as_recorded, cut_length
 from quantchat.checkpoints.cache import read_built
@@ -13,37 +15,32 @@ from quantchat.checkpoints.full_precision import FromWeights, Weights
 from quantchat.checkpoints.stages import MIB, BuildContext, Stage
 from quantchat.common.versions import versions
 from quantchat.engines.gptq import ENGINE
-from quantchat.engines.quantize import Quantize
+from quantchat.engines.quantize import Calibration, Quantize, QuantizeAwq
 from quantchat.engines.variant import VariantBase
-from quantchat.wire.jobs import CHATS, GptqSettings, QuantizeGptqJob
+from quantchat.wire.jobs import CHATS, AwqSettings, GptqSettings, QuantizeAwqJob, QuantizeGptqJob
 
 _MAKERS = (*(library.package for library in ENGINE.libraries), "torch", "transformers")
 
 
 @dataclass(frozen=True)
-class QuantizeGptq(FromWeights):
-    """The stage that quantizes with GPTQ, calibrated on the model's own chats or a user's text."""
+class _Calibrated(FromWeights):
+    """A stage that quantizes with GPTQModel, on the model's own chats or a user's text."""
 
-    quantize: Quantize
+    quantize: Calibration
     title = "quantizing layer"
 
     @property
-    def slug(self) -> str:
-        """The model's slug, the bits and the group size."""
-        group = f"g{self.quantize.group_size}" if self.quantize.group_size > 0 else "rows"
-        return f"{self.weights.source.slug}-gptq-{self.quantize.bits}bit-{group}"
+    @abstractmethod
+    def settings(self) -> GptqSettings | AwqSettings:
+        """The method's settings for the job."""
 
-    @property
-    def settings(self) -> GptqSettings:
-        """GPTQ's settings for the job; `desc_act` switches `act_group_aware` off."""
-        asked = {one.name: getattr(self.quantize, one.name) for one in fields(GptqSettings)}
-        # GPTQModel refuses both column orders at once.
-        asked["act_group_aware"] = asked["act_group_aware"] and not asked["desc_act"]
-        return GptqSettings(**asked)
+    @abstractmethod
+    def job(self, **common: Any) -> QuantizeGptqJob | QuantizeAwqJob:
+        """Return the method's job; `common` are the fields that the jobs share."""
 
     @property
     def inputs(self) -> dict[str, object]:
-        """The weights, the chat settings, GPTQ's settings and the library versions."""
+        """The weights, the chat settings, the method's settings and the library versions."""
         return {
             **self.weights.inputs,
             **self.weights.asked,
@@ -67,9 +64,8 @@ class QuantizeGptq(FromWeights):
 
     async def build(self, work: BuildContext) -> dict[str, object]:
         """Quantize the model in a worker; return the job's result for `made.json`."""
-        job = QuantizeGptqJob(
+        job = self.job(
             load=self.weights.load(work),
-            settings=self.settings,
             calibration=str(work.needs[-1] / CHATS),
             workspace=work.workspace,
             # The model's own answers were cut when they were written; their prompts come on top.
@@ -88,8 +84,61 @@ class QuantizeGptq(FromWeights):
             return self.quantize.sample_tokens
         return cut_length(read_built(work.needs[-1]))
 
+    def _named(self, method: str) -> str:
+        """The model's slug, the method, the bits and the group size."""
+        group = f"g{self.quantize.group_size}" if self.quantize.group_size > 0 else "rows"
+        return f"{self.weights.source.slug}-{method}-{self.settings.bits}bit-{group}"
+
+
+@dataclass(frozen=True)
+class QuantizeGptq(_Calibrated):
+    """The stage that quantizes with GPTQ."""
+
+    quantize: Quantize
+
+    @property
+    def slug(self) -> str:
+        """The model's slug, the bits and the group size."""
+        return self._named("gptq")
+
+    @property
+    def settings(self) -> GptqSettings:
+        """GPTQ's settings; `desc_act` switches `act_group_aware` off."""
+        asked = {one.name: getattr(self.quantize, one.name) for one in fields(GptqSettings)}
+        # GPTQModel refuses both column orders at once.
+        asked["act_group_aware"] = asked["act_group_aware"] and not asked["desc_act"]
+        return GptqSettings(**asked)
+
+    def job(self, **common: Any) -> QuantizeGptqJob:
+        """Return the job for GPTQ."""
+        return QuantizeGptqJob(settings=self.settings, **common)
+
+
+@dataclass(frozen=True)
+class QuantizeWithAwq(_Calibrated):
+    """The stage that quantizes with AWQ."""
+
+    quantize: QuantizeAwq
+
+    @property
+    def slug(self) -> str:
+        """The model's slug, the bits and the group size."""
+        return self._named("awq")
+
+    @property
+    def settings(self) -> AwqSettings:
+        """AWQ's settings."""
+        return AwqSettings(self.quantize.bits, self.quantize.group_size, self.quantize.sym)
+
+    def job(self, **common: Any) -> QuantizeAwqJob:
+        """Return the job for AWQ."""
+        return QuantizeAwqJob(settings=self.settings, **common)
+
 
 def stage_of(weights: Weights, spec: VariantBase) -> Stage:
     """Return the stage that builds the checkpoint of `spec` from `weights`."""
-    assert spec.calibrated is not None  # noqa: S101 - else it loads a finished checkpoint
-    return QuantizeGptq(weights, spec.calibrated)
+    made = spec.calibrated
+    if isinstance(made, QuantizeAwq):
+        return QuantizeWithAwq(weights, made)
+    assert isinstance(made, Quantize)  # noqa: S101 - else it loads a finished checkpoint
+    return QuantizeGptq(weights, made)

@@ -11,9 +11,14 @@ EXTENSIONS = {
 """Kernels that are compiled on first use, with their extension; Marlin has a second one for
 float16, `marlin_fp16`."""
 
-AUTO_ON_GPU = ("marlin", "exllama_v2", "triton", "torch")
-"""Kernels that `auto` tries on a GPU, the fastest first. Machete is left out, because it is
-downloaded, and the network must not decide which kernel runs."""
+AUTO_ON_GPU = {
+    "gptq": ("marlin", "exllama_v2", "triton", "torch"),
+    "awq": ("marlin", "exllama_v2", "gemm_triton", "torch"),
+}
+"""Kernels that `auto` tries on a GPU for each method, the fastest first.
+
+Machete is left out, because it is downloaded, and the network must not decide which kernel runs.
+"""
 
 ROW_BY_ROW = (
     "{} unpacks each weight anew for each token, so it decodes slower than 16-bit weights: "

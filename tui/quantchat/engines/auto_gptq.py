@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import model_validator
 
 from quantchat.engines.engine import Engine
-from quantchat.engines.gptq import made_first
+from quantchat.engines.gptqmodel import made_first
 from quantchat.engines.quantize import Quantize
 from quantchat.engines.variant import VariantBase
 from quantchat.estimate.model_files import ModelFiles

@@ -1,9 +1,9 @@
-"""The table `[variants.quantize]`: the settings for building a GPTQ checkpoint."""
+"""The table `[variants.quantize]`: the settings for building a GPTQ or AWQ checkpoint."""
 
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator
 
@@ -14,25 +14,14 @@ _DATA_SET = re.compile(
 )
 
 
-class Quantize(Table):
-    """Build a GPTQ checkpoint here first, from the model that the variant names."""
+class Calibration(Table):
+    """How a checkpoint is built here with calibration: the text, and how much of it."""
 
-    bits: Literal[2, 3, 4, 8] = 4
-    """Bits per weight."""
+    if TYPE_CHECKING:
+        bits: int  # a literal in each method's own table
+
     group_size: int = Field(128, ge=-1, le=2**16)
     """Weights that share one scale; -1 is a whole row. It must divide the layers' widths."""
-    desc_act: bool = False
-    """Quantize columns in order of falling activation (act-order)."""
-    act_group_aware: bool = True
-    """Order columns by activation inside what the groups allow, which costs nothing when it runs;
-    without effect where `desc_act` is on."""
-    sym: bool = True
-    """Symmetric quantization, which the fast kernels want."""
-    damp_percent: float = Field(0.05, gt=0, lt=1)
-    """Damping added to the Hessian's diagonal, as a share of its mean."""
-    true_sequential: bool = True
-    """Quantize the modules of a layer one after the other, each on what those before it give.
-    Off: all at once, and nothing to go on from when it is stopped."""
     calibration: Line | None = Field(None, examples=["./chats.jsonl", "hub:org/name:train:text"])
     """What to calibrate on: a file, plain text or JSONL (`{"messages": […]}` or `{"text": …}` a
     line), or a data set on the Hugging Face hub, `hub:org/name[:split[:column]]`. Without it, the
@@ -67,3 +56,31 @@ class Quantize(Table):
     def calibration_file(self) -> str | None:
         """The calibration file; None without `calibration` or for a data set."""
         return self.calibration if self.calibration and is_path(self.calibration) else None
+
+
+class Quantize(Calibration):
+    """Build a GPTQ checkpoint here first, from the model that the variant names."""
+
+    bits: Literal[2, 3, 4, 8] = 4
+    """Bits per weight."""
+    desc_act: bool = False
+    """Quantize columns in order of falling activation (act-order)."""
+    act_group_aware: bool = True
+    """Order columns by activation inside what the groups allow, which costs nothing when it runs;
+    without effect where `desc_act` is on."""
+    sym: bool = True
+    """Symmetric quantization, which the fast kernels want."""
+    damp_percent: float = Field(0.05, gt=0, lt=1)
+    """Damping added to the Hessian's diagonal, as a share of its mean."""
+    true_sequential: bool = True
+    """Quantize the modules of a layer one after the other, each on what those before it give.
+    Off: all at once, and nothing to go on from when it is stopped."""
+
+
+class QuantizeAwq(Calibration):
+    """Build an AWQ checkpoint here first, from the model that the variant names."""
+
+    bits: Literal[4] = 4
+    """Bits per weight; the kernels take 4 alone."""
+    sym: bool = False
+    """Symmetric quantization, without a zero for each group."""

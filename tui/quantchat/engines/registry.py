@@ -19,7 +19,7 @@ from quantchat.engines.variant import VariantBase
 from quantchat.wire.library import Library
 
 _OWN = (
-    "bitsandbytes", "gptq", "torchao", "hqq", "auto_gptq", "transformers", "gguf", "openai",
+    "bitsandbytes", "gptq", "awq", "torchao", "hqq", "auto_gptq", "transformers", "gguf", "openai",
 )  # fmt: skip
 """Modules of this package that declare an engine, as `ENGINE`."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from quantchat import paths
-from quantchat.engines.quantize import Quantize
+from quantchat.engines.quantize import Calibration
 from quantchat.engines.table import FolderOrHubId, Line, Table, folder_or_hub_id
 
 DEMO_MODEL = "demo:smollm2-135m-instruct"
@@ -77,7 +77,7 @@ class VariantBase(Table):
         return value
 
     @property
-    def calibrated(self) -> Quantize | None:
+    def calibrated(self) -> Calibration | None:
         """The settings to build its checkpoint here with calibration; None if it is not built."""
         return getattr(self, "quantize", None)
 

@@ -212,6 +212,15 @@ class GptqSettings:
 
 
 @dataclass(frozen=True)
+class AwqSettings:
+    """Settings of GPTQModel's `AWQConfig`, under its names."""
+
+    bits: int
+    group_size: int
+    sym: bool
+
+
+@dataclass(frozen=True)
 class ModuleLoss:
     """Quantization error of one module."""
 
@@ -223,7 +232,7 @@ class ModuleLoss:
 
 @dataclass(frozen=True)
 class CalibrationUsed:
-    """What a GPTQ checkpoint was calibrated on."""
+    """What a GPTQ or AWQ checkpoint was calibrated on."""
 
     samples: int
     tokens: int
@@ -264,6 +273,22 @@ class QuantizeGptqJob(Job[QuantizeGptqResult]):
     workspace: Workspace
     most_tokens: int | None = None
     """Tokens after which a sample is cut; None: not cut."""
+
+
+@dataclass(frozen=True)
+class QuantizeAwqJob(Job[QuantizeGptqResult]):
+    """Quantize a model in full precision with AWQ, layer by layer, and save it.
+
+    As `QuantizeGptqJob`, but GPTQModel cannot go on from finished layers.
+    """
+
+    title = "quantize awq"
+
+    load: Load
+    settings: AwqSettings
+    calibration: str
+    workspace: Workspace
+    most_tokens: int | None = None
 
 
 # ---------------------------------------------------------------- reading a text
@@ -484,6 +509,7 @@ AnyJob = (
     | MergeAdapterJob
     | QuantizeBitsAndBytesJob
     | QuantizeGptqJob
+    | QuantizeAwqJob
     | ScoreJob
     | EvaluateJob
     | InspectKernelsJob

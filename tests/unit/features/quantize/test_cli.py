@@ -23,7 +23,7 @@ from quantchat.engines.gptq import Gptq
 from quantchat.engines.quantize import Quantize
 from quantchat.errors import UserError
 from quantchat.features.quantize import outcome
-from quantchat.features.quantize.cli import _GPTQ_ONLY
+from quantchat.features.quantize.cli import _METHOD_ONLY
 from quantchat.host.job_runner import run_job
 from quantchat.profile.load import loads
 from quantchat.wire.jobs import (
@@ -161,7 +161,8 @@ def test_bitsandbytes(tmp_path: Path, jobs: Jobs, capsys: Capture) -> None:
         (["model", "--damp", "1"], "--damp: 1.0 is out of range"),
         (["model", "--samples", "0"], "--samples: 0 is out of range"),
         (["model", "--device", "gpu"], '--device: "gpu" does not fit'),
-        (["model", "--method", "nf4", "--bits", "4"], "--bits: only for --method gptq"),
+        (["model", "--method", "nf4", "--bits", "4"], "--bits: not for --method nf4"),
+        (["model", "--method", "awq", "--act-order"], "--act-order: not for --method awq"),
         (["model", "--no-double-quant"], "--no-double-quant needs --method nf4"),
         (["model", "--calibration", "gone.txt"], "cannot read the calibration: No such file"),
         (["model", "--calibration", "a", "--calibration-dataset", "b"], "both name a text"),
@@ -185,7 +186,7 @@ def test_what_it_cannot_be_asked(
 
 def test_every_setting_of_gptq_has_its_option() -> None:
     elsewhere = {"calibration", "samples", "sample_tokens", "seed"}
-    assert set(_GPTQ_ONLY) == set(Quantize.model_fields) - elsewhere
+    assert set(_METHOD_ONLY) == set(Quantize.model_fields) - elsewhere
 
 
 def test_what_fails_is_one_line(jobs: Jobs, tmp_path: Path, capsys: Capture) -> None:

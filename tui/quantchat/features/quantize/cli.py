@@ -17,7 +17,7 @@ _FAILED = 1
 _MADE = [name for name, (_, method) in methods().items() if method.saved is not None]
 """The methods whose checkpoints are made here."""
 
-_GPTQ_ONLY = {
+_METHOD_ONLY = {
     "bits": "--bits",
     "group_size": "--group-size",
     "desc_act": "--act-order",
@@ -26,7 +26,7 @@ _GPTQ_ONLY = {
     "damp_percent": "--damp",
     "true_sequential": "--no-true-sequential",
 }
-"""GPTQ settings by their names in a profile, with their options."""
+"""Settings of a method with calibration by their names in a profile, with their options."""
 
 _CALIBRATION = {
     "calibration": "--calibration, --calibration-dataset",
@@ -90,7 +90,7 @@ def _method_help() -> str:
 @click.option(
     "--group-size",
     type=int,
-    help="GPTQ: weights that share a scale. Default: the first of 128, 64, 32 that fits.",
+    help="GPTQ, AWQ: weights that share a scale. Default: the first of 128, 64, 32 that fits.",
 )
 @click.option(
     "--act-order",
@@ -111,7 +111,7 @@ def _method_help() -> str:
     "sym",
     flag_value=False,
     default=None,
-    help="GPTQ: use a zero point for each group.",
+    help="GPTQ: use a zero point for each group, as AWQ always does.",
 )
 @click.option(
     "--damp",
@@ -201,9 +201,8 @@ def quantize(
     engine, how = methods()[method]
     if no_double_quant and "double_quant" not in engine.table.model_fields:
         raise click.UsageError("--no-double-quant needs --method nf4 or --method fp4")
-    wrong = [_GPTQ_ONLY[name] for name in given if name in _GPTQ_ONLY]
-    if wrong and not how.calibrated:
-        raise click.UsageError(f"{', '.join(wrong)}: only for --method gptq")
+    if wrong := [_METHOD_ONLY[name] for name in given if not _takes(engine, how, name)]:
+        raise click.UsageError(f"{', '.join(wrong)}: not for --method {method}")
     common = {
         "model": _named(model),
         "dtype": dtype,
@@ -220,6 +219,15 @@ def quantize(
         given["group_size"] = _group_size(_named(model))
     variants = _asked(method, common, given, double_quant=not no_double_quant)
     return _make(variants, output, held_out=not no_perplexity, as_json=as_json)
+
+
+def _takes(engine: Any, how: Any, name: str) -> bool:
+    """Return whether a method of `engine` takes the setting `name` of those of `_METHOD_ONLY`."""
+    from quantchat.engines.table import inner_tables
+
+    if name not in _METHOD_ONLY:
+        return True
+    return how.calibrated and name in inner_tables(engine.table)["quantize"].model_fields
 
 
 def _make(variants: Sequence[Any], output: Path | None, *, held_out: bool, as_json: bool) -> int:
@@ -346,6 +354,6 @@ def _asked(
         return Profile.model_validate({"name": "quantize", "variants": variants}).variants
     except ValidationError as error:
         first = next(mistakes(error))
-        names = {**_GPTQ_ONLY, **_CALIBRATION, **_COMMON}
+        names = {**_METHOD_ONLY, **_CALIBRATION, **_COMMON}
         option = next((names[key] for key in map(str, first.path) if key in names), None)
         raise UserError(first.what, where=option or written(first.path), hint=first.hint) from None

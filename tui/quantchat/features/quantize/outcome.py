@@ -21,7 +21,7 @@ from quantchat.checkpoints.built_results import (
 from quantchat.checkpoints.cache import read_built
 from quantchat.checkpoints.maker import Prepared
 from quantchat.checkpoints.sources import Named
-from quantchat.engines.quantize import Quantize
+from quantchat.engines.quantize import Calibration
 from quantchat.errors import UserError
 from quantchat.host.job_runner import JobFailed, run_job
 from quantchat.host.worker_process import StartWorker, start_worker
@@ -128,7 +128,7 @@ async def make(
 
 async def judge(
     made: BuiltHere,
-    held_out: Quantize | None,
+    held_out: Calibration | None,
     on_progress: Callable[[Progress], None],
     *,
     builder: CheckpointBuilder | None = None,

@@ -11,6 +11,7 @@ from quantchat.wire.jobs import (
     InspectKernelsJob,
     JobResult,
     MergeAdapterJob,
+    QuantizeAwqJob,
     QuantizeBitsAndBytesJob,
     QuantizeGptqJob,
     ScoreJob,
@@ -52,6 +53,10 @@ def run(job: AnyJob, report: Report) -> JobResult:
             from quantchat.worker.jobs import quantize_bitsandbytes
 
             return quantize_bitsandbytes.run(job, report)
+        case QuantizeAwqJob():
+            from quantchat.worker.jobs import quantize_awq
+
+            return quantize_awq.run(job, report)
         case QuantizeGptqJob():
             from quantchat.worker.jobs import quantize_gptq
 

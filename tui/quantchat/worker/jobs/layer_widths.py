@@ -7,6 +7,10 @@ from typing import Any
 
 from quantchat.worker.failures import Refused
 
+_AWQ_ROWS = 64
+_AWQ_UNCLIPPED = ("q_", "k_", "query", "key", "Wqkv")
+"""Parts of the names of layers for which AWQ searches no clipping."""
+
 
 def check_groups(model: Any, group_size: int) -> None:
     """Raise Refused if `group_size` does not divide the width of a layer to be quantized."""
@@ -19,6 +23,22 @@ def check_groups(model: Any, group_size: int) -> None:
                 "unsupported",
                 f"the group size {group_size} does not divide the width {width} of {name}",
                 f"use a group size of {fitting[0] if fitting else '-1, a whole row'}",
+            )
+
+
+def check_awq(model: Any) -> None:
+    """Raise Refused if AWQ's search for the clipping does not take a layer's number of outputs.
+
+    GPTQModel 7.6 searches in blocks of 64 rows (looper/awq_processor.py, `_compute_best_clip`).
+    """
+    for name, layer in _layers(model):
+        clipped = not any(part in name for part in _AWQ_UNCLIPPED)
+        if clipped and layer.out_features % _AWQ_ROWS:
+            raise Refused(
+                "unsupported",
+                f"GPTQModel's AWQ takes layers with a multiple of {_AWQ_ROWS} outputs, and {name}"
+                f" has {layer.out_features}",
+                "use --method gptq",
             )
 
 
@@ -40,7 +60,12 @@ def widest_of(config: Any) -> int:
 
 
 def _widths(model: Any) -> Iterator[tuple[str, int]]:
-    """Yield name and number of inputs of each layer of a transformers `model` to be quantized.
+    """Yield name and number of inputs of each layer to be quantized."""
+    return ((name, layer.in_features) for name, layer in _layers(model))
+
+
+def _layers(model: Any) -> Iterator[tuple[str, Any]]:
+    """Yield name and module of each linear layer of a transformers `model` to be quantized.
 
     GPTQModel quantizes only the decoder's blocks, not the head and not vision or audio towers:
     Gemma 3's vision tower has widths that no group size above 16 divides.
@@ -50,4 +75,4 @@ def _widths(model: Any) -> Iterator[tuple[str, int]]:
     head = model.get_output_embeddings()
     for name, module in model.get_decoder().named_modules():
         if isinstance(module, torch.nn.Linear) and module is not head:
-            yield name, module.in_features
+            yield name, module

@@ -1,4 +1,7 @@
-"""Builds a GPTQ checkpoint (Frantar et al. 2022) with GPTQModel, layer by layer."""
+"""Build a checkpoint with GPTQModel, layer by layer.
+
+The methods: GPTQ (Frantar et al. 2022) and AWQ (Lin et al. 2023).
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.wire.jobs import (
+    AwqSettings,
     CalibrationUsed,
     GptqSettings,
     ModuleLoss,
+    QuantizeAwqJob,
     QuantizeGptqJob,
     QuantizeGptqResult,
 )
@@ -29,7 +34,7 @@ from quantchat.worker.jobs.job_env import (
     tokenizer_for,
     with_local_files,
 )
-from quantchat.worker.jobs.layer_widths import check_groups, widest
+from quantchat.worker.jobs.layer_widths import check_awq, check_groups, widest
 from quantchat.worker.loaders.gptq import kind_named
 from quantchat.worker.model.devices import choose_device
 from quantchat.worker.model.files_check import refuse_quantized
@@ -42,11 +47,19 @@ BATCH = 4
 CALIBRATION = "calibration.jsonl"
 """File beside the checkpoint with its calibration samples."""
 
+_NO_LOSS = "not applicable"
+"""AWQ's loss of a module that shares no scales with others."""
+
 _OFFLOAD = "offload"
 """Folder for offloaded layers. A relative path, because GPTQModel writes it into the config."""
 
 
 def run(job: QuantizeGptqJob, report: Report) -> QuantizeGptqResult:
+    """Quantize the model with GPTQ, and save it into the output folder. Raises Refused."""
+    return quantize(job, report)
+
+
+def quantize(job: QuantizeGptqJob | QuantizeAwqJob, report: Report) -> QuantizeGptqResult:
     """Quantize the model on the calibration samples, and save it into the output folder.
 
     The samples are copied beside the checkpoint. Finished layers are stored in the workspace's
@@ -66,6 +79,8 @@ def run(job: QuantizeGptqJob, report: Report) -> QuantizeGptqResult:
     with kind_named(load.model, "load"):
         model = _loaded(load, job.settings, device)
     check_groups(model.model, job.settings.group_size)
+    if isinstance(job.settings, AwqSettings):
+        check_awq(model.model)
     tokenizer = tokenizer_for(load)
     layers = model.model.config.get_text_config().num_hidden_layers
     calibration = Path(job.calibration).read_bytes()
@@ -91,18 +106,22 @@ def run(job: QuantizeGptqJob, report: Report) -> QuantizeGptqResult:
     return QuantizeGptqResult(
         layers=layers,
         losses=[
-            ModuleLoss(row["layer"], row["module"], _number(row["loss"])) for row in model.quant_log
+            ModuleLoss(row["layer"], row["module"], _number(row["loss"]))
+            for row in model.quant_log
+            if row["loss"] != _NO_LOSS
         ],
         calibration=CalibrationUsed(len(chats), tokens, digest, inputs, template),
         resumed=watch.first,
     )
 
 
-def _loaded(load: Load, settings: GptqSettings, device: str) -> Any:
+def _loaded(load: Load, settings: GptqSettings | AwqSettings, device: str) -> Any:
     """Load the model with GPTQModel, for quantizing on `device`."""
     from gptqmodel import GPTQModel, QuantizeConfig
+    from gptqmodel.quantization.config import AWQConfig
 
-    config = QuantizeConfig(
+    kind = AWQConfig if isinstance(settings, AwqSettings) else QuantizeConfig
+    config = kind(
         **asdict(settings),
         device=device,
         offload_to_disk_path=_OFFLOAD,
@@ -120,6 +139,7 @@ def _loaded(load: Load, settings: GptqSettings, device: str) -> Any:
 
 def _quantize(model: Any, chats: list[dict[str, list[int]]], device: str, unfinished: Path) -> None:
     """Quantize on `device`; resume from the layers stored in `unfinished`, and store new ones."""
+    from gptqmodel import BACKEND
     from gptqmodel.looper.checkpoint_store import CheckpointConfig, CheckpointError
     from gptqmodel.looper.gptq_checkpoint import validate_checkpoint_support
 
@@ -132,7 +152,14 @@ def _quantize(model: Any, chats: list[dict[str, list[int]]], device: str, unfini
         keep = None
     try:
         with links_followed(), file_digest_there(), on_one(device):
-            model.quantize(chats, batch_size=BATCH, calibration_data_min_length=1, checkpoint=keep)
+            model.quantize(
+                chats,
+                batch_size=BATCH,
+                calibration_data_min_length=1,
+                checkpoint=keep,
+                # For AWQ the default is a layer that only a GPU has; the bytes are the same.
+                backend=BACKEND.AWQ_TORCH if model.quantize_config.method == "awq" else None,
+            )
     except CheckpointError as error:
         for left in unfinished.iterdir():
             shutil.rmtree(left) if left.is_dir() else left.unlink()

@@ -1,4 +1,4 @@
-"""Load GPTQ checkpoints (Frantar et al. 2022) with GPTQModel and its kernels."""
+"""Load GPTQ (Frantar et al. 2022) and AWQ checkpoints with GPTQModel and its kernels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COMPILES = True
 def load(
     command: Load, stage: Callable[[str], None], building: Building = lambda progress: None
 ) -> Loaded:
-    """Load a GPTQ checkpoint that GPTQModel, auto-gptq or transformers wrote.
+    """Load a GPTQ or AWQ checkpoint, whichever library wrote it.
 
     Calls `building` with the progress of compiling a kernel. `options`: `kernel`, `auto` or a name
     of GPTQModel's `BACKEND`, with or without its `gptq_`. Raises Refused for an unknown kernel, a
@@ -45,17 +45,18 @@ def load(
 
     device = device_for(command)
     wish, note, slow = str(command.options.get("kernel", "auto")), "", ""
-    backend = _backend(wish, BACKEND)
+    family = command.engine
+    backend = _backend(family, wish, BACKEND)
     refuse_pickled(command.model, switch=False)
     tokenizer = fast_tokenizer(command)
     dtype = choose_dtype(command.dtype)
     if device.startswith("cuda"):
         chosen = gptq_kernels.choose(command, stage, building)
         dtype = chosen.dtype
-        backend, note, slow = _backend(chosen.name, BACKEND), chosen.note, chosen.slow
+        backend, note, slow = _backend(family, chosen.name, BACKEND), chosen.note, chosen.slow
     elif wish == "auto" and _whole_rows(command.model):
         # GPTQModel 7.6 would choose its fused kernel, which fails at the first matrix product.
-        backend = _backend("torch", BACKEND)
+        backend = _backend(family, "torch", BACKEND)
     stage(WEIGHTS)
     more: dict[str, Any] = {}
     if command.attention != "auto":
@@ -78,8 +79,8 @@ def load(
     if layer is None:
         raise Refused(
             "bad_checkpoint",
-            "the checkpoint has no GPTQ layers",
-            "name a GPTQ checkpoint, or add [variants.quantize] to have one made here",
+            f"the checkpoint has no {family.upper()} layers",
+            f"name one of {family.upper()}, or add [variants.quantize] to have it made here",
         )
     group = f"g{layer.group_size}" if layer.group_size > 0 else "no groups"
     kernel = f"{commonest_class(model, BaseQuantLinear)} {layer.bits}-bit {group}"
@@ -151,14 +152,15 @@ def _on_one(device: str) -> Iterator[None]:
         loader._layerwise_device_count, loader._layerwise_device_strings = kept
 
 
-def _backend(kernel: str, backends: Any) -> Any:
+def _backend(family: str, kernel: str, backends: Any) -> Any:
+    """Return GPTQModel's `BACKEND` for `kernel`; `family` is the method, `gptq` or `awq`."""
     names = {backend.value: backend for backend in backends}
-    for name in (kernel, f"gptq_{kernel}"):
-        if name in names:
+    for name in (f"{family}_{kernel}", kernel):
+        if name == "auto" or (name in names and name.startswith(f"{family}_")):
             return names[name]
-    known = sorted(n.removeprefix("gptq_") for n in names if n.startswith("gptq_"))
+    known = sorted(n.removeprefix(f"{family}_") for n in names if n.startswith(f"{family}_"))
     raise Refused(
         "unsupported",
-        f"GPTQModel has no kernel {kernel!r}",
+        f"GPTQModel has no kernel {kernel!r} for {family.upper()}",
         f"one of: auto, {', '.join(known)}",
     )

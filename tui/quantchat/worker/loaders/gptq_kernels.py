@@ -48,7 +48,8 @@ def choose(command: Load, stage: Callable[[str], None], building: Building) -> C
 
     config = AutoConfig.from_pretrained(command.model, trust_remote_code=command.trust_remote_code)
     dtype = _dtype(command, config)
-    wish = str(command.options.get("kernel", "auto")).removeprefix("gptq_")
+    family = command.engine
+    wish = str(command.options.get("kernel", "auto")).removeprefix(f"{family}_")
     if wish != "auto":
         if problem := built(wish, dtype, stage, building):
             raise Refused(
@@ -60,8 +61,9 @@ def choose(command: Load, stage: Callable[[str], None], building: Building) -> C
     settings = quantization(command.model, config)
     problems: list[str] = []
     cure = "no faster kernel takes this checkpoint on this GPU"
-    for name in AUTO_ON_GPU[:-1]:
-        problem = unfit(name, settings, dtype)
+    tried = AUTO_ON_GPU[family]
+    for name in tried[:-1]:
+        problem = unfit(name, settings, dtype, family)
         if not problem:
             problem = built(name, dtype, stage, building)
             if not problem:
@@ -69,7 +71,7 @@ def choose(command: Load, stage: Callable[[str], None], building: Building) -> C
             if name in EXTENSIONS:
                 cure = f"{cuda_toolkit.INSTALL}, then load it again; see `quantchat doctor`"
         problems.append(f"not {name}: {problem}")
-    return _chosen(AUTO_ON_GPU[-1], dtype, "; ".join(problems), cure)
+    return _chosen(tried[-1], dtype, "; ".join(problems), cure)
 
 
 def _chosen(name: str, dtype: Any, note: str = "", cure: str = "") -> Chosen:
@@ -94,7 +96,7 @@ def quantization(model: str, config: Any) -> dict[str, Any]:
         "bits": int(body.get("bits") or 4),
         "group_size": int(body.get("group_size") or -1),
         "desc_act": bool(body.get("desc_act", False)),
-        "sym": bool(body.get("sym", True)),
+        "sym": bool(body.get("sym", not body.get("zero_point", False))),  # AWQ names its zeros
     }
 
 
@@ -112,15 +114,16 @@ def _dtype(command: Load, config: Any) -> Any:
     return fast_dtype(auto_dtype(config, DEVICE.CUDA, quant_inference=True), "cuda")
 
 
-def unfit(name: str, settings: dict[str, Any], dtype: Any) -> str:
+def unfit(name: str, settings: dict[str, Any], dtype: Any, family: str) -> str:
     """Return why the kernel does not support this checkpoint or GPU; empty if it does."""
     from gptqmodel import BACKEND
     from gptqmodel.models._const import DEVICE
     from gptqmodel.quantization.config import FORMAT, METHOD
     from gptqmodel.utils import importer
 
-    backend = BACKEND(f"gptq_{name}")
-    kernel = importer.get_kernel_for_backend(backend, METHOD.GPTQ, FORMAT.GPTQ)
+    backend = BACKEND(f"{family}_{name}")
+    layout = FORMAT.GPTQ if family == "gptq" else FORMAT.GEMM
+    kernel = importer.get_kernel_for_backend(backend, METHOD(family), layout)
     fine, error = ask(kernel, name, settings, dtype, DEVICE.CUDA)
     return "" if fine else _short(str(error))
 

@@ -39,7 +39,7 @@ def built(name: str, dtype: Any, stage: Callable[[str], None], building: Buildin
     import torch
     from gptqmodel import extension as extensions
 
-    if name == "triton":
+    if name in ("triton", "gemm_triton"):
         return lacking()
     wanted = EXTENSIONS.get(name)
     if wanted is None:

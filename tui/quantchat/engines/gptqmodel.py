@@ -1,0 +1,164 @@
+"""The base class of engines that load with GPTQModel, finished checkpoints or those built here.
+
+Bytes of a quantized matrix with n elements: n × bits ÷ 8; a 2-byte scale and a zero of `bits` bits
+per group and column; with GPTQ a 4-byte group index per input. Some kernels need more memory than
+the format (source of their layouts: the code of GPTQModel 7.6).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field
+
+from quantchat.engines.engine import Engine, Table
+from quantchat.engines.variant import TakesAdapter, VariantBase
+from quantchat.estimate.model_files import DTYPE_BYTES, ModelFiles, TensorInfo
+from quantchat.estimate.weights import BESIDE, BLOCK, Weights, dense_bytes, divide_up, is_linear
+from quantchat.wire.library import FolderReader, Library
+
+
+class WithKernel(TakesAdapter):
+    """The keys of an engine that loads with GPTQModel."""
+
+    kernel: str = Field(
+        "auto",
+        pattern=r"^[a-z0-9_]+$",
+        examples=["auto", "marlin", "exllama_v2", "triton", "torch"],
+    )
+    """A kernel by GPTQModel's name: marlin, exllama_v2, triton, torch, … `auto`: on a GPU the first
+    of these that suits the checkpoint and can be compiled, on a CPU GPTQModel's own choice."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear layer that is quantized, or to be quantized."""
+
+    inputs: int
+    outputs: int
+    groups: int
+    bits: int
+    indexed: bool
+    """Whether it has a group index for each input, as GPTQ's has."""
+
+    def packed(self) -> int:
+        """Return the bytes of its weights."""
+        return self.inputs * self.outputs * self.bits // 8
+
+    def overhead(self, layout: str) -> dict[str, int]:
+        """Return the bytes beside its weights in a kernel's `layout` (`_layout`), by kind."""
+        scales = 2 * self.groups * self.outputs
+        zeros = self.groups * self.outputs * self.bits // 8
+        indices = 4 * self.inputs * self.indexed
+        if layout == "aten":  # both unpacked to bfloat16, and once more side by side
+            return {"scales": 2 * scales, "zeros": 2 * scales, "indices": 2 * indices}
+        if layout == "torch":  # caches the unpacked zeros as bytes, the indices as int64
+            unpacked = self.groups * self.outputs
+            return {"scales": scales, "zeros": zeros + unpacked, "indices": 3 * indices}
+        return {"scales": scales, "zeros": zeros, "indices": indices}
+
+
+class GptqModelEngine(Engine[Table]):
+    """An engine that loads with GPTQModel: a finished checkpoint, or one that is built first."""
+
+    libraries = (Library("gptqmodel", "gptqmodel"),)
+    reader = FolderReader(reads_quantize_config=True, loads_processor=True)
+    stage = "quantchat.checkpoints.gptq_stage:stage_of"
+    resident_bytes = 650_000_000
+    only_quantized = True
+    indexed = False
+    """Whether a layer has a group index for each input."""
+
+    @abstractmethod
+    def finished(self, tensors: Mapping[str, TensorInfo], stem: str, bits: Any) -> Layer:
+        """Return the layer whose weights are the tensor `stem`.qweight of a checkpoint.
+
+        `bits` is that of its quantization config.
+        """
+
+    def auto_dtype(self, files: ModelFiles, *, cuda: bool) -> str:
+        """Return float16 for a float16 model on a GPU, else bfloat16."""
+        return "float16" if cuda and files.dtype == "float16" else "bfloat16"
+
+    def weights(
+        self, spec: Table, files: ModelFiles, size: int, *, cuda: bool, repacked: bool
+    ) -> Weights:
+        """Return the size of the weights in the layout of the kernel that will run."""
+        made = files.quantization
+        layers, rest = self._of(files.tensors, made) if made else self._to_make(spec, files)
+        packed = 0
+        overhead: Counter[str] = Counter()
+        kernel = getattr(spec, "kernel", "auto").removeprefix(f"{self.name}_")
+        for layer in layers:
+            packed += layer.packed()
+            overhead.update(layer.overhead(_layout(kernel, layer, cuda)))
+        plain = sum(dense_bytes(tensor, size) for tensor in rest)
+        largest = max((layer.inputs * layer.outputs for layer in layers), default=0)
+        return Weights(packed, plain, dict(overhead), largest)
+
+    def loading(
+        self, spec: Table, files: ModelFiles, held: Weights, size: int, *, cuda: bool
+    ) -> int:
+        """Return the bytes of one matrix in int32: its kernels unpack it to pack it anew."""
+        return held.largest * 4 if cuda else held.total
+
+    def notes(
+        self, spec: Table, files: ModelFiles, dtype: str, *, cuda: bool, repacked: bool
+    ) -> list[str]:
+        """Return a note on the memory to build the checkpoint first, if it is not there."""
+        return made_first(spec, files, self.loaded_dtype(spec, files, cuda=True))
+
+    def _of(
+        self, tensors: Mapping[str, TensorInfo], made: Mapping[str, Any]
+    ) -> tuple[list[Layer], list[TensorInfo]]:
+        layers, rest = [], []
+        for name, tensor in tensors.items():
+            stem, _, last = name.rpartition(".")
+            if last == "qweight" and len(tensor.shape) == 2:
+                layers.append(self.finished(tensors, stem, made.get("bits")))
+            elif last not in ("qzeros", "scales", "g_idx"):
+                rest.append(tensor)
+        return layers, rest
+
+    def _to_make(self, spec: Table, files: ModelFiles) -> tuple[list[Layer], list[TensorInfo]]:
+        layers, rest = [], []
+        made = spec.calibrated
+        bits = made.bits if made else 4
+        group_size = made.group_size if made else 128
+        for name, tensor in files.tensors.items():
+            linear = is_linear(name, tensor, files.vocabulary)
+            if linear and BLOCK.search(name) and not BESIDE.search(name):
+                outputs, inputs = tensor.shape
+                groups = divide_up(inputs, group_size) if group_size > 0 else 1
+                layers.append(Layer(inputs, outputs, groups, bits, self.indexed))
+            else:
+                rest.append(tensor)
+        return layers, rest
+
+
+def made_first(spec: VariantBase, files: ModelFiles, dtype: str) -> list[str]:
+    """Return a note on the memory to load the base in `dtype`, if the checkpoint is not built yet.
+
+    Return an empty list for a finished checkpoint.
+    """
+    if spec.calibrated is None or files.quantization is not None:
+        return []
+    size = DTYPE_BYTES[dtype] * sum(tensor.elements for tensor in files.tensors.values())
+    return [f"to be made first, from the base: {size / 2**30:.1f} GiB while that is loaded"]
+
+
+def _layout(kernel: str, layer: Layer, cuda: bool) -> str:
+    """Return the memory layout of the kernel that will run: `stored`, `torch` or `aten`.
+
+    `stored` needs the size in the file, or less.
+    """
+    if kernel == "torch":
+        return "torch"
+    if cuda or kernel not in ("auto", "torch_aten"):
+        return "stored"
+    size = -(-layer.inputs // layer.groups)
+    return "aten" if layer.bits == 4 and size in (16, 32, 64, 128) else "torch"

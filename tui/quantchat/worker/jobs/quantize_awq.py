@@ -1,0 +1,12 @@
+"""Build an AWQ checkpoint (Lin et al. 2023) with GPTQModel, as GPTQ checkpoints are built."""
+
+from __future__ import annotations
+
+from quantchat.wire.jobs import QuantizeAwqJob, QuantizeGptqResult
+from quantchat.worker.jobs.quantize_gptq import quantize
+from quantchat.worker.report import Report
+
+
+def run(job: QuantizeAwqJob, report: Report) -> QuantizeGptqResult:
+    """Quantize the model with AWQ, and save it into the output folder. Raises Refused."""
+    return quantize(job, report)
