@@ -87,7 +87,7 @@ class _Calibrated(FromWeights):
     def _named(self, method: str) -> str:
         """The model's slug, the method, the bits and the group size."""
         group = f"g{self.quantize.group_size}" if self.quantize.group_size > 0 else "rows"
-        return f"{self.weights.source.slug}-{method}-{self.settings.bits}bit-{group}"
+        return f"{self.weights.source.slug}-{method}{self.settings.bits}bit-{group}"
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class QuantizeGptq(_Calibrated):
     @property
     def slug(self) -> str:
         """The model's slug, the bits and the group size."""
-        return self._named("gptq")
+        return self._named("gptq-")
 
     @property
     def settings(self) -> GptqSettings:
@@ -123,7 +123,7 @@ class QuantizeWithAwq(_Calibrated):
     @property
     def slug(self) -> str:
         """The model's slug, the bits and the group size."""
-        return self._named("awq")
+        return self._named("awq-")
 
     @property
     def settings(self) -> AwqSettings:

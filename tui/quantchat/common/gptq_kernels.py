@@ -11,11 +11,9 @@ EXTENSIONS = {
 """Kernels that are compiled on first use, with their extension; Marlin has a second one for
 float16, `marlin_fp16`."""
 
-AUTO_ON_GPU = {
-    "gptq": ("marlin", "exllama_v2", "triton", "torch"),
-    "awq": ("marlin", "exllama_v2", "gemm_triton", "torch"),
-}
-"""Kernels that `auto` tries on a GPU for each method, the fastest first.
+AUTO_ON_GPU = ("marlin", "exllama_v2", "triton", "torch")
+AWQ_ON_GPU = ("marlin", "exllama_v2", "gemm_triton", "torch")
+"""Kernels that `auto` tries on a GPU for GPTQ (`AUTO_ON_GPU`) and AWQ, the fastest first.
 
 Machete is left out, because it is downloaded, and the network must not decide which kernel runs.
 """

@@ -74,5 +74,5 @@ def _slow_kernel(spec: Gptq) -> list[str]:
         return []
     if named != "auto":
         return [f"{named} must be compiled, and {problem} ({cuda_toolkit.INSTALL})"]
-    told = slow(AUTO_ON_GPU["gptq"][-2], f"{problem}: {cuda_toolkit.INSTALL}")
+    told = slow(AUTO_ON_GPU[-2], f"{problem}: {cuda_toolkit.INSTALL}")
     return [f"SLOW KERNEL, unless a faster one was compiled before: {told}"]

@@ -142,6 +142,7 @@ def _quantize(model: Any, chats: list[dict[str, list[int]]], device: str, unfini
     from gptqmodel import BACKEND
     from gptqmodel.looper.checkpoint_store import CheckpointConfig, CheckpointError
     from gptqmodel.looper.gptq_checkpoint import validate_checkpoint_support
+    from gptqmodel.quantization.config import METHOD
 
     for left in unfinished.glob("attempt-*"):  # scratch files of a try that was killed
         shutil.rmtree(left)
@@ -158,7 +159,7 @@ def _quantize(model: Any, chats: list[dict[str, list[int]]], device: str, unfini
                 calibration_data_min_length=1,
                 checkpoint=keep,
                 # For AWQ the default is a layer that only a GPU has; the bytes are the same.
-                backend=BACKEND.AWQ_TORCH if model.quantize_config.method == "awq" else None,
+                backend=BACKEND.AWQ_TORCH if model.quantize_config.method == METHOD.AWQ else None,
             )
     except CheckpointError as error:
         for left in unfinished.iterdir():

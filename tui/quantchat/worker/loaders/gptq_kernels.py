@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.common import cuda_toolkit
-from quantchat.common.gptq_kernels import AUTO_ON_GPU, EXTENSIONS, slow
+from quantchat.common.gptq_kernels import AUTO_ON_GPU, AWQ_ON_GPU, EXTENSIONS, slow
 from quantchat.common.input_files import MOST_JSON, read_regular
 from quantchat.common.triton_needs import lacking
 from quantchat.wire.messages import Load
@@ -61,7 +61,7 @@ def choose(command: Load, stage: Callable[[str], None], building: Building) -> C
     settings = quantization(command.model, config)
     problems: list[str] = []
     cure = "no faster kernel takes this checkpoint on this GPU"
-    tried = AUTO_ON_GPU[family]
+    tried = AUTO_ON_GPU if family == "gptq" else AWQ_ON_GPU
     for name in tried[:-1]:
         problem = unfit(name, settings, dtype, family)
         if not problem:

@@ -35,7 +35,7 @@ def kernels(device: str, tools: BuildTools) -> list[Kernel]:
         kernel_class = importer.get_kernel_for_backend(backend, METHOD.GPTQ, FORMAT.GPTQ)
         name = backend.value.removeprefix("gptq_")
         state, detail = _gptq(kernel_class, name, device, tools)
-        by_itself = name in AUTO_ON_GPU["gptq"] if device != "cpu" else backend in chosen_from
+        by_itself = name in AUTO_ON_GPU if device != "cpu" else backend in chosen_from
         found.append(Kernel("gptqmodel", name, state, detail, by_itself=by_itself))
     return _with_auto(found)
 
