@@ -21,19 +21,13 @@ ALLOWED = {
     ("checkpoints/calibration_stages.py", "transformers"): _VERSIONS,
     ("checkpoints/gptq_stage.py", "transformers"): _VERSIONS,
     ("checkpoints/merge_stage.py", "transformers"): _VERSIONS,
-<<<<<<< HEAD
-    ("common/model_folder.py", "bitsandbytes"): _FORMAT,
     ("common/model_folder.py", "gguf"): _PACKAGE,
-    ("common/model_folder.py", "gptq"): _FORMAT,
     ("features/doctor/system_info.py", "gguf"): _PACKAGE,
-    ("worker/jobs/job_env.py", "bitsandbytes"): _FORMAT,
-=======
     **{
         ("common/model_folder.py", name): _FORMAT
         for name in ("awq", "bitsandbytes", "gptq", "hqq", "torchao")
     },
     ("worker/model/files_check.py", "bitsandbytes"): _FORMAT,
->>>>>>> 7dc5058 (Name no engine outside engines and loaders)
     ("worker/model/loaded.py", "transformers"): _VERSIONS,
 }
 """File and string, with the reason why it is no engine's name there."""

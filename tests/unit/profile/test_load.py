@@ -118,22 +118,12 @@ def test_good() -> None:
         (
             'engine = "gptq"',
             'engine = "gtpq"',
-<<<<<<< HEAD
-            'p.toml:5: variants[1].engine: "gtpq" is not one of auto-gptq, bitsandbytes, gguf,'
-            ' gptq, openai, transformers (did you mean "gptq"?)',
-=======
             f'p.toml:5: variants[1].engine: "gtpq" is not one of {ENGINES} (did you mean "gptq"?)',
->>>>>>> d27fe42 (Make and load AWQ checkpoints with GPTQModel)
         ),
         (
             'engine = "gptq"\n',
             "",
-<<<<<<< HEAD
-            "p.toml:3: variants[1].engine: is missing (one of auto-gptq, bitsandbytes, gguf, "
-            "gptq, openai, transformers)",
-=======
             f"p.toml:3: variants[1].engine: is missing (one of {ENGINES})",
->>>>>>> d27fe42 (Make and load AWQ checkpoints with GPTQModel)
         ),
         (
             'engine = "gptq"',
