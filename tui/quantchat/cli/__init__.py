@@ -47,6 +47,9 @@ _COMMANDS = {
         "quantchat.features.tasks.cli:evaluate", "Measure the accuracy of variants on tasks."
     ),
     "pick": Lazy("quantchat.cli.pick:pick", "Measure many variants and recommend one."),
+    "load": Lazy(
+        "quantchat.features.load.cli:load", "Measure variants with many requests at once."
+    ),
     "compare": Lazy(
         "quantchat.cli.compare:compare", "Compare saved runs; fail if a condition is not met."
     ),

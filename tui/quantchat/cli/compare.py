@@ -29,7 +29,8 @@ class _CompareCommand(click.Command):
         from quantchat.snapshot.figures import kinds
 
         text = self.help
-        for kind, head in (("run", "Figures: "), ("score", "  score: "), ("eval", "  eval: ")):
+        heads = {"run": "Figures: ", "score": "  score: ", "eval": "  eval: ", "load": "  load: "}
+        for kind, head in heads.items():
             names = ", ".join(name for name, its in kinds().items() if its == kind)
             lines = wrap(f"{head}{names}", 78, subsequent_indent=" " * len(head))
             self.help = str(self.help).replace(f"{head}…", "\n".join(lines))

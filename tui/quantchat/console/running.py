@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from quantchat.session.model_jobs import OnModel
     from quantchat.snapshot.evaluation import EvaluationRecord
     from quantchat.snapshot.figures import Kind
+    from quantchat.snapshot.load_test import LoadTestRecord
     from quantchat.snapshot.schema import Snapshot
     from quantchat.snapshot.score import ScoreRecord
 
-    _Found = TypeVar("_Found", ScoreRecord, EvaluationRecord)
+    _Found = TypeVar("_Found", ScoreRecord, EvaluationRecord, LoadTestRecord)
 
 FAILED = 1
 """Exit status if a model failed."""

@@ -1,4 +1,4 @@
-"""What scores and evaluations share: lines on their models, and several results side by side."""
+"""What scores, evaluations and load tests share: lines on models, several results side by side."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Generic, TypeVar
 from quantchat.document.document import Block, paragraph, warnings
 from quantchat.document.figures import when
 from quantchat.snapshot.evaluation import EvaluatedRecord, EvaluationRecord
+from quantchat.snapshot.load_test import LoadedRecord
 from quantchat.snapshot.schema import Snapshot
 from quantchat.snapshot.score import ScoredRecord, ScoreRecord
 
 Found = TypeVar("Found", ScoreRecord, EvaluationRecord)
 
-_Models = Sequence[ScoredRecord] | Sequence[EvaluatedRecord]
+_Models = Sequence[ScoredRecord] | Sequence[EvaluatedRecord] | Sequence[LoadedRecord]
 
 
 @dataclass(frozen=True)

@@ -37,3 +37,8 @@ class Estimate:
     def peak(self) -> int:
         """Peak memory, during or after loading."""
         return max(self.total, self.runtime + self.weights + self.loading)
+
+    def of_batch(self, batch: int) -> int:
+        """Return the memory of the loaded variant with `batch` contexts at once."""
+        each = max(0, self.kv_cache) + self.activations
+        return self.runtime + self.weights + batch * each

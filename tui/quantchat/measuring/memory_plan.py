@@ -6,8 +6,9 @@ imported.
 
 from __future__ import annotations
 
+import bisect
 import importlib.metadata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 from urllib.parse import urlsplit
@@ -35,6 +36,9 @@ from quantchat.text import one_line
 
 CONTESTED = "where one of them may fill the GPU the other needs"
 """Note on GPUs that several variants may fill; printed after the GPUs' free memory."""
+
+MOST_TOKENS, MOST_BATCH = 10**8, 10**5
+"""Where the search for the longest context and the largest batch ends."""
 
 Fit = Literal["fits", "tight", "does not fit", "not known", "cannot run"]
 
@@ -67,6 +71,11 @@ class VariantPlan:
     estimate: Estimate | None
     problem: str = ""
     notes: list[str] = field(default_factory=list)
+    longest_context: int | None = None
+    """Most tokens, of prompt and answer, that fit into the free memory; 0 if the weights do not
+    fit; None if it is not known or was not asked for."""
+    largest_batch: int | None = None
+    """Most contexts of `estimate.context_tokens` that fit at once; 0 and None as above."""
 
 
 @dataclass(frozen=True)
@@ -132,15 +141,17 @@ def make_plan(
     pair: tuple[int, ...] = (0, 1),
     fetch: bool = False,
     by_name: bool = False,
+    limits: bool = False,
 ) -> MemoryPlan:
     """Plan the memory of all variants of `profile`, and of the `pair` on the machine in `sample`.
 
     `tokens` counts prompt and answer (default: the longest answer plus `PROMPT_TOKENS`). With
     `fetch`, headers of models that are not on this machine are read from the hub. With `by_name`,
-    the size of such a model is guessed from its name.
+    the size of such a model is guessed from its name. With `limits`, the longest context and the
+    largest batch are searched for.
     """
     tokens = tokens or profile.generation.max_new_tokens + PROMPT_TOKENS
-    variants = [_variant(spec, sample, tokens, fetch, by_name) for spec in profile.variants]
+    variants = [_variant(spec, sample, tokens, fetch, by_name, limits) for spec in profile.variants]
     chosen = [variants[index] for index in pair]
     rooms = [_widest(variant.room, chosen) for variant in chosen]
     return MemoryPlan(
@@ -175,7 +186,12 @@ def warning(profile: Profile, sample: DeviceSample, pair: tuple[int, ...] = (0, 
 
 
 def _variant(
-    spec: AnyVariant, sample: DeviceSample, tokens: int, fetch: bool, by_name: bool
+    spec: AnyVariant,
+    sample: DeviceSample,
+    tokens: int,
+    fetch: bool,
+    by_name: bool,
+    limits: bool,
 ) -> VariantPlan:
     room = _room(spec, sample)
     engine = engine_of(spec)
@@ -204,7 +220,23 @@ def _variant(
     told += notes(
         spec, files, tokens, cuda=room.cuda, repacked=repacked, capability=room.capability
     )
-    return VariantPlan(spec.label, room, reckoned, notes=[*risks, *told])
+    planned = VariantPlan(spec.label, room, reckoned, notes=[*risks, *told])
+    if not limits or room.free is None or room.unusable or reckoned.kv_cache < 0:
+        return planned
+    free = room.free
+    return replace(
+        planned,
+        longest_context=_most(
+            estimate_of(spec, files, room.cuda, MOST_TOKENS).context_tokens,
+            lambda count: estimate_of(spec, files, room.cuda, count).total <= free,
+        ),
+        largest_batch=_most(MOST_BATCH, lambda count: reckoned.of_batch(count) <= free),
+    )
+
+
+def _most(highest: int, fits: Callable[[int], bool]) -> int:
+    """Return the highest count up to `highest` that `fits`, by bisection; 0 if not even 1 does."""
+    return bisect.bisect_left(range(1, highest + 1), True, key=lambda count: not fits(count))
 
 
 def _usable(room: Room, spec: AnyVariant, sample: DeviceSample) -> Room:

@@ -22,6 +22,7 @@ from quantchat.document.document import (
 from quantchat.document.figures import ORDERS, UNKNOWN, number, when
 from quantchat.document.series import has_two_sides, how_compared, reported_turns
 from quantchat.document.snapshot_tables import machine, memory_table, variants_table
+from quantchat.features.load import tables as load
 from quantchat.features.measure.headline import headline
 from quantchat.features.measure.tables import (
     CONTENDED,
@@ -110,11 +111,21 @@ def _speeds(snapshots: _Named) -> Table:
     return table("Decode throughput", [*headings, Column("95 % interval")], rows)
 
 
+def _job_of(snapshot: Snapshot) -> str:
+    """Return what was done with the models in place of a chat; empty for a chat."""
+    jobs = (
+        (snapshot.score, "a score"),
+        (snapshot.evaluation, "an evaluation"),
+        (snapshot.load_test, "a load test"),
+    )
+    return next((name for record, name in jobs if record), "")
+
+
 def _decoding(snapshot: Snapshot) -> list[Cell]:
     labels = [*snapshot.shown, UNKNOWN, UNKNOWN][:2]
     how_measured = "a chat"
-    if not snapshot.turns and (snapshot.score or snapshot.evaluation):
-        how_measured = "a score" if snapshot.score else "an evaluation"
+    if not snapshot.turns and (job := _job_of(snapshot)):
+        how_measured = job
     texts = [UNKNOWN] * 4
     if snapshot.measurement is not None:
         order = ORDERS[snapshot.measurement.order]
@@ -157,6 +168,7 @@ def _facts(snapshot: Snapshot) -> list[str]:
         *_requests(snapshot),
         *(score.facts(snapshot.score) if snapshot.score else []),
         *(tasks.facts(snapshot.evaluation) if snapshot.evaluation else []),
+        *(load.facts(snapshot.load_test) if snapshot.load_test else []),
         *votes.result(snapshot),
     ]
 
@@ -181,6 +193,8 @@ def _results(snapshot: Snapshot) -> Iterator[Block]:
         yield from score.tables(snapshot.score)
     if snapshot.evaluation:
         yield from tasks.tables(snapshot.evaluation)
+    if snapshot.load_test:
+        yield from load.tables(snapshot.load_test)
     if snapshot.voting:
         yield votes.votes_table(snapshot)
 
@@ -189,8 +203,9 @@ def _warnings(snapshot: Snapshot) -> list[str]:
     measurement = snapshot.measurement
     judged = score.score_warnings(snapshot.score) if snapshot.score else []
     judged += tasks.evaluation_warnings(snapshot.evaluation) if snapshot.evaluation else []
+    judged += load.load_warnings(snapshot.load_test) if snapshot.load_test else []
     if measurement is None:
-        chat = snapshot.turns or not (snapshot.score or snapshot.evaluation)
+        chat = snapshot.turns or not _job_of(snapshot)
         return [*([_CHAT] if chat else []), *judged]
     return [
         *judged,

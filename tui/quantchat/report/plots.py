@@ -9,6 +9,7 @@ from quantchat.document.drawing import INK, PAPER, logarithmic, look
 from quantchat.document.figures import ORDERS
 from quantchat.document.series import all_series, has_two_sides, named
 from quantchat.report.plots_latency import against_context, itl_distribution, itl_over_answer
+from quantchat.report.plots_load import load_plots
 from quantchat.report.plots_memory import device_memory, ledgers, memory_by_turn
 from quantchat.snapshot.ratios import Compared, compare_sides
 from quantchat.snapshot.schema import Snapshot
@@ -25,6 +26,7 @@ def plots(snapshot: Snapshot) -> list[Plot]:
         *itl_over_answer(series),
         *itl_distribution(series),
         *against_context(series),
+        *load_plots(snapshot),
         *ledgers(snapshot),
         *memory_by_turn(series),
         *device_memory(snapshot),

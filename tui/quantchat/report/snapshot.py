@@ -19,6 +19,7 @@ from quantchat.document.document import (
 from quantchat.document.figures import ORDERS, UNKNOWN, milliseconds, number, seconds, thoughts
 from quantchat.document.snapshot_tables import header, memory_table, variants_table
 from quantchat.features.agreement.turn_text import cross_perplexity_text, divergence_text
+from quantchat.features.load import tables as load_tables
 from quantchat.features.measure import tables as measure_tables
 from quantchat.features.pick import tables as pick_tables
 from quantchat.features.score import tables as score_tables
@@ -54,6 +55,8 @@ def _results(snapshot: Snapshot) -> list[Block]:
         parts += tasks_tables.blocks(snapshot.evaluation)
     if snapshot.pick is not None:
         parts += [BLANK, *pick_tables.blocks(snapshot.pick)]
+    if snapshot.load_test is not None:
+        parts += load_tables.blocks(snapshot.load_test)
     return parts
 
 

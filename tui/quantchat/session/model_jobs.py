@@ -1,4 +1,4 @@
-"""Run jobs on models one after the other, each in its own worker (for `score` and `eval`)."""
+"""Run jobs on models one after the other, each in its own worker."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from quantchat.host.environments import interpreter
 from quantchat.host.job_runner import JobFailed, run_job
 from quantchat.host.signals import on_signals
 from quantchat.host.worker_process import Place, StartWorker, Worker
-from quantchat.profile.model import AnyVariant, Profile
+from quantchat.profile.model import AnyVariant, Generation, Profile
 from quantchat.session.failures import failure_before_start
 from quantchat.session.live_variant import State
 from quantchat.session.recorder import environment
 from quantchat.session.requests import load_request
 from quantchat.snapshot.evaluation import EvaluationRecord
+from quantchat.snapshot.load_test import LoadTestRecord
 from quantchat.snapshot.schema import Snapshot, VariantRecord
 from quantchat.snapshot.score import ScoreRecord
 from quantchat.system.sampler import DeviceSampler
@@ -41,6 +42,8 @@ class ModelJobs:
     maker: Maker
     start: StartWorker
     on_model: OnModel
+    settings: Generation | None = None
+    """Generation settings for a server's requests; None where a job has none."""
 
     async def do(
         self, spec: AnyVariant, job_for: Callable[[Load], Job[Result]]
@@ -59,7 +62,8 @@ class ModelJobs:
 
         try:
             prepared = await self.maker.prepare(spec, lambda one: self.on_model(spec.label, one))
-            result = await run_job(start_there, job_for(load_request(spec, prepared)), tell)
+            request = load_request(spec, prepared, self.settings)
+            result = await run_job(start_there, job_for(request), tell)
         except (UserError, OSError) as error:
             raise JobFailed(failure_before_start(error)) from error
         return prepared.note, result
@@ -110,10 +114,11 @@ def jobs_snapshot(
     *,
     score: ScoreRecord | None = None,
     evaluation: EvaluationRecord | None = None,
+    load_test: LoadTestRecord | None = None,
 ) -> Snapshot:
     """Return a snapshot without turns from the records `done` of the models of `profile`, by label.
 
-    `score` or `evaluation` has the results.
+    `score`, `evaluation` or `load_test` has the results.
     """
     return Snapshot(
         created=datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -125,6 +130,7 @@ def jobs_snapshot(
         turns=[],
         score=score,
         evaluation=evaluation,
+        load_test=load_test,
         environment=environment(sampler),
     )
 

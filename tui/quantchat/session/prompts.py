@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,15 @@ def asked(given: Iterable[str], file: Path | None, run: Run) -> tuple[str, ...]:
         if half_characters(text):  # an argument that is not UTF-8
             raise UserError("is not UTF-8", where="--prompt", hint="use a UTF-8 locale")
     return texts
+
+
+def lengthened(texts: Sequence[str], tokens: int) -> tuple[str, ...]:
+    """Return `texts`, each repeated or cut to about `tokens` tokens of English (4 characters each).
+
+    For servers, which tell no token ids; they count the tokens exactly.
+    """
+    length = 4 * tokens
+    return tuple((f"{text} " * -(-length // (len(text) + 1)))[:length].strip() for text in texts)
 
 
 def read(path: Path) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """The list of figures that are compared.
 
 A line in `FIGURES` adds a figure of measurements everywhere: `compare`, gates and their help, JSON,
-reports and CSV. A line in `QUALITY` adds a figure of `score` or `eval` to gates and their help.
+reports and CSV. A line in `QUALITY` adds one of `score`, `eval` or `load` to gates and their help.
 Readers take the lists from this module when they run, as `figures.FIGURES`.
 """
 
@@ -47,13 +47,13 @@ class ProcessFigure:
     """From the variant and its newest ledger: above 0, or None if not known."""
 
 
-Kind = Literal["run", "score", "eval"]
+Kind = Literal["run", "score", "eval", "load"]
 """The command that measures a figure; `rerun` and the screen measure those of `run`."""
 
 
 @dataclass(frozen=True)
 class QualityFigure:
-    """A figure of a model's predictions or answers. `snapshot.quality_columns` reads it."""
+    """A figure of a whole model. `snapshot.quality_columns` reads it."""
 
     name: str
     title: str
@@ -120,6 +120,8 @@ QUALITY: tuple[QualityFigure, ...] = (
     QualityFigure("top1_agreement", "top-1 agreement, 0 to 1", "score"),
     QualityFigure("accuracy", "accuracy over all tasks, 0 to 1", "eval"),
     QualityFigure("flips", "share of answers that changed, 0 to 1", "eval"),
+    QualityFigure("output_tps", "highest output throughput of a level, tok/s", "load"),
+    QualityFigure("goodput_per_s", "highest goodput of a level, requests per second", "load"),
 )
 
 

@@ -1,4 +1,4 @@
-"""Judge a gate on scores or evaluations, such as `b.kld < 0.05` or `b.perplexity < 1.01 * ref.…`.
+"""Judge a gate on scores, evaluations or load tests, such as `b.kld < 0.05`.
 
 All models read the same tokens and answer the same questions, so a figure of a variant is known
 better relative to the reference than by itself. Its perplexity is therefore the reference's times
@@ -9,7 +9,8 @@ an expression of two variants is then too wide rather than too narrow.
 
 Margins: means over tokens take the wider of two, with tokens or with windows as independent units
 (`statistics.quality`). Counts of answers use the intervals of Agresti and Coull (1998) and, for
-paired differences, of Agresti and Min (2005), which are valid for few changes, down to none.
+paired differences, of Agresti and Min (2005), which are valid for few changes, down to none. Rates
+of a load test use Student's t over its rounds.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from quantchat.errors import UserError
 from quantchat.snapshot.evaluation import EvaluatedRecord, EvaluationRecord, Pooled, pooled
 from quantchat.snapshot.expression import Gate, Name, evaluate
 from quantchat.snapshot.figures import Kind
+from quantchat.snapshot.load_test import LoadedRecord, LoadTestRecord, points
 from quantchat.snapshot.schema import Snapshot
 from quantchat.snapshot.score import ScoredRecord, ScoreRecord
 from quantchat.snapshot.verdicts import Judged, Verdict, against_number, no_number
@@ -115,7 +117,7 @@ def _reading(gate: Gate, name: Name, by_letter: Mapping[str, QualityColumn]) -> 
 def quality_columns(
     kind: Kind, snapshots: Sequence[Snapshot], letters: Callable[[int], str]
 ) -> list[QualityColumn]:
-    """Return the models of all scores (`kind` is `score`) or evaluations, variants in order.
+    """Return the models of all scores, evaluations or load tests (`kind`), variants in order.
 
     Letters go on from one snapshot to the next; `ref` is the reference of the first snapshot.
     """
@@ -126,6 +128,8 @@ def quality_columns(
             found = _scored(number, snapshot.score)
         elif kind == "eval" and snapshot.evaluation is not None:
             found = _evaluated(number, snapshot.evaluation)
+        elif kind == "load" and snapshot.load_test is not None:
+            found = _loaded(number, snapshot.load_test), None
         else:
             continue
         by_label, reference = found
@@ -262,3 +266,24 @@ def _z() -> float:
     from statistics import NormalDist
 
     return NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+
+
+# ------------------------------------------------------------ load tests
+
+
+def _loaded(run: int, found: LoadTestRecord) -> dict[str, _Named]:
+    def column(model: LoadedRecord) -> _Named:
+        figures = [point.figures for point in points(found, model) if point.figures]
+
+        def read(figure: str) -> Reading | None:
+            rates = [one for level in figures if (one := getattr(level, figure, None))]
+            if not rates:
+                return None
+            best = max(rates, key=lambda rate: rate.value)
+            margin = math.inf if best.high is None else best.high - best.value
+            part = ((run, figure, model.label), Uncertain(best.value, best.value, margin))
+            return Reading((part,), lambda value: value)
+
+        return lambda letter: QualityColumn(letter, model.label, read, found.rounds, "round")
+
+    return {model.label: column(model) for model in found.models}

@@ -20,6 +20,7 @@ from quantchat.estimate.memory import Estimate
 from quantchat.profile.schema import DIALECT
 from quantchat.snapshot.evaluation import EvaluationRecord
 from quantchat.snapshot.fields import AsObject, Record, Text
+from quantchat.snapshot.load_test import LoadTestRecord
 from quantchat.snapshot.pick import PickRecord
 from quantchat.snapshot.score import ScoreRecord
 from quantchat.snapshot.votes import VotingRecord
@@ -260,6 +261,8 @@ class Snapshot(Record):
     """The results of the variants in tasks; None if not measured."""
     pick: PickRecord | None = None
     """The decision between the variants; None if none was asked for."""
+    load_test: LoadTestRecord | None = None
+    """Figures of many requests at once; None if not measured."""
     environment: Environment
 
 

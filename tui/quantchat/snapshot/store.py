@@ -163,6 +163,7 @@ _KINDS = {
     "voting": "votes",
     "score": "score",
     "evaluation": "tasks",
+    "load_test": "load",
 }
 """The kind of a snapshot by the key that it has. Without any of them it is a chat."""
 
@@ -180,7 +181,7 @@ class Listed:
     """Labels of the left and the right variant."""
     turns: int = 0
     kind: str = ""
-    """chat, measurement, votes, score, tasks or pick."""
+    """chat, measurement, votes, score, tasks, load or pick."""
     problem: str = ""
     cure: str = ""
     """What to do about the problem."""

@@ -54,6 +54,13 @@ def _table(plan: MemoryPlan) -> Table:
         estimates = (variant.estimate for variant in variants)
         texts = (size(read(estimate)) if estimate else UNKNOWN for estimate in estimates)
         rows.append((name, *cells(texts)))
+    for title, counts in (
+        ("longest context that fits, tokens", [one.longest_context for one in variants]),
+        ("contexts that fit at once", [one.largest_batch for one in variants]),
+    ):
+        if any(count is not None for count in counts):
+            shown = (UNKNOWN if count is None else f"{count:,}" for count in counts)
+            rows.append((Cell(title), *cells(shown)))
     columns = (Column(role="quiet"), *(Column(one.label, right=True) for one in variants))
     return Table("", columns, tuple(rows))
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from quantchat.wire.jobs import (
     AnyJob,
+    BatchJob,
     CalibrateJob,
     CollectJob,
     DequantizeJob,
     EvaluateJob,
     InspectKernelsJob,
     JobResult,
+    LoadTestJob,
     MergeAdapterJob,
     QuantizeAwqJob,
     QuantizeBitsAndBytesJob,
@@ -25,6 +27,10 @@ def run(job: AnyJob, report: Report) -> JobResult:
     Imports only the job's own module, because each module imports other libraries.
     """
     match job:
+        case BatchJob():
+            from quantchat.worker.jobs import batches
+
+            return batches.run(job, report)
         case CalibrateJob():
             from quantchat.worker.jobs import calibrate
 
@@ -45,6 +51,10 @@ def run(job: AnyJob, report: Report) -> JobResult:
             from quantchat.worker.jobs import inspect_kernels
 
             return inspect_kernels.run(job, report)
+        case LoadTestJob():
+            from quantchat.worker.jobs import load_test
+
+            return load_test.run(job, report)
         case MergeAdapterJob():
             from quantchat.worker.jobs import merge_adapter
 

@@ -23,14 +23,16 @@ _M_MMAP_THRESHOLD = -3
 """Value of M_MMAP_THRESHOLD in glibc's malloc.h."""
 
 
-def settle(workspace: Workspace) -> None:
-    """Lower this process' priority, set its threads, and make `scratch` the current folder.
+def settle(workspace: Workspace, *, background: bool = True) -> None:
+    """Set this process' threads and priority, and make `scratch` the current folder.
 
-    GPTQModel writes `logs/` into the current folder.
+    GPTQModel writes `logs/` into the current folder. A job whose time is measured is not in the
+    background.
     """
     import torch
 
-    os.nice(NICENESS)
+    if background:
+        os.nice(NICENESS)
     os.chdir(workspace.scratch)
     if workspace.threads:
         torch.set_num_threads(workspace.threads)

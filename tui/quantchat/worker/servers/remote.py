@@ -12,9 +12,9 @@ import contextlib
 import json
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from quantchat.common.versions import versions
 from quantchat.wire.messages import (
@@ -54,6 +54,8 @@ from quantchat.worker.servers.stream import (
     parsed,
 )
 from quantchat.worker.thoughts import Splitter, served_splitter, split_at_end
+
+_T = TypeVar("_T")
 
 STOP_S = 0.02
 """Seconds between two checks for a stop while nothing arrives."""
@@ -136,8 +138,8 @@ class RemoteDecoder:
         """
         while True:
             try:
-                self._run(self._list())
-                self._run(self._warm_up())
+                self.run(self._list())
+                self.run(self._warm_up())
                 break
             except StillLoading as error:
                 if wait is None:
@@ -145,7 +147,7 @@ class RemoteDecoder:
                 wait(error.failure.reason)
         if self._build == ollama.FINGERPRINT:
             found = ollama.found(self._client, self._connection.url, self._model, self._timeout_s)
-            self._ollama = self._run(found)
+            self._ollama = self.run(found)
 
     async def _list(self) -> None:
         import openai
@@ -204,7 +206,7 @@ class RemoteDecoder:
     async def _probe(self, request: Generate) -> bool:
         """Return whether the answer to `request` was complete."""
         ended = False
-        async with contextlib.aclosing(await self._open(request)) as records:
+        async with contextlib.aclosing(await self.records(request)) as records:
             async for record in records:
                 counts = record.usage is not None and record.usage.output > 0
                 self._counts = self._counts or counts
@@ -239,6 +241,16 @@ class RemoteDecoder:
             },
         )
         return self._ollama.described(resolved) if self._ollama else resolved
+
+    @property
+    def counts(self) -> bool:
+        """Whether the server has counted its tokens."""
+        return self._counts
+
+    @property
+    def timeout_s(self) -> float:
+        """Longest silence, in seconds, before or in the middle of an answer."""
+        return self._timeout_s
 
     @property
     def keeps_prompts(self) -> bool:
@@ -298,7 +310,7 @@ class RemoteDecoder:
             )
         outbox.send(Started(request.turn, received_ns, 0, 0))
         stream = _Stream(request.turn, served_splitter(self._thought_marks))
-        whole = self._run(self._until_stopped(request, outbox, stream, stopped))
+        whole = self.run(self._until_stopped(request, outbox, stream, stopped))
         answer, thought = stream.splitter.end()
         usage = stream.usage or Usage()
         text, thoughts = stream.text + answer, stream.thoughts + thought
@@ -409,7 +421,7 @@ class RemoteDecoder:
         if self._ollama:
             await asyncio.wait_for(self._ollama.load(), self._timeout_s)
             self._restart(request, outbox, stream)  # a TTFT does not include loading a model
-        return await self._open(request)
+        return await self.records(request)
 
     def _take(self, record: Record, outbox: Outbox, stream: _Stream) -> None:
         now = time.perf_counter_ns()
@@ -446,8 +458,11 @@ class RemoteDecoder:
 
     # ------------------------------------------------------------ requests
 
-    async def _open(self, request: Generate) -> AsyncGenerator[Record, None]:
-        """Send the request; return the records of the answer once it begins."""
+    async def records(self, request: Generate) -> AsyncGenerator[Record, None]:
+        """Send the request; return the records of the answer once it begins.
+
+        Several requests can be open at once in the loop of `run`.
+        """
         arguments = request_arguments(
             request,
             model=self._model,
@@ -470,21 +485,25 @@ class RemoteDecoder:
                 response = await opening.__aenter__()
         return _records(opening, response)
 
-    def _run(self, work: Any) -> Any:
+    def run(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Return the result of the coroutine `work`. Raises Refused if the server refuses."""
         try:
             return self._loop.run_until_complete(work)
         except Exception as error:
-            told = _refused(error) or refusal(
-                error,
-                where=self._where,
-                model=self._model,
-                key_env=self._key_env,
-                has=self._has,
-            )
+            told = self.refusal(error)
             if told is None or told is error:
                 raise
             raise told from error
+
+    def refusal(self, error: Exception) -> Refused | None:
+        """Return what `error`, raised by a request, means for the user; None if it is a bug."""
+        return _refused(error) or refusal(
+            error,
+            where=self._where,
+            model=self._model,
+            key_env=self._key_env,
+            has=self._has,
+        )
 
 
 def _refused(error: BaseException | None) -> Refused | None:

@@ -32,18 +32,16 @@ class FastStep(NamedTuple):
     """The faster forms that failed, each with the reason; empty where none failed."""
 
 
-def fast_step(model: Any, fault: Callable[[Step], str]) -> FastStep:
+def fast_step(model: Any, fault: Callable[[Step], str], *, batches: bool = False) -> FastStep:
     """Return the fastest decode step for `model`, a transformers model on the CPU.
 
     `fault` compares a step with the model's modules and returns what is wrong with it, or an empty
     text. A form that raises (a library renamed what it reads, say) is rejected like one that
-    computes something else. Where no form passes, `model` computes as before.
+    computes something else. Where no form passes, `model` computes as before. With `batches`, only
+    forms in which `model` itself is faster are tried, since fused steps decode a single prompt.
     """
     rejected: list[str] = []
-    for name, build, undo in (
-        ("fused Llama steps", _fused, unfuse),
-        ("direct kernel calls", _direct, _restore),
-    ):
+    for name, build, undo in _FORMS[batches:]:
         try:
             step = build(model)
             reason = "" if step is None else fault(step)
@@ -55,6 +53,9 @@ def fast_step(model: Any, fault: Callable[[Step], str]) -> FastStep:
         if reason:
             rejected.append(f"not {name}: {reason}")
     return FastStep(None, "; ".join(rejected))
+
+
+_Build = Callable[[Any], "Step | None"]
 
 
 def _fused(model: Any) -> Step | None:
@@ -73,3 +74,10 @@ def _restore(model: Any) -> None:
     from quantchat.worker.decode.cpu.kernels import call_as_before
 
     call_as_before(model)
+
+
+_FORMS: tuple[tuple[str, _Build, Callable[[Any], None]], ...] = (
+    ("fused Llama steps", _fused, unfuse),
+    ("direct kernel calls", _direct, _restore),
+)
+"""The forms, fastest first: name, builder, undoing. Only the second leaves `model` to compute."""

@@ -1,0 +1,1 @@
+"""Many requests at once: servers under load, local models with static batches."""

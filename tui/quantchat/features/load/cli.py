@@ -1,0 +1,175 @@
+"""`quantchat load`: throughput and latency of variants with many requests at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from quantchat.console.gates import gate_options
+from quantchat.console.options import prompt_options
+from quantchat.console.running import judged, output_options
+
+if TYPE_CHECKING:
+    from quantchat.console.gates import GateOptions
+
+MOST_AT_ONCE, MOST_RATE = 4096, 1e5
+
+
+def _levels(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> tuple[int, ...] | None:
+    """Parse comma-separated counts: `1,4,16`. Raises BadParameter."""
+    if value is None:
+        return None
+    try:
+        counts = tuple(dict.fromkeys(int(part) for part in value.split(",")))
+    except ValueError:
+        counts = ()
+    if not counts or min(counts) < 1 or max(counts) > MOST_AT_ONCE:
+        raise click.BadParameter(
+            f"{value!r} is not a list of counts from 1 to {MOST_AT_ONCE}: give for example 1,4,16"
+        )
+    return counts
+
+
+def _rates(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...]:
+    """Parse comma-separated rates: `0.5,2`. Raises BadParameter."""
+    try:
+        rates = tuple(dict.fromkeys(float(part) for part in value.split(","))) if value else ()
+    except ValueError:
+        rates = (0.0,)
+    if not all(0 < rate <= MOST_RATE for rate in rates):
+        raise click.BadParameter(
+            f"{value!r} is not a list of requests per second: give for example 0.5,2,8"
+        )
+    return rates
+
+
+def _slo(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    from quantchat.statistics.serving import limits
+
+    try:
+        limits(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return value.strip()
+
+
+@click.command()
+@click.argument("profile")
+@prompt_options
+@click.option(
+    "--concurrency",
+    "--batch",
+    "at_once",
+    callback=_levels,
+    metavar="N[,N…]",
+    help="Requests that are open at a server at once, or prompts in a local model's batch "
+    "(default: 1,4,16 without --rate).",
+)
+@click.option(
+    "--rate",
+    "rates",
+    callback=_rates,
+    metavar="R[,R…]",
+    help="Send requests to a server at random times, R per second on average, however long they "
+    "take. With --concurrency, at most its highest number are open.",
+)
+@click.option(
+    "--requests",
+    type=click.IntRange(1, 100_000),
+    default=None,
+    metavar="N",
+    help="Requests of a round at a server (default: 4 for each that is open at once, at least 8).",
+)
+@click.option(
+    "--prompt-tokens",
+    type=click.IntRange(1, 10**6),
+    metavar="N",
+    help="Length of a local model's prompts (default: 128), and about that of a server's "
+    "(default: the prompts of the profile).",
+)
+@click.option(
+    "--output-tokens",
+    type=click.IntRange(1, 10**5),
+    default=128,
+    show_default=True,
+    metavar="N",
+    help="Length of each answer; the end-of-sequence token is ignored.",
+)
+@click.option(
+    "--mixed",
+    is_flag=True,
+    help="Batches of different lengths: a quarter of --prompt-tokens to all.",
+)
+@click.option("--rounds", type=click.IntRange(1, 1000), default=3, show_default=True, metavar="N")
+@click.option("--seed", type=click.IntRange(0, 2**31), default=0, show_default=True, metavar="N")
+@click.option(
+    "--slo",
+    callback=_slo,
+    default="",
+    metavar="LIMITS",
+    help="Limits that a request must keep to count as goodput, such as "
+    "'ttft_ms < 500, itl_ms.p95 < 50'.",
+)
+@gate_options
+@output_options
+@click.pass_obj
+def load(
+    obj: Path | None,
+    profile: str,
+    given: tuple[str, ...],
+    file: Path | None,
+    at_once: tuple[int, ...] | None,
+    rates: tuple[float, ...],
+    requests: int | None,
+    prompt_tokens: int | None,
+    output_tokens: int,
+    mixed: bool,
+    rounds: int,
+    seed: int,
+    slo: str,
+    folder: Path | None,
+    as_json: bool,
+    gates: GateOptions,
+) -> int:
+    """Measure the variants of PROFILE with many requests at once.
+
+    A server gets the requests at once, as a benchmark of servers sends them. A local model decodes
+    static batches, as many as fit in memory. Prints throughput, TTFT and ITL at each level and
+    saves a snapshot with every request. Ctrl+C stops early and keeps the finished rounds. The exit
+    status is 1 if a variant failed.
+    """
+    from quantchat.checkpoints.builder import CheckpointBuilder
+    from quantchat.console import opening
+    from quantchat.features.load.run import LoadPlan, load_test
+    from quantchat.features.load.tables import blocks
+    from quantchat.session import prompts
+    from quantchat.wire.jobs import Level
+
+    asked = opening.profile_of((profile,))
+    gates.parse_early([variant.label for variant in asked.variants], "load")
+    counts = at_once or (() if rates else (1, 4, 16))
+    most = max(at_once) if at_once and rates else 0
+    texts = prompts.asked(given, file, asked.run)
+    plan = LoadPlan(
+        levels=tuple(Level(most, rate) for rate in rates) or tuple(map(Level, counts)),
+        prompts=prompts.lengthened(texts, prompt_tokens) if prompt_tokens else texts,
+        prompt_tokens=prompt_tokens or 128,
+        output_tokens=output_tokens,
+        mixed=mixed,
+        requests=requests or 0,
+        rounds=rounds,
+        seed=seed,
+        slo=slo,
+    )
+    return judged(
+        lambda on_model: load_test(asked, plan, maker=CheckpointBuilder(), on_model=on_model),
+        blocks,
+        folder or obj,
+        as_json=as_json,
+        gates=gates,
+        kind="load",
+    )

@@ -1,0 +1,186 @@
+"""A load test as parts of a document: a table and plots over the levels, warnings, CSV rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from quantchat.document.document import (
+    Block,
+    Cell,
+    Column,
+    DataTable,
+    Facts,
+    Table,
+    paragraph,
+    table,
+    warnings,
+)
+from quantchat.document.figures import UNKNOWN, milliseconds, number, plural, size
+from quantchat.document.model_results import failures
+from quantchat.snapshot.load_test import LoadedRecord, LoadTestRecord, Point, points
+from quantchat.snapshot.schema import Snapshot
+from quantchat.statistics.intervals import Interval, Pair, Ratio, ratio_of
+from quantchat.statistics.latency import Percentiles
+from quantchat.statistics.serving import end_to_end_ms, knee, output_tps, ttft_ms
+
+
+def blocks(found: LoadTestRecord) -> list[Block]:
+    """Return the whole load test: how it was done, a table for each variant, the warnings."""
+    return [Facts(tuple(facts(found))), *tables(found), *warnings(load_warnings(found))]
+
+
+def facts(found: LoadTestRecord) -> list[str]:
+    """Return how the load was put on, and what the figures mean, a line each."""
+    lines = [
+        f"{plural(found.rounds, 'round')} of each level, {found.output_tokens} tokens to an answer",
+    ]
+    if any(model.rounds for model in found.models):
+        count = f"{found.requests} requests" if found.requests else "4 requests for each at once"
+        lines.append(f"servers: {count} in a round; TTFT from sending a request")
+    if any(model.batches for model in found.models):
+        mixed = f"{found.prompt_tokens // 4} to " if found.mixed else ""
+        lines.append(
+            f"local models: static batches, prompts of {mixed}{found.prompt_tokens} tokens; all"
+            " begin together, so TTFT is the time to compute every prompt of the batch"
+        )
+    if found.slo:
+        lines.append(f"goodput: requests per second that kept {found.slo}")
+    lines.append("± is half of a 95 % interval over the rounds")
+    return lines
+
+
+def load_warnings(found: LoadTestRecord) -> list[str]:
+    """Return what failed, what was left out, and what speaks against the figures, a line each."""
+    lines = failures(found.models)
+    if found.undone:
+        lines.append(f"stopped before the end, not measured: {', '.join(found.undone)}")
+    for model in found.models:
+        lines += [f"{model.label}: {text}" for text in (model.left_out, model.note) if text]
+        for point in points(found, model):
+            if problem := next((one.failure for one in point.batches if one.failure), ""):
+                lines.append(f"{model.label}, batch of {point.name}: {problem}")
+            if point.figures and point.figures.failed:
+                why = next(one.error for times in point.rounds for one in times if one.error)
+                failed = f"{point.figures.failed} of {point.figures.requests} requests failed"
+                lines.append(f"{model.label}, {point.name} at once: {failed}: {why}")
+    return lines
+
+
+def tables(found: LoadTestRecord) -> Iterator[Block]:
+    """Yield a table of levels for each variant, with its knee, and B against A at each level."""
+    for model in found.models:
+        measured = points(found, model)
+        if measured:
+            yield _levels(found, model, measured)
+            if told := _knee(measured):
+                yield paragraph(told, indent=2)
+    yield from _against(found)
+
+
+def _levels(found: LoadTestRecord, model: LoadedRecord, measured: Sequence[Point]) -> Table:
+    local = bool(model.batches)
+    headings = ["batch" if local else "at once", "output tok/s", "requests/s"]
+    headings += ["goodput/s"] if found.slo else []
+    headings += ["TTFT p50", "TTFT p95", "ITL p50", "ITL p95", "ITL p99", "whole answer p95"]
+    headings += ["KV cache", "peak memory"] if local else ["failed"]
+    rows = []
+    for point in measured:
+        at = point.figures
+        if at is None:
+            failed = [UNKNOWN] * (len(headings) - 1)
+            rows.append([point.name, *failed])
+            continue
+        cells = [point.name, _rate(at.output_tps), _rate(at.requests_per_s)]
+        cells += [_rate(at.goodput_per_s)] if at.goodput_per_s else []
+        cells += [_ms(at.ttft_ms, 50), _ms(at.ttft_ms, 95)]
+        cells += [_ms(at.itl_ms, percent) for percent in (50, 95, 99)] + [_ms(at.e2e_ms, 95)]
+        cells += [size(point.kv_bytes), size(point.peak_bytes)] if local else [str(at.failed)]
+        rows.append(cells)
+    return table(model.label, [Column(headings[0], right=True), *headings[1:]], rows)
+
+
+def _rate(value: Interval) -> str:
+    if value.low is None or value.high is None:
+        return number(value.value)
+    return f"{number(value.value)} ±{number((value.high - value.low) / 2)}"
+
+
+def _ms(value: Percentiles | None, percent: int) -> str:
+    return milliseconds(getattr(value, f"p{percent}")) if value else UNKNOWN
+
+
+def _knee(measured: Sequence[Point]) -> str:
+    loads = [point for point in measured if point.figures and not point.level.rate]
+    place = knee([point.figures.output_tps.value for point in loads if point.figures])
+    if place is None or place == len(loads) - 1:
+        return ""
+    return (
+        f"knee at {loads[place].name}: the least at once that gives 90 % of the highest output"
+        " throughput; more mostly wait"
+    )
+
+
+def _against(found: LoadTestRecord) -> Iterator[Table]:
+    """Yield the output throughput of each further variant against the first, level by level."""
+    if len(found.models) < 2:
+        return
+    first, *others = found.models
+    base = {point.level: point for point in points(found, first)}
+    for other in others:
+        rows = []
+        for point in points(found, other):
+            ratio = _ratio(base.get(point.level), point)
+            if ratio is not None:
+                rows.append((point.name, number(ratio.value), _interval(ratio), _shown(ratio)))
+        if rows:
+            headings = (Column("at once", right=True), "output tok/s", "95 % interval", Column())
+            yield table(f"{other.label} ÷ {first.label}", headings, rows)
+
+
+def _ratio(a: Point | None, b: Point) -> Ratio | None:
+    if a is None or a.figures is None or b.figures is None:
+        return None
+    sides = zip(map(output_tps, a.rounds), map(output_tps, b.rounds), strict=False)
+    return ratio_of([Pair("level", number, x, y) for number, (x, y) in enumerate(sides)])
+
+
+def _interval(ratio: Ratio) -> str:
+    if ratio.low is None or ratio.high is None:
+        return UNKNOWN
+    return f"{ratio.low:.3g} to {ratio.high:.3g}"
+
+
+def _shown(ratio: Ratio) -> Cell:
+    if ratio.low is None:
+        return Cell("one round: no interval", role="quiet")
+    return Cell("" if ratio.shown else "no difference shown", role="quiet")
+
+
+# ------------------------------------------------------------ CSV
+
+_COLUMNS = (
+    "snapshot", "variant", "concurrency", "rate", "round", "sent_ns", "ttft_ms", "e2e_ms",
+    "prompt_tokens", "output_tokens", "chunks", "error",
+)  # fmt: skip
+
+
+def data_table(snapshots: Sequence[tuple[str, Snapshot]]) -> DataTable:
+    """Return every request of each load test for CSV."""
+    rows: list[tuple[str | float | None, ...]] = []
+    for file, snapshot in snapshots:
+        found = snapshot.load_test
+        for model in found.models if found else ():
+            for point in points(found, model) if found else ():
+                for count, times in enumerate(point.rounds, start=1):
+                    rows += [
+                        (
+                            file, model.label, point.level.concurrency, point.level.rate, count,
+                            one.sent_ns,
+                            ttft_ms(one) if not one.error else None,
+                            end_to_end_ms(one) if not one.error else None,
+                            one.prompt_tokens if one.prompt_tokens >= 0 else None,
+                            one.output_tokens, len(one.chunks_ns), one.error,
+                        )
+                        for one in times
+                    ]  # fmt: skip
+    return DataTable(_COLUMNS, tuple(rows))

@@ -1,0 +1,100 @@
+"""A load test in a snapshot: every request of each round, with the times of its chunks.
+
+Times are in ns since the start of a round, sizes in bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from quantchat.snapshot.fields import AsObject, Record, Text
+from quantchat.statistics.serving import LevelFigures, level_figures, limits, of_batch
+from quantchat.wire.jobs import BatchRound, Level, LoadRound, RequestTimes
+from quantchat.wire.messages import Failed
+from quantchat.wire.variant import Resolved
+
+
+class LoadedRecord(Record):
+    """One variant and its rounds."""
+
+    label: Text
+    resolved: AsObject[Resolved] | None
+    """What really ran; None if nothing was measured."""
+    note: Text
+    """Notes on the checkpoint and on the server's figures."""
+    counted: bool
+    """Whether the server counted its tokens; if not, each chunk counts as a token."""
+    rounds: list[AsObject[LoadRound]] = Field(default_factory=list)
+    """Of a server; empty for a local model."""
+    batches: list[AsObject[BatchRound]] = Field(default_factory=list)
+    """Of a local model; empty for a server."""
+    left_out: Text = ""
+    """Which levels were not tried, and why; empty if all were."""
+    failure: AsObject[Failed] | None = None
+
+
+class LoadTestRecord(Record):
+    """What `quantchat load` measured."""
+
+    levels: list[AsObject[Level]]
+    """A local model decodes a static batch of `concurrency` prompts instead."""
+    requests: int
+    """Requests of a round at a server; 0: four times the concurrency, at least 8."""
+    prompt_tokens: int
+    """Tokens of the longest prompt of a local model, and about those of a server's; 0: the given
+    prompts for a server."""
+    output_tokens: int
+    mixed: bool
+    """Whether the prompts of a batch differ in length."""
+    rounds: int
+    seed: int
+    slo: Text
+    """Limits that a request must keep to count as goodput; empty without any."""
+    models: list[LoadedRecord]
+    """The variants that are done, in the profile's order."""
+    undone: list[Text]
+    """Labels of the variants that were not measured, because the run was stopped."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One level of one variant: how much came at once, the rounds, and their figures."""
+
+    level: Level
+    rounds: list[list[RequestTimes]]
+    figures: LevelFigures | None
+    """None if no request was answered."""
+    batches: list[BatchRound]
+    """The rounds of a local model; empty for a server."""
+
+    @property
+    def name(self) -> str:
+        """What came at once: `8`, `2.5/s`, `2.5/s, 8`."""
+        rate = f"{self.level.rate:g}/s" if self.level.rate else ""
+        return ", ".join(filter(None, (rate, str(self.level.concurrency or ""))))
+
+    @property
+    def kv_bytes(self) -> int:
+        """The size of the KV cache of a local model; -1 for a server."""
+        return max((one.kv_bytes for one in self.batches), default=-1)
+
+    @property
+    def peak_bytes(self) -> int:
+        """The peak memory of a local model; -1 for a server."""
+        return max((one.peak_bytes for one in self.batches), default=-1)
+
+
+def points(found: LoadTestRecord, model: LoadedRecord) -> list[Point]:
+    """Return the levels that `model` has rounds of, in the order they were asked for."""
+    asked = limits(found.slo)
+    result = []
+    for index, level in enumerate(found.levels):
+        batches = [one for one in model.batches if one.batch == level.concurrency]
+        rounds = [one.requests for one in model.rounds if one.level == index]
+        rounds += [times for one in batches if (times := of_batch(one))]
+        if rounds or batches:
+            figures = level_figures(rounds, asked) if rounds else None
+            result.append(Point(level, rounds, figures, batches))
+    return result

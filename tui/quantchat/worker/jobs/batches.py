@@ -1,0 +1,105 @@
+"""Decodes batches of prompts with a loaded model: throughput and memory by the size of a batch."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from pathlib import Path
+
+from quantchat.wire.jobs import ROUNDS, BatchJob, BatchResult, BatchRound
+from quantchat.worker.decode.batch_loop import BatchLoop
+from quantchat.worker.decode.check import Check
+from quantchat.worker.failures import Refused, describe
+from quantchat.worker.jobs.job_env import settle
+from quantchat.worker.memory import resident_bytes
+from quantchat.worker.model.loaded import Loaded
+from quantchat.worker.report import Report
+from quantchat.worker.scoring.text_scoring import load_or_refuse
+
+FEWEST = 4
+"""With mixed lengths the shortest prompt has this fraction of the tokens of the longest."""
+
+
+def run(job: BatchJob, report: Report) -> BatchResult:
+    """Decode each batch once in each round, after a warm-up.
+
+    The first batch that does not fit in memory is recorded; neither it nor larger ones are tried
+    again. Raises Refused if the model cannot be loaded, or if its context is too short.
+    """
+    report(0, 0, "importing libraries")
+    settle(job.workspace, background=False)
+    loaded = load_or_refuse(job.load, report)
+    if not isinstance(loaded, Loaded):
+        raise Refused(
+            "unsupported",
+            f"quantchat decodes no batches with the engine {job.load.engine}",
+            "start its own server (llama-server) and measure that with the engine openai",
+        )
+    asked = job.prompt_tokens + job.output_tokens
+    if asked > loaded.context_length:
+        raise Refused(
+            "context_full",
+            f"a prompt and its answer have {asked} tokens, the model takes {loaded.context_length}",
+            "give a smaller --prompt-tokens or --output-tokens",
+        )
+    loop = BatchLoop(loaded.model, loaded.input_device, Check(loaded).fault)
+    vocabulary = loaded.model.config.get_text_config().vocab_size
+    loop.decode([_prompt(0, min(job.prompt_tokens, 16), vocabulary)], 2)
+    sizes = list(job.batches)
+    with Path(job.workspace.output, ROUNDS).open("w", encoding="utf-8") as file:
+        for count in range(job.rounds):
+            for place, size in enumerate(sizes):
+                report(count * len(sizes) + place, job.rounds * len(sizes), f"batch of {size}")
+                done = _round(loop, job, size, vocabulary)
+                file.write(json.dumps(dataclasses.asdict(done)) + "\n")
+                file.flush()  # a job that is stopped, or killed for memory, keeps what it has done
+                if done.failure:
+                    sizes = sizes[:place]
+                    break
+    return BatchResult(loaded.resolved(loop.name))
+
+
+def lengths(batch: int, longest: int, *, mixed: bool) -> list[int]:
+    """Return the length of each prompt of a batch in tokens: all the same, or evenly spread."""
+    if not mixed or batch == 1:
+        return [longest] * batch
+    shortest = max(1, longest // FEWEST)
+    return [shortest + round((longest - shortest) * row / (batch - 1)) for row in range(batch)]
+
+
+def _round(loop: BatchLoop, job: BatchJob, size: int, vocabulary: int) -> BatchRound:
+    counts = lengths(size, job.prompt_tokens, mixed=job.mixed)
+    prompts = [_prompt(row, count, vocabulary) for row, count in enumerate(counts)]
+    _forget_peak()
+    try:
+        batch = loop.decode(prompts, job.output_tokens)
+    except Exception as error:
+        failure = describe(error)
+        if failure.kind != "out_of_memory":
+            raise
+        return BatchRound(size, counts, 0, [], 0, _peak(), failure.reason)
+    return BatchRound(size, counts, batch.prefill_ns, batch.steps_ns, batch.kv_bytes, _peak())
+
+
+def _prompt(row: int, tokens: int, vocabulary: int) -> list[int]:
+    """Return token ids that differ from row to row. What they say does not change the time."""
+    return [(1000 + 7919 * row + 31 * place) % vocabulary for place in range(tokens)]
+
+
+def _forget_peak() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM: proc(5)
+
+
+def _peak() -> int:
+    """Return the most memory since `_forget_peak`: of torch on GPUs, else of the process."""
+    import torch
+
+    if torch.cuda.is_available():
+        return sum(torch.cuda.max_memory_reserved(one) for one in range(torch.cuda.device_count()))
+    return resident_bytes()[1]

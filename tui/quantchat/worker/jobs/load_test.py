@@ -1,0 +1,183 @@
+"""Sends many requests to a server at once, and notes when each was sent and each chunk arrived.
+
+As vLLM's `bench serve` and AIPerf do: `concurrency` keeps a number of requests open (a closed
+loop); `rate` sends them at the times of a Poisson process, whatever the server does (an open loop).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import itertools
+import json
+import random
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from quantchat.wire.jobs import (
+    ROUNDS,
+    Level,
+    LoadRound,
+    LoadTestJob,
+    LoadTestResult,
+    RequestTimes,
+)
+from quantchat.wire.messages import Generate, Message, Sampling
+from quantchat.worker.failures import Refused
+from quantchat.worker.loaders import loader_of
+from quantchat.worker.report import Report
+from quantchat.worker.servers.opening import Opener
+from quantchat.worker.servers.remote import RemoteDecoder
+from quantchat.worker.servers.stream import Usage
+
+ROUND_TRIPS, LEAST = 4, 8
+"""Requests of a round by default: so many for each that is open at once, and at least so many."""
+
+
+def run(job: LoadTestJob, report: Report) -> LoadTestResult:
+    """Do all rounds of all levels. Raises Refused if the server cannot be used, or answers nothing.
+
+    A request that fails is recorded and does not end the test.
+    """
+    opener = Opener(lambda stage, detail: report(0, 0, f"{stage} {detail}".strip()), lambda _: None)
+    client = opener.open(job.load, loader_of(job.load)).client
+    with Path(job.workspace.output, ROUNDS).open("w", encoding="utf-8") as file:
+        client.run(_LoadTest(client, job, report, file).run())
+    return LoadTestResult(client.resolved(), client.note, client.counts)
+
+
+class _LoadTest:
+    def __init__(
+        self, client: RemoteDecoder, job: LoadTestJob, report: Report, file: TextIO
+    ) -> None:
+        self._client, self._job, self._report, self._file = client, job, report, file
+        self._numbers = itertools.count(1)
+        """Number of each request: it chooses the prompt and the seed."""
+        self._totals = [job.requests or default_requests(level) for level in job.levels]
+        self._answered = 0
+
+    async def run(self) -> None:
+        for count in range(self._job.rounds):
+            for index, level in enumerate(self._job.levels):
+                if count == 0:  # the first requests of a level may compile kernels for its batches
+                    await self._round(Level(_open_at_once(level)), _open_at_once(level), 0)
+                arrivals = random.Random(f"{self._job.seed} {index} {count}")  # noqa: S311
+                times = await self._round(level, self._totals[index], arrivals)
+                if failed := _all_failed(times):
+                    raise failed
+                done = LoadRound(index, [one.times for one in times])
+                self._file.write(json.dumps(dataclasses.asdict(done)) + "\n")
+                self._file.flush()  # a test that is stopped keeps its finished rounds
+
+    async def _round(
+        self, level: Level, total: int, arrivals: random.Random | int
+    ) -> Sequence[_Request]:
+        """Send `total` requests and return them once all are answered or have failed."""
+        start = time.perf_counter_ns()
+        slots = asyncio.Semaphore(level.concurrency or total)
+        requests = [_Request(self._client, self._request(), start) for _ in range(total)]
+        due = _due(level, arrivals) if isinstance(arrivals, random.Random) else itertools.repeat(0)
+
+        async def send(request: _Request, due_ns: int) -> None:
+            if due_ns:
+                await asyncio.sleep((start + due_ns - time.perf_counter_ns()) / 1e9)
+            async with slots:
+                await request.send(due_ns)
+            self._answered += 1
+            self._report(self._answered, self._all, _named(level))
+
+        await asyncio.gather(*itertools.starmap(send, zip(requests, due, strict=False)))
+        return requests
+
+    @property
+    def _all(self) -> int:
+        warm_up = sum(map(_open_at_once, self._job.levels))
+        return warm_up + self._job.rounds * sum(self._totals)
+
+    def _request(self) -> Generate:
+        number, job = next(self._numbers), self._job
+        return Generate(
+            -number,
+            [Message("user", job.prompts[number % len(job.prompts)])],
+            Sampling(**{**job.load.options.get("sampling", {}), "seed": job.seed + number}),
+            max_new_tokens=job.output_tokens,
+            ignore_eos=True,
+            fresh=True,
+        )
+
+
+class _Request:
+    """One request: sends it and takes the times."""
+
+    def __init__(self, client: RemoteDecoder, request: Generate, start_ns: int) -> None:
+        self._client, self._request, self._start_ns = client, request, start_ns
+        self.refusal: Refused | None = None
+        self.times: RequestTimes
+
+    async def send(self, due_ns: int) -> None:
+        sent_ns, chunks_ns, usage, error = self._now(), [], Usage(), ""
+        timeout = self._client.timeout_s
+        try:
+            opened = await asyncio.wait_for(self._client.records(self._request), timeout)
+            async with contextlib.aclosing(opened) as records:
+                while True:
+                    try:
+                        record = await asyncio.wait_for(anext(records), timeout)
+                    except StopAsyncIteration:
+                        break
+                    if record.text or record.thought:
+                        chunks_ns.append(self._now())
+                    if record.usage is not None:
+                        usage = usage.updated(record.usage)
+        except Exception as problem:
+            self.refusal = self._client.refusal(problem)
+            if self.refusal is None:
+                raise
+            error = self.refusal.failure.reason
+        if not chunks_ns and not error:
+            error = "the answer has no text"
+        self.times = RequestTimes(
+            due_ns=due_ns or sent_ns,
+            sent_ns=sent_ns,
+            chunks_ns=chunks_ns,
+            ended_ns=self._now(),
+            prompt_tokens=usage.prompt,
+            output_tokens=usage.output if usage.output >= 0 else len(chunks_ns),
+            error=error,
+        )
+
+    def _now(self) -> int:
+        return time.perf_counter_ns() - self._start_ns
+
+
+def default_requests(level: Level) -> int:
+    """Return how many requests a round at `level` has if nobody says."""
+    return max(LEAST, ROUND_TRIPS * level.concurrency)
+
+
+def _open_at_once(level: Level) -> int:
+    return level.concurrency or 1
+
+
+def _due(level: Level, arrivals: random.Random) -> Iterator[int]:
+    """Yield when each request is due, in ns; 0 in a closed loop: as soon as there is a slot."""
+    at = 0.0
+    while True:
+        yield round(at * 1e9)
+        at += arrivals.expovariate(level.rate) if level.rate else 0.0
+
+
+def _named(level: Level) -> str:
+    rate = f"{level.rate:g} requests/s" if level.rate else ""
+    count = f"{level.concurrency} at once" if level.concurrency else ""
+    return ", ".join(filter(None, (rate, count)))
+
+
+def _all_failed(requests: Sequence[_Request]) -> Refused | None:
+    """Return the first failure if no request was answered: further rounds would tell nothing."""
+    if any(not request.times.error for request in requests):
+        return None
+    return requests[0].refusal or Refused("server_refused", requests[0].times.error)
