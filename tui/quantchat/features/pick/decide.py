@@ -166,6 +166,8 @@ def _limit(text: str, judged: Judged | None, unit: str) -> LimitRecord:
         return LimitRecord(limit=text, outcome="undecided", reason=judged.why)
     if not judged.sampled:
         return LimitRecord(limit=text, outcome=judged.outcome, reason=unit)
+    if judged.low == judged.high == 0:
+        return LimitRecord(limit=text, outcome=judged.outcome, reason="the reference itself")
     reason = f"{judged.value:.3g} {unit} ({judged.low:.3g} to {judged.high:.3g})"
     if judged.outcome == "undecided":
         needed = judged.needed
