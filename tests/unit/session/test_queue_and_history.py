@@ -27,7 +27,7 @@ def scripts() -> Scripts:
     return found
 
 
-def made(scripts: Scripts, folder: Path, **run: str) -> Comparison:
+def made(scripts: Scripts, folder: Path, **run: object) -> Comparison:
     variants = [{"label": s, "engine": "bitsandbytes", "model": "m"} for s in scripts]
     profile = Profile.model_validate({"name": "test", "variants": variants, "run": run})
     return Comparison(profile, maker=ScriptedMaker(scripts), start=starter(scripts, folder))
@@ -157,4 +157,23 @@ async def test_regenerated_answers_stay_and_the_chat_continues_from_those_shown(
     assert chats(scripts["A"])[-1] == ["one", "A1", "two"]
     saved = store.loads(store.dumps(record(comparison)), where="")
     assert [a.text for version in saved.turns[0].others for a in version] == ["other", "other"]
+    await comparison.close()
+
+
+async def test_variants_stay_loaded_as_long_as_there_is_a_place(
+    scripts: Scripts, tmp_path: Path
+) -> None:
+    scripts["D"] = Script()
+    comparison = made(scripts, tmp_path, keep_loaded=3)
+    await opened(comparison)
+    comparison.choose_pair(0, 2)
+    await opened(comparison)
+    assert comparison.variants[1].state is State.READY, "there is a place for three"
+    comparison.choose_pair(0, 1)
+    await opened(comparison)
+    assert [script.lives for script in scripts.values()] == [1, 1, 1, 0]
+    comparison.choose_pair(0, 3)
+    await opened(comparison)
+    await until(lambda: comparison.variants[2].state is State.IDLE)
+    assert comparison.variants[1].state is State.READY, "it was shown later than C"
     await comparison.close()

@@ -10,15 +10,24 @@ _QUIET = "$quiet"
 _BETWEEN = " │ "
 _LEAST = 3
 """Smallest width of a column, in cells."""
+_LEGIBLE = 9
+"""A longer word may be cut in a narrow column; shorter ones make a table unreadable."""
+_RULE = 12
+"""Cells of the rule between two records."""
 
 
 def table_lines(
     rows: Sequence[Sequence[Content]], aligned: Sequence[str], width: int, headless: bool = False
 ) -> list[Content]:
-    """Draw `rows`, the first of which is the head; `headless` omits it, to continue a table."""
+    """Draw `rows`, the first of which is the head; `headless` omits it, to continue a table.
+
+    Where the columns would cut most words, each row is drawn as a record: a line for each cell.
+    """
     columns = len(rows[0])
     rows = [[*row[:columns], *[Content()] * (columns - len(row))] for row in rows]
     widths = column_widths(rows, width)
+    if _illegible(rows, widths, width):
+        return _records(rows, width, headless)
     between = Content.styled(_BETWEEN, _QUIET)
     lines: list[Content] = []
     for number, row in enumerate(rows):
@@ -35,6 +44,35 @@ def table_lines(
         if number == 0:
             lines.append(Content.styled("─┼─".join("─" * room for room in widths), _QUIET))
     return [line.truncate(width) for line in lines]
+
+
+def _illegible(rows: Sequence[Sequence[Content]], widths: Sequence[int], width: int) -> bool:
+    """Return whether a column is narrower than its words, or the columns wider than the table."""
+    if sum(widths) + len(_BETWEEN) * (len(widths) - 1) > width:
+        return True
+    words = [
+        max((len(word) for cell in column for word in cell.plain.split()), default=0)
+        for column in zip(*rows, strict=True)
+    ]
+    return any(room < min(word, _LEGIBLE) for room, word in zip(widths, words, strict=True))
+
+
+def _records(
+    rows: Sequence[Sequence[Content]], width: int, headless: bool = False
+) -> list[Content]:
+    """Draw each row as a record: the column's name and the cell, with a rule between records."""
+    head, *records = rows
+    rule = Content.styled("─" * min(width, _RULE), _QUIET)
+    lines: list[Content] = []
+    for number, record in enumerate(records):
+        if number or headless:
+            lines.append(rule)
+        for name, cell in zip(head, record, strict=True):
+            line = name.stylize("bold $primary") + (": " if name.plain else "") + cell
+            lines += line.wrap(width)
+    return lines or [
+        line.stylize("bold $primary") for line in Content(" · ").join(head).wrap(width)
+    ]
 
 
 def _wrapped(cell: Content, room: int) -> list[Content]:

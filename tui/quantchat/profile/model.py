@@ -43,6 +43,9 @@ class Run(Table):
     history: Literal["own", "left", "right"] = "own"
     """What a chat continues from: `own`, each variant's own answers; `left` or `right`, for both
     the answers of that side, so that later turns compare the same question."""
+    keep_loaded: int = Field(2, ge=2, le=32)
+    """How many variants stay loaded, so that the screen shows them again at once. Of those that are
+    not shown, the one that was shown longest ago is ended first."""
     warmup: int = Field(1, ge=0, le=100)
     """Prompts answered and thrown away before measuring."""
     rounds: int = Field(5, ge=1, le=10_000)

@@ -101,6 +101,8 @@ class Comparison:
             for spec in profile.variants
         ]
         self.pair: tuple[int, ...] = (0, 1) if len(self.variants) > 1 else (0,)
+        self._recent: list[int] = list(range(len(self.variants)))
+        """The variants, those shown last first."""
         self._asking: asyncio.Task[None] | None = None
         self._scoring: asyncio.Task[None] | None = None
         self._stopping = False
@@ -122,7 +124,7 @@ class Comparison:
             variant.begin()
 
     def choose_pair(self, left: int, right: int) -> None:
-        """Show two other variants; end those no longer shown, to free their memory.
+        """Show two other variants; end those for which `keep_loaded` has no place.
 
         Raises ValueError if both are the same, or while answers are streaming.
         """
@@ -134,9 +136,10 @@ class Comparison:
         shown = {variant.label for variant in self.sides}
         for turn in self.conversation.turns:
             _drop_queued(turn, keep=shown)
-        for index, variant in enumerate(self.variants):
-            if index not in self.pair:
-                variant.end()
+        hidden = [index for index in self._recent if index not in self.pair]
+        self._recent = [*self.pair, *hidden]
+        for index in self._recent[self.profile.run.keep_loaded :]:
+            self.variants[index].end()
         self.open()
 
     def swap(self) -> None:
