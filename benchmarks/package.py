@@ -6,9 +6,10 @@ Python interpreter that quantchat supports, and asks the demo a question there. 
 it finds or downloads the interpreters. Each environment is removed again: it takes several GB.
 
 `--python 3.11` and `--resolution highest` choose some of the environments; `--constraint FILE`
-is passed to uv, for example to hold torch at a build for CPUs. The results, added to those of
-earlier runs of the same version, are in `benchmarks/results/package.json`; `--table` prints the
-table of the documentation.
+is passed to uv, for example to hold torch at a build for CPUs. `--cache FOLDER` names a cache of
+quantchat whose checkpoints the demo may use; without it, it makes them. The results, added to those
+of earlier runs, are in `benchmarks/results/package.json`; `--table` prints the table of the
+documentation.
 """
 
 from __future__ import annotations
@@ -52,7 +53,12 @@ def build(folder: Path) -> tuple[Path, Path]:
 
 
 def installed(
-    wheel: Path, python: str, resolution: str, constraints: list[str], folder: Path
+    wheel: Path,
+    python: str,
+    resolution: str,
+    constraints: list[str],
+    folder: Path,
+    cache: Path | None,
 ) -> dict[str, Any]:
     """Install `wheel` in an environment in `folder`, let the demo answer; return what ran."""
     environment = folder / "environment"
@@ -74,7 +80,7 @@ def installed(
     )
     versions = {one["name"]: one["version"] for one in json.loads(listed.stdout)}
     began = time.monotonic()
-    answer(program, folder)
+    answer(program, folder, cache)
     return {
         "date": datetime.now(timezone.utc).date().isoformat(),
         "quantchat": quantchat.__version__,
@@ -82,14 +88,17 @@ def installed(
         "resolution": resolution,
         "constraints": [Path(file).read_text(encoding="utf-8").split() for file in constraints],
         "libraries": {name: versions[name] for name in LIBRARIES},
+        "checkpoints": "made here" if cache is None else "made before",
         "answered_s": round(time.monotonic() - began),
     }
 
 
-def answer(program: Path, folder: Path) -> None:
-    """Start the demo with empty folders, ask both sides a question, and quit."""
+def answer(program: Path, folder: Path, cache: Path | None) -> None:
+    """Start the demo with empty folders, or with `cache`; ask both sides a question, and quit."""
     names = ("CACHE", "CONFIG", "LOGS", "SNAPSHOTS")
     own = {f"QUANTCHAT_{name}": str(folder / name.lower()) for name in names}
+    if cache is not None:
+        own["QUANTCHAT_CACHE"] = str(cache)
     with closing(Terminal([str(program), "demo"], cwd=folder, env=own)) as terminal:
         terminal.wait_for(lambda: terminal.text.count("● ready") == 2, "both ready", MAKING_S)
         terminal.type("What is the capital of France?\r")
@@ -118,6 +127,7 @@ def main() -> None:
     parser.add_argument("--python", action="append", choices=PYTHONS)
     parser.add_argument("--resolution", action="append", choices=RESOLUTIONS)
     parser.add_argument("--constraint", action="append", default=[], metavar="FILE")
+    parser.add_argument("--cache", type=Path, metavar="FOLDER")
     parser.add_argument("--table", action="store_true")
     wanted = parser.parse_args()
     if wanted.table:
@@ -128,7 +138,9 @@ def main() -> None:
         for python in wanted.python or PYTHONS:
             for resolution in wanted.resolution or RESOLUTIONS:
                 with tempfile.TemporaryDirectory(dir=scratch) as folder:
-                    found = installed(wheel, python, resolution, wanted.constraint, Path(folder))
+                    found = installed(
+                        wheel, python, resolution, wanted.constraint, Path(folder), wanted.cache
+                    )
                 save(found)
 
 
