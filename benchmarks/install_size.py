@@ -36,8 +36,10 @@ def locked() -> dict[str, Any]:
     """Resolve the project's dependencies in a copy of its `pyproject.toml`; return the lock."""
     with tempfile.TemporaryDirectory() as folder:
         root = HERE.parent
-        for name in ("pyproject.toml", "README.md", "LICENSE"):
-            shutil.copy(root / name, folder)
+        for name in ("pyproject.toml", "README.md", "LICENSE", "tui/quantchat/__init__.py"):
+            copy = Path(folder) / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(root / name, copy)
         subprocess.run(["uv", "lock", "--quiet"], cwd=folder, check=True)
         return parse((Path(folder) / "uv.lock").read_text(encoding="utf-8"))
 
