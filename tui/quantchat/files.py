@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from io import BufferedIOBase
 from pathlib import Path
@@ -59,13 +59,13 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_whole(path: Path, data: bytes) -> Path:
+def write_whole(path: Path, data: bytes, *, private: bool = True) -> Path:
     """Write `data` to `path`, replacing an existing file, and return `path`.
 
-    The file is private (0600) and gets its name only when its data is on the disk. A failure
-    leaves no temporary file behind. Raises OSError.
+    The file is private (0600); without `private`, the user's umask decides. It gets its name only
+    when its data is on the disk. A failure leaves no temporary file behind. Raises OSError.
     """
-    with _written(path.parent, data) as temporary:
+    with _written(path.parent, data, 0o600 if private else 0o666) as temporary:
         temporary.replace(path)
     return path
 
@@ -99,10 +99,14 @@ def read_tail(path: Path, most: int) -> str:
 
 
 @contextlib.contextmanager
-def _written(folder: Path, data: bytes) -> Iterator[Path]:
-    """Yield a hidden file in `folder` that contains `data`; unlink it at the end."""
-    descriptor, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=folder)  # mode 0600
-    temporary = Path(name)
+def _written(folder: Path, data: bytes, mode: int = 0o600) -> Iterator[Path]:
+    """Yield a hidden file in `folder` that contains `data`; unlink it at the end.
+
+    Its mode is `mode` without the bits of the umask, which `tempfile` would not respect.
+    """
+    temporary = folder / f".{secrets.token_hex(8)}.tmp"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)

@@ -31,7 +31,6 @@ def test_a_file_is_replaced_only_if_it_is_ours(tmp_path: Path) -> None:
     check_file(path, OURS, force=True)
     write_file(path, b"new")
     assert path.read_bytes() == b"new"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -56,13 +55,21 @@ def test_a_bad_file_is_told(tmp_path: Path, name: str, said: str) -> None:
         check_file(tmp_path / name, OURS, force=True)
 
 
-def test_a_new_folder_is_private(tmp_path: Path) -> None:
-    folder = tmp_path / "out"
-    check_folder(folder, force=False)
-    write_folder(folder, {"a.png": b"a"})
-    assert contents(folder) == {"a.png": b"a"}
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert stat.S_IMODE((folder / "a.png").stat().st_mode) == 0o600
+@pytest.mark.parametrize(
+    ("umask", "file", "folder"), [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700)]
+)
+def test_the_umask_decides_who_can_read(tmp_path: Path, umask: int, file: int, folder: int) -> None:
+    page, out = tmp_path / "r.html", tmp_path / "out"
+    before = os.umask(umask)
+    try:
+        write_file(page, b"new")
+        check_folder(out, force=False)
+        write_folder(out, {"a.png": b"a"})
+    finally:
+        os.umask(before)
+    assert contents(out) == {"a.png": b"a"}
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (page, out / "a.png", out)]
+    assert modes == [file, file, folder]
 
 
 def test_an_older_report_goes_away(tmp_path: Path) -> None:
@@ -111,7 +118,7 @@ def test_nothing_is_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     write_folder(folder, {"a.png": b"old", "b.png": b"old"})
     real = files.write_whole
 
-    def full(path: Path, data: bytes) -> Path:
+    def full(path: Path, data: bytes, *, private: bool = True) -> Path:
         if path.name == "b.png":
             raise OSError(28, "No space left on device")
         return real(path, data)

@@ -282,3 +282,37 @@ def test_the_json_schema_describes_the_dataclasses_too() -> None:
     text = json.dumps(json_schema())
     for name in ("weights_by_dtype", "tokenizer_hash", "times_ns", "decode_tok_s", "pstate"):
         assert name in text
+
+
+# ------------------------------------------------------------ a file that the user names
+
+
+def test_a_path_that_ends_in_json_is_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    store.make_ready(file)
+    before = os.umask(0o027)
+    try:
+        assert store.save(snapshot(), file) == file
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+    store.make_ready(file)
+    assert store.save(snapshot(name="again"), file) == file
+    assert store.load(file).name == "again"
+    assert [one.name for one in tmp_path.iterdir()] == ["mine.json"]
+
+
+def test_a_file_that_is_no_snapshot_is_not_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "package.json"
+    file.write_text('{"name": "x"}')
+    with pytest.raises(UserError, match="exists and is no snapshot"):
+        store.make_ready(file)
+    with pytest.raises(UserError, match="cannot save the snapshot"):
+        store.make_ready(tmp_path / "none" / "mine.json")
+
+
+def test_a_folder_may_end_in_json(tmp_path: Path) -> None:
+    folder = tmp_path / "runs.json"
+    folder.mkdir()
+    store.make_ready(folder)
+    assert store.save(snapshot(), folder).parent == folder

@@ -15,7 +15,12 @@ import click.shell_completion
 import quantchat
 from quantchat.cli.lazy import Lazy, LazyGroup
 from quantchat.console.ending import like_ctrl_c
-from quantchat.console.options import LOW_BANDWIDTH, low_bandwidth_of, low_bandwidth_option
+from quantchat.console.options import (
+    COMPLETING,
+    LOW_BANDWIDTH,
+    low_bandwidth_of,
+    low_bandwidth_option,
+)
 from quantchat.console.streams import neutral_output, open_closed_streams
 from quantchat.errors import UserError
 from quantchat.text import one_line
@@ -25,9 +30,6 @@ if TYPE_CHECKING:
 
 BAD_INPUT = UserError.status
 """Exit status for bad input; 1 means that a check or a model failed."""
-
-_COMPLETING = "_QUANTCHAT_COMPLETE"
-"""Environment variable of a shell that asks for completions (click, "Shell Completion")."""
 
 _COMMANDS = {
     "profiles": Lazy("quantchat.cli.profiles:profiles", "List, show, check or create profiles."),
@@ -68,6 +70,9 @@ _COMMANDS = {
     ),
     "env": Lazy("quantchat.cli.env:env", "Make environments with other library versions."),
     "cache": Lazy("quantchat.cli.cache:cache", "List, verify or remove checkpoints made here."),
+    "completion": Lazy(
+        "quantchat.cli.completion:completion", "Let a shell complete commands and names."
+    ),
     "schema": Lazy("quantchat.cli.schema:schema", "Print the JSON Schema of a file format."),
 }
 
@@ -256,7 +261,7 @@ def main(args: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Escape characters that the terminal's encoding lacks, as stderr does by default.
         sys.stdout.reconfigure(errors="backslashreplace")
-    if _COMPLETING in os.environ:
+    if COMPLETING in os.environ:
         # click writes completions as bytes, which a NeutralStream does not accept. They are safe:
         # our own words, and names that `shell_complete` has checked.
         return _main(args)

@@ -14,6 +14,7 @@ from filelock import Timeout
 from quantchat import paths
 from quantchat.checkpoints.cache import CheckpointCache, Entry, State
 from quantchat.console.console import show
+from quantchat.console.options import json_option, list_by_default
 from quantchat.document.document import Cell, Column, Role, Table, cells
 from quantchat.document.figures import size
 from quantchat.errors import UserError
@@ -29,16 +30,16 @@ _NOTES = {
 
 
 @click.group(invoke_without_command=True)
+@json_option
 @click.pass_context
-def cache(ctx: click.Context) -> None:
+def cache(ctx: click.Context, as_json: bool) -> None:
     """List, verify or remove the checkpoints that quantchat built. Without a command, list them."""
     ctx.obj = CheckpointCache(paths.cache_dir() / "checkpoints")
-    if ctx.invoked_subcommand is None:
-        ctx.invoke(list_)
+    list_by_default(ctx, list_, as_json)
 
 
 @cache.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print only JSON.")
+@json_option
 @click.pass_obj
 def list_(cached: CheckpointCache, as_json: bool = False) -> None:
     """List the checkpoints with size and last use, the most recently used first."""
@@ -91,14 +92,15 @@ def remove(cached: CheckpointCache, names: tuple[str, ...], unused_for: float | 
 
 @cache.command("verify")
 @click.argument("names", metavar="[NAME]...", nargs=-1)
+@json_option
 @click.pass_obj
-def verify_(cached: CheckpointCache, names: tuple[str, ...]) -> int:
+def verify_(cached: CheckpointCache, names: tuple[str, ...], as_json: bool) -> int:
     """Check the files of checkpoints (all by default) against their hashes; 1 if any differs."""
     from quantchat.checkpoints import verify
     from quantchat.checkpoints.cache import read_built
 
     known = {entry.name for entry in cached.entries()}
-    status = 0
+    found: dict[str, str | None] = {}
     for name in names or sorted(known):
         folder = cached.find(name) if name in known else None
         built = read_built(folder) if folder else None
@@ -107,11 +109,14 @@ def verify_(cached: CheckpointCache, names: tuple[str, ...]) -> int:
         else:
             damaged = asyncio.run(verify.first_damaged(folder, built))
             problem = f"{damaged} differs" if damaged else None
-        cure = f"`quantchat cache remove {name}`; it is built again when needed"
-        state = f"DAMAGED: {problem} ({cure})" if problem else "unchanged"
-        click.echo(one_line(f"{name}: {state}"))
-        status = 1 if problem else status
-    return status
+        found[name] = problem
+        if not as_json:
+            cure = f"`quantchat cache remove {name}`; it is built again when needed"
+            state = f"DAMAGED: {problem} ({cure})" if problem else "unchanged"
+            click.echo(one_line(f"{name}: {state}"))
+    if as_json:
+        click.echo(json.dumps([{"name": name, "damage": what} for name, what in found.items()]))
+    return 1 if any(found.values()) else 0
 
 
 def cache_table(entries: Sequence[Entry]) -> Table:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from quantchat import paths
+from quantchat.console.options import json_option, list_by_default
 from quantchat.engines.registry import environments as declared
 from quantchat.engines.registry import libraries
 from quantchat.errors import UserError
@@ -27,15 +28,15 @@ _LIBRARIES = ("torch", *(library.package for library in libraries()))
 
 
 @click.group(invoke_without_command=True)
+@json_option
 @click.pass_context
-def env(ctx: click.Context) -> None:
+def env(ctx: click.Context, as_json: bool) -> None:
     """Make, list or remove environments with other library versions. Without a command, list them.
 
     A variant with `env = "NAME"` in the profile runs in the environment NAME.
     """
     ctx.obj = Environments()
-    if ctx.invoked_subcommand is None:
-        ctx.invoke(list_)
+    list_by_default(ctx, list_, as_json)
 
 
 @env.command()
@@ -88,7 +89,7 @@ def create(environments: Environments, name: str, requirements: Path | None, pyt
 
 
 @env.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print only JSON.")
+@json_option
 @click.pass_obj
 def list_(environments: Environments, as_json: bool = False) -> None:
     """List the environments with their Python, their main libraries and their size."""

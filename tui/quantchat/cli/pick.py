@@ -68,7 +68,13 @@ NONE_MEETS, UNDECIDED = 1, 2
     type=click.FloatRange(0, min_open=True),
     help="Begin nothing after this time; what is left goes to undecided questions.",
 )
-@click.option("--rounds", type=click.IntRange(2, 1000), default=3, show_default=True)
+@click.option(
+    "--rounds",
+    type=click.IntRange(2, 1000),
+    default=3,
+    show_default=True,
+    help="Measure each prompt so often.",
+)
 @click.option(
     "--max-new-tokens", type=click.IntRange(2), default=128, show_default=True,
     help="Tokens of each measured answer.",

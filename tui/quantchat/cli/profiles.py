@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from quantchat.console.options import json_option, list_by_default
 from quantchat.errors import UserError
 from quantchat.files import write_whole
 from quantchat.profile import library
@@ -19,16 +21,20 @@ from quantchat.text import neutralise, one_line
 
 
 @click.group(invoke_without_command=True)
+@json_option
 @click.pass_context
-def profiles(ctx: click.Context) -> None:
+def profiles(ctx: click.Context, as_json: bool) -> None:
     """List, show, check or create profiles. Without a command, list them."""
-    if ctx.invoked_subcommand is None:
-        ctx.invoke(list_)
+    list_by_default(ctx, list_, as_json)
 
 
 @profiles.command("list")
-def list_() -> None:
+@json_option
+def list_(as_json: bool = False) -> None:
     """List the profiles that can be opened by name."""
+    if as_json:
+        click.echo(json.dumps([_json_entry(entry) for entry in library.entries()]))
+        return
     # Wrap descriptions to the terminal's width, but keep them on one line in a pipe.
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     formatter = click.HelpFormatter(width=width)
@@ -46,34 +52,55 @@ def _about(entry: library.Entry) -> str:
     return one_line(f"{name}: {description}" if description else name)
 
 
+def _json_entry(entry: library.Entry) -> dict[str, object]:
+    profile = entry.profile
+    return {
+        "name": entry.name,
+        "file": str(entry.path),
+        "origin": entry.origin.value,
+        "title": profile.name if profile else None,
+        "description": profile.description if profile else None,
+        "variants": [variant.label for variant in profile.variants] if profile else [],
+        "errors": list(entry.error.lines) if entry.error else [],
+    }
+
+
 @profiles.command()
 @click.argument("name")
-def show(name: str) -> None:
-    """Print the profile NAME (a name or a file)."""
+@json_option
+def show(name: str, as_json: bool) -> None:
+    """Print the profile NAME (a name or a file). As JSON, with the defaults filled in."""
+    if as_json:
+        click.echo(json.dumps(load(library.find(name)).model_dump(mode="json"), indent=2))
+        return
     click.echo(neutralise(read(library.find(name))), nl=False)
 
 
 @profiles.command()
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
-def check(files: tuple[str, ...]) -> int:
+@json_option
+def check(files: tuple[str, ...], as_json: bool) -> int:
     """Check profiles and print each error; FILE is a file or the name of a profile.
 
     Also reports folders and files that a profile names and that do not exist. Does not access the
     hub. The exit status is 1 if a profile is invalid.
     """
-    invalid = False
+    found: dict[str, list[str]] = {}
     for file in files:
         try:
             path = library.find(file)
             profile = load(path)
             check_there(profile, path)
         except UserError as error:
-            invalid = True
-            for line in error.lines:
-                click.echo(one_line(line))
+            found[file] = list(error.lines)
         else:
-            click.echo(one_line(f"{file}: valid, {len(profile.variants)} variants"))
-    return 1 if invalid else 0
+            found[file] = []
+        if not as_json:
+            lines = found[file] or [f"{file}: valid, {len(profile.variants)} variants"]
+            click.echo("\n".join(map(one_line, lines)))
+    if as_json:
+        click.echo(json.dumps([{"file": file, "errors": lines} for file, lines in found.items()]))
+    return 1 if any(found.values()) else 0
 
 
 @profiles.command()

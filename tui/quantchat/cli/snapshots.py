@@ -11,6 +11,7 @@ import click
 
 from quantchat import paths
 from quantchat.console import console
+from quantchat.console.options import json_option, list_by_default
 from quantchat.document.document import Block, Paragraph, Span, Words, paragraph
 from quantchat.document.figures import plural, when
 from quantchat.errors import UserError
@@ -19,10 +20,6 @@ from quantchat.snapshot import recovered, store
 from quantchat.snapshot.lookup import LATEST, find_snapshot
 from quantchat.snapshot.store import Listed
 from quantchat.text import one_line
-
-_json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print the list as JSON, and nothing else."
-)
 
 
 @click.group(invoke_without_command=True)
@@ -33,20 +30,17 @@ _json_option = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     help="Look in this folder.",
 )
-@_json_option
+@json_option
 @click.pass_context
 def snapshots(ctx: click.Context, folder: Path | None, as_json: bool) -> None:
     """List, show or remove snapshots; decide on recovered ones. Without a command, list them."""
     # `quantchat --snapshots DIR snapshots` has left the folder with the context.
     ctx.obj = folder or ctx.obj or paths.snapshots_dir()
-    if ctx.invoked_subcommand is None:
-        ctx.invoke(list_, as_json=as_json)
-    elif as_json:
-        raise click.UsageError("--json goes with the list: `quantchat snapshots list --json`")
+    list_by_default(ctx, list_, as_json)
 
 
 @snapshots.command("list")
-@_json_option
+@json_option
 @click.pass_obj
 def list_(folder: Path, as_json: bool) -> None:
     """List the snapshots, the newest first, with their kind and variants."""
@@ -63,9 +57,16 @@ def list_(folder: Path, as_json: bool) -> None:
 
 @snapshots.command()
 @click.argument("name")
+@json_option
 @click.pass_obj
-def show(folder: Path, name: str) -> None:
-    """Print the snapshot NAME as tables: a name of the list, its beginning, or a file."""
+def show(folder: Path, name: str, as_json: bool) -> None:
+    """Print the snapshot NAME as tables: a name of the list, its beginning, or a file.
+
+    As JSON, print the content of its file in today's format.
+    """
+    if as_json:
+        sys.stdout.write(store.dumps(store.load(find_snapshot(folder, name))).decode("ascii"))
+        return
     console.show(snapshot.blocks(store.load(find_snapshot(folder, name))))
 
 
@@ -88,10 +89,12 @@ def discard(folder: Path, name: str) -> None:
 
 
 @snapshots.command()
+@json_option
 @click.pass_obj
-def latest(folder: Path) -> None:
+def latest(folder: Path, as_json: bool) -> None:
     """Print the path of the newest snapshot. Every command also takes "latest" as its NAME."""
-    click.echo(one_line(str(find_snapshot(folder, LATEST))))
+    path = str(find_snapshot(folder, LATEST))
+    click.echo(json.dumps({"file": path}) if as_json else one_line(path))
 
 
 @snapshots.command()

@@ -10,6 +10,9 @@ import click
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
+COMPLETING = "_QUANTCHAT_COMPLETE"
+"""Environment variable of a shell that asks for completions (click, "Shell Completion")."""
+
 
 def prompt_options(command: _Command) -> _Command:
     """Add `--prompt` and `--prompts`, passed as `given` and `file`."""
@@ -27,14 +30,28 @@ def prompt_options(command: _Command) -> _Command:
 
 
 def save_option(command: _Command) -> _Command:
-    """Add `--save`, passed as `folder`."""
+    """Add `--save` and `-o`, passed as `folder`: a folder, or a file that ends in .json."""
     return click.option(
         "--save",
+        "-o",
         "folder",
-        type=click.Path(file_okay=False, path_type=Path),
-        metavar="DIR",
-        help="Save the snapshot in this folder.",
+        type=click.Path(path_type=Path),
+        metavar="DIR|FILE",
+        help="Save the snapshot in this folder, or as this file, which ends in .json.",
     )(command)
+
+
+def json_option(command: _Command) -> _Command:
+    """Add `--json`, passed as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print only JSON.")(command)
+
+
+def list_by_default(ctx: click.Context, listing: click.Command, as_json: bool) -> None:
+    """Invoke `listing`, the command of a group that lists, if no command of the group is given."""
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(listing, as_json=as_json)
+    elif as_json:
+        raise click.UsageError(f"--json goes after the command: `{ctx.command_path} list --json`")
 
 
 LOW_BANDWIDTH = "quantchat.low_bandwidth"

@@ -7,9 +7,9 @@ long as it has no other files, so that a report never mixes with files of the us
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import stat
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def check_folder(path: Path, *, force: bool) -> None:
 def write_file(path: Path, data: bytes) -> None:
     """Write `data` to `path`, or to the target if it is a link. Raises UserError."""
     try:
-        write_whole(Path(os.path.realpath(path)), data)
+        write_whole(Path(os.path.realpath(path)), data, private=False)
     except OSError as error:
         raise _unwritable(path, error) from error
 
@@ -78,10 +78,11 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     try:
         old = _listed(path) - set(files)
         names = "".join(f"{name}\n" for name in sorted({*old, *files}))
-        work = Path(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=path if there else path.parent))
+        work = (path if there else path.parent) / f".{secrets.token_hex(8)}.tmp"
+        work.mkdir()  # with the user's umask, unlike a folder of `tempfile`
         try:
             for name, data in {LIST: names.encode(), **files}.items():
-                write_whole(work / name, data)
+                write_whole(work / name, data, private=False)
             if there:
                 for name in (LIST, *files):
                     (work / name).replace(path / name)

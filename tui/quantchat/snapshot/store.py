@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from quantchat import paths
 from quantchat.errors import UserError
-from quantchat.files import write_new
+from quantchat.files import is_folder, write_new, write_whole
 from quantchat.snapshot.schema import SCHEMA_VERSION, Snapshot
 from quantchat.text import one_line
 from quantchat.wire.codec import MOST
@@ -35,10 +35,14 @@ def save(snapshot: Snapshot, folder: Path | None = None, *, mark: str = "") -> P
     """Write `snapshot` into `folder` (by default the user's) and return the new file.
 
     The file is private, is written whole or not at all, and never replaces another file; its name
-    ends in `mark`. Raises UserError if it cannot be written. If `loads` would refuse the data, it
-    goes into a file that is not listed as a snapshot, and UserError names that file.
+    ends in `mark`. If `folder` ends in `.json`, it is the file: an older snapshot of that name is
+    replaced, and the user's umask decides who can read it. Raises UserError if it cannot be
+    written. If `loads` would refuse the data, it goes into a file that is not listed as a snapshot,
+    and UserError names that file.
     """
-    name = f"{_stem(snapshot)}{mark}{_SUFFIX}"
+    file = folder if folder is not None and names_file(folder) else None
+    folder = file.parent if file else folder
+    name = file.name if file else f"{_stem(snapshot)}{mark}{_SUFFIX}"
     data = dumps(snapshot)
     try:
         loads(data, where="")
@@ -49,7 +53,17 @@ def save(snapshot: Snapshot, folder: Path | None = None, *, mark: str = "") -> P
             where=str(place),
             hint="all of it is in that file; this is a mistake of quantchat's, please report it",
         ) from error
-    return save_file(folder, name, data, what="the snapshot")
+    if file is None:
+        return save_file(folder, name, data, what="the snapshot")
+    try:
+        return write_whole(file, data, private=False)
+    except OSError as error:
+        raise _cannot_save("the snapshot", file, error) from error
+
+
+def names_file(path: Path) -> bool:
+    """Return whether `path`, where a snapshot is to be saved, is the file and not the folder."""
+    return path.suffix == _SUFFIX and not is_folder(path)
 
 
 def save_file(folder: Path | None, name: str, data: bytes, *, what: str) -> Path:
@@ -65,11 +79,23 @@ def save_file(folder: Path | None, name: str, data: bytes, *, what: str) -> Path
 def make_ready(folder: Path | None = None) -> None:
     """Make `folder`, by default the user's, and check that a snapshot can be saved there.
 
-    Commands call this before work that takes hours. Raises UserError.
+    `folder` may be a file (see `save`). Commands call this before work that takes hours. Raises
+    UserError.
     """
     folder = folder or paths.snapshots_dir()
     try:
-        paths.private(folder)
+        if names_file(folder):
+            if folder.exists() and (problem := _listed(folder).problem):
+                raise UserError(
+                    f"exists and is no snapshot: {problem}",
+                    where=str(folder),
+                    hint="name another file",
+                )
+            folder = folder.parent
+            if not folder.is_dir():
+                raise NotADirectoryError(errno.ENOENT, os.strerror(errno.ENOENT))
+        else:
+            paths.private(folder)
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:

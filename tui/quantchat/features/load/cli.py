@@ -104,8 +104,22 @@ def _slo(ctx: click.Context, param: click.Parameter, value: str) -> str:
     is_flag=True,
     help="Batches of different lengths: a quarter of --prompt-tokens to all.",
 )
-@click.option("--rounds", type=click.IntRange(1, 1000), default=3, show_default=True, metavar="N")
-@click.option("--seed", type=click.IntRange(0, 2**31), default=0, show_default=True, metavar="N")
+@click.option(
+    "--rounds",
+    type=click.IntRange(1, 1000),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="Measure each setting so often.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**31),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Random seed for the times of requests and the lengths of prompts.",
+)
 @click.option(
     "--slo",
     callback=_slo,

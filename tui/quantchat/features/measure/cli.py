@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,7 +11,12 @@ from quantchat.console.gates import GateOptions, gate_options
 from quantchat.console.options import prompt_options
 from quantchat.console.running import comparison_of, output_options
 from quantchat.console.units import Share
+from quantchat.errors import UserError
 from quantchat.features.measure.printing import measured
+from quantchat.text import one_line
+
+if TYPE_CHECKING:
+    from quantchat.profile.model import Profile
 
 MOST_ROUNDS = 50
 """Rounds after which `--until-width` gives up, unless `--rounds` says another number."""
@@ -34,6 +40,20 @@ def _counts(
             "128,512,2048"
         )
     return counts
+
+
+def _refuse_servers(profile: Profile) -> None:
+    """Raise UserError if a server would have to cut prompts to a number of tokens."""
+    from quantchat.engines.registry import engine_of
+
+    for variant in profile.variants[:2]:
+        if engine_of(variant).is_server:
+            raise UserError(
+                f'"{one_line(variant.label)}" runs on a server, which reports no token ids: '
+                "prompts cannot be cut to a length",
+                where="--prompt-tokens",
+                hint="leave it out, and give prompts of different lengths with --prompts FILE",
+            )
 
 
 @click.command()
@@ -125,6 +145,8 @@ def run(
     from quantchat.session import prompts
 
     asked = opening.profile_of((profile,))
+    if prompt_tokens:
+        _refuse_servers(asked)
     gates.parse_early([variant.label for variant in asked.variants[:2]])
     if protocol is not None:
         other = load.load(library.find(protocol))

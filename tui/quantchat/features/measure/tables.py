@@ -93,6 +93,10 @@ def ratios_table(snapshot: Snapshot) -> Table:
     return table("", headings, rows)
 
 
+WIDEST = 100.0
+"""Largest upper end ÷ lower end of an interval that is printed: a factor of ten to both sides."""
+
+
 def ratio_texts(ratio: Ratio) -> tuple[str, str]:
     """Return a ratio and its interval, or why it has no interval."""
     value = f"{ratio.value:.3f}"
@@ -100,6 +104,8 @@ def ratio_texts(ratio: Ratio) -> tuple[str, str]:
         return value, "none: measured once" if ratio.clustered_by else "none: read once"
     if not ratio.clustered_by:
         return value, "exact: counted"
+    if ratio.low <= 0 or ratio.high / ratio.low > WIDEST:
+        return value, "too wide to say anything: measure more rounds"
     interval = f"{ratio.low:.3f} to {ratio.high:.3f}"
     if not ratio.shown:
         return value, f"{interval}, no difference shown"
