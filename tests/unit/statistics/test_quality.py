@@ -140,3 +140,18 @@ def test_an_answer_that_a_broken_model_holds_impossible_has_a_perplexity_without
     assert CrossPerplexity("NF4", [-1000.0, -1000.0]).perplexity == math.inf
     assert CrossPerplexity("NF4", [-1.0, -3.0]).perplexity == pytest.approx(math.exp(2))
     assert CrossPerplexity("NF4").perplexity is None
+
+
+def test_the_kld_by_depth_is_that_of_each_part_of_the_windows() -> None:
+    windows, scored = 3, 10  # parts of 3, 3, 2 and 2 tokens
+    kld = numpy.arange(windows * scored, dtype=float).reshape(windows, scored)
+    seen = divergence(
+        nll=kld.ravel() * 0,
+        reference_nll=kld.ravel() * 0,
+        kld=kld.ravel(),
+        top1_agrees=kld.ravel() >= 0,
+        windows=windows,
+    )
+    expected = [kld[:, a:b].mean() for a, b in ((0, 3), (3, 6), (6, 8), (8, 10))]
+    assert [part.value for part in seen.kld_by_depth] == pytest.approx(expected)
+    assert all(part.clustered is not None for part in seen.kld_by_depth)

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     Values = NDArray[Any]
 
 KLD_PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
+DEPTHS = 4
+"""Equal parts of a window's scored tokens, for the KLD by depth in the context."""
+
 DELTA_P_PERCENTILES = (0.1, 1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.9)
 
 
@@ -72,6 +75,9 @@ class Divergence:
     delta_p_percentiles: list[Percentile]
     top1_agreement: Quantity = field(metadata={FORMERLY: "same_top"})
     """Top-1 agreement: share of positions at which both models have the same most likely token."""
+    kld_by_depth: list[Quantity] = field(default_factory=list)
+    """Mean KLD in each of `DEPTHS` parts of the windows, from the first scored token to the last;
+    empty if a window has fewer scored tokens."""
 
 
 def perplexity(nll: Values, windows: int) -> Quantity:
@@ -108,7 +114,19 @@ def divergence(
         delta_p_rms=_rms(delta_p, windows),
         delta_p_percentiles=_percentiles(delta_p, DELTA_P_PERCENTILES, windows),
         top1_agreement=_mean(top1_agrees.astype(float), windows),
+        kld_by_depth=_by_depth(kld, windows),
     )
+
+
+def _by_depth(values: Values, windows: int) -> list[Quantity]:
+    """Return the mean of `values` in each of `DEPTHS` nearly equal parts of the windows."""
+    import numpy
+
+    by_window = values.reshape(windows, -1)
+    if by_window.shape[1] < DEPTHS:
+        return []
+    parts = numpy.array_split(by_window, DEPTHS, axis=1)
+    return [_mean(part.ravel(), windows) for part in parts]
 
 
 def _mean(values: Values, windows: int) -> Quantity:

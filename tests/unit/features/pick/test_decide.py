@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantchat.document import terminal
+from quantchat.document.drawing import svg
 from quantchat.features.pick.decide import Candidate, decide
 from quantchat.features.pick.frontier import plots, scatter
 from quantchat.features.pick.tables import blocks, explanation, headline
@@ -143,6 +144,9 @@ def test_the_frontier_leaves_out_what_another_beats_in_everything() -> None:
     assert "(A)" not in drawn and "(C)" not in drawn
     (plot,) = plots(found)
     assert plot.name == "frontier"
+    drawn = svg(plot)
+    assert "good" in drawn and "0.01" in drawn
+    assert "mathdefault" not in drawn  # numbers, and no markup that is shown as it is
 
 
 def test_accuracy_may_drop_by_a_margin() -> None:

@@ -95,15 +95,17 @@ def plots(pick: PickRecord) -> list[Plot]:
             )  # fmt: skip
             text = f"{one_line(one.label)}\n{size(one.memory)}"
             axes.annotate(
-                text, (point.speed, point.kld), xytext=(9, 3), textcoords="offset points",
+                text, (point.speed, point.kld), xytext=(12, 4), textcoords="offset points",
                 fontsize=7, zorder=4,
             )  # fmt: skip
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")  # no markup: it is text
+        axes.yaxis.set_minor_formatter(lambda value, _: "")
         axes.margins(x=0.22, y=0.18)
         axes.set_xlabel("decode throughput, tok/s")
         axes.set_ylabel("mean KLD from the reference, nats")
 
-    return [Plot("frontier", "Memory, speed and distance from the original", NOTE, draw, 1.4)]
+    return [Plot("frontier", "Memory, speed and distance from the original", NOTE, draw, 1.2)]
 
 
 def _error_bars(axes: object, point: _Point, colour: str) -> None:

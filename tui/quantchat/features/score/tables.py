@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 
 from quantchat.document.document import (
     Block,
@@ -20,7 +21,7 @@ from quantchat.document.figures import UNKNOWN, size, with_error
 from quantchat.document.model_results import Result, failures, heading, not_comparable, notes
 from quantchat.snapshot.schema import Snapshot
 from quantchat.snapshot.score import ScoredRecord, ScoreRecord, SettingRecord
-from quantchat.statistics.quality import Divergence, Percentile, Quantity
+from quantchat.statistics.quality import DEPTHS, Divergence, Percentile, Quantity
 
 _ROLES = {"reference": "reference", "floor": "noise floor", "variant": ""}
 
@@ -87,6 +88,8 @@ def tables(score: ScoreRecord) -> Iterator[Table]:
     yield reference_table(score)
     seen = [(named(model), model.divergence) for model in score.models if model.divergence]
     if seen:
+        if table_of_depths := depths_table(score):
+            yield table_of_depths
         yield _percentiles("Percentiles of the KLD from the reference, nats", seen, _klds)
         yield _percentiles("Percentiles of Δp of the actual next token, %", seen, _delta_ps)
     if score.pair:
@@ -100,6 +103,24 @@ def reference_table(score: ScoreRecord) -> Table:
         texts = (perplexity_text(model), *divergence_texts(model.divergence))
         rows.append(cells((named(model), size(model.weights), *texts)))
     return table("Against the reference", ("", "weights", "PPL", *DIVERGENCES), rows)
+
+
+def depths_table(score: ScoreRecord) -> Table | None:
+    """Return the mean KLD by depth in the context; None if no model has it, as in older files."""
+    rows = [
+        cells((named(model), *(with_error(part) for part in model.divergence.kld_by_depth)))
+        for model in score.models
+        if model.divergence and model.divergence.kld_by_depth
+    ]
+    if not rows:
+        return None
+    setting = score.setting
+    # Split as `numpy.array_split` does: the first parts are longer by one if it does not divide.
+    size, longer = divmod(setting.window - setting.context, DEPTHS)
+    ends = [setting.context + n * size + min(n, longer) for n in range(DEPTHS + 1)]
+    headings = [f"{first + 1} to {last}" for first, last in pairwise(ends)]
+    title = "Mean KLD by depth: position of the predicted token in its window, nats"
+    return table(title, ("", *headings), rows)
 
 
 def pair_table(score: ScoreRecord) -> Table:
