@@ -47,6 +47,7 @@ def variants_table(snapshot: Snapshot) -> Table:
         row("caution", variants, _caution),
         row("decoding", variants, _ran("decode")),
         row("parameters", variants, lambda v: v.resolved and _count(v.resolved.parameters)),
+        row("bits per weight", variants, _bits),
         row("context", variants, _context),
         row("prompts", variants, _prompts),
         row("checkpoint", variants, lambda v: v.resolved and v.resolved.checkpoint_hash[:12]),
@@ -116,9 +117,16 @@ def _caution(variant: VariantRecord) -> str:
         ("PICKLED WEIGHTS WERE ALLOWED (allow_pickle)", ran is not None and ran.pickle_allowed),
     ]
     cautions = [text for text, applies in allowed if applies]
+    if ran is not None and ran.not_as_promised:
+        cautions.append(ran.not_as_promised)
     if ran is not None and ran.slow_kernel:
         cautions.append(f"SLOW KERNEL: {ran.slow_kernel}")
     return ", ".join(cautions)
+
+
+def _bits(variant: VariantRecord) -> str:
+    bits = variant.resolved.bits_per_weight if variant.resolved else 0
+    return f"{bits:.2f}" if bits else ""
 
 
 def _device(variant: VariantRecord) -> str:

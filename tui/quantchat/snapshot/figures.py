@@ -86,6 +86,10 @@ def _weights(variant: VariantRecord, ledger: Ledger | None) -> float | None:
     return ledger.weights if ledger and ledger.weights > 0 else None
 
 
+def _bits(variant: VariantRecord, ledger: Ledger | None) -> float | None:
+    return variant.resolved.bits_per_weight or None if variant.resolved else None
+
+
 def _process(variant: VariantRecord, ledger: Ledger | None) -> float | None:
     # If NVML does not report the process, its memory has another source, with a label.
     if variant.memory is not None and variant.memory.bytes:
@@ -109,6 +113,7 @@ FIGURES: tuple[AnswerFigure | ProcessFigure, ...] = (
     AnswerFigure("answer_tokens", "answer length", "tokens", None, _length),
     AnswerFigure("j_per_token", "energy", "J/token", True, _energy),
     ProcessFigure("weights_bytes", "memory, weights", "B", True, True, _weights),
+    ProcessFigure("bits_per_weight", "bits per weight as loaded", "bit", True, True, _bits),
     ProcessFigure("process_bytes", "memory, process", "B", True, False, _process),
 )
 

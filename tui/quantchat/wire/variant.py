@@ -54,6 +54,11 @@ class Resolved:
     vocabulary_hash: str = ""
     """SHA-256 over each token with its id, the same for every library that reads this vocabulary.
     Empty in older snapshots, and for a server."""
+    bits_per_weight: float = 0.0
+    """Bits in memory for each weight of the model, embeddings and the quantization's own data
+    included, after the first forward pass. 0 if not known."""
+    not_as_promised: str = ""
+    """What is not quantized as the format promises, in words and figures; empty if all is."""
     slow_kernel: str = ""
     """Why its speed is misleading, and what to do; empty if its kernel is a fast one."""
 

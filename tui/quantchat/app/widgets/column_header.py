@@ -74,7 +74,8 @@ def what_runs(resolved: Resolved) -> str:
 
 
 def _kernel(resolved: Resolved) -> str:
-    return f"SLOW KERNEL {resolved.kernel}" if resolved.slow_kernel else resolved.kernel
+    kernel = f"SLOW KERNEL {resolved.kernel}" if resolved.slow_kernel else resolved.kernel
+    return " · ".join(filter(None, (resolved.not_as_promised, kernel)))
 
 
 def _served(resolved: Resolved) -> bool:

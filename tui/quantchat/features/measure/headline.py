@@ -23,15 +23,19 @@ def headline(snapshot: Snapshot) -> str:
     if "weights_bytes" in found:
         parts.append(_weights(a, b, found["weights_bytes"]))
     result = "; ".join(parts) + "." if parts else ""
-    return " ".join([*_slow_kernels(snapshot), *filter(None, [result])])
+    return " ".join([*_cautions(snapshot), *filter(None, [result])])
 
 
-def _slow_kernels(snapshot: Snapshot) -> Iterator[str]:
-    """Yield a caution for each slow kernel, whose speed does not describe the quantization."""
+def _cautions(snapshot: Snapshot) -> Iterator[str]:
+    """Yield what of each variant does not describe its quantization: its weights, its kernel."""
     for variant in snapshot.variants:
-        if variant.label in snapshot.shown and variant.resolved and variant.resolved.slow_kernel:
-            slow = one_line(variant.resolved.slow_kernel)
-            yield f"SLOW KERNEL of {one_line(variant.label)}: {slow}."
+        ran, label = variant.resolved, one_line(variant.label)
+        if variant.label not in snapshot.shown or ran is None:
+            continue
+        if ran.not_as_promised:
+            yield f"{label}: {one_line(ran.not_as_promised)}."
+        if ran.slow_kernel:
+            yield f"SLOW KERNEL of {label}: {one_line(ran.slow_kernel)}."
 
 
 def _speed(a: str, b: str, ratio: Ratio, how: str) -> str:

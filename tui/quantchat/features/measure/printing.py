@@ -45,14 +45,18 @@ def measured(
         for unsafe_option in side.spec.unsafe_options:
             caution = f"CAUTION: {side.label} {unsafe_option}, which could do anything you can"
             click.echo(one_line(caution), err=True)
-    slow: set[str] = set()
+    told: set[str] = set()
 
     def on_variant(variant: LiveVariant) -> None:
         display.on_variant(variant)
-        why = variant.ready.resolved.slow_kernel if variant.ready else ""
-        if why and variant.label not in slow:
-            slow.add(variant.label)
-            click.echo(one_line(f"SLOW KERNEL of {variant.label}: {why}"), err=True)
+        if variant.ready is None or variant.label in told:
+            return
+        told.add(variant.label)
+        ran = variant.ready.resolved
+        if ran.not_as_promised:
+            click.echo(one_line(f"{variant.label}: {ran.not_as_promised}"), err=True)
+        if ran.slow_kernel:
+            click.echo(one_line(f"SLOW KERNEL of {variant.label}: {ran.slow_kernel}"), err=True)
 
     with signals.handled(notice):
         with progress_display() as display:

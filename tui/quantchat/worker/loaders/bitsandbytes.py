@@ -69,7 +69,8 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     )
     kernel = _kernel(model, bitsandbytes.nn)
     note = _nothing_quantized(model, kernel) or note
-    return Loaded(command, model, tokenizer, kernel=kernel, note=note)
+    bits = 8 if command.options["quant_type"] == "int8" else 4
+    return Loaded(command, model, tokenizer, kernel=kernel, note=note, bits=bits)
 
 
 def _quantization(options: dict[str, Any], dtype: Any, config: Any) -> Any:

@@ -84,7 +84,9 @@ def load(
         )
     group = f"g{layer.group_size}" if layer.group_size > 0 else "no groups"
     kernel = f"{commonest_class(model, BaseQuantLinear)} {layer.bits}-bit {group}"
-    return Loaded(command, model, tokenizer, kernel=kernel, note=note, slow_kernel=slow)
+    return Loaded(
+        command, model, tokenizer, kernel=kernel, note=note, slow_kernel=slow, bits=layer.bits
+    )
 
 
 def _whole_rows(model: str) -> bool:

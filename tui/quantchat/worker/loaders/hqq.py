@@ -58,6 +58,7 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
         kernel=f"HQQLinear {bits}-bit g{group}",
         note=f"not quantized, because {group} does not divide them: {names}" if skipped else "",
         slow_kernel=_SLOW,
+        bits=bits,
     )
 
 

@@ -22,6 +22,8 @@ from quantchat.worker.model.tokenizer import fast_tokenizer
 
 UNUSED = SCIENCE
 
+_BITS = {"int4": 4, "nvfp4": 4, "int8": 8, "int8-dynamic": 8, "float8": 8}
+
 _BLOCK = 16
 """Weights that share a scale in NVFP4; torchao takes multiples of it in both dimensions."""
 
@@ -52,7 +54,15 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     )
     settings = f"int4 g{group}" if kind == "int4" else kind
     kernel = f"{Contents.of(model).kernel or 'not quantized'}, {settings}"
-    return Loaded(command, model, tokenizer, kernel=kernel, note=note, slow_kernel=_slow(kind))
+    return Loaded(
+        command,
+        model,
+        tokenizer,
+        kernel=kernel,
+        note=note,
+        slow_kernel=_slow(kind),
+        bits=_BITS[kind],
+    )
 
 
 def _group(model: Any) -> int:

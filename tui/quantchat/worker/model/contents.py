@@ -19,6 +19,10 @@ from quantchat.worker.model.devices import weights_on_disk
 _WORTH_SAYING = 0.05
 """Share of the weights (without embeddings) from which on unquantized parts are reported."""
 
+_UNPACKED = 1.25
+"""Bits in memory ÷ bits of the format from which on weights count as unpacked. 3-bit weights that
+lie in whole words take 1.07 times theirs."""
+
 _EMBEDDINGS, _EXPERTS, _LAYERS = "embeddings", "experts", "layers"
 _BESIDE = "image and audio parts"
 """Parts of a model, as the user reads them."""
@@ -41,6 +45,10 @@ class Contents:
     """Weights that are not quantized, by dtype."""
     linears: Counter[str] = field(default_factory=Counter)
     """Layers that are not quantized, by the class of their module."""
+    plain_bytes: int = 0
+    """Bytes of the weights that are not quantized, vectors (norms, biases) included."""
+    vectors: int = 0
+    """Weights in vectors, which no method quantizes."""
 
     @classmethod
     def of(cls, model: Any) -> Contents:
@@ -54,16 +62,28 @@ class Contents:
             if layer := _packed_layer(module):
                 found._add_quantized(type(module).__name__, layer)
                 continue
+            for buffer in module._buffers.values():
+                if buffer is not None and _dtype(buffer) in _FLOATS:
+                    found.plain_bytes += buffer.nbytes
             for key, tensor in module._parameters.items():
                 if tensor is None or id(tensor) in seen:
                     continue
                 seen.add(id(tensor))
                 if count := _packed_weights(module, tensor):
                     found._add_quantized(_holder(module, tensor), count)
-                elif tensor.dim() > 1 and str(tensor.dtype).removeprefix("torch.") in _FLOATS:
-                    part = _part_of(f"{name}.{key}", id(tensor) in ends, inside)
-                    found._add_plain(part, module, tensor)
+                elif _dtype(tensor) in _FLOATS:
+                    found.plain_bytes += tensor.nbytes
+                    if tensor.dim() > 1:
+                        part = _part_of(f"{name}.{key}", id(tensor) in ends, inside)
+                        found._add_plain(part, module, tensor)
+                    else:
+                        found.vectors += tensor.numel()
         return found
+
+    @property
+    def weights(self) -> int:
+        """All weights of the model, as trained."""
+        return self.quantized + self.plain.total() + self.vectors
 
     @property
     def kernel(self) -> str:
@@ -84,6 +104,18 @@ class Contents:
         most = sorted(body, key=lambda part: -body[part])
         parts = [part for part in most if body[part] > 0.1 * sum(body.values())]
         return f"{' and '.join(parts)} not quantized: {self._plain_share()}"
+
+    def unpacked(self, held: Holdings, promised: float) -> str:
+        """Return e.g. `weights of 4 bits held in 8.0 bits each`; empty if they are packed.
+
+        `promised` is the format's bits per quantized weight, without scales and zeros; `held` are
+        the tensors of the same model.
+        """
+        packed = held.by_dtype.total() - held.overhead.total() - self.plain_bytes
+        bits = 8 * packed / max(1, self.quantized)
+        if not self.quantized or not promised or bits < _UNPACKED * promised:
+            return ""
+        return f"weights of {promised:g} bits held in {bits:.1f} bits each"
 
     def _plain_share(self) -> str:
         whole = self.plain.total() + self.quantized
@@ -155,6 +187,10 @@ def _part_of(name: str, embeds: bool, inside: str) -> str:
     if inside and not name.startswith(inside):
         return _BESIDE
     return _EXPERTS if "expert" in name else _LAYERS
+
+
+def _dtype(tensor: Any) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _packed_layer(module: Any) -> int:

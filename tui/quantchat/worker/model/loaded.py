@@ -17,7 +17,7 @@ from quantchat.wire.messages import Load
 from quantchat.wire.variant import Resolved
 from quantchat.worker.failures import Refused
 from quantchat.worker.memory import Holdings
-from quantchat.worker.model.contents import Contents, label
+from quantchat.worker.model.contents import Contents, label, unpacked
 from quantchat.worker.model.devices import (
     gpus_of,
     processor_name,
@@ -25,7 +25,7 @@ from quantchat.worker.model.devices import (
     rooms,
     too_small,
 )
-from quantchat.worker.model.files_check import refuse_pickled
+from quantchat.worker.model.files_check import quantization_method, refuse_pickled
 from quantchat.worker.model.vocabulary import vocabulary_hash
 
 _LIBRARIES = (
@@ -47,6 +47,7 @@ loaded as a language model if transformers has a class for that."""
 class Loaded:
     """A model in memory with its tokenizer.
 
+    `bits` are the format's bits per quantized weight, without scales and zeros; 0 if not known.
     `model` is a causal language model of transformers (a `torch.nn.Module`), `kernel` names what
     computes its quantized layers.
     """
@@ -60,6 +61,7 @@ class Loaded:
         kernel: str,
         note: str = "",
         slow_kernel: str = "",
+        bits: float = 0,
     ) -> None:
         self.command = command
         """The command as sent: a model of the hub by its id."""
@@ -71,6 +73,8 @@ class Loaded:
         self.note = "; ".join(filter(None, (note, contents.not_quantized())))
         """Why its layers do not use a faster kernel, and which parts are not quantized."""
         self._slow_kernel = slow_kernel
+        self._bits = bits
+        self._was_quantized = contents.quantized > 0
         self._adapter_hash = ""
         self.tokenizer_backend = tokenizer.backend_tokenizer
 
@@ -130,6 +134,8 @@ class Loaded:
 
         model, command = self.model, self.command
         config = model.config
+        # After the first forward pass, in which some libraries repack or unpack the weights.
+        contents, held = Contents.of(model), Holdings.of(model)
         return Resolved(
             engine=command.engine,
             model=command.model + (f"@{command.revision}" if command.revision else ""),
@@ -153,6 +159,8 @@ class Loaded:
             adapter_hash=self._adapter_hash,
             tokenizer=str(command.options.get("tokenizer") or ""),
             attention_backend=attention_backend,
+            bits_per_weight=8 * held.by_dtype.total() / max(1, contents.weights),
+            not_as_promised=self._not_as_promised(contents, held),
             slow_kernel=self._slow_kernel,
             pickle_allowed=bool(command.options.get("allow_pickle")),
             trusted_code=command.trust_remote_code,
@@ -168,6 +176,17 @@ class Loaded:
         method = config.get("quant_method", "")
         if package := quantization_package(str(getattr(method, "value", method)).lower()):
             yield package
+
+    def _not_as_promised(self, contents: Contents, held: Holdings) -> str:
+        """Return which weights are not as the checkpoint's or the variant's format promises."""
+        if not contents.quantized:
+            gguf = str(self.command.options.get("gguf_file") or "")
+            method = "gguf" if gguf else quantization_method(self._folder)
+            if not method and not self._was_quantized:
+                return ""
+            return unpacked(self.model, method, self._folder, gguf)[1]
+        found = (contents.not_quantized(), contents.unpacked(held, self._bits))
+        return "; ".join(filter(None, found))
 
 
 def choose_dtype(name: str) -> Any:
