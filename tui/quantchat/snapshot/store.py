@@ -122,7 +122,9 @@ def dumps(snapshot: Snapshot) -> bytes:
     return text.encode("ascii") + b"\n"
 
 
-_WORDS = frozenset(("bfloat16", "exllama_v2", "flash_attention_2", "server_unreachable"))
+_WORDS = frozenset(
+    ("bfloat16", "exllama_v2", "flash_attention_2", "int8-dynamic", "server_unreachable")
+)
 """Words of the format that stay, even if a secret variable of the environment has this value."""
 
 
