@@ -529,6 +529,8 @@ ARCHITECTURES = {
         {
             **_MOE,
             **_MLA,
+            "linear_head_dim": 32,
+            "linear_num_heads": 4,
             "layer_types": [
                 "linear_attention",
                 "full_attention",
