@@ -116,6 +116,9 @@ samplings = st.builds(
     top_k=st.sampled_from([0, 1, 5, 50]),
     repetition_penalty=st.sampled_from([1.0, 1.3]),
     seed=st.integers(0, 2**32),
+    min_p=st.sampled_from([0.0, 0.2]),
+    presence_penalty=st.sampled_from([0.0, 0.9]),
+    frequency_penalty=st.sampled_from([0.0, 0.7]),
 )
 
 

@@ -158,6 +158,8 @@ def test_sampling_is_seeded(decoder: LlamaDecoder) -> None:
         Sampling(temperature=1.0, top_k=5),
         Sampling(temperature=0.9, top_k=8, top_p=0.8, repetition_penalty=1.4),
         Sampling(repetition_penalty=1.8),
+        Sampling(presence_penalty=1.1, frequency_penalty=0.7),
+        Sampling(temperature=0.9, min_p=0.2, frequency_penalty=0.7),
     ],
     ids=str,
 )

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessorList
 
 from fakes.tiny_llama import VOCABULARY, tiny_llama
 from quantchat.wire.messages import Sampling
-from quantchat.worker.decode.sampling import Sampler
+from quantchat.worker.decode.sampling import OutputPenalties, Sampler, penalties
 
 CPU = torch.device("cpu")
 MODEL = tiny_llama(num_hidden_layers=1)
@@ -24,6 +24,9 @@ samplings = st.builds(
     top_k=st.integers(0, 2 * VOCABULARY),
     repetition_penalty=st.one_of(st.just(1.0), st.floats(0.5, 2.0)),
     seed=st.integers(0, 2**63 - 1),
+    min_p=st.one_of(st.just(0.0), st.floats(0.01, 0.5)),
+    presence_penalty=st.one_of(st.just(0.0), st.floats(-2, 2)),
+    frequency_penalty=st.one_of(st.just(0.0), st.floats(-2, 2)),
 )
 prompts = st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=20)
 dtypes = st.sampled_from([torch.float32, torch.bfloat16, torch.float16])
@@ -37,8 +40,13 @@ def processors_of_generate(sampling: Sampling, prompt: list[int]) -> Any:
         top_k=sampling.top_k,
         top_p=sampling.top_p,
         repetition_penalty=sampling.repetition_penalty,
+        min_p=sampling.min_p or None,
     )
-    return MODEL._get_logits_processor(config, input_ids_seq_length=len(prompt))
+    return MODEL._get_logits_processor(
+        config,
+        input_ids_seq_length=len(prompt),
+        logits_processor=LogitsProcessorList(penalties(sampling, len(prompt))),
+    )
 
 
 def rows(seed: int, count: int, dtype: torch.dtype) -> torch.Tensor:
@@ -76,6 +84,12 @@ def test_the_penalty_counts_without_sampling_too(
         expected = processors(seen, logits).argmax(dim=-1, keepdim=True)
         assert torch.equal(sampler.choose(logits), expected)
         seen = torch.cat([seen, expected], dim=-1)
+
+
+def test_presence_and_frequency_count_the_answer_alone() -> None:
+    lower = OutputPenalties(presence=0.5, frequency=0.25, prompt=2)
+    seen = torch.tensor([[7, 7, 1, 1, 3]])  # the prompt is 7 7
+    assert lower(seen, torch.zeros(1, 8))[0].tolist() == [0, -1.0, 0, -0.75, 0, 0, 0, 0]
 
 
 @given(samplings, st.integers(0, 2**32))

@@ -29,6 +29,12 @@ class Generation(Table):
     """Sample from the likeliest tokens that hold this share of probability; 1 is off."""
     top_k: int = Field(0, ge=0)
     """Sample from this many likeliest tokens; 0 is off."""
+    min_p: float = Field(0.0, ge=0, le=1)
+    """Sample from tokens at least this times as likely as the likeliest one; 0 is off."""
+    presence_penalty: float = Field(0.0, ge=-2, le=2)
+    """Subtract this from the logit of each token that the answer has already; 0 is off."""
+    frequency_penalty: float = Field(0.0, ge=-2, le=2)
+    """Subtract this for each time that the answer has the token already; 0 is off."""
     repetition_penalty: float = Field(1.0, gt=0, le=10)
     """Divide the logits of tokens already seen by this (CTRL, Keskar et al. 2019); 1 is off."""
     seed: int = Field(0, ge=0, lt=2**63)

@@ -50,6 +50,9 @@ def _sampling(settings: Generation) -> Sampling:
         top_k=settings.top_k,
         repetition_penalty=settings.repetition_penalty,
         seed=settings.seed,
+        min_p=settings.min_p,
+        presence_penalty=settings.presence_penalty,
+        frequency_penalty=settings.frequency_penalty,
     )
 
 

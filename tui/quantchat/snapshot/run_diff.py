@@ -123,6 +123,12 @@ def asked_for(request: RequestRecord) -> str:
     parts = ["greedy" if sampling.temperature == 0 else f"temperature {sampling.temperature:g}"]
     if sampling.temperature:
         parts.append(f"top-p {sampling.top_p:g}, top-k {sampling.top_k}, seed {sampling.seed}")
+    if sampling.temperature and sampling.min_p:
+        parts.append(f"min-p {sampling.min_p:g}")
+    if sampling.presence_penalty:
+        parts.append(f"presence penalty {sampling.presence_penalty:g}")
+    if sampling.frequency_penalty:
+        parts.append(f"frequency penalty {sampling.frequency_penalty:g}")
     if sampling.repetition_penalty != 1:
         parts.append(f"repetition penalty {sampling.repetition_penalty:g}")
     return ", ".join([*parts, f"at most {request.max_new_tokens} tokens"])

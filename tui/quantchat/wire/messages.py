@@ -24,13 +24,19 @@ NO_ID = -1
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 are off."""
+    """How the next token is chosen. `temperature` 0 is greedy.
+
+    `top_k`, `min_p` and the last two penalties are off at 0, `top_p` and `repetition_penalty` at 1.
+    """
 
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
     repetition_penalty: float = 1.0
     seed: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
 
 
 @dataclass(frozen=True)

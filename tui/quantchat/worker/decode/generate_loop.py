@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from packaging.version import Version
-from transformers import GenerationConfig, __version__
+from transformers import GenerationConfig, LogitsProcessorList, __version__
 from transformers.generation.streamers import BaseStreamer
 
 from quantchat.wire.messages import Sampling
@@ -22,6 +22,7 @@ from quantchat.worker.decode.cache_rules import ORDINARY, CacheRules
 from quantchat.worker.decode.caches import cache_parameter, can_roll_back, plain_cache
 from quantchat.worker.decode.loop import Turn, common_prefix
 from quantchat.worker.decode.native_loop import CHUNK
+from quantchat.worker.decode.sampling import penalties
 from quantchat.worker.decode.steps.eager import before_each_block, release
 from quantchat.worker.memory import kv_cache_bytes
 
@@ -76,7 +77,13 @@ class GenerateLoop:
         torch.manual_seed(turn.sampling.seed)
         try:
             with _interruptible(self._model, turn, listener):
-                self._generate(prompt, settings, streamer=listener, **{self._named: self._cache})
+                self._generate(
+                    prompt,
+                    settings,
+                    streamer=listener,
+                    logits_processor=LogitsProcessorList(penalties(turn.sampling, len(prompt))),
+                    **{self._named: self._cache},
+                )
         except _Stopped:
             if not listener.said:
                 self.forget()  # some layers have already cached the tokens of this piece
@@ -133,6 +140,7 @@ def _settings(
             "temperature": sampling.temperature,
             "top_k": sampling.top_k,
             "top_p": sampling.top_p,
+            "min_p": sampling.min_p or None,
         }
         if sampling.temperature
         else {"do_sample": False}

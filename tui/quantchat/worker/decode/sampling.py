@@ -7,17 +7,47 @@ from typing import Any
 from quantchat.wire.messages import Sampling
 
 
+class OutputPenalties:
+    """Lowers the logits of tokens that the answer has already, as OpenAI's API defines it.
+
+    https://platform.openai.com/docs/api-reference/chat/create (presence_penalty). It is a logits
+    processor of transformers; the answer begins behind `prompt` tokens.
+    """
+
+    def __init__(self, presence: float, frequency: float, prompt: int) -> None:
+        self._presence = presence
+        self._frequency = frequency
+        self._prompt = prompt
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        """Return `scores`, shape (rows, vocabulary), after the tokens `input_ids`."""
+        import torch
+
+        said = input_ids[:, self._prompt :]
+        counts = torch.zeros_like(scores)
+        counts.scatter_add_(1, said, torch.ones_like(said, dtype=scores.dtype))
+        return scores - self._frequency * counts - self._presence * (counts > 0)
+
+
+def penalties(sampling: Sampling, prompt: int) -> list[OutputPenalties]:
+    """Return the processors for presence and frequency penalty after `prompt` tokens, if any."""
+    presence, frequency = sampling.presence_penalty, sampling.frequency_penalty
+    return [OutputPenalties(presence, frequency, prompt)] if presence or frequency else []
+
+
 class Sampler:
     """Chooses the tokens of one answer. It is seeded: the same logits give the same tokens.
 
     The processors and their order are those of `transformers.GenerationMixin`: repetition penalty
-    (over prompt and answer), temperature, top-k, top-p. Temperature 0 takes the likeliest token.
+    (over prompt and answer), presence and frequency penalty (over the answer), temperature, top-k,
+    top-p, min-p. Temperature 0 takes the likeliest token.
     """
 
     def __init__(self, sampling: Sampling, device: Any, prompt_ids: list[int]) -> None:
         import torch
         from transformers import (
             LogitsProcessorList,
+            MinPLogitsWarper,
             RepetitionPenaltyLogitsProcessor,
             TemperatureLogitsWarper,
             TopKLogitsWarper,
@@ -28,6 +58,7 @@ class Sampler:
         self._processors = LogitsProcessorList()
         if sampling.repetition_penalty != 1.0:
             self._processors.append(RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
+        self._processors += penalties(sampling, len(prompt_ids))
         if not self._greedy:
             if sampling.temperature != 1.0:
                 self._processors.append(TemperatureLogitsWarper(sampling.temperature))
@@ -35,9 +66,13 @@ class Sampler:
                 self._processors.append(TopKLogitsWarper(sampling.top_k))
             if sampling.top_p < 1.0:
                 self._processors.append(TopPLogitsWarper(sampling.top_p))
+            if sampling.min_p:
+                self._processors.append(MinPLogitsWarper(sampling.min_p))
             self._generator = torch.Generator(device=device).manual_seed(sampling.seed)
-        # Only the repetition penalty needs earlier tokens.
-        self._looks_back = sampling.repetition_penalty != 1.0
+        # Only the penalties need earlier tokens.
+        self._looks_back = sampling.repetition_penalty != 1.0 or bool(
+            sampling.presence_penalty or sampling.frequency_penalty
+        )
         self._seen = torch.tensor([prompt_ids if self._looks_back else []], device=device)
 
     def choose(self, logits: Any) -> Any:

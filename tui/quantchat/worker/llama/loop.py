@@ -75,15 +75,17 @@ class LlamaLoop:
 class Sampler:
     """Chooses the tokens of one answer with llama.cpp's samplers, in the order of transformers'.
 
-    Repetition penalty (over prompt and answer), temperature, top-k, top-p; then a draw, seeded: the
-    same logits give the same tokens. Temperature 0 takes the likeliest token.
+    Repetition penalty (over prompt and answer), presence and frequency penalty (over the answer),
+    temperature, top-k, top-p, min-p; then a draw, seeded: the same logits give the same tokens.
+    Temperature 0 takes the likeliest token.
     """
 
     def __init__(self, sampling: Sampling, context: Context, prompt: list[int], most: int) -> None:
         self._context = context
         self._chain: Any = None
         greedy = sampling.temperature == 0
-        if greedy and sampling.repetition_penalty == 1.0:
+        lowers = bool(sampling.presence_penalty or sampling.frequency_penalty)
+        if greedy and sampling.repetition_penalty == 1.0 and not lowers:
             return  # the largest logit, without the library's list of candidates
         self._chain = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
         if sampling.repetition_penalty != 1.0:
@@ -93,6 +95,13 @@ class Sampler:
             for token in prompt:
                 c.llama_sampler_accept(penalty, token)
             self._add(penalty)
+        if lowers:
+            frequency, presence = sampling.frequency_penalty, sampling.presence_penalty
+            self._add(
+                c.llama_sampler_init_penalties(
+                    context.vocabulary, len(prompt) + most, 1.0, frequency, presence
+                )
+            )
         if greedy:
             self._add(c.llama_sampler_init_greedy())
             return
@@ -102,6 +111,8 @@ class Sampler:
             self._add(c.llama_sampler_init_top_k(sampling.top_k))
         if sampling.top_p < 1.0:
             self._add(c.llama_sampler_init_top_p(sampling.top_p, 1))
+        if sampling.min_p:
+            self._add(c.llama_sampler_init_min_p(sampling.min_p, 1))
         self._add(c.llama_sampler_init_dist(sampling.seed & 0xFFFFFFFF))
 
     def choose(self) -> int:

@@ -9,6 +9,7 @@ from itertools import product
 from typing import Any
 
 from quantchat.wire.messages import Generate
+from quantchat.worker.failures import Refused
 from quantchat.worker.servers.refusals import named_parameters
 
 _ALL = 1 << 30
@@ -104,7 +105,7 @@ def request_arguments(
     """Return the arguments for the client. What the user has set is sent to every server.
 
     `template` holds variables of the chat template. `ollama` knows only whether a model thinks, and
-    names that differently.
+    names that differently. Raises Refused for a setting that Ollama would ignore.
     """
     sampling = request.sampling
     more: dict[str, Any] = {}  # vLLM, SGLang and llama.cpp know these
@@ -116,9 +117,18 @@ def request_arguments(
         more["top_k"] = sampling.top_k
     elif dialect.neutral and sampling.temperature:
         more |= {"top_k": _ALL, "min_p": 0.0}
-    if dialect.neutral:
+    if sampling.min_p and sampling.temperature:
+        if ollama:  # which would ignore it
+            raise Refused(
+                "unsupported",
+                "Ollama takes no min_p in requests",
+                "set min_p = 0, or set it in the Modelfile",
+            )
+        more["min_p"] = sampling.min_p
+    for name in ("presence_penalty", "frequency_penalty"):
         # OpenAI's defaults are 0. Ollama uses those of its Modelfile unless the request names them.
-        more |= {"presence_penalty": 0.0, "frequency_penalty": 0.0}
+        if dialect.neutral or getattr(sampling, name):
+            more[name] = getattr(sampling, name)
     if dialect.neutral or sampling.repetition_penalty != 1:
         more["repetition_penalty"] = more["repeat_penalty"] = sampling.repetition_penalty
     if dialect.neutral and request.fresh:
