@@ -1,9 +1,9 @@
 """Keeps full garbage collections out of the start and out of streaming.
 
-A full collection looks at every object of modules, widgets and answers (150,000 and more). While
-two answers streamed, Python ran one about every six seconds, each of 70 to 160 ms in which no key
-is handled; with this module there is none. Without collections during imports, the first frame
-comes 5 to 8 % sooner. `benchmarks/gc_tuning.py` measures both.
+A full collection looks at every object of modules, widgets and answers, and no key is handled
+meanwhile. By default Python runs several of them while two answers stream; with this module there
+is none. Without collections during imports, the first frame comes sooner.
+`benchmarks/gc_tuning.py` measures both, and docs/reference/screen.md has its figures.
 """
 
 from __future__ import annotations

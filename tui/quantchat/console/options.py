@@ -54,6 +54,16 @@ def list_by_default(ctx: click.Context, listing: click.Command, as_json: bool) -
         raise click.UsageError(f"--json goes after the command: `{ctx.command_path} list --json`")
 
 
+def reference_option(command: _Command) -> _Command:
+    """Add `--reference`, passed as `reference`."""
+    return click.option(
+        "--reference",
+        metavar="VARIANT|MODEL",
+        help="Compare with this variant (by its label) or with another model. Default: the model "
+        "that the variants are made from.",
+    )(command)
+
+
 LOW_BANDWIDTH = "quantchat.low_bandwidth"
 """Key in click's context for the option if it is given before the command's name."""
 

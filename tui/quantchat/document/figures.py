@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-from quantchat.statistics.quality import Quantity
 from quantchat.wire.variant import SERVERS, STARTED_SERVER
+
+if TYPE_CHECKING:
+    from quantchat.statistics.quality import Quantity
 
 UNKNOWN = "–"
 

@@ -11,7 +11,6 @@ import functools
 import importlib
 import os
 import sys
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from quantchat.engines.engine import Engine, Method
@@ -70,8 +69,10 @@ def _others_registered() -> bool:
         with contextlib.suppress(OSError), os.scandir(folder or ".") as entries:
             for entry in entries:
                 if entry.name.endswith((".dist-info", ".egg-info")):
-                    with contextlib.suppress(OSError):
-                        if group in Path(entry.path, "entry_points.txt").read_bytes():
+                    # A Path for each package takes longer than reading its file.
+                    file = f"{entry.path}/entry_points.txt"
+                    with contextlib.suppress(OSError), open(file, "rb") as points:  # noqa: PTH123
+                        if group in points.read():
                             return True
     return False
 

@@ -1,4 +1,4 @@
-"""A watchdog that checks regularly whether workers still respond."""
+"""Checks something regularly, such as whether workers still respond."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 
 LOOK_S = 1.0
 """Seconds between two checks."""
@@ -15,27 +16,35 @@ LATE_S = 5.0
 
 
 @contextlib.asynccontextmanager
-async def watchdog(
-    look: Callable[[float], None], excuse: Callable[[float], None]
-) -> AsyncIterator[None]:
-    """Call `look(now)` every `LOOK_S` within this context; `now` is from the monotonic clock, in s.
+async def checking(every_s: float, check: Callable[[float, float], None]) -> AsyncIterator[None]:
+    """Call `check(now, passed)` every `every_s` within this context.
 
-    After a time in which this process did not run, call `excuse(now)` instead: messages that the
-    worker sent meanwhile are not read yet, so its silence counts from now.
+    `now` is from the monotonic clock, `passed` the time since the last check or the start; in s.
     """
 
-    async def watch() -> None:
+    async def repeat() -> None:
         last = time.monotonic()
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(every_s)
             now = time.monotonic()
-            (excuse if now - last > LATE_S else look)(now)
+            check(now, now - last)
             last = now
 
-    task = asyncio.ensure_future(watch())
+    task = asyncio.ensure_future(repeat())
     try:
         yield
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+def watchdog(
+    look: Callable[[float], None], excuse: Callable[[float], None]
+) -> AbstractAsyncContextManager[None]:
+    """Call `look(now)` every `LOOK_S` within this context; `now` is from the monotonic clock, in s.
+
+    After a time in which this process did not run, call `excuse(now)` instead: messages that the
+    worker sent meanwhile are not read yet, so its silence counts from now.
+    """
+    return checking(LOOK_S, lambda now, passed: (excuse if passed > LATE_S else look)(now))

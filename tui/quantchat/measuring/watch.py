@@ -8,13 +8,12 @@ would not help, because a busy machine may stay busy.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from quantchat.host.watchdog import checking
 from quantchat.session.live_variant import LiveVariant
 from quantchat.system.disturbance import CpuClock, busiest, stopped, suspended_s
 from quantchat.wire.variant import SERVER
@@ -79,24 +78,9 @@ class Watch:
 
     # ------------------------------------------------------------ each turn
 
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    def running(self) -> contextlib.AbstractAsyncContextManager[None]:
         """Check every `LOOK_S` within this context."""
-        task = asyncio.ensure_future(self._look())
-        try:
-            yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-
-    async def _look(self) -> None:
-        last = time.monotonic()
-        while True:
-            await asyncio.sleep(LOOK_S)
-            now = time.monotonic()
-            self.looked(now - last)
-            last = now
+        return checking(LOOK_S, lambda now, passed: self.looked(passed))
 
     def looked(self, seconds: float) -> None:
         """Check for stopped workers, `seconds` after the previous check."""

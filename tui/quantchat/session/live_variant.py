@@ -15,7 +15,6 @@ from quantchat.checkpoints.maker import Maker
 from quantchat.engines.registry import engine_of
 from quantchat.errors import UserError
 from quantchat.estimate.model_files import ModelFiles
-from quantchat.host.environments import interpreter
 from quantchat.host.job_runner import JobFailed
 from quantchat.host.log_news import LogNews
 from quantchat.host.screen_log import log_exception
@@ -237,7 +236,11 @@ class LiveVariant:
         killed_before = oom_kills()
         try:
             self._become(State.PREPARING)
-            python = interpreter(self.spec.python, self.spec.env)
+            python = self.spec.python
+            if self.spec.env:
+                from quantchat.host.environments import interpreter  # few variants name one
+
+                python = interpreter(None, self.spec.env)
             prepared = await self._maker.prepare(self.spec, self._progressed)
             self._become(State.LOADING)
             began = time.monotonic()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from quantchat.console.gates import GateOptions, gate_options
+from quantchat.console.options import reference_option
 from quantchat.console.running import judged, output_options
 
 if TYPE_CHECKING:
@@ -18,12 +19,7 @@ LEAST_WINDOW, MOST_WINDOW = 8, 2**20
 
 @click.command()
 @click.argument("profile")
-@click.option(
-    "--reference",
-    metavar="VARIANT|MODEL",
-    help="Compare with this variant (by its label) or with another model. Default: the model that "
-    "the variants are made from.",
-)
+@reference_option
 @click.option(
     "--text", "file", type=click.Path(path_type=Path), metavar="FILE", help="Use this UTF-8 text."
 )

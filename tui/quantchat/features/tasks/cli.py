@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from quantchat.console.gates import GateOptions, gate_options
+from quantchat.console.options import reference_option
 from quantchat.console.running import judged, output_options
 
 OWN = "own"
@@ -24,12 +25,7 @@ OWN = "own"
     help="Names of lm-evaluation-harness tasks, YAML files of tasks, or `own`, the built-in task "
     "that needs no hub.",
 )
-@click.option(
-    "--reference",
-    metavar="VARIANT|MODEL",
-    help="Compare with this variant (by its label) or with another model. Default: the model that "
-    "the variants are made from.",
-)
+@reference_option
 @click.option(
     "--limit", type=click.IntRange(1), metavar="N", help="Use the first N documents of each task."
 )
