@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
+import click
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 import quantchat
 from fakes.safe_line import is_clean
 from quantchat.app import gc_tuning
-from quantchat.cli import main
+from quantchat.cli import main, root
 from quantchat.errors import UserError
 from quantchat.profile.model import Profile
 from quantchat.profile.template import template
@@ -285,3 +286,12 @@ def test_self_check_is_a_hidden_old_name_of_agreement(capsys: pytest.CaptureFixt
     assert main(["--help"]) == 0
     listed = capsys.readouterr().out
     assert "agreement" in listed and "self-check" not in listed
+
+
+def test_no_command_gives_two_options_one_name() -> None:
+    context = click.Context(root)
+    for name in root.list_commands(context):
+        command = root.get_command(context, name)
+        assert command is not None
+        options = [word for param in command.params for word in param.opts + param.secondary_opts]
+        assert len(options) == len(set(options)), name

@@ -60,7 +60,7 @@ def test_other_units_are_refused(kind: Any, text: str) -> None:
         (["--max-drop", "2"], "give 1% or 0.01"),
         (["--methods", "nf5"], '"nf5" is no method'),
         (["--reference", "nothing"], "no variant has this label"),
-        (["-o", "report.pdf"], "no report is written as .pdf"),
+        (["--report", "report.pdf"], "no report is written as .pdf"),
         (["--prompts", "/nowhere"], "cannot read the prompts"),
     ],
 )

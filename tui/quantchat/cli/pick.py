@@ -11,6 +11,7 @@ import click
 from quantchat.console.options import prompt_options
 from quantchat.console.running import notice, output_options, publish
 from quantchat.console.units import Share, Size, Tokens
+from quantchat.text import one_line
 
 if TYPE_CHECKING:
     from quantchat.features.pick.plan import PickPlan
@@ -86,7 +87,7 @@ NONE_MEETS, UNDECIDED = 1, 2
 @prompt_options
 @click.option("--fresh", is_flag=True, help="Measure anew what a stopped pick has measured.")
 @click.option("--yes", is_flag=True, help="Make missing checkpoints without asking.")
-@click.option("-o", "--output", metavar="OUTPUT", help="Write a report: .html, .md or a folder.")
+@click.option("--report", metavar="OUTPUT", help="Write a report: .html, .md or a folder.")
 @output_options
 @click.pass_obj
 def pick(
@@ -109,7 +110,7 @@ def pick(
     file: Path | None,
     fresh: bool,
     yes: bool,
-    output: str | None,
+    report: str | None,
     folder: Path | None,
     as_json: bool,
 ) -> int:
@@ -131,8 +132,8 @@ def pick(
     from quantchat.session import prompts
     from quantchat.snapshot.pick import LimitsRecord
 
-    if output is not None:
-        writer.form_of(output)  # reports a wrong ending before measuring
+    if report is not None:
+        writer.form_of(report)  # reports a wrong ending before measuring
     asked = _profile(profile, methods, yes=yes)
     asked = asked.model_copy(
         update={
@@ -159,9 +160,9 @@ def pick(
         minutes=minutes,
     )
     snapshot = _picked(asked, plan, folder or obj, fresh=fresh, as_json=as_json)
-    if output is not None:
-        path = writer.write([(snapshot.name, snapshot)], output)
-        click.echo(f"wrote {path}", err=True)
+    if report is not None:
+        path = writer.write([(snapshot.name, snapshot)], report)
+        click.echo(f"wrote {one_line(str(path))}", err=True)
     assert snapshot.pick is not None  # noqa: S101  # a pick's snapshot has one
     return status_of(snapshot.pick)
 
