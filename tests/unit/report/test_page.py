@@ -117,7 +117,8 @@ def test_a_chat_is_told_without_ratios() -> None:
 def test_several_have_an_overview_that_leads_to_each(tmp_path: Path) -> None:
     read = inert(page(measured(tmp_path), measured(tmp_path, order="together"), snapshot()))
     assert read.of("h1") == ["3 comparisons"]
-    anchors = [a["id"] for tag, a in read.elements if tag == "article"]
+    *anchors, terms = [a["id"] for tag, a in read.elements if tag == "article"]
+    assert terms == "glossary"
     assert [a["href"] for tag, a in read.elements if tag == "a"] == [f"#{a}" for a in anchors]
     assert "Decode throughput" in read.of("caption")
 

@@ -176,6 +176,8 @@ class Section:
     title: str
     """Empty in a document of a single section, whose own title says it."""
     parts: tuple[PagePart, ...]
+    numbered: bool = True
+    """Whether its title begins with its number."""
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def _lines(document: Document, folder: str) -> Iterator[str]:
     yield from _parts(document.overview, folder)
     for number, section in enumerate(document.sections, start=1):
         if section.title:
-            yield f"\n## {number}. {escaped(section.title)}"
+            yield f"\n## {f'{number}. ' if section.numbered else ''}{escaped(section.title)}"
         yield from _parts(section.parts, folder)
 
 

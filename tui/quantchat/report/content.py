@@ -16,6 +16,7 @@ from quantchat.document.document import (
     Section,
     Table,
     Turns,
+    paragraph,
     table,
     warnings,
 )
@@ -23,7 +24,6 @@ from quantchat.document.figures import ORDERS, UNKNOWN, number, when
 from quantchat.document.series import has_two_sides, how_compared, reported_turns
 from quantchat.document.snapshot_tables import machine, memory_table, variants_table
 from quantchat.features.load import tables as load
-from quantchat.features.measure.headline import headline
 from quantchat.features.measure.tables import (
     CONTENDED,
     failures,
@@ -39,6 +39,8 @@ from quantchat.features.score import tables as score
 from quantchat.features.tasks import tables as tasks
 from quantchat.features.votes import tables as votes
 from quantchat.report.comparison import differences_table
+from quantchat.report.conclusion import conclusion
+from quantchat.report.glossary import glossary
 from quantchat.report.plots import plots
 from quantchat.report.turns import turns
 from quantchat.snapshot.compare import compare_runs
@@ -60,14 +62,14 @@ def content(snapshots: _Named) -> Document:
     if len(snapshots) == 1:
         ((file, snapshot),) = snapshots
         parts = tuple(_parts(file, snapshot, ""))
-        return Document(_title(snapshot), (), (Section("snapshot-1", "", parts),))
+        return Document(_title(snapshot), (), (Section("snapshot-1", "", parts), glossary()))
     sections = []
     for position, (file, snapshot) in enumerate(snapshots, start=1):
         anchor = _anchor(position)
         parts = tuple(_parts(file, snapshot, f"{anchor}-"))
         sections.append(Section(anchor, _title(snapshot), parts))
     title = f"{len(sections)} comparisons"
-    return Document(title, tuple(_overview(snapshots)), tuple(sections))
+    return Document(title, tuple(_overview(snapshots)), (*sections, glossary()))
 
 
 def _title(snapshot: Snapshot) -> str:
@@ -142,17 +144,20 @@ def _decoding(snapshot: Snapshot) -> list[Cell]:
 
 def _parts(file: str, snapshot: Snapshot, stem: str) -> Iterator[PagePart]:
     """Yield the parts of a section; the names of its plots' files begin with `stem`."""
-    yield Facts((file, *_facts(snapshot)))
+    if found := conclusion(snapshot):
+        yield paragraph((found, "heading"))
     if snapshot.pick:
         yield from pick.verdict(snapshot.pick)
+    yield Facts((file, *_facts(snapshot)))
+    if snapshot.pick:
         yield pick.candidates_table(snapshot.pick)
         yield from pick.limits_tables(snapshot.pick)
         yield from pick.dropped(snapshot.pick)
         if drawn := frontier.plots(snapshot.pick):
             yield Plots(tuple(replace(plot, name=f"{stem}{plot.name}") for plot in drawn))
     yield from _results(snapshot)
-    if snapshot.measurement:
-        yield Facts((*filter(None, [headline(snapshot)]), *gap_lines(snapshot)))
+    if snapshot.measurement and (gaps := gap_lines(snapshot)):
+        yield Facts(tuple(gaps))
     yield from warnings(_warnings(snapshot))
     if drawn := plots(snapshot):
         yield Plots(tuple(replace(plot, name=f"{stem}{plot.name}") for plot in drawn))

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from quantchat.document.document import Plot
 from quantchat.document.drawing import INK, PAPER, logarithmic, look
-from quantchat.document.figures import ORDERS
+from quantchat.document.figures import ORDERS, plural
 from quantchat.document.series import all_series, has_two_sides, named
 from quantchat.report.plots_latency import against_context, itl_distribution, itl_over_answer
 from quantchat.report.plots_load import load_plots
 from quantchat.report.plots_memory import device_memory, ledgers, memory_by_turn
+from quantchat.report.plots_score import quality_against_size
 from quantchat.snapshot.ratios import Compared, compare_sides
 from quantchat.snapshot.schema import Snapshot
 
@@ -18,11 +19,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_LEAST_REACH = 4.0
+"""The plot of ratios reaches at least so far from 1, if an interval does."""
+
+
 def plots(snapshot: Snapshot) -> list[Plot]:
     """Return each plot that has data, in the order of reading."""
     series = all_series(snapshot)
     return [
         *_ratios(snapshot),
+        *quality_against_size(snapshot),
         *itl_over_answer(series),
         *itl_distribution(series),
         *against_context(series),
@@ -46,8 +52,14 @@ def _ratios(snapshot: Snapshot) -> list[Plot]:
         "interval contains 1, or there is none."
     )
 
+    values = [ratio.value for _, ratio in rows if ratio.value > 0]
     bounds = [x for _, ratio in rows for x in (ratio.low, ratio.value, ratio.high) if x]
-    reach = 1.1 * max(1.02, *(max(bound, 1 / bound) for bound in bounds))
+    far = [max(bound, 1 / bound) for bound in bounds]
+    # One wide interval would press all others together: the axis ends soon after the ratios.
+    most = max(_LEAST_REACH, *(max(value, 1 / value) ** 2 for value in values))
+    reach = 1.1 * min(max(1.02, *far), most)
+    if beyond := sum(bound > reach for bound in far):
+        note += f" Arrows: {plural(beyond, 'end')} of intervals beyond the plot."
     colour = look(1)["color"]
 
     def draw(figure: Figure) -> None:
@@ -56,6 +68,10 @@ def _ratios(snapshot: Snapshot) -> list[Plot]:
         for height, (_, ratio) in enumerate(rows):
             if ratio.low is not None and ratio.high is not None:
                 axes.plot([ratio.low, ratio.high], [height, height], color=colour)
+                for end, marker in ((ratio.low, "<"), (ratio.high, ">")):
+                    if max(end, 1 / end if end else reach * 2) > reach:
+                        edge = reach / 1.02 if marker == ">" else 1.02 / reach
+                        axes.plot([edge], [height], marker, color=colour, markersize=6)
             axes.plot(
                 [ratio.value], [height], "s", color=colour, markersize=6,
                 markerfacecolor=colour if ratio.shown else PAPER,

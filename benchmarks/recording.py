@@ -1,0 +1,122 @@
+"""Record a session of the demo as an asciicast, to be played with `asciinema play`.
+
+Run it from anywhere: `python benchmarks/recording.py [FILE]` (default: demo.cast in the current
+folder). It runs `quantchat demo` in a terminal of its own, with the checkpoints of the user's cache
+folder, which are made first where they are missing. The format is asciicast v2: a header line, then
+one line [seconds, "o", text] for each piece of output (asciinema's documentation, "asciicast v2").
+"""
+
+from __future__ import annotations
+
+import codecs
+import fcntl
+import json
+import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+COLUMNS, ROWS = 120, 40
+LIMIT_S = 1800.0
+"""Time limit for each step: the first start makes the checkpoints."""
+PAUSE_S = 2.0
+"""How long a picture stays before the next key."""
+
+
+class Step(NamedTuple):
+    """Wait until the program has written `shows` so often, then type `keys`."""
+
+    shows: str
+    times: int
+    keys: str
+
+
+DEMO = (
+    Step("● ready", 2, "What is the capital of France? Name three sights there.\r"),
+    Step("faster", 1, "\x11"),
+    Step("", 0, "\x11"),  # a second ^Q quits without saving
+)
+
+
+def record(
+    command: Sequence[str], steps: Sequence[Step], columns: int = COLUMNS, rows: int = ROWS
+) -> list[str]:
+    """Run `command` in a terminal, act on `steps`; return the lines of the asciicast.
+
+    Raises RuntimeError if a step is not reached in `LIMIT_S`.
+    """
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    env = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
+    header = {
+        "version": 2,
+        "width": columns,
+        "height": rows,
+        "timestamp": int(time.time()),
+        "command": " ".join(command),
+        "env": {"TERM": env["TERM"]},
+    }
+    lines = [json.dumps(header)]
+    process = subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env=env, start_new_session=True
+    )
+    os.close(theirs)
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    started = step_began = time.monotonic()
+    seen, waiting = "", list(steps)
+    try:
+        while True:
+            if waiting and seen.count(waiting[0].shows) >= waiting[0].times:
+                _read_on(ours, PAUSE_S, decoder, lines, started)
+                os.write(ours, waiting.pop(0).keys.encode())
+                seen, step_began = "", time.monotonic()
+            if waiting and time.monotonic() - step_began > LIMIT_S:
+                raise RuntimeError(f"never shown: {waiting[0].shows}")
+            text = _read(ours, decoder)
+            if text is None:
+                return lines
+            seen += text
+            _add(lines, started, text)
+    finally:
+        os.close(ours)  # hangs up: the program ends
+        process.wait()
+
+
+def _read_on(
+    fd: int, seconds: float, decoder: codecs.IncrementalDecoder, lines: list[str], started: float
+) -> None:
+    """Record for so many seconds."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        _add(lines, started, _read(fd, decoder) or "")
+
+
+def _read(fd: int, decoder: codecs.IncrementalDecoder) -> str | None:
+    """Return what the program has written, "" if nothing came; None once it has ended."""
+    ready, _, _ = select.select([fd], [], [], 0.05)
+    if not ready:
+        return ""
+    try:
+        data = os.read(fd, 65536)
+    except OSError:  # EIO: the other end is closed
+        return None
+    return decoder.decode(data) if data else None
+
+
+def _add(lines: list[str], started: float, text: str) -> None:
+    if text:
+        lines.append(json.dumps([round(time.monotonic() - started, 6), "o", text]))
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1] if len(sys.argv) > 1 else "demo.cast")
+    cast = record([sys.executable, "-m", "quantchat", "demo"], DEMO)
+    target.write_text("\n".join(cast) + "\n", encoding="utf-8")
+    print(f"wrote {target}")
