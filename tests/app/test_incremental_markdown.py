@@ -1,4 +1,4 @@
-"""An answer that grows: however it is cut into chunks and blocks, all of it can be read."""
+"""A streamed answer is shown completely, however it is cut into chunks and blocks."""
 
 from __future__ import annotations
 

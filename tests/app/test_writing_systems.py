@@ -1,4 +1,4 @@
-"""Every script is drawn, whole, and leaves what is beside it whole, however a terminal measures."""
+"""Every script is drawn completely and shifts nothing beside it, on terminals of every kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""auto-gptq itself, in an environment of its own, beside GPTQModel: one checkpoint, one answer."""
+"""auto-gptq in its own environment and GPTQModel give one answer for one checkpoint."""
 
 from __future__ import annotations
 

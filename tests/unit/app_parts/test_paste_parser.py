@@ -1,4 +1,4 @@
-"""What is pasted is text: whatever is in it, however it is cut, and however slowly it comes."""
+"""A paste stays text: with any content, cut anywhere, and arriving at any speed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures that vary, answers far from the others: each is told, and a quiet machine is not."""
+"""Warnings about varying figures and outliers, and none on a quiet machine."""
 
 from __future__ import annotations
 

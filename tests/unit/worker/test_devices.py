@@ -1,4 +1,4 @@
-"""One device or several: what is chosen, what is refused, and how the memory is told."""
+"""The choice of one device or several, what is refused, and how memory is reported."""
 
 from __future__ import annotations
 

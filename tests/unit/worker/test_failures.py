@@ -1,4 +1,4 @@
-"""Exceptions of the libraries, told as one line."""
+"""Exceptions of the libraries as one-line messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""That GPTQModel does as mended, and is left as it was; its own functions are what is called."""
+"""Workarounds for GPTQModel: they take effect, are undone, and call its own functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a checkpoint came to, as it is shown."""
+"""The table that describes a finished checkpoint."""
 
 from __future__ import annotations
 
