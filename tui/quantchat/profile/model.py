@@ -24,7 +24,7 @@ class Generation(Table):
     max_new_tokens: int = Field(512, ge=1, le=2**20)
     """Longest answer, in tokens."""
     temperature: float = Field(0.0, ge=0, le=10)
-    """0 is greedy: always the likeliest token."""
+    """Sampling temperature; 0 is greedy: always the likeliest token."""
     top_p: float = Field(1.0, gt=0, le=1)
     """Sample from the fewest likeliest tokens with this total probability; 1 is off."""
     top_k: int = Field(0, ge=0)
@@ -45,7 +45,7 @@ class Run(Table):
     """How the variants share the machine, and how often a measurement is repeated."""
 
     order: Literal["together", "in-turn"] = "together"
-    """`together`: both decode at once (contended). `in-turn`: one at a time, to quote results."""
+    """Whether variants decode `together` (contended), or one at a time (`in-turn`, to quote)."""
     history: Literal["own", "left", "right"] = "own"
     """Which answers a chat continues from. `own`: each variant's own answers. `left` or `right`:
     both variants continue the answers of that side, so that both get the same question."""
