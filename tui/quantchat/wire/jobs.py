@@ -313,7 +313,10 @@ class ScoreResult:
     seconds: float
     """Time of reading, without loading."""
     weights: int
-    """Bytes of the model's weights."""
+    """Bytes of the model's weights; -1 for a server."""
+    likeliest: int = -1
+    """Tokens of each position that a server names, 0 if it names none: the others count as one. -1
+    for a model whose logits are all known."""
 
 
 @dataclass(frozen=True)
@@ -323,7 +326,8 @@ class ScoreJob(Job[ScoreResult]):
     The files: `nll` (surprisal in nats), `top` (id of the likeliest token), for each model of
     `against` `<name>.forward`, KL(that model ‖ this one), and `<name>.backward`, KL(this ‖ that),
     in nats; and with `keep` the file `kept`, the KL divergence of the stored logits from the
-    computed ones.
+    computed ones. The file `windows` has the token ids of all windows, int64. A server that names
+    no token ids has only `nll`.
     """
 
     title = "score"
@@ -346,6 +350,8 @@ class ScoreJob(Job[ScoreResult]):
     """Name of the file to store the model's own logits in; empty: they are not stored."""
     copies: int = 0
     """Number of such files that the disk must have room for."""
+    windows: str = ""
+    """For a server: the file `windows` that the reference wrote, whose tokens the server reads."""
 
 
 # ---------------------------------------------------------------- doing tasks

@@ -35,6 +35,7 @@ from quantchat.worker.failures import Refused
 from quantchat.worker.outbox import Outbox
 from quantchat.worker.servers import ollama
 from quantchat.worker.servers.connection import MOST_BYTES, MOST_BYTES_A_TOKEN, Connection
+from quantchat.worker.servers.prompt_logprobs import MOST_BYTES_A_POSITION, TokenLogprobs, read
 from quantchat.worker.servers.refusals import (
     StillLoading,
     cut_off,
@@ -283,6 +284,12 @@ class RemoteDecoder:
         """Return an empty ledger: a client does not know a server's memory."""
         now = time.perf_counter_ns()
         return Ledger(self._device, -1, {}, -1, -1, -1, -1, -1, -1, now)
+
+    def score_prompt(self, ids: list[int]) -> list[TokenLogprobs]:
+        """Return how likely each of the tokens `ids` is, but the first. Raises Refused."""
+        with self._connection.reading_at_most(MOST_BYTES_A_POSITION * len(ids)):
+            found: list[TokenLogprobs] = self.run(read(self._client, self._model, ids))
+        return found
 
     def forget(self) -> None:
         """Do nothing: each request carries the whole chat."""
