@@ -309,6 +309,8 @@ def _parameters(model: Any) -> int:
     except (AttributeError, NotImplementedError, ValueError):
         return 0
     for layer in model.modules():
+        if hasattr(layer, "W_q"):  # HQQ: a parameter, of which each element holds several weights
+            count += layer.in_features * layer.out_features - layer.W_q.numel()
         if hasattr(layer, "qweight"):
             for wide, high in (("in_features", "out_features"), ("infeatures", "outfeatures")):
                 count += int(getattr(layer, wide, 0) * getattr(layer, high, 0))
