@@ -181,7 +181,7 @@ class Loaded:
         """Return which weights are not as the checkpoint's or the variant's format promises."""
         if not contents.quantized:
             gguf = str(self.command.options.get("gguf_file") or "")
-            method = "gguf" if gguf else quantization_method(self._folder)
+            method = "GGUF" if gguf else quantization_method(self._folder)
             if not method and not self._was_quantized:
                 return ""
             return unpacked(self.model, method, self._folder, gguf)[1]
