@@ -377,7 +377,7 @@ def test_an_answer_of_which_nothing_comes_has_an_end(headers: bool) -> None:
     with raw_server(after_warm_up(trickle(headers=headers))) as server:
         made = decoder(server)
         made.connect()
-        made._timeout_s = 0.3  # not before: loading has the same limit, and may be slow
+        made.client.timeout_s = 0.3  # not before: loading has the same limit, and may be slow
         assert refused(lambda: ask(made))[0] == "server_silent"
 
 

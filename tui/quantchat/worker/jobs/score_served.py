@@ -35,7 +35,7 @@ def run(job: ScoreJob, report: Report) -> ScoreResult:
     """
     read = _windows(job)
     opener = Opener(lambda stage, detail: report(0, 0, detail or stage), _raise)
-    server = opener.open(job.load, loaders.loader_of(job.load)).client
+    server = opener.open(job.load, loaders.loader_of(job.load)).decoder.client
     layout = Windows(job.window, job.stride)
     positions = len(read) * layout.scored
     began = time.monotonic()
