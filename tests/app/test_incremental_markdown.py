@@ -1,4 +1,4 @@
-"""An answer that grows: however it is cut into chunks and blocks, all of it can be read."""
+"""A streamed answer can be read in full, whatever its chunks and blocks are."""
 
 from __future__ import annotations
 

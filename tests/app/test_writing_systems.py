@@ -1,4 +1,4 @@
-"""Every script is drawn, whole, and leaves what is beside it whole, however a terminal measures."""
+"""Text of every writing system is drawn in full, whichever way the terminal measures its width."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""auto-gptq itself, in an environment of its own, beside GPTQModel: one checkpoint, one answer."""
+"""auto-gptq in its own environment, and GPTQModel: one checkpoint, the same answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is pasted is text: whatever is in it, however it is cut, and however slowly it comes."""
+"""Pasted bytes become text, whatever they contain and however they are split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures that vary, answers far from the others: each is told, and a quiet machine is not."""
+"""Unsteady figures and outlying answers are reported; a quiet machine gives no warning."""
 
 from __future__ import annotations
 

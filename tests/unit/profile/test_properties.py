@@ -1,4 +1,4 @@
-"""Whatever a file holds: a profile, or one line for each mistake."""
+"""Any file gives a profile, or one line for each mistake."""
 
 from __future__ import annotations
 

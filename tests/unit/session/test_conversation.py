@@ -1,4 +1,4 @@
-"""What each variant is told of the chat, and where two answers part."""
+"""Which messages each variant gets, and where two answers diverge."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The language of gates: whatever is typed is parsed, or told apart in one clear line."""
+"""The language of gates: any input is parsed, or refused in one clear line."""
 
 from __future__ import annotations
 

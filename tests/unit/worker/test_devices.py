@@ -1,4 +1,4 @@
-"""One device or several: what is chosen, what is refused, and how the memory is told."""
+"""One device or several: which is chosen, which are refused, how memory is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exceptions of the libraries, told as one line."""
+"""Exceptions of the libraries, reported as one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""That GPTQModel does as mended, and is left as it was; its own functions are what is called."""
+"""The workarounds fix GPTQModel and are undone afterwards."""
 
 from __future__ import annotations
 

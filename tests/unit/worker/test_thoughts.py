@@ -1,4 +1,4 @@
-"""Thoughts are told from the answer, by marks in the text and by marks that are special tokens."""
+"""Thoughts are separated from the answer, by marks in the text and by special tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a checkpoint came to, as it is shown."""
+"""The tables that describe a built checkpoint."""
 
 from __future__ import annotations
 
