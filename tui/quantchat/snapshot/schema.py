@@ -17,6 +17,7 @@ from typing import Annotated, ClassVar, Final, Literal
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from quantchat.estimate.memory import Estimate
+from quantchat.profile.field_docs import DescribedSchema
 from quantchat.profile.schema import DIALECT
 from quantchat.snapshot.evaluation import EvaluationRecord
 from quantchat.snapshot.fields import AsObject, Record, Text
@@ -268,4 +269,5 @@ class Snapshot(Record):
 
 def json_schema() -> dict[str, object]:
     """Return the JSON Schema of a snapshot file, draft 2020-12, with a description for each key."""
-    return {"$schema": DIALECT, **Snapshot.model_json_schema(), "title": "quantchat snapshot"}
+    described = Snapshot.model_json_schema(schema_generator=DescribedSchema)
+    return {"$schema": DIALECT, **described, "title": "quantchat snapshot"}
