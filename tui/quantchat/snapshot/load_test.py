@@ -20,6 +20,7 @@ class LoadedRecord(Record):
     """One variant and its rounds."""
 
     label: Text
+    """Name of the variant in the profile."""
     resolved: AsObject[Resolved] | None
     """What really ran; None if nothing was measured."""
     note: Text
@@ -33,6 +34,7 @@ class LoadedRecord(Record):
     left_out: Text = ""
     """Which levels were not tried, and why; empty if all were."""
     failure: AsObject[Failed] | None = None
+    """Why the test of this variant failed; None if it did not. It may have rounds."""
 
 
 class LoadTestRecord(Record):
@@ -46,10 +48,13 @@ class LoadTestRecord(Record):
     """Tokens of the longest prompt of a local model, and about those of a server's; 0: the given
     prompts for a server."""
     output_tokens: int
+    """Longest answer, in tokens. The end-of-sequence token is ignored where that is possible."""
     mixed: bool
     """Whether the prompts of a batch differ in length."""
     rounds: int
+    """Rounds of each level that were planned."""
     seed: int
+    """Seed of the arrival times and of the answers."""
     slo: Text
     """Limits that a request must keep to count as goodput; empty without any."""
     models: list[LoadedRecord]

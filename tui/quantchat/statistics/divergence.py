@@ -17,6 +17,7 @@ class Continuation:
     """One variant's next token at the divergence. Probabilities are from 0 to 1."""
 
     variant: str
+    """Label of the variant."""
     token: str
     """Text of the token; empty if the answer ends there."""
     own: float | None = None

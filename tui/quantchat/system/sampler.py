@@ -19,7 +19,9 @@ class DeviceSample:
     at_s: float
     """This process' monotonic clock, seconds."""
     host: HostSample
+    """Processor and main memory."""
     gpus: list[GpuSample]
+    """Each GPU, or each MIG instance of a divided one; empty if there is none."""
     no_gpu: str = ""
     """Why `gpus` is empty."""
     driver: str | None = None

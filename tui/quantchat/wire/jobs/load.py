@@ -24,16 +24,16 @@ class Level:
 
 @dataclass(frozen=True)
 class RequestTimes:
-    """One request of a load test. Times are in ns since the start of its round.
-
-    `chunks_ns` are the arrivals of its chunks of text, usually one for each token.
-    """
+    """One request of a load test. Times are in ns since the start of its round."""
 
     due_ns: int
     """When it was due. It is sent later if `concurrency` requests are open already."""
     sent_ns: int
+    """When it was sent."""
     chunks_ns: list[int]
+    """When each chunk of text arrived, usually one for each token; empty if none did."""
     ended_ns: int
+    """When the answer ended or failed."""
     prompt_tokens: int
     """As the server counts them; -1 if it counts none."""
     output_tokens: int
@@ -92,6 +92,7 @@ class BatchRound:
     """A batch of prompts that were decoded together once. Times are in ns."""
 
     batch: int
+    """Number of prompts in the batch."""
     prompt_tokens: list[int]
     """Tokens of each prompt."""
     prefill_ns: int
