@@ -26,7 +26,9 @@ def meanings(model: type[Any]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for kind in reversed(model.__mro__):
-        if kind is not BaseModel and (issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind)):
+        if kind is not BaseModel and (
+            issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind)
+        ):
             found |= _documented(kind.__module__).get(kind.__name__, {})
     if issubclass(model, BaseModel):
         fields = list(model.model_fields)
