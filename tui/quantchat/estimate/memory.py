@@ -22,7 +22,7 @@ class Estimate:
     context_tokens: int
     """Tokens of prompt and answer for which `kv_cache` is computed."""
     kv_cache: int
-    """-1 if the config does not give the shape."""
+    """Keys and values of `context_tokens`; -1 if the config does not give the shape."""
     activations: int
     """Allowance for prefill."""
     runtime: int

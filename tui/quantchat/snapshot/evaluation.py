@@ -26,13 +26,13 @@ class FigureRecord(Record):
     metric: Text
     """The harness's name of the metric, e.g. `acc`."""
     filter: Text
-    """`none` if answers are used unfiltered."""
+    """The harness's name of the filter; `none` if answers are used unfiltered."""
     value: float
     """The metric over all documents of the task."""
     error: float | None
     """Standard error of the mean over the documents; None if the figure is no such mean."""
     right: Annotated[Text, Field(json_schema_extra={"pattern": "^[01]*$"})]
-    """For each document, in order, whether the answer was right; empty for a graded metric."""
+    """1 (right) or 0 for each document, in order; empty for a graded metric."""
 
 
 class TaskResultRecord(Record):
@@ -47,7 +47,7 @@ class TaskResultRecord(Record):
     documents: int
     """Number of questions that were asked."""
     documents_sha256: Text
-    """Over the questions and the expected answers, in order."""
+    """SHA-256 over the questions and the expected answers, in order."""
     figures: list[FigureRecord]
     """The metrics of the task, in the harness's order."""
 

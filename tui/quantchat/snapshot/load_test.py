@@ -28,9 +28,9 @@ class LoadedRecord(Record):
     counted: bool
     """Whether the server counted its tokens; if not, each chunk counts as a token."""
     rounds: list[AsObject[LoadRound]] = Field(default_factory=list)
-    """Of a server; empty for a local model."""
+    """Rounds of a server; empty for a local model."""
     batches: list[AsObject[BatchRound]] = Field(default_factory=list)
-    """Of a local model; empty for a server."""
+    """Rounds of a local model; empty for a server."""
     left_out: Text = ""
     """Which levels were not tried, and why; empty if all were."""
     failure: AsObject[Failed] | None = None
@@ -41,7 +41,7 @@ class LoadTestRecord(Record):
     """What `quantchat load` measured."""
 
     levels: list[AsObject[Level]]
-    """A local model decodes a static batch of `concurrency` prompts instead."""
+    """The load at each level. A local model decodes a batch of `concurrency` prompts instead."""
     requests: int
     """Requests of a round at a server; 0: four times the concurrency, at least 8."""
     prompt_tokens: int

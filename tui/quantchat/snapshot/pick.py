@@ -48,7 +48,7 @@ class LimitRecord(Record):
     """One limit and what a candidate's figure shows about it."""
 
     limit: Text
-    """Such as `at least 40 tok/s`."""
+    """The limit in words, such as `at least 40 tok/s`."""
     outcome: Outcome
     """`shown`: the limit is met. `shown otherwise`: it is missed. `undecided`: neither is shown."""
     reason: Text
@@ -67,13 +67,13 @@ class CandidateRecord(Record):
     memory_how: Text = ""
     """How `memory` is known, e.g. `estimated`; empty if it is not known."""
     speed: MeasuredRecord | None = None
-    """Decode throughput."""
+    """Decode throughput in tok/s; None if it was not measured."""
     answers: int = 0
     """Measured answers behind `speed`."""
     kld: MeasuredRecord | None = None
-    """Mean KLD from the reference; 0 for the reference itself."""
+    """Mean KLD from the reference, 0 for the reference itself; None if it was not measured."""
     drop: MeasuredRecord | None = None
-    """Accuracy of the reference minus accuracy of the candidate."""
+    """Accuracy of the reference minus the candidate's; None if it was not measured."""
     limits: list[LimitRecord] = Field(default_factory=list)
     """Each limit that was set; empty if the candidate was dropped."""
     frontier: bool = False
@@ -96,7 +96,7 @@ class ComparedRecord(Record):
     other: Text
     """Label of the other candidate."""
     difference: Text
-    """Such as `1.04 times as fast (0.99 to 1.09)`."""
+    """The difference in words, such as `1.04 times as fast (0.99 to 1.09)`."""
     p: float | None
     """Two-sided p-value of no difference; None if the figure is not sampled."""
     p_holm: float | None
@@ -113,7 +113,7 @@ class PickRecord(Record):
     reference: Text
     """Label of the reference; empty if no candidate can be compared with one."""
     candidates: list[CandidateRecord]
-    """In the profile's order."""
+    """All variants, in the profile's order."""
     best: Text
     """The candidate that is best in the preferred figure; empty if none meets the limits."""
     recommended: Text

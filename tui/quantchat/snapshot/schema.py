@@ -79,7 +79,7 @@ class AnswerRecord(Record):
     reason: Text
     """Why the answer ended: eos, length, stop, context or failed; empty if it had not ended."""
     request: RequestRecord | None
-    """None if the variant never got the request, as after an early stop."""
+    """What was sent; None if the variant never got the request, as after an early stop."""
     resolved: AsObject[Resolved] | None = None
     """What ran, if it differs from the record of the variant."""
     prompt_tokens: int
@@ -109,7 +109,7 @@ class AnswerRecord(Record):
     timing: AsObject[TurnTiming]
     """Latency and throughput, as the screen showed them."""
     ledger: AsObject[Ledger] | None
-    """Memory at the end of the answer."""
+    """Memory at the end of the answer; None if it is not known."""
     energy: AsObject[Energy] | None = None
     """Energy of the GPU; None if the variant did not run alone, or without a counter."""
     cross_perplexities: list[AsObject[CrossPerplexity]] = Field(default_factory=list)
@@ -164,22 +164,22 @@ class TurnRecord(Record):
 
 
 class VariantRecord(Record):
-    """One variant: what really ran, its load time and its memory."""
+    """One variant: what really ran, its load time and its memory when the snapshot was taken."""
 
     label: Text
     """Name of the variant in the profile."""
     state: Text
-    """The state of the variant when the snapshot was taken."""
+    """State at that moment: idle, preparing, loading, ready, answering or failed."""
     resolved: AsObject[Resolved] | None
-    """None if the variant never ran."""
+    """What really ran; None if the variant never ran."""
     load: LoadRecord | None
-    """None if the variant never ran."""
+    """How long loading took; None if it is not known, as if the variant never ran."""
     note: Text
     """A note on the model, e.g. that its base was itself dequantized."""
     ledger: AsObject[Ledger] | None
-    """Memory by its parts when the snapshot was taken; None if the variant was not loaded then."""
+    """Memory by its parts at that moment; None if the variant was not loaded."""
     memory: AsObject[ProcessMemory] | None
-    """Memory of the process when the snapshot was taken, with the source of the figure."""
+    """Memory of its process at that moment, with the figure's source; None without a process."""
     predicted: AsObject[Estimate] | None = None
     """The estimate of `quantchat plan` from the model's headers; None if they do not suffice."""
     failure: AsObject[Failed] | None

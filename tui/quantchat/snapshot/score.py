@@ -111,7 +111,7 @@ class ScoreRecord(Record):
     setting: SettingRecord
     """What was read, and how."""
     storage: StorageRecord | None
-    """None if the reference failed."""
+    """How the reference's logits were stored; None if the reference failed."""
     models: list[ScoredRecord]
     """The reference first, then its noise floor, then the variants in the profile's order."""
     pair: list[PairRecord]

@@ -23,7 +23,7 @@ class Continuation:
     own: float | None = None
     """The variant's probability of this token, given the same answer so far; None if unknown."""
     other: float | None = None
-    """The variant's probability of the other answer's next token."""
+    """The variant's probability of the other answer's next token; None if unknown."""
     problem: str = ""
     """Why the probabilities are not known; empty if they are."""
 

@@ -175,10 +175,13 @@ class Percentiles:
 
 @dataclass(frozen=True)
 class TurnTiming:
-    """All latency and throughput figures of one answer, finished or still running."""
+    """All latency and throughput figures of one answer, finished or still running.
+
+    A figure is None if it is undefined or not known.
+    """
 
     output_tokens: int
-    """-1 if a server sent chunks and reported no count."""
+    """Tokens of the answer and the thoughts; -1 if a server sent chunks and no count."""
     prompt_tokens: int
     """Tokens of the prompt, cached ones included; 0 if not known."""
     cached_tokens: int
@@ -196,7 +199,7 @@ class TurnTiming:
     prefill_tok_s: float | None
     """Computed prompt tokens ÷ (prompt received → last of them computed), in tok/s."""
     ttfa_ms: float | None = None
-    """Equal to `ttft_ms` where the model did not think first."""
+    """Time to the first token of the answer, in ms; `ttft_ms` if the model did not think first."""
 
     @classmethod
     def of(

@@ -85,8 +85,8 @@ class Divergence:
     top1_agreement: Quantity = field(metadata={FORMERLY: "same_top"})
     """Top-1 agreement: share of positions at which both models have the same most likely token."""
     kld_by_depth: list[Quantity] = field(default_factory=list)
-    """Mean KLD in each of `DEPTHS` parts of the windows, from the first scored token to the last;
-    empty if a window has fewer scored tokens."""
+    """Mean KLD in each of four (`DEPTHS`) parts of the windows, from the first scored token to the
+    last; empty if a window has fewer scored tokens."""
 
 
 def perplexity(nll: Values, windows: int) -> Quantity:

@@ -49,7 +49,7 @@ class LoadRound:
     level: int
     """Index of the level in the job."""
     requests: list[RequestTimes]
-    """In the order in which they were due, without those of the warm-up."""
+    """The requests in the order in which they were due, without those of the warm-up."""
 
 
 @dataclass(frozen=True)
