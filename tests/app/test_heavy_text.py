@@ -1,4 +1,4 @@
-"""Text that is slow to draw: each step does little work, however long the text is."""
+"""Text that is slow to parse or draw: each step does little work, whatever the length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A streamed answer is shown completely, however it is cut into chunks and blocks."""
+"""A streamed answer can be read in full, whatever its chunks and blocks are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real program in a real terminal: its first frame, and every way to end it."""
+"""The real program in a real terminal: its first frame, and every way it can end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every script is drawn completely and shifts nothing beside it, on terminals of every kind."""
+"""Text of every writing system is drawn in full, whichever way the terminal measures its width."""
 
 from __future__ import annotations
 

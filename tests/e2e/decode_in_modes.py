@@ -1,13 +1,14 @@
 """Decode the same prompts in several modes, and report where they diverge from `generate`.
 
-    python decode_in_modes.py '{"engine": …}' TOKENS MODE…
+    python decode_in_modes.py '{"engine": …}' TOKENS PROMPTS MODE…
 
-The first argument is a `Load` command. Prints a JSON list with an object for each mode and prompt:
-`forced`: mean difference between the decoder's log probabilities of generate's tokens (teacher
-forcing) and those of the model's own modules; `same`: number of leading tokens equal to generate's.
-If not all tokens are equal, also `gap`, how much higher the model's own modules score generate's
-token than the mode's token, and `ulp`, the spacing of the dtype's numbers there. This is a separate
-program because the libraries print, and because a process loads only one variant.
+The first argument is a `Load` command; PROMPTS is the number of prompts (of those below) to use.
+Prints a JSON list with an object for each mode and prompt. `forced`: mean difference between the
+decoder's log probabilities of generate's tokens (teacher forcing) and those of the model's own
+modules. `same`: number of leading tokens equal to generate's. If not all tokens are equal, also
+`gap`, how much higher the model's own modules score generate's token than the mode's token, and
+`ulp`, the spacing of the dtype's numbers there. This is a separate program because the libraries
+print, and because a process loads only one variant.
 """
 
 from __future__ import annotations
@@ -24,9 +25,7 @@ PROMPTS = (
     "What is the capital of France?",
     "Explain step by step how a bicycle stays upright.",
     "Write a Python function that returns the n-th Fibonacci number.",
-    "Name three rivers of Europe.",
     "Tell me a story about a lighthouse keeper.",
-    "Translate 'good morning' into German.",
 )
 
 
@@ -103,7 +102,7 @@ def forced_off(decoder: Any, prompt: str, said: list[int], logits: Any) -> float
     return math.fsum(abs(one - other) for one, other in zip(told, own, strict=True)) / len(said)
 
 
-def main(load_json: str, tokens: int, modes: list[str]) -> list[dict[str, Any]]:
+def main(load_json: str, tokens: int, prompts: int, modes: list[str]) -> list[dict[str, Any]]:
     import torch
 
     from quantchat.worker.decode.decoder import Decoder
@@ -111,7 +110,7 @@ def main(load_json: str, tokens: int, modes: list[str]) -> list[dict[str, Any]]:
 
     loaded = load(Load(**json.loads(load_json)), lambda stage: None)
     plain = Decoder(loaded, "generate", lambda stage: None)
-    expected = {prompt: decode(plain, prompt, tokens) for prompt in PROMPTS}
+    expected = {prompt: decode(plain, prompt, tokens) for prompt in PROMPTS[:prompts]}
     logits = {prompt: logits_of(loaded, prompt, said) for prompt, said in expected.items()}
     found = []
     for mode in modes:
@@ -133,5 +132,5 @@ def main(load_json: str, tokens: int, modes: list[str]) -> list[dict[str, Any]]:
 if __name__ == "__main__":
     said_aloud = os.dup(1)
     os.dup2(2, 1)  # the libraries print on standard output
-    result = main(sys.argv[1], int(sys.argv[2]), sys.argv[3:])
+    result = main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])
     os.write(said_aloud, json.dumps(result).encode())

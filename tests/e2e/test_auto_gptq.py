@@ -1,4 +1,4 @@
-"""auto-gptq in its own environment and GPTQModel give one answer for one checkpoint."""
+"""auto-gptq in its own environment, and GPTQModel: one checkpoint, the same answer."""
 
 from __future__ import annotations
 

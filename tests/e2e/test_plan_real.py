@@ -107,7 +107,7 @@ async def test_weights_and_cache_are_as_planned(demo: Profile, options: dict[str
         assert 0 < ready.ledger.peak_at_ns <= ready.ledger.at_ns
         assert ready.ledger.peak >= ready.ledger.process
         told = [Message("user", "Count to a hundred.")]
-        worker.send(Generate(1, told, Sampling(), 2, threads=2, prompt_tokens=200, ignore_eos=True))
+        worker.send(Generate(1, told, Sampling(), 2, threads=1, prompt_tokens=200, ignore_eos=True))
         _, events = await wait_for(worker, Finished)
     ledger = [event.ledger for event in events if isinstance(event, Memory)][-1]
     # The last token is said, and never computed.

@@ -72,14 +72,14 @@ async def wait_for(worker: Worker, kind: type[E]) -> tuple[E, list[Event]]:
 def ask(turn: int, *said: str, most: int = 24, sampling: Sampling | None = None) -> Generate:
     roles = ["user", "assistant"]
     messages = [Message(roles[n % 2], text) for n, text in enumerate(said)]
-    return Generate(turn, messages, sampling or Sampling(), most, threads=2)
+    return Generate(turn, messages, sampling or Sampling(), most, threads=1)
 
 
 def nf4(base: Path) -> Load:
-    return Load("bitsandbytes", str(base), NF4, threads=2)
+    return Load("bitsandbytes", str(base), NF4, threads=1)
 
 
-CONTEXT = 1024
+CONTEXT = 512
 
 
 @pytest.fixture

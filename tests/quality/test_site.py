@@ -16,6 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from quantchat.app.preferences import json_schema as preferences_schema
 from quantchat.cli import root
 from quantchat.profile.schema import json_schema as profile_schema
 from quantchat.profile.toml_text import parse
@@ -76,6 +77,44 @@ def test_each_key_is_in_the_reference(site: Path, page: str, schema: dict[str, A
     for name, described in tables.items():
         for key in described.get("properties", ()):
             assert f"<code>{key}</code>" in sections[name.lower()]
+
+
+def objects(schema: Any, name: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the name and the properties of each object in `schema`, also of one without a name."""
+    if isinstance(schema, dict):
+        title = schema.get("title")
+        name = title if isinstance(title, str) else name  # a property may be called "title"
+        if isinstance(schema.get("properties"), dict):
+            yield name, schema["properties"]
+        for value in schema.values():
+            yield from objects(value, name)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from objects(value, name)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [profile_schema(), snapshot_schema(), preferences_schema()],
+    ids=["profile", "snapshot", "preferences"],
+)
+def test_each_key_is_described(schema: dict[str, Any]) -> None:
+    found = list(objects(schema))
+    assert found
+    assert not [
+        f"{name}.{key}"
+        for name, properties in found
+        for key, value in properties.items()
+        if not value.get("description", "").strip()
+    ]
+
+
+def test_each_object_of_a_snapshot_has_a_table_of_its_own() -> None:
+    """An object inside a property would be shown as a mere "table" on the page."""
+    schema = snapshot_schema()
+    named = schema["$defs"]
+    assert isinstance(named, dict)
+    assert {name for name, _ in objects(schema)} == {"quantchat snapshot", *named} - {"JsonValue"}
 
 
 def test_each_figure_is_on_the_page_about_gates() -> None:

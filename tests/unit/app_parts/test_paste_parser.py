@@ -1,4 +1,4 @@
-"""A paste stays text: with any content, cut anywhere, and arriving at any speed."""
+"""Pasted bytes become text, whatever they contain and however they are split."""
 
 from __future__ import annotations
 

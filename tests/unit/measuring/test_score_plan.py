@@ -103,7 +103,11 @@ def test_a_long_label_stays_within_its_bounds() -> None:
 
 
 @pytest.mark.parametrize("word", [None, "bf16"])
-def test_a_server_cannot_be_scored(word: str | None) -> None:
-    with pytest.raises(UserError, match="does not tell the probabilities") as refused:
-        reference_of(profile(PLAIN, SERVER), word)
+def test_a_server_is_compared_with_a_reference(word: str | None) -> None:
+    assert reference_of(profile(PLAIN, SERVER), word).label == "bf16"
+
+
+def test_a_server_is_no_reference() -> None:
+    with pytest.raises(UserError, match="a server cannot be the reference") as refused:
+        reference_of(profile(PLAIN, SERVER), "vLLM")
     assert refused.value.where == "vLLM"

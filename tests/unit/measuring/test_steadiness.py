@@ -1,4 +1,4 @@
-"""Warnings about varying figures and outliers, and none on a quiet machine."""
+"""Unsteady figures and outlying answers are reported; a quiet machine gives no warning."""
 
 from __future__ import annotations
 

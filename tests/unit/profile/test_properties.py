@@ -1,4 +1,4 @@
-"""Any file is read as a profile, or gives one line for each mistake."""
+"""Any file gives a profile, or one line for each mistake."""
 
 from __future__ import annotations
 

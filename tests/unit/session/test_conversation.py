@@ -1,4 +1,4 @@
-"""The messages that each variant gets, and where two answers diverge."""
+"""Which messages each variant gets, and where two answers diverge."""
 
 from __future__ import annotations
 

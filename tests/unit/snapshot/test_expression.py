@@ -1,4 +1,4 @@
-"""The expressions of gates: any text is parsed or refused in one clear line."""
+"""The language of gates: any input is parsed, or refused in one clear line."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 import types
 import typing
 from typing import Any
@@ -56,7 +55,7 @@ def of_type(hint: Any) -> st.SearchStrategy[Any]:
 
 def whole(cls: type[Any]) -> st.SearchStrategy[Any]:
     """The dataclass with a value for each field, also for those that have a default."""
-    hints = typing.get_type_hints(cls, vars(sys.modules[cls.__module__]))
+    hints = typing.get_type_hints(cls)
     fields = {field.name: of_type(hints[field.name]) for field in dataclasses.fields(cls)}
     return st.builds(cls, **fields)
 
@@ -98,8 +97,8 @@ def test_a_spoilt_message_is_a_protocol_error(cls: type[Any], data: st.DataObjec
 
 
 def test_each_job_names_its_result() -> None:
-    results = [job.result_type() for job in JOBS]
-    assert results == classes(JobResult)
+    results = dict.fromkeys(job.result_type() for job in JOBS)  # two jobs may share one
+    assert list(results) == classes(JobResult)
     assert ScoreJob.result_type() is ScoreResult
     assert len({job.title for job in JOBS}) == len(JOBS)
 

@@ -1,4 +1,4 @@
-"""The choice of one device or several, what is refused, and how memory is reported."""
+"""One device or several: which is chosen, which are refused, how memory is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exceptions of the libraries as one-line messages."""
+"""Exceptions of the libraries, reported as one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workarounds for GPTQModel: they take effect, are undone, and call its own functions."""
+"""The workarounds fix GPTQModel and are undone afterwards."""
 
 from __future__ import annotations
 

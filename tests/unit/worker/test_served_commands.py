@@ -124,7 +124,7 @@ def test_a_run_without_its_server_is_one_line(commands: Commands) -> None:
 def test_score_and_quantize_refuse(commands: Commands, server: FakeServer) -> None:
     profile = commands.profile(server.url)
     assert commands.do("score", profile) == 2
-    assert "one: a server does not tell the probabilities" in commands.refusal
+    assert "no variant tells which model it was made from" in commands.refusal
     assert commands.do("quantize", profile, "-o", str(commands.folder / "made")) == 2
     assert commands.refusal
     assert server.requests == []
@@ -133,8 +133,9 @@ def test_score_and_quantize_refuse(commands: Commands, server: FakeServer) -> No
 def test_prompts_cannot_be_cut_to_tokens(commands: Commands, server: FakeServer) -> None:
     profile = commands.profile(server.url)
     given = ["--prompt-tokens", "32", "--output-tokens", "4", "--rounds", "1"]
-    assert commands.do("run", profile, *ONE_PROMPT, *given) == 1
-    assert "a server tells no token ids" in commands.said + commands.complained
+    assert commands.do("run", profile, *ONE_PROMPT, *given) == 2
+    assert "reports no token ids" in commands.refusal
+    assert server.requests == []
 
 
 def test_the_plan_knows_what_it_does_not_know(commands: Commands, server: FakeServer) -> None:

@@ -1,4 +1,4 @@
-"""Separating thoughts from the answer, by text delimiters or special tokens."""
+"""Thoughts are separated from the answer, by marks in the text and by special tokens."""
 
 from __future__ import annotations
 

@@ -39,6 +39,9 @@ _COMMANDS = {
     "plan": Lazy(
         "quantchat.features.memory_plan.cli:plan", "Estimate the memory that variants need."
     ),
+    "methods": Lazy(
+        "quantchat.features.methods.cli:methods", "List the quantization methods and their needs."
+    ),
     "doctor": Lazy(
         "quantchat.features.doctor.cli:doctor", "Find what does not work here, and how to fix it."
     ),

@@ -98,11 +98,6 @@ class Engine(Generic[Table]):
         (name,) = get_args(self.table.model_fields["engine"].annotation)
         return str(name)
 
-    @property
-    def no_reference(self) -> str:
-        """Why variants of this engine cannot be compared with a reference; empty if they can."""
-        return ""
-
     # ------------------------------------------------------------ a variant
 
     def label(self, spec: Table) -> str:

@@ -96,6 +96,7 @@ class GptqModelEngine(Engine[Table]):
         for layer in layers:
             packed += layer.packed()
             overhead.update(layer.overhead(_layout(kernel, layer, cuda)))
+        overhead += Counter()  # drops what this method has nothing of
         plain = sum(dense_bytes(tensor, size) for tensor in rest)
         largest = max((layer.inputs * layer.outputs for layer in layers), default=0)
         return Weights(packed, plain, dict(overhead), largest)

@@ -117,10 +117,6 @@ class _Engine(Engine[OpenAI]):
     libraries = (Library("openai", "openai", dependency=False, extra="servers"),)
     is_server = True
 
-    @property
-    def no_reference(self) -> str:
-        return "a server does not tell the probabilities that this needs"
-
     def label(self, spec: OpenAI) -> str:
         return f"{spec.model} at {urlsplit(spec.base_url).netloc}"
 

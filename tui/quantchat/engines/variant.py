@@ -33,8 +33,9 @@ class VariantBase(Table):
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$", examples=["auto", "cpu", "cuda:0"]
     )
-    """Where the model runs. `auto`: on the first GPU with room for the weights, on all GPUs if no GPU
-    has room, on the CPU if there is no GPU. `cuda:1`: on this GPU, numbered as by nvidia-smi."""
+    """Where the model runs. `auto`: on the first GPU with room for the weights, on all GPUs if none
+    has room, on the CPU if there is no GPU. `cuda:1`: on this GPU, numbered as by nvidia-smi.
+    `cpu`: on the CPU."""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flex_attention"] = "auto"
     """Attention implementation, as transformers names it."""
     decode: Literal["auto", "generate", "eager", "compile", "graph"] = "auto"

@@ -10,9 +10,11 @@ class Estimate:
     """Memory of one variant in bytes: device memory on a GPU, process memory on the CPU."""
 
     cuda: bool
+    """Whether it is for a GPU; else for the CPU."""
     dtype: str
     """Dtype of unquantized weights, activations and the KV cache."""
     weights: int
+    """The weights with the quantization's own data."""
     overhead: dict[str, int]
     """Part of `weights` that the quantization adds: scales, zeros, codebook, indices."""
     unquantized: int
@@ -20,7 +22,7 @@ class Estimate:
     context_tokens: int
     """Tokens of prompt and answer for which `kv_cache` is computed."""
     kv_cache: int
-    """-1 if the config does not give the shape."""
+    """Keys and values of `context_tokens`; -1 if the config does not give the shape."""
     activations: int
     """Allowance for prefill."""
     runtime: int

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantchat import paths
+from quantchat.engines.registry import engine_of
 from quantchat.host.job_runner import JobFailed
 from quantchat.measuring.score_plan import ScorePlan, floor_of
 from quantchat.measuring.score_results import Figures
@@ -126,6 +127,7 @@ class Scoring:
         ran = about.resolved
         figures = Figures(folder, about.positions // (self._plan.window - about.context))
         other = self._settle(about)
+        whole = not engine_of(spec).is_server or about.likeliest > 0
         before = self._kept.get(self._plan.reference.label)
         scored = ScoredRecord(
             label=spec.label,
@@ -133,12 +135,12 @@ class Scoring:
             resolved=ran,
             note="; ".join(filter(None, (made, other))),
             perplexity=figures.perplexity,
-            divergence=figures.seen_from(before.figures, before.name) if before else None,
+            divergence=figures.seen_from(before.figures, before.name) if before and whole else None,
             weights=about.weights,
             seconds=about.seconds,
         )
         self._keep(role, spec, figures)
-        if role != "floor":
+        if role != "floor" and whole:
             self._compare_pair(spec.label, figures)
         self._over(role, spec, scored)
         return ran
@@ -161,6 +163,7 @@ class Scoring:
             ids_sha256=self._setting.ids_sha256 if self._setting else "",
             against={read.name: str(read.kept) for read in self._kept.values()},
             keep="forecasts" if self._wanted_later(role, spec) else "",
+            windows=str(self._folder / "0" / "windows") if engine_of(spec).is_server else "",
             copies=2 if plan.pair and role == "reference" and not self._is_pairs(spec) else 1,
         )
 
@@ -173,7 +176,8 @@ class Scoring:
         If the reference is one of the pair, no further model needs to be stored.
         """
         first = spec.label == self._first and not self._is_pairs(self._plan.reference)
-        return role == "reference" or (role == "variant" and first)
+        stored = not engine_of(spec).is_server  # which gives the likeliest tokens alone
+        return role == "reference" or (role == "variant" and first and stored)
 
     def _settle(self, about: ScoreResult) -> str:
         """Take the setting from the first scored model; return a note if the tokenizer differs."""
@@ -192,6 +196,8 @@ class Scoring:
                 ids_sha256=about.ids_sha256,
                 vocabulary=about.vocabulary,
             )
+        if about.likeliest >= 0:
+            return _of_a_server(about.likeliest)
         if tokenizer_hash != self._setting.tokenizer_hash:
             return "another tokenizer, which cuts this text into the same tokens"
         return ""
@@ -222,3 +228,13 @@ class Scoring:
             seen_from=label, variant=other, divergence=figures.seeing(read.figures, read.name)
         )
         self._pair = [there, back] if other == self._first else [back, there]
+
+
+def _of_a_server(likeliest: int) -> str:
+    """Return the note on the figures of a server that names so many tokens of each position."""
+    if not likeliest:
+        return "the server tells the log-probability of the text's own tokens alone: no KLD"
+    return (
+        f"the server tells the {likeliest} likeliest tokens of each position, the others count as"
+        " one: its KLD is a lower bound"
+    )

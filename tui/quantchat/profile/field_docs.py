@@ -1,13 +1,14 @@
-"""The documentation of each profile key: the docstring under the field, read from the source.
+"""The documentation of each field of a profile or snapshot: the docstring under it in the source.
 
 pydantic can read these docstrings too (`use_attribute_docstrings`), but does so when it creates a
-class. That took 5 % of the time until the first frame, which shows none of them. So this module
-reads them only when they are needed.
+class, and not for the dataclasses in a snapshot. That took 5 % of the time until the first frame,
+which shows none of them. So this module reads them only when they are needed.
 """
 
 from __future__ import annotations
 
 import ast
+import dataclasses
 import functools
 import inspect
 import sys
@@ -18,16 +19,22 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 
-def meanings(model: type[BaseModel]) -> dict[str, str]:
-    """Return the attribute docstrings of `model` and its base models, by key.
+def meanings(model: type[Any]) -> dict[str, str]:
+    """Return the attribute docstrings of a pydantic model or dataclass, and of its bases, by field.
 
     Raises OSError if the source code is not available.
     """
     found: dict[str, str] = {}
     for kind in reversed(model.__mro__):
-        if issubclass(kind, BaseModel) and kind is not BaseModel:
+        if kind is not BaseModel and (
+            issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind)
+        ):
             found |= _documented(kind.__module__).get(kind.__name__, {})
-    return {key: found[key] for key in model.model_fields if key in found}
+    if issubclass(model, BaseModel):
+        fields = list(model.model_fields)
+    else:
+        fields = [one.name for one in dataclasses.fields(model)]
+    return {key: found[key] for key in fields if key in found}
 
 
 @functools.cache
@@ -50,15 +57,15 @@ def _documented(module: str) -> dict[str, dict[str, str]]:
 
 
 class DescribedSchema(GenerateJsonSchema):
-    """A JSON Schema in which each key of a model is described by its documentation."""
+    """A JSON Schema in which each field of a model or dataclass is described by its docstring."""
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
         """Return pydantic's schema of a model with a description for each key."""
-        made = super().model_schema(schema)
-        properties: dict[str, Any] = made.get("properties", {})
-        for key, text in meanings(schema["cls"]).items():
-            properties[key]["description"] = text
-        return made
+        return _described(super().model_schema(schema), schema["cls"])
+
+    def dataclass_schema(self, schema: core_schema.DataclassSchema) -> JsonSchemaValue:
+        """Return pydantic's schema of a dataclass with a description for each field."""
+        return _described(super().dataclass_schema(schema), schema["cls"])
 
     def encode_default(self, dft: Any) -> Any:
         """Return the JSON value of a default; build a model first if its building was deferred.
@@ -68,3 +75,10 @@ class DescribedSchema(GenerateJsonSchema):
         if isinstance(dft, BaseModel):
             type(dft).model_rebuild()
         return super().encode_default(dft)
+
+
+def _described(made: JsonSchemaValue, model: type[Any]) -> JsonSchemaValue:
+    properties: dict[str, Any] = made.get("properties", {})
+    for key, text in meanings(model).items():
+        properties[key]["description"] = text
+    return made

@@ -20,18 +20,17 @@ def reference_of(profile: Profile, word: str | None) -> AnyVariant:
 
     `word` is a variant's label, or a model as a profile names it. Without `word`, the reference is
     the base model of the variants: the profile's own full-precision variant of it, if there is one,
-    else the base in the dtype of its checkpoint. Raises UserError if the base is unknown, or for a
-    variant that cannot be compared with a reference (a server).
+    else the base in the dtype of its checkpoint. Raises UserError if the base is unknown, or if
+    `word` names a server.
     """
-    for variant in profile.variants:
-        if reason := engine_of(variant).no_reference:
-            raise UserError(
-                reason,
-                where=one_line(variant.label),
-                hint=f'take a profile without engine = "{variant.engine}"',
-            )
     if word is not None:
         labels = {variant.label: variant for variant in profile.variants}
+        if word in labels and engine_of(labels[word]).is_server:
+            raise UserError(
+                "a server cannot be the reference: it does not tell the probability of each token",
+                where=one_line(word),
+                hint="name the model that it runs: --reference MODEL",
+            )
         return labels[word] if word in labels else _model(profile, word)
     plain = [variant for variant in profile.variants if _in_full_precision(variant)]
     for variant in profile.variants:

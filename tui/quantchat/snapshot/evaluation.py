@@ -24,42 +24,51 @@ class FigureRecord(Record):
     """One metric of a task, after one of the harness's filters of answers."""
 
     metric: Text
+    """The harness's name of the metric, e.g. `acc`."""
     filter: Text
-    """`none` if answers are used unfiltered."""
+    """The harness's name of the filter; `none` if answers are used unfiltered."""
     value: float
+    """The metric over all documents of the task."""
     error: float | None
     """Standard error of the mean over the documents; None if the figure is no such mean."""
     right: Annotated[Text, Field(json_schema_extra={"pattern": "^[01]*$"})]
-    """For each document, in order, whether the answer was right; empty for a graded metric."""
+    """1 (right) or 0 for each document, in order; empty for a graded metric."""
 
 
 class TaskResultRecord(Record):
     """The result of one model in one task."""
 
     task: Text
+    """The harness's name of the task."""
     version: Text
     """The harness's version of the task."""
     few_shot: int
     """Examples that were shown before each question."""
     documents: int
+    """Number of questions that were asked."""
     documents_sha256: Text
-    """Over the questions and the expected answers, in order."""
+    """SHA-256 over the questions and the expected answers, in order."""
     figures: list[FigureRecord]
+    """The metrics of the task, in the harness's order."""
 
 
 class EvaluatedRecord(Record):
     """One model and its results."""
 
     label: Text
+    """Name of the variant in the profile."""
     role: Role
+    """`reference`: the model that the others are compared with."""
     resolved: AsObject[Resolved] | None
     """What really ran; None if the model failed."""
     note: Text
     """A note on the model, e.g. that its base was itself dequantized."""
     tasks: list[TaskResultRecord]
+    """The results by task; empty if the model failed."""
     seconds: float
     """Time for answering, without loading."""
     failure: AsObject[Failed] | None = None
+    """Why the model failed; None if it did not."""
 
 
 class EvaluationRecord(Record):

@@ -34,7 +34,6 @@ class Record(BaseModel):
         frozen=True,
         strict=True,
         allow_inf_nan=False,
-        use_attribute_docstrings=True,
     )
 
     formerly: ClassVar[Mapping[str, str]] = {}
@@ -81,7 +80,8 @@ class _AsObject:
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         source = schema["metadata"]["source"]
-        return handler(TypeAdapter(source).core_schema)
+        # Inside a definitions schema pydantic describes the dataclass once, and then refers to it.
+        return handler(core_schema.definitions_schema(TypeAdapter(source).core_schema, []))
 
 
 _T = TypeVar("_T")

@@ -20,6 +20,7 @@ class LoadedRecord(Record):
     """One variant and its rounds."""
 
     label: Text
+    """Name of the variant in the profile."""
     resolved: AsObject[Resolved] | None
     """What really ran; None if nothing was measured."""
     note: Text
@@ -27,29 +28,33 @@ class LoadedRecord(Record):
     counted: bool
     """Whether the server counted its tokens; if not, each chunk counts as a token."""
     rounds: list[AsObject[LoadRound]] = Field(default_factory=list)
-    """Of a server; empty for a local model."""
+    """Rounds of a server; empty for a local model."""
     batches: list[AsObject[BatchRound]] = Field(default_factory=list)
-    """Of a local model; empty for a server."""
+    """Rounds of a local model; empty for a server."""
     left_out: Text = ""
     """Which levels were not tried, and why; empty if all were."""
     failure: AsObject[Failed] | None = None
+    """Why the test of this variant failed; None if it did not. It may have rounds."""
 
 
 class LoadTestRecord(Record):
     """What `quantchat load` measured."""
 
     levels: list[AsObject[Level]]
-    """A local model decodes a static batch of `concurrency` prompts instead."""
+    """The load at each level. A local model decodes a batch of `concurrency` prompts instead."""
     requests: int
     """Requests of a round at a server; 0: four times the concurrency, at least 8."""
     prompt_tokens: int
     """Tokens of the longest prompt of a local model, and about those of a server's; 0: the given
     prompts for a server."""
     output_tokens: int
+    """Longest answer, in tokens. The end-of-sequence token is ignored where that is possible."""
     mixed: bool
     """Whether the prompts of a batch differ in length."""
     rounds: int
+    """Rounds of each level that were planned."""
     seed: int
+    """Seed of the arrival times and of the answers."""
     slo: Text
     """Limits that a request must keep to count as goodput; empty without any."""
     models: list[LoadedRecord]

@@ -22,27 +22,35 @@ class LimitsRecord(Record):
     context: int
     """Tokens of prompt and answer for which memory counts."""
     max_memory: int | None
+    """Most memory, in bytes."""
     min_tps: float | None
+    """Lowest decode throughput, in tok/s."""
     max_kld: float | None
+    """Largest mean KLD from the reference, in nats."""
     max_drop: float | None
     """Largest loss of accuracy against the reference, as a share of the questions."""
     prefer: Preference
+    """The preferred figure: decode throughput, memory, or the KLD from the reference."""
 
 
 class MeasuredRecord(Record):
     """A figure with its 95 % confidence interval; None if it has no interval."""
 
     value: float
+    """The estimate."""
     low: float | None
+    """Lower end of the interval."""
     high: float | None
+    """Upper end of the interval."""
 
 
 class LimitRecord(Record):
     """One limit and what a candidate's figure shows about it."""
 
     limit: Text
-    """Such as `at least 40 tok/s`."""
+    """The limit in words, such as `at least 40 tok/s`."""
     outcome: Outcome
+    """`shown`: the limit is met. `shown otherwise`: it is missed. `undecided`: neither is shown."""
     reason: Text
     """What was found, and how much more measuring would decide."""
 
@@ -51,20 +59,23 @@ class CandidateRecord(Record):
     """One variant: why it was dropped, or its figures."""
 
     label: Text
+    """Name of the variant in the profile."""
     dropped: Text = ""
     """Why it is no candidate: it does not fit, failed, or was not measured in time."""
     memory: int | None = None
     """Memory at `LimitsRecord.context` tokens; None if it is not known."""
     memory_how: Text = ""
+    """How `memory` is known, e.g. `estimated`; empty if it is not known."""
     speed: MeasuredRecord | None = None
-    """Decode throughput."""
+    """Decode throughput in tok/s; None if it was not measured."""
     answers: int = 0
     """Measured answers behind `speed`."""
     kld: MeasuredRecord | None = None
-    """Mean KLD from the reference; 0 for the reference itself."""
+    """Mean KLD from the reference, 0 for the reference itself; None if it was not measured."""
     drop: MeasuredRecord | None = None
-    """Accuracy of the reference minus accuracy of the candidate."""
+    """Accuracy of the reference minus the candidate's; None if it was not measured."""
     limits: list[LimitRecord] = Field(default_factory=list)
+    """Each limit that was set; empty if the candidate was dropped."""
     frontier: bool = False
     """Whether no other candidate is at least as good in memory, speed and KLD and better in one."""
 
@@ -83,23 +94,26 @@ class ComparedRecord(Record):
     """The best candidate in the preferred figure against another one."""
 
     other: Text
+    """Label of the other candidate."""
     difference: Text
-    """Such as `1.04 times as fast (0.99 to 1.09)`."""
+    """The difference in words, such as `1.04 times as fast (0.99 to 1.09)`."""
     p: float | None
     """Two-sided p-value of no difference; None if the figure is not sampled."""
     p_holm: float | None
     """`p` after Holm's correction for all comparisons of this pick."""
     told_apart: bool
+    """Whether a difference is shown; sizes that differ by at most 1 % count as equal."""
 
 
 class PickRecord(Record):
     """What `quantchat pick` found."""
 
     limits: LimitsRecord
+    """What was asked for."""
     reference: Text
     """Label of the reference; empty if no candidate can be compared with one."""
     candidates: list[CandidateRecord]
-    """In the profile's order."""
+    """All variants, in the profile's order."""
     best: Text
     """The candidate that is best in the preferred figure; empty if none meets the limits."""
     recommended: Text
@@ -107,6 +121,7 @@ class PickRecord(Record):
     because: Text
     """Why `recommended` is not `best`; empty if it is."""
     runner_up: Text
+    """The best candidate other than `recommended`; empty if there is none."""
     comparisons: list[ComparedRecord]
     """`best` against each other candidate that meets the limits or may meet them."""
     stopped: Text

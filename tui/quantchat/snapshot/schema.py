@@ -17,6 +17,7 @@ from typing import Annotated, ClassVar, Final, Literal
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from quantchat.estimate.memory import Estimate
+from quantchat.profile.field_docs import DescribedSchema
 from quantchat.profile.schema import DIALECT
 from quantchat.snapshot.evaluation import EvaluationRecord
 from quantchat.snapshot.fields import AsObject, Record, Text
@@ -44,7 +45,9 @@ class RequestRecord(Record):
     messages: int
     """How many messages of the chat were sent, with the prompt."""
     sampling: AsObject[Sampling]
+    """How the next token was chosen."""
     max_new_tokens: int
+    """Longest answer, in tokens."""
     threads: int
     """CPU threads for decoding; 0 leaves the choice to torch."""
 
@@ -53,10 +56,13 @@ class LoadRecord(Record):
     """The load time and its parts, in seconds."""
 
     total_s: float
-    """Process start to ready."""
+    """Process start to ready, without fetching the model."""
     import_s: float
+    """Process start to the end of importing libraries."""
     weights_s: float
+    """Loading the weights; for a server that quantchat starts, its start."""
     warmup_s: float
+    """The rest: compiling kernels and warming up; for a server, the trial requests."""
 
 
 class AnswerRecord(Record):
@@ -73,10 +79,11 @@ class AnswerRecord(Record):
     reason: Text
     """Why the answer ended: eos, length, stop, context or failed; empty if it had not ended."""
     request: RequestRecord | None
-    """None if the variant never got the request, as after an early stop."""
+    """What was sent; None if the variant never got the request, as after an early stop."""
     resolved: AsObject[Resolved] | None = None
     """What ran, if it differs from the record of the variant."""
     prompt_tokens: int
+    """Tokens of the prompt, cached ones included; 0 if not known."""
     cached_tokens: int
     """Prompt tokens taken from the KV cache instead of computed."""
     received_ns: int
@@ -84,6 +91,7 @@ class AnswerRecord(Record):
     prefilled_ns: int
     """When the last prompt token was computed; 0 if it was not."""
     ids: list[int]
+    """Id of each output token; -1 for each chunk of a server's text."""
     pieces: list[Text]
     """The text of the answer that became final with each token, often empty."""
     thought_pieces: list[Text] = Field(default_factory=list)
@@ -101,12 +109,13 @@ class AnswerRecord(Record):
     timing: AsObject[TurnTiming]
     """Latency and throughput, as the screen showed them."""
     ledger: AsObject[Ledger] | None
-    """Memory at the end of the answer."""
+    """Memory at the end of the answer; None if it is not known."""
     energy: AsObject[Energy] | None = None
     """Energy of the GPU; None if the variant did not run alone, or without a counter."""
     cross_perplexities: list[AsObject[CrossPerplexity]] = Field(default_factory=list)
     """The perplexity of the answer under each variant; empty if it was not measured."""
     failure: AsObject[Failed] | None
+    """Why the answer failed; None if it did not."""
 
     @property
     def output_pieces(self) -> list[str]:
@@ -132,8 +141,11 @@ class TurnRecord(Record):
     formerly: ClassVar[Mapping[str, str]] = {"parting": "divergence"}
 
     number: int
+    """Number of the turn in the snapshot, from 1."""
     prompt: Text
+    """The user's message."""
     answers: list[AnswerRecord]
+    """The answer of each variant that was asked."""
     task: int | None = None
     """Number of the task in the measurement, from 1; None in a chat."""
     round: int | None = None
@@ -152,28 +164,33 @@ class TurnRecord(Record):
 
 
 class VariantRecord(Record):
-    """One variant: what really ran, its load time and its memory."""
+    """One variant: what really ran, its load time and its memory when the snapshot was taken."""
 
     label: Text
+    """Name of the variant in the profile."""
     state: Text
-    """The state of the variant when the snapshot was taken."""
+    """State at that moment: idle, preparing, loading, ready, answering or failed."""
     resolved: AsObject[Resolved] | None
-    """None if the variant never ran."""
+    """What really ran; None if the variant never ran."""
     load: LoadRecord | None
+    """How long loading took; None if it is not known, as if the variant never ran."""
     note: Text
     """A note on the model, e.g. that its base was itself dequantized."""
     ledger: AsObject[Ledger] | None
+    """Memory by its parts at that moment; None if the variant was not loaded."""
     memory: AsObject[ProcessMemory] | None
-    """Memory of the process when the snapshot was taken, with the source of the figure."""
+    """Memory of its process at that moment, with the figure's source; None without a process."""
     predicted: AsObject[Estimate] | None = None
     """The estimate of `quantchat plan` from the model's headers; None if they do not suffice."""
     failure: AsObject[Failed] | None
+    """Why the variant failed; None if it did not. A pick says it in the candidate's `dropped`."""
 
 
 class TaskRecord(Record):
     """One prompt of a measurement."""
 
     prompt: Text
+    """The text before it was repeated or cut."""
     prompt_tokens: int
     """The prompt was repeated or cut to this many tokens; 0: used unchanged."""
     output_tokens: int
@@ -190,21 +207,28 @@ class DisturbedRecord(Record):
     task: int
     """Number of the task, from 1."""
     round: int
+    """Number of the round, from 1."""
     reason: Text
+    """What interrupted the turn."""
     left_out: bool
+    """Whether every try was interrupted, so that the turn is missing."""
 
 
 class MeasurementRecord(Record):
     """How the turns with a `round` were measured."""
 
     tasks: list[TaskRecord]
+    """The prompts, in the order in which they were measured."""
     rounds: int
     """Rounds that were planned. Fewer turns mean that the measurement was stopped."""
     warmup: int
     """Tasks answered first without being measured."""
     order: Literal["together", "in-turn"]
+    """`together`: both variants decoded at once, contended. `in-turn`: one at a time."""
     ignore_eos: bool
+    """Whether answers went on after the end-of-sequence token, so that all were equally long."""
     stopped: bool
+    """Whether the measurement was stopped before its end."""
     samples: list[AsObject[DeviceSample]]
     """The machine before each round and at the end."""
     flags: list[Text]
@@ -220,7 +244,9 @@ class Environment(Record):
     """The machine and the software, without the user's environment variables."""
 
     python: Text
+    """Implementation and version of quantchat's own Python."""
     os: Text
+    """Operating system with its version and the architecture of the machine."""
     libraries: dict[Text, Text]
     """Versions in quantchat's environment. `resolved` has those that a worker really used."""
     device: AsObject[DeviceSample]
@@ -237,6 +263,7 @@ class Snapshot(Record):
     """The state of a comparison at one moment."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
+    """Version of this format."""
     created: Annotated[
         Text, AfterValidator(_with_zone), Field(json_schema_extra={"format": "date-time"})
     ]
@@ -250,9 +277,11 @@ class Snapshot(Record):
     shown: list[Text]
     """Labels of the left and the right variant."""
     variants: list[VariantRecord]
+    """All variants of the profile, in its order."""
     turns: list[TurnRecord]
     """The turns of the chat, then those of a measurement."""
     measurement: MeasurementRecord | None = None
+    """How the turns with a `round` were measured; None without a measurement."""
     voting: VotingRecord | None = None
     """Blind votes on turns of the chat; None without any."""
     score: ScoreRecord | None = None
@@ -264,8 +293,10 @@ class Snapshot(Record):
     load_test: LoadTestRecord | None = None
     """Figures of many requests at once; None if not measured."""
     environment: Environment
+    """The machine and the software that took the snapshot."""
 
 
 def json_schema() -> dict[str, object]:
     """Return the JSON Schema of a snapshot file, draft 2020-12, with a description for each key."""
-    return {"$schema": DIALECT, **Snapshot.model_json_schema(), "title": "quantchat snapshot"}
+    described = Snapshot.model_json_schema(schema_generator=DescribedSchema)
+    return {"$schema": DIALECT, **described, "title": "quantchat snapshot"}

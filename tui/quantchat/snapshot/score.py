@@ -22,6 +22,7 @@ class SettingRecord(Record):
     text: Text
     """Name of the text, or of its file."""
     text_sha256: Text
+    """Hash of the text's file."""
     tokens: int
     """Tokens of the text that were read, from its beginning."""
     positions: int
@@ -35,26 +36,31 @@ class SettingRecord(Record):
     begin: Text
     """The BOS token that replaces the first token of each window; empty if there is none."""
     tokenizer_hash: Text
+    """`Resolved.tokenizer_hash` of the first model that read the text."""
     ids_sha256: Text
     """Hash of the token ids that were read."""
     vocabulary: int
+    """Number of logits at each position."""
 
 
 class StorageRecord(Record):
     """How the logits of the reference were stored, to compare the other models with them."""
 
     form: Text
+    """Format of each stored logit, e.g. `half precision`."""
     bytes: int
     """Size of one model's file, which was removed at the end."""
     kld_mean: float
     """Mean KL(computed ‖ stored): the error of storing the logits."""
     kld_max: float
+    """Largest KL(computed ‖ stored) of any position."""
 
 
 class ScoredRecord(Record):
     """One model and its figures."""
 
     label: Text
+    """Name of the variant in the profile, or of the noise floor."""
     role: Role
     """`floor`: the noise floor, the reference with another attention implementation or dtype."""
     resolved: AsObject[Resolved] | None
@@ -62,6 +68,7 @@ class ScoredRecord(Record):
     note: Text
     """A note on the model, e.g. that its base was itself dequantized."""
     perplexity: AsObject[Quantity] | None
+    """The perplexity of the text; None if the model failed."""
     divergence: AsObject[Divergence] | None
     """The divergence from the reference; None for the reference itself."""
     weights: int
@@ -69,6 +76,7 @@ class ScoredRecord(Record):
     seconds: float
     """Time for reading, without loading."""
     failure: AsObject[Failed] | None = None
+    """Why the model failed; None if it did not."""
 
     @classmethod
     def failed(cls, label: str, role: Role, failure: Failed) -> ScoredRecord:
@@ -90,16 +98,20 @@ class PairRecord(Record):
     """One variant with another as its reference: KL(`seen_from` ‖ `variant`)."""
 
     seen_from: Text
+    """Label of the variant that is the reference here."""
     variant: Text
+    """Label of the variant that is compared with it."""
     divergence: AsObject[Divergence]
+    """The divergence of `variant` from `seen_from`."""
 
 
 class ScoreRecord(Record):
     """What `quantchat score` measured."""
 
     setting: SettingRecord
+    """What was read, and how."""
     storage: StorageRecord | None
-    """None if the reference failed."""
+    """How the reference's logits were stored; None if the reference failed."""
     models: list[ScoredRecord]
     """The reference first, then its noise floor, then the variants in the profile's order."""
     pair: list[PairRecord]

@@ -14,7 +14,9 @@ class VoteRecord(Record):
     turn: int
     """Number of the turn."""
     left: Text
+    """Label of the variant on the left."""
     right: Text
+    """Label of the variant on the right."""
     choice: Literal["left", "right", "tie", "bad"]
     """`bad`: both answers were bad."""
     seen: bool = False
@@ -29,6 +31,7 @@ class VotingRecord(Record):
     paced: bool
     """Whether both answers appeared at the speed of the slower one, or only when both were done."""
     votes: list[VoteRecord]
+    """The votes in the order of their turns."""
 
 
 def counted(voting: VotingRecord, a: str) -> Tally:

@@ -17,12 +17,13 @@ class Continuation:
     """One variant's next token at the divergence. Probabilities are from 0 to 1."""
 
     variant: str
+    """Label of the variant."""
     token: str
     """Text of the token; empty if the answer ends there."""
     own: float | None = None
     """The variant's probability of this token, given the same answer so far; None if unknown."""
     other: float | None = None
-    """The variant's probability of the other answer's next token."""
+    """The variant's probability of the other answer's next token; None if unknown."""
     problem: str = ""
     """Why the probabilities are not known; empty if they are."""
 

@@ -152,8 +152,11 @@ class Percentiles:
     """Percentiles of the inter-token latency in ms."""
 
     p50: float
+    """The median."""
     p95: float
+    """The value that 95 % do not exceed."""
     p99: float
+    """The value that 99 % do not exceed."""
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Percentiles | None:
@@ -172,21 +175,31 @@ class Percentiles:
 
 @dataclass(frozen=True)
 class TurnTiming:
-    """All latency and throughput figures of one answer, finished or still running."""
+    """All latency and throughput figures of one answer, finished or still running.
+
+    A figure is None if it is undefined or not known.
+    """
 
     output_tokens: int
-    """-1 if a server sent chunks and reported no count."""
+    """Tokens of the answer and the thoughts; -1 if a server sent chunks and no count."""
     prompt_tokens: int
+    """Tokens of the prompt, cached ones included; 0 if not known."""
     cached_tokens: int
     """Prompt tokens taken from the cached KV cache, counted apart from the computed tokens."""
     ttft_ms: float | None
+    """Time to first token: prompt received by the worker → first output token, in ms."""
     itl_ms: Percentiles | None
+    """Inter-token latency: the gaps between consecutive tokens (or a server's chunks), in ms."""
     tpot_ms: float | None
+    """Time per output token: (last token − first token) ÷ (tokens − 1), in ms."""
     decode_tok_s: float | None
+    """Decode throughput in tok/s: 1000 ÷ `tpot_ms`."""
     end_to_end_tok_s: float | None
+    """Output tokens ÷ (prompt received → last token), in tok/s."""
     prefill_tok_s: float | None
+    """Computed prompt tokens ÷ (prompt received → last of them computed), in tok/s."""
     ttfa_ms: float | None = None
-    """Equal to `ttft_ms` where the model did not think first."""
+    """Time to the first token of the answer, in ms; `ttft_ms` if the model did not think first."""
 
     @classmethod
     def of(

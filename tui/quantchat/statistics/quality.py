@@ -39,6 +39,7 @@ class Quantity:
     """A figure with its standard errors; None if an error cannot be computed."""
 
     value: float
+    """The figure."""
     error: float | None
     """Standard error with each token as a unit."""
     clustered: float | None
@@ -56,7 +57,9 @@ class Percentile:
     """A percentile with its standard errors."""
 
     percent: float
+    """Which percentile, from 0 to 100."""
     figure: Quantity
+    """Its value."""
 
 
 @dataclass(frozen=True)
@@ -68,16 +71,22 @@ class Divergence:
     perplexity_difference: Quantity
     """Perplexity minus the reference's, paired."""
     kld_mean: Quantity
+    """Mean KL(reference ‖ model) over the scored tokens."""
     kld_percentiles: list[Percentile]
+    """Percentiles of the KLD of single tokens."""
     kld_max: float
+    """Largest KLD of a single token."""
     delta_p_mean: Quantity
+    """Mean Δp: probability of the token that follows in the text, minus the reference's."""
     delta_p_rms: Quantity
+    """Root mean square of Δp."""
     delta_p_percentiles: list[Percentile]
+    """Percentiles of Δp of single tokens."""
     top1_agreement: Quantity = field(metadata={FORMERLY: "same_top"})
     """Top-1 agreement: share of positions at which both models have the same most likely token."""
     kld_by_depth: list[Quantity] = field(default_factory=list)
-    """Mean KLD in each of `DEPTHS` parts of the windows, from the first scored token to the last;
-    empty if a window has fewer scored tokens."""
+    """Mean KLD in each of four (`DEPTHS`) parts of the windows, from the first scored token to the
+    last; empty if a window has fewer scored tokens."""
 
 
 def perplexity(nll: Values, windows: int) -> Quantity:

@@ -20,6 +20,7 @@ class CrossPerplexity:
     """The scores of an answer under the variant `by`."""
 
     by: str
+    """Label of the variant that scored the answer."""
     logprobs: list[float] = field(default_factory=list)
     """Natural logarithm of the probability of each token, and of the end-of-sequence token."""
     problem: str = ""

@@ -17,6 +17,7 @@ class Energy:
     """Energy of the board while one variant, and nothing else, answered."""
 
     joules: float
+    """Energy in J of all GPUs of the variant, idle power included."""
     seconds: float
     """Time from sending the prompt to the end of the answer, including prefill."""
 

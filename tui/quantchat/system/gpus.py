@@ -41,20 +41,29 @@ class GpuSample:
     index: int
     """Index of the board in PCI order, as nvidia-smi counts."""
     uuid: str
+    """NVML's id of the GPU or MIG instance; empty if unknown."""
     name: str
+    """Product name; `GPU` and the index if unknown."""
     mig: bool = False
+    """Whether it is a MIG instance."""
     capability: tuple[int, int] | None = None
     """CUDA's compute capability."""
     memory_used: int | None = None
     """Bytes used by all processes together."""
     memory_total: int | None = None
+    """Bytes of device memory."""
     utilisation: int | None = None
     """Percent of the last sample period in which a kernel ran."""
     temperature_c: int | None = None
+    """Temperature of the chip in °C."""
     power_w: float | None = None
+    """Power draw in W."""
     power_limit_w: float | None = None
+    """Enforced power limit in W."""
     sm_clock_mhz: int | None = None
+    """Clock of the multiprocessors in MHz."""
     memory_clock_mhz: int | None = None
+    """Clock of the memory in MHz."""
     pstate: str | None = None
     """Performance state; P0 is the fastest."""
     throttle: list[str] | None = None

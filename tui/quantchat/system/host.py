@@ -22,7 +22,7 @@ class HostSample:
     """Processor and main memory at one moment."""
 
     cpu: str
-    """Model name."""
+    """Model name of the processor."""
     cores: int
     """Logical cores that this process may use at once (see `host/limits.py`)."""
     cpu_percent: float | None

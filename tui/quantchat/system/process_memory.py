@@ -31,9 +31,11 @@ class ProcessMemory:
     """Memory of one worker in bytes, its source, and why there is no better source."""
 
     bytes: int | None
+    """The figure; None if it is not known."""
     source: str
-    """A key of `SOURCES`."""
+    """What was read: `nvml`, `torch`, `resident` or `unknown`; a key of `SOURCES`."""
     reason: str = ""
+    """Why there is no better source; empty if `source` is the best for the device."""
 
 
 def gpu_memory(reading: ProcessReading, ledger: Ledger) -> ProcessMemory:

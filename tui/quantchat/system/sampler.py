@@ -17,15 +17,17 @@ class DeviceSample:
     """The machine at one moment."""
 
     at_s: float
-    """This process' monotonic clock, seconds."""
+    """Time in s on the monotonic clock of quantchat's own process."""
     host: HostSample
+    """Processor and main memory."""
     gpus: list[GpuSample]
+    """Each GPU, or each MIG instance of a divided one; empty if there is none."""
     no_gpu: str = ""
-    """Why `gpus` is empty."""
+    """Why `gpus` is empty; empty if there is a GPU."""
     driver: str | None = None
-    """Version of the NVIDIA driver."""
+    """Version of the NVIDIA driver; None if not known."""
     cuda: str | None = None
-    """Newest CUDA version that the driver supports."""
+    """Newest CUDA version that the driver supports; None if not known."""
 
 
 class DeviceSampler:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 import types
 import typing
 from typing import Any, TypeVar
@@ -63,7 +62,7 @@ _HINTS: dict[type[Any], dict[str, object]] = {}
 def _hints(cls: type[Any]) -> dict[str, object]:
     """Return the type of each field of the dataclass `cls`; its class variables are left out."""
     if cls not in _HINTS:
-        found = typing.get_type_hints(cls, vars(sys.modules[cls.__module__]))
+        found = typing.get_type_hints(cls)
         _HINTS[cls] = {field.name: found[field.name] for field in dataclasses.fields(cls)}
     return _HINTS[cls]
 

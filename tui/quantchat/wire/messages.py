@@ -24,19 +24,24 @@ NO_ID = -1
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen. `temperature` 0 is greedy.
-
-    `top_k`, `min_p` and the last two penalties are off at 0, `top_p` and `repetition_penalty` at 1.
-    """
+    """How the next token is chosen. The defaults are greedy decoding without any penalty."""
 
     temperature: float = 0.0
+    """Divides the logits; 0 is greedy: always the likeliest token."""
     top_p: float = 1.0
+    """Sample from the likeliest tokens that hold this share of probability; 1 is off."""
     top_k: int = 0
+    """Sample from this many likeliest tokens; 0 is off."""
     repetition_penalty: float = 1.0
+    """Divide the logits of tokens already seen by this; 1 is off."""
     seed: int = 0
+    """Seed of the sampling."""
     min_p: float = 0.0
+    """Sample from tokens at least this times as likely as the likeliest one; 0 is off."""
     presence_penalty: float = 0.0
+    """Subtract this from the logit of each token that the answer has already; 0 is off."""
     frequency_penalty: float = 0.0
+    """Subtract this for each time that the answer has the token already; 0 is off."""
 
 
 @dataclass(frozen=True)
@@ -322,15 +327,17 @@ FailureKind = Literal[
 
 @dataclass(frozen=True)
 class Failed:
-    """Something did not work; `turn` is -1 unless it ended a turn. The worker lives on.
-
-    `reason` is one line, `hint` what to try. `needed` and `free` are bytes of memory or disk, -1
-    where not known. A saved snapshot may hold a `kind` that is no longer listed.
-    """
+    """Something did not work. The worker lives on."""
 
     kind: FailureKind
+    """Kind of the failure. A saved snapshot may have a kind that is no longer listed."""
     reason: str
+    """What happened, in one line."""
     hint: str = field(default="", metadata={FORMERLY: "mend"})
+    """What to try; empty if there is no advice."""
     turn: int = -1
+    """Number of the turn that it ended; -1 if it ended none."""
     needed: int = -1
+    """Bytes of memory or disk that were needed; -1 if not known."""
     free: int = -1
+    """Bytes of memory or disk that were free; -1 if not known."""

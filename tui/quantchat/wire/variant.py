@@ -16,29 +16,42 @@ class Resolved:
     """What really runs, read from the loaded model, not from the request."""
 
     engine: str
+    """Engine of the variant, as the profile names it."""
     model: str
     """Folder or id it was loaded from."""
     architecture: str
+    """Class of the model, or the architecture in the GGUF file; not known for a server."""
     kernel: str
     """Class (and format) of the quantized linear layers, e.g. `Linear4bit nf4, double quant`."""
     dtype: str
+    """Dtype of the computation, e.g. `bfloat16`; for a server `not told`, or its quantization."""
     device: str
+    """`cpu`, `cuda:0` and so on; for a server `server` or `server started here`."""
     device_name: str
+    """Name of the GPU or the CPU; for a server its host and port."""
     attention: str
+    """Attention implementation, e.g. `sdpa`; `not told` for a server."""
     decode: str
+    """Decode mode; for a server, whether it was asked for chats or for completions."""
     context_length: int
+    """Most tokens of prompt and answer together; 0 if a server does not report it."""
     chat_template: bool
+    """Whether a chat template was used; without one the model continues the prompt."""
     tokenizer_hash: str
     """SHA-256 over the vocabulary and merges: with equal hashes, token ids are comparable."""
     threads: int
+    """CPU threads when the model was loaded; 0 for a server."""
     libraries: dict[str, str] = field(default_factory=dict)
+    """Versions of the libraries that the worker used, by package."""
     parameters: int = 0
+    """Number of parameters, counted as before quantization; 0 if not known."""
     checkpoint_hash: str = ""
     """SHA-256 over the names, sizes and headers of the checkpoint's files. Empty for a server,
     except Ollama, which reports the hash of its file of weights."""
     pickle_allowed: bool = False
     """Whether pickled weights would have been opened."""
     trusted_code: bool = False
+    """Whether the model's own Python code was allowed to run."""
     adapter: str = ""
     """Folder or hub id of the LoRA adapter on the model; empty if there is none."""
     adapter_hash: str = ""
@@ -95,30 +108,39 @@ def loops_differ(a: Resolved | None, b: Resolved | None) -> bool:
 class Ledger:
     """Memory of one worker in bytes, split as far as it is known; -1 means not known, never 0.
 
-    On CUDA the parts are device memory; the program fills in `process` from NVML. On the CPU
-    `process` is resident memory, and the allocator's figures are not known. `other_live` is
-    allocated - weights - KV cache; `slack` is reserved - allocated. `overhead` is the part of the
-    weights that the quantization adds, by kind: scales, zeros, codebook, indices. `peak` is the
-    highest `process` (on CUDA: reserved) so far; `peak_at_ns` is the time of the reading that
-    first showed it, so it was reached between that reading and the one before. With several GPUs
-    the parts are sums over all, `device` is the first GPU, and weights and reserved memory are also
-    given for each.
+    On CUDA the parts are device memory, with several GPUs their sums. On the CPU the figures of
+    torch's allocator are not known.
     """
 
     device: str
+    """The device, or the first of several GPUs, named as in `Resolved`."""
     weights: int
+    """The weights with the quantization's own data."""
     weights_by_dtype: dict[str, int]
+    """`weights` by the dtype they are stored in; by tensor type for GGUF. Empty if not known."""
     kv_cache: int
+    """Keys and values of the prompt and answer so far."""
     other_live: int
+    """Allocated minus weights minus KV cache. For llama.cpp: its compute buffers."""
     slack: int
+    """Reserved by torch's allocator minus allocated."""
     non_torch: int
+    """`process` minus what torch reserved, e.g. the CUDA context."""
     process: int
+    """The whole process: resident memory on the CPU; on CUDA the program adds NVML's figure."""
     peak: int
+    """Highest `process` (on CUDA: reserved by torch) so far."""
     at_ns: int
+    """Time of this reading, in ns of the worker's clock."""
     overhead: dict[str, int] = field(default_factory=dict)
+    """Part of `weights` that the quantization adds, by kind: scales, zeros, codebook, indices."""
     peak_at_ns: int = -1
+    """Time of the reading that first showed `peak`, which was reached between that reading and the
+    one before."""
     weights_by_device: dict[str, int] = field(default_factory=dict)
+    """`weights` by device; empty unless several devices hold them."""
     reserved_by_device: dict[str, int] = field(default_factory=dict)
+    """What torch reserved on each GPU; empty unless several GPUs are used."""
 
     @property
     def devices(self) -> list[str]:

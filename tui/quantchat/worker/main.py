@@ -145,7 +145,7 @@ class _Server:
 
         self._opener = Opener(tell, self._failed)
         opened = self._opener.open(command, loader)
-        server = self._decoder = opened.client
+        server = self._decoder = opened.decoder
         self._outbox.send(
             Ready(
                 resolved=server.resolved(),

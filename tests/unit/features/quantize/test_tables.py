@@ -1,4 +1,4 @@
-"""The table that describes a finished checkpoint."""
+"""The tables that describe a built checkpoint."""
 
 from __future__ import annotations
 

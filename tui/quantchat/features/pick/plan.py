@@ -55,8 +55,8 @@ class Reading:
 
 
 def scorable(profile: Profile) -> list[AnyVariant]:
-    """Return the variants that can be compared with a reference."""
-    return [one for one in profile.variants if not engine_of(one).no_reference]
+    """Return the variants that can be compared with a reference whatever they are served by."""
+    return [one for one in profile.variants if not engine_of(one).is_server]
 
 
 def score_plan(profile: Profile, reading: Reading, reference: str | None) -> ScorePlan | None:

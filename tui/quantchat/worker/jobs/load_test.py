@@ -29,8 +29,8 @@ from quantchat.wire.messages import Generate, Message, Sampling
 from quantchat.worker.failures import Refused
 from quantchat.worker.loaders import loader_of
 from quantchat.worker.report import Report
+from quantchat.worker.servers.client import ServerClient
 from quantchat.worker.servers.opening import Opener
-from quantchat.worker.servers.remote import RemoteDecoder
 from quantchat.worker.servers.stream import Usage
 
 ROUND_TRIPS, LEAST = 4, 8
@@ -43,7 +43,7 @@ def run(job: LoadTestJob, report: Report) -> LoadTestResult:
     A request that fails is recorded and does not end the test.
     """
     opener = Opener(lambda stage, detail: report(0, 0, f"{stage} {detail}".strip()), lambda _: None)
-    client = opener.open(job.load, loader_of(job.load)).client
+    client = opener.open(job.load, loader_of(job.load)).decoder.client
     with Path(job.workspace.output, ROUNDS).open("w", encoding="utf-8") as file:
         client.run(_LoadTest(client, job, report, file).run())
     return LoadTestResult(client.resolved(), client.note, client.counts)
@@ -51,7 +51,7 @@ def run(job: LoadTestJob, report: Report) -> LoadTestResult:
 
 class _LoadTest:
     def __init__(
-        self, client: RemoteDecoder, job: LoadTestJob, report: Report, file: TextIO
+        self, client: ServerClient, job: LoadTestJob, report: Report, file: TextIO
     ) -> None:
         self._client, self._job, self._report, self._file = client, job, report, file
         self._numbers = itertools.count(1)
@@ -112,7 +112,7 @@ class _LoadTest:
 class _Request:
     """One request: sends it and takes the times."""
 
-    def __init__(self, client: RemoteDecoder, request: Generate, start_ns: int) -> None:
+    def __init__(self, client: ServerClient, request: Generate, start_ns: int) -> None:
         self._client, self._request, self._start_ns = client, request, start_ns
         self.refusal: Refused | None = None
         self.times: RequestTimes

@@ -32,6 +32,10 @@ def run(job: ScoreJob, report: Report) -> ScoreResult:
     """
     report(0, 0, "importing libraries")
     settle(job.workspace)
+    if job.windows:
+        from quantchat.worker.jobs import score_served
+
+        return score_served.run(job, report)
     reading = begin(job, report)
     digest = reading.tokens.digest
     if job.ids_sha256 and digest != job.ids_sha256:
@@ -87,6 +91,10 @@ class _Scoring:
                     self._note(f"{name}.forward", divergence(theirs, mine))
                     self._note(f"{name}.backward", divergence(mine, theirs))
         bounded(math.fsum(self._figures["nll"]) / positions)
+        ids = array("q")
+        for start in self._reading.starts:
+            ids.extend(self._reading.tokens.window(start, self._reading.windows))
+        (self._output / "windows").write_bytes(ids.tobytes())
         for name, values in self._figures.items():
             (self._output / name).write_bytes(values.tobytes())
 

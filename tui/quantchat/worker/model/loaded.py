@@ -181,7 +181,7 @@ class Loaded:
         """Return which weights are not as the checkpoint's or the variant's format promises."""
         if not contents.quantized:
             gguf = str(self.command.options.get("gguf_file") or "")
-            method = "gguf" if gguf else quantization_method(self._folder)
+            method = "GGUF" if gguf else quantization_method(self._folder)
             if not method and not self._was_quantized:
                 return ""
             return unpacked(self.model, method, self._folder, gguf)[1]
@@ -309,6 +309,8 @@ def _parameters(model: Any) -> int:
     except (AttributeError, NotImplementedError, ValueError):
         return 0
     for layer in model.modules():
+        if hasattr(layer, "W_q"):  # HQQ: a parameter, of which each element holds several weights
+            count += layer.in_features * layer.out_features - layer.W_q.numel()
         if hasattr(layer, "qweight"):
             for wide, high in (("in_features", "out_features"), ("infeatures", "outfeatures")):
                 count += int(getattr(layer, wide, 0) * getattr(layer, high, 0))

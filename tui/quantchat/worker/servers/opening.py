@@ -23,7 +23,7 @@ STARTING = "starting the server"
 class Opened:
     """A connected server, and when (`time.perf_counter`, in s) each stage was over."""
 
-    client: RemoteDecoder
+    decoder: RemoteDecoder
     imported: float
     started: float
     ready: float
@@ -43,7 +43,7 @@ class Opener:
         self._server: StartedServer | None = None
 
     def open(self, command: Load, loader: ModuleType) -> Opened:
-        """Return the client once the server has answered a request. Raises Refused."""
+        """Return the decoder once the server has answered a request. Raises Refused."""
         own = bool(command.options.get("server"))
         wait: Callable[[str], None] | None = None
         if own:
@@ -51,7 +51,7 @@ class Opener:
         if key_env := command.options.get("key_env"):
             also_secret(key_env)
             guard_streams()
-        client: RemoteDecoder = loader.load(command)
+        decoder: RemoteDecoder = loader.load(command)
         imported = time.perf_counter()
         if own:
             server = self._start(command)
@@ -61,8 +61,8 @@ class Opener:
 
         started = time.perf_counter()
         self._tell("connecting", "")
-        client.connect(wait)
-        return Opened(client, imported, started, time.perf_counter())
+        decoder.connect(wait)
+        return Opened(decoder, imported, started, time.perf_counter())
 
     def _start(self, command: Load) -> StartedServer:
         how = command.options["server"]

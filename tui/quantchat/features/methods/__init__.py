@@ -1,0 +1,1 @@
+"""The quantization methods: what each needs, whether it runs here, its lines of a profile."""

@@ -1,0 +1,64 @@
+"""List the quantization methods of all engines, and say which of them run on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from quantchat.engines.registry import methods
+from quantchat.wire.library import Library
+
+
+@dataclass(frozen=True)
+class OfferedMethod:
+    """A quantization method as this machine can use it."""
+
+    name: str
+    """The name that `--with` and `quantize --method` take."""
+    label: str
+    engine: str
+    needs: str
+    """The packages that it needs, apart from torch and transformers."""
+    calibrated: bool
+    made_here: bool
+    """Whether `quantchat quantize` makes checkpoints with it."""
+    missing: str
+    """The package that is missing here, with the command that installs it; empty if none is."""
+    toml: str
+    """The variant of a profile that uses it."""
+
+
+def offered(model: str) -> Iterator[OfferedMethod]:
+    """Yield each method of the installed engines; `model` is named in its lines of a profile."""
+    for name, (engine, method) in methods().items():
+        lines = [
+            "[[variants]]",
+            f'label = "{method.label}"',
+            f'engine = "{engine.name}"',
+            f'model = "{model}"',
+            *(_line(key, value) for key, value in method.keys.items()),
+            *(["[variants.quantize]"] if method.calibrated else []),
+        ]
+        yield OfferedMethod(
+            name=name,
+            label=method.label,
+            engine=engine.name,
+            needs=", ".join(library.package for library in engine.libraries),
+            calibrated=method.calibrated,
+            made_here=method.saved is not None,
+            missing=next(filter(None, map(_missing, engine.libraries)), ""),
+            toml="\n".join(lines),
+        )
+
+
+def _line(key: str, value: object) -> str:
+    return f'{key} = "{value}"' if isinstance(value, str) else f"{key} = {str(value).lower()}"
+
+
+def _missing(library: Library) -> str:
+    try:
+        there = importlib.util.find_spec(library.module) is not None
+    except (ImportError, ValueError):
+        there = False
+    return "" if there else f"{library.package} is missing: {library.command}"

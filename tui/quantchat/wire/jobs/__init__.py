@@ -1,0 +1,157 @@
+"""Jobs of a worker besides chatting: for each job the request, its result, and their parts.
+
+A job is a frozen dataclass that the program sends; the worker answers with the result type that the
+job names (`ScoreJob(Job[ScoreResult])`), or with `Failed`. Both cross the pipe under their class
+names and are decoded as strictly as every message. Folders and files are absolute paths, token
+counts are of the model's own tokenizer.
+"""
+
+from __future__ import annotations
+
+import typing
+from typing import Any
+
+from quantchat.wire.jobs.checkpoints import (
+    CHATS,
+    CHATS_TEXT,
+    LEAST,
+    LONG,
+    SHORT,
+    AwqSettings,
+    CalibrateJob,
+    CalibrateResult,
+    CalibrationPart,
+    CalibrationUsed,
+    CollectJob,
+    CollectResult,
+    DequantizeJob,
+    DequantizeResult,
+    GptqSettings,
+    MergeAdapterJob,
+    MergeAdapterResult,
+    MergedAdapter,
+    ModuleLoss,
+    QuantizeAwqJob,
+    QuantizeBitsAndBytesJob,
+    QuantizeBitsAndBytesResult,
+    QuantizeGptqJob,
+    QuantizeGptqResult,
+)
+from quantchat.wire.jobs.job import Job, Result, Workspace
+from quantchat.wire.jobs.kernels import (
+    COMPILES,
+    MUST_COMPILE,
+    READY,
+    UNUSABLE,
+    BuildTools,
+    CudaDevice,
+    InspectKernelsJob,
+    InspectKernelsResult,
+    Kernel,
+    KernelState,
+    Loader,
+    TorchInfo,
+)
+from quantchat.wire.jobs.load import (
+    ROUNDS,
+    BatchJob,
+    BatchResult,
+    BatchRound,
+    Level,
+    LoadRound,
+    LoadTestJob,
+    LoadTestResult,
+    RequestTimes,
+)
+from quantchat.wire.jobs.score import ScoreJob, ScoreResult
+from quantchat.wire.jobs.tasks import EvaluateJob, EvaluateResult, TaskFigure, TaskResult
+
+__all__ = [
+    "CHATS",
+    "CHATS_TEXT",
+    "COMPILES",
+    "JOBS",
+    "LEAST",
+    "LONG",
+    "MUST_COMPILE",
+    "READY",
+    "ROUNDS",
+    "SHORT",
+    "UNUSABLE",
+    "AnyJob",
+    "AwqSettings",
+    "BatchJob",
+    "BatchResult",
+    "BatchRound",
+    "BuildTools",
+    "CalibrateJob",
+    "CalibrateResult",
+    "CalibrationPart",
+    "CalibrationUsed",
+    "CollectJob",
+    "CollectResult",
+    "CudaDevice",
+    "DequantizeJob",
+    "DequantizeResult",
+    "EvaluateJob",
+    "EvaluateResult",
+    "GptqSettings",
+    "InspectKernelsJob",
+    "InspectKernelsResult",
+    "Job",
+    "JobResult",
+    "Kernel",
+    "KernelState",
+    "Level",
+    "LoadRound",
+    "LoadTestJob",
+    "LoadTestResult",
+    "Loader",
+    "MergeAdapterJob",
+    "MergeAdapterResult",
+    "MergedAdapter",
+    "ModuleLoss",
+    "QuantizeAwqJob",
+    "QuantizeBitsAndBytesJob",
+    "QuantizeBitsAndBytesResult",
+    "QuantizeGptqJob",
+    "QuantizeGptqResult",
+    "RequestTimes",
+    "Result",
+    "ScoreJob",
+    "ScoreResult",
+    "TaskFigure",
+    "TaskResult",
+    "TorchInfo",
+    "Workspace",
+]
+
+AnyJob = (
+    DequantizeJob
+    | CalibrateJob
+    | CollectJob
+    | MergeAdapterJob
+    | QuantizeBitsAndBytesJob
+    | QuantizeGptqJob
+    | QuantizeAwqJob
+    | ScoreJob
+    | EvaluateJob
+    | LoadTestJob
+    | BatchJob
+    | InspectKernelsJob
+)
+JobResult = (
+    DequantizeResult
+    | CalibrateResult
+    | CollectResult
+    | MergeAdapterResult
+    | QuantizeBitsAndBytesResult
+    | QuantizeGptqResult
+    | ScoreResult
+    | EvaluateResult
+    | LoadTestResult
+    | BatchResult
+    | InspectKernelsResult
+)
+
+JOBS: tuple[type[Job[Any]], ...] = typing.get_args(AnyJob)

@@ -1,0 +1,36 @@
+"""What all jobs share: the base class, and where a job works."""
+
+from __future__ import annotations
+
+import typing
+from dataclasses import dataclass
+from typing import ClassVar, Generic, TypeVar
+
+Result = TypeVar("Result")
+
+
+class Job(Generic[Result]):
+    """A request to do one job; `Result` is the dataclass that the worker answers with."""
+
+    title: ClassVar[str]
+    """Name of the job in logs and progress messages."""
+
+    @classmethod
+    def result_type(cls) -> type[Result]:
+        """Return the dataclass that answers this job."""
+        (base,) = (b for b in cls.__orig_bases__ if typing.get_origin(b) is Job)  # type: ignore[attr-defined]
+        return typing.cast("type[Result]", typing.get_args(base)[0])
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where a job works. The folders exist; it writes nowhere else."""
+
+    scratch: str
+    """The job's current folder: libraries write into it."""
+    output: str
+    """Folder for what the job makes; empty at the start."""
+    unfinished: str = ""
+    """Folder that outlives a job that is stopped: the next one can go on from it."""
+    threads: int = 0
+    """CPU threads; 0 leaves torch's own choice."""

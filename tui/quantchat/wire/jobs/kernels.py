@@ -1,0 +1,97 @@
+"""The job that tries which kernels run on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from quantchat.wire.jobs.job import Job, Workspace
+from quantchat.wire.library import Library
+
+KernelState = Literal["ready", "compiles first", "cannot run"]
+
+READY: KernelState = "ready"
+COMPILES: KernelState = "compiles first"
+UNUSABLE: KernelState = "cannot run"
+MUST_COMPILE = "must be compiled"
+"""First words of the detail of a kernel that cannot run because no compiler is there."""
+
+
+@dataclass(frozen=True)
+class CudaDevice:
+    """A GPU as torch names it; `capability` as in `9.0`."""
+
+    name: str
+    capability: str
+
+
+@dataclass(frozen=True)
+class TorchInfo:
+    """The installed torch."""
+
+    version: str
+    cuda: str
+    """CUDA version it was built for; empty for a CPU build."""
+    available: bool
+    """Whether it can use a GPU."""
+    error: str
+    """Why it cannot; empty where it can, or is a CPU build."""
+    devices: list[CudaDevice]
+
+
+@dataclass(frozen=True)
+class BuildTools:
+    """What kernels are compiled with: paths or versions, empty where missing."""
+
+    nvcc: str
+    nvcc_release: str
+    lacking: str
+    """Why no kernel can be compiled; empty if one can."""
+    cxx: str
+    ninja: str
+    triton: str
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel for quantized layers, and whether it runs on this machine."""
+
+    library: str
+    name: str
+    state: KernelState
+    detail: str = ""
+    auto: bool = False
+    """Whether `kernel = "auto"` takes it for 4 bits in groups of 128."""
+    by_itself: bool = True
+    """Whether `auto` considers it at all."""
+
+
+@dataclass(frozen=True)
+class InspectKernelsResult:
+    """What the worker's interpreter can run."""
+
+    torch: TorchInfo
+    tools: BuildTools
+    libraries: dict[str, str]
+    """Libraries that cannot be imported, with the reason."""
+    kernels: list[Kernel]
+
+
+@dataclass(frozen=True)
+class Loader:
+    """An engine's loader, and the libraries that it imports; the first has its kernels."""
+
+    module: str
+    """Dotted name."""
+    libraries: list[Library]
+
+
+@dataclass(frozen=True)
+class InspectKernelsJob(Job[InspectKernelsResult]):
+    """Try the kernels of the engines' libraries; nothing is compiled or written for it."""
+
+    title = "inspect kernels"
+
+    workspace: Workspace
+    loaders: list[Loader]
+    """The loaders of all engines."""

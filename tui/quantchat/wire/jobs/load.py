@@ -1,0 +1,135 @@
+"""Jobs with many requests at once: a load test of a server, batches of a local model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quantchat.wire.jobs.job import Job, Workspace
+from quantchat.wire.messages import Load
+from quantchat.wire.variant import Resolved
+
+ROUNDS = "rounds.jsonl"
+"""File in the output folder of a load test or batch job: each finished round as a line of JSON."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """How requests arrive at a server during a round of a load test."""
+
+    concurrency: int
+    """Most requests that are open at once; 0: no limit, which needs a `rate`."""
+    rate: float = 0.0
+    """Requests per second, arriving as a Poisson process; 0: the next as soon as one has ended."""
+
+
+@dataclass(frozen=True)
+class RequestTimes:
+    """One request of a load test. Times are in ns since the start of its round."""
+
+    due_ns: int
+    """When it was due. It is sent later if `concurrency` requests are open already."""
+    sent_ns: int
+    """When it was sent."""
+    chunks_ns: list[int]
+    """When each chunk of text arrived, usually one for each token; empty if none did."""
+    ended_ns: int
+    """When the answer ended or failed."""
+    prompt_tokens: int
+    """As the server counts them; -1 if it counts none."""
+    output_tokens: int
+    """As the server counts them; the number of chunks if it counts none."""
+    error: str = ""
+    """Why it failed; empty if it was answered."""
+
+
+@dataclass(frozen=True)
+class LoadRound:
+    """One round of a load test at one level."""
+
+    level: int
+    """Index of the level in the job."""
+    requests: list[RequestTimes]
+    """The requests in the order in which they were due, without those of the warm-up."""
+
+
+@dataclass(frozen=True)
+class LoadTestResult:
+    """What answered a load test. The rounds are in the file `ROUNDS`."""
+
+    resolved: Resolved
+    note: str
+    """What the user must know about the figures."""
+    counted: bool
+    """Whether the server counted its tokens."""
+
+
+@dataclass(frozen=True)
+class LoadTestJob(Job[LoadTestResult]):
+    """Send many requests to a server at once, level after level, and write `ROUNDS`.
+
+    The levels take turns: round 1 of each level, then round 2 of each.
+    """
+
+    title = "load test"
+
+    load: Load
+    """The server, which is started if the profile says so."""
+    levels: list[Level]
+    prompts: list[str]
+    """Sent in turn."""
+    requests: int
+    """Requests of a round; 0: four times the level's concurrency, at least 8."""
+    output_tokens: int
+    """Tokens of each answer: the end-of-sequence token is ignored where the server can."""
+    rounds: int
+    seed: int
+    """Of the arrival times and of the answers."""
+    workspace: Workspace
+
+
+@dataclass(frozen=True)
+class BatchRound:
+    """A batch of prompts that were decoded together once. Times are in ns."""
+
+    batch: int
+    """Number of prompts in the batch."""
+    prompt_tokens: list[int]
+    """Tokens of each prompt."""
+    prefill_ns: int
+    """Time to compute all prompts; the first tokens are then known."""
+    steps_ns: list[int]
+    """Time of each further step, which gives a token to each of the prompts."""
+    kv_bytes: int
+    """Size of the KV cache at the end."""
+    peak_bytes: int
+    """Most memory at any time of the round: torch's on a GPU, the process' on a CPU."""
+    failure: str = ""
+    """Why it could not be decoded, e.g. memory; the times are then empty."""
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """The model that decoded the batches. The rounds are in the file `ROUNDS`."""
+
+    resolved: Resolved
+
+
+@dataclass(frozen=True)
+class BatchJob(Job[BatchResult]):
+    """Decode batches of prompts together with a loaded model, and write `ROUNDS`.
+
+    The sizes take turns, smallest first. A size that does not fit in memory ends the larger ones.
+    """
+
+    title = "batches"
+
+    load: Load
+    batches: list[int]
+    """Prompts in a batch, each size once, ascending."""
+    prompt_tokens: int
+    """Tokens of the longest prompt."""
+    output_tokens: int
+    mixed: bool
+    """Whether prompts differ in length: evenly from a quarter of `prompt_tokens` to all."""
+    rounds: int
+    workspace: Workspace

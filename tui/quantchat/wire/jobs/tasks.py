@@ -1,0 +1,67 @@
+"""The job that lets a model do tasks of lm-evaluation-harness."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quantchat.wire.jobs.job import Job, Workspace
+from quantchat.wire.messages import Load
+from quantchat.wire.variant import Resolved
+
+
+@dataclass(frozen=True)
+class TaskFigure:
+    """One metric of a task, as lm-evaluation-harness computes it."""
+
+    metric: str
+    filter: str
+    value: float
+    error: float | None
+    """Standard error; None where the figure is no mean over documents."""
+    right: str
+    """A 0 or 1 for each document in order; empty where the metric is not of that kind."""
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What a model reached in one task."""
+
+    task: str
+    version: str
+    few_shot: int
+    documents: int
+    documents_sha256: str
+    """Over everything that was asked and expected, in order."""
+    figures: list[TaskFigure]
+
+
+@dataclass(frozen=True)
+class EvaluateResult:
+    """What a model reached in all tasks."""
+
+    resolved: Resolved
+    harness: str
+    """Version of lm-evaluation-harness."""
+    seconds: float
+    """Time of answering, without loading."""
+    tasks: list[TaskResult]
+
+
+@dataclass(frozen=True)
+class EvaluateJob(Job[EvaluateResult]):
+    """Let a model do tasks of lm-evaluation-harness."""
+
+    title = "evaluate"
+
+    load: Load
+    tasks: list[str]
+    """Names that the harness knows, or paths of its YAML files."""
+    workspace: Workspace
+    limit: int = 0
+    """Documents of each task; 0: all."""
+    few_shot: int = -1
+    """Examples before each question; -1: as many as the task says."""
+    batch: int = 1
+    """Questions answered at once."""
+    template: bool = False
+    """Whether to ask in the model's chat template."""

@@ -1,0 +1,123 @@
+"""Scores a text with a server: the surprisal of each token, and a lower bound of the KLD.
+
+The server is asked about the tokens that the reference read (`ScoreJob.windows`). Its answer has
+the likeliest tokens of each position, not all. The others are taken together as one, in both
+models: merging outcomes never raises a KL divergence, so what is computed is at most the true one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from array import array
+from pathlib import Path
+from typing import Any
+
+from quantchat.wire.jobs import ScoreJob, ScoreResult
+from quantchat.worker import loaders
+from quantchat.worker.failures import Refused
+from quantchat.worker.report import Report
+from quantchat.worker.scoring.logit_store import BYTES, LogitReader
+from quantchat.worker.scoring.text_scoring import bounded
+from quantchat.worker.scoring.windows import Windows
+from quantchat.worker.servers.opening import Opener
+from quantchat.worker.servers.prompt_logprobs import TokenLogprobs
+
+LEAST = 1e-12
+"""Least probability of all other tokens together: rounding must not make it 0."""
+
+
+def run(job: ScoreJob, report: Report) -> ScoreResult:
+    """Let the server read the windows, and write its figures into the output folder.
+
+    Raises Refused if the server gives no log-probabilities.
+    """
+    read = _windows(job)
+    opener = Opener(lambda stage, detail: report(0, 0, detail or stage), _raise)
+    server = opener.open(job.load, loaders.loader_of(job.load)).decoder.client
+    layout = Windows(job.window, job.stride)
+    positions = len(read) * layout.scored
+    began = time.monotonic()
+    figures: dict[str, array[float]] = {}
+
+    def note(name: str, value: float) -> None:
+        figures.setdefault(name, array("d")).append(value)
+
+    fewest = 0
+    with contextlib.ExitStack() as files:
+        others = {
+            name: files.enter_context(LogitReader(Path(file), positions, _width(file, positions)))
+            for name, file in job.against.items()
+        }
+        for done, ids in enumerate(read):
+            report(done, len(read), "windows read")
+            told = server.score_prompt(ids)[layout.context - 1 :]
+            counts = [len(one.likeliest) for one in told]
+            fewest = min(counts) if not done else min(fewest, *counts)
+            for one in told:
+                note("nll", -one.own)
+                if one.likeliest:
+                    note("top", max(one.likeliest, key=lambda token: one.likeliest[token]))
+            for name, other in others.items():
+                rows = other.read(len(told), "cpu")
+                for row, one in zip(rows, told, strict=True):
+                    if one.likeliest:
+                        forward, backward = merged_divergence(row, one)
+                        note(f"{name}.forward", forward)
+                        note(f"{name}.backward", backward)
+        report(len(read), len(read), "windows read")
+    bounded(math.fsum(figures["nll"]) / positions)
+    for name, values in figures.items():
+        if len(values) == positions:
+            (Path(job.workspace.output) / name).write_bytes(values.tobytes())
+    return ScoreResult(
+        resolved=server.resolved(),
+        tokens=job.tokens,
+        positions=positions,
+        context=layout.context,
+        ids_sha256=job.ids_sha256,
+        begin="",
+        vocabulary=0,
+        seconds=round(time.monotonic() - began, 2),
+        weights=-1,
+        likeliest=fewest,
+    )
+
+
+def merged_divergence(row: Any, told: TokenLogprobs) -> tuple[float, float]:
+    """Return KL(p ‖ q) and KL(q ‖ p) in nats, with all tokens that q does not name as one.
+
+    `row` has the log-probabilities of p, shape (vocabulary,); `told` are those of q.
+    """
+    p = [math.exp(float(row[token])) for token in told.likeliest]
+    q = [math.exp(logprob) for logprob in told.likeliest.values()]
+    p.append(max(LEAST, 1 - math.fsum(p)))
+    q.append(max(LEAST, 1 - math.fsum(q)))
+    pairs = list(zip(p, q, strict=True))
+    forward = math.fsum(a * math.log(a / b) for a, b in pairs if a > 0 and b > 0)
+    backward = math.fsum(b * math.log(b / a) for a, b in pairs if a > 0 and b > 0)
+    return max(0.0, forward), max(0.0, backward)
+
+
+def _windows(job: ScoreJob) -> list[list[int]]:
+    """Return the windows of token ids that the reference read. Raises Refused."""
+    file = Path(job.windows)
+    if not file.is_file():
+        raise Refused(
+            "unsupported",
+            "a server is scored on the tokens of the reference, which was not scored",
+            "see why the reference failed",
+        )
+    ids = array("q", file.read_bytes())
+    return [list(ids[n : n + job.window]) for n in range(0, len(ids), job.window)]
+
+
+def _width(file: str, positions: int) -> int:
+    """Return the size of the vocabulary of stored logits."""
+    return Path(file).stat().st_size // (positions * BYTES)
+
+
+def _raise(error: BaseException) -> None:
+    """Take a failure of a server of ours that ended: the request that waits for it fails too."""
+    del error

@@ -1,0 +1,299 @@
+"""The client of an OpenAI-compatible server: finds its dialect, sends requests, says what it is.
+
+The protocol: https://platform.openai.com/docs/api-reference/chat/create-streaming.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from typing import Any, TypeVar
+
+from quantchat.common.versions import versions
+from quantchat.wire.messages import Generate, Load, Message, Sampling
+from quantchat.wire.variant import SERVER, STARTED_SERVER, Resolved
+from quantchat.worker.failures import Refused
+from quantchat.worker.servers import ollama
+from quantchat.worker.servers.connection import MOST_BYTES, MOST_BYTES_A_TOKEN, Connection
+from quantchat.worker.servers.prompt_logprobs import MOST_BYTES_A_POSITION, TokenLogprobs, read
+from quantchat.worker.servers.refusals import (
+    StillLoading,
+    cut_off,
+    is_of_the_request,
+    is_timeout,
+    is_transport,
+    refusal,
+)
+from quantchat.worker.servers.request import DIALECTS, Refusals, request_arguments
+from quantchat.worker.servers.stream import Record, StreamReader, count, mapping, name, parsed
+
+_T = TypeVar("_T")
+
+
+class ServerClient:
+    """Sends requests to one server in the dialect that it accepts, and knows what it is.
+
+    All requests run in one event loop (`run`); several can be open at once.
+    """
+
+    def __init__(self, command: Load) -> None:
+        self._command = command
+        options = command.options
+        self._model = command.model
+        self._chat = options["api"] == "chat"
+        self._template: dict[str, bool | int | str] = options.get("chat_template_kwargs", {})
+        self._key_env = str(options.get("key_env") or "")
+        self.timeout_s = float(options["timeout_s"])
+        self._sampling = Sampling(**options.get("sampling", {}))
+        """Sampling settings of the requests, as far as they are known when it loads."""
+        own = bool(options.get("server"))
+        self._connection = Connection(
+            str(options["base_url"]), key_env=self._key_env, timeout_s=self.timeout_s, own=own
+        )
+        self._client, self.where = self._connection.client, self._connection.where
+        self.device = STARTED_SERVER if own else SERVER
+        self._loop = asyncio.new_event_loop()
+        self._dialect = DIALECTS[0]
+        self.refusals = Refusals()
+        self.counts = False
+        """Whether the server has counted its tokens."""
+        self._streams = True
+        """Whether it streams; a server that does not sends each answer as a whole."""
+        self._build = ""
+        """Its `system_fingerprint`, usually a version."""
+        self._has: list[str] = []
+        """The models that it lists, if the requested one is not among them."""
+        self._listed: dict[str, Any] = {}
+        """Its entry for the model in the list."""
+        self.ollama: ollama.Ollama | None = None
+
+    # ------------------------------------------------------------ loading
+
+    def connect(self, wait: Callable[[str], None] | None = None) -> None:
+        """List the server's models and request one token. Raises Refused.
+
+        While the server says that it still loads its model, `wait` is called with that message and
+        returns when to ask again. Without `wait` the server must be ready.
+        """
+        while True:
+            try:
+                self.run(self._list())
+                self.run(self._warm_up())
+                break
+            except StillLoading as error:
+                if wait is None:
+                    raise
+                wait(error.failure.reason)
+        if self._build == ollama.FINGERPRINT:
+            found = ollama.found(self._client, self._connection.url, self._model, self.timeout_s)
+            self.ollama = self.run(found)
+
+    async def _list(self) -> None:
+        import openai
+
+        try:
+            asked_for = self._client.get("/models", cast_to=object)
+            body = await asyncio.wait_for(asked_for, self.timeout_s)
+            # A str if the server does not declare JSON.
+            listed = mapping(parsed(body) if isinstance(body, str) else body).get("data")
+        except (openai.APITimeoutError, asyncio.TimeoutError):
+            raise  # else the wait would be repeated
+        except Exception as error:
+            if _refused(error) is not None:
+                raise
+            return  # not every server has a list; the first request shows whether it works
+        models = [mapping(one) for one in listed] if isinstance(listed, list) else []
+        names = (self._model, self._model + ollama.LATEST)
+        self._listed = next((model for model in models if model.get("id") in names), {})
+        self._has = [] if self._listed else [m for one in models if (m := name(one.get("id")))]
+
+    async def _warm_up(self) -> None:
+        for self._dialect in DIALECTS:
+            if await self._takes(self._sampling, last=self._dialect == DIALECTS[-1]):
+                break
+        else:
+            # mlx_lm.server drops the connection if it does not accept a parameter.
+            raise cut_off(self.where, "it ended in the middle of the answer")
+        if self._sampling.temperature or "temperature" in self.refusals.without:
+            return
+        # Try sampling too: the settings may change later.
+        taken = self._dialect
+        for self._dialect in DIALECTS[DIALECTS.index(taken) :]:
+            if await self._takes(Sampling(temperature=1.0), last=False, learn=False):
+                return
+        self._dialect = taken
+
+    async def _takes(self, sampling: Sampling, *, last: bool, learn: bool = True) -> bool:
+        """Return whether the server answers a request in the current dialect.
+
+        With `last`, its refusal is raised. `learn`: omit parameters that a refusal names.
+        """
+        # `fresh` also tries the options that only measurements need.
+        request = Generate(-1, [Message("user", "Hi")], sampling, max_new_tokens=1, fresh=True)
+        while True:
+            try:
+                return await asyncio.wait_for(self._probe(request), self.timeout_s)
+            except Exception as error:
+                if not is_of_the_request(error):
+                    raise
+                if learn and self.refusals.learn(error, also_set=last):
+                    continue
+                if last:
+                    raise
+                return False
+
+    async def _probe(self, request: Generate) -> bool:
+        """Return whether the answer to `request` was complete."""
+        ended = False
+        async with contextlib.aclosing(await self.records(request)) as records:
+            async for record in records:
+                counts = record.usage is not None and record.usage.output > 0
+                self.counts = self.counts or counts
+                self._streams = self._streams and not record.whole
+                self._build = record.build or self._build
+                ended = ended or bool(record.reason)
+        return ended
+
+    def resolved(self) -> Resolved:
+        """Return what the server says of itself and the model."""
+        meta = mapping(self._listed.get("meta"))
+        # vLLM and SGLang; llama.cpp for one request; old llama.cpp for the training context.
+        lengths = (self._listed.get("max_model_len"), meta.get("n_ctx"), meta.get("n_ctx_train"))
+        owner = name(self._listed.get("owned_by"))
+        resolved = Resolved(
+            engine=self._command.engine,
+            model=self._model,
+            architecture="not told by the server",
+            kernel=f"server ({owner})" if owner else "server",
+            dtype="not told",
+            device=self.device,
+            device_name=self.where,
+            attention="not told",
+            decode="server, " + ("chat" if self._chat else "completion"),
+            context_length=next((n for length in lengths if (n := count(length)) > 0), 0),
+            chat_template=self._chat,
+            tokenizer_hash="",
+            threads=0,
+            libraries={
+                **versions(library.package for library in self._command.needs),
+                **({"server": self._build} if self._build else {}),
+            },
+        )
+        return self.ollama.described(resolved) if self.ollama else resolved
+
+    @property
+    def keeps_prompts(self) -> bool:
+        """Whether it caches prompts even if the request forbids it."""
+        return self._build == ollama.FINGERPRINT
+
+    @property
+    def note(self) -> str:
+        """What the user must know about the figures."""
+        counted = (
+            "tok/s and TPOT use the server's count of tokens"
+            if self.counts
+            else "the server counts no tokens, so tok/s and TPOT are not known"
+        )
+        own = "it may answer from its own prompt cache"
+        sampling = [] if self._dialect.whole else ["top-p"]
+        sampling += [] if self._dialect.neutral else ["top-k and repetition penalty"]
+        if sampling:
+            own += f", and samples with its own {', '.join(sampling)}"
+        parts = [
+            "a server: times are those of arrival here, ITL is from chunk to chunk",
+            "" if self._streams else "it does not stream: TTFT is the time of the whole answer",
+            counted,
+            self.ollama.behaviour if self.ollama else own,
+            self.refusals.note,
+        ]
+        return "; ".join(filter(None, parts))
+
+    # ------------------------------------------------------------ requests
+
+    async def records(self, request: Generate) -> AsyncGenerator[Record, None]:
+        """Send the request; return the records of the answer once it begins.
+
+        Several requests can be open at once in the loop of `run`.
+        """
+        arguments = request_arguments(
+            request,
+            model=self._model,
+            chat=self._chat,
+            dialect=self._dialect,
+            template=self._template,
+            ollama=self.ollama is not None,
+        )
+        api = self._client.chat.completions if self._chat else self._client.completions
+        create, arguments = api.with_streaming_response.create, self.refusals.applied(arguments)
+        limit = MOST_BYTES + MOST_BYTES_A_TOKEN * request.max_new_tokens
+        with self._connection.reading_at_most(limit):
+            try:
+                opening = create(**arguments)
+                response = await opening.__aenter__()
+            except Exception as error:
+                if is_timeout(error) or not is_transport(error):
+                    raise
+                opening = create(**arguments)  # an idle connection may have been closed
+                response = await opening.__aenter__()
+        return _records(opening, response)
+
+    def run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Return the result of the coroutine `work`. Raises Refused if the server refuses."""
+        try:
+            return self._loop.run_until_complete(work)
+        except Exception as error:
+            told = self.refusal(error)
+            if told is None or told is error:
+                raise
+            raise told from error
+
+    def refusal(self, error: Exception) -> Refused | None:
+        """Return what `error`, raised by a request, means for the user; None if it is a bug."""
+        return _refused(error) or refusal(
+            error,
+            where=self.where,
+            model=self._model,
+            key_env=self._key_env,
+            has=self._has,
+        )
+
+    def score_prompt(self, ids: list[int]) -> list[TokenLogprobs]:
+        """Return how likely each of the tokens `ids` is, but the first. Raises Refused."""
+        with self._connection.reading_at_most(MOST_BYTES_A_POSITION * len(ids)):
+            found: list[TokenLogprobs] = self.run(read(self._client, self._model, ids))
+        return found
+
+
+def _refused(error: BaseException | None) -> Refused | None:
+    """Return the Refused of this side that the client has wrapped, or None."""
+    while error is not None and not isinstance(error, Refused):
+        error = error.__cause__
+    return error
+
+
+DRAIN_S = 0.2
+"""Seconds to wait for the rest of a finished response, so that its connection can be reused."""
+
+
+async def _records(opening: Any, response: Any) -> AsyncGenerator[Record, None]:
+    """Yield the records of `response`, and close it in any case."""
+    try:
+        reader = StreamReader()
+        async with contextlib.aclosing(response.iter_bytes()) as pieces:
+            async for data in pieces:
+                for record in reader.feed(data):
+                    yield record
+                if reader.over:
+                    with contextlib.suppress(asyncio.TimeoutError):
+                        await asyncio.wait_for(_drain(pieces), DRAIN_S)
+                    break
+        for record in reader.end():
+            yield record
+    finally:
+        await opening.__aexit__(None, None, None)
+
+
+async def _drain(pieces: AsyncIterator[bytes]) -> None:
+    async for _ in pieces:
+        pass

@@ -1,0 +1,73 @@
+"""Ask a server how likely the tokens of a prompt are.
+
+The prompt is sent as token ids, so the server's tokenizer plays no part. Two ways are tried: vLLM's
+`prompt_logprobs`, which gives the likeliest tokens of each position by id, and `echo` with
+`logprobs` of OpenAI's first completions API, which gives them as text: there only the figure of the
+prompt's own token is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from quantchat.worker.failures import Refused
+from quantchat.worker.servers.refusals import is_of_the_request
+
+TOP = 20
+"""Likeliest tokens that are asked for: vLLM's limit unless it is started with --max-logprobs."""
+MOST_BYTES_A_POSITION = 8192
+"""Longest description of one token with its alternatives."""
+
+
+@dataclass(frozen=True)
+class TokenLogprobs:
+    """What a server says of one token of a prompt, in nats."""
+
+    own: float
+    likeliest: Mapping[int, float]
+    """Of the likeliest tokens, by id; empty if the server gives no ids."""
+
+
+async def read(client: Any, model: str, ids: Sequence[int]) -> list[TokenLogprobs]:
+    """Return what the server says of each of `ids` but the first. Raises Refused."""
+    common = {"model": model, "prompt": list(ids), "max_tokens": 1, "temperature": 0}
+    for more, parsed in (
+        ({"prompt_logprobs": TOP}, _by_id),
+        ({"echo": True, "logprobs": 1}, _echoed),
+    ):
+        try:
+            body = await client.post("/completions", body={**common, **more}, cast_to=object)
+        except Exception as error:
+            if is_of_the_request(error):
+                continue  # it does not know this way
+            raise
+        try:
+            found: list[TokenLogprobs] = parsed(body["choices"][0], ids)
+        except (LookupError, TypeError, ValueError, AttributeError):
+            continue  # it ignores this way
+        return found
+    raise Refused(
+        "unsupported",
+        "the server gives no log-probabilities of a prompt's tokens",
+        "docs/how-to/servers.md names servers that do",
+    )
+
+
+def _by_id(choice: Any, ids: Sequence[int]) -> list[TokenLogprobs]:
+    told = choice["prompt_logprobs"]
+    if len(told) != len(ids):
+        raise ValueError("not one entry for each token")
+    found = []
+    for token, entry in zip(ids[1:], told[1:], strict=True):
+        logprobs = {int(one): float(about["logprob"]) for one, about in entry.items()}
+        found.append(TokenLogprobs(logprobs[token], logprobs))
+    return found
+
+
+def _echoed(choice: Any, ids: Sequence[int]) -> list[TokenLogprobs]:
+    told = choice["logprobs"]["token_logprobs"]
+    if len(told) not in (len(ids), len(ids) + 1):  # with the token that was generated
+        raise ValueError("not one entry for each token")
+    return [TokenLogprobs(float(one), {}) for one in told[1 : len(ids)]]
