@@ -44,7 +44,7 @@ class ComparisonScreen(ComparisonView):
     plan_when_ready: Plan | None = None
     """What to measure as soon as both variants are ready."""
     _draft: str | None = None
-    """The user's draft while the last prompt is being edited; None if none is."""
+    """The user's draft while the last prompt is being edited; None while no prompt is edited."""
 
     # ------------------------------------------------------------ prompt and conversation
 
