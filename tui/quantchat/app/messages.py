@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from textual.message import Message
 
-from quantchat.session.comparison import Change
-
 if TYPE_CHECKING:
     from quantchat.measuring.rounds import Plan
     from quantchat.profile.model import Profile
+    from quantchat.session.comparison import Change
     from quantchat.snapshot.schema import Snapshot
 
 

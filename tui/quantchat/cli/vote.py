@@ -11,6 +11,7 @@ import click
 from quantchat.console.options import (
     low_bandwidth_of,
     low_bandwidth_option,
+    pair_option,
     prompt_options,
     save_option,
 )
@@ -20,6 +21,7 @@ from quantchat.errors import UserError
 @click.command()
 @click.argument("profile")
 @prompt_options
+@pair_option
 @click.option(
     "--seed",
     type=click.IntRange(0, 2**63 - 1),
@@ -39,12 +41,13 @@ def vote(
     profile: str,
     given: tuple[str, ...],
     file: Path | None,
+    pair: str,
     seed: int | None,
     at_the_end: bool,
     folder: Path | None,
     low_bandwidth: bool | None,
 ) -> int:
-    """Vote blind on the answers of the first two variants of PROFILE.
+    """Vote blind on the answers of two variants of PROFILE.
 
     Each prompt is a new chat. Names, kernels and speeds are hidden, and the sides are chosen at
     random for each prompt. Keys: a (A is better), b (B is better), t (tie), x (both bad). The
@@ -58,7 +61,7 @@ def vote(
     from quantchat.features.votes.voting import VotePlan
     from quantchat.session import prompts
 
-    asked = opening.profile_of((profile,))
+    asked = opening.with_pair(opening.profile_of((profile,)), pair)
     texts = prompts.asked(given, file, asked.run)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UserError(

@@ -14,7 +14,7 @@ from quantchat.errors import UserError
 from quantchat.text import one_line
 
 if TYPE_CHECKING:
-    from quantchat.profile.model import Profile
+    from quantchat.profile.model import AnyVariant, Profile
     from quantchat.session.from_models import Making
 
 
@@ -48,6 +48,42 @@ def profile_of(
         for making in from_models.to_make(profile):
             _ask(making)
     return profile
+
+
+def with_pair(profile: Profile, pair: str) -> Profile:
+    """Return `profile` with the two variants that `pair` names first, and say what is left out.
+
+    `pair` has two labels or places (`A`, `b`, …) with a comma between; a label may have commas
+    itself. Without a pair the order stays. Raises UserError.
+    """
+    chosen = _two(profile, pair) if pair else list(profile.variants[:2])
+    others = [variant for variant in profile.variants if variant not in chosen]
+    if others:
+        labels = ", ".join(one_line(variant.label) for variant in others)
+        click.echo(f"quantchat: left out: {labels} (choose with --variants)", err=True)
+    return profile.model_copy(update={"variants": [*chosen, *others]})
+
+
+def _two(profile: Profile, pair: str) -> list[AnyVariant]:
+    from quantchat.snapshot.compared_sides import letters
+
+    by_name = {letters(place): one for place, one in enumerate(profile.variants)}
+    by_name |= {one.label.casefold(): one for one in profile.variants}
+    words = pair.casefold().split(",")
+    for end in range(1, len(words)):
+        names = (",".join(words[:end]).strip(), ",".join(words[end:]).strip())
+        found = [by_name[name] for name in names if name in by_name]
+        if len(found) == 2 and found[0] is not found[1]:
+            return found
+    known = ", ".join(
+        f"{letters(place).upper()} = {one_line(one.label)}"
+        for place, one in enumerate(profile.variants)
+    )
+    raise UserError(
+        "does not name two variants of the profile",
+        where=f"--variants {one_line(pair)}",
+        hint=f"give two of these with a comma between: {known}",
+    )
 
 
 def _save(profile: Profile, path: Path) -> None:

@@ -29,6 +29,18 @@ def prompt_options(command: _Command) -> _Command:
     return one(several(command))
 
 
+def pair_option(command: _Command) -> _Command:
+    """Add `--variants`, passed as `pair`; see `opening.with_pair`."""
+    return click.option(
+        "--variants",
+        "pair",
+        metavar="X,Y",
+        default="",
+        help="Take these two variants, by label or by their place in the profile (A, B, C, …). "
+        "Default: the first two.",
+    )(command)
+
+
 def save_option(command: _Command) -> _Command:
     """Add `--save` and `-o`, passed as `folder`: a folder, or a file that ends in .json."""
     return click.option(

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import click
 
-from quantchat.console.options import prompt_options
+from quantchat.console.options import pair_option, prompt_options
 from quantchat.console.running import comparison_of, notice
 
 
 @click.command()
 @click.argument("profile")
 @prompt_options
+@pair_option
 @click.option(
     "--max-new-tokens",
     type=click.IntRange(min=1),
@@ -27,10 +28,11 @@ def agreement(
     profile: str,
     given: tuple[str, ...],
     file: Path | None,
+    pair: str,
     max_new_tokens: int | None,
     as_json: bool,
 ) -> None:
-    """Compare each of the first two variants of PROFILE with itself, at temperature 0.
+    """Compare each of two variants of PROFILE with itself, at temperature 0.
 
     Each variant answers each prompt again: one at a time, together with the other variant, with
     the prompt in the KV cache, and by teacher forcing, alone and in a batch of two. The table shows
@@ -47,7 +49,7 @@ def agreement(
     from quantchat.session import prompts
     from quantchat.session.runner import with_pair
 
-    asked = opening.profile_of((profile,))
+    asked = opening.with_pair(opening.profile_of((profile,)), pair)
     texts = prompts.asked(given, file, asked.run)
     comparison = comparison_of(asked, max_new_tokens)
     with progress_display() as display, signals.handled(notice):

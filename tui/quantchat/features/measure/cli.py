@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from quantchat.console.gates import GateOptions, gate_options
-from quantchat.console.options import prompt_options
+from quantchat.console.options import pair_option, prompt_options
 from quantchat.console.running import comparison_of, output_options
 from quantchat.console.units import Share
 from quantchat.errors import UserError
@@ -59,6 +59,7 @@ def _refuse_servers(profile: Profile) -> None:
 @click.command()
 @click.argument("profile")
 @prompt_options
+@pair_option
 @click.option(
     "--settings-of",
     "protocol",
@@ -113,6 +114,7 @@ def run(
     profile: str,
     given: tuple[str, ...],
     file: Path | None,
+    pair: str,
     protocol: str | None,
     rounds: int | None,
     until_width: float | None,
@@ -127,7 +129,7 @@ def run(
     folder: Path | None,
     as_json: bool,
 ) -> int:
-    """Measure the first two variants of PROFILE in rounds, without the screen.
+    """Measure two variants of PROFILE in rounds, without the screen.
 
     Loads both variants, warms up, answers each prompt once per round on each side, prints the
     ratios B ÷ A with 95 % confidence intervals, and saves a snapshot. Ctrl+C stops early and keeps
@@ -144,7 +146,7 @@ def run(
     from quantchat.profile import library, load
     from quantchat.session import prompts
 
-    asked = opening.profile_of((profile,))
+    asked = opening.with_pair(opening.profile_of((profile,)), pair)
     if prompt_tokens:
         _refuse_servers(asked)
     gates.parse_early([variant.label for variant in asked.variants[:2]])
