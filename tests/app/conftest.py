@@ -1,4 +1,4 @@
-"""What each test of the screen begins with."""
+"""Fixtures and settings that all tests of the screen share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the screen looks like: the device line, colours that can be read, none where unwanted."""
+"""The look of the screen: device line, readable colours, and no colours where they are off."""
 
 from __future__ import annotations
 

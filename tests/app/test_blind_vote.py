@@ -1,4 +1,4 @@
-"""Blind votes on the screen: sides by lot, one key a vote, and no word of who is who."""
+"""Blind votes on the screen: random sides, one key per vote, and nothing that names a variant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Search, diff, export and prompts from a file, and a saved chat that goes on."""
+"""Search, word diff, export, prompts from a file, and continuing a saved chat."""
 
 from __future__ import annotations
 

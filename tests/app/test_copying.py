@@ -1,4 +1,4 @@
-"""Copying an answer: OSC 52, wrapped for tmux and GNU screen, and saying what was done."""
+"""Copying an answer with OSC 52, wrapped for tmux and GNU screen, and the message about it."""
 
 from __future__ import annotations
 

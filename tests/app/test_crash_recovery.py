@@ -1,4 +1,4 @@
-"""What nobody saved is kept when the program has to leave, and offered at the next start."""
+"""Unsaved work is saved when the program has to quit, and offered at the next start."""
 
 from __future__ import annotations
 

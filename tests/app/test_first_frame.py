@@ -1,4 +1,4 @@
-"""The screen comes up without the ML libraries: a static contract does not see late imports."""
+"""The first frame needs no ML library; a static check of imports does not see late imports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What commands print, on a real terminal: hostile names, files, answers and errors are text."""
+"""Commands in a real terminal print hostile names, files, answers and errors as plain text."""
 
 from __future__ import annotations
 

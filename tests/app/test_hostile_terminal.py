@@ -1,4 +1,4 @@
-"""What comes out of a real terminal's other end while models say what would act on it."""
+"""A real terminal receives no control sequence from what models output."""
 
 from __future__ import annotations
 

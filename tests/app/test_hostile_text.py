@@ -1,4 +1,4 @@
-"""Text from outside does nothing to the terminal, wherever it comes from."""
+"""Text from any outside source has no effect on the terminal."""
 
 from __future__ import annotations
 

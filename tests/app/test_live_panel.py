@@ -1,4 +1,4 @@
-"""The live panel repaints those lines that changed, and each that did."""
+"""The live panel repaints all lines that changed, and no others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measuring in rounds from the screen: begun, stopped, shown and saved."""
+"""Measurements in rounds on the screen: start, stop, display and saving."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""On a narrow terminal a figure is whole or is not there: cut off it would be another one."""
+"""A narrow terminal shows a figure completely or not at all: cut off, it would be a wrong one."""
 
 from __future__ import annotations
 

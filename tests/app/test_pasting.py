@@ -1,4 +1,4 @@
-"""What is pasted is in the box as a whole, or the screen says why none of it is."""
+"""A paste is inserted as a whole, or rejected with a message that says why."""
 
 from __future__ import annotations
 

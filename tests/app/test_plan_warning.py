@@ -1,4 +1,4 @@
-"""The screen says before anything runs out of memory that the pair will not fit."""
+"""The screen warns before loading that the pair will not fit into memory."""
 
 from __future__ import annotations
 

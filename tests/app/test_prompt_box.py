@@ -1,4 +1,4 @@
-"""The prompt box: several lines, recall with the draft kept, pasting."""
+"""The prompt box: several lines, recall of prompts without losing the draft, pasting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Queued prompts, missing answers, one history, and earlier answers, as the screen shows them."""
+"""Queued prompts, missing answers, a common history, and earlier answers on the screen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Leaving by key: at once where nothing is lost by it, else at the second time."""
+"""Quitting by key: at once if everything is saved, else after a second press."""
 
 from __future__ import annotations
 

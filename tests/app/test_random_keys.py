@@ -1,7 +1,7 @@
-"""Keys in quick succession and terminals of any size end nothing.
+"""Random keys in quick succession and terminals of any size do not crash the program.
 
-A share of the random keys that `benchmarks/random_keys.py` presses by the ten thousands, and by
-themselves those that ended the program once.
+A sample of the random keys of `benchmarks/random_keys.py`, which presses tens of thousands, and the
+key sequences that once ended the program.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Fast answers of each kind, from real processes through real pipes to a real terminal."""
+"""Fast answers of every kind through real processes and pipes to a real terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`quantchat run` in a real terminal that goes away: what was measured is saved."""
+"""`quantchat run` saves what it measured if its real terminal is closed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What leaves the screen by a key: snapshots, answers as a file."""
+"""Saving by key: snapshots, and answers as a file."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A server's column beside a local one: real workers and connections, at three sizes.
+"""A server's column beside a local column: real workers and connections, at three sizes.
 
-The left variant is scripted; what the right one shows comes over HTTP from a server on loopback.
+The left variant is scripted; the right variant is a server on loopback, reached over HTTP.
 """
 
 from __future__ import annotations

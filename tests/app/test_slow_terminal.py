@@ -1,4 +1,4 @@
-"""A terminal that stops reading, is slow or is dragged to and fro holds nothing up."""
+"""A terminal that stops reading, is slow or is resized all the time delays nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The start screen: profiles, recent snapshots, hardware; and then the comparison."""
+"""The start screen: profiles, recent snapshots, hardware, and opening a comparison."""
 
 from __future__ import annotations
 

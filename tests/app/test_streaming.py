@@ -1,4 +1,4 @@
-"""Streaming: nothing lost, nothing redone at each token, and the reader left in peace."""
+"""Streaming loses no text, redraws no finished text, and does not move the reader's view."""
 
 from __future__ import annotations
 

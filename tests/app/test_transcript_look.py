@@ -1,4 +1,4 @@
-"""Thoughts are folded, outputs are shown raw, long prompts are folded: each by one key."""
+"""Folded thoughts, raw output and folded long prompts, each switched by one key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each state of a variant and of an answer, read off the screen at three sizes."""
+"""The screen shows every state of a variant and of an answer, at three sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several end-to-end tests share: an environment with auto-gptq, made once and kept."""
+"""Fixtures of several end-to-end tests: an environment with auto-gptq, built once and cached."""
 
 from __future__ import annotations
 

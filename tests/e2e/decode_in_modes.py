@@ -1,14 +1,14 @@
-"""A program: decode the same prompts in several modes, and tell where they part from `generate`.
+"""Decode the same prompts in several modes, and report where they diverge from `generate`.
 
     python decode_in_modes.py '{"engine": …}' TOKENS PROMPTS MODE…
 
-The first argument is a `Load` command, PROMPTS says how many of the prompts below. Prints a JSON
-list with an object for each mode and prompt: `forced`, how far the decoder is from the model's own
-logarithms of the probabilities of generate's tokens, on average, when it is asked for them (teacher
-forcing); `same`, how many tokens are generate's; where that is not all, `gap`, by how much the
-model's own modules prefer generate's token to the mode's, and `ulp`, the spacing of the dtype's
-numbers there.
-It is a program of its own because the libraries print, and because a process loads one variant.
+The first argument is a `Load` command; PROMPTS is the number of prompts (of those below) to use.
+Prints a JSON list with an object for each mode and prompt. `forced`: mean difference between the
+decoder's log probabilities of generate's tokens (teacher forcing) and those of the model's own
+modules. `same`: number of leading tokens equal to generate's. If not all tokens are equal, also
+`gap`, how much higher the model's own modules score generate's token than the mode's token, and
+`ulp`, the spacing of the dtype's numbers there. This is a separate program because the libraries
+print, and because a process loads only one variant.
 """
 
 from __future__ import annotations

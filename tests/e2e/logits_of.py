@@ -1,7 +1,7 @@
 """Prints a checkpoint's logits as JSON: `python logits_of.py LIBRARY FOLDER IDS`.
 
-It knows nothing of quantchat, since it stands for whoever loads the checkpoint elsewhere. GPTQModel
-and transformers 4 print as they are imported, so the logits go to descriptor 3.
+It does not import quantchat, because it represents users who load the checkpoint without quantchat.
+GPTQModel and transformers 4 print while they are imported, so the logits go to descriptor 3.
 """
 
 from __future__ import annotations

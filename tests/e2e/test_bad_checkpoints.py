@@ -1,4 +1,4 @@
-"""Real damage to a real checkpoint: a real worker says in one line which file, and lives on."""
+"""A real worker names the damaged file of a real checkpoint in one line, and keeps running."""
 
 from __future__ import annotations
 

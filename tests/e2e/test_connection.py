@@ -1,4 +1,4 @@
-"""The connection goes: through a real sshd what ran is over and nothing is lost; tmux keeps it."""
+"""A real SSH connection breaks: the program ends and saves its work; under tmux it continues."""
 
 from __future__ import annotations
 

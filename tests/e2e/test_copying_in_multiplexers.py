@@ -1,4 +1,4 @@
-"""Copying from the real screen inside a real tmux and a real GNU screen, to the terminal around."""
+"""Copying from the real screen inside real tmux and GNU screen reaches the outer terminal."""
 
 from __future__ import annotations
 

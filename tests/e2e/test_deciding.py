@@ -1,4 +1,4 @@
-"""Where answers part, and blind votes, with the real model in a real pseudo-terminal."""
+"""Divergence and blind votes with the real model in a real pseudo-terminal."""
 
 from __future__ import annotations
 

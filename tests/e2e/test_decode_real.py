@@ -1,4 +1,4 @@
-"""The real model, in each decode mode: the tokens of `generate`, or a tie that rounding decided."""
+"""Each decode mode of the real model gives the tokens of `generate`, except at rounding ties."""
 
 from __future__ import annotations
 

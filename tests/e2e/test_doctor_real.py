@@ -1,4 +1,4 @@
-"""The doctor's job in a real worker: kernels really run, and nothing is compiled or left."""
+"""The doctor's job in a real worker runs real kernels, compiles none and leaves no files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each extra of the package does what it is for, in an environment that has nothing else."""
+"""Each extra of the package works in an environment with only its own dependencies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kit for the first run on a GPU runs on a CPU, so that it lives until a GPU is there."""
+"""The kit for the first run on a GPU runs on a CPU, so that it does not break unnoticed."""
 
 from __future__ import annotations
 

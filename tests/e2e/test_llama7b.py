@@ -1,4 +1,4 @@
-"""The benchmark of Llama's shapes runs at its small size, so that it lives until a GPU is there."""
+"""The benchmark of Llama's shapes runs at a small size, so that it does not break unnoticed."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Each method on the demo's model: it loads, answers and scores.
 
-A checkpoint that is made here is made once into the cache folder, in a minute or two.
+Each checkpoint is built once, in a minute or two, and cached.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The program is killed, and cannot clean up: nothing that it started lives on."""
+"""If the program is killed and cannot clean up, all processes that it started end too."""
 
 from __future__ import annotations
 

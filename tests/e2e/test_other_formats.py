@@ -1,4 +1,4 @@
-"""Checkpoints in formats that transformers loads through another library: a worker decodes them."""
+"""A worker decodes checkpoints in formats that transformers loads through another library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engines of other packages: the example of the documentation, and packages that are broken."""
+"""Engines of other packages: the documentation's example, and broken packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plan against what really loads: the demo's variants, and small models of many makes."""
+"""The plan against real loads: the demo's variants, and small models of many architectures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`quantchat quantize` on a tiny model: stopped, gone on with, and loaded by each library."""
+"""`quantchat quantize` on a tiny model: stop, resume, and load the result in each library."""
 
 from __future__ import annotations
 

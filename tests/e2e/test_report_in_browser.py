@@ -1,4 +1,4 @@
-"""A report of hostile snapshots in a real browser: nothing runs in it, and nothing is fetched."""
+"""A report of hostile snapshots runs no script and fetches nothing in a real browser."""
 
 from __future__ import annotations
 

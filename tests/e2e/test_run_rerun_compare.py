@@ -1,4 +1,4 @@
-"""Measured, measured again and compared, by the real program on the real model."""
+"""`run`, `rerun` and `compare` as real programs on the real model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real servers that quantchat starts, beside the same weights loaded by itself: one answer."""
+"""Real servers that quantchat starts give the same answer as the same weights loaded locally."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real program with the real model in a real pseudo-terminal, as a user has it."""
+"""The real program with the real model in a real pseudo-terminal."""
 
 from __future__ import annotations
 

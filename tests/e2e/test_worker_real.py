@@ -1,4 +1,4 @@
-"""A real worker process with the real model: it answers, stops, fails in words, and ends."""
+"""A real worker with the real model answers, stops, reports failures in words, and ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests here want of the machine; without it they skip, and say why."""
+"""Requirements of the GPU tests; on a machine without them the tests skip with a reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""On a real GPU: a captured graph and a compiled step say what generate says."""
+"""On a real GPU: a captured graph and a compiled step give the tokens of `generate`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""On a real GPU: the plan against what loads, and the energy counter against the power meter."""
+"""On a real GPU: planned against used memory, and energy counter against power meter."""
 
 from __future__ import annotations
 

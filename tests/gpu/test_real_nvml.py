@@ -1,4 +1,4 @@
-"""The sampler against a real driver, where there is one."""
+"""The sampler with a real NVIDIA driver."""
 
 from __future__ import annotations
 

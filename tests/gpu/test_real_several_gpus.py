@@ -1,4 +1,4 @@
-"""On two real GPUs: the second one, and both together, say what the first one says."""
+"""On two real GPUs: the second GPU, and both together, give the tokens of the first."""
 
 from __future__ import annotations
 

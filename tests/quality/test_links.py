@@ -1,4 +1,4 @@
-"""A link in a page leads somewhere in the repository, where most people read the pages."""
+"""Links of the documentation lead to existing files and headings, as read in the repository."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The house rules, held by the tests: lint, format, types, layers, size of files."""
+"""The project's rules as tests: lint, format, types, layers, file sizes."""
 
 from __future__ import annotations
 

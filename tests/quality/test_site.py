@@ -1,4 +1,4 @@
-"""The site of the documentation builds without a warning, and its reference is complete."""
+"""The documentation site builds without a warning, and its reference is complete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys are read until the terminal is gone, which is no mistake; anything else is one."""
+"""The input thread ends quietly if the terminal is gone; any other end is an error."""
 
 from __future__ import annotations
 

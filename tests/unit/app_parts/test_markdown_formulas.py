@@ -1,4 +1,4 @@
-"""Products and formulas are text, not emphasis and escapes."""
+"""Markdown leaves products and formulas as text, without emphasis and escapes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A table that a narrow column cannot show is drawn as records."""
+"""A table that is too wide for a narrow column is drawn as records."""
 
 from __future__ import annotations
 

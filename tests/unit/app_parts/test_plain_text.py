@@ -1,4 +1,4 @@
-"""Raw text is drawn whole, however it arrives and however wide the terminal is."""
+"""Raw text is drawn completely, for any chunks and any terminal width."""
 
 from __future__ import annotations
 

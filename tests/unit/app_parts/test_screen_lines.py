@@ -1,4 +1,4 @@
-"""Lines fitted to a width, in cells."""
+"""Lines fitted to a width in terminal cells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Strips on a given scale."""
+"""Charts of a figure over time, on a given scale."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables in the documentation are those that the saved results give."""
+"""The tables in the documentation match the saved results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the benchmarks of decoding share: a reason ends a program, not what else it measures."""
+"""Shared code of the decoding benchmarks: one failed measurement does not end the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""llama.cpp as a peer: what its benchmark prints, in the terms of ours, and in the same table."""
+"""The output of llama-bench, converted to our figures and put into the same table as ours."""
 
 from __future__ import annotations
 

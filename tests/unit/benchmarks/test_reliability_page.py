@@ -1,4 +1,4 @@
-"""The page on reliability says what the kept results say, and each proof it names is there."""
+"""The page on reliability matches the saved results, and each test that it names exists."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A variant compared with itself shows no difference, on times that were really recorded.
+"""A variant compared with itself shows no difference, on recorded times of real runs.
 
-The times were recorded once (`benchmarks/self_comparison.py record`); what is repeated here is the
-resampling and the statistics, not the measuring.
+The times were recorded once (`benchmarks/self_comparison.py record`). The test repeats the
+resampling and the statistics, not the measurement.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the profile of one token counts, on events as torch's profiler makes them of a GPU's."""
+"""What the profile of one token counts, on events like those of torch's profiler for a GPU."""
 
 from __future__ import annotations
 

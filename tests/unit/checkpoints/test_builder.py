@@ -1,4 +1,4 @@
-"""The builder: each stage made once, shared, kept whole, or not at all."""
+"""The builder builds each stage once, shares it, and stores it completely or not at all."""
 
 from __future__ import annotations
 

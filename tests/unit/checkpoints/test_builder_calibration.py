@@ -1,4 +1,4 @@
-"""The builder, calibrating on what the user names, and saving what is quantized on loading."""
+"""The builder calibrates on the user's data, and saves checkpoints that loading quantizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two processes, one cache: one makes, the other waits; what a dead one left is cleared away."""
+"""Two processes share a cache: one builds, the other waits; leftovers of a crash are removed."""
 
 from __future__ import annotations
 

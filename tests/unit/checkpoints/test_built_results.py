@@ -1,4 +1,4 @@
-"""Results of jobs in `made.json`, as today's and older versions wrote them."""
+"""Job results in `made.json`, written by the current version and by older ones."""
 
 from __future__ import annotations
 

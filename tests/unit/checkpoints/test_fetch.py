@@ -1,4 +1,4 @@
-"""Fetching through pip: what comes is what was wanted, or it is said why not."""
+"""Fetching through pip: the requested file arrives, or the error says why not."""
 
 from __future__ import annotations
 

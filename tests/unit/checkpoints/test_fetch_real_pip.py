@@ -1,4 +1,4 @@
-"""The user's own pip against an index that misbehaves, and against none."""
+"""A real pip with an index that misbehaves, and with none."""
 
 from __future__ import annotations
 

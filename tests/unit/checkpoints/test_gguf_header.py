@@ -1,4 +1,4 @@
-"""What the header of a GGUF file says, and that a damaged one is said to be one."""
+"""Reading the header of a GGUF file, and reporting a damaged one."""
 
 from __future__ import annotations
 

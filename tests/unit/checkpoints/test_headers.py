@@ -1,4 +1,4 @@
-"""What a model's files say: folders, shards, the Hugging Face cache, a hub, and rubbish."""
+"""Reading model headers: folders, shards, the Hugging Face cache, a hub, invalid files."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Names in the checkpoint cache: a checkpoint that was made before must be found again.
+"""Names in the checkpoint cache stay the same, so that existing checkpoints are found.
 
-The hash covers everything that went in. These names were computed once, for fixed library versions.
+The hash in a name covers all inputs. These names were computed once, for fixed library versions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A bit that flipped in a made checkpoint is found, and the checkpoint made again."""
+"""A flipped bit in a built checkpoint is found, and the checkpoint is rebuilt."""
 
 from __future__ import annotations
 

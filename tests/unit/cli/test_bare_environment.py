@@ -1,4 +1,4 @@
-"""Places that lack something: a home directory, a temporary folder, the standard streams."""
+"""Environments without a home directory, a temporary folder or the standard streams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`quantchat cache`: what lies there, and that it goes whole or not at all."""
+"""`quantchat cache`: its list, and that it removes a checkpoint completely or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line as its user meets it: words in, lines and an exit status out."""
+"""The command line from outside: arguments in, output and exit status out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for each command: found by walking the tree of commands."""
+"""Rules that hold for every command, checked on the whole tree of commands."""
 
 from __future__ import annotations
 

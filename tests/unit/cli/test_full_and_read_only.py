@@ -1,4 +1,4 @@
-"""A disk that is really full, and a cache that is really read only, for root too."""
+"""A disk that is really full, and a cache that even root cannot write."""
 
 from __future__ import annotations
 

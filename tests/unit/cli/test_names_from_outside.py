@@ -1,4 +1,4 @@
-"""A name from outside makes no file outside its folder, and no file that others can read."""
+"""A name from outside creates no file outside its folder, and none that others can read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calibration a user brings: files that are read whole or refused with their line, and cut."""
+"""Calibration files of the user: read completely or refused with a line number, and cut."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The toolkit that compiles kernels: one of torch's CUDA version, wherever it lies."""
+"""Finding the CUDA toolkit that matches torch's CUDA version, in every place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files from outside: regular ones of a size, in UTF-8, of JSON Lines by their names."""
+"""Input files: only regular files up to a size, in UTF-8; JSON Lines by the file's name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model's small files say, and what is refused of it before its weights are touched."""
+"""Reading a model's small files, and refusing a model before its weights are read."""
 
 from __future__ import annotations
 

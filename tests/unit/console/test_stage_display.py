@@ -1,4 +1,4 @@
-"""How far the making of a checkpoint is, on a terminal and without one."""
+"""The progress of building a checkpoint, on a terminal and without one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The last guards before a terminal: of stdout and stderr, of the consoles, of completion."""
+"""Control sequences are removed from stdout, stderr, consoles and completion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a report goes: whole, and never over what is not a report."""
+"""A report is written completely, and never over a file that is not a report."""
 
 from __future__ import annotations
 

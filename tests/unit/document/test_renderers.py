@@ -1,4 +1,4 @@
-"""Each renderer shows every part of a document, and makes its text harmless."""
+"""Each renderer shows every part of a document, with its text made harmless."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each registered engine must do, whoever declares it."""
+"""The contract that every registered engine must fulfil."""
 
 from __future__ import annotations
 

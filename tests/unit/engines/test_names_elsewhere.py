@@ -1,4 +1,4 @@
-"""Only an engine's declaration and its loader name it: all other code asks the registry."""
+"""Only an engine's declaration and loader contain its name; other code asks the registry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Environments with other library versions: a real venv and a real pip, and no network."""
+"""Environments with other library versions: a real venv and a real pip, without a network."""
 
 from __future__ import annotations
 

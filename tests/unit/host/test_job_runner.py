@@ -1,4 +1,4 @@
-"""One job of a worker that falls silent."""
+"""A job whose worker sends nothing any more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command or a worker that is ended leaves behind: nothing, or until the next start."""
+"""A command or worker that ends removes its temporary files, at the latest at the next start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CPUs and memory a process may use, read from trees like those of /proc and /sys."""
+"""The CPUs and memory that a process may use, read from copies of /proc and /sys."""
 
 from __future__ import annotations
 

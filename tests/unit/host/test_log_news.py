@@ -1,4 +1,4 @@
-"""What a library prints is shown while a stage takes long, and only what is new."""
+"""During a long stage, new log lines of a library are shown once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signals that stop a command: the first asks, the second ends, and what there is is saved."""
+"""The first signal asks a command to stop, the second ends it; partial results are saved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starting a worker: whoever is interrupted in the middle of it leaves nothing behind."""
+"""Starting a worker: an interruption at any moment leaves no process behind."""
 
 from __future__ import annotations
 

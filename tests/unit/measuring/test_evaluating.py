@@ -1,4 +1,4 @@
-"""Tasks from profile to snapshot: the real harness, asking real tiny models in this process."""
+"""Tasks from profile to snapshot: the real harness on real tiny models in this process."""
 
 from __future__ import annotations
 

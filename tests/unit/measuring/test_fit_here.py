@@ -1,4 +1,4 @@
-"""What opening a profile means here, before anything is downloaded."""
+"""What opening a profile would need on this machine, found before any download."""
 
 from __future__ import annotations
 

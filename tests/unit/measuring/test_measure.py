@@ -1,4 +1,4 @@
-"""A measurement without a screen: from loading to a snapshot with its ratios and doubts."""
+"""A measurement without a screen: from loading to a snapshot with ratios and warnings."""
 
 from __future__ import annotations
 

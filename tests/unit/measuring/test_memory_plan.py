@@ -1,4 +1,4 @@
-"""`quantchat plan`: on which device, beside what is there, and how it is said."""
+"""`quantchat plan`: the chosen device, the memory already in use, and the wording."""
 
 from __future__ import annotations
 

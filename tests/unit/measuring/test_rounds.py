@@ -1,4 +1,4 @@
-"""Rounds: balanced order, warm-up thrown away, each prompt alone."""
+"""Rounds: balanced order, discarded warm-up, each prompt without history."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which model the variants of a profile are held against."""
+"""The reference model to which a profile's variants are compared."""
 
 from __future__ import annotations
 

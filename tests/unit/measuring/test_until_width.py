@@ -1,4 +1,4 @@
-"""A measurement ends once its interval is narrow."""
+"""A measurement ends when its interval is narrow enough."""
 
 from __future__ import annotations
 

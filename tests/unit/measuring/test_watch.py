@@ -1,4 +1,4 @@
-"""What is seen of a machine that stops, and of other programs, while something is measured."""
+"""Noticing a suspended machine and busy foreign processes during a measurement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where profiles are found by name, and that a name leads nowhere else."""
+"""Finding profiles by name; a name never leads outside the profile folders."""
 
 from __future__ import annotations
 

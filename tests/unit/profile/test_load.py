@@ -1,3 +1,5 @@
+"""Loading a profile: valid files, and one line with a hint for each mistake."""
+
 from __future__ import annotations
 
 import os

@@ -1,4 +1,4 @@
-"""The profiles that are shipped: each is valid, and its arithmetic on memory is right."""
+"""The shipped profiles are valid, and the memory figures in their descriptions are right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What editors and beginners get: the template and the JSON Schema, both made from the models."""
+"""The template for new profiles and the JSON Schema, both generated from the models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where answers part: cut at the token, never through a character, never in a wrong place."""
+"""The divergence of two answers in a report: cut between tokens, and never inside a character."""
 
 from __future__ import annotations
 

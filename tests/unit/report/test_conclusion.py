@@ -1,4 +1,4 @@
-"""A report begins with its result in a sentence and ends with its terms."""
+"""A report begins with a sentence on its result and ends with definitions of its terms."""
 
 from __future__ import annotations
 

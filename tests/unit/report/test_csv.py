@@ -1,4 +1,4 @@
-"""Snapshots as CSV: tidy, complete, and without formulas."""
+"""Snapshots as CSV: tidy and complete, with nothing that a spreadsheet reads as a formula."""
 
 from __future__ import annotations
 

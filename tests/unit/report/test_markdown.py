@@ -1,4 +1,4 @@
-"""A report as Markdown, read back by a parser of it: tables, plots, and text that stays text."""
+"""A report as Markdown, read back by a parser: tables, plots, and text without markup."""
 
 from __future__ import annotations
 

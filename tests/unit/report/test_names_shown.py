@@ -1,4 +1,4 @@
-"""A name that would act on a terminal is text in each place that prints one."""
+"""A name with control sequences is printed as plain text everywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A report as a page: what it shows, and that nothing a snapshot holds does anything in it."""
+"""A report as HTML: its content, and that nothing from a snapshot is active in the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plots of a snapshot: which there are, what they say, and what becomes of a label in them."""
+"""The plots of a snapshot: which exist, what they show, and how they treat hostile labels."""
 
 from __future__ import annotations
 

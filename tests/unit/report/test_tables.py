@@ -1,4 +1,4 @@
-"""A snapshot as tables: the right figures, labelled, and nothing in them that a terminal obeys."""
+"""A snapshot as tables: correct, labelled figures, and no control sequences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A comparison with scripted workers: who is asked, in what order, and what ends when."""
+"""A comparison with scripted workers: who gets each prompt, in what order, and when it ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A saved chat goes on as if it had been held here."""
+"""A saved chat continues as if it had begun in this session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A comparison made up from the names of models, without a profile."""
+"""A comparison built from the names of models, without a profile."""
 
 from __future__ import annotations
 

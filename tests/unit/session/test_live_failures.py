@@ -1,4 +1,4 @@
-"""A column whose worker misbehaves says so in one line, and the other column goes on."""
+"""A column whose worker misbehaves shows one line about it; the other column continues."""
 
 from __future__ import annotations
 

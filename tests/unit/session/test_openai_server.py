@@ -1,4 +1,4 @@
-"""A variant that a server runs: real workers, over HTTP, against a server on loopback."""
+"""A variant on a server: real workers, over HTTP, with a server on loopback."""
 
 from __future__ import annotations
 

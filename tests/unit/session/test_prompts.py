@@ -1,4 +1,4 @@
-"""Files of prompts: read as they are meant, or refused with their line."""
+"""Files of prompts: read correctly, or refused with the line number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What waits for a variant, what it is asked later, and whose answers a chat continues."""
+"""Queued prompts, missed prompts that are sent later, and whose answers a chat continues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a comparison leaves in its snapshot, with workers that follow a script."""
+"""What a comparison with scripted workers writes into its snapshot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs side by side: which are compared, what differed, and which are refused."""
+"""Comparing runs: which columns are compared, what differed, and which runs are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A line in the list of figures adds a figure to everything that compares runs."""
+"""One new line in the list of figures adds a figure to all comparisons of runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gates fail only where the whole interval bears them out."""
+"""A gate fails only if the whole interval shows it."""
 
 from __future__ import annotations
 

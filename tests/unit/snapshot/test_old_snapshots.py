@@ -1,6 +1,7 @@
-"""A saved run stays readable: one file of each version of the schema, as that version wrote it.
+"""Old snapshots stay readable: one file of each schema version, as that version wrote it.
 
-The files are never edited. A schema they do not fit is a new version, with a file of its own.
+Never edit these files. If a schema change makes them invalid, it needs a new version with a new
+file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A snapshot can be read again whatever secrets the environment holds and whatever numbers come."""
+"""A written snapshot can be read again, with any secrets in the environment and any numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recovered conversations: told from snapshots by their name, kept for good or discarded."""
+"""Recovered conversations: recognized by their file name, kept or discarded."""
 
 from __future__ import annotations
 

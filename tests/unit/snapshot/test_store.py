@@ -1,4 +1,4 @@
-"""Snapshots on disk: nothing of them is lost, nothing half-written, every bad file is one line."""
+"""Snapshots on disk: complete files only, and one line for each unreadable file."""
 
 from __future__ import annotations
 

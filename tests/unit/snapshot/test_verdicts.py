@@ -1,4 +1,4 @@
-"""Three outcomes: shown, shown otherwise, undecided, and how much more measuring would decide."""
+"""The outcomes shown, shown otherwise and undecided, and how much more data would decide."""
 
 from __future__ import annotations
 

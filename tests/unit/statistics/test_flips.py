@@ -1,4 +1,4 @@
-"""Flips: the counts, the paired error and the exact test, against other ways to reach them."""
+"""Flips: counts, paired error and exact test, compared with other ways to compute them."""
 
 from __future__ import annotations
 

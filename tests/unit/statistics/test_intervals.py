@@ -1,4 +1,4 @@
-"""The ratio with its interval: right on average, honest about what it does not know."""
+"""The ratio and its interval: unbiased, and wide enough for what the data do not show."""
 
 from __future__ import annotations
 

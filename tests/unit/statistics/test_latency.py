@@ -1,4 +1,4 @@
-"""The latency figures: against numpy, against hand-worked cases, and where none is defined."""
+"""Latency figures: against numpy, against values worked out by hand, and where undefined."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Perplexity, KL divergence, Δp and agreement: llama.cpp's definitions, and errors that hold."""
+"""Perplexity, KL divergence, Δp and top-1 agreement as llama.cpp defines them, and errors."""
 
 from __future__ import annotations
 

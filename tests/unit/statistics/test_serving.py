@@ -1,4 +1,4 @@
-"""Figures of many requests at once, against values worked out by hand."""
+"""Figures of concurrent requests, against values worked out by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures that grow with an answer are those of the whole answer, however it came in pieces."""
+"""Figures updated with each token equal those of the whole answer, for any chunks."""
 
 from __future__ import annotations
 

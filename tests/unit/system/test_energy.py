@@ -1,4 +1,4 @@
-"""Energy per token, and others' processes on the GPU: counted, given, or "–" where they are not."""
+"""Energy per token, and foreign processes on the GPU: measured, or "–" where they cannot be."""
 
 from __future__ import annotations
 

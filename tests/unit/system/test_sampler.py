@@ -1,4 +1,4 @@
-"""The machine's figures: NVML's five cases, several GPUs, MIG, broken drivers, the processor."""
+"""The sampler: NVML's five cases, several GPUs, MIG, broken drivers, the CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which GPU `cuda:0` is: what CUDA_VISIBLE_DEVICES shows, in its order."""
+"""Which GPU is `cuda:0`: those that CUDA_VISIBLE_DEVICES shows, in its order."""
 
 from __future__ import annotations
 

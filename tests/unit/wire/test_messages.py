@@ -1,4 +1,4 @@
-"""The wire: what is sent is what arrives, and rubbish is named as such."""
+"""Messages: decoding returns what was encoded, and invalid input is reported as such."""
 
 from __future__ import annotations
 

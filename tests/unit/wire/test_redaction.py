@@ -1,4 +1,4 @@
-"""Secrets of the environment get into nothing that is written, whoever quotes them."""
+"""Secrets of the environment are removed from everything that is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LoRA adapters: on the model to the last tensor, in every loop, or refused in a line."""
+"""LoRA adapters: applied to every tensor, in each decode loop, or refused in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models of other families than Llama's: each is decoded exactly, or refused by name when loaded.
+"""Models of other architectures than Llama: decoded exactly, or refused by name when loaded.
 
 `benchmarks/architectures.py` does the same for a hundred architectures.
 """

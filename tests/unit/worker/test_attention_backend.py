@@ -1,4 +1,4 @@
-"""Which of torch's attention backends ran is recorded, and cuDNN's is put last."""
+"""The attention backend of torch that ran is recorded; cuDNN's has the lowest priority."""
 
 from __future__ import annotations
 

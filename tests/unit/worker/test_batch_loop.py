@@ -1,4 +1,4 @@
-"""A batch decoded together gives each prompt the tokens that it gives alone."""
+"""In a batch each prompt gets the same tokens as alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much calibration there is where nobody says: enough for the widest layer, on a GPU."""
+"""The default calibration size: enough tokens for the widest layer, on a GPU."""
 
 from __future__ import annotations
 

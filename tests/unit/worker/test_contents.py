@@ -1,4 +1,4 @@
-"""What a loaded model's weights are said to be, and that a library's own layers are left alone."""
+"""The description of a loaded model's weights; a library's own layers stay unchanged."""
 
 from __future__ import annotations
 

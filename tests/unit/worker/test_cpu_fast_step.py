@@ -1,4 +1,4 @@
-"""The fast decode steps of the CPU: what a library's version changes is found, and falls back."""
+"""Fast decode steps on a CPU: a changed library is noticed, and the slow step is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A captured decode step: refused where it cannot be, captured ahead, dropped with its buffers."""
+"""A captured decode step: refused where impossible, captured early, freed with its buffers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loops: what they say, when they stop, and what they keep for the next turn."""
+"""The decode loops: their tokens, when they stop, and what they cache for the next turn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which loop is taken, and that one which computes something else is not."""
+"""The choice of the decode loop; a loop with different results is not used."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A step on a device: nothing in it waits for a figure of the device, or lies on another one.
+"""A decode step never waits for a value of the device, and has no tensors on another device.
 
-On torch's device `meta`, where tensors have no values: asking for one is an error, and so is a
-tensor of the CPU beside one of the device. On a GPU the first would be refused by a capture and
-hold up each token elsewhere, and the second would be an error there alone.
+The tests run on torch's device `meta`, where tensors have no values: reading a value is an error,
+and so is mixing tensors of `meta` and of the CPU. On a GPU, reading a value would make a capture
+fail and delay every token without a capture, and mixing devices would fail only there.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whatever is in a checkpoint's files: they are let pass, or refused by name."""
+"""Any content of a checkpoint's files is accepted, or refused with the file's name."""
 
 from __future__ import annotations
 

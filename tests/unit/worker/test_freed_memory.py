@@ -1,4 +1,4 @@
-"""What a job has freed goes back to the system."""
+"""Memory that a job has freed is returned to the system."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights in one block, and the `forward` of the layers they were taken from."""
+"""Fused weights, and the `forward` of the layers from which they were taken."""
 
 from __future__ import annotations
 

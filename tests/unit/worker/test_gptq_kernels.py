@@ -1,4 +1,4 @@
-"""The kernel of a GPTQ variant on a GPU: one for the checkpoint, and that could be built."""
+"""The kernel of a GPTQ variant on a GPU: it fits the checkpoint and can be compiled."""
 
 from __future__ import annotations
 

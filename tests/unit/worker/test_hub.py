@@ -1,4 +1,4 @@
-"""A model named by its id on a hub: fetched once, found again without a network, or why not."""
+"""A model named by its id: downloaded once, found offline afterwards, or a clear error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What no answer needs is not imported into a worker, and where it may be needed it is."""
+"""A worker skips imports that no answer needs, but not those that may be needed."""
 
 from __future__ import annotations
 

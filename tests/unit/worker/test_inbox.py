@@ -1,4 +1,4 @@
-"""Commands as they come in: which turn a stop is for, and what a command overtakes."""
+"""Incoming commands: which turn a stop belongs to, and what a command overtakes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Torch's packed 4-bit weights, unpacked: exactly what the kernel multiplies by."""
+"""Unpacking torch's packed 4-bit weights gives exactly the values that the kernel uses."""
 
 from __future__ import annotations
 

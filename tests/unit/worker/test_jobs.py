@@ -1,4 +1,4 @@
-"""What the jobs do without a model: prompts, batches, the spellings of older libraries."""
+"""The parts of jobs that need no model: prompts, batches, field names of older libraries."""
 
 from __future__ import annotations
 

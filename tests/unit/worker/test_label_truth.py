@@ -1,4 +1,4 @@
-"""What a loaded variant says of its weights: tiny checkpoints that libraries load otherwise."""
+"""Notes of a loaded variant on weights that libraries load differently from their label."""
 
 from __future__ import annotations
 

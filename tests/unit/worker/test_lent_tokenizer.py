@@ -1,4 +1,4 @@
-"""A model that is lent another's tokenizer and chat template, and one that cannot be."""
+"""A model with the tokenizer and chat template of another model, and models that refuse it."""
 
 from __future__ import annotations
 

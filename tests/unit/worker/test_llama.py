@@ -1,4 +1,4 @@
-"""The engine `gguf`: a tiny random model that llama.cpp computes."""
+"""The engine `gguf`, with a tiny random model in llama.cpp."""
 
 from __future__ import annotations
 

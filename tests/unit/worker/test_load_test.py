@@ -1,4 +1,4 @@
-"""Load tests against a server on loopback: what is open at once, what is recorded."""
+"""Load tests with a server on loopback: how many requests are open, and what is recorded."""
 
 from __future__ import annotations
 

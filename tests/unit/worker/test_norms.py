@@ -1,4 +1,4 @@
-"""Norms by torch's kernel: the same but for rounding, one operation, and nothing stays changed."""
+"""Norms by torch's kernel: one operation, equal but for rounding, and undone afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ollama: what it tells beside OpenAI's protocol, and what it does unasked. Lines of 0.32.15's."""
+"""Ollama 0.32.15: what it reports beside OpenAI's protocol, and what it does unasked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The outbox: order kept, text whole, nothing lost when the decoder is faster than the reader."""
+"""The outbox keeps order and text, and loses nothing if the decoder outruns the reader."""
 
 from __future__ import annotations
 

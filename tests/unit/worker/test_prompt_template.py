@@ -1,4 +1,4 @@
-"""A chat as the model's own template puts it, and what a variant may say to that template."""
+"""A chat in the model's own template, and the variables that a variant passes to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sampling against what `generate` makes of the same settings, on the same logits."""
+"""Sampling gives the same as `generate` for the same settings and logits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model reads a text: the windows, what is kept of its forecasts, and what is worked out."""
+"""Scoring a text: the windows, the cached logits, and the figures computed from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each command on a profile with a server: done as it should be, or refused in one line."""
+"""Every command with a server in the profile: it works, or refuses in one line."""
 
 from __future__ import annotations
 

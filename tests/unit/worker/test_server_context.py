@@ -1,4 +1,4 @@
-"""What a server says of its context, its models, itself and its tokens, as vLLM says it."""
+"""What a server reports on its context, models, version and tokens, in vLLM's format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What servers say in their own ways: recorded from real ones, or written after their source."""
+"""Dialects of servers, recorded from real ones or written after their source code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a server is asked, and how much is read of what it answers. In this process, over HTTP."""
+"""Requests to a server, and limits on reading its responses; over HTTP in this process."""
 
 from __future__ import annotations
 

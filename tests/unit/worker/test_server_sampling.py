@@ -1,4 +1,4 @@
-"""What a server is sent of the sampling settings, and what is refused by name."""
+"""Sampling settings sent to a server, and settings refused by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server streams becomes checked records or one error, whatever the bytes are."""
+"""Any bytes that a server streams become checked records or one error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server that is started here: real workers, and a real process that speaks the protocol."""
+"""A server that quantchat starts: real workers, and a real process with the protocol."""
 
 from __future__ import annotations
 

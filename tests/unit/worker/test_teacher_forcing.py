@@ -1,4 +1,4 @@
-"""Teacher forcing: the probabilities are the model's own, and nothing that is kept is disturbed."""
+"""Teacher forcing gives the model's own probabilities and leaves the KV cache unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokenizers and chat templates without an end: interrupted, or ended with their process."""
+"""Tokenizers and chat templates that never end are interrupted, or end with their process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A GPU that torch cannot use, or not in each dtype: what is refused, what is taken instead."""
+"""A GPU that torch cannot use, or not with every dtype: what is refused or used instead."""
 
 from __future__ import annotations
 

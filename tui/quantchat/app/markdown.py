@@ -60,9 +60,10 @@ _FORMULA = re.compile(
     r"\\\([\s\S]{0,1500}?\\\)|\\\[[\s\S]{0,1500}?\\\]|\$\$[\s\S]{1,1500}?\$\$"
     r"|\$(?![\s$])[^$\n]{0,1500}?(?<![\s\\])\$(?!\d)|\\[()\[\]]"
 )
-"""A formula of TeX in its delimiters, or one of these that has no partner yet. `$5 and $6` is none:
-the closing `$` follows no space and stands before no digit, as in Pandoc. The length has a limit,
-or the time would grow with the square of the number of delimiters."""
+"""A TeX formula with its delimiters, or an opening delimiter whose partner has not arrived yet. As
+in Pandoc, a closing `$` must not follow a space or precede a digit, so `$5 and $6` is not a
+formula. Without the limit on the length, the time would be quadratic in the number of
+delimiters."""
 
 
 def _keep_product(state: StateInline, silent: bool) -> bool:

@@ -8,11 +8,11 @@ from quantchat.system.process_memory import SOURCES, ProcessMemory, complete, on
 from quantchat.wire.variant import SERVER, Ledger
 
 HISTORY = 600
-"""Number of samples kept, one per second."""
+"""Number of stored samples, one per second."""
 
 
 class MemoryTrack:
-    """The latest measurement and its history. Starts over when the worker's pid changes."""
+    """The latest measurement and the history. Both start anew when the worker's pid changes."""
 
     def __init__(self) -> None:
         self.latest: ProcessMemory | None = None

@@ -1,8 +1,9 @@
-"""Pasting, and how much text a box holds, pasted or typed.
+"""Pasting into text boxes, and the limits on their length for pasted and typed text.
 
-A paste is plain text, whatever it contains, and is rejected if it is too long.
+A paste is taken as plain text, even if it contains escape sequences. If it is too long, it is
+rejected as a whole.
 
-It patches Textual: review it whenever the Textual version in pyproject.toml changes.
+This module patches Textual: review it whenever the Textual version in pyproject.toml changes.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from textual.widgets import Input, TextArea
 from quantchat.text import neutralise
 
 LONGEST = 50_000
-"""Most characters in a text box. Textual wraps a new text as a whole, and its last paragraph again
-for each key: 1.25 MB would block the screen for seconds."""
+"""Most characters in a text box. Textual wraps the whole text after a paste and the last paragraph
+after each key press: 1.25 MB would block the screen for seconds."""
 MOST_LINES = 2_500
-"""Most lines in a text box: a line costs more than its characters, in the box and in the chat."""
+"""Most lines in a text box: many short lines take longer to draw than as many characters in few
+long lines."""
 
 
 class PasteParser(XTermParser):
@@ -73,15 +75,15 @@ class PasteParser(XTermParser):
 
 
 def take_pastes_for_text() -> None:
-    """Make Textual's driver use `PasteParser`. May be called again."""
+    """Make Textual's driver use `PasteParser`. A second call changes nothing."""
     linux_driver.XTermParser = PasteParser  # type: ignore[attr-defined]
 
 
 def take_pastes_whole() -> None:
     """Make text boxes take a paste as a whole, without control characters, or reject it.
 
-    A part of a paste would be mistaken for all of it. Textual has no limit, and a one-line box
-    silently takes only the first line. May be called again.
+    If only a part of a paste were taken, the user might not notice. Textual has no limit, and its
+    one-line box silently takes only the first line. A second call changes nothing.
     """
     for kind in (TextArea, Input):
         if not getattr(kind._on_paste, "whole", False):
@@ -109,9 +111,9 @@ def _whole(paste: Callable[[Any, Paste], Any]) -> Callable[[Any, Paste], Any]:
 
 
 def limit_typing() -> None:
-    """Make text boxes of several lines ignore what is typed beyond their limits, and say so once.
+    """Make multi-line text boxes ignore keys beyond their limits, with one notification per box.
 
-    May be called again.
+    A second call changes nothing.
     """
     if getattr(TextArea._replace_via_keyboard, "limited", False):
         return
@@ -149,7 +151,7 @@ def _room(box: TextArea | Input, replaced: str) -> tuple[int, int]:
 
 
 def _for_longer(box: TextArea | Input, why: str) -> str:
-    """Return `why`, and at the prompt how to send longer ones."""
+    """Return `why`; for the prompt box also say how to send longer prompts."""
     if box.id != "prompt":
         return why
     return (

@@ -1,4 +1,4 @@
-"""The terminal: how much is sent to it, who may write to it, and the end when it goes away."""
+"""The terminal: limit output, redirect stderr to a log, and end the program if it is closed."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from quantchat.app.terminal_output import TerminalOutput
 from quantchat.text import one_line
 
 SIGNALS: tuple[signal.Signals, ...] = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
-"""Signals after which the program ends in an orderly way. On the screen Ctrl+C is a key, not a
+"""Signals after which the program cleans up and ends. On the screen, Ctrl+C is a key, not a
 signal."""
 
 LAST_S = 1.0
-"""Seconds an orderly end may take before the process is ended by force."""
+"""Seconds that the cleanup may take before the process is ended by force."""
 
 KEEP_S = 6.0
-"""Seconds that saving unsaved work may then take: a disk may be slow, or not answer at all."""
+"""Seconds that saving unsaved work may take after that: a disk may be slow or not respond."""
 
 _SCREEN_OFF = "\x1b[?1000l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[?1049l\x1b[?25h"
 """Turns mouse and paste reports off, leaves the alternate screen, shows the cursor (xterm,
@@ -66,7 +66,7 @@ def pace(low_bandwidth: bool | None = None) -> Pace:
 
 
 def over_ssh() -> bool:
-    """Whether this is an SSH session."""
+    """Return whether this is an SSH session."""
     return bool(os.environ.get("SSH_CONNECTION") or os.environ.get("SSH_TTY"))
 
 
@@ -120,9 +120,9 @@ def guarded_stderr() -> Iterator[Path]:
 
 
 def hung_up(descriptor: int) -> bool:
-    """Whether the terminal at `descriptor` is gone.
+    """Return whether the terminal at `descriptor` is closed.
 
-    A process that ignores SIGHUP (started with nohup, say) cannot find out in another way.
+    A process that ignores SIGHUP (for example under nohup) has no other way to find out.
     """
     poll = select.poll()
     try:
@@ -138,7 +138,7 @@ def on_signals(leave: Callable[[int], None], last: Callable[[], list[str]]) -> N
     `last` is passed to `end_for_sure`, in case leaving takes too long.
 
     Without a handler, these signals end the process before it can clean up. An ignored signal
-    stays ignored (nohup does that on purpose); `hung_up` then finds out when the terminal goes.
+    stays ignored (nohup does that on purpose); `hung_up` then notices that the terminal is closed.
     """
     loop = asyncio.get_running_loop()
 
@@ -184,6 +184,6 @@ def end_for_sure(status: int, last: Callable[[], list[str]]) -> None:
 def _write_to_tty(lines: list[str]) -> None:
     """Restore the terminal and write `lines` without waiting for a terminal that is stuck."""
     text = _SCREEN_OFF + "".join(f"\rquantchat: {one_line(line)}\r\n" for line in lines)
-    with contextlib.suppress(OSError):  # it may be gone
+    with contextlib.suppress(OSError):  # the terminal may be closed
         terminal = os.open("/dev/tty", os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
         os.write(terminal, text.encode("utf-8", "replace"))

@@ -252,7 +252,7 @@ def read_built(folder: Path) -> BuiltCheckpoint | None:
 
 
 def _folders(folder: Path) -> list[str]:
-    """Return the names of the artifacts' folders in `folder`; hidden folders are none."""
+    """Return the names of the artifacts' folders in `folder`; hidden folders are not artifacts."""
     try:
         return [f.name for f in folder.iterdir() if f.is_dir() and f.name[0] != "."]
     except OSError:

@@ -1,4 +1,4 @@
-"""The stage from a model and a LoRA adapter to the model that has it merged in."""
+"""The build stage that merges a LoRA adapter into a model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Merge(FromWeights):
     """The stage that merges a LoRA adapter into the weights of a model in full precision."""
 
     adapter: str
-    """An absolute folder, or an id of the hub."""
+    """The absolute path of a folder, or an id on the Hugging Face hub."""
     title = "merging the adapter"
 
     @property
@@ -32,7 +32,7 @@ class Merge(FromWeights):
 
     @property
     def inputs(self) -> dict[str, object]:
-        """The weights, the borrowed tokenizer, the adapter and the library versions."""
+        """The weights, a tokenizer taken from another model, the adapter, the library versions."""
         return {
             **self.weights.inputs,
             **self.weights.lent,
@@ -71,6 +71,6 @@ def _identity(adapter: str) -> str:
 def _hashed(folder: Path, *_state: tuple[int, int]) -> str:
     """Return the adapter's hash, cached while sizes and modification times stay the same.
 
-    An adapter may have hundreds of megabytes.
+    Hashing reads all of the adapter, which can be hundreds of megabytes.
     """
     return f"sha256:{digest(folder)}"

@@ -27,8 +27,8 @@ class SingleFlight(Generic[T]):
         """Return the result of the task of `key`; start it with `begin` if none is running.
 
         Each caller's `on_progress` gets the progress; a caller that joins later gets the latest
-        progress at once. A cancelled caller leaves. When the last caller has left, the task is
-        cancelled, and this call waits until it has ended.
+        progress at once. A cancelled caller stops waiting. When no caller is waiting any more, the
+        task is cancelled, and this call waits until the task has ended.
         """
         shared = self._under_way.get(key)
         if shared is None:

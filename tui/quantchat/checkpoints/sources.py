@@ -12,12 +12,12 @@ from quantchat.errors import UserError
 from quantchat.text import one_line
 
 _SMALL = 2**20
-"""Files up to this size in bytes are hashed by content, larger files by size and time."""
+"""Up to this size in bytes a file is hashed by content, above it by size and modification time."""
 
 
 @dataclass(frozen=True)
 class Named:
-    """A model that the user names: `model` is an absolute folder or an id on the hub."""
+    """A model that the user names: the absolute path of a folder, or an id on the hub."""
 
     model: str
     revision: str | None = None
@@ -72,9 +72,9 @@ def named(model: str) -> Named:
 
 
 def resolve(model: str) -> Named:
-    """Return the model that a profile's `model` names, which must not be the demo's.
+    """Return the model that a profile's `model` names. It must not name the demo's model.
 
-    Raises UserError if it is a path and not an existing folder.
+    Raises UserError if it is a path, but not the path of an existing folder.
     """
     if not is_path(model):
         return named(model)

@@ -51,7 +51,7 @@ async def first_damaged(
     for name, told in made.files.items():
         digest = hashlib.sha256()
         with (folder / name).open("rb") as stream:
-            # Each piece in a thread of its own: to exit, the program waits for one piece at most.
+            # Each piece is read in a separate thread call, so an exit waits for one piece at most.
             while read := await asyncio.to_thread(take, stream, digest, _STRETCH):
                 done += read
                 tell(done)

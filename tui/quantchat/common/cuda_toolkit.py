@@ -1,4 +1,4 @@
-"""Finds what compiles CUDA kernels here: an nvcc of torch's CUDA version, with its headers.
+"""Finds the CUDA toolkit that can compile kernels: an nvcc of torch's CUDA version, with headers.
 
 GPTQModel compiles Marlin and ExLlamaV2 on first use, through torch's `cpp_extension`. That module
 takes the folder above the first `nvcc` on PATH for the CUDA toolkit, whatever its version: with a

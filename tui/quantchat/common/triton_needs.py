@@ -1,4 +1,4 @@
-"""What Triton needs besides a GPU: it compiles the launchers of its kernels with a C compiler."""
+"""What Triton needs besides a GPU: a C compiler, with which it compiles its kernel launchers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 def lacking() -> str:
     """Return why Triton cannot launch kernels here; empty if no reason is known.
 
-    Triton's own rules (`triton/runtime/build.py`): the compiler that CC names, clang or gcc, with
-    the headers of this Python.
+    Triton's own rules (`triton/runtime/build.py`): it uses the compiler named by the variable CC,
+    else clang or gcc, and needs the headers of this Python.
     """
     if find_spec("triton") is None:
         return "Triton is not installed"

@@ -1,1 +1,1 @@
-"""What reports and tables are made of, whatever they show: figures, styles, tables, plots."""
+"""Building blocks of reports and terminal output: figures, styles, tables, plots."""

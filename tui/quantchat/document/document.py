@@ -1,4 +1,4 @@
-"""A document that knows nothing of how it is shown: tables, paragraphs, plots, answers.
+"""A document without a format: tables, paragraphs, plots, answers. Renderers choose the format.
 
 Features and reports build these parts. `terminal`, `html`, `markdown` and `csv_file` render them.
 Text in a part is raw, as a model or a file gave it: each renderer makes it harmless, in one place.

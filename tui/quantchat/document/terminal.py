@@ -1,4 +1,4 @@
-"""Documents for a terminal, by Rich: the only place that turns their parts into Rich's.
+"""Render documents for a terminal with Rich; only this module creates Rich objects from them.
 
 All text becomes `Text`, which Rich never parses as markup, with its control characters marked.
 """

@@ -22,9 +22,9 @@ class AutoGptq(VariantBase):
     engine: Literal["auto-gptq"]
     """What loads the model."""
     kernel: Literal["auto", "cuda", "exllama", "exllama_v2", "marlin", "triton"] = "auto"
-    """`auto`, or a kernel by auto-gptq's name; on a CPU there is one only."""
+    """The kernel: `auto`, or auto-gptq's name of it; on a CPU there is only one kernel."""
     quantize: Quantize | None = None
-    """Present: the model is quantized first, by GPTQModel here, and kept in the cache."""
+    """If present, GPTQModel quantizes the model first, and the checkpoint is cached."""
 
     @model_validator(mode="after")
     def _elsewhere(self) -> AutoGptq:

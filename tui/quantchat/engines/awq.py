@@ -19,7 +19,7 @@ class Awq(WithKernel):
     engine: Literal["awq"]
     """What loads the model."""
     quantize: QuantizeAwq | None = None
-    """Present: the model is quantized first, and the checkpoint kept in the cache."""
+    """If present, the model is quantized first, and the checkpoint is cached."""
 
     @model_validator(mode="after")
     def _merges_before_it_is_quantized(self) -> Awq:

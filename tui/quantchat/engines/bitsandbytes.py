@@ -22,7 +22,7 @@ from quantchat.estimate.weights import Weights, divide_up
 from quantchat.wire.library import Library
 
 _OWN_LINEARS = ("falcon",)
-"""Kinds of models whose layers are classes of their own, which bitsandbytes does not take."""
+"""Model types with their own classes of linear layers, which bitsandbytes does not quantize."""
 
 
 class BitsAndBytes(OpensPickles):
@@ -33,12 +33,12 @@ class BitsAndBytes(OpensPickles):
     quant_type: Literal["nf4", "fp4", "int8"] = "nf4"
     """`nf4` and `fp4` are 4-bit (QLoRA, Dettmers et al. 2023), `int8` is LLM.int8()."""
     double_quant: bool = True
-    """Quantize the 4-bit scales too: about 0.4 bits per weight less."""
+    """Quantize the scales of the 4-bit weights too, which saves about 0.4 bits per weight."""
     compute_dtype: DType = "auto"
     """Dtype of the matrix products; `auto` is the variant's dtype."""
     save_quantized: bool = False
-    """Save the quantized checkpoint in the cache, and load that from then on: a start reads a
-    quarter of the bytes, and quantizes nothing."""
+    """Cache the quantized checkpoint and load it from then on: a later start reads a quarter of the
+    bytes and quantizes nothing."""
 
 
 class _Engine(OnLoad[BitsAndBytes]):

@@ -26,21 +26,21 @@ class Gguf(VariantBase):
     engine: Literal["gguf"]
     """What loads the model."""
     gguf_file: Line | None = Field(None, examples=["Q4_K_M", "model-q4_k_m.gguf"])
-    """Which GGUF file of the model's folder or repository: its name, or the name of a quantization
-    that only one of them has. Not needed if there is one only. `model` may name it instead:
-    `org/name:Q4_K_M`, or the path of the file."""
+    """The GGUF file in the model's folder or repository: its name, or a quantization that only one
+    of its GGUF files has. Not needed if there is only one GGUF file. `model` may name the file
+    instead: `org/name:Q4_K_M`, or the path of the file."""
     n_gpu_layers: int = Field(-1, ge=-1, le=10_000)
-    """Layers on the GPU, as llama.cpp counts them: the output layer is one of them; -1 for all."""
+    """Number of layers on the GPU; llama.cpp counts the output layer too. -1: all layers."""
     n_ctx: int = Field(0, ge=0, le=2**24, examples=[8192])
-    """Tokens for which the KV cache is allocated, and most tokens of prompt and answer. 0: it grows
-    in steps up to the model's own context."""
+    """Size of the KV cache in tokens, which limits prompt and answer together. 0: the cache grows
+    in steps up to the model's context length."""
     type_k: CacheType = "f16"
     """Type of the keys in the KV cache."""
     type_v: CacheType = "f16"
-    """Type of the values in the KV cache; a quantized one needs flash attention, which llama.cpp
+    """Type of the values in the KV cache. A quantized type needs flash attention, which llama.cpp
     then turns on."""
     mmap: bool = True
-    """Map the file into memory; else the weights are read into memory of the process."""
+    """Map the file into memory (mmap) instead of reading the weights into the process' memory."""
 
     @model_validator(mode="before")
     @classmethod

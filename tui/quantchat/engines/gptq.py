@@ -19,7 +19,7 @@ class Gptq(WithKernel):
     engine: Literal["gptq"]
     """What loads the model."""
     quantize: Quantize | None = None
-    """Present: the model is quantized first, and the checkpoint kept in the cache."""
+    """If present, the model is quantized first, and the checkpoint is cached."""
 
     @model_validator(mode="after")
     def _merges_before_it_is_quantized(self) -> Gptq:

@@ -30,8 +30,8 @@ class WithKernel(TakesAdapter):
         pattern=r"^[a-z0-9_]+$",
         examples=["auto", "marlin", "exllama_v2", "triton", "torch"],
     )
-    """A kernel by GPTQModel's name: marlin, exllama_v2, triton, torch, … `auto`: on a GPU the first
-    of these that suits the checkpoint and can be compiled, on a CPU GPTQModel's own choice."""
+    """GPTQModel's name of a kernel: marlin, exllama_v2, triton, torch, … `auto`: on a GPU the first
+    of these that supports the checkpoint and can be compiled; on a CPU GPTQModel chooses."""
 
 
 @dataclass(frozen=True)

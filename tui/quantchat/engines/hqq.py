@@ -18,14 +18,14 @@ from quantchat.wire.library import Library
 
 
 class HQQ(OpensPickles):
-    """HQQ: quantizes while loading, without calibration, and searches the zeros of each group."""
+    """HQQ: quantizes while loading, without calibration, and optimizes each group's zero point."""
 
     engine: Literal["hqq"]
     """What loads the model."""
     bits: Literal[2, 3, 4, 8] = 4
     """Bits per weight."""
     group_size: Literal[16, 32, 64, 128, 256] = 64
-    """Weights that share a scale and a zero."""
+    """Number of weights that share a scale and a zero point."""
 
 
 class _Engine(OnLoad[HQQ]):

@@ -16,10 +16,10 @@ from quantchat.estimate.model_files import DTYPE_BYTES, ModelFiles
 from quantchat.estimate.weights import Weights, dequantized
 
 CUDA_CONTEXT = 500_000_000
-"""Bytes a process holds on a GPU for context and kernels, about: differs by driver and GPU."""
+"""Approximate bytes that a process uses on a GPU for CUDA context and kernels."""
 
 PREFILL_TOKENS = 512
-"""Prompt tokens computed at once, at most, but by `generate`: `CHUNK` of the worker's own loop."""
+"""Most prompt tokens computed at once: `CHUNK` of the native loop. (`generate` has no limit.)"""
 
 
 def estimate(

@@ -19,7 +19,7 @@ from quantchat.estimate.weights import (
 )
 
 _WORTH_SAYING = 0.05
-"""Share of the layers that stays unquantized, from which on a note says so."""
+"""If more than this share of the layers stays unquantized, a note says so."""
 
 _END = "embeddings, norms and biases"
 

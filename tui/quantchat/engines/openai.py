@@ -39,21 +39,21 @@ def _address(value: str) -> str:
 Address = Annotated[
     str, Field(pattern=r"^https?://[^\s@]+$", max_length=2000), AfterValidator(_address)
 ]
-"""Of a server, without a login."""
+"""The address of a server, without user name and password."""
 
 
 class Server(Table):
     """A server that quantchat starts for this variant and ends together with it."""
 
     command: list[Line] = Field(min_length=1, examples=[["vllm", "serve", "org/name"]])
-    """The program and its arguments; no shell reads them. `{port}` is a free port of this machine,
-    here, in `ready` and in the variant's `base_url`."""
+    """The program and its arguments, started without a shell. `{port}` stands for a free port of
+    this machine, here, in `ready` and in the variant's `base_url`."""
     ready: Address | None = Field(None, examples=["http://127.0.0.1:8000/health"])
-    """An address that answers once it is ready; by default `/models` below `base_url`."""
+    """An address that responds once the server is ready; by default `/models` below `base_url`."""
     timeout_s: float = Field(600.0, gt=0, le=86400)
-    """Longest start, in seconds."""
+    """Longest time that the server may take to start, in seconds."""
     env: EnvironmentName | None = Field(None, examples=["vllm"])
-    """An environment that `quantchat env create` made: its programs are found first."""
+    """An environment made by `quantchat env create`; its programs come first on PATH."""
 
 
 class OpenAI(VariantBase):
@@ -64,18 +64,18 @@ class OpenAI(VariantBase):
     model: Line
     """The model's name, as the server knows it."""
     base_url: Address = Field(examples=["http://127.0.0.1:8000/v1"])
-    """Where it answers, up to the path's `/v1`. A query (`?api-version=…`) goes along with each
-    request. A key is never part of it: see `key_env`."""
+    """The server's address, up to `/v1` in the path. A query (`?api-version=…`) is sent with each
+    request. Do not put a key into the address: see `key_env`."""
     key_env: str | None = Field(
         None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=100, examples=["VLLM_API_KEY"]
     )
-    """Name of the environment variable that holds the server's key, if it wants one."""
+    """Name of the environment variable with the server's API key, if the server needs one."""
     api: Literal["chat", "completion"] = "chat"
     """`chat`: the server applies the chat template. `completion`: it continues the plain text."""
     timeout_s: float = Field(120.0, gt=0, le=3600)
-    """Longest silence, in seconds, before or in the middle of an answer."""
+    """Longest time in seconds without data from the server, before or during an answer."""
     server: Server | None = None
-    """Present: quantchat starts the server itself."""
+    """If present, quantchat starts the server itself."""
 
     @field_validator("model")
     @classmethod

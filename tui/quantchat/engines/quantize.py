@@ -15,25 +15,25 @@ _DATA_SET = re.compile(
 
 
 class Calibration(Table):
-    """How a checkpoint is built here with calibration: the text, and how much of it."""
+    """Settings for building a checkpoint with calibration: the text, and how much of it."""
 
     if TYPE_CHECKING:
         bits: int  # a literal in each method's own table
 
     group_size: int = Field(128, ge=-1, le=2**16)
-    """Weights that share one scale; -1 is a whole row. It must divide the layers' widths."""
+    """Number of weights that share a scale; -1: a whole row. It must divide the layers' widths."""
     calibration: Line | None = Field(None, examples=["./chats.jsonl", "hub:org/name:train:text"])
-    """What to calibrate on: a file, plain text or JSONL (`{"messages": […]}` or `{"text": …}` a
-    line), or a data set on the Hugging Face hub, `hub:org/name[:split[:column]]`. Without it, the
-    model's own chats: its answers to varied prompts, in its template."""
+    """The calibration text: a file with plain text or JSONL (`{"messages": […]}` or `{"text": …}`
+    per line), or a dataset on the Hugging Face hub, `hub:org/name[:split[:column]]`. By default the
+    model's own answers to built-in prompts, in its chat template."""
     samples: int | None = Field(None, ge=1, le=4096, examples=[256])
-    """Calibration chats, or pieces of text. Without it, on a GPU as many as it takes for four
-    tokens to each input of the model's widest module, 32 at least; on a CPU 32."""
+    """Number of calibration chats or pieces of text. Default on a GPU: enough for four tokens per
+    input of the model's widest module, at least 32; on a CPU 32."""
     sample_tokens: int | None = Field(None, ge=16, le=8192, examples=[512])
-    """Longest calibration answer, or piece of text, in tokens. Without it 512 on a GPU, 160 on a
+    """Longest calibration answer or piece of text, in tokens. Default: 512 on a GPU, 160 on a
     CPU."""
     seed: int = Field(0, ge=0, lt=2**63)
-    """Seed of the choice of calibration prompts, or pieces of text."""
+    """Seed for choosing the calibration prompts or pieces of text."""
 
     @field_validator("group_size")
     @classmethod
@@ -59,28 +59,28 @@ class Calibration(Table):
 
 
 class Quantize(Calibration):
-    """Build a GPTQ checkpoint here first, from the model that the variant names."""
+    """Build a GPTQ checkpoint of the variant's model before it is first loaded."""
 
     bits: Literal[2, 3, 4, 8] = 4
     """Bits per weight."""
     desc_act: bool = False
-    """Quantize columns in order of falling activation (act-order)."""
+    """Quantize the columns in the order of their activations, largest first (act-order)."""
     act_group_aware: bool = True
-    """Order columns by activation inside what the groups allow, which costs nothing when it runs;
-    without effect where `desc_act` is on."""
+    """Use this order as far as columns can stay in their groups (group-aware reordering), which
+    does not slow down decoding. Ignored with `desc_act`."""
     sym: bool = True
-    """Symmetric quantization, which the fast kernels want."""
+    """Symmetric quantization, which the fast kernels need."""
     damp_percent: float = Field(0.05, gt=0, lt=1)
     """Damping added to the Hessian's diagonal, as a share of its mean."""
     true_sequential: bool = True
-    """Quantize the modules of a layer one after the other, each on what those before it give.
-    Off: all at once, and nothing to go on from when it is stopped."""
+    """Quantize the modules of a layer one after another, each with the inputs that the quantized
+    modules before it produce. If off, all at once, and a stopped run cannot be resumed."""
 
 
 class QuantizeAwq(Calibration):
-    """Build an AWQ checkpoint here first, from the model that the variant names."""
+    """Build an AWQ checkpoint of the variant's model before it is first loaded."""
 
     bits: Literal[4] = 4
-    """Bits per weight; the kernels take 4 alone."""
+    """Bits per weight; the kernels support only 4."""
     sym: bool = False
-    """Symmetric quantization, without a zero for each group."""
+    """Symmetric quantization, without a zero point for each group."""

@@ -27,7 +27,7 @@ GROUP = "quantchat.engines"
 
 
 DEFAULT_METHODS = ("gptq", "nf4")
-"""The methods that are compared where a model in full precision is named and none is."""
+"""The methods to compare if the user names a full-precision model but no methods."""
 
 
 class _Registry(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@(?!/|.*\.\.)[\w./-]+)?", re.ASCII)
-"""A revision is a place in the hub's cache as well, and never leads out of it."""
+"""A revision is also a path in the hub's cache, so it must not lead out of the cache (`..`)."""
 
 Line = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 """Text on one line, without control characters."""

@@ -27,12 +27,13 @@ class TorchAO(OpensPickles):
     engine: Literal["torchao"]
     """What loads the model."""
     quant_type: Literal["int4", "int8", "int8-dynamic", "float8", "nvfp4"] = "int4"
-    """`int4` has a scale for each group of weights, `nvfp4` for 16 weights, the others for a row.
-    `int8-dynamic` quantizes activations to int8 as well, in every product. `float8` and `nvfp4` are
-    unpacked for every product, so their speed says nothing of the format's."""
+    """The format. `int4` has one scale per group of weights, `nvfp4` one per 16 weights, the others
+    one per row. `int8-dynamic` also quantizes the activations to int8 in every product. `float8`
+    and `nvfp4` are unpacked for every product, so their speed here is not the speed of these
+    formats on a GPU that supports them."""
     group_size: Literal[32, 64, 128] | None = None
-    """int4: weights that share a scale. Without it, the largest of 128, 64, 32 that divides the
-    layers' widths."""
+    """For int4: number of weights that share a scale. By default the largest of 128, 64 and 32 that
+    divides the layers' widths."""
 
 
 class _Engine(OnLoad[TorchAO]):

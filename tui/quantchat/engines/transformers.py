@@ -16,7 +16,7 @@ from quantchat.wire.library import Library
 
 _FP8: Capability = (8, 9)
 _MXFP4: Capability = (7, 5)
-"""The lowest compute capability of a GPU that computes with such weights."""
+"""The lowest compute capability of a GPU that computes with FP8 or MXFP4 weights."""
 
 
 class Transformers(OpensPickles):

@@ -1,4 +1,4 @@
-"""The keys that all variants of a profile share, and the bases of the engines' tables."""
+"""The profile keys that all variants share, and the base classes of the engines' tables."""
 
 from __future__ import annotations
 
@@ -26,42 +26,46 @@ class VariantBase(Table):
     label: Line = Field(max_length=60)
     """Name of the column; each variant its own."""
     model: Line
-    """A folder (`./…`, `../…`, `~/…` or `/…`, seen from the profile's own folder), a Hugging Face
-    id (`org/name` or `org/name@revision`), or the demo's source."""
+    """A folder (`./…`, `../…`, `~/…` or `/…`, relative to the profile's folder), a Hugging Face id
+    (`org/name` or `org/name@revision`), or the demo's model."""
     dtype: DType = "auto"
-    """Of the weights that are not quantized and of activations; `auto` is the checkpoint's."""
+    """Dtype of the unquantized weights and of the activations; `auto`: the checkpoint's dtype."""
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$", examples=["auto", "cpu", "cuda:0"]
     )
-    """`auto` takes the first GPU with room for the weights, or all where none has, or the CPU where
-    there is none; `cuda:1` names a GPU, counted as nvidia-smi does; `cpu` keeps off it."""
+    """Where the model runs. `auto`: on the first GPU with room for the weights, on all GPUs if none
+    has room, on the CPU if there is no GPU. `cuda:1`: on this GPU, numbered as by nvidia-smi.
+    `cpu`: on the CPU."""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flex_attention"] = "auto"
     """Attention implementation, as transformers names it."""
     decode: Literal["auto", "generate", "eager", "compile", "graph"] = "auto"
-    """How tokens are decoded. `generate`: transformers' own loop. `eager`: quantchat's, step by
-    step. `compile`: its step through torch.compile. `graph`: its step captured as a CUDA graph.
-    `auto`: the fastest that computes the same here, a graph on a GPU and eager on a CPU."""
+    """How tokens are decoded. `generate`: the loop of transformers. `eager`: the native loop of
+    quantchat. `compile`: the native loop with torch.compile. `graph`: the native loop with its step
+    captured as a CUDA graph. `auto`: the fastest mode with the same results, usually `graph` on a
+    GPU and `eager` on a CPU."""
     python: Line | None = Field(None, examples=["~/venvs/other/bin/python"])
-    """Another Python interpreter to run this variant under, with other library versions. With a
-    slash it is seen from the profile's own folder; without one it is looked up on PATH."""
+    """Another Python interpreter that runs this variant, with other library versions. A path with a
+    slash is relative to the profile's folder; a name without a slash is looked up on PATH."""
     env: EnvironmentName | None = Field(None, examples=["auto-gptq"])
-    """In place of `python`: an environment that `quantchat env create` made."""
+    """An environment made by `quantchat env create`, instead of `python`."""
     chat_template_kwargs: dict[str, bool | int | str] = Field(
         {}, examples=[{"enable_thinking": False}]
     )
-    """Variables of the model's chat template, e.g. `{ enable_thinking = false }` for one that would
-    think aloud first. A server is sent them, as vLLM, SGLang and llama.cpp take them."""
+    """Variables of the model's chat template, e.g. `{ enable_thinking = false }` for a reasoning
+    model. They are also sent to servers (vLLM, SGLang and llama.cpp use them)."""
     thought_marks: list[Annotated[str, Field(max_length=100)]] | None = Field(
         None, min_length=2, max_length=2, examples=[["<think>", "</think>"]]
     )
-    """The texts before and after the thoughts in the model's output, where its tokenizer and chat
-    template do not show them. The first is empty if the chat template itself opens the thoughts of
-    each answer; of a model that is loaded here quantchat sees that."""
+    """The texts before and after the thoughts in the model's output, if quantchat does not find
+    them in its tokenizer and chat template. For a server, make the first text empty if the chat
+    template itself opens the thoughts of each answer; for a local model quantchat finds that
+    out."""
     tokenizer: FolderOrHubId | None = Field(None, examples=["org/name"])
-    """A model whose tokenizer and chat template to take in place of this model's own, named as
-    `model` is: for a checkpoint that was published without its chat template, say."""
+    """Another model whose tokenizer and chat template are used instead, written like `model`: for
+    example for a checkpoint that was published without a chat template."""
     trust_remote_code: bool = False
-    """Let the model's repository run its own Python code. Off: it could do anything you can."""
+    """Let the model's repository run its own Python code. Off by default: such code can do anything
+    that you can."""
 
     @model_validator(mode="after")
     def _one_interpreter(self) -> VariantBase:
@@ -113,13 +117,13 @@ class VariantBase(Table):
 
 
 class TakesAdapter(VariantBase):
-    """The keys of an engine whose models can take a LoRA adapter."""
+    """The keys of an engine that supports LoRA adapters."""
 
     adapter: FolderOrHubId | None = Field(None, examples=["org/my-qlora-adapter"])
-    """A LoRA adapter to put on the model, through PEFT: a folder or a Hugging Face id, named as
-    `model` is. It is computed beside the weights: what is quantized stays as it is."""
+    """A LoRA adapter that PEFT applies to the model: a folder or a Hugging Face id, written like
+    `model`. It is applied at run time; the quantized weights stay unchanged."""
     merge_adapter: bool = False
-    """Merge the adapter into the weights in full precision instead, before they are quantized."""
+    """Instead merge the adapter into the full-precision weights before they are quantized."""
 
     @model_validator(mode="after")
     def _something_to_merge(self) -> TakesAdapter:
@@ -132,8 +136,8 @@ class OpensPickles(TakesAdapter):
     """The keys of an engine that loads with transformers, which can open pickled weights."""
 
     allow_pickle: bool = False
-    """Open weights in `.bin` or `.pt` files where there are no safetensors. Off: opening a pickle
-    can run any code, so convert them, or trust where they are from."""
+    """Open weights in `.bin` or `.pt` files if there are no safetensors. Off by default: opening a
+    pickle can run any code, so convert such files, or open only files that you trust."""
 
 
 def merged_adapter(variant: VariantBase) -> str | None:

@@ -1,4 +1,4 @@
-"""Guess the size of a model from its name, as long as nothing of it is on this machine.
+"""Guess the size of a model from its name, if none of its files is on this machine.
 
 Names on the Hugging Face hub usually state the number of parameters: `Llama-2-7b-chat-hf`,
 `SmolLM2-135M`, `Mixtral-8x7B`. The guess is for a first look before a download; a plan from the

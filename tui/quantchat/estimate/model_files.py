@@ -58,16 +58,16 @@ class ModelFiles:
     config: Mapping[str, Any]
     """The parsed `config.json`."""
     tensors: Mapping[str, TensorInfo]
-    """The tensors by name, from the headers of all weight files, without an output head that is a
-    copy of the embedding it is tied to."""
+    """The tensors by name, from the headers of all weight files. An output head that is only a copy
+    of its tied embedding is left out."""
     others: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Further parsed files that a `ModelFolder` takes, by name."""
+    """Other parsed JSON files that `ModelFolder` needs, by name."""
     names: frozenset[str] = field(default_factory=frozenset)
     """Names of all files of the model."""
 
     @property
     def folder(self) -> ModelFolder:
-        """The model's folder as loaders check it before they load weights."""
+        """The model's folder, for the same checks that loaders make before they load weights."""
         return ModelFolder({CONFIG: self.config, **self.others}, self.names)
 
     @property
@@ -77,7 +77,7 @@ class ModelFiles:
 
     @property
     def tied_heads(self) -> list[str]:
-        """Names of the output heads in the files; empty unless the config ties embeddings."""
+        """Names of the output heads in the files; empty if the config does not tie embeddings."""
         tied = any(config.get("tie_word_embeddings") is True for config in self.configs)
         return [name for name in self.tensors if tied and HEAD.search(name)]
 
@@ -105,7 +105,7 @@ class ModelFiles:
 
     @property
     def dtype(self) -> str | None:
-        """The dtype in the config, by torch's name; None if there is none."""
+        """The dtype that the config states, by torch's name; None if it states none."""
         named = (config.get(key) for config in self.configs for key in ("dtype", "torch_dtype"))
         return next((str(dtype) for dtype in named if str(dtype) in DTYPE_BYTES), None)
 

@@ -1,1 +1,1 @@
-"""Features, each in a folder of its own. None imports another."""
+"""The features, one package each. No feature imports another."""

@@ -1,4 +1,4 @@
-"""Runs one job in a worker of its own, from the worker's start to its end."""
+"""Runs one job in a separate worker, from the worker's start to its end."""
 
 from __future__ import annotations
 

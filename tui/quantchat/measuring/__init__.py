@@ -1,1 +1,1 @@
-"""What several features do with variants: measure in rounds, score, ask tasks, plan memory."""
+"""Work that several features share: measure in rounds, score, run tasks, plan memory."""

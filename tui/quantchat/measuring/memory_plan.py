@@ -1,4 +1,4 @@
-"""Estimates the memory that a profile's variants need, and whether the pair fits in free memory.
+"""Estimate the memory that a profile's variants need, and whether two of them fit together.
 
 The estimate is computed from the headers of the models. No model is loaded and no ML library
 imported.
@@ -38,7 +38,7 @@ CONTESTED = "where one of them may fill the GPU the other needs"
 """Note on GPUs that several variants may fill; printed after the GPUs' free memory."""
 
 MOST_TOKENS, MOST_BATCH = 10**8, 10**5
-"""Where the search for the longest context and the largest batch ends."""
+"""Upper limits of the search for the longest context and the largest batch."""
 
 Fit = Literal["fits", "tight", "does not fit", "not known", "cannot run"]
 
@@ -61,9 +61,9 @@ class Room:
 
 @dataclass(frozen=True)
 class VariantPlan:
-    """The memory that one variant needs, or the `problem` why it cannot be estimated.
+    """The memory that one variant needs, or the reason (`problem`) why it cannot be estimated.
 
-    With both, the estimate is only a guess from the model's name.
+    If it has a problem and an estimate, the estimate is only a guess from the model's name.
     """
 
     label: str
@@ -72,10 +72,11 @@ class VariantPlan:
     problem: str = ""
     notes: list[str] = field(default_factory=list)
     longest_context: int | None = None
-    """Most tokens, of prompt and answer, that fit into the free memory; 0 if the weights do not
-    fit; None if it is not known or was not asked for."""
+    """Most tokens (prompt and answer) that fit into the free memory; 0 if the weights do not fit;
+    None if it is not known or was not requested."""
     largest_batch: int | None = None
-    """Most contexts of `estimate.context_tokens` that fit at once; 0 and None as above."""
+    """Most contexts of `estimate.context_tokens` tokens that fit at once; 0 and None as for
+    `longest_context`."""
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,7 @@ def _variant(
 
 
 def _most(highest: int, fits: Callable[[int], bool]) -> int:
-    """Return the highest count up to `highest` that `fits`, by bisection; 0 if not even 1 does."""
+    """Return the highest count up to `highest` that `fits`, by bisection; 0 if 1 does not fit."""
     return bisect.bisect_left(range(1, highest + 1), True, key=lambda count: not fits(count))
 
 
@@ -280,8 +281,8 @@ def _elsewhere(
 ) -> Room | None:
     """Return the GPUs for weights that are too large for the first GPU, as the worker chooses.
 
-    That is the first GPU with enough free memory for the whole checkpoint, or all GPUs. None means
-    that the variant uses the first GPU.
+    The result is the first GPU with enough free memory for the whole checkpoint, or all GPUs.
+    Return None if the variant uses the first GPU.
     """
     gpus = shown_gpus(sample.gpus)
     if not needed.cuda or spec.device != "auto":

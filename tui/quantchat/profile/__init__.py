@@ -1,1 +1,1 @@
-"""What to compare: a TOML file in, validated models out."""
+"""Profiles: TOML files that say what to compare, read into validated models."""

@@ -1,8 +1,8 @@
-"""The profiles at hand: looked up by name, and listed.
+"""The library of profiles: find a profile by its name, and list all profiles.
 
 A name is looked up in `./profiles`, then in `profiles` of the user's config folder, then among the
-shipped ones; the first hit wins. Something with a slash in it, or that ends in `.toml`, is no name
-but the path of a file.
+shipped profiles; the first match wins. A word that contains a slash or ends in `.toml` is the path
+of a file, not a name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from quantchat.profile.nearest import did_you_mean
 
 
 class Origin(Enum):
-    """Where a profile was found, in the order of looking."""
+    """The place of a profile, in the order in which places are searched."""
 
     HERE = "./profiles"
     OWN = "your own"
@@ -31,10 +31,10 @@ class Origin(Enum):
 
 @dataclass(frozen=True)
 class Entry:
-    """A profile of the library: read, or with the reason why it cannot be."""
+    """A profile of the library, or the reason why its file cannot be read."""
 
     name: str
-    """What opens it: the file's name without `.toml`."""
+    """The name that opens the profile: the file's name without `.toml`."""
     path: Path
     origin: Origin
     profile: Profile | None
@@ -57,7 +57,7 @@ def folder(origin: Origin) -> Path:
 
 
 def entries() -> list[Entry]:
-    """Read each profile that a name opens; a broken profile has its error instead."""
+    """Read all profiles that have a name; for a broken file, return its error instead."""
     listed = []
     for name, (origin, path) in _files().items():
         try:
@@ -73,15 +73,16 @@ def names() -> list[str]:
 
 
 def names_profile(word: str) -> bool:
-    """Return whether `word` means a profile: a known name, a `.toml` path, or a file but `.gguf`.
+    """Return whether `word` means a profile and not a model.
 
-    A word that cannot be a path counts as a profile's name.
+    A known name, a word that ends in `.toml` and a file that is not `.gguf` mean a profile. A word
+    that cannot be a path counts as a profile's name.
     """
     if word.endswith(".toml") or word in _files():
         return True
     try:
         return Path(word).expanduser().is_file() and not word.endswith(".gguf")
-    except (OSError, RuntimeError, ValueError):  # `~` of nobody; a NUL; too long for a path
+    except (OSError, RuntimeError, ValueError):  # `~` of an unknown user; NUL; too long a path
         return True
 
 
@@ -95,7 +96,7 @@ def find(word: str, *, others: Sequence[str] = ()) -> Path:
             return Path(word).expanduser()
         except RuntimeError:
             raise UserError("~ names a user who is unknown here", where=word) from None
-    # Only names that were listed are ever opened: none can lead out of the folders.
+    # Only listed names are opened, so no name can lead out of the profile folders.
     files = _files()
     if word in files:
         return files[word][1]
@@ -121,5 +122,5 @@ def _files() -> dict[str, tuple[Origin, Path]]:
 def _listed(directory: Path) -> Iterator[Path]:
     try:
         yield from sorted(p for p in directory.glob("*.toml") if not p.name.startswith("."))
-    except OSError:  # it is not there, or not for us to read
+    except OSError:  # the folder is missing or cannot be read
         return

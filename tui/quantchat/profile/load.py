@@ -1,4 +1,4 @@
-"""Read a profile: a TOML file in, a validated `Profile` or its mistakes out."""
+"""Read a TOML file as a validated `Profile`, or report the mistakes in it."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from quantchat.profile.toml_text import KeyLines, KeyPath, TomlError, parse
 from quantchat.text import one_line
 
 MAX_BYTES = 256 * 1024
-"""Largest profile that is read. A long one has a few kilobytes."""
+"""Largest profile that is read, in bytes. Even a long profile has only a few kilobytes."""
 
 MAX_MISTAKES = 20
-"""How many mistakes of one file are told in full."""
+"""How many mistakes of one file are reported; the rest are only counted."""
 
 _FOLDERS = ("model", "adapter", "tokenizer")
-"""Keys of a variant that name a folder, or a model of a hub."""
+"""Keys of a variant whose value is a folder or an id on the hub."""
 
 
 AnyTable = TypeVar("AnyTable", bound=Table)
 
 
 class ProfileError(UserError):
-    """A file that is no profile: its first mistake as the text, all of them in `lines`.
+    """A file is not a valid profile. The message is its first mistake; `lines` has all of them.
 
-    `more` counts the mistakes beyond those that are told.
+    `more` is the number of mistakes that are not reported.
     """
 
     def __init__(self, told: Sequence[UserError], more: int = 0) -> None:
@@ -81,7 +81,7 @@ def _named(
     variant: AnyVariant,
 ) -> Iterator[tuple[KeyPath, str, Callable[[Path], bool], str]]:
     """Yield each key of a variant that names a path: key, path, existence test, error text."""
-    for name in () if engine_of(variant).is_server else _FOLDERS:  # a server has its own
+    for name in () if engine_of(variant).is_server else _FOLDERS:  # a server has its own files
         named = getattr(variant, name, None)
         if named is not None and is_path(named):
             yield (name,), named, is_folder, "no such folder"
@@ -139,7 +139,7 @@ def _from_folder(profile: Profile, folder: Path, where: str, text: str) -> Profi
     for index, variant in enumerate(profile.variants):
         try:
             variants.append(_located(variant, folder))
-        except RuntimeError:  # a `~name` that is no user here
+        except RuntimeError:  # `~name` of an unknown user
             found.append(Mistake(("variants", index), "~ names a user who is unknown here", ""))
     if found:
         raise placed(found, where, text)
@@ -151,7 +151,7 @@ def _located(variant: AnyVariant, folder: Path) -> AnyVariant:
     if is_path(variant.model) and not engine_of(variant).is_server:
         paths["model"] = _absolute(variant.model, folder)
     if variant.python and ("/" in variant.python or variant.python.startswith("~")):
-        # Links are kept: a virtual environment is known by where its interpreter's link lies.
+        # Links are not resolved: Python finds its virtual environment by the path of the link.
         paths["python"] = _absolute(variant.python, folder)
     for name in _FOLDERS[1:]:
         beside = getattr(variant, name, None)

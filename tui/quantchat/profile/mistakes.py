@@ -1,4 +1,4 @@
-"""The mistakes pydantic finds in a profile, in plain words."""
+"""Translate the errors that pydantic finds in a profile into plain messages."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _tables() -> Iterator[tuple[tuple[str, ...], tuple[type[BaseModel], str]]]:
 Tables = dict[tuple[str, ...], tuple[type[BaseModel], str]]
 
 TABLES: Tables = dict(_tables())
-"""Each table of the format, by pydantic's path to it without indexes, and where that is."""
+"""Model and place (in words) of each table, by pydantic's path to it without list indexes."""
 
 _KINDS = {
     "string_type": "text in quotes",
@@ -47,7 +47,7 @@ _KINDS = {
 
 
 class Mistake(NamedTuple):
-    """One mistake: the path of its key in the TOML, `what` is wrong, and the `hint` or ""."""
+    """A mistake: the path of its key in the TOML, `what` is wrong, and a `hint` (may be empty)."""
 
     path: KeyPath
     what: str
@@ -101,7 +101,7 @@ def shown(value: Any) -> str:
 
 
 def _mistake(details: ErrorDetails, tables: Tables) -> Mistake:
-    # The discriminator's value stands in pydantic's path after the index, but not in the file.
+    # pydantic's path contains the discriminator's value after the index; the file's does not.
     inside_variant = len(details["loc"]) > 2 and details["loc"][0] == "variants"
     path = details["loc"][:2] + details["loc"][3:] if inside_variant else details["loc"]
     kind, context, value = details["type"], details.get("ctx", {}), details["input"]

@@ -1,7 +1,7 @@
 """The profile: which variants to compare, how to generate, how to run.
 
-These pydantic models are the one description of the file format: the checks, the JSON Schema for
-editors and the documentation of each key come from here.
+These pydantic models define the file format. The checks, the JSON Schema for editors and the
+documentation of each key are derived from them.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ class Generation(Table):
     max_new_tokens: int = Field(512, ge=1, le=2**20)
     """Longest answer, in tokens."""
     temperature: float = Field(0.0, ge=0, le=10)
-    """0 is greedy: always the likeliest token."""
+    """Sampling temperature; 0 is greedy: always the likeliest token."""
     top_p: float = Field(1.0, gt=0, le=1)
-    """Sample from the likeliest tokens that hold this share of probability; 1 is off."""
+    """Sample from the fewest likeliest tokens with this total probability; 1 is off."""
     top_k: int = Field(0, ge=0)
     """Sample from this many likeliest tokens; 0 is off."""
     min_p: float = Field(0.0, ge=0, le=1)
-    """Sample from tokens at least this times as likely as the likeliest one; 0 is off."""
+    """Sample from tokens with at least this share of the highest probability; 0 is off."""
     presence_penalty: float = Field(0.0, ge=-2, le=2)
-    """Subtract this from the logit of each token that the answer has already; 0 is off."""
+    """Subtract this from the logit of each token already in the answer; 0 is off."""
     frequency_penalty: float = Field(0.0, ge=-2, le=2)
-    """Subtract this for each time that the answer has the token already; 0 is off."""
+    """Subtract this from a token's logit for each time it is already in the answer; 0 is off."""
     repetition_penalty: float = Field(1.0, gt=0, le=10)
     """Divide the logits of tokens already seen by this (CTRL, Keskar et al. 2019); 1 is off."""
     seed: int = Field(0, ge=0, lt=2**63)
@@ -45,23 +45,23 @@ class Run(Table):
     """How the variants share the machine, and how often a measurement is repeated."""
 
     order: Literal["together", "in-turn"] = "together"
-    """`together`: both decode at once (contended). `in-turn`: one at a time (may be quoted)."""
+    """Whether variants decode `together` (contended), or one at a time (`in-turn`, to quote)."""
     history: Literal["own", "left", "right"] = "own"
-    """What a chat continues from: `own`, each variant's own answers; `left` or `right`, for both
-    the answers of that side, so that later turns compare the same question."""
+    """Which answers a chat continues from. `own`: each variant's own answers. `left` or `right`:
+    both variants continue the answers of that side, so that both get the same question."""
     keep_loaded: int = Field(2, ge=2, le=32)
-    """How many variants stay loaded, so that the screen shows them again at once. Of those that are
-    not shown, the one that was shown longest ago is ended first."""
+    """How many variants stay loaded, so that the screen can show them again at once. If there are
+    more, the variant that was shown longest ago is unloaded first."""
     warmup: int = Field(1, ge=0, le=100)
-    """Prompts answered and thrown away before measuring."""
+    """Warm-up prompts before a measurement; their answers do not count."""
     rounds: int = Field(5, ge=1, le=10_000)
     """How often each prompt is measured."""
     prompts: list[Annotated[str, Field(pattern=r"\S")]] = Field([], max_length=10_000)
-    """What is asked when measuring; empty asks five of quantchat's own."""
+    """Prompts of a measurement; if empty, five built-in prompts."""
 
 
 AnyVariant = VariantBase
-"""A variant of any engine; `quantchat.engines.registry` has what its engine declares."""
+"""A variant of any engine; `quantchat.engines.registry` has the engines' declarations."""
 
 if TYPE_CHECKING:
     Variant = VariantBase
@@ -70,14 +70,14 @@ else:
 
 
 class Profile(Table):
-    """A comparison: two variants or more, of one model as a rule."""
+    """A comparison of two or more variants, usually of one model."""
 
     name: Line = Field(max_length=80)
-    """What the start screen and the snapshots call it."""
+    """Name of the comparison on the start screen and in snapshots."""
     description: str = ""
-    """A sentence on what is compared, and why."""
+    """One sentence: what is compared, and why."""
     variants: list[Variant] = Field(min_length=2, max_length=32)
-    """What is compared, two or more. The screen shows two at a time and can switch which."""
+    """The variants to compare, at least two. The screen shows two at a time and can switch them."""
     generation: Generation = Generation.model_construct()
     """How answers are generated."""
     run: Run = Run.model_construct()

@@ -1,4 +1,4 @@
-"""The JSON Schema of a profile, for editors to complete and check with."""
+"""The JSON Schema of a profile, with which editors complete and check keys."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A commented starting point for a profile, written from the models.
+"""A commented template for a new profile, generated from the models.
 
-Each key stands in it with its documentation, those with a default commented out and showing it.
+It contains each key with its documentation. Keys with a default are commented out and show it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from quantchat.profile.model import Generation, Profile, Run
 _WIDTH = 96
 
 _TABLES = {"variants", "generation", "run"}
-"""Keys that are written as tables of their own, beside those inside a variant."""
+"""Keys of the profile that are TOML tables. (Tables inside a variant are found separately.)"""
 
 _HEAD = """\
 # A profile of quantchat: check it with `quantchat profiles check FILE`, open it with
@@ -42,7 +42,7 @@ def template() -> str:
         head = {"label": method.label, "engine": engine.name, "model": DEMO_MODEL}
         variants.append(_table("[[variants]]", engine.table, head, told=told))
         for key, table in inner_tables(engine.table).items():
-            # The widths of the demo's model are no multiples of the usual 128.
+            # The widths of the demo's model are not multiples of the usual group size 128.
             values = {"group_size": 64} if method.calibrated else {}
             variants.append(_table(f"[variants.{key}]", table, values))
         told = VariantBase.model_fields

@@ -1,4 +1,4 @@
-"""Write a profile as TOML: what differs from the defaults, and nothing else."""
+"""Write a profile as TOML, with only the keys that differ from their defaults."""
 
 from __future__ import annotations
 
@@ -46,5 +46,5 @@ def _value(value: Any) -> str:
         return "{ " + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items()) + " }"
     if isinstance(value, list):
         return "[" + ", ".join(map(_value, value)) + "]"
-    # JSON's strings, numbers and booleans are TOML's, but for DEL, which TOML wants escaped.
+    # JSON's strings, numbers and booleans are valid TOML, except that TOML requires an escaped DEL.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,8 +1,8 @@
-"""TOML as text: parsed, with a hint for common mistakes, and the line of each key.
+"""Parse TOML text, with hints for common mistakes, and find the line of each key.
 
-The parser is the standard library's (tomli before Python 3.11). It says on which line the syntax
-breaks, but not where a parsed key stood; `KeyLines` finds that with the same parser, statement by
-statement, so that there is no second grammar to keep true. Format: TOML 1.0, https://toml.io/.
+The parser is the standard library's (tomli before Python 3.11). It reports the line of a syntax
+error, but not the line of a parsed key. `KeyLines` finds this line with the same parser, statement
+by statement, so no second grammar is needed. Format: TOML 1.0, https://toml.io/.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ KeyPath = tuple[str | int, ...]
 """From the top of the file to a value: keys, and 0-based indexes into lists."""
 
 MAX_DOTS = 2000
-"""Dots a line may have: the parser's time and memory are quadratic in the depth of a dotted key. So
-of several lines the squares are added: they may have what one line may."""
+"""Most dots in one line: the parser's time and memory are quadratic in the depth of a dotted key.
+Over all lines, the sum of the squared counts is limited to `MAX_DOTS` squared."""
 
 MAX_EFFORT = 1_000_000
-"""Characters parsed to split one text into statements; what lies beyond has no known line."""
+"""Most characters parsed to split a text into statements; keys after that have no known line."""
 
-# What the parser reports (a regular expression), and what to do about it.
+# The parser's message (a regular expression), and how to fix the mistake.
 _HINTS: tuple[tuple[str, str], ...] = (
     ("Invalid value", "text stands in quotes; write true, not True"),
     ("Invalid statement", "write key = value, or [table]"),
@@ -44,7 +44,7 @@ _HINTS: tuple[tuple[str, str], ...] = (
 
 
 class TomlError(ValueError):
-    """Text that is no TOML: `what` is wrong, on `line` (1-based) where known, and its `hint`."""
+    """Invalid TOML: `what` is wrong, on `line` (1-based, None if not known), and a `hint`."""
 
     def __init__(self, what: str, hint: str = "", line: int | None = None) -> None:
         super().__init__(what)
@@ -66,13 +66,13 @@ def parse(text: str) -> dict[str, Any]:
         raise _explained(str(error), text) from None
     except RecursionError:
         raise TomlError("lists or tables are nested too deeply") from None
-    except ValueError as error:  # a number longer than Python converts
+    except ValueError as error:  # a number with more digits than Python converts
         raise TomlError("a number is too long") from error
     return parsed
 
 
 def _explained(message: str, text: str) -> TomlError:
-    """Return the parser's `message` with the line it means, and a hint for common mistakes."""
+    """Return an error with the parser's `message`, the line, and a hint for common mistakes."""
     found = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", message)
     line = None
     if found:
@@ -86,11 +86,11 @@ def _explained(message: str, text: str) -> TomlError:
 
 class _Statement(NamedTuple):
     line: int
-    """1-based line on which it begins."""
+    """1-based line on which the statement begins."""
     tree: dict[str, Any] | None
-    """It parsed by itself; None for a rest that does not parse."""
+    """The statement parsed by itself; None for the rest of the text if it does not parse."""
     header: bool
-    """Whether it is a `[table]` or `[[table]]`."""
+    """Whether the statement is a `[table]` or `[[table]]` header."""
 
 
 def _statements(text: str) -> Iterator[_Statement]:
@@ -124,7 +124,7 @@ def _last_statement(text: str) -> int | None:
 
 
 class KeyLines:
-    """On which line each key of a valid TOML text stands."""
+    """The line of each key in a valid TOML text."""
 
     def __init__(self, text: str) -> None:
         self._placed = list(_placed(text))

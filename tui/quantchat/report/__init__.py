@@ -1,1 +1,1 @@
-"""Snapshots for people: tables in a terminal, and reports as a page, as Markdown, as CSV."""
+"""Show snapshots: tables in a terminal, and reports as HTML, Markdown or CSV."""

@@ -1,4 +1,4 @@
-"""Snapshots as tidy CSV tables: a row an answer, a token, a figure of a measurement or score.
+"""Snapshots as tidy CSV tables: one row per answer, per token, or per figure.
 
 An empty cell is "not known". The raw text is in the snapshot.
 """

@@ -1,4 +1,4 @@
-"""Plots of a load test: throughput and latency over how much came at once, and each other."""
+"""Plots of a load test: throughput and ITL over the load levels, and ITL over throughput."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One snapshot for a terminal: its results, what ran, and each turn with figures and answers."""
+"""A snapshot as terminal output: results, what ran, and each turn with figures and answers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ def blocks(snapshot: Snapshot) -> list[Block]:
 
 
 def _results(snapshot: Snapshot) -> list[Block]:
-    """Return the results of a measurement, votes, a score or tasks; nothing of a chat."""
+    """Return the results of a measurement, votes, a score, tasks, a pick or a load test.
+
+    For a chat the list is empty.
+    """
     parts: list[Block] = []
     if snapshot.measurement is not None:
         parts += [BLANK, *measure_tables.blocks(snapshot)]
@@ -81,9 +84,10 @@ def _output(answer: AnswerRecord) -> str:
 
 
 def turn_name(turn: TurnRecord, voting: VotingRecord | None = None) -> str:
-    """Return the name of a turn: its round and prompt, its place among the votes, or its number.
+    """Return the name of a turn in words.
 
-    The numbers of measured and blind turns mean nothing to a user.
+    A measured turn is named by its round and prompt, a blind turn by the position of its vote, any
+    other turn by its number. (The numbers of measured and blind turns are internal.)
     """
     if turn.round is not None:
         return f"Round {turn.round}, prompt {UNKNOWN if turn.task is None else turn.task}"
@@ -94,7 +98,7 @@ def turn_name(turn: TurnRecord, voting: VotingRecord | None = None) -> str:
 
 
 def turn_blocks(turn: TurnRecord, voting: VotingRecord | None = None) -> list[Block]:
-    """Return the name of a turn, how its answers agree, and its figures."""
+    """Return the name of a turn, the divergence of its answers, and its figures."""
     title = turn_name(turn, voting)
     if turn.divergence_point is not None:
         title += f": {divergence_text(turn)}"
@@ -107,7 +111,7 @@ def turn_blocks(turn: TurnRecord, voting: VotingRecord | None = None) -> list[Bl
 
 
 def turn_table(turn: TurnRecord) -> Table:
-    """Return latency and throughput of one turn, each figure with how the variants ran."""
+    """Return latency and throughput of one turn, each marked as together or one at a time."""
     given = turn.answers
     rows = [
         row("prompt", given, _prompt_tokens),

@@ -1,1 +1,1 @@
-"""What is done with variants, whoever shows it: load them, chat, order turns, record. No screen."""
+"""Sessions without a screen: load variants, chat with them, order turns, record snapshots."""

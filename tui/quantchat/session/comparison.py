@@ -231,9 +231,9 @@ class Comparison:
         self._asking = asyncio.ensure_future(self._run(turn, ready, order, threads_for(at_work)))
 
     def take_back(self) -> str | None:
-        """Take back what is queued; return the prompt of the last turn that nobody was sent.
+        """Remove queued prompts, and turns that were sent to no variant.
 
-        None if no such turn was removed.
+        Return the prompt of the last removed turn, or None if no turn was removed.
         """
         self.pending.clear()
         prompt = None

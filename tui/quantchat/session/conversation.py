@@ -225,7 +225,7 @@ class Turn:
         return [*self.others[: self.place], self.answers, *self.others[self.place :]]
 
     def show_version(self, number: int) -> bool:
-        """Let version `number`, from 0, be the answers; return False if there is none."""
+        """Show version `number` (from 0) of the answers; return False if it does not exist."""
         versions = self.versions
         if not 0 <= number < len(versions) or number == self.place:
             return False

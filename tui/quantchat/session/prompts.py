@@ -1,4 +1,4 @@
-"""Prompts for a measurement: given, read from a file, or our own."""
+"""Prompts of a measurement: given as arguments, read from a file, or built in."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def asked(given: Iterable[str], file: Path | None, run: Run) -> tuple[str, ...]:
 def lengthened(texts: Sequence[str], tokens: int) -> tuple[str, ...]:
     """Return `texts`, each repeated or cut to about `tokens` tokens of English (4 characters each).
 
-    For servers, which tell no token ids; they count the tokens exactly.
+    Used for servers, which report no token ids. The server reports the exact number of tokens.
     """
     length = 4 * tokens
     return tuple((f"{text} " * -(-length // (len(text) + 1)))[:length].strip() for text in texts)
@@ -60,7 +60,7 @@ def lengthened(texts: Sequence[str], tokens: int) -> tuple[str, ...]:
 def read(path: Path) -> tuple[str, ...]:
     """Return the prompts of a file: one per line, or JSONL with a string or a `prompt` per line.
 
-    Blank lines are skipped. Raises UserError, with the line.
+    Blank lines are skipped. Raises UserError with the number of the wrong line.
     """
     try:
         text = decoded(read_any(path, MOST_BYTES))

@@ -1,4 +1,4 @@
-"""What a worker is sent to load and to answer, the same for a chat and for a measurement."""
+"""Build the requests to a worker to load and to answer, for chats and measurements alike."""
 
 from __future__ import annotations
 

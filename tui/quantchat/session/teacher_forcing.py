@@ -23,10 +23,11 @@ def is_greedy(answer: Answer) -> bool:
 
 
 def greedy_divergence(turn: Turn, *, same: int = 0) -> int | None:
-    """Return the divergence point of the first two answers if both are greedy and not cut off.
+    """Return the divergence point of the first two answers, as an index into their tokens.
 
-    None if they do not diverge or their tokens cannot be compared. The first `same` tokens are
-    known to be equal.
+    Return None if an answer is not greedy, if the answers do not diverge or their tokens cannot be
+    compared, or if one answer was cut off before the other diverged from it. The first `same`
+    tokens are known to be equal.
     """
     answers = list(turn.answers.values())[:2]
     if len(answers) < 2 or not all(map(is_greedy, answers)) or not same_tokenizer(*answers):
@@ -40,8 +41,8 @@ def greedy_divergence(turn: Turn, *, same: int = 0) -> int | None:
 async def score_divergence(turn: Turn, variants: list[LiveVariant]) -> DivergenceScore | None:
     """Score both continuations at the divergence of `turn` under both variants.
 
-    `variants` belong to the first two answers. None if the answers do not diverge. If a probability
-    cannot be computed, its `problem` says why; nothing is raised.
+    `variants` are the variants of the first two answers. Return None if the answers do not diverge.
+    If a probability cannot be computed, the continuation's `problem` says why; nothing is raised.
     """
     point = greedy_divergence(turn)
     if point is None:
@@ -55,7 +56,7 @@ async def score_divergence(turn: Turn, variants: list[LiveVariant]) -> Divergenc
 
 
 async def cross_perplexities(turn: Turn, variants: list[LiveVariant]) -> None:
-    """Let each of `variants` score the first two answers of `turn`; store it in the answers."""
+    """Let each of `variants` score the first two answers of `turn`; store the scores in them."""
     answers = [one for one in list(turn.answers.values())[:2] if one.ids]
     for answer in answers:
         found = await asyncio.gather(*(_cross_perplexity(variant, answer) for variant in variants))
@@ -88,7 +89,7 @@ async def _continuation(
     if scored.problem:
         return Continuation(answer.variant, text, problem=scored.problem)
     if own != END and not text.strip():
-        text = scored.pieces[0]  # the token completed no text of its own
+        text = scored.pieces[0]  # the token alone completed no text
     return Continuation(
         answer.variant, text, math.exp(scored.logprobs[0]), math.exp(scored.also[0])
     )

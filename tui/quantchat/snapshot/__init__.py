@@ -1,1 +1,1 @@
-"""What is saved of a comparison: its schema, and the folder it is kept in."""
+"""Saved comparisons (snapshots): their schema, and the folder in which they are stored."""

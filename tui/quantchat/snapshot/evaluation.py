@@ -30,7 +30,7 @@ class FigureRecord(Record):
     value: float
     """The metric over all documents of the task."""
     error: float | None
-    """Standard error of the mean over the documents; None if the figure is no such mean."""
+    """Standard error of the mean over the documents; None if the metric is not such a mean."""
     right: Annotated[Text, Field(json_schema_extra={"pattern": "^[01]*$"})]
     """1 (right) or 0 for each document, in order; empty for a graded metric."""
 

@@ -25,9 +25,9 @@ class AnswerFigure:
     less_is_better: bool | None
     """None if neither more nor less is better."""
     read: Callable[[AnswerRecord], float | None]
-    """Above 0, or None if the answer has no such figure."""
+    """Returns the figure of an answer, above 0; None if the answer has no such figure."""
     of_thinking: bool = False
-    """Whether it says something only where a model thinks before it answers."""
+    """Whether the figure matters only for reasoning models."""
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ class PickRecord(Record):
     best: Text
     """The candidate that is best in the preferred figure; empty if none meets the limits."""
     recommended: Text
-    """`best`, or a candidate that cannot be told apart from it and is better otherwise."""
+    """`best`, or a candidate not shown to differ from it that is better in the other figures."""
     because: Text
     """Why `recommended` is not `best`; empty if it is."""
     runner_up: Text

@@ -1,4 +1,4 @@
-"""How the columns of a comparison ran: what differed, and whether they are comparable."""
+"""How the columns of a comparison ran: their differences, and whether they are comparable."""
 
 from __future__ import annotations
 

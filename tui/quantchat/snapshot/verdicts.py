@@ -51,7 +51,7 @@ class Judged:
     sampled: bool = True
     """False if the gate is about memory alone, which has no interval."""
     why: str = ""
-    """Why there is no interval, if there is none."""
+    """Why there is no interval; empty if there is one."""
     units: int = 0
     """How many of `unit` the interval is computed from; 0 if more of them would not help."""
     unit: str = ""

@@ -1,4 +1,4 @@
-"""Counts the answers that changed between two models: accuracies that are equal can hide them.
+"""Counts answers that changed between two models; equal accuracies can hide such changes.
 
 Two models can be right equally often but on different questions: their accuracies agree although
 many answers differ. Quantized models do that (Dutta et al. 2024, "Accuracy is Not All You Need",

@@ -1,1 +1,1 @@
-"""What crosses the pipe between the program and a worker. Standard library only, used by both."""
+"""The messages between the main process and a worker. Uses only the standard library."""

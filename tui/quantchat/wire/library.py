@@ -35,7 +35,7 @@ class FolderReader:
     """How an engine's library reads a model's folder. The defaults are those of transformers."""
 
     reads_quantize_config: bool = False
-    """Whether it also takes the quantization config from a file of its own, beside `config.json`,
+    """Whether it also reads the quantization config from a separate file beside `config.json`,
     and unpacks the weights itself. Then transformers' packages for that quantization are not
     needed."""
     builds_vision: bool = True

@@ -32,8 +32,8 @@ while :; do
 done
 kill -KILL 0
 """
-"""Script for a shell in the session, whose standard input is the read end of a pipe that nobody
-writes to. It waits until the pipe is closed, and then does what `kill_session` does."""
+"""Script for a shell in the session. Its standard input is the read end of a pipe to which nothing
+is written. It waits until the pipe is closed, and then does the same as `kill_session`."""
 
 
 def kill_session(leader: int, spared: Collection[int] = ()) -> None:

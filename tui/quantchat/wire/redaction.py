@@ -24,8 +24,8 @@ _SHORTEST = 8
 """Least length of a secret: shorter values are parts of many harmless words."""
 _WORDS = re.compile(r"[A-Z]?[a-z]+(?:[-_. ][A-Z]?[a-z]+)*")
 _LONGEST_WORDS = 15
-"""Words of at most this many letters are not redacted: the password `measurement` cannot be told
-from the word, and many texts contain it."""
+"""Words of at most this many letters are not redacted: many texts contain the word `measurement`,
+even if it is also a password."""
 _PLACEHOLDERS = frozenset(
     (
         "lm-studio", "llama.cpp", "token-abc123", "sk-no-key-required", "sk-not-needed",

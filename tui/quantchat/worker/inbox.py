@@ -1,4 +1,4 @@
-"""Read commands in a thread of their own, so that a stop is seen between two tokens."""
+"""Read commands in a separate thread, so that a stop takes effect between two tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Send events from a thread of their own, so that decoding never waits for a reader.
+"""Send events from a separate thread, so that decoding never waits for the reader.
 
 The thread also detokenizes, and sends tokens in batches: the decoding thread only puts an id and a
 time into a queue. Only the decoding thread may run torch; this one does not.

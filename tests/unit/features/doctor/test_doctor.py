@@ -1,4 +1,4 @@
-"""`quantchat doctor`: what it finds, what it makes of it, and how that is said."""
+"""`quantchat doctor`: the checks, the conclusions from them, and their wording."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the doctor finds around it: folders, the terminal, versions, kernels compiled before."""
+"""The doctor's view of the system: folders, the terminal, versions, kernels already compiled."""
 
 from __future__ import annotations
 

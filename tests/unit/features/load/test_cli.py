@@ -1,4 +1,4 @@
-"""`quantchat load`: what is refused, in one line, before any model is loaded."""
+"""`quantchat load` refuses bad arguments in one line, before any model is loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `quantchat run` refuses before it starts anything, and where it saves."""
+"""`quantchat run`: arguments that it refuses before it starts anything, and where it saves."""
 
 from __future__ import annotations
 

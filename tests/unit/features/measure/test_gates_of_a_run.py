@@ -1,4 +1,4 @@
-"""`run` judges its gates on what it measured."""
+"""`run` evaluates its gates on its own measurement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sentence on a measurement: which side it names, and where it claims nothing."""
+"""The sentence on a measurement's result: the side it names, and when it claims nothing."""
 
 from __future__ import annotations
 

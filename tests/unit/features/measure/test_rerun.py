@@ -1,4 +1,4 @@
-"""A rerun asks for what was run: the same variants, prompts, rounds, order and settings."""
+"""A rerun repeats the saved variants, prompts, rounds, order and settings."""
 
 from __future__ import annotations
 

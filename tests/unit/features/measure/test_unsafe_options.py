@@ -1,4 +1,4 @@
-"""What could run any code is off, and shouts where it is on."""
+"""Options that can run any code are off by default, and print a warning when they are on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`quantchat plan` where nothing can be planned."""
+"""`quantchat plan` if no estimate is possible."""
 
 from __future__ import annotations
 

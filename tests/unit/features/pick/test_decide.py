@@ -1,4 +1,4 @@
-"""The decision: limits, ties after Holm's correction, the frontier, and what it says."""
+"""The decision of `pick`: limits, ties after Holm's correction, the frontier, and its text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`quantchat quantize`: what it is asked, what it makes of that, and what it prints."""
+"""`quantchat quantize`: its arguments, the resulting request, and its output."""
 
 from __future__ import annotations
 

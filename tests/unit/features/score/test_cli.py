@@ -1,4 +1,4 @@
-"""`quantchat score`: what is refused, in one line, before any model is loaded."""
+"""`quantchat score` refuses bad arguments in one line, before any model is loaded."""
 
 from __future__ import annotations
 

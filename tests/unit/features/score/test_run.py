@@ -1,4 +1,4 @@
-"""A score from profile to snapshot: real tiny models, read in this process."""
+"""A score from profile to snapshot: real tiny models, scored in this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A score as people read it: in the terminal, in a report, in a list, and beside another."""
+"""A score as shown in the terminal, in a report, in a list, and beside another score."""
 
 from __future__ import annotations
 

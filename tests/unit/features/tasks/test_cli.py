@@ -1,4 +1,4 @@
-"""`quantchat eval` and what comes after it: what is refused in one line, what is shown."""
+"""`quantchat eval` and its results: arguments refused in one line, and what is shown."""
 
 from __future__ import annotations
 

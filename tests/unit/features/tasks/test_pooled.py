@@ -1,4 +1,4 @@
-"""All tasks together: one decision for each model."""
+"""All tasks pooled: one decision for each model."""
 
 from __future__ import annotations
 

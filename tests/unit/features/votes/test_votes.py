@@ -1,4 +1,4 @@
-"""Blind votes: the exact test against known values, and what must hold whatever the votes."""
+"""Blind votes: the exact test against known values, and properties for any votes."""
 
 from __future__ import annotations
 

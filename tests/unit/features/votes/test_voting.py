@@ -1,4 +1,4 @@
-"""Turns of votes beside those of a chat: their numbers for the worker, and in the snapshot."""
+"""Turns of votes beside chat turns: their numbers in requests to the worker and in snapshots."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class ComparisonScreen(ComparisonView):
     plan_when_ready: Plan | None = None
     """What to measure as soon as both variants are ready."""
     _draft: str | None = None
-    """The user's draft while the last prompt is being edited; None if none is."""
+    """The user's draft while the last prompt is being edited; None while no prompt is edited."""
 
     # ------------------------------------------------------------ prompt and conversation
 
@@ -107,7 +107,7 @@ class ComparisonScreen(ComparisonView):
         self.app.push_screen(AskFileScreen(), send)
 
     def action_ask_missing(self) -> None:
-        """Ask each side the turns that it lacks."""
+        """Send each side the prompts that it missed."""
         with self.explained():
             count = self.comparison.ask_missing()
             self.say(f"Asking {plural(count, 'missing answer')}." if count else "None is missing.")

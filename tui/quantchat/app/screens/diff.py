@@ -1,4 +1,4 @@
-"""The last two answers as one text, word by word."""
+"""The word diff of the last two answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OWN = tuple(f"reverse {side}" for side in SIDES)
 
 
 class DiffScreen(ModalScreen[None]):
-    """Shows what the left and the right answer have in common, and what each has of its own."""
+    """Shows the words of both answers, and marks those that only one of them has."""
 
     BINDINGS: ClassVar[list[BindingType]] = [("escape,q", "dismiss", "Close")]
     DEFAULT_CSS = """

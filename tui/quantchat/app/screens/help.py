@@ -21,7 +21,10 @@ _TERMS = (
     ("tok/s", "decode throughput, 1000 ÷ TPOT: now = over the last second, avg = whole answer"),
     ("TPOT", "time per output token in ms: (last token − first token) ÷ (tokens − 1)"),
     ("TTFT", "time to first token: prompt received by the worker → first output token"),
-    ("thoughts", "what a model writes before its answer; counted in tok/s, not in the answer"),
+    (
+        "thoughts",
+        "reasoning that a model writes before its answer; counted in tok/s, not part of the answer",
+    ),
     ("TTFA", "time to first token of the answer, after the thoughts; without thoughts it is TTFT"),
     ("prefill", "computing the prompt, before the first output token"),
     ("cached", "prompt tokens taken from the KV cache instead of being computed again"),
@@ -58,14 +61,14 @@ _START = (
     ("✓", "the first two variants of the profile fit into the free memory together"),
     ("≈", "they fit once loaded, but loading both at once may need more than is free"),
     ("✗", "they do not fit, or torch cannot use the GPU here"),
-    ("?", "not known: no file of a model is here, and its name states no size"),
+    ("?", "not known: a model is not on this machine yet, and its name states no size"),
     (
         "downloads",
-        "what opening the profile downloads first; “about”: from the size in the model's name. "
+        "what opening the profile downloads first; “about”: estimated from the model's name. "
         "`quantchat plan PROFILE` reads the real sizes from the hub",
     ),
-    ("quantizes", "opening the profile makes this checkpoint here first, once"),
-    ("recovered", "work that was not saved when it was replaced or quantchat ended"),
+    ("quantizes", "opening the profile first makes this checkpoint on this machine, once only"),
+    ("recovered", "an unsaved conversation, kept when a new one replaced it or quantchat ended"),
 )
 _START_NOTE = (
     "Tab changes between profiles and snapshots. To compare models without a profile, start "

@@ -1,4 +1,4 @@
-"""Base of the screens that run long work on the pair: progress first, then the result."""
+"""Base class of screens that run a long task on the pair: first progress, then the result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Strips: charts of values over time, one cell for each value.
+"""Strip charts (sparklines): values over time, one cell for each value.
 
 The caller gives the scale. If each strip scaled itself to its values, noise would look dramatic
 and two strips could not be compared.

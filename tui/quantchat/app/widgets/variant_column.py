@@ -1,4 +1,4 @@
-"""One column: everything about one variant."""
+"""One column of the screen: header, transcript and live panel of one variant."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""How far two answers or two runs agree: divergence, cross-perplexity, agreement with itself."""
+"""Agreement of two variants or of two runs of one variant: divergence and cross-perplexity."""

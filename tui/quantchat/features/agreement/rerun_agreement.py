@@ -1,8 +1,9 @@
-"""Measure a variant's agreement with itself: where its answer diverges under other conditions.
+"""Measure a variant's agreement with itself: where a repeated answer diverges from the first one.
 
 Greedy decoding repeats an answer only if floating-point sums are added in the same order. That
-order depends on the number of threads, the cached part of the prompt and the batch size. So if a
-rerun of A already diverges at token 20, B differing from A at token 25 says nothing about B.
+order depends on the number of threads, the cached part of the prompt and the batch size. If a rerun
+of variant A already diverges at token 20, then a divergence of A and B at token 25 says nothing
+about B.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ CONDITIONS = (AGAIN, TOGETHER, CACHED, AT_ONCE, BATCH)
 
 @dataclass(frozen=True)
 class AgreementResult:
-    """The divergence point of one answer under one condition from the baseline answer.
+    """Where an answer under one condition diverges from the baseline answer.
 
-    The baseline is an answer with one variant at a time and an empty KV cache.
+    The baseline answer was decoded one variant at a time, with an empty KV cache.
     """
 
     variant: str
@@ -88,7 +89,7 @@ class AgreementCheck:
             variant.preempt()
 
     def end(self) -> None:
-        """Stop, and end the workers that are at work."""
+        """Stop, and end the workers that are still decoding."""
         self.stop()
         self.comparison.end_at_work()
 
@@ -123,7 +124,7 @@ class AgreementCheck:
     async def _force(
         self, variant: LiveVariant, condition: str, prompt: int, answer: Answer, rows: int
     ) -> AgreementResult:
-        """Find the first token of `answer` that is not the likeliest, by teacher forcing."""
+        """Find the first token of `answer` that is not the most likely one, by teacher forcing."""
         if not answer.ids:
             return AgreementResult(variant.label, condition, prompt, 0, None, "no answer")
         tokens = [*answer.ids, *([END] if answer.reason == "eos" else [])]

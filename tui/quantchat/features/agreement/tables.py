@@ -1,4 +1,4 @@
-"""A self-check as a table, and as JSON."""
+"""The result of an agreement check as a table, and as JSON."""
 
 from __future__ import annotations
 

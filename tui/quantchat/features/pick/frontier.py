@@ -61,7 +61,7 @@ def scatter(pick: PickRecord) -> str:
         name = letter(point.place)
         mark = name if point.one.frontier else f"({name})"
         while any(cell != " " for cell in canvas[y][x : x + len(mark)]) and x < _WIDE:
-            x += 1  # beside a letter that lies there
+            x += 1  # move right, beside a letter that is already there
         for offset, character in enumerate(mark):
             canvas[y][x + offset] = character
     ends = {0: f"{10**top:.2g}", _HIGH - 1: f"{10**bottom:.2g}"}

@@ -1,1 +1,1 @@
-"""Make a quantized checkpoint on command, and say what became of it."""
+"""Build a quantized checkpoint on command, and describe the result."""

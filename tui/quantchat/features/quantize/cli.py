@@ -15,7 +15,7 @@ from quantchat.engines.registry import DEFAULT_METHODS, baseline, engine_of, met
 _FAILED = 1
 
 _MADE = [name for name, (_, method) in methods().items() if method.saved is not None]
-"""The methods whose checkpoints are made here."""
+"""The methods whose checkpoints quantchat can build."""
 
 _METHOD_ONLY = {
     "bits": "--bits",

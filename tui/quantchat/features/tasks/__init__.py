@@ -1,1 +1,1 @@
-"""Let models do tasks of lm-evaluation-harness and compare the answers that changed."""
+"""Run tasks of lm-evaluation-harness with several models and compare their answers."""

@@ -31,6 +31,6 @@ class Workspace:
     output: str
     """Folder for what the job makes; empty at the start."""
     unfinished: str = ""
-    """Folder that outlives a job that is stopped: the next one can go on from it."""
+    """Folder whose files survive if the job is stopped, so that the next job can resume."""
     threads: int = 0
     """CPU threads; 0 leaves torch's own choice."""

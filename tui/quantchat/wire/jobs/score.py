@@ -1,4 +1,4 @@
-"""The job that lets a model read a text."""
+"""The job that scores a text with a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The job that lets a model do tasks of lm-evaluation-harness."""
+"""The job that runs tasks of lm-evaluation-harness with a model."""
 
 from __future__ import annotations
 

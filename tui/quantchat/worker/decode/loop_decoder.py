@@ -1,4 +1,4 @@
-"""What every decoder does, of whatever library: encode the chat, keep the limits, report the turn.
+"""Code that all decoders share: encode the chat, check the limits, report the turn.
 
 `decoder.Decoder` adds what is torch's, `worker.llama.decoder` what is llama.cpp's. Nothing that is
 imported here imports torch.

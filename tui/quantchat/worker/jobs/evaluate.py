@@ -1,4 +1,4 @@
-"""Runs tasks, such as multiple choice, with EleutherAI's lm-evaluation-harness.
+"""Runs tasks, such as multiple-choice questions, with EleutherAI's lm-evaluation-harness.
 
 Published accuracies come from the harness, so it asks all questions and counts the right answers.
 Its counts are passed on document by document, because two models are compared by the answers that

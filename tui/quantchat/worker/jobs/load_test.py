@@ -154,7 +154,7 @@ class _Request:
 
 
 def default_requests(level: Level) -> int:
-    """Return how many requests a round at `level` has if nobody says."""
+    """Return the default number of requests in a round at `level`."""
     return max(LEAST, ROUND_TRIPS * level.concurrency)
 
 

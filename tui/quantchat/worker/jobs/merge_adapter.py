@@ -1,4 +1,4 @@
-"""Merges a LoRA adapter into the model it was trained on, in full precision (QLoRA's last step).
+"""Merge a LoRA adapter into its base model in full precision: the last step of a QLoRA recipe.
 
 Dettmers et al. 2023 train the adapter beside NF4 weights. This job merges it into the unquantized
 weights, because merging into quantized weights would round them again.
@@ -20,7 +20,7 @@ from quantchat.worker.report import Report
 def run(job: MergeAdapterJob, report: Report) -> MergeAdapterResult:
     """Merge the adapter into the model, and save the merged model into the output folder.
 
-    Raises Refused if the model is quantized, and for an adapter that cannot be used.
+    Raises Refused if the model is quantized or the adapter cannot be used.
     """
     report(0, 0, "importing libraries")
     settle(job.workspace)

@@ -1,4 +1,4 @@
-"""A model of llama.cpp as EleutherAI's lm-evaluation-harness asks it; as its `HFLM` for torch."""
+"""Lets EleutherAI's lm-evaluation-harness use a llama.cpp model, as its `HFLM` does for torch."""
 
 from __future__ import annotations
 

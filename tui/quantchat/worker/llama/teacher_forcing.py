@@ -1,4 +1,4 @@
-"""Teacher forcing with llama.cpp: the log-probability of given tokens, in a context of its own."""
+"""Teacher forcing with llama.cpp: the log-probability of given tokens, in a separate context."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import llama_cpp as c
 _UNUSED, _CONTROL, _USER = 1 << 1, 1 << 3, 1 << 4
 """Attributes of tokens (`llama_token_attr`): padding of the vocabulary, special, added."""
 _SENTENCEPIECE = 1
-"""`LLAMA_VOCAB_TYPE_SPM`: the first piece of a text has a space before it that is none."""
+"""`LLAMA_VOCAB_TYPE_SPM`: the first piece begins with a space that is not in the text."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Load models with torchao: int4, int8, float8 and NVFP4, quantized by transformers meanwhile."""
+"""Load models with torchao: int4, int8, float8 and NVFP4, quantized while transformers loads."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _refusal(kind: str, group: int) -> Callable[[Any], bool]:
 
 
 def _config(kind: str, group: int, device: str) -> Any:
-    """Return torchao's config. int4 has a layout of its own for each kind of processor."""
+    """Return torchao's config. The layout of int4 differs between GPU and CPU."""
     from torchao import quantization
 
     if kind == "int8":
@@ -103,7 +103,7 @@ def _config(kind: str, group: int, device: str) -> Any:
 
 
 def _slow(kind: str) -> str:
-    """Return why the speed is misleading; empty for a type with a kernel of its own."""
+    """Return why the speed is misleading; empty for a type that has its own kernel."""
     if kind not in ("float8", "nvfp4"):
         return ""
     return f"torchao unpacks each {kind} matrix for each product; only its quality is to compare"

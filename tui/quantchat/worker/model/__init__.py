@@ -1,1 +1,1 @@
-"""A model's files and what is made of them: hub, checks, tokenizer, devices, adapter."""
+"""From a model's files to a loaded model: hub, checks, tokenizer, devices, adapter."""

@@ -1,4 +1,4 @@
-"""Choose the device for the weights: one, or several GPUs if one is too small."""
+"""Choose the device for the weights: the CPU, one GPU, or several GPUs if one is too small."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _TOO_OLD = re.compile(r"driver on your system is too old \(found version (\d+)\)
 def device_for(command: Load) -> str:
     """Return the torch device for a variant, and make it the current one. Raises Refused.
 
-    `auto` takes the first GPU with room for the whole checkpoint, because a step can be captured on
-    one GPU only. If none has room, it is the first GPU (see `rooms`).
+    `auto` takes the first GPU with room for the whole checkpoint, because a CUDA graph can capture
+    a decode step on one GPU only. If no GPU has room, it takes the first GPU (see `rooms`).
     """
     there = _gpus()
     if command.device != "auto" or there < 2:
@@ -42,9 +42,10 @@ def device_for(command: Load) -> str:
 def choose_device(setting: str) -> str:
     """Return the torch device for a profile's `device`, and make it the current one.
 
-    Streams, events and graphs belong to the current device by default: after an event of GPU 0, a
-    token would be read too early from GPU 1. Raises Refused where the device does not exist, and
-    also for `auto` where torch cannot start an existing GPU: the user does not expect the CPU then.
+    Streams, events and graphs belong to the current device by default. If the model ran on GPU 1
+    while GPU 0 is current, waiting for an event would wait for GPU 0, and the token would be read
+    too early. Raises Refused if the device does not exist. Raises it also for `auto` if there is a
+    GPU that torch cannot use, because the user does not expect the CPU then.
     """
     import torch
 
@@ -64,8 +65,8 @@ def choose_device(setting: str) -> str:
 def make_current(device: Any) -> None:
     """Make `device`, the `torch.device` of a loaded model's inputs, the current one.
 
-    It may differ from the chosen device: if the first GPU is full, all weights are on the second,
-    and ExLlamaV2 makes the GPU of its last layer the current one (q_matrix.cu).
+    It may differ from the chosen device. If the first GPU is full, all weights are on the second.
+    ExLlamaV2 makes the GPU of its last layer the current one (q_matrix.cu).
     """
     if device.type == "cuda":
         import torch
@@ -74,7 +75,7 @@ def make_current(device: Any) -> None:
 
 
 def passed_over(setting: str) -> str:
-    """Return why a variant with this device setting ignores a GPU; empty if it does not."""
+    """Return why a variant with this device setting ignores a GPU; empty if no GPU is ignored."""
     import torch
 
     if setting == "cpu" or _gpus() or torch.version.cuda or not gpu_is_shown():
@@ -91,7 +92,7 @@ def gpu_is_shown() -> bool:
 def _unusable() -> Refused | None:
     """Return the refusal for a GPU that torch's CUDA cannot start; torch itself only warns.
 
-    None where torch finds no GPU, as in a container with a driver but without a GPU.
+    Return None if torch finds no GPU, as in a container with a driver but without a GPU.
     """
     import torch
 
@@ -146,8 +147,8 @@ def emulated(dtype: Any, device: str) -> str:
 def fast_dtype(dtype: Any, device: str) -> Any:
     """Return `dtype`, a `torch.dtype`, or float16 for a bfloat16 that the GPU only emulates.
 
-    Used if the user named no dtype. Activations above 65504 overflow in float16; no Llama is known
-    to have any.
+    Used if the user named no dtype. Activations above 65504 overflow in float16; no Llama model is
+    known to have such activations.
     """
     import torch
 
@@ -165,10 +166,10 @@ def _emulates_bfloat16(device: str) -> bool:
 
 
 def rooms(command: Load, device: str) -> dict[int, int]:
-    """Return the bytes for weights on each GPU, by its index; empty for `device` alone.
+    """Return the bytes for weights on each GPU, by index; empty if all weights go to `device`.
 
-    With `auto` they go to several GPUs if the checkpoint is larger than the room on `device`. A
-    model that is quantized while it loads may still fit on one.
+    With `auto` the weights go to several GPUs if the checkpoint is larger than the room on
+    `device`. A model that is quantized while it loads may still fit on one GPU.
     """
     there = _gpus()
     if command.device != "auto" or there < 2:
@@ -196,9 +197,9 @@ def gpus_of(model: Any) -> list[str]:
 
 
 def refuse_offloaded(model: Any) -> None:
-    """Refuse a model of which transformers has put a part on the CPU or the disk.
+    """Refuse a model if transformers has put a part of it on the CPU or the disk.
 
-    It would decode at the speed of the disk. Raises Refused.
+    Such a model would decode at the speed of the bus or the disk. Raises Refused.
     """
     places = getattr(model, "hf_device_map", None) or {}
     if {"cpu", "disk"} & {str(place) for place in places.values()}:
@@ -215,7 +216,10 @@ def too_small() -> Refused:
 
 
 def weights_on_disk(model: str) -> int:
-    """Return the bytes of the safetensors in the folder `model` (of its index, if it has one)."""
+    """Return the size in bytes of the safetensors files in the folder `model`.
+
+    If the folder has an index file, only the files that the index lists are counted.
+    """
     files = set(Path(model).glob("*.safetensors"))
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
         index = json.loads(read_regular(Path(model) / "model.safetensors.index.json", MOST_JSON))

@@ -1,4 +1,4 @@
-"""Check the files of a checkpoint before a library opens them, and name the one that is damaged.
+"""Check the files of a checkpoint before a library opens them, and name a damaged file.
 
 This takes milliseconds: JSON is parsed, of safetensors only the header is read. Pickled weights are
 refused, because opening a pickle runs any code that it contains.
@@ -193,7 +193,7 @@ def tensor_names(file: Path) -> set[str]:
 
 @contextlib.contextmanager
 def _file_itself(file: Path) -> Iterator[None]:
-    """Turn errors of a file that is none, or far too large, into Refused; other OSErrors pass."""
+    """Raise Refused if `file` is not a regular file or is far too large; pass other OSErrors on."""
     try:
         yield
     except OSError as error:

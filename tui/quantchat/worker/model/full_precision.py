@@ -15,8 +15,8 @@ from quantchat.worker.model.loaded import auto_class, choose_dtype
 def half_precision(command: Load, config: Any, device: str) -> Any:
     """Return the `torch.dtype` of activations and unquantized weights.
 
-    For `auto` it is float16 or bfloat16, also for a float32 checkpoint, which gains no accuracy
-    beside quantized weights.
+    For `auto` it is float16 or bfloat16, also for a float32 checkpoint: beside quantized weights,
+    float32 gains no accuracy.
     """
     import torch
 
@@ -28,7 +28,7 @@ def half_precision(command: Load, config: Any, device: str) -> Any:
 
 
 def without_weights(command: Load, config: Any) -> Any:
-    """Return the model of `config` on torch's device `meta`, to look at its layers."""
+    """Return the model of `config` on torch's device `meta`: its layers without weights."""
     import torch
 
     with torch.device("meta"):
@@ -53,9 +53,9 @@ def modules_in_full_precision(
 ) -> tuple[list[str] | None, str]:
     """Return patterns of the modules to leave in full precision, and a note for the user.
 
-    The patterns are None where transformers' default serves. Vision and audio parts stay in full
-    precision, as the models are published and measured. `refuses` returns whether the kernel does
-    not take the width of a linear layer.
+    The patterns are None if transformers' default is right. Vision and audio parts stay in full
+    precision, because published quantized models keep them so. `refuses` returns whether the kernel
+    does not support the width of a linear layer.
     """
     towers = set(_towers(model))
     refused = {
@@ -71,7 +71,7 @@ def modules_in_full_precision(
 
 
 def _usual(model: Any) -> Iterator[str]:
-    """Yield what transformers leaves by default: the output head and the weights tied to it."""
+    """Yield the modules that transformers never quantizes: the output head and its tied weights."""
     head = model.get_output_embeddings()
     yield from (name for name, module in model.named_modules() if module is head)
     tied = getattr(model, "all_tied_weights_keys", None) or {}
@@ -79,7 +79,7 @@ def _usual(model: Any) -> Iterator[str]:
 
 
 def _towers(model: Any) -> Iterator[str]:
-    """Yield the modules for images and audio, each by its shortest name."""
+    """Yield patterns of the vision and audio modules, one for each outermost module."""
     decoder = model.get_decoder()
     inside = next((name for name, module in model.named_modules() if module is decoder), "")
     for layer in beside_the_decoder(model):

@@ -1,4 +1,4 @@
-"""Undo the fusing of weights: give layers back what a fused product put into one block.
+"""Undo the fusing of weights: split the weights of a fused product among their layers again.
 
 A fused product (`kernels.product` over several layers) stores the weights of these layers side by
 side, and each layer keeps a view of its part. A view of rows works like a weight of its own. A view
@@ -16,7 +16,7 @@ import torch
 
 
 def unfuse(model: Any) -> None:
-    """Give each layer of `model` a copy of its own columns, for good."""
+    """Give each layer of `model` its own copy of its columns, permanently."""
     for layer in model.modules():
         for holder, name, columns in _columns(layer):
             setattr(holder, name, columns.contiguous())
