@@ -46,7 +46,7 @@ ROWS = 200
 SAVED = "snapshots/*-a-comparison.json"
 """What was saved by a key; what a new chat keeps by itself ends in `.recovered.json`."""
 
-ENTER, NEW_CHAT, LOG, SAVE, QUIT = "\r", "\x0e", "\x0c", "\x13", "\x11\x11"
+ENTER, NEW_CHAT, LOG, SAVE, QUIT = "\r", "\x0e", "\x1bl", "\x13", "\x11\x11"
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from fakes.scripted_worker import Script, ScriptedMaker, starter
 from quantchat import paths
 from quantchat.app.app import QuantchatApp
 from quantchat.app.screens.comparison import ComparisonScreen
+from quantchat.app.screens.saved_list import SavedList
 from quantchat.app.screens.snapshot import ComparedScreen, DeleteScreen
 from quantchat.profile.model import Profile
 from quantchat.session.comparison import Comparison
@@ -264,8 +265,10 @@ async def test_a_chat_is_continued(tmp_path: Path) -> None:
     store.save(snapshot(profile=body), folder)
     app = start(tmp_path)
     async with app.run_test(size=(80, 24), notifications=True) as pilot:
-        await see(pilot, "Recent snapshots")
-        await pilot.press("tab", "n")
+        await see(pilot, "2026-11-03 14:25")
+        await pilot.press("tab")
+        await wait_until(pilot, lambda: isinstance(app.focused, SavedList), "the list's focus")
+        await pilot.press("n")
         await wait_until(pilot, lambda: isinstance(app.screen, ComparisonScreen), "the chat")
         screen = app.screen
         assert isinstance(screen, ComparisonScreen)

@@ -19,6 +19,7 @@ import os
 import sys
 from typing import Any
 
+from quantchat.wire.codec import from_json
 from quantchat.wire.messages import Generate, Load, Message, Sampling, ScoreTokens
 
 PROMPTS = (
@@ -108,7 +109,7 @@ def main(load_json: str, tokens: int, prompts: int, modes: list[str]) -> list[di
     from quantchat.worker.decode.decoder import Decoder
     from quantchat.worker.loaders import load
 
-    loaded = load(Load(**json.loads(load_json)), lambda stage: None)
+    loaded = load(from_json(Load, json.loads(load_json)), lambda stage: None)
     plain = Decoder(loaded, "generate", lambda stage: None)
     expected = {prompt: decode(plain, prompt, tokens) for prompt in PROMPTS[:prompts]}
     logits = {prompt: logits_of(loaded, prompt, said) for prompt, said in expected.items()}
