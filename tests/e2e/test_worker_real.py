@@ -79,7 +79,7 @@ def nf4(base: Path) -> Load:
     return Load("bitsandbytes", str(base), NF4, threads=1)
 
 
-CONTEXT = 512
+CONTEXT = 1024
 
 
 @pytest.fixture

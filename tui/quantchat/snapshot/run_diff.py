@@ -56,7 +56,22 @@ def differences(columns: Sequence[Column]) -> list[Difference]:
     recorded = [_recorded(column, columns[0].run) for column in columns]
     names = dict.fromkeys(name for one in recorded for name in one)
     rows = [Difference(name, tuple(one.get(name, "") for one in recorded)) for name in names]
-    return [row for row in rows if len(set(row.values)) > 1]
+    return [row for row in rows if _differs(row, columns)]
+
+
+def _differs(row: Difference, columns: Sequence[Column]) -> bool:
+    """Return whether the values differ; each engine records its own libraries only."""
+    if not row.what.startswith(_LIBRARY):
+        return len(set(row.values)) > 1
+    by_label: dict[str, set[str]] = {}
+    for column, version in zip(columns, row.values, strict=True):
+        by_label.setdefault(column.label, set()).add(version)
+    versions = set(filter(None, row.values))
+    return len(versions) > 1 or any(len(found) > 1 for found in by_label.values())
+
+
+_LIBRARY = "library "
+"""Beginning of the name of a library's version."""
 
 
 def _recorded(column: Column, first: Run) -> dict[str, str]:
@@ -85,7 +100,7 @@ def _recorded(column: Column, first: Run) -> dict[str, str]:
         "memory is": _source(column),
     }
     libraries = resolved.libraries if resolved else {}
-    return values | {f"library {name}": version for name, version in libraries.items()}
+    return values | {f"{_LIBRARY}{name}": version for name, version in libraries.items()}
 
 
 _RESOLVED: dict[str, Callable[[Resolved], str]] = {

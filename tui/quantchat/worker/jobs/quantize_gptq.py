@@ -5,6 +5,7 @@ The methods: GPTQ (Frantar et al. 2022) and AWQ (Lin et al. 2023).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -146,11 +147,12 @@ def _quantize(model: Any, chats: list[dict[str, list[int]]], device: str, unfini
 
     for left in unfinished.glob("attempt-*"):  # scratch files of a try that was killed
         shutil.rmtree(left)
-    try:
-        validate_checkpoint_support(model)
-        keep = CheckpointConfig(path=unfinished)
-    except NotImplementedError:
-        keep = None
+    awq, keep = model.quantize_config.method == METHOD.AWQ, None
+    # GPTQModel 7.6 stores layers of AWQ too, but refuses to resume from them: "schema differs".
+    with contextlib.suppress(NotImplementedError):
+        if not awq:
+            validate_checkpoint_support(model)
+            keep = CheckpointConfig(path=unfinished)
     try:
         with links_followed(), file_digest_there(), on_one(device):
             model.quantize(
@@ -159,7 +161,7 @@ def _quantize(model: Any, chats: list[dict[str, list[int]]], device: str, unfini
                 calibration_data_min_length=1,
                 checkpoint=keep,
                 # For AWQ the default is a layer that only a GPU has; the bytes are the same.
-                backend=BACKEND.AWQ_TORCH if model.quantize_config.method == METHOD.AWQ else None,
+                backend=BACKEND.AWQ_TORCH if awq else None,
             )
     except CheckpointError as error:
         for left in unfinished.iterdir():
