@@ -13,7 +13,7 @@ import json
 from typing import Any
 
 from quality import HERE, kept, saved_by
-from quantchat.features.tasks.tables import figure_texts
+from quantchat.features.tasks.tables import FLIPS, figure_texts
 from quantchat.snapshot.evaluation import EvaluationRecord, flips
 
 RESULTS = HERE / "results" / "tasks.json"
@@ -23,7 +23,7 @@ METRIC = "acc"
 def table(result: dict[str, Any]) -> str:
     """Return the result as Markdown, in the order of the profile."""
     found = EvaluationRecord.model_validate(result["evaluation"])
-    heads = ("model", "right, %", "Δ, %", "lost", "gained", "p")
+    heads = ("model", "right, %", *FLIPS)
     lines = [f"| {' | '.join(heads)} |", "| --- |" + " --: |" * (len(heads) - 1)]
     for model in found.models:
         name = f"{model.label} ({model.role})" if model.role == "reference" else model.label

@@ -126,6 +126,7 @@ def test_json_is_one_document_and_nothing_else(folder: Path, capsys: Capture) ->
         "j_per_token": None,
         "weights_bytes": 100 * 2**20,
         "process_bytes": 700 * 2**20,
+        "bits_per_weight": None,
     }
     assert [(r["of"], r["to"]) for r in body["ratios"]] == [
         ("b", "a"),

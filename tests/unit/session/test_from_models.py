@@ -200,7 +200,7 @@ def test_a_model_of_the_hub(llama: Path, tmp_path: Path, monkeypatch: pytest.Mon
     [
         (["llama-gptq"], [], "one side is not a comparison"),
         (["llama"], ["nf4"], "one side is not a comparison"),
-        (["llama"], ["awq"], '"awq" is no method that is made here'),
+        (["llama"], ["exl3"], '"exl3" is no method that is made here'),
         (["llama"], ["nf5"], 'did you mean "nf4"'),
         (["no.gguf", "llama"], [], "there is no such file"),
         (["lama"], [], 'no profile or folder is called "lama"'),

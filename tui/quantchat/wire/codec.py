@@ -87,6 +87,8 @@ def _value(where: str, hint: Any, value: Any, saved: bool) -> Any:
         if item in (int, str) and all(type(v) is item for v in value):
             return value  # token batches: the hot path
         return [_value(where, item, v, saved) for v in value]
+    if origin is tuple and isinstance(value, list) and len(value) == len(arguments):
+        return tuple(_value(where, a, v, saved) for a, v in zip(arguments, value, strict=True))
     if origin is dict and isinstance(value, dict):
         return {key: _value(where, arguments[1], v, saved) for key, v in value.items()}
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):

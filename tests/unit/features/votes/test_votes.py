@@ -178,7 +178,7 @@ def test_votes_need_a_terminal_and_prompts(
 def test_a_report_tells_them() -> None:
     voted = session("2026-11-25T03:00:00+00:00", "left", "tie", "left")
     said = content([("votes.json", voted)])
-    (section,) = said.sections
+    section, *_ = said.sections
     facts, *_ = section.parts
     assert isinstance(facts, Facts)
     assert list(facts.lines)[-len(report.result(voted)) :] == report.result(voted)
