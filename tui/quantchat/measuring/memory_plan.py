@@ -213,7 +213,12 @@ def _variant(
     if not (spec.python or spec.env):
         lacking = files.folder.missing_packages(engine.reader, gguf=bool(engine.gguf_file(spec)))
         told += [f"{problem.what}: {problem.hint}" for problem in lacking]
-    reckoned = estimate_of(spec, files, room.cuda, tokens, room.capability)
+    device = room
+
+    def estimate_at(count: int) -> Estimate:
+        return estimate_of(spec, files, device.cuda, count, device.capability)
+
+    reckoned = estimate_at(tokens)
     room = _elsewhere(spec, sample, files, reckoned) or room
     risks += engine.cautions(spec, cuda=room.cuda)
     room = _usable(room, spec, sample)
@@ -228,8 +233,8 @@ def _variant(
     return replace(
         planned,
         longest_context=_most(
-            estimate_of(spec, files, room.cuda, MOST_TOKENS).context_tokens,
-            lambda count: estimate_of(spec, files, room.cuda, count).total <= free,
+            estimate_at(MOST_TOKENS).context_tokens,
+            lambda count: estimate_at(count).total <= free,
         ),
         largest_batch=_most(MOST_BATCH, lambda count: reckoned.of_batch(count) <= free),
     )

@@ -6,6 +6,7 @@ Times are in ns since the start of a round, sizes in bytes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from pydantic import Field
 
@@ -69,10 +70,14 @@ class Point:
 
     level: Level
     rounds: list[list[RequestTimes]]
-    figures: LevelFigures | None
-    """None if no request was answered."""
     batches: list[BatchRound]
     """The rounds of a local model; empty for a server."""
+    slo: str
+
+    @cached_property
+    def figures(self) -> LevelFigures | None:
+        """The figures of the rounds; None if no request was answered."""
+        return level_figures(self.rounds, limits(self.slo))
 
     @property
     def name(self) -> str:
@@ -93,13 +98,11 @@ class Point:
 
 def points(found: LoadTestRecord, model: LoadedRecord) -> list[Point]:
     """Return the levels that `model` has rounds of, in the order they were asked for."""
-    asked = limits(found.slo)
     result = []
     for index, level in enumerate(found.levels):
         batches = [one for one in model.batches if one.batch == level.concurrency]
         rounds = [one.requests for one in model.rounds if one.level == index]
         rounds += [times for one in batches if (times := of_batch(one))]
         if rounds or batches:
-            figures = level_figures(rounds, asked) if rounds else None
-            result.append(Point(level, rounds, figures, batches))
+            result.append(Point(level, rounds, batches, found.slo))
     return result

@@ -59,22 +59,23 @@ def load_warnings(found: LoadTestRecord) -> list[str]:
         for point in points(found, model):
             if problem := next((one.failure for one in point.batches if one.failure), ""):
                 lines.append(f"{model.label}, batch of {point.name}: {problem}")
-            if point.figures and point.figures.failed:
-                why = next(one.error for times in point.rounds for one in times if one.error)
-                failed = f"{point.figures.failed} of {point.figures.requests} requests failed"
-                lines.append(f"{model.label}, {point.name} at once: {failed}: {why}")
+            requests = [one for times in point.rounds for one in times]
+            errors = [one.error for one in requests if one.error]
+            if errors and len(errors) < len(requests):
+                failed = f"{len(errors)} of {len(requests)} requests failed"
+                lines.append(f"{model.label}, {point.name} at once: {failed}: {errors[0]}")
     return lines
 
 
 def tables(found: LoadTestRecord) -> Iterator[Block]:
     """Yield a table of levels for each variant, with its knee, and B against A at each level."""
-    for model in found.models:
-        measured = points(found, model)
+    by_model = [(model, points(found, model)) for model in found.models]
+    for model, measured in by_model:
         if measured:
             yield _levels(found, model, measured)
             if told := _knee(measured):
                 yield paragraph(told, indent=2)
-    yield from _against(found)
+    yield from _against(by_model)
 
 
 def _levels(found: LoadTestRecord, model: LoadedRecord, measured: Sequence[Point]) -> Table:
@@ -120,15 +121,15 @@ def _knee(measured: Sequence[Point]) -> str:
     )
 
 
-def _against(found: LoadTestRecord) -> Iterator[Table]:
+def _against(by_model: Sequence[tuple[LoadedRecord, list[Point]]]) -> Iterator[Table]:
     """Yield the output throughput of each further variant against the first, level by level."""
-    if len(found.models) < 2:
+    if len(by_model) < 2:
         return
-    first, *others = found.models
-    base = {point.level: point for point in points(found, first)}
-    for other in others:
+    (first, there), *others = by_model
+    base = {point.level: point for point in there}
+    for other, measured in others:
         rows = []
-        for point in points(found, other):
+        for point in measured:
             ratio = _ratio(base.get(point.level), point)
             if ratio is not None:
                 rows.append((point.name, number(ratio.value), _interval(ratio), _shown(ratio)))

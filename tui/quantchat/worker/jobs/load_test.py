@@ -62,9 +62,10 @@ class _LoadTest:
     async def run(self) -> None:
         for count in range(self._job.rounds):
             for index, level in enumerate(self._job.levels):
-                if count == 0:  # the first requests of a level may compile kernels for its batches
-                    await self._round(Level(_open_at_once(level)), _open_at_once(level), 0)
                 arrivals = random.Random(f"{self._job.seed} {index} {count}")  # noqa: S311
+                if count == 0:  # the first requests of a level may compile kernels for its batches
+                    warm_up = Level(_open_at_once(level))
+                    await self._round(warm_up, warm_up.concurrency, arrivals)
                 times = await self._round(level, self._totals[index], arrivals)
                 if failed := _all_failed(times):
                     raise failed
@@ -72,14 +73,11 @@ class _LoadTest:
                 self._file.write(json.dumps(dataclasses.asdict(done)) + "\n")
                 self._file.flush()  # a test that is stopped keeps its finished rounds
 
-    async def _round(
-        self, level: Level, total: int, arrivals: random.Random | int
-    ) -> Sequence[_Request]:
+    async def _round(self, level: Level, total: int, arrivals: random.Random) -> Sequence[_Request]:
         """Send `total` requests and return them once all are answered or have failed."""
         start = time.perf_counter_ns()
         slots = asyncio.Semaphore(level.concurrency or total)
         requests = [_Request(self._client, self._request(), start) for _ in range(total)]
-        due = _due(level, arrivals) if isinstance(arrivals, random.Random) else itertools.repeat(0)
 
         async def send(request: _Request, due_ns: int) -> None:
             if due_ns:
@@ -89,7 +87,9 @@ class _LoadTest:
             self._answered += 1
             self._report(self._answered, self._all, _named(level))
 
-        await asyncio.gather(*itertools.starmap(send, zip(requests, due, strict=False)))
+        await asyncio.gather(
+            *itertools.starmap(send, zip(requests, _due(level, arrivals), strict=False))
+        )
         return requests
 
     @property
