@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from quantchat.common.gguf import ANY, BY_NAME, SUFFIX
 from quantchat.engines.engine import Engine
-from quantchat.engines.table import Line, is_path
+from quantchat.engines.table import GgufFile, is_path
 from quantchat.engines.variant import VariantBase
 from quantchat.estimate.model_files import FLOATS, ModelFiles
 from quantchat.estimate.weights import Weights
@@ -25,7 +25,7 @@ class Gguf(VariantBase):
 
     engine: Literal["gguf"]
     """What loads the model."""
-    gguf_file: Line | None = Field(None, examples=["Q4_K_M", "model-q4_k_m.gguf"])
+    gguf_file: GgufFile | None = Field(None, examples=["Q4_K_M", "model-q4_k_m.gguf"])
     """The GGUF file in the model's folder or repository: its name, or a quantization that only one
     of its GGUF files has. Not needed if there is only one GGUF file. `model` may name the file
     instead: `org/name:Q4_K_M`, or the path of the file."""
@@ -62,13 +62,6 @@ class Gguf(VariantBase):
         if (given.get("gguf_file") or found["gguf_file"]) != found["gguf_file"]:
             raise ValueError("`model` and `gguf_file` name two files; leave one out")
         return {**given, **found}
-
-    @field_validator("gguf_file")
-    @classmethod
-    def _inside(cls, value: str | None) -> str | None:
-        if value is not None and (value.startswith("/") or ".." in value.split("/")):
-            raise ValueError("must be a file inside the model's folder, such as model-q4_1.gguf")
-        return value
 
     @model_validator(mode="after")
     def _nothing_of_torch(self) -> Gguf:

@@ -33,6 +33,16 @@ FolderOrHubId = Annotated[Line, AfterValidator(folder_or_hub_id)]
 """Names a model, or what belongs to one."""
 
 
+def _inside(value: str) -> str:
+    if value.startswith("/") or ".." in value.split("/"):
+        raise ValueError("must be a file inside the model's folder, such as model-q4_1.gguf")
+    return value
+
+
+GgufFile = Annotated[Line, AfterValidator(_inside)]
+"""The name of a GGUF file inside a model's folder or repository."""
+
+
 class Table(BaseModel):
     """A table of a profile: frozen, with strict types and no unknown keys."""
 

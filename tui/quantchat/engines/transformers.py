@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib.util
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from quantchat.engines.engine import Capability, Engine, Method
-from quantchat.engines.table import Line
+from quantchat.engines.table import GgufFile
 from quantchat.engines.variant import OpensPickles
 from quantchat.estimate.model_files import ModelFiles
 from quantchat.estimate.weights import Weights
@@ -24,15 +24,8 @@ class Transformers(OpensPickles):
 
     engine: Literal["transformers"]
     """What loads the model."""
-    gguf_file: Line | None = Field(None, examples=["model-q4_1.gguf"])
+    gguf_file: GgufFile | None = Field(None, examples=["model-q4_1.gguf"])
     """Name of the GGUF file inside the model's folder or repository."""
-
-    @field_validator("gguf_file")
-    @classmethod
-    def _inside(cls, value: str | None) -> str | None:
-        if value is not None and (value.startswith("/") or ".." in value.split("/")):
-            raise ValueError("must be a file inside the model's folder, such as model-q4_1.gguf")
-        return value
 
     @model_validator(mode="after")
     def _merges_into_no_gguf(self) -> Transformers:

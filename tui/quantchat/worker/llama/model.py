@@ -22,6 +22,7 @@ from quantchat.worker.failures import Refused
 from quantchat.worker.llama.context import Context, Settings
 from quantchat.worker.llama.library import Device, Listening, build, gpus
 from quantchat.worker.llama.tokenizer import LlamaTokenizer
+from quantchat.worker.model.chat_template import WithChatTemplate
 from quantchat.worker.model.devices import gpu_is_shown, processor_name
 from quantchat.worker.model.vocabulary import vocabulary_hash
 
@@ -35,7 +36,7 @@ _HEADER = 64 * 2**20
 _NUMBERS = {kind.name: number for number, kind in TYPES.items()}
 
 
-class LlamaModel:
+class LlamaModel(WithChatTemplate):
     """A model in memory with its tokenizer; `file` is the first of its files, `header` theirs.
 
     The constructor loads it. Raises Refused.
@@ -101,17 +102,6 @@ class LlamaModel:
     def device(self) -> str:
         """Device of the weights, e.g. `cuda:0`; the first if there are several."""
         return self._devices[0].place if self._on_gpu else "cpu"
-
-    @property
-    def chat_template(self) -> bool:
-        """Whether the model brings a chat template; without one it only continues text."""
-        return bool(getattr(self.tokenizer, "chat_template", None))
-
-    @property
-    def template_text(self) -> str:
-        """The chat template, in Jinja; empty if there is none or several."""
-        template = getattr(self.tokenizer, "chat_template", None)
-        return template if isinstance(template, str) else ""
 
     @property
     def context_length(self) -> int:

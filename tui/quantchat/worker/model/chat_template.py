@@ -15,6 +15,23 @@ _IN_PARTS = "_quantchat_content_in_parts"
 """Attribute of a tokenizer whose template expects the content of a message as a list of parts."""
 
 
+class WithChatTemplate:
+    """A model whose tokenizer may have a chat template."""
+
+    tokenizer: Any
+
+    @property
+    def chat_template(self) -> bool:
+        """Whether the model brings a chat template; without one it only continues text."""
+        return bool(getattr(self.tokenizer, "chat_template", None))
+
+    @property
+    def template_text(self) -> str:
+        """The chat template, in Jinja; empty if there is none or several."""
+        template = getattr(self.tokenizer, "chat_template", None)
+        return template if isinstance(template, str) else ""
+
+
 def check_template(tokenizer: Any, variables: Mapping[str, Any]) -> None:
     """Render a short chat, and note which form of content the template of `tokenizer` expects.
 

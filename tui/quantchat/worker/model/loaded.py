@@ -17,6 +17,7 @@ from quantchat.wire.messages import Load
 from quantchat.wire.variant import Resolved
 from quantchat.worker.failures import Refused
 from quantchat.worker.memory import Holdings
+from quantchat.worker.model.chat_template import WithChatTemplate
 from quantchat.worker.model.contents import Contents, label, unpacked
 from quantchat.worker.model.devices import (
     gpus_of,
@@ -44,7 +45,7 @@ _AUTO = ("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForMul
 loaded as a language model if transformers has a class for that."""
 
 
-class Loaded:
+class Loaded(WithChatTemplate):
     """A model in memory with its tokenizer.
 
     `bits` are the format's bits per quantized weight, without scales and zeros; 0 if not known.
@@ -104,17 +105,6 @@ class Loaded:
         """Most tokens of prompt and answer together."""
         config = self.model.config.get_text_config()
         return int(getattr(config, "max_position_embeddings", 0) or NO_LIMIT)
-
-    @property
-    def chat_template(self) -> bool:
-        """Whether the model brings a chat template; without one it only continues text."""
-        return bool(getattr(self.tokenizer, "chat_template", None))
-
-    @property
-    def template_text(self) -> str:
-        """The chat template, in Jinja; empty if there is none or several."""
-        template = getattr(self.tokenizer, "chat_template", None)
-        return template if isinstance(template, str) else ""
 
     @cached_property
     def end_tokens(self) -> frozenset[int]:
