@@ -9,7 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from textual.app import App
+from textual.geometry import Region
 from textual.pilot import Pilot
+from textual.screen import ModalScreen
 
 from fakes.waiting import PATIENCE_S
 
@@ -24,8 +26,16 @@ def lines(app: App[Any]) -> list[str]:
 
 
 def text(app: App[Any]) -> str:
-    """Return what the topmost screen draws, with each run of white space as one blank."""
-    return _prose(lines(app))
+    """Return what the topmost screen draws, with each run of white space as one blank.
+
+    Of a dialog, only itself and its messages: what shows on both sides of it would stand between
+    its words.
+    """
+    strips = app.screen._compositor.render_strips()
+    if isinstance(app.screen, ModalScreen):
+        drawn = Region.from_union([one.region for one in app.screen.children if one.region.area])
+        strips = [strip.crop(drawn.x, drawn.right) for strip in strips[drawn.y : drawn.bottom]]
+    return _prose([strip.text for strip in strips])
 
 
 def column(app: App[Any], index: int) -> str:
