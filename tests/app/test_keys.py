@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from textual._compositor import LayoutUpdate
 from textual.command import CommandPalette
-from textual.widgets import Input, OptionList, TextArea
+from textual.widgets import OptionList, TextArea
 
 from fakes.screen_reader import column, lines, see, see_gone, see_in, text, wait_until
 from fakes.scripted_app import LEFT, RIGHT, THIRD, Running, Setup
@@ -195,44 +195,6 @@ async def test_escape_leaves_editing(setup: Setup) -> None:
         await run.answered("And Rome?")
         prompts = [turn.prompt for turn in run.comparison.conversation.turns]
         assert prompts == ["Where is Paris?", "And Rome?"]
-
-
-async def test_settings_are_checked_and_sent(setup: Setup) -> None:
-    async with setup.running() as run:
-        await run.ready()
-        await run.pilot.press("f2")
-        await see(run.pilot, "Settings")
-        run.app.screen.query_one("#system", TextArea).text = "Be [bold]brief[/bold]."
-        temperature = run.app.screen.query_one("#temperature", Input)
-        temperature.value = "warm"
-        temperature.focus()
-        await run.pilot.press("enter")
-        await see(run.pilot, "temperature: 'warm' is not a number")
-        temperature.value = "11"
-        await run.pilot.press("enter")
-        await see(run.pilot, "temperature: 11.0 is out of range (must be less than or equal to 10)")
-        temperature.value = "0.7"
-        run.app.screen.query_one("#top_k", Input).value = "40"
-        run.app.screen.query_one("#max_new_tokens", Input).value = "3"
-        await run.pilot.press("enter")
-        await wait_until(run.pilot, lambda: run.app.screen is run.screen)
-        await run.answered()
-        request = generated(run)[-1]
-        assert request.sampling.temperature == 0.7 and request.sampling.top_k == 40
-        assert request.max_new_tokens == 3
-        assert request.messages[0].content == "Be [bold]brief[/bold]."
-
-
-async def test_escape_leaves_the_settings_as_they_were(setup: Setup) -> None:
-    async with setup.running() as run:
-        await run.ready()
-        before = run.comparison.generation
-        await run.pilot.press("f2")
-        await see(run.pilot, "Settings")
-        run.app.screen.query_one("#seed", Input).value = "7"
-        await run.pilot.press("escape")
-        await wait_until(run.pilot, lambda: run.app.screen is run.screen)
-        assert run.comparison.generation is before
 
 
 async def test_a_full_log_can_be_read(setup: Setup) -> None:

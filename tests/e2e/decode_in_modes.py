@@ -39,7 +39,7 @@ class Listener:
     def send(self, event: Any) -> None:
         pass
 
-    def begin(self, turn: int, prompt: object = ()) -> None:
+    def begin(self, turn: int, prompt: object = (), stop: object = ()) -> None:
         pass
 
     def token(self, token: int, time_ns: int) -> None:

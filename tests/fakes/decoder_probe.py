@@ -218,7 +218,7 @@ class _Heard:
         if isinstance(event, Started):
             self.cached = event.cached_tokens
 
-    def begin(self, _turn: int, _prompt: object = ()) -> None:
+    def begin(self, _turn: int, _prompt: object = (), _stop: object = ()) -> None:
         pass
 
     def token(self, token: int, _time_ns: int) -> None:

@@ -50,9 +50,9 @@ class Heard:
         """Take an event."""
         self.events.append(event)
 
-    def begin(self, turn: int, prompt: list[int] | tuple[()] = ()) -> None:
+    def begin(self, turn: int, prompt: list[int] | tuple[()] = (), stop: object = ()) -> None:
         """Begin an answer."""
-        del turn
+        del turn, stop
         self.ids, self.times, self.prompt = [], [], list(prompt)
 
     def token(self, token: int, time_ns: int) -> None:

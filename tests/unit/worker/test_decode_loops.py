@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -95,11 +95,13 @@ def answer(
     sampling: Sampling | None = None,
     end_tokens: frozenset[int] = frozenset(),
     listener: Listener | None = None,
+    thinking: Any = None,
 ) -> tuple[list[int], str, int]:
     """The tokens said, why it ended, and how many tokens of the prompt were kept from before."""
     heard = listener or Listener()
     kept = loop.rewind(prompt)
     turn = Turn(1, sampling or Sampling(), most, end_tokens, heard, heard.stopped)  # type: ignore[arg-type]
+    turn = replace(turn, thinking=thinking)
     reason = loop.answer(prompt, turn)
     return heard.ids, reason, kept
 
@@ -119,6 +121,7 @@ samplings = st.builds(
     min_p=st.sampled_from([0.0, 0.2]),
     presence_penalty=st.sampled_from([0.0, 0.9]),
     frequency_penalty=st.sampled_from([0.0, 0.7]),
+    logit_bias=st.sampled_from([{}, {"7": 3.5, "9": -100.0}]),
 )
 
 
@@ -137,6 +140,44 @@ def test_each_loop_says_what_generate_says(prompt: list[int], sampling: Sampling
     assert reason == "length"
     for name in ("eager", "fused", "lagging"):
         assert answer(LOOPS[name](model), prompt, 64, sampling) == (expected, "length", 0), name
+
+
+class InsertsAfter:
+    """In place of a `ThinkingLimit`: inserts `tokens` after `count` tokens."""
+
+    def __init__(self, count: int, tokens: list[int]) -> None:
+        self._tokens: list[int | None] = [*[None] * count, *tokens]
+
+    def heard(self, _token: int) -> None:
+        self._tokens = self._tokens[1:] if self._tokens else []
+
+    @property
+    def next_token(self) -> int | None:
+        return self._tokens[0] if self._tokens else None
+
+
+@pytest.mark.parametrize(
+    "sampling", [Sampling(), Sampling(temperature=1.3, seed=3, frequency_penalty=0.7)], ids=str
+)
+def test_inserted_tokens_are_part_of_the_answer_in_each_loop(sampling: Sampling) -> None:
+    """What follows them is what the model says after them, and the penalties know them."""
+    model, prompt = tiny_llama(), prompt_of(12)
+    free, _, _ = answer(LOOPS["generate"](model), prompt, 24, sampling)
+    inserted = [(free[5] + 1) % VOCABULARY, (free[6] + 1) % VOCABULARY]
+    said = {}
+    for name, make in LOOPS.items():
+        loop = make(model)
+        said[name], reason, _ = answer(
+            loop, prompt, 24, sampling, thinking=InsertsAfter(6, inserted)
+        )
+        assert reason == "length"
+    assert len({tuple(ids) for ids in said.values()}) == 1, said
+    ids = said["eager"]
+    assert len(ids) == 24
+    assert (ids[:6], ids[6:8]) == (free[:6], inserted)
+    if sampling.temperature == 0:
+        told, _, _ = answer(LOOPS["eager"](model), [*prompt, *ids[:8]], 16, sampling)
+        assert ids[8:] == told
 
 
 def test_a_lagging_loop_is_a_step_ahead_but_not_of_the_first_token(model: Any) -> None:

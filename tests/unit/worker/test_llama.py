@@ -160,6 +160,8 @@ def test_sampling_is_seeded(decoder: LlamaDecoder) -> None:
         Sampling(repetition_penalty=1.8),
         Sampling(presence_penalty=1.1, frequency_penalty=0.7),
         Sampling(temperature=0.9, min_p=0.2, frequency_penalty=0.7),
+        Sampling(logit_bias={"5": 90.0, "6": 90.0}, repetition_penalty=1.8),
+        Sampling(temperature=1.0, top_k=2, logit_bias={"5": 90.0, "7": 90.0}),
     ],
     ids=str,
 )

@@ -257,7 +257,7 @@ def test_what_breaks_an_answer_is_reported_and_the_next_one_is_given(
         for byte in text:
             outbox.token(byte, 0)
             outbox.flush(PATIENCE_S)
-        assert outbox.failed(turn) is (turn == 1)
+        assert outbox.complete(turn) is (turn == 1)
         outbox.end(turn, "eos", 0)
     events = until_finished(reader)
     failure = next(event for event in events if isinstance(event, Failed))

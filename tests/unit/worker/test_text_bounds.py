@@ -46,13 +46,13 @@ class Heard:
     def send(self, event: Started) -> None:
         self.events.append(event)
 
-    def begin(self, turn: int, prompt: Sequence[int] = ()) -> None:
+    def begin(self, turn: int, prompt: Sequence[int] = (), stop: Sequence[str] = ()) -> None:
         self._tokens = 0
 
     def token(self, token_id: int, time_ns: int) -> None:
         self._tokens += 1
 
-    def failed(self, turn: int) -> bool:
+    def complete(self, turn: int) -> bool:
         return False
 
     def end(self, turn: int, reason: str, finished_ns: int) -> None:

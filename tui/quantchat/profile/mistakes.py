@@ -104,6 +104,8 @@ def _mistake(details: ErrorDetails, tables: Tables) -> Mistake:
     # pydantic's path contains the discriminator's value after the index; the file's does not.
     inside_variant = len(details["loc"]) > 2 and details["loc"][0] == "variants"
     path = details["loc"][:2] + details["loc"][3:] if inside_variant else details["loc"]
+    if path[-1:] == ("[key]",):  # pydantic's name for the key of a table with free keys
+        path = path[:-1]
     kind, context, value = details["type"], details.get("ctx", {}), details["input"]
     match kind:
         case "extra_forbidden":

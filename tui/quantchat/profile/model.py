@@ -6,14 +6,25 @@ documentation of each key are derived from them.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Literal, Union
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from quantchat.engines.registry import tables
 from quantchat.engines.table import Line, Table
 from quantchat.engines.variant import VariantBase
+
+
+def _token_id(key: str) -> str:
+    if not re.fullmatch(r"0|[1-9][0-9]{0,8}", key):
+        raise ValueError("must be the id of a token, such as 198")
+    return key
+
+
+TokenId = Annotated[str, AfterValidator(_token_id)]
+"""The id of a token, as a key of TOML."""
 
 
 class Generation(Table):
@@ -22,7 +33,11 @@ class Generation(Table):
     system: str = ""
     """System prompt; empty sends none."""
     max_new_tokens: int = Field(512, ge=1, le=2**20)
-    """Longest answer, in tokens."""
+    """Longest answer, in tokens, thoughts included."""
+    max_thinking_tokens: int = Field(0, ge=0, le=2**20)
+    """Most tokens of a model's thoughts; then they are ended and the model answers. 0: no limit."""
+    stop: list[Annotated[str, Field(min_length=1, max_length=256)]] = Field([], max_length=16)
+    """Texts that end an answer, e.g. ["User:", "\\n\\n"]. The answer ends before the text."""
     temperature: float = Field(0.0, ge=0, le=10)
     """Sampling temperature; 0 is greedy: always the likeliest token."""
     top_p: float = Field(1.0, gt=0, le=1)
@@ -37,6 +52,8 @@ class Generation(Table):
     """Subtract this from a token's logit for each time it is already in the answer; 0 is off."""
     repetition_penalty: float = Field(1.0, gt=0, le=10)
     """Divide the logits of tokens already seen by this (CTRL, Keskar et al. 2019); 1 is off."""
+    logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] = Field({}, max_length=300)
+    """Add to the logits of tokens, by token id, e.g. { 198 = -100 }, which never says token 198."""
     seed: int = Field(0, ge=0, lt=2**63)
     """Seed of the sampling, the same for each variant."""
 

@@ -33,18 +33,19 @@ def _variant(body: dict[str, Any]) -> str:
 
 
 def _lines(values: dict[str, Any]) -> str:
-    return "".join(f"{_key(key)} = {_value(value)}\n" for key, value in values.items())
+    return "".join(f"{_key(key)} = {value_toml(value)}\n" for key, value in values.items())
 
 
 def _key(key: str) -> str:
     bare = key.isascii() and key.replace("_", "").replace("-", "").isalnum()
-    return key if bare else _value(key)
+    return key if bare else value_toml(key)
 
 
-def _value(value: Any) -> str:
+def value_toml(value: Any) -> str:
+    """Return a value of a key as TOML."""
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items()) + " }"
+        return "{ " + ", ".join(f"{_key(k)} = {value_toml(v)}" for k, v in value.items()) + " }"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_value, value)) + "]"
+        return "[" + ", ".join(map(value_toml, value)) + "]"
     # JSON's strings, numbers and booleans are valid TOML, except that TOML requires an escaped DEL.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

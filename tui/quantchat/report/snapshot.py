@@ -69,6 +69,8 @@ _REASONS = {
     "eos": "end of the answer",
     "length": "longest answer asked for",
     "stop": "stopped",
+    "stop_string": "stop string",
+    "eos_or_stop_string": "end of the answer or stop string, the server does not tell which",
     "context": "context full",
     "failed": "failed",
 }

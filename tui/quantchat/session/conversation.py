@@ -30,6 +30,10 @@ History = Literal["own", "left", "right"]
 """Whose answers a variant continues from: its own, or for both those of the left or right side."""
 
 
+ENDS = ("eos", "stop_string", "eos_or_stop_string")
+"""Reasons of an answer that ended by itself, at an end that the model or the settings know."""
+
+
 class AnswerState(Enum):
     """The state of an answer. The last two are final."""
 
@@ -78,7 +82,7 @@ class Answer:
     raw: str = ""
     """Reasoning and answer as the model wrote them, with its markers; empty if equal to `text`."""
     reason: str = ""
-    """Why it ended: eos, length, stop, context, failed; empty while it runs."""
+    """Why it ended: as in `Finished`, or failed; empty while it runs."""
     failure: Failed | None = None
     ledger: Ledger | None = None
     """The memory ledger at the end of the answer."""

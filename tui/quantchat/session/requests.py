@@ -53,6 +53,9 @@ def _sampling(settings: Generation) -> Sampling:
         min_p=settings.min_p,
         presence_penalty=settings.presence_penalty,
         frequency_penalty=settings.frequency_penalty,
+        logit_bias=settings.logit_bias,
+        stop=settings.stop,
+        max_thinking_tokens=settings.max_thinking_tokens,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -146,7 +147,15 @@ def asked_for(request: RequestRecord) -> str:
         parts.append(f"frequency penalty {sampling.frequency_penalty:g}")
     if sampling.repetition_penalty != 1:
         parts.append(f"repetition penalty {sampling.repetition_penalty:g}")
-    return ", ".join([*parts, f"at most {request.max_new_tokens} tokens"])
+    if sampling.logit_bias:
+        biased = ", ".join(f"{token} {bias:+g}" for token, bias in sampling.logit_bias.items())
+        parts.append(f"logit bias {biased}")
+    if sampling.stop:
+        parts.append(f"stop at {' or '.join(map(json.dumps, sampling.stop))}")
+    parts.append(f"at most {request.max_new_tokens} tokens")
+    if sampling.max_thinking_tokens:
+        parts.append(f"{sampling.max_thinking_tokens} of them thoughts")
+    return ", ".join(parts)
 
 
 def _each(column: Column, read: Callable[[AnswerRecord], str]) -> str:

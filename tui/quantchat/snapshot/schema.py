@@ -77,7 +77,8 @@ class AnswerRecord(Record):
     state: Literal["waiting", "prefill", "streaming", "done", "failed"]
     """`done` and `failed` are final; any other means that the snapshot was taken meanwhile."""
     reason: Text
-    """Why the answer ended: eos, length, stop, context or failed; empty if it had not ended."""
+    """Why the answer ended: eos, stop_string, eos_or_stop_string (a server does not tell which),
+    length, stop (by the user), context or failed; empty if it had not ended."""
     request: RequestRecord | None
     """What was sent; None if the variant never got the request, as after an early stop."""
     resolved: AsObject[Resolved] | None = None

@@ -24,7 +24,7 @@ NO_ID = -1
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen. The defaults are greedy decoding without any penalty."""
+    """How tokens are chosen and what ends an answer. The defaults: greedy, without any penalty."""
 
     temperature: float = 0.0
     """Divides the logits; 0 is greedy: always the likeliest token."""
@@ -42,6 +42,12 @@ class Sampling:
     """Subtract this from the logit of each token that the answer has already; 0 is off."""
     frequency_penalty: float = 0.0
     """Subtract this for each time that the answer has the token already; 0 is off."""
+    logit_bias: dict[str, float] = field(default_factory=dict)
+    """Added to the logits of these tokens, named by their ids."""
+    stop: list[str] = field(default_factory=list)
+    """Texts that end the answer; the answer does not contain the text that ended it."""
+    max_thinking_tokens: int = 0
+    """Most tokens of thoughts; then the mark that ends them is inserted. 0: no such limit."""
 
 
 @dataclass(frozen=True)
@@ -246,7 +252,10 @@ class Memory:
 
 @dataclass(frozen=True)
 class Finished:
-    """A turn is over. `reason`: eos, length, stop (asked for) or context (the context is full).
+    """A turn is over.
+
+    `reason`: eos, length, stop (asked for), stop_string, eos_or_stop_string (a server does not tell
+    which) or context (the context is full).
 
     `text` is the whole answer decoded at once, without thoughts. It holds where the pieces differ:
     they lack what was held back at the end, such as a character cut in the middle. For a server,

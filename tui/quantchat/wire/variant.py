@@ -74,6 +74,10 @@ class Resolved:
     """What is not quantized as the format promises, in words and figures; empty if all is."""
     slow_kernel: str = ""
     """Why its speed is misleading, and what to do; empty if its kernel is a fast one."""
+    recommended: dict[str, float] = field(default_factory=dict)
+    """Sampling settings that the model's own files recommend; they are not used by themselves."""
+    recommended_by: str = ""
+    """The file that recommends them."""
 
     @property
     def attention_used(self) -> str:

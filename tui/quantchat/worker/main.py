@@ -125,8 +125,8 @@ class _Server:
                 self._run(command)
 
     def _stopped(self, turn: int) -> bool:
-        """Return whether to stop decoding `turn`: on request, or since its text cannot be sent."""
-        return self._inbox.stopped(turn) or self._outbox.failed(turn)
+        """Return whether to stop decoding `turn`: on request, or as more of it would be useless."""
+        return self._inbox.stopped(turn) or self._outbox.complete(turn)
 
     def _score_tokens(self, command: ScoreTokens) -> None:
         try:

@@ -16,13 +16,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from quantchat.wire.messages import Alive, Finished, Memory, Tokens
 from quantchat.wire.protocol import Event, encode
 from quantchat.worker import threads
 from quantchat.worker.failures import describe, log
 from quantchat.worker.parent_watchdog import end_now
+from quantchat.worker.thinking_limit import PieceStream, ThinkingLimit
 from quantchat.worker.thoughts import Marks, OutputText
 
 BATCH_S = 0.03
@@ -45,6 +46,7 @@ class _Token:
 class _Begin:
     turn: int
     prompt: Sequence[int]
+    stop: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -93,13 +95,6 @@ class _Pieces:
         return piece or ""
 
 
-class PieceStream(Protocol):
-    """Decodes the tokens of one answer."""
-
-    def step(self, token: int) -> str:
-        """Return the text that `token` completes, often "". Raises what the tokenizer raises."""
-
-
 class Outbox:
     """Writes events to descriptor `fd` in the order they were queued.
 
@@ -118,6 +113,8 @@ class Outbox:
         self._turn = -1
         """The turn that tokens belong to; -1 between two answers."""
         self._failed_turn: int | None = None
+        self._stopped_turn: int | None = None
+        """The last turn that a stop string has ended."""
         self._output: OutputText
         self._pieces: PieceStream
         self._ids: list[int] = []
@@ -143,9 +140,13 @@ class Outbox:
         """Queue an event."""
         self._queue.put(event)
 
-    def begin(self, turn: int, prompt: Sequence[int] = ()) -> None:
-        """Begin `turn`: later tokens belong to it, and follow the tokens of `prompt`."""
-        self._queue.put(_Begin(turn, prompt))
+    def begin(self, turn: int, prompt: Sequence[int] = (), stop: Sequence[str] = ()) -> None:
+        """Begin `turn`: later tokens belong to it, and follow the tokens of `prompt`.
+
+        The first of the texts `stop` ends it. That is noticed here and not in the decoding thread,
+        so tokens may follow; they are dropped.
+        """
+        self._queue.put(_Begin(turn, prompt, stop))
 
     def token(self, token_id: int, time_ns: int) -> None:
         """Queue one output token, known on the host at `time_ns`."""
@@ -159,9 +160,13 @@ class Outbox:
         memory = self._read_memory() if self._read_memory is not None else None
         self._queue.put(_End(turn, reason, finished_ns, memory))
 
-    def failed(self, turn: int) -> bool:
-        """Return whether sending `turn` has failed, so that decoding more of it is useless."""
-        return self._failed_turn == turn
+    def complete(self, turn: int) -> bool:
+        """Return whether more of `turn` is useless: a stop string has ended it, or it failed."""
+        return turn in (self._stopped_turn, self._failed_turn)
+
+    def thinking_limit(self, prompt: Sequence[int], most: int) -> ThinkingLimit:
+        """Return a limit of `most` tokens for the thoughts in the output after `prompt`."""
+        return ThinkingLimit(self._tokenizer, self._marks, self._new_pieces(), prompt, most)
 
     def flush(self, timeout_s: float) -> None:
         """Wait until everything queued is written, for at most `timeout_s` seconds."""
@@ -186,14 +191,12 @@ class Outbox:
     def _handle(self, item: Any) -> None:
         if isinstance(item, _Begin):
             self._turn, self._ids = item.turn, []
-            self._output = OutputText(self._marks, item.prompt)
-            # A tokenizer of another library than `tokenizers` brings its own stream.
-            own = getattr(self._tokenizer, "pieces", None)
-            self._pieces = own() if own else _Pieces(self._tokenizer)
+            self._output = OutputText(self._marks, item.prompt, item.stop)
+            self._pieces = self._new_pieces()
         elif isinstance(item, _Token):
             self._answer_with(self._batch(item))
         elif isinstance(item, _End):
-            if not self.failed(item.turn):
+            if self._failed_turn != item.turn:
                 self._finish(item)
             self._turn = -1
         elif isinstance(item, threading.Event):
@@ -202,17 +205,29 @@ class Outbox:
             self._write(item)
 
     def _answer_with(self, batch: list[_Token]) -> None:
-        if self.failed(self._turn):
+        split = []
+        for token in batch:
+            if self.complete(self._turn):
+                break
+            split.append(self._output.add(token.id, self._pieces.step(token.id)))
+            if self._output.stopped:
+                self._stopped_turn = self._turn
+        if not split:
             return
-        split = [self._output.add(token.id, self._pieces.step(token.id)) for token in batch]
-        ids = [token.id for token in batch]
+        ids = [token.id for token in batch[: len(split)]]
         self._ids += ids
-        times = [token.time_ns for token in batch]
+        times = [token.time_ns for token in batch[: len(split)]]
         pieces, thoughts = [one for one, _ in split], [one for _, one in split]
         self._write(Tokens(self._turn, ids, pieces, times, thoughts if any(thoughts) else []))
         if self._read_memory is not None and time.monotonic() >= self._memory_due:
             self._write(self._read_memory())
             self._memory_due = time.monotonic() + MEMORY_S
+
+    def _new_pieces(self) -> PieceStream:
+        # A tokenizer of another library than `tokenizers` brings its own stream.
+        own = getattr(self._tokenizer, "pieces", None)
+        stream: PieceStream = own() if own else _Pieces(self._tokenizer)
+        return stream
 
     def _finish(self, end: _End) -> None:
         text, thoughts, raw = self._output.whole(self._ids)
@@ -221,7 +236,7 @@ class Outbox:
         self._write(
             Finished(
                 turn=end.turn,
-                reason=end.reason,
+                reason="stop_string" if self._output.stopped else end.reason,
                 output_tokens=len(self._ids),
                 text=text,
                 finished_ns=end.finished_ns,

@@ -7,8 +7,10 @@ which decoded text does not contain. Chat templates expect earlier turns without
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from quantchat.worker.text_marks import StopStrings, first_mark, held_back
 
 PAIRS = {
     "<think>": "</think>",  # DeepSeek-R1, Qwen3, SmolLM3, GLM, MiniMax, …
@@ -63,6 +65,15 @@ class Splitter:
         """Whether the current part is the answer, or nothing has come yet."""
         return self._state != "header" and self._kind == "answer"
 
+    @property
+    def closing(self) -> str:
+        """The text that ends the current thoughts and begins the answer; empty outside thoughts."""
+        if self._state != "part" or self._kind != "thoughts":
+            return ""
+        if self._channels:
+            return f"{_ENDS[0]}{START}assistant{CHANNEL}{_FINAL}{MESSAGE}"
+        return self._ends[0]
+
     def feed(self, text: str) -> tuple[str, str]:
         """Return what `text` adds to the answer and to the thoughts."""
         self._rest += text
@@ -96,7 +107,7 @@ class Splitter:
             return self._begin(last)
         if self._state == "header":
             return self._header()
-        found = _first(self._rest, self._ends)
+        found = first_mark(self._rest, self._ends)
         if found is not None:
             at, mark = found
             text, self._rest = self._rest[:at], self._rest[at + len(mark) :]
@@ -105,7 +116,7 @@ class Splitter:
             else:
                 self._kind, self._ends = "answer", ()
             return text, True
-        held = 0 if last else _held_back(self._rest, self._ends)
+        held = 0 if last else held_back(self._rest, self._ends)
         text, self._rest = self._rest[: len(self._rest) - held], self._rest[-held:] if held else ""
         return (text, False) if text else None
 
@@ -148,20 +159,6 @@ def split_at_end(text: str) -> tuple[str, str]:
         if found:
             return text[found.end() :].lstrip("\r\n"), text[: found.start()].rstrip()
     return text, ""
-
-
-def _first(text: str, marks: Iterable[str]) -> tuple[int, str] | None:
-    """Return the position of the first of `marks` in `text`, and the mark."""
-    return min(((text.find(one), one) for one in marks if one in text), default=None)
-
-
-def _held_back(text: str, marks: Iterable[str]) -> int:
-    """Return how many characters at the end of `text` may begin one of `marks`."""
-    longest = max((len(one) for one in marks), default=1) - 1
-    for size in range(min(longest, len(text)), 0, -1):
-        if any(one.startswith(text[-size:]) for one in marks):
-            return size
-    return 0
 
 
 class Marks:
@@ -228,26 +225,41 @@ def served_splitter(given: Sequence[str] | None) -> Splitter:
 
 
 class OutputText:
-    """The text of one output, token by token and as a whole."""
+    """The text of one output, token by token and as a whole; one of the texts `stop` ends it."""
 
-    def __init__(self, marks: Marks, prompt: Sequence[int]) -> None:
+    def __init__(self, marks: Marks, prompt: Sequence[int], stop: Sequence[str] = ()) -> None:
         self._marks = marks
         self._prompt = prompt
         self._splitter = marks.splitter(prompt)
+        self._stop = StopStrings(stop)
         self.thought_tokens = 0
         """Tokens of thoughts and marks."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string has ended it: later tokens do not belong to it."""
+        return self._stop.found
+
+    @property
+    def closing(self) -> str:
+        """The text that ends the current thoughts; empty outside thoughts."""
+        return self._splitter.closing
 
     def add(self, token: int, piece: str) -> tuple[str, str]:
         """Return what `token`, decoded as `piece`, adds to the answer and to the thoughts."""
         answered = self._splitter.answering
-        split = self._splitter.feed(piece + self._marks.tokens.get(token, ""))
+        text = self._stop.feed(piece + self._marks.tokens.get(token, ""))
+        split = self._splitter.feed(text)
         if not (answered and self._splitter.answering):
             self.thought_tokens += 1
         return split
 
     def whole(self, ids: Sequence[int]) -> tuple[str, str, str]:
-        """Return answer, thoughts and raw text of all `ids`; raw is empty if nothing was marked."""
+        """Return answer, thoughts and raw text of all `ids`; raw is empty if it is the answer."""
         splitter = self._marks.splitter(self._prompt)
-        parts = splitter.feed(self._marks.marked_text(ids)), splitter.end()
+        marked = self._marks.marked_text(ids)
+        before = self._stop.before(marked) if self.stopped else None
+        parts = splitter.feed(marked if before is None else before), splitter.end()
         text, thoughts = ("".join(two) for two in zip(*parts, strict=True))
-        return text, thoughts.rstrip(), self._marks.raw_text(ids) if splitter.marked else ""
+        differs = splitter.marked or self.stopped
+        return text, thoughts.rstrip(), self._marks.raw_text(ids) if differs else ""

@@ -27,6 +27,7 @@ from quantchat.document.figures import plural
 from quantchat.profile.model import Generation
 from quantchat.session.conversation import History
 from quantchat.session.live_variant import State
+from quantchat.session.recommended import recommendations
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -169,7 +170,9 @@ class ComparisonScreen(ComparisonView):
                 self.comparison.set_generation(generation)
                 self.say("The settings apply from the next prompt on.")
 
-        self.app.push_screen(SettingsScreen(self.comparison.generation), done)
+        self.app.push_screen(
+            SettingsScreen(self.comparison.generation, recommendations(self.comparison.sides)), done
+        )
 
     # ------------------------------------------------------------ columns
 

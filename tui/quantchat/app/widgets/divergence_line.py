@@ -10,6 +10,7 @@ from textual.widget import Widget
 from quantchat.app.widgets.text_layout import SIDES, outside, quiet
 from quantchat.document.figures import plural
 from quantchat.session.conversation import (
+    ENDS,
     Answer,
     Turn,
     divergence_point,
@@ -185,4 +186,4 @@ def _from_token(first: Answer, second: Answer, point: int) -> Iterable[str]:
 def _words(answer: Answer, text: str) -> str:
     if text:
         return f"“{_cut(text)}”"
-    return "…" if not answer.over else "end" if answer.reason == "eos" else "cut off"
+    return "…" if not answer.over else "end" if answer.reason in ENDS else "cut off"

@@ -19,7 +19,7 @@ from quantchat.app.widgets.failure_note import explained, title_of
 from quantchat.app.widgets.look import Look
 from quantchat.app.widgets.text_layout import fitted, quiet
 from quantchat.document import figures
-from quantchat.session.conversation import Answer, AnswerState, Turn
+from quantchat.session.conversation import ENDS, Answer, AnswerState, Turn
 from quantchat.text import neutralise
 
 
@@ -265,7 +265,7 @@ def _how_it_ended(answer: Answer) -> list[Content]:
         lines = [Content.styled(f"■ interrupted: {title_of(failure)}", "$error")]
     elif failure is not None:
         lines = [Content.styled(title_of(failure), "bold $error"), *explained(failure)]
-    elif answer.reason == "eos" and not answer.text:
+    elif answer.reason in ENDS and not answer.text:
         how = "after its reasoning, without an answer" if answer.thoughts else "without text"
         lines = [quiet(f"■ ended {how}")]
     if answer.reason in _MARKS:
@@ -282,6 +282,7 @@ def _how_it_ended(answer: Answer) -> list[Content]:
 
 _MARKS = {
     "stop": "■ stopped",
+    "stop_string": "■ ended at a stop string",
     "length": f"■ cut off: max new tokens reached ({command('settings').key} changes it)",
     "context": "■ cut off: the context is full",
 }

@@ -22,7 +22,7 @@ from quantchat.worker.decode.cache_rules import ORDINARY, CacheRules
 from quantchat.worker.decode.caches import cache_parameter, can_roll_back, plain_cache
 from quantchat.worker.decode.loop import Turn, common_prefix
 from quantchat.worker.decode.native_loop import CHUNK
-from quantchat.worker.decode.sampling import penalties
+from quantchat.worker.decode.sampling import biases, penalties
 from quantchat.worker.decode.steps.eager import before_each_block, release
 from quantchat.worker.memory import kv_cache_bytes
 
@@ -81,7 +81,9 @@ class GenerateLoop:
                     prompt,
                     settings,
                     streamer=listener,
-                    logits_processor=LogitsProcessorList(penalties(turn.sampling, len(prompt))),
+                    logits_processor=LogitsProcessorList(
+                        [*penalties(turn.sampling, len(prompt)), _Inserting(turn)]
+                    ),
                     **{self._named: self._cache},
                 )
         except _Stopped:
@@ -147,6 +149,7 @@ def _settings(
     )
     return GenerationConfig(
         max_new_tokens=most,
+        sequence_bias=biases(sampling) or None,
         repetition_penalty=sampling.repetition_penalty,
         eos_token_id=sorted(end_tokens) or [_NO_TOKEN],
         pad_token_id=0,
@@ -154,6 +157,21 @@ def _settings(
         prefill_chunk_size=chunk,
         **chosen,
     )
+
+
+class _Inserting:
+    """Leaves only the token that `turn` inserts to be chosen; it is a logits processor."""
+
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+
+    def __call__(self, _input_ids: Any, scores: Any) -> Any:
+        inserted = self._turn.inserted
+        if inserted is None:
+            return scores
+        only = torch.full_like(scores, -torch.inf)
+        only[:, inserted] = 0
+        return only
 
 
 class _Listener(BaseStreamer):  # type: ignore[misc]

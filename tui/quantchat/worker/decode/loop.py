@@ -9,6 +9,7 @@ from typing import Protocol
 
 from quantchat.wire.messages import Prefilled, Sampling
 from quantchat.worker.outbox import Outbox
+from quantchat.worker.thinking_limit import ThinkingLimit
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Turn:
     """Ids that end the answer and are not part of it; empty with `ignore_eos`."""
     outbox: Outbox
     asked_to_stop: Callable[[int], bool]
+    thinking: ThinkingLimit | None = None
+    """Ends its thoughts; None without a limit for them."""
 
     @property
     def stopped(self) -> bool:
@@ -39,7 +42,14 @@ class Turn:
         if token in self.end_tokens:
             return False
         self.outbox.token(token, now)
+        if self.thinking is not None:
+            self.thinking.heard(token)
         return True
+
+    @property
+    def inserted(self) -> int | None:
+        """The token that takes the place of the next choice; None: the choice stands."""
+        return self.thinking.next_token if self.thinking is not None else None
 
 
 class Loop(Protocol):

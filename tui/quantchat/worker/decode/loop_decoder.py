@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from quantchat.wire.messages import Generate, Load, Message, ScoreTokens, Started, TokenScores
@@ -56,6 +56,10 @@ class LoadedModel(Protocol):
     def end_tokens(self) -> frozenset[int]:
         """Ids that end an answer."""
 
+    @property
+    def vocabulary_size(self) -> int:
+        """How many tokens it has logits for."""
+
 
 def encode_prompt(loaded: LoadedModel, messages: Sequence[Message]) -> list[int]:
     """Return the token ids of `messages` in the model's chat template, ready for an answer.
@@ -88,8 +92,10 @@ class LoopDecoder(ABC):
     ) -> None:
         """Decode one answer and send each token to `outbox`, until it ends or `stopped(turn)`.
 
-        Raises Refused(context_full) where the prompt leaves no room for an answer.
+        Raises Refused where the prompt leaves no room for an answer, or for an unknown token.
         """
+        sampling = request.sampling
+        self._check_bias(sampling.logit_bias)
         self._set_threads(request.threads)
         try:
             with bounded("reading the prompt", lambda: stopped(request.turn)):
@@ -111,14 +117,17 @@ class LoopDecoder(ABC):
             )
         cached = self._loop.rewind(prompt)
         outbox.send(Started(request.turn, received_ns, len(prompt), cached))
-        outbox.begin(request.turn, prompt)
+        # Neither the end token nor a stop string ends an answer of a fixed length.
+        outbox.begin(request.turn, prompt, () if request.ignore_eos else sampling.stop)
+        budget = sampling.max_thinking_tokens
         turn = Turn(
             number=request.turn,
-            sampling=request.sampling,
+            sampling=sampling,
             most=min(request.max_new_tokens, room),
             end_tokens=frozenset() if request.ignore_eos else self._model.end_tokens,
             outbox=outbox,
             asked_to_stop=stopped,
+            thinking=outbox.thinking_limit(prompt, budget) if budget else None,
         )
         reason = self._loop.answer(prompt, turn)
         if reason == "length" and turn.most < request.max_new_tokens:
@@ -160,6 +169,16 @@ class LoopDecoder(ABC):
     @abstractmethod
     def _set_threads(self, threads: int) -> None:
         """Compute with this many CPU threads; 0 changes nothing."""
+
+    def _check_bias(self, logit_bias: Mapping[str, float]) -> None:
+        """Raise Refused where `logit_bias` names a token that the model does not have."""
+        size = self._model.vocabulary_size
+        if unknown := [token for token in logit_bias if int(token) >= size]:
+            raise Refused(
+                "unsupported",
+                f"logit_bias names token {unknown[0]}; the model has tokens 0 to {size - 1}",
+                "correct logit_bias in the settings or in [generation] of the profile",
+            )
 
     def _prompt(self, messages: list[Message], tokens: int) -> list[int]:
         prompt = encode_prompt(self._model, messages)

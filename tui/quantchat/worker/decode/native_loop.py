@@ -71,6 +71,8 @@ class NativeLoop:
                 logits = self._next(token)
                 self._ids.append(token_id)
                 token = sampler.choose(logits)
+            if more and (inserted := turn.inserted) is not None:
+                token = sampler.replace(inserted)
         return "length"
 
     def warm_up(self, prompt: list[int], steps: int) -> None:

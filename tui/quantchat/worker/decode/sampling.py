@@ -35,12 +35,17 @@ def penalties(sampling: Sampling, prompt: int) -> list[OutputPenalties]:
     return [OutputPenalties(presence, frequency, prompt)] if presence or frequency else []
 
 
+def biases(sampling: Sampling) -> list[list[Any]]:
+    """Return the logit bias as transformers takes it: a list of token ids and a bias each."""
+    return [[[int(token)], bias] for token, bias in sampling.logit_bias.items()]
+
+
 class Sampler:
     """Chooses the tokens of one answer. It is seeded: the same logits give the same tokens.
 
-    The processors and their order are those of `transformers.GenerationMixin`: repetition penalty
-    (over prompt and answer), presence and frequency penalty (over the answer), temperature, top-k,
-    top-p, min-p. Temperature 0 takes the likeliest token.
+    The processors and their order are those of `transformers.GenerationMixin`: logit bias,
+    repetition penalty (over prompt and answer), presence and frequency penalty (over the answer),
+    temperature, top-k, top-p, min-p. Temperature 0 takes the likeliest token.
     """
 
     def __init__(self, sampling: Sampling, device: Any, prompt_ids: list[int]) -> None:
@@ -49,6 +54,7 @@ class Sampler:
             LogitsProcessorList,
             MinPLogitsWarper,
             RepetitionPenaltyLogitsProcessor,
+            SequenceBiasLogitsProcessor,
             TemperatureLogitsWarper,
             TopKLogitsWarper,
             TopPLogitsWarper,
@@ -56,6 +62,8 @@ class Sampler:
 
         self._greedy = sampling.temperature == 0
         self._processors = LogitsProcessorList()
+        if sampling.logit_bias:
+            self._processors.append(SequenceBiasLogitsProcessor(biases(sampling)))
         if sampling.repetition_penalty != 1.0:
             self._processors.append(RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
         self._processors += penalties(sampling, len(prompt_ids))
@@ -92,4 +100,13 @@ class Sampler:
             token = (chances / races).argmax(dim=-1, keepdim=True)
         if self._looks_back:
             self._seen = torch.cat([self._seen, token], dim=-1)
+        return token
+
+    def replace(self, token_id: int) -> Any:
+        """Take `token_id` instead of the last choice; return it in the shape of a choice."""
+        import torch
+
+        token = torch.tensor([[token_id]], device=self._seen.device)
+        if self._looks_back:
+            self._seen[:, -1:] = token
         return token

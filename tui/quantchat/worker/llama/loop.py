@@ -32,7 +32,8 @@ class LlamaLoop:
         sampler = Sampler(turn.sampling, context, prompt, turn.most)
         try:
             for count in range(1, turn.most + 1):
-                token = sampler.choose()
+                inserted = turn.inserted
+                token = sampler.choose() if inserted is None else sampler.take(inserted)
                 if not turn.heard(token):
                     return "eos"
                 if turn.stopped:
@@ -75,9 +76,9 @@ class LlamaLoop:
 class Sampler:
     """Chooses the tokens of one answer with llama.cpp's samplers, in the order of transformers'.
 
-    Repetition penalty (over prompt and answer), presence and frequency penalty (over the answer),
-    temperature, top-k, top-p, min-p; then a draw, seeded: the same logits give the same tokens.
-    Temperature 0 takes the likeliest token.
+    Logit bias, repetition penalty (over prompt and answer), presence and frequency penalty (over
+    the answer), temperature, top-k, top-p, min-p; then a draw, seeded: the same logits give the
+    same tokens. Temperature 0 takes the likeliest token.
     """
 
     def __init__(self, sampling: Sampling, context: Context, prompt: list[int], most: int) -> None:
@@ -85,9 +86,13 @@ class Sampler:
         self._chain: Any = None
         greedy = sampling.temperature == 0
         lowers = bool(sampling.presence_penalty or sampling.frequency_penalty)
-        if greedy and sampling.repetition_penalty == 1.0 and not lowers:
+        biased = [c.llama_logit_bias(int(t), bias) for t, bias in sampling.logit_bias.items()]
+        if greedy and sampling.repetition_penalty == 1.0 and not lowers and not biased:
             return  # the largest logit, without the library's list of candidates
         self._chain = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
+        if biased:
+            array = (c.llama_logit_bias * len(biased))(*biased)
+            self._add(c.llama_sampler_init_logit_bias(context.vocabulary, len(biased), array))
         if sampling.repetition_penalty != 1.0:
             penalty = c.llama_sampler_init_penalties(
                 context.vocabulary, len(prompt) + most, sampling.repetition_penalty, 0.0, 0.0
@@ -121,6 +126,12 @@ class Sampler:
             return int(self._context.logits()[0].argmax())
         # Also tells the penalty which token was taken.
         return int(c.llama_sampler_sample(self._chain, self._context.pointer, -1))
+
+    def take(self, token: int) -> int:
+        """Return `token`, which was not chosen, and tell the penalties that it was taken."""
+        if self._chain is not None:
+            c.llama_sampler_accept(self._chain, token)
+        return token
 
     def close(self) -> None:
         """Free the samplers."""

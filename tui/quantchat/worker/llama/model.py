@@ -22,6 +22,7 @@ from quantchat.worker.failures import Refused
 from quantchat.worker.llama.context import Context, Settings
 from quantchat.worker.llama.library import Device, Listening, build, gpus
 from quantchat.worker.llama.tokenizer import LlamaTokenizer
+from quantchat.worker.model import recommended
 from quantchat.worker.model.chat_template import WithChatTemplate
 from quantchat.worker.model.devices import gpu_is_shown, processor_name
 from quantchat.worker.model.vocabulary import vocabulary_hash
@@ -113,6 +114,11 @@ class LlamaModel(WithChatTemplate):
         """Ids that end an answer."""
         return self.own_tokenizer.end_tokens
 
+    @property
+    def vocabulary_size(self) -> int:
+        """How many tokens it has logits for."""
+        return self.own_tokenizer.size
+
     @cached_property
     def weights(self) -> Counter[str]:
         """Bytes of the tensors, by GGML's name of their type."""
@@ -172,6 +178,8 @@ class LlamaModel(WithChatTemplate):
             parameters=int(c.llama_model_n_params(self.pointer)),
             checkpoint_hash=_checkpoint_hash(self._file),
             tokenizer=str(command.options.get("tokenizer") or ""),
+            recommended=recommended.of_gguf(said),
+            recommended_by=recommended.GGUF_METADATA,
         )
 
     @property

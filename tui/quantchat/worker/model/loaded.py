@@ -17,6 +17,7 @@ from quantchat.wire.messages import Load
 from quantchat.wire.variant import Resolved
 from quantchat.worker.failures import Refused
 from quantchat.worker.memory import Holdings
+from quantchat.worker.model import recommended
 from quantchat.worker.model.chat_template import WithChatTemplate
 from quantchat.worker.model.contents import Contents, label, unpacked
 from quantchat.worker.model.devices import (
@@ -114,6 +115,11 @@ class Loaded(WithChatTemplate):
         return frozenset(i for i in [*ids, self.tokenizer.eos_token_id] if i is not None)
 
     @property
+    def vocabulary_size(self) -> int:
+        """How many tokens it has logits for."""
+        return int(self.model.config.get_text_config().vocab_size)
+
+    @property
     def weight_bytes(self) -> int:
         """Bytes of the weights at this moment: some kernels repack them on first use."""
         return Holdings.of(self.model).by_dtype.total()
@@ -154,6 +160,8 @@ class Loaded(WithChatTemplate):
             slow_kernel=self._slow_kernel,
             pickle_allowed=bool(command.options.get("allow_pickle")),
             trusted_code=command.trust_remote_code,
+            recommended=recommended.of_folder(self._folder),
+            recommended_by=recommended.GENERATION_CONFIG,
         )
 
     def _packages(self) -> Iterator[str]:

@@ -223,6 +223,7 @@ class ServerClient:
             dialect=self._dialect,
             template=self._template,
             ollama=self.ollama is not None,
+            owner=name(self._listed.get("owned_by")),
         )
         api = self._client.chat.completions if self._chat else self._client.completions
         create, arguments = api.with_streaming_response.create, self.refusals.applied(arguments)

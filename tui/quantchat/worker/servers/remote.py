@@ -55,6 +55,9 @@ MOST_TEXT = 8 * 2**20
 MOST_CHUNKS_A_TOKEN, MOST_CHUNKS = 64, 1024
 """Most chunks per requested token, and further chunks: a proxy may send single letters."""
 
+_LATE_CHUNKS = 64
+"""Chunks of thoughts after which a server has ignored the limit for them: it may add a sentence."""
+
 _SPELT_END = "eos_token"
 """TGI's reason in a completion: the text of that chunk is the end token, not part of the answer."""
 _REASONS = {"stop": "eos", _SPELT_END: "eos", "length": "length"}
@@ -73,7 +76,10 @@ class _Stream:
     size: int = 0
     """Characters of text and thoughts, as JSON."""
     chunks: int = 0
+    thought_chunks: int = 0
     reason: str = ""
+    stopped_by: str | None = None
+    """The stop string that ended it; None if the server does not tell."""
     usage: Usage | None = None
     heard_s: float = field(default_factory=time.monotonic)
     """When something of the answer last arrived."""
@@ -163,7 +169,11 @@ class RemoteDecoder:
     def _end(self, request: Generate, stream: _Stream, usage: Usage) -> tuple[str, int]:
         """Return why a whole answer ended, in quantchat's words, and its number of tokens."""
         reason, counted = _REASONS.get(stream.reason, stream.reason), usage.output
-        if reason == "eos" and counted == stream.chunks + 1:
+        if stream.stopped_by:
+            reason = "stop_string"
+        elif stream.reason == "stop" and request.sampling.stop and stream.stopped_by is None:
+            reason = "eos_or_stop_string"
+        if reason in ("eos", "eos_or_stop_string") and counted == stream.chunks + 1:
             # It counts the end token, which is no part of an answer and which it does not send.
             counted = stream.chunks
         if reason == "length" and 0 <= counted < request.max_new_tokens:
@@ -229,6 +239,9 @@ class RemoteDecoder:
                     if stream.chunks > most:
                         said = f"it goes on after the {request.max_new_tokens} requested tokens"
                         raise cut_off(self.client.where, said)
+                    budget = request.sampling.max_thinking_tokens
+                    if budget and stream.thought_chunks > budget + _LATE_CHUNKS:
+                        raise _thinks_on(budget)
         except Exception as error:
             if not is_transport(error):
                 raise
@@ -264,6 +277,8 @@ class RemoteDecoder:
             stream.heard_s = time.monotonic()
         over = bool(stream.reason)  # LiteLLM's count follows, with a choice beside it
         stream.reason = record.reason or stream.reason
+        if record.stopped_by is not None:
+            stream.stopped_by = record.stopped_by
         if record.reason == _SPELT_END:
             return
         if not said:
@@ -283,5 +298,14 @@ class RemoteDecoder:
         stream.chunks += 1
         stream.text += piece
         stream.thoughts += thought
+        stream.thought_chunks += bool(thought)
         stream.last.append(record.text)
         outbox.send(Tokens(stream.turn, [NO_ID], [piece], [now], [thought] if thought else []))
+
+
+def _thinks_on(budget: int) -> Refused:
+    return Refused(
+        "unsupported",
+        f"the server goes on thinking after max_thinking_tokens = {budget}",
+        "set it to 0, or use a newer server: vLLM needs --reasoning-config for it",
+    )

@@ -93,6 +93,14 @@ _SET = ("top_p", "top_k", "repetition_penalty", "repeat_penalty")
 """Further ones, once no `Dialect` without their neutral values helps: the user has set them."""
 
 
+_THINKING_LIMITS = {"vllm": "thinking_token_budget", "llamacpp": "thinking_budget_tokens"}
+"""The parameter for the most tokens of thoughts, by the owner in a server's list of models."""
+
+
+def _ignored(server: str, name: str, hint: str) -> Refused:
+    return Refused("unsupported", f"{server} takes no {name} in requests", hint)
+
+
 def request_arguments(
     request: Generate,
     *,
@@ -101,11 +109,13 @@ def request_arguments(
     dialect: Dialect,
     template: Mapping[str, bool | int | str],
     ollama: bool = False,
+    owner: str = "",
 ) -> dict[str, Any]:
     """Return the arguments for the client. What the user has set is sent to every server.
 
     `template` holds variables of the chat template. `ollama` knows only whether a model thinks, and
-    names that differently. Raises Refused for a setting that Ollama would ignore.
+    names that differently. `owner` is what the server names as the owner of its models. Raises
+    Refused for a setting that the server would ignore.
     """
     sampling = request.sampling
     more: dict[str, Any] = {}  # vLLM, SGLang and llama.cpp know these
@@ -119,12 +129,22 @@ def request_arguments(
         more |= {"top_k": _ALL, "min_p": 0.0}
     if sampling.min_p and sampling.temperature:
         if ollama:  # which would ignore it
-            raise Refused(
-                "unsupported",
-                "Ollama takes no min_p in requests",
-                "set min_p = 0, or set it in the Modelfile",
-            )
+            raise _ignored("Ollama", "min_p", "set min_p = 0, or set it in the Modelfile")
         more["min_p"] = sampling.min_p
+    if sampling.logit_bias:
+        if ollama:  # which would ignore it
+            raise _ignored("Ollama", "logit_bias", "remove logit_bias from the settings")
+        more["logit_bias"] = sampling.logit_bias
+    if sampling.max_thinking_tokens:
+        if owner not in _THINKING_LIMITS:
+            raise _ignored(
+                "the server",
+                "max_thinking_tokens",
+                f"set it to 0; {' and '.join(_THINKING_LIMITS)} servers take it",
+            )
+        more[_THINKING_LIMITS[owner]] = sampling.max_thinking_tokens
+    if sampling.stop and not request.ignore_eos:  # nothing ends an answer of a fixed length
+        more["stop"] = sampling.stop
     for name in ("presence_penalty", "frequency_penalty"):
         # OpenAI's defaults are 0. Ollama uses those of its Modelfile unless the request names them.
         if dialect.neutral or getattr(sampling, name):

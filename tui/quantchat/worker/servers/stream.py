@@ -50,6 +50,8 @@ class Record:
     """Reasoning, which is not part of the answer."""
     reason: str = ""
     """Why the answer ends here, in the server's words; empty while it goes on."""
+    stopped_by: str | None = None
+    """The stop string that ended it, "" if none did; None if the server does not tell."""
     usage: Usage | None = None
     build: str = ""
     """The server's `system_fingerprint`."""
@@ -130,7 +132,8 @@ def record_of(chunk: Any) -> Record | None:
     whole = isinstance(message, dict)
     reason = _reason(choice.get("finish_reason")) or ("stop" if whole else "")
     usage = _usage(chunk.get("usage"))
-    return Record(text, thought, reason, usage, name(chunk.get("system_fingerprint")), whole)
+    build = name(chunk.get("system_fingerprint"))
+    return Record(text, thought, reason, _stopped_by(choice), usage, build, whole)
 
 
 def _error_in(chunk: dict[str, Any]) -> Any:
@@ -173,6 +176,12 @@ def _reason(value: Any) -> str:
     if not value:
         return ""
     return name(value) if isinstance(value, str) else json.dumps(value)[:_MOST_NAME]
+
+
+def _stopped_by(choice: dict[str, Any]) -> str | None:
+    """Return the stop string that vLLM and SGLang tell, or "" for an end token; None if untold."""
+    told = [choice[key] for key in ("stop_reason", "matched_stop") if key in choice]
+    return _string(told[0]) if told else None
 
 
 def _usage(value: Any) -> Usage | None:

@@ -1,0 +1,49 @@
+"""The sampling settings that the shown models' own files recommend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from quantchat.profile.model import Generation
+from quantchat.session.live_variant import LiveVariant
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What the files of some variants recommend alike."""
+
+    labels: tuple[str, ...]
+    """The variants."""
+    source: str
+    """The file in which it stands."""
+    settings: Mapping[str, float]
+    """Values by the names of settings; never empty."""
+
+    def changes(self, now: Generation) -> dict[str, str]:
+        """Return the recommended values that differ from those of `now`, as text."""
+        return {
+            name: f"{value:g}"
+            for name, value in self.settings.items()
+            if value != getattr(now, name)
+        }
+
+
+def recommendations(sides: Iterable[LiveVariant]) -> list[Recommendation]:
+    """Return the recommendations of the loaded models of `sides`, equal ones together.
+
+    A server does not tell what its model's files recommend.
+    """
+    found: list[Recommendation] = []
+    for side in sides:
+        resolved = side.resolved
+        if resolved is None or not resolved.recommended:
+            continue
+        own = Recommendation((side.label,), resolved.recommended_by, resolved.recommended)
+        for at, other in enumerate(found):
+            if (other.source, other.settings) == (own.source, own.settings):
+                found[at] = Recommendation((*other.labels, *own.labels), own.source, own.settings)
+                break
+        else:
+            found.append(own)
+    return found

@@ -1,0 +1,52 @@
+"""The sampling settings that a model's own files recommend, by the names of `Sampling`."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+GENERATION_CONFIG = "generation_config.json"
+GGUF_METADATA = "GGUF metadata"
+
+_NAMES = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+"""As in generation_config.json; vLLM takes the same over as its defaults."""
+_IN_GGUF = {
+    "temperature": "general.sampling.temp",
+    "top_p": "general.sampling.top_p",
+    "top_k": "general.sampling.top_k",
+    "min_p": "general.sampling.min_p",
+    "repetition_penalty": "general.sampling.penalty_repeat",
+}
+"""https://github.com/ggml-org/llama.cpp/blob/master/gguf-py/gguf/constants.py (SAMPLING_…)."""
+
+
+def of_folder(folder: str) -> dict[str, float]:
+    """Return what `generation_config.json` recommends; empty without a readable file.
+
+    `do_sample: false` recommends greedy decoding, whatever else the file has.
+    """
+    try:
+        read = json.loads(Path(folder, GENERATION_CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(read, dict):
+        return {}
+    if read.get("do_sample") is False:
+        return {"temperature": 0.0}
+    return _numbers({name: read.get(name) for name in _NAMES})
+
+
+def of_gguf(metadata: Mapping[str, Any]) -> dict[str, float]:
+    """Return what the metadata of a GGUF file recommends."""
+    return _numbers({name: metadata.get(key) for name, key in _IN_GGUF.items()})
+
+
+def _numbers(found: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        name: round(float(value), 6)  # GGUF stores float32
+        for name, value in found.items()
+        if type(value) in (int, float) and math.isfinite(value)
+    }
