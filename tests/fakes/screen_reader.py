@@ -33,7 +33,10 @@ def text(app: App[Any]) -> str:
     """
     strips = app.screen._compositor.render_strips()
     if isinstance(app.screen, ModalScreen):
-        drawn = Region.from_union([one.region for one in app.screen.children if one.region.area])
+        regions = [one.region for one in app.screen.children if one.region.area]
+        if not regions:  # it is not laid out yet
+            return ""
+        drawn = Region.from_union(regions)
         strips = [strip.crop(drawn.x, drawn.right) for strip in strips[drawn.y : drawn.bottom]]
     return _prose([strip.text for strip in strips])
 

@@ -19,7 +19,7 @@ from textual.screen import Screen
 from textual.worker import WorkerFailed
 
 from quantchat.app import clipboard, commands, gc_tuning, terminal, themes
-from quantchat.app.commands import COMMANDS, command
+from quantchat.app.commands import COMMANDS, PROFILE_COMMANDS, command
 from quantchat.app.crash_recovery import Recoverable
 from quantchat.app.device_watch import MakeSampler, real_sampler
 from quantchat.app.messages import ProfileChosen
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from quantchat.app.screens.vote import VoteScreen
     from quantchat.checkpoints.maker import Maker, Prepared
     from quantchat.features.votes.voting import VotePlan
+    from quantchat.host.worker_process import StartWorker
     from quantchat.profile.model import AnyVariant, Profile
     from quantchat.session.comparison import Comparison
     from quantchat.snapshot.schema import Snapshot
@@ -118,12 +119,15 @@ class QuantchatApp(PacedApp):
         preferences: Preferences | None = None,
         make_comparison: MakeComparison = real_comparison,
         make_sampler: MakeSampler = real_sampler,
+        maker: Maker | None = None,
+        start: StartWorker | None = None,
     ) -> None:
         """Save into the folder `snapshots`; None means the user's default folder.
 
         With `votes`, open the blind vote on the answers of `profile`. With `chat`, continue its
         conversation. `pair` are the variants to show first. Without
-        `preferences`, use the defaults.
+        `preferences`, use the defaults. `maker` and `start` build the checkpoints and start the
+        workers of what begins on the start screen; None means the real ones.
         """
         map_alt_enter()
         take_pastes_for_text()
@@ -147,6 +151,7 @@ class QuantchatApp(PacedApp):
         self._snapshots = snapshots
         self._make_comparison = make_comparison
         self._make_sampler = make_sampler
+        self._maker, self._start = maker, start
         self._guard = ControlGuard()
         self._comparing: ComparisonScreen | None = None
         self._vote: VoteScreen | None = None
@@ -216,26 +221,31 @@ class QuantchatApp(PacedApp):
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Fill the palette with the commands of the screen that it was opened from."""
-        at_comparison = screen is self._comparing
-        for one in COMMANDS:
-            if one.in_prompt or one.id == "command_palette":
-                continue
-            program = one.group == "Program"
-            if program or at_comparison:
-                node = self if program else screen
+        from quantchat.app.screens.start import StartScreen
 
-                async def run(action: str = one.id, node: App[None] | Screen[Any] = node) -> None:
-                    await node.run_action(action)
+        found = [one for one in COMMANDS if not one.in_prompt and one.id != "command_palette"]
+        if screen is not self._comparing:
+            found = [one for one in found if one.group == "Program"]
+        if isinstance(screen, StartScreen):
+            found = [*PROFILE_COMMANDS, *found]
+        for one in found:
+            node = self if one.group == "Program" else screen
 
-                yield SystemCommand(title(one), one.help, run)
+            async def run(action: str = one.id, node: App[None] | Screen[Any] = node) -> None:
+                await node.run_action(action)
+
+            yield SystemCommand(title(one), one.help, run)
 
     def on_mount(self) -> None:
         """Push the start screen; install signal handlers and the terminal check."""
         if self._profile is None:
             from quantchat.app.screens.start import StartScreen
 
+            start = StartScreen(
+                self._snapshots, self._make_sampler, maker=self._maker, start=self._start
+            )
             # Push it: `switch_screen` can only replace a pushed screen.
-            self.push_screen(StartScreen(self._snapshots, self._make_sampler))
+            self.push_screen(start)
         self.call_after_refresh(self._after_first_frame)
         if not self.is_headless:
             terminal.on_signals(self._leave, self._last)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:  # Textual reads its settings when it is imported: preferences come first
     from textual.binding import Binding
 
-Group = Literal["Prompt", "Conversation", "Columns", "Output", "Snapshots", "Program"]
+Group = Literal["Prompt", "Conversation", "Columns", "Output", "Profiles", "Snapshots", "Program"]
 
 _NAMES = {
     "enter": "Enter",
@@ -332,6 +332,18 @@ COMMANDS: tuple[Command, ...] = (
         2,
     ),
 )
+
+
+PROFILE_COMMANDS: tuple[Command, ...] = (
+    Command(
+        "pick",
+        "p",
+        "pick",
+        "Measure each variant of the profile, one after the other, and recommend one",
+        "Profiles",
+    ),
+)
+"""The commands of the start screen for the highlighted profile, besides opening it."""
 
 
 SNAPSHOT_COMMANDS: tuple[Command, ...] = (

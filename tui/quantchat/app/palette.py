@@ -7,7 +7,7 @@ import re
 from textual.command import Hit, Hits
 from textual.system_commands import SystemCommandsProvider
 
-from quantchat.app.commands import COMMANDS, Command
+from quantchat.app.commands import COMMANDS, PROFILE_COMMANDS, Command
 
 _SYNONYMS = {
     "stop": "cancel abort interrupt halt",
@@ -36,6 +36,7 @@ _SYNONYMS = {
     "redraw": "refresh repaint",
     "help": "shortcuts glossary",
     "quit": "exit close leave",
+    "pick": "choose recommend decide best many variants frontier",
 }
 """Further words by which users look for a command."""
 
@@ -56,7 +57,7 @@ class CommandProvider(SystemCommandsProvider):
         """Yield the commands that match `query`."""
         matcher = self.matcher(query)
         asked = _words(query)
-        synonyms = {title(one): _SYNONYMS.get(one.id, "") for one in COMMANDS}
+        synonyms = {title(one): _SYNONYMS.get(one.id, "") for one in (*COMMANDS, *PROFILE_COMMANDS)}
         for name, about, callback, *_ in self.app.get_system_commands(self.screen):
             score = matcher.match(name)
             words = _words(f"{name} {about} {synonyms.get(name, '')}")

@@ -15,8 +15,6 @@ from quantchat.text import one_line
 
 if TYPE_CHECKING:
     from quantchat.features.pick.plan import PickPlan
-    from quantchat.measuring.evaluating import EvaluationPlan
-    from quantchat.measuring.score_plan import ScorePlan
     from quantchat.profile.model import Profile
     from quantchat.snapshot.pick import PickRecord, Preference
     from quantchat.snapshot.schema import Snapshot
@@ -124,41 +122,29 @@ def pick(
     The exit status is 0 if the recommended variant is shown to meet all limits, 1 if no variant
     meets them, 2 if that is undecided.
     """
-    from quantchat import corpus
-    from quantchat.checkpoints.variant_files import PROMPT_TOKENS
-    from quantchat.features.pick.plan import PickPlan, Reading, score_plan
-    from quantchat.measuring.rounds import Plan, Task
+    from quantchat.features.pick.plan import PickSettings, plan_of
     from quantchat.report import writer
     from quantchat.session import prompts
-    from quantchat.snapshot.pick import LimitsRecord
 
     if report is not None:
         writer.form_of(report)  # reports a wrong ending before measuring
-    asked = _profile(profile, methods, yes=yes)
-    asked = asked.model_copy(
-        update={
-            "generation": asked.generation.model_copy(update={"max_new_tokens": max_new_tokens})
-        }
-    )
-    scored = score_plan(asked, Reading(corpus.dataset(corpus.OWN), tokens, 512), reference)
-    plan = PickPlan(
-        limits=LimitsRecord(
-            context=context or max_new_tokens + PROMPT_TOKENS,
-            max_memory=max_memory,
-            min_tps=min_tps,
-            max_kld=max_kld,
-            max_drop=max_drop,
-            prefer=cast("Preference", prefer),
-        ),
-        speed=Plan(
-            tasks=tuple(map(Task, prompts.asked(given, file, asked.run))),
-            rounds=rounds,
-            ignore_eos=True,
-        ),
-        score=scored,
-        tasks=_tasks(asked, tasks, scored) if max_drop is not None else None,
+    named = _profile(profile, methods, yes=yes)
+    settings = PickSettings(
+        prompts=prompts.asked(given, file, named.run),
+        prefer=cast("Preference", prefer),
+        max_memory=max_memory,
+        context=context,
+        min_tps=min_tps,
+        max_kld=max_kld,
+        max_drop=max_drop,
+        tasks=tasks,
+        reference=reference,
         minutes=minutes,
+        rounds=rounds,
+        max_new_tokens=max_new_tokens,
+        tokens=tokens,
     )
+    asked, plan = plan_of(named, settings)
     snapshot = _picked(asked, plan, folder or obj, fresh=fresh, as_json=as_json)
     if report is not None:
         path = writer.write([(snapshot.name, snapshot)], report)
@@ -179,17 +165,6 @@ def _profile(word: str, methods: str, *, yes: bool) -> Profile:
             return opening.profile_of((word,), yes=yes)
         word = reference_of(load.load(library.find(word)), None).model
     return opening.profile_of((word,), methods or ",".join(registry.methods()), yes=yes)
-
-
-def _tasks(asked: Profile, words: str, scored: ScorePlan | None) -> EvaluationPlan:
-    from quantchat.errors import UserError
-    from quantchat.features.pick.plan import scorable
-    from quantchat.measuring.evaluating import EvaluationPlan, require_harness, tasks_named
-
-    if scored is None:
-        raise UserError("no variant can be compared with a reference", where="--max-drop")
-    require_harness([scored.reference, *scorable(asked)])
-    return EvaluationPlan(tasks=tasks_named(words), reference=scored.reference)
 
 
 def _picked(

@@ -107,6 +107,13 @@ def test_a_certain_candidate_goes_before_a_faster_undecided_one() -> None:
     assert "tokens would decide (8192 now)" in said(only)
 
 
+def test_a_certain_candidate_without_a_speed_does_not_stand_in_the_way() -> None:
+    """The reference meets a limit on the KLD before it is measured."""
+    reference = Candidate("bf16", memory=900 * MIB, kld=Uncertain(0.0, 0.0, 0.0))
+    found = decide([reference, candidate("new", 40, kld=None)], limits(max_kld=0.05), "bf16")
+    assert found.recommended == "new"
+
+
 def test_no_variant_meets_the_limits() -> None:
     given_ = [candidate("a", 40), Candidate("b", dropped="needs too much")]
     found = decide(given_, limits(min_tps=80.0, max_memory=10 * 2**30), "bf16")

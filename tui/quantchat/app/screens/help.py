@@ -13,7 +13,7 @@ from textual.screen import ModalScreen
 from textual.widget import Widget
 from textual.widgets import Static
 
-from quantchat.app.commands import COMMANDS, SNAPSHOT_COMMANDS, Command
+from quantchat.app.commands import COMMANDS, PROFILE_COMMANDS, SNAPSHOT_COMMANDS, Command
 from quantchat.app.widgets.dialog import Dialog
 from quantchat.app.widgets.text_layout import outside, quiet
 
@@ -78,7 +78,11 @@ _START_NOTE = (
 
 def start_help() -> HelpScreen:
     """Return the help of the start screen."""
-    commands = (*SNAPSHOT_COMMANDS, *(one for one in COMMANDS if one.group == "Program"))
+    commands = (
+        *PROFILE_COMMANDS,
+        *SNAPSHOT_COMMANDS,
+        *(one for one in COMMANDS if one.group == "Program"),
+    )
     return HelpScreen(commands, terms=_START, note=_START_NOTE)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
 from textual.app import ComposeResult
+from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.events import Key
@@ -15,7 +16,7 @@ from textual.screen import Screen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
-from quantchat.app.commands import SNAPSHOT_COMMANDS
+from quantchat.app.commands import PROFILE_COMMANDS, SNAPSHOT_COMMANDS
 from quantchat.app.device_watch import DeviceWatch, MakeSampler, Measured, real_sampler
 from quantchat.app.messages import ProfileChosen
 from quantchat.app.screens.saved_list import SavedList
@@ -25,15 +26,22 @@ from quantchat.document.figures import size
 from quantchat.text import neutralise, one_line
 
 if TYPE_CHECKING:  # profiles and snapshots are read, and their modules imported, after frame 1
+    from quantchat.checkpoints.maker import Maker
+    from quantchat.host.worker_process import StartWorker
     from quantchat.measuring.fit_here import Here
     from quantchat.measuring.memory_plan import Fit, RoomPlan
     from quantchat.profile import library
+    from quantchat.profile.model import Profile
     from quantchat.system.sampler import DeviceSample
 
 SAMPLE_EVERY_S = 2.0
 _DEMO = "demo"
 """The profile that runs anywhere."""
-_PROFILE_KEYS = (("Enter", "open"), ("F1", "help"), ("Tab", "snapshots"), ("^Q", "quit"))
+_PROFILE_KEYS = (
+    ("Enter", "open"),
+    *((one.key, one.label) for one in PROFILE_COMMANDS),
+    *(("F1", "help"), ("Tab", "snapshots"), ("^Q", "quit")),
+)
 _SNAPSHOT_KEYS = (
     *((one.key, one.label) for one in SNAPSHOT_COMMANDS),
     *(("F1", "help"), ("Tab", "profiles"), ("^Q", "quit")),
@@ -52,6 +60,7 @@ _NOT_CHECKED = (" ", "")
 class StartScreen(Screen[None]):
     """Posts `ProfileChosen` when the user opens a profile; snapshots have their own list."""
 
+    BINDINGS: ClassVar[list[BindingType]] = [one.binding() for one in PROFILE_COMMANDS]
     DEFAULT_CSS = """
     StartScreen {
         .part { height: 1fr; }
@@ -69,9 +78,16 @@ class StartScreen(Screen[None]):
         self,
         snapshots: Path | None = None,
         make_sampler: MakeSampler = real_sampler,
+        *,
+        maker: Maker | None = None,
+        start: StartWorker | None = None,
     ) -> None:
-        """List the snapshots of the folder `snapshots`; None means the user's default folder."""
+        """List the snapshots of the folder `snapshots`; None means the user's default folder.
+
+        `maker` and `start` build checkpoints and start workers; None means the real ones.
+        """
         super().__init__()
+        self._maker, self._start = maker, start
         self._snapshots = snapshots
         self._make_sampler = make_sampler
         self._device_line = DeviceLine("")
@@ -192,11 +208,42 @@ class StartScreen(Screen[None]):
 
     @on(OptionList.OptionSelected, "#profiles")
     def _open(self, event: OptionList.OptionSelected) -> None:
-        entry = self._entries[event.option_index]
-        if entry.profile is not None:
-            self.post_message(ProfileChosen(entry.profile))
-        else:
+        del event  # the selected profile is the highlighted one
+        if (profile := self._chosen_profile()) is not None:
+            self.post_message(ProfileChosen(profile))
+
+    # ------------------------------------------------------------ long tasks on a profile
+
+    def action_pick(self) -> None:
+        """Ask for the limits, and pick one of the variants of the highlighted profile."""
+        from quantchat.app.screens.pick import PickScreen
+        from quantchat.app.screens.pick_form import AskedPick, PickForm
+
+        def begin(asked: AskedPick | None) -> None:
+            if asked is not None:
+                maker, start = self._models()
+                screen = PickScreen(asked, self._snapshots, maker=maker, start=start)
+                self.app.push_screen(screen, lambda _: self._list_snapshots())
+
+        if (profile := self._chosen_profile()) is not None:
+            self.app.push_screen(PickForm(profile), begin)
+
+    def _chosen_profile(self) -> Profile | None:
+        """Return the highlighted profile; if it is invalid, show why and return None."""
+        place = self.query_one("#profiles", OptionList).highlighted
+        if place is None:
+            return None
+        entry = self._entries[place]
+        if entry.profile is None:
             self.notify(one_line(str(entry.error)), severity="error", timeout=15, markup=False)
+        return entry.profile
+
+    def _models(self) -> tuple[Maker, StartWorker]:
+        """Return what builds checkpoints and what starts workers."""
+        from quantchat.checkpoints.builder import CheckpointBuilder
+        from quantchat.host.worker_process import start_worker
+
+        return self._maker or CheckpointBuilder(), self._start or start_worker
 
     def _option(self, entry: library.Entry) -> Option:
         here = self._here.get(entry.name)

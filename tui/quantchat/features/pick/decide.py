@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from statistics import NormalDist
 
 from quantchat.document.figures import number, size
@@ -26,7 +27,14 @@ from quantchat.snapshot.pick import (
 )
 from quantchat.snapshot.quality_gates import Uncertain
 from quantchat.snapshot.verdicts import Judged
-from quantchat.statistics.intervals import CONFIDENCE, Pair, Row, interval_of, ratio_of
+from quantchat.statistics.intervals import (
+    CONFIDENCE,
+    Interval,
+    Pair,
+    Row,
+    interval_of,
+    ratio_of,
+)
 from quantchat.statistics.multiple import holm
 
 LEVEL = 1 - CONFIDENCE
@@ -52,6 +60,12 @@ class Candidate:
     questions: int = 0
     is_reference: bool = False
 
+    @cached_property
+    def throughput(self) -> Interval | None:
+        """The mean decode throughput in tok/s, computed once: its bootstrap takes long."""
+        rows = [Row(prompt, round_, (value,)) for (prompt, round_), value in self.speeds.items()]
+        return interval_of(lambda means: means[0], rows) if rows else None
+
 
 def decide(
     candidates: Sequence[Candidate], limits: LimitsRecord, reference: str, stopped: str = ""
@@ -62,7 +76,7 @@ def decide(
     by_label = {one.label: one for one in candidates}
     meeting = [one for one in records if not one.dropped and not one.fails]
     certain = [one for one in meeting if one.certain]
-    ranked = _ranked(certain or meeting, limits.prefer)
+    ranked = _ranked(certain, limits.prefer) or _ranked(meeting, limits.prefer)
     best = ranked[0].label if ranked else ""
     rivals = [one for one in _ranked(meeting, limits.prefer) if one.label != best]
     comparisons = _compared(by_label, best, [one.label for one in rivals], limits.prefer)
@@ -116,10 +130,9 @@ def _measured(found: Uncertain | None) -> MeasuredRecord | None:
 
 def speed_of(one: Candidate, threshold: float = 0.0) -> Judged | None:
     """Return the mean decode throughput, to be judged as at least `threshold`; None if unknown."""
-    if not one.speeds:
+    found = one.throughput
+    if found is None:
         return None
-    rows = [Row(prompt, round_, (value,)) for (prompt, round_), value in one.speeds.items()]
-    found = interval_of(lambda means: means[0], rows)
     return Judged(
         "decode throughput", found.value, found.low, found.high, threshold, ">=",
         why="measured once", units=found.clusters, unit=found.clustered_by,

@@ -64,7 +64,8 @@ def scatter(pick: PickRecord) -> str:
             x += 1  # move right, beside a letter that is already there
         for offset, character in enumerate(mark):
             canvas[y][x + offset] = character
-    ends = {0: f"{10**top:.2g}", _HIGH - 1: f"{10**bottom:.2g}"}
+    lowest = f"≤{_FLOOR:g}" if bottom <= math.log10(_FLOOR) else f"{10**bottom:.2g}"
+    ends = {0: f"{10**top:.2g}", _HIGH - 1: lowest}
     lines = ["KLD, nats (less is better); letters in parentheses are not on the frontier"]
     for row, cells in enumerate(canvas):
         lines.append(f"{ends.get(row, ''):>8} │{''.join(cells).rstrip()}")

@@ -5,18 +5,45 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from quantchat import corpus
+from quantchat.checkpoints.variant_files import PROMPT_TOKENS
 from quantchat.corpus import Corpus
 from quantchat.document.figures import size
+from quantchat.engines import registry
 from quantchat.engines.registry import engine_of
 from quantchat.errors import UserError
-from quantchat.measuring.evaluating import EvaluationPlan
+from quantchat.measuring.evaluating import EvaluationPlan, require_harness, tasks_named
 from quantchat.measuring.memory_plan import VariantPlan, make_plan
-from quantchat.measuring.rounds import Plan
+from quantchat.measuring.rounds import Plan, Task
 from quantchat.measuring.score_plan import ScorePlan
 from quantchat.profile.model import AnyVariant, Profile
+from quantchat.session import from_models
 from quantchat.session.reference import reference_of
-from quantchat.snapshot.pick import LimitsRecord
+from quantchat.snapshot.pick import LimitsRecord, Preference
 from quantchat.system.sampler import DeviceSample
+
+
+@dataclass(frozen=True)
+class PickSettings:
+    """What a user asks of a pick, on the command line or on the screen."""
+
+    prompts: tuple[str, ...]
+    prefer: Preference = "fastest"
+    max_memory: int | None = None
+    context: int | None = None
+    """Tokens at which memory counts; None: the longest answer and room for a prompt."""
+    min_tps: float | None = None
+    max_kld: float | None = None
+    max_drop: float | None = None
+    """As a share of the questions of `tasks`."""
+    tasks: str = "own"
+    """Names of tasks, with commas between; used only with `max_drop`."""
+    reference: str | None = None
+    minutes: float | None = None
+    rounds: int = 3
+    max_new_tokens: int = 128
+    tokens: int = 8192
+    """Tokens of the scored text."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +79,49 @@ class Reading:
     corpus: Corpus
     tokens: int
     window: int
+
+
+def plan_of(profile: Profile, settings: PickSettings) -> tuple[Profile, PickPlan]:
+    """Return `profile` with the length of its answers set, and its plan. Raises UserError."""
+    length = {"max_new_tokens": settings.max_new_tokens}
+    generation = profile.generation.model_copy(update=length)
+    asked = profile.model_copy(update={"generation": generation})
+    text = Reading(corpus.dataset(corpus.OWN), settings.tokens, 512)
+    scored = score_plan(asked, text, settings.reference)
+    return asked, PickPlan(
+        limits=LimitsRecord(
+            context=settings.context or settings.max_new_tokens + PROMPT_TOKENS,
+            max_memory=settings.max_memory,
+            min_tps=settings.min_tps,
+            max_kld=settings.max_kld,
+            max_drop=settings.max_drop,
+            prefer=settings.prefer,
+        ),
+        speed=Plan(
+            tasks=tuple(map(Task, settings.prompts)), rounds=settings.rounds, ignore_eos=True
+        ),
+        score=scored,
+        tasks=_tasks(asked, settings.tasks, scored) if settings.max_drop is not None else None,
+        minutes=settings.minutes,
+    )
+
+
+def _tasks(asked: Profile, words: str, scored: ScorePlan | None) -> EvaluationPlan:
+    if scored is None:
+        raise UserError("no variant can be compared with a reference", where="--max-drop")
+    require_harness([scored.reference, *scorable(asked)])
+    return EvaluationPlan(tasks=tasks_named(words), reference=scored.reference)
+
+
+def with_methods(profile: Profile, methods: str) -> Profile:
+    """Return variants of the model that `profile` is about, made by `methods`. Raises UserError.
+
+    `methods` are names of `registry.methods()` with commas between; `all` stands for all of them.
+    """
+    chosen = [method.strip() for method in methods.split(",") if method.strip()]
+    if chosen == ["all"]:
+        chosen = list(registry.methods())
+    return from_models.profile_of([reference_of(profile, None).model], methods=chosen)
 
 
 def scorable(profile: Profile) -> list[AnyVariant]:

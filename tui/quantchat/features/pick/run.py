@@ -41,9 +41,6 @@ MOST_VISITS = 10
 STOPPED = "stopped before the end; the same command continues"
 OUT_OF_TIME = "the time was used up before all was measured; the same command continues"
 
-OnPick = Callable[[PickRecord], None]
-"""Called with the decision so far, after each step."""
-
 
 class Picking:
     """Measures the variants of `profile` by `plan`, and keeps what it measured in `store`."""
@@ -58,11 +55,12 @@ class Picking:
         start: StartWorker = start_worker,
         on_model: OnModel = lambda label, progress: None,
         on_variant: Callable[[LiveVariant], None] = lambda variant: None,
-        on_pick: OnPick = lambda record: None,
+        on_step: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_step` is called after each step, which may change `record`."""
         self._profile, self._plan, self._store = profile, plan, store
         self._maker, self._start = maker, start
-        self._on_model, self._on_variant, self._on_pick = on_model, on_variant, on_pick
+        self._on_model, self._on_variant, self._on_step = on_model, on_variant, on_step
         self._sampler = DeviceSampler()
         self._jobs = ModelJobs(maker, start, on_model)
         self._state = store.load()
@@ -87,7 +85,7 @@ class Picking:
 
     @property
     def record(self) -> PickRecord:
-        """The decision by what is measured so far."""
+        """The decision by what is measured so far. Computing it may take seconds."""
         score = self._plan.score
         reference = score.reference.label if score else ""
         return decide(self._candidates(), self._plan.limits, reference, self._why_stopped)
@@ -104,15 +102,14 @@ class Picking:
     async def run(self) -> None:
         """Measure until all is measured, decided as far as the time allows, or `stop` is called.
 
-        SIGTERM, SIGHUP and Ctrl+C stop it. Raises ModelsFailed if no variant could be measured.
+        Raises ModelsFailed if no variant could be measured.
         """
         self._task = asyncio.ensure_future(self._all())
-        with on_signals(self.stop, self.end):
-            try:
-                await self._task
-            except asyncio.CancelledError:
-                if not self._why_stopped:  # the caller was cancelled
-                    raise
+        try:
+            await self._task
+        except asyncio.CancelledError:
+            if not self._why_stopped:  # the caller was cancelled
+                raise
         if not self._why_stopped:
             self._unless_all_failed()
 
@@ -144,7 +141,7 @@ class Picking:
     async def _all(self) -> None:
         sample = self._sampler.sample()
         self._planned = await asyncio.to_thread(planned, self._profile, self._plan, sample)
-        self._on_pick(self.record)
+        self._on_step()
         await self._score_reference()
         for one in self._planned:
             if one.dropped or self._state_of(one.spec).failed:
@@ -181,16 +178,16 @@ class Picking:
     async def _decide_more(self) -> None:
         """Visit variants again as long as there is time and something to decide."""
         while self._deadline is not None and monotonic() < self._deadline and self._time_left():
-            label = next(self._open_questions(), None)
+            record = await asyncio.to_thread(lambda: self.record)
+            label = next(self._open_questions(record), None)
             if label is None:
                 return
             spec = next(one for one in self._profile.variants if one.label == label)
             await self._visit(spec, self._plan.speed.rounds)
             self._on_model(label, None)
 
-    def _open_questions(self) -> Iterator[str]:
+    def _open_questions(self, record: PickRecord) -> Iterator[str]:
         """Yield the variants that another visit may decide, the least measured first."""
-        record = self.record
         wanted = set()
         for one in record.candidates:
             # The reason names the rounds that are missing, or says that no number would decide.
@@ -265,7 +262,7 @@ class Picking:
         scoring, plan = self._scoring, self._plan
         if scoring is None or plan.score is None or spec is plan.score.reference:
             return
-        if self._deadline is not None and self._misses_a_limit(spec):
+        if self._deadline is not None and await self._misses_a_limit(spec):
             return
         failed = self._state.score is None or self._state.score.storage is None
         if not failed and not scoring.scored(spec.label) and self._time_left():
@@ -277,8 +274,9 @@ class Picking:
             self._update(harness=self._evaluating.harness)
             self._keep(spec, evaluated=done)
 
-    def _misses_a_limit(self, spec: AnyVariant) -> bool:
-        found = self.record.of(spec.label)
+    async def _misses_a_limit(self, spec: AnyVariant) -> bool:
+        record = await asyncio.to_thread(lambda: self.record)
+        found = record.of(spec.label)
         return found is not None and found.fails
 
     def _scored(self, scoring: Scoring) -> None:
@@ -296,16 +294,18 @@ class Picking:
     def _update(self, **changes: object) -> None:
         self._state = self._state.model_copy(update=changes)
         self._store.save(self._state)
-        self._on_pick(self.record)
+        self._on_step()
 
 
 async def pick(picking: Picking) -> Snapshot:
     """Run `picking` to its end; return the snapshot. Raises as `Picking.run` does.
 
-    Raises KeyboardInterrupt if it was stopped before anything was measured.
+    SIGTERM, SIGHUP and Ctrl+C stop it. Raises KeyboardInterrupt if it was stopped before anything
+    was measured.
     """
     with contextlib.closing(picking):
-        await picking.run()
+        with on_signals(picking.stop, picking.end):
+            await picking.run()
         snapshot = picking.snapshot()
     if not picking.finished and not snapshot.turns:
         raise KeyboardInterrupt

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from quantchat.document.document import (
     Block,
@@ -175,6 +176,75 @@ def candidates_table(pick: PickRecord) -> Table:
             texts.append(Cell(f"{one.drop.value:+.1%}" if one.drop else UNKNOWN))
         rows.append((*texts, Cell("yes" if one.frontier else "")))
     return table("Candidates", headings, rows)
+
+
+_ORDERS: dict[str, Callable[[CandidateRecord], float | None]] = {
+    "memory": lambda one: one.memory,
+    "tok/s": lambda one: -one.speed.value if one.speed else None,
+    "KLD": lambda one: one.kld.value if one.kld else None,
+}
+"""What each column of `live_table` is sorted by, so that the best candidate has the least."""
+
+SORTED_BY = ("", *_ORDERS)
+"""Columns by which `live_table` can be sorted; empty: the profile's order."""
+
+
+def live_table(
+    pick: PickRecord, states: Mapping[str, str], by: str = "", *, worst_first: bool = False
+) -> Table:
+    """Return the candidates for a screen, with what is being done with each of them.
+
+    `states` has a few words for each label. `by` is one of `SORTED_BY`; unknown values come last.
+    """
+
+    def heading(name: str) -> Column:
+        return Column(f"{name} {'▼' if worst_first else '▲'}" if name == by else name, right=True)
+
+    drop = any(one.drop is not None for one in pick.candidates)
+    headings = [
+        Column(),
+        Column("variant"),
+        *map(heading, _ORDERS),
+        *([Column("accuracy lost", right=True)] if drop else []),
+        Column("frontier"),
+        Column("state"),
+    ]
+    rows = [
+        (
+            Cell(letter(place)),
+            Cell(one.label, role="heading" if _first(pick, one) else "plain"),
+            Cell(size(one.memory)),
+            Cell(_plus_minus(one.speed)),
+            Cell(_plus_minus(one.kld)),
+            *([Cell(f"{one.drop.value:+.1%}" if one.drop else UNKNOWN)] if drop else []),
+            Cell("yes" if one.frontier else ""),
+            Cell(states.get(one.label, ""), role="quiet"),
+        )
+        for place, one in _sorted(pick, by, worst_first=worst_first)
+    ]
+    return table("", headings, rows)
+
+
+def _sorted(pick: PickRecord, by: str, *, worst_first: bool) -> list[tuple[int, CandidateRecord]]:
+    """Return the candidates with their places in the profile."""
+    numbered = list(enumerate(pick.candidates))
+    if not by:
+        return numbered[::-1] if worst_first else numbered
+
+    def value(one: tuple[int, CandidateRecord]) -> float:
+        found = _ORDERS[by](one[1])
+        return math.inf if found is None else -found if worst_first else found
+
+    return sorted(numbered, key=value)
+
+
+def _plus_minus(measured: MeasuredRecord | None) -> str:
+    """Return a figure with half the width of its interval, which is shorter than both ends."""
+    if measured is None:
+        return UNKNOWN
+    if measured.low is None or measured.high is None or measured.low == measured.high:
+        return _digits(measured.value) if measured.value else "0"
+    return f"{_digits(measured.value)} ±{_digits((measured.high - measured.low) / 2)}"
 
 
 def _first(pick: PickRecord, one: CandidateRecord) -> bool:

@@ -1,0 +1,232 @@
+"""Picks one of many variants on the screen: progress of each, a table that sorts, the decision."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.widgets import ProgressBar, Static
+
+from quantchat.app.screens.pick_form import AskedPick
+from quantchat.app.screens.progress import ProgressScreen
+from quantchat.app.widgets.dialog import Dialog
+from quantchat.app.widgets.stages import counted
+from quantchat.app.widgets.text_layout import outside, quiet
+from quantchat.checkpoints.maker import Maker
+from quantchat.daemon_thread import to_daemon_thread
+from quantchat.document import terminal
+from quantchat.document.document import Block, Verbatim, paragraphs, warnings
+from quantchat.errors import ModelsFailed, UserError
+from quantchat.features.pick import run, state
+from quantchat.features.pick.frontier import scatter
+from quantchat.features.pick.tables import (
+    SORTED_BY,
+    dropped,
+    explanation,
+    headline,
+    limits_tables,
+    live_table,
+)
+from quantchat.host.worker_process import StartWorker
+from quantchat.session.live_variant import LiveVariant
+from quantchat.snapshot import store
+from quantchat.snapshot.pick import CandidateRecord, PickRecord
+from quantchat.wire.messages import Progress
+
+_DRAW_S = 0.2
+"""Seconds between two frames: progress may come more often."""
+
+_SORTING = "s: sort by the next column · r: reverse"
+
+
+class PickScreen(ProgressScreen):
+    """Runs a pick as `quantchat pick` does, saves its snapshot, and shows the recommendation."""
+
+    WHAT = "Pick"
+    KEYS = f"Esc: stop, keep results · {_SORTING}"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        ("s", "sort", "Sort by the next column"),
+        ("r", "reverse", "Reverse the order"),
+    ]
+    CSS = "PickScreen { .dialog { width: 100%; max-width: 150; } #headline { text-style: bold; } }"
+
+    def __init__(
+        self, asked: AskedPick, snapshots: Path | None, *, maker: Maker, start: StartWorker
+    ) -> None:
+        """Save into the folder `snapshots`; None means the user's default folder."""
+        super().__init__()
+        self._asked = asked
+        self._snapshots = snapshots
+        self._maker, self._start = maker, start
+        self._picking: run.Picking | None = None
+        self._stopping = False
+        self._record: PickRecord | None = None
+        """The decision by what was measured up to the last step."""
+        self._deciding = self._outdated = False
+        self._doing: dict[str, str] = {}
+        """What is being done with a variant, by its label."""
+        self._by, self._worst_first = "", False
+        self._dirty = False
+
+    def compose(self) -> ComposeResult:
+        """Lay out the progress, the recommendation, the table, and what it rests on."""
+        with Dialog(f"{self.WHAT}: {self._asked.profile.name}", self.KEYS), VerticalScroll():
+            yield Static(id="step")
+            yield ProgressBar(show_eta=False)
+            yield Static(id="headline")
+            yield Static(id="table")
+            yield Static(id="result")
+
+    def on_mount(self) -> None:
+        """Draw a few times a second."""
+        self.set_interval(_DRAW_S, self._draw)
+
+    # ------------------------------------------------------------ the work
+
+    async def work(self) -> None:
+        """Measure, decide, save a snapshot."""
+        self.say(quiet("estimating the memory of each variant"))
+        asked = self._asked
+        try:
+            with state.opened(state.key_of(asked.profile, asked.plan), fresh=asked.fresh) as kept:
+                await self._pick(kept)
+        except ModelsFailed as error:  # each variant was dropped, and the table says why
+            await self._over(outside(str(error), "$error"))
+        except UserError as error:
+            self.say(outside(str(error), "$error"))
+            self.end()
+
+    async def _pick(self, kept: state.Store) -> None:
+        picking = run.Picking(
+            self._asked.profile,
+            self._asked.plan,
+            kept,
+            maker=self._maker,
+            start=self._start,
+            on_model=self._on_model,
+            on_variant=self._on_variant,
+            on_step=self._on_step,
+        )
+        with contextlib.closing(picking):
+            self._picking = picking
+            if not self._stopping:
+                await picking.run()
+            snapshot = await to_daemon_thread(picking.snapshot)
+        if not snapshot.turns:
+            await self._over(quiet("Stopped before the first variant was measured."))
+            return
+        path = await to_daemon_thread(lambda: store.save(snapshot, self._snapshots))
+        if picking.finished:
+            kept.remove()
+        await self._over(outside(f"Saved {path}", "$quiet"))
+
+    async def _over(self, text: Content) -> None:
+        """Show the final decision."""
+        self._doing.clear()
+        if self._picking is not None:
+            picking = self._picking
+            self._record = await to_daemon_thread(lambda: picking.record)
+        self.say(text)
+        self.end()
+        self.query_one(Dialog).border_subtitle = f"Esc: close · {_SORTING}"
+        self._dirty = True
+        self._draw()
+        if self._record is not None:
+            result = terminal.rendered(_reasons(self._record))
+            self.query_one("#result", Static).update(result)
+
+    def stop(self) -> None:
+        """Stop after the running answer; keep what was measured."""
+        self._stopping = True
+        self.say(quiet("stopping"))
+        if self._picking is not None:
+            self._picking.stop()
+
+    def end_now(self) -> None:
+        """End at once, together with a worker that does not stop; keep what was measured."""
+        if self._picking is not None:
+            self._picking.end()
+
+    # ------------------------------------------------------------ progress
+
+    def _on_model(self, label: str, progress: Progress | None) -> None:
+        if progress is None:
+            self._doing.pop(label, None)
+        else:
+            self._doing = {label: counted(progress)}
+            if not self._stopping:
+                detail = f"{label}: {counted(progress)}, {progress.detail}".rstrip(", ")
+                self.say(outside(detail, "$quiet"))
+        self._dirty = True
+
+    def _on_variant(self, variant: LiveVariant) -> None:
+        if variant.progress is not None:
+            self._on_model(variant.label, variant.progress)
+
+    def _on_step(self) -> None:
+        self._outdated = True
+        if not self._deciding:
+            self._deciding = True
+            self.run_worker(self._decide(), exit_on_error=False)
+
+    async def _decide(self) -> None:
+        """Compute the decision so far; it takes long enough to be noticed on the screen."""
+        while self._outdated and (picking := self._picking) is not None and not self.over:
+            self._outdated = False
+            record = await to_daemon_thread(lambda picking=picking: picking.record)  # type: ignore[misc]
+            if not self.over:
+                self._record, self._dirty = record, True
+        self._deciding = False
+
+    # ------------------------------------------------------------ drawing
+
+    def action_sort(self) -> None:
+        """Sort the candidates by the next column."""
+        self._by = SORTED_BY[(SORTED_BY.index(self._by) + 1) % len(SORTED_BY)]
+        self._dirty = True
+        self._draw()
+
+    def action_reverse(self) -> None:
+        """Reverse the order of the candidates."""
+        self._worst_first = not self._worst_first
+        self._dirty = True
+        self._draw()
+
+    def _draw(self) -> None:
+        if self._record is None or not self._dirty:
+            return
+        self._dirty = False
+        record = self._record
+        states = {one.label: self._state_of(one) for one in record.candidates}
+        shown = live_table(record, states, self._by, worst_first=self._worst_first)
+        self.query_one("#table", Static).update(terminal.rendered([shown]))
+        so_far = "" if self.over or not record.recommended else "So far: "
+        self.query_one("#headline", Static).update(Content(so_far + headline(record)))
+        left = [one for one in record.candidates if not one.dropped]
+        known = sum((one.speed is not None) + (one.kld is not None) for one in left)
+        self.query_one(ProgressBar).update(total=2 * max(1, len(left)), progress=known)
+
+    def _state_of(self, one: CandidateRecord) -> str:
+        if one.label in self._doing:
+            return self._doing[one.label]
+        if one.dropped:
+            return "dropped"
+        if one.speed is not None:
+            return "done" if one.kld is not None else "measured"
+        waiting = "not measured" if self.over else "waiting"
+        return f"scored, {waiting}" if one.kld is not None and one.kld.value else waiting
+
+
+def _reasons(record: PickRecord) -> list[Block]:
+    """Return what the decision rests on."""
+    parts = [
+        *paragraphs(explanation(record)),
+        *warnings([record.stopped] if record.stopped else []),
+    ]
+    parts += [*limits_tables(record), *dropped(record)]
+    return [*parts, *([Verbatim(drawn)] if (drawn := scatter(record)) else [])]
