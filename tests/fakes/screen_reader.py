@@ -33,7 +33,9 @@ def text(app: App[Any]) -> str:
     """
     strips = app.screen._compositor.render_strips()
     if isinstance(app.screen, ModalScreen):
-        regions = [one.region for one in app.screen.children if one.region.area]
+        seen = app.screen._compositor.visible_widgets
+        shown = [place.intersection(clip) for one, (place, clip) in seen.items() if one.parent]
+        regions = [one for one in shown if one.area and one != app.screen.region]
         if not regions:  # it is not laid out yet
             return ""
         drawn = Region.from_union(regions)
