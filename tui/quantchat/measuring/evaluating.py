@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from quantchat.checkpoints.maker import Maker
-from quantchat.errors import ModelsFailed, UserError
+from quantchat.errors import UserError
 from quantchat.files import is_file
 from quantchat.host.job_runner import JobFailed
 from quantchat.host.worker_process import StartWorker, start_worker
@@ -20,6 +20,7 @@ from quantchat.session.model_jobs import (
     ModelJobs,
     OnModel,
     jobs_snapshot,
+    no_result,
     until_stopped,
 )
 from quantchat.session.requests import threads_for
@@ -33,7 +34,7 @@ from quantchat.snapshot.schema import Snapshot
 from quantchat.system.sampler import DeviceSampler
 from quantchat.text import one_line
 from quantchat.wire.jobs import EvaluateJob, Workspace
-from quantchat.wire.messages import Failed, Load
+from quantchat.wire.messages import Load
 
 OWN = "own"
 """The built-in task, which needs no hub."""
@@ -76,17 +77,9 @@ async def evaluate(
         if (found := evaluating.record) is not None:
             done = {one.label: one for one in found.models}
             return jobs_snapshot(profile, done, sampler, evaluation=found), found
-        if stopped:
-            raise KeyboardInterrupt
-        first = evaluating.models[0]
-        failure = first.failure or Failed("internal", "it was not asked")
-        raise ModelsFailed(failure.reason, where=_where(first), hint=failure.hint)
+        raise no_result(evaluating.models, stopped)
     finally:
         sampler.close()
-
-
-def _where(failed: EvaluatedRecord) -> str:
-    return "" if failed.failure and failed.failure.kind == "bad_task" else failed.label
 
 
 class Evaluating:

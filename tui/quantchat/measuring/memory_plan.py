@@ -152,7 +152,10 @@ def make_plan(
     largest batch are searched for.
     """
     tokens = tokens or profile.generation.max_new_tokens + PROMPT_TOKENS
-    variants = [_variant(spec, sample, tokens, fetch, by_name, limits) for spec in profile.variants]
+    variants = [
+        plan_variant(spec, sample, tokens=tokens, fetch=fetch, by_name=by_name, limits=limits)
+        for spec in profile.variants
+    ]
     chosen = [variants[index] for index in pair]
     rooms = [_widest(variant.room, chosen) for variant in chosen]
     return MemoryPlan(
@@ -186,14 +189,16 @@ def warning(profile: Profile, sample: DeviceSample, pair: tuple[int, ...] = (0, 
     return "; ".join(found) or None
 
 
-def _variant(
+def plan_variant(
     spec: AnyVariant,
     sample: DeviceSample,
+    *,
     tokens: int,
-    fetch: bool,
-    by_name: bool,
-    limits: bool,
+    fetch: bool = False,
+    by_name: bool = False,
+    limits: bool = False,
 ) -> VariantPlan:
+    """Plan the memory of one variant. The arguments are those of `make_plan`."""
     room = _room(spec, sample)
     engine = engine_of(spec)
     if engine.is_server:

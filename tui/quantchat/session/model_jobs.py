@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 import quantchat
 from quantchat.checkpoints.maker import Maker
-from quantchat.errors import UserError
+from quantchat.errors import ModelsFailed, UserError
 from quantchat.host.environments import interpreter
 from quantchat.host.job_runner import JobFailed, run_job
 from quantchat.host.signals import on_signals
@@ -95,6 +95,10 @@ class AtJob(Protocol):
     """The record of a model whose job is done or failed."""
 
     @property
+    def label(self) -> str:
+        """Name of the variant in the profile."""
+
+    @property
     def resolved(self) -> Resolved | None:
         """The model, libraries and settings that actually ran; None after a failure."""
 
@@ -105,6 +109,20 @@ class AtJob(Protocol):
     @property
     def failure(self) -> Failed | None:
         """Why the job failed; None if it did not."""
+
+
+def no_result(models: Sequence[AtJob], stopped: bool) -> BaseException:
+    """Return what to raise where no job gave a result: the failure of the first of `models`.
+
+    KeyboardInterrupt if a signal stopped the jobs, else ModelsFailed.
+    """
+    if stopped:
+        return KeyboardInterrupt()
+    first = models[0]
+    failure = first.failure or Failed("internal", "its job gave no result")
+    # A task that cannot be loaded fails with any model.
+    where = "" if failure.kind == "bad_task" else first.label
+    return ModelsFailed(failure.reason, where=where, hint=failure.hint)
 
 
 def jobs_snapshot(

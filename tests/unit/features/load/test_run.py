@@ -20,7 +20,7 @@ from quantchat.errors import ModelsFailed, UserError
 from quantchat.features.load import run
 from quantchat.features.load.run import LoadPlan, load_test
 from quantchat.features.load.tables import data_table
-from quantchat.measuring.memory_plan import MemoryPlan, make_plan
+from quantchat.measuring.memory_plan import VariantPlan, plan_variant
 from quantchat.profile.load import loads
 from quantchat.profile.model import Profile
 from quantchat.report.content import content
@@ -107,12 +107,10 @@ async def test_a_batch_that_the_plan_says_does_not_fit_is_not_tried(
 ) -> None:
     fits = 1
 
-    def planned(*args: Any, **more: Any) -> MemoryPlan:
-        made = make_plan(*args, **more)
-        variants = [replace(one, largest_batch=fits) for one in made.variants]
-        return replace(made, variants=variants)
+    def planned(*args: Any, **more: Any) -> VariantPlan:
+        return replace(plan_variant(*args, **more), largest_batch=fits)
 
-    monkeypatch.setattr(run, "make_plan", planned)
+    monkeypatch.setattr(run, "plan_variant", planned)
     asked = local(models, "one", "other")
     _, found = await do(asked, plan(Level(1), Level(2), Level(4)))
     assert "batches of 2, 4 were not tried: by the plan at most 1 fit" in found.models[0].left_out

@@ -10,13 +10,13 @@ from typing import TypeVar
 
 from quantchat.checkpoints.maker import Maker
 from quantchat.engines.registry import engine_of
-from quantchat.errors import ModelsFailed, UserError
+from quantchat.errors import UserError
 from quantchat.host.job_runner import JobFailed
 from quantchat.host.worker_process import StartWorker, start_worker
-from quantchat.measuring.memory_plan import VariantPlan, make_plan
+from quantchat.measuring.memory_plan import VariantPlan, plan_variant
 from quantchat.paths import temporary_dir
 from quantchat.profile.model import AnyVariant, Profile
-from quantchat.session.model_jobs import ModelJobs, OnModel, jobs_snapshot, until_stopped
+from quantchat.session.model_jobs import ModelJobs, OnModel, jobs_snapshot, no_result, until_stopped
 from quantchat.session.requests import threads_for
 from quantchat.snapshot.load_test import LoadedRecord, LoadTestRecord
 from quantchat.snapshot.schema import Snapshot
@@ -87,11 +87,7 @@ async def load_test(
         if any(model.rounds or model.batches for model in found.models):
             done = {model.label: model for model in found.models}
             return jobs_snapshot(profile, done, sampler, load_test=found), found
-        if stopped:
-            raise KeyboardInterrupt
-        first = found.models[0]
-        failure = first.failure or Failed("internal", "nothing was measured")
-        raise ModelsFailed(failure.reason, where=first.label, hint=failure.hint)
+        raise no_result(found.models, stopped)
     finally:
         sampler.close()
 
@@ -149,20 +145,14 @@ class _LoadTest:
                 workspace=workspace,
             )
 
-        resolved, note, counted, failure = None, "", False, None
+        record = LoadedRecord(label=spec.label, resolved=None, note="", counted=False)
+        known: dict[str, object] = {}
         try:
             _, about = await self._jobs.do(spec, job)
-            resolved, note, counted = about.resolved, about.note, about.counted
+            known = {"resolved": about.resolved, "note": about.note, "counted": about.counted}
         except JobFailed as error:
-            failure = error.failure
-        return LoadedRecord(
-            label=spec.label,
-            resolved=resolved,
-            note=note,
-            counted=counted,
-            rounds=_read(workspace, LoadRound),
-            failure=failure,
-        )
+            known["failure"] = error.failure
+        return record.model_copy(update={**known, "rounds": _read(workspace, LoadRound)})
 
     async def _local(self, spec: AnyVariant) -> LoadedRecord:
         plan, workspace = self._plan, self._workspace()
@@ -170,6 +160,7 @@ class _LoadTest:
         most = planned.largest_batch
         fitting = [size for size in plan.batches if most is None or size <= most]
         beyond = [size for size in plan.batches if size not in fitting]
+        record = LoadedRecord(label=spec.label, resolved=None, note="", counted=True)
         left_out = ""
         if beyond:
             left_out = (
@@ -179,9 +170,7 @@ class _LoadTest:
         if not fitting:
             hint = "free some memory, or ask for a smaller batch or fewer tokens"
             failure = Failed("out_of_memory", left_out, hint)
-            return LoadedRecord(
-                label=spec.label, resolved=None, note="", counted=True, failure=failure
-            )
+            return record.model_copy(update={"failure": failure})
 
         def job(load: Load) -> BatchJob:
             return BatchJob(
@@ -194,27 +183,18 @@ class _LoadTest:
                 workspace=workspace,
             )
 
-        resolved, note, problem = None, "", None
+        known: dict[str, object] = {"left_out": left_out}
         try:
             note, about = await self._jobs.do(spec, job)
-            resolved = about.resolved
+            known |= {"note": note, "resolved": about.resolved}
         except JobFailed as error:
-            problem = error.failure
-        return LoadedRecord(
-            label=spec.label,
-            resolved=resolved,
-            note=note,
-            counted=True,
-            batches=_read(workspace, BatchRound),
-            left_out=left_out,
-            failure=problem,
-        )
+            known["failure"] = error.failure
+        return record.model_copy(update={**known, "batches": _read(workspace, BatchRound)})
 
     def _planned(self, spec: AnyVariant) -> VariantPlan:
         """Return the memory plan of `spec` as the machine is now."""
         tokens = self._plan.prompt_tokens + self._plan.output_tokens
-        profile = self._profile.model_copy(update={"variants": [spec, spec]})
-        return make_plan(profile, self._sampler.sample(), tokens=tokens, limits=True).variants[0]
+        return plan_variant(spec, self._sampler.sample(), tokens=tokens, limits=True)
 
     def _workspace(self) -> Workspace:
         folder = self._scratch / str(len(self._models))

@@ -12,16 +12,14 @@ from filelock import FileLock, Timeout
 
 from quantchat import paths
 from quantchat.checkpoints.maker import Maker
-from quantchat.errors import ModelsFailed
 from quantchat.host.worker_process import StartWorker, start_worker
 from quantchat.measuring.score_plan import ScorePlan
 from quantchat.measuring.scoring import Scoring
 from quantchat.profile.model import Profile
-from quantchat.session.model_jobs import ModelJobs, OnModel, jobs_snapshot, until_stopped
+from quantchat.session.model_jobs import ModelJobs, OnModel, jobs_snapshot, no_result, until_stopped
 from quantchat.snapshot.schema import Snapshot
 from quantchat.snapshot.score import ScoreRecord
 from quantchat.system.sampler import DeviceSampler
-from quantchat.wire.messages import Failed
 
 
 async def score(
@@ -46,11 +44,7 @@ async def score(
         if (found := scoring.record) is not None:
             read = {one.label: one for one in found.models if one.role != "floor"}
             return jobs_snapshot(profile, read, sampler, score=found), found
-        if stopped:
-            raise KeyboardInterrupt
-        first = scoring.models[0]
-        failure = first.failure or Failed("internal", "it was not read")
-        raise ModelsFailed(failure.reason, where=first.label, hint=failure.hint)
+        raise no_result(scoring.models, stopped)
     finally:
         sampler.close()
 
