@@ -29,17 +29,19 @@ def measure() -> dict[str, Any]:
     return kept("score", saved_by("score"))
 
 
-def saved_by(command: str) -> dict[str, Any]:
-    """Return the snapshot of `command` on `quality.toml`. Ends the benchmark if it fails."""
+def saved_by(command: str, *options: str, profile: str = "quality.toml") -> dict[str, Any]:
+    """Return the snapshot of `command` on `profile`. Ends the benchmark if it fails."""
     with tempfile.TemporaryDirectory() as folder:
-        if quantchat([command, str(HERE / "quality.toml"), "--save", folder]):
+        if quantchat([command, str(HERE / profile), *options, "--save", folder]):
             raise SystemExit("not every variant could be measured")
         (saved,) = Path(folder).iterdir()
         snapshot: dict[str, Any] = json.loads(saved.read_bytes())
         return snapshot
 
 
-def kept(command: str, snapshot: dict[str, Any], part: str = "score") -> dict[str, Any]:
+def kept(
+    command: str, snapshot: dict[str, Any], part: str = "score", *, profile: str = "quality.toml"
+) -> dict[str, Any]:
     """Return `part` of the snapshot of `command`, with date and machine but no local paths."""
     environment, measured = snapshot["environment"], snapshot[part]
     for model in measured["models"]:
@@ -47,7 +49,7 @@ def kept(command: str, snapshot: dict[str, Any], part: str = "score") -> dict[st
     host = environment["device"]["host"]
     return {
         "date": snapshot["created"],
-        "command": f"quantchat {command} benchmarks/quality.toml",
+        "command": f"quantchat {command} benchmarks/{profile}",
         "machine": f"{host['cpu']}, {host['cores']} cores",
         "python": environment["python"],
         "libraries": environment["libraries"],

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from quantchat.wire.messages import Load
+
 VOCABULARY = 97
 SIZES = {
     "vocab_size": VOCABULARY,
@@ -32,10 +34,15 @@ class Letters:
     def encode(self, text: str) -> Any:
         return SimpleNamespace(ids=[ord(letter) % VOCABULARY for letter in text])
 
+    def decode(self, ids: list[int], *, skip_special_tokens: bool) -> str:
+        del skip_special_tokens
+        return "".join(map(chr, ids))
 
-def loaded(model: Any = None, **more: Any) -> Any:
+
+def loaded(model: Any = None, options: dict[str, Any] | None = None, **more: Any) -> Any:
     """What the modes need of an engine's `Loaded`."""
     return SimpleNamespace(
+        command=Load("transformers", "tiny", options or {}),
         model=model or tiny_llama(),
         device="cpu",
         input_device=torch.device("cpu"),

@@ -115,6 +115,31 @@ def test_its_memory_is_estimated(engine: Engine[Any], base: Path, cuda: bool) ->
 
 
 @each_engine
+def test_its_kv_cache_is_quantized_or_refused_by_name(engine: Engine[Any], base: Path) -> None:
+    if engine.is_server or engine.computes_gguf:
+        with pytest.raises(ValueError, match=r"kv_cache .*(--kv-cache-dtype|type_k)"):
+            profile_with(engine, base, kv_cache="fp8")
+        return
+    needed = []
+    for kind in (None, "fp8", "int8", "int4"):
+        spec = profile_with(engine, base, kv_cache=kind, decode="eager").variants[0]
+        assert spec.options.get("kv_cache") == kind
+        files = files_to_load(spec, fetch=False)[0]
+        needed.append(estimate(spec, files, cuda=False, tokens=2048).kv_cache)
+    full, fp8, int8, int4 = needed
+    assert int4 < fp8 < int8 < full  # int8 has scales and the last tokens unquantized
+    with pytest.raises(ValueError, match="leave out `decode` or `kv_cache`"):
+        profile_with(engine, base, kv_cache="fp8", decode="graph")
+
+
+def test_a_variant_with_a_quantized_kv_cache_is_no_reference(base: Path) -> None:
+    one = {"engine": "transformers", "model": str(base), "kv_cache": "fp8", "label": "fp8"}
+    two = {"engine": "bitsandbytes", "model": str(base), "label": "NF4"}
+    profile = Profile.model_validate({"name": "Contract", "variants": [one, two]})
+    assert reference_of(profile, None).kv_cache is None
+
+
+@each_engine
 def test_it_has_a_reference(engine: Engine[Any], base: Path) -> None:
     reference = reference_of(profile_with(engine, base), None)
     assert engine_of(reference).is_baseline and reference.model == str(base)

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar, get_args
 
+from quantchat.common.kv_cache import KV_CACHES
 from quantchat.common.memory_rules import bucket
 from quantchat.engines.variant import VariantBase
 from quantchat.estimate.model_files import ModelFiles
@@ -119,6 +120,14 @@ class Engine(Generic[Table]):
         """Return which GGUF file `spec` loads, as `gguf.chosen` takes it; empty if none."""
         return ""
 
+    def needs(self, spec: Table) -> tuple[Library, ...]:
+        """Return the libraries that loading `spec` imports, apart from torch and transformers."""
+        of_cache = KV_CACHES[spec.kv_cache].library if spec.kv_cache else None
+        known = {library.module for library in self.libraries}
+        if of_cache is None or of_cache.module in known:
+            return self.libraries
+        return (*self.libraries, of_cache)
+
     def is_installed(self) -> bool:
         """Return whether this interpreter has its libraries."""
         return all(importlib.util.find_spec(one.module) for one in self.libraries)
@@ -172,12 +181,12 @@ class Engine(Generic[Table]):
 
     def cached_tokens(self, spec: Table, tokens: int) -> int:
         """Return for how many tokens the KV cache is allocated if it holds `tokens`."""
-        padded = spec.decode != "generate" and self.pads_cache
+        padded = spec.decode != "generate" and self.pads_cache and not spec.kv_cache
         return bucket(tokens) if padded else tokens
 
     def cached_element(self, spec: Table, size: int) -> float:
         """Return the bytes of an element of the KV cache; `size` is that of an unquantized one."""
-        return size
+        return KV_CACHES[spec.kv_cache].element(size) if spec.kv_cache else size
 
     def loading(
         self, spec: Table, files: ModelFiles, held: Weights, size: int, *, cuda: bool

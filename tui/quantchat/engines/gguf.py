@@ -68,6 +68,11 @@ class Gguf(VariantBase):
         for name in ("dtype", "attention", "decode"):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} is torch's: llama.cpp chooses it by itself; leave it out")
+        if self.kv_cache:
+            raise ValueError(
+                "kv_cache is transformers': set llama.cpp's own types,"
+                ' such as type_k = "q8_0" and type_v = "q8_0"'
+            )
         if self.trust_remote_code:
             raise ValueError("a GGUF file has no code; leave trust_remote_code out")
         return self

@@ -7,6 +7,7 @@ library.
 
 from __future__ import annotations
 
+from quantchat.common.kv_cache import KV_CACHES
 from quantchat.engines.engine import Capability
 from quantchat.engines.registry import engine_of
 from quantchat.engines.variant import VariantBase
@@ -94,7 +95,10 @@ def _within_context(shape: Architecture | None, tokens: int) -> int:
 def _kv_cache(spec: VariantBase, shape: Architecture, tokens: int, size: int) -> int:
     engine = engine_of(spec)
     elements = shape.kv_cache(tokens, engine.cached_tokens(spec, tokens))
-    return round(elements * engine.cached_element(spec, size))
+    held = elements * engine.cached_element(spec, size)
+    if spec.kv_cache and (recent := min(tokens, KV_CACHES[spec.kv_cache].recent)):
+        held += shape.kv_cache(recent, recent) * size
+    return round(held)
 
 
 def _activations(

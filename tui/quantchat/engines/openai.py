@@ -104,6 +104,11 @@ class OpenAI(VariantBase):
         for name in its_own:
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} is the server's own matter: tell it there")
+        if self.kv_cache:
+            raise ValueError(
+                "kv_cache is the server's own matter: start it with --kv-cache-dtype fp8 (vLLM,"
+                " SGLang) or with -ctk q8_0 -ctv q8_0 (llama.cpp)"
+            )
         if self.server is None and "{port}" in self.base_url:
             raise ValueError("{port} in base_url is for a server started here, [variants.server]")
         return self

@@ -38,6 +38,11 @@ class VariantBase(Table):
     `cpu`: on the CPU."""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flex_attention"] = "auto"
     """Attention implementation, as transformers names it."""
+    kv_cache: Literal["fp8", "int8", "int4"] | None = Field(None, examples=["fp8"])
+    """Store the KV cache in fewer bits, as transformers' quantized caches do: `fp8`, or `int8` and
+    `int4` with the package hqq. By default it has the dtype of the activations. Each new token
+    unpacks the whole cache, so it saves memory and costs speed. Decoded with the native loop
+    (`eager`) or `generate`. The engine gguf has `type_k` and `type_v` instead."""
     decode: Literal["auto", "generate", "eager", "compile", "graph"] = "auto"
     """How tokens are decoded. `generate`: the loop of transformers. `eager`: the native loop of
     quantchat. `compile`: the native loop with torch.compile. `graph`: the native loop with its step
@@ -73,6 +78,15 @@ class VariantBase(Table):
             raise ValueError("`python` and `env` both name an interpreter; leave one out")
         return self
 
+    @model_validator(mode="after")
+    def _a_loop_that_takes_the_cache(self) -> VariantBase:
+        if self.kv_cache and self.decode in ("compile", "graph"):
+            raise ValueError(
+                f'decode = "{self.decode}" has a cache of its own, and no quantized one; leave out'
+                " `decode` or `kv_cache`"
+            )
+        return self
+
     @field_validator("thought_marks")
     @classmethod
     def _has_an_end(cls, value: list[str] | None) -> list[str] | None:
@@ -91,7 +105,12 @@ class VariantBase(Table):
         shared = {*VariantBase.model_fields, "engine", "quantize", "save_quantized"}
         merged = {"adapter"} if merged_adapter(self) else set()
         found = self.model_dump(exclude={*shared, "merge_adapter", *merged})
-        for name in ("chat_template_kwargs", "thought_marks", "tokenizer"):  # each engine's
+        for name in (
+            "chat_template_kwargs",
+            "thought_marks",
+            "tokenizer",
+            "kv_cache",
+        ):  # each engine's
             if given := getattr(self, name):
                 found[name] = given
         return found

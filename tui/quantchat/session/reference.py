@@ -48,9 +48,9 @@ def reference_of(profile: Profile, word: str | None) -> AnyVariant:
 
 
 def _in_full_precision(variant: AnyVariant) -> bool:
-    """Return whether the variant loads a model in full precision; a GGUF file does not count."""
+    """Return whether all of the variant is in full precision; a GGUF file does not count."""
     engine = engine_of(variant)
-    return engine.is_baseline and not engine.gguf_file(variant)
+    return engine.is_baseline and not engine.gguf_file(variant) and not variant.kv_cache
 
 
 def _base(model: str, like: AnyVariant, profile: Profile) -> AnyVariant:

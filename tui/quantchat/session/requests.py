@@ -29,7 +29,7 @@ def load_request(spec: AnyVariant, prepared: Prepared, settings: Generation | No
         decode=spec.decode,
         trust_remote_code=spec.trust_remote_code,
         loader=engine.loader,
-        needs=list(engine.libraries),
+        needs=list(engine.needs(spec)),
         reader=engine.reader,
     )
 

@@ -103,7 +103,18 @@ def kv_cache_bytes(cache: Any) -> int:
             tensor = getattr(layer, name, None)
             if tensor is not None:
                 total += tensor.numel() * tensor.element_size()
+        for name in ("_quantized_keys", "_quantized_values"):
+            total += _bytes_within(getattr(layer, name, None))
     return total
+
+
+def _bytes_within(stored: Any) -> int:
+    """Return the bytes of the tensors in `stored`: a tensor, or a tuple or dict with some."""
+    if isinstance(stored, dict):
+        return sum(map(_bytes_within, stored.values()))
+    if isinstance(stored, tuple | list):
+        return sum(map(_bytes_within, stored))
+    return stored.numel() * stored.element_size() if hasattr(stored, "element_size") else 0
 
 
 class Peak:

@@ -36,11 +36,19 @@ class Batch:
 class BatchLoop:
     """Decodes batches with a causal language model of transformers; token ids are on `device`.
 
-    `fault` compares a step with the model's own modules, as for `cpu.fast_step`.
+    `fault` compares a step with the model's own modules, as for `cpu.fast_step`. `new_cache` makes
+    its caches; without it they are transformers' own.
     """
 
-    def __init__(self, model: Any, device: Any, fault: Callable[[Step], str]) -> None:
+    def __init__(
+        self,
+        model: Any,
+        device: Any,
+        fault: Callable[[Step], str],
+        new_cache: Callable[[], Any] | None = None,
+    ) -> None:
         self._model, self._device = model, device
+        self._new_cache = new_cache or (lambda: plain_cache(model.config))
         step = None
         if device.type == "cpu":
             step = cpu.fast_step(model, fault, batches=True).step
@@ -66,7 +74,7 @@ class BatchLoop:
         for row, left in enumerate(padding):
             mask[row, :left] = 0
         mask = mask.to(self._device)
-        cache = plain_cache(self._model.config)
+        cache = self._new_cache()
         try:
             began = time.perf_counter_ns()
             for start in range(0, longest, CHUNK):

@@ -7,7 +7,12 @@ replaced, and stores sliding windows like full attention.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
+
+from quantchat.common.kv_cache import GROUP, KV_CACHES
+from quantchat.wire.messages import Load
+from quantchat.worker.failures import Refused
 
 
 def growing_cache(config: Any) -> Any:
@@ -27,6 +32,45 @@ def plain_cache(config: Any) -> Any:
         return DynamicCache(config=config)
     except TypeError:
         return DynamicCache()
+
+
+def variant_cache(command: Load, config: Any) -> Callable[[], Any] | None:
+    """Return what makes the quantized caches of a variant, or None if its cache is not quantized.
+
+    Raises Refused where this release of transformers has no such cache for the model of `config`.
+    """
+    kind = str(command.options.get("kv_cache") or "")
+    if not kind:
+        return None
+
+    def made() -> Any:
+        return _quantized_cache(kind, config)
+
+    made()
+    return made
+
+
+def _quantized_cache(kind: str, config: Any) -> Any:
+    """Return transformers' cache in the format `kind`, empty. Raises Refused."""
+    form, more = KV_CACHES[kind], {}
+    if form.recent:
+        text = config.get_text_config(decoder=True)
+        head = getattr(text, "head_dim", 0) or text.hidden_size // text.num_attention_heads
+        group = next(size for size in (GROUP, 32, 16, 8, 4, 2, 1) if head % size == 0)
+        # Along a head: transformers' advice for HQQ.
+        more = {"nbits": form.bits, "axis_key": 1, "axis_value": 1, "q_group_size": group}
+        more["residual_length"] = form.recent
+    try:
+        from transformers import QuantizedCache
+
+        return QuantizedCache(form.backend, config, **more)
+    except (ImportError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise Refused(
+            "unsupported",
+            f'kv_cache = "{kind}" is not possible for this model: {reason}',
+            "leave kv_cache out",
+        ) from error
 
 
 def cache_parameter(model: Any) -> str:

@@ -9,6 +9,7 @@ makes two threads run torch and halves the speed on a CPU.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -36,7 +37,15 @@ _NO_TOKEN = -1
 class GenerateLoop:
     """Decodes with `model.generate`."""
 
-    def __init__(self, model: Any, device: Any, rules: CacheRules = ORDINARY) -> None:
+    def __init__(
+        self,
+        model: Any,
+        device: Any,
+        rules: CacheRules = ORDINARY,
+        new_cache: Callable[[], Any] | None = None,
+    ) -> None:
+        """Use the caches of `new_cache`, or without it those of `generate`."""
+        self._new_cache = new_cache or (lambda: plain_cache(model.config))
         self._model = model
         self._rules = rules
         """A cache of states only (Mamba 2) does not know its length, which `generate` needs to
@@ -44,7 +53,7 @@ class GenerateLoop:
         self._named = cache_parameter(model)
         self._device = device
         self._ids: list[int] = []
-        self._cache = plain_cache(model.config)
+        self._cache = self._new_cache()
         try:
             self._cache.get_seq_length()
         except ValueError:
@@ -100,6 +109,9 @@ class GenerateLoop:
             return  # nothing continues it, and a recurrent cache does not know its length
         surplus = self._cache.get_seq_length() - len(ids)
         if surplus > 0:  # a GPU computes one step ahead
+            if not can_roll_back(self._cache):
+                self.forget()
+                return
             self._cache.crop(-surplus)
         self._ids = ids[: self._cache.get_seq_length()]
 
@@ -125,7 +137,7 @@ class GenerateLoop:
     def forget(self) -> None:
         """Drop the KV cache and free its memory."""
         self._ids = []
-        self._cache = plain_cache(self._model.config)
+        self._cache = self._new_cache()
         release(self._device)
 
     def kv_bytes(self) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from quantchat.worker.decode.cache_rules import ORDINARY, CacheRules
+from quantchat.worker.decode.caches import variant_cache
 from quantchat.worker.decode.check import Check
 from quantchat.worker.decode.loop import Loop
 from quantchat.worker.decode.native_loop import NativeLoop
@@ -41,11 +42,16 @@ def choose(loaded: Loaded, mode: str, report: Report) -> Chosen:
     if mode not in ("auto", "generate", *_STEPS):
         raise Refused("unsupported", f"there is no decode mode {mode!r}", 'use decode = "auto"')
     check = Check(loaded)  # also the first forward pass, in which kernels repack their weights
+    new_cache = variant_cache(loaded.command, loaded.model.config)
+    cached = f", KV cache {loaded.command.options['kv_cache']}" if new_cache else ""
     if mode == "generate":
         from quantchat.worker.decode.generate_loop import GenerateLoop
 
-        loop = GenerateLoop(loaded.model, loaded.input_device, check.rules)
-        return Chosen(loop, "generate", _note(loaded, check.rules), check.rules)
+        loop = GenerateLoop(loaded.model, loaded.input_device, check.rules, new_cache)
+        return Chosen(loop, f"generate{cached}", _note(loaded, check.rules), check.rules)
+    if new_cache:
+        step = EagerStep(loaded.model, f"eager{cached}", new_cache)
+        return _chosen(Checked(step), loaded, check.rules)
     if mode != "auto":
         return _chosen(_STEPS[mode](loaded.model, check, report), loaded, check.rules)
     modes = ("graph", "eager") if loaded.device.startswith("cuda") else ("eager",)

@@ -11,7 +11,12 @@ from typing import Any
 
 from quantchat.wire.messages import END, ScoreTokens, TokenScores
 from quantchat.worker.decode.cache_rules import ORDINARY, CacheRules
-from quantchat.worker.decode.caches import cache_parameter, growing_cache, position_argument
+from quantchat.worker.decode.caches import (
+    cache_parameter,
+    growing_cache,
+    position_argument,
+    variant_cache,
+)
 from quantchat.worker.decode.cpu import unfused_weights
 from quantchat.worker.decode.loop_decoder import LEAST, ROWS
 from quantchat.worker.decode.native_loop import CHUNK
@@ -40,7 +45,8 @@ def score_tokens(
         raise Refused("context_full", "the answer does not fit the context of this model")
     need = len(prompt) + request.first - 1
     device = loaded.input_device
-    cache = growing_cache(loaded.model.config)
+    new_cache = variant_cache(loaded.command, loaded.model.config)
+    cache = new_cache() if new_cache else growing_cache(loaded.model.config)
     parameter, positions = cache_parameter(loaded.model), position_argument(loaded.model)
     in_pieces = rules.continues(0, len(given))
     rows = _Rows(loaded, request)

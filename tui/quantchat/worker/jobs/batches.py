@@ -9,6 +9,7 @@ from pathlib import Path
 
 from quantchat.wire.jobs import ROUNDS, BatchJob, BatchResult, BatchRound
 from quantchat.worker.decode.batch_loop import BatchLoop
+from quantchat.worker.decode.caches import variant_cache
 from quantchat.worker.decode.check import Check
 from quantchat.worker.failures import Refused, describe
 from quantchat.worker.jobs.job_env import settle
@@ -43,7 +44,8 @@ def run(job: BatchJob, report: Report) -> BatchResult:
             f"a prompt and its answer have {asked} tokens, the model takes {loaded.context_length}",
             "give a smaller --prompt-tokens or --output-tokens",
         )
-    loop = BatchLoop(loaded.model, loaded.input_device, Check(loaded).fault)
+    new_cache = variant_cache(loaded.command, loaded.model.config)
+    loop = BatchLoop(loaded.model, loaded.input_device, Check(loaded).fault, new_cache)
     vocabulary = loaded.model.config.get_text_config().vocab_size
     loop.decode([_prompt(0, min(job.prompt_tokens, 16), vocabulary)], 2)
     sizes = list(job.batches)

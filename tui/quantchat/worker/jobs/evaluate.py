@@ -46,6 +46,12 @@ def run(job: EvaluateJob, report: Report) -> EvaluateResult:
         )
     os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported
     settle(job.workspace)
+    if job.load.options.get("kv_cache"):
+        raise Refused(
+            "unsupported",
+            "lm-evaluation-harness computes without the variant's quantized KV cache",
+            "evaluate without kv_cache, and measure its effect with quantchat score",
+        )
     tasks = _tasks(job.tasks, report)
     loaded = load_or_refuse(job.load, report)
     if job.template and not loaded.chat_template:

@@ -158,6 +158,7 @@ class LlamaModel(WithChatTemplate):
     def resolved(self, decode: str, attention: str = "") -> Resolved:
         """Return what really runs; `attention` is the implementation, if it is known."""
         said, command = self.header.metadata, self.command
+        parameters = int(c.llama_model_n_params(self.pointer))
         return Resolved(
             engine=command.engine,
             model=command.model + (f"@{command.revision}" if command.revision else ""),
@@ -175,8 +176,9 @@ class LlamaModel(WithChatTemplate):
             vocabulary_hash=vocabulary_hash(self.own_tokenizer.get_vocab()),
             threads=self.threads,
             libraries=versions([library.package for library in command.needs]),
-            parameters=int(c.llama_model_n_params(self.pointer)),
+            parameters=parameters,
             checkpoint_hash=_checkpoint_hash(self._file),
+            bits_per_weight=8 * self.weight_bytes / max(1, parameters),
             tokenizer=str(command.options.get("tokenizer") or ""),
             recommended=recommended.of_gguf(said),
             recommended_by=recommended.GGUF_METADATA,

@@ -12,11 +12,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from quantchat.worker.decode.caches import cache_parameter, variant_cache
 from quantchat.worker.failures import Refused
 from quantchat.worker.model.loaded import Loaded
 
 NUMBERS = 2**22
 """Logits computed at a time: 16 MiB in float32, and a few times that for intermediate results."""
+
+PIECE = 64
+"""Tokens that are read at a time through a quantized KV cache. Attention sees the tokens of a piece
+as they are, and those before it as the cache stores them."""
 
 _TRIED = 16
 """Number of tokens in the trial."""
@@ -29,6 +34,7 @@ class Forecast:
         """Run the trial on the first tokens of `trial`, which may be any text."""
         self._model = loaded.model
         self._device = loaded.input_device
+        self._new_cache = variant_cache(loaded.command, loaded.model.config)
         self._head, self.vocabulary = self._try(trial[:_TRIED])
 
     def logits(self, ids: list[int], first: int) -> Iterator[Any]:
@@ -57,11 +63,23 @@ class Forecast:
 
     def _states(self, ids: list[int]) -> Any:
         """Return the inputs of the last layer."""
-        output = self._model.base_model(input_ids=self._input(ids), use_cache=False)
-        return output.last_hidden_state[0]
+        return self._run(self._model.base_model, ids, "last_hidden_state")
 
     def _whole(self, ids: list[int]) -> Any:
-        return self._model(input_ids=self._input(ids), use_cache=False).logits[0]
+        return self._run(self._model, ids, "logits")
+
+    def _run(self, module: Any, ids: list[int], output: str) -> Any:
+        """Return the `output` of `module` after each token of `ids`, a row each."""
+        import torch
+
+        if self._new_cache is None:
+            return getattr(module(input_ids=self._input(ids), use_cache=False), output)[0]
+        named, cache = cache_parameter(module), self._new_cache()
+        pieces = [
+            module(input_ids=self._input(ids[start : start + PIECE]), **{named: cache})
+            for start in range(0, len(ids), PIECE)
+        ]
+        return torch.cat([getattr(piece, output)[0] for piece in pieces])
 
     def _try(self, trial: list[int]) -> tuple[Any, int]:
         """Return the last layer and the size of the vocabulary.

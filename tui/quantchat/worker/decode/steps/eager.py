@@ -20,12 +20,16 @@ from quantchat.worker.memory import kv_cache_bytes
 class EagerStep:
     """A step through a causal language model of transformers, of any architecture."""
 
-    def __init__(self, model: Any, name: str = "eager") -> None:
+    def __init__(
+        self, model: Any, name: str = "eager", new_cache: Callable[[], Any] | None = None
+    ) -> None:
+        """Use the caches of `new_cache`, or without it a cache that grows in steps."""
         self.name = name
+        self._new_cache = new_cache or (lambda: growing_cache(model.config))
         self._model = model
         self._cache_parameter = cache_parameter(model)
         self._positions = position_argument(model)
-        self.cache = growing_cache(model.config)
+        self.cache = self._new_cache()
         self._length = 0
         """Cached tokens. The cache of a recurrent model does not know its length."""
 
@@ -66,7 +70,7 @@ class EagerStep:
 
     def forget(self) -> None:
         """Drop the KV cache and free its memory."""
-        self.cache = growing_cache(self._model.config)
+        self.cache = self._new_cache()
         self._length = 0
         release(self._model.device)
 
