@@ -95,7 +95,7 @@ def test_low_bandwidth(
     said: list[bool | None] = []
 
     def run(
-        profile: object, *, snapshots: object, low_bandwidth: bool | None, votes: object = None
+        profile: object, *, snapshots: object, low_bandwidth: bool | None, **votes: object
     ) -> int:
         said.append(low_bandwidth)
         return 0

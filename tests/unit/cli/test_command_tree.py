@@ -14,7 +14,6 @@ from quantchat.snapshot import store
 
 WITHOUT_JSON = {
     "open": "opens the screen",
-    "vote": "opens the screen; the result is a snapshot",
     "report": "writes files, and prints only their name",
     "profiles new": "writes a file, and prints only its name",
     "env create": "makes something, and prints only its name",

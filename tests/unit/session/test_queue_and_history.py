@@ -177,3 +177,18 @@ async def test_variants_stay_loaded_as_long_as_there_is_a_place(
     await until(lambda: comparison.variants[2].state is State.IDLE)
     assert comparison.variants[1].state is State.READY, "it was shown later than C"
     await comparison.close()
+
+
+async def test_by_default_as_many_stay_loaded_as_memory_has_places(
+    scripts: Scripts, tmp_path: Path
+) -> None:
+    comparison = made(scripts, tmp_path)
+    await opened(comparison)
+    assert comparison.recent_with(0, 2) == [0, 2, 1]
+    comparison.choose_pair(0, 2, fitting=3)
+    await opened(comparison)
+    assert comparison.variants[1].state is State.READY
+    comparison.choose_pair(1, 2, fitting=2)
+    await until(lambda: comparison.variants[0].state is State.IDLE)
+    assert [script.lives for script in scripts.values()] == [1, 1, 1]
+    await comparison.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,11 +31,13 @@ def run(
     chat: Snapshot | None = None,
     pair: tuple[int, int] = (0, 1),
     low_bandwidth: bool | None = None,
+    on_voted: Callable[[Path], None] = lambda saved: None,
 ) -> int:
     """Show `profile` until the user quits; None shows the start screen. Returns the exit status.
 
     With `votes`, the user votes blind on the answers of `profile`. With `chat`, its conversation is
-    continued. `pair` are the variants to show first.
+    continued. `pair` are the variants to show first. `on_voted` is called with the snapshot of the
+    votes, if there are any, once the screen is closed.
 
     Snapshots are saved in the folder `snapshots`; None means the user's default folder.
     `low_bandwidth` chooses between few and many bytes to the terminal; None means: few over SSH.
@@ -90,6 +93,8 @@ def run(
         _say(f"continued after an internal error; see {log}")
     if status == CRASHED:
         _say(f"the screen ended with an internal error; see {log}")
+    if app.votes_saved is not None:
+        on_voted(app.votes_saved)
     return status
 
 

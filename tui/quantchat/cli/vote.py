@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import click
 
 from quantchat.console.options import (
+    json_option,
     low_bandwidth_of,
     low_bandwidth_option,
     pair_option,
@@ -34,6 +36,7 @@ from quantchat.errors import UserError
     help="Show the answers when both are complete, instead of streaming at the same speed.",
 )
 @save_option
+@json_option
 @low_bandwidth_option
 @click.pass_context
 def vote(
@@ -45,6 +48,7 @@ def vote(
     seed: int | None,
     at_the_end: bool,
     folder: Path | None,
+    as_json: bool,
     low_bandwidth: bool | None,
 ) -> int:
     """Vote blind on the answers of two variants of PROFILE.
@@ -52,7 +56,8 @@ def vote(
     Each prompt is a new chat. Names, kernels and speeds are hidden, and the sides are chosen at
     random for each prompt. Keys: a (A is better), b (B is better), t (tie), x (both bad). The
     result has the wins, an exact sign test and how many more votes are needed, and is saved as a
-    snapshot. `quantchat compare` adds up several sessions.
+    snapshot. `quantchat compare` adds up several sessions. With --json the result is printed after
+    the screen is closed; standard output may be a file or a pipe.
 
     Choose the number of prompts before you start: if you add votes until a difference shows, you
     will find one too often.
@@ -63,14 +68,30 @@ def vote(
 
     asked = opening.with_pair(opening.profile_of((profile,)), pair)
     texts = prompts.asked(given, file, asked.run)
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UserError(
-            "voting needs the screen, and the screen needs a terminal on standard input and "
-            "standard output",
-            hint="run it without redirecting them",
-        )
     from quantchat.app import run
 
     plan = VotePlan(texts, secrets.randbits(32) if seed is None else seed, not at_the_end)
     bandwidth = low_bandwidth_of(ctx, low_bandwidth)
-    return run(asked, snapshots=folder or ctx.obj, votes=plan, low_bandwidth=bandwidth)
+    saved: list[Path] = []
+    status = run(
+        asked,
+        snapshots=folder or ctx.obj,
+        votes=plan,
+        low_bandwidth=bandwidth,
+        on_voted=saved.append,
+    )
+    if as_json and not saved:
+        raise UserError("no votes were given, so there is no result to print")
+    if as_json:
+        _print_json(saved[0])
+    return status
+
+
+def _print_json(file: Path) -> None:
+    """Print the result of the votes in the snapshot `file`, and where it is."""
+    from quantchat.features.votes.tables import json_document
+    from quantchat.snapshot import store
+    from quantchat.snapshot.pooled_votes import pooled
+
+    result = json_document(pooled([(str(file), store.load(file))]))
+    sys.stdout.write(json.dumps({**result, "snapshot": str(file)}) + "\n")

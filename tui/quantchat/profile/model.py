@@ -10,7 +10,14 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Literal, Union
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+)
 
 from quantchat.engines.registry import tables
 from quantchat.engines.table import Line, Table
@@ -58,6 +65,18 @@ class Generation(Table):
     """Seed of the sampling, the same for each variant."""
 
 
+def _number_or_auto(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+    try:
+        return handler(value)
+    except ValidationError:
+        raise ValueError('must be "auto" or a whole number from 2 to 32') from None
+
+
+KeepLoaded = Annotated[
+    Annotated[int, Field(ge=2, le=32)] | Literal["auto"], WrapValidator(_number_or_auto)
+]
+
+
 class Run(Table):
     """How the variants share the machine, and how often a measurement is repeated."""
 
@@ -66,9 +85,9 @@ class Run(Table):
     history: Literal["own", "left", "right"] = "own"
     """Which answers a chat continues from. `own`: each variant's own answers. `left` or `right`:
     both variants continue the answers of that side, so that both get the same question."""
-    keep_loaded: int = Field(2, ge=2, le=32)
-    """How many variants stay loaded, so that the screen can show them again at once. If there are
-    more, the variant that was shown longest ago is unloaded first."""
+    keep_loaded: KeepLoaded = "auto"
+    """How many variants stay loaded, so that the screen can show them again at once: from 2 to 32,
+    or as many as fit into memory ("auto"). The one shown longest ago is unloaded first."""
     warmup: int = Field(1, ge=0, le=100)
     """Warm-up prompts before a measurement; their answers do not count."""
     rounds: int = Field(5, ge=1, le=10_000)

@@ -123,10 +123,15 @@ class Comparison:
         for variant in self.sides:
             variant.begin()
 
-    def choose_pair(self, left: int, right: int) -> None:
-        """Show two other variants; end those for which `keep_loaded` has no place.
+    def recent_with(self, left: int, right: int) -> list[int]:
+        """Return all variants, `left` and `right` first, then those shown last first."""
+        return [left, right, *(index for index in self._recent if index not in (left, right))]
 
-        Raises ValueError if both are the same, or while answers are streaming.
+    def choose_pair(self, left: int, right: int, *, fitting: int = 2) -> None:
+        """Show two other variants; end those for which there is no place.
+
+        `fitting`: how many places memory has, if `keep_loaded` is "auto". Raises ValueError if both
+        are the same, or while answers are streaming.
         """
         if left == right:
             raise ValueError("choose two different variants")
@@ -136,9 +141,9 @@ class Comparison:
         shown = {variant.label for variant in self.sides}
         for turn in self.conversation.turns:
             _drop_queued(turn, keep=shown)
-        hidden = [index for index in self._recent if index not in self.pair]
-        self._recent = [*self.pair, *hidden]
-        for index in self._recent[self.profile.run.keep_loaded :]:
+        self._recent = self.recent_with(left, right)
+        asked = self.profile.run.keep_loaded
+        for index in self._recent[fitting if asked == "auto" else asked :]:
             self.variants[index].end()
         self.open()
 

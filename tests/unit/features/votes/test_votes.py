@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -173,6 +174,29 @@ def test_votes_need_a_terminal_and_prompts(
     assert "needs a terminal" in capsys.readouterr().err
     assert main(["vote", "demo", "--prompts", str(tmp_path / "none.txt")]) == 2
     assert "none.txt" in capsys.readouterr().err
+
+
+def test_the_result_is_printed_as_json_once_the_screen_is_closed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = store.save(session("2026-11-25T03:00:00+00:00", "left", "tie", "left"), tmp_path)
+    voted = [file]
+
+    def run(*_: object, on_voted: Callable[[Path], None], **__: object) -> int:
+        for saved in voted:
+            on_voted(saved)
+        return 0
+
+    monkeypatch.setattr("quantchat.app.run", run)
+    assert main(["vote", "demo", "--prompt", "One?", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    expected = report.json_document(pooled([("one", store.load(file))]))
+    assert printed == {**expected, "snapshot": str(file)}
+    assert printed["total"]["ties"] == 1 and printed["sign_test"]["p"]
+    voted.clear()
+    assert main(["vote", "demo", "--prompt", "One?", "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and "no votes were given" in err
 
 
 def test_a_report_tells_them() -> None:

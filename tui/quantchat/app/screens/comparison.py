@@ -212,7 +212,7 @@ class ComparisonScreen(ComparisonView):
         async def done(pair: tuple[int, int] | None) -> None:
             if pair is not None:
                 with self.explained():
-                    self.comparison.choose_pair(*pair)
+                    self.comparison.choose_pair(*pair, fitting=await self.fitting(*pair))
                     await self.columns.show_pair()
                     self.stale = True
 

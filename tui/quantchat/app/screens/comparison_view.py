@@ -306,6 +306,17 @@ class ComparisonView(Screen[None]):
         if found:
             self.say(found, title="The pair may not fit", severity="warning", s=LONG_S)
 
+    async def fitting(self, left: int, right: int) -> int:
+        """Return how many of the variants have room in memory, `left` and `right` first."""
+        from quantchat.measuring.keep_loaded import places
+
+        comparison, sample = self.comparison, self.device
+        ledgers = {i: one.ledger for i, one in enumerate(comparison.variants) if one.ledger}
+        if sample is None or not ledgers.keys() - {left, right}:
+            return 2
+        order = comparison.recent_with(left, right)
+        return await to_daemon_thread(lambda: places(comparison.profile, sample, order, ledgers))
+
     # ------------------------------------------------------------ notifications
 
     @contextlib.contextmanager

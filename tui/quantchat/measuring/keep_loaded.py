@@ -1,0 +1,67 @@
+"""How many variants may stay loaded: as many as have room in memory beside the shown pair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from quantchat.common.memory_rules import SHARE
+from quantchat.engines.registry import engine_of
+from quantchat.measuring.memory_plan import Room, VariantPlan, make_plan
+from quantchat.profile.model import Profile
+from quantchat.system.process_memory import reserved_bytes
+from quantchat.system.sampler import DeviceSample
+from quantchat.wire.variant import Ledger
+
+SHOWN = 2
+"""Variants that are shown, and loaded even if they do not fit."""
+
+
+def places(
+    profile: Profile, sample: DeviceSample, order: Sequence[int], ledgers: Mapping[int, Ledger]
+) -> int:
+    """Return how many variants of `order`, from its beginning, have room together; at least two.
+
+    `order` begins with the pair to show; `ledgers` is the memory of those that are loaded. A loaded
+    variant needs what it uses now, one that is to be loaded what is estimated. A variant stops the
+    count if its room is unknown, or if it is spread over several GPUs. Reads files.
+    """
+    plans = make_plan(profile, sample, pair=tuple(order[:SHOWN])).variants
+    free: dict[str, float] = {}
+    """Bytes that each device would have if only the variants so far were loaded."""
+    for index, loaded in ledgers.items():
+        room = plans[index].room
+        if room.free is not None:
+            free.setdefault(room.name, room.free)
+            free[room.name] += _used(loaded, plans[index])
+    for name in free:
+        free[name] *= SHARE
+    for count, index in enumerate(order):
+        plan, ledger = plans[index], ledgers.get(index)
+        if ledger is None and count >= SHOWN:
+            return count
+        if _elsewhere(profile, index, plan.room):
+            continue
+        name = plan.room.name
+        if plan.room.free is None or len(plan.room.gpus) > 1:
+            return max(count, SHOWN)
+        needed = _used(ledger, plan) if ledger else plan.estimate.peak if plan.estimate else None
+        if needed is None:
+            return max(count, SHOWN)
+        free[name] = free.get(name, SHARE * plan.room.free) - needed
+        if free[name] < 0:
+            return max(count, SHOWN)
+    return len(order)
+
+
+def _used(ledger: Ledger, plan: VariantPlan) -> int:
+    """Return the bytes that a loaded variant holds; as estimated if its ledger does not know."""
+    known = reserved_bytes(ledger) if plan.room.cuda else ledger.process
+    if known is None or known < 0:
+        return plan.estimate.total if plan.estimate else 0
+    return known
+
+
+def _elsewhere(profile: Profile, index: int, room: Room) -> bool:
+    """Return whether the variant runs on a server that quantchat did not start."""
+    spec = profile.variants[index]
+    return engine_of(spec).is_server and getattr(spec, "server", None) is None and not room.cuda
