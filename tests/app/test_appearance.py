@@ -125,6 +125,32 @@ def test_grounds_stay_grey_where_a_terminal_has_256_colours(theme: Theme) -> Non
     assert len(set(shown)) == len(set(grounds))
 
 
+SIXTEEN = themes.of_terminal("standard")
+
+
+@pytest.mark.parametrize("theme", SIXTEEN, ids=lambda theme: theme.name)
+def test_with_16_colours_the_sides_and_secondary_text_can_be_told_apart(theme: Theme) -> None:
+    def shown(colour: str | None) -> int | None:
+        return RichColor.parse(str(colour)).downgrade(ColorSystem.STANDARD).number
+
+    sides = [shown(theme.variables[name]) for name in ("side-left", "side-right")]
+    others = [shown(one) for one in (theme.success, theme.error, theme.foreground)]
+    assert len({*sides, *others, shown(theme.variables["quiet"]), shown(theme.background)}) >= 6
+    for colour in (*sides, *others):
+        assert colour != shown(theme.background)
+
+
+@pytest.mark.parametrize("system", ["standard", "256", "truecolor"])
+async def test_the_screen_has_the_colours_that_its_terminal_can_show(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, system: str
+) -> None:
+    monkeypatch.setattr("textual.constants.COLOR_SYSTEM", system)
+    async with setup.running() as run:
+        expected = themes.of_terminal(system)[0]
+        assert run.app.current_theme == expected
+        assert (expected in SIXTEEN) == (system == "standard")
+
+
 async def test_no_color_is_honoured(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     setup.left.answer = lambda request: "# Title\n\n`code` [link](x)\n\n```python\nx = 1\n```"

@@ -167,7 +167,7 @@ class QuantchatApp(PacedApp):
         """A snapshot that was written while the program ended."""
         self._not_saved_reason = ""
         """Why unsaved work could not be saved."""
-        for theme in themes.THEMES:
+        for theme in themes.of_terminal(self.console.color_system):
             self.register_theme(theme)
         self.theme = preferences.theme if preferences else themes.THEMES[0].name
 

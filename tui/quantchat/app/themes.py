@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from textual.theme import Theme
 
 VARIABLES = {"side-left": "#7fb4e0", "side-right": "#e0b178", "quiet": "#8b95a3", "rule": "#2e333c"}
@@ -74,6 +76,48 @@ _CONTRAST = Theme(
 )
 
 THEMES = (_DARK, _LIGHT, _CONTRAST)
+
+# The nearest of 16 colours to most of those above is a grey, the same for both sides. So a terminal
+# that has no more gets colours that are themselves among the 16 (the standard palette of VGA).
+_BLACK, _RED, _GREEN = "#000000", "#aa0000", "#00aa00"
+_BLUE, _MAGENTA, _SILVER, _GREY = "#0000aa", "#aa00aa", "#aaaaaa", "#555555"
+_BRIGHT_RED, _BRIGHT_GREEN, _YELLOW = "#ff5555", "#55ff55", "#ffff55"
+_BRIGHT_CYAN, _WHITE = "#55ffff", "#ffffff"
+
+
+def _in_16_colours(theme: Theme) -> Theme:
+    if theme.dark:
+        left, right, success, error = _BRIGHT_CYAN, _YELLOW, _BRIGHT_GREEN, _BRIGHT_RED
+        text, quiet, ground = _WHITE, _SILVER, _BLACK
+    else:
+        left, right, success, error = _BLUE, _MAGENTA, _GREEN, _RED
+        text, quiet, ground = _BLACK, _GREY, _WHITE
+    return replace(
+        theme,
+        primary=left,
+        secondary=quiet,
+        accent=left,
+        foreground=text,
+        background=ground,
+        surface=ground,
+        panel=ground,
+        success=success,
+        warning=right,
+        error=error,
+        variables={
+            "side-left": left,
+            "side-right": right,
+            "quiet": text if theme.name == _CONTRAST.name else quiet,
+            "rule": _GREY if theme.dark else _SILVER,
+            "scrollbar": quiet,
+            "scrollbar-background": ground,
+        },
+    )
+
+
+def of_terminal(color_system: str | None) -> tuple[Theme, ...]:
+    """Return the themes for a terminal with Rich's `color_system`; `standard` is 16 colours."""
+    return tuple(map(_in_16_colours, THEMES)) if color_system == "standard" else THEMES
 
 
 def after(name: str) -> str:

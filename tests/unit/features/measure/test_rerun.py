@@ -99,6 +99,15 @@ def test_a_change_of_settings_is_told() -> None:
     assert any("the last ones are used" in note for note in found.notes)
 
 
+def test_all_settings_come_back() -> None:
+    sampling = Sampling(0.7, stop=["User:"], logit_bias={"198": -100.0}, max_thinking_tokens=9)
+    found = of(chat(request(sampling=sampling), request(sampling=sampling)))
+    settings = found.profile.generation
+    assert (settings.stop, settings.logit_bias) == (["User:"], {"198": -100.0})
+    assert settings.max_thinking_tokens == 9
+    assert not any("the last ones are used" in note for note in found.notes)
+
+
 def without_tasks() -> Snapshot:
     one = measured(profile=PROFILE)
     assert one.measurement is not None

@@ -65,10 +65,10 @@ def rerun_of(snapshot: Snapshot, *, where: str) -> Rerun:
             raise UserError("the snapshot has no prompt to measure", where=where)
         notes = ("it holds a chat: each prompt is measured alone, without what was said before",)
     plan = _plan(snapshot, where) if measured else _chat(turns, profile.run)
-    settings = list(dict.fromkeys(_settings(turns, plan, profile.generation, where)))
+    settings = list(_settings(turns, plan, profile.generation, where))
     if settings:
         profile = profile.model_copy(update={"generation": settings[-1]})
-    if len(settings) > 1:
+    if any(one != settings[-1] for one in settings):
         notes += ("the settings were changed in the middle; the last ones are used",)
     return Rerun(profile, (left, right), plan, notes)
 
