@@ -236,10 +236,14 @@ async def test_the_environment_tells_the_machine_and_no_secret(
 
 
 @asynccontextmanager
-async def comparing_llamas(folder: Path) -> AsyncIterator[Comparison]:
-    """A comparison whose pair runs what lies in `folder`."""
-    scripts = {label: Script(replace(resolved(), model=str(folder))) for label in SCRIPTS}
+async def comparing_llamas(
+    folder: Path, pair: tuple[int, int] = (0, 1), device: str = "cpu"
+) -> AsyncIterator[Comparison]:
+    """A comparison whose `pair` runs what lies in `folder`."""
+    ran = replace(resolved(), model=str(folder), device=device)
+    scripts = {label: Script(ran) for label in SCRIPTS}
     comparison = Comparison(PROFILE, maker=ScriptedMaker(scripts), start=starter(scripts, folder))
+    comparison.pair = pair
     try:
         comparison.open()
         await loaded(comparison)
@@ -256,6 +260,29 @@ async def test_a_snapshot_reads_no_file_of_the_model(tmp_path: Path) -> None:
         assert None not in known
         shutil.rmtree(llama)
         assert [one.predicted for one in record(comparison).variants[:2]] == known
+
+
+@pytest.mark.parametrize(
+    ("device", "capabilities", "size"),
+    [
+        ("cuda:0", [(8, 6)], 2),
+        ("cuda:0", [(8, 9), (8, 0)], 1),
+        ("cuda:1", [(8, 9), (8, 0)], 2),
+        ("cpu", [(9, 0)], 2),
+    ],
+)
+async def test_the_predicted_memory_counts_what_the_device_dequantizes(
+    tmp_path: Path, device: str, capabilities: list[tuple[int, int]], size: int
+) -> None:
+    config = {**LLAMA_2_7B, "quantization_config": {"quant_method": "fp8"}}
+    tensors = {"model.layers.0.mlp.up_proj.weight": ("F8_E4M3", (4096, 4096))}
+    folder = write_model(tmp_path / "fp8", config, tensors)
+    boards = [FakeGpu(uuid=f"GPU-{n}", capability=c) for n, c in enumerate(capabilities)]
+    sampler = DeviceSampler(Gpus(lambda: FakeNvml(*boards), lambda pid: False))
+    async with comparing_llamas(folder, (2, 0), device) as comparison:
+        predicted = record(comparison, sampler).variants[2].predicted
+    assert predicted is not None
+    assert predicted.weights == size * 4096**2
 
 
 async def test_a_model_whose_files_hang_is_ready(

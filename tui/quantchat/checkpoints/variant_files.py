@@ -42,15 +42,20 @@ def files_of(spec: AnyVariant, resolved: Resolved) -> ModelFiles | None:
 
 
 def predicted(
-    spec: AnyVariant, files: ModelFiles | None, resolved: Resolved, tokens: int
+    spec: AnyVariant,
+    files: ModelFiles | None,
+    resolved: Resolved,
+    tokens: int,
+    capability: Capability | None = None,
 ) -> Estimate | None:
     """Return the memory estimate for the loaded variant `spec`; None without its headers `files`.
 
-    The device is the one that `spec` really runs on (`resolved`); `tokens` is the context length.
+    The device is the one that `spec` really runs on (`resolved`), with the `capability` of that
+    GPU, if it is known; `tokens` is the context length.
     """
     if files is None:
         return None
-    return estimate_of(spec, files, resolved.device.startswith("cuda"), tokens)
+    return estimate_of(spec, files, resolved.device.startswith("cuda"), tokens, capability)
 
 
 def estimate_of(

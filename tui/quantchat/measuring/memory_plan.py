@@ -28,7 +28,7 @@ from quantchat.errors import UserError
 from quantchat.estimate.memory import Estimate
 from quantchat.estimate.model_files import ModelFiles
 from quantchat.profile.model import AnyVariant, Profile
-from quantchat.system.gpus import GpuSample
+from quantchat.system.gpus import GpuSample, lowest_capability
 from quantchat.system.host import cpu_has
 from quantchat.system.sampler import DeviceSample
 from quantchat.system.visible_gpus import shown_gpus
@@ -313,7 +313,7 @@ def _elsewhere(
         _sum(gpu.memory_free for gpu in gpus),
         _sum(gpu.memory_total for gpu in gpus),
         tuple(gpu.index for gpu in gpus),
-        min((gpu.capability for gpu in gpus if gpu.capability), default=None),
+        lowest_capability(gpus),
     )
 
 

@@ -11,6 +11,7 @@ import quantchat
 from quantchat.checkpoints.variant_files import PROMPT_TOKENS, predicted
 from quantchat.common.versions import versions
 from quantchat.engines.registry import libraries
+from quantchat.estimate.memory import Estimate
 from quantchat.session.comparison import Comparison
 from quantchat.session.conversation import Answer, Turn, divergence_point, same_tokenizer
 from quantchat.session.live_variant import LiveVariant
@@ -25,9 +26,12 @@ from quantchat.snapshot.schema import (
     VariantRecord,
 )
 from quantchat.snapshot.votes import VotingRecord
+from quantchat.system.gpus import GpuSample, lowest_capability
 from quantchat.system.process_memory import ProcessMemory, complete
 from quantchat.system.sampler import DeviceSampler
+from quantchat.system.visible_gpus import cuda_name, shown_gpus
 from quantchat.wire.messages import Generate, Ready
+from quantchat.wire.variant import Resolved
 
 _LIBRARIES = (
     "torch",
@@ -68,13 +72,15 @@ def record(
     turns = [*chat, *(one.turn for one in more)]
     ran = {variant.label: _ran(variant, turns) for variant in comparison.variants}
     tokens = comparison.generation.max_new_tokens + PROMPT_TOKENS
+    machine = environment(sampler)
+    gpus = machine.device.gpus
     return Snapshot(
         created=datetime.now().astimezone().isoformat(timespec="seconds"),
         quantchat=quantchat.__version__,
         name=comparison.profile.name,
         profile=comparison.profile.model_dump(),
         shown=[variant.label for variant in comparison.sides],
-        variants=[_variant(v, ran[v.label], sampler, tokens) for v in comparison.variants],
+        variants=[_variant(v, ran[v.label], sampler, gpus, tokens) for v in comparison.variants],
         turns=[
             *(_turn(turn, ran, number) for number, turn in enumerate(chat, start=1)),
             *(
@@ -84,7 +90,7 @@ def record(
         ],
         measurement=measurement,
         voting=voting,
-        environment=environment(sampler),
+        environment=machine,
     )
 
 
@@ -106,7 +112,11 @@ def _ran(variant: LiveVariant, turns: list[Turn]) -> Ready | None:
 
 
 def _variant(
-    variant: LiveVariant, ran: Ready | None, sampler: DeviceSampler, tokens: int
+    variant: LiveVariant,
+    ran: Ready | None,
+    sampler: DeviceSampler,
+    gpus: Sequence[GpuSample],
+    tokens: int,
 ) -> VariantRecord:
     ledger, memory = variant.ledger, _memory(variant, sampler)
     return VariantRecord(
@@ -117,9 +127,17 @@ def _variant(
         note=ran.note if ran else "",
         ledger=complete(ledger, memory) if ledger and memory else ledger,
         memory=memory,
-        predicted=predicted(variant.spec, variant.files, ran.resolved, tokens) if ran else None,
+        predicted=_predicted(variant, ran.resolved, gpus, tokens) if ran else None,
         failure=variant.failure,
     )
+
+
+def _predicted(
+    variant: LiveVariant, ran: Resolved, gpus: Sequence[GpuSample], tokens: int
+) -> Estimate | None:
+    shown = shown_gpus(gpus)
+    used = [gpu for gpu in shown if cuda_name(gpu, shown) in (ran.device, *ran.devices)]
+    return predicted(variant.spec, variant.files, ran, tokens, lowest_capability(used))
 
 
 def _load(total_s: float, ran: Ready) -> LoadRecord:

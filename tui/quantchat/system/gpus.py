@@ -6,7 +6,7 @@ None, with a reason beside it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -84,6 +84,11 @@ class GpuSample:
         if self.memory_total is None or self.memory_used is None:
             return None
         return self.memory_total - self.memory_used
+
+
+def lowest_capability(gpus: Iterable[GpuSample]) -> tuple[int, int] | None:
+    """Return the lowest compute capability of `gpus`; None if none of them is known."""
+    return min((gpu.capability for gpu in gpus if gpu.capability), default=None)
 
 
 @dataclass(frozen=True)
