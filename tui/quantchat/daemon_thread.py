@@ -54,6 +54,18 @@ def no_answer(seconds: float) -> UserError:
     return UserError(f"the disk did not answer for {seconds:.0f} s")
 
 
-async def to_daemon_thread(work: Callable[[], _Result], name: str = "") -> _Result:
-    """Return what `work` returns in a daemon thread, as `asyncio.to_thread` does in a pool."""
-    return await asyncio.wrap_future(in_daemon_thread(work, name))
+async def to_daemon_thread(
+    work: Callable[[], _Result], name: str = "", *, within_s: float | None = None
+) -> _Result:
+    """Return what `work` returns in a daemon thread, as `asyncio.to_thread` does in a pool.
+
+    Raises UserError after `within_s` seconds. The thread goes on; nobody takes its result.
+    """
+    result = asyncio.wrap_future(in_daemon_thread(work, name))
+    try:
+        await asyncio.wait([result], timeout=within_s)
+        if within_s is not None and not result.done():
+            raise no_answer(within_s)
+        return result.result()
+    finally:
+        result.cancel()  # no effect if it is done

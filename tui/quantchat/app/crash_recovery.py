@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from quantchat.app.device_watch import Measured
-from quantchat.daemon_thread import in_daemon_thread, in_time, no_answer
+from quantchat.daemon_thread import in_daemon_thread, in_time, no_answer, to_daemon_thread
 from quantchat.errors import UserError
 from quantchat.host.screen_log import log_exception
 
@@ -22,6 +22,21 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 3.0
 """Seconds that the event loop, or a thread that saves, waits for the disk: it may hang."""
+
+
+async def anything_recovered(folder: Path | None) -> bool:
+    """Return whether the snapshots' `folder` holds unsaved work of an earlier run.
+
+    A share may hang for ever, and importing the snapshot schema takes longer than a frame: both
+    happen in a thread.
+    """
+
+    def found() -> bool:
+        from quantchat.snapshot import recovered
+
+        return bool(recovered.waiting(folder))
+
+    return await to_daemon_thread(found)
 
 
 @runtime_checkable

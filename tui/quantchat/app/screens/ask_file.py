@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from textual import on
+from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
+from quantchat.app.crash_recovery import PATIENCE_S
 from quantchat.app.widgets.dialog import Dialog
 from quantchat.app.widgets.text_layout import outside, quiet
+from quantchat.daemon_thread import to_daemon_thread
 from quantchat.errors import UserError
 from quantchat.session import prompts
 
@@ -40,10 +42,15 @@ class AskFileScreen(ModalScreen["tuple[str, ...] | None"]):
 
     @on(Input.Submitted)
     def _read(self, event: Input.Submitted) -> None:
-        if not event.value.strip():
-            return
+        if path := event.value.strip():
+            self._answer(path)
+
+    @work(exclusive=True)
+    async def _answer(self, path: str) -> None:
         try:
-            found = prompts.read(Path(event.value.strip()).expanduser())
+            found = await to_daemon_thread(
+                lambda: prompts.read(Path(path).expanduser()), within_s=PATIENCE_S
+            )
         except UserError as error:
             self.query_one("#complaint", Static).update(outside(str(error)))
         else:

@@ -16,7 +16,7 @@ from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
 from quantchat.app import gc_tuning, terminal
-from quantchat.app.crash_recovery import PATIENCE_S, CrashRecovery
+from quantchat.app.crash_recovery import PATIENCE_S, CrashRecovery, anything_recovered
 from quantchat.app.device_watch import (
     DeviceWatch,
     MakeSampler,
@@ -133,10 +133,10 @@ class ComparisonView(Screen[None]):
             self.run_worker(self.prompt.use_history(PromptHistory()))
 
     async def _offer_recovered(self) -> None:
-        if await to_daemon_thread(lambda: _anything_recovered(self.snapshots)):
+        if await anything_recovered(self.snapshots):
             from quantchat.app.screens.recovered import offer
 
-            offer(self, self.snapshots)
+            await offer(self, self.snapshots)
 
     def continue_chat(self, snapshot: Snapshot) -> None:
         """Continue the chat of `snapshot`, which is a saved one."""
@@ -332,10 +332,3 @@ class ComparisonView(Screen[None]):
     ) -> None:
         """Show `text` as a notification for `s` seconds."""
         self.notify(one_line(text), title=title, severity=severity, timeout=s, markup=False)
-
-
-def _anything_recovered(snapshots: Path | None) -> bool:
-    # Importing the snapshot schema takes longer than a frame: call this in a thread.
-    from quantchat.snapshot import recovered
-
-    return bool(recovered.waiting(snapshots))

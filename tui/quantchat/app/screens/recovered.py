@@ -9,7 +9,9 @@ from typing import ClassVar
 from textual.binding import BindingType
 from textual.screen import Screen
 
+from quantchat.app.crash_recovery import PATIENCE_S
 from quantchat.app.screens.snapshot import SnapshotScreen
+from quantchat.daemon_thread import to_daemon_thread
 from quantchat.errors import UserError
 from quantchat.snapshot import recovered, store
 from quantchat.snapshot.schema import Snapshot
@@ -32,6 +34,8 @@ class RecoveredScreen(SnapshotScreen):
     def __init__(self, path: Path, snapshot: Snapshot) -> None:
         super().__init__(snapshot)
         self._path = path
+        self._deciding = False
+        """Whether the file is being renamed or removed."""
 
     def action_keep(self) -> None:
         """Turn it into an ordinary snapshot."""
@@ -47,15 +51,22 @@ class RecoveredScreen(SnapshotScreen):
         self._decide(remove, "Discarded")
 
     def _decide(self, act: Callable[[], str], title: str) -> None:
+        if not self._deciding:
+            self._deciding = True
+            self.run_worker(self._do(act, title))
+
+    async def _do(self, act: Callable[[], str], title: str) -> None:
         try:
-            self.app.notify(one_line(act()), title=title, timeout=10, markup=False)
+            done = await to_daemon_thread(act, within_s=PATIENCE_S)
         except UserError as error:
             self.app.notify(one_line(str(error)), severity="error", timeout=15, markup=False)
-            return
-        self.dismiss(True)
+            self._deciding = False
+        else:
+            self.app.notify(one_line(done), title=title, timeout=10, markup=False)
+            self.dismiss(True)
 
 
-def offer(
+async def offer(
     screen: Screen[None], folder: Path | None, on_decided: Callable[[], object] = lambda: None
 ) -> None:
     """Show on `screen` the recovered snapshots of `folder`, the newest first.
@@ -66,13 +77,24 @@ def offer(
     def next_one(decided: bool | None) -> None:
         if decided:
             on_decided()
-            offer(screen, folder, on_decided)
+            screen.run_worker(offer(screen, folder, on_decided))
 
+    try:
+        unreadable, found = await to_daemon_thread(lambda: _newest(folder), within_s=PATIENCE_S)
+    except UserError as error:
+        unreadable, found = [str(error)], None
+    for reason in unreadable:
+        screen.notify(one_line(reason), severity="error", timeout=15, markup=False)
+    if found is not None:
+        screen.app.push_screen(RecoveredScreen(*found), next_one)
+
+
+def _newest(folder: Path | None) -> tuple[list[str], tuple[Path, Snapshot] | None]:
+    """Return the newest recovered snapshot of `folder`, and why newer ones cannot be read."""
+    unreadable: list[str] = []
     for path in recovered.waiting(folder):
         try:
-            snapshot = store.load(path)
+            return unreadable, (path, store.load(path))
         except UserError as error:
-            screen.notify(one_line(str(error)), severity="error", timeout=15, markup=False)
-        else:
-            screen.app.push_screen(RecoveredScreen(path, snapshot), next_one)
-            return
+            unreadable.append(str(error))
+    return unreadable, None

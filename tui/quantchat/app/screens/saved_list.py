@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from textual import on
+from textual import on, work
 from textual.binding import BindingType
 from textual.content import Content
 from textual.screen import ModalScreen
@@ -15,8 +15,10 @@ from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from quantchat.app.commands import SNAPSHOT_COMMANDS
+from quantchat.app.crash_recovery import PATIENCE_S
 from quantchat.app.messages import ProfileChosen
 from quantchat.app.widgets.text_layout import outside, quiet
+from quantchat.daemon_thread import to_daemon_thread
 from quantchat.document.figures import plural
 from quantchat.errors import UserError
 from quantchat.text import one_line
@@ -44,19 +46,33 @@ class SavedList(OptionList):
         self._listed: list[store.Listed] = []
         self._marked: set[Path] = set()
 
-    def fill(self) -> None:
-        """Read the folder again; keep marks and the place."""
-        from quantchat.snapshot import store
-
+    @work(exclusive=True, group="fill")
+    async def fill(self) -> None:
+        """Read the folder again in a thread; keep marks and the place."""
         place = self.highlighted or 0
-        self._listed = store.recent(self._folder, RECENT)
+        reading = asyncio.ensure_future(to_daemon_thread(self._recent))
+        await asyncio.wait([reading], timeout=PATIENCE_S)
+        if not reading.done():
+            self._show_instead("the disk does not answer yet")
+        self._listed = await reading
         self._marked &= {one.path for one in self._listed}
-        self.clear_options()
         if self._listed:
+            self.clear_options()
             self.add_options(map(self._option, self._listed))
             self.highlighted = min(place, len(self._listed) - 1)
         else:
-            self.add_option(Option(quiet("none yet; ^S in a comparison saves one"), disabled=True))
+            self._show_instead("none yet; ^S in a comparison saves one")
+
+    def _recent(self) -> list[store.Listed]:
+        from quantchat.snapshot import store
+
+        return store.recent(self._folder, RECENT)
+
+    def _show_instead(self, text: str) -> None:
+        """Show `text` in place of snapshots."""
+        self._listed = []
+        self.clear_options()
+        self.add_option(Option(quiet(text), disabled=True))
 
     def _option(self, listed: store.Listed) -> Option:
         mark = Content.styled("● " if listed.path in self._marked else "  ", "$primary")
@@ -81,99 +97,110 @@ class SavedList(OptionList):
             self.replace_option_prompt_at_index(place, self._option(self._listed[place]).prompt)
             self.action_cursor_down()
 
+    @work(exclusive=True, group="act")
+    async def _begin(self, act: Callable[[], Awaitable[None]]) -> None:
+        """Call `act`, which reads files, while the keys work; report a UserError.
+
+        It replaces an earlier act that has not ended.
+        """
+        try:
+            await act()
+        except UserError as error:
+            self._complain(str(error))
+
     @on(OptionList.OptionSelected)
-    def _show(self) -> None:
+    def _selected(self) -> None:
+        self._begin(self._show)
+
+    async def _show(self) -> None:
         from quantchat.app.screens.recovered import RecoveredScreen
         from quantchat.app.screens.snapshot import SnapshotScreen
         from quantchat.snapshot import recovered
 
-        for path, snapshot in self._loaded(self._current):
+        for path, snapshot in await _loaded(self._current):
             screen: ModalScreen[bool] = (
                 RecoveredScreen(path, snapshot)
                 if recovered.is_recovered(path)
                 else SnapshotScreen(snapshot)
             )
-            self.app.push_screen(screen, lambda decided: self.fill() if decided else None)
+            self.app.push_screen(screen, self._fill_if)
 
-    async def action_compare(self) -> None:
+    def action_compare(self) -> None:
         """Show the marked snapshots compared."""
+        self._begin(self._compare)
+
+    async def _compare(self) -> None:
         from quantchat.app.screens.snapshot import ComparedScreen
 
-        saved = self._loaded(self._chosen())
-        if len(saved) < 2:
-            self._complain("mark two or more snapshots with Space, then press c")
-            return
-        try:
-            screen = await asyncio.to_thread(ComparedScreen.of, _named(saved))
-        except UserError as error:
-            self._complain(str(error))
-        else:
-            self.app.push_screen(screen)
+        chosen = self._chosen()
+        if len(chosen) < 2:
+            raise UserError("mark two or more snapshots with Space, then press c")
+        saved = await _loaded(chosen)
+        screen = await to_daemon_thread(lambda: ComparedScreen.of(_named(saved)))
+        self.app.push_screen(screen)
 
-    async def action_report(self) -> None:
+    def action_report(self) -> None:
         """Write an HTML report of the marked snapshots beside them."""
+        self._begin(self._report)
+
+    async def _report(self) -> None:
         from quantchat.report import writer
 
-        saved = self._loaded(self._chosen())
+        saved = await _loaded(self._chosen())
         if not saved:
             return
         stem = saved[0][0].stem + ("" if len(saved) == 1 else f"-and-{len(saved) - 1}-more")
         output = saved[0][0].with_name(f"{stem}.html")
         self.app.notify("Writing the report …", timeout=2)
-        try:
-            path = await asyncio.to_thread(writer.write, _named(saved), str(output))
-        except UserError as error:
-            self._complain(str(error))
-        else:
-            self.app.notify(one_line(str(path)), title="Report written", timeout=15, markup=False)
+        path = await to_daemon_thread(lambda: writer.write(_named(saved), str(output)))
+        self.app.notify(one_line(str(path)), title="Report written", timeout=15, markup=False)
 
     def action_rerun(self) -> None:
         """Open the variants of the highlighted snapshot and measure them as it says."""
+        self._begin(self._rerun)
+
+    async def _rerun(self) -> None:
         from quantchat.features.measure.rerun import rerun_of
 
-        for path, snapshot in self._loaded(self._current):
-            try:
-                same = rerun_of(snapshot, where=path.name)
-                _only_trusted(same, path, "quantchat rerun --trust")
-            except UserError as error:
-                self._complain(str(error))
-            else:
-                self.post_message(ProfileChosen(same.profile, same.pair, same.plan))
+        for path, snapshot in await _loaded(self._current):
+            same = rerun_of(snapshot, where=path.name)
+            _only_trusted(same, path, "quantchat rerun --trust")
+            self.post_message(ProfileChosen(same.profile, same.pair, same.plan))
 
     def action_continue_chat(self) -> None:
         """Open the variants of the highlighted snapshot and continue its chat."""
+        self._begin(self._continue_chat)
+
+    async def _continue_chat(self) -> None:
         from quantchat.features.measure.rerun import chat_of
 
-        for path, snapshot in self._loaded(self._current):
-            try:
-                same = chat_of(snapshot, where=path.name)
-                _only_trusted(same, path, "quantchat --continue")
-            except UserError as error:
-                self._complain(str(error))
-            else:
-                self.post_message(ProfileChosen(same.profile, same.pair, chat=snapshot))
+        for path, snapshot in await _loaded(self._current):
+            same = chat_of(snapshot, where=path.name)
+            _only_trusted(same, path, "quantchat --continue")
+            self.post_message(ProfileChosen(same.profile, same.pair, chat=snapshot))
 
     def action_delete(self) -> None:
         """Delete the highlighted snapshot after a question."""
         from quantchat.app.screens.snapshot import DeleteScreen
 
         for path in self._current:
-            self.app.push_screen(
-                DeleteScreen(path), lambda deleted: self.fill() if deleted else None
-            )
+            self.app.push_screen(DeleteScreen(path), self._fill_if)
 
-    def _loaded(self, paths: Sequence[Path]) -> list[tuple[Path, Snapshot]]:
-        """Return the snapshots of `paths`; none if one cannot be read, and say why."""
-        from quantchat.snapshot import store
-
-        try:
-            return [(path, store.load(path)) for path in paths]
-        except UserError as error:
-            self._complain(str(error))
-            return []
+    def _fill_if(self, changed: bool | None) -> None:
+        if changed:
+            self.fill()
 
     def _complain(self, text: str) -> None:
         self.notify(one_line(text), severity="error", timeout=15, markup=False)
+
+
+async def _loaded(paths: Sequence[Path]) -> list[tuple[Path, Snapshot]]:
+    """Return the snapshots of `paths`. Raises UserError if one cannot be read."""
+    from quantchat.snapshot import store
+
+    return await to_daemon_thread(
+        lambda: [(path, store.load(path)) for path in paths], within_s=PATIENCE_S
+    )
 
 
 def _only_trusted(same: Rerun, path: Path, command: str) -> None:

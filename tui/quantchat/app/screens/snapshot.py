@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from rich.console import RenderableType
+from textual import work
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from quantchat.app.crash_recovery import PATIENCE_S
 from quantchat.app.widgets.dialog import SCROLLS_AND_CLOSES, Dialog
 from quantchat.app.widgets.text_layout import outside
+from quantchat.daemon_thread import to_daemon_thread
 from quantchat.document.terminal import rendered
+from quantchat.errors import UserError
 from quantchat.report import several
 from quantchat.report.snapshot import blocks
 from quantchat.snapshot.schema import Snapshot
@@ -89,11 +94,21 @@ class DeleteScreen(ModalScreen[bool]):
 
     def action_delete(self) -> None:
         """Delete the file."""
+        self._delete()
+
+    @work(exclusive=True)
+    async def _delete(self) -> None:
+        remove = partial(self._path.unlink, missing_ok=True)  # Del may be pressed twice
         try:
-            self._path.unlink()
-        except OSError as error:
-            reason = one_line(f"cannot be deleted: {error.strerror or error}")
-            self.app.notify(reason, severity="error", timeout=15, markup=False)
+            await to_daemon_thread(remove, within_s=PATIENCE_S)
+        except (OSError, UserError) as error:
+            reason = getattr(error, "strerror", None) or error
+            self.app.notify(
+                one_line(f"cannot be deleted: {reason}"),
+                severity="error",
+                timeout=15,
+                markup=False,
+            )
             self.dismiss(False)
         else:
             self.dismiss(True)

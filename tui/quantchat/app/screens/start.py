@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -17,12 +17,15 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from quantchat.app.commands import PROFILE_COMMANDS, SNAPSHOT_COMMANDS
+from quantchat.app.crash_recovery import anything_recovered
 from quantchat.app.device_watch import DeviceWatch, MakeSampler, Measured, real_sampler
 from quantchat.app.messages import ProfileChosen
 from quantchat.app.screens.saved_list import SavedList
 from quantchat.app.widgets.device_line import DeviceLine
 from quantchat.app.widgets.text_layout import GAP, fitted, hints, outside, quiet
+from quantchat.daemon_thread import to_daemon_thread
 from quantchat.document.figures import size
+from quantchat.errors import UserError
 from quantchat.text import neutralise, one_line
 
 if TYPE_CHECKING:  # profiles and snapshots are read, and their modules imported, after frame 1
@@ -35,6 +38,8 @@ if TYPE_CHECKING:  # profiles and snapshots are read, and their modules imported
     from quantchat.system.sampler import DeviceSample
 
 SAMPLE_EVERY_S = 2.0
+CHECK_S = 10.0
+"""Seconds to look at the models of one profile: a share that they are on may hang."""
 _DEMO = "demo"
 """The profile that runs anywhere."""
 _PROFILE_KEYS = (
@@ -118,7 +123,6 @@ class StartScreen(Screen[None]):
 
     def _fill(self) -> None:
         from quantchat.profile import library
-        from quantchat.snapshot import recovered
 
         self._entries = library.entries()
         profiles = self.query_one("#profiles", OptionList)
@@ -129,10 +133,13 @@ class StartScreen(Screen[None]):
         self._watch = DeviceWatch(self._measured, self._make_sampler)
         self._sample()
         self.set_interval(SAMPLE_EVERY_S, self._sample)
-        if recovered.waiting(self._snapshots):
+        self.run_worker(self._offer_recovered())
+
+    async def _offer_recovered(self) -> None:
+        if await anything_recovered(self._snapshots):
             from quantchat.app.screens.recovered import offer
 
-            offer(self, self._snapshots, self._list_snapshots)
+            await offer(self, self._snapshots, self._list_snapshots)
 
     def _preselected(self) -> int | None:
         """Return the first profile of the user that may fit here, else the demo, else the first."""
@@ -185,13 +192,18 @@ class StartScreen(Screen[None]):
 
     async def _check(self, sample: DeviceSample) -> None:
         """Find out for each profile whether it fits here and what it would download."""
-        from quantchat.measuring.fit_here import opening
+        from quantchat.measuring.fit_here import Here, opening
 
         profiles = self.query_one("#profiles", OptionList)
         for place, entry in enumerate(self._entries):
             if entry.profile is None:
                 continue
-            self._here[entry.name] = await asyncio.to_thread(opening, entry.profile, sample)
+            look = partial(opening, entry.profile, sample)
+            try:
+                here = await to_daemon_thread(look, within_s=CHECK_S)
+            except UserError as error:
+                here = Here("not known", False, (), (str(error),), (), ())
+            self._here[entry.name] = here
             profiles.replace_option_prompt_at_index(place, self._option(entry).prompt)
             if profiles.highlighted == place:
                 self._describe(place)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from time import monotonic
 
 from quantchat.checkpoints.maker import Maker
+from quantchat.daemon_thread import to_daemon_thread
 from quantchat.errors import ModelsFailed, UserError
 from quantchat.features.pick.decide import Candidate, decide
 from quantchat.features.pick.plan import PickPlan, Planned, planned, scorable, sub_profile
@@ -140,7 +141,7 @@ class Picking:
 
     async def _all(self) -> None:
         sample = self._sampler.sample()
-        self._planned = await asyncio.to_thread(planned, self._profile, self._plan, sample)
+        self._planned = await to_daemon_thread(lambda: planned(self._profile, self._plan, sample))
         self._on_step()
         await self._score_reference()
         for one in self._planned:
