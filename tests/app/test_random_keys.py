@@ -41,6 +41,20 @@ async def test_two_quick_enters_leave_the_pair_dialog_once(setup: Setup) -> None
         await run.answered()
 
 
+@pytest.mark.parametrize(
+    "action", ["ask_file", "settings", "pair", "search", "measure", "agreement", "log"]
+)
+async def test_a_dialog_that_is_closed_while_it_opens_raises_nothing(
+    setup: Setup, action: str
+) -> None:
+    async with setup.running() as run:
+        await run.ready()
+        getattr(run.screen, f"action_{action}")()
+        assert run.app.screen is not run.screen
+        run.app.screen.dismiss()
+        await run.answered()
+
+
 @pytest.mark.parametrize("columns", [1, 2, 3, 4])
 async def test_a_terminal_of_a_few_columns_ends_nothing(setup: Setup, columns: int) -> None:
     async with setup.running() as run:

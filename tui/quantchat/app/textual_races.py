@@ -47,12 +47,15 @@ async def _dispatch(pump: MessagePump, message: Message) -> None:
 
     Textual would end the widget's message loop and the app; here `App._handle_exception` decides.
     An exception while a widget is being composed or mounted is raised, because the widget is
-    incomplete.
+    incomplete. A dialog that is closed while it opens gets no children, so that its `on_mount`
+    fails: this exception is dropped with the dialog.
     """
     try:
         await _dispatch_message(pump, message)
     except Exception as error:
         if isinstance(message, (Compose, Mount)):
+            if pump._closing or getattr(pump, "_pruning", False):
+                return
             raise
         pump.app._handle_exception(error)
 
