@@ -7,6 +7,7 @@ and makes them first where they are missing.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from pathlib import Path
 
@@ -22,6 +23,7 @@ TARGET = Path(__file__).with_name("screen.svg")
 
 async def picture() -> str:
     """Load the demo, ask, wait until the divergence is scored; return the screen as SVG."""
+    os.environ["COLORTERM"] = "truecolor"  # wherever it is made, the picture has all colours
     app = QuantchatApp(load.load(library.find("demo")))
     async with app.run_test(size=SIZE) as pilot:
         screen = app.screen

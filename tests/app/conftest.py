@@ -18,6 +18,7 @@ from fakes.scripted_app import Setup  # noqa: E402
 def no_multiplexer(monkeypatch: pytest.MonkeyPatch, own_folders: None) -> None:
     for name in ("TMUX", "STY", "SSH_CONNECTION", "SSH_TTY", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLORTERM", "truecolor")
 
 
 @pytest.fixture(autouse=True)

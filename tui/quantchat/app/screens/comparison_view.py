@@ -51,8 +51,8 @@ CONFIRM_S = 8.0
 NARROW = 72
 """Terminal width, in cells, below which the screen shows one variant at a time, with tabs."""
 LOW, FLAT = 18, 12
-"""Terminal height, in lines, below which the live panels are hidden; below which the divergence
-and difference lines are hidden too."""
+"""Terminal height, in lines, below which the live panels have one line; below which they, the
+divergence and the difference line are hidden."""
 LONG_S = 15.0
 """Seconds that a notification with a path or a long text stays."""
 
@@ -62,9 +62,8 @@ class ComparisonView(Screen[None]):
 
     AUTO_FOCUS = "PromptBox"
     DEFAULT_CSS = """
-    ComparisonView.-low LivePanel { display: none; }
     ComparisonView.-flat {
-        HistoryLine, DivergenceLine, DifferenceLine { display: none; }
+        LivePanel, HistoryLine, DivergenceLine, DifferenceLine { display: none; }
     }
     """
 
@@ -180,12 +179,13 @@ class ComparisonView(Screen[None]):
         await self.comparison.close()
 
     def on_resize(self, event: Resize) -> None:
-        """Use tabs on a narrow terminal, taller strips on a tall one, no panels on a low one."""
+        """Use tabs on a narrow terminal, taller strips on a tall one, no strips on a low one."""
         width, height = event.size
+        heights = ((LOW, 0), (34, 1), (46, 2))
         self.columns.fit(
-            tabs=width < NARROW, strip_height=1 if height < 34 else 2 if height < 46 else 3
+            tabs=width < NARROW,
+            strip_height=next((strip for below, strip in heights if height < below), 3),
         )
-        self.set_class(height < LOW, "-low")
         self.set_class(height < FLAT, "-flat")
         self.stale = True
 

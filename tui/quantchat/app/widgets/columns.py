@@ -90,7 +90,10 @@ class Columns(Vertical):
     # ------------------------------------------------------------ visibility
 
     def fit(self, *, tabs: bool, strip_height: int) -> None:
-        """Switch to tabs or columns, and set the height of the strips in lines."""
+        """Switch to tabs or columns, and set the height of the strips in lines.
+
+        Height 0 leaves a single line of figures.
+        """
         self._tabs, self._strip_height = tabs, strip_height
         for column in self.pair:
             column.panel.strip_height = strip_height

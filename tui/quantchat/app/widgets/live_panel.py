@@ -71,7 +71,7 @@ class LivePanel(Widget):
         self._drawn_for = (0, 0, "")
         """Width, strip height and colour for which `_drawn_lines` was drawn."""
         self.strip_height = 1
-        """Height of each strip in lines."""
+        """Height of each strip in lines; 0: a single line has the most important figures."""
 
     def observe(self, answer: Answer | None) -> None:
         """Compute the figures of `answer`, the variant's newest one."""
@@ -118,9 +118,9 @@ class LivePanel(Widget):
         self._drawn_lines = self._lines(self.size.width)
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
-        """Return the height: five lines of figures and the two strips."""
+        """Return the height: five lines of figures and the two strips, or a single line."""
         del container, viewport, width
-        return 5 + 2 * self.strip_height
+        return 5 + 2 * self.strip_height if self.strip_height else 1
 
     def render(self) -> Content:
         """Return the lines of the last `draw`: figures, then strips."""
@@ -131,6 +131,8 @@ class LivePanel(Widget):
         return Content("\n").join(self._drawn_lines)
 
     def _lines(self, width: int) -> list[Content]:
+        if not self.strip_height:
+            return [self._all_on_one(width)]
         lines = [
             self._throughput(width),
             self._first_token(width),
@@ -142,6 +144,26 @@ class LivePanel(Widget):
         return [line.truncate(width, ellipsis=True) for line in lines]
 
     # ------------------------------------------------------------ lines of figures
+
+    def _all_on_one(self, width: int) -> Content:
+        """Return throughput, TTFT, memory and latency on one line, as many as fit."""
+        answer, timing, memory = self._answer, self._timing, self._memory
+        live = answer is not None and not answer.over
+        speed = (timing.now if live else timing.average) if timing else None
+        unit = "chunks/s" if timing is not None and timing.counts_chunks else "tok/s"
+        itl = timing.turn.itl_ms if timing else None
+        held = memory.latest.bytes if memory.latest else None
+        return fitted(
+            [
+                Content.styled(figures.number(speed), f"bold {self.side}")
+                + quiet(f" {unit}{' now' if live else ''}"),
+                quiet("TTFT ")
+                + Content(figures.milliseconds(timing.turn.ttft_ms if timing else None)),
+                quiet(f"{memory.kind} ") + Content(figures.size(held)),
+                quiet("ITL ms p50 ") + Content(figures.number(itl.p50 if itl else None)),
+            ],
+            width,
+        )
 
     def _throughput(self, width: int) -> Content:
         answer, timing = self._answer, self._timing
