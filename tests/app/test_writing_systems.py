@@ -10,33 +10,10 @@ from wcwidth import iter_graphemes
 
 from fakes.cell_terminal import WAYS, CellTerminal
 from fakes.scripted_app import Running, Setup
+from fakes.writing_systems import WRITTEN
 from quantchat.app.cell_widths import cell_length, chop_cells, in_place
 from quantchat.app.textual_workarounds import draw_each_script
 from quantchat.text import neutralise
-
-SAID = {
-    "Hindi": "हिन्दी में लिखा हुआ वाक्य, क्षत्रिय",
-    "Tamil": "தமிழ் மொழியில் ஸ்ரீ எழுதியது",
-    "Thai": "สวัสดีครับ น้ำ กำลัง",
-    "Lao": "ສະບາຍດີ ນ້ຳ",
-    "Khmer": "ភាសាខ្មែរ ស្រី",
-    "Burmese": "မြန်မာဘာသာ ကြောင့်",
-    "Tibetan": "བོད་སྐད་ བརྒྱད",
-    "Persian": "می\u200cخواهم کتاب\u200cها",
-    "Arabic": "العَرَبِيَّة السلام",
-    "Hebrew": "שָׁלוֹם עֲלֵיכֶם",
-    "accents": "cafe\u0301 n\u0303 x\u0302 Vie\u0323\u0302t",
-    "Hangul": "\u1112\u1161\u11ab\u1100\u1173\u11af 한글",
-    "family": "👨\u200d👩\u200d👧\u200d👦 👩\u200d💻",
-    "hearts": "❤\ufe0f ☺\ufe0f 1\ufe0f\u20e3",
-    "flags": "🇫🇷 🇯🇵 🏴\u200d☠\ufe0f",
-    "skins": "👍🏽 🤷🏿\u200d♂\ufe0f",
-    "CJK": "日本語の文章、中文、한국어",
-    "signs": "☰ 𝍠 ä́ 〮 ẛ̣",
-    "letters": "plain words",
-    "hidden": "be\u200bfore\ufeff\U000e0041 af\u00adter",
-}
-"""Of each script what its readers write; what is hidden comes with its marks."""
 
 
 def written(run: Running, region: Region | None = None) -> str:
@@ -57,15 +34,15 @@ def glyphs(text: str) -> str:
 @pytest.mark.parametrize("columns", [80, 120])
 async def test_each_script_is_drawn_and_the_columns_stay(setup: Setup, columns: int) -> None:
     for script in (setup.left, setup.right):
-        said = [f"{name}: {text} end" for name, text in SAID.items()]
-        said.append("| a | b |\n|-|-|\n" + "\n".join(f"| {t} | x |" for t in SAID.values()))
-        said += [f"- **{text}** `{text}`" for text in SAID.values()]
-        said.append("```\n" + "\n".join(SAID.values()) + "\n```")
+        said = [f"{name}: {text} end" for name, text in WRITTEN.items()]
+        said.append("| a | b |\n|-|-|\n" + "\n".join(f"| {t} | x |" for t in WRITTEN.values()))
+        said += [f"- **{text}** `{text}`" for text in WRITTEN.values()]
+        said.append("```\n" + "\n".join(WRITTEN.values()) + "\n```")
         script.answer = lambda request, said=said: "\n\n".join(said)  # type: ignore[misc]
     size = (columns, 200)  # all of it at once
     async with setup.running(size) as run:
         await run.ready()
-        await run.answered(" ".join(SAID.values()))
+        await run.answered(" ".join(WRITTEN.values()))
         region = run.screen.columns.pair[0].transcript.region
         whole, part = written(run), written(run, region)
         rules = None
@@ -85,7 +62,7 @@ async def test_each_script_is_drawn_and_the_columns_stay(setup: Setup, columns: 
             rules = places
             rows = terminal.rows[region.y : region.bottom]
             drawn = glyphs("".join("".join(row[region.x : region.right]) for row in rows))
-            wanted = [glyphs(neutralise(f"{name}: {text} end")) for name, text in SAID.items()]
+            wanted = [glyphs(neutralise(f"{name}: {text} end")) for name, text in WRITTEN.items()]
             assert [text for text in wanted if text not in drawn] == []
 
 
@@ -93,7 +70,7 @@ _any_character = st.characters(exclude_categories=["Cc", "Cs", "Cn", "Zl", "Zp"]
 
 
 @settings(max_examples=200)
-@given(st.text(_any_character | st.sampled_from("".join(SAID.values())), max_size=60))
+@given(st.text(_any_character | st.sampled_from("".join(WRITTEN.values())), max_size=60))
 def test_no_terminal_takes_more_cells_than_are_reckoned(said: str) -> None:
     draw_each_script()
     text = neutralise(said)
@@ -106,7 +83,7 @@ def test_no_terminal_takes_more_cells_than_are_reckoned(said: str) -> None:
         assert glyphs("".join(row)) == glyphs(f"|{text}|")
 
 
-@given(st.text(_any_character | st.sampled_from("".join(SAID.values()))), st.integers(2, 20))
+@given(st.text(_any_character | st.sampled_from("".join(WRITTEN.values()))), st.integers(2, 20))
 def test_lines_are_cut_between_graphemes_and_lose_nothing(said: str, width: int) -> None:
     draw_each_script()
     lines = chop_cells(said, width)
@@ -119,7 +96,7 @@ def test_lines_are_cut_between_graphemes_and_lose_nothing(said: str, width: int)
 
 def test_cells_are_those_of_the_parts_added_up() -> None:
     draw_each_script()
-    for text in SAID.values():
+    for text in WRITTEN.values():
         for cut in range(len(text)):
             if text[cut] != "\ufe0f":
                 assert cell_length(text[:cut]) + cell_length(text[cut:]) == cell_length(text)

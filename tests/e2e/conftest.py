@@ -1,13 +1,18 @@
-"""Fixtures of several end-to-end tests: an environment with auto-gptq, built once and cached."""
+"""Fixtures of several end-to-end tests: tmux, and an environment with auto-gptq, built once."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+
+from fakes.tmux import Tmux
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +35,13 @@ def auto_gptq_env(_demo_made: tuple[Path, dict[str, Path]]) -> str:
 def auto_gptq_python(auto_gptq_env: str, _demo_made: tuple[Path, dict[str, Path]]) -> Path:
     """The interpreter of that environment."""
     return _demo_made[0] / "environments" / auto_gptq_env / "bin" / "python"
+
+
+@pytest.fixture
+def tmux(tmp_path: Path) -> Iterator[Tmux]:
+    """A tmux server; skips without tmux."""
+    if shutil.which("tmux") is None:
+        pytest.skip("not installed: tmux")
+    server = Tmux(tmp_path, uuid.uuid4().hex[:8])
+    yield server
+    server.end()

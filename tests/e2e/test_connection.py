@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shlex
-import shutil
 import signal
-import subprocess
 import sys
-import time
-import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -21,34 +14,11 @@ import pytest
 
 from fakes.ssh_server import SshServer, ssh_server
 from fakes.terminal import Terminal
-from fakes.waiting import PATIENCE_S
+from fakes.tmux import SCRIPTED, Tmux, command_line
+from fakes.waiting import PATIENCE_S, wait_for
 from quantchat.snapshot import recovered, store
 
-TESTS = Path(__file__).parent.parent
-SCRIPTED = [sys.executable, str(TESTS / "fakes" / "run_scripted.py")]
 BOTH_READY = 2
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
-
-
-def environment(folder: Path) -> dict[str, str]:
-    return {
-        "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path]),
-        "QUANTCHAT_LOGS": str(folder / "logs"),
-        "LC_ALL": "C.UTF-8",
-    }
-
-
-def command_line(command: list[str], folder: Path, **more: str) -> str:
-    """For a shell at the other end, which has no environment of ours."""
-    variables = {**environment(folder), **more}
-    named = [f"{name}={value}" for name, value in variables.items()]
-    return shlex.join(["env", *named, *command])
 
 
 def both_ready(terminal: Terminal) -> None:
@@ -136,50 +106,6 @@ def test_the_connection_is_cut_while_a_real_worker_answers(
 # ------------------------------------------------------------ tmux
 
 
-@dataclass(frozen=True)
-class Tmux:
-    """A tmux server of our own."""
-
-    folder: Path
-    name: str
-
-    def __call__(self, *arguments: str) -> str:
-        done = subprocess.run(
-            ["tmux", "-u", "-L", self.name, "-f", os.devnull, *arguments],
-            capture_output=True,
-            text=True,
-            env={**os.environ, **environment(self.folder), "TMUX_TMPDIR": str(self.folder)},
-            check=True,
-        )
-        return done.stdout
-
-    def attach(self) -> Terminal:
-        return Terminal(
-            ["tmux", "-u", "-L", self.name, "attach"],
-            columns=100,
-            rows=30,
-            env={**environment(self.folder), "TMUX_TMPDIR": str(self.folder)},
-        )
-
-    @property
-    def text(self) -> str:
-        return self("capture-pane", "-p")
-
-
-@pytest.fixture
-def tmux(tmp_path: Path) -> Iterator[Tmux]:
-    if shutil.which("tmux") is None:
-        pytest.skip("not installed: tmux")
-    tmux = Tmux(tmp_path, uuid.uuid4().hex[:8])
-    yield tmux
-    subprocess.run(
-        ["tmux", "-L", tmux.name, "kill-server"],
-        env={**os.environ, "TMUX_TMPDIR": str(tmp_path)},
-        capture_output=True,
-        check=False,
-    )
-
-
 def test_in_tmux_the_client_goes_and_the_program_stays(tmux: Tmux, tmp_path: Path) -> None:
     program = command_line([*SCRIPTED, str(tmp_path)], tmp_path)
     tmux("new-session", "-d", "-x", "100", "-y", "30", program)
@@ -189,11 +115,13 @@ def test_in_tmux_the_client_goes_and_the_program_stays(tmux: Tmux, tmp_path: Pat
     first.wait_for_text("Paris.")
     first.process.kill()  # as a connection that drops takes it along
     first.close()
-    until(lambda: not tmux("list-clients"), "the client is gone")
+    wait_for(lambda: not tmux("list-clients"), "the client is gone")
 
     # It goes on without anybody who looks, and is found as it was.
     tmux("send-keys", "And now?", "Enter")
-    until(lambda: tmux.text.count("Paris.") >= BOTH_READY and "And now?" in tmux.text, "an answer")
+    wait_for(
+        lambda: tmux.text.count("Paris.") >= BOTH_READY and "And now?" in tmux.text, "an answer"
+    )
     second = tmux.attach()
     second.wait_for_text("And now?", "Paris.")
     tmux("detach-client")
@@ -203,6 +131,6 @@ def test_in_tmux_the_client_goes_and_the_program_stays(tmux: Tmux, tmp_path: Pat
 
     # The session's end is the program's.
     tmux("kill-session")
-    until((tmp_path / "report.json").exists, "its end")
+    wait_for((tmp_path / "report.json").exists, "its end")
     (kept,) = recovered.waiting(tmp_path)
     assert [turn.prompt for turn in store.load(kept).turns] == ["Where?", "And now?"]

@@ -6,7 +6,8 @@ Arguments: a folder for the logs and for `report.json`, which says how the run e
 - `--broken` raises in Ctrl+T and when the help is built;
 - `--unmade` raises when the screen itself is built;
 - `--stuck` makes Ctrl+T never return;
-- `--slow` gives long answers.
+- `--slow` gives long answers;
+- `--scripts` gives answers in many writing systems.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import quantchat.app.app  # noqa: E402
 from fakes.scripted_app import LEFT, RIGHT, profile  # noqa: E402
 from fakes.scripted_machine import ScriptedMachine  # noqa: E402
 from fakes.scripted_worker import Script, ScriptedMaker, starter  # noqa: E402
+from fakes.writing_systems import WRITTEN  # noqa: E402
 from quantchat.app.screens.comparison import ComparisonScreen  # noqa: E402
 from quantchat.app.screens.help import HelpScreen  # noqa: E402
 from quantchat.errors import UserError  # noqa: E402
@@ -47,6 +49,10 @@ def noisy(request: object) -> str:
 
 
 scripts[LEFT].answer = noisy
+if "--scripts" in sys.argv:
+    said = "\n\n".join(f"{name}: {text} end" for name, text in WRITTEN.items())
+    for script in scripts.values():
+        script.answer = lambda request: said
 if "--slow" in sys.argv:
     scripts[RIGHT].answer = lambda request: "The sea is wide. " * 100_000
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 PATIENCE_S = 60.0
@@ -17,3 +18,11 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
     await asyncio.wait_for(poll(), PATIENCE_S)
+
+
+def wait_for(condition: Callable[[], object], what: str) -> None:
+    """Wait, without an event loop, until `condition` is true, for at most `PATIENCE_S`."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
