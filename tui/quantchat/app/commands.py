@@ -342,6 +342,13 @@ PROFILE_COMMANDS: tuple[Command, ...] = (
         "Measure each variant of the profile, one after the other, and recommend one",
         "Profiles",
     ),
+    Command(
+        "load_test",
+        "l",
+        "load",
+        "Measure each variant of the profile with many requests at once",
+        "Profiles",
+    ),
 )
 """The commands of the start screen for the highlighted profile, besides opening it."""
 

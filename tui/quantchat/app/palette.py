@@ -36,6 +36,7 @@ _SYNONYMS = {
     "redraw": "refresh repaint",
     "help": "shortcuts glossary",
     "quit": "exit close leave",
+    "load_test": "concurrency batch throughput requests serving goodput benchmark",
     "pick": "choose recommend decide best many variants frontier",
 }
 """Further words by which users look for a command."""

@@ -18,7 +18,8 @@ from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.document.markdown import markdown
 from quantchat.errors import ModelsFailed, UserError
 from quantchat.features.load import run
-from quantchat.features.load.run import LoadPlan, load_test
+from quantchat.features.load.plan import LoadPlan
+from quantchat.features.load.run import load_test
 from quantchat.features.load.tables import data_table
 from quantchat.measuring.memory_plan import VariantPlan, plan_variant
 from quantchat.profile.load import loads
@@ -95,7 +96,7 @@ async def test_servers_get_their_requests_at_once(tmp_path: Path) -> None:
     with serving() as server:
         asked = loads(served_pair(server.url), where="p.toml", folder=tmp_path)
         snapshot, found = await do(asked, plan(Level(1), Level(4), requests=5, rounds=2))
-    assert snapshot.load_test is found
+    assert snapshot.load_test == found
     for model in found.models:
         assert [point.name for point in points(found, model)] == ["1", "4"]
         assert all(p.figures and p.figures.requests == 10 for p in points(found, model))
@@ -132,8 +133,10 @@ async def test_what_was_done_before_a_stop_is_kept(models: Path) -> None:
 
     asked = local(models, "one", "other")
     _, found = await do(asked, plan(Level(1)), InProcessJobs(stop))
-    assert [model.label for model in found.models] == ["one"]
-    assert found.undone == ["other"]
+    first, *stopped = found.models
+    assert (first.label, first.left_out) == ("one", "")
+    assert [*(one.label for one in stopped), *found.undone] == ["other"]
+    assert all(one.left_out == "stopped before its last round" for one in stopped)
 
 
 async def test_a_rate_is_for_servers(models: Path) -> None:

@@ -240,6 +240,20 @@ class StartScreen(Screen[None]):
         if (profile := self._chosen_profile()) is not None:
             self.app.push_screen(PickForm(profile), begin)
 
+    def action_load_test(self) -> None:
+        """Ask for the levels, and put that load on the variants of the highlighted profile."""
+        from quantchat.app.screens.load import LoadScreen
+        from quantchat.app.screens.load_form import AskedLoad, LoadForm
+
+        def begin(asked: AskedLoad | None) -> None:
+            if asked is not None:
+                maker, start = self._models()
+                screen = LoadScreen(asked, self._snapshots, maker=maker, start=start)
+                self.app.push_screen(screen, lambda _: self._list_snapshots())
+
+        if (profile := self._chosen_profile()) is not None:
+            self.app.push_screen(LoadForm(profile), begin)
+
     def _chosen_profile(self) -> Profile | None:
         """Return the highlighted profile; if it is invalid, show why and return None."""
         place = self.query_one("#profiles", OptionList).highlighted

@@ -14,37 +14,25 @@ from quantchat.console.running import judged, output_options
 if TYPE_CHECKING:
     from quantchat.console.gates import GateOptions
 
-MOST_AT_ONCE, MOST_RATE = 4096, 1e5
 
-
-def _levels(
-    ctx: click.Context, param: click.Parameter, value: str | None
-) -> tuple[int, ...] | None:
+def _levels(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...]:
     """Parse comma-separated counts: `1,4,16`. Raises BadParameter."""
-    if value is None:
-        return None
+    from quantchat.features.load.plan import levels_in
+
     try:
-        counts = tuple(dict.fromkeys(int(part) for part in value.split(",")))
-    except ValueError:
-        counts = ()
-    if not counts or min(counts) < 1 or max(counts) > MOST_AT_ONCE:
-        raise click.BadParameter(
-            f"{value!r} is not a list of counts from 1 to {MOST_AT_ONCE}: give for example 1,4,16"
-        )
-    return counts
+        return levels_in(value) if value is not None else ()
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def _rates(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...]:
     """Parse comma-separated rates: `0.5,2`. Raises BadParameter."""
+    from quantchat.features.load.plan import rates_in
+
     try:
-        rates = tuple(dict.fromkeys(float(part) for part in value.split(","))) if value else ()
-    except ValueError:
-        rates = (0.0,)
-    if not all(0 < rate <= MOST_RATE for rate in rates):
-        raise click.BadParameter(
-            f"{value!r} is not a list of requests per second: give for example 0.5,2,8"
-        )
-    return rates
+        return rates_in(value) if value else ()
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def _slo(ctx: click.Context, param: click.Parameter, value: str) -> str:
@@ -136,7 +124,7 @@ def load(
     profile: str,
     given: tuple[str, ...],
     file: Path | None,
-    at_once: tuple[int, ...] | None,
+    at_once: tuple[int, ...],
     rates: tuple[float, ...],
     requests: int | None,
     prompt_tokens: int | None,
@@ -158,23 +146,21 @@ def load(
     """
     from quantchat.checkpoints.builder import CheckpointBuilder
     from quantchat.console import opening
-    from quantchat.features.load.run import LoadPlan, load_test
+    from quantchat.features.load.plan import plan_of
+    from quantchat.features.load.run import load_test
     from quantchat.features.load.tables import blocks
     from quantchat.session import prompts
-    from quantchat.wire.jobs import Level
 
     asked = opening.profile_of((profile,))
     gates.parse_early([variant.label for variant in asked.variants], "load")
-    counts = at_once or (() if rates else (1, 4, 16))
-    most = max(at_once) if at_once and rates else 0
-    texts = prompts.asked(given, file, asked.run)
-    plan = LoadPlan(
-        levels=tuple(Level(most, rate) for rate in rates) or tuple(map(Level, counts)),
-        prompts=prompts.lengthened(texts, prompt_tokens) if prompt_tokens else texts,
-        prompt_tokens=prompt_tokens or 128,
+    plan = plan_of(
+        prompts.asked(given, file, asked.run),
+        at_once=at_once,
+        rates=rates,
+        requests=requests,
+        prompt_tokens=prompt_tokens,
         output_tokens=output_tokens,
         mixed=mixed,
-        requests=requests or 0,
         rounds=rounds,
         seed=seed,
         slo=slo,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from quantchat.checkpoints.maker import Maker
 from quantchat.engines.registry import engine_of
-from quantchat.errors import UserError
+from quantchat.features.load.plan import LoadPlan
 from quantchat.host.job_runner import JobFailed
 from quantchat.host.worker_process import StartWorker, start_worker
 from quantchat.measuring.memory_plan import VariantPlan, plan_variant
@@ -23,37 +23,18 @@ from quantchat.snapshot.schema import Snapshot
 from quantchat.system.sampler import DeviceSampler
 from quantchat.wire.codec import ProtocolError, from_json
 from quantchat.wire.jobs import (
+    NOW,
     ROUNDS,
     BatchJob,
     BatchRound,
-    Level,
+    LoadNow,
     LoadRound,
     LoadTestJob,
     Workspace,
 )
 from quantchat.wire.messages import Failed, Load
 
-_Round = TypeVar("_Round", LoadRound, BatchRound)
-
-
-@dataclass(frozen=True)
-class LoadPlan:
-    """The levels of a load test and its settings, named as in `LoadTestRecord`."""
-
-    levels: tuple[Level, ...]
-    prompts: tuple[str, ...]
-    prompt_tokens: int
-    output_tokens: int
-    mixed: bool
-    requests: int
-    rounds: int
-    seed: int
-    slo: str = ""
-
-    @property
-    def batches(self) -> list[int]:
-        """The sizes of the batches that a local model decodes, ascending."""
-        return sorted({level.concurrency for level in self.levels if level.concurrency})
+_Line = TypeVar("_Line", LoadRound, BatchRound, LoadNow)
 
 
 async def load_test(
@@ -67,32 +48,26 @@ async def load_test(
     """Put the plan's load on each variant; return the snapshot and its load test.
 
     A variant that fails does not stop the others and keeps its finished rounds. Ctrl+C, SIGTERM and
-    SIGHUP stop the test in the same way. Raises UserError for a rate and a variant that is no
-    server, ModelsFailed if there is no result, KeyboardInterrupt if stopped before the first round.
+    SIGHUP stop the test in the same way. Raises UserError as `LoadPlan.check` does, ModelsFailed
+    if there is no result, KeyboardInterrupt if stopped before the first round.
     """
-    for spec in profile.variants:
-        if not engine_of(spec).is_server and not plan.batches:
-            raise UserError(
-                "a local model decodes static batches: requests cannot arrive at a rate",
-                where=spec.label,
-                hint="give --concurrency, or measure a server",
-            )
+    plan.check(profile)
     sampler = DeviceSampler()
     try:
         with tempfile.TemporaryDirectory(prefix="quantchat-", dir=temporary_dir()) as scratch:
             jobs = ModelJobs(maker, start, on_model, profile.generation)
-            testing = _LoadTest(profile, plan, Path(scratch), jobs, sampler)
+            testing = LoadTest(profile, plan, Path(scratch), jobs, sampler)
             stopped = await until_stopped(testing.run())
-        found = testing.record
-        if any(model.rounds or model.batches for model in found.models):
-            done = {model.label: model for model in found.models}
-            return jobs_snapshot(profile, done, sampler, load_test=found), found
-        raise no_result(found.models, stopped)
+        if (snapshot := testing.snapshot()) is not None:
+            return snapshot, testing.record
+        raise no_result(testing.record.models, stopped)
     finally:
         sampler.close()
 
 
-class _LoadTest:
+class LoadTest:
+    """Puts the plan's load on the variants of a profile, one after the other."""
+
     def __init__(
         self,
         profile: Profile,
@@ -101,14 +76,24 @@ class _LoadTest:
         jobs: ModelJobs,
         sampler: DeviceSampler,
     ) -> None:
+        """Use the folder `scratch` for the workers' files."""
         self._profile, self._plan, self._scratch = profile, plan, scratch
         self._jobs, self._sampler = jobs, sampler
         self._undone = list(profile.variants)
         self._models: list[LoadedRecord] = []
+        self._running: tuple[str, Workspace] | None = None
+        """Label and folder of the variant that is being measured."""
 
     @property
     def record(self) -> LoadTestRecord:
-        plan = self._plan
+        """The finished rounds so far, also those of the variant that is being measured.
+
+        May be read from any thread, while `run` goes on.
+        """
+        running, plan = self._running, self._plan
+        models, undone = list(self._models), [spec.label for spec in self._undone]
+        if running is not None and running[0] not in {one.label for one in models}:
+            models += _partial(*running)
         return LoadTestRecord(
             levels=list(plan.levels),
             requests=plan.requests,
@@ -118,15 +103,40 @@ class _LoadTest:
             rounds=plan.rounds,
             seed=plan.seed,
             slo=plan.slo,
-            models=list(self._models),
-            undone=[spec.label for spec in self._undone],
+            models=models,
+            undone=undone,
         )
 
+    @property
+    def now(self) -> LoadNow | None:
+        """How the running round of a server stands; None without one."""
+        running = self._running
+        lines = _read(running[1], LoadNow, NOW) if running else []
+        return lines[-1] if lines else None
+
+    def snapshot(self) -> Snapshot | None:
+        """Return what was measured; None if no round was finished."""
+        found = self.record
+        if not any(model.rounds or model.batches for model in found.models):
+            return None
+        done = {model.label: model for model in found.models}
+        return jobs_snapshot(self._profile, done, self._sampler, load_test=found)
+
     async def run(self) -> None:
+        """Measure all variants. Cancelling stops it; finished rounds are kept."""
         while self._undone:
             spec = self._undone[0]
             done = self._server if engine_of(spec).is_server else self._local
-            self._models.append(await done(spec))
+            try:
+                found = await done(spec)
+            except asyncio.CancelledError:
+                if self._running is not None and (partial := _partial(*self._running)):
+                    self._models += partial
+                    self._undone.pop(0)
+                raise
+            finally:
+                self._running = None
+            self._models.append(found)
             self._undone.pop(0)
             self._jobs.on_model(spec.label, None)
 
@@ -199,12 +209,35 @@ class _LoadTest:
     def _workspace(self) -> Workspace:
         folder = self._scratch / str(len(self._models))
         folder.mkdir()
-        return Workspace(str(folder), str(folder), threads=threads_for(1))
+        workspace = Workspace(str(folder), str(folder), threads=threads_for(1))
+        self._running = (self._undone[0].label, workspace)
+        return workspace
 
 
-def _read(workspace: Workspace, kind: type[_Round]) -> list[_Round]:
-    """Return the finished rounds; a job that was stopped may have left half a line."""
-    path, found = Path(workspace.output, ROUNDS), []
+def _partial(label: str, workspace: Workspace) -> list[LoadedRecord]:
+    """Return the finished rounds of a variant that is still being measured; empty without any."""
+    rounds, batches = _read(workspace, LoadRound), _read(workspace, BatchRound)
+    if not rounds and not batches:
+        return []
+    return [
+        LoadedRecord(
+            label=label,
+            resolved=None,
+            note="",
+            counted=True,
+            rounds=rounds,
+            batches=batches,
+            left_out="stopped before its last round",
+        )
+    ]
+
+
+def _read(workspace: Workspace, kind: type[_Line], name: str = ROUNDS) -> list[_Line]:
+    """Return the lines of the file `name` that are whole and of this kind.
+
+    The worker may be writing the last one, or may have been stopped in it.
+    """
+    path, found = Path(workspace.output, name), []
     if path.is_file():
         for line in path.read_text(encoding="utf-8").splitlines():
             try:

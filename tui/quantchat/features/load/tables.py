@@ -73,6 +73,7 @@ def tables(found: LoadTestRecord) -> Iterator[Block]:
     for model, measured in by_model:
         if measured:
             yield _levels(found, model, measured)
+            yield _latencies(model, measured)
             if told := _knee(measured):
                 yield paragraph(told, indent=2)
     yield from _against(by_model)
@@ -82,7 +83,6 @@ def _levels(found: LoadTestRecord, model: LoadedRecord, measured: Sequence[Point
     local = bool(model.batches)
     headings = ["batch" if local else "at once", "output tok/s", "requests/s"]
     headings += ["goodput/s"] if found.slo else []
-    headings += ["TTFT p50", "TTFT p95", "ITL p50", "ITL p95", "ITL p99", "whole answer p95"]
     headings += ["KV cache", "peak memory"] if local else ["failed"]
     rows = []
     for point in measured:
@@ -93,11 +93,22 @@ def _levels(found: LoadTestRecord, model: LoadedRecord, measured: Sequence[Point
             continue
         cells = [point.name, _rate(at.output_tps), _rate(at.requests_per_s)]
         cells += [_rate(at.goodput_per_s)] if at.goodput_per_s else []
-        cells += [_ms(at.ttft_ms, 50), _ms(at.ttft_ms, 95)]
-        cells += [_ms(at.itl_ms, percent) for percent in (50, 95, 99)] + [_ms(at.e2e_ms, 95)]
         cells += [size(point.kv_bytes), size(point.peak_bytes)] if local else [str(at.failed)]
         rows.append(cells)
     return table(model.label, [Column(headings[0], right=True), *headings[1:]], rows)
+
+
+def _latencies(model: LoadedRecord, measured: Sequence[Point]) -> Table:
+    """Return the latencies of each level in a table of their own, so that both fit a terminal."""
+    name = "batch" if model.batches else "at once"
+    headings = ["TTFT p50", "TTFT p95", "ITL p50", "ITL p95", "ITL p99", "whole answer p95"]
+    rows = []
+    for point in measured:
+        if (at := point.figures) is not None:
+            cells = [point.name, _ms(at.ttft_ms, 50), _ms(at.ttft_ms, 95)]
+            cells += [_ms(at.itl_ms, percent) for percent in (50, 95, 99)]
+            rows.append([*cells, _ms(at.e2e_ms, 95)])
+    return table(f"{model.label}: latency", [Column(name, right=True), *headings], rows)
 
 
 def _rate(value: Interval) -> str:

@@ -12,6 +12,10 @@ ROUNDS = "rounds.jsonl"
 """File in the output folder of a load test or batch job: each finished round as a line of JSON."""
 
 
+NOW = "now.jsonl"
+"""File in the output folder of a load test: how the running round stands, the last line counts."""
+
+
 @dataclass(frozen=True)
 class Level:
     """How requests arrive at a server during a round of a load test."""
@@ -50,6 +54,26 @@ class LoadRound:
     """Index of the level in the job."""
     requests: list[RequestTimes]
     """The requests in the order in which they were due, without those of the warm-up."""
+
+
+@dataclass(frozen=True)
+class LoadNow:
+    """How the running round of a load test stands, after a request was sent or has ended."""
+
+    level: int
+    """Index of the level in the job."""
+    warm_up: bool
+    in_flight: int
+    """Requests that are open."""
+    answered: int
+    """Requests of this round that have ended, with those that failed."""
+    failed: int
+    total: int
+    """Requests of this round."""
+    output_tokens: int
+    """Tokens of the requests of this round that have ended."""
+    seconds: float
+    """Since the start of the round."""
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import TextIO
 
 from quantchat.wire.jobs import (
+    NOW,
     ROUNDS,
     Level,
+    LoadNow,
     LoadRound,
     LoadTestJob,
     LoadTestResult,
@@ -44,20 +46,30 @@ def run(job: LoadTestJob, report: Report) -> LoadTestResult:
     """
     opener = Opener(lambda stage, detail: report(0, 0, f"{stage} {detail}".strip()), lambda _: None)
     client = opener.open(job.load, loader_of(job.load)).decoder.client
-    with Path(job.workspace.output, ROUNDS).open("w", encoding="utf-8") as file:
-        client.run(_LoadTest(client, job, report, file).run())
+    output = Path(job.workspace.output)
+    with (
+        Path(output, ROUNDS).open("w", encoding="utf-8") as rounds,
+        Path(output, NOW).open("w", encoding="utf-8") as now,
+    ):
+        client.run(_LoadTest(client, job, report, rounds, now).run())
     return LoadTestResult(client.resolved(), client.note, client.counts)
+
+
+TELL_EVERY_S = 0.2
+"""Seconds between two lines about the running round, so that writing them costs nothing."""
 
 
 class _LoadTest:
     def __init__(
-        self, client: ServerClient, job: LoadTestJob, report: Report, file: TextIO
+        self, client: ServerClient, job: LoadTestJob, report: Report, rounds: TextIO, now: TextIO
     ) -> None:
-        self._client, self._job, self._report, self._file = client, job, report, file
+        self._client, self._job, self._report = client, job, report
+        self._rounds, self._now = rounds, now
         self._numbers = itertools.count(1)
         """Number of each request: it chooses the prompt and the seed."""
         self._totals = [job.requests or default_requests(level) for level in job.levels]
         self._answered = 0
+        self._told_s = 0.0
 
     async def run(self) -> None:
         for count in range(self._job.rounds):
@@ -65,25 +77,37 @@ class _LoadTest:
                 arrivals = random.Random(f"{self._job.seed} {index} {count}")  # noqa: S311
                 if count == 0:  # the first requests of a level may compile kernels for its batches
                     warm_up = Level(_open_at_once(level))
-                    await self._round(warm_up, warm_up.concurrency, arrivals)
-                times = await self._round(level, self._totals[index], arrivals)
+                    await self._round(index, warm_up, warm_up.concurrency, arrivals, warm_up=True)
+                times = await self._round(index, level, self._totals[index], arrivals)
                 if failed := _all_failed(times):
                     raise failed
                 done = LoadRound(index, [one.times for one in times])
-                self._file.write(json.dumps(dataclasses.asdict(done)) + "\n")
-                self._file.flush()  # a test that is stopped keeps its finished rounds
+                _write(self._rounds, done)  # a test that is stopped keeps its finished rounds
 
-    async def _round(self, level: Level, total: int, arrivals: random.Random) -> Sequence[_Request]:
+    async def _round(
+        self,
+        index: int,
+        level: Level,
+        total: int,
+        arrivals: random.Random,
+        *,
+        warm_up: bool = False,
+    ) -> Sequence[_Request]:
         """Send `total` requests and return them once all are answered or have failed."""
         start = time.perf_counter_ns()
         slots = asyncio.Semaphore(level.concurrency or total)
         requests = [_Request(self._client, self._request(), start) for _ in range(total)]
+        standing = _Standing(index, total, start, warm_up=warm_up)
 
         async def send(request: _Request, due_ns: int) -> None:
             if due_ns:
                 await asyncio.sleep((start + due_ns - time.perf_counter_ns()) / 1e9)
             async with slots:
+                standing.sent()
+                self._tell(standing)
                 await request.send(due_ns)
+            standing.ended(request.times)
+            self._tell(standing)
             self._answered += 1
             self._report(self._answered, self._all, _named(level))
 
@@ -91,6 +115,13 @@ class _LoadTest:
             *itertools.starmap(send, zip(requests, _due(level, arrivals), strict=False))
         )
         return requests
+
+    def _tell(self, standing: _Standing) -> None:
+        """Write how the round stands, a few times a second."""
+        now_s = time.monotonic()
+        if now_s - self._told_s >= TELL_EVERY_S:
+            self._told_s = now_s
+            _write(self._now, standing.line())
 
     @property
     def _all(self) -> int:
@@ -106,6 +137,36 @@ class _LoadTest:
             max_new_tokens=job.output_tokens,
             ignore_eos=True,
             fresh=True,
+        )
+
+
+class _Standing:
+    """Counts the requests of the running round."""
+
+    def __init__(self, level: int, total: int, start_ns: int, *, warm_up: bool) -> None:
+        self._level, self._total, self._warm_up = level, total, warm_up
+        self._start_ns = start_ns
+        self._open = self._answered = self._failed = self._tokens = 0
+
+    def sent(self) -> None:
+        self._open += 1
+
+    def ended(self, times: RequestTimes) -> None:
+        self._open -= 1
+        self._answered += 1
+        self._failed += bool(times.error)
+        self._tokens += 0 if times.error else times.output_tokens
+
+    def line(self) -> LoadNow:
+        return LoadNow(
+            level=self._level,
+            warm_up=self._warm_up,
+            in_flight=self._open,
+            answered=self._answered,
+            failed=self._failed,
+            total=self._total,
+            output_tokens=self._tokens,
+            seconds=(time.perf_counter_ns() - self._start_ns) / 1e9,
         )
 
 
@@ -151,6 +212,11 @@ class _Request:
 
     def _now(self) -> int:
         return time.perf_counter_ns() - self._start_ns
+
+
+def _write(file: TextIO, line: LoadRound | LoadNow) -> None:
+    file.write(json.dumps(dataclasses.asdict(line)) + "\n")
+    file.flush()
 
 
 def default_requests(level: Level) -> int:

@@ -1,0 +1,199 @@
+"""A load test on the screen: a bar of throughput for each level, as its rounds come in."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from textual.app import ComposeResult
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.widgets import ProgressBar, Static
+
+from quantchat.app.screens.load_form import AskedLoad
+from quantchat.app.screens.progress import ProgressScreen
+from quantchat.app.widgets.dialog import Dialog
+from quantchat.app.widgets.stages import counted
+from quantchat.app.widgets.strip_chart import bar, ceiling
+from quantchat.app.widgets.text_layout import outside, quiet
+from quantchat.checkpoints.maker import Maker
+from quantchat.daemon_thread import to_daemon_thread
+from quantchat.document import terminal
+from quantchat.document.figures import milliseconds, number
+from quantchat.errors import ModelsFailed, UserError
+from quantchat.features.load.run import LoadTest
+from quantchat.features.load.tables import blocks
+from quantchat.host.worker_process import StartWorker
+from quantchat.paths import temporary_dir
+from quantchat.session.model_jobs import ModelJobs, no_result
+from quantchat.snapshot import store
+from quantchat.snapshot.load_test import LoadedRecord, LoadTestRecord, Point, points
+from quantchat.system.sampler import DeviceSampler
+from quantchat.wire.jobs import LoadNow
+from quantchat.wire.messages import Progress
+
+_READ_S = 0.5
+"""Seconds between two looks at the finished rounds."""
+
+
+class LoadScreen(ProgressScreen):
+    """Runs a load test as `quantchat load` does, and saves its snapshot."""
+
+    WHAT = "Load"
+    KEYS = "Esc: stop, keep finished rounds"
+    CSS = "LoadScreen .dialog { width: 100%; max-width: 150; }"
+
+    def __init__(
+        self, asked: AskedLoad, snapshots: Path | None, *, maker: Maker, start: StartWorker
+    ) -> None:
+        """Save into the folder `snapshots`; None means the user's default folder."""
+        super().__init__()
+        self._asked = asked
+        self._snapshots = snapshots
+        self._maker, self._start = maker, start
+        self._test: LoadTest | None = None
+        self._measuring: asyncio.Task[None] | None = None
+        self._stopping = self._reading = False
+
+    def compose(self) -> ComposeResult:
+        """Lay out the progress, the bars, and the tables of the result."""
+        with Dialog(f"{self.WHAT}: {self._asked.profile.name}", self.KEYS), VerticalScroll():
+            yield Static(id="step")
+            yield ProgressBar(show_eta=True)
+            yield Static(id="bars")
+            yield Static(id="result")
+
+    def on_mount(self) -> None:
+        """Draw the bars while the rounds come in."""
+        self.set_interval(_READ_S, self._look)
+
+    # ------------------------------------------------------------ the work
+
+    async def work(self) -> None:
+        """Put the load on the variants, save a snapshot, show the tables."""
+        sampler = DeviceSampler()
+        try:
+            with tempfile.TemporaryDirectory(prefix="quantchat-", dir=temporary_dir()) as scratch:
+                profile = self._asked.profile
+                jobs = ModelJobs(self._maker, self._start, self._on_model, profile.generation)
+                test = LoadTest(profile, self._asked.plan, Path(scratch), jobs, sampler)
+                self._test = test
+                await self._run(test)
+            await self._save(test)
+        except (ModelsFailed, UserError, OSError) as error:
+            self.query_one("#bars", Static).update("")
+            self.say(outside(str(error), "$error"))
+            self.end()
+        finally:
+            sampler.close()
+
+    async def _run(self, test: LoadTest) -> None:
+        self._measuring = asyncio.ensure_future(test.run())
+        if self._stopping:
+            self._measuring.cancel()
+        try:
+            await self._measuring
+        except asyncio.CancelledError:
+            if not self._stopping:  # the program ends
+                raise
+
+    async def _save(self, test: LoadTest) -> None:
+        snapshot = await to_daemon_thread(test.snapshot)
+        if snapshot is None:
+            if not self._stopping:
+                raise no_result(test.record.models, stopped=False)
+            self.say(quiet("Stopped before the first round was finished."))
+            self.end()
+            return
+        path = await to_daemon_thread(lambda: store.save(snapshot, self._snapshots))
+        found = test.record
+        result = await to_daemon_thread(lambda: terminal.rendered(blocks(found)))
+        self.say(outside(f"Saved {path}", "$quiet"))
+        self._draw(found, None)
+        self.end(result)
+
+    def stop(self) -> None:
+        """Stop at once; finished rounds are kept."""
+        self._stopping = True
+        self.say(quiet("stopping"))
+        if self._measuring is not None:
+            self._measuring.cancel()
+
+    def end_now(self) -> None:
+        """Do nothing more: stopping has ended the worker."""
+
+    # ------------------------------------------------------------ drawing
+
+    def _on_model(self, label: str, progress: Progress | None) -> None:
+        if progress is not None and not self._stopping and not self.over:
+            self.step(progress.done, progress.total, f"{label}: {counted(progress)}")
+
+    async def _look(self) -> None:
+        """Read the finished rounds in a thread, and draw them."""
+        if self._test is None or self._reading or self.over:
+            return
+        self._reading, test = True, self._test
+        try:
+            found, now = await to_daemon_thread(lambda: (test.record, test.now))
+        finally:
+            self._reading = False
+        if not self.over:
+            self._draw(found, now)
+
+    def _draw(self, found: LoadTestRecord, now: LoadNow | None) -> None:
+        lines = list(_lines(found, now, self.query_one("#bars").size.width))
+        self.query_one("#bars", Static).update(Content("\n").join(lines))
+
+
+def _lines(found: LoadTestRecord, now: LoadNow | None, width: int) -> Iterator[Content]:
+    """Yield a line for each variant, and one for each of its levels with a bar."""
+    by_model = [(model, points(found, model)) for model in found.models]
+    values = [p.figures.output_tps.value for _, got in by_model for p in got if p.figures]
+    top = ceiling(max([*values, _live(now)], default=0.0))
+    cells = max(8, min(40, width - 54))
+    running = found.undone[0] if found.undone and now is not None else ""
+    measured = {model.label: (model, its) for model, its in by_model}
+    for label in dict.fromkeys([*measured, *found.undone]):
+        waits = label not in measured and label != running
+        yield outside(label, "bold") + quiet("  waiting" if waits else "")
+        if label in measured:
+            model, its = measured[label]
+            for point in its:
+                yield _level_line(point, model, top, cells)
+        if label == running and now is not None:
+            yield _now_line(now, found, top, cells)
+
+
+def _level_line(point: Point, model: LoadedRecord, top: float, cells: int) -> Content:
+    at = point.figures
+    name = f"{point.name:>8} "
+    if at is None:
+        return quiet(name) + Content.styled("failed", "$error")
+    tps = at.output_tps
+    half = "" if tps.low is None or tps.high is None else f" ±{number((tps.high - tps.low) / 2)}"
+    text = f" {number(tps.value)}{half} tok/s"
+    if at.ttft_ms is not None:
+        text += f"  TTFT p95 {milliseconds(at.ttft_ms.p95)}"
+    share = tps.value / top if top else 0.0
+    line = quiet(name) + Content.styled(bar(share, cells), "$primary on $panel") + Content(text)
+    if model.batches:
+        return line
+    return line + Content.styled(f"  {at.failed} failed", "$error" if at.failed else "$quiet")
+
+
+def _live(now: LoadNow | None) -> float:
+    """Return the throughput of the running round so far, in tok/s of answered requests."""
+    return now.output_tokens / now.seconds if now and now.seconds > 0 else 0.0
+
+
+def _now_line(now: LoadNow, found: LoadTestRecord, top: float, cells: int) -> Content:
+    """Return the running round: requests in flight, answered, failed, and its throughput so far."""
+    level = found.levels[now.level]
+    name = f"{Point(level, [], [], '').name:>7}▸ "
+    live = _live(now)
+    drawn = Content.styled(bar(live / top if top else 0.0, cells), "$warning on $panel")
+    text = f" {number(live)} tok/s  {now.in_flight} in flight, {now.answered} of {now.total}"
+    line = quiet(name) + drawn + Content(f"{text}{' warm-up' if now.warm_up else ''}")
+    return line + Content.styled(f", {now.failed} failed", "$error" if now.failed else "$quiet")

@@ -1,0 +1,104 @@
+"""The dialog that asks for the levels of a load test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, TypeVar
+
+import click
+from textual.app import ComposeResult
+from textual.widgets import Checkbox, Input
+
+from quantchat.app.screens.form import Form, WrongValue
+from quantchat.app.widgets.space_only_inputs import Tick
+from quantchat.features.load.plan import (
+    LEVELS,
+    OUTPUT_TOKENS,
+    PROMPT_TOKENS,
+    ROUNDS,
+    LoadPlan,
+    levels_in,
+    plan_of,
+    rates_in,
+)
+from quantchat.profile.model import Profile
+from quantchat.session import prompts
+from quantchat.statistics.serving import limits
+
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True)
+class AskedLoad:
+    """What the user asked for: the variants, and the load on them."""
+
+    profile: Profile
+    plan: LoadPlan
+
+
+class LoadForm(Form[AskedLoad]):
+    """Asks which load to put on the variants of `profile`."""
+
+    WHAT = "Measure under load"
+    VERB = "begin"
+    LABELS: ClassVar[dict[str, str]] = {
+        "at_once": "at once",
+        "rates": "requests per s",
+        "requests": "requests a round",
+        "prompt_tokens": "prompt tokens",
+        "output_tokens": "output tokens",
+        "rounds": "rounds",
+        "slo": "goodput limits",
+        "mixed": "batches",
+    }
+
+    def __init__(self, profile: Profile) -> None:
+        super().__init__()
+        self._profile = profile
+
+    def fields(self) -> ComposeResult:
+        """Yield the fields."""
+        yield Input(placeholder=",".join(map(str, LEVELS)))
+        yield Input(placeholder="as fast as answers come; 0.5,2 (servers only)")
+        yield Input(placeholder="4 for each at once, at least 8 (servers only)")
+        yield Input(placeholder=f"server: the profile's prompts; local: {PROMPT_TOKENS}")
+        yield Input(str(OUTPUT_TOKENS))
+        yield Input(str(ROUNDS))
+        yield Input(placeholder="none; ttft_ms < 500, itl_ms.p95 < 50")
+        yield Tick("prompts of different lengths (local models)")
+
+    def about(self) -> str:
+        """Say what is measured."""
+        return (
+            "A server gets the requests at once, as a benchmark of servers sends them. A local"
+            " model decodes static batches, as many as fit in memory."
+        )
+
+    def asked(self) -> AskedLoad:
+        """Return the plan. Raises WrongValue or UserError."""
+        number, tokens = click.IntRange(1, 100_000), click.IntRange(1, 10**6)
+        at_once = self._parsed("at_once", levels_in)
+        rates = self._parsed("rates", rates_in)
+        self._parsed("slo", limits)
+        plan = plan_of(
+            prompts.of(self._profile.run),
+            at_once=at_once or (),
+            rates=rates or (),
+            requests=self.value("requests", number),
+            prompt_tokens=self.value("prompt_tokens", tokens),
+            output_tokens=self.value("output_tokens", number) or OUTPUT_TOKENS,
+            mixed=self.query_one("#mixed", Checkbox).value,
+            rounds=self.value("rounds", click.IntRange(1, 1000)) or ROUNDS,
+            slo=self.text("slo"),
+        )
+        plan.check(self._profile)
+        return AskedLoad(self._profile, plan)
+
+    def _parsed(self, name: str, parse: Callable[[str], _Value]) -> _Value | None:
+        """Return what `parse` makes of a field; None if it is empty. Raises WrongValue."""
+        text = self.text(name)
+        try:
+            return parse(text) if text else None
+        except ValueError as error:
+            raise WrongValue(name, str(error)) from None
