@@ -214,7 +214,7 @@ class Picking:
 
         measurement = Measurement(comparison, plan, self._sampler, step)
         try:
-            async with loaded(comparison, on_variant=self._on_variant):
+            async with loaded(comparison, on_variant=self._on_loading):
                 self._measurement = measurement
                 await measurement.run()
                 found = record_measurement(comparison, self._sampler, measurement)
@@ -239,6 +239,11 @@ class Picking:
             samples=[*before.samples, *(measured.samples if measured else [])],
             failed=broken if broken and not turns else before.failed,
         )
+
+    def _on_loading(self, variant: LiveVariant) -> None:
+        """Report how far a variant is loaded, but not its state after each answer."""
+        if self._measurement is None:
+            self._on_variant(variant)
 
     # ------------------------------------------------------------ quality
 
