@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fakes.in_process_jobs import InProcessJobs
+from fakes.openai_server import FakeServer
 from fakes.tiny_folder import tiny_folder, tokenizer
 from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.errors import ModelsFailed
@@ -196,6 +197,80 @@ async def test_the_template_is_told_what_the_variants_tell_it(
 async def test_a_model_without_a_chat_template(models: Path, task: Path) -> None:
     with pytest.raises(ModelsFailed, match="no chat template"):
         await done(models, str(task), chat_template=True)
+
+
+def serving(folder: Path, *, by_id: bool) -> Any:
+    """How a server of the model in `folder` answers: with vLLM's `prompt_logprobs` or an echo."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    letters = tokenizer()
+
+    def answer(body: dict[str, Any]) -> str | tuple[int, dict[str, Any]]:
+        if body.get("stream"):
+            chunk = {"choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": "stop"}]}
+            return f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n"
+        if "prompt_logprobs" not in body and "echo" not in body:
+            return 200, {"choices": [{"index": 0, "text": said(body)}]}
+        if not by_id and "prompt_logprobs" in body:
+            return 400, {"error": {"message": "unknown parameter prompt_logprobs"}}
+        ids = body["prompt"]
+        with torch.inference_mode():
+            rows = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        named: list[Any] = [None]
+        own: list[Any] = [None]
+        top: list[Any] = [None]
+        for row, token in zip(rows, ids[1:], strict=False):
+            likeliest = {token: float(row[token]), int(row.argmax()): float(row.max())}
+            named.append({str(one): {"logprob": value} for one, value in likeliest.items()})
+            own.append(float(row[token]))
+            top.append({letters.decode([one]): value for one, value in likeliest.items()})
+        if by_id:
+            return 200, {"choices": [{"index": 0, "text": "x", "prompt_logprobs": named}]}
+        echoed = {"token_logprobs": own, "top_logprobs": top}
+        return 200, {"choices": [{"index": 0, "text": "x", "logprobs": echoed}]}
+
+    def said(body: dict[str, Any]) -> str:
+        ids = torch.tensor([body["prompt"]])
+        found = model.generate(ids, max_new_tokens=body["max_tokens"], do_sample=False)
+        return str(letters.decode(found[0, ids.shape[1] :]))
+
+    return answer
+
+
+@pytest.mark.parametrize("by_id", [True, False], ids=["prompt_logprobs", "echo"])
+async def test_a_server_gives_what_its_model_gives(
+    models: Path, task: Path, server: FakeServer, by_id: bool
+) -> None:
+    server.recorded = serving(models / "base", by_id=by_id)
+    served = {"label": "served", "engine": "openai", "model": "tiny", "base_url": server.url}
+    local = profile(models, "base", "far").variants[0].model_dump(exclude_none=True)
+    asked = Profile.model_validate({"name": "Tiny", "variants": [local, served]})
+    jobs = InProcessJobs()
+    plan = EvaluationPlan((str(task),), reference_of(asked, "base"))
+    _, found = await evaluate(
+        asked, plan, maker=CheckpointBuilder(start=jobs.start), start=jobs.start
+    )
+    here, there = found.models
+    assert there.failure is None and there.resolved is not None
+    assert there.resolved.device == "server"
+    assert here.tasks == there.tasks  # counts, and each question with its answer
+
+
+async def test_a_server_that_gives_no_log_probabilities_is_refused(
+    models: Path, task: Path, server: FakeServer
+) -> None:
+    served = {"label": "served", "engine": "openai", "model": "tiny", "base_url": server.url}
+    local = profile(models, "base", "far").variants[0].model_dump(exclude_none=True)
+    asked = Profile.model_validate({"name": "Tiny", "variants": [local, served]})
+    jobs = InProcessJobs()
+    plan = EvaluationPlan((str(task),), reference_of(asked, "base"))
+    _, found = await evaluate(
+        asked, plan, maker=CheckpointBuilder(start=jobs.start), start=jobs.start
+    )
+    failure = found.models[1].failure
+    assert failure is not None and "no log-probabilities" in failure.reason
 
 
 async def test_what_was_done_before_a_stop_is_kept(

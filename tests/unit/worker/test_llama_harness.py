@@ -88,14 +88,16 @@ def test_the_chat_template_is_the_files(lm: LlamaLM) -> None:
     assert text == "<|im_start|>user\nso<|im_end|>\n<|im_start|>assistant\n"
 
 
-def test_the_job_asks_the_model(tmp_path: Path) -> None:
+def test_the_job_asks_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through the same function as for torch, with the harness's own evaluation of a task."""
     pytest.importorskip("lm_eval", reason="lm_eval is not installed")
     tiny_gguf.write_tiny(tmp_path / "tiny.gguf")
     model = load_tiny(tmp_path)
     from quantchat.wire.jobs import EvaluateJob, Workspace
-    from quantchat.worker.jobs.evaluate import _harness_model
+    from quantchat.worker.jobs import evaluate
     from quantchat.worker.llama.harness import LlamaLM
 
     job = EvaluateJob(model.command, [], Workspace(str(tmp_path), str(tmp_path)))
-    assert isinstance(_harness_model(model, job), LlamaLM)
+    monkeypatch.setattr(evaluate, "load_or_refuse", lambda command, report: model)
+    lm, resolved = evaluate._loaded_model(job, lambda *counts: None)
+    assert isinstance(lm, LlamaLM) and resolved().architecture == "llama (GGUF)"

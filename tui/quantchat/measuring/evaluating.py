@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from quantchat.checkpoints.maker import Maker
+from quantchat.engines.registry import engine_of
 from quantchat.errors import UserError
 from quantchat.files import is_file
 from quantchat.host.job_runner import JobFailed
@@ -94,6 +95,8 @@ class Evaluating:
         self._undone = [plan.reference, *others]
         self.harness = ""
         """Version of lm-evaluation-harness; empty before the first result."""
+        self._tokenizer = ""
+        """Folder or hub id of the reference, once it is prepared."""
         self.models: list[EvaluatedRecord] = []
         """Records of the models that are done or failed."""
 
@@ -126,7 +129,7 @@ class Evaluating:
     async def evaluate(self, spec: AnyVariant, role: Role) -> EvaluatedRecord:
         """Return the results of one model, or why it failed."""
         try:
-            note, about = await self._jobs.do(spec, self._job)
+            note, about = await self._jobs.do(spec, lambda load: self._job(spec, load))
         except JobFailed as error:
             return EvaluatedRecord(
                 label=spec.label,
@@ -147,8 +150,10 @@ class Evaluating:
             seconds=about.seconds,
         )
 
-    def _job(self, load: Load) -> EvaluateJob:
+    def _job(self, spec: AnyVariant, load: Load) -> EvaluateJob:
         plan = self._plan
+        if spec is plan.reference:
+            self._tokenizer = str(load.options.get("tokenizer") or load.model)
         return EvaluateJob(
             load=load,
             tasks=list(plan.tasks),
@@ -157,6 +162,7 @@ class Evaluating:
             few_shot=plan.few_shot,
             batch=plan.batch,
             template=plan.chat_template,
+            tokenizer=self._tokenizer if engine_of(spec).is_server else "",
         )
 
 

@@ -65,3 +65,5 @@ class EvaluateJob(Job[EvaluateResult]):
     """Questions answered at once."""
     template: bool = False
     """Whether to ask in the model's chat template."""
+    tokenizer: str = ""
+    """For a server: the folder or hub id of the model whose tokenizer cuts the texts."""

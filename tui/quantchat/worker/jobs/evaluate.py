@@ -15,19 +15,21 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from quantchat.wire.jobs import EvaluateJob, EvaluateResult, TaskFigure, TaskResult
+from quantchat.wire.variant import Resolved
 from quantchat.worker.failures import Refused, first_line
 from quantchat.worker.jobs.job_env import settle, template_variables
+from quantchat.worker.loaders import loader_of
 from quantchat.worker.model.loaded import Loaded
+from quantchat.worker.model.tokenizer import fetch_lent, load_tokenizer
 from quantchat.worker.report import Report
 from quantchat.worker.scoring.text_scoring import DECODE, load_or_refuse
-
-if TYPE_CHECKING:
-    from quantchat.worker.llama.model import LlamaModel
+from quantchat.worker.servers.opening import Opener
 
 SEED = 1234
 """Seed of the harness's sampling and few-shot examples."""
@@ -53,15 +55,16 @@ def run(job: EvaluateJob, report: Report) -> EvaluateResult:
             "evaluate without kv_cache, and measure its effect with quantchat score",
         )
     tasks = _tasks(job.tasks, report)
-    loaded = load_or_refuse(job.load, report)
-    if job.template and not loaded.chat_template:
+    served = getattr(loader_of(job.load), "SERVER", False)
+    lm, resolved = _served_model(job, report) if served else _loaded_model(job, report)
+    if job.template and not lm.tokenizer.chat_template:
         raise Refused(
             "unsupported", "the model has no chat template", "evaluate without --chat-template"
         )
     began = time.monotonic()
-    results = _evaluate(loaded, tasks, job, report)
+    results = _evaluate(lm, tasks, job, report)
     return EvaluateResult(
-        resolved=loaded.resolved(DECODE),
+        resolved=resolved(),
         harness=metadata.version("lm_eval"),
         seconds=round(time.monotonic() - began, 2),
         tasks=[_result(name, results) for name in sorted(results["samples"])],
@@ -142,25 +145,44 @@ def _beside(path: Path, files: Any) -> Any:
 # ---------------------------------------------------------------- answering
 
 
-def _harness_model(loaded: Loaded | LlamaModel, job: EvaluateJob) -> Any:
-    """Return `loaded` as the harness asks it."""
+def _loaded_model(job: EvaluateJob, report: Report) -> tuple[Any, Callable[[], Resolved]]:
+    """Load the job's model; return it as the harness asks it, and what says what ran."""
+    loaded = load_or_refuse(job.load, report)
     variables = template_variables(job.load)
     if not isinstance(loaded, Loaded):
         from quantchat.worker.llama.harness import LlamaLM
 
-        return LlamaLM(loaded, variables)
+        return LlamaLM(loaded, variables), lambda: loaded.resolved(DECODE)
     from lm_eval.models.huggingface import HFLM
 
-    return HFLM(
+    lm = HFLM(
         pretrained=loaded.model,
         tokenizer=loaded.tokenizer,
         batch_size=job.batch,
         trust_remote_code=False,
         chat_template_args=variables,
     )
+    return lm, lambda: loaded.resolved(DECODE)
 
 
-def _evaluate(loaded: Loaded | LlamaModel, tasks: Any, job: EvaluateJob, report: Report) -> Any:
+def _served_model(job: EvaluateJob, report: Report) -> tuple[Any, Callable[[], Resolved]]:
+    """Connect to the job's server; return it as `_loaded_model` does. Raises Refused."""
+    from quantchat.worker.servers.harness import ServedLM
+
+    if not job.tokenizer:
+        raise Refused(
+            "unsupported",
+            "a server is evaluated with the tokenizer of the reference, which was not loaded",
+            "see why the reference failed",
+        )
+    lent = fetch_lent(replace(job.load, options={"tokenizer": job.tokenizer}))
+    tokenizer = load_tokenizer(lent)
+    opener = Opener(lambda stage, detail: report(0, 0, detail or stage), lambda _: None)
+    client = opener.open(job.load, loader_of(job.load)).decoder.client
+    return ServedLM(client, tokenizer, template_variables(job.load)), client.resolved
+
+
+def _evaluate(lm: Any, tasks: Any, job: EvaluateJob, report: Report) -> Any:
     """Ask the tasks' questions; return the result of `lm_eval.evaluator.evaluate`."""
     from lm_eval import evaluator
     from transformers import set_seed
@@ -168,7 +190,6 @@ def _evaluate(loaded: Loaded | LlamaModel, tasks: Any, job: EvaluateJob, report:
     report(0, 0, "preparing the questions")
     for task in tasks["tasks"].values():
         _few_shot(task, job.few_shot)
-    lm = _harness_model(loaded, job)
     set_seed(SEED)
     with _counted(lm, report):
         return evaluator.evaluate(

@@ -265,6 +265,36 @@ class ServerClient:
             found: list[TokenLogprobs] = self.run(read(self._client, self._model, ids))
         return found
 
+    def continue_prompt(
+        self, ids: list[int], sampling: Sampling, most: int, until: list[str]
+    ) -> str:
+        """Return the text that follows the tokens `ids`: at most `most` tokens, or up to `until`.
+
+        Raises Refused.
+        """
+        body: dict[str, Any] = {
+            "model": self._model,
+            "prompt": ids,
+            "max_tokens": most,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "seed": sampling.seed,
+            "stop": until[:MOST_STOPS],  # the others are looked for in the text
+        }
+        if sampling.top_k:
+            body["top_k"] = sampling.top_k
+
+        async def answered() -> str:
+            found: Any = await self._client.post("/completions", body=body, cast_to=object)
+            return str(mapping(found["choices"][0]).get("text") or "")
+
+        with self._connection.reading_at_most(MOST_BYTES + MOST_BYTES_A_TOKEN * most):
+            return self.run(answered())
+
+
+MOST_STOPS = 4
+"""Stop sequences of a request: OpenAI's limit."""
+
 
 def _refused(error: BaseException | None) -> Refused | None:
     """Return the Refused of this side that the client has wrapped, or None."""

@@ -28,6 +28,8 @@ class TokenLogprobs:
     own: float
     likeliest: Mapping[int, float]
     """Of the likeliest tokens, by id; empty if the server gives no ids."""
+    best: float | None = None
+    """Of the likeliest token of all; None if the server does not give it."""
 
 
 async def read(client: Any, model: str, ids: Sequence[int]) -> list[TokenLogprobs]:
@@ -62,7 +64,7 @@ def _by_id(choice: Any, ids: Sequence[int]) -> list[TokenLogprobs]:
     found = []
     for token, entry in zip(ids[1:], told[1:], strict=True):
         logprobs = {int(one): float(about["logprob"]) for one, about in entry.items()}
-        found.append(TokenLogprobs(logprobs[token], logprobs))
+        found.append(TokenLogprobs(logprobs[token], logprobs, max(logprobs.values())))
     return found
 
 
@@ -70,4 +72,8 @@ def _echoed(choice: Any, ids: Sequence[int]) -> list[TokenLogprobs]:
     told = choice["logprobs"]["token_logprobs"]
     if len(told) not in (len(ids), len(ids) + 1):  # with the token that was generated
         raise ValueError("not one entry for each token")
-    return [TokenLogprobs(float(one), {}) for one in told[1 : len(ids)]]
+    top = choice["logprobs"].get("top_logprobs") or [None] * len(told)
+    return [
+        TokenLogprobs(float(own), {}, max(map(float, best.values())) if best else None)
+        for own, best in zip(told[1 : len(ids)], top[1 : len(ids)], strict=True)
+    ]

@@ -1,0 +1,45 @@
+"""Lets EleutherAI's lm-evaluation-harness ask a server, as its `local-completions` does.
+
+Unlike that, it asks in the dialects of `prompt_logprobs`, uses the client that all other commands
+use, with its key and a server that quantchat has started, and needs no further package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from quantchat.wire.messages import Sampling
+from quantchat.worker.failures import Refused
+from quantchat.worker.harness_model import HarnessModel
+from quantchat.worker.servers.client import ServerClient
+
+_CONTEXT = 2048
+"""Most tokens of a prompt if the server does not name its limit, as in the harness."""
+
+
+class ServedLM(HarnessModel):
+    """Answers with the server of `client`. `tokenizer` must be that of the served model."""
+
+    def __init__(self, client: ServerClient, tokenizer: Any, variables: Mapping[str, Any]) -> None:
+        resolved = client.resolved()
+        super().__init__(resolved.model, tokenizer, variables, resolved.context_length or _CONTEXT)
+        self._client = client
+
+    def _likelihood(self, context: list[int], continuation: list[int]) -> tuple[float, bool]:
+        # The request also generates a token, which the server counts.
+        ids = [*context, *continuation][-(self._context_length - 1) :]
+        told = self._client.score_prompt(ids)[-len(continuation) :]
+        greedy = True
+        for one in told:
+            if one.best is None:
+                raise Refused(
+                    "unsupported",
+                    "the server does not name the likeliest token of each position",
+                    "docs/how-to/tasks.md names servers that do",
+                )
+            greedy = greedy and one.own >= one.best
+        return sum(one.own for one in told), greedy
+
+    def _generated(self, ids: list[int], sampling: Sampling, most: int, until: list[str]) -> str:
+        return self._client.continue_prompt(ids, sampling, most, until)
