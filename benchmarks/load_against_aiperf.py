@@ -34,7 +34,8 @@ from typing import Any
 from driving import circumstances
 
 from quantchat.checkpoints.builder import CheckpointBuilder
-from quantchat.features.load.run import LoadPlan, load_test
+from quantchat.features.load.plan import LoadPlan
+from quantchat.features.load.run import load_test
 from quantchat.profile.model import Profile
 from quantchat.statistics.serving import end_to_end_ms, output_tps, tpot_ms, ttft_ms
 from quantchat.wire.jobs import Level, RequestTimes
