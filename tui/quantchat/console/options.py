@@ -31,14 +31,23 @@ def prompt_options(command: _Command) -> _Command:
 
 def pair_option(command: _Command) -> _Command:
     """Add `--variants`, passed as `pair`; see `opening.with_pair`."""
+    return _variants("X,Y", "")(command)
+
+
+def pairs_option(command: _Command) -> _Command:
+    """Add `--variants` with `all`, for which the command calls `pairs.for_each_pair`."""
+    return _variants("X,Y|all", " `all`: the first variant with each other one.")(command)
+
+
+def _variants(metavar: str, more: str) -> Callable[[_Command], _Command]:
     return click.option(
         "--variants",
         "pair",
-        metavar="X,Y",
+        metavar=metavar,
         default="",
         help="Take these two variants, by label or by their place in the profile (A, B, C, …). "
-        "Default: the first two.",
-    )(command)
+        f"Default: the first two.{more}",
+    )
 
 
 def save_option(command: _Command) -> _Command:

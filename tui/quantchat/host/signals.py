@@ -79,8 +79,9 @@ class _Listener:
             os._exit(128 + number)  # the workers end with this process
 
     def _ask_work(self, message: str) -> None:
+        global _asked_to_stop
         if not self._asked:
-            self._asked = True
+            self._asked = _asked_to_stop = True
             self._call(self._ask)
             if message:
                 self._call(lambda: self._report(message))
@@ -102,6 +103,14 @@ class _Listener:
         timer.daemon = True
         self._timers.append(timer)
         timer.start()
+
+
+_asked_to_stop = False
+
+
+def asked_to_stop() -> bool:
+    """Return whether a signal has asked any work of this process to stop."""
+    return _asked_to_stop
 
 
 _listener: _Listener | None = None

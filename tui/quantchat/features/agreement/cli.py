@@ -9,14 +9,15 @@ from pathlib import Path
 
 import click
 
-from quantchat.console.options import pair_option, prompt_options
+from quantchat.console.options import pairs_option, prompt_options
+from quantchat.console.pairs import ALL, for_each_pair
 from quantchat.console.running import comparison_of, notice
 
 
 @click.command()
 @click.argument("profile")
 @prompt_options
-@pair_option
+@pairs_option
 @click.option(
     "--max-new-tokens",
     type=click.IntRange(min=1),
@@ -24,14 +25,16 @@ from quantchat.console.running import comparison_of, notice
     help="Longest answer in tokens (default: the profile's).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print only JSON.")
+@click.pass_context
 def agreement(
+    ctx: click.Context,
     profile: str,
     given: tuple[str, ...],
     file: Path | None,
     pair: str,
     max_new_tokens: int | None,
     as_json: bool,
-) -> None:
+) -> int:
     """Compare each of two variants of PROFILE with itself, at temperature 0.
 
     Each variant answers each prompt again: one at a time, together with the other variant, with
@@ -40,6 +43,8 @@ def agreement(
     itself as early as from another variant, that difference says nothing about the other variant.
     Ctrl+C stops early and prints the results so far.
     """
+    if pair == ALL:
+        return for_each_pair(ctx)
     from quantchat.console import opening
     from quantchat.console.console import show
     from quantchat.console.progress import progress_display
@@ -63,3 +68,4 @@ def agreement(
         sys.stdout.write(json.dumps(report.json_document(found)) + "\n")
     else:
         show(report.blocks(found))
+    return 0

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from quantchat.console.gates import GateOptions, gate_options
-from quantchat.console.options import pair_option, prompt_options
+from quantchat.console.options import pairs_option, prompt_options
+from quantchat.console.pairs import ALL, for_each_pair
 from quantchat.console.running import comparison_of, output_options
 from quantchat.console.units import Share
 from quantchat.errors import UserError
@@ -59,7 +60,7 @@ def _refuse_servers(profile: Profile) -> None:
 @click.command()
 @click.argument("profile")
 @prompt_options
-@pair_option
+@pairs_option
 @click.option(
     "--settings-of",
     "protocol",
@@ -108,9 +109,9 @@ def _refuse_servers(profile: Profile) -> None:
 )
 @gate_options
 @output_options
-@click.pass_obj
+@click.pass_context
 def run(
-    obj: Path | None,
+    ctx: click.Context,
     profile: str,
     given: tuple[str, ...],
     file: Path | None,
@@ -141,6 +142,8 @@ def run(
     A GATE is a condition such as 'b.decode_tps < 0.95 * a.decode_tps', as for `quantchat compare`:
     a is the first variant, b the second.
     """
+    if pair == ALL:
+        return for_each_pair(ctx)
     from quantchat.console import opening
     from quantchat.measuring.rounds import Plan, Task
     from quantchat.profile import library, load
@@ -170,4 +173,4 @@ def run(
         minutes=minutes,
     )
     comparison = comparison_of(asked, max_new_tokens)
-    return measured(comparison, plan, folder or obj, as_json=as_json, gates=gates)
+    return measured(comparison, plan, folder or ctx.obj, as_json=as_json, gates=gates)

@@ -1,0 +1,46 @@
+"""`--variants all`: a command on two variants, for the first variant with each other one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from quantchat.errors import UserError
+from quantchat.text import one_line
+
+ALL = "all"
+
+
+def for_each_pair(ctx: click.Context) -> int:
+    """Invoke the command of `ctx` once for each pair; return the worst exit status.
+
+    Stops after the pair that a signal stopped. Raises UserError where its output is for one pair.
+    """
+    from quantchat.console import opening
+    from quantchat.host import signals
+    from quantchat.snapshot.compared_sides import letters
+
+    folder: Path | None = ctx.params.get("folder")
+    if ctx.params.get("as_json"):
+        raise _of_one_pair("--json")
+    if folder is not None and folder.suffix == ".json":
+        raise _of_one_pair(f"-o {one_line(str(folder))}")
+    profile = opening.profile_of((ctx.params["profile"],))
+    worst = 0
+    for place in range(1, len(profile.variants)):
+        if signals.asked_to_stop():
+            break
+        first, other = (one_line(profile.variants[one].label) for one in (0, place))
+        click.echo(f"quantchat: {first} and {other}", err=True)
+        pair = f"{letters(0)},{letters(place)}"
+        worst = max(worst, ctx.invoke(ctx.command, **{**ctx.params, "pair": pair}) or 0)
+    return worst
+
+
+def _of_one_pair(option: str) -> UserError:
+    return UserError(
+        "holds the result of one pair, not of --variants all",
+        where=option,
+        hint="name a folder, or two variants",
+    )
