@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from quantchat.snapshot.fields import AsObject, Record, Text
 from quantchat.statistics.quality import Divergence, Quantity
+from quantchat.wire.jobs import PartError
 from quantchat.wire.messages import Failed
 from quantchat.wire.variant import Resolved
 
@@ -56,6 +57,17 @@ class StorageRecord(Record):
     """Largest KL(computed ‖ stored) of any position."""
 
 
+class LocatedRecord(Record):
+    """Where the error of a variant comes from: what each of its parts does to the reference."""
+
+    positions: int
+    """Tokens that were scored for this."""
+    whole: float
+    """Mean KL(reference ‖ variant) over these tokens."""
+    parts: list[AsObject[PartError]]
+    """All layers in the model's order, then the modules of the worst ones."""
+
+
 class ScoredRecord(Record):
     """One model and its figures."""
 
@@ -77,6 +89,8 @@ class ScoredRecord(Record):
     """Time for reading, without loading."""
     failure: AsObject[Failed] | None = None
     """Why the model failed; None if it did not."""
+    located: LocatedRecord | None = None
+    """Where its error comes from; None if that was not asked for, or could not be found."""
 
     @classmethod
     def failed(cls, label: str, role: Role, failure: Failed) -> ScoredRecord:

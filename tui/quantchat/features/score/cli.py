@@ -56,6 +56,11 @@ LEAST_WINDOW, MOST_WINDOW = 8, 2**20
     show_default=True,
     help="How to run the reference a second time, to measure the noise floor.",
 )
+@click.option(
+    "--where",
+    is_flag=True,
+    help="Also find which layers and modules of each variant make its error.",
+)
 @gate_options
 @output_options
 @click.pass_obj
@@ -70,6 +75,7 @@ def score(
     window: int,
     stride: int | None,
     floor: str,
+    where: bool,
     gates: GateOptions,
     folder: Path | None,
     as_json: bool,
@@ -112,7 +118,9 @@ def score(
         floor=cast("Floor", floor),
     )
     return judged(
-        lambda on_model: run.score(asked, plan, maker=CheckpointBuilder(), on_model=on_model),
+        lambda on_model: run.score(
+            asked, plan, maker=CheckpointBuilder(), on_model=on_model, where=where
+        ),
         blocks,
         folder or obj,
         as_json=as_json,

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from quantchat import paths
 from quantchat.checkpoints.maker import Maker
+from quantchat.features.score.where import locate_errors
 from quantchat.host.worker_process import StartWorker, start_worker
 from quantchat.measuring.score_plan import ScorePlan
 from quantchat.measuring.scoring import Scoring
@@ -29,18 +30,27 @@ async def score(
     maker: Maker,
     start: StartWorker = start_worker,
     on_model: OnModel = lambda label, progress: None,
+    where: bool = False,
 ) -> tuple[Snapshot, ScoreRecord]:
     """Score the text with the reference, its noise floor and each variant.
 
-    Return the snapshot and its score. A model that fails does not stop the others. Ctrl+C, SIGTERM
-    and SIGHUP stop the score; the snapshot has the results so far. Raises ModelsFailed if all
-    models fail, KeyboardInterrupt if stopped before the first model was done.
+    With `where`, find which layers make each variant's error. Return the snapshot and its score. A
+    model that fails does not stop the others. Ctrl+C, SIGTERM and SIGHUP stop the score; the
+    snapshot has the results so far. Raises ModelsFailed if all models fail, KeyboardInterrupt if
+    stopped before the first model was done.
     """
     sampler = DeviceSampler()
     try:
         with _workplace() as folder:
-            scoring = Scoring(profile, plan, folder, ModelJobs(maker, start, on_model))
-            stopped = await until_stopped(scoring.run())
+            jobs = ModelJobs(maker, start, on_model)
+            scoring = Scoring(profile, plan, folder, jobs)
+
+            async def work() -> None:
+                await scoring.run()
+                if where:
+                    await locate_errors(scoring, profile, plan, folder, jobs)
+
+            stopped = await until_stopped(work())
         if (found := scoring.record) is not None:
             read = {one.label: one for one in found.models if one.role != "floor"}
             return jobs_snapshot(profile, read, sampler, score=found), found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from quantchat.document.document import (
@@ -20,7 +21,7 @@ from quantchat.document.document import (
 from quantchat.document.figures import UNKNOWN, size, with_error
 from quantchat.document.model_results import Result, failures, heading, not_comparable, notes
 from quantchat.snapshot.schema import Snapshot
-from quantchat.snapshot.score import ScoredRecord, ScoreRecord, SettingRecord
+from quantchat.snapshot.score import LocatedRecord, ScoredRecord, ScoreRecord, SettingRecord
 from quantchat.statistics.quality import DEPTHS, Divergence, Percentile, Quantity
 
 _ROLES = {"reference": "reference", "floor": "noise floor", "variant": ""}
@@ -94,6 +95,33 @@ def tables(score: ScoreRecord) -> Iterator[Table]:
         yield _percentiles("Percentiles of Δp of the actual next token, %", seen, _delta_ps)
     if score.pair:
         yield pair_table(score)
+    for model in score.models:
+        if model.located is not None:
+            yield located_table(model.label, model.located)
+
+
+LAYERS_SHOWN = 8
+"""The worst layers and modules that a table shows; a snapshot has all of them."""
+
+
+def located_table(label: str, found: LocatedRecord) -> Table:
+    """Return the worst layers of a variant and the worst modules inside them."""
+    layers = [part for part in found.parts if part.layer]
+    modules = [part for part in found.parts if not part.layer]
+    total = sum(part.kld for part in layers)
+    rows = []
+    for parts in (layers, modules):
+        for part in sorted(parts, key=lambda one: one.kld, reverse=True)[:LAYERS_SHOWN]:
+            share = f"{part.kld / total:.0%}" if part.layer and total > 0 else ""
+            rows.append((part.name, with_error(Quantity(part.kld, part.error, None)), share))
+    title = (
+        f"Where the error of {label} comes from: KLD of the reference with one part of it"
+        f" quantized, nats ({found.positions} tokens; all together {found.whole:.3g}, the sum of"
+        f" the layers {total:.3g})"
+    )
+    headings = ("layer, then modules of the worst layers", "KLD", "share of the layers")
+    split = table(title, headings, rows)
+    return replace(split, groups=frozenset({min(LAYERS_SHOWN, len(layers))}))
 
 
 def reference_table(score: ScoreRecord) -> Table:

@@ -65,7 +65,13 @@ from quantchat.wire.jobs.load import (
     LoadTestResult,
     RequestTimes,
 )
-from quantchat.wire.jobs.score import ScoreJob, ScoreResult
+from quantchat.wire.jobs.score import (
+    LocateJob,
+    LocateResult,
+    PartError,
+    ScoreJob,
+    ScoreResult,
+)
 from quantchat.wire.jobs.tasks import EvaluateJob, EvaluateResult, TaskFigure, TaskResult
 
 __all__ = [
@@ -111,10 +117,13 @@ __all__ = [
     "LoadTestJob",
     "LoadTestResult",
     "Loader",
+    "LocateJob",
+    "LocateResult",
     "MergeAdapterJob",
     "MergeAdapterResult",
     "MergedAdapter",
     "ModuleLoss",
+    "PartError",
     "QuantizeAwqJob",
     "QuantizeBitsAndBytesJob",
     "QuantizeBitsAndBytesResult",
@@ -139,6 +148,7 @@ AnyJob = (
     | QuantizeGptqJob
     | QuantizeAwqJob
     | ScoreJob
+    | LocateJob
     | EvaluateJob
     | LoadTestJob
     | BatchJob
@@ -152,6 +162,7 @@ JobResult = (
     | QuantizeBitsAndBytesResult
     | QuantizeGptqResult
     | ScoreResult
+    | LocateResult
     | EvaluateResult
     | LoadTestResult
     | BatchResult

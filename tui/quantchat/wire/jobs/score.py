@@ -35,6 +35,54 @@ class ScoreResult:
 
 
 @dataclass(frozen=True)
+class PartError:
+    """The error that one part of a quantized model makes alone."""
+
+    name: str
+    """The part's name in the model, e.g. `model.layers.3` or `model.layers.3.mlp.down_proj`."""
+    layer: bool
+    """Whether it is a whole layer, and not a module inside one."""
+    kld: float
+    """Mean KL(reference ‖ reference with this part quantized), in nats."""
+    error: float
+    """Standard error of `kld` over the tokens."""
+
+
+@dataclass(frozen=True)
+class LocateResult:
+    """Where the error of a quantized model comes from."""
+
+    positions: int
+    """Tokens that were scored."""
+    whole: float
+    """Mean KL(reference ‖ variant) over the same tokens, in nats."""
+    parts: list[PartError]
+    """All layers in the model's order, then the modules of the worst of them."""
+
+
+@dataclass(frozen=True)
+class LocateJob(Job[LocateResult]):
+    """Put one layer of a quantized model at a time into its reference, and score a text.
+
+    Both models are in memory at once. Then the same with each module of the worst layers.
+    """
+
+    title = "locate"
+
+    load: Load
+    """The quantized model."""
+    reference: Load
+    text: str
+    """The file to read."""
+    window: int
+    tokens: int
+    """Tokens of the text to read."""
+    workspace: Workspace
+    worst: int
+    """How many layers are looked into."""
+
+
+@dataclass(frozen=True)
 class ScoreJob(Job[ScoreResult]):
     """Let a model read a text, and write a float64 for each scored token into the output folder.
 

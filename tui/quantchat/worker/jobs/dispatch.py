@@ -12,6 +12,7 @@ from quantchat.wire.jobs import (
     InspectKernelsJob,
     JobResult,
     LoadTestJob,
+    LocateJob,
     MergeAdapterJob,
     QuantizeAwqJob,
     QuantizeBitsAndBytesJob,
@@ -55,6 +56,10 @@ def run(job: AnyJob, report: Report) -> JobResult:
             from quantchat.worker.jobs import load_test
 
             return load_test.run(job, report)
+        case LocateJob():
+            from quantchat.worker.jobs import locate
+
+            return locate.run(job, report)
         case MergeAdapterJob():
             from quantchat.worker.jobs import merge_adapter
 

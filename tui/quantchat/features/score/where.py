@@ -1,0 +1,72 @@
+"""Find which layers of each variant make its error, after the variants are scored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from quantchat import paths
+from quantchat.engines.registry import engine_of
+from quantchat.host.job_runner import JobFailed
+from quantchat.measuring.score_plan import ScorePlan
+from quantchat.measuring.scoring import Scoring
+from quantchat.profile.model import AnyVariant, Profile
+from quantchat.session.model_jobs import ModelJobs
+from quantchat.session.requests import load_request, threads_for
+from quantchat.snapshot.score import LocatedRecord
+from quantchat.wire.jobs import LocateJob, Workspace
+from quantchat.wire.messages import Load
+
+MOST_TOKENS = 1024
+"""Tokens of the text that are read for each part: there are many parts."""
+
+WORST = 3
+"""Layers whose modules are looked at, too."""
+
+
+async def locate_errors(
+    scoring: Scoring, profile: Profile, plan: ScorePlan, folder: Path, jobs: ModelJobs
+) -> None:
+    """Add to the records of `scoring` where the error of each variant comes from.
+
+    A variant whose layers cannot be exchanged keeps its figures, with the reason in its note.
+    """
+    specs = {spec.label: spec for spec in profile.variants}
+    for place, model in enumerate(scoring.models):
+        spec = specs.get(model.label)
+        compared = model.role == "variant" and model.divergence is not None
+        if spec is None or not compared or engine_of(spec).is_server:
+            continue
+        try:
+            found = await _located(spec, plan, folder / f"where-{place}", jobs)
+        except JobFailed as error:
+            note = f"its error was not located: {error.failure.reason}"
+            changes: dict[str, object] = {"note": "; ".join(filter(None, (model.note, note)))}
+        else:
+            changes = {"located": found}
+        scoring.models[place] = model.model_copy(update=changes)
+        jobs.on_model(spec.label, None)
+
+
+async def _located(
+    spec: AnyVariant, plan: ScorePlan, folder: Path, jobs: ModelJobs
+) -> LocatedRecord:
+    """Run the job on `spec`. Raises JobFailed."""
+    prepared = await jobs.maker.prepare(
+        plan.reference, lambda progress: jobs.on_model(spec.label, progress)
+    )
+    reference = load_request(plan.reference, prepared)
+    workspace = Workspace(str(paths.private(folder)), str(folder), threads=threads_for(1))
+
+    def job(load: Load) -> LocateJob:
+        return LocateJob(
+            load=load,
+            reference=reference,
+            text=str(plan.corpus.path),
+            window=plan.window,
+            tokens=max(plan.window, min(plan.tokens or MOST_TOKENS, MOST_TOKENS)),
+            workspace=workspace,
+            worst=WORST,
+        )
+
+    _, found = await jobs.do(spec, job)
+    return LocatedRecord(positions=found.positions, whole=found.whole, parts=found.parts)
