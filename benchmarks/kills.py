@@ -7,9 +7,9 @@ checkpoints are hit too, and some without the quantized checkpoint, so that quan
 Afterwards all processes must be gone, within 2 s unless a share hangs; every snapshot must be
 whole, no partial checkpoint may be taken for a whole one, and no temporary file may survive the
 next start. Where an end leaves time to save, the answers must be in a snapshot; where they cannot
-be saved, the terminal must say so. It writes `benchmarks/results/kills.json`; the exit status is 1
-if anything was left or lost. It mounts file systems (a full one, and one that hangs), so it has to
-be run by root.
+be saved, the terminal must say so. It writes `benchmarks/results/kills.json`, with `--add` behind
+the runs that are there; the exit status is 1 if anything was left or lost. It mounts file systems
+(a full one, and one that hangs), so it has to be run by root.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import json
 import os
 import platform
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -205,16 +206,23 @@ def main() -> int:
     parser.add_argument("--each", type=int, default=6, help="how often each way is tried")
     parser.add_argument("--seed", type=int, default=20261130)
     parser.add_argument("--only", nargs="*", help="ways to try; then nothing is saved")
+    parser.add_argument("--add", action="store_true", help="keep the saved runs too")
     given = parser.parse_args()
+    for number in (signal.SIGHUP, signal.SIGINT):  # nohup or a shell's `&` may ignore them, and
+        signal.signal(number, signal.SIG_DFL)  # what it starts would ignore them too
+    saved = json.loads(RESULTS.read_text(encoding="utf-8")) if given.add else {}
     lot = random.Random(given.seed)
-    runs = []
+    runs = list(saved.get("runs", []))
     for each in range(1, given.each + 1):
         for name in given.only or WAYS:
             runs.append(one(name, lot))
             print(json.dumps(runs[-1]), file=sys.stderr, flush=True)
         summary = summary_of(runs)
         if not given.only:  # after each round: the next one may be interrupted
-            write(f"python benchmarks/kills.py --each {each} --seed {given.seed}", summary, runs)
+            command = f"python benchmarks/kills.py --each {each} --seed {given.seed}"
+            if given.add:
+                command = f"{saved['command']}; {command} --add"
+            write(command, summary, runs)
     print(json.dumps(summary, indent=2))
     return 1 if any(summary[what] for what in LOST) else 0
 
