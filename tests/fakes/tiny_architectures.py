@@ -7,8 +7,11 @@ width 256, a vocabulary of 512, and sliding windows of 64 tokens, which a test's
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
+
+from quantchat.wire.messages import Load
 
 VOCABULARY = 512
 WINDOW = 64
@@ -75,6 +78,11 @@ class Architecture:
     """Published models that have it."""
     settings: dict[str, Any]
     """What of its config differs from `_BASE`."""
+    text_type: str = ""
+    """Of a model that also sees or hears: the `model_type` of its language model, to which
+    `settings` belong."""
+    beside: Mapping[str, Any] = field(default_factory=dict)
+    """The other keys of the config of such a model: vision or audio tower, special tokens."""
 
 
 ARCHITECTURES = {
@@ -641,6 +649,148 @@ ARCHITECTURES = {
     ),
 }
 
+_VISION = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 56,
+    "patch_size": 14,
+}
+_QWEN_VISION = {
+    "depth": 2,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_heads": 2,
+    "out_hidden_size": 256,
+}
+_QWEN_TOKENS = {
+    "image_token_id": 500,
+    "video_token_id": 501,
+    "vision_start_token_id": 502,
+    "vision_end_token_id": 503,
+}
+
+
+def _qwen_rope(*sections: int) -> dict[str, Any]:
+    return {"rope_type": "default", "rope_theta": 1e6, "mrope_section": list(sections)}
+
+
+# Models that also see or hear, of which quantchat uses the language model.
+ARCHITECTURES |= {
+    "qwen2_5_vl": Architecture(
+        "qwen2_5_vl",
+        "Qwen2.5-VL",
+        {"rope_parameters": _qwen_rope(8, 12, 12)},
+        "qwen2_5_vl_text",
+        {"vision_config": {**_QWEN_VISION, "fullatt_block_indexes": [1]}, **_QWEN_TOKENS},
+    ),
+    "qwen3_vl": Architecture(
+        "qwen3_vl",
+        "Qwen3-VL",
+        {"rope_parameters": {**_qwen_rope(12, 10, 10), "mrope_interleaved": True}},
+        "qwen3_vl_text",
+        {"vision_config": {**_QWEN_VISION, "deepstack_visual_indexes": [0]}, **_QWEN_TOKENS},
+    ),
+    "gemma3": Architecture(
+        "gemma3",
+        "Gemma 3 4B-27B",
+        {"tie_word_embeddings": True, "sliding_window": WINDOW, "query_pre_attn_scalar": 64},
+        "gemma3_text",
+        {
+            "vision_config": {**_VISION, "model_type": "siglip_vision_model"},
+            "mm_tokens_per_image": 4,
+            "image_token_index": 500,
+            "boi_token_index": 501,
+            "eoi_token_index": 502,
+        },
+    ),
+    "mistral3": Architecture(
+        "mistral3",
+        "Mistral Small 3.1/3.2, Devstral",
+        {"sliding_window": None},
+        "mistral",
+        {
+            "vision_config": {**_VISION, "model_type": "pixtral", "head_dim": 32},
+            "image_token_index": 10,
+            "tie_word_embeddings": False,
+        },
+    ),
+    "ministral3_mm": Architecture(
+        "mistral3",
+        "Ministral 3",
+        {},
+        "ministral3",
+        {
+            "vision_config": {**_VISION, "model_type": "pixtral", "head_dim": 32},
+            "image_token_index": 10,
+            "tie_word_embeddings": False,
+        },
+    ),
+    "llava": Architecture(
+        "llava",
+        "LLaVA 1.5",
+        {},
+        "llama",
+        {
+            "vision_config": {**_VISION, "model_type": "clip_vision_model"},
+            "image_token_index": 500,
+        },
+    ),
+    "internvl": Architecture(
+        "internvl",
+        "InternVL3",
+        {},
+        "qwen2",
+        {
+            "vision_config": {**_VISION, "image_size": [56, 56], "patch_size": [14, 14]},
+            "image_token_id": 500,
+        },
+    ),
+    "smolvlm": Architecture(
+        "smolvlm",
+        "SmolVLM",
+        {},
+        "llama",
+        {
+            "vision_config": {**_VISION, "model_type": "smolvlm_vision"},
+            "image_token_id": 500,
+            "scale_factor": 2,
+        },
+    ),
+    "paligemma": Architecture(
+        "paligemma",
+        "PaliGemma",
+        {},
+        "gemma",
+        {
+            "vision_config": {
+                **_VISION,
+                "model_type": "siglip_vision_model",
+                "projection_dim": 256,
+            },
+            "image_token_index": 500,
+            "projection_dim": 256,
+            "hidden_size": 256,
+        },
+    ),
+    "voxtral": Architecture(
+        "voxtral",
+        "Voxtral",
+        {},
+        "llama",
+        {
+            "audio_config": {
+                "hidden_size": 64,
+                "intermediate_size": 256,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+            },
+            "audio_token_id": 24,
+        },
+    ),
+}
+
 _OWN_NAMES = ("gpt2", "gptj", "mpt", "dbrx", "gpt_bigcode", "codegen")
 """Model types whose configs have names of their own for sizes."""
 _NO_HEAD_DIM = (
@@ -651,15 +801,18 @@ _NO_HEAD_DIM = (
 
 
 def tiny_model(name: str, **more: Any) -> Any:
-    """Return the model `ARCHITECTURES[name]`. Raises what transformers raises.
+    """Return the model `ARCHITECTURES[name]`, of the class that a worker loads.
 
-    `more` goes to the model's config.
+    Raises what transformers raises. `more` goes to the model's config.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+
+    from quantchat.worker.model.loaded import auto_class
 
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(tiny_config(name, **more), dtype=torch.float32).eval()
+    config = tiny_config(name, **more)
+    loader = auto_class(Load("transformers", "", {}), config)
+    return loader.from_config(config, dtype=torch.float32).eval()
 
 
 def tiny_config(name: str, **more: Any) -> Any:
@@ -667,6 +820,10 @@ def tiny_config(name: str, **more: Any) -> Any:
     from transformers import CONFIG_MAPPING
 
     architecture = ARCHITECTURES[name]
+    if architecture.text_type:
+        text = {**_BASE, "model_type": architecture.text_type, **architecture.settings, **more}
+        whole = CONFIG_MAPPING[architecture.model_type]
+        return whole(text_config=text, **architecture.beside)
     kind = architecture.model_type
     base = dict(_BASE)
     if kind in _OWN_NAMES:

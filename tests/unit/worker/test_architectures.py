@@ -34,6 +34,10 @@ LONG = 560
         ("gemma3_text", "auto"),
         ("qwen3_moe", "auto"),
         ("gpt2", "auto"),
+        ("qwen3_vl", "auto"),
+        ("mistral3", "generate"),
+        ("llava", "auto"),
+        ("voxtral", "generate"),
     ],
 )
 def test_each_turn_says_what_an_uncached_pass_says(name: str, mode: str) -> None:

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import torch
 
+from fakes.decoder_probe import ROUNDING, Probe
+from fakes.tiny_architectures import tiny_config
 from fakes.tiny_llama import tiny_llama
 from quantchat.common import cuda_toolkit
 from quantchat.wire.messages import Load, Progress
 from quantchat.worker.failures import Refused, describe
 from quantchat.worker.loaders import gptq_kernels, kernel_build
-from quantchat.worker.loaders.gptq import _whole_rows, kind_named
+from quantchat.worker.loaders.gptq import _whole_rows, kind_named, part_for_text
 from quantchat.worker.loaders.gptq_kernels import Chosen, choose, quantization, unfit
 from quantchat.worker.loaders.kernel_build import built, progress_of
 
@@ -297,6 +299,20 @@ def test_what_gptqmodel_raises_for_a_kind_of_model_names_the_kind(
     failure = describe(raised.value)
     assert failure.kind == kind and says in failure.reason and "\n" not in failure.reason
     assert failure.hint
+
+
+def test_of_llama_4_the_language_model_answers() -> None:
+    from transformers import Llama4Config, Llama4ForConditionalGeneration
+
+    sizes = {"hidden_size": 64, "intermediate_size": 256, "image_size": 56, "patch_size": 14}
+    layers = {"num_hidden_layers": 1, "num_attention_heads": 2}
+    outputs = ("vision_output_dim", "projector_input_dim", "projector_output_dim")
+    vision = {**sizes, **layers, **dict.fromkeys(outputs, 64)}
+    text = tiny_config("llama4_text", num_hidden_layers=2, layer_types=None, no_rope_layers=None)
+    config = Llama4Config(text_config=text.to_dict(), vision_config=vision)
+    part = part_for_text(Llama4ForConditionalGeneration(config).eval())
+    assert Probe(part, "auto").first() < ROUNDING
+    assert part_for_text(part) is part
 
 
 @pytest.mark.parametrize(

@@ -64,14 +64,16 @@ def load(
     place = _place(command, device)
     one = contextlib.nullcontext() if place is None else _on_one(place)
     with one, kind_named(command.model, "load"):
-        model = GPTQModel.load(
-            command.model,
-            device=place,
-            backend=backend,
-            dtype=dtype,
-            trust_remote_code=command.trust_remote_code,
-            **more,
-        ).model
+        model = part_for_text(
+            GPTQModel.load(
+                command.model,
+                device=place,
+                backend=backend,
+                dtype=dtype,
+                trust_remote_code=command.trust_remote_code,
+                **more,
+            ).model
+        )
     if place is not None:
         # Useless with one device: each layer would check its inputs' device in Python.
         remove_hook_from_submodules(model)
@@ -87,6 +89,17 @@ def load(
     return Loaded(
         command, model, tokenizer, kernel=kernel, note=note, slow_kernel=slow, bits=layer.bits
     )
+
+
+def part_for_text(model: Any) -> Any:
+    """Return the part of `model` that generates text: of Llama 4 its language model.
+
+    GPTQModel loads Llama 4 with its vision tower, and the forward pass of that class fails in
+    transformers 5.24 ("no attribute 'image_outputs'"). The engine `transformers` loads the language
+    model alone, too.
+    """
+    whole = type(model).__name__ == "Llama4ForConditionalGeneration"
+    return model.language_model if whole else model
 
 
 def _whole_rows(model: str) -> bool:
