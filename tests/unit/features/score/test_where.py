@@ -90,6 +90,18 @@ async def test_the_spoilt_layer_and_module_are_named_first(pair: Profile, tmp_pa
     assert lines[0].startswith("model.layers.1 ") and SPOILT in lines[3]
 
 
+async def test_layers_of_another_engine_are_put_into_the_reference(
+    pair: Profile, tmp_path: Path
+) -> None:
+    quantized = {"label": "bad", "engine": "bitsandbytes", "quant_type": "nf4", "device": "cpu"}
+    good = pair.variants[0].model_dump(exclude_defaults=True)
+    variants = [good, {**quantized, "model": str(tmp_path / "good")}]
+    found, _ = await located(Profile.model_validate({"name": "4", "variants": variants}), tmp_path)
+    assert all(0 < part.kld < found.whole for part in found.parts)
+    total = sum(part.kld for part in found.parts if part.layer)
+    assert total == pytest.approx(found.whole, rel=0.5)
+
+
 async def test_the_reference_is_as_before_each_exchange(pair: Profile, tmp_path: Path) -> None:
     """A module that is left in would add its error to that of each later one."""
     found, _ = await located(pair, tmp_path)
