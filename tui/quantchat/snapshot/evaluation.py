@@ -14,6 +14,7 @@ from pydantic import Field
 
 from quantchat.snapshot.fields import AsObject, Record, Text
 from quantchat.statistics.flips import Flips
+from quantchat.statistics.intervals import Pair, Ratio, ratio_of
 from quantchat.wire.messages import Failed
 from quantchat.wire.variant import Resolved
 
@@ -50,6 +51,10 @@ class TaskResultRecord(Record):
     """SHA-256 over the questions and the expected answers, in order."""
     figures: list[FigureRecord]
     """The metrics of the task, in the harness's order."""
+    answer_tokens: list[int] = Field(default_factory=list)
+    """Tokens of each written answer without its thoughts, in order; empty if none are written."""
+    thought_tokens: list[int] = Field(default_factory=list)
+    """Tokens of the thoughts before each of these answers."""
 
 
 class EvaluatedRecord(Record):
@@ -96,6 +101,29 @@ class EvaluationRecord(Record):
 def figures(model: EvaluatedRecord) -> Iterator[tuple[TaskResultRecord, FigureRecord]]:
     """Return each figure of `model` with its task."""
     return ((task, figure) for task in model.tasks for figure in task.figures)
+
+
+def length_ratios(
+    task: TaskResultRecord, reference: EvaluatedRecord | None
+) -> tuple[Ratio | None, Ratio | None]:
+    """Return how much longer answers and thoughts are than the reference's, paired by document.
+
+    None if one of the two wrote nothing, or was asked otherwise.
+    """
+    there = (
+        next((one for one in reference.tasks if one.task == task.task), None) if reference else None
+    )
+    if there is None or there is task or asked(there) != asked(task):
+        return None, None
+    return (
+        _length_ratio(there.answer_tokens, task.answer_tokens),
+        _length_ratio(there.thought_tokens, task.thought_tokens),
+    )
+
+
+def _length_ratio(theirs: Sequence[int], mine: Sequence[int]) -> Ratio | None:
+    both = zip(theirs, mine, strict=False)
+    return ratio_of([Pair(n, 0, a, b) for n, (a, b) in enumerate(both) if a > 0 and b > 0])
 
 
 def asked(task: TaskResultRecord) -> tuple[str, int, str]:

@@ -15,7 +15,7 @@ from quantchat.document.document import (
     table,
     warnings,
 )
-from quantchat.document.figures import UNKNOWN, with_error
+from quantchat.document.figures import UNKNOWN, number, with_error
 from quantchat.document.model_results import Result, failures, heading, not_comparable, notes
 from quantchat.snapshot.evaluation import (
     EvaluatedRecord,
@@ -25,11 +25,12 @@ from quantchat.snapshot.evaluation import (
     asked_otherwise,
     figures,
     flips,
+    length_ratios,
     pooled,
 )
 from quantchat.snapshot.schema import Snapshot
 from quantchat.statistics.flips import Flips
-from quantchat.statistics.intervals import CONFIDENCE
+from quantchat.statistics.intervals import CONFIDENCE, Ratio
 from quantchat.statistics.multiple import holm
 from quantchat.statistics.quality import Quantity
 
@@ -100,6 +101,40 @@ def tables(found: EvaluationRecord) -> Iterator[Table]:
         yield table(title, ("", "%", *FLIPS), rows)
     if len({task for task, _, _ in keys}) > 1:
         yield pooled_table(found)
+    yield from _length_tables(found)
+
+
+def _length_tables(found: EvaluationRecord) -> Iterator[Table]:
+    """Yield the lengths of written answers and thoughts, task by task.
+
+    A quantized model that reasons longer to the same answer costs more for each question.
+    """
+    names = dict.fromkeys(task.task for model in found.models for task in model.tasks)
+    for name in names:
+        rows = []
+        for model in found.models:
+            task = next((one for one in model.tasks if one.task == name), None)
+            if task is not None and task.answer_tokens:
+                ratios = length_ratios(task, found.reference)
+                texts = [_mean(task.answer_tokens), _ratio(ratios[0])]
+                texts += [_mean(task.thought_tokens), _ratio(ratios[1])]
+                rows.append(cells((_named(model), *texts)))
+        if rows:
+            headings = ("", "answer, tokens", "÷ reference", "thoughts, tokens", "÷ reference")
+            yield table(f"{name}: mean length of what was written", headings, rows)
+
+
+def _mean(counts: Sequence[int]) -> str:
+    return number(sum(counts) / len(counts)) if any(counts) else UNKNOWN
+
+
+def _ratio(ratio: Ratio | None) -> str:
+    """Return a ratio with its interval, which holds 1 if no difference is shown."""
+    if ratio is None:
+        return UNKNOWN
+    if ratio.low is None or ratio.high is None:
+        return f"{ratio.value:.2f}"
+    return f"{ratio.value:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
 
 
 def pooled_table(found: EvaluationRecord) -> Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from quantchat.wire.jobs.job import Job, Workspace
 from quantchat.wire.messages import Load
@@ -33,6 +33,10 @@ class TaskResult:
     documents_sha256: str
     """Over everything that was asked and expected, in order."""
     figures: list[TaskFigure]
+    answer_tokens: list[int] = field(default_factory=list)
+    """Tokens of each written answer without its thoughts, in order; empty if none are written."""
+    thought_tokens: list[int] = field(default_factory=list)
+    """Tokens of the thoughts before each of these answers."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from quantchat.worker.model.tokenizer import fetch_lent, load_tokenizer
 from quantchat.worker.report import Report
 from quantchat.worker.scoring.text_scoring import DECODE, load_or_refuse
 from quantchat.worker.servers.opening import Opener
+from quantchat.worker.thoughts import served_splitter, split_at_end
 
 SEED = 1234
 """Seed of the harness's sampling and few-shot examples."""
@@ -67,7 +68,7 @@ def run(job: EvaluateJob, report: Report) -> EvaluateResult:
         resolved=resolved(),
         harness=metadata.version("lm_eval"),
         seconds=round(time.monotonic() - began, 2),
-        tasks=[_result(name, results) for name in sorted(results["samples"])],
+        tasks=[_result(name, results, lm.tokenizer) for name in sorted(results["samples"])],
     )
 
 
@@ -247,7 +248,7 @@ def _counted(lm: Any, report: Report) -> Iterator[None]:
 # ---------------------------------------------------------------- results
 
 
-def _result(task: str, results: Any) -> TaskResult:
+def _result(task: str, results: Any, tokenizer: Any) -> TaskResult:
     samples = sorted(results["samples"][task], key=lambda sample: sample["doc_id"])
     filters = list(dict.fromkeys(sample["filter"] for sample in samples))
     asked = [sample for sample in samples if sample["filter"] == filters[0]]
@@ -255,6 +256,7 @@ def _result(task: str, results: Any) -> TaskResult:
     for sample in asked:
         for part in ("doc_hash", "prompt_hash", "target_hash"):
             digest.update(sample[part].encode())
+    lengths = [_lengths(text, tokenizer) for sample in asked for text in _written(sample)]
     return TaskResult(
         task=task,
         version=str(results["versions"].get(task)),
@@ -262,7 +264,28 @@ def _result(task: str, results: Any) -> TaskResult:
         documents=len(asked),
         documents_sha256=digest.hexdigest(),
         figures=list(_figures(samples, results["results"][task])),
+        answer_tokens=[answer for answer, _ in lengths],
+        thought_tokens=[thought for _, thought in lengths],
     )
+
+
+def _written(sample: Any) -> Iterator[str]:
+    """Yield the first text that a model wrote for a document; none if it chose between texts."""
+    for answers in sample["resps"][:1]:
+        first = answers[0] if isinstance(answers, list) and answers else answers
+        if isinstance(first, str):
+            yield first
+
+
+def _lengths(text: str, tokenizer: Any) -> tuple[int, int]:
+    """Return the tokens of the answer in `text`, and those of the thoughts before it."""
+    splitter = served_splitter(None)
+    pieces = [splitter.feed(text), splitter.end()]
+    answer, thoughts = ("".join(part) for part in zip(*pieces, strict=True))
+    if not thoughts:  # the prompt may have opened them
+        answer, thoughts = split_at_end(text)
+    counts = [len(tokenizer.encode(part, add_special_tokens=False)) for part in (answer, thoughts)]
+    return counts[0], counts[1]
 
 
 def _figures(samples: list[Any], totals: dict[str, object]) -> Iterator[TaskFigure]:
