@@ -1,4 +1,4 @@
-"""`quantchat run` saves what it measured if its real terminal is closed."""
+"""`quantchat run` saves what it measured if its terminal is closed, or if it was suspended."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from fakes.terminal import Terminal
@@ -54,6 +55,27 @@ def test_the_terminal_goes_away(tmp_path: Path, before: list[str]) -> None:
     if before:
         assert terminal.process.returncode == 0
         assert "B ÷ A" in (tmp_path / "nohup.out").read_text()
+
+
+def test_a_run_that_was_stopped_and_continued_ends_by_ctrl_c(tmp_path: Path) -> None:
+    terminal = Terminal(
+        [*PROGRAM, str(tmp_path)],
+        env={"PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])},
+        cwd=tmp_path,
+    )
+    process = psutil.Process(terminal.process.pid)
+    try:
+        until(lambda: (terminal.read(), (tmp_path / "waits").exists())[1])
+        process.suspend()
+        until(lambda: process.status() == psutil.STATUS_STOPPED)
+        process.resume()
+        terminal.type("\x03")
+        until(lambda: (terminal.read(), terminal.process.poll() is not None)[1])
+        snapshot, measurement = saved(tmp_path)
+        assert measurement.stopped
+        assert len(snapshot.turns) == 1
+    finally:
+        terminal.close()
 
 
 def test_the_screen_does_not_run_under_nohup(tmp_path: Path) -> None:
