@@ -60,13 +60,13 @@ async def test_the_line_says_whose_answers_are_continued(setup: Setup, size: Siz
     async with setup.running(size) as run:
         await run.ready()
         await run.answered("a?")
-        assert "histories differ" not in text(run.app)
+        assert "which differ" not in text(run.app)
         await run.answered("b?")
-        await see(run.pilot, "the histories differ: each side continues its own answers")
+        await see(run.pilot, "each side continues its own answers, which differ")
         await run.pilot.press("alt+h")
         await wait_until(run.pilot, lambda: run.comparison.history == "left", "one history")
         await run.answered("c?")
-        await see(run.pilot, f"one history: both continue {LEFT}")
+        await see(run.pilot, f"both sides continue the answers of {LEFT}")
 
 
 @pytest.mark.parametrize("size", SIZES)

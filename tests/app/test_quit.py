@@ -39,7 +39,7 @@ async def test_what_is_not_saved_is_asked_about_once(setup: Setup) -> None:
         await run.ready()
         await run.answered()
         await run.pilot.press("ctrl+q")
-        await see(run.pilot, "^S saves it. ^Q again quits without saving.")
+        await see(run.pilot, "^S saves the conversation. ^Q again quits without saving.")
         assert run.app.is_running
         await run.pilot.press("ctrl+q")
         await wait_until(run.pilot, lambda: not run.app.is_running, "the end")

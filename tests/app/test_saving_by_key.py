@@ -95,7 +95,7 @@ async def test_while_a_share_hangs_keys_work_and_only_one_save_runs(
         await run.pilot.press("ctrl+s")
         await see(run.pilot, "still being saved")
         await run.pilot.press("ctrl+q")
-        await see(run.pilot, "It is being saved")
+        await see(run.pilot, "Still saving")
         share.set()
         await see(run.pilot, "Snapshot saved")
         assert len(list((setup.folder / "snapshots").iterdir())) == 1

@@ -319,4 +319,4 @@ async def test_help_explains_the_start_screen(
         await pilot.press("f1")
         await see(pilot, "Mark the snapshot for a comparison or report")
         await pilot.press("end")
-        await see(pilot, "what opening the profile downloads first")
+        await see(pilot, "how much is downloaded when you open")

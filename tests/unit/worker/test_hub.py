@@ -261,9 +261,9 @@ def test_a_login_page_in_the_hubs_place(
     with serving(tmp_path / "hub", login_page=True) as (address, _):
         at(address)
         if cached:
-            assert "is not a hub's" in hub.checkpoint(command, quiet).note
+            assert "no JSON" in hub.checkpoint(command, quiet).note
             return
-        with pytest.raises(Refused, match="is not a hub's") as caught:
+        with pytest.raises(Refused, match="no JSON") as caught:
             hub.checkpoint(command, quiet)
     assert address in caught.value.failure.reason
     assert "login page" in caught.value.failure.hint

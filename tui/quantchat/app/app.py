@@ -124,10 +124,10 @@ class QuantchatApp(PacedApp):
     ) -> None:
         """Save into the folder `snapshots`; None means the user's default folder.
 
-        With `votes`, open the blind vote on the answers of `profile`. With `chat`, continue its
-        conversation. `pair` are the variants to show first. Without
-        `preferences`, use the defaults. `maker` and `start` build the checkpoints and start the
-        workers of what begins on the start screen; None means the real ones.
+        With `votes`, open a blind vote between two variants of `profile`. With `chat`, continue
+        its conversation. `pair` are the variants to show first. Without `preferences`, use the
+        defaults. `maker` and `start` build the checkpoints and start the workers of work that
+        begins on the start screen; None means the real ones.
         """
         map_alt_enter()
         take_pastes_for_text()
@@ -180,7 +180,10 @@ class QuantchatApp(PacedApp):
         return [*super().get_line_filters(), self._guard]
 
     def get_default_screen(self) -> Screen[None]:
-        """Return the comparison or vote screen: Textual would draw an empty screen before it."""
+        """Return the comparison or vote screen as the first screen.
+
+        If it were pushed later, Textual would first draw an empty screen.
+        """
         if self._profile is None:
             return super().get_default_screen()
         if self._votes is not None:
@@ -339,7 +342,8 @@ class QuantchatApp(PacedApp):
             lines.append(f"saved {self._saved_last}")
         if self.recovery_file is not None:
             lines.append(
-                f"unsaved work was saved to {self.recovery_file}; the next start offers it"
+                f"your unsaved conversation was kept in {self.recovery_file}; the start screen of"
+                " `quantchat` lists it as recovered"
             )
         if self._not_saved_reason:
             lines.append(f"unsaved work could not be saved: {self._not_saved_reason}")
@@ -356,14 +360,15 @@ class QuantchatApp(PacedApp):
             self.exit()
             return
         self._confirm_until_s = now + CONFIRM_S
-        hint = "^Q again quits without saving."
+        title, hint = "Not saved", "^Q again quits without saving."
         if self._comparing is not None and self._comparing.recovery.saving:
-            hint = "It is being saved; the disk is slow. ^Q again quits as soon as it is saved."
+            title = "Still saving"
+            hint = "The disk is slow. ^Q again quits as soon as the snapshot is written."
         elif self.screen is self._comparing:
-            hint = f"{command('save').key} saves it. {hint}"
+            hint = f"{command('save').key} saves the conversation. {hint}"
         self.notify(
             hint,
-            title="Not saved",
+            title=title,
             severity="warning",
             timeout=CONFIRM_S,
             markup=False,

@@ -1,4 +1,4 @@
-"""The commands of the screens, for its keys, the key line, the help and the palette.
+"""The commands of all screens. Keys, key line, help and palette are made from this list.
 
 Every key works over SSH and inside tmux and GNU screen: it is a function key, or a control
 character that has its own byte and is not the prefix of either multiplexer (Ctrl+B, Ctrl+A), or Alt
@@ -13,7 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-if TYPE_CHECKING:  # Textual reads its settings when it is imported: preferences come first
+# Textual reads its settings when it is imported, and preferences must set them before that. So this
+# module, which preferences import, does not import Textual at run time.
+if TYPE_CHECKING:
     from textual.binding import Binding
 
 Group = Literal["Prompt", "Conversation", "Columns", "Output", "Profiles", "Snapshots", "Program"]
@@ -117,7 +119,8 @@ COMMANDS: tuple[Command, ...] = (
         "stop",
         "escape",
         "stop",
-        "Stop both answers; what has arrived stays. Then: take back queued prompts, cancel editing",
+        "Stop both answers; text that has arrived stays. If no answer is running: take back a "
+        "queued prompt, or else cancel editing",
         "Conversation",
         1,
     ),
@@ -173,7 +176,8 @@ COMMANDS: tuple[Command, ...] = (
         "history",
         "alt+h",
         "history",
-        "Continue from each side's own answers, from the left side's for both, or from the right's",
+        "Switch which answers the next prompt continues: each side its own, both the left side's, "
+        "both the right side's",
         "Conversation",
         24,
     ),
@@ -181,14 +185,14 @@ COMMANDS: tuple[Command, ...] = (
         "earlier_answers",
         "alt+left",
         "earlier answers",
-        "Show earlier answers of the last turn; the chat continues from the answers shown",
+        "Show the answers that were replaced by regenerating; the chat continues from those shown",
         "Conversation",
     ),
     Command(
         "later_answers",
         "alt+right",
         "later answers",
-        "Show later answers of the last turn",
+        "After earlier answers: show the later answers to the last prompt again",
         "Conversation",
     ),
     Command("settings", "f2", "settings", "System prompt and sampling settings", "Conversation", 6),
@@ -196,7 +200,8 @@ COMMANDS: tuple[Command, ...] = (
         "maximise",
         "f3",
         "maximise",
-        "Show the left column alone, the right one alone, both; in tabs, the other tab",
+        "Show the left column alone, then the right one, then both; in a narrow terminal, which "
+        "shows one column at a time, the other one",
         "Columns",
         4,
     ),
@@ -354,7 +359,7 @@ PROFILE_COMMANDS: tuple[Command, ...] = (
 
 
 SNAPSHOT_COMMANDS: tuple[Command, ...] = (
-    Command("open", "enter", "open", "Open the profile; show the snapshot", "Snapshots", 0),
+    Command("open", "enter", "open", "Open the selected profile or snapshot", "Snapshots", 0),
     Command(
         "mark", "space", "mark", "Mark the snapshot for a comparison or report", "Snapshots", 1
     ),

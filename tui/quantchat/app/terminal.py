@@ -25,10 +25,11 @@ SIGNALS: tuple[signal.Signals, ...] = (signal.SIGHUP, signal.SIGTERM, signal.SIG
 signal."""
 
 LAST_S = 1.0
-"""Seconds that the cleanup may take before the process is ended by force."""
+"""Seconds that the ordinary cleanup may take. After that, unsaved work is saved from another
+thread, and the process is ended by force."""
 
 KEEP_S = 6.0
-"""Seconds that saving unsaved work may take after that: a disk may be slow or not respond."""
+"""Seconds to wait for that saving at most: a disk may be slow or not respond."""
 
 _SCREEN_OFF = "\x1b[?1000l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[?1049l\x1b[?25h"
 """Turns mouse and paste reports off, leaves the alternate screen, shows the cursor (xterm,
@@ -40,10 +41,11 @@ class Pace:
     """How often, and how much, is sent to the terminal."""
 
     frames_per_second: int
-    """Most frames per second. The echo of a key waits for a frame; streamed text does not use
-    every frame, so a high value costs no bytes."""
+    """Most frames per second. A typed character appears with the next frame, so a high value makes
+    typing feel quick. A high value does not send more bytes: streamed text is drawn only
+    `draws_per_second` times."""
     draws_per_second: float
-    """How often streamed text is drawn."""
+    """How many times a second streamed text is drawn."""
     step: int
     """Lines by which a streamed answer scrolls at a time: scrolling sends all visible lines
     again."""
@@ -73,8 +75,8 @@ def over_ssh() -> bool:
 def configure_textual(low_bandwidth: bool | None = None) -> None:
     """Set the environment variables that Textual reads. Call this before importing Textual.
 
-    ESCDELAY is short, because the wait that distinguishes Esc from an escape sequence delays
-    stopping the answers. `low_bandwidth` chooses the pace.
+    ESCDELAY is short: Esc stops the answers, and for this time Textual waits to tell the key Esc
+    from an escape sequence. `low_bandwidth` chooses the pace.
     """
     global _chosen
     _chosen = None if low_bandwidth is None else pace(low_bandwidth)
@@ -135,7 +137,8 @@ def hung_up(descriptor: int) -> bool:
 def on_signals(leave: Callable[[int], None], last: Callable[[], list[str]]) -> None:
     """Call `leave(signal number)` on the running loop for each of `SIGNALS` that is not ignored.
 
-    `last` is passed to `end_for_sure`, in case leaving takes too long.
+    `last` saves unsaved work and returns lines to print. `end_for_sure` calls it if leaving takes
+    too long.
 
     Without a handler, these signals end the process before it can clean up. An ignored signal
     stays ignored (nohup does that on purpose); `hung_up` then notices that the terminal is closed.
@@ -158,9 +161,9 @@ def on_signals(leave: Callable[[int], None], last: Callable[[], list[str]]) -> N
 def end_for_sure(status: int, last: Callable[[], list[str]]) -> None:
     """End this process with `status` after `LAST_S`, if it has not ended by then.
 
-    The event loop may be stuck because a terminal does not read or a driver hangs. The workers
-    end when this process ends. Before that, `last` has `KEEP_S` to save unsaved work; the lines
-    it returns are written to the terminal.
+    The event loop may be stuck because a terminal does not read or a driver hangs. So after
+    `LAST_S` another thread calls `last`, which has `KEEP_S` to save unsaved work. The lines that
+    `last` returns are written to the terminal. Then the process is ended, and the workers with it.
     """
 
     def end() -> None:

@@ -1,4 +1,8 @@
-"""Gates on the command line: their options, exit status, and files for CI."""
+"""The options for gates, the exit status, and the files for CI.
+
+A gate is a condition on measured figures, such as `b.tpot_ms < 1.05 * a.tpot_ms`, that decides the
+exit status of a command.
+"""
 
 from __future__ import annotations
 
@@ -21,21 +25,28 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class GateOptions:
-    """The gates of a command, as they were given, and where their verdicts are written."""
+    """The gates of a command as the user typed them, and the files for their verdicts."""
 
     conditions: tuple[tuple[Option, str], ...]
     junit: Path | None
     summary: Path | None
 
     def parse(self, columns: Sequence[str], kind: Kind = "run") -> list[Gate]:
-        """Return the gates about `columns` and figures of `kind`. Raises UserError."""
+        """Parse the conditions and return the gates. Raises UserError.
+
+        `columns` are the names that a condition may use for the compared sides (`a`, `b`, …), and
+        `kind` is the kind of snapshot whose figures it may use.
+        """
         from quantchat.snapshot.expression import parse
 
         self.check_files()
         return [parse(text, columns, option, kind) for option, text in self.conditions]
 
     def check_files(self) -> None:
-        """Raise UsageError or UserError if the files cannot be written, before hours of work."""
+        """Raise UsageError or UserError if the files cannot be written.
+
+        Call this before the measurement, which may take hours.
+        """
         from quantchat.errors import UserError
         from quantchat.files import is_folder
         from quantchat.text import one_line
@@ -62,7 +73,10 @@ class GateOptions:
         return [judge_quality(gate, models) for gate in gates]
 
     def parse_early(self, labels: Sequence[str], kind: Kind = "run") -> None:
-        """Check the gates on variants with `labels` before hours of work. Raises UserError."""
+        """Raise UserError if a gate on variants with `labels` has an error.
+
+        Call this before the measurement, which may take hours.
+        """
         from quantchat.snapshot.compared_sides import letters
         from quantchat.snapshot.quality_gates import REFERENCE
 
@@ -84,9 +98,10 @@ class GateOptions:
         return self.finish(f"quantchat {kind}: {snapshot.name}", verdicts)
 
     def finish(self, title: str, verdicts: Sequence[Verdict]) -> int:
-        """Write the files of the verdicts under `title`; return the exit status. Raises UserError.
+        """Write the verdicts to the files of `--junit` and `--summary`; return the exit status.
 
-        The status is 1 if a gate failed, else 2 if one is undecided, else 0.
+        `title` is the heading in the files. The status is 1 if a gate failed, else 2 if one is
+        undecided, else 0. Raises UserError.
         """
         from quantchat.document.verdicts import junit, summary
         from quantchat.errors import UserError
@@ -130,13 +145,15 @@ def gate_options(command: _Command) -> _Command:
             "--fail-if",
             multiple=True,
             metavar="GATE",
-            help="Exit 1 if GATE is shown to hold, 2 if that is undecided; may be repeated.",
+            help="Exit 1 if the condition GATE, such as 'b.tpot_ms > 1.05 * a.tpot_ms', holds in "
+            "the whole 95 % interval, and 2 if it holds only in a part. May be repeated.",
         ),
         click.option(
             "--fail-unless",
             multiple=True,
             metavar="GATE",
-            help="Exit 1 if GATE is shown not to hold, 2 if that is undecided; may be repeated.",
+            help="Exit 1 if the condition GATE, such as 'b.tpot_ms < 1.05 * a.tpot_ms', is false "
+            "in the whole 95 % interval, and 2 if it is false only in a part. May be repeated.",
         ),
         click.option("--junit", type=file, metavar="FILE", help="Write the verdicts as JUnit XML."),
         click.option(

@@ -57,7 +57,7 @@ def folder(origin: Origin) -> Path:
 
 
 def entries() -> list[Entry]:
-    """Read all profiles that have a name; for a broken file, return its error instead."""
+    """Read all profiles in the library's folders; for a broken file, return its error instead."""
     listed = []
     for name, (origin, path) in _files().items():
         try:
@@ -75,8 +75,8 @@ def names() -> list[str]:
 def names_profile(word: str) -> bool:
     """Return whether `word` means a profile and not a model.
 
-    A known name, a word that ends in `.toml` and a file that is not `.gguf` mean a profile. A word
-    that cannot be a path counts as a profile's name.
+    The name of a listed profile, a word that ends in `.toml`, and a file that is not `.gguf` mean a
+    profile. A word that cannot be a path counts as a profile's name, so that `find` reports it.
     """
     if word.endswith(".toml") or word in _files():
         return True
@@ -101,7 +101,7 @@ def find(word: str, *, others: Sequence[str] = ()) -> Path:
     if word in files:
         return files[word][1]
     also = " or command" if others else ""
-    if os.path.lexists(word):  # also of a word too long for a name
+    if os.path.lexists(word):  # False, not an error, if the word is too long for a file name
         hint = f"there is a file of this name: ./{word}"
     else:
         hint = did_you_mean(word, [*files, *others], limit=3)

@@ -25,7 +25,7 @@ from quantchat.system.nvml import (
 )
 from quantchat.system.visible_gpus import shown_gpus
 
-HOST_PIDS = "NVML lists the host's process ids, which a container cannot tell its own by"
+HOST_PIDS = "NVML lists the host's process ids, and a container does not know its own among them"
 NOT_LISTED = "NVML does not list the process"
 ZERO = "NVML lists the process with 0 bytes, as some drivers do inside a container"
 NOT_AVAILABLE = "NVML has no memory figure for each process here (as with MIG, WSL or WDDM)"

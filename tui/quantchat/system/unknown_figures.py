@@ -27,8 +27,8 @@ def unknown_figures(
 ) -> list[tuple[str, str]]:
     """Return (device or figure, reason) for each figure that the machine does not report.
 
-    `workers` are the variants' labels with their memory, None for a worker that is not running. A
-    memory figure that replaces a better one is listed too, with what it measures.
+    `workers` are the variants' labels with their memory, None for a worker that is not running. If
+    the process total is not available, the memory figure shown instead is listed with its source.
     """
     rows = [("GPU", device.no_gpu)] if device.no_gpu else []
     for gpu in device.gpus:
@@ -39,5 +39,8 @@ def unknown_figures(
         if memory is None:
             rows.append(("memory", f"{label}: no worker is running"))
         elif memory.reason:
-            rows.append(("memory", f"{label}: {SOURCES[memory.source]}: {memory.reason}"))
+            what = SOURCES[memory.source]
+            if memory.bytes is not None:
+                what = f"process total not known, shown instead: {what}"
+            rows.append(("memory", f"{label}: {what}: {memory.reason}"))
     return rows

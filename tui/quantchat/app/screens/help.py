@@ -45,8 +45,9 @@ _TERMS = (
     ("non-torch", "GPU memory not reserved by torch: CUDA context, libraries"),
     (
         "same for",
-        "output tokens that both answers start with; then the next token of each with its "
-        "probability, and in brackets the probability of the other answer's token",
+        "how many output tokens both answers begin with; then each side's next token with the "
+        "probability that this side gave to it, and in brackets the other side's token with the "
+        "probability that this side gave to that one",
     ),
     ("single answer", "a ratio from one answer of each side: not a measurement (F12 measures)"),
     ("–", "not known; never 0"),
@@ -64,10 +65,13 @@ _START = (
     ("?", "not known: a model is not on this machine yet, and its name states no size"),
     (
         "downloads",
-        "what opening the profile downloads first; “about”: estimated from the model's name. "
-        "`quantchat plan PROFILE` reads the real sizes from the hub",
+        "how much is downloaded when you open the profile. “about” means that the size is "
+        "estimated from the model's name; `quantchat plan PROFILE` reads it from the hub",
     ),
-    ("quantizes", "opening the profile first makes this checkpoint on this machine, once only"),
+    (
+        "quantizes",
+        "the checkpoints that quantchat makes on this machine when you first open the profile",
+    ),
     ("recovered", "an unsaved conversation, kept when a new one replaced it or quantchat ended"),
 )
 _START_NOTE = (

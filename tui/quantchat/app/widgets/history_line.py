@@ -12,7 +12,10 @@ from quantchat.session.conversation import Conversation
 
 
 class HistoryLine(Widget):
-    """Says from which answers the newest turn continued; hidden in the first turn."""
+    """Says whose answers the newest turn continued.
+
+    Hidden in the first turn, and while both sides continue their own, equal conversations.
+    """
 
     DEFAULT_CSS = """
     HistoryLine {
@@ -27,7 +30,7 @@ class HistoryLine(Widget):
         self._shown = Content()
 
     def observe(self) -> None:
-        """Draw what holds for the newest turn."""
+        """Update the line for the newest turn; draw it only if its text has changed."""
         shown = self._text()
         if shown != self._shown:
             self._shown = shown
@@ -43,12 +46,12 @@ class HistoryLine(Widget):
         if turn.history_of and len(comparison.conversation.turns) > 1:
             at = labels.index(turn.history_of) if turn.history_of in labels else None
             style = "" if at is None else SIDES[at]
-            return quiet("one history: both continue ") + outside(turn.history_of, style)
+            return quiet("both sides continue the answers of ") + outside(turn.history_of, style)
         if not histories_differ(comparison.conversation, labels[0], labels[1]):
             return Content()
         return quiet(
-            "the histories differ: each side continues its own answers"
-            f" · {command('history').key} one for both"
+            "each side continues its own answers, which differ"
+            f" · {command('history').key} one history for both"
         )
 
     def render(self) -> Content:
@@ -66,7 +69,7 @@ def histories_differ(conversation: Conversation, first: str, second: str) -> boo
 
 
 def history_text(comparison: Comparison) -> str:
-    """Return what the next turn continues from."""
+    """Return a sentence part that says whose answers the next turn continues."""
     if comparison.history == "own":
         return "each side continues its own answers"
     side = comparison.sides[0 if comparison.history == "left" else 1]

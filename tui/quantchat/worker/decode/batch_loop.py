@@ -1,8 +1,10 @@
-"""Decode a batch of prompts together: one prefill, then steps that give a token to each prompt.
+"""Decode a batch of prompts together: one prefill, then steps that add a token to each answer.
 
-A static batch: all prompts start at once and give the same number of tokens. Prompts are aligned at
-their ends, with padding on the left that attention masks. The model's own modules compute it, each
-kernel launched from Python; on a CPU its linear layers call their kernels directly, as in a chat.
+The batch is static: all prompts start at once, and all answers get the same number of tokens.
+Shorter prompts are padded on the left, and the attention mask excludes the padding. The modules of
+the transformers model compute the batch, without a CUDA graph and without torch.compile. On a CPU
+the linear layers call their quantized kernels without the library's Python wrapper, as they do for
+the single prompts of a chat.
 """
 
 from __future__ import annotations
@@ -23,21 +25,24 @@ from quantchat.worker.memory import kv_cache_bytes
 
 @dataclass(frozen=True)
 class Batch:
-    """What a batch gave. Times are in ns."""
+    """The tokens and times of one batch. Times are in ns."""
 
     tokens: list[list[int]]
     """The greedy tokens of each prompt."""
     prefill_ns: int
-    """From the start until the first token of each prompt is known."""
+    """From the start until the first output token of each prompt has been computed."""
     steps_ns: list[int]
+    """The time of each further step, which adds one token to each answer."""
     kv_bytes: int
+    """Size of the KV cache at the end."""
 
 
 class BatchLoop:
     """Decodes batches with a causal language model of transformers; token ids are on `device`.
 
-    `fault` compares a step with the model's own modules, as for `cpu.fast_step`. `new_cache` makes
-    its caches; without it they are transformers' own.
+    `fault` runs a faster decode step and the unchanged model on the same tokens. It returns how
+    they differ, or an empty text (see `cpu.fast_step`). `new_cache` makes the KV caches; without
+    it, they are those of transformers.
     """
 
     def __init__(
@@ -53,14 +58,14 @@ class BatchLoop:
         if device.type == "cpu":
             step = cpu.fast_step(model, fault, batches=True).step
         self.name = f"static batch, {step.name if step else 'eager'}"
-        """The name that `Resolved.decode` shows."""
+        """The decode mode, for the report of what ran (`wire.variant.Resolved.decode`)."""
         self._cache_parameter = cache_parameter(model)
         self._positions = position_argument(model)
 
     def decode(self, prompts: Sequence[Sequence[int]], output_tokens: int) -> Batch:
-        """Give `output_tokens` greedy tokens (at least 1) to each of `prompts`.
+        """Generate exactly `output_tokens` greedy tokens (at least 1) for each of `prompts`.
 
-        No token ends an answer. The memory of the KV cache is free afterwards.
+        End-of-sequence tokens do not end an answer. The KV cache is released before this returns.
         """
         import torch
 
@@ -93,7 +98,10 @@ class BatchLoop:
             release(self._device)
 
     def _run(self, ids: Any, mask: Any, before: int, cache: Any) -> Any:
-        """Append `ids`, shape (batch, n), after `before` positions; return (batch, vocabulary)."""
+        """Run the model on `ids`, shape (batch, n), which follow `before` cached positions.
+
+        Return the logits at the last position, shape (batch, vocabulary).
+        """
         import torch
 
         after = before + ids.shape[1]

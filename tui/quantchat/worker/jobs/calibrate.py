@@ -108,7 +108,8 @@ class _Author:
         self._at_once = sys.maxsize
         ends = self.model.generation_config.eos_token_id
         ids = ends if isinstance(ends, list) else [ends]
-        # Also the tokenizer's end token, as in a chat: a lent template ends turns with its own.
+        # Also the tokenizer's end token, as in a chat: a template that the profile names
+        # ends turns with its own token.
         self._ends = sorted({i for i in [*ids, self.tokenizer.eos_token_id] if i is not None})
 
     def answer(

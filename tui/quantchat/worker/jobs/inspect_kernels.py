@@ -27,7 +27,10 @@ from quantchat.worker.report import Report
 
 
 def run(job: InspectKernelsJob, report: Report) -> InspectKernelsResult:
-    """Try the kernels. Changes to the scratch folder first, because some library writes there."""
+    """Try the kernels of each loader on this machine, with progress in `report`.
+
+    Changes to the scratch folder first: some libraries write files into the current folder.
+    """
     os.chdir(job.workspace.scratch)
     report(0, len(job.loaders) + 1, "importing torch")
     import torch
@@ -48,13 +51,16 @@ def run(job: InspectKernelsJob, report: Report) -> InspectKernelsResult:
 
 
 def _probe(loader: Loader) -> Callable[[str, BuildTools], list[Kernel]] | None:
-    """Return what tries the kernels of an engine; None if nothing does, or it is not installed."""
+    """Return the function `kernels` of the engine's loader module, which tries the kernels.
+
+    None if the module has none, or if a library of the engine is not installed.
+    """
     for library in loader.libraries:
         if not library.dependency and importlib.util.find_spec(library.module) is None:
             return None
     try:
         module = importlib.import_module(loader.module)
-    except ModuleNotFoundError:  # an engine of a package that is not in this interpreter
+    except ModuleNotFoundError:  # the engine's plug-in package is not in this interpreter
         return None
     probe: Callable[[str, BuildTools], list[Kernel]] | None = getattr(module, "kernels", None)
     return probe

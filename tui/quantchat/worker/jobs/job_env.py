@@ -13,7 +13,7 @@ from quantchat.wire.jobs import Workspace
 from quantchat.wire.messages import Load
 from quantchat.worker.model.files_check import check_kind
 from quantchat.worker.model.hub import checkpoint, described, of_mib
-from quantchat.worker.model.tokenizer import fetch_lent, load_tokenizer
+from quantchat.worker.model.tokenizer import fetch_named, load_tokenizer
 from quantchat.worker.report import Report
 
 NICENESS = 10
@@ -72,11 +72,11 @@ def with_local_files(load: Load, report: Report) -> Load:
 
 
 def tokenizer_for(load: Load, **more: Any) -> Any:
-    """Return the tokenizer of a model in a local folder, or one lent to it. Raises Refused.
+    """Load the tokenizer of a model in a local folder, or the one that the profile names.
 
-    `more` are arguments for `AutoTokenizer.from_pretrained`.
+    `more` are arguments for `AutoTokenizer.from_pretrained`. Raises Refused.
     """
-    return load_tokenizer(fetch_lent(load), **more)
+    return load_tokenizer(fetch_named(load), **more)
 
 
 def template_variables(load: Load) -> dict[str, object]:

@@ -9,7 +9,7 @@ from quantchat.worker.jobs.config_compat import write_both
 from quantchat.worker.jobs.job_env import settle, with_local_files
 from quantchat.worker.loaders import bitsandbytes
 from quantchat.worker.model.files_check import refuse_quantized
-from quantchat.worker.model.tokenizer import fetch_lent
+from quantchat.worker.model.tokenizer import fetch_named
 from quantchat.worker.report import Report
 
 
@@ -24,7 +24,7 @@ def run(job: QuantizeBitsAndBytesJob, report: Report) -> QuantizeBitsAndBytesRes
     settle(job.workspace)
     load, output = with_local_files(job.load, report), Path(job.workspace.output)
     refuse_quantized(load.model)
-    loaded = bitsandbytes.load(fetch_lent(load), lambda stage: report(0, 0, stage))
+    loaded = bitsandbytes.load(fetch_named(load), lambda stage: report(0, 0, stage))
     report(0, 0, "writing the checkpoint")
     loaded.model.save_pretrained(output)
     loaded.tokenizer.save_pretrained(output)

@@ -67,12 +67,12 @@ class LlamaModel(WithChatTemplate):
         self.note = "" if self._on_gpu or layers == 0 else passed_over(command.device)
 
     def lend(self, tokenizer: Any) -> None:
-        """Take `tokenizer`, one of transformers, in place of the model's own. Raises Refused."""
+        """Use `tokenizer`, of transformers, in place of the model's own. Raises Refused."""
         if len(tokenizer) > self.own_tokenizer.size:
             raise Refused(
                 "unsupported",
-                f"the tokenizer lent to it has {len(tokenizer)} tokens, the model knows"
-                f" {self.own_tokenizer.size}",
+                f"the tokenizer named in the profile has {len(tokenizer)} tokens, more than the"
+                f" model's vocabulary of {self.own_tokenizer.size}",
                 "name the tokenizer of its base model, or remove `tokenizer` from the profile",
             )
         self.tokenizer, self.tokenizer_backend = tokenizer, tokenizer.backend_tokenizer

@@ -28,7 +28,7 @@ from quantchat.worker.model.devices import make_current
 from quantchat.worker.model.files_check import check_files, check_kind
 from quantchat.worker.model.hub import checkpoint, described
 from quantchat.worker.model.loaded import Loaded
-from quantchat.worker.model.tokenizer import fetch_lent
+from quantchat.worker.model.tokenizer import fetch_named
 
 if TYPE_CHECKING:
     from quantchat.worker.decode.loop_decoder import LoopDecoder
@@ -99,7 +99,7 @@ def load(
         check_kind(str(described(command)), command.reader, gguf=gguf)
         found = checkpoint(command, fetching)
         command, note = replace(command, model=str(found.folder), revision=None), found.note
-    command = fetch_lent(command)
+    command = fetch_named(command)
     stage(IMPORTING)
     import torch
 

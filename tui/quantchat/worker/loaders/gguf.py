@@ -12,7 +12,7 @@ from quantchat.wire.messages import FETCHING, IMPORTING, WEIGHTS, Load
 from quantchat.worker.failures import Refused
 from quantchat.worker.model.chat_template import check_template
 from quantchat.worker.model.hub import gguf_files
-from quantchat.worker.model.tokenizer import fetch_lent, load_tokenizer
+from quantchat.worker.model.tokenizer import fetch_named, load_tokenizer
 
 if TYPE_CHECKING:
     from quantchat.worker.llama.model import LlamaModel
@@ -35,7 +35,7 @@ def load(
         stage(FETCHING)
         folder, note = gguf_files(command, wanted, fetching)
         command = replace(command, model=str(folder), revision=None)
-    command = fetch_lent(command)
+    command = fetch_named(command)
     stage(IMPORTING)
     from quantchat.worker.llama import library
     from quantchat.worker.llama.model import LlamaModel
@@ -50,7 +50,7 @@ def load(
     stage(WEIGHTS)
     loaded = LlamaModel(command, file, header)
     if lent is not None:
-        loaded.lend(lent)
+        loaded.use_tokenizer(lent)
     else:
         check_template(loaded.tokenizer, command.options.get("chat_template_kwargs", {}))
     loaded.command = asked

@@ -30,7 +30,8 @@ def of_mib(done: int, total: int) -> str:
 NO_WEIGHTS = ["*.json", "*.jinja", "*.model", "*.tiktoken", "vocab.txt", "merges.txt"]
 """Configuration and tokenizer, in any form."""
 _ELSEWHERE = ["*/*", "consolidated*"]
-"""The weights a second time, in the formats of Meta's and Mistral's own libraries."""
+"""Patterns that are never downloaded: some repositories hold the weights a second time, in folders
+or as `consolidated*`, in the formats of Meta's and Mistral's own libraries."""
 
 
 class Fetched(NamedTuple):
@@ -57,7 +58,8 @@ def described(command: Load) -> Path:
             ignore_patterns=_ELSEWHERE,
         ).folder
     except Refused:
-        # A library may have cached only the files that it needed.
+        # snapshot_download refuses a cached copy in which a file is missing. Another library may
+        # have cached only the files that it needed: look for config.json alone.
         config = huggingface_hub.try_to_load_from_cache(
             command.model, "config.json", revision=command.revision
         )
@@ -67,10 +69,10 @@ def described(command: Load) -> Path:
 
 
 def checkpoint(command: Load, report: Report) -> Fetched:
-    """Return the checkpoint of the model id in `command`: downloaded, or whole in the hub's cache.
+    """Download the checkpoint of the model id in `command`, or take a whole copy from the cache.
 
-    Given the id, the libraries would ask the hub about each file, cached or not: without a network
-    that takes minutes. Raises Refused.
+    The libraries that load the model then get its local folder. With the id they would ask the hub
+    about each file, even a cached one, which takes minutes without a network. Raises Refused.
     """
     file, pickles = command.options.get("gguf_file"), bool(command.options.get("allow_pickle"))
     weights = [file] if file else ["*.safetensors", *(["*.bin"] if pickles else [])]
@@ -85,8 +87,8 @@ def checkpoint(command: Load, report: Report) -> Fetched:
             ignore_patterns=_ELSEWHERE,
         )
     except Refused as refused:
-        # A library may have cached only the files that it needed: for the hub's library such a copy
-        # is incomplete.
+        # snapshot_download refuses a cached copy in which a file is missing, though this variant
+        # may not need that file.
         folder = _whole_in_cache(command, weights)
         if folder is None or refused.failure.kind == "no_space":
             raise
@@ -99,7 +101,7 @@ def checkpoint(command: Load, report: Report) -> Fetched:
 def gguf_files(command: Load, wanted: str, report: Report) -> Fetched:
     """Download the GGUF file of the model id in `command` that `wanted` means, with all its parts.
 
-    See `gguf.chosen`. Without a hub the files in its cache are taken. Raises Refused.
+    See `gguf.chosen`. If the hub cannot be reached, choose among the cached files. Raises Refused.
     """
     import huggingface_hub
     from huggingface_hub import constants
@@ -110,7 +112,7 @@ def gguf_files(command: Load, wanted: str, report: Report) -> Fetched:
             name, revision=command.revision or "main", timeout=_LIST_TIMEOUT_S
         )
         names = [file.rfilename for file in told.siblings or []]
-    except Exception as error:  # noqa: BLE001 - of several libraries, as in `fetched`
+    except Exception as error:  # noqa: BLE001 - several libraries raise here, see `fetched`
         try:
             cached = huggingface_hub.snapshot_download(
                 name, revision=command.revision, local_files_only=True
@@ -126,7 +128,7 @@ def gguf_files(command: Load, wanted: str, report: Report) -> Fetched:
 
 
 def _whole_in_cache(command: Load, weights: list[str]) -> Path | None:
-    """Return the folder of the hub's cache with a whole checkpoint, or None."""
+    """Return the folder in the hub's cache that holds the whole checkpoint, or None."""
     import huggingface_hub
 
     config = huggingface_hub.try_to_load_from_cache(
@@ -154,8 +156,9 @@ def _reporting(report: Report, begun: Callable[[], None]) -> type[Any]:
     class Reporting(tqdm):  # type: ignore[misc]
         def __init__(self, *given: Any, **named: Any) -> None:
             begun()
-            # Of several bars this one counts the bytes on the disk. Another counts the bytes sent,
-            # which may be fewer, and one counts files.
+            # The library makes several bars. The one with "Reconstructing" counts the bytes
+            # written to the disk. Another counts the bytes that the network transferred, which may
+            # be fewer, and a third one counts files.
             self._counts = named.get("unit") == "B" and "Reconstructing" in named.get("desc", "")
             self._reported_s = 0.0
             super().__init__(*given, **{**named, "disable": True})
@@ -190,9 +193,9 @@ def fetched(
         folder = Path(
             huggingface_hub.snapshot_download(name, revision=revision, tqdm_class=bar, **which)
         )
-    except Exception as error:  # noqa: BLE001 - as below
-        # A read-only cache, a login page in place of the hub's answer, a slow hub: each raises
-        # another exception, of several libraries.
+    except Exception as error:  # noqa: BLE001 - explained in the next line
+        # A read-only cache, a login page in place of the hub's answer, and a slow hub raise
+        # exceptions of different types, from huggingface_hub, its HTTP library and others.
         refused = _refused(error, f"{what} {name}".strip())
         try:
             folder = Path(
@@ -220,7 +223,7 @@ def _refused(error: Exception, name: str) -> Refused:
     if isinstance(error, ValueError) and "JSON" in type(error).__name__:
         return Refused(
             "fetch_failed",
-            f"{what}: the answer of {constants.ENDPOINT} is not a hub's",
+            f"{what}: {constants.ENDPOINT} answered, but not as a model hub does (no JSON)",
             "open that address in a browser: a login page of the network or a proxy may answer"
             " instead; or name a folder that holds the model",
         )
@@ -247,8 +250,8 @@ def fetched_named(named: str, what: str, **which: Any) -> Path:
 def check_room(name: str, revision: str | None, which: dict[str, object]) -> None:
     """Raise Refused if the missing files of `name` are larger than the free space on the disk.
 
-    `which` holds `allow_patterns` and `ignore_patterns` of `snapshot_download`. A hub that is not
-    reached or gives no sizes passes: the download says why it fails.
+    `which` holds `allow_patterns` and `ignore_patterns` of `snapshot_download`. If the hub cannot
+    be reached or gives no sizes, nothing is raised here; the download then reports the error.
     """
     import huggingface_hub
     from huggingface_hub import constants

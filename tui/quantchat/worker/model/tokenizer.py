@@ -15,10 +15,10 @@ from quantchat.worker.text_bounds import bounded
 
 
 def load_tokenizer(command: Load, **more: Any) -> Any:
-    """Load the tokenizer of the model, or the one that its options name.
+    """Load the tokenizer of the model, or the one that the profile names (option `tokenizer`).
 
-    Raises Refused where a named tokenizer has more tokens than the model, and where the chat
-    template cannot be rendered.
+    `more` are arguments for `AutoTokenizer.from_pretrained`. Raises Refused if the named tokenizer
+    has more tokens than the model's vocabulary, or if the chat template cannot be rendered.
     """
     from transformers import AutoTokenizer
 
@@ -35,7 +35,8 @@ def load_tokenizer(command: Load, **more: Any) -> Any:
     if known and len(tokenizer) > known:
         raise Refused(
             "unsupported",
-            f"the tokenizer lent to it has {len(tokenizer)} tokens, the model knows {known}",
+            f"the tokenizer named in the profile has {len(tokenizer)} tokens, more than the"
+            f" model's vocabulary of {known}",
             "name the tokenizer of its base model, or remove `tokenizer` from the profile",
         )
     check_template(tokenizer, command.options.get("chat_template_kwargs", {}))
@@ -43,9 +44,10 @@ def load_tokenizer(command: Load, **more: Any) -> Any:
 
 
 def fast_tokenizer(command: Load, **more: Any) -> Any:
-    """Load the tokenizer before the model, which may take minutes.
+    """Load the tokenizer and check that it is a fast one, of the library `tokenizers`.
 
-    Raises Refused as `load_tokenizer`, and where it is not one of the tokenizers library.
+    Called before the model is loaded, which may take minutes. Raises Refused as `load_tokenizer`
+    does, and also if the tokenizer is not a fast one.
     """
     tokenizer = load_tokenizer(command, **more)
     if getattr(tokenizer, "backend_tokenizer", None) is None:
@@ -57,8 +59,11 @@ def fast_tokenizer(command: Load, **more: Any) -> Any:
     return tokenizer
 
 
-def fetch_lent(command: Load) -> Load:
-    """Return `command` with the folder of the tokenizer that it names, if any. Raises Refused."""
+def fetch_named(command: Load) -> Load:
+    """Download the tokenizer that the profile names (option `tokenizer`), if any.
+
+    Return `command` with the tokenizer's local folder in place of its name. Raises Refused.
+    """
     name = command.options.get("tokenizer")
     if not name:
         return command
@@ -74,7 +79,7 @@ def fetch_lent(command: Load) -> Load:
     if not folder.is_dir():
         raise Refused(
             "bad_checkpoint",
-            f"the tokenizer lent to it is not there: {folder} is no folder",
+            f"the tokenizer named in the profile was not found: {folder} is not a folder",
             "check `tokenizer` in the profile",
         )
     for file in ("tokenizer.json", "tokenizer_config.json"):
