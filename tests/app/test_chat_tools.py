@@ -48,7 +48,7 @@ async def test_the_diff_has_the_words_of_each_side(setup: Setup, size: Size) -> 
     async with setup.running(size) as run:
         await run.ready()
         await run.pilot.press("alt+d")
-        await see(run.pilot, "no two answers to compare")
+        await see(run.pilot, "does not have two answers")
         await run.answered()
         await run.pilot.press("alt+d")
         await see(run.pilot, f"only {LEFT}")

@@ -135,7 +135,7 @@ async def test_another_pair_can_be_chosen(setup: Setup) -> None:
         await see_in(run.pilot, 0, THIRD)
         await run.ready()
         await wait_until(run.pilot, lambda: run.left.closed, "the first worker ended")
-        await see_in(run.pilot, 0, "not asked: it was not shown then · Alt+M asks it")
+        await see_in(run.pilot, 0, "no answer: the variant was not shown · Alt+M asks now")
         await see_in(run.pilot, 1, RIGHT, "The capital of France is Paris.")
 
 

@@ -40,7 +40,7 @@ def llama(setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setu
 async def test_a_pair_that_does_not_fit_is_warned_of(llama: Setup, size: tuple[int, int]) -> None:
     llama.gpus = (with_memory(GPU, 20 * GIB),)
     async with llama.running(size) as run:
-        await see(run.pilot, "The pair may not fit")
+        await see(run.pilot, "The two variants may not fit")
         await see(run.pilot, "4.0 GiB are free")
         assert run.screen.device is not None
         said = memory_plan.warning(llama.profile, run.screen.device)

@@ -59,7 +59,7 @@ def test_the_file_is_read() -> None:
         ('[keys]\nmeasure = "f5"', ':2: keys.measure: "f5" is the key of copy_left as well'),
         ('[keys]\nsave = "q"', ':2: keys.save: "q" is needed to edit the prompt'),
         ('[keys]\nsave = "ctrl+k"', ':2: keys.save: "ctrl+k" is needed to edit the prompt'),
-        ('[keys]\nsave = "Strg-S"', ':2: keys.save: "strg-s" is no key (such as ctrl+t'),
+        ('[keys]\nsave = "Strg-S"', ':2: keys.save: "strg-s" is not a key (such as ctrl+t'),
         ("theme =", ":1: "),
     ],
 )

@@ -21,7 +21,7 @@ async def test_a_prompt_is_queued_until_a_side_is_ready(setup: Setup, size: Size
         await see(run.pilot, "◌ loading")
         await run.ask()
         for side in (0, 1):
-            await see_in(run.pilot, side, "queued until it is ready · Esc")
+            await see_in(run.pilot, side, "queued until the variant is ready · Esc")
         await run.pilot.press("escape")
         await wait_until(run.pilot, lambda: run.screen.prompt.text == "Where is Paris?", "back")
         await see_gone(run.pilot, "queued")
@@ -42,7 +42,7 @@ async def test_a_side_says_why_it_lacks_a_turn_and_is_asked_it_by_one_key(
         await see_in(run.pilot, 0, "● ready")
         await see_in(run.pilot, 1, "✖ failed")
         await run.answered()
-        await see_in(run.pilot, 1, "not asked: it had failed · Alt+M")
+        await see_in(run.pilot, 1, "no answer: the variant had failed · Alt+M")
         await run.pilot.press("alt+m")
         await see(run.pilot, f"{RIGHT} is not loaded")
         run.right.loading_fails = None
@@ -50,7 +50,7 @@ async def test_a_side_says_why_it_lacks_a_turn_and_is_asked_it_by_one_key(
         await run.ready()
         await run.pilot.press("alt+m")
         await see_in(run.pilot, 1, "The capital of France is Paris.")
-        assert "not asked" not in text(run.app)
+        assert "no answer" not in text(run.app)
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -85,7 +85,7 @@ async def test_a_remote_server(setup: Setup, size: Size, server: FakeServer) -> 
         server.behaviour = "ok"
         await run.settled()
         await see_in(run.pilot, 1, "7 tokens · ", "tok/s – now", "prompt 11, 4 cached")
-        await see(run.pilot, "no ratio: both decoded together for few tokens")
+        await see(run.pilot, "no ratio: too few tokens")
         await see(run.pilot, "same text for 12 characters, then “of France is")
 
         # It is stopped: what came is counted as what it is.

@@ -160,7 +160,7 @@ async def test_each_profile_says_whether_it_fits_and_what_it_downloads(
         await see(pilot, "✗ nf4-vs-bf16")
         await see(pilot, "✓ fits: needs")
         await see(pilot, "downloads 0.1 GB:")
-        await see(pilot, "quantizes GPTQ 4-bit here first")
+        await see(pilot, "quantizes GPTQ 4-bit on this machine first")
         await pilot.press(*["down"] * 3)
         await see(pilot, "downloads about 3.9 GB:")
         await see(pilot, "needs about 8.1 GiB; GPU 0 (NVIDIA")

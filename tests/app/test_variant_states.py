@@ -37,7 +37,7 @@ async def test_stages_show_their_progress_while_the_other_side_chats(
             "✓ fetching the wheel",
             "quantizing layer 7 of 30",
             "23 % down_proj",
-            "queued until it is ready · Esc",
+            "queued until the variant is ready · Esc",
         )
         await see_in(run.pilot, 1, "The capital of France is Paris.")
         setup.left.building_gate.set()
@@ -103,7 +103,7 @@ async def test_answers_stream_with_their_figures(setup: Setup, size: Size) -> No
         setup.right.gate.set()
         await run.settled()
         await see(run.pilot, "– now 50.0 avg")
-        await see(run.pilot, "no ratio: both decoded together for few tokens")
+        await see(run.pilot, "no ratio: too few tokens")
         await see(run.pilot, "same answer")
 
 
@@ -130,7 +130,7 @@ async def test_the_ratio_is_that_of_the_speeds_in_the_columns(setup: Setup, size
         run.left.answer = lambda request: "word " * 20
         run.right.answer = lambda request: "word " * 200
         await run.answered()
-        await see(run.pilot, "no ratio: both decoded together for few tokens")
+        await see(run.pilot, "no ratio: too few tokens")
 
 
 async def test_a_worker_that_hangs_is_told_of_and_ended_by_a_key(setup: Setup, size: Size) -> None:

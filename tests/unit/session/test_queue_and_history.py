@@ -89,7 +89,7 @@ async def test_a_side_is_asked_the_turns_that_it_lacks(scripts: Scripts, tmp_pat
     await until(lambda: comparison.sides[1].state is State.FAILED)
     first = comparison.ask("one")
     await comparison.wait()
-    assert first.absent == {"B": "it had failed"}
+    assert first.absent == {"B": "the variant had failed"}
     with pytest.raises(ValueError, match="B is not loaded"):
         comparison.ask_missing()
     scripts["B"].loading_fails = None

@@ -35,12 +35,12 @@ def run(
 ) -> int:
     """Show `profile` until the user quits; None shows the start screen. Returns the exit status.
 
-    With `votes`, the user votes blind on the answers of `profile`. With `chat`, its conversation is
-    continued. `pair` are the variants to show first. `on_voted` is called with the snapshot of the
-    votes, if there are any, once the screen is closed.
+    With `votes`, the user votes blind on the answers of two variants. With `chat`, the conversation
+    of that snapshot is continued. `pair` are the variants to show first. `on_voted` is called with
+    the snapshot of the votes, if there are any, after the screen is closed.
 
     Snapshots are saved in the folder `snapshots`; None means the user's default folder.
-    `low_bandwidth` chooses between few and many bytes to the terminal; None means: few over SSH.
+    `low_bandwidth` says whether few bytes are sent to the terminal; None means: fewer over SSH.
     Raises UserError if the preferences have a mistake, if there is no terminal, if the terminal
     cannot move its cursor, or if the log cannot be written.
     """

@@ -64,14 +64,18 @@ _CLEAR = "\x1b[2J"
 """Clears the terminal (ECMA-48, ED)."""
 
 REPEAT_S = 10
-"""Seconds after which the same internal error is reported again: drawing repeats it each frame."""
+"""Seconds after which the same internal error is reported again: an error in drawing comes back
+with each frame."""
 
 MakeComparison: TypeAlias = "Callable[[Profile], Comparison]"
-"""The seam for tests: a comparison with scripted workers."""
+"""Makes the comparison of a profile; tests pass one with scripted workers."""
 
 
 class _LaterBuilder:
-    """A `CheckpointBuilder` that is imported when first used, so that frame 1 comes sooner."""
+    """A `CheckpointBuilder` that is imported at its first use.
+
+    So the first frame is drawn sooner.
+    """
 
     def __init__(self) -> None:
         self._builder: Maker | None = None
@@ -97,7 +101,7 @@ CRASHED = 1
 
 
 class QuantchatApp(PacedApp):
-    """Opens `profile`; without one, the start screen."""
+    """The application: opens `profile`, or the start screen if there is no profile."""
 
     TITLE = "quantchat"
     CSS_PATH = "app.tcss"
@@ -259,7 +263,7 @@ class QuantchatApp(PacedApp):
         gc_tuning.first_frame_drawn()
 
     def _handle_exception(self, error: Exception) -> None:
-        """Report an unexpected error and go on, so that models that took long to load survive.
+        """Report an unexpected error and go on, so that loaded models are not lost.
 
         Textual would end the program after an exception in an action, a handler, a timer, or
         while drawing.
@@ -279,7 +283,7 @@ class QuantchatApp(PacedApp):
         self.call_later(self._leave_unfinished_screen)
 
     def _report(self, error: BaseException) -> None:
-        """Log `error` and show it; a repeated error only once in `REPEAT_S`."""
+        """Log and show `error`; show the same error at most once in `REPEAT_S`."""
         name = f"{type(error).__name__}: {error}"
         self.survived_errors[name] += 1
         now = time.monotonic()
@@ -296,9 +300,9 @@ class QuantchatApp(PacedApp):
         )
 
     def _leave_unfinished_screen(self) -> None:
-        """Remove a screen that failed while it was being built: it would take all keys.
+        """Remove a screen that failed while it was being built, since it would take all keys.
 
-        Depending on when it failed it does not run, or runs without any widget.
+        Depending on when the error came, such a screen does not run, or runs without any widget.
         """
         unfinished = not self.screen.is_running or not self.screen.children
         if len(self.screen_stack) > 1 and unfinished:
@@ -309,7 +313,7 @@ class QuantchatApp(PacedApp):
         self.exit(return_code=128 + signal_number)
 
     def keep(self) -> None:
-        """Save unsaved work for recovery; the next start offers it. Raises nothing."""
+        """Save unsaved work for recovery; the next start screen lists it. Raises nothing."""
         for holder in self._holders():
             self.keep_of(holder)
 

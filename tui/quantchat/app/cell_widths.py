@@ -6,8 +6,9 @@ cells than counted overwrites its neighbour. So this module counts, character by
 cells that any terminal uses, and `in_place` then moves the cursor to the counted position, whatever
 the terminal did with the text.
 
-All other characters use Rich's tables (from wcwidth), with which Textual lays out. wcwidth also
-finds the grapheme clusters (UAX #29): Rich knows neither Devanagari conjuncts nor skin tones.
+All other characters use Rich's tables (from wcwidth), which Textual uses for its layout. wcwidth
+also finds the grapheme clusters (UAX #29), because Rich does not recognize Devanagari conjuncts and
+skin tones.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from itertools import accumulate
 from rich import _unicode_data, cells
 
 _BASIC_PLANES_END = 0x20000
-"""From here on there are ideographs, tags and private characters, but no vowel signs."""
+"""Characters with this code or a higher one are ideographs, tags and private characters, but never
+vowel signs."""
 _SKIN_TONES = range(0x1F3FB, 0x1F400)
 """Modifiers of the emoji before them; some terminals draw them as separate emoji."""
 _EMOJI_STYLE = "\ufe0f"
@@ -82,7 +84,7 @@ def grapheme_spans(
     text: str, unicode_version: str = "auto"
 ) -> tuple[list[tuple[int, int, int]], int]:
     """Return (start, end, cells) of each grapheme of `text`, and the cells of the whole text."""
-    from wcwidth import iter_graphemes  # imported late: the first frame does not need it
+    from wcwidth import iter_graphemes  # imported late, because the first frame does not need it
 
     parts = list(iter_graphemes(text))
     ends = list(accumulate(map(len, parts)))

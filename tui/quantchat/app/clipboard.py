@@ -28,16 +28,17 @@ class Copied:
     """The outcome of a copy."""
 
     how: str
-    """What was done, for the notification."""
+    """How the text was copied, for the notification."""
     sure: bool
-    """Whether the text has certainly arrived somewhere."""
+    """Whether the text has certainly arrived in a paste buffer or clipboard."""
 
 
 def copy(text: str, write: Callable[[str], None]) -> Copied:
     """Send `text` to the clipboard; `write` writes to the terminal. Returns the outcome.
 
-    Control and invisible characters except newline and tab are left out: pasted into a shell, an
-    ESC [ 201 ~ from a model would end the paste and run the text behind it.
+    Control and invisible characters except newline and tab are left out. Otherwise, when the text
+    is pasted into a shell, an ESC [ 201 ~ from a model would end the paste, and the shell would run
+    the text after it.
     """
     clean = without_controls(text)
     copied = _sent(clean, write)

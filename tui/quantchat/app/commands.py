@@ -3,8 +3,8 @@
 Every key works over SSH and inside tmux and GNU screen: it is a function key, or a control
 character that has its own byte and is not the prefix of either multiplexer (Ctrl+B, Ctrl+A), or Alt
 with a letter, which terminals send as ESC and the letter (not B and F, which move by words).
-TextArea itself edits with two of them, F6 and F7 (select a line, select all): PromptBox rebinds
-those.
+Textual's TextArea uses two of these keys for editing, F6 (select a line) and F7 (select all);
+PromptBox gives them back to our commands.
 """
 
 from __future__ import annotations
@@ -73,14 +73,14 @@ class Command:
         return key if len(key) == 1 else key.upper()
 
     def binding(self, namespace: str = "") -> Binding:
-        """Return Textual's binding; `namespace` (`screen.`, `app.`) says who has the action."""
+        """Return Textual's binding; `namespace` (`screen.`, `app.`) owns the action."""
         from textual.binding import Binding
 
         return Binding(self.default_keys, namespace + self.id, self.help, show=False, id=self.id)
 
 
 _keymap: dict[str, str] = {}
-"""The user's keys by the commands' ids."""
+"""The keys of the user's preferences, by the commands' ids."""
 
 
 def use_keys(keys: Mapping[str, str]) -> None:
@@ -268,7 +268,7 @@ COMMANDS: tuple[Command, ...] = (
         "cross_perplexity",
         "ctrl+underscore",
         "cross-perplexity",
-        "Perplexity of each answer under the other variant, with its unlikely tokens marked",
+        "Compute the perplexity of each answer under the other variant; mark its unlikely tokens",
         "Output",
         16,
     ),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from quantchat.snapshot.schema import Snapshot
 
 PATIENCE_S = 3.0
-"""Seconds that the event loop, or a thread that saves, waits for the disk: it may hang."""
+"""Seconds that the event loop, or a thread that saves, waits for the disk, which may hang."""
 
 
 async def anything_recovered(folder: Path | None) -> bool:
@@ -55,14 +55,14 @@ class Recoverable(Protocol):
 
 
 class Keeper(Protocol):
-    """The app, as a screen needs it that closes with unsaved work."""
+    """What a screen that closes with unsaved work needs of the app."""
 
     def keep_of(self, holder: Recoverable) -> None:
         """Save unsaved work of `holder`. Raises nothing."""
 
 
 class CrashRecovery:
-    """Saves the conversation of `comparison` in `folder` unless it is saved already.
+    """Saves the conversation of `comparison` in `folder`, unless it is saved already.
 
     `folder` None means the user's default folder. May be called from any thread: the event loop
     may be stuck when the program has to end.
@@ -87,7 +87,7 @@ class CrashRecovery:
         return self._save is not None and not self._save.done()
 
     def save(self, snapshot: Snapshot, measurement: Measurement | None = None) -> Future[Path]:
-        """Begin to save `snapshot`, just recorded with `measurement`; return the file to come.
+        """Begin to save `snapshot`, which was just recorded; return a future of its file.
 
         A thread writes it, because the disk may be slow or hang. Once it is written, both the
         conversation and `measurement` count as saved. The future may raise UserError.
@@ -120,7 +120,10 @@ class CrashRecovery:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Write without another thread that does. Raises UserError after `PATIENCE_S`."""
+        """Wait until no other thread writes, then keep others from writing within this context.
+
+        Raises UserError after `PATIENCE_S`.
+        """
         if not self._writing.acquire(timeout=PATIENCE_S):
             raise no_answer(PATIENCE_S)
         try:

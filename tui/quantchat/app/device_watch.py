@@ -1,7 +1,8 @@
 """Samples the machine and the workers' memory in a separate daemon thread.
 
-NVML may take seconds to open and can hang with the driver. Neither may delay the screen or its
-end, so the thread is not one of the event loop's executor, for which the loop waits at exit.
+NVML may take seconds to open, and it hangs if the driver hangs. Neither may delay the screen or the
+end of the program. So this is not a thread of the event loop's executor, because at exit the loop
+waits for those.
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ if TYPE_CHECKING:
     from quantchat.system.sampler import DeviceSample, DeviceSampler
 
 PATIENCE_S = 1.0
-"""Seconds the event loop waits for the sampler. Only opening the driver takes longer than ms."""
+"""Seconds that the event loop waits for the sampler. A sample takes milliseconds; only opening the
+driver takes longer."""
 
 MakeSampler = Callable[[], "DeviceSampler"]
 """Makes a sampler; tests pass one of a scripted machine."""
 
 
 def real_sampler() -> DeviceSampler:
-    """Return a sampler of this machine. Imported late, so that the first frame comes sooner."""
+    """Return a sampler of this machine, imported late so that the first frame comes sooner."""
     from quantchat.system.sampler import DeviceSampler
 
     return DeviceSampler()
@@ -75,7 +77,7 @@ class DeviceWatch:
 
     @contextlib.contextmanager
     def borrowed(self) -> Iterator[DeviceSampler]:
-        """Lend the sampler to the event loop's thread. Raises UserError while it is busy."""
+        """Let the event loop's thread use the sampler. Raises UserError while it is busy."""
         if not self._in_use.acquire(timeout=PATIENCE_S):
             raise UserError("the GPU driver does not answer yet", hint="try again in a moment")
         try:

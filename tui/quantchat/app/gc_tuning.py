@@ -1,9 +1,9 @@
 """Keeps full garbage collections out of the start and out of streaming.
 
 A full collection looks at every object of modules, widgets and answers, and no key is handled
-meanwhile. By default Python runs several of them while two answers stream; with this module there
-is none. Without collections during imports, the first frame comes sooner.
-`benchmarks/gc_tuning.py` measures both, and docs/reference/screen.md has its figures.
+meanwhile. By default Python runs several full collections while two answers stream; with this
+module it runs none. Without collections during imports, the first frame comes sooner.
+`benchmarks/gc_tuning.py` measures both effects, and docs/reference/screen.md has the figures.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import os
 from collections.abc import Iterator
 
 FULL_AFTER = 1000
-"""Collections of younger objects after which a full one runs all the same, because an answer may
-take hours. Python's default is 10."""
+"""After this many collections of younger objects a full one runs, because an answer may take hours.
+Python's default is 10."""
 
 _started = False
 
@@ -52,7 +52,7 @@ def start() -> None:
 def collect_while_idle() -> None:
     """Run a full collection now; later collections skip the objects that remain.
 
-    The next call finds those of them that have become garbage. Does nothing before `start`.
+    If those objects become garbage later, the next call finds them. Does nothing before `start`.
     """
     if _started:
         gc.unfreeze()

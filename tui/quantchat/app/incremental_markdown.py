@@ -51,9 +51,9 @@ class _Drawn:
     size: int
     """Number of characters."""
     glued: bool = False
-    """Whether it continues the previous part, without a blank line in between."""
+    """Whether this part continues the previous one, without a blank line in between."""
     code: str | None = None
-    """The code, if it is a code block."""
+    """The code, if this is a code block."""
     lines: list[Content] = field(default_factory=list)
     width: int = -1
 

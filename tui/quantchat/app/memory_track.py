@@ -37,7 +37,7 @@ class MemoryTrack:
 
     @property
     def kind(self) -> str:
-        """`VRAM`, `RAM`, or `memory` if it is not known which."""
+        """`VRAM`, `RAM`, or `memory` if it is not known which of them was measured."""
         if self.ledger is None or self.ledger.device == SERVER:
             return "memory"
         # A server's ledger does not say where its memory is; the source of the measurement does.
@@ -48,7 +48,7 @@ class MemoryTrack:
 
     @property
     def source(self) -> str:
-        """What the total measures, in words; empty if it is not known."""
+        """What the total measures, in words; empty if that is not known."""
         if self.latest is None or self.latest.bytes is None:
             return ""
         return SOURCES.get(self.latest.source, "")

@@ -51,9 +51,10 @@ class CommandChosen(Message):
 
 @dataclass
 class ProfileChosen(Message):
-    """The user opened `profile` on the start screen; `plan` is measured once `pair` is ready.
+    """The user opened `profile` on the start screen.
 
-    The conversation of `chat` is continued.
+    `plan` is measured as soon as the two variants of `pair` are ready. The conversation of the
+    snapshot `chat` is continued.
     """
 
     profile: Profile

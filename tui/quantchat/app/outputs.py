@@ -1,4 +1,4 @@
-"""Answers as a Markdown file."""
+"""Save the last answers, or the whole conversation, as a Markdown file."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def answers_as_markdown(turn: Turn, comparison: Comparison) -> str:
 
 
 def _running(comparison: Comparison) -> dict[str, str]:
-    """Return what each loaded variant runs on, by label."""
+    """Return the engine and device of each loaded variant, by label."""
     return {v.label: what_runs(v.resolved) for v in comparison.variants if v.resolved}
 
 

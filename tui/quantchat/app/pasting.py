@@ -25,8 +25,8 @@ LONGEST = 50_000
 """Most characters in a text box. Textual wraps the whole text after a paste and the last paragraph
 after each key press: 1.25 MB would block the screen for seconds."""
 MOST_LINES = 2_500
-"""Most lines in a text box: many short lines take longer to draw than as many characters in few
-long lines."""
+"""Most lines in a text box: many short lines take longer to draw than the same number of characters
+in a few long lines."""
 
 
 class PasteParser(XTermParser):

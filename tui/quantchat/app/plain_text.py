@@ -89,7 +89,7 @@ class PlainText:
 
 
 def _wrapped(line: str, width: int) -> list[str]:
-    """Return `line` in parts of at most `width` cells, cut behind blanks where there are any."""
+    """Return `line` in parts of at most `width` cells; cut after blanks where there are some."""
     parts, room = [""], width
     for word in _WORDS.findall(line):
         cells = cell_len(word.rstrip(" "))

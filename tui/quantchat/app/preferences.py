@@ -34,7 +34,8 @@ _EDITING = frozenset(
     )
     for key in keys
 )
-"""Keys that edit the prompt, or that a multiplexer or terminal takes or cannot tell from others."""
+"""Keys that edit the prompt, keys that a multiplexer or terminal uses itself, and keys that a
+terminal cannot distinguish from others."""
 
 
 class Preferences(Table):
@@ -43,13 +44,14 @@ class Preferences(Table):
     theme: Literal["dark", "light", "high contrast"] = "dark"
     """Colours of the screen. F11 changes them and writes this key."""
     low_bandwidth: bool | None = None
-    """As `--low-bandwidth`: draw once a second, no mouse. By default fewer draws over SSH."""
+    """As the option `--low-bandwidth`: draw once a second, no mouse. Default: fewer draws over
+    SSH."""
     history: bool = True
     """Whether prompts are remembered for the next start (↑ recalls them)."""
     keys: dict[str, str] = Field({})
-    """Keys of commands, by the names of the commands: `measure = "f5"`; several with commas."""
+    """Keys of commands, by the commands' names: `measure = "f5"`. Commas separate several keys."""
     generation: Generation = Generation.model_construct()
-    """Settings of answers on the screen where a profile does not give them."""
+    """Sampling and length of answers on the screen, for settings that the profile does not have."""
 
     def applied(self, profile: Profile) -> Profile:
         """Return `profile` with these generation settings where it does not give its own."""
@@ -111,7 +113,9 @@ def _wrong_keys(keys: dict[str, str]) -> Iterator[Mistake]:
             continue
         for key in _split(names):
             if not _KEY.fullmatch(key):
-                yield Mistake(path, f"{shown(key)} is no key", "such as ctrl+t, alt+t, f5, escape")
+                yield Mistake(
+                    path, f"{shown(key)} is not a key", "such as ctrl+t, alt+t, f5, escape"
+                )
             elif _TYPED.fullmatch(key) or key in _EDITING:
                 yield Mistake(path, f"{shown(key)} is needed to edit the prompt", "")
             elif taken := [n for n, its in bound.items() if n != name and key in _split(its)]:

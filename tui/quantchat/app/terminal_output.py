@@ -8,7 +8,7 @@ import select
 import time
 
 LEAVING_S = 1.0
-"""Seconds without progress after which writing is given up once the program ends."""
+"""While the program ends, writing is given up after this many seconds without progress."""
 _POLL_MS = 100
 
 

@@ -43,7 +43,7 @@ _dispatch_message = MessagePump._dispatch_message
 
 
 async def _dispatch(pump: MessagePump, message: Message) -> None:
-    """Let a widget handle further messages after one raised an exception.
+    """Let a widget handle further messages after one of them raised an exception.
 
     Textual would end the widget's message loop and the app; here `App._handle_exception` decides.
     An exception while a widget is being composed or mounted is raised, because the widget is

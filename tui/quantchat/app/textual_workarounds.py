@@ -267,7 +267,10 @@ class PacedDriver(LinuxDriver):
         super().write(data)
 
     def when_written(self, call: Callable[[], None]) -> bool:
-        """Call `call`, in the writer thread, once all is written; return False if it is already."""
+        """Call `call` in the writer thread as soon as everything is written.
+
+        Return False, without a call, if everything is written already.
+        """
         with self._lock:
             if self._pending:
                 self._on_empty = call
@@ -314,7 +317,7 @@ class PacedApp(App[None]):
     _waiting = False
     """Whether the terminal has not accepted the last frame yet."""
     _redraw = False
-    """Whether Textual dropped a drawing meanwhile that it believes to be on the screen."""
+    """Whether Textual has dropped a drawing since then, and believes that it is on the screen."""
 
     def get_driver_class(self) -> type[Driver]:
         """Return `PacedDriver` for a terminal, or the driver that TEXTUAL_DRIVER names."""

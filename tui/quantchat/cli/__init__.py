@@ -1,4 +1,8 @@
-"""The command line. Commands import what they need when they run; `--help` imports only click."""
+"""The command line.
+
+Each command imports the modules that it needs when it runs, so `--help` imports only click and is
+fast.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +44,8 @@ _COMMANDS = {
         "quantchat.features.memory_plan.cli:plan", "Estimate the memory that variants need."
     ),
     "methods": Lazy(
-        "quantchat.features.methods.cli:methods", "List the quantization methods and their needs."
+        "quantchat.features.methods.cli:methods",
+        "List the quantization methods and what each needs.",
     ),
     "doctor": Lazy(
         "quantchat.features.doctor.cli:doctor", "Find what does not work here, and how to fix it."
@@ -56,7 +61,7 @@ _COMMANDS = {
         "quantchat.features.load.cli:load", "Measure variants with many requests at once."
     ),
     "compare": Lazy(
-        "quantchat.cli.compare:compare", "Compare saved runs; fail if a condition is not met."
+        "quantchat.cli.compare:compare", "Compare snapshots; fail if a condition is not met."
     ),
     "rerun": Lazy(
         "quantchat.features.measure.rerun_cli:rerun", "Repeat the measurement of a snapshot."
@@ -64,17 +69,18 @@ _COMMANDS = {
     "vote": Lazy("quantchat.cli.vote:vote", "Vote blind on which variant answers better."),
     "agreement": Lazy(
         "quantchat.features.agreement.cli:agreement",
-        "Show how soon a variant diverges from itself.",
+        "Show how early two answers of one variant to the same prompt differ.",
     ),
     "snapshots": Lazy("quantchat.cli.snapshots:snapshots", "List, show or remove saved snapshots."),
     "report": Lazy("quantchat.cli.report:report", "Write snapshots as HTML, Markdown or CSV."),
     "quantize": Lazy(
         "quantchat.features.quantize.cli:quantize", "Make a quantized checkpoint of a model."
     ),
-    "env": Lazy("quantchat.cli.env:env", "Make environments with other library versions."),
+    "env": Lazy("quantchat.cli.env:env", "Make Python environments with other library versions."),
     "cache": Lazy("quantchat.cli.cache:cache", "List, verify or remove checkpoints made here."),
     "completion": Lazy(
-        "quantchat.cli.completion:completion", "Let a shell complete commands and names."
+        "quantchat.cli.completion:completion",
+        "Make the shell complete commands, options and profiles.",
     ),
     "schema": Lazy("quantchat.cli.schema:schema", "Print the JSON Schema of a file format."),
 }
@@ -91,7 +97,7 @@ _snapshots_option = click.option(
 
 
 class _Root(LazyGroup):
-    """Treats a first word that is not a command as the profile or model to open."""
+    """Treats a first argument that is not a command as the profile or model to open."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -175,7 +181,9 @@ def root(
     ctx.meta[LOW_BANDWIDTH] = low_bandwidth
     if ctx.invoked_subcommand:
         if saved is not None:
-            raise click.UsageError("--continue takes the profile of its snapshot, and no command")
+            raise click.UsageError(
+                "--continue opens the profile of the snapshot: give no command with it"
+            )
         return None
     if saved is not None:
         return _continue(saved, snapshots, low_bandwidth)
@@ -195,7 +203,7 @@ def _continue(name: str, snapshots: Path | None, low_bandwidth: bool | None) -> 
     if same.trusted:
         for line in same.trusted:
             click.echo(one_line(line), err=True)
-        click.confirm("Open it, as the snapshot says?", abort=True, err=True)
+        click.confirm("Open these variants with the snapshot's settings?", abort=True, err=True)
     return _run(lambda: same.profile, snapshots, low_bandwidth, chat=chat, pair=same.pair)
 
 
@@ -206,7 +214,8 @@ def _continue(name: str, snapshots: Path | None, low_bandwidth: bool | None) -> 
     "methods",
     metavar="METHOD,...",
     default="",
-    help="How to load unquantized models, e.g. nf4,gptq,bf16; an unknown name lists all.",
+    help="Methods with which an unquantized model is loaded, e.g. nf4,gptq,bf16. `quantchat "
+    "methods` lists them.",
 )
 @click.option("--gptq", metavar="MODEL", help="Use this GPTQ checkpoint instead of making one.")
 @click.option(

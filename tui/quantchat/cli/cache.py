@@ -58,7 +58,7 @@ def list_(cached: CheckpointCache, as_json: bool = False) -> None:
     "--unused-for",
     metavar="DAYS",
     type=click.FloatRange(min=0),
-    help="Remove checkpoints that were not used for so many days.",
+    help="Remove checkpoints that were not used for this many days.",
 )
 @click.pass_obj
 def remove(cached: CheckpointCache, names: tuple[str, ...], unused_for: float | None) -> None:
@@ -95,7 +95,10 @@ def remove(cached: CheckpointCache, names: tuple[str, ...], unused_for: float | 
 @json_option
 @click.pass_obj
 def verify_(cached: CheckpointCache, names: tuple[str, ...], as_json: bool) -> int:
-    """Check the files of checkpoints (all by default) against their hashes; 1 if any differs."""
+    """Check the files of checkpoints (all by default) against their hashes.
+
+    The exit status is 1 if a file is missing or differs.
+    """
     from quantchat.checkpoints import verify
     from quantchat.checkpoints.cache import read_built
 
@@ -105,13 +108,13 @@ def verify_(cached: CheckpointCache, names: tuple[str, ...], as_json: bool) -> i
         folder = cached.find(name) if name in known else None
         built = read_built(folder) if folder else None
         if folder is None or built is None:
-            problem: str | None = "a file is missing, or it was never finished"
+            problem: str | None = "a file is missing, or the checkpoint was never finished"
         else:
             damaged = asyncio.run(verify.first_damaged(folder, built))
             problem = f"{damaged} differs" if damaged else None
         found[name] = problem
         if not as_json:
-            cure = f"`quantchat cache remove {name}`; it is built again when needed"
+            cure = f"`quantchat cache remove {name}` removes it; it is built again when needed"
             state = f"DAMAGED: {problem} ({cure})" if problem else "unchanged"
             click.echo(one_line(f"{name}: {state}"))
     if as_json:
@@ -120,9 +123,10 @@ def verify_(cached: CheckpointCache, names: tuple[str, ...], as_json: bool) -> i
 
 
 def cache_table(entries: Sequence[Entry]) -> Table:
-    """Return each checkpoint with its state below it, and what all take together.
+    """Return a table of the checkpoints, with the size of all of them in the last line.
 
-    Users type the names again to remove a checkpoint: the other columns leave them room.
+    The state of a checkpoint is below its name if it is not whole. The other columns are narrow,
+    so that names are not broken: users copy a name to remove a checkpoint.
     """
     columns = (
         Column("checkpoint", footer="together"),

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 class _CompareCommand(click.Command):
-    """A command whose help names the figures. They are read when the help is, to start fast."""
+    """A command whose help names the figures.
+
+    The names are read only when the help is shown, so that other commands start fast.
+    """
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the help with the names of all figures."""
@@ -51,15 +54,17 @@ def compare(
     force: bool,
     as_json: bool,
 ) -> int:
-    """Compare the runs in SNAPSHOT…, names of `quantchat snapshots`, their beginnings, or files.
+    """Compare several runs in one table, and check conditions on their figures.
+
+    SNAPSHOT is a name from `quantchat snapshots`, the beginning of a name, or a file.
 
     Each run has two columns, left and right: a and b for the first run, c and d for the second, and
-    so on. Right is compared with left in each run, and each variant with the variant of the same
-    label in the first run that has one, paired by prompt and round. Refused (exit 2) if order,
-    model, checkpoint or token counts differ between runs.
+    so on. In each run, right is compared with left. Each variant is also compared with the variant
+    of the same label in the first run that has one, paired by prompt and round. If order, model,
+    checkpoint or token counts differ between runs, nothing is compared and the exit status is 2.
 
     \b
-    A GATE compares sums and products of numbers and figures of columns:
+    A GATE is a condition on sums and products of numbers and of figures of columns:
       quantchat compare new.json --fail-if 'b.decode_tps < 0.95 * a.decode_tps'
       quantchat compare old.json new.json --fail-if 'd.ttft_ms > b.ttft_ms + 20'
       quantchat compare score.json --fail-unless 'b.kld < 0.05'
@@ -68,20 +73,20 @@ def compare(
       score: …
       eval: …
 
-    A condition is shown if it holds on the whole 95 % interval, shown otherwise if it holds nowhere
-    in it, and undecided in between. --fail-if fails (exit status 1) if it is shown, --fail-unless
-    if it is shown otherwise; an undecided gate makes the exit status 2, and says how much more
-    measuring would decide it. The interval is that of the ratio if the gate compares one figure of
-    two columns, bootstrapped over prompts and rounds. Weights and GPU memory are compared without
-    an interval. A figure measured only once is undecided, and so is process_bytes on a CPU, where
-    resident memory differs between processes.
+    The condition is true if it holds in the whole 95 % interval, false if it holds nowhere in the
+    interval, and otherwise undecided. --fail-if fails (exit status 1) if the condition is true,
+    --fail-unless if it is false. An undecided gate makes the exit status 2, and the output says how
+    much more measuring would decide it. If the gate compares one figure of two columns, the
+    interval is that of their ratio, bootstrapped over prompts and rounds. Weights and GPU memory
+    are compared without an interval. A figure that was measured only once is undecided. So is
+    process_bytes on a CPU, where resident memory differs between processes.
 
     Sessions of `quantchat vote` on the same two variants are counted together.
 
-    Snapshots of `quantchat score` are shown side by side. Refused if text, windows, BOS, tokenizer,
-    token count or reference differ. So are those of `quantchat eval`, refused if tasks, their
-    documents or examples, or the harness differ. In their gates the columns are the variants of
-    each snapshot in order, and `ref` is the reference.
+    Snapshots of `quantchat score` are shown side by side, but not if text, windows, BOS, tokenizer,
+    token count or reference differ. Snapshots of `quantchat eval` are also shown side by side, but
+    not if tasks, their documents or examples, or the harness differ. In the gates of both, the
+    columns are the variants of each snapshot in order, and `ref` is the reference.
     """  # noqa: D301  # \\b keeps click from wrapping what follows
     from quantchat import paths
     from quantchat.errors import UserError
@@ -141,7 +146,7 @@ def _title(saved: _Saved) -> str:
 
 
 def _pool_votes(saved: _Saved, *, as_json: bool) -> int:
-    """Count sessions of blind votes together. Raises UserError if they do not fit together."""
+    """Count sessions of blind votes together. Raises UserError if their variants differ."""
     from quantchat.features.votes import tables as report
     from quantchat.snapshot.pooled_votes import pooled
 
@@ -155,7 +160,7 @@ def _print(result: dict[str, object] | list[Block]) -> None:
     from quantchat.console.console import show
 
     if isinstance(result, dict):
-        # Pure ASCII: raw text in it does nothing to a terminal.
+        # In pure ASCII, a model's text contains no character that controls a terminal.
         sys.stdout.write(json.dumps(result, ensure_ascii=True, allow_nan=False) + "\n")
     else:
         show(result)

@@ -36,8 +36,8 @@ _NEXT = {
 def completion(ctx: click.Context, shell: str | None, install: bool) -> None:
     """Print the script with which SHELL completes commands, options and profiles.
 
-    The default is the shell that the variable SHELL names. With --install, the script is written
-    to your home directory, and quantchat says whether the shell needs anything else.
+    The default is your shell, from the environment variable SHELL. With --install, the script is
+    written to your home directory, and quantchat says whether the shell needs anything else.
     """
     shell = shell or _current()
     script = _script(ctx.find_root().command, shell)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from quantchat.document.document import Table
 
 _LIBRARIES = ("torch", *(library.package for library in libraries()))
-"""Libraries whose version is shown."""
+"""Packages whose version the list of environments shows."""
 
 
 @click.group(invoke_without_command=True)
@@ -47,7 +47,7 @@ def env(ctx: click.Context, as_json: bool) -> None:
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Requirements file for `pip install -r`. "
-    + f"Not needed for the environments of engines: {', '.join(declared())}.",
+    + f"Not needed if NAME is one of {', '.join(declared())}, the environments of engines.",
 )
 @click.option(
     "--python",
@@ -59,7 +59,7 @@ def env(ctx: click.Context, as_json: bool) -> None:
 def create(environments: Environments, name: str, requirements: Path | None, python: str) -> None:
     """Make the environment NAME with pip.
 
-    The environment of an engine, named after it, needs no --requirements.
+    If NAME is that of an engine with built-in requirements, --requirements is not needed.
     """
     from quantchat.console.stages import stage_display
 
@@ -133,7 +133,7 @@ def remove(environments: Environments, names: tuple[str, ...]) -> None:
 
 
 def environments_table(entries: Sequence[Environment]) -> Table:
-    """Return each environment with its libraries, and what all take together."""
+    """Return a table of the environments and their libraries, with the size of all of them."""
     from quantchat.document.document import Cell, Column, Table, cells
     from quantchat.document.figures import size
 

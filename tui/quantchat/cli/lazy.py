@@ -9,14 +9,14 @@ import click
 
 
 class Lazy(NamedTuple):
-    """A command that is not imported yet: `module:attribute`, and its line in the help."""
+    """A command that is not imported yet: where it is (`module:attribute`), and its help line."""
 
     target: str
     help: str
 
 
 class LazyGroup(click.Group):
-    """A group of `lazy` commands by name, in addition to ordinary ones."""
+    """A group that has `lazy` commands, by name, in addition to ordinary ones."""
 
     def __init__(self, *args: Any, lazy: dict[str, Lazy], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

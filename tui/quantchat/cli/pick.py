@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from quantchat.snapshot.schema import Snapshot
 
 NONE_MEETS, UNDECIDED = 1, 2
-"""Exit statuses, as of gates: no variant meets the limits; the limits of the best are undecided."""
+"""Exit statuses, the same as for gates: no variant meets the limits; or it is undecided whether the
+best variant does."""
 
 
 @click.command()
@@ -29,20 +30,23 @@ NONE_MEETS, UNDECIDED = 1, 2
     "--methods",
     metavar="NAME[,NAME…]",
     default="",
-    help="Make these variants of the model: gptq, nf4, int8, bf16, … Default: those of the "
-    "profile, or every method for a model.",
+    help="Make one variant of the model for each of these methods, such as gptq,nf4,int8,bf16. "
+    "Default: the variants of the profile; for a model, every method.",
 )
 @click.option(
-    "--reference", metavar="VARIANT|MODEL", help="Compare with this model, as `quantchat score`."
+    "--reference",
+    metavar="VARIANT|MODEL",
+    help="Compare with this model, as `quantchat score` does.",
 )
-@click.option("--max-memory", type=Size(), metavar="SIZE", help="Limit, such as 24GB or 800MiB.")
+@click.option("--max-memory", type=Size(), metavar="SIZE", help="Most memory, such as 24GB.")
 @click.option(
     "--context",
     type=Tokens(),
     metavar="TOKENS",
-    help="Context at which memory counts, such as 16k (default: the longest answer plus 512).",
+    help="Estimate the memory with this many tokens in the context, such as 16k (default: the "
+    "longest answer plus 512).",
 )
-@click.option("--min-tps", type=click.FloatRange(0, min_open=True), help="Least decode tok/s.")
+@click.option("--min-tps", type=click.FloatRange(0, min_open=True), help="Lowest decode tok/s.")
 @click.option(
     "--max-kld", type=click.FloatRange(0, min_open=True), help="Largest mean KLD from the original."
 )
@@ -53,7 +57,11 @@ NONE_MEETS, UNDECIDED = 1, 2
     help="Largest loss of accuracy in the tasks, such as 1%; needs lm-evaluation-harness.",
 )
 @click.option(
-    "--tasks", default="own", show_default=True, metavar="NAME[,NAME…]", help="For --max-drop."
+    "--tasks",
+    default="own",
+    show_default=True,
+    metavar="NAME[,NAME…]",
+    help="Tasks for --max-drop.",
 )
 @click.option(
     "--prefer",
@@ -65,25 +73,26 @@ NONE_MEETS, UNDECIDED = 1, 2
 @click.option(
     "--minutes",
     type=click.FloatRange(0, min_open=True),
-    help="Begin nothing after this time; what is left goes to undecided questions.",
+    help="Start no measurement after this time. If time is left after one measurement of each "
+    "variant, repeat those that can change the result.",
 )
 @click.option(
     "--rounds",
     type=click.IntRange(2, 1000),
     default=3,
     show_default=True,
-    help="Measure each prompt so often.",
+    help="How many times each prompt is measured.",
 )
 @click.option(
     "--max-new-tokens", type=click.IntRange(2), default=128, show_default=True,
-    help="Tokens of each measured answer.",
+    help="Length of each measured answer in tokens.",
 )  # fmt: skip
 @click.option(
     "--tokens", type=click.IntRange(64), default=8192, show_default=True,
-    help="Tokens of the text on which the KLD is computed.",
+    help="Length in tokens of the text on which the KLD is measured.",
 )  # fmt: skip
 @prompt_options
-@click.option("--fresh", is_flag=True, help="Measure anew what a stopped pick has measured.")
+@click.option("--fresh", is_flag=True, help="Measure everything again, even after Ctrl+C.")
 @click.option("--yes", is_flag=True, help="Make missing checkpoints without asking.")
 @click.option("--report", metavar="OUTPUT", help="Write a report: .html, .md or a folder.")
 @output_options
@@ -114,13 +123,14 @@ def pick(
 ) -> int:
     """Measure all variants of PROFILE, a profile or a model, and recommend one.
 
-    Drops variants that cannot fit, loads the others one after the other, measures speed and memory,
-    and scores a text against the reference. Ends with one recommendation, and says which variants
-    cannot be told apart. Saves a snapshot. Ctrl+C stops; the same command then continues, also with
-    other limits. Servers are measured for speed only.
+    Variants that cannot fit into memory are dropped. The others are loaded one after the other:
+    their speed and memory are measured, and their predictions of a text are compared with those of
+    the reference. The last lines recommend one variant, and name the variants that the measurement
+    does not show to be different from it. The result is saved as a snapshot. Ctrl+C stops; the same
+    command then continues, also with other limits. Of a server, only the speed is measured.
 
     The exit status is 0 if the recommended variant is shown to meet all limits, 1 if no variant
-    meets them, 2 if that is undecided.
+    meets them, and 2 if that is undecided.
     """
     from quantchat.features.pick.plan import PickSettings, plan_of
     from quantchat.report import writer
@@ -154,7 +164,11 @@ def pick(
 
 
 def _profile(word: str, methods: str, *, yes: bool) -> Profile:
-    """Return the profile `word`, or variants of the model that it names or is about."""
+    """Return the profile that `word` names, or a profile with one variant for each method.
+
+    With `methods`, the variants are made of the model `word`, or of the reference model of the
+    profile `word`.
+    """
     from quantchat.console import opening
     from quantchat.engines import registry
     from quantchat.profile import library, load

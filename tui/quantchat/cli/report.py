@@ -16,7 +16,8 @@ from quantchat.text import one_line
     "--output",
     required=True,
     metavar="OUTPUT",
-    help="report.html, report.md (its plots in report_files), or a folder (for PNG and CSV).",
+    help="A file such as report.html or report.md (with its plots in the folder report_files), or "
+    "a folder for PNG and CSV files.",
 )
 @click.option(
     "--force", is_flag=True, help="Replace a file that is not a report; use a non-empty folder."

@@ -60,9 +60,10 @@ def list_(folder: Path, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def show(folder: Path, name: str, as_json: bool) -> None:
-    """Print the snapshot NAME as tables: a name of the list, its beginning, or a file.
+    """Print the snapshot NAME as tables.
 
-    As JSON, print the content of its file in today's format.
+    NAME is a name from `quantchat snapshots`, the beginning of a name, or a file. With --json, the
+    snapshot is printed in the current file format, also if an older version saved it.
     """
     if as_json:
         sys.stdout.write(store.dumps(store.load(find_snapshot(folder, name))).decode("ascii"))
@@ -82,7 +83,10 @@ def keep(folder: Path, name: str) -> None:
 @click.argument("name")
 @click.pass_obj
 def discard(folder: Path, name: str) -> None:
-    """Remove the recovered conversation NAME, or the one that begins so; no saved snapshot."""
+    """Remove the recovered conversation NAME (or the beginning of its name).
+
+    Saved snapshots are not removed by this command.
+    """
     path = find_snapshot(folder, name)
     recovered.discard(path)
     click.echo(one_line(f"discarded {path}"))
@@ -102,8 +106,8 @@ def latest(folder: Path, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Remove without asking.")
 @click.pass_obj
 def remove(folder: Path, names: tuple[str, ...], yes: bool) -> None:
-    """Remove the snapshots NAME, saved or recovered, or those that begin so."""
-    # Each name is looked up before anything is removed: a typo removes nothing.
+    """Remove snapshots, saved or recovered. NAME is a name or the beginning of one."""
+    # All names are looked up first, so that after a typo nothing is removed.
     paths_of = list(dict.fromkeys(find_snapshot(folder, name) for name in names))
     for path in paths_of:
         if not path.is_file():
@@ -115,7 +119,7 @@ def remove(folder: Path, names: tuple[str, ...], yes: bool) -> None:
             raise UserError(
                 "there is no terminal to confirm the removal", hint="--yes removes without asking"
             )
-        click.confirm(f"Remove {len(paths_of)}?", abort=True, err=True)
+        click.confirm(f"Remove {plural(len(paths_of), 'snapshot')}?", abort=True, err=True)
     for path in paths_of:
         try:
             path.unlink()
@@ -132,9 +136,9 @@ _KIND = len("measurement")
 
 
 def listed_blocks(listed: Iterable[Listed]) -> list[Block]:
-    """Return the name of each snapshot, and below it what it holds or what is wrong with it.
+    """Return the name of each snapshot, and below it its content or its problem.
 
-    Users type or copy the names: each stands on a line of its own, which is never broken.
+    Each name is on a line of its own, which is never broken, because users copy names.
     """
     parts: list[Block] = []
     for line in listed:

@@ -1,7 +1,7 @@
 """Makes SIGTERM and SIGHUP (sent when a terminal is closed) end a command as Ctrl+C does.
 
-So a stopped command cleans up in only one way: KeyboardInterrupt, which cancels asyncio tasks.
-Commands that save partial results handle the signals themselves (see `host.signals`).
+Then a stopped command cleans up in only one way: after KeyboardInterrupt, which cancels asyncio
+tasks. Commands that save partial results handle the signals themselves (see `host.signals`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 LAST_S = 10.0
-"""Seconds for cleaning up, after which the process is ended: a disk may hang."""
+"""Seconds for cleaning up. Then the process is ended by force, because a disk may hang."""
 
 
 class Ending:

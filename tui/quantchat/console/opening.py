@@ -1,4 +1,4 @@
-"""Turns the arguments of `quantchat` into a profile: by its name, or built from model names."""
+"""Turns the arguments of `quantchat` into a profile: a saved one, or one built from models."""
 
 from __future__ import annotations
 
@@ -51,10 +51,11 @@ def profile_of(
 
 
 def with_pair(profile: Profile, pair: str) -> Profile:
-    """Return `profile` with the two variants that `pair` names first, and say what is left out.
+    """Return `profile` with the two variants that `pair` names in front of the others.
 
-    `pair` has two labels or places (`A`, `b`, …) with a comma between; a label may have commas
-    itself. Without a pair the order stays. Raises UserError.
+    `pair` is two labels, or two places (`A`, `b`, …), with a comma between them; a label may have
+    commas itself. If `pair` is empty, the order stays. Prints the labels of the other variants,
+    which are left out. Raises UserError.
     """
     chosen = _two(profile, pair) if pair else list(profile.variants[:2])
     others = [variant for variant in profile.variants if variant not in chosen]
@@ -113,7 +114,7 @@ def _ask(making: Making) -> None:
     if making.seconds is not None:
         took = f"about {_duration(making.seconds)}, estimated from the last one on this machine"
     click.echo(
-        f"{one_line(making.label)} of {one_line(making.model)} must be made here first:\n"
+        f"{one_line(making.label)} of {one_line(making.model)} must first be made here:\n"
         f"  read    {_gb(making.reads)} of weights (downloaded if they are not cached)\n"
         f"  write   {_gb(making.writes)} to {one_line(str(cache))}, where {_gb(free)} are free\n"
         f"  time    {took}\n"

@@ -68,7 +68,7 @@ def json_option(command: _Command) -> _Command:
 
 
 def list_by_default(ctx: click.Context, listing: click.Command, as_json: bool) -> None:
-    """Invoke `listing`, the command of a group that lists, if no command of the group is given."""
+    """Invoke `listing`, the list command of a group, if no command of the group is given."""
     if ctx.invoked_subcommand is None:
         ctx.invoke(listing, as_json=as_json)
     elif as_json:

@@ -78,7 +78,7 @@ class _Bars:
 
 
 class _Lines:
-    """Prints one line for each new stage and each turn, not for counts within a stage."""
+    """Prints one line for each new stage and each step; counts within a stage print nothing."""
 
     def __init__(self) -> None:
         self._last: dict[str, str] = {}

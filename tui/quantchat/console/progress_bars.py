@@ -14,11 +14,11 @@ from rich.text import Text
 from quantchat.console.console import console
 
 _LONG, _SHORT, _WIDE = 24, 12, 100
-"""Cells of a bar in a terminal of at least `_WIDE` columns; in a narrower one; that limit."""
+"""Width of a bar: `_LONG` in a terminal of at least `_WIDE` columns, `_SHORT` in a narrower one."""
 
 _ECHO = 2
-"""Columns left free at the right: a terminal echoes `^C` at the cursor, and at the end of a full
-line the echo would shift the bars by a line."""
+"""Columns left free at the right, for `^C`, which a terminal shows at the cursor when the user
+presses Ctrl+C. At the end of a full line it would move the bars down by a line."""
 
 
 class _Count(ProgressColumn):

@@ -1,4 +1,4 @@
-"""Shared by the commands that measure: options, progress, saving, printing."""
+"""Options, progress, saving and printing, shared by the commands that measure."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ FAILED = 1
 """Exit status if a model failed."""
 
 SOON_S = 3.0
-"""Seconds after which a result that is still being saved is printed meanwhile."""
+"""Seconds that the result waits to be saved before it is printed. Then saving goes on meanwhile."""
 
 SAVE_S = 30.0
-"""Seconds that saving may then take. A network share may hang for ever."""
+"""Seconds that saving may take after the result was printed: a network share may hang for ever."""
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -69,10 +69,10 @@ def judged(
     gates: GateOptions,
     kind: Kind,
 ) -> int:
-    """Run `work`, the same job for each model; return the exit status, 1 if a model failed.
+    """Run `work`, which runs the same job for each model; return the exit status.
 
-    If no model failed, the status is that of `gates`, about figures of `kind`. Saves the snapshot
-    in `folder` (None: the user's default folder) and prints tables or JSON.
+    The status is 1 if a model failed, else that of the conditions `gates` on figures of `kind`.
+    Saves the snapshot in `folder` (None: the user's default folder) and prints tables or JSON.
     """
     from quantchat.console.console import show
     from quantchat.console.progress import progress_display
@@ -104,9 +104,9 @@ def publish(
 ) -> None:
     """Save `snapshot` in `folder` (None: the user's default folder), and print it.
 
-    `show` prints it; without `show` it is printed as JSON. If it cannot be saved, or the disk does
-    not answer, it is printed all the same, because it may have taken hours, and UserError is raised
-    afterwards.
+    `show` prints the snapshot; without `show` it is printed as JSON. If the snapshot cannot be
+    saved, or the disk does not answer, it is printed all the same, because the measurement may have
+    taken hours. UserError is raised afterwards.
     """
     from quantchat.daemon_thread import in_daemon_thread, in_time
     from quantchat.errors import UserError
@@ -115,7 +115,7 @@ def publish(
 
     saving, unsaved = in_daemon_thread(lambda: store.save(snapshot, folder), "save"), None
     if wait([saving], SOON_S).not_done:
-        notice(f"the disk does not answer; waiting for it for up to {SAVE_S:.0f} s")
+        notice(f"the disk does not answer; waiting up to {SAVE_S:.0f} s for it")
     try:
         if show is None:
             sys.stdout.write(store.dumps(snapshot).decode("ascii"))

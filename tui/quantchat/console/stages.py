@@ -1,4 +1,4 @@
-"""Progress of stages on stderr: a bar in a terminal, else a line for each stage."""
+"""Progress of a job's stages on stderr: a bar in a terminal, elsewhere a line for each stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Standard streams that pass no control characters and survive a lost reader or a full disk."""
+"""Standard streams without control characters, which survive a lost reader or a full disk."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class _FailSafeStream:
 
     If the terminal is gone or the reader of a pipe has ended (`| head`), text is dropped, so that
     a measurement continues and is saved, and the exit status is that of the work. On a full disk,
-    messages are dropped too. `results` on a full disk raise UserError, because the user would take
-    a part of them for the whole.
+    messages are dropped too. A stream of `results` raises UserError on a full disk, because the
+    user could take a part of the results for all of them.
     """
 
     def __init__(self, stream: TextIO, *, results: bool) -> None:
@@ -137,8 +137,8 @@ class NeutralStream:
 def neutral_output() -> Iterator[None]:
     """Let no control character through to stdout and stderr within this context.
 
-    This is the last guard: code that prints text from outside neutralises it before. Tracebacks of
-    unexpected exceptions are neutralised too, also after the context.
+    This is the last guard: code that prints text from models, files or servers neutralises it
+    before. Tracebacks of unexpected exceptions are neutralised too, even after this context.
     """
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (

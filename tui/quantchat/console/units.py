@@ -20,7 +20,7 @@ class _Parsed(click.ParamType):  # type: ignore[type-arg,unused-ignore] # not ge
     def _split(self, value: Any, param: click.Parameter | None) -> tuple[float, str]:
         found = _NUMBER.fullmatch(str(value).strip())
         if found is None:
-            self.fail(f"{value!r} is no {self.name}: give for example {self.example}", param)
+            self.fail(f"{value!r} is not a {self.name}: give for example {self.example}", param)
         return float(found[1]), found[2].upper()
 
     example = ""
@@ -38,14 +38,14 @@ class Size(_Parsed):
             return value
         count, unit = self._split(value, param)
         if unit not in _SIZES or not 0 < count * _SIZES[unit] < 2**53:
-            self.fail(f"{value!r} is no size: give for example {self.example}", param)
+            self.fail(f"{value!r} is not a size: give for example {self.example}", param)
         return int(count * _SIZES[unit])
 
 
 class Tokens(_Parsed):
     """A number of tokens: `4096`, or `16k` for 16 × 1024."""
 
-    name = "tokens"
+    name = "number of tokens"
     example = "4096 or 16k"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
@@ -55,7 +55,9 @@ class Tokens(_Parsed):
         count, unit = self._split(value, param)
         factor = {"": 1, "K": 1024, "M": 1024**2}.get(unit)
         if factor is None or not 1 <= count * factor <= 10**8:
-            self.fail(f"{value!r} is no number of tokens: give {self.example}", param)
+            self.fail(
+                f"{value!r} is not a number of tokens: give for example {self.example}", param
+            )
         return int(count * factor)
 
 
@@ -74,5 +76,5 @@ class Share(_Parsed):
         count, unit = self._split(value, param)
         share = count / 100 if unit == "%" else count
         if unit not in ("", "%") or not 0 < share < 1:
-            self.fail(f"{value!r} is no share: give {self.example}", param)
+            self.fail(f"{value!r} is not a share: give for example {self.example}", param)
         return share

@@ -452,7 +452,7 @@ class Comparison:
         await variant.answer(request, answer)
 
 
-_ABSENT = {State.FAILED: "it had failed", State.IDLE: "it was not loaded"}
+_ABSENT = {State.FAILED: "the variant had failed", State.IDLE: "the variant was not loaded"}
 
 
 def _lacks(turn: Turn, label: str) -> bool:

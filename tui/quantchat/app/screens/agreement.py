@@ -14,7 +14,7 @@ class AgreementScreen(ProgressScreen):
     """Compares each variant of `comparison` with itself on `prompts`."""
 
     WHAT = "Agreement of each variant with itself"
-    KEYS = "Esc: stop, keep results · Esc again: end a stuck worker"
+    KEYS = "Esc: stop, keep results · Esc again: end a worker that hangs"
 
     def __init__(self, comparison: Comparison, prompts: tuple[str, ...]) -> None:
         super().__init__()

@@ -36,7 +36,11 @@ class AskFileScreen(ModalScreen["tuple[str, ...] | None"]):
     def compose(self) -> ComposeResult:
         """Lay out the box for the path."""
         with Dialog("Send the prompts of a file", "Enter: send · Esc: cancel"):
-            yield Static(quiet("One prompt a line; or JSON Lines with strings or a key “prompt”."))
+            yield Static(
+                quiet(
+                    "One prompt per line, or JSON Lines: strings, or objects with the key “prompt”."
+                )
+            )
             yield Input(placeholder="prompts.txt")
             yield Static(id="complaint")
 

@@ -70,7 +70,7 @@ class ComparisonScreen(ComparisonView):
         self.stale = True
 
     def action_stop(self) -> None:
-        """Stop both answers; if none is running, take back what is queued, or cancel editing."""
+        """Stop both answers; else take back a queued prompt; else cancel editing."""
         if self.comparison.busy:
             self.comparison.stop()
         elif self.comparison.queued:
@@ -87,7 +87,7 @@ class ComparisonScreen(ComparisonView):
         self.name_order()
 
     def action_history(self) -> None:
-        """Switch between own histories, and one history for both, from the next prompt on."""
+        """Switch whose answers the next prompt continues."""
         histories: tuple[History, ...] = ("own", "left", "right")
         at = histories.index(self.comparison.history)
         self.comparison.history = histories[(at + 1) % len(histories)]
@@ -111,7 +111,9 @@ class ComparisonScreen(ComparisonView):
         """Send each side the prompts that it missed."""
         with self.explained():
             count = self.comparison.ask_missing()
-            self.say(f"Asking {plural(count, 'missing answer')}." if count else "None is missing.")
+            self.say(
+                f"Asking {plural(count, 'missing answer')}." if count else "No answer is missing."
+            )
             self.stale = True
 
     def action_earlier_answers(self) -> None:
@@ -227,7 +229,7 @@ class ComparisonScreen(ComparisonView):
             if variant.state is State.FAILED or variant.silence(now) is not None
         ]
         if not troubled:
-            self.say("Neither variant failed or hangs.", severity="warning")
+            self.say("Nothing to reload: no variant failed or hangs.", severity="warning")
         for variant in troubled:
             variant.retry()
 
@@ -238,7 +240,7 @@ class ComparisonScreen(ComparisonView):
         self.stale = True
 
     def action_divergence(self) -> None:
-        """Scroll to the divergence of the newest greedy answers that have one."""
+        """Scroll to the first differing token of the newest two greedy answers that differ."""
         if not self.columns.to_divergence():
             self.say("No two greedy answers diverge in this conversation.", severity="warning")
         self.stale = True
@@ -288,7 +290,7 @@ class ComparisonScreen(ComparisonView):
 
         left, right = self.last_answers()
         if left is None or right is None or not (left.text and right.text):
-            self.say("The last prompt has no two answers to compare.", severity="warning")
+            self.say("The last prompt does not have two answers to compare.", severity="warning")
             return
         self.app.push_screen(DiffScreen(left, right))
 
@@ -323,7 +325,7 @@ class ComparisonScreen(ComparisonView):
 
     @on(ComparisonChanged)
     def _measure_when_ready(self) -> None:
-        """Begin the measurement for which the comparison was opened, unless a variant failed."""
+        """Start the measurement for which this screen was opened, unless a variant failed."""
         states = [variant.state for variant in self.comparison.sides]
         if self.plan_when_ready is None or not set(states) <= {State.READY, State.FAILED}:
             return
@@ -375,7 +377,10 @@ class ComparisonScreen(ComparisonView):
     def action_save(self) -> None:
         """Save a snapshot."""
         if self.device_watch is None:  # only until the first frame is drawn
-            self.say("The machine is not sampled yet: save again in a moment.", severity="warning")
+            self.say(
+                "The machine's figures are not read yet: save again in a moment.",
+                severity="warning",
+            )
             return
         if self.recovery.saving:
             self.say(
@@ -390,7 +395,7 @@ class ComparisonScreen(ComparisonView):
             self._report_saved("Snapshot saved", self.recovery.save(snapshot))
 
     def _report_saved(self, title: str, file: Future[Path]) -> None:
-        """Show where `file` was saved, or why it was not, once that is known."""
+        """When saving ends, show where `file` was saved, or why it could not be saved."""
 
         async def report() -> None:
             with self.explained():

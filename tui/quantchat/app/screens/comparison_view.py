@@ -138,7 +138,7 @@ class ComparisonView(Screen[None]):
             await offer(self, self.snapshots)
 
     def continue_chat(self, snapshot: Snapshot) -> None:
-        """Continue the chat of `snapshot`, which is a saved one."""
+        """Continue the chat of the saved `snapshot`."""
         from quantchat.session.continuing import restore
 
         restore(self.comparison, snapshot)
@@ -156,7 +156,8 @@ class ComparisonView(Screen[None]):
     def _save_replaced(self) -> None:
         """Save an unsaved conversation for recovery before it is replaced, and report the path.
 
-        Raises UserError if it cannot be saved; repeated within `CONFIRM_S`, it returns instead.
+        Raises UserError if it cannot be saved. If the user repeats the command within `CONFIRM_S`,
+        nothing is raised and the conversation is lost.
         """
         now = time.monotonic()
         try:
@@ -304,7 +305,7 @@ class ComparisonView(Screen[None]):
         profile, pair = self.comparison.profile, self.comparison.pair
         found = await to_daemon_thread(lambda: memory_plan.warning(profile, sample, pair))
         if found:
-            self.say(found, title="The pair may not fit", severity="warning", s=LONG_S)
+            self.say(found, title="The two variants may not fit", severity="warning", s=LONG_S)
 
     async def fitting(self, left: int, right: int) -> int:
         """Return how many of the variants have room in memory, `left` and `right` first."""

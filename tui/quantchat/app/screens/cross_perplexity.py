@@ -20,7 +20,7 @@ from quantchat.statistics.surprisal import LEVELS, CrossPerplexity, level
 from quantchat.text import neutralise
 
 STYLES = ("", "underline", "bold underline $warning", "bold reverse $error")
-"""Style of each surprisal level. They can be told apart without colours."""
+"""Style of each surprisal level. The styles differ even without colours."""
 
 _NARROW = 72
 
@@ -79,7 +79,7 @@ class CrossPerplexityScreen(ModalScreen[None]):
             side.update(report(answer, colour))
 
     def _as_on_screen(self) -> list[Answer]:
-        """Return the left and the right answer; the columns may have been swapped since."""
+        """Return the left and the right answer, in the current order of the columns."""
         places = {variant.label: place for place, variant in enumerate(self._comparison.sides)}
         answers = self._turn.answers.values()
         return sorted(answers, key=lambda one: places.get(one.variant, len(places)))[:2]

@@ -61,7 +61,7 @@ class DiffScreen(ModalScreen[None]):
 
 
 def diff_text(first: str, second: str) -> Content:
-    """Return both texts as one: what only one of them has stands in that side's colour."""
+    """Merge both texts; words that only one of them has are in the colour of its side."""
     text: list[Content] = []
     for part in word_diff(first, second):
         if part.same:

@@ -28,7 +28,7 @@ class MeasuringScreen(ProgressScreen):
     """Measures `plan` on the pair that `comparison` shows, saves a snapshot, shows the result."""
 
     WHAT = "Measuring"
-    KEYS = "Esc: stop, keep results · Esc again: end a stuck worker"
+    KEYS = "Esc: stop, keep results · Esc again: end a worker that hangs"
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class MeasuringScreen(ProgressScreen):
         return self._recovery.unsaved(None if self.over else self._measurement)
 
     def keep(self) -> Path | None:
-        """Save both for recovery (see `crash_recovery.Recoverable`)."""
+        """Save the measurement and the conversation (see `crash_recovery.Recoverable`)."""
         return self._recovery.keep(None if self.over else self._measurement)
 
     async def work(self) -> None:

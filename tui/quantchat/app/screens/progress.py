@@ -18,7 +18,8 @@ from quantchat.app.widgets.dialog import SCROLLS_AND_CLOSES, Dialog
 from quantchat.app.widgets.text_layout import quiet
 
 PATIENT_S = 5.0
-"""Seconds a worker has to stop before a second Esc ends it, which makes a reload necessary."""
+"""Seconds that a worker gets to stop. After that, a second Esc ends the worker, and the variant
+must be reloaded."""
 
 
 class ProgressScreen(ModalScreen[None]):

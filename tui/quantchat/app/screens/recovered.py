@@ -38,11 +38,11 @@ class RecoveredScreen(SnapshotScreen):
         """Whether the file is being renamed or removed."""
 
     def action_keep(self) -> None:
-        """Turn it into an ordinary snapshot."""
+        """Turn the recovered snapshot into an ordinary one."""
         self._decide(lambda: str(recovered.keep(self._path)), "Snapshot saved")
 
     def action_discard(self) -> None:
-        """Delete the file."""
+        """Delete the file of the recovered snapshot."""
 
         def remove() -> str:
             recovered.discard(self._path)

@@ -23,7 +23,7 @@ from quantchat.document.figures import plural
 from quantchat.errors import UserError
 from quantchat.text import one_line
 
-if TYPE_CHECKING:  # imported after frame 1
+if TYPE_CHECKING:  # imported after the first frame
     from quantchat.features.measure.rerun import Rerun
     from quantchat.snapshot import store
     from quantchat.snapshot.schema import Snapshot
@@ -180,7 +180,7 @@ class SavedList(OptionList):
             self.post_message(ProfileChosen(same.profile, same.pair, chat=snapshot))
 
     def action_delete(self) -> None:
-        """Delete the highlighted snapshot after a question."""
+        """Ask, then delete the highlighted snapshot."""
         from quantchat.app.screens.snapshot import DeleteScreen
 
         for path in self._current:

@@ -28,7 +28,7 @@ from quantchat.document.figures import size
 from quantchat.errors import UserError
 from quantchat.text import neutralise, one_line
 
-if TYPE_CHECKING:  # profiles and snapshots are read, and their modules imported, after frame 1
+if TYPE_CHECKING:  # imported, and profiles and snapshots read, after the first frame
     from quantchat.checkpoints.maker import Maker
     from quantchat.host.worker_process import StartWorker
     from quantchat.measuring.fit_here import Here
@@ -99,7 +99,8 @@ class StartScreen(Screen[None]):
         self._watch: DeviceWatch | None = None
         self._entries: list[library.Entry] = []
         self._here: dict[str, Here] = {}
-        """What opening a profile means on this machine, by the profile's name, once computed."""
+        """Whether a profile fits on this machine and what it downloads, by the profile's name;
+        filled by `_check`."""
         self._checking = False
         self._untouched = True
         """Whether the user has pressed no key yet, so that the highlight may move by itself."""
@@ -118,7 +119,7 @@ class StartScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """Fill the lists after the first frame is drawn."""
-        # Via the app: a refresh requested while the app starts is not drawn.
+        # Ask the app and not the screen: a screen's refresh while the app starts is not drawn.
         self.app.call_later(self.call_after_refresh, self._fill)
 
     def _fill(self) -> None:
@@ -163,7 +164,7 @@ class StartScreen(Screen[None]):
             self._watch.close()
 
     def on_key(self, event: Key) -> None:
-        """Let the highlight stay where it is from the first key on."""
+        """From the first key on, do not move the highlight automatically any more."""
         del event
         self._untouched = False
 
@@ -305,7 +306,9 @@ def _what_it_means(here: Here) -> list[Content]:
     if not here.downloads:
         lines.append(quiet("downloads nothing"))
     if here.makes:
-        lines.append(quiet("quantizes ") + outside(", ".join(here.makes)) + quiet(" here first"))
+        lines.append(
+            quiet("quantizes ") + outside(", ".join(here.makes)) + quiet(" on this machine first")
+        )
     return lines
 
 

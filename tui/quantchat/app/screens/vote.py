@@ -1,8 +1,8 @@
 """The screen for blind votes: two answers without variant names, and one key for the better one.
 
-It is a separate screen, not the comparison screen with parts hidden: what it does not hold, it
-cannot reveal. It has no log, no snapshot and no copying, and it reports a failure without saying
-which variant failed.
+This is a separate screen, not the comparison screen with parts hidden, so that nothing on it can
+reveal the variants by mistake. It has no log, no snapshot and no copying, and it reports a failure
+without saying which variant failed.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ class VoteScreen(Screen[None]):
                 self.saved = store.save(snapshot, self._snapshots)
 
     unsaved = False
-    """Leaving loses nothing: the votes are always saved."""
+    """Always False: nothing is lost when the user leaves, because the votes are always saved."""
 
     def keep(self) -> Path | None:
         """Save unsaved votes when the program must end (see `crash_recovery.Recoverable`)."""

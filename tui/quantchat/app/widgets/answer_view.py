@@ -179,7 +179,10 @@ class AnswerView(Widget):
 
     @property
     def marked_line(self) -> int:
-        """Number of the marked line; the number of lines if the answer diverges by its end."""
+        """Number of the marked line.
+
+        If the answer diverges by ending before the other, the number of all lines.
+        """
         place = self._mark.place(self._text) if self._mark is not None else None
         return place.line if place is not None else self._text.height
 

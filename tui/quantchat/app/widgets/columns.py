@@ -19,7 +19,7 @@ from quantchat.session.live_variant import LiveVariant
 LONG_S = 0.015
 """If drawing a column took longer, in s, keys are handled before the next column is drawn."""
 BREATH_S = 0.04
-"""Pause in s for that: long enough to handle a key and to draw its frame."""
+"""The pause for these keys in s: long enough to handle a key and to draw a frame."""
 
 
 class Columns(Vertical):
@@ -101,7 +101,7 @@ class Columns(Vertical):
         self._display()
 
     def maximise(self) -> None:
-        """Show the left column alone, then the right one, then both; in tabs, the other tab."""
+        """Show the left column alone, then the right one, then both; with tabs, the other tab."""
         if self._tabs:
             self._tab = 1 - self._tab
         else:

@@ -15,7 +15,7 @@ from quantchat.wire.variant import loops_differ
 
 _GAP = " · "
 FEW = 16
-"""Tokens that both must have decoded together, or no ratio of their speeds is shown."""
+"""A ratio of the speeds is shown only if both decoded at least this many tokens together."""
 
 
 class DifferenceLine(Widget):
@@ -62,7 +62,7 @@ def _speed(
 ) -> tuple[int | None, Content] | None:
     """Return the side that was faster in this single answer, and by how much.
 
-    None for the side if both speeds are known, but not comparable: then the text says so.
+    The side is None if both speeds are known but not comparable; the text then says why.
     """
     if first is None or second is None:
         return None
@@ -71,7 +71,7 @@ def _speed(
         return None
     contended = "together" in (first.order, second.order)
     if contended and not _mostly_together(first, second):
-        return None, quiet("no ratio: both decoded together for few tokens")
+        return None, quiet("no ratio: too few tokens were decoded while both ran")
     ratio = max(rates[0], rates[1]) / min(rates[0], rates[1])
     shown = f"{ratio:.2f}"
     text = Content(" as fast as the other" if shown == "1.00" else f" {shown}× faster")
@@ -88,8 +88,8 @@ def _speed(
 def _mostly_together(first: Answer, second: Answer) -> bool:
     """Return whether both decoded together for long enough that their speeds are comparable.
 
-    The speeds are those of the columns, over each whole answer. When the shorter one has ended, the
-    longer one has the machine for itself.
+    The speeds are those of the columns, over each whole answer. When the shorter answer has ended,
+    the longer one has the machine for itself.
     """
     shared = while_both_decode(first.times_ns, second.times_ns)
     return all(
@@ -122,7 +122,7 @@ def _speed_and_memory(
     speed: tuple[int | None, Content] | None,
     memory: tuple[int, Content] | None,
 ) -> Content:
-    """Join both; name the side only once if it is the same."""
+    """Join the texts on speed and memory; if both name the same side, name it only once."""
     if speed and memory and speed[0] == memory[0]:
         return names[memory[0]] + speed[1] + "," + memory[1]
     parts = [

@@ -1,4 +1,4 @@
-"""The line that shows where two answers diverge and how likely either continuation was."""
+"""The line that shows where two answers diverge, and the probability of each next token."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LONGEST = 18
 
 
 class DivergenceLine(Widget):
-    """Shows the divergence of the answers to the newest prompt; hidden before the first two."""
+    """Shows where the answers to the newest prompt diverge; hidden before there are two answers."""
 
     DEFAULT_CSS = """
     DivergenceLine {

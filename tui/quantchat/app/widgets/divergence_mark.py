@@ -75,7 +75,7 @@ class DivergenceMark:
         return self.known
 
     def moved(self, line: int) -> None:
-        """Forget the place if it is in `line` or below: those lines were redrawn."""
+        """Forget the place if it is in `line` or below, because those lines were redrawn."""
         if self._place is not None and self._place.line >= line:
             self._place = None
         self._searched = False

@@ -1,4 +1,4 @@
-"""The line that says that the sides continue different conversations."""
+"""The line that says whose answers the two sides continue."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class _Timing:
 
     answer: Answer
     state: tuple[int, int, int, int | None, int]
-    """What of the answer the figures depend on."""
+    """The values of the answer on which the figures depend."""
     turn: TurnTiming
     now: float | None
     """Throughput over the last second, in tokens/s or chunks/s."""

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 @dataclass
 class Look:
-    """What commands change for all turns of one column, and what new turns begin with."""
+    """How all turns of one column are drawn. Commands change it, and new turns use it too."""
 
     thoughts: bool = False
-    """Whether the models' thoughts are shown whole; folded, only how many tokens they have."""
+    """Whether the models' thoughts are shown whole. If folded, only their number of tokens is
+    shown."""
     raw: bool = False
     """Whether outputs are shown as the model wrote them, with all marks, and not as Markdown."""
     prompts: bool = False
-    """Whether long prompts are shown whole; folded, only their first lines."""
+    """Whether long prompts are shown whole. If folded, only their first lines are shown."""

@@ -26,7 +26,7 @@ class _Stage:
 
 
 class Stages(Widget):
-    """Shows the stages up to the current one; hidden once the variant is loaded."""
+    """Shows the stages up to the current one; hidden when the variant is loaded."""
 
     DEFAULT_CSS = """
     Stages { height: auto; padding: 0 1; margin-bottom: 1; text-wrap: nowrap; display: none; }

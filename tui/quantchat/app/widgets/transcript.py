@@ -210,7 +210,7 @@ class Transcript(VerticalScroll, can_focus=False):
 
     @property
     def away(self) -> bool:
-        """Whether text below is out of sight and the column does not follow it."""
+        """Whether there is text below the visible part and the column does not follow it."""
         return not self.following and self.scroll_y < self.max_scroll_y
 
     def follow(self, follow: bool) -> None:

@@ -53,7 +53,7 @@ class TurnView(Vertical):
         self.divergence = DivergenceMark(turn, variant)
         self._text = self._new_text()
         self._thoughts: _Thoughts | None = None
-        """The reasoning, once there is any."""
+        """The view of the reasoning; None before the model writes any."""
         self._shown_end: Content | None = None
         self._summary = Summary()
 
@@ -115,7 +115,10 @@ class TurnView(Vertical):
         self._shown_end = None
 
     def _follow_turn(self) -> None:
-        """Begin anew if the turn has another answer: asked later, taken back, or paged to."""
+        """Start again if the turn has another answer now.
+
+        The user may have asked for it later, taken it back, or paged to another version.
+        """
         answer = self.turn.answers.get(self._variant)
         if answer is self.answer:
             return
@@ -162,7 +165,7 @@ class TurnView(Vertical):
 FOLDED_LINES, FOLDED_CHARACTERS = 12, 1200
 """A prompt of more lines or characters is folded."""
 _FIRST_LINES, _FIRST_CHARACTERS = 4, 400
-"""What is shown of a folded prompt, at most."""
+"""Most lines and characters that a folded prompt shows."""
 
 
 def prompt_text(prompt: str, *, folded: bool) -> Content:
@@ -189,7 +192,7 @@ class _Thoughts:
         turn.mount(self._head, before=before)
 
     def remove(self) -> None:
-        """Take it off the screen."""
+        """Remove the reasoning from the screen."""
         self._head.remove()
         for text in self.texts:
             text.remove()
@@ -229,8 +232,8 @@ _ENDS = " ends here; the other answer goes on "
 
 def _absent(turn: Turn, variant: str) -> Content:
     """Return why `variant` has no answer in `turn`."""
-    why = turn.absent.get(variant, "it was not shown then")
-    return quiet(f"not asked: {why} · {command('ask_missing').key} asks it")
+    why = turn.absent.get(variant, "the variant was not shown")
+    return quiet(f"no answer: {why} · {command('ask_missing').key} asks now")
 
 
 def _versions(turn: Turn) -> list[Content]:
@@ -244,7 +247,7 @@ def _versions(turn: Turn) -> list[Content]:
 def _end_of(answer: Answer) -> Content:
     """Return the line under an answer: why it has no text yet, or how it ended."""
     if answer.queued:
-        return quiet(f"queued until it is ready · {command('stop').key} takes it back")
+        return quiet(f"queued until the variant is ready · {command('stop').key} takes it back")
     if answer.state is AnswerState.WAITING:
         waiting = "waiting for the other answer" if answer.order == "in-turn" else "waiting"
         return quiet(waiting)
@@ -261,7 +264,9 @@ def _end_of(answer: Answer) -> Content:
 def _how_it_ended(answer: Answer) -> list[Content]:
     lines: list[Content] = []
     failure = answer.failure
-    if failure is not None and failure.turn < 0:  # the variant failed: explained below the turns
+    if (
+        failure is not None and failure.turn < 0
+    ):  # the variant failed, which the note below the turns explains
         lines = [Content.styled(f"■ interrupted: {title_of(failure)}", "$error")]
     elif failure is not None:
         lines = [Content.styled(title_of(failure), "bold $error"), *explained(failure)]

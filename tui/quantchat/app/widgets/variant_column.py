@@ -41,7 +41,7 @@ class VariantColumn(Vertical):
         self.show_state()
 
     def put(self, *, left: bool) -> None:
-        """Become the left column, or the right one."""
+        """Make this the left column, or the right one."""
         self.set_class(left, "-left").set_class(not left, "-right")
         self.header.side = self.panel.side = "$side-left" if left else "$side-right"
         self.header.refresh()

@@ -66,7 +66,7 @@ class LlamaModel(WithChatTemplate):
         self.tokenizer_backend: Any = own
         self.note = "" if self._on_gpu or layers == 0 else passed_over(command.device)
 
-    def lend(self, tokenizer: Any) -> None:
+    def use_tokenizer(self, tokenizer: Any) -> None:
         """Use `tokenizer`, of transformers, in place of the model's own. Raises Refused."""
         if len(tokenizer) > self.own_tokenizer.size:
             raise Refused(
