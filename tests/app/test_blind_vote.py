@@ -124,7 +124,7 @@ async def test_what_was_revealed_is_not_counted(setup: Setup) -> None:
         side = "AB"[screen.voting.ballots[0].right == LEFT]
         await see(run.pilot, f"{side} {LEFT} (not counted)")
         await run.pilot.press("a")
-        await see(run.pilot, "not counted: 1 given with the names shown")
+        await see(run.pilot, "not counted: 1 vote while the names were shown")
 
 
 async def test_it_may_be_ended_before_its_time(setup: Setup) -> None:

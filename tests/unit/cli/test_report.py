@@ -118,7 +118,7 @@ def test_markdown_is_not_written_without_its_plots(saved: Path, capsys: Capture)
     [
         ([], "Missing argument"),
         (["SAVED"], "Missing option '-o'"),
-        (["SAVED", "-o", "r.pdf"], "r.pdf: no report is written as .pdf (use .html or .md"),
+        (["SAVED", "-o", "r.pdf"], "r.pdf: a report cannot be written as .pdf (use .html or .md"),
         (["nowhere", "-o", "r.html"], "nowhere: no such snapshot"),
         (["nowhere", "-o", "-"], "-: a report is not written to the standard output"),
         (["SAVED", "broken.json", "-o", "r.html"], "broken.json: is cut short"),

@@ -141,7 +141,7 @@ async def test_sides_that_are_not_asked_alike_are_flagged(tmp_path: Path) -> Non
     base = Script(resolved=resolved(chat_template=False))
     snapshot = await measure(comparison(tmp_path, A=Script(), B=base), PLAN)
     assert snapshot.measurement is not None
-    told = "B has no chat template and the other has one: they are not asked alike"
+    told = "B has no chat template, but the other side has one: the prompts differ"
     assert told in snapshot.measurement.flags
     snapshot = await measure(comparison(tmp_path, A=base, B=base), PLAN)
     assert snapshot.measurement is not None

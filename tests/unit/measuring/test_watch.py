@@ -184,7 +184,7 @@ async def test_a_turn_that_was_stopped_is_measured_again_or_left_out(tmp_path: P
     reason = "A: its worker was stopped for about 3.0 s"
     assert {one.reason for one in snapshot.measurement.disturbed} == {reason}
     assert (
-        f"prompt 2, round 2: left out, since it was stopped each time ({reason})"
+        f"prompt 2, round 2: left out, because it was disturbed each time ({reason})"
         in snapshot.measurement.flags
     )
     assert f"1 turn was measured again: {reason}" in snapshot.measurement.flags

@@ -101,7 +101,7 @@ def test_what_is_not_defined_is_a_dash_without_a_label() -> None:
     text = printed(report.turn_table(turn))
     assert row(text, "decode throughput") == "decode throughput –"
     assert row(text, "TTFT") == "TTFT –"
-    assert row(text, "ended by") == "ended by not over (waiting)"
+    assert row(text, "ended by") == "ended by not finished (waiting)"
 
 
 def test_threads_are_told_only_of_the_cpu() -> None:
@@ -216,15 +216,15 @@ def test_answers_that_went_on_past_their_end_say_so() -> None:
     saved = measured()
     assert saved.measurement is not None
     assert saved.measurement.ignore_eos
-    past_end = "2 rounds, 1 warm-up, on past the end of each answer"
+    past_end = "2 rounds, 1 warm-up, answers continued past their end"
     assert past_end in printed(measurement.blocks(saved))
     compared = compare_runs([Run("one.json", saved)])
     assert past_end in printed(comparison.blocks(compared, []))
     free = saved.measurement.model_copy(update={"ignore_eos": False})
-    assert "past the end" not in how(saved.model_copy(update={"measurement": free}))
+    assert "past their end" not in how(saved.model_copy(update={"measurement": free}))
     long = [task.model_copy(update={"output_tokens": 64}) for task in free.tasks]
     grid = free.model_copy(update={"tasks": long})
-    assert "past the end" in how(saved.model_copy(update={"measurement": grid}))
+    assert "past their end" in how(saved.model_copy(update={"measurement": grid}))
 
 
 def test_one_of_a_thing_is_no_several() -> None:

@@ -189,7 +189,7 @@ def test_a_model_of_the_hub(llama: Path, tmp_path: Path, monkeypatch: pytest.Mon
     with fake_hub.serving(tmp_path) as (address, _):
         fake_hub.ask_at(address, monkeypatch)
         gptq = profile_of(["org/llama"]).variants[0]
-        with pytest.raises(UserError, match="org/lama: no folder of this name is here, and as a"):
+        with pytest.raises(UserError, match="org/lama: no folder has this name, and as a"):
             profile_of(["org/lama"])
     assert isinstance(gptq, Gptq)
     assert gptq.model == "org/llama"
@@ -200,7 +200,7 @@ def test_a_model_of_the_hub(llama: Path, tmp_path: Path, monkeypatch: pytest.Mon
     [
         (["llama-gptq"], [], "one side is not a comparison"),
         (["llama"], ["nf4"], "one side is not a comparison"),
-        (["llama"], ["exl3"], '"exl3" is no method that is made here'),
+        (["llama"], ["exl3"], '"exl3" is not a method with which'),
         (["llama"], ["nf5"], 'did you mean "nf4"'),
         (["no.gguf", "llama"], [], "there is no such file"),
         (["lama"], [], 'no profile or folder is called "lama"'),

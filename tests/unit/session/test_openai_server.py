@@ -345,7 +345,7 @@ def test_the_plan_says_that_it_does_not_know(server: FakeServer) -> None:
     plan = make_plan(profile(server.url), sampler.sample())
     sampler.close()
     assert {variant.problem for variant in plan.variants} == {
-        "what a server holds is not known from here"
+        "the memory of a server is not known from here"
     }
     assert plan.fit == "not known"
     where = server.url.split("/")[2]

@@ -121,8 +121,8 @@ def test_the_same_again_differs_in_nothing() -> None:
             {"resolved": {"checkpoint_hash": "e" * 64}},
             'a ("GPTQ" of run 1) ran the checkpoint ffffffffffff, c ("GPTQ" of run 2) eeeeeeeeeeee',
         ),
-        ({"resolved": {"tokenizer_hash": "new"}}, "is another model than in run 1"),
-        ({"resolved": {"architecture": "Other"}}, "is another model than in run 1"),
+        ({"resolved": {"tokenizer_hash": "new"}}, "is not the model of run 1"),
+        ({"resolved": {"architecture": "Other"}}, "is not the model of run 1"),
         (
             {
                 "resolved": {"checkpoint_hash": ""},
@@ -182,7 +182,7 @@ def test_failed_answers_do_not_enter() -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (snapshot(), "1.json: holds no measurement, only a chat"),
+        (snapshot(), "1.json: is a chat and not a measurement"),
         (measured(shown=["GPTQ"]), "1.json: does not show two variants"),
         (measured(shown=["GPTQ", "GPTQ"]), "1.json: does not show two variants"),
     ],

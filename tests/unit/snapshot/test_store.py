@@ -160,19 +160,17 @@ def test_what_is_wrong_is_told() -> None:
     assert "not a JSON object" in complaint(b"[]")
     assert "line 1, column 3" in complaint(b"{ nonsense }")
     assert "no Unicode text" in complaint(b'{"a": "\xff"}')
-    assert "NaN is no number" in complaint(b'{"a": NaN}')
+    assert "NaN is not a number" in complaint(b'{"a": NaN}')
     assert "too large a number" in complaint(b'{"a": 1e999}')
     assert "too large a number" in complaint(b'{"a": 9223372036854775808}')
     assert "too large a number" in complaint(b'{"a": -' + b"1" * 10_000 + b"}")
     assert "nested too deeply" in complaint(b"[" * 100_000)
     for version in ("1", 0, -1, True, None, 1.0, [1]):
         text = complaint(json.dumps(body_of(schema_version=version)).encode())
-        assert (
-            f"schema_version is {json.dumps(version)}, no version (quantchat does not write" in text
-        )
+        assert f"schema_version is {json.dumps(version)} (give a" in text
     assert "created" in complaint(json.dumps(body_of(created="2026-11-03T14:25:01")).encode())
     assert "extra" in complaint(json.dumps(body_of(extra=1)).encode())
-    assert "is no snapshot" in complaint(b"{}")
+    assert "is not a snapshot" in complaint(b"{}")
 
 
 def test_the_place_of_a_wrong_type_is_named() -> None:
@@ -305,7 +303,7 @@ def test_a_path_that_ends_in_json_is_the_file(tmp_path: Path) -> None:
 def test_a_file_that_is_no_snapshot_is_not_replaced(tmp_path: Path) -> None:
     file = tmp_path / "package.json"
     file.write_text('{"name": "x"}')
-    with pytest.raises(UserError, match="exists and is no snapshot"):
+    with pytest.raises(UserError, match="exists and is not a snapshot"):
         store.make_ready(file)
     with pytest.raises(UserError, match="cannot save the snapshot"):
         store.make_ready(tmp_path / "none" / "mine.json")

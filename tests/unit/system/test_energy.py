@@ -179,16 +179,16 @@ OWN = 2**30 + 1
     [
         ([], "cpu", None),
         ([OWN], "cpu", None),
-        ([OWN, 77], "cpu", "GPU 0: 1 other process was on it meanwhile"),
-        ([OWN, 77, 78], "cpu", "GPU 0: 2 other processes were on it meanwhile"),
+        ([OWN, 77], "cpu", "GPU 0: 1 other process used the GPU"),
+        ([OWN, 77, 78], "cpu", "GPU 0: 2 other processes used the GPU"),
         # In a container the ids are the host's: as many of them as run here are the workers'.
         ([901, 902], "cuda:0", None),
-        ([901, 902, 903], "cuda:0", "GPU 0: 1 other process was on it meanwhile"),
-        ([901, 902], "cpu", "GPU 0: 1 other process was on it meanwhile"),
-        ([901, 902], "cuda:1", "GPU 0: 1 other process was on it meanwhile"),
+        ([901, 902, 903], "cuda:0", "GPU 0: 1 other process used the GPU"),
+        ([901, 902], "cpu", "GPU 0: 1 other process used the GPU"),
+        ([901, 902], "cuda:1", "GPU 0: 1 other process used the GPU"),
         # By `auto` it asked the GPU that it then passed over, which leaves a context there.
         ([901, 902], "auto", None),
-        ([901, 902, 903], "auto", "GPU 0: 1 other process was on it meanwhile"),
+        ([901, 902, 903], "auto", "GPU 0: 1 other process used the GPU"),
     ],
 )
 async def test_others_on_the_gpu_are_flagged(
@@ -224,7 +224,7 @@ async def test_who_comes_for_a_round_is_flagged_too(tmp_path: Path) -> None:
     script = Script(answer=answer, device="cuda:0")
     snapshot = await measured(tmp_path, sampler_of(gpu), PLAN, A=script, B=Script())
     assert snapshot.measurement is not None
-    assert "GPU 0: 1 other process was on it meanwhile" in snapshot.measurement.flags
+    assert "GPU 0: 1 other process used the GPU" in snapshot.measurement.flags
     assert snapshot.measurement.samples[-1].gpus[0].processes == [77]
 
 
@@ -253,10 +253,10 @@ async def test_what_others_do_on_other_gpus_is_no_doubt(
         return [
             f"GPU {number}: SM clock between 300 and 1980 MHz",
             f"GPU {number}: temperature between 41 and 70 °C",
-            f"GPU {number}: clocks held down by power cap",
+            f"GPU {number}: clocks throttled by power cap",
         ]
 
-    other = "other process was on it meanwhile"
+    other = "other process used the GPU"
     assert await busy(tmp_path, "cpu", "cpu") == []
     assert await busy(tmp_path, "cuda:0", "cpu") == [*all_of(0), f"GPU 0: 1 {other}"]
     both = [*all_of(0), *all_of(2), f"GPU 0: 1 {other}", f"GPU 2: 1 {other}"]
@@ -278,8 +278,8 @@ async def test_the_gpus_of_a_server_that_was_started_here_are_looked_at(tmp_path
     snapshot = await measured(tmp_path, sampler_of(first, second), PLAN, **sides)
     assert snapshot.measurement is not None
     assert [line for line in snapshot.measurement.flags if line.startswith("GPU")] == [
-        "GPU 1: clocks held down by power cap",
-        "GPU 1: 1 other process was on it meanwhile",
+        "GPU 1: clocks throttled by power cap",
+        "GPU 1: 1 other process used the GPU",
     ]
 
 

@@ -176,7 +176,7 @@ async def test_a_measurement_doubts_kept_prompts_and_other_templates(
     sampler.close()
     told = "\n".join(run.flags)
     assert "prompt 1: the sides read different numbers of tokens (one 16, other 37)" in told
-    assert "one: the server keeps prompts and cannot be told not to" in told
+    assert "one: the server caches prompts, and this cannot be turned off" in told
 
 
 async def test_where_only_its_openai_side_is_reached_it_is_a_server_as_any_other(

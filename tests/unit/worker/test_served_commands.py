@@ -124,7 +124,7 @@ def test_a_run_without_its_server_is_one_line(commands: Commands) -> None:
 def test_score_and_quantize_refuse(commands: Commands, server: FakeServer) -> None:
     profile = commands.profile(server.url)
     assert commands.do("score", profile) == 2
-    assert "no variant tells which model it was made from" in commands.refusal
+    assert "no variant says which model it was made from" in commands.refusal
     assert commands.do("quantize", profile, "-o", str(commands.folder / "made")) == 2
     assert commands.refusal
     assert server.requests == []

@@ -66,9 +66,9 @@ async def evaluate(
 ) -> tuple[Snapshot, EvaluationRecord]:
     """Run the tasks on the reference and each variant; return the snapshot and its evaluation.
 
-    A model that fails does not stop the others; a task that cannot be loaded does. Ctrl+C, SIGTERM
-    and SIGHUP stop the evaluation; the snapshot has the results so far. Raises ModelsFailed if
-    there is no result, KeyboardInterrupt if stopped before the first model was done.
+    If a model fails, the others go on; if a task cannot be loaded, the evaluation ends. Ctrl+C,
+    SIGTERM and SIGHUP stop the evaluation; the snapshot has the results so far. Raises ModelsFailed
+    if there is no result, KeyboardInterrupt if stopped before the first model was done.
     """
     sampler = DeviceSampler()
     try:
@@ -89,7 +89,7 @@ class Evaluating:
     def __init__(
         self, profile: Profile, plan: EvaluationPlan, scratch: str, jobs: ModelJobs
     ) -> None:
-        """Use `scratch` as the current folder, since some libraries write files into it."""
+        """Use `scratch` as the jobs' current folder, because some libraries write files there."""
         self._plan, self._scratch, self._jobs = plan, scratch, jobs
         others = [variant for variant in profile.variants if variant is not plan.reference]
         self._undone = [plan.reference, *others]
@@ -123,7 +123,9 @@ class Evaluating:
             self.models.append(done)
             self._undone.pop(0)
             self._jobs.on_model(spec.label, None)
-            if done.failure and done.failure.kind == "bad_task":  # any model would fail
+            if (
+                done.failure and done.failure.kind == "bad_task"
+            ):  # every model would fail in the same way
                 return
 
     async def evaluate(self, spec: AnyVariant, role: Role) -> EvaluatedRecord:
@@ -169,7 +171,8 @@ class Evaluating:
 def require_harness(variants: Sequence[AnyVariant]) -> None:
     """Raise UserError if lm-evaluation-harness is not installed, before anything is prepared.
 
-    A variant with its own interpreter is not checked: only that interpreter can find out.
+    A variant with its own interpreter is not checked here, because the harness must be installed
+    there.
     """
     ours = [variant for variant in variants if not (variant.python or variant.env)]
     if ours and importlib.util.find_spec("lm_eval") is None:

@@ -1,4 +1,4 @@
-"""Find out whether a profile fits on this machine, and what opening it would download."""
+"""Find out whether a profile fits on this machine, and how much is downloaded to open it."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from quantchat.system.sampler import DeviceSample
 
 @dataclass(frozen=True)
 class Here:
-    """The memory and the downloads that the first two variants of a profile need here."""
+    """The memory and downloads that the first two variants of a profile need on this machine."""
 
     fit: Fit
     guessed: bool
     """Whether a size was guessed from a model's name."""
     rooms: tuple[RoomPlan, ...]
     unknown: tuple[str, ...]
-    """Why the memory of a variant is not known."""
+    """For each variant whose memory is not known, the reason."""
     downloads: tuple[tuple[str, int | None], ...]
     """Each model that is not on this machine, with its bytes; None if not known."""
     makes: tuple[str, ...]
-    """Labels of the variants whose checkpoint is quantized here first."""
+    """Labels of the variants whose checkpoint must first be quantized on this machine."""
 
 
 def opening(profile: Profile, sample: DeviceSample) -> Here:
-    """Return what opening `profile` would mean on the machine in `sample`.
+    """Return what it takes to open `profile` on the machine in `sample`.
 
     Reads files and does not access the hub. Takes milliseconds, except for the first hub id, which
     imports its library.

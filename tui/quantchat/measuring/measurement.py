@@ -110,7 +110,7 @@ class Measurement:
 
     @contextmanager
     def _metered(self, variant: LiveVariant, answer: Answer) -> Iterator[None]:
-        """Record in `answer` the energy of its GPUs within this context, if they count it."""
+        """Record in `answer` the energy of its GPUs within this context, if they have a counter."""
         devices = variant.ledger.devices if variant.ledger else []
         before, began = self.sampler.energy_mj(*devices), monotonic()
         yield
@@ -136,10 +136,10 @@ class Measurement:
 
 
 def _with_context(variant: LiveVariant, gpus: int) -> list[str]:
-    """Return the devices, of `gpus` visible ones, on which NVML lists the worker.
+    """Return which of the `gpus` visible devices list the worker in NVML.
 
-    These are the devices where it runs and, with `device = "auto"`, each GPU whose free memory it
-    asked for before it chose.
+    These are the devices on which the worker runs. With `device = "auto"`, they are also the GPUs
+    whose free memory the worker read before it chose.
     """
     devices = variant.ledger.devices if variant.ledger else []
     kind, _, number = devices[0].partition(":") if devices else ("", "", "")
@@ -154,7 +154,8 @@ def _stopped(disturbed: Sequence[Disturbed]) -> list[str]:
     lost = {(one.round, one.task): one.reason for one in disturbed if one.left_out}
     again = {turn: one.reason for one in disturbed if (turn := (one.round, one.task)) not in lost}
     lines = [
-        f"prompt {task + 1}, round {number}: left out, since it was stopped each time ({reason})"
+        f"prompt {task + 1}, round {number}: left out, because it was disturbed each time "
+        f"({reason})"
         for (number, task), reason in lost.items()
     ]
     if again:
@@ -176,8 +177,8 @@ def _unequal(measured: Sequence[Measured]) -> list[str]:
         return []
     which = ", ".join(map(str, tasks))
     return [
-        f"prompt {which}: the sides gave answers of different length; "
-        "end-to-end times are not for the same work (--ignore-eos makes them)"
+        f"prompt {which}: the sides gave answers of different length, "
+        "so end-to-end times are not for the same work (--ignore-eos makes answers equally long)"
     ]
 
 
@@ -187,7 +188,7 @@ def _otherwise_asked(sides: Sequence[LiveVariant]) -> list[str]:
     if len(set(templates.values())) < 2:
         return []
     without = next(label for label, has in templates.items() if not has)
-    return [f"{without} has no chat template and the other has one: they are not asked alike"]
+    return [f"{without} has no chat template, but the other side has one: the prompts differ"]
 
 
 def _otherwise_decoded(sides: Sequence[LiveVariant]) -> list[str]:
@@ -198,7 +199,8 @@ def _otherwise_decoded(sides: Sequence[LiveVariant]) -> list[str]:
     assert a.resolved is not None and b.resolved is not None  # noqa: S101 - they differ
     return [
         f"the sides decode by different loops ({a.label}: {a.resolved.decode}; {b.label}: "
-        f"{b.resolved.decode}): ratios of their speeds compare these as well as the quantization"
+        f"{b.resolved.decode}): the ratio of their speeds compares the loops as well as the "
+        "quantization"
     ]
 
 
@@ -215,7 +217,8 @@ def _other_prompts(measured: Sequence[Measured]) -> list[str]:
             told = ", ".join(f"{label} {count}" for label, count in read.items())
             return [
                 f"prompt {one.task + 1}: the sides read different numbers of tokens ({told}): "
-                "their chat templates or tokenizers differ, and the answers may for that alone"
+                "their chat templates or tokenizers differ, and the answers may differ for this "
+                "reason alone"
             ]
     return []
 
@@ -223,8 +226,8 @@ def _other_prompts(measured: Sequence[Measured]) -> list[str]:
 def _kept(sides: Sequence[LiveVariant]) -> list[str]:
     """Return warnings about servers that took repeated prompts from their cache."""
     return [
-        f"{one.label}: the server keeps prompts and cannot be told not to: from the second time on "
-        "the TTFT of a prompt is that of its cache"
+        f"{one.label}: the server caches prompts, and this cannot be turned off: from the second "
+        "time on, the TTFT of a prompt is that of the cache"
         for one in sides
         if one.ready and one.ready.keeps_prompts
     ]
@@ -242,14 +245,14 @@ def _restless(readings: Mapping[str, Sequence[GpuSample]]) -> list[str]:
             flags.append(f"{name}: temperature between {min(heat):.0f} and {max(heat):.0f} °C")
         held = sorted({reason for gpu in gpus for reason in gpu.throttle or []})
         if held:
-            flags.append(f"{name}: clocks held down by {', '.join(held)}")
+            flags.append(f"{name}: clocks throttled by {', '.join(held)}")
     return flags
 
 
 def _shared(foreign_processes: Mapping[str, int]) -> list[str]:
     """Return warnings about GPUs on which foreign processes were running."""
     return [
-        f"{name}: {count} other process{'es were' if count > 1 else ' was'} on it meanwhile"
+        f"{name}: {count} other process{'es' if count > 1 else ''} used the GPU at the same time"
         for name, count in foreign_processes.items()
     ]
 

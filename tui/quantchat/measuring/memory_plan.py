@@ -35,10 +35,10 @@ from quantchat.system.visible_gpus import shown_gpus
 from quantchat.text import one_line
 
 CONTESTED = "where one of them may fill the GPU the other needs"
-"""Note on GPUs that several variants may fill; printed after the GPUs' free memory."""
+"""Note on GPUs that more than one variant may fill; printed after the GPUs' free memory."""
 
 MOST_TOKENS, MOST_BATCH = 10**8, 10**5
-"""Upper limits of the search for the longest context and the largest batch."""
+"""Upper limits when searching for the longest context and the largest batch."""
 
 Fit = Literal["fits", "tight", "does not fit", "not known", "cannot run"]
 
@@ -100,7 +100,7 @@ class RoomPlan:
 
     @property
     def fit(self) -> Fit:
-        """Whether the variants fit; `tight`: they may not fit while both are loading.
+        """Whether the variants fit; `tight` means that they may not fit while both are loading.
 
         For contested GPUs `tight` is the best result: GPUs are filled one after the other, so the
         sum of their free memory says nothing about a single GPU.
@@ -202,14 +202,14 @@ def plan_variant(
     room = _room(spec, sample)
     engine = engine_of(spec)
     if engine.is_server:
-        seen = "is seen once it runs" if _started_here(spec) else "is not known from here"
-        return VariantPlan(spec.label, room, None, f"what a server holds {seen}")
+        seen = "is measured when it runs" if _started_here(spec) else "is not known from here"
+        return VariantPlan(spec.label, room, None, f"the memory of a server {seen}")
     risks = [
         f"CAUTION: {unsafe_option}, which could do anything you can"
         for unsafe_option in spec.unsafe_options
     ]
     if adapter := spec.options.get("adapter"):
-        risks.append(f"the adapter {adapter} comes on top")
+        risks.append(f"the adapter {adapter} needs additional memory")
     try:
         files, told = files_to_load(spec, fetch=fetch)
     except UserError as error:
@@ -246,7 +246,7 @@ def plan_variant(
 
 
 def _most(highest: int, fits: Callable[[int], bool]) -> int:
-    """Return the highest count up to `highest` that `fits`, by bisection; 0 if 1 does not fit."""
+    """Return the highest count up to `highest` that `fits`, by bisection; 0 if none fits."""
     return bisect.bisect_left(range(1, highest + 1), True, key=lambda count: not fits(count))
 
 

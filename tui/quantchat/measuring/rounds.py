@@ -1,9 +1,8 @@
 """Rounds: both sides answer the same prompts repeatedly, so that figures get intervals.
 
-Unlike in a chat, each prompt stands alone, without history and with an empty KV cache, so that
-every TTFT includes the prefill of the whole prompt. With the order "in-turn", one side decodes
-while the other is idle, and the side that begins alternates (ABBA), so that neither always gets the
-cooler device.
+Unlike in a chat, each prompt is sent without history and with an empty KV cache, so that every TTFT
+includes the prefill of the whole prompt. With the order "in-turn", one side decodes while the other
+is idle. The side that begins alternates (ABBA), so that no side always gets the cooler device.
 """
 
 from __future__ import annotations
@@ -97,9 +96,9 @@ class Rounds:
     """Measures `plan` on the shown pair of `comparison`; both must be READY and otherwise idle.
 
     `on_step(done, total, detail)` is called before each turn and at the end. `around` is a context
-    for each answer that has the machine to itself. `watch` is a context for each turn and gets the
-    number of its round; if it reports that the turn was disturbed, the turn is measured again, up
-    to `TRIES` times.
+    for each answer that is decoded while the other side is idle. `watch` is a context for each turn
+    and gets the number of its round; if it reports that the turn was disturbed, the turn is
+    measured again, up to `TRIES` times.
     """
 
     comparison: Comparison
@@ -114,7 +113,7 @@ class Rounds:
     def __post_init__(self) -> None:
         self._began_s = 0.0
         self._half_width: float | None = None
-        """Half the width of the interval after the round before."""
+        """Half the width of the interval after the previous round."""
 
     async def run(self) -> list[Measured]:
         """Measure the plan; return the measured turns, also after `stop`, and with failed answers.
@@ -137,7 +136,7 @@ class Rounds:
             self.on_step(done, total, f"{name}, prompt {task + 1} of {len(plan.tasks)}")
             await self._measure(task, round_number)
             done += 1
-        # With fewer rounds than the most, the steps that are done are all of them.
+        # If fewer rounds than planned were needed, report all steps as done.
         self.on_step(done, total if self.stopped else done, "stopped" if self.stopped else "done")
 
     async def _measure(self, task: int, round_number: int) -> None:
@@ -176,7 +175,7 @@ class Rounds:
                 yield task, round_number
 
     def _enough(self, rounds: int) -> bool:
-        """Return whether no further round is needed, or may begin, after `rounds` rounds."""
+        """Return whether to end after `rounds` rounds: no more are needed, or time is over."""
         plan = self.plan
         if plan.minutes is not None and rounds and monotonic() - self._began_s > 60 * plan.minutes:
             return True

@@ -30,13 +30,13 @@ class ScorePlan:
     window: int = WINDOW
     stride: int = WINDOW
     floor: Floor = "attention"
-    """What of the reference is changed to see how far it is from itself."""
+    """Which setting of the reference is changed to measure the noise floor."""
     pair: bool = True
     """Whether the first two variants are also compared with each other."""
 
 
 def floor_of(reference: AnyVariant, ran: Resolved, floor: Floor) -> AnyVariant | None:
-    """Return the reference with another attention implementation or dtype; None for no floor.
+    """Return the reference with another attention implementation or dtype; None: no floor.
 
     `ran` is what the reference actually ran as. Some engines have one attention implementation.
     """

@@ -94,7 +94,7 @@ class Scoring:
     def restore(self, record: ScoreRecord) -> None:
         """Continue after `record`, which an earlier process left with its files in the same folder.
 
-        Without the reference's stored logits nothing of the record is used.
+        If the reference's stored logits are missing, nothing of the record is used.
         """
         reference = self._plan.reference.label
         folder = self._folder / "0"
@@ -171,16 +171,16 @@ class Scoring:
         return spec.label in (self._first, self._second)
 
     def _wanted_later(self, role: Role, spec: AnyVariant) -> bool:
-        """Return whether a later model is compared with it: the reference, or the pair's first.
+        """Return whether a later model is compared with `spec`: the reference, or the pair's first.
 
         If the reference is one of the pair, no further model needs to be stored.
         """
         first = spec.label == self._first and not self._is_pairs(self._plan.reference)
-        stored = not engine_of(spec).is_server  # which gives the likeliest tokens alone
+        stored = not engine_of(spec).is_server  # a server reports only the likeliest tokens
         return role == "reference" or (role == "variant" and first and stored)
 
     def _settle(self, about: ScoreResult) -> str:
-        """Take the setting from the first scored model; return a note if the tokenizer differs."""
+        """Store the setting of the first scored model; return a note if a tokenizer differs."""
         plan, tokenizer_hash = self._plan, about.resolved.tokenizer_hash
         if self._setting is None:
             self._setting = SettingRecord(
@@ -231,10 +231,10 @@ class Scoring:
 
 
 def _of_a_server(likeliest: int) -> str:
-    """Return the note on the figures of a server that names so many tokens of each position."""
+    """Return the note on the figures of a server that reports this many tokens of each position."""
     if not likeliest:
-        return "the server tells the log-probability of the text's own tokens alone: no KLD"
+        return "no KLD: the server reports only the log-probability of the text's own tokens"
     return (
-        f"the server tells the {likeliest} likeliest tokens of each position, the others count as"
+        f"the server reports the {likeliest} likeliest tokens of each position, all others count as"
         " one: its KLD is a lower bound"
     )

@@ -21,7 +21,8 @@ OUTLIER = 1.5
 many times the figure."""
 
 LEAST_ROUNDS = 3
-"""Fewest rounds in which an outlier can be found: of two values, either may be the outlier."""
+"""Fewest rounds in which an outlier can be found, because of two values either may be the
+outlier."""
 
 FEW_ROUNDS = {2: 2.0, 3: 1.4}
 """Factor by which a figure may vary more if there are few rounds."""
@@ -49,7 +50,7 @@ def _energy(answer: Answer) -> float | None:
 
 FIGURES = (
     Judged("TTFT", 0.10, lambda a: ttft_ms(a.received_ns, a.times_ns)),
-    # TPOT is its inverse: one warning for both.
+    # TPOT is the inverse of throughput, so one warning is enough for both.
     Judged("decode throughput", 0.05, lambda a: decode_throughput(a.times_ns, a.counted)),
     Judged("end to end", 0.05, _end_to_end),
     Judged("energy", 0.10, _energy),
@@ -61,7 +62,8 @@ vary more than a throughput, which is the mean of many tokens."""
 def doubts(measured: Sequence[Measured]) -> list[str]:
     """Return warnings about figures that varied and about outliers, one for each side and figure.
 
-    However many prompts there are, an unsteady machine gives few lines, which do not bury others.
+    Even with many prompts, an unsteady machine gives only a few lines, so that other warnings are
+    seen.
     """
     labels = sorted({label for one in measured for label in one.turn.answers})
     return [line for label in labels for line in _of_side(label, measured)]

@@ -1,4 +1,4 @@
-"""Measure until the interval is narrow: when to stop, without making it too narrow by chance.
+"""When to stop measuring because the interval is narrow enough, and not only by chance.
 
 `--until-width 5%` goes on until the 95 % interval of the ratio of decode throughput reaches from
 the ratio ÷ 1.05 to the ratio × 1.05. Intervals vary by chance, and the first one that is narrow
@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from quantchat.statistics.intervals import Pair, ratio_of
 
 FIRST_CHECK = 4
-"""Rounds after which the interval is looked at for the first time: at least five are measured."""
+"""Rounds after which the interval is checked for the first time, so at least five are measured."""
 
 
 def half_width(pairs: Sequence[Pair]) -> float | None:
-    """Return w so that the interval is the ratio ÷ (1 + w) to the ratio × (1 + w); None if none."""
+    """Return w so that the interval is the ratio ÷ (1 + w) to the ratio × (1 + w), or None."""
     ratio = ratio_of(pairs)
     if ratio is None or ratio.low is None or ratio.high is None or ratio.low <= 0:
         return None
@@ -27,5 +27,5 @@ def half_width(pairs: Sequence[Pair]) -> float | None:
 
 
 def narrow(half: float | None, before: float | None, width: float) -> bool:
-    """Return whether to stop: the interval now and after the round before are narrow enough."""
+    """Return whether to stop: the intervals now and after the previous round are narrow enough."""
     return half is not None and before is not None and max(half, before) <= width

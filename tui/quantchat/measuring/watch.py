@@ -93,7 +93,7 @@ class Watch:
 
     @contextlib.contextmanager
     def turn(self, round_number: int) -> Iterator[list[str]]:
-        """Watch a turn within this context; at its end the list has what disturbed the turn."""
+        """Watch a turn within this context; at its end the list has the disturbances."""
         found: list[str] = []
         self._stopped_s.clear()
         self._round = round_number
@@ -135,7 +135,7 @@ class Watch:
     def _by_others(self) -> list[str]:
         sides = list(self.sides)
         devices = [one.ledger.device if one.ledger else "" for one in sides]
-        if SERVER in devices:  # it may run on this machine, and its processes are not known
+        if SERVER in devices:  # the server may run on this machine, and its processes are not known
             return []
         beside_gpu = all(device.startswith("cuda") for device in devices)
         most = MOST_BY_OTHERS_BESIDE_GPU if beside_gpu else MOST_BY_OTHERS

@@ -32,7 +32,7 @@ MOST_WARNINGS = 5
 
 
 def blocks(result: RunsCompared, verdicts: Sequence[Verdict]) -> list[Block]:
-    """Return the means, the ratios, what differed, the warnings, and the gates."""
+    """Return the means, the ratios, the differences in how the runs ran, warnings, and gates."""
     parts: list[Block] = []
     for position, run in enumerate(result.runs, 1):
         parts += _run(position, run)
@@ -41,7 +41,7 @@ def blocks(result: RunsCompared, verdicts: Sequence[Verdict]) -> list[Block]:
         letters = [column.letter for column in result.columns]
         parts.append(differences_table(result, letters))
     else:
-        parts.append(paragraph("Nothing that is recorded differed in how they ran."))
+        parts.append(paragraph("No recorded setting or library differed between them."))
     parts += not_comparable(result.obstacles)
     return [*parts, *map(verdict_line, verdicts)]
 
@@ -85,7 +85,7 @@ def _mean(figure: AnswerFigure | ProcessFigure, mean: float | None) -> str:
 
 
 def _ratios_tables(pairs: Sequence[PairCompared]) -> Iterator[Table]:
-    """Yield a table of right against left in each run, and one of a variant between runs."""
+    """Yield a table of right ÷ left in each run, and one that compares a variant between runs."""
     columns = (
         Column(role="heading"),
         Column("figure"),
@@ -111,11 +111,11 @@ def _ratios_tables(pairs: Sequence[PairCompared]) -> Iterator[Table]:
 
 
 _ORDERS = {"in-turn": "one at a time"}
-"""Values of a difference that are written otherwise for people."""
+"""Recorded values that the table of differences writes in other words."""
 
 
 def differences_table(result: RunsCompared, sides: Sequence[str]) -> Table:
-    """Return what differed in how the columns ran, with `sides` as their headings."""
+    """Return a table of settings and libraries that differed, with `sides` as column headings."""
     columns = [Column(role="quiet"), *(Column(side) for side in sides)]
     rows = [
         (one.what, *(_ORDERS.get(text, text) or UNKNOWN for text in one.values))

@@ -1,4 +1,4 @@
-"""The result of a snapshot in a sentence or two, which stands first in its report."""
+"""The result of a snapshot in one or two sentences, the first lines of its report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _sentence(text: str) -> str:
 
 
 def score_sentence(score: ScoreRecord) -> str:
-    """Return which variant is closest to the reference, by how much, and which is farthest.
+    """Return which variants are closest to the reference and farthest from it, with figures.
 
     Empty if no variant has a KLD.
     """
@@ -47,7 +47,7 @@ def _kld(one: ScoredRecord) -> float:
 
 
 def _apart(closer: ScoredRecord, farther: ScoredRecord) -> bool:
-    """Return whether the two KLD differ by more than twice their standard errors together."""
+    """Return whether the two KLD differ by more than two standard errors of their difference."""
     errors = [
         one.divergence.kld_mean.wider if one.divergence else None for one in (closer, farther)
     ]

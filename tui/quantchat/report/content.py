@@ -84,7 +84,7 @@ def _anchor(position: int) -> str:
 
 
 def _overview(snapshots: _Named) -> list[Block]:
-    """Return a line for each snapshot, why they are not comparable, and what differed."""
+    """Return a line for each snapshot, reasons why they are not comparable, and differences."""
     against, differed = [], []
     if all(has_two_sides(snapshot) for _, snapshot in snapshots):
         compared = compare_runs([Run(*each) for each in snapshots], force=True)
@@ -114,7 +114,7 @@ def _speeds(snapshots: _Named) -> Table:
 
 
 def _job_of(snapshot: Snapshot) -> str:
-    """Return what was done with the models in place of a chat; empty for a chat."""
+    """Return the name of the job that made the snapshot; empty for a chat."""
     jobs = (
         (snapshot.score, "a score"),
         (snapshot.evaluation, "an evaluation"),

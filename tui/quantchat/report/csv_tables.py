@@ -1,6 +1,6 @@
 """Snapshots as tidy CSV tables: one row per answer, per token, or per figure.
 
-An empty cell is "not known". The raw text is in the snapshot.
+An empty cell means "not known". The texts of prompts and answers are in the snapshot.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""All plots of a snapshot. A plot without data is left out; a note says what an axis cuts off."""
+"""All plots of a snapshot. A plot without data is left out; if an axis is cut, a note says so."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 
 _LEAST_REACH = 4.0
-"""The plot of ratios reaches at least so far from 1, if an interval does."""
+"""The axis of ratios goes at least up to this ratio, and down to its inverse, if an interval
+does."""
 
 
 def plots(snapshot: Snapshot) -> list[Plot]:
-    """Return each plot that has data, in the order of reading."""
+    """Return each plot that has data, in the order of the report."""
     series = all_series(snapshot)
     return [
         *_ratios(snapshot),
@@ -55,7 +56,7 @@ def _ratios(snapshot: Snapshot) -> list[Plot]:
     values = [ratio.value for _, ratio in rows if ratio.value > 0]
     bounds = [x for _, ratio in rows for x in (ratio.low, ratio.value, ratio.high) if x]
     far = [max(bound, 1 / bound) for bound in bounds]
-    # One wide interval would press all others together: the axis ends soon after the ratios.
+    # End the axis soon after the ratios: a single wide interval would make all others tiny.
     most = max(_LEAST_REACH, *(max(value, 1 / value) ** 2 for value in values))
     reach = 1.1 * min(max(1.02, *far), most)
     if beyond := sum(bound > reach for bound in far):

@@ -19,15 +19,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BINS = 300
-"""Most points of a line over tokens: more cannot be seen."""
+"""Most points of a line over tokens; more points could not be seen."""
 
 _QUANTILES = 400
 
 _CONTEXT_GROWS = 1.5
-"""Ratio of the longest to the shortest prompt from which figures are drawn against length."""
+"""Figures are drawn against prompt length only if the longest prompt is this many times the
+shortest."""
 
 _NAMED_LENGTHS = 6
-"""Up to how many lengths have a tick each."""
+"""Most prompt lengths that get a tick each."""
 
 
 def itl_over_answer(series: Sequence[Series]) -> list[Plot]:

@@ -1,4 +1,4 @@
-"""Plots of memory: ledger of each variant, its process by turn, the device over time."""
+"""Plots of memory: the parts of each variant, its process by turn, the device over time."""
 
 from __future__ import annotations
 
@@ -138,7 +138,8 @@ def device_memory(snapshot: Snapshot) -> list[Plot]:
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        # Not the looks of the two variants: these lines are of the whole machine.
+        # Do not use the colours of the two variants, because these lines are about the whole
+        # machine.
         for place, (name, points) in enumerate(drawn.items(), start=2):
             times, used = zip(*points, strict=True)
             axes.plot(times, np.array(used) / divisor, **look(place), label=name)

@@ -1,4 +1,4 @@
-"""Several snapshots compared: which kind of comparison fits, and its parts as a document."""
+"""Compare several snapshots: which kind of comparison fits, and its parts as a document."""
 
 from __future__ import annotations
 

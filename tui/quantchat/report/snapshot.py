@@ -113,7 +113,7 @@ def turn_blocks(turn: TurnRecord, voting: VotingRecord | None = None) -> list[Bl
 
 
 def turn_table(turn: TurnRecord) -> Table:
-    """Return latency and throughput of one turn, each marked as together or one at a time."""
+    """Return a table of latency and throughput of one turn, with the order of the answers."""
     given = turn.answers
     rows = [
         row("prompt", given, _prompt_tokens),
@@ -165,7 +165,9 @@ def _said(who: str, text: str, role: Role = "plain") -> list[Block]:
 
 
 def _prompt_tokens(answer: AnswerRecord) -> str:
-    if not answer.prompt_tokens:  # not begun, or a server does not report them
+    if (
+        not answer.prompt_tokens
+    ):  # not started yet, or a server that does not report its prompt tokens
         return UNKNOWN
     cached = f", {answer.cached_tokens} of them from the KV cache" if answer.cached_tokens else ""
     return f"{answer.prompt_tokens} tokens{cached}"
@@ -191,4 +193,4 @@ def _rate(tokens_per_s: float | None) -> str:
 def _ended(answer: AnswerRecord) -> str:
     if answer.failure is not None:
         return f"failed: {answer.failure.reason}"
-    return _REASONS.get(answer.reason, answer.reason) or f"not over ({answer.state})"
+    return _REASONS.get(answer.reason, answer.reason) or f"not finished ({answer.state})"

@@ -1,4 +1,4 @@
-"""The turns that a report shows: each answer split where it diverges, each set of answers once."""
+"""The turns that a report shows: answers are split where they diverge, equal ones shown once."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def split(answer: AnswerRecord, place: int, point: int | None) -> Answer:
     """Return `answer` split at output token `point`.
 
     A token without text, such as the first bytes of a character, counts with the next token that
-    has text. The answer stays whole where its pieces do not add up to its text.
+    has text. If the pieces of the answer do not add up to its text, the answer is not split.
     """
     who = named(place, answer.variant)
     title = thoughts(answer.thought_tokens) if answer.thoughts else ""

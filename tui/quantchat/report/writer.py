@@ -42,7 +42,7 @@ def form_of(name: str) -> Form:
     ending = Path(name).suffix
     if ending.lower() not in _FORMS:
         raise UserError(
-            f"no report is written as {ending}",
+            f"a report cannot be written as {ending}",
             where=name,
             hint="use .html or .md, or end a folder's name with /",
         )

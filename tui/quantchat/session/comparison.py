@@ -102,7 +102,7 @@ class Comparison:
         ]
         self.pair: tuple[int, ...] = (0, 1) if len(self.variants) > 1 else (0,)
         self._recent: list[int] = list(range(len(self.variants)))
-        """The variants, those shown last first."""
+        """Indices of the variants, the most recently shown first."""
         self._asking: asyncio.Task[None] | None = None
         self._scoring: asyncio.Task[None] | None = None
         self._stopping = False
@@ -124,14 +124,14 @@ class Comparison:
             variant.begin()
 
     def recent_with(self, left: int, right: int) -> list[int]:
-        """Return all variants, `left` and `right` first, then those shown last first."""
+        """Return all variants: `left` and `right`, then the others, the most recently shown first."""
         return [left, right, *(index for index in self._recent if index not in (left, right))]
 
     def choose_pair(self, left: int, right: int, *, fitting: int = 2) -> None:
-        """Show two other variants; end those for which there is no place.
+        """Show two other variants; end the variants for which memory has no place.
 
-        `fitting`: how many places memory has, if `keep_loaded` is "auto". Raises ValueError if both
-        are the same, or while answers are streaming.
+        `fitting` is the number of variants that fit into memory, for `keep_loaded = "auto"`. Raises
+        ValueError if both are the same, or while answers are streaming.
         """
         if left == right:
             raise ValueError("choose two different variants")
@@ -173,7 +173,7 @@ class Comparison:
 
     @property
     def busy(self) -> bool:
-        """Whether a turn or other work occupies the pair."""
+        """Whether a turn or other work uses the pair now."""
         return self._occupied or (self._asking is not None and not self._asking.done())
 
     @property
@@ -184,8 +184,8 @@ class Comparison:
     def ask(self, prompt: str) -> Turn:
         """Send `prompt` to each shown variant that is ready; return the turn, which then grows.
 
-        For a variant that is being prepared or loaded it is queued. Raises ValueError while a turn
-        is running, or if no shown variant is ready or will be.
+        For a variant that is being prepared or loaded, the prompt is queued. Raises ValueError
+        while a turn is running, or if no shown variant is ready or will be.
         """
         self._unless_busy()
         self._ready()
@@ -224,7 +224,7 @@ class Comparison:
         self._send_queued()
 
     def _start(self, turn: Turn, ready: list[LiveVariant]) -> None:
-        # While the other variant is being made or loaded, this one shares the machine with it.
+        # While the other variant is being prepared or loaded, this one shares the machine with it.
         making = self._making
         alone: Order = "together" if making else "in-turn"
         order = self.order if len(ready) > 1 else alone
@@ -251,14 +251,14 @@ class Comparison:
 
     @property
     def queued(self) -> bool:
-        """Whether a prompt waits until a variant is ready."""
+        """Whether a prompt is queued until a variant is ready."""
         return any(a.queued for turn in self.conversation.turns for a in turn.answers.values())
 
     def ask_missing(self) -> int:
-        """Queue the turns that a shown variant lacks for it; return how many answers that are.
+        """Queue the turns that a shown variant lacks; return how many answers are missing.
 
-        A variant lacks a turn that it was not asked, or that it failed to answer. Raises ValueError
-        while a turn is running, or if a side lacks turns but is not loaded.
+        A variant lacks a turn if it was not asked or its answer failed. Raises ValueError while a
+        turn is running, or if a side lacks turns but is not loaded.
         """
         self._unless_busy()
         count = 0
@@ -310,7 +310,7 @@ class Comparison:
     def again(self, prompt: str | None = None) -> Turn:
         """Replace the last turn: send its prompt again (regenerate), or `prompt` (edit).
 
-        Regenerated answers keep the earlier ones beside them (`Turn.others`). Raises ValueError as
+        If the answers are regenerated, the earlier ones stay in `Turn.others`. Raises ValueError as
         `ask` does, or if there is no turn; then nothing is removed.
         """
         last = self.last_turn
@@ -360,7 +360,7 @@ class Comparison:
         self.on_change(ConversationChanged())
 
     def set_generation(self, generation: Generation) -> None:
-        """Use other sampling settings and system prompt from the next prompt on."""
+        """Use these sampling settings and this system prompt from the next prompt on."""
         self.generation = generation
         self.conversation.system = generation.system
 
@@ -379,8 +379,8 @@ class Comparison:
             if order == "together":
                 await asyncio.gather(*(self._answer(turn, v, threads) for v in ready))
             else:
-                # Every second turn starts with the other side (ABBA over two turns), so that not
-                # always the same side runs on a cool, or a throttled, device.
+                # Every second turn starts with the other side (ABBA over two turns), so that the
+                # device is not always cool, or throttled, for the same side.
                 for variant in ready if turn.number % 2 else reversed(ready):
                     await self._answer(turn, variant, threads)
         finally:
@@ -411,7 +411,8 @@ class Comparison:
     async def silent_sides_ended(self) -> AsyncIterator[None]:
         """End shown variants that do not respond (`LiveVariant.overdue`) within this context.
 
-        For work that nobody may be watching. An ended variant is FAILED and says why.
+        Use this for work that nobody may be watching. An ended variant is FAILED, and its failure
+        says why.
         """
 
         def look(now_s: float) -> None:
@@ -431,7 +432,7 @@ class Comparison:
         """End the shown variants that are still working although they were asked to stop."""
         for variant in self.sides:
             if variant.at_work:
-                reason = "the worker did not stop when it was asked to, so it was ended"
+                reason = "the worker did not stop when quantchat asked it to, so it was ended"
                 variant.give_up(Failed("not_responding", reason, "reload the variant"))
 
     async def quiet(self) -> None:
@@ -461,7 +462,7 @@ def _lacks(turn: Turn, label: str) -> bool:
 
 
 def _drop_queued(turn: Turn, keep: Container[str] = ()) -> bool:
-    """Remove what is queued in `turn`, but for the labels in `keep`; return whether any was."""
+    """Remove queued answers of `turn`, except of the labels `keep`; return whether any was."""
     dropped = [one for one, answer in turn.answers.items() if answer.queued and one not in keep]
     for label in dropped:
         del turn.answers[label]

@@ -15,9 +15,9 @@ def chat_turns(snapshot: Snapshot) -> list[TurnRecord]:
 
 
 def restore(comparison: Comparison, snapshot: Snapshot) -> None:
-    """Put the chat of `snapshot` into the new `comparison`, as if it had been held here.
+    """Put the chat of `snapshot` into the new `comparison`, as if the answers had come here.
 
-    Labels that the profile no longer has stay in the record. An answer that had not ended counts
+    Answers of labels that the profile no longer has are kept. An answer that had not ended counts
     as stopped.
     """
     conversation = comparison.conversation
@@ -80,7 +80,7 @@ def _request(comparison: Comparison, turn: Turn, record: AnswerRecord) -> Genera
 
 
 def _ready(record: AnswerRecord, variant: VariantRecord | None) -> Ready | None:
-    """Return what the answer ran on, as far as the snapshot knows it."""
+    """Return what the answer ran on, as far as the snapshot has it."""
     resolved = record.resolved or (variant.resolved if variant else None)
     ledger = record.ledger or (variant.ledger if variant else None)
     if resolved is None or ledger is None:

@@ -27,11 +27,12 @@ from quantchat.wire.variant import Ledger, same_tokens
 
 Order = Literal["together", "in-turn"]
 History = Literal["own", "left", "right"]
-"""Whose answers a variant continues from: its own, or for both those of the left or right side."""
+"""Whose answers the variants continue: each its own, or both those of the left or the right
+side."""
 
 
 ENDS = ("eos", "stop_string", "eos_or_stop_string")
-"""Reasons of an answer that ended by itself, at an end that the model or the settings know."""
+"""Reasons of an answer that ended by itself: at an end-of-sequence token or a stop string."""
 
 
 class AnswerState(Enum):
@@ -50,10 +51,11 @@ class Answer:
 
     variant: str
     order: Order
-    """How it was decoded; `together` if the other variant decoded, or was made, meanwhile."""
+    """`together` if the other variant decoded or was being prepared at the same time, else
+    `in-turn`."""
     state: AnswerState = AnswerState.WAITING
     queued: bool = False
-    """Whether the prompt is sent only when the variant is ready."""
+    """Whether the prompt still waits for the variant to be ready."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     """Prompt tokens taken from the KV cache instead of being computed."""
@@ -66,8 +68,8 @@ class Answer:
     pieces: list[str] = field(default_factory=list)
     times_ns: list[int] = field(default_factory=list)
     counted: int | None = None
-    """Output tokens as counted by a server, which reports them at the end; `ids` are then its
-    chunks. -1: not counted, or not yet. None if the worker reports each token."""
+    """Number of output tokens that a server reports at the end; its `ids` stand for chunks. -1 if
+    the server has not reported it (yet). None if the worker reports each token."""
     text: str = ""
     """The answer so far: the joined pieces, at the end replaced by the worker's full decoding."""
     thoughts: str = ""
@@ -76,28 +78,30 @@ class Answer:
     """The reasoning text that each token completed, parallel to `pieces`; empty if there is no
     reasoning."""
     thought_tokens: int = 0
-    """Output tokens of the reasoning, known at the end; -1: there are some, not counted."""
+    """Output tokens of the reasoning, set at the end; -1 if there is reasoning with an unknown
+    number of tokens."""
     first_answer: int = -1
     """Index of the first token with text of the answer; -1 if there is none yet."""
     raw: str = ""
     """Reasoning and answer as the model wrote them, with its markers; empty if equal to `text`."""
     reason: str = ""
-    """Why it ended: as in `Finished`, or failed; empty while it runs."""
+    """Why the answer ended: a reason of `Finished`, or `failed`; empty while it runs."""
     failure: Failed | None = None
     ledger: Ledger | None = None
     """The memory ledger at the end of the answer."""
     energy: Energy | None = None
-    """The GPU's energy for it, if measured."""
+    """The GPU's energy for the answer, if measured."""
     cross_perplexities: list[CrossPerplexity] = field(default_factory=list)
     """The answer's perplexity under each variant, if computed."""
     request: Generate | None = None
     """The request that was sent to the worker; None while the answer waits."""
     ready: Ready | None = None
-    """What it runs on, kept because the variant may end or be reloaded before a snapshot."""
+    """What the answer ran on. It is stored here because the variant may be ended or reloaded before
+    a snapshot is saved."""
 
     @property
     def output_tokens(self) -> int:
-        """Number of output tokens so far, as counted by a server if there is one; -1: unknown."""
+        """Number of output tokens so far; -1 if a server has not reported it."""
         return len(self.ids) if self.counted is None else self.counted
 
     @property
@@ -109,7 +113,7 @@ class Answer:
 
     @property
     def thinking_tokens(self) -> int:
-        """Output tokens of the reasoning so far; -1: there are some, not counted."""
+        """Output tokens of the reasoning so far; -1 if their number is unknown."""
         if self.over or self.in_chunks:
             return self.thought_tokens or -bool(self.thoughts)
         if not self.thoughts:
@@ -122,7 +126,7 @@ class Answer:
 
     @property
     def in_chunks(self) -> bool:
-        """Whether it came from a server, whose chunks may hold several tokens and have no ids."""
+        """Whether the answer comes from a server, in chunks of several tokens without ids."""
         return self.counted is not None
 
     @property
@@ -132,7 +136,7 @@ class Answer:
 
     @property
     def context_full(self) -> bool:
-        """Whether it ended, or could not start, because the context is full."""
+        """Whether the answer ended, or could not start, because the context is full."""
         return self.reason == "context" or (
             self.failure is not None and self.failure.kind == "context_full"
         )
@@ -140,12 +144,14 @@ class Answer:
     def grow(self, event: Event, *, counted_apart: bool) -> None:
         """Add an event of the worker.
 
-        `counted_apart`: a server reports the number of tokens at the end, not token by token.
+        `counted_apart` says that a server reports the number of tokens at the end, and not each
+        token.
         """
         match event:
             case Started():
                 self.state = AnswerState.PREFILL
-                # Set it at the start: an answer that is cut off is never counted.
+                # Set -1 at the start, because the server reports no number if the answer is cut
+                # off.
                 self.counted = -1 if counted_apart else None
                 self.received_ns = event.received_ns
                 self.prompt_tokens = event.prompt_tokens
@@ -192,7 +198,7 @@ class Answer:
         self.state = AnswerState.FAILED
 
     def timing(self, itl: Percentiles | None = None) -> TurnTiming:
-        """Return latency and throughput so far; `itl` avoids recomputing the percentiles."""
+        """Return latency and throughput so far; `itl`: its percentiles, if already computed."""
         return TurnTiming.of(
             received_ns=self.received_ns,
             times_ns=self.times_ns,
@@ -215,7 +221,7 @@ class Turn:
     divergence: DivergenceScore | None = None
     """The probabilities of both continuations at the divergence, once computed."""
     absent: dict[str, str] = field(default_factory=dict)
-    """Why a variant was not asked, by label; a variant that was not shown then is not in it."""
+    """Why a shown variant was not asked, by label."""
     history_of: str = ""
     """Label of the variant whose earlier answers both continued; empty: each its own."""
     others: list[dict[str, Answer]] = field(default_factory=list)
@@ -250,7 +256,8 @@ class Conversation:
     system: str = ""
     turns: list[Turn] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
-    """Numbers for turns. A worker must never get one twice: a late `Stop` names its turn."""
+    """Numbers for turns. A worker must never get the same number twice, because a late `Stop` names
+    the turn to stop."""
 
     def begin(self, prompt: str, answers: list[Answer]) -> Turn:
         """Add a turn for `prompt` with the (waiting) `answers`."""
@@ -314,15 +321,15 @@ def same_tokenizer(first: Answer, second: Answer) -> bool:
 def divergence_point(first: Answer, second: Answer, *, same: int = 0) -> int | None:
     """Return the index of the first output token at which two answers differ, or None.
 
-    If the shorter answer is complete and the longer one continues it, that is its length. The
-    first `same` tokens are known to be equal. Compares token ids, so call it only if
-    `same_tokenizer`.
+    If the shorter answer is complete and the longer one continues it, this is the length of the
+    shorter one. The first `same` tokens are known to be equal. Compares token ids, so call it only
+    if `same_tokenizer`.
     """
     return _first_difference((first, first.ids), (second, second.ids), same)
 
 
 def text_divergence(first: Answer, second: Answer, *, same: int = 0) -> int | None:
-    """Return the index of the first character that differs; for incomparable token ids."""
+    """Return the index of the first differing character, for token ids that cannot be compared."""
     return _first_difference((first, first.text), (second, second.text), same)
 
 

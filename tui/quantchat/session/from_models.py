@@ -48,7 +48,7 @@ _LABEL = 60
 """Maximum length of a label in characters."""
 _SERVER_ANSWERS_S = 5.0
 _LIST_BYTES = 4 * 2**20
-"""Maximum bytes that are read of a server's list of models."""
+"""Most bytes that are read from a server's list of models."""
 _GGUF_OF_HUB = re.compile(r"([\w.-]+/[\w.-]+):([\w.-]+)", re.ASCII)
 """`org/name:Q4_K_M`: a GGUF file of the hub."""
 _LAYER = re.compile(r"\.\d+\..*\.weight$")
@@ -87,7 +87,7 @@ def profile_of(
     for method in methods:
         if method not in known:
             raise UserError(
-                f'"{one_line(method)}" is no method that is made here',
+                f'"{one_line(method)}" is not a method with which quantchat loads a model',
                 where="--with",
                 hint=did_you_mean(method, known)
                 or f"there are {', '.join(known)}; a checkpoint that is quantized already is"
@@ -225,7 +225,7 @@ def _side(word: str, model: str, others: Sequence[str]) -> _Side:
         if "engine" not in keys:
             (library,) = registry.computing_gguf().libraries
             raise UserError(
-                f"a GGUF file of the hub needs the package {library.package}, which is not here",
+                f"a GGUF file of the hub needs the package {library.package}, which is missing",
                 where=one_line(word),
                 hint=library.command,
             )
@@ -293,7 +293,8 @@ def _gguf(word: str) -> _Side:
 def _computing_gguf() -> dict[str, str]:
     """Return the keys of a variant that computes a GGUF file from its quantized weights.
 
-    Its library may be here, or in the environment of the engine's name; empty if it is in neither.
+    The library may be installed here, or in the environment named after the engine. Empty if it is
+    in neither.
     """
     engine = registry.computing_gguf()
     if engine.is_installed():
@@ -354,16 +355,16 @@ def served_models(base: str) -> list[str]:
             body = json.loads(answer.read(_LIST_BYTES))
     except urllib.error.HTTPError as error:
         raise UserError(
-            f"the server answers {error.code} where it is asked for its models",
+            f"the server answers {error.code} when asked for its list of models",
             where=where,
-            hint="a server with a key is named in a profile, with key_env",
+            hint="if the server needs a key, write a profile with key_env",
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise UserError(
             f"does not list its models: {one_line(str(reason))[:200]}",
             where=where,
-            hint="start the server, and name its address up to /v1",
+            hint="start the server, and give its address up to /v1",
         ) from None
     listed = body.get("data") if isinstance(body, dict) else None
     names = [
@@ -372,5 +373,5 @@ def served_models(base: str) -> list[str]:
         if isinstance(one, dict) and isinstance(one.get("id"), str) and one["id"]
     ]
     if not names:
-        raise UserError("the server lists no model", where=where, hint="load one there")
+        raise UserError("the server lists no model", where=where, hint="load a model in the server")
     return names

@@ -61,7 +61,8 @@ long. The worker is not ended: the user decides.
 """
 
 STUCK_S = 60.0
-"""Seconds without a new token after which an answer is reported as stuck: a device may hang."""
+"""Seconds without a new token after which an answer is reported as stuck, because a device may
+hang."""
 
 LOST_S = 60.0
 """Seconds without any message after which a measurement ends an answering worker, because nobody
@@ -91,7 +92,7 @@ class LiveVariant:
         on_change: Callable[[LiveVariant], None],
         settings: Callable[[], Generation] | None = None,
     ) -> None:
-        """`settings` returns the sampling settings, with which a server is tried at load."""
+        """`settings` returns the sampling settings, which are tried on a server at load."""
         self.spec = spec
         self.label = spec.label
         self.state = State.IDLE
@@ -174,26 +175,26 @@ class LiveVariant:
         return Failed("not_responding", reason, "see the worker's log, and measure again")
 
     def excuse(self, now_s: float) -> None:
-        """Count silence from `now_s` on: until then this process did not run and read nothing."""
+        """Count silence from `now_s` on, because this process did not run before."""
         self._asked_s = self._grew_s = now_s
 
     @property
     def coming(self) -> bool:
-        """Whether it is being prepared or loaded, or is about to be."""
+        """Whether the variant is being prepared or loaded, or soon will be."""
         begun = self._life is not None and not self._life.done() and not self._ending
         over = self.failure is not None or self.state in (State.READY, State.ANSWERING)
         return begun and not over
 
     @property
     def at_work(self) -> bool:
-        """Whether a caller waits for it: it is loading, answering or scoring tokens."""
+        """Whether a caller waits for the variant: it is loading, answering or scoring tokens."""
         scoring = self._scoring is not None and not self._scoring.done()
         return scoring or self.state in (State.LOADING, State.ANSWERING)
 
     # ------------------------------------------------------------ loading and ending
 
     def begin(self) -> None:
-        """Start to prepare and load, unless that has happened already. Returns at once."""
+        """Start to prepare and load, unless that was started already. Returns at once."""
         before = self._life
         over = before is None or before.done() or self._ending or self.state is State.FAILED
         if not over:
@@ -268,7 +269,7 @@ class LiveVariant:
         except (JobFailed, UserError, OSError) as error:
             self._fail(failures.failure_before_start(error))
         except WorkerEnded as error:
-            # Only the kernel's counter says whether the worker was killed for its memory.
+            # Only the kernel's counter says whether the worker was killed because memory ran out.
             self._fail(failures.ended(error, memory_ran_out=oom_kills() != killed_before))
         except ProtocolError as error:
             reason = f"the worker sent an invalid message: {error}"
@@ -332,7 +333,7 @@ class LiveVariant:
 
     def _fail(self, failure: Failed) -> None:
         self.failure = failure
-        self.state = State.FAILED  # before the answer ends, or its end would show READY
+        self.state = State.FAILED  # set before the answer ends, or its end would show READY
         self._finish_answer(failure)
         self._become(State.FAILED)
 
@@ -419,8 +420,8 @@ class LiveVariant:
 
 
 def _noted(ready: Ready, made: str, runs: str) -> Ready:
-    """Return `ready` with a note of two parts: how its checkpoint was made, and how it runs.
+    """Return `ready` with a note on how its checkpoint was made, and then how it runs.
 
-    The worker knows only the second one.
+    The worker knows only how it runs.
     """
     return dataclasses.replace(ready, note="; ".join(filter(None, (made, runs))))

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from quantchat.wire.jobs import Job, Result
 
 OnModel = Callable[[str, Progress | None], None]
-"""Called with a model's label and its progress; None: the model is done."""
+"""Called with a model's label and its progress; None means that the model is done."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ModelJobs:
     start: StartWorker
     on_model: OnModel
     settings: Generation | None = None
-    """Generation settings for a server's requests; None where a job has none."""
+    """Generation settings for a server's requests; None if the job sends none."""
 
     async def do(
         self, spec: AnyVariant, job_for: Callable[[Load], Job[Result]]
@@ -51,7 +51,8 @@ class ModelJobs:
         """Run a job on the model `spec`; return the note on its checkpoint and the job's result.
 
         `job_for` returns the job for the request that loads the model. Cancelling ends the worker.
-        Raises JobFailed, also where the checkpoint cannot be built or the worker not started.
+        Raises JobFailed if the job fails, the checkpoint cannot be built or the worker cannot
+        start.
         """
 
         def tell(done: int, total: int, detail: str) -> None:

@@ -1,4 +1,4 @@
-"""The error for a word that names no profile, folder, file or model: where it was looked for."""
+"""The error for a word that names no profile, folder, file or model; it says where we looked."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def not_found(
 ) -> UserError:
     """Return the error for `word`; its hint has the nearest names and the places.
 
-    `others` are further valid words, such as commands; `of_the_hub` is the reason why `word` is no
-    model of the hub.
+    `others` are further valid words, such as commands; `of_the_hub` is the reason why `word` is not
+    a model of the hub.
     """
     if is_path(word) or word.endswith(".gguf"):
         near = did_you_mean(Path(word).name, _siblings(Path(word)), _NEAREST)
@@ -34,7 +34,7 @@ def not_found(
         )
     if "/" in word:
         near = did_you_mean(word, _models(), _NEAREST)
-        what = "no folder of this name is here, and as a model of the hub"
+        what = "no folder has this name, and as a model of the hub"
         if isinstance(of_the_hub, UserError):
             what, cure = f"{what}: {of_the_hub.what}", of_the_hub.hint
         else:
@@ -43,16 +43,16 @@ def not_found(
         return UserError(one_line(what), where=one_line(word), hint=one_line(hint))
     if word in library.names():
         return UserError(
-            f'"{word}" is a profile', hint="options and further words are for models, named without"
+            f'"{word}" is a profile', hint="options and further words can only be used with models"
         )
     what = "profile, command or folder" if others else "profile or folder"
     near = did_you_mean(word, [*library.names(), *others, *_siblings(Path(word))], _NEAREST)
     own = library.folder(library.Origin.OWN)
     places = (
-        f"for in ./profiles, {one_line(str(own))}, among the shipped profiles"
+        f"in ./profiles, {one_line(str(own))}, among the shipped profiles"
         " (`quantchat profiles` lists them) and in this folder; a model of the hub is org/name"
     )
-    hint = f"{one_line(near)} Looked {places}" if near else f"looked {places}"
+    hint = f"{one_line(near)} Looked for {places}" if near else f"looked for {places}"
     return UserError(f'no {what} is called "{one_line(word)}"', hint=hint)
 
 

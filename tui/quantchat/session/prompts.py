@@ -28,7 +28,9 @@ DEFAULT = (
 
 MOST_BYTES = 16 * 2**20
 
-_MEND = 'UTF-8 text, a prompt a line; in JSON Lines a string, or an object with a "prompt"'
+_MEND = (
+    'use UTF-8 text with one prompt per line, or JSON Lines of strings or objects with a "prompt"'
+)
 
 
 def of(run: Run) -> tuple[str, ...]:
@@ -37,7 +39,7 @@ def of(run: Run) -> tuple[str, ...]:
 
 
 def asked(given: Iterable[str], file: Path | None, run: Run) -> tuple[str, ...]:
-    """Return the prompts `given` and those in `file`; without any, the profile's.
+    """Return the prompts `given` and those in `file`; if there are none, the profile's.
 
     Raises UserError as `read` does.
     """
@@ -77,7 +79,9 @@ def read(path: Path) -> tuple[str, ...]:
         where = f"{path}:{error.line}" if error.line else str(path)
         raise UserError(str(error), where=where, hint=_MEND) from error
     if not prompts:
-        raise UserError("no prompts in it", where=str(path), hint="one prompt a line")
+        raise UserError(
+            "there are no prompts in the file", where=str(path), hint="write one prompt per line"
+        )
     return prompts
 
 

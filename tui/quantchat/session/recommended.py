@@ -11,12 +11,12 @@ from quantchat.session.live_variant import LiveVariant
 
 @dataclass(frozen=True)
 class Recommendation:
-    """What the files of some variants recommend alike."""
+    """Settings that the files of some variants recommend with equal values."""
 
     labels: tuple[str, ...]
     """The variants."""
     source: str
-    """The file in which it stands."""
+    """The name of the file."""
     settings: Mapping[str, float]
     """Values by the names of settings; never empty."""
 
@@ -32,7 +32,7 @@ class Recommendation:
 def recommendations(sides: Iterable[LiveVariant]) -> list[Recommendation]:
     """Return the recommendations of the loaded models of `sides`, equal ones together.
 
-    A server does not tell what its model's files recommend.
+    Servers are left out, because they do not report what their model's files recommend.
     """
     found: list[Recommendation] = []
     for side in sides:

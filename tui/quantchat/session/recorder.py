@@ -61,7 +61,7 @@ def record(
     measurement: MeasurementRecord | None = None,
     voting: VotingRecord | None = None,
 ) -> Snapshot:
-    """Return a snapshot of `comparison` as it is now, also while an answer runs.
+    """Return a snapshot of the current state of `comparison`, even while an answer runs.
 
     An open `sampler` avoids opening the driver again. The turns `more` follow those of the chat;
     they belong to the `measurement` or the `voting`. All turns are numbered by their place, from 1.
@@ -105,7 +105,7 @@ def environment(sampler: DeviceSampler) -> Environment:
 
 
 def _ran(variant: LiveVariant, turns: list[Turn]) -> Ready | None:
-    """Return what the variant runs on; if it has ended, what its newest answer ran on."""
+    """Return what the variant runs on, or if it has ended, what its newest answer ran on."""
     answers = (turn.answers.get(variant.label) for turn in reversed(turns))
     past = (answer.ready for answer in answers if answer is not None and answer.ready)
     return variant.ready or next(past, None)

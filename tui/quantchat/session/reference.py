@@ -27,7 +27,7 @@ def reference_of(profile: Profile, word: str | None) -> AnyVariant:
         labels = {variant.label: variant for variant in profile.variants}
         if word in labels and engine_of(labels[word]).is_server:
             raise UserError(
-                "a server cannot be the reference: it does not tell the probability of each token",
+                "a server cannot be the reference: it does not report every token's probability",
                 where=one_line(word),
                 hint="name the model that it runs: --reference MODEL",
             )
@@ -41,7 +41,7 @@ def reference_of(profile: Profile, word: str | None) -> AnyVariant:
     if plain:
         return plain[0]
     raise UserError(
-        "no variant tells which model it was made from",
+        "no variant says which model it was made from",
         where=one_line(profile.name),
         hint="name the reference: --reference VARIANT or MODEL",
     )
@@ -56,7 +56,7 @@ def _in_full_precision(variant: AnyVariant) -> bool:
 def _base(model: str, like: AnyVariant, profile: Profile) -> AnyVariant:
     """Return a baseline variant of `model`, with the device and chat template variables of `like`.
 
-    It may run the model's own code only if `like` may, for the same model.
+    The baseline may run the model's own code only if `like` may, and has the same model.
     """
     engine = baseline()
     table: type[AnyVariant] = engine.table
@@ -77,7 +77,7 @@ def _label(model: str, taken: Set[str]) -> str:
 
 
 def _model(profile: Profile, word: str) -> AnyVariant:
-    """Return the model that `word` names, which is no label. Raises UserError if it names none."""
+    """Return the model that `word`, which is not a label, names. Raises UserError."""
     if not (is_path(word) or "/" in word or word == DEMO_MODEL):
         labels = [variant.label for variant in profile.variants]
         raise UserError(

@@ -1,4 +1,4 @@
-"""Build the requests to a worker to load and to answer, for chats and measurements alike."""
+"""Build the requests to load and to answer that go to a worker, for chats and measurements."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from quantchat.wire.messages import Generate, Load, Message, Sampling
 
 
 def load_request(spec: AnyVariant, prepared: Prepared, settings: Generation | None = None) -> Load:
-    """Return the request to load `spec`, of which `prepared` is what the engine loads.
+    """Return the request to load `spec`; `prepared` has the path and settings for the engine.
 
-    A server is tried with the sampling of `settings`. The value of its `key_env` is redacted from
-    now on. Raises UserError where an environment that it names is not there.
+    The sampling of `settings` is tried on a server. From now on, the value of the variable
+    `key_env` is removed from all texts. Raises UserError if the environment that `spec` names does
+    not exist.
     """
     engine = engine_of(spec)
     return Load(
@@ -62,7 +63,7 @@ def _sampling(settings: Generation) -> Sampling:
 def lone_request(
     turn: int, prompt: str, settings: Generation, *, threads: int, **more: Any
 ) -> Generate:
-    """The same for a prompt that stands alone: nothing was said before it."""
+    """Return the request for a single prompt, without turns before it."""
     messages = [Message("system", settings.system)] if settings.system else []
     return chat_request(
         turn, [*messages, Message("user", prompt)], settings, threads=threads, **more
@@ -70,5 +71,5 @@ def lone_request(
 
 
 def threads_for(decoding: int) -> int:
-    """CPU threads for each of `decoding` workers at once: more threads than CPUs collapse."""
+    """Return the CPU threads for each of `decoding` workers, together at most the CPUs."""
     return max(1, usable_cpus() // decoding)

@@ -26,10 +26,10 @@ async def with_pair(
 ) -> _Result:
     """Load the shown pair of `comparison`, do `work`, end the pair; return the work's result.
 
-    `stop` is called on signals, and shall make the work end soon; `end` must, whatever the workers
-    do. `one_will_do`: the work is done also where only one of the pair loads. Raises ModelsFailed
-    where a variant that is needed does not load, KeyboardInterrupt
-    where it is stopped while they load.
+    A first signal calls `stop`, which asks the work to end soon. A second one calls `end`, which
+    ends it whatever the workers do. With `one_will_do`, the work is done even if only one of the
+    pair loads. Raises ModelsFailed if a needed variant does not load, KeyboardInterrupt if the
+    program is stopped while they load.
     """
     stopped = asyncio.Event()
 
@@ -75,7 +75,7 @@ async def loaded(
 async def _all_ready(
     comparison: Comparison, changed: asyncio.Event, stopped: asyncio.Event, *, one_will_do: bool
 ) -> None:
-    """Wait until both sides are ready, or with `one_will_do` one is and the other failed."""
+    """Wait until both sides are ready; with `one_will_do`, one is enough if the other failed."""
     halted = asyncio.ensure_future(stopped.wait())
     try:
         while True:

@@ -70,7 +70,7 @@ async def _cross_perplexity(variant: LiveVariant, answer: Answer) -> CrossPerple
     if answer.in_chunks or ready.resolved.device in SERVERS:
         return CrossPerplexity(variant.label, problem="servers report no token ids")
     if not same_tokens(ready.resolved, answer.ready.resolved):
-        return CrossPerplexity(variant.label, problem="its tokenizer differs")
+        return CrossPerplexity(variant.label, problem="the variant's tokenizer differs")
     tokens = [*answer.ids, *([END] if answer.reason == "eos" else [])]
     scored = await variant.score_tokens(score_tokens_request(answer, tokens))
     return CrossPerplexity(variant.label, scored.logprobs, scored.problem)
@@ -89,7 +89,7 @@ async def _continuation(
     if scored.problem:
         return Continuation(answer.variant, text, problem=scored.problem)
     if own != END and not text.strip():
-        text = scored.pieces[0]  # the token alone completed no text
+        text = scored.pieces[0]  # the token by itself completed no text
     return Continuation(
         answer.variant, text, math.exp(scored.logprobs[0]), math.exp(scored.also[0])
     )

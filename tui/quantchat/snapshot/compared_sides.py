@@ -43,14 +43,14 @@ class Run:
         if self.snapshot.measurement is None:
             if self.snapshot.score is not None:
                 raise UserError(
-                    "holds a score and no measurement: the two cannot be compared",
+                    "is a score and not a measurement: the two kinds cannot be compared",
                     where=self.file,
-                    hint="give scores alone, or measurements alone",
+                    hint="give only scores, or only measurements",
                 )
             raise UserError(
-                "holds no measurement, only a chat",
+                "is a chat and not a measurement",
                 where=self.file,
-                hint="`quantchat rerun` measures its prompts",
+                hint="`quantchat rerun` measures the prompts of a chat",
             )
         if len(set(self.snapshot.shown)) != 2 or len(self.snapshot.shown) != 2:
             raise UserError("does not show two variants", where=self.file)
@@ -58,7 +58,7 @@ class Run:
     @property
     def measurement(self) -> MeasurementRecord:
         """Return how the run was measured."""
-        assert self.snapshot.measurement is not None  # noqa: S101  # __post_init__ saw to it
+        assert self.snapshot.measurement is not None  # noqa: S101  # __post_init__ checked it
         return self.snapshot.measurement
 
     @cached_property
@@ -141,7 +141,7 @@ class Column:
 
 
 def figures_of(columns: Sequence[Column]) -> list[AnswerFigure | ProcessFigure]:
-    """Return the figures to show of `columns`: TTFA only where a model thinks, else it is TTFT."""
+    """Return the figures to show of `columns`; TTFA only if a model thinks, or it equals TTFT."""
     thinks = any(answer.thoughts for column in columns for answer in column.answers.values())
     return [
         figure

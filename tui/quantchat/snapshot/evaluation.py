@@ -127,14 +127,14 @@ def _length_ratio(theirs: Sequence[int], mine: Sequence[int]) -> Ratio | None:
 
 
 def asked(task: TaskResultRecord) -> tuple[str, int, str]:
-    """Return what distinguishes a task from another of the same name."""
+    """Return the values that distinguish tasks of the same name."""
     return task.version, task.few_shot, task.documents_sha256
 
 
 def flips(
     task: TaskResultRecord, figure: FigureRecord, reference: EvaluatedRecord | None
 ) -> Flips | None:
-    """Return the answers of `figure` that changed from the reference.
+    """Count the answers of `figure` that changed from the reference.
 
     None for the reference itself, and if its questions differ or a figure has no single answers.
     """
@@ -158,11 +158,12 @@ class Pooled:
     documents: int
     right: int
     flips: Flips | None
-    """Against the reference; None for the reference itself, or if it was asked otherwise."""
+    """Answers that changed from the reference; None for the reference itself, or if questions
+    differ."""
 
 
 def pooled(model: EvaluatedRecord, reference: EvaluatedRecord | None) -> Pooled | None:
-    """Return the answers of `model` over all tasks; None if no task has right and wrong answers.
+    """Pool the answers of `model` over all tasks; None if no task has right and wrong answers.
 
     Of several metrics of a task the first counts that has single answers, such as `acc` before
     `acc_norm`. The tasks are pooled with the reference only if it was asked all of them.
@@ -198,7 +199,7 @@ def asked_otherwise(found: EvaluationRecord) -> Iterator[tuple[str, str]]:
 
 
 def obstacles(found: Sequence[EvaluationRecord]) -> list[str]:
-    """Return why several evaluations are not comparable, a line each; empty if they are."""
+    """Return the reasons why several evaluations are not comparable, one line each."""
     reasons = []
     for field, name in (("harness", "lm-evaluation-harness"), ("chat_template", "chat template")):
         values = dict.fromkeys(str(getattr(one, field)) for one in found)

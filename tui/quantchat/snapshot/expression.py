@@ -2,7 +2,7 @@
 
 A gate is one comparison (< <= > >=) of two sums. A sum is made of numbers, figures of a column
 (`a.ttft_ms`), + - * / and parentheses. Python's own parser reads the text, so operators group as in
-Python; everything but these few kinds of nodes is refused, and nothing of it is ever run.
+Python; all other kinds of nodes are refused, and the text is never run as code.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Binary:
     def __str__(self) -> str:
         rank = _RANK[self.sign]
         left = f"({self.left})" if _rank(self.left) < rank else str(self.left)
-        # Of equal rank on the right only with parentheses: without, they would group leftwards.
+        # A right operand of equal rank needs parentheses, because operators group to the left.
         right = f"({self.right})" if _rank(self.right) <= rank else str(self.right)
         return f"{left} {self.sign} {right}"
 
@@ -178,7 +178,7 @@ class _Reader:
             raise self._error(node, "a gate compares with one of < <= > >=", _EXAMPLE)
         gate = Gate(self._tree(node.left), relation, self._tree(node.comparators[0]), self._option)
         if not gate.names:
-            raise self._error(0, "no figure in it", f"name one, as in b.{self._sample}")
+            raise self._error(0, "the gate has no figure", f"name one, as in b.{self._sample}")
         return gate
 
     def _parsed(self) -> ast.expr:
@@ -195,7 +195,7 @@ class _Reader:
             at = self._indent + (error.offset or 1) - 1
             raise self._error(min(at, len(text)), error.msg, _EXAMPLE) from None
         except (MemoryError, RecursionError):
-            raise self._error(0, "nested too deep") from None
+            raise self._error(0, "the parentheses are nested too deeply") from None
 
     def _tree(self, node: ast.expr) -> Expression:
         match node:
@@ -209,7 +209,9 @@ class _Reader:
                 return Negative(self._tree(operand))
             case ast.BinOp(op=op, left=left, right=right) if type(op) in _SIGNS:
                 return Binary(_SIGNS[type(op)], self._tree(left), self._tree(right))
-        raise self._error(node, "only numbers, figures, + - * / and parentheses go here", _EXAMPLE)
+        raise self._error(
+            node, "only numbers, figures, + - * / and parentheses are allowed here", _EXAMPLE
+        )
 
     def _number(self, node: ast.expr, written: float) -> Number:
         try:
@@ -217,7 +219,7 @@ class _Reader:
         except OverflowError:
             value = math.inf
         if not math.isfinite(value):
-            raise self._error(node, "too large a number")
+            raise self._error(node, "the number is too large")
         return Number(value)
 
     def _name(self, node: ast.expr, column: str, figure: str) -> Name:
@@ -246,7 +248,7 @@ class _Reader:
             did_you_mean(word, self._columns) or f"the columns are {', '.join(self._columns[:8])}"
         )
         if word in self._known:
-            hint = f"of which column? For example {self._columns[0]}.{word}"
+            hint = f"name the column too, for example {self._columns[0]}.{word}"
         return f'no column is called "{word}"', hint
 
     def _error(self, at: ast.expr | int, what: str, hint: str = "") -> UserError:

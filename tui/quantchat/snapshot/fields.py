@@ -27,7 +27,7 @@ from quantchat.wire.codec import from_json
 
 
 class Record(BaseModel):
-    """Part of a snapshot: strict, and with no key that it does not know."""
+    """Part of a snapshot: validation is strict, and unknown keys are refused."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -37,7 +37,7 @@ class Record(BaseModel):
     )
 
     formerly: ClassVar[Mapping[str, str]] = {}
-    """Old names of fields in saved snapshots, and their names today."""
+    """Old names of fields in saved snapshots, with their current names."""
 
     @model_validator(mode="before")
     @classmethod
@@ -54,11 +54,10 @@ def _text(value: Any) -> str:
 
 
 Text = Annotated[str, PlainValidator(_text), WithJsonSchema({"type": "string"})]
-"""Any text, raw.
+"""Any text, unchanged.
 
 Two lone surrogates that form a pair come back from a file as the one character they stand for: JSON
-writes both the same way (RFC 8259, section 8.2).
-"""
+writes both the same way (RFC 8259, section 8.2)."""
 
 
 class _AsObject:

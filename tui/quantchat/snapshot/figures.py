@@ -17,7 +17,7 @@ from quantchat.wire.variant import Ledger
 
 @dataclass(frozen=True)
 class AnswerFigure:
-    """A figure of each answer. It scatters, and has a confidence interval."""
+    """A figure of each answer. It varies between answers, so it has a confidence interval."""
 
     name: str
     title: str
@@ -25,7 +25,7 @@ class AnswerFigure:
     less_is_better: bool | None
     """None if neither more nor less is better."""
     read: Callable[[AnswerRecord], float | None]
-    """Returns the figure of an answer, above 0; None if the answer has no such figure."""
+    """Returns the figure of an answer, a value above 0, or None if the answer does not have it."""
     of_thinking: bool = False
     """Whether the figure matters only for reasoning models."""
 
@@ -34,8 +34,8 @@ class AnswerFigure:
 class ProcessFigure:
     """A figure of a variant's process, such as memory: one value for a run.
 
-    An `exact` figure is counted. Any other is read once, so its scatter is not known: to read it
-    after every answer would not help, as it is the same process each time.
+    An `exact` figure is counted. Any other figure is read once, so its variation is not known.
+    Reading it after every answer would not help, because it would be the same process each time.
     """
 
     name: str
@@ -44,7 +44,7 @@ class ProcessFigure:
     less_is_better: bool
     exact: bool
     read: Callable[[VariantRecord, Ledger | None], float | None]
-    """From the variant and its newest ledger: above 0, or None if not known."""
+    """Returns the figure from the variant and its newest ledger: above 0, or None if not known."""
 
 
 Kind = Literal["run", "score", "eval", "load"]

@@ -3,9 +3,9 @@
 A gate on one figure of two columns, such as `b.decode_tps < 0.95 * a.decode_tps`, is judged by
 their ratio, paired by prompt and round, with the interval of `statistics.intervals.ratio_of`. A
 gate that compares an expression with a number is judged by the expression, any other gate by left
-minus right. There each figure is its mean over the prompts, bootstrapped over prompts and rounds.
-Memory is not a sample: a gate compares its one value, and decides only if every process that loads
-the variant would have this value (`Column.repeatable`).
+minus right. In these expressions each figure is its mean over the prompts, bootstrapped over
+prompts and rounds. Memory has one value and no sample: a gate compares this value, and is decided
+only if every process that loads the variant would have the same value (`Column.repeatable`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from quantchat.snapshot.verdicts import Judged, Verdict, against_number, no_numb
 from quantchat.statistics.intervals import Row, interval_of
 
 RESIDENT = "resident memory differs from process to process"
-SINGLE = "measured once, or divided by what may be zero"
+SINGLE = "measured once, or divided by a value that may be zero"
 
 
 def judge(gate: Gate, columns: Sequence[Column]) -> Verdict:
@@ -47,7 +47,7 @@ def judge(gate: Gate, columns: Sequence[Column]) -> Verdict:
 
 
 def _ratio(gate: Gate, by_letter: dict[str, Column]) -> Judged | None:
-    """Return the ratio of one figure in two columns, if the gate compares that with a number."""
+    """Return the ratio of one figure in two columns, if the gate compares it with a number."""
     left, right = _monomial(gate.left), _monomial(gate.right)
     if left is None or right is None:
         return None
@@ -144,7 +144,7 @@ def _difference(gate: Gate, by_letter: dict[str, Column]) -> Judged:
 
 
 def _repeatable(names: Iterable[Name], by_letter: dict[str, Column]) -> bool:
-    """Return whether those names that are no samples have the same value in every process."""
+    """Return whether the process figures among `names` have the same value in every process."""
     figures = ((by_name()[name.figure], by_letter[name.column]) for name in names)
     return all(
         column.repeatable(figure) for figure, column in figures if isinstance(figure, ProcessFigure)
@@ -178,7 +178,7 @@ def _missing(gate: Gate, names: Sequence[Name], by_letter: dict[str, Column]) ->
         if by_letter[name.column].mean(by_name()[name.figure]) is None:
             return UserError(f"{name} was not measured", where=gate.where)
     return UserError(
-        "no prompt was measured in each of its columns",
+        "no prompt was measured in all columns of the gate",
         where=gate.where,
         hint="compare runs of the same prompts",
     )

@@ -35,7 +35,7 @@ class LoadedRecord(Record):
     left_out: Text = ""
     """Which levels were not tried, and why; empty if all were."""
     failure: AsObject[Failed] | None = None
-    """Why the test of this variant failed; None if it did not. It may have rounds."""
+    """Why the test of this variant failed; None if it did not. Finished rounds are kept."""
 
 
 class LoadTestRecord(Record):
@@ -44,10 +44,10 @@ class LoadTestRecord(Record):
     levels: list[AsObject[Level]]
     """The load at each level. A local model decodes a batch of `concurrency` prompts instead."""
     requests: int
-    """Requests of a round at a server; 0: four times the concurrency, at least 8."""
+    """Requests per round for a server; 0: four times the concurrency, at least 8."""
     prompt_tokens: int
-    """Tokens of the longest prompt of a local model, and about those of a server's; 0: the given
-    prompts for a server."""
+    """Tokens of the longest prompt of a local model, and approximately of a server's prompts. 0:
+    the profile's prompts for a server."""
     output_tokens: int
     """Longest answer, in tokens. The end-of-sequence token is ignored where that is possible."""
     mixed: bool
@@ -57,7 +57,7 @@ class LoadTestRecord(Record):
     seed: int
     """Seed of the arrival times and of the answers."""
     slo: Text
-    """Limits that a request must keep to count as goodput; empty without any."""
+    """Limits that a request must meet to count as goodput; empty if there are none."""
     models: list[LoadedRecord]
     """The variants that are done, in the profile's order."""
     undone: list[Text]
@@ -66,7 +66,7 @@ class LoadTestRecord(Record):
 
 @dataclass(frozen=True)
 class Point:
-    """One level of one variant: how much came at once, the rounds, and their figures."""
+    """One level of one variant: the load, the rounds, and their figures."""
 
     level: Level
     rounds: list[list[RequestTimes]]
@@ -81,7 +81,7 @@ class Point:
 
     @property
     def name(self) -> str:
-        """What came at once: `8`, `2.5/s`, `2.5/s, 8`."""
+        """The load as text: `8` at once, `2.5/s`, or `2.5/s, 8`."""
         rate = f"{self.level.rate:g}/s" if self.level.rate else ""
         return ", ".join(filter(None, (rate, str(self.level.concurrency or ""))))
 

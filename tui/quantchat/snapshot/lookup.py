@@ -13,10 +13,10 @@ LATEST = "latest"
 
 
 def find_snapshot(folder: Path, name: str) -> Path:
-    """Return the file that `name` means: a path, or a file of `folder` by its name or beginning.
+    """Return the file that `name` means: a path, or a file in `folder` by (the start of) its name.
 
     "latest" means the newest snapshot of the folder, unless a file has this name. Raises UserError
-    if there is no such file, or if several begin so.
+    if there is no such file, or if several names begin with `name`.
     """
     path = _named(folder, name)
     if path is not None:

@@ -20,7 +20,7 @@ class LimitsRecord(Record):
     """What a candidate must meet; None: no limit."""
 
     context: int
-    """Tokens of prompt and answer for which memory counts."""
+    """Tokens of prompt and answer with which the memory is estimated."""
     max_memory: int | None
     """Most memory, in bytes."""
     min_tps: float | None
@@ -52,7 +52,7 @@ class LimitRecord(Record):
     outcome: Outcome
     """`shown`: the limit is met. `shown otherwise`: it is missed. `undecided`: neither is shown."""
     reason: Text
-    """What was found, and how much more measuring would decide."""
+    """The figure that was found, and how much more measuring would decide."""
 
 
 class CandidateRecord(Record):
@@ -61,11 +61,12 @@ class CandidateRecord(Record):
     label: Text
     """Name of the variant in the profile."""
     dropped: Text = ""
-    """Why it is no candidate: it does not fit, failed, or was not measured in time."""
+    """Why the variant was dropped: it does not fit, failed, or was not measured in time; else
+    empty."""
     memory: int | None = None
     """Memory at `LimitsRecord.context` tokens; None if it is not known."""
     memory_how: Text = ""
-    """How `memory` is known, e.g. `estimated`; empty if it is not known."""
+    """How `memory` was found, e.g. `estimated`; empty if it is not known."""
     speed: MeasuredRecord | None = None
     """Decode throughput in tok/s; None if it was not measured."""
     answers: int = 0
@@ -109,7 +110,7 @@ class PickRecord(Record):
     """What `quantchat pick` found."""
 
     limits: LimitsRecord
-    """What was asked for."""
+    """The limits and the preference that the user set."""
     reference: Text
     """Label of the reference; empty if no candidate can be compared with one."""
     candidates: list[CandidateRecord]

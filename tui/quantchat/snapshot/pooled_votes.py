@@ -20,7 +20,7 @@ class Pooled:
     sessions: list[Tally]
     total: Tally
     repeated: int
-    """What the function `repeated` returns."""
+    """Number of votes on a prompt that was voted on before (see the function `repeated`)."""
 
 
 def repeated(snapshots: Sequence[Snapshot]) -> int:
@@ -51,7 +51,7 @@ def pooled(snapshots: Sequence[tuple[str, Snapshot]]) -> Pooled:
     sessions, seen = [], set[tuple[str, int, str]]()
     for file, snapshot in snapshots:
         if snapshot.voting is None:
-            raise UserError("holds no votes", where=file, hint="give sessions of votes alone")
+            raise UserError("has no votes", where=file, hint="give only sessions of votes")
         if set(snapshot.shown) != {a, b}:
             raise UserError(f"is not about {a} and {b}, as {first_file} is", where=file)
         for label in (a, b):

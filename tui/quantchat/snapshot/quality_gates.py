@@ -1,11 +1,12 @@
 """Judge a gate on scores, evaluations or load tests, such as `b.kld < 0.05`.
 
-All models read the same tokens and answer the same questions, so a figure of a variant is known
-better relative to the reference than by itself. Its perplexity is therefore the reference's times
-their paired ratio, and its accuracy the reference's plus their paired difference. The interval of
-an expression is that of its linear approximation (the delta method). What two variants have in
-common is not recorded, so the margins of different measured quantities are added: the interval of
-an expression of two variants is then too wide rather than too narrow.
+All models read the same tokens and answer the same questions, so the difference between a variant
+and the reference is known more exactly than each figure by itself. Therefore the perplexity of a
+variant is computed as the reference's times their paired ratio, and its accuracy as the reference's
+plus their paired difference. The interval of an expression is that of its linear approximation (the
+delta method). What two variants have in common is not recorded, so the margins of different
+measured quantities are added: the interval of an expression of two variants is then too wide rather
+than too narrow.
 
 Margins: means over tokens take the wider of two, with tokens or with windows as independent units
 (`statistics.quality`). Counts of answers use the intervals of Agresti and Coull (1998) and, for
@@ -48,7 +49,7 @@ class Uncertain:
 
 @dataclass(frozen=True)
 class Reading:
-    """A figure as a function of measured quantities, each with a key that tells it from others."""
+    """A figure as a function of measured quantities, each with a key that identifies it."""
 
     parts: tuple[tuple[Hashable, Uncertain], ...]
     combine: Callable[..., float]
@@ -90,7 +91,8 @@ def judge_quality(gate: Gate, columns: Sequence[QualityColumn]) -> Verdict:
         found = value({key: part.value for key, part in parts.items()})
         middle, margin = value(centres), 0.0
         for key, part in parts.items() if sampled else ():
-            # A step of the margin itself: the slope over the interval, not at one point of it.
+            # The step is the margin itself, which gives the slope over the interval and not at one
+            # point.
             ends = [value({**centres, key: part.centre + sign * part.margin}) for sign in (-1, 1)]
             margin += abs(ends[1] - ends[0]) / 2
     except (ZeroDivisionError, OverflowError):
@@ -145,7 +147,7 @@ def quality_columns(
 
 
 _Named = Callable[[str], QualityColumn]
-"""Gives a column its letter."""
+"""Returns the column with this letter."""
 
 
 # ------------------------------------------------------------ scores

@@ -16,16 +16,16 @@ _HASH_SHOWN = 12
 """How many digits of a hash are shown."""
 
 _MOST_COUNTS = 12
-"""Up to how many prompts the token counts are listed one by one."""
+"""Most prompts whose token counts are listed one by one."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Something that differed between columns. An empty value is not known."""
+    """A setting or library that differed between columns. An empty value means not known."""
 
     what: str
     values: tuple[str, ...]
-    """In the order of the columns."""
+    """The values in the order of the columns."""
 
 
 class NotComparable(UserError):
@@ -186,7 +186,7 @@ _ORDERS = {"together": "together", "in-turn": "one at a time"}
 
 
 def obstacles(runs: Sequence[Run], columns: Sequence[Column]) -> list[str]:
-    """Return why the runs are not comparable, a line each; empty if they are.
+    """Return the reasons why the runs are not comparable, one line each.
 
     Each run is checked against the first one. Two variants within one run differ by design, and the
     warnings of the run say if their answers had different lengths.
@@ -210,7 +210,7 @@ def _other_model(first: Sequence[Column], own: Sequence[Column]) -> Iterator[str
     known = {_model(column.resolved) for column in first if column.resolved}
     for column in own:
         if column.resolved and known and _model(column.resolved) not in known:
-            yield f"{_name(column)} is another model than in run 1: {_model_words(column)}"
+            yield f"{_name(column)} is not the model of run 1: {_model_words(column)}"
 
 
 def _model(resolved: Resolved) -> tuple[str, str]:
@@ -236,7 +236,7 @@ def _other_checkpoint(base: Column, column: Column) -> Iterator[str]:
 
 
 def _asked(column: Column, resolved: Resolved) -> str:
-    """Return the model as the profile names it: a model on a hub has no hash of its files."""
+    """Return the model's name in the profile: a model on a hub has no hash of its files."""
     variants = column.run.snapshot.profile.get("variants")
     for variant in variants if isinstance(variants, list) else []:
         if isinstance(variant, dict) and variant.get("label") == column.label:

@@ -1,10 +1,10 @@
 """The snapshot: the requests, what really ran, the answers, and all their figures.
 
-All text is raw, as the models and the user wrote it. Times are in nanoseconds of each worker's own
-monotonic clock, sizes in bytes; -1 in a ledger means "not known".
+All text is exactly as the models and the user wrote it. Times are in nanoseconds of each worker's
+own monotonic clock, sizes in bytes; -1 in a ledger means "not known".
 
-Old files must stay readable. A change to these models, or to the dataclasses in them, that an old
-file does not fit needs a new `SCHEMA_VERSION`. A renamed field goes into `formerly`.
+Old files must stay readable. If a change to these models, or to the dataclasses in them, makes old
+files invalid, it needs a new `SCHEMA_VERSION`. A renamed field goes into `formerly`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class LoadRecord(Record):
     weights_s: float
     """Loading the weights; for a server that quantchat starts, its start."""
     warmup_s: float
-    """The rest: compiling kernels and warming up; for a server, the trial requests."""
+    """The rest of the time: compiling kernels and warming up; for a server, the trial requests."""
 
 
 class AnswerRecord(Record):
@@ -96,15 +96,16 @@ class AnswerRecord(Record):
     pieces: list[Text]
     """The text of the answer that became final with each token, often empty."""
     thought_pieces: list[Text] = Field(default_factory=list)
-    """The same for the thoughts; empty if there are none."""
+    """The text of the thoughts that became final with each token; empty if there are no
+    thoughts."""
     times_ns: list[int]
     """When each token was known on the host."""
     text: Text
-    """The whole answer, decoded at once. It counts if the pieces differ from it."""
+    """The whole answer, decoded at once. If the pieces differ from it, this text is right."""
     thoughts: Text = ""
-    """The model's reasoning before the answer. It is no part of the answer."""
+    """The model's reasoning before the answer; not part of the answer."""
     thought_tokens: int = 0
-    """Output tokens of the thoughts and the marks around them; -1: there are some, not counted."""
+    """Output tokens of the thoughts and the marks around them; -1 if their number is not known."""
     raw: Text = ""
     """Thoughts and answer with the model's own marks; empty if that equals `text`."""
     timing: AsObject[TurnTiming]
@@ -112,7 +113,7 @@ class AnswerRecord(Record):
     ledger: AsObject[Ledger] | None
     """Memory at the end of the answer; None if it is not known."""
     energy: AsObject[Energy] | None = None
-    """Energy of the GPU; None if the variant did not run alone, or without a counter."""
+    """Energy of the GPU; None if the variant did not run alone or the GPU has no counter."""
     cross_perplexities: list[AsObject[CrossPerplexity]] = Field(default_factory=list)
     """The perplexity of the answer under each variant; empty if it was not measured."""
     failure: AsObject[Failed] | None
@@ -161,7 +162,8 @@ class TurnRecord(Record):
     None if they do not differ, or if their tokenizers do, so that ids cannot be compared.
     """
     divergence: AsObject[DivergenceScore] | None = None
-    """The probabilities of both tokens there under each variant; None if not measured."""
+    """The probabilities of both tokens at the divergence under each variant; None if not
+    measured."""
 
 
 class VariantRecord(Record):
@@ -201,8 +203,8 @@ class TaskRecord(Record):
 class DisturbedRecord(Record):
     """A turn of a measurement that was interrupted, e.g. because the machine was suspended.
 
-    Its figures are not in the snapshot. It was measured again, or left out if that was interrupted
-    too.
+    Its figures are not in the snapshot. The turn was measured again, or left out if every try was
+    interrupted.
     """
 
     task: int
@@ -233,12 +235,13 @@ class MeasurementRecord(Record):
     samples: list[AsObject[DeviceSample]]
     """The machine before each round and at the end."""
     flags: list[Text]
-    """Warnings: what speaks against the figures, e.g. a GPU clock that changed."""
+    """Warnings: reasons to doubt the figures, e.g. a GPU clock that changed."""
     disturbed: list[DisturbedRecord] = Field(default_factory=list)
-    """Turns that were interrupted, an entry for each time."""
+    """Turns that were interrupted, with one entry for each interruption."""
     until_width: float | None = None
-    """The measurement was to end once the interval of decode throughput was from the ratio ÷
-    (1 + this) to the ratio × (1 + this); None: after a number of rounds."""
+    """The measurement was to end when the interval of the ratio of decode throughput was not wider
+    than from the ratio ÷ (1 + this) to the ratio × (1 + this). None: it was to end after a number
+    of rounds."""
 
 
 class Environment(Record):
@@ -256,7 +259,7 @@ class Environment(Record):
 
 def _with_zone(value: str) -> str:
     if datetime.fromisoformat(value).tzinfo is None:
-        raise ValueError("a time without a zone")
+        raise ValueError("the time has no zone")
     return value
 
 
@@ -284,13 +287,13 @@ class Snapshot(Record):
     measurement: MeasurementRecord | None = None
     """How the turns with a `round` were measured; None without a measurement."""
     voting: VotingRecord | None = None
-    """Blind votes on turns of the chat; None without any."""
+    """Blind votes on turns of the chat; None if there are none."""
     score: ScoreRecord | None = None
     """How far the variants are from their reference; None if not measured."""
     evaluation: EvaluationRecord | None = None
     """The results of the variants in tasks; None if not measured."""
     pick: PickRecord | None = None
-    """The decision between the variants; None if none was asked for."""
+    """The decision of `quantchat pick`; None in other snapshots."""
     load_test: LoadTestRecord | None = None
     """Figures of many requests at once; None if not measured."""
     environment: Environment

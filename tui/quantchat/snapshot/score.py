@@ -18,7 +18,7 @@ Role = Literal["reference", "floor", "variant"]
 
 
 class SettingRecord(Record):
-    """What was read, and how. Figures of different settings are not comparable."""
+    """The text and how it was read. Figures of different settings are not comparable."""
 
     text: Text
     """Name of the text, or of its file."""
@@ -131,7 +131,7 @@ class ScoreRecord(Record):
     pair: list[PairRecord]
     """The first two variants, each with the other as its reference."""
     unread: list[Text]
-    """Labels of the models that did not read, because the run was stopped."""
+    """Labels of the models that were not scored, because the run was stopped."""
 
 
 _COMPARED = (
@@ -148,7 +148,7 @@ _COMPARED = (
 
 
 def obstacles(scores: Sequence[ScoreRecord]) -> list[str]:
-    """Return why several scores are not comparable, a line each; empty if they are."""
+    """Return the reasons why several scores are not comparable, one line each."""
     found = []
     for field, name in _COMPARED:
         values = [getattr(score.setting, field) for score in scores]

@@ -51,7 +51,7 @@ def save(snapshot: Snapshot, folder: Path | None = None, *, mark: str = "") -> P
         raise UserError(
             f"cannot be saved as a snapshot: {error.what}",
             where=str(place),
-            hint="all of it is in that file; this is a mistake of quantchat's, please report it",
+            hint="the file has all the data; this is a mistake in quantchat, please report it",
         ) from error
     if file is None:
         return save_file(folder, name, data, what="the snapshot")
@@ -87,7 +87,7 @@ def make_ready(folder: Path | None = None) -> None:
         if names_file(folder):
             if folder.exists() and (problem := _listed(folder).problem):
                 raise UserError(
-                    f"exists and is no snapshot: {problem}",
+                    f"exists and is not a snapshot: {problem}",
                     where=str(folder),
                     hint="name another file",
                 )
@@ -125,7 +125,7 @@ def dumps(snapshot: Snapshot) -> bytes:
 _WORDS = frozenset(
     ("bfloat16", "exllama_v2", "flash_attention_2", "int8-dynamic", "server_unreachable")
 )
-"""Words of the format that stay, even if a secret variable of the environment has this value."""
+"""Words of the format that are never removed, even if a secret in the environment equals one."""
 
 
 def _writable(value: Any, redact: Callable[[str], str]) -> Any:
@@ -158,7 +158,7 @@ _FORMATTED: dict[str, Callable[[Any], bool]] = {
     "created": _is_time,
     "right": lambda value: isinstance(value, str) and not value.strip("01"),
 }
-"""Keys whose strings have a format, in which a secret of digits may occur by chance."""
+"""Keys whose strings have a fixed format, in which a secret made of digits may occur by chance."""
 
 
 def load(path: Path) -> Snapshot:
@@ -177,12 +177,14 @@ def loads(data: bytes, *, where: str) -> Snapshot:
         key = ".".join(str(part) for part in first["loc"])
         problem = first["msg"].removeprefix("Value error, ")
         raise UserError(
-            one_line(f"is no snapshot: {key}: {problem}" if key else f"is no snapshot: {problem}"),
+            one_line(
+                f"is not a snapshot: {key}: {problem}" if key else f"is not a snapshot: {problem}"
+            ),
             where=where,
-            hint="quantchat does not write such files: give another",
+            hint="give a snapshot that quantchat saved",
         ) from None
     except RecursionError:
-        raise UserError("is no snapshot: nested too deeply", where=where) from None
+        raise UserError("is not a snapshot: nested too deeply", where=where) from None
 
 
 _KINDS = {
@@ -193,7 +195,7 @@ _KINDS = {
     "evaluation": "tasks",
     "load_test": "load",
 }
-"""The kind of a snapshot by the key that it has. Without any of them it is a chat."""
+"""The kind of a snapshot by the key that it has. A snapshot with none of these keys is a chat."""
 
 
 @dataclass(frozen=True)
@@ -237,7 +239,7 @@ def _names(folder: Path) -> Iterator[str]:
             for entry in entries:
                 if entry.name.endswith(_SUFFIX) and not entry.name.startswith("."):
                     yield entry.name
-    except OSError:  # not there yet, or not ours: no snapshots
+    except OSError:  # the folder does not exist yet, or cannot be read
         return
 
 
@@ -260,7 +262,7 @@ def _listed(path: Path) -> Listed:
         and isinstance(shown, list)
         and isinstance(turns, list)
     ):
-        return Listed(path, problem="is no snapshot", cure=_AWAY)
+        return Listed(path, problem="is not a snapshot", cure=_AWAY)
     labels = tuple(str(label) for label in shown)
     kind = next((kind for key, kind in _KINDS.items() if body.get(key) is not None), "chat")
     return Listed(path, created, name, labels, len(turns), kind)
@@ -275,7 +277,7 @@ _AWAY = "remove it, or move it elsewhere"
 
 def _read(path: Path) -> bytes:
     try:
-        # Checked before it is opened: opening a FIFO would wait for its writer.
+        # Check this before opening, because opening a FIFO would wait for its writer.
         if not stat.S_ISREG(path.stat().st_mode):
             raise UserError(
                 "is a folder" if path.is_dir() else "is no regular file", where=str(path)
@@ -291,9 +293,11 @@ def _check_version(body: dict[str, Any], where: str) -> None:
     version = body.get("schema_version", SCHEMA_VERSION)
     if type(version) is not int or version < 1:
         raise UserError(
-            one_line(f"is no snapshot: schema_version is {json.dumps(version)[:40]}, no version"),
+            one_line(
+                one_line(f"is not a snapshot: its schema_version is {json.dumps(version)[:40]}"),
+            ),
             where=where,
-            hint="quantchat does not write such files: give another",
+            hint="give a snapshot that quantchat saved",
         )
     if version > SCHEMA_VERSION:
         raise UserError(
@@ -320,14 +324,14 @@ def _parsed(data: bytes, where: str) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"is not JSON: {error}", where=where) from None
     except RecursionError:
-        raise UserError("is no snapshot: nested too deeply", where=where) from None
+        raise UserError("is not a snapshot: nested too deeply", where=where) from None
     if not isinstance(body, dict):
-        raise UserError("is no snapshot: not a JSON object", where=where)
+        raise UserError("is not a snapshot: not a JSON object", where=where)
     return body
 
 
 def _no_number(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number")
+    raise ValueError(f"{constant} is not a number")
 
 
 def _finite(digits: str) -> float:
@@ -338,7 +342,7 @@ def _finite(digits: str) -> float:
 
 
 def _sized(digits: str) -> int:
-    value = int(digits[:21])  # to read all digits could take long
+    value = int(digits[:21])  # reading all digits could take long
     if abs(value) > MOST:
         raise ValueError(f"{digits[:40]} is too large a number")
     return value

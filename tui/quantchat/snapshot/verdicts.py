@@ -24,11 +24,12 @@ PASSED, FAILED, UNDECIDED = 0, 1, 2
 """Exit statuses."""
 
 DECIDING: Final = ((1.960 + 0.842) / 1.960) ** 2
-"""Factor on the data, besides (half width ÷ distance)², after which four of five measurements
-decide: an interval of half the distance to the threshold decides only every second time."""
+"""Factor on the amount of data, in addition to (half width ÷ distance)², with which four of five
+measurements decide. Without it, only every second measurement would decide."""
 
 MOST_UNITS = 10_000
-"""With more prompts, rounds, tokens or documents than this factor, no measurement is suggested."""
+"""If a decision needs more than this many prompts, rounds, tokens or documents, none is
+suggested."""
 
 _MET: dict[Relation, Callable[[float, float], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
@@ -38,7 +39,7 @@ _TURNED: dict[Relation, Relation] = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
 @dataclass(frozen=True)
 class Judged:
-    """What a gate compares: a measured quantity with its interval, and a threshold."""
+    """The values that a gate compares: a measured quantity with its interval, and a threshold."""
 
     quantity: str
     """What was compared with the threshold, such as `b ÷ a, TPOT` or `left − right`."""
@@ -53,10 +54,10 @@ class Judged:
     why: str = ""
     """Why there is no interval; empty if there is one."""
     units: int = 0
-    """How many of `unit` the interval is computed from; 0 if more of them would not help."""
+    """Number of `unit`s from which the interval is computed; 0 if more of them would not help."""
     unit: str = ""
     is_ratio: bool = False
-    """Whether distances are those of logarithms."""
+    """Whether distances are measured between logarithms."""
 
     @property
     def outcome(self) -> Outcome:
@@ -132,4 +133,4 @@ def against_number(gate: Gate) -> tuple[str, Expression, float, Relation]:
 
 def no_number(gate: Gate) -> UserError:
     """Return the error for a gate that divides by zero."""
-    return UserError("comes to no finite number: it divides by zero", where=gate.where)
+    return UserError("has no finite value, because it divides by zero", where=gate.where)

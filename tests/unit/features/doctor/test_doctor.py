@@ -163,7 +163,7 @@ CPU_BUILD = TorchInfo(version="2.13.0+cpu", cuda="", available=False, error="", 
     [
         (
             lambda found: replace(found, worker=None, failure="it died"),
-            "no worker could try the libraries: it died",
+            "could not be tested in a worker process: it died",
             "torch",
             True,
         ),
@@ -175,7 +175,7 @@ CPU_BUILD = TorchInfo(version="2.13.0+cpu", cuda="", available=False, error="", 
         ),
         (
             of_worker(kernels=[kernel("bitsandbytes", "nf4", UNUSABLE, "no library")]),
-            "no kernel of bitsandbytes runs here: nf4: no library",
+            "no kernel of bitsandbytes runs on this machine: nf4: no library",
             "compare its version",
             True,
         ),
@@ -227,7 +227,7 @@ CPU_BUILD = TorchInfo(version="2.13.0+cpu", cuda="", available=False, error="", 
         (of_terminal(term="dumb"), 'TERM is "dumb"', "quantchat run", False),
         (of_terminal(colours="few"), "few colours", "COLORTERM=truecolor", False),
         (of_terminal(unicode=False), "not UTF-8", "LANG", False),
-        (of_terminal(columns=60), "60 columns", "widen it", False),
+        (of_terminal(columns=60), "60 columns", "72 columns wide", False),
     ],
 )
 async def test_each_problem_has_its_cure(
@@ -250,7 +250,7 @@ async def test_hidden_gpus_are_the_users_wish(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     change = of_worker(torch=replace(CPU_BUILD, cuda="13.0"))
     (problem,) = problems(change(await found(tmp_path)))
-    assert (problem.what, problem.grave) == ("CUDA_VISIBLE_DEVICES hides each GPU", False)
+    assert (problem.what, problem.grave) == ("CUDA_VISIBLE_DEVICES hides every GPU", False)
 
 
 async def test_a_pipe_is_no_bad_terminal(tmp_path: Path) -> None:

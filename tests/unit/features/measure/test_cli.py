@@ -41,14 +41,14 @@ def test_a_file_that_is_no_snapshot_is_refused_at_once(
 ) -> None:
     (tmp_path / "package.json").write_text("{}")
     assert main(["run", "demo", "-o", str(tmp_path / "package.json")]) == 2
-    assert "exists and is no snapshot" in capsys.readouterr().err
+    assert "exists and is not a snapshot" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("low", "high", "said"),
     [
-        (0.002, 4967.0, "too wide to say anything: measure more rounds"),
-        (0.5, 0.5 * WIDEST * 1.01, "too wide to say anything: measure more rounds"),
+        (0.002, 4967.0, "too wide to be useful: measure more rounds"),
+        (0.5, 0.5 * WIDEST * 1.01, "too wide to be useful: measure more rounds"),
         (0.5, 2.0, "0.500 to 2.000, no difference shown"),
         (1.4, 1.6, "1.400 to 1.600"),
     ],

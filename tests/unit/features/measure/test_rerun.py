@@ -90,7 +90,7 @@ def test_of_a_chat_the_prompts_are_measured() -> None:
     assert found.plan == Plan((Task("prompt 1"), Task("prompt 2")), 5, 1, "together")
     assert found.profile.generation.max_new_tokens == 64
     (note,) = found.notes
-    assert "it holds a chat" in note
+    assert "the snapshot is a chat" in note
 
 
 def test_a_change_of_settings_is_told() -> None:
@@ -131,9 +131,12 @@ def with_measurement(**changes: Any) -> Snapshot:
             "the profile in the snapshot lacks the two variants",
         ),
         (chat(request(), shown=["GPTQ"]), "the profile in the snapshot lacks the two variants"),
-        (chat(request(max_new_tokens=0)), "cannot be run by today's rules: max_new_tokens: "),
-        (with_measurement(rounds=10**9), "cannot be run by today's rules: rounds: "),
-        (measured(profile={"name": "x"}), "cannot be run by today's rules: variants: "),
+        (
+            chat(request(max_new_tokens=0)),
+            "this version of quantchat cannot run it: max_new_tokens: ",
+        ),
+        (with_measurement(rounds=10**9), "this version of quantchat cannot run it: rounds: "),
+        (measured(profile={"name": "x"}), "this version of quantchat cannot run it: variants: "),
     ],
 )
 def test_what_cannot_be_done_again_is_told(wrong: Snapshot, said: str) -> None:
@@ -189,7 +192,7 @@ def test_rerun(called: Called, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert (folder, as_json) == (Path("there"), True)
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("note: it holds a chat")
+    assert captured.err.startswith("note: the snapshot is a chat")
 
 
 @pytest.mark.parametrize(

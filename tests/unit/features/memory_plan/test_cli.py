@@ -10,7 +10,7 @@ import pytest
 from fakes.model_folder import LLAMA_2_7B, llama_tensors, write_model
 from quantchat.cli import main
 
-NOTHING = "no plan: the needs of no variant are known"
+NOTHING = "no plan: no variant's memory could be estimated"
 
 PROFILE = """
 name = "p"

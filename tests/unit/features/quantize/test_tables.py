@@ -33,7 +33,7 @@ def test_what_was_quantized_before_is_not_in_the_time() -> None:
         told = dataclasses.replace(an_outcome([]), resumed=resumed)
         return printed(blocks(told), 120)
 
-    assert "13 of the layers were quantized before, in a try that was stopped" in said(13)
+    assert "13 of the layers were quantized by an earlier run" in said(13)
     assert "were quantized before" not in said(0)
 
 

@@ -171,4 +171,4 @@ def test_what_cannot_be_asked_of_scores(tmp_path: Path, capsys: Capture) -> None
     assert main(["compare", files[0], "--fail-if", "b.tpot_ms > a.tpot_ms"]) == 2
     assert "is a figure of `quantchat run`" in capsys.readouterr().err
     assert main(["compare", *files]) == 2
-    assert "holds a score and no measurement" in capsys.readouterr().err
+    assert "is a score and not a measurement" in capsys.readouterr().err

@@ -155,7 +155,7 @@ def test_other_variants_are_not_pooled() -> None:
     one = session("2026-11-25T03:00:00+00:00", "left")
     with pytest.raises(UserError, match="is not about"):
         pooled([("1", one), ("2", one.model_copy(update={"shown": ["X", "Y"]}))])
-    with pytest.raises(UserError, match="holds no votes"):
+    with pytest.raises(UserError, match="has no votes"):
         pooled([("1", one), ("2", snapshot())])
 
 

@@ -1,1 +1,1 @@
-"""Agreement of two variants or of two runs of one variant: divergence and cross-perplexity."""
+"""How far answers agree, of two variants or of two runs of one: divergence and cross-perplexity."""

@@ -1,4 +1,4 @@
-"""`quantchat agreement`: show how soon a variant diverges from itself."""
+"""`quantchat agreement`: show how early two answers of one variant to a prompt differ."""
 
 from __future__ import annotations
 
@@ -37,11 +37,12 @@ def agreement(
 ) -> int:
     """Compare each of two variants of PROFILE with itself, at temperature 0.
 
-    Each variant answers each prompt again: one at a time, together with the other variant, with
-    the prompt in the KV cache, and by teacher forcing, alone and in a batch of two. The table shows
-    how many answers stay the same, and how early the others diverge. If a variant diverges from
-    itself as early as from another variant, that difference says nothing about the other variant.
-    Ctrl+C stops early and prints the results so far.
+    Each variant answers each prompt several times: one variant at a time, together with the other
+    variant, and with the prompt in the KV cache. The first answer is also checked by teacher
+    forcing, by itself and in a batch of two. The table shows how many answers stay the same, and
+    how early the others diverge. If a variant diverges from itself as early as from another
+    variant, that difference says nothing about the other variant. Ctrl+C stops early and prints the
+    results so far.
     """
     if pair == ALL:
         return for_each_pair(ctx)

@@ -10,7 +10,7 @@ from quantchat.features.agreement.rerun_agreement import CONDITIONS, AgreementRe
 
 
 def blocks(results: Sequence[AgreementResult]) -> list[Block]:
-    """Return how many answers stayed the same and where the first diverged.
+    """Return a table of how many answers stayed the same, and where the earliest one diverged.
 
     There is a row for each variant and condition.
     """

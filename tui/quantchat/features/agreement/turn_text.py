@@ -1,4 +1,4 @@
-"""How two answers of a turn agree, in a line: where they diverge, their cross-perplexities."""
+"""One-line texts on how two answers of a turn agree: where they diverge, cross-perplexities."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from quantchat.text import one_line
 def divergence_text(turn: TurnRecord) -> str:
     """Return `the answers diverge at token 24`, with each variant's probabilities if known.
 
-    The text is empty without a divergence.
+    The text is empty if the answers do not diverge.
     """
     if turn.divergence_point is None:
         return ""

@@ -15,7 +15,7 @@ from quantchat.system.nvml import NO_DRIVER
 from quantchat.wire.jobs import COMPILES, MUST_COMPILE, READY, UNUSABLE, Kernel
 
 LEAST_COLUMNS = 72
-"""Terminal width, in columns, below which the screen shows the variants as tabs."""
+"""Terminal width, in columns, below which the screen shows one variant at a time, with tabs."""
 
 LITTLE_DISK = 5 * 2**30
 """Free bytes below which a disk counts as full: a checkpoint of a 7B model takes 4 GB."""
@@ -35,12 +35,12 @@ _LARGE = ("checkpoints", "Hugging Face hub")
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that does not work, or not well."""
+    """Something that does not work, or does not work well."""
 
     what: str
     cure: str
     grave: bool = False
-    """Whether it prevents quantchat's main job: two variants, side by side."""
+    """Whether the problem prevents quantchat's main job: to run two variants side by side."""
 
 
 def problems(found: Diagnosis) -> list[Problem]:
@@ -63,7 +63,7 @@ def usable(found: Diagnosis) -> bool:
 def _of_libraries(found: Diagnosis) -> Iterator[Problem]:
     if not (3, 10) <= sys.version_info[:2] <= (3, 13):
         yield Problem(
-            f"{found.interpreter.version} is not among the versions quantchat is tested with",
+            f"quantchat is not tested with {found.interpreter.version}",
             "install it under Python 3.10 to 3.13",
         )
     missing = [name for name, version in found.libraries.items() if not version]
@@ -75,7 +75,7 @@ def _of_libraries(found: Diagnosis) -> Iterator[Problem]:
     for name, reason in (found.worker.libraries if found.worker else {}).items():
         yield Problem(
             f"{name} cannot be imported: {reason}",
-            f"install it anew: python -m pip install --force-reinstall --no-deps {name}",
+            f"reinstall {name}: python -m pip install --force-reinstall --no-deps {name}",
             grave=True,
         )
 
@@ -83,7 +83,7 @@ def _of_libraries(found: Diagnosis) -> Iterator[Problem]:
 def _of_kernels(found: Diagnosis) -> Iterator[Problem]:
     if found.worker is None:
         yield Problem(
-            f"no worker could try the libraries: {found.failure}",
+            f"the libraries could not be tested in a worker process: {found.failure}",
             "check that this interpreter can import torch",
             grave=True,
         )
@@ -92,11 +92,11 @@ def _of_kernels(found: Diagnosis) -> Iterator[Problem]:
     for library in dict.fromkeys(kernel.library for kernel in kernels):
         own = [kernel for kernel in kernels if kernel.library == library]
         if all(kernel.state == UNUSABLE for kernel in own):
-            cure = "compare its version, and torch's, with those that quantchat's package asks for"
+            cure = "compare its version and torch's with the versions that quantchat requires"
             if "no kernel image" in own[0].detail:
                 cure = OTHER_BUILD
             yield Problem(
-                f"no kernel of {library} runs here: {own[0].name}: {own[0].detail}",
+                f"no kernel of {library} runs on this machine: {own[0].name}: {own[0].detail}",
                 cure,
                 grave=True,
             )
@@ -108,7 +108,11 @@ def _of_compiling(kernels: list[Kernel], cuda: str) -> Iterator[Problem]:
     own = [k for k in kernels if chosen is None or k.library == chosen.library]
     ready = [kernel.name for kernel in own if kernel.state == READY]
     if chosen is not None and chosen.state == COMPILES:
-        instead = f', or name a ready one in the profile: kernel = "{ready[0]}"' if ready else ""
+        instead = (
+            f', or choose a kernel that needs no compiling in the profile: kernel = "{ready[0]}"'
+            if ready
+            else ""
+        )
         yield Problem(
             f"the first model with {chosen.library} waits until {chosen.name} is compiled"
             f" ({chosen.detail})",
@@ -136,7 +140,7 @@ def _of_gpus(found: Diagnosis) -> Iterator[Problem]:
             )
         elif torch.cuda and os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
             yield Problem(
-                "CUDA_VISIBLE_DEVICES hides each GPU",
+                "CUDA_VISIBLE_DEVICES hides every GPU",
                 "unset it, unless you want to use the CPU",
             )
         elif torch.cuda:
@@ -149,7 +153,7 @@ def _of_gpus(found: Diagnosis) -> Iterator[Problem]:
             )
         else:
             yield Problem(
-                f"there is a GPU, and torch {torch.version} is built without CUDA",
+                f"this machine has a GPU, but torch {torch.version} is built without CUDA",
                 "install torch with CUDA: python -m pip install --force-reinstall torch",
             )
     if found.device.no_gpu and found.device.no_gpu != NO_DRIVER:
@@ -185,7 +189,7 @@ def _of_terminal(found: Terminal) -> Iterator[Problem]:
         )
     elif found.colours == "few":
         yield Problem(
-            f"TERM={found.term} without COLORTERM: few colours",
+            f"few colours: TERM is {found.term} and COLORTERM is not set",
             "export COLORTERM=truecolor if the terminal has them (ssh does not pass it on)",
         )
     if not found.unicode:
@@ -195,6 +199,6 @@ def _of_terminal(found: Terminal) -> Iterator[Problem]:
         )
     if 0 < found.columns < LEAST_COLUMNS:
         yield Problem(
-            f"the terminal has {found.columns} columns: the two sides become tabs",
-            f"widen it to {LEAST_COLUMNS} or more",
+            f"the terminal has only {found.columns} columns: the screen shows one side at a time",
+            f"make it {LEAST_COLUMNS} columns wide or wider",
         )

@@ -106,6 +106,6 @@ async def _inspect(
             cure = f" ({error.failure.hint})" if error.failure.hint else ""
             return None, f"{error.failure.reason}{cure}"
         except asyncio.TimeoutError:  # before OSError, its base class since Python 3.11
-            return None, f"it did not answer within {PATIENCE_S:.0f} s"
+            return None, f"the worker did not answer within {PATIENCE_S:.0f} s"
         except (UserError, OSError) as error:
             return None, str(error)

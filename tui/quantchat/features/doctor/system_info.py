@@ -25,7 +25,7 @@ LIBRARIES = (
     "pydantic",
     "nvidia-ml-py",
 )
-"""Libraries whose versions are shown; each is a dependency."""
+"""Libraries whose versions are shown; all are dependencies of quantchat."""
 
 EXTRAS = {
     **{library.extra: library.package for library in libraries() if library.extra},
@@ -59,11 +59,11 @@ class Folder:
     path: str
     exists: bool
     writable: bool
-    """Whether files can be created in it; it may have to be created first."""
+    """Whether files can be created in the folder, which may have to be created first."""
     size: int | None
-    """Size of all files in it; a file with several names counts once."""
+    """Size of all files in the folder; a file with several names counts once."""
     free: int | None
-    """Free bytes on its disk."""
+    """Free bytes on the disk of the folder."""
 
 
 @dataclass(frozen=True)

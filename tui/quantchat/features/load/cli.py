@@ -54,7 +54,7 @@ def _slo(ctx: click.Context, param: click.Parameter, value: str) -> str:
     "at_once",
     callback=_levels,
     metavar="N[,N…]",
-    help="Requests that are open at a server at once, or prompts in a local model's batch "
+    help="Requests that a server has at once, or prompts in a local model's batch "
     "(default: 1,4,16 without --rate).",
 )
 @click.option(
@@ -70,7 +70,7 @@ def _slo(ctx: click.Context, param: click.Parameter, value: str) -> str:
     type=click.IntRange(1, 100_000),
     default=None,
     metavar="N",
-    help="Requests of a round at a server (default: 4 for each that is open at once, at least 8).",
+    help="Requests per round for a server (default: 4 times the number at once, at least 8).",
 )
 @click.option(
     "--prompt-tokens",
@@ -90,7 +90,7 @@ def _slo(ctx: click.Context, param: click.Parameter, value: str) -> str:
 @click.option(
     "--mixed",
     is_flag=True,
-    help="Batches of different lengths: a quarter of --prompt-tokens to all.",
+    help="Make prompts of different lengths: from a quarter of --prompt-tokens up to all.",
 )
 @click.option(
     "--rounds",
@@ -98,7 +98,7 @@ def _slo(ctx: click.Context, param: click.Parameter, value: str) -> str:
     default=3,
     show_default=True,
     metavar="N",
-    help="Measure each setting so often.",
+    help="How many times each setting is measured.",
 )
 @click.option(
     "--seed",
@@ -113,7 +113,7 @@ def _slo(ctx: click.Context, param: click.Parameter, value: str) -> str:
     callback=_slo,
     default="",
     metavar="LIMITS",
-    help="Limits that a request must keep to count as goodput, such as "
+    help="Limits that a request must meet to count as goodput, such as "
     "'ttft_ms < 500, itl_ms.p95 < 50'.",
 )
 @gate_options
@@ -139,10 +139,10 @@ def load(
 ) -> int:
     """Measure the variants of PROFILE with many requests at once.
 
-    A server gets the requests at once, as a benchmark of servers sends them. A local model decodes
-    static batches, as many as fit in memory. Prints throughput, TTFT and ITL at each level and
-    saves a snapshot with every request. Ctrl+C stops early and keeps the finished rounds. The exit
-    status is 1 if a variant failed.
+    A server gets many requests at once, as from a benchmark of servers. A local model decodes
+    static batches, as large as fit into memory. Prints throughput, TTFT and ITL for each number at
+    once, and saves a snapshot with every request. Ctrl+C stops early and keeps the finished rounds.
+    The exit status is 1 if a variant failed.
     """
     from quantchat.checkpoints.builder import CheckpointBuilder
     from quantchat.console import opening

@@ -45,7 +45,7 @@ async def load_test(
     start: StartWorker = start_worker,
     on_model: OnModel = lambda label, progress: None,
 ) -> tuple[Snapshot, LoadTestRecord]:
-    """Put the plan's load on each variant; return the snapshot and its load test.
+    """Run the load test of `plan` on each variant; return the snapshot and its load test.
 
     A variant that fails does not stop the others and keeps its finished rounds. Ctrl+C, SIGTERM and
     SIGHUP stop the test in the same way. Raises UserError as `LoadPlan.check` does, ModelsFailed
@@ -202,7 +202,7 @@ class LoadTest:
         return record.model_copy(update={**known, "batches": _read(workspace, BatchRound)})
 
     def _planned(self, spec: AnyVariant) -> VariantPlan:
-        """Return the memory plan of `spec` as the machine is now."""
+        """Return the memory plan of `spec` for the memory that is free now."""
         tokens = self._plan.prompt_tokens + self._plan.output_tokens
         return plan_variant(spec, self._sampler.sample(), tokens=tokens, limits=True)
 

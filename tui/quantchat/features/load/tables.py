@@ -25,12 +25,12 @@ from quantchat.statistics.serving import end_to_end_ms, knee, output_tps, ttft_m
 
 
 def blocks(found: LoadTestRecord) -> list[Block]:
-    """Return the whole load test: how it was done, a table for each variant, the warnings."""
+    """Return the whole load test: how it was run, a table for each variant, the warnings."""
     return [Facts(tuple(facts(found))), *tables(found), *warnings(load_warnings(found))]
 
 
 def facts(found: LoadTestRecord) -> list[str]:
-    """Return how the load was put on, and what the figures mean, a line each."""
+    """Return how the test was run and what the figures mean, one line each."""
     lines = [
         f"{plural(found.rounds, 'round')} of each level, {found.output_tokens} tokens to an answer",
     ]
@@ -50,7 +50,7 @@ def facts(found: LoadTestRecord) -> list[str]:
 
 
 def load_warnings(found: LoadTestRecord) -> list[str]:
-    """Return what failed, what was left out, and what speaks against the figures, a line each."""
+    """Return what failed, what was left out, and why to doubt figures, one line each."""
     lines = failures(found.models)
     if found.undone:
         lines.append(f"stopped before the end, not measured: {', '.join(found.undone)}")
@@ -68,7 +68,7 @@ def load_warnings(found: LoadTestRecord) -> list[str]:
 
 
 def tables(found: LoadTestRecord) -> Iterator[Block]:
-    """Yield a table of levels for each variant, with its knee, and B against A at each level."""
+    """Yield a table of levels for each variant, with the knee, and B against A at each level."""
     by_model = [(model, points(found, model)) for model in found.models]
     for model, measured in by_model:
         if measured:

@@ -1,1 +1,1 @@
-"""Measure a pair in rounds: plan, run, warnings, record, tables, commands."""
+"""The commands `run` and `rerun`, and the tables of a measurement."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from quantchat.profile.model import Profile
 
 MOST_ROUNDS = 50
-"""Rounds after which `--until-width` gives up, unless `--rounds` says another number."""
+"""Most rounds with `--until-width`, unless `--rounds` says another number."""
 
 
 def _counts(
@@ -44,7 +44,7 @@ def _counts(
 
 
 def _refuse_servers(profile: Profile) -> None:
-    """Raise UserError if a server would have to cut prompts to a number of tokens."""
+    """Raise UserError if prompts would have to be cut to a number of tokens for a server."""
     from quantchat.engines.registry import engine_of
 
     for variant in profile.variants[:2]:
@@ -53,7 +53,7 @@ def _refuse_servers(profile: Profile) -> None:
                 f'"{one_line(variant.label)}" runs on a server, which reports no token ids: '
                 "prompts cannot be cut to a length",
                 where="--prompt-tokens",
-                hint="leave it out, and give prompts of different lengths with --prompts FILE",
+                hint="do not set a length; give prompts of different lengths with --prompts FILE",
             )
 
 
@@ -70,7 +70,8 @@ def _refuse_servers(profile: Profile) -> None:
 @click.option(
     "--rounds",
     type=click.IntRange(1, 10_000),
-    help=f"Measure each prompt so often; with --until-width at most ({MOST_ROUNDS} by default).",
+    help="How many times each prompt is measured; with --until-width, how many times at most "
+    f"({MOST_ROUNDS} by default).",
 )
 @click.option(
     "--until-width",
@@ -79,7 +80,9 @@ def _refuse_servers(profile: Profile) -> None:
     help="Measure until the 95 % interval of the speed is this narrow, such as 5% for ±5 %.",
 )
 @click.option(
-    "--minutes", type=click.FloatRange(0, min_open=True), help="Begin no round after this time."
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    help="Start no round after this many minutes.",
 )
 @click.option(
     "--warmup", type=click.IntRange(0, 100), help="Prompts to answer first without measuring."
@@ -136,8 +139,9 @@ def run(
     ratios B ÷ A with 95 % confidence intervals, and saves a snapshot. Ctrl+C stops early and keeps
     the answers measured so far.
 
-    --until-width goes on until the interval of the ratio of decode throughput is narrow enough
-    after two rounds in a row, at least five in all, or until --rounds or --minutes are used up.
+    --until-width measures round after round until the interval of the ratio of decode throughput is
+    narrow enough after two rounds in a row, with at least five rounds in all. It also ends when
+    --rounds or --minutes are reached.
 
     A GATE is a condition such as 'b.decode_tps < 0.95 * a.decode_tps', as for `quantchat compare`:
     a is the first variant, b the second.

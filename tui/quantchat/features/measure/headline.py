@@ -1,4 +1,4 @@
-"""The result of a measurement as a sentence that can be quoted: no more than its intervals show."""
+"""The result of a measurement as a sentence to quote, which claims only what the intervals show."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def headline(snapshot: Snapshot) -> str:
 
 
 def _cautions(snapshot: Snapshot) -> Iterator[str]:
-    """Yield what of each variant does not describe its quantization: its weights, its kernel."""
+    """Yield a caution for each variant whose weights or kernel do not stand for its method."""
     for variant in snapshot.variants:
         ran, label = variant.resolved, one_line(variant.label)
         if variant.label not in snapshot.shown or ran is None:

@@ -28,7 +28,7 @@ class Rerun:
     """Indices of the shown variants, left and right."""
     plan: Plan
     notes: tuple[str, ...]
-    """What cannot be repeated exactly, one line each."""
+    """Which settings cannot be repeated exactly, one line each."""
 
     @property
     def trusted(self) -> list[str]:
@@ -45,9 +45,11 @@ class Rerun:
 
 
 def rerun_of(snapshot: Snapshot, *, where: str) -> Rerun:
-    """Return the measurement of `snapshot`; without one, the prompts of its chat.
+    """Return how to repeat the measurement of `snapshot`.
 
-    `where` names it in error messages. Raises UserError if it cannot be measured again.
+    Without a measurement, the prompts of its chat are measured.
+
+    `where` names the snapshot in error messages. Raises UserError if it cannot be measured again.
     """
     profile = _valid(Profile, snapshot.profile, where)
     labels = [variant.label for variant in profile.variants]
@@ -63,18 +65,22 @@ def rerun_of(snapshot: Snapshot, *, where: str) -> Rerun:
     if not measured:
         if not turns:
             raise UserError("the snapshot has no prompt to measure", where=where)
-        notes = ("it holds a chat: each prompt is measured alone, without what was said before",)
+        notes = (
+            "the snapshot is a chat: each prompt is measured alone, without the turns before it",
+        )
     plan = _plan(snapshot, where) if measured else _chat(turns, profile.run)
     settings = list(_settings(turns, plan, profile.generation, where))
     if settings:
         profile = profile.model_copy(update={"generation": settings[-1]})
     if any(one != settings[-1] for one in settings):
-        notes += ("the settings were changed in the middle; the last ones are used",)
+        notes += ("the settings were changed during the chat; the last ones are used",)
     return Rerun(profile, (left, right), plan, notes)
 
 
 def chat_of(snapshot: Snapshot, *, where: str) -> Rerun:
-    """Return how the chat of `snapshot` is continued: its profile with the last settings, its pair.
+    """Return the profile and the pair that continue the chat of `snapshot`.
+
+    The profile has the last settings of the chat.
 
     Raises UserError as `rerun_of` does, and if the snapshot holds no chat.
     """
@@ -126,13 +132,13 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def _valid(model: type[_Model], data: Mapping[str, object], where: str) -> _Model:
-    """Validate `data` by the current rules of profiles; old or edited snapshots may break them."""
+    """Validate `data` by the current rules of profiles, which old or edited snapshots may break."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
         first = next(mistakes(error))
         raise UserError(
-            f"cannot be run by today's rules: {written(first.path)}: {first.what}",
+            f"this version of quantchat cannot run it: {written(first.path)}: {first.what}",
             where=where,
             hint=first.hint,
         ) from None

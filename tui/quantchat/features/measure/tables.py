@@ -56,14 +56,14 @@ def how(snapshot: Snapshot) -> str:
         f"{ORDERS[measurement.order]}: {plural(len(measured_turns(snapshot)), 'turn')}, "
         f"{plural(len(measurement.tasks), 'prompt')}, {plural(measurement.rounds, 'round')}, "
         f"{measurement.warmup} warm-up"
-        + (", on past the end of each answer" if _past_end(measurement) else "")
+        + (", answers continued past their end" if _past_end(measurement) else "")
         + (f", {_until(snapshot)}" if measurement.until_width else "")
         + (", stopped before the end" if measurement.stopped else "")
     )
 
 
 def _until(snapshot: Snapshot) -> str:
-    """Return which width the interval was to have, and whether it has it."""
+    """Return the width that the interval was to reach, and whether it reached it."""
     width = _of(snapshot).until_width or 0.0
     compared = compare_sides(snapshot) if has_two_sides(snapshot) else []
     speed = next((one.ratio for one in compared if one.name == "decode_tps"), None)
@@ -94,7 +94,8 @@ def ratios_table(snapshot: Snapshot) -> Table:
 
 
 WIDEST = 100.0
-"""Largest upper end ÷ lower end of an interval that is printed: a factor of ten to both sides."""
+"""An interval is printed only if its upper end is at most this many times its lower end: a factor
+of ten to both sides."""
 
 
 def ratio_texts(ratio: Ratio) -> tuple[str, str]:
@@ -105,7 +106,7 @@ def ratio_texts(ratio: Ratio) -> tuple[str, str]:
     if not ratio.clustered_by:
         return value, "exact: counted"
     if ratio.low <= 0 or ratio.high / ratio.low > WIDEST:
-        return value, "too wide to say anything: measure more rounds"
+        return value, "too wide to be useful: measure more rounds"
     interval = f"{ratio.low:.3f} to {ratio.high:.3f}"
     if not ratio.shown:
         return value, f"{interval}, no difference shown"

@@ -33,16 +33,16 @@ _KINDS = ("scales", "zeros", "codebook", "indices")
 
 
 def blocks(plan: MemoryPlan) -> list[Block]:
-    """Return what each variant will need, what the pair needs together, and the notes."""
+    """Return what each variant needs, what the pair needs together, and the notes."""
     parts: list[Block] = [paragraph((plan.name, "heading")), _table(plan)]
     parts += [_room(room) for room in plan.rooms]
     for variant in plan.variants:
         lines = [*([variant.problem] if variant.problem else []), *variant.notes]
         parts += [paragraph(f"{variant.label}: {line}") for line in lines]
     if plan.nothing_known:
-        parts.append(paragraph(("no plan: the needs of no variant are known", "warning")))
+        parts.append(paragraph(("no plan: no variant's memory could be estimated", "warning")))
     else:
-        parts.append(paragraph(("* an allowance: no file says it", "quiet")))
+        parts.append(paragraph(("* an assumed size: it is in no file", "quiet")))
     return parts
 
 

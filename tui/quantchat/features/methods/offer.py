@@ -12,7 +12,7 @@ from quantchat.wire.library import Library
 
 @dataclass(frozen=True)
 class OfferedMethod:
-    """A quantization method as this machine can use it."""
+    """A quantization method, and what it needs and lacks on this machine."""
 
     name: str
     """The name that `--with` and `quantize --method` take."""

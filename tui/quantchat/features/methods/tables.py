@@ -9,7 +9,7 @@ from quantchat.features.methods.offer import OfferedMethod
 
 
 def blocks(found: Sequence[OfferedMethod]) -> list[Block]:
-    """Return a row for each method, and how to use one."""
+    """Return a table of the methods, and a line that says how to use one."""
     rows = [
         (
             one.name,

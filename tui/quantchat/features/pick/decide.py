@@ -1,10 +1,11 @@
-"""Decide between measured candidates: limits, frontier, the best one, and who ties with it.
+"""Decide between measured candidates: limits, frontier, the best one, and those equally good.
 
-A limit is judged as a gate is (`snapshot.verdicts`): shown, shown otherwise, or undecided. A
-candidate that is shown to miss a limit is out; one whose limits are undecided is recommended only
-if there is none whose limits are all shown. The best candidate in the preferred figure is compared
-with each other one. These comparisons are corrected together (Holm). Candidates that cannot be told
-apart from the best one count as equally good, so the next figure decides between them.
+A limit is judged like a gate (`snapshot.verdicts`): shown, shown otherwise, or undecided. A
+candidate that is shown to miss a limit is dropped. A candidate with an undecided limit is
+recommended only if no candidate is shown to meet all limits. The best candidate in the preferred
+figure is compared with each other candidate, and the p-values of these comparisons are corrected
+together (Holm). Candidates that are not shown to differ from the best one count as equally good;
+the next figure decides between them.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ from quantchat.statistics.multiple import holm
 LEVEL = 1 - CONFIDENCE
 
 SAME_MEMORY = 0.01
-"""Sizes that differ by less than this share count as equal: an estimate is not finer."""
+"""Sizes that differ by less than this share count as equal, because an estimate is not more
+exact."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Candidate:
     """Decode throughput in tok/s by prompt and round."""
     kld: Uncertain | None = None
     tokens: int = 0
-    """Tokens of the text that gave `kld`."""
+    """Length in tokens of the text on which `kld` was measured."""
     drop: Uncertain | None = None
     questions: int = 0
     is_reference: bool = False
@@ -129,7 +131,7 @@ def _measured(found: Uncertain | None) -> MeasuredRecord | None:
 
 
 def speed_of(one: Candidate, threshold: float = 0.0) -> Judged | None:
-    """Return the mean decode throughput, to be judged as at least `threshold`; None if unknown."""
+    """Return the mean decode throughput, judged against the lowest allowed `threshold`, or None."""
     found = one.throughput
     if found is None:
         return None
@@ -168,7 +170,7 @@ def _at_most(found: Uncertain | None, most: float, units: int, unit: str) -> Jud
         return None
     return Judged(
         unit, measured.value, measured.low, measured.high, most, "<=",
-        why="no error is known", units=units, unit=unit,
+        why="its standard error is not known", units=units, unit=unit,
     )  # fmt: skip
 
 
@@ -201,14 +203,14 @@ _READ: dict[Preference, Callable[[CandidateRecord], float]] = {
     "smallest": lambda one: one.memory if one.memory is not None else _UNKNOWN,
     "closest": lambda one: one.kld.value if one.kld else _UNKNOWN,
 }
-"""Each figure so that less is better."""
+"""Functions that read each figure with the sign at which less is better."""
 
 _NEXT: dict[Preference, tuple[Preference, Preference]] = {
     "fastest": ("closest", "smallest"),
     "smallest": ("closest", "fastest"),
     "closest": ("smallest", "fastest"),
 }
-"""Which figures decide, in this order, between candidates that tie in the preferred one."""
+"""The figures that decide, in this order, between candidates equally good in the preferred one."""
 
 _BETTER: dict[Preference, str] = {
     "fastest": "it is faster",
@@ -225,7 +227,10 @@ def _ranked(records: Sequence[CandidateRecord], prefer: Preference) -> list[Cand
 
 
 def _chosen(equals: Sequence[CandidateRecord], prefer: Preference) -> tuple[str, str]:
-    """Return the best of candidates that tie in the preferred figure, and why not the first."""
+    """Return the best of candidates that are equally good in the preferred figure.
+
+    The second value is why this one was chosen and not the first; empty if it is the first.
+    """
     if not equals:
         return "", ""
     for figure in _NEXT[prefer]:
@@ -286,7 +291,10 @@ def _compared(
 def _difference(
     best: Candidate, other: Candidate, prefer: Preference
 ) -> tuple[str, float | None, bool]:
-    """Return the difference in words, its p-value, and whether it is one without a p-value."""
+    """Return the difference in words, its p-value, and whether the two differ.
+
+    The last value is only used if there is no p-value.
+    """
     if prefer == "fastest":
         return _speeds(best, other)
     if prefer == "smallest":

@@ -18,7 +18,7 @@ _WIDE, _HIGH = 56, 10
 """Columns and rows of the plot in a terminal."""
 
 _FLOOR = 1e-4
-"""Smallest KLD on the logarithmic axis: the reference itself, whose KLD is 0, is drawn there."""
+"""Smallest KLD on the logarithmic axis. The reference itself, whose KLD is 0, is drawn here."""
 
 NOTE = (
     "Lower and further right is better. The area of a mark grows with the memory. Filled: on the"
@@ -76,7 +76,7 @@ def scatter(pick: PickRecord) -> str:
 
 
 def plots(pick: PickRecord) -> list[Plot]:
-    """Return the frontier as a plot of a page; nothing for fewer than two measured candidates."""
+    """Return the frontier as a plot for a page; empty for fewer than two measured candidates."""
     points = _points(pick)
     if len(points) < 2:
         return []

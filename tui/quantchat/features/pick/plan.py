@@ -58,7 +58,8 @@ class PickPlan:
     tasks: EvaluationPlan | None = None
     """None if no limit asks for the accuracy."""
     minutes: float | None = None
-    """No step begins after this time. What is left of it goes to undecided questions."""
+    """No step starts after this time. Time that is left after each variant was measured once is
+    used for measurements that can change the result."""
     fetch: bool = True
     """Whether headers of models may be read from the hub."""
 
@@ -125,7 +126,7 @@ def with_methods(profile: Profile, methods: str) -> Profile:
 
 
 def scorable(profile: Profile) -> list[AnyVariant]:
-    """Return the variants that can be compared with a reference whatever they are served by."""
+    """Return the variants that can be compared with a reference: all but those on a server."""
     return [one for one in profile.variants if not engine_of(one).is_server]
 
 
@@ -133,7 +134,7 @@ def score_plan(profile: Profile, reading: Reading, reference: str | None) -> Sco
     """Return how to score the variants of `profile`, or None if none can be compared.
 
     `reference` names the reference as in `reference_of`. Raises UserError if the name is unknown,
-    or if the variants do not tell from which model they were made.
+    or if the variants do not say which model they were made from.
     """
     found = scorable(profile)
     if not found:
@@ -152,10 +153,11 @@ def score_plan(profile: Profile, reading: Reading, reference: str | None) -> Sco
 
 
 def planned(profile: Profile, plan: PickPlan, sample: DeviceSample) -> list[Planned]:
-    """Return each variant with its estimate at the context of the limits, the promising ones first.
+    """Return each variant with its memory estimate, the promising variants first.
 
-    Small variants are fast as a rule and large ones close to the original, so a limited time is
-    spent on the right ones. A variant is dropped only where its estimate says that it cannot run.
+    The estimate is for the context length of the limits. Small variants are usually fast and large
+    ones close to the original, so the preference decides the order, and limited time is spent on
+    promising variants. A variant is dropped only if its estimate says that it cannot run.
     """
     limits = plan.limits
     pair = tuple(range(min(2, len(profile.variants))))
@@ -186,5 +188,5 @@ def why_not(its: VariantPlan, limits: LimitsRecord) -> str:
 
 
 def sub_profile(profile: Profile, variants: Sequence[AnyVariant]) -> Profile:
-    """Return `profile` with these variants alone, which may be a single one."""
+    """Return `profile` with only these variants, even if it is a single one."""
     return profile.model_copy(update={"variants": list(variants)})

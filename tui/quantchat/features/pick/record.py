@@ -79,7 +79,7 @@ def _speeds(its: CandidateState) -> dict[tuple[int, int], float]:
 
 
 def _memory(planned: Planned | None, its: CandidateState) -> tuple[int | None, str]:
-    """Return the memory at the context of the limits, and how it is known."""
+    """Return the memory at the context length of the limits, and how it was found."""
     estimate = planned.plan.estimate if planned else None
     variant = its.variant
     if estimate is not None:
@@ -88,7 +88,7 @@ def _memory(planned: Planned | None, its: CandidateState) -> tuple[int | None, s
             return estimate.total - estimate.weights + weights, "weights measured, rest estimated"
         return estimate.total, "estimated"
     if variant is not None and variant.memory is not None and variant.memory.bytes:
-        return variant.memory.bytes, "measured at the measured context"
+        return variant.memory.bytes, "measured, at the context length of the prompts"
     return None, ""
 
 
@@ -113,7 +113,7 @@ def _scored(state: PickState, label: str) -> ScoredRecord | None:
 def _drop(
     label: str, plan: PickPlan, its: CandidateState, state: PickState
 ) -> tuple[int, Uncertain | None]:
-    """Return the questions that were asked, and the reference's accuracy minus the variant's."""
+    """Return the number of questions, and the reference's accuracy minus the variant's."""
     if plan.tasks is None:
         return 0, None
     if label == plan.tasks.reference.label:

@@ -1,8 +1,8 @@
 """Run a pick: load one variant after the other, measure and score it, decide.
 
-A first pass visits every variant. What is left of the time goes to those visits that can decide
-something: to the best variant and those that cannot be told apart from it, and to variants whose
-speed limit is undecided, the least measured of them first.
+A first pass visits every variant. Time that is left is used for visits that can change the
+decision: to the best variant, to variants not shown to differ from it, and to variants whose speed
+limit is undecided. The least measured variant comes first.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MOST_VISITS = 10
 """Most visits to a variant, however much time is left."""
 
 STOPPED = "stopped before the end; the same command continues"
-OUT_OF_TIME = "the time was used up before all was measured; the same command continues"
+OUT_OF_TIME = "the time was over before everything was measured; the same command continues"
 
 
 class Picking:
@@ -86,13 +86,13 @@ class Picking:
 
     @property
     def record(self) -> PickRecord:
-        """The decision by what is measured so far. Computing it may take seconds."""
+        """The decision from what is measured so far. Computing it may take seconds."""
         score = self._plan.score
         reference = score.reference.label if score else ""
         return decide(self._candidates(), self._plan.limits, reference, self._why_stopped)
 
     def snapshot(self) -> Snapshot:
-        """Return all that is measured so far, and the decision."""
+        """Return a snapshot of everything measured so far, with the decision."""
         return snapshot_of(self._profile, self._plan, self._state, self.record, self._sampler)
 
     def _candidates(self) -> list[Candidate]:
@@ -101,7 +101,7 @@ class Picking:
     # ------------------------------------------------------------ running
 
     async def run(self) -> None:
-        """Measure until all is measured, decided as far as the time allows, or `stop` is called.
+        """Measure until everything is measured and decided, the time is over, or `stop` is called.
 
         Raises ModelsFailed if no variant could be measured.
         """
@@ -115,7 +115,7 @@ class Picking:
             self._unless_all_failed()
 
     def stop(self) -> None:
-        """Stop soon; what was measured is kept."""
+        """Stop soon, and keep what was measured."""
         self._why_stopped = STOPPED
         if self._measurement is not None:
             self._measurement.stop()
@@ -123,7 +123,7 @@ class Picking:
             self._task.cancel()
 
     def end(self) -> None:
-        """End at once, with a worker that does not stop."""
+        """End at once, together with a worker that does not stop."""
         self._why_stopped = STOPPED
         if self._measurement is not None:
             self._measurement.end()
@@ -131,12 +131,12 @@ class Picking:
             self._task.cancel()
 
     def close(self) -> None:
-        """Close the sampler, after `snapshot`."""
+        """Close the sampler; call this after `snapshot`."""
         self._sampler.close()
 
     @property
     def finished(self) -> bool:
-        """Whether all was measured, so that nothing needs to be kept."""
+        """Whether everything was measured, so that the saved state can be removed."""
         return not self._why_stopped
 
     async def _all(self) -> None:
@@ -188,10 +188,10 @@ class Picking:
             self._on_model(label, None)
 
     def _open_questions(self, record: PickRecord) -> Iterator[str]:
-        """Yield the variants that another visit may decide, the least measured first."""
+        """Yield the variants whose next visit may change the decision, the least measured first."""
         wanted = set()
         for one in record.candidates:
-            # The reason names the rounds that are missing, or says that no number would decide.
+            # The reason says how many rounds are missing, or that no number of rounds would decide.
             if any(x.outcome == "undecided" and "rounds would" in x.reason for x in one.limits):
                 wanted.add(one.label)
         if record.limits.prefer == "fastest":
@@ -262,7 +262,7 @@ class Picking:
             self._on_model(reference.label, None)
 
     async def _quality(self, spec: AnyVariant) -> None:
-        """Score `spec` and ask it the tasks, unless it misses a limit and time is short."""
+        """Score `spec` and run the tasks on it, unless it misses a limit and time is short."""
         if self._state_of(spec).failed or spec not in scorable(self._profile):
             return
         scoring, plan = self._scoring, self._plan

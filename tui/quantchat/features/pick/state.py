@@ -1,9 +1,9 @@
-"""What a pick has measured so far, kept in the cache so that a stopped pick continues.
+"""What a pick has measured so far, saved in the cache so that a stopped pick can continue.
 
-The state of a pick lies in a folder of the cache, under a name that says what is measured: the
-variants, the prompts and the text, but not the limits. So the same command continues where it was
-stopped, also with other limits. The folder is removed when the pick is finished; folders that
-nobody continued for two weeks are removed by the next pick.
+The state is in a folder of the cache. The folder's name depends on what is measured (the variants,
+the prompts and the text), but not on the limits. So the same command continues where it was
+stopped, even with other limits. The folder is removed when the pick is finished. Folders that were
+not used for two weeks are removed by the next pick.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ KEPT_S = 14 * 24 * 3600
 """Seconds after which the folder of a pick that was stopped is removed."""
 
 _FORMAT = 1
-"""Number of the format; a state of another one is not used."""
+"""Number of the file format; a state in another format is not used."""
 
 
 class CandidateState(Record):
     """What was measured of one variant, or why it failed."""
 
     variant: VariantRecord | None = None
-    """Of its last visit."""
+    """Record of the variant, from its last visit."""
     turns: list[TurnRecord] = Field(default_factory=list)
     flags: list[Text] = Field(default_factory=list)
     samples: list[AsObject[DeviceSample]] = Field(default_factory=list)
@@ -95,7 +95,7 @@ class Store:
 
 
 def key_of(profile: Profile, plan: PickPlan) -> str:
-    """Return the name of the folder for what `plan` measures on `profile`."""
+    """Return the name of the folder, which depends on what `plan` measures on `profile`."""
     measured: dict[str, Any] = {
         "format": _FORMAT,
         "variants": [variant.model_dump(mode="json") for variant in profile.variants],
@@ -117,9 +117,9 @@ def key_of(profile: Profile, plan: PickPlan) -> str:
 
 @contextlib.contextmanager
 def opened(key: str, *, fresh: bool = False) -> Iterator[Store]:
-    """Yield the store under `key` for this process alone; with `fresh` an empty one.
+    """Yield the store for `key`, locked for this process; with `fresh` an empty one.
 
-    Raises UserError if another process has it, or if the folder cannot be created.
+    Raises UserError if another process uses it, or if the folder cannot be created.
     """
     try:
         home = paths.private(paths.cache_dir() / "picks")

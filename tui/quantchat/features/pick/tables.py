@@ -69,12 +69,12 @@ def headline(pick: PickRecord) -> str:
         if any(not one.dropped and not one.fails for one in pick.candidates):
             return "No recommendation yet: nothing was measured of the candidates that remain."
         return f"No variant meets the limits: {limits_text(pick.limits)}."
-    sure = "" if chosen.certain else ", if its limits hold, which is not shown yet"
+    sure = "" if chosen.certain else ", but it is not shown yet that it meets all limits"
     return f"Take {one_line(chosen.label)}: {figures_text(chosen)}{sure}."
 
 
 def explanation(pick: PickRecord) -> Iterator[str]:
-    """Yield what the recommendation rests on, a sentence each."""
+    """Yield the reasons for the recommendation, one sentence each."""
     limits = pick.limits
     yield f"Asked for {_PREFERRED[limits.prefer]} variant with {limits_text(limits)}."
     chosen = pick.of(pick.recommended) if pick.recommended else None
@@ -85,7 +85,7 @@ def explanation(pick: PickRecord) -> Iterator[str]:
     best, chosen_label = one_line(pick.best), one_line(pick.recommended)
     if tied:
         names = ", ".join(one_line(one.other) for one in tied)
-        yield f"In {_IN[limits.prefer]}, {best} cannot be told apart from {names}."
+        yield f"No difference in {_IN[limits.prefer]} is shown between {best} and {names}."
     if pick.because:
         yield f"{chosen_label} is taken because {pick.because}."
     runner_up = pick.of(pick.runner_up) if pick.runner_up else None
@@ -105,7 +105,7 @@ def _compared_text(compared: ComparedRecord) -> str:
     if compared.p_holm is not None:
         p = "p < 0.001" if compared.p_holm < 0.001 else f"p = {compared.p_holm:.2g}"
         text += f", {p}"
-    return text if compared.told_apart else f"{text}, cannot be told apart"
+    return text if compared.told_apart else f"{text}, no difference shown"
 
 
 def figures_text(one: CandidateRecord) -> str:
@@ -119,7 +119,7 @@ def figures_text(one: CandidateRecord) -> str:
         parts.append(f"KLD {interval_text(one.kld)}" if one.kld.value else "is the reference")
     if one.drop is not None and one.drop.value:
         parts.append(f"accuracy {-one.drop.value:+.1%}")
-    return ", ".join(parts) or "nothing is known of it"
+    return ", ".join(parts) or "no figure is known"
 
 
 def interval_text(measured: MeasuredRecord) -> str:
@@ -288,7 +288,7 @@ def dropped(pick: PickRecord) -> list[Block]:
 
 
 def facts(pick: PickRecord) -> list[str]:
-    """Return what was measured and how, a line each."""
+    """Return what was measured and how, one line each."""
     measured = [one for one in pick.candidates if one.answers]
     lines = [f"picked among {plural(len(pick.candidates), 'variant')}, {len(measured)} measured"]
     if pick.reference:

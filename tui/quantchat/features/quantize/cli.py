@@ -26,7 +26,7 @@ _METHOD_ONLY = {
     "damp_percent": "--damp",
     "true_sequential": "--no-true-sequential",
 }
-"""Settings of a method with calibration by their names in a profile, with their options."""
+"""Settings that only some methods have: their names in a profile, with their options."""
 
 _CALIBRATION = {
     "calibration": "--calibration, --calibration-dataset",
@@ -65,7 +65,7 @@ def _method_help() -> str:
     "--output",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Copy the checkpoint to this folder. Default: it is only in the cache.",
+    help="Copy the checkpoint to this folder. Default: leave it in the cache.",
 )
 @click.option(
     "--method",
@@ -159,7 +159,7 @@ def _method_help() -> str:
     "--dtype",
     type=click.Choice(["auto", "bfloat16", "float16", "float32"]),
     default="auto",
-    help="Number format of what is not quantized. Default: the checkpoint's.",
+    help="Number format of the parts that are not quantized. Default: the checkpoint's.",
 )
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 @click.option("--trust-remote-code", is_flag=True, help="Allow the model to run its Python code.")
@@ -222,7 +222,7 @@ def quantize(
 
 
 def _takes(engine: Any, how: Any, name: str) -> bool:
-    """Return whether a method of `engine` takes the setting `name` of those of `_METHOD_ONLY`."""
+    """Return whether the method `how` of `engine` has the setting `name` of `_METHOD_ONLY`."""
     from quantchat.engines.table import inner_tables
 
     if name not in _METHOD_ONLY:
@@ -329,10 +329,10 @@ def _from_here(named: str) -> str:
 def _asked(
     method: str, common: dict[str, object], given: dict[str, object], *, double_quant: bool
 ) -> Sequence[Any]:
-    """What is asked for, as a profile has it: the base, a calibrated method of it, and `method`.
+    """Return the variants to build: the base, a calibrated one, and that of `method`.
 
-    The calibrated one holds the settings of the calibration, for each method: the text that is
-    held out of it is what the perplexity is taken on. Raises UserError.
+    The calibrated variant has the settings of the calibration, whatever the wanted method is: the
+    perplexity is measured on text that is held out of this calibration. Raises UserError.
     """
     from pydantic import ValidationError
 

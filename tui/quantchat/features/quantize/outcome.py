@@ -57,7 +57,7 @@ class Side:
     bytes: int | None
     """Bytes of the tensors in the files; None if the headers cannot be read."""
     perplexity: Perplexity | None
-    """None if not requested or not available."""
+    """None if the perplexity was not requested or is not available."""
     why: str = ""
     """Why a requested perplexity is not available."""
 
@@ -74,11 +74,11 @@ class Outcome:
     perplexity_more: Quantity | None
     """ΔPPL, after minus before, paired by token; None if the two scored different tokens."""
     seconds: float
-    """Time to quantize, including loading and saving."""
+    """Seconds to quantize, including loading and saving."""
     losses: list[ModuleLoss]
     """The error of each module; empty for a method without calibration."""
     calibration: CalibrationUsed | None
-    """The calibration; None for a method without."""
+    """The calibration; None for a method without calibration."""
     note: str = ""
     resumed: int = 0
     """Layers that an earlier, interrupted build quantized; `seconds` does not include them."""

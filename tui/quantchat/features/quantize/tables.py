@@ -57,12 +57,14 @@ def _notes(outcome: Outcome) -> list[str]:
         notes += _coverage(used)
     if outcome.resumed:
         notes.append(
-            f"{outcome.resumed} of the layers were quantized before, in a try that was stopped:"
+            f"{outcome.resumed} of the layers were quantized by an earlier run that was stopped:"
             " the time is that of the other layers"
         )
     rounded = sum(row.loss is None for row in outcome.losses)
     if rounded:
-        notes.append(f"{rounded} modules were only rounded: too little calibration reached them")
+        notes.append(
+            f"{rounded} modules were only rounded, because too few calibration tokens reached them"
+        )
     if found := outcome.after.perplexity or outcome.before.perplexity:
         notes.append(
             f"perplexity over {found.positions} tokens of calibration text that was held out,"

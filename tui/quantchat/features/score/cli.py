@@ -41,7 +41,7 @@ LEAST_WINDOW, MOST_WINDOW = 8, 2**20
     default=512,
     show_default=True,
     metavar="N",
-    help="Tokens that a model sees at a time.",
+    help="Length of a window: the tokens that a model reads at once.",
 )
 @click.option(
     "--stride",
@@ -54,7 +54,7 @@ LEAST_WINDOW, MOST_WINDOW = 8, 2**20
     type=click.Choice(["attention", "dtype", "none"]),
     default="attention",
     show_default=True,
-    help="How to run the reference a second time, to measure the noise floor.",
+    help="How the reference is run a second time, to measure the noise floor.",
 )
 @click.option(
     "--where",

@@ -63,7 +63,7 @@ async def score(
 def _workplace() -> Iterator[Path]:
     """Yield a private folder for logits and remove it at the end.
 
-    Also remove the folders of killed runs, whose locks are free.
+    Also remove the folders of killed runs, which nobody locks any more.
     """
     home = paths.private(paths.cache_dir() / "scoring")
     for lock in home.glob("*.lock"):

@@ -27,7 +27,7 @@ from quantchat.statistics.quality import DEPTHS, Divergence, Percentile, Quantit
 _ROLES = {"reference": "reference", "floor": "noise floor", "variant": ""}
 
 _DELTA_P_SHOWN = (1.0, 5.0, 50.0, 95.0, 99.0)
-"""Percentiles of Δp that fit beside each other. A snapshot and a CSV file have more."""
+"""Percentiles of Δp that fit into the table. A snapshot and a CSV file have more."""
 
 ERRORS = (
     "PPL is perplexity, ΔPPL the difference from the reference's, paired by token. ± is one "
@@ -36,7 +36,7 @@ ERRORS = (
 
 
 def blocks(score: ScoreRecord) -> list[Block]:
-    """Return the whole score: what was read and how, the tables, the warnings."""
+    """Return the whole score: which text was read and how, the tables, the warnings."""
     return [
         Facts(tuple(facts(score))),
         *tables(score),
@@ -45,7 +45,7 @@ def blocks(score: ScoreRecord) -> list[Block]:
 
 
 def facts(score: ScoreRecord) -> list[str]:
-    """Return what was read and how, and what the figures mean, a line each."""
+    """Return which text was read, how, and what the figures mean, one line each."""
     lines = [f"read {_read(score.setting)}", _windows(score.setting)]
     if score.storage is not None:
         stored = score.storage
@@ -72,7 +72,7 @@ def _windows(setting: SettingRecord) -> str:
 
 
 def score_warnings(score: ScoreRecord) -> list[str]:
-    """Return what failed, what was not read, and what speaks against the figures, a line each."""
+    """Return which models failed or were not scored, and why to doubt figures, one line each."""
     lines = failures(score.models)
     if score.unread:
         lines.append(f"stopped before the end, not read: {', '.join(score.unread)}")
@@ -162,7 +162,7 @@ DIVERGENCES = ("ΔPPL", "KLD, nats", "RMS Δp, %", "top-1 agreement, %")
 
 
 def perplexity_text(model: ScoredRecord) -> str:
-    """Return the perplexity of `model` with its error, if it could read the text."""
+    """Return the perplexity of `model` with its error, or `–` if the model failed."""
     return with_error(model.perplexity, least=2) if model.perplexity else UNKNOWN
 
 
@@ -211,7 +211,7 @@ def named(model: ScoredRecord) -> Cell:
 
 
 def several(scores: Sequence[Result[ScoreRecord]], obstacles: Sequence[str]) -> list[Block]:
-    """Return what was read, each model of each run, and why they are not comparable, if so."""
+    """Return the text, each model of each run, and why the runs are not comparable, if so."""
     parts: list[Block] = []
     for position, one in enumerate(scores, 1):
         parts += heading(position, one.file, one.snapshot)
@@ -221,7 +221,7 @@ def several(scores: Sequence[Result[ScoreRecord]], obstacles: Sequence[str]) -> 
 
 
 def _several_table(scores: Sequence[Result[ScoreRecord]]) -> Table:
-    """Return the same model of each run beneath each other, in the order of first mention."""
+    """Return a table in which the rows of one model, from all runs, are adjacent."""
     rows = []
     for label in dict.fromkeys(model.label for one in scores for model in one.found.models):
         for number, one in enumerate(scores, 1):
@@ -240,7 +240,7 @@ _COLUMNS = (
 
 
 def data_table(snapshots: Sequence[tuple[str, Snapshot]]) -> DataTable:
-    """Return each figure against the reference; `percent` is that of a percentile."""
+    """Return each figure against the reference; `percent` says which percentile it is."""
     rows: list[tuple[str | float | None, ...]] = []
     for file, snapshot in snapshots:
         for model in snapshot.score.models if snapshot.score else ():

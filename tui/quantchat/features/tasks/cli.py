@@ -1,4 +1,4 @@
-"""`quantchat eval`: measure the accuracy of variants on tasks, and which answers changed."""
+"""`quantchat eval`: measure the accuracy of variants on tasks, and count the changed answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from quantchat.console.options import reference_option
 from quantchat.console.running import judged, output_options
 
 OWN = "own"
-"""The built-in task; `measuring.evaluating` defines it, and is imported late."""
+"""Name of the built-in task. `measuring.evaluating` defines it too, but is imported late."""
 
 
 @click.command(name="eval")
@@ -64,9 +64,9 @@ def evaluate(
     """Measure the accuracy of the variants of PROFILE, and of their reference, on tasks.
 
     Uses lm-evaluation-harness (`pip install 'quantchat[eval]'`). Prints accuracies with standard
-    errors, and the answers lost and gained against the reference with McNemar's exact test. Loads
-    one model at a time and saves a snapshot. Ctrl+C stops early and keeps the finished models. The
-    exit status is 1 if a model failed.
+    errors. Also prints how many answers are lost (right in the reference and wrong in the variant)
+    and gained, with McNemar's exact test. Loads one model at a time and saves a snapshot. Ctrl+C
+    stops early and keeps the finished models. The exit status is 1 if a model failed.
 
     A GATE is a condition such as 'b.accuracy > ref.accuracy - 0.01', as for `quantchat compare`:
     a, b, … are the variants in the profile's order, `ref` is the reference.

@@ -41,12 +41,12 @@ FLIPS = ("Δ, %", "detectable, %", "lost", "gained", "p")
 MEANING = (
     "± is one standard error; Δ is paired by document. Lost: answers right in the reference and "
     "wrong here. Gained: the reverse. p is that of McNemar's exact test of lost and gained. "
-    "Detectable: the smallest difference that so many documents show in four of five cases."
+    "Detectable: the smallest difference that this many documents show in four of five cases."
 )
 
 
 def blocks(found: EvaluationRecord) -> list[Block]:
-    """Return the whole evaluation: what was asked and how, the tables, the warnings."""
+    """Return the whole evaluation: the tasks and how they were run, the tables, the warnings."""
     return [
         Facts(tuple(facts(found))),
         *tables(found),
@@ -55,7 +55,7 @@ def blocks(found: EvaluationRecord) -> list[Block]:
 
 
 def facts(found: EvaluationRecord) -> list[str]:
-    """Return what was asked and how, and what the figures mean, a line each."""
+    """Return the tasks, how they were run, and what the figures mean, one line each."""
     tasks = {task.task: task for model in found.models for task in model.tasks}
     asked = "in the model's chat template" if found.chat_template else "as plain text"
     at_once = f", {found.batch} at a time" if found.batch > 1 else ""
@@ -76,7 +76,7 @@ def _task(task: TaskResultRecord, limit: int) -> str:
 
 
 def evaluation_warnings(found: EvaluationRecord) -> list[str]:
-    """Return what failed, what was not asked, and the notes on the models, a line each."""
+    """Return which models failed or were not run, and the notes on the models, one line each."""
     lines = failures(found.models)
     if found.undone:
         lines.append(f"stopped before the end, not asked: {', '.join(found.undone)}")
@@ -138,7 +138,10 @@ def _ratio(ratio: Ratio | None) -> str:
 
 
 def pooled_table(found: EvaluationRecord) -> Table:
-    """Return all tasks together: one decision for each model, corrected for their number."""
+    """Return a table of all tasks together, with a decision for each model.
+
+    The p-values are corrected for the number of models (Holm).
+    """
     done = [(model, pooled(model, _against(found, model))) for model in found.models]
     tested = [its.flips.p for _, its in done if its and its.flips]
     corrected = iter(holm(tested))

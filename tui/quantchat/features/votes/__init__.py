@@ -1,1 +1,1 @@
-"""Vote blindly on answers: the session, its record and its tables."""
+"""Blind votes on answers: the session, its record and its tables."""

@@ -24,7 +24,7 @@ def lines(a: str, b: str, votes: Tally, repeated: int = 0) -> list[str]:
     counts = f"{a} {votes.a}, {b} {votes.b}, ties {votes.ties}, both bad {votes.bad}"
     sentences = [f"blind votes: {counts}"]
     if votes.seen:
-        sentences.append(f"not counted: {votes.seen} given with the names shown")
+        sentences.append(f"not counted: {plural(votes.seen, 'vote')} while the names were shown")
     if repeated:
         sentences.append(
             f"not independent: {plural(repeated, 'vote')} on a prompt that was voted on before; "

@@ -21,7 +21,8 @@ class VotePlan:
     seed: int
     """Decides which side each variant is on; the same seed gives the same sides."""
     paced: bool = True
-    """Show both answers as far as both have come; otherwise only when both are complete."""
+    """Whether both answers are shown while they stream, at the same speed; otherwise they are shown
+    when both are complete."""
 
 
 @dataclass
@@ -31,7 +32,7 @@ class Ballot:
     turn: Turn
     left: str
     right: str
-    """Labels of the variants on the two sides; do not show them before the vote."""
+    """Labels of the variants on the two sides, which must not be shown before the vote."""
     choice: Choice | None = None
     seen: bool = False
     """Whether the labels were shown before the choice, so that the vote does not count."""
@@ -58,10 +59,11 @@ class Ballot:
     def shown(self, *, paced: bool) -> tuple[str, str]:
         """Return the text to show now, left and right, without revealing which side is faster.
 
-        `paced`: show equally many characters of each, as many as both have; else nothing until both
-        are over. The rest of the longer answer comes at the end: streaming it would show whether
-        its side had been waiting, and so was the faster one. Characters are counted because chunks
-        of a server, or tokens of another tokenizer, would tell the sides apart by their size.
+        With `paced`, show the same number of characters of both: the number that the shorter one
+        has. Without, show nothing until both are complete. The rest of the longer answer comes at
+        the end, because streaming it would show which side had been waiting, and so was faster.
+        Characters are counted and not chunks or tokens, whose size could reveal a server or another
+        tokenizer.
         """
         first, second = (answer.text for answer in self.answers)
         if self.turn.over:
