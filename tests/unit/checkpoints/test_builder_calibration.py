@@ -258,7 +258,7 @@ async def test_a_merged_model_may_be_loaded_as_it_is(tmp_path: Path, jobs: Jobs)
     builder = CheckpointBuilder(jobs.start)
     assert builder.find(plain) is None
     prepared = await builder.prepare(plain, silent)
-    assert prepared.note == "org/lora is merged in (LoRA r8 on q_proj)"
+    assert prepared.note == "the adapter org/lora is merged (LoRA r8 on q_proj)"
     assert Path(prepared.model).name.startswith("model-with-lora-")
     assert await builder.prepare(nf4, silent) == prepared == builder.find(plain)
     assert jobs.names() == ["merge adapter"]

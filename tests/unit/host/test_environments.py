@@ -100,7 +100,7 @@ def test_what_pip_cannot_install_leaves_nothing(main: Main, tmp_path: Path) -> N
     status, _, err = main("create", "tiny", "-r", written(tmp_path, "tiny_thing==2.0\n"))
     complaint = err.splitlines()[-1]
     assert status == 2 and complaint.startswith("quantchat: cannot make the environment tiny: ")
-    assert "the package index that pip uses does not have it" in complaint
+    assert "the package index that pip uses does not have this" in complaint
     assert [one.name for one in (tmp_path / "cache" / "environments").iterdir()] == [".tiny.lock"]
 
 

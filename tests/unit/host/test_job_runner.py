@@ -47,7 +47,7 @@ async def test_a_worker_that_falls_silent_is_ended(monkeypatch: pytest.MonkeyPat
     async def start(place: Place) -> Worker:
         return Silent()
 
-    with pytest.raises(JobFailed, match="no sign of life from the worker for 300 s"):
+    with pytest.raises(JobFailed, match="the worker sent nothing for 300 s"):
         await job_runner.run_job(
             start,
             InspectKernelsJob(Workspace("", ""), []),

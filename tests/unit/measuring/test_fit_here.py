@@ -84,7 +84,7 @@ def test_a_name_without_a_size_leaves_it_unknown() -> None:
     here = opening(pair({**BF16, "model": "org/gpt2"}, NF4), replace(SAMPLE, gpus=[gpu(24)]))
     assert here.fit == "not known"
     assert here.downloads[0] == ("org/gpt2", None)
-    assert "not here yet" in here.unknown[0]
+    assert "not on this machine yet" in here.unknown[0]
 
 
 def test_a_folder_needs_no_download_and_no_guess(tmp_path: Path) -> None:

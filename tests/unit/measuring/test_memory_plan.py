@@ -287,9 +287,9 @@ def test_what_is_not_here_is_not_known(profile: Profile) -> None:
     assert f"not known: {shown[0]} and {shown[1]}: 24.0 GiB of 24.0" in printed(report.blocks(plan))
     problems = [variant.problem for variant in plan.variants]
     assert problems[0] == ""
-    assert "not here yet" in problems[1]
+    assert "not on this machine yet" in problems[1]
     assert "is not quantized" in problems[2]
-    assert "not here yet" in problems[3]
+    assert "not on this machine yet" in problems[3]
 
 
 def test_a_gguf_file_is_reckoned_dequantized(profile: Profile, tmp_path: Path) -> None:

@@ -157,12 +157,12 @@ def test_good() -> None:
         (
             '"org/model@main"',
             '"demo:other"',
-            f'p.toml:14: variants[2].model: the one source of this kind is "{DEMO_MODEL}"',
+            f'p.toml:14: variants[2].model: the only model of this kind is "{DEMO_MODEL}"',
         ),
         (
             '"org/model@main"',
             '"~no-such-user/model"',
-            "p.toml:11: variants[2]: ~ names a user who is unknown here",
+            "p.toml:11: variants[2]: ~ names a user who does not exist on this machine",
         ),
         (
             '"org/model@main"',

@@ -344,7 +344,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_folders: None) -> 
         ("./xyz.gguf", "name a GGUF file, or a model of the hub"),
         ("some-org/tiny-chat-1", 'did you mean "Some-Org/Tiny-Chat-1B"?'),
         ("meta-llama/Llama-2-7b-chat", 'did you mean "meta-llama/Llama-2-7b-chat-hf"'),
-        ("zzz/xyz", "the hub did not tell"),
+        ("zzz/xyz", "not on this machine, and the hub"),
     ],
 )
 @pytest.mark.usefixtures("here")

@@ -355,7 +355,7 @@ def test_the_plan_says_that_it_does_not_know(server: FakeServer) -> None:
 @pytest.mark.parametrize(
     ("more", "word"),
     [
-        ('device = "cuda:1"', "the server's own matter"),
+        ('device = "cuda:1"', "a setting of the server"),
         ('key_env = "sk-123"', "key_env"),
         ("timeout_s = 0", "timeout_s"),
         ('kernel = "marlin"', "kernel"),

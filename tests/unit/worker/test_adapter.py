@@ -306,7 +306,7 @@ def test_merged_or_beside_and_never_both() -> None:
         ({"engine": "gptq", "adapter": "org/l"}, "for a model that is quantized here"),
         (
             {"engine": "transformers", "adapter": "org/l", "gguf_file": "m.gguf"},
-            "and no gguf_file",
+            "and does not work with gguf_file",
         ),
     ],
 )

@@ -197,7 +197,9 @@ def test_a_snapshot_starts_nothing_untrusted() -> None:
 
 
 def test_a_port_is_for_a_server_started_here() -> None:
-    with pytest.raises(Exception, match=r"\{port\} in base_url is for a server started here"):
+    with pytest.raises(
+        Exception, match=r"\{port\} in base_url is only for a server that quantchat starts"
+    ):
         loads(
             TOML.format(command='["x"]', timeout_s=1).replace(":9/", ":{port}/"),
             where="p.toml",

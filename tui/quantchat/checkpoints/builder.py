@@ -113,7 +113,7 @@ class CheckpointBuilder:
         return base.made_by(Merge(base, adapter)) if adapter else base
 
     def _stage(self, spec: AnyVariant) -> Stage | None:
-        """Return the stage whose artifact `spec` loads; None if it loads a model of the user's."""
+        """Return the stage whose artifact `spec` loads; None if it loads the user's own model."""
         engine = engine_of(spec)
         if engine.is_server:
             return None
@@ -132,7 +132,7 @@ class CheckpointBuilder:
         if not engine.only_quantized:
             return self._demo
         raise UserError(
-            "the demo's model is no GPTQ checkpoint",
+            "the demo's model is not a GPTQ checkpoint",
             where=one_line(spec.label),
             hint="add [variants.quantize] to have one made here",
         )
@@ -166,7 +166,12 @@ class CheckpointBuilder:
             if damaged is not None:
                 # Without this file the artifact is incomplete: `find` returns None from now on.
                 (folder / MADE).unlink()
-                on_progress(Progress("a checkpoint is damaged", detail=f"{damaged}: made anew"))
+                on_progress(
+                    Progress(
+                        "a checkpoint is damaged",
+                        detail=f"{damaged} differs: the checkpoint is built again",
+                    )
+                )
         except OSError as error:
             raise JobFailed(_cannot_write(error)) from error
         if damaged is None:
@@ -201,7 +206,10 @@ class CheckpointBuilder:
                 inputs=stage.all_inputs,
                 versions=versions((*_MAKERS, *(library.package for library in libraries()))),
                 on_wait=lambda: on_progress(
-                    Progress("waiting for another quantchat", detail=f"it is {stage.title}")
+                    Progress(
+                        "waiting for another quantchat",
+                        detail=f"the other process is {stage.title}",
+                    )
                 ),
             )
         except OSError as error:
@@ -244,7 +252,7 @@ def _demo_sized(spec: AnyVariant) -> AnyVariant:
 def _note(spec: AnyVariant, made: Path) -> str:
     built = read_built(made)
     adapter, calibration = built_results.merged_adapter(built), calibration_used(built)
-    merged = f"{adapter.name} is merged in ({adapter.kind})" if adapter else ""
+    merged = f"the adapter {adapter.name} is merged ({adapter.kind})" if adapter else ""
     as_published = bool(engine_of(spec).gguf_file(spec))
     demo = DEMO_NOTE if spec.model == DEMO_MODEL and not as_published else ""
     short = shortage(calibration) if calibration else ""

@@ -100,7 +100,7 @@ class CheckpointCache:
         """Return the artifact's folder, or None if it is missing or incomplete.
 
         Compares file sizes with those in `made.json`. Hashing gigabytes at each start would take
-        too long; `verify` does that now and then.
+        too long; `verify` does it at longer intervals.
         """
         folder = self.folder / name
         made = read_built(folder)

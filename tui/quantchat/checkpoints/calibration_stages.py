@@ -1,7 +1,7 @@
 """The stages that build a calibration set: the model's own chats, or the user's text.
 
-Each set has two parts. No checkpoint is calibrated on the second, held-out part, so the perplexity
-over it shows the loss by quantization.
+Each set has two parts. No checkpoint is calibrated on the second, held-out part, so its perplexity
+shows how much quality quantization loses.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HELD_OUT = 16
 """Number of held-out samples; a seed always holds out the same shipped prompts."""
 
 _NOT_WHOLE = (
-    "to write chats the model must be held whole: calibrate on a text of yours"
+    "the whole model must fit into memory to write chats: calibrate on your own text"
     " (--calibration FILE; in a profile, calibration), or quantize on the CPU (--device cpu)"
 )
 """Hint for a failure by lack of memory: GPTQ itself needs the memory of a few layers only."""
@@ -129,7 +129,7 @@ class Collect(FromWeights):
     def title(self) -> str:
         """The progress title, which names the part."""
         return (
-            "reading the calibration" if self.part == "calibration" else "reading what is held out"
+            "reading the calibration" if self.part == "calibration" else "reading the held-out text"
         )
 
     @property
@@ -179,7 +179,7 @@ def _shipped(name: str) -> list[str]:
 
 
 def _on_cpu(weights: Weights, quantize: Calibration) -> dict[str, str]:
-    """Return the device as an input if it decides the calibration size, else nothing.
+    """Return the device as an input of the stage if it decides the calibration size, else nothing.
 
     Without explicit `samples` and `sample_tokens`, the CPU's default size differs from a GPU's.
     """

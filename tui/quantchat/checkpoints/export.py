@@ -24,7 +24,7 @@ def check(target: Path, least: int = 0) -> None:
     except OSError as error:
         raise _cannot_write(target, error) from error
     if taken:
-        raise UserError("is there already", where=where, hint="name a folder that is new or empty")
+        raise UserError("already exists", where=where, hint="name a new or empty folder")
     if free < least:
         raise UserError(
             f"the disk is too full: {least // MIB} MiB are needed, {free // MIB} are free",

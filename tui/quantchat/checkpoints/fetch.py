@@ -28,7 +28,7 @@ class Wheel:
     version: str
     sha256: str
     size: int
-    """In bytes."""
+    """Size in bytes."""
     members: tuple[str, ...]
 
 
@@ -81,7 +81,7 @@ async def fetch(
         raise JobFailed(
             Failed(
                 "fetch_failed",
-                f"{file.name} from the package index is not the file it should be"
+                f"{file.name} from the package index is not the expected file"
                 " (its SHA-256 differs)",
                 "check which index pip uses (`pip config list`); a mirror may be damaged",
             )

@@ -28,7 +28,7 @@ class Weights:
     device: str
     trusted: bool
     template: Mapping[str, object] = field(default_factory=dict)
-    """Variables of its chat template."""
+    """Variables of the model's chat template."""
     tokenizer: str = ""
     """The model to borrow tokenizer and chat template from: an absolute folder or a hub's id;
     empty: the model's own."""
@@ -56,13 +56,13 @@ class Weights:
 
     @property
     def inputs(self) -> dict[str, object]:
-        """What identifies the weights besides the stage that builds them: model and dtype."""
+        """The identity of the weights, besides the stage that builds them: model and dtype."""
         model = {"model": self.source.identity()} if isinstance(self.source, Named) else {}
         return {**model, "dtype": self.dtype}
 
     @property
     def asked(self) -> dict[str, object]:
-        """What changes its chats: template variables and a borrowed tokenizer; usually empty."""
+        """Settings that change the model's chats: template variables and another tokenizer."""
         return {
             **({"chat_template_kwargs": dict(self.template)} if self.template else {}),
             **self.lent,

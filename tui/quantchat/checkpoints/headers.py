@@ -57,17 +57,17 @@ def read(named: Named, *, fetch: bool) -> ModelFiles:
 
 def _not_here(named: Named) -> UserError:
     return UserError(
-        "its files are not here yet",
+        "the model's files are not on this machine yet",
         where=one_line(named.model),
-        hint="they are known once the model was downloaded",
+        hint="download the model first",
     )
 
 
 def read_gguf_of(named: Named, wanted: str) -> ModelFiles:
     """Return the header of the GGUF file `wanted`, in the folder of `named` or the cache.
 
-    `wanted` is as in `gguf.chosen`. The hub is not asked: its
-    API gives no headers of GGUF files. Raises UserError.
+    `wanted` is as in `gguf.chosen`. The hub is not asked, because its API gives no headers of GGUF
+    files. Raises UserError.
     """
     folder = named.folder or _snapshot(named)
     if folder is None:
@@ -172,9 +172,9 @@ def _weight_files(folder: Path) -> list[Path]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise UserError(
-            "holds no safetensors",
+            "has no safetensors files",
             where=one_line(str(folder)),
-            hint="only safetensors headers tell sizes without loading",
+            hint="sizes can be read without loading only from safetensors headers",
         )
     return files
 
@@ -185,14 +185,14 @@ def _header(file: Path) -> tuple[dict[str, TensorInfo], dict[str, Place]]:
         with open_regular(file) as stream:
             length = int.from_bytes(stream.read(8), "little")
             if not 2 <= length <= MOST_HEADER:
-                raise _not_understood(file, "is no safetensors file")
+                raise _not_understood(file, "is not a safetensors file")
             header = json.loads(stream.read(length))
     except OSError as error:
         raise _cannot_read(file, error) from error
     except (ValueError, RecursionError) as error:
         raise _not_understood(file, "has a header that is not JSON") from error
     if not isinstance(header, dict):
-        raise _not_understood(file, "has a header that is no table")
+        raise _not_understood(file, "has a header that is not a JSON object")
     header.pop("__metadata__", None)
     tensors = {name: _tensor(file, described) for name, described in header.items()}
     return tensors, {name: _place(file, length, header[name]) for name in tensors}
@@ -222,7 +222,7 @@ def _json(file: Path) -> dict[str, object]:
     except (ValueError, RecursionError) as error:
         raise _not_understood(file, "is not JSON") from error
     if not isinstance(body, dict):
-        raise _not_understood(file, "is no table")
+        raise _not_understood(file, "is not a JSON object")
     return body
 
 
@@ -246,7 +246,8 @@ def _fetched(named: Named) -> ModelFiles:
         }
     except Exception as error:
         raise UserError(
-            f"its files are not here, and the hub did not tell: {one_line(str(error))[:200]}",
+            "the model's files are not on this machine, and the hub gave an error: "
+            f"{one_line(str(error))[:200]}",
             where=one_line(named.model),
             hint="download it first, check the network, or `hf auth login` for a gated model",
         ) from error
@@ -265,5 +266,5 @@ def _cannot_read(file: Path, error: OSError) -> UserError:
 
 def _not_understood(file: Path, what: str) -> UserError:
     return UserError(
-        what, where=one_line(str(file)), hint="the model may be damaged: fetch it anew"
+        what, where=one_line(str(file)), hint="the model may be damaged: download it again"
     )

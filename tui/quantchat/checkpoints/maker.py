@@ -24,7 +24,7 @@ class Maker(Protocol):
     """Interface between a comparison and the builder of checkpoints; tests replace it."""
 
     async def prepare(self, spec: AnyVariant, on_progress: Callable[[Progress], None]) -> Prepared:
-        """Return what the engine of `spec` loads; build a missing checkpoint first.
+        """Return the model that the engine of `spec` loads; build a missing checkpoint first.
 
         Two variants that need the same stage at the same time share one build. Cancelling ends the
         running stage and its processes, unless another caller waits for that stage. Finished stages

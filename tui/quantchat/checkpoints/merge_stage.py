@@ -55,7 +55,7 @@ class Merge(FromWeights):
 def _identity(adapter: str) -> str:
     """Return the identity of an adapter: a hash over its files, or its id with the revision.
 
-    For a folder without an adapter's files, return its path: the worker reports the problem.
+    For a folder without an adapter's files, return its path; the worker then reports the problem.
     """
     folder = Path(adapter)
     if not folder.is_absolute():

@@ -12,7 +12,8 @@ from quantchat.errors import UserError
 from quantchat.text import one_line
 
 _SMALL = 2**20
-"""Up to this size in bytes a file is hashed by content, above it by size and modification time."""
+"""A file of at most this many bytes is hashed by content, a larger one by size and modification
+time."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Named:
             raise UserError(
                 f"cannot be read: {error.strerror}",
                 where=one_line(str(error.filename or self.model)),
-                hint="let yourself read it, or name another folder",
+                hint="change its permissions, or name another folder",
             ) from error
 
 
@@ -82,7 +83,7 @@ def resolve(model: str) -> Named:
         path = Path(model).expanduser().absolute()
         if path.is_dir():
             return Named(str(path))
-        what = "is a file, and a model is a folder" if path.is_file() else "no such folder"
+        what = "is a file, but a model must be a folder" if path.is_file() else "no such folder"
     except (OSError, ValueError, RuntimeError) as error:  # too long, or `~` of an unknown user
         what = str(error)
     raise UserError(

@@ -1,7 +1,7 @@
 """The base class of build stages, and the two stages that build the demo's base model.
 
-A stage's name contains a hash of all its inputs, so an artifact in the cache under that name is the
-one that the stage would build.
+A stage's name contains a hash of all its inputs. So an artifact with this name in the cache is the
+artifact that the stage would build.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class BuildContext:
 
     @property
     def workspace(self) -> Workspace:
-        """These folders and the number of threads, as a job takes them."""
+        """These folders and the number of threads, in the form that a job takes."""
         return Workspace(
             scratch=str(self.scratch),
             output=str(self.output),

@@ -76,7 +76,7 @@ def estimate_of(
 def guess(spec: AnyVariant, cuda: bool, tokens: int) -> Estimate | None:
     """Return an estimate of `spec` from the name of its model, without KV cache; None if unknown.
 
-    For a model of which no file is on this machine yet.
+    Use this for a model of which no file is on this machine yet.
     """
     files = by_name.full_precision(spec.model)
     if files is None:
@@ -133,7 +133,7 @@ def files_to_load(spec: AnyVariant, *, fetch: bool) -> tuple[ModelFiles, list[st
             )
         return files, []
     if spec.model == DEMO_MODEL:
-        return demo_files(), ["not made yet: reckoned from the demo's known shape"]
+        return demo_files(), ["not made yet: estimated from the demo's known shape"]
     # The checkpoint is not built yet; transformers reads its base.
     reader = baseline().reader if engine.only_quantized else engine.reader
     return _loadable(spec, resolve(spec.model), fetch, reader), []

@@ -22,7 +22,7 @@ EVERY_S = 7 * 24 * 3600.0
 STAMP = ".verified"
 """An empty file in the artifact, whose modification time is that of the last verification."""
 _STRETCH = 16 * 2**20
-"""Bytes read between two chances to cancel."""
+"""Bytes that are read between two points at which the task can be cancelled."""
 
 
 def size(made: BuiltCheckpoint) -> int:

@@ -1,1 +1,1 @@
-"""The engines: one file declares each, the registry lists them; the worker has their loaders."""
+"""The engines: each has a file that declares it, the registry lists them, workers have loaders."""

@@ -22,7 +22,7 @@ class AutoGptq(VariantBase):
     engine: Literal["auto-gptq"]
     """What loads the model."""
     kernel: Literal["auto", "cuda", "exllama", "exllama_v2", "marlin", "triton"] = "auto"
-    """The kernel: `auto`, or auto-gptq's name of it; on a CPU there is only one kernel."""
+    """auto-gptq's name of a kernel, or `auto`. On a CPU there is only one kernel."""
     quantize: Quantize | None = None
     """If present, GPTQModel quantizes the model first, and the checkpoint is cached."""
 
@@ -38,7 +38,7 @@ class AutoGptq(VariantBase):
 
 class _Engine(Engine[AutoGptq]):
     table = AutoGptq
-    summary = 'the same through auto-gptq, in an environment that has it (env = "auto-gptq")'
+    summary = 'GPTQ with auto-gptq, in an environment that has it (env = "auto-gptq")'
     example: ClassVar[Mapping[str, str]] = {"env": "auto-gptq"}
     loader = "quantchat.worker.loaders.auto_gptq"
     libraries = (
@@ -69,7 +69,7 @@ class _Engine(Engine[AutoGptq]):
     pads_cache = False
 
     def auto_dtype(self, files: ModelFiles, *, cuda: bool) -> str:
-        return "float16" if cuda else "float32"  # its kernels know no bfloat16
+        return "float16" if cuda else "float32"  # its kernels do not support bfloat16
 
     def loading(
         self, spec: AutoGptq, files: ModelFiles, held: Weights, size: int, *, cuda: bool

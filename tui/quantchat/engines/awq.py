@@ -24,7 +24,9 @@ class Awq(WithKernel):
     @model_validator(mode="after")
     def _merges_before_it_is_quantized(self) -> Awq:
         if self.merge_adapter and self.quantize is None:
-            raise ValueError("merge_adapter is for a model that is quantized here")
+            raise ValueError(
+                "merge_adapter needs a model that is quantized here, with [variants.quantize]"
+            )
         return self
 
 

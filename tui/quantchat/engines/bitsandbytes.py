@@ -37,8 +37,8 @@ class BitsAndBytes(OpensPickles):
     compute_dtype: DType = "auto"
     """Dtype of the matrix products; `auto` is the variant's dtype."""
     save_quantized: bool = False
-    """Cache the quantized checkpoint and load it from then on: a later start reads a quarter of the
-    bytes and quantizes nothing."""
+    """Cache the quantized checkpoint and load it at later starts, which then read a quarter of the
+    bytes and quantize nothing."""
 
 
 class _Engine(OnLoad[BitsAndBytes]):
@@ -88,9 +88,9 @@ class _Engine(OnLoad[BitsAndBytes]):
         self, spec: BitsAndBytes, files: ModelFiles, tensor: TensorInfo, *, on_cpu_kernel: bool
     ) -> str:
         if str(files.config.get("model_type")) in _OWN_LINEARS:
-            return "its own kind of layers"
+            return "layers of its own classes"
         if on_cpu_kernel and spec.quant_type != "int8" and tensor.shape[0] % 32:
-            return "layers whose width is no multiple of 32"
+            return "layers whose width is not a multiple of 32"
         return ""
 
 
@@ -102,6 +102,6 @@ def _four_bit_overhead(elements: int, double_quant: bool, repacked: bool) -> dic
     if repacked:  # bitsandbytes.functional._convert_weight_packed_for_cpu: bfloat16, never nested
         return {"scales": 2 * scales, "codebook": 4 * 16}
     if double_quant:
-        # One byte for each, one float32 for 256 of them, and their mean.
+        # One byte for each scale, one float32 for 256 scales, and their mean.
         return {"scales": scales + 4 * divide_up(scales, 256) + 4, "codebook": 4 * (16 + 256)}
     return {"scales": 4 * scales, "codebook": 4 * 16}

@@ -35,13 +35,13 @@ class Method:
 
     name: str
     label: str
-    """Label of a variant that uses it."""
+    """Label of a variant that uses the method."""
     keys: Mapping[str, Any] = field(default_factory=dict)
-    """Keys that a variant needs for it, apart from `engine` and `model`."""
+    """Keys that a variant needs for the method, apart from `engine` and `model`."""
     saved: Mapping[str, Any] | None = None
     """Further keys that save the checkpoint in the cache; None if the method saves none."""
     calibrated: bool = False
-    """Whether it needs calibration, which the table `[variants.quantize]` describes."""
+    """Whether the method needs calibration, which the table `[variants.quantize]` describes."""
 
 
 Capability: TypeAlias = "tuple[int, int]"
@@ -54,20 +54,20 @@ class Engine(Generic[Table]):
     table: type[Table]
     """The pydantic model of its table `[[variants]]`; its field `engine` is a literal: the name."""
     summary: str
-    """What it loads, in one line. The profile template shows it."""
+    """What the engine loads, in one line for the profile template."""
     example: ClassVar[Mapping[str, str]] = {}
     """Keys that the shortest valid table needs, apart from `label`, `engine` and `model`."""
     loader: str
     """Dotted name of the worker's module with `load`; imported in the worker, never here."""
     libraries: tuple[Library, ...] = ()
-    """Libraries that its loader imports, apart from torch and transformers."""
+    """Libraries that the loader imports, apart from torch and transformers."""
     reader: FolderReader = FolderReader()
-    """How its library reads a model's folder."""
+    """How the engine's library reads a model's folder."""
     environments: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Requirements that work together, by the name of the environment that `quantchat env create`
     makes of them without a file of requirements."""
     methods: tuple[Method, ...] = ()
-    """The quantization methods it offers."""
+    """The quantization methods of the engine."""
     checkpoints: frozenset[str] = frozenset()
     """Values of `quant_method` in a checkpoint's config for which quantchat chooses this engine.
 
@@ -75,23 +75,27 @@ class Engine(Generic[Table]):
     """
     stage: str = ""
     """`module:function` that returns the `quantchat.checkpoints.stages.Stage` which quantizes a
-    model, given its unquantized weights and the variant's table. Empty: it quantizes none."""
+    model, given its unquantized weights and the variant's table. Empty: the engine quantizes no
+    model."""
     resident_bytes: int = 500_000_000
-    """Resident memory in bytes of a worker that has imported its libraries and loaded no model."""
+    """Resident memory, in bytes, of a worker that has imported the engine's libraries but loaded no
+    model."""
     is_server: bool = False
     """Whether another program runs the model, so that its files and memory are unknown."""
     is_baseline: bool = False
-    """Whether it loads a model unquantized, as a reference needs it: plain transformers."""
+    """Whether the engine loads models unquantized, as references: plain transformers."""
     only_quantized: bool = False
-    """Whether it loads only quantized checkpoints: a full-precision model is quantized first."""
+    """Whether the engine loads only quantized checkpoints, so that a full-precision model must be
+    quantized first."""
     spreads: bool = True
-    """Whether it can spread a model over several GPUs if one is too small."""
+    """Whether the engine can spread a model over several GPUs if one is too small."""
     selects_attention: bool = True
     """Whether the profile can choose the attention implementation."""
     computes_gguf: bool = False
-    """Whether it computes GGUF files from their quantized weights."""
+    """Whether the engine computes GGUF files from their quantized weights."""
     pads_cache: bool = True
-    """Whether the native loop decodes it, whose KV caches have padded lengths."""
+    """Whether the native loop decodes the engine's models, so that KV caches have padded
+    lengths."""
 
     @property
     def name(self) -> str:
@@ -174,13 +178,13 @@ class Engine(Generic[Table]):
     ) -> str:
         """Return the format that the library dequantizes while it loads `files`; empty if none.
 
-        It does so where the device has no kernel for the format. `capability` is that of the GPU,
-        None if it is not known.
+        The library does so if the device has no kernel for the format. `capability` is that of the
+        GPU, None if it is not known.
         """
         return ""
 
     def cached_tokens(self, spec: Table, tokens: int) -> int:
-        """Return for how many tokens the KV cache is allocated if it holds `tokens`."""
+        """Return the number of tokens for which the KV cache is allocated if it stores `tokens`."""
         padded = spec.decode != "generate" and self.pads_cache and not spec.kv_cache
         return bucket(tokens) if padded else tokens
 

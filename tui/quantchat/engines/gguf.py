@@ -1,4 +1,4 @@
-"""Declare the engine `gguf`: GGUF files as llama.cpp computes them, through llama-cpp-python."""
+"""Declare the engine `gguf`: GGUF files, computed by llama.cpp through llama-cpp-python."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ class Gguf(VariantBase):
     """Type of the values in the KV cache. A quantized type needs flash attention, which llama.cpp
     then turns on."""
     mmap: bool = True
-    """Map the file into memory (mmap) instead of reading the weights into the process' memory."""
+    """Map the file into memory (mmap) instead of reading the weights into the memory of the
+    process."""
 
     @model_validator(mode="before")
     @classmethod
@@ -67,14 +68,16 @@ class Gguf(VariantBase):
     def _nothing_of_torch(self) -> Gguf:
         for name in ("dtype", "attention", "decode"):
             if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} is torch's: llama.cpp chooses it by itself; leave it out")
+                raise ValueError(
+                    f"remove {name}: it is a setting of torch, and llama.cpp chooses by itself"
+                )
         if self.kv_cache:
             raise ValueError(
-                "kv_cache is transformers': set llama.cpp's own types,"
+                "kv_cache is a setting of transformers: set llama.cpp's own types,"
                 ' such as type_k = "q8_0" and type_v = "q8_0"'
             )
         if self.trust_remote_code:
-            raise ValueError("a GGUF file has no code; leave trust_remote_code out")
+            raise ValueError("remove trust_remote_code: a GGUF file has no code")
         return self
 
 
@@ -117,7 +120,7 @@ class _Engine(Engine[Gguf]):
         return spec.gguf_file or ANY
 
     def loaded_dtype(self, spec: Gguf, files: ModelFiles, *, cuda: bool) -> str:
-        return "float32"  # of its activations, between the products
+        return "float32"  # dtype of the activations between the products
 
     def weights(
         self, spec: Gguf, files: ModelFiles, size: int, *, cuda: bool, repacked: bool
@@ -130,7 +133,7 @@ class _Engine(Engine[Gguf]):
             block = BY_NAME[tensor.dtype]
             added = tensor.bytes // block.bytes * block.scales
             packed, scales = packed + tensor.bytes - added, scales + added
-        # No matrix is dequantized as a whole: the largest counts as none.
+        # No matrix is dequantized as a whole, so the largest matrix adds nothing.
         return Weights(packed, plain, {"scales": scales} if scales else {}, 0)
 
     def cached_tokens(self, spec: Gguf, tokens: int) -> int:
@@ -143,7 +146,8 @@ class _Engine(Engine[Gguf]):
     def loading(
         self, spec: Gguf, files: ModelFiles, held: Weights, size: int, *, cuda: bool
     ) -> int:
-        # A mapped file is the weights; for a GPU its pages pass through the memory of the host.
+        # The pages of a mapped file are the weights. For a GPU, they pass through the host's
+        # memory.
         return 0
 
     def notes(

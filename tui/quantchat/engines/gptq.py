@@ -49,7 +49,7 @@ class _Engine(GptqModelEngine[Gptq]):
     def finished(self, tensors: Mapping[str, TensorInfo], stem: str, bits: Any) -> Layer:
         scales, indices = tensors.get(f"{stem}.scales"), tensors.get(f"{stem}.g_idx")
         rows, outputs = tensors[f"{stem}.qweight"].shape
-        # Of mixed precision each layer has its own width, which its group index tells.
+        # With mixed precision each layer has its own width, which its group index shows.
         named = bits if isinstance(bits, int) and bits > 0 else 4
         inputs = indices.elements if indices else 32 * rows // named
         groups = scales.shape[0] if scales and scales.shape else 1
@@ -61,7 +61,7 @@ ENGINE = _Engine()
 
 def _slow_kernel(spec: Gptq) -> list[str]:
     """Return a warning if the variant's kernel on a GPU will be slow or must be compiled first."""
-    from quantchat.common import cuda_driver, cuda_toolkit  # for a plan alone
+    from quantchat.common import cuda_driver, cuda_toolkit  # needed only for a plan
     from quantchat.common.gptq_kernels import AUTO_ON_GPU, EXTENSIONS, slow
 
     named = spec.kernel.removeprefix("gptq_")

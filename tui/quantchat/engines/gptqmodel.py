@@ -43,20 +43,20 @@ class Layer:
     groups: int
     bits: int
     indexed: bool
-    """Whether it has a group index for each input, as GPTQ's has."""
+    """Whether the layer has a group index for each input, as with GPTQ."""
 
     def packed(self) -> int:
         """Return the bytes of its weights."""
         return self.inputs * self.outputs * self.bits // 8
 
     def overhead(self, layout: str) -> dict[str, int]:
-        """Return the bytes beside its weights in a kernel's `layout` (`_layout`), by kind."""
+        """Return the bytes beside the weights in a kernel's `layout` (see `_layout`), by kind."""
         scales = 2 * self.groups * self.outputs
         zeros = self.groups * self.outputs * self.bits // 8
         indices = 4 * self.inputs * self.indexed
-        if layout == "aten":  # both unpacked to bfloat16, and once more side by side
+        if layout == "aten":  # scales and zeros unpacked to bfloat16, and once more joined
             return {"scales": 2 * scales, "zeros": 2 * scales, "indices": 2 * indices}
-        if layout == "torch":  # caches the unpacked zeros as bytes, the indices as int64
+        if layout == "torch":  # it caches the unpacked zeros as bytes and the indices as int64
             unpacked = self.groups * self.outputs
             return {"scales": scales, "zeros": zeros + unpacked, "indices": 3 * indices}
         return {"scales": scales, "zeros": zeros, "indices": indices}
@@ -77,7 +77,7 @@ class GptqModelEngine(Engine[Table]):
     def finished(self, tensors: Mapping[str, TensorInfo], stem: str, bits: Any) -> Layer:
         """Return the layer whose weights are the tensor `stem`.qweight of a checkpoint.
 
-        `bits` is that of its quantization config.
+        `bits` comes from the quantization config of the checkpoint.
         """
 
     def auto_dtype(self, files: ModelFiles, *, cuda: bool) -> str:
@@ -96,7 +96,7 @@ class GptqModelEngine(Engine[Table]):
         for layer in layers:
             packed += layer.packed()
             overhead.update(layer.overhead(_layout(kernel, layer, cuda)))
-        overhead += Counter()  # drops what this method has nothing of
+        overhead += Counter()  # drops kinds with 0 bytes
         plain = sum(dense_bytes(tensor, size) for tensor in rest)
         largest = max((layer.inputs * layer.outputs for layer in layers), default=0)
         return Weights(packed, plain, dict(overhead), largest)
@@ -104,13 +104,13 @@ class GptqModelEngine(Engine[Table]):
     def loading(
         self, spec: Table, files: ModelFiles, held: Weights, size: int, *, cuda: bool
     ) -> int:
-        """Return the bytes of one matrix in int32: its kernels unpack it to pack it anew."""
+        """Return the bytes of one matrix in int32: kernels unpack and repack each matrix."""
         return held.largest * 4 if cuda else held.total
 
     def notes(
         self, spec: Table, files: ModelFiles, dtype: str, *, cuda: bool, repacked: bool
     ) -> list[str]:
-        """Return a note on the memory to build the checkpoint first, if it is not there."""
+        """Return a note on the memory to build the checkpoint, if it is not built yet."""
         return made_first(spec, files, self.loaded_dtype(spec, files, cuda=True))
 
     def _of(
@@ -149,13 +149,15 @@ def made_first(spec: VariantBase, files: ModelFiles, dtype: str) -> list[str]:
     if spec.calibrated is None or files.quantization is not None:
         return []
     size = DTYPE_BYTES[dtype] * sum(tensor.elements for tensor in files.tensors.values())
-    return [f"to be made first, from the base: {size / 2**30:.1f} GiB while that is loaded"]
+    return [
+        f"must be made first from the base model, which takes {size / 2**30:.1f} GiB when loaded"
+    ]
 
 
 def _layout(kernel: str, layer: Layer, cuda: bool) -> str:
     """Return the memory layout of the kernel that will run: `stored`, `torch` or `aten`.
 
-    `stored` needs the size in the file, or less.
+    With `stored`, a layer needs its size in the file, or less.
     """
     if kernel == "torch":
         return "torch"

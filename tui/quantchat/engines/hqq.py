@@ -47,7 +47,7 @@ class _Engine(OnLoad[HQQ]):
         groups = tensor.elements // spec.group_size
         overhead = {"scales": size * groups, "zeros": size * groups}
         if spec.bits == 3:
-            # Ten rows of the matrix, seen as groups, lie in one row of int32.
+            # Ten rows of the matrix, as groups, are packed into one row of int32.
             return 4 * divide_up(groups, 10) * spec.group_size, overhead
         return tensor.elements * spec.bits // 8, overhead
 
@@ -55,7 +55,7 @@ class _Engine(OnLoad[HQQ]):
         self, spec: HQQ, files: ModelFiles, tensor: TensorInfo, *, on_cpu_kernel: bool
     ) -> str:
         if tensor.elements % (8 * spec.group_size):
-            return f"layers that {spec.group_size} does not divide"
+            return f"layers whose size the group size {spec.group_size} does not divide"
         return ""
 
 

@@ -1,8 +1,8 @@
 """Estimate a variant's memory before it is loaded: weights, KV cache, activations and peak.
 
 Weights and KV cache are computed from the model's files, with an intended error below 5 %. The
-other parts are allowances and labelled so, since no file gives the size of a CUDA context or a
-library.
+other parts are assumed sizes, and are marked as such, because no file gives the size of a CUDA
+context or a library.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ def estimate(
 ) -> Estimate:
     """Return the memory estimate of `spec`, loaded from `files`, for `tokens` of prompt and answer.
 
-    `cuda`: on a GPU, else on the CPU. `repacked`: this processor has AVX512-BF16, for which
-    bitsandbytes repacks its 4-bit weights. `capability` is that of the GPU, if it is known.
+    `cuda` says that the model runs on a GPU, else on the CPU. `repacked` says that this processor
+    has AVX512-BF16, for which bitsandbytes repacks its 4-bit weights. `capability` is that of the
+    GPU, if it is known.
     """
     engine = engine_of(spec)
     dtype = engine.loaded_dtype(spec, files, cuda=cuda)
@@ -73,9 +74,13 @@ def notes(
     found = []
     shape = read_architecture(files.config)
     if shape is None:
-        found.append("config.json does not tell the layers and heads: no KV cache is reckoned")
+        found.append(
+            "config.json does not give the numbers of layers and heads: the estimate has no KV cache"
+        )
     elif (taken := _within_context(shape, tokens)) < tokens:
-        found.append(f"the model's context is {taken} tokens: reckoned for these, not for {tokens}")
+        found.append(
+            f"the model's context is {taken} tokens: the estimate is for this length, not {tokens}"
+        )
     engine = engine_of(spec)
     dtype = engine.loaded_dtype(spec, files, cuda=cuda)
     if method := engine.dequantizes(spec, files, cuda=cuda, capability=capability):
@@ -108,11 +113,12 @@ def _activations(
     tokens: int,
     size: int,
 ) -> int:
-    # A prompt's products with 4-bit weights are dense ones: a matrix at a time is dequantized.
+    # For a prompt, 4-bit weights are multiplied in full precision, so one matrix at a time is
+    # dequantized.
     dense = held.largest * size if held.packed else 0
     if shape is None:
         return dense
     chunk = tokens if spec.decode == "generate" else min(tokens, PREFILL_TOKENS)
-    # Eager attention writes its scores out, and the softmax of them; the others do not.
+    # Eager attention stores its scores and their softmax in memory; other implementations do not.
     scores = 2 * shape.heads * chunk * tokens if spec.attention == "eager" else 0
     return dense + (shape.activations(chunk) + scores) * size

@@ -19,16 +19,16 @@ from quantchat.estimate.weights import (
 )
 
 _WORTH_SAYING = 0.05
-"""If more than this share of the layers stays unquantized, a note says so."""
+"""If more than this share of the weights stays unquantized, a note says so."""
 
 _END = "embeddings, norms and biases"
 
 
 class OnLoad(Engine[Table]):
-    """An engine without calibration: each linear layer but the output head is quantized.
+    """An engine without calibration: each linear layer except the output head is quantized.
 
-    A subclass gives the bytes of one quantized layer (`packed`), and in `left_plain` which layers
-    its library skips besides those that every library skips.
+    A subclass returns the bytes of one quantized layer in `packed`. Its `left_plain` says which
+    layers its library skips, in addition to those that every library skips.
     """
 
     @abstractmethod
@@ -37,14 +37,14 @@ class OnLoad(Engine[Table]):
     ) -> tuple[int, Mapping[str, int]]:
         """Return the bytes of one quantized layer, and those of its overhead by kind.
 
-        `size` is bytes per unquantized element. `on_cpu_kernel`: it gets the layout of a
-        processor with AVX512-BF16.
+        `size` is bytes per unquantized element. `on_cpu_kernel` says that the layer gets the layout
+        for a processor with AVX512-BF16.
         """
 
     def left_plain(
         self, spec: Table, files: ModelFiles, tensor: TensorInfo, *, on_cpu_kernel: bool
     ) -> str:
-        """Return why the library skips a linear layer, as the name of a part; empty if it does not.
+        """Return the kind of skipped layers to which a layer belongs; empty if it is quantized.
 
         E.g. `layers whose width is no multiple of 32`.
         """

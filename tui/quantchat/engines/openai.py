@@ -62,7 +62,7 @@ class OpenAI(VariantBase):
     engine: Literal["openai"]
     """What runs the model: a server, here or elsewhere."""
     model: Line
-    """The model's name, as the server knows it."""
+    """The model's name on the server."""
     base_url: Address = Field(examples=["http://127.0.0.1:8000/v1"])
     """The server's address, up to `/v1` in the path. A query (`?api-version=…`) is sent with each
     request. Do not put a key into the address: see `key_env`."""
@@ -73,14 +73,14 @@ class OpenAI(VariantBase):
     api: Literal["chat", "completion"] = "chat"
     """`chat`: the server applies the chat template. `completion`: it continues the plain text."""
     timeout_s: float = Field(120.0, gt=0, le=3600)
-    """Longest time in seconds without data from the server, before or during an answer."""
+    """Longest time, in seconds, without data from the server, before or during an answer."""
     server: Server | None = None
     """If present, quantchat starts the server itself."""
 
     @field_validator("model")
     @classmethod
     def _folder_or_id(cls, value: str) -> str:
-        return value  # whatever the server calls it
+        return value  # any name that the server uses
 
     @field_validator("base_url")
     @classmethod
@@ -88,7 +88,7 @@ class OpenAI(VariantBase):
         parts = urlsplit(value)
         if parts.fragment:
             raise ValueError(
-                f"#{parts.fragment} is for browsers: no server is sent it; leave it out"
+                f"remove #{parts.fragment}: only browsers use it, and it is never sent to a server"
             )
         for name, _ in parse_qsl(parts.query, keep_blank_values=True):
             if names_secret(name):
@@ -103,14 +103,16 @@ class OpenAI(VariantBase):
         its_own = ("dtype", "device", "attention", "decode", "tokenizer", "trust_remote_code")
         for name in its_own:
             if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} is the server's own matter: tell it there")
+                raise ValueError(f"remove {name}: it is a setting of the server")
         if self.kv_cache:
             raise ValueError(
-                "kv_cache is the server's own matter: start it with --kv-cache-dtype fp8 (vLLM,"
+                "kv_cache is a setting of the server: start it with --kv-cache-dtype fp8 (vLLM,"
                 " SGLang) or with -ctk q8_0 -ctv q8_0 (llama.cpp)"
             )
         if self.server is None and "{port}" in self.base_url:
-            raise ValueError("{port} in base_url is for a server started here, [variants.server]")
+            raise ValueError(
+                "{port} in base_url is only for a server that quantchat starts, [variants.server]"
+            )
         return self
 
 
@@ -136,7 +138,9 @@ class _Engine(Engine[OpenAI]):
         if sampling is not None:
             options["sampling"] = dataclasses.asdict(sampling)
         if spec.server is not None:
-            from quantchat.host.environments import interpreter  # no profile needs asyncio
+            from quantchat.host.environments import (
+                interpreter,
+            )  # imported late: profiles do not need asyncio
 
             python = interpreter(None, spec.server.env)
             options["server"]["path"] = python and str(Path(python).parent)

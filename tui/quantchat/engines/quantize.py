@@ -15,10 +15,10 @@ _DATA_SET = re.compile(
 
 
 class Calibration(Table):
-    """Settings for building a checkpoint with calibration: the text, and how much of it."""
+    """Settings for building a checkpoint with calibration: the text, and its length."""
 
     if TYPE_CHECKING:
-        bits: int  # a literal in each method's own table
+        bits: int  # each method's own table allows only certain values
 
     group_size: int = Field(128, ge=-1, le=2**16)
     """Number of weights that share a scale; -1: a whole row. It must divide the layers' widths."""
@@ -66,15 +66,16 @@ class Quantize(Calibration):
     desc_act: bool = False
     """Quantize the columns in the order of their activations, largest first (act-order)."""
     act_group_aware: bool = True
-    """Use this order as far as columns can stay in their groups (group-aware reordering), which
-    does not slow down decoding. Ignored with `desc_act`."""
+    """Quantize columns in the order of their activations, but keep each column in its group
+    (group-aware reordering), which does not slow down decoding. Ignored with `desc_act`."""
     sym: bool = True
     """Symmetric quantization, which the fast kernels need."""
     damp_percent: float = Field(0.05, gt=0, lt=1)
     """Damping added to the Hessian's diagonal, as a share of its mean."""
     true_sequential: bool = True
     """Quantize the modules of a layer one after another, each with the inputs that the quantized
-    modules before it produce. If off, all at once, and a stopped run cannot be resumed."""
+    modules before it produce. If off, all modules of a layer use the same inputs, and a stopped run
+    cannot be resumed."""
 
 
 class QuantizeAwq(Calibration):

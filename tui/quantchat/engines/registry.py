@@ -32,9 +32,9 @@ DEFAULT_METHODS = ("gptq", "nf4")
 
 class _Registry(NamedTuple):
     engines: dict[str, Engine[Any]]
-    """By name."""
+    """The engines by name."""
     broken: dict[str, str]
-    """Entry points that give no engine, by name, with the reason."""
+    """Entry points that do not name a usable engine: the reason, by name."""
 
 
 @functools.cache
@@ -49,10 +49,10 @@ def _registry() -> _Registry:
         try:
             engine = point.load()
             if not isinstance(engine, Engine):
-                raise TypeError(f"{point.value} is no quantchat.engines.engine.Engine")
+                raise TypeError(f"{point.value} is not a quantchat.engines.engine.Engine")
             if engine.name in found.engines:
                 raise ValueError(f"another engine is called {engine.name}")
-        except Exception as error:  # noqa: BLE001 - another package's code: the rest must go on
+        except Exception as error:  # noqa: BLE001 - another package's code may raise anything, and must not break quantchat
             found.broken[point.name] = f"{type(error).__name__}: {error}"
         else:
             found.engines[engine.name] = engine
@@ -69,7 +69,7 @@ def _others_registered() -> bool:
         with contextlib.suppress(OSError), os.scandir(folder or ".") as entries:
             for entry in entries:
                 if entry.name.endswith((".dist-info", ".egg-info")):
-                    # A Path for each package takes longer than reading its file.
+                    # Creating a Path for each package would take longer than reading its file.
                     file = f"{entry.path}/entry_points.txt"
                     with contextlib.suppress(OSError), open(file, "rb") as points:  # noqa: PTH123
                         if group in points.read():
@@ -83,7 +83,7 @@ def engines() -> dict[str, Engine[Any]]:
 
 
 def broken() -> dict[str, str]:
-    """Return why an entry point gives no engine, by the name of the entry point."""
+    """Return why an entry point names no usable engine, by the name of the entry point."""
     return _registry().broken
 
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@(?!/|.*\.\.)[\w./-]+)?", re.ASCII)
-"""A revision is also a path in the hub's cache, so it must not lead out of the cache (`..`)."""
+"""Matches a hub id with an optional revision. A revision is also a path in the hub's cache, so it
+must not lead out of the cache (`..`)."""
 
 Line = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 """Text on one line, without control characters."""
@@ -30,7 +31,7 @@ def folder_or_hub_id(value: str) -> str:
 
 
 FolderOrHubId = Annotated[Line, AfterValidator(folder_or_hub_id)]
-"""Names a model, or what belongs to one."""
+"""The folder or hub id of a model, an adapter or a tokenizer."""
 
 
 def _inside(value: str) -> str:
@@ -50,7 +51,7 @@ class Table(BaseModel):
         extra="forbid",
         frozen=True,
         strict=True,
-        defer_build=True,  # each is built as a part of the profile, and most of them nowhere else
+        defer_build=True,  # built as parts of the profile; most are used nowhere else
         protected_namespaces=(),
     )
 

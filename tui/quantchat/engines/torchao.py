@@ -71,9 +71,9 @@ class _Engine(OnLoad[TorchAO]):
         self, spec: TorchAO, files: ModelFiles, tensor: TensorInfo, *, on_cpu_kernel: bool
     ) -> str:
         if spec.quant_type == "int4" and tensor.shape[1] % self._group(spec, files):
-            return f"layers whose width is no multiple of {self._group(spec, files)}"
+            return f"layers whose width is not a multiple of {self._group(spec, files)}"
         if spec.quant_type == "nvfp4" and any(width % 16 for width in tensor.shape):
-            return "layers whose width is no multiple of 16"
+            return "layers whose width is not a multiple of 16"
         return ""
 
     def _group(self, spec: TorchAO, files: ModelFiles) -> int:

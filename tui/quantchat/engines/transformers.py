@@ -30,7 +30,9 @@ class Transformers(OpensPickles):
     @model_validator(mode="after")
     def _merges_into_no_gguf(self) -> Transformers:
         if self.merge_adapter and self.gguf_file:
-            raise ValueError("merge_adapter takes weights in full precision, and no gguf_file")
+            raise ValueError(
+                "merge_adapter needs weights in full precision, and does not work with gguf_file"
+            )
         return self
 
 
@@ -75,8 +77,8 @@ class _Engine(Engine[Transformers]):
     ) -> int:
         if cuda:
             return held.largest * size
-        # The mapped pages of safetensors are the weights; of a GGUF file one tensor at a time is
-        # dequantized to float32, and copied.
+        # The mapped pages of safetensors files are the weights. With a GGUF file, one tensor at a
+        # time is dequantized to float32 and copied.
         return 2 * 4 * held.largest if spec.gguf_file else 0
 
 

@@ -21,10 +21,10 @@ class VariantBase(Table):
     """The keys of a variant that all engines share."""
 
     if TYPE_CHECKING:
-        engine: str  # a literal in each engine's own table
+        engine: str  # each engine's own table allows only its name
 
     label: Line = Field(max_length=60)
-    """Name of the column; each variant its own."""
+    """Name of the column. Each variant has its own label."""
     model: Line
     """A folder (`./…`, `../…`, `~/…` or `/…`, relative to the profile's folder), a Hugging Face id
     (`org/name` or `org/name@revision`), or the demo's model."""
@@ -82,7 +82,7 @@ class VariantBase(Table):
     def _a_loop_that_takes_the_cache(self) -> VariantBase:
         if self.kv_cache and self.decode in ("compile", "graph"):
             raise ValueError(
-                f'decode = "{self.decode}" has a cache of its own, and no quantized one; leave out'
+                f'decode = "{self.decode}" uses a KV cache that cannot be quantized; leave out'
                 " `decode` or `kv_cache`"
             )
         return self
@@ -96,7 +96,7 @@ class VariantBase(Table):
 
     @property
     def calibrated(self) -> Calibration | None:
-        """The settings to build its checkpoint here with calibration; None if it is not built."""
+        """The calibration settings of a checkpoint that is built here; None if none is built."""
         return getattr(self, "quantize", None)
 
     @property
@@ -130,7 +130,7 @@ class VariantBase(Table):
     def _folder_or_id(cls, value: str) -> str:
         if value.startswith("demo:"):
             if value != DEMO_MODEL:
-                raise ValueError(f'the one source of this kind is "{DEMO_MODEL}"')
+                raise ValueError(f'the only model of this kind is "{DEMO_MODEL}"')
             return value
         return folder_or_hub_id(value)
 

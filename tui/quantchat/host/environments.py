@@ -41,18 +41,18 @@ class Environment:
     name: str
     folder: Path
     python: str
-    """Version of its Python; empty if the environment was never finished."""
+    """Version of the environment's Python; empty if the environment was never finished."""
     requirements: tuple[str, ...]
     packages: dict[str, str]
 
     @property
     def interpreter(self) -> Path:
-        """Path of its Python interpreter."""
+        """Path of the environment's Python interpreter."""
         return self.folder / "bin" / "python"
 
     @property
     def bytes(self) -> int:
-        """Its size on the disk in bytes, without following links."""
+        """Size of the environment on the disk in bytes, without following links."""
         files = (file for file in self.folder.rglob("*") if not file.is_dir())
         return sum(file.lstat().st_size for file in files)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from quantchat.wire.jobs import AnyJob, Job, Result
 
 LOST_S = 300.0
-"""Seconds without any event, even a sign of life, after which a worker is ended."""
+"""Seconds without any event, even a heartbeat, after which a worker is ended."""
 
 MORE_ROOM = "make room, or set QUANTCHAT_CACHE to a folder on another disk"
 
@@ -69,7 +69,7 @@ async def run_job(
         raise JobFailed(Failed("worker_ended", "the worker closed its pipe", look))
     except WorkerEnded as error:
         if ending is not None:
-            reason = f"no sign of life from the worker for {LOST_S:.0f} s: it was ended"
+            reason = f"the worker sent nothing for {LOST_S:.0f} s, so it was ended"
             raise JobFailed(Failed("not_responding", reason, look)) from error
         killed = error.returncode == -signal.SIGKILL
         kind: FailureKind = "out_of_memory" if killed else "worker_ended"

@@ -46,7 +46,7 @@ class MemoryLimits:
 
     def usable(self) -> UsableMemory:
         """Return the memory that may be used now."""
-        import psutil  # imported late: starting a worker needs only `usable_cpus`
+        import psutil  # imported late, because starting a worker needs only `usable_cpus`
 
         machine = psutil.virtual_memory()
         total, available = machine.total, machine.available

@@ -19,7 +19,7 @@ from quantchat.wire.messages import Failed, FailureKind
 PIP = (sys.executable, "-m", "pip")
 
 QUIET = ("--no-input", "--disable-pip-version-check", "--progress-bar=off")
-"""Options for pip: ask nothing, and print only to the log."""
+"""Options that keep pip from asking questions and from drawing a progress bar."""
 
 POLL_S = 0.25
 """Seconds between two calls of `poll`."""
@@ -103,7 +103,7 @@ _REASONS: list[tuple[str, FailureKind, str, str]] = [
     (
         r"No matching distribution found",
         "fetch_failed",
-        "the package index that pip uses does not have it",
+        "the package index that pip uses does not have this package",
         "give pip another index (PIP_INDEX_URL), then try again",
     ),
 ]

@@ -38,5 +38,5 @@ def watchdog_pipe() -> Iterator[int]:
 def kill_all(leader: int) -> None:
     """SIGKILL the session leader `leader` and all processes of its session."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(leader, signal.SIGKILL)  # all that is possible on a system without /proc
+        os.killpg(leader, signal.SIGKILL)  # without /proc, only the process group can be killed
     kill_session(leader)

@@ -40,7 +40,7 @@ def _locked_folder() -> tuple[Path, int | None]:
                 return path, lock
         except FileNotFoundError:
             pass
-        except OSError:  # no locks on this file system: if we are killed, the folder stays
+        except OSError:  # this file system has no locks: if we are killed, the folder stays
             return path, None
         # Another process swept the folder before it was locked: try again.
 

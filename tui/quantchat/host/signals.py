@@ -37,7 +37,7 @@ class _Listener:
         self._ask: Callable[[], None] = lambda: None
         self._end: Callable[[], None] = lambda: None
         self._worked = False
-        """Whether work has ended: its results are being saved."""
+        """Whether work has ended, so that its results are being saved now."""
         self._pressed = 0
         """Number of times that Ctrl+C was pressed."""
         self._asked = self._ended = False

@@ -63,7 +63,7 @@ _BOOTSTRAP = Path(__file__).parents[1] / "worker" / "bootstrap.py"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a worker runs: `label` names its log, `python` its interpreter if it is not ours."""
+    """Where a worker runs: `label` names its log, `python` is its interpreter (None: ours)."""
 
     label: str
     python: str | None = None
@@ -83,7 +83,7 @@ class WorkerEnded(Exception):
         if self.returncode == -signal.SIGXCPU:
             return "the tokenizer or the chat template did not finish, so the worker was ended"
         if self.returncode == -signal.SIGABRT and _NO_MEMORY in self._end_of_log():
-            return "the tokenizer, or other native code, needed more memory than is allowed"
+            return "the tokenizer, or other native code, needed more memory than it may use"
         if self.returncode == -signal.SIGKILL:
             return "the worker was killed (signal 9)"
         if self.returncode < 0:

@@ -1,8 +1,8 @@
 """The documentation of each field of a profile or snapshot: the docstring under it in the source.
 
-pydantic can read these docstrings too (`use_attribute_docstrings`), but does so when it creates a
-class, and not for the dataclasses in a snapshot. That took 5 % of the time until the first frame,
-which shows none of them. So this module reads them only when they are needed.
+pydantic can read these docstrings too (`use_attribute_docstrings`), but it does so whenever a class
+is created, which took 5 % of the time until the first frame, and it does not read those of
+dataclasses. So this module reads the docstrings, only when they are needed.
 """
 
 from __future__ import annotations

@@ -95,7 +95,9 @@ def find(word: str, *, others: Sequence[str] = ()) -> Path:
         try:
             return Path(word).expanduser()
         except RuntimeError:
-            raise UserError("~ names a user who is unknown here", where=word) from None
+            raise UserError(
+                "~ names a user who does not exist on this machine", where=word
+            ) from None
     # Only listed names are opened, so no name can lead out of the profile folders.
     files = _files()
     if word in files:

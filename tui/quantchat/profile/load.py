@@ -80,8 +80,10 @@ def check_there(profile: Profile, path: Path) -> None:
 def _named(
     variant: AnyVariant,
 ) -> Iterator[tuple[KeyPath, str, Callable[[Path], bool], str]]:
-    """Yield each key of a variant that names a path: key, path, existence test, error text."""
-    for name in () if engine_of(variant).is_server else _FOLDERS:  # a server has its own files
+    """Yield (key, path, existence test, error text) for each key of a variant that names a path."""
+    for name in (
+        () if engine_of(variant).is_server else _FOLDERS
+    ):  # a server's files are not on this machine
         named = getattr(variant, name, None)
         if named is not None and is_path(named):
             yield (name,), named, is_folder, "no such folder"
@@ -140,7 +142,11 @@ def _from_folder(profile: Profile, folder: Path, where: str, text: str) -> Profi
         try:
             variants.append(_located(variant, folder))
         except RuntimeError:  # `~name` of an unknown user
-            found.append(Mistake(("variants", index), "~ names a user who is unknown here", ""))
+            found.append(
+                Mistake(
+                    ("variants", index), "~ names a user who does not exist on this machine", ""
+                )
+            )
     if found:
         raise placed(found, where, text)
     return profile.model_copy(update={"variants": variants})
@@ -175,7 +181,7 @@ def placed(found: Sequence[Mistake], where: str, text: str) -> ProfileError:
     """Return an error with the first `MAX_MISTAKES` mistakes, in the order of the file's lines."""
     keys = KeyLines(text)
     by_line = [(keys.find(m.path), m) for m in found[:MAX_MISTAKES]]
-    by_line.sort(key=lambda pair: (pair[0] is None, pair[0]))  # those without a line come last
+    by_line.sort(key=lambda pair: (pair[0] is None, pair[0]))  # mistakes without a line come last
     lines = [
         _line(f"{where}:{line}" if line else where, f"{written(m.path)}: {m.what}", m.hint)
         for line, m in by_line

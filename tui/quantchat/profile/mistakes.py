@@ -91,7 +91,7 @@ def shown(value: Any) -> str:
             return "true" if value else "false"
         case int():
             # Python refuses to write out a number of thousands of digits.
-            return str(value) if value.bit_length() <= 64 else "so large a number"
+            return str(value) if value.bit_length() <= 64 else "this number (it is too large)"
         case dict():
             return "a table"
         case list():
@@ -137,7 +137,11 @@ def _mistake(details: ErrorDetails, tables: Tables) -> Mistake:
         case "string_too_long":
             return Mistake(path, f"is longer than {context['max_length']} characters", "")
         case "string_pattern_mismatch":
-            return Mistake(path, f"{shown(value)} does not fit", _examples(details["loc"], tables))
+            return Mistake(
+                path,
+                f"{shown(value)} does not have the required form",
+                _examples(details["loc"], tables),
+            )
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
             bound = re.sub(r"^Input should be ", "", details["msg"])
             return Mistake(path, f"{shown(value)} is out of range", f"must be {bound}")

@@ -1,4 +1,4 @@
-"""The profile: which variants to compare, how to generate, how to run.
+"""The profile: which variants to compare, how to generate, how to run them.
 
 These pydantic models define the file format. The checks, the JSON Schema for editors and the
 documentation of each key are derived from them.
@@ -35,7 +35,10 @@ TokenId = Annotated[str, AfterValidator(_token_id)]
 
 
 class Generation(Table):
-    """How answers are generated. Greedy by default, so that differences are the variants' own."""
+    """How answers are generated.
+
+    The default is greedy decoding, so that answers differ only because the variants differ.
+    """
 
     system: str = ""
     """System prompt; empty sends none."""
@@ -60,7 +63,8 @@ class Generation(Table):
     repetition_penalty: float = Field(1.0, gt=0, le=10)
     """Divide the logits of tokens already seen by this (CTRL, Keskar et al. 2019); 1 is off."""
     logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] = Field({}, max_length=300)
-    """Add to the logits of tokens, by token id, e.g. { 198 = -100 }, which never says token 198."""
+    """Add these values to the logits of tokens, by token id: with { 198 = -100 } token 198 never
+    occurs."""
     seed: int = Field(0, ge=0, lt=2**63)
     """Seed of the sampling, the same for each variant."""
 
@@ -81,7 +85,8 @@ class Run(Table):
     """How the variants share the machine, and how often a measurement is repeated."""
 
     order: Literal["together", "in-turn"] = "together"
-    """Whether variants decode `together` (contended), or one at a time (`in-turn`, to quote)."""
+    """Whether variants decode `together` (contended), or one at a time (`in-turn`: figures to
+    quote)."""
     history: Literal["own", "left", "right"] = "own"
     """Which answers a chat continues from. `own`: each variant's own answers. `left` or `right`:
     both variants continue the answers of that side, so that both get the same question."""
@@ -91,7 +96,7 @@ class Run(Table):
     warmup: int = Field(1, ge=0, le=100)
     """Warm-up prompts before a measurement; their answers do not count."""
     rounds: int = Field(5, ge=1, le=10_000)
-    """How often each prompt is measured."""
+    """How many times each prompt is measured."""
     prompts: list[Annotated[str, Field(pattern=r"\S")]] = Field([], max_length=10_000)
     """Prompts of a measurement; if empty, five built-in prompts."""
 
@@ -111,7 +116,7 @@ class Profile(Table):
     name: Line = Field(max_length=80)
     """Name of the comparison on the start screen and in snapshots."""
     description: str = ""
-    """One sentence: what is compared, and why."""
+    """One sentence that says what is compared, and why."""
     variants: list[Variant] = Field(min_length=2, max_length=32)
     """The variants to compare, at least two. The screen shows two at a time and can switch them."""
     generation: Generation = Generation.model_construct()

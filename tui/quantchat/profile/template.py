@@ -1,6 +1,7 @@
 """A commented template for a new profile, generated from the models.
 
-It contains each key with its documentation. Keys with a default are commented out and show it.
+It contains each key with its documentation. Keys with a default value are commented out and show
+this value.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def _table(
 ) -> str:
     """Return a table as TOML: `values` first, then its other keys as comments with their defaults.
 
-    Keys in `told` are documented in an earlier table and are not documented again.
+    Keys in `told` were documented in an earlier table, and are not documented again.
     """
     lines = [header] if header else []
     lines += _comment(inspect.getdoc(model) or "")

@@ -18,7 +18,7 @@ else:
     import tomli as tomllib
 
 KeyPath = tuple[str | int, ...]
-"""From the top of the file to a value: keys, and 0-based indexes into lists."""
+"""The path from the top of the file to a value: keys, and 0-based indexes into lists."""
 
 MAX_DOTS = 2000
 """Most dots in one line: the parser's time and memory are quadratic in the depth of a dotted key.

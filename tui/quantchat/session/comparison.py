@@ -124,7 +124,7 @@ class Comparison:
             variant.begin()
 
     def recent_with(self, left: int, right: int) -> list[int]:
-        """Return all variants: `left` and `right`, then the others, the most recently shown first."""
+        """Return all variants: `left`, `right`, then the most recently shown ones."""
         return [left, right, *(index for index in self._recent if index not in (left, right))]
 
     def choose_pair(self, left: int, right: int, *, fitting: int = 2) -> None:

@@ -293,9 +293,7 @@ def _check_version(body: dict[str, Any], where: str) -> None:
     version = body.get("schema_version", SCHEMA_VERSION)
     if type(version) is not int or version < 1:
         raise UserError(
-            one_line(
-                one_line(f"is not a snapshot: its schema_version is {json.dumps(version)[:40]}"),
-            ),
+            one_line(f"is not a snapshot: its schema_version is {json.dumps(version)[:40]}"),
             where=where,
             hint="give a snapshot that quantchat saved",
         )

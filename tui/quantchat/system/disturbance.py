@@ -16,7 +16,7 @@ from quantchat.system.host import ProcessTree
 
 
 class CpuTime(NamedTuple):
-    """CPU times in seconds, each since an arbitrary start: only differences are meaningful."""
+    """CPU times in seconds, each since an arbitrary start, so only differences are meaningful."""
 
     at_s: float
     """Time of the monotonic clock."""

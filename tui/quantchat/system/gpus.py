@@ -155,7 +155,7 @@ class Gpus:
             return ProcessReading(None, self._reason)
         listed, refusal = driver.processes()
         if any(self._foreign(process.pid) for process in listed):
-            # The ids are the host's: an equal id would be the memory of some other process.
+            # The ids are the host's, so an equal id would belong to some other process.
             return ProcessReading(None, HOST_PIDS)
         held = [process.usedGpuMemory for process in listed if process.pid in pids]
         if not held:

@@ -2,8 +2,8 @@
 
 NVML's figure for a process has five cases: it works; its pids are those of the host, not of the
 container; it is 0; it is not available; the call is unsupported. Only the first is a measurement.
-In the other cases the worker's own torch figures are shown, and labelled so. The memory in use on
-the whole device is never shown as a variant's.
+In the other cases the worker's own torch figures are shown, with a label that says so. The memory
+in use on the whole device is never shown as a variant's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Samples GPUs, processor and memory; cheap enough for twice a second."""
+"""Samples GPUs, processor and memory, which is cheap enough for twice a second."""
 
 from __future__ import annotations
 

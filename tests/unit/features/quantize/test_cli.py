@@ -89,7 +89,7 @@ def test_from_the_model_to_a_folder(tmp_path: Path, jobs: Jobs, capsys: Capture)
 
     # The second time all is found; a folder that is taken is left alone.
     assert main(["quantize", "model", "-o", "out", "--bits", "3", "--act-order"]) == 2
-    assert "out: is there already" in capsys.readouterr().err
+    assert "out: already exists" in capsys.readouterr().err
     assert main(["quantize", "model", "--bits", "3", "--act-order", "--no-perplexity"]) == 0
     assert len(jobs.begun) == 5
     assert "made/model-gptq-3bit-g128-" in capsys.readouterr().out
@@ -112,7 +112,7 @@ def test_an_adapter_is_merged_first(
     made = json.loads((tmp_path / "out" / "made.json").read_text())
     expected = {"name": "lora", "kind": "LoRA r8 on q_proj", "sha256": "cd" * 32}
     assert made["result"]["adapter"] == expected
-    assert "lora is merged in (LoRA r8 on q_proj)" in capsys.readouterr().out.replace("\n", " ")
+    assert "lora is merged (LoRA r8 on q_proj)" in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_variables_of_the_chat_template(tmp_path: Path, jobs: Jobs, capsys: Capture) -> None:
@@ -152,7 +152,7 @@ def test_bitsandbytes(tmp_path: Path, jobs: Jobs, capsys: Capture) -> None:
     [
         (["no where"], "MODEL: must be a folder, which begins with ./"),
         (["./nowhere"], "./nowhere: no such folder"),
-        (["demo:other"], "MODEL: the one source of this kind"),
+        (["demo:other"], "MODEL: the only model of this kind"),
         (["model", "--bits", "5"], "--bits"),
         (["model", "--group-size", "0"], "--group-size: must be -1"),
         (["model", "--adapter", "no where"], "--adapter: must be a folder, which begins with ./"),
@@ -170,8 +170,8 @@ def test_bitsandbytes(tmp_path: Path, jobs: Jobs, capsys: Capture) -> None:
         (["model", "--chat-template-kwargs", "[1]"], "needs a JSON object"),
         (["model", "--chat-template-kwargs", "{a: 1}"], "needs a JSON object"),
         (["model", "--chat-template-kwargs", '{"a": []}'], "--chat-template-kwargs: "),
-        (["model", "-o", "model"], "model: is there already"),
-        (["model", "-o", "model/config.json"], "is there already"),
+        (["model", "-o", "model"], "model: already exists"),
+        (["model", "-o", "model/config.json"], "already exists"),
     ],
 )
 def test_what_it_cannot_be_asked(
