@@ -125,7 +125,7 @@ async def test_the_next_prompt_does_not_wait_for_a_scoring(setup: Setup) -> None
         assert not any(isinstance(c, Stop) for c in run.left.commands)
         first = run.comparison.conversation.turns[0]
         assert first.divergence is not None
-        assert first.divergence.continuations[0].problem == "cancelled: another command came"
+        assert first.divergence.continuations[0].problem == "cancelled by another command"
 
 
 async def test_the_key_goes_there(setup: Setup) -> None:

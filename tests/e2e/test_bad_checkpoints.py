@@ -71,7 +71,7 @@ DAMAGE: dict[str, tuple[Spoil, str]] = {
     "index missing": (gone(INDEX), f"{INDEX} is missing"),
     "index cut short": (cut(INDEX, 700), f"{INDEX} is not JSON"),
     "index empty": (cut(INDEX, 0), f"{INDEX} is not JSON"),
-    "index a list": (holds(INDEX, b"[]"), f"{INDEX} does not hold a JSON object"),
+    "index a list": (holds(INDEX, b"[]"), f"{INDEX} is not a JSON object"),
     "index without map": (holds(INDEX, b"{}"), f"{INDEX} has no weight_map"),
     "index bit": (
         instead(INDEX, b"00001-of", b"00009-of"),
@@ -79,7 +79,7 @@ DAMAGE: dict[str, tuple[Spoil, str]] = {
     ),
     "config missing": (gone("config.json"), "config.json is missing"),
     "config cut short": (cut("config.json", 100), "config.json is not JSON"),
-    "config a list": (holds("config.json", b"[]"), "config.json does not hold a JSON object"),
+    "config a list": (holds("config.json", b"[]"), "config.json is not a JSON object"),
     "config type": (instead("config.json", b'"llama"', b'"lxama"'), "lxama"),
     "config width": (
         instead("config.json", b'size": 64', b'size": 32'),

@@ -168,7 +168,7 @@ async def test_llama_cpp_begins_alike_on_the_weights_that_the_base_was_unpacked_
         assert (text_divergence(here, served) or len(here.text)) > 10
         assert (served.reason, len(served.pieces)) == ("length", 16)
         assert run.served.ready is not None
-        assert "counts no tokens" in run.served.ready.note and served.counted == -1
+        assert "does not count tokens" in run.served.ready.note and served.counted == -1
         assert "penalty" not in run.served.ready.note
         assert memory_of(run.served) > 2**20 * 150
 

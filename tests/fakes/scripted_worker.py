@@ -249,7 +249,7 @@ class ScriptedWorker:
                 wait.cancel()
         scores = self._script.token_scores(request)
         if overtaken.is_set():
-            scores = TokenScores(request.number, problem="cancelled: another command came")
+            scores = TokenScores(request.number, problem="cancelled by another command")
         self._events.put_nowait(scores)
 
     def _ledger(self, said: int = 0) -> Ledger:

@@ -154,10 +154,10 @@ def rewritten(task: Path, text: str) -> str:
     [
         ("task: [", "cannot read letters.yaml"),
         ("- a list", "cannot read letters.yaml"),
-        ("group: many", "is no task of the harness"),
+        ("group: many", "is not a task of the harness"),
         (TASK + "process_docs: !function gone.docs", "cannot read letters.yaml"),
         (TASK.replace("letters.jsonl", "gone.jsonl"), "cannot get the documents of a task"),
-        (TASK.replace("multiple_choice", "dance"), "cannot make a task"),
+        (TASK.replace("multiple_choice", "dance"), "cannot create the task"),
     ],
 )
 async def test_a_bad_task_is_told_once(models: Path, task: Path, written: str, said: str) -> None:

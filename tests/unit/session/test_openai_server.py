@@ -84,7 +84,7 @@ async def test_without_a_count_no_speed_is_claimed(
     server.behaviour = behaviour
     one = await opened.load()
     assert one.ready is not None
-    assert "counts no tokens" in one.ready.note
+    assert "does not count tokens" in one.ready.note
     answer = (await opened.ask()).answers["one"]
     told = answer.timing()
     assert answer.counted == told.output_tokens == -1
@@ -250,7 +250,7 @@ async def test_why_a_server_breaks_off_is_told(opened: Opened, server: FakeServe
     answer = (await opened.ask()).answers["one"]
     assert answer.failure is not None
     assert answer.failure.kind == "stream_cut"
-    assert "broke off: out of memory" in answer.failure.reason
+    assert "broke the answer off: out of memory" in answer.failure.reason
     assert answer.text == "".join(CHUNKS) and answer.counted == -1
 
 

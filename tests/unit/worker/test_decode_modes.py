@@ -95,7 +95,7 @@ def test_a_compiled_step_that_is_wrong_is_refused(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(compiled, "missing_compiler", lambda device: "")
     monkeypatch.setattr(compiled, "CompiledStep", lambda model: Wrong(model, "compile"))
     told: list[str] = []
-    with pytest.raises(Refused, match='"compile" gives other results here'):
+    with pytest.raises(Refused, match='"compile" gives different results here'):
         choose(loaded(), "compile", told.append)
     assert told == ["compiling the decode step"]
 

@@ -192,7 +192,7 @@ def test_transformers_goes_on_to_the_next_gpu(
     model.hf_device_map = _get_device_map(model, "sequential", given, None)
     assert set(model.hf_device_map.values()) == used
     if "disk" in used:
-        with pytest.raises(Refused, match="the weights do not fit in 85% of what all GPUs have"):
+        with pytest.raises(Refused, match="the weights do not fit into 85% of the free memory"):
             devices.refuse_offloaded(model)
     else:
         devices.refuse_offloaded(model)

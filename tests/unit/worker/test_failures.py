@@ -276,7 +276,7 @@ def test_a_fault_of_the_environment_is_none_of_the_model(
     assert failure.kind == kind
     assert named in failure.reason
     assert cure in failure.hint
-    assert "model is whole" not in failure.hint
+    assert "model's files are complete" not in failure.hint
     assert "\n" not in failure.reason + failure.hint
 
 
@@ -297,7 +297,7 @@ def test_a_fault_of_the_environment_is_none_of_the_model(
 def test_a_fault_of_the_models_files_is_the_models(error: BaseException) -> None:
     failure = describe(error, loading=OWN)
     assert failure.kind == "bad_checkpoint"
-    assert "model is whole" in failure.hint
+    assert "model's files are complete" in failure.hint
 
 
 def test_a_server_that_answers_is_no_fault_of_the_network() -> None:

@@ -64,9 +64,7 @@ def test_fp8_on_a_processor(tmp_path: Path) -> None:
     assert found.bits_per_weight == pytest.approx(16, rel=0.02)
 
 
-@pytest.mark.parametrize(
-    ("bits", "told"), [(4, "weights of 4 bits held in 8.0 bits each"), (8, "")]
-)
+@pytest.mark.parametrize(("bits", "told"), [(4, "weights of 4 bits take 8.0 bits each"), (8, "")])
 def test_weights_that_a_kernel_unpacked(bits: int, told: str, tmp_path: Path) -> None:
     pytest.importorskip("torchao")
     options = {"quant_type": "int8", "group_size": None}

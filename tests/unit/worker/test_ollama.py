@@ -77,7 +77,7 @@ async def test_what_it_tells_of_a_model(opened: Opened) -> None:
     told = one.ready.resolved
     assert (told.kernel, told.dtype) == ("server (Ollama, Q4_1)", "Q4_1")
     assert (told.context_length, told.parameters) == (4096, 134515008)
-    assert "it counts 0.20 GiB for the model, none of it on a GPU" in one.ready.note
+    assert "it reports 0.20 GiB for the model, none of it on a GPU" in one.ready.note
     assert (told.checkpoint_hash, told.libraries["server"]) == (DIGEST, "ollama 0.32.15")
     answer = await asked(opened)
     assert (answer.text, answer.reason, answer.counted) == ("Paris", "eos", 2)
@@ -100,7 +100,7 @@ OWN = [
     (tiny(system="You are Mario."), "its Modelfile adds a system prompt"),
     (tiny(256), "what its context of 256 tokens cannot hold"),
     (tiny(0), "what its context cannot hold"),
-    (tiny(size=6 << 30, on_gpu=0), "it counts 6.00 GiB for the model, none of it on a GPU"),
+    (tiny(size=6 << 30, on_gpu=0), "it reports 6.00 GiB for the model, none of it on a GPU"),
     (tiny(size=6 << 30, on_gpu=4 << 30), "6.00 GiB for the model, 67% of it on a GPU"),
 ]
 
@@ -154,7 +154,10 @@ async def test_an_answer_that_it_breaks_off_for_repeating_itself(
 ) -> None:
     await opened.load()
     first, *_ = saying().splitlines()
-    for count, told in ((31, "says the same 31 times"), (30, "in the middle of the answer")):
+    for count, told in (
+        (31, "repeats the same text 31 times"),
+        (30, "in the middle of the answer"),
+    ):
         said = f"{first.replace('Par', ' buffalo')}\n\n" * count
         server.recorded = lambda _, said=said: said
         answer = await asked(opened)

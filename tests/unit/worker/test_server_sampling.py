@@ -37,7 +37,7 @@ def test_what_ollama_would_ignore_is_refused_by_name() -> None:
     with pytest.raises(Refused, match="min_p"):
         extra(Sampling(1.0, min_p=0.1), ollama=True)
     assert extra(Sampling(1.0, presence_penalty=0.5), ollama=True) == {"presence_penalty": 0.5}
-    with pytest.raises(Refused, match="Ollama takes no logit_bias"):
+    with pytest.raises(Refused, match="Ollama does not support logit_bias"):
         extra(Sampling(logit_bias={"7": 1.0}), ollama=True)
 
 

@@ -222,4 +222,4 @@ def test_a_tokenizer_that_gives_up_is_no_damaged_checkpoint() -> None:
     failure = describe(kind("called `Result::unwrap()`: retry-limit-in-match over"), loading="/m")
     assert failure.kind == "unsupported"
     assert "the tokenizer failed on this text" in failure.reason
-    assert "model is whole" not in failure.hint
+    assert "model's files are complete" not in failure.hint

@@ -74,9 +74,7 @@ def notes(
     found = []
     shape = read_architecture(files.config)
     if shape is None:
-        found.append(
-            "config.json does not give the numbers of layers and heads: the estimate has no KV cache"
-        )
+        found.append("config.json does not give the layers and heads: the estimate has no KV cache")
     elif (taken := _within_context(shape, tokens)) < tokens:
         found.append(
             f"the model's context is {taken} tokens: the estimate is for this length, not {tokens}"

@@ -29,7 +29,7 @@ _FOLDERS = {
     "XDG_CACHE_HOME": ("the cache folder", "set XDG_CACHE_HOME"),
     "HOME": ("the home directory", "set HOME"),
 }
-"""By environment variable: the purpose of its folder, and how to name another one."""
+"""The purpose of the folder that each environment variable names, and how to name another one."""
 
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -44,7 +44,7 @@ _ANSWERED = ("HTTPStatusError", "HTTPError", "HfHubHTTPError")
 
 
 def environment_failure(error: BaseException, loading: str = "") -> Failed | None:
-    """Return the fault of the environment behind `error`; None where it may be the model's files.
+    """Return the fault of the environment behind `error`; None if it may be the model's files.
 
     `loading` is the folder or id of the model that is being loaded: it begins the reason.
     """
@@ -56,9 +56,9 @@ def environment_failure(error: BaseException, loading: str = "") -> Failed | Non
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield `error` and its causes; of exceptions that were being handled, only grave ones.
+    """Yield `error` and its causes; of exceptions that were handled before, only grave ones.
 
-    A library often tries one file, handles that it is missing, and fails at another.
+    A library often tries a file, handles the error that it is missing, and fails at another file.
     """
     seen: list[BaseException] = []
     one: BaseException | None = error
@@ -136,7 +136,11 @@ def _of_file(error: OSError, loading: str) -> tuple[FailureKind, str, str] | Non
     why = f"{path}: {error.strerror}" if path else str(error.strerror)
     label, cure = variable_for(path)
     if error.errno in _FULL:
-        cure = f"make room, or {cure} to a folder on another disk" if cure else "make room there"
+        cure = (
+            f"free some space, or {cure} to a folder on another disk"
+            if cure
+            else "free some space there"
+        )
         return "no_space", f"the disk is full: {why}", cure
     if error.errno in _TOO_MANY:
         return KIND, f"too many open files: {why}", "raise the limit: ulimit -n 4096"
@@ -145,7 +149,7 @@ def _of_file(error: OSError, loading: str) -> tuple[FailureKind, str, str] | Non
     own = loading.startswith("/") and _below(path, loading)
     if error.errno in _FORBIDDEN:
         if own or not cure:
-            return KIND, why, "give this user read access, or name a copy that it can read"
+            return KIND, why, "give this user read access, or name a copy that this user can read"
         return KIND, f"{label} cannot be used: {why}", f"{cure} to a writable folder"
     if error.errno == errno.ENOENT and path and "/" not in path:
         return KIND, f"the program {path} is not installed", f"install {path}"

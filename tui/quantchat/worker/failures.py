@@ -13,11 +13,11 @@ from quantchat.wire.redaction import redacted
 from quantchat.worker.environment_failures import environment_failure
 
 DEVICE_FAILED: FailureKind = "device_failed"
-"""Kind of a failure after which this process can no longer use its GPU."""
+"""Kind of the failures after which this process can no longer use its GPU."""
 
 
 class Refused(Exception):
-    """Raised in the worker for a request that it cannot or will not do; carries the failure."""
+    """Raised in the worker for a request that it cannot or will not do, with the failure."""
 
     def __init__(self, kind: FailureKind, reason: str, hint: str = "") -> None:
         super().__init__(reason)
@@ -32,7 +32,7 @@ _CUDA_FULL = re.compile(
     r"CUDA out of memory|(?:CUDA (?:driver )?error|Triton Error \[CUDA\]): out of memory"
     r"|CUBLAS_STATUS_ALLOC_FAILED"
 )
-"""Of torch's allocator; of a context, a graph or a module without room; of a cuBLAS handle."""
+"""Messages of torch's allocator, of contexts, graphs and modules without memory, and of cuBLAS."""
 _CUDA_BUSY = re.compile(r"CUDA-capable device(?:s|\(s\)) (?:are|is/are) busy or unavailable")
 """`cudaErrorDevicesUnavailable` in the words of `cudaGetErrorString`, of CUDA 11 and later."""
 _CUDA_LOST = re.compile(
@@ -86,7 +86,7 @@ def describe(error: BaseException, *, turn: int = -1, loading: str = "") -> Fail
         return Failed(
             DEVICE_FAILED,
             f"the GPU no longer works for this process: {lost[1]}",
-            "load the variant anew; if the error returns, `nvidia-smi -q` and the Xid lines of "
+            "reload the variant; if the error returns, `nvidia-smi -q` and the Xid lines of "
             "`dmesg` show whether the GPU is at fault",
         )
     if (of_environment := environment_failure(error, loading)) is not None:
@@ -96,7 +96,7 @@ def describe(error: BaseException, *, turn: int = -1, loading: str = "") -> Fail
         return Failed(
             "missing_library",
             f"the library {error.name} is not installed for this interpreter",
-            f"install {error.name} there, or name another `python` in the variant",
+            f"install {error.name} for it, or name another `python` in the variant",
             turn,
         )
     if isinstance(error, ImportError):  # transformers says which library a checkpoint needs
@@ -121,7 +121,7 @@ def describe(error: BaseException, *, turn: int = -1, loading: str = "") -> Fail
         return Failed(
             "bad_checkpoint",
             f"cannot load {loading}: {_shortened(what)}",
-            "look at the worker's log; check that the model is whole and fits the engine",
+            "look at the worker's log; check that the model's files are complete",
             turn,
         )
     return Failed("internal", _shortened(what), "look at the worker's log, then retry", turn)

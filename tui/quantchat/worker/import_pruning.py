@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 SCIENCE = ("matplotlib", "pandas", "scipy", "sklearn")
-"""Libraries that no loader of quantchat needs; each names what it does without (`UNUSED`)."""
+"""Libraries that no loader of quantchat needs; each loader lists more in `UNUSED`."""
 
 
 @contextlib.contextmanager

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from quantchat.wire.jobs import AnyJob
 
 Request = Union[Load, Generate, ScoreTokens, "AnyJob"]
-"""A command to be done in its order; the others take effect as soon as they are read."""
+"""Commands that are done in their order; all others take effect as soon as they are read."""
 
 
 class Inbox:
-    """Reads commands from descriptor `fd`. Its end, or Shutdown, ends the process at once.
+    """Reads commands from `fd`. The end of this pipe, or Shutdown, ends the process at once.
 
     An exception while reading ends the process too, after `failed` has reported it: a worker that
     reads no commands could not be stopped.
@@ -44,14 +44,14 @@ class Inbox:
         threads.start("inbox", self._run, end)
 
     def next(self) -> Request:
-        """Wait for the next request. Raises ProtocolError for a line that is no command."""
+        """Wait for the next request. Raises ProtocolError for a line that is not a command."""
         self._current, item = self._queue.get()
         if isinstance(item, ProtocolError):
             raise item
         return item
 
     def stopped(self, turn: int) -> bool:
-        """Return whether a `Stop` for `turn` has come. Cheap: called between any two tokens."""
+        """Return whether a `Stop` for `turn` has come. Cheap enough to call for every token."""
         return self._stopped == turn
 
     def overtaken(self) -> bool:
@@ -71,6 +71,8 @@ class Inbox:
                     self._stopped = command.turn
                 elif isinstance(command, Shutdown):
                     break
-                elif not isinstance(command, StopScoring):  # which has just overtaken the scoring
+                elif not isinstance(
+                    command, StopScoring
+                ):  # whose arrival has just cancelled the scoring
                     self._queue.put((self._came, command))
         end_now()

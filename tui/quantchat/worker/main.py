@@ -44,7 +44,7 @@ FLUSH_S = 5.0
 def main(commands: int, events: int, life: int, parent: int) -> int:
     """Do the commands from descriptor `commands`, send events to `events`, until `parent` ends.
 
-    `life` is a pipe that the parent's end closes.
+    `life` is a pipe that is closed when the parent ends.
     """
     began = time.perf_counter()
     for fd in (commands, events):
@@ -101,7 +101,7 @@ class _Server:
             self._failed(error)
 
     def _failed(self, error: BaseException) -> None:
-        """Report an error that ends the variant, not only an answer."""
+        """Report an error that ends the variant and not only an answer."""
         self._outbox.send(describe(error))
 
     def _do(self, command: Request) -> None:
@@ -125,7 +125,7 @@ class _Server:
                 self._run(command)
 
     def _stopped(self, turn: int) -> bool:
-        """Return whether to stop decoding `turn`: on request, or as more of it would be useless."""
+        """Return whether to stop decoding `turn`: on request, or if more tokens are useless."""
         return self._inbox.stopped(turn) or self._outbox.complete(turn)
 
     def _score_tokens(self, command: ScoreTokens) -> None:

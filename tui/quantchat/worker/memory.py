@@ -125,7 +125,7 @@ class Peak:
         self.at_ns = -1
 
     def see(self, highest: int, now: int) -> None:
-        """Take note of `highest` in bytes, read at `now`."""
+        """Store `highest`, in bytes, which was read at `now`."""
         if highest > self.bytes:
             self.bytes, self.at_ns = highest, now
 
@@ -152,7 +152,7 @@ class LedgerReader:
             by_gpu = {gpu: torch.cuda.memory_reserved(gpu) for gpu in self._gpus}
             reserved = sum(by_gpu.values())
             other, slack = max(0, allocated - weights - kv_cache), reserved - allocated
-            non_torch = process = -1  # NVML knows; this process does not
+            non_torch = process = -1  # only NVML, which the main process reads, has these figures
             highest = sum(torch.cuda.max_memory_reserved(gpu) for gpu in self._gpus)
         else:
             other = slack = non_torch = -1

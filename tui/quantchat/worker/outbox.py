@@ -1,11 +1,11 @@
 """Send events from a separate thread, so that decoding never waits for the reader.
 
 The thread also detokenizes, and sends tokens in batches: the decoding thread only puts an id and a
-time into a queue. Only the decoding thread may run torch; this one does not.
+time into a queue. Only the decoding thread may run torch.
 
 An exception in this thread ends the answer it belongs to: it is reported as that turn's failure,
 and the rest of the turn is dropped. Outside of an answer it is reported as the variant's failure.
-An exception that cannot be reported ends the worker, which its parent sees.
+An exception that cannot be reported ends the worker, and the parent notices that.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from quantchat.worker.thinking_limit import PieceStream, ThinkingLimit
 from quantchat.worker.thoughts import Marks, OutputText
 
 BATCH_S = 0.03
-"""Seconds of tokens in one batch. A screen shows new text less often than that."""
+"""Tokens within this many seconds are one batch. A screen shows new text less often than that."""
 
 MEMORY_S = 0.5
-"""Least seconds between two memory ledgers while decoding."""
+"""Fewest seconds between two memory ledgers while decoding."""
 
 ALIVE_S = 2.0
-"""Seconds without another event after which the worker sends a sign of life."""
+"""Seconds without another event after which the worker sends a heartbeat."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class _Pieces:
 class Outbox:
     """Writes events to descriptor `fd` in the order they were queued.
 
-    It sends `Alive` after `alive_s` seconds without another event; None: never.
+    It sends `Alive` after `alive_s` seconds without another event, or never if `alive_s` is None.
     """
 
     def __init__(self, fd: int, alive_s: float | None = None) -> None:
@@ -143,8 +143,8 @@ class Outbox:
     def begin(self, turn: int, prompt: Sequence[int] = (), stop: Sequence[str] = ()) -> None:
         """Begin `turn`: later tokens belong to it, and follow the tokens of `prompt`.
 
-        The first of the texts `stop` ends it. That is noticed here and not in the decoding thread,
-        so tokens may follow; they are dropped.
+        The first of the texts `stop` ends the turn. This is noticed in this thread and not in the
+        decoding thread, so further tokens may come; they are dropped.
         """
         self._queue.put(_Begin(turn, prompt, stop))
 
@@ -275,5 +275,5 @@ class Outbox:
         try:
             while line:
                 line = line[os.write(self._fd, line) :]
-        except OSError:  # nobody reads any more
+        except OSError:  # the reader has gone
             end_now()

@@ -26,7 +26,7 @@ SECONDS = 30
 GRACE_S = 5
 """Further seconds of processor time until the kernel ends the process."""
 MEMORY = 4 * 2**30
-"""Limit in bytes, above what the process already holds."""
+"""Limit in bytes, in addition to the memory that the process already uses."""
 
 _TICK_S = 0.25
 
@@ -44,8 +44,9 @@ class Interrupted(BaseException):
 def bounded(what: str, asked_to_stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Limit processor time and memory while the context lasts.
 
-    `what` names the work, e.g. "reading the prompt". Raises Refused where the work takes too much,
-    and Interrupted once `asked_to_stop()` is true. Only the main thread can be interrupted.
+    `what` names the work, e.g. "reading the prompt". Raises Refused if the work takes too much time
+    or memory, and Interrupted when `asked_to_stop()` is true. Only the main thread can be
+    interrupted.
     """
     began = time.process_time()
 

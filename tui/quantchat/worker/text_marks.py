@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 def first_mark(text: str, marks: Iterable[str]) -> tuple[int, str] | None:
-    """Return the position of the first of `marks` in `text`, and the mark; None without any."""
+    """Return the position of the first of `marks` in `text`, and the mark, or None."""
     return min(((text.find(one), one) for one in marks if one in text), default=None)
 
 
@@ -20,7 +20,7 @@ def held_back(text: str, marks: Iterable[str]) -> int:
 
 
 class StopStrings:
-    """Ends an output at the first of some texts, and never lets a part of that text through.
+    """Ends an output at the first stop string, and never passes a part of a stop string on.
 
     The result does not depend on how the output is cut into pieces: the text that is complete first
     ends it.
@@ -34,7 +34,7 @@ class StopStrings:
         """Whether the output has ended."""
 
     def feed(self, text: str) -> str:
-        """Return what `text` adds to the output before the stop string."""
+        """Return the part of `text` that belongs to the output, before a stop string."""
         if not self._texts or self.found:
             return "" if self.found else text
         self._rest += text

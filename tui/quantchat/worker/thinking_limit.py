@@ -16,11 +16,11 @@ class PieceStream(Protocol):
 
 
 class ThinkingLimit:
-    """Says which tokens to insert once the thoughts in one output have `most` tokens.
+    """Says which tokens to insert when the thoughts in one output have `most` tokens.
 
-    They are those of the mark that ends the thoughts, with which the model would go on to its
-    answer. `tokenizer` is a `tokenizers.Tokenizer`, `pieces` decodes the output, which follows the
-    tokens of `prompt`. Thoughts and marks are counted as in `OutputText`.
+    These tokens are the mark that ends the thoughts, after which the model goes on to its answer.
+    `tokenizer` is a `tokenizers.Tokenizer`, `pieces` decodes the output, which follows the tokens
+    of `prompt`. Thoughts and marks are counted as in `OutputText`.
     """
 
     def __init__(
@@ -31,7 +31,8 @@ class ThinkingLimit:
         self._output = OutputText(marks, prompt)
         self._most = most
         self._answered = False
-        """Whether text of the answer has come: the thoughts are over, and no longer watched."""
+        """Whether text of the answer has come, so that the thoughts are over and no longer
+        counted."""
         self._inserted: list[int] = []
         """Tokens that are yet to be inserted."""
 
@@ -50,5 +51,5 @@ class ThinkingLimit:
 
     @property
     def next_token(self) -> int | None:
-        """The token with which the output must continue; None: the model chooses."""
+        """Return the token with which the output must continue; None if the model chooses."""
         return self._inserted[0] if self._inserted else None

@@ -54,9 +54,9 @@ class Splitter:
         self._rest = ""
         """Text held back because it may be the beginning of a mark."""
         self._bare = bool(opened)
-        """Whether only line breaks have come since the last mark: they belong to neither text."""
+        """Whether only line breaks have come since the last mark; these belong to neither text."""
         self._has: set[str] = set()
-        """The kinds that have text so far."""
+        """The kinds (answer, thoughts) that have text so far."""
         self.marked = bool(opened)
         """Whether any mark has come."""
 
@@ -151,8 +151,8 @@ class Splitter:
 def split_at_end(text: str) -> tuple[str, str]:
     """Return answer and thoughts of a whole output whose thoughts the prompt has opened.
 
-    A server does not show its prompt, so that only the closing mark tells. It counts beside a line
-    break or the end of the text: an answer may mention it.
+    A server does not show its prompt, so only the closing mark shows this. The mark counts only
+    next to a line break or at the end of the text, because an answer may mention it.
     """
     for close in PAIRS.values():
         found = re.search(rf"(?:\A|(?<=\n)){re.escape(close)}|{re.escape(close)}(?=\n|\Z)", text)
@@ -186,7 +186,7 @@ class Marks:
         self.tokens = {
             id_: text for id_, text in self._special.items() if any(text in mark for mark in marks)
         }
-        """Special tokens that are marks or parts of marks: decoded text lacks them."""
+        """Special tokens that are marks or parts of marks, which decoded text does not contain."""
 
     def splitter(self, prompt: Sequence[int]) -> Splitter:
         """Return a splitter for the output after `prompt`, whose end may open the thoughts."""
@@ -225,7 +225,7 @@ def served_splitter(given: Sequence[str] | None) -> Splitter:
 
 
 class OutputText:
-    """The text of one output, token by token and as a whole; one of the texts `stop` ends it."""
+    """The text of one output, token by token and as a whole; a stop string of `stop` ends it."""
 
     def __init__(self, marks: Marks, prompt: Sequence[int], stop: Sequence[str] = ()) -> None:
         self._marks = marks
@@ -237,7 +237,7 @@ class OutputText:
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop string has ended it: later tokens do not belong to it."""
+        """Whether a stop string has ended the output, so that later tokens do not belong to it."""
         return self._stop.found
 
     @property

@@ -1,1 +1,1 @@
-"""Decode loops: they compute, choose and time the next token."""
+"""Decode loops, which compute, choose and time the next token."""

@@ -1,7 +1,7 @@
 """Record which of torch's backends computes `scaled_dot_product_attention`.
 
-torch chooses at each call, by GPU, dtype, shapes and mask. On Hopper and Blackwell its first choice
-is cuDNN, which builds a plan for each new KV length: workers put cuDNN last
+torch chooses a backend at each call, by GPU, dtype, shapes and mask. On Hopper and Blackwell its
+first choice is cuDNN, which builds a plan for each new KV length, so workers put cuDNN last
 (`TORCH_CUDNN_SDPA_DEPRIORITIZED`, see `host/worker_process.py`). The choice differs between
 machines and releases, so it is saved with each result.
 """
@@ -30,7 +30,7 @@ class BackendRecord:
     def recording(self) -> Iterator[None]:
         """Record each call while the context lasts.
 
-        Not for code under torch.compile, which would trace the recording function.
+        Do not use this for code under torch.compile, which would trace the recording function.
         """
         from torch.nn import functional
 
@@ -53,7 +53,8 @@ class BackendRecord:
 
         choice = torch._fused_sdp_choice(query, key, value, *more, **options)
         name = SDPBackend(choice).name.removesuffix("_ATTENTION").lower()
-        # As many queries as keys: a prompt. In decoding, rows may be heads that share a key.
+        # If there are as many queries as keys, it is a prompt. In decoding, rows may be heads that
+        # share a key.
         if query.shape[-2] == key.shape[-2] > 1:
             self._prefill = name
         else:

@@ -1,4 +1,4 @@
-"""What the KV cache of a model allows, and when a prompt must be computed anew.
+"""What the KV cache of a model allows, and when a prompt must be computed again from its start.
 
 Most caches can be cut anywhere and continued with any number of tokens. Some recurrent models start
 from an empty state whenever they get several tokens at once, and LongRoPE rotates every key by
@@ -13,24 +13,24 @@ from typing import Any
 
 @dataclass(frozen=True)
 class CacheRules:
-    """What a loop must know about the cache; the defaults fit ordinary models."""
+    """The limits of a model's KV cache; the defaults fit ordinary models."""
 
     pieces: bool = True
     """Whether the cache can be continued with several tokens at a time."""
     switch: int = 0
-    """Length in tokens after which the earlier cache is wrong; 0 if there is none."""
+    """Length in tokens beyond which the cached keys are wrong; 0 if there is no such length."""
     problem: str = ""
-    """In which way the cache is not exact, in words; empty if it is."""
+    """How the cache deviates from exact results, in words; empty if it is exact."""
 
     def continues(self, cached: int, total: int) -> bool:
-        """Return whether a prompt can continue from `cached` to `total` tokens, also in pieces.
+        """Return whether a prompt can continue from `cached` to `total` tokens, even in pieces.
 
         Otherwise all `total` tokens are computed in one piece, with an empty cache.
         """
         return self.pieces and not (self.switch and cached <= self.switch < total)
 
     def keeps(self, cached: int, common: int, total: int) -> bool:
-        """Return whether the first `common` of `cached` tokens can serve a prompt of `total`."""
+        """Return whether a prompt of `total` tokens can use the first `common` of `cached` ones."""
         return (
             common > 0
             and self.continues(common, total)
@@ -43,16 +43,16 @@ class CacheRules:
 
     @property
     def note(self) -> str:
-        """What the user must know about the cache; empty for an ordinary model."""
+        """A note on the cache for the user; empty for an ordinary model."""
         parts = [self.problem] if self.problem else []
         if not self.pieces:
             parts.append(
-                "its state cannot be continued by several tokens: each prompt is computed anew, in "
-                "one piece"
+                "its state cannot be continued by several tokens: each prompt is computed again, "
+                "in one piece"
             )
         if self.switch:
             parts.append(
-                f"LongRoPE: a chat that grows beyond {self.switch} tokens is computed anew once, "
+                f"LongRoPE: a chat that grows beyond {self.switch} tokens is computed again once, "
                 "in one piece"
             )
         return "; ".join(parts)

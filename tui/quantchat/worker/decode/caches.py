@@ -1,7 +1,7 @@
 """KV caches of the installed transformers, which may be an older release.
 
-A worker may run under another interpreter. In transformers 4 a cache has no layers that could be
-replaced, and stores sliding windows like full attention.
+A worker may run under another interpreter. In transformers 4, a cache has no layers that could be
+replaced, and sliding windows are stored like full attention.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def plain_cache(config: Any) -> Any:
 
 
 def variant_cache(command: Load, config: Any) -> Callable[[], Any] | None:
-    """Return what makes the quantized caches of a variant, or None if its cache is not quantized.
+    """Return a function that creates a variant's quantized caches; None if they are not quantized.
 
-    Raises Refused where this release of transformers has no such cache for the model of `config`.
+    Raises Refused if this release of transformers has no such cache for the model of `config`.
     """
     kind = str(command.options.get("kv_cache") or "")
     if not kind:
@@ -57,7 +57,7 @@ def _quantized_cache(kind: str, config: Any) -> Any:
         text = config.get_text_config(decoder=True)
         head = getattr(text, "head_dim", 0) or text.hidden_size // text.num_attention_heads
         group = next(size for size in (GROUP, 32, 16, 8, 4, 2, 1) if head % size == 0)
-        # Along a head: transformers' advice for HQQ.
+        # HQQ quantizes along a head, as transformers recommends.
         more = {"nbits": form.bits, "axis_key": 1, "axis_value": 1, "q_group_size": group}
         more["residual_length"] = form.recent
     try:
@@ -95,7 +95,7 @@ def position_argument(model: Any) -> str:
 
 
 def can_roll_back(cache: Any) -> bool:
-    """Return whether tokens can be removed from the end: not with sliding windows or states.
+    """Return whether tokens can be removed from the end: False with sliding windows or states.
 
     A layer with attention and a recurrent state is not sliding, but `crop` does not restore it.
     """

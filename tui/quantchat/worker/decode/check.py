@@ -1,4 +1,4 @@
-"""Checks a loaded model: its KV cache against a pass without a cache, then each faster step.
+"""Checks a loaded model's KV cache against a pass without a cache, then each faster step.
 
 The reference is one forward pass over all tokens, without a cache. The model's own modules with a
 cache are compared with it once: a prompt in two pieces, then single tokens, then several tokens at
@@ -83,26 +83,31 @@ class Check:
             found, trusted = self._cached(self._prompt.shape[1] // 2)
             uncached = self._uncached()
             if not all(bool(row.isfinite().all()) for row in uncached):
-                return CacheRules(switch=switch)  # a damaged model: its answers will show it
+                return CacheRules(
+                    switch=switch
+                )  # the model is damaged, which its answers will show
             *errors, second_turn = map(_error, found, uncached)
             if trusted:
                 in_pieces = max(median(errors), second_turn)
             if in_pieces <= self._most:
                 return CacheRules(switch=switch)
-        except Exception as error:  # noqa: BLE001 - one piece may work where two do not
+        except Exception as error:  # noqa: BLE001 - one piece may work if two do not
             _raise_device_errors(error)
         try:
             found, _ = self._cached(0)
             *errors, _ = map(_error, found, self._uncached())
         except Exception as error:
             _raise_device_errors(error)
-            raise self._refused(f"it fails there: {describe(error).reason}") from error
-        # The median: a wrong cache shows at every token, the rounding of a router only at some.
+            raise self._refused(
+                f"decoding with the cache fails: {describe(error).reason}"
+            ) from error
+        # Use the median, because a wrong cache gives errors at every token, but the rounding of a
+        # router only at some.
         whole = median(errors)
         if not whole <= NONSENSE:
             raise self._refused(f"its logits are off by {whole:.0%}")
         problem = (
-            f"with its cache the logits are off by {whole:.1%} of those of a pass without, "
+            f"with its cache the logits differ by {whole:.1%} from those of a pass without, "
             f"{self._most:.1%} would be rounding"
         )
         return CacheRules(
@@ -120,7 +125,7 @@ class Check:
         )
 
     def _cached(self, cut: int) -> tuple[list[Any], bool]:
-        """Return the logits with a cache, and whether rounding is too fine to hide a cache fault.
+        """Return the logits with a cache, and whether rounding is fine enough to show a fault.
 
         The logits are those after the prompt, which is read in two pieces split at `cut` (0: in one
         piece), after each of the greedy tokens that follow, and after a second turn.
@@ -175,7 +180,7 @@ class Check:
             for place in range(STEPS - half, STEPS):
                 error = max(error, self._error(step.run(self._tokens[place]), place + 1))
         step.forget()
-        if error <= self._most:  # written so that NaN is a fault
+        if error <= self._most:  # this form of the comparison makes NaN a fault
             return ""
         return f"its logits are off by {error:.1%}, {self._most:.1%} would be rounding"
 

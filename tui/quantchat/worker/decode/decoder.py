@@ -21,8 +21,8 @@ class Decoder(LoopDecoder):
     """Answers prompts with a torch model, with the loop for `mode` (see `modes.choose`).
 
     The constructor warms the loop up, because first calls repack weights, compile kernels and fill
-    caches: no TTFT should include that. `report` receives stages that take long. Raises Refused for
-    a mode that cannot run here.
+    caches, and no TTFT should include that. `report` receives stages that take long. Raises Refused
+    for a mode that cannot run here.
     """
 
     def __init__(self, loaded: Loaded, mode: str, report: Report) -> None:
@@ -38,7 +38,7 @@ class Decoder(LoopDecoder):
 
     @property
     def note(self) -> str:
-        """What the user must know of the device, the model and the decode mode."""
+        """Notes for the user on the device, the model and the decode mode."""
         loaded = self._loaded
         notes = (
             passed_over(loaded.command.device),
@@ -58,7 +58,8 @@ class Decoder(LoopDecoder):
 
     @cached_property
     def _memory(self) -> LedgerReader:
-        # Read late: kernels that repack at their first call change which tensors exist.
+        # Read the memory late, because kernels that repack at their first call change which tensors
+        # exist.
         return LedgerReader(self._loaded.model, self._loaded.device)
 
     def _score(

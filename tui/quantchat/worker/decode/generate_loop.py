@@ -1,7 +1,7 @@
 """The generate loop: transformers' `generate`, unchanged, the baseline of the native loop.
 
 Long prompts are computed in chunks of the same length as in the native loop (`generate`'s option
-`prefill_chunk_size`): in one piece, a CPU could not be stopped for seconds.
+`prefill_chunk_size`). In one piece, they could not be stopped for seconds on a CPU.
 
 `generate` runs in the caller's thread. The usual way, another thread behind a streamer's queue,
 makes two threads run torch and halves the speed on a CPU.
@@ -31,7 +31,7 @@ PIECES_AFTER_A_CACHE = Version(__version__) >= Version("5.21")
 """Older releases (the last for Python 3.10) cut the whole prompt and recompute cached tokens."""
 
 _NO_TOKEN = -1
-"""An end token that no model has. None would select the model's own."""
+"""An end token that no model has, because None would select the model's own end tokens."""
 
 
 class GenerateLoop:
@@ -44,7 +44,7 @@ class GenerateLoop:
         rules: CacheRules = ORDINARY,
         new_cache: Callable[[], Any] | None = None,
     ) -> None:
-        """Use the caches of `new_cache`, or without it those of `generate`."""
+        """Use the caches that `new_cache` creates, or without it those of `generate`."""
         self._new_cache = new_cache or (lambda: plain_cache(model.config))
         self._model = model
         self._rules = rules
@@ -106,7 +106,7 @@ class GenerateLoop:
     def _remember(self, ids: list[int]) -> None:
         """Note that the cache holds `ids`, except the last one, which has not been computed."""
         if not self._rules.pieces:
-            return  # nothing continues it, and a recurrent cache does not know its length
+            return  # this cache is never continued, and a recurrent cache does not know its length
         surplus = self._cache.get_seq_length() - len(ids)
         if surplus > 0:  # a GPU computes one step ahead
             if not can_roll_back(self._cache):

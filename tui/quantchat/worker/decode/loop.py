@@ -14,7 +14,7 @@ from quantchat.worker.thinking_limit import ThinkingLimit
 
 @dataclass(frozen=True)
 class Turn:
-    """One answer while it is decoded: its settings, its listener, and whether to go on."""
+    """One answer while it is decoded: its settings, where its tokens go, and whether to go on."""
 
     number: int
     sampling: Sampling
@@ -25,11 +25,11 @@ class Turn:
     outbox: Outbox
     asked_to_stop: Callable[[int], bool]
     thinking: ThinkingLimit | None = None
-    """Ends its thoughts; None without a limit for them."""
+    """Ends the thoughts of the answer; None if they have no limit."""
 
     @property
     def stopped(self) -> bool:
-        """Whether to stop before the next token. Cheap."""
+        """Whether to stop before the next token. Reading this is cheap."""
         return self.asked_to_stop(self.number)
 
     def prefilled(self, done: int, total: int) -> None:
@@ -37,7 +37,7 @@ class Turn:
         self.outbox.send(Prefilled(self.number, done, total, time.perf_counter_ns()))
 
     def heard(self, token: int) -> bool:
-        """Send `token`, known now, to the host; return False where it ends the answer instead."""
+        """Send `token`, known now, to the host; return False if it ends the answer instead."""
         now = time.perf_counter_ns()
         if token in self.end_tokens:
             return False
@@ -48,7 +48,7 @@ class Turn:
 
     @property
     def inserted(self) -> int | None:
-        """The token that takes the place of the next choice; None: the choice stands."""
+        """The token that replaces the next choice; None if the choice is used."""
         return self.thinking.next_token if self.thinking is not None else None
 
 
@@ -61,11 +61,11 @@ class Loop(Protocol):
     def answer(self, prompt: list[int], turn: Turn) -> str:
         """Answer `prompt`, whose beginning `rewind` kept; return why the answer ended.
 
-        `eos`, `stop` (requested) or `length` (`turn.most` tokens were decoded).
+        The reason is `eos`, `stop` (requested) or `length` (`turn.most` tokens were decoded).
         """
 
     def warm_up(self, prompt: list[int], steps: int) -> None:
-        """Decode `steps` tokens after `prompt` and send none: first calls take longer."""
+        """Decode `steps` tokens after `prompt` and send none, because first calls take longer."""
 
     def forget(self) -> None:
         """Drop the KV cache and free its memory."""

@@ -1,7 +1,7 @@
 """Code that all decoders share: encode the chat, check the limits, report the turn.
 
-`decoder.Decoder` adds what is torch's, `worker.llama.decoder` what is llama.cpp's. Nothing that is
-imported here imports torch.
+`decoder.Decoder` adds the code for torch, `worker.llama.decoder` the code for llama.cpp. No module
+that is imported here imports torch.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ LEAST = -1000.0
 
 
 class LoadedModel(Protocol):
-    """What a decoder needs to know of a loaded model, of any library."""
+    """The interface of a loaded model that decoders use, for every library."""
 
     @property
     def command(self) -> Load:
-        """The command that loaded it."""
+        """The command that loaded the model."""
 
     @property
     def tokenizer(self) -> Any:
-        """Its tokenizer, with the methods of transformers'."""
+        """The model's tokenizer, with the methods of transformers' tokenizers."""
 
     @property
     def tokenizer_backend(self) -> Any:
-        """The same with the methods of a `tokenizers.Tokenizer`."""
+        """The same tokenizer, with the methods of a `tokenizers.Tokenizer`."""
 
     @property
     def chat_template(self) -> bool:
-        """Whether it has a chat template."""
+        """Whether the model has a chat template."""
 
     @property
     def context_length(self) -> int:
@@ -58,7 +58,7 @@ class LoadedModel(Protocol):
 
     @property
     def vocabulary_size(self) -> int:
-        """How many tokens it has logits for."""
+        """Number of tokens for which the model computes logits."""
 
 
 def encode_prompt(loaded: LoadedModel, messages: Sequence[Message]) -> list[int]:
@@ -72,7 +72,7 @@ def encode_prompt(loaded: LoadedModel, messages: Sequence[Message]) -> list[int]
         return list(loaded.tokenizer_backend.encode(text).ids)
     variables = loaded.command.options.get("chat_template_kwargs", {})
     text = render(loaded.tokenizer, messages, variables)
-    # The template writes the special tokens itself.
+    # The template itself adds the special tokens.
     return list(loaded.tokenizer_backend.encode(text, add_special_tokens=False).ids)
 
 
@@ -92,7 +92,7 @@ class LoopDecoder(ABC):
     ) -> None:
         """Decode one answer and send each token to `outbox`, until it ends or `stopped(turn)`.
 
-        Raises Refused where the prompt leaves no room for an answer, or for an unknown token.
+        Raises Refused if the prompt leaves no room for an answer, or for an unknown token.
         """
         sampling = request.sampling
         self._check_bias(sampling.logit_bias)
@@ -113,7 +113,7 @@ class LoopDecoder(ABC):
                 "context_full",
                 f"the context is full: the chat has {len(prompt)} tokens, "
                 f"the model takes {self._model.context_length}",
-                "drop the oldest turn, begin a new chat, or send something shorter",
+                "remove the oldest turn, start a new chat, or send a shorter prompt",
             )
         cached = self._loop.rewind(prompt)
         outbox.send(Started(request.turn, received_ns, len(prompt), cached))
@@ -150,7 +150,7 @@ class LoopDecoder(ABC):
     @property
     @abstractmethod
     def note(self) -> str:
-        """What the user must know of what runs."""
+        """Notes for the user on what runs."""
 
     @abstractmethod
     def resolved(self) -> Resolved:
@@ -168,10 +168,10 @@ class LoopDecoder(ABC):
 
     @abstractmethod
     def _set_threads(self, threads: int) -> None:
-        """Compute with this many CPU threads; 0 changes nothing."""
+        """Use this many CPU threads; 0 changes nothing."""
 
     def _check_bias(self, logit_bias: Mapping[str, float]) -> None:
-        """Raise Refused where `logit_bias` names a token that the model does not have."""
+        """Raise Refused if `logit_bias` names a token that the model does not have."""
         size = self._model.vocabulary_size
         if unknown := [token for token in logit_bias if int(token) >= size]:
             raise Refused(

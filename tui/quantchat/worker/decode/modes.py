@@ -26,9 +26,10 @@ class Chosen:
 
     loop: Loop
     name: str
-    """The mode, and which of its forms runs."""
+    """Name of the mode, and of the form of it that runs."""
     note: str = ""
-    """Why no faster form runs, and what is unusual of the cache or ignored of the checkpoint."""
+    """Why no faster form runs, how the cache is unusual, and which of the checkpoint's settings are
+    ignored."""
     rules: CacheRules = ORDINARY
 
 
@@ -36,8 +37,8 @@ def choose(loaded: Loaded, mode: str, report: Report) -> Chosen:
     """Return the loop for `mode`: auto, generate, eager, compile or graph.
 
     `auto` is a captured graph on a GPU. On a CPU it is `eager`, which calls the kernels directly: a
-    compiled step is slower there and takes a minute to make. Raises Refused where a mode that is
-    named cannot run here, and for a model that no loop can decode.
+    compiled step is slower there and takes a minute to make. Raises Refused if a mode that the
+    profile names cannot run here, and for a model that no loop can decode.
     """
     if mode not in ("auto", "generate", *_STEPS):
         raise Refused("unsupported", f"there is no decode mode {mode!r}", 'use decode = "auto"')
@@ -60,7 +61,7 @@ def choose(loaded: Loaded, mode: str, report: Report) -> Chosen:
         try:
             checked = _STEPS[one](loaded.model, check, report)
             return _chosen(checked, loaded, check.rules, problems)
-        except Exception as error:  # of whatever kind: the next mode may work without
+        except Exception as error:  # any exception: the next mode may still work
             if one == modes[-1]:
                 raise
             problems.append(f"not {one}: {describe(error).reason}")
@@ -68,11 +69,11 @@ def choose(loaded: Loaded, mode: str, report: Report) -> Chosen:
 
 
 class Checked(NamedTuple):
-    """A step that computes what the model's modules compute."""
+    """A step that has passed the comparison with the model's modules."""
 
     step: Step
     note: str = ""
-    """Why it is not a faster one."""
+    """Why no faster step is used."""
 
 
 def _chosen(
@@ -117,8 +118,8 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "typical_p": (1, 1.0),
     "watermarking_config": (),
 }
-"""Settings of transformers that change which tokens are chosen, with the values that turn them off;
-None and empty values always do."""
+"""Settings of transformers that change which tokens are chosen, with the values that turn them off.
+None and empty values always turn them off."""
 
 
 def ignored_settings(config: Any) -> list[str]:
@@ -139,7 +140,7 @@ def ignored_settings(config: Any) -> list[str]:
 
 
 def _eager(model: Any, check: Check, _report: Report) -> Checked:
-    """The fastest form that computes the same: one of the CPU's, or the model's own modules."""
+    """Return the fastest step with the same results: a CPU step, or the model's own modules."""
     if model.device.type != "cpu":
         return Checked(EagerStep(model))
     from quantchat.worker.decode import cpu
@@ -164,7 +165,7 @@ def _compiled(model: Any, check: Check, report: Report) -> Checked:
 
 
 def _graph(model: Any, check: Check, report: Report) -> Checked:
-    """With one kernel for each norm, unless their rounding adds up to too much in a deep model."""
+    """Return the graph step, with one kernel for each norm unless rounding errors get too large."""
     from quantchat.worker.decode.norms import fusable_norms
     from quantchat.worker.decode.steps.graph import GraphStep
 
@@ -180,18 +181,20 @@ _HINT = 'use decode = "eager"'
 
 def _passed(mode: str, step: Step, check: Check) -> Step:
     if fault := _fault(mode, step, check):
-        what = f'decode = "{mode}" gives other results here: {fault}'
+        what = f'decode = "{mode}" gives different results here: {fault}'
         raise Refused("unsupported", what, _HINT)
     return step
 
 
 def _fault(mode: str, step: Step, check: Check) -> str:
-    """Return what is wrong with `step`, or an empty text. Raises Refused where it cannot run."""
+    """Return what is wrong with `step`, or an empty text. Raises Refused if it cannot run."""
     try:
         return check.fault(step)
     except Refused:
         raise
-    except Exception as error:  # a compiler's, a capture's: nothing is wrong with the model
+    except (
+        Exception
+    ) as error:  # a compiler or a capture may raise anything; the model itself is right
         failure = describe(error)
         if failure.kind in ("out_of_memory", DEVICE_FAILED):
             raise

@@ -11,17 +11,18 @@ from quantchat.worker.decode.sampling import Sampler
 from quantchat.worker.decode.steps import Interrupted, Step, Stopped
 
 CHUNK = 512
-"""Prompt tokens in one prefill step: enough to pay for unpacking a weight, few enough to show
-progress. A stop takes effect between two steps, on a CPU also between two blocks of the model.
+"""Prompt tokens in one prefill step: many enough to make unpacking a weight worthwhile, few enough
+to show progress. A stop takes effect between two steps, on a CPU also between two blocks of the
+model.
 
-The size is fixed and does not follow the speed: where a prompt is cut changes its rounding, so
-greedy answers would differ from run to run with the load of the machine.
-"""
+The size is fixed and does not depend on the speed, because the place where a prompt is cut changes
+the rounding: greedy answers would differ from run to run with the load of the machine."""
 
 
 AHEAD = 2048
-"""Most tokens of an answer that a step prepares for in advance. Room for the longest answer would
-be held by short ones too; beyond this length the cache grows while tokens are decoded."""
+"""Most tokens of an answer for which a step prepares in advance. Otherwise short answers too would
+allocate memory for the longest answer; beyond this length the cache grows while tokens are
+decoded."""
 
 
 class NativeLoop:
@@ -60,7 +61,7 @@ class NativeLoop:
             reader.begin(token)
             if ahead:
                 token = sampler.choose(self._next(token))
-            token_id = reader.read()  # the only synchronisation of a step
+            token_id = reader.read()  # the only point in a step that waits for the device
             if ahead:
                 self._ids.append(token_id)
             if not turn.heard(token_id):
@@ -136,7 +137,7 @@ class NativeLoop:
         return logits
 
     def _keep(self, tokens: int) -> None:
-        """Cut the cache to its first `tokens`; empty it where that is not possible."""
+        """Cut the cache to its first `tokens`; empty it if that is not possible."""
         if tokens and (tokens == len(self._ids) or self._step.cut(len(self._ids) - tokens)):
             del self._ids[tokens:]
         else:

@@ -55,7 +55,7 @@ def _is_fusable(module: Any) -> bool:
         return False
     if weight is None or weight.dim() != 1 or "forward" in vars(module):  # set by a hook
         return False
-    # Not random: that would change the state of a generator.
+    # The inputs are not random, because that would change the state of a generator.
     sample = torch.arange(_SAMPLE_ROWS * len(weight), device=weight.device).sin()
     sample = sample.view(_SAMPLE_ROWS, -1).to(weight.dtype)
     with torch.inference_mode():

@@ -8,10 +8,10 @@ from quantchat.wire.messages import Sampling
 
 
 class OutputPenalties:
-    """Lowers the logits of tokens that the answer has already, as OpenAI's API defines it.
+    """Lowers the logits of tokens that are already in the answer, as OpenAI's API defines it.
 
     https://platform.openai.com/docs/api-reference/chat/create (presence_penalty). It is a logits
-    processor of transformers; the answer begins behind `prompt` tokens.
+    processor of transformers; the answer begins after `prompt` tokens.
     """
 
     def __init__(self, presence: float, frequency: float, prompt: int) -> None:
@@ -36,7 +36,7 @@ def penalties(sampling: Sampling, prompt: int) -> list[OutputPenalties]:
 
 
 def biases(sampling: Sampling) -> list[list[Any]]:
-    """Return the logit bias as transformers takes it: a list of token ids and a bias each."""
+    """Return the logit bias in transformers' form: pairs of a list of token ids and a bias."""
     return [[[int(token)], bias] for token, bias in sampling.logit_bias.items()]
 
 
@@ -88,14 +88,14 @@ class Sampler:
         import torch
 
         if self._processors:
-            # float32 as in `generate`: softmax and sums of the warpers are too coarse in bf16.
+            # Use float32 as `generate` does, because softmax and sums are too coarse in bf16.
             logits = self._processors(self._seen, logits.float())
         if self._greedy:
             token = logits.argmax(dim=-1, keepdim=True)
         else:
             chances = torch.softmax(logits.float(), dim=-1)
             # torch.multinomial for one draw (ATen/native/Distributions.cpp), without its checks:
-            # for these the host would wait for the device.
+            # which would make the host wait for the device.
             races = torch.empty_like(chances).exponential_(1, generator=self._generator)
             token = (chances / races).argmax(dim=-1, keepdim=True)
         if self._looks_back:
@@ -103,7 +103,7 @@ class Sampler:
         return token
 
     def replace(self, token_id: int) -> Any:
-        """Take `token_id` instead of the last choice; return it in the shape of a choice."""
+        """Use `token_id` instead of the last choice; return it in the shape of a choice."""
         import torch
 
         token = torch.tensor([[token_id]], device=self._seen.device)

@@ -1,7 +1,7 @@
 """Teacher forcing: the log-probability of given tokens, each after the tokens before it.
 
-It runs the model's own modules with a cache of its own. The cache of the decode loop is not
-changed, so the next answer starts from it as usual, and none of its times includes this work.
+It runs the model's own modules with a separate cache. The cache of the decode loop is not changed,
+so the next answer starts from it as usual, and none of its times includes this work.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ def score_tokens(
 ) -> TokenScores:
     """Return the log-probabilities and ranks of `request.ids` after `prompt`.
 
-    `overtaken` is called before each block of the model, and cancels the work if it is true. Where
-    `rules` allow no pieces, all tokens are computed at once. Raises Refused where the tokens do not
-    fit the context, or after a cancellation.
+    `overtaken` is called before each block of the model, and cancels the work if it is true. If
+    `rules` do not allow pieces, all tokens are computed at once. Raises Refused if the tokens do
+    not fit into the context, or after a cancellation.
     """
     import torch
 
     given = [*prompt, *request.ids[:-1]]  # the last token is scored, not an input
     if len(given) > loaded.context_length:
-        raise Refused("context_full", "the answer does not fit the context of this model")
+        raise Refused("context_full", "the answer does not fit into the context of this model")
     need = len(prompt) + request.first - 1
     device = loaded.input_device
     new_cache = variant_cache(loaded.command, loaded.model.config)
@@ -54,7 +54,7 @@ def score_tokens(
 
     def preempt() -> None:
         if overtaken():
-            raise Refused("stopped", "cancelled: another command came")
+            raise Refused("stopped", "cancelled by another command")
 
     try:
         with (
@@ -104,7 +104,7 @@ class _Rows:
 
         logprobs = torch.log_softmax(logits.float(), dim=-1)
         if bool(torch.isnan(logprobs).any()):
-            raise Refused("internal", "the model computes NaN")
+            raise Refused("internal", "the model computes NaN (not a number)")
         logprobs = logprobs.clamp(min=LEAST)
         wanted, self._left = self._left[: len(logprobs)], self._left[len(logprobs) :]
         found = torch.stack(

@@ -1,4 +1,4 @@
-"""Jobs: what a worker does besides answering. Most jobs are stages of building a checkpoint.
+"""Jobs: work of a worker other than answering. Most jobs are stages of building a checkpoint.
 
 Each job is a module with `run(job, report) -> result`, for one pair of types in `wire.jobs`;
 `dispatch` finds it. A job writes only into the folders of `job.workspace`. Its exceptions are

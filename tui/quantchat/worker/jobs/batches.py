@@ -25,7 +25,7 @@ FEWEST = 4
 def run(job: BatchJob, report: Report) -> BatchResult:
     """Decode each batch once in each round, after a warm-up.
 
-    The first batch that does not fit in memory is recorded; neither it nor larger ones are tried
+    The first batch that does not fit in memory is recorded; this size and larger ones are not tried
     again. Raises Refused if the model cannot be loaded, or if its context is too short.
     """
     report(0, 0, "importing libraries")
@@ -55,7 +55,7 @@ def run(job: BatchJob, report: Report) -> BatchResult:
                 report(count * len(sizes) + place, job.rounds * len(sizes), f"batch of {size}")
                 done = _round(loop, job, size, vocabulary)
                 file.write(json.dumps(dataclasses.asdict(done)) + "\n")
-                file.flush()  # a job that is stopped, or killed for memory, keeps what it has done
+                file.flush()  # a job that is stopped or killed keeps its finished batches
                 if done.failure:
                     sizes = sizes[:place]
                     break
@@ -85,7 +85,7 @@ def _round(loop: BatchLoop, job: BatchJob, size: int, vocabulary: int) -> BatchR
 
 
 def _prompt(row: int, tokens: int, vocabulary: int) -> list[int]:
-    """Return token ids that differ from row to row. What they say does not change the time."""
+    """Return token ids that differ from row to row. Their meaning does not change the time."""
     return [(1000 + 7919 * row + 31 * place) % vocabulary for place in range(tokens)]
 
 

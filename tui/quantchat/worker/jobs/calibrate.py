@@ -1,7 +1,7 @@
 """Builds calibration text from the model's own answers to varied prompts, in its chat template.
 
-GPTQ preserves best what its calibration set contains, and the model's own chats are closer to its
-use than any general text (data-free quantization: LLM-QAT, Liu et al. 2023).
+GPTQ loses least on text like its calibration set, and the model's own chats are closer to its use
+than any general text (data-free quantization: LLM-QAT, Liu et al. 2023).
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class _Author:
     """Writes chats with the model: answers prompts in batches."""
 
     def __init__(self, load: Load, device: str) -> None:
-        # Before the model, because this finds a broken tokenizer sooner.
+        # Load it before the model, because this finds a broken tokenizer sooner.
         self.tokenizer = tokenizer_for(load, padding_side="left")
         self.model = load_model(load, device, dtype=choose_dtype(load.dtype)).eval()
         if self.tokenizer.pad_token is None:

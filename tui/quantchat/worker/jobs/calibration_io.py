@@ -15,7 +15,7 @@ from quantchat.worker.model.chat_template import as_wanted
 def write(
     records: Iterable[Record], tokenizer: Any, folder: Path, template: Mapping[str, object]
 ) -> CalibrateResult:
-    """Write `records` into `folder`, as `CHATS` and as `CHATS_TEXT`; return how many and how long.
+    """Write `records` into `folder`, as `CHATS` and `CHATS_TEXT`; return their number and tokens.
 
     `template` has the variables of the model's chat template.
     """
@@ -34,7 +34,7 @@ def ids(
     most: int | None = None,
     template: Mapping[str, object] | None = None,
 ) -> list[int]:
-    """Return the token ids of a record, only the first `most` if given."""
+    """Return the token ids of a record, at most the first `most`."""
     text, whole = rendered(one, tokenizer, template or {})
     found: list[int] = tokenizer(text, add_special_tokens=not whole, verbose=False)["input_ids"]
     return found[:most]

@@ -28,10 +28,10 @@ class CalibrationSize:
 def calibration_size(
     samples: int | None, sample_tokens: int | None, device: str, inputs: int
 ) -> CalibrationSize:
-    """Return the size that `samples` and `sample_tokens` ask for; None lets this function choose.
+    """Return the calibration size for `samples` and `sample_tokens`; for None, choose a number.
 
     `inputs` is the width of the widest layer. On a CPU the chosen size is small for every model: a
-    model that is wide enough to need more answers too slowly there.
+    model that is wide enough to need more is too slow on a CPU.
     """
     on_gpu = device.startswith("cuda")
     return CalibrationSize(

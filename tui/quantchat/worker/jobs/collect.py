@@ -32,7 +32,7 @@ ROWS = 20
 def run(job: CollectJob, report: Report) -> CollectResult:
     """Take samples from the file or data set, and write them into the output folder.
 
-    Raises Refused if it cannot be read, or is no calibration text.
+    Raises Refused if it cannot be read, or is not a calibration text.
     """
     report(0, 0, "reading")
     settle(job.workspace)
@@ -139,8 +139,8 @@ def _cut(one: Record, tokenizer: Any, tokens: int) -> Iterator[Record]:
         if not tokenizer.chat_template:
             raise Refused(
                 "bad_calibration",
-                "the calibration holds chats, and the model has no chat template",
-                "calibrate such a model on plain text",
+                "the calibration set has chats, but the model has no chat template",
+                "calibrate this model on plain text",
             )
         yield one
         return

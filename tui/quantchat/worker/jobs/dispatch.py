@@ -1,4 +1,4 @@
-"""Runs a job with the module that does it."""
+"""Runs a job with the module for its type."""
 
 from __future__ import annotations
 

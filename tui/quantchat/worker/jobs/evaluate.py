@@ -1,8 +1,8 @@
 """Runs tasks, such as multiple-choice questions, with EleutherAI's lm-evaluation-harness.
 
-Published accuracies come from the harness, so it asks all questions and counts the right answers.
-Its counts are passed on document by document, because two models are compared by the answers that
-changed. Source: https://github.com/EleutherAI/lm-evaluation-harness
+Published accuracies come from the harness, so the harness asks all questions and counts the right
+answers. Its results are passed on for each document, because two models are compared by the answers
+that changed. Source: https://github.com/EleutherAI/lm-evaluation-harness
 """
 
 from __future__ import annotations
@@ -97,11 +97,13 @@ def _tasks(named: list[str], report: Report) -> Any:
         raise Refused(
             "bad_task",
             f"cannot get the documents of a task: {first_line(error)}",
-            "check the network and the paths in the task; own documents need no hub",
+            "check the network and the paths in the task",
         ) from error
     except Exception as error:  # a task's own code and the harness's checks raise any type
         raise Refused(
-            "bad_task", f"cannot make a task: {first_line(error)}", "correct the task's YAML file"
+            "bad_task",
+            f"cannot create the task: {first_line(error)}",
+            "correct the task's YAML file",
         ) from error
 
 
@@ -125,7 +127,7 @@ def _of_file(path: Path) -> dict[str, object]:
     if not isinstance(config.get("task"), str) or "dataset_path" not in config:
         raise Refused(
             "bad_task",
-            f"{path.name} is no task of the harness: it needs `task` and `dataset_path`",
+            f"{path.name} is not a task of the harness: it needs `task` and `dataset_path`",
             "see https://github.com/EleutherAI/lm-evaluation-harness, docs/task_guide.md",
         )
     kwargs = config.get("dataset_kwargs") or {}
@@ -229,7 +231,7 @@ class _Counter:
 
 @contextlib.contextmanager
 def _counted(lm: Any, report: Report) -> Iterator[None]:
-    """Report each answer when it comes; the total grows as the harness asks."""
+    """Report each answer when it comes; the total grows while the harness asks."""
     counter = _Counter(report)
     lm.set_cache_hook(counter)
 

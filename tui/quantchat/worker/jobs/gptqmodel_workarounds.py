@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 @contextlib.contextmanager
 def links_followed() -> Iterator[None]:
-    """Let GPTQModel store finished layers of a model whose files are links out of its folder.
+    """Let GPTQModel store finished layers of a model whose files are links to another folder.
 
     In the Hugging Face cache every file is a link to `../../blobs/…`. GPTQModel identifies a model
     by the hashes of its files, and refuses a file outside the folder (looper/gptq_checkpoint.py,

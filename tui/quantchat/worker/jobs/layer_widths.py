@@ -27,7 +27,7 @@ def check_groups(model: Any, group_size: int) -> None:
 
 
 def check_awq(model: Any) -> None:
-    """Raise Refused if AWQ's search for the clipping does not take a layer's number of outputs.
+    """Raise Refused if AWQ's search for the clipping does not support a layer's number of outputs.
 
     GPTQModel 7.6 searches in blocks of 64 rows (looper/awq_processor.py, `_compute_best_clip`).
     """
@@ -36,7 +36,7 @@ def check_awq(model: Any) -> None:
         if clipped and layer.out_features % _AWQ_ROWS:
             raise Refused(
                 "unsupported",
-                f"GPTQModel's AWQ takes layers with a multiple of {_AWQ_ROWS} outputs, and {name}"
+                f"GPTQModel's AWQ needs layers with a multiple of {_AWQ_ROWS} outputs, but {name}"
                 f" has {layer.out_features}",
                 "use --method gptq",
             )
@@ -55,7 +55,7 @@ def widest_of(config: Any) -> int:
     """Return an estimate of `widest` for a model that is not loaded, from its `config`."""
     text = config.get_text_config()
     hidden = int(getattr(text, "hidden_size", 0))
-    # If the config does not say it, the MLP is usually four times as wide.
+    # If the config does not give the width of the MLP, it is usually four times the hidden size.
     return max(hidden, int(getattr(text, "intermediate_size", None) or 4 * hidden))
 
 

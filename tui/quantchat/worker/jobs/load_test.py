@@ -36,7 +36,7 @@ from quantchat.worker.servers.opening import Opener
 from quantchat.worker.servers.stream import Usage
 
 ROUND_TRIPS, LEAST = 4, 8
-"""Requests of a round by default: so many for each that is open at once, and at least so many."""
+"""Requests per round by default: this many times the number at once, and at least this many."""
 
 
 def run(job: LoadTestJob, report: Report) -> LoadTestResult:
@@ -66,7 +66,7 @@ class _LoadTest:
         self._client, self._job, self._report = client, job, report
         self._rounds, self._now = rounds, now
         self._numbers = itertools.count(1)
-        """Number of each request: it chooses the prompt and the seed."""
+        """Number of each request, which determines its prompt and its seed."""
         self._totals = [job.requests or default_requests(level) for level in job.levels]
         self._answered = 0
         self._told_s = 0.0
@@ -243,7 +243,7 @@ def _named(level: Level) -> str:
 
 
 def _all_failed(requests: Sequence[_Request]) -> Refused | None:
-    """Return the first failure if no request was answered: further rounds would tell nothing."""
+    """Return the first failure if no request was answered: more rounds would be useless."""
     if any(not request.times.error for request in requests):
         return None
     return requests[0].refusal or Refused("server_refused", requests[0].times.error)

@@ -1,4 +1,4 @@
-"""Build an AWQ checkpoint (Lin et al. 2023) with GPTQModel, as GPTQ checkpoints are built."""
+"""Build an AWQ checkpoint (Lin et al. 2023) with GPTQModel, in the same way as GPTQ checkpoints."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ BATCH = 4
 """Number of samples to run through a layer at once."""
 
 CALIBRATION = "calibration.jsonl"
-"""File beside the checkpoint with its calibration samples."""
+"""File in the checkpoint's folder with its calibration samples."""
 
 _NO_LOSS = "not applicable"
 """AWQ's loss of a module that shares no scales with others."""
@@ -71,7 +71,7 @@ def quantize(job: QuantizeGptqJob | QuantizeAwqJob, report: Report) -> QuantizeG
     report(0, 0, "importing libraries")
     settle(job.workspace)
     give_freed_memory_back()  # only one layer is in use at a time
-    import gptqmodel  # noqa: F401, here and not during the stage "loading the model"
+    import gptqmodel  # noqa: F401, imported here, so that the stage "loading the model" does not include it
 
     report(0, 0, "loading the model")
     load, output = with_local_files(job.load, report), Path(job.workspace.output)

@@ -41,7 +41,7 @@ def run(job: ScoreJob, report: Report) -> ScoreResult:
     if job.ids_sha256 and digest != job.ids_sha256:
         raise Refused(
             "unsupported",
-            "its tokenizer cuts the text into other tokens: it cannot be compared",
+            "the tokenizer of this model splits the text into other tokens: it cannot be compared",
             "compare variants of one model",
         )
     began = time.monotonic()
@@ -108,5 +108,5 @@ class _Scoring:
                 "no_space",
                 f"the disk is too full for the logits: {needed // MIB} MiB are needed,"
                 f" {free // MIB} are free",
-                "take fewer --tokens, make room, or set QUANTCHAT_CACHE to another disk",
+                "use fewer --tokens, free some space, or set QUANTCHAT_CACHE to another disk",
             )

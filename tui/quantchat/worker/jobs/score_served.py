@@ -1,8 +1,8 @@
 """Scores a text with a server: the surprisal of each token, and a lower bound of the KLD.
 
-The server is asked about the tokens that the reference read (`ScoreJob.windows`). Its answer has
-the likeliest tokens of each position, not all. The others are taken together as one, in both
-models: merging outcomes never raises a KL divergence, so what is computed is at most the true one.
+The server gets the tokens that the reference read (`ScoreJob.windows`). Its answer has only the
+likeliest tokens of each position. In both models, all other tokens count as one. Merging outcomes
+never raises a KL divergence, so the result is at most the true one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from quantchat.worker.servers.opening import Opener
 from quantchat.worker.servers.prompt_logprobs import TokenLogprobs
 
 LEAST = 1e-12
-"""Least probability of all other tokens together: rounding must not make it 0."""
+"""Lowest probability of all other tokens together, so that rounding does not make it 0."""
 
 
 def run(job: ScoreJob, report: Report) -> ScoreResult:
@@ -107,7 +107,7 @@ def _windows(job: ScoreJob) -> list[list[int]]:
         raise Refused(
             "unsupported",
             "a server is scored on the tokens of the reference, which was not scored",
-            "see why the reference failed",
+            "look at the reason why the reference failed",
         )
     ids = array("q", file.read_bytes())
     return [list(ids[n : n + job.window]) for n in range(0, len(ids), job.window)]
@@ -119,5 +119,5 @@ def _width(file: str, positions: int) -> int:
 
 
 def _raise(error: BaseException) -> None:
-    """Take a failure of a server of ours that ended: the request that waits for it fails too."""
+    """Ignore that a server that quantchat started has ended: the waiting request fails too."""
     del error

@@ -1,4 +1,4 @@
 """Models in GGUF files, computed by llama.cpp through the C bindings of llama-cpp-python.
 
-Nothing here imports torch or transformers, but `scoring`, whose job computes with torch.
+Only `scoring`, whose job computes with torch, imports torch; nothing here imports transformers.
 """

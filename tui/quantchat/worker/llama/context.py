@@ -23,12 +23,12 @@ _NO_ROOM, _ABORTED = 1, 2
 
 
 class Interrupted(Exception):
-    """The computation was stopped; the cache holds what it held before."""
+    """The computation was stopped; the cache is as it was before."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How contexts of a model are made; types are GGML's numbers."""
+    """Settings for the contexts of a model; types are GGML's numbers."""
 
     type_k: int
     type_v: int
@@ -73,7 +73,7 @@ class Context:
             c.llama_set_n_threads(self._pointer, threads, threads)
 
     def prepare(self, tokens: int) -> None:
-        """Allocate the cache for `tokens` tokens; what it holds stays. Raises Refused."""
+        """Allocate the cache for `tokens` tokens; its content stays. Raises Refused."""
         most = self._settings.context_length
         wanted = most if self._settings.fixed else min(bucket(tokens), most)
         if wanted <= self.length:
@@ -85,7 +85,7 @@ class Context:
             self._restore(state)
 
     def cut(self, tokens: int) -> None:
-        """Keep the first `tokens` tokens; none where the cache cannot be cut (recurrent states)."""
+        """Keep the first `tokens` tokens; none if the cache cannot be cut (recurrent states)."""
         if tokens >= len(self.ids):
             return
         memory = c.llama_get_memory(self._pointer)
@@ -215,4 +215,4 @@ def _no_context(tokens: int, fault: str) -> Refused:
             f"llama.cpp has no memory for a KV cache of {tokens} tokens: {fault}",
             'set a smaller n_ctx, type_k = "q8_0" and type_v = "q8_0", or fewer n_gpu_layers',
         )
-    return Refused("unsupported", f"llama.cpp makes no context: {fault or 'see the log'}")
+    return Refused("unsupported", f"llama.cpp cannot create a context: {fault or 'see the log'}")

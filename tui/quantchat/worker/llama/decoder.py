@@ -28,7 +28,7 @@ class LlamaDecoder(LoopDecoder):
 
     @property
     def note(self) -> str:
-        """What the user must know of what runs."""
+        """Notes for the user on what runs."""
         return self._loaded.note
 
     def resolved(self) -> Resolved:

@@ -31,7 +31,7 @@ class LlamaLM(HarnessModel):
         """Return the log-likelihood of `continuation`, and whether it is the greedy one."""
         given = [*context, *continuation][-(self._context_length + 1) :][:-1]
         first = len(given) - len(continuation)
-        # The logits of a token that is cached are gone: keep what lies before all that is needed.
+        # The logits of cached tokens are gone, so keep only the tokens before the needed ones.
         self._keep(given[: first + 1])
         for start in range(len(self._context.ids), first, CHUNK):
             self._context.run(given[start : min(start + CHUNK, first)])
@@ -66,5 +66,5 @@ class LlamaLM(HarnessModel):
         return text
 
     def _keep(self, ids: list[int]) -> None:
-        """Keep of the cache what `ids` begin with, but for the last of them."""
+        """Keep the part of the cache that `ids` begin with, except the last token."""
         self._context.cut(common_prefix(self._context.ids, ids))

@@ -29,7 +29,7 @@ _DEBUG, _ERROR, _CONTINUED = 1, 4, 5
 def _write(level: int, text: bytes, _data: ctypes.c_void_p) -> None:
     """Take a piece of the log, which need not be a line, unless it is for llama.cpp's developers.
 
-    For them it writes a line for each layer of each graph.
+    The lines for developers are one for each layer of each graph.
     """
     global _rest, _level
     _level = _level if level == _CONTINUED else level
@@ -43,7 +43,7 @@ def _write(level: int, text: bytes, _data: ctypes.c_void_p) -> None:
 
 
 _log = c.llama_log_callback(_write)
-"""Kept here: the library holds no reference to it."""
+"""This reference keeps the callback alive, because the library has none."""
 
 
 def start() -> None:
@@ -88,7 +88,7 @@ class Device:
 
     pointer: int
     name: str
-    """As the library calls it, e.g. `CUDA0`."""
+    """The library's name for the device, e.g. `CUDA0`."""
     description: str
     free: int
     """Free memory in bytes."""

@@ -59,7 +59,7 @@ class LlamaLoop:
         return self._context.cache.total()
 
     def _prefill(self, prompt: list[int], turn: Turn) -> bool:
-        """Compute what of `prompt` is not cached; return whether it was not stopped."""
+        """Compute the part of `prompt` that is not cached; return whether it was finished."""
         cached, total = len(self._context.ids), len(prompt)
         for start in range(cached, total, CHUNK):
             chunk = prompt[start : start + CHUNK]
@@ -124,11 +124,11 @@ class Sampler:
         """Return the next token's id. Waits for the computation of the last one."""
         if self._chain is None:
             return int(self._context.logits()[0].argmax())
-        # Also tells the penalty which token was taken.
+        # This also reports the chosen token to the penalties.
         return int(c.llama_sampler_sample(self._chain, self._context.pointer, -1))
 
     def take(self, token: int) -> int:
-        """Return `token`, which was not chosen, and tell the penalties that it was taken."""
+        """Return `token`, which was not chosen, and report it to the penalties as chosen."""
         if self._chain is not None:
             c.llama_sampler_accept(self._chain, token)
         return token

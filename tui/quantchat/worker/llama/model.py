@@ -33,7 +33,7 @@ CUDA_BUILD = (
 )
 
 _HEADER = 64 * 2**20
-"""Bytes at the start of a file that its hash is made of."""
+"""Number of bytes at the start of a file from which its hash is computed."""
 _NUMBERS = {kind.name: number for number, kind in TYPES.items()}
 
 
@@ -55,7 +55,9 @@ class LlamaModel(WithChatTemplate):
         if not self.pointer:
             raise _not_loaded(file, listening.fault)
         if not c.llama_model_has_decoder(self.pointer) or c.llama_model_has_encoder(self.pointer):
-            raise Refused("unsupported", "it is no decoder, and only decoders are compared")
+            raise Refused(
+                "unsupported", "the model is not a decoder, and quantchat compares only decoders"
+            )
         self.buffers = listening.buffers("model")
         """Bytes of the weights, by backend."""
         vocabulary = c.llama_model_get_vocab(self.pointer)
@@ -79,7 +81,7 @@ class LlamaModel(WithChatTemplate):
 
     @cached_property
     def settings(self) -> Settings:
-        """How contexts of this model are made."""
+        """Settings for the contexts of this model."""
         options = self.command.options
         wanted = int(options.get("n_ctx", 0))
         return Settings(
@@ -116,7 +118,7 @@ class LlamaModel(WithChatTemplate):
 
     @property
     def vocabulary_size(self) -> int:
-        """How many tokens it has logits for."""
+        """Number of tokens for which the model computes logits."""
         return self.own_tokenizer.size
 
     @cached_property
@@ -148,7 +150,7 @@ class LlamaModel(WithChatTemplate):
 
     @property
     def kernel(self) -> str:
-        """What multiplies the quantized weights, e.g. `llama.cpp Q4_K (CPU AVX2 FMA)`."""
+        """The kernel of the quantized weights, e.g. `llama.cpp Q4_K (CPU AVX2 FMA)`."""
         sizes = {kind: size for kind, size in self.weights.items() if kind[0] not in "FB"}
         quantized = sorted(sizes, key=lambda kind: -sizes[kind])
         most = [kind for kind in quantized if sizes[kind] > 0.1 * sum(sizes.values())]
@@ -214,7 +216,9 @@ def _devices(command: Load, file: Path) -> list[Device]:
     index = int(setting.partition(":")[2] or 0)
     if f"cuda:{index}" not in there:
         if not any(place.startswith("cuda") for place in there):
-            raise Refused("unsupported", "llama-cpp-python is built here without CUDA", CUDA_BUILD)
+            raise Refused(
+                "unsupported", "the installed llama-cpp-python is built without CUDA", CUDA_BUILD
+            )
         raise Refused("unsupported", f"no device {setting}", 'use device = "auto"')
     return [there[f"cuda:{index}"]]
 
@@ -227,7 +231,7 @@ def passed_over(setting: str) -> str:
 
 
 def _loaded(file: Path, command: Load, devices: list[Device], layers: int) -> Any:
-    """Return the library's model, or None where it fails."""
+    """Return the library's model, or None if loading fails."""
     parameters = c.llama_model_default_params()
     # A list that ends with NULL; without it the library takes every GPU.
     listed = (ctypes.c_void_p * (len(devices) + 1))(*[one.pointer for one in devices], None)
@@ -243,12 +247,12 @@ def _not_loaded(file: Path, fault: str) -> Refused:
         return Refused(
             "out_of_memory",
             f"llama.cpp has no memory for the weights: {fault}",
-            "set fewer n_gpu_layers, or take a smaller quantization",
+            "set fewer n_gpu_layers, or use a quantization with fewer bits",
         )
     return Refused(
         "bad_checkpoint",
         f"llama.cpp cannot load {file.name}: {fault or 'see the log'}",
-        "check that the file is whole; a newer architecture needs a newer llama-cpp-python",
+        "check that the file is complete; a newer architecture needs a newer llama-cpp-python",
     )
 
 

@@ -40,7 +40,7 @@ class LlamaForecast:
             if logits.isnan().any():
                 raise Refused(
                     "unsupported",
-                    "the model computes logits that are no numbers (NaN)",
-                    "try another quantization of it",
+                    "the model computes logits that are not numbers (NaN)",
+                    "try another quantization of the model",
                 )
             yield logits

@@ -20,12 +20,12 @@ def score_tokens(
 ) -> TokenScores:
     """Return the log-probabilities and ranks of `request.ids` after `prompt`.
 
-    `overtaken` cancels the work if it is true. Raises Refused where the tokens do not fit the
+    `overtaken` cancels the work if it is true. Raises Refused if the tokens do not fit into the
     context, or after a cancellation.
     """
     given = [*prompt, *request.ids[:-1]]  # the last token is scored, not an input
     if len(given) > model.context_length:
-        raise Refused("context_full", "the answer does not fit the context of this model")
+        raise Refused("context_full", "the answer does not fit into the context of this model")
     need = len(prompt) + request.first - 1
     wanted = request.ids[request.first :]
     ends = sorted(model.end_tokens)
@@ -51,7 +51,7 @@ def score_tokens(
                     also = [_of(rows[-1], token, ends) for token in request.also]
             at = end
     except Interrupted as error:
-        raise Refused("stopped", "cancelled: another command came") from error
+        raise Refused("stopped", "cancelled by another command") from error
     finally:
         context.close()
     decode = model.tokenizer_backend.decode
@@ -62,7 +62,7 @@ def score_tokens(
 def log_softmax(logits: Any) -> Any:
     """Return the log-probabilities of `logits`, shape (n, vocabulary), at least `LEAST` each."""
     if numpy.isnan(logits).any():
-        raise Refused("internal", "the model computes NaN")
+        raise Refused("internal", "the model computes NaN (not a number)")
     shifted = logits - logits.max(axis=-1, keepdims=True)
     norm = numpy.log(numpy.exp(shifted).sum(axis=-1, keepdims=True, dtype=numpy.float64))
     return numpy.maximum(shifted - norm.astype(numpy.float32), LEAST)

@@ -30,7 +30,7 @@ class AddedToken:
 
     content: str
     special: bool
-    """Whether decoded text lacks it."""
+    """Whether the token is left out of decoded text."""
 
 
 class LlamaTokenizer:
@@ -56,9 +56,9 @@ class LlamaTokenizer:
     def encode(self, text: str, *, add_special_tokens: bool = True) -> Encoding:
         """Return the ids of `text`, in which special tokens may be written out.
 
-        `add_special_tokens`: with the tokens that the model wants before and after a text.
+        `add_special_tokens` adds the tokens that the model expects before and after a text.
         """
-        # A lone surrogate, which JSON can carry, is no text that can be encoded.
+        # A lone surrogate, which JSON can contain, cannot be encoded.
         body = text.encode(errors="replace")
         count = len(body) + 8
         while True:
@@ -71,7 +71,7 @@ class LlamaTokenizer:
             count = -found
 
     def decode(self, ids: int | Sequence[int], *, skip_special_tokens: bool = False) -> str:
-        """Return the text of `ids`; bytes that are no UTF-8 become U+FFFD."""
+        """Return the text of `ids`; bytes that are not UTF-8 become U+FFFD."""
         listed = [ids] if isinstance(ids, int) else ids
         special = not skip_special_tokens
         pieces = [self._piece(i, special, first=n == 0) for n, i in enumerate(listed)]
@@ -99,7 +99,7 @@ class LlamaTokenizer:
         return {"input_ids": self.encode(text, add_special_tokens=add_special_tokens).ids}
 
     def get_vocab(self) -> dict[str, int]:
-        """Return the ids of all tokens but those that only pad the vocabulary."""
+        """Return the ids of all tokens except those that only pad the vocabulary."""
         return {
             self._text(token): token
             for token, attributes in self._attributes()
@@ -126,7 +126,8 @@ class LlamaTokenizer:
 
     @cached_property
     def _formatter(self) -> Any:
-        # It renders as transformers does: sandboxed, with the same filters and extensions.
+        # This renders the template as transformers does: sandboxed, with the same filters and
+        # extensions.
         from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
         ends = [

@@ -3,12 +3,11 @@
 A loader is a module with `load(command, stage)`, which returns a `Loaded`. The engine's declaration
 (`quantchat.engines`) names the module, and `Load` carries that name. A loader may also define:
 
-    UNUSED    libraries that its imports would load and no answer needs (`import_pruning`)
-    COMPILES  True: `load` also takes `building`, the progress callback for compiling a kernel
-    ALONE     True: `load(command, stage, fetching)` finds, fetches and checks the files by itself,
-              and its model is no torch model
-    SERVER    True: `load(command)` returns a client of a server
-    kernels   `kernels(device, tools)` tries the engine's kernels on this machine, for `doctor`
+UNUSED    libraries that its imports would load and no answer needs (`import_pruning`) COMPILES
+True: `load` also takes `building`, the progress callback for compiling a kernel ALONE     True:
+`load(command, stage, fetching)` finds, fetches and checks the files by itself, and its model is not
+a torch model SERVER    True: `load(command)` returns a client of a server kernels
+`kernels(device, tools)` tries the engine's kernels on this machine, for `doctor`
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ def loader_of(command: Load) -> ModuleType:
         raise Refused(
             "unsupported",
             f"the engine {command.engine} has no loader here: no module {name}",
-            "install the package that brings the engine into this interpreter too"
+            "install the package with this engine for this interpreter too"
             if command.loader
             else "",
         ) from error
@@ -127,7 +126,7 @@ def load_any(
     fetching: Callable[[int, int], None] = lambda done, total: None,
     building: Callable[[Progress], None] = lambda progress: None,
 ) -> Loaded | LlamaModel:
-    """Load as `load` does, also a model of another library than torch."""
+    """Load the model as `load` does, also if its library is not torch."""
     loader = loader_of(command)
     if getattr(loader, "ALONE", False):
         model: LlamaModel = loader.load(command, stage, fetching)

@@ -37,7 +37,7 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
         raise Refused(
             "missing_library",
             f"auto-gptq cannot be imported here: {error}",
-            'name an interpreter that has it beside transformers 4: python = "…"',
+            'name an interpreter that has auto-gptq and transformers 4: python = "…"',
         ) from error
 
     device = device_for(command)
@@ -46,7 +46,9 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     if wish == "auto":
         wish = "float16" if device.startswith("cuda") else "float32"
     if wish == "bfloat16":
-        raise Refused("unsupported", "auto-gptq's kernels know no bfloat16", 'use dtype = "auto"')
+        raise Refused(
+            "unsupported", "auto-gptq's kernels do not support bfloat16", 'use dtype = "auto"'
+        )
     refuse_pickled(command.model, switch=False)
     tokenizer = fast_tokenizer(command)
     stage(WEIGHTS)

@@ -1,4 +1,4 @@
-"""Load AWQ checkpoints (Lin et al. 2023) with GPTQModel, as GPTQ checkpoints are loaded."""
+"""Load AWQ checkpoints (Lin et al. 2023) with GPTQModel, in the same way as GPTQ checkpoints."""
 
 from quantchat.worker.loaders.gptq import COMPILES, UNUSED, load
 

@@ -22,8 +22,8 @@ from quantchat.worker.model.tokenizer import fast_tokenizer
 UNUSED = (*SCIENCE, "torchao")
 
 _CPU_BLOCK = 32
-"""Where bitsandbytes repacks for AVX512-BF16, the outputs of a 4-bit layer must be a multiple of it
-(`_convert_weight_packed_for_cpu`)."""
+"""If bitsandbytes repacks for AVX512-BF16, the outputs of a 4-bit layer must be a multiple of this
+number (`_convert_weight_packed_for_cpu`)."""
 
 _NOT_QUANTIZED = "not quantized"
 
@@ -99,7 +99,7 @@ def _check_finished(finished: Any, options: dict[str, Any]) -> None:
     if kind != options["quant_type"]:
         raise Refused(
             "unsupported",
-            f"the checkpoint is {kind}, the variant says quant_type = {options['quant_type']!r}",
+            f"the checkpoint is {kind}, but the variant has quant_type = {options['quant_type']!r}",
             f'write quant_type = "{kind}", or name the unquantized model',
         )
 
@@ -122,4 +122,4 @@ def _nothing_quantized(model: Any, kernel: str) -> str:
         return ""
     layers = Contents.of(model).linears.most_common(1)
     named = f": its layers are {layers[0][0]}" if layers else ""
-    return f"nothing was quantized{named}, and bitsandbytes takes plain linear layers alone"
+    return f"nothing was quantized{named}, because bitsandbytes only quantizes plain linear layers"

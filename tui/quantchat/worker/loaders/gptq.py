@@ -82,7 +82,7 @@ def load(
         raise Refused(
             "bad_checkpoint",
             f"the checkpoint has no {family.upper()} layers",
-            f"name one of {family.upper()}, or add [variants.quantize] to have it made here",
+            f"name a {family.upper()} checkpoint, or add [variants.quantize] to make one here",
         )
     group = f"g{layer.group_size}" if layer.group_size > 0 else "no groups"
     kernel = f"{commonest_class(model, BaseQuantLinear)} {layer.bits}-bit {group}"

@@ -60,7 +60,7 @@ def choose(command: Load, stage: Callable[[str], None], building: Building) -> C
         return _chosen(wish, dtype, cure='use kernel = "auto"')
     settings = quantization(command.model, config)
     problems: list[str] = []
-    cure = "no faster kernel takes this checkpoint on this GPU"
+    cure = "no faster kernel supports this checkpoint on this GPU"
     tried = AUTO_ON_GPU if family == "gptq" else AWQ_ON_GPU
     for name in tried[:-1]:
         problem = unfit(name, settings, dtype, family)
@@ -88,7 +88,7 @@ def _chosen(name: str, dtype: Any, note: str = "", cure: str = "") -> Chosen:
 def quantization(model: str, config: Any) -> dict[str, Any]:
     """Return the checkpoint's `bits`, `group_size`, `desc_act` and `sym`, with GPTQ's defaults."""
     told = getattr(config, "quantization_config", None)
-    if told is None:  # auto-gptq saves it in a file of its own
+    if told is None:  # auto-gptq saves it in a separate file
         with contextlib.suppress(OSError, ValueError):
             told = json.loads(read_regular(Path(model) / "quantize_config.json", MOST_JSON))
     body = told if isinstance(told, dict) else told.to_dict() if told is not None else {}

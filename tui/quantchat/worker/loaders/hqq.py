@@ -1,7 +1,7 @@
 """Load models with HQQ: half-quadratic quantization (Badri and Shaji 2023), without calibration.
 
-transformers 5 quantizes no model with HQQ. So the layers are replaced here, one by one: only one of
-them is in full precision on the device.
+transformers 5 cannot quantize with HQQ. So the layers are replaced here one by one, and only one
+layer at a time is in full precision on the device.
 """
 
 from __future__ import annotations
@@ -62,4 +62,4 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     )
 
 
-_SLOW = "HQQ's own kernel unpacks each matrix for each product; only its quality is to compare"
+_SLOW = "HQQ's own kernel unpacks each matrix for each product; compare only its quality"

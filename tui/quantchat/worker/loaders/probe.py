@@ -1,4 +1,4 @@
-"""What the engines' probes share: a small layer is run on each kernel, and its output checked."""
+"""Code that the engines' probes share: run a small layer on a kernel, and check its output."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def probe_dtype(device: str) -> Any:
 
 
 def check_output(output: Any) -> None:
-    """Raise ArithmeticError if `output` is no output of the test layer: (1, WIDTH), finite."""
+    """Raise ArithmeticError unless `output` is finite, with the test layer's shape (1, WIDTH)."""
     if output.shape != (1, WIDTH) or not bool(output.isfinite().all()):
-        raise ArithmeticError("it ran, but its results are no numbers")
+        raise ArithmeticError("it ran, but its results are not numbers")
 
 
 def short(error: BaseException | None) -> str:

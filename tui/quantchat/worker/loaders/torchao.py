@@ -25,7 +25,7 @@ UNUSED = SCIENCE
 _BITS = {"int4": 4, "nvfp4": 4, "int8": 8, "int8-dynamic": 8, "float8": 8}
 
 _BLOCK = 16
-"""Weights that share a scale in NVFP4; torchao takes multiples of it in both dimensions."""
+"""Weights that share a scale in NVFP4; torchao needs multiples of it in both dimensions."""
 
 
 def load(command: Load, stage: Callable[[str], None]) -> Loaded:
@@ -106,4 +106,4 @@ def _slow(kind: str) -> str:
     """Return why the speed is misleading; empty for a type that has its own kernel."""
     if kind not in ("float8", "nvfp4"):
         return ""
-    return f"torchao unpacks each {kind} matrix for each product; only its quality is to compare"
+    return f"torchao unpacks each {kind} matrix for each product; compare only its quality"

@@ -1,7 +1,7 @@
 """Use a LoRA adapter (Hu et al. 2021) through PEFT: beside the weights of a model, or merged.
 
-Beside quantized weights, as in QLoRA, these stay unchanged. An adapter is merged only before the
-weights are quantized, because merging into quantized weights would round them again.
+Beside quantized weights, as in QLoRA, the weights stay unchanged. An adapter is merged only before
+the weights are quantized, because merging into quantized weights would round them again.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Adapter:
 def opened(name: str) -> Adapter:
     """Check the adapter `name`: an absolute folder, `org/name` or `org/name@revision`.
 
-    Loads no weights. Raises Refused where it cannot be downloaded, is damaged, pickled or not LoRA,
-    and where PEFT is missing.
+    Loads no weights. Raises Refused if it cannot be downloaded, is damaged, pickled or not LoRA, or
+    if PEFT is missing.
     """
     folder = Path(name)
     if not folder.is_absolute():
@@ -90,7 +90,7 @@ def _fitting(adapter: Adapter) -> Iterator[None]:
 
 
 def _check_complete(model: Any, adapter: Adapter) -> None:
-    """Refuse an adapter of which PEFT has skipped tensors, which it only warns of."""
+    """Refuse an adapter of which PEFT has skipped tensors, because PEFT only warns."""
     there = sum("lora_" in name for name, _ in model.named_parameters())
     if there != adapter.tensors:
         what = f"only {there} of its {adapter.tensors} tensors have a place in the model"
@@ -108,13 +108,13 @@ def _config(folder: Path, adapter: str) -> dict[str, object]:
     config = json_object(folder / CONFIG)
     if config.get("peft_type") != "LORA":
         kind = str(config.get("peft_type"))[:40]
-        raise _unusable(adapter, f"it is of the kind {kind}", "use a LoRA adapter")
+        raise _unusable(adapter, f"it is not a LoRA adapter but {kind}", "use a LoRA adapter")
     return config
 
 
 def _misfit(adapter: Adapter, why: str) -> Refused:
     base = adapter.config.get("base_model_name_or_path") or "a model that it does not name"
-    what = f"it does not fit this model, it was made for {base}: {why}"
+    what = f"it was made for {base} and does not fit this model: {why}"
     return _unusable(adapter.name, what)
 
 

@@ -10,7 +10,8 @@ from quantchat.worker.failures import Refused, on_one_line
 from quantchat.worker.text_bounds import bounded
 
 _PROBE = "quantchat probe 7"
-"""A question that the rendered text must contain, to show that the template uses the messages."""
+"""A question that must appear in the rendered text, as proof that the template uses the
+messages."""
 _IN_PARTS = "_quantchat_content_in_parts"
 """Attribute of a tokenizer whose template expects the content of a message as a list of parts."""
 
@@ -22,7 +23,7 @@ class WithChatTemplate:
 
     @property
     def chat_template(self) -> bool:
-        """Whether the model brings a chat template; without one it only continues text."""
+        """Whether the model has a chat template; without one it only continues text."""
         return bool(getattr(self.tokenizer, "chat_template", None))
 
     @property
@@ -35,8 +36,8 @@ class WithChatTemplate:
 def check_template(tokenizer: Any, variables: Mapping[str, Any]) -> None:
     """Render a short chat, and note which form of content the template of `tokenizer` expects.
 
-    Templates of vision models loop over the parts of a message: of a plain string they would render
-    the letters, or nothing. Raises Refused where rendering fails or does not end.
+    Templates of vision models loop over the parts of a message: from a plain string they would
+    render single letters, or nothing. Raises Refused if rendering fails or does not end.
     """
     if tokenizer.chat_template:
         with bounded("trying the chat template"):

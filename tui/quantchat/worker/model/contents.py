@@ -1,6 +1,6 @@
 """Count which weights of a loaded model are quantized, and describe that in words.
 
-The settings do not prove it: bitsandbytes quantizes plain linear layers only and skips the experts
+The settings do not show that: bitsandbytes quantizes only plain linear layers and skips the experts
 of a mixture, and transformers dequantizes formats without a kernel and says so only in its log.
 """
 
@@ -17,11 +17,11 @@ from quantchat.worker.memory import Holdings, is_subclass
 from quantchat.worker.model.devices import weights_on_disk
 
 _WORTH_SAYING = 0.05
-"""Share of the weights (without embeddings) from which on unquantized parts are reported."""
+"""If a larger share of the weights (without embeddings) is unquantized, that is reported."""
 
 _UNPACKED = 1.25
-"""Bits in memory ÷ bits of the format from which on weights count as unpacked. 3-bit weights that
-lie in whole words take 1.07 times theirs."""
+"""Weights count as unpacked if their bits in memory are more than this many times the bits of the
+format. (3-bit weights, ten in a word, take 1.07 times as many.)"""
 
 _EMBEDDINGS, _EXPERTS, _LAYERS = "embeddings", "experts", "layers"
 _BESIDE = "image and audio parts"
@@ -34,7 +34,7 @@ _PACKED = {"uint8": 2, "int32": 8}
 
 @dataclass
 class Contents:
-    """Counts of weights as trained: several weights packed in one element count one by one."""
+    """Numbers of weights as trained, in which packed weights count one by one."""
 
     quantized: int = 0
     kernels: Counter[str] = field(default_factory=Counter)
@@ -106,7 +106,7 @@ class Contents:
         return f"{' and '.join(parts)} not quantized: {self._plain_share()}"
 
     def unpacked(self, held: Holdings, promised: float) -> str:
-        """Return e.g. `weights of 4 bits held in 8.0 bits each`; empty if they are packed.
+        """Return e.g. `weights of 4 bits take 8.0 bits each`; empty if they are packed.
 
         `promised` is the format's bits per quantized weight, without scales and zeros; `held` are
         the tensors of the same model.
@@ -115,7 +115,7 @@ class Contents:
         bits = 8 * packed / max(1, self.quantized)
         if not self.quantized or not promised or bits < _UNPACKED * promised:
             return ""
-        return f"weights of {promised:g} bits held in {bits:.1f} bits each"
+        return f"weights of {promised:g} bits take {bits:.1f} bits each"
 
     def _plain_share(self) -> str:
         whole = self.plain.total() + self.quantized
@@ -194,7 +194,7 @@ def _dtype(tensor: Any) -> str:
 
 
 def _packed_layer(module: Any) -> int:
-    """Return the weights of a GPTQ, AWQ or HQQ layer, which packs them as it likes; else 0."""
+    """Return the number of weights of a GPTQ, AWQ or HQQ layer, however they are packed; else 0."""
     if not (hasattr(module, "qweight") or hasattr(module, "W_q")):
         return 0
     for wide, high in (("in_features", "out_features"), ("infeatures", "outfeatures")):
@@ -204,10 +204,10 @@ def _packed_layer(module: Any) -> int:
 
 
 def _packed_weights(module: Any, tensor: Any) -> int:
-    """Return how many quantized weights `tensor` of `module` holds."""
+    """Return the number of quantized weights in `tensor` of `module`."""
     if (state := getattr(tensor, "quant_state", None)) is not None:  # bitsandbytes
         return math.prod(state.shape)
-    if is_subclass(tensor):  # torchao: its shape is the weight's
+    if is_subclass(tensor):  # with torchao, its shape is that of the weight
         return int(tensor.numel()) if tensor.dim() > 1 else 0
     dtype = str(tensor.dtype).removeprefix("torch.")
     if tensor.dim() < 2 or dtype in _FLOATS:

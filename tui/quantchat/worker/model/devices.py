@@ -185,7 +185,7 @@ def _room(index: int) -> int:
 
     try:
         return int(SHARE * torch.cuda.mem_get_info(index)[0])
-    except RuntimeError:  # full, or in exclusive use by another process
+    except RuntimeError:  # the GPU is full, or another process uses it exclusively
         return 0
 
 
@@ -210,7 +210,7 @@ def too_small() -> Refused:
     """Return the refusal for weights that do not fit on all GPUs together."""
     return Refused(
         "out_of_memory",
-        f"out of memory: the weights do not fit in {SHARE:.0%} of what all GPUs have free",
+        f"out of memory: the weights do not fit into {SHARE:.0%} of the free memory of all GPUs",
         "try fewer bits, or end other programs on the GPUs",
     )
 

@@ -30,11 +30,12 @@ _JSON = (
 )
 _TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt")
 _MODELS = (".model", ".tiktoken")
-"""Endings of SentencePiece's and tiktoken's files, whose names vary."""
+"""Endings of the tokenizer files of SentencePiece and tiktoken, whose names vary."""
 _TEKKEN = "tekken.json"
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 _LONGEST_HEADER = 100_000_000
-"""In bytes, as in the safetensors library (its MAX_HEADER_SIZE)."""
+"""Longest header of a safetensors file in bytes, as in the safetensors library
+(MAX_HEADER_SIZE)."""
 _AGAIN = (
     "download or copy that file again; `quantchat cache remove` deletes a checkpoint that "
     "quantchat made, and the next start makes it again"
@@ -43,7 +44,7 @@ _AGAIN = (
 PICKLES = frozenset({".bin", ".ckpt", ".pkl", ".pt", ".pth"})
 """Endings of files that torch and transformers write with pickle."""
 CONVERT = (
-    "convert them where that is safe: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…)"
+    "convert them on a safe machine: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…)"
 )
 ALLOW = "or, if you trust their source, add allow_pickle = true to the variant"
 
@@ -73,7 +74,7 @@ def check_kind(model: str, reader: FolderReader, *, gguf: bool = False) -> None:
 def quantization_method(model: str) -> str:
     """Return the quantization method that the folder `model` names; empty in full precision.
 
-    Raises Refused where a file is damaged.
+    Raises Refused if a file is damaged.
     """
     found = folder_of(model).quantization
     return str(found.get("quant_method", "quantized")) if found else ""
@@ -90,7 +91,8 @@ def check_files(model: str, *, gguf: bool = False, tokenizer: bool = True) -> No
         return
     for file in folder.iterdir():
         if file.exists() and not file.is_file() and not file.is_dir():
-            # A library would open it: a FIFO blocks until a writer comes, a device never ends.
+            # A library would open such a file: a FIFO blocks until a writer comes, a device never
+            # ends.
             raise _damaged(folder, file.name, "is not a regular file")
     bodies = {name: json_object(folder / name) for name in _JSON if (folder / name).exists()}
     if gguf:
@@ -159,7 +161,7 @@ def json_object(file: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise _damaged(file.parent, file.name, "is not JSON, or is cut short") from error
     if not isinstance(body, dict):
-        raise _damaged(file.parent, file.name, "does not hold a JSON object")
+        raise _damaged(file.parent, file.name, "is not a JSON object")
     return body
 
 
@@ -167,8 +169,8 @@ def tensor_names(file: Path) -> set[str]:
     """Return the names of the tensors in the safetensors `file`.
 
     The format (https://huggingface.co/docs/safetensors): 8 bytes with the length of the header,
-    little-endian; the header in JSON; the data. Raises Refused where the header is damaged or the
-    file is not as long as the header says.
+    little-endian; the header in JSON; the data. Raises Refused if the header is damaged or the file
+    is not as long as the header says.
     """
     with _file_itself(file), open_regular(file) as stream:
         size = os.fstat(stream.fileno()).st_size
@@ -222,9 +224,9 @@ def refuse_quantized(folder: str) -> None:
     if told := config.get("quantization_config"):
         raise Refused(
             "unsupported",
-            # Only old checkpoints of bitsandbytes name no method: a fact of the file format.
+            # Only old bitsandbytes checkpoints name no method.
             f"the model is already quantized ({told.get('quant_method', 'bitsandbytes')})",
-            "name the model in full precision that it was made from",
+            "name the full-precision model from which it was made",
         )
 
 

@@ -67,7 +67,7 @@ def modules_in_full_precision(
     if not refused:
         return left, ""
     names = ", ".join(sorted({name.rpartition(".")[2] for name in refused}))
-    return left, f"not quantized, because the kernel does not take their width: {names}"
+    return left, f"not quantized, because the kernel does not support their width: {names}"
 
 
 def _usual(model: Any) -> Iterator[str]:

@@ -150,7 +150,7 @@ def _from_cache(why: str) -> str:
 
 
 def _reporting(report: Report, begun: Callable[[], None]) -> type[Any]:
-    """Return a progress bar class that draws nothing and calls `report`, and `begun` when made."""
+    """Return a progress bar class that only calls `report`, and `begun` when it is created."""
     from tqdm.std import tqdm
 
     class Reporting(tqdm):  # type: ignore[misc]
@@ -177,11 +177,11 @@ def _reporting(report: Report, begun: Callable[[], None]) -> type[Any]:
 def fetched(
     name: str, revision: str | None, what: str, report: Report = lambda *counts: None, **which: Any
 ) -> Fetched:
-    """Return the files of `name` on the hub, from the hub's cache where it has them.
+    """Return the files of `name` on the hub, from the hub's cache if they are in it.
 
-    `what` says what `name` is in messages, e.g. "the adapter"; `which` holds `allow_patterns` and
-    `ignore_patterns` of `snapshot_download`. Raises Refused; if the disk is too full, before the
-    download.
+    `what` describes `name` in messages, e.g. "the adapter". `which` has `allow_patterns` and
+    `ignore_patterns` of `snapshot_download`. Raises Refused, before the download if the disk is too
+    full.
     """
     import huggingface_hub
     from huggingface_hub import constants
@@ -273,12 +273,12 @@ def check_room(name: str, revision: str | None, which: dict[str, object]) -> Non
             "no_space",
             f"the disk has no room to download {name}: {needed / _MIB:,.0f} MiB are needed,"
             f" {free / _MIB:,.0f} are free in {cache}",
-            "make room, or set HF_HOME to a folder on another disk",
+            "free some space, or set HF_HOME to a folder on another disk",
         )
 
 
 def _missing(name: str, revision: str | None, patterns: dict[str, object]) -> int:
-    """Return the bytes that are still to be downloaded; 0 where the hub gives no sizes."""
+    """Return the bytes that are still to be downloaded; 0 if the hub gives no sizes."""
     import huggingface_hub
     from huggingface_hub import constants
     from huggingface_hub.utils import filter_repo_objects

@@ -39,11 +39,11 @@ _LIBRARIES = (
 )
 
 NO_LIMIT = 1 << 20
-"""Context length in tokens of models that name none."""
+"""Context length, in tokens, for models that do not name one."""
 
 _AUTO = ("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForMultimodalLM")
-"""Classes of transformers, the first that knows a model is taken: a model for images and text is
-loaded as a language model if transformers has a class for that."""
+"""Classes of transformers. The first class that supports a model is used, so a model for images and
+text is loaded as a language model if transformers has a class for that."""
 
 
 class Loaded(WithChatTemplate):
@@ -66,7 +66,7 @@ class Loaded(WithChatTemplate):
         bits: float = 0,
     ) -> None:
         self.command = command
-        """The command as sent: a model of the hub by its id."""
+        """The command as it was sent, with the hub's id of a model."""
         self._folder = command.model
         self.model = model.eval()
         self.tokenizer = tokenizer
@@ -116,7 +116,7 @@ class Loaded(WithChatTemplate):
 
     @property
     def vocabulary_size(self) -> int:
-        """How many tokens it has logits for."""
+        """Number of tokens for which the model computes logits."""
         return int(self.model.config.get_text_config().vocab_size)
 
     @property
@@ -130,7 +130,7 @@ class Loaded(WithChatTemplate):
 
         model, command = self.model, self.command
         config = model.config
-        # After the first forward pass, in which some libraries repack or unpack the weights.
+        # Count after the first forward pass, in which some libraries repack or unpack the weights.
         contents, held = Contents.of(model), Holdings.of(model)
         return Resolved(
             engine=command.engine,
@@ -176,7 +176,7 @@ class Loaded(WithChatTemplate):
             yield package
 
     def _not_as_promised(self, contents: Contents, held: Holdings) -> str:
-        """Return which weights are not as the checkpoint's or the variant's format promises."""
+        """Return which weights are not in the format that the checkpoint or the variant names."""
         if not contents.quantized:
             gguf = str(self.command.options.get("gguf_file") or "")
             method = "GGUF" if gguf else quantization_method(self._folder)
@@ -197,7 +197,7 @@ def choose_dtype(name: str) -> Any:
 def auto_class(command: Load, config: Any) -> Any:
     """Return the auto class of transformers that loads a model of `config`.
 
-    Raises Refused where transformers has no class for it that generates text.
+    Raises Refused if transformers has no class for it that generates text.
     """
     import transformers
 
@@ -211,7 +211,7 @@ def auto_class(command: Load, config: Any) -> Any:
     raise Refused(
         "unsupported",
         f"transformers {transformers.__version__} has no class that generates text for {named}",
-        "name a language model; if the model brings its own code, add trust_remote_code = true",
+        "name a language model; if the model has its own code, add trust_remote_code = true",
     )
 
 
@@ -245,7 +245,7 @@ def load_model(command: Load, device: str, **more: Any) -> Any:
             **more,
         )
     if absent := sorted(told["missing_keys"]):
-        # transformers would fill them with random numbers, and say so only in its log.
+        # transformers would fill missing tensors with random numbers, and say so only in its log.
         raise Refused(
             "bad_checkpoint",
             f"{len(absent)} tensors are missing in the checkpoint, the first is {absent[0]}",

@@ -12,7 +12,7 @@ GENERATION_CONFIG = "generation_config.json"
 GGUF_METADATA = "GGUF metadata"
 
 _NAMES = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-"""As in generation_config.json; vLLM takes the same over as its defaults."""
+"""Keys of generation_config.json. vLLM uses the same ones as its defaults."""
 _IN_GGUF = {
     "temperature": "general.sampling.temp",
     "top_p": "general.sampling.top_p",

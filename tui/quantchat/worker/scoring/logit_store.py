@@ -23,7 +23,7 @@ BYTES = 2
 
 
 class _LogitFile:
-    """A file that the end of a `with` block closes."""
+    """A file that is closed at the end of a `with` block."""
 
     def __init__(self, file: BufferedIOBase) -> None:
         self._file = file
@@ -42,7 +42,7 @@ class LogitWriter(_LogitFile):
         super().__init__(file.open("wb"))
 
     def write(self, logits: Any) -> Any:
-        """Store `logits`, rows of float32; return the log-probabilities as they will be read."""
+        """Store `logits`, rows of float32; return the log-probabilities of what was stored."""
         kept = (logits - logits.amax(dim=-1, keepdim=True)).half()
         self._file.write(kept.cpu().contiguous().numpy().data)
         return kept.float().log_softmax(dim=-1)
@@ -56,7 +56,7 @@ class LogitReader(_LogitFile):
         if file.stat().st_size != positions * vocabulary * BYTES:
             raise Refused(
                 "unsupported",
-                f"its vocabulary of {vocabulary} tokens is not that of what it is compared with",
+                f"the vocabulary of {vocabulary} tokens differs from that of the other model",
                 "compare variants of one model",
             )
         super().__init__(file.open("rb"))

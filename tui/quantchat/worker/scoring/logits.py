@@ -20,8 +20,8 @@ NUMBERS = 2**22
 """Logits computed at a time: 16 MiB in float32, and a few times that for intermediate results."""
 
 PIECE = 64
-"""Tokens that are read at a time through a quantized KV cache. Attention sees the tokens of a piece
-as they are, and those before it as the cache stores them."""
+"""Tokens that are read at a time through a quantized KV cache. Attention uses the exact keys and
+values of a piece's own tokens, and the quantized ones of the tokens before."""
 
 _TRIED = 16
 """Number of tokens in the trial."""
@@ -51,7 +51,7 @@ class Forecast:
                 if logits.isnan().any():
                     raise Refused(
                         "unsupported",
-                        "the model computes logits that are no numbers (NaN)",
+                        "the model computes logits that are not numbers (NaN)",
                         "try another dtype or kernel",
                     )
                 yield logits
@@ -69,7 +69,7 @@ class Forecast:
         return self._run(self._model, ids, "logits")
 
     def _run(self, module: Any, ids: list[int], output: str) -> Any:
-        """Return the `output` of `module` after each token of `ids`, a row each."""
+        """Return the `output` of `module` after each token of `ids`, one row for each token."""
         import torch
 
         if self._new_cache is None:

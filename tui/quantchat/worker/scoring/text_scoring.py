@@ -24,7 +24,7 @@ MOST_NATS = 300.0
 """Largest mean surprisal in nats: e^300 and the square of its error still fit a float64."""
 
 DECODE = "none: reads whole windows"
-"""In place of the decode mode, for a model that only reads."""
+"""Stands in place of the decode mode of a model that only reads."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def begin(job: ScoreJob, report: Report) -> TextScoring:
 
 
 def forecast_of(loaded: Loaded | LlamaModel, trial: list[int]) -> Forecast | LlamaForecast:
-    """Return what computes the logits of `loaded`; `trial` are tokens of any text."""
+    """Return the object that computes the logits of `loaded`; `trial` are tokens of any text."""
     if isinstance(loaded, Loaded):
         return Forecast(loaded, trial)
     from quantchat.worker.llama.scoring import LlamaForecast
@@ -103,7 +103,7 @@ def surprisal(log_probabilities: Any, wanted: Any) -> Any:
     if not nll.isfinite().all():
         raise Refused(
             "unsupported",
-            "the model gives a token of the text no probability at all",
+            "the model gives a token of the text the probability 0",
             "try another dtype or kernel",
         )
     return nll
@@ -117,7 +117,7 @@ def bounded(mean: float) -> float:
     if mean > MOST_NATS:
         raise Refused(
             "unsupported",
-            f"its perplexity is too large: e^{mean:.0f}",
-            "the checkpoint is broken: make it anew, or try another dtype or kernel",
+            f"the perplexity of the model is too large: e^{mean:.0f}",
+            "the checkpoint is broken: build it again, or try another dtype or kernel",
         )
     return mean

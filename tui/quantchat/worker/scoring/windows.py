@@ -89,7 +89,7 @@ def check(tokens: Tokens, windows: Windows, context_length: int) -> None:
         raise Refused(
             "unsupported",
             f"the text has {len(tokens.ids)} tokens, less than one window of {windows.window}",
-            "take a longer text, more --tokens or a smaller --window",
+            "use a longer text, more --tokens or a smaller --window",
         )
 
 

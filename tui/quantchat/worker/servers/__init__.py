@@ -1,1 +1,1 @@
-"""Variants that another program runs: an OpenAI-compatible server, asked over HTTP. No torch."""
+"""Variants that a server runs, over HTTP with OpenAI's protocol. Nothing here imports torch."""

@@ -1,4 +1,4 @@
-"""The client of an OpenAI-compatible server: finds its dialect, sends requests, says what it is.
+"""The client of an OpenAI-compatible server: finds its dialect, sends requests, describes it.
 
 The protocol: https://platform.openai.com/docs/api-reference/chat/create-streaming.
 """
@@ -46,7 +46,7 @@ class ServerClient:
         self._key_env = str(options.get("key_env") or "")
         self.timeout_s = float(options["timeout_s"])
         self._sampling = Sampling(**options.get("sampling", {}))
-        """Sampling settings of the requests, as far as they are known when it loads."""
+        """Sampling settings of the requests, as far as they are known at load."""
         own = bool(options.get("server"))
         self._connection = Connection(
             str(options["base_url"]), key_env=self._key_env, timeout_s=self.timeout_s, own=own
@@ -59,13 +59,13 @@ class ServerClient:
         self.counts = False
         """Whether the server has counted its tokens."""
         self._streams = True
-        """Whether it streams; a server that does not sends each answer as a whole."""
+        """Whether the server streams; otherwise it sends each answer as a whole."""
         self._build = ""
-        """Its `system_fingerprint`, usually a version."""
+        """The server's `system_fingerprint`, usually a version."""
         self._has: list[str] = []
-        """The models that it lists, if the requested one is not among them."""
+        """The models that the server lists, if the requested one is not among them."""
         self._listed: dict[str, Any] = {}
-        """Its entry for the model in the list."""
+        """The server's entry for the model in this list."""
         self.ollama: ollama.Ollama | None = None
 
     # ------------------------------------------------------------ loading
@@ -114,7 +114,7 @@ class ServerClient:
                 break
         else:
             # mlx_lm.server drops the connection if it does not accept a parameter.
-            raise cut_off(self.where, "it ended in the middle of the answer")
+            raise cut_off(self.where, "the stream ended in the middle of the answer")
         if self._sampling.temperature or "temperature" in self.refusals.without:
             return
         # Try sampling too: the settings may change later.
@@ -127,7 +127,8 @@ class ServerClient:
     async def _takes(self, sampling: Sampling, *, last: bool, learn: bool = True) -> bool:
         """Return whether the server answers a request in the current dialect.
 
-        With `last`, its refusal is raised. `learn`: omit parameters that a refusal names.
+        With `last`, a refusal is raised. With `learn`, parameters that a refusal names are omitted
+        from then on.
         """
         # `fresh` also tries the options that only measurements need.
         request = Generate(-1, [Message("user", "Hi")], sampling, max_new_tokens=1, fresh=True)
@@ -156,7 +157,7 @@ class ServerClient:
         return ended
 
     def resolved(self) -> Resolved:
-        """Return what the server says of itself and the model."""
+        """Return what the server reports about itself and the model."""
         meta = mapping(self._listed.get("meta"))
         # vLLM and SGLang; llama.cpp for one request; old llama.cpp for the training context.
         lengths = (self._listed.get("max_model_len"), meta.get("n_ctx"), meta.get("n_ctx_train"))
@@ -184,25 +185,27 @@ class ServerClient:
 
     @property
     def keeps_prompts(self) -> bool:
-        """Whether it caches prompts even if the request forbids it."""
+        """Whether the server caches prompts even if the request forbids it."""
         return self._build == ollama.FINGERPRINT
 
     @property
     def note(self) -> str:
-        """What the user must know about the figures."""
+        """Notes for the user on the figures."""
         counted = (
             "tok/s and TPOT use the server's count of tokens"
             if self.counts
-            else "the server counts no tokens, so tok/s and TPOT are not known"
+            else "the server does not count tokens, so tok/s and TPOT are not known"
         )
-        own = "it may answer from its own prompt cache"
+        own = "the server may answer from its own prompt cache"
         sampling = [] if self._dialect.whole else ["top-p"]
         sampling += [] if self._dialect.neutral else ["top-k and repetition penalty"]
         if sampling:
             own += f", and samples with its own {', '.join(sampling)}"
         parts = [
-            "a server: times are those of arrival here, ITL is from chunk to chunk",
-            "" if self._streams else "it does not stream: TTFT is the time of the whole answer",
+            "a server: times are when chunks arrive here, ITL is the time between chunks",
+            ""
+            if self._streams
+            else "the server does not stream: TTFT is the time of the whole answer",
             counted,
             self.ollama.behaviour if self.ollama else own,
             self.refusals.note,
@@ -235,7 +238,9 @@ class ServerClient:
             except Exception as error:
                 if is_timeout(error) or not is_transport(error):
                     raise
-                opening = create(**arguments)  # an idle connection may have been closed
+                opening = create(
+                    **arguments
+                )  # retried once, because an idle connection may have been closed
                 response = await opening.__aenter__()
         return _records(opening, response)
 
@@ -260,7 +265,7 @@ class ServerClient:
         )
 
     def score_prompt(self, ids: list[int]) -> list[TokenLogprobs]:
-        """Return how likely each of the tokens `ids` is, but the first. Raises Refused."""
+        """Return the probabilities of the tokens `ids`, except the first. Raises Refused."""
         with self._connection.reading_at_most(MOST_BYTES_A_POSITION * len(ids)):
             found: list[TokenLogprobs] = self.run(read(self._client, self._model, ids))
         return found
@@ -297,7 +302,7 @@ MOST_STOPS = 4
 
 
 def _refused(error: BaseException | None) -> Refused | None:
-    """Return the Refused of this side that the client has wrapped, or None."""
+    """Return the Refused that our own code raised and the client wrapped, or None."""
     while error is not None and not isinstance(error, Refused):
         error = error.__cause__
     return error

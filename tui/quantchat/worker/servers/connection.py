@@ -1,4 +1,4 @@
-"""The HTTP client for a server: where its requests go, and how much it reads of a response."""
+"""The HTTP client for a server, which limits where requests go and how much it reads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONNECT_S = 5.0
 MOST_BYTES = 32 * 2**20
 """Most bytes, uncompressed, of a response that is not an answer, e.g. a list of models."""
 MOST_BYTES_OF_AN_ERROR = 2**20
-"""Most bytes of an error, of which one line is shown."""
+"""Most bytes that are read of an error, of which one line is shown."""
 MOST_BYTES_A_TOKEN = 4096
 """Most bytes of an answer per requested token, in addition to `MOST_BYTES`."""
 
@@ -50,7 +50,7 @@ class Connection:
         if own or is_loopback(parts.hostname or ""):
             direct = {"trust_env": False}
             if parts.scheme == "https":
-                direct["verify"] = ssl.create_default_context()  # which reads SSL_CERT_FILE
+                direct["verify"] = ssl.create_default_context()  # this reads SSL_CERT_FILE
         try:
             http = openai.DefaultAsyncHttpxClient(
                 timeout=openai.Timeout(timeout_s, connect=CONNECT_S),
@@ -99,8 +99,8 @@ class Connection:
         if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
             raise Refused(
                 "server_refused",
-                f"the server at {self.where} compresses its answers ({encoding}), unasked",
-                "turn that off in the server, or in the proxy before it",
+                f"the server at {self.where} compresses its answers unasked ({encoding})",
+                "turn compression off in the server, or in the proxy before it",
             )
         compressed = encoding not in ("", "identity")
         most = MOST_BYTES_OF_AN_ERROR if response.is_error else self._most_bytes
@@ -140,7 +140,7 @@ async def _inflated(source: Any) -> AsyncIterator[bytes]:
             while data:
                 yield stream.decompress(data, _INFLATED)
                 data = stream.unconsumed_tail
-        yield stream.flush()  # the end of a repetition, at most
+        yield stream.flush()  # at most the end of a repetition
     except zlib.error as error:
         raise Refused(
             "stream_cut", f"the server sent compressed data that is damaged: {error}", "ask again"

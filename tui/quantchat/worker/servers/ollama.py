@@ -18,12 +18,13 @@ from quantchat.wire.variant import Resolved
 from quantchat.worker.servers.stream import count, mapping, name
 
 FINGERPRINT = "fp_ollama"
-"""Its `system_fingerprint` in OpenAI's protocol."""
+"""Ollama's `system_fingerprint` in OpenAI's protocol."""
 LATEST = ":latest"
-"""The tag that it adds to a name without one."""
+"""The tag that Ollama adds to a model name without a tag."""
 
 MOST_REPEATED = 31
-"""Equal chunks after which it silently ends an answer, if it applies the template itself."""
+"""Number of equal chunks after which Ollama silently ends an answer, if it applies the template
+itself."""
 _NO_PENALTY_SINCE = (0, 32, 10)
 """Before this version the default `repeat_penalty` was 1.1."""
 _SETS_NOTHING = {"top_k": 0.0, "min_p": 0.0, "typical_p": 1.0, "repeat_penalty": 1.0}
@@ -31,7 +32,7 @@ _SETS_NOTHING = {"top_k": 0.0, "min_p": 0.0, "typical_p": 1.0, "repeat_penalty":
 _WEIGHTS = re.compile(r"^FROM .*\bsha256-([0-9a-f]{64})$", re.MULTILINE)
 """The line of a Modelfile that names the weights by their SHA-256."""
 _KEPT = (4, 5)
-"""Tokens at the beginning that it keeps when it cuts a prompt, without and with a BOS token."""
+"""Tokens at the beginning that Ollama keeps when it cuts a prompt, without and with a BOS token."""
 
 
 class Ollama:
@@ -43,9 +44,9 @@ class Ollama:
         self._version = version
         self._shown = shown
         self.context = 0
-        """Its context length in tokens; 0 if unknown."""
+        """Context length in tokens; 0 if unknown."""
         self.size, self.on_gpu = 0, 0
-        """Bytes that it reports for the model, in all and on a GPU; 0 if unknown."""
+        """Bytes that Ollama reports for the model, in all and on a GPU; 0 if unknown."""
         self._read: tuple[Sequence[Message], int] | None = None
         """The last prompt, and the tokens of prompt and answer."""
 
@@ -64,7 +65,7 @@ class Ollama:
             self.on_gpu = min(max(0, count(running.get("size_vram"))), self.size)
 
     def described(self, resolved: Resolved) -> Resolved:
-        """Return `resolved` with what Ollama says of the model."""
+        """Return `resolved` with what Ollama reports about the model."""
         details, about = mapping(self._shown.get("details")), mapping(self._shown.get("model_info"))
         dtype = name(details.get("quantization_level")) or resolved.dtype
         weights = _WEIGHTS.search(str(self._shown.get("modelfile") or ""))
@@ -80,17 +81,19 @@ class Ollama:
 
     @property
     def behaviour(self) -> str:
-        """What it does without being asked, for the end of the note."""
+        """What Ollama does though the request does not say so, for the end of the note."""
         sampling = self._sampling()
         own = f", samples by {', '.join(sampling)} of its own" if sampling else ""
         room = f"its context of {self.context} tokens" if self.context else "its context"
         rest = "; its Modelfile adds a system prompt" if self._shown.get("system") else ""
-        if self.size:  # weights outside the GPU slow the model, and no answer shows that
+        if self.size:  # weights outside the GPU slow the model down, which no answer shows
             share = f"{self.on_gpu / self.size:.0%}" if self.on_gpu else "none"
-            rest += f"; it counts {self.size / 2**30:.2f} GiB for the model, {share} of it on a GPU"
+            rest += (
+                f"; it reports {self.size / 2**30:.2f} GiB for the model, {share} of it on a GPU"
+            )
         return (
-            f"Ollama keeps prompts even if asked not to{own}, and drops silently what {room} "
-            f"cannot hold{rest}"
+            f"Ollama caches prompts even if asked not to{own}, and silently drops text that does"
+            f" not fit into {room}{rest}"
         )
 
     def _sampling(self) -> list[str]:
@@ -110,10 +113,10 @@ class Ollama:
         ]
 
     def dropped(self, messages: Sequence[Message], prompt: int, output: int) -> bool:
-        """Return whether it dropped part of a prompt, or of the chat while it answered.
+        """Return whether Ollama dropped part of a prompt, or of the chat while it answered.
 
-        It does not say so: its token counts, `prompt` and `output`, show it. Text of a chat that it
-        drops for a longer prompt is not always noticed.
+        Ollama does not report this, but its token counts `prompt` and `output` show it. If it drops
+        text of a chat for a longer prompt, that is not always noticed.
         """
         before, self._read = self._read, (messages, prompt + output)
         if self.context:
@@ -131,7 +134,7 @@ class Ollama:
 async def found(client: Any, base_url: str, model: str, timeout_s: float) -> Ollama | None:
     """Return the Ollama behind `client` at `base_url`; each request may take `timeout_s` seconds.
 
-    None where only its OpenAI side can be reached, or the model runs in its cloud.
+    None if only its OpenAI protocol can be reached, or if the model runs in its cloud.
     """
     root, _, path = base_url.rstrip("/").rpartition("/")
     if path != "v1":
@@ -151,7 +154,7 @@ async def found(client: Any, base_url: str, model: str, timeout_s: float) -> Oll
 
 
 def why_cut(last: Sequence[str]) -> str:
-    """Return why it cut a stream, by the `last` chunks; empty if they do not show it."""
+    """Return why Ollama cut a stream, from the `last` chunks; empty if they do not show it."""
     if len(last) == MOST_REPEATED and len({piece.strip() for piece in last}) == 1:
-        return f"Ollama breaks off an answer that says the same {MOST_REPEATED} times in a row"
+        return f"Ollama ends an answer that repeats the same text {MOST_REPEATED} times in a row"
     return ""

@@ -32,8 +32,8 @@ class Opened:
 class Opener:
     """Opens the server of one variant.
 
-    `tell` is called with a stage and a detail. `failed` is called from another thread with the
-    reason when a server of ours ends by itself.
+    `tell` is called with a stage and a detail. `failed` is called from another thread, with the
+    reason, when a server that quantchat started ends by itself.
     """
 
     def __init__(
@@ -69,10 +69,10 @@ class Opener:
         self._tell(STARTING, how["command"][0])
         self._server = StartedServer(how, command.options["base_url"], self._failed)
         self._server.wait(lambda line: self._tell(STARTING, line))
-        # Reported as the variant's failure: a server that ended takes the answer with it.
+        # Report this as the variant's failure, because the answer ends with the server.
         self._server.watch(lambda *failure: self._failed(Refused(*failure)))
         return self._server
 
     def explains(self, error: BaseException) -> bool:
-        """Return whether `error` is a lost connection to a server of ours that has ended."""
+        """Return whether `error` is a lost connection to our own server, which has ended."""
         return self._server is not None and self._server.explains(error)

@@ -1,9 +1,9 @@
-"""Ask a server how likely the tokens of a prompt are.
+"""Ask a server for the log-probabilities of the tokens of a prompt.
 
 The prompt is sent as token ids, so the server's tokenizer plays no part. Two ways are tried: vLLM's
 `prompt_logprobs`, which gives the likeliest tokens of each position by id, and `echo` with
-`logprobs` of OpenAI's first completions API, which gives them as text: there only the figure of the
-prompt's own token is used.
+`logprobs` of OpenAI's first completions API, which gives them as text: from these only the figure
+of the prompt's own token is used.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from quantchat.worker.failures import Refused
 from quantchat.worker.servers.refusals import is_of_the_request
 
 TOP = 20
-"""Likeliest tokens that are asked for: vLLM's limit unless it is started with --max-logprobs."""
+"""Number of likeliest tokens that are requested: vLLM's limit, unless started with
+--max-logprobs."""
 MOST_BYTES_A_POSITION = 8192
-"""Longest description of one token with its alternatives."""
+"""Most bytes that describe one token with its alternatives."""
 
 
 @dataclass(frozen=True)
 class TokenLogprobs:
-    """What a server says of one token of a prompt, in nats."""
+    """The log-probabilities that a server reports for one position of a prompt, in nats."""
 
     own: float
     likeliest: Mapping[int, float]
@@ -33,7 +34,7 @@ class TokenLogprobs:
 
 
 async def read(client: Any, model: str, ids: Sequence[int]) -> list[TokenLogprobs]:
-    """Return what the server says of each of `ids` but the first. Raises Refused."""
+    """Return the log-probabilities of each of `ids` except the first. Raises Refused."""
     common = {"model": model, "prompt": list(ids), "max_tokens": 1, "temperature": 0}
     for more, parsed in (
         ({"prompt_logprobs": TOP}, _by_id),
@@ -43,12 +44,12 @@ async def read(client: Any, model: str, ids: Sequence[int]) -> list[TokenLogprob
             body = await client.post("/completions", body={**common, **more}, cast_to=object)
         except Exception as error:
             if is_of_the_request(error):
-                continue  # it does not know this way
+                continue  # the server does not support this way
             raise
         try:
             found: list[TokenLogprobs] = parsed(body["choices"][0], ids)
         except (LookupError, TypeError, ValueError, AttributeError):
-            continue  # it ignores this way
+            continue  # the server ignores this way
         return found
     raise Refused(
         "unsupported",
@@ -70,7 +71,7 @@ def _by_id(choice: Any, ids: Sequence[int]) -> list[TokenLogprobs]:
 
 def _echoed(choice: Any, ids: Sequence[int]) -> list[TokenLogprobs]:
     told = choice["logprobs"]["token_logprobs"]
-    if len(told) not in (len(ids), len(ids) + 1):  # with the token that was generated
+    if len(told) not in (len(ids), len(ids) + 1):  # the answer may also contain the generated token
         raise ValueError("not one entry for each token")
     top = choice["logprobs"].get("top_logprobs") or [None] * len(told)
     return [

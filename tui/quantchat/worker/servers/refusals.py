@@ -14,7 +14,7 @@ _TRANSPORT = {"httpx", "httpx2", "httpcore", "httpcore2", "anyio"}
 
 
 _NAMED = 5
-"""Most models of a server that a hint lists."""
+"""Most models that a hint lists."""
 _TOO_LONG = re.compile(
     r"context[ _](length|size|window)|max_model_len|supports at most \d+ completion tokens|"
     r"must have less than \d+ tokens|"
@@ -25,14 +25,14 @@ _TOO_LONG = re.compile(
 
 
 class StillLoading(Refused):
-    """Raised for a server that accepts requests but still loads its model: status 503."""
+    """Raised if a server accepts requests but still loads its model (status 503)."""
 
 
 def is_transport(error: BaseException) -> bool:
-    """Return whether the connection failed, and not the request."""
+    """Return whether the connection failed and not the request."""
     import openai
 
-    if isinstance(error.__cause__, Refused):  # raised by this side, inside the client
+    if isinstance(error.__cause__, Refused):  # raised by our own code, inside the client
         return False
     if isinstance(error, openai.APIConnectionError):
         return True
@@ -79,7 +79,7 @@ def named_parameters(error: Exception) -> set[str]:
             {one for one in place if isinstance(one, str)} if isinstance(place, list) else set()
         )
     if not _UNKNOWN.search(str(getattr(error, "body", ""))):
-        named.discard("max_tokens")  # its value is wrong, not its name
+        named.discard("max_tokens")  # the value is wrong and not the name
     return named
 
 
@@ -88,7 +88,7 @@ def refusal(
 ) -> Refused | None:
     """Return the Refused for `error` of a request to `where`; None for an unknown error.
 
-    `has`: the models that the server lists.
+    `has` are the models that the server lists.
     """
     import openai
 
@@ -134,8 +134,8 @@ def refusal(
     if is_of_the_request(error) and _TOO_LONG.search(_said(error)):
         return Refused(
             "context_full",
-            f"the prompt does not fit the context of the server at {where}: {_said(error)}",
-            "drop the oldest turn, begin a new chat, or lower max_new_tokens",
+            f"the prompt does not fit into the context of the server at {where}: {_said(error)}",
+            "remove the oldest turn, start a new chat, or lower max_new_tokens",
         )
     if isinstance(error, openai.APIStatusError) and error.status_code == 503:
         return StillLoading(
@@ -152,7 +152,7 @@ def refusal(
     if isinstance(error, ServerError):  # sent within a stream, or in place of one
         return Refused(
             "stream_cut",
-            f"the server at {where} broke off: {_said(error)}",
+            f"the server at {where} broke the answer off: {_said(error)}",
             "look at the server's log",
         )
     return None
@@ -163,7 +163,7 @@ def cut_off(where: str, reason: str) -> Refused:
     return Refused(
         "stream_cut",
         f"the stream from {where} was cut: {reason}",
-        "the text so far is kept; ask again, the next prompt opens a new connection",
+        "the text so far is kept; send the prompt again, which opens a new connection",
     )
 
 

@@ -70,7 +70,7 @@ class _Stream:
 
     turn: int
     splitter: Splitter
-    """For servers that send thoughts within the text, between marks."""
+    """Splits the text of servers that send thoughts within the text, between marks."""
     text: str = ""
     thoughts: str = ""
     size: int = 0
@@ -79,33 +79,33 @@ class _Stream:
     thought_chunks: int = 0
     reason: str = ""
     stopped_by: str | None = None
-    """The stop string that ended it; None if the server does not tell."""
+    """The stop string that ended the answer; None if the server does not report it."""
     usage: Usage | None = None
     heard_s: float = field(default_factory=time.monotonic)
-    """When something of the answer last arrived."""
+    """When data of the answer last arrived."""
     last: deque[str] = field(default_factory=lambda: deque(maxlen=ollama.MOST_REPEATED))
     """The texts of the latest chunks."""
 
 
 class RemoteDecoder:
-    """Takes the place of a `Decoder`, and asks a server instead of a model."""
+    """Replaces a `Decoder`: it asks a server instead of a model."""
 
     def __init__(self, command: Load) -> None:
         self.client = ServerClient(command)
         self._thought_marks: list[str] | None = command.options.get("thought_marks")
-        """As the profile names them."""
+        """The marks around thoughts, if the profile names them."""
 
     def connect(self, wait: Callable[[str], None] | None = None) -> None:
         """Connect as `ServerClient.connect` does. Raises Refused."""
         self.client.connect(wait)
 
     def resolved(self) -> Resolved:
-        """Return what the server says of itself and the model."""
+        """Return what the server reports about itself and the model."""
         return self.client.resolved()
 
     @property
     def note(self) -> str:
-        """What the user must know about the figures."""
+        """Notes for the user on the figures."""
         return self.client.note
 
     @property
@@ -114,17 +114,17 @@ class RemoteDecoder:
         return self.client.keeps_prompts
 
     def ledger(self) -> Ledger:
-        """Return an empty ledger: a client does not know a server's memory."""
+        """Return an empty ledger, because a client does not know a server's memory."""
         now = time.perf_counter_ns()
         return Ledger(self.client.device, -1, {}, -1, -1, -1, -1, -1, -1, now)
 
     def forget(self) -> None:
-        """Do nothing: each request carries the whole chat."""
+        """Do nothing, because each request has the whole chat."""
 
     def score_tokens(self, request: ScoreTokens, overtaken: Callable[[], bool]) -> TokenScores:
         """Return the reason why this is impossible: a server sends no token ids."""
         del overtaken
-        return TokenScores(request.number, problem="a server tells no token ids")
+        return TokenScores(request.number, problem="servers report no token ids")
 
     # ------------------------------------------------------------ answering
 
@@ -139,7 +139,7 @@ class RemoteDecoder:
         if request.prompt_tokens:
             raise Refused(
                 "unsupported",
-                "a prompt cannot be cut to a number of tokens: a server tells no token ids",
+                "a prompt cannot be cut to a number of tokens: servers report no token ids",
                 "measure without --prompt-tokens",
             )
         outbox.send(Started(request.turn, received_ns, 0, 0))
@@ -174,7 +174,8 @@ class RemoteDecoder:
         elif stream.reason == "stop" and request.sampling.stop and stream.stopped_by is None:
             reason = "eos_or_stop_string"
         if reason in ("eos", "eos_or_stop_string") and counted == stream.chunks + 1:
-            # It counts the end token, which is no part of an answer and which it does not send.
+            # The server counts the end token too, which it does not send and which is not part of
+            # an answer.
             counted = stream.chunks
         if reason == "length" and 0 <= counted < request.max_new_tokens:
             reason = "context"  # vLLM accepts a prompt that leaves less room than requested
@@ -225,7 +226,7 @@ class RemoteDecoder:
             self._restart(request, outbox, stream)
 
     def _restart(self, request: Generate, outbox: Outbox, stream: _Stream) -> None:
-        """Let the times of the answer begin now."""
+        """Restart the times of the answer now."""
         outbox.send(Started(request.turn, time.perf_counter_ns(), 0, 0))
         stream.heard_s = time.monotonic()
 
@@ -237,7 +238,7 @@ class RemoteDecoder:
                 async for record in records:
                     self._take(record, outbox, stream)
                     if stream.chunks > most:
-                        said = f"it goes on after the {request.max_new_tokens} requested tokens"
+                        said = f"the server goes on after {request.max_new_tokens} tokens"
                         raise cut_off(self.client.where, said)
                     budget = request.sampling.max_thinking_tokens
                     if budget and stream.thought_chunks > budget + _LATE_CHUNKS:
@@ -252,10 +253,10 @@ class RemoteDecoder:
             # After the reason only a token count could follow.
         if not stream.reason:
             why = ollama.why_cut(stream.last) if self.client.ollama else ""
-            raise cut_off(self.client.where, why or "it ended in the middle of the answer")
+            raise cut_off(self.client.where, why or "the stream ended in the middle of the answer")
         if stream.reason == "error":
             raise cut_off(
-                self.client.where, "it ended the answer with an error that it does not name"
+                self.client.where, "the server ended the answer with an error that it does not name"
             )
 
     async def _begin(
@@ -275,7 +276,7 @@ class RemoteDecoder:
         said = record.text or record.thought
         if said or record.reason or counted > before.output:
             stream.heard_s = time.monotonic()
-        over = bool(stream.reason)  # LiteLLM's count follows, with a choice beside it
+        over = bool(stream.reason)  # LiteLLM sends its count later, together with a choice
         stream.reason = record.reason or stream.reason
         if record.stopped_by is not None:
             stream.stopped_by = record.stopped_by

@@ -39,7 +39,8 @@ DIALECTS = tuple(
     for one in (Dialect(*takes) for takes in product((True, False), repeat=4))
     if (one.neutral and one.usage) or not one.along
 )
-"""The richest first: a server that does not know one extension refuses the whole request."""
+"""The dialects to try, that with most extensions first: a server that does not know an extension
+refuses the whole request."""
 
 
 class Refusals:
@@ -77,7 +78,7 @@ class Refusals:
 
     @property
     def note(self) -> str:
-        """What is omitted or renamed, for the note of the variant."""
+        """A note that says which parameters are omitted or renamed."""
         parts = []
         if self.without:
             names = " and ".join(self.without)
@@ -88,9 +89,11 @@ class Refusals:
 
 
 _LEFT_OUT = ("temperature", "seed")
-"""Parameters that requests may omit. Not `max_tokens`: an answer could be endless."""
+"""Parameters that requests may omit. `max_tokens` is not among them, because answers could be
+endless."""
 _SET = ("top_p", "top_k", "repetition_penalty", "repeat_penalty")
-"""Further ones, once no `Dialect` without their neutral values helps: the user has set them."""
+"""Further parameters that the user has set and that are omitted only if no `Dialect` without
+neutral values is accepted."""
 
 
 _THINKING_LIMITS = {"vllm": "thinking_token_budget", "llamacpp": "thinking_budget_tokens"}
@@ -98,7 +101,7 @@ _THINKING_LIMITS = {"vllm": "thinking_token_budget", "llamacpp": "thinking_budge
 
 
 def _ignored(server: str, name: str, hint: str) -> Refused:
-    return Refused("unsupported", f"{server} takes no {name} in requests", hint)
+    return Refused("unsupported", f"{server} does not support {name} in requests", hint)
 
 
 def request_arguments(
@@ -111,11 +114,11 @@ def request_arguments(
     ollama: bool = False,
     owner: str = "",
 ) -> dict[str, Any]:
-    """Return the arguments for the client. What the user has set is sent to every server.
+    """Return the arguments for the client. Settings of the user are sent to every server.
 
-    `template` holds variables of the chat template. `ollama` knows only whether a model thinks, and
-    names that differently. `owner` is what the server names as the owner of its models. Raises
-    Refused for a setting that the server would ignore.
+    `template` holds variables of the chat template. Ollama (`ollama`) can only switch thinking on
+    or off, with another parameter. `owner` is what the server names as the owner of its models.
+    Raises Refused for a setting that the server would ignore.
     """
     sampling = request.sampling
     more: dict[str, Any] = {}  # vLLM, SGLang and llama.cpp know these

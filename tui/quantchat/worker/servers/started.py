@@ -1,7 +1,7 @@
 """A server that the worker starts for its variant, and that ends with the worker.
 
-It is a child of the worker and stays in its session: whatever ends the worker ends the server and
-its processes too, however quantchat ends. Its output goes to the worker's log.
+It is a child of the worker and stays in the worker's session. So when the worker ends, for whatever
+reason, the server and its processes end too. Its output goes to the worker's log.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from quantchat.worker.failures import Refused
 _BEFORE_WORDS = re.compile(
     r"(\([^()]*pid=\d+\) )?((DEBUG|INFO|WARNING|ERROR):? +)?([\d:., -]+ )?(\[[^\]]*\] +)?"
 )
-"""Prefix of log lines of vLLM, SGLang and uvicorn: process, level, time and place."""
+"""The part of a log line before its text, as in vLLM, SGLang and uvicorn: process, level, time and
+place."""
 _ERROR = re.compile(r"\b\w*(Error|Exception): |^Value error, ")
 """Error lines of Python and pydantic."""
 _TOLD_BEFORE = re.compile(r"See (root cause|stack trace) ?\(?above", re.IGNORECASE)
@@ -45,7 +46,7 @@ POLL_S = 0.1
 """Seconds between two checks whether it is ready."""
 _CONNECTION_GONE = ("server_unreachable", "stream_cut")
 _DYING_S = 0.5
-"""Seconds until a process whose connection ended is reported as ended."""
+"""Seconds to wait after a connection ended, until its process is reported as ended."""
 
 
 def with_port(options: dict[str, Any]) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def _models_at(base_url: str) -> str:
 
 
 def _program(command: Sequence[str]) -> str:
-    """Return the name of the program in `command`, also behind `env NAME=VALUE`."""
+    """Return the name of the program in `command`, also after `env NAME=VALUE`."""
     words = [one for one in command[1:] if "=" not in one] if command[0] == "env" else command
     return Path((words or command)[0]).name
 
@@ -79,8 +80,8 @@ def _program(command: Sequence[str]) -> str:
 class StartedServer:
     """Runs `server["command"]` without a shell; `server["path"]` comes first on its PATH.
 
-    `failed` is called with an exception in one of the threads that watch it. Raises Refused where
-    the program cannot be started.
+    `failed` is called with an exception in one of the threads that watch it. Raises Refused if the
+    program cannot be started.
     """
 
     def __init__(
@@ -94,8 +95,8 @@ class StartedServer:
         self._shown = ""
         """The last line that was reported."""
         self._lines: deque[str] = deque(maxlen=_KEPT)
-        """Its last lines, which show its progress and why it ended."""
-        # Last the programs of this environment, which need not be activated.
+        """The server's last lines, which show its progress and why it ended."""
+        # The programs of this environment come last; the environment need not be activated.
         places = [server.get("path"), os.environ.get("PATH"), str(Path(sys.executable).parent)]
         environment = {**os.environ, "PATH": os.pathsep.join(filter(None, places))}
         program, *arguments = self._command
@@ -130,7 +131,7 @@ class StartedServer:
                 with opener.open(self._ready, timeout=max(POLL_S, left)):
                     return
             except urllib.error.HTTPError as error:
-                if error.code in (401, 403):  # it answers, and requires a key
+                if error.code in (401, 403):  # the server answers, and requires a key
                     return
             except (OSError, http.client.HTTPException):  # not listening yet, or not yet with HTTP
                 pass
@@ -188,7 +189,7 @@ class StartedServer:
         return (
             "server_ended",
             f"{self._name} {how}",
-            "look at the log for what it said, then retry",
+            "look at the server's output in the log, then retry",
         )
 
     def _read(self) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MOST_COUNTED = 2**63
-"""Counts from here on do not fit a snapshot and cannot be real."""
+"""Counts of this size or more do not fit into a snapshot and cannot be real."""
 _MOST_NAME = 200
 """Characters that are kept of a server's names (build, reason)."""
 _LINE_ENDS = re.compile(rb"\r\n|\r|\n")
@@ -27,7 +27,7 @@ _HALVES = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Usage:
-    """A server's counts of tokens; -1 where it does not report one."""
+    """A server's token counts; -1 for a count that it does not report."""
 
     prompt: int = -1
     output: int = -1
@@ -36,7 +36,7 @@ class Usage:
     """Output tokens that were reasoning."""
 
     def updated(self, newer: Usage) -> Usage:
-        """Return the counts of `newer`, and those of self where `newer` has none."""
+        """Return the counts of `newer`; where `newer` has none, the counts of `self`."""
         pairs = zip(vars(self).items(), vars(newer).values(), strict=True)
         return Usage(**{name: old if new < 0 else new for (name, old), new in pairs})
 
@@ -49,9 +49,10 @@ class Record:
     thought: str = ""
     """Reasoning, which is not part of the answer."""
     reason: str = ""
-    """Why the answer ends here, in the server's words; empty while it goes on."""
+    """The server's reason why the answer ends here; empty while it goes on."""
     stopped_by: str | None = None
-    """The stop string that ended it, "" if none did; None if the server does not tell."""
+    """The stop string that ended the answer, "" if none did; None if the server does not report
+    it."""
     usage: Usage | None = None
     build: str = ""
     """The server's `system_fingerprint`."""
@@ -113,7 +114,7 @@ def whole_characters(text: str) -> str:
 def record_of(chunk: Any) -> Record | None:
     """Return the part of an answer in the JSON value `chunk`, or None.
 
-    Raises ServerError where it is an error.
+    Raises ServerError if it is an error.
     """
     if not isinstance(chunk, dict):
         return None
@@ -179,7 +180,7 @@ def _reason(value: Any) -> str:
 
 
 def _stopped_by(choice: dict[str, Any]) -> str | None:
-    """Return the stop string that vLLM and SGLang tell, or "" for an end token; None if untold."""
+    """Return the stop string as vLLM and SGLang report it; "" for an end token; else None."""
     told = [choice[key] for key in ("stop_reason", "matched_stop") if key in choice]
     return _string(told[0]) if told else None
 
@@ -207,7 +208,7 @@ class StreamReader:
         self._data: list[str] = []
         self._event = ""
         self._foreign: list[str] = []
-        """Lines outside of events: of a page, or of an answer that is not streamed."""
+        """Lines outside of events, from a web page or an answer that is not streamed."""
         self._text, self._thought = _Characters(), _Characters()
         self._seen = False
         """Whether any event was read."""
@@ -268,7 +269,9 @@ class StreamReader:
         try:
             chunk = parsed(data)
         except ValueError as error:
-            raise _NoJson(f"it sent an event that is not JSON: {data[:_MOST_NAME]}") from error
+            raise _NoJson(
+                f"the server sent an event that is not JSON: {data[:_MOST_NAME]}"
+            ) from error
         if (record := record_of(chunk)) is not None:
             yield self._joined(record)
 
@@ -282,7 +285,7 @@ class StreamReader:
             value = parsed(said)
         except ValueError:
             text = " ".join(_TAGS.sub(" ", said).split())
-            raise ServerError(f"it sent no stream, but: {text or said}") from None
+            raise ServerError(f"the server sent no stream, but: {text or said}") from None
         record = record_of(value)
         if record is None or not (record.text or record.reason):
             raise ServerError(_json_or_text(said))

@@ -1,13 +1,13 @@
-"""Faster decoding on a CPU: the one interface to this package (docs/explanation/cpu-decoding.md).
+"""Faster decoding on a CPU: the interface of this package (docs/explanation/cpu-decoding.md).
 
 `fast_step` returns the fastest decode step of this package that computes the same logits as the
-model's own modules, `unfused_weights` lets these modules compute after it. The rest of the worker
-uses nothing else of this package.
+model's own modules. After it, `unfused_weights` lets these modules compute again. The rest of the
+worker uses nothing else of this package.
 
 The package calls kernels of torch and bitsandbytes directly and reads layouts that these libraries
-do not document. Another version may change them at any time, so nothing here is taken on trust:
-each step is compared with the modules when the model is loaded, and whatever differs or raises is
-undone and left to the modules.
+do not document. Another version may change them at any time, so each step is compared with the
+modules when the model is loaded. If a step differs or raises an exception, it is undone, and the
+modules compute instead.
 """
 
 from __future__ import annotations
@@ -27,25 +27,26 @@ class FastStep(NamedTuple):
     """The result of `fast_step`."""
 
     step: Step | None
-    """None where the model's own modules must do."""
+    """None if no step passed: then the model's own modules compute."""
     rejected: str
-    """The faster forms that failed, each with the reason; empty where none failed."""
+    """The faster forms that failed, each with the reason; empty if none failed."""
 
 
 def fast_step(model: Any, fault: Callable[[Step], str], *, batches: bool = False) -> FastStep:
     """Return the fastest decode step for `model`, a transformers model on the CPU.
 
     `fault` compares a step with the model's modules and returns what is wrong with it, or an empty
-    text. A form that raises (a library renamed what it reads, say) is rejected like one that
-    computes something else. Where no form passes, `model` computes as before. With `batches`, only
-    forms in which `model` itself is faster are tried, since fused steps decode a single prompt.
+    text. A form that raises an exception (for example because a library renamed an attribute) is
+    rejected like a form that computes something else. If no form passes, `model` computes as
+    before. With `batches`, only forms in which `model` itself is faster are tried, since fused
+    steps decode a single prompt.
     """
     rejected: list[str] = []
     for name, build, undo in _FORMS[batches:]:
         try:
             step = build(model)
             reason = "" if step is None else fault(step)
-        except Exception as error:  # noqa: BLE001 - a library's, of any kind: the modules still work
+        except Exception as error:  # noqa: BLE001 - a library may raise anything, and the modules still work
             step, reason = None, describe(error).reason
         if step is not None and not reason:
             return FastStep(step, "; ".join(rejected))
@@ -80,4 +81,5 @@ _FORMS: tuple[tuple[str, _Build, Callable[[Any], None]], ...] = (
     ("fused Llama steps", _fused, unfuse),
     ("direct kernel calls", _direct, _restore),
 )
-"""The forms, fastest first: name, builder, undoing. Only the second leaves `model` to compute."""
+"""The forms, fastest first: name, function that builds it, function that undoes it. With the second
+form, `model` itself computes."""

@@ -26,8 +26,8 @@ def unfuse(model: Any) -> None:
 def unfused_weights(model: Any) -> Iterator[None]:
     """Let the modules of `model` compute with their own weights while the block runs.
 
-    Columns are copied when a layer begins and dropped when it ends, one layer at a time: this takes
-    no lasting memory.
+    Columns are copied when a layer begins and dropped when it ends, one layer at a time, so no
+    memory is used permanently.
     """
     hooks = []
     for layer in model.modules():

@@ -1,9 +1,9 @@
 """Unpack torch's 4-bit weights to a dense matrix, for products of many rows.
 
-torch's packed product unpacks the weight again for every few rows: the fastest way for one row, and
-a slow one for a prompt. The layout is not documented and depends on the processor. It was read from
-`weight_to_int4pack_kernel` (ATen/native/cpu/int4mm_kernel.cpp) of torch 2.13. `int4_width` compares
-it with what the kernel multiplies by; a layout that differs is left to the kernel.
+torch's packed product unpacks the weight again for every few rows. That is the fastest way for one
+row, and slow for a prompt. The layout is not documented and depends on the processor. It was read
+from `weight_to_int4pack_kernel` (ATen/native/cpu/int4mm_kernel.cpp) of torch 2.13. `int4_width`
+compares the unpacked weights with those that the kernel uses; if they differ, the kernel computes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def int4(packed: Any, scales_and_zeros: Any, group: int, width: int) -> Any:
 def int4_width(packed: Any, scales_and_zeros: Any, group: int) -> int:
     """Return the `width` with which `int4` gives exactly the kernel's weights here, or 0.
 
-    The kernel is asked for one input at a time: nothing is summed, and so nothing is rounded.
+    The kernel computes one input at a time, so nothing is summed and nothing is rounded.
     """
     inputs = 2 * packed.shape[1]
     places = torch.linspace(0, inputs - 1, _PROBES).long()

@@ -1,8 +1,8 @@
 """The decode step of the Llama family, written out: few Python calls between the kernels.
 
-It computes the same sums in the same order and dtypes as the modules of transformers (read in 5.24)
-without what these do between the kernels. Query, key and value are one product, gate and up
-another.
+It computes the same sums in the same order and dtypes as the modules of transformers (version
+5.24), without the Python code between their kernels. Query, key and value are one product, gate and
+up another.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class LlamaStep:
 
 
 def llama_step(model: Any) -> LlamaStep | None:
-    """Return the step for `model`, or None if the model is of another kind. Check it before use."""
+    """Return the step for `model`, or None for another kind of model. Check the step before use."""
     if not _known(model):
         return None
     inner = model.model
@@ -175,7 +175,7 @@ def llama_step(model: Any) -> LlamaStep | None:
 
 
 def _separately(layers: list[Any]) -> Product | None:
-    """Return the product of `layers`, one by one, for weights that do not go into one block."""
+    """Return the product of `layers`, one by one, if weights cannot be joined into a block."""
     parts = [product([layer]) for layer in layers]
     found = [part for part in parts if part is not None]
     if len(found) < len(parts):

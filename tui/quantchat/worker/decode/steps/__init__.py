@@ -9,13 +9,13 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 Stopped = Callable[[], bool]
-"""Return whether to stop. Cheap: called between the blocks of a model."""
+"""Returns whether to stop. It must be cheap, because it is called between the blocks of a model."""
 
 
 class Interrupted(Exception):
     """Raised by a step that was stopped in the middle.
 
-    `kept`: whether the cache is as it was before; otherwise it is empty.
+    `kept` says that the cache is as it was before; otherwise the cache is empty.
     """
 
     def __init__(self, *, kept: bool) -> None:
@@ -27,7 +27,7 @@ class Step(Protocol):
     """A model with its KV cache."""
 
     name: str
-    """The name that `Resolved.decode` shows."""
+    """The name of the decode mode, for `wire.variant.Resolved.decode`."""
 
     def run(self, tokens: Any, stopped: Stopped | None = None) -> Any:
         """Append `tokens`, ids of shape (1, n); return the last one's logits, (1, vocabulary).
@@ -39,11 +39,12 @@ class Step(Protocol):
     def prepare(self, first: int, last: int) -> None:
         """Prepare for steps after which the cache has `first` to `last` tokens.
 
-        The cache keeps its contents. For slow work that no token of an answer should wait for.
+        The contents of the cache do not change. This is for slow work that should not delay a
+        token.
         """
 
     def cut(self, tokens: int) -> bool:
-        """Remove the last `tokens` from the cache; return False where that is not possible."""
+        """Remove the last `tokens` from the cache; return False if that is not possible."""
 
     def forget(self) -> None:
         """Drop the KV cache and free its memory."""

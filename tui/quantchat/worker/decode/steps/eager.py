@@ -23,7 +23,7 @@ class EagerStep:
     def __init__(
         self, model: Any, name: str = "eager", new_cache: Callable[[], Any] | None = None
     ) -> None:
-        """Use the caches of `new_cache`, or without it a cache that grows in steps."""
+        """Use the caches that `new_cache` creates, or without it a cache that grows in steps."""
         self.name = name
         self._new_cache = new_cache or (lambda: growing_cache(model.config))
         self._model = model
@@ -61,7 +61,7 @@ class EagerStep:
         """Do nothing: no length needs preparation."""
 
     def cut(self, tokens: int) -> bool:
-        """Remove the last `tokens` from the cache; return False where its layers cannot do that."""
+        """Remove the last `tokens` from the cache; return False if its layers cannot do that."""
         if not can_roll_back(self.cache):
             return False
         self.cache.crop(-tokens)
@@ -100,8 +100,8 @@ def _asked_between_blocks(model: Any, stopped: Stopped | None) -> AbstractContex
 def before_each_block(model: Any, call: Callable[[], None]) -> Iterator[None]:
     """Call `call` before each decoder block of `model`, for as long as the context lasts.
 
-    An exception that `call` raises leaves the forward pass: so long work can be stopped. The hooks
-    are removed afterwards, because a compiled step must not find any.
+    If `call` raises an exception, the forward pass ends, so that long work can be stopped. The
+    hooks are removed afterwards, because a compiled step must not find any.
     """
     import torch
 
@@ -116,7 +116,7 @@ def before_each_block(model: Any, call: Callable[[], None]) -> Iterator[None]:
 
 
 def release(device: Any) -> None:
-    """Return memory that torch's allocator holds and no longer uses to the device."""
+    """Give memory that torch's allocator has reserved but does not use back to the device."""
     if device.type == "cuda":
         import torch
 

@@ -34,8 +34,8 @@ captured on another stream would lack them."""
 class GraphStep(StaticStep):
     """Replays the captured step. Dropping the cache keeps its buffers, which the graphs address.
 
-    Each of `norms` is captured as one kernel (see `decode.norms`). Raises Refused where a graph is
-    not possible.
+    Each of `norms` is captured as one kernel (see `decode.norms`). Raises Refused if a graph is not
+    possible.
     """
 
     def __init__(self, model: Any, norms: Sequence[Any] = ()) -> None:
@@ -56,7 +56,7 @@ class GraphStep(StaticStep):
         if norms:
             self.name = "graph, fused norms"
         self._graphs: dict[int, tuple[Any, Any]] = {}
-        """By window: the graph, and the logits that it writes."""
+        """The graph and the logits that it writes, by window."""
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream(model.device)
         """The only stream for captures: cuBLAS keeps a workspace for each stream (32 MiB on
@@ -76,7 +76,7 @@ class GraphStep(StaticStep):
                 for layer in layers:
                     layer.reserve(last)
                 self._detect_moves()
-                # An empty place: the tokens of the prompt come before it.
+                # This place in the cache is empty, because the prompt's tokens come before it.
                 self._position.fill_(first - 1)
                 with self._writing_to_position():
                     for window in buckets(first, last):

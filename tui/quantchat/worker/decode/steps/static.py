@@ -80,7 +80,7 @@ class StaticStep(EagerStep):
     def _detect_moves(self) -> None:
         """Call `_moved` if the buffers have changed since the last call.
 
-        Not only steps move them: a prompt may outgrow them, or memory may run out midway.
+        Not only steps move the buffers: a prompt may need larger ones, or memory may run out.
         """
         layers = self.cache.layers
         buffers = [(layer.keys.data_ptr(), layer.keys.shape[-2]) for layer in layers]
