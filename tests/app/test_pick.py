@@ -185,10 +185,10 @@ async def test_nothing_that_fits_is_said_with_its_reasons(own: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("max_memory", "much", "most memory: 'much' is no size"),
-        ("context", "16q", "at a context of: '16q' is no number of tokens"),
+        ("max_memory", "much", "most memory: 'much' is not a size"),
+        ("context", "16q", "at a context of: '16q' is not a number of tokens"),
         ("min_tps", "-1", "least tok/s: -1.0 is not in the range x>0"),
-        ("max_drop", "2", "accuracy loss: '2' is no share"),
+        ("max_drop", "2", "accuracy loss: '2' is not a share"),
         ("rounds", "1", "rounds: 1 is not in the range"),
         ("methods", "nf5", '"nf5" is no method'),
     ],

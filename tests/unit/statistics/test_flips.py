@@ -44,7 +44,7 @@ def test_words_of_noughts_and_ones() -> None:
 
 @pytest.mark.parametrize(("before", "now"), [("", ""), ("01", "0")])
 def test_what_is_no_pair(before: str, now: str) -> None:
-    with pytest.raises(ValueError, match="are no pairs"):
+    with pytest.raises(ValueError, match="cannot be paired"):
         Flips.between(before, now)
 
 

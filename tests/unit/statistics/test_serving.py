@@ -79,11 +79,11 @@ def test_goodput_counts_what_keeps_all_limits() -> None:
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("ttft < 5", "'ttft < 5' is no limit"),
+        ("ttft < 5", "'ttft < 5' is not a limit"),
         ("ttft_ms > 5", "no limit"),
         ("itl_ms < 5", "needs one"),
         ("ttft_ms.p95 < 5", "only itl_ms has a percentile"),
-        ("ttft_ms < 5,", "'' is no limit"),
+        ("ttft_ms < 5,", "'' is not a limit"),
     ],
 )
 def test_a_limit_that_is_none(text: str, part: str) -> None:

@@ -105,7 +105,7 @@ def test_each_job_names_its_result() -> None:
 
 def test_a_word_that_is_not_listed_is_refused() -> None:
     line = encode(Failed("internal", "")).replace(b"internal", b"eternal")
-    with pytest.raises(ProtocolError, match="'eternal' is none of its words"):
+    with pytest.raises(ProtocolError, match="'eternal' is not an allowed value"):
         decode_event(line)
 
 

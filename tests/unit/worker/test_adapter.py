@@ -197,7 +197,7 @@ def test_what_cannot_be_used_is_one_line(
 
 @pytest.mark.parametrize("put", [attach, merge])
 def test_one_for_another_size_is_refused(tmp_path: Path, put: Callable[[Any, Any], Any]) -> None:
-    with pytest.raises(Refused, match="it was made for .* and does not fit this model"):
+    with pytest.raises(Refused, match=r"it was made for .* and does not fit this model"):
         put(tiny_llama(hidden_size=32), opened(str(adapter_in(tmp_path))))
 
 

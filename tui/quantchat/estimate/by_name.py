@@ -20,7 +20,7 @@ _USUAL_BITS = 4
 _OVERHEAD_BITS = 0.5
 """Bits per weight of scales, zeros and the unquantized embedding, about."""
 _LAYERS, _WIDTH = 224, 4096
-"""The parameters are divided over so many matrices with so many columns."""
+"""The parameters are divided into this many matrices with this many columns."""
 
 
 def parameters(model: str) -> int | None:

@@ -10,7 +10,7 @@ class Estimate:
     """Memory of one variant in bytes: device memory on a GPU, process memory on the CPU."""
 
     cuda: bool
-    """Whether it is for a GPU; else for the CPU."""
+    """Whether the estimate is for a GPU; else it is for the CPU."""
     dtype: str
     """Dtype of unquantized weights, activations and the KV cache."""
     weights: int
@@ -24,11 +24,11 @@ class Estimate:
     kv_cache: int
     """Keys and values of `context_tokens`; -1 if the config does not give the shape."""
     activations: int
-    """Allowance for prefill."""
+    """Assumed size for prefill."""
     runtime: int
-    """Allowance for the CUDA context, or on the CPU for the interpreter and its libraries."""
+    """Assumed size of the CUDA context, or on the CPU of the interpreter and its libraries."""
     loading: int
-    """Allowance for memory beyond the weights while they are loaded."""
+    """Assumed memory beyond the weights while they are loaded."""
 
     @property
     def total(self) -> int:

@@ -35,7 +35,7 @@ class TensorInfo:
     """A tensor as the header of a safetensors or GGUF file describes it."""
 
     dtype: str
-    """Safetensors' name, e.g. `BF16`, or GGML's, e.g. `Q4_K`."""
+    """The dtype by the name of safetensors, e.g. `BF16`, or of GGML, e.g. `Q4_K`."""
     shape: tuple[int, ...]
 
     @property

@@ -21,9 +21,9 @@ class Flips:
 
     documents: int
     lost: int
-    """Right in the reference, wrong here."""
+    """Answers that are right in the reference and wrong in this model."""
     gained: int
-    """Wrong in the reference, right here."""
+    """Answers that are wrong in the reference and right in this model."""
 
     @classmethod
     def between(cls, reference: Sequence[object], model: Sequence[object]) -> Flips:
@@ -32,7 +32,7 @@ class Flips:
         Raises ValueError if the lists differ in length or are empty.
         """
         if len(reference) != len(model) or not model:
-            raise ValueError(f"{len(reference)} and {len(model)} answers are no pairs")
+            raise ValueError(f"{len(reference)} and {len(model)} answers cannot be paired")
         lost = gained = 0
         for before, now in zip(reference, model, strict=True):
             if before != now:
@@ -73,7 +73,7 @@ class Flips:
 
     @property
     def detectable(self) -> float:
-        """The smallest true difference that so many documents show in four of five cases.
+        """The smallest true difference that this many documents show in four of five cases.
 
         It holds if as many answers change as did here (power 0.8 at the 0.05 level).
         """

@@ -39,8 +39,8 @@ def ttft_ms(received_ns: int, times_ns: Sequence[int]) -> float | None:
 def ttfa_ms(received_ns: int, times_ns: Sequence[int], first: int) -> float | None:
     """Return the TTFA in ms: prompt received by the worker → first token of the answer on the host.
 
-    `first` is the index of that token: with it begins the text after the model's thoughts, which
-    TTFT does not tell from the answer. None if unknown, or if the answer has not begun.
+    `first` is the index of that token: it begins the text after the model's thoughts, which TTFT
+    does not distinguish from the answer. None if unknown, or if the answer has not begun.
     """
     if not 0 <= first < len(times_ns):
         return None

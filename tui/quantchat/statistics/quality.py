@@ -59,7 +59,7 @@ class Percentile:
     percent: float
     """Which percentile, from 0 to 100."""
     figure: Quantity
-    """Its value."""
+    """The value of the percentile."""
 
 
 @dataclass(frozen=True)

@@ -66,9 +66,9 @@ class Limit:
     """An upper limit on a latency of each request (a service level objective)."""
 
     text: str
-    """As the user wrote it, without spaces at its ends."""
+    """The limit as the user wrote it, without spaces at its ends."""
     value: float
-    """In ms."""
+    """Upper limit in ms."""
     read: Callable[[RequestTimes], float | None]
     """Returns the latency; None if the request has none, as one token has no ITL."""
 
@@ -101,7 +101,7 @@ def _limit(text: str) -> Limit:
     example = "for example ttft_ms < 500, itl_ms.p95 < 50"
     if found is None:
         names = "ttft_ms, tpot_ms, itl_ms.pNN, e2e_ms"
-        raise ValueError(f"{text!r} is no limit on one of {names}: {example}")
+        raise ValueError(f"{text!r} is not a limit on one of {names}: {example}")
     name, percent, value = found.groups()
     if (name == "itl_ms") != (percent is not None):
         raise ValueError(f"{text!r}: only itl_ms has a percentile, and needs one: {example}")
@@ -122,7 +122,7 @@ class LevelFigures:
     output_tps: Interval
     requests_per_s: Interval
     goodput_per_s: Interval | None
-    """Requests per second that kept all limits; None without limits."""
+    """Requests per second that met all limits; None without limits."""
     ttft_ms: Percentiles | None
     itl_ms: Percentiles | None
     tpot_ms: Percentiles | None
@@ -178,7 +178,7 @@ def _rate(counts: Sequence[int], seconds: Sequence[float]) -> Interval:
 def knee(throughputs: Sequence[float]) -> int | None:
     """Return the index of the knee of `throughputs`, given by rising level; None for fewer than 3.
 
-    From there on more requests at once mostly wait longer.
+    At higher levels, additional requests mostly just wait longer.
     """
     if len(throughputs) < 3:
         return None

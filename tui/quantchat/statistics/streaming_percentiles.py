@@ -1,4 +1,4 @@
-"""Figures of an answer that is still running: the cost of a token does not grow with the answer."""
+"""Figures of an answer that is still running, with a cost per token that does not grow."""
 
 from __future__ import annotations
 

@@ -5,11 +5,11 @@ for a side, does the share of one side differ from one half? Ties and "both bad"
 the test leaves them out, and they are reported beside it. The interval of the share is that of
 Clopper and Pearson (1934), which is exact too, and therefore wide with few votes.
 
-The number of votes needed is the number at which the test would detect a share like the present
-one four times out of five (power 0.8, two-sided at 0.05). The power of an exact test rises and
-falls as votes are added (Chernick and Liu 2002); the number is the first that reaches it. A share
-from a few votes is itself uncertain, so the number is an expectation and no promise. Do not add
-votes until the test shows a difference: decide beforehand how many there will be.
+The number of votes needed is the number at which the test would detect a share like the present one
+four times out of five (power 0.8, two-sided at 0.05). The power of an exact test rises and falls as
+votes are added (Chernick and Liu 2002); the number is the first that reaches it. A share from a few
+votes is itself uncertain, so the number is only an expectation. Do not add votes until the test
+shows a difference: decide beforehand how many there will be.
 """
 
 from __future__ import annotations

@@ -10,26 +10,27 @@ from difflib import SequenceMatcher
 _WORDS = re.compile(r"\s*(?:\w+|[^\w\s])|\s+$")
 """A word or a sign with the white space before it, or the white space at the end."""
 MOST_WORDS = 6000
-"""Words of each text that are compared: the time grows with the square of their number."""
+"""Most words of each text that are compared, because the time grows with the square of their
+number."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of both texts: equal if `first` and `second` are, else what each has there."""
+    """A part of both texts, with the words of each; they are the same or they differ."""
 
     first: str
     second: str
 
     @property
     def same(self) -> bool:
-        """Whether both texts have it."""
+        """Whether both texts have the same words in this part."""
         return self.first == self.second
 
 
 def word_diff(first: str, second: str) -> Iterator[Part]:
     """Yield the parts of two texts in order; joined, they are the texts.
 
-    Words behind the first `MOST_WORDS` are one part.
+    All words after the first `MOST_WORDS` are one part.
     """
     one, other = _WORDS.findall(first), _WORDS.findall(second)
     matcher = SequenceMatcher(None, one[:MOST_WORDS], other[:MOST_WORDS], autojunk=False)

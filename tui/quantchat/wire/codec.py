@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 
 class ProtocolError(ValueError):
-    """A line is no message of the protocol, or JSON does not fit its dataclass."""
+    """A line is not a message of the protocol, or JSON does not fit its dataclass."""
 
 
 _T = TypeVar("_T")
@@ -18,15 +18,15 @@ FORMERLY = "formerly"
 """Key of a field's metadata for its old name, which saved snapshots still use."""
 
 MOST = 2**63 - 1
-"""The largest whole number of a field; a larger one is cut down to it. A server or a config may
-name any number, and every JSON library must be able to read a snapshot of it."""
+"""The largest whole number of a field; a larger number becomes this one. A server or a config may
+give any number, but every JSON library must be able to read the snapshot."""
 
 
 def from_json(cls: type[_T], body: Any, *, saved: bool = False) -> _T:
     """Build the dataclass `cls` (and those nested in it) from parsed JSON. Raises ProtocolError.
 
-    `saved`: `body` is from a file that another version of quantchat may have written. A field that
-    takes one of several words (a `Literal`) then takes any word, and fields may have former names.
+    `saved` says that `body` is from a file that another version of quantchat may have written. Then
+    a `Literal` field accepts any word, and fields may have their former names.
     """
     if not isinstance(body, dict):
         raise ProtocolError(f"{cls.__name__}: not an object")
@@ -47,7 +47,7 @@ def from_json(cls: type[_T], body: Any, *, saved: bool = False) -> _T:
 
 
 def _renamed(cls: type[Any], body: dict[str, object]) -> dict[str, object]:
-    """Return `body` with the fields of `cls` that it has under former names under today's."""
+    """Return `body` with former names of the fields of `cls` replaced by the current ones."""
     for field in dataclasses.fields(cls):
         former = field.metadata.get(FORMERLY)
         if former in body and field.name not in body:
@@ -100,5 +100,7 @@ def _value(where: str, hint: Any, value: Any, saved: bool) -> Any:
     if isinstance(hint, type) and type(value) is hint:
         return value
     if origin is typing.Literal:
-        raise ProtocolError(f"{where}: {str(value)[:80]!r} is none of its words")
-    raise ProtocolError(f"{where}: {str(value)[:80]!r} is no {getattr(hint, '__name__', hint)}")
+        raise ProtocolError(f"{where}: {str(value)[:80]!r} is not an allowed value")
+    raise ProtocolError(
+        f"{where}: {str(value)[:80]!r} is not of type {getattr(hint, '__name__', hint)}"
+    )

@@ -1,6 +1,6 @@
 """The facts of an engine's declaration that a worker needs, apart from the messages.
 
-No profile needs the messages, but every declaration has these facts.
+This module is separate so that reading profiles does not import the messages.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ class Library:
     """A package that an engine needs in the worker's interpreter."""
 
     package: str
-    """Name of the distribution, as pip and `importlib.metadata` know it."""
+    """Name of the distribution, as in pip and `importlib.metadata`."""
     module: str
     """The module that is imported."""
     dependency: bool = True
-    """Whether installing quantchat installs it."""
+    """Whether the package is a dependency of quantchat."""
     extra: str = ""
-    """The extra of quantchat that installs it; empty if none does."""
+    """The extra of quantchat that installs the package; empty if there is none."""
     install: str = ""
-    """The command that installs it; empty: pip with the extra or the package."""
+    """The command that installs the package; empty: pip with the extra or the package."""
 
     @property
     def command(self) -> str:
@@ -35,12 +35,14 @@ class FolderReader:
     """How an engine's library reads a model's folder. The defaults are those of transformers."""
 
     reads_quantize_config: bool = False
-    """Whether it also reads the quantization config from a separate file beside `config.json`,
-    and unpacks the weights itself. Then transformers' packages for that quantization are not
-    needed."""
+    """Whether the library also reads the quantization config from a separate file beside
+    `config.json`, and unpacks the weights itself. Then transformers' packages for that quantization
+    are not needed."""
     builds_vision: bool = True
-    """Whether it builds a multimodal model's vision tower, which may need the package timm."""
+    """Whether the library builds a multimodal model's vision tower, which may need the package
+    timm."""
     loads_processor: bool = False
-    """Whether it loads the processor of a multimodal model, including the part for videos."""
+    """Whether the library loads the processor of a multimodal model, including the part for
+    videos."""
     reads_gguf: bool = False
-    """Whether it reads GGUF files, with their tokenizer, without another package."""
+    """Whether the library reads GGUF files, with their tokenizer, without another package."""

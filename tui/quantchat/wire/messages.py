@@ -16,7 +16,7 @@ from quantchat.wire.variant import Ledger, Resolved
 VERSION = 2
 
 NO_ID = -1
-"""In place of a token id in what a server streams: there, one entry is one chunk of text."""
+"""Stands for a missing token id in a server's stream, in which an entry is a chunk of text."""
 
 
 # ---------------------------------------------------------------- what is generated
@@ -24,12 +24,12 @@ NO_ID = -1
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are chosen and what ends an answer. The defaults: greedy, without any penalty."""
+    """How tokens are chosen and what ends an answer. The default is greedy, without penalties."""
 
     temperature: float = 0.0
     """Divides the logits; 0 is greedy: always the likeliest token."""
     top_p: float = 1.0
-    """Sample from the likeliest tokens that hold this share of probability; 1 is off."""
+    """Sample from the fewest likeliest tokens with this total probability; 1 is off."""
     top_k: int = 0
     """Sample from this many likeliest tokens; 0 is off."""
     repetition_penalty: float = 1.0
@@ -39,11 +39,11 @@ class Sampling:
     min_p: float = 0.0
     """Sample from tokens at least this times as likely as the likeliest one; 0 is off."""
     presence_penalty: float = 0.0
-    """Subtract this from the logit of each token that the answer has already; 0 is off."""
+    """Subtract this from the logit of each token that is already in the answer; 0 is off."""
     frequency_penalty: float = 0.0
-    """Subtract this for each time that the answer has the token already; 0 is off."""
+    """Subtract this from a token's logit for each time it is already in the answer; 0 is off."""
     logit_bias: dict[str, float] = field(default_factory=dict)
-    """Added to the logits of these tokens, named by their ids."""
+    """Values added to the logits of tokens, by token id."""
     stop: list[str] = field(default_factory=list)
     """Texts that end the answer; the answer does not contain the text that ended it."""
     max_thinking_tokens: int = 0
@@ -57,7 +57,8 @@ class Message:
     role: str
     content: str
     thoughts: str = ""
-    """What the assistant thought before `content`; the chat template decides whether it is kept."""
+    """The assistant's thoughts before `content`; the chat template decides whether to include
+    them."""
 
 
 # ---------------------------------------------------------------- commands
@@ -80,16 +81,16 @@ class Load:
     threads: int = 0
     """CPU threads while loading; 0 leaves torch's own choice."""
     loader: str = ""
-    """Dotted name of the module that loads it; empty: the worker's own of the engine's name."""
+    """Dotted name of the loader module; empty: the worker's own module with the engine's name."""
     needs: list[Library] = field(default_factory=list)
-    """What the loader imports beside torch."""
+    """The libraries that the loader imports in addition to torch."""
     reader: FolderReader = field(default_factory=FolderReader)
     """How the engine's library reads the model's folder."""
 
 
 @dataclass(frozen=True)
 class Generate:
-    """Answer a chat, or continue `prompt` where the model has no chat template."""
+    """Answer a chat, or continue `prompt` if the model has no chat template."""
 
     turn: int
     messages: list[Message]
@@ -98,18 +99,18 @@ class Generate:
     threads: int = 0
     ignore_eos: bool = False
     fresh: bool = False
-    """Begin with an empty KV cache and keep nothing: each prompt of a measurement stands alone."""
+    """Start with an empty KV cache and leave it empty, as for each prompt of a measurement."""
     prompt_tokens: int = 0
     """Repeat or cut the encoded prompt to this many tokens; 0: neither."""
 
 
 END = -1
-"""In place of a token id: the answer ends here, by any of the model's end tokens."""
+"""Stands in place of a token id: the answer ends here, with any of the model's end tokens."""
 
 
 @dataclass(frozen=True)
 class ScoreTokens:
-    """Report how likely the output tokens `ids` are, each after those before it (teacher forcing).
+    """Report the log-probabilities of the output tokens `ids` (teacher forcing).
 
     Generates nothing and leaves the KV cache as it is. Any later command cancels it.
     """
@@ -122,11 +123,11 @@ class ScoreTokens:
     first: int = 0
     """Index of the first token to report; the tokens before it are only context."""
     also: list[int] = field(default_factory=list)
-    """Other tokens to report in the place of the last one."""
+    """Other tokens to report at the position of the last one."""
     prompt_tokens: int = 0
-    """As in the `Generate` that was answered."""
+    """The value in the `Generate` that was answered."""
     batch: int = 1
-    """Identical rows to compute at once."""
+    """Number of identical rows to compute at once."""
     threads: int = 0
 
 
@@ -139,7 +140,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class StopScoring:
-    """Stop the running `ScoreTokens`, whose answer is then a problem. Without one, do nothing."""
+    """Stop the running `ScoreTokens`, if there is one; its answer then has only a `problem`."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ class Shutdown:
 
 @dataclass(frozen=True)
 class Hello:
-    """First message: the process is up, before any ML import."""
+    """First message: the process runs and has not imported any ML library yet."""
 
     protocol: int
     pid: int
@@ -161,7 +162,7 @@ class Hello:
 
 @dataclass(frozen=True)
 class Alive:
-    """Sign of life after a while without other events: the interpreter still runs."""
+    """A heartbeat after a time without other events: the interpreter still runs."""
 
 
 LoadStage = Literal["fetching the model", "importing libraries", "loading weights", "warming up"]
@@ -175,7 +176,7 @@ WARMING_UP: LoadStage = "warming up"
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage is: `done` of `total`, which is 0 where it cannot be counted."""
+    """Progress of a stage: `done` of `total`, which is 0 if it cannot be counted."""
 
     stage: str
     done: int = 0
@@ -185,7 +186,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Ready:
-    """The variant is loaded: what really runs, its memory, and the seconds that loading took."""
+    """The variant is loaded: what really runs, its memory, and the load time in seconds."""
 
     resolved: Resolved
     ledger: Ledger
@@ -193,11 +194,11 @@ class Ready:
     weights_s: float
     warmup_s: float
     note: str = ""
-    """What the user must know, for instance why it does not decode in a faster mode."""
+    """Notes for the user, for example why the variant does not decode in a faster mode."""
     fetch_s: float = 0.0
-    """Seconds of fetching from the network, which is no part of loading."""
+    """Seconds for downloading, which are not part of the load time."""
     keeps_prompts: bool = False
-    """Whether it is a server that caches prompts even where each should stand alone."""
+    """Whether the variant is a server that caches prompts even if a request forbids it."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,10 @@ class Note:
 
 @dataclass(frozen=True)
 class Started:
-    """The prompt is tokenized; prefill begins. `cached_tokens` come from the kept KV cache."""
+    """The prompt is tokenized; prefill begins.
+
+    `cached_tokens` come from the KV cache of earlier turns.
+    """
 
     turn: int
     received_ns: int
@@ -239,8 +243,8 @@ class Tokens:
     pieces: list[str]
     times_ns: list[int]
     thoughts: list[str] = field(default_factory=list)
-    """Like `pieces`, for the model's thoughts, which are no part of the answer; empty where these
-    tokens have none."""
+    """Like `pieces`, for the model's thoughts, which are not part of the answer; empty if these
+    tokens have no thoughts."""
 
 
 @dataclass(frozen=True)
@@ -257,9 +261,10 @@ class Finished:
     `reason`: eos, length, stop (asked for), stop_string, eos_or_stop_string (a server does not tell
     which) or context (the context is full).
 
-    `text` is the whole answer decoded at once, without thoughts. It holds where the pieces differ:
-    they lack what was held back at the end, such as a character cut in the middle. For a server,
-    which sends chunks, the counts of tokens are its own, -1 where it does not count.
+    `text` is the whole answer decoded at once, without thoughts. If the pieces differ from it,
+    `text` is right: the pieces lack text that was held back at the end, such as an incomplete
+    character. For a server, which sends chunks, the token counts are its own, -1 if it does not
+    count.
     """
 
     turn: int
@@ -268,15 +273,15 @@ class Finished:
     text: str
     finished_ns: int
     chunks: int = -1
-    """Chunks that carried the tokens; -1: each token came by itself."""
+    """Number of chunks that contained the tokens; -1 if each token was sent by itself."""
     prompt_tokens: int = -1
-    """A server's count, which comes at the end."""
+    """A server's count of the prompt tokens, which comes at the end."""
     cached_tokens: int = 0
     """Prompt tokens that a server took from its prompt cache."""
     thoughts: str = ""
     """The whole of the model's thoughts, without their marks."""
     thought_tokens: int = 0
-    """Output tokens that are thoughts or marks around them; -1: there are some, not counted."""
+    """Output tokens that are thoughts or marks around them; -1 if their number is not known."""
     raw: str = ""
     """Thoughts and answer as the model wrote them, with its marks; empty if equal to `text`."""
 
@@ -296,7 +301,7 @@ class TokenScores:
     """Number of tokens that were likelier: 0 for the token that greedy decoding takes."""
     also: list[float] = field(default_factory=list)
     problem: str = ""
-    """Why there are no figures; empty where there are."""
+    """Why there are no figures; empty if there are figures."""
 
 
 FailureKind = Literal[
@@ -325,7 +330,7 @@ FailureKind = Literal[
     "server_refused",
     "server_busy",
     "stream_cut",
-    # reported by the program, not by the worker
+    # reported by the main process and not by the worker
     "cannot_start",
     "worker_ended",
     "not_responding",
@@ -336,16 +341,16 @@ FailureKind = Literal[
 
 @dataclass(frozen=True)
 class Failed:
-    """Something did not work. The worker lives on."""
+    """A request or a stage failed. The worker continues to run."""
 
     kind: FailureKind
     """Kind of the failure. A saved snapshot may have a kind that is no longer listed."""
     reason: str
     """What happened, in one line."""
     hint: str = field(default="", metadata={FORMERLY: "mend"})
-    """What to try; empty if there is no advice."""
+    """What the user can try; empty if there is no advice."""
     turn: int = -1
-    """Number of the turn that it ended; -1 if it ended none."""
+    """Number of the turn that failed; -1 if no turn failed."""
     needed: int = -1
     """Bytes of memory or disk that were needed; -1 if not known."""
     free: int = -1

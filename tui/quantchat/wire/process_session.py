@@ -40,7 +40,7 @@ def kill_session(leader: int, spared: Collection[int] = ()) -> None:
     """Send SIGKILL to each process of the session that `leader` began, except those in `spared`.
 
     Repeats until it finds no new process: a process may start another before it is killed. Does
-    nothing where there is no /proc (not Linux).
+    nothing if there is no /proc (not Linux).
     """
     seen = set(spared)
     while new := set(_members(leader)) - seen:

@@ -1,7 +1,8 @@
-"""The protocol between quantchat and a worker: JSON, one message a line, UTF-8.
+"""The protocol between quantchat and a worker: one JSON message per line, in UTF-8.
 
-Commands go to the worker, events come from it, each through a pipe of its own: stdout and stderr
-belong to the libraries, which print. The `type` on a line is the name of the message's class.
+Commands go to the worker through one pipe, and events come back through another. stdout and stderr
+are not used, because libraries print to them. The `type` on a line is the name of the message's
+class.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ from quantchat.wire.messages import (
 if TYPE_CHECKING:
     from quantchat.wire.jobs import AnyJob, JobResult
 
-# With strings, because a chat needs none of the many types of jobs: they are imported when needed.
+# The types are given as strings, because a chat needs no types of jobs: these are imported when
+# needed.
 Command = Union[Load, Generate, ScoreTokens, Stop, StopScoring, Shutdown, "AnyJob"]
 Event = Union[
     Hello,
@@ -67,7 +69,7 @@ _EVENTS = _by_name(Event)
 def _command_type(name: str) -> type[Any] | None:
     if name in _COMMANDS:
         return _COMMANDS[name]
-    from quantchat.wire import jobs  # here: a chat needs none of its many types
+    from quantchat.wire import jobs  # imported here, because a chat needs none of these types
 
     return _by_name(jobs.AnyJob).get(name)
 

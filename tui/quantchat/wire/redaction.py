@@ -1,7 +1,7 @@
 """Remove secrets of the environment (tokens, keys, passwords) from everything that is written.
 
-Exceptions and libraries quote secrets: a request with its header, an index's address with its
-login.
+Texts of exceptions and libraries can contain secrets, such as a request's header, or a package
+index's address with its login.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LOGIN = re.compile(r"://([^/\s@]*:)?([^/\s@:]+)@")
 _KNOWN = re.compile(r"\bhf_[A-Za-z0-9]{20,}\b")
 """Tokens of the Hugging Face hub, from any source (`hf auth login` stores one in a file)."""
 _SHORTEST = 8
-"""Least length of a secret: shorter values are parts of many harmless words."""
+"""Shortest secret that is removed, because shorter values are parts of many harmless words."""
 _WORDS = re.compile(r"[A-Z]?[a-z]+(?:[-_. ][A-Z]?[a-z]+)*")
 _LONGEST_WORDS = 15
 """Words of at most this many letters are not redacted: many texts contain the word `measurement`,
@@ -33,8 +33,8 @@ _PLACEHOLDERS = frozenset(
         "your_api_key_here", "insert-your-key-here", "not-needed-locally",
     )
 )  # fmt: skip
-"""Values that servers' manuals recommend where a client requires a key and the server does not.
-Others are short or words anyway: `none`, `EMPTY`, `ollama`, `not-needed`, `placeholder`."""
+"""Values that the manuals of servers recommend if a client requires a key and the server does not.
+Other such values are short or words: `none`, `EMPTY`, `ollama`, `not-needed`, `placeholder`."""
 
 
 def names_secret(name: str) -> bool:
@@ -48,7 +48,7 @@ _named: set[str] = set()
 def also_secret(name: str) -> None:
     """Redact the value of the environment variable `name` too.
 
-    Call `guard_streams` again where streams are guarded already.
+    If streams are guarded already, call `guard_streams` again.
     """
     _named.add(name)
 
@@ -77,7 +77,7 @@ def redacted(text: str, known: Mapping[str, str] | None = None) -> str:
 
 
 def redactor(known: Mapping[str, str] | None = None) -> Callable[[str], str]:
-    """Return a function that does what `redacted` does; cheaper for many texts."""
+    """Return a function that does the same as `redacted`, faster for many texts."""
     names: dict[str, str] = {}
     for value, name in (secrets() if known is None else known).items():
         names |= dict.fromkeys((value, json.dumps(value)[1:-1]), f"[{name}]")

@@ -1,13 +1,14 @@
-"""What a worker reports of its loaded variant: what really runs, and its memory."""
+"""What a worker reports about its loaded variant: what really runs, and its memory."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 SERVER = "server"
-"""The `device` of a variant on another program's server; its memory is not known."""
+"""The `device` of a variant on a server of another program, whose memory is not known."""
 STARTED_SERVER = "server started here"
-"""The same for a server that the worker started: its memory is that of the process tree."""
+"""The `device` of a variant on a server that the worker started; its memory is that of the process
+tree."""
 SERVERS = (SERVER, STARTED_SERVER)
 
 
@@ -18,7 +19,7 @@ class Resolved:
     engine: str
     """Engine of the variant, as the profile names it."""
     model: str
-    """Folder or id it was loaded from."""
+    """Folder or hub id from which the variant was loaded."""
     architecture: str
     """Class of the model, or the architecture in the GGUF file; not known for a server."""
     kernel: str
@@ -57,12 +58,13 @@ class Resolved:
     adapter_hash: str = ""
     """SHA-256 over the adapter's config and weights."""
     tokenizer: str = ""
-    """Folder or hub id of a lent tokenizer and chat template; empty: the model's own."""
+    """Folder or hub id of the tokenizer and chat template that the profile names; empty: the
+    model's own."""
     devices: list[str] = field(default_factory=list)
     """The GPUs that hold weights, if several; `device` is the first of them."""
     attention_backend: str = ""
-    """torch's backend for `sdpa` attention: flash, efficient, cudnn or math; two of them where
-    decode uses another than prefill. Empty if not known."""
+    """torch's backend for `sdpa` attention: flash, efficient, cudnn or math; two names if decode
+    and prefill use different ones. Empty if not known."""
 
     vocabulary_hash: str = ""
     """SHA-256 over each token with its id, the same for every library that reads this vocabulary.
@@ -71,11 +73,12 @@ class Resolved:
     """Bits in memory for each weight of the model, embeddings and the quantization's own data
     included, after the first forward pass. 0 if not known."""
     not_as_promised: str = ""
-    """What is not quantized as the format promises, in words and figures; empty if all is."""
+    """Which weights are not in the format that the checkpoint or the variant names; empty if all
+    are."""
     slow_kernel: str = ""
-    """Why its speed is misleading, and what to do; empty if its kernel is a fast one."""
+    """Why the measured speed is misleading, and what to do; empty for a fast kernel."""
     recommended: dict[str, float] = field(default_factory=dict)
-    """Sampling settings that the model's own files recommend; they are not used by themselves."""
+    """Sampling settings that the model's own files recommend; they are not used automatically."""
     recommended_by: str = ""
     """The file that recommends them."""
 
@@ -144,9 +147,9 @@ class Ledger:
     weights_by_device: dict[str, int] = field(default_factory=dict)
     """`weights` by device; empty unless several devices hold them."""
     reserved_by_device: dict[str, int] = field(default_factory=dict)
-    """What torch reserved on each GPU; empty unless several GPUs are used."""
+    """Bytes that torch reserved on each GPU; empty unless several GPUs are used."""
 
     @property
     def devices(self) -> list[str]:
-        """Devices it runs on."""
+        """Devices on which the variant runs."""
         return list(self.reserved_by_device) or [self.device]

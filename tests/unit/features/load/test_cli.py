@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("own_folders")
         (["--concurrency", "0"], "is not a list of counts"),
         (["--rate", "0"], "is not a list of requests per second"),
         (["--rate", "nan"], "is not a list of requests per second"),
-        (["--slo", "ttft < 5"], "'ttft < 5' is no limit"),
+        (["--slo", "ttft < 5"], "'ttft < 5' is not a limit"),
         (["--rounds", "0"], "not in the range"),
         (["--fail-if", "a.kld < 1"], "is a figure of `quantchat score`"),
         (["--rate", "2"], "cannot arrive at a rate"),

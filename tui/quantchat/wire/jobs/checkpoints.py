@@ -9,13 +9,13 @@ from quantchat.wire.jobs.job import Job, Workspace
 from quantchat.wire.messages import Load
 
 CHATS = "chats.jsonl"
-"""File with the calibration samples, one JSON record a line, in the job's output folder."""
+"""File with the calibration samples in the job's output folder, one JSON record per line."""
 
 CHATS_TEXT = "chats.txt"
 """File with the same samples as plain text, as the model reads them."""
 
 LEAST = 32
-"""Fewest calibration samples where the user names no number."""
+"""Fewest calibration samples if the user sets no number."""
 
 LONG, SHORT = 512, 160
 """Longest calibration sample in tokens, on a GPU and on a CPU."""
@@ -25,7 +25,7 @@ CalibrationPart = Literal["calibration", "held out"]
 
 @dataclass(frozen=True)
 class DequantizeResult:
-    """What `DequantizeJob` made."""
+    """The result of `DequantizeJob`."""
 
     parameters: int
 
@@ -43,7 +43,7 @@ class DequantizeJob(Job[DequantizeResult]):
 
 @dataclass(frozen=True)
 class CalibrateResult:
-    """Calibration that was written: number of samples, and their length in tokens together."""
+    """The result of `CalibrateJob`: number of samples, and their total length in tokens."""
 
     samples: int
     tokens: int
@@ -59,24 +59,25 @@ class CalibrateJob(Job[CalibrateResult]):
     """The model, with the tokenizer and the chat template's variables in its options."""
     prompts: list[str]
     samples: int | None
-    """Chats to write; None: as many as the model needs on its device."""
+    """Number of chats to write; None: as many as the model needs on its device."""
     sample_tokens: int | None
-    """Longest answer in tokens; None: as suits the device."""
+    """Longest answer in tokens; None: the default for the device."""
     seed: int
-    """Of the sampling of answers after the first (greedy) one to each prompt."""
+    """Seed for sampling the answers after the first answer to each prompt, which is greedy."""
     workspace: Workspace
     group_size: int = -1
-    """The GPTQ group size that the chats are for: refused at once if it does not fit the model."""
+    """The GPTQ group size of the later checkpoint, checked here because the job is refused at once
+    if it does not fit the model."""
 
 
 @dataclass(frozen=True)
 class CollectResult:
-    """Calibration that was written."""
+    """The result of `CollectJob`."""
 
     samples: int
     tokens: int
     found: int
-    """Samples there were to choose from, the held-out ones included."""
+    """Number of samples to choose from, including the held-out ones."""
     length: int
     """Tokens after which samples are cut."""
 
@@ -96,9 +97,10 @@ class CollectJob(Job[CollectResult]):
     samples: int | None
     """Most samples to write; None: as many as the model needs on its device."""
     held_out: int
-    """Samples to hold apart, at most a quarter of what there is; `part` says which are written."""
+    """Number of samples to hold out, at most a quarter of all; `part` says which part is
+    written."""
     sample_tokens: int | None
-    """Longest sample in tokens; None: as suits the device."""
+    """Longest sample in tokens; None: the default for the device."""
     seed: int
     workspace: Workspace
     file: str = ""
@@ -114,16 +116,16 @@ class MergedAdapter:
     """A LoRA adapter that was merged into a model."""
 
     name: str
-    """Its folder or hub id."""
+    """Folder or hub id of the adapter."""
     kind: str
-    """In words: `LoRA r8 on q_proj`."""
+    """Kind of the adapter in words, e.g. `LoRA r8 on q_proj`."""
     sha256: str
-    """Over its config and its weights."""
+    """SHA-256 over the adapter's config and weights."""
 
 
 @dataclass(frozen=True)
 class MergeAdapterResult:
-    """What `MergeAdapterJob` made."""
+    """The result of `MergeAdapterJob`."""
 
     adapter: MergedAdapter
 
@@ -141,7 +143,7 @@ class MergeAdapterJob(Job[MergeAdapterResult]):
 
 @dataclass(frozen=True)
 class QuantizeBitsAndBytesResult:
-    """What `QuantizeBitsAndBytesJob` made."""
+    """The result of `QuantizeBitsAndBytesJob`."""
 
     kernel: str
     """Class and format of the quantized layers."""
@@ -154,13 +156,14 @@ class QuantizeBitsAndBytesJob(Job[QuantizeBitsAndBytesResult]):
     title = "quantize bitsandbytes"
 
     load: Load
-    """Of engine `bitsandbytes`, whose options say how to quantize."""
+    """The request to load the model with the engine `bitsandbytes`, whose options say how to
+    quantize."""
     workspace: Workspace
 
 
 @dataclass(frozen=True)
 class GptqSettings:
-    """Settings of GPTQModel's `QuantizeConfig`, under its names."""
+    """Settings of GPTQModel's `QuantizeConfig`, with its names."""
 
     bits: int
     group_size: int
@@ -173,7 +176,7 @@ class GptqSettings:
 
 @dataclass(frozen=True)
 class AwqSettings:
-    """Settings of GPTQModel's `AWQConfig`, under its names."""
+    """Settings of GPTQModel's `AWQConfig`, with its names."""
 
     bits: int
     group_size: int
@@ -187,40 +190,40 @@ class ModuleLoss:
     layer: int
     module: str
     loss: float | None
-    """Mean squared error as GPTQModel measured it; None where it fell back to rounding."""
+    """Mean squared error as GPTQModel measured it; None if the module was only rounded."""
 
 
 @dataclass(frozen=True)
 class CalibrationUsed:
-    """What a GPTQ or AWQ checkpoint was calibrated on."""
+    """The calibration samples of a GPTQ or AWQ checkpoint."""
 
     samples: int
     tokens: int
     sha256: str
-    """Over the file of samples."""
+    """SHA-256 over the file of samples."""
     widest: int = 0
     """Inputs of the widest module; 0: not recorded, as by older versions."""
     chat_template_kwargs: dict[str, object] = field(default_factory=dict)
-    """Variables that the chat template was given."""
+    """Variables with which the chat template was rendered."""
 
 
 @dataclass(frozen=True)
 class QuantizeGptqResult:
-    """What `QuantizeGptqJob` made."""
+    """The result of `QuantizeGptqJob` and `QuantizeAwqJob`."""
 
     layers: int
     losses: list[ModuleLoss]
     calibration: CalibrationUsed
     resumed: int
-    """The first layer that this try quantized; 0: it began at the start."""
+    """Index of the first layer that this run quantized; 0 if it did not resume an earlier run."""
 
 
 @dataclass(frozen=True)
 class QuantizeGptqJob(Job[QuantizeGptqResult]):
     """Quantize a model in full precision with GPTQ, layer by layer, and save it.
 
-    The calibration samples are put beside the checkpoint. Finished layers are stored in the
-    workspace's `unfinished`, where GPTQModel can go on from them.
+    The calibration samples are stored in the checkpoint's folder. Finished layers are stored in the
+    workspace's `unfinished`, from which GPTQModel can resume.
     """
 
     title = "quantize gptq"
@@ -229,17 +232,17 @@ class QuantizeGptqJob(Job[QuantizeGptqResult]):
     """The model in full precision, with tokenizer and chat template variables in its options."""
     settings: GptqSettings
     calibration: str
-    """File of samples, as `CHATS`."""
+    """File of samples, such as `CHATS`."""
     workspace: Workspace
     most_tokens: int | None = None
-    """Tokens after which a sample is cut; None: not cut."""
+    """Length in tokens at which samples are cut; None: they are not cut."""
 
 
 @dataclass(frozen=True)
 class QuantizeAwqJob(Job[QuantizeGptqResult]):
     """Quantize a model in full precision with AWQ, layer by layer, and save it.
 
-    As `QuantizeGptqJob`, but GPTQModel cannot go on from finished layers.
+    Like `QuantizeGptqJob`, but GPTQModel cannot resume from finished layers.
     """
 
     title = "quantize awq"

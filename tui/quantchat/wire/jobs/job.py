@@ -1,4 +1,4 @@
-"""What all jobs share: the base class, and where a job works."""
+"""The base class of all jobs, and the folders of a job."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Job(Generic[Result]):
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where a job works. The folders exist; it writes nowhere else."""
+    """The folders of a job and its threads. The folders exist, and the job writes nowhere else."""
 
     scratch: str
-    """The job's current folder: libraries write into it."""
+    """The job's current folder, into which libraries write."""
     output: str
-    """Folder for what the job makes; empty at the start."""
+    """Folder for the job's output; empty at the start."""
     unfinished: str = ""
     """Folder whose files survive if the job is stopped, so that the next job can resume."""
     threads: int = 0

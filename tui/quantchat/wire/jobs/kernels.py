@@ -14,12 +14,12 @@ READY: KernelState = "ready"
 COMPILES: KernelState = "compiles first"
 UNUSABLE: KernelState = "cannot run"
 MUST_COMPILE = "must be compiled"
-"""First words of the detail of a kernel that cannot run because no compiler is there."""
+"""First words of the detail of a kernel that cannot run because there is no compiler."""
 
 
 @dataclass(frozen=True)
 class CudaDevice:
-    """A GPU as torch names it; `capability` as in `9.0`."""
+    """A GPU with torch's name of it; `capability` is e.g. `9.0`."""
 
     name: str
     capability: str
@@ -31,17 +31,17 @@ class TorchInfo:
 
     version: str
     cuda: str
-    """CUDA version it was built for; empty for a CPU build."""
+    """CUDA version for which torch was built; empty for a CPU build."""
     available: bool
-    """Whether it can use a GPU."""
+    """Whether torch can use a GPU."""
     error: str
-    """Why it cannot; empty where it can, or is a CPU build."""
+    """Why torch cannot use a GPU; empty if it can, or if it is a CPU build."""
     devices: list[CudaDevice]
 
 
 @dataclass(frozen=True)
 class BuildTools:
-    """What kernels are compiled with: paths or versions, empty where missing."""
+    """The tools that compile kernels: paths or versions, empty for a missing tool."""
 
     nvcc: str
     nvcc_release: str
@@ -61,14 +61,14 @@ class Kernel:
     state: KernelState
     detail: str = ""
     auto: bool = False
-    """Whether `kernel = "auto"` takes it for 4 bits in groups of 128."""
+    """Whether `kernel = "auto"` chooses this kernel for 4 bits in groups of 128."""
     by_itself: bool = True
-    """Whether `auto` considers it at all."""
+    """Whether `auto` considers this kernel at all."""
 
 
 @dataclass(frozen=True)
 class InspectKernelsResult:
-    """What the worker's interpreter can run."""
+    """The kernels that the worker's interpreter can run."""
 
     torch: TorchInfo
     tools: BuildTools
@@ -82,13 +82,13 @@ class Loader:
     """An engine's loader, and the libraries that it imports; the first has its kernels."""
 
     module: str
-    """Dotted name."""
+    """Dotted name of the loader's module."""
     libraries: list[Library]
 
 
 @dataclass(frozen=True)
 class InspectKernelsJob(Job[InspectKernelsResult]):
-    """Try the kernels of the engines' libraries; nothing is compiled or written for it."""
+    """Try the kernels of the engines' libraries, without compiling or writing anything."""
 
     title = "inspect kernels"
 

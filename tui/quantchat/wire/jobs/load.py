@@ -23,7 +23,8 @@ class Level:
     concurrency: int
     """Most requests that are open at once; 0: no limit, which needs a `rate`."""
     rate: float = 0.0
-    """Requests per second, arriving as a Poisson process; 0: the next as soon as one has ended."""
+    """Requests per second, at the times of a Poisson process; 0: each request is sent when another
+    has ended."""
 
 
 @dataclass(frozen=True)
@@ -31,19 +32,19 @@ class RequestTimes:
     """One request of a load test. Times are in ns since the start of its round."""
 
     due_ns: int
-    """When it was due. It is sent later if `concurrency` requests are open already."""
+    """When the request was due. It is sent later if `concurrency` requests are already open."""
     sent_ns: int
-    """When it was sent."""
+    """When the request was sent."""
     chunks_ns: list[int]
-    """When each chunk of text arrived, usually one for each token; empty if none did."""
+    """When each chunk of text arrived, usually one for each token; empty if none arrived."""
     ended_ns: int
     """When the answer ended or failed."""
     prompt_tokens: int
-    """As the server counts them; -1 if it counts none."""
+    """Prompt tokens as the server counts them; -1 if it does not count."""
     output_tokens: int
-    """As the server counts them; the number of chunks if it counts none."""
+    """Output tokens as the server counts them; the number of chunks if it does not count."""
     error: str = ""
-    """Why it failed; empty if it was answered."""
+    """Why the request failed; empty if it was answered."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,11 @@ class LoadNow:
 
 @dataclass(frozen=True)
 class LoadTestResult:
-    """What answered a load test. The rounds are in the file `ROUNDS`."""
+    """Which server and model answered a load test. The rounds are in the file `ROUNDS`."""
 
     resolved: Resolved
     note: str
-    """What the user must know about the figures."""
+    """Notes for the user on the figures."""
     counted: bool
     """Whether the server counted its tokens."""
 
@@ -100,14 +101,14 @@ class LoadTestJob(Job[LoadTestResult]):
     """The server, which is started if the profile says so."""
     levels: list[Level]
     prompts: list[str]
-    """Sent in turn."""
+    """The prompts, which are sent in turn."""
     requests: int
-    """Requests of a round; 0: four times the level's concurrency, at least 8."""
+    """Requests per round; 0: four times the level's concurrency, at least 8."""
     output_tokens: int
-    """Tokens of each answer: the end-of-sequence token is ignored where the server can."""
+    """Tokens of each answer. The end-of-sequence token is ignored if the server supports that."""
     rounds: int
     seed: int
-    """Of the arrival times and of the answers."""
+    """Seed of the arrival times and of the answers."""
     workspace: Workspace
 
 
@@ -120,15 +121,15 @@ class BatchRound:
     prompt_tokens: list[int]
     """Tokens of each prompt."""
     prefill_ns: int
-    """Time to compute all prompts; the first tokens are then known."""
+    """Time to compute all prompts and the first token of each answer."""
     steps_ns: list[int]
-    """Time of each further step, which gives a token to each of the prompts."""
+    """Time of each further step, which adds a token to each answer."""
     kv_bytes: int
     """Size of the KV cache at the end."""
     peak_bytes: int
-    """Most memory at any time of the round: torch's on a GPU, the process' on a CPU."""
+    """Most memory at any time of the round: of torch on a GPU, of the process on a CPU."""
     failure: str = ""
-    """Why it could not be decoded, e.g. memory; the times are then empty."""
+    """Why the batch could not be decoded, e.g. too little memory; then there are no times."""
 
 
 @dataclass(frozen=True)
@@ -142,18 +143,19 @@ class BatchResult:
 class BatchJob(Job[BatchResult]):
     """Decode batches of prompts together with a loaded model, and write `ROUNDS`.
 
-    The sizes take turns, smallest first. A size that does not fit in memory ends the larger ones.
+    The sizes take turns, the smallest first. If a size does not fit into memory, larger ones are
+    not tried.
     """
 
     title = "batches"
 
     load: Load
     batches: list[int]
-    """Prompts in a batch, each size once, ascending."""
+    """Batch sizes (numbers of prompts), ascending, each once."""
     prompt_tokens: int
     """Tokens of the longest prompt."""
     output_tokens: int
     mixed: bool
-    """Whether prompts differ in length: evenly from a quarter of `prompt_tokens` to all."""
+    """Whether prompts differ in length, evenly spread from a quarter of `prompt_tokens` to all."""
     rounds: int
     workspace: Workspace

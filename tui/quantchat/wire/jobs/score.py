@@ -11,7 +11,7 @@ from quantchat.wire.variant import Resolved
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """What a model read, and how long it took. The figures are in the job's output folder."""
+    """The tokens that a model read, and the time. The figures are in the output folder."""
 
     resolved: Resolved
     tokens: int
@@ -21,17 +21,17 @@ class ScoreResult:
     context: int
     """Tokens at the start of each window that are only read."""
     ids_sha256: str
-    """Over the ids of the tokens."""
+    """SHA-256 over the token ids."""
     begin: str
     """The token (BOS) that the tokenizer puts first; empty if there is none."""
     vocabulary: int
     seconds: float
-    """Time of reading, without loading."""
+    """Seconds for reading, without loading."""
     weights: int
     """Bytes of the model's weights; -1 for a server."""
     likeliest: int = -1
-    """Tokens of each position that a server names, 0 if it names none: the others count as one. -1
-    for a model whose logits are all known."""
+    """Number of tokens for which a server reports probabilities at each position; all others count
+    as one token. 0 if it reports none, -1 for a model whose logits are all known."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,11 @@ class LocateJob(Job[LocateResult]):
 class ScoreJob(Job[ScoreResult]):
     """Let a model read a text, and write a float64 for each scored token into the output folder.
 
-    The files: `nll` (surprisal in nats), `top` (id of the likeliest token), for each model of
-    `against` `<name>.forward`, KL(that model ‖ this one), and `<name>.backward`, KL(this ‖ that),
-    in nats; and with `keep` the file `kept`, the KL divergence of the stored logits from the
-    computed ones. The file `windows` has the token ids of all windows, int64. A server that names
-    no token ids has only `nll`.
+    The files are: `nll`, the surprisal in nats; `top`, the id of the likeliest token; for each
+    model of `against`, `<name>.forward` with KL(that model ‖ this one) and `<name>.backward` with
+    KL(this one ‖ that model), in nats; with `keep`, the file `kept` with the KL divergence of the
+    stored logits from the computed ones. The file `windows` has the token ids of all windows,
+    int64. A server that reports no token ids has only `nll`.
     """
 
     title = "score"
@@ -99,19 +99,20 @@ class ScoreJob(Job[ScoreResult]):
     text: str
     """The file to read."""
     window: int
-    """Tokens of a window."""
+    """Length of a window in tokens."""
     stride: int
     """Tokens from the start of a window to the start of the next."""
     workspace: Workspace
     tokens: int = 0
     """Tokens of the text to read; 0: all."""
     ids_sha256: str = ""
-    """The hash that the text's token ids must have; empty: any."""
+    """The hash that the text's token ids must have; empty: any hash."""
     against: dict[str, str] = field(default_factory=dict)
-    """Files with other models' logits of the same tokens, by the name their figures get."""
+    """Files with other models' logits of the same tokens, by the name that is used for their
+    figures."""
     keep: str = ""
-    """Name of the file to store the model's own logits in; empty: they are not stored."""
+    """Name of the file in which the model's own logits are stored; empty: they are not stored."""
     copies: int = 0
-    """Number of such files that the disk must have room for."""
+    """Number of such files for which the disk must have space."""
     windows: str = ""
     """For a server: the file `windows` that the reference wrote, whose tokens the server reads."""

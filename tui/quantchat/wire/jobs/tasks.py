@@ -17,21 +17,21 @@ class TaskFigure:
     filter: str
     value: float
     error: float | None
-    """Standard error; None where the figure is no mean over documents."""
+    """Standard error; None if the figure is not a mean over documents."""
     right: str
-    """A 0 or 1 for each document in order; empty where the metric is not of that kind."""
+    """0 or 1 for each document, in order; empty if the metric is not right or wrong."""
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What a model reached in one task."""
+    """The figures of a model in one task."""
 
     task: str
     version: str
     few_shot: int
     documents: int
     documents_sha256: str
-    """Over everything that was asked and expected, in order."""
+    """SHA-256 over all questions and expected answers, in order."""
     figures: list[TaskFigure]
     answer_tokens: list[int] = field(default_factory=list)
     """Tokens of each written answer without its thoughts, in order; empty if none are written."""
@@ -41,32 +41,32 @@ class TaskResult:
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """What a model reached in all tasks."""
+    """The figures of a model in all tasks."""
 
     resolved: Resolved
     harness: str
     """Version of lm-evaluation-harness."""
     seconds: float
-    """Time of answering, without loading."""
+    """Seconds for answering, without loading."""
     tasks: list[TaskResult]
 
 
 @dataclass(frozen=True)
 class EvaluateJob(Job[EvaluateResult]):
-    """Let a model do tasks of lm-evaluation-harness."""
+    """Run tasks of lm-evaluation-harness with a model."""
 
     title = "evaluate"
 
     load: Load
     tasks: list[str]
-    """Names that the harness knows, or paths of its YAML files."""
+    """Names of the harness's tasks, or paths of YAML files."""
     workspace: Workspace
     limit: int = 0
-    """Documents of each task; 0: all."""
+    """Most documents of each task; 0: all."""
     few_shot: int = -1
-    """Examples before each question; -1: as many as the task says."""
+    """Examples before each question; -1: the task's own number."""
     batch: int = 1
-    """Questions answered at once."""
+    """Number of questions answered at once."""
     template: bool = False
     """Whether to ask in the model's chat template."""
     tokenizer: str = ""
