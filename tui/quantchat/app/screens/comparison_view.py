@@ -51,8 +51,8 @@ CONFIRM_S = 8.0
 NARROW = 72
 """Terminal width, in cells, below which the screen shows one variant at a time, with tabs."""
 LOW, FLAT = 18, 12
-"""Terminal height, in lines, below which the live panels have one line; below which they, the
-divergence and the difference line are hidden."""
+"""Terminal heights, in lines: below `LOW` the live panels have one line, below `FLAT` they, the
+divergence line and the difference line are hidden."""
 LONG_S = 15.0
 """Seconds that a notification with a path or a long text stays."""
 

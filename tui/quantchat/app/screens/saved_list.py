@@ -48,7 +48,7 @@ class SavedList(OptionList):
 
     @work(exclusive=True, group="fill")
     async def fill(self) -> None:
-        """Read the folder again in a thread; keep marks and the place."""
+        """Read the folder again in a thread; keep the marks and the highlighted line."""
         place = self.highlighted or 0
         reading = asyncio.ensure_future(to_daemon_thread(self._recent))
         await asyncio.wait([reading], timeout=PATIENCE_S)
@@ -156,7 +156,7 @@ class SavedList(OptionList):
         self.app.notify(one_line(str(path)), title="Report written", timeout=15, markup=False)
 
     def action_rerun(self) -> None:
-        """Open the variants of the highlighted snapshot and measure them as it says."""
+        """Open the variants of the highlighted snapshot and repeat its measurement."""
         self._begin(self._rerun)
 
     async def _rerun(self) -> None:
