@@ -61,7 +61,7 @@ def test_an_index_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
         ("model.safetensors", b"GGUF", "is not a safetensors file"),
         ("model.safetensors", b"\xff" * 8, "is not a safetensors file"),
         ("model.safetensors", (9).to_bytes(8, "little") + b"{", "not JSON"),
-        ("model.safetensors", (2).to_bytes(8, "little") + b"[]", "no table"),
+        ("model.safetensors", (2).to_bytes(8, "little") + b"[]", "not a JSON object"),
         ("model.safetensors", (9).to_bytes(8, "little") + b'{"a": 1} ', "without dtype"),
         ("model.safetensors.index.json", b'{"weight_map": 3}', "names no files"),
     ],

@@ -80,7 +80,7 @@ def test_goodput_counts_what_keeps_all_limits() -> None:
     ("text", "part"),
     [
         ("ttft < 5", "'ttft < 5' is not a limit"),
-        ("ttft_ms > 5", "no limit"),
+        ("ttft_ms > 5", "not a limit"),
         ("itl_ms < 5", "needs one"),
         ("ttft_ms.p95 < 5", "only itl_ms has a percentile"),
         ("ttft_ms < 5,", "'' is not a limit"),

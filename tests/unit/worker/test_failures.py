@@ -204,7 +204,7 @@ ENVIRONMENT_FAULTS: list[tuple[BaseException, str, str, str]] = [
     (with_errno(errno.EACCES, "/tmp/some/x"), "environment", "the temporary folder", "TMPDIR"),
     (with_errno(errno.EACCES, f"{OWN}/config.json"), "environment", "config.json", "read"),
     (with_errno(errno.ENOSPC, "/hub/x"), "no_space", "the disk is full", "HF_HOME"),
-    (with_errno(errno.EDQUOT), "no_space", "the disk is full", "room"),
+    (with_errno(errno.EDQUOT), "no_space", "the disk is full", "space"),
     (with_errno(errno.EMFILE, f"{OWN}/x"), "environment", "too many open files", "ulimit -n"),
     (with_errno(errno.EIO, f"{OWN}/x"), "environment", "Input/output error", "dmesg"),
     (with_errno(errno.ENOENT, "g++", FileNotFoundError), "environment", "program g++", "g++"),

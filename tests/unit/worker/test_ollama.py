@@ -93,13 +93,16 @@ def tiny(
 
 NEWER = 'stop    "<|im_end|>"\ntop_k     20\nmin_p   0\npresence_penalty   1.5'
 OWN = [
-    (tiny(), "samples by top_k 40 of its own, and drops silently"),
+    (tiny(), "samples by top_k 40 of its own, and silently drops"),
     (tiny(parameters=NEWER), "samples by top_k 20 of its own, and"),
     (tiny(version="0.32.9"), "samples by top_k 40, repeat_penalty 1.1 of its own"),
-    (tiny(version="0.12.3", parameters="top_k  0\nrepeat_penalty  1"), "asked not to, and drops"),
+    (
+        tiny(version="0.12.3", parameters="top_k  0\nrepeat_penalty  1"),
+        "asked not to, and silently drops",
+    ),
     (tiny(system="You are Mario."), "its Modelfile adds a system prompt"),
-    (tiny(256), "what its context of 256 tokens cannot hold"),
-    (tiny(0), "what its context cannot hold"),
+    (tiny(256), "text that does not fit into its context of 256 tokens"),
+    (tiny(0), "text that does not fit into its context"),
     (tiny(size=6 << 30, on_gpu=0), "it reports 6.00 GiB for the model, none of it on a GPU"),
     (tiny(size=6 << 30, on_gpu=4 << 30), "6.00 GiB for the model, 67% of it on a GPU"),
 ]

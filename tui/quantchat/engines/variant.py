@@ -24,7 +24,7 @@ class VariantBase(Table):
         engine: str  # each engine's own table allows only its name
 
     label: Line = Field(max_length=60)
-    """Name of the column. Each variant has its own label."""
+    """Name of the column, different for each variant."""
     model: Line
     """A folder (`./…`, `../…`, `~/…` or `/…`, relative to the profile's folder), a Hugging Face id
     (`org/name` or `org/name@revision`), or the demo's model."""

@@ -252,7 +252,7 @@ def _restless(readings: Mapping[str, Sequence[GpuSample]]) -> list[str]:
 def _shared(foreign_processes: Mapping[str, int]) -> list[str]:
     """Return warnings about GPUs on which foreign processes were running."""
     return [
-        f"{name}: {count} other process{'es' if count > 1 else ''} used the GPU at the same time"
+        f"{name}: {count} other process{'es' if count > 1 else ''} used the GPU"
         for name, count in foreign_processes.items()
     ]
 

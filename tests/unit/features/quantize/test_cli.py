@@ -160,7 +160,7 @@ def test_bitsandbytes(tmp_path: Path, jobs: Jobs, capsys: Capture) -> None:
         (["model", "--tokenizer", "./nowhere"], "cannot be read: No such file"),
         (["model", "--damp", "1"], "--damp: 1.0 is out of range"),
         (["model", "--samples", "0"], "--samples: 0 is out of range"),
-        (["model", "--device", "gpu"], '--device: "gpu" does not fit'),
+        (["model", "--device", "gpu"], '--device: "gpu" does not have the required form'),
         (["model", "--method", "nf4", "--bits", "4"], "--bits: not for --method nf4"),
         (["model", "--method", "awq", "--act-order"], "--act-order: not for --method awq"),
         (["model", "--no-double-quant"], "--no-double-quant needs --method nf4"),
